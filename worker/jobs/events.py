@@ -1,0 +1,284 @@
+"""The facts of a job's life: what can happen, and with which data.
+
+An event that exists is legal in itself: frozen, checked at birth. Whether it may follow the events before it is
+`fold.apply`'s business. Facts hold no content: no prompt, no output, no address.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar, Final, Literal
+
+from worker.jobs.record import Block, Disclosure, Frozen, JobError, Usage
+from worker.jobs.spec import Policy, Priority
+from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
+
+
+class Fact(Frozen):
+    """The data of one event; `TYPE` is its only spelling."""
+
+    TYPE: ClassVar[str]
+
+
+class Queued(Fact):
+    """The job was accepted; everything that never changes is said here."""
+
+    TYPE = "job.queued"
+    app: str
+    key_id: str
+    requested_model: str
+    policy: Policy = Policy()
+    priority: Priority = "default"
+    safety_identifier: str | None = None
+    input_digest: str | None = None
+    store: bool = True
+    not_before: datetime | None = None
+    trace: dict[str, str] = {}
+    webhook_events: tuple[str, ...] = ()
+
+
+class Scheduled(Fact):
+    """The job waits on purpose until a time, or until a hold is lifted."""
+
+    TYPE = "job.scheduled"
+    reason: ScheduledReason
+    until: datetime | None = None
+    hold_scope: str | None = None
+    hold_reason: str | None = None
+
+
+class Released(Fact):
+    """A wait is over before its time: the job stands in the queue again."""
+
+    TYPE = "job.released"
+
+
+class Started(Fact):
+    """A worker holds the lease and runs the job."""
+
+    TYPE = "job.started"
+    worker: str
+    generation: int
+
+
+class AttemptStarted(Fact):
+    """The intent to call upstream: recorded before the call is made."""
+
+    TYPE = "job.attempt.started"
+    model: str
+    purpose: Purpose
+    mode: str
+    client_request_id: str
+    proxied: bool = False  # an egress proxy is configured; asked for by the support packet
+
+
+class AttemptUpdated(Fact):
+    """What the provider said of itself while the attempt runs; None = not said, so unchanged."""
+
+    TYPE = "job.attempt.updated"
+    request_id: str | None = None
+    response_id: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    http_status: int | None = None
+    processing_ms: int | None = None
+    first_event_at: datetime | None = None
+    first_output_at: datetime | None = None
+    sequence: int | None = None
+    resumed: int | None = None
+
+
+class AttemptFinished(Fact):
+    """The attempt's outcome, what it used and what it cost."""
+
+    TYPE = "job.attempt.finished"
+    outcome: Outcome
+    served_model: str | None = None
+    served_raw: dict[str, str] = {}
+    flags: tuple[str, ...] = ()
+    service_tier: str | None = None
+    rate_limits: dict[str, str] = {}
+    http_status: int | None = None
+    error: JobError | None = None
+    usage: Usage | None = None
+    cost: Decimal | None = None
+    sequence: int | None = None
+    first_output_at: datetime | None = None
+
+
+class CheckStarted(Fact):
+    """A safety check was signalled, or silence makes us suspect one."""
+
+    TYPE = "job.check.started"
+    evidence: Evidence
+    use_cases: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    retry_model: str | None = None
+    retry_model_state: RetryModelState = RetryModelState.ABSENT
+
+
+class CheckUpdated(Fact):
+    """More was said of the running (or, for late repeats, of the last) check of the attempt."""
+
+    TYPE = "job.check.updated"
+    evidence: Evidence
+    use_cases: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    retry_model: str | None = None
+    retry_model_state: RetryModelState = RetryModelState.ABSENT
+    repeats: int = 0
+
+
+class CheckEnded(Fact):
+    """The check is over, by what came next: the wire has no event for it."""
+
+    TYPE = "job.check.ended"
+    ended_by: CheckEnd
+    repeats: int = 0
+
+
+class OfferMade(Fact):
+    """The app may accept a faster model."""
+
+    TYPE = "job.offer.made"
+    model: str
+    until: datetime | None = None
+
+
+class OfferAccepted(Fact):
+    """The app accepted."""
+
+    TYPE = "job.offer.accepted"
+    model: str
+    by: str
+
+
+class OfferExpired(Fact):
+    """The offer no longer stands."""
+
+    TYPE = "job.offer.expired"
+    because: Literal["cleared", "settled", "superseded"]
+
+
+class ModelSubstituted(Fact):
+    """Another model takes over from attempt `envelope.attempt`: the act, with its statement."""
+
+    TYPE = "job.model.substituted"
+    disclosure: Disclosure
+    policy_version: int = 1
+
+
+class DraftReady(Fact):
+    """A faster model's answer stands as a draft until the original's replaces it."""
+
+    TYPE = "job.draft.ready"
+    model: str
+
+
+class DraftWithdrawn(Fact):
+    """The draft no longer stands."""
+
+    TYPE = "job.draft.withdrawn"
+    because: Literal["blocked", "replaced", "settled"]
+
+
+class Interrupted(Fact):
+    """Our own shutdown hands the job over; it costs no attempt."""
+
+    TYPE = "job.interrupted"
+    worker: str
+
+
+class Rescued(Fact):
+    """The lease of a dead worker ran out and another worker took the job; it costs no attempt."""
+
+    TYPE = "job.rescued"
+    worker: str
+    generation: int
+
+
+class CancelRequested(Fact):
+    """Someone asked to cancel a running job; the holder of the lease acts on it."""
+
+    TYPE = "job.cancel.requested"
+    by: str
+
+
+class AccountFlagged(Fact):
+    """The provider recommends verification for this account (wire.md section 2.1)."""
+
+    TYPE = "job.account.flagged"
+
+
+class Completed(Fact):
+    """The answer of attempt `envelope.attempt` is the job's."""
+
+    TYPE = "job.completed"
+    served_model: str
+    disclosure: Disclosure | None = None
+    reason: str | None = None
+    refused: bool = False
+
+
+class Blocked(Fact):
+    """The provider withheld the content; nothing is delivered and nothing more is tried (promise P2)."""
+
+    TYPE = "job.blocked"
+    block: Block
+
+
+class Failed(Fact):
+    """No answer, and no more attempts."""
+
+    TYPE = "job.failed"
+    error: JobError
+
+
+class Cancelled(Fact):
+    """Cancelled on request."""
+
+    TYPE = "job.cancelled"
+    upstream_under_way: bool
+    billed: bool
+
+
+class Expired(Fact):
+    """A deadline passed first."""
+
+    TYPE = "job.expired"
+    deadline: Literal["queue_deadline", "run_deadline"]
+    error: JobError
+
+
+FACTS: Final[dict[str, type[Fact]]] = {fact.TYPE: fact for fact in Fact.__subclasses__()}
+TERMINAL_FACTS: Final = (Completed, Blocked, Failed, Cancelled, Expired)
+
+
+class Event(Frozen):
+    """One fact in its place: `seq` rises by one from 1 within a job."""
+
+    seq: int
+    type: str
+    at: datetime
+    job_id: str
+    attempt: int | None = None
+    fact: Fact
+
+    def dump(self) -> dict[str, Any]:
+        """The wire shape: seq, type, at, job_id, attempt, data; JSON values only."""
+        body = self.model_dump(mode="json", exclude={"fact"})
+        body["data"] = self.fact.model_dump(mode="json")
+        return body
+
+    @classmethod
+    def load(cls, body: dict[str, Any]) -> Event:
+        """The event behind a wire shape; KeyError on an unknown type, ValidationError on bad data."""
+        fact = FACTS[body["type"]].model_validate_json(json.dumps(body["data"]))
+        return cls(**{k: v for k, v in body.items() if k != "data"}, fact=fact)
+
+
+def event(seq: int, at: datetime, job_id: str, fact: Fact, attempt: int | None = None) -> Event:
+    """`fact` as event number `seq` of the job."""
+    return Event(seq=seq, type=fact.TYPE, at=at, job_id=job_id, attempt=attempt, fact=fact)

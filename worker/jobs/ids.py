@@ -1,0 +1,61 @@
+"""Names of things: how an id is spelt and nothing else.
+
+Pure: time and dice come in as arguments. An id sorts by the millisecond it was made in, so a cursor over ids is
+a cursor over time.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case: no i, l, o, u
+_TIME_DIGITS: Final = 10  # 50 bits of milliseconds: good until the year 37658
+_DICE_DIGITS: Final = 16  # 80 bits of dice
+DICE_BYTES: Final = 10
+
+_TAIL: Final = re.compile(rf"[{_ALPHABET}]{{{_TIME_DIGITS + _DICE_DIGITS}}}")
+
+
+def _digits(value: int, width: int) -> str:
+    out = []
+    for _ in range(width):
+        value, low = divmod(value, 32)
+        out.append(_ALPHABET[low])
+    return "".join(reversed(out))
+
+
+def new_tail(now_ms: int, dice: bytes) -> str:
+    """26 characters: the millisecond, then 80 bits of `dice` (10 bytes)."""
+    if len(dice) != DICE_BYTES:
+        msg = f"dice must be {DICE_BYTES} bytes"
+        raise ValueError(msg)
+    return _digits(now_ms, _TIME_DIGITS) + _digits(int.from_bytes(dice, "big"), _DICE_DIGITS)
+
+
+def new_id(prefix: str, now_ms: int, dice: bytes) -> str:
+    """`job_…`, `msg_…`, `key_…`: a prefix that says what it names, then the tail."""
+    return f"{prefix}_{new_tail(now_ms, dice)}"
+
+
+def is_job_id(text: str) -> bool:
+    """True for text that could name a job; anything else is not worth a question to Redis."""
+    return text.startswith("job_") and _TAIL.fullmatch(text, 4) is not None
+
+
+def time_ms(named: str) -> int:
+    """The millisecond in which an id of ours was made."""
+    value = 0
+    for digit in named.partition("_")[2][:_TIME_DIGITS]:
+        value = value * 32 + _ALPHABET.index(digit)
+    return value
+
+
+def response_id_of(job_id: str) -> str:
+    """The job's name on the OpenAI-shaped face: the same tail behind `resp_`."""
+    return "resp_" + job_id.removeprefix("job_")
+
+
+def job_id_of(either: str) -> str:
+    """The job id behind a `job_…` or `resp_…` id."""
+    return "job_" + either.removeprefix("resp_") if either.startswith("resp_") else either

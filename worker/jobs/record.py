@@ -1,0 +1,269 @@
+"""The record of one job: what is true of it now. Every field says when it changes.
+
+Content-free by construction: no prompt, no output, no metadata value, no address lives here, so the record may be
+kept, hashed and shown to auditors. Only `fold.apply` makes a new record; everything is frozen.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from worker.jobs.spec import Policy, Priority
+from worker.jobs.states import (
+    DELIVERED,
+    TERMINAL,
+    CheckEnd,
+    Evidence,
+    Outcome,
+    Purpose,
+    RetryModelState,
+    SafetyState,
+    ScheduledReason,
+    Status,
+)
+
+BlockCategory = Literal["cyber", "bio", "prompt", "misalignment", "image", "content_filter", "unknown"]
+Carrier = Literal["http_400", "http_403", "error_event", "response_failed", "incomplete", "chat_chunk"]
+DisclosureReason = Literal["safety_check_delay", "silence", "access_denied", "provider_reroute", "offer_accepted"]
+DecidedBy = Literal["policy", "app", "provider"]
+
+
+class Frozen(BaseModel):
+    """Frozen, slotted in spirit: a change is a new value, validated again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    def evolve(self, **changes: object) -> Self:
+        """The same value with `changes`, checked like a new one (`model_copy` would not check)."""
+        return type(self)(**{**self.__dict__, **changes})
+
+
+class Usage(Frozen):
+    """Tokens as the provider counted them; `estimated` when we counted deltas ourselves."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    total_tokens: int = 0
+    estimated: bool = False
+
+
+class ProviderError(Frozen):
+    """What the provider said, without its words: messages can quote the prompt."""
+
+    code: str | None = None
+    type: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+
+
+class JobError(Frozen):
+    """Why it ended badly, in our words, and what to do next."""
+
+    type: str
+    code: str
+    message: str
+    advice: str
+    provider: ProviderError | None = None
+
+
+class Block(Frozen):
+    """Content withheld by the provider (wire.md section 3)."""
+
+    category: BlockCategory
+    code: str
+    carrier: Carrier
+    after_output: bool
+    advice: str
+
+
+class Disclosure(Frozen):
+    """The statement that the served model is not the requested one (promise P3)."""
+
+    requested_model: str
+    served_model: str
+    reason: DisclosureReason
+    decided_by: DecidedBy
+    capability: Literal["lower", "same", "higher", "unknown"]
+    at: datetime
+    message: str
+
+
+class Check(Frozen):
+    """One interval in which a safety check was signalled or suspected."""
+
+    attempt: int
+    evidence: Evidence  # rises from suspected to signalled, never falls
+    started_at: datetime
+    ended_at: datetime | None = None
+    use_cases: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    retry_model: str | None = None
+    retry_model_state: RetryModelState = RetryModelState.ABSENT
+    repeats: int = 0  # the same notice again
+    ended_by: CheckEnd | None = None
+
+
+class Attempt(Frozen):
+    """One call upstream with one model."""
+
+    number: int
+    model: str
+    purpose: Purpose
+    mode: str  # background | stream | chat
+    client_request_id: str  # ours, sent as X-Client-Request-Id; the intent is recorded before the call
+    started_at: datetime
+    # from here on: set when the provider answers (job.attempt.updated), while the stream runs
+    request_id: str | None = None
+    response_id: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    http_status: int | None = None
+    processing_ms: int | None = None
+    first_event_at: datetime | None = None
+    first_output_at: datetime | None = None
+    sequence: int | None = None  # the resume cursor: the last sequence number that was safely kept
+    resumed: int = 0
+    # from here on: set once, when it ends (job.attempt.finished)
+    finished_at: datetime | None = None
+    outcome: Outcome | None = None
+    served_model: str | None = None
+    served_raw: dict[str, str] = {}  # header, created, terminal: as they came, for the audit
+    flags: tuple[str, ...] = ()  # rerouted, model_conflict, tier_changed, account_flagged …
+    service_tier: str | None = None
+    rate_limits: dict[str, str] = {}
+    error: JobError | None = None
+    usage: Usage | None = None
+    cost: Decimal | None = None  # US dollars; None when the model has no price
+
+
+class Hold(Frozen):
+    """A job waiting because a circuit or a pause says so."""
+
+    scope: str
+    reason: str
+    since: datetime
+
+
+class Offer(Frozen):
+    """An open offer to run on a faster model."""
+
+    model: str
+    since: datetime
+    until: datetime | None = None
+
+
+class Job(Frozen):
+    """The whole record. `version` is the `seq` of its last event."""
+
+    schema_number: Literal[1] = 1
+    id: str
+    version: int
+    # set at submission, never changed
+    app: str
+    key_id: str
+    requested_model: str
+    policy: Policy
+    priority: Priority
+    safety_identifier: str | None
+    input_digest: str | None  # HMAC of what was asked: proves, and can't be guessed from
+    store: bool = True
+    not_before: datetime | None
+    trace: dict[str, str] = {}  # sentry-trace, baggage: the submit's trace goes on in the worker
+    webhook_events: tuple[str, ...] = ()  # which events its own webhook is told of; where to is not here
+    created_at: datetime
+    # changed by events
+    status: Status
+    reason: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    next_attempt_at: datetime | None = None
+    served_model: str | None = None
+    disclosure: Disclosure | None = None
+    refused: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    checks: tuple[Check, ...] = ()
+    block: Block | None = None
+    account_flagged: bool = False
+    offer: Offer | None = None
+    hold: Hold | None = None
+    draft_attempt: int | None = None
+    draft_withdrawn: bool = False
+    error: JobError | None = None
+    cancel_requested_at: datetime | None = None
+    billed_on_cancel: bool | None = None
+    winner: int | None = None  # the attempt whose answer is the job's
+
+    @property
+    def settled(self) -> bool:
+        """True in a terminal status."""
+        return self.status in TERMINAL
+
+    @property
+    def open_attempts(self) -> tuple[Attempt, ...]:
+        """Attempts without an outcome: calls that may be under way upstream."""
+        return tuple(a for a in self.attempts if a.outcome is None)
+
+    @property
+    def open_checks(self) -> tuple[Check, ...]:
+        """Checks that go on now."""
+        return tuple(c for c in self.checks if c.ended_at is None)
+
+    @property
+    def safety_state(self) -> SafetyState:
+        """The checks and the block in one word."""
+        if self.block is not None:
+            return SafetyState.BLOCKED
+        if self.open_checks:
+            return SafetyState.CHECKING
+        return SafetyState.CLEARED if self.checks else SafetyState.NONE
+
+    @property
+    def total_cost(self) -> Decimal | None:
+        """The sum over all attempts that have a price; None when none has."""
+        priced = [a.cost for a in self.attempts if a.cost is not None]
+        return sum(priced, Decimal(0)) if priced else None
+
+    @property
+    def wasted_cost(self) -> Decimal | None:
+        """What was paid for attempts whose answer was not delivered."""
+        if self.total_cost is None:
+            return None
+        return sum((a.cost for a in self.attempts if a.cost is not None and a.number != self.winner), Decimal(0))
+
+    def attempt(self, number: int) -> Attempt:
+        """Attempt `number`, from 1."""
+        return self.attempts[number - 1]
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        """What no record may be: the promises that a type can keep."""
+        if self.settled and (self.open_attempts or self.open_checks or self.offer):
+            raise ValueError("a settled job has nothing open")
+        if self.settled != (self.finished_at is not None):
+            raise ValueError("finished_at belongs to settled jobs and to them alone")
+        if (self.status is Status.BLOCKED) != (self.block is not None):
+            raise ValueError("blocked and block go together")
+        if (self.status is Status.CHECKING) != bool(self.open_checks):
+            raise ValueError("checking means that a check is open")
+        if (self.status is Status.SCHEDULED) != (self.reason in set(ScheduledReason) and not self.settled):
+            raise ValueError("scheduled jobs say why")
+        if self.status is Status.COMPLETED:
+            if self.winner is None or self.attempt(self.winner).outcome not in DELIVERED:
+                raise ValueError("a completed job names the attempt that answered")
+            if any(a.outcome is Outcome.BLOCKED for a in self.attempts):
+                raise ValueError("nothing is delivered after a block")
+        differs = self.served_model is not None and self.served_model != self.requested_model
+        if differs and self.disclosure is None:
+            raise ValueError("no served model without its disclosure")
+        if self.served_model is not None and self.disclosure is not None:
+            if not differs or self.disclosure.served_model != self.served_model:
+                raise ValueError("a disclosure names the model that served instead of the requested one")
+            if self.policy.require_model:
+                raise ValueError("require_model admits no substitution")
+        return self

@@ -1,0 +1,58 @@
+"""What a caller may ask for beyond model and input: the policy and its limits.
+
+Data at the border, so pydantic: strict, frozen, unknown fields refused. Defaults are the contract's.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+Action = Literal["wait", "offer", "switch", "race", "draft"]
+Priority = Literal["low", "default", "high"]
+PayloadKind = Literal["thin", "full", "openai"]
+ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
+
+
+def _money(value: object, info: ValidationInfo) -> object:
+    """A JSON number from a caller becomes exact money; a decimal string is how our own record writes it back."""
+    if isinstance(value, bool) or (isinstance(value, str) and info.mode != "json"):
+        msg = "money is a number"
+        raise ValueError(msg)
+    return Decimal(str(value)) if isinstance(value, int | float | str) else value
+
+
+Money = Annotated[Decimal, BeforeValidator(_money), Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+
+
+class Spec(BaseModel):
+    """The base of everything a caller sends: strict, frozen, no unknown fields, values never echoed in errors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class OnDelay(Spec):
+    """What to do when a safety check delays the answer."""
+
+    action: Action = "offer"
+    after_seconds: Seconds = 45.0
+    silence_seconds: Seconds = 120.0
+    """Silence that counts like a check; 0 = never act on silence."""
+    model: ModelName | None = None
+    """None = the provider's retry_model, else the fast tier of the same family."""
+
+
+class Policy(Spec):
+    """How one job may be retried, rerouted, bounded. Delay rules and error rules are separate (promise P2)."""
+
+    on_delay: OnDelay = OnDelay()
+    fallback: Literal["default"] | Annotated[tuple[ModelName, ...], Field(max_length=10, strict=False)] = "default"
+    """For access denials only: the chain in models.toml, a list of models, or none at all."""
+    require_model: bool = False
+    max_attempts: Annotated[int, Field(ge=1, le=50)] = 5
+    queue_deadline_seconds: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None = None
+    run_deadline_seconds: Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)] = 3600.0
+    max_cost_usd: Money | None = None

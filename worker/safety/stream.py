@@ -1,0 +1,149 @@
+"""What can come from the provider, in our own words: one union for Responses, Chat Completions and polling.
+
+The upstream room translates the wire into these; the watch judges them. An event of an unknown type is `Alive`: it
+proves life and nothing else. Named tuples, because one of them is made for every delta of every stream.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from worker.jobs.record import Carrier, Usage
+from worker.jobs.states import RetryModelState
+
+
+class Opened(NamedTuple):
+    """The provider accepted the call (HTTP 2xx); headers as they came."""
+
+    http_status: int
+    request_id: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    processing_ms: int | None = None
+    served_header: str | None = None  # `openai-model`
+    rate_limits: dict[str, str] = {}  # x-ratelimit-*
+    context: dict[str, str] = {}  # account-level headers: kept, never a signal (wire.md section 0.5)
+    resumed: bool = False  # this is a resumed stream or a poll, not the first call
+
+
+class Created(NamedTuple):
+    """The response has an id; `status` is queued or in_progress."""
+
+    sequence: int | None
+    response_id: str | None
+    model: str | None
+    status: str
+    service_tier: str | None = None
+
+
+class Notice(NamedTuple):
+    """The provider says that additional safety checks run (wire.md section 2.1)."""
+
+    sequence: int | None
+    use_cases: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    retry_model: str | None = None
+    retry_model_state: RetryModelState = RetryModelState.ABSENT
+    riding: bool = False  # it rode on an output-bearing or terminal event, so it can't open a check that lasts
+
+
+class Delta(NamedTuple):
+    """Output-bearing: a piece of the answer. Only `text` and `refusal` belong to the text of the answer."""
+
+    sequence: int | None
+    text: str
+    kind: Literal["text", "refusal", "other"] = "text"  # other: reasoning, arguments, audio …
+
+
+class ItemDone(NamedTuple):
+    """Output-bearing: a whole output item (a Responses output item as it came)."""
+
+    sequence: int | None
+    index: int
+    item: dict[str, Any]
+
+
+class PartDone(NamedTuple):
+    """Output-bearing: a content part is complete; its text came in deltas."""
+
+    sequence: int | None
+
+
+class Alive(NamedTuple):
+    """Liveness only: keepalive, unknown types, in_progress, item added, late events."""
+
+    sequence: int | None
+    type: str
+
+
+class Served(NamedTuple):
+    """A model name in the stream's own `headers` (wire.md section 5)."""
+
+    model: str
+
+
+class Flagged(NamedTuple):
+    """`openai_verification_recommendation` on this account."""
+
+    programs: tuple[str, ...]
+
+
+class Problem(NamedTuple):
+    """What an error said: codes as they came, message only as what it asks us to wait for."""
+
+    code: str | None
+    type: str | None
+    param: str | None = None
+    retry_after: float | None = None
+    message: str | None = None  # shown to the app alone; may quote the prompt, so never logged or recorded
+    mentions_access: bool = False  # the body names access programs
+
+
+class Fault(NamedTuple):
+    """An error event inside a stream, nested or flat, or an error chunk of a chat stream. Not yet the end."""
+
+    sequence: int | None
+    problem: Problem
+    carrier: Carrier
+
+
+class Rejected(NamedTuple):
+    """An HTTP error instead of a stream: the end of the call. `problem` is None when the body was not JSON."""
+
+    http_status: int
+    problem: Problem | None
+    request_id: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    processing_ms: int | None = None
+    retry_after: float | None = None
+    rate_limits: dict[str, str] = {}
+    on: Literal["create", "resume", "poll"] = "create"
+
+
+class Terminal(NamedTuple):
+    """The provider's last word on the response."""
+
+    sequence: int | None
+    status: Literal["completed", "incomplete", "failed", "cancelled"]
+    model: str | None = None
+    usage: Usage | None = None
+    output: tuple[dict[str, Any], ...] = ()
+    incomplete_reason: str | None = None
+    problem: Problem | None = None
+    service_tier: str | None = None
+    carrier: Carrier = "response_failed"
+    response_id: str | None = None
+
+
+class Closed(NamedTuple):
+    """The transport ended. `clean` = an orderly end; nothing may be concluded from it but that nothing more comes."""
+
+    how: Literal["clean", "cut", "half_frame", "bad_json", "connect_failed", "lost"]
+    detail: str = ""  # the class of the foreign exception; never its text
+    opened: bool = True  # bytes were sent and headers came back, so the call may have run
+
+
+StreamEvent = (
+    Opened | Created | Notice | Delta | ItemDone | PartDone | Alive | Served | Flagged | Fault | Rejected | Terminal | Closed
+)

@@ -1,0 +1,140 @@
+"""Vigil's settings: read once at the door from the environment or a `.env` file, all faults reported together.
+
+Every name stands in ops/env.example with its meaning and default. Nothing else reads the environment.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from worker.jobs.catalogue import Catalogue, parse
+from worker.jobs.errors import SettingsError
+
+_SCHEMES = {"redis", "rediss", "unix"}
+
+
+class Settings(BaseSettings):
+    """One frozen value; field `redis_url` is the variable VIGIL_REDIS_URL, the provider's own names are kept."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VIGIL_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    redis_url: str | None = None
+    allow_eviction: bool = False
+    data_dir: Path = Path(".vigil")
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8700
+    upstream: Literal["background", "stream", "chat"] = "background"
+    max_jobs: Annotated[int, Field(ge=1, le=20_000)] = 200
+    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 15.0
+    drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30.0
+    connect_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    first_event_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    idle_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
+    check_idle_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    models_file: Path | None = None
+    allow_unknown_models: bool = False
+    result_ttl: Annotated[int, Field(ge=60)] = 7 * 86_400
+    audit_ttl: Annotated[int, Field(ge=60)] = 400 * 86_400
+    encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    identifier_secret: SecretStr | None = None
+    webhook_allow_private: bool = False
+    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["console", "json"] = "console"
+
+    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
+    openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
+    openai_org_id: str | None = Field(None, validation_alias="OPENAI_ORG_ID")
+    openai_project_id: str | None = Field(None, validation_alias="OPENAI_PROJECT_ID")
+    openai_webhook_secret: SecretStr | None = Field(None, validation_alias="OPENAI_WEBHOOK_SECRET")
+    sentry_dsn: SecretStr | None = Field(None, validation_alias="SENTRY_DSN")
+    sentry_environment: str = Field("production", validation_alias="SENTRY_ENVIRONMENT")
+    sentry_release: str | None = Field(None, validation_alias="SENTRY_RELEASE")
+    sentry_traces_sample_rate: Annotated[float, Field(ge=0, le=1, validation_alias="SENTRY_TRACES_SAMPLE_RATE")] = 1.0
+    https_proxy: str | None = Field(None, validation_alias="HTTPS_PROXY")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme not in _SCHEMES:
+            raise ValueError(f"must begin with one of {', '.join(sorted(s + '://' for s in _SCHEMES))}")
+        return value
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _base_url(cls, value: str | None) -> str | None:
+        if value is not None and (urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname):
+            raise ValueError("must be an http:// or https:// address, such as https://api.openai.com/v1")
+        return value
+
+    @field_validator("encryption_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(k.strip() for k in value.split(",") if k.strip()) if isinstance(value, str) else value
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _key_sizes(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, key in enumerate(value, 1):
+            try:
+                size = len(base64.urlsafe_b64decode(key.get_secret_value() + "=="))
+            except (binascii.Error, ValueError):
+                size = 0
+            if size != 32:  # noqa: PLR2004  AES-256
+                raise ValueError(f"key {number} is not urlsafe base64 of 32 bytes; `vigil keys generate-encryption` makes one")
+        return value
+
+    def catalogue(self) -> Catalogue:
+        """The models of `models_file`, or the ones that ship with Vigil."""
+        path = self.models_file or shipped_models_file()
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError([f"VIGIL_MODELS_FILE: {path} can't be read ({error.strerror})"]) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError([f"VIGIL_MODELS_FILE: {path} is not TOML: {error}"]) from None
+        return parse(table)
+
+
+def shipped_models_file() -> Path:
+    """models.toml beside the code in a checkout, under share/vigil in an installation."""
+    beside = Path(__file__).resolve().parent.parent / "models.toml"
+    return beside if beside.exists() else Path(sys.prefix) / "share" / "vigil" / "models.toml"
+
+
+def load(overrides: Mapping[str, object] | None = None) -> Settings:
+    """The settings of this process; SettingsError lists all faults, and shows no value."""
+    faults: list[str] = []
+    settings: Settings | None = None
+    try:
+        settings = Settings(**dict(overrides or {}))
+    except ValidationError as error:
+        for fault in error.errors(include_input=False, include_url=False, include_context=False):
+            name = str(fault["loc"][0]) if fault["loc"] else ""
+            variable = name if name.isupper() else f"VIGIL_{name.upper()}"
+            faults.append(f"{variable}: {fault['msg'].removeprefix('Value error, ')}")
+    if settings is not None:
+        try:
+            settings.catalogue()
+        except SettingsError as error:
+            faults.extend(error.faults)
+    if faults or settings is None:
+        raise SettingsError(faults)
+    return settings

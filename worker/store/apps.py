@@ -1,0 +1,126 @@
+"""Apps and their API keys. A key is shown once; here only its SHA-256 is kept, as the name it is looked up by.
+
+190 random bits need no slow hash: one would only give an attacker something to burn our CPU with.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock, to_ms
+from worker.jobs import ids
+from worker.jobs.errors import Refused
+from worker.store import keys
+from worker.store.pool import asking
+
+SCOPES: Final = ("submit", "read", "audit", "ops")
+_BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_BODY, _CHECK = 32, 6
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What a key may do; `revoked_at` in ms, 0 = live."""
+
+    id: str
+    app: str
+    scopes: tuple[str, ...]
+    created_at: int
+    last4: str
+    revoked_at: int = 0
+
+
+def _base62(value: int, width: int) -> str:
+    out = ""
+    for _ in range(width):
+        value, low = divmod(value, 62)
+        out = _BASE62[low] + out
+    return out
+
+
+def new_key(dice: bytes) -> str:
+    """`vgl_`, 32 random characters, 6 that check them: a scanner can tell a real key without asking us."""
+    body = _base62(int.from_bytes(dice, "big"), _BODY)
+    return f"vgl_{body}{_base62(zlib.crc32(body.encode()), _CHECK)}"
+
+
+def plausible(key: str) -> bool:
+    """False for text that can't be a key of ours, so that junk never costs a question to Redis."""
+    if not key.startswith("vgl_") or len(key) != 4 + _BODY + _CHECK or not key.isascii():
+        return False
+    body = key[4 : 4 + _BODY]
+    return key[4 + _BODY :] == _base62(zlib.crc32(body.encode()), _CHECK)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class Apps:
+    """Keys and apps in Redis."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock) -> None:
+        self._redis, self._clock = redis, clock
+
+    async def create_key(self, app: str, scopes: tuple[str, ...]) -> tuple[ApiKey, str, str]:
+        """(the key's record, the key itself, the app's webhook secret); makes the app when it is new."""
+        unknown = [s for s in scopes if s not in SCOPES]
+        if unknown:
+            raise Refused("unknown_scope", f"Unknown scope {', '.join(unknown)}; known: {', '.join(SCOPES)}.", 422)
+        now = to_ms(self._clock.now())
+        key = new_key(self._clock.dice(24))
+        record = ApiKey(ids.new_id("key", now, self._clock.dice(ids.DICE_BYTES)), app, scopes, now, key[-4:])
+        secret = "whsec_" + base64.b64encode(self._clock.dice(32)).decode()
+        async with asking("keep the key"):
+            await self._redis.set(keys.app(app), json.dumps({"name": app, "webhook_secret": secret}), nx=True)
+            kept = json.loads(await self._redis.get(keys.app(app)))
+            async with self._redis.pipeline() as pipe:
+                pipe.set(keys.api_key(_digest(key)), json.dumps(asdict(record)))
+                pipe.hset(keys.API_KEYS, record.id, _digest(key))
+                await pipe.execute()
+        return record, key, str(kept["webhook_secret"])
+
+    async def find(self, key: str) -> ApiKey | None:
+        """The record behind a key, revoked or not; None for a key that is not ours."""
+        if not plausible(key):
+            return None
+        async with asking("look up the key"):
+            raw = await self._redis.get(keys.api_key(_digest(key)))
+        return _load(raw) if raw else None
+
+    async def list_keys(self) -> list[ApiKey]:
+        """Every key ever made, oldest first."""
+        async with asking("list keys"):
+            digests = (await self._redis.hgetall(keys.API_KEYS)).values()
+            rows = [await self._redis.get(keys.api_key(d.decode())) for d in digests]
+        return sorted((_load(r) for r in rows if r), key=lambda k: k.id)
+
+    async def revoke(self, key_id: str) -> ApiKey:
+        """Ends a key for good; again changes nothing. Raises Refused when there is no such key."""
+        async with asking("revoke the key"):
+            digest = await self._redis.hget(keys.API_KEYS, key_id)
+            raw = await self._redis.get(keys.api_key(digest.decode())) if digest else None
+            if raw is None:
+                raise Refused("key_not_found", f"There is no key {key_id}; `vigil keys list` shows them.", 404)
+            body = json.loads(raw)
+            body["revoked_at"] = body["revoked_at"] or to_ms(self._clock.now())
+            await self._redis.set(keys.api_key(digest.decode()), json.dumps(body))
+        return _load(json.dumps(body).encode())
+
+    async def webhook_secret(self, app: str) -> str | None:
+        """The secret that signs the app's per-job webhooks."""
+        async with asking("look up the app"):
+            raw = await self._redis.get(keys.app(app))
+        return str(json.loads(raw)["webhook_secret"]) if raw else None
+
+
+def _load(raw: bytes) -> ApiKey:
+    body = json.loads(raw)
+    return ApiKey(**{**body, "scopes": tuple(body["scopes"])})

@@ -1,0 +1,55 @@
+"""How values become bytes in Redis and back: JSON with a schema number, never pickle.
+
+The record is plain (it holds no content); everything an app sent or got goes through `seal` and `unseal`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from worker.jobs.events import Event
+from worker.jobs.record import Job
+
+_PLAIN: Final = b"1"  # the schema number of content that is kept as plain JSON
+
+
+def dump_job(job: Job) -> bytes:
+    """The record as JSON bytes; its schema number is a field of it."""
+    return job.model_dump_json().encode()
+
+
+def load_job(raw: bytes) -> Job:
+    """The record behind bytes written by any release that shares its schema number."""
+    return Job.model_validate_json(raw)
+
+
+def canonical(body: dict[str, Any]) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, UTF-8 (contract section 8)."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def dump_event(event: Event) -> bytes:
+    """An event as the trail keeps it: the shape that watchers get."""
+    return json.dumps(event.dump(), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def load_event(raw: bytes) -> dict[str, Any]:
+    """An event's wire shape."""
+    body: dict[str, Any] = json.loads(raw)
+    return body
+
+
+def seal(value: Any) -> bytes:
+    """Content as bytes."""
+    return _PLAIN + json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def unseal(raw: bytes | None) -> Any:
+    """The content again; None when it is gone (expired or deleted)."""
+    if not raw:
+        return None
+    if raw[:1] != _PLAIN:
+        msg = f"content of an unknown schema {raw[:1]!r}: written by a newer release?"
+        raise ValueError(msg)
+    return json.loads(raw[1:])

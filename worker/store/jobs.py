@@ -1,0 +1,285 @@
+"""The jobs in Redis: submit, claim, commit, read. Each change of a job is one guarded commit of record, event,
+index, audit and outbox together.
+
+Must not know: HTTP, the provider, what a status means beyond where a job stands in the queue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock, to_ms
+from worker.jobs import events as ev, fold, ids
+from worker.jobs.errors import LeaseLost, Refused
+from worker.jobs.record import Job
+from worker.jobs.states import UNDER_WAY, Status
+from worker.store import audit, codec, keys
+from worker.store.outbox import outbox_commands
+from worker.store.pool import asking
+from worker.store.scripts import Claimed, Command, Scripts
+
+Said = tuple[ev.Fact, int | None]
+"""A fact and the number of the attempt it speaks of."""
+Decide = Callable[[Job], Sequence[Said]]
+
+_RANKS = {"high": 0, "default": 1, "low": 2}
+_HEADS = 20_000
+_RANK_STEP = 10**13  # more than any millisecond of this century, so a higher priority always goes first
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long settled things stay, in seconds."""
+
+    result: int = 7 * 86_400
+    audit: int = 400 * 86_400
+    idempotency: int = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be: the fact that begins it, what only the app may see, and what is asked of the model."""
+
+    fact: ev.Queued
+    private: dict[str, Any] = field(repr=False)
+    asked: dict[str, Any] = field(repr=False)
+    idempotency_key: str | None = field(default=None, repr=False)
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A job as it stands in Redis: its record, and what only its app may see."""
+
+    job: Job
+    private: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A job whose lease is ours, until `token` is no longer the one in Redis."""
+
+    job: Job
+    private: dict[str, Any] = field(repr=False)
+    token: str
+    generation: int
+    crashed: bool  # its last holder died without letting go
+
+
+class Jobs:
+    """All that is done with jobs in Redis."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock, retention: Retention | None = None) -> None:
+        self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
+        self._keep = retention or Retention()
+        self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
+
+    async def submit(self, new: NewJob) -> tuple[Stored, bool]:
+        """(the job, whether an earlier request with the same idempotency key had created it).
+
+        Durable when it returns. Raises Refused when the key was used for another request, StoreUnavailable.
+        """
+        now = self._clock.now()
+        job_id = ids.new_id("job", to_ms(now), self._clock.dice(ids.DICE_BYTES))
+        trail = [ev.event(1, now, job_id, new.fact)]
+        job = fold.apply(None, trail[0])
+        if new.fact.not_before is not None and new.fact.not_before > now:
+            wait = ev.Scheduled(reason="not_before", until=new.fact.not_before)
+            trail.append(ev.event(2, now, job_id, wait))
+            job = fold.apply(job, trail[1])
+        commands = self._commands(None, job, trail, audit.GENESIS)
+        commands.append(("HSET", keys.job(job_id), "priv", codec.seal(new.private)))
+        commands.append(("SET", keys.asked(job_id), codec.seal(new.asked)))
+        if job.status is Status.QUEUED:
+            commands.append(("PUBLISH", keys.WAKE, "1"))
+        idem, remembered = "", ""
+        if new.idempotency_key is not None:
+            digest = hashlib.sha256(new.idempotency_key.encode()).hexdigest()
+            idem, remembered = keys.idempotency(job.app, digest), f"{new.fingerprint} {job_id}"
+        ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
+        async with asking("take the job"):
+            seen = await self._scripts.submit(job_id, idem, remembered, ttl_ms, commands)
+        if seen is None:
+            return Stored(job, new.private), False
+        fingerprint, _, first = seen.partition(" ")
+        if fingerprint != new.fingerprint:
+            detail = "This Idempotency-Key was used for a different request; use a new key for a new request."
+            raise Refused("idempotency_key_reused", detail, 422)
+        stored = await self.load(first)
+        if stored is None:
+            detail = "The job that this Idempotency-Key created is no longer kept; use a new key."
+            raise Refused("idempotency_key_reused", detail, 422)
+        return stored, True
+
+    async def claim(self, worker: str, limit: int, lease_seconds: float) -> tuple[float, list[Held]]:
+        """(seconds until something falls due, or -1; the jobs that are this worker's now)."""
+        async with asking("hand out jobs"):
+            due, now, claimed = await self._scripts.claim(worker, limit, int(lease_seconds * 1000))
+        wait = (due - now) / 1000 if due >= 0 else -1.0
+        return wait, [self._held(c) for c in claimed]
+
+    def _held(self, c: Claimed) -> Held:
+        return Held(codec.load_job(c.record), codec.unseal(c.private) or {}, c.token, c.generation, c.previous_token != "")
+
+    async def renew(self, lease_seconds: float, held: Sequence[tuple[str, str]]) -> list[str]:
+        """For each (job id, token): "" = still ours, "LOST", or what is asked of us."""
+        async with asking("renew leases"):
+            return await self._scripts.renew(int(lease_seconds * 1000), held)
+
+    async def change(
+        self,
+        job_id: str,
+        decide: Decide,
+        *,
+        job: Job | None = None,
+        token: str = "",
+        writes: Callable[[Job], Sequence[Command]] | None = None,
+    ) -> Job:
+        """Commits what `decide` says of the job as it stands, and gives the record after it.
+
+        `decide` is asked again when someone else was faster; [] means nothing is to be done. `writes` are further
+        commands of the same commit. Raises LeaseLost (token given and no longer ours), AlreadySettled,
+        IllegalEvent, Refused (no such job), StoreUnavailable.
+        """
+        commit_id = self._clock.dice(8).hex()
+        while True:
+            seen = job if job is not None else await self._current(job_id)
+            said = decide(seen)
+            if not said:
+                return seen
+            now, after, trail = self._clock.now(), seen, []
+            for fact, attempt in said:
+                event = ev.event(after.version + 1, now, job_id, fact, attempt)
+                after = fold.apply(after, event)
+                trail.append(event)
+            async with asking("commit"):
+                head = await self._head(seen)
+                commands = list(writes(after)) if writes is not None else []
+                commands += self._commands(seen, after, trail, head)
+                verdict, _ = await self._scripts.commit(job_id, seen.version, token, commit_id, commands)
+            if verdict == "OK":
+                return after
+            if verdict == "LOST":
+                raise LeaseLost(job_id)
+            job = None
+
+    async def _head(self, job: Job) -> str:
+        """The audit chain's head at the job's version: remembered from our own last commit, else read."""
+        version, head = self._heads.pop(job.id, (0, ""))
+        if version == job.version:
+            return head
+        raw = await self._redis.hget(keys.job(job.id), "chain")
+        return raw.decode() if raw else audit.GENESIS
+
+    async def _current(self, job_id: str) -> Job:
+        stored = await self.load(job_id)
+        if stored is None:
+            raise Refused("job_not_found", "There is no such job.", 404)
+        return stored.job
+
+    async def load(self, job_id: str) -> Stored | None:
+        """The job as it stands, or None."""
+        async with asking("read the job"):
+            record, private = await self._redis.hmget(keys.job(job_id), "rec", "priv")
+        return Stored(codec.load_job(record), codec.unseal(private) or {}) if record else None
+
+    async def asked(self, job_id: str) -> dict[str, Any] | None:
+        """What is asked of the model: input, instructions, params; None when it is gone."""
+        async with asking("read what was asked"):
+            value: dict[str, Any] | None = codec.unseal(await self._redis.get(keys.asked(job_id)))
+        return value
+
+    async def answer(self, job_id: str) -> dict[str, Any] | None:
+        """What came back, or None."""
+        async with asking("read the answer"):
+            value: dict[str, Any] | None = codec.unseal(await self._redis.get(keys.answer(job_id)))
+        return value
+
+    async def trail(self, job_id: str, after: int = 0) -> list[dict[str, Any]]:
+        """The job's events with seq > `after`, in order."""
+        async with asking("read the trail"):
+            rows = await self._redis.lrange(keys.trail(job_id), after, -1)
+        return [codec.load_event(row) for row in rows]
+
+    async def overdue(self, limit: int = 100) -> list[str]:
+        """Ids of waiting jobs whose deadline has passed."""
+        async with asking("look for deadlines"):
+            now = to_ms(self._clock.now())
+            rows = await self._redis.zrangebyscore(keys.DEADLINE, "-inf", now, start=0, num=limit)
+        return [row.decode() for row in rows]
+
+    def _commands(self, before: Job | None, after: Job, trail: list[ev.Event], head: str) -> list[Command]:
+        """Record, events, audit, queue place, index and outbox of one change."""
+        key, commands = keys.job(after.id), list[Command]()
+        for event in trail:
+            head, body = audit.link(head, audit.record_of(after, event))
+            commands.append(("XADD", keys.AUDIT, "*", "hash", head, "record", body))
+        if not after.settled:
+            self._heads[after.id] = (after.version, head)
+            while len(self._heads) > _HEADS:
+                self._heads.popitem(last=False)
+        commands.append(("RPUSH", keys.trail(after.id), *(codec.dump_event(e) for e in trail)))
+        commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head))
+        if before is None or before.status is not after.status:
+            commands.extend(_place(after))
+            commands.extend(_index(before, after))
+        if after.settled:
+            commands.extend(self._retire(after))
+        commands.extend(outbox_commands(after, trail, self._clock))
+        commands.append(("PUBLISH", keys.CHANGED, f"{after.id} {after.version} {after.status}"))
+        return commands
+
+    def _retire(self, job: Job) -> list[Command]:
+        keep = self._keep.result
+        names = (keys.job(job.id), keys.trail(job.id), keys.asked(job.id), keys.answer(job.id))
+        commands: list[Command] = [("EXPIRE", name, keep) for name in names]
+        commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
+        return commands
+
+
+def deadline_of(job: Job) -> datetime | None:
+    """When the job expires as it stands: the queue deadline before its first start, the run deadline after."""
+    if job.started_at is not None:
+        return job.started_at + timedelta(seconds=job.policy.run_deadline_seconds)
+    queue = job.policy.queue_deadline_seconds
+    return None if queue is None else job.created_at + timedelta(seconds=queue)
+
+
+def _place(job: Job) -> list[Command]:
+    """Moves the job to the one place where its status belongs; a running job stays where the claim put it."""
+    if job.status in UNDER_WAY:
+        return [("ZREM", keys.DEADLINE, job.id)]
+    commands: list[Command] = [("ZREM", place, job.id) for place in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE)]
+    commands.append(("HDEL", keys.job(job.id), "tok"))
+    if job.settled:
+        return commands
+    if job.status is Status.QUEUED:
+        rank = _RANKS[job.priority] * _RANK_STEP + to_ms(job.created_at)
+        commands += [("ZADD", keys.READY, rank, job.id), ("PUBLISH", keys.WAKE, "1")]
+    else:
+        due = to_ms(job.next_attempt_at) if job.next_attempt_at else _RANK_STEP
+        commands += [("ZADD", keys.LATER, due, job.id), ("PUBLISH", keys.WAKE, "1")]
+    deadline = deadline_of(job)
+    if deadline is not None:
+        commands.append(("ZADD", keys.DEADLINE, to_ms(deadline), job.id))
+    return commands
+
+
+def _index(before: Job | None, after: Job) -> list[Command]:
+    score, commands = to_ms(after.created_at), list[Command]()
+    if before is None:
+        commands.append(("ZADD", keys.index(after.app), score, after.id))
+        commands.append(("ZADD", keys.index(after.app, "model", after.requested_model), score, after.id))
+        if after.safety_identifier:
+            commands.append(("ZADD", keys.index(after.app, "user", after.safety_identifier), score, after.id))
+    else:
+        commands.append(("ZREM", keys.index(after.app, "status", before.status), after.id))
+    commands.append(("ZADD", keys.index(after.app, "status", after.status), score, after.id))
+    return commands

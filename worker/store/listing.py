@@ -1,0 +1,104 @@
+"""Lists of an app's jobs, newest first, with filters and a cursor that stays true while jobs come and go."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from datetime import datetime
+
+from arq.connections import ArqRedis
+
+from worker.clock import to_ms
+from worker.jobs import ids
+from worker.jobs.errors import Refused
+from worker.store import codec, keys
+from worker.store.jobs import Stored
+from worker.store.pool import asking
+
+_BATCH = 100
+_MOST_READ = 2_000  # an unlucky pair of filters ends the page early rather than reading the whole store
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list is narrowed to; times are inclusive below and exclusive above."""
+
+    status: str | None = None
+    model: str | None = None
+    safety_identifier: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+def cursor_of(job_id: str) -> str:
+    """The opaque cursor that goes on after this job."""
+    return base64.urlsafe_b64encode(job_id.encode()).decode().rstrip("=")
+
+
+def _last_seen(cursor: str) -> tuple[int, str]:
+    """(creation time in ms, id) of the job behind a cursor; raises Refused for one that we did not make."""
+    try:
+        job_id = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, ValueError):
+        job_id = ""
+    if not ids.is_job_id(job_id):
+        raise Refused("invalid_cursor", "This cursor is not one that a list gave; start without it.", 422)
+    return ids.time_ms(job_id), job_id
+
+
+async def list_jobs(
+    redis: ArqRedis, app: str, filters: Filters, limit: int, cursor: str | None
+) -> tuple[list[Stored], str | None]:
+    """(up to `limit` jobs, newest first; the cursor of the next page or None)."""
+    index = keys.index(app)
+    if filters.safety_identifier is not None:
+        index = keys.index(app, "user", filters.safety_identifier)
+    elif filters.status is not None:
+        index = keys.index(app, "status", filters.status)
+    elif filters.model is not None:
+        index = keys.index(app, "model", filters.model)
+    low = f"({to_ms(filters.created_after) - 1}" if filters.created_after else "-inf"
+    high: int | str = f"({to_ms(filters.created_before)}" if filters.created_before else "+inf"
+    last = ""
+    if cursor:
+        at, last = _last_seen(cursor)
+        if not filters.created_before or at < to_ms(filters.created_before):
+            high = at
+    found: list[Stored] = []
+    offset = read = 0
+    async with asking("list jobs"):
+        while read < _MOST_READ:
+            names = await redis.zrevrangebyscore(index, high, low, start=offset, num=_BATCH)
+            offset, read = offset + len(names), read + len(names)
+            fresh = [n.decode() for n in names if not last or n.decode() < last]
+            for job_id, stored in zip(fresh, await _load(redis, fresh), strict=True):
+                if stored is None:
+                    await redis.zrem(index, job_id)  # its time to be kept is over
+                    offset -= 1
+                elif _fits(stored, filters):
+                    found.append(stored)
+                    if len(found) > limit:
+                        return found[:limit], cursor_of(found[limit - 1].job.id)
+            if len(names) < _BATCH:
+                return found, None
+    return found, cursor_of(fresh[-1]) if fresh else None
+
+
+async def _load(redis: ArqRedis, names: list[str]) -> list[Stored | None]:
+    if not names:
+        return []
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.hmget(keys.job(name), "rec", "priv")
+        rows = await pipe.execute()
+    return [Stored(codec.load_job(r), codec.unseal(p) or {}) if r else None for r, p in rows]
+
+
+def _fits(stored: Stored, filters: Filters) -> bool:
+    job = stored.job
+    return (
+        (filters.status is None or job.status == filters.status)
+        and (filters.model is None or job.requested_model == filters.model)
+        and (filters.safety_identifier is None or job.safety_identifier == filters.safety_identifier)
+    )

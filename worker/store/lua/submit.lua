@@ -1,0 +1,23 @@
+-- submit: create a job, or give back the one that the same idempotency key created.
+-- KEYS[1]  the idempotency key, or the job's hash again when the caller sent none
+-- KEYS[2]  the job's hash
+-- ARGV[1]  what the idempotency key remembers: "<fingerprint> <job id>" ("" = no key sent)
+-- ARGV[2]  how long it is remembered, milliseconds
+-- ARGV[3]  the number of commands, then for each: the number of its words, its words
+-- returns  {"OK"} | {"SEEN", "<fingerprint> <job id>"}
+if ARGV[1] ~= '' then
+  local seen = redis.call('GET', KEYS[1])
+  if seen then
+    if seen == ARGV[1] then return {'OK'} end -- our own answer was lost on the way
+    return {'SEEN', seen}
+  end
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+end
+if redis.call('EXISTS', KEYS[2]) == 1 then return {'OK'} end
+local at = 4
+for _ = 1, tonumber(ARGV[3]) do
+  local n = tonumber(ARGV[at])
+  redis.call(unpack(ARGV, at + 1, at + n))
+  at = at + n + 1
+end
+return {'OK'}

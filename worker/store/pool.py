@@ -1,0 +1,106 @@
+"""How Vigil connects to Redis: one bounded pool that reconnects by itself, and what it insists on.
+
+Nobody else opens a connection. `ArqRedis` because arq's worker shares the pool.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError as RedisConnectionError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError as RedisTimeoutError,
+)
+
+from worker.jobs.errors import StoreUnavailable, UnsafeStore
+
+AWAY: Final = (RedisError, OSError, TimeoutError)
+"""What a Redis that is away, loading, read-only or full raises here."""
+
+_RETRY_ON: Final = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError]
+
+
+def connect(url: str, *, max_connections: int = 32, patience: int = 3) -> ArqRedis:
+    """A client on `redis://`, `rediss://` or `unix://`; opens nothing yet.
+
+    `patience`: how often a command is sent again over a fresh connection; every script of ours stands it.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=max_connections,
+        timeout=5,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), patience),
+        retry_on_error=_RETRY_ON,
+        socket_connect_timeout=2,
+        socket_timeout=10,
+        health_check_interval=30,
+    )
+    return ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
+
+
+def _dumps(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, default=lambda _: None).encode()  # results are not kept; no exception is ever stored
+
+
+@asynccontextmanager
+async def asking(what: str) -> AsyncIterator[None]:
+    """Turns every way in which Redis can be away into StoreUnavailable."""
+    try:
+        yield
+    except AWAY as error:
+        raise StoreUnavailable(f"Redis could not {what}: {type(error).__name__}") from None
+
+
+async def check_safe(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[str, str]:
+    """What Redis says of its own safety; raises UnsafeStore when it may evict accepted jobs.
+
+    Keys: maxmemory_policy, appendonly, appendfsync, version; a value is "unknown" where CONFIG is forbidden.
+    """
+    async with asking("say how safe it is"):
+        info = await redis.info()
+        said = {
+            "version": str(info.get("valkey_version") or info.get("redis_version")),
+            "maxmemory_policy": str(info.get("maxmemory_policy", "unknown")),
+            "appendonly": "yes" if info.get("aof_enabled") else "no",
+            "appendfsync": "unknown",
+        }
+        try:
+            found = await redis.config_get("appendfsync", "maxmemory-policy")
+            said["appendfsync"] = found.get("appendfsync", "unknown")
+            said["maxmemory_policy"] = found.get("maxmemory-policy", said["maxmemory_policy"])
+        except RedisError:
+            pass  # a managed Redis forbids CONFIG; INFO has said what it can
+    if said["maxmemory_policy"] not in {"noeviction", "unknown"} and not allow_eviction:
+        raise UnsafeStore(
+            f"Redis evicts keys (maxmemory-policy {said['maxmemory_policy']}), so accepted jobs could vanish. "
+            "Set it to noeviction, or VIGIL_ALLOW_EVICTION=1 if losing jobs is acceptable."
+        )
+    return said
+
+
+def durability(said: dict[str, str]) -> str:
+    """The guarantee behind a 202, in one sentence."""
+    if said["appendonly"] != "yes":
+        return "An accepted job is lost if Redis stops: the append-only file is off (set appendonly yes)."
+    match said["appendfsync"]:
+        case "always":
+            return "An accepted job survives a crash and a power cut: every write is on disk before the answer."
+        case "everysec":
+            return (
+                "An accepted job survives a crash of Redis; a power cut may take the last second or two "
+                "(appendfsync everysec; set it to always)."
+            )
+        case "no":
+            return "An accepted job survives a crash of Redis; a power cut may take the last half minute (appendfsync no)."
+        case _:
+            return "Redis writes an append-only file; how often it reaches the disk can't be read here."

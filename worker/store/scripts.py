@@ -1,0 +1,84 @@
+"""The Lua scripts as typed functions; the contract of each stands at the head of its file in lua/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from worker.store import keys
+
+Word = str | bytes | int | float
+Command = tuple[Word, ...]
+
+_ARQ_JOB = "arq:job:"
+ARQ_FUNCTION = "run_job"
+
+
+class Claimed(NamedTuple):
+    """One job that is ours now."""
+
+    job_id: str
+    generation: int
+    token: str
+    previous_token: str  # not empty: its holder died without letting go
+    record: bytes
+    private: bytes
+
+
+def flatten(commands: Sequence[Command]) -> list[Word]:
+    """Commands as the scripts read them: how many, then each with its word count before it."""
+    out: list[Word] = [len(commands)]
+    for command in commands:
+        out.append(len(command))
+        out.extend(command)
+    return out
+
+
+class Scripts:
+    """All scripts on one connection pool; loaded again by themselves when Redis forgot them."""
+
+    def __init__(self, redis: Redis) -> None:
+        def load(name: str) -> Any:
+            return redis.register_script(files("worker.store").joinpath("lua", f"{name}.lua").read_text())
+
+        self._commit, self._submit, self._claim = load("commit"), load("submit"), load("claim")
+        self._renew, self._pieces = load("renew"), load("pieces")
+
+    async def commit(
+        self, job_id: str, version: int, token: str, commit_id: str, commands: Sequence[Command]
+    ) -> tuple[str, int]:
+        """("OK" | "CONFLICT" | "LOST", the version found)."""
+        args = [str(version), token, commit_id, *flatten(commands)]
+        reply = await self._commit(keys=[keys.job(job_id)], args=args)
+        return reply[0].decode(), int(reply[1]) if len(reply) > 1 else version
+
+    async def submit(
+        self, job_id: str, idempotency_key: str, remembered: str, ttl_ms: int, commands: Sequence[Command]
+    ) -> str | None:
+        """None when the job was created, else what the idempotency key remembers."""
+        job = keys.job(job_id)
+        args = [remembered, ttl_ms, *flatten(commands)]
+        reply = await self._submit(keys=[idempotency_key or job, job], args=args)
+        return None if reply[0] == b"OK" else reply[1].decode()
+
+    async def claim(self, worker: str, limit: int, lease_ms: int) -> tuple[int, int, list[Claimed]]:
+        """(next due time in ms or -1, the server's time in ms, the jobs that are now this worker's)."""
+        head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
+        args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail]
+        due, now, rows = await self._claim(keys=[keys.READY, keys.LATER, keys.LEASED], args=args)
+        claimed = [Claimed(r[0].decode(), int(r[1]), r[2].decode(), r[3].decode(), r[4], r[5]) for r in rows]
+        return int(due), int(now), claimed
+
+    async def renew(self, lease_ms: int, held: Sequence[tuple[str, str]]) -> list[str]:
+        """For each (job id, token): "" = ours, "LOST" = not ours any more, else what the API asks for."""
+        flat = [word for pair in held for word in pair]
+        reply = await self._renew(keys=[keys.LEASED], args=[lease_ms, keys.JOB, *flat])
+        return [word.decode() for word in reply]
+
+    async def pieces(self, pieces: Sequence[Word]) -> list[str]:
+        """Keeps pieces (job id, token, "id:attempt", piece, …); gives the jobs whose lease is lost."""
+        reply = await self._pieces(keys=[], args=[keys.JOB, keys.TEXT, keys.PIECES, *pieces])
+        return [job_id.decode() for job_id in reply]
