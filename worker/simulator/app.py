@@ -1,0 +1,153 @@
+"""The simulator as a server: `Simulator` to embed it, `run` to serve until cancelled.
+
+It assembles routes and state; it must not know what any of them does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import resource
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from . import chat, control, responses
+from .answers import guard
+from .mix import Mix, MixTable, load
+from .webhooks import Webhooks
+from .world import DENIED, WORLD, World
+
+DEFAULT_PORT = 8790
+_BODY_LIMIT = 64 * 1024 * 1024
+_BACKLOG = 2048
+
+
+class Simulator:
+    """A fake provider on a socket of its own: `async with Simulator(speed=1000) as sim: ... sim.url`."""
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        speed: float = 1.0,
+        mix: str | Path | MixTable | None = None,
+        seed: int | None = None,
+        webhook_url: str | None = None,
+        webhook_secret: str | None = None,
+        denied: frozenset[str] = DENIED,
+    ) -> None:
+        """Check the arguments (ValueError); `port=0` takes a free one, `speed` divides every wait."""
+        if not (speed > 0 and math.isfinite(speed)):
+            raise ValueError("speed must be a number above 0")
+        if webhook_url and not webhook_secret:
+            raise ValueError("a webhook URL needs a webhook secret")
+        table = load(mix) if isinstance(mix, (str, Path)) else mix
+        drawn = Mix(table, seed) if table is not None else None
+        hooks = Webhooks(webhook_url, webhook_secret, speed)
+        self.host, self.port = host, port
+        self.world = World(speed=speed, mix=drawn, webhooks=hooks, denied=denied)
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL for an SDK, `http://HOST:PORT/v1`."""
+        return f"{self.root}/v1"
+
+    @property
+    def root(self) -> str:
+        """The URL without /v1, for the pages under /sim."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    def calls(self) -> dict[str, Any]:
+        """Return what GET /sim/calls answers."""
+        return self.world.ledger.as_json()
+
+    def reset(self) -> None:
+        """Do what POST /sim/reset does."""
+        self.world.reset()
+
+    async def start(self) -> Self:
+        """Listen; `port` is the real one when this returns. OSError when the port is taken."""
+        runner = web.AppRunner(
+            _application(self.world),
+            access_log=None,
+            handler_cancellation=True,  # a foreground response stops when its client leaves
+            shutdown_timeout=0.05,
+            keepalive_timeout=60.0,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self.host, self.port, backlog=_BACKLOG).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self.port = int(runner.addresses[0][1])
+        self._runner = runner
+        return self
+
+    async def stop(self) -> None:
+        """Break all connections and stop; may be started again on the same port."""
+        runner, self._runner = self._runner, None
+        await self.world.close()
+        if runner is not None:
+            await runner.cleanup()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+
+async def run(
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    speed: float = 1.0,
+    mix: str | Path | None = None,
+    seed: int | None = None,
+    webhook_url: str | None = None,
+    webhook_secret: str | None = None,
+) -> None:
+    """Serve until cancelled. ValueError for bad arguments, OSError for a taken port."""
+    _raise_file_limit()
+    simulator = Simulator(host, port, speed, mix, seed, webhook_url, webhook_secret)
+    async with simulator:
+        await asyncio.Event().wait()
+
+
+def _application(world: World) -> web.Application:
+    app = web.Application(middlewares=[guard], client_max_size=_BODY_LIMIT)
+    app[WORLD] = world
+    app.add_routes(
+        [
+            web.post("/v1/responses", responses.create),
+            web.get("/v1/responses/{id}", responses.retrieve),
+            web.post("/v1/responses/{id}/cancel", responses.cancel),
+            web.delete("/v1/responses/{id}", responses.delete),
+            web.post("/v1/chat/completions", chat.create),
+            web.get("/v1/models", control.models),
+            web.get("/v1/models/{id}", control.model),
+            web.get("/sim/calls", control.calls),
+            web.get("/sim/scenarios", control.scenarios),
+            web.get("/sim/options", control.options),
+            web.get("/sim/healthz", control.healthz),
+            web.post("/sim/reset", control.reset),
+            web.post("/sim/webhooks", control.webhook),
+        ]
+    )
+    return app
+
+
+def _raise_file_limit() -> None:
+    """Allow as many sockets as the system lets this process have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,128 @@
+"""A Chat Completions stream as a list of steps (wire.md T19): no check signals exist there, only delay and endings.
+
+Pure. It must not know sockets, tasks or the clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from . import prose
+from .ask import Ask
+from .errors import ErrorShape, envelope, shape
+from .plan import Plan
+from .wire import Ids, Json, Step, chat_frame, chat_usage, dumps
+
+_REASONS = {"max_output_tokens": "length", "max_messages": "length"}
+
+
+def chat_script(ask: Ask, plan: Plan, ids: Ids, project: str) -> Iterator[Step]:
+    """Yield the steps of one chat completion; the step before `[DONE]` carries the whole non-stream answer."""
+    return _Chat(ask, plan, ids, project).steps()
+
+
+class _Chat:
+    """The writing hand of one completion."""
+
+    def __init__(self, ask: Ask, plan: Plan, ids: Ids, project: str) -> None:
+        self.ask, self.plan, self.ids = ask, plan, ids
+        self.model = {
+            "header": plan.served or ask.model,
+            "conflict": plan.served or ask.model,
+            "alias": plan.served or f"{ask.model}-2026-07-09",
+        }.get(plan.route or "", ask.model)
+        fails = plan.carrier is not None and plan.carrier != "incomplete"
+        self.error: ErrorShape | None = shape(plan.code, model=ask.model, project=project) if fails else None
+
+    def steps(self) -> Iterator[Step]:
+        plan, ask = self.plan, self.ask
+        if plan.stuck:
+            yield Step(math.inf, b"")
+        yield Step(plan.hold + plan.latency, b"")
+        called = ask.function() if plan.tool else None
+        tokens = self._tokens(called)
+        short = plan.carrier is None and ask.limit is not None and len(tokens) > ask.limit
+        if short:
+            tokens = tokens[: ask.limit]
+        yield self._chunk({"role": "assistant", "content": None if called else "", "refusal": None})
+        if called is not None:
+            yield self._chunk({"tool_calls": [self._call(str(called.get("name", "function")), "")]})
+        yield from self._deltas(tokens, called=called is not None)
+        if self.error is not None:
+            told = envelope(self.error)
+            yield Step(0.0, chat_frame(told), terminal=True, error=told["error"])
+            return
+        reason = self._reason(short=short, called=called is not None)
+        whole = self._whole(tokens, reason, called)
+        yield self._chunk({}, reason, whole=whole)
+        if ask.include_usage:
+            yield Step(0.0, chat_frame({**self._base(), "choices": [], "usage": whole["usage"]}))
+        yield Step(0.0, b"data: [DONE]\n\n")
+
+    def _tokens(self, called: Json | None) -> list[str]:
+        plan, ask = self.plan, self.ask
+        if plan.carrier is not None and plan.partial == 0:
+            return []
+        if plan.refusal:
+            return list(prose.REFUSAL)
+        if plan.text is not None:
+            return prose.pieces(plan.text, 24)
+        if called is not None:
+            return prose.pieces(dumps(prose.sample(called.get("parameters"))))
+        if (schema := ask.json_schema()) is not None:
+            return prose.pieces(dumps(prose.sample(schema)))
+        return prose.words(len(ask.text), plan.partial if plan.carrier is not None else plan.tokens)
+
+    def _deltas(self, tokens: list[str], *, called: bool) -> Iterator[Step]:
+        key = "refusal" if self.plan.refusal else "content"
+        head = dumps({**self._base(), "choices": []})[:-2]  # up to `"choices":[`
+        head = f'data: {head}{{"index":0,"delta":'
+        tail = ',"logprobs":null,"finish_reason":null}]'
+        padding = prose.PADDING if self.ask.obfuscate else ()
+        gap = 1.0 / self.plan.rate
+        for index, token in enumerate(tokens):
+            delta = f'{{"{key}":{dumps(token)}}}'
+            if called:
+                delta = f'{{"tool_calls":[{{"index":0,"function":{{"arguments":{dumps(token)}}}}}]}}'
+            end = f',"obfuscation":"{padding[index % len(padding)]}"}}\n\n' if padding else "}\n\n"
+            yield Step(gap if index else 0.0, f"{head}{delta}{tail}{end}".encode(), tokens=1)
+
+    def _reason(self, *, short: bool, called: bool) -> str:
+        if short:
+            return "length"
+        if self.plan.carrier == "incomplete":
+            return _REASONS.get(self.plan.code, "content_filter")
+        return "tool_calls" if called else "stop"
+
+    def _chunk(self, delta: Json, reason: str | None = None, *, whole: Json | None = None) -> Step:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        body = {**self._base(), "choices": [choice]}
+        return Step(0.0, chat_frame(body), terminal=whole is not None, snapshot=whole)
+
+    def _whole(self, tokens: list[str], reason: str, called: Json | None) -> Json:
+        text = "".join(tokens)
+        message: Json = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+        if called is not None:
+            message |= {"content": None, "tool_calls": [self._call(str(called.get("name", "function")), text)]}
+            del message["tool_calls"][0]["index"]
+        elif self.plan.refusal:
+            message |= {"content": None, "refusal": text}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        counted = chat_usage(self.ask.input_tokens, len(tokens))
+        return {**self._base("chat.completion"), "choices": [choice], "usage": counted}
+
+    def _call(self, name: str, arguments: str) -> dict[str, Any]:
+        function = {"name": name, "arguments": arguments}
+        return {"index": 0, "id": self.ids.call, "type": "function", "function": function}
+
+    def _base(self, kind: str = "chat.completion.chunk") -> Json:
+        return {
+            "id": self.ids.response.replace("resp_", "chatcmpl-", 1),
+            "object": kind,
+            "created": self.ids.created_at,
+            "model": self.model,
+            "service_tier": "default",
+            "system_fingerprint": self.ids.fingerprint,
+        }

@@ -1,0 +1,82 @@
+"""The simulator's own pages under /sim, and the model list.
+
+It must not change what is on the wire of a response.
+"""
+
+from __future__ import annotations
+
+import json
+
+from aiohttp import web
+
+from .answers import ok, problem, refuse
+from .directive import OPTIONS
+from .errors import CODES, shape
+from .scenarios import SCENARIOS
+from .webhooks import VARIANTS, WebhookError
+from .wire import Json
+from .world import CATALOG, WORLD, call_of, project_of
+
+
+async def models(request: web.Request) -> web.StreamResponse:
+    """GET /v1/models: only what the key may use."""
+    denied = request.app[WORLD].denied
+    return ok(request, {"object": "list", "data": [_model(name) for name in CATALOG if name not in denied]})
+
+
+async def model(request: web.Request) -> web.StreamResponse:
+    """GET /v1/models/{id}: 404 for what isn't listed."""
+    name = request.match_info["id"]
+    call_of(request).model = name[:128]
+    if name not in CATALOG or name in request.app[WORLD].denied:
+        return refuse(request, shape("model_not_found", model=name[:128], project=project_of(request)))
+    return ok(request, _model(name))
+
+
+async def calls(request: web.Request) -> web.StreamResponse:
+    """GET /sim/calls: the counts, the bill and the last calls."""
+    return web.json_response(request.app[WORLD].ledger.as_json())
+
+
+async def scenarios(_request: web.Request) -> web.StreamResponse:
+    """GET /sim/scenarios: all scenarios with their options and what to expect."""
+    return web.json_response([scenario.as_json() for scenario in SCENARIOS.values()])
+
+
+async def options(_request: web.Request) -> web.StreamResponse:
+    """GET /sim/options: what each option means, known codes and webhook variants."""
+    told: Json = {name: option.meaning for name, option in OPTIONS.items()}
+    return web.json_response({"options": told, "codes": list(CODES), "webhook_variants": list(VARIANTS)})
+
+
+async def reset(request: web.Request) -> web.StreamResponse:
+    """POST /sim/reset: counts and the tallies behind `times` start again."""
+    request.app[WORLD].reset()
+    return web.json_response({"reset": True})
+
+
+async def healthz(_request: web.Request) -> web.StreamResponse:
+    """GET /sim/healthz."""
+    return web.json_response({"ok": True})
+
+
+async def webhook(request: web.Request) -> web.StreamResponse:
+    """POST /sim/webhooks {type, data, variant?, url?}: send any event, and tell how it was received."""
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        return problem(400, "The body must be JSON.")
+    kind = body.get("type") if isinstance(body, dict) else None
+    data = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(kind, str) or not isinstance(data, dict):
+        return problem(400, "The body must be an object with a `type` (text) and `data` (an object).")
+    variant, url = body.get("variant", "plain"), body.get("url")
+    try:
+        sent = await request.app[WORLD].webhooks.emit(kind, data, str(variant), url if isinstance(url, str) else None)
+    except WebhookError as error:
+        return problem(400, str(error))
+    return web.json_response({"deliveries": sent})
+
+
+def _model(name: str) -> Json:
+    return {"id": name, "object": "model", "created": 1_782_432_000, "owned_by": "openai-sim"}

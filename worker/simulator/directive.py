@@ -1,0 +1,168 @@
+"""The directive language `[[sim: SCENARIO key=value ...]]`: its options, how to find one in a text, how to print one.
+
+Pure. It must not know which scenarios exist (scenarios.py does) nor what an option leads to (script.py does).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+Value = str | int | float | bool
+
+OPENING = "[[sim:"
+_WHOLE = re.compile(r"\[\[sim:(.{0,2000}?)\]\]", re.DOTALL | re.IGNORECASE)
+_WORD = re.compile(r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")
+_TEXT = re.compile(r"^[^\s\[\]=]{1,200}$")
+_CARRIER = re.compile(r"^(http|http_[45]\d\d|html|error_event|flat_error|response_failed|incomplete)$")
+
+
+class DirectiveError(ValueError):
+    """A directive that can't be obeyed; its text is one sentence for the person who wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One `key=value` of the language: how its value is read, and what it means."""
+
+    read: Callable[[str], Value]
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """A scenario's name and its options, values already read; unknown scenario names are still possible here."""
+
+    scenario: str
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return the text that parses back to this directive."""
+        words = [self.scenario, *(f"{key}={_show(value)}" for key, value in self.options.items())]
+        return f"{OPENING} {' '.join(words)}]]"
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value) or not low <= value <= high:
+            raise ValueError(f"must be a number from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text
+
+    return read
+
+
+def _text(text: str) -> str:
+    if not _TEXT.match(text):
+        raise ValueError("must be 1-200 characters without spaces, brackets and =")
+    return text
+
+
+def _flag(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError("must be 0 or 1")
+    return text == "1"
+
+
+def _carrier(text: str) -> str:
+    if not _CARRIER.match(text):
+        raise ValueError(
+            "must be http, http_4xx, http_5xx, html, error_event, flat_error, response_failed or incomplete"
+        )
+    return text
+
+
+DAY = 86_400.0
+
+OPTIONS: dict[str, Option] = {
+    "hold": Option(_number(0, DAY), "seconds of silence (the check, the delay) before output or the failure"),
+    "keepalive": Option(_number(0, DAY), "seconds between keepalive events during the hold; 0 = none"),
+    "queue": Option(_number(0, DAY), "seconds that a background response stays queued"),
+    "latency": Option(_number(0, DAY), "ordinary seconds before the first output"),
+    "tokens": Option(_whole(0, 200_000), "length of the answer, one delta per token"),
+    "rate": Option(_number(0.01, 100_000), "tokens per second"),
+    "partial": Option(_whole(0, 200_000), "deltas sent before a failure or an early end"),
+    "signal": Option(
+        _one_of("none", "metadata", "top", "typed", "snapshot", "mid"), "how a check is announced (mid: during output)"
+    ),
+    "repeats": Option(_whole(0, 1000), "how often the announcement is repeated during the hold"),
+    "use_case": Option(_text, "use cases of the check, comma separated"),
+    "reason": Option(_text, "reasons of the check, comma separated"),
+    "retry_model": Option(_text, "faster model that the check names; `none` = explicit null, `absent` = key left out"),
+    "code": Option(_text, "error code, or the reason of an incomplete response"),
+    "carrier": Option(_carrier, "how the failure travels"),
+    "retry_after": Option(_number(0, DAY), "seconds to wait told by the provider (headers, or prose in a stream)"),
+    "times": Option(_whole(0, 1_000_000), "happen this often for the same input and model, then answer; 0 = always"),
+    "how": Option(
+        _one_of("rst", "fin", "clean", "half", "bad_json", "hang", "no_terminal", "drop"), "how a connection is cut"
+    ),
+    "after": Option(_whole(0, 200_000), "events sent on a connection before it is cut"),
+    "served": Option(_text, "name of the model that really serves"),
+    "org": Option(_text, "value of the openai-organization header"),
+    "resume": Option(_one_of("ok", "refused", "lost"), "what happens to a resume: works, 400 too old, 404"),
+    "tool": Option(_flag, "1 = call the first function of `tools` instead of writing text"),
+    "only": Option(_text, "apply only when the request's model is exactly this one"),
+    "any": Option(_flag, "1 = apply to the fast tier (luna, mini) as well"),
+}
+
+
+def find(text: str) -> Directive | None:
+    """Return the first directive in the text, or None when there is none.
+
+    Raises DirectiveError for a directive that is unclosed or malformed, or has an unknown option or a bad value.
+    """
+    found = _WHOLE.search(text)
+    if found is None:
+        if OPENING in text.lower():
+            raise DirectiveError("A [[sim: directive isn't closed by ]] (or is longer than 2000 characters).")
+        return None
+    return parse(found.group(1))
+
+
+def parse(inner: str) -> Directive:
+    """Return the directive written as `SCENARIO key=value ...` (the part between the brackets)."""
+    words = inner.split()
+    if not words or not _WORD.match(words[0]):
+        raise DirectiveError(f"A directive is [[sim: SCENARIO key=value ...]]; got {inner.strip()[:80]!r}.")
+    options: dict[str, Value] = {}
+    for word in words[1:]:
+        key, equals, raw = word.partition("=")
+        option = OPTIONS.get(key)
+        if option is None or not equals:
+            raise DirectiveError(f"Unknown option {word[:80]!r}; known options: {', '.join(OPTIONS)}.")
+        try:
+            options[key] = option.read(raw)
+        except ValueError as error:
+            said = str(error) if "must be" in str(error) else "must be a number"
+            raise DirectiveError(f"Option {key}={raw[:80]!r} {said}.") from None
+    return Directive(words[0].lower().replace("-", "_"), options)
+
+
+def _show(value: Value) -> str:
+    match value:
+        case bool():
+            return str(int(value))
+        case float():
+            return repr(value)
+        case _:
+            return str(value)

@@ -1,0 +1,107 @@
+"""One response while it exists: its snapshot, its stored events, what it has cost, and the pace at which steps happen.
+
+It must not know HTTP or scenarios; steps come in, a snapshot and frames can be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+
+from .ask import Ask
+from .ledger import Ledger
+from .plan import Plan
+from .wire import Ids, Json, Step
+
+TERMINAL = frozenset({"completed", "failed", "incomplete", "cancelled"})
+_SHORTEST = 0.0005  # seconds; a shorter wait isn't worth a timer, the schedule catches up
+_BURST = 32  # steps without a wait before other tasks get their turn
+
+
+@dataclass(slots=True)
+class Live:
+    """A response and everything it said; only a background response stores its events."""
+
+    ask: Ask
+    plan: Plan
+    ids: Ids
+    ledger: Ledger
+    born: float  # loop time
+    snapshot: Json = field(default_factory=dict)
+    error: Json | None = None  # the first error object, for answers that aren't streams
+    seqs: list[int] = field(default_factory=list)
+    frames: list[tuple[bytes, bool]] = field(default_factory=list)
+    done: bool = False
+    task: asyncio.Task[None] | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _billed: bool = False
+
+    @property
+    def status(self) -> str:
+        """The status that a GET tells."""
+        return str(self.snapshot.get("status"))
+
+    def absorb(self, step: Step) -> None:
+        """Take over what a step changes: snapshot, bill, and for background responses the stored events."""
+        if step.snapshot is not None:
+            self.snapshot = step.snapshot
+        if step.error is not None and self.error is None:
+            self.error = step.error
+        if step.tokens:
+            self.ledger.output_tokens += step.tokens
+        if not self._billed and (step.tokens or (step.snapshot is not None and step.snapshot["usage"])):
+            self._billed = True
+            self.ledger.input_tokens += self.ask.input_tokens
+        if self.ask.background and step.frame:
+            self.seqs.append(step.seq if step.seq >= 0 else (self.seqs[-1] if self.seqs else -1))
+            self.frames.append((step.frame, step.terminal))
+            self.changed.set()
+
+    def finish(self) -> None:
+        """Mark that no further step will come; followers end after the last event."""
+        self.done = True
+        self.changed.set()
+
+    def cancel(self) -> bool:
+        """Stop a running response; False when it had ended before."""
+        if self.done or self.status in TERMINAL:
+            return False
+        if self.task is not None:
+            self.task.cancel()
+        self.snapshot = {**self.snapshot, "status": "cancelled"}
+        self.finish()
+        return True
+
+    async def follow(self, after: int) -> AsyncIterator[tuple[bytes, bool]]:
+        """Yield the stored events with a sequence number above `after`, then the new ones as they come."""
+        index = bisect_right(self.seqs, after)
+        while True:
+            while index < len(self.frames):
+                yield self.frames[index]
+                index += 1
+            if self.done:
+                return
+            self.changed.clear()
+            await self.changed.wait()
+
+
+async def paced(steps: Iterable[Step], speed: float) -> AsyncIterator[Step]:
+    """Yield the steps on an absolute schedule (waits divided by speed), so that delays don't add up."""
+    loop = asyncio.get_running_loop()
+    due, burst = loop.time(), 0
+    for step in steps:
+        if step.wait == math.inf:
+            await asyncio.Event().wait()
+        due += step.wait / speed
+        delay = due - loop.time()
+        burst += 1
+        if delay > _SHORTEST:
+            await asyncio.sleep(delay)
+            burst = 0
+        elif burst >= _BURST:
+            await asyncio.sleep(0)
+            burst = 0
+        yield step

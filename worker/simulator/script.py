@@ -1,0 +1,282 @@
+"""A Responses stream as a list of steps: which frames, in which order, after which wait (wire.md T01-T18).
+
+Pure: same arguments, same steps. It must not know sockets, tasks, the clock or how often a plan ran.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from . import prose
+from .ask import Ask
+from .errors import MISALIGNMENT, ErrorShape, shape
+from .plan import Plan
+from .wire import Ids, Json, Step, dumps, frame, function_call, message, snapshot, text_part, usage
+
+GENERIC = {"code": "server_error", "message": "simulated generic"}
+FOREVER = math.inf
+
+
+def responses_script(ask: Ask, plan: Plan, ids: Ids, project: str) -> Iterator[Step]:
+    """Yield the steps of one response; waits are in unscaled seconds, and a wait of infinity never ends."""
+    return _Script(ask, plan, ids, project).steps()
+
+
+class _Script:
+    """The writing hand: holds the next sequence number and what was said so far."""
+
+    def __init__(self, ask: Ask, plan: Plan, ids: Ids, project: str) -> None:
+        self.ask, self.plan, self.ids = ask, plan, ids
+        self.seq = 0
+        self.sent = 0  # output tokens so far
+        self.output: list[Json] = []
+        dated = f"{ask.model}-2026-07-09"
+        self.model = (plan.served or dated) if plan.route == "alias" else ask.model
+        self.error: ErrorShape | None = (
+            shape(plan.code, model=ask.model, project=project) if plan.carrier not in {None, "incomplete"} else None
+        )
+
+    def steps(self) -> Iterator[Step]:
+        yield from self._opening()
+        if self.plan.stuck:
+            yield Step(FOREVER, b"")
+        yield from self._start()
+        yield from self._silence(self.plan.hold)
+        fails = self.plan.carrier is not None
+        tokens = self._tokens(self.plan.partial if fails else None)
+        short = not fails and self.ask.limit is not None and len(tokens) > self.ask.limit
+        if short:
+            tokens = tokens[: self.ask.limit]
+        if tokens:
+            yield from self._item(tokens, whole=not (fails or short))
+        yield from self._ending(short=short)
+
+    # -- before output
+
+    def _opening(self) -> Iterator[Step]:
+        status = "queued" if self.ask.background else "in_progress"
+        snap = self._snapshot(status=status)
+        if self.plan.route == "header":
+            snap["headers"] = {"OpenAI-Model": [self.plan.served]}
+        yield self._event("response.created", {"response": snap}, snap=snap)
+        if self.ask.background:
+            yield self._event("response.queued", {"response": snap})
+
+    def _start(self) -> Iterator[Step]:
+        plan, queue = self.plan, self.plan.queue if self.ask.background else 0.0
+        if plan.flagged:
+            told = {"openai_verification_recommendation": ["trusted_access_for_cyber"]}
+            yield self._event("response.metadata", self._metadata(told), wait=queue)
+            queue = 0.0
+        if plan.signal == "metadata":
+            yield self._signal(wait=queue)
+            queue = 0.0
+        snap = self._snapshot()
+        body: Json = {"response": snap}
+        if plan.signal == "top":
+            body["safety_buffering"] = self._check()
+        if plan.signal == "snapshot":
+            snap["safety_buffering"] = self._check()
+        yield self._event("response.in_progress", body, wait=queue, snap=snap)
+        if plan.signal == "typed":
+            yield self._event("response.safety_buffering", {"safety_buffering": self._check()})
+        if plan.noise:
+            yield Step(0.0, b": gateway says hello\n\n")
+            yield self._event("response.something_new", {"payload": {"a": [1, 2]}})
+            untyped = dumps({"sequence_number": self.seq, "note": "no type"})
+            yield Step(0.0, f"data: {untyped}\n\n".encode(), seq=self._next())
+
+    def _silence(self, seconds: float) -> Iterator[Step]:
+        """Yield the hold: nothing, keepalives and repeated announcements, in order of their time."""
+        plan, marks = self.plan, []
+        if plan.keepalive > 0:
+            count = min(math.ceil(seconds / plan.keepalive) - 1, 10_000)
+            marks += [(plan.keepalive * (i + 1), "keepalive") for i in range(count)]
+        if plan.signal != "none":
+            marks += [(seconds * (i + 1) / (plan.repeats + 1), "signal") for i in range(plan.repeats)]
+        now = 0.0
+        for at, what in sorted(marks):
+            wait, now = at - now, at
+            if what == "keepalive":
+                yield self._event("keepalive", {}, wait=wait)
+            else:
+                yield self._signal(wait=wait, repeat=True)
+        yield Step(seconds - now, b"")
+
+    # -- output
+
+    def _tokens(self, partial: int | None) -> list[str]:
+        plan, ask = self.plan, self.ask
+        if partial == 0:
+            return []
+        if plan.refusal:
+            return list(prose.REFUSAL)
+        if plan.text is not None:
+            return prose.pieces(plan.text, 24)
+        if (schema := self._json_answer()) is not None:
+            return prose.pieces(dumps(schema))[:partial]
+        return prose.words(len(ask.text), plan.tokens if partial is None else partial)
+
+    def _json_answer(self) -> Any | None:
+        if self._called() is not None:
+            return prose.sample((self._called() or {}).get("parameters"))
+        schema = self.ask.json_schema()
+        return None if schema is None else prose.sample(schema)
+
+    def _called(self) -> Json | None:
+        return self.ask.function() if self.plan.tool else None
+
+    def _item(self, tokens: list[str], *, whole: bool) -> Iterator[Step]:
+        """Yield one output item; a part that isn't whole ends after its last delta."""
+        called = self._called()
+        name = str(called.get("name", "function")) if called is not None else ""
+        kind = "function_call" if called is not None else "refusal" if self.plan.refusal else "output_text"
+        delta = {"function_call": "response.function_call_arguments", "refusal": "response.refusal"}.get(
+            kind, "response.output_text"
+        )
+        item_id = self.ids.item if called is None else self.ids.item.replace("msg_", "fc_", 1)
+        if called is not None:
+            added = function_call(self.ids, name, "", "in_progress")
+        else:
+            added = message(item_id, "in_progress", [])
+        yield self._event("response.output_item.added", {"output_index": 0, "item": added}, wait=self.plan.latency)
+        at: Json = {"item_id": item_id, "output_index": 0}
+        if called is None:
+            at["content_index"] = 0
+            empty: Json = {"type": "refusal", "refusal": ""} if kind == "refusal" else text_part("")
+            yield self._event("response.content_part.added", {**at, "part": empty})
+        yield from self._deltas(f"{delta}.delta", at, tokens, logprobs=kind == "output_text")
+        text = "".join(tokens)
+        status = "completed" if whole else "incomplete"
+        part: Json = {"type": "refusal", "refusal": text} if kind == "refusal" else text_part(text)
+        item = function_call(self.ids, name, text, status) if called is not None else message(item_id, status, [part])
+        self.output = [item]
+        if not whole:
+            return
+        if called is not None:
+            yield self._event(f"{delta}.done", {**at, "name": name, "arguments": text})
+        else:
+            said: Json = {"refusal": text} if kind == "refusal" else {"text": text, "logprobs": []}
+            yield self._event(f"{delta}.done", {**at, **said})
+            yield self._event("response.content_part.done", {**at, "part": part})
+        yield self._event("response.output_item.done", {"output_index": 0, "item": item})
+
+    def _deltas(self, kind: str, at: Json, tokens: list[str], *, logprobs: bool) -> Iterator[Step]:
+        """Yield one frame per token; the frame's constant text is written once."""
+        head = f'event: {kind}\ndata: {{"type":"{kind}","sequence_number":'
+        middle = f",{dumps(at)[1:-1]},"
+        middle += '"delta":'
+        tail = ',"logprobs":[]' if logprobs else ""
+        padding = prose.PADDING if self.ask.obfuscate else ()
+        gap, step = 1.0 / self.plan.rate, len(tokens) // 2
+        for index, token in enumerate(tokens):
+            wait = gap if index else 0.0
+            if self.plan.signal == "mid" and index == step:
+                yield self._signal()
+                yield from self._silence(self.plan.hold)
+            if self.plan.gap and index == 1:
+                self.seq += 3
+            seq = self._next()
+            end = f',"obfuscation":"{padding[seq % len(padding)]}"}}\n\n' if padding else "}\n\n"
+            riding = ""
+            if index == 0 and self.plan.repeats and self.plan.signal == "top":
+                riding = f',"safety_buffering":{dumps(self._check(repeat=True))}'
+            self.sent += 1
+            data = f"{head}{seq}{middle}{dumps(token)}{tail}{riding}{end}"
+            yield Step(wait, data.encode(), seq, 1)
+
+    # -- the end
+
+    def _ending(self, *, short: bool) -> Iterator[Step]:
+        plan, error = self.plan, self.error
+        if short or plan.carrier == "incomplete":
+            reason = "max_output_tokens" if short else plan.code if plan.code != "server_error" else "content_filter"
+            snap = self._snapshot(
+                status="incomplete", incomplete_details={"reason": reason}, output=self.output, usage=self._usage()
+            )
+            yield self._event("response.incomplete", {"response": snap}, snap=snap, terminal=True)
+        elif error is None:
+            yield from self._completed()
+        elif plan.carrier == "response_failed":
+            snap = self._failed(error)
+            yield self._event("response.failed", {"response": snap}, snap=snap, terminal=True)
+        else:
+            inner: Json = {"type": error.type, "code": error.code, "message": error.message, "param": error.param}
+            known = self._failed(error)  # a GET tells the precise code; only the stream has the generic one
+            if plan.carrier == "flat_error":
+                flat = {"code": error.code, "message": error.message, "param": error.param}
+                yield self._event("error", flat, snap=known, terminal=True, error=inner)
+                return
+            yield self._event("error", {"error": inner}, snap=known, error=inner)
+            yield self._event("response.failed", {"response": {**known, "error": GENERIC}}, terminal=True)
+
+    def _completed(self) -> Iterator[Step]:
+        plan = self.plan
+        more: Json = {}
+        if plan.route in {"header", "conflict"}:
+            more["model"] = plan.served
+        if plan.route == "header":
+            more["service_tier"] = "flex"
+        snap = self._snapshot(status="completed", output=self.output, usage=self._usage(), **more)
+        body: Json = {"response": snap}
+        if plan.repeats and plan.signal == "top":
+            body["safety_buffering"] = self._check(repeat=True)
+        yield self._event("response.completed", body, snap=snap, terminal=True)
+        if plan.twice:
+            failed = {**snap, "status": "failed", "error": GENERIC}
+            yield self._event("response.failed", {"response": failed})
+        if plan.trailing:
+            yield self._event("response.rate_limits.updated", {"rate_limits": []})
+        if plan.trailing > 1:
+            yield self._event("keepalive", {})
+            yield self._event("response.something_new", {"payload": None})
+
+    def _failed(self, error: ErrorShape) -> Json:
+        told: Json = {"code": error.code, "message": error.message}
+        if error.code in {"rate_limit_exceeded", "slow_down"} and self.plan.retry_after:
+            told["message"] = f"{error.message}: please try again in {self.plan.retry_after:g}s."
+        if error.code == "misalignment_policy_violation":
+            told["misalignment"] = MISALIGNMENT
+        counted = self._usage() if error.policy or self.sent else None
+        return self._snapshot(status="failed", error=told, usage=counted)
+
+    # -- small parts
+
+    def _next(self) -> int:
+        self.seq += 1
+        return self.seq - 1
+
+    def _event(
+        self,
+        kind: str,
+        body: Json,
+        *,
+        wait: float = 0.0,
+        snap: Json | None = None,
+        terminal: bool = False,
+        error: Json | None = None,
+    ) -> Step:
+        seq = self._next()
+        return Step(wait, frame(kind, seq, body), seq, 0, terminal, snap, error)
+
+    def _snapshot(self, **changes: Any) -> Json:
+        return {**snapshot(self.ask, self.ids, self.model), **changes}
+
+    def _usage(self) -> Json:
+        return usage(self.ask.input_tokens, self.sent)
+
+    def _check(self, *, repeat: bool = False) -> Json:
+        plan = self.plan
+        out: Json = {"use_cases": plan.labels("use_case"), "reasons": plan.labels("reason")}
+        if plan.retry_model != "absent" and not repeat:
+            out["retry_model"] = None if plan.retry_model == "none" else plan.retry_model
+        return out
+
+    def _signal(self, *, wait: float = 0.0, repeat: bool = False) -> Step:
+        told = {"type": "safety_buffering", **self._check(repeat=repeat)}
+        return self._event("response.metadata", self._metadata(told), wait=wait)
+
+    def _metadata(self, told: Json) -> Json:
+        return {"response_id": self.ids.response, "metadata": told}

@@ -1,0 +1,133 @@
+"""The attempts of one run that are under way: opened, taken up after a crash, stopped.
+
+Knows how a call is built from the record and what was asked; decides nothing and commits nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from worker.jobs.errors import StoreUnavailable
+from worker.jobs.record import Attempt, Check, Job
+from worker.jobs.states import CheckEnd, Outcome
+from worker.safety.signals import Signal
+from worker.safety.watch import Watch
+from worker.tasks.reader import Reader
+from worker.tasks.text import Text
+from worker.tasks.workshop import Workshop
+from worker.upstream.call import Call
+from worker.upstream.session import ResumePoint, Session
+
+Say = Callable[[int, Signal], None]
+_AGAIN = 0.25  # seconds between two questions to a Redis that is away
+
+
+class Attempts:
+    """Readers by attempt number."""
+
+    def __init__(self, shop: Workshop, job_id: str, token: str, say: Say, wake: Callable[[], None]) -> None:
+        self._shop, self._job_id, self._token, self._say, self._wake = shop, job_id, token, say, wake
+        self.readers: dict[int, Reader] = {}
+
+    async def asked(self) -> dict[str, Any] | None:
+        """What is asked of the model; waits for a Redis that is away."""
+        while True:
+            try:
+                return await self._shop.jobs.asked(self._job_id)
+            except StoreUnavailable:
+                await asyncio.sleep(_AGAIN)
+
+    def start(self, job: Job, attempt: Attempt, asked: dict[str, Any]) -> None:
+        """Calls the provider for an attempt whose intent is on record."""
+        self._read(job, attempt, asked, self._text(attempt.number), None)
+
+    async def take_up(self, job: Job, attempt: Attempt) -> None:
+        """Goes on with a background response that an earlier holder began: never a second create."""
+        asked = await self.asked() or {"input": ""}
+        text = self._text(attempt.number)
+        while True:
+            try:
+                text.restore(await self._shop.pieces.read(job.id, attempt.number))
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(_AGAIN)
+        cursor = max(text.sequence, -1 if attempt.sequence is None else attempt.sequence)
+        self._read(job, attempt, asked, text, cursor)
+
+    def _text(self, number: int) -> Text:
+        return Text(self._job_id, number, self._token, self._shop.flusher.dirty)
+
+    def _read(self, job: Job, attempt: Attempt, asked: dict[str, Any], text: Text, cursor: int | None) -> None:
+        shop = self._shop
+        call = Call(
+            model=attempt.model,
+            mode=shop.mode,
+            client_request_id=attempt.client_request_id,
+            input=asked["input"],
+            instructions=asked.get("instructions"),
+            params=asked.get("params") or {},
+            safety_identifier=job.safety_identifier,
+            store=job.store,
+        )
+        seen = cursor if cursor is not None and cursor >= 0 else None
+        resume = ResumePoint(attempt.response_id, seen) if cursor is not None and attempt.response_id else None
+        known = shop.catalogue.find(attempt.model)
+        silence = job.policy.on_delay.silence_seconds or shop.limits.suspect_after
+        watch = Watch(
+            attempt.model,
+            checked=known.checked if known else False,
+            now=shop.clock.monotonic(),
+            limits=replace(shop.limits, suspect_after=silence),
+            aliases=shop.catalogue.aliases,
+            cursor=seen,
+            output_seen=attempt.first_output_at is not None,
+            check=check_to_go_on(job, attempt.number),
+        )
+        reader = Reader(attempt.number, Session(shop.provider, call, resume), watch, text, self._say, shop.clock.monotonic)
+        self.readers[attempt.number] = reader
+        reader.start(self._wake)
+
+    def next_tick(self) -> float:
+        """The monotonic time at which some watch must be told that time has passed."""
+        return min((r.watch.next_tick() for r in self.readers.values()), default=math.inf)
+
+    def tick(self) -> None:
+        """Tells every watch that time has passed."""
+        for reader in self.readers.values():
+            reader.tick()
+
+    def broke(self) -> BaseException | None:
+        """What ended some reading by surprise: a fault of ours."""
+        return next((r.broke for r in self.readers.values() if r.broke is not None), None)
+
+    def stop(self, outcome: Outcome) -> list[tuple[int, Signal]]:
+        """Ends all by our own doing; the signals that this gave, each attempt's `Ended` last."""
+        return [(number, signal) for number, reader in self.readers.items() for signal in reader.stop(outcome)]
+
+    async def finish(self, number: int) -> Reader:
+        """The reader of an attempt that has ended, its connection closed."""
+        reader = self.readers.pop(number)
+        self._shop.flusher.forget(reader.text)
+        await reader.close()
+        return reader
+
+    async def cancel_upstream(self) -> None:
+        """The provider was asked to stop working on all of them."""
+        await asyncio.gather(*(reader.cancel_upstream() for reader in self.readers.values()))
+
+    async def close(self) -> None:
+        """No connection is left; what runs upstream goes on."""
+        for number in list(self.readers):
+            await self.finish(number)
+
+
+def check_to_go_on(job: Job, number: int) -> Check | None:
+    """The attempt's check that ran when its last holder let go; the provider need not signal it again."""
+    mine = [c for c in job.checks if c.attempt == number]
+    if mine and (mine[-1].ended_at is None or mine[-1].ended_by is CheckEnd.INTERRUPTED):
+        return mine[-1]
+    return None

@@ -1,0 +1,198 @@
+"""Signals and verdicts become facts of the record; pure, so that the shell only passes them on.
+
+Must not know: Redis, the provider, time beyond the arguments.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from worker.jobs import events as ev
+from worker.jobs.catalogue import Catalogue
+from worker.jobs.errors import Failure
+from worker.jobs.record import Attempt, Check, Disclosure, Job, Usage
+from worker.jobs.states import DELIVERED, CheckEnd, Outcome
+from worker.safety import signals as sg, words
+from worker.store.jobs import Said
+
+
+def of_signal(signal: sg.Signal, now: datetime) -> ev.Fact | None:
+    """The fact behind a signal; None for `Ended`, whose facts need the whole job."""
+    match signal:
+        case sg.ResponseKnown():
+            return ev.AttemptUpdated(
+                request_id=signal.request_id,
+                response_id=signal.response_id,
+                organization=signal.organization,
+                project=signal.project,
+                http_status=signal.http_status,
+                processing_ms=signal.processing_ms,
+                resumed=signal.resumed,
+                first_event_at=now if signal.first_event else None,
+            )
+        case sg.FirstOutput():
+            return ev.AttemptUpdated(first_output_at=now)
+        case sg.CheckBegan():
+            return ev.CheckStarted(
+                evidence=signal.evidence,
+                use_cases=signal.use_cases,
+                reasons=signal.reasons,
+                retry_model=signal.retry_model,
+                retry_model_state=signal.retry_model_state,
+            )
+        case sg.CheckChanged():
+            return ev.CheckUpdated(
+                evidence=signal.evidence,
+                use_cases=signal.use_cases,
+                reasons=signal.reasons,
+                retry_model=signal.retry_model,
+                retry_model_state=signal.retry_model_state,
+                repeats=signal.repeats,
+            )
+        case sg.CheckOver():
+            return ev.CheckEnded(ended_by=signal.ended_by, repeats=signal.repeats)
+        case sg.AccountFlagged():
+            return ev.AccountFlagged()
+        case sg.Ended():
+            return None
+
+
+def cost_of(catalogue: Catalogue, attempt: Attempt, verdict: sg.Verdict) -> tuple[Usage | None, Decimal | None]:
+    """(what the attempt used, what it cost): the provider's count, else the deltas we counted, marked estimated."""
+    usage = verdict.usage
+    if usage is None and verdict.deltas_counted:
+        n = verdict.deltas_counted
+        usage = Usage(output_tokens=n, total_tokens=n, estimated=True)
+    served = verdict.served_model or attempt.model
+    priced = served if catalogue.find(served) else attempt.model
+    return usage, catalogue.cost(priced, usage or Usage())
+
+
+def finished(catalogue: Catalogue, attempt: Attempt, verdict: sg.Verdict, now: datetime) -> ev.AttemptFinished:
+    """How the attempt ended."""
+    usage, cost = cost_of(catalogue, attempt, verdict)
+    return ev.AttemptFinished(
+        outcome=verdict.outcome,
+        served_model=verdict.served_model,
+        served_raw=verdict.served_raw,
+        flags=verdict.flags,
+        service_tier=verdict.service_tier,
+        rate_limits=verdict.rate_limits,
+        http_status=verdict.http_status,
+        error=words.failure_error(verdict.failure) if verdict.failure else None,
+        usage=usage,
+        cost=cost,
+        sequence=verdict.sequence,
+        first_output_at=now if verdict.first_output_seen else None,
+    )
+
+
+def disclosed(job: Job, catalogue: Catalogue, attempt: Attempt, served: str, now: datetime) -> Disclosure | None:
+    """The statement that goes with this served model; None when the requested model served."""
+    if served == job.requested_model:
+        return None
+    pending = job.disclosure
+    if pending is not None and attempt.model == pending.served_model == served:
+        return pending
+    return Disclosure(
+        requested_model=job.requested_model,
+        served_model=served,
+        reason="provider_reroute",
+        decided_by="provider",
+        capability=catalogue.capability(job.requested_model, served),
+        at=now,
+        message=words.disclosure_message(job.requested_model, served, "provider_reroute"),
+    )
+
+
+def delivered(job: Job, catalogue: Catalogue, number: int, verdict: sg.Verdict, now: datetime) -> list[Said]:
+    """The job's end after an attempt that answered: completed, or failed where the model had to be the requested one."""
+    attempt = job.attempt(number)
+    served = verdict.served_model or attempt.model
+    disclosure = disclosed(job, catalogue, attempt, served, now)
+    if disclosure is not None and job.policy.require_model:
+        return [(ev.Failed(error=words.job_error("model_mismatch")), None)]
+    fact = ev.Completed(
+        served_model=served,
+        disclosure=disclosure,
+        reason=verdict.incomplete_reason if verdict.outcome is Outcome.INCOMPLETE else None,
+        refused=verdict.refused,
+    )
+    return [(fact, number)]
+
+
+def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: Catalogue) -> list[Said]:
+    """The facts that end an attempt by our own doing: its open check, then itself."""
+    ended_by = {
+        Outcome.CANCELLED: CheckEnd.CANCELLED,
+        Outcome.TIMED_OUT: CheckEnd.TIMED_OUT,
+        Outcome.SUBSTITUTED: CheckEnd.SUBSTITUTED,
+        Outcome.INTERRUPTED: CheckEnd.INTERRUPTED,
+    }.get(outcome, CheckEnd.LOST)
+    said: list[Said] = []
+    for check in job.open_checks:
+        if check.attempt == number:
+            said.append((ev.CheckEnded(ended_by=ended_by, repeats=check.repeats), number))
+    attempt = job.attempt(number)
+    usage = Usage(output_tokens=deltas, total_tokens=deltas, estimated=True) if deltas else None
+    cost = catalogue.cost(attempt.model, usage or Usage())
+    said.append((ev.AttemptFinished(outcome=outcome, usage=usage, cost=cost), number))
+    return said
+
+
+def check_again(check: Check) -> ev.CheckStarted:
+    """The check that our own shutdown interrupted goes on: a new interval with what was known."""
+    return ev.CheckStarted(
+        evidence=check.evidence,
+        use_cases=check.use_cases,
+        reasons=check.reasons,
+        retry_model=check.retry_model,
+        retry_model_state=check.retry_model_state,
+    )
+
+
+def stand_in(
+    job: Job, catalogue: Catalogue, failure: Failure, *, output_seen: bool, now: datetime
+) -> ev.ModelSubstituted | None:
+    """The next model of the fallback chain after an access denial; None when the rule does not apply or is used up."""
+    if failure.scope != "model" or output_seen or job.policy.require_model:
+        return None
+    chain = catalogue.fallback(job.requested_model) if job.policy.fallback == "default" else job.policy.fallback
+    tried = {a.model for a in job.attempts}
+    model = next((m for m in chain if m not in tried), None)
+    if model is None:
+        return None
+    return ev.ModelSubstituted(
+        disclosure=Disclosure(
+            requested_model=job.requested_model,
+            served_model=model,
+            reason="access_denied",
+            decided_by="policy",
+            capability=catalogue.capability(job.requested_model, model),
+            at=now,
+            message=words.disclosure_message(job.requested_model, model, "access_denied"),
+        )
+    )
+
+
+def answer_of(verdict: sg.Verdict, text: str) -> dict[str, Any]:
+    """What is delivered: `{"output_text", "output", "refusal"}`; the provider's items win over our own deltas."""
+    if verdict.outcome not in DELIVERED:
+        return {"output_text": None, "output": [], "refusal": None}
+    texts: list[str] = []
+    refusals: list[str] = []
+    for item in verdict.output:
+        for part in item.get("content") or () if item.get("type") == "message" else ():
+            if part.get("type") == "output_text" and isinstance(part.get("text"), str):
+                texts.append(part["text"])
+            elif part.get("type") == "refusal" and isinstance(part.get("refusal"), str):
+                refusals.append(part["refusal"])
+    output = list(verdict.output)
+    if not output and text:
+        part = {"type": "output_text", "text": text, "annotations": []}
+        output = [{"type": "message", "role": "assistant", "status": "completed", "content": [part]}]
+        texts = [text]
+    refusal = "".join(refusals) or None
+    return {"output_text": "".join(texts) or (None if refusal else ""), "output": output, "refusal": refusal}

@@ -1,0 +1,97 @@
+"""One attempt while it runs: reads the provider's stream, keeps its text, lets the watch judge it.
+
+The hot path of Vigil: a delta goes from the socket to the text without leaving this file. Everything that means
+something goes as a signal into the run's inbox. Must not know: the record, the policy, Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from worker.jobs.states import Outcome
+from worker.safety.signals import Signal
+from worker.safety.stream import Closed, Delta
+from worker.safety.watch import Watch
+from worker.tasks.text import Text
+from worker.upstream.client import Cancelled
+from worker.upstream.session import Session
+
+_CANCEL_SECONDS = 5.0
+
+
+class Reader:
+    """Pumps one session into its watch and its text."""
+
+    def __init__(
+        self, number: int, session: Session, watch: Watch, text: Text, say: Callable[[int, Signal], None], now: Callable[[], float]
+    ) -> None:
+        self.number, self.session, self.watch, self.text = number, session, watch, text
+        self._say, self._now = say, now
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, wake: Callable[[], None]) -> None:
+        """Begins to read; signals come through `say` until one is `Ended`. `wake` is called when the reading stops."""
+        self._task = asyncio.create_task(self._pump(), name=f"read {self.text!r}")
+        self._task.add_done_callback(lambda _: wake())
+
+    async def _pump(self) -> None:
+        watch, text, now = self.watch, self.text, self._now
+        async with contextlib.aclosing(self.session.batches()) as batches:
+            async for batch in batches:
+                at = now()
+                for event in batch:
+                    if type(event) is Delta and event.kind == "text" and event.text:
+                        heard = watch.delta(event.sequence, at)
+                        if heard is None:
+                            text.add(event.sequence, event.text)
+                        elif heard == "signals":
+                            text.add(event.sequence, event.text)
+                            self._tell(watch.take())
+                    else:
+                        self._tell(watch.feed(event, at))
+                if watch.verdict is not None:
+                    return
+        self._tell(watch.feed(Closed("clean"), now()))  # a session that just stops has said nothing of the end
+
+    def _tell(self, signals: list[Signal]) -> None:
+        for signal in signals:
+            self._say(self.number, signal)
+
+    def tick(self) -> None:
+        """Tells the watch that time has passed."""
+        self._tell(self.watch.tick(self._now()))
+
+    def stop(self, outcome: Outcome) -> list[Signal]:
+        """Ends the attempt by our own doing and stops reading; the last signal is `Ended`, or nothing if it had ended."""
+        signals = self.watch.stop(outcome)
+        self._halt()
+        return signals
+
+    def _halt(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def cancel_upstream(self) -> Cancelled:
+        """Asks the provider to stop working on it; never takes longer than a few seconds, never raises."""
+        self._halt()
+        try:
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                return await self.session.cancel()
+        except TimeoutError:
+            return Cancelled(False)
+
+    async def close(self) -> None:
+        """Nothing is read any more and the connection is gone; the response may go on upstream."""
+        self._halt()
+        if self._task is not None:
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._task
+        await self.session.aclose()
+
+    @property
+    def broke(self) -> BaseException | None:
+        """What ended the reading by surprise: a fault of ours."""
+        task = self._task
+        return task.exception() if task is not None and task.done() and not task.cancelled() else None

@@ -1,0 +1,111 @@
+"""The text of one running attempt: whole in memory for the answer, in pieces on its way to Redis.
+
+`Flusher` takes the pieces of all attempts of this process to Redis together, at most every 50 ms: hundreds of
+streams cost one call. Redis away costs nothing but memory, and that is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from worker.jobs.errors import StoreUnavailable
+from worker.store.pieces import Outgoing, Piece, Pieces
+
+INTERVAL = 0.05
+_MOST_WAITING = 64 * 2**20  # characters kept for a Redis that is away, over all attempts
+
+
+class Text:
+    """What an attempt has said so far. `add` is called for every delta."""
+
+    __slots__ = ("_dirty", "_waiting", "_waiting_from", "attempt", "job_id", "length", "parts", "sequence", "token")
+
+    def __init__(self, job_id: str, attempt: int, token: str, dirty: set[Text]) -> None:
+        self.job_id, self.attempt, self.token = job_id, attempt, token
+        self.parts: list[str] = []
+        self.length = 0
+        self.sequence = -1
+        self._dirty = dirty
+        self._waiting: list[str] = []
+        self._waiting_from = 0
+
+    def restore(self, pieces: list[Piece]) -> None:
+        """Takes up what an earlier holder kept: gapless pieces from the beginning, nothing behind a gap."""
+        for piece in pieces:
+            if piece.offset != self.length:
+                break
+            self.parts.append(piece.text)
+            self.length += len(piece.text)
+            self.sequence = piece.sequence
+        self._waiting_from = self.length
+
+    def add(self, sequence: int | None, text: str) -> None:
+        """One more delta."""
+        self.parts.append(text)
+        self.length += len(text)
+        if sequence is not None:
+            self.sequence = sequence
+        self._waiting.append(text)
+        self._dirty.add(self)
+
+    @property
+    def safe(self) -> bool:
+        """True when all of it is in Redis, so that a resume may go on behind the last event seen."""
+        return not self._waiting
+
+    def take(self) -> Outgoing:
+        """What waits, as one piece; `put_back` when it could not be kept."""
+        text = "".join(self._waiting)
+        self._waiting.clear()
+        piece = Piece(self.sequence, self._waiting_from, text)
+        self._waiting_from += len(text)
+        return Outgoing(self.job_id, self.token, self.attempt, piece)
+
+    def put_back(self, outgoing: Outgoing) -> None:
+        """The piece waits again, in front of what came since."""
+        self._waiting.insert(0, outgoing.piece.text)
+        self._waiting_from = outgoing.piece.offset
+        self._dirty.add(self)
+
+    def __str__(self) -> str:
+        return "".join(self.parts)
+
+    def __repr__(self) -> str:
+        return f"<{self.length} characters of {self.job_id}:{self.attempt}>"
+
+
+class Flusher:
+    """Carries waiting pieces to Redis; `on_lost(job_id)` is called for a job whose lease is no longer ours."""
+
+    def __init__(self, pieces: Pieces, on_lost: Callable[[str], None]) -> None:
+        self._pieces, self._on_lost = pieces, on_lost
+        self.dirty: set[Text] = set()
+
+    async def run(self) -> None:
+        """Flushes until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            if self.dirty:
+                await self.flush()
+
+    async def flush(self) -> None:
+        """Every waiting piece is in Redis, or waits again because Redis is away."""
+        texts = list(self.dirty)
+        self.dirty.clear()
+        out = [(text, text.take()) for text in texts]
+        try:
+            lost = await self._pieces.keep([o for _, o in out])
+        except StoreUnavailable:
+            waiting = 0
+            for text, outgoing in out:
+                waiting += len(outgoing.piece.text)
+                if waiting < _MOST_WAITING:
+                    text.put_back(outgoing)  # past the bound the piece is dropped: the cursor stands before it
+        else:
+            for job_id in lost:
+                self._on_lost(job_id)
+
+    def forget(self, text: Text) -> None:
+        """The attempt is over: its pieces are not needed any more."""
+        self.dirty.discard(text)

@@ -1,0 +1,31 @@
+"""What every run of a job needs, built once per worker process by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker.clock import Clock
+from worker.jobs.catalogue import Catalogue
+from worker.safety.watch import Limits
+from worker.store.jobs import Jobs
+from worker.store.pieces import Pieces
+from worker.tasks.lease import Leases
+from worker.tasks.text import Flusher
+from worker.upstream.call import Mode
+from worker.upstream.client import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """The tools; `limits` without `suspect_after`, which each job's policy gives."""
+
+    worker_id: str
+    mode: Mode
+    limits: Limits
+    clock: Clock
+    catalogue: Catalogue
+    jobs: Jobs
+    pieces: Pieces
+    provider: Provider
+    leases: Leases
+    flusher: Flusher
