@@ -269,7 +269,7 @@ class Event(Frozen):
     def dump(self) -> dict[str, Any]:
         """The wire shape: seq, type, at, job_id, attempt, data; JSON values only."""
         body = self.model_dump(mode="json", exclude={"fact"})
-        body["data"] = self.fact.model_dump(mode="json")
+        body["data"] = self.fact.model_dump(mode="json", exclude_none=isinstance(self.fact, AttemptUpdated))
         return body
 
     @classmethod

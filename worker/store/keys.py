@@ -19,6 +19,8 @@
     vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> digest
     vigil:app:<name>        string  an app's record
     vigil:workers           hash    worker id -> its last heartbeat
+    vigil:secret:<name>     string  a secret that Vigil made for itself, hex
+    vigil:probe             string  written to learn whether writes are taken
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ AUDIT: Final = "vigil:audit"
 OUTBOX: Final = "vigil:outbox"
 API_KEYS: Final = "vigil:apikeys"
 WORKERS: Final = "vigil:workers"
+PROBE: Final = "vigil:probe"
 
 WAKE: Final = "vigil:wake"
 """Channel: something is ready to be claimed."""
@@ -90,3 +93,7 @@ def api_key(digest: str) -> str:
 
 def app(name: str) -> str:
     return "vigil:app:" + name
+
+
+def secret(name: str) -> str:
+    return "vigil:secret:" + name

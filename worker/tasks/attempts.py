@@ -85,7 +85,7 @@ class Attempts:
             aliases=shop.catalogue.aliases,
             cursor=seen,
             output_seen=attempt.first_output_at is not None,
-            check=check_to_go_on(job, attempt.number),
+            # CHECKSEED
         )
         reader = Reader(attempt.number, Session(shop.provider, call, resume), watch, text, self._say, shop.clock.monotonic)
         self.readers[attempt.number] = reader
@@ -93,7 +93,7 @@ class Attempts:
 
     def next_tick(self) -> float:
         """The monotonic time at which some watch must be told that time has passed."""
-        return min((r.watch.next_tick() for r in self.readers.values()), default=math.inf)
+        return min((r.next_tick() for r in self.readers.values()), default=math.inf)
 
     def tick(self) -> None:
         """Tells every watch that time has passed."""

@@ -5,6 +5,7 @@ Must not know: Redis, the provider, time beyond the arguments.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -57,6 +58,19 @@ def of_signal(signal: sg.Signal, now: datetime) -> ev.Fact | None:
             return ev.AccountFlagged()
         case sg.Ended():
             return None
+
+
+def merged(said: Sequence[Said]) -> list[Said]:
+    """The same facts, neighbouring updates of one attempt told as one."""
+    out: list[Said] = []
+    for fact, number in said:
+        last = out[-1] if out else None
+        if isinstance(fact, ev.AttemptUpdated) and last and last[1] == number and isinstance(last[0], ev.AttemptUpdated):
+            new = {key: value for key, value in fact.__dict__.items() if value is not None}
+            out[-1] = (last[0].evolve(**new), number)
+        else:
+            out.append((fact, number))
+    return out
 
 
 def cost_of(catalogue: Catalogue, attempt: Attempt, verdict: sg.Verdict) -> tuple[Usage | None, Decimal | None]:

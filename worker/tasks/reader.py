@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 
 from worker.jobs.states import Outcome
@@ -30,9 +31,13 @@ class Reader:
         self.number, self.session, self.watch, self.text = number, session, watch, text
         self._say, self._now = say, now
         self._task: asyncio.Task[None] | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._awaited = math.inf
 
     def start(self, wake: Callable[[], None]) -> None:
-        """Begins to read; signals come through `say` until one is `Ended`. `wake` is called when the reading stops."""
+        """Begins to read; signals come through `say` until one is `Ended`. `wake`: look at me again (I stopped, or
+        the next tick came nearer)."""
+        self._wake = wake
         self._task = asyncio.create_task(self._pump(), name=f"read {self.text!r}")
         self._task.add_done_callback(lambda _: wake())
 
@@ -51,6 +56,8 @@ class Reader:
                             self._tell(watch.take())
                     else:
                         self._tell(watch.feed(event, at))
+                        if watch.next_tick() < self._awaited:
+                            self._wake()
                 if watch.verdict is not None:
                     return
         self._tell(watch.feed(Closed("clean"), now()))  # a session that just stops has said nothing of the end
@@ -58,6 +65,11 @@ class Reader:
     def _tell(self, signals: list[Signal]) -> None:
         for signal in signals:
             self._say(self.number, signal)
+
+    def next_tick(self) -> float:
+        """The monotonic time at which `tick` must be called; whoever asks is woken if it comes nearer."""
+        self._awaited = self.watch.next_tick()
+        return self._awaited
 
     def tick(self) -> None:
         """Tells the watch that time has passed."""
@@ -75,7 +87,7 @@ class Reader:
 
     async def cancel_upstream(self) -> Cancelled:
         """Asks the provider to stop working on it; never takes longer than a few seconds, never raises."""
-        self._halt()
+        await self._rest()
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
                 return await self.session.cancel()
@@ -84,11 +96,13 @@ class Reader:
 
     async def close(self) -> None:
         """Nothing is read any more and the connection is gone; the response may go on upstream."""
+        await self._rest()
+        await self.session.aclose()
+
+    async def _rest(self) -> None:
         self._halt()
         if self._task is not None:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._task
-        await self.session.aclose()
+            await asyncio.wait([self._task])
 
     @property
     def broke(self) -> BaseException | None:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from worker.jobs import events as ev
@@ -141,6 +142,7 @@ class Run:
         """The facts are on record. While Redis is away it tries on: only Redis can say that the lease is lost."""
         if not said:
             return
+        said = facts.merged(said)
         while True:
             try:
                 self._job = await self._shop.jobs.change(
@@ -232,6 +234,8 @@ class Run:
 
     async def _failed(self, number: int, failure: Failure, said: list[Said], *, output_seen: bool) -> None:
         job, shop = self._job, self._shop
+        if failure.outcome is Outcome.LOST:  # truly lost, and said so: the only way to an answer is a new response
+            failure, output_seen = replace(failure, retryable=True), False
         tried = retry.counted([a.outcome for a in job.attempts])
         stand_in = facts.stand_in(job, shop.catalogue, failure, output_seen=output_seen, now=shop.clock.now())
         if stand_in is not None and tried < job.policy.max_attempts:

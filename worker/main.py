@@ -1,0 +1,148 @@
+"""The composition root of a worker process: builds every part from the settings and runs it until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from arq.connections import ArqRedis
+
+from worker import embedded
+from worker.clock import Clock
+from worker.jobs.errors import StoreUnavailable
+from worker.safety.watch import Limits
+from worker.settings import Settings
+from worker.store.jobs import Held, Jobs, Retention
+from worker.store.pieces import Pieces
+from worker.store.pool import check_safe, connect
+from worker.tasks.ears import Ears
+from worker.tasks.lease import Leases
+from worker.tasks.run import DRAIN, INTERRUPT, Run
+from worker.tasks.runner import Runner
+from worker.tasks.sweep import Sweeper
+from worker.tasks.text import Flusher
+from worker.tasks.workshop import Workshop
+from worker.telemetry.log import log
+from worker.upstream.client import Provider
+
+_SETTLE_SECONDS = 10.0  # for the last commits after the time to drain
+
+
+@asynccontextmanager
+async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
+    """A pool on the Redis of the settings, or on an embedded server that lives as long as this block."""
+    async with contextlib.AsyncExitStack() as stack:
+        url = settings.redis_url
+        if url is None:
+            url = (await stack.enter_async_context(embedded.Embedded(settings.data_dir))).url
+        redis = connect(url)
+        stack.push_async_callback(redis.aclose)
+        yield redis
+
+
+def worker_name(clock: Clock) -> str:
+    """Unique among all workers that ever were: host, process, dice."""
+    return f"{socket.gethostname()[:40]}-{os.getpid()}-{clock.dice(3).hex()}"
+
+
+class WorkerProcess:
+    """All parts of a worker on one pool."""
+
+    def __init__(self, settings: Settings, redis: ArqRedis, clock: Clock | None = None) -> None:
+        clock = clock or Clock()
+        self.id = worker_name(clock)
+        self._settings, self._redis = settings, redis
+        retention = Retention(result=settings.result_ttl, audit=settings.audit_ttl)
+        jobs = Jobs(redis, clock, retention)
+        pieces = Pieces(redis)
+        leases = Leases(jobs, settings.lease_seconds)
+        key = settings.openai_api_key
+        self.shop = Workshop(
+            worker_id=self.id,
+            mode=settings.upstream,
+            limits=Limits(settings.first_event_seconds, settings.idle_seconds, settings.check_idle_seconds),
+            clock=clock,
+            catalogue=settings.catalogue(),
+            jobs=jobs,
+            pieces=pieces,
+            provider=Provider(
+                key.get_secret_value() if key else "none",
+                settings.openai_base_url,
+                settings.openai_org_id,
+                settings.openai_project_id,
+                connect_timeout=settings.connect_seconds,
+            ),
+            leases=leases,
+            flusher=Flusher(pieces, leases.lost),
+        )
+        self.runs: set[Run] = set()
+        self.draining = False
+        self.runner = Runner(
+            redis, jobs, self._run, worker_id=self.id, max_jobs=settings.max_jobs, lease=settings.lease_seconds
+        )
+        self.ears = Ears(redis, self.runner.wake, leases.look)
+        self.sweeper = Sweeper(redis, jobs, clock, self.id, lambda: {"running": len(self.runs), "draining": self.draining})
+
+    async def _run(self, held: Held) -> None:
+        run = Run(self.shop, held)
+        self.runs.add(run)
+        if self.draining:
+            run.tell(DRAIN)
+        try:
+            await run()
+        finally:
+            self.runs.discard(run)
+
+    async def serve(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
+        """Works until `stop`, then drains: hands over what can be taken up elsewhere, lets short jobs finish."""
+        parts = [
+            asyncio.create_task(part, name=name)
+            for name, part in (
+                ("leases", self.shop.leases.run()),
+                ("flusher", self.shop.flusher.run()),
+                ("ears", self.ears.run(ready)),
+                ("sweeper", self.sweeper.run()),
+            )
+        ]
+        claiming = asyncio.create_task(self.runner.main(), name="claiming")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        log("worker.started", worker=self.id)
+        try:
+            done, _ = await asyncio.wait([*parts, claiming, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()  # a part that ends by itself is a fault: let it be seen
+            await self._drain()
+        finally:
+            for task in (*parts, claiming, stopping):
+                task.cancel()
+            await asyncio.gather(*parts, claiming, stopping, return_exceptions=True)
+            with contextlib.suppress(StoreUnavailable):
+                await self.sweeper.leave()
+            await self.shop.provider.aclose()
+            log("worker.stopped", worker=self.id)
+
+    async def _drain(self) -> None:
+        self.draining = True
+        self.runner.allow_pick_jobs = False
+        log("worker.draining", worker=self.id, count=len(self.runs))
+        with contextlib.suppress(StoreUnavailable):
+            await self.sweeper.beat()
+        for word, seconds in ((DRAIN, self._settings.drain_seconds), (INTERRUPT, _SETTLE_SECONDS)):
+            for run in list(self.runs):
+                run.tell(word)
+            tasks = list(self.runner.tasks.values())
+            if tasks:
+                await asyncio.wait(tasks, timeout=seconds)
+
+
+async def run_worker(
+    settings: Settings, *, stop: asyncio.Event | None = None, ready: asyncio.Event | None = None
+) -> None:
+    """One worker until `stop` is set. Raises StoreUnavailable or UnsafeStore when it can't begin."""
+    async with redis_of(settings) as redis:
+        await check_safe(redis, allow_eviction=settings.allow_eviction)
+        await WorkerProcess(settings, redis).serve(stop or asyncio.Event(), ready)

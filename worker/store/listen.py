@@ -1,0 +1,104 @@
+"""One connection that hears Redis channels, for as long as the process lives and whatever happens to Redis.
+
+Pub/sub forgets: what is said while nobody is connected is gone. So each time a channel is (again) heard for certain,
+`resumed` is called, and whoever waits reads again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from worker.store.pool import AWAY
+
+_QUIET_SECONDS: Final = 10.0  # after that much silence we ask whether the connection still lives
+_LONGEST_PAUSE: Final = 1.0
+
+
+class Listener:
+    """Calls `heard(channel, message)` and `resumed(channel)`; both must be quick and must not raise."""
+
+    def __init__(self, redis: Redis, heard: Callable[[str, bytes], None], resumed: Callable[[str], None]) -> None:
+        pool = redis.connection_pool
+        once = {**pool.connection_kwargs, "retry": Retry(NoBackoff(), 0), "retry_on_error": [], "health_check_interval": 0}
+        self._redis = Redis(connection_pool=ConnectionPool(connection_class=pool.connection_class, max_connections=1, **once))
+        self._heard, self._resumed = heard, resumed
+        self._wanted: set[str] = set()
+        self._nudge = asyncio.Event()
+
+    def want(self, *channels: str) -> None:
+        """These channels are heard as soon as Redis can be reached."""
+        self._wanted.update(channels)
+        self._nudge.set()
+
+    def drop(self, *channels: str) -> None:
+        """These channels are not needed any more."""
+        self._wanted.difference_update(channels)
+        self._nudge.set()
+
+    async def run(self) -> None:
+        """Listens until cancelled."""
+        pause = 0.0
+        try:
+            while True:
+                began = asyncio.get_running_loop().time()
+                try:
+                    await self._session()
+                except AWAY:
+                    lasted = asyncio.get_running_loop().time() - began
+                    pause = 0.05 if lasted > _LONGEST_PAUSE else min(_LONGEST_PAUSE, max(0.05, pause * 2))
+                    await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311  jitter
+        finally:
+            await self._redis.connection_pool.disconnect()
+
+    async def _session(self) -> None:
+        """One connection's life; ends by raising."""
+        pubsub = self._redis.pubsub()
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._follow(pubsub))
+                while not pubsub.subscribed:
+                    await asyncio.sleep(0.005)
+                await self._read(pubsub)
+        except* AWAY as failures:
+            raise RedisConnectionError(type(failures.exceptions[0]).__name__) from None
+        finally:
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    async def _follow(self, pubsub: PubSub) -> None:
+        """Keeps what is subscribed equal to what is wanted."""
+        have: set[str] = set()
+        while True:
+            self._nudge.clear()
+            more, less = self._wanted - have, have - self._wanted
+            if more:
+                await pubsub.subscribe(*sorted(more))
+            if less:
+                await pubsub.unsubscribe(*sorted(less))
+            have = have - less | more
+            await self._nudge.wait()
+
+    async def _read(self, pubsub: PubSub) -> None:
+        asked = False
+        while True:
+            message: dict[str, Any] | None = await pubsub.get_message(timeout=_QUIET_SECONDS)
+            if message is None:
+                if asked:
+                    raise RedisConnectionError("no answer")
+                await pubsub.ping()
+                asked = True
+                continue
+            asked = False
+            match message["type"]:
+                case "message":
+                    self._heard(message["channel"].decode(), message["data"])
+                case "subscribe":
+                    self._resumed(message["channel"].decode())

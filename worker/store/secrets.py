@@ -1,0 +1,49 @@
+"""Secrets that Vigil makes for itself once and keeps in Redis, unless the settings give them; and what they sign.
+
+All processes on one Redis share them, so an identifier or a digest made by one can be compared by another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.store import keys
+from worker.store.codec import canonical
+from worker.store.pool import asking
+
+IDENTIFIER: Final = "identifier"
+DIGEST: Final = "digest"
+
+
+class Secrets:
+    """The kept secrets, read once per process."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock, given: Mapping[str, bytes] | None = None) -> None:
+        self._redis, self._clock, self._known = redis, clock, dict(given or {})
+
+    async def get(self, name: str) -> bytes:
+        """The secret of this name: given, kept, or made and kept now."""
+        known = self._known.get(name)
+        if known is not None:
+            return known
+        async with asking("keep a secret"):
+            await self._redis.set(keys.secret(name), self._clock.dice(32).hex(), nx=True)
+            kept: bytes | None = await self._redis.get(keys.secret(name))
+        self._known[name] = bytes.fromhex((kept or b"").decode())
+        return self._known[name]
+
+
+def safety_identifier(secret: bytes, app: str, end_user: str) -> str:
+    """The name under which the provider knows an app's end user: 64 hex digits that can't be turned back."""
+    return hmac.new(secret, f"{app}\0{end_user}".encode(), hashlib.sha256).hexdigest()
+
+
+def input_digest(secret: bytes, asked: Mapping[str, Any]) -> str:
+    """A keyed digest of {model, input, instructions, params}: proves a match and can't be guessed from."""
+    return hmac.new(secret, canonical(dict(asked)), hashlib.sha256).hexdigest()

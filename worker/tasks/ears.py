@@ -1,0 +1,43 @@
+"""The worker's ear: one subscription that hears "something is ready" and "look at this job".
+
+A message may be lost; nothing depends on it but speed: claims poll, and renewals carry what is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from arq.connections import ArqRedis
+
+from worker.store import keys
+from worker.store.pool import AWAY
+
+_AGAIN = 0.2
+
+
+class Ears:
+    """Listens until cancelled, through every loss of Redis."""
+
+    def __init__(self, redis: ArqRedis, wake: Callable[[], None], look: Callable[[str], None]) -> None:
+        self._redis, self._wake, self._look = redis, wake, look
+
+    async def run(self, ready: asyncio.Event | None = None) -> None:
+        """`ready` is set when the subscription stands for the first time."""
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(keys.WAKE, keys.CONTROL)
+                    if ready is not None:
+                        ready.set()
+                    self._wake()  # something may have been said while we were deaf
+                    while True:
+                        message = await pubsub.get_message(timeout=5.0)
+                        if message is None:
+                            continue
+                        if message["channel"].decode() == keys.WAKE:
+                            self._wake()
+                        else:
+                            self._look(message["data"].decode())
+            except AWAY:
+                await asyncio.sleep(_AGAIN)

@@ -1,0 +1,101 @@
+"""The arq worker that claims jobs by lease and runs them: arq is the doorbell, not the filing cabinet.
+
+Choice: the lease lives in the queue. Our claim script takes what is ready, due, or left by a dead worker, and gives
+arq a fresh id for each wake-up, so nothing arq remembers can stand in the way. Overridden of arq 0.28: `main` and
+`_poll_iteration` (tests/tasks/test_arq_contract.py keeps the signatures). Stock: run_job, finish_job, hooks, shutdown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import arq.worker
+from arq.connections import ArqRedis
+
+from worker.jobs.errors import StoreUnavailable
+from worker.store.jobs import Held, Jobs
+from worker.store.scripts import ARQ_FUNCTION
+from worker.telemetry.log import log
+
+_NO_TIMEOUT: Final = 10**7  # seconds; the run deadline is the job's own
+_IDLE_POLL: Final = 1.0
+_AWAY_POLL: Final = 0.5
+
+RunJob = Callable[[Held], Awaitable[None]]
+
+
+class Runner(arq.worker.Worker):
+    """Claims up to `max_jobs` jobs at once and runs each with `run`."""
+
+    def __init__(self, redis: ArqRedis, jobs: Jobs, run: RunJob, *, worker_id: str, max_jobs: int, lease: float) -> None:
+        async def run_job(ctx: dict[str, Any], job_id: str) -> None:
+            held = self._claimed.pop(ctx["job_id"], None)
+            if held is not None and held.job.id == job_id:
+                await run(held)
+
+        super().__init__(
+            functions=[arq.worker.func(run_job, name=ARQ_FUNCTION, timeout=_NO_TIMEOUT, keep_result=0)],
+            redis_pool=redis,
+            handle_signals=False,
+            max_jobs=max_jobs,
+            job_timeout=_NO_TIMEOUT,
+            keep_result=0,
+            log_results=False,
+            job_serializer=redis.job_serializer,
+            job_deserializer=json.loads,
+        )
+        self._jobs, self._worker_id, self._lease = jobs, worker_id, lease
+        self._claimed: dict[str, Held] = {}
+        self._wake = asyncio.Event()
+        self._next_due = 0.0
+
+    def wake(self) -> None:
+        """Something may be ready: look now."""
+        self._wake.set()
+
+    async def main(self) -> None:
+        """Claims until cancelled: at once when woken, at the next due time, and now and then in any case."""
+        self.ctx["redis"] = self.pool
+        while True:
+            self._wake.clear()
+            try:
+                await self._poll_iteration()
+            except StoreUnavailable:
+                self._next_due = _AWAY_POLL
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._next_due):
+                    await self._wake.wait()
+
+    async def _poll_iteration(self) -> None:
+        """Claims as many jobs as there is room for and starts them."""
+        room = self.max_jobs - len(self.tasks)
+        self._next_due = _IDLE_POLL
+        if not self.allow_pick_jobs or room <= 0:
+            return
+        due, held = await self._jobs.claim(self._worker_id, room, self._lease)
+        for job in held:
+            self._start(job)
+        if len(held) == room:
+            return  # a finished job wakes us
+        if due >= 0:
+            self._next_due = min(_IDLE_POLL, max(0.001, due))
+
+    def _start(self, held: Held) -> None:
+        arq_id = f"{held.job.id}.{held.generation}"
+        self._claimed[arq_id] = held
+        task = asyncio.create_task(self.run_job(arq_id, 0), name=f"run {arq_id}")
+        self.tasks[arq_id] = task
+        task.add_done_callback(lambda done: self._ended(arq_id, done))
+
+    def _ended(self, arq_id: str, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(arq_id, None)
+        self._claimed.pop(arq_id, None)
+        if not task.cancelled() and task.exception() is not None:
+            # arq's own bookkeeping met a Redis that is away; the job itself is safe: its lease runs out
+            log("arq.hiccup", logging.WARNING, job=arq_id.partition(".")[0], error=type(task.exception()).__name__)
+        self._wake.set()
