@@ -7,6 +7,7 @@ ports (measured). A unix socket in the data folder, mode 700; the append-only fi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -117,6 +118,8 @@ class Embedded:
                     return
             finally:
                 writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
             await asyncio.sleep(0.01)
         raise StoreUnavailable(f"the embedded Valkey did not start; see {self._dir / 'valkey.log'}")
 

@@ -16,6 +16,7 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.safety.watch import Limits
 from worker.settings import Settings
+from worker.store.account import Circuit, scope_of
 from worker.store.jobs import Held, Jobs, Retention
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
@@ -60,7 +61,8 @@ class WorkerProcess:
         jobs = Jobs(redis, clock, retention)
         pieces = Pieces(redis)
         leases = Leases(jobs, settings.lease_seconds)
-        key = settings.openai_api_key
+        key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
+        circuit = Circuit(redis, scope_of(key, settings.openai_org_id, settings.openai_project_id))
         self.shop = Workshop(
             worker_id=self.id,
             mode=settings.upstream,
@@ -68,9 +70,10 @@ class WorkerProcess:
             clock=clock,
             catalogue=settings.catalogue(),
             jobs=jobs,
+            circuit=circuit,
             pieces=pieces,
             provider=Provider(
-                key.get_secret_value() if key else "none",
+                key,
                 settings.openai_base_url,
                 settings.openai_org_id,
                 settings.openai_project_id,
@@ -85,7 +88,10 @@ class WorkerProcess:
             redis, jobs, self._run, worker_id=self.id, max_jobs=settings.max_jobs, lease=settings.lease_seconds
         )
         self.ears = Ears(redis, self.runner.wake, leases.look)
-        self.sweeper = Sweeper(redis, jobs, clock, self.id, lambda: {"running": len(self.runs), "draining": self.draining})
+        self.sweeper = Sweeper(redis, jobs, clock, circuit, self.id, self._state)
+
+    def _state(self) -> dict[str, object]:
+        return {"running": len(self.runs), "draining": self.draining}
 
     async def _run(self, held: Held) -> None:
         run = Run(self.shop, held)

@@ -14,7 +14,16 @@ from pydantic import ValidationError
 from worker.jobs import events as ev
 from worker.jobs.errors import AlreadySettled, IllegalEvent
 from worker.jobs.record import Attempt, Check, Hold, Job, Offer
-from worker.jobs.states import TRANSITIONS, UNDER_WAY, Evidence, Outcome, RetryModelState, ScheduledReason, Status
+from worker.jobs.states import (
+    DELIVERED,
+    TRANSITIONS,
+    UNDER_WAY,
+    Evidence,
+    Outcome,
+    RetryModelState,
+    ScheduledReason,
+    Status,
+)
 
 
 def apply(job: Job | None, event: ev.Event) -> Job:
@@ -58,15 +67,16 @@ def _to(job: Job, status: Status, event: ev.Event) -> Status:
     return status
 
 
-def _need(condition: bool, event: ev.Event, why: str) -> None:  # noqa: FBT001  reads as a sentence
+def _need(condition: bool, event: ev.Event, why: str) -> None:
     if not condition:
         raise IllegalEvent(event.type, why)
 
 
-def _next(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901, PLR0911, PLR0912  one row per fact
+def _next(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901, PLR0912  one row per fact
     match fact:
         case ev.Scheduled():
             _need(not job.open_attempts, event, "an attempt is still open")
+            _need(fact.until is not None or fact.reason is ScheduledReason.HOLD, event, "only a hold has no end")
             hold = None
             if fact.reason is ScheduledReason.HOLD:
                 hold = Hold(scope=fact.hold_scope or "", reason=fact.hold_reason or "", since=event.at)
@@ -84,6 +94,7 @@ def _next(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901, PLR09
             _need(job.status in UNDER_WAY, event, "only a running job can be rescued")
             return job
         case ev.Interrupted():
+            _need(job.status in UNDER_WAY, event, "only a running job can be interrupted")
             _need(not job.open_checks, event, "a check is still open")
             return job.evolve(status=_to(job, Status.QUEUED, event), reason=None)
         case ev.CancelRequested():
@@ -108,17 +119,23 @@ def _next(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901, PLR09
             return job.evolve(disclosure=fact.disclosure)
         case ev.DraftReady():
             _need(job.status in UNDER_WAY and job.draft_attempt is None, event, "no draft fits here")
+            _need(not _blocked(job), event, "nothing is delivered after a block")
+            drafts = {a.number for a in job.attempts if a.outcome in DELIVERED}
+            _need(event.attempt in drafts, event, "a draft is the answer of an attempt")
             return job.evolve(draft_attempt=event.attempt, draft_withdrawn=False)
         case ev.DraftWithdrawn():
-            _need(job.draft_attempt is not None, event, "there is no draft")
+            _need(job.draft_attempt is not None and not job.draft_withdrawn, event, "there is no draft")
             return job.evolve(draft_withdrawn=True)
         case _:
             return _settle(job, event, fact)
 
 
+def _blocked(job: Job) -> bool:
+    return any(a.outcome is Outcome.BLOCKED for a in job.attempts)
+
+
 def _settle(job: Job, event: ev.Event, fact: ev.Fact) -> Job:
-    common = {"finished_at": event.at, "reason": None, "hold": None, "next_attempt_at": None}
-    blocked = any(a.outcome is Outcome.BLOCKED for a in job.attempts)
+    common: dict[str, object] = {"finished_at": event.at, "reason": None, "hold": None, "next_attempt_at": None}
     match fact:
         case ev.Completed():
             common["reason"] = fact.reason
@@ -131,15 +148,13 @@ def _settle(job: Job, event: ev.Event, fact: ev.Fact) -> Job:
                 winner=event.attempt,
             )
         case ev.Blocked():
+            common["draft_withdrawn"] = job.draft_attempt is not None
             return job.evolve(**common, status=_to(job, Status.BLOCKED, event), block=fact.block)
         case ev.Failed():
-            _need(not blocked, event, "a blocked attempt makes a blocked job")
             return job.evolve(**common, status=_to(job, Status.FAILED, event), error=fact.error)
         case ev.Cancelled():
-            _need(not blocked, event, "a blocked attempt makes a blocked job")
             return job.evolve(**common, status=_to(job, Status.CANCELLED, event), billed_on_cancel=fact.billed)
         case ev.Expired():
-            _need(not blocked, event, "a blocked attempt makes a blocked job")
             common["reason"] = fact.deadline
             return job.evolve(**common, status=_to(job, Status.EXPIRED, event), error=fact.error)
         case _:
@@ -152,8 +167,7 @@ def _attempt(job: Job, event: ev.Event, fact: ev.AttemptStarted | ev.AttemptUpda
         case ev.AttemptStarted():
             _need(job.status in UNDER_WAY, event, "only a running job calls upstream")
             _need(number == len(job.attempts) + 1, event, "attempts are numbered from 1 without a gap")
-            blocked = any(a.outcome is Outcome.BLOCKED for a in job.attempts)
-            _need(not blocked, event, "after a block no further attempt is made")
+            _need(not _blocked(job), event, "after a block no further attempt is made")
             named = {k: v for k, v in fact.__dict__.items() if k != "proxied"}
             new = Attempt(number=len(job.attempts) + 1, started_at=event.at, **named)
             return job.evolve(attempts=(*job.attempts, new))

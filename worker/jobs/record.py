@@ -253,17 +253,35 @@ class Job(Frozen):
             raise ValueError("checking means that a check is open")
         if (self.status is Status.SCHEDULED) != (self.reason in set(ScheduledReason) and not self.settled):
             raise ValueError("scheduled jobs say why")
-        if self.status is Status.COMPLETED:
-            if self.winner is None or self.attempt(self.winner).outcome not in DELIVERED:
-                raise ValueError("a completed job names the attempt that answered")
-            if any(a.outcome is Outcome.BLOCKED for a in self.attempts):
-                raise ValueError("nothing is delivered after a block")
-        differs = self.served_model is not None and self.served_model != self.requested_model
-        if differs and self.disclosure is None:
-            raise ValueError("no served model without its disclosure")
-        if self.served_model is not None and self.disclosure is not None:
-            if not differs or self.disclosure.served_model != self.served_model:
-                raise ValueError("a disclosure names the model that served instead of the requested one")
+        self._sound_after_a_block()
+        self._sound_about_the_model()
+        return self
+
+    def _sound_after_a_block(self) -> None:
+        """Promise P2, as far as one record can tell."""
+        blocked = any(a.outcome is Outcome.BLOCKED for a in self.attempts)
+        if blocked and self.settled and self.status is not Status.BLOCKED:
+            raise ValueError("a blocked attempt makes a blocked job: nothing is delivered after a block")
+        if self.block is not None and self.draft_attempt is not None and not self.draft_withdrawn:
+            raise ValueError("a block withdraws the draft")
+
+    def _sound_about_the_model(self) -> None:
+        """Promise P3: who answered is said, and if it is not the one who was asked, so is why."""
+        completed = self.status is Status.COMPLETED
+        if completed != (self.winner is not None) or completed != (self.served_model is not None):
+            raise ValueError("a completed job, and no other, names the attempt that answered and the model that served")
+        if self.winner is not None:
+            if not 1 <= self.winner <= len(self.attempts) or self.attempt(self.winner).outcome not in DELIVERED:
+                raise ValueError("the attempt that answered is one that delivered")
+            answered = self.attempt(self.winner)
+            if self.served_model != (answered.served_model or answered.model):
+                raise ValueError("the served model is the one of the attempt that answered")
+        if self.disclosure is not None:
             if self.policy.require_model:
                 raise ValueError("require_model admits no substitution")
-        return self
+            if self.disclosure.requested_model != self.requested_model:
+                raise ValueError("a disclosure names the model that was asked for")
+        if self.served_model is not None:
+            stated = self.disclosure.served_model if self.disclosure is not None else self.requested_model
+            if stated != self.served_model or (self.disclosure is not None and stated == self.requested_model):
+                raise ValueError("no served model without its disclosure, and no disclosure without a substitution")

@@ -59,7 +59,7 @@ class ItemDone(NamedTuple):
     """Output-bearing: a whole output item (a Responses output item as it came)."""
 
     sequence: int | None
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
     item: dict[str, Any]
 
 
@@ -145,5 +145,17 @@ class Closed(NamedTuple):
 
 
 StreamEvent = (
-    Opened | Created | Notice | Delta | ItemDone | PartDone | Alive | Served | Flagged | Fault | Rejected | Terminal | Closed
+    Opened
+    | Created
+    | Notice
+    | Delta
+    | ItemDone
+    | PartDone
+    | Alive
+    | Served
+    | Flagged
+    | Fault
+    | Rejected
+    | Terminal
+    | Closed
 )

@@ -10,13 +10,13 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Any
 
 from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
+from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import LeaseLost, Refused
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
@@ -31,6 +31,7 @@ Decide = Callable[[Job], Sequence[Said]]
 
 _RANKS = {"high": 0, "default": 1, "low": 2}
 _HEADS = 20_000
+_MOVES = (ev.Scheduled, ev.Released, ev.Interrupted)  # these give a waiting job its place anew
 _RANK_STEP = 10**13  # more than any millisecond of this century, so a higher priority always goes first
 
 
@@ -80,6 +81,7 @@ class Jobs:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
         self._keep = retention or Retention()
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
+        self._writer = clock.dice(8).hex()
 
     async def submit(self, new: NewJob) -> tuple[Stored, bool]:
         """(the job, whether an earlier request with the same idempotency key had created it).
@@ -94,7 +96,7 @@ class Jobs:
             wait = ev.Scheduled(reason="not_before", until=new.fact.not_before)
             trail.append(ev.event(2, now, job_id, wait))
             job = fold.apply(job, trail[1])
-        commands = self._commands(None, job, trail, audit.GENESIS)
+        commands, _ = self._commands(None, job, trail, audit.GENESIS)
         commands.append(("HSET", keys.job(job_id), "priv", codec.seal(new.private)))
         commands.append(("SET", keys.asked(job_id), codec.seal(new.asked)))
         if job.status is Status.QUEUED:
@@ -146,9 +148,9 @@ class Jobs:
 
         `decide` is asked again when someone else was faster; [] means nothing is to be done. `writes` are further
         commands of the same commit. Raises LeaseLost (token given and no longer ours), AlreadySettled,
-        IllegalEvent, Refused (no such job), StoreUnavailable.
+        IllegalEvent, Refused (no such job), StoreUnavailable: then the same call again writes what is missing, and
+        nothing twice.
         """
-        commit_id = self._clock.dice(8).hex()
         while True:
             seen = job if job is not None else await self._current(job_id)
             said = decide(seen)
@@ -162,13 +164,30 @@ class Jobs:
             async with asking("commit"):
                 head = await self._head(seen)
                 commands = list(writes(after)) if writes is not None else []
-                commands += self._commands(seen, after, trail, head)
-                verdict, _ = await self._scripts.commit(job_id, seen.version, token, commit_id, commands)
+                more, head = self._commands(seen, after, trail, head)
+                commit_id = self._commit_id(seen, token, said)
+                verdict, _ = await self._scripts.commit(job_id, seen.version, token, commit_id, [*commands, *more])
             if verdict == "OK":
+                self._remember(after, head)
                 return after
+            if verdict == "DONE":  # an earlier try had come through, only its answer was lost
+                stored = await self.load(job_id)
+                return stored.job if stored is not None else after
             if verdict == "LOST":
                 raise LeaseLost(job_id)
             job = None
+
+    def _commit_id(self, seen: Job, token: str, said: Sequence[Said]) -> str:
+        """The same for the same facts on the same version by the same writer, however often they are sent."""
+        words = (self._writer, seen.id, seen.version, token, [(f.TYPE, f.model_dump_json(), n) for f, n in said])
+        return hashlib.sha256(repr(words).encode()).hexdigest()[:32]
+
+    def _remember(self, job: Job, head: str) -> None:
+        if job.settled:
+            return
+        self._heads[job.id] = (job.version, head)
+        while len(self._heads) > _HEADS:
+            self._heads.popitem(last=False)
 
     async def _head(self, job: Job) -> str:
         """The audit chain's head at the job's version: remembered from our own last commit, else read."""
@@ -215,26 +234,30 @@ class Jobs:
             rows = await self._redis.zrangebyscore(keys.DEADLINE, "-inf", now, start=0, num=limit)
         return [row.decode() for row in rows]
 
-    def _commands(self, before: Job | None, after: Job, trail: list[ev.Event], head: str) -> list[Command]:
-        """Record, events, audit, queue place, index and outbox of one change."""
+    def _commands(
+        self, before: Job | None, after: Job, trail: list[ev.Event], head: str
+    ) -> tuple[list[Command], str]:
+        """(record, events, audit, queue place, index and outbox of one change; the audit chain's head after it)."""
         key, commands = keys.job(after.id), list[Command]()
         for event in trail:
             head, body = audit.link(head, audit.record_of(after, event))
             commands.append(("XADD", keys.AUDIT, "*", "hash", head, "record", body))
-        if not after.settled:
-            self._heads[after.id] = (after.version, head)
-            while len(self._heads) > _HEADS:
-                self._heads.popitem(last=False)
         commands.append(("RPUSH", keys.trail(after.id), *(codec.dump_event(e) for e in trail)))
         commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head))
-        if before is None or before.status is not after.status:
+        moved = before is None or before.status is not after.status
+        if moved or any(isinstance(event.fact, _MOVES) for event in trail):
             commands.extend(_place(after))
+        if moved:
             commands.extend(_index(before, after))
+        if before is not None and before.hold is not None:
+            commands.append(("ZREM", keys.held(before.hold.scope), after.id))
+        if after.hold is not None:
+            commands.append(("ZADD", keys.held(after.hold.scope), to_ms(after.hold.since), after.id))
         if after.settled:
             commands.extend(self._retire(after))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", keys.CHANGED, f"{after.id} {after.version} {after.status}"))
-        return commands
+        return commands, head
 
     def _retire(self, job: Job) -> list[Command]:
         keep = self._keep.result
@@ -242,14 +265,6 @@ class Jobs:
         commands: list[Command] = [("EXPIRE", name, keep) for name in names]
         commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
         return commands
-
-
-def deadline_of(job: Job) -> datetime | None:
-    """When the job expires as it stands: the queue deadline before its first start, the run deadline after."""
-    if job.started_at is not None:
-        return job.started_at + timedelta(seconds=job.policy.run_deadline_seconds)
-    queue = job.policy.queue_deadline_seconds
-    return None if queue is None else job.created_at + timedelta(seconds=queue)
 
 
 def _place(job: Job) -> list[Command]:
@@ -268,7 +283,7 @@ def _place(job: Job) -> list[Command]:
         commands += [("ZADD", keys.LATER, due, job.id), ("PUBLISH", keys.WAKE, "1")]
     deadline = deadline_of(job)
     if deadline is not None:
-        commands.append(("ZADD", keys.DEADLINE, to_ms(deadline), job.id))
+        commands.append(("ZADD", keys.DEADLINE, to_ms(deadline.at), job.id))
     return commands
 
 

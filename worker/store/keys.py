@@ -2,7 +2,7 @@
 
     vigil:job:<id>          hash    v version · rec record · priv what only the app may see · tok lease token ·
                                     gen wake-ups so far · ctl what the API asks of the holder · chain audit head ·
-                                    cid the last commit's id
+                                    cid the ids of the last commits
     vigil:in:<id>           string  what was asked: input, instructions, params
     vigil:out:<id>          string  what came back
     vigil:trail:<id>        list    events in order; index = seq - 1
@@ -18,6 +18,8 @@
     vigil:msg:<id>          string  a webhook message;  vigil:msgs:<job> list, the messages of a job
     vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> digest
     vigil:app:<name>        string  an app's record
+    vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, their scopes
+    vigil:held:<scope>      zset    the jobs a circuit or a pause holds, by since when
     vigil:workers           hash    worker id -> its last heartbeat
     vigil:secret:<name>     string  a secret that Vigil made for itself, hex
     vigil:probe             string  written to learn whether writes are taken
@@ -37,6 +39,7 @@ DEADLINE: Final = "vigil:deadline"
 AUDIT: Final = "vigil:audit"
 OUTBOX: Final = "vigil:outbox"
 API_KEYS: Final = "vigil:apikeys"
+CIRCUITS: Final = "vigil:circuits"
 WORKERS: Final = "vigil:workers"
 PROBE: Final = "vigil:probe"
 
@@ -85,6 +88,14 @@ def message(message_id: str) -> str:
 
 def messages(job_id: str) -> str:
     return "vigil:msgs:" + job_id
+
+
+def circuit(scope: str) -> str:
+    return "vigil:circuit:" + scope
+
+
+def held(scope: str) -> str:
+    return "vigil:held:" + scope
 
 
 def api_key(digest: str) -> str:

@@ -69,20 +69,23 @@ async def list_jobs(
     offset = read = 0
     async with asking("list jobs"):
         while read < _MOST_READ:
-            names = await redis.zrevrangebyscore(index, high, low, start=offset, num=_BATCH)
-            offset, read = offset + len(names), read + len(names)
-            fresh = [n.decode() for n in names if not last or n.decode() < last]
+            rows = await redis.zrevrangebyscore(index, high, low, start=offset, num=_BATCH)
+            names = [row.decode() for row in rows]
+            fresh = [name for name in names if not last or name < last]
+            if names:  # go on behind the last name: a count would slip when jobs come and go meanwhile
+                last, at = names[-1], ids.time_ms(names[-1])
+                offset, high, read = (offset + len(names) if at == high else 0), at, read + len(names)
             for job_id, stored in zip(fresh, await _load(redis, fresh), strict=True):
                 if stored is None:
                     await redis.zrem(index, job_id)  # its time to be kept is over
-                    offset -= 1
+                    offset = max(0, offset - 1)
                 elif _fits(stored, filters):
                     found.append(stored)
                     if len(found) > limit:
                         return found[:limit], cursor_of(found[limit - 1].job.id)
             if len(names) < _BATCH:
                 return found, None
-    return found, cursor_of(fresh[-1]) if fresh else None
+    return found, cursor_of(last)
 
 
 async def _load(redis: ArqRedis, names: list[str]) -> list[Stored | None]:

@@ -45,7 +45,9 @@ def connect(url: str, *, max_connections: int = 32, patience: int = 3) -> ArqRed
         socket_timeout=10,
         health_check_interval=30,
     )
-    return ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
+    client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
+    client.auto_close_connection_pool = True  # the pool is this client's own: `aclose` ends every connection
+    return client
 
 
 def _dumps(value: dict[str, Any]) -> bytes:

@@ -50,7 +50,7 @@ class Scripts:
     async def commit(
         self, job_id: str, version: int, token: str, commit_id: str, commands: Sequence[Command]
     ) -> tuple[str, int]:
-        """("OK" | "CONFLICT" | "LOST", the version found)."""
+        """("OK" | "DONE" | "CONFLICT" | "LOST", the version found)."""
         args = [str(version), token, commit_id, *flatten(commands)]
         reply = await self._commit(keys=[keys.job(job_id)], args=args)
         return reply[0].decode(), int(reply[1]) if len(reply) > 1 else version

@@ -85,7 +85,7 @@ class Attempts:
             aliases=shop.catalogue.aliases,
             cursor=seen,
             output_seen=attempt.first_output_at is not None,
-            # CHECKSEED
+            check=check_to_go_on(job, attempt.number),
         )
         reader = Reader(attempt.number, Session(shop.provider, call, resume), watch, text, self._say, shop.clock.monotonic)
         self.readers[attempt.number] = reader

@@ -15,12 +15,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 from worker.jobs import events as ev
+from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import AlreadySettled, Failure, LeaseLost, StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
 from worker.safety import retry, signals as sg, words
 from worker.store import codec, keys
-from worker.store.jobs import Held, Said, deadline_of
+from worker.store.account import Gate
+from worker.store.jobs import Held, Said
 from worker.store.scripts import Command
 from worker.tasks import facts
 from worker.tasks.attempts import Attempts, check_to_go_on
@@ -45,7 +47,7 @@ class Run:
         self._attempts = Attempts(
             shop, held.job.id, held.token, lambda n, s: self._inbox.put_nowait((n, s)), lambda: self.tell(_LOOK)
         )
-        self._draining = self._done = False
+        self._draining = self._done = self._trial = False
 
     def tell(self, word: str) -> None:
         """A word of control: CANCEL, DRAIN, INTERRUPT, or the lease's LOST."""
@@ -88,7 +90,7 @@ class Run:
 
     def _until_deadline(self) -> float:
         deadline = deadline_of(self._job)
-        return math.inf if deadline is None else (deadline - self._shop.clock.now()).total_seconds()
+        return math.inf if deadline is None else (deadline.at - self._shop.clock.now()).total_seconds()
 
     async def _step(self, notes: list[Note]) -> None:
         """Commits what the notes say, and does what they ask."""
@@ -183,14 +185,31 @@ class Run:
         await self._expire()
 
     async def _try_again(self, said: list[Said]) -> None:
-        """The next attempt on the model that was last tried, or the end when there were enough."""
+        """The next attempt on the model that was last tried, or a hold, or the end when there were enough."""
         job = self._job
+        gate = await self._ask_gate()
+        if gate.state == "open":
+            said = [s for s in said if not isinstance(s[0], ev.Started)]  # it waits: it has not started
+            await self._commit([*said, self._held(gate.reason)])
+            return
+        self._trial = gate.state == "trial"
         lost = sum(1 for fact, _ in said if isinstance(fact, ev.AttemptFinished))
         if lost and retry.counted([a.outcome for a in job.attempts]) >= job.policy.max_attempts:
             await self._commit([*said, (ev.Failed(error=words.job_error("attempts_exhausted")), None)])
             return
         model = job.attempts[-1].model if job.attempts else job.requested_model
         await self._open(said, model, Purpose.RETRY if job.attempts else Purpose.ORIGINAL)
+
+    async def _ask_gate(self) -> Gate:
+        while True:
+            try:
+                return await self._shop.circuit.gate(self._job.id)
+            except StoreUnavailable:
+                await asyncio.sleep(_AGAIN)
+
+    def _held(self, reason: str) -> Said:
+        scope = self._shop.circuit.scope
+        return ev.Scheduled(reason=ScheduledReason.HOLD, hold_scope=scope, hold_reason=reason), None
 
     async def _open(self, said: list[Said], model: str, purpose: Purpose) -> None:
         """Records the intent to call, then calls: a crash in between leaves a trace."""
@@ -217,6 +236,7 @@ class Run:
         reader = await self._attempts.finish(number)
         now = shop.clock.now()
         said = [*said, (facts.finished(shop.catalogue, job.attempt(number), verdict, now), number)]
+        await self._tell_circuit(verdict.failure)
         if verdict.block is not None:
             said += self._stop_all(Outcome.CANCELLED)
             await self._commit([*said, (ev.Blocked(block=verdict.block), number)])
@@ -232,10 +252,26 @@ class Run:
             failure = verdict.failure or Failure(verdict.outcome, "cancelled_upstream", "provider")
             await self._failed(number, failure, said, output_seen=verdict.first_output_seen)
 
+    async def _tell_circuit(self, failure: Failure | None) -> None:
+        """An account at fault opens the circuit; a trial that met no such fault closes it."""
+        circuit = self._shop.circuit
+        try:
+            if failure is not None and failure.scope == "account":
+                if await circuit.trip(self._job.id, failure.code):
+                    log("circuit.opened", logging.ERROR, code=failure.code)
+            elif self._trial:
+                log("circuit.closed", count=await circuit.close())
+                self._trial = False
+        except StoreUnavailable:
+            pass  # the next job that meets the fault says it again; a trial's time runs out
+
     async def _failed(self, number: int, failure: Failure, said: list[Said], *, output_seen: bool) -> None:
         job, shop = self._job, self._shop
         if failure.outcome is Outcome.LOST:  # truly lost, and said so: the only way to an answer is a new response
             failure, output_seen = replace(failure, retryable=True), False
+        if failure.scope == "account":
+            await self._commit([*said, self._held(failure.code)])
+            return
         tried = retry.counted([a.outcome for a in job.attempts])
         stand_in = facts.stand_in(job, shop.catalogue, failure, output_seen=output_seen, now=shop.clock.now())
         if stand_in is not None and tried < job.policy.max_attempts:
@@ -267,7 +303,8 @@ class Run:
 
     async def _expire(self) -> None:
         """A deadline has passed."""
-        which = "run_deadline" if self._job.started_at else "queue_deadline"
+        deadline = deadline_of(self._job)
+        which = deadline.kind if deadline else "run_deadline"
         said = self._stop_all(Outcome.TIMED_OUT)
         for attempt in self._job.open_attempts:
             if attempt.number not in self._attempts.readers:

@@ -15,15 +15,18 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs import events as ev
+from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import AlreadySettled, IllegalEvent, Refused, StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import words
 from worker.store import keys
-from worker.store.jobs import Jobs, Said, deadline_of
+from worker.store.account import Circuit
+from worker.store.jobs import Jobs, Said
 from worker.store.pool import asking
 from worker.telemetry.log import log
 
+State = Callable[[], dict[str, object]]
 INTERVAL = 0.5
 _BEAT_EVERY = 4  # sweeps
 
@@ -31,8 +34,9 @@ _BEAT_EVERY = 4  # sweeps
 class Sweeper:
     """Sweeps until cancelled."""
 
-    def __init__(self, redis: ArqRedis, jobs: Jobs, clock: Clock, worker_id: str, state: Callable[[], dict[str, object]]) -> None:
-        self._redis, self._jobs, self._clock, self._worker_id, self._state = redis, jobs, clock, worker_id, state
+    def __init__(self, redis: ArqRedis, jobs: Jobs, clock: Clock, circuit: Circuit, worker_id: str, state: State) -> None:
+        self._redis, self._jobs, self._clock, self._circuit = redis, jobs, clock, circuit
+        self._worker_id, self._state = worker_id, state
 
     async def run(self) -> None:
         """A sweep twice a second, a heartbeat every two."""
@@ -48,7 +52,8 @@ class Sweeper:
             await asyncio.sleep(INTERVAL)
 
     async def sweep(self) -> None:
-        """Every waiting job whose deadline has passed is expired."""
+        """Every waiting job whose deadline has passed is expired, and a trial is let through an open circuit."""
+        await self._circuit.probe()
         for job_id in await self._jobs.overdue():
             try:
                 await self._jobs.change(job_id, self._expire)
@@ -60,11 +65,10 @@ class Sweeper:
 
     def _expire(self, job: Job) -> list[Said]:
         deadline = deadline_of(job)
-        if job.status in UNDER_WAY or deadline is None or deadline > self._clock.now():
+        if job.status in UNDER_WAY or deadline is None or deadline.at > self._clock.now():
             return []
-        which = "run_deadline" if job.started_at else "queue_deadline"
         said: list[Said] = [(ev.AttemptFinished(outcome=Outcome.TIMED_OUT), a.number) for a in job.open_attempts]
-        return [*said, (ev.Expired(deadline=which, error=words.job_error(which)), None)]
+        return [*said, (ev.Expired(deadline=deadline.kind, error=words.job_error(deadline.kind)), None)]
 
     async def beat(self) -> None:
         """This worker is alive, and says how busy it is."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.safety.watch import Limits
+from worker.store.account import Circuit
 from worker.store.jobs import Jobs
 from worker.store.pieces import Pieces
 from worker.tasks.lease import Leases
@@ -25,6 +26,7 @@ class Workshop:
     clock: Clock
     catalogue: Catalogue
     jobs: Jobs
+    circuit: Circuit
     pieces: Pieces
     provider: Provider
     leases: Leases

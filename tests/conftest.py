@@ -1,0 +1,46 @@
+"""Fixtures for every room: a real Valkey for the session, emptied for each test, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.embedded import Embedded
+from worker.store.jobs import Jobs
+from worker.store.pool import connect
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Valkey of our own, flushed to disk on each write like the shipped one."""
+    folder: Path = tmp_path_factory.mktemp("valkey")
+    server = Embedded(folder)
+    asyncio.run(server.start())
+    yield server.url
+    asyncio.run(server.stop())
+
+
+@pytest.fixture
+async def redis(valkey_url: str) -> AsyncIterator[ArqRedis]:
+    """A client on an empty database."""
+    client = connect(valkey_url)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The machine's clock and dice."""
+    return Clock()
+
+
+@pytest.fixture
+def jobs(redis: ArqRedis, clock: Clock) -> Jobs:
+    """The jobs in the test's Redis."""
+    return Jobs(redis, clock)

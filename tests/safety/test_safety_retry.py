@@ -1,0 +1,100 @@
+"""When the same model is asked again: the formula's bounds and the rules that forbid it."""
+
+import math
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from worker.jobs.errors import Failure
+from worker.jobs.states import Outcome
+from worker.safety.retry import CAP, GiveUp, RetryAt, counted, decide, delay
+
+DICE = st.floats(0, 1, exclude_max=True)
+AGAIN = Failure(Outcome.OVERLOADED, "overloaded", "provider", retryable=True)
+
+
+def ask(failure=AGAIN, so_far=1, most=5, *, seen=False, dice=0.5, now=100.0, deadline=None, **more):
+    return decide(so_far, most, failure, seen, dice, now, deadline, **more)
+
+
+@given(st.integers(1, 10_000), DICE)
+@settings(max_examples=80)
+def test_the_backoff_stays_between_half_and_all_of_the_doubled_base(so_far, dice):
+    full = min(CAP, 2.0 ** min(so_far - 1, 100))
+    assert full / 2 <= delay(so_far, dice) <= full
+
+
+@given(st.integers(1, 50), DICE, st.floats(0, 1e9))
+@settings(max_examples=80)
+def test_the_providers_wait_is_never_cut_short_and_has_no_ceiling(so_far, dice, asked):
+    seconds = delay(so_far, dice, asked)
+    assert seconds >= asked
+    assert seconds <= max(CAP, asked * 1.1 + 1e-6)
+
+
+@given(st.integers(1, 50), DICE)
+@settings(max_examples=40)
+def test_with_the_same_dice_a_later_attempt_never_waits_less(so_far, dice):
+    assert delay(so_far + 1, dice) >= delay(so_far, dice)
+
+
+@pytest.mark.parametrize("asked", [-1.0, math.nan])
+def test_a_wait_that_makes_no_sense_counts_as_not_said(asked):
+    assert delay(1, 0.0, asked) == delay(1, 0.0)
+
+
+def test_a_retry_says_in_how_many_seconds_and_when():
+    assert ask(dice=0.0) == RetryAt(0.5, 100.5)
+
+
+@pytest.mark.parametrize(
+    ("decision", "reason"),
+    [
+        (ask(Failure(Outcome.BLOCKED, "cyber_policy", "caller")), "not_retryable"),
+        (ask(Failure(Outcome.QUOTA_EXHAUSTED, "quota_exhausted", "account", scope="account")), "not_retryable"),
+        (ask(seen=True), "output_seen"),
+        (ask(so_far=5), "attempts_exhausted"),
+        (ask(so_far=9), "attempts_exhausted"),
+        (
+            ask(Failure(Outcome.ACCESS_DENIED, "edge_refused", "network", retryable=True), same_code_before=1),
+            "retried_once",
+        ),
+        (
+            ask(Failure(Outcome.PROTOCOL_ERROR, "bad_json", "provider", retryable=True), same_code_before=1),
+            "retried_once",
+        ),
+        (ask(deadline=100.0), "run_deadline"),
+        (
+            ask(
+                Failure(Outcome.RATE_LIMITED, "rate_limited", "account", retryable=True, retry_after=180),
+                deadline=200.0,
+            ),
+            "run_deadline",
+        ),
+        (
+            ask(Failure(Outcome.RATE_LIMITED, "rate_limited", "account", retryable=True, retry_after=math.inf)),
+            "run_deadline",
+        ),
+    ],
+)
+def test_the_rule_that_forbids_a_retry_is_named(decision, reason):
+    assert decision == GiveUp(reason)
+
+
+def test_an_edge_refusal_may_be_tried_once_more():
+    assert isinstance(ask(Failure(Outcome.ACCESS_DENIED, "edge_refused", "network", retryable=True)), RetryAt)
+
+
+def test_output_does_not_forbid_a_retry_that_resumes():
+    assert isinstance(ask(seen=True, can_resume=True), RetryAt)
+
+
+def test_a_wait_past_120_seconds_is_honoured():
+    decision = ask(
+        Failure(Outcome.RATE_LIMITED, "rate_limited", "account", retryable=True, retry_after=180), deadline=1000.0
+    )
+    assert 180 <= decision.seconds <= 198
+
+
+def test_interrupted_attempts_cost_none_and_lost_ones_do():
+    assert counted([Outcome.INTERRUPTED, Outcome.LOST, Outcome.OVERLOADED, Outcome.INTERRUPTED, None]) == 3

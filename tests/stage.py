@@ -1,0 +1,138 @@
+"""A whole Vigil in the test's own loop: real Valkey, simulator over a socket, real workers. No mocks.
+
+`async with Stage(redis, url) as stage:` then `stage.submit(...)`, `await stage.settled(job_id)`. Nothing sleeps: every
+wait is for a described condition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.jobs import events as ev
+from worker.jobs.record import Job
+from worker.jobs.spec import OnDelay, Policy
+from worker.main import WorkerProcess
+from worker.settings import Settings
+from worker.simulator import Simulator
+from worker.store.jobs import Jobs, NewJob
+
+SOL, TERRA, LUNA = "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"
+
+
+async def until(what: str, condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
+    """The condition's first true value; fails with what was waited for."""
+    end = time.monotonic() + seconds
+    while True:
+        value = await condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}"
+        await asyncio.sleep(0.02)
+
+
+class Stage:
+    """Simulator, store and any number of workers."""
+
+    def __init__(self, redis: ArqRedis, url: str, *, speed: float = 20.0, **settings: Any) -> None:
+        self.redis, self.url = redis, url
+        self.sim = Simulator(speed=speed)
+        self.jobs = Jobs(redis, Clock())
+        self._settings = settings
+        self._workers: list[tuple[WorkerProcess, asyncio.Event, asyncio.Task[None]]] = []
+
+    async def __aenter__(self) -> Stage:
+        await self.sim.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for worker, _, _ in list(self._workers):
+            await self.stop(worker)
+        await self.sim.stop()
+
+    def settings(self, **more: Any) -> Settings:
+        given = {
+            "redis_url": self.url,
+            "OPENAI_API_KEY": "sk-stage",
+            "OPENAI_BASE_URL": self.sim.url,
+            "lease_seconds": 1.0,
+            "drain_seconds": 5.0,
+            **self._settings,
+            **more,
+        }
+        return Settings(_env_file=None, **given)  # type: ignore[call-arg]
+
+    async def worker(self, **settings: Any) -> WorkerProcess:
+        """One more worker, listening."""
+        worker = WorkerProcess(self.settings(**settings), self.redis)
+        stop, ready = asyncio.Event(), asyncio.Event()
+        task = asyncio.create_task(worker.serve(stop, ready))
+        await ready.wait()
+        self._workers.append((worker, stop, task))
+        return worker
+
+    async def stop(self, worker: WorkerProcess) -> None:
+        """Drains the worker and waits until it is gone."""
+        row = next(r for r in self._workers if r[0] is worker)
+        self._workers.remove(row)
+        row[1].set()
+        await row[2]
+
+    async def crash(self, worker: WorkerProcess) -> None:
+        """The worker is gone as after kill -9: nothing is committed, released or cancelled upstream."""
+        row = next(r for r in self._workers if r[0] is worker)
+        self._workers.remove(row)
+        worker.shop.jobs.change = _dead  # type: ignore[method-assign]
+        worker.shop.pieces.keep = _dead  # type: ignore[method-assign]
+        runs = list(worker.runner.tasks.values())
+        row[2].cancel()
+        for task in runs:
+            task.cancel()
+        await asyncio.gather(row[2], *runs, return_exceptions=True)
+
+    async def submit(self, prompt: str, *, model: str = SOL, policy: dict[str, Any] | None = None, **fact: Any) -> str:
+        """The id of a new job."""
+        spec = dict(policy or {})
+        if isinstance(spec.get("on_delay"), dict):
+            spec["on_delay"] = OnDelay(**spec["on_delay"])
+        new = ev.Queued(app="stage", key_id="key_stage", requested_model=model, policy=Policy(**spec), **fact)
+        stored, _ = await self.jobs.submit(NewJob(new, {"metadata": {}}, {"input": prompt}))
+        return stored.job.id
+
+    async def job(self, job_id: str) -> Job:
+        stored = await self.jobs.load(job_id)
+        assert stored is not None
+        return stored.job
+
+    async def settled(self, job_id: str, seconds: float = 20.0) -> Job:
+        """The job once it is terminal."""
+
+        async def look() -> Job | None:
+            job = await self.job(job_id)
+            return job if job.settled else None
+
+        job: Job = await until(f"{job_id} to settle", look, seconds)
+        return job
+
+    async def reaches(self, job_id: str, what: str, condition: Callable[[Job], Any], seconds: float = 20.0) -> Job:
+        """The job once the condition holds."""
+
+        async def look() -> Job | None:
+            job = await self.job(job_id)
+            return job if condition(job) else None
+
+        job: Job = await until(what, look, seconds)
+        return job
+
+    async def types(self, job_id: str) -> list[str]:
+        """The types of the job's events, in order."""
+        return [event["type"] for event in await self.jobs.trail(job_id)]
+
+
+async def _dead(*_: object, **__: object) -> Any:
+    await asyncio.get_running_loop().create_future()

@@ -1,0 +1,128 @@
+"""Every scenario of the simulator, in every mode: the job ends as the contract says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from arq.connections import ArqRedis
+from stage import SOL, Stage
+
+from worker.jobs import fold
+from worker.jobs.events import Event
+from worker.jobs.record import Job
+from worker.jobs.states import Outcome
+from worker.simulator import SCENARIOS
+from worker.store import keys
+
+QUICK = {"on_delay": {"silence_seconds": 1.0}, "run_deadline_seconds": 8.0, "queue_deadline_seconds": 3.0}
+ACCOUNT = {"quota", "wrong_organization", "invalid_key"}  # these hold other jobs, so they run by themselves
+BREAKS = {"cut", "half_frame", "bad_json", "no_terminal", "resume_refused", "response_lost"}
+NOT_HERE = {"hang"}  # the idle clock is tested by itself
+
+
+def wrong(name: str, job: Job, mode: str) -> str | None:
+    expected = SCENARIOS[name].expected
+    status, outcome, check = expected.status, expected.outcome, expected.check
+    block = (expected.block, "chat_chunk" if mode == "chat" and expected.carrier == "error_event" else expected.carrier)
+    if mode != "background" and name in BREAKS:
+        status, outcome = "failed", {"bad_json": "protocol_error"}.get(name, "stream_cut")
+    if mode == "chat" and expected.carrier in {"response_failed", "incomplete"}:
+        block = (expected.block, "chat_chunk")
+    if mode == "chat" and check == "signalled":
+        check = None  # chat has no known signal
+    got_block = (job.block.category, job.block.carrier) if job.block else (None, None)
+    evidence = job.checks[0].evidence.value if job.checks else None
+    outcomes = [a.outcome.value for a in job.attempts if a.outcome]
+    ok = job.status.value == status and (outcome is None or outcome in outcomes) and got_block == block
+    ok = ok and (evidence == check or (check is None and evidence == "suspected"))
+    return None if ok else f"{name}: {job.status.value} {outcomes} {got_block} {evidence}, expected {expected}"
+
+
+@pytest.mark.parametrize("mode", ["background", "stream", "chat"])
+async def test_every_scenario_ends_as_the_contract_says(redis: ArqRedis, valkey_url: str, mode: str) -> None:
+    async with Stage(redis, valkey_url, upstream=mode) as stage:
+        await stage.worker()
+        asked = "retry_after=0.2" if mode else ""
+        names = [name for name in SCENARIOS if name not in ACCOUNT | NOT_HERE]
+        ids = {name: await stage.submit(f"[[sim: {name} {asked}]] go", policy=QUICK) for name in names}
+        faults = [wrong(name, await stage.settled(job_id, 30), mode) for name, job_id in ids.items()]
+        assert [fault for fault in faults if fault] == []
+        for job_id in ids.values():
+            trail = [Event.load(body) for body in await stage.jobs.trail(job_id)]
+            job = await stage.job(job_id)
+            assert fold.replay(trail) == job, "replaying a trail gives the record"
+            assert job.total_cost is not None
+            assert not await redis.exists(*[keys.text(job_id, a.number) for a in job.attempts] or ["-"])
+            if job.block is not None:
+                assert await stage.jobs.answer(job_id) is None, "nothing of a blocked job is kept as its answer"
+        blocked = [name for name in names if SCENARIOS[name].expected.status == "blocked"]
+        counts = stage.sim.calls()["by_scenario"]
+        assert {name: counts[name] for name in blocked} == dict.fromkeys(blocked, 1), "a block is never tried again"
+
+
+@pytest.mark.parametrize("name", sorted(ACCOUNT))
+async def test_an_account_at_fault_holds_the_job_until_its_queue_deadline(redis: ArqRedis, valkey_url: str, name: str) -> None:
+    async with Stage(redis, valkey_url) as stage:
+        await stage.worker()
+        job_id = await stage.submit(f"[[sim: {name}]] go", policy=QUICK)
+        held = await stage.reaches(job_id, "a hold", lambda j: j.hold is not None)
+        assert held.status.value == "scheduled"
+        assert held.reason == "hold"
+        second = await stage.submit("hello", policy=QUICK)
+        waiting = await stage.reaches(second, "the second to be held", lambda j: j.hold is not None)
+        assert waiting.attempts == ()
+        assert waiting.started_at is None
+        job = await stage.settled(job_id)
+        assert (job.status.value, job.reason) == ("expired", "queue_deadline")
+        assert {a.outcome for a in job.attempts} <= {Outcome.QUOTA_EXHAUSTED, Outcome.AUTH_FAILED}
+
+
+async def test_a_trial_that_works_lets_every_held_job_go(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url) as stage:
+        await stage.worker()
+        first = await stage.submit("[[sim: quota times=1]] go")
+        await stage.reaches(first, "a hold", lambda j: j.hold is not None)
+        others = [await stage.submit(f"hello {n}") for n in range(5)]
+        for other in others:
+            await stage.reaches(other, "a hold", lambda j: j.hold is not None)
+        for job_id in [first, *others]:
+            assert (await stage.settled(job_id)).status.value == "completed"
+
+
+async def test_no_prompt_is_in_arqs_keys_or_logs(redis: ArqRedis, valkey_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    canary = "CANARY-7f1c"
+    async with Stage(redis, valkey_url) as stage:
+        await stage.worker()
+        seen: dict[str, Any] = {}
+        ids = [await stage.submit(f"[[sim: {name} retry_after=0.2]] {canary}", policy=QUICK) for name in ("normal", "rate_limited", "block_before_stream")]
+        while not all([(await stage.job(i)).settled for i in ids]):
+            for key in await redis.keys("arq:*"):
+                seen[key.decode()] = await redis.dump(key)
+        assert seen, "arq was used"
+        assert not [key for key, value in seen.items() if value and canary.encode() in value]
+        assert canary not in caplog.text
+        records = [await redis.hget(keys.job(i), "rec") for i in ids]
+        assert not [r for r in records if canary.encode() in r], "the record holds no content"
+        for stream_id, fields in await redis.xrange(keys.AUDIT):
+            assert canary.encode() not in fields[b"record"], stream_id
+
+
+async def test_the_text_and_the_bill_are_exact(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url) as stage:
+        await stage.worker()
+        job = await stage.settled(await stage.submit("[[sim: normal tokens=100]] hello there"))
+        answer = await stage.jobs.answer(job.id)
+        attempt = job.attempts[0]
+        assert answer and answer["output_text"]
+        assert attempt.usage is not None
+        assert attempt.usage.output_tokens == 100
+        price = (attempt.usage.input_tokens * 5 + 100 * 30) / 1_000_000
+        assert float(job.total_cost or 0) == pytest.approx(price, abs=1e-12)
+        assert job.wasted_cost == 0
+        assert job.served_model == SOL
+        assert attempt.request_id and attempt.response_id and attempt.organization == "org-sim"
+        times = [job.created_at, job.started_at, attempt.started_at, attempt.first_event_at, attempt.first_output_at, attempt.finished_at, job.finished_at]
+        assert all(t is not None for t in times)
+        assert times == sorted(times)  # type: ignore[type-var]

@@ -1,0 +1,233 @@
+"""From what the provider or the transport said to a `Failure`: all of table A (wire.md) in one place.
+
+The code decides before the HTTP status does, and message text is never read. Pure; must not know: time, attempts,
+what the shell will do about it.
+"""
+
+# ruff: noqa: PLR2004  an HTTP status is its own best name
+
+from __future__ import annotations
+
+import math
+from typing import Final, Literal
+
+from worker.jobs.errors import RETRYABLE, Failure, Fault as Whose
+from worker.jobs.record import Block, BlockCategory, Carrier, ProviderError
+from worker.jobs.states import Outcome
+from worker.safety.codes import Code, Kind, code_of, known, says_invalid, spelled
+from worker.safety.stream import Closed, Fault, Problem, Rejected, Terminal
+from worker.safety.words import block_advice
+
+Scope = Literal["attempt", "account", "model"]
+
+_BY_KIND: Final[dict[Kind, tuple[Outcome, str, Whose, Scope]]] = {
+    Kind.QUOTA: (Outcome.QUOTA_EXHAUSTED, "quota_exhausted", "account", "account"),
+    Kind.RATE: (Outcome.RATE_LIMITED, "rate_limited", "account", "attempt"),
+    Kind.OVERLOAD: (Outcome.OVERLOADED, "overloaded", "provider", "attempt"),
+    Kind.SERVER: (Outcome.SERVER_ERROR, "server_error", "provider", "attempt"),
+    Kind.MODEL: (Outcome.ACCESS_DENIED, "model_not_granted", "account", "model"),
+    Kind.ORGANIZATION: (Outcome.AUTH_FAILED, "wrong_organization", "account", "account"),
+    Kind.KEY: (Outcome.AUTH_FAILED, "auth_failed", "account", "account"),
+    Kind.REGION: (Outcome.ACCESS_DENIED, "region_unsupported", "account", "attempt"),
+    Kind.RESIDENCY: (Outcome.ACCESS_DENIED, "data_residency_mismatch", "account", "attempt"),
+    Kind.CONTEXT: (Outcome.CONTEXT_TOO_LONG, "context_too_long", "caller", "attempt"),
+    Kind.REQUEST: (Outcome.BAD_REQUEST, "bad_request", "caller", "attempt"),
+}
+
+_VERIFY: Final = frozenset({"stream", "reasoning.summary"})
+"""With `unsupported_value`: what an organisation may use only after its verification (wire.md section 4)."""
+
+
+def rejected(event: Rejected, *, after_output: bool = False) -> Failure:
+    """The failure of a call that was answered with an HTTP error."""
+    asked = event.retry_after
+    if asked is None and event.problem is not None:
+        asked = event.problem.retry_after
+    said = _provider(event.problem, event.http_status, event.request_id)
+    carrier: Carrier = "http_403" if event.http_status == 403 else "http_400"
+    code = code_of(event.problem)
+    if code is not None and code.kind is Kind.BLOCK:
+        return _blocked(code, carrier, after_output, said)
+    if event.on != "create" and event.http_status in (404, 410):
+        return _failure(Outcome.LOST, "response_lost", "provider", said, retryable=True)
+    if event.on != "create" and event.http_status == 400:
+        return _failure(Outcome.STREAM_CUT, "resume_refused", "provider", said)
+    return _judge(event.problem, code, event.http_status, said, asked)
+
+
+def fault(
+    event: Fault, *, http_status: int | None = None, request_id: str | None = None, after_output: bool = False
+) -> Failure:
+    """The failure that an error event inside a stream tells of."""
+    return _in_stream(event.problem, event.carrier, http_status, request_id, after_output)
+
+
+def terminal(
+    event: Terminal, *, http_status: int | None = None, request_id: str | None = None, after_output: bool = False
+) -> Failure | None:
+    """The failure in the provider's last word; None when it delivers an answer, whole or cut short.
+
+    A block code is a block in every status, and `content_filter` is one as the reason of an incomplete response.
+    """
+    problem, reason = event.problem, spelled(event.incomplete_reason)
+    if event.status == "failed":
+        return _in_stream(problem, event.carrier, http_status, request_id, after_output)
+    code = code_of(problem)
+    if code is None or code.kind is not Kind.BLOCK:
+        code = known(reason) if reason else None
+    if code is not None and code.kind is Kind.BLOCK:
+        carrier = event.carrier
+        if event.status == "incomplete" and carrier != "chat_chunk":
+            carrier = "incomplete"
+        return _blocked(code, carrier, after_output, _provider(problem, http_status, request_id))
+    if event.status == "cancelled":
+        return _failure(Outcome.CANCELLED, "cancelled_upstream", "provider", _provider(None, http_status, request_id))
+    return None
+
+
+def closed(event: Closed, *, opened: bool = False) -> Failure:
+    """The failure of a transport that ended before the provider's last word; `opened`: headers had come."""
+    if event.how == "lost":
+        return _failure(Outcome.LOST, "response_lost", "provider", None, retryable=True)
+    if event.how == "bad_json":
+        return _failure(Outcome.PROTOCOL_ERROR, "bad_json", "provider")
+    if not opened and (event.how == "connect_failed" or not event.opened):
+        return _failure(Outcome.CONNECT_FAILED, "connect_failed", "network")
+    code = {"clean": "no_terminal", "half_frame": "half_frame", "connect_failed": "reconnect_failed"}
+    return _failure(Outcome.STREAM_CUT, code.get(event.how, "stream_cut"), "network")
+
+
+def silent(*, first_event: bool) -> Failure:
+    """The failure of a stream that told nothing for too long; `first_event`: not even the first thing came."""
+    return _failure(Outcome.IDLE_TIMEOUT, "no_first_event" if first_event else "idle_timeout", "provider")
+
+
+def _in_stream(
+    problem: Problem | None, carrier: Carrier, http_status: int | None, request_id: str | None, after_output: bool
+) -> Failure:
+    code, said = code_of(problem), _provider(problem, http_status, request_id)
+    if code is not None and code.kind is Kind.BLOCK:
+        return _blocked(code, carrier, after_output, said)
+    return _judge(problem, code, None, said, problem.retry_after if problem else None)
+
+
+def _judge(
+    problem: Problem | None, code: Code | None, status: int | None, said: ProviderError | None, asked: float | None
+) -> Failure:
+    """All that is no block. `status` is None inside a stream, where HTTP has nothing more to say."""
+    special = _special(problem, code, status, said)
+    if special is not None:
+        return special
+    if code is not None and code.kind is not Kind.UNKNOWN and not (code.generic and _tells_more(status)):
+        outcome, name, whose, scope = _BY_KIND[code.kind]
+        return _failure(outcome, code.ours or name, whose, said, scope=scope, asked=asked)
+    if status is None:
+        return _unexplained(problem, code, said, asked)
+    return _by_status(problem, code, status, said, asked)
+
+
+def _tells_more(status: int | None) -> bool:
+    """A generic code next to a status such as 401 or 429: the status says more than the code."""
+    return status is not None and status < 500
+
+
+def _special(
+    problem: Problem | None, code: Code | None, status: int | None, said: ProviderError | None
+) -> Failure | None:
+    """The cases in which a code alone would mislead."""
+    param = ((problem.param if problem else None) or "").strip().lower()
+    name = code.name if code else None
+    unclear = code is None or code.kind in (Kind.UNKNOWN, Kind.REQUEST) or code.generic
+    if name == "model_not_found" and status == 403:
+        return _failure(Outcome.ACCESS_DENIED, "wrong_project", "account", said, scope="model")
+    if name == "unsupported_value" and param in _VERIFY:
+        return _failure(Outcome.ACCESS_DENIED, "verification_required", "account", said)
+    if name == "slow_down" and status == 503:
+        return _failure(Outcome.OVERLOADED, "overloaded", "provider", said)
+    names_program = param.split(".")[0] == "access_programs" or (problem is not None and problem.mentions_access)
+    if status == 403 and unclear and names_program:
+        return _failure(Outcome.ACCESS_DENIED, "program_required", "account", said)
+    if status in (None, 400) and unclear and param == "service_tier":
+        return _failure(Outcome.BAD_REQUEST, "service_tier_not_allowed", "caller", said)
+    return None
+
+
+def _unexplained(
+    problem: Problem | None, code: Code | None, said: ProviderError | None, asked: float | None
+) -> Failure:
+    """An error inside a stream without a code that we know.
+
+    An unknown code may be a block that is new to us, so it is never sent again by itself: clients that did so
+    replayed blocked prompts (wire.md section 1, CPA4854).
+    """
+    if says_invalid(problem):
+        return _failure(Outcome.BAD_REQUEST, "bad_request", "caller", said)
+    return _failure(Outcome.SERVER_ERROR, "server_error", "provider", said, asked=asked, retryable=code is None)
+
+
+def _by_status(  # noqa: C901  one row per status
+    problem: Problem | None, code: Code | None, status: int, said: ProviderError | None, asked: float | None
+) -> Failure:
+    """An HTTP error without a code that we know: only now the status speaks."""
+    blank = code is None or code.generic
+    match status:
+        case 401:
+            return _failure(Outcome.AUTH_FAILED, "auth_failed", "account", said, scope="account")
+        case 402:
+            return _failure(Outcome.QUOTA_EXHAUSTED, "quota_exhausted", "account", said, scope="account")
+        case 403 if problem is None:
+            return _failure(Outcome.ACCESS_DENIED, "edge_refused", "network", said, retryable=True)
+        case 403 if blank:
+            return _failure(Outcome.ACCESS_DENIED, "access_refused", "account", said, retryable=True)
+        case 404 if blank:
+            return _failure(Outcome.BAD_REQUEST, "not_found", "us", said)
+        case 408:
+            return _failure(Outcome.SERVER_ERROR, "upstream_timeout", "provider", said, asked=asked)
+        case 409 | 425:
+            return _failure(Outcome.SERVER_ERROR, "server_error", "provider", said, asked=asked)
+        case 429:
+            return _failure(Outcome.RATE_LIMITED, "rate_limited", "account", said, asked=asked)
+        case 503 | 529 if code is None:
+            return _failure(Outcome.OVERLOADED, "overloaded", "provider", said, asked=asked)
+        case _ if 400 <= status < 500:
+            return _failure(Outcome.BAD_REQUEST, "bad_request", "caller", said)
+        case _ if status >= 500:
+            # a proxied 4xx that calls the request invalid stays invalid; another try would replay it
+            again = not says_invalid(problem)
+            return _failure(Outcome.SERVER_ERROR, "server_error", "provider", said, asked=asked, retryable=again)
+        case _:
+            return _failure(Outcome.PROTOCOL_ERROR, "unexpected_status", "network", said)
+
+
+def _blocked(code: Code, carrier: Carrier, after_output: bool, said: ProviderError | None) -> Failure:
+    category: BlockCategory = code.category or "unknown"
+    block = Block(
+        category=category, code=code.name, carrier=carrier, after_output=after_output, advice=block_advice(category)
+    )
+    # "caller" is the side where something can be done, not a finding: a block says nothing about intent
+    return Failure(Outcome.BLOCKED, code.name, "caller", block=block, provider=said)
+
+
+def _provider(problem: Problem | None, http_status: int | None, request_id: str | None) -> ProviderError:
+    """What the provider said, without its words: values that don't look like codes are left out (promise P7)."""
+    return ProviderError(
+        code=spelled(problem.code) if problem else None,
+        type=spelled(problem.type) if problem else None,
+        http_status=http_status,
+        request_id=request_id,
+    )
+
+
+def _failure(
+    outcome: Outcome,
+    code: str,
+    fault: Whose,
+    provider: ProviderError | None = None,
+    *,
+    scope: Scope = "attempt",
+    asked: float | None = None,
+    retryable: bool | None = None,
+) -> Failure:
+    again = outcome in RETRYABLE if retryable is None else retryable
+    wait = asked if asked is not None and math.isfinite(asked) and asked >= 0 else None
+    return Failure(outcome, code, fault, again, scope, wait, provider=provider)

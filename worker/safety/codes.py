@@ -1,0 +1,186 @@
+"""The provider's error codes as data, each with its source, and the order in which an error is searched for one.
+
+A code decides; HTTP status and message text never do (wire.md section 0.6). Must not know: outcomes, words, retries.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from worker.jobs.record import BlockCategory
+from worker.safety.stream import Problem
+
+AS_OF: Final = "2026-07"
+"""The month in which the sources below were last read (wire.md; openai 3.54.0)."""
+
+
+class Kind(StrEnum):
+    """What a code is about."""
+
+    BLOCK = "block"
+    QUOTA = "quota"
+    RATE = "rate"
+    OVERLOAD = "overload"
+    SERVER = "server"
+    MODEL = "model"  # the access to this model
+    ORGANIZATION = "organization"
+    KEY = "key"
+    REGION = "region"
+    RESIDENCY = "residency"
+    CONTEXT = "context"
+    REQUEST = "request"  # the request itself is wrong
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One code: what it is about and who says so. `generic` codes tell nothing but that it went wrong."""
+
+    name: str
+    kind: Kind
+    source: str
+    category: BlockCategory | None = None
+    ours: str | None = None  # our finer word for it, where the kind alone says too little
+    generic: bool = False
+    guessed: bool = False  # not in the table: put into its kind by its form
+
+
+def _rows() -> list[Code]:
+    block, quota, rate, over, server = Kind.BLOCK, Kind.QUOTA, Kind.RATE, Kind.OVERLOAD, Kind.SERVER
+    sdk, agents = "D, SDK response_error.py", "D, SDK beta/session_turn_error.py"
+    rows = [
+        # blocks: wire.md section 3
+        Code("cyber_policy", block, "D+C, CYBERDOC", "cyber"),
+        Code("bio_policy", block, "D+C, SDK response_error.py", "bio"),
+        Code("invalid_prompt", block, "D+C, PAL178", "prompt"),
+        Code("misalignment_policy_violation", block, "D, MISDOC", "misalignment"),
+        Code("image_content_policy_violation", block, sdk, "image"),
+        Code("content_filter", block, "D, SDK response.py", "content_filter"),
+        # money and limits: wire.md section 6
+        Code("insufficient_quota", quota, "D, HELP429", ours="quota_exhausted"),
+        Code("credit_balance_exhausted", quota, "D, HELP429", ours="credit_exhausted"),
+        Code("billing_hard_limit_reached", quota, "D, HELP661", ours="spend_limit_reached"),
+        Code("organization_spend_limit_exceeded", quota, "D, HELP429", ours="spend_limit_reached"),
+        Code("project_spend_limit_exceeded", quota, "D, HELP429", ours="project_spend_limit_reached"),
+        Code("organization_usage_limit_exceeded", quota, "D, HELP429", ours="usage_limit_reached"),
+        Code("usage_limit_exceeded", quota, agents, ours="usage_limit_reached"),
+        Code("session_budget_exceeded", quota, agents, ours="usage_limit_reached"),
+        Code("billing_not_active", quota, agents, ours="credit_exhausted"),
+        # rates
+        Code("rate_limit_exceeded", rate, "D+C, HELP429"),
+        Code("slow_down", rate, "D, ERRDOC-JA", ours="slow_down"),
+        Code("rate_limit_error", rate, "D, ERRDOC-JA (a type)"),
+        # capacity
+        Code("server_is_overloaded", over, "D, DD503"),
+        Code("server_overloaded", over, agents),
+        Code("flex_unavailable", over, "C; " + agents, ours="flex_unavailable"),
+        Code("service_unavailable_error", over, "D, DD503 (a type)"),
+        # faults; all but the last are generic: a more precise code may have come before
+        Code("server_error", server, "D+C, SDK response_error.py", generic=True),
+        Code("internal_server_error", server, "C", generic=True),
+        Code("internal_error", server, agents, generic=True),
+        Code("api_error", server, "C (a type)", generic=True),
+        Code("error", server, "I", generic=True),
+        Code("unknown_error", server, "I", generic=True),
+        Code("request_timeout", server, agents, ours="upstream_timeout"),
+        Code("connection_failed", server, agents),
+        Code("vector_store_timeout", server, sdk, ours="upstream_timeout"),
+        # access: wire.md section 4
+        Code("model_not_found", Kind.MODEL, "C, RD9, CURSOR2953"),
+        Code("mismatched_organization", Kind.ORGANIZATION, "C, CODEX1000"),
+        Code("invalid_api_key", Kind.KEY, "D, ERRDOC", ours="invalid_key"),
+        Code("authentication_error", Kind.KEY, agents),
+        Code("unsupported_country_region_territory", Kind.REGION, "D+C, ERRDOC"),
+        Code("data_residency_mismatch", Kind.RESIDENCY, sdk),
+        # the request
+        Code("context_length_exceeded", Kind.CONTEXT, "D+C; " + agents),
+        Code("unsupported_value", Kind.REQUEST, "C, LAMB54"),
+    ]
+    images = (
+        "invalid_image invalid_image_format invalid_base64_image invalid_image_url image_too_large image_too_small "
+        "image_parse_error invalid_image_mode image_file_too_large unsupported_image_media_type empty_image_file "
+        "failed_to_download_image image_file_not_found"
+    )
+    return rows + [Code(name, Kind.REQUEST, sdk, ours="bad_image") for name in images.split()]
+
+
+CODES: Final[dict[str, Code]] = {row.name: row for row in _rows()}
+
+NOT_CODES: Final = frozenset(
+    {
+        "invalid_request",
+        "invalid_request_error",
+        "request_forbidden",
+        "not_found_error",
+        "permission_error",
+        "requests",
+        "tokens",
+    }
+)
+"""Values of `type` that name a class of errors or a counter, so they say nothing that could be a code."""
+
+INVALID: Final = frozenset({"invalid_request", "invalid_request_error"})
+
+_SHAPE: Final = re.compile(r"[a-z0-9][a-z0-9_.:/-]{0,99}")
+_SPENT: Final = re.compile(r"quota|^credit_|^billing_|spend_limit|usage_limit")
+
+
+def spelled(value: str | None) -> str | None:
+    """`value` as a code, lower-case; None when it does not look like one (then it may be somebody's text)."""
+    word = (value or "").strip().lower()
+    return word if _SHAPE.fullmatch(word) else None
+
+
+def known(name: str) -> Code:
+    """What is known of a code, by the table, else by its form, else that it is unknown."""
+    if name in CODES:
+        return CODES[name]
+    if "content_policy" in name or name.endswith(("_policy", "_policy_violation")):
+        return Code(name, Kind.BLOCK, "by its form", "image" if name.startswith("image") else "unknown", guessed=True)
+    if _SPENT.search(name):
+        return Code(name, Kind.QUOTA, "by its form", ours="quota_exhausted", guessed=True)
+    return Code(name, Kind.UNKNOWN, "unknown", guessed=True)
+
+
+def code_of(problem: Problem | None) -> Code | None:
+    """The code of an error: `code`, else `type`; a known precise one in either wins (wire.md section 11, rule 4)."""
+    if problem is None:
+        return None
+    names = [name for name in (spelled(problem.code), spelled(problem.type)) if name and name not in NOT_CODES]
+    found = sorted((known(name) for name in names), key=rank, reverse=True)
+    first = known(names[0]) if names else None
+    if first is None or rank(first) >= KNOWN:
+        return first
+    return found[0]
+
+
+def says_invalid(problem: Problem | None) -> bool:
+    """True when the error calls the request itself invalid, by type or by code."""
+    return problem is not None and bool({spelled(problem.code), spelled(problem.type)} & INVALID)
+
+
+NOTHING, GENERIC, UNKNOWN, KNOWN, SUSPECT, BLOCK = range(6)
+
+
+def rank(code: Code | None) -> int:
+    """How much a code tells: a later error replaces an earlier one only if it tells more (wire.md section 11, rule 2).
+
+    Nothing < generic < unknown < known < a block by its form < a known block. Blocks stand highest, so that no order
+    of events lets a withheld prompt be sent again.
+    """
+    if code is None:
+        return NOTHING
+    if code.kind is Kind.BLOCK:
+        return SUSPECT if code.guessed else BLOCK
+    if code.generic:
+        return GENERIC
+    return UNKNOWN if code.kind is Kind.UNKNOWN else KNOWN
+
+
+def weight(problem: Problem | None, incomplete_reason: str | None = None) -> int:
+    """The rank of all that one event says: its error, or its reason to stop."""
+    reason = spelled(incomplete_reason)
+    return max(rank(code_of(problem)), rank(known(reason)) if reason else NOTHING)

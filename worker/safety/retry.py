@@ -1,0 +1,97 @@
+"""Whether a failed attempt is followed by another one on the same model, and when. The only owner of retries (P6).
+
+Pure: dice and times are arguments. Must not know: the queue, other models (that is the policy's business), words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from worker.jobs.errors import Failure
+from worker.jobs.states import Outcome
+
+BASE: Final = 1.0
+FACTOR: Final = 2.0
+CAP: Final = 60.0
+SPREAD: Final = 0.1
+ONCE: Final = frozenset({"edge_refused", "access_refused", "protocol_error", "bad_json", "unexpected_status"})
+"""Codes after which one more try is sensible and a second one is not (wire.md table A)."""
+
+_NOT_COUNTED: Final = frozenset({Outcome.INTERRUPTED, Outcome.QUOTA_EXHAUSTED, Outcome.AUTH_FAILED})
+
+Why = Literal["not_retryable", "attempts_exhausted", "output_seen", "retried_once", "run_deadline"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """Try again after `seconds`, that is at the monotonic time `at`."""
+
+    seconds: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """No further attempt on this model; `reason` says which rule forbids it."""
+
+    reason: Why
+
+
+def counted(outcomes: Iterable[Outcome | None]) -> int:
+    """How many attempts count against `max_attempts`: not those that our own shutdown interrupted, and not those
+    that met an account at fault, because the circuit and not the job decides about the next one."""
+    return sum(1 for outcome in outcomes if outcome not in _NOT_COUNTED)
+
+
+def delay(attempts_so_far: int, dice: float, retry_after: float | None = None) -> float:
+    """Seconds to wait after failed attempt number `attempts_so_far` (from 1), `dice` in [0, 1).
+
+        backoff = min(60, 1 * 2 ** (attempts_so_far - 1)) * (0.5 + 0.5 * dice)
+        asked   = retry_after * (1 + 0.1 * dice)
+        delay   = max(backoff, asked)
+
+    Never earlier than the provider asked for, and without a ceiling of ours on what it asks (wire.md section 11,
+    rule 7). A `retry_after` that is negative or no number counts as not said.
+    """
+    steps = min(max(attempts_so_far - 1, 0), 30)  # 2 ** 30 s is past the cap; more would only overflow
+    backoff = min(CAP, BASE * FACTOR**steps) * (0.5 + 0.5 * dice)
+    if retry_after is None or not retry_after >= 0:
+        return backoff
+    return max(backoff, retry_after * (1 + SPREAD * dice))
+
+
+def decide(
+    attempts_so_far: int,
+    max_attempts: int,
+    failure: Failure,
+    output_seen: bool,
+    dice: float,
+    now: float,
+    deadline: float | None,
+    *,
+    same_code_before: int = 0,
+    can_resume: bool = False,
+) -> RetryAt | GiveUp:
+    """The retry after a failed attempt, or the rule that forbids it.
+
+    `attempts_so_far` includes the failed one and is `counted(...)`. `same_code_before`: earlier attempts of the job
+    that ended with `failure.code`. `can_resume`: the response goes on upstream, so output already seen is not paid
+    for twice. A delay that ends at or past `deadline` is a GiveUp("run_deadline").
+    """
+    if not failure.retryable:
+        return GiveUp("not_retryable")
+    if output_seen and not can_resume:
+        return GiveUp("output_seen")
+    if attempts_so_far >= max_attempts:
+        return GiveUp("attempts_exhausted")
+    if failure.code in ONCE and same_code_before >= 1:
+        return GiveUp("retried_once")
+    seconds = delay(attempts_so_far, dice, failure.retry_after)
+    if deadline is not None and not now + seconds < deadline:
+        return GiveUp("run_deadline")
+    if not math.isfinite(seconds):
+        return GiveUp("run_deadline")
+    return RetryAt(seconds, now + seconds)

@@ -1,0 +1,176 @@
+"""What one attempt has shown so far: the facts of the call, who serves, the items of the answer, the error held.
+
+Bookkeeping for the watch. Must not know: time, checks, limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from worker.jobs.errors import Failure
+from worker.jobs.states import DELIVERED, Outcome
+from worker.safety.served import judge_served
+from worker.safety.signals import ResponseKnown, Signal, Verdict
+from worker.safety.stream import Created, Opened, Rejected, Terminal
+
+
+class Held:
+    """The error that stands until the last word: the first one, unless a later one tells more."""
+
+    __slots__ = ("failure", "weight")
+
+    def __init__(self) -> None:
+        self.failure: Failure | None = None
+        self.weight = 0
+
+    def hold(self, failure: Failure, weight: int) -> Failure:
+        """The failure that stands now; a wait that only the later one names is kept (wire.md section 11, rule 2)."""
+        if self.failure is None or weight > self.weight:
+            self.failure, self.weight = failure, weight
+        elif self.failure.retryable and self.failure.retry_after is None and failure.retry_after is not None:
+            self.failure = replace(self.failure, retry_after=failure.retry_after)
+        return self.failure
+
+    @property
+    def block(self) -> Failure | None:
+        """The held failure if it is a block."""
+        return self.failure if self.failure is not None and self.failure.outcome is Outcome.BLOCKED else None
+
+
+class Seen:
+    """Facts of the call in the order of their arrival; each is told once."""
+
+    __slots__ = (
+        "_aliases", "_created", "_facts", "_items", "_model", "_rate_limits", "_wanted_tier", "header", "refused",
+        "resumed", "tier",
+    )  # fmt: skip
+
+    def __init__(self, model: str, aliases: Mapping[str, str], wanted_tier: str | None) -> None:
+        self._model, self._aliases, self._wanted_tier = model, aliases, wanted_tier
+        self._facts: dict[str, Any] = {}
+        self._items: dict[int, dict[str, Any]] = {}
+        self._rate_limits: dict[str, str] = {}
+        self._created: str | None = None
+        self.header: str | None = None
+        self.tier: str | None = None
+        self.refused = False
+        self.resumed = 0
+
+    @property
+    def http_status(self) -> int | None:
+        """The status of the first answer."""
+        return self._facts.get("http_status")
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's id of the first call."""
+        return self._facts.get("request_id")
+
+    @property
+    def response_id(self) -> str | None:
+        """The provider's id of the response, once it has one."""
+        return self._facts.get("response_id")
+
+    def opened(self, event: Opened) -> list[Signal]:
+        """Headers came. After a resume the ids of the first call stay those of the attempt."""
+        signals: list[Signal] = []
+        self.header = event.served_header or self.header
+        if event.resumed:
+            self.resumed += 1
+            signals.append(ResponseKnown(resumed=self.resumed))
+        return signals + self._call(event, first=not event.resumed)
+
+    def created(self, event: Created) -> list[Signal]:
+        """The response has an id; the first snapshot's model is kept."""
+        self._created = self._created or event.model
+        self.tier = event.service_tier or self.tier
+        return self._learn(first=True, response_id=event.response_id)
+
+    def rejected(self, event: Rejected) -> list[Signal]:
+        """The call was answered with an HTTP error."""
+        return self._call(event, first=event.on == "create")
+
+    def terminal(self, event: Terminal) -> list[Signal]:
+        """The last snapshot came."""
+        self.tier = event.service_tier or self.tier
+        self.refused = self.refused or any(_refuses(item) for item in (*event.output, *self._items.values()))
+        return self._learn(first=True, response_id=event.response_id)
+
+    def item(self, index: int, item: dict[str, Any]) -> None:
+        """An output item is complete."""
+        self._items[index] = item
+
+    def verdict(
+        self,
+        outcome: Outcome,
+        failure: Failure | None,
+        event: Terminal | None,
+        flags: set[str],
+        *,
+        sequence: int | None,
+        deltas: int,
+        output_seen: bool,
+        resumable: bool,
+    ) -> Verdict:
+        """All of it as the verdict. Only a delivered outcome carries output (promises P2, P7)."""
+        delivered = outcome in DELIVERED
+        served = judge_served(self._model, self.header, self._created, event.model if event else None, self._aliases)
+        derived = {
+            "rerouted": served.rerouted,
+            "model_conflict": served.conflict,
+            "tier_changed": bool(self.tier) and self._wanted_tier not in (None, "auto", self.tier),
+        }
+        cut_short = event is not None and outcome is Outcome.INCOMPLETE
+        return Verdict(
+            outcome=outcome,
+            failure=failure,
+            block=failure.block if failure else None,
+            refused=self.refused and delivered,
+            incomplete_reason=(event.incomplete_reason or "unknown") if event and cut_short else None,
+            served_model=served.served_model or (self._model if delivered else None),
+            served_raw=served.raw,
+            flags=tuple(sorted(flags | {name for name, holds in derived.items() if holds})),
+            usage=event.usage if event else None,
+            service_tier=self.tier,
+            http_status=self.http_status,
+            request_id=self.request_id,
+            response_id=self.response_id,
+            rate_limits=self._rate_limits,
+            output=self._answer(event) if delivered else (),
+            sequence=sequence,
+            deltas_counted=deltas,
+            first_output_seen=output_seen,
+            resumable=resumable and self.response_id is not None,
+        )
+
+    def _answer(self, event: Terminal | None) -> tuple[dict[str, Any], ...]:
+        """The terminal snapshot's items; the provider sometimes leaves it empty, then those that came one by one."""
+        if event is not None and event.output:
+            return event.output
+        return tuple(self._items[index] for index in sorted(self._items))
+
+    def _call(self, event: Opened | Rejected, *, first: bool) -> list[Signal]:
+        self._rate_limits = event.rate_limits or self._rate_limits
+        return self._learn(
+            first=first,
+            request_id=event.request_id,
+            organization=event.organization,
+            project=event.project,
+            http_status=event.http_status,
+            processing_ms=event.processing_ms,
+        )
+
+    def _learn(self, *, first: bool, **facts: str | int | None) -> list[Signal]:
+        """What is new; of a call that is not the first, only what nobody said before."""
+        old = self._facts
+        new = {k: v for k, v in facts.items() if v is not None and old.get(k) != v and (first or k not in old)}
+        self._facts = old | new
+        return [ResponseKnown(**new)] if new else []  # type: ignore[arg-type]  # the names above are its fields
+
+
+def _refuses(item: dict[str, Any]) -> bool:
+    """True when a message item has a refusal part."""
+    content = item.get("content")
+    return isinstance(content, list) and any(isinstance(p, dict) and p.get("type") == "refusal" for p in content)

@@ -1,0 +1,110 @@
+"""What the watch tells the shell about one attempt: signals while it runs, one verdict at its end.
+
+Values only. Field names are those of worker/jobs/events.py, so that a signal becomes a fact by copying. No signal
+and no repr holds content; a verdict carries the output, and hides it from its repr.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.jobs.errors import Failure
+from worker.jobs.record import Block, Usage
+from worker.jobs.states import CheckEnd, Evidence, Outcome, RetryModelState
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseKnown:
+    """The provider said something of the call itself; None = nothing new, so unchanged."""
+
+    request_id: str | None = None
+    response_id: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    http_status: int | None = None
+    processing_ms: int | None = None
+    resumed: int | None = None  # how often this attempt was taken up again
+    first_event: bool = False  # the first event of the stream itself has just come
+
+
+@dataclass(frozen=True, slots=True)
+class FirstOutput:
+    """The first output-bearing event of the attempt came."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckBegan:
+    """A check is signalled, or silence makes us suspect one."""
+
+    evidence: Evidence
+    use_cases: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    retry_model: str | None = None
+    retry_model_state: RetryModelState = RetryModelState.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class CheckChanged:
+    """More is known of the open check, or (late repeats) of the last one."""
+
+    evidence: Evidence
+    use_cases: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    retry_model: str | None = None
+    retry_model_state: RetryModelState = RetryModelState.ABSENT
+    repeats: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOver:
+    """The open check ended, by what came next."""
+
+    ended_by: CheckEnd
+    repeats: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFlagged:
+    """The provider recommends verification for this account; told once per attempt."""
+
+    programs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the attempt ended and all that was learnt from it.
+
+    `failure` is None exactly when the outcome is delivered (completed, refused, incomplete) or was our own doing
+    (substituted, cancelled, interrupted). `block` is set exactly when the outcome is blocked; `output` is then empty.
+    """
+
+    outcome: Outcome
+    failure: Failure | None = None
+    block: Block | None = None
+    refused: bool = False
+    incomplete_reason: str | None = None
+    served_model: str | None = None  # None: nobody said, and nothing is delivered
+    served_raw: dict[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    usage: Usage | None = None  # None: the provider gave none; `deltas_counted` may serve as an estimate
+    service_tier: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    response_id: str | None = None
+    rate_limits: dict[str, str] = field(default_factory=dict)
+    output: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    sequence: int | None = None  # the highest sequence number seen: the resume cursor
+    deltas_counted: int = 0
+    first_output_seen: bool = False
+    resumable: bool = False  # the transport ended, the response has an id and may go on without us
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last signal of an attempt."""
+
+    verdict: Verdict
+
+
+Signal = ResponseKnown | FirstOutput | CheckBegan | CheckChanged | CheckOver | AccountFlagged | Ended

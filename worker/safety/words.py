@@ -1,0 +1,323 @@
+"""Plain words for a person: one table of what happened and what to do next, for every code that Vigil can show.
+
+From the access and safety tables of wire.md sections 3 to 6. Every advice is one sentence. No words of the provider
+are quoted here or anywhere: they can quote the prompt. Must not know: how a code was found.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from worker.jobs.errors import Failure
+from worker.jobs.record import BlockCategory, DisclosureReason, JobError, ProviderError
+
+
+class Words(NamedTuple):
+    """`type` is the outcome that the code belongs to."""
+
+    type: str
+    message: str
+    advice: str
+
+
+_RETRIED = "Submit the job again later; if it keeps failing, give the provider's support the packet of this job."
+
+WORDS: Final[dict[str, Words]] = {
+    # access: the model
+    "model_not_granted": Words(
+        "access_denied",
+        "The provider says that this model does not exist or is not granted to this organisation.",
+        "Check the model's name, then ask the organisation's owner whether this model is granted to the API "
+        "organisation and project that this key belongs to.",
+    ),
+    "wrong_project": Words(
+        "access_denied",
+        "The project of this key may not use the model.",
+        "Ask the organisation's owner to allow this model in the project's limits, or use a key of a project that "
+        "has it.",
+    ),
+    # access: everything else
+    "region_unsupported": Words(
+        "access_denied",
+        "The provider does not serve the country or region that the request came from.",
+        "Send the requests from a supported country and check whether a VPN or proxy exit stands in another one.",
+    ),
+    "edge_refused": Words(
+        "access_denied",
+        "A network edge refused the request before it reached the API.",
+        "Check the proxy, VPN or firewall between this worker and the API, because the refusal was a web page and "
+        "not an answer of the API.",
+    ),
+    "access_refused": Words(
+        "access_denied",
+        "The API refused the request without saying why.",
+        "Ask the organisation's owner about the rights of this key and project, and give the provider's support the "
+        "packet of this job.",
+    ),
+    "verification_required": Words(
+        "access_denied",
+        "The organisation is not verified for streaming or reasoning summaries with this model.",
+        "Verify the organisation in the provider's settings and try again after 15 minutes, or leave the summary out.",
+    ),
+    "program_required": Words(
+        "access_denied",
+        "The model needs an access program that this organisation does not have.",
+        "Apply for the access program that the model belongs to, and remember that finishing the enrolment does not "
+        "yet make it active.",
+    ),
+    "data_residency_mismatch": Words(
+        "access_denied",
+        "The project's data residency does not fit the address or the model that was called.",
+        "Use the base URL of the project's region, or a project whose residency fits the model.",
+    ),
+    "access_denied": Words(
+        "access_denied",
+        "The provider denied access.",
+        "Run `vigil probe` to see which models this organisation may call and what each denial means.",
+    ),
+    # the key and its organisation
+    "wrong_organization": Words(
+        "auth_failed",
+        "The organisation in the request is not the one that the key belongs to.",
+        "Set OPENAI_ORG_ID to the organisation of the key, or leave it out.",
+    ),
+    "invalid_key": Words(
+        "auth_failed",
+        "The provider does not accept the API key.",
+        "Put a valid key of the right organisation into OPENAI_API_KEY and restart the worker.",
+    ),
+    "auth_failed": Words(
+        "auth_failed",
+        "The provider did not accept who is calling.",
+        "Check that the key is alive, that it belongs to the organisation and project in the settings, and that this "
+        "machine's address is on the organisation's allow-list.",
+    ),
+    # money and limits
+    "quota_exhausted": Words(
+        "quota_exhausted",
+        "The organisation's quota is used up.",
+        "Ask the organisation's owner to check the plan and the billing, because waiting alone does not help.",
+    ),
+    "credit_exhausted": Words(
+        "quota_exhausted",
+        "The organisation has no API credit left, or its billing is not active.",
+        "Ask the organisation's owner to add credit or to activate the billing.",
+    ),
+    "spend_limit_reached": Words(
+        "quota_exhausted",
+        "The organisation has reached its spend limit.",
+        "Ask the organisation's owner to raise the spend limit, or wait for the next billing period.",
+    ),
+    "project_spend_limit_reached": Words(
+        "quota_exhausted",
+        "The project has reached its spend limit.",
+        "Ask the project's owner to raise its spend limit, or use a key of another project.",
+    ),
+    "usage_limit_reached": Words(
+        "quota_exhausted",
+        "The organisation has reached the usage limit that the provider gave it.",
+        "Ask the provider for a higher usage limit, or wait until the limit renews.",
+    ),
+    # capacity
+    "rate_limited": Words(
+        "rate_limited",
+        "The requests of this organisation come faster than its rate limit allows.",
+        "Submit less at once or ask for a higher rate limit, and try this job again in a few minutes.",
+    ),
+    "slow_down": Words(
+        "rate_limited",
+        "The rate of requests rose faster than the provider allows.",
+        "Raise the load slowly, over 15 minutes or more, and try this job again in a few minutes.",
+    ),
+    "overloaded": Words(
+        "overloaded",
+        "The provider's model servers are overloaded.",
+        "Submit the job again later; the provider's status page tells whether the overload goes on.",
+    ),
+    "flex_unavailable": Words(
+        "overloaded",
+        "The provider has no capacity for flex processing now.",
+        "Submit the job again later, or without the flex service tier.",
+    ),
+    "server_error": Words("server_error", "The provider had a fault of its own.", _RETRIED),
+    "upstream_timeout": Words("server_error", "The provider gave up because it took too long itself.", _RETRIED),
+    # the request
+    "bad_request": Words(
+        "bad_request",
+        "The provider calls the request invalid.",
+        "Correct the input or the params of the job, guided by the provider's code, before you submit it again.",
+    ),
+    "bad_image": Words(
+        "bad_request",
+        "The provider could not use an image of the input.",
+        "Check the format, the size and the address of each image before you submit the job again.",
+    ),
+    "service_tier_not_allowed": Words(
+        "bad_request",
+        "The service tier in the params is not allowed for this model or project.",
+        "Leave service_tier out of the params, or ask the organisation's owner to enable it.",
+    ),
+    "not_found": Words(
+        "bad_request",
+        "The address that was called does not exist at the provider.",
+        "Check OPENAI_BASE_URL and whether the provider offers the API that VIGIL_UPSTREAM uses.",
+    ),
+    "context_too_long": Words(
+        "context_too_long",
+        "The input and the answer together do not fit into the model's context.",
+        "Shorten the input or lower max_output_tokens before you submit the job again.",
+    ),
+    # the connection
+    "connect_failed": Words(
+        "connect_failed",
+        "The provider could not be reached.",
+        "Run `vigil doctor` on the worker's machine and check its network, name resolution and proxy.",
+    ),
+    "stream_cut": Words("stream_cut", "The connection broke before the answer was complete.", _RETRIED),
+    "no_terminal": Words("stream_cut", "The stream ended without the provider's last word.", _RETRIED),
+    "half_frame": Words("stream_cut", "The stream ended in the middle of an event.", _RETRIED),
+    "reconnect_failed": Words("stream_cut", "The connection broke and could not be made again.", _RETRIED),
+    "resume_refused": Words("stream_cut", "The provider does not let this response be resumed any more.", _RETRIED),
+    "response_lost": Words("lost", "The provider no longer has the response that it began.", _RETRIED),
+    "idle_timeout": Words(
+        "idle_timeout",
+        "Nothing came from the provider for longer than the limit.",
+        "Submit the job again later, or use VIGIL_UPSTREAM=background, where a silent response can be taken up again.",
+    ),
+    "no_first_event": Words(
+        "idle_timeout",
+        "The provider did not answer at all within the limit.",
+        "Run `vigil doctor` to see whether the provider is reachable, then submit the job again.",
+    ),
+    "protocol_error": Words("protocol_error", "What the provider sent could not be understood.", _RETRIED),
+    "bad_json": Words("protocol_error", "The provider sent an event that is not valid JSON.", _RETRIED),
+    "unexpected_status": Words(
+        "protocol_error",
+        "The API answered with an HTTP status that it should not use.",
+        "Check OPENAI_BASE_URL and the proxies on the way, because something else than the API may have answered.",
+    ),
+    # ends of a job
+    "queue_deadline": Words(
+        "expired",
+        "The job was not started before its queue deadline.",
+        "Check `GET /v1/status` for holds and queue depth, then submit the job again with a later deadline.",
+    ),
+    "run_deadline": Words(
+        "expired",
+        "The job was not finished before its run deadline.",
+        "Submit the job again with a larger run_deadline_seconds, or with a smaller task.",
+    ),
+    "deadline_exceeded": Words(
+        "expired",
+        "A deadline passed before the job was finished.",
+        "Submit the job again with a larger deadline.",
+    ),
+    "cancelled": Words(
+        "cancelled", "The job was cancelled on request.", "Submit the job again if its answer is still wanted."
+    ),
+    "cancelled_upstream": Words(
+        "cancelled",
+        "The provider cancelled the response though Vigil had not asked for it.",
+        "Find out whether somebody cancelled it with the same project's key, then submit the job again.",
+    ),
+    "attempts_exhausted": Words(
+        "failed",
+        "All attempts that the policy allows have failed.",
+        "Look at the outcome of each attempt, then submit the job again later or with a larger max_attempts.",
+    ),
+    "model_mismatch": Words(
+        "failed",
+        "Another model than the requested one served the answer, and require_model forbids that.",
+        "Submit the job without require_model if another model will do, or ask the provider's support with the packet "
+        "of this job why it was rerouted.",
+    ),
+    "cost_limit": Words(
+        "failed",
+        "The job would cost more than max_cost_usd.",
+        "Raise max_cost_usd, or submit a smaller task or a cheaper model.",
+    ),
+    "timed_out": Words(
+        "timed_out",
+        "The attempt was cut because a deadline passed.",
+        "Submit the job again with a larger deadline.",
+    ),
+    "interrupted": Words(
+        "interrupted",
+        "The worker was shut down while the job ran.",
+        "Wait: another worker takes the job over by itself.",
+    ),
+    "substituted": Words(
+        "substituted",
+        "Another model took over from this attempt.",
+        "Read the job's disclosure to see which model answered and why.",
+    ),
+    "lost": Words("lost", "What became of this attempt is not known.", _RETRIED),
+    "end_user_quarantined": Words(
+        "refused",
+        "Jobs of this end user are not sent, because of recent blocks or a notice of the provider.",
+        "Ask the operators to review the quarantine of this end user and to lift it if it is a mistake.",
+    ),
+    "content_unreadable": Words(
+        "failed",
+        "The job's stored content could not be read.",
+        "Check that VIGIL_ENCRYPTION_KEYS still has the key the job was stored with, then submit the job again.",
+    ),
+    "internal_error": Words(
+        "failed",
+        "A fault of Vigil itself ended the job.",
+        "Tell the operators of this Vigil the job's id, and submit the job again.",
+    ),
+    # never shown for a job that blocks (its block speaks), but a support packet may name it
+    "blocked": Words(
+        "blocked",
+        "The provider withheld the content.",
+        "Do not send the same prompt again as it is, and use the support packet if you think that it is a mistake.",
+    ),
+    "unknown_error": Words("failed", "It failed for a reason that Vigil does not know.", _RETRIED),
+}
+
+_MISTAKE = "use the support packet of this job if you think that it is a mistake."
+_NO_FINDING = "a block is no finding of a violation, so"
+
+_BLOCKS: Final[dict[BlockCategory, str]] = {
+    "cyber": "Do not send the same prompt again as it is: state the defensive purpose more clearly or ask for Trusted "
+    f"Access for Cyber; {_NO_FINDING} {_MISTAKE}",
+    "bio": "Do not send the same prompt again as it is: reword it without the biological detail that it does not need; "
+    f"{_NO_FINDING} {_MISTAKE}",
+    "prompt": f"Do not send the same prompt again as it is: reword it; {_NO_FINDING} {_MISTAKE}",
+    "misalignment": "Stop this conversation and review what the model was doing before you begin a new one; "
+    f"{_NO_FINDING} {_MISTAKE}",
+    "image": f"Do not send the same images and prompt again as they are: change them; {_NO_FINDING} {_MISTAKE}",
+    "content_filter": f"Do not send the same prompt again as it is: reword or narrow it; {_NO_FINDING} {_MISTAKE}",
+    "unknown": f"Do not send the same prompt again as it is: review it with the block's code at hand; {_NO_FINDING} "
+    f"{_MISTAKE}",
+}
+
+_BECAUSE: Final[dict[DisclosureReason, str]] = {
+    "safety_check_delay": "because an additional safety check delayed the requested model",
+    "silence": "because the requested model had been silent for too long",
+    "access_denied": "because the provider denied access to the requested model",
+    "provider_reroute": "because the provider rerouted the request by itself",
+    "offer_accepted": "because the app accepted the offer of a faster model",
+}
+
+
+def job_error(code: str, type: str | None = None, provider: ProviderError | None = None) -> JobError:  # noqa: A002
+    """The error of a job in plain words; an unknown `code` keeps its name and gets the words of its `type`."""
+    words = WORDS.get(code) or WORDS.get(type or "") or WORDS["unknown_error"]
+    return JobError(type=type or words.type, code=code, message=words.message, advice=words.advice, provider=provider)
+
+
+def failure_error(failure: Failure) -> JobError:
+    """The error of a failed attempt in plain words."""
+    return job_error(failure.code, failure.outcome.value, failure.provider)
+
+
+def block_advice(category: BlockCategory) -> str:
+    """What to do after content was withheld, in one sentence."""
+    return _BLOCKS[category]
+
+
+def disclosure_message(requested: str, served: str, reason: DisclosureReason) -> str:
+    """One plain sentence that says which model answered instead of which, and why."""
+    return f"This answer comes from {served} instead of the requested {requested}, {_BECAUSE[reason]}."

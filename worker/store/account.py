@@ -1,0 +1,88 @@
+"""The circuit of the provider's account: open while its quota, key or organisation is at fault.
+
+While it is open no job calls the provider but one trial at a time; the others are held. A trial that meets no such
+fault closes it, and every held job falls due at once. Must not know: what the faults mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple
+
+from arq.connections import ArqRedis
+
+from worker.store import keys
+from worker.store.pool import asking
+
+FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
+"""Seconds until the first trial; each failed one doubles the wait up to the longest."""
+
+
+class Gate(NamedTuple):
+    """Whether a job may call: `trial` = yes, and say how it went."""
+
+    state: Literal["closed", "trial", "open"]
+    reason: str = ""
+
+
+def scope_of(api_key: str, organization: str | None, project: str | None) -> str:
+    """The name of an account's circuit: a new key is a new circuit. Not reversible."""
+    text = "\0".join((api_key, organization or "", project or ""))
+    return "key:" + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class Circuit:
+    """One account's circuit in Redis, shared by all workers."""
+
+    def __init__(self, redis: ArqRedis, scope: str, *, first_wait: float = FIRST_WAIT, longest: float = LONGEST_WAIT) -> None:
+        def load(name: str) -> Any:
+            return redis.register_script(files("worker.store").joinpath("lua", f"{name}.lua").read_text())
+
+        self._redis, self.scope = redis, scope
+        self._waits = (int(first_wait * 1000), int(longest * 1000))
+        self._gate, self._trip, self._probe, self._close = load("gate"), load("trip"), load("probe"), load("close")
+        self._keys = [keys.circuit(scope), keys.held(scope), keys.LATER]
+
+    async def gate(self, job_id: str) -> Gate:
+        """Whether this job may call the provider now."""
+        async with asking("ask the circuit"):
+            said = await self._gate(keys=self._keys[:1], args=[job_id])
+        word = said[0].decode().lower()
+        return Gate(word, said[1].decode() if len(said) > 1 else "")
+
+    async def trip(self, job_id: str, reason: str) -> bool:
+        """The account is at fault: opens the circuit, or keeps it open; True when it was closed before."""
+        async with asking("open the circuit"):
+            opened, _ = await self._trip(keys=[self._keys[0], keys.CIRCUITS], args=[reason, job_id, *self._waits, self.scope])
+        return bool(opened)
+
+    async def probe(self) -> str | None:
+        """Wakes the job that is to be the next trial, if it is time; gives its id."""
+        async with asking("probe the circuit"):
+            woken = await self._probe(keys=self._keys, args=[keys.WAKE])
+        return woken.decode() if woken else None
+
+    async def close(self) -> int:
+        """The account answers again: closed, and the number of held jobs that fall due now."""
+        async with asking("close the circuit"):
+            return int(await self._close(keys=self._keys, args=[keys.WAKE]))
+
+
+async def circuits(redis: ArqRedis) -> list[dict[str, object]]:
+    """Every open circuit: scope, state, reason, since and next_probe_at in ms."""
+    async with asking("list circuits"):
+        rows = []
+        for name in sorted(await redis.smembers(keys.CIRCUITS)):
+            row = await redis.hgetall(keys.circuit(name.decode()))
+            if row:
+                rows.append(
+                    {
+                        "scope": name.decode(),
+                        "state": "half_open" if b"trial" in row else "open",
+                        "reason": row[b"reason"].decode(),
+                        "since": int(row[b"since"]),
+                        "next_probe_at": int(float(row[b"next_probe_at"])),
+                    }
+                )
+    return rows

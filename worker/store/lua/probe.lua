@@ -1,0 +1,15 @@
+-- probe: when the time to probe has come, wake the job that was held first, to be the trial.
+-- KEYS     the circuit's hash, the held jobs, later
+-- ARGV[1]  the channel that wakes workers
+-- returns  the job's id, or nil
+local seen = redis.call('HMGET', KEYS[1], 'next_probe_at', 'trial')
+if not seen[1] then return nil end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if now < tonumber(seen[1]) then return nil end
+local first = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
+if not first then return nil end
+redis.call('HSET', KEYS[1], 'trial', first, 'next_probe_at', now + 60000)
+redis.call('ZADD', KEYS[3], 'XX', now, first)
+redis.call('PUBLISH', ARGV[1], '1')
+return first
