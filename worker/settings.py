@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from worker.jobs.catalogue import Catalogue, parse
 from worker.jobs.errors import SettingsError
 
-_SCHEMES = {"redis", "rediss", "unix"}
+_SCHEMES = {"redis", "rediss", "unix", "redis+sentinel"}
 
 
 class Settings(BaseSettings):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import zlib
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -23,6 +24,7 @@ from worker.store.pool import asking
 SCOPES: Final = ("submit", "read", "audit", "ops")
 _BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BODY, _CHECK = 32, 6
+_APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make one app's index another's
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Apps:
         unknown = [s for s in scopes if s not in SCOPES]
         if unknown:
             raise Refused("unknown_scope", f"Unknown scope {', '.join(unknown)}; known: {', '.join(SCOPES)}.", 422)
+        if _APP.fullmatch(app) is None:
+            raise Refused("invalid_app", "An app's name is 1-100 characters without spaces and colons.", 422)
         now = to_ms(self._clock.now())
         key = new_key(self._clock.dice(24))
         record = ApiKey(ids.new_id("key", now, self._clock.dice(ids.DICE_BYTES)), app, scopes, now, key[-4:])

@@ -7,7 +7,6 @@ Pub/sub forgets: what is said while nobody is connected is gone. So each time a 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -28,11 +27,12 @@ class Listener:
 
     def __init__(self, redis: Redis, heard: Callable[[str, bytes], None], resumed: Callable[[str], None]) -> None:
         pool = redis.connection_pool
-        once = {**pool.connection_kwargs, "retry": Retry(NoBackoff(), 0), "retry_on_error": [], "health_check_interval": 0}
-        self._redis = Redis(connection_pool=ConnectionPool(connection_class=pool.connection_class, max_connections=1, **once))
+        ours = {"retry": Retry(NoBackoff(), 0), "retry_on_error": [], "health_check_interval": 0}
+        kwargs = {**pool.connection_kwargs, **ours, "max_connections": 1}
+        self._redis = Redis(connection_pool=ConnectionPool(connection_class=pool.connection_class, **kwargs))
         self._heard, self._resumed = heard, resumed
         self._wanted: set[str] = set()
-        self._nudge = asyncio.Event()
+        self._nudge, self._standing = asyncio.Event(), asyncio.Event()
 
     def want(self, *channels: str) -> None:
         """These channels are heard as soon as Redis can be reached."""
@@ -55,18 +55,18 @@ class Listener:
                 except AWAY:
                     lasted = asyncio.get_running_loop().time() - began
                     pause = 0.05 if lasted > _LONGEST_PAUSE else min(_LONGEST_PAUSE, max(0.05, pause * 2))
-                    await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311  jitter
+                    await asyncio.sleep(pause)
         finally:
             await self._redis.connection_pool.disconnect()
 
     async def _session(self) -> None:
         """One connection's life; ends by raising."""
         pubsub = self._redis.pubsub()
+        self._standing.clear()
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._follow(pubsub))
-                while not pubsub.subscribed:
-                    await asyncio.sleep(0.005)
+                await self._standing.wait()
                 await self._read(pubsub)
         except* AWAY as failures:
             raise RedisConnectionError(type(failures.exceptions[0]).__name__) from None
@@ -84,6 +84,7 @@ class Listener:
             if less:
                 await pubsub.unsubscribe(*sorted(less))
             have = have - less | more
+            self._standing.set()
             await self._nudge.wait()
 
     async def _read(self, pubsub: PubSub) -> None:
@@ -102,3 +103,5 @@ class Listener:
                     self._heard(message["channel"].decode(), message["data"])
                 case "subscribe":
                     self._resumed(message["channel"].decode())
+                case _:
+                    pass

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 from arq.connections import ArqRedis
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     BusyLoadingError,
@@ -27,27 +29,87 @@ from worker.jobs.errors import StoreUnavailable, UnsafeStore
 AWAY: Final = (RedisError, OSError, TimeoutError)
 """What a Redis that is away, loading, read-only or full raises here."""
 
+SENTINEL: Final = "redis+sentinel://"
 _RETRY_ON: Final = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError]
 
 
 def connect(url: str, *, max_connections: int = 32, patience: int = 3) -> ArqRedis:
-    """A client on `redis://`, `rediss://` or `unix://`; opens nothing yet.
+    """A client on `redis://`, `rediss://`, `unix://` or `redis+sentinel://`; opens nothing yet.
 
     `patience`: how often a command is sent again over a fresh connection; every script of ours stands it.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        timeout=5,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), patience),
-        retry_on_error=_RETRY_ON,
-        socket_connect_timeout=2,
-        socket_timeout=10,
-        health_check_interval=30,
-    )
-    client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
+    manners: dict[str, Any] = {
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), patience),
+        "retry_on_error": _RETRY_ON,
+        "socket_connect_timeout": 2,
+        "socket_timeout": 10,
+        "health_check_interval": 30,
+    }
+    if url.startswith(SENTINEL):
+        client = _through_sentinel(url, manners)
+    else:
+        pool = BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=5, **manners)
+        client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
     client.auto_close_connection_pool = True  # the pool is this client's own: `aclose` ends every connection
     return client
+
+
+def _through_sentinel(url: str, manners: dict[str, Any]) -> ArqRedis:
+    """`redis+sentinel://[user:password@]host:port,host:port/service[/db]`: whoever is primary now is asked for."""
+    parts = sentinel_parts(url)
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        parts.hosts,
+        sentinel_kwargs={"socket_connect_timeout": 2, "socket_timeout": 2},
+        username=parts.username,
+        password=parts.password,
+        db=parts.db,
+        **manners,
+    )
+    client: _SentinelClient = sentinel.master_for(parts.service, redis_class=_SentinelClient)
+    client.sentinel = sentinel
+    return client
+
+
+class _SentinelClient(ArqRedis):
+    """A client on whoever is primary; its end is also the end of the connections to the sentinels."""
+
+    sentinel: Sentinel
+
+    def __init__(self, connection_pool: Any = None, **kwargs: Any) -> None:
+        super().__init__(connection_pool, job_serializer=_dumps, job_deserializer=json.loads, **kwargs)
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001  redis-py's signature
+        await super().aclose(close_connection_pool)
+        for one in self.sentinel.sentinels:
+            await one.aclose()
+
+
+class SentinelParts(NamedTuple):
+    """A `redis+sentinel://` address, taken apart."""
+
+    hosts: list[tuple[str, int]]
+    service: str
+    db: int
+    username: str | None
+    password: str | None
+
+
+def sentinel_parts(url: str) -> SentinelParts:
+    """The parts of a `redis+sentinel://` address; ValueError says what is wrong with it."""
+    rest = url.removeprefix(SENTINEL)
+    who, _, where = rest.rpartition("@")
+    names, _, path = where.partition("/")
+    service, _, db = path.partition("/")
+    hosts: list[tuple[str, int]] = []
+    for name in names.split(","):
+        host, _, port = name.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError("each sentinel is host:port, separated by commas")
+        hosts.append((host.strip("[]"), int(port)))
+    if not service or (db and not db.isdigit()):
+        raise ValueError("the address ends in /service or /service/db")
+    username, _, password = who.partition(":")
+    return SentinelParts(hosts, service, int(db or 0), unquote(username) or None, unquote(password) or None)
 
 
 def _dumps(value: dict[str, Any]) -> bytes:
@@ -77,7 +139,7 @@ async def check_safe(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[s
             "appendfsync": "unknown",
         }
         try:
-            found = await redis.config_get("appendfsync", "maxmemory-policy")
+            found = await redis.config_get("appendfsync", "maxmemory-policy")  # type: ignore[arg-type]
             said["appendfsync"] = found.get("appendfsync", "unknown")
             said["maxmemory_policy"] = found.get("maxmemory-policy", said["maxmemory_policy"])
         except RedisError:

@@ -3,9 +3,12 @@
 -- ARGV[1]  the channel that wakes workers
 -- returns  the job's id, or nil
 local seen = redis.call('HMGET', KEYS[1], 'next_probe_at', 'trial')
-if not seen[1] then return nil end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if not seen[1] then -- closed: whoever was held while it closed would wait for ever
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do redis.call('ZADD', KEYS[3], 'XX', 'LT', now, id) end
+  return nil
+end
 if now < tonumber(seen[1]) then return nil end
 local first = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
 if not first then return nil end

@@ -1,0 +1,51 @@
+"""Chaos: the promises P1, P4, P6 and P8 while processes are killed, stopped and cut off. Each test kills and counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.jobs import events as ev, fold
+from worker.jobs.events import Event
+from worker.jobs.record import Job
+from worker.jobs.spec import Policy
+from worker.store import audit, codec, keys
+from worker.store.jobs import Jobs, NewJob
+
+__all__ = ["check_books", "submit"]
+
+
+async def submit(redis: ArqRedis, prompt: str, **policy: object) -> str:
+    """A job put into Redis as the API does it; its id."""
+    fact = ev.Queued(app="chaos", key_id="key_chaos", requested_model="gpt-5.6-sol", policy=Policy(**policy))
+    stored, _ = await Jobs(redis, Clock()).submit(NewJob(fact, {"metadata": {}}, {"input": prompt}))
+    return stored.job.id
+
+
+async def check_books(redis: ArqRedis, ids: list[str]) -> list[Job]:
+    """Every job is settled once, its trail is gapless and gives its record, its audit chain holds, nothing is left."""
+    jobs = Jobs(redis, Clock())
+    found: list[Job] = []
+    for job_id in ids:
+        stored = await jobs.load(job_id)
+        assert stored is not None, f"{job_id} is lost"
+        assert stored.job.settled, f"{job_id} is {stored.job.status}"
+        trail = [Event.load(body) for body in await jobs.trail(job_id)]
+        assert [event.seq for event in trail] == list(range(1, len(trail) + 1)), "gapless"
+        assert sum(isinstance(event.fact, ev.TERMINAL_FACTS) for event in trail) == 1, "terminal once"
+        assert fold.replay(trail) == stored.job
+        found.append(stored.job)
+    heads: dict[str, str] = {}
+    seqs: Counter[str] = Counter()
+    for _, fields in await redis.xrange(keys.AUDIT):
+        record = codec.load_event(fields[b"record"])
+        job_id = record["job_id"]
+        seqs[job_id] += 1
+        assert record["seq"] == seqs[job_id]
+        heads[job_id], _ = audit.link(heads.get(job_id, audit.GENESIS), record)
+        assert heads[job_id].encode() == fields[b"hash"]
+    for place in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE):
+        assert await redis.zcard(place) == 0, place
+    return found
