@@ -99,12 +99,12 @@ def parse(table: Mapping[str, Any]) -> Catalogue:
     faults: list[str] = []
     models: dict[str, Model] = {}
     families: dict[str, Family] = {}
-    for name, row in dict(table.get("families", {})).items():
+    for name, row in _tables(table, "families", faults).items():
         try:
             families[name] = Family(**row)
         except (TypeError, ValueError):
             faults.append(f"models.toml: family {name!r} may have `fast` and `fallback`, nothing else")
-    for name, row in dict(table.get("models", {})).items():
+    for name, row in _tables(table, "models", faults).items():
         try:
             models[name] = Model(id=name, **{**row, **_prices(row)})
         except (TypeError, ValueError, InvalidOperation):
@@ -120,11 +120,21 @@ def parse(table: Mapping[str, Any]) -> Catalogue:
             for other in (*family.fallback, family.fast)
             if other is not None and other not in models
         ]
+    names = [*models, *(alias for model in models.values() for alias in model.aliases)]
+    faults += [f"models.toml: {name!r} names more than one model" for name in sorted({n for n in names if names.count(n) > 1})]
     if not models and not faults:
         faults.append("models.toml: there is no [models.…] table")
     if faults:
         raise SettingsError(faults)
     return Catalogue(models, families)
+
+
+def _tables(table: Mapping[str, Any], key: str, faults: list[str]) -> dict[str, Any]:
+    found = table.get(key, {})
+    if isinstance(found, Mapping):
+        return dict(found)
+    faults.append(f"models.toml: {key!r} is a table of tables")
+    return {}
 
 
 def _prices(row: Mapping[str, Any]) -> dict[str, Decimal]:

@@ -110,13 +110,13 @@ def _next(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901, PLR09
             return job.evolve(offer=Offer(model=fact.model, since=event.at, until=fact.until))
         case ev.OfferAccepted():
             _need(job.offer is not None and job.offer.model == fact.model, event, "there is no such offer")
-            return job.evolve(offer=None)
+            return job.evolve(offer=None, accepted=fact.model)
         case ev.OfferExpired():
             _need(job.offer is not None, event, "there is no offer")
             return job.evolve(offer=None)
         case ev.ModelSubstituted():
             _need(job.status in UNDER_WAY, event, "only a running job changes its model")
-            return job.evolve(disclosure=fact.disclosure)
+            return job.evolve(disclosure=fact.disclosure, accepted=None)
         case ev.DraftReady():
             _need(job.status in UNDER_WAY and job.draft_attempt is None, event, "no draft fits here")
             _need(not _blocked(job), event, "nothing is delivered after a block")

@@ -191,6 +191,7 @@ class Job(Frozen):
     block: Block | None = None
     account_flagged: bool = False
     offer: Offer | None = None
+    accepted: str | None = None  # the model of an accepted offer, until the holder has acted on it
     hold: Hold | None = None
     draft_attempt: int | None = None
     draft_withdrawn: bool = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,7 @@ class Attempts:
     def __init__(self, shop: Workshop, job_id: str, token: str, say: Say, wake: Callable[[], None]) -> None:
         self._shop, self._job_id, self._token, self._say, self._wake = shop, job_id, token, say, wake
         self.readers: dict[int, Reader] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def asked(self) -> dict[str, Any] | None:
         """What is asked of the model; waits for a Redis that is away."""
@@ -104,9 +105,10 @@ class Attempts:
         """What ended some reading by surprise: a fault of ours."""
         return next((r.broke for r in self.readers.values() if r.broke is not None), None)
 
-    def stop(self, outcome: Outcome) -> list[tuple[int, Signal]]:
-        """Ends all by our own doing; the signals that this gave, each attempt's `Ended` last."""
-        return [(number, signal) for number, reader in self.readers.items() for signal in reader.stop(outcome)]
+    def stop(self, outcome: Outcome, numbers: Sequence[int] | None = None) -> list[tuple[int, Signal]]:
+        """Ends these (all, by default) by our own doing; the signals that this gave, each attempt's `Ended` last."""
+        chosen = list(self.readers) if numbers is None else numbers
+        return [(number, signal) for number in chosen for signal in self.readers[number].stop(outcome)]
 
     async def finish(self, number: int) -> Reader:
         """The reader of an attempt that has ended, its connection closed."""
@@ -115,14 +117,32 @@ class Attempts:
         await reader.close()
         return reader
 
+    def discard(self, number: int) -> None:
+        """The attempt has ended by our own doing: the provider is told to stop while the job goes on."""
+        reader = self.readers.pop(number)
+        self._shop.flusher.forget(reader.text)
+        task = asyncio.create_task(_cancel_and_close(reader))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
     async def cancel_upstream(self) -> None:
         """The provider was asked to stop working on all of them."""
-        await asyncio.gather(*(reader.cancel_upstream() for reader in self.readers.values()))
+        for number in list(self.readers):
+            self.discard(number)
+        if self._leaving:
+            await asyncio.wait(self._leaving)
 
     async def close(self) -> None:
         """No connection is left; what runs upstream goes on."""
         for number in list(self.readers):
             await self.finish(number)
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+
+async def _cancel_and_close(reader: Reader) -> None:
+    await reader.cancel_upstream()
+    await reader.close()
 
 
 def check_to_go_on(job: Job, number: int) -> Check | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from worker.jobs import events as ev
 from worker.jobs.catalogue import Catalogue
+from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import Failure
-from worker.jobs.record import Attempt, Check, Disclosure, Job, Usage
-from worker.jobs.states import DELIVERED, CheckEnd, Outcome
+from worker.jobs.record import Attempt, Check, DecidedBy, Disclosure, DisclosureReason, Job, Usage
+from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose
 from worker.safety import signals as sg, words
 from worker.store.jobs import Said
 
@@ -73,6 +74,55 @@ def merged(said: Sequence[Said]) -> list[Said]:
     return out
 
 
+def whole(job: Job, said: Sequence[Said]) -> list[Said]:
+    """The facts with what follows from them for the job as it stands: an end closes the offer and withdraws the draft."""
+    out: list[Said] = []
+    offer, draft = job.offer is not None, job.draft_attempt is not None and not job.draft_withdrawn
+    for fact, number in merged(said):
+        ended = isinstance(fact, ev.TERMINAL_FACTS)
+        if isinstance(fact, ev.DraftReady):
+            draft = True
+        if offer and (ended or isinstance(fact, ev.ModelSubstituted)):
+            out.append((ev.OfferExpired(because="settled" if ended else "superseded"), None))
+            offer = False
+        if draft and ended and not isinstance(fact, ev.Completed):
+            because: Literal["blocked", "settled"] = "blocked" if isinstance(fact, ev.Blocked) else "settled"
+            out.append((ev.DraftWithdrawn(because=because), job.draft_attempt))
+            draft = False
+        out.append((fact, number))
+        if offer and isinstance(fact, ev.CheckEnded):
+            out.append((ev.OfferExpired(because="cleared"), None))
+            offer = False
+    return out
+
+
+def offer_until(job: Job) -> datetime | None:
+    """Until when an offer can be accepted at the latest: the job's deadline."""
+    deadline = deadline_of(job)
+    return None if deadline is None else deadline.at
+
+
+def affordable(job: Job) -> bool:
+    """True while the job's cost cap leaves room for one more attempt; each attempt's cost is known only after it."""
+    cap = job.policy.max_cost_usd
+    return cap is None or (job.total_cost or Decimal(0)) < cap
+
+
+def disclosure(
+    job: Job, catalogue: Catalogue, served: str, reason: DisclosureReason, decided_by: DecidedBy, now: datetime
+) -> Disclosure:
+    """The statement that `served` answers instead of the requested model."""
+    return Disclosure(
+        requested_model=job.requested_model,
+        served_model=served,
+        reason=reason,
+        decided_by=decided_by,
+        capability=catalogue.capability(job.requested_model, served),
+        at=now,
+        message=words.disclosure_message(job.requested_model, served, reason),
+    )
+
+
 def cost_of(catalogue: Catalogue, attempt: Attempt, verdict: sg.Verdict) -> tuple[Usage | None, Decimal | None]:
     """(what the attempt used, what it cost): the provider's count, else the deltas we counted, marked estimated."""
     usage = verdict.usage
@@ -110,27 +160,22 @@ def disclosed(job: Job, catalogue: Catalogue, attempt: Attempt, served: str, now
     pending = job.disclosure
     if pending is not None and attempt.model == pending.served_model == served:
         return pending
-    return Disclosure(
-        requested_model=job.requested_model,
-        served_model=served,
-        reason="provider_reroute",
-        decided_by="provider",
-        capability=catalogue.capability(job.requested_model, served),
-        at=now,
-        message=words.disclosure_message(job.requested_model, served, "provider_reroute"),
-    )
+    if attempt.purpose in (Purpose.RACE, Purpose.DRAFT) and served == attempt.model:
+        waited = any(c.evidence is Evidence.SIGNALLED for c in job.checks)
+        return disclosure(job, catalogue, served, "safety_check_delay" if waited else "silence", "policy", now)
+    return disclosure(job, catalogue, served, "provider_reroute", "provider", now)
 
 
 def delivered(job: Job, catalogue: Catalogue, number: int, verdict: sg.Verdict, now: datetime) -> list[Said]:
     """The job's end after an attempt that answered: completed, or failed where the model had to be the requested one."""
     attempt = job.attempt(number)
     served = verdict.served_model or attempt.model
-    disclosure = disclosed(job, catalogue, attempt, served, now)
-    if disclosure is not None and job.policy.require_model:
+    statement = disclosed(job, catalogue, attempt, served, now)
+    if statement is not None and job.policy.require_model:
         return [(ev.Failed(error=words.job_error("model_mismatch")), None)]
     fact = ev.Completed(
         served_model=served,
-        disclosure=disclosure,
+        disclosure=statement,
         reason=verdict.incomplete_reason if verdict.outcome is Outcome.INCOMPLETE else None,
         refused=verdict.refused,
     )
@@ -178,17 +223,7 @@ def stand_in(
     model = next((m for m in chain if m not in tried), None)
     if model is None:
         return None
-    return ev.ModelSubstituted(
-        disclosure=Disclosure(
-            requested_model=job.requested_model,
-            served_model=model,
-            reason="access_denied",
-            decided_by="policy",
-            capability=catalogue.capability(job.requested_model, model),
-            at=now,
-            message=words.disclosure_message(job.requested_model, model, "access_denied"),
-        )
-    )
+    return ev.ModelSubstituted(disclosure=disclosure(job, catalogue, model, "access_denied", "policy", now))
 
 
 def answer_of(verdict: sg.Verdict, text: str) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""Puts the API together; decides nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from arq.connections import ArqRedis
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import routes_events, routes_jobs, routes_state, routes_submit
+from api.door import Door
+from api.openapi import document
+from api.parts import assemble
+from api.patience import within
+from api.problems import on_http_exception
+from api.views import dumps
+from worker import embedded
+from worker.clock import Clock
+from worker.jobs.errors import StoreUnavailable
+from worker.settings import Settings, load
+from worker.store.pool import check_safe, connect
+
+_log = logging.getLogger("vigil.api")
+_CHECK_SECONDS = 2.0
+_ABOUT = "An async job queue for long, safety-checked model requests."
+
+
+async def check_store(settings: Settings, redis: ArqRedis) -> None:
+    """UnsafeStore when this Redis could drop accepted jobs; one that is away is waited for, not refused."""
+    try:
+        await within(_CHECK_SECONDS, check_safe(redis, allow_eviction=settings.allow_eviction))
+    except StoreUnavailable:
+        _log.warning("Redis is away; /readyz says when it is back")
+
+
+def open_store(settings: Settings) -> ArqRedis:
+    """A client on the Redis of the settings, or on the embedded one."""
+    return connect(settings.redis_url or embedded.url(settings.data_dir))
+
+
+def create_app(settings: Settings | None = None, redis: ArqRedis | None = None, clock: Clock | None = None) -> FastAPI:
+    """The API on this Redis; without arguments as the environment says.
+
+    A Redis it opens itself it checks and closes itself; one that it is given is its giver's business.
+    """
+    settings, clock = settings or load(), clock or Clock()
+    own = redis is None
+    redis = redis if redis is not None else open_store(settings)
+    parts = assemble(settings, redis, clock)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if own:
+            await check_store(settings, redis)
+        parts.hub.start()
+        try:
+            yield
+        finally:
+            await parts.hub.stop()
+            if own:
+                await redis.aclose(close_connection_pool=True)
+
+    app = FastAPI(
+        title="Vigil",
+        version="1",
+        description=_ABOUT,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[Middleware(Door, clock)],
+        exception_handlers={HTTPException: on_http_exception},
+    )
+    app.state.parts = parts
+    for module in (routes_submit, routes_jobs, routes_events, routes_state):
+        app.include_router(module.router)
+    _describe(app)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """/openapi.json, built when first asked for, and /docs."""
+    built: dict[str, bytes] = {}
+
+    def openapi() -> dict[str, Any]:
+        app.openapi_schema = app.openapi_schema or document(app)
+        return app.openapi_schema
+
+    async def spec(_: Request) -> Response:
+        if not built:
+            built["json"] = dumps(app.openapi())
+        return Response(built["json"], media_type="application/json")
+
+    async def docs(_: Request) -> Response:
+        return get_swagger_ui_html(openapi_url="/openapi.json", title="Vigil")
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    app.add_route("/openapi.json", spec, include_in_schema=False)
+    app.add_route("/docs", docs, include_in_schema=False)

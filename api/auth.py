@@ -1,0 +1,42 @@
+"""Who asks, and whether they may: bearer keys, scopes, and the rule that an app sees only its own jobs."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from api.parts import parts_of
+from api.patience import ask
+from api.problems import Problem, not_found
+from worker.jobs import ids
+from worker.store.apps import ApiKey
+from worker.store.jobs import Stored
+
+
+def bearer(request: Request) -> str | None:
+    """The one bearer token of the request, or None."""
+    sent = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    scheme, _, token = (sent[0] if len(sent) == 1 else b"").partition(b" ")
+    token = token.strip()
+    return token.decode() if scheme.lower() == b"bearer" and token.isascii() and token else None
+
+
+async def allowed(request: Request, scope: str) -> ApiKey:
+    """The key of the request, if it is live and has this scope; 401 or 403 otherwise."""
+    token = bearer(request)
+    key = await ask(request, parts_of(request).keyring.find(token)) if token is not None else None
+    if key is None:
+        detail = "Send a live API key as `Authorization: Bearer vgl_...`; `vigil keys create` makes one."
+        raise Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+    if scope not in key.scopes:
+        headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
+        raise Problem(403, "insufficient_scope", f"This key lacks the scope {scope}.", headers=headers)
+    return key
+
+
+async def own_job(request: Request, key: ApiKey) -> Stored:
+    """The job that the path names, if it is this app's; 404 otherwise."""
+    job_id = str(request.path_params["job_id"])
+    stored = await ask(request, parts_of(request).jobs.load(job_id)) if ids.is_job_id(job_id) else None
+    if stored is None or stored.job.app != key.app:
+        raise not_found()
+    return stored

@@ -1,0 +1,78 @@
+"""The ASGI door: a request id and security headers on every answer, a bound on how many run at once, and no
+exception that gets past it. Must not know routes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import Problem, problem_of
+from worker.clock import Clock, to_ms
+from worker.jobs import ids
+
+_SANE: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}")
+_ALWAYS: Final = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+]
+_NOTHING: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_CDN: Final = b"'unsafe-inline' https://cdn.jsdelivr.net"
+_DOCS: Final = (
+    b"content-security-policy",
+    b"default-src 'none'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; script-src "
+    + _CDN
+    + b"; style-src "
+    + _CDN,
+)
+_AT_ONCE: Final = 5_000
+_TOO_BUSY: Final = Problem(503, "too_busy", "Too many requests at once; try again.", headers={"Retry-After": "1"})
+
+
+class Door:
+    """Stands before everything else of the app."""
+
+    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+        self._app, self._clock, self._inside = app, clock, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        policy = _DOCS if scope["path"] == "/docs" else _NOTHING
+        headers = [*_ALWAYS, policy, (b"x-request-id", self._request_id(scope))]
+        started = False
+
+        async def out(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), *headers]
+            await send(message)
+
+        self._inside += 1
+        try:
+            if self._inside > _AT_ONCE:
+                await _TOO_BUSY.response()(scope, receive, out)
+                return
+            await self._app(scope, receive, out)
+        except ClientDisconnect:
+            pass
+        except Exception as error:  # noqa: BLE001  nothing of ours gets past the door
+            problem = problem_of(error)
+            if not started:
+                await problem.response()(scope, receive, out)
+        finally:
+            self._inside -= 1
+
+    def _request_id(self, scope: Scope) -> bytes:
+        """The caller's, if it is one and sane; else a new one."""
+        sent = [value for name, value in scope["headers"] if name == b"x-request-id"]
+        if len(sent) == 1 and _SANE.fullmatch(sent[0]):
+            return bytes(sent[0])
+        return ids.new_id("req", to_ms(self._clock.now()), self._clock.dice(ids.DICE_BYTES)).encode()

@@ -1,0 +1,57 @@
+"""The parts that handlers work with, made once per process, and how a handler gets at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from arq.connections import ArqRedis
+from starlette.requests import Request
+
+from api.hub import Hub
+from api.keyring import Keyring
+from worker.clock import Clock
+from worker.jobs.catalogue import Catalogue
+from worker.settings import Settings
+from worker.store.apps import Apps
+from worker.store.jobs import Jobs, Retention
+from worker.store.pieces import Pieces
+from worker.store.secrets import IDENTIFIER, Secrets
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that outlives a request."""
+
+    settings: Settings
+    clock: Clock
+    redis: ArqRedis
+    catalogue: Catalogue
+    jobs: Jobs
+    pieces: Pieces
+    secrets: Secrets
+    keyring: Keyring
+    hub: Hub
+
+
+def assemble(settings: Settings, redis: ArqRedis, clock: Clock) -> Parts:
+    """All parts on one Redis."""
+    given = {}
+    if settings.identifier_secret is not None:
+        given[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
+    return Parts(
+        settings=settings,
+        clock=clock,
+        redis=redis,
+        catalogue=settings.catalogue(),
+        jobs=Jobs(redis, clock, Retention(result=settings.result_ttl, audit=settings.audit_ttl)),
+        pieces=Pieces(redis),
+        secrets=Secrets(redis, clock, given),
+        keyring=Keyring(Apps(redis, clock), clock),
+        hub=Hub(redis),
+    )
+
+
+def parts_of(request: Request) -> Parts:
+    """The parts of the app that serves this request."""
+    parts: Parts = request.scope["app"].state.parts
+    return parts

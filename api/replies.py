@@ -1,0 +1,69 @@
+"""Answers that carry a job: body, ETag, disclosure headers, when to ask again. Must not know how a job changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.asking import base_url
+from api.parts import parts_of
+from api.patience import SECONDS, within
+from api.views import dumps, job_view
+from worker.jobs.record import Job
+from worker.jobs.states import Status
+from worker.store import reading
+from worker.store.jobs import Stored
+
+
+def as_json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON bytes as an answer."""
+    return Response(dumps(body), status, headers, media_type="application/json")
+
+
+def fresh(job: Job, private: dict[str, Any], request: Request) -> dict[str, Any]:
+    """A job that was just accepted: nothing has come back and nothing was told yet."""
+    return job_view(job, private, None, None, base_url(request))
+
+
+async def view_all(request: Request, jobs: Sequence[Stored]) -> list[dict[str, Any]]:
+    """The jobs as their app sees them."""
+    parts = parts_of(request)
+    with_text = [s.job.id for s in jobs if s.job.attempts]
+    told = [s.job.id for s in jobs if s.private.get("webhook")]
+    answers = await within(SECONDS, reading.answers(parts.redis, with_text))
+    states = await within(SECONDS, reading.message_states(parts.redis, told))
+    base = base_url(request)
+    return [job_view(s.job, s.private, answers.get(s.job.id), states.get(s.job.id), base) for s in jobs]
+
+
+async def view(request: Request, stored: Stored) -> dict[str, Any]:
+    """The job as its app sees it."""
+    return (await view_all(request, [stored]))[0]
+
+
+def etag(job: Job, view_of_it: dict[str, Any]) -> str:
+    """Strong: the record's version, and the webhook's state, which changes without the record."""
+    hook = view_of_it["webhook"]
+    return f'"{job.version}.{hook["state"]}"' if hook else f'"{job.version}"'
+
+
+def matches(request: Request, tag: str) -> bool:
+    """True when If-None-Match names this tag."""
+    sent = ",".join(request.headers.getlist("if-none-match"))
+    return any(one.strip().removeprefix("W/") in {tag, "*"} for one in sent.split(","))
+
+
+def job_headers(job: Job) -> dict[str, str]:
+    """When to ask again of an unfinished job; who served a finished one (promise P3)."""
+    if not job.settled:
+        return {"Retry-After": "15" if job.status is Status.CHECKING else "2"}
+    headers = {}
+    if job.served_model is not None:
+        headers["X-Vigil-Served-Model"] = quote(job.served_model, safe="!#$&'*+-.^_`|~:/@()[]{}=,;? ")
+        if job.disclosure is not None:
+            headers["X-Vigil-Substituted"] = job.disclosure.reason
+    return headers

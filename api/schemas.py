@@ -1,0 +1,151 @@
+"""What callers may send, as strict types: unknown fields, wrong types and out-of-range values are refused here.
+
+Values at the border only. Must not know Redis, HTTP headers, or which models exist.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, PlainValidator, TypeAdapter, WithJsonSchema
+
+from worker.jobs.events import FACTS, TERMINAL_FACTS
+from worker.jobs.spec import ModelName, PayloadKind, Policy, Priority, Spec
+
+OWNED_PARAMS: Final = frozenset(
+    {"model", "input", "instructions", "stream", "background", "store", "safety_identifier"}
+)
+"""Keys of `params` that Vigil sets itself; sent by a caller they are dropped (contract section 8)."""
+
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_LONGEST_URL: Final = 2048
+_URL: Final = TypeAdapter(HttpUrl)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_TERMINAL: Final = tuple(fact.TYPE for fact in TERMINAL_FACTS)
+
+
+def instant(value: object) -> datetime:
+    """A point in time out of RFC 3339 text that says its offset."""
+    if not isinstance(value, str) or _RFC3339.fullmatch(value) is None:
+        raise ValueError("must be an RFC 3339 time with an offset, such as 2026-06-30T12:00:00Z")
+    try:
+        return datetime.fromisoformat(value.upper().replace(" ", "T")).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("is no time that exists") from None
+
+
+def _input(value: object) -> object:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return value
+    raise ValueError("must be a non-empty string or a non-empty list of input items (objects)")
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not hold NUL")
+    return value
+
+
+def _no_control(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("must not hold control characters")
+    return value
+
+
+def _url(value: object) -> str:
+    """The address as the one parser reads it; what is stored and dialled is its reading, not the caller's text."""
+    if (
+        not isinstance(value, str)
+        or len(value) > _LONGEST_URL
+        or _CONTROL.search(value)
+        or "\\" in value
+        or " " in value
+    ):
+        raise ValueError("must be an http(s) address of at most 2048 characters without spaces or control characters")
+    try:
+        url = _URL.validate_python(value)
+    except ValueError:
+        raise ValueError("must be an http(s) address with a host") from None
+    if url.username is not None or url.password is not None or "@" in value.partition("://")[2].partition("/")[0]:
+        raise ValueError("must not carry credentials")
+    if url.fragment is not None:
+        raise ValueError("must not have a fragment")
+    return str(url)
+
+
+def _event(value: str) -> str:
+    if value not in FACTS:
+        raise ValueError("is not an event that webhooks tell of")
+    return value
+
+
+EndUser = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_control)]
+Input = Annotated[
+    Any,
+    PlainValidator(_input),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "minItems": 1, "items": {"type": "object"}},
+            ],
+            "description": "Text, or a list of Responses input items.",
+        }
+    ),
+]
+Instant = Annotated[datetime, BeforeValidator(instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+MetaKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_no_nul)]
+MetaValue = Annotated[str, Field(max_length=512)]
+Url = Annotated[
+    str,
+    PlainValidator(_url),
+    WithJsonSchema({"type": "string", "format": "uri", "minLength": 1, "maxLength": _LONGEST_URL}),
+]
+EventName = Annotated[str, AfterValidator(_event), WithJsonSchema({"type": "string", "enum": sorted(FACTS)})]
+
+
+class Webhook(Spec):
+    """Where and of what one job's webhook is told."""
+
+    url: Url
+    events: Annotated[tuple[EventName, ...], Field(min_length=1, max_length=len(FACTS), strict=False)] = _TERMINAL
+    payload: PayloadKind = "thin"
+
+
+class Submit(Spec):
+    """A job to be."""
+
+    model: ModelName
+    input: Input
+    instructions: str | None = None
+    params: dict[str, Any] = {}
+    end_user: EndUser | None = None
+    policy: Policy = Policy()
+    webhook: Webhook | None = None
+    not_before: Instant | None = None
+    priority: Priority = "default"
+    metadata: Annotated[dict[MetaKey, MetaValue], Field(max_length=16)] = {}
+
+    def passed_params(self) -> dict[str, Any]:
+        """The params that go to the provider."""
+        return {name: value for name, value in self.params.items() if name not in OWNED_PARAMS}
+
+
+class BatchItem(Submit):
+    """A job to be, as one of many."""
+
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None = None
+
+
+class Nothing(Spec):
+    """A body that may be left out and may hold nothing."""
+
+
+class Accept(Spec):
+    """Which offer is accepted; without a model, the one that is open."""
+
+    model: ModelName | None = None

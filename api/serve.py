@@ -1,0 +1,108 @@
+"""Runs the API with uvicorn inside a loop that may belong to someone else: no signal handlers, no exits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from arq.connections import ArqRedis
+from fastapi import FastAPI
+
+from api.app import check_store, create_app, open_store
+from worker.clock import Clock
+from worker.settings import Settings
+
+_GRACE_SECONDS = 3
+_KEEP_ALIVE_SECONDS = 30
+_MOST_CONNECTIONS = 10_000  # a backstop; the door refuses politely before
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever owns the process, and says when it listens."""
+
+    ready: asyncio.Event | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.ready is not None:
+            self.ready.set()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening place; port 0 takes a free one, `getsockname()` tells which. OSError when it is taken."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    sock.set_inheritable(False)
+    return sock
+
+
+async def serve(
+    settings: Settings,
+    redis: ArqRedis | None = None,
+    *,
+    ready: asyncio.Event | None = None,
+    stop: asyncio.Event | None = None,
+    sock: socket.socket | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """Serves until `stop` is set (or the task is cancelled); `ready` is set once requests are taken.
+
+    `sock`: a place from `bind`, for callers who want to know the port before; else settings.host and settings.port.
+    Without a Redis it opens the one of the settings, raises UnsafeStore when that one could drop accepted jobs, and
+    closes it at the end.
+    """
+    sock = sock or bind(settings.host, settings.port)
+    try:
+        if redis is not None:
+            await _run(create_app(settings, redis, clock), sock, ready, stop)
+            return
+        async with open_store(settings) as own:
+            await check_store(settings, own)
+            await _run(create_app(settings, own, clock), sock, ready, stop)
+    finally:
+        sock.close()
+
+
+async def _run(app: FastAPI, sock: socket.socket, ready: asyncio.Event | None, stop: asyncio.Event | None) -> None:
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+    )
+    server = _Server(config)
+    server.ready = ready
+
+    async def watch() -> None:
+        if stop is not None:
+            await stop.wait()
+            app.state.parts.hub.farewell()  # long polls and streams end now, not when the grace is over
+            server.should_exit = True
+
+    watching = asyncio.create_task(watch())
+    try:
+        await server.serve(sockets=[sock])
+    finally:
+        watching.cancel()

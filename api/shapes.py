@@ -1,0 +1,199 @@
+"""The shapes of answers, for the OpenAPI document. Written by hand, and held against real answers by a test."""
+
+from __future__ import annotations
+
+from typing import Any, Final, get_args
+
+from worker.jobs.record import BlockCategory, Carrier, DecidedBy, DisclosureReason
+from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
+
+Shape = dict[str, Any]
+
+
+def ref(name: str) -> Shape:
+    """A reference to a named shape."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def obj(**properties: Shape) -> Shape:
+    """An object with all of these and perhaps more: fields may be added to answers."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def many(item: Shape) -> Shape:
+    """A list."""
+    return {"type": "array", "items": item}
+
+
+def maybe(shape: Shape) -> Shape:
+    """The shape, or null."""
+    return {"anyOf": [shape, {"type": "null"}]}
+
+
+def one_of(*words: str) -> Shape:
+    """One of these words."""
+    return {"type": "string", "enum": list(words)}
+
+
+TEXT: Final[Shape] = {"type": "string"}
+WHOLE: Final[Shape] = {"type": "integer"}
+NUMBER: Final[Shape] = {"type": "number"}
+FLAG: Final[Shape] = {"type": "boolean"}
+ANY: Final[Shape] = {}
+TIME: Final[Shape] = {"type": "string", "format": "date-time"}
+MONEY: Final[Shape] = {"type": "string", "pattern": r"^\d+\.\d{6,}$"}
+MAP: Final[Shape] = {"type": "object", "additionalProperties": {"type": "string"}}
+
+_USAGE = obj(
+    input_tokens=WHOLE,
+    cached_input_tokens=WHOLE,
+    output_tokens=WHOLE,
+    reasoning_tokens=WHOLE,
+    total_tokens=WHOLE,
+    estimated=FLAG,
+)
+_PROVIDER = obj(code=maybe(TEXT), type=maybe(TEXT), http_status=maybe(WHOLE), request_id=maybe(TEXT))
+_ERROR = obj(type=TEXT, code=TEXT, message=TEXT, advice=TEXT, provider=maybe(_PROVIDER))
+_BLOCK = obj(
+    category=one_of(*get_args(BlockCategory)),
+    code=TEXT,
+    carrier=one_of(*get_args(Carrier)),
+    after_output=FLAG,
+    advice=TEXT,
+)
+_DISCLOSURE = obj(
+    requested_model=TEXT,
+    served_model=TEXT,
+    reason=one_of(*get_args(DisclosureReason)),
+    decided_by=one_of(*get_args(DecidedBy)),
+    capability=one_of("lower", "same", "higher", "unknown"),
+    at=TIME,
+    message=TEXT,
+)
+_CHECK = obj(
+    attempt=WHOLE,
+    evidence=one_of(*Evidence),
+    started_at=TIME,
+    ended_at=maybe(TIME),
+    seconds=maybe(NUMBER),
+    use_cases=many(TEXT),
+    reasons=many(TEXT),
+    retry_model=maybe(TEXT),
+    retry_model_state=one_of(*RetryModelState),
+    repeats=WHOLE,
+    ended_by=maybe(one_of(*CheckEnd)),
+)
+_ATTEMPT = obj(
+    number=WHOLE,
+    model=TEXT,
+    served_model=maybe(TEXT),
+    purpose=one_of(*Purpose),
+    outcome=maybe(one_of(*Outcome)),
+    mode=TEXT,
+    client_request_id=TEXT,
+    request_id=maybe(TEXT),
+    response_id=maybe(TEXT),
+    organization=maybe(TEXT),
+    project=maybe(TEXT),
+    started_at=TIME,
+    first_event_at=maybe(TIME),
+    first_output_at=maybe(TIME),
+    finished_at=maybe(TIME),
+    http_status=maybe(WHOLE),
+    processing_ms=maybe(WHOLE),
+    error=maybe(_ERROR),
+    usage=ANY,
+    cost=maybe(MONEY),
+    resumed=WHOLE,
+    sequence=maybe(WHOLE),
+    served_raw=MAP,
+    flags=many(TEXT),
+    service_tier=maybe(TEXT),
+    rate_limits=MAP,
+    provider_message=maybe(TEXT),
+)
+JOB: Final[Shape] = obj(
+    id=TEXT,
+    object=one_of("job"),
+    status=one_of(*Status),
+    reason=maybe(TEXT),
+    created_at=TIME,
+    started_at=maybe(TIME),
+    finished_at=maybe(TIME),
+    next_attempt_at=maybe(TIME),
+    not_before=maybe(TIME),
+    priority=one_of("low", "default", "high"),
+    requested_model=TEXT,
+    served_model=maybe(TEXT),
+    disclosure=maybe(_DISCLOSURE),
+    output_text=maybe(TEXT),
+    output=many({"type": "object"}),
+    draft=maybe(TEXT),
+    draft_model=maybe(TEXT),
+    refusal=maybe(TEXT),
+    usage=maybe(_USAGE),
+    cost=maybe(obj(currency=TEXT, total=MONEY, wasted=MONEY)),
+    safety=obj(state=one_of(*SafetyState), checks=many(_CHECK), block=maybe(_BLOCK), account_flagged=FLAG),
+    offer=maybe(obj(model=TEXT, since=TIME, until=maybe(TIME))),
+    hold=maybe(obj(scope=TEXT, reason=TEXT, since=TIME)),
+    attempts=many(_ATTEMPT),
+    error=maybe(_ERROR),
+    webhook=maybe(obj(url=TEXT, state=one_of("pending", "delivered", "exhausted", "gone"))),
+    metadata=MAP,
+    urls=obj(self=TEXT, events=TEXT, cancel=TEXT, support_packet=TEXT),
+)
+PROBLEM: Final[Shape] = obj(
+    type=TEXT,
+    title=TEXT,
+    status=WHOLE,
+    detail=TEXT,
+    code=TEXT,
+    errors=many(obj(pointer=TEXT, detail=TEXT, code=TEXT)),
+)
+EVENT: Final[Shape] = obj(seq=WHOLE, type=TEXT, at=TIME, job_id=TEXT, attempt=maybe(WHOLE), data={"type": "object"})
+MODEL: Final[Shape] = obj(
+    id=TEXT,
+    family=TEXT,
+    tier=one_of("flagship", "balanced", "fast"),
+    checked=FLAG,
+    input_per_million=MONEY,
+    output_per_million=MONEY,
+    cached_input_per_million=maybe(MONEY),
+    aliases=many(TEXT),
+    access=obj(status=TEXT, since=maybe(TIME), probed_at=maybe(TIME), request_id=maybe(TEXT), advice=TEXT),
+)
+STATUS: Final[Shape] = obj(
+    queue=obj(queued=WHOLE, scheduled=WHOLE, running=WHOLE, checking=WHOLE, oldest_queued_seconds=maybe(NUMBER)),
+    workers=many(obj(id=TEXT, running=WHOLE, beat_at=TIME, draining=FLAG)),
+    account=obj(state=TEXT, families={"type": "object"}, evidence={"type": "object"}),
+    rates=obj(checks=maybe(NUMBER), blocks=maybe(NUMBER), substitutions=maybe(NUMBER), window_seconds=WHOLE),
+    circuits=many({"type": "object"}),
+    pauses=many({"type": "object"}),
+)
+
+
+def listed(item: Shape) -> Shape:
+    """A page of a list."""
+    return obj(object=one_of("list"), data=many(item), next_cursor=maybe(TEXT))
+
+
+SHAPES: Final[dict[str, Shape]] = {
+    "Job": JOB,
+    "CancelledJob": {"allOf": [ref("Job"), obj(cancel=obj(upstream_under_way=FLAG))]},
+    "JobList": listed(ref("Job")),
+    "Problem": PROBLEM,
+    "Event": EVENT,
+    "EventList": listed(ref("Event")),
+    "AuditList": listed(obj(hash=TEXT, seq=WHOLE, type=TEXT, at=TIME, job_id=TEXT, app=TEXT, key_id=TEXT)),
+    "Model": MODEL,
+    "ModelList": listed(ref("Model")),
+    "Status": STATUS,
+    "Alive": obj(status=TEXT),
+    "BatchAnswer": many(
+        {
+            "type": "object",
+            "required": ["index", "status"],
+            "properties": {"index": WHOLE, "status": WHOLE, "job": ref("Job"), "problem": ref("Problem")},
+        }
+    ),
+}

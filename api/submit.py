@@ -1,0 +1,107 @@
+"""A validated request -> a job in the store: known models, names of people as HMACs, fingerprints, trace.
+
+Must not know how a request was read or how an answer looks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any, Final
+
+from starlette.datastructures import Headers
+
+from api.parts import Parts
+from api.problems import Fault, Problem, fault
+from api.schemas import Submit, Webhook
+from worker.jobs.events import Queued
+from worker.store import secrets
+from worker.store.apps import ApiKey
+from worker.store.codec import canonical
+from worker.store.jobs import NewJob, Stored
+from worker.store.secrets import DIGEST, IDENTIFIER
+
+_SENTRY_TRACE: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}(-[01])?")
+_BAGGAGE: Final = re.compile(r"sentry-[\x21-\x2b\x2d-\x7e]{1,500}")
+_MOST_BAGGAGE: Final = 16
+
+
+async def submit(
+    parts: Parts, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None
+) -> tuple[Stored, bool]:
+    """(the job, whether it existed already); durable when it returns."""
+    check_models(parts, body)
+    await admit(parts, body.webhook)
+    return await parts.jobs.submit(await _new(parts, key, body, trace, idempotency_key))
+
+
+def check_models(parts: Parts, body: Submit) -> None:
+    """Every model the request names is one that models.toml knows, unless the settings let others through."""
+    if parts.settings.allow_unknown_models:
+        return
+    named = [("/model", body.model), ("/policy/on_delay/model", body.policy.on_delay.model)]
+    if body.policy.fallback != "default":
+        named += [(f"/policy/fallback/{i}", model) for i, model in enumerate(body.policy.fallback)]
+    detail = f"models.toml does not know this model; known: {', '.join(sorted(parts.catalogue.models))}."
+    find = parts.catalogue.find
+    faults: list[Fault] = [fault(at, detail, "unknown_model") for at, name in named if name and find(name) is None]
+    if faults:
+        raise Problem(422, "unknown_model", detail, faults)
+
+
+async def admit(parts: Parts, webhook: Webhook | None) -> None:
+    """The seam for the address guard (worker/webhooks/guard.py): raises a Problem for an address we may not call.
+
+    The address has one reading already (schemas.Webhook), and that reading is what is stored and dialled.
+    """
+
+
+async def _new(parts: Parts, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None) -> NewJob:
+    params = body.passed_params()
+    asked = {"input": body.input, "instructions": body.instructions, "params": params}
+    digest = secrets.input_digest(await parts.secrets.get(DIGEST), {"model": body.model, **asked})
+    hook = body.webhook
+    fact = Queued(
+        app=key.app,
+        key_id=key.id,
+        requested_model=body.model,
+        policy=body.policy,
+        priority=body.priority,
+        safety_identifier=await identifier(parts, key.app, body.end_user),
+        input_digest=digest,
+        store=body.params.get("store") is not False,
+        not_before=body.not_before,
+        trace=trace,
+        webhook_events=hook.events if hook else (),
+    )
+    private = {
+        "metadata": body.metadata,
+        "end_user": body.end_user,
+        "webhook": {"url": hook.url, "payload": hook.payload, "events": hook.events} if hook else None,
+    }
+    mark = fingerprint(body, fact) if idempotency_key is not None else ""
+    return NewJob(fact, private, asked, idempotency_key, mark)
+
+
+async def identifier(parts: Parts, app: str, end_user: str | None) -> str | None:
+    """The safety identifier of an app's end user."""
+    if end_user is None:
+        return None
+    return secrets.safety_identifier(await parts.secrets.get(IDENTIFIER), app, end_user)
+
+
+def fingerprint(body: Submit, fact: Queued) -> str:
+    """SHA-256 over what the request means, whatever its spelling: defaults filled in, owned params left out."""
+    meant: dict[str, Any] = body.model_dump(mode="json", exclude={"params", "idempotency_key"})
+    meant |= {"params": body.passed_params(), "store": fact.store}
+    return hashlib.sha256(canonical(meant)).hexdigest()
+
+
+def trace_of(headers: Headers) -> dict[str, str]:
+    """The submit's trace, so that the worker goes on with it: only what a tracer of ours would have written."""
+    trace = headers.get("sentry-trace", "")
+    if _SENTRY_TRACE.fullmatch(trace) is None:
+        return {}
+    entries = [entry.strip() for entry in headers.get("baggage", "").split(",")[:64]]
+    kept = [entry for entry in entries if _BAGGAGE.fullmatch(entry)][:_MOST_BAGGAGE]
+    return {"sentry-trace": trace, **({"baggage": ",".join(kept)} if kept else {})}

@@ -1,0 +1,221 @@
+"""Who may come in, what every answer carries, what the document says."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from api_hand import running, submitted
+from starlette.responses import Response
+
+import api.routes_state
+from worker.clock import Clock
+
+ROUTES = [
+    ("POST", "/v1/jobs", "submit"),
+    ("POST", "/v1/jobs/batch", "submit"),
+    ("GET", "/v1/jobs", "read"),
+    ("GET", "/v1/jobs/{id}", "read"),
+    ("GET", "/v1/jobs/{id}/events", "read"),
+    ("POST", "/v1/jobs/{id}/cancel", "submit"),
+    ("POST", "/v1/jobs/{id}/retry", "submit"),
+    ("GET", "/v1/jobs/{id}/audit", "audit"),
+    ("GET", "/v1/models", "read"),
+    ("GET", "/v1/status", "read"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+async def test_every_route_wants_a_key_with_its_scope(api, acme, method, path, scope):
+    path = path.format(id=await submitted(acme))
+    bare = await acme.request(method, path, headers={"Authorization": ""})
+    assert (bare.status_code, bare.headers["www-authenticate"]) == (401, "Bearer")
+    others = tuple(s for s in ("submit", "read", "audit", "ops") if s != scope)
+    lacking = await (await api.client(scopes=others)).request(method, path)
+    assert (lacking.status_code, lacking.json()["code"]) == (403, "insufficient_scope")
+    having = await (await api.client(scopes=(scope,))).request(method, path, headers={"Accept": "application/json"})
+    assert having.status_code not in {401, 403}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["", "Bearer", "Basic eDp5", "vgl_x", "Bearer vgl_x", "Bearer sk-abc", "Bearer vgl_" + "0" * 38, "Bearer {key}x", "Bearer \u00e9"],
+)
+async def test_what_is_no_key_is_401(api, sent):
+    client = await api.client()
+    value = sent.format(key=await api.key()).encode()
+    answer = await client.get("/v1/jobs", headers=[(b"Authorization", value)])
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+
+
+async def test_a_key_of_another_vigil_is_401(api, acme):
+    from worker.store.apps import new_key
+
+    assert (await (await api.client(key=new_key(b"x" * 24))).get("/v1/jobs")).status_code == 401
+
+
+async def test_two_keys_in_one_request_are_401(api):
+    key = await api.key()
+    client = await api.client(key=key)
+    headers = [("Authorization", f"Bearer {key}"), ("Authorization", f"Bearer {key}")]
+    assert (await client.get("/v1/jobs", headers=headers)).status_code == 401
+
+
+async def test_the_scheme_is_case_insensitive(api):
+    client = await api.client()
+    assert (await client.get("/v1/jobs", headers={"Authorization": f"bearer {await api.key()}"})).status_code == 200
+
+
+async def test_a_revoked_key_is_dead_within_five_seconds(settings, redis):
+    class Later(Clock):
+        ahead = 0.0
+
+        def monotonic(self):
+            return super().monotonic() + self.ahead
+
+    clock = Later()
+    async with running(settings, redis, clock) as api:
+        record, key, _ = await api.apps.create_key("acme", ("read",))
+        client = await api.client(key=key)
+        assert (await client.get("/v1/jobs")).status_code == 200
+        await api.apps.revoke(record.id)
+        clock.ahead = 4.9
+        assert (await client.get("/v1/jobs")).status_code == 401
+
+
+async def test_another_apps_job_does_not_exist(api, acme, worker):
+    job_id = await submitted(acme, end_user="ann")
+    await worker.start(job_id)
+    rival = await api.client("rival")
+    for method, tail in (("GET", ""), ("GET", "?wait=5"), ("GET", "/events"), ("GET", "/audit"), ("POST", "/cancel"), ("POST", "/retry")):
+        answer = await rival.request(method, f"/v1/jobs/{job_id}{tail}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found"), tail
+    assert (await rival.get("/v1/jobs")).json()["data"] == []
+    assert (await rival.get("/v1/jobs?end_user=ann")).json()["data"] == []
+    await submitted(acme)
+    cursor = (await acme.get("/v1/jobs?limit=1")).json()["next_cursor"]
+    assert (await rival.get("/v1/jobs", params={"cursor": cursor})).json()["data"] == []
+    assert (await acme.get(f"/v1/jobs/{job_id}")).json()["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/jobs", 200),
+        ("GET", "/v1/nothing", 404),
+        ("GET", "/v1/jobs/", 404),
+        ("GET", "/", 404),
+        ("DELETE", "/v1/jobs", 405),
+        ("OPTIONS", "/v1/jobs", 405),
+        ("POST", "/healthz", 405),
+        ("POST", "/v1/jobs", 415),
+        ("GET", "/v1/jobs?limit=0", 422),
+        ("GET", "/healthz", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/docs", 200),
+    ],
+)
+async def test_every_answer_is_guarded_and_named(acme, method, path, status):
+    answer = await acme.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "server" not in answer.headers
+    if status >= 400:
+        problem = answer.json()
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert problem["status"] == status
+        assert problem["type"].endswith(problem["code"])
+        assert problem["title"]
+        assert problem["detail"]
+    if status == 405:
+        assert answer.headers["allow"]
+
+
+async def test_a_sane_request_id_is_echoed_and_no_other(acme):
+    assert (await acme.get("/healthz", headers={"X-Request-Id": "abc-1.2_3"})).headers["x-request-id"] == "abc-1.2_3"
+    for sent in ("", "a b", "x" * 129, "<x>", "a,b"):
+        assert (await acme.get("/healthz", headers={"X-Request-Id": sent})).headers["x-request-id"].startswith("req_")
+
+
+async def test_a_fault_of_ours_is_a_500_that_tells_nothing(settings, redis, clock, monkeypatch, caplog):
+    def broken(_):
+        raise RuntimeError("SECRET detail")
+
+    monkeypatch.setattr(api.routes_state, "model_view", broken)
+    async with running(settings, redis, clock) as served:
+        client = await served.client()
+        with caplog.at_level(logging.DEBUG):
+            answer = await client.get("/v1/models")
+        assert (await client.get("/healthz")).status_code == 200
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "SECRET" not in answer.text
+    assert "RuntimeError" in caplog.text
+    assert "SECRET" not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_too_many_at_once_are_turned_away(settings, redis, clock, monkeypatch):
+    import api.door
+
+    monkeypatch.setattr(api.door, "_AT_ONCE", 0)
+    async with running(settings, redis, clock) as served:
+        answer = await (await served.client()).get("/healthz")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_the_document_tells_of_every_route_and_status(acme):
+    doc = (await acme.get("/openapi.json")).json()
+    assert doc["openapi"].startswith("3.1")
+    assert doc["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    found = {(m.upper(), p): op for p, ops in doc["paths"].items() for m, op in ops.items()}
+    assert {(m, p.replace("{id}", "{job_id}")) for m, p, _ in ROUTES} | {("GET", "/healthz"), ("GET", "/readyz")} == set(found)
+    names = [op["operationId"] for op in found.values()]
+    assert len(set(names)) == len(names)
+    for method, path, scope in ROUTES:
+        op = found[method, path.replace("{id}", "{job_id}")]
+        assert op["x-scope"] == scope
+        assert op["security"] == [{"key": []}]
+        assert {"401", "403", "422", "500", "503"} <= set(op["responses"])
+        assert ("{id}" in path) == ("404" in op["responses"])
+        for status, response in op["responses"].items():
+            if int(status) >= 400:
+                schema = response["content"]["application/problem+json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}
+    submit = found["POST", "/v1/jobs"]
+    assert {"200", "202", "400", "413", "415"} <= set(submit["responses"])
+    assert submit["requestBody"]["content"]["application/json"]["example"]["model"]
+
+
+async def test_every_reference_of_the_document_leads_somewhere(acme):
+    doc = (await acme.get("/openapi.json")).json()
+
+    def references(value):
+        if isinstance(value, dict):
+            if "$ref" in value:
+                yield value["$ref"]
+            for inner in value.values():
+                yield from references(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from references(inner)
+
+    for reference in set(references(doc)):
+        name = reference.removeprefix("#/components/schemas/")
+        assert name in doc["components"]["schemas"], reference
+    assert set(doc["components"]["schemas"]["Submit"]["required"]) == {"model", "input"}
+    assert doc["components"]["schemas"]["Submit"]["additionalProperties"] is False
+
+
+async def test_the_docs_page_may_load_its_scripts(acme):
+    policy = (await acme.get("/docs")).headers["content-security-policy"]
+    assert "script-src 'unsafe-inline' https://cdn.jsdelivr.net" in policy
+
+
+def test_responses_are_what_starlette_knows():
+    from api.events import EventStream
+
+    assert issubclass(EventStream, Response)

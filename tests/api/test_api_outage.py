@@ -1,0 +1,134 @@
+"""What an app sees when Redis is gone, hangs, is full or read-only: a quick 503, and no job half made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+from api_hand import running, submitted, watching
+
+from worker.clock import Clock
+from worker.embedded import Embedded
+from worker.settings import Settings
+from worker.store import keys
+from worker.store.jobs import Jobs
+from worker.store.pool import connect
+
+
+@pytest.fixture
+async def own(tmp_path):
+    """A Valkey that this test may stop."""
+    async with Embedded(tmp_path / "v") as server:
+        yield server
+
+
+@pytest.fixture
+async def there(own, tmp_path):
+    """(the API on that Valkey, a client of it, a hand in its Redis)."""
+    settings = Settings(_env_file=None, redis_url=own.url, data_dir=tmp_path)
+    redis = connect(own.url)
+    async with running(settings, None, Clock(), keys_in=redis) as api:
+        yield api, await api.client(), redis
+    await redis.aclose()
+
+
+async def timed(request):
+    began = time.monotonic()
+    answer = await request
+    return answer, time.monotonic() - began
+
+
+def is_away(answer):
+    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    return True
+
+
+async def test_without_redis_everything_is_503_and_comes_back(own, there, ask):
+    api, client, _ = there
+    job_id = await submitted(client)
+    await own.stop()
+    for method, path in (("POST", "/v1/jobs"), ("POST", "/v1/jobs/batch"), ("GET", "/v1/jobs"), ("GET", f"/v1/jobs/{job_id}"), ("GET", "/readyz")):
+        body = {"jobs": [ask, ask]} if path.endswith("batch") else ask
+        answer, took = await timed(client.request(method, path, json=body if method == "POST" else None))
+        assert is_away(answer), path
+        assert took < 2.2, path
+    assert (await client.get("/healthz")).status_code == 200
+    await own.start()
+    assert (await client.get("/readyz")).status_code == 200
+    assert (await client.get(f"/v1/jobs/{job_id}")).json()["status"] == "queued"
+    await submitted(client)
+
+
+async def test_a_hanging_redis_is_a_503_within_two_seconds(own, there, ask):
+    _, client, _ = there
+    await submitted(client)
+    os.kill(own.pid, signal.SIGSTOP)
+    try:
+        sent = [client.post("/v1/jobs", json=ask), client.get("/v1/jobs"), client.get("/v1/status"), client.get("/readyz")]
+        for answer, took in await asyncio.gather(*(timed(one) for one in sent)):
+            assert is_away(answer)
+            assert took < 2.2
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+    assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("command", [("CONFIG", "SET", "maxmemory", "1"), ("REPLICAOF", "127.0.0.1", "1")])
+async def test_a_redis_that_takes_no_writes_takes_no_jobs(there, ask, command):
+    _, client, redis = there
+    await submitted(client)
+    await redis.execute_command(*command)
+    answer, took = await timed(client.post("/v1/jobs", json=ask))
+    assert is_away(answer)
+    assert took < 2.2
+    assert is_away(await client.get("/readyz"))
+    assert (await client.get("/v1/jobs")).status_code == 200  # reading still works
+    undo = ("REPLICAOF", "NO", "ONE") if command[0] == "REPLICAOF" else ("CONFIG", "SET", "maxmemory", "0")
+    await redis.execute_command(*undo)
+    assert await redis.zcard(keys.READY) == 1
+
+
+async def test_an_api_that_starts_before_redis_works_once_it_is_there(tmp_path, ask):
+    server = Embedded(tmp_path / "v")
+    settings = Settings(_env_file=None, redis_url=server.url, data_dir=tmp_path)
+    redis = connect(server.url)
+    async with running(settings, None, Clock(), keys_in=redis) as api:
+        async with server:
+            client = await api.client()
+            waiting = asyncio.create_task(client.post("/v1/jobs", json=ask, headers={"Prefer": "wait=20"}))
+            while not (names := await redis.zrange(keys.READY, 0, -1)):
+                await asyncio.sleep(0.01)
+            await client.post(f"/v1/jobs/{names[0].decode()}/cancel")
+            assert (await waiting).json()["status"] == "cancelled"
+    await redis.aclose()
+
+
+async def test_a_wait_and_a_stream_outlive_a_restart_of_redis(own, there):
+    _, client, redis = there
+    job_id = await submitted(client)
+    async with watching(client, job_id) as stream:
+        assert (await stream.next())["seq"] == 1
+        waiting = asyncio.create_task(client.get(f"/v1/jobs/{job_id}?wait=30"))
+        await client.get(f"/v1/jobs/{job_id}")
+        await own.stop()
+        await own.start()
+        other = Jobs(redis, Clock())
+        from worker.jobs import events as ev
+
+        await other.change(job_id, lambda _: [(ev.Cancelled(upstream_under_way=False, billed=False), None)])
+        assert (await waiting).json()["status"] == "cancelled"
+        assert [e["seq"] for e in await stream.rest()] == [2]
+
+
+async def test_an_evicting_redis_is_refused_at_the_start(own, tmp_path):
+    redis = connect(own.url)
+    await redis.config_set("maxmemory-policy", "allkeys-lru")
+    await redis.aclose()
+    settings = Settings(_env_file=None, redis_url=own.url, data_dir=tmp_path)
+    with pytest.raises(Exception, match="evicts keys"):
+        async with running(settings, None, Clock()):
+            pass

@@ -1,0 +1,30 @@
+"""A `vigil` command in a folder of its own, and one running `vigil up` for all tests that only ask it things."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_vigil import Up, Vigil, free_port, run, start_up
+
+
+@pytest.fixture
+def vigil(tmp_path: Path) -> Vigil:
+    return lambda *words, **more: run(tmp_path, *words, **more)
+
+
+@pytest.fixture(scope="session")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    running = start_up(tmp_path_factory.mktemp("up"), free_port(), "--speed", "10")
+    yield running
+    running.process.send_signal(signal.SIGTERM)
+    try:
+        running.process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        running.process.kill()
+        running.process.communicate()
+        raise
+    assert running.process.returncode == 0

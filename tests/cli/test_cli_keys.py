@@ -1,0 +1,60 @@
+"""`vigil keys` against the embedded server, which is started for the moment."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+from cli_vigil import Vigil, one_line
+
+from worker.store.apps import plausible
+
+
+def test_a_key_is_made_listed_and_revoked(vigil: Vigil) -> None:
+    made = json.loads(vigil("keys", "create", "--app", "shop", "--json").stdout)
+    assert list(made) == ["id", "app", "key", "webhook_secret", "scopes"]
+    assert (made["app"], made["scopes"]) == ("shop", ["submit", "read"])
+    assert plausible(made["key"])
+    assert made["webhook_secret"].startswith("whsec_")
+
+    again = json.loads(vigil("keys", "create", "--app", "shop", "-s", "audit", "-s", "ops,audit", "--json").stdout)
+    assert again["scopes"] == ["audit", "ops"]
+    assert again["webhook_secret"] == made["webhook_secret"]
+
+    assert vigil("keys", "revoke", made["id"]).stdout == f"revoked {made['id']} of app shop\n"
+    listed = vigil("keys", "list", "--json").stdout
+    assert [(k["id"], k["revoked_at"] is None) for k in json.loads(listed)["data"]] == [
+        (made["id"], False),
+        (again["id"], True),
+    ]
+    assert made["key"] not in listed
+    assert made["key"][-4:] in vigil("keys", "list").stdout
+
+
+def test_a_person_is_told_that_the_key_is_shown_once(vigil: Vigil) -> None:
+    result = vigil("keys", "create", "--app", "shop")
+    assert result.returncode == 0
+    assert "shown only now" in result.stdout
+
+
+def test_no_keys_is_said_in_words(vigil: Vigil) -> None:
+    assert "`vigil keys create --app NAME` makes one" in vigil("keys", "list").stdout
+
+
+def test_revoking_what_is_not_there(vigil: Vigil) -> None:
+    result = vigil("keys", "revoke", "key_nope")
+    assert result.returncode == 1
+    assert "There is no key key_nope" in one_line(result)
+
+
+def test_redis_that_is_away_is_one_line(vigil: Vigil) -> None:
+    result = vigil("keys", "list", VIGIL_REDIS_URL="redis://127.0.0.1:1")
+    assert result.returncode == 1
+    assert "Redis could not list keys" in one_line(result)
+
+
+def test_encryption_keys_are_fresh_and_fit(vigil: Vigil) -> None:
+    keys = [vigil("keys", "generate-encryption").stdout.strip() for _ in range(2)]
+    assert [len(base64.urlsafe_b64decode(key)) for key in keys] == [32, 32]
+    assert keys[0] != keys[1]
+    assert vigil("cost", "--input", "1", VIGIL_ENCRYPTION_KEYS=",".join(keys)).returncode == 0

@@ -1,0 +1,19 @@
+"""The store's own fixtures: a clock that obeys, in place of the machine's."""
+
+from __future__ import annotations
+
+import pytest
+from arq.connections import ArqRedis
+from builders import FakeClock
+
+from worker.store.jobs import Jobs
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def jobs(redis: ArqRedis, clock: FakeClock) -> Jobs:
+    return Jobs(redis, clock)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from worker.upstream.client import Provider
+from worker.upstream.proxied import Proxied
+
+
+@pytest.fixture
+def over() -> str:
+    """Which transport: a module may ask for both."""
+    return "wire"
+
+
+@pytest.fixture
+async def provider_at(over: str) -> AsyncIterator[Callable[..., Provider]]:
+    """Providers for base URLs, closed at the end of the test."""
+    made: list[Provider] = []
+
+    def make(url: str, **options: object) -> Provider:
+        if over == "aiohttp":
+            options = {"transport": Proxied(connect_timeout=10.0, proxy=None)} | options
+        made.append(Provider("sk-test", url, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for provider in made:
+        await provider.aclose()

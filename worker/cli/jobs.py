@@ -1,0 +1,215 @@
+"""The commands about jobs: submit, get, wait, watch, list, cancel, retry. Each is one question to the HTTP API."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote, urlencode
+
+import typer
+
+from worker.cli.client import Client
+from worker.cli.errors import BAD, INTERRUPTED, USAGE, CliError
+from worker.cli.follow import Follower
+from worker.cli.inputs import as_value, pairs, read_prompt
+from worker.cli.show import clean, clock_face, money, paint, print_columns, seconds_between, sentence
+from worker.jobs.states import Status
+
+DEFAULT_MODEL: Final = "gpt-5.6-sol"
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, job_….")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Action = Literal["wait", "offer", "switch", "race", "draft"]
+
+
+def submit(  # noqa: C901  one branch per option
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; `-` or nothing reads stdin.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="The model to ask.")] = DEFAULT_MODEL,
+    on_delay: Annotated[Action | None, typer.Option(help="What to do when a safety check delays the answer.")] = None,
+    after_seconds: Annotated[float | None, typer.Option(min=0, help="… once it has run this long.  [45]")] = None,
+    silence_seconds: Annotated[
+        float | None, typer.Option(min=0, help="… or silence has lasted this long; 0 = never act on silence.  [120]")
+    ] = None,
+    instructions: Annotated[str | None, typer.Option(help="Instructions beside the prompt.")] = None,
+    param: Annotated[list[str] | None, typer.Option(help="KEY=JSON for the provider; may be repeated.")] = None,
+    end_user: Annotated[
+        str | None, typer.Option(help="Your id of the person behind it; only a digest is sent on.")
+    ] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="KEY=VALUE to keep with the job; may be repeated.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key again gives the same job.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end and print the answer.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Submit a job. Prints its id, or with --wait its answer."""
+    body: dict[str, Any] = {"model": model, "input": read_prompt(prompt, file)}
+    rule = {"action": on_delay, "after_seconds": after_seconds, "silence_seconds": silence_seconds}
+    rule = {name: value for name, value in rule.items() if value is not None}
+    if rule:
+        body["policy"] = {"on_delay": rule}
+    if instructions is not None:
+        body["instructions"] = instructions
+    if param:
+        body["params"] = {name: as_value(name, text) for name, text in pairs("--param", param)}
+    if end_user is not None:
+        body["end_user"] = end_user
+    if metadata:
+        body["metadata"] = dict(pairs("--metadata", metadata))
+    headers = {}
+    if idempotency_key is not None:
+        if not idempotency_key.isascii() or not idempotency_key.isprintable() or not idempotency_key:
+            raise CliError("--idempotency-key is 1-255 visible ASCII characters", USAGE)
+        headers["Idempotency_Key"] = idempotency_key
+    with Client() as client:
+        job = client.call("POST", "/v1/jobs", body, **headers)
+        if wait:
+            _to_the_end(client, str(job["id"]), as_json=as_json)
+        elif as_json:
+            _print_json(job)
+        else:
+            print(job["id"])
+            if sys.stdout.isatty():
+                print(f"follow it with `vigil watch {job['id']}`", file=sys.stderr)
+
+
+def get(job_id: JobId, as_json: Json = False) -> None:
+    """Show a job as it is now."""
+    with Client() as client:
+        job = client.job(job_id)
+    if as_json:
+        _print_json(job)
+    else:
+        _print_job(job)
+
+
+def wait(
+    job_id: JobId,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Give up after this many seconds.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Wait for a job's end and print its answer. Exits 0 when it completed, 1 for every other end."""
+    with Client() as client:
+        _to_the_end(client, job_id, as_json=as_json, timeout=timeout)
+
+
+def _to_the_end(client: Client, job_id: str, *, as_json: bool, timeout: float | None = None) -> None:
+    try:
+        job = Follower(client, job_id).run(timeout)
+    except KeyboardInterrupt:
+        raise _left_alone(job_id) from None
+    if as_json:
+        _print_json(job)
+    elif answer := job.get("output_text") or job.get("refusal"):
+        print(clean(answer))
+    if job["status"] != Status.COMPLETED:
+        raise typer.Exit(BAD)
+
+
+def watch(
+    job_id: JobId,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
+) -> None:
+    """Follow a job live.
+
+    Shows what happens to it, and its text as it is written. Exits 0 when it completed, 1 for every other end.
+    """
+    with Client() as client:
+        try:
+            job = Follower(client, job_id, "events" if as_json else "text").run()
+        except KeyboardInterrupt:
+            raise _left_alone(job_id) from None
+    if job["status"] != Status.COMPLETED:
+        raise typer.Exit(BAD)
+
+
+def _left_alone(job_id: str) -> typer.Exit:
+    print(f"\nthe job goes on; `vigil watch {job_id}` follows it again", file=sys.stderr)
+    return typer.Exit(INTERRUPTED)
+
+
+def list_(
+    status: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(Status)}.", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only those that asked for this model.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most this many.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Go on where an earlier list ended.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List jobs, newest first."""
+    if status is not None and status not in set(Status):
+        raise CliError(f"unknown status {status!r}; known: {', '.join(Status)}", USAGE)
+    asked = {"status": status, "model": model, "limit": limit, "cursor": cursor}
+    with Client() as client:
+        page = client.call("GET", "/v1/jobs?" + urlencode({k: v for k, v in asked.items() if v is not None}))
+    if as_json:
+        _print_json(page)
+        return
+    if not page["data"]:
+        print("no jobs", file=sys.stderr)
+        return
+    rows = [
+        (job["id"], job["status"], job.get("served_model") or job["requested_model"], _age(job), money(job))
+        for job in page["data"]
+    ]
+    print_columns(("ID", "STATUS", "MODEL", "AGE", "COST"), rows)
+    if page.get("next_cursor"):
+        print(f"more: --cursor {page['next_cursor']}", file=sys.stderr)
+
+
+def _age(job: dict[str, Any]) -> str:
+    return clock_face(seconds_between(job["created_at"]))
+
+
+def cancel(job_id: JobId, as_json: Json = False) -> None:
+    """Cancel a job. Doing it again changes nothing."""
+    with Client() as client:
+        answer = client.call("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
+    if as_json:
+        _print_json(answer)
+        return
+    job = answer.get("job", answer)
+    under_way = answer.get("upstream_under_way")
+    print(f"{job.get('status', 'cancelled')}" + ("; a call to the provider was under way" if under_way else ""))
+
+
+def retry(
+    job_id: JobId,
+    model: Annotated[str, typer.Option("--model", "-m", help="The model that the job's open offer names.")],
+    as_json: Json = False,
+) -> None:
+    """Accept a job's open offer of a faster model."""
+    with Client() as client:
+        job = client.call("POST", f"/v1/jobs/{quote(job_id, safe='')}/retry", {"model": model})
+    if as_json:
+        _print_json(job)
+    else:
+        print(sentence(job))
+
+
+def _print_json(body: dict[str, Any]) -> None:
+    print(json.dumps(body, indent=2, ensure_ascii=not (sys.stdout.encoding or "").lower().startswith("utf")))
+
+
+def _print_job(job: dict[str, Any]) -> None:
+    print(f"{job['id']}  {paint(job['status'], sentence(job), sys.stdout)}")
+    served = job.get("served_model")
+    print(f"model     {job['requested_model']}" + (f", served {served}" if served else ""))
+    if disclosure := job.get("disclosure"):
+        print(f"served by {disclosure['message']}")
+    for one in job.get("attempts") or []:
+        print(f"attempt {one['number']} {one['model']} {one.get('purpose')}: {one.get('outcome') or 'running'}")
+    print(f"cost      {money(job)}")
+    if answer := job.get("output_text") or job.get("refusal"):
+        print(f"\n{clean(answer)}")
+
+
+def register(app: typer.Typer) -> None:
+    """Put the commands on the app."""
+    app.command()(submit)
+    app.command()(get)
+    app.command()(wait)
+    app.command()(watch)
+    app.command("list")(list_)
+    app.command()(cancel)
+    app.command()(retry)

@@ -1,0 +1,139 @@
+"""`vigil keys`: API keys and the encryption key. Speaks to Redis directly: the first key can't come over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from worker.cli.errors import USAGE, CliError
+from worker.cli.show import print_columns
+from worker.clock import Clock
+from worker.embedded import Embedded
+from worker.jobs.errors import Refused
+from worker.settings import Settings, load
+from worker.store.apps import SCOPES, ApiKey, Apps
+from worker.store.pool import connect
+
+T = TypeVar("T")
+DEFAULT_SCOPES = ("submit", "read")
+_LONGEST_NAME = 64
+
+app = typer.Typer(
+    help="Make, list and revoke API keys; make an encryption key.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@asynccontextmanager
+async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
+    """The keys in the Redis of the settings; the embedded server is started for the moment if none runs."""
+    embedded = None if settings.redis_url else Embedded(settings.data_dir)
+    if embedded:
+        await embedded.start()
+    try:
+        redis = connect(settings.redis_url or (embedded.url if embedded else ""), max_connections=2)
+        try:
+            yield Apps(redis, Clock())
+        finally:
+            await redis.aclose()
+    finally:
+        if embedded:
+            await embedded.stop()
+
+
+def _with_apps(work: Callable[[Apps], Awaitable[T]]) -> T:
+    async def go() -> T:
+        async with open_apps(load()) as apps:
+            return await work(apps)
+
+    return asyncio.run(go())
+
+
+def shown(key: ApiKey) -> dict[str, Any]:
+    """What may be told of a key: never the key."""
+    return {
+        "id": key.id,
+        "app": key.app,
+        "scopes": list(key.scopes),
+        "last4": key.last4,
+        "created_at": _time(key.created_at),
+        "revoked_at": _time(key.revoked_at) if key.revoked_at else None,
+    }
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Option("--app", help="The app that the key is for; a new name makes a new app.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--scope", "-s", help=f"May be repeated: {', '.join(SCOPES)}.  [default: submit, read]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make an API key. It is shown this once: only its digest is kept."""
+    if not name.isprintable() or not name.strip() or len(name) > _LONGEST_NAME or any(c.isspace() for c in name):
+        raise CliError(f"--app is a name of 1-{_LONGEST_NAME} characters without spaces", USAGE)
+    scopes = tuple(dict.fromkeys(word for one in scope or DEFAULT_SCOPES for word in one.split(",") if word))
+    unknown = [word for word in scopes if word not in SCOPES]
+    if unknown or not scopes:
+        raise CliError(f"unknown scope {', '.join(unknown) or repr('')}; known: {', '.join(SCOPES)}", USAGE)
+    record, key, secret = _with_apps(lambda apps: apps.create_key(name, scopes))
+    if as_json:
+        body = {"id": record.id, "app": record.app, "key": key, "webhook_secret": secret, "scopes": list(record.scopes)}
+        print(json.dumps(body, indent=2))
+        return
+    print(f"app             {record.app}")
+    print(f"id              {record.id}")
+    print(f"scopes          {', '.join(record.scopes)}")
+    print(f"key             {key}")
+    print(f"webhook secret  {secret}")
+    print("The key is shown only now. Clients send it as `Authorization: Bearer …`; `vigil` reads VIGIL_API_KEY.")
+
+
+@app.command("list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List all keys, oldest first, without the keys themselves."""
+    found = [shown(key) for key in _with_apps(lambda apps: apps.list_keys())]
+    if as_json:
+        print(json.dumps({"object": "list", "data": found}, indent=2))
+        return
+    if not found:
+        print("There are no keys; `vigil keys create --app NAME` makes one.")
+        return
+    rows = [
+        (k["id"], k["app"], ",".join(k["scopes"]), "…" + k["last4"], k["created_at"], k["revoked_at"] or "-")
+        for k in found
+    ]
+    print_columns(("ID", "APP", "SCOPES", "KEY", "CREATED", "REVOKED"), rows)
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `vigil keys list` shows it.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """End a key for good. Its app's jobs stay; other keys of the app see them."""
+    try:
+        found = shown(_with_apps(lambda apps: apps.revoke(key_id)))
+    except Refused as error:
+        raise CliError(error.detail) from None
+    print(json.dumps(found, indent=2) if as_json else f"revoked {found['id']} of app {found['app']}")
+
+
+@app.command("generate-encryption")
+def generate_encryption() -> None:
+    """Print a fresh value for VIGIL_ENCRYPTION_KEYS: urlsafe base64 of 32 random bytes. Keep it safe."""
+    print(base64.urlsafe_b64encode(Clock().dice(32)).decode())

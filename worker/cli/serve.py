@@ -1,0 +1,215 @@
+"""`vigil api`, `vigil worker`, `vigil simulator`: one process of each kind, and what all long-running commands share:
+one event loop, a graceful end on the first signal, an immediate one on the second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Protocol, cast
+
+import typer
+
+from worker.cli.errors import INTERRUPTED, USAGE, CliError
+from worker.embedded import Embedded
+from worker.settings import Settings, load
+from worker.telemetry.log import configure, log
+
+
+class ServesApi(Protocol):
+    """`api.serve.serve`, which is found by name: the worker side never imports the API."""
+
+    def __call__(
+        self,
+        settings: Settings,
+        redis: object | None = None,
+        *,
+        ready: asyncio.Event | None = None,
+        stop: asyncio.Event | None = None,
+    ) -> Awaitable[None]:
+        """Serve until `stop` is set."""
+        ...
+
+
+def serves_api() -> ServesApi:
+    """The API's entry."""
+    return cast("ServesApi", importlib.import_module("api.serve").serve)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        return cast("Callable[[], asyncio.AbstractEventLoop]", importlib.import_module("uvloop").new_event_loop)
+    except ImportError:
+        return None
+
+
+def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], said: str = "") -> None:
+    """Run `work(stop)`; the first SIGINT or SIGTERM sets `stop` and prints `said`, a second one ends us at once.
+
+    Ends the command: 130 after SIGINT, 0 after SIGTERM, else what `work` returned.
+    """
+    got: list[int] = []
+
+    async def go() -> int:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def on_signal(number: int) -> None:
+            if got:
+                os._exit(INTERRUPTED)
+            got.append(number)
+            if said:
+                print(f"\n{said}", file=sys.stderr, flush=True)
+            stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal, number)
+        return await work(stop) or 0
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        code = runner.run(go())
+    if got and got[0] == signal.SIGINT:
+        code = INTERRUPTED
+    if code:
+        raise typer.Exit(code)
+
+
+def check_port(host: str, port: int) -> None:
+    """CliError when the port can't be listened on, before anything is started."""
+    if port == 0:
+        return
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except OSError:
+        raise CliError(f"{host!r} is no address of this machine", USAGE) from None
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise CliError(f"port {port} on {host} is taken; choose another with --port") from None
+            raise CliError(f"can't listen on {host} port {port}: {error.strerror}", USAGE) from None
+
+
+def free_port(host: str) -> int:
+    """A port that is free at this moment."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as trial:
+        trial.bind((host, 0))
+        return int(trial.getsockname()[1])
+
+
+@asynccontextmanager
+async def with_redis(settings: Settings) -> AsyncIterator[Settings]:
+    """Settings whose Redis runs: the one they name, or the embedded one of the data folder, started if need be."""
+    if settings.redis_url is not None:
+        yield settings
+        return
+    async with Embedded(settings.data_dir) as embedded:
+        yield settings.model_copy(update={"redis_url": embedded.url})
+
+
+Host = Annotated[
+    str | None, typer.Option(help="The address to listen on.  [VIGIL_HOST, 127.0.0.1]", show_default=False)
+]
+
+
+def api(
+    host: Host = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="The port.  [VIGIL_PORT, 8700]", show_default=False)
+    ] = None,
+) -> None:
+    """Run the HTTP API."""
+    given = {"host": host, "port": port}
+    settings = load({name: value for name, value in given.items() if value is not None})
+    check_port(settings.host, settings.port)
+
+    configure(settings.log_level, settings.log_format)
+
+    async def work(stop: asyncio.Event) -> None:
+        ready = asyncio.Event()
+
+        async def tell() -> None:
+            await ready.wait()
+            log("api.ready", host=settings.host, port=settings.port)
+
+        async with with_redis(settings) as ours:
+            telling = asyncio.create_task(tell())
+            try:
+                await serves_api()(ours, ready=ready, stop=stop)
+            finally:
+                telling.cancel()
+
+    run_until_signal(work, "stopping: no new requests, the open ones are answered")
+
+
+def worker(
+    max_jobs: Annotated[
+        int | None, typer.Option(min=1, help="Jobs at the same time.  [VIGIL_MAX_JOBS, 200]", show_default=False)
+    ] = None,
+) -> None:
+    """Run a worker. The first signal drains it: running jobs get VIGIL_DRAIN_SECONDS, then another worker goes on."""
+    settings = load({"max_jobs": max_jobs} if max_jobs is not None else {})
+    configure(settings.log_level, settings.log_format)
+
+    async def work(stop: asyncio.Event) -> None:
+        main = importlib.import_module("worker.main")  # heavy: only those who work pay for it
+        async with with_redis(settings) as ours:
+            await main.run_worker(ours, stop=stop)
+
+    run_until_signal(work, f"draining: running jobs have {settings.drain_seconds:g} s; again = stop at once")
+
+
+def simulator(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 takes a free one.")] = 8790,
+    speed: Annotated[float, typer.Option(help="Divides every wait.")] = 1.0,
+    mix: Annotated[Path | None, typer.Option(help="A weighted table of scenarios, for load.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draw the same scenarios again.")] = None,
+    webhook_url: Annotated[str | None, typer.Option(help="Where the provider's webhooks go.")] = None,
+    webhook_secret: Annotated[str | None, typer.Option(help="Their secret, whsec_….")] = None,
+) -> None:
+    """Run the fake provider. `[[sim: list]]` as a prompt answers with its scenarios."""
+    check_port(host, port)
+
+    async def work(stop: asyncio.Event) -> None:
+        from worker.simulator.app import Simulator  # noqa: PLC0415  aiohttp is slow to import
+
+        try:
+            simulator = Simulator(host, port, speed, mix, seed, webhook_url, webhook_secret)
+        except (ValueError, OSError) as error:
+            raise CliError(f"the simulator can't start: {error}", USAGE) from None
+        async with simulator:
+            print(f"simulator on {simulator.url}; scenarios at {simulator.root}/sim/scenarios", flush=True)
+            await stop.wait()
+
+    run_until_signal(work)
+
+
+async def first_of(*tasks: asyncio.Task[None], also: asyncio.Event) -> None:
+    """Returns when `also` is set or a task has ended; raises what a task raised."""
+    waiting = asyncio.ensure_future(also.wait())
+    try:
+        done, _ = await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+    for task in done:
+        if task is not waiting:
+            task.result()
+
+
+def register(app: typer.Typer) -> None:
+    """Put the commands on the app."""
+    app.command()(api)
+    app.command()(worker)
+    app.command()(simulator)

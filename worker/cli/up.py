@@ -1,0 +1,216 @@
+"""`vigil up`: everything on one machine in one process and one event loop; and the same, as a context, for the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import typer
+from pydantic import SecretStr
+
+from worker.cli.door import keep, kept
+from worker.cli.errors import CliError
+from worker.cli.serve import check_port, first_of, free_port, run_until_signal, serves_api, with_redis
+from worker.clock import Clock
+from worker.settings import Settings, load
+from worker.store.apps import SCOPES, Apps
+from worker.store.pool import check_safe, connect, durability
+from worker.telemetry.log import configure
+
+_APP: Final = "local"
+_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not listened on
+_READY_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A Vigil that answers: where, with which key, and what stands behind it."""
+
+    url: str
+    key: str
+    provider: str
+    durability: str
+    simulator: str | None
+    tasks: tuple[asyncio.Task[None], ...]
+
+
+def address(settings: Settings) -> str:
+    """The URL under which this machine reaches the API."""
+    host = _ANYWHERE.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+@asynccontextmanager
+async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 1.0) -> AsyncIterator[Running]:
+    """Redis, the simulator unless there is a provider's key, worker and API; all have ended after the block.
+
+    Leaving the block sets `stop`: API and worker drain first, then the simulator and Redis end.
+    """
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(with_redis(settings))
+        safe = await _look(ours)
+        simulator = None
+        if ours.openai_api_key is None:
+            simulator = await stack.enter_async_context(_simulator(ours, speed))
+            ours = ours.model_copy(update={"openai_api_key": SecretStr("sk-simulator"), "openai_base_url": simulator})
+        ready = asyncio.Event(), asyncio.Event()
+        main = importlib.import_module("worker.main")
+        tasks = (
+            asyncio.create_task(main.run_worker(ours, stop=stop, ready=ready[0]), name="worker"),
+            asyncio.create_task(_as_coroutine(ours, ready[1], stop), name="api"),
+        )
+        try:
+            await _until_ready(tasks, ready, stop)
+            key = await _key(ours)
+            provider = ours.openai_base_url or "the provider's own address"
+            yield Running(address(ours), key, provider, safe, simulator, tasks)
+        finally:
+            stop.set()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, BaseException):
+                raise error
+
+
+async def _as_coroutine(settings: Settings, ready: asyncio.Event, stop: asyncio.Event) -> None:
+    await serves_api()(settings, ready=ready, stop=stop)
+
+
+async def _until_ready(
+    tasks: tuple[asyncio.Task[None], ...], ready: tuple[asyncio.Event, ...], stop: asyncio.Event
+) -> None:
+    both = asyncio.Event()
+
+    async def watch() -> None:
+        for one in ready:
+            await one.wait()
+        both.set()
+
+    watcher, stopper = asyncio.create_task(watch()), asyncio.create_task(stop.wait())
+    try:
+        async with asyncio.timeout(_READY_SECONDS):
+            await asyncio.wait({*tasks, watcher, stopper}, return_when=asyncio.FIRST_COMPLETED)
+    except TimeoutError:
+        raise CliError("API or worker did not get ready within a minute; `vigil doctor` looks further") from None
+    finally:
+        watcher.cancel()
+        stopper.cancel()
+        await asyncio.gather(watcher, stopper, return_exceptions=True)
+    for task in tasks:
+        if task.done():
+            task.result()
+            if not stop.is_set():
+                raise CliError(f"the {task.get_name()} ended before it was ready")
+
+
+async def _look(settings: Settings) -> str:
+    redis = connect(settings.redis_url or "", max_connections=2)
+    try:
+        return durability(await check_safe(redis, allow_eviction=settings.allow_eviction))
+    finally:
+        await redis.aclose()
+
+
+async def _key(settings: Settings) -> str:
+    """A live key of the app "local": the one kept in the data folder, or a new one that is kept there."""
+    redis = connect(settings.redis_url or "", max_connections=2)
+    try:
+        apps = Apps(redis, Clock())
+        left = kept(settings.data_dir)
+        key = left.key.get_secret_value() if left and left.key else None
+        record = await apps.find(key) if key else None
+        if key is None or record is None or record.revoked_at or record.app != _APP:
+            _, key, _ = await apps.create_key(_APP, SCOPES)
+    finally:
+        await redis.aclose()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    keep(settings.data_dir, address(settings), key)
+    return key
+
+
+@asynccontextmanager
+async def _simulator(settings: Settings, speed: float) -> AsyncIterator[str]:
+    """The fake provider on its usual port, or on a free one; yields the base URL for the SDK."""
+    from worker.simulator.app import DEFAULT_PORT, Simulator  # noqa: PLC0415  aiohttp is slow to import
+
+    host = "127.0.0.1"
+    try:
+        check_port(host, DEFAULT_PORT)
+        port = DEFAULT_PORT
+    except CliError:
+        port = 0
+    hooks: tuple[str | None, str | None] = None, None
+    if settings.openai_webhook_secret is not None:
+        hooks = f"{address(settings)}/hooks/openai", settings.openai_webhook_secret.get_secret_value()
+    async with Simulator(host, port, speed, webhook_url=hooks[0], webhook_secret=hooks[1]) as simulator:
+        yield simulator.url
+
+
+def up(
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="The API's port; 0 takes a free one.  [VIGIL_PORT, 8700]")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="The API's address.  [VIGIL_HOST, 127.0.0.1]")] = None,
+    speed: Annotated[float, typer.Option(help="Divides every wait of the simulator.")] = 1.0,
+) -> None:
+    """Start everything on this machine.
+
+    An embedded Valkey (unless VIGIL_REDIS_URL names one), API, worker, and the simulator when there is no
+    OPENAI_API_KEY. Prints the URL, an API key and a line to try. Ctrl-C drains.
+    """
+    given = {"port": port, "host": host}
+    settings = load({name: value for name, value in given.items() if value is not None})
+    if speed <= 0 or speed == float("inf") or speed != speed:  # noqa: PLR0124  nan
+        raise CliError("--speed is a number above 0", 2)
+    check_port(settings.host, settings.port)
+    if settings.port == 0:
+        settings = settings.model_copy(update={"port": free_port(settings.host)})
+    if "log_level" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"log_level": "WARNING"})  # this terminal is for a person
+    configure(settings.log_level, settings.log_format)
+
+    async def work(stop: asyncio.Event) -> None:
+        async with everything(settings, stop, speed=speed) as running:
+            if not stop.is_set():
+                _tell(settings, running)
+                await first_of(*running.tasks, also=stop)
+
+    run_until_signal(work, f"draining: running jobs have {settings.drain_seconds:g} s; Ctrl-C again stops at once")
+
+
+def _tell(settings: Settings, running: Running) -> None:
+    data = "the Redis of VIGIL_REDIS_URL" if settings.redis_url else settings.data_dir
+    provider = (
+        f"simulator on {running.simulator}; set OPENAI_API_KEY for the real one"
+        if running.simulator
+        else running.provider
+    )
+    print(
+        f"""Vigil answers on {running.url}   (docs: {running.url}/docs)
+  key       {running.key}
+  provider  {provider}
+  data      {data}
+  {running.durability}
+
+Try it:
+  curl -s {running.url}/v1/jobs -H 'Authorization: Bearer {running.key}' \\
+    -H 'Content-Type: application/json' -H 'Prefer: wait=30' \\
+    -d '{{"model": "gpt-5.6-sol", "input": "[[sim: check_then_clear hold=5]] Why is the sky blue?"}}'
+or, in this folder:
+  vigil submit --wait 'Why is the sky blue?'
+
+Ctrl-C drains and stops.""",
+        flush=True,
+    )
+    if running.simulator and settings.openai_base_url:
+        print("OPENAI_BASE_URL is not used: there is no OPENAI_API_KEY.", file=sys.stderr, flush=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Put the command on the app."""
+    app.command()(up)

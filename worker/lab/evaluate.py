@@ -1,0 +1,221 @@
+"""Plays cases through the real delay rule, for a grid of policies: discrete events, no ticks.
+
+`policy.decide` is asked when the situation of the original changes and at the times it asks for, as the worker does.
+Pure. Must not know: where cases come from, how results are shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from itertools import pairwise
+
+from worker.jobs.catalogue import Catalogue
+from worker.jobs.record import Usage
+from worker.jobs.spec import Action, OnDelay, Policy
+from worker.jobs.states import RetryModelState
+from worker.lab.model import ACCEPTED_AFTER, Case, Hold, Row
+from worker.safety.faster import Faster, NoFaster, faster_model
+from worker.safety.policy import Decision, Draft, Offer, Race, Situation, Switch, Wait, decide
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A span in which the situation of the original stays the same."""
+
+    start: float
+    end: float
+    situation: Situation
+    faster: Faster | NoFaster
+    check_end: float
+    silence_end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A case, ready to be asked about."""
+
+    case: Case
+    moments: tuple[Moment, ...]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What one policy gathers over all cases; tokens are kept by model and counted as (input, output)."""
+
+    waits: list[float] = field(default_factory=list)
+    settled: list[float] = field(default_factory=list)
+    substituted: int = 0
+    offered: int = 0
+    drafted: int = 0
+    blocked: int = 0
+    input: Counter[tuple[str, bool]] = field(default_factory=Counter)  # (model, delivered) -> tokens
+    output: Counter[tuple[str, bool]] = field(default_factory=Counter)
+
+    def pay(self, model: str, read: int, written: int, *, delivered: bool) -> None:
+        """One attempt's tokens are counted."""
+        self.input[model, delivered] += read
+        self.output[model, delivered] += written
+
+    def cost(self, catalogue: Catalogue, *, wasted_only: bool = False) -> Decimal | None:
+        """Dollars for all tokens, or for those of undelivered answers; None when a model has no price."""
+        total = Decimal(0)
+        for model, delivered in sorted(self.input):
+            if wasted_only and delivered:
+                continue
+            usage = Usage(input_tokens=self.input[model, delivered], output_tokens=self.output[model, delivered])
+            cost = catalogue.cost(model, usage)
+            if cost is None:
+                return None
+            total += cost
+        return total
+
+
+def course(case: Case, catalogue: Catalogue, on_delay_model: str | None = None) -> Course:
+    """The moments of a case at which the rule could want something."""
+    model = catalogue.find(case.model)
+    checked = model.checked if model else False
+    points = {0.0, case.end}
+    for start, end in (*((h.start, h.end) for h in case.holds), *case.silences):
+        points.update(at for at in (start, end) if 0 <= at <= case.end)
+    moments: list[Moment] = []
+    chosen: dict[tuple[str | None, RetryModelState], Faster | NoFaster] = {}
+    times = sorted(points)
+    for start, end in pairwise(times):
+        hold = next((h for h in case.holds if h.start <= start < h.end), None)
+        silence = next((s for s in case.silences if s[0] <= start < s[1]), None)
+        if hold is None and (silence is None or not checked):
+            continue
+        last = max((h for h in case.holds if h.start <= start), key=lambda h: h.start, default=Hold(0.0, 0.0))
+        said = (last.retry_model, last.retry_model_state)
+        if said not in chosen:
+            chosen[said] = faster_model(case.model, on_delay_model, *said, catalogue, allow_unknown=True)
+        situation = Situation(
+            check_since=hold.start if hold else None,
+            silent_since=silence[0] if silence else None,
+            checked=checked,
+            retry_model=last.retry_model,
+            retry_model_state=last.retry_model_state,
+        )
+        ends = (hold.end if hold else start, silence[1] if silence else start)
+        moments.append(Moment(start, end, situation, chosen[said], *ends))
+    return Course(case, tuple(moments))
+
+
+def _first_act(policy: Policy, course: Course, accept: float) -> tuple[float, Decision, bool]:
+    """(when, what the rule does first that is not waiting, whether offers were made); an accepted offer is a switch."""
+    closes, offered = -1.0, False
+    for moment in course.moments:
+        situation = moment.situation
+        if moment.start < closes:
+            situation = replace(situation, offered=True)
+        now = moment.start
+        decision = decide(policy, situation, moment.faster, now)
+        while isinstance(decision, Wait) and decision.until is not None and decision.until < moment.end:
+            now = decision.until
+            decision = decide(policy, situation, moment.faster, now)
+        if isinstance(decision, Offer):
+            offered = True
+            closes = moment.silence_end if decision.reason == "silence" else moment.check_end
+            if course.case.dice < accept and now + ACCEPTED_AFTER < closes:
+                return now + ACCEPTED_AFTER, Switch(decision.model, "offer_accepted"), True
+        elif not isinstance(decision, Wait):
+            return now, decision, offered
+    return course.case.end, Wait(), offered
+
+
+def play(policy: Policy, course: Course, totals: Totals, accept: float = 0.0) -> None:
+    """Adds to `totals` how the job would have gone under `policy`."""
+    case = course.case
+    at, decision, offered = _first_act(policy, course, accept)
+    totals.offered += offered
+    totals.blocked += case.blocked
+    if not isinstance(decision, Switch | Race | Draft):
+        totals.pay(case.model, case.input_tokens, case.output_tokens, delivered=not case.blocked)
+        if not case.blocked:
+            totals.waits.append(case.end)
+            totals.settled.append(case.end)
+        return
+    there = at + case.faster_seconds
+    if isinstance(decision, Switch):
+        end, first, faster_wins = there, there, True
+    elif isinstance(decision, Race) or case.blocked:  # the block that comes first ends both
+        end = first = min(there, case.end)
+        faster_wins = there < case.end
+    else:
+        end, first, faster_wins = case.end, min(there, case.end), False
+        totals.drafted += there < case.end
+    original_stops = at if isinstance(decision, Switch) else end
+    written = _written(case.output_tokens, original_stops, case.end)
+    totals.pay(case.model, case.input_tokens, written, delivered=not (case.blocked or faster_wins))
+    written = _written(case.faster_tokens, end - at, case.faster_seconds)
+    totals.pay(decision.model, case.input_tokens, written, delivered=faster_wins and not case.blocked)
+    if not case.blocked:
+        totals.substituted += faster_wins
+        totals.waits.append(first)
+        totals.settled.append(end)
+
+
+def _written(tokens: int, until: float, whole: float) -> int:
+    """Tokens written by then: evenly over the attempt, checks included, because what is held back is written too."""
+    return tokens if until >= whole else int(tokens * max(0.0, until) / whole)
+
+
+def percentile(ordered: Sequence[float], percent: int) -> float:
+    """The nearest-rank percentile of sorted values; 0 for none."""
+    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)] if ordered else 0.0
+
+
+def row(policy: Policy, courses: Iterable[Course], catalogue: Catalogue, base: Decimal | None, accept: float) -> Row:
+    """What one policy does over all courses; `base`: what plain waiting costs."""
+    totals, jobs = Totals(), 0
+    for one in courses:
+        play(policy, one, totals, accept)
+        jobs += 1
+    totals.waits.sort()
+    totals.settled.sort()
+    cost, rule = totals.cost(catalogue), policy.on_delay
+    share = 1 / jobs if jobs else 0.0
+    return Row(
+        action=rule.action,
+        after_seconds=rule.after_seconds,
+        silence_seconds=rule.silence_seconds,
+        jobs=jobs,
+        wait_p50=percentile(totals.waits, 50),
+        wait_p95=percentile(totals.waits, 95),
+        settled_p50=percentile(totals.settled, 50),
+        settled_p95=percentile(totals.settled, 95),
+        substituted=totals.substituted * share,
+        offered=totals.offered * share,
+        drafted=totals.drafted * share,
+        blocked=totals.blocked * share,
+        wasted=totals.cost(catalogue, wasted_only=True),
+        extra=None if cost is None or base is None else cost - base,
+    )
+
+
+def grid(
+    cases: Sequence[Case],
+    catalogue: Catalogue,
+    actions: Sequence[Action],
+    thresholds: Sequence[float],
+    silence_seconds: float,
+    *,
+    model: str | None = None,
+    accept: float = 0.0,
+) -> list[Row]:
+    """One row for each action and threshold, in the order given."""
+    courses = [course(case, catalogue, model) for case in cases]
+    waiting = Totals()
+    for one in courses:
+        play(_policy("wait", 0.0, 0.0, model), one, waiting)
+    base = waiting.cost(catalogue)
+    policies = [_policy(action, after, silence_seconds, model) for action in actions for after in thresholds]
+    return [row(policy, courses, catalogue, base, accept) for policy in policies]
+
+
+def _policy(action: Action, after: float, silence: float, model: str | None) -> Policy:
+    rule = OnDelay(action=action, after_seconds=after, silence_seconds=silence, model=model)
+    return Policy(on_delay=rule)

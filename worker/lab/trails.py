@@ -1,0 +1,173 @@
+"""Recorded jobs become cases: reads an audit export (NDJSON, one record a line) and rebuilds each original's course.
+
+Only jobs whose original attempt ran to its own end tell how it would go if left alone; the others are left out and
+counted. Pure over lines of text. Must not know: files, policies, the hash chain (`vigil audit verify` proves that).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import count
+from typing import Any, Final
+
+from worker.jobs.states import DELIVERED, Evidence, Outcome, Purpose, RetryModelState
+from worker.lab.model import SILENCE, BadTrail, Case, Cases, Hold, LeftOut
+from worker.lab.synthetic import Dice
+
+_OURS: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED, Outcome.TIMED_OUT})
+_FASTER: Final = frozenset({Purpose.FASTER, Purpose.RACE, Purpose.DRAFT})
+
+
+@dataclass(slots=True)
+class _Check:
+    started: datetime
+    signalled: datetime | None  # since when it was more than suspected
+    ended: datetime | None = None
+    retry_model: str | None = None
+    state: RetryModelState = RetryModelState.ABSENT
+
+
+@dataclass(slots=True)
+class _Attempt:
+    model: str
+    purpose: Purpose
+    started: datetime
+    first_event: datetime | None = None
+    first_output: datetime | None = None
+    finished: datetime | None = None
+    outcome: Outcome | None = None
+    read: int = 0
+    written: int = 0
+    checks: list[_Check] = field(default_factory=list)
+
+    def after(self, at: datetime | None) -> float:
+        """Seconds from its start to `at`; 0 when that is not known."""
+        return 0.0 if at is None else max(0.0, (at - self.started).total_seconds())
+
+
+@dataclass(slots=True)
+class _Job:
+    silence: float = SILENCE
+    attempts: dict[int, _Attempt] = field(default_factory=dict)
+
+
+def read(lines: Iterable[str], source: str, *, seed: int = 1, faster_takes: float = 0.4) -> Cases:
+    """The cases of a trail; BadTrail names the line that is no audit record.
+
+    `faster_takes`: the part of the original's own time (checks apart) that a faster model needs, for jobs that did
+    not run one to its end.
+    """
+    jobs: dict[str, _Job] = {}
+    for number, record in _records(lines, source):
+        try:
+            job = jobs.setdefault(str(record["job_id"]), _Job())
+            _note(job, record["type"], datetime.fromisoformat(record["at"]), record.get("attempt"), record["data"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise BadTrail(f"{source}, line {number}: not an audit record as `vigil audit export` writes it") from None
+    if not jobs:
+        raise BadTrail(f"{source}: there is no audit record in it")
+    dice, cases, left_out = Dice(seed), [], Counter[LeftOut]()
+    for _, job in sorted(jobs.items()):
+        case = _case(job, dice.even(), faster_takes)
+        if isinstance(case, Case):
+            cases.append(case)
+        else:
+            left_out[case] += 1
+    return Cases(tuple(cases), source, tuple(sorted(left_out.items())))
+
+
+def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, record) of each line; an export may wrap a record beside its hash."""
+    for number, line in zip(count(1), lines, strict=False):
+        if not line.strip():
+            continue
+        try:
+            body = json.loads(line)
+        except (ValueError, RecursionError):
+            raise BadTrail(f"{source}, line {number}: not JSON") from None
+        record = body.get("record", body) if isinstance(body, dict) else body
+        if not isinstance(record, dict) or not isinstance(record.get("type"), str):
+            raise BadTrail(f"{source}, line {number}: not an audit record as `vigil audit export` writes it")
+        yield number, record
+
+
+def _note(job: _Job, kind: str, at: datetime, number: int | None, data: dict[str, Any]) -> None:  # noqa: C901
+    """One record is taken into account; kinds that tell nothing of delays are passed over."""
+    attempt = job.attempts.get(number or 0)
+    match kind:
+        case "job.queued":
+            job.silence = float((data.get("policy") or {}).get("on_delay", {}).get("silence_seconds") or SILENCE)
+        case "job.attempt.started":
+            job.attempts[int(number or 0)] = _Attempt(data["model"], Purpose(data["purpose"]), at)
+        case _ if attempt is None:
+            return
+        case "job.attempt.updated" | "job.attempt.finished":
+            for name in ("first_event", "first_output"):
+                said = data.get(f"{name}_at")
+                if said is not None and getattr(attempt, name) is None:
+                    setattr(attempt, name, datetime.fromisoformat(said))
+            if kind == "job.attempt.finished":
+                attempt.finished, attempt.outcome = at, Outcome(data["outcome"])
+                usage = data.get("usage") or {}
+                attempt.read, attempt.written = int(usage.get("input_tokens", 0)), int(usage.get("output_tokens", 0))
+        case "job.check.started":
+            attempt.checks.append(_Check(at, None))
+            _said(attempt.checks[-1], at, data)
+        case "job.check.updated" if attempt.checks:
+            _said(attempt.checks[-1], at, data)
+        case "job.check.ended" if attempt.checks:
+            attempt.checks[-1].ended = at
+
+
+def _said(check: _Check, at: datetime, data: dict[str, Any]) -> None:
+    if Evidence(data["evidence"]) is Evidence.SIGNALLED and check.signalled is None and check.ended is None:
+        check.signalled = at
+    state = RetryModelState(data.get("retry_model_state", "absent"))
+    if state is not RetryModelState.ABSENT:
+        check.retry_model, check.state = data.get("retry_model"), state
+
+
+def _case(job: _Job, dice: float, faster_takes: float) -> Case | LeftOut:
+    """The course of the job's last attempt that no delay rule started, or why it can't be told."""
+    tried = [job.attempts[n] for n in sorted(job.attempts) if job.attempts[n].purpose not in _FASTER]
+    if not tried:
+        return "not_started"
+    original = tried[-1]
+    if original.outcome is None:
+        return "unfinished"
+    if original.outcome in _OURS:
+        return "cut_short"
+    if original.outcome not in DELIVERED | {Outcome.BLOCKED}:
+        return "failed"
+    end = original.after(original.finished)
+    spans = [(original.after(c.started), original.after(c.ended) if c.ended else end) for c in original.checks]
+    own = max(1.0, end - sum(stop - start for start, stop in spans))
+    seconds, tokens = own * faster_takes, original.written
+    for other in job.attempts.values():  # one that really ran to its end knows better
+        if other.purpose in _FASTER and other.outcome in DELIVERED:
+            seconds, tokens = other.after(other.finished), other.written
+    opened = original.after(original.first_event)
+    silences = [(opened, original.after(original.first_output) if original.first_output else end)]
+    for check, (start, stop) in zip(original.checks, spans, strict=True):
+        if start > silences[0][1]:  # in mid-output: a suspicion arises when silence has lasted that long
+            silences.append((max(opened, start if check.signalled == check.started else start - job.silence), stop))
+    return Case(
+        model=original.model,
+        end=end,
+        input_tokens=original.read,
+        output_tokens=original.written,
+        faster_seconds=max(seconds, 0.001),
+        faster_tokens=tokens,
+        holds=tuple(
+            Hold(original.after(check.signalled), stop, check.retry_model, check.state)
+            for check, (_, stop) in zip(original.checks, spans, strict=True)
+            if check.signalled is not None
+        ),
+        silences=tuple(s for s in silences if s[1] > s[0]),
+        blocked=original.outcome is Outcome.BLOCKED,
+        dice=dice,
+    )

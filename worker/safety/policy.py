@@ -1,0 +1,139 @@
+"""The Luna policy: what to do now about an attempt that a safety check, or silence, delays.
+
+(the job's policy, the situation, the clock) -> a decision. It is about delays alone: errors are `retry`'s business,
+access denials the fallback's, and after a block it never acts (promise P2). Pure; every time is monotonic seconds and
+an argument. Must not know: the record, the provider, how a decision is carried out.
+
+    what is open                     | due at                                  | stated reason
+    a signalled check                | its start + after_seconds               | safety_check_delay
+    silence on a model that may be   | its start + silence_seconds (0 = never) | silence
+    checked                          |                                         |
+
+The earlier one acts; when both are due the signalled check is stated, because it is the better evidence (promise P5).
+A check that ended starts no clock; the next one starts its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from worker.jobs.record import DisclosureReason
+from worker.jobs.spec import OnDelay, Policy
+from worker.jobs.states import RetryModelState
+from worker.safety.faster import Faster, NoFaster, faster_model
+
+__all__ = [
+    "POLICY_VERSION", "Decision", "Draft", "Faster", "NoFaster", "Offer", "Race", "Situation", "Switch", "Wait",
+    "decide", "faster_model",
+]  # fmt: skip
+
+POLICY_VERSION: Final = 1
+"""Rises with every change of what `decide` or `faster_model` answers; the trail says by which version was decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known of the original attempt right now. Times are monotonic seconds."""
+
+    check_since: float | None = None  # the start of the open check, counted from when it was signalled; else None
+    silent_since: float | None = None  # the last output-bearing event or the opening; None = not to be judged
+    checked: bool = False  # additional checks are known for this model, so silence may mean one
+    retry_model: str | None = None  # of the attempt's latest check, like its state
+    retry_model_state: RetryModelState = RetryModelState.ABSENT
+    blocked: bool = False  # any attempt of the job, or a block that is told of and not yet committed
+    faster_running: bool = False  # a faster attempt was started, whatever has become of it
+    offered: bool = False  # an offer is open
+    acted: bool = False  # this rule has switched, raced or drafted once in this job
+    settled: bool = False
+    output_seen: bool = False  # changes nothing: a check may begin in the middle, and only the winner's text counts
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing; ask again at the monotonic time `until`, or (None) not before something changes."""
+
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    model: str
+    reason: DisclosureReason
+
+
+class Offer(_Act):
+    """Let the app choose: it may accept `model` while the delay lasts."""
+
+    __slots__ = ()
+
+
+class Switch(_Act):
+    """Stop the original, run on `model`."""
+
+    __slots__ = ()
+
+
+class Race(_Act):
+    """Start `model` beside the original; the first to complete wins."""
+
+    __slots__ = ()
+
+
+class Draft(_Act):
+    """Start `model` beside the original; its answer is a draft until the original's replaces it."""
+
+    __slots__ = ()
+
+
+Decision = Wait | Offer | Switch | Race | Draft
+_FOREVER: Final = Wait()
+
+
+def decide(
+    policy: Policy, situation: Situation, faster: Faster | NoFaster, now: float, cost_allows: bool = True
+) -> Decision:
+    """What the job's own delay rule asks for at `now`.
+
+    Asked at a `Wait.until` it acts, unless the situation has changed. `cost_allows`: the job's cost cap leaves room
+    for an attempt on the faster model; without room there is not even an offer.
+    """
+    rule = policy.on_delay
+    if rule.action == "wait" or isinstance(faster, NoFaster) or not cost_allows or not _may_act(policy, situation):
+        return _FOREVER
+    reason = _due(rule, situation, now)
+    if isinstance(reason, Wait):
+        return reason
+    match rule.action:
+        case "offer":
+            return Offer(faster.model, reason)
+        case "switch":
+            return Switch(faster.model, reason)
+        case "race":
+            return Race(faster.model, reason)
+        case "draft":
+            return Draft(faster.model, reason)
+        case _:
+            assert_never(rule.action)
+
+
+def _may_act(policy: Policy, situation: Situation) -> bool:
+    """Whether there is anything left to do for this job, whatever the clock says."""
+    if situation.blocked or situation.settled or policy.require_model:
+        return False
+    if situation.acted or situation.faster_running:
+        return False
+    return not (situation.offered and policy.on_delay.action == "offer")
+
+
+def _due(rule: OnDelay, situation: Situation, now: float) -> DisclosureReason | Wait:
+    """The reason to act now, or until when there is none."""
+    check = None if situation.check_since is None else situation.check_since + rule.after_seconds
+    if check is not None and now >= check:
+        return "safety_check_delay"
+    silence = None
+    if situation.silent_since is not None and situation.checked and rule.silence_seconds > 0:
+        silence = situation.silent_since + rule.silence_seconds
+        if now >= silence:
+            return "silence"
+    return Wait(min((at for at in (check, silence) if at is not None), default=None))

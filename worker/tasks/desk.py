@@ -1,0 +1,100 @@
+"""The desk of one run: the record as it stands, and the one way in which this run writes to it.
+
+Knows how facts become commits and how an end is told whole; decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from worker.jobs import events as ev
+from worker.jobs.errors import StoreUnavailable
+from worker.jobs.record import Job
+from worker.jobs.states import UNDER_WAY, Outcome
+from worker.safety import signals as sg
+from worker.store import keys
+from worker.store.jobs import Held, Said
+from worker.store.scripts import Command
+from worker.tasks import facts
+from worker.tasks.attempts import Attempts
+from worker.tasks.workshop import Workshop
+from worker.telemetry.log import log
+
+AGAIN = 0.25
+"""Seconds between two tries while Redis is away."""
+
+
+class Desk:
+    """`job` is the record after our last commit; `done` is True once the job is settled, waits, or was handed over."""
+
+    def __init__(self, shop: Workshop, held: Held, say: Callable[[int, sg.Signal], None], wake: Callable[[], None]) -> None:
+        self.shop, self.job, self.token, self.generation = shop, held.job, held.token, held.generation
+        self.attempts = Attempts(shop, held.job.id, held.token, say, wake)
+        self.done = False
+
+    async def commit(self, said: Sequence[Said], writes: Sequence[Command] = ()) -> None:
+        """The facts are on record, with what follows from them. While Redis is away it tries on: only Redis can say
+        that the lease is lost."""
+        if not said:
+            return
+        while True:
+            try:
+                self.job = await self.shop.jobs.change(
+                    self.job.id,
+                    lambda job: facts.whole(job, said),
+                    job=self.job,
+                    token=self.token,
+                    writes=lambda _: writes,
+                )
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(AGAIN)
+        self.done = self.job.status not in UNDER_WAY
+        if self.job.settled:
+            log("job.settled", job=self.job.id, status=self.job.status.value, attempts=len(self.job.attempts))
+
+    async def look_again(self) -> None:
+        """The record as it stands now: the API may have written to it."""
+        while True:
+            try:
+                stored = await self.shop.jobs.load(self.job.id)
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(AGAIN)
+        if stored is not None:
+            self.job = stored.job
+
+    def said(self, number: int, signal: sg.Signal) -> list[Said]:
+        """The facts behind a signal; a check's come with the cursor, so that a resume goes on behind its notice."""
+        fact = facts.of_signal(signal, self.shop.clock.now())
+        reader = self.attempts.readers.get(number)
+        if fact is None or reader is None:
+            return []
+        said: list[Said] = [(fact, None if isinstance(fact, ev.AccountFlagged) else number)]
+        if isinstance(fact, ev.CheckStarted | ev.CheckEnded) and reader.text.safe and reader.watch.sequence is not None:
+            said.append((ev.AttemptUpdated(sequence=reader.watch.sequence), number))
+        return said
+
+    def stop(self, outcome: Outcome, numbers: Sequence[int] | None = None) -> list[Said]:
+        """The facts that end these attempts (all, by default) by our own doing. A block that one of them was already
+        told of stays a block, and is the last fact (promise P2)."""
+        said: list[Said] = []
+        blocked: list[Said] = []
+        for number, signal in self.attempts.stop(outcome, numbers):
+            if isinstance(signal, sg.Ended):
+                now = self.shop.clock.now()
+                done = facts.finished(self.shop.catalogue, self.job.attempt(number), signal.verdict, now)
+                said.append((done, number))
+                if signal.verdict.block is not None:
+                    blocked = [(ev.Blocked(block=signal.verdict.block), number)]
+            else:
+                said += self.said(number, signal)
+        return said + blocked
+
+    async def settle(self, said: list[Said], end: ev.Fact) -> None:
+        """Ends the job with `end`, or as blocked when an attempt turned out to be; the provider is told to stop."""
+        blocked = any(isinstance(fact, ev.Blocked) for fact, _ in said)
+        writes = [("DEL", keys.answer(self.job.id))] if self.job.draft_attempt is not None else []
+        await self.commit(said if blocked else [*said, (end, None)], writes)
+        await self.attempts.cancel_upstream()

@@ -1,0 +1,76 @@
+"""How an attempt begins: the gate of the account's circuit, the intent on record, the call. Decides no model.
+
+A crash between intent and call leaves a trace; a job that may not call is held, and has not started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from worker.jobs import events as ev
+from worker.jobs.errors import StoreUnavailable
+from worker.jobs.states import Outcome, Purpose, ScheduledReason
+from worker.safety import retry, words
+from worker.store.account import Gate
+from worker.store.jobs import Said
+from worker.tasks import facts
+from worker.tasks.desk import AGAIN, Desk
+
+
+class Opening:
+    """Opens attempts of one run; `trial` is True while this run tries out an open circuit."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.trial = False
+
+    async def next(self, said: list[Said]) -> None:
+        """The next attempt on the model that was last tried, or a hold, or the end when there were enough."""
+        desk, job = self._desk, self._desk.job
+        gate = await self._gate()
+        if gate.state == "open":
+            waiting = [s for s in said if not isinstance(s[0], ev.Started)]  # it waits: it has not started
+            await desk.commit([*waiting, self.held(gate.reason)])
+            return
+        self.trial = gate.state == "trial"
+        lost = any(isinstance(fact, ev.AttemptFinished) for fact, _ in said)
+        if lost and retry.counted([a.outcome for a in job.attempts]) >= job.policy.max_attempts:
+            await desk.commit([*said, (ev.Failed(error=words.job_error("attempts_exhausted")), None)])
+            return
+        tried = [a for a in job.attempts if a.purpose not in (Purpose.RACE, Purpose.DRAFT)]
+        model = tried[-1].model if tried else job.requested_model
+        await self.open(said, model, Purpose.RETRY if tried else Purpose.ORIGINAL)
+
+    async def open(self, said: list[Said], model: str, purpose: Purpose) -> None:
+        """The intent is on record and the call is made; or the job has failed because it may cost no more."""
+        desk = self._desk
+        if not facts.affordable(desk.job):
+            stopped = desk.stop(Outcome.CANCELLED)
+            await desk.settle([*said, *stopped], ev.Failed(error=words.job_error("cost_limit")))
+            return
+        number = len(desk.job.attempts) + 1
+        intent = ev.AttemptStarted(
+            model=model,
+            purpose=purpose,
+            mode=desk.shop.mode,
+            client_request_id=f"{desk.job.id}-{number}",
+            proxied=desk.shop.provider.proxy is not None,
+        )
+        asked, _ = await asyncio.gather(desk.attempts.asked(), desk.commit([*said, (intent, number)]))
+        if asked is None:
+            gone = facts.broken_off(desk.job, number, Outcome.BAD_REQUEST, 0, desk.shop.catalogue)
+            await desk.settle([*desk.stop(Outcome.CANCELLED), *gone], ev.Failed(error=words.job_error("content_unreadable")))
+            return
+        desk.attempts.start(desk.job, desk.job.attempt(number), asked)
+
+    def held(self, reason: str) -> Said:
+        """The job waits until the account's circuit lets it go."""
+        scope = self._desk.shop.circuit.scope
+        return ev.Scheduled(reason=ScheduledReason.HOLD, hold_scope=scope, hold_reason=reason), None
+
+    async def _gate(self) -> Gate:
+        while True:
+            try:
+                return await self._desk.shop.circuit.gate(self._desk.job.id)
+            except StoreUnavailable:
+                await asyncio.sleep(AGAIN)

@@ -1,0 +1,49 @@
+"""The body of an answer as the hot path wants it: whatever has arrived, as soon as it arrives.
+
+Knows HTTP, not the provider. Both transports put a `Body` into `response.extensions`, past httpx2's generators.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from typing import Final
+
+import httpx2
+
+BODY: Final = "vigil_body"
+"""The key in `response.extensions` under which a 2xx answer's `Body` is found."""
+NEVER_SENT: Final = frozenset({"sentry-trace", "baggage", "traceparent", "tracestate"})
+"""Tracing headers: ours end at our door, whatever library adds them to a request."""
+_ERROR_BODY: Final = 64 * 1024
+_ERROR_BODY_SECONDS: Final = 10.0
+
+
+class Body(httpx2.AsyncByteStream):
+    """The bytes of one answer."""
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """What has arrived, after waiting for something; b"" is the end. Raises when the connection broke."""
+
+    @abstractmethod
+    def rest(self) -> bytes:
+        """What has arrived and was not read, without waiting; survives a broken connection."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while chunk := await self.read():
+            yield chunk
+
+    async def bounded(self) -> bytes:
+        """The start of an error body, whatever of it comes within the limits; closes the connection."""
+        pieces: list[bytes] = []
+        try:
+            async with asyncio.timeout(_ERROR_BODY_SECONDS):
+                while sum(map(len, pieces)) < _ERROR_BODY and (piece := await self.read()):
+                    pieces.append(piece)
+        except Exception:  # noqa: BLE001 - the status and the headers stand without it
+            pieces.append(self.rest())
+        finally:
+            await self.aclose()
+        return b"".join(pieces)[:_ERROR_BODY]

@@ -1,0 +1,180 @@
+"""The provider as Vigil sees it: four calls, no retries, no exceptions.
+
+The SDK gives authentication, headers and the meaning of HTTP errors; the body is read by `Answer`. Knows nothing of
+jobs, attempts or modes over time (that is `session`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, NamedTuple, cast
+from urllib.parse import quote
+
+import httpx2
+import openai
+
+from worker.clock import Clock
+from worker.jobs.record import Usage
+from worker.safety.stream import Closed, Opened, Rejected, StreamEvent, Terminal
+from worker.upstream.answer import Answer
+from worker.upstream.call import Call
+from worker.upstream.proxied import Proxied, environment_proxy
+from worker.upstream.request import body_of, path_of
+from worker.upstream.wire import Wire
+
+OPENAI: Final = "https://api.openai.com/v1"
+_CLOCK: Final = Clock()
+_HEADERS: Final = {"Accept-Encoding": "identity"}  # a compressed stream is a buffered stream
+
+
+class Cancelled(NamedTuple):
+    """What became of a cancellation upstream."""
+
+    took_effect: bool  # the provider says (or, for a foreground stream, promises) that it stopped
+    status: str | None = None  # the response's status in the provider's answer
+    usage: Usage | None = None
+    http_status: int | None = None
+
+
+class Provider:
+    """One account at one provider. Every method answers with values; `repr` shows no key."""
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        *,
+        connect_timeout: float = 10.0,
+        answer_timeout: float = 30.0,
+        user_agent: str = "vigil",
+        proxy: str | None = "environment",
+        clock: Clock = _CLOCK,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`answer_timeout` bounds polls, cancels and the opening of a resumed stream; the first call has no clock."""
+        self.base_url = base_url or OPENAI
+        self.proxy = environment_proxy(self.base_url) if proxy == "environment" else proxy
+        self._answer_timeout = answer_timeout
+        self._wall = clock.now
+        if transport is None and self.proxy is None:
+            transport = Wire(connect_timeout=connect_timeout)
+        self._sdk = openai.AsyncOpenAI(
+            api_key=api_key,
+            base_url=self.base_url,
+            max_retries=0,
+            timeout=None,
+            default_headers={**_HEADERS, "User-Agent": user_agent},
+            http_client=httpx2.AsyncClient(
+                transport=transport or Proxied(connect_timeout=connect_timeout, proxy=self.proxy),
+                timeout=None,
+                follow_redirects=False,
+                trust_env=False,
+            ),
+        )
+        self._sdk.organization = organization  # not what the environment says behind our settings' back
+        self._sdk.project = project
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return "Provider()"
+
+    def open(self, call: Call) -> Answer:
+        """The answer to `call`; nothing is sent before its first `read()`."""
+
+        async def send() -> httpx2.Response:
+            return await self._post(path_of(call), call.client_request_id, body_of(call))
+
+        return Answer(send, on="create", chat=call.mode == "chat", wall=self._wall)
+
+    def resume(self, response_id: str, starting_after: int | None, client_request_id: str) -> Answer:
+        """The stream of a background response again, from the event after `starting_after`."""
+        query: dict[str, object] = {"stream": "true"}
+        if starting_after is not None:
+            query["starting_after"] = starting_after
+
+        async def send() -> httpx2.Response:
+            async with asyncio.timeout(self._answer_timeout):
+                return await self._get(_response_path(response_id), client_request_id, query, "text/event-stream")
+
+        return Answer(send, on="resume", chat=False, wall=self._wall)
+
+    def polled(self, response_id: str, client_request_id: str) -> Answer:
+        """The answer to one poll of a response."""
+
+        async def send() -> httpx2.Response:
+            async with asyncio.timeout(self._answer_timeout):
+                return await self._get(_response_path(response_id), client_request_id, {}, "application/json")
+
+        return Answer(send, on="poll", chat=False, wall=self._wall)
+
+    async def poll(self, response_id: str, client_request_id: str) -> list[StreamEvent]:
+        """Opened and the state of the response; or one Rejected or Closed."""
+        return await self._whole(self.polled(response_id, client_request_id))
+
+    async def cancel(self, response_id: str, client_request_id: str) -> Cancelled:
+        """Ask the provider to stop a background response, and say whether it did."""
+
+        async def send() -> httpx2.Response:
+            return await self._post(f"{_response_path(response_id)}/cancel", client_request_id, None)
+
+        http_status: int | None = None
+        for event in await self._whole(Answer(send, on="poll", chat=False, wall=self._wall)):
+            if type(event) is Terminal:
+                return Cancelled(event.status == "cancelled", event.status, event.usage, http_status)
+            if type(event) is Rejected:
+                return Cancelled(took_effect=False, http_status=event.http_status)
+            if type(event) is Opened:
+                http_status = event.http_status
+        return Cancelled(took_effect=False, http_status=http_status)
+
+    async def aclose(self) -> None:
+        """Close every connection to the provider."""
+        await self._sdk.close()
+
+    async def _whole(self, answer: Answer) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        try:
+            async with asyncio.timeout(self._answer_timeout):
+                while batch := await answer.read():
+                    events += batch
+        except TimeoutError:
+            return [Closed("cut", "TimeoutError", opened=bool(events))]
+        finally:
+            await answer.aclose()
+        if len(events) > 1 and type(events[-1]) is Closed:
+            if events[-1].how != "clean":
+                return [events[-1]]
+            events.pop()
+        return events
+
+    def _post(self, path: str, request_id: str, body: dict[str, Any] | None) -> Coroutine[Any, Any, httpx2.Response]:
+        accept = "application/json" if body is None else "text/event-stream"
+        sent = self._sdk.post(
+            path,
+            cast_to=httpx2.Response,
+            body=body,
+            options={"headers": {"X-Client-Request-Id": request_id, "Accept": accept}},
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
+        # for `cast_to=httpx2.Response` the SDK gives the response itself, unread
+        return cast("Coroutine[Any, Any, httpx2.Response]", sent)
+
+    def _get(
+        self, path: str, request_id: str, query: dict[str, object], accept: str
+    ) -> Coroutine[Any, Any, httpx2.Response]:
+        sent = self._sdk.get(
+            path,
+            cast_to=httpx2.Response,
+            options={"headers": {"X-Client-Request-Id": request_id, "Accept": accept}, "params": query},
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
+        return cast("Coroutine[Any, Any, httpx2.Response]", sent)
+
+
+def _response_path(response_id: str) -> str:
+    return f"/responses/{quote(response_id, safe='')}"

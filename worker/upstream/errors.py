@@ -1,0 +1,127 @@
+"""The one table from foreign exceptions to our own words; no exception and no text of one leaves the room.
+
+Foreign: openai (the SDK), httpx2 (its HTTP), aiohttp (the transport under it). A test keeps the table complete.
+HTTP errors are not here: they are answers, see `headers`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final, Literal
+
+import aiohttp
+import httpx2
+import openai
+
+from worker.safety.stream import Closed
+
+How = Literal["cut", "connect_failed", "bad_json"]
+
+_CONNECT: Final[tuple[type[BaseException], ...]] = (
+    # nothing of the request was sent, or nothing that could start a response
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientConnectorDNSError,
+    aiohttp.ClientConnectorSSLError,
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ClientSSLError,
+    aiohttp.ClientProxyConnectionError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.client_exceptions.UnixClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.InvalidURL,
+    aiohttp.InvalidUrlClientError,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.client_exceptions.UploadAbortedError,
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+    httpx2.LocalProtocolError,
+    httpx2.InvalidURL,
+    httpx2.CookieConflict,
+    httpx2.RequestNotRead,
+    ssl.SSLCertVerificationError,
+    UnicodeEncodeError,  # a key or header that can't be sent
+    TypeError,  # a body that is not JSON
+)
+_CUT: Final[tuple[type[BaseException], ...]] = (
+    # the connection ended, at a moment when the call may have run
+    aiohttp.ClientError,
+    aiohttp.ClientConnectionError,
+    aiohttp.ClientConnectionResetError,
+    aiohttp.ClientOSError,
+    aiohttp.ClientPayloadError,
+    aiohttp.ClientResponseError,
+    aiohttp.ServerConnectionError,
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ServerTimeoutError,
+    aiohttp.SocketTimeoutError,
+    aiohttp.TooManyRedirects,
+    aiohttp.RedirectClientError,
+    aiohttp.InvalidUrlRedirectClientError,
+    aiohttp.NonHttpUrlRedirectClientError,
+    aiohttp.WSServerHandshakeError,
+    aiohttp.WSMessageTypeError,
+    aiohttp.WebSocketError,
+    aiohttp.EofStream,
+    httpx2.HTTPError,
+    httpx2.HTTPStatusError,
+    httpx2.RequestError,
+    httpx2.TransportError,
+    httpx2.TimeoutException,
+    httpx2.ReadTimeout,
+    httpx2.WriteTimeout,
+    httpx2.NetworkError,
+    httpx2.ReadError,
+    httpx2.WriteError,
+    httpx2.CloseError,
+    httpx2.ProtocolError,
+    httpx2.RemoteProtocolError,
+    httpx2.TooManyRedirects,
+    httpx2.StreamError,
+    httpx2.StreamConsumed,
+    httpx2.StreamClosed,
+    httpx2.ResponseNotRead,
+    openai.OpenAIError,
+    openai.APIError,
+    openai.APIConnectionError,
+    openai.APITimeoutError,
+    openai.WebSocketConnectionClosedError,
+    openai.WebSocketQueueFullError,
+    OSError,
+    TimeoutError,
+    RuntimeError,
+)
+_GARBLED: Final[tuple[type[BaseException], ...]] = (
+    aiohttp.ContentTypeError,
+    httpx2.DecodingError,
+    httpx2.SSEError,
+    openai.APIResponseValidationError,
+    openai.LengthFinishReasonError,
+    openai.ContentFilterFinishReasonError,
+    openai.InvalidWebhookSignatureError,
+)
+
+TABLE: Final[dict[type[BaseException], How]] = {
+    **dict.fromkeys(_CONNECT, "connect_failed"),
+    **dict.fromkeys(_CUT, "cut"),
+    **dict.fromkeys(_GARBLED, "bad_json"),
+}
+
+
+def closed_from(error: BaseException, *, opened: bool) -> Closed:
+    """How the connection ended; `opened` says whether headers had come back.
+
+    `connect_failed` is certain that the call can't have run. A cut before the headers is `cut` with
+    `opened=False`: the request was sent and may have run, and may be billed.
+    """
+    while isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
+        error = error.__cause__  # the SDK's wrapper says less than what it wraps
+    how: How = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), "cut")
+    if how == "connect_failed" and opened:
+        how = "cut"
+    # "refused" or "unknown name" tell more than "no connection"
+    told = error.__cause__ if isinstance(error, httpx2.ConnectError) and error.__cause__ is not None else error
+    return Closed(how, type(told).__name__, opened)

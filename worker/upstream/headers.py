@@ -1,0 +1,115 @@
+"""What the headers of an answer say, and what an HTTP error says as a whole.
+
+Pure. Headers come as a case-insensitive mapping; values are copied with a length limit and never judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, Literal
+
+from worker.safety.stream import Opened, Problem, Rejected
+from worker.upstream.fields import problem_of, text, whole
+from worker.upstream.payload import BadJson, parse
+
+On = Literal["create", "resume", "poll"]
+
+_CONTEXT: Final = ("openai-version", "openai-model-snapshot", "cf-ray", "x-oai-request-id")
+_CONTEXT_PREFIX: Final = "x-codex-safety-buffering-"
+_MOST: Final = 24
+_LONGEST_MS: Final = 1e10
+
+
+def opened_from(status: int, headers: Mapping[str, str], *, resumed: bool) -> Opened:
+    """The accepted call, with everything that an audit may ask for later."""
+    return Opened(
+        http_status=status,
+        request_id=text(headers.get("x-request-id"), 200),
+        organization=text(headers.get("openai-organization"), 200),
+        project=text(headers.get("openai-project"), 200),
+        processing_ms=_digits(headers.get("openai-processing-ms")),
+        served_header=text(headers.get("openai-model")) or text(headers.get("x-openai-model")),
+        rate_limits=_rate_limits(headers),
+        context=_context(headers),
+        resumed=resumed,
+    )
+
+
+def rejected_from(status: int, headers: Mapping[str, str], body: bytes, now: datetime, *, on: On) -> Rejected:
+    """An HTTP error as a value; a body that is not JSON gives no problem."""
+    return Rejected(
+        http_status=status,
+        problem=_problem(body),
+        request_id=text(headers.get("x-request-id"), 200),
+        organization=text(headers.get("openai-organization"), 200),
+        project=text(headers.get("openai-project"), 200),
+        processing_ms=_digits(headers.get("openai-processing-ms")),
+        retry_after=retry_after(headers, now),
+        rate_limits=_rate_limits(headers),
+        on=on,
+    )
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """The seconds that the server asks us to wait: `retry-after-ms`, then `retry-after` as seconds or HTTP date."""
+    millis = _number(headers.get("retry-after-ms"))
+    if millis is not None:
+        return millis / 1000
+    said = headers.get("retry-after")
+    seconds = _number(said)
+    if seconds is not None or not said:
+        return seconds
+    until = _date(said)
+    # the server's own clock is the better measure of its date
+    return None if until is None else max(0.0, (until - (_date(headers.get("date")) or now)).total_seconds())
+
+
+def _problem(body: bytes) -> Problem | None:
+    try:
+        data = parse(body)
+    except BadJson:
+        return None
+    if type(data) is list and len(data) == 1:
+        data = data[0]  # gateways wrap the envelope in a list
+    if type(data) is not dict:
+        return Problem(None, None)
+    for key in ("error", "detail"):
+        if type(data.get(key)) in (dict, str):
+            return problem_of(data[key])
+    return problem_of(data)
+
+
+def _rate_limits(headers: Mapping[str, str]) -> dict[str, str]:
+    kept = {k.lower()[:64]: v[:64] for k, v in headers.items() if k.lower().startswith("x-ratelimit-")}
+    return dict(list(kept.items())[:_MOST])
+
+
+def _context(headers: Mapping[str, str]) -> dict[str, str]:
+    kept = {
+        k.lower(): v[:200] for k, v in headers.items() if k.lower().startswith(_CONTEXT_PREFIX) or k.lower() in _CONTEXT
+    }
+    return dict(list(kept.items())[:_MOST])
+
+
+def _digits(value: str | None) -> int | None:
+    number = _number(value)
+    return None if number is None or number > _LONGEST_MS else whole(int(number))
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _date(value: str | None) -> datetime | None:
+    try:
+        at = parsedate_to_datetime(value) if value else None
+    except (ValueError, OverflowError):
+        return None
+    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at

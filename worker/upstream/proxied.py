@@ -1,0 +1,93 @@
+"""HTTP through a proxy, over aiohttp: the same `Body` as `wire` gives, at half as much CPU again.
+
+Knows HTTP and proxies, not the provider. Why not the SDK's own transport (`DefaultAioHttpClient`): a lost connection
+would be reported as a connect timeout, an error body had no bound, and a tracing library could add headers.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+import urllib.request
+from http import HTTPStatus
+from typing import cast
+
+import aiohttp
+import httpx2
+
+from worker.upstream.body import BODY, NEVER_SENT, Body
+
+
+class AiohttpBody(Body):
+    """The body of an aiohttp answer."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def read(self) -> bytes:
+        """What has arrived, after waiting for something; b"" is the end. Raises when the connection broke."""
+        return await self._response.content.readany()
+
+    def rest(self) -> bytes:
+        """What has arrived and was not read."""
+        content = self._response.content
+        if content.exception() is not None:
+            # aiohttp hides received bytes behind the error that came after them: the last frames before a reset
+            content.set_exception(cast("BaseException", None))
+        try:
+            return content.read_nowait()
+        except (RuntimeError, aiohttp.ClientError, OSError):
+            return b""
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        self._response.close()
+
+
+class Proxied(httpx2.AsyncBaseTransport):
+    """Sends the SDK's requests through `proxy`, each over a connection of its own: none is stale."""
+
+    def __init__(self, *, connect_timeout: float, proxy: str | None) -> None:
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, connect=connect_timeout, sock_connect=connect_timeout, sock_read=None
+        )
+        self._proxy = proxy
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send, and return as soon as headers are there; an error comes with its (bounded) body read."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=self._timeout,
+            )
+            self._session.trace_configs.clear()  # a tracing library that patched aiohttp put itself here
+        left_out = NEVER_SENT | {"connection", "transfer-encoding"}  # the latter two are aiohttp's affair
+        response = await self._session.request(
+            request.method,
+            str(request.url),
+            headers=[(k, v) for k, v in request.headers.multi_items() if k.lower() not in left_out],
+            data=request.content or None,
+            allow_redirects=False,
+            proxy=self._proxy,
+        )
+        headers = [(k, v) for k, v in response.raw_headers if k.lower() != b"content-encoding"]  # decoded already
+        body = AiohttpBody(response)
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+            return httpx2.Response(response.status, headers=headers, content=await body.bounded(), request=request)
+        return httpx2.Response(response.status, headers=headers, stream=body, request=request, extensions={BODY: body})
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+
+def environment_proxy(url: str) -> str | None:
+    """The proxy that the environment (HTTPS_PROXY, NO_PROXY ...) names for `url`."""
+    parts = urllib.parse.urlsplit(url)
+    if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
+        return None
+    found = urllib.request.getproxies()
+    proxy = found.get(parts.scheme) or found.get("all")
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

@@ -1,0 +1,144 @@
+"""A Call as the body of a request: for Responses as it is, for Chat Completions translated.
+
+Pure. Params pass through untouched, less the keys that Vigil owns; only chat needs other names and shapes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from worker.upstream.call import OWNED, Call
+from worker.upstream.fields import table
+
+
+def path_of(call: Call) -> str:
+    """Where the call is sent, below the base URL."""
+    return "/chat/completions" if call.mode == "chat" else "/responses"
+
+
+def body_of(call: Call) -> dict[str, Any]:
+    """The JSON body that starts `call`; nothing of the call is changed."""
+    return _chat_body(call) if call.mode == "chat" else _responses_body(call)
+
+
+def _responses_body(call: Call) -> dict[str, Any]:
+    body = {key: value for key, value in call.params.items() if key not in OWNED}
+    # padding against traffic analysis costs a third of every delta; a caller may ask for it
+    body["stream_options"] = {"include_obfuscation": False, **table(body.get("stream_options"))}
+    body |= {"model": call.model, "input": call.input, "stream": True}
+    if call.mode == "background":
+        body |= {"background": True, "store": True}  # only a stored response can be resumed
+    else:
+        body["store"] = call.store
+    if call.instructions is not None:
+        body["instructions"] = call.instructions
+    if call.safety_identifier is not None:
+        body["safety_identifier"] = call.safety_identifier
+    return body
+
+
+def _chat_body(call: Call) -> dict[str, Any]:
+    body = {key: value for key, value in call.params.items() if key not in OWNED}
+    if "max_output_tokens" in body:
+        body["max_completion_tokens"] = body.pop("max_output_tokens")
+    effort = table(body.pop("reasoning", None)).get("effort")
+    if effort is not None:
+        body["reasoning_effort"] = effort
+    shape = table(body.pop("text", None))
+    if shape.get("verbosity") is not None:
+        body["verbosity"] = shape["verbosity"]
+    if (wanted := _response_format(table(shape.get("format")))) is not None:
+        body["response_format"] = wanted
+    if type(body.get("tools")) is list:
+        body["tools"] = [_tool(tool) for tool in body["tools"]]
+    if "tool_choice" in body:
+        body["tool_choice"] = _tool(body["tool_choice"])
+    body["stream_options"] = {**table(body.get("stream_options")), "include_usage": True}
+    body |= {"model": call.model, "messages": _messages(call), "stream": True}
+    if call.safety_identifier is not None:
+        body["safety_identifier"] = call.safety_identifier
+    return body
+
+
+def _response_format(wanted: dict[str, Any]) -> dict[str, Any] | None:
+    kind = wanted.get("type")
+    if kind == "json_schema":
+        return {"type": kind, "json_schema": {key: value for key, value in wanted.items() if key != "type"}}
+    return None if kind in (None, "text") else wanted
+
+
+def _tool(tool: object) -> object:
+    if type(tool) is dict and tool.get("type") == "function" and "function" not in tool:
+        return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
+    return tool
+
+
+def _messages(call: Call) -> list[Any]:
+    messages: list[Any] = []
+    if call.instructions is not None:
+        messages.append({"role": "system", "content": call.instructions})
+    if isinstance(call.input, str):
+        messages.append({"role": "user", "content": call.input})
+        return messages
+    for item in call.input:
+        kind = item.get("type", "message") if type(item) is dict else None
+        if kind == "message":
+            messages.append(_message(item))
+        elif kind == "function_call":
+            _add_tool_call(messages, item)
+        elif kind == "function_call_output":
+            output = _plain(item.get("output"))
+            messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": output})
+        elif kind != "reasoning":  # chat has no place for it; anything else the provider shall judge
+            messages.append({"role": "user", "content": item} if type(item) is str else item)
+    return messages
+
+
+def _message(item: dict[str, Any]) -> dict[str, Any]:
+    role, content = item.get("role", "user"), item.get("content")
+    if type(content) is list:
+        parts = [_part(part) for part in content]
+        content = _plain(content) if role == "assistant" and all(_is_text(part) for part in parts) else parts
+    kept = {"name": item["name"]} if "name" in item else {}
+    return {"role": role, "content": content, **kept}
+
+
+def _is_text(part: object) -> bool:
+    return type(part) is dict and part.get("type") == "text"
+
+
+def _part(part: object) -> object:
+    if type(part) is not dict:
+        return part
+    match part.get("type"):
+        case "input_text" | "output_text" | "text":
+            return {"type": "text", "text": part.get("text", "")}
+        case "input_image":
+            url = part.get("image_url")
+            detail = {"detail": part["detail"]} if part.get("detail") is not None else {}
+            return {"type": "image_url", "image_url": {"url": url, **detail}}
+        case "input_file":
+            names = ("file_id", "file_data", "filename")
+            return {"type": "file", "file": {name: part[name] for name in names if name in part}}
+        case _:
+            return part
+
+
+def _add_tool_call(messages: list[Any], item: dict[str, Any]) -> None:
+    call = {
+        "id": item.get("call_id"),
+        "type": "function",
+        "function": {"name": item.get("name"), "arguments": item.get("arguments", "")},
+    }
+    last = messages[-1] if messages else None
+    if type(last) is dict and last.get("role") == "assistant":
+        last.setdefault("tool_calls", []).append(call)  # made by `_message`, so it is ours to extend
+    else:
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+
+
+def _plain(content: object) -> object:
+    """Text parts as one string; anything else as it is."""
+    if type(content) is list and all(type(part) is dict and type(part.get("text")) is str for part in content):
+        return "".join(part["text"] for part in content)
+    return content

@@ -1,0 +1,130 @@
+"""Server-sent events without I/O: bytes in, data payloads out.
+
+Knows lines and frames only; what a payload means is not its business. Never blocks, never decodes text.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_BOM: Final = b"\xef\xbb\xbf"
+MAX_FRAME: Final = 64 * 1024 * 1024
+
+
+class FrameTooLarge(ValueError):
+    """One frame grew past the limit; the stream can't be trusted to end it."""
+
+
+class Splitter:
+    """Splits a byte stream into the data payloads of its events, however the bytes were cut into chunks.
+
+    `comments` counts what proves life and carries nothing: comment lines and events without data.
+    """
+
+    __slots__ = ("_after_cr", "_begun", "_data", "_field_seen", "_head", "_limit", "_parts", "_size", "comments")
+
+    def __init__(self, limit: int = MAX_FRAME) -> None:
+        self.comments = 0
+        self._limit = limit
+        self._head = b""  # the first bytes, while they may still be a BOM
+        self._begun = False
+        self._parts: list[bytes] = []  # the pieces of a line whose end has not come: joined once, so never quadratic
+        self._data: list[bytes] = []  # the data lines of the event being read
+        self._field_seen = False  # the event being read has a line that is not a comment
+        self._after_cr = False  # the last chunk ended in CR: a LF that follows belongs to it
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The payloads that `chunk` completes, in order."""
+        # One whole frame per chunk is the rule with a live model: no state is touched for it.
+        if (
+            self._begun
+            and not self._parts
+            and not self._field_seen
+            and not self._after_cr
+            and chunk[-2:] == b"\n\n"
+            and b"\r" not in chunk
+        ):
+            start = 0
+            if chunk[:7] == b"event: ":
+                start = chunk.find(b"\n") + 1
+            if chunk[start : start + 6] == b"data: ":
+                end = chunk.find(b"\n", start + 6)
+                if end == len(chunk) - 2 and end > start + 6:
+                    return [chunk[start + 6 : end]]
+        return self._feed(chunk)
+
+    def close(self) -> bytes | None:
+        """The data of an event that was cut off by the end, None when the stream ended between events."""
+        line = self._head + b"".join(self._parts)
+        if not line and not self._field_seen:
+            return None
+        if line.startswith(b":") and not self._field_seen:
+            return None
+        data = list(self._data)
+        if line.startswith(b"data:"):
+            data.append(_value(line))
+        self._head, self._parts, self._data, self._field_seen = b"", [], [], False
+        return b"\n".join(data)
+
+    def _feed(self, chunk: bytes) -> list[bytes]:
+        if not self._begun:
+            chunk = self._strip_bom(chunk)
+        if self._after_cr and chunk:
+            self._after_cr = False
+            if chunk[:1] == b"\n":
+                chunk = chunk[1:]
+        if not chunk:
+            return []
+        self._size += len(chunk)
+        if self._size > self._limit:
+            raise FrameTooLarge
+        if b"\n" not in chunk and b"\r" not in chunk:
+            self._parts.append(chunk)
+            return []
+        if self._parts:
+            self._parts.append(chunk)
+            chunk = b"".join(self._parts)
+            self._parts = []
+        self._after_cr = chunk[-1:] == b"\r"
+        lines = chunk.splitlines()  # of bytes: LF, CR and CRLF, nothing else
+        if chunk[-1:] not in b"\r\n":
+            self._parts.append(lines.pop())
+        return self._take(lines)
+
+    def _take(self, lines: list[bytes]) -> list[bytes]:
+        payloads: list[bytes] = []
+        for line in lines:
+            if not line:
+                self._dispatch(payloads)
+            elif line.startswith(b":"):
+                self.comments += 1
+            else:
+                self._field_seen = True
+                if line.startswith(b"data:"):
+                    self._data.append(_value(line))
+        return payloads
+
+    def _dispatch(self, payloads: list[bytes]) -> None:
+        if self._field_seen:
+            payload = b"\n".join(self._data)
+            if payload:
+                payloads.append(payload)
+            else:
+                self.comments += 1
+            self._data = []
+            self._field_seen = False
+        self._size = 0
+
+    def _strip_bom(self, chunk: bytes) -> bytes:
+        head = self._head + chunk
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            self._head = head
+            return b""
+        self._head, self._begun = b"", True
+        return head.removeprefix(_BOM)
+
+
+def _value(line: bytes) -> bytes:
+    value = line[5:]
+    return value[1:] if value[:1] == b" " else value

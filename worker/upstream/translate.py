@@ -1,0 +1,208 @@
+"""One parsed event of a Responses stream, or one polled snapshot, in our own words.
+
+Pure: a JSON value in, StreamEvents out, whatever the value is; nothing here raises or judges (the watch does).
+The facts are wire.md sections 1-3 and 5: the JSON's own `type` decides, never the SSE event name, never a message.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, cast
+
+from worker.jobs.states import RetryModelState
+from worker.safety.stream import (
+    Alive,
+    Created,
+    Delta,
+    Fault,
+    Flagged,
+    ItemDone,
+    Notice,
+    PartDone,
+    Served,
+    StreamEvent,
+    Terminal,
+)
+from worker.upstream.fields import problem_of, table, text, usage_of, whole, words
+
+TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
+
+_ENDS: Final[dict[str, TerminalStatus]] = {
+    "response.completed": "completed",
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "cancelled",
+}
+_BEGINS: Final = {
+    "response.created": "in_progress",
+    "response.queued": "queued",
+    "response.in_progress": "in_progress",
+}
+_STATUSES: Final = tuple(_ENDS.values())  # a tuple: what is looked up may be unhashable
+_PROGRAMS: Final = frozenset({"trusted_access_for_cyber"})
+_SERVED_BY: Final = frozenset({"openai-model", "x-openai-model"})
+NOT_TEXT: Final = "\ufffc"
+"""Stands for a delta that is not a string (audio, objects): output all the same, so it is never empty."""
+
+
+def translate(data: object) -> list[StreamEvent]:
+    """What one event of a Responses stream says; at least one StreamEvent, since any frame proves life."""
+    if (
+        type(data) is dict
+        and data.get("type") == "response.output_text.delta"
+        and "safety_buffering" not in data
+        and "headers" not in data
+        and "response" not in data
+    ):
+        piece, number = data.get("delta"), data.get("sequence_number")
+        if type(piece) is str and piece and type(number) is int and number >= 0:
+            return [Delta(number, piece)]
+    return _translate(data)
+
+
+def translate_snapshot(data: object) -> list[StreamEvent]:
+    """What a polled (or unasked for, unstreamed) response says: Created while it runs, Terminal when it ended."""
+    if type(data) is not dict:
+        return [Alive(None, "")]
+    status = data.get("status")
+    if status in _STATUSES:
+        main: StreamEvent = _terminal(None, cast("TerminalStatus", status), data, data)
+    elif type(data.get("error")) in (dict, str):
+        main = Fault(None, problem_of(data["error"]), "error_event")
+    elif text(data.get("id")) is None:
+        main = Alive(None, "response")
+    else:
+        main = _created(None, "queued" if status == "queued" else "in_progress", data)
+    return [*side_signals("", {"response": data}, main), main]
+
+
+def side_signals(kind: str, data: dict[str, Any], main: StreamEvent) -> list[StreamEvent]:
+    """What rides on a frame beside its main event: who serves, account flags, a safety notice."""
+    found: list[StreamEvent] = []
+    if served := _served(data):
+        found.append(Served(served))
+    metadata = table(data.get("metadata")) if kind == "response.metadata" else {}
+    if programs := tuple(p for p in words(metadata.get("openai_verification_recommendation")) if p in _PROGRAMS):
+        found.append(Flagged(programs))
+    told = _safety_buffering(kind, data, metadata)
+    if told is not None:
+        # An output or an end in the same frame closes what the notice would open.
+        riding = type(main) in (Delta, ItemDone, PartDone, Terminal, Fault)
+        found.append(_notice(whole(data.get("sequence_number")), told, riding))
+    return found
+
+
+def _translate(data: object) -> list[StreamEvent]:
+    if type(data) is not dict:
+        return [Alive(None, "")]
+    kind = text(data.get("type"), 64) or ""
+    main = _main(kind, whole(data.get("sequence_number")), data)
+    events = side_signals(kind, data, main)
+    events.append(main)
+    return events
+
+
+def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
+    if kind.endswith(".delta"):
+        return _delta(kind, sequence, data.get("delta"))
+    snapshot = data.get("response")
+    if kind in _ENDS:
+        return _terminal(sequence, _ENDS[kind], table(snapshot), data)
+    if kind in _BEGINS and type(snapshot) is dict:
+        return _created(sequence, _BEGINS[kind], snapshot)
+    if kind == "response.output_item.done" and type(data.get("item")) is dict:
+        return ItemDone(sequence, whole(data.get("output_index")) or 0, data["item"])
+    if kind == "response.content_part.done" and type(data.get("part")) is dict:
+        return PartDone(sequence)
+    if kind == "error":
+        nested = data.get("error")
+        flat = {key: data.get(key) for key in ("code", "message", "param")}  # its `type` only says "error"
+        return Fault(sequence, problem_of(nested if type(nested) in (dict, str) else flat), "error_event")
+    if not kind and type(data.get("error")) in (dict, str):
+        return Fault(sequence, problem_of(data["error"]), "error_event")  # an error body sent as a frame (gateways)
+    return Alive(sequence, kind)
+
+
+def _delta(kind: str, sequence: int | None, piece: object) -> StreamEvent:
+    if type(piece) is str and piece:
+        if kind == "response.output_text.delta":
+            return Delta(sequence, piece)
+        return Delta(sequence, piece, "refusal" if kind == "response.refusal.delta" else "other")
+    if piece and type(piece) in (dict, list) and kind not in ("response.output_text.delta", "response.refusal.delta"):
+        return Delta(sequence, NOT_TEXT, "other")
+    return Alive(sequence, kind)
+
+
+def _created(sequence: int | None, status: str, snapshot: dict[str, Any]) -> Created:
+    said = snapshot.get("status")
+    return Created(
+        sequence,
+        text(snapshot.get("id"), 256),
+        text(snapshot.get("model")),
+        said if said in ("queued", "in_progress") else status,
+        text(snapshot.get("service_tier"), 32),
+    )
+
+
+def _terminal(
+    sequence: int | None, status: TerminalStatus, snapshot: dict[str, Any], frame: dict[str, Any]
+) -> Terminal:
+    said = snapshot.get("status")
+    if status == "completed" and said in _STATUSES:
+        status = cast("TerminalStatus", said)  # a "completed" event around a failed snapshot is not a success
+    error = snapshot.get("error")
+    if error is None and status == "failed":
+        error = frame.get("error")
+    output = snapshot.get("output")
+    return Terminal(
+        sequence,
+        status,
+        model=text(snapshot.get("model")),
+        usage=usage_of(snapshot.get("usage")),
+        output=tuple(item for item in output if type(item) is dict) if type(output) is list else (),
+        incomplete_reason=text(table(snapshot.get("incomplete_details")).get("reason"), 64),
+        problem=problem_of(error) if type(error) in (dict, str) else None,
+        service_tier=text(snapshot.get("service_tier"), 32),
+        carrier="incomplete" if status == "incomplete" else "response_failed",
+        response_id=text(snapshot.get("id"), 256),
+    )
+
+
+def _safety_buffering(kind: str, data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """The object of the notice, or None: forms S1-S4 of wire.md section 2.1."""
+    if "safety_buffering" in data:
+        # Present at top level it wins over every other form, even when it says nothing.
+        told = data["safety_buffering"]
+        return told if type(told) is dict else None
+    if metadata.get("type") == "safety_buffering":
+        return metadata
+    if kind == "response.safety_buffering":
+        return data
+    told = table(data.get("response")).get("safety_buffering")
+    return told if type(told) is dict else None
+
+
+def _notice(sequence: int | None, told: dict[str, Any], riding: bool) -> Notice:
+    model, state = None, RetryModelState.ABSENT
+    if "retry_model" in told:
+        model = text(told["retry_model"])
+        if model is not None:
+            state = RetryModelState.NAMED
+        elif told["retry_model"] is None:
+            state = RetryModelState.NONE
+    return Notice(sequence, words(told.get("use_cases")), words(told.get("reasons")), model, state, riding)
+
+
+def _served(data: dict[str, Any]) -> str | None:
+    """The model named by the stream's own headers; those of the snapshot win."""
+    snapshot = data.get("response")
+    inner = _model_header(snapshot.get("headers")) if type(snapshot) is dict else None
+    return inner or _model_header(data.get("headers"))
+
+
+def _model_header(headers: object) -> str | None:
+    for name, value in table(headers).items():
+        if type(name) is str and name.lower() in _SERVED_BY:
+            one = value[0] if type(value) is list and len(value) == 1 else value
+            if model := text(one):
+                return model
+    return None
