@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Self
 
 from arq.connections import ArqRedis
 
@@ -46,7 +46,7 @@ class Stage:
         self._settings = settings
         self._workers: list[tuple[WorkerProcess, asyncio.Event, asyncio.Task[None]]] = []
 
-    async def __aenter__(self) -> Stage:
+    async def __aenter__(self) -> Self:
         await self.sim.start()
         return self
 

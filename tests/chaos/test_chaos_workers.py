@@ -114,5 +114,5 @@ async def test_a_second_signal_exits_now_and_still_loses_nothing(tmp_path: Path)
             assert {a.outcome for a in job.attempts} <= {Outcome.LOST, Outcome.INTERRUPTED, Outcome.COMPLETED}
 
 
-async def _true(value: bool) -> bool:  # noqa: FBT001
+async def _true(value: bool) -> bool:
     return value

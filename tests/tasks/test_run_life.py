@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 
 import pytest
 from arq.connections import ArqRedis
 from stage import Stage, until
 
+from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Status
@@ -84,11 +86,9 @@ async def test_the_queue_deadline_ends_a_job_that_nobody_started(redis: ArqRedis
 
 
 async def test_not_before_waits_and_then_runs(redis: ArqRedis, valkey_url: str) -> None:
-    from datetime import UTC, datetime, timedelta
-
     async with Stage(redis, valkey_url) as stage:
         await stage.worker()
-        at = datetime.now(UTC) + timedelta(seconds=1)
+        at = Clock().now() + timedelta(seconds=1)
         job_id = await stage.submit("hello", not_before=at)
         assert (await stage.job(job_id)).status is Status.SCHEDULED
         job = await stage.settled(job_id)
@@ -195,7 +195,9 @@ async def test_a_shutdown_lets_a_short_stream_finish(redis: ArqRedis, valkey_url
         assert (job.status, len(job.attempts)) == (Status.COMPLETED, 1)
 
 
-async def test_a_stream_that_outlasts_the_drain_runs_again_and_no_attempt_is_counted(redis: ArqRedis, valkey_url: str) -> None:
+async def test_a_stream_that_outlasts_the_drain_runs_again_and_no_attempt_is_counted(
+    redis: ArqRedis, valkey_url: str
+) -> None:
     async with Stage(redis, valkey_url, speed=1, upstream="stream", drain_seconds=0.2) as stage:
         first = await stage.worker()
         job_id = await stage.submit("[[sim: normal tokens=60 rate=40]] go", policy={"max_attempts": 1})

@@ -62,7 +62,9 @@ async def test_every_scenario_ends_as_the_contract_says(redis: ArqRedis, valkey_
 
 
 @pytest.mark.parametrize("name", sorted(ACCOUNT))
-async def test_an_account_at_fault_holds_the_job_until_its_queue_deadline(redis: ArqRedis, valkey_url: str, name: str) -> None:
+async def test_an_account_at_fault_holds_the_job_until_its_queue_deadline(
+    redis: ArqRedis, valkey_url: str, name: str
+) -> None:
     async with Stage(redis, valkey_url) as stage:
         await stage.worker()
         job_id = await stage.submit(f"[[sim: {name}]] go", policy=QUICK)
@@ -90,13 +92,18 @@ async def test_a_trial_that_works_lets_every_held_job_go(redis: ArqRedis, valkey
             assert (await stage.settled(job_id)).status.value == "completed"
 
 
-async def test_no_prompt_is_in_arqs_keys_or_logs(redis: ArqRedis, valkey_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_prompt_is_in_arqs_keys_or_logs(
+    redis: ArqRedis, valkey_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("DEBUG")
     canary = "CANARY-7f1c"
     async with Stage(redis, valkey_url) as stage:
         await stage.worker()
         seen: dict[str, Any] = {}
-        ids = [await stage.submit(f"[[sim: {name} retry_after=0.2]] {canary}", policy=QUICK) for name in ("normal", "rate_limited", "block_before_stream")]
+        ids = [
+            await stage.submit(f"[[sim: {name} retry_after=0.2]] {canary}", policy=QUICK)
+            for name in ("normal", "rate_limited", "block_before_stream")
+        ]
         while not all([(await stage.job(i)).settled for i in ids]):
             for key in await redis.keys("arq:*"):
                 seen[key.decode()] = await redis.dump(key)
@@ -115,14 +122,25 @@ async def test_the_text_and_the_bill_are_exact(redis: ArqRedis, valkey_url: str)
         job = await stage.settled(await stage.submit("[[sim: normal tokens=100]] hello there"))
         answer = await stage.jobs.answer(job.id)
         attempt = job.attempts[0]
-        assert answer and answer["output_text"]
+        assert answer is not None
+        assert answer["output_text"]
         assert attempt.usage is not None
         assert attempt.usage.output_tokens == 100
         price = (attempt.usage.input_tokens * 5 + 100 * 30) / 1_000_000
         assert float(job.total_cost or 0) == pytest.approx(price, abs=1e-12)
         assert job.wasted_cost == 0
         assert job.served_model == SOL
-        assert attempt.request_id and attempt.response_id and attempt.organization == "org-sim"
-        times = [job.created_at, job.started_at, attempt.started_at, attempt.first_event_at, attempt.first_output_at, attempt.finished_at, job.finished_at]
+        assert attempt.request_id
+        assert attempt.response_id
+        assert attempt.organization == "org-sim"
+        times = [
+            job.created_at,
+            job.started_at,
+            attempt.started_at,
+            attempt.first_event_at,
+            attempt.first_output_at,
+            attempt.finished_at,
+            job.finished_at,
+        ]
         assert all(t is not None for t in times)
         assert times == sorted(times)  # type: ignore[type-var]

@@ -120,7 +120,7 @@ def _made_up(jobs: int, seed: int, model: str | None, catalogue: Catalogue) -> C
 
 
 def _read(path: Path, seed: int, faster_takes: float) -> Cases:
-    name = "stdin" if str(path) == "-" else str(path)
+    name = "stdin" if str(path) == "-" else str(path).encode("utf-8", "replace").decode()
     try:
         if name == "stdin":
             return trails.read(sys.stdin, name, seed=seed, faster_takes=faster_takes)

@@ -121,7 +121,9 @@ def parse(table: Mapping[str, Any]) -> Catalogue:
             if other is not None and other not in models
         ]
     names = [*models, *(alias for model in models.values() for alias in model.aliases)]
-    faults += [f"models.toml: {name!r} names more than one model" for name in sorted({n for n in names if names.count(n) > 1})]
+    faults += [
+        f"models.toml: {name!r} names more than one model" for name in sorted({n for n in names if names.count(n) > 1})
+    ]
     if not models and not faults:
         faults.append("models.toml: there is no [models.…] table")
     if faults:

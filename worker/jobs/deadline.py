@@ -1,4 +1,4 @@
-"""Which deadline a job runs against, and when it ends: the queue's before the first start or in a hold, then the run's."""
+"""Which deadline a job runs against, and when: the queue's before the first start or in a hold, then the run's."""
 
 from __future__ import annotations
 

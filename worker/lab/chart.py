@@ -51,8 +51,8 @@ def _thousand(row: Row) -> float | None:
 
 
 PANELS: Final = (
-    Panel("Waiting for the first usable answer: half of the jobs (p50)", "seconds", lambda r: r.wait_p50),
-    Panel("Waiting for the first usable answer: 19 of 20 jobs (p95)", "seconds", lambda r: r.wait_p95),
+    Panel("Waiting for a first usable answer, p50", "seconds", lambda r: r.wait_p50),
+    Panel("Waiting for a first usable answer, p95", "seconds", lambda r: r.wait_p95),
     Panel("Jobs answered by another model", "% of jobs", lambda r: r.substituted * 100),
     Panel("Cost beyond plain waiting", "US$ per 1,000 jobs", _thousand),
 )
@@ -69,6 +69,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 def draw(rows: Sequence[Row], subtitle: str) -> str:
     """The whole SVG; `subtitle` says where the jobs come from."""
+    subtitle = "".join(c for c in subtitle if c.isprintable())  # XML admits no control characters
     actions = list(dict.fromkeys(row.action for row in rows))
     wide, high = 2 * _WIDE, _HEAD + 2 * _HIGH
     parts = [
@@ -166,11 +167,11 @@ def _line(points: Sequence[tuple[float, float]], look: Look) -> str:
 def _mark(x: float, y: float, look: Look) -> str:
     paint = f"fill='{look.colour}' stroke='#ffffff' stroke-width='1'"
     if look.marker == "circle":
-        return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4.5' {paint}/>"
+        return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{3 + look.width / 2:g}' {paint}/>"
     corners = {
         "square": ((-4, -4), (4, -4), (4, 4), (-4, 4)),
-        "triangle": ((0, -6), (6, 5), (-6, 5)),
-        "diamond": ((0, -5.5), (5.5, 0), (0, 5.5), (-5.5, 0)),
+        "triangle": ((0, -9), (8, 6), (-8, 6)),  # large: it is seen behind the others
+        "diamond": ((0, -5), (5, 0), (0, 5), (-5, 0)),
     }[look.marker]
     path = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
     return f"<polygon points='{path}' {paint}/>"

@@ -7,10 +7,11 @@ counted. Pure over lines of text. Must not know: files, policies, the hash chain
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final
 
@@ -65,8 +66,8 @@ def read(lines: Iterable[str], source: str, *, seed: int = 1, faster_takes: floa
     for number, record in _records(lines, source):
         try:
             job = jobs.setdefault(str(record["job_id"]), _Job())
-            _note(job, record["type"], datetime.fromisoformat(record["at"]), record.get("attempt"), record["data"])
-        except (KeyError, TypeError, ValueError, AttributeError):
+            _note(job, record["type"], _time(record["at"]), record.get("attempt"), record["data"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise BadTrail(f"{source}, line {number}: not an audit record as `vigil audit export` writes it") from None
     if not jobs:
         raise BadTrail(f"{source}: there is no audit record in it")
@@ -95,25 +96,45 @@ def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict[str,
         yield number, record
 
 
+def _time(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _name(text: object) -> str:
+    if not isinstance(text, str) or not text:
+        raise TypeError("a model has a name")
+    return text
+
+
+def _number(value: object) -> float:
+    """A number that is finite and not negative."""
+    number = float(str(value))
+    if not 0 <= number < math.inf:
+        raise ValueError("no such number")
+    return number
+
+
 def _note(job: _Job, kind: str, at: datetime, number: int | None, data: dict[str, Any]) -> None:  # noqa: C901
     """One record is taken into account; kinds that tell nothing of delays are passed over."""
     attempt = job.attempts.get(number or 0)
     match kind:
         case "job.queued":
-            job.silence = float((data.get("policy") or {}).get("on_delay", {}).get("silence_seconds") or SILENCE)
+            job.silence = _number((data.get("policy") or {}).get("on_delay", {}).get("silence_seconds") or SILENCE)
         case "job.attempt.started":
-            job.attempts[int(number or 0)] = _Attempt(data["model"], Purpose(data["purpose"]), at)
+            job.attempts[int(number or 0)] = _Attempt(_name(data["model"]), Purpose(data["purpose"]), at)
         case _ if attempt is None:
             return
         case "job.attempt.updated" | "job.attempt.finished":
             for name in ("first_event", "first_output"):
                 said = data.get(f"{name}_at")
                 if said is not None and getattr(attempt, name) is None:
-                    setattr(attempt, name, datetime.fromisoformat(said))
+                    setattr(attempt, name, _time(said))
             if kind == "job.attempt.finished":
                 attempt.finished, attempt.outcome = at, Outcome(data["outcome"])
                 usage = data.get("usage") or {}
-                attempt.read, attempt.written = int(usage.get("input_tokens", 0)), int(usage.get("output_tokens", 0))
+                attempt.read = int(_number(usage.get("input_tokens", 0)))
+                attempt.written = int(_number(usage.get("output_tokens", 0)))
         case "job.check.started":
             attempt.checks.append(_Check(at, None))
             _said(attempt.checks[-1], at, data)
@@ -128,7 +149,8 @@ def _said(check: _Check, at: datetime, data: dict[str, Any]) -> None:
         check.signalled = at
     state = RetryModelState(data.get("retry_model_state", "absent"))
     if state is not RetryModelState.ABSENT:
-        check.retry_model, check.state = data.get("retry_model"), state
+        named = state is RetryModelState.NAMED
+        check.retry_model, check.state = _name(data["retry_model"]) if named else None, state
 
 
 def _case(job: _Job, dice: float, faster_takes: float) -> Case | LeftOut:

@@ -35,7 +35,9 @@ def scope_of(api_key: str, organization: str | None, project: str | None) -> str
 class Circuit:
     """One account's circuit in Redis, shared by all workers."""
 
-    def __init__(self, redis: ArqRedis, scope: str, *, first_wait: float = FIRST_WAIT, longest: float = LONGEST_WAIT) -> None:
+    def __init__(
+        self, redis: ArqRedis, scope: str, *, first_wait: float = FIRST_WAIT, longest: float = LONGEST_WAIT
+    ) -> None:
         def load(name: str) -> Any:
             return redis.register_script(files("worker.store").joinpath("lua", f"{name}.lua").read_text())
 
@@ -54,7 +56,9 @@ class Circuit:
     async def trip(self, job_id: str, reason: str) -> bool:
         """The account is at fault: opens the circuit, or keeps it open; True when it was closed before."""
         async with asking("open the circuit"):
-            opened, _ = await self._trip(keys=[self._keys[0], keys.CIRCUITS], args=[reason, job_id, *self._waits, self.scope])
+            opened, _ = await self._trip(
+                keys=[self._keys[0], keys.CIRCUITS], args=[reason, job_id, *self._waits, self.scope]
+            )
         return bool(opened)
 
     async def probe(self) -> str | None:

@@ -22,6 +22,6 @@ def record_of(job: Job, event: Event) -> dict[str, Any]:
 
 
 def link(previous: str, record: dict[str, Any]) -> tuple[str, bytes]:
-    """(this record's hash, its canonical bytes)."""
+    """(The record's hash, its canonical bytes)."""
     body = canonical(record)
     return hashlib.sha256(previous.encode() + body).hexdigest(), body

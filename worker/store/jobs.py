@@ -128,7 +128,9 @@ class Jobs:
         return wait, [self._held(c) for c in claimed]
 
     def _held(self, c: Claimed) -> Held:
-        return Held(codec.load_job(c.record), codec.unseal(c.private) or {}, c.token, c.generation, c.previous_token != "")
+        return Held(
+            codec.load_job(c.record), codec.unseal(c.private) or {}, c.token, c.generation, c.previous_token != ""
+        )
 
     async def renew(self, lease_seconds: float, held: Sequence[tuple[str, str]]) -> list[str]:
         """For each (job id, token): "" = still ours, "LOST", or what is asked of us."""
@@ -234,9 +236,7 @@ class Jobs:
             rows = await self._redis.zrangebyscore(keys.DEADLINE, "-inf", now, start=0, num=limit)
         return [row.decode() for row in rows]
 
-    def _commands(
-        self, before: Job | None, after: Job, trail: list[ev.Event], head: str
-    ) -> tuple[list[Command], str]:
+    def _commands(self, before: Job | None, after: Job, trail: list[ev.Event], head: str) -> tuple[list[Command], str]:
         """(record, events, audit, queue place, index and outbox of one change; the audit chain's head after it)."""
         key, commands = keys.job(after.id), list[Command]()
         for event in trail:
@@ -271,7 +271,9 @@ def _place(job: Job) -> list[Command]:
     """Moves the job to the one place where its status belongs; a running job stays where the claim put it."""
     if job.status in UNDER_WAY:
         return [("ZREM", keys.DEADLINE, job.id)]
-    commands: list[Command] = [("ZREM", place, job.id) for place in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE)]
+    commands: list[Command] = [
+        ("ZREM", place, job.id) for place in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE)
+    ]
     commands.append(("HDEL", keys.job(job.id), "tok"))
     if job.settled:
         return commands

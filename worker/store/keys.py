@@ -1,28 +1,28 @@
 """The name of every key that Vigil keeps in Redis, and what is in it. No other file spells one.
 
-    vigil:job:<id>          hash    v version · rec record · priv what only the app may see · tok lease token ·
-                                    gen wake-ups so far · ctl what the API asks of the holder · chain audit head ·
-                                    cid the ids of the last commits
-    vigil:in:<id>           string  what was asked: input, instructions, params
-    vigil:out:<id>          string  what came back
-    vigil:trail:<id>        list    events in order; index = seq - 1
-    vigil:text:<id>:<n>     list    pieces of attempt n's text, in order, while it runs
-    vigil:ready             zset    queued jobs by rank         ┐ an unsettled job stands in exactly one of
-    vigil:later             zset    scheduled jobs by due time  │ these three, so it can't be forgotten
-    vigil:leased            zset    running jobs by lease end   ┘
-    vigil:deadline          zset    waiting jobs by the time they expire
-    vigil:idx:<app>[:…]     zset    the app's jobs by creation, all and by status, model, end user
-    vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
-    vigil:audit             stream  one record per event, chained per job
-    vigil:outbox            zset    webhook messages by due time
-    vigil:msg:<id>          string  a webhook message;  vigil:msgs:<job> list, the messages of a job
-    vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> digest
-    vigil:app:<name>        string  an app's record
-    vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, their scopes
-    vigil:held:<scope>      zset    the jobs a circuit or a pause holds, by since when
-    vigil:workers           hash    worker id -> its last heartbeat
-    vigil:secret:<name>     string  a secret that Vigil made for itself, hex
-    vigil:probe             string  written to learn whether writes are taken
+vigil:job:<id>          hash    v version · rec record · priv what only the app may see · tok lease token ·
+                                gen wake-ups so far · ctl what the API asks of the holder · chain audit head ·
+                                cid the ids of the last commits
+vigil:in:<id>           string  what was asked: input, instructions, params
+vigil:out:<id>          string  what came back
+vigil:trail:<id>        list    events in order; index = seq - 1
+vigil:text:<id>:<n>     list    pieces of attempt n's text, in order, while it runs
+vigil:ready             zset    queued jobs by rank         ┐ an unsettled job stands in exactly one of
+vigil:later             zset    scheduled jobs by due time  │ these three, so it can't be forgotten
+vigil:leased            zset    running jobs by lease end   ┘
+vigil:deadline          zset    waiting jobs by the time they expire
+vigil:idx:<app>[:…]     zset    the app's jobs by creation, all and by status, model, end user
+vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
+vigil:audit             stream  one record per event, chained per job
+vigil:outbox            zset    webhook messages by due time
+vigil:msg:<id>          string  a webhook message;  vigil:msgs:<job> list, the messages of a job
+vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> digest
+vigil:app:<name>        string  an app's record
+vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, their scopes
+vigil:held:<scope>      zset    the jobs a circuit or a pause holds, by since when
+vigil:workers           hash    worker id -> its last heartbeat
+vigil:secret:<name>     string  a secret that Vigil made for itself, hex
+vigil:probe             string  written to learn whether writes are taken
 """
 
 from __future__ import annotations

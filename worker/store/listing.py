@@ -51,41 +51,42 @@ async def list_jobs(
     redis: ArqRedis, app: str, filters: Filters, limit: int, cursor: str | None
 ) -> tuple[list[Stored], str | None]:
     """(up to `limit` jobs, newest first; the cursor of the next page or None)."""
-    index = keys.index(app)
-    if filters.safety_identifier is not None:
-        index = keys.index(app, "user", filters.safety_identifier)
-    elif filters.status is not None:
-        index = keys.index(app, "status", filters.status)
-    elif filters.model is not None:
-        index = keys.index(app, "model", filters.model)
+    index, last = _index_for(app, filters), ""
     low = f"({to_ms(filters.created_after) - 1}" if filters.created_after else "-inf"
     high: int | str = f"({to_ms(filters.created_before)}" if filters.created_before else "+inf"
-    last = ""
     if cursor:
         at, last = _last_seen(cursor)
         if not filters.created_before or at < to_ms(filters.created_before):
             high = at
     found: list[Stored] = []
+    fresh: list[str] = []
     offset = read = 0
     async with asking("list jobs"):
         while read < _MOST_READ:
-            rows = await redis.zrevrangebyscore(index, high, low, start=offset, num=_BATCH)
-            names = [row.decode() for row in rows]
+            names = [n.decode() for n in await redis.zrevrangebyscore(index, high, low, start=offset, num=_BATCH)]
             fresh = [name for name in names if not last or name < last]
-            if names:  # go on behind the last name: a count would slip when jobs come and go meanwhile
-                last, at = names[-1], ids.time_ms(names[-1])
-                offset, high, read = (offset + len(names) if at == high else 0), at, read + len(names)
-            for job_id, stored in zip(fresh, await _load(redis, fresh), strict=True):
-                if stored is None:
-                    await redis.zrem(index, job_id)  # its time to be kept is over
-                    offset = max(0, offset - 1)
-                elif _fits(stored, filters):
-                    found.append(stored)
-                    if len(found) > limit:
-                        return found[:limit], cursor_of(found[limit - 1].job.id)
+            rows = await _load(redis, fresh)
+            gone = [name for name, stored in zip(fresh, rows, strict=True) if stored is None]
+            if gone:
+                await redis.zrem(index, *gone)  # their time to be kept is over
+            offset, read = offset + len(names) - len(gone), read + len(names)
+            found += [stored for stored in rows if stored is not None and _fits(stored, filters)]
+            if len(found) > limit:
+                return found[:limit], cursor_of(found[limit - 1].job.id)
             if len(names) < _BATCH:
                 return found, None
-    return found, cursor_of(last)
+    return found, cursor_of(fresh[-1]) if fresh else None
+
+
+def _index_for(app: str, filters: Filters) -> str:
+    """The narrowest index that serves the filters."""
+    if filters.safety_identifier is not None:
+        return keys.index(app, "user", filters.safety_identifier)
+    if filters.status is not None:
+        return keys.index(app, "status", filters.status)
+    if filters.model is not None:
+        return keys.index(app, "model", filters.model)
+    return keys.index(app)
 
 
 async def _load(redis: ArqRedis, names: list[str]) -> list[Stored | None]:

@@ -57,7 +57,7 @@ def connect(url: str, *, max_connections: int = 32, patience: int = 3) -> ArqRed
 def _through_sentinel(url: str, manners: dict[str, Any]) -> ArqRedis:
     """`redis+sentinel://[user:password@]host:port,host:port/service[/db]`: whoever is primary now is asked for."""
     parts = sentinel_parts(url)
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+    sentinel = Sentinel(
         parts.hosts,
         sentinel_kwargs={"socket_connect_timeout": 2, "socket_timeout": 2},
         username=parts.username,
@@ -78,7 +78,7 @@ class _SentinelClient(ArqRedis):
     def __init__(self, connection_pool: Any = None, **kwargs: Any) -> None:
         super().__init__(connection_pool, job_serializer=_dumps, job_deserializer=json.loads, **kwargs)
 
-    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001  redis-py's signature
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)
         for one in self.sentinel.sentinels:
             await one.aclose()
@@ -139,7 +139,7 @@ async def check_safe(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[s
             "appendfsync": "unknown",
         }
         try:
-            found = await redis.config_get("appendfsync", "maxmemory-policy")  # type: ignore[arg-type]
+            found = await redis.config_get("appendfsync", "maxmemory-policy")
             said["appendfsync"] = found.get("appendfsync", "unknown")
             said["maxmemory_policy"] = found.get("maxmemory-policy", said["maxmemory_policy"])
         except RedisError:
@@ -165,6 +165,8 @@ def durability(said: dict[str, str]) -> str:
                 "(appendfsync everysec; set it to always)."
             )
         case "no":
-            return "An accepted job survives a crash of Redis; a power cut may take the last half minute (appendfsync no)."
+            return (
+                "An accepted job survives a crash of Redis; a power cut may take the last half minute (appendfsync no)."
+            )
         case _:
             return "Redis writes an append-only file; how often it reaches the disk can't be read here."

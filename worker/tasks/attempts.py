@@ -88,7 +88,9 @@ class Attempts:
             output_seen=attempt.first_output_at is not None,
             check=check_to_go_on(job, attempt.number),
         )
-        reader = Reader(attempt.number, Session(shop.provider, call, resume), watch, text, self._say, shop.clock.monotonic)
+        reader = Reader(
+            attempt.number, Session(shop.provider, call, resume), watch, text, self._say, shop.clock.monotonic
+        )
         self.readers[attempt.number] = reader
         reader.start(self._wake)
 

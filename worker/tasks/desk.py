@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreUnavailable
-from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import signals as sg
 from worker.store import keys
@@ -28,14 +27,17 @@ AGAIN = 0.25
 class Desk:
     """`job` is the record after our last commit; `done` is True once the job is settled, waits, or was handed over."""
 
-    def __init__(self, shop: Workshop, held: Held, say: Callable[[int, sg.Signal], None], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, shop: Workshop, held: Held, say: Callable[[int, sg.Signal], None], wake: Callable[[], None]
+    ) -> None:
         self.shop, self.job, self.token, self.generation = shop, held.job, held.token, held.generation
         self.attempts = Attempts(shop, held.job.id, held.token, say, wake)
         self.done = False
 
     async def commit(self, said: Sequence[Said], writes: Sequence[Command] = ()) -> None:
         """The facts are on record, with what follows from them. While Redis is away it tries on: only Redis can say
-        that the lease is lost."""
+        that the lease is lost.
+        """
         if not said:
             return
         while True:
@@ -59,11 +61,11 @@ class Desk:
         while True:
             try:
                 stored = await self.shop.jobs.load(self.job.id)
-                break
             except StoreUnavailable:
                 await asyncio.sleep(AGAIN)
-        if stored is not None:
-            self.job = stored.job
+                continue
+            self.job = stored.job if stored is not None else self.job
+            return
 
     def said(self, number: int, signal: sg.Signal) -> list[Said]:
         """The facts behind a signal; a check's come with the cursor, so that a resume goes on behind its notice."""
@@ -78,7 +80,8 @@ class Desk:
 
     def stop(self, outcome: Outcome, numbers: Sequence[int] | None = None) -> list[Said]:
         """The facts that end these attempts (all, by default) by our own doing. A block that one of them was already
-        told of stays a block, and is the last fact (promise P2)."""
+        told of stays a block, and is the last fact (promise P2).
+        """
         said: list[Said] = []
         blocked: list[Said] = []
         for number, signal in self.attempts.stop(outcome, numbers):

@@ -66,7 +66,12 @@ def merged(said: Sequence[Said]) -> list[Said]:
     out: list[Said] = []
     for fact, number in said:
         last = out[-1] if out else None
-        if isinstance(fact, ev.AttemptUpdated) and last and last[1] == number and isinstance(last[0], ev.AttemptUpdated):
+        if (
+            isinstance(fact, ev.AttemptUpdated)
+            and last
+            and last[1] == number
+            and isinstance(last[0], ev.AttemptUpdated)
+        ):
             new = {key: value for key, value in fact.__dict__.items() if value is not None}
             out[-1] = (last[0].evolve(**new), number)
         else:
@@ -75,7 +80,7 @@ def merged(said: Sequence[Said]) -> list[Said]:
 
 
 def whole(job: Job, said: Sequence[Said]) -> list[Said]:
-    """The facts with what follows from them for the job as it stands: an end closes the offer and withdraws the draft."""
+    """The facts with what follows from them: an end closes the offer and withdraws the draft."""
     out: list[Said] = []
     offer, draft = job.offer is not None, job.draft_attempt is not None and not job.draft_withdrawn
     for fact, number in merged(said):
@@ -167,7 +172,7 @@ def disclosed(job: Job, catalogue: Catalogue, attempt: Attempt, served: str, now
 
 
 def delivered(job: Job, catalogue: Catalogue, number: int, verdict: sg.Verdict, now: datetime) -> list[Said]:
-    """The job's end after an attempt that answered: completed, or failed where the model had to be the requested one."""
+    """The job's end after an attempt that answered: completed, or failed where only the requested model would do."""
     attempt = job.attempt(number)
     served = verdict.served_model or attempt.model
     statement = disclosed(job, catalogue, attempt, served, now)
@@ -190,10 +195,11 @@ def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: 
         Outcome.SUBSTITUTED: CheckEnd.SUBSTITUTED,
         Outcome.INTERRUPTED: CheckEnd.INTERRUPTED,
     }.get(outcome, CheckEnd.LOST)
-    said: list[Said] = []
-    for check in job.open_checks:
-        if check.attempt == number:
-            said.append((ev.CheckEnded(ended_by=ended_by, repeats=check.repeats), number))
+    said: list[Said] = [
+        (ev.CheckEnded(ended_by=ended_by, repeats=check.repeats), number)
+        for check in job.open_checks
+        if check.attempt == number
+    ]
     attempt = job.attempt(number)
     usage = Usage(output_tokens=deltas, total_tokens=deltas, estimated=True) if deltas else None
     cost = catalogue.cost(attempt.model, usage or Usage())

@@ -59,7 +59,9 @@ class Opening:
         asked, _ = await asyncio.gather(desk.attempts.asked(), desk.commit([*said, (intent, number)]))
         if asked is None:
             gone = facts.broken_off(desk.job, number, Outcome.BAD_REQUEST, 0, desk.shop.catalogue)
-            await desk.settle([*desk.stop(Outcome.CANCELLED), *gone], ev.Failed(error=words.job_error("content_unreadable")))
+            await desk.settle(
+                [*desk.stop(Outcome.CANCELLED), *gone], ev.Failed(error=words.job_error("content_unreadable"))
+            )
             return
         desk.attempts.start(desk.job, desk.job.attempt(number), asked)
 

@@ -26,7 +26,13 @@ class Reader:
     """Pumps one session into its watch and its text."""
 
     def __init__(
-        self, number: int, session: Session, watch: Watch, text: Text, say: Callable[[int, Signal], None], now: Callable[[], float]
+        self,
+        number: int,
+        session: Session,
+        watch: Watch,
+        text: Text,
+        say: Callable[[int, Signal], None],
+        now: Callable[[], float],
     ) -> None:
         self.number, self.session, self.watch, self.text = number, session, watch, text
         self._say, self._now = say, now
@@ -36,7 +42,8 @@ class Reader:
 
     def start(self, wake: Callable[[], None]) -> None:
         """Begins to read; signals come through `say` until one is `Ended`. `wake`: look at me again (I stopped, or
-        the next tick came nearer)."""
+        the next tick came nearer).
+        """
         self._wake = wake
         self._task = asyncio.create_task(self._pump(), name=f"read {self.text!r}")
         self._task.add_done_callback(lambda _: wake())
@@ -76,7 +83,7 @@ class Reader:
         self._tell(self.watch.tick(self._now()))
 
     def stop(self, outcome: Outcome) -> list[Signal]:
-        """Ends the attempt by our own doing and stops reading; the last signal is `Ended`, or nothing if it had ended."""
+        """Ends the attempt by our own doing and stops reading; the last signal is `Ended`, unless it had ended."""
         signals = self.watch.stop(outcome)
         self._halt()
         return signals
@@ -92,7 +99,7 @@ class Reader:
             async with asyncio.timeout(_CANCEL_SECONDS):
                 return await self.session.cancel()
         except TimeoutError:
-            return Cancelled(False)
+            return Cancelled(took_effect=False)
 
     async def close(self) -> None:
         """Nothing is read any more and the connection is gone; the response may go on upstream."""

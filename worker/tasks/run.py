@@ -20,6 +20,7 @@ from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose,
 from worker.safety import retry, signals as sg, words
 from worker.store import codec, keys
 from worker.store.jobs import Held, Said
+from worker.store.scripts import Command
 from worker.tasks import facts
 from worker.tasks.attempts import check_to_go_on
 from worker.tasks.delay import DelayRule
@@ -195,7 +196,7 @@ class Run:
             await desk.settle([*said, *stopped], stopped[-1][0])
             return
         end = facts.delivered(job, catalogue, number, verdict, now)
-        writes = []
+        writes: list[Command] = []
         if isinstance(end[-1][0], ev.Completed):
             answer = {**facts.answer_of(verdict, text), "draft": None}
             writes.append(("SET", keys.answer(job.id), codec.seal(answer)))
@@ -221,7 +222,7 @@ class Run:
         """No answer from this attempt: another one runs, stands in, comes later, or the job fails."""
         desk, job, shop = self._desk, self._desk.job, self._shop
         others = [n for n in desk.attempts.readers if job.attempt(n).purpose is not Purpose.DRAFT]
-        if others or job.attempt(number).purpose is Purpose.DRAFT and desk.attempts.readers:
+        if others or (job.attempt(number).purpose is Purpose.DRAFT and desk.attempts.readers):
             await desk.commit(said)  # the other attempt decides
             return
         if failure.outcome is Outcome.LOST:  # truly lost, and said so: the only way to an answer is a new response

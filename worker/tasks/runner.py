@@ -32,7 +32,9 @@ RunJob = Callable[[Held], Awaitable[None]]
 class Runner(arq.worker.Worker):
     """Claims up to `max_jobs` jobs at once and runs each with `run`."""
 
-    def __init__(self, redis: ArqRedis, jobs: Jobs, run: RunJob, *, worker_id: str, max_jobs: int, lease: float) -> None:
+    def __init__(
+        self, redis: ArqRedis, jobs: Jobs, run: RunJob, *, worker_id: str, max_jobs: int, lease: float
+    ) -> None:
         async def run_job(ctx: dict[str, Any], job_id: str) -> None:
             held = self._claimed.pop(ctx["job_id"], None)
             if held is not None and held.job.id == job_id:

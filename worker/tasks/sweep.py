@@ -34,7 +34,9 @@ _BEAT_EVERY = 4  # sweeps
 class Sweeper:
     """Sweeps until cancelled."""
 
-    def __init__(self, redis: ArqRedis, jobs: Jobs, clock: Clock, circuit: Circuit, worker_id: str, state: State) -> None:
+    def __init__(
+        self, redis: ArqRedis, jobs: Jobs, clock: Clock, circuit: Circuit, worker_id: str, state: State
+    ) -> None:
         self._redis, self._jobs, self._clock, self._circuit = redis, jobs, clock, circuit
         self._worker_id, self._state = worker_id, state
 
@@ -71,12 +73,14 @@ class Sweeper:
         return [*said, (ev.Expired(deadline=deadline.kind, error=words.job_error(deadline.kind)), None)]
 
     async def beat(self) -> None:
-        """This worker is alive, and says how busy it is."""
+        """Says that this worker is alive, and how busy it is."""
         now = self._clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         async with asking("beat"):
-            await self._redis.hset(keys.WORKERS, self._worker_id, json.dumps({"id": self._worker_id, "beat_at": now, **self._state()}))
+            await self._redis.hset(
+                keys.WORKERS, self._worker_id, json.dumps({"id": self._worker_id, "beat_at": now, **self._state()})
+            )
 
     async def leave(self) -> None:
-        """This worker is gone, and says so."""
+        """Says that this worker is gone."""
         async with asking("say goodbye"):
             await self._redis.hdel(keys.WORKERS, self._worker_id)

@@ -14,8 +14,8 @@ from typing import Final
 
 FIELDS: Final = frozenset(
     {
-        "app", "attempt", "attempts", "code", "count", "error", "evidence", "generation", "host", "job", "model", "outcome",
-        "port", "request_id", "seconds", "status", "trace", "url", "version", "worker",
+        "app", "attempt", "attempts", "code", "count", "error", "evidence", "generation", "host", "job", "model",
+        "outcome", "port", "request_id", "seconds", "status", "trace", "url", "version", "worker",
     }
 )  # fmt: skip
 """Every field that a log line may carry."""
