@@ -37,14 +37,18 @@ class Running:
     async def key(self, app: str = "acme", scopes: tuple[str, ...] = SCOPES) -> str:
         return (await self.apps.create_key(app, scopes))[1]
 
-    async def client(self, app: str = "acme", scopes: tuple[str, ...] = SCOPES, key: str | None = None) -> httpx2.AsyncClient:
+    async def client(
+        self, app: str = "acme", scopes: tuple[str, ...] = SCOPES, key: str | None = None
+    ) -> httpx2.AsyncClient:
         headers = {"Authorization": f"Bearer {key or await self.key(app, scopes)}"}
         self.clients.append(httpx2.AsyncClient(base_url=self.base_url, headers=headers, timeout=20, trust_env=False))
         return self.clients[-1]
 
 
 @asynccontextmanager
-async def running(settings: Settings, redis: ArqRedis | None, clock: Clock, keys_in: ArqRedis | None = None) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, redis: ArqRedis | None, clock: Clock, keys_in: ArqRedis | None = None
+) -> AsyncIterator[Running]:
     ready, stop, sock = asyncio.Event(), asyncio.Event(), bind("127.0.0.1", 0)
     host, port = sock.getsockname()
     serving = asyncio.create_task(serve(settings, redis, ready=ready, stop=stop, sock=sock, clock=clock))
@@ -85,14 +89,20 @@ class Worker:
         await self.jobs.change(job_id, lambda _: said, token=self.held[job_id].token, writes=lambda _: writes)
 
     async def text(self, job_id: str, attempt: int, offset: int, text: str) -> None:
-        assert await self.pieces.keep([Outgoing(job_id, self.held[job_id].token, attempt, Piece(-1, offset, text))]) == []
+        assert (
+            await self.pieces.keep([Outgoing(job_id, self.held[job_id].token, attempt, Piece(-1, offset, text))]) == []
+        )
 
     async def check(self, job_id: str, attempt: int = 1) -> None:
-        await self.say(job_id, (ev.CheckStarted(evidence="signalled", use_cases=("cyber",), reasons=("user_risk",)), attempt))
+        await self.say(
+            job_id, (ev.CheckStarted(evidence="signalled", use_cases=("cyber",), reasons=("user_risk",)), attempt)
+        )
 
     async def complete(self, job_id: str, text: str = "The answer.", attempt: int = 1, **finished: Any) -> None:
         usage = Usage(input_tokens=10, output_tokens=5, total_tokens=15)
-        end = ev.AttemptFinished(outcome="completed", served_model="gpt-5.6-sol", usage=usage, cost="0.0123", **finished)
+        end = ev.AttemptFinished(
+            outcome="completed", served_model="gpt-5.6-sol", usage=usage, cost="0.0123", **finished
+        )
         answer = {"output_text": text, "output": [{"type": "message", "text": text}], "refusal": None}
         await self.say(job_id, (end, attempt), (ev.Completed(served_model="gpt-5.6-sol"), attempt), answer=answer)
 
@@ -127,7 +137,9 @@ class Worker:
 
     async def fail(self, job_id: str) -> None:
         error = JobError(type="provider", code="server_error", message="It broke.", advice="Try again.")
-        await self.say(job_id, (ev.AttemptFinished(outcome="server_error", error=error), 1), (ev.Failed(error=error), None))
+        await self.say(
+            job_id, (ev.AttemptFinished(outcome="server_error", error=error), 1), (ev.Failed(error=error), None)
+        )
 
 
 async def submitted(client: httpx2.AsyncClient, **changes: Any) -> str:
@@ -174,6 +186,8 @@ class Stream:
 
 
 @asynccontextmanager
-async def watching(client: httpx2.AsyncClient, job_id: str, headers: dict[str, str] | None = None, **params: Any) -> AsyncIterator[Stream]:
+async def watching(
+    client: httpx2.AsyncClient, job_id: str, headers: dict[str, str] | None = None, **params: Any
+) -> AsyncIterator[Stream]:
     async with client.stream("GET", f"/v1/jobs/{job_id}/events", params=params, headers=headers or {}) as response:
         yield Stream(response)

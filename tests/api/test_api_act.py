@@ -54,7 +54,9 @@ async def test_the_holder_of_a_running_job_is_asked_to_stop(acme, worker, redis,
     assert [e["type"] for e in await jobs.trail(job_id)].count("job.cancel.requested") == 1
     said = (ev.AttemptFinished(outcome="cancelled"), 1), (ev.Cancelled(upstream_under_way=True, billed=True), None)
     await worker.say(job_id, *said)
-    assert await cancel(acme, job_id) | {"status": "cancelled", "cancel": {"upstream_under_way": True}} == await cancel(acme, job_id)
+    assert await cancel(acme, job_id) | {"status": "cancelled", "cancel": {"upstream_under_way": True}} == await cancel(
+        acme, job_id
+    )
 
 
 async def test_a_settled_job_stays_as_it_is(acme, worker):

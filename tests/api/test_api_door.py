@@ -39,7 +39,17 @@ async def test_every_route_wants_a_key_with_its_scope(api, acme, method, path, s
 
 @pytest.mark.parametrize(
     "sent",
-    ["", "Bearer", "Basic eDp5", "vgl_x", "Bearer vgl_x", "Bearer sk-abc", "Bearer vgl_" + "0" * 38, "Bearer {key}x", "Bearer \u00e9"],
+    [
+        "",
+        "Bearer",
+        "Basic eDp5",
+        "vgl_x",
+        "Bearer vgl_x",
+        "Bearer sk-abc",
+        "Bearer vgl_" + "0" * 38,
+        "Bearer {key}x",
+        "Bearer \u00e9",
+    ],
 )
 async def test_what_is_no_key_is_401(api, sent):
     client = await api.client()
@@ -87,7 +97,14 @@ async def test_another_apps_job_does_not_exist(api, acme, worker):
     job_id = await submitted(acme, end_user="ann")
     await worker.start(job_id)
     rival = await api.client("rival")
-    for method, tail in (("GET", ""), ("GET", "?wait=5"), ("GET", "/events"), ("GET", "/audit"), ("POST", "/cancel"), ("POST", "/retry")):
+    for method, tail in (
+        ("GET", ""),
+        ("GET", "?wait=5"),
+        ("GET", "/events"),
+        ("GET", "/audit"),
+        ("POST", "/cancel"),
+        ("POST", "/retry"),
+    ):
         answer = await rival.request(method, f"/v1/jobs/{job_id}{tail}")
         assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found"), tail
     assert (await rival.get("/v1/jobs")).json()["data"] == []
@@ -172,7 +189,10 @@ async def test_the_document_tells_of_every_route_and_status(acme):
     assert doc["openapi"].startswith("3.1")
     assert doc["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     found = {(m.upper(), p): op for p, ops in doc["paths"].items() for m, op in ops.items()}
-    assert {(m, p.replace("{id}", "{job_id}")) for m, p, _ in ROUTES} | {("GET", "/healthz"), ("GET", "/readyz")} == set(found)
+    assert {(m, p.replace("{id}", "{job_id}")) for m, p, _ in ROUTES} | {
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+    } == set(found)
     names = [op["operationId"] for op in found.values()]
     assert len(set(names)) == len(names)
     for method, path, scope in ROUTES:

@@ -186,7 +186,7 @@ async def test_no_text_after_a_block(acme, worker, redis):
         await worker.text(job_id, 1, 0, "before ")
         assert (await stream.next())["data"]["delta"] == "before "
         await worker.block(job_id, output_text="SECRET")
-        late = b"1[-1,7,\"SECRET\"]"
+        late = b'1[-1,7,"SECRET"]'
         await redis.publish(keys.PIECES, f"{job_id}:1 ".encode() + late)
         assert [e["type"] for e in await stream.rest()] == ["job.attempt.finished", "job.blocked"]
     async with watching(acme, job_id) as stream:

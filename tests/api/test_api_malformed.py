@@ -224,7 +224,14 @@ async def test_a_bad_field_of_a_batch_is_pointed_at_within_its_job(acme):
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "application/json; charset=latin1"]
+    "kind",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "",
+        "application/json; charset=latin1",
+    ],
 )
 async def test_what_does_not_say_it_is_json_is_415(acme, redis, kind):
     answer = await acme.post("/v1/jobs", content=body(), headers={"Content-Type": kind})
@@ -259,9 +266,13 @@ async def test_a_body_just_within_the_limit_is_taken(settings, redis, clock):
     async with running(settings, redis, clock) as api:
         client = await api.client()
         rest = settings.max_body_bytes - len(body(input=""))
-        answer = await client.post("/v1/jobs", content=body(input="x" * rest), headers={"Content-Type": "application/json"})
+        answer = await client.post(
+            "/v1/jobs", content=body(input="x" * rest), headers={"Content-Type": "application/json"}
+        )
         assert answer.status_code == 202
-        answer = await client.post("/v1/jobs", content=body(input="x" * (rest + 1)), headers={"Content-Type": "application/json"})
+        answer = await client.post(
+            "/v1/jobs", content=body(input="x" * (rest + 1)), headers={"Content-Type": "application/json"}
+        )
         assert answer.status_code == 413
 
 
@@ -299,8 +310,9 @@ async def test_bytes_over_a_socket_never_give_a_500(api, request_line):
 
 
 async def test_a_body_that_ends_early_creates_nothing(api, redis):
-    head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500\r\nAuthorization: Bearer %s\r\n\r\n"
-    reader, writer = await asyncio.open_connection(api.host, api.port)
+    head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500\r\n"
+    head += b"Authorization: Bearer %s\r\n\r\n"
+    _, writer = await asyncio.open_connection(api.host, api.port)
     writer.write(head % (await api.key()).encode() + body())
     await writer.drain()
     writer.close()
@@ -346,7 +358,9 @@ async def test_a_query_that_cant_be_used_is_422(acme, query):
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
 
 
-@pytest.mark.parametrize("query", ["wait=61", "wait=-1", "wait=x", "wait=", "wait=1e1", "wait=nan", "wait=1&wait=1", "x=1"])
+@pytest.mark.parametrize(
+    "query", ["wait=61", "wait=-1", "wait=x", "wait=", "wait=1e1", "wait=nan", "wait=1&wait=1", "x=1"]
+)
 async def test_a_wait_that_cant_be_is_422(acme, query):
     job_id = (await acme.post("/v1/jobs", json=GOOD)).json()["id"]
     assert (await acme.get(f"/v1/jobs/{job_id}?{query}")).status_code == 422

@@ -48,10 +48,16 @@ def is_away(answer):
 
 
 async def test_without_redis_everything_is_503_and_comes_back(own, there, ask):
-    api, client, _ = there
+    _, client, _ = there
     job_id = await submitted(client)
     await own.stop()
-    for method, path in (("POST", "/v1/jobs"), ("POST", "/v1/jobs/batch"), ("GET", "/v1/jobs"), ("GET", f"/v1/jobs/{job_id}"), ("GET", "/readyz")):
+    for method, path in (
+        ("POST", "/v1/jobs"),
+        ("POST", "/v1/jobs/batch"),
+        ("GET", "/v1/jobs"),
+        ("GET", f"/v1/jobs/{job_id}"),
+        ("GET", "/readyz"),
+    ):
         body = {"jobs": [ask, ask]} if path.endswith("batch") else ask
         answer, took = await timed(client.request(method, path, json=body if method == "POST" else None))
         assert is_away(answer), path
@@ -68,7 +74,12 @@ async def test_a_hanging_redis_is_a_503_within_two_seconds(own, there, ask):
     await submitted(client)
     os.kill(own.pid, signal.SIGSTOP)
     try:
-        sent = [client.post("/v1/jobs", json=ask), client.get("/v1/jobs"), client.get("/v1/status"), client.get("/readyz")]
+        sent = [
+            client.post("/v1/jobs", json=ask),
+            client.get("/v1/jobs"),
+            client.get("/v1/status"),
+            client.get("/readyz"),
+        ]
         for answer, took in await asyncio.gather(*(timed(one) for one in sent)):
             assert is_away(answer)
             assert took < 2.2
@@ -96,14 +107,13 @@ async def test_an_api_that_starts_before_redis_works_once_it_is_there(tmp_path, 
     server = Embedded(tmp_path / "v")
     settings = Settings(_env_file=None, redis_url=server.url, data_dir=tmp_path)
     redis = connect(server.url)
-    async with running(settings, None, Clock(), keys_in=redis) as api:
-        async with server:
-            client = await api.client()
-            waiting = asyncio.create_task(client.post("/v1/jobs", json=ask, headers={"Prefer": "wait=20"}))
-            while not (names := await redis.zrange(keys.READY, 0, -1)):
-                await asyncio.sleep(0.01)
-            await client.post(f"/v1/jobs/{names[0].decode()}/cancel")
-            assert (await waiting).json()["status"] == "cancelled"
+    async with running(settings, None, Clock(), keys_in=redis) as api, server:
+        client = await api.client()
+        waiting = asyncio.create_task(client.post("/v1/jobs", json=ask, headers={"Prefer": "wait=20"}))
+        while not (names := await redis.zrange(keys.READY, 0, -1)):
+            await asyncio.sleep(0.01)
+        await client.post(f"/v1/jobs/{names[0].decode()}/cancel")
+        assert (await waiting).json()["status"] == "cancelled"
     await redis.aclose()
 
 

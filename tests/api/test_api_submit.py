@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from api_hand import running, submitted
@@ -92,14 +92,16 @@ async def test_the_settings_may_give_the_identifier_secret(settings, redis, cloc
     assert await redis.get(keys.secret("identifier")) is None
 
 
-async def test_not_before_schedules(acme, redis):
-    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+async def test_not_before_schedules(acme, redis, clock):
+    later = (clock.now() + timedelta(hours=1)).isoformat()
     answer = await acme.post("/v1/jobs", json={"model": "gpt-5.6-sol", "input": "x", "not_before": later})
     job = answer.json()
     assert (job["status"], job["reason"]) == ("scheduled", "not_before")
     assert datetime.fromisoformat(job["next_attempt_at"]) == datetime.fromisoformat(later)
     assert await redis.zscore(keys.LATER, job["id"]) is not None
-    past = await acme.post("/v1/jobs", json={"model": "gpt-5.6-sol", "input": "x", "not_before": "2020-01-01T00:00:00+02:00"})
+    past = await acme.post(
+        "/v1/jobs", json={"model": "gpt-5.6-sol", "input": "x", "not_before": "2020-01-01T00:00:00+02:00"}
+    )
     assert past.json()["status"] == "queued"
 
 
@@ -122,7 +124,10 @@ async def test_a_webhook_without_events_hears_of_the_end(acme, jobs):
         "job.cancelled",
         "job.expired",
     }
-    assert (await acme.get(f"/v1/jobs/{job_id}")).json()["webhook"] == {"url": "https://app.example/hooks", "state": "pending"}
+    assert (await acme.get(f"/v1/jobs/{job_id}")).json()["webhook"] == {
+        "url": "https://app.example/hooks",
+        "state": "pending",
+    }
 
 
 @pytest.mark.parametrize("sent", ["k-1", '"k-1"', "~" * 255, '"a\\"b"'])
@@ -145,7 +150,9 @@ async def test_bare_and_quoted_are_one_key_and_apps_have_their_own(acme, api, as
     assert (await rival.post("/v1/jobs", json=ask, headers=headers)).json()["id"] != first
 
 
-@pytest.mark.parametrize("change", [{"input": "else"}, {"priority": "low"}, {"params": {"store": False}}, {"params": {"a": 1}}])
+@pytest.mark.parametrize(
+    "change", [{"input": "else"}, {"priority": "low"}, {"params": {"store": False}}, {"params": {"a": 1}}]
+)
 async def test_the_same_key_with_another_body_is_refused(acme, ask, change):
     headers = {"Idempotency-Key": "k"}
     await acme.post("/v1/jobs", json=ask, headers=headers)
@@ -245,7 +252,9 @@ async def test_a_batch_sent_again_with_its_key_creates_nothing_new(acme, ask, re
 async def test_a_thousand_jobs_in_one_batch(settings, redis, clock):
     async with running(settings.model_copy(update={"max_body_bytes": 2**20}), redis, clock) as api:
         client = await api.client()
-        rows = (await client.post("/v1/jobs/batch", json={"jobs": [{"model": "gpt-5.6-sol", "input": "x"}] * 1000})).json()
+        rows = (
+            await client.post("/v1/jobs/batch", json={"jobs": [{"model": "gpt-5.6-sol", "input": "x"}] * 1000})
+        ).json()
         too_many = await client.post("/v1/jobs/batch", json={"jobs": [{"model": "gpt-5.6-sol", "input": "x"}] * 1001})
     assert {row["status"] for row in rows} == {202}
     assert len({row["job"]["id"] for row in rows}) == 1000

@@ -109,7 +109,8 @@ async def test_the_audit_chain_stands_when_two_processes_write_in_turns_and_at_o
         late = await other.change(job.id, lambda _: [FLAGGED])
         seen = await jobs.change(job.id, lambda _: [ASKED], job=seen)  # a conflict first, each time
         assert seen.version == late.version + 1
-    await asyncio.gather(*((jobs, other)[n % 2].change(job.id, lambda _: [FLAGGED]) for n in range(10)))
+    asks = [[(ev.CancelRequested(by=f"key_{n}"), None)] for n in range(10)]
+    await asyncio.gather(*((jobs, other)[n % 2].change(job.id, lambda _, a=ask: a) for n, ask in enumerate(asks)))
     (after,) = await sound(redis, jobs, [job.id])
     assert after.version == 17
 

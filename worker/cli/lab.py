@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,8 +68,6 @@ def lab(
     for name in (faster, model):
         if name is not None:
             catalogue.get(name)
-    if not all(map(math.isfinite, (silence, accept, faster_takes))):
-        raise CliError("--silence, --accept and --faster-takes are numbers", USAGE)
     cases = _read(trail, seed, faster_takes) if trail else _made_up(jobs, seed, model, catalogue)
     if not cases.cases:
         raise CliError(f"{cases.source}: no job in it can be replayed: {_left_out(cases)}", USAGE)
@@ -143,7 +140,8 @@ def _write(path: Path, text: str) -> None:
 
 def _subtitle(cases: Cases, silence: float, accept: float) -> str:
     quiet = f"silence counts after {silence:g} s" if silence else "silence never counts"
-    return f"{len(cases.cases):,} jobs ({cases.source}); {quiet}; {accept:.0%} of offers accepted"
+    jobs = "1 job" if len(cases.cases) == 1 else f"{len(cases.cases):,} jobs"
+    return f"{jobs} ({cases.source}); {quiet}; {accept:.0%} of offers accepted"
 
 
 def _left_out(cases: Cases) -> str:
@@ -166,16 +164,17 @@ def _show(rows: Sequence[Row]) -> None:
         )
         for r in rows
     ]
-    if not sys.stdout.isatty():
-        print_columns(_HEAD, cells, right=True)
-        return
+    console = Console(file=sys.stdout, no_color=not coloured(sys.stdout), highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, head in enumerate(_HEAD):
         table.add_column(head, justify="right" if number else "left", no_wrap=True)
     for number, line in enumerate(cells):
-        last = number + 1 == len(cells) or cells[number + 1][0] != line[0]
-        table.add_row(*line, end_section=last)
-    Console(no_color=not coloured(sys.stdout)).print(table)
+        table.add_row(*line, end_section=number + 1 == len(cells) or cells[number + 1][0] != line[0])
+    needed = console.measure(table, options=console.options.update(width=1000)).maximum
+    if sys.stdout.isatty() and needed <= console.width:
+        console.print(table)
+    else:  # a pipe, or a terminal in which rich would cut numbers off
+        print_columns(_HEAD, cells, right=True)
 
 
 def _json(rows: Sequence[Row], cases: Cases, accept: float) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def row(policy: Policy, courses: Iterable[Course], catalogue: Catalogue, base: D
     totals.waits.sort()
     totals.settled.sort()
     cost, rule = totals.cost(catalogue), policy.on_delay
-    share = 1 / jobs if jobs else 0.0
+    of = max(1, jobs)
     return Row(
         action=rule.action,
         after_seconds=rule.after_seconds,
@@ -187,10 +187,10 @@ def row(policy: Policy, courses: Iterable[Course], catalogue: Catalogue, base: D
         wait_p95=percentile(totals.waits, 95),
         settled_p50=percentile(totals.settled, 50),
         settled_p95=percentile(totals.settled, 95),
-        substituted=totals.substituted * share,
-        offered=totals.offered * share,
-        drafted=totals.drafted * share,
-        blocked=totals.blocked * share,
+        substituted=totals.substituted / of,
+        offered=totals.offered / of,
+        drafted=totals.drafted / of,
+        blocked=totals.blocked / of,
         wasted=totals.cost(catalogue, wasted_only=True),
         extra=None if cost is None or base is None else cost - base,
     )

@@ -81,7 +81,6 @@ class Jobs:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
         self._keep = retention or Retention()
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
-        self._writer = clock.dice(8).hex()
 
     async def submit(self, new: NewJob) -> tuple[Stored, bool]:
         """(the job, whether an earlier request with the same idempotency key had created it).
@@ -150,8 +149,8 @@ class Jobs:
 
         `decide` is asked again when someone else was faster; [] means nothing is to be done. `writes` are further
         commands of the same commit. Raises LeaseLost (token given and no longer ours), AlreadySettled,
-        IllegalEvent, Refused (no such job), StoreUnavailable: then the same call again writes what is missing, and
-        nothing twice.
+        IllegalEvent, Refused (no such job), StoreUnavailable: then a holder may make the same call again, and
+        nothing is written twice.
         """
         while True:
             seen = job if job is not None else await self._current(job_id)
@@ -180,8 +179,10 @@ class Jobs:
             job = None
 
     def _commit_id(self, seen: Job, token: str, said: Sequence[Said]) -> str:
-        """The same for the same facts on the same version by the same writer, however often they are sent."""
-        words = (self._writer, seen.id, seen.version, token, [(f.TYPE, f.model_dump_json(), n) for f, n in said])
+        """The same for the same facts on the same version by the same holder, however often it sends them."""
+        if not token:  # who holds no lease reads again before it tries again
+            return self._clock.dice(16).hex()
+        words = (seen.id, seen.version, token, [(f.TYPE, f.model_dump_json(), n) for f, n in said])
         return hashlib.sha256(repr(words).encode()).hexdigest()[:32]
 
     def _remember(self, job: Job, head: str) -> None:

@@ -71,7 +71,7 @@ class Listener:
         except* AWAY as failures:
             raise RedisConnectionError(type(failures.exceptions[0]).__name__) from None
         finally:
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
+            await pubsub.aclose()
 
     async def _follow(self, pubsub: PubSub) -> None:
         """Keeps what is subscribed equal to what is wanted."""

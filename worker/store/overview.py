@@ -49,7 +49,7 @@ async def depths(redis: ArqRedis, clock: Clock) -> Depths:
 
 
 async def _apps(redis: ArqRedis) -> list[str]:
-    digests: list[bytes] = await redis.hvals(keys.API_KEYS)  # type: ignore[misc]
+    digests: list[bytes] = await redis.hvals(keys.API_KEYS)
     rows = await redis.mget([keys.api_key(d.decode()) for d in digests]) if digests else []
     return sorted({json.loads(row)["app"] for row in rows if row})
 
@@ -57,7 +57,7 @@ async def _apps(redis: ArqRedis) -> list[str]:
 async def workers(redis: ArqRedis, clock: Clock) -> list[dict[str, Any]]:
     """Workers whose last heartbeat is younger than a minute, as they describe themselves."""
     async with asking("ask for the workers"):
-        rows: list[bytes] = await redis.hvals(keys.WORKERS)  # type: ignore[misc]
+        rows: list[bytes] = await redis.hvals(keys.WORKERS)
     oldest = clock.now() - timedelta(seconds=_STALE_SECONDS)
     found = (json.loads(row) for row in rows)
     return sorted((w for w in found if datetime.fromisoformat(w["beat_at"]) > oldest), key=lambda w: str(w["id"]))

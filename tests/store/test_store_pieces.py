@@ -1,0 +1,158 @@
+"""The text of running answers: kept in order, fenced by the lease, told to watchers; and codec, answers, depths."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from builders import CANCELLED, COMPLETED, STARTED, T0, FakeClock, began, done, life, new_job, noticed
+from hypothesis import given, strategies as st
+from pydantic import ValidationError
+from store_eyes import lapse
+
+from worker.jobs import ids
+from worker.store import codec, keys
+from worker.store.overview import depths, workers, writable
+from worker.store.pieces import Outgoing, Piece, Pieces, parse_message
+from worker.store.reading import answers, message_states
+
+HELLO = [Piece(3, 0, "Hel"), Piece(5, 3, "lo, "), Piece(-1, 7, "wörld 🎈 \ud800")]
+
+
+@pytest.fixture
+def pieces(redis) -> Pieces:
+    return Pieces(redis)
+
+
+async def running(jobs, worker="w1"):
+    await jobs.submit(new_job())
+    _, (held,) = await jobs.claim(worker, 1, 15)
+    await jobs.change(held.job.id, lambda _: [(STARTED, None), (began(), 1)], token=held.token)
+    return held
+
+
+async def test_pieces_come_back_as_they_were_and_in_order(jobs, pieces):
+    held = await running(jobs)
+    assert await pieces.keep([Outgoing(held.job.id, held.token, 1, p) for p in HELLO[:2]]) == []
+    assert await pieces.keep([Outgoing(held.job.id, held.token, 1, HELLO[2])]) == []
+    assert await pieces.read(held.job.id, 1) == HELLO
+    assert await pieces.read(held.job.id, 2) == []
+
+
+async def test_pieces_of_a_lost_lease_are_dropped_and_the_others_kept(redis, jobs, pieces):
+    lost = await running(jobs)
+    ours = await running(jobs)
+    await lapse(redis, lost.job.id)
+    await jobs.claim("w2", 1, 15)
+    out = [Outgoing(h.job.id, h.token, 1, HELLO[0]) for h in (lost, ours)]
+    assert await pieces.keep([*out, Outgoing("job_none", "w1:1", 1, HELLO[0])]) == [lost.job.id, "job_none"]
+    assert await pieces.read(lost.job.id, 1) == []
+    assert await pieces.read(ours.job.id, 1) == [HELLO[0]]
+
+
+async def test_pieces_that_come_after_the_end_are_dropped(redis, jobs, pieces):
+    held = await running(jobs)
+    await pieces.keep([Outgoing(held.job.id, held.token, 1, HELLO[0])])
+    await jobs.change(held.job.id, lambda _: [(done(), 1), (COMPLETED, 1)], token=held.token)
+    assert await pieces.keep([Outgoing(held.job.id, held.token, 1, HELLO[1])]) == [held.job.id]
+    assert not await redis.exists(keys.text(held.job.id, 1))
+
+
+async def test_watchers_hear_pieces_as_they_are_kept(redis, jobs, pieces):
+    held = await running(jobs)
+    async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        await pubsub.subscribe(keys.PIECES)
+        await pubsub.get_message(timeout=2)
+        await pieces.keep([Outgoing(held.job.id, held.token, 1, p) for p in HELLO])
+        heard = [await pubsub.get_message(timeout=2) for _ in HELLO]
+    assert [parse_message(m["data"]) for m in heard] == [(held.job.id, 1, p) for p in HELLO]
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(_json)
+def test_content_comes_back_as_it_was(value):
+    assert codec.unseal(codec.seal(value)) == value
+
+
+def test_what_is_gone_is_none_and_what_is_from_the_future_is_refused():
+    assert codec.unseal(None) is None
+    assert codec.unseal(b"") is None
+    with pytest.raises(ValueError, match="newer release"):
+        codec.unseal(b"9{}")
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text(), max_size=4))
+def test_canonical_json_is_sorted_and_without_spaces(body):
+    text = codec.canonical(body).decode()
+    assert json.loads(text) == body
+    assert list(json.loads(text)) == sorted(body)
+    assert codec.canonical(dict(reversed(body.items()))).decode() == text
+
+
+def test_a_record_comes_back_as_it_was_and_one_of_another_schema_is_refused():
+    job, trail = life(STARTED, (began(), 1), (noticed(), 1))
+    assert codec.load_job(codec.dump_job(job)) == job
+    assert codec.load_event(codec.dump_event(trail[2])) == trail[2].dump()
+    with pytest.raises(ValidationError):
+        codec.load_job(codec.dump_job(job).replace(b'"schema_number":1', b'"schema_number":2'))
+
+
+async def test_answers_are_read_in_one_trip_and_missing_ones_are_missing(redis):
+    await redis.set(keys.answer("job_1"), codec.seal({"output_text": "x"}))
+    assert await answers(redis, ["job_1", "job_2"]) == {"job_1": {"output_text": "x"}}
+    assert await answers(redis, []) == {}
+
+
+async def test_the_newest_message_of_each_job_tells_the_webhooks_state(redis, jobs):
+    told, _ = await jobs.submit(new_job(webhook_events=("job.queued", "job.cancelled")))
+    quiet, _ = await jobs.submit(new_job())
+    await jobs.change(told.job.id, lambda _: [(CANCELLED, None)])
+    newest = (await redis.lindex(keys.messages(told.job.id), -1)).decode()
+    message = json.loads(await redis.get(keys.message(newest)))
+    await redis.set(keys.message(newest), json.dumps({**message, "state": "delivered"}))
+    assert await message_states(redis, [told.job.id, quiet.job.id]) == {told.job.id: "delivered"}
+    assert await message_states(redis, []) == {}
+    assert await message_states(redis, [quiet.job.id]) == {}
+
+
+async def test_the_depths_count_each_job_once(redis, jobs, clock):
+    from worker.store.apps import Apps
+
+    await Apps(redis, clock).create_key("shop", ("submit",))
+    empty = await depths(redis, clock)
+    assert (empty.queued, empty.scheduled, empty.running, empty.checking) == (0, 0, 0, 0)
+    assert empty.oldest_queued_seconds is None
+    held = await running(jobs)
+    await running(jobs)
+    await jobs.change(held.job.id, lambda _: [(noticed(), 1)], token=held.token)
+    await jobs.submit(new_job(not_before=T0 + timedelta(hours=1)))
+    clock.step(10)
+    await jobs.submit(new_job(priority="low"))
+    clock.step(10)
+    await jobs.submit(new_job(priority="high"))
+    clock.step(1)
+    found = await depths(redis, clock)
+    assert (found.queued, found.scheduled, found.running, found.checking) == (2, 1, 1, 1)
+    assert found.oldest_queued_seconds == 11, "the oldest of all priorities"
+
+
+async def test_only_workers_that_beat_lately_are_alive(redis, clock):
+    beats = {"w2": 5, "w1": 59, "w3": 61}
+    for name, age in beats.items():
+        at = (clock.now() - timedelta(seconds=age)).isoformat()
+        await redis.hset(keys.WORKERS, name, json.dumps({"id": name, "beat_at": at}))
+    assert [w["id"] for w in await workers(redis, clock)] == ["w1", "w2"]
+
+
+async def test_a_redis_that_takes_writes_says_nothing(redis):
+    await writable(redis)
+
+
+def test_the_test_clock_makes_ids_of_ours():
+    clock = FakeClock()
+    assert ids.is_job_id(ids.new_id("job", 1, clock.dice(ids.DICE_BYTES)))

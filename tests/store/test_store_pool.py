@@ -1,0 +1,121 @@
+"""The connection: what we insist on, what we say of the guarantee, and a Redis that is away, full or read-only."""
+
+import asyncio
+import time
+
+import pytest
+from builders import FakeClock, new_job
+from store_eyes import private_server
+
+from worker.jobs.errors import StoreUnavailable, UnsafeStore
+from worker.store.apps import Apps
+from worker.store.jobs import Jobs
+from worker.store.listing import Filters, list_jobs
+from worker.store.overview import writable
+from worker.store.pieces import Outgoing, Piece, Pieces
+from worker.store.pool import check_safe, connect, durability
+from worker.store.reading import answers
+
+
+async def test_the_shipped_server_is_safe_and_says_so(redis):
+    said = await check_safe(redis)
+    assert said["maxmemory_policy"] == "noeviction"
+    assert (said["appendonly"], said["appendfsync"]) == ("yes", "always")
+    assert said["version"].split(".")[0].isdigit()
+    assert "power cut: every write is on disk before the answer" in durability(said)
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+async def test_a_server_that_evicts_is_refused_unless_that_is_wanted(policy):
+    async with private_server(maxmemory="100mb", maxmemory_policy=policy) as (client, _):
+        with pytest.raises(UnsafeStore, match=rf"{policy}.*noeviction.*VIGIL_ALLOW_EVICTION=1"):
+            await check_safe(client)
+        assert (await check_safe(client, allow_eviction=True))["maxmemory_policy"] == policy
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"appendonly": "yes", "appendfsync": "everysec"}, "a power cut may take the last second or two"),
+        ({"appendonly": "yes", "appendfsync": "no"}, "a power cut may take the last half minute"),
+        ({"appendonly": "no"}, "is lost if Redis stops"),
+    ],
+)
+async def test_the_guarantee_is_told_as_it_is(options, sentence):
+    async with private_server(**options) as (client, _):
+        assert sentence in durability(await check_safe(client))
+
+
+async def test_a_server_that_forbids_config_is_taken_at_its_word(redis):
+    async with private_server(rename_command="CONFIG ") as (client, _):
+        said = await check_safe(client)
+        assert said["appendfsync"] == "unknown"
+        assert said["maxmemory_policy"] == "noeviction", "INFO says it too"
+    assert "can't be read here" in durability({"appendonly": "yes", "appendfsync": "unknown"})
+
+
+async def test_a_stopped_server_is_store_unavailable_within_two_seconds_whatever_is_asked():
+    async with private_server() as (client, process):
+        clock = FakeClock()
+        jobs = Jobs(client, clock)
+        stored, _ = await jobs.submit(new_job())
+        job = stored.job
+        process.terminate()
+        await asyncio.to_thread(process.wait)
+        for ask in (
+            jobs.submit(new_job()),
+            jobs.claim("w1", 1, 15),
+            jobs.renew(15, [(job.id, "w1:1")]),
+            jobs.load(job.id),
+            jobs.asked(job.id),
+            jobs.answer(job.id),
+            jobs.trail(job.id),
+            jobs.overdue(),
+            list_jobs(client, "shop", Filters(), 10, None),
+            answers(client, [job.id]),
+            Pieces(client).keep([Outgoing(job.id, "w1:1", 1, Piece(0, 0, "x"))]),
+            Apps(client, clock).list_keys(),
+            writable(client),
+            check_safe(client),
+        ):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable) as caught:
+                await ask
+            assert time.monotonic() - began < 2
+            assert "Redis could not" in str(caught.value)
+
+
+async def test_a_server_that_comes_back_is_used_again_without_ado(tmp_path):
+    from worker.embedded import Embedded
+
+    async with Embedded(tmp_path) as server:
+        client = connect(server.url)
+        job = (await Jobs(client, FakeClock()).submit(new_job()))[0].job
+    with pytest.raises(StoreUnavailable):
+        await Jobs(client, FakeClock()).load(job.id)
+    async with Embedded(tmp_path):
+        assert (await Jobs(client, FakeClock()).load(job.id)).job == job
+        await client.aclose()
+
+
+async def test_a_full_server_takes_no_half_of_a_job():
+    async with private_server(maxmemory="3mb", maxmemory_policy="noeviction") as (client, _):
+        jobs = Jobs(client, FakeClock())
+        taken = 0
+        with pytest.raises(StoreUnavailable):
+            for _ in range(200):
+                await jobs.submit(new_job(prompt="x" * 100_000))
+                taken += 1
+        assert len((await jobs.claim("w1", 500, 15))[1]) == 0 or taken  # claims may be refused too while it is full
+        await client.config_set("maxmemory", "0")
+        assert await client.xlen("vigil:audit") == await client.zcard("vigil:idx:shop") == taken
+
+
+async def test_a_read_only_server_is_unavailable_for_writes_only():
+    async with private_server() as (client, _), private_server() as (other, _):
+        job = (await Jobs(client, FakeClock()).submit(new_job()))[0].job
+        await client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        assert (await Jobs(client, FakeClock()).load(job.id)).job == job
+        with pytest.raises(StoreUnavailable):
+            await Jobs(client, FakeClock()).submit(new_job())
+        assert await other.ping()

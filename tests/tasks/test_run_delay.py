@@ -1,0 +1,261 @@
+"""The delay rule at work: every action against every way a check can go. A delay may be rerouted, a block never."""
+
+from __future__ import annotations
+
+import pytest
+from arq.connections import ArqRedis
+from stage import LUNA, SOL, Stage, until
+
+from worker.jobs import events as ev
+from worker.jobs.record import Job
+from worker.jobs.states import Outcome, Purpose, Status
+from worker.store import keys
+
+SOON = {"after_seconds": 0.5, "silence_seconds": 0}
+LATE = "[[sim: check_then_clear hold=3 tokens=20 rate=40]] go"
+EARLY = "[[sim: check_then_clear hold=0.1 latency=0 queue=0 tokens=20 rate=40]] go"
+BLOCKED = "[[sim: check_then_block hold=2.5]] go"
+SILENT = "[[sim: silent_delay hold=3]] go"
+AGAIN = "[[sim: check_mid_output hold=3]] go"
+
+
+def rule(action: str, **more: object) -> dict[str, object]:
+    return {"on_delay": {"action": action, **SOON, **more}}
+
+
+def purposes(job: Job) -> list[Purpose]:
+    return [a.purpose for a in job.attempts]
+
+
+def seconds_to(job: Job, number: int) -> float:
+    return (job.attempt(number).started_at - job.checks[0].started_at).total_seconds()
+
+
+@pytest.mark.parametrize("action", ["wait", "offer", "switch", "race", "draft"])
+async def test_a_check_that_clears_early_changes_nothing(redis: ArqRedis, valkey_url: str, action: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        job = await stage.settled(await stage.submit(EARLY, policy=rule(action)))
+        assert (job.status, job.served_model, job.disclosure) == (Status.COMPLETED, SOL, None)
+        assert purposes(job) == [Purpose.ORIGINAL]
+        assert "job.offer.made" not in await stage.types(job.id)
+
+
+@pytest.mark.parametrize("action", ["wait", "offer", "switch", "race", "draft"])
+async def test_a_block_is_never_routed_around(redis: ArqRedis, valkey_url: str, action: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        on_luna = "tokens=200 rate=40"  # still running when the block comes
+        job_id = await stage.submit(f"[[sim: check_then_block hold=1.5 {on_luna}]] go", policy=rule(action))
+        job = await stage.settled(job_id)
+        if action == "switch":  # the original was stopped before the block came: the delay was rerouted, no block
+            assert (job.status, job.served_model) == (Status.COMPLETED, LUNA)
+            return
+        assert job.status is Status.BLOCKED
+        assert job.block is not None
+        assert job.block.category == "cyber"
+        assert await stage.jobs.answer(job_id) is None
+        creates = stage.sim.calls()["creates"]
+        blocked_at = next(a.finished_at for a in job.attempts if a.outcome is Outcome.BLOCKED)
+        assert blocked_at is not None
+        assert all(a.started_at < blocked_at for a in job.attempts)
+        assert creates == len(job.attempts)
+
+
+async def test_wait_waits(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        job = await stage.settled(await stage.submit(LATE, policy=rule("wait")))
+        assert (job.status, job.served_model, purposes(job)) == (Status.COMPLETED, SOL, [Purpose.ORIGINAL])
+        assert 2.5 < (job.checks[0].ended_at - job.checks[0].started_at).total_seconds() < 3.6  # type: ignore[operator]
+
+
+async def test_switch_stops_the_original_and_says_so(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        job = await stage.settled(await stage.submit(LATE, policy=rule("switch")))
+        assert (job.status, job.served_model) == (Status.COMPLETED, LUNA)
+        assert [a.outcome for a in job.attempts] == [Outcome.SUBSTITUTED, Outcome.COMPLETED]
+        assert purposes(job) == [Purpose.ORIGINAL, Purpose.FASTER]
+        assert 0.5 <= seconds_to(job, 2) < 1.0, "within half a second of the setting"
+        assert job.disclosure is not None
+        assert (job.disclosure.reason, job.disclosure.decided_by) == ("safety_check_delay", "policy")
+        assert (job.disclosure.requested_model, job.disclosure.capability) == (SOL, "lower")
+        assert job.checks[0].ended_by == "substituted"
+        assert job.checks[0].retry_model == LUNA
+
+        async def stopped() -> bool:
+            calls = stage.sim.calls()
+            return calls["cancels"] == 1 and calls["open_streams"] == 0
+
+        await until("the original to be cancelled upstream", stopped)
+
+
+async def test_race_the_faster_wins(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        job = await stage.settled(await stage.submit(LATE, policy=rule("race")))
+        assert (job.status, job.served_model, job.winner) == (Status.COMPLETED, LUNA, 2)
+        assert [a.outcome for a in job.attempts] == [Outcome.CANCELLED, Outcome.COMPLETED]
+        assert job.disclosure is not None
+        assert job.disclosure.reason == "safety_check_delay"
+        assert job.wasted_cost is not None
+        assert job.total_cost is not None
+        assert 0 <= job.wasted_cost < job.total_cost
+
+
+async def test_race_the_original_wins(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        prompt = "[[sim: check_then_clear hold=1 tokens=40 rate=40]] go"  # Luna takes a second too, and starts later
+        job = await stage.settled(await stage.submit(prompt, policy=rule("race", after_seconds=0.9)))
+        assert (job.status, job.served_model, job.winner, job.disclosure) == (Status.COMPLETED, SOL, 1, None)
+        assert purposes(job) == [Purpose.ORIGINAL, Purpose.RACE]
+        assert job.attempts[1].outcome is Outcome.CANCELLED
+
+
+async def test_draft_is_published_and_then_replaced(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        job_id = await stage.submit(LATE, policy=rule("draft"))
+        drafted = await stage.reaches(job_id, "a draft", lambda j: j.draft_attempt is not None)
+        assert not drafted.settled
+        kept = await stage.jobs.answer(job_id)
+        assert kept is not None
+        assert kept["draft"]
+        assert kept["output_text"] is None
+        job = await stage.settled(job_id)
+        assert (job.status, job.served_model, job.winner, job.disclosure) == (Status.COMPLETED, SOL, 1, None)
+        answer = await stage.jobs.answer(job_id)
+        assert answer is not None
+        assert answer["draft"] is None
+        assert answer["output_text"]
+        assert "job.draft.ready" in await stage.types(job_id)
+
+
+async def test_a_draft_is_withdrawn_when_the_original_is_blocked(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        job_id = await stage.submit(BLOCKED, policy=rule("draft"))
+        await stage.reaches(job_id, "a draft", lambda j: j.draft_attempt is not None)
+        job = await stage.settled(job_id)
+        assert job.status is Status.BLOCKED
+        assert job.draft_withdrawn
+        types = await stage.types(job_id)
+        assert types.index("job.draft.withdrawn") < types.index("job.blocked")
+        assert await stage.jobs.answer(job_id) is None
+
+
+async def test_an_offer_stands_while_the_check_lasts(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        job_id = await stage.submit(LATE, policy=rule("offer"))
+        offered = await stage.reaches(job_id, "an offer", lambda j: j.offer)
+        assert offered.offer is not None
+        assert offered.offer.model == LUNA
+        job = await stage.settled(job_id)
+        assert (job.status, job.served_model, job.offer) == (Status.COMPLETED, SOL, None)
+        assert "job.offer.expired" in await stage.types(job_id)
+
+
+async def test_an_accepted_offer_switches_and_names_the_app(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        job_id = await stage.submit(LATE, policy=rule("offer"))
+        await stage.reaches(job_id, "an offer", lambda j: j.offer)
+        writes = [("HSET", keys.job(job_id), "ctl", "offer"), ("PUBLISH", keys.CONTROL, job_id)]
+        await stage.jobs.change(
+            job_id, lambda _: [(ev.OfferAccepted(model=LUNA, by="key_stage"), None)], writes=lambda _: writes
+        )
+        job = await stage.settled(job_id)
+        assert (job.status, job.served_model) == (Status.COMPLETED, LUNA)
+        assert job.disclosure is not None
+        assert (job.disclosure.reason, job.disclosure.decided_by) == ("offer_accepted", "app")
+
+
+@pytest.mark.parametrize("action", ["switch", "race", "draft", "offer"])
+async def test_silence_is_acted_on_and_called_silence(redis: ArqRedis, valkey_url: str, action: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        job_id = await stage.submit(SILENT, policy=rule(action, silence_seconds=0.7, after_seconds=60))
+        job = await stage.settled(job_id)
+        assert job.status is Status.COMPLETED
+        assert job.checks[0].evidence == "suspected"
+        if action in {"switch", "race"}:
+            assert job.disclosure is not None
+            assert (job.served_model, job.disclosure.reason) == (LUNA, "silence")
+        else:
+            assert (job.served_model, job.disclosure) == (SOL, None)
+
+
+async def test_a_check_in_the_middle_of_the_output_is_answered_too(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        job = await stage.settled(await stage.submit(AGAIN, policy=rule("switch")))
+        assert (job.status, job.served_model) == (Status.COMPLETED, LUNA)
+        answer = await stage.jobs.answer(job.id)
+        assert answer is not None
+        assert answer["output_text"], "the answer is the faster model's alone"
+
+
+@pytest.mark.parametrize(
+    ("why", "prompt", "policy"),
+    [
+        ("the provider said none", "[[sim: check_then_clear hold=1.5 retry_model=none]] go", {}),
+        ("only the requested model will do", "[[sim: check_then_clear hold=1.5]] go", {"require_model": True}),
+    ],
+)
+async def test_no_action_when(
+    redis: ArqRedis, valkey_url: str, why: str, prompt: str, policy: dict[str, object]
+) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        job = await stage.settled(await stage.submit(prompt, policy={**rule("switch"), **policy}))
+        assert (job.status, job.served_model, len(job.attempts)) == (Status.COMPLETED, SOL, 1), why
+
+
+async def test_a_reroute_is_disclosed_or_fails_where_the_model_is_required(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url) as stage:
+        await stage.worker()
+        free = await stage.settled(await stage.submit("[[sim: rerouted]] go"))
+        assert free.disclosure is not None
+        assert (free.disclosure.reason, free.disclosure.decided_by) == ("provider_reroute", "provider")
+        strict = await stage.settled(await stage.submit("[[sim: rerouted]] go", policy={"require_model": True}))
+        assert (strict.status, strict.error and strict.error.code) == (Status.FAILED, "model_mismatch")
+        assert await stage.jobs.answer(strict.id) is None, "the output is withheld"
+
+
+async def test_the_fallback_chain_follows_access_denials_only(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url) as stage:
+        await stage.worker()
+        denied = "[[sim: model_not_found only=gpt-5.6-sol]] go"
+        job = await stage.settled(await stage.submit(denied))
+        assert (job.status, job.served_model) == (Status.COMPLETED, "gpt-5.6-terra")
+        assert job.disclosure is not None
+        assert (job.disclosure.reason, job.disclosure.decided_by) == ("access_denied", "policy")
+        none = await stage.settled(await stage.submit(denied, policy={"fallback": ()}))
+        assert (none.status, len(none.attempts)) == (Status.FAILED, 1)
+        required = await stage.settled(await stage.submit(denied, policy={"require_model": True}))
+        assert (required.status, len(required.attempts)) == (Status.FAILED, 1)
+
+
+async def test_the_cost_cap_stops_further_attempts(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url) as stage:
+        await stage.worker()
+        prompt = "[[sim: response_lost]] go"  # it has cost something by then
+        job = await stage.settled(await stage.submit(prompt, policy={"max_cost_usd": 0.000001}))
+        assert (job.status, job.error and job.error.code) == (Status.FAILED, "cost_limit")
+
+
+async def test_a_crash_in_the_middle_of_a_race_takes_up_both(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        first = await stage.worker()
+        prompt = "[[sim: check_then_clear hold=4 tokens=100 rate=40]] go"
+        job_id = await stage.submit(prompt, policy=rule("race"))
+        await stage.reaches(job_id, "two attempts", lambda j: len(j.attempts) == 2 and j.attempts[1].response_id)
+        await stage.crash(first)
+        await stage.worker()
+        job = await stage.settled(job_id)
+        assert (job.status, len(job.attempts), stage.sim.calls()["creates"]) == (Status.COMPLETED, 2, 2)
+        assert job.served_model == LUNA
+        assert job.disclosure is not None
