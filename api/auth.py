@@ -23,7 +23,10 @@ def bearer(request: Request) -> str | None:
 async def allowed(request: Request, scope: str) -> ApiKey:
     """The key of the request, if it is live and has this scope; 401 or 403 otherwise."""
     token = bearer(request)
-    key = await ask(request, parts_of(request).keyring.find(token)) if token is not None else None
+    keyring = parts_of(request).keyring
+    key = keyring.remembered(token) if token is not None else None
+    if key is None and token is not None:
+        key = await ask(request, keyring.find(token))
     if key is None:
         detail = "Send a live API key as `Authorization: Bearer vgl_...`; `vigil keys create` makes one."
         raise Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})

@@ -67,6 +67,7 @@ class WorkerProcess:
             worker_id=self.id,
             mode=settings.upstream,
             limits=Limits(settings.first_event_seconds, settings.idle_seconds, settings.check_idle_seconds),
+            allow_unknown_models=settings.allow_unknown_models,
             clock=clock,
             catalogue=settings.catalogue(),
             jobs=jobs,

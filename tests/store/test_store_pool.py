@@ -46,8 +46,9 @@ async def test_the_guarantee_is_told_as_it_is(options, sentence):
         assert sentence in durability(await check_safe(client))
 
 
-async def test_a_server_that_forbids_config_is_taken_at_its_word(redis):
-    async with private_server(rename_command="CONFIG ") as (client, _):
+async def test_a_server_that_forbids_config_is_taken_at_its_word():
+    async with private_server() as (client, _):
+        await client.execute_command("ACL", "SETUSER", "default", "-config")
         said = await check_safe(client)
         assert said["appendfsync"] == "unknown"
         assert said["maxmemory_policy"] == "noeviction", "INFO says it too"
@@ -62,7 +63,8 @@ async def test_a_stopped_server_is_store_unavailable_within_two_seconds_whatever
         job = stored.job
         process.terminate()
         await asyncio.to_thread(process.wait)
-        for ask in (
+        began = time.monotonic()
+        asks = (
             jobs.submit(new_job()),
             jobs.claim("w1", 1, 15),
             jobs.renew(15, [(job.id, "w1:1")]),
@@ -77,12 +79,11 @@ async def test_a_stopped_server_is_store_unavailable_within_two_seconds_whatever
             Apps(client, clock).list_keys(),
             writable(client),
             check_safe(client),
-        ):
-            began = time.monotonic()
-            with pytest.raises(StoreUnavailable) as caught:
-                await ask
-            assert time.monotonic() - began < 2
-            assert "Redis could not" in str(caught.value)
+        )
+        errors = await asyncio.gather(*asks, return_exceptions=True)
+        assert time.monotonic() - began < 2
+        assert all(isinstance(error, StoreUnavailable) for error in errors), errors
+        assert all("Redis could not" in str(error) for error in errors)
 
 
 async def test_a_server_that_comes_back_is_used_again_without_ado(tmp_path):
@@ -112,10 +113,9 @@ async def test_a_full_server_takes_no_half_of_a_job():
 
 
 async def test_a_read_only_server_is_unavailable_for_writes_only():
-    async with private_server() as (client, _), private_server() as (other, _):
+    async with private_server() as (client, _):
         job = (await Jobs(client, FakeClock()).submit(new_job()))[0].job
         await client.execute_command("REPLICAOF", "127.0.0.1", "1")
         assert (await Jobs(client, FakeClock()).load(job.id)).job == job
         with pytest.raises(StoreUnavailable):
-            await Jobs(client, FakeClock()).submit(new_job())
-        assert await other.ping()
+            await Jobs(client, FakeClock(start=99)).submit(new_job())

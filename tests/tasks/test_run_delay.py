@@ -67,7 +67,7 @@ async def test_wait_waits(redis: ArqRedis, valkey_url: str) -> None:
         await stage.worker()
         job = await stage.settled(await stage.submit(LATE, policy=rule("wait")))
         assert (job.status, job.served_model, purposes(job)) == (Status.COMPLETED, SOL, [Purpose.ORIGINAL])
-        assert 2.5 < (job.checks[0].ended_at - job.checks[0].started_at).total_seconds() < 3.6  # type: ignore[operator]
+        assert 2.5 < (job.checks[0].ended_at - job.checks[0].started_at).total_seconds() < 5  # type: ignore[operator]
 
 
 async def test_switch_stops_the_original_and_says_so(redis: ArqRedis, valkey_url: str) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal
 
-from worker.jobs.record import Block, Disclosure, Frozen, JobError, Usage
+from worker.jobs.record import Block, Disclosure, DisclosureReason, Frozen, JobError, Usage
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
 
@@ -71,6 +71,7 @@ class AttemptStarted(Fact):
     purpose: Purpose
     mode: str
     client_request_id: str
+    because: DisclosureReason | None = None  # why another model than the requested one is asked
     proxied: bool = False  # an egress proxy is configured; asked for by the support packet
 
 

@@ -42,7 +42,8 @@ class GiveUp:
 
 def counted(outcomes: Iterable[Outcome | None]) -> int:
     """How many attempts count against `max_attempts`: not those that our own shutdown interrupted, and not those
-    that met an account at fault, because the circuit and not the job decides about the next one."""
+    that met an account at fault, because the circuit and not the job decides about the next one.
+    """
     return sum(1 for outcome in outcomes if outcome not in _NOT_COUNTED)
 
 

@@ -76,7 +76,7 @@ class Watch:
     """Judges one attempt; every time is monotonic seconds, given by the caller."""
 
     __slots__ = (
-        "_calm", "_check_at", "_checked", "_checks", "_cursor", "_fault_at", "_first_told", "_flags", "_floor",
+        "_calm", "_checked", "_checks", "_cursor", "_fault_at", "_first_told", "_flags", "_floor",
         "_heard", "_held", "_last", "_limits", "_opened", "_output_seen", "_pending", "_quiet", "_seen", "_start",
         "_verdict", "deltas", "late_events",
     )  # fmt: skip
@@ -102,7 +102,6 @@ class Watch:
         self._checked, self._limits = checked, limits or Limits()
         self._checks, self._held = Checks(check), Held()
         self._seen = Seen(model, aliases or {}, service_tier)
-        self._check_at: float | None = None if check is None else now
         self._start = self._last = now
         self._quiet: float | None = None  # since when no output has come; None = not to be judged yet
         self._heard = self._opened = self._first_told = self._calm = False
@@ -121,11 +120,6 @@ class Watch:
         return self._verdict
 
     @property
-    def check_since(self) -> float | None:
-        """When the open check began, or None."""
-        return self._check_at
-
-    @property
     def evidence(self) -> Evidence | None:
         """How sure the open check is; None when none is open."""
         return self._checks.evidence
@@ -140,9 +134,15 @@ class Watch:
         """The highest sequence number seen: the resume cursor."""
         return self._cursor if self._cursor >= 0 else None
 
-    def silence(self, now: float) -> float:
-        """Seconds without output since the response runs; 0 while it is queued, not yet answered, or ended."""
-        return 0.0 if self._quiet is None or self._verdict is not None else max(0.0, now - self._quiet)
+    @property
+    def silent_since(self) -> float | None:
+        """When the last output came, or the response began to run; None while queued, not yet answered, or ended."""
+        return self._quiet if self._verdict is None else None
+
+    @property
+    def blocked(self) -> bool:
+        """True once a block was told of, also before the stream's last word."""
+        return self._held.block is not None or (self._verdict is not None and self._verdict.block is not None)
 
     def stale(self, sequence: int | None) -> bool:
         """True when a resumed stream repeats an event that was seen before the cut."""
@@ -185,7 +185,6 @@ class Watch:
         if not isinstance(event, Opened | Rejected | Closed):
             self._first_event()
         self._judge(event, now)
-        self._check_at = (self._check_at if self._check_at is not None else now) if self._checks.open else None
         return self.take()
 
     def tick(self, now: float) -> list[Signal]:
@@ -200,7 +199,7 @@ class Watch:
                 self._fail(classify.silent(first_event=not self._heard))
             elif now >= self._suspicion():
                 self._pending += self._checks.suspect()
-                self._calm, self._check_at = False, now
+                self._calm = False
         return self.take()
 
     def next_tick(self) -> float:
@@ -341,7 +340,6 @@ class Watch:
             self._output_seen = True
             self._pending.append(FirstOutput())
         self._pending += self._checks.close(CheckEnd.OUTPUT)
-        self._check_at = None
         if self._held.failure is None:
             self._calm = True
         elif self._held.block is None:  # the stream goes on after an error event, so that was not the end
@@ -387,7 +385,7 @@ class Watch:
     ) -> None:
         self._pending += self._checks.close(_CHECK_ENDS.get(outcome, CheckEnd.FAILED))
         self._pending += self._checks.flush()
-        self._calm, self._check_at = False, None
+        self._calm = False
         told_of_error = self._fault_at < math.inf
         self._verdict = self._seen.verdict(
             outcome,

@@ -61,9 +61,9 @@ class DelayRule:
             case policy.Switch():
                 await self._switch(reader, decision.model, decision.reason, "policy")
             case policy.Race():
-                await self._opening.open([], decision.model, Purpose.RACE)
+                await self._opening.open([], decision.model, Purpose.RACE, decision.reason)
             case policy.Draft():
-                await self._opening.open([], decision.model, Purpose.DRAFT)
+                await self._opening.open([], decision.model, Purpose.DRAFT, decision.reason)
 
     def original(self) -> Reader | None:
         """The running attempt that the rule watches over: not the one it started itself beside it."""
@@ -82,6 +82,7 @@ class DelayRule:
             check.retry_model if check else None,
             check.retry_model_state if check else RetryModelState.ABSENT,
             shop.catalogue,
+            allow_unknown=shop.allow_unknown_models,
             running=job.attempt(reader.number).model,
         )
 
@@ -92,22 +93,27 @@ class DelayRule:
         if check is not None and check.ended_at is None and check.evidence is Evidence.SIGNALLED:
             began = now - (shop.clock.now() - check.started_at).total_seconds()
             since = self._signalled.get(reader.number, began)
-        silence = reader.watch.silence(now)
         known = shop.catalogue.find(job.attempt(reader.number).model)
         beside = any(a.purpose in _FASTER for a in job.attempts)
         return policy.Situation(
             check_since=since,
-            silent_since=now - silence if silence > 0 else None,
+            silent_since=reader.watch.silent_since,
             checked=known.checked if known else False,
             retry_model=check.retry_model if check else None,
             retry_model_state=check.retry_model_state if check else RetryModelState.ABSENT,
-            blocked=any(a.outcome is Outcome.BLOCKED for a in job.attempts),
+            blocked=self._blocked(),
             faster_running=beside,
             offered=job.offer is not None,
             acted=beside,
             settled=job.settled,
             output_seen=reader.watch.output_seen,
         )
+
+    def _blocked(self) -> bool:
+        """Whether any attempt was blocked, or was just told so and waits for the stream's last word."""
+        desk = self._desk
+        told = any(reader.watch.blocked for reader in desk.attempts.readers.values())
+        return told or any(a.outcome is Outcome.BLOCKED for a in desk.job.attempts)
 
     def _affordable(self, faster: Faster | NoFaster) -> bool:
         return isinstance(faster, NoFaster) or facts.affordable(self._desk.job)
@@ -122,5 +128,5 @@ class DelayRule:
             return
         disclosure = facts.disclosure(desk.job, desk.shop.catalogue, model, reason, decided_by, desk.shop.clock.now())
         said.append((ev.ModelSubstituted(disclosure=disclosure, policy_version=policy.POLICY_VERSION), reader.number))
-        await self._opening.open(said, model, Purpose.FASTER)
+        await self._opening.open(said, model, Purpose.FASTER, reason)
         desk.attempts.discard(reader.number)

@@ -15,7 +15,7 @@ from worker.jobs.catalogue import Catalogue
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import Failure
 from worker.jobs.record import Attempt, Check, DecidedBy, Disclosure, DisclosureReason, Job, Usage
-from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose
+from worker.jobs.states import DELIVERED, CheckEnd, Outcome, Purpose
 from worker.safety import signals as sg, words
 from worker.store.jobs import Said
 
@@ -166,8 +166,7 @@ def disclosed(job: Job, catalogue: Catalogue, attempt: Attempt, served: str, now
     if pending is not None and attempt.model == pending.served_model == served:
         return pending
     if attempt.purpose in (Purpose.RACE, Purpose.DRAFT) and served == attempt.model:
-        waited = any(c.evidence is Evidence.SIGNALLED for c in job.checks)
-        return disclosure(job, catalogue, served, "safety_check_delay" if waited else "silence", "policy", now)
+        return disclosure(job, catalogue, served, attempt.because or "safety_check_delay", "policy", now)
     return disclosure(job, catalogue, served, "provider_reroute", "provider", now)
 
 

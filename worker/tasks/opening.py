@@ -9,6 +9,7 @@ import asyncio
 
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreUnavailable
+from worker.jobs.record import DisclosureReason
 from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import retry, words
 from worker.store.account import Gate
@@ -41,7 +42,9 @@ class Opening:
         model = tried[-1].model if tried else job.requested_model
         await self.open(said, model, Purpose.RETRY if tried else Purpose.ORIGINAL)
 
-    async def open(self, said: list[Said], model: str, purpose: Purpose) -> None:
+    async def open(
+        self, said: list[Said], model: str, purpose: Purpose, because: DisclosureReason | None = None
+    ) -> None:
         """The intent is on record and the call is made; or the job has failed because it may cost no more."""
         desk = self._desk
         if not facts.affordable(desk.job):
@@ -52,6 +55,7 @@ class Opening:
         intent = ev.AttemptStarted(
             model=model,
             purpose=purpose,
+            because=because,
             mode=desk.shop.mode,
             client_request_id=f"{desk.job.id}-{number}",
             proxied=desk.shop.provider.proxy is not None,

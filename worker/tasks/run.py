@@ -236,7 +236,7 @@ class Run:
             await desk.commit([*said, self._opening.held(failure.code)])
         elif stand_in is not None and tried < job.policy.max_attempts:
             model = stand_in.disclosure.served_model
-            await self._opening.open([*said, (stand_in, number)], model, Purpose.FALLBACK)
+            await self._opening.open([*said, (stand_in, number)], model, Purpose.FALLBACK, "access_denied")
         else:
             again = retry.decide(
                 tried,

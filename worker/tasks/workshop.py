@@ -23,6 +23,7 @@ class Workshop:
     worker_id: str
     mode: Mode
     limits: Limits
+    allow_unknown_models: bool
     clock: Clock
     catalogue: Catalogue
     jobs: Jobs
