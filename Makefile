@@ -7,7 +7,7 @@ FINDS_PYTHON = for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit 0; }; \
 	done; exit 0
 
-.PHONY: help install demo test lint bench locks clean
+.PHONY: help install demo test lint bench soak locks clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ lint: install  ## ruff, import-linter, mypy.
 
 bench: install  ## Load against a local Vigil; prints a table.
 	$(BIN)/python ops/bench/run.py
+
+soak: install  ## 2,000 jobs in five minutes under random faults; prints the counts.
+	$(BIN)/python tests/chaos/soak.py
 
 # Only for whoever changes the dependencies; needs uv (`pip install uv` in .venv). The files hold no addresses.
 locks:  ## Pin all packages again.

@@ -1,0 +1,101 @@
+"""The edges: a cut at every event, a doorbell that nobody hears, an API that dies between commit and answer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx2
+from arq.connections import ArqRedis
+from books import check_books
+from processes import Processes, free_port
+from stage import Stage, until
+
+from worker.clock import Clock
+from worker.jobs.states import Status
+from worker.store import keys
+from worker.store.apps import Apps
+
+EVENTS = 14  # created, queued, in_progress, added, part, 6 deltas, done, part done, item done …
+
+
+async def test_a_stream_cut_at_every_event_is_resumed_and_paid_once(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url) as stage:
+        await stage.worker()
+        ids = {
+            (after, how): await stage.submit(f"[[sim: cut how={how} after={after} tokens=6]] the same")
+            for after in range(EVENTS)
+            for how in ("rst", "fin", "clean", "half")
+        }
+        for (after, how), job_id in ids.items():
+            job = await stage.settled(job_id)
+            assert job.status is Status.COMPLETED, (after, how, job.error)
+            got = await stage.jobs.answer(job_id)
+            assert got is not None
+            assert got["output_text"] == await _upstream_text(stage, job.attempts[-1].response_id), (after, how)
+            if after > 0:  # the response's id was known
+                assert len(job.attempts) == 1, (after, how)
+        await check_books(redis, list(ids.values()))
+        calls = stage.sim.calls()
+        rows = [await stage.job(job_id) for job_id in ids.values()]
+        assert calls["creates"] == sum(len(job.attempts) for job in rows)
+
+
+async def _upstream_text(stage: Stage, response_id: str | None) -> str:
+    async with httpx2.AsyncClient(headers={"Authorization": "Bearer x"}) as client:
+        response = (await client.get(f"{stage.sim.url}/responses/{response_id}")).json()
+    return "".join(part["text"] for item in response["output"] for part in item["content"])
+
+
+async def test_jobs_run_without_their_doorbell(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url) as stage:
+        worker = await stage.worker()
+        deaf = next(task for task in asyncio.all_tasks() if task.get_name() == "ears")
+        worker.ears.run = _deaf  # type: ignore[method-assign]
+        await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        ids = [await stage.submit(f"hello {n}") for n in range(5)]
+        for job_id in ids:
+            assert (await stage.settled(job_id, 6)).status is Status.COMPLETED
+        assert not deaf.done(), "the ear hears again by itself"
+
+
+async def _deaf(*_: object) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def test_an_api_killed_between_commit_and_answer_gives_the_same_job_again(tmp_path: Path) -> None:
+    async with Processes(tmp_path) as stage:
+        _, key, _ = await Apps(stage.redis, Clock()).create_key("chaos", ("submit", "read"))
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        headers = {"Authorization": f"Bearer {key}"}
+        body = {"model": "gpt-5.6-sol", "input": "hello"}
+
+        async def answers() -> bool:
+            async with httpx2.AsyncClient() as client:
+                try:
+                    return (await client.get(f"{url}/readyz")).status_code == 200
+                except httpx2.TransportError:
+                    return False
+
+        for number in range(4):
+            api = await stage.start("api", "--port", str(port))
+            await until("the API", answers)
+            retry = {**headers, "Idempotency-Key": f"key-{number}"}
+            async with httpx2.AsyncClient(timeout=30) as client:
+                sent = asyncio.create_task(client.post(f"{url}/v1/jobs", json=body, headers=retry))
+
+                async def there(count: int = number + 1) -> bool:
+                    return bool(await stage.redis.zcard(keys.index("chaos")) == count)
+
+                await until("the job in Redis", there)
+                await stage.kill(api)
+                await asyncio.gather(sent, return_exceptions=True)
+            api = await stage.start("api", "--port", str(port))
+            await until("the API", answers)
+            async with httpx2.AsyncClient(timeout=30) as client:
+                again = await client.post(f"{url}/v1/jobs", json=body, headers=retry)
+            assert again.status_code == 202
+            assert again.headers["Idempotent-Replayed"] == "true"
+            assert await there()
+            await stage.kill(api)
