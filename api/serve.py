@@ -23,7 +23,9 @@ _MOST_CONNECTIONS = 10_000  # a backstop; the door refuses politely before
 class _Server(uvicorn.Server):
     """Leaves signals to whoever owns the process, and says when it listens."""
 
-    ready: asyncio.Event | None = None
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -31,8 +33,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.ready is not None:
-            self.ready.set()
+        self.listening.set()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -93,16 +94,20 @@ async def _run(app: FastAPI, sock: socket.socket, ready: asyncio.Event | None, s
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )
     server = _Server(config)
-    server.ready = ready
-
-    async def watch() -> None:
-        if stop is not None:
-            await stop.wait()
-            app.state.parts.hub.farewell()  # long polls and streams end now, not when the grace is over
-            server.should_exit = True
-
-    watching = asyncio.create_task(watch())
+    serving = asyncio.create_task(server.serve(sockets=[sock]), name="vigil-api")
+    watching = asyncio.create_task(_watch(server, ready, stop))
     try:
-        await server.serve(sockets=[sock])
+        await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         watching.cancel()
+        app.state.parts.hub.farewell()  # long polls and streams end now, not when the grace is over
+        server.should_exit = True
+        await serving
+
+
+async def _watch(server: _Server, ready: asyncio.Event | None, stop: asyncio.Event | None) -> None:
+    """Says that the server listens, then waits until it is asked to stop."""
+    await server.listening.wait()
+    if ready is not None:
+        ready.set()
+    await (stop or asyncio.Event()).wait()

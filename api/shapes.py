@@ -88,6 +88,7 @@ _ATTEMPT = obj(
     model=TEXT,
     served_model=maybe(TEXT),
     purpose=one_of(*Purpose),
+    because=maybe(one_of(*get_args(DisclosureReason))),
     outcome=maybe(one_of(*Outcome)),
     mode=TEXT,
     client_request_id=TEXT,

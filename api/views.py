@@ -17,6 +17,14 @@ from worker.jobs.states import Outcome, Status
 
 _URLS: Final = {"self": "", "events": "/events", "cancel": "/cancel", "support_packet": "/support-packet"}
 
+_SHOWN: Final = (
+    *("number", "model", "served_model", "purpose", "because", "outcome", "mode", "client_request_id"),
+    *("request_id", "response_id", "organization", "project", "started_at", "first_event_at", "first_output_at"),
+    *("finished_at", "http_status", "processing_ms", "resumed", "sequence", "served_raw", "flags", "service_tier"),
+    "rate_limits",
+)
+"""Fields of an attempt that its app sees as they are; a new field of the record is shown only once it stands here."""
+
 
 def dumps(value: Any) -> bytes:
     """JSON bytes; times as ISO-8601 with Z. Half a surrogate pair in a provider's text stays an escape."""
@@ -121,10 +129,10 @@ def _check(check: Check) -> dict[str, Any]:
 
 
 def _attempt(attempt: Attempt, said: dict[str, str]) -> dict[str, Any]:
-    """All of the record, money as text; the provider's own words only where nothing was withheld."""
+    """The attempt, money as text; the provider's own words only where nothing was withheld."""
     blocked = attempt.outcome is Outcome.BLOCKED
     return {
-        **attempt.__dict__,
+        **{name: getattr(attempt, name) for name in _SHOWN},
         "error": attempt.error and attempt.error.model_dump(),
         "usage": _usage(attempt.usage) or {},
         "cost": None if attempt.cost is None else dollars(attempt.cost),

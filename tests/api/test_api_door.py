@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -9,6 +10,7 @@ from api_hand import running, submitted
 from starlette.responses import Response
 
 import api.routes_state
+from api.serve import bind, serve
 from worker.clock import Clock
 
 ROUTES = [
@@ -233,6 +235,28 @@ async def test_every_reference_of_the_document_leads_somewhere(acme):
 async def test_the_docs_page_may_load_its_scripts(acme):
     policy = (await acme.get("/docs")).headers["content-security-policy"]
     assert "script-src 'unsafe-inline' https://cdn.jsdelivr.net" in policy
+
+
+async def test_serving_ends_with_its_task_or_its_stop_even_before_it_began(settings, redis, clock):
+    for when in ("at once", "when ready"):
+        ready, stop = asyncio.Event(), asyncio.Event()
+        serving = asyncio.create_task(serve(settings, redis, ready=ready, stop=stop, sock=bind("127.0.0.1", 0)))
+        if when == "at once":
+            stop.set()
+            await serving
+        else:
+            await ready.wait()
+            serving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await serving
+        assert not [t for t in asyncio.all_tasks() if t.get_name().startswith("vigil-")]
+
+
+async def test_a_port_that_is_taken_is_an_oserror(settings):
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(OSError, match="in use"):
+            await serve(settings.model_copy(update={"port": taken.getsockname()[1]}))
 
 
 def test_responses_are_what_starlette_knows():

@@ -1,6 +1,5 @@
 """Eyes of the store tests: what stands in Redis, seen behind the store's back; servers to be ill-treated."""
 
-
 from __future__ import annotations
 
 import asyncio

@@ -1,6 +1,7 @@
 """The embedded Valkey: one for each data folder, durable, gone with its owner, wherever the folder lies."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -162,9 +163,9 @@ async def test_a_folder_with_odd_characters_is_no_obstacle(tmp_path):
         assert server.pid is not None
 
 
-async def test_a_server_that_cannot_start_says_where_to_look(tmp_path):
-    (tmp_path / "appendonlydir").write_text("not a folder")
-    server = Embedded(tmp_path)
-    with pytest.raises(StoreUnavailable, match=r"did not start; see .*valkey\.log"):
-        await server.start()
-    await server.stop()
+async def test_a_server_that_never_answers_says_where_to_look(tmp_path, monkeypatch):
+    monkeypatch.setattr("worker.embedded._START_SECONDS", 0.2)
+    with (tmp_path / "valkey.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StoreUnavailable, match=r"did not start; see .*valkey\.log"):
+            await Embedded(tmp_path).start()

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from tests.upstream.asking import Rig
 from worker.upstream.client import Provider
 from worker.upstream.proxied import Proxied
 
@@ -28,3 +29,9 @@ async def provider_at(over: str) -> AsyncIterator[Callable[..., Provider]]:
     yield make
     for provider in made:
         await provider.aclose()
+
+
+@pytest.fixture
+def rig(provider_at: Callable[..., Provider]) -> Rig:
+    """Sessions that do not really sleep."""
+    return Rig(provider_at)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import pairwise
 from types import ModuleType
 
 import aiohttp
@@ -39,7 +40,7 @@ REQUEST = httpx2.Request("POST", "http://x/")
 
 
 def chained(*errors: BaseException) -> BaseException:
-    for outer, inner in zip(errors, errors[1:], strict=False):
+    for outer, inner in pairwise(errors):
         outer.__cause__ = inner
     return errors[0]
 

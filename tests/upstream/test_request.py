@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from worker.upstream.call import Call
+from worker.upstream.call import OWNED, Call
 from worker.upstream.request import body_of, path_of
 
 
@@ -17,9 +17,8 @@ QUIET = {"include_obfuscation": False}
 
 
 def test_a_background_call_is_always_stored() -> None:
-    assert body_of(call(store=False)) == {
-        "model": "gpt-5.6-sol", "input": "hi", "stream": True, "background": True, "store": True, "stream_options": QUIET,
-    }  # fmt: skip
+    expected = {"model": "gpt-5.6-sol", "input": "hi", "stream": True, "background": True, "store": True}
+    assert body_of(call(store=False)) == expected | {"stream_options": QUIET}
     assert path_of(call()) == "/responses"
 
 
@@ -31,15 +30,7 @@ def test_a_foreground_call_is_stored_as_asked(store: bool) -> None:
 
 
 def test_params_pass_as_they_are_less_what_vigil_owns() -> None:
-    owned = {
-        "model": "x",
-        "input": "x",
-        "instructions": "x",
-        "stream": 0,
-        "background": 0,
-        "store": 0,
-        "safety_identifier": "x",
-    }
+    owned = dict.fromkeys(OWNED, "x")
     params = {"reasoning": {"effort": "high"}, "new": [1, {"a": None}], **owned}
     before = copy.deepcopy(params)
     body = body_of(call(params=params, instructions="be brief", safety_identifier="u_1"))
@@ -60,8 +51,8 @@ def test_a_call_shows_no_content() -> None:
     assert "secret" not in shown
 
 
-def chat(input: object = "hi", **values: Any) -> dict[str, Any]:
-    return body_of(call("chat", input=input, **values))
+def chat(asked: object = "hi", **values: Any) -> dict[str, Any]:
+    return body_of(call("chat", input=asked, **values))
 
 
 def test_a_chat_call() -> None:
@@ -107,11 +98,11 @@ def test_chat_params_have_their_own_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "expected"),
+    ("wanted", "expected"),
     [({"type": "text"}, None), ({"type": "json_object"}, {"type": "json_object"}), ({}, None), ("text", None)],
 )
-def test_chat_response_formats(format: object, expected: object) -> None:
-    assert chat(params={"text": {"format": format}}).get("response_format") == expected
+def test_chat_response_formats(wanted: object, expected: object) -> None:
+    assert chat(params={"text": {"format": wanted}}).get("response_format") == expected
 
 
 @pytest.mark.parametrize(

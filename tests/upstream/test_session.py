@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
+from tests.upstream.asking import Rig, call, kinds, play, rest_of
 from tests.upstream.rawserver import (
     CHUNKED,
     LAST,
@@ -23,42 +23,9 @@ from tests.upstream.rawserver import (
     frame,
     plays,
 )
-from worker.safety.stream import Alive, Closed, Created, Delta, Opened, Rejected, StreamEvent, Terminal
-from worker.simulator.app import Simulator
-from worker.upstream.call import Call
+from worker.safety.stream import Alive, Closed, Created, Delta, Opened, Rejected, Terminal
 from worker.upstream.client import Provider
 from worker.upstream.session import ResumePoint, Session
-
-ProviderAt = Callable[..., Provider]
-
-
-def call(mode: str = "background", text: str = "hi") -> Call:
-    return Call(model="gpt-5.6-sol", mode=mode, client_request_id="att_1", input=text)  # type: ignore[arg-type]
-
-
-class Sleeps:
-    """A sleep that only notes how long."""
-
-    def __init__(self) -> None:
-        self.taken: list[float] = []
-
-    async def __call__(self, seconds: float) -> None:
-        self.taken.append(seconds)
-        await asyncio.sleep(0)
-
-
-async def drain(session: Session) -> list[StreamEvent]:
-    events: list[StreamEvent] = []
-    async with asyncio.timeout(20):
-        async for batch in session.batches():
-            assert batch
-            events += batch
-    await session.aclose()
-    return events
-
-
-def kinds(events: list[StreamEvent]) -> list[type]:
-    return [type(event) for event in events]
 
 
 def streams(*events: Any, end: bytes = LAST) -> Script:
@@ -73,37 +40,14 @@ def paths(server: RawServer) -> list[str]:
     return [f"{request.method} {request.path.removeprefix('/v1/responses')}" for request in server.requests]
 
 
-class Rig:
-    """A server, a provider, and sessions between them."""
-
-    def __init__(self, provider_at: ProviderAt) -> None:
-        self._provider_at = provider_at
-        self.sleeps = Sleeps()
-
-    def session(self, server: RawServer | Simulator, the_call: Call | None = None, **options: Any) -> Session:
-        options = {"sleep": self.sleeps} | options
-        return Session(self._provider_at(server.url), the_call or call(), **options)
-
-
-@pytest.fixture
-def rig(provider_at: ProviderAt) -> Rig:
-    return Rig(provider_at)
-
-
-@pytest.fixture
-async def sim() -> AsyncIterator[Simulator]:
-    async with Simulator(speed=200) as simulator:
-        yield simulator
-
-
 # -- one connection is enough
 
 
 @pytest.mark.parametrize("mode", ["background", "stream"])
 async def test_a_stream_without_trouble(rig: Rig, mode: str) -> None:
     async with RawServer(streams(created(), delta(1), completed(2))) as server:
-        session = rig.session(server, call(mode))
-        assert kinds(await drain(session)) == [Opened, Created, Delta, Terminal]
+        session = rig.session(server.url, call(mode))
+        assert kinds(await play(session)) == [Opened, Created, Delta, Terminal]
         assert (session.response_id, session.sequence, session.resumed) == ("resp_raw01", 2, 0)
         assert paths(server) == ["POST "]
     assert rig.sleeps.taken == []
@@ -119,7 +63,7 @@ async def test_the_connection_is_closed_once_the_terminal_event_is_seen(rig: Rig
         gone.set()
 
     async with RawServer(script) as server:
-        async for batch in rig.session(server, call("stream")).batches():
+        async for batch in rig.session(server.url, call("stream")).batches():
             if type(batch[-1]) is Terminal:
                 break
         await asyncio.wait_for(gone.wait(), 5)
@@ -129,7 +73,7 @@ async def test_after_the_terminal_event_everything_is_only_life(rig: Rig) -> Non
     late = {"type": "response.rate_limits.updated", "sequence_number": 4}
     body = b"".join(frame(event) for event in (completed(2), delta(3), late, completed(5, status="failed")))
     async with RawServer(plays(CHUNKED, chunk(body), LAST)) as server:
-        events = await drain(rig.session(server))
+        events = await play(rig.session(server.url))
     assert kinds(events) == [Opened, Terminal, Alive, Alive, Alive]
     assert events[-1] == Alive(5, "Terminal")
     assert events[-2] == Alive(4, "response.rate_limits.updated")
@@ -139,21 +83,21 @@ async def test_after_the_terminal_event_everything_is_only_life(rig: Rig) -> Non
 async def test_a_foreground_stream_is_not_resumed(rig: Rig, mode: str) -> None:
     first = created() if mode == "stream" else {"type": "x", "id": "chatcmpl-1", "choices": []}
     async with RawServer(breaks_after(first)) as server:
-        events = await drain(rig.session(server, call(mode)))
+        events = await play(rig.session(server.url, call(mode)))
         assert len(server.requests) == 1
     assert kinds(events) == [Opened, Created, Closed]
 
 
 async def test_a_rejection_passes(rig: Rig) -> None:
     async with RawServer(plays(as_json(429, {"error": {"code": "rate_limit_exceeded"}}))) as server:
-        events = await drain(rig.session(server))
+        events = await play(rig.session(server.url))
         assert len(server.requests) == 1
     assert kinds(events) == [Rejected]
 
 
 async def test_a_cut_before_the_id_is_known_passes(rig: Rig) -> None:
     async with RawServer(breaks_after({"type": "keepalive", "sequence_number": 0})) as server:
-        events = await drain(rig.session(server))
+        events = await play(rig.session(server.url))
         assert len(server.requests) == 1
     assert kinds(events) == [Opened, Alive, Closed]
 
@@ -165,8 +109,8 @@ async def test_a_cut_before_the_id_is_known_passes(rig: Rig) -> None:
 async def test_a_cut_is_resumed_after_the_last_sequence(rig: Rig, end: bytes) -> None:
     scripts = streams(created(), delta(1), delta(2), end=end), streams(delta(3), completed(4))
     async with RawServer(*scripts) as server:
-        session = rig.session(server)
-        events = await drain(session)
+        session = rig.session(server.url)
+        events = await play(session)
         assert paths(server) == ["POST ", "GET /resp_raw01?stream=true&starting_after=2"]
         assert [r.headers["x-client-request-id"] for r in server.requests] == ["att_1", "att_1.r1"]
     assert [e.sequence for e in events if type(e) is Delta] == [1, 2, 3]
@@ -181,22 +125,22 @@ async def test_what_a_resumed_stream_says_again_is_dropped(rig: Rig) -> None:
         streams(created(), delta(1), delta(2), delta(3), completed(4)),
     )
     async with RawServer(*scripts) as server:
-        events = await drain(rig.session(server))
+        events = await play(rig.session(server.url))
     assert [e.sequence for e in events if type(e) in (Created, Delta, Terminal)] == [0, 1, 2, 3, 4]
 
 
 async def test_gaps_in_the_sequence_are_nothing_special(rig: Rig) -> None:
     scripts = breaks_after(created(), delta(10), delta(17)), streams(delta(40), completed(99))
     async with RawServer(*scripts) as server:
-        events = await drain(rig.session(server))
+        events = await play(rig.session(server.url))
         assert paths(server)[1].endswith("starting_after=17")
     assert [e.sequence for e in events if type(e) is Delta] == [10, 17, 40]
 
 
 async def test_a_worker_that_comes_after_a_crash_resumes_and_sends_nothing_again(rig: Rig) -> None:
     async with RawServer(streams(delta(6), completed(7))) as server:
-        session = rig.session(server, resume_from=ResumePoint("resp_raw01", 5))
-        events = await drain(session)
+        session = rig.session(server.url, resume_from=ResumePoint("resp_raw01", 5))
+        events = await play(session)
         assert paths(server) == ["GET /resp_raw01?stream=true&starting_after=5"]
     assert kinds(events) == [Opened, Delta, Terminal]
     assert session.resumed == 1
@@ -204,7 +148,7 @@ async def test_a_worker_that_comes_after_a_crash_resumes_and_sends_nothing_again
 
 async def test_without_a_sequence_the_stream_is_read_from_its_start(rig: Rig) -> None:
     async with RawServer(streams(created(), completed(1))) as server:
-        await drain(rig.session(server, resume_from=ResumePoint("resp_raw01", None)))
+        await play(rig.session(server.url, resume_from=ResumePoint("resp_raw01", None)))
         assert paths(server) == ["GET /resp_raw01?stream=true"]
 
 
@@ -217,8 +161,8 @@ async def test_a_server_away_for_a_while_is_waited_for(rig: Rig) -> None:
     busy = plays(as_json(503, {"error": {}}))
     scripts = breaks_after(created(), delta(1)), busy, busy, plays(), streams(completed(2))
     async with RawServer(*scripts) as server:
-        session = rig.session(server)
-        events = await drain(session)
+        session = rig.session(server.url)
+        events = await play(session)
     assert type(events[-1]) is Terminal
     assert rig.sleeps.taken == [0.2, 0.5, 1.0, 2.0]
     assert session.resumed == 1
@@ -226,8 +170,8 @@ async def test_a_server_away_for_a_while_is_waited_for(rig: Rig) -> None:
 
 async def test_a_server_away_for_good_ends_as_closed(rig: Rig) -> None:
     async with RawServer(breaks_after(created(), delta(1)), plays()) as server:
-        session = rig.session(server)
-        events = await drain(session)
+        session = rig.session(server.url)
+        events = await play(session)
     assert kinds(events) == [Opened, Created, Delta, Closed]
     assert 50 < sum(rig.sleeps.taken) < 62
     assert session.sequence == 1
@@ -237,7 +181,7 @@ async def test_a_key_revoked_meanwhile_ends_as_rejected(rig: Rig) -> None:
     async with RawServer(
         breaks_after(created()), plays(as_json(401, {"error": {"code": "invalid_api_key"}}))
     ) as server:
-        events = await drain(rig.session(server))
+        events = await play(rig.session(server.url))
     assert type(events[-1]) is Rejected
     assert events[-1].on == "resume"
 
@@ -257,8 +201,8 @@ GONE = plays(as_json(404, {"error": {"message": "no such response"}}))
 async def test_a_refused_resume_is_polled_to_the_end(rig: Rig, refusal: Script) -> None:
     polls = state("queued"), state("in_progress"), state("completed")
     async with RawServer(breaks_after(created(), delta(1)), refusal, *polls) as server:
-        session = rig.session(server)
-        events = await drain(session)
+        session = rig.session(server.url)
+        events = await play(session)
         assert paths(server)[2:] == ["GET /resp_raw01"] * 3
     assert kinds(events) == [Opened, Created, Delta, Opened, Created, Created, Terminal]
     assert rig.sleeps.taken == [0.2, 1.0, 1.5]
@@ -267,7 +211,7 @@ async def test_a_refused_resume_is_polled_to_the_end(rig: Rig, refusal: Script) 
 
 async def test_a_block_seen_by_polling_has_its_code(rig: Rig) -> None:
     async with RawServer(breaks_after(created()), TOO_LATE, state("failed", error={"code": "bio_policy"})) as server:
-        end = (await drain(rig.session(server)))[-1]
+        end = (await play(rig.session(server.url)))[-1]
     assert isinstance(end, Terminal)
     assert end.problem is not None
     assert end.problem.code == "bio_policy"
@@ -275,14 +219,14 @@ async def test_a_block_seen_by_polling_has_its_code(rig: Rig) -> None:
 
 async def test_a_lost_response_ends_as_lost(rig: Rig) -> None:
     async with RawServer(breaks_after(created()), GONE) as server:
-        events = await drain(rig.session(server))
+        events = await play(rig.session(server.url))
     assert events[-1] == Closed("lost")
 
 
 async def test_resumed_streams_without_news_turn_into_polls(rig: Rig) -> None:
     empty = streams()
     async with RawServer(breaks_after(created()), empty, empty, empty, state("completed")) as server:
-        events = await drain(rig.session(server))
+        events = await play(rig.session(server.url))
         assert [path.partition("?")[1] for path in paths(server)] == ["", "?", "?", "?", ""]
     assert type(events[-1]) is Terminal
 
@@ -291,7 +235,7 @@ async def test_polls_that_fail_are_tried_again(rig: Rig) -> None:
     bad = plays(as_json(200, b"{nope"))
     scripts = breaks_after(created()), TOO_LATE, plays(), plays(as_json(502, b"")), bad, state("completed")
     async with RawServer(*scripts) as server:
-        events = await drain(rig.session(server))
+        events = await play(rig.session(server.url))
     assert type(events[-1]) is Terminal
 
 
@@ -299,7 +243,7 @@ async def test_a_server_that_streams_nothing_is_polled(rig: Rig) -> None:
     """It answers the first call with the snapshot and does not know `stream` on retrieval either."""
     scripts = state("queued"), state("queued"), state("in_progress"), state("in_progress"), state("completed")
     async with RawServer(*scripts) as server:
-        events = await drain(rig.session(server))
+        events = await play(rig.session(server.url))
         assert [r.method for r in server.requests].count("POST") == 1
     assert type(events[-1]) is Terminal
 
@@ -314,19 +258,15 @@ async def test_cancel_of_a_background_response_reaches_the_provider(rig: Rig) ->
         await connection.gone()
 
     async with RawServer(first, plays(as_json(200, SNAPSHOT | {"status": "cancelled"}))) as server:
-        session = rig.session(server)
+        session = rig.session(server.url)
         batches = session.batches()
         while session.response_id is None:
             await anext(batches)
-        reader = asyncio.create_task(drain_rest(batches))
+        reader = asyncio.create_task(rest_of(batches))
         cancelled = await session.cancel()
         assert await asyncio.wait_for(reader, 5) == []
         assert paths(server) == ["POST ", "POST /resp_raw01/cancel"]
     assert cancelled.took_effect
-
-
-async def drain_rest(batches: Any) -> list[StreamEvent]:
-    return [event async for batch in batches for event in batch]
 
 
 async def test_cancel_waits_a_moment_for_the_id(rig: Rig) -> None:
@@ -340,8 +280,8 @@ async def test_cancel_waits_a_moment_for_the_id(rig: Rig) -> None:
         await connection.gone()
 
     async with RawServer(first, plays(as_json(200, SNAPSHOT | {"status": "cancelled"}))) as server:
-        session = rig.session(server)
-        reader = asyncio.create_task(drain_rest(session.batches()))
+        session = rig.session(server.url)
+        reader = asyncio.create_task(rest_of(session.batches()))
         await asyncio.wait_for(asked.wait(), 5)
         cancelling = asyncio.create_task(session.cancel())
         await asyncio.sleep(0)
@@ -357,7 +297,7 @@ async def test_cancel_learns_the_id_itself_when_nobody_reads(rig: Rig) -> None:
         await connection.gone()
 
     async with RawServer(first, plays(as_json(200, SNAPSHOT | {"status": "cancelled"}))) as server:
-        session = rig.session(server)
+        session = rig.session(server.url)
         batches = session.batches()
         assert kinds(await anext(batches)) == [Opened]
         assert (await session.cancel()).took_effect
@@ -367,8 +307,8 @@ async def test_cancel_learns_the_id_itself_when_nobody_reads(rig: Rig) -> None:
 
 async def test_cancel_of_a_response_without_a_name_has_no_effect(rig: Rig) -> None:
     async with RawServer(Connection.gone) as server:
-        session = rig.session(server, identify_within=0.02)
-        reader = asyncio.create_task(drain_rest(session.batches()))
+        session = rig.session(server.url, identify_within=0.02)
+        reader = asyncio.create_task(rest_of(session.batches()))
         assert not (await session.cancel()).took_effect
         assert await asyncio.wait_for(reader, 5) == []
 
@@ -383,7 +323,7 @@ async def test_cancel_of_a_foreground_stream_hangs_up(rig: Rig) -> None:
         gone.set()
 
     async with RawServer(script) as server:
-        session = rig.session(server, call("stream"))
+        session = rig.session(server.url, call("stream"))
         batches = session.batches()
         await anext(batches)
         assert (await session.cancel()).took_effect
@@ -392,75 +332,9 @@ async def test_cancel_of_a_foreground_stream_hangs_up(rig: Rig) -> None:
         await batches.aclose()
 
 
-async def test_closing_hands_over_and_cancels_nothing(rig: Rig, sim: Simulator) -> None:
-    first = rig.session(sim, call(text="[[sim: normal tokens=40 rate=20]] hi"))
-    seen = []
-    async for batch in first.batches():
-        seen += [event.text for event in batch if type(event) is Delta]
-        if len(seen) >= 3:
-            break
-    await first.aclose()
-    assert first.response_id is not None
-    second = rig.session(sim, resume_from=ResumePoint(first.response_id, first.sequence))
-    events = await drain(second)
-    end = events[-1] if type(events[-1]) is Terminal else events[-2]
-    assert isinstance(end, Terminal)
-    assert end.status == "completed"
-    texts = seen + [event.text for event in events if type(event) is Delta]
-    assert "".join(texts) == end.output[0]["content"][0]["text"]
-
-
 async def test_a_session_that_is_closed_before_it_began_says_nothing(rig: Rig) -> None:
     async with RawServer(streams()) as server:
-        session = rig.session(server)
+        session = rig.session(server.url)
         await session.aclose()
-        assert await drain_rest(session.batches()) == []
+        assert await rest_of(session.batches()) == []
         assert server.requests == []
-
-
-# -- the simulator's scenarios
-
-
-@pytest.mark.parametrize("how", ["rst", "fin", "clean", "half", "bad_json"])
-@pytest.mark.parametrize("after", [3, 6, 9])
-async def test_cuts_in_the_simulator(rig: Rig, sim: Simulator, how: str, after: int) -> None:
-    session = rig.session(sim, call(text=f"[[sim: cut how={how} after={after} tokens=6]] {how} {after}"))
-    events = await drain(session)
-    (end,) = [event for event in events if type(event) is Terminal]
-    assert end.status == "completed"
-    assert session.resumed == 1
-    text = "".join(event.text for event in events if type(event) is Delta)
-    assert text == end.output[0]["content"][0]["text"]
-
-
-async def test_a_refused_resume_in_the_simulator(rig: Rig, sim: Simulator) -> None:
-    events = await drain(
-        rig.session(sim, call(text="[[sim: resume_refused tokens=6]] x"), sleep=asyncio.sleep, poll_first=0.01)
-    )
-    assert any(type(event) is Terminal and event.status == "completed" for event in events)
-
-
-async def test_a_lost_response_in_the_simulator(rig: Rig, sim: Simulator) -> None:
-    assert (await drain(rig.session(sim, call(text="[[sim: response_lost tokens=6]] x"))))[-1] == Closed("lost")
-
-
-@pytest.mark.parametrize("mode", ["background", "stream", "chat"])
-async def test_the_answer_has_one_shape_in_every_mode(rig: Rig, sim: Simulator, mode: str) -> None:
-    events = await drain(rig.session(sim, call(mode, "[[sim: normal tokens=5]] same")))
-    (end,) = [event for event in events if type(event) is Terminal]
-    (item,) = end.output
-    assert (item["type"], item["role"], item["status"]) == ("message", "assistant", "completed")
-    assert item["content"][0]["type"] == "output_text"
-    assert item["content"][0]["text"] == "".join(e.text for e in events if type(e) is Delta)
-    assert end.usage is not None
-    assert end.usage.output_tokens == 5
-
-
-async def test_a_stuck_response_can_be_cancelled(rig: Rig, sim: Simulator) -> None:
-    session = rig.session(sim, call(text="[[sim: queued_forever]] x"))
-    batches = session.batches()
-    while session.response_id is None:
-        await anext(batches)
-    cancelled = await session.cancel()
-    assert (cancelled.took_effect, cancelled.status) == (True, "cancelled")
-    await batches.aclose()

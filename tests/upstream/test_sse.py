@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, strategies as st
@@ -45,7 +46,7 @@ def streams(draw: st.DrawFn) -> bytes:
 @given(streams(), st.lists(st.integers(0, 200)))
 def test_any_chunking_gives_the_same_frames(stream: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    chunks = [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [stream[a:b] for a, b in pairwise(edges)]
     assert split(*chunks) == reference(stream)
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
 
 from tests.upstream.rawserver import MESSAGE, SNAPSHOT, completed, created, delta
 from worker.jobs.record import Usage
@@ -332,44 +331,3 @@ def test_a_polled_block_has_its_code() -> None:
 def test_a_polled_snapshot_may_carry_a_notice_and_the_served_model() -> None:
     events = translate_snapshot(SNAPSHOT | {"safety_buffering": BUFFERING, "headers": {"openai-model": "luna"}})
     assert [type(event) for event in events] == [Served, Notice, Created]
-
-
-KEYS = st.sampled_from(
-    "type sequence_number response error delta item part metadata headers safety_buffering status id model usage output "
-    "incomplete_details code message param reason use_cases reasons retry_model openai-model input_tokens "
-    "output_tokens input_tokens_details cached_tokens openai_verification_recommendation output_index".split()
-)
-TYPES = st.sampled_from(
-    "response.created response.queued response.in_progress response.metadata response.safety_buffering error "
-    "response.output_text.delta response.refusal.delta response.audio.delta response.output_item.done "
-    "response.content_part.done response.completed response.failed response.incomplete response.cancelled keepalive "
-    "safety_buffering completed failed queued trusted_access_for_cyber".split()
-)
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | TYPES
-JSON = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=3), inner, max_size=6),
-    max_leaves=25,
-)
-EVENTS = st.fixed_dictionaries(
-    {"type": TYPES}, optional={"response": JSON, "error": JSON, "metadata": JSON, "delta": JSON}
-)
-
-
-@given(JSON | EVENTS)
-def test_no_json_value_raises_and_each_proves_life(data: object) -> None:
-    for events in (translate(data), translate_snapshot(data)):
-        assert events
-        for event in events:
-            assert isinstance(event, StreamEvent)
-            sequence = getattr(event, "sequence", None)
-            assert sequence is None or (type(sequence) is int and sequence >= 0)
-            if isinstance(event, Delta):
-                assert event.text
-
-
-@given(JSON | EVENTS)
-def test_the_fast_path_says_what_the_whole_translation_says(data: object) -> None:
-    from worker.upstream.translate import _translate
-
-    assert repr(translate(data)) == repr(_translate(data))

@@ -4,7 +4,8 @@ from typing import Any
 
 from hypothesis import given, strategies as st
 
-from tests.upstream.test_translate import BUFFERING, JSON
+from tests.upstream.test_translate import BUFFERING
+from tests.upstream.test_translate_any import JSON
 from worker.jobs.record import Usage
 from worker.safety.stream import Alive, Created, Delta, Fault, Notice, Problem, StreamEvent, Terminal
 from worker.upstream.translate_chat import ChatTranslator, translate_chat_completion

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import uvloop
@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.upstream.asking import call, drain, kinds
 from tests.upstream.rawserver import (
     CHUNKED,
     LAST,
@@ -31,7 +32,6 @@ from tests.upstream.rawserver import (
     frame,
     plays,
 )
-from tests.upstream.test_client import call, drain, kinds
 from worker.safety.stream import Closed, Created, Delta, Opened, Rejected, Terminal
 from worker.upstream.client import Provider
 from worker.upstream.session import Session
@@ -52,7 +52,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for 127.0.0.1 that signs itself, and its key, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    begun = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    begun = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -60,7 +60,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(begun)
-        .not_valid_after(begun + datetime.timedelta(days=36500))
+        .not_valid_after(begun + dt.timedelta(days=36500))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -140,7 +140,7 @@ class TlsServer(RawServer):
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}/v1"
 
-    async def __aenter__(self) -> TlsServer:
+    async def __aenter__(self) -> Self:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self._certificate)
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
@@ -302,21 +302,21 @@ async def drain_of(url: str) -> list[Any]:
 
 
 async def test_an_error_before_the_request_was_read_is_still_an_answer() -> None:
-    big = call(input="x" * (4 << 20))
+    class Early(RawServer):
+        async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(as_json(413, {"error": {"code": "too_large"}}))
+                while await reader.read(1 << 16):
+                    pass
+            except ConnectionError:
+                pass
+            finally:
+                writer.close()
 
-    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(as_json(413, {"error": {"code": "too_large"}}))
-        while await reader.read(1 << 16):
-            pass
-        writer.close()
-
-    server = await asyncio.start_server(early, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    provider = Provider("sk", f"http://127.0.0.1:{port}/v1")
-    (end,) = await drain(provider.open(big))
-    await provider.aclose()
-    server.close()
-    await server.wait_closed()
+    async with Early() as server:
+        provider = Provider("sk", server.url)
+        (end,) = await drain(provider.open(call(input="x" * (4 << 20))))
+        await provider.aclose()
     assert isinstance(end, Rejected)
     assert end.http_status == 413

@@ -60,10 +60,10 @@ async def list_jobs(
             high = at
     found: list[Stored] = []
     fresh: list[str] = []
-    offset = read = 0
+    offset, read, size = 0, 0, limit + 1  # without a second filter the first look is enough
     async with asking("list jobs"):
         while read < _MOST_READ:
-            names = [n.decode() for n in await redis.zrevrangebyscore(index, high, low, start=offset, num=_BATCH)]
+            names = [n.decode() for n in await redis.zrevrangebyscore(index, high, low, start=offset, num=size)]
             fresh = [name for name in names if not last or name < last]
             rows = await _load(redis, fresh)
             gone = [name for name, stored in zip(fresh, rows, strict=True) if stored is None]
@@ -73,8 +73,9 @@ async def list_jobs(
             found += [stored for stored in rows if stored is not None and _fits(stored, filters)]
             if len(found) > limit:
                 return found[:limit], cursor_of(found[limit - 1].job.id)
-            if len(names) < _BATCH:
+            if len(names) < size:
                 return found, None
+            size = _BATCH
     return found, cursor_of(fresh[-1]) if fresh else None
 
 
