@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from arq.connections import ArqRedis
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
@@ -22,18 +21,17 @@ from api.parts import assemble
 from api.patience import within
 from api.problems import on_http_exception
 from api.views import dumps
-from worker import embedded
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.settings import Settings, load
-from worker.store.pool import check_safe, connect
+from worker.store.pool import Redis, check_safe, connect
 
 _log = logging.getLogger("vigil.api")
 _CHECK_SECONDS = 2.0
 _ABOUT = "An async job queue for long, safety-checked model requests."
 
 
-async def check_store(settings: Settings, redis: ArqRedis) -> None:
+async def check_store(settings: Settings, redis: Redis) -> None:
     """UnsafeStore when this Redis could drop accepted jobs; one that is away is waited for, not refused."""
     try:
         await within(_CHECK_SECONDS, check_safe(redis, allow_eviction=settings.allow_eviction))
@@ -41,12 +39,12 @@ async def check_store(settings: Settings, redis: ArqRedis) -> None:
         _log.warning("Redis is away; /readyz says when it is back")
 
 
-def open_store(settings: Settings) -> ArqRedis:
+def open_store(settings: Settings) -> Redis:
     """A client on the Redis of the settings, or on the embedded one."""
-    return connect(settings.redis_url or embedded.url(settings.data_dir))
+    return connect(settings.store_url)
 
 
-def create_app(settings: Settings | None = None, redis: ArqRedis | None = None, clock: Clock | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, redis: Redis | None = None, clock: Clock | None = None) -> FastAPI:
     """The API on this Redis; without arguments as the environment says.
 
     A Redis it opens itself it checks and closes itself; one that it is given is its giver's business.

@@ -11,11 +11,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from arq.connections import ArqRedis
-
 from worker.store import keys
 from worker.store.listen import Listener
 from worker.store.pieces import Piece, parse_message
+from worker.store.pool import Redis
 
 _MOST_PIECES: Final = 512
 _MOST_CHARACTERS: Final = 512 * 1024
@@ -86,7 +85,7 @@ class Watcher:
 class Hub:
     """All watchers of this process."""
 
-    def __init__(self, redis: ArqRedis) -> None:
+    def __init__(self, redis: Redis) -> None:
         self._watchers: dict[str, set[Watcher]] = {}
         self._texts = 0
         self._listener = Listener(redis, self._heard, self._resumed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from arq.connections import ArqRedis
 from starlette.requests import Request
 
 from api.hub import Hub
@@ -15,6 +14,7 @@ from worker.settings import Settings
 from worker.store.apps import Apps
 from worker.store.jobs import Jobs, Retention
 from worker.store.pieces import Pieces
+from worker.store.pool import Redis
 from worker.store.secrets import IDENTIFIER, Secrets
 
 
@@ -24,7 +24,7 @@ class Parts:
 
     settings: Settings
     clock: Clock
-    redis: ArqRedis
+    redis: Redis
     catalogue: Catalogue
     jobs: Jobs
     pieces: Pieces
@@ -33,7 +33,7 @@ class Parts:
     hub: Hub
 
 
-def assemble(settings: Settings, redis: ArqRedis, clock: Clock) -> Parts:
+def assemble(settings: Settings, redis: Redis, clock: Clock) -> Parts:
     """All parts on one Redis."""
     given = {}
     if settings.identifier_secret is not None:

@@ -17,6 +17,7 @@ from api.patience import ask, within
 from api.replies import as_json
 from api.views import model_view
 from worker.store import overview
+from worker.store.account import circuits as open_circuits
 
 router = APIRouter(route_class=Direct)
 _READY_SECONDS: Final = 1.0
@@ -52,7 +53,7 @@ async def _status(parts: Parts) -> dict[str, Any]:
         "workers": await overview.workers(parts.redis, parts.clock),
         "account": {"state": "unknown", "families": {}, "evidence": {}},
         "rates": {"checks": None, "blocks": None, "substitutions": None, "window_seconds": _WINDOW},
-        "circuits": [],
+        "circuits": await open_circuits(parts.redis),
         "pauses": [],
     }
 

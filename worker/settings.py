@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import os
 import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from worker.jobs.catalogue import Catalogue, parse
 from worker.jobs.errors import SettingsError
 
+_SOCKET_PATH_LIMIT = 100  # the kernel takes 107 bytes
 _SCHEMES = {"redis", "rediss", "unix", "redis+sentinel"}
 
 
@@ -108,6 +112,11 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @property
+    def store_url(self) -> str:
+        """The Redis to speak to: the one that was set, else the embedded one of the data folder."""
+        return self.redis_url or f"unix://{socket_path(self.data_dir)}"
+
     def catalogue(self) -> Catalogue:
         """The models of `models_file`, or the ones that ship with Vigil."""
         path = self.models_file or shipped_models_file()
@@ -118,6 +127,15 @@ class Settings(BaseSettings):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError([f"VIGIL_MODELS_FILE: {path} is not TOML: {error}"]) from None
         return parse(table)
+
+
+def socket_path(data_dir: Path) -> Path:
+    """Where the server of this data folder listens: inside it, or in a short private folder if the path is too long."""
+    inside = data_dir.resolve() / "valkey.sock"
+    if len(os.fsencode(inside)) <= _SOCKET_PATH_LIMIT:
+        return inside
+    short = hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"vigil-{os.getuid()}-{short}" / "valkey.sock"
 
 
 def shipped_models_file() -> Path:

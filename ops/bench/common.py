@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -161,14 +161,16 @@ class House:
             raise RuntimeError(f"the embedded Valkey flushes {found}")
         return server
 
-    async def start(self, *words: str | Path, piped: bool = False, **env: str) -> asyncio.subprocess.Process:
+    async def start(
+        self, *words: str | Path, env: Mapping[str, str] | None = None, piped: bool = False
+    ) -> asyncio.subprocess.Process:
         """A process in our folder, with nothing of our surroundings that could change it; logs go to a file."""
         inherited = os.environ  # noqa: TID251  a child needs the rest of it
         clean = {k: v for k, v in inherited.items() if not k.startswith(("VIGIL_", "OPENAI_", "SENTRY_"))}
         with (self.folder / f"process-{len(self._processes)}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *map(str, words),
-                env={**clean, **env},
+                env={**clean, **(env or {})},
                 cwd=self.folder,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE if piped else log,
@@ -279,7 +281,12 @@ class Line(asyncio.Protocol):
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         """(status, body) of one request."""
         done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-        self.send(request, lambda _, status, body: done.done() or done.set_result((status, body)))
+
+        def then(_: Line, status: int, body: bytes) -> None:
+            if not done.done():
+                done.set_result((status, body))
+
+        self.send(request, then)
         return await done
 
     def close(self) -> None:

@@ -213,8 +213,8 @@ async def _ours(house: House) -> tuple[Ours, asyncio.Server]:
         "OPENAI_BASE_URL": f"http://{HOST}:{provider.sockets[0].getsockname()[1]}/v1",
     }
     key = await new_key(valkey.url)
-    await house.start(VIGIL, "api", "--port", str(port), **env)
-    await house.start(VIGIL, "worker", **env)
+    await house.start(VIGIL, "api", "--port", str(port), env=env)
+    await house.start(VIGIL, "worker", env=env)
     redis = connect(valkey.url, max_connections=1)
 
     async def beats() -> bool:

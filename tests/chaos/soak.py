@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import random
+import random  # noqa: TID251  a seeded dice, so that a run can be told again
 import signal
 import sys
 import tempfile
@@ -18,13 +18,13 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from books import check_books, submit
-from processes import Processes
+from books import check_books, submit  # noqa: E402
+from processes import Processes  # noqa: E402
 
-from worker.clock import Clock
-from worker.jobs.errors import StoreUnavailable
-from worker.jobs.record import Job
-from worker.store.jobs import Jobs
+from worker.clock import Clock  # noqa: E402
+from worker.jobs.errors import StoreUnavailable  # noqa: E402
+from worker.jobs.record import Job  # noqa: E402
+from worker.store.jobs import Jobs  # noqa: E402
 
 PROMPTS = (
     "[[sim: normal tokens=80 rate=40]] go",

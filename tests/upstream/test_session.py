@@ -129,6 +129,39 @@ async def test_what_a_resumed_stream_says_again_is_dropped(rig: Rig) -> None:
     assert [e.sequence for e in events if type(e) in (Created, Delta, Terminal)] == [0, 1, 2, 3, 4]
 
 
+async def test_a_comment_before_the_replay_changes_nothing(rig: Rig) -> None:
+    again = plays(
+        CHUNKED, chunk(b": ping\n\n"), chunk(frame(delta(1)) + frame(delta(2))), chunk(frame(completed(3))), LAST
+    )
+    async with RawServer(breaks_after(created(), delta(1)), again) as server:
+        events = await play(rig.session(server.url))
+    assert [e.sequence for e in events if type(e) is Delta] == [1, 2]
+
+
+async def test_deltas_that_come_one_by_one_move_the_cursor(rig: Rig) -> None:
+    seen = asyncio.Queue[int | None]()
+
+    async def script(connection: Connection) -> None:
+        await connection.send(CHUNKED)
+        await connection.events(created())
+        for number in range(1, 6):
+            await connection.events(delta(number))
+            while await seen.get() != number:
+                pass
+        await connection.events(completed(6))
+
+    async with RawServer(script) as server:
+        session = rig.session(server.url)
+        events: list[StreamEvent] = []
+        async for batch in session.batches():
+            events += batch
+            if type(batch[-1]) is Delta:
+                assert session.sequence == batch[-1].sequence
+                seen.put_nowait(session.sequence)
+        await session.aclose()
+    assert [e.sequence for e in events if type(e) is Delta] == [1, 2, 3, 4, 5]
+
+
 async def test_gaps_in_the_sequence_are_nothing_special(rig: Rig) -> None:
     scripts = breaks_after(created(), delta(10), delta(17)), streams(delta(40), completed(99))
     async with RawServer(*scripts) as server:

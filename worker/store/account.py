@@ -7,6 +7,7 @@ fault closes it, and every held job falls due at once. Must not know: what the f
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
@@ -74,7 +75,7 @@ class Circuit:
 
 
 async def circuits(redis: ArqRedis) -> list[dict[str, object]]:
-    """Every open circuit: scope, state, reason, since and next_probe_at in ms."""
+    """Every open circuit: scope, state (open, half_open), reason, since, next_probe_at."""
     async with asking("list circuits"):
         rows = []
         for name in sorted(await redis.smembers(keys.CIRCUITS)):
@@ -85,8 +86,12 @@ async def circuits(redis: ArqRedis) -> list[dict[str, object]]:
                         "scope": name.decode(),
                         "state": "half_open" if b"trial" in row else "open",
                         "reason": row[b"reason"].decode(),
-                        "since": int(row[b"since"]),
-                        "next_probe_at": int(float(row[b"next_probe_at"])),
+                        "since": _time(row[b"since"]),
+                        "next_probe_at": _time(row[b"next_probe_at"]),
                     }
                 )
     return rows
+
+
+def _time(ms: bytes) -> str:
+    return datetime.fromtimestamp(float(ms) / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -59,24 +59,26 @@ async def list_jobs(
         if not filters.created_before or at < to_ms(filters.created_before):
             high = at
     found: list[Stored] = []
-    fresh: list[str] = []
     offset, read, size = 0, 0, limit + 1  # without a second filter the first look is enough
     async with asking("list jobs"):
         while read < _MOST_READ:
             names = [n.decode() for n in await redis.zrevrangebyscore(index, high, low, start=offset, num=size)]
             fresh = [name for name in names if not last or name < last]
+            if names:  # go on behind the last name: a mere count would slip when jobs come and go meanwhile
+                last, at = names[-1], ids.time_ms(names[-1])
+                offset, high, read = (offset + len(names) if at == high else 0), at, read + len(names)
             rows = await _load(redis, fresh)
             gone = [name for name, stored in zip(fresh, rows, strict=True) if stored is None]
             if gone:
                 await redis.zrem(index, *gone)  # their time to be kept is over
-            offset, read = offset + len(names) - len(gone), read + len(names)
+                offset = max(0, offset - len(gone))
             found += [stored for stored in rows if stored is not None and _fits(stored, filters)]
             if len(found) > limit:
                 return found[:limit], cursor_of(found[limit - 1].job.id)
             if len(names) < size:
                 return found, None
             size = _BATCH
-    return found, cursor_of(fresh[-1]) if fresh else None
+    return found, cursor_of(last)
 
 
 def _index_for(app: str, filters: Filters) -> str:

@@ -27,6 +27,9 @@ from redis.exceptions import (
 
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
 
+Redis = ArqRedis
+"""The client that everyone is handed."""
+
 AWAY: Final = (RedisError, OSError, TimeoutError)
 """What a Redis that is away, loading, read-only or full raises here."""
 

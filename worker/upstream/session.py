@@ -94,8 +94,10 @@ class Session:
                     await answer.aclose()
                     yield kept
                     return
-                if any(type(event) is not Opened for event in kept):
-                    progress, floor = True, None  # what is replayed comes first
+                if any(type(event) is Created or getattr(event, "sequence", None) is not None for event in kept):
+                    progress = True
+                if floor is not None and self.sequence != floor:
+                    floor = None  # what is replayed comes first
                 if kept:
                     yield kept
             await answer.aclose()
