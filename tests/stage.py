@@ -129,6 +129,11 @@ class Stage:
         job: Job = await until(what, look, seconds)
         return job
 
+    async def output(self, job_id: str) -> object:
+        """All that could be delivered of the job: its text, items, refusal and draft; None when there is nothing."""
+        answer = await self.jobs.answer(job_id) or {}
+        return next((answer[k] for k in ("output_text", "output", "refusal", "draft") if answer.get(k)), None)
+
     async def types(self, job_id: str) -> list[str]:
         """The types of the job's events, in order."""
         return [event["type"] for event in await self.jobs.trail(job_id)]

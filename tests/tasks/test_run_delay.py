@@ -54,7 +54,7 @@ async def test_a_block_is_never_routed_around(redis: ArqRedis, valkey_url: str, 
         assert job.status is Status.BLOCKED
         assert job.block is not None
         assert job.block.category == "cyber"
-        assert await stage.jobs.answer(job_id) is None
+        assert await stage.output(job_id) is None
         creates = stage.sim.calls()["creates"]
         blocked_at = next(a.finished_at for a in job.attempts if a.outcome is Outcome.BLOCKED)
         assert blocked_at is not None
@@ -143,7 +143,7 @@ async def test_a_draft_is_withdrawn_when_the_original_is_blocked(redis: ArqRedis
         assert job.draft_withdrawn
         types = await stage.types(job_id)
         assert types.index("job.draft.withdrawn") < types.index("job.blocked")
-        assert await stage.jobs.answer(job_id) is None
+        assert await stage.output(job_id) is None
 
 
 async def test_an_offer_stands_while_the_check_lasts(redis: ArqRedis, valkey_url: str) -> None:
@@ -222,7 +222,7 @@ async def test_a_reroute_is_disclosed_or_fails_where_the_model_is_required(redis
         assert (free.disclosure.reason, free.disclosure.decided_by) == ("provider_reroute", "provider")
         strict = await stage.settled(await stage.submit("[[sim: rerouted]] go", policy={"require_model": True}))
         assert (strict.status, strict.error and strict.error.code) == (Status.FAILED, "model_mismatch")
-        assert await stage.jobs.answer(strict.id) is None, "the output is withheld"
+        assert await stage.output(strict.id) is None, "the output is withheld"
 
 
 async def test_the_fallback_chain_follows_access_denials_only(redis: ArqRedis, valkey_url: str) -> None:

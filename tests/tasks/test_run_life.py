@@ -47,7 +47,7 @@ async def test_cancel_reaches_a_running_stream_within_a_second(redis: ArqRedis, 
             return calls["cancels"] == 1 and calls["open_streams"] == 0
 
         await until("the provider to be told", upstream_stopped)
-        assert await stage.jobs.answer(job_id) is None
+        assert await stage.output(job_id) is None
 
 
 async def test_a_lost_cancel_message_is_heard_at_the_next_renewal(redis: ArqRedis, valkey_url: str) -> None:

@@ -55,7 +55,7 @@ async def test_every_scenario_ends_as_the_contract_says(redis: ArqRedis, valkey_
             assert job.total_cost is not None
             assert not await redis.exists(*[keys.text(job_id, a.number) for a in job.attempts] or ["-"])
             if job.block is not None:
-                assert await stage.jobs.answer(job_id) is None, "nothing of a blocked job is kept as its answer"
+                assert await stage.output(job_id) is None, "nothing of a blocked job is kept as its answer"
         blocked = [name for name in names if SCENARIOS[name].expected.status == "blocked"]
         counts = stage.sim.calls()["by_scenario"]
         assert {name: counts[name] for name in blocked} == dict.fromkeys(blocked, 1), "a block is never tried again"

@@ -23,7 +23,7 @@ from tests.upstream.rawserver import (
     frame,
     plays,
 )
-from worker.safety.stream import Alive, Closed, Created, Delta, Opened, Rejected, Terminal
+from worker.safety.stream import Alive, Closed, Created, Delta, Opened, Rejected, StreamEvent, Terminal
 from worker.upstream.client import Provider
 from worker.upstream.session import ResumePoint, Session
 

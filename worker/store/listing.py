@@ -65,7 +65,7 @@ async def list_jobs(
             names = [n.decode() for n in await redis.zrevrangebyscore(index, high, low, start=offset, num=size)]
             fresh = [name for name in names if not last or name < last]
             if names:  # go on behind the last name: a mere count would slip when jobs come and go meanwhile
-                last, at = names[-1], ids.time_ms(names[-1])
+                last, at = min(last or names[-1], names[-1]), ids.time_ms(names[-1])
                 offset, high, read = (offset + len(names) if at == high else 0), at, read + len(names)
             rows = await _load(redis, fresh)
             gone = [name for name, stored in zip(fresh, rows, strict=True) if stored is None]

@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import signals as sg
-from worker.store import keys
+from worker.store import codec, keys
 from worker.store.jobs import Held, Said
 from worker.store.scripts import Command
 from worker.tasks import facts
 from worker.tasks.attempts import Attempts
 from worker.tasks.workshop import Workshop
 from worker.telemetry.log import log
+
+_NOTHING: Final[dict[str, Any]] = {
+    "output_text": None,
+    "output": [],
+    "refusal": None,
+    "draft": None,
+    "provider_messages": {},
+}
 
 AGAIN = 0.25
 """Seconds between two tries while Redis is away."""
@@ -33,6 +42,7 @@ class Desk:
         self.shop, self.job, self.token, self.generation = shop, held.job, held.token, held.generation
         self.attempts = Attempts(shop, held.job.id, held.token, say, wake)
         self.done = False
+        self._content: dict[str, Any] | None = None
 
     async def commit(self, said: Sequence[Said], writes: Sequence[Command] = ()) -> None:
         """The facts are on record, with what follows from them. While Redis is away it tries on: only Redis can say
@@ -55,6 +65,26 @@ class Desk:
         self.done = self.job.status not in UNDER_WAY
         if self.job.settled:
             log("job.settled", job=self.job.id, status=self.job.status.value, attempts=len(self.job.attempts))
+
+    async def content(self, **changes: Any) -> list[Command]:
+        """The command that keeps what came back: output, refusal, draft, and the provider's words on errors."""
+        if self._content is None and len(self.job.attempts) <= 1:
+            self._content = dict(_NOTHING)  # nothing can have come back before
+        while self._content is None:
+            try:
+                self._content = await self.shop.jobs.answer(self.job.id) or dict(_NOTHING)
+            except StoreUnavailable:
+                await asyncio.sleep(AGAIN)
+        self._content = {**self._content, **changes}
+        return [("SET", keys.answer(self.job.id), codec.seal(self._content))]
+
+    async def message(self, number: int, words: str | None) -> list[Command]:
+        """The command that keeps the provider's words on attempt `number`, if there were any."""
+        if not words:
+            return []
+        await self.content()
+        told = (self._content or {}).get("provider_messages", {})
+        return await self.content(provider_messages={**told, str(number): words})
 
     async def look_again(self) -> None:
         """The record as it stands now: the API may have written to it."""
@@ -95,9 +125,11 @@ class Desk:
                 said += self.said(number, signal)
         return said + blocked
 
-    async def settle(self, said: list[Said], end: ev.Fact) -> None:
+    async def settle(self, said: list[Said], end: ev.Fact, writes: Sequence[Command] = ()) -> None:
         """Ends the job with `end`, or as blocked when an attempt turned out to be; the provider is told to stop."""
         blocked = any(isinstance(fact, ev.Blocked) for fact, _ in said)
-        writes = [("DEL", keys.answer(self.job.id))] if self.job.draft_attempt is not None else []
-        await self.commit(said if blocked else [*said, (end, None)], writes)
+        kept = [*writes]
+        if self.job.draft_attempt is not None:
+            kept += await self.content(draft=None)
+        await self.commit(said if blocked else [*said, (end, None)], kept)
         await self.attempts.cancel_upstream()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from worker.jobs.states import Outcome
 from worker.safety.signals import Signal
-from worker.safety.stream import Closed, Delta
+from worker.safety.stream import Closed, Delta, Fault, Rejected, Terminal
 from worker.safety.watch import Watch
 from worker.tasks.text import Text
 from worker.upstream.client import Cancelled
@@ -36,6 +36,7 @@ class Reader:
     ) -> None:
         self.number, self.session, self.watch, self.text = number, session, watch, text
         self._say, self._now = say, now
+        self.message: str | None = None  # the provider's own words on an error: for the app alone, never recorded
         self._task: asyncio.Task[None] | None = None
         self._wake: Callable[[], None] = lambda: None
         self._awaited = math.inf
@@ -62,6 +63,8 @@ class Reader:
                             text.add(event.sequence, event.text)
                             self._tell(watch.take())
                     else:
+                        if isinstance(event, Fault | Terminal | Rejected) and event.problem is not None:
+                            self.message = event.problem.message or self.message
                         self._tell(watch.feed(event, at))
                         if watch.next_tick() < self._awaited:
                             self._wake()

@@ -18,7 +18,6 @@ from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import AlreadySettled, Failure, LeaseLost, StoreUnavailable
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
 from worker.safety import retry, signals as sg, words
-from worker.store import codec, keys
 from worker.store.jobs import Held, Said
 from worker.store.scripts import Command
 from worker.tasks import facts
@@ -175,16 +174,17 @@ class Run:
         reader = await desk.attempts.finish(number)
         said = [*said, (facts.finished(catalogue, job.attempt(number), verdict, now), number)]
         await self._tell_circuit(verdict.failure)
+        words_of_it = await desk.message(number, reader.message)
         if verdict.block is not None:
-            await desk.settle([*said, *_without_block(desk.stop(Outcome.CANCELLED))], ev.Blocked(block=verdict.block))
+            said += _without_block(desk.stop(Outcome.CANCELLED))
+            await desk.settle(said, ev.Blocked(block=verdict.block), words_of_it)
         elif verdict.outcome not in DELIVERED:
             failure = verdict.failure or Failure(verdict.outcome, "cancelled_upstream", "provider")
-            await self._failed(number, failure, said, output_seen=verdict.first_output_seen)
+            await self._failed(number, failure, said, words_of_it, output_seen=verdict.first_output_seen)
         elif job.attempt(number).purpose is Purpose.DRAFT and desk.attempts.readers:
             draft = facts.answer_of(verdict, str(reader.text))["output_text"]
-            doc = {"output_text": None, "output": [], "refusal": None, "draft": draft}
             ready = ev.DraftReady(model=verdict.served_model or job.attempt(number).model)
-            await desk.commit([*said, (ready, number)], [("SET", keys.answer(job.id), codec.seal(doc))])
+            await desk.commit([*said, (ready, number)], await desk.content(draft=draft))
         else:
             await self._deliver(number, verdict, said, str(reader.text))
 
@@ -198,10 +198,9 @@ class Run:
         end = facts.delivered(job, catalogue, number, verdict, now)
         writes: list[Command] = []
         if isinstance(end[-1][0], ev.Completed):
-            answer = {**facts.answer_of(verdict, text), "draft": None}
-            writes.append(("SET", keys.answer(job.id), codec.seal(answer)))
+            writes = await desk.content(**facts.answer_of(verdict, text), draft=None)
         elif job.draft_attempt is not None:
-            writes.append(("DEL", keys.answer(job.id)))
+            writes = await desk.content(draft=None)
         await desk.commit([*said, *stopped, *end], writes)
         await desk.attempts.cancel_upstream()
 
@@ -218,12 +217,14 @@ class Run:
         except StoreUnavailable:
             pass  # the next job that meets the fault says it again; a trial's time runs out
 
-    async def _failed(self, number: int, failure: Failure, said: list[Said], *, output_seen: bool) -> None:
+    async def _failed(
+        self, number: int, failure: Failure, said: list[Said], kept: list[Command], *, output_seen: bool
+    ) -> None:
         """No answer from this attempt: another one runs, stands in, comes later, or the job fails."""
         desk, job, shop = self._desk, self._desk.job, self._shop
         others = [n for n in desk.attempts.readers if job.attempt(n).purpose is not Purpose.DRAFT]
         if others or (job.attempt(number).purpose is Purpose.DRAFT and desk.attempts.readers):
-            await desk.commit(said)  # the other attempt decides
+            await desk.commit(said, kept)  # the other attempt decides
             return
         if failure.outcome is Outcome.LOST:  # truly lost, and said so: the only way to an answer is a new response
             failure, output_seen = replace(failure, retryable=True), False
@@ -231,9 +232,9 @@ class Run:
         stand_in = facts.stand_in(job, shop.catalogue, failure, output_seen=output_seen, now=shop.clock.now())
         said += desk.stop(Outcome.CANCELLED)  # a draft, if there is one
         if isinstance(said[-1][0], ev.Blocked):
-            await desk.settle(said, said[-1][0])
+            await desk.settle(said, said[-1][0], kept)
         elif failure.scope == "account":
-            await desk.commit([*said, self._opening.held(failure.code)])
+            await desk.commit([*said, self._opening.held(failure.code)], kept)
         elif stand_in is not None and tried < job.policy.max_attempts:
             model = stand_in.disclosure.served_model
             await self._opening.open([*said, (stand_in, number)], model, Purpose.FALLBACK, "access_denied")
@@ -249,10 +250,10 @@ class Run:
                 same_code_before=sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code),
             )
             if isinstance(again, retry.GiveUp):
-                await desk.settle(said, ev.Failed(error=words.failure_error(failure)))
+                await desk.settle(said, ev.Failed(error=words.failure_error(failure)), kept)
                 return
             until = shop.clock.now() + timedelta(seconds=again.seconds)
-            await desk.commit([*said, (ev.Scheduled(reason=ScheduledReason.BACKOFF, until=until), None)])
+            await desk.commit([*said, (ev.Scheduled(reason=ScheduledReason.BACKOFF, until=until), None)], kept)
 
     async def _cancel(self) -> None:
         """On request: ends every attempt, settles, and asks the provider to stop."""
