@@ -25,6 +25,8 @@ from worker.jobs.errors import SettingsError
 
 _SOCKET_PATH_LIMIT = 100  # the kernel takes 107 bytes
 _SCHEMES = {"redis", "rediss", "unix", "redis+sentinel"}
+_DELAYS = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+_MOST_DELAYS, _LONGEST_DELAY = 50, 30 * 86_400
 
 
 class Settings(BaseSettings):
@@ -59,6 +61,8 @@ class Settings(BaseSettings):
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     identifier_secret: SecretStr | None = None
     webhook_allow_private: bool = False
+    webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
+    webhook_schedule: Annotated[tuple[float, ...], NoDecode] = _DELAYS
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
@@ -93,7 +97,7 @@ class Settings(BaseSettings):
             raise ValueError("must be an http:// or https:// address, such as https://api.openai.com/v1")
         return value
 
-    @field_validator("encryption_keys", mode="before")
+    @field_validator("encryption_keys", "webhook_ports", "webhook_schedule", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(k.strip() for k in value.split(",") if k.strip()) if isinstance(value, str) else value
@@ -116,6 +120,20 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The Redis to speak to: the one that was set, else the embedded one of the data folder."""
         return self.redis_url or f"unix://{socket_path(self.data_dir)}"
+
+    @field_validator("webhook_ports")
+    @classmethod
+    def _ports(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or not all(0 < port < 65_536 for port in value):  # noqa: PLR2004
+            raise ValueError("must be ports from 1 to 65535, separated by commas")
+        return value
+
+    @field_validator("webhook_schedule")
+    @classmethod
+    def _delays(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not 1 <= len(value) <= _MOST_DELAYS or not all(0 <= delay <= _LONGEST_DELAY for delay in value):
+            raise ValueError(f"must be 1 to {_MOST_DELAYS} numbers of seconds of at most 30 days, separated by commas")
+        return value
 
     def catalogue(self) -> Catalogue:
         """The models of `models_file`, or the ones that ship with Vigil."""

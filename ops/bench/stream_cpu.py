@@ -1,6 +1,6 @@
 """CPU of one streamed delta, from the socket to a value: the SDK's typed stream beside ours, in one run.
 
-    python ops/bench/stream_cpu.py [--streams 200] [--rate 20] [--seconds 8] [--ways typed,vigil]
+    python ops/bench/stream_cpu.py [--streams 200] [--rate 20] [--seconds 8] [--ways typed,worker]
 
 A feeder process sends one event per TCP chunk to every stream; each way is a child process of its own, so that CPU
 time is told apart. The ways run at the same time (`--apart`: one after the other). Knows no store: what is
@@ -162,6 +162,46 @@ async def vigil(port: int, streams: int, got: Callable[[], None]) -> None:
     await _sessions(port, streams, got)
 
 
+@_way
+async def worker(port: int, streams: int, got: Callable[[], None]) -> None:
+    """A whole worker: the same streams judged, kept, and published in pieces to a Redis that flushes each write."""
+    import tempfile
+
+    from worker.clock import Clock
+    from worker.embedded import Embedded
+    from worker.jobs.events import Queued
+    from worker.main import WorkerProcess
+    from worker.settings import Settings
+    from worker.store.jobs import Jobs, NewJob
+    from worker.store.pool import connect
+    from worker.tasks.text import Text
+
+    keep = Text.add
+
+    def counted(self: Text, sequence: int | None, text: str) -> None:
+        keep(self, sequence, text)
+        got()
+
+    Text.add = counted  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as folder:
+        async with Embedded(Path(folder)) as valkey:
+            redis = connect(valkey.url)
+            given = {"redis_url": valkey.url, "max_jobs": streams, "upstream": "stream"}
+            address = {"OPENAI_API_KEY": "sk-bench", "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
+            process = WorkerProcess(Settings(_env_file=None, **given, **address), redis)  # type: ignore[call-arg, arg-type]
+            stop, ready = asyncio.Event(), asyncio.Event()
+            serving = asyncio.create_task(process.serve(stop, ready))
+            await ready.wait()
+            jobs = Jobs(redis, Clock())
+            fact = Queued(app="bench", key_id="key_bench", requested_model="gpt-5.6-sol")
+            ids = [(await jobs.submit(NewJob(fact, {}, {"input": "x"})))[0].job.id for _ in range(streams)]
+            while not all([(row := await jobs.load(name)) and row.job.settled for name in ids]):
+                await asyncio.sleep(1.0)
+            stop.set()
+            await serving
+            await redis.aclose()
+
+
 async def _sessions(port: int, streams: int, got: Callable[[], None], **options: Any) -> None:
     from worker.safety.stream import Delta
     from worker.upstream.call import Call
@@ -240,7 +280,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--ways", default="typed,vigil", help=f"of {', '.join(WAYS)}; the first is the measure")
+    parser.add_argument("--ways", default="typed,worker", help=f"of {', '.join(WAYS)}; the first is the measure")
     parser.add_argument("--apart", action="store_true", help="one way after the other instead of side by side")
     args = parser.parse_args()
     ways = args.ways.split(",")

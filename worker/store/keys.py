@@ -14,8 +14,21 @@ vigil:deadline          zset    waiting jobs by the time they expire
 vigil:idx:<app>[:…]     zset    the app's jobs by creation, all and by status, model, end user
 vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
 vigil:audit             stream  one record per event, chained per job
-vigil:outbox            zset    webhook messages by due time
-vigil:msg:<id>          string  a webhook message;  vigil:msgs:<job> list, the messages of a job
+vigil:outbox            zset    what no target has yet: ids of messages of jobs' own webhooks, and `<job>:<seq>:<event>`
+                                for the standing endpoints of the job's app; by time
+vigil:router            string  who carries messages from there to their targets now
+vigil:msg:<id>          string  a webhook message;  vigil:body:<id> what is sent, and where to;  vigil:tries:<id> list,
+                                its receipts
+vigil:msgs:<job>        list    the messages of the job's own webhook;  vigil:emsgs:<job> list, those of endpoints
+vigil:targets           zset    targets (an endpoint; an app's receiver of per-job webhooks) by when they are due
+vigil:queue:<target>    zset    `<job>:<seq>:<message>` by due time
+vigil:flying:<target>   hash    job id -> token of the one message that is being sent
+vigil:sending           zset    `<target>|<job>:<seq>:<message>` by lease end
+vigil:sends             string  a counter: what makes tokens unique
+vigil:fails             hash    target -> failed tries in a row
+vigil:parked            set     targets that are paused
+vigil:refused:<job>     string  the job's own webhook has answered 410
+vigil:endpoints:<app>   hash    id -> a standing endpoint;  vigil:hears:<app> set, the events that they want
 vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> digest
 vigil:app:<name>        string  an app's record
 vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, their scopes
@@ -38,6 +51,16 @@ LEASED: Final = "vigil:leased"
 DEADLINE: Final = "vigil:deadline"
 AUDIT: Final = "vigil:audit"
 OUTBOX: Final = "vigil:outbox"
+ROUTER: Final = "vigil:router"
+TARGETS: Final = "vigil:targets"
+SENDING: Final = "vigil:sending"
+SENDS: Final = "vigil:sends"
+FAILS: Final = "vigil:fails"
+PARKED: Final = "vigil:parked"
+QUEUE: Final = "vigil:queue:"
+FLYING: Final = "vigil:flying:"
+MESSAGE: Final = "vigil:msg:"
+BODY: Final = "vigil:body:"
 API_KEYS: Final = "vigil:apikeys"
 CIRCUITS: Final = "vigil:circuits"
 WORKERS: Final = "vigil:workers"
@@ -45,6 +68,8 @@ PROBE: Final = "vigil:probe"
 
 WAKE: Final = "vigil:wake"
 """Channel: something is ready to be claimed."""
+TOLD: Final = "vigil:told"
+"""Channel: there is a webhook message to send."""
 CHANGED: Final = "vigil:changed"
 """Channel: `<job id> <version> <status>` after every commit."""
 CONTROL: Final = "vigil:control"
@@ -83,11 +108,43 @@ def idempotency(app: str, digest: str) -> str:
 
 
 def message(message_id: str) -> str:
-    return "vigil:msg:" + message_id
+    return MESSAGE + message_id
+
+
+def body(message_id: str) -> str:
+    return BODY + message_id
+
+
+def tries(message_id: str) -> str:
+    return "vigil:tries:" + message_id
 
 
 def messages(job_id: str) -> str:
     return "vigil:msgs:" + job_id
+
+
+def endpoint_messages(job_id: str) -> str:
+    return "vigil:emsgs:" + job_id
+
+
+def refused(job_id: str) -> str:
+    return "vigil:refused:" + job_id
+
+
+def queue(target: str) -> str:
+    return QUEUE + target
+
+
+def flying(target: str) -> str:
+    return FLYING + target
+
+
+def endpoints(app: str) -> str:
+    return "vigil:endpoints:" + app
+
+
+def hears(app: str) -> str:
+    return "vigil:hears:" + app
 
 
 def circuit(scope: str) -> str:

@@ -4,6 +4,7 @@
 -- ARGV[2]  the lease token the caller holds ("" = the caller needs no lease)
 -- ARGV[3]  the id of this commit: sent again after a lost answer, it is told DONE and nothing runs twice
 -- ARGV[4]  the number of commands, then for each: the number of its words, its words
+--          a command that begins with IF, set, member runs only when the set has the member
 -- returns  {"OK"} | {"DONE"} | {"CONFLICT", version} | {"LOST"}
 -- Knows no state, no event, no field but v, tok and cid: what to write is decided in Python.
 local seen = redis.call('HMGET', KEYS[1], 'v', 'tok', 'cid')
@@ -14,7 +15,11 @@ if version ~= ARGV[1] then return {'CONFLICT', version} end
 local at = 5
 for _ = 1, tonumber(ARGV[4]) do
   local n = tonumber(ARGV[at])
-  redis.call(unpack(ARGV, at + 1, at + n))
+  if ARGV[at + 1] ~= 'IF' then
+    redis.call(unpack(ARGV, at + 1, at + n))
+  elseif redis.call('SISMEMBER', ARGV[at + 2], ARGV[at + 3]) == 1 then
+    redis.call(unpack(ARGV, at + 4, at + n))
+  end
   at = at + n + 1
 end
 -- the last few ids: between a lost answer and the second try someone else may have written

@@ -1,0 +1,146 @@
+"""Record, private part and answer -> the job as its app sees it (contract section 3, "The job").
+
+Pure; the API's answers and the webhooks' `full` bodies are made here. Output is shown of completed jobs alone; times
+and money stay exact.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from worker.jobs.catalogue import dollars
+from worker.jobs.record import Attempt, Check, Job, Usage
+from worker.jobs.states import Outcome, Status
+
+_URLS: Final = {"self": "", "events": "/events", "cancel": "/cancel", "support_packet": "/support-packet"}
+
+_SHOWN: Final = (
+    *("number", "model", "served_model", "purpose", "because", "outcome", "mode", "client_request_id"),
+    *("request_id", "response_id", "organization", "project", "started_at", "first_event_at", "first_output_at"),
+    *("finished_at", "http_status", "processing_ms", "resumed", "sequence", "served_raw", "flags", "service_tier"),
+    "rate_limits",
+)
+"""Fields of an attempt that its app sees as they are; a new field of the record is shown only once it stands here."""
+
+
+def dumps(value: Any) -> bytes:
+    """JSON bytes; times as ISO-8601 with Z. Half a surrogate pair in a provider's text stays an escape."""
+    try:
+        return to_json(value)
+    except PydanticSerializationError:
+        return json.dumps(value, default=_plain).encode()
+
+
+def _plain(value: object) -> str:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
+
+
+def job_view(
+    job: Job, private: dict[str, Any], answer: dict[str, Any] | None, webhook_state: str | None, base: str
+) -> dict[str, Any]:
+    """The job; `base` is what its addresses begin with, `webhook_state` that of its newest message."""
+    answer = answer or {}
+    done = answer if job.status is Status.COMPLETED else {}
+    hook = private.get("webhook")
+    return {
+        "id": job.id,
+        "object": "job",
+        "status": job.status.value,
+        "reason": job.reason,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "next_attempt_at": job.next_attempt_at,
+        "not_before": job.not_before,
+        "priority": job.priority,
+        "requested_model": job.requested_model,
+        "served_model": job.served_model,
+        "disclosure": job.disclosure and job.disclosure.__dict__,
+        "output_text": done.get("output_text"),
+        "output": done.get("output") or [],
+        **_draft(job, answer),
+        "refusal": done.get("refusal"),
+        "usage": _usage(_job_usage(job)),
+        "cost": _cost(job),
+        "safety": {
+            "state": job.safety_state.value,
+            "checks": [_check(check) for check in job.checks],
+            "block": job.block and job.block.model_dump(),
+            "account_flagged": job.account_flagged,
+        },
+        "offer": job.offer and job.offer.__dict__,
+        "hold": job.hold and job.hold.__dict__,
+        "attempts": [_attempt(a, answer.get("provider_messages") or {}) for a in job.attempts],
+        "error": job.error and job.error.model_dump(),
+        "webhook": {"url": hook["url"], "state": webhook_state or "pending"} if hook else None,
+        "metadata": private.get("metadata") or {},
+        "urls": addresses(job, base),
+    }
+
+
+def addresses(job: Job, base: str) -> dict[str, str]:
+    """Where the job and what belongs to it is found; `base` is what comes before `/v1`."""
+    return {name: f"{base}/v1/jobs/{job.id}{tail}" for name, tail in _URLS.items()}
+
+
+def _draft(job: Job, answer: dict[str, Any]) -> dict[str, Any]:
+    """A draft stands until the job is settled or it is withdrawn, and says whose it is."""
+    stands = job.draft_attempt is not None and not job.draft_withdrawn and not job.settled
+    text = answer.get("draft") if stands else None
+    model = job.attempt(job.draft_attempt).model if text is not None and job.draft_attempt else None
+    return {"draft": text, "draft_model": model}
+
+
+def _job_usage(job: Job) -> Usage | None:
+    """The winner's usage, or the sum over all attempts that have one."""
+    if job.winner is not None and job.attempt(job.winner).usage is not None:
+        return job.attempt(job.winner).usage
+    known = [a.usage for a in job.attempts if a.usage is not None]
+    if not known:
+        return None
+    counts = {name: sum(getattr(u, name) for u in known) for name in Usage.model_fields if name != "estimated"}
+    return Usage(**counts, estimated=any(u.estimated for u in known))
+
+
+def _usage(usage: Usage | None) -> dict[str, Any] | None:
+    return None if usage is None else usage.__dict__
+
+
+def _cost(job: Job) -> dict[str, str] | None:
+    total, wasted = job.total_cost, job.wasted_cost
+    if total is None or wasted is None:
+        return None
+    return {"currency": "USD", "total": dollars(total), "wasted": dollars(wasted)}
+
+
+def _check(check: Check) -> dict[str, Any]:
+    seconds = None if check.ended_at is None else round((check.ended_at - check.started_at).total_seconds(), 3)
+    return {
+        "attempt": check.attempt,
+        "evidence": check.evidence.value,
+        "started_at": check.started_at,
+        "ended_at": check.ended_at,
+        "seconds": seconds,
+        "use_cases": check.use_cases,
+        "reasons": check.reasons,
+        "retry_model": check.retry_model,
+        "retry_model_state": check.retry_model_state.value,
+        "repeats": check.repeats,
+        "ended_by": check.ended_by and check.ended_by.value,
+    }
+
+
+def _attempt(attempt: Attempt, said: dict[str, str]) -> dict[str, Any]:
+    """The attempt, money as text; the provider's own words only where nothing was withheld."""
+    blocked = attempt.outcome is Outcome.BLOCKED
+    return {
+        **{name: getattr(attempt, name) for name in _SHOWN},
+        "error": attempt.error and attempt.error.model_dump(),
+        "usage": _usage(attempt.usage) or {},
+        "cost": None if attempt.cost is None else dollars(attempt.cost),
+        "provider_message": None if blocked else said.get(str(attempt.number)),
+    }

@@ -1,0 +1,68 @@
+"""Which IP addresses a webhook may reach: the public ones, and nothing that leads back inside.
+
+Pure. `ipaddress.is_global` alone is not enough: it calls multicast, NAT64, 6to4 and the platform channel of a cloud
+global (measured), and its answers change between Python releases.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
+
+_V4_NEVER: Final = tuple(
+    IPv4Network(text)
+    for text in (
+        "168.63.129.16/32",  # Azure's platform channel
+        "192.88.99.0/24",  # 6to4 relays
+        "192.0.0.0/24",  # protocol assignments
+        "100.64.0.0/10",  # shared by carriers
+        "240.0.0.0/4",  # reserved, and broadcast
+    )
+)
+_V6_ALLOCATED: Final = IPv6Network("2000::/3")
+_V6_NEVER: Final = tuple(
+    IPv6Network(text)
+    for text in (
+        "2001::/23",  # Teredo, benchmarking, ORCHID and other protocol assignments
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4: an IPv4 address in disguise
+        "3fff::/20",  # documentation
+    )
+)
+_EVEN_FOR_DEVELOPMENT: Final = tuple(
+    IPv4Network(text) for text in ("0.0.0.0/8", "169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32")
+)
+_V6_METADATA: Final = IPv6Address("fd00:ec2::254")
+
+
+def address_allowed(text: str, *, allow_private: bool = False) -> bool:
+    """True when a connection to this address may be opened. `allow_private` lets loopback and private ranges
+    through, but never metadata services, link-local, multicast or the unspecified address.
+    """
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            return False
+        if address.ipv4_mapped is not None:
+            return _v4(address.ipv4_mapped, allow_private=allow_private)
+        return _v6(address, allow_private=allow_private)
+    return _v4(address, allow_private=allow_private)
+
+
+def _v4(address: IPv4Address, *, allow_private: bool) -> bool:
+    if address.is_multicast or any(address in network for network in _EVEN_FOR_DEVELOPMENT):
+        return False
+    if allow_private:
+        return True
+    return address.is_global and not any(address in network for network in _V4_NEVER)
+
+
+def _v6(address: IPv6Address, *, allow_private: bool) -> bool:
+    if allow_private and (address.is_loopback or (address in IPv6Network("fc00::/7") and address != _V6_METADATA)):
+        return True
+    if address not in _V6_ALLOCATED or any(address in network for network in _V6_NEVER):
+        return False
+    return address.is_global and not address.is_multicast

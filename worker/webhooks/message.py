@@ -1,0 +1,81 @@
+"""What a message says. Pure: the record as it was when the event happened -> a body, rendered once and kept.
+
+`thin` and `openai` bodies hold no content at all; a `full` one is the job as the API gives it, without a draft's text:
+a draft may have to be withdrawn, and what was sent can't be.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, get_args
+
+from worker.jobs import ids
+from worker.jobs.events import Event
+from worker.jobs.record import Job
+from worker.jobs.states import Status
+from worker.jobs.view import addresses, dumps, job_view
+
+PayloadKind = Literal["thin", "full", "openai"]
+KINDS: Final = get_args(PayloadKind)
+_TRUNCATED: Final = "max_output_tokens"
+_OPENAI: Final = {
+    Status.COMPLETED: "response.completed",
+    Status.BLOCKED: "response.failed",
+    Status.FAILED: "response.failed",
+    Status.EXPIRED: "response.failed",
+    Status.CANCELLED: "response.cancelled",
+}
+
+
+def body_of(
+    kind: str, message_id: str, job: Job, event: Event, private: dict[str, Any], answer: dict[str, Any] | None
+) -> str | None:
+    """The body to sign and send; `job` is the record as of `event`. None when this kind has no words for the event.
+
+    `answer` is what came back; it is looked at for `full` alone.
+    """
+    if kind == "openai":
+        return _openai(message_id, job, event)
+    data = _full(job, private, answer) if kind == "full" else _thin(job, event, private)
+    return dumps({"type": event.type, "timestamp": event.at, "data": data}).decode()
+
+
+def _thin(job: Job, event: Event, private: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "seq": event.seq,
+        "status": job.status.value,
+        "reason": job.reason,
+        "requested_model": job.requested_model,
+        "served_model": job.served_model,
+        "disclosure": job.disclosure and job.disclosure.model_dump(),
+        "safety": {
+            "state": job.safety_state.value,
+            "checks": len(job.checks),
+            "block": job.block and job.block.model_dump(),
+            "account_flagged": job.account_flagged,
+        },
+        "urls": addresses(job, ""),
+        "metadata": private.get("metadata") or {},
+    }
+
+
+def _full(job: Job, private: dict[str, Any], answer: dict[str, Any] | None) -> dict[str, Any]:
+    without_draft = {name: value for name, value in (answer or {}).items() if name != "draft"}
+    return job_view(job, private, without_draft, None, "")
+
+
+def _openai(message_id: str, job: Job, event: Event) -> str | None:
+    """The event that the provider's SDK unwraps; it has words for ends only."""
+    kind = _OPENAI.get(job.status)
+    if kind is None:
+        return None
+    if job.status is Status.COMPLETED and job.reason == _TRUNCATED:
+        kind = "response.incomplete"
+    told = {
+        "object": "event",
+        "id": "evt_" + message_id.partition("_")[2],
+        "type": kind,
+        "created_at": int(event.at.timestamp()),
+        "data": {"id": ids.response_id_of(job.id)},
+    }
+    return dumps(told).decode()

@@ -1,0 +1,183 @@
+"""One try: one POST to one checked address, over a connection of its own that nothing else ever uses.
+
+Choice: a network backend. It is the one place where a name becomes a socket, so the name is looked up once, every
+answer is judged and the connection goes to a judged address, while Host, SNI and the certificate's name stay the
+URL's. (Rewriting the URL to the address would need Host and SNI set by hand and keeps one address only.) No client
+object: nothing that could follow a redirect, keep a cookie, read a proxy from the environment or reuse a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import httpcore2
+import httpx2
+
+from worker.clock import Clock
+from worker.webhooks.guard import CheckedUrl, Policy, Resolver, resolve_and_judge
+from worker.webhooks.schedule import retry_after
+
+TOTAL_SECONDS: Final = 15.0
+MOST_READ: Final = 64 * 1024
+EXCERPT: Final = 2048
+UNREACHABLE: Final = "The target can't be reached, or may not be called."
+"""The one text for every target that is refused, unknown or silent: the log must tell nobody what is inside."""
+TOO_SLOW: Final = "No complete answer in time."
+BROKEN: Final = "The connection broke before the answer was complete."
+NO_TLS: Final = "The TLS handshake failed: look at the certificate and the names it is for."
+_TCP: Final = httpcore2.AnyIOBackend()
+_ALWAYS: Final = {
+    "content-type": "application/json",
+    "user-agent": "Vigil-Webhooks/1",
+    "accept": "*/*",
+    "accept-encoding": "identity",
+    "connection": "close",
+}
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a try; `error` None means that a complete answer came (of at most 64 kB)."""
+
+    status: int | None
+    seconds: float
+    error: str | None = None
+    excerpt: str | None = None
+    retry_after: float | None = None
+
+
+class _Pinned(httpcore2.AsyncNetworkBackend):
+    """Opens a TCP connection to a judged address and to no other."""
+
+    def __init__(self, policy: Policy, resolver: Resolver) -> None:
+        self._policy, self._resolver = policy, resolver
+        self.connected = False
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  the interface's own
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        if not self._policy.allow_private and port not in self._policy.ports:
+            raise httpcore2.ConnectError
+        try:
+            addresses = await resolve_and_judge(host, self._resolver, self._policy)
+        except OSError:
+            raise httpcore2.ConnectError from None
+        for number, address in enumerate(addresses, 1):
+            try:
+                stream = await _TCP.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                if number == len(addresses):
+                    raise
+            else:
+                self.connected = True
+                return stream
+        raise httpcore2.ConnectError
+
+
+class Sender:
+    """Makes tries; keeps nothing between them."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        resolver: Resolver,
+        clock: Clock,
+        *,
+        total: float = TOTAL_SECONDS,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._policy, self._resolver, self._clock = policy, resolver, clock
+        self._total, self._tls = total, tls
+
+    async def post(self, url: CheckedUrl, headers: Mapping[str, str], body: bytes) -> Answer:
+        """One POST, over within the total time whatever the receiver does."""
+        began = self._clock.monotonic()
+        seen, way = _Seen(), _Pinned(self._policy, self._resolver)
+        error: str | None = None
+        try:
+            async with asyncio.timeout(self._total):
+                await self._exchange(url, headers, body, seen, way)
+        except TimeoutError:
+            error = TOO_SLOW if way.connected else UNREACHABLE
+        except httpcore2.ConnectError:
+            error = NO_TLS if way.connected else UNREACHABLE
+        except (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError, OSError):
+            error = BROKEN if way.connected else UNREACHABLE
+        wait = retry_after(seen.status, seen.retry_after, self._clock.now())
+        took = round(self._clock.monotonic() - began, 3)
+        return Answer(seen.status, took, error, seen.excerpt(), wait)
+
+    async def _exchange(
+        self, url: CheckedUrl, headers: Mapping[str, str], body: bytes, seen: _Seen, way: _Pinned
+    ) -> None:
+        request = _request(url, headers, body)
+        connection = httpcore2.AsyncHTTPConnection(
+            request.url.origin, self._tls_of(url), http2=False, retries=0, network_backend=way
+        )
+        try:
+            answer = await connection.handle_async_request(request)
+            seen.status = answer.status
+            seen.retry_after = next(
+                (v.decode("latin-1") for k, v in answer.headers if k.lower() == b"retry-after"), None
+            )
+            async with contextlib.aclosing(answer.aiter_stream()) as pieces:
+                async for piece in pieces:
+                    seen.add(piece)
+                    if seen.read >= MOST_READ:
+                        break
+        finally:
+            await connection.aclose()
+
+    def _tls_of(self, url: CheckedUrl) -> ssl.SSLContext | None:
+        if url.scheme == "https" and self._tls is None:
+            self._tls = httpx2.create_ssl_context(trust_env=False)
+        return self._tls
+
+
+class _Seen:
+    """What has arrived of an answer so far."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.retry_after: str | None = None
+        self.read = 0
+        self._head = b""
+
+    def add(self, piece: bytes) -> None:
+        """One more piece of the body."""
+        self.read += len(piece)
+        if len(self._head) < EXCERPT:
+            self._head = (self._head + piece)[:EXCERPT]
+
+    def excerpt(self) -> str | None:
+        """The beginning as text, without characters that could play with a terminal or a log."""
+        if self.status is None:
+            return None
+        text = self._head.decode("utf-8", "ignore")
+        return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _UNSEEN)
+
+
+def _request(url: CheckedUrl, headers: Mapping[str, str], body: bytes) -> httpcore2.Request:
+    """httpx2 reads the stored text; if it reads another target than the guard did, nothing is sent."""
+    read = httpx2.Request("POST", url.text, headers={**_ALWAYS, **headers}, content=body)
+    target, default = read.url, 443 if url.scheme == "https" else 80
+    if (target.scheme, target.raw_host.decode(), target.port or default) != (
+        url.scheme,
+        url.host.strip("[]"),
+        url.port,
+    ):
+        raise httpcore2.ConnectError
+    where = httpcore2.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
+    return httpcore2.Request("POST", where, headers=read.headers.raw, content=body)
