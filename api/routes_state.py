@@ -6,21 +6,28 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from fastapi import APIRouter
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.asking import query
 from api.auth import allowed
+from api.body import read_optional
 from api.openapi import Direct, operation
 from api.parts import Parts, parts_of
-from api.patience import ask, within
+from api.patience import SECONDS, ask, within
+from api.problems import Problem, from_validation
 from api.replies import as_json
+from api.schemas import Nothing
 from api.views import model_view
+from worker.safety.access import Access
 from worker.store import overview
+from worker.store.access import ask_for_probe, known_access
 from worker.store.account import circuits as open_circuits
 
 router = APIRouter(route_class=Direct)
 _READY_SECONDS: Final = 1.0
+_PROBE_SECONDS: Final = 10.0
 _WINDOW: Final = 3600
 
 
@@ -29,11 +36,44 @@ _WINDOW: Final = 3600
     **operation("list_models", "Models, prices, access", {200: ("All known models.", "ModelList")}, scope="read"),
 )
 async def models(request: Request) -> Response:
-    """The catalogue."""
+    """The catalogue, and what the workers know of the access to each model."""
     await allowed(request, "read")
     query(request)
-    data = [model_view(model) for model in parts_of(request).catalogue.models.values()]
-    return as_json({"object": "list", "data": data, "next_cursor": None})
+    return as_json(await ask(request, _models(parts_of(request))))
+
+
+async def _models(parts: Parts) -> dict[str, Any]:
+    known, nothing = await known_access(parts.redis), Access()
+    data = [model_view(model, known.get(name, nothing)) for name, model in parts.catalogue.models.items()]
+    return {"object": "list", "data": data, "next_cursor": None}
+
+
+@router.post(
+    "/v1/models/probe",
+    **operation(
+        "probe_models",
+        "Ask the provider which models this key may call",
+        {200: ("All known models, as a worker found them just now.", "ModelList")},
+        scope="ops",
+        problems=(400, 413, 415),
+    ),
+)
+async def probe(request: Request) -> Response:
+    """A worker asks the provider about each model: this process needs no key and knows no provider."""
+    await allowed(request, "ops")
+    query(request)
+    parts = parts_of(request)
+    sent = await read_optional(request, parts.settings.max_body_bytes)
+    try:
+        Nothing.model_validate(sent)
+    except ValidationError as error:
+        raise from_validation(error, sent) from None
+    if not await ask(request, overview.workers(parts.redis, parts.clock)) or not await within(
+        _PROBE_SECONDS + SECONDS, ask_for_probe(parts.redis, _PROBE_SECONDS)
+    ):
+        detail = "No worker has answered: start one with `vigil worker`, or look with `vigil doctor`."
+        raise Problem(503, "no_worker", detail, headers={"Retry-After": "10"})
+    return as_json(await ask(request, _models(parts)))
 
 
 @router.get(

@@ -6,6 +6,7 @@ from typing import Any, Final, get_args
 
 from worker.jobs.record import BlockCategory, Carrier, DecidedBy, DisclosureReason
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
+from worker.safety.access import Status as AccessStatus
 
 Shape = dict[str, Any]
 
@@ -161,7 +162,15 @@ MODEL: Final[Shape] = obj(
     output_per_million=MONEY,
     cached_input_per_million=maybe(MONEY),
     aliases=many(TEXT),
-    access=obj(status=TEXT, since=maybe(TIME), probed_at=maybe(TIME), request_id=maybe(TEXT), advice=TEXT),
+    access=obj(
+        status=one_of(*get_args(AccessStatus)),
+        since=maybe(TIME),
+        probed_at=maybe(TIME),
+        request_id=maybe(TEXT),
+        advice=TEXT,
+        skipped=FLAG,
+        next_probe_at=maybe(TIME),
+    ),
 )
 STATUS: Final[Shape] = obj(
     queue=obj(queued=WHOLE, scheduled=WHOLE, running=WHOLE, checking=WHOLE, oldest_queued_seconds=maybe(NUMBER)),

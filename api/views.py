@@ -6,13 +6,13 @@ from typing import Any
 
 from worker.jobs.catalogue import dollars
 from worker.jobs.view import dumps, job_view
+from worker.safety.access import Access
 
 __all__ = ["dumps", "job_view", "model_view"]
 
 
-def model_view(model: Any) -> dict[str, Any]:
-    """A model of the catalogue; nobody has probed it yet."""
-    access = {"status": "unknown", "since": None, "probed_at": None, "request_id": None}
+def model_view(model: Any, access: Access) -> dict[str, Any]:
+    """A model of the catalogue, and what is known of the access to it."""
     return {
         "id": model.id,
         "family": model.family,
@@ -22,5 +22,13 @@ def model_view(model: Any) -> dict[str, Any]:
         "output_per_million": dollars(model.output),
         "cached_input_per_million": None if model.cached_input is None else dollars(model.cached_input),
         "aliases": model.aliases,
-        "access": {**access, "advice": "Not probed yet: run `vigil probe` to learn whether this key may call it."},
+        "access": {
+            "status": access.status,
+            "since": access.since,
+            "probed_at": access.probed_at,
+            "request_id": access.request_id,
+            "advice": access.advice,
+            "skipped": access.skipped,
+            "next_probe_at": access.next_probe_at,
+        },
     }

@@ -89,7 +89,7 @@ class Stage:
         self._workers.remove(row)
         worker.shop.jobs.change = _dead  # type: ignore[method-assign]
         worker.shop.pieces.keep = _dead  # type: ignore[method-assign]
-        runs = list(worker.runner.tasks.values())
+        runs = [*worker.runner.running.values(), *worker.runner.tasks.values()]
         row[2].cancel()
         for task in runs:
             task.cancel()

@@ -52,12 +52,8 @@ class Embedded:
     async def start(self) -> None:
         """The server answers when this returns; StoreUnavailable when it can't be started."""
         self._dir.mkdir(parents=True, exist_ok=True)
-        lock = (self._dir / "valkey.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            await self._answers(None)  # another process of ours runs it
+        lock = await self._lock_or_guest()
+        if lock is None:
             return
         self._lock = lock
         path = socket_path(self._dir)
@@ -76,6 +72,22 @@ class Embedded:
             )
         await self._answers(self._process)
 
+    async def _lock_or_guest(self) -> IO[str] | None:
+        """The folder's lock; None when another process of ours runs the server and it answers."""
+        lock = (self._dir / "valkey.lock").open("w")
+        until = time.monotonic() + _START_SECONDS
+        while time.monotonic() < until:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            with contextlib.suppress(OSError):  # starting, or dying and about to leave us the lock
+                if await _pong(socket_path(self._dir)):
+                    lock.close()
+                    return None
+            await asyncio.sleep(0.01)
+        lock.close()
+        raise StoreUnavailable(f"the Valkey of another process did not start; see {self._dir / 'valkey.log'}")
+
     def _options(self, path: Path) -> list[str]:
         pairs = {
             "port": "0",
@@ -90,24 +102,12 @@ class Embedded:
         }
         return [word for key, value in pairs.items() for word in (f"--{key}", value)]
 
-    async def _answers(self, process: subprocess.Popen[bytes] | None) -> None:
+    async def _answers(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + _START_SECONDS
-        while time.monotonic() < until:
-            if process is not None and process.poll() is not None:
-                break
-            try:
-                reader, writer = await asyncio.open_unix_connection(str(socket_path(self._dir)))
-            except OSError:
-                await asyncio.sleep(0.01)
-                continue
-            try:
-                writer.write(b"PING\r\n")
-                if (await reader.readline()).startswith(b"+PONG"):
+        while time.monotonic() < until and process.poll() is None:
+            with contextlib.suppress(OSError):  # not there yet, or dying
+                if await _pong(socket_path(self._dir)):
                     return
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
             await asyncio.sleep(0.01)
         raise StoreUnavailable(f"the embedded Valkey did not start; see {self._dir / 'valkey.log'}")
 
@@ -131,6 +131,18 @@ class Embedded:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+async def _pong(path: Path) -> bool:
+    """Whether the server answers."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    try:
+        writer.write(b"PING\r\n")
+        return (await reader.readline()).startswith(b"+PONG")
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 def _die_with_parent() -> None:

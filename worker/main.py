@@ -16,11 +16,15 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.safety.watch import Limits
 from worker.settings import Settings
+from worker.store.access import AccessBook
 from worker.store.account import Circuit, scope_of
 from worker.store.jobs import Held, Jobs, Retention
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
+from worker.tasks.access import Prober
+from worker.tasks.delivery import Delivery
 from worker.tasks.ears import Ears
+from worker.tasks.errands import Errands
 from worker.tasks.lease import Leases
 from worker.tasks.run import DRAIN, INTERRUPT, Run
 from worker.tasks.runner import Runner
@@ -62,34 +66,47 @@ class WorkerProcess:
         pieces = Pieces(redis)
         leases = Leases(jobs, settings.lease_seconds)
         key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
-        circuit = Circuit(redis, scope_of(key, settings.openai_org_id, settings.openai_project_id))
+        scope = scope_of(key, settings.openai_org_id, settings.openai_project_id)
+        circuit, book, catalogue = Circuit(redis, scope), AccessBook(redis, scope), settings.catalogue()
+        provider = Provider(
+            key,
+            settings.openai_base_url,
+            settings.openai_org_id,
+            settings.openai_project_id,
+            connect_timeout=settings.connect_seconds,
+        )
+        access = Prober(provider, book, catalogue, clock)
         self.shop = Workshop(
             worker_id=self.id,
             mode=settings.upstream,
             limits=Limits(settings.first_event_seconds, settings.idle_seconds, settings.check_idle_seconds),
             allow_unknown_models=settings.allow_unknown_models,
             clock=clock,
-            catalogue=settings.catalogue(),
+            catalogue=catalogue,
             jobs=jobs,
             circuit=circuit,
             pieces=pieces,
-            provider=Provider(
-                key,
-                settings.openai_base_url,
-                settings.openai_org_id,
-                settings.openai_project_id,
-                connect_timeout=settings.connect_seconds,
-            ),
+            provider=provider,
+            access=access,
             leases=leases,
             flusher=Flusher(pieces, leases.lost),
         )
         self.runs: set[Run] = set()
         self.draining = False
         self.runner = Runner(
-            redis, jobs, self._run, worker_id=self.id, max_jobs=settings.max_jobs, lease=settings.lease_seconds
+            redis,
+            jobs,
+            self._run,
+            worker_id=self.id,
+            max_jobs=settings.max_jobs,
+            lease=settings.lease_seconds,
+            circuit=scope,
         )
         self.ears = Ears(redis, self.runner.wake, leases.look)
+        rounds = settings.probe_seconds if settings.openai_api_key else 0
+        self.errands = Errands(redis, access.probe_all, book.take_turn, rounds)
         self.sweeper = Sweeper(redis, jobs, clock, circuit, self.id, self._state)
+        self.delivery = Delivery(redis, clock, settings, self.id)
 
     def _state(self) -> dict[str, object]:
         return {"running": len(self.runs), "draining": self.draining}
@@ -106,6 +123,8 @@ class WorkerProcess:
 
     async def serve(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
         """Works until `stop`, then drains: hands over what can be taken up elsewhere, lets short jobs finish."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.shop.access.refresh()  # what is denied is known before the first job
         parts = [
             asyncio.create_task(part, name=name)
             for name, part in (
@@ -113,6 +132,9 @@ class WorkerProcess:
                 ("flusher", self.shop.flusher.run()),
                 ("ears", self.ears.run(ready)),
                 ("sweeper", self.sweeper.run()),
+                ("access", self.shop.access.run()),
+                ("errands", self.errands.run()),
+                ("delivery", self.delivery.run()),
             )
         ]
         claiming = asyncio.create_task(self.runner.main(), name="claiming")
@@ -135,13 +157,14 @@ class WorkerProcess:
     async def _drain(self) -> None:
         self.draining = True
         self.runner.allow_pick_jobs = False
+        self.errands.drain()
         log("worker.draining", worker=self.id, count=len(self.runs))
         with contextlib.suppress(StoreUnavailable):
             await self.sweeper.beat()
         for word, seconds in ((DRAIN, self._settings.drain_seconds), (INTERRUPT, _SETTLE_SECONDS)):
             for run in list(self.runs):
                 run.tell(word)
-            tasks = list(self.runner.tasks.values())
+            tasks = list(self.runner.running.values())
             if tasks:
                 await asyncio.wait(tasks, timeout=seconds)
 

@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     first_event_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     idle_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     check_idle_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    probe_seconds: Annotated[int, Field(ge=0, le=3600)] = 600
     models_file: Path | None = None
     allow_unknown_models: bool = False
     result_ttl: Annotated[int, Field(ge=60)] = 7 * 86_400
@@ -82,6 +83,13 @@ class Settings(BaseSettings):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("probe_seconds")
+    @classmethod
+    def _probe_seconds(cls, value: int) -> int:
+        if value and (60 % value if value < 60 else value % 60 or 3600 % value):  # noqa: PLR2004  a clock's numbers
+            raise ValueError("must be 0, a divisor of 60, or whole minutes that divide an hour, such as 60, 300 or 600")
+        return value
 
     @field_validator("redis_url")
     @classmethod

@@ -34,9 +34,9 @@ def _ours(out: str) -> Report:
 def _stream(out: str) -> Report:
     figures = []
     for name, cost, ratio in _STREAM_LINE.findall(out):
-        if name == "vigil":
-            figures.append(Figure.at_most("CPU per streamed delta, vigil", float(cost), 65, "us"))
-            figures.append(Figure.at_least("CPU per streamed delta, typed SDK / vigil", float(ratio), 4, "times"))
+        if name != "typed":
+            figures.append(Figure.at_most(f"CPU per streamed delta, {name}", float(cost), 65, "us"))
+            figures.append(Figure.at_least(f"CPU per streamed delta, typed SDK / {name}", float(ratio), 4, "times"))
     return Report("stream_cpu", out.splitlines(), figures)
 
 

@@ -194,9 +194,10 @@ async def worker(port: int, streams: int, got: Callable[[], None]) -> None:
             await ready.wait()
             jobs = Jobs(redis, Clock())
             fact = Queued(app="bench", key_id="key_bench", requested_model="gpt-5.6-sol")
-            ids = [(await jobs.submit(NewJob(fact, {}, {"input": "x"})))[0].job.id for _ in range(streams)]
-            while not all([(row := await jobs.load(name)) and row.job.settled for name in ids]):
-                await asyncio.sleep(1.0)
+            for _ in range(streams):
+                await jobs.submit(NewJob(fact, {}, {"input": "x"}))
+            while await redis.zcard("vigil:leased") + await redis.zcard("vigil:ready"):  # noqa: ASYNC110
+                await asyncio.sleep(0.5)
             stop.set()
             await serving
             await redis.aclose()
@@ -236,18 +237,23 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def child(name: str, port: int, streams: int, skip: int, results: mp.Queue[tuple[str, int, float]]) -> None:
-    """Read all streams one way; tell how many deltas came and the CPU they took, opening and warm-up left out."""
-    count, begun = 0, 0.0
+def child(
+    name: str, port: int, streams: int, window: tuple[int, int], results: mp.Queue[tuple[str, int, float]]
+) -> None:
+    """Read all streams one way; tell how many deltas came and the CPU they took, opening and closing left out."""
+    first, last = window
+    count, begun, ended = 0, 0.0, 0.0
 
     def got() -> None:
-        nonlocal count, begun
+        nonlocal count, begun, ended
         count += 1
-        if count == skip:
+        if count == first:
             begun = _cpu()
+        elif count == last:
+            ended = _cpu()
 
     _run(WAYS[name](port, streams, got))
-    results.put((name, count - skip, _cpu() - begun))
+    results.put((name, last - first, ended - begun))
 
 
 def measure(ways: list[str], streams: int, rate: float, seconds: float, *, apart: bool) -> dict[str, float]:
@@ -257,10 +263,11 @@ def measure(ways: list[str], streams: int, rate: float, seconds: float, *, apart
     feed = context.Process(target=feeder, args=(ports, rate, seconds), daemon=True)
     feed.start()
     port = ports.get(timeout=20)
-    skip = int(streams * rate * min(1.0, seconds / 4))
+    every = int(rate * seconds) * streams
+    window = int(streams * rate * min(1.0, seconds / 4)), int(every * 0.95)
     found: dict[str, float] = {}
     for group in [[way] for way in ways] if apart else [ways]:
-        children = [context.Process(target=child, args=(w, port, streams, skip, results), daemon=True) for w in group]
+        children = [context.Process(target=child, args=(w, port, streams, window, results), daemon=True) for w in group]
         for process in children:
             process.start()
         for _ in children:

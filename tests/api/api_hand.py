@@ -89,9 +89,9 @@ class Worker:
         await self.jobs.change(job_id, lambda _: said, token=self.held[job_id].token, writes=lambda _: writes)
 
     async def text(self, job_id: str, attempt: int, offset: int, text: str) -> None:
-        assert (
-            await self.pieces.keep([Outgoing(job_id, self.held[job_id].token, attempt, Piece(-1, offset, text))]) == []
-        )
+        assert (await self.pieces.keep([Outgoing(job_id, self.held[job_id].token, attempt, Piece(-1, offset, text))]))[
+            1
+        ] == []
 
     async def check(self, job_id: str, attempt: int = 1) -> None:
         await self.say(

@@ -23,6 +23,7 @@ ROUTES = [
     ("POST", "/v1/jobs/{id}/retry", "submit"),
     ("GET", "/v1/jobs/{id}/audit", "audit"),
     ("GET", "/v1/models", "read"),
+    ("POST", "/v1/models/probe", "ops"),
     ("GET", "/v1/status", "read"),
 ]
 
@@ -161,7 +162,7 @@ async def test_a_sane_request_id_is_echoed_and_no_other(acme):
 
 
 async def test_a_fault_of_ours_is_a_500_that_tells_nothing(settings, redis, clock, monkeypatch, caplog):
-    def broken(_):
+    def broken(*_):
         raise RuntimeError("SECRET detail")
 
     monkeypatch.setattr(api.routes_state, "model_view", broken)

@@ -154,7 +154,8 @@ async def test_tracing_libraries_add_nothing_to_what_is_sent(provider_at: Provid
                 assert not {"sentry-trace", "baggage", "traceparent"} & sent.headers.keys()
     finally:
         sentry_sdk.get_client().close()
-        sentry_sdk.init()
+        # the library's patches stay; without integrations they do nothing to the tests that follow
+        sentry_sdk.init(default_integrations=False, auto_enabling_integrations=False)
 
 
 async def test_a_resume_asks_for_the_rest(provider_at: ProviderAt) -> None:

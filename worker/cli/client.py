@@ -135,6 +135,9 @@ class Client:
             raise CliError(
                 f"{self.door.url} doesn't know this API key ({where}); set VIGIL_API_KEY to a live one", USAGE
             )
+        if code == "insufficient_scope":
+            said = str(body.get("detail") or "This key lacks a scope.").rstrip(".")
+            raise CliError(f"{said}; `vigil keys create --app NAME --scope SCOPE` makes a key that has it ({code})")
         said = str(body.get("detail") or body.get("title") or f"status {status}").rstrip(".")
         faults = [
             f"{one.get('pointer') or ''} {one['detail']}".strip().rstrip(".")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import importlib
 import os
 import signal
@@ -22,6 +23,9 @@ from worker.cli.errors import INTERRUPTED, USAGE, CliError
 from worker.embedded import Embedded
 from worker.settings import Settings, load
 from worker.telemetry.log import configure, log
+
+_WARM_SECONDS = 1.0
+_COLLECT_AFTER = 50_000  # allocations
 
 
 class ServesApi(Protocol):
@@ -60,6 +64,7 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], sai
 
     async def go() -> int:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.call_later(_WARM_SECONDS, _calm_collector)
 
         def on_signal(number: int) -> None:
             if got:
@@ -79,6 +84,13 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], sai
         code = INTERRUPTED
     if code:
         raise typer.Exit(code)
+
+
+def _calm_collector() -> None:
+    """Frees the collector from what start-up made, which lives as long as the process (a fifth of a submit's CPU)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 50)
 
 
 def check_port(host: str, port: int) -> None:

@@ -28,7 +28,8 @@ WORDS: Final[dict[str, Words]] = {
         "access_denied",
         "The provider says that this model does not exist or is not granted to this organisation.",
         "Check the model's name, then ask the organisation's owner whether this model is granted to the API "
-        "organisation and project that this key belongs to.",
+        "organisation and project that this key belongs to: a grant for a Codex workspace or another program is not "
+        "one for the API, and a new grant may take a while to become active.",
     ),
     "wrong_project": Words(
         "access_denied",
@@ -74,6 +75,33 @@ WORDS: Final[dict[str, Words]] = {
         "access_denied",
         "The provider denied access.",
         "Run `vigil probe` to see which models this organisation may call and what each denial means.",
+    ),
+    # what a probe of a model's access found, where no failure has the words for it
+    "access_ok": Words(
+        "probe",
+        "The provider lists this model for this key.",
+        "There is nothing to do: jobs that ask for this model are sent to it.",
+    ),
+    "access_not_probed": Words(
+        "probe",
+        "Nobody has asked the provider about this model yet.",
+        "Not probed yet: run `vigil probe` to learn whether this key may call it.",
+    ),
+    "probe_not_offered": Words(
+        "probe",
+        "The address has no page about this model, which a compatible server need not have.",
+        "Check OPENAI_BASE_URL, and submit a small job with this model, because here only a real call tells.",
+    ),
+    "probe_refused": Words(
+        "probe",
+        "The API refused to say anything about this model.",
+        "Give the key the right to read models, or ask the provider's support with the request id and the time of "
+        "this probe.",
+    ),
+    "probe_unclear": Words(
+        "probe",
+        "The provider gave no clear answer about this model.",
+        "Probe again in a few minutes; until then jobs that ask for this model are sent to it.",
     ),
     # the key and its organisation
     "wrong_organization": Words(

@@ -66,6 +66,10 @@ class Simulator:
         """Return what GET /sim/calls answers."""
         return self.world.ledger.as_json()
 
+    def deny(self, *models: str) -> None:
+        """Do what POST /sim/denied does."""
+        self.world.denied = frozenset(models)
+
     def reset(self) -> None:
         """Do what POST /sim/reset does."""
         self.world.reset()
@@ -141,6 +145,7 @@ def _application(world: World) -> web.Application:
             web.get("/sim/healthz", control.healthz),
             web.post("/sim/reset", control.reset),
             web.post("/sim/webhooks", control.webhook),
+            web.post("/sim/denied", control.denied),
         ]
     )
     return app

@@ -55,6 +55,19 @@ async def reset(request: web.Request) -> web.StreamResponse:
     return web.json_response({"reset": True})
 
 
+async def denied(request: web.Request) -> web.StreamResponse:
+    """POST /sim/denied {models}: from now on these, and no others, are not granted."""
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        return problem(400, "The body must be JSON.")
+    models = body.get("models") if isinstance(body, dict) else None
+    if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+        return problem(400, "The body must be an object with `models`, a list of names.")
+    request.app[WORLD].denied = frozenset(models)
+    return web.json_response({"denied": sorted(request.app[WORLD].denied)})
+
+
 async def healthz(_request: web.Request) -> web.StreamResponse:
     """GET /sim/healthz."""
     return web.json_response({"ok": True})

@@ -11,6 +11,9 @@ from typing import Any, Final
 from worker.jobs.events import Event
 from worker.jobs.record import Job
 
+# made once: `json.dumps` with options makes an encoder for each call, and pieces of text come by the thousand
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 _PLAIN: Final = b"1"  # the schema number of content that is kept as plain JSON
 
 
@@ -26,12 +29,12 @@ def load_job(raw: bytes) -> Job:
 
 def canonical(body: dict[str, Any]) -> bytes:
     """Canonical JSON: sorted keys, no spaces, UTF-8 (contract section 8)."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _CANONICAL(body).encode()
 
 
 def dump_event(event: Event) -> bytes:
     """An event as the trail keeps it: the shape that watchers get."""
-    return json.dumps(event.dump(), separators=(",", ":"), ensure_ascii=False).encode()
+    return _COMPACT(event.dump()).encode()
 
 
 def load_event(raw: bytes) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def load_event(raw: bytes) -> dict[str, Any]:
 
 def seal(value: Any) -> bytes:
     """Content as bytes."""
-    return _PLAIN + json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return _PLAIN + _COMPACT(value).encode("utf-8", "surrogatepass")
 
 
 def unseal(raw: bytes | None) -> Any:

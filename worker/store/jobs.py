@@ -72,6 +72,7 @@ class Held:
     token: str
     generation: int
     crashed: bool  # its last holder died without letting go
+    gated: bool = False  # a circuit was open when it was claimed: ask before calling
 
 
 class Jobs:
@@ -98,8 +99,6 @@ class Jobs:
         commands, _ = self._commands(None, job, trail, audit.GENESIS)
         commands.append(("HSET", keys.job(job_id), "priv", codec.seal(new.private)))
         commands.append(("SET", keys.asked(job_id), codec.seal(new.asked)))
-        if job.status is Status.QUEUED:
-            commands.append(("PUBLISH", keys.WAKE, "1"))
         idem, remembered = "", ""
         if new.idempotency_key is not None:
             digest = hashlib.sha256(new.idempotency_key.encode()).hexdigest()
@@ -119,17 +118,19 @@ class Jobs:
             raise Refused("idempotency_key_reused", detail, 422)
         return stored, True
 
-    async def claim(self, worker: str, limit: int, lease_seconds: float) -> tuple[float, list[Held]]:
-        """(seconds until something falls due, or -1; the jobs that are this worker's now)."""
-        async with asking("hand out jobs"):
-            due, now, claimed = await self._scripts.claim(worker, limit, int(lease_seconds * 1000))
-        wait = (due - now) / 1000 if due >= 0 else -1.0
-        return wait, [self._held(c) for c in claimed]
+    async def claim(self, worker: str, limit: int, lease_seconds: float, circuit: str = "") -> tuple[float, list[Held]]:
+        """(seconds until something falls due, or -1; the jobs that are this worker's now).
 
-    def _held(self, c: Claimed) -> Held:
-        return Held(
-            codec.load_job(c.record), codec.unseal(c.private) or {}, c.token, c.generation, c.previous_token != ""
-        )
+        `circuit`: the scope of the provider's account; each job then knows whether it must ask at the gate.
+        """
+        async with asking("hand out jobs"):
+            due, now, is_open, claimed = await self._scripts.claim(worker, limit, int(lease_seconds * 1000), circuit)
+        wait = (due - now) / 1000 if due >= 0 else -1.0
+        return wait, [self._held(c, is_open) for c in claimed]
+
+    def _held(self, c: Claimed, gated: bool) -> Held:
+        private = codec.unseal(c.private) or {}
+        return Held(codec.load_job(c.record), private, c.token, c.generation, c.previous_token != "", gated)
 
     async def renew(self, lease_seconds: float, held: Sequence[tuple[str, str]]) -> list[str]:
         """For each (job id, token): "" = still ours, "LOST", or what is asked of us."""

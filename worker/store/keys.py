@@ -7,6 +7,7 @@ vigil:in:<id>           string  what was asked: input, instructions, params
 vigil:out:<id>          string  what came back
 vigil:trail:<id>        list    events in order; index = seq - 1
 vigil:text:<id>:<n>     list    pieces of attempt n's text, in order, while it runs
+vigil:shown:<id>        hash    attempt -> how much of its text the OpenAI-shaped face has shown, in chunks; no content
 vigil:ready             zset    queued jobs by rank         ┐ an unsettled job stands in exactly one of
 vigil:later             zset    scheduled jobs by due time  │ these three, so it can't be forgotten
 vigil:leased            zset    running jobs by lease end   ┘
@@ -33,6 +34,8 @@ vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> 
 vigil:app:<name>        string  an app's record
 vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, their scopes
 vigil:held:<scope>      zset    the jobs a circuit or a pause holds, by since when
+vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was asked last;
+                                vigil:accessturn:<scope>, taken by the worker that probes
 vigil:workers           hash    worker id -> its last heartbeat
 vigil:secret:<name>     string  a secret that Vigil made for itself, hex
 vigil:probe             string  written to learn whether writes are taken
@@ -63,6 +66,7 @@ MESSAGE: Final = "vigil:msg:"
 BODY: Final = "vigil:body:"
 API_KEYS: Final = "vigil:apikeys"
 CIRCUITS: Final = "vigil:circuits"
+ACCESS: Final = "vigil:access"
 WORKERS: Final = "vigil:workers"
 PROBE: Final = "vigil:probe"
 
@@ -96,6 +100,10 @@ def trail(job_id: str) -> str:
 
 def text(job_id: str, attempt: int) -> str:
     return f"{TEXT}{job_id}:{attempt}"
+
+
+def shown(job_id: str) -> str:
+    return "vigil:shown:" + job_id
 
 
 def index(app: str, kind: str = "", value: str = "") -> str:
@@ -153,6 +161,14 @@ def circuit(scope: str) -> str:
 
 def held(scope: str) -> str:
     return "vigil:held:" + scope
+
+
+def access(scope: str) -> str:
+    return f"{ACCESS}:{scope}"
+
+
+def access_turn(scope: str) -> str:
+    return "vigil:accessturn:" + scope
 
 
 def api_key(digest: str) -> str:

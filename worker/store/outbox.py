@@ -1,40 +1,138 @@
 """Webhook messages are born here, in the commit of the event they tell of, so none is lost between the two.
 
-A message names its job, its event and where it stands; whom to tell and what to say is looked up when it is sent.
+A job's own webhook gets its message at once. For standing endpoints the commit asks Redis itself whether any endpoint
+of the app wants the event (`IF` in commit.lua): an app without endpoints costs one look at a missing key, and an
+endpoint that was just made is known to every process at once. What to say, and to whom, is looked up when it is sent.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
+from importlib.resources import files
+from typing import Any, Final, Literal
+
+from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
+from worker.jobs.errors import Refused
 from worker.jobs.events import Event
 from worker.jobs.record import Job
-from worker.store import keys
+from worker.store import codec, keys
+from worker.store.pool import asking
 from worker.store.scripts import Command
+
+State = Literal["pending", "delivered", "exhausted", "gone"]
+_SEQ_DIGITS: Final = 10
+_TRIES_TO_CHANGE: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One event for one receiver. Content-free: what is sent lies sealed beside it."""
+
+    id: str
+    job_id: str
+    app: str
+    type: str
+    seq: int
+    state: State
+    created_at: str
+    endpoint: str = ""  # a standing endpoint's id; empty = the job's own webhook
+    target: str = ""  # whose queue it stands in; empty = not carried there yet
+    tries: int = 0  # on schedule, made so far
+    next_try_at: str | None = None
+    before: State | Literal[""] = ""  # asked for by hand: what it was before
+    planned: str | None = None  # … and when it would have been tried on schedule
+
+    @property
+    def member(self) -> str:
+        """Its name in a target's queue: sorts by job and seq, and says whose turn it waits for."""
+        return f"{self.job_id}:{self.seq:0{_SEQ_DIGITS}}:{self.id}"
+
+    def dump(self) -> str:
+        """As Redis keeps it."""
+        return json.dumps(asdict(self) | {"deliveries": []})
+
+
+_FIELDS: Final = frozenset(field.name for field in fields(Message))
+
+
+def load_message(raw: bytes) -> Message:
+    """A message as Redis keeps it; fields of other releases are left out."""
+    return Message(**{name: value for name, value in json.loads(raw).items() if name in _FIELDS})
+
+
+def iso(at: datetime) -> str:
+    """A time as messages keep it."""
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Command]:
-    """A message for each event that the job's webhook wants to hear of."""
+    """What the commit of these events adds to the outbox."""
     commands: list[Command] = []
     for event in trail:
-        if event.type not in job.webhook_events:
-            continue
-        due = to_ms(event.at)
-        message_id = ids.new_id("msg", due, clock.dice(ids.DICE_BYTES))
-        message = {
-            "id": message_id,
-            "job_id": job.id,
-            "app": job.app,
-            "type": event.type,
-            "seq": event.seq,
-            "state": "pending",
-            "created_at": event.dump()["at"],
-            "deliveries": [],
-        }
-        commands.append(("SET", keys.message(message_id), json.dumps(message)))
-        commands.append(("RPUSH", keys.messages(job.id), message_id))
-        commands.append(("ZADD", keys.OUTBOX, due, message_id))
+        due, hears = to_ms(event.at), keys.hears(job.app)
+        commands.append(("IF", hears, event.type, "ZADD", keys.OUTBOX, due, f"{job.id}:{event.seq}:{event.type}"))
+        commands.append(("IF", hears, event.type, "PUBLISH", keys.TOLD, "1"))
+        if event.type in job.webhook_events:
+            message_id = ids.new_id("msg", due, clock.dice(ids.DICE_BYTES))
+            told = event.dump()["at"]
+            message = Message(message_id, job.id, job.app, event.type, event.seq, "pending", told, next_try_at=told)
+            commands.append(("SET", keys.message(message_id), message.dump()))
+            commands.append(("RPUSH", keys.messages(job.id), message_id))
+            commands.append(("ZADD", keys.OUTBOX, due, message_id))
+            commands.append(("PUBLISH", keys.TOLD, "1"))
     return commands
+
+
+class Outbox:
+    """The messages of jobs, as their app sees them and may send them again."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock) -> None:
+        self._redis, self._clock = redis, clock
+        script = files("worker.store").joinpath("lua", "again.lua").read_text()
+        self._again: Any = redis.register_script(script)
+
+    async def of_job(self, job_id: str) -> list[tuple[Message, list[dict[str, Any]]]]:
+        """Every message of the job with its receipts, by seq."""
+        async with asking("read the messages"):
+            own = await self._redis.lrange(keys.messages(job_id), 0, -1)
+            others = await self._redis.lrange(keys.endpoint_messages(job_id), 0, -1)
+            found = [raw.decode() for raw in (*own, *others)]
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for message_id in found:
+                    pipe.get(keys.message(message_id))
+                    pipe.lrange(keys.tries(message_id), 0, -1)
+                rows = await pipe.execute()
+        pairs = [
+            (load_message(m), [codec.unseal(r) for r in t]) for m, t in zip(rows[::2], rows[1::2], strict=True) if m
+        ]
+        return sorted(pairs, key=lambda pair: (pair[0].seq, pair[0].id))
+
+    async def again(self, job_id: str, message_id: str) -> Message:
+        """The message, which is due now; one that is just being sent stays as it is. Refused: no such message."""
+        for _ in range(_TRIES_TO_CHANGE):
+            async with asking("read the message"):
+                raw = await self._redis.get(keys.message(message_id))
+            seen = load_message(raw) if raw else None
+            if seen is None or seen.job_id != job_id:
+                raise Refused("message_not_found", "The job has no such message.", 404)
+            if not seen.target or seen.before:
+                return seen  # it is about to be sent anyway
+            at = iso(self._clock.now())
+            asked = replace(seen, state="pending", next_try_at=at, before=seen.state, planned=seen.next_try_at)
+            async with asking("send the message again"):
+                said = await self._again(
+                    keys=[keys.TARGETS, keys.SENDING, keys.queue(seen.target), keys.message(message_id)],
+                    args=[seen.target, seen.member, raw, asked.dump()],
+                )
+                await self._redis.publish(keys.TOLD, "1")
+            if said == b"UNDER_WAY":
+                return seen
+            if said == b"OK":
+                return asked
+        raise Refused("message_busy", "The message is changing right now; look at it again.", 409)

@@ -39,8 +39,8 @@ class Pieces:
     def __init__(self, redis: ArqRedis) -> None:
         self._redis, self._scripts = redis, Scripts(redis)
 
-    async def keep(self, outgoing: Sequence[Outgoing]) -> list[str]:
-        """Keeps and publishes the pieces; gives the ids of jobs whose lease is lost, whose pieces were dropped."""
+    async def keep(self, outgoing: Sequence[Outgoing]) -> tuple[int, list[str]]:
+        """Keeps and publishes the pieces: (how many watch, the ids of jobs whose lease is lost: dropped)."""
         words: list[Word] = []
         for job_id, token, attempt, piece in outgoing:
             words += (job_id, token, f"{job_id}:{attempt}", codec.seal(piece))

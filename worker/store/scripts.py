@@ -64,13 +64,14 @@ class Scripts:
         reply = await self._submit(keys=[idempotency_key or job, job], args=args)
         return None if reply[0] == b"OK" else reply[1].decode()
 
-    async def claim(self, worker: str, limit: int, lease_ms: int) -> tuple[int, int, list[Claimed]]:
-        """(next due time in ms or -1, the server's time in ms, the jobs that are now this worker's)."""
+    async def claim(self, worker: str, limit: int, lease_ms: int, circuit: str) -> tuple[int, int, bool, list[Claimed]]:
+        """(next due time in ms or -1, the server's time in ms, whether the circuit is open, the jobs now ours)."""
         head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
         args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail]
-        due, now, rows = await self._claim(keys=[keys.READY, keys.LATER, keys.LEASED], args=args)
+        places = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit)]
+        due, now, is_open, rows = await self._claim(keys=places, args=args)
         claimed = [Claimed(r[0].decode(), int(r[1]), r[2].decode(), r[3].decode(), r[4], r[5]) for r in rows]
-        return int(due), int(now), claimed
+        return int(due), int(now), bool(is_open), claimed
 
     async def renew(self, lease_ms: int, held: Sequence[tuple[str, str]]) -> list[str]:
         """For each (job id, token): "" = ours, "LOST" = not ours any more, else what the API asks for."""
@@ -78,7 +79,7 @@ class Scripts:
         reply = await self._renew(keys=[keys.LEASED], args=[lease_ms, keys.JOB, *flat])
         return [word.decode() for word in reply]
 
-    async def pieces(self, pieces: Sequence[Word]) -> list[str]:
-        """Keeps pieces (job id, token, "id:attempt", piece, …); gives the jobs whose lease is lost."""
-        reply = await self._pieces(keys=[], args=[keys.JOB, keys.TEXT, keys.PIECES, *pieces])
-        return [job_id.decode() for job_id in reply]
+    async def pieces(self, pieces: Sequence[Word]) -> tuple[int, list[str]]:
+        """Keeps pieces (job id, token, "id:attempt", piece, …): (how many watch, the jobs whose lease is lost)."""
+        watching, *lost = await self._pieces(keys=[], args=[keys.JOB, keys.TEXT, keys.PIECES, *pieces])
+        return int(watching), [job_id.decode() for job_id in lost]

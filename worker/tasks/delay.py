@@ -47,7 +47,7 @@ class DelayRule:
         reader = self.original()
         if desk.done or reader is None:
             return
-        if desk.job.accepted is not None:
+        if desk.job.accepted is not None and desk.shop.access.skipped(desk.job.accepted) is None:
             await self._switch(reader, desk.job.accepted, "offer_accepted", "app")
             return
         now = desk.shop.clock.monotonic()
@@ -82,6 +82,7 @@ class DelayRule:
             check.retry_model if check else None,
             check.retry_model_state if check else RetryModelState.ABSENT,
             shop.catalogue,
+            shop.access.denied,
             allow_unknown=shop.allow_unknown_models,
             running=job.attempt(reader.number).model,
         )

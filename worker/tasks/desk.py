@@ -41,6 +41,7 @@ class Desk:
     ) -> None:
         self.shop, self.job, self.token, self.generation = shop, held.job, held.token, held.generation
         self.attempts = Attempts(shop, held.job.id, held.token, say, wake)
+        self.gated = held.gated
         self.done = False
         self._content: dict[str, Any] | None = None
 

@@ -5,7 +5,7 @@ Must not know: Redis, the provider, time beyond the arguments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -218,14 +218,30 @@ def check_again(check: Check) -> ev.CheckStarted:
 
 
 def stand_in(
-    job: Job, catalogue: Catalogue, failure: Failure, *, output_seen: bool, now: datetime
+    job: Job,
+    catalogue: Catalogue,
+    failure: Failure,
+    *,
+    output_seen: bool,
+    now: datetime,
+    denied: Collection[str] = (),
 ) -> ev.ModelSubstituted | None:
     """The next model of the fallback chain after an access denial; None when the rule does not apply or is used up."""
-    if failure.scope != "model" or output_seen or job.policy.require_model:
+    if failure.scope != "model" or output_seen:
+        return None
+    return next_in_chain(job, catalogue, denied, now)
+
+
+def next_in_chain(
+    job: Job, catalogue: Catalogue, denied: Collection[str], now: datetime
+) -> ev.ModelSubstituted | None:
+    """The next model that may stand in for a denied one; `denied`: models of the catalogue that are not called now."""
+    if job.policy.require_model:
         return None
     chain = catalogue.fallback(job.requested_model) if job.policy.fallback == "default" else job.policy.fallback
     tried = {a.model for a in job.attempts}
-    model = next((m for m in chain if m not in tried), None)
+    names = {m: found.id if (found := catalogue.find(m)) else m for m in chain}
+    model = next((m for m in chain if m not in tried and names[m] not in denied), None)
     if model is None:
         return None
     return ev.ModelSubstituted(disclosure=disclosure(job, catalogue, model, "access_denied", "policy", now))

@@ -26,8 +26,18 @@ class Opening:
         self.trial = False
 
     async def next(self, said: list[Said]) -> None:
-        """The next attempt on the model that was last tried, or a hold, or the end when there were enough."""
-        desk, job = self._desk, self._desk.job
+        """The next attempt on the model that was last tried, or a hold, or the end when there were enough.
+
+        A model that is known to be denied isn't called: another one stands in, or the job ends with that denial.
+        """
+        desk, job, shop = self._desk, self._desk.job, self._desk.shop
+        tried = [a for a in job.attempts if a.purpose not in (Purpose.RACE, Purpose.DRAFT)]
+        model = tried[-1].model if tried else job.requested_model
+        skipped = shop.access.skipped(model)
+        stand_in = facts.next_in_chain(job, shop.catalogue, shop.access.denied, shop.clock.now()) if skipped else None
+        if skipped and stand_in is None:
+            await desk.settle(said, ev.Failed(error=words.job_error(skipped.code)))
+            return
         gate = await self._gate()
         if gate.state == "open":
             waiting = [s for s in said if not isinstance(s[0], ev.Started)]  # it waits: it has not started
@@ -38,8 +48,10 @@ class Opening:
         if lost and retry.counted([a.outcome for a in job.attempts]) >= job.policy.max_attempts:
             await desk.commit([*said, (ev.Failed(error=words.job_error("attempts_exhausted")), None)])
             return
-        tried = [a for a in job.attempts if a.purpose not in (Purpose.RACE, Purpose.DRAFT)]
-        model = tried[-1].model if tried else job.requested_model
+        if stand_in is not None:
+            model = stand_in.disclosure.served_model
+            await self.open([*said, (stand_in, None)], model, Purpose.FALLBACK, "access_denied")
+            return
         await self.open(said, model, Purpose.RETRY if tried else Purpose.ORIGINAL)
 
     async def open(
@@ -75,6 +87,8 @@ class Opening:
         return ev.Scheduled(reason=ScheduledReason.HOLD, hold_scope=scope, hold_reason=reason), None
 
     async def _gate(self) -> Gate:
+        if not self._desk.gated:
+            return Gate("closed")
         while True:
             try:
                 return await self._desk.shop.circuit.gate(self._desk.job.id)

@@ -173,6 +173,7 @@ class Run:
         desk, job, catalogue, now = self._desk, self._desk.job, self._shop.catalogue, self._shop.clock.now()
         reader = await desk.attempts.finish(number)
         said = [*said, (facts.finished(catalogue, job.attempt(number), verdict, now), number)]
+        self._shop.access.heard(job.attempt(number).model, verdict)
         await self._tell_circuit(verdict.failure)
         words_of_it = await desk.message(number, reader.message)
         if verdict.block is not None:
@@ -229,7 +230,8 @@ class Run:
         if failure.outcome is Outcome.LOST:  # truly lost, and said so: the only way to an answer is a new response
             failure, output_seen = replace(failure, retryable=True), False
         tried = retry.counted([a.outcome for a in job.attempts])
-        stand_in = facts.stand_in(job, shop.catalogue, failure, output_seen=output_seen, now=shop.clock.now())
+        now, denied = shop.clock.now(), shop.access.denied
+        stand_in = facts.stand_in(job, shop.catalogue, failure, output_seen=output_seen, now=now, denied=denied)
         said += desk.stop(Outcome.CANCELLED)  # a draft, if there is one
         if isinstance(said[-1][0], ev.Blocked):
             await desk.settle(said, said[-1][0], kept)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import arq.worker
@@ -26,19 +26,19 @@ _NO_TIMEOUT: Final = 10**7  # seconds; the run deadline is the job's own
 _IDLE_POLL: Final = 1.0
 _AWAY_POLL: Final = 0.5
 
-RunJob = Callable[[Held], Awaitable[None]]
+RunJob = Callable[[Held], Coroutine[Any, Any, None]]
 
 
 class Runner(arq.worker.Worker):
     """Claims up to `max_jobs` jobs at once and runs each with `run`."""
 
     def __init__(
-        self, redis: ArqRedis, jobs: Jobs, run: RunJob, *, worker_id: str, max_jobs: int, lease: float
+        self, redis: ArqRedis, jobs: Jobs, run: RunJob, *, worker_id: str, max_jobs: int, lease: float, circuit: str
     ) -> None:
-        async def run_job(ctx: dict[str, Any], job_id: str) -> None:
-            held = self._claimed.pop(ctx["job_id"], None)
-            if held is not None and held.job.id == job_id:
-                await run(held)
+        async def run_job(ctx: dict[str, Any], _: str) -> None:
+            task = self.running.get(ctx["job_id"])
+            if task is not None:
+                await asyncio.wait([task])
 
         super().__init__(
             functions=[arq.worker.func(run_job, name=ARQ_FUNCTION, timeout=_NO_TIMEOUT, keep_result=0)],
@@ -51,8 +51,9 @@ class Runner(arq.worker.Worker):
             job_serializer=redis.job_serializer,
             job_deserializer=json.loads,
         )
-        self._jobs, self._worker_id, self._lease = jobs, worker_id, lease
-        self._claimed: dict[str, Held] = {}
+        self._jobs, self._worker_id, self._lease, self._circuit = jobs, worker_id, lease, circuit
+        self._run = run
+        self.running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._next_due = 0.0
 
@@ -75,11 +76,11 @@ class Runner(arq.worker.Worker):
 
     async def _poll_iteration(self) -> None:
         """Claims as many jobs as there is room for and starts them."""
-        room = self.max_jobs - len(self.tasks)
+        room = self.max_jobs - len(self.running)
         self._next_due = _IDLE_POLL
         if not self.allow_pick_jobs or room <= 0:
             return
-        due, held = await self._jobs.claim(self._worker_id, room, self._lease)
+        due, held = await self._jobs.claim(self._worker_id, room, self._lease, self._circuit)
         for job in held:
             self._start(job)
         if len(held) == room:
@@ -88,16 +89,19 @@ class Runner(arq.worker.Worker):
             self._next_due = min(_IDLE_POLL, max(0.001, due))
 
     def _start(self, held: Held) -> None:
+        """Starts the run at once; arq's own start, two round trips of it, goes on beside it and waits for its end."""
         arq_id = f"{held.job.id}.{held.generation}"
-        self._claimed[arq_id] = held
-        task = asyncio.create_task(self.run_job(arq_id, 0), name=f"run {arq_id}")
-        self.tasks[arq_id] = task
-        task.add_done_callback(lambda done: self._ended(arq_id, done))
+        run = self.running[arq_id] = asyncio.create_task(self._run(held), name=f"run {arq_id}")
+        run.add_done_callback(lambda _: self._ended(arq_id))
+        task = self.tasks[arq_id] = asyncio.create_task(self.run_job(arq_id, 0), name=f"arq {arq_id}")
+        task.add_done_callback(lambda done: self._arq_ended(arq_id, done))
 
-    def _ended(self, arq_id: str, task: asyncio.Task[Any]) -> None:
-        self.tasks.pop(arq_id, None)
-        self._claimed.pop(arq_id, None)
-        if not task.cancelled() and task.exception() is not None:
-            # arq's own bookkeeping met a Redis that is away; the job itself is safe: its lease runs out
-            log("arq.hiccup", logging.WARNING, job=arq_id.partition(".")[0], error=type(task.exception()).__name__)
+    def _ended(self, arq_id: str) -> None:
+        self.running.pop(arq_id, None)
         self._wake.set()
+
+    def _arq_ended(self, arq_id: str, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(arq_id, None)
+        if not task.cancelled() and task.exception() is not None:
+            # arq's bookkeeping met a Redis that is away; the run does not depend on it
+            log("arq.hiccup", logging.WARNING, job=arq_id.partition(".")[0], error=type(task.exception()).__name__)

@@ -1,7 +1,8 @@
 """The text of one running attempt: whole in memory for the answer, in pieces on its way to Redis.
 
-`Flusher` takes the pieces of all attempts of this process to Redis together, at most every 50 ms: hundreds of
-streams cost one call. Redis away costs nothing but memory, and that is bounded.
+`Flusher` takes the pieces of all attempts of this process to Redis together: every 50 ms while somebody watches,
+twice a second while nobody does (a crash then costs half a second of text, which the resumed stream tells again).
+Redis away costs nothing but memory, and that is bounded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable
 from worker.jobs.errors import StoreUnavailable
 from worker.store.pieces import Outgoing, Piece, Pieces
 
-INTERVAL = 0.05
+WATCHED, UNWATCHED = 0.05, 0.5
+"""Seconds between two flushes."""
 _MOST_WAITING = 64 * 2**20  # characters kept for a Redis that is away, over all attempts
 
 
@@ -81,11 +83,12 @@ class Flusher:
     def __init__(self, pieces: Pieces, on_lost: Callable[[str], None]) -> None:
         self._pieces, self._on_lost = pieces, on_lost
         self.dirty: set[Text] = set()
+        self.interval = UNWATCHED
 
     async def run(self) -> None:
         """Flushes until cancelled."""
         while True:
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(self.interval)
             if self.dirty:
                 await self.flush()
 
@@ -95,7 +98,7 @@ class Flusher:
         self.dirty.clear()
         out = [(text, text.take()) for text in texts]
         try:
-            lost = await self._pieces.keep([o for _, o in out])
+            watching, lost = await self._pieces.keep([o for _, o in out])
         except StoreUnavailable:
             waiting = 0
             for text, outgoing in out:
@@ -103,6 +106,7 @@ class Flusher:
                 if waiting < _MOST_WAITING:
                     text.put_back(outgoing)  # past the bound the piece is dropped: the cursor stands before it
         else:
+            self.interval = WATCHED if watching else UNWATCHED
             for job_id in lost:
                 self._on_lost(job_id)
 

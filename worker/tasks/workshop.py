@@ -10,6 +10,7 @@ from worker.safety.watch import Limits
 from worker.store.account import Circuit
 from worker.store.jobs import Jobs
 from worker.store.pieces import Pieces
+from worker.tasks.access import Prober
 from worker.tasks.lease import Leases
 from worker.tasks.text import Flusher
 from worker.upstream.call import Mode
@@ -30,5 +31,6 @@ class Workshop:
     circuit: Circuit
     pieces: Pieces
     provider: Provider
+    access: Prober
     leases: Leases
     flusher: Flusher

@@ -1,4 +1,4 @@
-"""The provider as Vigil sees it: four calls, no retries, no exceptions.
+"""The provider as Vigil sees it: five calls, no retries, no exceptions.
 
 The SDK gives authentication, headers and the meaning of HTTP errors; the body is read by `Answer`. Knows nothing of
 jobs, attempts or modes over time (that is `session`).
@@ -18,7 +18,11 @@ from worker.clock import Clock
 from worker.jobs.record import Usage
 from worker.safety.stream import Closed, Opened, Rejected, StreamEvent, Terminal
 from worker.upstream.answer import Answer
+from worker.upstream.body import BODY, Body
 from worker.upstream.call import Call
+from worker.upstream.errors import closed_from
+from worker.upstream.headers import rejected_from
+from worker.upstream.payload import BadJson, parse
 from worker.upstream.proxied import Proxied, environment_proxy
 from worker.upstream.request import body_of, path_of
 from worker.upstream.wire import Wire
@@ -35,6 +39,13 @@ class Cancelled(NamedTuple):
     status: str | None = None  # the response's status in the provider's answer
     usage: Usage | None = None
     http_status: int | None = None
+
+
+class Listed(NamedTuple):
+    """The provider's page about one model: `known` when it really is one."""
+
+    known: bool
+    request_id: str | None
 
 
 class Provider:
@@ -129,6 +140,27 @@ class Provider:
             if type(event) is Opened:
                 http_status = event.http_status
         return Cancelled(took_effect=False, http_status=http_status)
+
+    async def listed(self, model: str, client_request_id: str, seconds: float) -> Listed | Rejected | Closed:
+        """Whether the provider lists a model for this key: the cheapest question there is; nothing is generated."""
+        opened = False
+        try:
+            async with asyncio.timeout(seconds):
+                path = f"/models/{quote(model, safe='')}"
+                answer = await self._get(path, client_request_id, {}, "application/json")
+                opened = True
+                raw = await cast("Body", answer.extensions[BODY]).bounded()
+        except openai.APIStatusError as error:
+            told = error.response
+            return rejected_from(told.status_code, told.headers, told.content, self._wall(), on="create")
+        except Exception as error:  # noqa: BLE001 - the room's border: nothing foreign passes
+            return closed_from(error, opened=opened)
+        try:
+            body = parse(raw)
+        except BadJson:
+            body = None
+        known = isinstance(body, dict) and isinstance(body.get("id"), str)
+        return Listed(known, answer.headers.get("x-request-id"))
 
     async def aclose(self) -> None:
         """Close every connection to the provider."""

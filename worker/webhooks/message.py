@@ -6,16 +6,14 @@ a draft may have to be withdrawn, and what was sent can't be.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, get_args
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 from worker.jobs import ids
-from worker.jobs.events import Event
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import addresses, dumps, job_view
 
-PayloadKind = Literal["thin", "full", "openai"]
-KINDS: Final = get_args(PayloadKind)
 _TRUNCATED: Final = "max_output_tokens"
 _OPENAI: Final = {
     Status.COMPLETED: "response.completed",
@@ -26,8 +24,16 @@ _OPENAI: Final = {
 }
 
 
+class Told(NamedTuple):
+    """The event that a message tells of."""
+
+    type: str
+    seq: int
+    at: datetime
+
+
 def body_of(
-    kind: str, message_id: str, job: Job, event: Event, private: dict[str, Any], answer: dict[str, Any] | None
+    kind: str, message_id: str, job: Job, event: Told, private: dict[str, Any], answer: dict[str, Any] | None
 ) -> str | None:
     """The body to sign and send; `job` is the record as of `event`. None when this kind has no words for the event.
 
@@ -39,7 +45,7 @@ def body_of(
     return dumps({"type": event.type, "timestamp": event.at, "data": data}).decode()
 
 
-def _thin(job: Job, event: Event, private: dict[str, Any]) -> dict[str, Any]:
+def _thin(job: Job, event: Told, private: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": job.id,
         "seq": event.seq,
@@ -64,7 +70,7 @@ def _full(job: Job, private: dict[str, Any], answer: dict[str, Any] | None) -> d
     return job_view(job, private, without_draft, None, "")
 
 
-def _openai(message_id: str, job: Job, event: Event) -> str | None:
+def _openai(message_id: str, job: Job, event: Told) -> str | None:
     """The event that the provider's SDK unwraps; it has words for ends only."""
     kind = _OPENAI.get(job.status)
     if kind is None:

@@ -1,9 +1,9 @@
 -- claim: lease up to ARGV[2] jobs to a worker: those whose lease ran out, those that fell due, those that are ready.
--- KEYS     ready, later, leased
+-- KEYS     ready, later, leased, the circuit of the provider's account
 -- ARGV[1]  worker id     ARGV[2] how many     ARGV[3] lease, milliseconds
 -- ARGV[4]  prefix of a job's hash     ARGV[5] prefix of arq's payload key
 -- ARGV[6]  arq's payload up to the job id     ARGV[7] the rest of it
--- returns  {next due time in ms or -1, now in ms, {id, generation, token, previous token, record, private}…}
+-- returns  {next due time in ms or -1, now in ms, 1 if the circuit is open, {id, generation, token, previous token, record, private}…}
 -- The server's clock decides. A running job is not due, so it is never read again. arq is given a fresh id for each
 -- wake-up ("<id>.<generation>"), so nothing that arq remembers of an earlier one can stand in the way.
 local t = redis.call('TIME')
@@ -39,4 +39,4 @@ for _, key in ipairs({KEYS[2], KEYS[3]}) do
   local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if first[2] and (due < 0 or tonumber(first[2]) < due) then due = tonumber(first[2]) end
 end
-return {due, now, out}
+return {due, now, redis.call('EXISTS', KEYS[4]), out}

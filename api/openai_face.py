@@ -1,0 +1,160 @@
+"""The jobs in the shape of OpenAI's Responses API (contract section 6): `OpenAI(base_url=".../v1")` works unchanged.
+
+Every job is kept and may be polled, streamed again and cancelled, whatever `background` says; a client that goes away
+doesn't stop it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import openai_docs as docs, routes_jobs
+from api.asking import idempotency_key
+from api.auth import allowed, bearer, own_job
+from api.body import read_json
+from api.openai_errors import Face
+from api.openai_request import read
+from api.openai_shape import Told
+from api.openai_stream import Flow, Stream
+from api.parts import Parts, parts_of
+from api.patience import SECONDS, ask, within
+from api.problems import bad_parameter, not_found
+from api.replies import as_json, job_headers
+from api.submit import submit, trace_of
+from api.views import dumps
+from api.waiting import wait_until
+from worker.jobs import ids
+from worker.jobs.errors import StoreUnavailable
+from worker.jobs.states import TERMINAL
+from worker.store.apps import ApiKey
+from worker.store.erase import erase, erased
+from worker.store.jobs import Stored
+
+router = APIRouter(route_class=Face, tags=["openai"])
+_QUIET: Final = 15.0
+"""Seconds after which a waiting client hears that we are still here: a blank, which JSON allows before its value."""
+_AGAIN: Final = 0.5
+_CANCEL_WAIT: Final = 5.0
+_MOST_NUMBER: Final = 10
+
+
+@router.post("/v1/responses", **docs.CREATE)
+async def create(request: Request) -> Response:
+    """A job; answered at once (`background`), as a stream (`stream`), or when it is terminal."""
+    key, parts = await allowed(request, "submit"), parts_of(request)
+    idem = idempotency_key(request)
+    wanted = read(await read_json(request, parts.settings.max_body_bytes))
+    stored, replayed = await ask(request, submit(parts, key, wanted.job, trace_of(request.headers), idem))
+    headers = {"X-Vigil-Job": stored.job.id} | ({"Idempotent-Replayed": "true"} if replayed else {})
+    if wanted.stream:
+        return _events(request, stored, -1, headers)
+    if not wanted.background:
+        return await _finished(parts, stored, headers)
+    return as_json(await within(SECONDS, _view(parts, stored)), headers=headers | job_headers(stored.job))
+
+
+@router.get(docs.RESPONSE, **docs.RETRIEVE)
+async def retrieve(request: Request) -> Response:
+    """The response as it stands, or its events after `starting_after`."""
+    key, parts = await allowed(request, "submit"), parts_of(request)
+    streamed, after = _streamed(request)
+    stored = await _own(request, key)
+    if streamed:
+        return _events(request, stored, after, {})
+    return as_json(await ask(request, _view(parts, stored)), headers=job_headers(stored.job))
+
+
+@router.post(f"{docs.RESPONSE}/cancel", **docs.CANCEL)
+async def cancel(request: Request) -> Response:
+    """As on the other face; a running job is given a moment to stop. One that is over stays as it is."""
+    key, parts = await allowed(request, "submit"), parts_of(request)
+    stored = await _stopped(request, await _own(request, key))
+    return as_json(await within(SECONDS, _view(parts, stored)), headers=job_headers(stored.job))
+
+
+@router.delete(docs.RESPONSE, **docs.DELETE)
+async def delete(request: Request) -> Response:
+    """The content is gone at once; the record and its trail, which hold none, stay. A job that runs is cancelled."""
+    key, parts = await allowed(request, "submit"), parts_of(request)
+    stored = await _own(request, key)
+    if not stored.job.settled:
+        stored = await _stopped(request, stored)
+    await within(SECONDS, erase(parts.redis, stored))
+    return as_json({"id": ids.response_id_of(stored.job.id), "object": "response", "deleted": True})
+
+
+async def _own(request: Request, key: ApiKey) -> Stored:
+    stored = await own_job(request, key)
+    if erased(stored):
+        raise not_found()
+    return stored
+
+
+async def _stopped(request: Request, stored: Stored) -> Stored:
+    """The job after it was asked to stop, and had a moment for it."""
+    await routes_jobs.cancel(request)
+    return await wait_until(parts_of(request), stored, TERMINAL.__contains__, _CANCEL_WAIT)
+
+
+def _streamed(request: Request) -> tuple[bool, int]:
+    """(`stream`, `starting_after` or -1); other parameters are OpenAI's and mean nothing here."""
+    try:
+        sent = dict(parse_qsl(request.scope["query_string"].decode("ascii"), errors="strict", max_num_fields=50))
+    except ValueError:
+        raise bad_parameter("", "The query is not percent-encoded UTF-8 of at most 50 parameters.") from None
+    stream, after = sent.get("stream", "false"), sent.get("starting_after")
+    if stream not in {"true", "false"}:
+        raise bad_parameter("stream", "stream is true or false.")
+    if after is None:
+        return stream == "true", -1
+    if not after.isascii() or not after.isdigit() or len(after) > _MOST_NUMBER:
+        raise bad_parameter("starting_after", "starting_after is the sequence_number of an event.")
+    return stream == "true", int(after)
+
+
+def _events(request: Request, stored: Stored, after: int, headers: dict[str, str]) -> Flow:
+    stream = Stream(parts_of(request), bearer(request) or "", stored, after)
+    known = job_headers(stored.job) if stored.job.settled else {}
+    return Flow(stream.run(), "text/event-stream", headers | known)
+
+
+async def _finished(parts: Parts, stored: Stored, headers: dict[str, str]) -> Response:
+    """The response once it is terminal; over a long wait the status and the headers go out before the body."""
+    stored = await _patiently(parts, stored)
+    if stored.job.settled or parts.hub.closing:
+        return as_json(await within(SECONDS, _view(parts, stored)), headers=headers | job_headers(stored.job))
+    return Flow(_blanks(parts, stored), "application/json", headers)
+
+
+async def _blanks(parts: Parts, stored: Stored) -> AsyncGenerator[bytes, None]:
+    while True:
+        yield b" "
+        stored = await _patiently(parts, stored)
+        if stored.job.settled or parts.hub.closing:
+            with contextlib.suppress(StoreUnavailable):
+                yield dumps(await within(SECONDS, _view(parts, stored)))
+                return
+
+
+async def _patiently(parts: Parts, stored: Stored) -> Stored:
+    """The job once it is terminal or the time between two blanks is over; a lost store only makes it longer."""
+    try:
+        return await wait_until(parts, stored, TERMINAL.__contains__, _QUIET)
+    except StoreUnavailable:
+        await asyncio.sleep(_AGAIN)
+        return stored
+
+
+async def _view(parts: Parts, stored: Stored) -> dict[str, Any]:
+    job = stored.job
+    asked = await parts.jobs.asked(job.id)
+    answer = await parts.jobs.answer(job.id) if job.settled else None
+    return Told(job, stored.private, asked, answer).now()

@@ -1,0 +1,44 @@
+"""`vigil probe`: which models this organisation may really call, since when, and what to do about the others."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.client import Client
+from worker.cli.errors import BAD
+from worker.cli.show import clean, print_columns
+
+
+def probe(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as POST /v1/models/probe gives it.")] = False,
+) -> None:
+    """Ask the provider which models may be called. Exit 1 if any may not.
+
+    A worker asks, with its own key; VIGIL_API_KEY needs the scope ops. Nothing is generated, so nothing is billed.
+    """
+    with Client() as client:
+        found = client.call("POST", "/v1/models/probe")
+    models: list[dict[str, Any]] = found["data"]
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_columns(("MODEL", "STATUS", "SINCE", "ADVICE"), [_row(model) for model in models])
+    if any(model["access"]["status"] != "ok" for model in models):
+        raise typer.Exit(BAD)
+
+
+def _row(model: dict[str, Any]) -> tuple[str, str, str, str]:
+    access = model["access"]
+    since = str(access["since"] or "-")
+    advice = str(access["advice"])
+    if access.get("request_id") and access["status"] != "ok":
+        advice += f" (request id {access['request_id']})"
+    return (clean(model["id"]), access["status"], f"{since[:19]}Z" if access["since"] else since, clean(advice))
+
+
+def register(app: typer.Typer) -> None:
+    """Put the command on the app."""
+    app.command()(probe)

@@ -1,0 +1,136 @@
+"""Whether this account may call a model: what a probe says of it, and when a model is not called any more.
+
+A model is skipped only when a real attempt was denied and the latest probe since says so too: a probe alone may be
+wrong about a call, and one denial may be a hiccup. Pure. Must not know: Redis, the provider, jobs.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final, Literal, NamedTuple
+
+from worker.jobs.errors import Failure
+from worker.jobs.record import Frozen
+from worker.jobs.states import Outcome
+from worker.safety.words import job_error
+
+Status = Literal[
+    "ok", "not_granted", "wrong_project", "wrong_organization", "region", "key", "network", "quota", "unknown"
+]
+DENIED: Final[frozenset[Status]] = frozenset({"not_granted", "wrong_project"})
+"""The answers that are about this model and this account, and nothing else."""
+
+FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=30), timedelta(minutes=10)
+"""Until a skipped model is probed again; each denial doubles the wait up to the longest."""
+
+
+class Diagnosis(NamedTuple):
+    """What one probe found; `code` names its plain words."""
+
+    status: Status
+    code: str
+
+
+_FORBIDDEN: Final = 403
+_BY_CODE: Final[dict[str, Diagnosis]] = {
+    "model_not_granted": Diagnosis("not_granted", "model_not_granted"),
+    "program_required": Diagnosis("not_granted", "program_required"),
+    "verification_required": Diagnosis("not_granted", "verification_required"),
+    "wrong_project": Diagnosis("wrong_project", "wrong_project"),
+    "wrong_organization": Diagnosis("wrong_organization", "wrong_organization"),
+    "region_unsupported": Diagnosis("region", "region_unsupported"),
+    "data_residency_mismatch": Diagnosis("region", "data_residency_mismatch"),
+    "edge_refused": Diagnosis("network", "edge_refused"),
+    "not_found": Diagnosis("unknown", "probe_not_offered"),  # a compatible server without a model list
+    "access_refused": Diagnosis("unknown", "probe_refused"),
+}
+_BY_OUTCOME: Final[dict[Outcome, Status]] = {
+    Outcome.AUTH_FAILED: "key",
+    Outcome.QUOTA_EXHAUSTED: "quota",
+    Outcome.CONNECT_FAILED: "network",
+    Outcome.STREAM_CUT: "network",
+    Outcome.IDLE_TIMEOUT: "network",
+}
+OK: Final = Diagnosis("ok", "access_ok")
+UNCLEAR: Final = Diagnosis("unknown", "probe_unclear")
+
+
+def diagnosed(failure: Failure) -> Diagnosis:
+    """What the failure of a probe says about the access; all that is about something else is unknown."""
+    if failure.code in _BY_CODE:
+        return _BY_CODE[failure.code]
+    status = _BY_OUTCOME.get(failure.outcome)
+    if status == "network":
+        return Diagnosis(status, "connect_failed")
+    if status is not None:
+        return Diagnosis(status, failure.code)
+    if failure.provider is not None and failure.provider.http_status == _FORBIDDEN:
+        return Diagnosis("unknown", "probe_refused")
+    return UNCLEAR
+
+
+def backoff(tries: int) -> timedelta:
+    """The wait after probe number `tries` (from 1) that confirmed a denial."""
+    return min(LONGEST_WAIT, FIRST_WAIT * (1 << min(max(tries - 1, 0), 10)))
+
+
+class Access(Frozen):
+    """What is known of one model: `since` when, and by which request. Holds no content."""
+
+    status: Status = "unknown"
+    code: str = "access_not_probed"
+    since: datetime | None = None
+    probed_at: datetime | None = None
+    request_id: str | None = None
+    denied_by_attempt_at: datetime | None = None  # a real call was denied, and none has been answered since
+    tries: int = 0  # probes since then that said the same
+    next_probe_at: datetime | None = None
+
+    @property
+    def advice(self) -> str:
+        """What to do next, in one sentence."""
+        return job_error(self.code).advice
+
+    @property
+    def skipped(self) -> bool:
+        """True while the model is not called: denied for real, and by the latest probe since."""
+        return self.denied_by_attempt_at is not None and self.status in DENIED and self.tries > 0
+
+    def probed(self, found: Diagnosis, request_id: str | None, now: datetime) -> Access:
+        """After a probe. A model that is listed again is called again at once."""
+        denied = None if found.status == "ok" else self.denied_by_attempt_at
+        confirmed = denied is not None and found.status in DENIED
+        return Access(
+            status=found.status,
+            code=found.code,
+            since=self._since(found.status, now),
+            probed_at=now,
+            request_id=request_id,
+            denied_by_attempt_at=denied,
+            tries=max(1, self.tries) if confirmed else 0,
+            next_probe_at=(self.next_probe_at or now + backoff(1)) if confirmed else None,
+        )
+
+    def denied(self, now: datetime) -> Access | None:
+        """After a real call was denied; None when that is known."""
+        return None if self.skipped else self.evolve(denied_by_attempt_at=now, tries=0, next_probe_at=None)
+
+    def answered(self, request_id: str | None, now: datetime) -> Access | None:
+        """After a real call was answered by this model: the best of all probes; None when that is known."""
+        if self.status == "ok" and self.denied_by_attempt_at is None:
+            return None
+        since = self._since("ok", now)
+        return Access(status="ok", code=OK.code, since=since, probed_at=self.probed_at, request_id=request_id)
+
+    def due(self, now: datetime) -> bool:
+        """Whether a skipped model is to be probed again."""
+        return self.skipped and (self.next_probe_at is None or self.next_probe_at <= now)
+
+    def claimed(self, now: datetime) -> Access | None:
+        """After the next probe was taken on by somebody; None when it is not due."""
+        if not self.due(now):
+            return None
+        return self.evolve(tries=self.tries + 1, next_probe_at=now + backoff(self.tries + 1))
+
+    def _since(self, status: Status, now: datetime) -> datetime:
+        return self.since if self.status == status and self.since is not None else now

@@ -1,0 +1,79 @@
+"""What is known of each model's access, per account, and how the API asks the workers to look again.
+
+Shared by all workers: every change is a compare-and-set of one model's row. Must not know: what a status means, HTTP,
+the provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+from arq.jobs import ResultNotFound, SerializationError
+
+from worker.safety.access import Access
+from worker.store import keys
+from worker.store.pool import asking
+
+PROBE_FUNCTION: Final = "probe_models"
+"""The name under which workers offer arq a probe of all models."""
+
+_KEPT_SECONDS: Final = 30 * 86_400  # an account that nobody asks for any more is forgotten
+_POLL_SECONDS: Final = 0.1
+
+
+class AccessBook:
+    """One account's rows."""
+
+    def __init__(self, redis: ArqRedis, scope: str) -> None:
+        source = files("worker.store").joinpath("lua", "access.lua").read_text()
+        self._redis, self.scope = redis, scope
+        self._set: Any = redis.register_script(source)
+
+    async def all(self) -> dict[str, Access]:
+        """Every model that anything is known of."""
+        async with asking("tell the access"):
+            return _read(await self._redis.hgetall(keys.access(self.scope)))
+
+    async def change(self, model: str, decide: Callable[[Access], Access | None]) -> Access | None:
+        """The row after `decide`, which is asked again when somebody was faster; None when it changes nothing."""
+        async with asking("note the access"):
+            while True:
+                raw = await self._redis.hget(keys.access(self.scope), model)
+                new = decide(Access.model_validate_json(raw) if raw else Access())
+                if new is None:
+                    return None
+                args = [model, raw or b"", new.model_dump_json(), self.scope, _KEPT_SECONDS]
+                if await self._set(keys=[keys.access(self.scope), keys.ACCESS], args=args):
+                    return new
+
+    async def take_turn(self, seconds: float) -> bool:
+        """True for one caller of all workers; for the others, and for everybody within `seconds`, False."""
+        async with asking("take turns at probing"):
+            taken = await self._redis.set(keys.access_turn(self.scope), "1", nx=True, px=max(1, int(seconds * 1000)))
+        return bool(taken)
+
+
+async def known_access(redis: ArqRedis) -> dict[str, Access]:
+    """What the workers know of the account they asked last: the API need not have the provider's key."""
+    async with asking("tell the access"):
+        scope = await redis.get(keys.ACCESS)
+    return await AccessBook(redis, scope.decode()).all() if scope else {}
+
+
+async def ask_for_probe(redis: ArqRedis, seconds: float) -> bool:
+    """True once a worker has probed every model; False when none has within `seconds`."""
+    async with asking("take the request"):
+        job = await redis.enqueue_job(PROBE_FUNCTION, _expires=seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                return job is not None and await job.result(poll_delay=_POLL_SECONDS) is True
+        except (TimeoutError, ResultNotFound, SerializationError):
+            return False
+
+
+def _read(rows: dict[bytes, bytes]) -> dict[str, Access]:
+    return {model.decode(): Access.model_validate_json(raw) for model, raw in rows.items()}

@@ -1,0 +1,190 @@
+"""The way of a message from the outbox to its receiver, in Redis: whose turn it is, what is due, what came of a try.
+
+Each target has a queue of its own. A message that is being sent stands in `sending` under a lease, so a dead worker's
+messages are sent again by another one: at least once. Must not know: what is sent, how, or what an answer means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Final, Literal, NamedTuple
+
+from arq.connections import ArqRedis
+
+from worker.jobs.record import Job
+from worker.store import codec, keys
+from worker.store.outbox import Message, load_message
+from worker.store.pool import asking
+from worker.store.scripts import Command, Word
+
+_TURN_MS: Final = 3_000
+_MOST_RECEIPTS: Final = 50
+
+
+class Turn(NamedTuple):
+    """What waits in the outbox: message ids, and `<job>:<seq>:<event>` for the app's standing endpoints."""
+
+    now_ms: int
+    entries: list[str]
+
+
+class Record(NamedTuple):
+    """A job as it stands: the record, and what only its app may see."""
+
+    job: Job
+    private: dict[str, Any]
+
+
+class Carried(NamedTuple):
+    """An entry of the outbox, and what stands in its place."""
+
+    entry: str
+    commands: Sequence[Command]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message that is ours to send while the token holds."""
+
+    target: str
+    member: str
+    token: str
+    message: Message
+    url: str = field(repr=False)
+    body: str = field(repr=False)
+
+
+class Deliveries:
+    """All that the sending worker does in Redis."""
+
+    def __init__(self, redis: ArqRedis, worker_id: str, *, per_target: int, keep: int, patience: int) -> None:
+        """`keep`: seconds that a settled message is kept; `patience`: the most seconds that one may stay unsettled."""
+
+        def load(name: str) -> Any:
+            return redis.register_script(files("worker.store").joinpath("lua", f"{name}.lua").read_text())
+
+        self._redis, self._worker_id, self._per_target = redis, worker_id, per_target
+        self._keep, self._unsettled = keep, keep + patience
+        self._route, self._routed, self._take = load("route"), load("routed"), load("take")
+        self._sent, self._hold = load("sent"), load("hold")
+
+    async def turn(self, most: int) -> Turn | None:
+        """The oldest entries of the outbox; None while another worker carries them."""
+        async with asking("look into the outbox"):
+            rows = await self._route(keys=[keys.ROUTER, keys.OUTBOX], args=[self._worker_id, _TURN_MS, most])
+        return None if rows is None else Turn(int(rows[0]), [row.decode() for row in rows[1:]])
+
+    async def messages(self, message_ids: Sequence[str]) -> dict[str, Message]:
+        """The messages by id; missing ones are missing."""
+        if not message_ids:
+            return {}
+        async with asking("read the messages"):
+            rows = await self._redis.mget([keys.message(one) for one in message_ids])
+        return {one: load_message(row) for one, row in zip(message_ids, rows, strict=True) if row}
+
+    async def records(self, job_ids: Sequence[str]) -> dict[str, Record]:
+        """The jobs as they stand, in one trip; those that are no longer kept are missing."""
+        async with asking("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hmget(keys.job(job_id), "rec", "priv")
+            rows = await pipe.execute()
+        pairs = zip(job_ids, rows, strict=True)
+        return {one: Record(codec.load_job(rec), codec.unseal(priv) or {}) for one, (rec, priv) in pairs if rec}
+
+    async def stories(self, wanted: Sequence[tuple[str, int, int]]) -> list[list[dict[str, Any]]]:
+        """For each (job id, from seq, to seq) those events of the job, in one trip."""
+        async with asking("read the trails"), self._redis.pipeline(transaction=False) as pipe:
+            for job_id, first, last in wanted:
+                pipe.lrange(keys.trail(job_id), first - 1, last - 1)
+            rows = await pipe.execute()
+        return [[codec.load_event(raw) for raw in row] for row in rows]
+
+    def queued(self, message: Message, url: str, body: str, now_ms: int) -> list[Command]:
+        """The commands by which a message stands in its target's queue, due at once."""
+        sealed = codec.seal({"url": url, "body": body})
+        commands: list[Command] = [
+            ("SET", keys.message(message.id), message.dump(), "EX", self._unsettled),
+            ("SET", keys.body(message.id), sealed, "EX", self._unsettled),
+            ("ZADD", keys.queue(message.target), now_ms, message.member),
+            ("ZADD", keys.TARGETS, "LT", now_ms, message.target),
+        ]
+        if message.endpoint:
+            commands.append(("RPUSH", keys.endpoint_messages(message.job_id), message.id))
+            commands.append(("EXPIRE", keys.endpoint_messages(message.job_id), self._unsettled))
+        return commands
+
+    def settled(self, message: Message) -> list[Command]:
+        """The commands by which a message is kept as it is and never sent."""
+        return [("SET", keys.message(message.id), message.dump(), "EX", self._keep)]
+
+    @staticmethod
+    def dropped(message: Message) -> list[Command]:
+        """The commands by which a message never was."""
+        return [("DEL", keys.message(message.id)), ("LREM", keys.messages(message.job_id), 0, message.id)]
+
+    async def carried(self, rows: Sequence[Carried]) -> int:
+        """The entries are in their queues now; the number of those that nobody else had carried away."""
+        args: list[Word] = [self._worker_id]
+        for entry, commands in rows:
+            args += [entry, len(commands)]
+            for command in commands:
+                args += [len(command), *command]
+        async with asking("carry messages to their targets"):
+            return int(await self._routed(keys=[keys.ROUTER, keys.OUTBOX], args=args))
+
+    async def take(self, room: int, lease: float, failing_after: int) -> tuple[float, list[Taken]]:
+        """(seconds until something falls due, or -1; the messages to send now)."""
+        args = [self._worker_id, room, int(lease * 1000), self._per_target, failing_after]
+        args += [keys.QUEUE, keys.FLYING, keys.MESSAGE, keys.BODY]
+        names = [keys.TARGETS, keys.SENDING, keys.PARKED, keys.FAILS, keys.SENDS]
+        async with asking("take messages"):
+            wait, rows = await self._take(keys=names, args=args)
+        return (int(wait) / 1000 if wait >= 0 else -1.0), [_taken(row) for row in rows]
+
+    async def hold(self, taken: Sequence[Taken], lease: float) -> int:
+        """The leases of these go on; with 0 seconds they are given back at once. How many were still ours."""
+        if not taken:
+            return 0
+        args: list[Word] = [int(lease * 1000), keys.FLYING]
+        for one in taken:
+            args += [one.target, one.member, one.token]
+        async with asking("hold messages"):
+            return int(await self._hold(keys=[keys.SENDING], args=args))
+
+    async def sent(
+        self,
+        taken: Taken,
+        after: Message,
+        *,
+        again_in: float | None = None,
+        went: Literal["ok", "failed", ""] = "",
+        receipt: dict[str, Any] | None = None,
+    ) -> bool:
+        """The message stands as `after`, tried again in so many seconds; False when the lease was lost before."""
+        m, target = taken.message, taken.target
+        own = keys.endpoint_messages(m.job_id) if m.endpoint else keys.messages(m.job_id)
+        names = [keys.TARGETS, keys.SENDING, keys.FAILS, keys.queue(target), keys.flying(target)]
+        names += [keys.message(m.id), keys.body(m.id), keys.tries(m.id), own]
+        keep = self._keep if again_in is None else self._unsettled
+        wait = -1 if again_in is None else max(0, round(again_in * 1000))
+        sealed = codec.seal(receipt) if receipt is not None else b""
+        args = [target, taken.member, taken.token, after.dump(), keep, wait, went, sealed, _MOST_RECEIPTS]
+        async with asking("keep a receipt"):
+            return bool(await self._sent(keys=names, args=args))
+
+    async def refuse(self, job_id: str) -> None:
+        """The job's own webhook wants to hear no more."""
+        async with asking("note a refusal"):
+            await self._redis.set(keys.refused(job_id), "1", ex=self._unsettled)
+
+    async def refused(self, job_id: str) -> bool:
+        """True once the job's own webhook has refused."""
+        async with asking("look for a refusal"):
+            return bool(await self._redis.exists(keys.refused(job_id)))
+
+
+def _taken(row: list[bytes]) -> Taken:
+    sealed = codec.unseal(row[4]) or {"url": "", "body": ""}
+    return Taken(row[0].decode(), row[1].decode(), row[2].decode(), load_message(row[3]), sealed["url"], sealed["body"])

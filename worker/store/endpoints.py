@@ -1,0 +1,167 @@
+"""The standing webhook endpoints of apps: made, changed, rotated, stopped. Secrets lie sealed and are shown once.
+
+`vigil:hears:<app>` is kept in the same transaction: it is what a commit looks at to know whether anybody listens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Literal
+
+from arq.connections import ArqRedis
+from redis.exceptions import WatchError
+
+from worker.clock import Clock, to_ms
+from worker.jobs import ids
+from worker.jobs.errors import Refused
+from worker.store import codec, keys
+from worker.store.pool import asking
+
+State = Literal["active", "paused", "gone"]
+MOST: Final = 50
+OVERLAP_MS: Final = 24 * 3600 * 1000
+"""How long the secret before a rotation still signs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A signing secret; `until` in ms since 1970, 0 = until it is rotated."""
+
+    text: str = field(repr=False)
+    until: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an app hears of all its jobs. `secrets`: the newest first, at most two."""
+
+    id: str
+    app: str
+    url: str
+    events: tuple[str, ...]
+    payload: str
+    description: str
+    state: State
+    created_at: int
+    secrets: tuple[Secret, ...] = field(repr=False)
+
+    def live_secrets(self, now_ms: int) -> list[str]:
+        """Those that sign now."""
+        return [one.text for one in self.secrets if not one.until or one.until > now_ms]
+
+
+Change = Callable[[Endpoint], Endpoint | None]
+
+
+class Endpoints:
+    """The endpoints in Redis, by app."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock) -> None:
+        self._redis, self._clock = redis, clock
+
+    async def of_app(self, app: str) -> list[Endpoint]:
+        """All endpoints of the app, oldest first."""
+        async with asking("list endpoints"):
+            rows = await self._redis.hvals(keys.endpoints(app))
+        return sorted((_load(row) for row in rows), key=lambda one: one.id)
+
+    async def find(self, app: str, endpoint_id: str) -> Endpoint | None:
+        """The endpoint, or None when the app has no such one."""
+        async with asking("look up an endpoint"):
+            raw = await self._redis.hget(keys.endpoints(app), endpoint_id)
+        return _load(raw) if raw else None
+
+    async def create(
+        self, app: str, *, url: str, events: tuple[str, ...], payload: str, description: str, secret: str
+    ) -> Endpoint:
+        """A new endpoint, which hears of every commit from now on. Refused when the app has too many."""
+        now = to_ms(self._clock.now())
+        name = ids.new_id("we", now, self._clock.dice(ids.DICE_BYTES))
+        made = Endpoint(name, app, url, events, payload, description, "active", now, (Secret(secret),))
+
+        def add(all_of_them: dict[str, Endpoint]) -> dict[str, Endpoint]:
+            if len(all_of_them) >= MOST:
+                raise Refused("too_many_endpoints", f"An app has at most {MOST} webhook endpoints; delete one.")
+            return {**all_of_them, made.id: made}
+
+        await self._edit(app, add)
+        return made
+
+    async def change(self, app: str, endpoint_id: str, change: Change) -> Endpoint:
+        """The endpoint after `change`, which gives None to delete it; Refused when there is no such one."""
+        seen: list[Endpoint] = []
+
+        def apply(all_of_them: dict[str, Endpoint]) -> dict[str, Endpoint]:
+            if endpoint_id not in all_of_them:
+                raise Refused("webhook_endpoint_not_found", "There is no such webhook endpoint.", 404)
+            after = change(all_of_them[endpoint_id])
+            seen[:] = [after or all_of_them[endpoint_id]]
+            rest = {name: one for name, one in all_of_them.items() if name != endpoint_id}
+            return {**rest, endpoint_id: after} if after is not None else rest
+
+        await self._edit(app, apply)
+        return seen[0]
+
+    async def rotate(self, app: str, endpoint_id: str, secret: str) -> Endpoint:
+        """The endpoint with a new secret; the one before signs for another day, any older one no more."""
+        until = to_ms(self._clock.now()) + OVERLAP_MS
+
+        def turn(one: Endpoint) -> Endpoint:
+            return replace(one, secrets=(Secret(secret), replace(one.secrets[0], until=until)))
+
+        return await self.change(app, endpoint_id, turn)
+
+    async def stop(self, app: str, endpoint_id: str, url: str) -> None:
+        """The endpoint answered 410 at this address: nothing is sent until its app makes it active again."""
+
+        def end(one: Endpoint) -> Endpoint:
+            return replace(one, state="gone") if one.url == url else one
+
+        with contextlib.suppress(Refused):  # deleted in the meantime
+            await self.change(app, endpoint_id, end)
+
+    async def _edit(self, app: str, edit: Callable[[dict[str, Endpoint]], dict[str, Endpoint]]) -> None:
+        """All endpoints of the app changed at once, with what commits and the sending workers look at."""
+        name = keys.endpoints(app)
+        async with asking("change an endpoint"), self._redis.pipeline() as pipe:
+            while True:
+                try:
+                    await pipe.watch(name)
+                    before = {one.id: one for one in (_load(raw) for raw in await pipe.hvals(name))}
+                    after = edit(before)
+                    pipe.multi()
+                    _write(pipe, app, before, after)
+                    await pipe.execute()
+                except WatchError:
+                    continue
+                return
+
+
+def _write(pipe: Any, app: str, before: dict[str, Endpoint], after: dict[str, Endpoint]) -> None:
+    name = keys.endpoints(app)
+    for gone in before.keys() - after.keys():
+        pipe.hdel(name, gone)
+    for one in after.values():
+        if before.get(one.id) != one:
+            pipe.hset(name, one.id, codec.seal(asdict(one)))
+    wanted = sorted({event for one in after.values() if one.state != "gone" for event in one.events})
+    pipe.delete(keys.hears(app))
+    if wanted:
+        pipe.sadd(keys.hears(app), *wanted)
+    for endpoint_id in before.keys() | after.keys():
+        paused = endpoint_id in after and after[endpoint_id].state == "paused"
+        if paused:
+            pipe.sadd(keys.PARKED, endpoint_id)
+        else:
+            pipe.srem(keys.PARKED, endpoint_id)
+            if before.get(endpoint_id) != after.get(endpoint_id):
+                pipe.zadd(keys.TARGETS, {endpoint_id: 0}, lt=True)  # what waited for it is looked at again
+    pipe.publish(keys.TOLD, "1")
+
+
+def _load(raw: bytes) -> Endpoint:
+    body = codec.unseal(raw)
+    secrets = tuple(Secret(**one) for one in body["secrets"])
+    return Endpoint(**{**body, "events": tuple(body["events"]), "secrets": secrets})

@@ -1,0 +1,44 @@
+"""How much of each attempt's text the OpenAI-shaped face has shown while it ran: counts, no content.
+
+Said before it is shown, and frozen with the job's end, so that the events of a stream keep their numbers for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.resources import files
+from typing import Final
+
+from arq.connections import ArqRedis
+
+from worker.store import keys
+from worker.store.pool import asking
+
+Shown = dict[int, int]
+"""Attempt -> chunks, by attempt."""
+_LONGEST_RUN: Final = 604_800  # the highest run deadline that a policy may set
+
+
+class Showing:
+    """The counts in Redis."""
+
+    def __init__(self, redis: ArqRedis, result_ttl: int) -> None:
+        self._redis, self._keep = redis, result_ttl + _LONGEST_RUN
+        self._script = redis.register_script(files("worker.store").joinpath("lua", "shown.lua").read_text())
+
+    async def grow(self, job_id: str, attempt: int, chunks: int) -> Shown:
+        """What may be shown: with the wish, or without it when the job is nobody's or the attempt is superseded."""
+        args = [attempt, chunks, self._keep]
+        async with asking("note what is shown"):
+            rows = await self._script(keys=[keys.job(job_id), keys.shown(job_id)], args=args)
+        return _sorted(zip(rows[::2], rows[1::2], strict=True))
+
+    async def read(self, job_id: str) -> Shown:
+        """What was shown."""
+        async with asking("read what was shown"):
+            rows = await self._redis.hgetall(keys.shown(job_id))
+        return _sorted(rows.items())
+
+
+def _sorted(rows: Iterable[tuple[bytes, bytes]]) -> Shown:
+    return dict(sorted((int(attempt), int(chunks)) for attempt, chunks in rows))

@@ -1,0 +1,161 @@
+"""Who may be called: notes what real attempts meet, has it probed, and knows which models are skipped.
+
+What is known stands in Redis; a copy here is read once a second for all jobs together, so that asking costs a job
+nothing. Must not know: JSON of the provider, jobs, what is done about a skipped model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+from worker.clock import Clock
+from worker.jobs.catalogue import Catalogue
+from worker.jobs.errors import StoreUnavailable
+from worker.jobs.states import DELIVERED
+from worker.safety.access import Access
+from worker.safety.served import base
+from worker.safety.signals import Verdict
+from worker.store.access import AccessBook
+from worker.telemetry.log import log
+from worker.upstream.client import Provider
+from worker.upstream.probe import probe
+
+REFRESH: Final = 1.0
+_AT_ONCE: Final = 16
+_UNKNOWN: Final = Access()
+
+Change = Callable[[Access, datetime], Access | None]
+
+
+class Prober:
+    """One account's models, as this worker process knows them. Only models of the catalogue are kept track of."""
+
+    def __init__(self, provider: Provider, book: AccessBook, catalogue: Catalogue, clock: Clock) -> None:
+        self._provider, self.book, self._catalogue, self._clock = provider, book, catalogue, clock
+        self._known: dict[str, Access] = {}
+        self._denied: frozenset[str] = frozenset()
+        self._busy: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._stopped = False
+
+    # -- what is known
+
+    @property
+    def denied(self) -> frozenset[str]:
+        """The models that are not called now, by their names in models.toml."""
+        return self._denied
+
+    def skipped(self, model: str) -> Access | None:
+        """What forbids to call this model, by any of its names; None when nothing does."""
+        name = self._name(model)
+        return self._known[name] if name in self._denied else None
+
+    async def refresh(self) -> None:
+        """What all workers know."""
+        self._keep(await self.book.all())
+
+    # -- what real attempts meet
+
+    def heard(self, model: str, verdict: Verdict) -> None:
+        """An attempt on this model has ended: a denial is noted and probed at once, an answer is noted if it is news.
+
+        Returns at once; nothing of it may hold up the job.
+        """
+        name = self._name(model)
+        if name is None:
+            return
+        known = self._known.get(name, _UNKNOWN)
+        failure, now = verdict.failure, self._clock.now()
+        if failure is not None and failure.scope == "model":
+            if known.denied(now) is not None:
+                self._behind("denial", name, lambda: self._note_denial(name))
+        elif verdict.outcome in DELIVERED and self._served(model, verdict) and known.answered(None, now) is not None:
+            self._behind("answer", name, lambda: self._note_answer(name, verdict.request_id))
+
+    def _served(self, model: str, verdict: Verdict) -> bool:
+        """An answer of another model says nothing about this one."""
+        served = verdict.served_model
+        return served is None or base(served, self._catalogue.aliases) == base(model, self._catalogue.aliases)
+
+    async def _note_denial(self, name: str) -> None:
+        await self._change(name, lambda old, now: old.denied(now))
+        await self.probe(name)
+
+    async def _note_answer(self, name: str, request_id: str | None) -> None:
+        await self._change(name, lambda old, now: old.answered(request_id, now))
+
+    # -- probing
+
+    async def probe_all(self) -> None:
+        """Every model of models.toml has been probed, and what was found is known to all."""
+        await asyncio.gather(*(self.probe(name) for name in self._catalogue.models))
+
+    async def probe(self, name: str) -> None:
+        """One model has been probed."""
+        async with self._room:
+            found = await probe(self._provider, name, f"probe-{self._clock.dice(8).hex()}")
+        await self._change(name, lambda old, now: old.probed(found.found, found.request_id, now))
+
+    async def run(self) -> None:
+        """Keeps the copy fresh and probes skipped models when they are due, until cancelled."""
+        try:
+            while True:
+                with contextlib.suppress(StoreUnavailable):
+                    await self.refresh()
+                    await self._probe_due()
+                await asyncio.sleep(REFRESH)
+        finally:
+            await self._stop()
+
+    async def _probe_due(self) -> None:
+        for name, access in list(self._known.items()):
+            if name in self._catalogue.models and access.due(self._clock.now()):
+                claimed = await self._change(name, lambda old, now: old.claimed(now))
+                if claimed is not None:  # else another worker was faster
+                    self._behind("probe", name, partial(self.probe, name))
+
+    # -- small parts
+
+    def _name(self, model: str) -> str | None:
+        found = self._catalogue.find(model) or self._catalogue.find(base(model, self._catalogue.aliases))
+        return found.id if found else None
+
+    async def _change(self, name: str, change: Change) -> Access | None:
+        now = self._clock.now()
+        new = await self.book.change(name, lambda old: change(old, now))
+        if new is not None:
+            before = self._known.get(name, _UNKNOWN)
+            self._keep({**self._known, name: new})
+            if (before.status, before.skipped) != (new.status, new.skipped):
+                level = logging.INFO if new.status == "ok" else logging.WARNING
+                log("access.skipped" if new.skipped else "access.changed", level, model=name, status=new.status)
+        return new
+
+    def _keep(self, known: dict[str, Access]) -> None:
+        self._known = known
+        self._denied = frozenset(name for name, access in known.items() if access.skipped)
+
+    def _behind(self, what: str, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Runs beside the jobs, one at a time for each model."""
+        if self._stopped or (what, name) in self._busy:
+            return
+
+        async def go() -> None:
+            with contextlib.suppress(StoreUnavailable):  # the next attempt that meets it says it again
+                await work()
+
+        task = self._busy[what, name] = asyncio.create_task(go(), name=f"access {what} {name}")
+        task.add_done_callback(lambda _: self._busy.pop((what, name), None))
+
+    async def _stop(self) -> None:
+        self._stopped = True
+        tasks = list(self._busy.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

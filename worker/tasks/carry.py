@@ -1,0 +1,163 @@
+"""Messages on their way from the outbox into the queues of their targets: who hears of it, and in which words.
+
+One worker at a time does this, oldest first, so messages of a job enter each queue in the order of its events. The
+body is made here, once: from the record as it was at the event, so a message never says more than its event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.jobs import events as ev, fold, ids
+from worker.jobs.record import Job
+from worker.store import reading
+from worker.store.deliveries import Carried, Deliveries, Record
+from worker.store.endpoints import Endpoint, Endpoints
+from worker.store.outbox import Message, iso
+from worker.store.scripts import Command
+from worker.telemetry.log import log
+from worker.webhooks.guard import Policy, judge_url
+from worker.webhooks.message import Told, body_of
+
+_BATCH: Final = 100
+
+
+class _Entry(NamedTuple):
+    """One line of the outbox: a message of a job's own webhook, or an event for its app's endpoints."""
+
+    name: str
+    job_id: str
+    type: str
+    seq: int
+    message: Message | None
+
+
+class _Known(NamedTuple):
+    """What is known of one entry's job: its record, its events from the needed one on, who listens, what came back."""
+
+    record: Record
+    story: list[dict[str, Any]]
+    hearers: list[Endpoint]
+    answer: dict[str, Any] | None
+    now_ms: int
+
+
+class Carrier:
+    """Carries messages to their targets."""
+
+    def __init__(self, redis: ArqRedis, deliveries: Deliveries, endpoints: Endpoints, clock: Clock) -> None:
+        self._redis, self._deliveries, self._endpoints, self._clock = redis, deliveries, endpoints, clock
+
+    async def carry(self) -> bool:
+        """One turn; True when there was something to carry, so there may be more."""
+        turn = await self._deliveries.turn(_BATCH)
+        if turn is None or not turn.entries:
+            return False
+        entries = await self._entries(turn.entries)
+        known = await self._known(entries, turn.now_ms)
+        rows = []
+        for entry, about in zip(entries, known, strict=True):
+            try:
+                commands = self._commands(entry, about)
+            except Exception as error:  # noqa: BLE001  one message that can't be made must not stop all others
+                log("webhook.unmade", logging.ERROR, job=entry.job_id, error=type(error).__name__)
+                commands = self._given_up(entry)
+            rows.append(Carried(entry.name, commands))
+        await self._deliveries.carried(rows)
+        return True
+
+    async def _entries(self, names: Sequence[str]) -> list[_Entry]:
+        messages = await self._deliveries.messages([name for name in names if name.startswith("msg_")])
+        out = []
+        for name in names:
+            message = messages.get(name)
+            if message is not None:
+                out.append(_Entry(name, message.job_id, message.type, message.seq, message))
+            elif name.startswith("msg_"):
+                out.append(_Entry(name, "", "", 0, None))  # it is no longer kept
+            else:
+                job_id, seq, kind = name.split(":")
+                out.append(_Entry(name, job_id, kind, int(seq), None))
+        return out
+
+    async def _known(self, entries: Sequence[_Entry], now_ms: int) -> list[_Known | None]:
+        """What is known of each entry's job, read in a few trips for all of them."""
+        records = await self._deliveries.records(list({one.job_id for one in entries if one.job_id}))
+        kept = [one for one in entries if one.job_id in records]
+        # the record is the one as of the event, unless more has happened since: then it is made again from the start
+        spans = [(e.job_id, e.seq if records[e.job_id].job.version == e.seq else 1, e.seq) for e in kept]
+        stories = dict(zip((e.name for e in kept), await self._deliveries.stories(spans), strict=True))
+        hearers = {app: await self._endpoints.of_app(app) for app in {r.job.app for r in records.values()}}
+        full = {e.job_id for e in kept if _wants_all(records[e.job_id], hearers, e)}
+        answers = await reading.answers(self._redis, list(full))
+
+        def about(one: _Entry) -> _Known | None:
+            if one.job_id not in records or not stories[one.name]:
+                return None
+            record = records[one.job_id]
+            return _Known(record, stories[one.name], hearers[record.job.app], answers.get(one.job_id), now_ms)
+
+        return [about(one) for one in entries]
+
+    def _commands(self, entry: _Entry, known: _Known | None) -> list[Command]:
+        """What stands in the entry's place; a job that is no longer kept has nothing left to tell."""
+        if known is None:
+            return self._given_up(entry)
+        job = known.record.job
+        if len(known.story) > 1 or job.version != entry.seq:
+            job = fold.replay(ev.Event.load(body) for body in known.story)
+        told = Told(entry.type, entry.seq, datetime.fromisoformat(known.story[-1]["at"]))
+        if entry.message is not None:
+            return self._own(entry.message, job, told, known)
+        commands: list[Command] = []
+        for endpoint in known.hearers:
+            if entry.type in endpoint.events and endpoint.state != "gone":
+                commands += self._for_endpoint(endpoint, job, told, known)
+        return commands
+
+    def _for_endpoint(self, endpoint: Endpoint, job: Job, told: Told, known: _Known) -> list[Command]:
+        name = ids.new_id("msg", known.now_ms, self._clock.dice(ids.DICE_BYTES))
+        body = body_of(endpoint.payload, name, job, told, known.record.private, known.answer)
+        if body is None:
+            return []
+        message = Message(
+            *(name, job.id, job.app, told.type, told.seq, "pending", iso(told.at)),
+            endpoint=endpoint.id,
+            target=endpoint.id,
+            next_try_at=iso(told.at),
+        )
+        return self._deliveries.queued(message, endpoint.url, body, known.now_ms)
+
+    def _own(self, message: Message, job: Job, told: Told, known: _Known) -> list[Command]:
+        """The job's own webhook: its target is the receiver's origin, so a dead one holds up nobody else's."""
+        hook = known.record.private.get("webhook") or {}
+        body = body_of(str(hook.get("payload")), message.id, job, told, known.record.private, known.answer)
+        if body is None:
+            return self._deliveries.dropped(message)
+        url = str(hook["url"])
+        return self._deliveries.queued(replace(message, target=target_of(job.app, url)), url, body, known.now_ms)
+
+    def _given_up(self, entry: _Entry) -> list[Command]:
+        if entry.message is None:
+            return []
+        return self._deliveries.settled(replace(entry.message, state="exhausted", next_try_at=None))
+
+
+def target_of(app: str, url: str) -> str:
+    """The queue of an app's per-job webhooks to one origin."""
+    origin = judge_url(url, Policy(allow_private=True)).origin  # whether it may be called is judged when it is
+    return "wu_" + hashlib.sha256(f"{app}\0{origin}".encode()).hexdigest()[:24]
+
+
+def _wants_all(record: Record, hearers: dict[str, list[Endpoint]], entry: _Entry) -> bool:
+    if entry.message is not None:
+        return (record.private.get("webhook") or {}).get("payload") == "full"
+    return any(one.payload == "full" and entry.type in one.events for one in hearers[record.job.app])

@@ -1,0 +1,252 @@
+"""Webhooks out: takes due messages by lease and sends them, many at once, each target at its own pace.
+
+At least once: a try whose receipt was not kept is made again by whoever takes the message next, under the same id. Of
+a job one message at a time goes to a target, in the order of its events; one that failed waits for its retry and no
+longer holds up those behind it. A dead or slow target has its own queue and a few places, so it delays nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, NamedTuple
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock, to_ms
+from worker.jobs.errors import Refused, StoreUnavailable
+from worker.settings import Settings
+from worker.store import keys
+from worker.store.apps import Apps
+from worker.store.deliveries import Deliveries, Taken
+from worker.store.endpoints import Endpoints
+from worker.store.listen import Listener
+from worker.store.outbox import Message, State, iso
+from worker.tasks.carry import Carrier
+from worker.telemetry.log import log
+from worker.webhooks.guard import CheckedUrl, Policy, judge_url
+from worker.webhooks.resolver import SystemResolver
+from worker.webhooks.schedule import Verdict, longest, next_delay, verdict
+from worker.webhooks.sender import TOTAL_SECONDS, UNREACHABLE, Answer, Sender
+from worker.webhooks.signing import signed_headers
+
+MOST_AT_ONCE: Final = 256
+PER_TARGET: Final = 8
+FAILING_AFTER: Final = 5
+"""Failures in a row after which a target is given one try at a time, so that many dead ones leave room."""
+_IDLE: Final = 1.0
+_AWAY: Final = 0.5
+_GRACE: Final = 2.0
+_FAULT: Final = "A fault of ours; the message will be tried again."
+_NO_SECRET: Final = "The app has no secret to sign with."  # noqa: S105  a sentence
+
+
+class _Hook(NamedTuple):
+    """Where a message goes now, and with which secrets it is signed."""
+
+    url: str
+    secrets: Sequence[str]
+
+
+class Delivery:
+    """Sends until cancelled."""
+
+    def __init__(
+        self, redis: ArqRedis, clock: Clock, settings: Settings, worker_id: str, *, sender: Sender | None = None
+    ) -> None:
+        self._clock, self._lease, self._delays = clock, settings.lease_seconds, settings.webhook_schedule
+        self._policy = Policy.of(settings)
+        self._resolver = SystemResolver()
+        self._sender = sender or Sender(self._policy, self._resolver, clock, total=TOTAL_SECONDS)
+        self._apps, self._endpoints = Apps(redis, clock), Endpoints(redis, clock)
+        self._deliveries = Deliveries(
+            redis,
+            worker_id,
+            per_target=PER_TARGET,
+            keep=settings.result_ttl,
+            patience=round(longest(self._delays)),
+        )
+        self._carrier = Carrier(redis, self._deliveries, self._endpoints, clock)
+        self._wake = asyncio.Event()
+        self._listener = Listener(redis, lambda *_: self._wake.set(), lambda _: self._wake.set())
+        self._listener.want(keys.TOLD)
+        self._flights: dict[asyncio.Task[None], Taken] = {}
+
+    async def run(self) -> None:
+        """Sends until cancelled; then what is on its way gets a moment, and the rest is given back."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listener.run(), name="webhook ear")
+                group.create_task(self._holding(), name="webhook leases")
+                await self._loop()
+        finally:
+            await self._end()
+
+    async def _loop(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                more = await self._carrier.carry()
+                pause = await self._take()
+            except StoreUnavailable:
+                more, pause = False, _AWAY
+            if more:
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+
+    async def _take(self) -> float:
+        """Begins to send what is due and has room; gives the seconds until it is worth looking again."""
+        room = MOST_AT_ONCE - len(self._flights)
+        if room <= 0:
+            return _IDLE  # the end of a flight wakes us
+        due, taken = await self._deliveries.take(room, self._lease, FAILING_AFTER)
+        for one in taken:
+            flight = asyncio.create_task(self._deliver(one), name=f"webhook {one.message.id}")
+            self._flights[flight] = one
+            flight.add_done_callback(self._landed)
+        return min(_IDLE, max(0.002, due)) if due >= 0 else _IDLE
+
+    def _landed(self, flight: asyncio.Task[None]) -> None:
+        self._flights.pop(flight, None)
+        if not flight.cancelled() and flight.exception() is not None:
+            log("webhook.fault", logging.ERROR, error=type(flight.exception()).__name__)
+        self._wake.set()
+
+    async def _holding(self) -> None:
+        """Keeps the leases of what is on its way."""
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            with contextlib.suppress(StoreUnavailable):
+                await self._deliveries.hold(list(self._flights.values()), self._lease)
+
+    async def _end(self) -> None:
+        if self._flights:
+            await asyncio.wait(self._flights, timeout=_GRACE)
+        left = dict(self._flights)
+        for flight in left:
+            flight.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        with contextlib.suppress(StoreUnavailable):
+            await self._deliveries.hold(list(left.values()), 0)
+        self._resolver.close()
+
+    async def _deliver(self, taken: Taken) -> None:
+        """One try and its receipt. When Redis is away the lease runs out, and the message is sent again."""
+        message, at = taken.message, self._clock.now()
+        with contextlib.suppress(StoreUnavailable):
+            hook = await self._hook(taken)
+            if hook is None:
+                await self._keep(taken, _after(message, "gone"))
+                return
+            answer, host = await self._try(taken, hook, at)
+            await self._settle(taken, hook, answer, at, host)
+
+    async def _hook(self, taken: Taken) -> _Hook | None:
+        """Where to and with which secrets, as of now; None when nobody wants it any more."""
+        message = taken.message
+        if message.endpoint:
+            endpoint = await self._endpoints.find(message.app, message.endpoint)
+            if endpoint is None or endpoint.state == "gone":
+                return None
+            return _Hook(endpoint.url, endpoint.live_secrets(to_ms(self._clock.now())))
+        if not message.before and await self._deliveries.refused(message.job_id):
+            return None
+        secret = await self._apps.webhook_secret(message.app)
+        return _Hook(taken.url, [secret] if secret else [])
+
+    async def _try(self, taken: Taken, hook: _Hook, at: datetime) -> tuple[Answer, str]:
+        """(what came of one POST, the host it went to)."""
+        url: CheckedUrl | None = None
+        try:
+            url = judge_url(hook.url, self._policy)
+            if not hook.secrets:
+                return Answer(None, 0.0, _NO_SECRET), url.host
+            headers = signed_headers(taken.message.id, at, taken.body, hook.secrets)
+            return await self._sender.post(url, headers, taken.body.encode()), url.host
+        except Refused:
+            return Answer(None, 0.0, UNREACHABLE), ""
+        except Exception as error:  # noqa: BLE001  it must count as a try, or it would be made for ever
+            log("webhook.fault", logging.ERROR, job=taken.message.job_id, error=type(error).__name__)
+            return Answer(None, 0.0, _FAULT), url.host if url else ""
+
+    async def _settle(self, taken: Taken, hook: _Hook, answer: Answer, at: datetime, host: str) -> None:
+        message, by_hand = taken.message, bool(taken.message.before)
+        came = verdict(answer.status, answer.error)
+        receipt = {
+            "at": iso(at),
+            "trigger": "manual" if by_hand else "scheduled",
+            "status_code": answer.status,
+            "seconds": answer.seconds,
+            "error": _error(came, answer),
+            "response_excerpt": answer.excerpt,
+        }
+        tried = message if by_hand else replace(message, tries=message.tries + 1)
+        about = {"job": message.job_id, "app": message.app, "host": host, "attempts": tried.tries}
+        if came is Verdict.DELIVERED:
+            await self._keep(taken, _after(tried, "delivered"), went="ok", receipt=receipt)
+        elif came is Verdict.GONE:
+            log("webhook.gone", logging.WARNING, **about)
+            if message.endpoint:
+                await self._endpoints.stop(message.app, message.endpoint, hook.url)
+            else:
+                await self._deliveries.refuse(message.job_id)
+            await self._keep(taken, _after(tried, "gone"), went="ok", receipt=receipt)
+        else:
+            after, wait = self._failed(tried, answer)
+            if after.state == "exhausted" and not by_hand:
+                log("webhook.exhausted", logging.WARNING, status=answer.status, **about)
+            await self._keep(taken, after, again_in=wait, went="failed", receipt=receipt)
+
+    def _failed(self, tried: Message, answer: Answer) -> tuple[Message, float | None]:
+        """(the message after a failure, the seconds until its next try). By hand, it is what it was before."""
+        now = self._clock.now()
+        if tried.before:
+            if tried.before != "pending" or tried.planned is None:
+                return _after(tried, tried.before), None
+            wait = max(0.0, (datetime.fromisoformat(tried.planned) - now).total_seconds())
+            return replace(tried, state="pending", next_try_at=tried.planned, before="", planned=None), wait
+        delay = next_delay(self._delays, tried.tries, self._clock.chance(), answer.retry_after)
+        if delay is None:
+            return _after(tried, "exhausted"), None
+        return replace(tried, next_try_at=iso(now + timedelta(seconds=delay))), delay
+
+    async def _keep(
+        self,
+        taken: Taken,
+        after: Message,
+        *,
+        again_in: float | None = None,
+        went: Literal["ok", "failed", ""] = "",
+        receipt: dict[str, Any] | None = None,
+    ) -> None:
+        """The receipt is kept, or the lease is lost; while Redis is away it tries on as long as the lease lasts."""
+        until = self._clock.monotonic() + self._lease
+        while True:
+            try:
+                await self._deliveries.sent(taken, after, again_in=again_in, went=went, receipt=receipt)
+            except StoreUnavailable:
+                if self._clock.monotonic() > until:
+                    raise
+                await asyncio.sleep(_AWAY)
+            else:
+                return
+
+
+def _after(message: Message, state: State) -> Message:
+    """The message as it stays."""
+    return replace(message, state=state, next_try_at=None, before="", planned=None)
+
+
+def _error(came: Verdict, answer: Answer) -> str | None:
+    if came is Verdict.DELIVERED:
+        return None
+    if answer.error is not None:
+        return answer.error
+    redirect = answer.status is not None and 300 <= answer.status < 400  # noqa: PLR2004  the 3xx family
+    return f"Answered {answer.status}" + ("; redirects are not followed." if redirect else ".")

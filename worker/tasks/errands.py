@@ -1,0 +1,104 @@
+"""Small work beside the jobs, by stock arq on its own queue: what comes round by cron, and what the API asks for.
+
+A second arq worker of this process, with nothing overridden and slots of its own, so that no errand takes a job's.
+arq keeps a cron run unique among all workers by its id. Must not know: jobs, what an errand does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import arq.worker
+from arq.connections import ArqRedis
+from arq.cron import CronJob, cron
+
+from worker.jobs.errors import StoreUnavailable
+from worker.store.access import PROBE_FUNCTION
+from worker.store.pool import AWAY
+from worker.telemetry.log import log
+
+_SLOTS: Final = 4
+_POLL: Final = 0.5
+_AGAIN: Final = 1.0
+_SECONDS: Final = 60
+_KEEP_ANSWER: Final = 30
+
+Probe = Callable[[], Awaitable[None]]
+Turn = Callable[[float], Awaitable[bool]]
+
+
+def every(seconds: int) -> dict[str, set[int]]:
+    """The calendar that arq's cron takes, for a period that divides a minute or, in whole minutes, an hour."""
+    if seconds < _SECONDS:
+        return {"second": set(range(0, _SECONDS, seconds))}
+    return {"minute": set(range(0, 60, seconds // 60)), "second": {0}}
+
+
+class Errands:
+    """Probes of all models: every `seconds` and at the start (0 = never), and whenever somebody asks."""
+
+    def __init__(self, redis: ArqRedis, probe_all: Probe, take_turn: Turn, seconds: int) -> None:
+        self._redis, self._probe_all, self._take_turn, self._seconds = redis, probe_all, take_turn, seconds
+        self._draining = False
+        self.worker = self._build()
+
+    def _build(self) -> arq.worker.Worker:
+        async def probe_by_cron(ctx: dict[str, Any]) -> None:  # noqa: ARG001  arq gives it
+            # each worker's start is an occasion; half a period keeps a fleet that starts from asking once each
+            with contextlib.suppress(StoreUnavailable):
+                if await self._take_turn(self._seconds / 2):
+                    await self._probe_all()
+
+        async def probe_on_request(ctx: dict[str, Any]) -> bool:  # noqa: ARG001
+            try:
+                await self._probe_all()
+            except StoreUnavailable:
+                return False
+            return True
+
+        asked = arq.worker.func(probe_on_request, name=PROBE_FUNCTION, timeout=_SECONDS, keep_result=_KEEP_ANSWER)
+        rounds: list[CronJob] = []
+        if self._seconds:
+            # mypy sees a union where arq means one of its members
+            rounds.append(cron(probe_by_cron, name="cron:probe", run_at_startup=True, **every(self._seconds)))  # type: ignore[arg-type]
+        return arq.worker.Worker(
+            functions=[asked],
+            cron_jobs=rounds,
+            redis_pool=self._redis,
+            handle_signals=False,
+            max_jobs=_SLOTS,
+            poll_delay=_POLL,
+            job_timeout=_SECONDS,
+            log_results=False,
+            job_serializer=self._redis.job_serializer,
+            job_deserializer=json.loads,
+        )
+
+    def drain(self) -> None:
+        """Begins nothing more."""
+        self._draining = True
+        self.worker.allow_pick_jobs = False
+
+    async def run(self) -> None:
+        """Works until cancelled, through every loss of Redis."""
+        while True:
+            try:
+                await self.worker.main()
+            except AWAY as error:
+                log("errands.away", logging.WARNING, error=type(error).__name__)
+            finally:
+                await self._end()
+            await asyncio.sleep(_AGAIN)
+            self.worker = self._build()  # a lost connection may have left a slot taken
+            self.worker.allow_pick_jobs = not self._draining
+
+    async def _end(self) -> None:
+        tasks = list(self.worker.tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
