@@ -106,7 +106,8 @@ class Provider(asyncio.Protocol):
         if not found or len(body) < int(headers.get(b"content-length", 0)):
             return
         job_id = headers.get(b"x-client-request-id", b"").decode().rpartition("-")[0]
-        self._arrivals.put_nowait(Arrival(job_id, self._connected, now))
+        if head.startswith(b"POST"):  # a probe of the models is not a job
+            self._arrivals.put_nowait(Arrival(job_id, self._connected, now))
         self._transport.write(self.ANSWER)
         self._transport.close()
 

@@ -129,7 +129,7 @@ TOOL = {
 
 
 async def test_tools(home):
-    done = await home.client.responses.create(model=SOL, input="[[sim: normal tool=true]] Weather?", tools=[TOOL])
+    done = await home.client.responses.create(model=SOL, input="[[sim: normal tool=1]] Weather?", tools=[TOOL])
     assert done.status == "completed", done.to_json()
     call = done.output[0]
     assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "weather", {"city": "ok"})

@@ -35,3 +35,19 @@ def test_the_payload_that_the_claim_script_writes_is_what_arq_reads() -> None:
 
 def test_arq_is_the_version_that_was_read() -> None:
     assert arq.VERSION.startswith("v0.28") or arq.VERSION.startswith("0.28")
+
+
+def test_the_errands_find_what_stock_arq_gives() -> None:
+    assert {"run_at_startup", "unique", "name", "minute", "second"} <= set(parameters(arq.cron))
+    assert parameters(arq.worker.Worker.run_cron) == ["self", "n", "delay", "num_windows"]
+    beat = inspect.getsource(arq.worker.Worker.heart_beat)
+    assert "self.run_cron(" in beat, "cron is part of the stock poll"
+    unique = inspect.getsource(arq.worker.Worker.run_cron)
+    assert "{cron_job.name}:{to_unix_ms(cron_job.next_run)}" in unique, "one id for all workers"
+
+
+def test_the_runner_leaves_arqs_own_queue_to_the_errands() -> None:
+    from worker.tasks import errands, runner
+
+    assert "super()" not in inspect.getsource(runner.Runner._poll_iteration)
+    assert not issubclass(errands.Errands, arq.worker.Worker)

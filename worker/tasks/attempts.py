@@ -42,9 +42,9 @@ class Attempts:
             except StoreUnavailable:
                 await asyncio.sleep(_AGAIN)
 
-    def start(self, job: Job, attempt: Attempt, asked: dict[str, Any]) -> None:
-        """Calls the provider for an attempt whose intent is on record."""
-        self._read(job, attempt, asked, self._text(attempt.number), None)
+    def start(self, job: Job, attempt: Attempt, asked: dict[str, Any], go: asyncio.Future[None]) -> None:
+        """Prepares the call of an attempt; it is sent when `go` is done, that is when the intent is on record."""
+        self._read(job, attempt, asked, self._text(attempt.number), None, go)
 
     async def take_up(self, job: Job, attempt: Attempt) -> None:
         """Goes on with a background response that an earlier holder began: never a second create."""
@@ -62,7 +62,15 @@ class Attempts:
     def _text(self, number: int) -> Text:
         return Text(self._job_id, number, self._token, self._shop.flusher.dirty)
 
-    def _read(self, job: Job, attempt: Attempt, asked: dict[str, Any], text: Text, cursor: int | None) -> None:
+    def _read(
+        self,
+        job: Job,
+        attempt: Attempt,
+        asked: dict[str, Any],
+        text: Text,
+        cursor: int | None,
+        go: asyncio.Future[None] | None = None,
+    ) -> None:
         shop = self._shop
         call = Call(
             model=attempt.model,
@@ -89,7 +97,7 @@ class Attempts:
             check=check_to_go_on(job, attempt.number),
         )
         reader = Reader(
-            attempt.number, Session(shop.provider, call, resume), watch, text, self._say, shop.clock.monotonic
+            attempt.number, Session(shop.provider, call, resume, go=go), watch, text, self._say, shop.clock.monotonic
         )
         self.readers[attempt.number] = reader
         reader.start(self._wake)

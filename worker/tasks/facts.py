@@ -186,6 +186,12 @@ def delivered(job: Job, catalogue: Catalogue, number: int, verdict: sg.Verdict, 
     return [(fact, number)]
 
 
+def intended(intent: ev.AttemptStarted, number: int, now: datetime) -> Attempt:
+    """The attempt that the intent is about, before it is on record."""
+    said = {key: value for key, value in intent.__dict__.items() if key != "proxied"}
+    return Attempt(number=number, started_at=now, **said)
+
+
 def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: Catalogue) -> list[Said]:
     """The facts that end an attempt by our own doing: its open check, then itself."""
     ended_by = {
@@ -232,9 +238,7 @@ def stand_in(
     return next_in_chain(job, catalogue, denied, now)
 
 
-def next_in_chain(
-    job: Job, catalogue: Catalogue, denied: Collection[str], now: datetime
-) -> ev.ModelSubstituted | None:
+def next_in_chain(job: Job, catalogue: Catalogue, denied: Collection[str], now: datetime) -> ev.ModelSubstituted | None:
     """The next model that may stand in for a denied one; `denied`: models of the catalogue that are not called now."""
     if job.policy.require_model:
         return None

@@ -72,14 +72,20 @@ class Opening:
             client_request_id=f"{desk.job.id}-{number}",
             proxied=desk.shop.provider.proxy is not None,
         )
-        asked, _ = await asyncio.gather(desk.attempts.asked(), desk.commit([*said, (intent, number)]))
+        go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        job, recording = desk.job, asyncio.ensure_future(desk.commit([*said, (intent, number)]))
+        try:
+            asked = await desk.attempts.asked()
+            if asked is not None:  # connect while the intent is written; nothing is sent before it is
+                desk.attempts.start(job, facts.intended(intent, number, desk.shop.clock.now()), asked, go)
+        finally:
+            await recording
+        go.set_result(None)
         if asked is None:
             gone = facts.broken_off(desk.job, number, Outcome.BAD_REQUEST, 0, desk.shop.catalogue)
             await desk.settle(
                 [*desk.stop(Outcome.CANCELLED), *gone], ev.Failed(error=words.job_error("content_unreadable"))
             )
-            return
-        desk.attempts.start(desk.job, desk.job.attempt(number), asked)
 
     def held(self, reason: str) -> Said:
         """The job waits until the account's circuit lets it go."""

@@ -15,6 +15,7 @@ import aiohttp
 import httpx2
 
 from worker.upstream.body import BODY, NEVER_SENT, Body
+from worker.upstream.hold import released
 
 
 class AiohttpBody(Body):
@@ -62,6 +63,7 @@ class Proxied(httpx2.AsyncBaseTransport):
                 timeout=self._timeout,
             )
             self._session.trace_configs.clear()  # a tracing library that patched aiohttp put itself here
+        await released()
         left_out = NEVER_SENT | {"connection", "transfer-encoding"}  # the latter two are aiohttp's affair
         response = await self._session.request(
             request.method,

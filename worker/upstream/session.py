@@ -14,6 +14,7 @@ from worker.safety.stream import Alive, Closed, Created, Delta, Opened, Rejected
 from worker.upstream.answer import Answer
 from worker.upstream.call import Call
 from worker.upstream.client import Cancelled, Provider
+from worker.upstream.hold import GO
 from worker.upstream.reconnect import Ended, Reconnect, Way
 
 
@@ -38,8 +39,12 @@ class Session:
         poll_most: float = 5.0,
         give_up_after: float = 60.0,
         identify_within: float = 2.0,
+        go: asyncio.Future[None] | None = None,
     ) -> None:
-        """`give_up_after` bounds the seconds of failed reconnections in a row; ValueError when nothing can resume."""
+        """`give_up_after` bounds the seconds of failed reconnections in a row; ValueError when nothing can resume.
+
+        `go`: the call is not sent before it is done, though it is prepared.
+        """
         if resume_from is not None and call.mode != "background":
             raise ValueError("only a background response can be resumed")
         self.response_id: str | None = resume_from.response_id if resume_from else None
@@ -55,6 +60,7 @@ class Session:
             give_up_after=give_up_after,
         )
         self._identify_within = identify_within
+        self._go = go
         self._named = asyncio.Event()
         self._answer: Answer | None = None
         self._requests = 0
@@ -67,6 +73,7 @@ class Session:
     async def batches(self) -> AsyncGenerator[list[StreamEvent], None]:  # noqa: C901, PLR0912
         """Batches of events in order. The last holds a Terminal, a Rejected or a Closed, unless we hung up."""
         loop = asyncio.get_running_loop()
+        GO.set(self._go)
         while not self._stopped:
             began, opened, progress = loop.time(), None, False
             floor = self.sequence if self._reconnect.way is Way.RESUME else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import re
 import socket
 import ssl
@@ -21,7 +22,9 @@ import httptools
 import httpx2
 
 from worker.upstream.body import BODY, NEVER_SENT, Body
+from worker.upstream.hold import released
 
+_IPV4: Final = 4
 _MOST_HEAD: Final = 64 * 1024
 _MOST_HELD: Final = 1024 * 1024  # unread bytes, after which the server is made to wait
 _MOST_INFLATED: Final = 16 * 1024 * 1024  # from one piece: no bombs
@@ -192,6 +195,14 @@ class Wire(httpx2.AsyncBaseTransport):
         """Send, and return as soon as headers are there; an error comes with its (bounded) body read."""
         sent = _serialized(request)
         connection = await self._connect(request.url)
+        try:
+            fresh = await released()
+        except BaseException:
+            await connection.aclose()
+            raise
+        if not fresh:
+            await connection.aclose()
+            connection = await self._connect(request.url)
         self._open.add(connection)
         connection.lost.add_done_callback(lambda _: self._open.discard(connection))
         try:
@@ -221,7 +232,8 @@ class Wire(httpx2.AsyncBaseTransport):
         tls = url.scheme == "https"
         try:
             async with asyncio.timeout(self._connect_timeout):
-                found = await loop.getaddrinfo(url.host, url.port or (443 if tls else 80), type=socket.SOCK_STREAM)
+                port = url.port or (443 if tls else 80)
+                found = _literal(url.host, port) or await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
                 dialled = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=0.25, interleave=1)
                 _keep_alive(dialled)
                 _, connection = await loop.create_connection(
@@ -242,6 +254,17 @@ class Wire(httpx2.AsyncBaseTransport):
             self._tls = httpx2.create_ssl_context()
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
+
+
+def _literal(host: str, port: int) -> list[aiohappyeyeballs.AddrInfoType] | None:
+    """The address that `host` is already: nothing to look up, no thread to wait for."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if address.version == _IPV4:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
+    return [(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0))]
 
 
 def _keep_alive(dialled: socket.socket) -> None:

@@ -1,0 +1,147 @@
+"""The cron and the errands of the API run by stock arq: once among all workers, and never in a job's place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import arq.worker
+import pytest
+from arq.connections import ArqRedis
+from pydantic import ValidationError
+from stage import LUNA, SOL, TERRA, Stage, until
+
+from worker.settings import Settings
+from worker.store.access import AccessBook, ask_for_probe, known_access
+from worker.tasks.errands import Errands, every
+
+
+class Counted:
+    """Probes that only count themselves."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    async def probe(self) -> None:
+        self.runs += 1
+
+
+async def mine(_: float) -> bool:
+    return True
+
+
+@asynccontextmanager
+async def running(*errands: Errands) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(one.run()) for one in errands]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def asked(stage: Stage) -> dict[str, int]:
+    paths = [call["path"] for call in stage.sim.calls()["calls"]]
+    return {model: paths.count(f"/v1/models/{model}") for model in (SOL, TERRA, LUNA)}
+
+
+async def test_one_tick_of_the_cron_is_one_run_among_two_workers(redis: ArqRedis) -> None:
+    counted = Counted()
+    two = [Errands(redis, counted.probe, mine, 600) for _ in range(2)]
+    tick = datetime.now().astimezone()  # noqa: TID251  arq's cron has no clock of ours
+    for one in two:
+        assert type(one.worker) is arq.worker.Worker, "nothing of arq is overridden"
+        one.worker.cron_jobs[0].next_run = tick  # as after the start; both come to the same tick
+        await one.worker.run_cron(tick, 0.5)
+    assert await redis.zcard("arq:queue") == 1
+    async with running(*two):
+
+        async def done() -> bool:
+            return await redis.zcard("arq:queue") == 0
+
+        await until("the run to end", done)
+        assert counted.runs == 1
+        assert sum(one.worker.jobs_complete for one in two) == 1
+
+
+async def test_workers_that_start_together_probe_once(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url) as stage:
+        two = [await stage.worker(), await stage.worker()]
+
+        async def both_had_their_occasion() -> bool:
+            return sum(one.errands.worker.jobs_complete for one in two) == 2
+
+        await until("both starts", both_had_their_occasion)
+        assert asked(stage) == {SOL: 1, TERRA: 1, LUNA: 1}
+        rows = await known_access(redis)
+        assert {name: row.status for name, row in rows.items()} == dict.fromkeys((SOL, TERRA, LUNA), "ok")
+
+
+async def test_the_cron_comes_round_again(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, probe_seconds=1) as stage:
+        await stage.worker()
+
+        async def three_times() -> bool:
+            return asked(stage)[SOL] >= 3
+
+        await until("three rounds", three_times)
+
+
+@pytest.mark.parametrize("settings", [{"probe_seconds": 0}, {"OPENAI_API_KEY": None}], ids=str)
+async def test_without_a_key_or_a_period_nobody_probes_by_himself(
+    redis: ArqRedis, valkey_url: str, settings: dict[str, object]
+) -> None:
+    async with Stage(redis, valkey_url, **settings) as stage:
+        worker = await stage.worker()
+        assert worker.errands.worker.cron_jobs == []
+        assert await ask_for_probe(redis, 10), "but whoever asks is answered"
+        statuses = {row.status for row in (await known_access(redis)).values()}
+        assert statuses == {"ok"}  # the simulator takes any key
+
+
+async def test_errands_take_no_slot_of_a_job(redis: ArqRedis, valkey_url: str) -> None:
+    async with Stage(redis, valkey_url, speed=1, max_jobs=1, probe_seconds=0) as stage:
+        worker = await stage.worker()
+        job_id = await stage.submit("[[sim: normal tokens=200 rate=40]] go")
+        await stage.reaches(job_id, "output", lambda job: any(a.first_output_at for a in job.attempts))
+        assert len(worker.runner.tasks) == 1
+        assert await ask_for_probe(redis, 10)
+        assert not (await stage.job(job_id)).settled
+
+
+async def test_a_draining_worker_answers_nobody(redis: ArqRedis) -> None:
+    counted = Counted()
+    errands = Errands(redis, counted.probe, mine, 0)
+    errands.drain()
+    async with running(errands):
+        assert not await ask_for_probe(redis, 1.2)
+    assert counted.runs == 0
+
+
+async def test_a_request_that_nobody_took_is_not_done_later(redis: ArqRedis) -> None:
+    assert not await ask_for_probe(redis, 0.2)
+    counted = Counted()
+    errands = Errands(redis, counted.probe, mine, 0)
+    async with running(errands):
+        assert await ask_for_probe(redis, 10)
+    assert counted.runs == 1
+
+
+async def test_one_caller_has_the_turn(redis: ArqRedis) -> None:
+    book, other = AccessBook(redis, "key:a"), AccessBook(redis, "key:b")
+    assert [await book.take_turn(60), await book.take_turn(60), await other.take_turn(60)] == [True, False, True]
+
+
+def test_a_period_is_a_calendar() -> None:
+    assert every(600) == {"minute": {0, 10, 20, 30, 40, 50}, "second": {0}}
+    assert every(3600) == {"minute": {0}, "second": {0}}
+    assert every(20) == {"second": {0, 20, 40}}
+
+
+@pytest.mark.parametrize("seconds", [7, 90, 3599, -1, 7200])
+def test_a_period_that_no_clock_has_is_refused(seconds: int) -> None:
+    with pytest.raises(ValidationError, match="probe_seconds"):
+        Settings(_env_file=None, probe_seconds=seconds)
