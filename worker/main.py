@@ -146,9 +146,10 @@ class WorkerProcess:
                 task.result()  # a part that ends by itself is a fault: let it be seen
             await self._drain()
         finally:
-            for task in (*parts, claiming, stopping):
+            ends = [*parts, claiming, stopping, *self.runner.tasks.values(), *self.runner.running.values()]
+            for task in ends:
                 task.cancel()
-            await asyncio.gather(*parts, claiming, stopping, return_exceptions=True)
+            await asyncio.gather(*ends, return_exceptions=True)
             with contextlib.suppress(StoreUnavailable):
                 await self.sweeper.leave()
             await self.shop.provider.aclose()

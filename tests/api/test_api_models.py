@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from api_hand import Running
 from arq.connections import ArqRedis
 from httpx2 import AsyncClient
-from pytest import MonkeyPatch
 from stage import LUNA, SOL, TERRA, Stage
 from test_api_read import keys_of
 
@@ -33,7 +33,8 @@ async def test_a_probe_shows_at_once_and_stays(acme: AsyncClient, redis: ArqRedi
         assert {access["status"] for access in before.values()} == {"unknown"}
         assert "vigil probe" in before[SOL]["advice"]
         found = await by_name(acme, "POST", "/v1/models/probe")
-        assert {name: access["status"] for name, access in found.items()} == {SOL: "ok", TERRA: "ok", LUNA: "not_granted"}
+        statuses = {name: access["status"] for name, access in found.items()}
+        assert statuses == {SOL: "ok", TERRA: "ok", LUNA: "not_granted"}
         assert found[LUNA]["request_id"].startswith("req_")
         assert found[LUNA]["since"] == found[LUNA]["probed_at"]
         assert "granted" in found[LUNA]["advice"]
@@ -56,7 +57,7 @@ async def test_without_a_worker_a_probe_is_told_so_at_once(acme: AsyncClient, re
 
 
 async def test_a_worker_that_does_not_answer_is_not_waited_for_long(
-    acme: AsyncClient, redis: ArqRedis, monkeypatch: MonkeyPatch
+    acme: AsyncClient, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api.routes_state, "_PROBE_SECONDS", 0.2)
     beat = Clock().now().isoformat().replace("+00:00", "Z")

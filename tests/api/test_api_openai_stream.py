@@ -124,10 +124,13 @@ async def test_the_stream_helper_of_the_sdk(home):
             response_id = event.response.id if event.type == "response.created" else response_id
         final = await stream.get_final_response()
     assert final.output_text
-    with home.blocking.responses.stream(response_id=response_id, starting_after=6) as stream:
-        numbers = await blocking(lambda: [event.sequence_number for event in stream])
-        assert (await blocking(stream.get_final_response)).output_text == final.output_text
-    assert numbers[0] == 7
+
+    def resume():
+        with home.blocking.responses.stream(response_id=response_id, starting_after=6) as stream:
+            return [event.sequence_number for event in stream], stream.get_final_response()
+
+    numbers, same = await blocking(resume)
+    assert (numbers[0], same.output_text) == (7, final.output_text)
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -144,8 +147,8 @@ async def test_function_calls(home, waits):
     call = events[-1].response.output[0]
     assert "".join(deltas) == call.arguments == events[-3].arguments
     assert (events[2].item.arguments, events[-2].item) == ("", call)
-    with home.blocking.responses.stream(model=SOL, input=prompt, tools=[TOOL]) as stream:
-        final = await blocking(stream.get_final_response)
+    async with home.client.responses.stream(model=SOL, input=prompt, tools=[TOOL]) as stream:
+        final = await stream.get_final_response()
     assert final.output[0].parsed_arguments == {"city": "ok"}
 
 
@@ -165,8 +168,8 @@ async def test_refusal_and_token_limit(home, scenario, last, status):
 
 @pytest.mark.parametrize("scenario", ["check_block_after_output", "bio_block", "block_before_stream hold=1"])
 async def test_a_block_ends_the_stream_as_failed_and_no_error_is_raised(home, scenario):
-    stream = home.blocking.responses.create(model=SOL, input=f"[[sim: {scenario}]] Hello", stream=True)
-    events = await blocking(lambda: list(stream))
+    prompt = f"[[sim: {scenario}]] Hello"
+    events = await blocking(lambda: list(home.blocking.responses.create(model=SOL, input=prompt, stream=True)))
     assert events[-1].type == "response.failed"
     assert events[-1].response.error.code in {"cyber_policy", "bio_policy"}
     assert events[-1].response.output == []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx2
 from cli_vigil import Up, Vigil, one_line
 
 TERRA = "gpt-5.6-terra"
@@ -20,9 +20,8 @@ def denied(up: Up, *models: str) -> Iterator[None]:
     assert found is not None
 
     def tell(names: list[str]) -> None:
-        body = json.dumps({"models": names}).encode()
-        with urllib.request.urlopen(f"{found[1]}/sim/denied", body, timeout=10) as answer:
-            assert json.load(answer) == {"denied": sorted(names)}
+        answer = httpx2.post(f"{found[1]}/sim/denied", json={"models": names}, trust_env=False)
+        assert answer.json() == {"denied": sorted(names)}
 
     tell(list(models))
     try:

@@ -10,7 +10,7 @@ COMMANDS = ["up", "demo", "api", "worker", "simulator", "submit", "get", "wait",
 
 @pytest.mark.parametrize(
     "words",
-    [*([one] for one in [*COMMANDS, "cost", "doctor", "keys"]), *(["keys", w] for w in ("create", "list", "revoke"))],
+    [*([one] for one in [*COMMANDS, "probe", "cost", "doctor", "keys"]), *(["keys", w] for w in ("create", "list", "revoke"))],
     ids="-".join,
 )
 def test_every_command_explains_itself(vigil: Vigil, words: list[str]) -> None:

@@ -104,6 +104,21 @@ async def test_models(client: AsyncOpenAI) -> None:
         await client.responses.create(model="gpt-5.6-cyber", input="x")
 
 
+async def test_who_is_denied_can_change_while_it_runs(sim: Simulator, client: AsyncOpenAI) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"{sim.root}/sim/denied", json={"models": [SOL]}) as answer:
+            assert await answer.json() == {"denied": [SOL]}
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve(SOL)
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.create(model=SOL, input="x")
+        for body in (b"{", b"[]", b'{"models": "x"}', b'{"models": [1]}'):
+            async with session.post(f"{sim.root}/sim/denied", data=body) as answer:
+                assert answer.status == 400
+    sim.deny()
+    assert (await client.models.retrieve(SOL)).id == SOL
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [

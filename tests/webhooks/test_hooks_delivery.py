@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 from aiohttp import web
+from builders import BLOCKED, STARTED, began, done
 from stage import until
 from webhook_hand import ENDS, LIFE, OLD_SECRET, SECRET, Receiver, verified
 
 from worker.jobs import events as ev
-from worker.store import keys
+from worker.store import codec, keys
 from worker.webhooks.sender import UNREACHABLE
 
 STEPS = ("job.queued", "job.started", "job.attempt.started", "job.attempt.finished", "job.completed")
@@ -111,7 +113,7 @@ async def test_retry_after_is_honoured(post, receiver):
 
 
 async def test_a_far_retry_after_is_shown_as_the_next_try(post, receiver):
-    later = datetime.now(UTC) + timedelta(hours=2)
+    later = post.clock.now() + timedelta(hours=2)
     receiver.says(503, headers={"Retry-After": later.strftime("%a, %d %b %Y %H:%M:%S GMT")})
     post.worker()
     job_id = await post.submit(receiver.url)
@@ -178,7 +180,7 @@ async def test_an_app_without_endpoints_writes_nothing_extra(post, redis):
 
 async def test_a_paused_endpoint_gets_all_it_missed_in_order(post, receiver):
     endpoint = await post.endpoint(receiver.url)
-    await post.endpoints.change("shop", endpoint.id, lambda one: _with(one, state="paused"))
+    await post.endpoints.change("shop", endpoint.id, lambda one: replace(one, state="paused"))
     post.worker()
     named = []
     for _ in range(3):
@@ -187,15 +189,9 @@ async def test_a_paused_endpoint_gets_all_it_missed_in_order(post, receiver):
     job_id = await post.submit(receiver.url)
     await post.complete(job_id)
     assert (await receiver.gets(1))[0].json["data"]["id"] == job_id, "only the job's own webhook is sent"
-    await post.endpoints.change("shop", endpoint.id, lambda one: _with(one, state="active"))
+    await post.endpoints.change("shop", endpoint.id, lambda one: replace(one, state="active"))
     got = await receiver.gets(5)
     assert sorted(one.json["data"]["id"] for one in got[1:]) == sorted([*named, job_id])
-
-
-def _with(one, **changes):
-    from dataclasses import replace
-
-    return replace(one, **changes)
 
 
 async def test_while_a_secret_is_rotated_both_sign(post, receiver):
@@ -323,19 +319,17 @@ async def test_a_dead_and_a_slow_endpoint_delay_nobody(post, receiver, workers):
         by_job.setdefault(one.where[0], []).append(one.where[1])
     assert by_job == {job_id: [1, 5] for job_id in seen}, "each once, in order"
     late = [one.at - seen[one.where[0]] for one in got if one.where[1] == 5]
-    print(f"{workers} workers, {jobs_wanted} jobs: slowest {max(late):.3f} s, median {sorted(late)[len(late) // 2]:.3f} s")
+    print(
+        f"{workers} workers, {jobs_wanted} jobs: slowest {max(late):.3f} s, median {sorted(late)[len(late) // 2]:.3f} s"
+    )
     assert max(late) < 2.0
 
 
 async def test_a_full_message_of_a_blocked_job_holds_no_output(post, receiver):
-    from builders import BLOCKED, STARTED, began, done
-
     await post.endpoint(receiver.url, ("job.blocked",), "full")
     post.worker()
     job_id = await post.submit()
     said = [(STARTED, None), (began(), 1), (done("blocked"), 1), (BLOCKED, 1)]
-    from worker.store import codec
-
     kept = codec.seal({"output_text": "half a secret", "draft": "a draft"})
     await post.jobs.change(job_id, lambda _: said, writes=lambda _: [("SET", keys.answer(job_id), kept)])
     (got,) = await receiver.gets(1)

@@ -73,6 +73,7 @@ class Held:
     generation: int
     crashed: bool  # its last holder died without letting go
     gated: bool = False  # a circuit was open when it was claimed: ask before calling
+    asked: dict[str, Any] | None = field(default=None, repr=False)  # what was asked, unless it is large
 
 
 class Jobs:
@@ -129,8 +130,10 @@ class Jobs:
         return wait, [self._held(c, is_open) for c in claimed]
 
     def _held(self, c: Claimed, gated: bool) -> Held:
-        private = codec.unseal(c.private) or {}
-        return Held(codec.load_job(c.record), private, c.token, c.generation, c.previous_token != "", gated)
+        job, private, asked = codec.load_job(c.record), codec.unseal(c.private) or {}, codec.unseal(c.asked)
+        if c.chain:
+            self._remember(job, c.chain)
+        return Held(job, private, c.token, c.generation, c.previous_token != "", gated, asked)
 
     async def renew(self, lease_seconds: float, held: Sequence[tuple[str, str]]) -> list[str]:
         """For each (job id, token): "" = still ours, "LOST", or what is asked of us."""

@@ -28,6 +28,7 @@ from worker.store.scripts import Command
 State = Literal["pending", "delivered", "exhausted", "gone"]
 _SEQ_DIGITS: Final = 10
 _TRIES_TO_CHANGE: Final = 5
+_AGAIN: Final = files("worker.store").joinpath("lua", "again.lua").read_text()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,7 @@ class Outbox:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
-        script = files("worker.store").joinpath("lua", "again.lua").read_text()
-        self._again: Any = redis.register_script(script)
+        self._again: Any = redis.register_script(_AGAIN)
 
     async def of_job(self, job_id: str) -> list[tuple[Message, list[dict[str, Any]]]]:
         """Every message of the job with its receipts, by seq."""

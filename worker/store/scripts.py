@@ -14,6 +14,7 @@ Word = str | bytes | int | float
 Command = tuple[Word, ...]
 
 _ARQ_JOB = "arq:job:"
+_ASKED_ALONG = 64 * 1024  # bytes of input that a claim brings along; more is read by itself
 ARQ_FUNCTION = "run_job"
 
 
@@ -26,6 +27,8 @@ class Claimed(NamedTuple):
     previous_token: str  # not empty: its holder died without letting go
     record: bytes
     private: bytes
+    chain: str  # the audit chain's head
+    asked: bytes  # what was asked, unless it is large
 
 
 def flatten(commands: Sequence[Command]) -> list[Word]:
@@ -67,10 +70,13 @@ class Scripts:
     async def claim(self, worker: str, limit: int, lease_ms: int, circuit: str) -> tuple[int, int, bool, list[Claimed]]:
         """(next due time in ms or -1, the server's time in ms, whether the circuit is open, the jobs now ours)."""
         head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
-        args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail]
+        args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.asked(""), _ASKED_ALONG]
         places = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit)]
         due, now, is_open, rows = await self._claim(keys=places, args=args)
-        claimed = [Claimed(r[0].decode(), int(r[1]), r[2].decode(), r[3].decode(), r[4], r[5]) for r in rows]
+        claimed = [
+            Claimed(r[0].decode(), int(r[1]), r[2].decode(), r[3].decode(), r[4], r[5], r[6].decode(), r[7])
+            for r in rows
+        ]
         return int(due), int(now), bool(is_open), claimed
 
     async def renew(self, lease_ms: int, held: Sequence[tuple[str, str]]) -> list[str]:

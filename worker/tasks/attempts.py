@@ -16,6 +16,7 @@ from worker.jobs.record import Attempt, Check, Job
 from worker.jobs.states import CheckEnd, Outcome
 from worker.safety.signals import Signal
 from worker.safety.watch import Watch
+from worker.store.jobs import Held
 from worker.tasks.reader import Reader
 from worker.tasks.text import Text
 from worker.tasks.workshop import Workshop
@@ -29,18 +30,20 @@ _AGAIN = 0.25  # seconds between two questions to a Redis that is away
 class Attempts:
     """Readers by attempt number."""
 
-    def __init__(self, shop: Workshop, job_id: str, token: str, say: Say, wake: Callable[[], None]) -> None:
-        self._shop, self._job_id, self._token, self._say, self._wake = shop, job_id, token, say, wake
+    def __init__(self, shop: Workshop, held: Held, say: Say, wake: Callable[[], None]) -> None:
+        self._shop, self._job_id, self._token, self._say, self._wake = shop, held.job.id, held.token, say, wake
+        self._asked = held.asked
         self.readers: dict[int, Reader] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def asked(self) -> dict[str, Any] | None:
-        """What is asked of the model; waits for a Redis that is away."""
-        while True:
+        """What is asked of the model: it came with the claim, or is read; waits for a Redis that is away."""
+        while self._asked is None:
             try:
                 return await self._shop.jobs.asked(self._job_id)
             except StoreUnavailable:
                 await asyncio.sleep(_AGAIN)
+        return self._asked
 
     def start(self, job: Job, attempt: Attempt, asked: dict[str, Any], go: asyncio.Future[None]) -> None:
         """Prepares the call of an attempt; it is sent when `go` is done, that is when the intent is on record."""

@@ -24,8 +24,8 @@ from worker.store import keys
 from worker.store.apps import Apps
 from worker.store.deliveries import Deliveries, Taken
 from worker.store.endpoints import Endpoints
-from worker.store.listen import Listener
 from worker.store.outbox import Message, State, iso
+from worker.store.pool import AWAY
 from worker.tasks.carry import Carrier
 from worker.telemetry.log import log
 from worker.webhooks.guard import CheckedUrl, Policy, judge_url
@@ -71,23 +71,34 @@ class Delivery:
             patience=round(longest(self._delays)),
         )
         self._carrier = Carrier(redis, self._deliveries, self._endpoints, clock)
-        self._wake = asyncio.Event()
-        self._listener = Listener(redis, lambda *_: self._wake.set(), lambda _: self._wake.set())
-        self._listener.want(keys.TOLD)
+        self._redis, self._wake = redis, asyncio.Event()
         self._flights: dict[asyncio.Task[None], Taken] = {}
 
     async def run(self) -> None:
         """Sends until cancelled; then what is on its way gets a moment, and the rest is given back."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._listener.run(), name="webhook ear")
+                group.create_task(self._listening(), name="webhook ear")
                 group.create_task(self._holding(), name="webhook leases")
                 await self._loop()
         finally:
             await self._end()
 
+    async def _listening(self) -> None:
+        """Hears that something was written; what is missed is found a second later."""
+        while not _cancelled():
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(keys.TOLD)
+                    self._wake.set()  # something may have been said while we were deaf
+                    while not _cancelled():
+                        if await pubsub.get_message(timeout=5.0) is not None:
+                            self._wake.set()
+            except AWAY:
+                await asyncio.sleep(_AWAY)
+
     async def _loop(self) -> None:
-        while True:
+        while not _cancelled():
             self._wake.clear()
             try:
                 more = await self._carrier.carry()
@@ -99,6 +110,7 @@ class Delivery:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
+        raise asyncio.CancelledError
 
     async def _take(self) -> float:
         """Begins to send what is due and has room; gives the seconds until it is worth looking again."""
@@ -120,7 +132,7 @@ class Delivery:
 
     async def _holding(self) -> None:
         """Keeps the leases of what is on its way."""
-        while True:
+        while not _cancelled():
             await asyncio.sleep(self._lease / 3)
             with contextlib.suppress(StoreUnavailable):
                 await self._deliveries.hold(list(self._flights.values()), self._lease)
@@ -144,6 +156,8 @@ class Delivery:
             if hook is None:
                 await self._keep(taken, _after(message, "gone"))
                 return
+            if _cancelled():
+                raise asyncio.CancelledError
             answer, host = await self._try(taken, hook, at)
             await self._settle(taken, hook, answer, at, host)
 
@@ -236,6 +250,12 @@ class Delivery:
                 await asyncio.sleep(_AWAY)
             else:
                 return
+
+
+def _cancelled() -> bool:
+    """True once this task was cancelled: redis-py waits with `wait_for`, which on Python 3.11 can swallow that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _after(message: Message, state: State) -> Message:

@@ -40,7 +40,7 @@ class Desk:
         self, shop: Workshop, held: Held, say: Callable[[int, sg.Signal], None], wake: Callable[[], None]
     ) -> None:
         self.shop, self.job, self.token, self.generation = shop, held.job, held.token, held.generation
-        self.attempts = Attempts(shop, held.job.id, held.token, say, wake)
+        self.attempts = Attempts(shop, held, say, wake)
         self.gated = held.gated
         self.done = False
         self._content: dict[str, Any] | None = None

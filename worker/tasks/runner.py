@@ -24,6 +24,7 @@ from worker.telemetry.log import log
 
 _NO_TIMEOUT: Final = 10**7  # seconds; the run deadline is the job's own
 _IDLE_POLL: Final = 1.0
+_AFTER_YOU: Final = 0.05  # seconds: arq's durable writes would stand before the run's own in Redis
 _AWAY_POLL: Final = 0.5
 
 RunJob = Callable[[Held], Coroutine[Any, Any, None]]
@@ -89,12 +90,16 @@ class Runner(arq.worker.Worker):
             self._next_due = min(_IDLE_POLL, max(0.001, due))
 
     def _start(self, held: Held) -> None:
-        """Starts the run at once; arq's own start, two round trips of it, goes on beside it and waits for its end."""
+        """Starts the run at once; arq's own bookkeeping follows beside it and waits for its end."""
         arq_id = f"{held.job.id}.{held.generation}"
         run = self.running[arq_id] = asyncio.create_task(self._run(held), name=f"run {arq_id}")
         run.add_done_callback(lambda _: self._ended(arq_id))
-        task = self.tasks[arq_id] = asyncio.create_task(self.run_job(arq_id, 0), name=f"arq {arq_id}")
+        task = self.tasks[arq_id] = asyncio.create_task(self._keep_arqs_books(arq_id), name=f"arq {arq_id}")
         task.add_done_callback(lambda done: self._arq_ended(arq_id, done))
+
+    async def _keep_arqs_books(self, arq_id: str) -> None:
+        await asyncio.sleep(_AFTER_YOU)
+        await self.run_job(arq_id, 0)
 
     def _ended(self, arq_id: str) -> None:
         self.running.pop(arq_id, None)

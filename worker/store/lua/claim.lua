@@ -3,7 +3,8 @@
 -- ARGV[1]  worker id     ARGV[2] how many     ARGV[3] lease, milliseconds
 -- ARGV[4]  prefix of a job's hash     ARGV[5] prefix of arq's payload key
 -- ARGV[6]  arq's payload up to the job id     ARGV[7] the rest of it
--- returns  {next due time in ms or -1, now in ms, 1 if the circuit is open, {id, generation, token, previous token, record, private}…}
+-- ARGV[8]  prefix of what was asked     ARGV[9] the most bytes of it that come along
+-- returns  {next due time in ms or -1, now in ms, 1 if the circuit is open, {id, generation, token, previous token, record, private, audit head, asked}…}
 -- The server's clock decides. A running job is not due, so it is never read again. arq is given a fresh id for each
 -- wake-up ("<id>.<generation>"), so nothing that arq remembers of an earlier one can stand in the way.
 local t = redis.call('TIME')
@@ -15,14 +16,16 @@ local function take(ids)
     local key = ARGV[4] .. id
     redis.call('ZREM', KEYS[1], id)
     redis.call('ZREM', KEYS[2], id)
-    local seen = redis.call('HMGET', key, 'rec', 'tok', 'priv')
+    local seen = redis.call('HMGET', key, 'rec', 'tok', 'priv', 'chain')
     if seen[1] then
       local generation = redis.call('HINCRBY', key, 'gen', 1)
       local token = ARGV[1] .. ':' .. generation
       redis.call('HSET', key, 'tok', token)
       redis.call('ZADD', KEYS[3], now + ARGV[3], id)
       redis.call('SET', ARGV[5] .. id .. '.' .. generation, ARGV[6] .. id .. ARGV[7], 'PX', 60000)
-      out[#out + 1] = {id, generation, token, seen[2] or '', seen[1], seen[3] or ''}
+      local asked = ''
+      if redis.call('STRLEN', ARGV[8] .. id) <= tonumber(ARGV[9]) then asked = redis.call('GET', ARGV[8] .. id) or '' end
+      out[#out + 1] = {id, generation, token, seen[2] or '', seen[1], seen[3] or '', seen[4] or '', asked}
       room = room - 1
     else
       redis.call('ZREM', KEYS[3], id)
