@@ -26,6 +26,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
+from worker.safety import words
 from worker.store import audit, keys
 from worker.store.apps import ApiKey
 from worker.store.jobs import Said, Stored
@@ -149,7 +150,8 @@ def _cancel(key: ApiKey) -> Any:
             return []
         if job.status in UNDER_WAY:
             return [(ev.CancelRequested(by=key.id), None)]
-        return [(ev.Cancelled(upstream_under_way=False, billed=False), None)]
+        error = words.job_error("cancelled")
+        return [(ev.Cancelled(upstream_under_way=False, billed=False, error=error), None)]
 
     return decide
 

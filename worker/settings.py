@@ -145,14 +145,7 @@ class Settings(BaseSettings):
 
     def catalogue(self) -> Catalogue:
         """The models of `models_file`, or the ones that ship with Vigil."""
-        path = self.models_file or shipped_models_file()
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError([f"VIGIL_MODELS_FILE: {path} can't be read ({error.strerror})"]) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError([f"VIGIL_MODELS_FILE: {path} is not TOML: {error}"]) from None
-        return parse(table)
+        return read_catalogue(self.models_file)
 
 
 def socket_path(data_dir: Path) -> Path:
@@ -162,6 +155,18 @@ def socket_path(data_dir: Path) -> Path:
         return inside
     short = hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"vigil-{os.getuid()}-{short}" / "valkey.sock"
+
+
+def read_catalogue(models_file: Path | None) -> Catalogue:
+    """The models of a file, or the ones that ship with Vigil; SettingsError lists every fault."""
+    path = models_file or shipped_models_file()
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError([f"VIGIL_MODELS_FILE: {path} can't be read ({error.strerror})"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([f"VIGIL_MODELS_FILE: {path} is not TOML: {error}"]) from None
+    return parse(table)
 
 
 def shipped_models_file() -> Path:
@@ -181,11 +186,26 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
             name = str(fault["loc"][0]) if fault["loc"] else ""
             variable = name if name.isupper() else f"VIGIL_{name.upper()}"
             faults.append(f"{variable}: {fault['msg'].removeprefix('Value error, ')}")
-    if settings is not None:
-        try:
-            settings.catalogue()
-        except SettingsError as error:
-            faults.extend(error.faults)
+    faults += _catalogue_faults(settings)
     if faults or settings is None:
         raise SettingsError(faults)
     return settings
+
+
+class _ModelsFile(BaseSettings):
+    """The one setting that names a file, by itself: so its faults are told together with those of the others."""
+
+    model_config = SettingsConfigDict(env_prefix="VIGIL_", env_file=".env", extra="ignore", env_ignore_empty=True)
+
+    models_file: Path | None = None
+
+
+def _catalogue_faults(settings: Settings | None) -> list[str]:
+    try:
+        path = settings.models_file if settings is not None else _ModelsFile().models_file
+        read_catalogue(path)
+    except SettingsError as error:
+        return error.faults
+    except ValidationError:
+        pass  # told already
+    return []

@@ -247,7 +247,7 @@ async def test_the_command_line_lists_redelivers_and_rotates(settings, redis, cl
         async def vigil(*words: str, code: int = 0) -> str:
             result = await asyncio.to_thread(CliRunner().invoke, app, ["webhooks", *words])
             assert result.exit_code == code, result.output
-            return result.output
+            return result.stdout
 
         assert "no standing endpoints" in await vigil("list")
         first = await made(client)

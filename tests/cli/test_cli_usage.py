@@ -6,11 +6,12 @@ import pytest
 from cli_vigil import Vigil, one_line
 
 COMMANDS = ["up", "demo", "api", "worker", "simulator", "submit", "get", "wait", "watch", "list", "cancel", "retry"]
+EVERY = [*COMMANDS, "probe", "cost", "doctor", "keys"]
 
 
 @pytest.mark.parametrize(
     "words",
-    [*([one] for one in [*COMMANDS, "probe", "cost", "doctor", "keys"]), *(["keys", w] for w in ("create", "list", "revoke"))],
+    [*([one] for one in EVERY), *(["keys", w] for w in ("create", "list", "revoke"))],
     ids="-".join,
 )
 def test_every_command_explains_itself(vigil: Vigil, words: list[str]) -> None:

@@ -228,6 +228,7 @@ class Blocked(Fact):
 
     TYPE = "job.blocked"
     block: Block
+    error: JobError | None = None  # the same in plain words
 
 
 class Failed(Fact):
@@ -243,6 +244,7 @@ class Cancelled(Fact):
     TYPE = "job.cancelled"
     upstream_under_way: bool
     billed: bool
+    error: JobError | None = None
 
 
 class Expired(Fact):

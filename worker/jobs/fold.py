@@ -149,11 +149,13 @@ def _settle(job: Job, event: ev.Event, fact: ev.Fact) -> Job:
             )
         case ev.Blocked():
             common["draft_withdrawn"] = job.draft_attempt is not None
-            return job.evolve(**common, status=_to(job, Status.BLOCKED, event), block=fact.block)
+            status = _to(job, Status.BLOCKED, event)
+            return job.evolve(**common, status=status, block=fact.block, error=fact.error)
         case ev.Failed():
             return job.evolve(**common, status=_to(job, Status.FAILED, event), error=fact.error)
         case ev.Cancelled():
-            return job.evolve(**common, status=_to(job, Status.CANCELLED, event), billed_on_cancel=fact.billed)
+            status = _to(job, Status.CANCELLED, event)
+            return job.evolve(**common, status=status, billed_on_cancel=fact.billed, error=fact.error)
         case ev.Expired():
             common["reason"] = fact.deadline
             return job.evolve(**common, status=_to(job, Status.EXPIRED, event), error=fact.error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from worker.jobs.errors import Failure
-from worker.jobs.record import BlockCategory, DisclosureReason, JobError, ProviderError
+from worker.jobs.record import Block, BlockCategory, DisclosureReason, JobError, ProviderError
 
 
 class Words(NamedTuple):
@@ -339,6 +339,11 @@ def job_error(code: str, type: str | None = None, provider: ProviderError | None
 def failure_error(failure: Failure) -> JobError:
     """The error of a failed attempt in plain words."""
     return job_error(failure.code, failure.outcome.value, failure.provider)
+
+
+def block_error(block: Block) -> JobError:
+    """A block in plain words, under the provider's own code."""
+    return JobError(type="blocked", code=block.code, message=WORDS["blocked"].message, advice=block.advice)
 
 
 def block_advice(category: BlockCategory) -> str:

@@ -121,7 +121,7 @@ class Desk:
                 done = facts.finished(self.shop.catalogue, self.job.attempt(number), signal.verdict, now)
                 said.append((done, number))
                 if signal.verdict.block is not None:
-                    blocked = [(ev.Blocked(block=signal.verdict.block), number)]
+                    blocked = [(facts.blocked(signal.verdict.block), number)]
             else:
                 said += self.said(number, signal)
         return said + blocked

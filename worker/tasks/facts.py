@@ -14,7 +14,7 @@ from worker.jobs import events as ev
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import Failure
-from worker.jobs.record import Attempt, Check, DecidedBy, Disclosure, DisclosureReason, Job, Usage
+from worker.jobs.record import Attempt, Block, Check, DecidedBy, Disclosure, DisclosureReason, Job, Usage
 from worker.jobs.states import DELIVERED, CheckEnd, Outcome, Purpose
 from worker.safety import signals as sg, words
 from worker.store.jobs import Said
@@ -184,6 +184,11 @@ def delivered(job: Job, catalogue: Catalogue, number: int, verdict: sg.Verdict, 
         refused=verdict.refused,
     )
     return [(fact, number)]
+
+
+def blocked(block: Block) -> ev.Blocked:
+    """The job's end after a block, with what to say to a person."""
+    return ev.Blocked(block=block, error=words.block_error(block))
 
 
 def intended(intent: ev.AttemptStarted, number: int, now: datetime) -> Attempt:

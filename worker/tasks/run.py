@@ -178,7 +178,7 @@ class Run:
         words_of_it = await desk.message(number, reader.message)
         if verdict.block is not None:
             said += _without_block(desk.stop(Outcome.CANCELLED))
-            await desk.settle(said, ev.Blocked(block=verdict.block), words_of_it)
+            await desk.settle(said, facts.blocked(verdict.block), words_of_it)
         elif verdict.outcome not in DELIVERED:
             failure = verdict.failure or Failure(verdict.outcome, "cancelled_upstream", "provider")
             await self._failed(number, failure, said, words_of_it, output_seen=verdict.first_output_seen)
@@ -261,7 +261,8 @@ class Run:
         """On request: ends every attempt, settles, and asks the provider to stop."""
         desk = self._desk
         billed = any(a.response_id for a in desk.job.attempts)
-        end = ev.Cancelled(upstream_under_way=bool(desk.attempts.readers), billed=billed)
+        error = words.job_error("cancelled")
+        end = ev.Cancelled(upstream_under_way=bool(desk.attempts.readers), billed=billed, error=error)
         await desk.settle(desk.stop(Outcome.CANCELLED), end)
 
     async def _expire(self) -> None:
