@@ -13,7 +13,8 @@ from starlette.datastructures import Headers
 
 from api.parts import Parts
 from api.problems import Fault, Problem, fault
-from api.schemas import Submit, Webhook
+from api.schemas import Submit
+from api.targets import check_webhook_url
 from worker.jobs.events import Queued
 from worker.store import secrets
 from worker.store.apps import ApiKey
@@ -31,7 +32,8 @@ async def submit(
 ) -> tuple[Stored, bool]:
     """(the job, whether it existed already); durable when it returns."""
     check_models(parts, body)
-    await admit(parts, body.webhook)
+    if body.webhook is not None:
+        check_webhook_url(body.webhook.url, parts.settings)
     return await parts.jobs.submit(await _new(parts, key, body, trace, idempotency_key))
 
 
@@ -47,13 +49,6 @@ def check_models(parts: Parts, body: Submit) -> None:
     faults: list[Fault] = [fault(at, detail, "unknown_model") for at, name in named if name and find(name) is None]
     if faults:
         raise Problem(422, "unknown_model", detail, faults)
-
-
-async def admit(parts: Parts, webhook: Webhook | None) -> None:
-    """The seam for the address guard (worker/webhooks/guard.py): raises a Problem for an address we may not call.
-
-    The address has one reading already (schemas.Webhook), and that reading is what is stored and dialled.
-    """
 
 
 async def _new(parts: Parts, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None) -> NewJob:

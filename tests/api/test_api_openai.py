@@ -130,7 +130,6 @@ TOOL = {
 
 async def test_tools(home):
     done = await home.client.responses.create(model=SOL, input="[[sim: normal tool=1]] Weather?", tools=[TOOL])
-    assert done.status == "completed", done.to_json()
     call = done.output[0]
     assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "weather", {"city": "ok"})
     assert done.tools[0].name == "weather"

@@ -121,12 +121,12 @@ async def test_resumed_in_mid_run_by_both_sdks(home):
 async def test_the_stream_helper_of_the_sdk(home):
     async with home.client.responses.stream(model=SOL, input=LIVE, background=True) as stream:
         async for event in stream:
-            response_id = event.response.id if event.type == "response.created" else response_id
+            assert event.sequence_number >= 0
         final = await stream.get_final_response()
     assert final.output_text
 
     def resume():
-        with home.blocking.responses.stream(response_id=response_id, starting_after=6) as stream:
+        with home.blocking.responses.stream(response_id=final.id, starting_after=6) as stream:
             return [event.sequence_number for event in stream], stream.get_final_response()
 
     numbers, same = await blocking(resume)
@@ -189,8 +189,11 @@ async def test_a_dead_worker_is_not_seen(home):
     async for event in stream:
         events.append(event)
         if len(events) == 6:
-            await home.stage.crash(home.stage._workers[0][0])
+            dying = asyncio.create_task(home.stage.crash(home.stage._workers[0][0]))
+            await asyncio.wait([dying], timeout=2)  # cancelled within a commit it may hang: dead enough
             await home.stage.worker()
+    dying.cancel()
+    await asyncio.wait([dying])
     assert events[-1].type == "response.completed"
     told = "".join(e.delta for e in events if e.type == "response.output_text.delta")
     assert told == events[-1].response.output_text

@@ -5,6 +5,7 @@ Nobody else opens a connection. `ArqRedis` because arq's worker shares the pool.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -71,6 +72,14 @@ def _pack_in_c(pool: ConnectionPool) -> None:
             except (TypeError, AttributeError):
                 packed: list[bytes] = super().pack_command(*args)  # a kind of word that hiredis does not know
                 return packed
+
+        async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+            # redis-py waits with asyncio.wait_for, which on Python 3.11 can swallow a cancellation: say it again
+            task = asyncio.current_task()
+            before = task.cancelling() if task else 0
+            await super().send_packed_command(*args, **kwargs)
+            if task and task.cancelling() > before:
+                raise asyncio.CancelledError
 
     pool.connection_class = Packing
 
