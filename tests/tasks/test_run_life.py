@@ -130,10 +130,16 @@ async def test_a_dead_workers_stream_is_lost_and_starts_again(redis: ArqRedis, v
         first = await stage.worker()
         job_id = await stage.submit(LONG)
         await stage.reaches(job_id, "output", output_began)
+        await until("text in Redis", lambda: redis.llen(keys.text(job_id, 1)))
         await stage.crash(first)
         await stage.worker()
         job = await stage.settled(job_id)
         assert [a.outcome for a in job.attempts] == [Outcome.LOST, Outcome.COMPLETED]
+        lost = job.attempts[0]
+        assert lost.usage is not None
+        assert lost.usage.estimated
+        assert lost.usage.output_tokens > 0
+        assert job.wasted_cost == lost.cost
         assert "job.rescued" in await stage.types(job_id)
 
 

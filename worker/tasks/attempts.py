@@ -17,6 +17,7 @@ from worker.jobs.states import CheckEnd, Outcome
 from worker.safety.signals import Signal
 from worker.safety.watch import Watch
 from worker.store.jobs import Held
+from worker.store.pieces import Piece
 from worker.tasks.reader import Reader
 from worker.tasks.text import Text
 from worker.tasks.workshop import Workshop
@@ -24,6 +25,7 @@ from worker.upstream.call import Call
 from worker.upstream.session import ResumePoint, Session
 
 Say = Callable[[int, Signal], None]
+_CHARACTERS_A_TOKEN = 4
 _AGAIN = 0.25  # seconds between two questions to a Redis that is away
 
 
@@ -53,14 +55,20 @@ class Attempts:
         """Goes on with a background response that an earlier holder began: never a second create."""
         asked = await self.asked() or {"input": ""}
         text = self._text(attempt.number)
-        while True:
-            try:
-                text.restore(await self._shop.pieces.read(job.id, attempt.number))
-                break
-            except StoreUnavailable:
-                await asyncio.sleep(_AGAIN)
+        text.restore(await self._pieces(attempt.number))
         cursor = max(text.sequence, -1 if attempt.sequence is None else attempt.sequence)
         self._read(job, attempt, asked, text, cursor)
+
+    async def kept_tokens(self, number: int) -> int:
+        """About how many tokens a lost attempt had put out: what was kept of its text, at four characters each."""
+        return math.ceil(sum(len(piece.text) for piece in await self._pieces(number)) / _CHARACTERS_A_TOKEN)
+
+    async def _pieces(self, number: int) -> list[Piece]:
+        while True:
+            try:
+                return await self._shop.pieces.read(self._job_id, number)
+            except StoreUnavailable:
+                await asyncio.sleep(_AGAIN)
 
     def _text(self, number: int) -> Text:
         return Text(self._job_id, number, self._token, self._shop.flusher.dirty)

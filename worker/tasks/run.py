@@ -148,7 +148,8 @@ class Run:
         for attempt in job.open_attempts:
             check = check_to_go_on(job, attempt.number)
             if attempt.number not in goes_on:
-                said += facts.broken_off(job, attempt.number, Outcome.LOST, 0, shop.catalogue)
+                tokens = await desk.attempts.kept_tokens(attempt.number)
+                said += facts.broken_off(job, attempt.number, Outcome.LOST, tokens, shop.catalogue)
             elif check is not None and check.ended_at is not None:
                 said.append((facts.check_again(check), attempt.number))
         if not goes_on and not late and job.cancel_requested_at is None:
