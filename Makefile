@@ -27,7 +27,7 @@ demo: install  ## One job per outcome against the simulator; needs no key and no
 	@$(BIN)/vigil demo
 
 test: lint  ## Lint, then all tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3
 
 lint: install  ## ruff, import-linter, mypy.
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ from worker.tasks.workshop import Workshop
 from worker.upstream.call import Call
 from worker.upstream.session import ResumePoint, Session
 
-Say = Callable[[int, Signal], None]
+Say = Callable[[int], None]
 _CHARACTERS_A_TOKEN = 4
 _AGAIN = 0.25  # seconds between two questions to a Redis that is away
 

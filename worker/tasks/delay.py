@@ -45,8 +45,8 @@ class DelayRule:
         self.at = math.inf
         desk = self._desk
         reader = self.original()
-        if desk.done or reader is None:
-            return
+        if desk.done or reader is None or reader.watch.verdict is not None:
+            return  # an attempt that has just ended is about to be heard
         if desk.job.accepted is not None and desk.shop.access.skipped(desk.job.accepted) is None:
             await self._switch(reader, desk.job.accepted, "offer_accepted", "app")
             return

@@ -36,9 +36,7 @@ AGAIN = 0.25
 class Desk:
     """`job` is the record after our last commit; `done` is True once the job is settled, waits, or was handed over."""
 
-    def __init__(
-        self, shop: Workshop, held: Held, say: Callable[[int, sg.Signal], None], wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, shop: Workshop, held: Held, say: Callable[[int], None], wake: Callable[[], None]) -> None:
         self.shop, self.job, self.token, self.generation = shop, held.job, held.token, held.generation
         self.attempts = Attempts(shop, held, say, wake)
         self.gated = held.gated

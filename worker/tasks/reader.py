@@ -31,19 +31,21 @@ class Reader:
         session: Session,
         watch: Watch,
         text: Text,
-        say: Callable[[int, Signal], None],
+        say: Callable[[int], None],
         now: Callable[[], float],
     ) -> None:
         self.number, self.session, self.watch, self.text = number, session, watch, text
         self._say, self._now = say, now
         self.message: str | None = None  # the provider's own words on an error: for the app alone, never recorded
+        self._untold: list[Signal] = []
         self._task: asyncio.Task[None] | None = None
         self._wake: Callable[[], None] = lambda: None
         self._awaited = math.inf
 
     def start(self, wake: Callable[[], None]) -> None:
-        """Begins to read; signals come through `say` until one is `Ended`. `wake`: look at me again (I stopped, or
-        the next tick came nearer).
+        """Begins to read; `say` tells that there is something to `take`, lastly `Ended`.
+
+        `wake`: look at me again (I stopped, or the next tick came nearer).
         """
         self._wake = wake
         self._task = asyncio.create_task(self._pump(), name=f"read {self.text!r}")
@@ -73,8 +75,14 @@ class Reader:
         self._tell(watch.feed(Closed("clean"), now()))  # a session that just stops has said nothing of the end
 
     def _tell(self, signals: list[Signal]) -> None:
-        for signal in signals:
-            self._say(self.number, signal)
+        if signals:
+            self._untold += signals
+            self._say(self.number)
+
+    def take(self) -> list[Signal]:
+        """The signals that nobody has heard yet, in order."""
+        untold, self._untold = self._untold, []
+        return untold
 
     def next_tick(self) -> float:
         """The monotonic time at which `tick` must be called; whoever asks is woken if it comes nearer."""
@@ -86,8 +94,8 @@ class Reader:
         self._tell(self.watch.tick(self._now()))
 
     def stop(self, outcome: Outcome) -> list[Signal]:
-        """Ends the attempt by our own doing and stops reading; the last signal is `Ended`, unless it had ended."""
-        signals = self.watch.stop(outcome)
+        """Ends the attempt by our own doing and stops reading: all that nobody has heard yet, lastly `Ended`."""
+        signals = [*self.take(), *self.watch.stop(outcome)]
         self._halt()
         return signals
 

@@ -32,8 +32,8 @@ from worker.telemetry.log import log
 CANCEL, OFFER, DRAIN, INTERRUPT = "cancel", "offer", "drain", "interrupt"
 _LOOK = "look"  # a reader stopped, or its next tick came nearer
 
-Note = tuple[int, sg.Signal] | str
-"""A signal of attempt n, or a word of control."""
+Note = int | str
+"""Attempt n has something to say, or a word of control."""
 
 
 class Run:
@@ -42,7 +42,7 @@ class Run:
     def __init__(self, shop: Workshop, held: Held) -> None:
         self._shop = shop
         self._inbox: asyncio.Queue[Note] = asyncio.Queue()
-        self._desk = Desk(shop, held, lambda n, s: self._inbox.put_nowait((n, s)), lambda: self.tell(_LOOK))
+        self._desk = Desk(shop, held, self._inbox.put_nowait, lambda: self.tell(_LOOK))
         self._opening = Opening(self._desk)
         self._delay = DelayRule(self._desk, self._opening)
         self._draining = False
@@ -99,14 +99,8 @@ class Run:
                 await desk.commit(said)
                 said = []
                 await self._obey(note)
-            elif note[0] not in desk.attempts.readers:
-                continue  # the last words of an attempt that we have ended ourselves
-            elif isinstance(note[1], sg.Ended):
-                await self._ended(note[0], note[1].verdict, said)
-                said = []
             else:
-                self._delay.heard(*note)
-                said += desk.said(*note)
+                said = await self._hear(note, said)
             if desk.done:
                 return
         await desk.commit(said)
@@ -116,6 +110,18 @@ class Run:
             await self._expire()
         else:
             await self._delay.ask()
+
+    async def _hear(self, number: int, said: list[Said]) -> list[Said]:
+        """What attempt `number` has to say: the facts that are not committed yet."""
+        desk = self._desk
+        reader = desk.attempts.readers.get(number)
+        for signal in reader.take() if reader is not None else ():
+            if isinstance(signal, sg.Ended):
+                await self._ended(number, signal.verdict, said)
+                return []
+            self._delay.heard(number, signal)
+            said += desk.said(number, signal)
+        return said
 
     async def _obey(self, word: str) -> None:
         match word:
