@@ -94,10 +94,8 @@ class Reader:
         self._tell(self.watch.tick(self._now()))
 
     def stop(self, outcome: Outcome) -> list[Signal]:
-        """Ends the attempt by our own doing and stops reading: all that nobody has heard yet, lastly `Ended`."""
-        signals = [*self.take(), *self.watch.stop(outcome)]
-        self._halt()
-        return signals
+        """Ends the attempt by our own doing: all that nobody has heard yet, lastly `Ended`."""
+        return [*self.take(), *self.watch.stop(outcome)]
 
     def _halt(self) -> None:
         if self._task is not None:
@@ -105,12 +103,13 @@ class Reader:
 
     async def cancel_upstream(self) -> Cancelled:
         """Asks the provider to stop working on it; never takes longer than a few seconds, never raises."""
-        await self._rest()
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
-                return await self.session.cancel()
+                return await self.session.cancel()  # beside the reading, which may be about to learn the response's id
         except TimeoutError:
             return Cancelled(took_effect=False)
+        finally:
+            await self._rest()
 
     async def close(self) -> None:
         """Nothing is read any more and the connection is gone; the response may go on upstream."""

@@ -69,7 +69,9 @@ class Answer:
         """The events of what arrived next; empty when there is nothing more. The first call sends the request."""
         body = self._body
         if body is None:
-            return [] if self._ended else await self._open()
+            if self._ended or self._stopped or self._opening is not None:
+                return []  # a request that was broken off while it was sent may have run: it is never sent again
+            return await self._open()
         try:
             while True:
                 chunk = await body.read()
