@@ -43,7 +43,7 @@ def test_the_defaults_in_the_example_are_the_defaults(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
 def test_pins_have_hashes_and_no_addresses(name: str) -> None:
     text = (ROOT / "ops" / name).read_text()
-    assert not re.search(r"://|^-|file:|/opt/|/work/", text, re.MULTILINE)
+    assert not re.search(r"://|^-|file:|\s/\w", text, re.MULTILINE)
     blocks = re.split(r"\n(?=\S)", text.strip())
     assert len(blocks) > 40
     for block in blocks:
