@@ -1,0 +1,212 @@
+"""Every metric of Vigil by name: the one table that rules, dashboards and the runbook are written against.
+
+Base units (seconds, bytes, US dollars), `_total` for what only rises, labels with few values: a label takes what its
+row in LABELS allows, anything else counts as "other". Numbers of a process stand in its own registry; what is true of
+the whole (`place="store"`) is read from Redis when somebody asks, by the API alone, so with several APIs take `max`.
+Must not know: Redis, who emits, who asks.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from worker.jobs.record import BlockCategory, DecidedBy, DisclosureReason
+from worker.jobs.states import TERMINAL, Evidence, Outcome
+from worker.safety.access import Status as AccessStatus
+from worker.safety.codes import CODES
+from worker.safety.words import WORDS
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+OTHER: Final = "other"
+
+_FAST: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_LONG: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400)
+
+_SLOW: Final = (*_FAST, 600, 1800, 7200, 21_600, 86_400)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter tells nobody anything
+
+Kind = Literal["counter", "gauge", "histogram"]
+Place = Literal["process", "store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: what it counts, its labels, for histograms the upper bounds, and where its numbers come from."""
+
+    kind: Kind
+    says: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    place: Place = "process"
+
+
+MODELS: Final = "the models of models.toml"
+LABELS: Final[dict[str, frozenset[str] | str]] = {
+    "model": MODELS,
+    "requested": MODELS,
+    "served": MODELS,
+    "status": frozenset(TERMINAL),
+    "outcome": frozenset(Outcome),
+    "evidence": frozenset(Evidence),
+    "category": frozenset(get_args(BlockCategory)),
+    "code": frozenset(CODES) | frozenset(WORDS),
+    "reason": frozenset(get_args(DisclosureReason)),
+    "decided_by": frozenset(get_args(DecidedBy)),
+    "disclosed": frozenset({"not_needed", "yes", "no"}),
+    "direction": frozenset({"input", "cached_input", "output", "reasoning"}),
+    "result": frozenset({"delivered", "failed", "gone", "exhausted"}),
+    "state": frozenset({"queued", "scheduled", "running", "checking"}),
+    "account": frozenset({"unknown", "normal", "elevated", "widened"}),
+    "access": frozenset(get_args(AccessStatus)),
+    "circuit": frozenset({"open", "half_open"}),
+    "what": frozenset({"event", "field"}),
+    "status_class": frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"}),
+    "version": "of Vigil",
+    "python": "of the interpreter",
+}
+"""What each label may be; a sentence where the values are not known before the process starts."""
+
+METRICS: Final[dict[str, Metric]] = {
+    # jobs, counted by whichever process commits the event
+    "vigil_jobs_submitted_total": Metric("counter", "Jobs accepted.", ("model",)),
+    "vigil_jobs_finished_total": Metric("counter", "Jobs settled, by terminal status.", ("status", "model")),
+    "vigil_jobs_refused_total": Metric("counter", "Completed jobs that the model refused to answer.", ("model",)),
+    "vigil_job_wait_seconds": Metric("histogram", "From submission to the first start.", (), _LONG),
+    "vigil_job_run_seconds": Metric("histogram", "From the first start to the end.", ("status",), _LONG),
+    "vigil_jobs_rescued_total": Metric("counter", "Jobs taken over from a dead worker."),
+    "vigil_jobs_interrupted_total": Metric("counter", "Jobs handed over at a worker's shutdown."),
+    "vigil_jobs_held_total": Metric("counter", "Times that a job began to wait for a circuit or a pause."),
+    "vigil_lease_lost_total": Metric("counter", "Runs that were told that their lease is someone else's."),
+    "vigil_run_faults_total": Metric("counter", "Runs, sweeps and requests that broke on a fault of ours."),
+    # attempts
+    "vigil_attempts_total": Metric("counter", "Upstream calls that ended, by outcome.", ("outcome", "model")),
+    "vigil_attempt_seconds": Metric("histogram", "From the call to its end.", ("model",), _LONG),
+    "vigil_ttft_seconds": Metric("histogram", "From the call to the first output.", ("model",), _SLOW),
+    "vigil_upstream_errors_total": Metric("counter", "Attempts that gave no answer, by the error's code.", ("code",)),
+    "vigil_stream_resumes_total": Metric("counter", "Reconnections to a running response."),
+    "vigil_tokens_total": Metric("counter", "Tokens as the provider counted them.", ("direction", "model")),
+    "vigil_cost_usd_total": Metric("counter", "What attempts cost, in US dollars.", ("model",)),
+    # safety
+    "vigil_checks_total": Metric("counter", "Safety checks that began, by evidence.", ("evidence", "model")),
+    "vigil_check_seconds": Metric("histogram", "How long safety checks took.", ("evidence",), _LONG),
+    "vigil_blocks_total": Metric("counter", "Jobs whose content was withheld.", ("category", "code", "model")),
+    "vigil_substitutions_total": Metric(
+        "counter", "Another model takes over: why, and who decided.", ("requested", "reason", "decided_by")
+    ),
+    "vigil_fallbacks_total": Metric("counter", "Substitutions after an access denial.", ("requested", "served")),
+    "vigil_model_requested_served_total": Metric(
+        "counter", "Completed jobs by requested and served model.", ("requested", "served", "disclosed")
+    ),
+    # webhooks
+    "vigil_webhook_attempts_total": Metric("counter", "Tries to deliver a message.", ("result",)),
+    "vigil_webhook_seconds": Metric("histogram", "How long tries took.", (), _FAST),
+    "vigil_webhook_lag_seconds": Metric("histogram", "From the event to its delivery.", (), _SLOW),
+    "vigil_webhook_dead_total": Metric("counter", "Messages that were given up."),
+    # a process
+    "vigil_worker_inflight": Metric("gauge", "Jobs that run in this worker."),
+    "vigil_worker_slots": Metric("gauge", "Jobs that may run in this worker."),
+    "vigil_worker_draining": Metric("gauge", "1 while this worker drains."),
+    "vigil_loop_lag_seconds": Metric("gauge", "How late this process's event loop was at its last beat."),
+    "vigil_store_away_total": Metric("counter", "Times that Redis was found to be away by a sweep."),
+    "vigil_http_requests_total": Metric("counter", "Requests that the API answered.", ("status_class",)),
+    "vigil_telemetry_dropped_total": Metric("counter", "Events and fields that no table lists.", ("what",)),
+    "vigil_build_info": Metric("gauge", "Always 1.", ("version", "python")),
+    # the whole, from Redis
+    "vigil_redis_up": Metric("gauge", "1 when Redis answered this scrape.", (), (), "store"),
+    "vigil_queue_depth": Metric("gauge", "Jobs that stand in the queue.", ("state",), (), "store"),
+    "vigil_queue_oldest_age_seconds": Metric("gauge", "Age of the oldest job ready to run; 0 = none.", (), (), "store"),
+    "vigil_workers_alive": Metric("gauge", "Workers with a heartbeat within a minute.", (), (), "store"),
+    "vigil_workers_draining": Metric("gauge", "Those of them that drain.", (), (), "store"),
+    "vigil_worker_slots_alive": Metric("gauge", "Jobs that the workers alive may run.", (), (), "store"),
+    "vigil_circuits": Metric("gauge", "Circuits of provider accounts that are not closed.", ("circuit",), (), "store"),
+    "vigil_account_state": Metric("gauge", "1 for the state the provider's account is in.", ("account",), (), "store"),
+    "vigil_access_ok": Metric("gauge", "1 = may be called, 0 = may not; absent = unknown.", ("model",), (), "store"),
+    "vigil_last_probe_timestamp_seconds": Metric("gauge", "When access was last probed.", ("model",), (), "store"),
+    "vigil_redis_used_memory_bytes": Metric("gauge", "Memory that Redis uses.", (), (), "store"),
+    "vigil_redis_used_memory_ratio": Metric("gauge", "The same to maxmemory; absent = no limit.", (), (), "store"),
+    "vigil_redis_persistence_ok": Metric("gauge", "1 = its last write to disk went well.", (), (), "store"),
+}  # fmt: skip
+
+Labels = Mapping[str, str]
+Sample = tuple[str, Labels, float]
+"""(metric, its labels, its value): what a reader of Redis gives."""
+
+
+class Book:
+    """The numbers of this process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._models: frozenset[str] = frozenset()
+        self._aliases: Mapping[str, str] = {}
+        self._held: dict[str, Any] = {}
+        makers: dict[Kind, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+        for name, row in METRICS.items():
+            if row.place == "process":
+                more: dict[str, Any] = {"buckets": row.buckets} if row.kind == "histogram" else {}
+                self._held[name] = makers[row.kind](name, row.says, row.labels, registry=self.registry, **more)
+
+    def know(self, models: Collection[str], aliases: Mapping[str, str] | None = None) -> None:
+        """These models have a label of their own; every other one is "other"."""
+        self._models, self._aliases = frozenset(models), dict(aliases or {})
+
+    def value(self, label: str, value: object) -> str:
+        """The label's value as it may stand in a metric."""
+        text, allowed = str(value), LABELS[label]
+        if allowed is MODELS:
+            text = self._aliases.get(text, text)
+            return text if text in self._models else OTHER
+        return text if isinstance(allowed, str) or text in allowed else OTHER
+
+    def _of(self, name: str, labels: Mapping[str, object]) -> Any:
+        held, row = self._held[name], METRICS[name]
+        return held.labels(*(self.value(label, labels[label]) for label in row.labels)) if row.labels else held
+
+    def count(self, name: str, amount: float = 1, **labels: object) -> None:
+        """The counter is higher by `amount`."""
+        self._of(name, labels).inc(amount)
+
+    def observe(self, name: str, value: float, **labels: object) -> None:
+        """One more observation in the histogram."""
+        self._of(name, labels).observe(max(0.0, value))
+
+    def set(self, name: str, value: float, **labels: object) -> None:
+        """The gauge stands at `value`."""
+        self._of(name, labels).set(value)
+
+    def text(self, samples: Iterable[Sample] = ()) -> bytes:
+        """The exposition of this process, and of `samples` of the whole."""
+        return generate_latest(self.registry) + generate_latest(cast("CollectorRegistry", _Whole(samples, self)))
+
+
+class _Whole(Collector):
+    """Samples read elsewhere, as prometheus-client wants to see them."""
+
+    def __init__(self, samples: Iterable[Sample], book: Book) -> None:
+        self._samples, self._book = tuple(samples), book
+
+    def collect(self) -> Iterator[Family]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, labels, value in self._samples:
+            row = METRICS[name]
+            family = families.setdefault(name, GaugeMetricFamily(name, row.says, labels=row.labels))
+            family.add_metric([self._book.value(label, labels[label]) for label in row.labels], value)
+        yield from families.values()
+
+
+BOOK: Final = Book()
+"""This process's own."""
+
+
+def build(version: str) -> None:
+    """What runs here."""
+    BOOK.set("vigil_build_info", 1, version=version, python=platform.python_version())
