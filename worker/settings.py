@@ -1,6 +1,7 @@
 """Vigil's settings: read once at the door from the environment or a `.env` file, all faults reported together.
 
-Every name stands in ops/env.example with its meaning and default. Nothing else reads the environment.
+Every name stands in ops/env.example with its meaning and default. Nothing else reads the environment. `<NAME>_FILE`
+names a file that holds the value of `<NAME>`: how containers hand out secrets.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from worker.jobs.catalogue import Catalogue, parse
 from worker.jobs.errors import SettingsError
@@ -177,19 +178,46 @@ def shipped_models_file() -> Path:
 
 def load(overrides: Mapping[str, Any] | None = None) -> Settings:
     """The settings of this process; SettingsError lists all faults, and shows no value."""
-    faults: list[str] = []
+    given, faults = _from_files()
     settings: Settings | None = None
     try:
-        settings = Settings(**dict(overrides or {}))
+        settings = Settings(**{**given, **dict(overrides or {})})
     except ValidationError as error:
         for fault in error.errors(include_input=False, include_url=False, include_context=False):
             name = str(fault["loc"][0]) if fault["loc"] else ""
             variable = name if name.isupper() else f"VIGIL_{name.upper()}"
+            if name in given:
+                variable += "_FILE"
             faults.append(f"{variable}: {fault['msg'].removeprefix('Value error, ')}")
     faults += _catalogue_faults(settings)
     if faults or settings is None:
         raise SettingsError(faults)
     return settings
+
+
+def _from_files() -> tuple[dict[str, str], list[str]]:
+    """What the files hold that `<NAME>_FILE` variables name, and the faults; an empty file is a setting not set."""
+    said = {**DotEnvSettingsSource(Settings).env_vars, **EnvSettingsSource(Settings).env_vars}
+    given: dict[str, str] = {}
+    faults: list[str] = []
+    for field, info in Settings.model_fields.items():
+        name = info.validation_alias if isinstance(info.validation_alias, str) else field
+        variable = name if name.isupper() else f"VIGIL_{name.upper()}"
+        path = said.get(f"{variable.lower()}_file")
+        if path is None:
+            continue
+        if said.get(variable.lower()):
+            faults.append(f"{variable}_FILE: {variable} is set too; only one of the two can be meant")
+            continue
+        try:
+            value = Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            faults.append(f"{variable}_FILE: {path} can't be read ({error.strerror})")
+        except UnicodeDecodeError:
+            faults.append(f"{variable}_FILE: {path} is not text")
+        else:
+            given.update({name: value} if value else {})
+    return given, faults
 
 
 class _ModelsFile(BaseSettings):

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Makes what a deployment needs and nobody should invent: passwords, the users of Valkey, keys. What is there is kept.
+#
+#   ops/secrets.sh [FOLDER] [HOST:PORT of Valkey]        default: secrets valkey:6379
+#
+# One file per secret, for compose and Kubernetes. The folder is closed to others; the files in it are readable, because a
+# container's user is not yours.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+folder=${1:-secrets}
+valkey=${2:-valkey:6379}
+
+umask 077
+mkdir -p "$folder"
+chmod 700 "$folder"
+
+random() { head -c 32 /dev/urandom; }
+
+keep() { # NAME: keeps what stands on stdin as FOLDER/NAME, unless there is one
+	if [ -e "$folder/$1" ]; then cat >/dev/null; else cat >"$folder/$1.new" && mv "$folder/$1.new" "$folder/$1"; fi
+	chmod 644 "$folder/$1"
+}
+
+hex() { od -An -v -tx1 | tr -d ' \n'; }
+
+sum() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -d ' ' -f 1; }
+
+rules=$(grep '^user ' "$here/users.acl")
+for name in api worker metrics admin; do
+	random | hex | keep "valkey_password_$name"
+	password=$(cat "$folder/valkey_password_$name")
+	rules=$(printf '%s\n' "$rules" | sed "s/{$name}/$(printf %s "$password" | sum)/")
+	case $name in
+	api | worker) printf 'redis://%s:%s@%s/0' "$name" "$password" "$valkey" | keep "redis_url_$name" ;;
+	esac
+done
+rm -f "$folder/users.acl" # a new version of Vigil may need other rules
+printf '%s\n' "$rules" | keep users.acl
+
+random | base64 | tr '+/' '-_' | keep encryption_keys
+random | hex | keep identifier_secret
+for name in openai_api_key openai_webhook_secret sentry_dsn; do
+	keep "$name" </dev/null # empty = not set
+	[ -s "$folder/$name" ] || echo "not set yet: $folder/$name"
+done
