@@ -60,7 +60,7 @@ class Stage:
             "redis_url": self.url,
             "OPENAI_API_KEY": "sk-stage",
             "OPENAI_BASE_URL": self.sim.url,
-            "lease_seconds": 1.0,
+            "lease_seconds": 15.0,
             "drain_seconds": 5.0,
             **self._settings,
             **more,

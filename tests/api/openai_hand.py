@@ -41,7 +41,7 @@ class House:
 async def house(
     settings: Settings, redis: ArqRedis, clock: Clock, url: str, *, speed: float = 20.0, worker: bool = True
 ) -> AsyncIterator[House]:
-    async with Stage(redis, url, speed=speed) as stage, running(settings, redis, clock) as api:
+    async with Stage(redis, url, speed=speed, lease_seconds=2.0) as stage, running(settings, redis, clock) as api:
         if worker:
             await stage.worker()
         key = await api.key()

@@ -248,7 +248,7 @@ async def test_the_cost_cap_stops_further_attempts(redis: ArqRedis, valkey_url: 
 
 
 async def test_a_crash_in_the_middle_of_a_race_takes_up_both(redis: ArqRedis, valkey_url: str) -> None:
-    async with Stage(redis, valkey_url, speed=1) as stage:
+    async with Stage(redis, valkey_url, speed=1, lease_seconds=1.5) as stage:
         first = await stage.worker()
         prompt = "[[sim: check_then_clear hold=4 tokens=100 rate=40]] go"
         job_id = await stage.submit(prompt, policy=rule("race"))

@@ -97,7 +97,7 @@ async def test_not_before_waits_and_then_runs(redis: ArqRedis, valkey_url: str) 
 
 
 async def test_a_dead_workers_background_job_is_resumed_and_never_sent_again(redis: ArqRedis, valkey_url: str) -> None:
-    async with Stage(redis, valkey_url, speed=1) as stage:
+    async with Stage(redis, valkey_url, speed=1, lease_seconds=1.5) as stage:
         first = await stage.worker()
         job_id = await stage.submit(LONG)
         await stage.reaches(job_id, "output", output_began)
@@ -126,7 +126,7 @@ async def _has(stage: Stage, job_id: str, event: str) -> bool:
 
 
 async def test_a_dead_workers_stream_is_lost_and_starts_again(redis: ArqRedis, valkey_url: str) -> None:
-    async with Stage(redis, valkey_url, speed=2, upstream="stream") as stage:
+    async with Stage(redis, valkey_url, speed=2, upstream="stream", lease_seconds=1.5) as stage:
         first = await stage.worker()
         job_id = await stage.submit(LONG)
         await stage.reaches(job_id, "output", output_began)
@@ -144,7 +144,7 @@ async def test_a_dead_workers_stream_is_lost_and_starts_again(redis: ArqRedis, v
 
 
 async def test_lost_attempts_count_against_max_attempts(redis: ArqRedis, valkey_url: str) -> None:
-    async with Stage(redis, valkey_url, speed=1, upstream="stream") as stage:
+    async with Stage(redis, valkey_url, speed=1, upstream="stream", lease_seconds=1.5) as stage:
         first = await stage.worker()
         job_id = await stage.submit(LONG, policy={"max_attempts": 1})
         await stage.reaches(job_id, "output", output_began)
@@ -156,7 +156,7 @@ async def test_lost_attempts_count_against_max_attempts(redis: ArqRedis, valkey_
 
 
 async def test_a_check_goes_on_through_a_crash(redis: ArqRedis, valkey_url: str) -> None:
-    async with Stage(redis, valkey_url, speed=1) as stage:
+    async with Stage(redis, valkey_url, speed=1, lease_seconds=1.5) as stage:
         first = await stage.worker()
         job_id = await stage.submit("[[sim: check_then_clear hold=4]] go")
         await stage.reaches(job_id, "a check", lambda j: j.status is Status.CHECKING)
