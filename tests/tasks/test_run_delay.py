@@ -259,3 +259,48 @@ async def test_a_crash_in_the_middle_of_a_race_takes_up_both(redis: ArqRedis, va
         assert (job.status, len(job.attempts), stage.sim.calls()["creates"]) == (Status.COMPLETED, 2, 2)
         assert job.served_model == LUNA
         assert job.disclosure is not None
+
+
+@pytest.mark.parametrize("action", ["wait", "offer", "switch", "race", "draft"])
+async def test_a_check_that_cleared_and_comes_again_is_answered_from_its_own_start(
+    redis: ArqRedis, valkey_url: str, action: str
+) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        prompt = "[[sim: check_again hold=0.3 again=2.5 latency=0 queue=0 tokens=20 rate=40]] go"
+        job_id = await stage.submit(prompt, policy=rule(action))
+        await stage.reaches(job_id, "the second check", lambda j: len(j.checks) == 2)
+        job = await stage.settled(job_id)
+        first, second = job.checks
+        assert (job.status, first.ended_by) == (Status.COMPLETED, "output")
+        types = await stage.types(job_id)
+        waited = [event for event in await stage.jobs.trail(job_id) if event["type"] == "job.offer.made"]
+        match action:
+            case "wait" | "offer":
+                assert (job.served_model, job.disclosure, len(job.attempts)) == (SOL, None, 1)
+                assert len(waited) == (action == "offer")
+            case "switch" | "race":
+                assert job.disclosure is not None
+                assert (job.served_model, job.disclosure.reason) == (LUNA, "safety_check_delay")
+            case _:
+                assert (job.served_model, job.disclosure) == (SOL, None)
+                assert "job.draft.ready" in types
+        if len(job.attempts) == 2:
+            took = (job.attempts[1].started_at - second.started_at).total_seconds()
+            assert 0.5 <= took < 1.0, "within half a second of the setting, counted from the second check"
+
+
+@pytest.mark.parametrize("action", ["wait", "offer", "race", "draft"])
+async def test_a_check_that_cleared_and_comes_again_may_still_block(
+    redis: ArqRedis, valkey_url: str, action: str
+) -> None:
+    async with Stage(redis, valkey_url, speed=1) as stage:
+        await stage.worker()
+        prompt = "[[sim: check_again hold=0.3 again=1.5 partial=20 carrier=error_event code=cyber_policy]] go"
+        job_id = await stage.submit(prompt, policy=rule(action))
+        job = await stage.settled(job_id)
+        assert (job.status, len(job.checks)) == (Status.BLOCKED, 2)
+        assert job.block is not None
+        assert job.block.after_output
+        assert await stage.output(job_id) is None
+        assert stage.sim.calls()["creates"] == len(job.attempts)

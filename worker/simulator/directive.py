@@ -106,6 +106,7 @@ OPTIONS: dict[str, Option] = {
         _one_of("none", "metadata", "top", "typed", "snapshot", "mid"), "how a check is announced (mid: during output)"
     ),
     "repeats": Option(_whole(0, 1000), "how often the announcement is repeated during the hold"),
+    "again": Option(_number(0, DAY), "seconds of a second check in the middle of the output; 0 = none"),
     "use_case": Option(_text, "use cases of the check, comma separated"),
     "reason": Option(_text, "reasons of the check, comma separated"),
     "retry_model": Option(_text, "faster model that the check names; `none` = explicit null, `absent` = key left out"),

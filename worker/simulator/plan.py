@@ -36,6 +36,7 @@ class Plan:
     # -- the check's announcement
     signal: str = "none"
     repeats: int = 0
+    again: float = 0.0  # seconds of a second check, in the middle of the output
     use_case: str = "cyber"
     reason: str = "user_risk"
     retry_model: str = "gpt-5.6-luna"

@@ -74,6 +74,14 @@ _ALL: tuple[Scenario, ...] = (
         spares_fast_tier=True,
     ),
     Scenario(
+        "check_again",
+        "A check that clears, half of the answer, and a second check (then a block, with carrier=… code=…).",
+        {"signal": "metadata", "hold": 3.0, "again": 12.0},
+        (*_CHECK, *_FAIL, "again", "tokens", "rate", "partial"),
+        _ok("signalled", "two checks"),
+        spares_fast_tier=True,
+    ),
+    Scenario(
         "check_then_block",
         "An announced check, then a block by two events with two codes.",
         {"signal": "metadata", "hold": 12.0, "carrier": "error_event", "code": "cyber_policy"},

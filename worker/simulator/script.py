@@ -173,9 +173,9 @@ class _Script:
         gap, step = 1.0 / self.plan.rate, len(tokens) // 2
         for index, token in enumerate(tokens):
             wait = gap if index else 0.0
-            if self.plan.signal == "mid" and index == step:
+            if index == step and (self.plan.signal == "mid" or self.plan.again):
                 yield self._signal()
-                yield from self._silence(self.plan.hold)
+                yield from self._silence(self.plan.again or self.plan.hold)
             if self.plan.gap and index == 1:
                 self.seq += 3
             seq = self._next()
