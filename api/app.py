@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import openai_face, routes_events, routes_jobs, routes_state, routes_submit, routes_webhooks
+from api import openai_face, routes_audit, routes_events, routes_jobs, routes_state, routes_submit, routes_webhooks
 from api.door import Door
 from api.openapi import document
 from api.parts import assemble
@@ -80,7 +80,7 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
         exception_handlers={HTTPException: on_http_exception},
     )
     app.state.parts = parts
-    for module in (routes_submit, routes_jobs, routes_events, routes_state, routes_webhooks, openai_face):
+    for module in (routes_submit, routes_jobs, routes_events, routes_audit, routes_state, routes_webhooks, openai_face):
         app.router.routes.extend(module.router.routes)  # as they are: inclusion would wrap each in a second match
     _describe(app)
     return app

@@ -1,4 +1,4 @@
-"""Reading jobs and acting on them: get, list, cancel, retry, audit."""
+"""Reading jobs and acting on them: get, list, cancel, retry."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
 from worker.safety import words
-from worker.store import audit, keys
+from worker.store import keys
 from worker.store.apps import ApiKey
 from worker.store.jobs import Said, Stored
 from worker.store.listing import Filters, list_jobs
@@ -151,7 +151,7 @@ def _cancel(key: ApiKey) -> Any:
         if job.status in UNDER_WAY:
             return [(ev.CancelRequested(by=key.id), None)]
         error = words.job_error("cancelled")
-        return [(ev.Cancelled(upstream_under_way=False, billed=False, error=error), None)]
+        return [(ev.Cancelled(upstream_under_way=False, billed=False, error=error, by=key.id), None)]
 
     return decide
 
@@ -205,27 +205,3 @@ def _accept(key: ApiKey, wanted: str | None) -> Any:
         return [(ev.OfferAccepted(model=job.offer.model, by=key.id), None)]
 
     return decide
-
-
-@router.get(
-    f"{JOB}/audit",
-    **operation(
-        "get_audit",
-        "The audit trail of a job",
-        {200: ("All records, in order, with their hashes.", "AuditList")},
-        scope="audit",
-        problems=(404,),
-        parameters=(JOB_ID,),
-    ),
-)
-async def get_audit(request: Request) -> Response:
-    """The job's records with their chain of hashes."""
-    key, parts = await allowed(request, "audit"), parts_of(request)
-    query(request)
-    stored = await own_job(request, key)
-    rows, head = [], audit.GENESIS
-    for event in await ask(request, parts.jobs.trail(stored.job.id)):
-        record = audit.record_of(stored.job, ev.Event.load(event))
-        head, _ = audit.link(head, record)
-        rows.append({**record, "hash": head})
-    return as_json({"object": "list", "data": rows, "next_cursor": None})

@@ -194,7 +194,9 @@ SHAPES: Final[dict[str, Shape]] = {
     "Problem": PROBLEM,
     "Event": EVENT,
     "EventList": listed(ref("Event")),
-    "AuditList": listed(obj(hash=TEXT, seq=WHOLE, type=TEXT, at=TIME, job_id=TEXT, app=TEXT, key_id=TEXT)),
+    "AuditList": listed(
+        obj(hash=TEXT, seq=maybe(WHOLE), type=TEXT, at=TIME, job_id=maybe(TEXT), attempt=maybe(WHOLE), app=TEXT)
+    ),
     "Model": MODEL,
     "ModelList": listed(ref("Model")),
     "Status": STATUS,

@@ -23,13 +23,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from arq.connections import ArqRedis
 
+from worker.audit.chain import GENESIS
 from worker.clock import Clock, to_ms
 from worker.embedded import Embedded
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.record import Job
 from worker.jobs.spec import Policy
 from worker.jobs.states import Outcome, Purpose, Status
-from worker.store import audit, codec, keys
+from worker.store import codec, keys
 from worker.store.jobs import Jobs, NewJob, Retention
 from worker.store.listing import Filters, list_jobs
 from worker.store.overview import depths
@@ -83,7 +84,7 @@ def settled_commands(jobs: Jobs, person: int, age_ms: int) -> list[Command]:
     job_id = ids.new_id("job", to_ms(clock.now()) - age_ms, clock.dice(ids.DICE_BYTES))
     job, trail = life(job_id, person, age_ms)
     first = fold.apply(None, trail[0])
-    commands, head = jobs._commands(None, first, trail[:1], audit.GENESIS)  # noqa: SLF001  the store's own words
+    commands, head = jobs._commands(None, first, trail[:1], GENESIS)  # noqa: SLF001  the store's own words
     content = [
         ("HSET", keys.job(job_id), "priv", codec.seal(new_job().private)),
         ("SET", keys.asked(job_id), codec.seal(new_job().asked)),
@@ -102,7 +103,7 @@ async def fill(redis: ArqRedis, jobs: Jobs, count: int) -> None:
                 age = (count - n) * 30 * 86_400_000 // count
                 for command in settled_commands(jobs, n % _PEOPLE, age):
                     if command[0] not in {"PUBLISH", "IF"}:  # nobody listens, and no app here has an endpoint
-                        pipe.execute_command(*command)
+                        pipe.execute_command(*(command[2:] if command[0] == "NOTE" else command))
             await pipe.execute()
     for n in range(_WAITING):
         await jobs.submit(new_job(n % _PEOPLE, waits=True))

@@ -22,6 +22,7 @@ ROUTES = [
     ("POST", "/v1/jobs/{id}/cancel", "submit"),
     ("POST", "/v1/jobs/{id}/retry", "submit"),
     ("GET", "/v1/jobs/{id}/audit", "audit"),
+    ("GET", "/v1/audit", "audit"),
     ("GET", "/v1/models", "read"),
     ("POST", "/v1/models/probe", "ops"),
     ("GET", "/v1/status", "read"),

@@ -6,12 +6,13 @@ from collections import Counter
 
 from arq.connections import ArqRedis
 
+from worker.audit import chain
 from worker.clock import Clock
 from worker.jobs import events as ev, fold
 from worker.jobs.events import Event
 from worker.jobs.record import Job
 from worker.jobs.spec import Policy
-from worker.store import audit, codec, keys
+from worker.store import codec, keys
 from worker.store.jobs import Jobs, NewJob
 
 __all__ = ["check_books", "submit"]
@@ -44,7 +45,7 @@ async def check_books(redis: ArqRedis, ids: list[str]) -> list[Job]:
         job_id = record["job_id"]
         seqs[job_id] += 1
         assert record["seq"] == seqs[job_id]
-        heads[job_id], _ = audit.link(heads.get(job_id, audit.GENESIS), record)
+        heads[job_id], _ = chain.link(heads.get(job_id, chain.GENESIS), record)
         assert heads[job_id].encode() == fields[b"hash"]
     for place in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE):
         assert await redis.zcard(place) == 0, place

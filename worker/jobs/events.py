@@ -245,6 +245,7 @@ class Cancelled(Fact):
     upstream_under_way: bool
     billed: bool
     error: JobError | None = None
+    by: str | None = None  # the key of whoever cancelled a job that waited; a running job's is in the request's event
 
 
 class Expired(Fact):

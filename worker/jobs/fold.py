@@ -170,8 +170,7 @@ def _attempt(job: Job, event: ev.Event, fact: ev.AttemptStarted | ev.AttemptUpda
             _need(job.status in UNDER_WAY, event, "only a running job calls upstream")
             _need(number == len(job.attempts) + 1, event, "attempts are numbered from 1 without a gap")
             _need(not _blocked(job), event, "after a block no further attempt is made")
-            named = {k: v for k, v in fact.__dict__.items() if k != "proxied"}
-            new = Attempt(number=len(job.attempts) + 1, started_at=event.at, **named)
+            new = Attempt(number=len(job.attempts) + 1, started_at=event.at, **fact.__dict__)
             return job.evolve(attempts=(*job.attempts, new))
         case ev.AttemptUpdated():
             old = _open_attempt(job, event)

@@ -119,6 +119,7 @@ class Attempt(Frozen):
     client_request_id: str  # ours, sent as X-Client-Request-Id; the intent is recorded before the call
     started_at: datetime
     because: DisclosureReason | None = None  # why another model than the requested one was asked
+    proxied: bool = False  # an egress proxy is configured
     # from here on: set when the provider answers (job.attempt.updated), while the stream runs
     request_id: str | None = None
     response_id: str | None = None

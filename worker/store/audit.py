@@ -1,27 +1,118 @@
-"""The audit records: one for each event, chained within the job, written in the event's own commit.
+"""The audit trail in Redis: read one chain, read on from any place, and write what is no event of a job.
 
-hash = SHA-256(previous hash + canonical JSON of the record); the first record's previous hash is 64 zeros.
-Content-free because events are.
+The record of an event is written in the event's own commit (`jobs.py`). Must not know: what a record says, how it is
+proven.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from importlib.resources import files
 from typing import Any, Final
 
-from worker.jobs.events import Event
-from worker.jobs.record import Job
-from worker.store.codec import canonical
+from arq.connections import ArqRedis
 
-GENESIS: Final = "0" * 64
+from worker.audit.chain import GENESIS, Row, app_chain, canonical, link
+from worker.audit.record import act_of
+from worker.clock import Clock
+from worker.jobs.errors import Refused
+from worker.store import keys
+from worker.store.pool import asking
+
+START: Final = "-"
+_PAGE: Final = 2_000
+_MOST_PAGES: Final = 5
+_TRIES: Final = 50
+_ACT: Final = files("worker.store").joinpath("lua", "act.lua").read_text()
 
 
-def record_of(job: Job, event: Event) -> dict[str, Any]:
-    """What the auditor reads: the event, and whose job it was under which key and model."""
-    return {**event.dump(), "app": job.app, "key_id": job.key_id, "requested_model": job.requested_model}
+class Trail:
+    """All that is read of the audit trail, and what is added to it outside a job's own commits."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock) -> None:
+        self._redis, self._clock = redis, clock
+        self._act: Any = redis.register_script(_ACT)
+
+    async def of_chain(self, chain: str) -> list[Row]:
+        """All records of a job (or of `app:<name>`), in order; empty when there are none."""
+        async with asking("read the audit trail"):
+            places = await self._redis.lrange(keys.audited(chain), 0, -1)
+            return await self.at([place.decode() for place in places])
+
+    async def at(self, places: Sequence[str]) -> list[Row]:
+        """The records at these places; those that are gone are missing."""
+        if not places:
+            return []
+        async with asking("read the audit trail"), self._redis.pipeline(transaction=False) as pipe:
+            for place in places:
+                pipe.xrange(keys.AUDIT, place, place)
+            found = await pipe.execute()
+        return [row_of(*rows[0]) for rows in found if rows]
+
+    async def page(self, low: str, high: str = "+", count: int = _PAGE) -> list[Row]:
+        """Up to `count` records from `low` on; `(<id>` is what comes after that id."""
+        async with asking("read the audit trail"):
+            return [row_of(*row) for row in await self._redis.xrange(keys.AUDIT, low, high, count)]
+
+    async def pages(self, low: str = START, high: str = "+", count: int = _PAGE) -> AsyncIterator[list[Row]]:
+        """All records from `low` to `high`, in order, page by page."""
+        while rows := await self.page(low, high, count):
+            yield rows
+            if len(rows) < count:
+                return
+            low = f"({rows[-1].id}"
+
+    async def of_app(self, app: str, low: str, high: str, limit: int) -> tuple[list[Row], str | None]:
+        """(up to `limit` records of the app, oldest first; the id after which the next page begins, or None).
+
+        In a trail that others fill a page may be short and yet have a next one: a look reads a bounded part of it.
+        """
+        found, mark = list[Row](), b'{"app":%b,' % json.dumps(app, ensure_ascii=False).encode()
+        for _ in range(_MOST_PAGES):
+            rows = await self.page(low, high)
+            for row in rows:
+                if row.record.startswith(mark):  # keys are sorted, and none is before `app`
+                    found.append(row)
+                    if len(found) > limit:
+                        return found[:limit], found[limit - 1].id
+            if len(rows) < _PAGE:
+                return found, None
+            low = f"({rows[-1].id}"
+        return found, low.removeprefix("(")
+
+    async def note(self, act: str, *, app: str, job_id: str | None, by: str, why: str, **data: Any) -> Row:
+        """The record of something done to a job, or (without `job_id`) to all of an app: who, what and why.
+
+        Chained to the records before it. Give no content. Raises Refused for a job that has no trail.
+        """
+        chain = job_id if job_id is not None else app_chain(app)
+        record = act_of(act, at=self._clock.now(), app=app, job_id=job_id, by=by, why=why, data=data)
+        for _ in range(_TRIES):
+            last = await self._last(chain)
+            if last is None and job_id is not None:
+                raise Refused("job_not_found", "There is no audit trail of such a job.", 404)
+            if last is not None and last.record == canonical(record):
+                return last  # it was written, only the answer was lost
+            head, body = link(last.hash if last else GENESIS, record)
+            async with asking("write to the audit trail"):
+                names = [keys.AUDIT, keys.audited(chain), keys.job(chain), keys.ACTS]
+                place = await self._act(keys=names, args=[last.id if last else "", head, body])
+            if place:
+                return Row(place.decode(), head, body)
+        raise Refused("job_busy", "The job is changing right now; try again.", 409)
+
+    async def _last(self, chain: str) -> Row | None:
+        async with asking("read the audit trail"):
+            place = await self._redis.lindex(keys.audited(chain), -1)
+        if place is None:
+            return None
+        rows = await self.at([place.decode()])
+        if not rows:
+            raise Refused("trail_broken", f"The last record of {chain} is gone; `vigil audit verify` says more.")
+        return rows[0]
 
 
-def link(previous: str, record: dict[str, Any]) -> tuple[str, bytes]:
-    """(The record's hash, its canonical bytes)."""
-    body = canonical(record)
-    return hashlib.sha256(previous.encode() + body).hexdigest(), body
+def row_of(place: bytes, fields: dict[bytes, bytes]) -> Row:
+    """A record as Redis gives it."""
+    return Row(place.decode(), fields[b"hash"].decode(), fields[b"record"])

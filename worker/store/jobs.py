@@ -14,13 +14,15 @@ from typing import Any
 
 from arq.connections import ArqRedis
 
+from worker.audit import chain
+from worker.audit.record import record_of
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import LeaseLost, Refused
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
-from worker.store import audit, codec, keys
+from worker.store import codec, keys
 from worker.store.outbox import outbox_commands
 from worker.store.pool import asking
 from worker.store.scripts import Claimed, Command, Scripts
@@ -97,7 +99,7 @@ class Jobs:
             wait = ev.Scheduled(reason="not_before", until=new.fact.not_before)
             trail.append(ev.event(2, now, job_id, wait))
             job = fold.apply(job, trail[1])
-        commands, _ = self._commands(None, job, trail, audit.GENESIS)
+        commands, _ = self._commands(None, job, trail, chain.GENESIS)
         commands.append(("HSET", keys.job(job_id), "priv", codec.seal(new.private)))
         commands.append(("SET", keys.asked(job_id), codec.seal(new.asked)))
         idem, remembered = "", ""
@@ -167,11 +169,11 @@ class Jobs:
                 after = fold.apply(after, event)
                 trail.append(event)
             async with asking("commit"):
-                head = await self._head(seen)
+                before = await self._head(seen)
                 commands = list(writes(after)) if writes is not None else []
-                more, head = self._commands(seen, after, trail, head)
-                commit_id = self._commit_id(seen, token, said)
-                verdict, _ = await self._scripts.commit(job_id, seen.version, token, commit_id, [*commands, *more])
+                more, head = self._commands(seen, after, trail, before)
+                words, commit_id = [*commands, *more], self._commit_id(seen, token, said)
+                verdict, _ = await self._scripts.commit(job_id, seen.version, token, commit_id, words, before)
             if verdict == "OK":
                 self._remember(after, head)
                 return after
@@ -202,7 +204,7 @@ class Jobs:
         if version == job.version:
             return head
         raw = await self._redis.hget(keys.job(job.id), "chain")
-        return raw.decode() if raw else audit.GENESIS
+        return raw.decode() if raw else chain.GENESIS
 
     async def _current(self, job_id: str) -> Job:
         stored = await self.load(job_id)
@@ -245,8 +247,8 @@ class Jobs:
         """(record, events, audit, queue place, index and outbox of one change; the audit chain's head after it)."""
         key, commands = keys.job(after.id), list[Command]()
         for event in trail:
-            head, body = audit.link(head, audit.record_of(after, event))
-            commands.append(("XADD", keys.AUDIT, "*", "hash", head, "record", body))
+            head, body = chain.link(head, record_of(after, event))
+            commands.append(("NOTE", keys.audited(after.id), "XADD", keys.AUDIT, "*", "hash", head, "record", body))
         commands.append(("RPUSH", keys.trail(after.id), *(codec.dump_event(e) for e in trail)))
         commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head))
         moved = before is None or before.status is not after.status

@@ -15,6 +15,8 @@ vigil:deadline          zset    waiting jobs by the time they expire
 vigil:idx:<app>[:…]     zset    the app's jobs by creation, all and by status, model, end user
 vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
 vigil:audit             stream  one record per event, chained per job
+vigil:audited:<chain>   list    the places of a chain's records in that stream; <chain> is a job's id or `app:<name>`
+vigil:acts              string  how many records there are that are no event of a job
 vigil:outbox            zset    what no target has yet: ids of messages of jobs' own webhooks, and `<job>:<seq>:<event>`
                                 for the standing endpoints of the job's app; by time
 vigil:router            string  who carries messages from there to their targets now
@@ -53,6 +55,7 @@ LATER: Final = "vigil:later"
 LEASED: Final = "vigil:leased"
 DEADLINE: Final = "vigil:deadline"
 AUDIT: Final = "vigil:audit"
+ACTS: Final = "vigil:acts"
 OUTBOX: Final = "vigil:outbox"
 ROUTER: Final = "vigil:router"
 TARGETS: Final = "vigil:targets"
@@ -177,6 +180,10 @@ def api_key(digest: str) -> str:
 
 def app(name: str) -> str:
     return "vigil:app:" + name
+
+
+def audited(chain: str) -> str:
+    return "vigil:audited:" + chain
 
 
 def secret(name: str) -> str:

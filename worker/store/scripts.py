@@ -51,10 +51,10 @@ class Scripts:
         self._renew, self._pieces = load("renew"), load("pieces")
 
     async def commit(
-        self, job_id: str, version: int, token: str, commit_id: str, commands: Sequence[Command]
+        self, job_id: str, version: int, token: str, commit_id: str, commands: Sequence[Command], head: str = ""
     ) -> tuple[str, int]:
-        """("OK" | "DONE" | "CONFLICT" | "LOST", the version found)."""
-        args = [str(version), token, commit_id, *flatten(commands)]
+        """("OK" | "DONE" | "CONFLICT" | "LOST", the version found); `head`: the end of the audit chain gone on from."""
+        args = [str(version), token, commit_id, head, *flatten(commands)]
         reply = await self._commit(keys=[keys.job(job_id)], args=args)
         return reply[0].decode(), int(reply[1]) if len(reply) > 1 else version
 

@@ -193,8 +193,7 @@ def blocked(block: Block) -> ev.Blocked:
 
 def intended(intent: ev.AttemptStarted, number: int, now: datetime) -> Attempt:
     """The attempt that the intent is about, before it is on record."""
-    said = {key: value for key, value in intent.__dict__.items() if key != "proxied"}
-    return Attempt(number=number, started_at=now, **said)
+    return Attempt(number=number, started_at=now, **intent.__dict__)
 
 
 def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: Catalogue) -> list[Said]:

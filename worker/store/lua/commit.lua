@@ -3,19 +3,23 @@
 -- ARGV[1]  the version the caller saw ("0" = the job must not exist yet)
 -- ARGV[2]  the lease token the caller holds ("" = the caller needs no lease)
 -- ARGV[3]  the id of this commit: sent again after a lost answer, it is told DONE and nothing runs twice
--- ARGV[4]  the number of commands, then for each: the number of its words, its words
---          a command that begins with IF, set, member runs only when the set has the member
+-- ARGV[4]  the end of the audit chain that the caller saw ("" = the caller adds nothing to it)
+-- ARGV[5]  the number of commands, then for each: the number of its words, its words
+--          a command that begins with IF, set, member runs only when the set has the member;
+--          what one that begins with NOTE, list answers is put at the end of the list
 -- returns  {"OK"} | {"DONE"} | {"CONFLICT", version} | {"LOST"}
--- Knows no state, no event, no field but v, tok and cid: what to write is decided in Python.
-local seen = redis.call('HMGET', KEYS[1], 'v', 'tok', 'cid')
+-- Knows no state, no event, no field but v, tok, cid and chain: what to write is decided in Python.
+local seen = redis.call('HMGET', KEYS[1], 'v', 'tok', 'cid', 'chain')
 if seen[3] and string.find(seen[3], ARGV[3], 1, true) then return {'DONE'} end
 if ARGV[2] ~= '' and seen[2] ~= ARGV[2] then return {'LOST'} end
 local version = seen[1] or '0'
-if version ~= ARGV[1] then return {'CONFLICT', version} end
-local at = 5
-for _ = 1, tonumber(ARGV[4]) do
+if version ~= ARGV[1] or (ARGV[4] ~= '' and seen[4] ~= ARGV[4]) then return {'CONFLICT', version} end
+local at = 6
+for _ = 1, tonumber(ARGV[5]) do
   local n = tonumber(ARGV[at])
-  if ARGV[at + 1] ~= 'IF' then
+  if ARGV[at + 1] == 'NOTE' then
+    redis.call('RPUSH', ARGV[at + 2], redis.call(unpack(ARGV, at + 3, at + n)))
+  elseif ARGV[at + 1] ~= 'IF' then
     redis.call(unpack(ARGV, at + 1, at + n))
   elseif redis.call('SISMEMBER', ARGV[at + 2], ARGV[at + 3]) == 1 then
     redis.call(unpack(ARGV, at + 4, at + n))

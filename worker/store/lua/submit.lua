@@ -4,7 +4,8 @@
 -- ARGV[1]  what the idempotency key remembers: "<fingerprint> <job id>" ("" = no key sent)
 -- ARGV[2]  how long it is remembered, milliseconds
 -- ARGV[3]  the number of commands, then for each: the number of its words, its words
---          a command that begins with IF, set, member runs only when the set has the member
+--          a command that begins with IF, set, member runs only when the set has the member;
+--          what one that begins with NOTE, list answers is put at the end of the list
 -- returns  {"OK"} | {"SEEN", "<fingerprint> <job id>"}
 if ARGV[1] ~= '' then
   local seen = redis.call('GET', KEYS[1])
@@ -18,7 +19,9 @@ if redis.call('EXISTS', KEYS[2]) == 1 then return {'OK'} end
 local at = 4
 for _ = 1, tonumber(ARGV[3]) do
   local n = tonumber(ARGV[at])
-  if ARGV[at + 1] ~= 'IF' then
+  if ARGV[at + 1] == 'NOTE' then
+    redis.call('RPUSH', ARGV[at + 2], redis.call(unpack(ARGV, at + 3, at + n)))
+  elseif ARGV[at + 1] ~= 'IF' then
     redis.call(unpack(ARGV, at + 1, at + n))
   elseif redis.call('SISMEMBER', ARGV[at + 2], ARGV[at + 3]) == 1 then
     redis.call(unpack(ARGV, at + 4, at + n))

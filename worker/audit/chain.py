@@ -1,0 +1,60 @@
+"""What a chain of records is: hash = SHA-256(previous hash + canonical JSON), and how one stands in an export.
+
+Pure. The bytes that were hashed are the bytes that are kept, so nobody has to spell JSON anew to check a hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Final, NamedTuple
+
+GENESIS: Final = "0" * 64
+"""What stands before the first record of a chain."""
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
+class Row(NamedTuple):
+    """One record as it is kept: the id of its place in the stream, its hash, its bytes."""
+
+    id: str
+    hash: str
+    record: bytes
+
+
+def canonical(body: dict[str, Any]) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, UTF-8 (contract section 8)."""
+    return _CANONICAL(body).encode()
+
+
+def hash_of(previous: str, body: bytes) -> str:
+    """The hash of these bytes behind a record with the hash `previous`."""
+    return hashlib.sha256(previous.encode() + body).hexdigest()
+
+
+def link(previous: str, record: dict[str, Any]) -> tuple[str, bytes]:
+    """(The record's hash, its canonical bytes)."""
+    body = canonical(record)
+    return hash_of(previous, body), body
+
+
+def line(row: Row) -> bytes:
+    """The record as a line of an export, without its end; canonical JSON too: {"hash", "id", "record"}."""
+    return b'{"hash":"%b","id":"%b","record":%b}' % (row.hash.encode(), row.id.encode(), row.record)
+
+
+def chain_of(record: dict[str, Any]) -> str:
+    """Which chain a record belongs to: its job's, or its app's for what is said of all jobs of an app."""
+    job_id = record["job_id"]
+    return str(job_id) if job_id is not None else app_chain(str(record["app"]))
+
+
+def app_chain(app: str) -> str:
+    """The chain of what is said of an app as a whole."""
+    return f"app:{app}"
+
+
+def stream_id(text: str) -> tuple[int, int]:
+    """(millisecond, number) of an id of the stream; such pairs sort as the stream does."""
+    ms, _, number = text.partition("-")
+    return int(ms), int(number)
