@@ -84,8 +84,8 @@ class LostAnswers:
     def __init__(self, script: Callable[..., Awaitable[Any]], times: int = 1) -> None:
         self._script, self._left = script, times
 
-    async def __call__(self, **given: Any) -> Any:
-        answer = await self._script(**given)
+    async def __call__(self, *words: Any, **given: Any) -> Any:
+        answer = await self._script(*words, **given)
         if self._left:
             self._left -= 1
             raise ConnectionResetError

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from worker.store import keys
+from worker.store.together import Together
 
 Word = str | bytes | int | float
 Command = tuple[Word, ...]
@@ -47,7 +48,7 @@ class Scripts:
         def load(name: str) -> Any:
             return redis.register_script(files("worker.store").joinpath("lua", f"{name}.lua").read_text())
 
-        self._commit, self._submit, self._claim = load("commit"), load("submit"), load("claim")
+        self._commit, self._submit, self._claim = load("commit"), Together(redis, load("submit")), load("claim")
         self._renew, self._pieces = load("renew"), load("pieces")
 
     async def commit(

@@ -1,0 +1,66 @@
+"""Calls of one script that are made at the same moment go to Redis as one packet, over one connection.
+
+A durable Redis flushes once for all that it read at once, and a packet costs us hardly more than a call: under load
+this is a third of a submit. An idle caller waits for nobody. Every script of ours stands being sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+_MOST: Final = 64  # calls in a packet: Redis does nothing else meanwhile
+_PATIENCE: Final = 3.0  # seconds; a packet that takes longer fails, and the next one gets a fresh connection
+
+
+class Together:
+    """One script; `__call__` gives the reply or raises what Redis raised for this very call."""
+
+    def __init__(self, redis: Redis, script: Any) -> None:
+        self._redis, self._script = redis, script
+        self._waiting: list[tuple[list[Any], int, asyncio.Future[Any]]] = []
+        self._carrying: asyncio.Task[None] | None = None
+
+    async def __call__(self, keys: list[str], args: list[Any]) -> Any:
+        """The script's reply. A caller that is cancelled before its packet left was never there."""
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(([*keys, *args], len(keys), reply))
+        if self._carrying is None:
+            self._carrying = asyncio.create_task(self._carry(), name="together")
+        return await reply
+
+    async def _carry(self) -> None:
+        try:
+            while self._waiting:
+                packet = [call for call in self._waiting[:_MOST] if not call[2].done()]
+                del self._waiting[:_MOST]
+                await self._send(packet)
+        finally:
+            self._carrying = None
+
+    async def _send(self, packet: list[tuple[list[Any], int, asyncio.Future[Any]]]) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                replies = await self._replies(packet)
+                if any(isinstance(reply, NoScriptError) for reply in replies):  # a restarted Redis has forgotten it
+                    await self._redis.script_load(self._script.script)
+                    replies = await self._replies(packet)
+        except (RedisError, OSError, TimeoutError) as error:
+            replies = [error] * len(packet)
+        for (_, _, future), reply in zip(packet, replies, strict=True):
+            if future.done():
+                continue  # its caller has gone
+            if isinstance(reply, BaseException):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+    async def _replies(self, packet: list[tuple[list[Any], int, asyncio.Future[Any]]]) -> list[Any]:
+        pipe = self._redis.pipeline(transaction=False)
+        for words, count, _ in packet:
+            pipe.evalsha(self._script.sha, count, *words)
+        found: list[Any] = await pipe.execute(raise_on_error=False)
+        return found
