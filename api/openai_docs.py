@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from api.openapi import json_body, operation, parameter
+from api.openapi import LIMITED, json_body, operation, parameter
 from api.shapes import ANY, FLAG, MAP, TEXT, WHOLE, Shape, many, maybe, obj, one_of
 
 RESPONSE: Final = "/v1/responses/{job_id}"
@@ -97,9 +97,10 @@ CREATE: Final = _operation(
     "The response: queued (`background`), as typed events (`stream`), or terminal.",
     _ANSWER,
     events=True,
+    problems=(429,),
     parameters=(_IDEM,),
     body=json_body(_BODY, _EXAMPLE),
-    headers=(*_HEADERS, "X-Vigil-Job", "Idempotent-Replayed"),
+    headers=(*_HEADERS, "X-Vigil-Job", "Idempotent-Replayed", *LIMITED),
 )
 RETRIEVE: Final = _operation(
     "get_response",

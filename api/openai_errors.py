@@ -15,7 +15,11 @@ from starlette.responses import Response
 from api.problems import Problem, problem_of
 from api.views import dumps
 
-_CODES: Final = {"unauthorized": "invalid_api_key", "job_not_found": "response_not_found"}
+_CODES: Final = {
+    "unauthorized": "invalid_api_key",
+    "job_not_found": "response_not_found",
+    "rate_limited": "rate_limit_exceeded",
+}
 _TYPES: Final = {429: "requests", 503: "service_unavailable_error"}
 _OURS: Final = ("policy", "webhook", "end_user", "priority", "not_before")
 _SERVER: Final = 500

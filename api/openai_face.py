@@ -20,6 +20,7 @@ from api import openai_docs as docs, routes_jobs
 from api.asking import idempotency_key
 from api.auth import allowed, bearer, own_job
 from api.body import read_json
+from api.limits import left, meter_of
 from api.openai_errors import Face
 from api.openai_request import read
 from api.openai_shape import Told
@@ -51,9 +52,9 @@ async def create(request: Request) -> Response:
     """A job; answered at once (`background`), as a stream (`stream`), or when it is terminal."""
     key, parts = await allowed(request, "submit"), parts_of(request)
     idem = idempotency_key(request)
-    wanted = read(await read_json(request, parts.settings.max_body_bytes))
-    stored, replayed = await ask(request, submit(parts, key, wanted.job, trace_of(request.headers), idem))
-    headers = {"X-Vigil-Job": stored.job.id} | ({"Idempotent-Replayed": "true"} if replayed else {})
+    wanted, meter = read(await read_json(request, parts.settings.max_body_bytes)), meter_of(parts, key)
+    stored, replayed = await ask(request, submit(parts, key, wanted.job, trace_of(request.headers), idem, meter))
+    headers = {"X-Vigil-Job": stored.job.id} | ({"Idempotent-Replayed": "true"} if replayed else {}) | left(meter)
     if wanted.stream:
         return _events(request, stored, -1, headers)
     if not wanted.background:

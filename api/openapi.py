@@ -29,10 +29,12 @@ _WHY: Final = {
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "A field or parameter can't be used as sent.",
+    429: "The app's rate is used up, for the seconds of Retry-After.",
     500: "A fault of ours.",
     503: "Redis can't take or give it now; nothing was accepted.",
 }
 _HEADER: Final = {"X-Request-Id": {"description": "Quote it when you ask.", "schema": TEXT}}
+LIMITED: Final = ("RateLimit-Policy", "RateLimit")
 JOB: Final = "/v1/jobs/{job_id}"
 JOB_ID: Final = {"name": "job_id", "in": "path", "required": True, "schema": TEXT, "description": "`job_…`"}
 EXAMPLE: Final = {"model": "gpt-5.6-sol", "input": "Explain tail latency.", "metadata": {"ticket": "A-17"}}

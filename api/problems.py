@@ -16,7 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from worker.jobs.errors import AlreadySettled, Refused, StoreUnavailable
+from api.limits import fields
+from worker.jobs.errors import AlreadySettled, RateLimited, Refused, StoreUnavailable
 
 _log = logging.getLogger("vigil.api")
 _MOST_ERRORS: Final = 20
@@ -131,6 +132,10 @@ def problem_of(error: BaseException) -> Problem:
             return error
         case Refused():
             return Problem(error.status, error.code, error.detail)
+        case RateLimited():
+            detail = f"This app may submit {error.limit} jobs in {error.window} s; come again in {error.wait} s."
+            headers = fields(error.limit, error.window, 0, error.wait) | {"Retry-After": str(error.wait)}
+            return Problem(429, "rate_limited", detail, headers=headers)
         case StoreUnavailable():
             detail = "The store can't answer or can't take writes now; nothing was accepted. Try again."
             return Problem(503, "store_unavailable", detail, headers={"Retry-After": "2"})

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from api.asking import idempotency_key, preferred_wait, query
 from api.auth import allowed
 from api.body import read_json
-from api.openapi import EXAMPLE, Direct, json_body, operation, parameter
+from api.limits import left, meter_of
+from api.openapi import EXAMPLE, LIMITED, Direct, json_body, operation, parameter
 from api.parts import Parts, parts_of
 from api.patience import SECONDS, ask, within
 from api.problems import Problem, bad_field, from_validation, problem_of
@@ -24,7 +25,7 @@ from api.schemas import BatchItem, Submit
 from api.shapes import ref
 from api.submit import submit, trace_of
 from api.waiting import wait_until
-from worker.jobs.errors import StoreUnavailable, VigilError
+from worker.jobs.errors import RateLimited, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
 from worker.store.jobs import Stored
@@ -34,7 +35,7 @@ _MOST: Final = 1_000
 _AT_ONCE: Final = 16
 _KEY_HEADER: Final = parameter("Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header")
 _PREFER: Final = parameter("Prefer", "`wait=N`, N at most 60: wait for a terminal status.", where="header")
-_GIVEN: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference-Applied")
+_GIVEN: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference-Applied", *LIMITED)
 
 
 @router.post(
@@ -44,6 +45,7 @@ _GIVEN: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference-A
         "Submit a job",
         {202: ("Accepted: the job is durably kept.", "Job"), 200: ("Terminal within the preferred wait.", "Job")},
         scope="submit",
+        problems=(429,),
         parameters=(_KEY_HEADER, _PREFER),
         body=json_body(ref("Submit"), EXAMPLE),
         headers=_GIVEN,
@@ -56,9 +58,10 @@ async def submit_one(request: Request) -> Response:
     idem, wait = idempotency_key(request), preferred_wait(request)
     query(request)
     parts = parts_of(request)
+    meter = meter_of(parts, key)
     body = _read(await read_json(request, parts.settings.max_body_bytes), Submit)
-    stored, replayed = await ask(request, submit(parts, key, body, trace_of(request.headers), idem))
-    headers = {"Location": f"/v1/jobs/{stored.job.id}", "Vary": "Prefer"}
+    stored, replayed = await ask(request, submit(parts, key, body, trace_of(request.headers), idem, meter))
+    headers = {"Location": f"/v1/jobs/{stored.job.id}", "Vary": "Prefer", **left(meter)}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
     if wait is not None:
@@ -101,6 +104,7 @@ async def _seen(request: Request, stored: Stored) -> dict[str, Any]:
         "Submit up to 1,000 jobs",
         {200: ("One outcome per job, in order.", "BatchAnswer")},
         scope="submit",
+        problems=(429,),
         parameters=(_KEY_HEADER,),
         body=json_body(
             {
@@ -111,19 +115,20 @@ async def _seen(request: Request, stored: Stored) -> dict[str, Any]:
             },
             {"jobs": [EXAMPLE, {**EXAMPLE, "idempotency_key": "ticket-A-18"}]},
         ),
+        headers=LIMITED,
     ),
 )
 async def submit_batch(request: Request) -> Response:
-    """Each job of the batch is accepted or refused by itself."""
+    """Each job of the batch is accepted or refused by itself, and charged by itself."""
     key = await allowed(request, "submit")
     idem, parts = idempotency_key(request), parts_of(request)
     query(request)
     jobs = _jobs_of(await read_json(request, parts.settings.max_body_bytes))
     batch = _Batch(request, parts, key, idem)
     rows = await batch.run(jobs)
-    if batch.away is not None and all(row["status"] != 202 for row in rows):  # noqa: PLR2004
-        raise batch.away
-    return as_json(rows)
+    if batch.stopped is not None and all(row["status"] != 202 for row in rows):  # noqa: PLR2004
+        raise batch.stopped
+    return as_json(rows, headers=batch.headers)
 
 
 def _jobs_of(sent: Any) -> list[Any]:
@@ -142,7 +147,14 @@ class _Batch:
         self._request, self._parts, self._key, self._idem = request, parts, key, idem
         self._trace, self._room = trace_of(request.headers), asyncio.Semaphore(_AT_ONCE)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.away: StoreUnavailable | None = None
+        self._meter = meter_of(parts, key)
+        self.stopped: StoreUnavailable | RateLimited | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What is left of the app's rate, and when to come again with the jobs that were over it."""
+        again = {"Retry-After": str(self.stopped.wait)} if isinstance(self.stopped, RateLimited) else {}
+        return left(self._meter) | again
 
     async def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
         """One outcome per job, in order."""
@@ -153,18 +165,19 @@ class _Batch:
             try:
                 return {"index": index, **await self._submit(index, sent)}
             except (Problem, VigilError) as error:
-                if isinstance(error, StoreUnavailable):
-                    self.away = error
+                if isinstance(error, StoreUnavailable | RateLimited):
+                    self.stopped = error
                 problem = problem_of(error)
                 return {"index": index, "status": problem.status, "problem": problem.body()}
 
     async def _submit(self, index: int, sent: Any) -> dict[str, Any]:
-        if self.away is not None:
-            raise self.away
+        if isinstance(self.stopped, StoreUnavailable):
+            raise self.stopped
         body = _read(sent, BatchItem)
         own = body.idempotency_key if isinstance(body, BatchItem) else None
         idem = own or (f"{self._idem}/{index}" if self._idem is not None else None)
         async with self._turns[idem] if idem is not None else contextlib.nullcontext():  # of two, the first one counts
-            stored, replayed = await within(SECONDS, submit(self._parts, self._key, body, self._trace, idem))
+            taking = submit(self._parts, self._key, body, self._trace, idem, self._meter)
+            stored, replayed = await within(SECONDS, taking)
         job = await _seen(self._request, stored)
         return {"status": 202, "job": job, **({"idempotent_replayed": True} if replayed else {})}

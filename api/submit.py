@@ -20,6 +20,7 @@ from worker.store import secrets
 from worker.store.apps import ApiKey
 from worker.store.codec import canonical
 from worker.store.jobs import NewJob, Stored
+from worker.store.rates import Meter
 from worker.store.secrets import DIGEST, IDENTIFIER
 
 _SENTRY_TRACE: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}(-[01])?")
@@ -28,13 +29,13 @@ _MOST_BAGGAGE: Final = 16
 
 
 async def submit(
-    parts: Parts, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None
+    parts: Parts, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None, meter: Meter
 ) -> tuple[Stored, bool]:
-    """(the job, whether it existed already); durable when it returns."""
+    """(the job, whether it existed already); durable when it returns. `meter` is charged for a new one."""
     check_models(parts, body)
     if body.webhook is not None:
         check_webhook_url(body.webhook.url, parts.settings)
-    return await parts.jobs.submit(await _new(parts, key, body, trace, idempotency_key))
+    return await parts.jobs.submit(await _new(parts, key, body, trace, idempotency_key, meter))
 
 
 def check_models(parts: Parts, body: Submit) -> None:
@@ -51,7 +52,9 @@ def check_models(parts: Parts, body: Submit) -> None:
         raise Problem(422, "unknown_model", detail, faults)
 
 
-async def _new(parts: Parts, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None) -> NewJob:
+async def _new(
+    parts: Parts, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None, meter: Meter
+) -> NewJob:
     params = body.passed_params()
     asked = {"input": body.input, "instructions": body.instructions, "params": params}
     digest = secrets.input_digest(await parts.secrets.get(DIGEST), {"model": body.model, **asked})
@@ -75,7 +78,7 @@ async def _new(parts: Parts, key: ApiKey, body: Submit, trace: dict[str, str], i
         "webhook": {"url": hook.url, "payload": hook.payload, "events": hook.events} if hook else None,
     }
     mark = fingerprint(body, fact) if idempotency_key is not None else ""
-    return NewJob(fact, private, asked, idempotency_key, mark)
+    return NewJob(fact, private, asked, idempotency_key, mark, meter)
 
 
 async def identifier(parts: Parts, app: str, end_user: str | None) -> str | None:

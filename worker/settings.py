@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = False
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
     webhook_schedule: Annotated[tuple[float, ...], NoDecode] = _DELAYS
+    rate_per_minute: Annotated[int, Field(ge=0, le=6_000_000)] = 120_000
+    rate_burst: Annotated[int, Field(ge=0, le=6_000_000)] = 0
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"

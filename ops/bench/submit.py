@@ -55,6 +55,7 @@ _WARM_SECONDS = 1.0
 _HALF_SECONDS = 6.0
 _TICK = 0.001  # seconds; the grain of the offered load
 _TTL = 86_400
+_NO_END = {"VIGIL_RATE_PER_MINUTE": "6000000"}  # counted as always, and never used up
 _BODY = {
     "model": "gpt-5.6-sol",
     "input": ("Why is the sky blue? " * 100)[:1850],
@@ -230,7 +231,7 @@ class Side:
 async def _sides(house: House) -> tuple[Side, Side]:
     ours, bare = await house.valkey("ours"), await house.valkey("bare")
     ports = free_port(), free_port()
-    api = await house.start(VIGIL, "api", "--port", str(ports[0]), env={"VIGIL_REDIS_URL": ours.url})
+    api = await house.start(VIGIL, "api", "--port", str(ports[0]), env={"VIGIL_REDIS_URL": ours.url, **_NO_END})
     words = (sys.executable, _THIS, "--serve-reference", bare.url, "--port", str(ports[1]))
     framework = await house.start(*words)
     for port in ports:

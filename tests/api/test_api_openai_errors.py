@@ -165,7 +165,7 @@ async def test_a_store_that_is_away_is_a_server_error(client, monkeypatch):
 async def test_the_document_tells_of_the_face(acme):
     doc = (await acme.get("/openapi.json")).json()
     routes = [
-        ("/v1/responses", "post", {"200", "400", "401", "403", "413", "415", "422", "500", "503"}),
+        ("/v1/responses", "post", {"200", "400", "401", "403", "413", "415", "422", "429", "500", "503"}),
         ("/v1/responses/{job_id}", "get", {"200", "401", "403", "404", "422", "500", "503"}),
         ("/v1/responses/{job_id}", "delete", {"200", "400", "401", "403", "404", "413", "415", "422", "500", "503"}),
         (

@@ -37,6 +37,25 @@ def test_a_person_is_told_that_the_key_is_shown_once(vigil: Vigil) -> None:
     assert "shown only now" in result.stdout
 
 
+def test_an_app_has_the_default_rate_or_its_own(vigil: Vigil) -> None:
+    vigil("keys", "create", "--app", "shop", "--rate", "600")
+    assert vigil("keys", "rate", "shop").stdout == "shop: 600 jobs a minute, 600 at once\n"
+    vigil("keys", "create", "--app", "shop")
+    assert vigil("keys", "rate", "shop").stdout.startswith("shop: 600 jobs")  # another key of it changes nothing
+    shown = json.loads(vigil("keys", "rate", "shop", "60", "--burst", "5", "--json").stdout)
+    assert shown == {"app": "shop", "per_minute": 60, "burst": 5, "default": False}
+    assert vigil("keys", "rate", "shop", "0").stdout == "shop: no limit\n"
+    default = vigil("keys", "rate", "shop", "--default", VIGIL_RATE_PER_MINUTE="90").stdout
+    assert default == "shop: 90 jobs a minute, 90 at once (the default)\n"
+
+
+def test_a_rate_that_cant_be_set_says_why(vigil: Vigil) -> None:
+    assert "There is no app nobody" in one_line(vigil("keys", "rate", "nobody", "5"))
+    vigil("keys", "create", "--app", "shop")
+    for wrong in (("5", "--default"), ("--burst", "3"), ("-1",), ("x",)):
+        assert vigil("keys", "rate", "shop", *wrong).returncode == 2
+
+
 def test_no_keys_is_said_in_words(vigil: Vigil) -> None:
     assert "`vigil keys create --app NAME` makes one" in vigil("keys", "list").stdout
 

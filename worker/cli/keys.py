@@ -20,6 +20,7 @@ from worker.jobs.errors import Refused
 from worker.settings import Settings, load
 from worker.store.apps import SCOPES, ApiKey, Apps
 from worker.store.pool import connect
+from worker.store.rates import MOST, Rate
 
 T = TypeVar("T")
 DEFAULT_SCOPES = ("submit", "read")
@@ -81,6 +82,10 @@ def create(
         list[str] | None,
         typer.Option("--scope", "-s", help=f"May be repeated: {', '.join(SCOPES)}.  [default: submit, read]"),
     ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(min=0, max=MOST, help="Jobs a minute that the app may submit, 0 = no limit.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make an API key. It is shown this once: only its digest is kept."""
@@ -90,7 +95,7 @@ def create(
     unknown = [word for word in scopes if word not in SCOPES]
     if unknown or not scopes:
         raise CliError(f"unknown scope {', '.join(unknown) or repr('')}; known: {', '.join(SCOPES)}", USAGE)
-    record, key, secret = _with_apps(lambda apps: apps.create_key(name, scopes))
+    record, key, secret = _with_apps(lambda apps: apps.create_key(name, scopes, None if rate is None else Rate(rate)))
     if as_json:
         body = {"id": record.id, "app": record.app, "key": key, "webhook_secret": secret, "scopes": list(record.scopes)}
         print(json.dumps(body, indent=2))
@@ -131,6 +136,41 @@ def revoke(
     except Refused as error:
         raise CliError(error.detail) from None
     print(json.dumps(found, indent=2) if as_json else f"revoked {found['id']} of app {found['app']}")
+
+
+@app.command("rate")
+def rate_(
+    name: Annotated[str, typer.Argument(metavar="APP", help="The app.")],
+    per_minute: Annotated[
+        int | None, typer.Argument(min=0, max=MOST, help="Jobs a minute, 0 = no limit.", show_default=False)
+    ] = None,
+    burst: Annotated[
+        int, typer.Option(min=0, max=MOST, help="How many at once.  [as many as in a minute]", show_default=False)
+    ] = 0,
+    default: Annotated[bool, typer.Option("--default", help="Give the app the default again.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show or set the rate at which an app may submit; without its own it has VIGIL_RATE_PER_MINUTE."""
+    if (default and per_minute is not None) or (burst and not per_minute):
+        raise CliError("give a number of jobs a minute (and perhaps --burst), or --default, or neither", USAGE)
+
+    async def work(apps: Apps) -> Rate | None:
+        if per_minute is not None or default:
+            await apps.set_rate(name, None if per_minute is None else Rate(per_minute, burst))
+        return await apps.rate(name)
+
+    try:
+        own = _with_apps(work)
+    except Refused as error:
+        raise CliError(error.detail) from None
+    settings = load()
+    now = own or Rate(settings.rate_per_minute, settings.rate_burst)
+    if as_json:
+        body = {"app": name, "per_minute": now.per_minute, "burst": now.holds, "default": own is None}
+        print(json.dumps(body, indent=2))
+        return
+    said = f"{now.per_minute} jobs a minute, {now.holds} at once" if now.per_minute else "no limit"
+    print(f"{name}: {said}{' (the default)' if own is None else ''}")
 
 
 @app.command("generate-encryption")

@@ -8,6 +8,7 @@
     ├── StoreUnavailable    operator: Redis can't answer or can't take the job; try again
     ├── UnsafeStore         operator: Redis could drop accepted jobs (eviction policy)
     ├── UnknownModel        caller: models.toml has no such model
+    ├── RateLimited         caller: its app's bucket is empty; when to come again
     └── Refused             caller: the request can't be done as it stands (code, detail)
 
 No message holds a prompt, an output, a key or a secret.
@@ -71,6 +72,14 @@ class UnknownModel(VigilError):
     def __init__(self, model: str, known: list[str]) -> None:
         super().__init__(f"unknown model {model!r}; known: {', '.join(known)}")
         self.model, self.known = model, known
+
+
+class RateLimited(VigilError):
+    """The app has submitted more jobs than its rate allows: `limit` in `window` seconds; the next one in `wait`."""
+
+    def __init__(self, limit: int, window: int, wait: int) -> None:
+        super().__init__(f"more than {limit} jobs in {window} s; again in {wait} s")
+        self.limit, self.window, self.wait = limit, window, wait
 
 
 class Refused(VigilError):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from arq.connections import ArqRedis
@@ -18,8 +18,9 @@ from arq.connections import ArqRedis
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import Refused
-from worker.store import keys
+from worker.store import keys, rates
 from worker.store.pool import asking
+from worker.store.rates import Rate
 
 SCOPES: Final = ("submit", "read", "audit", "ops")
 _BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -29,7 +30,7 @@ _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make on
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What a key may do; `revoked_at` in ms, 0 = live."""
+    """What a key may do; `revoked_at` in ms, 0 = live. `rate` is its app's own, None = the default."""
 
     id: str
     app: str
@@ -37,6 +38,7 @@ class ApiKey:
     created_at: int
     last4: str
     revoked_at: int = 0
+    rate: Rate | None = None
 
 
 def _base62(value: int, width: int) -> str:
@@ -71,8 +73,13 @@ class Apps:
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
 
-    async def create_key(self, app: str, scopes: tuple[str, ...]) -> tuple[ApiKey, str, str]:
-        """(the key's record, the key itself, the app's webhook secret); makes the app when it is new."""
+    async def create_key(
+        self, app: str, scopes: tuple[str, ...], rate: Rate | None = None
+    ) -> tuple[ApiKey, str, str]:
+        """(the key's record, the key itself, the app's webhook secret); makes the app when it is new.
+
+        `rate` becomes the app's own from now on; None leaves what it has.
+        """
         unknown = [s for s in scopes if s not in SCOPES]
         if unknown:
             raise Refused("unknown_scope", f"Unknown scope {', '.join(unknown)}; known: {', '.join(SCOPES)}.", 422)
@@ -85,8 +92,10 @@ class Apps:
         async with asking("keep the key"):
             await self._redis.set(keys.app(app), json.dumps({"name": app, "webhook_secret": secret}), nx=True)
             kept = json.loads(await self._redis.get(keys.app(app)))
+            if rate is not None:
+                await self._redis.set(keys.app(app), json.dumps(kept | {"rate": rates.dump(rate)}))
             async with self._redis.pipeline() as pipe:
-                pipe.set(keys.api_key(_digest(key)), json.dumps(asdict(record)))
+                pipe.set(keys.api_key(_digest(key)), _dump(record))
                 pipe.hset(keys.API_KEYS, record.id, _digest(key))
                 await pipe.execute()
         return record, key, str(kept["webhook_secret"])
@@ -97,7 +106,27 @@ class Apps:
             return None
         async with asking("look up the key"):
             raw = await self._redis.get(keys.api_key(_digest(key)))
-        return _load(raw) if raw else None
+            if raw is None:
+                return None
+            found = _load(raw)
+            return replace(found, rate=rates.load(await self._redis.get(keys.app(found.app))))
+
+    async def rate(self, app: str) -> Rate | None:
+        """The app's own rate, None = the default. Raises Refused when there is no such app."""
+        async with asking("look up the app"):
+            return rates.load(await self._app(app))
+
+    async def set_rate(self, app: str, rate: Rate | None) -> None:
+        """Gives an app a rate of its own, or the default again; API processes know within three seconds."""
+        async with asking("keep the app"):
+            kept = json.loads(await self._app(app))
+            await self._redis.set(keys.app(app), json.dumps(kept | {"rate": rates.dump(rate)}))
+
+    async def _app(self, app: str) -> bytes:
+        raw: bytes | None = await self._redis.get(keys.app(app))
+        if raw is None:
+            raise Refused("app_not_found", f"There is no app {app}; `vigil keys create --app` makes one.", 404)
+        return raw
 
     async def list_keys(self) -> list[ApiKey]:
         """Every key ever made, oldest first."""
@@ -123,6 +152,11 @@ class Apps:
         async with asking("look up the app"):
             raw = await self._redis.get(keys.app(app))
         return str(json.loads(raw)["webhook_secret"]) if raw else None
+
+
+def _dump(key: ApiKey) -> str:
+    """What is kept of a key: its app's rate stands with the app."""
+    return json.dumps({name: value for name, value in asdict(key).items() if name != "rate"})
 
 
 def _load(raw: bytes) -> ApiKey:

@@ -25,6 +25,7 @@ from worker.jobs.states import UNDER_WAY, Status
 from worker.store import codec, keys
 from worker.store.outbox import outbox_commands
 from worker.store.pool import asking
+from worker.store.rates import Meter, Rate
 from worker.store.scripts import Claimed, Command, Scripts
 
 Said = tuple[ev.Fact, int | None]
@@ -55,6 +56,7 @@ class NewJob:
     asked: dict[str, Any] = field(repr=False)
     idempotency_key: str | None = field(default=None, repr=False)
     fingerprint: str = ""
+    meter: Meter = field(default_factory=lambda: Meter(Rate(0)))  # charged for it; told what is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ class Jobs:
     async def submit(self, new: NewJob) -> tuple[Stored, bool]:
         """(the job, whether an earlier request with the same idempotency key had created it).
 
-        Durable when it returns. Raises Refused when the key was used for another request, StoreUnavailable.
+        Durable when it returns. Raises Refused when the key was used for another request, RateLimited when the app
+        must wait (a repeated request is free), StoreUnavailable.
         """
         now = self._clock.now()
         job_id = ids.new_id("job", to_ms(now), self._clock.dice(ids.DICE_BYTES))
@@ -108,7 +111,7 @@ class Jobs:
             idem, remembered = keys.idempotency(job.app, digest), f"{new.fingerprint} {job_id}"
         ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
         async with asking("take the job"):
-            seen = await self._scripts.submit(job_id, idem, remembered, ttl_ms, commands)
+            seen = await self._scripts.submit(job, idem, remembered, ttl_ms, new.meter, commands)
         if seen is None:
             return Stored(job, new.private), False
         fingerprint, _, first = seen.partition(" ")

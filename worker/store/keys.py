@@ -34,6 +34,7 @@ vigil:refused:<job>     string  the job's own webhook has answered 410
 vigil:endpoints:<app>   hash    id -> a standing endpoint;  vigil:hears:<app> set, the events that they want
 vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> digest
 vigil:app:<name>        string  an app's record
+vigil:rate:<app>        string  when the app's bucket of submits will be full again, microseconds
 vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, their scopes
 vigil:held:<scope>      zset    the jobs a circuit or a pause holds, by since when
 vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was asked last;
@@ -184,6 +185,10 @@ def app(name: str) -> str:
 
 def audited(chain: str) -> str:
     return "vigil:audited:" + chain
+
+
+def rate(app_name: str) -> str:
+    return "vigil:rate:" + app_name
 
 
 def secret(name: str) -> str:

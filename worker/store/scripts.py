@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
+from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.rates import Meter
 from worker.store.together import Together
 
 Word = str | bytes | int | float
@@ -45,10 +47,12 @@ class Scripts:
     """All scripts on one connection pool; loaded again by themselves when Redis forgot them."""
 
     def __init__(self, redis: Redis) -> None:
-        def load(name: str) -> Any:
-            return redis.register_script(files("worker.store").joinpath("lua", f"{name}.lua").read_text())
+        def load(*names: str) -> Any:
+            room = files("worker.store").joinpath("lua")
+            return redis.register_script("".join(room.joinpath(f"{name}.lua").read_text() for name in names))
 
-        self._commit, self._submit, self._claim = load("commit"), Together(redis, load("submit")), load("claim")
+        self._commit, self._claim = load("commit"), load("claim")
+        self._submit = Together(redis, load("bucket", "submit"))
         self._renew, self._pieces = load("renew"), load("pieces")
 
     async def commit(
@@ -60,13 +64,19 @@ class Scripts:
         return reply[0].decode(), int(reply[1]) if len(reply) > 1 else version
 
     async def submit(
-        self, job_id: str, idempotency_key: str, remembered: str, ttl_ms: int, commands: Sequence[Command]
+        self, job: Job, idempotency_key: str, remembered: str, ttl_ms: int, meter: Meter, commands: Sequence[Command]
     ) -> str | None:
-        """None when the job was created, else what the idempotency key remembers."""
-        job = keys.job(job_id)
-        args = [remembered, ttl_ms, *flatten(commands)]
-        reply = await self._submit(keys=[idempotency_key or job, job], args=args)
-        return None if reply[0] == b"OK" else reply[1].decode()
+        """None when the job was created, else what the idempotency key remembers; RateLimited when none may be."""
+        name, rate = keys.job(job.id), meter.rate
+        args = [remembered, ttl_ms, rate.interval_us, rate.holds, *flatten(commands)]
+        verdict, *said = await self._submit(keys=[idempotency_key or name, name, keys.rate(job.app)], args=args)
+        if verdict == b"WAIT":
+            raise meter.empty(*said)
+        if verdict == b"SEEN":
+            return str(said[0].decode())
+        if said:
+            meter.charged(*said)
+        return None
 
     async def claim(self, worker: str, limit: int, lease_ms: int, circuit: str) -> tuple[int, int, bool, list[Claimed]]:
         """(next due time in ms or -1, the server's time in ms, whether the circuit is open, the jobs now ours)."""
