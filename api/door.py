@@ -5,6 +5,7 @@ exception that gets past it. Must not know routes.
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -75,4 +76,17 @@ class Door:
         sent = [value for name, value in scope["headers"] if name == b"x-request-id"]
         if len(sent) == 1 and _SANE.fullmatch(sent[0]):
             return bytes(sent[0])
-        return ids.new_id("req", to_ms(self._clock.now()), self._clock.dice(ids.DICE_BYTES)).encode()
+        return _new_id(self._clock)
+
+
+def _new_id(clock: Clock) -> bytes:
+    return ids.new_id("req", to_ms(clock.now()), clock.dice(ids.DICE_BYTES)).encode()
+
+
+def bare(problem: Problem, clock: Clock) -> bytes:
+    """The answer to what never became a request: the connection ends with it."""
+    answer = problem.response()
+    last = [_NOTHING, (b"x-request-id", _new_id(clock)), (b"connection", b"close")]
+    fields = b"".join(b"%s: %s\r\n" % field for field in [*answer.raw_headers, *_ALWAYS, *last])
+    head = b"HTTP/1.1 %d %s\r\n" % (problem.status, HTTPStatus(problem.status).phrase.encode())
+    return head + fields + b"\r\n" + bytes(answer.body)

@@ -11,13 +11,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import check_store, create_app, open_store
+from api.protocol import protocol
 from worker.clock import Clock
 from worker.settings import Settings
 from worker.store.pool import Redis
 
 _GRACE_SECONDS = 3
 _KEEP_ALIVE_SECONDS = 30
-_MOST_CONNECTIONS = 10_000  # a backstop; the door refuses politely before
 
 
 class _Server(uvicorn.Server):
@@ -66,30 +66,36 @@ async def serve(
     Without a Redis it opens the one of the settings, raises UnsafeStore when that one could drop accepted jobs, and
     closes it at the end.
     """
-    sock = sock or bind(settings.host, settings.port)
+    sock, clock = sock or bind(settings.host, settings.port), clock or Clock()
+    speaks = protocol(settings, clock)
     try:
         if redis is not None:
-            await _run(create_app(settings, redis, clock), sock, ready, stop)
+            await _run(create_app(settings, redis, clock), speaks, sock, ready, stop)
             return
         async with open_store(settings) as own:
             await check_store(settings, own)
-            await _run(create_app(settings, own, clock), sock, ready, stop)
+            await _run(create_app(settings, own, clock), speaks, sock, ready, stop)
     finally:
         sock.close()
 
 
-async def _run(app: FastAPI, sock: socket.socket, ready: asyncio.Event | None, stop: asyncio.Event | None) -> None:
+async def _run(
+    app: FastAPI,
+    speaks: type[asyncio.Protocol],
+    sock: socket.socket,
+    ready: asyncio.Event | None,
+    stop: asyncio.Event | None,
+) -> None:
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=speaks,
         ws="none",
         lifespan="on",
         log_config=None,
         log_level="error",
         access_log=False,
         server_header=False,
-        limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )

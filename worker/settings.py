@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = False
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
     webhook_schedule: Annotated[tuple[float, ...], NoDecode] = _DELAYS
+    header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    body_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    max_header_bytes: Annotated[int, Field(ge=1024, le=2**20)] = 32 * 1024
     rate_per_minute: Annotated[int, Field(ge=0, le=6_000_000)] = 120_000
     rate_burst: Annotated[int, Field(ge=0, le=6_000_000)] = 0
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20

@@ -1,0 +1,142 @@
+"""HTTP/1.1 as our server takes it: uvicorn's protocol with deadlines and limits for what a client sends.
+
+uvicorn waits without end for a request that has begun. Here a head and a body each have their time in all, however
+steadily they trickle; connections that are idle between requests, long polls and event streams are not concerned.
+What is refused here no app has seen: it is told as the other faults are, and the connection ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from api.door import bare
+from api.problems import Problem
+from worker.clock import Clock
+from worker.settings import Settings
+
+LONGEST_TARGET: Final = 8 * 1024
+"""Bytes of a request's target."""
+_MOST_CONNECTIONS: Final = 10_000
+_PER_FIELD: Final = 4  # ": " and the end of the line
+
+_HEAD, _BODY, _WHOLE = range(3)
+
+_MALFORMED: Final = Problem(400, "malformed_request", "This is not HTTP/1.1 as RFC 9112 has it.")
+_HOST: Final = Problem(400, "malformed_request", "A request has one Host, and not two.")
+_TARGET: Final = Problem(414, "target_too_long", f"The request's target is longer than {LONGEST_TARGET} bytes.")
+_HEADERS: Final = Problem(431, "headers_too_large", "The request's header fields are too large.")
+_SLOW: Final = Problem(408, "request_timeout", "The request did not arrive in time; send it again.")
+_FULL: Final = Problem(503, "too_busy", "Too many connections at once; try again.", headers={"Retry-After": "1"})
+
+
+class _Refused(Exception):
+    """Ends the parsing; the answer is in `_fault`."""
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, settings: Settings, clock: Clock, **given: Any) -> None:
+        super().__init__(**given)
+        self._settings, self._clock = settings, clock
+        self._stage, self._turn, self._size = _HEAD, 0, 0
+        self._fault = _MALFORMED
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            self._refuse(_FULL)
+        else:
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._calm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        turn = self._turn
+        super().data_received(data)
+        if self.transport.is_closing():
+            self._calm()
+        elif turn != self._turn:
+            self._watch()
+        elif self._stage == _HEAD:
+            self._size += len(data)
+            if self._size > self._settings.max_header_bytes:
+                self._refuse(_HEADERS if self.headers else _TARGET)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._reach(_HEAD)
+        self._size = 0
+
+    def on_headers_complete(self) -> None:
+        size = len(self.url) + sum(len(name) + len(value) + _PER_FIELD for name, value in self.headers)
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if len(self.url) > LONGEST_TARGET:
+            self._fault = _TARGET
+        elif size > self._settings.max_header_bytes:
+            self._fault = _HEADERS
+        elif hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
+            self._fault = _HOST
+        else:
+            super().on_headers_complete()
+            self._reach(_BODY)
+            return
+        raise _Refused
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._reach(_WHOLE)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """The parser gave up, by itself or because we did."""
+        self._refuse(self._fault)
+
+    def _reach(self, stage: int) -> None:
+        self._stage, self._turn = stage, self._turn + 1
+
+    def _watch(self) -> None:
+        """The time for what is to come next: a head, a body, or nothing."""
+        self._calm()
+        if self._stage != _WHOLE:
+            seconds = self._settings.header_seconds if self._stage == _HEAD else self._settings.body_seconds
+            self._deadline = self.loop.call_later(seconds, self._late)
+
+    def _calm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        if self.flow.read_paused or (self._stage == _HEAD and not self._idle()):
+            self._watch()  # it is we who let the client wait
+        else:
+            self._refuse(_SLOW)
+
+    def _idle(self) -> bool:
+        """No request is being answered."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def _refuse(self, problem: Problem) -> None:
+        """Says why, unless this or an earlier request is being answered; then the connection ends."""
+        self._calm()
+        answered = self.cycle.response_started or self.pipeline if self._stage == _BODY else not self._idle()
+        if not answered and not self.transport.is_closing():
+            self.transport.write(bare(problem, self._clock))
+        self.transport.close()
+
+
+def protocol(settings: Settings, clock: Clock) -> type[asyncio.Protocol]:
+    """What uvicorn makes one of for each connection."""
+
+    def made(**given: Any) -> Protocol:
+        return Protocol(settings, clock, **given)
+
+    return cast("type[asyncio.Protocol]", cast("Callable[..., Protocol]", made))
