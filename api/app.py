@@ -14,7 +14,16 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import openai_face, routes_audit, routes_events, routes_jobs, routes_state, routes_submit, routes_webhooks
+from api import (
+    openai_face,
+    routes_audit,
+    routes_events,
+    routes_hooks,
+    routes_jobs,
+    routes_state,
+    routes_submit,
+    routes_webhooks,
+)
 from api.door import Door
 from api.openapi import document
 from api.parts import assemble
@@ -28,6 +37,16 @@ from worker.store.pool import Redis, check_safe, connect
 
 _log = logging.getLogger("vigil.api")
 _CHECK_SECONDS = 2.0
+_ROUTES = (
+    routes_submit,
+    routes_jobs,
+    routes_events,
+    routes_audit,
+    routes_state,
+    routes_webhooks,
+    routes_hooks,
+    openai_face,
+)
 _ABOUT = "An async job queue for long, safety-checked model requests."
 
 
@@ -80,7 +99,7 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
         exception_handlers={HTTPException: on_http_exception},
     )
     app.state.parts = parts
-    for module in (routes_submit, routes_jobs, routes_events, routes_audit, routes_state, routes_webhooks, openai_face):
+    for module in _ROUTES:
         app.router.routes.extend(module.router.routes)  # as they are: inclusion would wrap each in a second match
     _describe(app)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -36,8 +37,19 @@ async def view_all(request: Request, jobs: Sequence[Stored]) -> list[dict[str, A
     told = [s.job.id for s in jobs if s.private.get("webhook")]
     answers = await within(SECONDS, reading.answers(parts.redis, with_text))
     states = await within(SECONDS, reading.message_states(parts.redis, told))
+    known = await within(SECONDS, reading.notices(parts.redis, [name for s in jobs for name in s.notices]))
     base = base_url(request)
-    return [job_view(s.job, s.private, answers.get(s.job.id), states.get(s.job.id), base) for s in jobs]
+    return [
+        job_view(
+            s.job,
+            s.private,
+            answers.get(s.job.id),
+            states.get(s.job.id),
+            base,
+            [known[name].view() for name in s.notices if name in known],
+        )
+        for s in jobs
+    ]
 
 
 async def view(request: Request, stored: Stored) -> dict[str, Any]:
@@ -46,9 +58,12 @@ async def view(request: Request, stored: Stored) -> dict[str, Any]:
 
 
 def etag(job: Job, view_of_it: dict[str, Any]) -> str:
-    """Strong: the record's version, and the webhook's state, which changes without the record."""
-    hook = view_of_it["webhook"]
-    return f'"{job.version}.{hook["state"]}"' if hook else f'"{job.version}"'
+    """Strong: the record's version, and what changes without it: the webhook's state and the provider's notices."""
+    hook, notices = view_of_it["webhook"], view_of_it["safety"]["notices"]
+    parts = [str(job.version), *([hook["state"]] if hook else [])]
+    if notices:  # a notice says more once its page was read
+        parts.append(hashlib.sha256(dumps(notices)).hexdigest()[:12])
+    return f'"{".".join(parts)}"'
 
 
 def matches(request: Request, tag: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -133,7 +134,7 @@ async def cancel(request: Request) -> Response:
     stored = await own_job(request, key)
     job = await ask(request, parts.jobs.change(stored.job.id, _cancel(key), writes=_asks("cancel")))
     under_way = await ask(request, _under_way(parts, job))
-    seen = await ask(request, view(request, Stored(job, stored.private)))
+    seen = await ask(request, view(request, replace(stored, job=job)))
     return as_json({**seen, "cancel": {"upstream_under_way": under_way}}, headers=job_headers(job))
 
 
@@ -193,7 +194,7 @@ async def retry(request: Request) -> Response:
     wanted = _expect(Accept, await read_optional(request, parts.settings.max_body_bytes)).model
     stored = await own_job(request, key)
     job = await ask(request, parts.jobs.change(stored.job.id, _accept(key, wanted), writes=_asks("offer")))
-    return as_json(await ask(request, view(request, Stored(job, stored.private))), headers=job_headers(job))
+    return as_json(await ask(request, view(request, replace(stored, job=job))), headers=job_headers(job))
 
 
 def _accept(key: ApiKey, wanted: str | None) -> Any:

@@ -114,6 +114,20 @@ _ATTEMPT = obj(
     rate_limits=MAP,
     provider_message=maybe(TEXT),
 )
+_NOTICE = obj(
+    id=TEXT,
+    type=TEXT,
+    at=TIME,
+    received_at=TIME,
+    about=one_of("request", "end_user", "account"),
+    request_id=maybe(TEXT),
+    model=maybe(TEXT),
+    category=maybe(TEXT),
+    subject=maybe(TEXT),
+    request_paused=maybe(FLAG),
+    message=TEXT,
+    advice=TEXT,
+)
 JOB: Final[Shape] = obj(
     id=TEXT,
     object=one_of("job"),
@@ -135,7 +149,13 @@ JOB: Final[Shape] = obj(
     refusal=maybe(TEXT),
     usage=maybe(_USAGE),
     cost=maybe(obj(currency=TEXT, total=MONEY, wasted=MONEY)),
-    safety=obj(state=one_of(*SafetyState), checks=many(_CHECK), block=maybe(_BLOCK), account_flagged=FLAG),
+    safety=obj(
+        state=one_of(*SafetyState),
+        checks=many(_CHECK),
+        block=maybe(_BLOCK),
+        account_flagged=FLAG,
+        notices=many(_NOTICE),
+    ),
     offer=maybe(obj(model=TEXT, since=TIME, until=maybe(TIME))),
     hold=maybe(obj(scope=TEXT, reason=TEXT, since=TIME)),
     attempts=many(_ATTEMPT),
@@ -201,6 +221,7 @@ SHAPES: Final[dict[str, Shape]] = {
     "ModelList": listed(ref("Model")),
     "Status": STATUS,
     "Alive": obj(status=TEXT),
+    "Heard": obj(received=FLAG, duplicate=FLAG),
     "BatchAnswer": many(
         {
             "type": "object",

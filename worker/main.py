@@ -19,6 +19,7 @@ from worker.settings import Settings
 from worker.store.access import AccessBook
 from worker.store.account import Circuit, scope_of
 from worker.store.jobs import Held, Jobs, Retention
+from worker.store.notices import Notices
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
 from worker.tasks.access import Prober
@@ -26,6 +27,7 @@ from worker.tasks.delivery import Delivery
 from worker.tasks.ears import Ears
 from worker.tasks.errands import Errands
 from worker.tasks.lease import Leases
+from worker.tasks.notices import Noticeboard
 from worker.tasks.run import DRAIN, INTERRUPT, Run
 from worker.tasks.runner import Runner
 from worker.tasks.sweep import Sweeper
@@ -102,10 +104,11 @@ class WorkerProcess:
             lease=settings.lease_seconds,
             circuit=scope,
         )
-        self.ears = Ears(redis, self.runner.wake, leases.look)
+        self.ears = Ears(redis, self.runner.wake, leases.look, leases.tell)
         rounds = settings.probe_seconds if settings.openai_api_key else 0
         self.errands = Errands(redis, access.probe_all, book.take_turn, rounds)
         self.sweeper = Sweeper(redis, jobs, clock, circuit, self.id, self._state)
+        self.notices = Noticeboard(redis, Notices(redis, settings.audit_ttl), provider, clock)
         self.delivery = Delivery(redis, clock, settings, self.id)
 
     def _state(self) -> dict[str, object]:
@@ -134,6 +137,7 @@ class WorkerProcess:
                 ("sweeper", self.sweeper.run()),
                 ("access", self.shop.access.run()),
                 ("errands", self.errands.run()),
+                ("notices", self.notices.run()),
                 ("delivery", self.delivery.run()),
             )
         ]

@@ -27,6 +27,7 @@ from worker.jobs.errors import SettingsError
 _SOCKET_PATH_LIMIT = 100  # the kernel takes 107 bytes
 _SCHEMES = {"redis", "rediss", "unix", "redis+sentinel"}
 _DELAYS = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+_WEBHOOK_PREFIX = "whsec_"
 _MOST_DELAYS, _LONGEST_DELAY = 50, 30 * 86_400
 
 
@@ -130,6 +131,19 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("openai_webhook_secret")
+    @classmethod
+    def _webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        try:
+            key = webhook_key(value.get_secret_value())
+        except binascii.Error:
+            raise ValueError("what follows whsec_ is not base64; copy it as the provider showed it") from None
+        if not key:  # signed with an empty key, anybody's request would be the provider's
+            raise ValueError("must not be empty; leave it out and POST /hooks/openai is closed")
+        return value
+
     @property
     def store_url(self) -> str:
         """The Redis to speak to: the one that was set, else the embedded one of the data folder."""
@@ -152,6 +166,13 @@ class Settings(BaseSettings):
     def catalogue(self) -> Catalogue:
         """The models of `models_file`, or the ones that ship with Vigil."""
         return read_catalogue(self.models_file)
+
+
+def webhook_key(secret: str) -> bytes:
+    """The key behind a webhook secret: `whsec_` and base64, or any other text as it is. binascii.Error when broken."""
+    if secret.startswith(_WEBHOOK_PREFIX):
+        return base64.b64decode(secret.removeprefix(_WEBHOOK_PREFIX), validate=True)
+    return secret.strip().encode()
 
 
 def socket_path(data_dir: Path) -> Path:
@@ -195,6 +216,8 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
                 variable += "_FILE"
             faults.append(f"{variable}: {fault['msg'].removeprefix('Value error, ')}")
     faults += _catalogue_faults(settings)
+    if _AsGiven().openai_webhook_secret == "" and "OPENAI_WEBHOOK_SECRET" not in given:
+        faults.append("OPENAI_WEBHOOK_SECRET: must not be empty; leave it out and POST /hooks/openai is closed")
     if faults or settings is None:
         raise SettingsError(faults)
     return settings
@@ -223,6 +246,14 @@ def _from_files() -> tuple[dict[str, str], list[str]]:
         else:
             given.update({name: value} if value else {})
     return given, faults
+
+
+class _AsGiven(BaseSettings):
+    """The one setting that may be left out and must not be empty: elsewhere empty means left out."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore")
+
+    openai_webhook_secret: str | None = Field(None, validation_alias="OPENAI_WEBHOOK_SECRET")
 
 
 class _ModelsFile(BaseSettings):

@@ -70,6 +70,13 @@ def test_all_faults_of_the_settings_are_told_together(vigil: Vigil, command: str
     assert "hunter2" not in line
 
 
+@pytest.mark.parametrize("secret", ["", "  ", "whsec_", "whsec_not!base64"])
+def test_a_webhook_secret_that_anybody_could_sign_with_is_refused_at_the_start(vigil: Vigil, secret: str) -> None:
+    result = vigil("api", OPENAI_WEBHOOK_SECRET=secret)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert one_line(result).count("OPENAI_WEBHOOK_SECRET") == 1
+
+
 def test_a_client_command_without_a_key_says_which_variable(vigil: Vigil) -> None:
     result = vigil("get", "job_1")
     assert result.returncode == 2

@@ -92,3 +92,29 @@ async def test_closing_hands_over_and_cancels_nothing(rig: Rig, sim: Simulator) 
     assert end.status == "completed"
     texts = seen + [event.text for event in events if type(event) is Delta]
     assert "".join(texts) == end.output[0]["content"][0]["text"]
+
+
+@pytest.mark.parametrize("mode", ["background", "stream"])
+async def test_who_is_hurried_reads_on_over_a_new_connection_and_never_sends_again(
+    rig: Rig, sim: Simulator, mode: str
+) -> None:
+    """A stream that hangs for ever; only a background response can be read again."""
+    session = rig.session(sim.url, call(mode, input=f"[[sim: cut how=hang after=6 tokens=8]] {mode}"), hurry_after=0.01)
+    seen: list[object] = []
+
+    async def read() -> None:
+        async for batch in session.batches():
+            seen.extend(batch)
+            session.hurry()
+
+    try:
+        async with asyncio.timeout(3 if mode == "background" else 0.5):
+            await read()
+    except TimeoutError:
+        assert mode == "stream"
+    else:
+        assert mode == "background"
+        (end,) = [event for event in seen if type(event) is Terminal]
+        assert "".join(e.text for e in seen if type(e) is Delta) == end.output[0]["content"][0]["text"]
+    await session.aclose()
+    assert sim.calls()["creates"] == 1

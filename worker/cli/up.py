@@ -21,6 +21,7 @@ from worker.settings import Settings, load
 from worker.store.apps import SCOPES, Apps
 from worker.store.pool import check_safe, connect, durability
 from worker.telemetry.log import configure
+from worker.webhooks.signing import new_secret
 
 _APP: Final = "local"
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not listened on
@@ -56,6 +57,8 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
         safe = await _look(ours)
         simulator = None
         if ours.openai_api_key is None:
+            if ours.openai_webhook_secret is None:  # both ends are ours: the webhooks work without being set up
+                ours = ours.model_copy(update={"openai_webhook_secret": SecretStr(new_secret(Clock().dice(32)))})
             simulator = await stack.enter_async_context(_simulator(ours, speed))
             ours = ours.model_copy(update={"openai_api_key": SecretStr("sk-simulator"), "openai_base_url": simulator})
         ready = asyncio.Event(), asyncio.Event()

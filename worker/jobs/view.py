@@ -7,6 +7,7 @@ and money stay exact.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -40,9 +41,16 @@ def _plain(value: object) -> str:
 
 
 def job_view(
-    job: Job, private: dict[str, Any], answer: dict[str, Any] | None, webhook_state: str | None, base: str
+    job: Job,
+    private: dict[str, Any],
+    answer: dict[str, Any] | None,
+    webhook_state: str | None,
+    base: str,
+    notices: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The job; `base` is what its addresses begin with, `webhook_state` that of its newest message."""
+    """The job; `base` is what its addresses begin with, `webhook_state` that of its newest message, `notices` what the
+    provider's safety team told of it by webhook: they may come long after its end, so they stand beside the record.
+    """
     answer = answer or {}
     done = answer if job.status is Status.COMPLETED else {}
     hook = private.get("webhook")
@@ -70,7 +78,8 @@ def job_view(
             "state": job.safety_state.value,
             "checks": [_check(check) for check in job.checks],
             "block": job.block and job.block.model_dump(),
-            "account_flagged": job.account_flagged,
+            "account_flagged": job.account_flagged or bool(notices),
+            "notices": list(notices),
         },
         "offer": job.offer and job.offer.__dict__,
         "hold": job.hold and job.hold.__dict__,

@@ -295,6 +295,35 @@ WORDS: Final[dict[str, Words]] = {
         "A fault of Vigil itself ended the job.",
         "Tell the operators of this Vigil the job's id, and submit the job again.",
     ),
+    # what the provider's safety team told by webhook
+    "notice_identifier_blocked": Words(
+        "notice",
+        "The provider has blocked this end user: it takes no more requests under this safety identifier.",
+        "Send nothing more for this end user, look at what was asked, and write to the provider's support with the "
+        "packet of this job if you think that it is a mistake.",
+    ),
+    "notice_warning": Words(
+        "notice",
+        "The provider has warned of this end user's requests; it may take the access away, usually after some days.",
+        "Look at what this end user asks for and stop what breaks the provider's usage policies; the case's id is for "
+        "your answer to the provider.",
+    ),
+    "notice_deactivation": Words(
+        "notice",
+        "The provider has taken away the access of this end user.",
+        "Send nothing more for this end user, and answer the provider's notice with the case's id if you think that "
+        "it is a mistake.",
+    ),
+    "notice_alert": Words(
+        "notice",
+        "The provider's monitoring has raised an alert about this request.",
+        "Review what the model was doing in this request before you go on with its conversation.",
+    ),
+    "notice_org_alert": Words(
+        "notice",
+        "The provider has raised a safety alert about the organisation.",
+        "Ask the organisation's owner to look at the alert in the provider's dashboard.",
+    ),
     # never shown for a job that blocks (its block speaks), but a support packet may name it
     "blocked": Words(
         "blocked",

@@ -139,6 +139,8 @@ def _application(world: World) -> web.Application:
             web.post("/v1/chat/completions", chat.create),
             web.get("/v1/models", control.models),
             web.get("/v1/models/{id}", control.model),
+            web.get("/v1/safety/cases/{id}", control.safety_page),
+            web.get("/v1/safety/alerts/{id}", control.safety_page),
             web.get("/sim/calls", control.calls),
             web.get("/sim/scenarios", control.scenarios),
             web.get("/sim/options", control.options),

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from .answers import ok, problem, refuse
 from .directive import OPTIONS
-from .errors import CODES, shape
+from .errors import CODES, shape, simple
 from .scenarios import SCENARIOS
 from .webhooks import VARIANTS, WebhookError
 from .wire import Json
@@ -31,6 +31,15 @@ async def model(request: web.Request) -> web.StreamResponse:
     if name not in CATALOG or name in request.app[WORLD].denied:
         return refuse(request, shape("model_not_found", model=name[:128], project=project_of(request)))
     return ok(request, _model(name))
+
+
+async def safety_page(request: web.Request) -> web.StreamResponse:
+    """GET /v1/safety/cases/{id} and /v1/safety/alerts/{id}: what a webhook told of."""
+    name = request.match_info["id"][:128]
+    page = request.app[WORLD].pages.get(name)
+    if page is None or not request.path.startswith(f"/v1/safety/{page['object'].removeprefix('safety.')}s/"):
+        return refuse(request, simple(404, f"No such page: '{name}'.", param="id"))
+    return ok(request, page)
 
 
 async def calls(request: web.Request) -> web.StreamResponse:
@@ -74,7 +83,10 @@ async def healthz(_request: web.Request) -> web.StreamResponse:
 
 
 async def webhook(request: web.Request) -> web.StreamResponse:
-    """POST /sim/webhooks {type, data, variant?, url?}: send any event, and tell how it was received."""
+    """POST /sim/webhooks {type, data, variant?, url?, page?}: send any event, and tell how it was received.
+
+    `page`: what GET /v1/safety/… answers for `data.id` from now on.
+    """
     try:
         body = json.loads(await request.read())
     except (ValueError, RecursionError):
@@ -83,7 +95,9 @@ async def webhook(request: web.Request) -> web.StreamResponse:
     data = body.get("data") if isinstance(body, dict) else None
     if not isinstance(kind, str) or not isinstance(data, dict):
         return problem(400, "The body must be an object with a `type` (text) and `data` (an object).")
-    variant, url = body.get("variant", "plain"), body.get("url")
+    variant, url, page = body.get("variant", "plain"), body.get("url"), body.get("page")
+    if isinstance(page, dict) and isinstance(page.get("object"), str) and isinstance(data.get("id"), str):
+        request.app[WORLD].pages.put(data["id"], page)
     try:
         sent = await request.app[WORLD].webhooks.emit(kind, data, str(variant), url if isinstance(url, str) else None)
     except WebhookError as error:

@@ -122,6 +122,10 @@ OPTIONS: dict[str, Option] = {
     "org": Option(_text, "value of the openai-organization header"),
     "resume": Option(_one_of("ok", "refused", "lost"), "what happens to a resume: works, 400 too old, 404"),
     "tool": Option(_flag, "1 = call the first function of `tools` instead of writing text"),
+    "notify": Option(
+        _one_of("identifier_blocked", "warning", "deactivation", "alert"),
+        "a webhook of the safety team about this request, after the hold",
+    ),
     "only": Option(_text, "apply only when the request's model is exactly this one"),
     "any": Option(_flag, "1 = apply to the fast tier (luna, mini) as well"),
 }

@@ -60,6 +60,8 @@ class Plan:
     served: str | None = None
     route: str | None = None  # header | conflict | alias
     org: str | None = None
+    # -- what the safety team tells by webhook
+    notify: str = ""
     # -- to whom it applies
     times: int = 0
     only: str | None = None

@@ -47,6 +47,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     ask = read(await request.read(), chat=False)
     note(request, ask)
     plan = world.plan(ask, call)
+    world.notify(ask, plan, call, project_of(request))
     refused = await before_stream(request, ask, plan)
     if refused is not None:
         return refused

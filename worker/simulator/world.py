@@ -23,6 +23,7 @@ from .ledger import Call, Ledger
 from .live import Live, paced
 from .mix import Mix
 from .plan import TOO_OLD_AFTER, Plan, resolve
+from .safety import Asked, Pages, event
 from .script import responses_script
 from .transport import Fault
 from .webhooks import WebhookError, Webhooks
@@ -57,6 +58,7 @@ class World:
         self.speed, self.mix, self.webhooks, self.denied = speed, mix, webhooks, denied
         self.ledger = Ledger()
         self.lives: dict[str, Live] = {}
+        self.pages = Pages()
         self._hits: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -129,6 +131,21 @@ class World:
         """Send the terminal webhook of a background response, when there is somebody to send it to."""
         if self.webhooks.url and live.ask.background:
             await self.webhooks.emit(f"response.{live.status}", {"id": live.ids.response})
+
+    def notify(self, ask: Ask, plan: Plan, call: Call, project: str) -> None:
+        """Let the safety team tell of this request after its hold, when the plan says so and somebody listens."""
+        if plan.notify and self.webhooks.url:
+            _ = self.spawn(self._notify(ask, plan, call, project))
+
+    async def _notify(self, ask: Ask, plan: Plan, call: Call, project: str) -> None:
+        await asyncio.sleep(plan.hold / self.speed)
+        who = call.safety_identifier
+        asked = Asked(
+            ask.model, project, call.request_id, call.response_id, who, (plan.labels("use_case") or ["other"])[0]
+        )
+        told = event(plan.notify, asked, self.pages)
+        if told is not None:
+            await self.webhooks.emit(*told)
 
     def resumable(self, live: Live) -> bool:
         """Whether the stream is young enough to be resumed."""

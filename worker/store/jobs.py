@@ -26,6 +26,7 @@ from worker.store import codec, keys
 from worker.store.outbox import outbox_commands
 from worker.store.pool import asking
 from worker.store.rates import Meter, Rate
+from worker.store.refs import ref_commands
 from worker.store.scripts import Claimed, Command, Scripts
 
 Said = tuple[ev.Fact, int | None]
@@ -61,10 +62,17 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A job as it stands in Redis: its record, and what only its app may see."""
+    """A job as it stands in Redis: its record, what only its app may see, and the names of notices about it."""
 
     job: Job
     private: dict[str, Any] = field(repr=False)
+    notices: tuple[str, ...] = ()
+
+
+def stored_of(record: bytes, private: bytes | None, notices: bytes | None) -> Stored:
+    """A job out of the fields `rec`, `priv` and `ntc` of its hash."""
+    names = tuple(notices.decode().split()) if notices else ()
+    return Stored(codec.load_job(record), codec.unseal(private) or {}, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +226,8 @@ class Jobs:
     async def load(self, job_id: str) -> Stored | None:
         """The job as it stands, or None."""
         async with asking("read the job"):
-            record, private = await self._redis.hmget(keys.job(job_id), "rec", "priv")
-        return Stored(codec.load_job(record), codec.unseal(private) or {}) if record else None
+            record, private, notices = await self._redis.hmget(keys.job(job_id), "rec", "priv", "ntc")
+        return stored_of(record, private, notices) if record else None
 
     async def asked(self, job_id: str) -> dict[str, Any] | None:
         """What is asked of the model: input, instructions, params; None when it is gone."""
@@ -265,6 +273,7 @@ class Jobs:
             commands.append(("ZADD", keys.held(after.hold.scope), to_ms(after.hold.since), after.id))
         if after.settled:
             commands.extend(self._retire(after))
+        commands.extend(ref_commands(before, after, trail, self._keep.result))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", keys.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head

@@ -2,7 +2,7 @@
 
 vigil:job:<id>          hash    v version · rec record · priv what only the app may see · tok lease token ·
                                 gen wake-ups so far · ctl what the API asks of the holder · chain audit head ·
-                                cid the ids of the last commits
+                                cid the ids of the last commits · ntc the names of notices about it
 vigil:in:<id>           string  what was asked: input, instructions, params
 vigil:out:<id>          string  what came back
 vigil:trail:<id>        list    events in order; index = seq - 1
@@ -39,6 +39,10 @@ vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, 
 vigil:held:<scope>      zset    the jobs a circuit or a pause holds, by since when
 vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was asked last;
                                 vigil:accessturn:<scope>, taken by the worker that probes
+vigil:ref:<kind>:<name> string  a request's or response's job; the app of an end user's safety identifier
+vigil:heard:<digest>    string  a webhook of the provider that came already;  vigil:heard hash, type -> how many
+vigil:notice:<id>       string  what the provider told of a request, an end user or the account
+vigil:notices           zset    their ids by when they came;  vigil:notices:due zset, those to be looked at, by due time
 vigil:workers           hash    worker id -> its last heartbeat
 vigil:secret:<name>     string  a secret that Vigil made for itself, hex
 vigil:probe             string  written to learn whether writes are taken
@@ -71,6 +75,10 @@ BODY: Final = "vigil:body:"
 API_KEYS: Final = "vigil:apikeys"
 CIRCUITS: Final = "vigil:circuits"
 ACCESS: Final = "vigil:access"
+HEARD: Final = "vigil:heard"
+NOTICE: Final = "vigil:notice:"
+NOTICES: Final = "vigil:notices"
+NOTICES_DUE: Final = "vigil:notices:due"
 WORKERS: Final = "vigil:workers"
 PROBE: Final = "vigil:probe"
 
@@ -81,7 +89,7 @@ TOLD: Final = "vigil:told"
 CHANGED: Final = "vigil:changed"
 """Channel: `<job id> <version> <status>` after every commit."""
 CONTROL: Final = "vigil:control"
-"""Channel: `<job id>` whose holder should look at `ctl`."""
+"""Channel: `<job id>` whose holder should look at `ctl`, or `<job id> <word>` for a holder to hear at once."""
 PIECES: Final = "vigil:pieces"
 """Channel: pieces of running answers, for watchers."""
 
@@ -173,6 +181,18 @@ def access(scope: str) -> str:
 
 def access_turn(scope: str) -> str:
     return "vigil:accessturn:" + scope
+
+
+def ref(kind: str, name: str) -> str:
+    return f"vigil:ref:{kind}:{name}"
+
+
+def heard(digest: str) -> str:
+    return f"{HEARD}:{digest}"
+
+
+def notice(notice_id: str) -> str:
+    return NOTICE + notice_id
 
 
 def api_key(digest: str) -> str:

@@ -12,8 +12,8 @@ from arq.connections import ArqRedis
 from worker.clock import to_ms
 from worker.jobs import ids
 from worker.jobs.errors import Refused
-from worker.store import codec, keys
-from worker.store.jobs import Stored
+from worker.store import keys
+from worker.store.jobs import Stored, stored_of
 from worker.store.pool import asking
 
 _BATCH = 100
@@ -97,9 +97,9 @@ async def _load(redis: ArqRedis, names: list[str]) -> list[Stored | None]:
         return []
     async with redis.pipeline(transaction=False) as pipe:
         for name in names:
-            pipe.hmget(keys.job(name), "rec", "priv")
+            pipe.hmget(keys.job(name), "rec", "priv", "ntc")
         rows = await pipe.execute()
-    return [Stored(codec.load_job(r), codec.unseal(p) or {}) if r else None for r, p in rows]
+    return [stored_of(record, private, notices) if record else None for record, private, notices in rows]
 
 
 def _fits(stored: Stored, filters: Filters) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from arq.connections import ArqRedis
 
+from worker.safety.notices import Notice
 from worker.store import codec, keys
 from worker.store.pool import asking
 
@@ -33,3 +34,13 @@ async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, s
         named = [(job_id, raw.decode()) for job_id, raw in zip(job_ids, newest, strict=True) if raw]
         rows = await redis.mget([keys.message(message) for _, message in named]) if named else []
     return {job_id: str(json.loads(row)["state"]) for (job_id, _), row in zip(named, rows, strict=True) if row}
+
+
+async def notices(redis: ArqRedis, names: Sequence[str]) -> dict[str, Notice]:
+    """The provider's notices by their names; those whose time is over are missing."""
+    wanted = list(dict.fromkeys(names))
+    if not wanted:
+        return {}
+    async with asking("read the notices"):
+        rows = await redis.mget([keys.notice(name) for name in wanted])
+    return {name: Notice.model_validate_json(row) for name, row in zip(wanted, rows, strict=True) if row}

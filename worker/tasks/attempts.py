@@ -122,6 +122,11 @@ class Attempts:
         for reader in self.readers.values():
             reader.tick()
 
+    def hurry(self) -> None:
+        """Somebody says that a response is over: whoever reads it makes sure."""
+        for reader in self.readers.values():
+            reader.session.hurry()
+
     def broke(self) -> BaseException | None:
         """What ended some reading by surprise: a fault of ours."""
         return next((r.broke for r in self.readers.values() if r.broke is not None), None)

@@ -1,4 +1,4 @@
-"""The worker's ear: one subscription that hears "something is ready" and "look at this job".
+"""The worker's ear: one subscription that hears "something is ready", "look at this job" and a word for its holder.
 
 A message may be lost; nothing depends on it but speed: claims poll, and renewals carry what is asked.
 """
@@ -19,8 +19,14 @@ _AGAIN = 0.2
 class Ears:
     """Listens until cancelled, through every loss of Redis."""
 
-    def __init__(self, redis: ArqRedis, wake: Callable[[], None], look: Callable[[str], None]) -> None:
-        self._redis, self._wake, self._look = redis, wake, look
+    def __init__(
+        self,
+        redis: ArqRedis,
+        wake: Callable[[], None],
+        look: Callable[[str], None],
+        tell: Callable[[str, str], None],
+    ) -> None:
+        self._redis, self._wake, self._look, self._tell = redis, wake, look, tell
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """`ready` is set when the subscription stands for the first time."""
@@ -37,7 +43,11 @@ class Ears:
                             continue
                         if message["channel"].decode() == keys.WAKE:
                             self._wake()
+                            continue
+                        job_id, _, word = message["data"].decode().partition(" ")
+                        if word:
+                            self._tell(job_id, word)
                         else:
-                            self._look(message["data"].decode())
+                            self._look(job_id)
             except AWAY:
                 await asyncio.sleep(_AGAIN)

@@ -19,6 +19,7 @@ from worker.jobs.errors import AlreadySettled, Failure, LeaseLost, StoreUnavaila
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
 from worker.safety import retry, signals as sg, words
 from worker.store.jobs import Held, Said
+from worker.store.notices import ENDED
 from worker.store.scripts import Command
 from worker.tasks import facts
 from worker.tasks.attempts import check_to_go_on
@@ -137,6 +138,8 @@ class Run:
                 broke = self._desk.attempts.broke()
                 if broke is not None:
                     raise broke
+            case _ if word == ENDED:
+                self._desk.attempts.hurry()
             case _ if word == LOST:
                 raise LeaseLost(self._desk.job.id)
             case _:

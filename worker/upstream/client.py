@@ -1,4 +1,4 @@
-"""The provider as Vigil sees it: five calls, no retries, no exceptions.
+"""The provider as Vigil sees it: a few calls, no retries, no exceptions.
 
 The SDK gives authentication, headers and the meaning of HTTP errors; the body is read by `Answer`. Knows nothing of
 jobs, attempts or modes over time (that is `session`).
@@ -45,6 +45,13 @@ class Listed(NamedTuple):
     """The provider's page about one model: `known` when it really is one."""
 
     known: bool
+    request_id: str | None
+
+
+class Page(NamedTuple):
+    """A JSON object of the provider's, as it came."""
+
+    body: dict[str, Any]
     request_id: str | None
 
 
@@ -143,10 +150,14 @@ class Provider:
 
     async def listed(self, model: str, client_request_id: str, seconds: float) -> Listed | Rejected | Closed:
         """Whether the provider lists a model for this key: the cheapest question there is; nothing is generated."""
+        page = await self.page(f"/models/{quote(model, safe='')}", client_request_id, seconds)
+        return Listed(isinstance(page.body.get("id"), str), page.request_id) if isinstance(page, Page) else page
+
+    async def page(self, path: str, client_request_id: str, seconds: float) -> Page | Rejected | Closed:
+        """One page that is a JSON object; anything else under 200 is an empty one."""
         opened = False
         try:
             async with asyncio.timeout(seconds):
-                path = f"/models/{quote(model, safe='')}"
                 answer = await self._get(path, client_request_id, {}, "application/json")
                 opened = True
                 raw = await cast("Body", answer.extensions[BODY]).bounded()
@@ -159,8 +170,7 @@ class Provider:
             body = parse(raw)
         except BadJson:
             body = None
-        known = isinstance(body, dict) and isinstance(body.get("id"), str)
-        return Listed(known, answer.headers.get("x-request-id"))
+        return Page(body if isinstance(body, dict) else {}, answer.headers.get("x-request-id"))
 
     async def aclose(self) -> None:
         """Close every connection to the provider."""

@@ -39,6 +39,7 @@ class Session:
         poll_most: float = 5.0,
         give_up_after: float = 60.0,
         identify_within: float = 2.0,
+        hurry_after: float = 1.0,
         go: asyncio.Future[None] | None = None,
     ) -> None:
         """`give_up_after` bounds the seconds of failed reconnections in a row; ValueError when nothing can resume.
@@ -59,7 +60,7 @@ class Session:
             poll_most=poll_most,
             give_up_after=give_up_after,
         )
-        self._identify_within = identify_within
+        self._identify_within, self._hurry_after = identify_within, hurry_after
         self._go = go
         self._named = asyncio.Event()
         self._answer: Answer | None = None
@@ -68,6 +69,8 @@ class Session:
         self._reading = False
         self._stopped = False
         self._over = False  # the terminal event was seen
+        self._hurried: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
 
     # one loop and long: a generator inside a generator would cost every delta
     async def batches(self) -> AsyncGenerator[list[StreamEvent], None]:  # noqa: C901, PLR0912
@@ -113,13 +116,45 @@ class Session:
             if self._call.mode != "background" or self.response_id is None:
                 yield [end or Closed("clean")]
                 return
+            if self._woken.is_set() and end is None and self._reconnect.way is not Way.POLL:
+                end = Closed("cut", "hurried", opened=True)  # it was we who hung up: the response is read on
             now = loop.time()
             step = self._reconnect.after(Ended(end, progress, (opened or now) - began, now - (opened or now)))
             if not isinstance(step, float):
                 yield [step]
                 return
             if step:
-                await self._sleep(step)
+                await self._rest(step)
+            self._woken.clear()
+
+    def hurry(self) -> None:
+        """Somebody says that the response is over: if its end is not here in a moment, a connection that may be dead is
+        given up for a new one, and a pause is cut short. Only a background response can be read again.
+        """
+        if self._call.mode == "background" and self.response_id is not None and self._hurried is None:
+            self._hurried = asyncio.create_task(self._look_anew(), name="hurry")
+
+    async def _look_anew(self) -> None:
+        await asyncio.sleep(self._hurry_after)
+        self._hurried = None
+        if self._stopped or self._over:
+            return
+        self._woken.set()
+        if self._reading and self._answer is not None:
+            await self._answer.aclose()
+
+    async def _rest(self, seconds: float) -> None:
+        """A pause, which `hurry` ends."""
+        pause = asyncio.ensure_future(self._sleep(seconds))
+        woken = asyncio.ensure_future(self._woken.wait())
+        try:
+            await asyncio.wait({pause, woken}, return_when=asyncio.FIRST_COMPLETED)
+            if pause.done():
+                pause.result()
+        finally:
+            for task in (pause, woken):
+                task.cancel()
+            await asyncio.gather(pause, woken, return_exceptions=True)
 
     async def cancel(self) -> Cancelled:
         """Stop the response upstream (a foreground stream: by hanging up), close, and say whether it took effect.
@@ -143,6 +178,8 @@ class Session:
     async def aclose(self) -> None:
         """Hang up at once, without cancelling: a background response runs on for whoever resumes it."""
         self._stopped = True
+        if self._hurried is not None:
+            self._hurried.cancel()
         if self._answer is not None:
             await self._answer.aclose()
 

@@ -1,0 +1,188 @@
+"""What the provider's safety team tells of an account: its webhooks read into notices, and whom they concern.
+
+A notice keeps names, codes and times; the provider's free text is left out, because it may quote a prompt. Pure.
+Must not know: Redis, signatures, how a case is asked for, what a quarantine is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+from worker.jobs.record import Frozen, JobError
+from worker.safety.codes import spelled
+from worker.safety.words import job_error
+
+BLOCKED: Final = "safety_identifier.blocked"
+WARNING: Final = "safety.warning_issued"
+DEACTIVATION: Final = "safety.deactivation_issued"
+ALERT: Final = "safety.alert.created"
+ORG_ALERT: Final = "safety.org_alert.created"
+
+TYPES: Final = frozenset({BLOCKED, WARNING, DEACTIVATION, ALERT, ORG_ALERT})
+"""The events that become notices (wire.md section 8)."""
+ENDS: Final = frozenset({"response.completed", "response.failed", "response.incomplete", "response.cancelled"})
+"""The events that say that a background response is over; what it came to is not in them."""
+SHUT_OUT: Final = frozenset({BLOCKED, DEACTIVATION})
+"""The notices after which the provider takes no more from that end user, so nothing more should be sent."""
+
+Lookup = Literal["none", "pending", "done", "refused"]
+About = Literal["request", "end_user", "account"]
+
+_LOOKED_UP: Final = {WARNING: "case", DEACTIVATION: "case", ALERT: "alert"}
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
+_KNOWN_KIND: Final = re.compile(r"[a-z0-9_.]{1,100}")
+_WORDS: Final = {
+    BLOCKED: "notice_identifier_blocked",
+    WARNING: "notice_warning",
+    DEACTIVATION: "notice_deactivation",
+    ALERT: "notice_alert",
+    ORG_ALERT: "notice_org_alert",
+}
+_WAITS: Final = (2.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
+"""Seconds until a notice is looked at again: a webhook may come before our own record of the request it names, and the
+provider's pages may be away for a while."""
+_LONGEST_SKEW: Final = timedelta(days=30)
+
+
+class Notice(Frozen):
+    """One thing that the provider told; content-free."""
+
+    id: str  # the event's own, so that the same event under another webhook-id is still the same notice
+    type: str
+    at: datetime  # when it happened, as the provider says
+    received_at: datetime
+    safety_identifier: str | None = None
+    request_id: str | None = None
+    response_id: str | None = None
+    model: str | None = None
+    project: str | None = None
+    category: str | None = None
+    subject: str | None = None  # the id of the case or the alert, for whoever writes to the provider
+    # learnt later, by looking it up and by joining it to what we know
+    lookup: Lookup = "none"
+    request_paused: bool | None = None
+    tries: int = 0
+    app: str | None = None
+    jobs: tuple[str, ...] = ()
+    shut_out: bool = False  # the end user was put into quarantine because of it
+
+    @property
+    def about(self) -> About:
+        """Whom it concerns: one request, one end user, or the account as a whole."""
+        if self.request_id is not None or self.response_id is not None:
+            return "request"
+        return "end_user" if self.safety_identifier is not None else "account"
+
+    @property
+    def page(self) -> tuple[str, str] | None:
+        """("case" | "alert", its id) when the provider has a page that says more; None when it has not."""
+        kind = _LOOKED_UP.get(self.type)
+        return (kind, self.subject) if kind is not None and self.subject is not None else None
+
+    @property
+    def words(self) -> JobError:
+        """What it means and what to do next, in plain words."""
+        return job_error(_WORDS[self.type])
+
+    def learned(self, page: Mapping[str, Any]) -> Notice:
+        """After its page was read: what it did not say itself is filled in."""
+        said = page.get("notice")
+        kind = said.get("type") if isinstance(said, dict) else None
+        reason = _code(page.get("reason")) or _code(page.get("error_type")) or _code(kind)
+        paused = page.get("request_paused")
+        return self.evolve(
+            safety_identifier=self.safety_identifier or _name(page.get("entity_identifier")),
+            request_id=self.request_id or _name(page.get("request_id")),
+            response_id=self.response_id or _name(page.get("response_id")),
+            model=self.model or _name(page.get("model")),
+            category=self.category or reason,
+            request_paused=paused if isinstance(paused, bool) else self.request_paused,
+            lookup="done",
+        )
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds until it should be looked at again; None when there is nothing more to learn, or no use in it."""
+        joined = self.about == "account" or bool(self.jobs)
+        if (joined and self.lookup != "pending") or self.tries > len(_WAITS):
+            return None
+        return _WAITS[max(0, self.tries - 1)]
+
+    def view(self) -> dict[str, Any]:
+        """As the app of a job sees it."""
+        words = self.words
+        return {
+            "id": self.id,
+            "type": self.type,
+            "at": self.at,
+            "received_at": self.received_at,
+            "about": self.about,
+            "request_id": self.request_id,
+            "model": self.model,
+            "category": self.category,
+            "subject": self.subject,
+            "request_paused": self.request_paused,
+            "message": words.message,
+            "advice": words.advice,
+        }
+
+
+def kind_of(event: Mapping[str, Any]) -> str | None:
+    """The event's type; None when it has none that could be one."""
+    kind = event.get("type")
+    return kind if isinstance(kind, str) and _KNOWN_KIND.fullmatch(kind) else None
+
+
+def response_of(event: Mapping[str, Any]) -> str | None:
+    """The response that an event of ENDS speaks of."""
+    return _name(_data(event).get("id"))
+
+
+def read(event: Mapping[str, Any], webhook_id: str, now: datetime) -> Notice | None:
+    """The notice behind a webhook's event; None when it is of another type."""
+    kind = kind_of(event)
+    if kind is None or kind not in TYPES:
+        return None
+    data = _data(event)
+    notice = Notice(
+        id=_name(event.get("id")) or "evt_" + hashlib.sha256(webhook_id.encode()).hexdigest()[:32],
+        type=kind,
+        at=_time(event.get("created_at"), now),
+        received_at=now,
+        safety_identifier=_name(data.get("safety_identifier")),
+        request_id=_name(data.get("request_id")),
+        model=_name(data.get("model")),
+        project=_name(data.get("project_id")),
+        category=_code(data.get("safety_category")),
+        subject=None if kind == BLOCKED else _name(data.get("id")),
+    )
+    return notice.evolve(lookup="pending") if notice.page is not None else notice
+
+
+def _data(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = event.get("data")
+    return data if isinstance(data, dict) else {}
+
+
+def _name(value: object) -> str | None:
+    """An id or a model's name; anything that could be prose is dropped."""
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else None
+
+
+def _code(value: object) -> str | None:
+    return spelled(value) if isinstance(value, str) else None
+
+
+def _time(value: object, now: datetime) -> datetime:
+    """The provider's Unix seconds, as far as they can be true; else now."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return now
+    try:
+        at = datetime.fromtimestamp(value, UTC)
+    except (ValueError, OverflowError, OSError):
+        return now
+    return at if abs(at - now) <= _LONGEST_SKEW else now

@@ -1,0 +1,82 @@
+"""The provider's webhooks as Redis keeps them: each once, its notice until it is joined to the jobs that it concerns.
+
+A job is settled by its own attempts alone, so a notice stands beside the record and never in it. Must not know: what a
+type means, signatures, the provider.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+
+from worker.safety.notices import ENDS, TYPES, Notice
+from worker.store import keys, reading
+from worker.store.pool import asking
+
+_MARK_SECONDS: Final = 7 * 86_400  # the provider delivers again for 72 hours
+_LEASE_MS: Final = 60_000  # for one look at a notice, with a question to the provider in it
+_AT_ONCE: Final = 20
+_ON_A_JOB: Final = 20
+_OTHER: Final = "other"
+ENDED: Final = "ended"
+"""What the holder of a job is told when the provider says that its response is over."""
+
+
+class Notices:
+    """All that is done with notices in Redis."""
+
+    def __init__(self, redis: ArqRedis, keep: int) -> None:
+        """`keep`: seconds that a notice is kept."""
+
+        def load(name: str) -> Any:
+            return redis.register_script(files("worker.store").joinpath("lua", f"{name}.lua").read_text())
+
+        self._redis, self._keep = redis, keep
+        self._hear, self._due, self._noted = load("hear"), load("due"), load("noted")
+
+    async def hear(self, webhook_id: str, kind: str, notice: Notice | None) -> bool:
+        """True when this webhook is new; durable when it returns. `notice`: what is to be kept of it, if anything."""
+        mark = hashlib.sha256(webhook_id.encode()).hexdigest()
+        named = keys.notice(notice.id if notice else "")
+        places = [keys.heard(mark), named, keys.NOTICES_DUE, keys.NOTICES, keys.HEARD]
+        counted = kind if kind in TYPES | ENDS else _OTHER
+        kept = notice.model_dump_json() if notice else ""
+        async with asking("keep the webhook"):
+            args = [counted, _MARK_SECONDS, kept, notice.id if notice else "", self._keep]
+            return bool(await self._hear(keys=places, args=args))
+
+    async def due(self) -> list[Notice]:
+        """Notices that somebody should look at now: this caller, for a minute."""
+        async with asking("hand out notices"):
+            rows = await self._due(keys=[keys.NOTICES_DUE], args=[keys.NOTICE, _AT_ONCE, _LEASE_MS])
+        return [Notice.model_validate_json(row) for row in rows]
+
+    async def noted(self, notice: Notice) -> int:
+        """What is known of it now is kept, its jobs show it; gives how many of them there are."""
+        wait = notice.wait
+        places = [keys.notice(notice.id), keys.NOTICES_DUE, *(keys.job(job_id) for job_id in notice.jobs)]
+        args = [notice.model_dump_json(), notice.id, "" if wait is None else int(wait * 1000), _ON_A_JOB]
+        async with asking("keep the notice"):
+            return int(await self._noted(keys=places, args=args))
+
+    async def since(self, at_ms: int, limit: int = 1000) -> list[Notice]:
+        """The notices that came at this time or later, newest first."""
+        async with asking("list the notices"):
+            names = await self._redis.zrevrangebyscore(keys.NOTICES, "+inf", at_ms, start=0, num=limit)
+        return list((await reading.notices(self._redis, [name.decode() for name in names])).values())
+
+    async def heard(self) -> dict[str, int]:
+        """How many webhooks came, by type; those that Vigil has no use for are counted together."""
+        async with asking("count the webhooks"):
+            rows = await self._redis.hgetall(keys.HEARD)
+        return {kind.decode(): int(count) for kind, count in rows.items()}
+
+    async def ended(self, job_id: str) -> None:
+        """Whoever holds the job is told to look whether its response is over; a job that nobody holds is rung for."""
+        async with asking("tell the holder"), self._redis.pipeline(transaction=False) as pipe:
+            pipe.publish(keys.CONTROL, f"{job_id} {ENDED}")
+            pipe.publish(keys.WAKE, "1")
+            await pipe.execute()

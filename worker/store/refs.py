@@ -1,0 +1,67 @@
+"""Which job is meant by a name of the provider's: a request id, a response id, a safety identifier.
+
+Written in the commit that learns the name, kept as long as the job can be, and no longer. Holds no content: an end user
+stands here under the identifier that the provider knows, never under the app's own name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from arq.connections import ArqRedis
+
+from worker.jobs import events as ev
+from worker.jobs.record import Job
+from worker.store import keys
+from worker.store.pool import asking
+from worker.store.scripts import Command
+
+_USER_KEPT: Final = 90 * 86_400
+"""Seconds that an end user can be found after the last job: a warning is followed by a deactivation after days."""
+_MOST_JOBS: Final = 10
+
+
+class EndUser(NamedTuple):
+    """Whose end user it is, and the newest jobs of that end user."""
+
+    app: str
+    jobs: tuple[str, ...]
+
+
+def ref_commands(before: Job | None, after: Job, trail: Sequence[ev.Event], keep: int) -> list[Command]:
+    """What the commit of these events adds; `keep`: seconds that a settled job is kept."""
+    commands: list[Command] = []
+    if before is None and after.safety_identifier:
+        owner = json.dumps(after.app)
+        commands.append(("SET", keys.ref("user", after.safety_identifier), owner, "EX", max(keep, _USER_KEPT)))
+    kept = keep + int(after.policy.run_deadline_seconds)
+    for event in trail:
+        fact = event.fact
+        if isinstance(fact, ev.AttemptUpdated):
+            for kind, name in (("request", fact.request_id), ("response", fact.response_id)):
+                if name is not None:
+                    commands.append(("SET", keys.ref(kind, name), after.id, "EX", kept))
+    return commands
+
+
+async def job_of(redis: ArqRedis, request_id: str | None, response_id: str | None) -> str | None:
+    """The id of the job that made this request or got this response."""
+    names = [keys.ref(kind, name) for kind, name in (("request", request_id), ("response", response_id)) if name]
+    if not names:
+        return None
+    async with asking("look for the job"):
+        found = await redis.mget(names)
+    return next((row.decode() for row in found if row), None)
+
+
+async def end_user_of(redis: ArqRedis, safety_identifier: str) -> EndUser | None:
+    """The app behind a safety identifier, and that end user's newest jobs; None for one that we don't know."""
+    async with asking("look for the end user"):
+        owner = await redis.get(keys.ref("user", safety_identifier))
+        if owner is None:
+            return None
+        app = str(json.loads(owner))
+        rows = await redis.zrevrange(keys.index(app, "user", safety_identifier), 0, _MOST_JOBS - 1)
+    return EndUser(app, tuple(row.decode() for row in rows))

@@ -1,0 +1,103 @@
+"""What follows from a notice of the provider's safety team: its page is read, it is joined to jobs, its end user is
+shut out. A notice that came before our own record of the request it names is looked at again.
+
+Must not know: HTTP, signatures, how a job is settled: no notice ever settles one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.jobs.errors import StoreUnavailable
+from worker.safety.notices import SHUT_OUT, Notice
+from worker.store.notices import Notices
+from worker.store.refs import end_user_of, job_of
+from worker.telemetry.log import log
+from worker.upstream.client import Provider
+from worker.upstream.safety_pages import safety_page
+
+_INTERVAL: Final = 1.0
+
+ShutOut = Callable[[str, Notice], Awaitable[None]]
+"""Puts the end user (app, notice with its safety identifier) into quarantine."""
+
+
+async def nobody_shut_out(app: str, notice: Notice) -> None:
+    """The seam where the quarantine joins in: without one, the notice on the job and in the log is all that is said."""
+    log("notice.end_user", logging.WARNING, app=app, code=notice.type)
+
+
+class Noticeboard:
+    """Looks at what is due, once a second, until cancelled; several workers share the work."""
+
+    def __init__(
+        self,
+        redis: ArqRedis,
+        notices: Notices,
+        provider: Provider,
+        clock: Clock,
+        shut_out: ShutOut = nobody_shut_out,
+    ) -> None:
+        self._redis, self._notices, self._provider, self._clock = redis, notices, provider, clock
+        self._shut_out = shut_out
+
+    async def run(self) -> None:
+        """Every notice is looked at when it is due, through every loss of Redis."""
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await self.look()
+            await asyncio.sleep(_INTERVAL)
+
+    async def look(self) -> None:
+        """What is due now has been looked at; what could not be finished falls due again by itself."""
+        due = await self._notices.due()
+        for done in await asyncio.gather(*(self._one(notice) for notice in due), return_exceptions=True):
+            if isinstance(done, BaseException):
+                if not isinstance(done, StoreUnavailable | asyncio.CancelledError):
+                    log("notice.broke", logging.ERROR, error=type(done).__name__)
+                elif isinstance(done, asyncio.CancelledError):
+                    raise done
+
+    async def _one(self, notice: Notice) -> None:
+        before, notice = notice, notice.evolve(tries=notice.tries + 1)
+        notice = await self._with_end_user(await self._joined(notice))  # first what is known without asking anybody
+        if notice.page is not None and notice.lookup == "pending":
+            notice = await self._with_end_user(await self._joined(await self._looked_up(notice)))
+        await self._notices.noted(notice)
+        if not before.tries:
+            log("notice.received", logging.WARNING, code=notice.type, count=len(notice.jobs))
+
+    async def _looked_up(self, notice: Notice) -> Notice:
+        kind, name = notice.page or ("", "")
+        found = await safety_page(self._provider, kind, name, f"notice-{self._clock.dice(8).hex()}")
+        if found == "unavailable":
+            return notice
+        if found == "refused":
+            log("notice.page_refused", code=notice.type)
+            return notice.evolve(lookup="refused")
+        return notice.learned(found)
+
+    async def _joined(self, notice: Notice) -> Notice:
+        """With the job whose request it names, or with the newest jobs of the end user it names."""
+        job_id = await job_of(self._redis, notice.request_id, notice.response_id)
+        if job_id is not None:
+            notice = notice.evolve(jobs=(job_id,))
+        if notice.safety_identifier is not None:
+            person = await end_user_of(self._redis, notice.safety_identifier)
+            if person is not None:
+                jobs = notice.jobs if notice.about == "request" else person.jobs
+                return notice.evolve(app=person.app, jobs=jobs)
+        return notice
+
+    async def _with_end_user(self, notice: Notice) -> Notice:
+        if notice.type not in SHUT_OUT or notice.shut_out or notice.app is None or notice.safety_identifier is None:
+            return notice
+        await self._shut_out(notice.app, notice)
+        return notice.evolve(shut_out=True)

@@ -1,0 +1,34 @@
+"""The provider's pages about a safety case or an alert. Reading one changes nothing on the provider's side.
+
+Paths and fields are the SDK's (types/safety); that a key may read them is seldom granted, so a refusal is an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+from worker.safety.stream import Closed, Rejected
+from worker.upstream.client import Provider
+
+SECONDS: Final = 8.0
+"""One question takes no longer."""
+
+_PATHS: Final = {"case": "/safety/cases/", "alert": "/safety/alerts/"}
+_LATER: Final = frozenset({408, 409, 425, 429})
+_SERVER_FAULT: Final = 500
+
+Unread = Literal["refused", "unavailable"]
+"""`refused`: asking again is no use; `unavailable`: it may be read later."""
+
+
+async def safety_page(provider: Provider, kind: str, name: str, request_id: str) -> Mapping[str, Any] | Unread:
+    """The page of a "case" or an "alert"; never raises. `request_id` is ours."""
+    answer = await provider.page(_PATHS[kind] + quote(name, safe=""), request_id, SECONDS)
+    if isinstance(answer, Rejected):
+        again = answer.http_status in _LATER or answer.http_status >= _SERVER_FAULT
+        return "unavailable" if again else "refused"
+    if isinstance(answer, Closed):
+        return "unavailable"
+    return answer.body
