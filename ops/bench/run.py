@@ -1,4 +1,4 @@
-"""All benches, one after another, at sizes that take less than four minutes; then a summary with the targets.
+"""All benches, one after another, at sizes that take some minutes in all; then a summary with the targets.
 
     python ops/bench/run.py [--only pickup,submit] [--json]
 
@@ -62,6 +62,8 @@ BENCHES = {
     "stream_cpu": Bench("stream_cpu.py", ("--seconds", "8"), 90, _stream),
     "store_scale": Bench("store_scale.py", ("--many", "10000", "--rounds", "100"), 120, _scale),
     "submit": Bench("submit.py", ("--rounds", "9", "--seconds", "2", "--json"), 150, _ours),
+    "many_streams": Bench("many_streams.py", ("--seconds", "15", "--silent", "1000", "--json"), 300, _ours),
+    "workers": Bench("workers.py", ("--jobs", "200", "--slots", "10", "--json"), 240, _ours),
 }
 
 
