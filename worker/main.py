@@ -103,6 +103,7 @@ class WorkerProcess:
             max_jobs=settings.max_jobs,
             lease=settings.lease_seconds,
             circuit=scope,
+            app_limit=settings.app_max_running,
         )
         self.ears = Ears(redis, self.runner.wake, leases.look, leases.tell)
         rounds = settings.probe_seconds if settings.openai_api_key else 0

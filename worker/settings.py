@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8700
     upstream: Literal["background", "stream", "chat"] = "background"
     max_jobs: Annotated[int, Field(ge=1, le=20_000)] = 200
+    app_max_running: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 15.0
     drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     connect_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0

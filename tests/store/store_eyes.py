@@ -29,6 +29,13 @@ async def places(redis: ArqRedis, job_id: str) -> list[str]:
     return [place for place in PLACES if await redis.zscore(place, job_id) is not None]
 
 
+async def full(redis: ArqRedis, app: str) -> bool:
+    """The app has as many leases out as its record lets it have."""
+    record = json.loads(await redis.get(keys.app(app)) or b"{}")
+    most = record.get("max_running") or 0
+    return 0 < most <= await redis.scard(keys.slots(app))
+
+
 async def lapse(redis: ArqRedis, job_id: str) -> None:
     """The job's lease ran out long ago."""
     await redis.zadd(keys.LEASED, {job_id: 1}, xx=True)
@@ -71,7 +78,15 @@ async def sound(redis: ArqRedis, jobs: Jobs, job_ids: list[str]) -> list[Job]:
         job, trail = stored.job, await jobs.trail(job_id)
         assert [body["seq"] for body in trail] == list(range(1, job.version + 1)), "the trail is without a gap"
         assert fold.replay(ev.Event.load(body) for body in trail) == job, "the trail gives the record"
-        assert len(await places(redis, job_id)) == (0 if job.settled else 1), f"{job.status}: one place"
+        stands = await places(redis, job_id)
+        assert len(stands) == (0 if job.settled else 1), f"{job.status}: one place"
+        in_line = await redis.zscore(keys.line(job.app), job_id) is not None
+        assert in_line == (keys.READY in stands), "what is ready stands in its app's line, and nothing else does"
+        if in_line:
+            assert await redis.zscore(keys.RING, job.app) is not None or await full(redis, job.app), (
+                "its turn will come"
+            )
+        assert await redis.sismember(keys.slots(job.app), job_id) == (keys.LEASED in stands), "a lease takes a slot"
         assert [r["seq"] for r in chains[job_id]] == [b["seq"] for b in trail], "an audit record for each event"
         assert [r["data"] for r in chains[job_id]] == [b["data"] for b in trail]
         found.append(job)

@@ -59,16 +59,17 @@ async def test_higher_priority_first_then_the_older(jobs, clock):
     assert [h.job.id for h in held] == [*high, *normal, low]
 
 
-async def test_lapsed_leases_come_first_then_what_fell_due_then_what_is_ready(redis, jobs, clock):
-    dead = await submit(jobs, clock)
+async def test_lapsed_leases_come_first_then_the_others_by_rank_whether_they_waited_or_not(redis, jobs, clock):
+    dead = await submit(jobs, clock, priority="low")
     await claim(jobs, "dead")
     later = await submit(jobs, clock, not_before=T0 + timedelta(days=1))
-    ready = await submit(jobs, clock, priority="high")
+    ready = await submit(jobs, clock)
+    urgent = await submit(jobs, clock, priority="high")
     await lapse(redis, dead)
     await fall_due(redis, later)
-    order = [(await claim(jobs))[0] for _ in range(3)]
-    assert [h.job.id for h in order] == [dead, later, ready]
-    assert [h.crashed for h in order] == [True, False, False]
+    order = [(await claim(jobs))[0] for _ in range(4)]
+    assert [h.job.id for h in order] == [dead, urgent, later, ready]
+    assert [h.crashed for h in order] == [True, False, False, False]
     assert await claim(jobs) == []
 
 

@@ -14,17 +14,19 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from store_eyes import LostAnswers, fall_due, lapse, sound
+from store_eyes import LostAnswers, fall_due, full, lapse, sound
 
 from worker.jobs import events as ev, fold
 from worker.jobs.errors import AlreadySettled, LeaseLost, StoreUnavailable
 from worker.jobs.spec import Policy
 from worker.jobs.states import UNDER_WAY
 from worker.store import keys
+from worker.store.apps import Apps
 from worker.store.jobs import Jobs
 from worker.store.pool import connect
 
 picks = st.integers(0, 2**16)
+APPS = ("mall", "shop")
 APP_SAYS = (ev.CancelRequested(by="key_1"), ev.AccountFlagged())
 
 
@@ -37,7 +39,8 @@ class Store(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.ids: list[str] = []
-        self.known: set[str] = set()
+        self.known: set[tuple[str, str]] = set()
+        self.most = dict.fromkeys(APPS, 0)
         self.tokens: dict[str, str] = {}  # whose lease is out, as we believe
         self.stale: list[tuple[str, str]] = []
         self.ends: dict[str, object] = {}
@@ -48,6 +51,9 @@ class Store(RuleBasedStateMachine):
         self.redis = connect(self.url)
         self.worker, self.api = Jobs(self.redis, self.clock), Jobs(self.redis, self.clock)
         self.run(self.redis.flushall())
+        self.apps = Apps(self.redis, self.clock)
+        for app in APPS:
+            self.run(self.apps.create_key(app, ("submit",)))
 
     def run(self, what):
         return self.runner.run(what)
@@ -71,20 +77,23 @@ class Store(RuleBasedStateMachine):
         priority=st.sampled_from(["low", "default", "high"]),
         wait=st.sampled_from([None, None, 60]),
         deadline=st.sampled_from([None, 30.0]),
+        app=st.sampled_from(APPS),
     )
-    @precondition(lambda self: len(self.ids) < 5)
-    def submit(self, key, priority, wait, deadline) -> None:
+    @precondition(lambda self: len(self.ids) < 6)
+    def submit(self, key, priority, wait, deadline, app) -> None:
         new = new_job(
             key=key,
+            app=app,
             priority=priority,
             not_before=self.clock.at + timedelta(seconds=wait) if wait else None,
             policy=Policy(queue_deadline_seconds=deadline),
             webhook_events=("job.completed", "job.cancelled"),
         )
         stored, replayed = self.run(self.api.submit(new))
-        assert replayed == (stored.job.id in self.ids) == (key in self.known)
+        assert replayed == (stored.job.id in self.ids) == ((app, key) in self.known)
+        assert stored.job.app == app, "nobody gets another app's job by its key"
         if key:
-            self.known.add(key)
+            self.known.add((app, key))
         if not replayed:
             self.ids.append(stored.job.id)
 
@@ -95,8 +104,19 @@ class Store(RuleBasedStateMachine):
         for one in held:
             assert not one.job.settled
             assert (one.job.id in self.tokens) == one.crashed, "a held job is taken from the dead alone"
+            if not one.crashed and self.most[one.job.app]:
+                out = sum(1 for name in self.tokens if self.load(name).app == one.job.app)
+                assert out < self.most[one.job.app], "no more at once than the app may have"
             self.lost_lease(one.job.id)
             self.tokens[one.job.id] = one.token
+        for app in APPS if len(held) < limit else ():
+            waits = self.run(self.redis.zcard(keys.line(app)))
+            assert not waits or self.run(full(self.redis, app)), "room is left, and the app is not full: nobody waits"
+
+    @rule(app=st.sampled_from(APPS), most=st.integers(0, 2), weight=st.sampled_from([0.5, 1.0, 3.0]))
+    def terms_change(self, app, most, weight) -> None:
+        self.run(self.apps.set_terms(app, weight=weight, max_running=most))
+        self.most[app] = most
 
     @rule()
     @precondition(lambda self: self.tokens or self.stale)

@@ -51,7 +51,9 @@ async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
             await embedded.stop()
 
 
-def _with_apps(work: Callable[[Apps], Awaitable[T]]) -> T:
+def with_apps(work: Callable[[Apps], Awaitable[T]]) -> T:
+    """What `work` gives, on the Redis of the settings."""
+
     async def go() -> T:
         async with open_apps(load()) as apps:
             return await work(apps)
@@ -95,7 +97,7 @@ def create(
     unknown = [word for word in scopes if word not in SCOPES]
     if unknown or not scopes:
         raise CliError(f"unknown scope {', '.join(unknown) or repr('')}; known: {', '.join(SCOPES)}", USAGE)
-    record, key, secret = _with_apps(lambda apps: apps.create_key(name, scopes, None if rate is None else Rate(rate)))
+    record, key, secret = with_apps(lambda apps: apps.create_key(name, scopes, None if rate is None else Rate(rate)))
     if as_json:
         body = {"id": record.id, "app": record.app, "key": key, "webhook_secret": secret, "scopes": list(record.scopes)}
         print(json.dumps(body, indent=2))
@@ -111,7 +113,7 @@ def create(
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List all keys, oldest first, without the keys themselves."""
-    found = [shown(key) for key in _with_apps(lambda apps: apps.list_keys())]
+    found = [shown(key) for key in with_apps(lambda apps: apps.list_keys())]
     if as_json:
         print(json.dumps({"object": "list", "data": found}, indent=2))
         return
@@ -132,7 +134,7 @@ def revoke(
 ) -> None:
     """End a key for good. Its app's jobs stay; other keys of the app see them."""
     try:
-        found = shown(_with_apps(lambda apps: apps.revoke(key_id)))
+        found = shown(with_apps(lambda apps: apps.revoke(key_id)))
     except Refused as error:
         raise CliError(error.detail) from None
     print(json.dumps(found, indent=2) if as_json else f"revoked {found['id']} of app {found['app']}")
@@ -160,7 +162,7 @@ def rate_(
         return await apps.rate(name)
 
     try:
-        own = _with_apps(work)
+        own = with_apps(work)
     except Refused as error:
         raise CliError(error.detail) from None
     settings = load()

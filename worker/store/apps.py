@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
 import zlib
 from dataclasses import asdict, dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from arq.connections import ArqRedis
+from redis.exceptions import WatchError
 
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
@@ -23,9 +25,21 @@ from worker.store.pool import asking
 from worker.store.rates import Rate
 
 SCOPES: Final = ("submit", "read", "audit", "ops")
+LEAST_WEIGHT, MOST_WEIGHT, MOST_RUNNING = 0.01, 1000.0, 1_000_000
 _BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BODY, _CHECK = 32, 6
 _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make one app's index another's
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What an app may have: turns in proportion to its weight, and so many jobs at once (0 = any number, None = what
+    the settings say).
+    """
+
+    name: str
+    weight: float = 1.0
+    max_running: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +87,7 @@ class Apps:
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
 
-    async def create_key(
-        self, app: str, scopes: tuple[str, ...], rate: Rate | None = None
-    ) -> tuple[ApiKey, str, str]:
+    async def create_key(self, app: str, scopes: tuple[str, ...], rate: Rate | None = None) -> tuple[ApiKey, str, str]:
         """(the key's record, the key itself, the app's webhook secret); makes the app when it is new.
 
         `rate` becomes the app's own from now on; None leaves what it has.
@@ -93,7 +105,7 @@ class Apps:
             await self._redis.set(keys.app(app), json.dumps({"name": app, "webhook_secret": secret}), nx=True)
             kept = json.loads(await self._redis.get(keys.app(app)))
             if rate is not None:
-                await self._redis.set(keys.app(app), json.dumps(kept | {"rate": rates.dump(rate)}))
+                await self._alter(app, {"rate": rates.dump(rate)})
             async with self._redis.pipeline() as pipe:
                 pipe.set(keys.api_key(_digest(key)), _dump(record))
                 pipe.hset(keys.API_KEYS, record.id, _digest(key))
@@ -119,8 +131,7 @@ class Apps:
     async def set_rate(self, app: str, rate: Rate | None) -> None:
         """Gives an app a rate of its own, or the default again; API processes know within three seconds."""
         async with asking("keep the app"):
-            kept = json.loads(await self._app(app))
-            await self._redis.set(keys.app(app), json.dumps(kept | {"rate": rates.dump(rate)}))
+            await self._alter(app, {"rate": rates.dump(rate)})
 
     async def _app(self, app: str) -> bytes:
         raw: bytes | None = await self._redis.get(keys.app(app))
@@ -147,6 +158,49 @@ class Apps:
             await self._redis.set(keys.api_key(digest.decode()), json.dumps(body))
         return _load(json.dumps(body).encode())
 
+    async def app(self, name: str) -> App:
+        """An app as it stands. Raises Refused when there is none of this name."""
+        async with asking("look up the app"):
+            return _terms(json.loads(await self._app(name)))
+
+    async def list_apps(self) -> list[App]:
+        """Every app that has ever had a key, by name."""
+        names = sorted({key.app for key in await self.list_keys()})
+        async with asking("list apps"):
+            rows = await self._redis.mget([keys.app(name) for name in names]) if names else []
+        return [_terms(json.loads(row)) for row in rows if row]
+
+    async def set_terms(
+        self, name: str, *, weight: float | None = None, max_running: int | None = None, default_max: bool = False
+    ) -> App:
+        """Changes what is given, for every job that is handed out from now on; `default_max`: as the settings say.
+
+        Raises Refused for a value out of range and for an app that doesn't exist.
+        """
+        if weight is not None and not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+            raise Refused("invalid_weight", f"A weight is a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}.", 422)
+        if max_running is not None and not 0 <= max_running <= MOST_RUNNING:
+            raise Refused("invalid_max_running", f"max_running is a whole number from 0 to {MOST_RUNNING}.", 422)
+        given: dict[str, Any] = {"weight": weight, "max_running": max_running}
+        changes = {field: value for field, value in given.items() if value is not None}
+        async with asking("change the app"):
+            record = await self._alter(name, changes | ({"max_running": None} if default_max else {}))
+            await self._redis.zadd(keys.RING, {name: 0}, nx=True)  # it may have left as full
+            await self._redis.publish(keys.WAKE, "1")
+        return _terms(record)
+
+    async def _alter(self, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+        """The app's record with these changes; what somebody else changes at this moment stays."""
+        async with self._redis.pipeline() as pipe:
+            while True:
+                await pipe.watch(keys.app(name))
+                record: dict[str, Any] = json.loads(await self._app(name)) | changes
+                pipe.multi()
+                pipe.set(keys.app(name), json.dumps(record))
+                with contextlib.suppress(WatchError):
+                    await pipe.execute()
+                    return record
+
     async def webhook_secret(self, app: str) -> str | None:
         """The secret that signs the app's per-job webhooks."""
         async with asking("look up the app"):
@@ -157,6 +211,10 @@ class Apps:
 def _dump(key: ApiKey) -> str:
     """What is kept of a key: its app's rate stands with the app."""
     return json.dumps({name: value for name, value in asdict(key).items() if name != "rate"})
+
+
+def _terms(record: dict[str, Any]) -> App:
+    return App(record["name"], record.get("weight", 1.0), record.get("max_running"))
 
 
 def _load(raw: bytes) -> ApiKey:

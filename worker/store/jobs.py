@@ -18,12 +18,11 @@ from worker.audit import chain
 from worker.audit.record import record_of
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
-from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import LeaseLost, Refused
 from worker.jobs.record import Job
-from worker.jobs.states import UNDER_WAY, Status
 from worker.store import codec, keys
 from worker.store.outbox import outbox_commands
+from worker.store.places import facts_for_scripts, place
 from worker.store.pool import asking
 from worker.store.rates import Meter, Rate
 from worker.store.refs import ref_commands
@@ -33,10 +32,8 @@ Said = tuple[ev.Fact, int | None]
 """A fact and the number of the attempt it speaks of."""
 Decide = Callable[[Job], Sequence[Said]]
 
-_RANKS = {"high": 0, "default": 1, "low": 2}
 _HEADS = 20_000
 _MOVES = (ev.Scheduled, ev.Released, ev.Interrupted)  # these give a waiting job its place anew
-_RANK_STEP = 10**13  # more than any millisecond of this century, so a higher priority always goes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +129,17 @@ class Jobs:
             raise Refused("idempotency_key_reused", detail, 422)
         return stored, True
 
-    async def claim(self, worker: str, limit: int, lease_seconds: float, circuit: str = "") -> tuple[float, list[Held]]:
+    async def claim(
+        self, worker: str, limit: int, lease_seconds: float, circuit: str = "", app_limit: int = 0
+    ) -> tuple[float, list[Held]]:
         """(seconds until something falls due, or -1; the jobs that are this worker's now).
 
         `circuit`: the scope of the provider's account; each job then knows whether it must ask at the gate.
+        `app_limit`: how many jobs of an app may run at once if its record says nothing; 0 = any number.
         """
+        lease_ms = int(lease_seconds * 1000)
         async with asking("hand out jobs"):
-            due, now, is_open, claimed = await self._scripts.claim(worker, limit, int(lease_seconds * 1000), circuit)
+            due, now, is_open, claimed = await self._scripts.claim(worker, limit, lease_ms, circuit, app_limit)
         wait = (due - now) / 1000 if due >= 0 else -1.0
         return wait, [self._held(c, is_open) for c in claimed]
 
@@ -261,10 +262,11 @@ class Jobs:
             head, body = chain.link(head, record_of(after, event))
             commands.append(("NOTE", keys.audited(after.id), "XADD", keys.AUDIT, "*", "hash", head, "record", body))
         commands.append(("RPUSH", keys.trail(after.id), *(codec.dump_event(e) for e in trail)))
-        commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head))
+        born = facts_for_scripts(after) if before is None else ()
+        commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head, *born))
         moved = before is None or before.status is not after.status
         if moved or any(isinstance(event.fact, _MOVES) for event in trail):
-            commands.extend(_place(after))
+            commands.extend(place(before, after))
         if moved:
             commands.extend(_index(before, after))
         if before is not None and before.hold is not None:
@@ -284,28 +286,6 @@ class Jobs:
         commands: list[Command] = [("EXPIRE", name, keep) for name in names]
         commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
         return commands
-
-
-def _place(job: Job) -> list[Command]:
-    """Moves the job to the one place where its status belongs; a running job stays where the claim put it."""
-    if job.status in UNDER_WAY:
-        return [("ZREM", keys.DEADLINE, job.id)]
-    commands: list[Command] = [
-        ("ZREM", place, job.id) for place in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE)
-    ]
-    commands.append(("HDEL", keys.job(job.id), "tok"))
-    if job.settled:
-        return commands
-    if job.status is Status.QUEUED:
-        rank = _RANKS[job.priority] * _RANK_STEP + to_ms(job.created_at)
-        commands += [("ZADD", keys.READY, rank, job.id), ("PUBLISH", keys.WAKE, "1")]
-    else:
-        due = to_ms(job.next_attempt_at) if job.next_attempt_at else _RANK_STEP
-        commands += [("ZADD", keys.LATER, due, job.id), ("PUBLISH", keys.WAKE, "1")]
-    deadline = deadline_of(job)
-    if deadline is not None:
-        commands.append(("ZADD", keys.DEADLINE, to_ms(deadline.at), job.id))
-    return commands
 
 
 def _index(before: Job | None, after: Job) -> list[Command]:

@@ -2,7 +2,8 @@
 
 vigil:job:<id>          hash    v version · rec record · priv what only the app may see · tok lease token ·
                                 gen wake-ups so far · ctl what the API asks of the holder · chain audit head ·
-                                cid the ids of the last commits · ntc the names of notices about it
+                                cid the ids of the last commits · ntc the names of notices about it ·
+                                app, rank what scripts know of it
 vigil:in:<id>           string  what was asked: input, instructions, params
 vigil:out:<id>          string  what came back
 vigil:trail:<id>        list    events in order; index = seq - 1
@@ -11,6 +12,9 @@ vigil:shown:<id>        hash    attempt -> how much of its text the OpenAI-shape
 vigil:ready             zset    queued jobs by rank         ┐ an unsettled job stands in exactly one of
 vigil:later             zset    scheduled jobs by due time  │ these three, so it can't be forgotten
 vigil:leased            zset    running jobs by lease end   ┘
+vigil:line:<app>        zset    the app's ready jobs, in the order in which they are handed out
+vigil:slots:<app>       set     the app's leased jobs
+vigil:ring              zset    apps with something in line by virtual time;  vigil:hand, where the ring has come to
 vigil:deadline          zset    waiting jobs by the time they expire
 vigil:idx:<app>[:…]     zset    the app's jobs by creation, all and by status, model, end user
 vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
@@ -58,6 +62,8 @@ TEXT: Final = "vigil:text:"
 READY: Final = "vigil:ready"
 LATER: Final = "vigil:later"
 LEASED: Final = "vigil:leased"
+RING: Final = "vigil:ring"
+HAND: Final = "vigil:hand"
 DEADLINE: Final = "vigil:deadline"
 AUDIT: Final = "vigil:audit"
 ACTS: Final = "vigil:acts"
@@ -121,6 +127,14 @@ def shown(job_id: str) -> str:
 def index(app: str, kind: str = "", value: str = "") -> str:
     """All jobs of an app, or those with one status, model or end user."""
     return f"vigil:idx:{app}:{kind}:{value}" if kind else f"vigil:idx:{app}"
+
+
+def line(app: str) -> str:
+    return "vigil:line:" + app
+
+
+def slots(app: str) -> str:
+    return "vigil:slots:" + app
 
 
 def idempotency(app: str, digest: str) -> str:

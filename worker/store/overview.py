@@ -12,7 +12,7 @@ from arq.connections import ArqRedis
 from worker.clock import Clock, to_ms
 from worker.jobs.states import Status
 from worker.store import keys
-from worker.store.jobs import _RANK_STEP, _RANKS
+from worker.store.places import RANK_STEP, RANKS
 from worker.store.pool import asking
 
 _STALE_SECONDS: Final = 60
@@ -36,14 +36,14 @@ async def depths(redis: ArqRedis, clock: Clock) -> Depths:
         async with redis.pipeline(transaction=False) as pipe:
             for place in (keys.READY, keys.LATER, keys.LEASED):
                 pipe.zcard(place)
-            for rank in sorted(_RANKS.values()):
-                low, high = rank * _RANK_STEP, (rank + 1) * _RANK_STEP
+            for rank in sorted(RANKS.values()):
+                low, high = rank * RANK_STEP, (rank + 1) * RANK_STEP
                 pipe.zrangebyscore(keys.READY, low, f"({high}", start=0, num=1, withscores=True)
             for app in apps:
                 pipe.zcard(keys.index(app, "status", Status.CHECKING))
             ready, later, leased, *rest = await pipe.execute()
-    heads, checking = rest[: len(_RANKS)], sum(rest[len(_RANKS) :])
-    created = [row[0][1] % _RANK_STEP for row in heads if row]
+    heads, checking = rest[: len(RANKS)], sum(rest[len(RANKS) :])
+    created = [row[0][1] % RANK_STEP for row in heads if row]
     oldest = max(0.0, (to_ms(clock.now()) - min(created)) / 1000) if created else None
     return Depths(ready, later, max(0, leased - checking), checking, oldest)
 

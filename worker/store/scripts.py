@@ -78,11 +78,14 @@ class Scripts:
             meter.charged(*said)
         return None
 
-    async def claim(self, worker: str, limit: int, lease_ms: int, circuit: str) -> tuple[int, int, bool, list[Claimed]]:
+    async def claim(
+        self, worker: str, limit: int, lease_ms: int, circuit: str, app_limit: int
+    ) -> tuple[int, int, bool, list[Claimed]]:
         """(next due time in ms or -1, the server's time in ms, whether the circuit is open, the jobs now ours)."""
         head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
         args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.asked(""), _ASKED_ALONG]
-        places = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit)]
+        args += [keys.line(""), keys.slots(""), keys.app(""), app_limit]
+        places = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit), keys.RING, keys.HAND]
         due, now, is_open, rows = await self._claim(keys=places, args=args)
         claimed = [
             Claimed(r[0].decode(), int(r[1]), r[2].decode(), r[3].decode(), r[4], r[5], r[6].decode(), r[7])

@@ -34,7 +34,16 @@ class Runner(arq.worker.Worker):
     """Claims up to `max_jobs` jobs at once and runs each with `run`."""
 
     def __init__(
-        self, redis: ArqRedis, jobs: Jobs, run: RunJob, *, worker_id: str, max_jobs: int, lease: float, circuit: str
+        self,
+        redis: ArqRedis,
+        jobs: Jobs,
+        run: RunJob,
+        *,
+        worker_id: str,
+        max_jobs: int,
+        lease: float,
+        circuit: str,
+        app_limit: int = 0,
     ) -> None:
         async def run_job(ctx: dict[str, Any], _: str) -> None:
             task = self.running.get(ctx["job_id"])
@@ -53,6 +62,7 @@ class Runner(arq.worker.Worker):
             job_deserializer=json.loads,
         )
         self._jobs, self._worker_id, self._lease, self._circuit = jobs, worker_id, lease, circuit
+        self._app_limit = app_limit
         self._run = run
         self.running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -81,7 +91,7 @@ class Runner(arq.worker.Worker):
         self._next_due = _IDLE_POLL
         if not self.allow_pick_jobs or room <= 0:
             return
-        due, held = await self._jobs.claim(self._worker_id, room, self._lease, self._circuit)
+        due, held = await self._jobs.claim(self._worker_id, room, self._lease, self._circuit, self._app_limit)
         for job in held:
             self._start(job)
         if len(held) == room:

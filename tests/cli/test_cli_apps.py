@@ -1,0 +1,40 @@
+"""`vigil apps`: weights and limits, against the embedded server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cli_vigil import Vigil, one_line
+
+
+def test_an_apps_terms_are_set_and_listed(vigil: Vigil) -> None:
+    for app in ("shop", "mall"):
+        assert vigil("keys", "create", "--app", app).returncode == 0
+    assert vigil("apps", "set", "shop", "--weight", "2.5", "--max-running", "40").returncode == 0
+    assert "shop: weight 2.5, running at once: 40" in vigil("apps", "set", "shop", "--weight", "2.5").stdout
+    listed = json.loads(vigil("apps", "list", "--json").stdout)["data"]
+    assert listed == [
+        {"name": "mall", "weight": 1.0, "max_running": None},
+        {"name": "shop", "weight": 2.5, "max_running": 40},
+    ]
+    again = json.loads(vigil("apps", "set", "shop", "--max-running", "default", "--json").stdout)
+    assert again == {"name": "shop", "weight": 2.5, "max_running": None}
+    assert "as the settings say" in vigil("apps", "list").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["nobody", "--weight", "1"], 1, "no app nobody"),
+        (["shop"], 2, "--weight or --max-running"),
+        (["shop", "--weight", "0"], 2, "weight"),
+        (["shop", "--max-running", "many"], 2, "whole number"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused_in_one_line(vigil: Vigil, words: list[str], code: int, said: str) -> None:
+    vigil("keys", "create", "--app", "shop")
+    result = vigil("apps", "set", *words)
+    assert result.returncode == code
+    assert said in one_line(result)

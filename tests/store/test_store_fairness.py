@@ -1,0 +1,205 @@
+"""Turns: an app's backlog makes nobody else wait, weights give shares, and no app runs more at once than it may."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from builders import CANCELLED, HELD, STARTED, backoff, new_job
+from hypothesis import HealthCheck, given, settings, strategies as st
+from store_eyes import fall_due, lapse, places, sound
+
+from worker.jobs import events as ev
+from worker.jobs.errors import Refused
+from worker.store import keys
+from worker.store.apps import Apps
+from worker.store.jobs import Jobs
+from worker.store.pool import connect
+
+
+@pytest.fixture
+async def apps(redis, clock):
+    made = Apps(redis, clock)
+    for name in ("big", "small", "third"):
+        await made.create_key(name, ("submit",))
+    return made
+
+
+async def submit(jobs, clock, app, count=1, **changes):
+    names = []
+    for _ in range(count):
+        clock.step(0.001)
+        names.append((await jobs.submit(new_job(app=app, **changes)))[0].job.id)
+    return names
+
+
+async def claim(jobs, limit=1, worker="w1", **given):
+    return (await jobs.claim(worker, limit, 60.0, **given))[1]
+
+
+async def takers(jobs, limit):
+    return [held.job.app for held in await claim(jobs, limit)]
+
+
+async def test_a_backlog_makes_nobody_else_wait(jobs, clock):
+    await submit(jobs, clock, "big", 60)
+    mine = await submit(jobs, clock, "small", 5)
+    first = await claim(jobs, 10)
+    assert {h.job.id for h in first} >= set(mine), "every second turn was the small one's"
+
+
+async def test_one_at_a_time_or_many_at_once_the_turns_are_the_same(jobs, clock):
+    for app in ("big", "small", "third"):
+        await submit(jobs, clock, app, 4)
+    singly = [(await takers(jobs, 1))[0] for _ in range(6)]
+    assert Counter(singly) == Counter(await takers(jobs, 6)) == {"big": 2, "small": 2, "third": 2}
+
+
+async def test_priorities_count_inside_an_app_and_not_against_another(jobs, clock):
+    await submit(jobs, clock, "big", 5, priority="high")
+    low, high = await submit(jobs, clock, "small", priority="low"), await submit(jobs, clock, "small", priority="high")
+    held = [h.job.id for h in await claim(jobs, 4)]
+    assert [name for name in held if name in low + high] == high + low
+
+
+async def test_a_weight_is_a_share(apps, jobs, clock):
+    await apps.set_terms("big", weight=3)
+    for app in ("big", "small"):
+        await submit(jobs, clock, app, 20)
+    assert Counter(await takers(jobs, 16)) == {"big": 12, "small": 4}
+
+
+async def test_who_was_away_has_saved_nothing_up(jobs, clock):
+    await submit(jobs, clock, "big", 40)
+    assert await takers(jobs, 20) == ["big"] * 20
+    await submit(jobs, clock, "small", 20)
+    assert Counter(await takers(jobs, 10)) == {"big": 5, "small": 5}
+
+
+async def test_whose_line_runs_dry_now_and_then_gets_no_more_than_its_turns(jobs, clock):
+    """One job at a time is always in line: it must not be first each time."""
+    await submit(jobs, clock, "big", 20)
+    got = []
+    for _ in range(12):
+        if await jobs._redis.zcard(keys.line("small")) == 0:
+            await submit(jobs, clock, "small")
+        got += await takers(jobs, 1)
+    assert Counter(got) == {"big": 6, "small": 6}
+
+
+async def test_due_retries_wait_for_their_apps_turn(redis, jobs, clock):
+    names = await submit(jobs, clock, "big", 30)
+    for name in names:
+        await jobs.change(name, lambda _: [(backoff(), None)])
+        await fall_due(redis, name)
+    (mine,) = await submit(jobs, clock, "small")
+    held = await claim(jobs, 2)
+    assert mine in {h.job.id for h in held}
+    await sound(redis, jobs, [*names, mine])
+
+
+async def test_an_app_runs_no_more_at_once_than_it_may_and_holds_nobody_up(apps, redis, jobs, clock):
+    await apps.set_terms("big", max_running=2)
+    big = await submit(jobs, clock, "big", 6)
+    assert len(await claim(jobs, 10)) == 2
+    small = await submit(jobs, clock, "small", 3)
+    assert [h.job.id for h in await claim(jobs, 10)] == small
+    assert await claim(jobs, 10) == []
+    await sound(redis, jobs, big + small)
+
+
+@pytest.mark.parametrize("end", [CANCELLED, backoff(), HELD, ev.Interrupted(worker="w1")], ids=lambda fact: fact.TYPE)
+async def test_a_slot_that_frees_is_taken_at_once(apps, redis, jobs, clock, end):
+    await apps.set_terms("big", max_running=1)
+    big = await submit(jobs, clock, "big", 3)
+    (held,) = await claim(jobs, 10)
+    assert await claim(jobs, 10) == []
+    await jobs.change(held.job.id, lambda _: [(STARTED, None), (end, None)], token=held.token)
+    assert len(await claim(jobs, 10)) == 1
+    await sound(redis, jobs, big)
+
+
+async def test_a_dead_workers_jobs_keep_their_slots_and_are_rescued_in_them(apps, redis, jobs, clock):
+    await apps.set_terms("big", max_running=1)
+    await submit(jobs, clock, "big", 3)
+    (held,) = await claim(jobs, 10)
+    await lapse(redis, held.job.id)
+    (again,) = await claim(jobs, 10, worker="w2")
+    assert (again.job.id, again.crashed) == (held.job.id, True)
+    assert await claim(jobs, 10) == []
+
+
+async def test_a_slot_without_a_lease_does_not_count(apps, redis, jobs, clock):
+    """The count is that of the leases: whatever was lost besides, no slot is lost for ever."""
+    await apps.set_terms("big", max_running=1)
+    first, second = await submit(jobs, clock, "big", 2)
+    (held,) = await claim(jobs, 1)
+    assert held.job.id == first
+    await redis.delete(keys.job(first))
+    await lapse(redis, first)
+    assert [h.job.id for h in await claim(jobs, 10)] == [second]
+
+
+async def test_a_new_limit_counts_at_once_whether_it_rises_or_falls(apps, jobs, clock):
+    await submit(jobs, clock, "big", 9)
+    await apps.set_terms("big", max_running=2)
+    assert len(await claim(jobs, 10)) == 2
+    await apps.set_terms("big", max_running=3)
+    assert len(await claim(jobs, 10)) == 1
+    await apps.set_terms("big", max_running=1)
+    assert await claim(jobs, 10) == []
+    await apps.set_terms("big", max_running=0)
+    assert len(await claim(jobs, 10)) == 6
+
+
+async def test_the_settings_limit_goes_for_apps_without_their_own(apps, jobs, clock):
+    await apps.set_terms("small", max_running=3)
+    for app in ("big", "small", "without a record"):
+        await submit(jobs, clock, app, 5)
+    assert Counter([h.job.app for h in await claim(jobs, 20, app_limit=2)]) == {
+        "big": 2,
+        "small": 3,
+        "without a record": 2,
+    }
+    await apps.set_terms("small", default_max=True)
+    assert (await apps.app("small")).max_running is None
+
+
+async def test_terms_that_make_no_sense_are_refused(apps):
+    for terms in ({"weight": 0}, {"weight": float("nan")}, {"weight": -1}, {"max_running": -1}, {"weight": 10**9}):
+        with pytest.raises(Refused):
+            await apps.set_terms("big", **terms)
+    with pytest.raises(Refused):
+        await apps.set_terms("nobody", weight=1)
+    assert [(a.name, a.weight, a.max_running) for a in await apps.list_apps()] == [
+        (name, 1.0, None) for name in ("big", "small", "third")
+    ]
+
+
+WEIGHTS = st.lists(st.integers(1, 4), min_size=2, max_size=4)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(weights=WEIGHTS, rounds=st.lists(st.integers(1, 7), min_size=3, max_size=6))
+async def test_nobody_is_further_behind_than_one_turn(valkey_url, weights, rounds):
+    """Whatever the weights and however the claims are cut: with everybody in line, shares are exact to a turn."""
+    from builders import FakeClock
+
+    redis, clock = connect(valkey_url), FakeClock()
+    try:
+        await redis.flushall()
+        apps, jobs, got = Apps(redis, clock), Jobs(redis, clock), Counter()
+        for n, weight in enumerate(weights):
+            await apps.create_key(f"app{n}", ("submit",))
+            await apps.set_terms(f"app{n}", weight=weight)
+            await submit(jobs, clock, f"app{n}", sum(rounds))
+        for size in rounds:
+            got.update(await takers(jobs, size))
+        total = sum(rounds)
+        assert sum(got.values()) == total
+        for n, weight in enumerate(weights):
+            fair = total * weight / sum(weights)
+            assert abs(got[f"app{n}"] - fair) <= len(weights), (weights, rounds, got)
+        assert await places(redis, "job_of_nobody") == []
+    finally:
+        await redis.aclose()
