@@ -5,6 +5,7 @@ exception that gets past it. Must not know routes.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
@@ -34,6 +35,10 @@ _AT_ONCE: Final = 5_000
 _TOO_BUSY: Final = Problem(503, "too_busy", "Too many requests at once; try again.", headers={"Retry-After": "1"})
 
 
+class _Enough(Exception):
+    """A HEAD has its answer: what a GET would say before its body, be that an endless stream."""
+
+
 class Door:
     """Stands before everything else of the app."""
 
@@ -47,7 +52,9 @@ class Door:
             return
         policy = _DOCS if scope["path"] == "/docs" else _NOTHING
         headers = [*_ALWAYS, policy, (b"x-request-id", self._request_id(scope))]
-        started = False
+        started, bodiless = False, scope["method"] == "HEAD"
+        if bodiless:
+            scope = {**scope, "method": "GET"}
 
         async def out(message: Message) -> None:
             nonlocal started
@@ -55,6 +62,9 @@ class Door:
                 started = True
                 message["headers"] = [*message.get("headers", ()), *headers]
             await send(message)
+            if bodiless and started:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                raise _Enough
 
         self._inside += 1
         try:
@@ -62,12 +72,13 @@ class Door:
                 await _TOO_BUSY.response()(scope, receive, out)
                 return
             await self._app(scope, receive, out)
-        except ClientDisconnect:
+        except (ClientDisconnect, _Enough):
             pass
         except Exception as error:  # noqa: BLE001  nothing of ours gets past the door
             problem = problem_of(error)
             if not started:
-                await problem.response()(scope, receive, out)
+                with suppress(_Enough):
+                    await problem.response()(scope, receive, out)
         finally:
             self._inside -= 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from api.openapi import LIMITED, json_body, operation, parameter
-from api.shapes import ANY, FLAG, MAP, TEXT, WHOLE, Shape, many, maybe, obj, one_of
+from api.shapes import ANY, FLAG, FRAME, MAP, TEXT, WHOLE, Shape, many, maybe, obj, one_of
 
 RESPONSE: Final = "/v1/responses/{job_id}"
 _ID: Final = {"name": "job_id", "in": "path", "required": True, "schema": TEXT, "description": "`resp_…` or `job_…`"}
@@ -85,7 +85,7 @@ def _operation(name: str, summary: str, about: str, answer: Shape, **more: Any) 
         if status == 200:  # noqa: PLR2004
             row["content"] = {"application/json": {"schema": answer}}
             if events:
-                row["content"]["text/event-stream"] = {"schema": TEXT}
+                row["content"]["text/event-stream"] = {"schema": FRAME}
         else:
             row["content"] = {"application/json": {"schema": _ERROR}}
     return said

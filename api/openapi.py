@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.schemas import Accept, BatchItem, Submit
-from api.shapes import SHAPES, TEXT, WHOLE, Shape, ref
+from api.shapes import FRAME, SHAPES, TEXT, WHOLE, Shape, ref
 
 _REF: Final = "#/components/schemas/{model}"
 _WHY: Final = {
@@ -68,7 +68,7 @@ def operation(
     parameters: tuple[Shape, ...] = (),
     body: Shape | None = None,
     headers: tuple[str, ...] = (),
-    media: str = "application/json",
+    events: bool = False,
 ) -> dict[str, Any]:
     """The keyword arguments of a route's decorator."""
     said: dict[int | str, Shape] = {}
@@ -76,7 +76,9 @@ def operation(
     for status, (about, shape) in answers.items():
         said[status] = {"description": about, "headers": named}
         if shape is not None:
-            said[status]["content"] = {kind: {"schema": ref(shape)} for kind in ("application/json", media)}
+            said[status]["content"] = {"application/json": {"schema": ref(shape)}}
+            if events:
+                said[status]["content"]["text/event-stream"] = {"schema": FRAME}
     always = (500,) if scope is None else (401, 403, 422, 500, 503)
     with_body = (400, 413, 415) if body is not None else ()
     for status in sorted({*always, *problems, *with_body} - set(answers)):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from api.limits import fields
 from worker.jobs.errors import AlreadySettled, RateLimited, Refused, StoreUnavailable
@@ -149,6 +150,17 @@ def problem_of(error: BaseException) -> Problem:
             return Problem(500, "internal_error", "A fault of ours; quote the X-Request-Id when you ask.")
 
 
-async def on_http_exception(_: Request, error: Exception) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
     """The framework's own refusals (no such route, wrong method) in our shape."""
-    return problem_of(error).response()
+    problem = problem_of(error)
+    if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        problem.headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return problem.response()
+
+
+def _methods(request: Request) -> set[str]:
+    """What can be done with this path: each of its routes knows only its own method."""
+    routes = request.app.routes
+    path = next(route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    found = {method for route in routes if route.path == path for method in route.methods}
+    return found | ({"HEAD"} if "GET" in found else set())

@@ -98,7 +98,7 @@ def _low(sent: dict[str, str]) -> str:
 
 
 def _before(time: datetime | None) -> str:
-    return "+" if time is None else f"({max(0, to_ms(time))}-0"
+    return "+" if time is None else f"{max(1, to_ms(time)) - 1}"  # a stream knows no time before its first
 
 
 def _cursor(place: str) -> str:

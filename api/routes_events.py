@@ -33,7 +33,7 @@ _MOST = 9_999_999_999
             parameter("offset", "Text from this character on.", WHOLE),
             parameter("Last-Event-ID", "Go on after this event.", where="header"),
         ),
-        media="text/event-stream",
+        events=True,
     ),
 )
 async def watch(request: Request) -> Response:

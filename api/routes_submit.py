@@ -35,6 +35,7 @@ _MOST: Final = 1_000
 _AT_ONCE: Final = 16
 _KEY_HEADER: Final = parameter("Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header")
 _PREFER: Final = parameter("Prefer", "`wait=N`, N at most 60: wait for a terminal status.", where="header")
+_ITEM: Final = {"anyOf": [ref("BatchItem"), {}], "description": "Each is judged by itself: a bad one spoils no other."}
 _GIVEN: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference-Applied", *LIMITED)
 
 
@@ -111,7 +112,7 @@ async def _seen(request: Request, stored: Stored) -> dict[str, Any]:
                 "type": "object",
                 "required": ["jobs"],
                 "additionalProperties": False,
-                "properties": {"jobs": {"type": "array", "items": ref("BatchItem"), "minItems": 1, "maxItems": _MOST}},
+                "properties": {"jobs": {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": _MOST}},
             },
             {"jobs": [EXAMPLE, {**EXAMPLE, "idempotency_key": "ticket-A-18"}]},
         ),

@@ -172,6 +172,7 @@ PROBLEM: Final[Shape] = obj(
     code=TEXT,
     errors=many(obj(pointer=TEXT, detail=TEXT, code=TEXT)),
 )
+FRAME: Final[Shape] = obj(event=TEXT, data=TEXT) | {"description": "One server-sent event; `data` is JSON."}
 EVENT: Final[Shape] = obj(seq=WHOLE, type=TEXT, at=TIME, job_id=TEXT, attempt=maybe(WHOLE), data={"type": "object"})
 MODEL: Final[Shape] = obj(
     id=TEXT,

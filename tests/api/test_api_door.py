@@ -156,6 +156,38 @@ async def test_every_answer_is_guarded_and_named(acme, method, path, status):
         assert answer.headers["allow"]
 
 
+async def test_a_head_is_what_a_get_says_before_its_body(acme, worker):
+    job_id = await submitted(acme)
+    for path in ("/healthz", "/openapi.json", "/v1/jobs", f"/v1/jobs/{job_id}", "/v1/jobs?limit=0", "/v1/nothing"):
+        got, asked = await acme.get(path), await acme.head(path)
+        assert (asked.status_code, asked.content) == (got.status_code, b"")
+        named = {"x-request-id", "date"}
+        assert {n: v for n, v in asked.headers.items() if n not in named} == {
+            n: v for n, v in got.headers.items() if n not in named
+        }
+    stream = await acme.head(f"/v1/jobs/{job_id}/events")  # which as a GET would not end
+    assert (stream.status_code, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert (await acme.head(f"/v1/jobs/{job_id}/cancel")).headers["allow"] == "POST"
+    assert (await acme.get(f"/v1/jobs/{job_id}")).json()["status"] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/jobs", "GET, HEAD, POST"),
+        ("/v1/jobs/batch", "POST"),
+        ("/v1/jobs/job_1", "GET, HEAD"),
+        ("/v1/responses/resp_1", "DELETE, GET, HEAD"),
+        ("/v1/webhook-endpoints/we_1", "DELETE, GET, HEAD, PATCH"),
+        ("/healthz", "GET, HEAD"),
+    ],
+)
+async def test_a_405_names_all_that_can_be_done(acme, path, methods):
+    for method in ("PUT", "OPTIONS", "TRACE"):
+        answer = await acme.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
 async def test_a_sane_request_id_is_echoed_and_no_other(acme):
     assert (await acme.get("/healthz", headers={"X-Request-Id": "abc-1.2_3"})).headers["x-request-id"] == "abc-1.2_3"
     for sent in ("", "a b", "x" * 129, "<x>", "a,b"):
@@ -188,7 +220,7 @@ async def test_too_many_at_once_are_turned_away(settings, redis, clock, monkeypa
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
-_ELSEWHERE = ("/v1/responses", "/v1/webhook-endpoints")  # test_api_openai_errors.py, test_api_webhooks.py
+_ELSEWHERE = ("/v1/responses", "/v1/webhook-endpoints", "/hooks")  # test_api_{openai_errors,webhooks,hooks}.py
 
 
 async def test_the_document_tells_of_every_route_and_status(acme):

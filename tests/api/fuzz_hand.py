@@ -1,0 +1,95 @@
+"""schemathesis against a whole Vigil on real sockets, held to the document that the API serves of itself.
+
+By hand, for longer: `python tests/api/fuzz_hand.py --seconds 600`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+from api_hand import running  # noqa: E402
+from arq.connections import ArqRedis  # noqa: E402
+from stage import Stage  # noqa: E402
+
+from worker.clock import Clock  # noqa: E402
+from worker.embedded import Embedded  # noqa: E402
+from worker.settings import Settings  # noqa: E402
+from worker.store.pool import connect  # noqa: E402
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "unsupported_method",
+    "allow_header_conformance",
+    "use_after_free",
+    "ignored_auth",
+)
+PHASES = "examples,coverage,fuzzing,stateful"
+
+
+@dataclass
+class Fuzzed:
+    """How a run went: its exit code and what it printed."""
+
+    code: int
+    said: str
+
+
+    @property
+    def brief(self) -> str:
+        """What was printed, in lines that a person can read."""
+        return "\n".join(line[:200] for line in self.said.splitlines())
+
+
+async def fuzz(settings: Settings, redis: ArqRedis, url: str, seed: int, *more: str) -> Fuzzed:
+    """One run over every operation of the document, with a key that may do everything."""
+    async with Stage(redis, url, speed=200.0) as stage, running(settings, redis, Clock()) as api:
+        await stage.worker()
+        words = [
+            *(f"{api.base_url}/openapi.json", f"--header=Authorization: Bearer {await api.key()}"),
+            *("--checks", ",".join(CHECKS), "--phases", PHASES, "--seed", str(seed)),
+            *("--request-timeout", "20"),
+            *("--generation-database", "none", "--no-color", "--continue-on-failure", "--suppress-health-check", "all"),
+            *more,
+        ]
+        process = await asyncio.create_subprocess_exec(
+            Path(sys.executable).with_name("schemathesis"),
+            "run",
+            *words,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd=settings.data_dir,
+        )
+        said, _ = await process.communicate()
+        return Fuzzed(process.returncode or 0, said.decode(errors="replace"))
+
+
+async def _by_hand(seed: int, seconds: float, more: list[str]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        async with Embedded(Path(folder)) as server:
+            redis = connect(server.url)
+            given = {"redis_url": server.url, "data_dir": Path(folder), "allow_unknown_models": True}
+            settings = Settings(_env_file=None, **given)  # type: ignore[call-arg]
+            done = await fuzz(settings, redis, server.url, seed, "--max-time", str(round(seconds)), *more)
+            await redis.aclose()
+    print(done.brief)
+    return done.code
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=300)
+    given, others = parser.parse_known_args()
+    sys.exit(asyncio.run(_by_hand(given.seed, given.seconds, others)))
