@@ -24,11 +24,12 @@ from worker.safety.access import Access
 from worker.store import overview
 from worker.store.access import ask_for_probe, known_access
 from worker.store.account import circuits as open_circuits
+from worker.store.notices import Notices
+from worker.store.standing import account
 
 router = APIRouter(route_class=Direct)
 _READY_SECONDS: Final = 1.0
 _PROBE_SECONDS: Final = 10.0
-_WINDOW: Final = 3600
 
 
 @router.get(
@@ -88,11 +89,13 @@ async def status(request: Request) -> Response:
 
 
 async def _status(parts: Parts) -> dict[str, Any]:
+    notices = Notices(parts.redis, parts.settings.audit_ttl)
+    stands = await account(parts.redis, parts.catalogue, notices, parts.clock.now())
     return {
         "queue": asdict(await overview.depths(parts.redis, parts.clock)),
         "workers": await overview.workers(parts.redis, parts.clock),
-        "account": {"state": "unknown", "families": {}, "evidence": {}},
-        "rates": {"checks": None, "blocks": None, "substitutions": None, "window_seconds": _WINDOW},
+        "account": stands.view(),
+        "rates": stands.rates(),
         "circuits": await open_circuits(parts.redis),
         "pauses": [],
     }

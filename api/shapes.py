@@ -7,6 +7,7 @@ from typing import Any, Final, get_args
 from worker.jobs.record import BlockCategory, Carrier, DecidedBy, DisclosureReason
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
 from worker.safety.access import Status as AccessStatus
+from worker.safety.account import State as AccountState
 
 Shape = dict[str, Any]
 
@@ -196,7 +197,7 @@ MODEL: Final[Shape] = obj(
 STATUS: Final[Shape] = obj(
     queue=obj(queued=WHOLE, scheduled=WHOLE, running=WHOLE, checking=WHOLE, oldest_queued_seconds=maybe(NUMBER)),
     workers=many(obj(id=TEXT, running=WHOLE, beat_at=TIME, draining=FLAG)),
-    account=obj(state=TEXT, families={"type": "object"}, evidence={"type": "object"}),
+    account=obj(state=one_of(*get_args(AccountState)), families={"type": "object"}, evidence={"type": "object"}),
     rates=obj(checks=maybe(NUMBER), blocks=maybe(NUMBER), substitutions=maybe(NUMBER), window_seconds=WHOLE),
     circuits=many({"type": "object"}),
     pauses=many({"type": "object"}),

@@ -30,6 +30,7 @@ from worker.tasks.lease import Leases
 from worker.tasks.notices import Noticeboard
 from worker.tasks.run import DRAIN, INTERRUPT, Run
 from worker.tasks.runner import Runner
+from worker.tasks.standing import Watchman
 from worker.tasks.sweep import Sweeper
 from worker.tasks.text import Flusher
 from worker.tasks.workshop import Workshop
@@ -109,7 +110,9 @@ class WorkerProcess:
         rounds = settings.probe_seconds if settings.openai_api_key else 0
         self.errands = Errands(redis, access.probe_all, book.take_turn, rounds)
         self.sweeper = Sweeper(redis, jobs, clock, circuit, self.id, self._state)
-        self.notices = Noticeboard(redis, Notices(redis, settings.audit_ttl), provider, clock)
+        notices = Notices(redis, settings.audit_ttl)
+        self.notices = Noticeboard(redis, notices, provider, clock)
+        self.watchman = Watchman(redis, catalogue, notices, clock)
         self.delivery = Delivery(redis, clock, settings, self.id)
 
     def _state(self) -> dict[str, object]:
@@ -139,6 +142,7 @@ class WorkerProcess:
                 ("access", self.shop.access.run()),
                 ("errands", self.errands.run()),
                 ("notices", self.notices.run()),
+                ("watchman", self.watchman.run()),
                 ("delivery", self.delivery.run()),
             )
         ]

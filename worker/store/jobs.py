@@ -27,6 +27,7 @@ from worker.store.pool import asking
 from worker.store.rates import Meter, Rate
 from worker.store.refs import ref_commands
 from worker.store.scripts import Claimed, Command, Scripts
+from worker.store.tally import tally_commands
 
 Said = tuple[ev.Fact, int | None]
 """A fact and the number of the attempt it speaks of."""
@@ -276,6 +277,7 @@ class Jobs:
         if after.settled:
             commands.extend(self._retire(after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
+        commands.extend(tally_commands(after, trail))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", keys.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head

@@ -47,6 +47,9 @@ vigil:ref:<kind>:<name> string  a request's or response's job; the app of an end
 vigil:heard:<digest>    string  a webhook of the provider that came already;  vigil:heard hash, type -> how many
 vigil:notice:<id>       string  what the provider told of a request, an end user or the account
 vigil:notices           zset    their ids by when they came;  vigil:notices:due zset, those to be looked at, by due time
+vigil:tally:<bucket>    hash    `<model>|<what>` -> how many, in ten minutes;  vigil:people:<bucket>:<model> how many
+                                end users were checked (HyperLogLog)
+vigil:standing:<name>   string  the state of the account, or of a family, that was last told
 vigil:workers           hash    worker id -> its last heartbeat
 vigil:secret:<name>     string  a secret that Vigil made for itself, hex
 vigil:probe             string  written to learn whether writes are taken
@@ -207,6 +210,18 @@ def heard(digest: str) -> str:
 
 def notice(notice_id: str) -> str:
     return NOTICE + notice_id
+
+
+def tally(bucket: int) -> str:
+    return f"vigil:tally:{bucket}"
+
+
+def people(bucket: int, model: str) -> str:
+    return f"vigil:people:{bucket}:{model}"
+
+
+def standing(name: str) -> str:
+    return "vigil:standing:" + name
 
 
 def api_key(digest: str) -> str:

@@ -1,0 +1,92 @@
+"""The account's state out of real jobs: counted in their commits, judged when asked, told once when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+
+import httpx2
+import pytest
+from stage import LUNA, SOL, Stage
+
+from api.serve import bind, serve
+from worker.clock import Clock
+from worker.safety.account import Counts
+from worker.settings import Settings
+from worker.store.apps import SCOPES, Apps
+from worker.store.notices import Notices
+from worker.store.standing import account
+from worker.store.tally import checked_end_users, read_tally
+from worker.tasks.standing import Watchman
+
+CHECKED = "[[sim: check_then_clear hold=2 tokens=2]]"
+
+
+@pytest.fixture
+async def stage(redis, valkey_url):
+    async with Stage(redis, valkey_url, speed=100) as stage:
+        await stage.worker()
+        yield stage
+
+
+async def run(stage: Stage, count: int, text: str, users: int = 0, **more):
+    ids = [
+        await stage.submit(f"{text} {n}", safety_identifier=f"user{n % users}" if users else None, **more)
+        for n in range(count)
+    ]
+    return await asyncio.gather(*(stage.settled(job_id, 60) for job_id in ids))
+
+
+async def test_what_happened_is_counted_with_the_commit_that_says_so(stage, redis):
+    await run(stage, 3, CHECKED, users=2)
+    await run(stage, 2, "[[sim: normal tokens=2]]")
+    await run(stage, 1, "[[sim: check_then_block hold=1]]")
+    await run(stage, 1, "[[sim: bio_block hold=0.1]]")
+    await run(stage, 1, "[[sim: server_error]]", policy={"max_attempts": 1})
+    await run(stage, 2, CHECKED, policy={"on_delay": {"action": "switch", "after_seconds": 0.0}})
+    await run(stage, 1, "[[sim: normal tokens=2]]", model=LUNA)
+    tally = await read_tally(redis, Clock().now())
+    assert tally.hour[SOL]._replace(blocked_signalled=0) == Counts(7, 5, 0, 2, 0)
+    assert tally.hour[LUNA] == Counts(ordinary=3)
+    assert tally.ends == (11, 2, 2)
+    assert await checked_end_users(redis, [SOL], Clock().now()) == 4  # two by name, two jobs that name nobody
+    later = await read_tally(redis, Clock().now() + timedelta(hours=2))
+    assert (later.hour, later.ends) == ({}, (0, 0, 0))
+    tomorrow = await read_tally(redis, Clock().now() + timedelta(days=1))
+    assert tomorrow.before[SOL] == tally.hour[SOL]
+
+
+async def test_silence_is_counted_apart_and_never_widens(stage, redis):
+    silent = {"on_delay": {"action": "wait", "silence_seconds": 0.02}}
+    await run(stage, 22, "[[sim: silent_delay hold=30 tokens=2]]", policy=silent)
+    now = await account(redis, stage.settings().catalogue(), Notices(redis, 1000), Clock().now())
+    assert now.view()["families"]["gpt-5.6"]["suspected"] >= 20
+    assert (now.standing.state, now.view()["evidence"]["signalled"]) == ("normal", 0)
+
+
+async def test_an_account_under_extra_checks_is_seen_in_the_status_and_told_once(stage, redis, valkey_url, caplog):
+    ready, stop, sock = asyncio.Event(), asyncio.Event(), bind("127.0.0.1", 0)
+    base = "http://{}:{}".format(*sock.getsockname())
+    settings = Settings(_env_file=None, redis_url=valkey_url)
+    serving = asyncio.create_task(serve(settings, redis, ready=ready, stop=stop, sock=sock))
+    await ready.wait()
+    key = (await Apps(redis, Clock()).create_key("acme", SCOPES))[1]
+    watchman = Watchman(redis, settings.catalogue(), Notices(redis, 1000), Clock())
+    async with httpx2.AsyncClient(base_url=base, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as app:
+        before = (await app.get("/v1/status")).json()
+        assert before["account"]["state"] == "normal"
+        assert before["rates"] == {"checks": None, "blocks": None, "substitutions": None, "window_seconds": 3600}
+        await run(stage, 20, CHECKED, users=5)
+        after = (await app.get("/v1/status")).json()
+    assert after["account"]["state"] == "widened"
+    assert after["account"]["families"]["gpt-5.6"]["end_users_checked"] == 5
+    assert (after["account"]["evidence"]["signalled"], after["rates"]["checks"]) == (20, 1.0)
+    assert "user1" not in str(after)
+    with caplog.at_level(logging.WARNING, logger="vigil"):
+        await asyncio.gather(watchman.look(), watchman.look())
+        await watchman.look()
+    told = [record for record in caplog.records if record.getMessage() == "account.state"]
+    assert sorted(record.vigil["model"] for record in told) == ["account", "gpt-5.6"]
+    stop.set()
+    await serving

@@ -1,0 +1,108 @@
+"""How the provider treats this account as a whole: from how many ordinary requests were checked, and from its notices.
+
+One checked prompt says something of the prompt, many checked prompts of one end user say something of that end user;
+only checks on the ordinary requests of several end users say that the whole account is under extra checks (widened).
+*Ordinary* is a request that the provider answered and withheld nothing of. Only what was signalled decides: silence is
+shown beside it and changes nothing (promise P5). Pure. Must not know: Redis, time, what is done about it.
+
+The numbers are the start values of operations.md (ChecksWidened, SafetyCheckRateUp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+from worker.safety.notices import DEACTIVATION, ORG_ALERT, WARNING
+
+State = Literal["normal", "elevated", "widened"]
+Because = Literal["checks_widened", "checks_on_few_end_users", "check_rate_up", "provider_notice"]
+
+RATE_SECONDS: Final = 3600
+"""The window of the rates, and of the comparison with the days before."""
+WIDENED_SECONDS: Final = 1800
+"""The window in which widened checks are looked for."""
+NOTICE_SECONDS: Final = 7 * 86_400
+"""A warning is usually followed by the loss of access after seven days: for so long it counts (wire.md section 3)."""
+BASELINE_DAYS: Final = 7
+
+ENOUGH: Final = 20
+"""Fewer ordinary requests than this say nothing."""
+WIDENED_SHARE: Final = 0.8
+FEW: Final = 3
+"""Checks on fewer end users than this are about those end users. A job that names nobody stands for itself."""
+TIMES: Final = 3.0
+"""So many times the share of the same hour of the last seven days is more than usual."""
+LEAST_SHARE: Final = 0.1
+"""Below this a rise is noise, whatever the days before were like."""
+UNUSUAL_SHARE: Final = 0.3
+"""Without days before to compare with, this share is taken as more than usual."""
+
+ABOUT_THE_ACCOUNT: Final = frozenset({WARNING, DEACTIVATION, ORG_ALERT})
+_ORDER: Final[tuple[State, ...]] = ("normal", "elevated", "widened")
+
+
+class Counts(NamedTuple):
+    """Attempts of one window: ordinary ones, how many of them were checked, and those that were blocked."""
+
+    ordinary: int = 0
+    signalled: int = 0  # of the ordinary ones: a check was signalled
+    suspected: int = 0  # of the ordinary ones: only silence makes one likely
+    blocked: int = 0
+    blocked_signalled: int = 0
+
+    def __add__(self, other: object) -> Counts:
+        """The counts of two windows, or of two models, together."""
+        if not isinstance(other, Counts):
+            return NotImplemented
+        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def share(self) -> float | None:
+        """The part of the ordinary requests that was checked; None when there were none."""
+        return self.signalled / self.ordinary if self.ordinary else None
+
+
+class Seen(NamedTuple):
+    """What was seen of one family of models."""
+
+    hour: Counts = Counts()
+    half_hour: Counts = Counts()
+    before: Counts = Counts()  # the same hour of the last seven days
+    end_users: int = 0  # different ones among those checked in the half hour
+
+
+class Standing(NamedTuple):
+    """A state, and why it is not normal."""
+
+    state: State
+    because: tuple[Because, ...] = ()
+
+
+def standing_of(seen: Seen) -> Standing:
+    """How one family stands."""
+    recent = seen.half_hour
+    if recent.ordinary >= ENOUGH and (recent.share or 0.0) > WIDENED_SHARE:
+        if seen.end_users >= FEW:
+            return Standing("widened", ("checks_widened",))
+        return Standing("elevated", ("checks_on_few_end_users",))
+    hour, before = seen.hour, seen.before
+    share = hour.share or 0.0
+    usual = before.share if before.ordinary >= ENOUGH else None
+    limit = UNUSUAL_SHARE if usual is None else max(LEAST_SHARE, TIMES * usual)
+    if hour.ordinary > ENOUGH and share > limit:
+        return Standing("elevated", ("check_rate_up",))
+    return Standing("normal")
+
+
+def standing(families: Mapping[str, Standing], notices: Mapping[str, int]) -> Standing:
+    """How the account stands: as its worst family, and no better than elevated while a notice about it is fresh.
+
+    `notices`: how many came within NOTICE_SECONDS, by type.
+    """
+    because = {why for one in families.values() for why in one.because}
+    state: State = max((one.state for one in families.values()), key=_ORDER.index, default="normal")
+    if any(notices.get(kind) for kind in ABOUT_THE_ACCOUNT):
+        because.add("provider_notice")
+        state = "elevated" if state == "normal" else state
+    return Standing(state, tuple(sorted(because)))

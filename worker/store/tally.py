@@ -1,0 +1,133 @@
+"""How many requests were answered, checked, blocked, and how many jobs ended how: counted in the commit that says so.
+
+Buckets of ten minutes, by model, kept for eight days, so that an hour can be compared with the same hour of a week; who
+was checked is counted without being named (HyperLogLog). Holds no content. Must not know: what the counts mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from arq.connections import ArqRedis
+
+from worker.clock import to_ms
+from worker.jobs import events as ev
+from worker.jobs.record import Job
+from worker.jobs.states import Evidence, Outcome
+from worker.safety.account import BASELINE_DAYS, RATE_SECONDS, WIDENED_SECONDS, Counts
+from worker.store import keys
+from worker.store.pool import asking
+from worker.store.scripts import Command
+
+_BUCKET: Final = 600
+_DAY: Final = 86_400
+_KEPT: Final = (BASELINE_DAYS + 1) * _DAY
+_PEOPLE_KEPT: Final = 2 * WIDENED_SECONDS
+_JOBS: Final = ""  # no model has this name
+
+
+class Ends(NamedTuple):
+    """Jobs that ended."""
+
+    all: int = 0
+    blocked: int = 0
+    substituted: int = 0
+
+
+class Tally(NamedTuple):
+    """Requests by model for three windows, and the ends of jobs in the hour."""
+
+    hour: dict[str, Counts]
+    half_hour: dict[str, Counts]
+    before: dict[str, Counts]
+    ends: Ends
+
+
+def tally_commands(after: Job, trail: Sequence[ev.Event]) -> list[Command]:
+    """What the commit of these events adds."""
+    commands: list[Command] = []
+    for event in trail:
+        bucket = _bucket(event.at)
+        fields = list[str]()
+        if isinstance(event.fact, ev.AttemptFinished):
+            attempt = after.attempt(event.attempt or 0)
+            evidence = {check.evidence for check in after.checks if check.attempt == attempt.number}
+            if attempt.first_event_at is None and attempt.outcome is not Outcome.BLOCKED:
+                continue  # the provider said nothing: neither of this request nor of this account
+            fields = _fields(attempt.model, evidence, blocked=attempt.outcome is Outcome.BLOCKED)
+            if Evidence.SIGNALLED in evidence and attempt.outcome is not Outcome.BLOCKED:
+                people = keys.people(bucket, attempt.model)
+                commands.append(("PFADD", people, after.safety_identifier or after.id))
+                commands.append(("EXPIRE", people, _PEOPLE_KEPT))
+        elif isinstance(event.fact, ev.TERMINAL_FACTS):
+            substituted = after.served_model is not None and after.disclosure is not None
+            ends = {"all": True, "blocked": isinstance(event.fact, ev.Blocked), "substituted": substituted}
+            fields = [f"{_JOBS}|{name}" for name, true in ends.items() if true]
+        if fields:
+            commands.extend(("HINCRBY", keys.tally(bucket), name, 1) for name in fields)
+            commands.append(("EXPIRE", keys.tally(bucket), _KEPT))
+    return commands
+
+
+def _fields(model: str, evidence: set[Evidence], *, blocked: bool) -> list[str]:
+    """The counts that one attempt adds to, as `<model>|<name of a field of Counts>`."""
+    signalled = Evidence.SIGNALLED in evidence
+    if blocked:
+        return [f"{model}|blocked", *([f"{model}|blocked_signalled"] if signalled else [])]
+    fields = [f"{model}|ordinary"]
+    if evidence:
+        fields.append(f"{model}|{'signalled' if signalled else 'suspected'}")
+    return fields
+
+
+async def read_tally(redis: ArqRedis, now: datetime) -> Tally:
+    """The counts of the windows that end `now`; a window begins with the bucket that its first second lies in."""
+    hour = _buckets(now, RATE_SECONDS)
+    half = set(_buckets(now, WIDENED_SECONDS))
+    before = [bucket - day * _DAY for day in range(1, BASELINE_DAYS + 1) for bucket in hour]
+    async with asking("count the requests"), redis.pipeline(transaction=False) as pipe:
+        for bucket in (*hour, *before):
+            pipe.hgetall(keys.tally(bucket))
+        rows: list[dict[bytes, bytes]] = await pipe.execute()
+    recent, ends = rows[: len(hour)], dict[str, int]()
+    for row in recent:
+        for name, count in row.items():
+            model, _, field = name.decode().rpartition("|")
+            if model == _JOBS:
+                ends[field] = ends.get(field, 0) + int(count)
+    return Tally(
+        hour=_counts(recent),
+        half_hour=_counts(row for bucket, row in zip(hour, recent, strict=True) if bucket in half),
+        before=_counts(rows[len(hour) :]),
+        ends=Ends(**ends),
+    )
+
+
+async def checked_end_users(redis: ArqRedis, models: Sequence[str], now: datetime) -> int:
+    """How many different end users were checked on any of these models in the half hour, to within a percent or so."""
+    places = [keys.people(bucket, model) for bucket in _buckets(now, WIDENED_SECONDS) for model in models]
+    async with asking("count the end users"):
+        return int(await redis.pfcount(*places)) if places else 0
+
+
+def _counts(rows: Iterable[dict[bytes, bytes]]) -> dict[str, Counts]:
+    out: dict[str, Counts] = {}
+    for row in rows:
+        for name, count in row.items():
+            model, _, field = name.decode().rpartition("|")
+            if model != _JOBS and field in Counts._fields:
+                old = out.get(model, Counts())
+                out[model] = old._replace(**{field: getattr(old, field) + int(count)})
+    return out
+
+
+def _bucket(at: datetime) -> int:
+    """The bucket of a time: its first second."""
+    return to_ms(at) // 1000 // _BUCKET * _BUCKET
+
+
+def _buckets(now: datetime, seconds: int) -> list[int]:
+    last = _bucket(now)
+    return list(range((to_ms(now) // 1000 - seconds) // _BUCKET * _BUCKET, last + 1, _BUCKET))

@@ -1,0 +1,46 @@
+"""Says once in the log when the account's state, or that of a family of models, has changed.
+
+Must not know: how a state is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.jobs.catalogue import Catalogue
+from worker.jobs.errors import StoreUnavailable
+from worker.store.notices import Notices
+from worker.store.standing import account, changed
+from worker.telemetry.log import log
+
+INTERVAL: Final = 30.0
+_ACCOUNT: Final = "account"
+
+
+class Watchman:
+    """Looks twice a minute, until cancelled; of several workers the first that sees a change says it."""
+
+    def __init__(self, redis: ArqRedis, catalogue: Catalogue, notices: Notices, clock: Clock) -> None:
+        self._redis, self._catalogue, self._notices, self._clock = redis, catalogue, notices, clock
+
+    async def run(self) -> None:
+        """Looks through every loss of Redis."""
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await self.look()
+            await asyncio.sleep(INTERVAL)
+
+    async def look(self) -> None:
+        """Every change since somebody last looked has been said."""
+        now = await account(self._redis, self._catalogue, self._notices, self._clock.now())
+        states: dict[str, str] = {name: one.state for name, (_, one) in now.families.items()}
+        for name, state in (await changed(self._redis, {**states, _ACCOUNT: now.standing.state})).items():
+            level = logging.INFO if state == "normal" else logging.WARNING
+            because = ",".join(now.standing.because) or "over"
+            log("account.state", level, model=name, status=state, code=because)
