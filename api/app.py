@@ -22,6 +22,7 @@ from api import (
     routes_jobs,
     routes_state,
     routes_submit,
+    routes_support,
     routes_webhooks,
 )
 from api.door import Door
@@ -45,6 +46,7 @@ _ROUTES = (
     routes_state,
     routes_webhooks,
     routes_hooks,
+    routes_support,
     openai_face,
 )
 _ABOUT = "An async job queue for long, safety-checked model requests."

@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.schemas import Accept, BatchItem, Submit
+from api.schemas import Accept, BatchItem, Described, Submit
 from api.shapes import FRAME, SHAPES, TEXT, WHOLE, Shape, ref
 
 _REF: Final = "#/components/schemas/{model}"
@@ -69,6 +69,7 @@ def operation(
     body: Shape | None = None,
     headers: tuple[str, ...] = (),
     events: bool = False,
+    text: bool = False,
 ) -> dict[str, Any]:
     """The keyword arguments of a route's decorator."""
     said: dict[int | str, Shape] = {}
@@ -79,6 +80,8 @@ def operation(
             said[status]["content"] = {"application/json": {"schema": ref(shape)}}
             if events:
                 said[status]["content"]["text/event-stream"] = {"schema": FRAME}
+            if text:
+                said[status]["content"]["text/plain"] = {"schema": TEXT}
     always = (500,) if scope is None else (401, 403, 422, 500, 503)
     with_body = (400, 413, 415) if body is not None else ()
     for status in sorted({*always, *problems, *with_body} - set(answers)):
@@ -111,7 +114,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     out = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, openapi_version="3.1.0"
     )
-    models = [(model, "validation") for model in (Submit, BatchItem, Accept)]
+    models = [(model, "validation") for model in (Submit, BatchItem, Accept, Described)]
     _, sent = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
     schemas = out.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(sent["$defs"])

@@ -149,3 +149,9 @@ class Accept(Spec):
     """Which offer is accepted; without a model, the one that is open."""
 
     model: ModelName | None = None
+
+
+class Described(Spec):
+    """What the app itself says of a job, for the provider's support: a few sentences."""
+
+    description: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"\S")]

@@ -8,6 +8,7 @@ from worker.jobs.record import BlockCategory, Carrier, DecidedBy, DisclosureReas
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
 from worker.safety.access import Status as AccessStatus
 from worker.safety.account import State as AccountState
+from worker.safety.packet import Why
 
 Shape = dict[str, Any]
 
@@ -223,6 +224,30 @@ SHAPES: Final[dict[str, Shape]] = {
     "ModelList": listed(ref("Model")),
     "Status": STATUS,
     "Alive": obj(status=TEXT),
+    "SupportPacket": obj(
+        object=one_of("support_packet"),
+        job=TEXT,
+        status=one_of(*Status),
+        created_at=TIME,
+        requests=many(
+            obj(
+                attempt=WHOLE,
+                why=one_of(*get_args(Why)),
+                surface=TEXT,
+                model=TEXT,
+                organization=TEXT,
+                account=TEXT,
+                exact_message=TEXT,
+                request_id=TEXT,
+                timestamp=TEXT,
+                vpn_or_proxy=TEXT,
+            )
+        ),
+        notices=many(obj(type=TEXT, at=TIME, subject=maybe(TEXT), category=maybe(TEXT), request_id=maybe(TEXT))),
+        description=maybe(TEXT),
+        redactions=many(obj(detector=TEXT, count=WHOLE)),
+        text=TEXT,
+    ),
     "Heard": obj(received=FLAG, duplicate=FLAG),
     "BatchAnswer": many(
         {

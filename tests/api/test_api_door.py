@@ -26,6 +26,8 @@ ROUTES = [
     ("GET", "/v1/models", "read"),
     ("POST", "/v1/models/probe", "ops"),
     ("GET", "/v1/status", "read"),
+    ("GET", "/v1/jobs/{id}/support-packet", "read"),
+    ("POST", "/v1/jobs/{id}/support-packet", "read"),
 ]
 
 

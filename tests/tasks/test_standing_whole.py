@@ -44,7 +44,8 @@ async def test_what_happened_is_counted_with_the_commit_that_says_so(stage, redi
     await run(stage, 1, "[[sim: check_then_block hold=1]]")
     await run(stage, 1, "[[sim: bio_block hold=0.1]]")
     await run(stage, 1, "[[sim: server_error]]", policy={"max_attempts": 1})
-    await run(stage, 2, CHECKED, policy={"on_delay": {"action": "switch", "after_seconds": 0.0}})
+    at_once = {"on_delay": {"action": "switch", "after_seconds": 0.0}}
+    await run(stage, 2, "[[sim: check_then_clear hold=500]]", policy=at_once)
     await run(stage, 1, "[[sim: normal tokens=2]]", model=LUNA)
     tally = await read_tally(redis, Clock().now())
     assert tally.hour[SOL]._replace(blocked_signalled=0) == Counts(7, 5, 0, 2, 0)

@@ -1,0 +1,82 @@
+"""/v1/jobs/{id}/support-packet: what the provider's support asks for, as text in its template or as JSON."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.asking import query
+from api.auth import allowed, own_job
+from api.body import read_json
+from api.openapi import JOB, JOB_ID, Direct, json_body, operation
+from api.parts import parts_of
+from api.patience import ask
+from api.problems import from_validation
+from api.replies import as_json
+from api.schemas import Described
+from api.shapes import ref
+from worker.safety.packet import packet
+from worker.safety.redact import Redacted, redacted
+from worker.store import reading
+from worker.store.jobs import Stored
+
+router = APIRouter(route_class=Direct, tags=["jobs"])
+_PACKET = f"{JOB}/support-packet"
+_EXAMPLE = {"description": "A review of our own firewall rules was withheld, three times since this morning."}
+
+
+@router.get(
+    _PACKET,
+    **operation(
+        "get_support_packet",
+        "The packet for the provider's support",
+        {200: ("The packet.", "SupportPacket")},
+        scope="read",
+        problems=(404,),
+        parameters=(JOB_ID,),
+        text=True,
+    ),
+)
+async def get_packet(request: Request) -> Response:
+    """Text unless JSON is accepted. No prompt, no output, no prose of the provider's."""
+    key = await allowed(request, "read")
+    query(request)
+    return await _packet(request, await own_job(request, key), None)
+
+
+@router.post(
+    _PACKET,
+    **operation(
+        "describe_support_packet",
+        "The packet for the provider's support, with a description",
+        {200: ("The packet; `redactions` says what was taken out of the description.", "SupportPacket")},
+        scope="read",
+        problems=(404,),
+        parameters=(JOB_ID,),
+        body=json_body(ref("Described"), _EXAMPLE),
+        text=True,
+    ),
+)
+async def describe(request: Request) -> Response:
+    """The description is the app's own words; secrets are taken out, and nothing of it is kept."""
+    key, parts = await allowed(request, "read"), parts_of(request)
+    query(request)
+    sent = await read_json(request, parts.settings.max_body_bytes)
+    try:
+        described = Described.model_validate(sent)
+    except ValidationError as error:
+        raise from_validation(error, sent) from None
+    return await _packet(request, await own_job(request, key), redacted(described.description))
+
+
+async def _packet(request: Request, stored: Stored, description: Redacted | None) -> Response:
+    parts, job = parts_of(request), stored.job
+    answer = await ask(request, parts.jobs.answer(job.id)) or {}
+    known = await ask(request, reading.notices(parts.redis, stored.notices))
+    notices = [known[name] for name in stored.notices if name in known]
+    body = packet(job, answer.get("provider_messages") or {}, notices, description, parts.clock.now())
+    if "application/json" in ",".join(request.headers.getlist("accept")):
+        return as_json(body)
+    return Response(body["text"], media_type="text/plain; charset=utf-8")

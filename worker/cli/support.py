@@ -1,0 +1,96 @@
+"""`vigil support-packet` and `vigil status`: what the provider's support asks for, and how the whole stands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+import typer
+
+from worker.cli.client import Client
+from worker.cli.errors import USAGE, CliError
+from worker.cli.inputs import read_prompt
+from worker.cli.show import clean, print_columns
+
+_STATUS: Final = ("queued", "scheduled", "running", "checking")
+
+
+def support_packet(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id, job_….")],
+    description: Annotated[
+        str | None, typer.Option(help="What happened, in your own words; secrets are taken out.")
+    ] = None,
+    description_file: Annotated[
+        Path | None, typer.Option(help="The same from a file; - reads stdin.", show_default=False)
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Print what is taken out of the description, and by which detector.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the packet for the provider's support: no prompt, no output, nothing but ids, times and codes."""
+    if description is not None and description_file is not None:
+        raise CliError("give --description or --description-file, not both", USAGE)
+    if preview and description is None and description_file is None:
+        raise CliError("--preview shows what is taken out of a description: give one", USAGE)
+    if description_file is not None:
+        description = read_prompt(None, description_file)
+    path = f"/v1/jobs/{quote(job, safe='')}/support-packet"
+    with Client() as client:
+        if description is None:
+            packet = client.call("GET", path, accept="application/json")
+        else:
+            packet = client.call("POST", path, {"description": description}, accept="application/json")
+    if as_json:
+        print(json.dumps(packet, indent=2))
+    elif preview:
+        _preview(packet)
+    else:
+        print(clean(packet["text"]), end="")
+        for found in packet["redactions"]:
+            print(f"taken out of the description: {found['count']} x {found['detector']}", file=sys.stderr)
+
+
+def _preview(packet: dict[str, Any]) -> None:
+    print(clean(packet["description"]))
+    print()
+    if packet["redactions"]:
+        print_columns(("DETECTOR", "FOUND"), [(one["detector"], str(one["count"])) for one in packet["redactions"]])
+    else:
+        print("nothing was taken out")
+
+
+def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print how the whole stands: the queue, the workers, the provider's account, the rates of the last hour."""
+    with Client() as client:
+        body = client.call("GET", "/v1/status")
+    if as_json:
+        print(json.dumps(body, indent=2))
+        return
+    queue, account, rates = body["queue"], body["account"], body["rates"]
+    print("queue    " + ", ".join(f"{queue[name]} {name}" for name in _STATUS))
+    print(f"workers  {len(body['workers'])}")
+    because = ", ".join(account["evidence"].get("because") or [])
+    print(f"account  {account['state']}" + (f" ({because})" if because else ""))
+    shares = (f"{_share(rates[name])} {name}" for name in ("checks", "blocks", "substitutions"))
+    print(f"rates    {', '.join(shares)} in {rates['window_seconds'] // 60} min")
+    rows = [
+        (name, row["state"], str(row["requests"]), str(row["checked"]), str(row["suspected"]), str(row["blocked"]))
+        for name, row in account["families"].items()
+    ]
+    if rows:
+        print()
+        print_columns(("FAMILY", "STATE", "REQUESTS", "CHECKED", "SUSPECTED", "BLOCKED"), rows)
+
+
+def _share(value: float | None) -> str:
+    return "no" if value is None else f"{value:.1%}"
+
+
+def register(app: typer.Typer) -> None:
+    """Put the commands on the app."""
+    app.command()(support_packet)
+    app.command()(status)

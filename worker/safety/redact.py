@@ -1,0 +1,111 @@
+"""Secrets out of a person's own words before they leave the house: what was found, by which detector, never its value.
+
+The patterns of detect-secrets (its plugins that guess from entropy flag plain words, so they are left out), each taken
+with the whole token that it stands in, and our own for what it does not know. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from functools import cache
+from typing import Final, NamedTuple
+
+from detect_secrets.plugins.aws import AWSKeyDetector
+from detect_secrets.plugins.azure_storage_key import AzureStorageKeyDetector
+from detect_secrets.plugins.base import RegexBasedDetector
+from detect_secrets.plugins.basic_auth import BasicAuthDetector
+from detect_secrets.plugins.discord import DiscordBotTokenDetector
+from detect_secrets.plugins.github_token import GitHubTokenDetector
+from detect_secrets.plugins.gitlab_token import GitLabTokenDetector
+from detect_secrets.plugins.jwt import JwtTokenDetector
+from detect_secrets.plugins.mailchimp import MailchimpDetector
+from detect_secrets.plugins.npm import NpmDetector
+from detect_secrets.plugins.pypi_token import PypiTokenDetector
+from detect_secrets.plugins.sendgrid import SendGridDetector
+from detect_secrets.plugins.slack import SlackDetector
+from detect_secrets.plugins.square_oauth import SquareOAuthDetector
+from detect_secrets.plugins.stripe import StripeDetector
+from detect_secrets.plugins.telegram_token import TelegramBotTokenDetector
+from detect_secrets.plugins.twilio import TwilioKeyDetector
+
+_PLUGINS: Final[tuple[RegexBasedDetector, ...]] = (
+    AWSKeyDetector(),
+    AzureStorageKeyDetector(),
+    BasicAuthDetector(),
+    DiscordBotTokenDetector(),
+    GitHubTokenDetector(),
+    GitLabTokenDetector(),
+    JwtTokenDetector(),
+    MailchimpDetector(),
+    NpmDetector(),
+    PypiTokenDetector(),
+    SendGridDetector(),
+    SlackDetector(),
+    SquareOAuthDetector(),
+    StripeDetector(),
+    TelegramBotTokenDetector(),
+    TwilioKeyDetector(),
+)
+
+# in this order: what spans lines first, what is vague last
+_OURS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
+    (
+        "Private Key",
+        re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY.*?(?:-----END [A-Z0-9 ]{0,50}-----|\Z)", re.DOTALL),
+    ),
+    ("Vigil API Key", re.compile(r"vgl_[A-Za-z0-9_-]{8,}")),
+    ("Webhook Secret", re.compile(r"whs[ek]c?_[A-Za-z0-9+/=_-]{8,}")),
+    ("OpenAI Token", re.compile(r"\bsk-[A-Za-z0-9_-]{12,}")),
+    ("Google API Key", re.compile(r"\bAIza[A-Za-z0-9_-]{30,}")),
+    ("Authorization", re.compile(r"(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{12,}")),
+    (
+        "Secret Keyword",
+        re.compile(r"(?i)\b(?:password|passwd|passphrase|secret|api[_-]?key|token)\b\s*[:=]\s*[^\s,;]{3,}"),
+    ),
+    ("E-mail Address", re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}")),
+)
+
+
+class Redaction(NamedTuple):
+    """How often a detector found something."""
+
+    detector: str
+    times: int
+
+
+class Redacted(NamedTuple):
+    """A text without what was found in it."""
+
+    text: str
+    found: tuple[Redaction, ...] = ()
+
+
+def redacted(text: str) -> Redacted:
+    """`text` with `[redacted: <detector>]` in the place of each secret; what is invisible is dropped first."""
+    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf"})
+    found: Counter[str] = Counter()
+    for name, pattern in _OURS[:-2]:
+        text, count = pattern.subn(_mark(name), text)
+        found[name] += count
+    for plugin in _PLUGINS:
+        for pattern in plugin.denylist:
+            text, count = _whole(pattern).subn(_mark(plugin.secret_type), text)
+            found[plugin.secret_type] += count
+    for name, pattern in _OURS[-2:]:
+        text, count = pattern.subn(_mark(name), text)
+        found[name] += count
+    return Redacted(text, tuple(Redaction(name, count) for name, count in sorted(found.items()) if count))
+
+
+@cache
+def _whole(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """The pattern with the rest of the token behind it: a plugin's own reading may give a part of what it found, as the
+    `ghp` of a GitHub token, and leave the rest where it was.
+    """
+    return re.compile(f"(?:{pattern.pattern})[A-Za-z0-9_+/=-]*(?:[.][A-Za-z0-9_+/=-]+)*", pattern.flags)
+
+
+def _mark(name: str) -> str:
+    return f"[redacted: {name}]"
