@@ -66,6 +66,7 @@ class Feed:
         self._parts, self._key, self._job_id = parts, key, job_id
         self._after, self._seen, self._from = after, 0, offset
         self._current, self._sent, self._gap = Current(), dict[int, int](), False
+        self._read_before: int | None = None  # the attempt whose text a resuming watcher was reading
 
     async def run(self) -> AsyncGenerator[bytes, None]:
         """Ends after the terminal event, at our shutdown, or when the key is revoked; outlives a loss of Redis."""
@@ -110,7 +111,9 @@ class Feed:
                 out += await self._rest(event)
             self._current.apply(event)
             self._seen = event["seq"]
-            if event["seq"] > self._after:
+            if event["seq"] <= self._after:
+                self._read_before = self._current.number or self._read_before
+            else:
                 out.append(b"id: %d\nevent: %s\ndata: %s\n\n" % (event["seq"], event["type"].encode(), dumps(event)))
         if ends is None:
             before = self._current.number
@@ -136,9 +139,10 @@ class Feed:
         return out
 
     def _start(self, attempt: int) -> int:
-        """How far this attempt's text has been sent; the first attempt seen starts where the watcher asked."""
+        """How far this attempt's text has been sent; the one the watcher was reading starts where the watcher asked."""
         if attempt not in self._sent:
-            self._sent[attempt], self._from = self._from, 0
+            self._sent[attempt] = self._from if self._read_before in {None, attempt} else 0
+            self._from = 0
         return self._sent[attempt]
 
     def _delta(self, attempt: int, offset: int, text: str) -> bytes:

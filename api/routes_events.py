@@ -30,7 +30,7 @@ _MOST = 9_999_999_999
         parameters=(
             JOB_ID,
             parameter("after", "Go on after this seq.", WHOLE),
-            parameter("offset", "Text from this character on.", WHOLE),
+            parameter("offset", "Text from this character on, of the attempt that wrote when `after` happened.", WHOLE),
             parameter("Last-Event-ID", "Go on after this event.", where="header"),
         ),
         events=True,

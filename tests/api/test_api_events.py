@@ -104,6 +104,24 @@ async def test_many_broken_streams_together_have_every_event_once(acme, worker):
     assert [e["seq"] for e in seen] == list(range(1, 36))
 
 
+async def test_a_resumed_offset_counts_for_the_attempt_that_was_read_and_no_other(acme, worker):
+    job_id = await submitted(acme)
+    await worker.start(job_id)
+    await worker.text(job_id, 1, 0, "A long first text")
+    await worker.say(job_id, (ev.AttemptFinished(outcome="stream_cut"), 1))
+    await worker.attempt(job_id, 2, purpose="retry")
+    await worker.text(job_id, 2, 0, "Second")
+    for after in (3, 4):  # left before and after the first attempt's end
+        async with watching(acme, job_id, offset=17, after=after) as stream:
+            told = await stream.until("job.output.delta")
+            assert (told[-1]["attempt"], told[-1]["data"]) == (2, {"offset": 0, "delta": "Second"})
+    await worker.complete(job_id, "Second.", attempt=2)
+    async with watching(acme, job_id, offset=17, after=3) as stream:
+        assert [e["data"]["delta"] for e in await stream.rest() if not e["_id"]] == ["Second."]
+    async with watching(acme, job_id, offset=6, after=5) as stream:
+        assert [e["data"]["delta"] for e in await stream.rest() if not e["_id"]] == ["."]
+
+
 async def test_text_so_far_comes_as_one_delta(acme, worker):
     job_id = await submitted(acme)
     await worker.start(job_id)
