@@ -35,6 +35,7 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.settings import Settings, load
 from worker.store.pool import Redis, check_safe, connect
+from worker.store.vault import Vault
 
 _log = logging.getLogger("vigil.api")
 _CHECK_SECONDS = 2.0
@@ -54,6 +55,8 @@ _ABOUT = "An async job queue for long, safety-checked model requests."
 
 async def check_store(settings: Settings, redis: Redis) -> None:
     """UnsafeStore when this Redis could drop accepted jobs; one that is away is waited for, not refused."""
+    if not settings.encryption_keys:
+        _log.warning("encryption is off: prompts and answers lie in Redis as they are; set VIGIL_ENCRYPTION_KEYS")
     try:
         await within(_CHECK_SECONDS, check_safe(redis, allow_eviction=settings.allow_eviction))
     except StoreUnavailable:
@@ -62,7 +65,7 @@ async def check_store(settings: Settings, redis: Redis) -> None:
 
 def open_store(settings: Settings) -> Redis:
     """A client on the Redis of the settings, or on the embedded one."""
-    return connect(settings.store_url)
+    return connect(settings.store_url, vault=Vault.of(settings.encryption_keys))
 
 
 def create_app(settings: Settings | None = None, redis: Redis | None = None, clock: Clock | None = None) -> FastAPI:

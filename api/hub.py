@@ -11,10 +11,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from worker.jobs.errors import ContentDamaged
 from worker.store import keys
 from worker.store.listen import Listener
 from worker.store.pieces import Piece, parse_message
-from worker.store.pool import Redis
+from worker.store.pool import Redis, vault_of
 
 _MOST_PIECES: Final = 512
 _MOST_CHARACTERS: Final = 512 * 1024
@@ -86,6 +87,7 @@ class Hub:
     """All watchers of this process."""
 
     def __init__(self, redis: Redis) -> None:
+        self._vault = vault_of(redis)
         self._watchers: dict[str, set[Watcher]] = {}
         self._texts = 0
         self._listener = Listener(redis, self._heard, self._resumed)
@@ -145,9 +147,18 @@ class Hub:
             return
         watchers = [w for w in self._watchers.get(message.partition(b":")[0].decode(), ()) if w.text]
         if watchers:
-            _, attempt, piece = parse_message(message)
+            self._piece(message, watchers)
+
+    def _piece(self, message: bytes, watchers: list[Watcher]) -> None:
+        box = self._vault.known(message.partition(b":")[0].decode())
+        try:
+            _, attempt, piece = parse_message(message, box)
+        except ContentDamaged:  # or the job's key is not remembered any more: reading finds it again
             for watcher in watchers:
-                watcher.piece(attempt, piece)
+                watcher.miss()
+            return
+        for watcher in watchers:
+            watcher.piece(attempt, piece)
 
     def _resumed(self, channel: str) -> None:
         """What was said before this moment may have passed unheard."""

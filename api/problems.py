@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from api.limits import fields
-from worker.jobs.errors import AlreadySettled, RateLimited, Refused, StoreUnavailable
+from worker.jobs.errors import AlreadySettled, ContentDamaged, KeyMissing, RateLimited, Refused, StoreUnavailable
 
 _log = logging.getLogger("vigil.api")
 _MOST_ERRORS: Final = 20
@@ -137,6 +137,17 @@ def problem_of(error: BaseException) -> Problem:
             detail = f"This app may submit {error.limit} jobs in {error.window} s; come again in {error.wait} s."
             headers = fields(error.limit, error.window, 0, error.wait) | {"Retry-After": str(error.wait)}
             return Problem(429, "rate_limited", detail, headers=headers)
+        case KeyMissing():
+            _log.error("encryption key %s is missing; vigil doctor says more", error.kid)
+            detail = (
+                "The content is kept, but this Vigil was not given the key that it is sealed under. Tell its operators."
+            )
+            return Problem(503, "encryption_key_missing", detail, headers={"Retry-After": "60"})
+        case ContentDamaged():
+            _log.error("stored content can't be opened")
+            return Problem(
+                500, "content_damaged", "The stored content can't be opened: it was changed. Tell the operators."
+            )
         case StoreUnavailable():
             detail = "The store can't answer or can't take writes now; nothing was accepted. Try again."
             return Problem(503, "store_unavailable", detail, headers={"Retry-After": "2"})

@@ -5,7 +5,6 @@ Must not know how a request was read or how an answer looks.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import Any, Final
 
@@ -18,7 +17,6 @@ from api.targets import check_webhook_url
 from worker.jobs.events import Queued
 from worker.store import secrets
 from worker.store.apps import ApiKey
-from worker.store.codec import canonical
 from worker.store.jobs import NewJob, Stored
 from worker.store.rates import Meter
 from worker.store.secrets import DIGEST, IDENTIFIER
@@ -57,7 +55,8 @@ async def _new(
 ) -> NewJob:
     params = body.passed_params()
     asked = {"input": body.input, "instructions": body.instructions, "params": params}
-    digest = secrets.input_digest(await parts.secrets.get(DIGEST), {"model": body.model, **asked})
+    secret = await parts.secrets.get(DIGEST)
+    digest = secrets.input_digest(secret, {"model": body.model, **asked})
     hook = body.webhook
     fact = Queued(
         app=key.app,
@@ -77,7 +76,7 @@ async def _new(
         "end_user": body.end_user,
         "webhook": {"url": hook.url, "payload": hook.payload, "events": hook.events} if hook else None,
     }
-    mark = fingerprint(body, fact) if idempotency_key is not None else ""
+    mark = fingerprint(secret, body, fact) if idempotency_key is not None else ""
     return NewJob(fact, private, asked, idempotency_key, mark, meter)
 
 
@@ -88,11 +87,11 @@ async def identifier(parts: Parts, app: str, end_user: str | None) -> str | None
     return secrets.safety_identifier(await parts.secrets.get(IDENTIFIER), app, end_user)
 
 
-def fingerprint(body: Submit, fact: Queued) -> str:
-    """SHA-256 over what the request means, whatever its spelling: defaults filled in, owned params left out."""
+def fingerprint(secret: bytes, body: Submit, fact: Queued) -> str:
+    """A keyed digest of what the request means, whatever its spelling: defaults filled in, owned params left out."""
     meant: dict[str, Any] = body.model_dump(mode="json", exclude={"params", "idempotency_key"})
     meant |= {"params": body.passed_params(), "store": fact.store}
-    return hashlib.sha256(canonical(meant)).hexdigest()
+    return secrets.input_digest(secret, meant)
 
 
 def trace_of(headers: Headers) -> dict[str, str]:

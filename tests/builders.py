@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from worker.clock import Clock
 from worker.jobs import catalogue, events as ev, fold
@@ -18,8 +21,13 @@ from worker.jobs.record import Block, Disclosure, Job, JobError, ProviderError, 
 from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
 from worker.store.jobs import NewJob, Said
+from worker.store.vault import Vault
 
 SOL, TERRA, LUNA = "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"
+PLAIN = bool(os.environ.get("VIGIL_TEST_PLAIN"))  # noqa: TID251
+"""1 runs every test without encryption; as in production, it is on."""
+ENCRYPTION_KEYS = "" if PLAIN else base64.urlsafe_b64encode(bytes(range(32))).decode()
+VAULT = Vault.of([SecretStr(ENCRYPTION_KEYS)] if ENCRYPTION_KEYS else [])
 T0 = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 JOB = "job_01k0000000abcdefghjkmnpqrs"
 BLOCK = Block(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from arq.connections import ArqRedis
+from builders import VAULT
 
 from worker.clock import Clock
 from worker.embedded import Embedded
@@ -28,7 +29,7 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def redis(valkey_url: str) -> AsyncIterator[ArqRedis]:
     """A client on an empty database."""
-    client = connect(valkey_url)
+    client = connect(valkey_url, vault=VAULT)
     await client.flushall()
     yield client
     await client.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from worker.store.jobs import Held, Jobs, Retention
 from worker.store.notices import Notices
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
+from worker.store.vault import Vault
 from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery
 from worker.tasks.ears import Ears
@@ -47,7 +49,7 @@ async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
         url = settings.redis_url
         if url is None:
             url = (await stack.enter_async_context(embedded.Embedded(settings.data_dir))).url
-        redis = connect(url)
+        redis = connect(url, vault=Vault.of(settings.encryption_keys))
         stack.push_async_callback(redis.aclose)
         yield redis
 
@@ -185,4 +187,6 @@ async def run_worker(
     """One worker until `stop` is set. Raises StoreUnavailable or UnsafeStore when it can't begin."""
     async with redis_of(settings) as redis:
         await check_safe(redis, allow_eviction=settings.allow_eviction)
+        if not settings.encryption_keys:
+            log("encryption.off", logging.WARNING)
         await WorkerProcess(settings, redis).serve(stop or asyncio.Event(), ready)

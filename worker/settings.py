@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 import sys
 import tempfile
 import tomllib
@@ -25,6 +26,7 @@ from worker.jobs.catalogue import Catalogue, parse
 from worker.jobs.errors import SettingsError
 
 _SOCKET_PATH_LIMIT = 100  # the kernel takes 107 bytes
+_ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
 _SCHEMES = {"redis", "rediss", "unix", "redis+sentinel"}
 _DELAYS = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 _WEBHOOK_PREFIX = "whsec_"
@@ -122,14 +124,12 @@ class Settings(BaseSettings):
     @classmethod
     def _key_sizes(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for number, key in enumerate(value, 1):
-            try:
-                size = len(base64.urlsafe_b64decode(key.get_secret_value() + "=="))
-            except (binascii.Error, ValueError):
-                size = 0
-            if size != 32:  # noqa: PLR2004  AES-256
+            if _ENCRYPTION_KEY.fullmatch(key.get_secret_value()) is None:
                 raise ValueError(
                     f"key {number} is not urlsafe base64 of 32 bytes; `vigil keys generate-encryption` makes one"
                 )
+        if len({key.get_secret_value().rstrip("=") for key in value}) < len(value):
+            raise ValueError("the same key stands there twice")
         return value
 
     @field_validator("openai_webhook_secret")
@@ -219,9 +219,36 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
     faults += _catalogue_faults(settings)
     if _AsGiven().openai_webhook_secret == "" and "OPENAI_WEBHOOK_SECRET" not in given:
         faults.append("OPENAI_WEBHOOK_SECRET: must not be empty; leave it out and POST /hooks/openai is closed")
+    if settings is not None and not faults:
+        settings = _with_kept_keys(settings, faults)
     if faults or settings is None:
         raise SettingsError(faults)
     return settings
+
+
+def key_file(data_dir: Path) -> Path:
+    """Where `vigil up` keeps the encryption key of the embedded Redis."""
+    return data_dir / "encryption.key"
+
+
+def _with_kept_keys(settings: Settings, faults: list[str]) -> Settings:
+    """The key of the data folder decrypts too, and encrypts when no other is set; an external Redis has none there."""
+    path = key_file(settings.data_dir)
+    if settings.redis_url is not None or not path.exists():
+        return settings
+    try:
+        kept = [key.strip() for key in path.read_text(encoding="ascii").split(",")]
+    except OSError as error:
+        faults.append(f"VIGIL_ENCRYPTION_KEYS: {path} can't be read ({error.strerror})")
+        return settings
+    except UnicodeDecodeError:
+        kept = [""]
+    if not all(_ENCRYPTION_KEY.fullmatch(key) for key in kept):
+        faults.append(f"VIGIL_ENCRYPTION_KEYS: {path} holds no key as `vigil keys generate-encryption` makes them")
+        return settings
+    known = {key.get_secret_value() for key in settings.encryption_keys}
+    more = tuple(SecretStr(key) for key in kept if key not in known)
+    return settings.model_copy(update={"encryption_keys": (*settings.encryption_keys, *more)})
 
 
 def _from_files() -> tuple[dict[str, str], list[str]]:

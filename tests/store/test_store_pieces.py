@@ -4,7 +4,7 @@ import json
 from datetime import timedelta
 
 import pytest
-from builders import CANCELLED, COMPLETED, STARTED, T0, FakeClock, began, done, life, new_job, noticed
+from builders import CANCELLED, COMPLETED, STARTED, T0, VAULT, FakeClock, began, done, life, new_job, noticed
 from hypothesis import given, strategies as st
 from pydantic import ValidationError
 from store_eyes import lapse
@@ -64,7 +64,7 @@ async def test_watchers_hear_pieces_as_they_are_kept(redis, jobs, pieces):
         await pubsub.get_message(timeout=2)
         await pieces.keep([Outgoing(held.job.id, held.token, 1, p) for p in HELLO])
         heard = [await pubsub.get_message(timeout=2) for _ in HELLO]
-    assert [parse_message(m["data"]) for m in heard] == [(held.job.id, 1, p) for p in HELLO]
+    assert [parse_message(m["data"], VAULT.known(held.job.id)) for m in heard] == [(held.job.id, 1, p) for p in HELLO]
 
 
 _json = st.recursive(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aiohttp import web
+from builders import ENCRYPTION_KEYS
 from openai import OpenAI
 from stage import Stage
 from webhook_hand import ENDS, SECRET, Post, verified
@@ -24,6 +25,8 @@ def process(url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A real `vigil worker`, killed at the end if it lives still."""
     env = {
         "PATH": os.environ["PATH"],  # noqa: TID251
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # noqa: TID251  this very code
+        "VIGIL_ENCRYPTION_KEYS": ENCRYPTION_KEYS,
         "HOME": str(folder),
         "VIGIL_REDIS_URL": url,
         "VIGIL_WEBHOOK_ALLOW_PRIVATE": "1",

@@ -21,6 +21,7 @@ from worker.settings import Settings, load
 from worker.store.apps import SCOPES, ApiKey, Apps
 from worker.store.pool import connect
 from worker.store.rates import MOST, Rate
+from worker.store.vault import Vault
 
 T = TypeVar("T")
 DEFAULT_SCOPES = ("submit", "read")
@@ -41,7 +42,8 @@ async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
     if embedded:
         await embedded.start()
     try:
-        redis = connect(settings.redis_url or (embedded.url if embedded else ""), max_connections=2)
+        url = settings.redis_url or (embedded.url if embedded else "")
+        redis = connect(url, vault=Vault.of(settings.encryption_keys), max_connections=2)
         try:
             yield Apps(redis, Clock())
         finally:
@@ -178,4 +180,9 @@ def rate_(
 @app.command("generate-encryption")
 def generate_encryption() -> None:
     """Print a fresh value for VIGIL_ENCRYPTION_KEYS: urlsafe base64 of 32 random bytes. Keep it safe."""
-    print(base64.urlsafe_b64encode(Clock().dice(32)).decode())
+    print(new_encryption_key())
+
+
+def new_encryption_key() -> str:
+    """A value for VIGIL_ENCRYPTION_KEYS."""
+    return base64.urlsafe_b64encode(Clock().dice(32)).decode()

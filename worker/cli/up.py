@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,11 +16,13 @@ from pydantic import SecretStr
 
 from worker.cli.door import keep, kept
 from worker.cli.errors import CliError
+from worker.cli.keys import new_encryption_key
 from worker.cli.serve import check_port, first_of, free_port, run_until_signal, serves_api, with_redis
 from worker.clock import Clock
-from worker.settings import Settings, load
+from worker.settings import Settings, key_file, load
 from worker.store.apps import SCOPES, Apps
 from worker.store.pool import check_safe, connect, durability
+from worker.store.vault import Vault
 from worker.telemetry.log import configure
 from worker.webhooks.signing import new_secret
 
@@ -37,6 +40,7 @@ class Running:
     provider: str
     durability: str
     simulator: str | None
+    encrypted: bool
     tasks: tuple[asyncio.Task[None], ...]
 
 
@@ -52,6 +56,7 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
 
     Leaving the block sets `stop`: API and worker drain first, then the simulator and Redis end.
     """
+    settings = with_key(settings)
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(with_redis(settings))
         safe = await _look(ours)
@@ -71,13 +76,28 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
             await _until_ready(tasks, ready, stop)
             key = await _key(ours)
             provider = ours.openai_base_url or "the provider's own address"
-            yield Running(address(ours), key, provider, safe, simulator, tasks)
+            yield Running(address(ours), key, provider, safe, simulator, bool(ours.encryption_keys), tasks)
         finally:
             stop.set()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
         for error in ended:
             if isinstance(error, BaseException):
                 raise error
+
+
+def with_key(settings: Settings) -> Settings:
+    """The settings with an encryption key: without one, a new one is kept in the data folder of the embedded Redis."""
+    if settings.encryption_keys or settings.redis_url is not None:
+        return settings
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    key = new_encryption_key()
+    with os.fdopen(
+        os.open(key_file(settings.data_dir), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii"
+    ) as file:
+        file.write(key + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return settings.model_copy(update={"encryption_keys": (SecretStr(key),)})
 
 
 async def _as_coroutine(settings: Settings, ready: asyncio.Event, stop: asyncio.Event) -> None:
@@ -121,7 +141,7 @@ async def _look(settings: Settings) -> str:
 
 async def _key(settings: Settings) -> str:
     """A live key of the app "local": the one kept in the data folder, or a new one that is kept there."""
-    redis = connect(settings.redis_url or "", max_connections=2)
+    redis = connect(settings.redis_url or "", vault=Vault.of(settings.encryption_keys), max_connections=2)
     try:
         apps = Apps(redis, Clock())
         left = kept(settings.data_dir)
@@ -197,7 +217,7 @@ def _tell(settings: Settings, running: Running) -> None:
         f"""Vigil answers on {running.url}   (docs: {running.url}/docs)
   key       {running.key}
   provider  {provider}
-  data      {data}
+  data      {data}, {"encrypted" if running.encrypted else "NOT encrypted: set VIGIL_ENCRYPTION_KEYS"}
   {running.durability}
 
 Try it:

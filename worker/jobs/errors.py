@@ -6,6 +6,8 @@
     ├── LeaseLost           us: another worker holds the job now; stop, write nothing
     ├── SettingsError       operator: all faults of the settings together
     ├── StoreUnavailable    operator: Redis can't answer or can't take the job; try again
+    │   └── KeyMissing      operator: content is sealed under a key that this process was not given
+    ├── ContentDamaged      nobody knows: sealed content was changed or moved; it can't be read
     ├── UnsafeStore         operator: Redis could drop accepted jobs (eviction policy)
     ├── UnknownModel        caller: models.toml has no such model
     ├── RateLimited         caller: its app's bucket is empty; when to come again
@@ -60,6 +62,21 @@ class SettingsError(VigilError):
 
 class StoreUnavailable(VigilError):
     """Redis did not answer, or refused the write."""
+
+
+class KeyMissing(StoreUnavailable):
+    """What is wanted is sealed under a key that this process was not given; it is kept, and waits for the key."""
+
+    def __init__(self, kid: str) -> None:
+        super().__init__(f"content is sealed under encryption key {kid}, which VIGIL_ENCRYPTION_KEYS does not hold")
+        self.kid = kid
+
+
+class ContentDamaged(VigilError):
+    """What is sealed does not open: it was changed, or moved from another job or field."""
+
+    def __init__(self, job_id: str, field: str) -> None:
+        super().__init__(f"the stored {field} of {job_id or 'this Vigil'} can't be opened: it was changed or moved")
 
 
 class UnsafeStore(VigilError):

@@ -17,6 +17,9 @@ from worker.jobs.catalogue import dollars
 from worker.jobs.record import Attempt, Check, Job, Usage
 from worker.jobs.states import Outcome, Status
 
+LOCKED: Final = "locked"
+"""The member of a private part that says that it can't be read here: its key is missing, or it was changed."""
+
 _URLS: Final = {"self": "", "events": "/events", "cancel": "/cancel", "support_packet": "/support-packet"}
 
 _SHOWN: Final = (

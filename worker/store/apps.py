@@ -21,7 +21,7 @@ from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import Refused
 from worker.store import keys, rates
-from worker.store.pool import asking
+from worker.store.pool import asking, vault_of
 from worker.store.rates import Rate
 
 SCOPES: Final = ("submit", "read", "audit", "ops")
@@ -85,7 +85,7 @@ class Apps:
     """Keys and apps in Redis."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
-        self._redis, self._clock = redis, clock
+        self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
 
     async def create_key(self, app: str, scopes: tuple[str, ...], rate: Rate | None = None) -> tuple[ApiKey, str, str]:
         """(the key's record, the key itself, the app's webhook secret); makes the app when it is new.
@@ -102,7 +102,8 @@ class Apps:
         record = ApiKey(ids.new_id("key", now, self._clock.dice(ids.DICE_BYTES)), app, scopes, now, key[-4:])
         secret = "whsec_" + base64.b64encode(self._clock.dice(32)).decode()
         async with asking("keep the key"):
-            await self._redis.set(keys.app(app), json.dumps({"name": app, "webhook_secret": secret}), nx=True)
+            sealed = self._vault.seal_text(secret_name(app), secret)
+            await self._redis.set(keys.app(app), json.dumps({"name": app, "webhook_secret": sealed}), nx=True)
             kept = json.loads(await self._redis.get(keys.app(app)))
             if rate is not None:
                 await self._alter(app, {"rate": rates.dump(rate)})
@@ -110,7 +111,7 @@ class Apps:
                 pipe.set(keys.api_key(_digest(key)), _dump(record))
                 pipe.hset(keys.API_KEYS, record.id, _digest(key))
                 await pipe.execute()
-        return record, key, str(kept["webhook_secret"])
+        return record, key, self._vault.unseal_text(secret_name(app), str(kept["webhook_secret"]))
 
     async def find(self, key: str) -> ApiKey | None:
         """The record behind a key, revoked or not; None for a key that is not ours."""
@@ -205,7 +206,12 @@ class Apps:
         """The secret that signs the app's per-job webhooks."""
         async with asking("look up the app"):
             raw = await self._redis.get(keys.app(app))
-        return str(json.loads(raw)["webhook_secret"]) if raw else None
+        return self._vault.unseal_text(secret_name(app), str(json.loads(raw)["webhook_secret"])) if raw else None
+
+
+def secret_name(app: str) -> str:
+    """The name under which an app's webhook secret is sealed."""
+    return f"app:{app}"
 
 
 def _dump(key: ApiKey) -> str:

@@ -1,6 +1,7 @@
 """How values become bytes in Redis and back: JSON with a schema number, never pickle.
 
-The record is plain (it holds no content); everything an app sent or got goes through `seal` and `unseal`.
+The record is plain (it holds no content); everything an app sent or got is sealed: in the vault, or, where there are no
+keys, plain by `seal`.
 """
 
 from __future__ import annotations
@@ -43,9 +44,24 @@ def load_event(raw: bytes) -> dict[str, Any]:
     return body
 
 
+def pack(value: Any) -> bytes:
+    """JSON bytes; half a surrogate pair passes."""
+    return _COMPACT(value).encode("utf-8", "surrogatepass")
+
+
+def unpack(raw: bytes) -> Any:
+    """The value behind JSON bytes."""
+    return json.loads(raw)
+
+
 def seal(value: Any) -> bytes:
-    """Content as bytes."""
-    return _PLAIN + _COMPACT(value).encode("utf-8", "surrogatepass")
+    """Content as bytes, plain."""
+    return _PLAIN + pack(value)
+
+
+def is_plain(raw: bytes) -> bool:
+    """True when no key is needed to read it."""
+    return raw[:1] == _PLAIN
 
 
 def unseal(raw: bytes | None) -> Any:

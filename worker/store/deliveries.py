@@ -13,11 +13,13 @@ from typing import Any, Final, Literal, NamedTuple
 
 from arq.connections import ArqRedis
 
+from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.jobs.record import Job
 from worker.store import codec, keys
 from worker.store.outbox import Message, load_message
-from worker.store.pool import asking
+from worker.store.pool import asking, vault_of
 from worker.store.scripts import Command, Word
+from worker.store.vault import PRIVATE, Box, body_field, tries_field
 
 _TURN_MS: Final = 3_000
 _MOST_RECEIPTS: Final = 50
@@ -35,6 +37,8 @@ class Record(NamedTuple):
 
     job: Job
     private: dict[str, Any]
+    box: Box
+    unreadable: KeyMissing | ContentDamaged | None = None
 
 
 class Carried(NamedTuple):
@@ -54,6 +58,8 @@ class Taken:
     message: Message
     url: str = field(repr=False)
     body: str = field(repr=False)
+    box: Box = field(repr=False)
+    unreadable: KeyMissing | ContentDamaged | None = None
 
 
 class Deliveries:
@@ -66,6 +72,7 @@ class Deliveries:
             return redis.register_script(files("worker.store").joinpath("lua", f"{name}.lua").read_text())
 
         self._redis, self._worker_id, self._per_target = redis, worker_id, per_target
+        self._vault = vault_of(redis)
         self._keep, self._unsettled = keep, keep + patience
         self._route, self._routed, self._take = load("route"), load("routed"), load("take")
         self._sent, self._hold = load("sent"), load("hold")
@@ -90,8 +97,18 @@ class Deliveries:
             for job_id in job_ids:
                 pipe.hmget(keys.job(job_id), "rec", "priv")
             rows = await pipe.execute()
-        pairs = zip(job_ids, rows, strict=True)
-        return {one: Record(codec.load_job(rec), codec.unseal(priv) or {}) for one, (rec, priv) in pairs if rec}
+        found: dict[str, Record] = {}
+        for job_id, (record, private) in zip(job_ids, rows, strict=True):
+            if record:
+                found[job_id] = self._record(codec.load_job(record), private)
+        return found
+
+    def _record(self, job: Job, private: bytes | None) -> Record:
+        try:
+            box, opened = self._vault.open(job.app, job.id, PRIVATE, private)
+            return Record(job, opened or {}, box)
+        except (KeyMissing, ContentDamaged) as error:
+            return Record(job, {}, self._vault.nobodys(job.id), error)
 
     async def stories(self, wanted: Sequence[tuple[str, int, int]]) -> list[list[dict[str, Any]]]:
         """For each (job id, from seq, to seq) those events of the job, in one trip."""
@@ -101,9 +118,9 @@ class Deliveries:
             rows = await pipe.execute()
         return [[codec.load_event(raw) for raw in row] for row in rows]
 
-    def queued(self, message: Message, url: str, body: str, now_ms: int) -> list[Command]:
-        """The commands by which a message stands in its target's queue, due at once."""
-        sealed = codec.seal({"url": url, "body": body})
+    def queued(self, message: Message, box: Box, url: str, body: str, now_ms: int) -> list[Command]:
+        """The commands by which a message stands in its target's queue, due at once; `box`: its job's."""
+        sealed = box.seal_whole(body_field(message.id), {"url": url, "body": body})
         commands: list[Command] = [
             ("SET", keys.message(message.id), message.dump(), "EX", self._unsettled),
             ("SET", keys.body(message.id), sealed, "EX", self._unsettled),
@@ -124,6 +141,12 @@ class Deliveries:
         """The commands by which a message never was."""
         return [("DEL", keys.message(message.id)), ("LREM", keys.messages(message.job_id), 0, message.id)]
 
+    async def postpone(self, entries: Sequence[str], at_ms: int) -> None:
+        """These entries stay in the outbox, and are looked at again behind those that came before that time."""
+        if entries:
+            async with asking("postpone messages"):
+                await self._redis.zadd(keys.OUTBOX, dict.fromkeys(entries, at_ms), xx=True)
+
     async def carried(self, rows: Sequence[Carried]) -> int:
         """The entries are in their queues now; the number of those that nobody else had carried away."""
         args: list[Word] = [self._worker_id]
@@ -141,7 +164,18 @@ class Deliveries:
         names = [keys.TARGETS, keys.SENDING, keys.PARKED, keys.FAILS, keys.SENDS]
         async with asking("take messages"):
             wait, rows = await self._take(keys=names, args=args)
-        return (int(wait) / 1000 if wait >= 0 else -1.0), [_taken(row) for row in rows]
+        return (int(wait) / 1000 if wait >= 0 else -1.0), [self._taken(row) for row in rows]
+
+    def _taken(self, row: list[bytes]) -> Taken:
+        message, sealed, error = load_message(row[3]), None, None
+        box = self._vault.nobodys(message.job_id)
+        try:
+            box, sealed = self._vault.open(message.app, message.job_id, body_field(message.id), row[4])
+        except (KeyMissing, ContentDamaged) as fault:
+            error = fault
+        what = sealed or {"url": "", "body": ""}
+        ours = (row[0].decode(), row[1].decode(), row[2].decode())
+        return Taken(*ours, message, what["url"], what["body"], box, error)
 
     async def hold(self, taken: Sequence[Taken], lease: float) -> int:
         """The leases of these go on; with 0 seconds they are given back at once. How many were still ours."""
@@ -169,7 +203,7 @@ class Deliveries:
         names += [keys.message(m.id), keys.body(m.id), keys.tries(m.id), own]
         keep = self._keep if again_in is None else self._unsettled
         wait = -1 if again_in is None else max(0, round(again_in * 1000))
-        sealed = codec.seal(receipt) if receipt is not None else b""
+        sealed = taken.box.seal_whole(tries_field(m.id), receipt) if receipt is not None else b""
         args = [target, taken.member, taken.token, after.dump(), keep, wait, went, sealed, _MOST_RECEIPTS]
         async with asking("keep a receipt"):
             return bool(await self._sent(keys=names, args=args))
@@ -183,8 +217,3 @@ class Deliveries:
         """True once the job's own webhook has refused."""
         async with asking("look for a refusal"):
             return bool(await self._redis.exists(keys.refused(job_id)))
-
-
-def _taken(row: list[bytes]) -> Taken:
-    sealed = codec.unseal(row[4]) or {"url": "", "body": ""}
-    return Taken(row[0].decode(), row[1].decode(), row[2].decode(), load_message(row[3]), sealed["url"], sealed["body"])

@@ -16,8 +16,9 @@ from redis.exceptions import WatchError
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import Refused
-from worker.store import codec, keys
-from worker.store.pool import asking
+from worker.store import keys
+from worker.store.pool import asking, vault_of
+from worker.store.vault import Vault
 
 State = Literal["active", "paused", "gone"]
 MOST: Final = 50
@@ -59,19 +60,19 @@ class Endpoints:
     """The endpoints in Redis, by app."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
-        self._redis, self._clock = redis, clock
+        self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
 
     async def of_app(self, app: str) -> list[Endpoint]:
         """All endpoints of the app, oldest first."""
         async with asking("list endpoints"):
-            rows = await self._redis.hvals(keys.endpoints(app))
-        return sorted((_load(row) for row in rows), key=lambda one: one.id)
+            rows = await self._redis.hgetall(keys.endpoints(app))
+        return sorted(self._load_all(app, rows).values(), key=lambda one: one.id)
 
     async def find(self, app: str, endpoint_id: str) -> Endpoint | None:
         """The endpoint, or None when the app has no such one."""
         async with asking("look up an endpoint"):
             raw = await self._redis.hget(keys.endpoints(app), endpoint_id)
-        return _load(raw) if raw else None
+        return self._load(app, endpoint_id, raw) if raw else None
 
     async def create(
         self, app: str, *, url: str, events: tuple[str, ...], payload: str, description: str, secret: str
@@ -129,23 +130,36 @@ class Endpoints:
             while True:
                 try:
                     await pipe.watch(name)
-                    before = {one.id: one for one in (_load(raw) for raw in await pipe.hvals(name))}
+                    before = self._load_all(app, await pipe.hgetall(name))
                     after = edit(before)
                     pipe.multi()
-                    _write(pipe, app, before, after)
+                    _write(pipe, self._vault, app, before, after)
                     await pipe.execute()
                 except WatchError:
                     continue
                 return
 
+    def _load_all(self, app: str, rows: dict[bytes, bytes]) -> dict[str, Endpoint]:
+        return {name.decode(): self._load(app, name.decode(), raw) for name, raw in rows.items()}
 
-def _write(pipe: Any, app: str, before: dict[str, Endpoint], after: dict[str, Endpoint]) -> None:
+    def _load(self, app: str, endpoint_id: str, raw: bytes) -> Endpoint:
+        body = self._vault.unseal_own(endpoint_name(app, endpoint_id), raw)
+        secrets = tuple(Secret(**one) for one in body["secrets"])
+        return Endpoint(**{**body, "events": tuple(body["events"]), "secrets": secrets})
+
+
+def endpoint_name(app: str, endpoint_id: str) -> str:
+    """The name under which an endpoint is sealed."""
+    return f"endpoint:{app}:{endpoint_id}"
+
+
+def _write(pipe: Any, vault: Vault, app: str, before: dict[str, Endpoint], after: dict[str, Endpoint]) -> None:
     name = keys.endpoints(app)
     for gone in before.keys() - after.keys():
         pipe.hdel(name, gone)
     for one in after.values():
         if before.get(one.id) != one:
-            pipe.hset(name, one.id, codec.seal(asdict(one)))
+            pipe.hset(name, one.id, vault.seal_own(endpoint_name(app, one.id), asdict(one)))
     wanted = sorted({event for one in after.values() if one.state != "gone" for event in one.events})
     pipe.delete(keys.hears(app))
     if wanted:
@@ -159,9 +173,3 @@ def _write(pipe: Any, app: str, before: dict[str, Endpoint], after: dict[str, En
             if before.get(endpoint_id) != after.get(endpoint_id):
                 pipe.zadd(keys.TARGETS, {endpoint_id: 0}, lt=True)  # what waited for it is looked at again
     pipe.publish(keys.TOLD, "1")
-
-
-def _load(raw: bytes) -> Endpoint:
-    body = codec.unseal(raw)
-    secrets = tuple(Secret(**one) for one in body["secrets"])
-    return Endpoint(**{**body, "events": tuple(body["events"]), "secrets": secrets})

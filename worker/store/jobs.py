@@ -7,10 +7,11 @@ Must not know: HTTP, the provider, what a status means beyond where a job stands
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from arq.connections import ArqRedis
 
@@ -18,16 +19,19 @@ from worker.audit import chain
 from worker.audit.record import record_of
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
-from worker.jobs.errors import LeaseLost, Refused
+from worker.jobs.errors import ContentDamaged, KeyMissing, LeaseLost, Refused
 from worker.jobs.record import Job
 from worker.store import codec, keys
+from worker.store.content import boxes_to_write, opened
 from worker.store.outbox import outbox_commands
 from worker.store.places import facts_for_scripts, place
-from worker.store.pool import asking
+from worker.store.pool import asking, vault_of
 from worker.store.rates import Meter, Rate
 from worker.store.refs import ref_commands
 from worker.store.scripts import Claimed, Command, Scripts
 from worker.store.tally import tally_commands
+from worker.store.vault import ANSWER, ASKED, PRIVATE, Vault
+from worker.telemetry.log import log
 
 Said = tuple[ev.Fact, int | None]
 """A fact and the number of the attempt it speaks of."""
@@ -67,10 +71,11 @@ class Stored:
     notices: tuple[str, ...] = ()
 
 
-def stored_of(record: bytes, private: bytes | None, notices: bytes | None) -> Stored:
-    """A job out of the fields `rec`, `priv` and `ntc` of its hash."""
+def stored_of(vault: Vault, record: bytes, private: bytes | None, notices: bytes | None) -> Stored:
+    """A job out of the fields `rec`, `priv` and `ntc` of its hash. Raises KeyMissing, ContentDamaged."""
     names = tuple(notices.decode().split()) if notices else ()
-    return Stored(codec.load_job(record), codec.unseal(private) or {}, names)
+    job = codec.load_job(record)
+    return Stored(job, vault.open(job.app, job.id, PRIVATE, private)[1] or {}, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class Held:
     crashed: bool  # its last holder died without letting go
     gated: bool = False  # a circuit was open when it was claimed: ask before calling
     asked: dict[str, Any] | None = field(default=None, repr=False)  # what was asked, unless it is large
+    unreadable: Literal["", "locked", "damaged"] = ""  # its key is not here (yet), or its content does not open
 
 
 class Jobs:
@@ -91,7 +97,7 @@ class Jobs:
 
     def __init__(self, redis: ArqRedis, clock: Clock, retention: Retention | None = None) -> None:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
-        self._keep = retention or Retention()
+        self._keep, self._vault = retention or Retention(), vault_of(redis)
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
     async def submit(self, new: NewJob) -> tuple[Stored, bool]:
@@ -109,8 +115,9 @@ class Jobs:
             trail.append(ev.event(2, now, job_id, wait))
             job = fold.apply(job, trail[1])
         commands, _ = self._commands(None, job, trail, chain.GENESIS)
-        commands.append(("HSET", keys.job(job_id), "priv", codec.seal(new.private)))
-        commands.append(("SET", keys.asked(job_id), codec.seal(new.asked)))
+        box = self._vault.new(job.app, job_id)
+        commands.append(("HSET", keys.job(job_id), "priv", box.seal_whole(PRIVATE, new.private)))
+        commands.append(("SET", keys.asked(job_id), box.seal(ASKED, new.asked)))
         idem, remembered = "", ""
         if new.idempotency_key is not None:
             digest = hashlib.sha256(new.idempotency_key.encode()).hexdigest()
@@ -145,10 +152,21 @@ class Jobs:
         return wait, [self._held(c, is_open) for c in claimed]
 
     def _held(self, c: Claimed, gated: bool) -> Held:
-        job, private, asked = codec.load_job(c.record), codec.unseal(c.private) or {}, codec.unseal(c.asked)
+        job = codec.load_job(c.record)
+        private, asked = dict[str, Any](), None
+        unreadable: Literal["", "locked", "damaged"] = ""
+        try:
+            box, private = self._vault.open(job.app, job.id, PRIVATE, c.private)
+            asked = box.unseal(ASKED, c.asked)
+        except KeyMissing as missing:
+            log("encryption.key_missing", logging.ERROR, job=job.id, code=missing.kid)
+            unreadable = "locked"
+        except ContentDamaged:
+            log("content.damaged", logging.ERROR, job=job.id)
+            unreadable = "damaged"
         if c.chain:
             self._remember(job, c.chain)
-        return Held(job, private, c.token, c.generation, c.previous_token != "", gated, asked)
+        return Held(job, private or {}, c.token, c.generation, c.previous_token != "", gated, asked, unreadable)
 
     async def renew(self, lease_seconds: float, held: Sequence[tuple[str, str]]) -> list[str]:
         """For each (job id, token): "" = still ours, "LOST", or what is asked of us."""
@@ -191,8 +209,7 @@ class Jobs:
                 self._remember(after, head)
                 return after
             if verdict == "DONE":  # an earlier try had come through, only its answer was lost
-                stored = await self.load(job_id)
-                return stored.job if stored is not None else after
+                return await self._current(job_id)
             if verdict == "LOST":
                 raise LeaseLost(job_id)
             job = None
@@ -220,28 +237,34 @@ class Jobs:
         return raw.decode() if raw else chain.GENESIS
 
     async def _current(self, job_id: str) -> Job:
-        stored = await self.load(job_id)
-        if stored is None:
+        async with asking("read the job"):
+            record = await self._redis.hget(keys.job(job_id), "rec")
+        if not record:
             raise Refused("job_not_found", "There is no such job.", 404)
-        return stored.job
+        return codec.load_job(record)
 
     async def load(self, job_id: str) -> Stored | None:
         """The job as it stands, or None."""
         async with asking("read the job"):
             record, private, notices = await self._redis.hmget(keys.job(job_id), "rec", "priv", "ntc")
-        return stored_of(record, private, notices) if record else None
+        return stored_of(self._vault, record, private, notices) if record else None
 
     async def asked(self, job_id: str) -> dict[str, Any] | None:
         """What is asked of the model: input, instructions, params; None when it is gone."""
         async with asking("read what was asked"):
-            value: dict[str, Any] | None = codec.unseal(await self._redis.get(keys.asked(job_id)))
-        return value
+            raw = await self._redis.get(keys.asked(job_id))
+        return (await opened(self._redis, ASKED, {job_id: raw})).get(job_id)
 
     async def answer(self, job_id: str) -> dict[str, Any] | None:
         """What came back, or None."""
         async with asking("read the answer"):
-            value: dict[str, Any] | None = codec.unseal(await self._redis.get(keys.answer(job_id)))
-        return value
+            raw = await self._redis.get(keys.answer(job_id))
+        return (await opened(self._redis, ANSWER, {job_id: raw})).get(job_id)
+
+    async def answered(self, job_id: str, content: dict[str, Any]) -> Command:
+        """The command that keeps what came back."""
+        box = (await boxes_to_write(self._redis, [job_id]))[job_id]
+        return ("SET", keys.answer(job_id), box.seal(ANSWER, content))
 
     async def trail(self, job_id: str, after: int = 0) -> list[dict[str, Any]]:
         """The job's events with seq > `after`, in order."""

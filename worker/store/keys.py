@@ -1,6 +1,7 @@
 """The name of every key that Vigil keeps in Redis, and what is in it. No other file spells one.
 
-vigil:job:<id>          hash    v version · rec record · priv what only the app may see · tok lease token ·
+vigil:job:<id>          hash    v version · rec record · priv what only the app may see, with the job's wrapped key
+                                before it (vault.py) · tok lease token ·
                                 gen wake-ups so far · ctl what the API asks of the holder · chain audit head ·
                                 cid the ids of the last commits · ntc the names of notices about it ·
                                 app, rank what scripts know of it
@@ -51,7 +52,7 @@ vigil:tally:<bucket>    hash    `<model>|<what>` -> how many, in ten minutes;  v
                                 end users were checked (HyperLogLog)
 vigil:standing:<name>   string  the state of the account, or of a family, that was last told
 vigil:workers           hash    worker id -> its last heartbeat
-vigil:secret:<name>     string  a secret that Vigil made for itself, hex
+vigil:secret:<name>     string  a secret that Vigil made for itself, hex, sealed when there are keys
 vigil:probe             string  written to learn whether writes are taken
 """
 

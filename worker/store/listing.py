@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from arq.connections import ArqRedis
 
 from worker.clock import to_ms
 from worker.jobs import ids
-from worker.jobs.errors import Refused
+from worker.jobs.errors import ContentDamaged, KeyMissing, Refused
+from worker.jobs.view import LOCKED
 from worker.store import keys
 from worker.store.jobs import Stored, stored_of
-from worker.store.pool import asking
+from worker.store.pool import asking, vault_of
+from worker.store.vault import Vault
 
 _BATCH = 100
 _MOST_READ = 2_000  # an unlucky pair of filters ends the page early rather than reading the whole store
@@ -99,7 +101,16 @@ async def _load(redis: ArqRedis, names: list[str]) -> list[Stored | None]:
         for name in names:
             pipe.hmget(keys.job(name), "rec", "priv", "ntc")
         rows = await pipe.execute()
-    return [stored_of(record, private, notices) if record else None for record, private, notices in rows]
+    vault = vault_of(redis)
+    return [_stored(vault, record, private, notices) if record else None for record, private, notices in rows]
+
+
+def _stored(vault: Vault, record: bytes, private: bytes | None, notices: bytes | None) -> Stored:
+    """One job whose content can't be read must not hide the others."""
+    try:
+        return stored_of(vault, record, private, notices)
+    except (KeyMissing, ContentDamaged):
+        return replace(stored_of(vault, record, None, notices), private={LOCKED: True})
 
 
 def _fits(stored: Stored, filters: Filters) -> bool:

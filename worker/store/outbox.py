@@ -21,9 +21,10 @@ from worker.jobs import ids
 from worker.jobs.errors import Refused
 from worker.jobs.events import Event
 from worker.jobs.record import Job
-from worker.store import codec, keys
-from worker.store.pool import asking
+from worker.store import keys
+from worker.store.pool import asking, vault_of
 from worker.store.scripts import Command
+from worker.store.vault import tries_field
 
 State = Literal["pending", "delivered", "exhausted", "gone"]
 _SEQ_DIGITS: Final = 10
@@ -108,10 +109,12 @@ class Outbox:
                     pipe.get(keys.message(message_id))
                     pipe.lrange(keys.tries(message_id), 0, -1)
                 rows = await pipe.execute()
-        pairs = [
-            (load_message(m), [codec.unseal(r) for r in t]) for m, t in zip(rows[::2], rows[1::2], strict=True) if m
-        ]
+        pairs = [self._receipts(load_message(m), t) for m, t in zip(rows[::2], rows[1::2], strict=True) if m]
         return sorted(pairs, key=lambda pair: (pair[0].seq, pair[0].id))
+
+    def _receipts(self, message: Message, rows: list[bytes]) -> tuple[Message, list[dict[str, Any]]]:
+        name, vault = tries_field(message.id), vault_of(self._redis)
+        return message, [vault.open(message.app, message.job_id, name, raw)[1] for raw in rows]
 
     async def again(self, job_id: str, message_id: str) -> Message:
         """The message, which is due now; one that is just being sent stays as it is. Refused: no such message."""

@@ -27,6 +27,7 @@ from redis.exceptions import (
 )
 
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
+from worker.store.vault import Vault
 
 Redis = ArqRedis
 """The client that everyone is handed."""
@@ -35,13 +36,21 @@ AWAY: Final = (RedisError, OSError, TimeoutError)
 """What a Redis that is away, loading, read-only or full raises here."""
 
 SENTINEL: Final = "redis+sentinel://"
+_NO_KEYS: Final = Vault()
 _RETRY_ON: Final = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError]
 
 
-def connect(url: str, *, max_connections: int = 32, patience: int = 3) -> ArqRedis:
+def vault_of(redis: ArqRedis) -> Vault:
+    """The vault that content on this client goes through: whoever can reach Redis can't forget it."""
+    vault: Vault = vars(redis).get("vault", _NO_KEYS)
+    return vault
+
+
+def connect(url: str, *, vault: Vault | None = None, max_connections: int = 32, patience: int = 3) -> ArqRedis:
     """A client on `redis://`, `rediss://`, `unix://` or `redis+sentinel://`; opens nothing yet.
 
-    `patience`: how often a command is sent again over a fresh connection; every script of ours stands it.
+    `vault`: what seals content; without one it lies plain. `patience`: how often a command is sent again over a fresh
+    connection; every script of ours stands it.
     """
     manners: dict[str, Any] = {
         "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), patience),
@@ -56,6 +65,7 @@ def connect(url: str, *, max_connections: int = 32, patience: int = 3) -> ArqRed
         pool = BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=5, **manners)
         client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
     _pack_in_c(client.connection_pool)
+    client.vault = vault or _NO_KEYS
     client.auto_close_connection_pool = True  # the pool is this client's own: `aclose` ends every connection
     return client
 

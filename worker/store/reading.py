@@ -9,8 +9,10 @@ from typing import Any
 from arq.connections import ArqRedis
 
 from worker.safety.notices import Notice
-from worker.store import codec, keys
+from worker.store import keys
+from worker.store.content import opened
 from worker.store.pool import asking
+from worker.store.vault import ANSWER
 
 
 async def answers(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -19,7 +21,7 @@ async def answers(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str
         return {}
     async with asking("read the answers"):
         rows = await redis.mget([keys.answer(job_id) for job_id in job_ids])
-    return {job_id: codec.unseal(row) for job_id, row in zip(job_ids, rows, strict=True) if row}
+    return await opened(redis, ANSWER, dict(zip(job_ids, rows, strict=True)))
 
 
 async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from arq.connections import ArqRedis
 from worker.clock import Clock
 from worker.store import keys
 from worker.store.codec import canonical
-from worker.store.pool import asking
+from worker.store.pool import asking, vault_of
 
 IDENTIFIER: Final = "identifier"
 DIGEST: Final = "digest"
@@ -26,6 +26,7 @@ class Secrets:
 
     def __init__(self, redis: ArqRedis, clock: Clock, given: Mapping[str, bytes] | None = None) -> None:
         self._redis, self._clock, self._known = redis, clock, dict(given or {})
+        self._vault = vault_of(redis)
 
     async def get(self, name: str) -> bytes:
         """The secret of this name: given, kept, or made and kept now."""
@@ -33,10 +34,16 @@ class Secrets:
         if known is not None:
             return known
         async with asking("keep a secret"):
-            await self._redis.set(keys.secret(name), self._clock.dice(32).hex(), nx=True)
+            sealed = self._vault.seal_text(secret_name(name), self._clock.dice(32).hex())
+            await self._redis.set(keys.secret(name), sealed, nx=True)
             kept: bytes | None = await self._redis.get(keys.secret(name))
-        self._known[name] = bytes.fromhex((kept or b"").decode())
+        self._known[name] = bytes.fromhex(self._vault.unseal_text(secret_name(name), (kept or b"").decode()))
         return self._known[name]
+
+
+def secret_name(name: str) -> str:
+    """The name under which a secret is sealed."""
+    return f"secret:{name}"
 
 
 def safety_identifier(secret: bytes, app: str, end_user: str) -> str:

@@ -17,6 +17,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs import events as ev, fold, ids
+from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.jobs.record import Job
 from worker.store import reading
 from worker.store.deliveries import Carried, Deliveries, Record
@@ -28,6 +29,7 @@ from worker.webhooks.guard import Policy, judge_url
 from worker.webhooks.message import Told, body_of
 
 _BATCH: Final = 100
+_LOCKED_MS: Final = 60_000
 
 
 class _Entry(NamedTuple):
@@ -48,6 +50,7 @@ class _Known(NamedTuple):
     hearers: list[Endpoint]
     answer: dict[str, Any] | None
     now_ms: int
+    locked: bool  # a key that it takes is not here: it waits for it
 
 
 class Carrier:
@@ -63,16 +66,20 @@ class Carrier:
             return False
         entries = await self._entries(turn.entries)
         known = await self._known(entries, turn.now_ms)
-        rows = []
+        rows, locked = [], list[str]()
         for entry, about in zip(entries, known, strict=True):
+            if about is not None and about.locked:
+                locked.append(entry.name)
+                continue
             try:
                 commands = self._commands(entry, about)
             except Exception as error:  # noqa: BLE001  one message that can't be made must not stop all others
                 log("webhook.unmade", logging.ERROR, job=entry.job_id, error=type(error).__name__)
                 commands = self._given_up(entry)
             rows.append(Carried(entry.name, commands))
+        await self._deliveries.postpone(locked, turn.now_ms + _LOCKED_MS)
         await self._deliveries.carried(rows)
-        return True
+        return bool(rows)
 
     async def _entries(self, names: Sequence[str]) -> list[_Entry]:
         messages = await self._deliveries.messages([name for name in names if name.startswith("msg_")])
@@ -95,21 +102,42 @@ class Carrier:
         # the record is the one as of the event, unless more has happened since: then it is made again from the start
         spans = [(e.job_id, e.seq if records[e.job_id].job.version == e.seq else 1, e.seq) for e in kept]
         stories = dict(zip((e.name for e in kept), await self._deliveries.stories(spans), strict=True))
-        hearers = {app: await self._endpoints.of_app(app) for app in {r.job.app for r in records.values()}}
+        hearers = {app: await self._hearers(app) for app in {r.job.app for r in records.values()}}
         full = {e.job_id for e in kept if _wants_all(records[e.job_id], hearers, e)}
-        answers = await reading.answers(self._redis, list(full))
+        answers = await self._answers(list(full))
 
         def about(one: _Entry) -> _Known | None:
             if one.job_id not in records or not stories[one.name]:
                 return None
             record = records[one.job_id]
-            return _Known(record, stories[one.name], hearers[record.job.app], answers.get(one.job_id), now_ms)
+            listening = hearers[record.job.app]
+            locked = isinstance(record.unreadable, KeyMissing) or listening is None
+            return _Known(record, stories[one.name], listening or [], answers.get(one.job_id), now_ms, locked)
 
         return [about(one) for one in entries]
 
+    async def _hearers(self, app: str) -> list[Endpoint] | None:
+        """The app's endpoints; None while the key that they are sealed under is missing."""
+        try:
+            return await self._endpoints.of_app(app)
+        except KeyMissing:
+            return None
+        except ContentDamaged:
+            return []
+
+    async def _answers(self, job_ids: list[str]) -> dict[str, dict[str, Any]]:
+        """What came back; an answer that can't be opened must not hold up the others."""
+        try:
+            return await reading.answers(self._redis, job_ids)
+        except (KeyMissing, ContentDamaged):
+            if len(job_ids) == 1:
+                return {}
+            each = [await self._answers([job_id]) for job_id in job_ids]
+            return {job_id: answer for one in each for job_id, answer in one.items()}
+
     def _commands(self, entry: _Entry, known: _Known | None) -> list[Command]:
         """What stands in the entry's place; a job that is no longer kept has nothing left to tell."""
-        if known is None:
+        if known is None or known.record.unreadable is not None:
             return self._given_up(entry)
         job = known.record.job
         if len(known.story) > 1 or job.version != entry.seq:
@@ -134,7 +162,7 @@ class Carrier:
             target=endpoint.id,
             next_try_at=iso(told.at),
         )
-        return self._deliveries.queued(message, endpoint.url, body, known.now_ms)
+        return self._deliveries.queued(message, known.record.box, endpoint.url, body, known.now_ms)
 
     def _own(self, message: Message, job: Job, told: Told, known: _Known) -> list[Command]:
         """The job's own webhook: its target is the receiver's origin, so a dead one holds up nobody else's."""
@@ -143,7 +171,8 @@ class Carrier:
         if body is None:
             return self._deliveries.dropped(message)
         url = str(hook["url"])
-        return self._deliveries.queued(replace(message, target=target_of(job.app, url)), url, body, known.now_ms)
+        message = replace(message, target=target_of(job.app, url))
+        return self._deliveries.queued(message, known.record.box, url, body, known.now_ms)
 
     def _given_up(self, entry: _Entry) -> list[Command]:
         if entry.message is None:
@@ -157,7 +186,7 @@ def target_of(app: str, url: str) -> str:
     return "wu_" + hashlib.sha256(f"{app}\0{origin}".encode()).hexdigest()[:24]
 
 
-def _wants_all(record: Record, hearers: dict[str, list[Endpoint]], entry: _Entry) -> bool:
+def _wants_all(record: Record, hearers: dict[str, list[Endpoint] | None], entry: _Entry) -> bool:
     if entry.message is not None:
         return (record.private.get("webhook") or {}).get("payload") == "full"
-    return any(one.payload == "full" and entry.type in one.events for one in hearers[record.job.app])
+    return any(one.payload == "full" and entry.type in one.events for one in hearers[record.job.app] or ())

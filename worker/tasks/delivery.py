@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
-from worker.jobs.errors import Refused, StoreUnavailable
+from worker.jobs.errors import ContentDamaged, KeyMissing, Refused, StoreUnavailable
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.apps import Apps
@@ -39,6 +39,7 @@ PER_TARGET: Final = 8
 FAILING_AFTER: Final = 5
 """Failures in a row after which a target is given one try at a time, so that many dead ones leave room."""
 _IDLE: Final = 1.0
+_LOCKED: Final = 60.0
 _AWAY: Final = 0.5
 _GRACE: Final = 2.0
 _FAULT: Final = "A fault of ours; the message will be tried again."
@@ -152,7 +153,18 @@ class Delivery:
         """One try and its receipt. When Redis is away the lease runs out, and the message is sent again."""
         message, at = taken.message, self._clock.now()
         with contextlib.suppress(StoreUnavailable):
-            hook = await self._hook(taken)
+            try:
+                if taken.unreadable is not None:
+                    raise taken.unreadable
+                hook = await self._hook(taken)
+            except KeyMissing as missing:
+                log("encryption.key_missing", logging.ERROR, job=message.job_id, code=missing.kid)
+                await self._keep(taken, message, again_in=_LOCKED)
+                return
+            except ContentDamaged:
+                log("content.damaged", logging.ERROR, job=message.job_id)
+                await self._keep(taken, _after(message, "exhausted"))
+                return
             if hook is None:
                 await self._keep(taken, _after(message, "gone"))
                 return

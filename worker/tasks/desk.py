@@ -13,7 +13,6 @@ from worker.jobs import events as ev
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import signals as sg
-from worker.store import codec, keys
 from worker.store.jobs import Held, Said
 from worker.store.scripts import Command
 from worker.tasks import facts
@@ -75,7 +74,11 @@ class Desk:
             except StoreUnavailable:
                 await asyncio.sleep(AGAIN)
         self._content = {**self._content, **changes}
-        return [("SET", keys.answer(self.job.id), codec.seal(self._content))]
+        while True:
+            try:
+                return [await self.shop.jobs.answered(self.job.id, self._content)]
+            except StoreUnavailable:
+                await asyncio.sleep(AGAIN)
 
     async def message(self, number: int, words: str | None) -> list[Command]:
         """The command that keeps the provider's words on attempt `number`, if there were any."""

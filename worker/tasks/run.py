@@ -31,6 +31,7 @@ from worker.tasks.workshop import Workshop
 from worker.telemetry.log import log
 
 CANCEL, OFFER, DRAIN, INTERRUPT = "cancel", "offer", "drain", "interrupt"
+_LOCKED, _LONGEST_LOCKED = 60.0, 1800.0
 _LOOK = "look"  # a reader stopped, or its next tick came nearer
 
 Note = int | str
@@ -47,6 +48,7 @@ class Run:
         self._opening = Opening(self._desk)
         self._delay = DelayRule(self._desk, self._opening)
         self._draining = False
+        self._unreadable = held.unreadable
 
     def tell(self, word: str) -> None:
         """A word of control: CANCEL, OFFER, DRAIN, INTERRUPT, or the lease's LOST."""
@@ -59,6 +61,9 @@ class Run:
         desk, job_id = self._desk, self._desk.job.id
         self._shop.leases.hold(job_id, desk.token, self.tell)
         try:
+            if self._unreadable:
+                await self._leave_locked()
+                return
             await self._begin()
             while not desk.done:
                 await self._step(await self._notes())
@@ -312,13 +317,28 @@ class Run:
         else:
             await self._desk.settle(self._desk.stop(Outcome.INTERRUPTED), ev.Interrupted(worker=self._shop.worker_id))
 
-    async def _give_up(self) -> None:
+    async def _leave_locked(self) -> None:
+        """What was asked can't be read here. For want of a key the job waits, longer each time: another worker may have
+        it, and one that runs already is left to it by lease. Content that was changed fails the job.
+        """
+        job, now = self._desk.job, self._shop.clock.now()
+        if self._unreadable == "damaged":
+            await self._give_up("content_unreadable")
+        elif job.status not in UNDER_WAY:
+            age = (now - job.created_at).total_seconds()
+            until = now + timedelta(seconds=min(_LONGEST_LOCKED, max(_LOCKED, age / 4)))
+            held = ev.Scheduled(
+                reason=ScheduledReason.HOLD, until=until, hold_scope="encryption", hold_reason="encryption_key_missing"
+            )
+            await self._desk.commit([(held, None)])
+
+    async def _give_up(self, code: str = "internal_error") -> None:
         """After a fault of ours: the job ends as failed and says so, if that can still be written."""
         with contextlib.suppress(Exception):
             said: list[Said] = []
             for attempt in self._desk.job.open_attempts:
                 said += facts.broken_off(self._desk.job, attempt.number, Outcome.LOST, 0, self._shop.catalogue)
-            await self._desk.commit([*said, (ev.Failed(error=words.job_error("internal_error")), None)])
+            await self._desk.commit([*said, (ev.Failed(error=words.job_error(code)), None)])
 
 
 def _without_block(said: list[Said]) -> list[Said]:

@@ -1,0 +1,159 @@
+"""Encryption as the store lives it: nothing readable in Redis; a missing key delays and never loses."""
+
+from __future__ import annotations
+
+import pytest
+from arq.connections import ArqRedis
+from builders import STARTED, FakeClock, began, new_job, queued
+
+from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.store import keys
+from worker.store.apps import Apps
+from worker.store.endpoints import Endpoints
+from worker.store.jobs import Jobs, NewJob
+from worker.store.listing import Filters, list_jobs
+from worker.store.pieces import Outgoing, Piece, Pieces
+from worker.store.pool import connect
+from worker.store.reading import answers
+from worker.store.secrets import Secrets
+from worker.store.vault import Vault
+
+KEY, OTHER = bytes([7]) * 32, bytes([8]) * 32
+BEGUN = [(STARTED, None), (began(), 1)]
+SECRET = "canary-2b9e"
+
+
+@pytest.fixture
+async def sides(redis: ArqRedis, valkey_url: str):
+    """Clients on one Redis by what keys they were given."""
+    made = {
+        "one": connect(valkey_url, vault=Vault([KEY])),
+        "same": connect(valkey_url, vault=Vault([KEY])),
+        "other": connect(valkey_url, vault=Vault([OTHER])),
+        "none": connect(valkey_url),
+    }
+    yield made
+    for client in made.values():
+        await client.aclose()
+
+
+def secret_job(**changes) -> NewJob:
+    asked = {"input": SECRET, "instructions": SECRET, "params": {"tools": [{"name": SECRET}]}}
+    return NewJob(queued(**changes), {"metadata": {"k": SECRET}, "end_user": SECRET}, asked)
+
+
+async def everything(redis: ArqRedis) -> bytes:
+    """All values of all keys."""
+    out = b""
+    for name in await redis.keys("*"):
+        match await redis.type(name):
+            case b"string":
+                out += await redis.get(name)
+            case b"hash":
+                out += b"".join(b for pair in (await redis.hgetall(name)).items() for b in pair)
+            case b"list":
+                out += b"".join(await redis.lrange(name, 0, -1))
+            case b"set":
+                out += b"".join(await redis.smembers(name))
+            case b"stream":
+                out += repr(await redis.xrange(name)).encode()
+            case _:
+                out += repr(await redis.zrange(name, 0, -1)).encode()
+    return out
+
+
+async def run(redis: ArqRedis) -> tuple[Jobs, str]:
+    jobs = Jobs(redis, FakeClock())
+    stored, _ = await jobs.submit(secret_job())
+    _, (held,) = await jobs.claim("w1", 5, 60)
+    assert held.asked == {"input": SECRET, "instructions": SECRET, "params": {"tools": [{"name": SECRET}]}}
+    assert held.private["metadata"] == {"k": SECRET}
+    await Pieces(redis).keep([Outgoing(held.job.id, held.token, 1, Piece(1, 0, SECRET))])
+    wrote = [await jobs.answered(held.job.id, {"output_text": SECRET, "draft": SECRET})]
+    await jobs.change(held.job.id, lambda _: BEGUN, token=held.token, writes=lambda _: wrote)
+    return jobs, stored.job.id
+
+
+async def test_nothing_that_an_app_sent_or_got_can_be_read_in_redis(sides) -> None:
+    redis = sides["one"]
+    await run(redis)
+    await Apps(redis, FakeClock()).create_key("acme", ("read",))
+    await Endpoints(redis, FakeClock()).create(
+        "acme",
+        url=f"https://a.example/{SECRET}",
+        events=("job.completed",),
+        payload="thin",
+        description="",
+        secret=SECRET,
+    )
+    kept = await Secrets(redis, FakeClock()).get("digest")
+    raw = await everything(redis)
+    assert SECRET.encode() not in raw
+    assert b"whsec_" not in raw
+    assert kept.hex().encode() not in raw
+
+
+async def test_a_process_with_the_same_key_reads_all_of_it(sides) -> None:
+    _, job_id = await run(sides["one"])
+    jobs = Jobs(sides["same"], FakeClock())
+    assert (await answers(sides["same"], [job_id]))[job_id]["output_text"] == SECRET
+    assert (await jobs.asked(job_id) or {})["input"] == SECRET
+    assert [p.text for p in await Pieces(sides["same"]).read(job_id, 1)] == [SECRET]
+    stored = await jobs.load(job_id)
+    assert stored is not None
+    assert stored.private["end_user"] == SECRET
+
+
+@pytest.mark.parametrize("who", ["other", "none"])
+async def test_without_the_key_a_job_says_so_and_lists_still_show_the_others(sides, who: str) -> None:
+    _, job_id = await run(sides["one"])
+    plain, _ = await Jobs(sides["none"], FakeClock(start=50)).submit(new_job())
+    jobs = Jobs(sides[who], FakeClock())
+    with pytest.raises(KeyMissing):
+        await jobs.load(job_id)
+    with pytest.raises(KeyMissing):
+        await jobs.answer(job_id)
+    found, _ = await list_jobs(sides[who], plain.job.app, Filters(), 10, None)
+    assert {one.job.id: bool(one.private.get("locked")) for one in found} == {job_id: True, plain.job.id: False}
+
+
+async def test_a_claim_hands_out_jobs_whose_key_is_missing_as_locked(sides) -> None:
+    locked, _ = await Jobs(sides["one"], FakeClock()).submit(secret_job())
+    fine, _ = await Jobs(sides["other"], FakeClock(start=50)).submit(secret_job())
+    _, held = await Jobs(sides["other"], FakeClock()).claim("w1", 5, 60)
+    assert {one.job.id: (one.unreadable, one.asked is None) for one in held} == {
+        locked.job.id: ("locked", True),
+        fine.job.id: ("", False),
+    }
+
+
+async def test_content_that_was_moved_from_another_job_is_damaged(sides) -> None:
+    redis = sides["one"]
+    jobs, first = await run(redis)
+    second, _ = await Jobs(redis, FakeClock(start=70)).submit(secret_job())
+    await redis.copy(keys.answer(first), keys.answer(second.job.id))
+    with pytest.raises(ContentDamaged):
+        await jobs.answer(second.job.id)
+    await redis.hset(keys.job(second.job.id), "priv", await redis.hget(keys.job(first), "priv"))
+    with pytest.raises(ContentDamaged):
+        await jobs.load(second.job.id)
+
+
+async def test_what_was_written_before_there_were_keys_stays_readable_and_goes_on(sides) -> None:
+    stored, _ = await Jobs(sides["none"], FakeClock()).submit(secret_job())
+    jobs = Jobs(sides["one"], FakeClock())
+    _, (held,) = await jobs.claim("w1", 5, 60)
+    assert held.asked is not None
+    wrote = [await jobs.answered(held.job.id, {"output_text": SECRET})]
+    await jobs.change(held.job.id, lambda _: BEGUN, token=held.token, writes=lambda _: wrote)
+    assert await jobs.answer(stored.job.id) == {"output_text": SECRET}
+    assert await Jobs(sides["same"], FakeClock()).answer(stored.job.id) == {"output_text": SECRET}
+
+
+async def test_a_job_that_is_no_longer_remembered_is_read_by_its_own_key(sides) -> None:
+    redis = sides["one"]
+    jobs, job_id = await run(redis)
+    redis.vault._known.clear()
+    assert (await jobs.answer(job_id) or {})["output_text"] == SECRET
+    redis.vault._known.clear()
+    assert [p.text for p in await Pieces(redis).read(job_id, 1)] == [SECRET]

@@ -1,0 +1,59 @@
+"""How a job's box is found: remembered by this process, else made from the key that lies in the job's private part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from arq.connections import ArqRedis
+
+from worker.store import codec, keys
+from worker.store.pool import asking, vault_of
+from worker.store.vault import PRIVATE, Box
+
+
+async def opened(redis: ArqRedis, field: str, rows: Mapping[str, bytes | None]) -> dict[str, Any]:
+    """The content behind each job's value; what is gone, or whose job is gone, is missing.
+
+    One more trip for jobs that this process has not met. Raises KeyMissing, ContentDamaged.
+    """
+    found: dict[str, Any] = {}
+    sealed: dict[str, bytes] = {}
+    for job_id, raw in rows.items():
+        if raw and codec.is_plain(raw):
+            found[job_id] = codec.unseal(raw)
+        elif raw:
+            sealed[job_id] = raw
+    boxes = await boxes_of(redis, sealed)
+    return found | {job_id: boxes[job_id].unseal(field, raw) for job_id, raw in sealed.items() if job_id in boxes}
+
+
+async def boxes_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool = False) -> dict[str, Box]:
+    """Each job's box; those of jobs that are no longer kept are missing.
+
+    `plain_too`: a remembered box without a key will do, though the job may have got one since.
+    """
+    vault, found, unknown = vault_of(redis), dict[str, Box](), list[str]()
+    for job_id in job_ids:
+        box = vault.known(job_id)
+        if box is not None and (plain_too or box.header):
+            found[job_id] = box
+        else:
+            unknown.append(job_id)
+    if not unknown:
+        return found
+    async with asking("find the key of a job"), redis.pipeline(transaction=False) as pipe:
+        for job_id in unknown:
+            pipe.hmget(keys.job(job_id), "rec", "priv")
+        rows = await pipe.execute()
+    for job_id, (record, private) in zip(unknown, rows, strict=True):
+        if record:
+            found[job_id] = vault.open(codec.load_job(record).app, job_id, PRIVATE, private)[0]
+    return found
+
+
+async def boxes_to_write(redis: ArqRedis, job_ids: Iterable[str]) -> dict[str, Box]:
+    """The boxes that new content goes into; no trip when nothing is encrypted here, or all jobs are known."""
+    vault, names = vault_of(redis), list(job_ids)
+    found = await boxes_of(redis, names, plain_too=True) if vault.on else {}
+    return {job_id: found.get(job_id) or vault.nobodys(job_id) for job_id in names}

@@ -1,0 +1,247 @@
+"""The envelope around content: AES-256-GCM under a random key per job, which is wrapped under a master key.
+
+What a sealed value looks like, by its first byte (`1` is plain JSON, see codec):
+
+    2 | nonce 12 | ciphertext                                    content of a job, under the job's key
+    3 | kid 4 | nonce 12 | wrapped key 48 | nonce 12 | ciphertext   the same, and brings the job's key along
+    4 | kid 4 | nonce 12 | ciphertext                            what belongs to no job, under a key of its own
+
+The associated data names app, job and field, so a ciphertext that was moved to another one does not open. A master key
+is named by the first bytes of its SHA-256; per app it wraps with HKDF(master, salt = app). Must not know: Redis.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic import SecretStr
+
+from worker.clock import Clock
+from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.store import codec
+
+PRIVATE, ASKED, ANSWER = "private", "asked", "answer"
+"""Fields of a job; `text:<attempt>`, `body:<message>` and `tries:<message>` are made by these functions:"""
+
+_OF_JOB, _WITH_KEY, _OWN = b"2", b"3", b"4"
+_KID, _NONCE, _KEY, _TAG = 4, 12, 32, 16
+_HEADER: Final = _KID + _NONCE + _KEY + _TAG
+_SEALED_TEXT: Final = "sealed:"
+_MOST_KNOWN: Final = 10_000
+_MOST_APPS: Final = 1_000
+
+
+def text_field(attempt: int | str) -> str:
+    """The field of an attempt's pieces; a piece's place among them is its offset, inside."""
+    return f"text:{attempt}"
+
+
+def body_field(message_id: str) -> str:
+    """The field of what a webhook message says."""
+    return f"body:{message_id}"
+
+
+def tries_field(message_id: str) -> str:
+    """The field of a webhook message's receipts: receivers may answer with what they were told."""
+    return f"tries:{message_id}"
+
+
+def kid_of(key: bytes) -> bytes:
+    """The name of a master key, which says nothing of it."""
+    return hashlib.sha256(b"vigil master key\0" + key).digest()[:_KID]
+
+
+def _aad(*words: str) -> bytes:
+    return "\0".join(("v1", *words)).encode()
+
+
+class Box:
+    """One job's cipher. Without a key it keeps things plain; reads plain things either way."""
+
+    __slots__ = ("_app", "_cipher", "_dice", "_job_id", "_names", "header")
+
+    def __init__(
+        self, app: str, job_id: str, dice: Callable[[int], bytes], key: bytes = b"", header: bytes = b""
+    ) -> None:
+        self._app, self._job_id, self._dice, self.header = app, job_id, dice, header
+        self._cipher = AESGCM(key) if key else None
+        self._names: dict[str, bytes] = {}
+
+    def seal(self, field: str, value: Any) -> bytes:
+        """Content of the job as bytes."""
+        if self._cipher is None:
+            return codec.seal(value)
+        nonce = self._dice(_NONCE)
+        return _OF_JOB + nonce + self._cipher.encrypt(nonce, codec.pack(value), self._name(field))
+
+    def seal_whole(self, field: str, value: Any) -> bytes:
+        """The same with the wrapped key before it, so that it can be read by itself."""
+        sealed = self.seal(field, value)
+        return sealed if self._cipher is None else _WITH_KEY + self.header + sealed[1:]
+
+    def unseal(self, field: str, raw: bytes | None) -> Any:
+        """The content again; None when it is gone. Raises ContentDamaged."""
+        if not raw:
+            return None
+        if codec.is_plain(raw):
+            return codec.unseal(raw)
+        start = {_OF_JOB: 1, _WITH_KEY: 1 + _HEADER}.get(raw[:1])
+        if self._cipher is None or start is None:
+            raise ContentDamaged(self._job_id, field)
+        try:
+            return codec.unpack(
+                self._cipher.decrypt(raw[start : start + _NONCE], raw[start + _NONCE :], self._name(field))
+            )
+        except (InvalidTag, ValueError):
+            raise ContentDamaged(self._job_id, field) from None
+
+    def _name(self, field: str) -> bytes:
+        name = self._names.get(field)
+        if name is None:
+            name = self._names[field] = _aad(self._app, self._job_id, field)
+        return name
+
+
+class Vault:
+    """The master keys of this process, and the boxes of the jobs that it met lately."""
+
+    def __init__(self, keys: Sequence[bytes] = (), clock: Clock | None = None) -> None:
+        """The first key encrypts, all decrypt; without keys new things stay plain."""
+        self._masters = {kid_of(key): key for key in keys}
+        self._dice = (clock or Clock()).dice
+        self._known: OrderedDict[str, Box] = OrderedDict()
+        self._wrapping = lru_cache(maxsize=_MOST_APPS)(self._derive)
+        self.first = kid_of(keys[0]) if keys else b""
+
+    @classmethod
+    def of(cls, keys: Sequence[SecretStr]) -> Vault:
+        """The vault of keys as the settings hold them: urlsafe base64 of 32 bytes."""
+        return cls([base64.urlsafe_b64decode(key.get_secret_value() + "==") for key in keys])
+
+    @property
+    def on(self) -> bool:
+        """True when new content is encrypted."""
+        return bool(self.first)
+
+    @property
+    def kids(self) -> list[str]:
+        """The names of the keys, the one that encrypts first."""
+        return [kid.hex() for kid in self._masters]
+
+    # -- jobs
+
+    def nobodys(self, job_id: str) -> Box:
+        """A box for a job that is no longer kept: what goes in comes out no more."""
+        return Box("", job_id, self._dice, self._dice(_KEY) if self.on else b"")
+
+    def new(self, app: str, job_id: str) -> Box:
+        """The box of a job to be, with a key of its own."""
+        if not self.on:
+            return Box(app, job_id, self._dice)
+        key = self._dice(_KEY)
+        return self._remember(job_id, Box(app, job_id, self._dice, key, self._wrap(self.first, app, job_id, key)))
+
+    def open(self, app: str, job_id: str, field: str, raw: bytes | None) -> tuple[Box, Any]:
+        """(The job's box, the content) of a value that brings the key along, or of a plain one.
+
+        Raises KeyMissing, ContentDamaged.
+        """
+        if not raw or codec.is_plain(raw):
+            plain = Box(app, job_id, self._dice)
+            return (self._remember(job_id, plain) if self.on and field == PRIVATE else plain), codec.unseal(raw)
+        if raw[:1] != _WITH_KEY or len(raw) < 1 + _HEADER + _NONCE + _TAG:
+            raise ContentDamaged(job_id, field)
+        header, box = raw[1 : 1 + _HEADER], self._known.get(job_id)
+        if box is None or box.header != header:
+            box = Box(app, job_id, self._dice, self._unwrap(app, job_id, header), header)
+        content = box.unseal(field, raw)
+        return (self._remember(job_id, box) if field == PRIVATE else box), content
+
+    def known(self, job_id: str) -> Box | None:
+        """The job's box, if this process has seen it lately."""
+        return self._known.get(job_id)
+
+    def _remember(self, job_id: str, box: Box) -> Box:
+        self._known[job_id] = box
+        self._known.move_to_end(job_id)
+        while len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+        return box
+
+    def _wrap(self, kid: bytes, app: str, job_id: str, key: bytes) -> bytes:
+        nonce = self._dice(_NONCE)
+        return kid + nonce + self._wrapping(kid, app).encrypt(nonce, key, _aad(app, job_id, "key"))
+
+    def _unwrap(self, app: str, job_id: str, header: bytes) -> bytes:
+        kid, nonce, wrapped = header[:_KID], header[_KID : _KID + _NONCE], header[_KID + _NONCE :]
+        try:
+            return self._wrapping(kid, app).decrypt(nonce, wrapped, _aad(app, job_id, "key"))
+        except InvalidTag:
+            raise ContentDamaged(job_id, "key") from None
+
+    def _derive(self, kid: bytes, app: str) -> AESGCM:
+        """What wraps the keys of an app's jobs; "" is for what belongs to no job."""
+        master = self._masters.get(kid)
+        if master is None:
+            raise KeyMissing(kid.hex())
+        info = b"vigil job keys" if app else b"vigil own"
+        return AESGCM(HKDF(SHA256(), _KEY, app.encode(), info).derive(master))
+
+    # -- what belongs to no job: endpoints, secrets
+
+    def seal_own(self, name: str, value: Any) -> bytes:
+        """A value that belongs to no job; `name` says where it lies, and it opens nowhere else."""
+        if not self.on:
+            return codec.seal(value)
+        nonce = self._dice(_NONCE)
+        return (
+            _OWN + self.first + nonce + self._wrapping(self.first, "").encrypt(nonce, codec.pack(value), _aad("", name))
+        )
+
+    def unseal_own(self, name: str, raw: bytes | None) -> Any:
+        """The value again; None when there is none. Raises KeyMissing, ContentDamaged."""
+        if not raw or codec.is_plain(raw):
+            return codec.unseal(raw)
+        if raw[:1] != _OWN:
+            raise ContentDamaged("", name.partition(":")[0])
+        kid, nonce, rest = raw[1 : 1 + _KID], raw[1 + _KID : 1 + _KID + _NONCE], raw[1 + _KID + _NONCE :]
+        try:
+            return codec.unpack(self._wrapping(kid, "").decrypt(nonce, rest, _aad("", name)))
+        except (InvalidTag, ValueError):
+            raise ContentDamaged("", name.partition(":")[0]) from None
+
+    def seal_text(self, name: str, text: str) -> str:
+        """A secret that stands in a larger plain value."""
+        return _SEALED_TEXT + base64.b64encode(self.seal_own(name, text)).decode() if self.on else text
+
+    def unseal_text(self, name: str, text: str) -> str:
+        """The secret again, plain ones as they are."""
+        if not text.startswith(_SEALED_TEXT):
+            return text
+        return str(self.unseal_own(name, base64.b64decode(text.removeprefix(_SEALED_TEXT))))
+
+    # -- turning keys over
+
+    def wrapped_again(self, app: str, job_id: str, raw: bytes) -> bytes:
+        """The same value with its key wrapped under the first master key; its content is not touched."""
+        header = self._wrap(self.first, app, job_id, self._unwrap(app, job_id, raw[1 : 1 + _HEADER]))
+        return _WITH_KEY + header + raw[1 + _HEADER :]
+
+
+def kid_in(raw: bytes) -> bytes | None:
+    """The name of the master key that a value needs; None for one that names none."""
+    return raw[1 : 1 + _KID] if raw[:1] in {_WITH_KEY, _OWN} else None
+
+
+def kid_in_text(text: str) -> bytes | None:
+    """The same for a secret in a larger value."""
+    return kid_in(base64.b64decode(text.removeprefix(_SEALED_TEXT))) if text.startswith(_SEALED_TEXT) else None
