@@ -39,11 +39,13 @@ class Server:
 
 
 @contextmanager
-def server(folder: Path, *options: str, conf: Path | None = CONF, port: int | None = None) -> Iterator[Server]:
+def server(
+    folder: Path, *options: str, conf: Path | None = CONF, port: int | None = None, binary: Path | None = None
+) -> Iterator[Server]:
     """Runs until the block ends. `options` are words of valkey-server's command line."""
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    words = [str(get_binary_path()), *([str(conf)] if conf else [])]
+    words = [str(binary or get_binary_path()), *([str(conf)] if conf else [])]
     words += ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), *options]
     with (folder / "valkey.log").open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder)

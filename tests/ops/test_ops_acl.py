@@ -138,3 +138,14 @@ def test_secrets_are_kept_and_the_rules_are_renewed(tmp_path: Path) -> None:
     assert second == {**first, "openai_api_key": "sk-mine"}
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o700
     assert len({value for value in second.values() if value}) == len([value for value in second.values() if value])
+
+
+def test_without_a_name_every_command_says_so_in_one_line(given, tmp_path: Path) -> None:
+    one, _ = given
+    for words in (["worker"], ["keys", "list"]):
+        for url in (one.url, f"redis://api:wrong@{one.place}/0"):
+            result = Deployment(tmp_path, {"api": url}).vigil("api", *words)
+            assert result.returncode in {1, 2}
+            assert len(result.stderr.splitlines()) == 1
+            assert "Redis" in result.stderr
+            assert "Authentication" in result.stderr

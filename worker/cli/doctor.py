@@ -5,36 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Final, Literal
+from dataclasses import asdict
+from typing import Annotated, Any
 
-import httpx2
 import typer
 
-from worker.cli.door import DEFAULT_URL, find_door
-from worker.cli.errors import BAD, CliError
-from worker.cli.serve import with_redis
-from worker.clock import Clock
-from worker.jobs.errors import SettingsError, StoreUnavailable, UnsafeStore
+from worker.cli.doctor_outside import api_check, provider_checks, sentry_check, webhook_checks
+from worker.cli.doctor_redis import redis_checks
+from worker.cli.errors import BAD
+from worker.cli.finding import Check, written
+from worker.jobs.errors import SettingsError
 from worker.settings import Settings, load
-from worker.store.pool import asking, check_safe, connect, durability
-
-_PROVIDER: Final = "https://api.openai.com/v1"
-_SKEW_WARNING, _SKEW_PROBLEM = 1.0, 5.0
-_PATIENCE: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line: what was looked at, how it stands, what mends it."""
-
-    name: str
-    state: Literal["ok", "warning", "problem"]
-    detail: str
-    fix: str | None = None
-
-
-async def examine() -> AsyncIterator[Check]:
+async def examine(webhook: str | None = None) -> AsyncIterator[Check]:
     """All checks, in the order in which one builds on the other."""
     try:
         settings = load()
@@ -45,154 +29,16 @@ async def examine() -> AsyncIterator[Check]:
     yield Check("settings", "ok", "all settings can be used")
     models = settings.catalogue().models
     yield Check("models", "ok", f"{len(models)} models: {', '.join(models)}")
-    async for check in _redis(settings):
+    async for check in redis_checks(settings):
         yield check
-    yield await _api()
-    yield await _provider(settings)
+    yield await api_check()
+    async for check in provider_checks(settings):
+        yield check
+    async for check in webhook_checks(settings, webhook):
+        yield check
+    yield await sentry_check(settings)
     yield _encryption(settings)
     yield _identifiers(settings)
-
-
-async def _redis(settings: Settings) -> AsyncIterator[Check]:
-    kind = "external (VIGIL_REDIS_URL)" if settings.redis_url else f"embedded, data in {settings.data_dir}"
-    fix = "start it, or correct VIGIL_REDIS_URL" if settings.redis_url else f"see {settings.data_dir / 'valkey.log'}"
-    try:
-        async with with_redis(settings) as ours:
-            redis = connect(ours.redis_url or "", max_connections=2, patience=1)
-            try:
-                said = await check_safe(redis, allow_eviction=True)
-                yield Check("redis", "ok", f"{kind}; version {said['version']}")
-                yield _persistence(said)
-                yield _eviction(said, settings)
-                clock = Clock()
-                before = clock.now().timestamp()
-                async with asking("tell the time"):
-                    seconds, micros = await redis.time()
-                after = clock.now().timestamp()
-                yield _skew(seconds + micros / 1e6 - (before + after) / 2)
-            finally:
-                await redis.aclose()
-    except (StoreUnavailable, UnsafeStore) as error:
-        yield Check("redis", "problem", f"{kind}: {error}", fix)
-    except OSError as error:
-        yield Check("redis", "problem", f"{kind}: {error.strerror or type(error).__name__}", fix)
-
-
-def _persistence(said: dict[str, str]) -> Check:
-    sentence = durability(said)
-    if said["appendonly"] != "yes":
-        return Check("persistence", "problem", sentence, "set appendonly yes and appendfsync always")
-    if said["appendfsync"] == "always":
-        return Check("persistence", "ok", sentence)
-    return Check("persistence", "warning", sentence, "set appendfsync always")
-
-
-def _eviction(said: dict[str, str], settings: Settings) -> Check:
-    policy = said["maxmemory_policy"]
-    if policy == "noeviction":
-        return Check("eviction", "ok", "noeviction: accepted jobs are never dropped for memory")
-    if policy == "unknown":
-        return Check("eviction", "warning", "the eviction policy can't be read here", "make sure that it is noeviction")
-    state: Literal["warning", "problem"] = "warning" if settings.allow_eviction else "problem"
-    return Check("eviction", state, f"maxmemory-policy is {policy}: accepted jobs could vanish", "set it to noeviction")
-
-
-def _skew(seconds: float) -> Check:
-    said = f"{abs(seconds):.3f} s {'behind' if seconds > 0 else 'ahead of'} Redis"
-    if abs(seconds) < _SKEW_WARNING:
-        return Check("clock", "ok", said)
-    state: Literal["warning", "problem"] = "warning" if abs(seconds) < _SKEW_PROBLEM else "problem"
-    return Check("clock", state, said, "let both machines follow one time server: leases and deadlines need it")
-
-
-async def _ask(url: str, headers: dict[str, str], *, local: bool) -> httpx2.Response | str:
-    try:
-        async with httpx2.AsyncClient(timeout=_PATIENCE, trust_env=not local) as http:
-            return await http.get(url, headers=headers)
-    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError, ValueError) as error:
-        return type(error).__name__
-
-
-async def _api() -> Check:
-    try:
-        door = find_door()
-    except CliError as error:
-        return Check("api", "problem", str(error), f"unset it for {DEFAULT_URL}, or correct it")
-    local = "//127." in door.url or "//localhost" in door.url or "//[::1]" in door.url
-    headers = {"Authorization": f"Bearer {door.key.get_secret_value()}"} if door.key else {}
-    answer = await _ask(f"{door.url}/v1/jobs?limit=1", headers, local=local)
-    if isinstance(answer, str):
-        return Check(
-            "api", "warning", f"nothing answers at {door.url} ({answer})", "start `vigil up`, or set VIGIL_URL"
-        )
-    match answer.status_code:
-        case 200:
-            return Check("api", "ok", f"{door.url} answers and knows the key")
-        case 401 if door.key is None:
-            return Check("api", "warning", f"{door.url} answers; there is no key to try", "set VIGIL_API_KEY")
-        case 401:
-            return Check(
-                "api", "problem", f"{door.url} doesn't know the key", "`vigil keys create --app NAME` makes one"
-            )
-        case 403:
-            return Check("api", "warning", f"{door.url} answers; the key may not read", "make one with --scope read")
-        case status:
-            return Check(
-                "api", "problem", f"{door.url} answers {status}", "is that a Vigil? set VIGIL_URL; see its log"
-            )
-
-
-async def _provider(settings: Settings) -> Check:
-    if settings.openai_api_key is None:
-        return Check(
-            "provider", "warning", "no OPENAI_API_KEY: `vigil up` uses the simulator", "set it for the real provider"
-        )
-    base = (settings.openai_base_url or _PROVIDER).rstrip("/")
-    headers = {"Authorization": f"Bearer {settings.openai_api_key.get_secret_value()}"}
-    if settings.openai_org_id:
-        headers["OpenAI-Organization"] = settings.openai_org_id
-    if settings.openai_project_id:
-        headers["OpenAI-Project"] = settings.openai_project_id
-    answer = await _ask(
-        f"{base}/models", headers, local=base.startswith(("http://127.", "http://localhost", "http://[::1]"))
-    )
-    if isinstance(answer, str):
-        return Check(
-            "provider", "problem", f"{base} can't be reached ({answer})", "check OPENAI_BASE_URL, network, proxy"
-        )
-    match answer.status_code:
-        case 200:
-            return Check("provider", "ok", _models_seen(base, answer, settings))
-        case 401:
-            fix = "check OPENAI_API_KEY, OPENAI_ORG_ID and OPENAI_PROJECT_ID: key and organisation must belong together"
-            return Check("provider", "problem", f"{base} refuses the key (401{_code(answer)})", fix)
-        case 403:
-            fix = "this key, project or location may not use the API; ask an owner of the organisation"
-            return Check("provider", "problem", f"{base} forbids it (403{_code(answer)})", fix)
-        case 429:
-            fix = "look at the organisation's limits and credit"
-            return Check("provider", "warning", f"{base} limits us (429{_code(answer)})", fix)
-        case status:
-            return Check(
-                "provider", "problem", f"{base} answers {status}{_code(answer)}", "check OPENAI_BASE_URL; try later"
-            )
-
-
-def _models_seen(base: str, answer: httpx2.Response, settings: Settings) -> str:
-    try:
-        listed = {str(one["id"]) for one in answer.json()["data"]}
-    except (ValueError, KeyError, TypeError):
-        return f"{base} accepts the key"
-    missing = [name for name in settings.catalogue().models if name not in listed]
-    return f"{base} accepts the key" + (f"; it doesn't list {', '.join(missing)}" if missing else "")
-
-
-def _code(answer: httpx2.Response) -> str:
-    try:
-        code = answer.json()["error"]["code"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return f" {code}" if isinstance(code, str) and code.replace("_", "").isalnum() else ""
 
 
 def _encryption(settings: Settings) -> Check:
@@ -213,18 +59,25 @@ def _identifiers(settings: Settings) -> Check:
     )
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Also try to reach this receiver, with an unsigned {}.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Say what is wrong here and what mends it.
 
-    Looks at settings, Redis and what it keeps, API and key, clock, provider, encryption. Exits 1 on a problem.
+    Looks at settings; at Redis, what it keeps, who may come in; workers, API and key, access to models, provider,
+    clocks, webhooks, Sentry, encryption. Exits 1 on a problem.
     """
 
     async def go() -> list[Check]:
         found = []
-        async for check in examine():
+        async for check in examine(webhook):
             found.append(check)
             if not as_json:
-                _print(check)
+                print(written(check))
         return found
 
     found = asyncio.run(go())
@@ -234,13 +87,6 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         print(json.dumps(body, indent=2))
     if worst == "problem":
         raise typer.Exit(BAD)
-
-
-def _print(check: Check) -> None:
-    print(
-        f"{check.state:<8} {check.name:<12} {check.detail}"
-        + (f"\n{'':<9}{'':<12} fix: {check.fix}" if check.fix else "")
-    )
 
 
 def register(app: typer.Typer) -> None:

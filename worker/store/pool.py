@@ -75,6 +75,20 @@ def _pack_in_c(pool: ConnectionPool) -> None:
     slow = pool.connection_class
 
     class Packing(slow):  # type: ignore[misc, valid-type]
+        coming_in = False
+
+        async def on_connect(self) -> None:
+            self.coming_in = True
+            try:
+                await super().on_connect()
+            finally:
+                self.coming_in = False
+
+        async def check_health(self) -> None:
+            # not while coming in: where a name is asked for, redis-py would connect again, and again, without end
+            if not self.coming_in:
+                await super().check_health()
+
         def pack_command(self, *args: Any) -> list[bytes]:
             head = args[0].encode() if isinstance(args[0], str) else args[0]
             try:

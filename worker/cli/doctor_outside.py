@@ -1,0 +1,185 @@
+"""What `vigil doctor` says of the world outside: the API, the provider and its clock, receivers of webhooks, Sentry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx2
+
+from worker.cli.door import DEFAULT_URL, find_door
+from worker.cli.errors import CliError
+from worker.cli.finding import Check, skew
+from worker.clock import Clock
+from worker.jobs.errors import Refused
+from worker.settings import Settings
+from worker.webhooks.guard import Policy, judge_url
+from worker.webhooks.resolver import SystemResolver
+from worker.webhooks.sender import Sender
+
+_PROVIDER: Final = "https://api.openai.com/v1"
+_PATIENCE: Final = 10.0
+_LOCAL: Final = ("http://127.", "http://localhost", "http://[::1]")
+
+
+async def _ask(url: str, headers: dict[str, str], *, local: bool, body: bytes | None = None) -> httpx2.Response | str:
+    try:
+        async with httpx2.AsyncClient(timeout=_PATIENCE, trust_env=not local) as http:
+            method = "GET" if body is None else "POST"
+            return await http.request(method, url, headers=headers, content=body)
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError, ValueError) as error:
+        return type(error).__name__
+
+
+async def api_check() -> Check:
+    """Whether an API answers where the client commands go, and knows the key."""
+    try:
+        door = find_door()
+    except CliError as error:
+        return Check("api", "problem", str(error), f"unset it for {DEFAULT_URL}, or correct it")
+    local = "//127." in door.url or "//localhost" in door.url or "//[::1]" in door.url
+    headers = {"Authorization": f"Bearer {door.key.get_secret_value()}"} if door.key else {}
+    answer = await _ask(f"{door.url}/v1/jobs?limit=1", headers, local=local)
+    if isinstance(answer, str):
+        return Check(
+            "api", "warning", f"nothing answers at {door.url} ({answer})", "start `vigil up`, or set VIGIL_URL"
+        )
+    match answer.status_code:
+        case 200:
+            return Check("api", "ok", f"{door.url} answers and knows the key")
+        case 401 if door.key is None:
+            return Check("api", "warning", f"{door.url} answers; there is no key to try", "set VIGIL_API_KEY")
+        case 401:
+            return Check(
+                "api", "problem", f"{door.url} doesn't know the key", "`vigil keys create --app NAME` makes one"
+            )
+        case 403:
+            return Check("api", "warning", f"{door.url} answers; the key may not read", "make one with --scope read")
+        case status:
+            return Check(
+                "api", "problem", f"{door.url} answers {status}", "is that a Vigil? set VIGIL_URL; see its log"
+            )
+
+
+async def provider_checks(settings: Settings) -> AsyncIterator[Check]:
+    """Whether the provider takes our key, and what time it has."""
+    if settings.openai_api_key is None:
+        yield Check(
+            "provider", "warning", "no OPENAI_API_KEY: `vigil up` uses the simulator", "set it for the real provider"
+        )
+        return
+    base = (settings.openai_base_url or _PROVIDER).rstrip("/")
+    headers = {"Authorization": f"Bearer {settings.openai_api_key.get_secret_value()}"}
+    if settings.openai_org_id:
+        headers["OpenAI-Organization"] = settings.openai_org_id
+    if settings.openai_project_id:
+        headers["OpenAI-Project"] = settings.openai_project_id
+    clock = Clock()
+    answer = await _ask(f"{base}/models", headers, local=base.startswith(_LOCAL))
+    yield _provider(base, answer, settings)
+    said = None if isinstance(answer, str) else answer.headers.get("date")
+    try:
+        theirs = parsedate_to_datetime(said or "")
+        ours = clock.now()
+        # the header has whole seconds, and the answer was some time under way
+        yield skew("their clock", "the provider", (theirs - ours + timedelta(seconds=0.5)).total_seconds(), slack=2.0)
+    except (ValueError, TypeError):
+        pass
+
+
+def _provider(base: str, answer: httpx2.Response | str, settings: Settings) -> Check:
+    if isinstance(answer, str):
+        return Check(
+            "provider", "problem", f"{base} can't be reached ({answer})", "check OPENAI_BASE_URL, network, proxy"
+        )
+    match answer.status_code:
+        case 200:
+            return Check("provider", "ok", _models_seen(base, answer, settings))
+        case 401:
+            fix = "check OPENAI_API_KEY, OPENAI_ORG_ID and OPENAI_PROJECT_ID: key and organisation must belong together"
+            return Check("provider", "problem", f"{base} refuses the key (401{_code(answer)})", fix)
+        case 403:
+            fix = "this key, project or location may not use the API; ask an owner of the organisation"
+            return Check("provider", "problem", f"{base} forbids it (403{_code(answer)})", fix)
+        case 429:
+            fix = "look at the organisation's limits and credit"
+            return Check("provider", "warning", f"{base} limits us (429{_code(answer)})", fix)
+        case status:
+            return Check(
+                "provider", "problem", f"{base} answers {status}{_code(answer)}", "check OPENAI_BASE_URL; try later"
+            )
+
+
+async def webhook_checks(settings: Settings, target: str | None) -> AsyncIterator[Check]:
+    """Where webhooks may go, how often they are tried, and whether one receiver can be reached."""
+    total = timedelta(seconds=sum(settings.webhook_schedule))
+    said = f"{len(settings.webhook_schedule) + 1} tries over {str(total).split('.')[0]}"
+    if settings.webhook_allow_private:
+        fix = "VIGIL_WEBHOOK_ALLOW_PRIVATE=0, unless this is a machine for development"
+        yield Check("webhooks", "warning", f"{said}; they may reach private addresses and any port", fix)
+    else:
+        ports = ", ".join(str(port) for port in settings.webhook_ports)
+        yield Check("webhooks", "ok", f"{said}; only public addresses, ports {ports}")
+    if target is not None:
+        yield await _receiver(settings, target)
+
+
+async def _receiver(settings: Settings, target: str) -> Check:
+    policy, resolver = Policy.of(settings), SystemResolver()
+    try:
+        url = judge_url(target, policy)
+    except Refused as error:
+        return Check("receiver", "problem", str(error), "name an address that webhooks may call")
+    try:
+        sender = Sender(policy, resolver, Clock(), total=_PATIENCE)
+        answer = await sender.post(url, {"content-type": "application/json"}, b"{}")
+    finally:
+        resolver.close()
+    if answer.status is not None:
+        return Check("receiver", "ok", f"{url.origin} answers (an unsigned {{}} got {answer.status})")
+    fix = "is it up, does its name resolve to public addresses, may this machine call out?"
+    return Check("receiver", "problem", f"{url.origin} can't be reached ({answer.error})", fix)
+
+
+async def sentry_check(settings: Settings) -> Check:
+    """Whether Sentry takes what it is sent: an envelope with nothing in it."""
+    if settings.sentry_dsn is None:
+        return Check("sentry", "ok", "off: no SENTRY_DSN")
+    parts = urlsplit(settings.sentry_dsn.get_secret_value())
+    project = parts.path.rpartition("/")[2]
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.username or not project:
+        fix = "take it from the project's settings: https://KEY@HOST/PROJECT"
+        return Check("sentry", "problem", "SENTRY_DSN is no DSN", fix)
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    path = f"{parts.path.rpartition('/')[0]}/api/{project}/envelope/"
+    auth = f"Sentry sentry_version=7, sentry_client=vigil-doctor/1, sentry_key={parts.username}"
+    body = json.dumps({}).encode() + b"\n"
+    answer = await _ask(where + path, {"X-Sentry-Auth": auth}, local=where.startswith(_LOCAL), body=body)
+    if isinstance(answer, str):
+        return Check("sentry", "warning", f"{where} can't be reached ({answer})", "check SENTRY_DSN, network, proxy")
+    if answer.status_code in {401, 403}:
+        return Check("sentry", "warning", f"{where} refuses the DSN ({answer.status_code})", "take a key that is on")
+    if answer.status_code >= 500 or answer.status_code == 404:  # noqa: PLR2004
+        return Check("sentry", "warning", f"{where} answers {answer.status_code}", "is SENTRY_DSN right? try later")
+    return Check("sentry", "ok", f"{where} takes envelopes")
+
+
+def _models_seen(base: str, answer: httpx2.Response, settings: Settings) -> str:
+    try:
+        listed = {str(one["id"]) for one in answer.json()["data"]}
+    except (ValueError, KeyError, TypeError):
+        return f"{base} accepts the key"
+    missing = [name for name in settings.catalogue().models if name not in listed]
+    return f"{base} accepts the key" + (f"; it doesn't list {', '.join(missing)}" if missing else "")
+
+
+def _code(answer: httpx2.Response) -> str:
+    try:
+        code = answer.json()["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return f" {code}" if isinstance(code, str) and code.replace("_", "").isalnum() else ""

@@ -1,0 +1,170 @@
+"""What `vigil doctor` says of Redis: whether it keeps what it is given, who may come in, what time it has."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from worker.cli.finding import Check, State, skew
+from worker.cli.serve import with_redis
+from worker.clock import Clock
+from worker.jobs.errors import StoreUnavailable, UnsafeStore
+from worker.settings import Settings
+from worker.store import overview
+from worker.store.access import known_access
+from worker.store.pool import SENTINEL, Redis, asking, check_safe, connect, durability, sentinel_parts
+from worker.store.server import Server, look_at
+
+_OLDEST: Final = (7, 2)
+_FULL_WARNING, _FULL_PROBLEM = 0.75, 0.9
+_USERS: Final = "use the users of ops/users.acl (`ops/secrets.sh` makes them)"
+
+
+async def redis_checks(settings: Settings) -> AsyncIterator[Check]:
+    """Everything that Redis can tell."""
+    kind = "external (VIGIL_REDIS_URL)" if settings.redis_url else f"embedded, data in {settings.data_dir}"
+    fix = "start it, or correct VIGIL_REDIS_URL" if settings.redis_url else f"see {settings.data_dir / 'valkey.log'}"
+    try:
+        async with with_redis(settings) as ours:
+            url = ours.redis_url or ""
+            redis = connect(url, max_connections=2, patience=1)
+            try:
+                async for check in _of(redis, url, kind, settings):
+                    yield check
+            finally:
+                await redis.aclose()
+    except (StoreUnavailable, UnsafeStore) as error:
+        yield Check("redis", "problem", f"{kind}: {error}", fix)
+    except OSError as error:
+        yield Check("redis", "problem", f"{kind}: {error.strerror or type(error).__name__}", fix)
+
+
+async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIterator[Check]:
+    said = await check_safe(redis, allow_eviction=True)
+    how = await look_at(redis, url)
+    yield _server(how, said["version"], kind)
+    yield _persistence(said, how)
+    yield _eviction(said, settings)
+    yield _memory(how)
+    yield _door(how, url)
+    yield _rights(how, url)
+    yield _tls(url)
+    clock = Clock()
+    before = clock.now().timestamp()
+    async with asking("tell the time"):
+        seconds, micros = await redis.time()
+    after = clock.now().timestamp()
+    yield skew("clock", "Redis", seconds + micros / 1e6 - (before + after) / 2)
+    yield await _workers(redis, clock)
+    yield await _access(redis)
+
+
+def _server(how: Server, version: str, kind: str) -> Check:
+    name = f"{kind}; {'Valkey' if how.valkey else 'Redis'} {version}"
+    if how.loading:
+        return Check("redis", "problem", f"{name}, still reading its data", "wait until it has read them")
+    if not how.valkey and how.version < _OLDEST:
+        return Check("redis", "warning", f"{name} is old: Vigil is tested on Valkey 9", "take Valkey 8 or Redis 7.2")
+    return Check("redis", "ok", name)
+
+
+def _persistence(said: dict[str, str], how: Server) -> Check:
+    sentence = durability(said)
+    if not how.wrote:
+        fix = "look at its disk and its log now; see ops/runbook/RedisPersistence.md"
+        return Check("persistence", "problem", "Redis could not write to its disk the last time it tried.", fix)
+    if said["appendonly"] != "yes":
+        return Check("persistence", "problem", sentence, "set appendonly yes and appendfsync always")
+    if said["appendfsync"] == "always":
+        return Check("persistence", "ok", sentence)
+    if said["appendfsync"] == "unknown":
+        fix = "ask as a user that may `CONFIG GET`, such as worker of ops/users.acl, or ask whoever runs it"
+        return Check("persistence", "warning", sentence, fix)
+    return Check("persistence", "warning", sentence, "set appendfsync always")
+
+
+def _eviction(said: dict[str, str], settings: Settings) -> Check:
+    policy = said["maxmemory_policy"]
+    if policy == "noeviction":
+        return Check("eviction", "ok", "noeviction: accepted jobs are never dropped for memory")
+    if policy == "unknown":
+        return Check("eviction", "warning", "the eviction policy can't be read here", "make sure that it is noeviction")
+    state: State = "warning" if settings.allow_eviction else "problem"
+    return Check("eviction", state, f"maxmemory-policy is {policy}: accepted jobs could vanish", "set it to noeviction")
+
+
+def _memory(how: Server) -> Check:
+    used = f"{how.used / 2**20:.0f} MiB used"
+    if not how.most:
+        return Check("memory", "ok", f"{used}; no maxmemory: the machine's own is the limit")
+    share = how.used / how.most
+    said = f"{used}, {share:.0%} of maxmemory"
+    if share < _FULL_WARNING:
+        return Check("memory", "ok", said)
+    state: State = "warning" if share < _FULL_PROBLEM else "problem"
+    return Check("memory", state, f"{said}; when it is full, submits are refused", "see ops/runbook/RedisMemory.md")
+
+
+def _local(url: str) -> bool:
+    return url.startswith("unix://") or urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
+
+
+def _door(how: Server, url: str) -> Check:
+    if url.startswith("unix://"):
+        return Check("door", "ok", "a socket of this machine; its folder says who may come in")
+    match how.open_door:
+        case None:
+            return Check("door", "ok", "whether others get in without a name was not tried")
+        case False:
+            return Check("door", "ok", "nobody gets in without a name and a password")
+        case True:
+            state: State = "warning" if _local(url) else "problem"
+            said = "the default user is on and has no password: whatever reaches Redis may read and change every job"
+            return Check("door", state, said, _USERS)
+
+
+def _rights(how: Server, url: str) -> Check:
+    me = f"we are {how.user!r}" if how.user else "who we are can't be asked"
+    if not how.everything:
+        return Check("rights", "ok", f"{me}, and may not empty, stop or set up the server")
+    if url.startswith("unix://"):
+        return Check("rights", "ok", f"{me}; it is our own server")
+    return Check("rights", "warning", f"{me}, and may do everything: also empty and stop the server", _USERS)
+
+
+def _tls(url: str) -> Check:
+    if url.startswith("rediss://"):
+        return Check("tls", "ok", "the way to Redis is encrypted")
+    if _local(url):
+        return Check("tls", "ok", "Redis is on this machine: nothing crosses a network")
+    if url.startswith(SENTINEL):
+        hosts = {host for host, _ in sentinel_parts(url).hosts}
+        if hosts <= {"127.0.0.1", "localhost", "::1"}:
+            return Check("tls", "ok", "the sentinels are on this machine")
+        return Check("tls", "warning", "the way to Redis is not encrypted", "keep it in a network of its own")
+    return Check(
+        "tls", "warning", "passwords and jobs cross the network as they are", "rediss://, or a network of its own"
+    )
+
+
+async def _workers(redis: Redis, clock: Clock) -> Check:
+    alive = await overview.workers(redis, clock)
+    draining = sum(bool(one.get("draining")) for one in alive)
+    if len(alive) > draining:
+        more = f", {draining} of them draining" if draining else ""
+        return Check("workers", "ok", f"{len(alive)} with a heartbeat within a minute{more}")
+    said = "all workers drain" if alive else "no worker shows a heartbeat"
+    return Check("workers", "warning", f"{said}: jobs are accepted and wait", "start `vigil worker`")
+
+
+async def _access(redis: Redis) -> Check:
+    rows = await known_access(redis)
+    if not rows:
+        return Check("access", "warning", "which models may be called was never asked", "`vigil probe`")
+    not_ok = [f"{model} {row.status}" for model, row in sorted(rows.items()) if row.status != "ok"]
+    granted = len(rows) - len(not_ok)
+    if not not_ok:
+        return Check("access", "ok", f"all {granted} models may be called, as of the last probe")
+    said = f"{granted} of {len(rows)} models may be called; {', '.join(not_ok)}"
+    return Check("access", "warning", said, "`vigil probe` tells the next step for each")

@@ -1,0 +1,90 @@
+"""How a Redis stands, for the doctor: what it said of its last write, who we are to it, who else may come in.
+
+Reads only; the one command that changes anything changes our own connection. Must not know: what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from arq.connections import ArqRedis
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+
+from worker.store.pool import AWAY, SENTINEL, asking, connect
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`user` is None where the server won't say; `open_door` is None where it can't be tried."""
+
+    version: tuple[int, ...]
+    valkey: bool
+    wrote: bool
+    loading: bool
+    replicas: int
+    used: int
+    most: int
+    user: str | None
+    everything: bool
+    open_door: bool | None
+
+
+async def look_at(redis: ArqRedis, url: str) -> Server:
+    """All of it; StoreUnavailable when it doesn't answer."""
+    async with asking("say how it stands"):
+        info: dict[str, Any] = await redis.info()
+        user = await _user(redis)
+        everything = await _everything(redis, user)
+    version = str(info.get("valkey_version") or info.get("redis_version") or "0")
+    return Server(
+        version=tuple(int(part) for part in version.split(".") if part.isdigit()),
+        valkey="valkey_version" in info,
+        wrote=info.get("aof_last_write_status", "ok") == "ok" and info.get("rdb_last_bgsave_status", "ok") == "ok",
+        loading=bool(info.get("loading")),
+        replicas=int(info.get("connected_slaves", 0)),
+        used=int(info.get("used_memory", 0)),
+        most=int(info.get("maxmemory", 0)),
+        user=user,
+        everything=everything,
+        open_door=await _open_door(url),
+    )
+
+
+async def _user(redis: ArqRedis) -> str | None:
+    try:
+        name = await redis.execute_command("ACL WHOAMI")
+    except ResponseError:  # NoPermissionError is one
+        return None
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+async def _everything(redis: ArqRedis, user: str | None) -> bool:
+    """Whether we may do what no Vigil needs: an administrator's command that touches our own connection alone."""
+    try:
+        await redis.execute_command("CLIENT NO-EVICT", "OFF")
+    except NoPermissionError:
+        return False
+    except ResponseError:
+        return user == "default"  # a server that is too old to know the command
+    return True
+
+
+async def _open_door(url: str) -> bool | None:
+    """Whether somebody without a name gets in; a socket in the file system has its own door."""
+    if url.startswith((SENTINEL, "unix://")):
+        return None
+    parts = urlsplit(url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    stranger = connect(urlunsplit(bare), max_connections=1, patience=0)
+    try:
+        await stranger.execute_command("PING")
+    except (AuthenticationError, NoPermissionError, ResponseError):
+        return False
+    except (RedisError, *AWAY):
+        return None
+    else:
+        return True
+    finally:
+        await stranger.aclose()
