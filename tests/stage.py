@@ -62,6 +62,7 @@ class Stage:
             "OPENAI_BASE_URL": self.sim.url,
             "lease_seconds": 15.0,
             "drain_seconds": 5.0,
+            "audit_key": "A" * 43,  # (no test writes one into the folder that it is started in)
             **self._settings,
             **more,
         }

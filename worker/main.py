@@ -32,6 +32,7 @@ from worker.tasks.lease import Leases
 from worker.tasks.notices import Noticeboard
 from worker.tasks.run import DRAIN, INTERRUPT, Run
 from worker.tasks.runner import Runner
+from worker.tasks.sealer import Sealer
 from worker.tasks.standing import Watchman
 from worker.tasks.sweep import Sweeper
 from worker.tasks.text import Flusher
@@ -115,6 +116,7 @@ class WorkerProcess:
         notices = Notices(redis, settings.audit_ttl)
         self.notices = Noticeboard(redis, notices, provider, clock)
         self.watchman = Watchman(redis, catalogue, notices, clock)
+        self.sealer = Sealer(redis, clock, settings)
         self.delivery = Delivery(redis, clock, settings, self.id)
 
     def _state(self) -> dict[str, object]:
@@ -146,6 +148,7 @@ class WorkerProcess:
                 ("notices", self.notices.run()),
                 ("watchman", self.watchman.run()),
                 ("delivery", self.delivery.run()),
+                ("sealer", self.sealer.run()),
             )
         ]
         claiming = asyncio.create_task(self.runner.main(), name="claiming")

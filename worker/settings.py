@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
+from worker.audit import keytext
 from worker.jobs.catalogue import Catalogue, parse
 from worker.jobs.errors import SettingsError
 
@@ -64,6 +65,10 @@ class Settings(BaseSettings):
     allow_unknown_models: bool = False
     result_ttl: Annotated[int, Field(ge=60)] = 7 * 86_400
     audit_ttl: Annotated[int, Field(ge=60)] = 400 * 86_400
+    audit_key: SecretStr | None = None
+    audit_public_keys: Annotated[tuple[str, ...], NoDecode] = ()
+    audit_checkpoints: Path | None = None
+    audit_seal_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     identifier_secret: SecretStr | None = None
     webhook_allow_private: bool = False
@@ -115,7 +120,24 @@ class Settings(BaseSettings):
             raise ValueError("must be an http:// or https:// address, such as https://api.openai.com/v1")
         return value
 
-    @field_validator("encryption_keys", "webhook_ports", "webhook_schedule", mode="before")
+    @field_validator("audit_key")
+    @classmethod
+    def _audit_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            keytext.from_text(value.get_secret_value())
+        return value
+
+    @field_validator("audit_public_keys")
+    @classmethod
+    def _audit_public_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for number, key in enumerate(value, 1):
+            try:
+                keytext.from_text(key)
+            except ValueError:
+                raise ValueError(f"key {number} is not a public key as `vigil audit key` prints it") from None
+        return value
+
+    @field_validator("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(k.strip() for k in value.split(",") if k.strip()) if isinstance(value, str) else value

@@ -62,6 +62,7 @@ BENCHES = {
     "stream_cpu": Bench("stream_cpu.py", ("--seconds", "8"), 90, _stream),
     "store_scale": Bench("store_scale.py", ("--many", "10000", "--rounds", "100"), 120, _scale),
     "fairness": Bench("fairness.py", ("--json",), 90, _ours),
+    "audit": Bench("audit.py", ("--jobs", "5000", "--json"), 90, _ours),
     "submit": Bench("submit.py", ("--rounds", "9", "--seconds", "2", "--json"), 150, _ours),
     "many_streams": Bench("many_streams.py", ("--seconds", "15", "--silent", "1000", "--json"), 300, _ours),
     "workers": Bench("workers.py", ("--jobs", "200", "--slots", "10", "--json"), 240, _ours),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import statistics
 import sys
 import tempfile
@@ -96,14 +97,18 @@ def settled_commands(jobs: Jobs, person: int, age_ms: int) -> list[Command]:
 
 async def fill(redis: ArqRedis, jobs: Jobs, count: int) -> None:
     """`count` settled jobs over the last month, and some that wait."""
-    began = time.perf_counter()
+    began, base, places = time.perf_counter(), to_ms(Clock().now()), itertools.count()
     for start in range(0, count, _BATCH):
         async with redis.pipeline(transaction=False) as pipe:
             for n in range(start, min(start + _BATCH, count)):
                 age = (count - n) * 30 * 86_400_000 // count
                 for command in settled_commands(jobs, n % _PEOPLE, age):
                     if command[0] not in {"PUBLISH", "IF"}:  # nobody listens, and no app here has an endpoint
-                        pipe.execute_command(*(command[2:] if command[0] == "NOTE" else command))
+                        if command[0] == "NOTE":  # a pipeline can't note what the server answers: we name the place
+                            place = f"{base}-{next(places)}"
+                            pipe.rpush(command[1], place)
+                            command = tuple(place if word == "*" else word for word in command[2:])  # noqa: PLW2901
+                        pipe.execute_command(*command)
             await pipe.execute()
     for n in range(_WAITING):
         await jobs.submit(new_job(n % _PEOPLE, waits=True))

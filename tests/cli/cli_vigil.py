@@ -21,7 +21,8 @@ Vigil = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **more}  # noqa: TID251
+    ours = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}  # noqa: TID251
+    return {**ours, "HOME": str(home), "LANG": "C.UTF-8", **more}
 
 
 def run(folder: Path, *words: str, text: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
@@ -93,7 +94,7 @@ def start_up(folder: Path, port: int, *words: str) -> Up:
     process = subprocess.Popen(
         [VIGIL, "up", "--port", str(port), *words],
         cwd=folder,
-        env=environment(folder, VIGIL_DRAIN_SECONDS="2"),
+        env=environment(folder, VIGIL_DRAIN_SECONDS="2", VIGIL_AUDIT_SEAL_SECONDS="0.5"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

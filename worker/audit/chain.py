@@ -9,6 +9,8 @@ import hashlib
 import json
 from typing import Any, Final, NamedTuple
 
+import jiter
+
 GENESIS: Final = "0" * 64
 """What stands before the first record of a chain."""
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
@@ -47,6 +49,30 @@ def chain_of(record: dict[str, Any]) -> str:
     """Which chain a record belongs to: its job's, or its app's for what is said of all jobs of an app."""
     job_id = record["job_id"]
     return str(job_id) if job_id is not None else app_chain(str(record["app"]))
+
+
+def chain_in(row: Row) -> str:
+    """The chain of a row; "" when its bytes are no record."""
+    try:
+        return glance(row.record)[0]
+    except ValueError:
+        return ""
+
+
+def glance(record: bytes) -> tuple[str, int | None, str]:
+    """(chain, seq, type) of a record's bytes, a fifth of the price of reading it all; ValueError for what is none.
+
+    Keys are sorted, so what a verifier needs is the end of a record, and nothing behind `job_id` holds an object.
+    """
+    at = record.rfind(b',"job_id":')
+    if at < 0:
+        raise ValueError("not a record")
+    end = jiter.from_json(b"{" + record[at + 1 :])
+    try:
+        job_id, seq, kind = end["job_id"], end["seq"], end["type"]
+        return job_id or app_chain(json.loads(record)["app"]), seq, kind
+    except (KeyError, TypeError):
+        raise ValueError("not a record") from None
 
 
 def app_chain(app: str) -> str:

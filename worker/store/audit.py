@@ -63,16 +63,30 @@ class Trail:
                 return
             low = f"({rows[-1].id}"
 
+    async def last(self) -> str | None:
+        """The id of the newest record."""
+        async with asking("read the audit trail"):
+            rows = await self._redis.xrevrange(keys.AUDIT, count=1)
+        return row_of(*rows[0]).id if rows else None
+
+    async def before(self, chain: str, place: str) -> str:
+        """The hash of the record that stands before this one in its chain; 64 zeros when it isn't there."""
+        async with asking("read the audit trail"):
+            places = [raw.decode() for raw in await self._redis.lrange(keys.audited(chain), 0, -1)]
+        n = places.index(place) if place in places else 0
+        rows = await self.at(places[n - 1 : n]) if n else []
+        return rows[0].hash if rows else GENESIS
+
     async def of_app(self, app: str, low: str, high: str, limit: int) -> tuple[list[Row], str | None]:
         """(up to `limit` records of the app, oldest first; the id after which the next page begins, or None).
 
         In a trail that others fill a page may be short and yet have a next one: a look reads a bounded part of it.
         """
-        found, mark = list[Row](), b'{"app":%b,' % json.dumps(app, ensure_ascii=False).encode()
+        found, mark = list[Row](), mark_of(app)
         for _ in range(_MOST_PAGES):
             rows = await self.page(low, high)
             for row in rows:
-                if row.record.startswith(mark):  # keys are sorted, and none is before `app`
+                if row.record.startswith(mark):
                     found.append(row)
                     if len(found) > limit:
                         return found[:limit], found[limit - 1].id
@@ -116,3 +130,8 @@ class Trail:
 def row_of(place: bytes, fields: dict[bytes, bytes]) -> Row:
     """A record as Redis gives it."""
     return Row(place.decode(), fields[b"hash"].decode(), fields[b"record"])
+
+
+def mark_of(app: str) -> bytes:
+    """How each record of an app begins: keys are sorted, and none comes before `app`."""
+    return b'{"app":%b,' % json.dumps(app, ensure_ascii=False).encode()

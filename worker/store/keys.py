@@ -21,6 +21,7 @@ vigil:idx:<app>[:…]     zset    the app's jobs by creation, all and by status,
 vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
 vigil:audit             stream  one record per event, chained per job
 vigil:audited:<chain>   list    the places of a chain's records in that stream; <chain> is a job's id or `app:<name>`
+vigil:seals             list    signed seals over that stream, in order;  vigil:sealing, taken by the worker that seals
 vigil:acts              string  how many records there are that are no event of a job
 vigil:outbox            zset    what no target has yet: ids of messages of jobs' own webhooks, and `<job>:<seq>:<event>`
                                 for the standing endpoints of the job's app; by time
@@ -71,6 +72,8 @@ HAND: Final = "vigil:hand"
 DEADLINE: Final = "vigil:deadline"
 AUDIT: Final = "vigil:audit"
 ACTS: Final = "vigil:acts"
+SEALS: Final = "vigil:seals"
+SEALING: Final = "vigil:sealing"
 OUTBOX: Final = "vigil:outbox"
 ROUTER: Final = "vigil:router"
 TARGETS: Final = "vigil:targets"

@@ -1,0 +1,166 @@
+"""`vigil audit` as an auditor uses it: prove, export, prove the export elsewhere, with our command and without it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_vigil import Up, one_line, run
+
+from worker.audit.chain import canonical
+
+PAGE = Path(__file__).resolve().parents[2] / "ops" / "audit.md"
+
+
+@pytest.fixture(scope="session")
+def told(up: Up) -> Up:
+    """A Vigil in which some jobs have ended and all are sealed."""
+    for prompt in ("SECRETPROMPT", "[[sim: refusal]] SECRETPROMPT", "[[sim: block_before_stream]] SECRETPROMPT"):
+        up("submit", "--wait", prompt)
+    for _ in range(100):
+        report = up.json("audit", "verify")
+        assert report["ok"], report
+        if report["unsealed"] == 0:
+            return up
+    pytest.fail("the trail is never sealed")
+
+
+@pytest.fixture
+def exported(told: Up, tmp_path: Path) -> Path:
+    out = tmp_path / "trail.ndjson"
+    result = told("audit", "export", "--out", str(out))
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def test_an_honest_trail_is_proven(told: Up) -> None:
+    report = told.json("audit", "verify")
+    assert (report["first_bad"], report["checkpoints"] > 0, report["jobs"] >= 3) == (None, True, True)
+    assert told("audit", "verify").stdout.splitlines()[-1].startswith("ok: nothing was altered")
+
+
+def test_an_export_is_proven_where_there_is_no_vigil(told: Up, exported: Path, tmp_path: Path) -> None:
+    key = told("audit", "key").stdout.strip()
+    result = run(tmp_path, "audit", "verify", "--file", str(exported), "--key", key, "--json")
+    report = json.loads(result.stdout)
+    assert (result.returncode, report["ok"], report["notes"]) == (0, True, [])
+    assert report["records"] == len(exported.read_bytes().splitlines())
+    assert b"SECRETPROMPT" not in exported.read_bytes()
+    unpinned = run(tmp_path, "audit", "verify", "--file", str(exported))
+    assert "--key pins them" in unpinned.stdout
+    stranger = run(tmp_path, "audit", "verify", "--file", str(exported), "--key", "A" * 43)
+    assert stranger.returncode == 1
+    assert "no key of ours" in stranger.stdout
+
+
+def test_the_lines_of_the_page_prove_an_export(told: Up, exported: Path) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert script.count("\n") < 40
+    words = [sys.executable, "-W", "ignore", "-c", script, str(exported), told("audit", "key").stdout.strip()]
+    good = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert good.stdout.startswith("ok: "), good.stderr
+    exported.write_bytes(exported.read_bytes().replace(b'"app":"local"', b'"app":"lokal"', 1))
+    bad = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "line 1 does not follow" in bad.stderr
+
+
+def shorten(lines: list[bytes], told: dict) -> list[bytes]:
+    return lines[:-1]
+
+
+def change(lines: list[bytes], told: dict) -> list[bytes]:
+    return [line.replace(b'"job.started"', b'"job.stopped"') for line in lines]
+
+
+def take_out(lines: list[bytes], told: dict) -> list[bytes]:
+    return [*lines[:2], *lines[3:]]
+
+
+def add(lines: list[bytes], told: dict) -> list[bytes]:
+    return [*lines, lines[-1].replace(b"0", b"1")]
+
+
+def swap(lines: list[bytes], told: dict) -> list[bytes]:
+    return [lines[1], lines[0], *lines[2:]]
+
+
+def blur(lines: list[bytes], told: dict) -> list[bytes]:
+    return [json.dumps(json.loads(lines[0])).encode(), *lines[1:]]
+
+
+def forge(lines: list[bytes], told: dict) -> list[bytes]:
+    told["checkpoints"][0]["at"] = "2020-01-01T00:00:00.000Z"
+    return lines
+
+
+@pytest.mark.parametrize("tamper", [shorten, change, take_out, add, swap, blur, forge], ids=lambda f: f.__name__)
+def test_an_export_that_was_tampered_with_is_not_proven(told: Up, exported: Path, tmp_path: Path, tamper) -> None:
+    beside = exported.with_name(exported.name + ".manifest.json")
+    manifest = json.loads(beside.read_bytes())
+    exported.write_bytes(b"".join(line + b"\n" for line in tamper(exported.read_bytes().splitlines(), manifest)))
+    beside.write_bytes(canonical(manifest))
+    result = run(tmp_path, "audit", "verify", "--file", str(exported), "--key", told("audit", "key").stdout.strip())
+    assert result.returncode == 1, result.stdout
+    assert "BAD: " in result.stdout
+
+
+def test_an_export_of_one_app_proves_its_chains_and_says_what_it_does_not(told: Up, tmp_path: Path) -> None:
+    out = tmp_path / "app.ndjson"
+    assert told("audit", "export", "--out", str(out), "--app", "local").returncode == 0
+    key = told("audit", "key").stdout.strip()
+    report = json.loads(run(tmp_path, "audit", "verify", "--file", str(out), "--key", key, "--json").stdout)
+    assert report["ok"]
+    assert "no job was left out" in report["notes"][0]
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join(lines[:3] + lines[4:]))
+    assert run(tmp_path, "audit", "verify", "--file", str(out), "--key", key).returncode == 1
+    nobody = tmp_path / "nobody.ndjson"
+    assert told("audit", "export", "--out", str(nobody), "--app", "nobody").returncode == 0
+    assert nobody.read_bytes() == b""
+
+
+def test_an_export_of_some_time_is_proven(told: Up, exported: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in exported.read_bytes().splitlines()]
+    middle = rows[len(rows) // 2]["record"]["at"]
+    key = told("audit", "key").stdout.strip()
+    for option in ("--after", "--before"):
+        out = tmp_path / "some.ndjson"
+        assert told("audit", "export", "--out", str(out), option, middle).returncode == 0
+        assert 0 < len(out.read_bytes().splitlines()) < len(rows)
+        result = run(tmp_path, "audit", "verify", "--file", str(out), "--key", key, "--json")
+        assert json.loads(result.stdout)["ok"], result.stdout
+
+
+def test_an_export_to_stdout_is_lines_alone(told: Up) -> None:
+    result = told("audit", "export")
+    assert all(json.loads(line)["record"]["type"].startswith("job.") for line in result.stdout.splitlines())
+
+
+def test_lab_reads_an_export(told: Up, exported: Path) -> None:
+    assert told("lab", "--trail", str(exported)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("verify", "--key", "x"), "--key is a public key"),
+        (("verify", "--file", "nothing"), "nothing can't be read"),
+        (("verify", "--checkpoints", "nothing"), "nothing can't be read"),
+        (("export", "--after", "soon"), "--after takes a time"),
+        (("export", "--out", "no/where"), "no/where can't be written"),
+    ],
+)
+def test_wrong_usage_is_one_line(told: Up, words: tuple[str, ...], said: str) -> None:
+    result = told("audit", *words)
+    assert result.returncode == 2
+    assert said in one_line(result)
+
+
+def test_without_a_key_it_says_how_to_get_one(tmp_path: Path) -> None:
+    result = run(tmp_path, "audit", "key")
+    assert result.returncode == 1
+    assert "VIGIL_AUDIT_KEY" in one_line(result)

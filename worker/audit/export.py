@@ -1,0 +1,221 @@
+"""An export: NDJSON, one record a line as `chain.line` writes it, and a manifest that lets a stranger prove it. Pure.
+
+The manifest holds the filters, the count and digest of all lines, where every chain begins and ends, the seals whose
+records are all in the export, and the public keys; it is signed if the exporter has a key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final
+
+from worker.audit.chain import GENESIS, Row, canonical, chain_in, hash_of, line
+from worker.audit.diagnose import Fault, Kind, in_chain
+from worker.audit.keys import Signer, Trusted
+from worker.audit.keytext import as_text, from_text
+from worker.audit.report import Report
+from worker.audit.seals import Digest, Seal, parse
+from worker.audit.verify import Verifier
+
+FORMAT: Final = "vigil-audit-1"
+_HASH_AT: Final = 9
+_BATCH: Final = 1_000
+_HEAD, _ID, _RECORD = b'{"hash":"', b'","id":"', b'","record":'
+
+
+@dataclass(slots=True)
+class Book:
+    """What a manifest says of the lines that went by."""
+
+    digest: Digest = field(default_factory=Digest)
+    starts: dict[str, str] = field(default_factory=dict)
+    chains: dict[str, list[Any]] = field(default_factory=dict)  # [how many records, the last one's hash]
+
+    def add(self, chain: str, row: Row) -> bytes:
+        """The line of one more record."""
+        text = line(row)
+        self.digest.add(text)
+        ends = self.chains.setdefault(chain, [0, ""])
+        ends[0], ends[1] = ends[0] + 1, row.hash
+        return text
+
+    def knows(self, chain: str) -> bool:
+        """True once a record of the chain has gone by."""
+        return chain in self.chains
+
+
+def manifest(
+    book: Book,
+    seals: Sequence[Seal],
+    *,
+    filters: Mapping[str, str | None],
+    public: Iterable[bytes],
+    signer: Signer | None,
+    at: datetime,
+) -> bytes:
+    """The manifest as JSON bytes."""
+    body: dict[str, Any] = {
+        "format": FORMAT,
+        "created_at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "filters": {name: value for name, value in filters.items() if value is not None},
+        "records": book.digest.count,
+        "digest": book.digest.hexdigest(),
+        "starts": book.starts,
+        "chains": book.chains,
+        "checkpoints": [dict(seal.body) for seal in seals],
+        "public_keys": sorted(as_text(key) for key in public),
+    }
+    if signer is not None:
+        body["key"] = signer.key_id
+        body["signature"] = signer.sign(canonical(body))
+    return canonical(body) + b"\n"
+
+
+class BadExport(ValueError):
+    """Not an export, or not its manifest; the text says where."""
+
+
+def read_manifest(raw: bytes) -> dict[str, Any]:
+    """The manifest; BadExport when it is none."""
+    try:
+        body: dict[str, Any] = json.loads(raw)
+        if body["format"] != FORMAT:
+            raise BadExport(f"the manifest is of another format than {FORMAT}")
+        _ = body["records"], body["digest"], dict(body["starts"]), dict(body["chains"]), dict(body["filters"])
+        for key in body["public_keys"]:
+            from_text(key)
+    except (ValueError, KeyError, TypeError) as error:
+        raise error if isinstance(error, BadExport) else BadExport("this is not the manifest of an export") from None
+    return body
+
+
+def read_row(text: bytes) -> Row | None:
+    """The record of a line; None when it isn't written as an export writes it."""
+    at = text.find(_RECORD)
+    hash_end = _HASH_AT + 64
+    if not (text.startswith(_HEAD) and text.endswith(b"}") and text[hash_end:].startswith(_ID) and at > 0):
+        return None
+    try:
+        place, hashed = text[hash_end + len(_ID) : at].decode("ascii"), text[_HASH_AT:hash_end].decode("ascii")
+        return Row(place, hashed, text[at + len(_RECORD) : -1])
+    except UnicodeDecodeError:
+        return None
+
+
+class FileProof:
+    """Proves an export, line by line; `lines()` gives them from the beginning each time."""
+
+    def __init__(self, lines: Any, told: Mapping[str, Any] | None, trusted: Trusted | None) -> None:
+        """`told`: the manifest; `trusted`: None = the keys that the manifest itself names."""
+        self._lines, self._told = lines, told or {}
+        self._given = trusted
+        self._trusted = trusted or Trusted(from_text(key) for key in self._told.get("public_keys", ()))
+
+    def prove(self) -> Report:
+        """What the export is worth. BadExport when it can't be read at all."""
+        told, report = self._told, Report()
+        seals = [parse(canonical(body)) for body in told.get("checkpoints", ())]
+        retention = next((s for s in reversed(seals) if s.kind == "retention"), None)
+        whole = not told.get("filters") and (not seals or seals[0].number == 1 or retention is not None)
+        if whole and seals and seals[0].number == 1:
+            retention = None
+        verifier = Verifier(self._trusted, retention if whole else None, told.get("starts"), from_any=not whole)
+        verifier.add(seal.line for seal in seals)
+        book = self._read(verifier)
+        verifier.finish()
+        report.faults += [*self._explain(verifier, retention if whole else None), *verifier.faults]
+        report.records, report.seals, report.kept = verifier.records, verifier.seals, verifier.kept
+        report.unsealed = verifier.unsealed
+        report.jobs = sum(not chain.startswith("app:") for chain in book.chains)
+        if whole and retention is not None:
+            report.removed, report.removed_before = retention.body["removed"], retention.body["upto"]
+        if told and not verifier.stopped:
+            report.faults += self._compare(book)
+        report.notes += self._notes()
+        return report
+
+    def _read(self, verifier: Verifier) -> Book:
+        book, lines, number = Book(), iter(self._lines()), 0
+        while batch := list(islice(lines, _BATCH)):
+            rows: list[Row] = []
+            for text in batch:
+                number += 1
+                row = read_row(text)
+                if row is None:
+                    verifier.feed(rows)
+                    detail = f"line {number} is not written as an export writes it"
+                    verifier.faults.append(Fault(Kind.ALTERED, detail))
+                    verifier.stopped = True
+                    return book
+                rows.append(row)
+            try:
+                verifier.feed(rows)
+            except ValueError:
+                raise BadExport(f"lines {number - len(rows) + 1} to {number}: an id is none of a stream") from None
+            if verifier.stopped:
+                return book
+            for row in rows:
+                book.add(chain_in(row), row)
+        return book
+
+    def _explain(self, verifier: Verifier, retention: Seal | None) -> list[Fault]:
+        starts = {**self._told.get("starts", {}), **(retention.body["heads"] if retention else {})}
+        found: list[Fault] = []
+        for chain in islice(verifier.suspects, 5):
+            rows = [row for row in map(read_row, self._lines()) if row is not None and chain_in(row) == chain]
+            fault = in_chain(chain, rows, starts.get(chain, GENESIS))
+            found += [fault] if fault is not None else []
+        return found
+
+    def _compare(self, book: Book) -> list[Fault]:
+        """What the manifest says of the lines, against the lines."""
+        told = self._told
+        signature = told.get("signature")
+        if signature is not None:
+            body = {name: value for name, value in told.items() if name != "signature"}
+            if self._trusted.judge(str(told.get("key")), str(signature), canonical(body)) != "good":
+                return [Fault(Kind.CHECKPOINT, "the manifest's signature does not fit it, or is by no key of ours")]
+        for chain, (count, head) in told["chains"].items():
+            have = book.chains.get(chain)
+            if have is None:
+                return [
+                    Fault(Kind.REMOVED, f"{chain} has {count} records by the manifest, but none here", job_id=chain)
+                ]
+            if have != [count, head]:
+                kind = Kind.TRUNCATED if have[0] < count else Kind.INSERTED if have[0] > count else Kind.ALTERED
+                return [Fault(kind, f"{chain} ends elsewhere than the manifest says", job_id=chain)]
+        extra = next((chain for chain in book.chains if chain not in told["chains"]), None)
+        if extra is not None:
+            return [Fault(Kind.INSERTED, f"{extra} is not in the manifest", job_id=extra)]
+        if (book.digest.count, book.digest.hexdigest()) != (told["records"], told["digest"]):
+            return [Fault(Kind.REORDERED, "the lines are not in the order that the manifest's digest is of")]
+        return []
+
+    def _notes(self) -> list[str]:
+        told = self._told
+        if not told:
+            return ["there is no manifest: records that are missing at the end of a job can't be seen"]
+        notes = []
+        if "app" in told["filters"]:
+            notes.append("an export of one app proves its chains; that no job was left out only the whole trail proves")
+        elif told["filters"]:
+            notes.append("an export of some time proves what lies within; checkpoints that reach beyond are left out")
+        if "signature" not in told:
+            notes.append("the manifest is not signed")
+        if self._given is None:
+            notes.append("signatures were held against the keys that the manifest itself names; --key pins them")
+        return notes
+
+
+def follows_from_nothing(row: Row) -> bool:
+    """True for the first record of a chain."""
+    return hash_of(GENESIS, row.record) == row.hash
+
+
+def lines_of(raw: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a file without their ends; blank ones are passed over."""
+    return (text.rstrip(b"\n") for text in raw if text.strip())

@@ -1,0 +1,31 @@
+"""How keys of the audit trail are written down: urlsafe base64 of 32 bytes. Pure, and quick to import."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Final
+
+SIZE: Final = 32
+
+
+def id_of(public: bytes) -> str:
+    """The name of a public key."""
+    return hashlib.sha256(public).hexdigest()[:16]
+
+
+def as_text(public: bytes) -> str:
+    """A public key as people pass it on."""
+    return base64.urlsafe_b64encode(public).decode()
+
+
+def from_text(text: str) -> bytes:
+    """The 32 bytes behind urlsafe base64; ValueError for anything else, which never shows the text."""
+    try:
+        raw = base64.b64decode(text.strip() + "=" * (-len(text.strip()) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != SIZE:
+        raise ValueError("is not urlsafe base64 of 32 bytes")
+    return raw

@@ -1,0 +1,61 @@
+"""What a proof came to, for people and for programs. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.audit.diagnose import Fault
+
+
+@dataclass(slots=True)
+class Report:
+    """The counts of what was read, what is wrong, and what could not be proven."""
+
+    records: int = 0
+    jobs: int = 0
+    seals: int = 0
+    unsealed: int = 0
+    kept: int = 0
+    removed: int = 0
+    removed_before: str | None = None
+    seconds: float = 0.0
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """True when nothing is wrong."""
+        return not self.faults
+
+    def dump(self) -> dict[str, Any]:
+        """For programs; `first_bad` is null when all is well."""
+        faults = [fault.dump() for fault in self.faults]
+        return {
+            "ok": self.good,
+            "records": self.records,
+            "jobs": self.jobs,
+            "checkpoints": self.seals,
+            "unsealed": self.unsealed,
+            "kept_by_hold": self.kept,
+            "removed_by_retention": self.removed,
+            "removed_before": self.removed_before,
+            "seconds": round(self.seconds, 3),
+            "first_bad": faults[0] if faults else None,
+            "faults": faults,
+            "notes": self.notes,
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        said = [f"{self.records:,} records of {self.jobs:,} jobs read in {self.seconds:.1f} s"]
+        said[0] += f", {self.seals:,} checkpoints, {self.unsealed:,} records not sealed yet"
+        if self.removed:
+            said.append(f"{self.removed:,} records before {self.removed_before} were removed by retention")
+        if self.kept:
+            said.append(f"{self.kept:,} records of that time were kept by a legal hold")
+        said += self.notes
+        if self.good:
+            return [*said, "ok: nothing was altered, removed, inserted, reordered or truncated"]
+        first, *more = self.faults
+        return [*said, f"BAD: {first.kind}: {first.detail}", *(f"also {f.kind}: {f.detail}" for f in more)]

@@ -1,0 +1,218 @@
+"""Proves a trail while it streams by: every chain, every checkpoint, in memory that grows with open jobs alone. Pure.
+
+Feed it seals and rows in order; it stops at the end of the first range in which something is wrong, and leaves the
+closer look to `diagnose`. Chains of ended jobs are remembered for a while, because records may follow an end.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from worker.audit.chain import GENESIS, Row, glance, hash_of, line, stream_id
+from worker.audit.diagnose import Fault, Kind, in_range
+from worker.audit.keys import Trusted
+from worker.audit.seals import BadSeal, Digest, Seal, judge, keep, parse
+from worker.jobs.events import TERMINAL_FACTS
+
+_REMEMBERED: Final = 100_000
+_ENDS: Final = frozenset(fact.TYPE for fact in TERMINAL_FACTS)
+_FIRST: Final = (0, 0)
+
+
+class Verifier:
+    """`add(lines)` of seals and `feed(rows)` in turns, so that seals are ahead; then `finish()`."""
+
+    def __init__(
+        self,
+        trusted: Trusted,
+        retention: Seal | None = None,
+        starts: Mapping[str, str] | None = None,
+        *,
+        from_any: bool = False,
+    ) -> None:
+        """`retention`: the last retention seal, if any; `starts`: what stands before chains that don't begin here.
+
+        `from_any`: the first seal may be any one; records before it are not sealed.
+        """
+        self.faults: list[Fault] = []
+        self.suspects: dict[str, Row] = {}
+        self.stopped = False
+        self.records = self.unsealed = self.kept = self.seals = self.ended = self.forgotten = 0
+        self.open: dict[str, str] = {}
+        self.tail: dict[str, str] = {}  # the ends of chains that have records behind the last seal
+        self.retention = retention
+        self.sealed_to: tuple[int, int] = (0, 0)  # the last record that a seal which was added speaks of
+        self.last_seal: Seal | None = None
+        self._from_any = from_any
+        self._trusted, self._closed = trusted, OrderedDict[str, str]()
+        self._starts = dict(starts or {})
+        self._pending: deque[Seal] = deque()
+        self._digest, self._range = Digest(), list[tuple[str, str]]()
+        self._at = self._floor = (-1, 0)
+        self._upto, self._kept_head = (-1, 0), GENESIS
+        if retention is not None:
+            self._upto = stream_id(retention.body["upto"])
+            self._starts |= retention.body["heads"]
+            self.seal_is_signed(retention)
+
+    # -- seals
+
+    def add(self, lines: Iterable[bytes]) -> None:
+        """The next seals, in order; the first that is not what it should be ends the proof."""
+        for text in lines:
+            if self.stopped:
+                return
+            try:
+                seal = parse(text)
+            except BadSeal as error:
+                number = (self.last_seal.number if self.last_seal else 0) + 1
+                self._bad_seal(number, f"what stands in the place of checkpoint {number} is {error}")
+                return
+            if self._follows(seal) and self.seal_is_signed(seal):
+                if self.last_seal is None and self._from_any and seal.kind == "checkpoint":
+                    self._floor = stream_id(seal.body["first"])
+                self.last_seal = seal
+                self.seals += 1
+                if seal.kind == "checkpoint":
+                    self._pending.append(seal)
+                    self.sealed_to = stream_id(seal.last)
+
+    def seal_is_signed(self, seal: Seal) -> bool:
+        """True when a trusted key signed it; else the proof ends here."""
+        match judge(seal, self._trusted):
+            case "good":
+                return True
+            case "unknown":
+                self._bad_seal(
+                    seal.number, f"checkpoint {seal.number} is signed by {seal.body['key']}, which is no key of ours"
+                )
+            case "bad":
+                self._bad_seal(seal.number, f"the signature of checkpoint {seal.number} does not fit it")
+        return False
+
+    def _follows(self, seal: Seal) -> bool:
+        before = self.last_seal
+        if before is not None:
+            number, previous = before.number + 1, before.hash
+        elif self.retention is not None:
+            number, previous = self.retention.body["through"] + 1, self.retention.body["through_hash"]
+        elif self._from_any:
+            number, previous = seal.number, seal.body["previous"]
+        else:
+            number, previous = 1, GENESIS
+        if seal.number != number:
+            self._bad_seal(number, f"checkpoint {number} is missing: {seal.number} stands in its place")
+        elif seal.body["previous"] != previous:
+            self._bad_seal(seal.number, f"checkpoint {seal.number} does not follow from the one before it")
+        elif seal.kind == "checkpoint" and stream_id(seal.body["first"]) <= max(self.sealed_to, self._upto):
+            self._bad_seal(seal.number, f"checkpoint {seal.number} seals records a second time")
+        else:
+            return True
+        return False
+
+    def _bad_seal(self, number: int, detail: str) -> None:
+        self.faults.append(Fault(Kind.CHECKPOINT, detail, checkpoint=number))
+        self.stopped = True
+
+    # -- records
+
+    def feed(self, rows: Sequence[Row]) -> None:
+        """The next records, in order; all seals up to the last of them were added before."""
+        for row in rows:
+            place = stream_id(row.id)
+            if self.stopped or not self._reaches(row, place):
+                return
+            chain = self._link(row)
+            if chain is None:
+                return
+            if place <= self._upto:
+                self.kept += 1
+                self._kept_head = keep(self._kept_head, row)
+            elif not self._pending or place < self._floor:
+                self.unsealed += 1
+                self.tail[chain] = row.hash
+            else:
+                self._digest.add(line(row))
+                self._range.append((row.id, row.hash))
+                if row.id == self._pending[0].last:
+                    self._close(more_follow=True)
+
+    def _reaches(self, row: Row, place: tuple[int, int]) -> bool:
+        """The row is the next one; what should have come before it has ended. False when the proof ends here."""
+        if place <= self._at:
+            self.faults.append(Fault(Kind.REORDERED, f"{row.id} stands behind a later record", row.id))
+            self.stopped = True
+            return False
+        self._at = place
+        if place > self._upto:
+            if self._upto >= _FIRST:
+                self._end_of_kept()
+            while self._pending and place > stream_id(self._pending[0].last) and not self.stopped:
+                self._close(more_follow=True)
+        return not self.stopped
+
+    def _link(self, row: Row) -> str | None:
+        """The chain whose end is this row now; a row that doesn't fit makes its chain a suspect."""
+        try:
+            chain, seq, kind = glance(row.record)
+        except ValueError:
+            self.faults.append(Fault(Kind.ALTERED, f"{row.id} is not a record", row.id))
+            self.stopped = True
+            return None
+        self.records += 1
+        head, known = self.open.get(chain), True
+        if head is None:
+            head, known = self._closed.pop(chain, None) or self._starts.pop(chain, GENESIS), False
+        if hash_of(head, row.record) != row.hash and not (self.forgotten and seq is None and head == GENESIS):
+            self.suspects.setdefault(chain, row)  # (only its checkpoint can vouch for a record behind a forgotten end)
+        if kind in _ENDS or (seq is None and not known and head != GENESIS):
+            self._end(chain, row.hash, ended=kind in _ENDS)
+        else:
+            self.open[chain] = row.hash
+        return chain
+
+    def finish(self) -> None:
+        """There is nothing more."""
+        if self._upto >= _FIRST and not self.stopped:
+            self._end_of_kept()
+        while self._pending and not self.stopped:
+            self._close(more_follow=False)
+        if self.suspects:
+            self.stopped = True
+
+    def _end(self, chain: str, head: str, *, ended: bool) -> None:
+        self.open.pop(chain, None)
+        self.ended += ended
+        self._closed[chain] = head
+        if len(self._closed) > _REMEMBERED:
+            self._closed.popitem(last=False)
+            self.forgotten += 1
+
+    def _close(self, *, more_follow: bool) -> None:
+        """The end of a checkpoint's range: it holds what was sealed, and every record in it fits, or the proof ends."""
+        seal = self._pending.popleft()
+        body = seal.body
+        if (self._digest.count, self._digest.hexdigest()) != (body["count"], body["digest"]):
+            self.faults.append(in_range(seal, self._range, more_follow=more_follow))
+            self.stopped = True
+        if self.suspects:
+            self.stopped = True
+        self._digest, self._range = Digest(), []
+
+    def _end_of_kept(self) -> None:
+        """All that a hold kept has gone by: it is as many records as the retention seal says, and the same ones."""
+        self._upto = (-1, 0)
+        if self.retention is None:
+            return
+        kept, upto = self.retention.body["kept"], self.retention.body["upto"]
+        if (self.kept, self._kept_head) == (kept["count"], kept["head"]):
+            return
+        self.stopped = True
+        number, kind = self.retention.number, Kind.ALTERED
+        detail = f"the records up to {upto} that a hold kept are not what seal {number} says"
+        if self.kept != kept["count"]:
+            kind = Kind.REMOVED if self.kept < kept["count"] else Kind.INSERTED
+            detail = f"seal {number} says that {kept['count']} records up to {upto} were kept; there are {self.kept}"
+        self.faults.append(Fault(kind, detail, upto, checkpoint=number))

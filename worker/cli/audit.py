@@ -1,0 +1,188 @@
+"""`vigil audit`: prove the trail, take it out, look at one job's. Speaks to Redis directly: an auditor needs no API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Annotated, TypeVar
+
+import typer
+
+from worker.audit import ship
+from worker.audit.export import BadExport, FileProof, lines_of, manifest, read_manifest
+from worker.audit.keyfile import own
+from worker.audit.keys import Signer, Trusted
+from worker.audit.keytext import as_text, from_text
+from worker.audit.report import Report
+from worker.audit.seals import BadSeal
+from worker.cli.errors import BAD, USAGE, CliError
+from worker.cli.serve import with_redis
+from worker.clock import Clock, to_ms
+from worker.settings import Settings, load
+from worker.store.exporting import Export
+from worker.store.pool import Redis, connect
+from worker.store.proof import Proof
+
+T = TypeVar("T")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+room = typer.Typer(
+    help="Prove the audit trail, export it, show one job's, hold it for a legal case.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Put the commands on the root."""
+    app.add_typer(room, name="audit")
+
+
+def with_trail(settings: Settings, work: Callable[[Redis], Awaitable[T]]) -> T:
+    """`work` on the Redis of the settings; the embedded server is started for the moment if none runs."""
+
+    async def go() -> T:
+        async with with_redis(settings) as ours:
+            redis = connect(ours.redis_url or "", max_connections=4)
+            try:
+                return await work(redis)
+            finally:
+                await redis.aclose()
+
+    return asyncio.run(go())
+
+
+def signer_of(settings: Settings) -> Signer | None:
+    """The key of this machine, if it has one."""
+    given = settings.audit_key.get_secret_value() if settings.audit_key else None
+    try:
+        return own(given, settings.data_dir, None)
+    except (OSError, ValueError) as error:
+        raise CliError(f"{settings.data_dir / 'audit.key'} can't be used ({type(error).__name__})", USAGE) from None
+
+
+def _trusted(settings: Settings, more: list[str]) -> list[bytes]:
+    signer = signer_of(settings)
+    try:
+        given = [from_text(key) for key in (*settings.audit_public_keys, *more)]
+    except ValueError:
+        raise CliError("--key is a public key as `vigil audit key` prints it", USAGE) from None
+    return [*given, *([signer.public] if signer is not None else [])]
+
+
+@room.command()
+def verify(
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Prove this export in place of the trail in Redis.")
+    ] = None,
+    manifest_file: Annotated[
+        Path | None, typer.Option("--manifest", help="The export's manifest.  [FILE.manifest.json]")
+    ] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="The copy of the checkpoints that VIGIL_AUDIT_CHECKPOINTS shipped.")
+    ] = None,
+    key: Annotated[list[str] | None, typer.Option("--key", help="A public key to believe; may be repeated.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that nothing was altered, removed, inserted, reordered or truncated.
+
+    Exit code 1 when something is wrong; then the first bad record is named.
+    """
+    settings = load()
+    public = _trusted(settings, key or [])
+    if file is not None:
+        report = _of_file(file, manifest_file, Trusted(public) if public else None)
+    else:
+        report = _of_redis(settings, Trusted(public), checkpoints)
+    print(json.dumps(report.dump(), indent=2) if as_json else "\n".join(report.lines()))
+    if not report.good:
+        raise typer.Exit(BAD)
+
+
+def _of_redis(settings: Settings, trusted: Trusted, checkpoints: Path | None) -> Report:
+    path = ship.file_of(checkpoints) if checkpoints is not None else None
+    if path is not None and not path.is_file():
+        raise CliError(f"{path} can't be read", USAGE)
+    return with_trail(settings, lambda redis: Proof(redis, Clock(), trusted).prove(ship.read(path) if path else None))
+
+
+def _of_file(path: Path, told: Path | None, trusted: Trusted | None) -> Report:
+    clock = Clock()
+    begun = clock.monotonic()
+    beside = told or path.with_name(path.name + ".manifest.json")
+    try:
+        body = read_manifest(beside.read_bytes()) if told is not None or beside.exists() else None
+        with ExitStack() as stack:
+            report = FileProof(lambda: lines_of(stack.enter_context(path.open("rb"))), body, trusted).prove()
+    except OSError as error:
+        raise CliError(f"{error.filename} can't be read: {error.strerror}", USAGE) from None
+    except (BadExport, BadSeal) as error:
+        raise CliError(f"{path}: {error}") from None
+    report.seconds = clock.monotonic() - begun
+    return report
+
+
+@room.command()
+def export(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write here, and the manifest to FILE.manifest.json.  [stdout]")
+    ] = None,
+    app: Annotated[str | None, typer.Option(help="Only this app's records.")] = None,
+    after: Annotated[str | None, typer.Option(help="From this time on, ISO 8601.")] = None,
+    before: Annotated[str | None, typer.Option(help="Before this time, ISO 8601.")] = None,
+    manifest_file: Annotated[Path | None, typer.Option("--manifest", help="Where the manifest goes.")] = None,
+) -> None:
+    """Write the trail as NDJSON, one record a line, with a manifest by which anybody can prove it (ops/audit.md)."""
+    settings = load()
+    times = {"after": _ms("--after", after), "before": _ms("--before", before)}
+    beside = manifest_file or (out.with_name(out.name + ".manifest.json") if out else None)
+    signer, public = signer_of(settings), _trusted(settings, [])
+
+    async def work(redis: Redis) -> int:
+        clock = Clock()
+        export = Export(redis, clock, app, times["after"], times["before"])
+        with ExitStack() as stack:
+            file: IO[bytes] = stack.enter_context(out.open("wb")) if out is not None else sys.stdout.buffer
+            async for lines in export.lines():
+                file.writelines(line + b"\n" for line in lines)
+            file.flush()
+        filters = {"app": app, "after": after, "before": before}
+        if beside is not None:
+            raw = manifest(export.book, export.seals, filters=filters, public=public, signer=signer, at=clock.now())
+            beside.write_bytes(raw)
+        return export.book.digest.count
+
+    try:
+        count = with_trail(settings, work)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise CliError(f"{error.filename} can't be written: {error.strerror}", USAGE) from None
+    if out is not None:
+        typer.echo(f"{count:,} records in {out}; prove them with `vigil audit verify --file {out}`", err=True)
+
+
+def _ms(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        return max(0, to_ms(at if at.tzinfo else at.replace(tzinfo=UTC)))
+    except (ValueError, OverflowError):
+        raise CliError(f"{option} takes a time such as 2026-07-01T12:00:00Z, not {text!r}", USAGE) from None
+
+
+@room.command("key")
+def key_(as_json: Json = False) -> None:
+    """Print the public key by which this machine's checkpoints are checked."""
+    signer = signer_of(load())
+    if signer is None:
+        raise CliError("there is no signing key here: set VIGIL_AUDIT_KEY, or start a worker, which makes one")
+    text = as_text(signer.public)
+    print(json.dumps({"key_id": signer.key_id, "public_key": text}) if as_json else text)

@@ -1,0 +1,80 @@
+"""Exports of the trail in Redis, as they are written: lines while they are read, then what the manifest needs.
+
+Must not know: where the lines go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from arq.connections import ArqRedis
+
+from worker.audit.chain import Row, chain_in, stream_id
+from worker.audit.export import Book, follows_from_nothing
+from worker.audit.seals import Seal, parse
+from worker.clock import Clock
+from worker.store.audit import Trail, mark_of
+from worker.store.seals import Seals
+
+_PAGE = 5_000
+
+
+@dataclass(slots=True)
+class Export:
+    """One export: read `lines()` to the end, then `book` and `seals` are whole."""
+
+    redis: ArqRedis
+    clock: Clock
+    app: str | None = None
+    after_ms: int | None = None
+    before_ms: int | None = None
+    book: Book = field(default_factory=Book)
+    seals: list[Seal] = field(default_factory=list)
+
+    async def lines(self) -> AsyncIterator[list[bytes]]:
+        """The lines, page by page, up to what the trail holds now."""
+        trail, mark = Trail(self.redis, self.clock), mark_of(self.app) if self.app is not None else b""
+        high, heads = await trail.last(), await self._sealed()
+        if high is None:
+            return
+        low = "-" if self.after_ms is None else f"{self.after_ms}-0"
+        if self.before_ms is not None and stream_id(high) >= (self.before_ms, 0):
+            high = f"({self.before_ms}-0"
+        first = last = ""
+        async for rows in trail.pages(low, high, _PAGE):
+            out = []
+            for row in rows:
+                if mark and not row.record.startswith(mark):
+                    continue
+                first, last = first or row.id, row.id
+                out.append(await self._line(trail, row, heads))
+            yield out
+        self._narrow(first, last)
+
+    async def _line(self, trail: Trail, row: Row, heads: dict[str, str]) -> bytes:
+        chain = chain_in(row)
+        if not self.book.knows(chain) and not follows_from_nothing(row):
+            self.book.starts[chain] = heads.get(chain) or await trail.before(chain, row.id)
+        return self.book.add(chain, row)
+
+    async def _sealed(self) -> dict[str, str]:
+        """Reads the seals; the ends of chains of which retention removed the beginning."""
+        seals = Seals(self.redis)
+        async for lines in seals.pages(await seals.count()):
+            self.seals += [parse(line) for line in lines]
+        retention = next((seal for seal in reversed(self.seals) if seal.kind == "retention"), None)
+        return dict(retention.body["heads"]) if retention is not None else {}
+
+    def _narrow(self, first: str, last: str) -> None:
+        """Keeps the seals that this export can prove: all of the whole trail's, those that lie within some time's."""
+        if self.app is not None or not last:
+            self.seals = []
+            return
+        end = stream_id(last)
+        self.seals = [seal for seal in self.seals if stream_id(seal.last) <= end]
+        if self.after_ms is not None or self.before_ms is not None:
+            begin = stream_id(first)
+            kept = [s for s in self.seals if s.kind == "retention" or stream_id(s.body["first"]) >= begin]
+            start = next((n for n, seal in enumerate(kept) if seal.kind == "checkpoint"), len(kept))
+            self.seals = kept[start:]

@@ -1,0 +1,243 @@
+"""Proves the trail in Redis: streams it through the verifier, and holds the jobs' own records against it.
+
+Must not know: how a fault is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+from importlib.resources import files
+from itertools import islice
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+
+from worker.audit.chain import GENESIS, Row, chain_in, stream_id
+from worker.audit.diagnose import Fault, Kind, at_end, in_chain
+from worker.audit.keys import Trusted
+from worker.audit.report import Report
+from worker.audit.seals import BadSeal, Seal, parse
+from worker.audit.verify import Verifier
+from worker.clock import Clock
+from worker.store import keys
+from worker.store.audit import Trail
+from worker.store.pool import asking
+from worker.store.seals import Seals
+
+_ENDS: Final = files("worker.store").joinpath("lua", "ends.lua").read_text()
+_PAGE: Final = 5_000
+_SCAN: Final = 1_000
+_LOOKED_AT: Final = 5  # faults are told one by one up to here
+_TIMES: Final = 3
+
+
+class Proof:
+    """One look at the whole trail."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock, trusted: Trusted) -> None:
+        self._redis, self._clock, self._trusted = redis, clock, trusted
+        self._trail, self._seals = Trail(redis, clock), Seals(redis)
+        self._unlike_of: Any = redis.register_script(_ENDS)
+
+    async def prove(self, shipped: Iterable[bytes] | None = None) -> Report:
+        """What the trail is worth; `shipped`: the copy of the seals that was kept elsewhere."""
+        report = Report()
+        for _ in range(_TIMES):
+            before, begun = await self._seals.first(), self._clock.monotonic()
+            report = await self._pass()
+            report.seconds = self._clock.monotonic() - begun
+            if report.good or before == await self._seals.first():
+                break  # (else retention was at work meanwhile: look again)
+        if shipped is not None:
+            report.faults += await self._compare(shipped, report)
+        return report
+
+    async def _pass(self) -> Report:
+        count, first = await self._seals.count(), await self._seals.first()
+        line = await self._seals.last_retention(count) if first and _number(first) != 1 else None
+        try:
+            retention = parse(line) if line else None
+        except BadSeal as error:
+            return Report(faults=[Fault(Kind.CHECKPOINT, f"the retention seal is {error}")])
+        verifier = Verifier(self._trusted, retention)
+        await self._stream(verifier, count)
+        faults = await self._explain(verifier, retention)
+        named = {fault.job_id for fault in faults}
+        faults += [fault for fault in await self._ends(verifier) if fault.job_id not in named]
+        report = Report(
+            records=verifier.records,
+            jobs=verifier.ended + sum(not chain.startswith("app:") for chain in verifier.open),
+            seals=verifier.seals,
+            unsealed=verifier.unsealed,
+            kept=verifier.kept,
+            faults=faults,
+        )
+        if retention is not None:
+            report.removed, report.removed_before = retention.body["removed"], _time(retention.body["upto"])
+        if not count and verifier.records:
+            report.notes.append("nothing is sealed: does a worker run that has a signing key?")
+        if verifier.forgotten:
+            report.notes.append("some records that follow the end of a job are vouched for by their checkpoint alone")
+        return report
+
+    async def _stream(self, verifier: Verifier, count: int) -> None:
+        seals, more = self._seals.pages(count), count > 0
+        async for rows in self._trail.pages(count=_PAGE):
+            while more and verifier.sealed_to < stream_id(rows[-1].id) and not verifier.stopped:
+                lines = await anext(seals, None)
+                more = lines is not None
+                verifier.add(lines or ())
+            verifier.feed(rows)
+            if verifier.stopped:
+                return
+        while more and not verifier.stopped:
+            lines = await anext(seals, None)
+            more = lines is not None
+            verifier.add(lines or ())
+        verifier.finish()
+
+    async def _explain(self, verifier: Verifier, retention: Seal | None) -> list[Fault]:
+        starts = retention.body["heads"] if retention is not None else {}
+        found: list[Fault] = []
+        for chain in islice(verifier.suspects, _LOOKED_AT):
+            fault = in_chain(chain, await self._rows_of(chain), starts.get(chain, GENESIS))
+            found += [fault] if fault is not None else []
+        if found and verifier.faults and verifier.faults[0].kind is Kind.REMOVED and found[0].kind is Kind.ALTERED:
+            return [*verifier.faults, *found]  # a record without a number was taken out: the checkpoint knows better
+        return [*found, *verifier.faults]
+
+    async def _ends(self, verifier: Verifier) -> list[Fault]:
+        """Jobs whose record names another end of their trail than there is; jobs without a trail, and the reverse."""
+        wrong = dict.fromkeys([job_id async for job_id in self._unlike()])
+        if not verifier.stopped:
+            wrong |= dict.fromkeys(await self._unlike_seen(verifier.tail))
+        if len(wrong) > _LOOKED_AT:
+            wrong = await self._really_unlike(wrong)
+        faults: list[Fault] = []
+        for job_id in islice(wrong, _LOOKED_AT):
+            fault = await self._look(job_id)
+            faults += [fault] if fault is not None else []
+        if len(wrong) > _LOOKED_AT:
+            faults.append(Fault(Kind.CHAIN_HEAD, f"{len(wrong) - _LOOKED_AT:,} more jobs disagree with their trail"))
+        if not verifier.stopped:
+            faults += await self._without_job([c for c in verifier.open if not c.startswith("app:")])
+        return faults
+
+    async def _unlike(self) -> AsyncIterator[str]:
+        """Ids of jobs in Redis whose last known place in the trail doesn't hold what they call its end."""
+        cursor = 0
+        while True:
+            async with asking("read the jobs"):
+                cursor, names = await self._redis.scan(cursor, match=f"{keys.JOB}*", count=_SCAN)
+            ids = [name.decode().removeprefix(keys.JOB) for name in names]
+            async with asking("compare the trail's ends"):
+                for job_id in await self._unlike_of(args=[keys.JOB, keys.audited(""), keys.AUDIT, *ids]):
+                    yield job_id.decode()
+            if not cursor:
+                return
+
+    async def _really_unlike(self, suspected: dict[str, None]) -> dict[str, None]:
+        """Those whose trail ends elsewhere by the trail itself: the list of their places may be what is wrong."""
+        ends: dict[str, str] = {}
+        async for rows in self._trail.pages(count=_PAGE):
+            for row in rows:
+                chain = chain_in(row)
+                if chain in suspected:
+                    ends[chain] = row.hash
+        return dict.fromkeys(await self._unlike_seen({job_id: ends.get(job_id, "") for job_id in suspected}))
+
+    async def _unlike_seen(self, tail: dict[str, str]) -> list[str]:
+        """Those of these chains whose job names another end than the one that was read."""
+        ids = [chain for chain in tail if not chain.startswith("app:")]
+        out: list[str] = []
+        for start in range(0, len(ids), _SCAN):
+            some = ids[start : start + _SCAN]
+            heads = await self._heads(some)
+            out += [one for one, head in zip(some, heads, strict=True) if head is not None and head != tail[one]]
+        return out
+
+    async def _heads(self, job_ids: list[str]) -> list[str | None]:
+        async with asking("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hget(keys.job(job_id), "chain")
+            return [head.decode() if head else None for head in await pipe.execute()]
+
+    async def _look(self, job_id: str) -> Fault | None:
+        """A closer look at one job, again while it changes."""
+        fault: Fault | None = None
+        for _ in range(_TIMES):
+            rows = await self._rows_of(job_id)
+            async with asking("read the job"):
+                version, head = await self._redis.hmget(keys.job(job_id), "v", "chain")
+            if head is None:
+                return None
+            fault = at_end(job_id, rows, int(version), head.decode())
+            if fault is None:
+                return None
+        return fault
+
+    async def _without_job(self, open_chains: list[str]) -> list[Fault]:
+        faults: list[Fault] = []
+        for start in range(0, len(open_chains), _SCAN):
+            some = open_chains[start : start + _SCAN]
+            heads = await self._heads(some)
+            for job_id in (one for one, head in zip(some, heads, strict=True) if head is None):
+                rows = await self._trail.of_chain(job_id)
+                if len(faults) < _LOOKED_AT and not (rows and await self._ended(rows)):
+                    detail = f"{job_id} never ended by its trail, but is not in Redis"
+                    faults.append(Fault(Kind.INSERTED if not rows else Kind.REMOVED, detail, job_id=job_id))
+        return faults
+
+    async def _ended(self, rows: list[Row]) -> bool:
+        """True when the trail tells of the job's end by now."""
+        verifier = Verifier(self._trusted)
+        verifier.feed(rows)
+        return bool(verifier.ended)
+
+    async def _rows_of(self, chain: str) -> list[Row]:
+        """Every record of a chain, found by reading the whole trail: its index may have been tampered with too."""
+        mark = b'"job_id":"%b"' % chain.encode()
+        found: list[Row] = []
+        async for rows in self._trail.pages(count=_PAGE):
+            found += [row for row in rows if mark in row.record]
+        return found
+
+    async def _compare(self, shipped: Iterable[bytes], report: Report) -> list[Fault]:
+        """The first way in which the seals in Redis are not those that were shipped."""
+        first = await self._seals.first()
+        begin = _number(first) if first else 1
+        copies, last = iter(shipped), 0
+        checker = Verifier(self._trusted, from_any=True)
+        while lines := list(islice(copies, 200)):
+            checker.add(lines)
+            if checker.faults:
+                told = checker.faults[0]
+                return [Fault(told.kind, f"in the shipped copy: {told.detail}", checkpoint=told.checkpoint)]
+            known = [(number, text) for text in lines if (number := parse(text).number) >= begin]
+            last = parse(lines[-1]).number
+            if not known:
+                continue
+            async with asking("read the seals"):
+                here = await self._redis.lrange(keys.SEALS, known[0][0] - begin, known[-1][0] - begin)
+            for n, (number, text) in enumerate(known):
+                if n >= len(here):
+                    detail = f"checkpoint {number} was shipped, but is gone: the trail was cut behind it"
+                    return [Fault(Kind.TRUNCATED, detail, parse(text).last, checkpoint=number)]
+                if here[n] != text:
+                    detail = f"checkpoint {number} is not the one that was shipped"
+                    return [Fault(Kind.CHECKPOINT, detail, checkpoint=number)]
+        report.notes.append(f"compared with the shipped copy up to checkpoint {last}")
+        return []
+
+
+def _number(line: bytes) -> int:
+    try:
+        return parse(line).number
+    except BadSeal:
+        return 1  # the verifier will say so
+
+
+def _time(place: str) -> str:
+    at = datetime.fromtimestamp(stream_id(place)[0] / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,85 @@
+"""The seals in Redis: a list, appended to by whoever seals next, cut at the front by retention.
+
+Must not know: what a seal states, who signs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from importlib.resources import files
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+
+from worker.audit.seals import Seal, parse
+from worker.store import keys
+from worker.store.pool import asking
+from worker.store.scripts import Command, flatten
+
+_PAGE: Final = 200
+_SCRIPT: Final = files("worker.store").joinpath("lua", "seal.lua").read_text()
+_RETENTION: Final = b'"kind":"retention"'
+
+
+class Seals:
+    """All that is done with the seals in Redis."""
+
+    def __init__(self, redis: ArqRedis) -> None:
+        self._redis = redis
+        self._script: Any = redis.register_script(_SCRIPT)
+
+    async def take_turn(self, seconds: float) -> bool:
+        """True for one of all workers, once in so many seconds."""
+        async with asking("take turns at sealing"):
+            return bool(await self._redis.set(keys.SEALING, "1", nx=True, px=max(1, int(seconds * 1000))))
+
+    async def last(self) -> Seal | None:
+        """The newest seal; None before the first. Raises BadSeal when it is none."""
+        async with asking("read the seals"):
+            raw = await self._redis.lindex(keys.SEALS, -1)
+        return parse(raw) if raw else None
+
+    async def append(self, before: Seal | None, seal: Seal, commands: Sequence[Command] = (), acts: str = "-") -> bool:
+        """False when another seal came first (or `acts` is not the counter any more): then nothing was written."""
+        args = [before.line if before else b"", seal.line, acts, *flatten(commands)]
+        async with asking("seal the trail"):
+            return bool(await self._script(keys=[keys.SEALS, keys.ACTS], args=args))
+
+    async def count(self) -> int:
+        """How many seals are kept."""
+        async with asking("count the seals"):
+            return int(await self._redis.llen(keys.SEALS))
+
+    async def pages(self, count: int, start: int = 0) -> AsyncIterator[list[bytes]]:
+        """The lines of the first `count` seals that are kept, from `start` on, page by page."""
+        for low in range(start, count, _PAGE):
+            async with asking("read the seals"):
+                lines: list[bytes] = await self._redis.lrange(keys.SEALS, low, min(count, low + _PAGE) - 1)
+            if not lines:
+                return
+            yield lines
+
+    async def first(self) -> bytes | None:
+        """The line of the oldest seal that is kept."""
+        async with asking("read the seals"):
+            raw: bytes | None = await self._redis.lindex(keys.SEALS, 0)
+        return raw
+
+    async def last_retention(self, count: int) -> bytes | None:
+        """The line of the newest retention seal among the first `count`; None when there is none."""
+        for high in range(count, 0, -_PAGE):
+            async with asking("read the seals"):
+                lines = await self._redis.lrange(keys.SEALS, max(0, high - _PAGE), high - 1)
+            found: bytes | None = next((text for text in reversed(lines) if _RETENTION in text), None)
+            if found is not None:
+                return found
+        return None
+
+    async def behind(self, number: int) -> list[Seal]:
+        """Up to a page of seals with a higher number, in order."""
+        first = await self.first()
+        if first is None:
+            return []
+        start = max(0, number + 1 - parse(first).number)
+        async with asking("read the seals"):
+            return [parse(text) for text in await self._redis.lrange(keys.SEALS, start, start + _PAGE - 1)]

@@ -1,0 +1,76 @@
+"""Seals the audit trail: one of all workers in each round signs checkpoints over what is new, and ships the seals.
+
+Several at once are harmless: a seal is only taken behind the one that it names. Must not know: what a record says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from arq.connections import ArqRedis
+
+from worker.audit import ship
+from worker.audit.keyfile import own
+from worker.audit.keys import Signer
+from worker.audit.seals import MOST, BadSeal, checkpoint
+from worker.clock import Clock
+from worker.jobs.errors import StoreUnavailable
+from worker.settings import Settings
+from worker.store.audit import Trail
+from worker.store.seals import Seals
+from worker.telemetry.log import log
+
+_PART_OF_A_ROUND = 0.9  # a turn ends before the next round begins
+
+
+class Sealer:
+    """Seals until cancelled; without a key it only says so."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock, settings: Settings) -> None:
+        self._clock, self._seconds = clock, settings.audit_seal_seconds
+        self._settings, self._trail, self._seals = settings, Trail(redis, clock), Seals(redis)
+        self._copy = ship.file_of(settings.audit_checkpoints) if settings.audit_checkpoints else None
+
+    async def run(self) -> None:
+        """A round every so many seconds."""
+        signer = await asyncio.to_thread(_signer, self._settings, self._clock)
+        while True:
+            try:
+                if signer is not None and await self._seals.take_turn(self._seconds * _PART_OF_A_ROUND):
+                    await self.seal(signer)
+                if self._copy is not None:
+                    await self.ship(self._copy)
+            except StoreUnavailable:
+                pass
+            except (BadSeal, OSError) as error:
+                log("audit.unsealed", logging.ERROR, error=type(error).__name__)
+            await asyncio.sleep(self._seconds)
+
+    async def seal(self, signer: Signer) -> int:
+        """Everything that is in the trail now is sealed; how many checkpoints that took."""
+        made, last = 0, await self._seals.last()
+        while rows := await self._trail.page(f"({last.last}" if last else "-", count=MOST):
+            seal = checkpoint(signer, last, rows, self._clock.now())
+            if not await self._seals.append(last, seal):
+                break  # another one is at it
+            last, made = seal, made + 1
+        return made
+
+    async def ship(self, path: Path) -> None:
+        """The copy has every seal that Redis has. Raises BadSeal when the two disagree."""
+        last = await asyncio.to_thread(ship.last_in, path)
+        number = last.number if last else 0
+        while seals := await self._seals.behind(number):
+            await asyncio.to_thread(ship.append, path, seals)
+            number = seals[-1].number
+
+
+def _signer(settings: Settings, clock: Clock) -> Signer | None:
+    given = settings.audit_key.get_secret_value() if settings.audit_key else None
+    try:
+        return own(given, settings.data_dir, clock.dice)
+    except (OSError, ValueError) as error:
+        log("audit.no_key", logging.WARNING, error=type(error).__name__)
+        return None
