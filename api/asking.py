@@ -11,7 +11,7 @@ from starlette.requests import Request
 from api.problems import Problem, bad_parameter
 
 MOST_WAIT: Final = 60
-_SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,6})?")
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._\-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
 
@@ -50,7 +50,7 @@ def whole(name: str, value: str | None, default: int, low: int, high: int) -> in
     """A whole number in [low, high]."""
     if value is None:
         return default
-    if re.fullmatch(r"\d{1,10}", value) is None or not low <= int(value) <= high:
+    if re.fullmatch(r"[0-9]{1,10}", value) is None or not low <= int(value) <= high:
         raise bad_parameter(name, f"{name} is a whole number from {low} to {high}.")
     return int(value)
 
@@ -85,7 +85,7 @@ def last_event_id(request: Request) -> int | None:
     value = request.headers.get("last-event-id")
     if not value:
         return None
-    if re.fullmatch(r"\d{1,10}", value) is None:
+    if re.fullmatch(r"[0-9]{1,10}", value) is None:
         raise Problem(400, "invalid_last_event_id", "Last-Event-ID is the id of an event that this stream sent.")
     return int(value)
 

@@ -20,7 +20,7 @@ from api.parts import Parts, parts_of
 from api.patience import ask
 from api.problems import Problem, from_validation
 from api.replies import as_json
-from api.schemas import EventName, Nothing
+from api.schemas import EventName, Nothing, Url
 from api.shapes import NUMBER, SHAPES, TEXT, TIME, WHOLE, Shape, listed, many, maybe, obj, one_of, ref
 from api.targets import check_webhook_url
 from worker.jobs.events import TERMINAL_FACTS
@@ -28,7 +28,6 @@ from worker.jobs.spec import PayloadKind, Spec
 from worker.store.endpoints import Endpoint, Endpoints
 from worker.store.jobs import Stored
 from worker.store.outbox import Message, Outbox
-from worker.webhooks.guard import LONGEST
 from worker.webhooks.signing import new_secret
 
 router = APIRouter(route_class=Direct, tags=["webhooks"])
@@ -84,7 +83,6 @@ def _printable(text: str) -> str:
     return text
 
 
-Url = Annotated[str, Field(min_length=1, max_length=LONGEST)]
 Events = Annotated[tuple[EventName, ...], Field(min_length=1, max_length=50, strict=False)]
 Description = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
 

@@ -32,7 +32,8 @@ async def submit(
     """(the job, whether it existed already); durable when it returns. `meter` is charged for a new one."""
     check_models(parts, body)
     if body.webhook is not None:
-        check_webhook_url(body.webhook.url, parts.settings)
+        url = check_webhook_url(body.webhook.url, parts.settings)
+        body = body.model_copy(update={"webhook": body.webhook.model_copy(update={"url": url})})
     return await parts.jobs.submit(await _new(parts, key, body, trace, idempotency_key, meter))
 
 

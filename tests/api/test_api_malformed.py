@@ -200,7 +200,8 @@ async def test_json_that_can_be_read_in_two_ways_is_422(acme, redis):
 async def test_a_bad_field_is_422_and_pointed_at(acme, redis):
     for sent, pointer in BAD_FIELDS:
         status, problem = await refused(acme, sent, redis)
-        assert (status, problem["code"]) == (422, "validation_error"), sent[:200]
+        assert status == 422, sent[:200]
+        assert problem["code"] == "validation_error" or problem["code"].startswith("webhook_url_"), sent[:200]
         assert pointer in [fault["pointer"] for fault in problem["errors"]], (sent[:200], problem["errors"])
         assert sent == b"{}" or all(fault["pointer"].startswith(pointer) for fault in problem["errors"]), problem
 

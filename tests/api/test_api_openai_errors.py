@@ -50,7 +50,7 @@ REFUSED = [
     (
         {"extra_body": {"vigil": {"webhook": {"url": "ftp://x"}}}},
         openai.UnprocessableEntityError,
-        "validation_error",
+        "webhook_url_malformed",
         "vigil.webhook.url",
     ),
     ({"extra_body": {"vigil": {"end_user": 5}}}, openai.UnprocessableEntityError, "validation_error", "vigil.end_user"),

@@ -201,7 +201,8 @@ async def test_redelivery_of_what_there_is_and_of_what_there_is_not(door, acme):
 async def test_forbidden_addresses_are_refused_at_submit_with_the_reason(acme, redis):
     for url, code in (
         ("http://app.example/", "webhook_url_scheme"),
-        ("https://2130706433/", "webhook_url_ip_address"),
+        ("https://2130706433/", "webhook_url_spelling"),
+        ("https://169.254.169.254/", "webhook_url_ip_address"),
         ("https://app.example:22/", "webhook_url_port"),
         ("https://metadata.google.internal/", "webhook_url_private_host"),
     ):
