@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +19,7 @@ from api import (
     routes_events,
     routes_hooks,
     routes_jobs,
+    routes_ops,
     routes_state,
     routes_submit,
     routes_support,
@@ -30,14 +30,16 @@ from api.openapi import document
 from api.parts import assemble
 from api.patience import within
 from api.problems import on_http_exception
+from api.traced import Traced
 from api.views import dumps
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.settings import Settings, load
 from worker.store.pool import Redis, check_safe, connect
 from worker.store.vault import Vault
+from worker.telemetry.events import emit
+from worker.telemetry.setup import listen
 
-_log = logging.getLogger("vigil.api")
 _CHECK_SECONDS = 2.0
 _ROUTES = (
     routes_submit,
@@ -45,6 +47,7 @@ _ROUTES = (
     routes_events,
     routes_audit,
     routes_state,
+    routes_ops,
     routes_webhooks,
     routes_hooks,
     routes_support,
@@ -60,7 +63,7 @@ async def check_store(settings: Settings, redis: Redis) -> None:
     try:
         await within(_CHECK_SECONDS, check_safe(redis, allow_eviction=settings.allow_eviction))
     except StoreUnavailable:
-        _log.warning("Redis is away; /readyz says when it is back")
+        emit("store.away")
 
 
 def open_store(settings: Settings) -> Redis:
@@ -74,6 +77,7 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
     A Redis it opens itself it checks and closes itself; one that it is given is its giver's business.
     """
     settings, clock = settings or load(), clock or Clock()
+    listen(settings)
     own = redis is None
     redis = redis if redis is not None else open_store(settings)
     parts = assemble(settings, redis, clock)
@@ -100,7 +104,7 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # its logs would carry exception texts
-        middleware=[Middleware(Door, clock)],
+        middleware=[Middleware(Traced), Middleware(Door, clock)],
         exception_handlers={HTTPException: on_http_exception},
     )
     app.state.parts = parts

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.problems import Problem, problem_of
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
+from worker.telemetry.events import about, emit
 
 _SANE: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}")
 _ALWAYS: Final = [
@@ -51,7 +52,8 @@ class Door:
             await self._app(scope, receive, send)
             return
         policy = _DOCS if scope["path"] == "/docs" else _NOTHING
-        headers = [*_ALWAYS, policy, (b"x-request-id", self._request_id(scope))]
+        request_id = self._request_id(scope)
+        headers = [*_ALWAYS, policy, (b"x-request-id", request_id)]
         started, bodiless = False, scope["method"] == "HEAD"
         if bodiless:
             scope = {**scope, "method": "GET"}
@@ -61,26 +63,28 @@ class Door:
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = [*message.get("headers", ()), *headers]
+                emit("api.answered", http_status=message["status"])
             await send(message)
             if bodiless and started:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 raise _Enough
 
         self._inside += 1
-        try:
-            if self._inside > _AT_ONCE:
-                await _TOO_BUSY.response()(scope, receive, out)
-                return
-            await self._app(scope, receive, out)
-        except (ClientDisconnect, _Enough):
-            pass
-        except Exception as error:  # noqa: BLE001  nothing of ours gets past the door
-            problem = problem_of(error)
-            if not started:
-                with suppress(_Enough):
-                    await problem.response()(scope, receive, out)
-        finally:
-            self._inside -= 1
+        with about(request_id=request_id.decode()):
+            try:
+                if self._inside > _AT_ONCE:
+                    await _TOO_BUSY.response()(scope, receive, out)
+                    return
+                await self._app(scope, receive, out)
+            except (ClientDisconnect, _Enough):
+                pass
+            except Exception as error:  # noqa: BLE001  nothing of ours gets past the door
+                problem = problem_of(error)
+                if not started:
+                    with suppress(_Enough):
+                        await problem.response()(scope, receive, out)
+            finally:
+                self._inside -= 1
 
     def _request_id(self, scope: Scope) -> bytes:
         """The caller's, if it is one and sane; else a new one."""

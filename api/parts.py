@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import math
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
@@ -16,6 +18,16 @@ from worker.store.jobs import Jobs, Retention
 from worker.store.pieces import Pieces
 from worker.store.pool import Redis
 from worker.store.secrets import IDENTIFIER, Secrets
+from worker.telemetry.metrics import Sample
+
+
+@dataclass(slots=True)
+class Scraped:
+    """What was last read for /metrics, and when; `turn` lets one read for all who ask."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    at: float = -math.inf
+    samples: list[Sample] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,7 @@ class Parts:
     secrets: Secrets
     keyring: Keyring
     hub: Hub
+    scraped: Scraped = field(default_factory=Scraped)
 
 
 def assemble(settings: Settings, redis: Redis, clock: Clock) -> Parts:

@@ -6,7 +6,6 @@ Never holds what the caller sent: only where it stood, by JSON pointer. Must not
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -19,8 +18,8 @@ from starlette.routing import Match
 
 from api.limits import fields
 from worker.jobs.errors import AlreadySettled, ContentDamaged, KeyMissing, RateLimited, Refused, StoreUnavailable
+from worker.telemetry.faults import broke
 
-_log = logging.getLogger("vigil.api")
 _MOST_ERRORS: Final = 20
 _LONGEST_NAME: Final = 64
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
@@ -157,7 +156,7 @@ def problem_of(error: BaseException) -> Problem:
             code = _CODES.get(error.status_code, "http_error")
             return Problem(error.status_code, code, HTTPStatus(error.status_code).description, headers=error.headers)
         case _:
-            _log.error("unexpected %s", type(error).__name__)
+            broke("api.broke", error)
             return Problem(500, "internal_error", "A fault of ours; quote the X-Request-Id when you ask.")
 
 

@@ -28,7 +28,6 @@ from worker.store.notices import Notices
 from worker.store.standing import account
 
 router = APIRouter(route_class=Direct)
-_READY_SECONDS: Final = 1.0
 _PROBE_SECONDS: Final = 10.0
 
 
@@ -99,19 +98,3 @@ async def _status(parts: Parts) -> dict[str, Any]:
         "circuits": await open_circuits(parts.redis),
         "pauses": [],
     }
-
-
-@router.get("/healthz", **operation("alive", "Alive", {200: ("This process answers.", "Alive")}, scope=None))
-async def healthz(_: Request) -> Response:
-    """Says nothing of Redis: a restart would not bring it back."""
-    return as_json({"status": "ok"})
-
-
-@router.get(
-    "/readyz",
-    **operation("ready", "Able to accept", {200: ("Redis takes writes.", "Alive")}, scope=None, problems=(503,)),
-)
-async def readyz(request: Request) -> Response:
-    """A write reached Redis just now."""
-    await within(_READY_SECONDS, overview.writable(parts_of(request).redis))
-    return as_json({"status": "ok"})

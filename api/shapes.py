@@ -249,6 +249,9 @@ SHAPES: Final[dict[str, Shape]] = {
         text=TEXT,
     ),
     "Heard": obj(received=FLAG, duplicate=FLAG),
+    "Scale": obj(
+        wanted=WHOLE, ready=WHOLE, running=WHOLE, held=WHOLE, workers=WHOLE, slots=WHOLE, held_back=maybe(TEXT)
+    ),
     "BatchAnswer": many(
         {
             "type": "object",

@@ -20,6 +20,7 @@ from worker.store.apps import ApiKey
 from worker.store.jobs import NewJob, Stored
 from worker.store.rates import Meter
 from worker.store.secrets import DIGEST, IDENTIFIER
+from worker.telemetry.tracing import publishing
 
 _SENTRY_TRACE: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}(-[01])?")
 _BAGGAGE: Final = re.compile(r"sentry-[\x21-\x2b\x2d-\x7e]{1,500}")
@@ -34,7 +35,11 @@ async def submit(
     if body.webhook is not None:
         url = check_webhook_url(body.webhook.url, parts.settings)
         body = body.model_copy(update={"webhook": body.webhook.model_copy(update={"url": url})})
-    return await parts.jobs.submit(await _new(parts, key, body, trace, idempotency_key, meter))
+    with publishing(trace) as (carrier, published):
+        new = await _new(parts, key, body, carrier, idempotency_key, meter)
+        stored, replayed = await parts.jobs.submit(new)
+        published(stored.job.id)
+        return stored, replayed
 
 
 def check_models(parts: Parts, body: Submit) -> None:

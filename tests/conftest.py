@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,9 @@ from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.store.jobs import Jobs
 from worker.store.pool import connect
+from worker.telemetry import events
+
+events.strict()  # what no table of telemetry lists is a fault
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +42,19 @@ async def redis(valkey_url: str) -> AsyncIterator[ArqRedis]:
 def clock() -> Clock:
     """The machine's clock and dice."""
     return Clock()
+
+
+@pytest.fixture
+def told() -> Iterator[list[tuple[str, dict[str, object]]]]:
+    """Every event of telemetry that is told during the test, with its fields."""
+    heard: list[tuple[str, dict[str, object]]] = []
+
+    def hear(name: str, fields: Mapping[str, object]) -> None:
+        heard.append((name, dict(fields)))
+
+    events.subscribe(hear)
+    yield heard
+    events.unsubscribe(hear)
 
 
 @pytest.fixture

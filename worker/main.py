@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from arq.connections import ArqRedis
 
@@ -21,6 +22,7 @@ from worker.store.access import AccessBook
 from worker.store.account import Circuit, scope_of
 from worker.store.jobs import Held, Jobs, Retention
 from worker.store.notices import Notices
+from worker.store.overview import writable
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
 from worker.store.vault import Vault
@@ -28,6 +30,7 @@ from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery
 from worker.tasks.ears import Ears
 from worker.tasks.errands import Errands
+from worker.tasks.health import Health
 from worker.tasks.lease import Leases
 from worker.tasks.notices import Noticeboard
 from worker.tasks.run import DRAIN, INTERRUPT, Run
@@ -37,9 +40,13 @@ from worker.tasks.standing import Watchman
 from worker.tasks.sweep import Sweeper
 from worker.tasks.text import Flusher
 from worker.tasks.workshop import Workshop
-from worker.telemetry.log import log
+from worker.telemetry.events import emit
+from worker.telemetry.faults import broke
+from worker.telemetry.metrics import BOOK
+from worker.telemetry.setup import listen
 from worker.upstream.client import Provider
 
+_READY_SECONDS = 1.0
 _SETTLE_SECONDS = 10.0  # for the last commits after the time to drain
 
 
@@ -64,6 +71,7 @@ class WorkerProcess:
     """All parts of a worker on one pool."""
 
     def __init__(self, settings: Settings, redis: ArqRedis, clock: Clock | None = None) -> None:
+        listen(settings)
         clock = clock or Clock()
         self.id = worker_name(clock)
         self._settings, self._redis = settings, redis
@@ -112,7 +120,7 @@ class WorkerProcess:
         self.ears = Ears(redis, self.runner.wake, leases.look, leases.tell)
         rounds = settings.probe_seconds if settings.openai_api_key else 0
         self.errands = Errands(redis, access.probe_all, book.take_turn, rounds)
-        self.sweeper = Sweeper(redis, jobs, clock, circuit, self.id, self._state)
+        self.sweeper = Sweeper(redis, jobs, clock, circuit, self.id, self._state, settings.stuck_seconds)
         notices = Notices(redis, settings.audit_ttl)
         self.notices = Noticeboard(redis, notices, provider, clock)
         self.watchman = Watchman(redis, catalogue, notices, clock)
@@ -120,7 +128,18 @@ class WorkerProcess:
         self.delivery = Delivery(redis, clock, settings, self.id)
 
     def _state(self) -> dict[str, object]:
-        return {"running": len(self.runs), "draining": self.draining}
+        return {"running": len(self.runs), "draining": self.draining, "slots": self._settings.max_jobs}
+
+    async def _why_not_ready(self) -> str:
+        """Why no jobs are claimed now; "" when they are."""
+        if self.draining:
+            return "draining"
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                await writable(self._redis)
+        except (StoreUnavailable, TimeoutError):
+            return "Redis takes no writes"
+        return ""
 
     async def _run(self, held: Held) -> None:
         run = Run(self.shop, held)
@@ -133,7 +152,19 @@ class WorkerProcess:
             self.runs.discard(run)
 
     async def serve(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
-        """Works until `stop`, then drains: hands over what can be taken up elsewhere, lets short jobs finish."""
+        """Works until `stop`, then drains: hands over what can be taken up elsewhere, lets short jobs finish.
+
+        Answers about itself, if its settings name a port, until the very end.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            if self._settings.worker_port:
+                health = Health(self._why_not_ready, BOOK.text)
+                await stack.enter_async_context(
+                    health.listening(self._settings.worker_host, self._settings.worker_port)
+                )
+            await self._serve(stop, ready)
+
+    async def _serve(self, stop: asyncio.Event, ready: asyncio.Event | None) -> None:
         with contextlib.suppress(StoreUnavailable):
             await self.shop.access.refresh()  # what is denied is known before the first job
         parts = [
@@ -153,11 +184,11 @@ class WorkerProcess:
         ]
         claiming = asyncio.create_task(self.runner.main(), name="claiming")
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        log("worker.started", worker=self.id)
+        emit("worker.started", worker=self.id, slots=self._settings.max_jobs)
         try:
             done, _ = await asyncio.wait([*parts, claiming, stopping], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
-                task.result()  # a part that ends by itself is a fault: let it be seen
+                _seen(task)
             await self._drain()
         finally:
             ends = [*parts, claiming, stopping, *self.runner.tasks.values(), *self.runner.running.values()]
@@ -167,13 +198,13 @@ class WorkerProcess:
             with contextlib.suppress(StoreUnavailable):
                 await self.sweeper.leave()
             await self.shop.provider.aclose()
-            log("worker.stopped", worker=self.id)
+            emit("worker.stopped", worker=self.id)
 
     async def _drain(self) -> None:
         self.draining = True
         self.runner.allow_pick_jobs = False
         self.errands.drain()
-        log("worker.draining", worker=self.id, count=len(self.runs))
+        emit("worker.draining", worker=self.id, count=len(self.runs))
         with contextlib.suppress(StoreUnavailable):
             await self.sweeper.beat()
         for word, seconds in ((DRAIN, self._settings.drain_seconds), (INTERRUPT, _SETTLE_SECONDS)):
@@ -182,6 +213,15 @@ class WorkerProcess:
             tasks = list(self.runner.running.values())
             if tasks:
                 await asyncio.wait(tasks, timeout=seconds)
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """A part that ends by itself is a fault: it is told and raised."""
+    try:
+        task.result()
+    except Exception as error:
+        broke("worker.broke", error, what=task.get_name())
+        raise
 
 
 async def run_worker(

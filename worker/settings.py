@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     max_jobs: Annotated[int, Field(ge=1, le=20_000)] = 200
     app_max_running: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 15.0
+    worker_host: str = "127.0.0.1"
+    worker_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    stuck_seconds: Annotated[float, Field(ge=1, le=86_400)] = 600.0
     drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     connect_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
     first_event_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0

@@ -109,7 +109,7 @@ async def test_the_trace_goes_on_and_nothing_foreign_with_it(acme, ask, jobs):
     trace = "0123456789abcdef0123456789abcdef-0123456789abcdef-1"
     headers = {"sentry-trace": trace, "baggage": "sentry-environment=prod,user=secret,sentry-release=1"}
     job_id = (await acme.post("/v1/jobs", json=ask, headers=headers)).json()["id"]
-    kept = {"sentry-trace": trace, "baggage": "sentry-environment=prod,sentry-release=1"}
+    kept = {"sentry-trace": trace, "baggage": "sentry-environment=prod,sentry-release=1", "caller": "1"}
     assert (await jobs.load(job_id)).job.trace == kept
     job_id = (await acme.post("/v1/jobs", json=ask, headers={"sentry-trace": "junk"})).json()["id"]
     assert (await jobs.load(job_id)).job.trace == {}

@@ -90,18 +90,15 @@ async def test_failures_are_tried_again_on_schedule_with_the_same_bytes_and_the_
     assert (message.tries, message.next_try_at) == (3, None)
 
 
-async def test_after_the_last_try_it_is_exhausted_and_ops_are_told(post, receiver, caplog, monkeypatch):
-    told = []
-    monkeypatch.setattr("worker.tasks.delivery.log", lambda event, *_, **fields: told.append((event, fields)))
+async def test_after_the_last_try_it_is_exhausted_and_ops_are_told(post, receiver, told):
     receiver.says(500)
     post.worker(webhook_schedule=(0.01, 0.01))
     job_id = await post.submit(receiver.url)
     await post.complete(job_id)
     message, receipts = await post.message(job_id, "exhausted")
     assert (message.tries, len(receipts), message.next_try_at) == (3, 3, None)
-    ((event, fields),) = told
-    assert event == "webhook.exhausted"
-    assert fields == {"job": job_id, "app": "shop", "host": "127.0.0.1", "attempts": 3, "status": 500}
+    (fields,) = [fields for event, fields in told if event == "webhook.exhausted"]
+    assert fields == {"job_id": job_id, "app": "shop", "host": "127.0.0.1", "attempts": 3, "status": 500}
 
 
 async def test_retry_after_is_honoured(post, receiver):

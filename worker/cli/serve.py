@@ -22,7 +22,9 @@ import typer
 from worker.cli.errors import INTERRUPTED, USAGE, CliError
 from worker.embedded import Embedded
 from worker.settings import Settings, load
-from worker.telemetry.log import configure, log
+from worker.telemetry.events import emit
+from worker.telemetry.log import configure
+from worker.telemetry.setup import finish
 
 _WARM_SECONDS = 1.0
 _COLLECT_AFTER = 50_000  # allocations
@@ -78,8 +80,11 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], sai
             loop.add_signal_handler(number, on_signal, number)
         return await work(stop) or 0
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        code = runner.run(go())
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            code = runner.run(go())
+    finally:
+        finish()
     if got and got[0] == signal.SIGINT:
         code = INTERRUPTED
     if code:
@@ -151,7 +156,7 @@ def api(
 
         async def tell() -> None:
             await ready.wait()
-            log("api.ready", host=settings.host, port=settings.port)
+            emit("api.ready", host=settings.host, port=settings.port)
 
         async with with_redis(settings) as ours:
             telling = asyncio.create_task(tell())
@@ -167,9 +172,23 @@ def worker(
     max_jobs: Annotated[
         int | None, typer.Option(min=1, help="Jobs at the same time.  [VIGIL_MAX_JOBS, 200]", show_default=False)
     ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Where --port listens.  [VIGIL_WORKER_HOST, 127.0.0.1]", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65_535,
+            help="Answer /healthz, /readyz and /metrics there; 0 = nowhere.  [VIGIL_WORKER_PORT, 0]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run a worker. The first signal drains it: running jobs get VIGIL_DRAIN_SECONDS, then another worker goes on."""
-    settings = load({"max_jobs": max_jobs} if max_jobs is not None else {})
+    given = {"max_jobs": max_jobs, "worker_host": host, "worker_port": port}
+    settings = load({name: value for name, value in given.items() if value is not None})
+    check_port(settings.worker_host, settings.worker_port)
     configure(settings.log_level, settings.log_format)
 
     async def work(stop: asyncio.Event) -> None:

@@ -32,6 +32,7 @@ from worker.store.scripts import Claimed, Command, Scripts
 from worker.store.tally import tally_commands
 from worker.store.vault import ANSWER, ASKED, PRIVATE, Vault
 from worker.telemetry.log import log
+from worker.telemetry.story import committed
 
 Said = tuple[ev.Fact, int | None]
 """A fact and the number of the attempt it speaks of."""
@@ -126,6 +127,7 @@ class Jobs:
         async with asking("take the job"):
             seen = await self._scripts.submit(job, idem, remembered, ttl_ms, new.meter, commands)
         if seen is None:
+            committed(None, job, trail)
             return Stored(job, new.private), False
         fingerprint, _, first = seen.partition(" ")
         if fingerprint != new.fingerprint:
@@ -205,6 +207,8 @@ class Jobs:
                 more, head = self._commands(seen, after, trail, before)
                 words, commit_id = [*commands, *more], self._commit_id(seen, token, said)
                 verdict, _ = await self._scripts.commit(job_id, seen.version, token, commit_id, words, before)
+            if verdict in ("OK", "DONE"):
+                committed(seen, after, trail)
             if verdict == "OK":
                 self._remember(after, head)
                 return after

@@ -53,6 +53,7 @@ vigil:tally:<bucket>    hash    `<model>|<what>` -> how many, in ten minutes;  v
                                 end users were checked (HyperLogLog)
 vigil:standing:<name>   string  the state of the account, or of a family, that was last told
 vigil:workers           hash    worker id -> its last heartbeat
+vigil:warned:<what>     string  ops were told of this lately, so nobody tells them again
 vigil:secret:<name>     string  a secret that Vigil made for itself, hex, sealed when there are keys
 vigil:probe             string  written to learn whether writes are taken
 """
@@ -242,6 +243,10 @@ def audited(chain: str) -> str:
 
 def rate(app_name: str) -> str:
     return "vigil:rate:" + app_name
+
+
+def warned(what: str) -> str:
+    return "vigil:warned:" + what
 
 
 def secret(name: str) -> str:

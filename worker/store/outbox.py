@@ -49,11 +49,18 @@ class Message:
     next_try_at: str | None = None
     before: State | Literal[""] = ""  # asked for by hand: what it was before
     planned: str | None = None  # … and when it would have been tried on schedule
+    trace: str = ""  # the carrier of the submit's trace, as JSON
 
     @property
     def member(self) -> str:
         """Its name in a target's queue: sorts by job and seq, and says whose turn it waits for."""
         return f"{self.job_id}:{self.seq:0{_SEQ_DIGITS}}:{self.id}"
+
+    @property
+    def carrier(self) -> dict[str, str]:
+        """The trace of the submit, for the span of a delivery."""
+        carrier: dict[str, str] = json.loads(self.trace) if self.trace else {}
+        return carrier
 
     def dump(self) -> str:
         """As Redis keeps it."""
@@ -83,12 +90,21 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
         if event.type in job.webhook_events:
             message_id = ids.new_id("msg", due, clock.dice(ids.DICE_BYTES))
             told = event.dump()["at"]
-            message = Message(message_id, job.id, job.app, event.type, event.seq, "pending", told, next_try_at=told)
+            message = Message(
+                *(message_id, job.id, job.app, event.type, event.seq, "pending", told),
+                next_try_at=told,
+                trace=trace_of(job),
+            )
             commands.append(("SET", keys.message(message_id), message.dump()))
             commands.append(("RPUSH", keys.messages(job.id), message_id))
             commands.append(("ZADD", keys.OUTBOX, due, message_id))
             commands.append(("PUBLISH", keys.TOLD, "1"))
     return commands
+
+
+def trace_of(job: Job) -> str:
+    """The carrier of the job's trace, as a message keeps it."""
+    return json.dumps(job.trace) if job.trace else ""
 
 
 class Outbox:

@@ -63,6 +63,12 @@ async def workers(redis: ArqRedis, clock: Clock) -> list[dict[str, Any]]:
     return sorted((w for w in found if datetime.fromisoformat(w["beat_at"]) > oldest), key=lambda w: str(w["id"]))
 
 
+async def tell_once(redis: ArqRedis, what: str, seconds: float) -> bool:
+    """True for the first of all processes that asks; False for the others until so many seconds have passed."""
+    async with asking("take turns at telling"):
+        return bool(await redis.set(keys.warned(what), "1", nx=True, px=max(1, int(seconds * 1000))))
+
+
 async def writable(redis: ArqRedis) -> None:
     """Returns when Redis takes writes; StoreUnavailable when it is away, full or read-only."""
     async with asking("take a write"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import partial
@@ -22,7 +21,7 @@ from worker.safety.access import Access
 from worker.safety.served import base
 from worker.safety.signals import Verdict
 from worker.store.access import AccessBook
-from worker.telemetry.log import log
+from worker.telemetry.events import emit
 from worker.upstream.client import Provider
 from worker.upstream.probe import probe
 
@@ -127,14 +126,19 @@ class Prober:
         return found.id if found else None
 
     async def _change(self, name: str, change: Change) -> Access | None:
-        now = self._clock.now()
-        new = await self.book.change(name, lambda old: change(old, now))
+        now, before = self._clock.now(), _UNKNOWN
+
+        def changed(old: Access) -> Access | None:
+            nonlocal before
+            before = old  # as it stood in Redis: our copy may be older, and what changed would be told twice
+            return change(old, now)
+
+        new = await self.book.change(name, changed)
         if new is not None:
-            before = self._known.get(name, _UNKNOWN)
             self._keep({**self._known, name: new})
             if (before.status, before.skipped) != (new.status, new.skipped):
-                level = logging.INFO if new.status == "ok" else logging.WARNING
-                log("access.skipped" if new.skipped else "access.changed", level, model=name, status=new.status)
+                what = "granted" if new.status == "ok" else "changed"
+                emit("access.skipped" if new.skipped else f"access.{what}", model=name, status=new.status)
         return new
 
     def _keep(self, known: dict[str, Access]) -> None:

@@ -21,6 +21,7 @@ from worker.store.pieces import Piece
 from worker.tasks.reader import Reader
 from worker.tasks.text import Text
 from worker.tasks.workshop import Workshop
+from worker.telemetry.events import emit
 from worker.upstream.call import Call
 from worker.upstream.session import ResumePoint, Session
 
@@ -53,6 +54,7 @@ class Attempts:
 
     async def take_up(self, job: Job, attempt: Attempt) -> None:
         """Goes on with a background response that an earlier holder began: never a second create."""
+        emit("attempt.taken_up", job_id=job.id, attempt=attempt.number, model=attempt.model, mode=attempt.mode)
         asked = await self.asked() or {"input": ""}
         text = self._text(attempt.number)
         text.restore(await self._pieces(attempt.number))

@@ -7,7 +7,6 @@ body is made here, once: from the record as it was at the event, so a message ne
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -22,9 +21,9 @@ from worker.jobs.record import Job
 from worker.store import reading
 from worker.store.deliveries import Carried, Deliveries, Record
 from worker.store.endpoints import Endpoint, Endpoints
-from worker.store.outbox import Message, iso
+from worker.store.outbox import Message, iso, trace_of
 from worker.store.scripts import Command
-from worker.telemetry.log import log
+from worker.telemetry.faults import broke
 from worker.webhooks.guard import Policy, judge_url
 from worker.webhooks.message import Told, body_of
 
@@ -74,7 +73,7 @@ class Carrier:
             try:
                 commands = self._commands(entry, about)
             except Exception as error:  # noqa: BLE001  one message that can't be made must not stop all others
-                log("webhook.unmade", logging.ERROR, job=entry.job_id, error=type(error).__name__)
+                broke("webhook.unmade", error, job_id=entry.job_id)
                 commands = self._given_up(entry)
             rows.append(Carried(entry.name, commands))
         await self._deliveries.postpone(locked, turn.now_ms + _LOCKED_MS)
@@ -161,6 +160,7 @@ class Carrier:
             endpoint=endpoint.id,
             target=endpoint.id,
             next_try_at=iso(told.at),
+            trace=trace_of(job),
         )
         return self._deliveries.queued(message, known.record.box, endpoint.url, body, known.now_ms)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from arq.connections import ArqRedis
 
@@ -27,7 +27,9 @@ from worker.store.endpoints import Endpoints
 from worker.store.outbox import Message, State, iso
 from worker.store.pool import AWAY
 from worker.tasks.carry import Carrier
-from worker.telemetry.log import log
+from worker.telemetry.events import emit
+from worker.telemetry.faults import broke
+from worker.telemetry.tracing import delivering, for_receiver
 from worker.webhooks.guard import CheckedUrl, Policy, judge_url
 from worker.webhooks.resolver import SystemResolver
 from worker.webhooks.schedule import Verdict, longest, next_delay, verdict
@@ -127,8 +129,9 @@ class Delivery:
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
         self._flights.pop(flight, None)
-        if not flight.cancelled() and flight.exception() is not None:
-            log("webhook.fault", logging.ERROR, error=type(flight.exception()).__name__)
+        fault = None if flight.cancelled() else flight.exception()
+        if fault is not None:
+            broke("webhook.fault", fault)
         self._wake.set()
 
     async def _holding(self) -> None:
@@ -170,8 +173,9 @@ class Delivery:
                 return
             if _cancelled():
                 raise asyncio.CancelledError
-            answer, host = await self._try(taken, hook, at)
-            await self._settle(taken, hook, answer, at, host)
+            with delivering(message.carrier, job_id=message.job_id, host=urlsplit(hook.url).hostname or ""):
+                answer, host = await self._try(taken, hook, at)
+                await self._settle(taken, hook, answer, at, host)
 
     async def _hook(self, taken: Taken) -> _Hook | None:
         """Where to and with which secrets, as of now; None when nobody wants it any more."""
@@ -194,11 +198,12 @@ class Delivery:
             if not hook.secrets:
                 return Answer(None, 0.0, _NO_SECRET), url.host
             headers = signed_headers(taken.message.id, at, taken.body, hook.secrets)
+            headers = {**headers, **for_receiver(taken.message.carrier)}
             return await self._sender.post(url, headers, taken.body.encode()), url.host
         except Refused:
             return Answer(None, 0.0, UNREACHABLE), ""
         except Exception as error:  # noqa: BLE001  it must count as a try, or it would be made for ever
-            log("webhook.fault", logging.ERROR, job=taken.message.job_id, error=type(error).__name__)
+            broke("webhook.fault", error, job_id=taken.message.job_id)
             return Answer(None, 0.0, _FAULT), url.host if url else ""
 
     async def _settle(self, taken: Taken, hook: _Hook, answer: Answer, at: datetime, host: str) -> None:
@@ -213,11 +218,14 @@ class Delivery:
             "response_excerpt": answer.excerpt,
         }
         tried = message if by_hand else replace(message, tries=message.tries + 1)
-        about = {"job": message.job_id, "app": message.app, "host": host, "attempts": tried.tries}
+        about = {"job_id": message.job_id, "app": message.app, "host": host, "attempts": tried.tries}
+        lag = (self._clock.now() - datetime.fromisoformat(message.created_at)).total_seconds()
+        how = {"result": came.value, "http_status": answer.status, "seconds": answer.seconds, "lag_seconds": lag}
+        emit("webhook.tried", **about, **how)
         if came is Verdict.DELIVERED:
             await self._keep(taken, _after(tried, "delivered"), went="ok", receipt=receipt)
         elif came is Verdict.GONE:
-            log("webhook.gone", logging.WARNING, **about)
+            emit("webhook.gone", **about)
             if message.endpoint:
                 await self._endpoints.stop(message.app, message.endpoint, hook.url)
             else:
@@ -226,7 +234,7 @@ class Delivery:
         else:
             after, wait = self._failed(tried, answer)
             if after.state == "exhausted" and not by_hand:
-                log("webhook.exhausted", logging.WARNING, status=answer.status, **about)
+                emit("webhook.exhausted", status=answer.status, **about)
             await self._keep(taken, after, again_in=wait, went="failed", receipt=receipt)
 
     def _failed(self, tried: Message, answer: Answer) -> tuple[Message, float | None]:

@@ -18,7 +18,6 @@ from worker.store.scripts import Command
 from worker.tasks import facts
 from worker.tasks.attempts import Attempts
 from worker.tasks.workshop import Workshop
-from worker.telemetry.log import log
 
 _NOTHING: Final[dict[str, Any]] = {
     "output_text": None,
@@ -61,8 +60,6 @@ class Desk:
             except StoreUnavailable:
                 await asyncio.sleep(AGAIN)
         self.done = self.job.status not in UNDER_WAY
-        if self.job.settled:
-            log("job.settled", job=self.job.id, status=self.job.status.value, attempts=len(self.job.attempts))
 
     async def content(self, **changes: Any) -> list[Command]:
         """The command that keeps what came back: output, refusal, draft, and the provider's words on errors."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from arq.cron import CronJob, cron
 from worker.jobs.errors import StoreUnavailable
 from worker.store.access import PROBE_FUNCTION
 from worker.store.pool import AWAY
-from worker.telemetry.log import log
+from worker.telemetry.events import emit
 
 _SLOTS: Final = 4
 _POLL: Final = 0.5
@@ -90,7 +89,7 @@ class Errands:
             try:
                 await self.worker.main()
             except AWAY as error:
-                log("errands.away", logging.WARNING, error=type(error).__name__)
+                emit("errands.away", error=type(error).__name__)
             finally:
                 await self._end()
             await asyncio.sleep(_AGAIN)

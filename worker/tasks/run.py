@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 from dataclasses import replace
 from datetime import timedelta
@@ -28,7 +27,10 @@ from worker.tasks.desk import Desk
 from worker.tasks.lease import LOST
 from worker.tasks.opening import Opening
 from worker.tasks.workshop import Workshop
-from worker.telemetry.log import log
+from worker.telemetry.events import about, emit
+from worker.telemetry.faults import broke
+from worker.telemetry.story import trace_id
+from worker.telemetry.tracing import processing
 
 CANCEL, OFFER, DRAIN, INTERRUPT = "cancel", "offer", "drain", "interrupt"
 _LOCKED, _LONGEST_LOCKED = 60.0, 1800.0
@@ -58,6 +60,15 @@ class Run:
 
     async def __call__(self) -> None:
         """Runs the job as far as it goes. Raises nothing but CancelledError."""
+        desk, job = self._desk, self._desk.job
+        waited = (self._shop.clock.now() - (job.next_attempt_at or job.created_at)).total_seconds()
+        with (
+            about(job_id=job.id, app=job.app, worker=self._shop.worker_id, trace_id=trace_id(job.trace)),
+            processing(job, desk.generation, max(0.0, waited), self._shop.worker_id),
+        ):
+            await self._through()
+
+    async def _through(self) -> None:
         desk, job_id = self._desk, self._desk.job.id
         self._shop.leases.hold(job_id, desk.token, self.tell)
         try:
@@ -68,11 +79,11 @@ class Run:
             while not desk.done:
                 await self._step(await self._notes())
         except LeaseLost:
-            log("lease.lost", logging.WARNING, job=job_id)
+            emit("lease.lost", job_id=job_id, generation=desk.generation)
         except AlreadySettled as settled:
-            log("job.settled_elsewhere", job=job_id, status=settled.status)
+            emit("job.settled_elsewhere", job_id=job_id, status=settled.status)
         except Exception as error:  # noqa: BLE001  a fault of ours must not leave the job in the air
-            log("run.broke", logging.ERROR, job=job_id, error=type(error).__name__)
+            broke("run.broke", error, job_id=job_id)
             await self._give_up()
         finally:
             self._shop.leases.release(job_id, desk.token)
@@ -148,7 +159,7 @@ class Run:
             case _ if word == LOST:
                 raise LeaseLost(self._desk.job.id)
             case _:
-                log("control.unknown", logging.WARNING, job=self._desk.job.id)
+                emit("control.unknown", job_id=self._desk.job.id)
 
     # -- beginning
 
@@ -226,9 +237,9 @@ class Run:
         try:
             if failure is not None and failure.scope == "account":
                 if await circuit.trip(self._desk.job.id, failure.code):
-                    log("circuit.opened", logging.ERROR, code=failure.code)
+                    emit("circuit.opened", code=failure.code, scope=circuit.scope)
             elif self._opening.trial:
-                log("circuit.closed", count=await circuit.close())
+                emit("circuit.closed", count=await circuit.close(), scope=circuit.scope)
                 self._opening.trial = False
         except StoreUnavailable:
             pass  # the next job that meets the fault says it again; a trial's time runs out

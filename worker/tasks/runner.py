@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import StoreUnavailable
 from worker.store.jobs import Held, Jobs
 from worker.store.scripts import ARQ_FUNCTION
-from worker.telemetry.log import log
+from worker.telemetry.events import emit
 
 _NO_TIMEOUT: Final = 10**7  # seconds; the run deadline is the job's own
 _IDLE_POLL: Final = 1.0
@@ -119,4 +118,4 @@ class Runner(arq.worker.Worker):
         self.tasks.pop(arq_id, None)
         if not task.cancelled() and task.exception() is not None:
             # arq's bookkeeping met a Redis that is away; the run does not depend on it
-            log("arq.hiccup", logging.WARNING, job=arq_id.partition(".")[0], error=type(task.exception()).__name__)
+            emit("arq.hiccup", job_id=arq_id.partition(".")[0], error=type(task.exception()).__name__)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable
 
 from arq.connections import ArqRedis
@@ -20,38 +19,73 @@ from worker.jobs.errors import AlreadySettled, IllegalEvent, Refused, StoreUnava
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import words
-from worker.store import keys
+from worker.store import keys, overview
 from worker.store.account import Circuit
 from worker.store.jobs import Jobs, Said
 from worker.store.pool import asking
-from worker.telemetry.log import log
+from worker.telemetry.events import emit
+from worker.telemetry.faults import broke
 
 State = Callable[[], dict[str, object]]
 INTERVAL = 0.5
 _BEAT_EVERY = 4  # sweeps
+_LOOK_EVERY = 20
 
 
 class Sweeper:
     """Sweeps until cancelled."""
 
     def __init__(
-        self, redis: ArqRedis, jobs: Jobs, clock: Clock, circuit: Circuit, worker_id: str, state: State
+        self,
+        redis: ArqRedis,
+        jobs: Jobs,
+        clock: Clock,
+        circuit: Circuit,
+        worker_id: str,
+        state: State,
+        stuck_seconds: float = 600.0,
     ) -> None:
         self._redis, self._jobs, self._clock, self._circuit = redis, jobs, clock, circuit
-        self._worker_id, self._state = worker_id, state
+        self._worker_id, self._state, self._stuck_seconds = worker_id, state, stuck_seconds
+        self._away_since: float | None = None
+        self._late = 0.0
 
     async def run(self) -> None:
-        """A sweep twice a second, a heartbeat every two."""
+        """A sweep twice a second, a heartbeat every two, a look at the queue's age every ten."""
         sweeps = 0
         while True:
             try:
                 await self.sweep()
                 if sweeps % _BEAT_EVERY == 0:
                     await self.beat()
+                if sweeps % _LOOK_EVERY == 0:
+                    await self.look()
+                self._back()
             except StoreUnavailable:
-                pass
+                self._away()
             sweeps += 1
+            began = self._clock.monotonic()
             await asyncio.sleep(INTERVAL)
+            self._late = self._clock.monotonic() - began - INTERVAL
+
+    def _away(self) -> None:
+        if self._away_since is None:
+            self._away_since = self._clock.monotonic()
+            emit("store.away", worker=self._worker_id)
+
+    def _back(self) -> None:
+        emit("sweep.done", worker=self._worker_id)
+        if self._away_since is not None:
+            gone = self._clock.monotonic() - self._away_since
+            emit("store.back", worker=self._worker_id, seconds=round(gone, 3))
+            self._away_since = None
+
+    async def look(self) -> None:
+        """Ops have been told, by one worker, when a job has been ready for too long: nobody takes it."""
+        found = await overview.depths(self._redis, self._clock)
+        age = found.oldest_queued_seconds or 0.0
+        if age > self._stuck_seconds and await overview.tell_once(self._redis, "queue.stuck", self._stuck_seconds):
+            emit("queue.stuck", seconds=round(age, 1), count=found.queued)
 
     async def sweep(self) -> None:
         """Every waiting job whose deadline has passed is expired, and a trial is let through an open circuit."""
@@ -63,7 +97,7 @@ class Sweeper:
                 async with asking("forget a deadline"):
                     await self._redis.zrem(keys.DEADLINE, job_id)
             except IllegalEvent as error:
-                log("sweep.stuck", logging.ERROR, job=job_id, error=type(error).__name__)
+                broke("sweep.stuck", error, job_id=job_id)
 
     def _expire(self, job: Job) -> list[Said]:
         deadline = deadline_of(job)
@@ -79,6 +113,7 @@ class Sweeper:
             await self._redis.hset(
                 keys.WORKERS, self._worker_id, json.dumps({"id": self._worker_id, "beat_at": now, **self._state()})
             )
+        emit("worker.beat", worker=self._worker_id, count=self._state().get("running", 0), lag_seconds=self._late)
 
     async def leave(self) -> None:
         """Says that this worker is gone."""

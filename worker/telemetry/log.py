@@ -1,4 +1,4 @@
-"""Structured logs: an event name and allow-listed fields, nothing else. Never content, never a foreign error's text.
+"""Structured logs: a line per event of `events.EVENTS` that is loud enough, with its fields and nothing else.
 
 The console form is for people, the JSON form for machines. Other libraries' loggers are turned down, because some of
 them print addresses and arguments.
@@ -9,30 +9,39 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-FIELDS: Final = frozenset(
-    {
-        "app", "attempt", "attempts", "code", "count", "error", "evidence", "generation", "host", "job", "model",
-        "outcome", "port", "request_id", "seconds", "status", "trace", "url", "version", "worker",
-    }
-)  # fmt: skip
-"""Every field that a log line may carry."""
+from worker.telemetry import events
 
 _LOGGER: Final = logging.getLogger("vigil")
-_QUIET: Final = ("arq", "httpx2", "httpcore2", "openai", "aiohttp", "uvicorn", "asyncio")
+_QUIET: Final = ("arq", "httpx2", "httpcore2", "openai", "aiohttp", "uvicorn", "asyncio", "urllib3", "sentry_sdk")
+_OLD_NAMES: Final = {"job": "job_id", "trace": "trace_id"}
 
 
 def log(event: str, level: int = logging.INFO, **fields: object) -> None:
-    """One line about `event`; a field that is not in FIELDS is a fault of ours and raises."""
-    if not _LOGGER.isEnabledFor(level):
-        return
-    unknown = fields.keys() - FIELDS
+    """Tells of an event. New code calls `events.emit`; an event that the table doesn't list yet is a plain line."""
+    said = {_OLD_NAMES.get(name, name): value for name, value in fields.items()}
+    unknown = said.keys() - events.FIELDS.keys()
     if unknown:
-        msg = f"log fields not allowed: {sorted(unknown)}"
-        raise ValueError(msg)
-    _LOGGER.log(level, event, extra={"vigil": fields})
+        events.unlisted("field", f"{event}.{min(unknown)}")
+    row = events.EVENTS.get(event)
+    allowed = events.FIELDS.keys() if row is None else row.fields | events.ABOUT
+    said = {name: value for name, value in said.items() if name in allowed}
+    if row is not None:
+        events.emit(event, **said)
+    elif _LOGGER.isEnabledFor(level):
+        _LOGGER.log(level, event, extra={"vigil": said})
+
+
+def _write(event: str, fields: Mapping[str, object]) -> None:
+    level = events.EVENTS[event].level
+    if _LOGGER.isEnabledFor(level):
+        _LOGGER.log(level, event, extra={"vigil": fields})
+
+
+events.subscribe(_write)
 
 
 class _Console(logging.Formatter):

@@ -1,0 +1,79 @@
+"""What ops and their machines ask: alive, ready, metrics, how many workers are wanted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.asking import query
+from api.auth import allowed
+from api.openapi import Direct, operation
+from api.parts import Parts, parts_of
+from api.patience import ask, within
+from api.problems import Problem
+from api.replies import as_json
+from worker.jobs.errors import StoreUnavailable
+from worker.store import overview, scrape
+from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
+
+router = APIRouter(route_class=Direct)
+_READY_SECONDS: Final = 1.0
+_SCRAPE_SECONDS: Final = 3.0
+_FRESH_SECONDS: Final = 1.0
+
+
+@router.get("/healthz", **operation("alive", "Alive", {200: ("This process answers.", "Alive")}, scope=None))
+async def healthz(_: Request) -> Response:
+    """Says nothing of Redis: a restart would not bring it back."""
+    return as_json({"status": "ok"})
+
+
+@router.get(
+    "/readyz",
+    **operation("ready", "Able to accept", {200: ("Redis takes writes.", "Alive")}, scope=None, problems=(503,)),
+)
+async def readyz(request: Request) -> Response:
+    """A write reached Redis just now, and we are not about to stop."""
+    if parts_of(request).hub.closing:
+        raise Problem(503, "shutting_down", "This process is about to stop.", headers={"Retry-After": "1"})
+    await within(_READY_SECONDS, overview.writable(parts_of(request).redis))
+    return as_json({"status": "ok"})
+
+
+@router.get(
+    "/metrics",
+    **operation("metrics", "Metrics", {200: ("In Prometheus' text form.", None)}, scope=None),
+)
+async def metrics(request: Request) -> Response:
+    """What this process has counted, and the whole as Redis tells it now; names no job, no app and no person."""
+    return Response(BOOK.text(await _whole(parts_of(request))), media_type=CONTENT_TYPE)
+
+
+async def _whole(parts: Parts) -> list[Sample]:
+    """Read at most once a second however often we are asked: the route needs no key."""
+    scraped = parts.scraped
+    async with scraped.turn:
+        now = parts.clock.monotonic()
+        if now - scraped.at >= _FRESH_SECONDS:
+            try:
+                scraped.samples = await within(_SCRAPE_SECONDS, scrape.samples(parts.redis, parts.clock))
+            except StoreUnavailable:
+                scraped.samples = [("vigil_redis_up", {}, 0)]
+            scraped.at = parts.clock.monotonic()
+        return scraped.samples
+
+
+@router.get(
+    "/v1/ops/scale",
+    **operation("scale", "How many slots are wanted", {200: ("For an autoscaler.", "Scale")}, scope="ops"),
+)
+async def scale(request: Request) -> Response:
+    """Ready and running jobs as one number; while a circuit is open waiting jobs want no worker."""
+    await allowed(request, "ops")
+    query(request)
+    parts = parts_of(request)
+    return as_json(asdict(await ask(request, scrape.scale(parts.redis, parts.clock))))

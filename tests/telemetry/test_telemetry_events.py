@@ -1,0 +1,124 @@
+"""The table of events: what it lists passes, what it does not is a fault in tests and dropped in production."""
+
+from __future__ import annotations
+
+import json
+import logging
+import timeit
+from collections.abc import Iterator
+
+import pytest
+
+from worker.telemetry import counting, events, log
+from worker.telemetry.metrics import METRICS, Book
+
+
+@pytest.fixture
+def lenient() -> Iterator[None]:
+    events.strict(False)
+    yield
+    events.strict()
+
+
+def test_every_field_of_every_event_has_a_meaning() -> None:
+    assert events.FIELDS.keys() >= events.ABOUT
+    for name, row in events.EVENTS.items():
+        assert row.fields <= events.FIELDS.keys(), name
+        assert row.says.endswith("."), name
+        assert not row.fields & events.ABOUT, name
+    used = frozenset().union(*(row.fields for row in events.EVENTS.values()))
+    reserved = {"sequence", "size_bytes", "version"}  # for plain lines only
+    assert events.FIELDS.keys() - used - events.ABOUT <= reserved
+
+
+@pytest.mark.parametrize("name", ["prompt", "output", "input", "text", "url", "body", "key", "message", "metadata"])
+def test_no_field_is_named_after_content(name: str) -> None:
+    assert name not in events.FIELDS
+
+
+def test_what_no_table_lists_is_a_fault_of_ours_in_tests() -> None:
+    with pytest.raises(ValueError, match=r"made\.up"):
+        events.emit("made.up")
+    with pytest.raises(ValueError, match=r"lease\.lost\.status"):
+        events.emit("lease.lost", status="x")
+
+
+@pytest.mark.usefixtures("lenient")
+def test_in_production_it_is_dropped_and_the_rest_passes(told: list[tuple[str, dict[str, object]]]) -> None:
+    events.emit("made.up", prompt="CANARY")
+    events.emit("lease.lost", job_id="job_1", prompt="CANARY")
+    log.log("lease.lost", logging.WARNING, job="job_2", prompt="CANARY")
+    assert [fields for name, fields in told if name == "lease.lost"] == [{"job_id": "job_1"}, {"job_id": "job_2"}]
+    assert [fields["what"] for name, fields in told if name == "telemetry.dropped"] == ["event", "field", "field"]
+    assert "CANARY" not in repr(told)
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_subscriber_that_breaks_harms_nobody(told: list[tuple[str, dict[str, object]]]) -> None:
+    def broken(_: str, __: object) -> None:
+        raise RuntimeError
+
+    events.subscribe(broken, ["job.rescued"])
+    try:
+        events.emit("job.rescued", generation=2)
+    finally:
+        events.unsubscribe(broken)
+    assert ("job.rescued", {"generation": 2}) in told
+
+
+def test_what_it_is_about_goes_with_everything_told_inside(told: list[tuple[str, dict[str, object]]]) -> None:
+    with events.about(request_id="req_1", nonsense="x"), events.about(job_id="job_1"):
+        events.emit("lease.lost", job_id="job_2")
+        events.emit("job.rescued", generation=1)
+    events.emit("job.rescued", generation=2)
+    assert [fields for _, fields in told] == [
+        {"request_id": "req_1", "job_id": "job_2"},
+        {"request_id": "req_1", "job_id": "job_1", "generation": 1},
+        {"generation": 2},
+    ]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_line_says_the_event_and_its_fields(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("vigil")
+    before = logger.handlers[:], logger.level, logger.propagate
+    try:
+        log.configure("INFO", form)
+        events.emit(
+            "job.settled", job_id="job_1", app="shop", trace_id="t" * 32, model="m", status="failed", attempts=1
+        )
+        events.emit("attempt.started", job_id="job_1", model="m")  # too quiet for INFO
+        log.log("something.new", logging.WARNING, job="job_1", count=3)  # not in the table yet: a plain line
+    finally:
+        logger.handlers[:], logger.level, logger.propagate = before
+    first, second = capsys.readouterr().err.splitlines()
+    if form == "json":
+        line = json.loads(first)
+        assert (line["level"], line["event"], line["job_id"], line["attempts"]) == ("info", "job.settled", "job_1", 1)
+        assert line["trace_id"] == "t" * 32
+        assert json.loads(second)["event"] == "something.new"
+    else:
+        assert "job.settled job_id=job_1 app=shop" in first
+        assert "warning something.new job_id=job_1 count=3" in second
+
+
+def test_every_metric_of_a_process_is_moved_by_some_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: set[str] = set()
+    for way in ("count", "observe", "set"):
+        monkeypatch.setattr(Book, way, lambda _, name, *__, **___: moved.add(name))
+    said = {
+        "model": "m", "served": "n", "disclosed": "yes", "status": "completed", "seconds": 1, "wait_seconds": 1,
+        "refused": True, "reason": "hold", "code": "x", "category": "cyber", "evidence": "signalled", "count": 1,
+        "outcome": "server_error", "ttft_seconds": 1, "input_tokens": 1, "cost_usd": 1, "resumed": 1, "slots": 1,
+        "result": "delivered", "lag_seconds": 1, "http_status": 200, "what": "event", "decided_by": "policy",
+    }  # fmt: skip
+    for name in counting.COUNTED:
+        counting.hear(name, said)
+        counting.hear(name, {**said, "reason": "access_denied"})
+    mine = {name for name, row in METRICS.items() if row.place == "process"}
+    assert mine - moved == {"vigil_build_info"}
+
+
+def test_telling_is_cheap() -> None:
+    seconds = min(timeit.repeat(lambda: events.emit("sweep.done", worker="w"), number=2000, repeat=5)) / 2000
+    assert seconds < 50e-6  # measured: 1-2 us

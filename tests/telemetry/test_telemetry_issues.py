@@ -1,0 +1,295 @@
+"""What a person is told of: each abnormal end is one event with its own grouping, data never is; no content."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from arq.connections import ArqRedis
+from ingest import Ingest, Receiver
+from pydantic import BaseModel
+from stage import Stage, until
+
+from worker.jobs.errors import LeaseLost, StoreUnavailable
+from worker.store import keys
+from worker.telemetry import events, issues, scrub, sentry
+from worker.telemetry.faults import broke
+
+SECRET = "CANARY-7f1c"
+
+
+@pytest.fixture
+def ingest() -> Iterator[Ingest]:
+    with Ingest() as ingest:
+        yield ingest
+        sentry.stop()
+
+
+@pytest.fixture
+async def stage(redis: ArqRedis, valkey_url: str, ingest: Ingest) -> AsyncIterator[Stage]:
+    more = {"SENTRY_DSN": ingest.dsn, "webhook_allow_private": True, "webhook_schedule": (0.01,)}
+    async with Stage(redis, valkey_url, **more) as stage:
+        yield stage
+
+
+def arrived(ingest: Ingest) -> list[dict[str, Any]]:
+    """All events, after everything had its moment to leave; none of them holds content."""
+    sentry.stop()
+    assert SECRET not in ingest.everything()
+    assert "sk-stage" not in ingest.everything()
+    return ingest.events
+
+
+def test_the_table_names_events_and_fields_that_exist() -> None:
+    for name, issue in issues.ISSUES.items():
+        row = events.EVENTS[name]
+        assert set(issue.of) <= row.fields
+        assert issue.bug == ("at" in row.fields)
+        assert bool(issue.kind) != issue.bug
+    assert set(issues.TAGS) <= events.FIELDS.keys()
+    kinds = [issue.kind for issue in issues.ISSUES.values() if issue.kind]
+    assert len(kinds) == len(set(kinds))
+    data = ("job.blocked", "job.settled", "check.started", "check.ended", "attempt.finished", "model.substituted")
+    assert not set(data) & issues.ISSUES.keys(), "blocks, checks, refusals and retries are data"
+
+
+async def test_a_bug_in_a_run_is_one_event_without_content(stage: Stage, ingest: Ingest) -> None:
+    worker = await stage.worker()
+
+    def broken(*_: object) -> None:
+        prompt = SECRET
+        try:
+            json.loads(f'{{"a": {prompt}')
+        except ValueError as error:
+            raise RuntimeError(f"could not read {prompt}") from error
+
+    worker.shop.access.heard = broken  # type: ignore[method-assign]
+    job_id = await stage.submit(f"[[sim: normal]] {SECRET}")
+    assert (await stage.settled(job_id)).status.value == "failed"
+    (event,) = arrived(ingest)
+    assert event["tags"]["vigil.event"] == "run.broke"
+    assert event["tags"]["job_id"] == job_id
+    cause, error = event["exception"]["values"]
+    assert (cause["type"], cause["value"]) == ("JSONDecodeError", "")
+    assert (error["type"], error["value"]) == ("RuntimeError", "")
+    frames = error["stacktrace"]["frames"]
+    assert any(frame["module"] == "worker.tasks.run" and frame["in_app"] for frame in frames)
+    assert not any("vars" in frame or "context_line" in frame for frame in frames)
+    assert event["fingerprint"][:2] == ["bug", "RuntimeError"]
+    (run,) = [span for span in ingest.spans if span["name"] == "vigil.run"]
+    assert (run["attributes"]["vigil.ended"], run["status"]) == ("failed", "error")
+    assert event["contexts"]["trace"]["trace_id"] == run["trace_id"]
+
+
+async def test_lost_access_is_one_event_per_model(stage: Stage, ingest: Ingest) -> None:
+    workers = [await stage.worker(), await stage.worker()]
+    stage.sim.deny("gpt-5.6-sol")
+    for _ in range(3):
+        job_id = await stage.submit(f"[[sim: normal]] {SECRET}", policy={"fallback": []})
+        assert (await stage.settled(job_id)).status.value == "failed"
+
+    async def skipped() -> bool:
+        return all("gpt-5.6-sol" in worker.shop.access.denied for worker in workers)
+
+    await until("all workers to know", skipped)
+    (event,) = arrived(ingest)
+    assert event["fingerprint"] == ["access-lost", "gpt-5.6-sol"]
+    assert event["level"] == "error"
+    assert "gpt-5.6-sol" in event["logentry"]["message"]
+
+
+async def test_a_lost_lease_is_one_event(stage: Stage, ingest: Ingest) -> None:
+    worker = await stage.worker()
+    job_id = await stage.submit(f"[[sim: normal tokens=400 rate=1]] {SECRET}")
+    await stage.reaches(job_id, "text", lambda j: any(a.first_output_at for a in j.attempts))
+    await stage.redis.hset(keys.job(job_id), "tok", "somebody else")
+
+    async def gone() -> bool:
+        return not worker.runs
+
+    await until("the run to be told", gone)
+    (event,) = arrived(ingest)
+    assert event["fingerprint"] == ["lease-lost"]
+    assert event["tags"]["job_id"] == job_id
+    spans = {span["name"]: span for span in ingest.spans}
+    assert spans["vigil.run"]["attributes"]["vigil.ended"] == "lost"
+    call = spans["responses gpt-5.6-sol"]["attributes"]
+    assert call["safety.outcome"] == "lost", "its span is closed although nobody was told how it ended"
+
+
+async def test_a_dead_receiver_is_one_event_that_does_not_name_it(stage: Stage, ingest: Ingest) -> None:
+    await stage.worker()
+    with Receiver(status=500) as receiver:
+        client_job = await _with_webhook(stage, receiver.url)
+
+        async def exhausted() -> bool:
+            kept = [await stage.redis.get(name) for name in await stage.redis.keys("vigil:msg:*")]
+            return any(json.loads(one)["state"] == "exhausted" for one in kept)
+
+        await until("the message to be given up", exhausted)
+        assert len(receiver.got) == 2
+    (event,) = arrived(ingest)
+    assert event["fingerprint"] == ["webhook-dead", issues.digest("127.0.0.1")]
+    assert (event["level"], event["tags"]["job_id"]) == ("warning", client_job)
+    assert "CANARY-query" not in ingest.everything()
+    tries = [span for span in ingest.spans if span["name"] == "webhook.deliver"]
+    assert [(s["status"], s["attributes"]["vigil.result"]) for s in tries] == [("error", "failed")] * 2
+
+
+async def _with_webhook(stage: Stage, url: str) -> str:
+    from worker.clock import Clock
+    from worker.jobs import events as ev
+    from worker.store.apps import Apps
+    from worker.store.jobs import NewJob
+
+    await Apps(stage.redis, Clock()).create_key("stage", ("submit",))
+    fact = ev.Queued(app="stage", key_id="k", requested_model="gpt-5.6-sol", webhook_events=("job.completed",))
+    hook = {"url": url, "payload": "full", "events": ["job.completed"]}
+    stored, _ = await stage.jobs.submit(NewJob(fact, {"metadata": {}, "webhook": hook}, {"input": SECRET}))
+    return stored.job.id
+
+
+async def test_a_stuck_queue_is_one_event_of_all_workers(redis: ArqRedis, valkey_url: str, ingest: Ingest) -> None:
+    more = {"SENTRY_DSN": ingest.dsn, "max_jobs": 1, "stuck_seconds": 1.0}
+    async with Stage(redis, valkey_url, **more) as stage:
+        workers = [await stage.worker(), await stage.worker()]
+        running = [await stage.submit("[[sim: queued_forever]] x") for _ in workers]
+        for job_id in running:
+            await stage.reaches(job_id, "it to run", lambda j: j.attempts)
+        await stage.submit(f"waits {SECRET}")
+        await asyncio.sleep(1.1)  # it must be that old
+        for worker in workers * 2:
+            await worker.sweeper.look()
+        (event,) = arrived(ingest)
+        assert event["fingerprint"] == ["queue-stuck"]
+
+
+def test_widened_checks_are_one_event_per_family(ingest: Ingest, valkey_url: str) -> None:
+    from worker.settings import Settings
+
+    sentry.start(Settings(_env_file=None, redis_url=valkey_url, SENTRY_DSN=ingest.dsn))
+    events.emit("account.state", model="gpt-5.6", status="elevated", code="check_rate_up")
+    events.emit("account.state", model="gpt-5.6", status="widened", code="checks_widened")
+    events.emit("account.state", model="account", status="widened", code="checks_widened")
+    events.emit("account.state", model="gpt-5.6", status="normal", code="over")
+    (event,) = arrived(ingest)
+    assert (event["fingerprint"], event["level"]) == (["checks-widened", "gpt-5.6"], "warning")
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "normal",
+        "refusal",
+        "check_then_block hold=1",
+        "bio_block",
+        "content_filter",
+        "rate_limited times=1 retry_after=0.1",
+        "overloaded times=1",
+        "max_tokens",
+    ],
+)
+async def test_what_is_data_is_never_an_issue(stage: Stage, ingest: Ingest, scenario: str) -> None:
+    await stage.worker()
+    await stage.settled(await stage.submit(f"[[sim: {scenario}]] {SECRET}"))
+    assert arrived(ingest) == []
+
+
+async def test_workers_and_sweepers_show_a_heartbeat_once_a_minute(
+    stage: Stage, ingest: Ingest, told: list[tuple[str, dict[str, object]]]
+) -> None:
+    worker = await stage.worker()
+
+    async def swept() -> bool:
+        return any(name == "sweep.done" for name, _ in told)
+
+    await until("a sweep", swept)
+    for _ in range(3):
+        await worker.sweeper.beat()
+    sentry.stop()
+    beats = ingest.items("check_in")
+    assert sorted(beat["monitor_slug"] for beat in beats) == ["vigil-sweeper", "vigil-worker"]
+    for beat in beats:
+        assert beat["status"] == "ok"
+        assert beat["monitor_config"]["schedule"] == {"type": "interval", "value": 1, "unit": "minute"}
+
+
+async def test_an_interrupted_run_closes_its_spans(stage: Stage, ingest: Ingest) -> None:
+    worker = await stage.worker()
+    job_id = await stage.submit(f"[[sim: normal tokens=200 rate=20]] {SECRET}")
+    await stage.reaches(job_id, "text", lambda j: any(a.first_output_at for a in j.attempts))
+    await stage.stop(worker)
+    await stage.worker()
+    assert (await stage.settled(job_id)).status.value == "completed"
+    assert arrived(ingest) == []
+    runs = [span["attributes"] for span in ingest.spans if span["name"] == "vigil.run"]
+    assert [(r["vigil.ended"], r["messaging.message.retry.count"]) for r in runs] == [
+        ("interrupted", 0),
+        ("completed", 1),
+    ]
+    calls = [span["attributes"] for span in ingest.spans if span["name"].startswith("responses")]
+    assert [call["safety.outcome"] for call in calls] == ["interrupted", "completed"]
+    assert [call["vigil.purpose"] for call in calls] == ["original", "resumed"]
+
+
+# -- what may leave, without anybody listening
+
+
+class _Strict(BaseModel):
+    age: int
+
+
+def test_an_exception_is_told_by_type_and_place_and_only_in_our_own_words() -> None:
+    try:
+        try:
+            _Strict.model_validate({"age": SECRET})
+        except ValueError as error:
+            raise LeaseLost("job_1") from error
+    except LeaseLost as error:
+        told = scrub.exception(error)
+    assert [(one["type"], one["value"]) for one in told["values"]] == [
+        ("ValidationError", ""),
+        ("LeaseLost", "job_1: the lease is not ours any more"),
+    ]
+    assert SECRET not in repr(told)
+
+
+def test_an_event_that_is_not_ours_never_leaves() -> None:
+    assert scrub.event({"message": SECRET, "level": "error"}) is None
+    assert scrub.event({"message": SECRET, "tags": {"vigil.event": SECRET}}) is None
+
+
+def test_of_an_event_of_ours_only_listed_parts_leave() -> None:
+    frame = {"function": "f", "module": "worker.x", "vars": {"p": SECRET}, "context_line": SECRET, "lineno": 3}
+    sent = {
+        "level": "error", "message": SECRET, "request": {"data": SECRET}, "extra": {"x": SECRET},
+        "user": {"id": SECRET},
+        "breadcrumbs": [SECRET], "modules": {SECRET: "1"}, "server_name": SECRET, "transaction": SECRET,
+        "contexts": {"trace": {"trace_id": "t", "data": SECRET}, "runtime": {"name": SECRET}},
+        "tags": {"vigil.event": "run.broke", "job_id": "job_1", SECRET: SECRET},
+        "exception": {"values": [{"type": "E", "value": "", "stacktrace": {"frames": [frame]}, "mechanism": SECRET}]},
+    }  # fmt: skip
+    told = scrub.event(sent)
+    assert SECRET not in repr(told)
+    assert told["exception"]["values"][0]["stacktrace"]["frames"] == [
+        {"function": "f", "lineno": 3, "module": "worker.x"}
+    ]
+
+
+def test_of_a_span_only_listed_attributes_leave_and_its_name_is_one_of_ours() -> None:
+    told = scrub.span({"name": SECRET + " x", "attributes": {"process.command_args": [SECRET], "vigil.attempt": 1}})
+    assert told == {"name": "other", "attributes": {"vigil.attempt": 1}}
+    assert scrub.span({"name": "responses gpt-5.6-sol"})["name"] == "responses gpt-5.6-sol"
+    assert scrub.word("a prompt as a model") == "other"
+
+
+def test_a_store_that_is_away_may_say_so_in_its_own_words(ingest: Ingest, valkey_url: str) -> None:
+    from worker.settings import Settings
+
+    sentry.start(Settings(_env_file=None, redis_url=valkey_url, SENTRY_DSN=ingest.dsn))
+    broke("worker.broke", StoreUnavailable("Redis could not commit: TimeoutError"), what="claiming")
+    (event,) = arrived(ingest)
+    assert event["exception"]["values"][0]["value"] == "Redis could not commit: TimeoutError"

@@ -1,0 +1,239 @@
+"""One trace from the submit over the worker to the webhook, whatever becomes of the job; against a fake ingest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_hand import Running, running
+from arq.connections import ArqRedis
+from ingest import Ingest, Receiver
+from stage import Stage, until
+
+from worker.clock import Clock
+from worker.settings import Settings
+from worker.telemetry import sentry
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CALLER = f"{TRACE}-b7ad6b7169203331-1"
+SECRETS = {
+    "prompt": "CANARY-prompt",
+    "instructions": "CANARY-instructions",
+    "metadata": "CANARY-metadata",
+    "end_user": "CANARY-person",
+    "query": "CANARY-query",
+    "provider key": "sk-stage",
+    "webhook secret": "whsec_",
+    "api key": "vgl_",
+    "output": "harbour wakes",
+    "more output": "patient host",
+    "address": "/hooks?",
+}
+
+
+@pytest.fixture
+def ingest() -> Iterator[Ingest]:
+    with Ingest() as ingest:
+        yield ingest
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+class Whole:
+    """API, worker, provider, receiver and Sentry."""
+
+    def __init__(self, api: Running, stage: Stage, ingest: Ingest, receiver: Receiver) -> None:
+        self.api, self.stage, self.ingest, self.receiver = api, stage, ingest, receiver
+
+    async def submit(self, prompt: str, headers: dict[str, str] | None = None, **more: Any) -> str:
+        client = await self.api.client()
+        body = {
+            "model": "gpt-5.6-sol",
+            "input": f"{prompt} CANARY-prompt",
+            "instructions": "CANARY-instructions",
+            "metadata": {"note": "CANARY-metadata"},
+            "end_user": "CANARY-person",
+            "webhook": {"url": self.receiver.url, "events": [f"job.{s}" for s in ENDS]},
+            **more,
+        }
+        answer = await client.post("/v1/jobs", json=body, headers=headers or {})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    async def over(self, job_id: str, status: str) -> None:
+        """The job is settled, its webhook delivered, and all of it has left for Sentry."""
+        job = await self.stage.settled(job_id)
+        assert job.status.value == status
+        sent = len(self.receiver.got)
+        if not sent:
+            await until("the webhook", lambda: _true(len(self.receiver.got) > sent))
+
+        async def ended() -> bool:
+            return not any(worker.runs for worker, _, _ in self.stage._workers)
+
+        await until("the run to let go", ended)
+        await until("the delivery's receipt", lambda: self._kept(job_id))
+
+    async def _kept(self, job_id: str) -> bool:
+        client = await self.api.client()
+        rows = (await client.get(f"/v1/jobs/{job_id}/deliveries")).json()["data"]
+        return bool(rows) and all(row["deliveries"] for row in rows)
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+ENDS = ("completed", "blocked", "failed", "cancelled", "expired")
+
+
+@pytest.fixture
+async def whole(
+    redis: ArqRedis, valkey_url: str, clock: Clock, tmp_path: Path, ingest: Ingest, receiver: Receiver
+) -> AsyncIterator[Whole]:
+    more = {"SENTRY_DSN": ingest.dsn, "webhook_allow_private": True, "webhook_schedule": (0.05,)}
+    settings = Settings(_env_file=None, redis_url=valkey_url, data_dir=tmp_path, **more)
+    async with Stage(redis, valkey_url, **more) as stage, running(settings, redis, clock) as api:
+        await stage.worker()
+        yield Whole(api, stage, ingest, receiver)
+    sentry.stop()
+
+
+def check_canaries(ingest: Ingest) -> None:
+    text = ingest.everything()
+    assert not {what for what, secret in SECRETS.items() if secret in text}
+
+
+CASES = [
+    ("completed", "[[sim: normal]]", {}, ["completed"]),
+    ("completed", "[[sim: refusal]]", {}, ["refused"]),
+    ("completed", "[[sim: check_then_clear hold=1]]", {}, ["completed"]),
+    ("blocked", "[[sim: check_then_block hold=1]]", {}, ["blocked"]),
+    ("blocked", "[[sim: block_before_stream]]", {}, ["blocked"]),
+    ("failed", "[[sim: server_error]]", {"policy": {"max_attempts": 1}}, ["server_error"]),
+    ("completed", "[[sim: rate_limited times=1 retry_after=0.1]]", {}, ["rate_limited", "completed"]),
+    ("completed", "[[sim: cut times=1]]", {}, ["completed"]),
+    ("expired", "[[sim: queued_forever]]", {"policy": {"run_deadline_seconds": 1}}, ["timed_out"]),
+    (
+        "completed",
+        "[[sim: check_then_clear hold=60]]",
+        {"policy": {"on_delay": {"action": "switch", "after_seconds": 1, "model": "gpt-5.6-luna"}}},
+        ["substituted", "completed"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "prompt", "more", "outcomes"), CASES, ids=[c[1].strip("[]").split()[1] for c in CASES]
+)
+async def test_one_trace_in_every_outcome(
+    whole: Whole, status: str, prompt: str, more: dict[str, Any], outcomes: list[str]
+) -> None:
+    job_id = await whole.submit(prompt, {"sentry-trace": CALLER}, **more)
+    await whole.over(job_id, status)
+    sentry.stop()
+    spans = whole.ingest.spans
+    assert {span["trace_id"] for span in spans} == {TRACE}
+    by_op: dict[str, list[dict[str, Any]]] = {}
+    for span in spans:
+        by_op.setdefault(span["attributes"]["sentry.op"], []).append(span)
+    (served,), (published,) = by_op["http.server"], by_op["queue.publish"]
+    assert served["parent_span_id"] == CALLER[33:49]
+    assert published["parent_span_id"] == served["span_id"]
+    assert published["attributes"]["messaging.message.id"] == job_id
+    assert served["attributes"]["http.response.status_code"] == 202
+    for run in by_op["queue.process"]:
+        assert run["parent_span_id"] == published["span_id"]
+        assert run["attributes"]["messaging.message.receive.latency"] >= 0
+        assert run["attributes"]["messaging.destination.name"] == "vigil"
+    last = by_op["queue.process"][-1]
+    assert last["attributes"]["vigil.status"] == status
+    assert last["status"] == ("error" if status in ("failed", "expired") else "ok")
+    calls = by_op["gen_ai.responses"]
+    assert [call["attributes"]["safety.outcome"] for call in calls] == outcomes
+    runs = {run["span_id"] for run in by_op["queue.process"]}
+    assert {call["parent_span_id"] for call in calls} <= runs
+    assert {call["name"] for call in calls} <= {"responses gpt-5.6-sol", "responses gpt-5.6-luna"}
+    (told,) = by_op["http.client"]
+    assert told["parent_span_id"] == published["span_id"]
+    assert told["attributes"]["vigil.result"] == "delivered"
+    assert whole.receiver.got[0]["sentry-trace"].startswith(TRACE)
+    assert "baggage" not in whole.receiver.got[0]
+    assert whole.ingest.events == [], "an outcome is data, not an issue"
+    check_canaries(whole.ingest)
+
+
+async def test_what_a_call_was_like_stands_on_its_span(whole: Whole) -> None:
+    job_id = await whole.submit("[[sim: check_then_clear hold=6 tokens=40]]")
+    await whole.over(job_id, "completed")
+    job = await whole.stage.job(job_id)
+    sentry.stop()
+    (call,) = [s for s in whole.ingest.spans if s["attributes"]["sentry.op"] == "gen_ai.responses"]
+    said, attempt = call["attributes"], job.attempts[0]
+    assert said["gen_ai.request.model"] == said["gen_ai.response.model"] == "gpt-5.6-sol"
+    assert said["gen_ai.usage.output_tokens"] == attempt.usage.output_tokens > 0
+    assert said["gen_ai.usage.total_tokens"] == attempt.usage.total_tokens
+    assert said["gen_ai.response.finish_reasons"] == ["completed"]
+    assert said["openai.request_id"] == attempt.request_id
+    assert said["safety.check.seconds"] > 0
+    assert said["gen_ai.response.time_to_first_token"] >= said["safety.check.seconds"]
+    assert said["model.substituted"] is False
+    assert call["end_timestamp"] > call["start_timestamp"]
+
+
+async def test_each_job_of_a_worker_has_a_trace_of_its_own(whole: Whole) -> None:
+    ids = [await whole.submit("[[sim: normal]]") for _ in range(4)]
+    for job_id in ids:
+        await whole.over(job_id, "completed")
+    sentry.stop()
+    runs = {
+        s["attributes"]["messaging.message.id"]: s["trace_id"] for s in whole.ingest.spans if s["name"] == "vigil.run"
+    }
+    assert runs.keys() == set(ids)
+    assert len(set(runs.values())) == 4
+    assert not any("sentry-trace" in got for got in whole.receiver.got), "an app that traces nothing is sent nothing"
+
+
+async def test_a_cancelled_job_closes_its_spans(whole: Whole) -> None:
+    job_id = await whole.submit("[[sim: normal tokens=400 rate=1]]", {"sentry-trace": CALLER})
+    await whole.stage.reaches(job_id, "text", lambda j: any(a.first_output_at for a in j.attempts))
+    client = await whole.api.client()
+    assert (await client.post(f"/v1/jobs/{job_id}/cancel")).status_code in (200, 202)
+    await whole.over(job_id, "cancelled")
+    sentry.stop()
+    (call,) = [s for s in whole.ingest.spans if s["attributes"]["sentry.op"] == "gen_ai.responses"]
+    assert (call["trace_id"], call["attributes"]["safety.outcome"]) == (TRACE, "cancelled")
+    check_canaries(whole.ingest)
+
+
+async def test_a_batch_is_one_trace_with_a_span_for_each_job(whole: Whole) -> None:
+    client = await whole.api.client()
+    jobs = [{"model": "gpt-5.6-sol", "input": "CANARY-prompt"} for _ in range(3)]
+    rows = (await client.post("/v1/jobs/batch", json={"jobs": jobs}, headers={"sentry-trace": CALLER})).json()
+    for row in rows:
+        await whole.stage.settled(row["job"]["id"])
+    sentry.stop()
+    published = [s for s in whole.ingest.spans if s["name"] == "queue.publish"]
+    assert {s["attributes"]["messaging.message.id"] for s in published} == {row["job"]["id"] for row in rows}
+    assert {s["trace_id"] for s in whole.ingest.spans} == {TRACE}
+
+
+async def test_an_unsampled_trace_stays_unsampled(whole: Whole) -> None:
+    job_id = await whole.submit("[[sim: normal]]", {"sentry-trace": CALLER[:-1] + "0"})
+    await whole.over(job_id, "completed")
+    sentry.stop()
+    assert whole.ingest.spans == []
+
+
+async def test_the_provider_never_hears_of_a_trace(whole: Whole) -> None:
+    job_id = await whole.submit("[[sim: normal]]", {"sentry-trace": CALLER})
+    await whole.over(job_id, "completed")
+    (call,) = (await asyncio.to_thread(whole.stage.sim.calls))["calls"][:1] or [{}]
+    assert TRACE not in repr(call)

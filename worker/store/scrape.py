@@ -1,0 +1,111 @@
+"""What is true of the whole, as metrics: read from Redis when somebody asks, never from a process's memory.
+
+Names no job, no app and no person. Must not know: HTTP, what an alert makes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.jobs.errors import StoreUnavailable
+from worker.store import keys, overview
+from worker.store.access import known_access
+from worker.store.account import circuits
+from worker.store.pool import AWAY, asking
+from worker.telemetry.metrics import Sample
+
+_NOTHING: dict[str, str] = {}
+
+
+async def samples(redis: ArqRedis, clock: Clock) -> list[Sample]:
+    """Every metric of the whole; only that Redis is away, when it is."""
+    try:
+        return [
+            ("vigil_redis_up", _NOTHING, 1),
+            *await _queue(redis, clock),
+            *await _workers(redis, clock),
+            *await _provider(redis),
+            *await _memory(redis),
+        ]
+    except (StoreUnavailable, *AWAY):
+        return [("vigil_redis_up", _NOTHING, 0)]
+
+
+async def _queue(redis: ArqRedis, clock: Clock) -> list[Sample]:
+    found = await overview.depths(redis, clock)
+    states = {"queued": found.queued, "scheduled": found.scheduled, "running": found.running}
+    rows: list[Sample] = [("vigil_queue_depth", {"state": state}, count) for state, count in states.items()]
+    rows.append(("vigil_queue_depth", {"state": "checking"}, found.checking))
+    rows.append(("vigil_queue_oldest_age_seconds", _NOTHING, found.oldest_queued_seconds or 0))
+    return rows
+
+
+async def _workers(redis: ArqRedis, clock: Clock) -> list[Sample]:
+    found = await overview.workers(redis, clock)
+    return [
+        ("vigil_workers_alive", _NOTHING, len(found)),
+        ("vigil_workers_draining", _NOTHING, sum(bool(w.get("draining")) for w in found)),
+        ("vigil_worker_slots_alive", _NOTHING, sum(w.get("slots", 0) for w in found if not w.get("draining"))),
+    ]
+
+
+async def _provider(redis: ArqRedis) -> list[Sample]:
+    rows: list[Sample] = []
+    states = [row["state"] for row in await circuits(redis)]
+    rows += [("vigil_circuits", {"circuit": state}, states.count(state)) for state in ("open", "half_open")]
+    for model, access in (await known_access(redis)).items():
+        if access.status != "unknown":
+            rows.append(("vigil_access_ok", {"model": model}, access.status == "ok"))
+        if access.probed_at is not None:
+            rows.append(("vigil_last_probe_timestamp_seconds", {"model": model}, access.probed_at.timestamp()))
+    return rows
+
+
+async def _memory(redis: ArqRedis) -> list[Sample]:
+    async with asking("tell its memory"):
+        info: dict[str, Any] = await redis.info()
+    used, most = float(info.get("used_memory", 0)), float(info.get("maxmemory", 0))
+    rows: list[Sample] = [("vigil_redis_used_memory_bytes", _NOTHING, used)]
+    if most:
+        rows.append(("vigil_redis_used_memory_ratio", _NOTHING, used / most))
+    rows.append(("vigil_redis_persistence_ok", _NOTHING, info.get("aof_last_write_status", "ok") == "ok"))
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What an autoscaler asks: `wanted` slots, and what they are made of. Held jobs want none: nothing may call."""
+
+    wanted: int
+    ready: int
+    running: int
+    held: int
+    workers: int
+    slots: int
+    held_back: str | None
+
+
+async def scale(redis: ArqRedis, clock: Clock) -> Scale:
+    """Slots that would be busy now: ready + running; only the running ones while a circuit is open."""
+    found, alive = await overview.depths(redis, clock), await overview.workers(redis, clock)
+    running, broken = found.running + found.checking, await circuits(redis)
+    held = await _held(redis, [str(row["scope"]) for row in broken])
+    return Scale(
+        wanted=running + (min(found.queued, 1) if broken else found.queued),
+        ready=found.queued,
+        running=running,
+        held=held,
+        workers=sum(not w.get("draining") for w in alive),
+        slots=sum(w.get("slots", 0) for w in alive if not w.get("draining")),
+        held_back="circuit_open" if broken else None,
+    )
+
+
+async def _held(redis: ArqRedis, scopes: Sequence[str]) -> int:
+    async with asking("count held jobs"):
+        return sum([await redis.zcard(keys.held(scope)) for scope in scopes])

@@ -1,0 +1,149 @@
+"""Which event moves which metric: a subscriber of `events`, as a table. Nothing is counted anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from worker.jobs.states import DELIVERED, Outcome
+from worker.telemetry import events
+from worker.telemetry.metrics import BOOK, Book
+
+Said = Mapping[str, Any]
+_FAULTS: Final = ("run.broke", "worker.broke", "api.broke", "sweep.stuck", "webhook.fault", "webhook.unmade")
+_FINE: Final = {outcome.value for outcome in DELIVERED} | {
+    Outcome.BLOCKED.value,
+    Outcome.CANCELLED.value,
+    Outcome.SUBSTITUTED.value,
+    Outcome.INTERRUPTED.value,
+}
+"""Outcomes that are no error of an upstream call."""
+
+
+def _submitted(book: Book, said: Said) -> None:
+    book.count("vigil_jobs_submitted_total", model=said["model"])
+
+
+def _started(book: Book, said: Said) -> None:
+    book.observe("vigil_job_wait_seconds", said["wait_seconds"])
+
+
+def _scheduled(book: Book, said: Said) -> None:
+    if said["reason"] == "hold":
+        book.count("vigil_jobs_held_total")
+
+
+def _settled(book: Book, said: Said) -> None:
+    model, status = said["model"], said["status"]
+    book.count("vigil_jobs_finished_total", status=status, model=model)
+    if "seconds" in said:
+        book.observe("vigil_job_run_seconds", said["seconds"], status=status)
+    if said.get("refused"):
+        book.count("vigil_jobs_refused_total", model=model)
+    if "disclosed" in said:
+        served = {"requested": model, "served": said.get("served"), "disclosed": said["disclosed"]}
+        book.count("vigil_model_requested_served_total", **served)
+
+
+def _blocked(book: Book, said: Said) -> None:
+    book.count("vigil_blocks_total", category=said["category"], code=said["code"], model=said["model"])
+
+
+def _substituted(book: Book, said: Said) -> None:
+    why = {"reason": said["reason"], "decided_by": said["decided_by"]}
+    book.count("vigil_substitutions_total", requested=said["model"], **why)
+    if said["reason"] == "access_denied":
+        book.count("vigil_fallbacks_total", requested=said["model"], served=said["served"])
+
+
+def _check_started(book: Book, said: Said) -> None:
+    book.count("vigil_checks_total", evidence=said["evidence"], model=said["model"])
+
+
+def _check_ended(book: Book, said: Said) -> None:
+    book.observe("vigil_check_seconds", said["seconds"], evidence=said["evidence"])
+
+
+def _attempt(book: Book, said: Said) -> None:
+    model, outcome = said["model"], said["outcome"]
+    book.count("vigil_attempts_total", outcome=outcome, model=model)
+    book.observe("vigil_attempt_seconds", said["seconds"], model=model)
+    if "ttft_seconds" in said:
+        book.observe("vigil_ttft_seconds", said["ttft_seconds"], model=model)
+    if outcome not in _FINE:
+        book.count("vigil_upstream_errors_total", code=said.get("code") or outcome)
+    for direction in ("input", "cached_input", "output", "reasoning"):
+        tokens = said.get(f"{direction}_tokens")
+        if tokens:
+            book.count("vigil_tokens_total", tokens, direction=direction, model=said.get("served") or model)
+    if said.get("cost_usd"):
+        book.count("vigil_cost_usd_total", said["cost_usd"], model=said.get("served") or model)
+    if said.get("resumed"):
+        book.count("vigil_stream_resumes_total", said["resumed"])
+
+
+def _webhook(book: Book, said: Said) -> None:
+    book.count("vigil_webhook_attempts_total", result=said["result"])
+    book.observe("vigil_webhook_seconds", said["seconds"])
+    if said["result"] == "delivered":
+        book.observe("vigil_webhook_lag_seconds", said["lag_seconds"])
+
+
+def _worker_started(book: Book, said: Said) -> None:
+    book.set("vigil_worker_slots", said["slots"])
+    book.set("vigil_worker_draining", 0)
+
+
+def _worker_draining(book: Book, _: Said) -> None:
+    book.set("vigil_worker_draining", 1)
+
+
+def _worker_beat(book: Book, said: Said) -> None:
+    book.set("vigil_worker_inflight", said["count"])
+    book.set("vigil_loop_lag_seconds", said["lag_seconds"])
+
+
+def _answered(book: Book, said: Said) -> None:
+    book.count("vigil_http_requests_total", status_class=f"{said['http_status'] // 100}xx")
+
+
+def _dropped(book: Book, said: Said) -> None:
+    book.count("vigil_telemetry_dropped_total", what=said["what"])
+
+
+def _one(name: str) -> Callable[[Book, Said], None]:
+    return lambda book, _: book.count(name)
+
+
+COUNTED: Final[dict[str, Callable[[Book, Said], None]]] = {
+    "job.submitted": _submitted,
+    "job.started": _started,
+    "job.scheduled": _scheduled,
+    "job.settled": _settled,
+    "job.blocked": _blocked,
+    "job.rescued": _one("vigil_jobs_rescued_total"),
+    "job.interrupted": _one("vigil_jobs_interrupted_total"),
+    "model.substituted": _substituted,
+    "check.started": _check_started,
+    "check.ended": _check_ended,
+    "attempt.finished": _attempt,
+    "lease.lost": _one("vigil_lease_lost_total"),
+    "webhook.tried": _webhook,
+    "webhook.exhausted": _one("vigil_webhook_dead_total"),
+    "worker.started": _worker_started,
+    "worker.draining": _worker_draining,
+    "worker.beat": _worker_beat,
+    "store.away": _one("vigil_store_away_total"),
+    "api.answered": _answered,
+    "telemetry.dropped": _dropped,
+    **{name: _one("vigil_run_faults_total") for name in _FAULTS},
+}
+"""The mapping."""
+
+
+def hear(name: str, said: Said) -> None:
+    """The metrics of this process have moved."""
+    COUNTED[name](BOOK, said)
+
+
+events.subscribe(hear, COUNTED)

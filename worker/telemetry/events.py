@@ -1,0 +1,232 @@
+"""What Vigil tells of itself: one table of events, their fields and units. Logs, metrics and Sentry only subscribe.
+
+An event passes with the fields its row lists and nothing else: anything more is a mistake of the programmer, which
+raises in tests and is dropped and counted in production. No field can hold a prompt, an output, an address's query, a
+key or a foreign error's text. Must not know: who listens, Redis, what is done about an event.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from logging import DEBUG, ERROR, INFO, WARNING
+from typing import Final
+
+FIELDS: Final[dict[str, str]] = {
+    # about: on every event, where known
+    "job_id": "the job",
+    "app": "the app that owns it",
+    "attempt": "number of the attempt, from 1",
+    "request_id": "the provider's id of an upstream call, or ours of an API request",
+    "trace_id": "32 hex digits: the trace from the submit over the worker to the webhook",
+    "worker": "id of a worker process",
+    # numbers
+    "attempts": "how many attempts (of a job, of a message)",
+    "cached_input_tokens": "tokens",
+    "check_seconds": "seconds that safety checks took",
+    "cost_usd": "US dollars",
+    "count": "how many, said by the event",
+    "generation": "wake-ups of the job so far",
+    "http_status": "status of an HTTP answer",
+    "input_tokens": "tokens",
+    "lag_seconds": "seconds late",
+    "output_tokens": "tokens",
+    "port": "a TCP port",
+    "reasoning_tokens": "tokens",
+    "resumed": "reconnections",
+    "seconds": "seconds, said by the event",
+    "sequence": "number of the last stream event",
+    "size_bytes": "bytes",
+    "slots": "jobs that may run at once",
+    "ttft_seconds": "seconds from the call to the first output",
+    "version": "version number",
+    "wait_seconds": "seconds from the submission (or not_before) to the start",
+    # words of fixed vocabularies
+    "at": "where in our code: module:line",
+    "carrier": "how a block came",
+    "category": "what a block is about",
+    "code": "an error's code, the provider's or ours",
+    "decided_by": "policy, app or provider",
+    "disclosed": "not_needed, yes or no",
+    "ended_by": "what ended a check",
+    "error": "type of an exception, never its text",
+    "evidence": "signalled or suspected",
+    "host": "host name of a receiver, or the address we listen on",
+    "mode": "background, stream or chat",
+    "model": "the requested model, or a family of models",
+    "outcome": "how an attempt ended",
+    "priority": "high, default or low",
+    "purpose": "why an attempt was made",
+    "reason": "why, said by the event",
+    "refused": "True when the answer is the model's own refusal",
+    "result": "what came of a try: delivered, failed, gone, exhausted",
+    "scope": "name of an account's circuit or of a pause; not reversible",
+    "served": "the model that served",
+    "status": "a job's status, a model's access, an HTTP status",
+    "what": "which of several, said by the event",
+}
+"""Every field, with its meaning and unit."""
+
+ABOUT: Final = frozenset({"job_id", "app", "attempt", "request_id", "trace_id", "worker"})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One event: what is true when it is told, how loud it is in the log, and its fields beside ABOUT."""
+
+    level: int
+    says: str
+    fields: frozenset[str]
+
+
+def _row(level: int, says: str, fields: str = "") -> Row:
+    return Row(level, says, frozenset(fields.split()))
+
+
+EVENTS: Final[dict[str, Row]] = {
+    # jobs: told by the store when the change is committed, so by one process, once
+    "job.submitted": _row(DEBUG, "A job was accepted.", "model priority"),
+    "job.started": _row(DEBUG, "A job began to run for the first time.", "model wait_seconds"),
+    "job.scheduled": _row(DEBUG, "A job waits on purpose.", "reason code scope"),
+    "job.rescued": _row(INFO, "A dead worker's job was taken over.", "generation"),
+    "job.interrupted": _row(INFO, "A job was handed over at a shutdown."),
+    "job.blocked": _row(INFO, "The provider withheld the content.", "model category code carrier"),
+    "job.settled": _row(
+        INFO, "A job has ended.", "status model served disclosed code attempts seconds refused cost_usd check_seconds"
+    ),
+    "model.substituted": _row(INFO, "Another model takes over.", "model served reason decided_by"),
+    "check.started": _row(DEBUG, "A safety check began.", "model evidence"),
+    "check.ended": _row(DEBUG, "A safety check is over.", "model evidence ended_by seconds"),
+    "attempt.started": _row(DEBUG, "The intent to call upstream is on record.", "model purpose mode"),
+    "attempt.taken_up": _row(DEBUG, "A running response goes on under a new holder.", "model mode"),
+    "attempt.finished": _row(
+        DEBUG,
+        "An upstream call has ended.",
+        "model served outcome code http_status seconds ttft_seconds check_seconds input_tokens cached_input_tokens "
+        "output_tokens reasoning_tokens cost_usd resumed",
+    ),
+    # runs
+    "run.broke": _row(ERROR, "A run broke on a fault of ours.", "error at"),
+    "lease.lost": _row(WARNING, "A run was told that the lease is someone else's.", "generation"),
+    "job.settled_elsewhere": _row(INFO, "A late writer was told that the job is settled.", "status"),
+    "control.unknown": _row(WARNING, "The API asked for something that no run knows."),
+    "circuit.opened": _row(ERROR, "The provider's account is at fault: its jobs are held.", "code scope"),
+    "circuit.closed": _row(INFO, "The provider's account answers again.", "count scope"),
+    # access and account
+    "access.changed": _row(WARNING, "What is known of the access to a model has changed.", "model status"),
+    "access.skipped": _row(WARNING, "A model isn't called any more: denied for real and by the probe.", "model status"),
+    "access.granted": _row(INFO, "A model may be called.", "model status"),
+    "account.state": _row(
+        WARNING,
+        "The state of the provider's account, or of a family of models (`model`), has changed.",
+        "model status code",
+    ),
+    # the provider's notices
+    "notice.received": _row(WARNING, "The provider has sent a notice.", "code count"),
+    "notice.end_user": _row(WARNING, "The provider has sent a notice about an end user.", "code"),
+    "notice.page_refused": _row(INFO, "The provider gave no page about a notice.", "code"),
+    "notice.broke": _row(ERROR, "Looking up a notice broke.", "error"),
+    # keys and trails
+    "encryption.off": _row(WARNING, "Content is kept as it came: there is no encryption key."),
+    "encryption.key_missing": _row(ERROR, "Content can't be read: its key isn't among ours.", "code"),
+    "content.damaged": _row(ERROR, "Content can't be read: it isn't what was written."),
+    "audit.unsealed": _row(ERROR, "Audit records could not be sealed.", "error"),
+    "audit.no_key": _row(WARNING, "There is no key to sign the audit trail with.", "error"),
+    # webhooks
+    "webhook.tried": _row(DEBUG, "A message was sent once.", "result http_status seconds lag_seconds host attempts"),
+    "webhook.gone": _row(WARNING, "A receiver wants to hear no more.", "host attempts"),
+    "webhook.exhausted": _row(WARNING, "A message was given up.", "host attempts status"),
+    "webhook.unmade": _row(ERROR, "A message could not be made.", "error at"),
+    "webhook.fault": _row(ERROR, "A try broke on a fault of ours.", "error at"),
+    # processes
+    "worker.started": _row(INFO, "A worker works.", "slots"),
+    "worker.draining": _row(INFO, "A worker claims nothing more.", "count"),
+    "worker.stopped": _row(INFO, "A worker has ended."),
+    "worker.beat": _row(DEBUG, "A worker has shown its heartbeat.", "count lag_seconds"),
+    "worker.broke": _row(ERROR, "A part of a worker ended by itself.", "error at what"),
+    "worker.listening": _row(INFO, "A worker answers about itself.", "host port"),
+    "sweep.done": _row(DEBUG, "A sweep came to its end."),
+    "sweep.stuck": _row(ERROR, "A job could not be expired.", "error at"),
+    "queue.stuck": _row(ERROR, "A job has been ready for long, and nobody takes it.", "seconds count"),
+    "store.away": _row(WARNING, "Redis doesn't answer or takes no writes."),
+    "store.back": _row(INFO, "Redis answers again.", "seconds"),
+    "errands.away": _row(WARNING, "Redis was away from the errands.", "error"),
+    "arq.hiccup": _row(WARNING, "arq's own bookkeeping met a Redis that is away.", "error"),
+    "api.ready": _row(INFO, "The API takes requests.", "host port"),
+    "api.answered": _row(DEBUG, "A request was answered.", "http_status"),
+    "api.broke": _row(ERROR, "A request broke on a fault of ours.", "error at"),
+    "telemetry.dropped": _row(DEBUG, "Something was told that no table lists, or a subscriber broke.", "what"),
+}
+"""Every event."""
+
+Hear = Callable[[str, Mapping[str, object]], None]
+
+_hearers: dict[str, tuple[Hear, ...]] = {}
+_bound: ContextVar[Mapping[str, object] | None] = ContextVar("vigil_about", default=None)
+_strict = False
+
+
+def strict(on: bool = True) -> None:
+    """From now on what no table lists raises, and so does a subscriber that breaks: for tests."""
+    global _strict  # noqa: PLW0603
+    _strict = on
+
+
+def subscribe(hear: Hear, names: Iterable[str] | None = None) -> None:
+    """`hear` is told of these events (all, by default) from now on, in the task that emits them; once per function."""
+    for name in EVENTS if names is None else names:
+        if hear not in _hearers.get(name, ()):
+            _hearers[name] = (*_hearers.get(name, ()), hear)
+
+
+def unsubscribe(hear: Hear) -> None:
+    """`hear` is told of nothing any more."""
+    for name, hearers in _hearers.items():
+        _hearers[name] = tuple(h for h in hearers if h != hear)
+
+
+@contextlib.contextmanager
+def about(**fields: object) -> Iterator[None]:
+    """Every event that is told inside, and in tasks begun inside, is about this as well."""
+    token = _bound.set({**(_bound.get() or {}), **{k: v for k, v in fields.items() if k in ABOUT and v}})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def emit(name: str, /, **fields: object) -> None:
+    """All subscribers have heard of the event. Raises nothing, unless `strict`."""
+    row = EVENTS.get(name)
+    if row is None:
+        unlisted("event", name)
+        return
+    if not (row.fields | ABOUT).issuperset(fields):
+        for field in sorted(fields.keys() - row.fields - ABOUT):
+            unlisted("field", f"{name}.{field}")
+            del fields[field]
+    bound = _bound.get()
+    said = {**bound, **fields} if bound else fields
+    for hear in _hearers.get(name, ()):
+        try:
+            hear(name, said)
+        except Exception:
+            if _strict:
+                raise
+            _dropped("event")
+
+
+def unlisted(what: str, name: str) -> None:
+    """Something that no table lists was said: a fault of ours, which must not become a fault of the job."""
+    if _strict:
+        msg = f"telemetry: no table lists the {what} {name!r}"
+        raise ValueError(msg)
+    _dropped(what)
+
+
+def _dropped(what: str) -> None:
+    with contextlib.suppress(Exception):  # a subscriber that breaks here has nobody left to tell
+        for hear in _hearers.get("telemetry.dropped", ()):
+            hear("telemetry.dropped", {"what": what})

@@ -1,0 +1,103 @@
+"""Which events become issues for a person to look at, and which are one and the same. A pure table.
+
+Blocks, checks, refusals, retries and upstream errors are data: counted, never issues. Must not know: Sentry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Level = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """Its title, how loud, and the fields that make two events the same issue; `of` beside the kind's own name.
+
+    `bug`: the fault's type and place group it, its frames go with it.
+    """
+
+    title: str
+    level: Level
+    kind: str = ""
+    of: tuple[str, ...] = ()
+    bug: bool = False
+    when: str = ""  # only with this `status`
+
+
+ISSUES: Final[dict[str, Issue]] = {
+    "access.skipped": Issue("Access to {model} is lost ({status})", "error", "access-lost", ("model",)),
+    "circuit.opened": Issue("The provider's account is at fault: {code}", "error", "account-at-fault", ("code",)),
+    "lease.lost": Issue("A run lost its lease", "error", "lease-lost"),
+    "webhook.exhausted": Issue("A webhook receiver is dead", "warning", "webhook-dead", ("host",)),
+    "account.state": Issue(
+        "Safety checks meet ordinary requests", "warning", "checks-widened", ("model",), when="widened"
+    ),
+    "queue.stuck": Issue("Jobs are ready and nobody takes them", "error", "queue-stuck"),
+    "run.broke": Issue("", "error", bug=True),
+    "worker.broke": Issue("", "error", bug=True),
+    "sweep.stuck": Issue("", "error", bug=True),
+    "webhook.fault": Issue("", "error", bug=True),
+    "webhook.unmade": Issue("", "error", bug=True),
+    "api.broke": Issue("", "error", bug=True),
+}
+"""Every event that is one."""
+
+TAGS: Final = (
+    "job_id",
+    "app",
+    "attempt",
+    "request_id",
+    "worker",
+    "model",
+    "status",
+    "code",
+    "host",
+    "attempts",
+    "error",
+    "at",
+    "seconds",
+    "count",
+    "generation",
+    "what",
+)
+"""The fields that go with an issue as tags; `app` and `host` as digests, because Sentry need not know who they are."""
+
+_DIGESTED: Final = frozenset({"app", "host"})
+
+
+def digest(value: object) -> str:
+    """The same for the same value, not readable: an app, a receiver's host."""
+    return hashlib.sha256(f"vigil\0{value}".encode()).hexdigest()[:12]
+
+
+def told(field: str, value: object) -> str:
+    """The field's value as it may leave the house."""
+    return digest(value) if field in _DIGESTED else str(value)
+
+
+def applies(name: str, fields: Mapping[str, object]) -> bool:
+    """Whether this event is an issue. The account as a whole is as its worst family is, which is told by itself."""
+    when = ISSUES[name].when
+    return not when or (fields.get("status") == when and fields.get("model") != "account")
+
+
+def title(name: str, fields: Mapping[str, object]) -> str:
+    """One sentence."""
+    return ISSUES[name].title.format_map({k: told(k, v) for k, v in fields.items()})
+
+
+def fingerprint(name: str, fields: Mapping[str, object]) -> list[str]:
+    """What makes two events one issue."""
+    issue = ISSUES[name]
+    if issue.bug:
+        return ["bug", str(fields.get("error")), str(fields.get("at", "")).partition(":")[0], name]
+    return [issue.kind, *(told(field, fields.get(field)) for field in issue.of)]
+
+
+def tags(name: str, fields: Mapping[str, object]) -> dict[str, str]:
+    """What goes with it."""
+    return {"vigil.event": name, **{k: told(k, fields[k]) for k in TAGS if fields.get(k) is not None}}

@@ -1,0 +1,338 @@
+"""Sentry: spans, issues and heartbeats, as one more subscriber of `events`. The only importer of its SDK.
+
+None of the SDK's integrations is on: each of them reads what it wraps (bodies, arguments, frames, exceptions), and
+`scrub` lets nothing through that it doesn't name. Spans are streamed, so what a worker did before it was killed is
+there. Must not know: Redis, what is done about an issue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, Final
+
+import sentry_sdk
+from sentry_sdk import traces
+from sentry_sdk.traces import StreamedSpan
+
+from worker.clock import Clock
+from worker.jobs.record import Job
+from worker.settings import Settings
+from worker.telemetry import events, faults, issues, scrub, tracing
+from worker.telemetry.tracing import CALLER, Carrier, Done
+
+_DESTINATION: Final = "vigil"
+_BEAT_SECONDS: Final = 60.0
+_FLUSH_SECONDS: Final = 2.0
+_SERVER_ERROR: Final = 500
+_MONITORS: Final = {"sweep.done": "vigil-sweeper", "worker.beat": "vigil-worker"}
+_MONITOR: Final[Any] = {
+    "schedule": {"type": "interval", "value": 1, "unit": "minute"},
+    "checkin_margin": 2,
+    "max_runtime": 2,
+    "failure_issue_threshold": 1,
+    "recovery_threshold": 1,
+    "timezone": "UTC",
+}
+_NOTHING: Final[dict[str, Any]] = {
+    "user_info": False,
+    "cookies": {"mode": "off"},
+    "http_headers": {"request": {"mode": "off"}, "response": {"mode": "off"}},
+    "http_bodies": [],
+    "url_query_params": {"mode": "off"},
+    "graphql": {"document": False, "variables": False},
+    "gen_ai": {"inputs": False, "outputs": False},
+    "database_query_data": False,
+    "queues": False,
+    "stack_frame_variables": False,
+    "frame_context_lines": 0,
+}
+_run: ContextVar[_Run | None] = ContextVar("vigil_run", default=None)
+_FINISHED: Final = {
+    "served": "gen_ai.response.model",
+    "input_tokens": "gen_ai.usage.input_tokens",
+    "cached_input_tokens": "gen_ai.usage.input_tokens.cached",
+    "output_tokens": "gen_ai.usage.output_tokens",
+    "reasoning_tokens": "gen_ai.usage.output_tokens.reasoning",
+    "ttft_seconds": "gen_ai.response.time_to_first_token",
+    "check_seconds": "safety.check.seconds",
+    "outcome": "safety.outcome",
+    "request_id": "openai.request_id",
+    "http_status": "http.response.status_code",
+    "code": "vigil.code",
+    "cost_usd": "vigil.cost_usd",
+    "resumed": "vigil.resumed",
+}
+_WORDS: Final = frozenset({"served", "request_id", "code", "outcome"})
+_OURS: Final = frozenset({"completed", "refused", "incomplete", "blocked", "substituted", "cancelled", "interrupted"})
+"""Outcomes after which a call is not at fault: answers, blocks, and our own doing."""
+
+
+class _Run:
+    """The spans of one run: its own, and one for each attempt that is open."""
+
+    def __init__(self, root: StreamedSpan) -> None:
+        self.root, self.open, self.ended = root, dict[int, StreamedSpan](), ""
+
+    def began(self, said: Mapping[str, Any]) -> None:
+        """An attempt is called, or taken up where an earlier holder left it."""
+        model = scrub.word(said["model"])
+        self.open[said["attempt"]] = traces.start_span(
+            f"responses {model}",
+            attributes={
+                "sentry.op": "gen_ai.responses",
+                "gen_ai.operation.name": "responses",
+                "gen_ai.system": "openai",
+                "gen_ai.provider.name": "openai",
+                "gen_ai.request.model": model,
+                "vigil.attempt": said["attempt"],
+                "vigil.purpose": str(said.get("purpose", "resumed")),
+            },
+            parent_span=self.root,
+            active=False,
+        )
+
+    def finished(self, said: Mapping[str, Any]) -> None:
+        """An attempt has ended, by whomever."""
+        span = self.open.pop(said["attempt"], None)
+        if span is None:
+            return
+        for field, attribute in _FINISHED.items():
+            if field in said:
+                span.set_attribute(attribute, scrub.word(said[field]) if field in _WORDS else said[field])
+        if "input_tokens" in said:
+            span.set_attribute("gen_ai.usage.total_tokens", said["input_tokens"] + said.get("output_tokens", 0))
+        outcome, code = str(said["outcome"]), said.get("code")
+        reason = f"{outcome}:{scrub.word(code)}" if code else outcome
+        span.set_attribute("gen_ai.response.finish_reasons", [reason])
+        span.set_attribute("model.substituted", said.get("served", said["model"]) != said["model"])
+        if outcome not in _OURS:
+            span.status = traces.SpanStatus.ERROR
+        span.end()
+
+    def end(self, how: str, *, fault: bool = False) -> None:
+        """How the run ends."""
+        self.ended = how
+        if fault:
+            self.root.status = traces.SpanStatus.ERROR
+
+    def close(self) -> None:
+        """No span stays open, whatever ended the run."""
+        for span in self.open.values():
+            span.set_attribute("gen_ai.response.finish_reasons", [f"left:{self.ended or 'unknown'}"])
+            span.set_attribute("safety.outcome", self.ended or "unknown")
+            span.end()
+        self.open.clear()
+        self.root.set_attribute("vigil.ended", self.ended or "unknown")
+        self.root.end()
+
+
+class _Spans:
+    """The tracer."""
+
+    @contextlib.contextmanager
+    def serving(self, name: str, carrier: Mapping[str, str]) -> Iterator[None]:
+        with _continued(carrier):
+            route = name.partition(" ")[2]
+            said = {"http.request.method": "POST", "http.route": route, "sentry.segment.name.source": "route"}
+            span = traces.start_span(name, {"sentry.op": "http.server", **said}, parent_span=None)
+            try:
+                yield
+            finally:
+                span.end()
+
+    @contextlib.contextmanager
+    def publishing(self, carrier: Mapping[str, str]) -> Iterator[tuple[Carrier, Done]]:
+        with contextlib.ExitStack() as stack:
+            if traces.get_current_span() is None:
+                stack.enter_context(_continued(carrier))
+            attributes: dict[str, Any] = {
+                "sentry.op": "queue.publish",
+                "messaging.system": "redis",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": _DESTINATION,
+            }
+            span = stack.enter_context(traces.start_span("queue.publish", attributes, active=False))
+            scope = sentry_sdk.get_current_scope()
+            mine = dict(scope.iter_trace_propagation_headers(span=span))
+            kept = {CALLER: carrier[CALLER]} if CALLER in carrier else {}
+            yield {**mine, **kept}, lambda job_id: span.set_attribute("messaging.message.id", job_id)
+
+    @contextlib.contextmanager
+    def processing(self, job: Job, generation: int, waited: float, worker: str) -> Iterator[None]:
+        attributes: dict[str, Any] = {
+            "sentry.op": "queue.process",
+            "sentry.segment.name.source": "task",
+            "messaging.system": "redis",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": _DESTINATION,
+            "messaging.message.id": job.id,
+            "messaging.message.receive.latency": round(waited * 1000, 3),
+            "messaging.message.retry.count": generation - 1,
+            "vigil.app": issues.digest(job.app),
+            "vigil.worker": worker,
+        }
+        with _continued(job.trace):
+            run = _Run(traces.start_span("vigil.run", attributes, parent_span=None))
+            token = _run.set(run)
+            try:
+                yield
+            except BaseException:
+                run.end(run.ended or "cancelled", fault=True)
+                raise
+            finally:
+                run.close()
+                _run.reset(token)
+
+    @contextlib.contextmanager
+    def delivering(self, carrier: Mapping[str, str], about: Mapping[str, object]) -> Iterator[None]:
+        attributes: dict[str, Any] = {
+            "sentry.op": "http.client",
+            "sentry.segment.name.source": "task",
+            "http.request.method": "POST",
+            "messaging.message.id": str(about.get("job_id", "")),
+            "vigil.receiver": issues.digest(about.get("host", "")),
+        }
+        with _continued(carrier), traces.start_span("webhook.deliver", attributes, parent_span=None):
+            yield
+
+
+@contextlib.contextmanager
+def _continued(carrier: Mapping[str, str]) -> Iterator[None]:
+    """Spans inside belong to the carrier's trace, or to a new one: never to the one of the job before."""
+    with sentry_sdk.isolation_scope():
+        if carrier.get("sentry-trace"):
+            traces.continue_trace({key: carrier[key] for key in ("sentry-trace", "baggage") if key in carrier})
+        else:
+            traces.new_trace()
+        yield
+
+
+def _hear_run(name: str, said: Mapping[str, Any]) -> None:
+    """What a run tells becomes part of its spans."""
+    run = _run.get()
+    if run is not None:
+        match name:
+            case "attempt.started" | "attempt.taken_up":
+                run.began(said)
+            case "attempt.finished":
+                run.finished(said)
+            case "job.settled":
+                run.end(str(said["status"]), fault=said["status"] in ("failed", "expired"))
+                run.root.set_attribute("vigil.status", run.ended)
+            case "run.broke":
+                run.end("broke", fault=True)
+            case _:
+                run.end(str(said.get("reason") or name.rpartition(".")[2]), fault=name == "lease.lost")
+
+
+def _hear_other(name: str, said: Mapping[str, Any]) -> None:
+    """What a request or a try tells becomes part of its span."""
+    span = traces.get_current_span()
+    if span is None:
+        return
+    status = said.get("http_status")
+    if status is not None:
+        span.set_attribute("http.response.status_code", status)
+    if status is not None and name == "api.answered" and status >= _SERVER_ERROR:
+        span.status = traces.SpanStatus.ERROR
+    if name == "webhook.tried":
+        span.set_attribute("vigil.result", said["result"])
+        span.set_attribute("vigil.lag_seconds", said["lag_seconds"])
+        if said["result"] == "failed":
+            span.status = traces.SpanStatus.ERROR
+
+
+def _hear_issue(name: str, said: Mapping[str, Any]) -> None:
+    if not issues.ISSUES[name].bug and issues.applies(name, said):  # a bug comes with its exception
+        _send(name, said, {"logentry": {"message": issues.title(name, said)}})
+
+
+def _hear_fault(name: str, error: BaseException, said: dict[str, object]) -> None:
+    told = {**said, "error": type(error).__name__, "at": faults.place(error)}
+    _send(name, told, {"exception": scrub.exception(error)})
+
+
+def _send(name: str, said: Mapping[str, Any], body: dict[str, Any]) -> None:
+    mark = {"fingerprint": issues.fingerprint(name, said), "tags": issues.tags(name, said)}
+    sentry_sdk.capture_event({"level": issues.ISSUES[name].level, "platform": "python", **mark, **body})  # type: ignore[typeddict-item]
+
+
+class _Heart:
+    """Check-ins, one a minute for each monitor, made with the first one: silence is what Sentry alerts on."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._last = clock, dict[str, float]()
+
+    def hear(self, name: str, _: Mapping[str, Any]) -> None:
+        """A sign of life."""
+        now = self._clock.monotonic()
+        if now - self._last.get(name, -_BEAT_SECONDS) >= _BEAT_SECONDS:
+            self._last[name] = now
+            sentry_sdk.crons.capture_checkin(
+                monitor_slug=_MONITORS[name], status="ok", duration=0, monitor_config=_MONITOR
+            )
+
+
+_OF_A_RUN: Final = (
+    "attempt.started",
+    "attempt.taken_up",
+    "attempt.finished",
+    "job.settled",
+    "job.scheduled",
+    "job.interrupted",
+    "job.settled_elsewhere",
+    "lease.lost",
+    "run.broke",
+)
+_started: list[events.Hear] = []
+
+
+def start(settings: Settings, clock: Clock | None = None) -> None:
+    """Sentry hears from now on, once per process; nothing without a DSN."""
+    if settings.sentry_dsn is None or _started:
+        return
+    sentry_sdk.init(
+        dsn=settings.sentry_dsn.get_secret_value(),
+        environment=settings.sentry_environment,
+        release=settings.sentry_release,
+        traces_sample_rate=settings.sentry_traces_sample_rate,
+        trace_lifecycle="stream",
+        default_integrations=False,
+        auto_enabling_integrations=False,
+        data_collection=_NOTHING,  # type: ignore[arg-type]
+        max_request_body_size="never",
+        include_local_variables=False,
+        include_source_context=False,
+        max_breadcrumbs=0,
+        attach_stacktrace=False,
+        auto_session_tracking=False,
+        enable_backpressure_handling=False,
+        trace_propagation_targets=[],
+        server_name="",
+        before_send=lambda event, _: scrub.event(event),  # type: ignore[arg-type, return-value]
+        before_send_span=lambda span, _: scrub.span(span),  # type: ignore[arg-type, return-value]
+        before_breadcrumb=lambda *_: None,
+        before_send_log=lambda *_: None,
+        before_send_metric=lambda *_: None,
+    )
+    heart = _Heart(clock or Clock())
+    others = ("webhook.tried", "api.answered")
+    mine = ((_hear_run, _OF_A_RUN), (_hear_other, others), (_hear_issue, issues.ISSUES), (heart.hear, _MONITORS))
+    for hear, names in mine:
+        events.subscribe(hear, names)
+        _started.append(hear)
+    faults.keep(_hear_fault)
+    tracing.install(_Spans())
+
+
+def stop() -> None:
+    """What is on its way has had its moment to leave, and Sentry hears no more."""
+    if not _started:
+        return
+    tracing.install(None)
+    faults.forget(_hear_fault)
+    while _started:
+        events.unsubscribe(_started.pop())
+    sentry_sdk.get_client().close(timeout=_FLUSH_SECONDS)

@@ -1,0 +1,29 @@
+"""Puts telemetry together for a process that acts: who listens to events, which models metrics may name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import version
+
+from worker.settings import Settings
+from worker.telemetry import counting, log, metrics
+
+_SENTRY = "worker.telemetry.sentry"
+LISTENERS = (log, counting)
+"""They subscribe when they are imported."""
+
+
+def listen(settings: Settings) -> None:
+    """From now on logs, metrics and, if there is a DSN, Sentry hear of what this process tells; once is enough."""
+    catalogue = settings.catalogue()
+    metrics.BOOK.know(catalogue.models, catalogue.aliases)
+    metrics.build(version("vigil-queue"))
+    if settings.sentry_dsn is not None:
+        importlib.import_module(_SENTRY).start(settings)  # who has no DSN pays nothing, not even the import
+
+
+def finish() -> None:
+    """The process is about to end: what is on its way to Sentry has had its moment to leave."""
+    if _SENTRY in sys.modules:
+        sys.modules[_SENTRY].stop()
