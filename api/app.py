@@ -59,7 +59,7 @@ _ABOUT = "An async job queue for long, safety-checked model requests."
 async def check_store(settings: Settings, redis: Redis) -> None:
     """UnsafeStore when this Redis could drop accepted jobs; one that is away is waited for, not refused."""
     if not settings.encryption_keys:
-        _log.warning("encryption is off: prompts and answers lie in Redis as they are; set VIGIL_ENCRYPTION_KEYS")
+        emit("encryption.off")
     try:
         await within(_CHECK_SECONDS, check_safe(redis, allow_eviction=settings.allow_eviction))
     except StoreUnavailable:

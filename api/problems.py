@@ -18,6 +18,7 @@ from starlette.routing import Match
 
 from api.limits import fields
 from worker.jobs.errors import AlreadySettled, ContentDamaged, KeyMissing, RateLimited, Refused, StoreUnavailable
+from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
 
 _MOST_ERRORS: Final = 20
@@ -137,13 +138,13 @@ def problem_of(error: BaseException) -> Problem:
             headers = fields(error.limit, error.window, 0, error.wait) | {"Retry-After": str(error.wait)}
             return Problem(429, "rate_limited", detail, headers=headers)
         case KeyMissing():
-            _log.error("encryption key %s is missing; vigil doctor says more", error.kid)
+            emit("encryption.key_missing", code=error.kid)
             detail = (
                 "The content is kept, but this Vigil was not given the key that it is sealed under. Tell its operators."
             )
             return Problem(503, "encryption_key_missing", detail, headers={"Retry-After": "60"})
         case ContentDamaged():
-            _log.error("stored content can't be opened")
+            emit("content.damaged")
             return Problem(
                 500, "content_damaged", "The stored content can't be opened: it was changed. Tell the operators."
             )

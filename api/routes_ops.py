@@ -18,6 +18,7 @@ from api.problems import Problem
 from api.replies import as_json
 from worker.jobs.errors import StoreUnavailable
 from worker.store import overview, scrape
+from worker.store.notices import Notices
 from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
 
 router = APIRouter(route_class=Direct)
@@ -60,7 +61,9 @@ async def _whole(parts: Parts) -> list[Sample]:
         now = parts.clock.monotonic()
         if now - scraped.at >= _FRESH_SECONDS:
             try:
-                scraped.samples = await within(_SCRAPE_SECONDS, scrape.samples(parts.redis, parts.clock))
+                notices = Notices(parts.redis, parts.settings.audit_ttl)
+                reading = scrape.samples(parts.redis, parts.clock, parts.catalogue, notices)
+                scraped.samples = await within(_SCRAPE_SECONDS, reading)
             except StoreUnavailable:
                 scraped.samples = [("vigil_redis_up", {}, 0)]
             scraped.at = parts.clock.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -231,5 +230,5 @@ async def run_worker(
     async with redis_of(settings) as redis:
         await check_safe(redis, allow_eviction=settings.allow_eviction)
         if not settings.encryption_keys:
-            log("encryption.off", logging.WARNING)
+            emit("encryption.off")
         await WorkerProcess(settings, redis).serve(stop or asyncio.Event(), ready)

@@ -7,7 +7,6 @@ Must not know: HTTP, the provider, what a status means beyond where a job stands
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from worker.store.refs import ref_commands
 from worker.store.scripts import Claimed, Command, Scripts
 from worker.store.tally import tally_commands
 from worker.store.vault import ANSWER, ASKED, PRIVATE, Vault
-from worker.telemetry.log import log
+from worker.telemetry.events import emit
 from worker.telemetry.story import committed
 
 Said = tuple[ev.Fact, int | None]
@@ -161,10 +160,10 @@ class Jobs:
             box, private = self._vault.open(job.app, job.id, PRIVATE, c.private)
             asked = box.unseal(ASKED, c.asked)
         except KeyMissing as missing:
-            log("encryption.key_missing", logging.ERROR, job=job.id, code=missing.kid)
+            emit("encryption.key_missing", job_id=job.id, code=missing.kid)
             unreadable = "locked"
         except ContentDamaged:
-            log("content.damaged", logging.ERROR, job=job.id)
+            emit("content.damaged", job_id=job.id)
             unreadable = "damaged"
         if c.chain:
             self._remember(job, c.chain)

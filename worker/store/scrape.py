@@ -12,17 +12,20 @@ from typing import Any
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
+from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import StoreUnavailable
 from worker.store import keys, overview
 from worker.store.access import known_access
 from worker.store.account import circuits
+from worker.store.notices import Notices
 from worker.store.pool import AWAY, asking
+from worker.store.standing import account
 from worker.telemetry.metrics import Sample
 
 _NOTHING: dict[str, str] = {}
 
 
-async def samples(redis: ArqRedis, clock: Clock) -> list[Sample]:
+async def samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: Notices) -> list[Sample]:
     """Every metric of the whole; only that Redis is away, when it is."""
     try:
         return [
@@ -30,6 +33,7 @@ async def samples(redis: ArqRedis, clock: Clock) -> list[Sample]:
             *await _queue(redis, clock),
             *await _workers(redis, clock),
             *await _provider(redis),
+            *await _account(redis, clock, catalogue, notices),
             *await _memory(redis),
         ]
     except (StoreUnavailable, *AWAY):
@@ -64,6 +68,11 @@ async def _provider(redis: ArqRedis) -> list[Sample]:
         if access.probed_at is not None:
             rows.append(("vigil_last_probe_timestamp_seconds", {"model": model}, access.probed_at.timestamp()))
     return rows
+
+
+async def _account(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: Notices) -> list[Sample]:
+    stands = (await account(redis, catalogue, notices, clock.now())).standing.state
+    return [("vigil_account_state", {"account": state}, state == stands) for state in ("normal", "elevated", "widened")]
 
 
 async def _memory(redis: ArqRedis) -> list[Sample]:

@@ -161,11 +161,11 @@ class Delivery:
                     raise taken.unreadable
                 hook = await self._hook(taken)
             except KeyMissing as missing:
-                log("encryption.key_missing", logging.ERROR, job=message.job_id, code=missing.kid)
+                emit("encryption.key_missing", job_id=message.job_id, code=missing.kid)
                 await self._keep(taken, message, again_in=_LOCKED)
                 return
             except ContentDamaged:
-                log("content.damaged", logging.ERROR, job=message.job_id)
+                emit("content.damaged", job_id=message.job_id)
                 await self._keep(taken, _after(message, "exhausted"))
                 return
             if hook is None:
