@@ -135,6 +135,30 @@ def test_an_export_of_some_time_is_proven(told: Up, exported: Path, tmp_path: Pa
         assert json.loads(result.stdout)["ok"], result.stdout
 
 
+def test_one_job_is_shown_and_a_prompt_proves_to_be_the_one_that_was_asked(told: Up, tmp_path: Path) -> None:
+    done = told.json("submit", "--wait", "A short prompt")
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("A short prompt\n")
+    shown = told("audit", "show", done["id"], "--prompt-file", str(prompt))
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[0].split() == ["SEQ", "AT", "EVENT", "ATTEMPT", "WHAT"]
+    assert "app local" in lines[1]
+    assert lines[-2:] == ["every hash follows from the one before", "the prompt is what was asked"]
+    assert "short prompt" not in shown.stdout
+    prompt.write_text("Another prompt")
+    wrong = told("audit", "show", done["id"], "--prompt-file", str(prompt), "--json")
+    assert (wrong.returncode, json.loads(wrong.stdout)["prompt_matches"]) == (1, False)
+    prompt.write_text(
+        json.dumps({"model": done["requested_model"], "input": "A short prompt", "params": {"stream": True}})
+    )
+    asked = told.json("audit", "show", done["id"], "--prompt-file", str(prompt))
+    assert (asked["prompt_matches"], asked["chain_ok"]) == (True, True)
+    assert asked["data"][-1]["type"] == "job.completed"
+    nobody = told("audit", "show", "job_nobody")
+    assert (nobody.returncode, one_line(nobody)) == (1, "vigil: there is no audit trail of job_nobody")
+
+
 def test_an_export_to_stdout_is_lines_alone(told: Up) -> None:
     result = told("audit", "export")
     assert all(json.loads(line)["record"]["type"].startswith("job.") for line in result.stdout.splitlines())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Annotated, TypeVar
+from typing import IO, Annotated
 
 import typer
 
@@ -20,16 +18,14 @@ from worker.audit.keys import Signer, Trusted
 from worker.audit.keytext import as_text, from_text
 from worker.audit.report import Report
 from worker.audit.seals import BadSeal
+from worker.cli.audit_room import Json, with_trail
+from worker.cli.audit_show import show
 from worker.cli.errors import BAD, USAGE, CliError
-from worker.cli.serve import with_redis
 from worker.clock import Clock, to_ms
 from worker.settings import Settings, load
 from worker.store.exporting import Export
-from worker.store.pool import Redis, connect
+from worker.store.pool import Redis
 from worker.store.proof import Proof
-
-T = TypeVar("T")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 room = typer.Typer(
     help="Prove the audit trail, export it, show one job's, hold it for a legal case.",
@@ -41,21 +37,8 @@ room = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Put the commands on the root."""
+    room.command()(show)
     app.add_typer(room, name="audit")
-
-
-def with_trail(settings: Settings, work: Callable[[Redis], Awaitable[T]]) -> T:
-    """`work` on the Redis of the settings; the embedded server is started for the moment if none runs."""
-
-    async def go() -> T:
-        async with with_redis(settings) as ours:
-            redis = connect(ours.redis_url or "", max_connections=4)
-            try:
-                return await work(redis)
-            finally:
-                await redis.aclose()
-
-    return asyncio.run(go())
 
 
 def signer_of(settings: Settings) -> Signer | None:
