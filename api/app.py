@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -25,6 +24,7 @@ from api import (
     routes_support,
     routes_webhooks,
 )
+from api.docs_page import POLICY, page
 from api.door import Door
 from api.openapi import document
 from api.parts import assemble
@@ -123,12 +123,14 @@ def _describe(app: FastAPI) -> None:
         return app.openapi_schema
 
     async def spec(_: Request) -> Response:
-        if not built:
+        if "json" not in built:
             built["json"] = dumps(app.openapi())
         return Response(built["json"], media_type="application/json")
 
     async def docs(_: Request) -> Response:
-        return get_swagger_ui_html(openapi_url="/openapi.json", title="Vigil")
+        if "html" not in built:
+            built["html"] = page(app.openapi()).encode()
+        return Response(built["html"], headers={"Content-Security-Policy": POLICY}, media_type="text/html")
 
     app.openapi = openapi  # type: ignore[method-assign]
     app.add_route("/openapi.json", spec, include_in_schema=False)

@@ -24,14 +24,6 @@ _ALWAYS: Final = [
     (b"referrer-policy", b"no-referrer"),
 ]
 _NOTHING: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_CDN: Final = b"'unsafe-inline' https://cdn.jsdelivr.net"
-_DOCS: Final = (
-    b"content-security-policy",
-    b"default-src 'none'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; script-src "
-    + _CDN
-    + b"; style-src "
-    + _CDN,
-)
 _AT_ONCE: Final = 5_000
 _TOO_BUSY: Final = Problem(503, "too_busy", "Too many requests at once; try again.", headers={"Retry-After": "1"})
 
@@ -51,9 +43,8 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        policy = _DOCS if scope["path"] == "/docs" else _NOTHING
         request_id = self._request_id(scope)
-        headers = [*_ALWAYS, policy, (b"x-request-id", request_id)]
+        headers = [*_ALWAYS, (b"x-request-id", request_id)]
         started, bodiless = False, scope["method"] == "HEAD"
         if bodiless:
             scope = {**scope, "method": "GET"}
@@ -62,7 +53,9 @@ class Door:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", ()), *headers]
+                given = list(message.get("headers", ()))
+                own = any(name == _NOTHING[0] for name, _ in given)  # a page for people has a policy of its own
+                message["headers"] = [*given, *headers] if own else [*given, *headers, _NOTHING]
                 emit("api.answered", http_status=message["status"])
             await send(message)
             if bodiless and started:

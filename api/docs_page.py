@@ -1,0 +1,80 @@
+"""The page at /docs: the OpenAPI document as one plain page, for people. No scripts, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from html import escape
+from typing import Any, Final
+
+_STYLE: Final = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "code,pre{font:14px/1.4 ui-monospace,monospace;background:#f4f4f4}pre{padding:.6rem;overflow:auto}"
+    "table{border-collapse:collapse;width:100%}td,th{border:1px solid #ddd;padding:.2rem .5rem;text-align:left}"
+    "h2{border-top:1px solid #ccc;padding-top:1rem}summary{cursor:pointer}"
+)
+POLICY: Final = (
+    "default-src 'none'; frame-ancestors 'none'; style-src 'sha256-"
+    f"{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+)
+"""The Content-Security-Policy of the page: its one style sheet and nothing else."""
+
+
+def page(document: dict[str, Any]) -> str:
+    """The whole page."""
+    info = document["info"]
+    operations = [
+        (method.upper(), path, said) for path, methods in document["paths"].items() for method, said in methods.items()
+    ]
+    parts = [
+        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['description'])}</p>",
+        "<p>For programs: <a href=/openapi.json>/openapi.json</a>.</p>",
+        "<p>Keys go in <code>Authorization: Bearer vgl_…</code>.</p>",
+        "<ul>",
+        *(f"<li><a href='#{_name(said)}'><code>{m} {escape(p)}</code></a></li>" for m, p, said in operations),
+        "</ul>",
+        *(line for m, p, said in operations for line in _operation(m, p, said)),
+        "<h2>Shapes</h2>",
+        *(_shape(name, shape) for name, shape in sorted(document["components"]["schemas"].items())),
+    ]
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(info['title'])}</title>"
+    return f"{head}<style>{_STYLE}</style>" + "\n".join(parts) + "</html>"
+
+
+def _name(said: dict[str, Any]) -> str:
+    return escape(said["operationId"], quote=True)
+
+
+def _operation(method: str, path: str, said: dict[str, Any]) -> Iterator[str]:
+    yield f"<h2 id='{_name(said)}'>{escape(said['summary'])}</h2><pre>{method} {escape(path)}</pre>"
+    yield f"<p>{escape(said.get('description', ''))}</p>"
+    if "x-scope" in said:
+        yield f"<p>Scope: <code>{escape(said['x-scope'])}</code></p>"
+    if said.get("parameters"):
+        rows = ((one["name"], f"{one['in']}: {one.get('description', '')}") for one in said["parameters"])
+        yield _table("Parameter", rows)
+    for media, body in said.get("requestBody", {}).get("content", {}).items():
+        yield f"<p>Body: <code>{escape(media)}</code> {_link(body['schema'])}</p>"
+        yield f"<pre>{_json(body['example'])}</pre>" if "example" in body else ""
+    yield _table("Status", ((status, row["description"]) for status, row in said["responses"].items()))
+
+
+def _table(head: str, rows: Iterator[tuple[str, str]]) -> str:
+    cells = "".join(f"<tr><td><code>{escape(one)}</code></td><td>{escape(about)}</td></tr>" for one, about in rows)
+    return f"<table><tr><th>{head}</th><th></th></tr>{cells}</table>"
+
+
+def _link(schema: dict[str, Any]) -> str:
+    name = escape(str(schema.get("$ref", "")).rpartition("/")[2], quote=True)
+    return f"<a href='#shape-{name}'>{name}</a>" if name else ""
+
+
+def _shape(name: str, shape: dict[str, Any]) -> str:
+    label = escape(name, quote=True)
+    return f"<details id='shape-{label}'><summary><code>{label}</code></summary><pre>{_json(shape)}</pre></details>"
+
+
+def _json(value: object) -> str:
+    return escape(json.dumps(value, indent=2, ensure_ascii=False))
