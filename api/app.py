@@ -19,6 +19,7 @@ from api import (
     routes_hooks,
     routes_jobs,
     routes_ops,
+    routes_pause,
     routes_state,
     routes_submit,
     routes_support,
@@ -44,6 +45,7 @@ _CHECK_SECONDS = 2.0
 _ROUTES = (
     routes_submit,
     routes_jobs,
+    routes_pause,
     routes_events,
     routes_audit,
     routes_state,

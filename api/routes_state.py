@@ -19,12 +19,14 @@ from api.patience import SECONDS, ask, within
 from api.problems import Problem, from_validation
 from api.replies import as_json
 from api.schemas import Nothing
-from api.views import model_view
+from api.views import concerns, model_view, pause_view
 from worker.safety.access import Access
 from worker.store import overview
 from worker.store.access import ask_for_probe, known_access
 from worker.store.account import circuits as open_circuits
+from worker.store.apps import ApiKey
 from worker.store.notices import Notices
+from worker.store.pauses import Pauses
 from worker.store.standing import account
 
 router = APIRouter(route_class=Direct)
@@ -82,12 +84,12 @@ async def probe(request: Request) -> Response:
 )
 async def status(request: Request) -> Response:
     """What waits, what runs, who works."""
-    await allowed(request, "read")
+    key = await allowed(request, "read")
     query(request)
-    return as_json(await ask(request, _status(parts_of(request))))
+    return as_json(await ask(request, _status(parts_of(request), key)))
 
 
-async def _status(parts: Parts) -> dict[str, Any]:
+async def _status(parts: Parts, key: ApiKey) -> dict[str, Any]:
     notices = Notices(parts.redis, parts.settings.audit_ttl)
     stands = await account(parts.redis, parts.catalogue, notices, parts.clock.now())
     return {
@@ -96,5 +98,5 @@ async def _status(parts: Parts) -> dict[str, Any]:
         "account": stands.view(),
         "rates": stands.rates(),
         "circuits": await open_circuits(parts.redis),
-        "pauses": [],
+        "pauses": [pause_view(one) for one in await Pauses(parts.redis, parts.clock).list() if concerns(one, key)],
     }

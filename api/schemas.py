@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
 from worker.jobs.events import FACTS, TERMINAL_FACTS
 from worker.jobs.spec import ModelName, PayloadKind, Policy, Priority, Spec
@@ -114,6 +114,26 @@ class BatchItem(Submit):
     """A job to be, as one of many."""
 
     idempotency_key: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None = None
+
+
+class Target(Spec):
+    """What is paused or resumed: everything, an app, a model, or an end user of the caller's app."""
+
+    scope: Literal["all", "app", "model", "end_user"]
+    name: EndUser | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if (self.scope == "all") != (self.name is None):
+            raise ValueError("all has no name, every other scope needs one")
+        return self
+
+
+class AskPause(Target):
+    """A pause to be."""
+
+    note: Annotated[str, Field(max_length=500), AfterValidator(_no_control)] = ""
+    until: Instant | None = None
 
 
 class Nothing(Spec):

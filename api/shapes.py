@@ -9,6 +9,7 @@ from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelS
 from worker.safety.access import Status as AccessStatus
 from worker.safety.account import State as AccountState
 from worker.safety.packet import Why
+from worker.store.pauses import Kind as PauseKind
 
 Shape = dict[str, Any]
 
@@ -159,7 +160,7 @@ JOB: Final[Shape] = obj(
         notices=many(_NOTICE),
     ),
     offer=maybe(obj(model=TEXT, since=TIME, until=maybe(TIME))),
-    hold=maybe(obj(scope=TEXT, reason=TEXT, since=TIME)),
+    hold=maybe(obj(scope=TEXT, reason=TEXT, since=TIME, by=maybe(TEXT))),
     attempts=many(_ATTEMPT),
     error=maybe(_ERROR),
     webhook=maybe(obj(url=TEXT, state=one_of("pending", "delivered", "exhausted", "gone"))),
@@ -195,13 +196,16 @@ MODEL: Final[Shape] = obj(
         next_probe_at=maybe(TIME),
     ),
 )
+PAUSE: Final[Shape] = obj(
+    scope=one_of(*get_args(PauseKind)), name=maybe(TEXT), note=TEXT, by=TEXT, since=TIME, until=maybe(TIME)
+)
 STATUS: Final[Shape] = obj(
     queue=obj(queued=WHOLE, scheduled=WHOLE, running=WHOLE, checking=WHOLE, oldest_queued_seconds=maybe(NUMBER)),
     workers=many(obj(id=TEXT, running=WHOLE, beat_at=TIME, draining=FLAG)),
     account=obj(state=one_of(*get_args(AccountState)), families={"type": "object"}, evidence={"type": "object"}),
     rates=obj(checks=maybe(NUMBER), blocks=maybe(NUMBER), substitutions=maybe(NUMBER), window_seconds=WHOLE),
     circuits=many({"type": "object"}),
-    pauses=many({"type": "object"}),
+    pauses=many(PAUSE),
 )
 
 
@@ -223,6 +227,8 @@ SHAPES: Final[dict[str, Shape]] = {
     "Model": MODEL,
     "ModelList": listed(ref("Model")),
     "Status": STATUS,
+    "Pause": PAUSE,
+    "Resumed": obj(scope=one_of(*get_args(PauseKind)), name=maybe(TEXT), resumed=FLAG, released=WHOLE),
     "Alive": obj(status=TEXT),
     "SupportPacket": obj(
         object=one_of("support_packet"),

@@ -1,4 +1,4 @@
-"""A model as an app sees it. How a job is shown stands in `worker/jobs/view.py`: webhooks show it too."""
+"""Models and pauses as an app sees them. How a job is shown stands in `worker/jobs/view.py`: webhooks show it too."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 from worker.jobs.catalogue import dollars
 from worker.jobs.view import dumps, job_view
 from worker.safety.access import Access
+from worker.store.apps import ApiKey
+from worker.store.pauses import Pause
 
-__all__ = ["dumps", "job_view", "model_view"]
+__all__ = ["concerns", "dumps", "job_view", "model_view", "pause_view"]
 
 
 def model_view(model: Any, access: Access) -> dict[str, Any]:
@@ -32,3 +34,21 @@ def model_view(model: Any, access: Access) -> dict[str, Any]:
             "next_probe_at": access.next_probe_at,
         },
     }
+
+
+def pause_view(pause: Pause) -> dict[str, Any]:
+    """A pause; an end user is named by the safety identifier."""
+    return {
+        "scope": pause.kind,
+        "name": pause.name or None,
+        "note": pause.note,
+        "by": pause.by,
+        "since": pause.since,
+        "until": pause.until,
+    }
+
+
+def concerns(pause: Pause, key: ApiKey) -> bool:
+    """True when it may stop the app's own jobs; operators see every app's pause, and nobody else's end users."""
+    own = {"all": True, "model": True, "app": "ops" in key.scopes or pause.name == key.app}
+    return own.get(pause.kind, pause.app == key.app)

@@ -89,6 +89,8 @@ async def sound(redis: ArqRedis, jobs: Jobs, job_ids: list[str]) -> list[Job]:
         assert await redis.sismember(keys.slots(job.app), job_id) == (keys.LEASED in stands), "a lease takes a slot"
         assert [r["seq"] for r in chains[job_id]] == [b["seq"] for b in trail], "an audit record for each event"
         assert [r["data"] for r in chains[job_id]] == [b["data"] for b in trail]
+        held = [scope async for scope in redis.scan_iter(match=keys.held("*")) if await redis.zscore(scope, job_id)]
+        assert held == ([keys.held(job.hold.scope).encode()] if job.hold else []), "a held job is held by one"
         found.append(job)
     return found
 

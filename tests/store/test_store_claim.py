@@ -125,10 +125,10 @@ async def test_a_worker_that_lost_its_lease_cannot_write(redis, jobs, clock):
     await lapse(redis, job_id)
     (alive,) = await claim(jobs, "w2")
     assert (alive.crashed, alive.generation, alive.job.status) == (True, 2, "running")
-    before = await redis.dump(keys.job(job_id))
+    before = await redis.hgetall(keys.job(job_id))
     with pytest.raises(LeaseLost):
         await jobs.change(job_id, lambda _: [(done(), 1)], token=dead.token)
-    assert await redis.dump(keys.job(job_id)) == before
+    assert await redis.hgetall(keys.job(job_id)) == before
     await jobs.change(job_id, lambda _: [(done(), 1)], token=alive.token)
     await sound(redis, jobs, [job_id])
 

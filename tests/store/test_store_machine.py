@@ -23,7 +23,9 @@ from worker.jobs.states import UNDER_WAY
 from worker.store import keys
 from worker.store.apps import Apps
 from worker.store.jobs import Jobs
+from worker.store.pauses import Pauses, scope_of, scopes_of
 from worker.store.pool import connect
+from worker.tasks.opening import held_by
 
 picks = st.integers(0, 2**16)
 APPS = ("mall", "shop")
@@ -52,6 +54,8 @@ class Store(RuleBasedStateMachine):
         self.worker, self.api = Jobs(self.redis, self.clock), Jobs(self.redis, self.clock)
         self.run(self.redis.flushall())
         self.apps = Apps(self.redis, self.clock)
+        self.pauses = Pauses(self.redis, self.clock)
+        self.paused: set[str] = set()
         for app in APPS:
             self.run(self.apps.create_key(app, ("submit",)))
 
@@ -109,6 +113,11 @@ class Store(RuleBasedStateMachine):
                 assert out < self.most[one.job.app], "no more at once than the app may have"
             self.lost_lease(one.job.id)
             self.tokens[one.job.id] = one.token
+            stops = [] if one.crashed or one.job.open_attempts else [s for s in scopes_of(one.job) if s in self.paused]
+            assert (one.pause.scope if one.pause else None) == (stops[0] if stops else None), "what is paused is marked"
+            if one.pause:  # as the run does
+                self.run(self.worker.change(one.job.id, lambda _, p=one.pause: [held_by(p)], token=one.token))
+                self.lost_lease(one.job.id)
         for app in APPS if len(held) < limit else ():
             waits = self.run(self.redis.zcard(keys.line(app)))
             assert not waits or self.run(full(self.redis, app)), "room is left, and the app is not full: nobody waits"
@@ -117,6 +126,25 @@ class Store(RuleBasedStateMachine):
     def terms_change(self, app, most, weight) -> None:
         self.run(self.apps.set_terms(app, weight=weight, max_running=most))
         self.most[app] = most
+
+    @rule(kind=st.sampled_from(["all", "app"]), app=st.sampled_from(APPS))
+    def pause(self, kind, app) -> None:
+        self.paused.add(self.run(self.pauses.pause(kind, "" if kind == "all" else app, by="key_ops")).scope)
+
+    @rule(kind=st.sampled_from(["all", "app"]), app=st.sampled_from(APPS), forgotten=st.booleans())
+    def resume(self, kind, app, forgotten) -> None:
+        """Ended by hand, or by its time with only the sweeper to notice."""
+        scope = scope_of(kind, app)
+        held = [j for j in map(self.load, self.ids) if j.hold is not None and j.hold.scope == scope]
+        if forgotten:
+            self.run(self.redis.zadd(keys.PAUSES, {scope: 1}, xx=True))
+            self.run(self.pauses.sweep())
+        else:
+            was, _ = self.run(self.pauses.resume(kind, app))
+            assert was == (scope in self.paused)
+        self.paused.discard(scope)
+        for job in held:
+            assert self.run(self.redis.zscore(keys.LATER, job.id)) < 1e13, "nothing waits for a pause that is over"
 
     @rule()
     @precondition(lambda self: self.tokens or self.stale)

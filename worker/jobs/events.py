@@ -47,6 +47,7 @@ class Scheduled(Fact):
     until: datetime | None = None
     hold_scope: str | None = None
     hold_reason: str | None = None
+    hold_by: str | None = None  # the key of whoever paused it
 
 
 class Released(Fact):

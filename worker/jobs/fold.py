@@ -79,7 +79,8 @@ def _next(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901, PLR09
             _need(fact.until is not None or fact.reason is ScheduledReason.HOLD, event, "only a hold has no end")
             hold = None
             if fact.reason is ScheduledReason.HOLD:
-                hold = Hold(scope=fact.hold_scope or "", reason=fact.hold_reason or "", since=event.at)
+                scope, reason = fact.hold_scope or "", fact.hold_reason or ""
+                hold = Hold(scope=scope, reason=reason, since=event.at, by=fact.hold_by)
             status = _to(job, Status.SCHEDULED, event)
             return job.evolve(status=status, reason=fact.reason.value, next_attempt_at=fact.until, hold=hold)
         case ev.Released():

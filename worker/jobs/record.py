@@ -150,6 +150,7 @@ class Hold(Frozen):
     scope: str
     reason: str
     since: datetime
+    by: str | None = None  # the key of whoever paused it; a circuit is nobody's
 
 
 class Offer(Frozen):

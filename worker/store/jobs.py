@@ -23,6 +23,7 @@ from worker.jobs.record import Job
 from worker.store import codec, keys
 from worker.store.content import boxes_to_write, opened
 from worker.store.outbox import outbox_commands
+from worker.store.pauses import PREFIX, Pause, load_pause
 from worker.store.places import facts_for_scripts, place
 from worker.store.pool import asking, vault_of
 from worker.store.rates import Meter, Rate
@@ -87,6 +88,7 @@ class Held:
     token: str
     generation: int
     crashed: bool  # its last holder died without letting go
+    pause: Pause | None = None  # what stops it from starting
     gated: bool = False  # a circuit was open when it was claimed: ask before calling
     asked: dict[str, Any] | None = field(default=None, repr=False)  # what was asked, unless it is large
     unreadable: Literal["", "locked", "damaged"] = ""  # its key is not here (yet), or its content does not open
@@ -167,7 +169,10 @@ class Jobs:
             unreadable = "damaged"
         if c.chain:
             self._remember(job, c.chain)
-        return Held(job, private or {}, c.token, c.generation, c.previous_token != "", gated, asked, unreadable)
+        # a job that was handed over with its response under way runs, wherever it stands: it goes on
+        pause = load_pause(c.pause) if c.pause and not job.open_attempts else None
+        crashed = c.previous_token != ""
+        return Held(job, private or {}, c.token, c.generation, crashed, pause, gated, asked, unreadable)
 
     async def renew(self, lease_seconds: float, held: Sequence[tuple[str, str]]) -> list[str]:
         """For each (job id, token): "" = still ours, "LOST", or what is asked of us."""
@@ -300,6 +305,8 @@ class Jobs:
             commands.append(("ZREM", keys.held(before.hold.scope), after.id))
         if after.hold is not None:
             commands.append(("ZADD", keys.held(after.hold.scope), to_ms(after.hold.since), after.id))
+            if after.hold.scope.startswith(PREFIX):
+                commands.append(("SADD", keys.PAUSED, after.hold.scope))
         if after.settled:
             commands.extend(self._retire(after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))

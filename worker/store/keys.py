@@ -4,7 +4,7 @@ vigil:job:<id>          hash    v version · rec record · priv what only the ap
                                 before it (vault.py) · tok lease token ·
                                 gen wake-ups so far · ctl what the API asks of the holder · chain audit head ·
                                 cid the ids of the last commits · ntc the names of notices about it ·
-                                app, rank what scripts know of it
+                                app, rank, stops what scripts know of it
 vigil:in:<id>           string  what was asked: input, instructions, params
 vigil:out:<id>          string  what came back
 vigil:trail:<id>        list    events in order; index = seq - 1
@@ -43,6 +43,8 @@ vigil:app:<name>        string  an app's record
 vigil:rate:<app>        string  when the app's bucket of submits will be full again, microseconds
 vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, their scopes
 vigil:held:<scope>      zset    the jobs a circuit or a pause holds, by since when
+vigil:pauses            zset    scopes of pauses by when they end;  vigil:pause:<scope> string, who paused it and why;
+                                vigil:paused, set of scopes of pauses that may hold jobs
 vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was asked last;
                                 vigil:accessturn:<scope>, taken by the worker that probes
 vigil:ref:<kind>:<name> string  a request's or response's job; the app of an end user's safety identifier
@@ -87,6 +89,9 @@ FLYING: Final = "vigil:flying:"
 MESSAGE: Final = "vigil:msg:"
 BODY: Final = "vigil:body:"
 API_KEYS: Final = "vigil:apikeys"
+PAUSES: Final = "vigil:pauses"
+PAUSED: Final = "vigil:paused"
+PAUSE: Final = "vigil:pause:"
 CIRCUITS: Final = "vigil:circuits"
 ACCESS: Final = "vigil:access"
 HEARD: Final = "vigil:heard"
@@ -195,6 +200,10 @@ def circuit(scope: str) -> str:
 
 def held(scope: str) -> str:
     return "vigil:held:" + scope
+
+
+def pause(scope: str) -> str:
+    return PAUSE + scope
 
 
 def access(scope: str) -> str:

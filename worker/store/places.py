@@ -13,6 +13,7 @@ from worker.jobs.deadline import deadline_of
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
 from worker.store import keys
+from worker.store.pauses import scopes_of
 from worker.store.scripts import Command, Word
 
 RANKS: Final = {"high": 0, "default": 1, "low": 2}
@@ -26,8 +27,8 @@ def rank(job: Job) -> int:
 
 
 def facts_for_scripts(job: Job) -> tuple[Word, ...]:
-    """The fields of a job's hash that scripts read, and that never change: whose it is, and its rank."""
-    return ("app", job.app, "rank", rank(job))
+    """The fields of a job's hash that scripts read, and that never change: whose it is, its rank, what may stop it."""
+    return ("app", job.app, "rank", rank(job), "stops", "\0".join(scopes_of(job)))
 
 
 def place(before: Job | None, job: Job) -> list[Command]:

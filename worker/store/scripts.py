@@ -32,6 +32,7 @@ class Claimed(NamedTuple):
     private: bytes
     chain: str  # the audit chain's head
     asked: bytes  # what was asked, unless it is large
+    pause: bytes  # what stops it from starting, if anything does
 
 
 def flatten(commands: Sequence[Command]) -> list[Word]:
@@ -84,11 +85,11 @@ class Scripts:
         """(next due time in ms or -1, the server's time in ms, whether the circuit is open, the jobs now ours)."""
         head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
         args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.asked(""), _ASKED_ALONG]
-        args += [keys.line(""), keys.slots(""), keys.app(""), app_limit]
-        places = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit), keys.RING, keys.HAND]
+        args += [keys.line(""), keys.slots(""), keys.app(""), app_limit, keys.PAUSE]
+        places = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit), keys.RING, keys.HAND, keys.PAUSES]
         due, now, is_open, rows = await self._claim(keys=places, args=args)
         claimed = [
-            Claimed(r[0].decode(), int(r[1]), r[2].decode(), r[3].decode(), r[4], r[5], r[6].decode(), r[7])
+            Claimed(r[0].decode(), int(r[1]), r[2].decode(), r[3].decode(), r[4], r[5], r[6].decode(), r[7], r[8])
             for r in rows
         ]
         return int(due), int(now), bool(is_open), claimed

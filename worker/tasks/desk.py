@@ -37,7 +37,7 @@ class Desk:
     def __init__(self, shop: Workshop, held: Held, say: Callable[[int], None], wake: Callable[[], None]) -> None:
         self.shop, self.job, self.token, self.generation = shop, held.job, held.token, held.generation
         self.attempts = Attempts(shop, held, say, wake)
-        self.gated = held.gated
+        self.gated, self.pause = held.gated, held.pause
         self.done = False
         self._content: dict[str, Any] | None = None
 

@@ -1,4 +1,4 @@
-"""How an attempt begins: the gate of the account's circuit, the intent on record, the call. Decides no model.
+"""How an attempt begins: pauses, the gate of the account's circuit, the intent on record, the call. Decides no model.
 
 A crash between intent and call leaves a trace; a job that may not call is held, and has not started.
 """
@@ -14,6 +14,7 @@ from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import retry, words
 from worker.store.account import Gate
 from worker.store.jobs import Said
+from worker.store.pauses import Pause
 from worker.tasks import facts
 from worker.tasks.desk import AGAIN, Desk
 
@@ -31,6 +32,9 @@ class Opening:
         A model that is known to be denied isn't called: another one stands in, or the job ends with that denial.
         """
         desk, job, shop = self._desk, self._desk.job, self._desk.shop
+        if desk.pause is not None:
+            await desk.commit([*_without_start(said), held_by(desk.pause)])
+            return
         tried = [a for a in job.attempts if a.purpose not in (Purpose.RACE, Purpose.DRAFT)]
         model = tried[-1].model if tried else job.requested_model
         skipped = shop.access.skipped(model)
@@ -40,8 +44,7 @@ class Opening:
             return
         gate = await self._gate()
         if gate.state == "open":
-            waiting = [s for s in said if not isinstance(s[0], ev.Started)]  # it waits: it has not started
-            await desk.commit([*waiting, self.held(gate.reason)])
+            await desk.commit([*_without_start(said), self.held(gate.reason)])
             return
         self.trial = gate.state == "trial"
         lost = any(isinstance(fact, ev.AttemptFinished) for fact, _ in said)
@@ -100,3 +103,14 @@ class Opening:
                 return await self._desk.shop.circuit.gate(self._desk.job.id)
             except StoreUnavailable:
                 await asyncio.sleep(AGAIN)
+
+
+def held_by(pause: Pause) -> Said:
+    """The job waits until the pause is over."""
+    words = {"hold_scope": pause.scope, "hold_reason": pause.note or "paused", "hold_by": pause.by}
+    return ev.Scheduled(reason=ScheduledReason.HOLD, until=pause.until, **words), None
+
+
+def _without_start(said: list[Said]) -> list[Said]:
+    """A job that is held waits: it has not started."""
+    return [s for s in said if not isinstance(s[0], ev.Started)]

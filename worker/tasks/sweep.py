@@ -22,6 +22,7 @@ from worker.safety import words
 from worker.store import keys, overview
 from worker.store.account import Circuit
 from worker.store.jobs import Jobs, Said
+from worker.store.pauses import Pauses
 from worker.store.pool import asking
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
@@ -49,6 +50,7 @@ class Sweeper:
         self._worker_id, self._state, self._stuck_seconds = worker_id, state, stuck_seconds
         self._away_since: float | None = None
         self._late = 0.0
+        self._pauses = Pauses(redis, clock)
 
     async def run(self) -> None:
         """A sweep twice a second, a heartbeat every two, a look at the queue's age every ten."""
@@ -88,8 +90,11 @@ class Sweeper:
             emit("queue.stuck", seconds=round(age, 1), count=found.queued)
 
     async def sweep(self) -> None:
-        """Every waiting job whose deadline has passed is expired, and a trial is let through an open circuit."""
+        """Every waiting job whose deadline has passed is expired, a trial is let through an open circuit, and what a
+        pause holds that is over falls due.
+        """
         await self._circuit.probe()
+        await self._pauses.sweep()
         for job_id in await self._jobs.overdue():
             try:
                 await self._jobs.change(job_id, self._expire)

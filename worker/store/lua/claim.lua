@@ -1,12 +1,13 @@
 -- claim: lease up to ARGV[2] jobs to a worker: first those whose lease ran out, then app by app in turn.
--- KEYS     ready, later, leased, the circuit of the provider's account, the ring of apps, the ring's hand
+-- KEYS     ready, later, leased, the circuit of the provider's account, the ring of apps, the ring's hand,
+--          the scopes of pauses by when they end
 -- ARGV[1]  worker id     ARGV[2] how many     ARGV[3] lease, milliseconds
 -- ARGV[4]  prefix of a job's hash     ARGV[5] prefix of arq's payload key
 -- ARGV[6]  arq's payload up to the job id     ARGV[7] the rest of it
 -- ARGV[8]  prefix of what was asked     ARGV[9] the most bytes of it that come along
 -- ARGV[10] prefix of an app's line     ARGV[11] of its slots     ARGV[12] of its record
--- ARGV[13] most jobs at once of an app whose record says nothing, 0 = no limit
--- returns  {next due time in ms or -1, now in ms, 1 if the circuit is open, {id, generation, token, previous token, record, private, audit head, asked}…}
+-- ARGV[13] most jobs at once of an app whose record says nothing, 0 = no limit     ARGV[14] prefix of a pause
+-- returns  {next due time in ms or -1, now in ms, 1 if the circuit is open, {id, generation, token, previous token, record, private, audit head, asked, pause}…}
 -- The server's clock decides. A running job is not due, so it is never read again. arq is given a fresh id for each
 -- wake-up ("<id>.<generation>"), so nothing that arq remembers of an earlier one can stand in the way.
 -- Turns are stride scheduling: each job an app is given moves its virtual time on by 1/weight, and the app that is
@@ -16,10 +17,20 @@
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local room, out, apps = tonumber(ARGV[2]), {}, {}
+local pauses = redis.call('ZCARD', KEYS[7]) > 0
 
-local function lease(id)
+-- the pause that stops a job from starting, or ''
+local function stop(scopes)
+  for scope in string.gmatch(scopes, '%Z+') do
+    local ends = redis.call('ZSCORE', KEYS[7], scope)
+    if ends and tonumber(ends) > now then return redis.call('GET', ARGV[14] .. scope) or '' end
+  end
+  return ''
+end
+
+local function lease(id, starts)
   local key = ARGV[4] .. id
-  local seen = redis.call('HMGET', key, 'rec', 'tok', 'priv', 'chain', 'app')
+  local seen = redis.call('HMGET', key, 'rec', 'tok', 'priv', 'chain', 'app', 'stops')
   if not seen[1] then return false end
   local generation = redis.call('HINCRBY', key, 'gen', 1)
   local token = ARGV[1] .. ':' .. generation
@@ -29,7 +40,8 @@ local function lease(id)
   redis.call('SET', ARGV[5] .. id .. '.' .. generation, ARGV[6] .. id .. ARGV[7], 'PX', 60000)
   local asked = ''
   if redis.call('STRLEN', ARGV[8] .. id) <= tonumber(ARGV[9]) then asked = redis.call('GET', ARGV[8] .. id) or '' end
-  out[#out + 1] = {id, generation, token, seen[2] or '', seen[1], seen[3] or '', seen[4] or '', asked}
+  out[#out + 1] = {id, generation, token, seen[2] or '', seen[1], seen[3] or '', seen[4] or '', asked,
+    pauses and starts and stop(seen[6] or '') or ''}
   room = room - 1
   return true
 end
@@ -80,7 +92,7 @@ while room > 0 do
     redis.call('ZREM', KEYS[5], app)
   else
     redis.call('ZREM', KEYS[1], id)
-    if lease(id) then
+    if lease(id, true) then
       hand = math.max(hand, tonumber(first[2]))
       redis.call('ZADD', KEYS[5], hand + 1 / given.weight, app)
     end

@@ -1,0 +1,115 @@
+"""Pauses: what operators have stopped for a while. Running jobs go on; the others are held as they come up.
+
+A claim marks the jobs that it hands out while something pauses them, so none starts after `pause` has returned; the
+worker holds them, and `resume` or the end of its time makes them fall due at once. Must not know: who may pause.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Any, Final, Literal
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock, to_ms
+from worker.jobs.record import Job
+from worker.store import keys
+from worker.store.pool import asking
+
+Kind = Literal["all", "app", "model", "end_user"]
+PREFIX: Final = "pause:"
+"""What the name of a hold that a pause made begins with; a circuit's begins otherwise."""
+_NEVER: Final = 10**13  # ms: a pause without an end
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What is paused (`name`: an app, a model, an end user's safety identifier), by whom, why, since and until when."""
+
+    kind: Kind
+    name: str
+    by: str
+    note: str
+    since_ms: int
+    until_ms: int = _NEVER
+    app: str | None = None  # whose end user it is
+
+    @property
+    def scope(self) -> str:
+        """Its name among holds."""
+        return scope_of(self.kind, self.name)
+
+    @property
+    def since(self) -> datetime:
+        """When it began."""
+        return datetime.fromtimestamp(self.since_ms / 1000, UTC)
+
+    @property
+    def until(self) -> datetime | None:
+        """When it ends by itself; None = it does not."""
+        return None if self.until_ms >= _NEVER else datetime.fromtimestamp(self.until_ms / 1000, UTC)
+
+
+def scope_of(kind: Kind, name: str = "") -> str:
+    """`pause:all`, `pause:app:<name>`, `pause:model:<name>`, `pause:end_user:<safety identifier>`."""
+    return PREFIX + (kind if kind == "all" else f"{kind}:{name}")
+
+
+def scopes_of(job: Job) -> tuple[str, ...]:
+    """Every scope whose pause stops this job, for the claim script; widest first."""
+    person = (scope_of("end_user", job.safety_identifier),) if job.safety_identifier else ()
+    return (scope_of("all"), scope_of("app", job.app), scope_of("model", job.requested_model), *person)
+
+
+def load_pause(raw: bytes) -> Pause:
+    """A pause as Redis keeps it."""
+    return Pause(**json.loads(raw))
+
+
+class Pauses:
+    """All that is done with pauses in Redis."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock) -> None:
+        self._redis, self._clock = redis, clock
+        script = files("worker.store").joinpath("lua", "resume.lua").read_text()
+        self._resume: Any = redis.register_script(script)
+
+    async def pause(
+        self, kind: Kind, name: str, *, by: str, note: str = "", until: datetime | None = None, app: str | None = None
+    ) -> Pause:
+        """From now on nothing of this starts, until `until` or `resume`; a pause that stands gets these words."""
+        ends = _NEVER if until is None else to_ms(until)
+        made = Pause(kind, name, by, note, to_ms(self._clock.now()), ends, app)
+        async with asking("pause"), self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(keys.pause(made.scope), json.dumps(asdict(made)))
+            pipe.zadd(keys.PAUSES, {made.scope: ends})
+            pipe.sadd(keys.PAUSED, made.scope)
+            await pipe.execute()
+        return made
+
+    async def resume(self, kind: Kind, name: str = "") -> tuple[bool, int]:
+        """(whether it was paused, how many held jobs fall due now)."""
+        return await self._end(scope_of(kind, name), force=True)
+
+    async def sweep(self) -> None:
+        """What pauses hold that are over falls due."""
+        async with asking("look for pauses that are over"):
+            scopes = await self._redis.smembers(keys.PAUSED)
+        for scope in scopes:
+            await self._end(scope.decode(), force=False)
+
+    async def _end(self, scope: str, *, force: bool) -> tuple[bool, int]:
+        places = [keys.PAUSES, keys.pause(scope), keys.held(scope), keys.LATER, keys.PAUSED]
+        async with asking("resume"):
+            was, count = await self._resume(keys=places, args=[scope, int(force), keys.WAKE])
+        return bool(was), int(count)
+
+    async def list(self) -> list[Pause]:
+        """The pauses that stand, the oldest first."""
+        async with asking("list the pauses"):
+            scopes = await self._redis.zrangebyscore(keys.PAUSES, f"({to_ms(self._clock.now())}", "+inf")
+            rows = await self._redis.mget([keys.pause(scope.decode()) for scope in scopes]) if scopes else []
+        return sorted((load_pause(row) for row in rows if row), key=lambda pause: (pause.since_ms, pause.scope))
