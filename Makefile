@@ -7,10 +7,10 @@ FINDS_PYTHON = for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit 0; }; \
 	done; exit 0
 
-.PHONY: help install demo test lint bench soak locks clean
+.PHONY: help install demo test lint lint-ops bench soak locks clean
 
 help:  ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 install: .venv/.installed  ## Make .venv with the pinned packages and `vigil`.
 
@@ -33,6 +33,9 @@ lint: install  ## ruff, import-linter, mypy.
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+lint-ops: install  ## What ops ship: image, compose, Kubernetes, proxy, rules, dashboard, runbook.
+	$(BIN)/python -m pytest tests/ops/test_ops_containers.py tests/ops/test_ops_watch.py tests/ops/test_ops_proxy.py -rs
 
 bench: install  ## Load against a local Vigil; prints a table.
 	$(BIN)/python ops/bench/run.py

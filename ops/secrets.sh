@@ -38,6 +38,7 @@ rm -f "$folder/users.acl" # a new version of Vigil may need other rules
 printf '%s\n' "$rules" | keep users.acl
 
 random | base64 | tr '+/' '-_' | keep encryption_keys
+random | base64 | tr '+/' '-_' | keep audit_key
 random | hex | keep identifier_secret
 for name in openai_api_key openai_webhook_secret sentry_dsn; do
 	keep "$name" </dev/null # empty = not set

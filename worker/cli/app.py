@@ -10,7 +10,23 @@ from typing import Annotated, Final
 
 import typer
 
-from worker.cli import apps, audit, cost, demo, doctor, jobs, keys, lab, ops, probe, serve, support, up, webhooks
+from worker.cli import (
+    apps,
+    audit,
+    cost,
+    demo,
+    doctor,
+    health,
+    jobs,
+    keys,
+    lab,
+    ops,
+    probe,
+    serve,
+    support,
+    up,
+    webhooks,
+)
 from worker.cli.errors import BAD, INTERRUPTED, USAGE, complain, explain, wants_traceback
 
 app = typer.Typer(
@@ -23,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (up, demo, serve, jobs, probe, support, webhooks, apps, ops, audit, cost, lab, doctor):
+for room in (up, demo, serve, jobs, probe, support, webhooks, apps, ops, audit, cost, lab, doctor, health):
     room.register(app)
 app.add_typer(keys.app, name="keys")
 
