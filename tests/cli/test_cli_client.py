@@ -1,4 +1,4 @@
-"""The client's event stream over connections that break: a real socket server that plays what it is told."""
+"""What the commands say when the API can't be asked: one line, over a real socket server that plays what it is told."""
 
 from __future__ import annotations
 
@@ -15,24 +15,12 @@ from worker.cli.door import Door
 from worker.cli.errors import CliError
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def frame(text: str) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(text.encode()), text.encode())
-
-
-def event(seq: int, kind: str) -> bytes:
-    return frame(f'id: {seq}\nevent: {kind}\ndata: {{"seq": {seq}, "data": {{}}}}\n\n')
-
-
-def delta(offset: int, text: str) -> bytes:
-    return frame(f'event: job.output.delta\ndata: {{"data": {{"offset": {offset}, "delta": "{text}"}}}}\n\n')
+EVENT = b'data: {"seq": 1, "type": "job.queued", "data": {}}\n\n'
 
 
 @contextmanager
-def playing(*answers: bytes) -> Iterator[tuple[Client, list[str]]]:
-    """A server that gives one answer per connection and then breaks it; the heads of the requests it got."""
-    heads: list[str] = []
+def playing(*answers: bytes) -> Iterator[Door]:
+    """A server that gives one answer per connection and then breaks it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -42,55 +30,58 @@ def playing(*answers: bytes) -> Iterator[tuple[Client, list[str]]]:
                     head = b""
                     while b"\r\n\r\n" not in head:
                         head += connection.recv(65536)
-                    heads.append(head.decode())
                     connection.sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with Client(Door(f"http://127.0.0.1:{server.getsockname()[1]}", SecretStr("vgl_x"))) as client:
-            yield client, heads
+        yield Door(f"http://127.0.0.1:{server.getsockname()[1]}", SecretStr("vgl_x"))
         thread.join(timeout=10)
         assert not thread.is_alive()
 
 
-def test_a_dropped_stream_goes_on_where_it_was() -> None:
-    first = HEAD + event(1, "job.queued") + event(2, "job.started") + delta(0, "Hel")
-    second = HEAD + delta(3, "lo") + event(3, "job.completed") + b"0\r\n\r\n"
-    with playing(first, second) as (client, heads):
-        found = list(client.events("job_1"))
-    assert [e.type for e in found if e.seq] == ["job.queued", "job.started", "job.completed"]
-    assert "".join(e.data["delta"] for e in found if not e.seq) == "Hello"
-    assert "last-event-id" not in heads[0].lower()
-    assert "last-event-id: 2" in heads[1].lower()
-    assert heads[1].startswith("GET /v1/jobs/job_1/events?offset=3 ")
-
-
-def test_a_clean_end_without_a_terminal_event_is_no_end() -> None:
-    with playing(
-        HEAD + event(1, "job.queued") + b"0\r\n\r\n",
-        b"",  # a connection that is dropped at once
-        HEAD + event(2, "job.cancelled") + b"0\r\n\r\n",
-    ) as (client, _):
-        assert [e.seq for e in client.events("job_1")] == [1, 2]
+def problem(status: int, code: str, detail: str) -> bytes:
+    body = f'{{"title": "T", "detail": "{detail}", "code": "{code}"}}'.encode()
+    return b"HTTP/1.1 %d X\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%s" % (
+        status,
+        len(body),
+        body,
+    )
 
 
 def test_a_refused_resume_is_told() -> None:
-    problem = b'{"title": "Not found", "detail": "There is no job job_1.", "code": "job_not_found"}'
-    gone = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%s"
-    with (
-        playing(HEAD + event(1, "job.queued"), gone % (len(problem), problem)) as (client, _),
-        pytest.raises(CliError, match=r"There is no job job_1 \(job_not_found\)"),
-    ):
-        list(client.events("job_1"))
+    cut = HEAD + b"%x\r\n%s\r\n" % (len(EVENT), EVENT)
+    with playing(cut, problem(404, "job_not_found", "There is no job job_1.")) as door:
+        with (
+            pytest.raises(CliError, match=r"There is no job job_1 \(job_not_found\)") as caught,
+            Client(door) as client,
+        ):
+            list(client.events("job_1"))
+        assert caught.value.code == 1
 
 
-def test_something_else_on_the_port_is_told() -> None:
-    other = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"
-    with playing(other) as (client, _), pytest.raises(CliError, match="is that a Vigil"):
-        client.job("job_1")
+@pytest.mark.parametrize(
+    ("answer", "words", "code"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "is that a Vigil", 1),
+        (problem(401, "unknown_key", "No."), r"doesn't know this API key \(VIGIL_API_KEY\)", 2),
+        (
+            problem(403, "insufficient_scope", "This key lacks ops."),
+            r"lacks ops; `vigil keys create .* has it \(insuff",
+            1,
+        ),
+        (problem(422, "validation_error", "Bad."), r"Bad \(validation_error\)", 2),
+        (problem(409, "no_offer", "None."), r"None \(no_offer\)", 1),
+    ],
+)
+def test_a_refusal_is_one_line_and_a_code(answer: bytes, words: str, code: int) -> None:
+    with playing(answer) as door:
+        with pytest.raises(CliError, match=words) as caught, Client(door) as client:
+            client.get("job_1")
+        assert (caught.value.code, "\n" in str(caught.value)) == (code, False)
 
 
-def test_a_key_that_cannot_be_sent_is_told_without_the_key() -> None:
+@pytest.mark.parametrize("door", [("http://127.0.0.1:1", "vgl_\u00e9"), ("http://127.0.0.1:1\u0000", "vgl_x")])
+def test_what_cannot_be_sent_is_told_without_it(door: tuple[str, str]) -> None:
     with pytest.raises(CliError, match="can't be sent") as caught:
-        Client(Door("http://127.0.0.1:1", SecretStr("vgl_\u00e9")))
+        Client(Door(door[0], SecretStr(door[1])))
     assert "\u00e9" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""One line about a job, and the reading of an event stream: pure."""
+"""One line about a job: pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from worker.cli.client import parse_events
 from worker.cli.show import LiveLine, clean, clock_face, fit, sentence
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
@@ -90,23 +89,3 @@ def test_without_a_terminal_each_change_is_one_line() -> None:
         line.show("queued", text, kind)
     line.settle("completed", "completed")
     assert out.getvalue() == "queued, 0:00\nrunning, 0:00\ncompleted\n"
-
-
-def test_events_are_read_as_they_come() -> None:
-    body = (
-        ": hello\n\n"
-        'id: 1\nevent: job.queued\ndata: {"seq": 1, "type": "job.queued", "data": {"app": "a"}}\n\n'
-        'event: job.output.delta\ndata: {"type": "job.output.delta", "data": {"offset": 0, "delta": "Hi"}}\n\n'
-        'event: job.output.delta\ndata: {"offset": 2, "delta": "!"}\n\n'
-        "data: not json\n\n"
-        'id: 7\nevent: job.completed\ndata: {"data": {}}\n\n'
-        'event: job.failed\ndata: {"never": "ended"'
-    )
-    found = list(parse_events(iter(body.split("\n"))))
-    assert [(e.type, e.seq) for e in found] == [
-        ("job.queued", 1),
-        ("job.output.delta", None),
-        ("job.output.delta", None),
-        ("job.completed", 7),
-    ]
-    assert [e.data for e in found[1:3]] == [{"offset": 0, "delta": "Hi"}, {"offset": 2, "delta": "!"}]

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from worker.cli.door import DEFAULT_URL, find_door
+from worker.cli.door import find_door
 from worker.cli.errors import CliError
 from worker.cli.finding import Check, skew
+from worker.client.shell import DEFAULT_URL
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.settings import Settings

@@ -6,31 +6,20 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from worker.cli.errors import USAGE, CliError
+from worker.client.shell import DEFAULT_URL, ClientSettings
 
-DEFAULT_URL: Final = "http://127.0.0.1:8700"
 
-
-class ClientSettings(BaseSettings):
+class CommandSettings(ClientSettings):
     """What the client commands read; none of the server's settings has to be right for them."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="VIGIL_",
-        env_file=".env",
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
-        env_ignore_empty=True,
-    )
+    model_config = SettingsConfigDict(env_file=".env")
 
-    url: str | None = None
-    api_key: SecretStr | None = None
     data_dir: Path = Path(".vigil")
 
 
@@ -71,7 +60,7 @@ def kept(data_dir: Path) -> Door | None:
 def find_door() -> Door:
     """Where the client commands go: the variables first, then what a local `vigil up` left."""
     try:
-        settings = ClientSettings()
+        settings = CommandSettings()
     except ValidationError as error:
         names = ", ".join(f"VIGIL_{str(fault['loc'][0]).upper()}" for fault in error.errors(include_input=False))
         raise CliError(f"wrong settings: {names}", USAGE) from None

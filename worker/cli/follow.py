@@ -8,15 +8,17 @@ import sys
 import threading
 from typing import Any, Final, Literal
 
-from worker.cli.client import Client, Happened
+from worker.cli.client import Client
 from worker.cli.errors import CliError
+from worker.cli.progress import Shown, after
 from worker.cli.show import TERMINAL_STATUSES, LiveLine, clean, sentence
+from worker.client import Event
 from worker.clock import Clock
 from worker.jobs.states import Status
 
 Show = Literal["progress", "text", "events"]
 _TICK: Final = 0.25
-_DELTA: Final = "job.output.delta"
+_BURST: Final = 0.02  # what comes this close together is drawn once: all that was before comes at once
 
 
 class Follower:
@@ -25,7 +27,8 @@ class Follower:
     def __init__(self, client: Client, job_id: str, show: Show = "progress") -> None:
         self._client, self._id, self._show = client, job_id, show
         self._line = LiveLine()
-        self._inbox: queue.Queue[Happened | BaseException | None] = queue.Queue()
+        self._job: Shown = {}
+        self._inbox: queue.Queue[Event | BaseException | None] = queue.Queue()
         self._characters = 0  # written by the attempt that runs
         self._printed = False
         self._mid_line = False  # the terminal's cursor stands behind text
@@ -35,20 +38,17 @@ class Follower:
         """The settled job; CliError when it has not settled within `timeout` seconds."""
         clock = Clock()
         until = None if timeout is None else clock.monotonic() + timeout
-        job = self._client.job(self._id)
+        self._job = self._client.get(self._id).raw
         threading.Thread(target=self._listen, daemon=True).start()
         over = False
         while not over:
-            self._draw(job)
+            self._draw(self._job)
             left = _TICK if until is None else min(_TICK, until - clock.monotonic())
             if left <= 0:
                 self._line.clear()
-                raise CliError(f"{self._id} is still {job['status']} after {timeout:g} s; it goes on")
-            changed, over = self._take(left)
-            if changed or over:
-                job = self._client.job(self._id)
-                over = over or (job["status"] in TERMINAL_STATUSES and self._show == "progress")
-        return self._finish(job)
+                raise CliError(f"{self._id} is still {self._job['status']} after {timeout:g} s; it goes on")
+            over = self._take(left, clock)
+        return self._finish(self._client.get(self._id).raw)
 
     def _listen(self) -> None:
         try:
@@ -58,27 +58,28 @@ class Follower:
         except BaseException as error:  # noqa: BLE001  carried to the thread that can tell it
             self._inbox.put(error)
 
-    def _take(self, patience: float) -> tuple[bool, bool]:
-        """(did anything but text happen, was it the end); takes all that is there: one look at the job is enough."""
-        changed = False
-        wait: float | None = patience
+    def _take(self, patience: float, clock: Clock) -> bool:
+        """Whether it was the end; waits for what comes, then takes all of a burst."""
+        until = clock.monotonic() + _TICK
         while True:
             try:
-                item = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
+                item = self._inbox.get(timeout=patience)
             except queue.Empty:
-                return changed, False
-            wait = None
+                return False
             if item is None:
-                return True, True
+                return True
             if isinstance(item, BaseException):
                 self._line.clear()
                 raise item
             if self._show == "events":
-                print(json.dumps(item.body), flush=True)
-            if item.type == _DELTA:
-                self._text(int(item.data.get("offset", 0)), str(item.data.get("delta", "")))
+                print(json.dumps(item.raw), flush=True)
+            if item.delta is not None:
+                self._text(item.offset, item.delta)
             else:
-                changed = True
+                self._job = after(self._job, item)
+            if clock.monotonic() >= until:
+                return False
+            patience = _BURST
 
     def _text(self, offset: int, delta: str) -> None:
         again = offset < self._characters
@@ -106,7 +107,8 @@ class Follower:
             self._end_line()
         checks = (job.get("safety") or {}).get("checks") or []
         last = checks[-1].get("evidence") if checks else None
-        kind = f"{job['status']} {job.get('reason')} {len(job.get('attempts') or [])} {len(checks)} {last}"
+        offer = (job.get("offer") or {}).get("model")
+        kind = f"{job['status']} {job.get('reason')} {len(job.get('attempts') or [])} {len(checks)} {last} {offer}"
         self._line.show(job["status"], sentence(job, self._characters), kind)
 
     def _finish(self, job: dict[str, Any]) -> dict[str, Any]:

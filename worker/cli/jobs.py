@@ -6,7 +6,6 @@ import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote, urlencode
 
 import typer
 
@@ -15,6 +14,7 @@ from worker.cli.errors import BAD, INTERRUPTED, USAGE, CliError
 from worker.cli.follow import Follower
 from worker.cli.inputs import as_value, pairs, read_prompt
 from worker.cli.show import clean, clock_face, money, paint, print_columns, seconds_between, sentence
+from worker.client import Filters, NewJob
 from worker.jobs.states import Status
 
 DEFAULT_MODEL: Final = "gpt-5.6-sol"
@@ -44,7 +44,7 @@ def submit(  # noqa: C901  one branch per option
     as_json: Json = False,
 ) -> None:
     """Submit a job. Prints its id, or with --wait its answer."""
-    body: dict[str, Any] = {"model": model, "input": read_prompt(prompt, file)}
+    body: NewJob = {"model": model, "input": read_prompt(prompt, file)}
     rule = {"action": on_delay, "after_seconds": after_seconds, "silence_seconds": silence_seconds}
     rule = {name: value for name, value in rule.items() if value is not None}
     if rule:
@@ -57,27 +57,26 @@ def submit(  # noqa: C901  one branch per option
         body["end_user"] = end_user
     if metadata:
         body["metadata"] = dict(pairs("--metadata", metadata))
-    headers = {}
     if idempotency_key is not None:
         if not idempotency_key.isascii() or not idempotency_key.isprintable() or not idempotency_key:
             raise CliError("--idempotency-key is 1-255 visible ASCII characters", USAGE)
-        headers["Idempotency_Key"] = idempotency_key
+        body["idempotency_key"] = idempotency_key
     with Client() as client:
-        job = client.call("POST", "/v1/jobs", body, **headers)
+        job = client.submit(**body)
         if wait:
-            _to_the_end(client, str(job["id"]), as_json=as_json)
+            _to_the_end(client, job.id, as_json=as_json)
         elif as_json:
-            _print_json(job)
+            _print_json(job.raw)
         else:
-            print(job["id"])
+            print(job.id)
             if sys.stdout.isatty():
-                print(f"follow it with `vigil watch {job['id']}`", file=sys.stderr)
+                print(f"follow it with `vigil watch {job.id}`", file=sys.stderr)
 
 
 def get(job_id: JobId, as_json: Json = False) -> None:
     """Show a job as it is now."""
     with Client() as client:
-        job = client.job(job_id)
+        job = client.get(job_id).raw
     if as_json:
         _print_json(job)
     else:
@@ -139,9 +138,15 @@ def list_(
     """List jobs, newest first."""
     if status is not None and status not in set(Status):
         raise CliError(f"unknown status {status!r}; known: {', '.join(Status)}", USAGE)
-    asked = {"status": status, "model": model, "limit": limit, "cursor": cursor}
+    asked: Filters = {"limit": limit}
+    if status is not None:
+        asked["status"] = status
+    if model is not None:
+        asked["model"] = model
+    if cursor is not None:
+        asked["cursor"] = cursor
     with Client() as client:
-        page = client.call("GET", "/v1/jobs?" + urlencode({k: v for k, v in asked.items() if v is not None}))
+        page = client.list(**asked).raw
     if as_json:
         _print_json(page)
         return
@@ -164,13 +169,11 @@ def _age(job: dict[str, Any]) -> str:
 def cancel(job_id: JobId, as_json: Json = False) -> None:
     """Cancel a job. Doing it again changes nothing."""
     with Client() as client:
-        answer = client.call("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
+        job = client.cancel(job_id)
     if as_json:
-        _print_json(answer)
+        _print_json(job.raw)
         return
-    job = answer.get("job", answer)
-    under_way = answer.get("upstream_under_way")
-    print(f"{job.get('status', 'cancelled')}" + ("; a call to the provider was under way" if under_way else ""))
+    print(f"{job.status}" + ("; a call to the provider was under way" if job.cancel.upstream_under_way else ""))
 
 
 def retry(
@@ -180,7 +183,7 @@ def retry(
 ) -> None:
     """Accept a job's open offer of a faster model."""
     with Client() as client:
-        job = client.call("POST", f"/v1/jobs/{quote(job_id, safe='')}/retry", {"model": model})
+        job = client.retry(job_id, model).raw
     if as_json:
         _print_json(job)
     else:

@@ -7,6 +7,7 @@
 The room knows the API and nothing behind it: no Redis, no provider.
 """
 
+from worker.client.answers import Message, Model, Page, Status
 from worker.client.asks import Filters, NewJob
 from worker.client.awaiting import AsyncVigil
 from worker.client.blocking import Vigil
@@ -27,7 +28,7 @@ from worker.client.errors import (
     Unreadable,
     VigilError,
 )
-from worker.client.models import Event, Job, Message, Model, Page, Status
+from worker.client.models import Event, Job
 from worker.client.retries import Retries
 from worker.jobs.spec import OnDelay, Policy
 

@@ -10,18 +10,9 @@ import httpx2
 from pydantic import SecretStr
 
 from worker.client import asks
+from worker.client.answers import AuditRecord, BatchRow, Message, Model, Page, Status
 from worker.client.asks import Ask, Filters, Method, NewJob
-from worker.client.models import (
-    AuditRecord,
-    BatchRow,
-    CancelledJob,
-    Event,
-    Job,
-    Message,
-    Model,
-    Page,
-    Status,
-)
+from worker.client.models import CancelledJob, Event, Job
 from worker.client.retries import Retries
 from worker.client.shell import lost, lower, manners, reply, request, whereabouts
 from worker.client.talk import Deed, Hang, Listen, Pause, Read, Reply, Send, Steps, Talk, Telling, Told

@@ -52,6 +52,10 @@ def manners(url: str, key: SecretStr, agent: str) -> dict[str, Any]:
     secret = key.get_secret_value()
     if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise Misconfigured("the API key holds characters that can't be sent")
+    try:
+        httpx2.URL(url)
+    except (httpx2.InvalidURL, UnicodeError):
+        raise Misconfigured("the address holds characters that can't be sent") from None
     return {
         "base_url": url,
         "headers": {"Authorization": f"Bearer {secret}", "User-Agent": agent},

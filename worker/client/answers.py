@@ -1,0 +1,151 @@
+"""The API's other answers as types: batches, messages, the trail, models, the state of the whole, and pages of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Generic, Literal, TypeVar
+
+from worker.client.models import Answer, Job, Open
+
+
+class BatchRow(Answer):
+    """What became of one job of a batch: `job`, or the problem for which there is none."""
+
+    SHOWN = ("index", "status")
+    index: int
+    status: int
+    job: Job | None = None
+    problem: dict[str, Any] | None = None
+    idempotent_replayed: bool = False
+
+
+class Receipt(Answer):
+    """One try to deliver a message."""
+
+    SHOWN = ("at", "status_code", "error")
+    at: datetime
+    trigger: str = "scheduled"
+    status_code: int | None = None
+    seconds: float | None = None
+    error: str | None = None
+    response_excerpt: str | None = None
+
+
+class Message(Answer):
+    """A webhook message about a job, with a receipt for each try."""
+
+    SHOWN = ("id", "type", "state")
+    id: str
+    type: str
+    seq: int | None = None
+    url: str | None = None
+    endpoint: str | None = None
+    state: Open[Literal["pending", "delivered", "exhausted", "gone"]]
+    created_at: datetime | None = None
+    next_try_at: datetime | None = None
+    deliveries: tuple[Receipt, ...] = ()
+
+
+class AuditRecord(Answer):
+    """One record of the trail; those of a job are chained, each to the one before by its hash."""
+
+    SHOWN = ("seq", "type", "hash")
+    seq: int | None = None
+    type: str
+    at: datetime
+    job_id: str | None = None
+    attempt: int | None = None
+    hash: str
+    app: str = ""
+    key_id: str = ""
+    data: dict[str, Any] = {}
+
+
+class Access(Answer):
+    """Whether this organisation may call a model, as far as is known, and what to do if not."""
+
+    SHOWN = ("status", "since")
+    status: str = "unknown"
+    since: datetime | None = None
+    probed_at: datetime | None = None
+    request_id: str | None = None
+    advice: str = ""
+
+
+class Model(Answer):
+    """A model that Vigil knows, with prices in dollars per million tokens."""
+
+    SHOWN = ("id", "tier", "access")
+    id: str
+    family: str = ""
+    tier: Open[Literal["flagship", "balanced", "fast"]] = ""
+    checked: bool = False
+    input_per_million: Decimal
+    output_per_million: Decimal
+    cached_input_per_million: Decimal | None = None
+    aliases: tuple[str, ...] = ()
+    access: Access = Access()
+
+
+class Queue(Answer):
+    """How much waits and runs."""
+
+    SHOWN = ("queued", "scheduled", "running", "checking")
+    queued: int = 0
+    scheduled: int = 0
+    running: int = 0
+    checking: int = 0
+    oldest_queued_seconds: float | None = None
+
+
+class Worker(Answer):
+    """A worker process that lives."""
+
+    SHOWN = ("id", "running", "draining")
+    id: str
+    running: int = 0
+    beat_at: datetime | None = None
+    draining: bool = False
+
+
+class Account(Answer):
+    """How the provider treats the account now."""
+
+    SHOWN = ("state",)
+    state: str = "unknown"
+    families: dict[str, Any] = {}
+    evidence: dict[str, Any] = {}
+
+
+class Rates(Answer):
+    """How often things happen, over the last `window_seconds`."""
+
+    SHOWN = ("checks", "blocks", "substitutions")
+    checks: float | None = None
+    blocks: float | None = None
+    substitutions: float | None = None
+    window_seconds: int = 0
+
+
+class Status(Answer):
+    """The state of the whole."""
+
+    SHOWN = ("queue",)
+    queue: Queue = Queue()
+    workers: tuple[Worker, ...] = ()
+    account: Account = Account()
+    rates: Rates = Rates()
+    circuits: tuple[dict[str, Any], ...] = ()
+    pauses: tuple[dict[str, Any], ...] = ()
+
+
+Row = TypeVar("Row", bound=Answer)
+
+
+class Page(Answer, Generic[Row]):
+    """A page of a list; `next_cursor` leads on."""
+
+    SHOWN = ("next_cursor",)
+    data: tuple[Row, ...] = ()
+    next_cursor: str | None = None
