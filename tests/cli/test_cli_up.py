@@ -125,7 +125,7 @@ def test_a_block_exits_1_and_says_what_to_do(up: Up) -> None:
 
 
 def test_watch_streams_the_text_and_only_the_text_to_a_pipe(up: Up) -> None:
-    job = up.json("submit", CHECKED)
+    job = up.json("submit", CHECKED.replace("hold=15", "hold=60"))  # a busy machine is slow to begin watching
     watched = up("watch", job["id"])
     assert watched.returncode == 0
     assert watched.stdout == up.json("get", job["id"])["output_text"] + "\n"
