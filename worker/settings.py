@@ -109,6 +109,16 @@ class Settings(BaseSettings):
             raise ValueError("must be 0, a divisor of 60, or whole minutes that divide an hour, such as 60, 300 or 600")
         return value
 
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _dsn(cls, value: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(value.get_secret_value()) if value else None
+        if parts and not (
+            parts.scheme in {"http", "https"} and parts.username and parts.hostname and parts.path.strip("/")
+        ):
+            raise ValueError("must be an address such as https://KEY@HOST/PROJECT, as Sentry shows it")
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: str | None) -> str | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import timeit
 from collections.abc import Iterator
 
 import pytest
 
+from worker.jobs.errors import SettingsError
+from worker.settings import load
 from worker.telemetry import counting, events, log
 from worker.telemetry.metrics import METRICS, Book
 
@@ -122,3 +126,18 @@ def test_every_metric_of_a_process_is_moved_by_some_event(monkeypatch: pytest.Mo
 def test_telling_is_cheap() -> None:
     seconds = min(timeit.repeat(lambda: events.emit("sweep.done", worker="w"), number=2000, repeat=5)) / 2000
     assert seconds < 50e-6  # measured: 1-2 us
+
+
+def test_who_has_no_dsn_does_not_even_load_the_sdk() -> None:
+    code = "import sys, api.app, worker.main, worker.cli.app; print('sentry_sdk' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("dsn", ["garbage", "https://sentry.example/1", "https://SECRET@", "ftp://SECRET@h/1"])
+def test_a_dsn_that_is_none_is_a_fault_of_the_settings(dsn: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"SENTRY_DSN": dsn})
+    (fault,) = caught.value.faults
+    assert fault.startswith("SENTRY_DSN: must be an address")
+    assert "SECRET" not in fault

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -19,7 +18,8 @@ from worker.jobs.errors import StoreUnavailable
 from worker.safety.notices import SHUT_OUT, Notice
 from worker.store.notices import Notices
 from worker.store.refs import end_user_of, job_of
-from worker.telemetry.log import log
+from worker.telemetry.events import emit
+from worker.telemetry.faults import broke
 from worker.upstream.client import Provider
 from worker.upstream.safety_pages import safety_page
 
@@ -31,7 +31,7 @@ ShutOut = Callable[[str, Notice], Awaitable[None]]
 
 async def nobody_shut_out(app: str, notice: Notice) -> None:
     """The seam where the quarantine joins in: without one, the notice on the job and in the log is all that is said."""
-    log("notice.end_user", logging.WARNING, app=app, code=notice.type)
+    emit("notice.end_user", app=app, code=notice.type)
 
 
 class Noticeboard:
@@ -61,7 +61,7 @@ class Noticeboard:
         for done in await asyncio.gather(*(self._one(notice) for notice in due), return_exceptions=True):
             if isinstance(done, BaseException):
                 if not isinstance(done, StoreUnavailable | asyncio.CancelledError):
-                    log("notice.broke", logging.ERROR, error=type(done).__name__)
+                    broke("notice.broke", done)
                 elif isinstance(done, asyncio.CancelledError):
                     raise done
 
@@ -72,7 +72,7 @@ class Noticeboard:
             notice = await self._with_end_user(await self._joined(await self._looked_up(notice)))
         await self._notices.noted(notice)
         if not before.tries:
-            log("notice.received", logging.WARNING, code=notice.type, count=len(notice.jobs))
+            emit("notice.received", code=notice.type, count=len(notice.jobs))
 
     async def _looked_up(self, notice: Notice) -> Notice:
         kind, name = notice.page or ("", "")
@@ -80,7 +80,7 @@ class Noticeboard:
         if found == "unavailable":
             return notice
         if found == "refused":
-            log("notice.page_refused", code=notice.type)
+            emit("notice.page_refused", code=notice.type)
             return notice.evolve(lookup="refused")
         return notice.learned(found)
 

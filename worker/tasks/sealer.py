@@ -6,7 +6,6 @@ Several at once are harmless: a seal is only taken behind the one that it names.
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 
 from arq.connections import ArqRedis
@@ -20,7 +19,7 @@ from worker.jobs.errors import StoreUnavailable
 from worker.settings import Settings
 from worker.store.audit import Trail
 from worker.store.seals import Seals
-from worker.telemetry.log import log
+from worker.telemetry.events import emit
 
 _PART_OF_A_ROUND = 0.9  # a turn ends before the next round begins
 
@@ -45,7 +44,7 @@ class Sealer:
             except StoreUnavailable:
                 pass
             except (BadSeal, OSError) as error:
-                log("audit.unsealed", logging.ERROR, error=type(error).__name__)
+                emit("audit.unsealed", error=type(error).__name__)
             await asyncio.sleep(self._seconds)
 
     async def seal(self, signer: Signer) -> int:
@@ -72,5 +71,5 @@ def _signer(settings: Settings, clock: Clock) -> Signer | None:
     try:
         return own(given, settings.data_dir, clock.dice)
     except (OSError, ValueError) as error:
-        log("audit.no_key", logging.WARNING, error=type(error).__name__)
+        emit("audit.no_key", error=type(error).__name__)
         return None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import Final
 
 from arq.connections import ArqRedis
@@ -17,7 +16,7 @@ from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import StoreUnavailable
 from worker.store.notices import Notices
 from worker.store.standing import account, changed
-from worker.telemetry.log import log
+from worker.telemetry.events import emit
 
 INTERVAL: Final = 30.0
 _ACCOUNT: Final = "account"
@@ -41,6 +40,5 @@ class Watchman:
         now = await account(self._redis, self._catalogue, self._notices, self._clock.now())
         states: dict[str, str] = {name: one.state for name, (_, one) in now.families.items()}
         for name, state in (await changed(self._redis, {**states, _ACCOUNT: now.standing.state})).items():
-            level = logging.INFO if state == "normal" else logging.WARNING
             because = ",".join(now.standing.because) or "over"
-            log("account.state", level, model=name, status=state, code=because)
+            emit("account.state", model=name, status=state, code=because)

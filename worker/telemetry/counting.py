@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from worker.jobs.states import DELIVERED, Outcome
 from worker.telemetry import events
+from worker.telemetry.issues import ISSUES
 from worker.telemetry.metrics import BOOK, Book
 
 Said = Mapping[str, Any]
-_FAULTS: Final = ("run.broke", "worker.broke", "api.broke", "sweep.stuck", "webhook.fault", "webhook.unmade")
+_FAULTS: Final = tuple(name for name, issue in ISSUES.items() if issue.bug)
 _FINE: Final = {outcome.value for outcome in DELIVERED} | {
     Outcome.BLOCKED.value,
     Outcome.CANCELLED.value,

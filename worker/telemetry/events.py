@@ -127,7 +127,7 @@ EVENTS: Final[dict[str, Row]] = {
     "notice.received": _row(WARNING, "The provider has sent a notice.", "code count"),
     "notice.end_user": _row(WARNING, "The provider has sent a notice about an end user.", "code"),
     "notice.page_refused": _row(INFO, "The provider gave no page about a notice.", "code"),
-    "notice.broke": _row(ERROR, "Looking up a notice broke.", "error"),
+    "notice.broke": _row(ERROR, "Looking up a notice broke on a fault of ours.", "error at"),
     # keys and trails
     "encryption.off": _row(WARNING, "Content is kept as it came: there is no encryption key."),
     "encryption.key_missing": _row(ERROR, "Content can't be read: its key isn't among ours.", "code"),

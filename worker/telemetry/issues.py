@@ -37,6 +37,8 @@ ISSUES: Final[dict[str, Issue]] = {
         "Safety checks meet ordinary requests", "warning", "checks-widened", ("model",), when="widened"
     ),
     "queue.stuck": Issue("Jobs are ready and nobody takes them", "error", "queue-stuck"),
+    "audit.unsealed": Issue("Audit records could not be sealed ({error})", "error", "audit-unsealed", ("error",)),
+    "notice.broke": Issue("", "error", bug=True),
     "run.broke": Issue("", "error", bug=True),
     "worker.broke": Issue("", "error", bug=True),
     "sweep.stuck": Issue("", "error", bug=True),
