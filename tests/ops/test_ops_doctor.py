@@ -201,3 +201,20 @@ def test_wrong_settings_are_all_told(tmp_path: Path) -> None:
     result = run(tmp_path, "--json", VIGIL_PORT="x", VIGIL_MAX_JOBS="0")
     assert result.returncode == 1
     assert [check["state"] for check in json.loads(result.stdout)["checks"]] == ["problem", "problem"]
+
+
+def test_health_says_when_nothing_answers(tmp_path: Path) -> None:
+    def health(*words: str, **env: str) -> tuple[int, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}  # noqa: TID251
+        result = subprocess.run(
+            [VIGIL, "health", *words], cwd=tmp_path, env={**kept, **env}, capture_output=True, text=True, check=False
+        )
+        return result.returncode, result.stdout + result.stderr
+
+    assert health("api", VIGIL_PORT="1") == (1, "api: nothing answers on port 1 (ConnectionRefusedError)\n")
+    assert health("worker")[0] == 1
+    with answering(503) as (port, asked):
+        assert health("api", VIGIL_PORT=str(port)) == (1, "api: /readyz answers 503\n")
+        assert health("worker", VIGIL_WORKER_PORT=str(port))[0] == 1
+    assert [line.split()[1] for line in asked] == ["/readyz", "/healthz"]
+    assert health("nonsense")[0] == 2
