@@ -75,13 +75,11 @@ def operation(
     said: dict[int | str, Shape] = {}
     named = _HEADER | {header: {"schema": TEXT} for header in headers}
     for status, (about, shape) in answers.items():
+        kinds = {"application/json": ref(shape)} if shape is not None else {}
+        kinds |= ({"text/event-stream": FRAME} if events and shape else {}) | ({"text/plain": TEXT} if text else {})
         said[status] = {"description": about, "headers": named}
-        if shape is not None:
-            said[status]["content"] = {"application/json": {"schema": ref(shape)}}
-            if events:
-                said[status]["content"]["text/event-stream"] = {"schema": FRAME}
-            if text:
-                said[status]["content"]["text/plain"] = {"schema": TEXT}
+        if kinds:
+            said[status]["content"] = {kind: {"schema": one} for kind, one in kinds.items()}
     always = (500,) if scope is None else (401, 403, 422, 500, 503)
     with_body = (400, 413, 415) if body is not None else ()
     for status in sorted({*always, *problems, *with_body} - set(answers)):
@@ -101,6 +99,7 @@ def operation(
         "responses": said,
         "openapi_extra": extra,
         "response_model": None,
+        "response_class": Response,  # or the framework adds an application/json of its own
     }
 
 

@@ -47,7 +47,7 @@ async def readyz(request: Request) -> Response:
 
 @router.get(
     "/metrics",
-    **operation("metrics", "Metrics", {200: ("In Prometheus' text form.", None)}, scope=None),
+    **operation("metrics", "Metrics", {200: ("In Prometheus' text form.", None)}, scope=None, text=True),
 )
 async def metrics(request: Request) -> Response:
     """What this process has counted, and the whole as Redis tells it now; names no job, no app and no person."""

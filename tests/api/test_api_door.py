@@ -30,6 +30,8 @@ ROUTES = [
     ("GET", "/v1/models", "read"),
     ("POST", "/v1/models/probe", "ops"),
     ("GET", "/v1/status", "read"),
+    ("POST", "/v1/pause", "ops"),
+    ("POST", "/v1/resume", "ops"),
     ("GET", "/v1/jobs/{id}/support-packet", "read"),
     ("POST", "/v1/jobs/{id}/support-packet", "read"),
     ("GET", "/v1/ops/scale", "ops"),
