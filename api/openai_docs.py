@@ -126,6 +126,6 @@ DELETE: Final = _operation(
     "Delete a response's content",
     "Deleted; a job that runs is cancelled. Its trail stays.",
     _DELETED,
-    problems=(400, 404, 413, 415),
+    problems=(400, 404, 409, 413, 415),
     parameters=(_ID,),
 )

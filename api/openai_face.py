@@ -36,7 +36,7 @@ from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
-from worker.store.erase import erase, erased
+from worker.store.erase import erase, erased, was_read
 from worker.store.jobs import Stored
 
 router = APIRouter(route_class=Face, tags=["openai"])
@@ -83,12 +83,12 @@ async def cancel(request: Request) -> Response:
 
 @router.delete(docs.RESPONSE, **docs.DELETE)
 async def delete(request: Request) -> Response:
-    """The content is gone at once; the record and its trail, which hold none, stay. A job that runs is cancelled."""
+    """The content is gone at once; the record and its trail stay. What runs is cancelled; 409 until it stopped."""
     key, parts = await allowed(request, "submit"), parts_of(request)
     stored = await _own(request, key)
     if not stored.job.settled:
         stored = await _stopped(request, stored)
-    await within(SECONDS, erase(parts.redis, stored))
+    await within(SECONDS, erase(parts.redis, parts.jobs, stored, "deleted", key.id))
     return as_json({"id": ids.response_id_of(stored.job.id), "object": "response", "deleted": True})
 
 
@@ -158,4 +158,5 @@ async def _view(parts: Parts, stored: Stored) -> dict[str, Any]:
     job = stored.job
     asked = await parts.jobs.asked(job.id)
     answer = await parts.jobs.answer(job.id) if job.settled else None
+    await was_read(parts.redis, parts.clock, [job])
     return Told(job, stored.private, asked, answer).now()

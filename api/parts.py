@@ -14,7 +14,7 @@ from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
 from worker.store.apps import Apps
-from worker.store.jobs import Jobs, Retention
+from worker.store.jobs import Jobs, retention_of
 from worker.store.pieces import Pieces
 from worker.store.pool import Redis
 from worker.store.secrets import IDENTIFIER, Secrets
@@ -56,7 +56,7 @@ def assemble(settings: Settings, redis: Redis, clock: Clock) -> Parts:
         clock=clock,
         redis=redis,
         catalogue=settings.catalogue(),
-        jobs=Jobs(redis, clock, Retention(result=settings.result_ttl, audit=settings.audit_ttl)),
+        jobs=Jobs(redis, clock, retention_of(settings)),
         pieces=Pieces(redis),
         secrets=Secrets(redis, clock, given),
         keyring=Keyring(Apps(redis, clock), clock),

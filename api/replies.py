@@ -16,7 +16,9 @@ from api.patience import SECONDS, within
 from api.views import dumps, job_view
 from worker.jobs.record import Job
 from worker.jobs.states import Status
+from worker.jobs.view import LOCKED
 from worker.store import reading
+from worker.store.erase import was_read
 from worker.store.jobs import Stored
 
 
@@ -33,11 +35,12 @@ def fresh(job: Job, private: dict[str, Any], request: Request) -> dict[str, Any]
 async def view_all(request: Request, jobs: Sequence[Stored]) -> list[dict[str, Any]]:
     """The jobs as their app sees them."""
     parts = parts_of(request)
-    with_text = [s.job.id for s in jobs if s.job.attempts]
+    with_text = [s.job.id for s in jobs if s.job.attempts and LOCKED not in s.private]
     told = [s.job.id for s in jobs if s.private.get("webhook")]
     answers = await within(SECONDS, reading.answers(parts.redis, with_text))
     states = await within(SECONDS, reading.message_states(parts.redis, told))
     known = await within(SECONDS, reading.notices(parts.redis, [name for s in jobs for name in s.notices]))
+    await within(SECONDS, was_read(parts.redis, parts.clock, [s.job for s in jobs]))
     base = base_url(request)
     return [
         job_view(

@@ -30,6 +30,7 @@ from worker.jobs.states import UNDER_WAY, Status
 from worker.safety import words
 from worker.store import keys
 from worker.store.apps import ApiKey
+from worker.store.erase import erase
 from worker.store.jobs import Said, Stored
 from worker.store.listing import Filters, list_jobs
 from worker.store.scripts import Command
@@ -113,6 +114,26 @@ async def _filters(parts: Parts, key: ApiKey, sent: dict[str, str]) -> Filters:
             raise bad_parameter(name, f"{name} {error}.") from None
     person = await identifier(parts, key.app, sent.get("end_user"))
     return Filters(status=status, model=sent.get("model"), safety_identifier=person, **times)
+
+
+@router.delete(
+    JOB,
+    **operation(
+        "delete_job",
+        "Delete a job's content",
+        {204: ("What was asked and came back is gone; the record and its trail stay.", None)},
+        scope="submit",
+        problems=(404, 409),
+        parameters=(JOB_ID,),
+    ),
+)
+async def delete(request: Request) -> Response:
+    """Only of a job that is over: 409 `not_settled` says to cancel it first. Again changes nothing."""
+    key, parts = await allowed(request, "submit"), parts_of(request)
+    query(request)
+    stored = await own_job(request, key)
+    await ask(request, erase(parts.redis, parts.jobs, stored, "deleted", key.id))
+    return Response(status_code=204)
 
 
 @router.post(

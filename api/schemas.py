@@ -104,6 +104,8 @@ class Submit(Spec):
     not_before: Instant | None = None
     priority: Priority = "default"
     metadata: Annotated[dict[MetaKey, MetaValue], Field(max_length=16)] = {}
+    store: bool = True
+    """False: what was asked and came back goes once it was told; the record and its trail stay."""
 
     def passed_params(self) -> dict[str, Any]:
         """The params that go to the provider."""

@@ -164,6 +164,8 @@ JOB: Final[Shape] = obj(
     attempts=many(_ATTEMPT),
     error=maybe(_ERROR),
     webhook=maybe(obj(url=TEXT, state=one_of("pending", "delivered", "exhausted", "gone"))),
+    content=one_of("kept", "deleted", "not_stored", "locked"),
+    content_removed_at=maybe(TIME),
     metadata=MAP,
     urls=obj(self=TEXT, events=TEXT, cancel=TEXT, support_packet=TEXT),
 )

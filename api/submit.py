@@ -72,7 +72,7 @@ async def _new(
         priority=body.priority,
         safety_identifier=await identifier(parts, key.app, body.end_user),
         input_digest=digest,
-        store=body.params.get("store") is not False,
+        store=body.store and body.params.get("store") is not False,
         not_before=body.not_before,
         trace=trace,
         webhook_events=hook.events if hook else (),

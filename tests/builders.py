@@ -137,6 +137,7 @@ def candidates(job: Job, at: datetime = T0) -> list[Said]:
         (ev.Released(), None),
         (ev.CancelRequested(by="key_1"), None),
         (ev.AccountFlagged(), None),
+        (ev.ContentRemoved(because="deleted", by="key_1"), None),
         (began(), n + 1),
         (began(LUNA, Purpose.DRAFT), n + 1),
         (ev.OfferMade(model=LUNA), None),
@@ -297,6 +298,9 @@ FACTS: dict[type[ev.Fact], st.SearchStrategy[Any]] = {
     ev.Cancelled: st.builds(ev.Cancelled, upstream_under_way=st.booleans(), billed=st.booleans()),
     ev.Expired: st.builds(ev.Expired, deadline=st.sampled_from(["queue_deadline", "run_deadline"]), error=_errors),
 }
+FACTS[ev.ContentRemoved] = st.builds(
+    ev.ContentRemoved, because=st.sampled_from(["deleted", "not_stored"]), by=st.just("key_1")
+)
 any_fact = st.one_of(*FACTS.values())
 any_said = st.tuples(any_fact, st.none() | st.integers(-2, 4))
 

@@ -19,7 +19,7 @@ from worker.safety.watch import Limits
 from worker.settings import Settings
 from worker.store.access import AccessBook
 from worker.store.account import Circuit, scope_of
-from worker.store.jobs import Held, Jobs, Retention
+from worker.store.jobs import Held, Jobs, retention_of
 from worker.store.notices import Notices
 from worker.store.overview import writable
 from worker.store.pieces import Pieces
@@ -74,7 +74,7 @@ class WorkerProcess:
         clock = clock or Clock()
         self.id = worker_name(clock)
         self._settings, self._redis = settings, redis
-        retention = Retention(result=settings.result_ttl, audit=settings.audit_ttl)
+        retention = retention_of(settings)
         jobs = Jobs(redis, clock, retention)
         pieces = Pieces(redis)
         leases = Leases(jobs, settings.lease_seconds)

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     models_file: Path | None = None
     allow_unknown_models: bool = False
     result_ttl: Annotated[int, Field(ge=60)] = 7 * 86_400
+    prompt_ttl: Annotated[int | None, Field(ge=0)] = None
+    unstored_ttl: Annotated[int, Field(ge=60)] = 3600
     audit_ttl: Annotated[int, Field(ge=60)] = 400 * 86_400
     audit_key: SecretStr | None = None
     audit_public_keys: Annotated[tuple[str, ...], NoDecode] = ()

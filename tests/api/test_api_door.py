@@ -22,6 +22,7 @@ ROUTES = [
     ("POST", "/v1/jobs/batch", "submit"),
     ("GET", "/v1/jobs", "read"),
     ("GET", "/v1/jobs/{id}", "read"),
+    ("DELETE", "/v1/jobs/{id}", "submit"),
     ("GET", "/v1/jobs/{id}/events", "read"),
     ("POST", "/v1/jobs/{id}/cancel", "submit"),
     ("POST", "/v1/jobs/{id}/retry", "submit"),
@@ -185,7 +186,7 @@ async def test_a_head_is_what_a_get_says_before_its_body(acme, worker):
     [
         ("/v1/jobs", "GET, HEAD, POST"),
         ("/v1/jobs/batch", "POST"),
-        ("/v1/jobs/job_1", "GET, HEAD"),
+        ("/v1/jobs/job_1", "DELETE, GET, HEAD"),
         ("/v1/responses/resp_1", "DELETE, GET, HEAD"),
         ("/v1/webhook-endpoints/we_1", "DELETE, GET, HEAD, PATCH"),
         ("/healthz", "GET, HEAD"),

@@ -212,7 +212,7 @@ async def test_delete_takes_the_content_and_leaves_the_trail(home, redis):
     job = (await home.http.get(f"/v1/jobs/{job_id}")).json()
     assert (job["status"], job["output_text"], job["output"], job["metadata"]) == ("completed", None, [], {})
     trail = (await home.http.get(f"/v1/jobs/{job_id}/audit")).json()["data"]
-    assert trail[-1]["type"] == "job.completed"
+    assert [row["type"] for row in trail[-2:]] == ["job.completed", "job.content.removed"]
     for key in await redis.keys("*"):
         if await redis.type(key) == b"string":
             assert b"Secret prompt" not in await redis.get(key), key

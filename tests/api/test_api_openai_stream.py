@@ -350,8 +350,10 @@ async def test_deleting_or_revoking_ends_the_stream(api, acme, worker, watch, mo
     job_id, got, task = await begun(api, acme, worker, watch, "x" * 64)
     await have(got, 6)
     monkeypatch.setattr("api.openai_face._CANCEL_WAIT", 0.1)
+    assert (await acme.delete(f"/v1/responses/{job_id}")).status_code == 409, "it runs on: nothing is half deleted"
+    end = ev.Cancelled(upstream_under_way=True, billed=True)
+    await worker.say(job_id, (ev.AttemptFinished(outcome="cancelled"), 1), (end, None))
     assert (await acme.delete(f"/v1/responses/{job_id}")).json()["deleted"] is True
-    await worker.say(job_id, (ev.AttemptFinished(outcome="cancelled"), 1))
     await task
     assert (await acme.get(f"/v1/responses/{job_id}", params={"stream": "true"})).status_code == 404
 

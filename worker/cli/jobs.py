@@ -176,6 +176,13 @@ def cancel(job_id: JobId, as_json: Json = False) -> None:
     print(f"{job.status}" + ("; a call to the provider was under way" if job.cancel.upstream_under_way else ""))
 
 
+def delete(job_id: JobId) -> None:
+    """Delete what a job was asked and answered. Its record and its trail stay; doing it again changes nothing."""
+    with Client() as client:
+        client.call("DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
+    print("deleted")
+
+
 def retry(
     job_id: JobId,
     model: Annotated[str, typer.Option("--model", "-m", help="The model that the job's open offer names.")],
@@ -215,4 +222,5 @@ def register(app: typer.Typer) -> None:
     app.command()(watch)
     app.command("list")(list_)
     app.command()(cancel)
+    app.command()(delete)
     app.command()(retry)

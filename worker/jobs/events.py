@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal
 
-from worker.jobs.record import Block, Disclosure, DisclosureReason, Frozen, JobError, Usage
+from worker.jobs.record import Block, Disclosure, DisclosureReason, Frozen, JobError, Removal, Usage
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
 
@@ -255,6 +255,14 @@ class Expired(Fact):
     TYPE = "job.expired"
     deadline: Literal["queue_deadline", "run_deadline"]
     error: JobError
+
+
+class ContentRemoved(Fact):
+    """What was asked and came back is gone: deleted on request, or not to be stored. The one fact after the end."""
+
+    TYPE = "job.content.removed"
+    because: Removal
+    by: str
 
 
 FACTS: Final[dict[str, type[Fact]]] = {fact.TYPE: fact for fact in Fact.__subclasses__()}

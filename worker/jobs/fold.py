@@ -34,13 +34,21 @@ def apply(job: Job | None, event: ev.Event) -> Job:
     if job is None:
         return _born(event)
     if job.settled:
-        raise AlreadySettled(job.id, job.status)
+        return _after_the_end(job, event)
     if event.job_id != job.id or event.seq != job.version + 1:
         raise IllegalEvent(event.type, f"expected event {job.version + 1} of {job.id}")
     try:
         return _next(job, event, event.fact).evolve(version=event.seq)
     except ValidationError as error:
         raise IllegalEvent(event.type, error.errors(include_input=False, include_url=False)[0]["msg"]) from None
+
+
+def _after_the_end(job: Job, event: ev.Event) -> Job:
+    """Terminal is terminal: only the content may go, once, and the record's own story stays what it was."""
+    fits = event.job_id == job.id and event.seq == job.version + 1
+    if not fits or not isinstance(event.fact, ev.ContentRemoved) or job.content_removed:
+        raise AlreadySettled(job.id, job.status)
+    return job.evolve(version=event.seq, content_removed=event.fact.because, content_removed_at=event.at)
 
 
 def replay(trail: Iterable[ev.Event]) -> Job:

@@ -29,6 +29,7 @@ from worker.jobs.states import (
 BlockCategory = Literal["cyber", "bio", "prompt", "misalignment", "image", "content_filter", "unknown"]
 Carrier = Literal["http_400", "http_403", "error_event", "response_failed", "incomplete", "chat_chunk"]
 DisclosureReason = Literal["safety_check_delay", "silence", "access_denied", "provider_reroute", "offer_accepted"]
+Removal = Literal["deleted", "not_stored"]
 DecidedBy = Literal["policy", "app", "provider"]
 
 
@@ -202,6 +203,9 @@ class Job(Frozen):
     cancel_requested_at: datetime | None = None
     billed_on_cancel: bool | None = None
     winner: int | None = None  # the attempt whose answer is the job's
+    # the only change after the end: what was asked and came back is gone
+    content_removed: Removal | None = None
+    content_removed_at: datetime | None = None
 
     @property
     def settled(self) -> bool:
@@ -249,6 +253,8 @@ class Job(Frozen):
         """What no record may be: the promises that a type can keep."""
         if self.settled and (self.open_attempts or self.open_checks or self.offer):
             raise ValueError("a settled job has nothing open")
+        if self.content_removed and not self.settled:
+            raise ValueError("a job keeps its content until it is settled")
         if self.settled != (self.finished_at is not None):
             raise ValueError("finished_at belongs to settled jobs and to them alone")
         if (self.status is Status.BLOCKED) != (self.block is not None):

@@ -90,6 +90,8 @@ def job_view(
         "error": job.error and job.error.model_dump(),
         "webhook": {"url": hook["url"], "state": webhook_state or "pending"} if hook else None,
         "metadata": private.get("metadata") or {},
+        "content": LOCKED if LOCKED in private else job.content_removed or "kept",
+        "content_removed_at": job.content_removed_at,
         "urls": addresses(job, base),
     }
 

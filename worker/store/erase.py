@@ -1,32 +1,147 @@
-"""Deleting what an app sent and got: the record and its trail stay, they hold no content."""
+"""Removing what an app sent and got: the record and its trail stay, they hold no content.
+
+One commit says who removed it, replaces the job's key and drops input, answer and text. Webhook messages are emptied of
+content after it, and once more a minute later: one that was just being made may have come behind. A job that is not to
+be stored stands in `forget` from its end on, sooner once its app has read it, and is looked at when its time has come.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from arq.connections import ArqRedis
 
+from worker.clock import Clock, to_ms
+from worker.jobs import events as ev
+from worker.jobs.errors import ContentDamaged, KeyMissing, Refused
+from worker.jobs.record import Job, Removal
 from worker.store import keys
-from worker.store.jobs import Stored
+from worker.store.jobs import Jobs, Said, Stored
+from worker.store.outbox import Message, load_message
 from worker.store.pool import asking, vault_of
-from worker.store.vault import PRIVATE
+from worker.store.scripts import Command
+from worker.store.vault import PRIVATE, body_field, tries_field
 
-MARK: Final = "deleted"
-"""The member of a job's private part that says that its content was deleted."""
+AGAIN_SECONDS: Final = 60
+"""After its app has read a job that is not to be stored it can ask again for so long: the answer may have got lost."""
+_CONTENT: Final[dict[str, Any]] = {"output_text": None, "output": [], "draft": None, "refusal": None, "metadata": {}}
+_MOST: Final = 100
 
 
-async def erase(redis: ArqRedis, stored: Stored) -> None:
-    """Input, answer, text, metadata and the end user's name are gone; the address of its webhook stays."""
-    job_id = stored.job.id
-    kept: dict[str, Any] = {"metadata": {}, "end_user": None, "webhook": stored.private.get("webhook"), MARK: True}
+async def erase(redis: ArqRedis, jobs: Jobs, stored: Stored, because: Removal, by: str) -> Job:
+    """The content of a settled job is gone; again changes nothing. Refused while it is not settled.
+
+    Deleted on request, metadata and the end user's name go too; the address of its webhook stays in either case.
+    """
+    job_id, private = stored.job.id, stored.private
+    hook = {"webhook": private.get("webhook")}
+    kept = {**private, **hook} if because == "not_stored" else {"metadata": {}, "end_user": None, **hook}
     fresh = vault_of(redis).new(stored.job.app, job_id)  # the key of what was there is gone with it
-    texts = [keys.text(job_id, attempt.number) for attempt in stored.job.attempts]
-    async with asking("delete the content"), redis.pipeline(transaction=True) as pipe:
-        pipe.hset(keys.job(job_id), "priv", fresh.seal_whole(PRIVATE, kept))
-        pipe.delete(keys.asked(job_id), keys.answer(job_id), *texts)
-        await pipe.execute()
+
+    def decide(job: Job) -> Sequence[Said]:
+        if not job.settled:
+            raise Refused("not_settled", "The job is not over yet; cancel it first, then delete its content.")
+        return [] if job.content_removed else [(ev.ContentRemoved(because=because, by=by), None)]
+
+    def writes(job: Job) -> list[Command]:
+        texts = [keys.text(job_id, attempt.number) for attempt in job.attempts]
+        at = to_ms(job.content_removed_at or job.created_at) + AGAIN_SECONDS * 1000
+        return [
+            ("HSET", keys.job(job_id), "priv", fresh.seal_whole(PRIVATE, kept)),
+            ("DEL", keys.asked(job_id), keys.answer(job_id), *texts),
+            ("ZADD", keys.FORGET, at, job_id),
+        ]
+
+    job = await jobs.change(job_id, decide, writes=writes)
+    await _empty_messages(redis, job_id)
+    return job
 
 
 def erased(stored: Stored) -> bool:
-    """True when its content was deleted."""
-    return bool(stored.private.get(MARK))
+    """True when its content was removed."""
+    return stored.job.content_removed is not None
+
+
+async def was_read(redis: ArqRedis, clock: Clock, jobs: Sequence[Job]) -> None:
+    """Their app has seen what came back: what is not to be stored goes a minute from now."""
+    seen = [job.id for job in jobs if job.settled and not job.store and job.content_removed is None]
+    if seen:
+        due = to_ms(clock.now() + timedelta(seconds=AGAIN_SECONDS))
+        async with asking("note what was read"):
+            await redis.zadd(keys.FORGET, dict.fromkeys(seen, due), lt=True)
+
+
+class Forgetter:
+    """Removes what is not to be stored, when its time has come."""
+
+    def __init__(self, redis: ArqRedis, jobs: Jobs, clock: Clock) -> None:
+        self._redis, self._jobs, self._clock = redis, jobs, clock
+
+    async def sweep(self) -> None:
+        """Everything that is due is gone; what a webhook has yet to tell of waits another minute."""
+        async with asking("look for what to forget"):
+            due = await self._redis.zrangebyscore(keys.FORGET, "-inf", to_ms(self._clock.now()), start=0, num=_MOST)
+        for job_id in (name.decode() for name in due):
+            if await self._forget(job_id):
+                async with asking("forget"):
+                    await self._redis.zrem(keys.FORGET, job_id)
+            else:
+                later = to_ms(self._clock.now() + timedelta(seconds=AGAIN_SECONDS))
+                async with asking("forget later"):
+                    await self._redis.zadd(keys.FORGET, {job_id: later}, xx=True)
+
+    async def _forget(self, job_id: str) -> bool:
+        """True when there is nothing left to do for this job."""
+        try:
+            stored = await self._jobs.load(job_id)
+            if stored is None:
+                return True
+            if erased(stored):
+                await _empty_messages(self._redis, job_id)
+                return True
+            if not any(message.state == "pending" for message in await _messages(self._redis, job_id)):
+                await erase(self._redis, self._jobs, stored, "not_stored", "vigil")
+        except (KeyMissing, ContentDamaged, Refused):
+            pass  # later, or when its time to be kept is over
+        return False
+
+
+async def _messages(redis: ArqRedis, job_id: str) -> list[Message]:
+    async with asking("read the messages"):
+        names = [*await redis.lrange(keys.messages(job_id), 0, -1)]
+        names += await redis.lrange(keys.endpoint_messages(job_id), 0, -1)
+        rows = await redis.mget([keys.message(name.decode()) for name in names]) if names else []
+    return [load_message(row) for row in rows if row]
+
+
+async def _empty_messages(redis: ArqRedis, job_id: str) -> None:
+    """Bodies say what happened without content, receipts no longer quote the receiver."""
+    vault = vault_of(redis)
+    for one in await _messages(redis, job_id):
+        field = body_field(one.id)
+        async with asking("empty a message"):
+            raw, tries = await redis.get(keys.body(one.id)), await redis.lrange(keys.tries(one.id), 0, -1)
+            if raw:
+                box, sealed = vault.open(one.app, job_id, field, raw)
+                sealed["body"] = without_content(sealed["body"])
+                await redis.set(keys.body(one.id), box.seal_whole(field, sealed), xx=True, keepttl=True)
+            for number, row in enumerate(tries):
+                box, receipt = vault.open(one.app, job_id, tries_field(one.id), row)
+                if receipt.get("response_excerpt"):
+                    emptied = box.seal_whole(tries_field(one.id), {**receipt, "response_excerpt": None})
+                    await redis.lset(keys.tries(one.id), number, emptied)
+
+
+def without_content(body: str) -> str:
+    """A webhook's body with nothing in it of what was asked or came back."""
+    told: dict[str, Any] = json.loads(body)
+    data = told.get("data")
+    if not isinstance(data, dict):
+        return body
+    data |= {name: empty for name, empty in _CONTENT.items() if name in data}
+    for attempt in data.get("attempts") or []:
+        attempt["provider_message"] = None
+    return json.dumps(told, ensure_ascii=False)

@@ -20,6 +20,7 @@ from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, LeaseLost, Refused
 from worker.jobs.record import Job
+from worker.settings import Settings
 from worker.store import codec, keys
 from worker.store.content import boxes_to_write, opened
 from worker.store.outbox import outbox_commands
@@ -47,8 +48,15 @@ class Retention:
     """How long settled things stay, in seconds."""
 
     result: int = 7 * 86_400
+    prompt: int | None = None  # what was asked, when it goes before what came back
+    unstored: int = 3600  # … of a job that is not to be stored and that nobody reads
     audit: int = 400 * 86_400
     idempotency: int = 86_400
+
+
+def retention_of(settings: Settings) -> Retention:
+    """As the settings say."""
+    return Retention(settings.result_ttl, settings.prompt_ttl, settings.unstored_ttl, settings.audit_ttl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +315,7 @@ class Jobs:
             commands.append(("ZADD", keys.held(after.hold.scope), to_ms(after.hold.since), after.id))
             if after.hold.scope.startswith(PREFIX):
                 commands.append(("SADD", keys.PAUSED, after.hold.scope))
-        if after.settled:
+        if after.settled and (before is None or not before.settled):
             commands.extend(self._retire(after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
         commands.extend(tally_commands(after, trail))
@@ -319,6 +327,10 @@ class Jobs:
         keep = self._keep.result
         names = (keys.job(job.id), keys.trail(job.id), keys.asked(job.id), keys.answer(job.id))
         commands: list[Command] = [("EXPIRE", name, keep) for name in names]
+        if self._keep.prompt is not None and self._keep.prompt < keep:
+            commands.append(("EXPIRE", keys.asked(job.id), self._keep.prompt))
+        if not job.store:
+            commands.append(("ZADD", keys.FORGET, to_ms(self._clock.now()) + self._keep.unstored * 1000, job.id))
         commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
         return commands
 

@@ -17,6 +17,7 @@ vigil:line:<app>        zset    the app's ready jobs, in the order in which they
 vigil:slots:<app>       set     the app's leased jobs
 vigil:ring              zset    apps with something in line by virtual time;  vigil:hand, where the ring has come to
 vigil:deadline          zset    waiting jobs by the time they expire
+vigil:forget            zset    settled jobs whose content is to go, or was just removed, by when to look at them
 vigil:idx:<app>[:…]     zset    the app's jobs by creation, all and by status, model, end user
 vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
 vigil:audit             stream  one record per event, chained per job
@@ -73,6 +74,7 @@ LEASED: Final = "vigil:leased"
 RING: Final = "vigil:ring"
 HAND: Final = "vigil:hand"
 DEADLINE: Final = "vigil:deadline"
+FORGET: Final = "vigil:forget"
 AUDIT: Final = "vigil:audit"
 ACTS: Final = "vigil:acts"
 SEALS: Final = "vigil:seals"

@@ -21,6 +21,7 @@ from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import words
 from worker.store import keys, overview
 from worker.store.account import Circuit
+from worker.store.erase import Forgetter
 from worker.store.jobs import Jobs, Said
 from worker.store.pauses import Pauses
 from worker.store.pool import asking
@@ -51,6 +52,7 @@ class Sweeper:
         self._away_since: float | None = None
         self._late = 0.0
         self._pauses = Pauses(redis, clock)
+        self._forgetter = Forgetter(redis, jobs, clock)
 
     async def run(self) -> None:
         """A sweep twice a second, a heartbeat every two, a look at the queue's age every ten."""
@@ -95,6 +97,7 @@ class Sweeper:
         """
         await self._circuit.probe()
         await self._pauses.sweep()
+        await self._forgetter.sweep()
         for job_id in await self._jobs.overdue():
             try:
                 await self._jobs.change(job_id, self._expire)
