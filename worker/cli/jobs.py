@@ -180,7 +180,7 @@ def cancel(job_id: JobId, as_json: Json = False) -> None:
 def delete(job_id: JobId) -> None:
     """Delete what a job was asked and answered. Its record and its trail stay; doing it again changes nothing."""
     with Client() as client:
-        client.call("DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
+        client.request("DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
     print("deleted")
 
 
