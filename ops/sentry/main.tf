@@ -38,6 +38,8 @@ locals {
     "sweep.stuck"       = 0
     "webhook.fault"     = 0
     "webhook.unmade"    = 0
+    "notice.broke"      = 0
+    "audit.unsealed"    = 0
     "api.broke"         = 0
   }
   runbook = "ops/runbook/README.md"
@@ -191,7 +193,7 @@ resource "sentry_dashboard" "vigil" {
       fields     = ["error", "at", "release", "count()"]
       columns    = ["error", "at", "release"]
       aggregates = ["count()"]
-      conditions = "vigil.event:[run.broke,worker.broke,api.broke,sweep.stuck,webhook.fault,webhook.unmade]"
+      conditions = "vigil.event:[run.broke,worker.broke,api.broke,sweep.stuck,webhook.fault,webhook.unmade,notice.broke]"
       order_by   = "-count()"
     }
     layout {
