@@ -6,7 +6,7 @@ import pytest
 from cli_vigil import Vigil, one_line
 
 COMMANDS = ["up", "demo", "api", "worker", "simulator", "submit", "get", "wait", "watch", "list", "cancel", "retry"]
-EVERY = [*COMMANDS, "probe", "apps", "pause", "resume", "cost", "doctor", "keys"]
+EVERY = [*COMMANDS, "probe", "status", "support-packet", "apps", "pause", "resume", "cost", "doctor", "keys"]
 
 
 @pytest.mark.parametrize(

@@ -2,71 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
-import httpx2
 import pytest
-from arq.connections import ArqRedis
-from stage import SOL, Stage, until
+from stage import until
+from whole import whole
 
-from api.serve import bind, serve
 from worker.clock import Clock
 from worker.safety.notices import Notice
-from worker.settings import Settings
-from worker.store.apps import SCOPES, Apps
 from worker.store.notices import Notices
 from worker.tasks.notices import Noticeboard
 from worker.upstream.client import Provider
-
-SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-
-
-@dataclass
-class Whole:
-    """Simulator and workers, an API beside them, and an app's client of it."""
-
-    stage: Stage
-    app: httpx2.AsyncClient
-
-    async def submit(self, text: str, **more: Any) -> str:
-        answer = await self.app.post("/v1/jobs", json={"model": SOL, "input": text, **more})
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["id"])
-
-    async def seen(self, job_id: str) -> dict[str, Any]:
-        return dict((await self.app.get(f"/v1/jobs/{job_id}")).json())
-
-    async def notice(self, job_id: str, ready=lambda notice: True, seconds: float = 20) -> dict[str, Any]:
-        """The job's one notice, once it is there and ready."""
-
-        async def look() -> Any:
-            found = (await self.seen(job_id))["safety"]["notices"]
-            return found[0] if found and ready(found[0]) else None
-
-        return dict(await until(f"a notice on {job_id}", look, seconds))
-
-
-@asynccontextmanager
-async def whole(redis: ArqRedis, url: str, **settings: Any) -> AsyncIterator[Whole]:
-    ready, stop, sock = asyncio.Event(), asyncio.Event(), bind("127.0.0.1", 0)
-    base = "http://{}:{}".format(*sock.getsockname())
-    ours = Settings(_env_file=None, redis_url=url, OPENAI_WEBHOOK_SECRET=SECRET)
-    serving = asyncio.create_task(serve(ours, redis, ready=ready, stop=stop, sock=sock))
-    await ready.wait()
-    key = (await Apps(redis, Clock()).create_key("acme", SCOPES))[1]
-    async with Stage(redis, url, **settings) as stage:
-        stage.sim.world.webhooks.url, stage.sim.world.webhooks.secret = f"{base}/hooks/openai", SECRET
-        headers = {"Authorization": f"Bearer {key}"}
-        async with httpx2.AsyncClient(base_url=base, headers=headers, timeout=20, trust_env=False) as app:
-            yield Whole(stage, app)
-    stop.set()
-    await serving
 
 
 @pytest.fixture
