@@ -10,6 +10,7 @@ from whole import whole
 
 from worker.clock import Clock
 from worker.safety.notices import Notice
+from worker.store import keys
 from worker.store.notices import Notices
 from worker.tasks.notices import Noticeboard
 from worker.upstream.client import Provider
@@ -31,6 +32,9 @@ async def test_a_blocked_end_user_is_shown_on_the_job_whose_request_it_was(all_o
     assert job["safety"]["account_flagged"] is True
     assert "mallory" not in str(notice)
     assert notice["advice"]
+    trail = (await all_of_it.app.get(f"/v1/jobs/{job_id}/audit")).json()["data"]
+    (record,) = [record for record in trail if record["type"] == "provider.notice"]
+    assert (record["data"]["reason"], record["data"]["by"]) == ("safety_identifier.blocked", "provider")
 
 
 async def test_a_warning_reaches_the_end_users_jobs_by_the_case_it_names(all_of_it):
@@ -113,11 +117,13 @@ async def test_the_end_user_of_a_block_is_shut_out_once(redis, valkey_url):
         provider = Provider("sk-x", running.stage.sim.url)
         board = Noticeboard(redis, Notices(redis, 1000), provider, Clock(), shut_out)
         webhooks = running.stage.sim.world.webhooks
-        data = {"safety_identifier": job.safety_identifier, "safety_category": "cyber"}
+        data = {"safety_identifier": job.safety_identifier, "safety_category": "cyber", "request_id": "req_unknown"}
         await webhooks.emit("safety_identifier.blocked", data, "duplicate")
         await webhooks.emit("safety.warning_issued", {"id": "C-1"})
-        for _ in range(3):
+        for _ in range(3):  # its request is not ours yet, so it is looked at again
             await board.look()
+            for name in await redis.zrange(keys.NOTICES_DUE, 0, -1):
+                await redis.zadd(keys.NOTICES_DUE, {name: 0})
         assert shut == [("acme", job.safety_identifier)]
         await provider.aclose()
 

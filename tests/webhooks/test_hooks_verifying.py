@@ -81,6 +81,19 @@ def test_rubbish_is_refused_and_never_breaks(ids, stamps, signatures):
         verified([SECRET], ids, stamps, signatures, BODY, NOW)
 
 
+def test_a_header_that_is_sent_twice_is_refused_though_one_of_the_two_is_right():
+    stamp = str(int(NOW.timestamp()))
+    good = sign(SECRET, "wh_1", int(stamp), BODY)
+    assert verified([SECRET], ["wh_1"], [stamp], [good], BODY, NOW) == "wh_1"
+    for ids, stamps, signatures in (
+        (["wh_1", "wh_1"], [stamp], [good]),
+        (["wh_1"], [stamp, stamp], [good]),
+        (["wh_1"], [stamp], [good, good]),
+    ):
+        with pytest.raises(NotAuthentic, match="once"):
+            verified([SECRET], ids, stamps, signatures, BODY, NOW)
+
+
 @given(st.binary(max_size=200), st.integers(0, 199), st.integers(1, 255))
 def test_no_changed_byte_goes_unseen(body, at, by):
     signature = sign(SECRET, "wh_1", int(NOW.timestamp()), body)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import Refused, StoreUnavailable
 from worker.safety.notices import SHUT_OUT, Notice
+from worker.store.audit import Trail
+from worker.store.jobs import Jobs
 from worker.store.notices import Notices
 from worker.store.refs import end_user_of, job_of
 from worker.telemetry.events import emit
@@ -24,6 +26,8 @@ from worker.upstream.client import Provider
 from worker.upstream.safety_pages import safety_page
 
 _INTERVAL: Final = 1.0
+_ACT: Final = "provider.notice"
+"""The name of its record in the audit trail."""
 
 ShutOut = Callable[[str, Notice], Awaitable[None]]
 """Puts the end user (app, notice with its safety identifier) into quarantine."""
@@ -46,7 +50,7 @@ class Noticeboard:
         shut_out: ShutOut = nobody_shut_out,
     ) -> None:
         self._redis, self._notices, self._provider, self._clock = redis, notices, provider, clock
-        self._shut_out = shut_out
+        self._jobs, self._trail, self._shut_out = Jobs(redis, clock), Trail(redis, clock), shut_out
 
     async def run(self) -> None:
         """Every notice is looked at when it is due, through every loss of Redis."""
@@ -70,6 +74,7 @@ class Noticeboard:
         notice = await self._with_end_user(await self._joined(notice))  # first what is known without asking anybody
         if notice.page is not None and notice.lookup == "pending":
             notice = await self._with_end_user(await self._joined(await self._looked_up(notice)))
+        await self._on_record(notice, [job_id for job_id in notice.jobs if job_id not in before.jobs])
         await self._notices.noted(notice)
         if not before.tries:
             emit("notice.received", code=notice.type, count=len(notice.jobs))
@@ -95,6 +100,16 @@ class Noticeboard:
                 jobs = notice.jobs if notice.about == "request" else person.jobs
                 return notice.evolve(app=person.app, jobs=jobs)
         return notice
+
+    async def _on_record(self, notice: Notice, jobs: Sequence[str]) -> None:
+        """The audit trail of each job tells of the notice; a job that is gone has none."""
+        for job_id in jobs:
+            stored = await self._jobs.load(job_id)
+            if stored is not None:
+                told = {"notice": notice.id, "category": notice.category, "subject": notice.subject}
+                with contextlib.suppress(Refused):
+                    app = stored.job.app
+                    await self._trail.note(_ACT, app=app, job_id=job_id, by="provider", why=notice.type, **told)
 
     async def _with_end_user(self, notice: Notice) -> Notice:
         if notice.type not in SHUT_OUT or notice.shut_out or notice.app is None or notice.safety_identifier is None:
