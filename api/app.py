@@ -42,6 +42,7 @@ from worker.telemetry.events import emit
 from worker.telemetry.setup import listen
 
 _CHECK_SECONDS = 2.0
+_MOST_CONNECTIONS = 16  # with the one that listens, below 20 whatever is asked at once (`ops/bench/watchers.py`)
 _ROUTES = (
     routes_submit,
     routes_jobs,
@@ -70,7 +71,8 @@ async def check_store(settings: Settings, redis: Redis) -> None:
 
 def open_store(settings: Settings) -> Redis:
     """A client on the Redis of the settings, or on the embedded one."""
-    return connect(settings.store_url, vault=Vault.of(settings.encryption_keys))
+    vault = Vault.of(settings.encryption_keys)
+    return connect(settings.store_url, vault=vault, max_connections=_MOST_CONNECTIONS)
 
 
 def create_app(settings: Settings | None = None, redis: Redis | None = None, clock: Clock | None = None) -> FastAPI:

@@ -66,6 +66,7 @@ class Feed:
         self._parts, self._key, self._job_id = parts, key, job_id
         self._after, self._seen, self._from = after, 0, offset
         self._current, self._sent, self._gap = Current(), dict[int, int](), False
+        self._out: list[bytes] = []  # what is to be sent; it outlives a question to Redis that fails half-way
         self._read_before: int | None = None  # the attempt whose text a resuming watcher was reading
 
     async def run(self) -> AsyncGenerator[bytes, None]:
@@ -78,10 +79,11 @@ class Feed:
             while True:
                 again = None
                 try:
-                    chunks, ended = await self._answer(note) if note is not None else ([], False)
+                    ended = note is not None and await self._answer(note)
                     ended = ended or not await self._may_watch()
                 except StoreUnavailable:
-                    chunks, ended, again = [], False, everything
+                    ended, again = False, everything
+                chunks, self._out = self._out, []
                 if chunks:
                     silent_since = loop.time()
                     yield b"".join(chunks)
@@ -98,9 +100,12 @@ class Feed:
     async def _may_watch(self) -> bool:
         return await within(SECONDS, self._parts.keyring.find(self._key)) is not None
 
-    async def _answer(self, note: Note) -> tuple[list[bytes], bool]:
-        """(what this note makes of the stream, whether it is over)."""
-        jobs, out = self._parts.jobs, list[bytes]()
+    async def _answer(self, note: Note) -> bool:
+        """Whether the stream is over; what this note makes of it stands in `_out`.
+
+        `_out` and the mark of how far we are change together, so that a failure half-way loses and doubles nothing.
+        """
+        jobs, out = self._parts.jobs, self._out
         trail = await within(SECONDS, jobs.trail(self._job_id, self._seen)) if note.changed else []
         ends = next((e for e in trail if e["type"] in _TERMINAL), None)
         blocked = self._current.blocked or any(_blocks(e) for e in trail)
@@ -122,7 +127,7 @@ class Feed:
                 self._gap = False
                 out += self._deltas([(before, _joined(kept))] if kept else [])
             out += self._deltas(note.pieces)
-        return out, ends is not None
+        return ends is not None
 
     def _deltas(self, pieces: Iterable[tuple[int, Piece]]) -> list[bytes]:
         """What of these is new and belongs to the current attempt."""

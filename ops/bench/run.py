@@ -63,6 +63,7 @@ BENCHES = {
     "store_scale": Bench("store_scale.py", ("--many", "10000", "--rounds", "100"), 120, _scale),
     "fairness": Bench("fairness.py", ("--json",), 90, _ours),
     "audit": Bench("audit.py", ("--jobs", "5000", "--json"), 90, _ours),
+    "watchers": Bench("watchers.py", ("--seconds", "5", "--json"), 150, _ours),
     "submit": Bench("submit.py", ("--rounds", "9", "--seconds", "2", "--json"), 150, _ours),
     "many_streams": Bench("many_streams.py", ("--seconds", "15", "--silent", "1000", "--json"), 300, _ours),
     "workers": Bench("workers.py", ("--jobs", "200", "--slots", "10", "--json"), 240, _ours),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 from api_hand import running, submitted, watching
 
 import api.events
+from api.events import Feed
+from api.parts import assemble
 from worker.jobs import events as ev
+from worker.jobs.errors import StoreUnavailable
 from worker.store import keys
 
 
@@ -285,3 +289,36 @@ async def test_text_is_heard_only_while_someone_watches(acme, redis):
                 await asyncio.sleep(0.01)
         while await listeners() != 0:
             await asyncio.sleep(0.01)
+
+
+async def test_a_redis_that_fails_half_way_loses_and_doubles_nothing(settings, redis, clock, worker, acme):
+    """What was read and not yet sent when the next question to Redis fails is sent all the same."""
+    parts = assemble(settings, redis, clock)
+    parts.hub.start()
+    job_id = await submitted(acme)
+    await worker.start(job_id)
+    await worker.text(job_id, 1, 0, "Hello")
+    await worker.complete(job_id, "Hello")
+    known, fails = parts.keyring.find, iter((True, False, True))
+
+    async def find(key):
+        if next(fails, False):
+            raise StoreUnavailable("played")
+        return await known(key)
+
+    parts.keyring.find = find
+    answer, reads = parts.jobs.answer, iter((True, True))
+
+    async def once_away(name):
+        if next(reads, False):
+            raise StoreUnavailable("played")
+        return await answer(name)
+
+    parts.jobs.answer = once_away
+    try:
+        feed = Feed(parts, acme.headers["authorization"].removeprefix("Bearer "), job_id, 0, 0)
+        said = b"".join([chunk async for chunk in feed.run()]).decode()
+    finally:
+        await parts.hub.stop()
+    assert re.findall(r"^id: (\d+)$", said, re.MULTILINE) == ["1", "2", "3", "4", "5"]
+    assert re.findall(r'"delta":"(\w+)"', said) == ["Hello"]
