@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.schemas import Accept, AskPause, BatchItem, Described, Submit, Target
+from api.schemas import Accept, AskPause, AskQuarantine, BatchItem, Described, Submit, Target
 from api.shapes import FRAME, SHAPES, TEXT, WHOLE, Shape, ref
 
 _REF: Final = "#/components/schemas/{model}"
@@ -113,7 +113,9 @@ def document(app: FastAPI) -> dict[str, Any]:
     out = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, openapi_version="3.1.0"
     )
-    models = [(model, "validation") for model in (Submit, BatchItem, Accept, Described, AskPause, Target)]
+    models = [
+        (model, "validation") for model in (Submit, BatchItem, Accept, Described, AskPause, AskQuarantine, Target)
+    ]
     _, sent = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
     schemas = out.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(sent["$defs"])

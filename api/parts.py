@@ -17,6 +17,7 @@ from worker.store.apps import Apps
 from worker.store.jobs import Jobs, retention_of
 from worker.store.pieces import Pieces
 from worker.store.pool import Redis
+from worker.store.quarantine import Limits
 from worker.store.secrets import IDENTIFIER, Secrets
 from worker.telemetry.metrics import Sample
 
@@ -51,12 +52,13 @@ def assemble(settings: Settings, redis: Redis, clock: Clock) -> Parts:
     given = {}
     if settings.identifier_secret is not None:
         given[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
+    shutting = Limits(settings.quarantine_blocks, settings.quarantine_window_seconds)
     return Parts(
         settings=settings,
         clock=clock,
         redis=redis,
         catalogue=settings.catalogue(),
-        jobs=Jobs(redis, clock, retention_of(settings)),
+        jobs=Jobs(redis, clock, retention_of(settings), shutting),
         pieces=Pieces(redis),
         secrets=Secrets(redis, clock, given),
         keyring=Keyring(Apps(redis, clock), clock),

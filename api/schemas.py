@@ -138,6 +138,14 @@ class AskPause(Target):
     until: Instant | None = None
 
 
+class AskQuarantine(Spec):
+    """An end user of the caller's app to be shut out."""
+
+    end_user: EndUser
+    reason: Annotated[str, Field(max_length=500), AfterValidator(_no_control)] = ""
+    until: Instant | None = None
+
+
 class Nothing(Spec):
     """A body that may be left out and may hold nothing."""
 

@@ -10,6 +10,7 @@ from worker.safety.access import Status as AccessStatus
 from worker.safety.account import State as AccountState
 from worker.safety.packet import Why
 from worker.store.pauses import Kind as PauseKind
+from worker.store.quarantine import Source as ShutBy
 
 Shape = dict[str, Any]
 
@@ -201,6 +202,17 @@ MODEL: Final[Shape] = obj(
 PAUSE: Final[Shape] = obj(
     scope=one_of(*get_args(PauseKind)), name=maybe(TEXT), note=TEXT, by=TEXT, since=TIME, until=maybe(TIME)
 )
+QUARANTINED: Final[Shape] = obj(
+    end_user=maybe(TEXT),
+    safety_identifier=TEXT,
+    source=one_of(*get_args(ShutBy)),
+    reason=TEXT,
+    since=TIME,
+    until=maybe(TIME),
+    by=TEXT,
+    checks=WHOLE,
+    blocks=WHOLE,
+)
 STATUS: Final[Shape] = obj(
     queue=obj(queued=WHOLE, scheduled=WHOLE, running=WHOLE, checking=WHOLE, oldest_queued_seconds=maybe(NUMBER)),
     workers=many(obj(id=TEXT, running=WHOLE, beat_at=TIME, draining=FLAG)),
@@ -230,6 +242,8 @@ SHAPES: Final[dict[str, Shape]] = {
     "ModelList": listed(ref("Model")),
     "Status": STATUS,
     "Pause": PAUSE,
+    "Quarantined": QUARANTINED,
+    "QuarantineList": listed(QUARANTINED),
     "Resumed": obj(scope=one_of(*get_args(PauseKind)), name=maybe(TEXT), resumed=FLAG, released=WHOLE),
     "Alive": obj(status=TEXT),
     "SupportPacket": obj(

@@ -15,6 +15,7 @@ from arq.connections import ArqRedis
 from worker import embedded
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
+from worker.safety.notices import Notice
 from worker.safety.watch import Limits
 from worker.settings import Settings
 from worker.store.access import AccessBook
@@ -24,6 +25,7 @@ from worker.store.notices import Notices
 from worker.store.overview import writable
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
+from worker.store.quarantine import Limits as Shutting, Quarantine
 from worker.store.vault import Vault
 from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery
@@ -31,7 +33,7 @@ from worker.tasks.ears import Ears
 from worker.tasks.errands import Errands
 from worker.tasks.health import Health
 from worker.tasks.lease import Leases
-from worker.tasks.notices import Noticeboard
+from worker.tasks.notices import Noticeboard, nobody_shut_out
 from worker.tasks.run import DRAIN, INTERRUPT, Run
 from worker.tasks.runner import Runner
 from worker.tasks.sealer import Sealer
@@ -75,7 +77,7 @@ class WorkerProcess:
         self.id = worker_name(clock)
         self._settings, self._redis = settings, redis
         retention = retention_of(settings)
-        jobs = Jobs(redis, clock, retention)
+        jobs = Jobs(redis, clock, retention, Shutting(settings.quarantine_blocks, settings.quarantine_window_seconds))
         pieces = Pieces(redis)
         leases = Leases(jobs, settings.lease_seconds)
         key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
@@ -121,10 +123,16 @@ class WorkerProcess:
         self.errands = Errands(redis, access.probe_all, book.take_turn, rounds)
         self.sweeper = Sweeper(redis, jobs, clock, circuit, self.id, self._state, settings.stuck_seconds)
         notices = Notices(redis, settings.audit_ttl)
-        self.notices = Noticeboard(redis, notices, provider, clock)
+        self.notices = Noticeboard(redis, notices, provider, clock, self._shut_out)
         self.watchman = Watchman(redis, catalogue, notices, clock)
         self.sealer = Sealer(redis, clock, settings)
         self.delivery = Delivery(redis, clock, settings, self.id)
+
+    async def _shut_out(self, app: str, notice: Notice) -> None:
+        """The provider's word on an end user puts that end user into quarantine."""
+        person = notice.safety_identifier or ""
+        if await Quarantine(self._redis, self.shop.clock).by_provider(app, person, notice.at, notice.type):
+            await nobody_shut_out(app, notice)
 
     def _state(self) -> dict[str, object]:
         return {"running": len(self.runs), "draining": self.draining, "slots": self._settings.max_jobs}

@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     upstream: Literal["background", "stream", "chat"] = "background"
     max_jobs: Annotated[int, Field(ge=1, le=20_000)] = 200
     app_max_running: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    quarantine_blocks: Annotated[int, Field(ge=0, le=1000)] = 3
+    quarantine_window_seconds: Annotated[int, Field(ge=60, le=90 * 86_400)] = 86_400
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 15.0
     worker_host: str = "127.0.0.1"
     worker_port: Annotated[int, Field(ge=0, le=65_535)] = 0

@@ -1,20 +1,28 @@
-"""`vigil pause` and `vigil resume`, over the HTTP API: the key needs the scope ops."""
+"""`vigil pause`, `vigil resume` and `vigil quarantine`, over the HTTP API: the key needs the scope ops."""
 
 from __future__ import annotations
 
 import json
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import typer
 
 from worker.cli.client import Client
-from worker.cli.show import clean
+from worker.cli.show import clean, print_columns
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Scope = Annotated[
     Literal["all", "app", "model", "end_user"], typer.Argument(help="all, app, model or end_user (of the key's app).")
 ]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which one; nothing for all.")]
+
+room = typer.Typer(
+    help="End users whose jobs are not sent: list, shut out, let in again.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def pause(
@@ -48,6 +56,55 @@ def resume(scope: Scope, name: Name = None, as_json: Json = False) -> None:
         print(f"{_words(done)} was not paused")
 
 
+@room.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the app's end users who are shut out, newest first."""
+    with Client() as client:
+        found = client.call("GET", "/v1/quarantine")
+    if as_json:
+        print(json.dumps(found, indent=2))
+    elif not found["data"]:
+        print("Nobody is in quarantine.")
+    else:
+        rows = [
+            (clean(_person(r)), r["source"], r["since"], r["until"] or "-", clean(r["reason"])) for r in found["data"]
+        ]
+        print_columns(("END USER", "SOURCE", "SINCE", "UNTIL", "REASON"), rows)
+
+
+@room.command()
+def add(
+    end_user: Annotated[str, typer.Argument(metavar="END_USER", help="As the key's app names the person.")],
+    reason: Annotated[str, typer.Option(help="Why; goes into the audit trail.")] = "",
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends by itself.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Refuse an end user's new jobs and cancel the waiting ones. What runs goes on."""
+    body = {"end_user": end_user, "reason": reason, **({"until": until} if until else {})}
+    with Client() as client:
+        made = client.call("POST", "/v1/quarantine", body)
+    print(json.dumps(made, indent=2) if as_json else f"{clean(end_user)} is in quarantine")
+
+
+@room.command()
+def lift(
+    end_user: Annotated[str, typer.Argument(metavar="END_USER", help="The person, or the safety identifier.")],
+    as_json: Json = False,
+) -> None:
+    """Let an end user in again; the blocks so far no longer count."""
+    with Client() as client:
+        found = client.call("DELETE", f"/v1/quarantine/{quote(end_user, safe='')}")
+    print(json.dumps(found, indent=2) if as_json else f"{clean(_person(found))} may submit again")
+
+
+def _row(row: dict[str, Any]) -> tuple[str, ...]:
+    return (clean(_person(row)), row["source"], row["since"], row["until"] or "-", clean(row["reason"]))
+
+
+def _person(row: dict[str, Any]) -> str:
+    return str(row["end_user"] or row["safety_identifier"])
+
+
 def _words(row: dict[str, Any]) -> str:
     return "everything" if row["name"] is None else f"{row['scope']} {clean(row['name'])}"
 
@@ -56,3 +113,4 @@ def register(app: typer.Typer) -> None:
     """Put the commands on the root."""
     app.command()(pause)
     app.command()(resume)
+    app.add_typer(room, name="quarantine")

@@ -27,6 +27,7 @@ from worker.store.outbox import outbox_commands
 from worker.store.pauses import PREFIX, Pause, load_pause
 from worker.store.places import facts_for_scripts, place
 from worker.store.pool import asking, vault_of
+from worker.store.quarantine import Limits, ledger_commands
 from worker.store.rates import Meter, Rate
 from worker.store.refs import ref_commands
 from worker.store.scripts import Claimed, Command, Scripts
@@ -105,9 +106,12 @@ class Held:
 class Jobs:
     """All that is done with jobs in Redis."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, retention: Retention | None = None) -> None:
+    def __init__(
+        self, redis: ArqRedis, clock: Clock, retention: Retention | None = None, shut_out: Limits | None = None
+    ) -> None:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
         self._keep, self._vault = retention or Retention(), vault_of(redis)
+        self._shut = shut_out or Limits()
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
     async def submit(self, new: NewJob) -> tuple[Stored, bool]:
@@ -318,6 +322,7 @@ class Jobs:
         if after.settled and (before is None or not before.settled):
             commands.extend(self._retire(after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
+        commands.extend(ledger_commands(after, trail, self._shut))
         commands.extend(tally_commands(after, trail))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", keys.CHANGED, f"{after.id} {after.version} {after.status}"))

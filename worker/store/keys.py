@@ -46,6 +46,9 @@ vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, 
 vigil:held:<scope>      zset    the jobs a circuit or a pause holds, by since when
 vigil:pauses            zset    scopes of pauses by when they end;  vigil:pause:<scope> string, who paused it and why;
                                 vigil:paused, set of scopes of pauses that may hold jobs
+vigil:quarantine        hash    safety identifier -> who is shut out and why;  vigil:clearing set, those whose waiting
+                                jobs are to be cancelled;  vigil:lifted hash, when they were let in again, ms
+vigil:ledger:<kind>:<id> zset   an end user's checks or blocks, `<job>:<seq>` by time
 vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was asked last;
                                 vigil:accessturn:<scope>, taken by the worker that probes
 vigil:ref:<kind>:<name> string  a request's or response's job; the app of an end user's safety identifier
@@ -94,6 +97,9 @@ API_KEYS: Final = "vigil:apikeys"
 PAUSES: Final = "vigil:pauses"
 PAUSED: Final = "vigil:paused"
 PAUSE: Final = "vigil:pause:"
+QUARANTINE: Final = "vigil:quarantine"
+CLEARING: Final = "vigil:clearing"
+LIFTED: Final = "vigil:lifted"
 CIRCUITS: Final = "vigil:circuits"
 ACCESS: Final = "vigil:access"
 HEARD: Final = "vigil:heard"
@@ -206,6 +212,10 @@ def held(scope: str) -> str:
 
 def pause(scope: str) -> str:
     return PAUSE + scope
+
+
+def ledger(safety_identifier: str, kind: str) -> str:
+    return f"vigil:ledger:{kind}:{safety_identifier}"
 
 
 def access(scope: str) -> str:

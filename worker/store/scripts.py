@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
+from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.rates import Meter
@@ -18,6 +19,7 @@ Command = tuple[Word, ...]
 
 _ARQ_JOB = "arq:job:"
 _ASKED_ALONG = 64 * 1024  # bytes of input that a claim brings along; more is read by itself
+_SHUT = "Jobs of this end user are not sent, because of recent blocks, a notice of the provider, or an operator's word."
 ARQ_FUNCTION = "run_job"
 
 
@@ -69,8 +71,11 @@ class Scripts:
     ) -> str | None:
         """None when the job was created, else what the idempotency key remembers; RateLimited when none may be."""
         name, rate = keys.job(job.id), meter.rate
-        args = [remembered, ttl_ms, rate.interval_us, rate.holds, *flatten(commands)]
-        verdict, *said = await self._submit(keys=[idempotency_key or name, name, keys.rate(job.app)], args=args)
+        args = [remembered, ttl_ms, rate.interval_us, rate.holds, job.safety_identifier or "", *flatten(commands)]
+        places = [idempotency_key or name, name, keys.rate(job.app), keys.QUARANTINE]
+        verdict, *said = await self._submit(keys=places, args=args)
+        if verdict == b"SHUT":
+            raise Refused("end_user_quarantined", _SHUT, 403)
         if verdict == b"WAIT":
             raise meter.empty(*said)
         if verdict == b"SEEN":

@@ -25,6 +25,8 @@ from worker.store.erase import Forgetter
 from worker.store.jobs import Jobs, Said
 from worker.store.pauses import Pauses
 from worker.store.pool import asking
+from worker.store.quarantine import Quarantine
+from worker.tasks.clearing import clear
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
 
@@ -51,8 +53,8 @@ class Sweeper:
         self._worker_id, self._state, self._stuck_seconds = worker_id, state, stuck_seconds
         self._away_since: float | None = None
         self._late = 0.0
-        self._pauses = Pauses(redis, clock)
         self._forgetter = Forgetter(redis, jobs, clock)
+        self._pauses, self._quarantine = Pauses(redis, clock), Quarantine(redis, clock)
 
     async def run(self) -> None:
         """A sweep twice a second, a heartbeat every two, a look at the queue's age every ten."""
@@ -98,6 +100,7 @@ class Sweeper:
         await self._circuit.probe()
         await self._pauses.sweep()
         await self._forgetter.sweep()
+        await clear(self._jobs, self._quarantine)
         for job_id in await self._jobs.overdue():
             try:
                 await self._jobs.change(job_id, self._expire)

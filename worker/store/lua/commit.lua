@@ -6,6 +6,7 @@
 -- ARGV[4]  the end of the audit chain that the caller saw ("" = the caller adds nothing to it)
 -- ARGV[5]  the number of commands, then for each: the number of its words, its words
 --          a command that begins with IF, set, member runs only when the set has the member;
+--          one that begins with WHEN, zset, score, count only when the zset has so many members of that score or more;
 --          what one that begins with NOTE, list answers is put at the end of the list
 -- returns  {"OK"} | {"DONE"} | {"CONFLICT", version} | {"LOST"}
 -- Knows no state, no event, no field but v, tok, cid and chain: what to write is decided in Python.
@@ -19,6 +20,10 @@ for _ = 1, tonumber(ARGV[5]) do
   local n = tonumber(ARGV[at])
   if ARGV[at + 1] == 'NOTE' then
     redis.call('RPUSH', ARGV[at + 2], redis.call(unpack(ARGV, at + 3, at + n)))
+  elseif ARGV[at + 1] == 'WHEN' then
+    if redis.call('ZCOUNT', ARGV[at + 2], ARGV[at + 3], '+inf') >= tonumber(ARGV[at + 4]) then
+      redis.call(unpack(ARGV, at + 5, at + n))
+    end
   elseif ARGV[at + 1] ~= 'IF' then
     redis.call(unpack(ARGV, at + 1, at + n))
   elseif redis.call('SISMEMBER', ARGV[at + 2], ARGV[at + 3]) == 1 then

@@ -1,28 +1,35 @@
 -- submit: create a job, or give back the one that the same idempotency key created. Charges the app for a new one.
 -- KEYS[1]  the idempotency key, or the job's hash again when the caller sent none
 -- KEYS[2]  the job's hash
--- KEYS[3]  the app's bucket
+-- KEYS[3]  the app's bucket     KEYS[4] who is shut out
 -- ARGV[1]  what the idempotency key remembers: "<fingerprint> <job id>" ("" = no key sent)
 -- ARGV[2]  how long it is remembered, milliseconds
 -- ARGV[3]  microseconds in which one token of the bucket comes back ("0" = no limit)     ARGV[4] how many it holds
--- ARGV[5]  the number of commands, then for each: the number of its words, its words
+-- ARGV[5]  the end user's safety identifier ("" = none)
+-- ARGV[6]  the number of commands, then for each: the number of its words, its words
 --          a command that begins with IF, set, member runs only when the set has the member;
 --          what one that begins with NOTE, list answers is put at the end of the list
--- returns  {"OK"[, left, µs until full]} | {"SEEN", "<fingerprint> <job id>"} | {"WAIT", µs until full, µs to wait}
+-- returns  {"OK"[, left, µs until full]} | {"SEEN", "<fingerprint> <job id>"} | {"WAIT", µs until full, µs to wait} | {"SHUT"}
 if ARGV[1] ~= '' then
   local seen = redis.call('GET', KEYS[1])
   if seen == ARGV[1] then return {'OK'} end -- our own answer was lost on the way
   if seen then return {'SEEN', seen} end
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'OK'} end
+local shut = ARGV[5] ~= '' and redis.call('HGET', KEYS[4], ARGV[5])
+if shut then
+  local ends = cjson.decode(shut).until_ms
+  if ends == 0 or ends > redis.call('TIME')[1] * 1000 then return {'SHUT'} end
+  redis.call('HDEL', KEYS[4], ARGV[5])
+end
 local left, full, wait
 if ARGV[3] ~= '0' then
   left, full, wait = take(KEYS[3], tonumber(ARGV[3]), tonumber(ARGV[4]))
   if wait > 0 then return {'WAIT', full, wait} end
 end
 if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
-local at = 6
-for _ = 1, tonumber(ARGV[5]) do
+local at = 7
+for _ = 1, tonumber(ARGV[6]) do
   local n = tonumber(ARGV[at])
   if ARGV[at + 1] == 'NOTE' then
     redis.call('RPUSH', ARGV[at + 2], redis.call(unpack(ARGV, at + 3, at + n)))

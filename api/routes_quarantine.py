@@ -1,0 +1,131 @@
+"""The end users of the key's app whose jobs are not sent: review, shut out, let in again. Scope `ops`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from fastapi import APIRouter
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.asking import query
+from api.auth import allowed
+from api.body import read_json
+from api.openapi import Direct, json_body, operation
+from api.parts import Parts, parts_of
+from api.patience import ask
+from api.problems import Problem, from_validation
+from api.replies import as_json
+from api.routes_pause import not_past
+from api.schemas import AskQuarantine
+from api.shapes import TEXT, ref
+from api.submit import identifier
+from worker.store.apps import ApiKey
+from worker.store.audit import Trail
+from worker.store.quarantine import Quarantine, Shut
+
+router = APIRouter(route_class=Direct, tags=["ops"])
+_ALL: Final = "/v1/quarantine"
+_ONE: Final = _ALL + "/{end_user}"
+_PERSON: Final = {
+    "name": "end_user",
+    "in": "path",
+    "required": True,
+    "schema": TEXT,
+    "description": "The app's own id of the person, or the safety identifier.",
+}
+
+
+@router.get(
+    _ALL,
+    **operation("list_quarantine", "End users shut out", {200: ("Of the key's app.", "QuarantineList")}, scope="ops"),
+)
+async def review(request: Request) -> Response:
+    """Newest first, with what the ledger counted within the window."""
+    key, parts = await allowed(request, "ops"), parts_of(request)
+    query(request)
+    quarantine = Quarantine(parts.redis, parts.clock)
+    rows = [await _view(request, quarantine, one) for one in await ask(request, quarantine.of_app(key.app))]
+    return as_json({"object": "list", "data": rows, "next_cursor": None})
+
+
+@router.post(
+    _ALL,
+    **operation(
+        "add_quarantine",
+        "Shut an end user out",
+        {200: ("New jobs are refused from now on, waiting ones are cancelled, running ones go on.", "Quarantined")},
+        scope="ops",
+        body=json_body(ref("AskQuarantine"), {"end_user": "user-17", "reason": "Reported by the abuse team."}),
+    ),
+)
+async def add(request: Request) -> Response:
+    """In force when this answers."""
+    key, parts = await allowed(request, "ops"), parts_of(request)
+    query(request)
+    sent = await read_json(request, parts.settings.max_body_bytes)
+    try:
+        asked = AskQuarantine.model_validate(sent)
+    except ValidationError as error:
+        raise from_validation(error, sent) from None
+    not_past(asked.until, parts)
+    person = await ask(request, identifier(parts, key.app, asked.end_user)) or ""
+    quarantine = Quarantine(parts.redis, parts.clock)
+    given: dict[str, Any] = {"reason": asked.reason, "until": asked.until, "name": asked.end_user}
+    made = await ask(request, quarantine.add(key.app, person, by=key.id, **given))
+    await _note(request, key, "quarantine.added", person, asked.reason)
+    return as_json(await _view(request, quarantine, made))
+
+
+@router.delete(
+    _ONE,
+    **operation(
+        "lift_quarantine",
+        "Let an end user in again",
+        {200: ("As it stood; the blocks so far no longer count.", "Quarantined")},
+        scope="ops",
+        problems=(404,),
+        parameters=(_PERSON,),
+    ),
+)
+async def lift(request: Request) -> Response:
+    """By the app's own id or by the safety identifier; 404 for anybody who isn't shut out."""
+    key, parts = await allowed(request, "ops"), parts_of(request)
+    query(request)
+    named = str(request.path_params["end_user"])
+    quarantine = Quarantine(parts.redis, parts.clock)
+    for person in (await ask(request, identifier(parts, key.app, named)), named):
+        found = await ask(request, quarantine.lift(key.app, person or ""))
+        if found is not None:
+            await _note(request, key, "quarantine.lifted", found.safety_identifier, "")
+            return as_json(await _view(request, quarantine, found))
+    raise Problem(404, "not_quarantined", "Nobody of this name is in quarantine.")
+
+
+async def _view(request: Request, quarantine: Quarantine, one: Shut) -> dict[str, Any]:
+    window = parts_of(request).settings.quarantine_window_seconds
+    counts = await ask(request, quarantine.counts(one.safety_identifier, window))
+    return {
+        "end_user": one.name,
+        "safety_identifier": one.safety_identifier,
+        "source": one.source,
+        "reason": one.reason,
+        "since": _time(one.since_ms),
+        "until": _time(one.until_ms) if one.until_ms else None,
+        "by": one.by,
+        "checks": counts["checks"],
+        "blocks": counts["blocks"],
+    }
+
+
+def _time(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+async def _note(request: Request, key: ApiKey, act: str, person: str, why: str) -> None:
+    """Who did what and why, in the audit trail of the app."""
+    parts: Parts = parts_of(request)
+    trail = Trail(parts.redis, parts.clock)
+    await ask(request, trail.note(act, app=key.app, job_id=None, by=key.id, why=why, safety_identifier=person))

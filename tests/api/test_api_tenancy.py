@@ -1,0 +1,140 @@
+"""Two apps and every route: nothing of one is read, changed or even hinted at with the other's key.
+
+The routes are taken from the OpenAPI document, so one that is added later is walked as well. And keys: two live ones of
+an app, and one that is revoked is dead within five seconds in every API process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from api_hand import running, submitted
+
+from worker.store.secrets import IDENTIFIER, Secrets, safety_identifier
+
+SECRET = "quince-marmalade"
+
+
+async def settle(worker, job_id):
+    await worker.start(job_id)
+    await worker.complete(job_id, f"The answer: {SECRET}.")
+
+
+async def theirs(api, worker, redis, clock):
+    """Everything that app `other` can have: names of its things by path parameter, and words that must not be seen."""
+    other = await api.client("other")
+    hook = {"url": f"https://{SECRET}.example/hook", "events": ["job.completed"], "payload": "thin"}
+    endpoint = (await other.post("/v1/webhook-endpoints", json=hook)).json()
+    given = {"metadata": {"note": SECRET}, "end_user": f"{SECRET}-user", "webhook": hook}
+    job_id = await submitted(other, **given)
+    await settle(worker, job_id)
+    waits = await submitted(other, **given, not_before="2099-01-01T00:00:00Z")
+    shut = (await other.post("/v1/quarantine", json={"end_user": f"{SECRET}-shut", "reason": SECRET})).json()
+    sid = safety_identifier(await Secrets(redis, clock).get(IDENTIFIER), "other", f"{SECRET}-user")
+    names = {
+        "job_id": [job_id, waits, job_id.replace("job_", "resp_")],
+        "response_id": [job_id.replace("job_", "resp_"), job_id],
+        "endpoint_id": [endpoint["id"]],
+        "message": ["msg_01k0000000abcdefghjkmnpqrs"],
+        "message_id": ["msg_01k0000000abcdefghjkmnpqrs"],
+        "end_user": [f"{SECRET}-shut", shut["safety_identifier"]],
+    }
+    return other, names, [SECRET, job_id, waits, job_id[4:], endpoint["id"], sid, shut["safety_identifier"]]
+
+
+def filled(path, names):
+    """Every way to fill the path's parameters with the other app's names."""
+    paths = [path]
+    for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
+        assert name in names, f"{path}: say what the other app has of {name}"
+        paths = [one.replace(f"{{{name}}}", value) for one in paths for value in names[name]]
+    return paths
+
+
+async def test_no_route_shows_or_touches_what_is_another_apps(api, acme, worker, redis, clock):
+    other, names, words = await theirs(api, worker, redis, clock)
+    before = [(await other.get(f"/v1/jobs/{job_id}")).json() for job_id in names["job_id"][:2]]
+    document = (await acme.get("/openapi.json")).json()
+    walked = 0
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if method not in {"get", "post", "patch", "put", "delete"} or not operation.get("security"):
+                continue
+            for url in filled(path, names):
+                body = {} if method in {"post", "patch", "put"} else None
+                async with acme.stream(method.upper(), url, json=body) as answer:
+                    assert answer.status_code != 500, (method, url)
+                    if "{" in path:
+                        assert answer.status_code in {404, 422}, (method, url, answer.status_code)
+                        if method in {"get", "delete"}:
+                            assert answer.status_code == 404, (method, url)
+                    said = (await answer.aread()).decode()
+                walked += 1
+                sent = set(url.split("/"))
+                assert not [word for word in words if word in said and word not in sent], (method, url, said)
+    assert walked > 30
+    after = [(await other.get(f"/v1/jobs/{job_id}")).json() for job_id in names["job_id"][:2]]
+    assert after == before, "nothing of the other's has changed"
+    assert len((await other.get("/v1/webhook-endpoints")).json()["data"]) == 1
+    assert len((await other.get("/v1/quarantine")).json()["data"]) == 1
+
+
+async def test_the_same_person_of_two_apps_is_two_people_and_no_filter_finds_the_others(
+    api, acme, worker, redis, clock
+):
+    other = await api.client("other")
+    mine, hers = await submitted(acme, end_user="ann"), await submitted(other, end_user="ann")
+    for client, own in ((acme, mine), (other, hers)):
+        for query in ("", "?end_user=ann", "?status=queued", "?model=gpt-5.6-sol"):
+            rows = (await client.get(f"/v1/jobs{query}")).json()["data"]
+            assert [row["id"] for row in rows] == [own], query
+    secret = await Secrets(redis, clock).get(IDENTIFIER)
+    assert safety_identifier(secret, "acme", "ann") != safety_identifier(secret, "other", "ann")
+
+
+async def test_a_quarantined_end_user_is_refused_on_every_door_and_let_in_again(api, acme):
+    other = await api.client("other")
+    shut = await acme.post("/v1/quarantine", json={"end_user": "ann/1 ü", "reason": "reported"})
+    assert shut.status_code == 200, shut.text
+    assert shut.json()["source"] == "ops"
+    job = {"model": "gpt-5.6-sol", "input": "hello", "end_user": "ann/1 ü"}
+    answer = await acme.post("/v1/jobs", json=job)
+    assert (answer.status_code, answer.json()["code"]) == (403, "end_user_quarantined")
+    rows = (await acme.post("/v1/jobs/batch", json={"jobs": [job, {**job, "end_user": "bob"}]})).json()
+    assert [row["status"] for row in rows] == [403, 202]
+    assert rows[0]["problem"]["code"] == "end_user_quarantined"
+    face = {"model": "gpt-5.6-sol", "input": "hello", "background": True, "safety_identifier": "ann/1 ü"}
+    answer = await acme.post("/v1/responses", json=face)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "end_user_quarantined")
+    assert (await other.post("/v1/jobs", json=job)).status_code == 202, "another app's person of that name"
+    (row,) = (await acme.get("/v1/quarantine")).json()["data"]
+    assert (row["end_user"], row["reason"], row["until"]) == ("ann/1 ü", "reported", None)
+    lifted = await acme.delete(f"/v1/quarantine/{row['safety_identifier']}")
+    assert lifted.status_code == 200, lifted.text
+    assert (await acme.delete("/v1/quarantine/nobody")).status_code == 404
+    assert (await acme.post("/v1/jobs", json=job)).status_code == 202
+    acts = [r["type"] for r in (await acme.get("/v1/audit?limit=100")).json()["data"] if r["job_id"] is None]
+    assert acts == ["quarantine.added", "quarantine.lifted"]
+
+
+async def test_quarantine_takes_the_scope_ops(api):
+    client = await api.client("acme", ("submit", "read", "audit"))
+    for method, path in (("GET", ""), ("POST", ""), ("DELETE", "/ann")):
+        answer = await client.request(method, f"/v1/quarantine{path}", json={"end_user": "ann"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
+
+
+async def test_of_two_live_keys_the_revoked_one_is_dead_within_five_seconds_everywhere(settings, redis, clock, api):
+    old, new = await api.key("acme"), await api.key("acme")
+    async with running(settings, redis, clock) as second:
+        clients = [(await one.client(key=old), await one.client(key=new)) for one in (api, second)]
+        for first, other in clients:  # both processes remember both keys
+            assert [(await c.get("/v1/jobs")).status_code for c in (first, other)] == [200, 200]
+        (record,) = [key for key in await api.apps.list_keys() if key.last4 == old[-4:]][:1]
+        await api.apps.revoke(record.id)
+        began = time.monotonic()
+        while {(await first.get("/v1/jobs")).status_code for first, _ in clients} != {401}:
+            assert time.monotonic() - began < 5, "a revoked key still opens a door"
+            await asyncio.sleep(0.1)
+        assert {(await other.get("/v1/jobs")).status_code for _, other in clients} == {200}

@@ -1,0 +1,154 @@
+"""The ledger and the quarantine: so many blocks shut one end user out, in the last one's commit, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from builders import BLOCKED, STARTED, T0, began, done, new_job, noticed
+from store_eyes import places, sound
+
+from worker.jobs import events as ev
+from worker.jobs.errors import Refused
+from worker.jobs.states import CheckEnd, Outcome
+from worker.store import keys
+from worker.store.jobs import Jobs
+from worker.store.quarantine import Limits, Quarantine
+from worker.tasks.clearing import clear
+
+ANN, BOB = "a" * 64, "b" * 64
+
+
+@pytest.fixture
+def quarantine(redis, clock):
+    return Quarantine(redis, clock)
+
+
+async def submit(jobs, clock, person=ANN, **given):
+    clock.step(1)
+    return (await jobs.submit(new_job(safety_identifier=person, **given)))[0].job.id
+
+
+async def block(jobs, clock, person=ANN, **given):
+    """One job that the provider blocked."""
+    job_id = await submit(jobs, clock, person, **given)
+    held = next(h for h in (await jobs.claim("w1", 100, 60.0))[1] if h.job.id == job_id)
+    said = [(STARTED, None), (began(), 1), (noticed(), 1), (ev.CheckEnded(ended_by=CheckEnd.BLOCKED), 1)]
+    said += [(done(Outcome.BLOCKED), 1), (BLOCKED, 1)]
+    return await jobs.change(job_id, lambda _: said, token=held.token)
+
+
+async def refused(jobs, clock, person=ANN, **given):
+    with pytest.raises(Refused) as caught:
+        await submit(jobs, clock, person, **given)
+    return (caught.value.status, caught.value.code) == (403, "end_user_quarantined")
+
+
+async def test_the_third_block_shuts_out_this_end_user_and_nobody_else(redis, jobs, clock, quarantine):
+    for _ in range(2):
+        await block(jobs, clock)
+    assert await quarantine.of_app("shop") == []
+    await block(jobs, clock)
+    assert await refused(jobs, clock)
+    await submit(jobs, clock, BOB)
+    await submit(jobs, clock, None)
+    (row,) = await quarantine.of_app("shop")
+    assert (row.safety_identifier, row.source, row.by, row.until_ms) == (ANN, "blocks", "vigil", 0)
+    assert await quarantine.counts(ANN, 86_400) == {"checks": 3, "blocks": 3}
+    assert await quarantine.of_app("mall") == []
+
+
+async def test_blocks_that_are_old_do_not_count(jobs, clock, quarantine):
+    await block(jobs, clock)
+    await block(jobs, clock)
+    clock.step(86_400)
+    await block(jobs, clock)
+    assert await quarantine.of_app("shop") == []
+
+
+async def test_how_many_blocks_is_a_setting_and_none_means_never(redis, clock, quarantine):
+    await block(Jobs(redis, clock, shut_out=Limits(blocks=1)), clock, BOB)
+    assert [one.safety_identifier for one in await quarantine.of_app("shop")] == [BOB]
+    never = Jobs(redis, clock, shut_out=Limits(blocks=0))
+    for _ in range(5):
+        await block(never, clock)
+    assert len(await quarantine.of_app("shop")) == 1
+
+
+async def test_what_waits_is_cancelled_with_who_and_why_and_what_runs_goes_on(redis, jobs, clock, quarantine):
+    running = await submit(jobs, clock)
+    (held,) = (await jobs.claim("w1", 1, 60.0))[1]
+    await jobs.change(running, lambda _: [(STARTED, None), (began(), 1)], token=held.token)
+    waiting = [await submit(jobs, clock), await submit(jobs, clock, not_before=T0 + timedelta(days=9))]
+    others = [await submit(jobs, clock, BOB), await submit(jobs, clock, None)]
+    await quarantine.add("shop", ANN, by="key_ops", reason="reported")
+    assert await clear(jobs, quarantine) == 2
+    for job_id in waiting:
+        job = (await jobs.load(job_id)).job
+        assert (job.status, job.error.code) == ("cancelled", "end_user_quarantined")
+        asked, _ = (await jobs.trail(job_id))[-2:]
+        assert (asked["type"], asked["data"]["by"]) == ("job.cancel.requested", "quarantine")
+        assert await places(redis, job_id) == []
+    assert (await jobs.load(running)).job.status == "running"
+    assert await jobs.renew(60, [(running, held.token)]) == [""]
+    assert [(await jobs.load(job_id)).job.status for job_id in others] == ["queued", "queued"]
+    assert await clear(jobs, quarantine) == 0
+    await sound(redis, jobs, [running, *waiting, *others])
+
+
+async def test_a_submit_that_races_the_quarantine_is_refused_or_cancelled(redis, clock, quarantine):
+    rooms = [Jobs(redis, clock) for _ in range(4)]
+    tries = [room.submit(new_job(safety_identifier=ANN)) for room in rooms for _ in range(10)]
+    made = await asyncio.gather(
+        *tries[:20], quarantine.add("shop", ANN, by="k", reason=""), *tries[20:], return_exceptions=True
+    )
+    await clear(rooms[0], quarantine)
+    ids = [one[0].job.id for one in made if isinstance(one, tuple)]
+    assert all(isinstance(one, Refused) for one in made if isinstance(one, BaseException))
+    assert {(await rooms[0].load(job_id)).job.status for job_id in ids} <= {"cancelled"}
+    assert await redis.zcard(keys.READY) == 0
+
+
+async def test_after_a_lift_the_old_blocks_and_the_old_notice_count_no_more(jobs, clock, quarantine):
+    at = clock.now()
+    for _ in range(3):
+        await block(jobs, clock)
+    assert await quarantine.lift("mall", ANN) is None, "another app can't let anybody in"
+    lifted = await quarantine.lift("shop", ANN)
+    assert lifted is not None
+    assert await quarantine.lift("shop", ANN) is None
+    await block(jobs, clock)
+    assert await quarantine.by_provider("shop", ANN, at, "safety_identifier.blocked") is False
+    await submit(jobs, clock)
+    clock.step(60)
+    assert await quarantine.by_provider("shop", ANN, clock.now(), "safety_identifier.blocked") is True
+    assert await quarantine.by_provider("shop", ANN, clock.now(), "safety_identifier.blocked") is False
+    assert await refused(jobs, clock)
+    (row,) = await quarantine.of_app("shop")
+    assert (row.source, row.reason) == ("provider", "safety_identifier.blocked")
+
+
+async def test_it_ends_by_itself_at_its_time(redis, jobs, quarantine):
+    from worker.clock import Clock
+
+    real, now = Clock(), Clock().now()
+    here = Quarantine(redis, real)
+    await here.add("shop", ANN, by="key_ops", reason="", until=now + timedelta(hours=1))
+    with pytest.raises(Refused):
+        await jobs.submit(new_job(safety_identifier=ANN))
+    await here.add("shop", ANN, by="key_ops", reason="", until=now - timedelta(seconds=2))
+    assert await here.of_app("shop") == []
+    await jobs.submit(new_job(safety_identifier=ANN))
+
+
+async def test_a_repeated_request_still_gets_the_job_that_was_accepted(jobs, clock, quarantine):
+    job_id = await submit(jobs, clock, key="k")
+    await quarantine.add("shop", ANN, by="key_ops", reason="")
+    stored, replayed = await jobs.submit(new_job(safety_identifier=ANN, key="k"))
+    assert (stored.job.id, replayed) == (job_id, True)
+
+
+async def test_a_name_that_was_typed_is_kept_sealed(redis, quarantine):
+    await quarantine.add("shop", ANN, by="key_ops", reason="", name="ann@example.com")
+    assert (await quarantine.of_app("shop"))[0].name == "ann@example.com"

@@ -1,0 +1,175 @@
+"""Quarantine: end users whose jobs are not sent, and the ledger of checks and blocks that leads there.
+
+Everything is under the safety identifier and content-free; only the name that an operator typed is kept, sealed. A
+block that is one too many shuts out in its own commit, and the submit script refuses whoever stands here, so a submit
+is refused, or in the app's index when the waiting jobs are cancelled. Must not know: HTTP, why the provider blocks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock, to_ms
+from worker.jobs import events as ev
+from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.jobs.record import Job
+from worker.store import keys
+from worker.store.pool import asking, vault_of
+from worker.store.scripts import Command
+
+Source = Literal["blocks", "provider", "ops"]
+BY_VIGIL: Final = "vigil"
+_LEDGER_KEPT: Final = 90 * 86_400
+_KINDS: Final[tuple[tuple[type[ev.Fact], str], ...]] = ((ev.CheckStarted, "checks"), (ev.Blocked, "blocks"))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """So many blocks within so many seconds shut an end user out; 0 blocks = never by itself."""
+
+    blocks: int = 3
+    window: int = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """An end user who is shut out: of which app, by whom, why, since and until when (ms, 0 = until it is lifted)."""
+
+    app: str
+    safety_identifier: str
+    source: Source
+    reason: str
+    by: str
+    since_ms: int
+    until_ms: int = 0
+    name: str | None = None  # what an operator typed; sealed in Redis
+
+
+def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: Limits) -> list[Command]:
+    """What the commit of these events adds: lines in the ledger, and the quarantine if this block is one too many."""
+    commands: list[Command] = []
+    person = job.safety_identifier
+    for event in trail if person else ():
+        kind = next((name for fact, name in _KINDS if isinstance(event.fact, fact)), None)
+        if person is None or kind is None:
+            continue
+        at, book = to_ms(event.at), keys.ledger(person, kind)
+        commands.append(("ZADD", book, at, f"{job.id}:{event.seq}"))
+        commands.append(("ZREMRANGEBYSCORE", book, "-inf", at - _LEDGER_KEPT * 1000))
+        commands.append(("EXPIRE", book, _LEDGER_KEPT))
+        if kind == "blocks" and limits.blocks:
+            reason = f"{limits.blocks} blocks within {limits.window} s"
+            row = json.dumps(asdict(Shut(job.app, person, "blocks", reason, BY_VIGIL, at)))
+            when = ("WHEN", book, at - limits.window * 1000, limits.blocks)
+            commands.append((*when, "HSETNX", keys.QUARANTINE, person, row))
+            commands.append((*when, "SADD", keys.CLEARING, person))
+    return commands
+
+
+class Quarantine:
+    """All that is done with the quarantine in Redis."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock) -> None:
+        self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
+
+    async def add(
+        self, app: str, person: str, *, by: str, reason: str, until: datetime | None = None, name: str | None = None
+    ) -> Shut:
+        """An operator shuts the app's end user out from now on, whatever stood here before."""
+        ends = 0 if until is None else to_ms(until)
+        made = Shut(app, person, "ops", reason, by, to_ms(self._clock.now()), ends, name)
+        sealed = None if name is None else self._vault.seal_text(f"end_user:{person}", name)
+        async with asking("shut the end user out"), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(keys.QUARANTINE, person, json.dumps(asdict(replace(made, name=sealed))))
+            pipe.sadd(keys.CLEARING, person)
+            await pipe.execute()
+        return made
+
+    async def by_provider(self, app: str, person: str, at: datetime, reason: str) -> bool:
+        """The provider has shut this end user out, at a time of its own; True when that is news.
+
+        A notice from before the last lift is an old one, however often it is delivered: it changes nothing.
+        """
+        row = Shut(app, person, "provider", reason, "provider", to_ms(self._clock.now()))
+        async with asking("shut the end user out"):
+            lifted = await self._redis.hget(keys.LIFTED, person)
+            if lifted is not None and to_ms(at) <= int(lifted):
+                return False
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hsetnx(keys.QUARANTINE, person, json.dumps(asdict(row)))
+                pipe.sadd(keys.CLEARING, person)
+                news, _ = await pipe.execute()
+        return bool(news)
+
+    async def lift(self, app: str, person: str) -> Shut | None:
+        """The end user may submit again, and the blocks so far no longer count; None when none of the app was here."""
+        found = await self.find(app, person)
+        if found is None:
+            return None
+        async with asking("lift the quarantine"), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(keys.LIFTED, person, to_ms(self._clock.now()))
+            pipe.hdel(keys.QUARANTINE, person)
+            pipe.delete(keys.ledger(person, "blocks"))
+            pipe.srem(keys.CLEARING, person)
+            await pipe.execute()
+        return found
+
+    async def find(self, app: str, person: str) -> Shut | None:
+        """The app's end user, if shut out now."""
+        async with asking("look into the quarantine"):
+            raw = await self._redis.hget(keys.QUARANTINE, person)
+        found = self._load(raw) if raw else None
+        return found if found is not None and found.app == app and not self._over(found) else None
+
+    async def of_app(self, app: str) -> list[Shut]:
+        """The app's end users who are shut out now, the newest first."""
+        async with asking("list the quarantine"):
+            rows = await self._redis.hvals(keys.QUARANTINE)
+        found = [one for one in map(self._load, rows) if one.app == app and not self._over(one)]
+        return sorted(found, key=lambda one: (-one.since_ms, one.safety_identifier))
+
+    async def counts(self, person: str, window: int) -> dict[str, int]:
+        """Checks and blocks of an end user within the last `window` seconds."""
+        since = to_ms(self._clock.now()) - window * 1000
+        async with asking("read the ledger"), self._redis.pipeline(transaction=False) as pipe:
+            for _, kind in _KINDS:
+                pipe.zcount(keys.ledger(person, kind), since, "+inf")
+            found = await pipe.execute()
+        return {kind: int(count) for (_, kind), count in zip(_KINDS, found, strict=True)}
+
+    async def to_clear(self) -> list[tuple[str, list[str]]]:
+        """(safety identifier, ids of jobs that wait) of everybody whose waiting jobs are still to be cancelled."""
+        out: list[tuple[str, list[str]]] = []
+        async with asking("look into the quarantine"):
+            for person in [name.decode() for name in await self._redis.smembers(keys.CLEARING)]:
+                raw = await self._redis.hget(keys.QUARANTINE, person)
+                app = self._load(raw).app if raw else ""
+                waiting: list[str] = []
+                for status in ("queued", "scheduled"):
+                    index = [keys.index(app, "user", person), keys.index(app, "status", status)]
+                    waiting += [name.decode() for name in await self._redis.zinter(index)]
+                out.append((person, waiting))
+        return out
+
+    async def cleared(self, person: str) -> None:
+        """Nothing of this end user waits any more."""
+        async with asking("note what was cancelled"):
+            await self._redis.srem(keys.CLEARING, person)
+
+    def _over(self, one: Shut) -> bool:
+        return 0 < one.until_ms <= to_ms(self._clock.now())
+
+    def _load(self, raw: bytes) -> Shut:
+        body: dict[str, Any] = json.loads(raw)
+        if body["name"] is not None:
+            try:
+                body["name"] = self._vault.unseal_text(f"end_user:{body['safety_identifier']}", body["name"])
+            except (KeyMissing, ContentDamaged):
+                body["name"] = None
+        return Shut(**body)

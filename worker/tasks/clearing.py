@@ -1,0 +1,37 @@
+"""The waiting jobs of end users who were shut out are cancelled, with who and why in their trails.
+
+What runs goes on: it was sent already, and its outcome is evidence. Several workers at once are harmless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from worker.jobs import events as ev
+from worker.jobs.errors import AlreadySettled, Refused
+from worker.jobs.record import Job
+from worker.jobs.states import UNDER_WAY
+from worker.safety import words
+from worker.store.jobs import Jobs, Said
+from worker.store.quarantine import Quarantine
+
+BY = "quarantine"
+"""Who asked, in the trail of a job that the quarantine cancelled."""
+
+
+async def clear(jobs: Jobs, quarantine: Quarantine) -> int:
+    """Nothing waits any more of anybody who was shut out; gives how many jobs were cancelled."""
+    count = 0
+    for person, waiting in await quarantine.to_clear():
+        for job_id in waiting:
+            with contextlib.suppress(AlreadySettled, Refused):
+                count += (await jobs.change(job_id, _cancel)).settled
+        await quarantine.cleared(person)
+    return count
+
+
+def _cancel(job: Job) -> list[Said]:
+    if job.status in UNDER_WAY or job.open_attempts:
+        return []
+    end = ev.Cancelled(upstream_under_way=False, billed=False, error=words.job_error("end_user_quarantined"))
+    return [(ev.CancelRequested(by=BY), None), (end, None)]
