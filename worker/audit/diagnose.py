@@ -12,7 +12,7 @@ from enum import StrEnum
 from itertools import zip_longest
 from typing import Any
 
-from worker.audit.chain import Row, hash_of
+from worker.audit.chain import GENESIS, Row, hash_of
 from worker.audit.seals import MARK, Seal
 
 
@@ -51,6 +51,9 @@ def in_chain(chain: str, rows: Sequence[Row], start: str) -> Fault | None:
         if hash_of(head, row.record) == row.hash:
             earlier, head, seq = head, row.hash, _seq(row) or seq
             continue
+        if n == 0 and start != GENESIS:
+            detail = f"{_name(row, chain)} does not follow from what retention removed: one before it is missing"
+            return _fault(Kind.REMOVED, chain, row, detail)
         return _misfit(chain, rows, n, (earlier, head), seq)
     return None
 

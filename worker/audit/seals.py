@@ -132,7 +132,7 @@ def checkpoint(signer: Signer, before: Seal | None, rows: Sequence[Row], at: dat
 def retention(
     signer: Signer,
     before: Seal,
-    through: Seal,
+    through: tuple[int, str],
     *,
     upto: str,
     removed: int,
@@ -143,6 +143,7 @@ def retention(
 ) -> Seal:
     """The seal that says: what is sealed by `through` and before is over, all but what is `kept` was removed.
 
+    `through`: (number, hash) of a seal; `upto`: the last record that it and those before it seal.
     `heads`: chain -> hash of its last removed record, of chains that go on. `kept`: (how many records stayed, the end
     of the chain over their lines). `removed`: how many are gone since ever. `holds`: what was held.
     """
@@ -151,8 +152,8 @@ def retention(
         "last": before.last,
         "total": before.body["total"],
         "upto": upto,
-        "through": through.number,
-        "through_hash": through.hash,
+        "through": through[0],
+        "through_hash": through[1],
         "removed": removed,
         "heads": dict(heads),
         "kept": {"count": kept[0], "head": kept[1]},

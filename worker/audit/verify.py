@@ -14,10 +14,11 @@ from worker.audit.chain import GENESIS, Row, glance, hash_of, line, stream_id
 from worker.audit.diagnose import Fault, Kind, in_range
 from worker.audit.keys import Trusted
 from worker.audit.seals import BadSeal, Digest, Seal, judge, keep, parse
-from worker.jobs.events import TERMINAL_FACTS
+from worker.jobs.events import TERMINAL_FACTS, ContentRemoved
 
 _REMEMBERED: Final = 100_000
 _ENDS: Final = frozenset(fact.TYPE for fact in TERMINAL_FACTS)
+_AFTER: Final = ContentRemoved.TYPE  # told of ended jobs alone
 _FIRST: Final = (0, 0)
 
 
@@ -162,12 +163,16 @@ class Verifier:
             self.stopped = True
             return None
         self.records += 1
-        head, known = self.open.get(chain), True
+        head, over = self.open.get(chain), kind == _AFTER
         if head is None:
-            head, known = self._closed.pop(chain, None) or self._starts.pop(chain, GENESIS), False
+            head = self._closed.pop(chain, None)
+            over |= head is not None
+        if head is None:
+            head = self._starts.pop(chain, GENESIS)
+            over |= seq is None and head != GENESIS
         if hash_of(head, row.record) != row.hash and not (self.forgotten and seq is None and head == GENESIS):
             self.suspects.setdefault(chain, row)  # (only its checkpoint can vouch for a record behind a forgotten end)
-        if kind in _ENDS or (seq is None and not known and head != GENESIS):
+        if over or kind in _ENDS:
             self._end(chain, row.hash, ended=kind in _ENDS)
         else:
             self.open[chain] = row.hash

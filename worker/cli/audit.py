@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import IO, Annotated
 import typer
 
 from worker.audit import ship
+from worker.audit.chain import app_chain
 from worker.audit.export import BadExport, FileProof, lines_of, manifest, read_manifest
 from worker.audit.keyfile import own
 from worker.audit.keys import Signer, Trusted
@@ -21,9 +23,12 @@ from worker.audit.seals import BadSeal
 from worker.cli.audit_room import Json, with_trail
 from worker.cli.audit_show import show
 from worker.cli.errors import BAD, USAGE, CliError
+from worker.cli.show import clean, print_columns
 from worker.clock import Clock, to_ms
+from worker.jobs.ids import job_id_of
 from worker.settings import Settings, load
 from worker.store.exporting import Export
+from worker.store.holds import Holds
 from worker.store.pool import Redis
 from worker.store.proof import Proof
 
@@ -169,3 +174,52 @@ def key_(as_json: Json = False) -> None:
         raise CliError("there is no signing key here: set VIGIL_AUDIT_KEY, or start a worker, which makes one")
     text = as_text(signer.public)
     print(json.dumps({"key_id": signer.key_id, "public_key": text}) if as_json else text)
+
+
+JobOrNone = Annotated[str | None, typer.Argument(metavar="[JOB]", help="The job's id, job_….")]
+AppOrNone = Annotated[str | None, typer.Option("--app", help="All jobs of this app, in place of one job.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the audit trail.")]
+By = Annotated[str, typer.Option("--by", help="Who says so.  [your login]")]
+
+
+@room.command()
+def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "") -> None:
+    """Keep a job, or all jobs of an app, for a legal case: neither trail nor content is removed by time."""
+    name, settings = _named(job, app), load()
+    with_trail(settings, lambda r: Holds(r, Clock(), settings.result_ttl).place(name, by=by or _login(), why=reason))
+    print(f"{name} is held; `vigil audit release` ends that")
+
+
+@room.command()
+def release(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "") -> None:
+    """End a hold: what is over is removed again."""
+    name, settings = _named(job, app), load()
+    with_trail(settings, lambda r: Holds(r, Clock(), settings.result_ttl).release(name, by=by or _login(), why=reason))
+    print(f"{name} is not held any more")
+
+
+@room.command()
+def holds(as_json: Json = False) -> None:
+    """List all holds: what, who, why, since when."""
+    settings = load()
+    rows = with_trail(settings, lambda r: Holds(r, Clock(), settings.result_ttl).told())
+    if as_json:
+        print(json.dumps({"object": "list", "data": rows}, indent=2))
+    elif not rows:
+        print("Nothing is held.")
+    else:
+        cells = [(row["name"], row["since"], clean(row["by"]), clean(row["reason"])) for row in rows]
+        print_columns(("HELD", "SINCE", "BY", "REASON"), cells)
+
+
+def _named(job: str | None, app: str | None) -> str:
+    if (job is None) == (app is None):
+        raise CliError("name a job or --app, one of the two", USAGE)
+    return app_chain(app) if app is not None else job_id_of(job or "")
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

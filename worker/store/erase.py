@@ -19,6 +19,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import ContentDamaged, KeyMissing, Refused
 from worker.jobs.record import Job, Removal
 from worker.store import keys
+from worker.store.holds import held
 from worker.store.jobs import Jobs, Said, Stored
 from worker.store.outbox import Message, load_message
 from worker.store.pool import asking, vault_of
@@ -32,11 +33,13 @@ _MOST: Final = 100
 
 
 async def erase(redis: ArqRedis, jobs: Jobs, stored: Stored, because: Removal, by: str) -> Job:
-    """The content of a settled job is gone; again changes nothing. Refused while it is not settled.
+    """The content of a settled job is gone; again changes nothing. Refused while it is not settled, or held.
 
     Deleted on request, metadata and the end user's name go too; the address of its webhook stays in either case.
     """
     job_id, private = stored.job.id, stored.private
+    if await held(redis, stored.job.app, job_id):
+        raise Refused("legal_hold", "The job is kept for a legal case; it can't be deleted until that is over.")
     hook = {"webhook": private.get("webhook")}
     kept = {**private, **hook} if because == "not_stored" else {"metadata": {}, "end_user": None, **hook}
     fresh = vault_of(redis).new(stored.job.app, job_id)  # the key of what was there is gone with it

@@ -336,7 +336,11 @@ class Jobs:
             commands.append(("EXPIRE", keys.asked(job.id), self._keep.prompt))
         if not job.store:
             commands.append(("ZADD", keys.FORGET, to_ms(self._clock.now()) + self._keep.unstored * 1000, job.id))
+        for held in (job.id, chain.app_chain(job.app)):  # a legal hold keeps the content too
+            commands.extend(("IF", keys.HOLDS, held, "PERSIST", name) for name in names)
         commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
+        ended = job.finished_at or job.created_at
+        commands.append(("ZADD", keys.SETTLED, to_ms(ended) + keep * 1000, job.id))
         return commands
 
 

@@ -23,6 +23,9 @@ vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
 vigil:audit             stream  one record per event, chained per job
 vigil:audited:<chain>   list    the places of a chain's records in that stream; <chain> is a job's id or `app:<name>`
 vigil:seals             list    signed seals over that stream, in order;  vigil:sealing, taken by the worker that seals
+vigil:retained          string  the last of them that says what retention removed
+vigil:holds             set     what a legal hold keeps: ids of jobs, `app:<name>`;  vigil:holdnotes hash, who and why
+vigil:settled           zset    settled jobs by when their time is over: then their leftovers are cleared away
 vigil:acts              string  how many records there are that are no event of a job
 vigil:outbox            zset    what no target has yet: ids of messages of jobs' own webhooks, and `<job>:<seq>:<event>`
                                 for the standing endpoints of the job's app; by time
@@ -80,6 +83,10 @@ DEADLINE: Final = "vigil:deadline"
 FORGET: Final = "vigil:forget"
 AUDIT: Final = "vigil:audit"
 ACTS: Final = "vigil:acts"
+RETAINED: Final = "vigil:retained"
+HOLDS: Final = "vigil:holds"
+HOLD_NOTES: Final = "vigil:holdnotes"
+SETTLED: Final = "vigil:settled"
 SEALS: Final = "vigil:seals"
 SEALING: Final = "vigil:sealing"
 OUTBOX: Final = "vigil:outbox"

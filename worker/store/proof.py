@@ -17,7 +17,7 @@ from worker.audit.chain import GENESIS, Row, chain_in, stream_id
 from worker.audit.diagnose import Fault, Kind, at_end, in_chain
 from worker.audit.keys import Trusted
 from worker.audit.report import Report
-from worker.audit.seals import BadSeal, Seal, parse
+from worker.audit.seals import BadSeal, parse
 from worker.audit.verify import Verifier
 from worker.clock import Clock
 from worker.store import keys
@@ -38,6 +38,7 @@ class Proof:
     def __init__(self, redis: ArqRedis, clock: Clock, trusted: Trusted) -> None:
         self._redis, self._clock, self._trusted = redis, clock, trusted
         self._trail, self._seals = Trail(redis, clock), Seals(redis)
+        self._starts: dict[str, str] = {}
         self._unlike_of: Any = redis.register_script(_ENDS)
 
     async def prove(self, shipped: Iterable[bytes] | None = None) -> Report:
@@ -60,9 +61,10 @@ class Proof:
             retention = parse(line) if line else None
         except BadSeal as error:
             return Report(faults=[Fault(Kind.CHECKPOINT, f"the retention seal is {error}")])
+        self._starts = dict(retention.body["heads"]) if retention is not None else {}
         verifier = Verifier(self._trusted, retention)
         await self._stream(verifier, count)
-        faults = await self._explain(verifier, retention)
+        faults = await self._explain(verifier)
         named = {fault.job_id for fault in faults}
         faults += [fault for fault in await self._ends(verifier) if fault.job_id not in named]
         report = Report(
@@ -97,14 +99,14 @@ class Proof:
             verifier.add(lines or ())
         verifier.finish()
 
-    async def _explain(self, verifier: Verifier, retention: Seal | None) -> list[Fault]:
-        starts = retention.body["heads"] if retention is not None else {}
+    async def _explain(self, verifier: Verifier) -> list[Fault]:
         found: list[Fault] = []
         for chain in islice(verifier.suspects, _LOOKED_AT):
-            fault = in_chain(chain, await self._rows_of(chain), starts.get(chain, GENESIS))
+            fault = in_chain(chain, await self._rows_of(chain), self._starts.get(chain, GENESIS))
             found += [fault] if fault is not None else []
-        if found and verifier.faults and verifier.faults[0].kind is Kind.REMOVED and found[0].kind is Kind.ALTERED:
-            return [*verifier.faults, *found]  # a record without a number was taken out: the checkpoint knows better
+        either = {Kind.REMOVED, Kind.ALTERED}
+        if found and verifier.faults and {found[0].kind, verifier.faults[0].kind} == either:
+            return [*verifier.faults, *found]  # a chain alone can't always tell; the checkpoint has counted
         return [*found, *verifier.faults]
 
     async def _ends(self, verifier: Verifier) -> list[Fault]:
@@ -145,7 +147,9 @@ class Proof:
                 chain = chain_in(row)
                 if chain in suspected:
                     ends[chain] = row.hash
-        return dict.fromkeys(await self._unlike_seen({job_id: ends.get(job_id, "") for job_id in suspected}))
+        return dict.fromkeys(
+            await self._unlike_seen({job_id: ends.get(job_id) or self._starts.get(job_id, "") for job_id in suspected})
+        )
 
     async def _unlike_seen(self, tail: dict[str, str]) -> list[str]:
         """Those of these chains whose job names another end than the one that was read."""
@@ -172,6 +176,8 @@ class Proof:
                 version, head = await self._redis.hmget(keys.job(job_id), "v", "chain")
             if head is None:
                 return None
+            if not rows and head.decode() == self._starts.get(job_id):
+                return None  # all of it was removed by retention
             fault = at_end(job_id, rows, int(version), head.decode())
             if fault is None:
                 return None

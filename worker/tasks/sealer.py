@@ -1,6 +1,7 @@
-"""Seals the audit trail: one of all workers in each round signs checkpoints over what is new, and ships the seals.
+"""Seals the audit trail: one of all workers in each round signs checkpoints over what is new and removes what is over.
 
-Several at once are harmless: a seal is only taken behind the one that it names. Must not know: what a record says.
+Each worker ships the seals. Several at once are harmless: a seal is only taken behind the one that it names. Must not
+know: what a record says.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.settings import Settings
 from worker.store.audit import Trail
+from worker.store.retention import Retention
 from worker.store.seals import Seals
 from worker.telemetry.events import emit
 
@@ -30,6 +32,7 @@ class Sealer:
     def __init__(self, redis: ArqRedis, clock: Clock, settings: Settings) -> None:
         self._clock, self._seconds = clock, settings.audit_seal_seconds
         self._settings, self._trail, self._seals = settings, Trail(redis, clock), Seals(redis)
+        self.retention = Retention(redis, clock, audit_ttl=settings.audit_ttl, result_ttl=settings.result_ttl)
         self._copy = ship.file_of(settings.audit_checkpoints) if settings.audit_checkpoints else None
 
     async def run(self) -> None:
@@ -39,8 +42,10 @@ class Sealer:
             try:
                 if signer is not None and await self._seals.take_turn(self._seconds * _PART_OF_A_ROUND):
                     await self.seal(signer)
+                    await self.retention.trim(signer)
                 if self._copy is not None:
                     await self.ship(self._copy)
+                await self.retention.clear()
             except StoreUnavailable:
                 pass
             except (BadSeal, OSError) as error:

@@ -1,0 +1,128 @@
+"""Legal holds: nothing of a held job, or of any job of a held app, is removed by time: neither trail nor content.
+
+Who and why stands in the trail. Must not know: how retention removes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+
+from worker.audit.chain import Row, app_chain
+from worker.clock import Clock
+from worker.jobs.errors import Refused
+from worker.jobs.record import Job
+from worker.store import codec, keys
+from worker.store.audit import Trail
+from worker.store.pool import asking
+
+_PAGE: Final = 500
+_LEAST: Final = 60  # seconds that content stays after a release, if its time was over long ago
+
+
+class Holds:
+    """The holds in Redis. A name is a job's id, or `app:<name>`."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock, result_ttl: int) -> None:
+        self._redis, self._clock, self._keep = redis, clock, result_ttl
+        self._trail = Trail(redis, clock)
+
+    async def names(self) -> set[str]:
+        """What is held."""
+        async with asking("read the holds"):
+            return {name.decode() for name in await self._redis.smembers(keys.HOLDS)}
+
+    async def told(self) -> list[dict[str, Any]]:
+        """Every hold with who, why and since when."""
+        async with asking("read the holds"):
+            rows = await self._redis.hgetall(keys.HOLD_NOTES)
+        return sorted(
+            ({"name": n.decode(), **json.loads(note)} for n, note in rows.items()), key=lambda row: row["since"]
+        )
+
+    async def place(self, name: str, *, by: str, why: str) -> Row:
+        """The hold stands, and its record in the trail says so. Refused: nothing to hold, or held already."""
+        if name in await self.names():
+            raise Refused("held_already", f"{name} is held already; `vigil audit holds` says by whom.")
+        app, job_id = await self._whose(name)
+        row = await self._trail.note("audit.hold", app=app, job_id=job_id, by=by, why=why)
+        since = self._clock.now().isoformat(timespec="seconds").replace("+00:00", "Z")
+        async with asking("place a hold"), self._redis.pipeline(transaction=True) as pipe:
+            pipe.sadd(keys.HOLDS, name)
+            pipe.hset(keys.HOLD_NOTES, name, json.dumps({"by": by, "reason": why, "since": since}))
+            await pipe.execute()
+        async for ids in self._jobs(name):
+            async with asking("keep what is held"), self._redis.pipeline(transaction=False) as pipe:
+                for one in ids:
+                    for kept in _content(one):
+                        pipe.persist(kept)
+                await pipe.execute()
+        return row
+
+    async def release(self, name: str, *, by: str, why: str) -> Row:
+        """The hold is over; what was kept gets the time back that it would have had. Refused: there is no such hold."""
+        held = await self.names()
+        if name not in held:
+            raise Refused("not_held", f"{name} is not held.", 404)
+        app, job_id = await self._whose(name)
+        row = await self._trail.note("audit.release", app=app, job_id=job_id, by=by, why=why)
+        async with asking("release a hold"), self._redis.pipeline(transaction=True) as pipe:
+            pipe.srem(keys.HOLDS, name)
+            pipe.hdel(keys.HOLD_NOTES, name)
+            await pipe.execute()
+        others = held - {name}
+        async for ids in self._jobs(name):
+            await self._let_go([one for one in ids if one not in others], others)
+        return row
+
+    async def _let_go(self, ids: list[str], others: set[str]) -> None:
+        async with asking("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
+            for one in ids:
+                pipe.hget(keys.job(one), "rec")
+            found = [codec.load_job(raw) for raw in await pipe.execute() if raw]
+        over = [job for job in found if job.settled and app_chain(job.app) not in others]
+        async with asking("give back the time of what was held"), self._redis.pipeline(transaction=False) as pipe:
+            for job in over:
+                for kept in _content(job.id):
+                    pipe.expire(kept, self._left(job))
+            await pipe.execute()
+
+    def _left(self, job: Job) -> int:
+        """The seconds that are left of a settled job's time."""
+        ended = job.finished_at or job.created_at
+        return max(_LEAST, round(self._keep - (self._clock.now() - ended).total_seconds()))
+
+    async def _whose(self, name: str) -> tuple[str, str | None]:
+        """(app, job id or None) of what is named."""
+        if name.startswith("app:"):
+            return name.removeprefix("app:"), None
+        rows = await self._trail.of_chain(name)
+        if not rows:
+            raise Refused("job_not_found", f"There is no audit trail of {name}.", 404)
+        return str(json.loads(rows[0].record)["app"]), name
+
+    async def _jobs(self, name: str) -> AsyncIterator[list[str]]:
+        if not name.startswith("app:"):
+            yield [name]
+            return
+        start, index = 0, keys.index(name.removeprefix("app:"))
+        while True:
+            async with asking("list the jobs"):
+                ids = [raw.decode() for raw in await self._redis.zrange(index, start, start + _PAGE - 1)]
+            if not ids:
+                return
+            yield ids
+            start += _PAGE
+
+
+async def held(redis: ArqRedis, app: str, job_id: str) -> bool:
+    """True while a hold keeps the job or its app: its content must not be deleted."""
+    async with asking("read the holds"):
+        return any(await redis.smismember(keys.HOLDS, [job_id, app_chain(app)]))
+
+
+def _content(job_id: str) -> tuple[str, ...]:
+    return keys.job(job_id), keys.trail(job_id), keys.asked(job_id), keys.answer(job_id)
