@@ -12,7 +12,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from worker.cli.errors import USAGE, CliError
+from worker.cli.errors import BAD, USAGE, CliError
+from worker.cli.serve import with_redis
 from worker.cli.show import print_columns
 from worker.clock import Clock
 from worker.embedded import Embedded
@@ -21,6 +22,7 @@ from worker.settings import Settings, load
 from worker.store.apps import SCOPES, ApiKey, Apps
 from worker.store.pool import connect
 from worker.store.rates import MOST, Rate
+from worker.store.rewrap import Rewrap
 from worker.store.vault import Vault
 
 T = TypeVar("T")
@@ -186,3 +188,33 @@ def generate_encryption() -> None:
 def new_encryption_key() -> str:
     """A value for VIGIL_ENCRYPTION_KEYS."""
     return base64.urlsafe_b64encode(Clock().dice(32)).decode()
+
+
+@app.command()
+def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Bring everything under the first of VIGIL_ENCRYPTION_KEYS, beside running workers; may be begun again.
+
+    Put the new key first on every process and keep the old one behind it, run this, then drop the old one. Exits 1
+    while something still needs another key than the first.
+    """
+
+    async def go() -> dict[str, int]:
+        settings = load()
+        if not settings.encryption_keys:
+            raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", USAGE)
+        async with with_redis(settings) as ours:
+            redis = connect(ours.redis_url or "", vault=Vault.of(settings.encryption_keys), max_connections=2)
+            try:
+                return dict(await Rewrap(redis).run())
+            finally:
+                await redis.aclose()
+
+    counts = asyncio.run(go())
+    left = counts["unreadable"] + counts["changed_meanwhile"]
+    if as_json:
+        print(json.dumps({**counts, "done": not left}, indent=2))
+    else:
+        print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+        print("run it again: something needs another key" if left else "done: the other keys can be dropped")
+    if left:
+        raise typer.Exit(BAD)

@@ -1,0 +1,50 @@
+"""Turning master keys over: afterwards the old key can be dropped, and nothing that anybody sent or got is lost."""
+
+from __future__ import annotations
+
+from arq.connections import ArqRedis
+from builders import FakeClock, new_job
+
+from worker.store.apps import Apps
+from worker.store.endpoints import Endpoints
+from worker.store.jobs import Jobs
+from worker.store.pool import connect
+from worker.store.rewrap import Rewrap
+from worker.store.secrets import Secrets
+from worker.store.vault import Vault
+
+OLD, NEW = bytes([3]) * 32, bytes([4]) * 32
+
+
+async def test_after_a_rewrap_the_old_key_can_be_dropped(redis: ArqRedis, valkey_url: str) -> None:
+    clock = FakeClock()
+    old, both = connect(valkey_url, vault=Vault([OLD])), connect(valkey_url, vault=Vault([NEW, OLD]))
+    new = connect(valkey_url, vault=Vault([NEW]))
+    made = [(await Jobs(old, clock).submit(new_job(prompt=f"p{i}")))[0].job for i in range(3)]
+    _, _, secret = await Apps(old, clock).create_key("acme", ("read",))
+    hook = await Endpoints(old, clock).create(
+        "acme", url="https://a.example/", events=("job.completed",), payload="thin", description="", secret="whsec_x"
+    )
+    kept = await Secrets(old, clock).get("digest")
+
+    counts = await Rewrap(both).run()
+    assert (counts["rewrapped"], counts["unreadable"], counts["changed_meanwhile"]) == (6, 0, 0)
+    again = await Rewrap(both).run()
+    assert (again["rewrapped"], again["under_first_key"]) == (0, 6), "begun again it passes over what is done"
+
+    assert [(await Jobs(new, clock).asked(job.id) or {})["input"] for job in made] == ["p0", "p1", "p2"]
+    assert await Apps(new, clock).webhook_secret("acme") == secret
+    assert await Endpoints(new, clock).find("acme", hook.id) == hook
+    assert await Secrets(new, clock).get("digest") == kept
+    assert (await Jobs(old, clock).asked(made[0].id) or {})["input"] == "p0", "a running process keeps its box"
+    for client in (old, both, new):
+        await client.aclose()
+
+
+async def test_what_needs_a_key_that_is_not_there_is_counted_and_left_alone(redis: ArqRedis, valkey_url: str) -> None:
+    old, new = connect(valkey_url, vault=Vault([OLD])), connect(valkey_url, vault=Vault([NEW]))
+    job = (await Jobs(old, FakeClock()).submit(new_job(prompt="p")))[0].job
+    assert (await Rewrap(new).run())["unreadable"] == 1
+    assert (await Jobs(old, FakeClock()).load(job.id)) is not None
+    for client in (old, new):
+        await client.aclose()

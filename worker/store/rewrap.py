@@ -1,0 +1,145 @@
+"""Turning master keys over: every wrapped key and every secret comes under the first key, beside running workers.
+
+Content is not touched, only the keys in front of it. Each change is a compare-and-set of one value, and what is under
+the first key already is passed over: so it may be stopped and begun again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+
+from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.store import codec, keys
+from worker.store.apps import secret_name as app_secret
+from worker.store.endpoints import endpoint_name
+from worker.store.outbox import load_message
+from worker.store.pool import asking, vault_of
+from worker.store.secrets import secret_name
+from worker.store.vault import kid_in, kid_in_text
+
+_BATCH: Final = 500
+
+
+class Rewrap:
+    """One pass over all that is sealed. `counts`: what became of it, by kind."""
+
+    def __init__(self, redis: ArqRedis) -> None:
+        source = files("worker.store").joinpath("lua", "swap.lua").read_text()
+        self._redis, self._vault = redis, vault_of(redis)
+        self._swap: Any = redis.register_script(source)
+        self.counts: Counter[str] = Counter(
+            {"under_first_key": 0, "rewrapped": 0, "plain": 0, "changed_meanwhile": 0, "unreadable": 0}
+        )
+
+    async def run(self) -> Counter[str]:
+        """Everything is under the first key, unless `changed_meanwhile` or `unreadable` say otherwise."""
+        async with asking("wrap keys again"):
+            async for name in self._names(keys.JOB):
+                await self._job(name)
+            async for name in self._names(keys.BODY):
+                await self._body(name)
+            async for name in self._names(keys.tries("")):
+                await self._tries(name)
+            async for name in self._names(keys.endpoints("")):
+                await self._endpoints(name)
+            async for name in self._names(keys.app("")):
+                await self._app(name)
+            async for name in self._names(keys.secret("")):
+                kind = name.removeprefix(keys.secret(""))
+                raw = await self._redis.get(name)
+                if raw:
+                    await self._text(name, raw, raw.decode(), secret_name(kind), lambda text: text)
+        return self.counts
+
+    async def _names(self, prefix: str) -> AsyncIterator[str]:
+        async for name in self._redis.scan_iter(match=prefix + "*", count=_BATCH):
+            yield name.decode()
+
+    async def _job(self, name: str) -> None:
+        record, private = await self._redis.hmget(name, "rec", "priv")
+        if record and private:
+            job = codec.load_job(record)
+            await self._wrapped(name, "priv", private, job.app, job.id)
+
+    async def _body(self, name: str) -> None:
+        raw = await self._redis.get(name)
+        message = await self._redis.get(keys.message(name.removeprefix(keys.BODY)))
+        if raw and message:
+            one = load_message(message)
+            await self._wrapped(name, "", raw, one.app, one.job_id)
+
+    async def _tries(self, name: str) -> None:
+        """Receipts are only ever appended, so each is put back at its place."""
+        message = await self._redis.get(keys.message(name.removeprefix(keys.tries(""))))
+        for number, raw in enumerate(await self._redis.lrange(name, 0, -1) if message else ()):
+            if self._pending(kid_in(raw)):
+                one = load_message(message)
+                try:
+                    again = self._vault.wrapped_again(one.app, one.job_id, raw)
+                except (KeyMissing, ContentDamaged):
+                    self.counts["unreadable"] += 1
+                    continue
+                if await self._redis.lindex(name, number) == raw:
+                    await self._redis.lset(name, number, again)
+                    self.counts["rewrapped"] += 1
+                else:
+                    self.counts["changed_meanwhile"] += 1
+
+    async def _wrapped(self, name: str, field: str, raw: bytes, app: str, job_id: str) -> None:
+        if self._pending(kid_in(raw)):
+            try:
+                again = self._vault.wrapped_again(app, job_id, raw)
+            except (KeyMissing, ContentDamaged):
+                self.counts["unreadable"] += 1
+                return
+            await self._put(name, field, raw, again)
+
+    async def _endpoints(self, name: str) -> None:
+        app = name.removeprefix(keys.endpoints(""))
+        for field, raw in (await self._redis.hgetall(name)).items():
+            if self._pending(kid_in(raw)):
+                own = endpoint_name(app, field.decode())
+                try:
+                    again = self._vault.seal_own(own, self._vault.unseal_own(own, raw))
+                except (KeyMissing, ContentDamaged):
+                    self.counts["unreadable"] += 1
+                    continue
+                await self._put(name, field.decode(), raw, again)
+
+    async def _app(self, name: str) -> None:
+        raw = await self._redis.get(name)
+        if raw:
+            body = json.loads(raw)
+            own = app_secret(name.removeprefix(keys.app("")))
+            await self._text(
+                name, raw, body["webhook_secret"], own, lambda text: json.dumps({**body, "webhook_secret": text})
+            )
+
+    async def _text(self, name: str, raw: bytes, text: str, own: str, whole: Any) -> None:
+        if self._pending(kid_in_text(text)):
+            try:
+                again = self._vault.seal_text(own, self._vault.unseal_text(own, text))
+            except (KeyMissing, ContentDamaged):
+                self.counts["unreadable"] += 1
+                return
+            await self._put(name, "", raw, whole(again))
+
+    def _pending(self, kid: bytes | None) -> bool:
+        """Whether a value has to be turned; counts those that have not."""
+        if kid is None:
+            self.counts["plain"] += 1
+        elif kid == self._vault.first:
+            self.counts["under_first_key"] += 1
+        else:
+            return True
+        return False
+
+    async def _put(self, name: str, field: str, raw: bytes, again: bytes | str) -> None:
+        done = await self._swap(keys=[name], args=[field, raw, again])
+        self.counts["rewrapped" if done else "changed_meanwhile"] += 1
