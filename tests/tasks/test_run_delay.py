@@ -296,7 +296,7 @@ async def test_a_check_that_cleared_and_comes_again_may_still_block(
 ) -> None:
     async with Stage(redis, valkey_url, speed=1) as stage:
         await stage.worker()
-        prompt = "[[sim: check_again hold=0.3 again=1.5 partial=20 carrier=error_event code=cyber_policy]] go"
+        prompt = "[[sim: check_again hold=0.3 again=1.5 tokens=90 partial=20 carrier=error_event code=cyber_policy]]"
         job_id = await stage.submit(prompt, policy=rule(action))
         job = await stage.settled(job_id)
         assert (job.status, len(job.checks)) == (Status.BLOCKED, 2)

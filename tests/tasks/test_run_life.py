@@ -253,3 +253,17 @@ async def test_many_jobs_share_two_workers_and_each_runs_once(redis: ArqRedis, v
         assert stage.sim.calls()["creates"] == 60
         for place in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE):
             assert await redis.zcard(place) == 0
+
+
+async def test_a_fault_of_ours_ends_the_job_and_says_so(
+    redis: ArqRedis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with Stage(redis, valkey_url) as stage:
+        worker = await stage.worker()
+        monkeypatch.setattr(type(worker.shop.catalogue), "cost", breaks)
+        job = await stage.settled(await stage.submit("hello"))
+        assert (job.status, job.error and job.error.code) == (Status.FAILED, "internal_error")
+        assert job.attempts[0].outcome is Outcome.LOST

@@ -196,8 +196,8 @@ def intended(intent: ev.AttemptStarted, number: int, now: datetime) -> Attempt:
     return Attempt(number=number, started_at=now, **intent.__dict__)
 
 
-def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: Catalogue) -> list[Said]:
-    """The facts that end an attempt by our own doing: its open check, then itself."""
+def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: Catalogue | None) -> list[Said]:
+    """The facts that end an attempt by our own doing: its open check, then itself; without a catalogue, costless."""
     ended_by = {
         Outcome.CANCELLED: CheckEnd.CANCELLED,
         Outcome.TIMED_OUT: CheckEnd.TIMED_OUT,
@@ -211,7 +211,7 @@ def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: 
     ]
     attempt = job.attempt(number)
     usage = Usage(output_tokens=deltas, total_tokens=deltas, estimated=True) if deltas else None
-    cost = catalogue.cost(attempt.model, usage or Usage())
+    cost = catalogue.cost(attempt.model, usage or Usage()) if catalogue else None
     said.append((ev.AttemptFinished(outcome=outcome, usage=usage, cost=cost), number))
     return said
 

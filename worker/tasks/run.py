@@ -345,11 +345,13 @@ class Run:
 
     async def _give_up(self, code: str = "internal_error") -> None:
         """After a fault of ours: the job ends as failed and says so, if that can still be written."""
-        with contextlib.suppress(Exception):
-            said: list[Said] = []
-            for attempt in self._desk.job.open_attempts:
-                said += facts.broken_off(self._desk.job, attempt.number, Outcome.LOST, 0, self._shop.catalogue)
-            await self._desk.commit([*said, (ev.Failed(error=words.job_error(code)), None)])
+        for catalogue in (self._shop.catalogue, None):  # reckoning the costs may be what broke
+            with contextlib.suppress(Exception):
+                said: list[Said] = []
+                for attempt in self._desk.job.open_attempts:
+                    said += facts.broken_off(self._desk.job, attempt.number, Outcome.LOST, 0, catalogue)
+                await self._desk.commit([*said, (ev.Failed(error=words.job_error(code)), None)])
+                return
 
 
 def _without_block(said: list[Said]) -> list[Said]:
