@@ -24,6 +24,7 @@ from worker.settings import socket_path
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
+_HEIR_SECONDS = 0.1
 
 
 def url(data_dir: Path) -> str:
@@ -38,6 +39,7 @@ class Embedded:
         self._dir = data_dir
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
+        self._heir: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -54,7 +56,25 @@ class Embedded:
         self._dir.mkdir(parents=True, exist_ok=True)
         lock = await self._lock_or_guest()
         if lock is None:
-            return
+            self._heir = asyncio.create_task(self._inherit(), name="vigil-valkey-heir")
+        else:
+            await self._serve(lock)
+
+    async def _inherit(self) -> None:
+        """A guest starts the server itself once its host has gone."""
+        lock = (self._dir / "valkey.lock").open("w")
+        try:
+            while self._process is None:
+                await asyncio.sleep(_HEIR_SECONDS)
+                with contextlib.suppress(BlockingIOError, StoreUnavailable):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    await self._serve(lock)
+        finally:
+            if self._lock is None:
+                lock.close()
+
+    async def _serve(self, lock: IO[str]) -> None:
+        """The server runs, with the lock, which is ours."""
         self._lock = lock
         path = socket_path(self._dir)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -113,6 +133,10 @@ class Embedded:
 
     async def stop(self) -> None:
         """The server is gone when this returns, its data on disk; nothing when it was not ours."""
+        if self._heir is not None:
+            self._heir.cancel()
+            await asyncio.gather(self._heir, return_exceptions=True)
+            self._heir = None
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:

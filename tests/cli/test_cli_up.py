@@ -12,11 +12,12 @@ import stat
 import struct
 import subprocess
 import termios
+import time
 from pathlib import Path
 
 import httpx2
 import pytest
-from cli_vigil import VIGIL, Up, environment, free_port, one_line, run, start_up
+from cli_vigil import VIGIL, Up, environment, free_port, one_line, read_until, run, start_up
 
 CHECKED = "[[sim: check_then_clear hold=15]] Why is the sky blue?"
 BLOCKED = "[[sim: check_then_block hold=5]] x"
@@ -256,6 +257,72 @@ def test_a_taken_port_is_one_line(up: Up, tmp_path: Path) -> None:
     result = run(tmp_path, "up", "--port", up.url.rsplit(":", 1)[1])
     assert result.returncode == 1
     assert "is taken; choose another with --port" in one_line(result)
+
+
+def ups(*folders: Path, ports: tuple[int, int]) -> list[subprocess.Popen[str]]:
+    """Two that start at the same moment."""
+    return [
+        subprocess.Popen(
+            [VIGIL, "up", "--port", str(port), "--speed", "10"],
+            cwd=folder,
+            env=environment(folder, VIGIL_DRAIN_SECONDS="1"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for folder, port in zip(folders, ports, strict=True)
+    ]
+
+
+def ended(*processes: subprocess.Popen[str]) -> list[tuple[str, str]]:
+    """What each had to say after SIGTERM."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    return [process.communicate(timeout=30) for process in processes]
+
+
+def test_of_two_at_once_on_one_port_one_runs_and_one_says_what_to_do(tmp_path: Path) -> None:
+    port = free_port()
+    both = ups(tmp_path, tmp_path, ports=(port, port))
+    try:
+        while all(process.poll() is None for process in both):
+            time.sleep(0.01)
+        winner, loser = sorted(both, key=lambda process: process.poll() is not None)
+        assert loser.returncode == 1
+        said = read_until(winner, "Ctrl-C drains")
+        assert f"http://127.0.0.1:{port}" in said
+        assert run(tmp_path, "submit", "--wait", "still here?").returncode == 0
+    finally:
+        said_by = dict(zip(both, ended(*both), strict=True))
+    out, err = said_by[loser]
+    assert (out, err) == ("", f"vigil: port {port} on 127.0.0.1 is taken; choose another with --port\n")
+    assert winner.returncode == 0
+
+
+def test_two_in_one_folder_share_what_is_there_and_the_second_outlives_the_first(tmp_path: Path) -> None:
+    ports = free_port(), free_port()
+    both = ups(tmp_path, tmp_path, ports=ports)
+    try:
+        for process in both:
+            read_until(process, "Ctrl-C drains")
+        ids = [
+            run(tmp_path, "submit", "hello", VIGIL_URL=f"http://127.0.0.1:{port}", VIGIL_API_KEY=key(tmp_path)).stdout
+            for port in ports
+        ]
+        ended(both[0])
+        assert both[0].returncode == 0
+        there = {"VIGIL_URL": f"http://127.0.0.1:{ports[1]}", "VIGIL_API_KEY": key(tmp_path)}
+        for job_id in (*ids, run(tmp_path, "submit", "one more", **there).stdout):
+            assert run(tmp_path, "wait", job_id.strip(), **there).returncode == 0
+    finally:
+        ended(*(process for process in both if process.poll() is None))
+    assert both[1].returncode == 0
+
+
+def key(folder: Path) -> str:
+    return str(json.loads((folder / ".vigil" / "cli.json").read_text())["key"])
 
 
 def test_ctrl_c_drains_the_key_stays_and_jobs_survive(tmp_path: Path) -> None:

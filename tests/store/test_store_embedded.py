@@ -104,6 +104,19 @@ async def test_a_second_one_on_the_same_folder_shares_the_first_ones_server(tmp_
         assert await load(tmp_path, job.id) == job, "the guest's leaving does not stop the server"
 
 
+async def test_a_guest_goes_on_when_its_host_has_left(tmp_path):
+    host, guest = Embedded(tmp_path), Embedded(tmp_path)
+    await host.start()
+    await guest.start()
+    job = await submit(tmp_path)
+    await host.stop()
+    await until("the guest's own server", lambda: guest.pid is not None and socket_path(tmp_path).exists())
+    assert await load(tmp_path, job.id) == job
+    await guest.stop()
+    async with Embedded(tmp_path) as next_one:
+        assert next_one.pid is not None, "the guest left nothing behind"
+
+
 async def test_two_that_start_at_once_have_one_server(tmp_path):
     both = [Embedded(tmp_path), Embedded(tmp_path)]
     await asyncio.gather(*(one.start() for one in both))

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from worker.cli.demo_cases import CASES, SPEED, Case, judge
 from worker.cli.errors import BAD, CliError, wants_traceback
-from worker.cli.serve import free_port
 from worker.cli.show import TERMINAL_STATUSES, clock_face, seconds_between
 from worker.cli.up import Running, everything
 from worker.clock import Clock
@@ -79,7 +78,7 @@ def demo_settings(folder: Path) -> Settings:
             "redis_url": None,
             "data_dir": folder,
             "host": "127.0.0.1",
-            "port": free_port("127.0.0.1"),
+            "port": 0,
             "upstream": "background",
             "max_jobs": 100,
             "drain_seconds": 1.0,

@@ -40,7 +40,7 @@ def kept_file(data_dir: Path) -> Path:
 def keep(data_dir: Path, url: str, key: str) -> None:
     """Leave URL and key for the other commands, readable for this user alone."""
     path = kept_file(data_dir)
-    fresh = path.with_suffix(".new")
+    fresh = path.with_suffix(f".{os.getpid()}.new")  # two may start in one folder
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         json.dump({"url": url, "key": key}, file)

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 it came out badly, 2 wrong usage or settings, 130 interrup
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Final, Literal
@@ -39,6 +40,8 @@ def explain(error: BaseException) -> tuple[str, int]:
             return f"{error}; `vigil doctor` looks further", BAD
         case VigilError():
             return str(error), BAD
+        case OSError(errno=errno.EADDRINUSE):
+            return "another process took the port at the same moment; choose another with --port", BAD
         case ExceptionGroup() if len(error.exceptions) == 1:
             return explain(error.exceptions[0])
         case ExceptionGroup():

@@ -40,6 +40,7 @@ class ServesApi(Protocol):
         *,
         ready: asyncio.Event | None = None,
         stop: asyncio.Event | None = None,
+        sock: socket.socket | None = None,
     ) -> Awaitable[None]:
         """Serve until `stop` is set."""
         ...
@@ -98,29 +99,32 @@ def _calm_collector() -> None:
     gc.set_threshold(_COLLECT_AFTER, 20, 50)
 
 
-def check_port(host: str, port: int) -> None:
-    """CliError when the port can't be listened on, before anything is started."""
-    if port == 0:
-        return
+def listen(host: str, port: int) -> socket.socket:
+    """A place that is ours from here on, port 0 a free one; CliError when it can't be had.
+
+    It listens at once: two that only bind may both believe that the port is theirs.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except OSError:
         raise CliError(f"{host!r} is no address of this machine", USAGE) from None
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise CliError(f"port {port} on {host} is taken; choose another with --port") from None
-            raise CliError(f"can't listen on {host} port {port}: {error.strerror}", USAGE) from None
+    place = socket.socket(family, socket.SOCK_STREAM)
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        place.bind((host, port))
+        place.listen()
+    except OSError as error:
+        place.close()
+        if error.errno == errno.EADDRINUSE:
+            raise CliError(f"port {port} on {host} is taken; choose another with --port") from None
+        raise CliError(f"can't listen on {host} port {port}: {error.strerror}", USAGE) from None
+    return place
 
 
-def free_port(host: str) -> int:
-    """A port that is free at this moment."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as trial:
-        trial.bind((host, 0))
-        return int(trial.getsockname()[1])
+def check_port(host: str, port: int) -> None:
+    """CliError when the port can't be listened on, before anything is started."""
+    if port:
+        listen(host, port).close()
 
 
 @asynccontextmanager

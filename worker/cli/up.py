@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -17,7 +19,7 @@ from pydantic import SecretStr
 from worker.cli.door import keep, kept
 from worker.cli.errors import CliError
 from worker.cli.keys import new_encryption_key
-from worker.cli.serve import check_port, first_of, free_port, run_until_signal, serves_api, with_redis
+from worker.cli.serve import first_of, listen, run_until_signal, serves_api, with_redis
 from worker.clock import Clock
 from worker.settings import Settings, key_file, load
 from worker.store.apps import SCOPES, Apps
@@ -56,8 +58,9 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
 
     Leaving the block sets `stop`: API and worker drain first, then the simulator and Redis end.
     """
-    settings = with_key(settings)
     async with AsyncExitStack() as stack:
+        sock = stack.enter_context(listen(settings.host, settings.port))  # before all else: who has the port starts
+        settings = with_key(settings.model_copy(update={"port": int(sock.getsockname()[1])}))
         ours = await stack.enter_async_context(with_redis(settings))
         safe = await _look(ours)
         simulator = None
@@ -70,7 +73,7 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
         main = importlib.import_module("worker.main")
         tasks = (
             asyncio.create_task(main.run_worker(ours, stop=stop, ready=ready[0]), name="worker"),
-            asyncio.create_task(_as_coroutine(ours, ready[1], stop), name="api"),
+            asyncio.create_task(_as_coroutine(ours, ready[1], stop, sock), name="api"),
         )
         try:
             await _until_ready(tasks, ready, stop)
@@ -90,18 +93,21 @@ def with_key(settings: Settings) -> Settings:
     if settings.encryption_keys or settings.redis_url is not None:
         return settings
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    key = new_encryption_key()
-    with os.fdopen(
-        os.open(key_file(settings.data_dir), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii"
-    ) as file:
-        file.write(key + "\n")
+    path = key_file(settings.data_dir)
+    fresh = path.with_suffix(f".{os.getpid()}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(new_encryption_key() + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return settings.model_copy(update={"encryption_keys": (SecretStr(key),)})
+    with suppress(FileExistsError):  # another one started in this folder at the same time: its key is the one
+        os.link(fresh, path)
+    fresh.unlink()
+    return settings.model_copy(update={"encryption_keys": (SecretStr(path.read_text(encoding="ascii").strip()),)})
 
 
-async def _as_coroutine(settings: Settings, ready: asyncio.Event, stop: asyncio.Event) -> None:
-    await serves_api()(settings, ready=ready, stop=stop)
+async def _as_coroutine(settings: Settings, ready: asyncio.Event, stop: asyncio.Event, sock: socket.socket) -> None:
+    await serves_api()(settings, ready=ready, stop=stop, sock=sock)
 
 
 async def _until_ready(
@@ -161,17 +167,21 @@ async def _simulator(settings: Settings, speed: float) -> AsyncIterator[str]:
     """The fake provider on its usual port, or on a free one; yields the base URL for the SDK."""
     from worker.simulator.app import DEFAULT_PORT, Simulator  # noqa: PLC0415  aiohttp is slow to import
 
-    host = "127.0.0.1"
-    try:
-        check_port(host, DEFAULT_PORT)
-        port = DEFAULT_PORT
-    except CliError:
-        port = 0
     hooks: tuple[str | None, str | None] = None, None
     if settings.openai_webhook_secret is not None:
         hooks = f"{address(settings)}/hooks/openai", settings.openai_webhook_secret.get_secret_value()
-    async with Simulator(host, port, speed, webhook_url=hooks[0], webhook_secret=hooks[1]) as simulator:
+    simulator = Simulator("127.0.0.1", DEFAULT_PORT, speed, webhook_url=hooks[0], webhook_secret=hooks[1])
+    try:
+        await simulator.start()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        simulator.port = 0
+        await simulator.start()
+    try:
         yield simulator.url
+    finally:
+        await simulator.stop()
 
 
 def up(
@@ -190,9 +200,6 @@ def up(
     settings = load({name: value for name, value in given.items() if value is not None})
     if speed <= 0 or speed == float("inf") or speed != speed:  # noqa: PLR0124  nan
         raise CliError("--speed is a number above 0", 2)
-    check_port(settings.host, settings.port)
-    if settings.port == 0:
-        settings = settings.model_copy(update={"port": free_port(settings.host)})
     if "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "WARNING"})  # this terminal is for a person
     configure(settings.log_level, settings.log_format)
