@@ -10,7 +10,7 @@ from builders import BLOCKED, STARTED, T0, began, done, new_job, noticed
 from store_eyes import places, sound
 
 from worker.jobs import events as ev
-from worker.jobs.errors import Refused
+from worker.jobs.errors import EndUserShut, Refused
 from worker.jobs.states import CheckEnd, Outcome
 from worker.store import keys
 from worker.store.jobs import Jobs
@@ -18,6 +18,7 @@ from worker.store.quarantine import Limits, Quarantine
 from worker.tasks.clearing import clear
 
 ANN, BOB = "a" * 64, "b" * 64
+BEGIN = [(STARTED, None), (began(), 1)]
 
 
 @pytest.fixture
@@ -152,3 +153,66 @@ async def test_a_repeated_request_still_gets_the_job_that_was_accepted(jobs, clo
 async def test_a_name_that_was_typed_is_kept_sealed(redis, quarantine):
     await quarantine.add("shop", ANN, by="key_ops", reason="", name="ann@example.com")
     assert (await quarantine.of_app("shop"))[0].name == "ann@example.com"
+
+
+async def taken_up(jobs, clock, person=ANN):
+    """A job that a worker has claimed and is about to begin."""
+    job_id = await submit(jobs, clock, person)
+    return next(h for h in (await jobs.claim("w1", 100, 60.0))[1] if h.job.id == job_id)
+
+
+async def test_what_was_claimed_before_does_not_begin_after(redis, jobs, clock, quarantine):
+    held, bobs = await taken_up(jobs, clock), await taken_up(jobs, clock, BOB)
+    nobodys = await taken_up(jobs, clock, None)
+    await quarantine.add("shop", ANN, by="key_ops", reason="")
+    with pytest.raises(EndUserShut):
+        await jobs.change(held.job.id, lambda _: BEGIN, token=held.token)
+    job = (await jobs.load(held.job.id)).job
+    assert (job.status, job.version, job.attempts) == ("queued", 1, ())
+    for other in (bobs, nobodys):
+        assert (await jobs.change(other.job.id, lambda _: BEGIN, token=other.token)).status == "running"
+    await quarantine.lift("shop", ANN)
+    assert (await jobs.change(held.job.id, lambda _: BEGIN, token=held.token)).status == "running"
+    await sound(redis, jobs, [one.job.id for one in (held, bobs, nobodys)])
+
+
+async def test_a_lost_attempt_is_not_sent_again_and_a_running_job_writes_on(jobs, clock, quarantine):
+    runs, dead = await taken_up(jobs, clock), await taken_up(jobs, clock)
+    for one in (runs, dead):
+        await jobs.change(one.job.id, lambda _: BEGIN, token=one.token)
+    await quarantine.add("shop", ANN, by="key_ops", reason="")
+    again = [(ev.Rescued(worker="w2", generation=2), None), (done(Outcome.LOST), 1), (began(), 2)]
+    with pytest.raises(EndUserShut):
+        await jobs.change(dead.job.id, lambda _: again, token=dead.token)
+    said = [(done(Outcome.SUBSTITUTED), 1), (began(), 2)]  # a switch of its own accord
+    assert len((await jobs.change(runs.job.id, lambda _: said, token=runs.token)).attempts) == 2
+
+
+async def test_when_begin_and_quarantine_race_nothing_begins_after_its_answer(redis, jobs, clock, quarantine):
+    rooms = [Jobs(redis, clock) for _ in range(4)]
+    taken = [await taken_up(jobs, clock) for _ in range(40)]
+    begun, shut = [], asyncio.Event()
+
+    async def begin(room, held):
+        late = shut.is_set()
+        try:
+            await room.change(held.job.id, lambda _: BEGIN, token=held.token)
+        except EndUserShut:
+            return
+        begun.append((held.job.id, late))
+
+    async def shut_out():
+        await quarantine.add("shop", ANN, by="key_ops", reason="")
+        shut.set()
+
+    async with asyncio.TaskGroup() as group:
+        for number, held in enumerate(taken):
+            group.create_task(begin(rooms[number % 4], held))
+            if number == 10:
+                group.create_task(shut_out())
+            await asyncio.sleep(0.0005)
+    assert 0 < len(begun) < 40, "the quarantine came in between"
+    assert not [job_id for job_id, late in begun if late]
+    for held in taken:
+        running = (await jobs.load(held.job.id)).job.status == "running"
+        assert running == (held.job.id in dict(begun)), "refused is refused whole"

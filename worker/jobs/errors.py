@@ -4,6 +4,7 @@
     ├── IllegalEvent        us: an event that does not fit the record
     ├── AlreadySettled      nobody: the job is terminal; a late writer is told so
     ├── LeaseLost           us: another worker holds the job now; stop, write nothing
+    ├── EndUserShut         operator: the end user was shut out before the model was called; nothing is sent
     ├── SettingsError       operator: all faults of the settings together
     ├── StoreUnavailable    operator: Redis can't answer or can't take the job; try again
     │   └── KeyMissing      operator: content is sealed under a key that this process was not given
@@ -49,6 +50,14 @@ class LeaseLost(VigilError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"{job_id}: the lease is not ours any more")
+        self.job_id = job_id
+
+
+class EndUserShut(VigilError):
+    """The job's end user is shut out, so the model is not called for it."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"{job_id}: its end user is shut out")
         self.job_id = job_id
 
 

@@ -18,7 +18,7 @@ from worker.audit import chain
 from worker.audit.record import record_of
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
-from worker.jobs.errors import ContentDamaged, KeyMissing, LeaseLost, Refused
+from worker.jobs.errors import ContentDamaged, EndUserShut, KeyMissing, LeaseLost, Refused
 from worker.jobs.record import Job
 from worker.settings import Settings
 from worker.store import codec, keys
@@ -27,7 +27,7 @@ from worker.store.outbox import outbox_commands
 from worker.store.pauses import PREFIX, Pause, load_pause
 from worker.store.places import facts_for_scripts, place
 from worker.store.pool import asking, vault_of
-from worker.store.quarantine import Limits, ledger_commands
+from worker.store.quarantine import Limits, ledger_commands, must_be_free
 from worker.store.rates import Meter, Rate
 from worker.store.refs import ref_commands
 from worker.store.scripts import Claimed, Command, Scripts
@@ -204,8 +204,8 @@ class Jobs:
 
         `decide` is asked again when someone else was faster; [] means nothing is to be done. `writes` are further
         commands of the same commit. Raises LeaseLost (token given and no longer ours), AlreadySettled,
-        IllegalEvent, Refused (no such job), StoreUnavailable: then a holder may make the same call again, and
-        nothing is written twice.
+        IllegalEvent, Refused (no such job), EndUserShut (a call to the model was to begin), StoreUnavailable: then a
+        holder may make the same call again, and nothing is written twice.
         """
         while True:
             seen = job if job is not None else await self._current(job_id)
@@ -222,7 +222,8 @@ class Jobs:
                 commands = list(writes(after)) if writes is not None else []
                 more, head = self._commands(seen, after, trail, before)
                 words, commit_id = [*commands, *more], self._commit_id(seen, token, said)
-                verdict, _ = await self._scripts.commit(job_id, seen.version, token, commit_id, words, before)
+                person = must_be_free(after, trail)
+                verdict, _ = await self._scripts.commit(job_id, seen.version, token, commit_id, words, before, person)
             if verdict in ("OK", "DONE"):
                 committed(seen, after, trail)
             if verdict == "OK":
@@ -232,6 +233,8 @@ class Jobs:
                 return await self._current(job_id)
             if verdict == "LOST":
                 raise LeaseLost(job_id)
+            if verdict == "SHUT":
+                raise EndUserShut(job_id)
             job = None
 
     def _commit_id(self, seen: Job, token: str, said: Sequence[Said]) -> str:

@@ -72,6 +72,15 @@ def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: Limits) -> list
     return commands
 
 
+def must_be_free(job: Job, trail: Sequence[ev.Event]) -> str:
+    """The end user who must not be shut out when these events are committed: a worker that has just taken the job up
+    is about to call the model. "" = nobody; what runs goes on.
+    """
+    kinds = {type(event.fact) for event in trail}
+    calls = ev.AttemptStarted in kinds and not kinds.isdisjoint({ev.Started, ev.Rescued})
+    return job.safety_identifier or "" if calls else ""
+
+
 class Quarantine:
     """All that is done with the quarantine in Redis."""
 

@@ -54,16 +54,26 @@ class Scripts:
             room = files("worker.store").joinpath("lua")
             return redis.register_script("".join(room.joinpath(f"{name}.lua").read_text() for name in names))
 
-        self._commit, self._claim = load("commit"), load("claim")
-        self._submit = Together(redis, load("bucket", "submit"))
+        self._commit, self._claim = load("shut", "commit"), load("claim")
+        self._submit = Together(redis, load("shut", "bucket", "submit"))
         self._renew, self._pieces = load("renew"), load("pieces")
 
     async def commit(
-        self, job_id: str, version: int, token: str, commit_id: str, commands: Sequence[Command], head: str = ""
+        self,
+        job_id: str,
+        version: int,
+        token: str,
+        commit_id: str,
+        commands: Sequence[Command],
+        head: str = "",
+        person: str = "",
     ) -> tuple[str, int]:
-        """("OK" | "DONE" | "CONFLICT" | "LOST", the version found); `head`: the end of the audit chain gone on from."""
-        args = [str(version), token, commit_id, head, *flatten(commands)]
-        reply = await self._commit(keys=[keys.job(job_id)], args=args)
+        """("OK" | "DONE" | "CONFLICT" | "LOST" | "SHUT", the version found).
+
+        `head`: the end of the audit chain gone on from. `person`: the end user who must not be shut out.
+        """
+        args = [str(version), token, commit_id, head, person, *flatten(commands)]
+        reply = await self._commit(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
         return reply[0].decode(), int(reply[1]) if len(reply) > 1 else version
 
     async def submit(

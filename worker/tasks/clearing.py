@@ -30,8 +30,12 @@ async def clear(jobs: Jobs, quarantine: Quarantine) -> int:
     return count
 
 
-def _cancel(job: Job) -> list[Said]:
-    if job.status in UNDER_WAY or job.open_attempts:
-        return []
-    end = ev.Cancelled(upstream_under_way=False, billed=False, error=words.job_error("end_user_quarantined"))
+def shut_out(job: Job) -> list[Said]:
+    """The end of a job that waits, because its end user is shut out."""
+    billed = any(attempt.response_id for attempt in job.attempts)
+    end = ev.Cancelled(upstream_under_way=False, billed=billed, error=words.job_error("end_user_quarantined"))
     return [(ev.CancelRequested(by=BY), None), (end, None)]
+
+
+def _cancel(job: Job) -> list[Said]:
+    return [] if job.status in UNDER_WAY or job.open_attempts else shut_out(job)

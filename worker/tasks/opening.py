@@ -1,6 +1,7 @@
 """How an attempt begins: pauses, the gate of the account's circuit, the intent on record, the call. Decides no model.
 
-A crash between intent and call leaves a trace; a job that may not call is held, and has not started.
+A crash between intent and call leaves a trace; a job that may not call is held, and has not started. The intent
+of an end user's job is refused by the store once that end user is shut out, and the job ends.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from worker.jobs import events as ev
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import EndUserShut, StoreUnavailable
 from worker.jobs.record import DisclosureReason
 from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import retry, words
@@ -16,6 +17,7 @@ from worker.store.account import Gate
 from worker.store.jobs import Said
 from worker.store.pauses import Pause
 from worker.tasks import facts
+from worker.tasks.clearing import shut_out
 from worker.tasks.desk import AGAIN, Desk
 
 
@@ -51,11 +53,15 @@ class Opening:
         if lost and retry.counted([a.outcome for a in job.attempts]) >= job.policy.max_attempts:
             await desk.commit([*said, (ev.Failed(error=words.job_error("attempts_exhausted")), None)])
             return
-        if stand_in is not None:
-            model = stand_in.disclosure.served_model
-            await self.open([*said, (stand_in, None)], model, Purpose.FALLBACK, "access_denied")
-            return
-        await self.open(said, model, Purpose.RETRY if tried else Purpose.ORIGINAL)
+        try:
+            if stand_in is not None:
+                model = stand_in.disclosure.served_model
+                await self.open([*said, (stand_in, None)], model, Purpose.FALLBACK, "access_denied")
+            else:
+                await self.open(said, model, Purpose.RETRY if tried else Purpose.ORIGINAL)
+        except EndUserShut:  # since the claim, or before the sweep came by
+            await desk.attempts.close()  # nothing was sent
+            await desk.commit([*_without_start(said), *shut_out(job)])
 
     async def open(
         self, said: list[Said], model: str, purpose: Purpose, because: DisclosureReason | None = None

@@ -16,12 +16,7 @@ if ARGV[1] ~= '' then
   if seen then return {'SEEN', seen} end
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'OK'} end
-local shut = ARGV[5] ~= '' and redis.call('HGET', KEYS[4], ARGV[5])
-if shut then
-  local ends = cjson.decode(shut).until_ms
-  if ends == 0 or ends > redis.call('TIME')[1] * 1000 then return {'SHUT'} end
-  redis.call('HDEL', KEYS[4], ARGV[5])
-end
+if shut(KEYS[4], ARGV[5]) then return {'SHUT'} end
 local left, full, wait
 if ARGV[3] ~= '0' then
   left, full, wait = take(KEYS[3], tonumber(ARGV[3]), tonumber(ARGV[4]))
