@@ -101,8 +101,9 @@ def in_range(seal: Seal, rows: Sequence[tuple[str, str]], *, more_follow: bool) 
         return Fault(Kind.REORDERED, detail, where, checkpoint=number)
     if n is not None:
         return Fault(Kind.ALTERED, f"{where} is not what checkpoint {number} sealed", where, checkpoint=number)
-    detail = f"the records of checkpoint {number} are not byte for byte what was sealed"
-    return Fault(Kind.ALTERED, detail, str(seal.body["first"]), checkpoint=number)
+    between = f"from {seal.body['first']} to {seal.last}"
+    detail = f"the records of checkpoint {number}, {between}, are not byte for byte what was sealed"
+    return Fault(Kind.ALTERED, detail, checkpoint=number)
 
 
 def at_end(chain: str, rows: Sequence[Row], version: int, head: str) -> Fault | None:

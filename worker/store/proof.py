@@ -107,6 +107,8 @@ class Proof:
         either = {Kind.REMOVED, Kind.ALTERED}
         if found and verifier.faults and {found[0].kind, verifier.faults[0].kind} == either:
             return [*verifier.faults, *found]  # a chain alone can't always tell; the checkpoint has counted
+        if found and verifier.faults and found[0].kind is Kind.ALTERED and _earlier(verifier.faults[0], found[0]):
+            return [*verifier.faults, *found]  # one with the hash that fits it, so that the next one does not follow
         return [*found, *verifier.faults]
 
     async def _ends(self, verifier: Verifier) -> list[Fault]:
@@ -235,6 +237,10 @@ class Proof:
                     return [Fault(Kind.CHECKPOINT, detail, checkpoint=number)]
         report.notes.append(f"compared with the shipped copy up to checkpoint {last}")
         return []
+
+
+def _earlier(one: Fault, other: Fault) -> bool:
+    return None not in (one.record, other.record) and stream_id(one.record or "") < stream_id(other.record or "")
 
 
 def _number(line: bytes) -> int:

@@ -1,0 +1,398 @@
+"""What somebody who holds Redis can do to a trail, and a trail to do it to; each says what a proof must tell of it."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from arq.connections import ArqRedis
+from builders import BLOCKED, COMPLETED, STARTED, T0, FakeClock, began, done, new_job
+
+from worker.audit.chain import GENESIS, Row, canonical, chain_in, hash_of, link, stream_id
+from worker.audit.keys import Signer, Trusted
+from worker.audit.report import Report
+from worker.audit.seals import checkpoint, parse
+from worker.jobs import events as ev
+from worker.jobs.states import Outcome
+from worker.store import keys
+from worker.store.audit import Trail
+from worker.store.jobs import Jobs
+from worker.store.proof import Proof
+from worker.store.seals import Seals
+
+SIGNER, THIEF = Signer(b"s" * 32), Signer(b"t" * 32)
+NORMAL = [(STARTED, None), (began(), 1), (done(), 1), (COMPLETED, 1)]
+REFUSED = [(STARTED, None), (began(), 1), (done(Outcome.BLOCKED), 1), (BLOCKED, 1)]
+FLAGGED = (ev.AccountFlagged(), None)
+
+
+@dataclass
+class House:
+    """A trail with jobs in every state, sealed in ranges of 25 records, its last records not sealed yet."""
+
+    redis: ArqRedis
+    clock: FakeClock
+    jobs: Jobs
+    ids: list[str] = field(default_factory=list)
+    shipped: list[bytes] = field(default_factory=list)
+
+    async def seal(self, size: int = 25) -> None:
+        seals, trail = Seals(self.redis), Trail(self.redis, self.clock)
+        last = await seals.last()
+        while rows := await trail.page(f"({last.last}" if last else "-", count=size):
+            seal = checkpoint(SIGNER, last, rows, T0)
+            assert await seals.append(last, seal)
+            last = seal
+            self.shipped.append(seal.line)
+
+    async def fill(self, count: int, size: int = 25, together: int = 1) -> None:
+        """So many jobs, `together` at a time; nine of ten are sealed."""
+        made = 0
+        for end in (count * 9 // 10 + 1, count):
+            while made < end:
+                some = range(made, min(made + together, end))
+                fresh = [one.job.id for one, *_ in await asyncio.gather(*(self.jobs.submit(new_job()) for _ in some))]
+                await asyncio.gather(*map(self._live, fresh, some))
+                self.ids += fresh
+                made += len(some)
+            if end == count * 9 // 10 + 1:
+                await self.seal(size)
+
+    async def _live(self, job_id: str, n: int) -> None:
+        lives = [[NORMAL], [NORMAL[:2], NORMAL[2:]], [REFUSED], [[FLAGGED], [FLAGGED]]]
+        for said in lives[n % 4]:
+            await self.jobs.change(job_id, lambda _, said=said: said)
+
+    async def prove(self, *, shipped: bool = False) -> Report:
+        return await Proof(self.redis, self.clock, Trusted([SIGNER.public])).prove(self.shipped if shipped else None)
+
+    async def rows(self) -> list[Row]:
+        return await Trail(self.redis, self.clock).page("-", count=10**6)
+
+    async def rebuild(self, rows: list[Row]) -> None:
+        """The stream with these records in this order, as whoever holds Redis can make it."""
+        await self.redis.delete(keys.AUDIT)
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for row in rows:
+                pipe.xadd(keys.AUDIT, {"hash": row.hash, "record": row.record}, id=row.id)
+            await pipe.execute()
+
+    async def of(self, job_id: str) -> list[Row]:
+        return await Trail(self.redis, self.clock).of_chain(job_id)
+
+    @property
+    def middle(self) -> int:
+        """The number of a sealed job with records of two commits; the next but one has not ended."""
+        return len(self.ids) // 2 + 1
+
+    async def copy(self) -> dict[bytes, bytes]:
+        """All that is in this Redis."""
+        names = await self.redis.keys("*")
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.dump(name)
+            return dict(zip(names, await pipe.execute(), strict=True))
+
+    async def restore(self, copy: dict[bytes, bytes]) -> None:
+        """This Redis as it was."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.flushdb()
+            for name, value in copy.items():
+                pipe.restore(name, 0, value)
+            await pipe.execute()
+        self.shipped = await self.redis.lrange(keys.SEALS, 0, -1)
+
+
+def altered(row: Row, name: str = "at", value: object = "2020-01-01T00:00:00Z") -> Row:
+    return row._replace(record=canonical({**json.loads(row.record), name: value}))
+
+
+def swapped(rows: list[Row], a: int, b: int) -> list[Row]:
+    """The two records trade places; the places keep their ids."""
+    out = list(rows)
+    out[a], out[b] = rows[b]._replace(id=rows[a].id), rows[a]._replace(id=rows[b].id)
+    return out
+
+
+def place(rows: list[Row], job_id: str, seq: int) -> int:
+    mark = b'"seq":%d,' % seq
+    return next(n for n, r in enumerate(rows) if job_id.encode() in r.record and mark in r.record)
+
+
+async def alter(h: House, job: int | None = None, seq: int = 3) -> dict:
+    rows, job_id = await h.rows(), h.ids[h.middle if job is None else job]
+    n = place(rows, job_id, seq)
+    rows[n] = altered(rows[n])
+    await h.rebuild(rows)
+    return {"kind": "altered", "record": rows[n].id, "job_id": job_id, "seq": seq}
+
+
+async def alter_the_first(h: House) -> dict:
+    return await alter(h, seq=1)
+
+
+async def alter_the_unsealed(h: House) -> dict:
+    return await alter(h, job=-2, seq=4)
+
+
+async def alter_and_hash_anew(h: House) -> dict:
+    """A whole job's trail is written anew, every hash right, its record in Redis too."""
+    rows, job_id, head = await h.rows(), h.ids[h.middle], GENESIS
+    for n, row in enumerate(rows):
+        if job_id.encode() in row.record:
+            forged = altered(row, "key_id", "key_2")
+            head = hash_of(head, forged.record)
+            rows[n] = forged._replace(hash=head)
+    await h.rebuild(rows)
+    await h.redis.hset(keys.job(job_id), "chain", head)
+    return {"kind": "altered", "record": rows[place(rows, job_id, 1)].id}
+
+
+async def alter_and_hash_one(h: House) -> dict:
+    """The record has the hash that belongs to it now; the one behind it does not follow any more."""
+    rows = await h.rows()
+    n = place(rows, h.ids[h.middle], 3)
+    before = rows[place(rows, h.ids[h.middle], 2)].hash
+    forged = altered(rows[n])
+    rows[n] = forged._replace(hash=hash_of(before, forged.record))
+    await h.rebuild(rows)
+    return {"kind": "altered", "record": rows[n].id}
+
+
+async def alter_a_hash(h: House) -> dict:
+    rows = await h.rows()
+    n = place(rows, h.ids[h.middle], 5)
+    rows[n] = rows[n]._replace(hash="0" * 64)
+    await h.rebuild(rows)
+    return {"kind": "altered", "record": rows[n].id}
+
+
+async def remove(h: House, job: int | None = None, seq: int = 3) -> dict:
+    rows, job_id = await h.rows(), h.ids[h.middle if job is None else job]
+    n = place(rows, job_id, seq)
+    await h.redis.xdel(keys.AUDIT, rows[n].id)
+    return {"kind": "removed", "job_id": job_id, "seq": seq, "record": rows[place(rows, job_id, seq + 1)].id}
+
+
+async def remove_from_the_unsealed(h: House) -> dict:
+    return await remove(h, job=-2, seq=3)
+
+
+async def remove_a_note(h: House) -> dict:
+    trail, job_id = Trail(h.redis, h.clock), h.ids[-1]
+    gone = await trail.note("audit.hold", app="shop", job_id=job_id, by="ops", why="a case")
+    after = await trail.note("audit.release", app="shop", job_id=job_id, by="ops", why="over")
+    await h.seal()
+    await h.redis.xdel(keys.AUDIT, gone.id)
+    return {"kind": "removed", "record": after.id}
+
+
+def squeezed(rows: list[Row]) -> list[Row]:
+    """The same rows with ids that rise."""
+    out = rows[:1]
+    for row in rows[1:]:
+        ms, number = stream_id(out[-1].id)
+        out.append(row if stream_id(row.id) > (ms, number) else row._replace(id=f"{ms}-{number + 1}"))
+    return out
+
+
+async def insert(h: House) -> dict:
+    """A record that follows from the one before it, in the middle of a job."""
+    rows, job_id = await h.rows(), h.ids[h.middle]
+    n = place(rows, job_id, 2)
+    hashed, body = link(rows[n].hash, {**json.loads(rows[n].record), "seq": 3, "type": "job.account.flagged"})
+    out = squeezed([*rows[: n + 1], Row(rows[n].id, hashed, body), *rows[n + 1 :]])
+    await h.rebuild(out)
+    return {"kind": "inserted", "job_id": job_id, "seq": 3, "record": out[n + 1].id}
+
+
+async def insert_with_any_hash(h: House) -> dict:
+    rows, job_id = await h.rows(), h.ids[h.middle]
+    n = place(rows, job_id, 2)
+    out = squeezed([*rows[: n + 1], Row(rows[n].id, "e" * 64, altered(rows[n]).record), *rows[n + 1 :]])
+    await h.rebuild(out)
+    return {"kind": "inserted", "job_id": job_id, "record": out[n + 1].id}
+
+
+async def tell_twice(h: House) -> dict:
+    """An old record once more, at the end."""
+    row = (await h.of(h.ids[h.middle]))[2]
+    again = await h.redis.xadd(keys.AUDIT, {"hash": row.hash, "record": row.record})
+    return {"record": again.decode(), "job_id": h.ids[h.middle]}
+
+
+async def insert_a_whole_job(h: House) -> dict:
+    rows = await h.rows()
+    n = place(rows, h.ids[h.middle], 1)
+    hashed, body = link(GENESIS, {**json.loads(rows[n].record), "job_id": h.ids[h.middle][:-4] + "zzzz"})
+    out = squeezed([*rows[:n], Row(rows[n].id, hashed, body), *rows[n:]])
+    await h.rebuild(out)
+    return {"kind": "inserted", "record": out[n].id}
+
+
+async def append_forged(h: House) -> dict:
+    """A record at the very end of a job's chain, hashed as it should be."""
+    job_id = h.ids[-1]
+    last = (await h.of(job_id))[-1]
+    hashed, body = link(last.hash, {**json.loads(last.record), "seq": 4})
+    forged = await h.redis.xadd(keys.AUDIT, {"hash": hashed, "record": body})
+    return {"kind": "inserted", "record": forged.decode(), "job_id": job_id}
+
+
+async def reorder_two_of_a_job(h: House) -> dict:
+    rows = await h.rows()
+    a, b = place(rows, h.ids[h.middle - 1], 3), place(rows, h.ids[h.middle - 1], 4)
+    await h.rebuild(swapped(rows, a, b))
+    return {"kind": "reordered", "job_id": h.ids[h.middle - 1], "record": rows[a].id}
+
+
+async def reorder_two_jobs(h: House) -> dict:
+    """Each job's own chain still holds."""
+    rows = await h.rows()
+    first = place(rows, h.ids[h.middle], 1)
+    ends = {parse(line).last for line in h.shipped}
+    pairs = enumerate(pairwise(rows[first:]), first)
+    a = next(n for n, (one, two) in pairs if chain_in(one) != chain_in(two) and one.id not in ends)
+    await h.rebuild(swapped(rows, a, a + 1))
+    return {"kind": "reordered", "record": rows[a].id}
+
+
+async def cut_the_sealed_tail(h: House) -> dict:
+    rows, last = await h.rows(), parse(h.shipped[-1])
+    sealed = next(n for n, row in enumerate(rows) if row.id == last.last)
+    await h.rebuild(rows[: sealed - 3])
+    return {"kind": "truncated", "checkpoint": last.number, "record": rows[sealed - 4].id}
+
+
+async def cut_at_a_checkpoint(h: House) -> dict:
+    """The last range is gone as a whole, and all behind it."""
+    last = parse(h.shipped[-1])
+    await h.rebuild([row for row in await h.rows() if stream_id(row.id) < stream_id(last.body["first"])])
+    return {"kind": "truncated", "checkpoint": last.number}
+
+
+async def cut_the_unsealed_tail(h: House) -> dict:
+    rows = await h.rows()
+    await h.redis.xdel(keys.AUDIT, rows[-1].id)
+    return {"kind": "truncated", "job_id": chain_in(rows[-1]), "seq": json.loads(rows[-1].record)["seq"]}
+
+
+async def cut_behind_the_last_checkpoint(h: House) -> dict:
+    """Not one sealed record is missing: only the jobs remember."""
+    last = parse(h.shipped[-1])
+    await h.rebuild([row for row in await h.rows() if stream_id(row.id) <= stream_id(last.last)])
+    return {"kind": ("removed", "truncated")}
+
+
+async def cut_the_tail_of_a_job(h: House) -> dict:
+    rows, job_id = await h.rows(), h.ids[h.middle]
+    gone = [row for row in rows if chain_in(row) == job_id][2:]
+    await h.redis.xdel(keys.AUDIT, *(row.id for row in gone))
+    return {"kind": "removed"}
+
+
+async def cut_the_tail_of_an_unsealed_job(h: House) -> dict:
+    job_id = h.ids[-2]
+    gone = (await h.of(job_id))[2:]
+    await h.redis.xdel(keys.AUDIT, *(row.id for row in gone))
+    return {"kind": "truncated", "job_id": job_id, "seq": 3}
+
+
+async def remove_a_whole_job(h: House) -> dict:
+    rows = await h.of(h.ids[h.middle])
+    await h.redis.xdel(keys.AUDIT, *(row.id for row in rows))
+    return {"kind": "removed"}
+
+
+async def remove_a_whole_unsealed_job(h: House) -> dict:
+    rows = await h.of(h.ids[-2])
+    await h.redis.xdel(keys.AUDIT, *(row.id for row in rows))
+    await h.redis.delete(keys.audited(h.ids[-2]))
+    return {"kind": "removed", "job_id": h.ids[-2], "seq": 1}
+
+
+async def forge_a_checkpoint(h: House) -> dict:
+    """Signed, by a key of the forger's."""
+    last = parse(h.shipped[-1])
+    rows = await Trail(h.redis, h.clock).page(f"({last.last}")
+    await h.redis.rpush(keys.SEALS, checkpoint(THIEF, last, rows, T0).line)
+    return {"kind": "checkpoint", "checkpoint": last.number + 1}
+
+
+async def forge_in_our_name(h: House) -> dict:
+    last = parse(h.shipped[-1])
+    rows = await Trail(h.redis, h.clock).page(f"({last.last}")
+    body = dict(checkpoint(THIEF, last, rows, T0).body) | {"key": SIGNER.key_id}
+    await h.redis.rpush(keys.SEALS, canonical(body))
+    return {"kind": "checkpoint", "checkpoint": last.number + 1}
+
+
+async def swap_signatures(h: House) -> dict:
+    a, b = (dict(parse(line).body) for line in h.shipped[2:4])
+    a["signature"], b["signature"] = b["signature"], a["signature"]
+    await h.redis.lset(keys.SEALS, 2, canonical(a))
+    await h.redis.lset(keys.SEALS, 3, canonical(b))
+    return {"kind": "checkpoint", "checkpoint": 3}
+
+
+async def swap_checkpoints(h: House) -> dict:
+    await h.redis.lset(keys.SEALS, 2, h.shipped[3])
+    await h.redis.lset(keys.SEALS, 3, h.shipped[2])
+    return {"kind": "checkpoint", "checkpoint": 3}
+
+
+async def alter_a_checkpoint(h: House) -> dict:
+    """It says of fewer records what the last one said, and its signature is as it was."""
+    body = dict(parse(h.shipped[-1]).body)
+    await h.redis.lset(keys.SEALS, -1, canonical(body | {"count": body["count"] - 1}))
+    return {"kind": "checkpoint", "checkpoint": body["number"]}
+
+
+async def remove_the_first_checkpoint(h: House) -> dict:
+    await h.redis.lpop(keys.SEALS)
+    return {"kind": "checkpoint", "checkpoint": 1}
+
+
+async def remove_a_checkpoint(h: House) -> dict:
+    await h.redis.lrem(keys.SEALS, 1, h.shipped[3])
+    return {"kind": "checkpoint", "checkpoint": 4}
+
+
+async def scribble_on_a_checkpoint(h: House) -> dict:
+    await h.redis.lset(keys.SEALS, 1, "nonsense")
+    return {"kind": "checkpoint", "checkpoint": 2}
+
+
+async def alter_the_jobs_chain_head(h: House) -> dict:
+    await h.redis.hset(keys.job(h.ids[h.middle + 2]), "chain", "f" * 64)
+    return {"kind": "chain_head", "job_id": h.ids[h.middle + 2]}
+
+
+async def scribble_on_a_record(h: House) -> dict:
+    rows = await h.rows()
+    rows[30] = rows[30]._replace(record=b"nonsense")
+    await h.rebuild(rows)
+    return {"kind": "altered", "record": rows[30].id}
+
+
+Tampering = Callable[[House], Awaitable[dict]]
+TAMPERINGS: list[Tampering] = [
+    *(alter, alter_the_first, alter_the_unsealed, alter_and_hash_anew, alter_and_hash_one, alter_a_hash),
+    *(scribble_on_a_record, remove, remove_from_the_unsealed, remove_a_note),
+    *(remove_a_whole_job, remove_a_whole_unsealed_job, cut_the_tail_of_a_job, cut_the_tail_of_an_unsealed_job),
+    *(insert, insert_with_any_hash, insert_a_whole_job, append_forged, tell_twice),
+    *(reorder_two_of_a_job, reorder_two_jobs),
+    *(cut_the_sealed_tail, cut_at_a_checkpoint, cut_the_unsealed_tail, cut_behind_the_last_checkpoint),
+    *(forge_a_checkpoint, forge_in_our_name, swap_signatures, swap_checkpoints, alter_a_checkpoint),
+    *(remove_the_first_checkpoint, remove_a_checkpoint, scribble_on_a_checkpoint, alter_the_jobs_chain_head),
+]
+
+
+def matches(expected: dict, report: Report) -> bool:
+    """True when the first fault that is told is the one that was expected."""
+    told = report.faults[0].dump() if report.faults else {}
+    return bool(told) and all(
+        told.get(name) in value if isinstance(value, tuple) else told.get(name) == value
+        for name, value in expected.items()
+    )
