@@ -203,6 +203,7 @@ class WorkerProcess:
                 task.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
             with contextlib.suppress(StoreUnavailable):
+                await self.sealer.leave()
                 await self.sweeper.leave()
             await self.shop.provider.aclose()
             emit("worker.stopped", worker=self.id)

@@ -12,7 +12,7 @@ from builders import BLOCKED, COMPLETED, STARTED, T0, FakeClock, began, done, ne
 from worker.audit.chain import GENESIS, Row, canonical, chain_in, hash_of, link, stream_id
 from worker.audit.keys import Signer, Trusted
 from worker.audit.report import Report
-from worker.audit.seals import checkpoint, parse
+from worker.audit.seals import Seal, checkpoint, parse
 from worker.jobs import events as ev
 from worker.jobs.states import Outcome
 from worker.store import keys
@@ -336,6 +336,15 @@ async def swap_signatures(h: House) -> dict:
     return {"kind": "checkpoint", "checkpoint": 3}
 
 
+async def take_one_of_another_trail(h: House) -> dict:
+    """Signed by our own key, over the same records, but behind another checkpoint than ours."""
+    before, last = (parse(line) for line in h.shipped[-2:])
+    rows = await Trail(h.redis, h.clock).page(last.body["first"], last.last)
+    other = Seal(before.line + b" ", before.body)
+    await h.redis.lset(keys.SEALS, -1, checkpoint(SIGNER, other, rows, T0).line)
+    return {"kind": "checkpoint", "checkpoint": last.number}
+
+
 async def swap_checkpoints(h: House) -> dict:
     await h.redis.lset(keys.SEALS, 2, h.shipped[3])
     await h.redis.lset(keys.SEALS, 3, h.shipped[2])
@@ -385,6 +394,7 @@ TAMPERINGS: list[Tampering] = [
     *(reorder_two_of_a_job, reorder_two_jobs),
     *(cut_the_sealed_tail, cut_at_a_checkpoint, cut_the_unsealed_tail, cut_behind_the_last_checkpoint),
     *(forge_a_checkpoint, forge_in_our_name, swap_signatures, swap_checkpoints, alter_a_checkpoint),
+    take_one_of_another_trail,
     *(remove_the_first_checkpoint, remove_a_checkpoint, scribble_on_a_checkpoint, alter_the_jobs_chain_head),
 ]
 

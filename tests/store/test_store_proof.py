@@ -1,14 +1,19 @@
 """What is done to the trail in Redis is found and named: altered, removed, inserted, reordered, truncated, forged."""
 
+from datetime import UTC, datetime
+
 import pytest
 from store_tampering import NORMAL, SIGNER, TAMPERINGS, House, matches, remove_a_whole_job
 
-from worker.audit.chain import canonical
+from worker.audit.chain import canonical, stream_id
 from worker.audit.keys import Trusted
+from worker.audit.report import Report
 from worker.audit.seals import parse
 from worker.store import keys
 from worker.store.audit import Trail
 from worker.store.proof import Proof
+
+TRUSTED = Trusted([SIGNER.public])
 
 
 @pytest.fixture
@@ -71,8 +76,29 @@ async def test_tail_and_seals_cut_together_are_found_by_the_shipped_copy_alone(h
 async def test_seals_that_differ_from_the_shipped_ones_are_named(house):
     forged = dict(parse(house.shipped[-1]).body)
     copy = [*house.shipped[:-1], canonical({**forged, "at": "2020-01-01T00:00:00.000Z"})]
-    report = await Proof(house.redis, house.clock, Trusted([SIGNER.public])).prove(copy)
+    report = await Proof(house.redis, house.clock, TRUSTED).prove(copy)
     assert [f.checkpoint for f in report.faults] == [parse(house.shipped[-1]).number]
+
+
+async def test_records_that_nothing_covers_in_time_are_missing_checkpoints(house):
+    async def prove(seconds: float, *, within: float | None = 600, trusted: Trusted = TRUSTED) -> Report:
+        first = stream_id((await house.rows())[0].id)[0]
+        house.clock.at = datetime.fromtimestamp(first / 1000 + seconds, UTC)
+        return await Proof(house.redis, house.clock, trusted, within).prove()
+
+    assert (await prove(300)).good
+    (late,) = (await prove(7200)).faults
+    assert (late.kind, late.checkpoint) == ("checkpoint", len(house.shipped) + 1)
+    await house.redis.delete(keys.SEALS)
+    assert (await prove(300)).good
+    (gone,) = (await prove(7200)).faults
+    assert (gone.kind, gone.checkpoint, gone.record) == ("checkpoint", 1, (await house.rows())[0].id)
+    assert gone.detail.startswith("missing checkpoints: none covers the last 180 records, the oldest 2.0 hours old")
+    assert (await prove(7200, within=None)).good
+    assert (await prove(7200, trusted=Trusted([]))).good, "without a key nobody knows whether there were any"
+    house.shipped.clear()
+    await house.seal()
+    assert (await prove(7200)).good
 
 
 async def test_a_thousand_jobs_and_every_kind_of_tampering(redis, clock, jobs):

@@ -54,6 +54,16 @@ async def test_many_sealers_at_once_seal_everything_once(redis, jobs, tmp_path):
     assert (await Proof(redis, Clock(), TRUSTED).prove()).unsealed == 0
 
 
+async def test_a_worker_that_is_stopped_seals_what_it_wrote_last(redis, valkey_url, tmp_path):
+    copy = tmp_path / "seals.ndjson"
+    async with Stage(redis, valkey_url, data_dir=tmp_path, audit_seal_seconds=3600, audit_checkpoints=copy) as stage:
+        await stage.worker()
+        await stage.settled(await stage.submit("Hello"))
+    report = await Proof(redis, Clock(), Trusted([own("A" * 43, tmp_path, None).public])).prove(ship.read(copy))
+    assert (report.good, report.unsealed) == (True, 0), report
+    assert report.records > 3
+
+
 async def test_a_seal_whose_answer_was_lost_is_taken_once(redis, jobs, tmp_path):
     await jobs.submit(new_job())
     seals = Seals(redis)

@@ -41,6 +41,7 @@ class Verifier:
         self.suspects: dict[str, Row] = {}
         self.stopped = False
         self.records = self.unsealed = self.kept = self.seals = self.ended = self.forgotten = 0
+        self.first_unsealed: str | None = None
         self.open: dict[str, str] = {}
         self.tail: dict[str, str] = {}  # the ends of chains that have records behind the last seal
         self.retention = retention
@@ -133,6 +134,7 @@ class Verifier:
                 self._kept_head = keep(self._kept_head, row)
             elif not self._pending or place < self._floor:
                 self.unsealed += 1
+                self.first_unsealed = self.first_unsealed or row.id
                 self.tail[chain] = row.hash
             else:
                 self._digest.add(line(row))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import sys
+from collections.abc import Awaitable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,8 @@ from worker.store.exporting import Export
 from worker.store.holds import Holds
 from worker.store.pool import Redis
 from worker.store.proof import Proof
+
+_SEALED_WITHIN, _ROUNDS = 600.0, 60  # seconds, or rounds of the sealer if they take longer
 
 room = typer.Typer(
     help="Prove the audit trail, export it, show one job's, hold it for a legal case.",
@@ -76,6 +79,13 @@ def verify(
         Path | None, typer.Option(help="The copy of the checkpoints that VIGIL_AUDIT_CHECKPOINTS shipped.")
     ] = None,
     key: Annotated[list[str] | None, typer.Option("--key", help="A public key to believe; may be repeated.")] = None,
+    allow_unsealed: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unsealed",
+            help="Old records that no checkpoint covers are no fault: for a Vigil whose workers stood still.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Prove that nothing was altered, removed, inserted, reordered or truncated.
@@ -87,17 +97,22 @@ def verify(
     if file is not None:
         report = _of_file(file, manifest_file, Trusted(public) if public else None)
     else:
-        report = _of_redis(settings, Trusted(public), checkpoints)
+        report = _of_redis(settings, Trusted(public), checkpoints, allow_unsealed=allow_unsealed)
     print(json.dumps(report.dump(), indent=2) if as_json else "\n".join(report.lines()))
     if not report.good:
         raise typer.Exit(BAD)
 
 
-def _of_redis(settings: Settings, trusted: Trusted, checkpoints: Path | None) -> Report:
+def _of_redis(settings: Settings, trusted: Trusted, checkpoints: Path | None, *, allow_unsealed: bool) -> Report:
     path = ship.file_of(checkpoints) if checkpoints is not None else None
     if path is not None and not path.is_file():
         raise CliError(f"{path} can't be read", USAGE)
-    return with_trail(settings, lambda redis: Proof(redis, Clock(), trusted).prove(ship.read(path) if path else None))
+    within = None if allow_unsealed else max(_SEALED_WITHIN, _ROUNDS * settings.audit_seal_seconds)
+
+    def work(redis: Redis) -> Awaitable[Report]:
+        return Proof(redis, Clock(), trusted, within).prove(ship.read(path) if path else None)
+
+    return with_trail(settings, work)
 
 
 def _of_file(path: Path, told: Path | None, trusted: Trusted | None) -> Report:

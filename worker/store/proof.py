@@ -19,7 +19,7 @@ from worker.audit.keys import Trusted
 from worker.audit.report import Report
 from worker.audit.seals import BadSeal, parse
 from worker.audit.verify import Verifier
-from worker.clock import Clock
+from worker.clock import Clock, to_ms
 from worker.store import keys
 from worker.store.audit import Trail
 from worker.store.pool import asking
@@ -30,13 +30,16 @@ _PAGE: Final = 5_000
 _SCAN: Final = 1_000
 _LOOKED_AT: Final = 5  # faults are told one by one up to here
 _TIMES: Final = 3
+_HOUR: Final = 3600
 
 
 class Proof:
     """One look at the whole trail."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, trusted: Trusted) -> None:
+    def __init__(self, redis: ArqRedis, clock: Clock, trusted: Trusted, sealed_within: float | None = None) -> None:
+        """`sealed_within`: older records that no checkpoint covers are a fault, if there is a key; None = never."""
         self._redis, self._clock, self._trusted = redis, clock, trusted
+        self._sealed_within = sealed_within if len(trusted) else None
         self._trail, self._seals = Trail(redis, clock), Seals(redis)
         self._starts: dict[str, str] = {}
         self._unlike_of: Any = redis.register_script(_ENDS)
@@ -55,6 +58,7 @@ class Proof:
         return report
 
     async def _pass(self) -> Report:
+        begun = to_ms(self._clock.now())
         count, first = await self._seals.count(), await self._seals.first()
         line = await self._seals.last_retention(count) if first and _number(first) != 1 else None
         try:
@@ -67,6 +71,8 @@ class Proof:
         faults = await self._explain(verifier)
         named = {fault.job_id for fault in faults}
         faults += [fault for fault in await self._ends(verifier) if fault.job_id not in named]
+        if not verifier.stopped:
+            faults += self._unsealed(verifier, begun)
         report = Report(
             records=verifier.records,
             jobs=verifier.ended + sum(not chain.startswith("app:") for chain in verifier.open),
@@ -98,6 +104,22 @@ class Proof:
             more = lines is not None
             verifier.add(lines or ())
         verifier.finish()
+
+    def _unsealed(self, verifier: Verifier, now: int) -> list[Fault]:
+        """Checkpoints that should be there by now."""
+        first = verifier.first_unsealed
+        if first is None or self._sealed_within is None:
+            return []
+        seconds = (now - stream_id(first)[0]) / 1000
+        if seconds <= self._sealed_within:
+            return []
+        age = f"{seconds / 3600:,.1f} hours" if seconds >= _HOUR else f"{seconds / 60:.0f} minutes"
+        number = (verifier.last_seal.number if verifier.last_seal else 0) + 1
+        detail = (
+            f"missing checkpoints: none covers the last {verifier.unsealed:,} records, the oldest {age} old ({first});"
+        )
+        detail += " checkpoints were removed, or no worker with a signing key has run since"
+        return [Fault(Kind.CHECKPOINT, detail, first, checkpoint=number)]
 
     async def _explain(self, verifier: Verifier) -> list[Fault]:
         found: list[Fault] = []

@@ -33,11 +33,12 @@ class Sealer:
         self._clock, self._seconds = clock, settings.audit_seal_seconds
         self._settings, self._trail, self._seals = settings, Trail(redis, clock), Seals(redis)
         self.retention = Retention(redis, clock, audit_ttl=settings.audit_ttl, result_ttl=settings.result_ttl)
+        self._signer: Signer | None = None
         self._copy = ship.file_of(settings.audit_checkpoints) if settings.audit_checkpoints else None
 
     async def run(self) -> None:
         """A round every so many seconds."""
-        signer = await asyncio.to_thread(_signer, self._settings, self._clock)
+        self._signer = signer = await asyncio.to_thread(_signer, self._settings, self._clock)
         while True:
             try:
                 if signer is not None and await self._seals.take_turn(self._seconds * _PART_OF_A_ROUND):
@@ -51,6 +52,16 @@ class Sealer:
             except (BadSeal, OSError) as error:
                 emit("audit.unsealed", error=type(error).__name__)
             await asyncio.sleep(self._seconds)
+
+    async def leave(self) -> None:
+        """What this worker wrote last is sealed before it goes: nobody else may come for long."""
+        try:
+            if self._signer is not None:
+                await self.seal(self._signer)
+            if self._copy is not None:
+                await self.ship(self._copy)
+        except (BadSeal, OSError) as error:
+            emit("audit.unsealed", error=type(error).__name__)
 
     async def seal(self, signer: Signer) -> int:
         """Everything that is in the trail now is sealed; how many checkpoints that took."""
