@@ -24,7 +24,7 @@ from api.shapes import TEXT, ref
 from api.submit import identifier
 from worker.store.apps import ApiKey
 from worker.store.audit import Trail
-from worker.store.quarantine import Quarantine, Shut
+from worker.store.quarantine import LEDGER_KEPT, Quarantine, Shut
 
 router = APIRouter(route_class=Direct, tags=["ops"])
 _ALL: Final = "/v1/quarantine"
@@ -43,7 +43,7 @@ _PERSON: Final = {
     **operation("list_quarantine", "End users shut out", {200: ("Of the key's app.", "QuarantineList")}, scope="ops"),
 )
 async def review(request: Request) -> Response:
-    """Newest first, with what the ledger counted within the window."""
+    """Newest first, with what the ledger counted within the window, and over all the time that it is kept."""
     key, parts = await allowed(request, "ops"), parts_of(request)
     query(request)
     quarantine = Quarantine(parts.redis, parts.clock)
@@ -107,6 +107,7 @@ async def lift(request: Request) -> Response:
 async def _view(request: Request, quarantine: Quarantine, one: Shut) -> dict[str, Any]:
     window = parts_of(request).settings.quarantine_window_seconds
     counts = await ask(request, quarantine.counts(one.safety_identifier, window))
+    ledger = await ask(request, quarantine.counts(one.safety_identifier, LEDGER_KEPT))
     return {
         "end_user": one.name,
         "safety_identifier": one.safety_identifier,
@@ -117,6 +118,7 @@ async def _view(request: Request, quarantine: Quarantine, one: Shut) -> dict[str
         "by": one.by,
         "checks": counts["checks"],
         "blocks": counts["blocks"],
+        "ledger": {"days": LEDGER_KEPT // 86_400, **ledger},
     }
 
 

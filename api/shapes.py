@@ -212,6 +212,7 @@ QUARANTINED: Final[Shape] = obj(
     by=TEXT,
     checks=WHOLE,
     blocks=WHOLE,
+    ledger=obj(days=WHOLE, checks=WHOLE, blocks=WHOLE, warnings=WHOLE),
 )
 STATUS: Final[Shape] = obj(
     queue=obj(queued=WHOLE, scheduled=WHOLE, running=WHOLE, checking=WHOLE, oldest_queued_seconds=maybe(NUMBER)),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from builders import BLOCKED, STARTED, T0, began, done, new_job, noticed
+from builders import BLOCKED, PLAIN, STARTED, T0, began, done, new_job, noticed
 from store_eyes import places, sound
 
 from worker.jobs import events as ev
@@ -14,6 +15,7 @@ from worker.jobs.errors import EndUserShut, Refused
 from worker.jobs.states import CheckEnd, Outcome
 from worker.store import keys
 from worker.store.jobs import Jobs
+from worker.store.pool import connect
 from worker.store.quarantine import Limits, Quarantine
 from worker.tasks.clearing import clear
 
@@ -56,7 +58,7 @@ async def test_the_third_block_shuts_out_this_end_user_and_nobody_else(redis, jo
     await submit(jobs, clock, None)
     (row,) = await quarantine.of_app("shop")
     assert (row.safety_identifier, row.source, row.by, row.until_ms) == (ANN, "blocks", "vigil", 0)
-    assert await quarantine.counts(ANN, 86_400) == {"checks": 3, "blocks": 3}
+    assert await quarantine.counts(ANN, 86_400) == {"checks": 3, "blocks": 3, "warnings": 0}
     assert await quarantine.of_app("mall") == []
 
 
@@ -216,3 +218,57 @@ async def test_when_begin_and_quarantine_race_nothing_begins_after_its_answer(re
     for held in taken:
         running = (await jobs.load(held.job.id)).job.status == "running"
         assert running == (held.job.id in dict(begun)), "refused is refused whole"
+
+
+async def test_the_name_is_learnt_from_a_job_and_outlives_it(redis, jobs, clock, quarantine):
+    """A block and the provider know no name; the newest job that still has it tells."""
+    for _ in range(3):
+        await block(jobs, clock)
+    named = replace(new_job(safety_identifier=ANN), private={"metadata": {}, "end_user": "ann@example.com"})
+    with pytest.raises(Refused):
+        await jobs.submit(named)
+    await quarantine.lift("shop", ANN)
+    await jobs.submit(named)
+    await submit(jobs, clock)  # a newer job, of which the name is gone
+    for _ in range(3):
+        await block(jobs, clock)
+    await quarantine.by_provider("shop", BOB, clock.now(), "safety_identifier.blocked")
+    await clear(jobs, quarantine)
+    for job_id in await redis.zrange(keys.index("shop"), 0, -1):
+        await redis.delete(keys.job(job_id.decode()))
+    assert {one.safety_identifier: one.name for one in await quarantine.of_app("shop")} == {
+        ANN: "ann@example.com",
+        BOB: None,
+    }
+    assert PLAIN or b"ann@" not in await redis.hget(keys.QUARANTINE, ANN)
+    lifted = await quarantine.lift("shop", ANN)
+    assert (lifted.name, lifted.source) == ("ann@example.com", "blocks")
+
+
+async def test_a_name_that_looks_sealed_breaks_no_list(valkey_url, redis, clock):
+    plain = connect(valkey_url)
+    try:
+        here = Quarantine(plain, clock)
+        for name in ("sealed:x", "sealed:MQ=="):
+            await here.add("shop", ANN, by="key_ops", reason="", name=name)
+            assert [one.name for one in await here.of_app("shop")] == [None]
+    finally:
+        await plain.aclose()
+
+
+async def test_the_provider_shuts_out_again_whose_time_was_over(redis, quarantine):
+    from worker.clock import Clock
+
+    here, now = Quarantine(redis, Clock()), Clock().now()
+    await here.add("shop", ANN, by="key_ops", reason="", until=now - timedelta(seconds=2))
+    assert await here.by_provider("shop", ANN, now, "safety_identifier.blocked") is True
+    assert [one.source for one in await here.of_app("shop")] == ["provider"]
+
+
+async def test_a_warning_is_one_line_however_often_its_notice_is_looked_at(clock, quarantine):
+    for notice in ("evt_1", "evt_1", "evt_2"):
+        await quarantine.warned(ANN, notice, clock.now())
+    assert (await quarantine.counts(ANN, 86_400))["warnings"] == 2
+    clock.step(91 * 86_400)
+    await quarantine.warned(ANN, "evt_3", clock.now())
+    assert (await quarantine.counts(ANN, 365 * 86_400))["warnings"] == 1

@@ -9,6 +9,7 @@ from worker.store.apps import Apps
 from worker.store.endpoints import Endpoints
 from worker.store.jobs import Jobs
 from worker.store.pool import connect
+from worker.store.quarantine import Quarantine
 from worker.store.rewrap import Rewrap
 from worker.store.secrets import Secrets
 from worker.store.vault import Vault
@@ -25,16 +26,18 @@ async def test_after_a_rewrap_the_old_key_can_be_dropped(redis: ArqRedis, valkey
     hook = await Endpoints(old, clock).create(
         "acme", url="https://a.example/", events=("job.completed",), payload="thin", description="", secret="whsec_x"
     )
+    await Quarantine(old, clock).add("acme", "a" * 64, by="key_ops", reason="", name="ann")
     kept = await Secrets(old, clock).get("digest")
 
     counts = await Rewrap(both).run()
-    assert (counts["rewrapped"], counts["unreadable"], counts["changed_meanwhile"]) == (6, 0, 0)
+    assert (counts["rewrapped"], counts["unreadable"], counts["changed_meanwhile"]) == (7, 0, 0)
     again = await Rewrap(both).run()
-    assert (again["rewrapped"], again["under_first_key"]) == (0, 6), "begun again it passes over what is done"
+    assert (again["rewrapped"], again["under_first_key"]) == (0, 7), "begun again it passes over what is done"
 
     assert [(await Jobs(new, clock).asked(job.id) or {})["input"] for job in made] == ["p0", "p1", "p2"]
     assert await Apps(new, clock).webhook_secret("acme") == secret
     assert await Endpoints(new, clock).find("acme", hook.id) == hook
+    assert [one.name for one in await Quarantine(new, clock).of_app("acme")] == ["ann"]
     assert await Secrets(new, clock).get("digest") == kept
     assert (await Jobs(old, clock).asked(made[0].id) or {})["input"] == "p0", "a running process keeps its box"
     for client in (old, both, new):

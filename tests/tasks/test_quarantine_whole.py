@@ -7,6 +7,7 @@ from datetime import timedelta
 import httpx2
 import openai
 import pytest
+from builders import PLAIN
 from stage import SOL, until
 from whole import whole
 
@@ -52,6 +53,25 @@ async def test_the_third_block_shuts_the_end_user_out_on_every_door(house):
         with pytest.raises(openai.PermissionDeniedError) as caught:
             await sdk.responses.create(model=SOL, input=NORMAL, background=True, safety_identifier="mallory")
     assert caught.value.code == "end_user_quarantined"
+
+
+async def test_a_reviewer_sees_who_it_is_and_what_the_ledger_has(house, redis):
+    await third_block(house)
+    warned = await house.submit(f"{NORMAL[:-2]} notify=warning use_case=bio]]", end_user="bob")
+    await house.notice(warned, lambda notice: notice["category"])
+    assert (await house.app.post("/v1/quarantine", json={"end_user": "bob", "reason": "warned"})).status_code == 200
+
+    async def both():
+        rows = (await house.app.get("/v1/quarantine")).json()["data"]
+        return {row["end_user"]: row for row in rows} if len(rows) == 2 else None
+
+    rows = await until("both rows", both)
+    mallory, bob = rows["mallory"], rows["bob"]
+    assert (mallory["source"], mallory["by"], mallory["until"]) == ("blocks", "vigil", None)
+    assert mallory["reason"] == "3 blocks within 86400 s"
+    assert mallory["ledger"] == {"days": 90, "checks": 3, "blocks": 3, "warnings": 0}
+    assert bob["ledger"] == {"days": 90, "checks": 0, "blocks": 0, "warnings": 1}
+    assert PLAIN or b"mallory" not in b"".join((await redis.hgetall("vigil:quarantine")).values()), "the name is sealed"
 
 
 async def test_what_waits_is_cancelled_with_who_and_why_and_is_never_sent(house):

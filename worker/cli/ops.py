@@ -66,10 +66,8 @@ def list_(as_json: Json = False) -> None:
     elif not found["data"]:
         print("Nobody is in quarantine.")
     else:
-        rows = [
-            (clean(_person(r)), r["source"], r["since"], r["until"] or "-", clean(r["reason"])) for r in found["data"]
-        ]
-        print_columns(("END USER", "SOURCE", "SINCE", "UNTIL", "REASON"), rows)
+        columns = ("END USER", "SOURCE", "SINCE", "UNTIL", "CHECKS", "BLOCKS", "WARNINGS", "REASON")
+        print_columns(columns, [_row(row) for row in found["data"]])
 
 
 @room.command()
@@ -98,7 +96,8 @@ def lift(
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
-    return (clean(_person(row)), row["source"], row["since"], row["until"] or "-", clean(row["reason"]))
+    counts = tuple(str(row["ledger"][kind]) for kind in ("checks", "blocks", "warnings"))
+    return (clean(_person(row)), row["source"], row["since"], row["until"] or "-", *counts, clean(row["reason"]))
 
 
 def _person(row: dict[str, Any]) -> str:

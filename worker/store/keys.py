@@ -51,7 +51,7 @@ vigil:pauses            zset    scopes of pauses by when they end;  vigil:pause:
                                 vigil:paused, set of scopes of pauses that may hold jobs
 vigil:quarantine        hash    safety identifier -> who is shut out and why;  vigil:clearing set, those whose waiting
                                 jobs are to be cancelled;  vigil:lifted hash, when they were let in again, ms
-vigil:ledger:<kind>:<id> zset   an end user's checks or blocks, `<job>:<seq>` by time
+vigil:ledger:<kind>:<id> zset   an end user's checks, blocks or warnings, `<job>:<seq>` or a notice's id, by time
 vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was asked last;
                                 vigil:accessturn:<scope>, taken by the worker that probes
 vigil:ref:<kind>:<name> string  a request's or response's job; the app of an end user's safety identifier

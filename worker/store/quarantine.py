@@ -1,6 +1,6 @@
-"""Quarantine: end users whose jobs are not sent, and the ledger of checks and blocks that leads there.
+"""Quarantine: end users whose jobs are not sent, and the ledger of checks, blocks and warnings that leads there.
 
-Everything is under the safety identifier and content-free; only the name that an operator typed is kept, sealed. A
+Everything is under the safety identifier and content-free; only the app's own name of the person is kept, sealed. A
 block that is one too many shuts out in its own commit, and the submit script refuses whoever stands here, so a submit
 is refused, or in the app's index when the waiting jobs are cancelled. Must not know: HTTP, why the provider blocks.
 """
@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from importlib.resources import files
 from typing import Any, Final, Literal
 
 from arq.connections import ArqRedis
@@ -22,10 +23,14 @@ from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.pool import asking, vault_of
 from worker.store.scripts import Command
+from worker.store.vault import PRIVATE
 
 Source = Literal["blocks", "provider", "ops"]
 BY_VIGIL: Final = "vigil"
-_LEDGER_KEPT: Final = 90 * 86_400
+LEDGER_KEPT: Final = 90 * 86_400
+"""Seconds that a line of the ledger is kept."""
+_LEDGERS: Final = ("checks", "blocks", "warnings")
+_ASKED_JOBS: Final = 10  # the newest jobs that are asked for the end user's name
 _KINDS: Final[tuple[tuple[type[ev.Fact], str], ...]] = ((ev.CheckStarted, "checks"), (ev.Blocked, "blocks"))
 
 
@@ -48,7 +53,7 @@ class Shut:
     by: str
     since_ms: int
     until_ms: int = 0
-    name: str | None = None  # what an operator typed; sealed in Redis
+    name: str | None = None  # as the app calls the person, if that is known; sealed in Redis
 
 
 def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: Limits) -> list[Command]:
@@ -60,9 +65,7 @@ def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: Limits) -> list
         if person is None or kind is None:
             continue
         at, book = to_ms(event.at), keys.ledger(person, kind)
-        commands.append(("ZADD", book, at, f"{job.id}:{event.seq}"))
-        commands.append(("ZREMRANGEBYSCORE", book, "-inf", at - _LEDGER_KEPT * 1000))
-        commands.append(("EXPIRE", book, _LEDGER_KEPT))
+        commands += _line(book, at, f"{job.id}:{event.seq}")
         if kind == "blocks" and limits.blocks:
             reason = f"{limits.blocks} blocks within {limits.window} s"
             row = json.dumps(asdict(Shut(job.app, person, "blocks", reason, BY_VIGIL, at)))
@@ -70,6 +73,17 @@ def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: Limits) -> list
             commands.append((*when, "HSETNX", keys.QUARANTINE, person, row))
             commands.append((*when, "SADD", keys.CLEARING, person))
     return commands
+
+
+def _line(book: str, at: int, what: str) -> list[Command]:
+    """One more line in a ledger; written again it stays one."""
+    old = at - LEDGER_KEPT * 1000
+    return [("ZADD", book, at, what), ("ZREMRANGEBYSCORE", book, "-inf", old), ("EXPIRE", book, LEDGER_KEPT)]
+
+
+def secret_name(person: str) -> str:
+    """Where the name of a person lies, for the vault."""
+    return f"end_user:{person}"
 
 
 def must_be_free(job: Job, trail: Sequence[ev.Event]) -> str:
@@ -86,6 +100,7 @@ class Quarantine:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
+        self._swap: Any = redis.register_script(files("worker.store").joinpath("lua", "swap.lua").read_text())
 
     async def add(
         self, app: str, person: str, *, by: str, reason: str, until: datetime | None = None, name: str | None = None
@@ -93,9 +108,8 @@ class Quarantine:
         """An operator shuts the app's end user out from now on, whatever stood here before."""
         ends = 0 if until is None else to_ms(until)
         made = Shut(app, person, "ops", reason, by, to_ms(self._clock.now()), ends, name)
-        sealed = None if name is None else self._vault.seal_text(f"end_user:{person}", name)
         async with asking("shut the end user out"), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(keys.QUARANTINE, person, json.dumps(asdict(replace(made, name=sealed))))
+            pipe.hset(keys.QUARANTINE, person, self._dump(made))
             pipe.sadd(keys.CLEARING, person)
             await pipe.execute()
         return made
@@ -110,7 +124,13 @@ class Quarantine:
             lifted = await self._redis.hget(keys.LIFTED, person)
             if lifted is not None and to_ms(at) <= int(lifted):
                 return False
+            stands = await self._redis.hget(keys.QUARANTINE, person)
             async with self._redis.pipeline(transaction=True) as pipe:
+                if stands is not None and self._over(self._load(stands)):
+                    pipe.hset(keys.QUARANTINE, person, self._dump(row))
+                    pipe.sadd(keys.CLEARING, person)
+                    await pipe.execute()
+                    return True
                 pipe.hsetnx(keys.QUARANTINE, person, json.dumps(asdict(row)))
                 pipe.sadd(keys.CLEARING, person)
                 news, _ = await pipe.execute()
@@ -134,23 +154,32 @@ class Quarantine:
         async with asking("look into the quarantine"):
             raw = await self._redis.hget(keys.QUARANTINE, person)
         found = self._load(raw) if raw else None
-        return found if found is not None and found.app == app and not self._over(found) else None
+        if found is None or found.app != app or self._over(found):
+            return None
+        return await self._named(found, raw)
 
     async def of_app(self, app: str) -> list[Shut]:
         """The app's end users who are shut out now, the newest first."""
         async with asking("list the quarantine"):
-            rows = await self._redis.hvals(keys.QUARANTINE)
-        found = [one for one in map(self._load, rows) if one.app == app and not self._over(one)]
+            rows = [(self._load(raw), raw) for raw in await self._redis.hvals(keys.QUARANTINE)]
+        found = [await self._named(one, raw) for one, raw in rows if one.app == app and not self._over(one)]
         return sorted(found, key=lambda one: (-one.since_ms, one.safety_identifier))
 
     async def counts(self, person: str, window: int) -> dict[str, int]:
-        """Checks and blocks of an end user within the last `window` seconds."""
+        """Checks, blocks and warnings of an end user within the last `window` seconds."""
         since = to_ms(self._clock.now()) - window * 1000
         async with asking("read the ledger"), self._redis.pipeline(transaction=False) as pipe:
-            for _, kind in _KINDS:
+            for kind in _LEDGERS:
                 pipe.zcount(keys.ledger(person, kind), since, "+inf")
             found = await pipe.execute()
-        return {kind: int(count) for (_, kind), count in zip(_KINDS, found, strict=True)}
+        return {kind: int(count) for kind, count in zip(_LEDGERS, found, strict=True)}
+
+    async def warned(self, person: str, notice_id: str, at: datetime) -> None:
+        """The provider has warned of this end user: a line in the ledger, once for each notice."""
+        async with asking("note a warning"), self._redis.pipeline(transaction=True) as pipe:
+            for command in _line(keys.ledger(person, "warnings"), to_ms(at), notice_id):
+                pipe.execute_command(*command)
+            await pipe.execute()
 
     async def to_clear(self) -> list[tuple[str, list[str]]]:
         """(safety identifier, ids of jobs that wait) of everybody whose waiting jobs are still to be cancelled."""
@@ -158,7 +187,7 @@ class Quarantine:
         async with asking("look into the quarantine"):
             for person in [name.decode() for name in await self._redis.smembers(keys.CLEARING)]:
                 raw = await self._redis.hget(keys.QUARANTINE, person)
-                app = self._load(raw).app if raw else ""
+                app = (await self._named(self._load(raw), raw)).app if raw else ""
                 waiting: list[str] = []
                 for status in ("queued", "scheduled"):
                     index = [keys.index(app, "user", person), keys.index(app, "status", status)]
@@ -171,6 +200,36 @@ class Quarantine:
         async with asking("note what was cancelled"):
             await self._redis.srem(keys.CLEARING, person)
 
+    async def _named(self, one: Shut, raw: bytes) -> Shut:
+        """With the app's own name of the person. A block and the provider know none: the newest job that has it still
+        tells, and it is kept from then on. Nobody asks for a name but operators, so the commit of a block needs none.
+        """
+        if one.name is not None:
+            return one
+        person = one.safety_identifier
+        async with asking("look for the end user's name"):
+            newest = await self._redis.zrevrange(keys.index(one.app, "user", person), 0, _ASKED_JOBS - 1)
+            for job_id in newest:
+                private = await self._redis.hget(keys.job(job_id.decode()), "priv")
+                name = self._name_in(one.app, job_id.decode(), private)
+                if name is not None:
+                    named = replace(one, name=name)
+                    await self._swap(keys=[keys.QUARANTINE], args=[person, raw, self._dump(named)])
+                    return named
+        return one
+
+    def _name_in(self, app: str, job_id: str, private: bytes | None) -> str | None:
+        try:
+            body: dict[str, Any] = self._vault.open(app, job_id, PRIVATE, private)[1] or {}
+        except (KeyMissing, ContentDamaged):
+            return None
+        name = body.get("end_user")
+        return name if isinstance(name, str) else None
+
+    def _dump(self, one: Shut) -> str:
+        sealed = None if one.name is None else self._vault.seal_text(secret_name(one.safety_identifier), one.name)
+        return json.dumps(asdict(replace(one, name=sealed)))
+
     def _over(self, one: Shut) -> bool:
         return 0 < one.until_ms <= to_ms(self._clock.now())
 
@@ -178,7 +237,7 @@ class Quarantine:
         body: dict[str, Any] = json.loads(raw)
         if body["name"] is not None:
             try:
-                body["name"] = self._vault.unseal_text(f"end_user:{body['safety_identifier']}", body["name"])
-            except (KeyMissing, ContentDamaged):
+                body["name"] = self._vault.unseal_text(secret_name(body["safety_identifier"]), body["name"])
+            except (KeyMissing, ContentDamaged, ValueError):  # ValueError: a plain name that looks like a sealed one
                 body["name"] = None
         return Shut(**body)

@@ -20,6 +20,7 @@ from worker.store.apps import secret_name as app_secret
 from worker.store.endpoints import endpoint_name
 from worker.store.outbox import load_message
 from worker.store.pool import asking, vault_of
+from worker.store.quarantine import secret_name as end_user_name
 from worker.store.secrets import secret_name
 from worker.store.vault import kid_in, kid_in_text
 
@@ -50,6 +51,7 @@ class Rewrap:
                 await self._endpoints(name)
             async for name in self._names(keys.app("")):
                 await self._app(name)
+            await self._quarantine()
             async for name in self._names(keys.secret("")):
                 kind = name.removeprefix(keys.secret(""))
                 raw = await self._redis.get(name)
@@ -111,6 +113,17 @@ class Rewrap:
                     self.counts["unreadable"] += 1
                     continue
                 await self._put(name, field.decode(), raw, again)
+
+    async def _quarantine(self) -> None:
+        for person, raw in (await self._redis.hgetall(keys.QUARANTINE)).items():
+            body, own = json.loads(raw), end_user_name(person.decode())
+            if body["name"] is not None and self._pending(kid_in_text(body["name"])):
+                try:
+                    body["name"] = self._vault.seal_text(own, self._vault.unseal_text(own, body["name"]))
+                except (KeyMissing, ContentDamaged):
+                    self.counts["unreadable"] += 1
+                    continue
+                await self._put(keys.QUARANTINE, person.decode(), raw, json.dumps(body).encode())
 
     async def _app(self, name: str) -> None:
         raw = await self._redis.get(name)

@@ -15,10 +15,11 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import Refused, StoreUnavailable
-from worker.safety.notices import SHUT_OUT, Notice
+from worker.safety.notices import SHUT_OUT, WARNING, Notice
 from worker.store.audit import Trail
 from worker.store.jobs import Jobs
 from worker.store.notices import Notices
+from worker.store.quarantine import Quarantine
 from worker.store.refs import end_user_of, job_of
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
@@ -51,6 +52,7 @@ class Noticeboard:
     ) -> None:
         self._redis, self._notices, self._provider, self._clock = redis, notices, provider, clock
         self._jobs, self._trail, self._shut_out = Jobs(redis, clock), Trail(redis, clock), shut_out
+        self._quarantine = Quarantine(redis, clock)
 
     async def run(self) -> None:
         """Every notice is looked at when it is due, through every loss of Redis."""
@@ -74,6 +76,8 @@ class Noticeboard:
         notice = await self._with_end_user(await self._joined(notice))  # first what is known without asking anybody
         if notice.page is not None and notice.lookup == "pending":
             notice = await self._with_end_user(await self._joined(await self._looked_up(notice)))
+        if notice.type == WARNING and notice.app is not None and notice.safety_identifier is not None:
+            await self._quarantine.warned(notice.safety_identifier, notice.id, notice.at)
         await self._on_record(notice, [job_id for job_id in notice.jobs if job_id not in before.jobs])
         await self._notices.noted(notice)
         if not before.tries:
