@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from worker.cli.app import app
 from worker.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,3 +63,19 @@ def test_the_pins_cover_what_the_project_asks_for() -> None:
         pinned = re.findall(r"^([a-z0-9-]+)==", (ROOT / "ops" / name).read_text(), re.MULTILINE)
         for one in wanted:
             assert re.split(r"[\[<>=!; ]", one)[0].lower() in pinned
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("ops/**/*.md"))])
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    path = ROOT / page
+    for link in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        assert "://" in link or (path.parent / link).exists(), link
+
+
+def test_no_command_is_missing_in_the_readme() -> None:
+    section = (ROOT / "README.md").read_text().partition("## The command")[2].partition("\n## ")[0]
+    written = set(re.findall(r"[a-z-]+", " ".join(re.findall(r"`([^`]*)`", section))))
+    groups: list[Any] = [get_command(app)]
+    for group in groups:  # it grows by the groups in the group
+        assert sorted(set(group.commands) - written) == []
+        groups += [one for one in group.commands.values() if hasattr(one, "commands")]
