@@ -10,9 +10,9 @@ from datetime import timedelta
 import pytest
 from api_hand import submitted
 
+from worker.audit.chain import canonical
 from worker.jobs import events as ev
 from worker.store import keys
-from worker.store.codec import canonical
 
 
 async def cancel(client, job_id):

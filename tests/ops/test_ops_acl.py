@@ -93,7 +93,16 @@ FORBIDDEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [*FORBIDDEN, "CONFIG GET appendfsync"])
+ON_THE_TRAIL = [
+    "DEL vigil:audit", "UNLINK vigil:audit", "XDEL vigil:audit 1-1", "XTRIM vigil:audit MAXLEN 0", "SET vigil:audit x",
+    "EXPIRE vigil:audit 1", "RENAME vigil:audit vigil:other", "RENAME vigil:other vigil:audit",
+    "XSETID vigil:audit 9-9", "EVAL return(redis.call('del',KEYS[1])) 1 vigil:audit",
+    "DEL vigil:seals", "RPUSH vigil:seals x", "LSET vigil:seals 0 x", "LTRIM vigil:seals 1 0", "LPOP vigil:seals",
+    "RENAME vigil:other vigil:seals", "EVAL return(redis.call('rpush',KEYS[1],'x')) 1 vigil:seals",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [*FORBIDDEN, *ON_THE_TRAIL, "CONFIG GET appendfsync"])
 def test_the_api_may_not(given, command: str) -> None:
     with pytest.raises((NoPermissionError, ResponseError), match=REFUSED):
         as_user(given, "api").execute_command(*command.split())

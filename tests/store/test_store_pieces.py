@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 from pydantic import ValidationError
 from store_eyes import lapse
 
+from worker.audit.chain import canonical
 from worker.jobs import ids
 from worker.store import codec, keys
 from worker.store.overview import depths, workers, writable
@@ -88,10 +89,10 @@ def test_what_is_gone_is_none_and_what_is_from_the_future_is_refused():
 
 @given(st.dictionaries(st.text(), st.integers() | st.text(), max_size=4))
 def test_canonical_json_is_sorted_and_without_spaces(body):
-    text = codec.canonical(body).decode()
+    text = canonical(body).decode()
     assert json.loads(text) == body
     assert list(json.loads(text)) == sorted(body)
-    assert codec.canonical(dict(reversed(body.items()))).decode() == text
+    assert canonical(dict(reversed(body.items()))).decode() == text
 
 
 def test_a_record_comes_back_as_it_was_and_one_of_another_schema_is_refused():

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 import typer
 
@@ -120,7 +120,7 @@ def _of_file(path: Path, told: Path | None, trusted: Trusted | None) -> Report:
     begun = clock.monotonic()
     beside = told or path.with_name(path.name + ".manifest.json")
     try:
-        body = read_manifest(beside.read_bytes()) if told is not None or beside.exists() else None
+        body = _manifest(beside) if told is not None or beside.exists() else None
         with ExitStack() as stack:
             report = FileProof(lambda: lines_of(stack.enter_context(path.open("rb"))), body, trusted).prove()
     except OSError as error:
@@ -129,6 +129,13 @@ def _of_file(path: Path, told: Path | None, trusted: Trusted | None) -> Report:
         raise CliError(f"{path}: {error}") from None
     report.seconds = clock.monotonic() - begun
     return report
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        return read_manifest(path.read_bytes())
+    except BadExport as error:
+        raise CliError(f"{path}: {error}") from None
 
 
 @room.command()
@@ -150,9 +157,12 @@ def export(
     async def work(redis: Redis) -> int:
         clock = Clock()
         export = Export(redis, clock, app, times["after"], times["before"])
+        batches = export.lines()
+        first: list[bytes] = await anext(batches, [])  # (before an earlier export is overwritten: Redis may be away)
         with ExitStack() as stack:
             file: IO[bytes] = stack.enter_context(out.open("wb")) if out is not None else sys.stdout.buffer
-            async for lines in export.lines():
+            file.writelines(line + b"\n" for line in first)
+            async for lines in batches:
                 file.writelines(line + b"\n" for line in lines)
             file.flush()
         filters = {"app": app, "after": after, "before": before}

@@ -14,7 +14,6 @@ from worker.jobs.record import Job
 
 # made once: `json.dumps` with options makes an encoder for each call, and pieces of text come by the thousand
 _COMPACT: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 _PLAIN: Final = b"1"  # the schema number of content that is kept as plain JSON
 
 
@@ -26,11 +25,6 @@ def dump_job(job: Job) -> bytes:
 def load_job(raw: bytes) -> Job:
     """The record behind bytes written by any release that shares its schema number."""
     return Job.model_validate_json(raw)
-
-
-def canonical(body: dict[str, Any]) -> bytes:
-    """Canonical JSON: sorted keys, no spaces, UTF-8 (contract section 8)."""
-    return _CANONICAL(body).encode()
 
 
 def dump_event(event: Event) -> bytes:

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
+from worker.audit.chain import canonical
 from worker.clock import Clock
 from worker.store import keys
-from worker.store.codec import canonical
 from worker.store.pool import asking, vault_of
 
 IDENTIFIER: Final = "identifier"
