@@ -91,11 +91,12 @@ def _handler(raw: list[bytes]) -> type[BaseHTTPRequestHandler]:
 
 
 class Receiver(Ingest):
-    """A webhook receiver: keeps the headers of every POST."""
+    """A webhook receiver: keeps the headers and the body of every POST, and says the body back."""
 
     def __init__(self, status: int = 200) -> None:
         self.got: list[dict[str, str]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _keeper(self.got, status))
+        self.bodies: list[bytes] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _keeper(self.got, self.bodies, status))
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
@@ -103,13 +104,14 @@ class Receiver(Ingest):
         return f"http://127.0.0.1:{self._server.server_port}/hooks?sig=CANARY-query"
 
 
-def _keeper(got: list[dict[str, str]], status: int) -> type[BaseHTTPRequestHandler]:
+def _keeper(got: list[dict[str, str]], bodies: list[bytes], status: int) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
+            bodies.append(self.rfile.read(int(self.headers["content-length"])))
             got.append({name.lower(): value for name, value in self.headers.items()})
             self.send_response(status)
             self.end_headers()
+            self.wfile.write(bodies[-1])
 
         def log_message(self, *_: object) -> None:
             pass

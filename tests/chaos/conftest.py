@@ -1,0 +1,8 @@
+"""What the tests of chaos borrow from telemetry: a fake ingest, a receiver of webhooks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "telemetry"))
