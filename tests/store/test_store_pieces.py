@@ -98,7 +98,7 @@ def test_canonical_json_is_sorted_and_without_spaces(body):
 def test_a_record_comes_back_as_it_was_and_one_of_another_schema_is_refused():
     job, trail = life(STARTED, (began(), 1), (noticed(), 1))
     assert codec.load_job(codec.dump_job(job)) == job
-    assert codec.load_event(codec.dump_event(trail[2])) == trail[2].dump()
+    assert codec.load_event(codec.dump_event(trail[2].dump())) == trail[2].dump()
     with pytest.raises(ValidationError):
         codec.load_job(codec.dump_job(job).replace(b'"schema_number":1', b'"schema_number":2'))
 

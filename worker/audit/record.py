@@ -20,10 +20,13 @@ _AS_IT_IS: Final = (
 )
 
 
-def record_of(job: Job, event: Event) -> dict[str, Any]:
-    """The record of `event`; `job` is as the commit of it leaves the job. What is not known yet is null or missing."""
+def record_of(job: Job, event: Event, dumped: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The record of `event`; `job` is as the commit of it leaves the job. What is not known yet is null or missing.
+
+    `dumped`: the event's wire shape, by whoever has it already.
+    """
     body = {
-        **event.dump(),
+        **(dumped or event.dump()),
         "app": job.app,
         "key_id": job.key_id,
         "requested_model": job.requested_model,
@@ -58,11 +61,12 @@ def act_of(
 
 def _decision(job: Job, event: Event) -> dict[str, Any] | None:
     """Who decided what this event tells, where somebody did: the policy (in which version), the app, the provider."""
-    said = getattr(event.fact, "disclosure", None)
+    data = vars(event.fact)  # a pydantic model takes its time to say that it has no such field
+    said = data.get("disclosure")
     if isinstance(said, Disclosure):
         by_policy = said.decided_by == "policy"
         return {"by": said.decided_by, "policy_version": POLICY_VERSION if by_policy else None}
-    if (by := getattr(event.fact, "by", None)) is not None:
+    if (by := data.get("by")) is not None:
         return {"by": "app", "key_id": by, "policy_version": None}
     if isinstance(event.fact, AttemptStarted) and event.fact.because is not None:
         by = job.disclosure.decided_by if job.disclosure is not None else "policy"

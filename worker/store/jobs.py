@@ -305,10 +305,11 @@ class Jobs:
     def _commands(self, before: Job | None, after: Job, trail: list[ev.Event], head: str) -> tuple[list[Command], str]:
         """(record, events, audit, queue place, index and outbox of one change; the audit chain's head after it)."""
         key, commands = keys.job(after.id), list[Command]()
-        for event in trail:
-            head, body = chain.link(head, record_of(after, event))
+        wires = [event.dump() for event in trail]
+        for event, wire in zip(trail, wires, strict=True):
+            head, body = chain.link(head, record_of(after, event, wire))
             commands.append(("NOTE", keys.audited(after.id), "XADD", keys.AUDIT, "*", "hash", head, "record", body))
-        commands.append(("RPUSH", keys.trail(after.id), *(codec.dump_event(e) for e in trail)))
+        commands.append(("RPUSH", keys.trail(after.id), *(codec.dump_event(wire) for wire in wires)))
         born = facts_for_scripts(after) if before is None else ()
         commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head, *born))
         moved = before is None or before.status is not after.status

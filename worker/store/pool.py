@@ -98,11 +98,13 @@ def _pack_in_c(pool: ConnectionPool) -> None:
                 return packed
 
         async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
-            # redis-py waits with asyncio.wait_for, which on Python 3.11 can swallow a cancellation: say it again
+            # redis-py waits with asyncio.wait_for, which on Python 3.11 can swallow a cancellation: say it again. The
+            # command has left by then: without its connection, or the next caller would read this one's reply
             task = asyncio.current_task()
             before = task.cancelling() if task else 0
             await super().send_packed_command(*args, **kwargs)
             if task and task.cancelling() > before:
+                await self.disconnect(nowait=True)
                 raise asyncio.CancelledError
 
     pool.connection_class = Packing

@@ -1,0 +1,65 @@
+"""A caller that gives up in the middle of a command: nobody else ever reads the reply that was meant for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random  # noqa: TID251  a seeded dice, so that a failure can be told again
+
+from worker.store.pool import connect
+
+CALLERS, ROUNDS, KEYS = 24, 60, 50
+
+
+async def test_a_cancelled_command_leaves_no_reply_for_the_next_one(valkey_url: str, redis) -> None:
+    await redis.mset({f"key:{n}": f"value:{n}" for n in range(KEYS)})
+    client, dice = connect(valkey_url, max_connections=4), random.Random(7)
+    given_up = answered = 0
+
+    async def caller() -> None:
+        nonlocal given_up, answered
+        for _ in range(ROUNDS):
+            number = dice.randrange(KEYS)
+            try:
+                async with asyncio.timeout(dice.choice((0.0002, 0.0005, 0.001, 0.002, 0.005, 1))):
+                    got = await client.get(f"key:{number}")
+            except TimeoutError:
+                given_up += 1
+                continue
+            answered += 1
+            assert got == f"value:{number}".encode()
+
+    try:
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    finally:
+        await client.aclose()
+    assert given_up > 50, "the dice made callers give up"
+    assert answered > 50
+
+
+async def test_a_cancellation_that_redis_py_swallows_is_said_again_and_the_connection_is_dropped(
+    valkey_url: str, redis
+) -> None:
+    """asyncio.wait_for of Python 3.11 returns instead of raising when its future is done as the cancellation comes."""
+    await redis.mset({"a": "1", "b": "2"})
+    client = connect(valkey_url, max_connections=1)
+    kind = client.connection_pool.connection_class
+    send = kind.__mro__[1].send_packed_command
+
+    async def cancelled_meanwhile(self, *args, **kwargs) -> None:
+        await send(self, *args, **kwargs)
+        task = asyncio.current_task()
+        if task is not None and task.get_name() == "victim":
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):  # swallowed, as wait_for does
+                await asyncio.sleep(0)
+
+    kind.__mro__[1].send_packed_command = cancelled_meanwhile
+    try:
+        victim = asyncio.create_task(client.get("a"), name="victim")
+        await asyncio.wait([victim])
+        assert victim.cancelled()
+        assert await client.get("b") == b"2", "the next caller reads its own reply"
+    finally:
+        kind.__mro__[1].send_packed_command = send
+        await client.aclose()
