@@ -317,7 +317,7 @@ async def test_no_canary_leaves_its_cage(whole: Whole) -> None:
     sinks = await whole.sinks()
     assert all(sinks.values()), "each was looked into"
     leaks = found(sinks, whole.caged, allowed)
-    assert not leaks, leaks
+    assert not leaks, "\n".join(leaks)
     bugs = [event["tags"]["vigil.event"] for event in whole.ingest.events if event.get("exception")]
     assert (bugs.count("api.broke"), bugs.count("run.broke")) == (1, 1), bugs
     assert {span["attributes"].get("vigil.ended") for span in whole.ingest.spans} >= {
