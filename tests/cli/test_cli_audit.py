@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 from cli_vigil import Up, one_line, run
 
-from worker.audit.chain import canonical
+from worker.audit.chain import GENESIS, canonical, link
+from worker.store import keys
+from worker.store.pool import connect
 
 PAGE = Path(__file__).resolve().parents[2] / "ops" / "audit.md"
 
@@ -191,13 +194,90 @@ def test_lab_reads_an_export(told: Up, exported: Path) -> None:
         (("verify", "--file", "nothing"), "nothing can't be read"),
         (("verify", "--checkpoints", "nothing"), "nothing can't be read"),
         (("export", "--after", "soon"), "--after takes a time"),
+        (("verify", "--file", "."), ". can't be read"),
+        (("verify", "--file", "x", "--manifest", "nothing"), "nothing can't be read"),
+        (("export", "--before", "2026-13-01"), "--before takes a time"),
         (("export", "--out", "no/where"), "no/where can't be written"),
+        (("export", "--out", "x", "--manifest", "no/where"), "no/where can't be written"),
+        (("show", "job_x", "--prompt-file", "nothing"), "nothing"),
+        (("hold", "--reason", "x"), "name a job or --app"),
     ],
 )
 def test_wrong_usage_is_one_line(told: Up, words: tuple[str, ...], said: str) -> None:
     result = told("audit", *words)
     assert result.returncode == 2
     assert said in one_line(result)
+
+
+def test_what_is_no_export_is_one_line(told: Up, tmp_path: Path) -> None:
+    trail, beside = tmp_path / "t.ndjson", tmp_path / "t.ndjson.manifest.json"
+    trail.write_text("")
+    for broken in ("{broken", "[]", '{"format": "other-1"}', '{"format": "vigil-audit-1"}'):
+        beside.write_text(broken)
+        result = told("audit", "verify", "--file", str(trail))
+        assert (result.returncode, str(beside) in one_line(result)) == (1, True)
+    copy = tmp_path / "copy.ndjson"
+    copy.write_text("nonsense\n")
+    result = told("audit", "verify", "--checkpoints", str(copy))
+    assert (result.returncode, result.stderr) == (1, "")
+    assert "BAD: checkpoint: in the shipped copy: " in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verify",),
+        ("export", "--out", "trail.ndjson"),
+        ("show", "job_x"),
+        ("hold", "job_x", "--reason", "y"),
+        ("release", "job_x", "--reason", "y"),
+        ("holds",),
+    ],
+    ids=lambda words: words[0],
+)
+def test_without_redis_it_is_one_line_and_nothing_is_overwritten(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "trail.ndjson").write_text("an earlier export\n")
+    result = run(tmp_path, "audit", *words, VIGIL_REDIS_URL="redis://127.0.0.1:1/0")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "Redis could not" in one_line(result)
+    assert (tmp_path / "trail.ndjson").read_text() == "an earlier export\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("show", "job_x"), 1, "there is no audit trail of job_x"),
+        (("hold", "job_x", "--reason", "y"), 2, "There is no audit trail of job_x."),
+        (("release", "job_x", "--reason", "y"), 2, "job_x is not held."),
+    ],
+    ids=["show", "hold", "release"],
+)
+def test_an_unknown_job_is_one_line(told: Up, words: tuple[str, ...], code: int, said: str) -> None:
+    result = told("audit", *words)
+    assert (result.returncode, one_line(result)) == (code, f"vigil: {said}")
+
+
+def test_a_report_on_a_narrow_terminal_is_whole(told: Up) -> None:
+    wide, narrow = (told("audit", "verify", COLUMNS=width).stdout.splitlines() for width in ("200", "40"))
+    assert narrow[-1] == wide[-1]
+    assert all("\x1b" not in line for line in narrow)
+
+
+def test_old_records_without_a_checkpoint_are_told_and_may_be_allowed(tmp_path: Path, valkey_url: str) -> None:
+    async def tell() -> None:
+        redis = connect(valkey_url)
+        await redis.flushall()
+        hashed, body = link(GENESIS, {"app": "a", "job_id": None, "seq": None, "type": "audit.hold"})
+        await redis.xadd(keys.AUDIT, {"hash": hashed, "record": body}, id="1700000000000-0")
+        await redis.aclose()
+
+    asyncio.run(tell())
+    env = {"VIGIL_REDIS_URL": valkey_url, "VIGIL_AUDIT_KEY": "A" * 43}
+    result = run(tmp_path, "audit", "verify", **env)
+    assert result.returncode == 1
+    assert "BAD: checkpoint: missing checkpoints: none covers the last 1 records" in result.stdout
+    assert run(tmp_path, "audit", "verify", "--allow-unsealed", **env).returncode == 0
+    assert run(tmp_path, "audit", "verify", VIGIL_REDIS_URL=valkey_url).returncode == 0, "no key to check any by"
 
 
 def test_without_a_key_it_says_how_to_get_one(tmp_path: Path) -> None:

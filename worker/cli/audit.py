@@ -118,7 +118,7 @@ def _of_redis(settings: Settings, trusted: Trusted, checkpoints: Path | None, *,
 def _of_file(path: Path, told: Path | None, trusted: Trusted | None) -> Report:
     clock = Clock()
     begun = clock.monotonic()
-    beside = told or path.with_name(path.name + ".manifest.json")
+    beside = told or Path(f"{path}.manifest.json")
     try:
         body = _manifest(beside) if told is not None or beside.exists() else None
         with ExitStack() as stack:
@@ -151,7 +151,7 @@ def export(
     """Write the trail as NDJSON, one record a line, with a manifest by which anybody can prove it (ops/audit.md)."""
     settings = load()
     times = {"after": _ms("--after", after), "before": _ms("--before", before)}
-    beside = manifest_file or (out.with_name(out.name + ".manifest.json") if out else None)
+    beside = manifest_file or (Path(f"{out}.manifest.json") if out else None)
     signer, public = signer_of(settings), _trusted(settings, [])
 
     async def work(redis: Redis) -> int:
