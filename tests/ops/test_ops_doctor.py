@@ -107,6 +107,26 @@ def test_nothing_and_something_else_in_its_place(tmp_path: Path) -> None:
         assert findings(tmp_path, VIGIL_REDIS_URL=f"redis://127.0.0.1:{port}/0")["redis"]["state"] == "problem"
 
 
+def test_the_audit_key_and_what_it_signs(tmp_path: Path) -> None:
+    with server(tmp_path / "data") as one:
+        assert on(one, tmp_path)["audit key"]["state"] == "warning"
+        given = on(one, tmp_path, VIGIL_AUDIT_KEY="A" * 43, VIGIL_AUDIT_CHECKPOINTS=str(tmp_path / "copy"))
+        assert (given["audit key"]["state"], given["audit trail"]["state"]) == ("ok", "ok")
+        assert "A" * 43 not in json.dumps(given)
+        file = tmp_path / ".vigil" / "audit.key"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("A" * 43)
+        for mode, state, said in ((0o644, "problem", "chmod 600"), (0o600, "warning", "VIGIL_AUDIT_CHECKPOINTS")):
+            file.chmod(mode)
+            found = on(one, tmp_path)["audit key"]
+            assert (found["state"], said in found["fix"]) == (state, True)
+        one.client(None, None).xadd("vigil:audit", {"hash": "x", "record": "{}"}, id="1700000000000-0")
+        late = on(one, tmp_path)["audit trail"]
+        assert (late["state"], "records have waited" in late["detail"]) == ("warning", True)
+        one.client(None, None).rpush("vigil:seals", "nonsense")
+        assert on(one, tmp_path)["audit trail"]["state"] == "problem"
+
+
 # ---- the world outside
 
 

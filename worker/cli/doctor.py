@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from worker.audit.keyfile import NAME
+from worker.cli.audit import signer_of
 from worker.cli.doctor_outside import api_check, provider_checks, sentry_check, webhook_checks
 from worker.cli.doctor_redis import redis_checks
-from worker.cli.errors import BAD
+from worker.cli.errors import BAD, CliError
 from worker.cli.finding import Check, written
 from worker.jobs.errors import SettingsError
 from worker.settings import Settings, load
@@ -37,8 +39,30 @@ async def examine(webhook: str | None = None) -> AsyncIterator[Check]:
     async for check in webhook_checks(settings, webhook):
         yield check
     yield await sentry_check(settings)
+    yield _audit_key(settings)
     yield _encryption(settings)
     yield _identifiers(settings)
+
+
+def _audit_key(settings: Settings) -> Check:
+    path = settings.data_dir / NAME
+    try:
+        shared = settings.audit_key is None and path.stat().st_mode & 0o077 != 0
+        signer = signer_of(settings)
+    except FileNotFoundError:
+        signer, shared = None, False
+    except (CliError, OSError):
+        return Check("audit key", "problem", f"{path} can't be used", "VIGIL_AUDIT_KEY, or take the file away")
+    if signer is None:
+        fix = "VIGIL_AUDIT_KEY, the same for every worker; a worker without one makes its own"
+        return Check("audit key", "warning", "none here: only who has it can sign the audit trail, or prove it", fix)
+    if shared:
+        return Check("audit key", "problem", f"{path} can be read by others on this machine", f"chmod 600 {path}")
+    said = f"{signer.key_id}, from {'VIGIL_AUDIT_KEY' if settings.audit_key else path}"
+    if settings.audit_checkpoints is None:
+        fix = "VIGIL_AUDIT_CHECKPOINTS, a file where whoever can write Redis can't"
+        return Check("audit key", "warning", f"{said}; no copy of the checkpoints is kept outside Redis", fix)
+    return Check("audit key", "ok", f"{said}; checkpoints are copied to {settings.audit_checkpoints}")
 
 
 def _encryption(settings: Settings) -> Check:
@@ -69,7 +93,7 @@ def doctor(
     """Say what is wrong here and what mends it.
 
     Looks at settings; at Redis, what it keeps, who may come in; workers, API and key, access to models, provider,
-    clocks, webhooks, Sentry, encryption. Exits 1 on a problem.
+    clocks, webhooks, Sentry, audit trail, encryption. Exits 1 on a problem.
     """
 
     async def go() -> list[Check]:

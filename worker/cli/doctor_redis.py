@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Final
 from urllib.parse import urlsplit
 
+from worker.audit.chain import stream_id
+from worker.audit.seals import BadSeal
 from worker.cli.finding import Check, State, skew
 from worker.cli.serve import with_redis
 from worker.clock import Clock
@@ -13,10 +15,13 @@ from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.settings import Settings
 from worker.store import overview
 from worker.store.access import known_access
+from worker.store.audit import Trail
 from worker.store.pool import SENTINEL, Redis, asking, check_safe, connect, durability, sentinel_parts
+from worker.store.seals import Seals
 from worker.store.server import Server, look_at
 
 _OLDEST: Final = (7, 2)
+_LATE_ROUNDS: Final = 6
 _FULL_WARNING, _FULL_PROBLEM = 0.75, 0.9
 _USERS: Final = "use the users of ops/users.acl (`ops/secrets.sh` makes them)"
 
@@ -58,6 +63,7 @@ async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIte
     yield skew("clock", "Redis", seconds + micros / 1e6 - (before + after) / 2)
     yield await _workers(redis, clock)
     yield await _access(redis)
+    yield await _sealed(redis, clock, settings)
 
 
 def _server(how: Server, version: str, kind: str) -> Check:
@@ -156,6 +162,22 @@ async def _workers(redis: Redis, clock: Clock) -> Check:
         return Check("workers", "ok", f"{len(alive)} with a heartbeat within a minute{more}")
     said = "all workers drain" if alive else "no worker shows a heartbeat"
     return Check("workers", "warning", f"{said}: jobs are accepted and wait", "start `vigil worker`")
+
+
+async def _sealed(redis: Redis, clock: Clock, settings: Settings) -> Check:
+    fix = "start a worker that has the key of `vigil audit key`; `vigil audit verify` says more"
+    try:
+        last = await Seals(redis).last()
+    except BadSeal:
+        return Check("audit trail", "problem", "what stands as its last checkpoint is none", "`vigil audit verify`")
+    waiting = await Trail(redis, clock).page(f"({last.last}" if last else "-", count=1)
+    said = f"the last checkpoint is number {last.number}, of {last.body['at']}" if last else "no checkpoint"
+    if not waiting:
+        return Check("audit trail", "ok", f"{said}; nothing waits for one")
+    age = clock.now().timestamp() - stream_id(waiting[0].id)[0] / 1000
+    if age <= _LATE_ROUNDS * settings.audit_seal_seconds:
+        return Check("audit trail", "ok", f"{said}; the next one is due")
+    return Check("audit trail", "warning", f"{said}; records have waited {age:,.0f} s for the next one", fix)
 
 
 async def _access(redis: Redis) -> Check:
