@@ -79,6 +79,29 @@ async def add(request: Request) -> Response:
     return as_json(await _view(request, quarantine, made))
 
 
+@router.get(
+    _ONE,
+    **operation(
+        "get_quarantine",
+        "Whether an end user is shut out",
+        {200: ("Since when, until when and why.", "Quarantined")},
+        scope="ops",
+        problems=(404,),
+        parameters=(_PERSON,),
+    ),
+)
+async def look(request: Request) -> Response:
+    """By the app's own id or by the safety identifier; 404 for anybody who isn't shut out."""
+    key, parts = await allowed(request, "ops"), parts_of(request)
+    query(request)
+    quarantine = Quarantine(parts.redis, parts.clock)
+    for person in await _people(request, key):
+        found = await ask(request, quarantine.find(key.app, person))
+        if found is not None:
+            return as_json(await _view(request, quarantine, found))
+    raise Problem(404, "not_quarantined", "Nobody of this name is in quarantine.")
+
+
 @router.delete(
     _ONE,
     **operation(
@@ -94,14 +117,19 @@ async def lift(request: Request) -> Response:
     """By the app's own id or by the safety identifier; 404 for anybody who isn't shut out."""
     key, parts = await allowed(request, "ops"), parts_of(request)
     query(request)
-    named = str(request.path_params["end_user"])
     quarantine = Quarantine(parts.redis, parts.clock)
-    for person in (await ask(request, identifier(parts, key.app, named)), named):
-        found = await ask(request, quarantine.lift(key.app, person or ""))
+    for person in await _people(request, key):
+        found = await ask(request, quarantine.lift(key.app, person))
         if found is not None:
             await _note(request, key, "quarantine.lifted", found.safety_identifier, "")
             return as_json(await _view(request, quarantine, found))
     raise Problem(404, "not_quarantined", "Nobody of this name is in quarantine.")
+
+
+async def _people(request: Request, key: ApiKey) -> tuple[str, str]:
+    """Whom the path may mean: the app's own id of the person, or the safety identifier."""
+    named = str(request.path_params["end_user"])
+    return await ask(request, identifier(parts_of(request), key.app, named)) or "", named
 
 
 async def _view(request: Request, quarantine: Quarantine, one: Shut) -> dict[str, Any]:

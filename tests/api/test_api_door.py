@@ -34,6 +34,7 @@ ROUTES = [
     ("POST", "/v1/pause", "ops"),
     ("GET", "/v1/quarantine", "ops"),
     ("POST", "/v1/quarantine", "ops"),
+    ("GET", "/v1/quarantine/{end_user}", "ops"),
     ("DELETE", "/v1/quarantine/{end_user}", "ops"),
     ("POST", "/v1/resume", "ops"),
     ("GET", "/v1/jobs/{id}/support-packet", "read"),

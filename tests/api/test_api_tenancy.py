@@ -110,7 +110,10 @@ async def test_a_quarantined_end_user_is_refused_on_every_door_and_let_in_again(
     assert (await other.post("/v1/jobs", json=job)).status_code == 202, "another app's person of that name"
     (row,) = (await acme.get("/v1/quarantine")).json()["data"]
     assert (row["end_user"], row["reason"], row["until"]) == ("ann/1 ü", "reported", None)
+    assert (await acme.get(f"/v1/quarantine/{row['safety_identifier']}")).json() == row
+    assert (await acme.get("/v1/quarantine/nobody")).json()["code"] == "not_quarantined"
     lifted = await acme.delete(f"/v1/quarantine/{row['safety_identifier']}")
+    assert (await acme.get(f"/v1/quarantine/{row['safety_identifier']}")).status_code == 404
     assert lifted.status_code == 200, lifted.text
     assert (await acme.delete("/v1/quarantine/nobody")).status_code == 404
     assert (await acme.post("/v1/jobs", json=job)).status_code == 202
@@ -118,9 +121,15 @@ async def test_a_quarantined_end_user_is_refused_on_every_door_and_let_in_again(
     assert acts == ["quarantine.added", "quarantine.lifted"]
 
 
+async def test_one_end_user_can_be_asked_for_by_name_and_only_by_the_own_app(api, acme):
+    shut = (await acme.post("/v1/quarantine", json={"end_user": "carl", "reason": "reported"})).json()
+    assert (await acme.get("/v1/quarantine/carl")).json() == shut
+    assert (await (await api.client("other")).get("/v1/quarantine/carl")).status_code == 404
+
+
 async def test_quarantine_takes_the_scope_ops(api):
     client = await api.client("acme", ("submit", "read", "audit"))
-    for method, path in (("GET", ""), ("POST", ""), ("DELETE", "/ann")):
+    for method, path in (("GET", ""), ("GET", "/ann"), ("POST", ""), ("DELETE", "/ann")):
         answer = await client.request(method, f"/v1/quarantine{path}", json={"end_user": "ann"})
         assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
 

@@ -72,10 +72,11 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
         assert "://" in link or (path.parent / link).exists(), link
 
 
-def test_no_command_is_missing_in_the_readme() -> None:
+def test_no_command_is_missing_in_the_readme_or_cut_in_the_help() -> None:
     section = (ROOT / "README.md").read_text().partition("## The command")[2].partition("\n## ")[0]
     written = set(re.findall(r"[a-z-]+", " ".join(re.findall(r"`([^`]*)`", section))))
     groups: list[Any] = [get_command(app)]
     for group in groups:  # it grows by the groups in the group
         assert sorted(set(group.commands) - written) == []
+        assert [name for name, one in group.commands.items() if one.get_short_help_str().endswith("...")] == []
         groups += [one for one in group.commands.values() if hasattr(one, "commands")]

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 @room.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the apps that have keys, with their weights and limits."""
+    """List apps, their weights and limits. An app is what has keys."""
     found = with_apps(lambda apps: apps.list_apps())
     if as_json:
         print(json.dumps({"object": "list", "data": [asdict(one) for one in found]}, indent=2))

@@ -36,7 +36,7 @@ from worker.store.proof import Proof
 _SEALED_WITHIN, _ROUNDS = 600.0, 60  # seconds, or rounds of the sealer if they take longer
 
 room = typer.Typer(
-    help="Prove the audit trail, export it, show one job's, hold it for a legal case.",
+    help="Prove the audit trail, export or hold it.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -88,7 +88,7 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Prove that nothing was altered, removed, inserted, reordered or truncated.
+    """Prove that the trail is whole. Nothing was altered, removed, inserted, reordered or truncated.
 
     Exit code 1 when something is wrong; then the first bad record is named.
     """
@@ -148,7 +148,7 @@ def export(
     before: Annotated[str | None, typer.Option(help="Before this time, ISO 8601.")] = None,
     manifest_file: Annotated[Path | None, typer.Option("--manifest", help="Where the manifest goes.")] = None,
 ) -> None:
-    """Write the trail as NDJSON, one record a line, with a manifest by which anybody can prove it (ops/audit.md)."""
+    """Write the trail as NDJSON. One record a line, with a manifest by which anybody can prove it (ops/audit.md)."""
     settings = load()
     times = {"after": _ms("--after", after), "before": _ms("--before", before)}
     beside = manifest_file or (Path(f"{out}.manifest.json") if out else None)
@@ -193,7 +193,7 @@ def _ms(option: str, text: str | None) -> int | None:
 
 @room.command("key")
 def key_(as_json: Json = False) -> None:
-    """Print the public key by which this machine's checkpoints are checked."""
+    """Print this machine's public key. By it its checkpoints are checked."""
     signer = signer_of(load())
     if signer is None:
         raise CliError("there is no signing key here: set VIGIL_AUDIT_KEY, or start a worker, which makes one")
@@ -208,19 +208,19 @@ By = Annotated[str, typer.Option("--by", help="Who says so.  [your login]")]
 
 
 @room.command()
-def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "") -> None:
-    """Keep a job, or all jobs of an app, for a legal case: neither trail nor content is removed by time."""
+def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
+    """Keep what a legal case needs. Neither trail nor content of the job, or of all jobs of the app, goes by time."""
     name, settings = _named(job, app), load()
     with_trail(settings, lambda r: Holds(r, Clock(), settings.result_ttl).place(name, by=by or _login(), why=reason))
-    print(f"{name} is held; `vigil audit release` ends that")
+    print(json.dumps({"name": name, "held": True}) if as_json else f"{name} is held; `vigil audit release` ends that")
 
 
 @room.command()
-def release(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "") -> None:
+def release(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
     """End a hold: what is over is removed again."""
     name, settings = _named(job, app), load()
     with_trail(settings, lambda r: Holds(r, Clock(), settings.result_ttl).release(name, by=by or _login(), why=reason))
-    print(f"{name} is not held any more")
+    print(json.dumps({"name": name, "held": False}) if as_json else f"{name} is not held any more")
 
 
 @room.command()

@@ -20,7 +20,7 @@ What = Literal["api", "worker", "simulator"]
 def health(
     what: Annotated[What, typer.Argument(help="api (takes writes), worker (alive) or simulator.")] = "api",
 ) -> None:
-    """Say whether the process of this machine answers; exit 1 when it doesn't.
+    """Say whether a process of this machine lives. Exits 1 when it doesn't.
 
     The API at VIGIL_PORT, a worker at VIGIL_WORKER_PORT, the simulator at its usual port.
     """

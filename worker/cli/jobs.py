@@ -177,11 +177,14 @@ def cancel(job_id: JobId, as_json: Json = False) -> None:
     print(f"{job.status}" + ("; a call to the provider was under way" if job.cancel.upstream_under_way else ""))
 
 
-def delete(job_id: JobId) -> None:
+def delete(job_id: JobId, as_json: Json = False) -> None:
     """Delete what a job was asked and answered. Its record and its trail stay; doing it again changes nothing."""
     with Client() as client:
         client.request("DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
-    print("deleted")
+    if as_json:
+        _print_json({"id": job_id, "deleted": True})
+    else:
+        print("deleted")
 
 
 def retry(

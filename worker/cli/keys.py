@@ -30,7 +30,7 @@ DEFAULT_SCOPES = ("submit", "read")
 _LONGEST_NAME = 64
 
 app = typer.Typer(
-    help="Make, list and revoke API keys; make an encryption key.",
+    help="API keys, and keys of encryption.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -116,7 +116,7 @@ def create(
 
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List all keys, oldest first, without the keys themselves."""
+    """List all keys, oldest first. Their ids, not the keys themselves."""
     found = [shown(key) for key in with_apps(lambda apps: apps.list_keys())]
     if as_json:
         print(json.dumps({"object": "list", "data": found}, indent=2))
@@ -156,7 +156,7 @@ def rate_(
     default: Annotated[bool, typer.Option("--default", help="Give the app the default again.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show or set the rate at which an app may submit; without its own it has VIGIL_RATE_PER_MINUTE."""
+    """Show or set the rate of an app's submits. Without its own it has VIGIL_RATE_PER_MINUTE."""
     if (default and per_minute is not None) or (burst and not per_minute):
         raise CliError("give a number of jobs a minute (and perhaps --burst), or --default, or neither", USAGE)
 
@@ -181,7 +181,7 @@ def rate_(
 
 @app.command("generate-encryption")
 def generate_encryption() -> None:
-    """Print a fresh value for VIGIL_ENCRYPTION_KEYS: urlsafe base64 of 32 random bytes. Keep it safe."""
+    """Print a fresh encryption key. For VIGIL_ENCRYPTION_KEYS: urlsafe base64 of 32 random bytes; keep it safe."""
     print(new_encryption_key())
 
 
@@ -192,10 +192,10 @@ def new_encryption_key() -> str:
 
 @app.command()
 def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Bring everything under the first of VIGIL_ENCRYPTION_KEYS, beside running workers; may be begun again.
+    """Bring everything under the first key. Beside running workers; may be begun again.
 
-    Put the new key first on every process and keep the old one behind it, run this, then drop the old one. Exits 1
-    while something still needs another key than the first.
+    Put the new key first in VIGIL_ENCRYPTION_KEYS on every process and keep the old one behind it, run this, then drop
+    the old one. Exits 1 while something still needs another key than the first.
     """
 
     async def go() -> dict[str, int]:

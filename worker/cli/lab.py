@@ -62,7 +62,7 @@ def lab(
     chart_file: Annotated[Path | None, typer.Option("--chart", help="Write an SVG chart to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; money as decimal strings.")] = False,
 ) -> None:
-    """Compare delay rules on made-up or recorded jobs: waiting, substitution, cost. Calls nobody."""
+    """Compare delay rules on made-up or past jobs. Tells waiting, substitution and cost; calls nobody."""
     catalogue = load().catalogue()
     actions, thresholds = _actions(action), _thresholds(after)
     for name in (faster, model):

@@ -18,7 +18,7 @@ Scope = Annotated[
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which one; nothing for all.")]
 
 room = typer.Typer(
-    help="End users whose jobs are not sent: list, shut out, let in again.",
+    help="List end users shut out, add and lift.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -34,7 +34,7 @@ def pause(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start nothing more of everything, an app, a model or an end user. What runs goes on."""
+    """Start nothing more of what is named. Everything, an app, a model or an end user; what runs goes on."""
     body = {"scope": scope, "name": name, "note": note, **({"until": until} if until else {})}
     with Client() as client:
         made = client.call("POST", "/v1/pause", body)
@@ -58,7 +58,7 @@ def resume(scope: Scope, name: Name = None, as_json: Json = False) -> None:
 
 @room.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the app's end users who are shut out, newest first."""
+    """List the end users shut out. Those of the key's app, newest first."""
     with Client() as client:
         found = client.call("GET", "/v1/quarantine")
     if as_json:
@@ -77,7 +77,7 @@ def add(
     until: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends by itself.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Refuse an end user's new jobs and cancel the waiting ones. What runs goes on."""
+    """Shut an end user out. New jobs are refused, waiting ones cancelled; what runs goes on."""
     body = {"end_user": end_user, "reason": reason, **({"until": until} if until else {})}
     with Client() as client:
         made = client.call("POST", "/v1/quarantine", body)
@@ -89,7 +89,7 @@ def lift(
     end_user: Annotated[str, typer.Argument(metavar="END_USER", help="The person, or the safety identifier.")],
     as_json: Json = False,
 ) -> None:
-    """Let an end user in again; the blocks so far no longer count."""
+    """Let an end user in again. The blocks so far no longer count."""
     with Client() as client:
         found = client.call("DELETE", f"/v1/quarantine/{quote(end_user, safe='')}")
     print(json.dumps(found, indent=2) if as_json else f"{clean(_person(found))} may submit again")

@@ -31,7 +31,7 @@ def support_packet(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the packet for the provider's support: no prompt, no output, nothing but ids, times and codes."""
+    """Print what the provider's support asks for. No prompt, no output, nothing but ids, times and codes."""
     if description is not None and description_file is not None:
         raise CliError("give --description or --description-file, not both", USAGE)
     if preview and description is None and description_file is None:
@@ -64,7 +64,7 @@ def _preview(packet: dict[str, Any]) -> None:
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print how the whole stands: the queue, the workers, the provider's account, the rates of the last hour."""
+    """Print how the whole stands. The queue, the workers, the provider's account, the rates of the last hour."""
     with Client() as client:
         body = client.call("GET", "/v1/status")
     if as_json:

@@ -15,7 +15,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, job_….")]
 
 room = typer.Typer(
-    help="List webhook endpoints and deliveries, send a message again, rotate a secret.",
+    help="List, redeliver, rotate secrets.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -34,7 +34,7 @@ def list_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the app's standing endpoints, or with --job what was sent of a job."""
+    """List the app's standing endpoints. With --job what was sent of a job."""
     with Client() as client:
         path = "/v1/webhook-endpoints" if job is None else f"/v1/jobs/{quote(job, safe='')}/deliveries"
         body = client.call("GET", path)
@@ -74,7 +74,7 @@ def rotate_secret(
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="The endpoint's id, we_….")],
     as_json: Json = False,
 ) -> None:
-    """Give an endpoint a new secret; the old one signs beside it for another 24 hours."""
+    """Give an endpoint a new secret. The old one signs beside it for another 24 hours."""
     with Client() as client:
         body = client.call("POST", f"/v1/webhook-endpoints/{quote(endpoint, safe='')}/rotate-secret")
     if as_json:
