@@ -24,7 +24,7 @@ from api.problems import bad_field, from_validation
 from api.replies import as_json
 from api.schemas import AskPause, Target
 from api.shapes import ref
-from api.submit import identifier
+from api.submit import identifier, known
 from api.views import pause_view
 from worker.jobs.spec import Spec
 from worker.store.apps import ApiKey
@@ -51,6 +51,8 @@ async def pause(request: Request) -> Response:
     query(request)
     sent = await _read(request, AskPause)
     not_past(sent.until, parts)
+    if sent.scope == "model":  # a name with a slip in it would pause nothing, and say nothing
+        known(parts, [("/name", sent.name)])
     kind, name = await ask(request, _named(parts, key, sent))
     app = key.app if kind == "end_user" else None
     pauses = Pauses(parts.redis, parts.clock)

@@ -28,7 +28,7 @@ from worker.store.quarantine import LEDGER_KEPT, Quarantine, Shut
 
 router = APIRouter(route_class=Direct, tags=["ops"])
 _ALL: Final = "/v1/quarantine"
-_ONE: Final = _ALL + "/{end_user}"
+_ONE: Final = _ALL + "/{end_user:path}"  # a name may hold a slash
 _PERSON: Final = {
     "name": "end_user",
     "in": "path",

@@ -6,6 +6,7 @@ Must not know how a request was read or how an answer looks.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from starlette.datastructures import Headers
@@ -44,11 +45,16 @@ async def submit(
 
 def check_models(parts: Parts, body: Submit) -> None:
     """Every model the request names is one that models.toml knows, unless the settings let others through."""
-    if parts.settings.allow_unknown_models:
-        return
     named = [("/model", body.model), ("/policy/on_delay/model", body.policy.on_delay.model)]
     if body.policy.fallback != "default":
         named += [(f"/policy/fallback/{i}", model) for i, model in enumerate(body.policy.fallback)]
+    known(parts, named)
+
+
+def known(parts: Parts, named: Sequence[tuple[str, str | None]]) -> None:
+    """422 when models.toml knows one of these (pointer, model) not, unless the settings let others through."""
+    if parts.settings.allow_unknown_models:
+        return
     detail = f"models.toml does not know this model; known: {', '.join(sorted(parts.catalogue.models))}."
     find = parts.catalogue.find
     faults: list[Fault] = [fault(at, detail, "unknown_model") for at, name in named if name and find(name) is None]

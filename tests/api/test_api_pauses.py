@@ -81,6 +81,7 @@ async def test_an_app_sees_the_pauses_that_stop_it_and_no_others(api, ops):
         ({"scope": "app", "name": "a\u0000b"}, "/name"),
         ({"scope": "all", "until": "tomorrow"}, "/until"),
         ({"scope": "all", "until": "2020-01-01T00:00:00Z"}, "/until"),
+        ({"scope": "model", "name": "gpt-5.6-soll"}, "/name"),
         ({"scope": "all", "note": 7}, "/note"),
         ({"scope": "all", "notes": "x"}, "/notes"),
     ],

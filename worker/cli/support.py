@@ -76,6 +76,9 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     because = ", ".join(account["evidence"].get("because") or [])
     print(f"account  {account['state']}" + (f" ({because})" if because else ""))
     shares = (f"{_share(rates[name])} {name}" for name in ("checks", "blocks", "substitutions"))
+    for pause in body["pauses"]:
+        name = "everything" if pause["name"] is None else f"{pause['scope']} {clean(pause['name'])}"
+        print(f"paused   {name} since {pause['since']}" + (f": {clean(pause['note'])}" if pause["note"] else ""))
     print(f"rates    {', '.join(shares)} in {rates['window_seconds'] // 60} min")
     rows = [
         (name, row["state"], str(row["requests"]), str(row["checked"]), str(row["suspected"]), str(row["blocked"]))
