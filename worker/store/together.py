@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 _MOST: Final = 64  # calls in a packet: Redis does nothing else meanwhile
+_FLIGHTS: Final = 2  # packets under way: with one alone, callers and Redis would wait for each other in turn
 _PATIENCE: Final = 3.0  # seconds; a packet that takes longer fails, and the next one gets a fresh connection
 
 
@@ -22,24 +23,24 @@ class Together:
     def __init__(self, redis: Redis, script: Any) -> None:
         self._redis, self._script = redis, script
         self._waiting: list[tuple[list[Any], int, asyncio.Future[Any]]] = []
-        self._carrying: asyncio.Task[None] | None = None
+        self._carrying: set[asyncio.Task[None]] = set()
 
     async def __call__(self, keys: list[str], args: list[Any]) -> Any:
         """The script's reply. A caller that is cancelled before its packet left was never there."""
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(([*keys, *args], len(keys), reply))
-        if self._carrying is None:
-            self._carrying = asyncio.create_task(self._carry(), name="together")
+        if len(self._carrying) < _FLIGHTS:
+            task = asyncio.create_task(self._carry(), name="together")
+            self._carrying.add(task)
+            task.add_done_callback(self._carrying.discard)
         return await reply
 
     async def _carry(self) -> None:
-        try:
-            while self._waiting:
-                packet = [call for call in self._waiting[:_MOST] if not call[2].done()]
-                del self._waiting[:_MOST]
+        while self._waiting:
+            packet = [call for call in self._waiting[:_MOST] if not call[2].done()]
+            del self._waiting[:_MOST]
+            if packet:
                 await self._send(packet)
-        finally:
-            self._carrying = None
 
     async def _send(self, packet: list[tuple[list[Any], int, asyncio.Future[Any]]]) -> None:
         try:
