@@ -81,5 +81,5 @@ def _event(raw: bytes) -> dict[str, Any]:
 async def _tell_holder(parts: Parts, notices: Notices, response_id: str | None) -> None:
     """Whoever reads that response makes sure that it is over; only what is read from the provider settles a job."""
     job_id = await job_of(parts.redis, None, response_id)
-    if job_id is not None:
-        await notices.ended(job_id)
+    if job_id is not None and response_id is not None:
+        await notices.ended(job_id, response_id)

@@ -72,7 +72,7 @@ def test_an_unknown_code_keeps_its_name_and_gets_honest_words():
 @pytest.mark.parametrize("reason", get_args(DisclosureReason))
 def test_a_disclosure_names_both_models_and_the_reason(reason):
     text = disclosure_message("gpt-5.6-sol", "gpt-5.6-luna", reason)
-    assert text.startswith("This answer comes from gpt-5.6-luna instead of the requested gpt-5.6-sol, because")
+    assert text.startswith("The model gpt-5.6-luna serves this request instead of the requested gpt-5.6-sol, because")
     assert text.endswith(".")
 
 

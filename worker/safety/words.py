@@ -381,5 +381,5 @@ def block_advice(category: BlockCategory) -> str:
 
 
 def disclosure_message(requested: str, served: str, reason: DisclosureReason) -> str:
-    """One plain sentence that says which model answered instead of which, and why."""
-    return f"This answer comes from {served} instead of the requested {requested}, {_BECAUSE[reason]}."
+    """One plain sentence that says which model serves instead of which, and why; true also if no answer comes of it."""
+    return f"The model {served} serves this request instead of the requested {requested}, {_BECAUSE[reason]}."

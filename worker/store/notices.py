@@ -22,7 +22,7 @@ _AT_ONCE: Final = 20
 _ON_A_JOB: Final = 20
 _OTHER: Final = "other"
 ENDED: Final = "ended"
-"""What the holder of a job is told when the provider says that its response is over."""
+"""What the holder of a job is told, with its id, when the provider says that a response is over."""
 
 
 class Notices:
@@ -74,9 +74,9 @@ class Notices:
             rows = await self._redis.hgetall(keys.HEARD)
         return {kind.decode(): int(count) for kind, count in rows.items()}
 
-    async def ended(self, job_id: str) -> None:
-        """Whoever holds the job is told to look whether its response is over; a job that nobody holds is rung for."""
+    async def ended(self, job_id: str, response_id: str) -> None:
+        """Whoever holds the job is told to look whether this response is over; a job that nobody holds is rung for."""
         async with asking("tell the holder"), self._redis.pipeline(transaction=False) as pipe:
-            pipe.publish(keys.CONTROL, f"{job_id} {ENDED}")
+            pipe.publish(keys.CONTROL, f"{job_id} {ENDED} {response_id}")
             pipe.publish(keys.WAKE, "1")
             await pipe.execute()

@@ -124,10 +124,11 @@ class Attempts:
         for reader in self.readers.values():
             reader.tick()
 
-    def hurry(self) -> None:
-        """Somebody says that a response is over: whoever reads it makes sure."""
+    def hurry(self, response_id: str) -> None:
+        """Somebody says that this response is over: whoever reads it makes sure."""
         for reader in self.readers.values():
-            reader.session.hurry()
+            if reader.session.response_id == response_id:
+                reader.session.hurry()
 
     def broke(self) -> BaseException | None:
         """What ended some reading by surprise: a fault of ours."""

@@ -154,8 +154,8 @@ class Run:
                 broke = self._desk.attempts.broke()
                 if broke is not None:
                     raise broke
-            case _ if word == ENDED:
-                self._desk.attempts.hurry()
+            case _ if word.startswith(ENDED):
+                self._desk.attempts.hurry(word.removeprefix(ENDED).strip())
             case _ if word == LOST:
                 raise LeaseLost(self._desk.job.id)
             case _:
