@@ -58,7 +58,9 @@ class Text:
 
     def take(self) -> Outgoing:
         """What waits, as one piece; `put_back` when it could not be kept."""
-        text = "".join(self._waiting)
+        text, count = "".join(self._waiting), len(self._waiting)
+        if "".join(self.parts[-count:]) == text:  # a delta by itself costs 60 bytes, and streams are long
+            self.parts[-count:] = [text]
         self._waiting.clear()
         piece = Piece(self.sequence, self._waiting_from, text)
         self._waiting_from += len(text)

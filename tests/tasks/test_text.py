@@ -1,0 +1,44 @@
+"""The text of an attempt: whole in memory whatever happens to its pieces; those that got through fit together."""
+
+from __future__ import annotations
+
+from hypothesis import given, strategies as st
+
+from worker.store.pieces import Outgoing, Piece
+from worker.tasks.text import Text
+
+STEPS = st.lists(st.one_of(st.text(max_size=5), st.sampled_from([True, False, None])), max_size=60)
+"""A delta; or a flush that succeeds, fails and is put back, or fails past the bound."""
+
+
+@given(STEPS)
+def test_whatever_becomes_of_the_pieces_the_text_is_whole(steps: list[str | bool | None]) -> None:
+    text, kept, said = Text("job_1", 1, "t", set()), list[Piece](), ""
+    for number, step in enumerate(steps):
+        if isinstance(step, str):
+            text.add(number, step)
+            said += step
+        elif not text.safe:
+            outgoing: Outgoing = text.take()
+            if step:
+                kept.append(outgoing.piece)
+            elif step is False:
+                text.put_back(outgoing)
+        assert (str(text), text.length) == (said, len(said))
+    for piece in kept:
+        assert said[piece.offset : piece.offset + len(piece.text)] == piece.text
+
+
+def test_long_streams_cost_a_string_for_each_flush_and_not_for_each_delta() -> None:
+    text = Text("job_1", 1, "t", set())
+    for flush in range(10):
+        for number in range(100):
+            text.add(flush * 100 + number, "word ")
+        text.take()
+    assert len(text.parts) == 10
+
+
+def test_what_an_earlier_holder_kept_is_taken_up_to_the_first_gap() -> None:
+    text = Text("job_1", 1, "t", set())
+    text.restore([Piece(3, 0, "abc"), Piece(5, 3, "de"), Piece(9, 7, "x")])
+    assert (str(text), text.sequence, text.safe) == ("abcde", 5, True)
