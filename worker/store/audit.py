@@ -6,6 +6,7 @@ proven.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from importlib.resources import files
@@ -56,12 +57,19 @@ class Trail:
             return [row_of(*row) for row in await self._redis.xrange(keys.AUDIT, low, high, count)]
 
     async def pages(self, low: str = START, high: str = "+", count: int = _PAGE) -> AsyncIterator[list[Row]]:
-        """All records from `low` to `high`, in order, page by page."""
-        while rows := await self.page(low, high, count):
-            yield rows
-            if len(rows) < count:
-                return
-            low = f"({rows[-1].id}"
+        """All records from `low` to `high`, in order, page by page; Redis fetches the next one while one is read."""
+        ahead = asyncio.ensure_future(self.page(low, high, count))
+        try:
+            while rows := await ahead:
+                if len(rows) == count:
+                    ahead = asyncio.ensure_future(self.page(f"({rows[-1].id}", high, count))
+                    await asyncio.sleep(0)  # now it is under way
+                yield rows
+                if len(rows) < count:
+                    return
+        finally:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
 
     async def last(self) -> str | None:
         """The id of the newest record."""
