@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -95,11 +96,8 @@ async def look(request: Request) -> Response:
     key, parts = await allowed(request, "ops"), parts_of(request)
     query(request)
     quarantine = Quarantine(parts.redis, parts.clock)
-    for person in await _people(request, key):
-        found = await ask(request, quarantine.find(key.app, person))
-        if found is not None:
-            return as_json(await _view(request, quarantine, found))
-    raise Problem(404, "not_quarantined", "Nobody of this name is in quarantine.")
+    found = await _first(request, key, quarantine.find)
+    return as_json(await _view(request, quarantine, found))
 
 
 @router.delete(
@@ -118,18 +116,19 @@ async def lift(request: Request) -> Response:
     key, parts = await allowed(request, "ops"), parts_of(request)
     query(request)
     quarantine = Quarantine(parts.redis, parts.clock)
-    for person in await _people(request, key):
-        found = await ask(request, quarantine.lift(key.app, person))
-        if found is not None:
-            await _note(request, key, "quarantine.lifted", found.safety_identifier, "")
-            return as_json(await _view(request, quarantine, found))
-    raise Problem(404, "not_quarantined", "Nobody of this name is in quarantine.")
+    found = await _first(request, key, quarantine.lift)
+    await _note(request, key, "quarantine.lifted", found.safety_identifier, "")
+    return as_json(await _view(request, quarantine, found))
 
 
-async def _people(request: Request, key: ApiKey) -> tuple[str, str]:
-    """Whom the path may mean: the app's own id of the person, or the safety identifier."""
+async def _first(request: Request, key: ApiKey, does: Callable[[str, str], Awaitable[Shut | None]]) -> Shut:
+    """What `does` gives for whom the path means: the app's own id of the person, or the safety identifier; else 404."""
     named = str(request.path_params["end_user"])
-    return await ask(request, identifier(parts_of(request), key.app, named)) or "", named
+    for person in (await ask(request, identifier(parts_of(request), key.app, named)) or "", named):
+        found = await ask(request, does(key.app, person))
+        if found is not None:
+            return found
+    raise Problem(404, "not_quarantined", "Nobody of this name is in quarantine.")
 
 
 async def _view(request: Request, quarantine: Quarantine, one: Shut) -> dict[str, Any]:

@@ -45,7 +45,8 @@ async def receiver() -> AsyncIterator[tuple[str, dict[str, list[dict[str, Any]]]
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=512).start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/", got
+        host, port = runner.addresses[0][:2]
+        yield f"http://{host}:{port}/", got
     finally:
         await runner.cleanup()
 

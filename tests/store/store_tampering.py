@@ -1,123 +1,16 @@
 """What somebody who holds Redis can do to a trail, and a trail to do it to; each says what a proof must tell of it."""
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from itertools import pairwise
 
-from arq.connections import ArqRedis
-from builders import BLOCKED, COMPLETED, STARTED, T0, FakeClock, began, done, new_job
+from store_house import SIGNER, T0, THIEF, House, altered, place, swapped
 
 from worker.audit.chain import GENESIS, Row, canonical, chain_in, hash_of, link, stream_id
-from worker.audit.keys import Signer, Trusted
 from worker.audit.report import Report
 from worker.audit.seals import Seal, checkpoint, parse
-from worker.jobs import events as ev
-from worker.jobs.states import Outcome
 from worker.store import keys
 from worker.store.audit import Trail
-from worker.store.jobs import Jobs
-from worker.store.proof import Proof
-from worker.store.seals import Seals
-
-SIGNER, THIEF = Signer(b"s" * 32), Signer(b"t" * 32)
-NORMAL = [(STARTED, None), (began(), 1), (done(), 1), (COMPLETED, 1)]
-REFUSED = [(STARTED, None), (began(), 1), (done(Outcome.BLOCKED), 1), (BLOCKED, 1)]
-FLAGGED = (ev.AccountFlagged(), None)
-
-
-@dataclass
-class House:
-    """A trail with jobs in every state, sealed in ranges of 25 records, its last records not sealed yet."""
-
-    redis: ArqRedis
-    clock: FakeClock
-    jobs: Jobs
-    ids: list[str] = field(default_factory=list)
-    shipped: list[bytes] = field(default_factory=list)
-
-    async def seal(self, size: int = 25) -> None:
-        seals, trail = Seals(self.redis), Trail(self.redis, self.clock)
-        last = await seals.last()
-        while rows := await trail.page(f"({last.last}" if last else "-", count=size):
-            seal = checkpoint(SIGNER, last, rows, T0)
-            assert await seals.append(last, seal)
-            last = seal
-            self.shipped.append(seal.line)
-
-    async def fill(self, count: int, size: int = 25, together: int = 1) -> None:
-        """So many jobs, `together` at a time; nine of ten are sealed."""
-        made = 0
-        for end in (count * 9 // 10 + 1, count):
-            while made < end:
-                some = range(made, min(made + together, end))
-                fresh = [one.job.id for one, *_ in await asyncio.gather(*(self.jobs.submit(new_job()) for _ in some))]
-                await asyncio.gather(*map(self._live, fresh, some))
-                self.ids += fresh
-                made += len(some)
-            if end == count * 9 // 10 + 1:
-                await self.seal(size)
-
-    async def _live(self, job_id: str, n: int) -> None:
-        lives = [[NORMAL], [NORMAL[:2], NORMAL[2:]], [REFUSED], [[FLAGGED], [FLAGGED]]]
-        for said in lives[n % 4]:
-            await self.jobs.change(job_id, lambda _, said=said: said)
-
-    async def prove(self, *, shipped: bool = False) -> Report:
-        return await Proof(self.redis, self.clock, Trusted([SIGNER.public])).prove(self.shipped if shipped else None)
-
-    async def rows(self) -> list[Row]:
-        return await Trail(self.redis, self.clock).page("-", count=10**6)
-
-    async def rebuild(self, rows: list[Row]) -> None:
-        """The stream with these records in this order, as whoever holds Redis can make it."""
-        await self.redis.delete(keys.AUDIT)
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for row in rows:
-                pipe.xadd(keys.AUDIT, {"hash": row.hash, "record": row.record}, id=row.id)
-            await pipe.execute()
-
-    async def of(self, job_id: str) -> list[Row]:
-        return await Trail(self.redis, self.clock).of_chain(job_id)
-
-    @property
-    def middle(self) -> int:
-        """The number of a sealed job with records of two commits; the next but one has not ended."""
-        return len(self.ids) // 2 + 1
-
-    async def copy(self) -> dict[bytes, bytes]:
-        """All that is in this Redis."""
-        names = await self.redis.keys("*")
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.dump(name)
-            return dict(zip(names, await pipe.execute(), strict=True))
-
-    async def restore(self, copy: dict[bytes, bytes]) -> None:
-        """This Redis as it was."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.flushdb()
-            for name, value in copy.items():
-                pipe.restore(name, 0, value)
-            await pipe.execute()
-        self.shipped = await self.redis.lrange(keys.SEALS, 0, -1)
-
-
-def altered(row: Row, name: str = "at", value: object = "2020-01-01T00:00:00Z") -> Row:
-    return row._replace(record=canonical({**json.loads(row.record), name: value}))
-
-
-def swapped(rows: list[Row], a: int, b: int) -> list[Row]:
-    """The two records trade places; the places keep their ids."""
-    out = list(rows)
-    out[a], out[b] = rows[b]._replace(id=rows[a].id), rows[a]._replace(id=rows[b].id)
-    return out
-
-
-def place(rows: list[Row], job_id: str, seq: int) -> int:
-    mark = b'"seq":%d,' % seq
-    return next(n for n, r in enumerate(rows) if job_id.encode() in r.record and mark in r.record)
 
 
 async def alter(h: House, job: int | None = None, seq: int = 3) -> dict:

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 
 import pytest
-from store_tampering import NORMAL, SIGNER, TAMPERINGS, House, matches, remove_a_whole_job
+from store_house import NORMAL, SIGNER, House
+from store_tampering import TAMPERINGS, matches, remove_a_whole_job
 
 from worker.audit.chain import canonical, stream_id
 from worker.audit.keys import Trusted

@@ -1,0 +1,74 @@
+"""Hands of the tests of malformed requests: an API with one of everything, and what a refusal looks like."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+from api_hand import Running, submitted
+from arq.connections import ArqRedis
+from test_api_malformed import CANARY
+
+URL = "https://app.example/hooks"
+
+
+@dataclass
+class There:
+    """An API with one job, one endpoint and one message of each, and a hand in its Redis."""
+
+    api: Running
+    client: httpx2.AsyncClient
+    redis: ArqRedis
+    job: str
+    endpoint: str
+    message: str
+
+    def path(self, template: str) -> str:
+        names = {"job_id": self.job, "endpoint_id": self.endpoint, "message_id": self.message}
+        return template.format(**names)
+
+    async def kept(self) -> dict[bytes, bytes | None]:
+        """Everything in Redis, less the buckets, which empty by themselves."""
+        names = [name for name in await self.redis.keys("*") if not name.startswith(b"vigil:rate:")]
+        return {name: await self.redis.dump(name) for name in sorted(names)}
+
+    async def send(self, method: str, path: str, **given: Any) -> httpx2.Response:
+        return await self.client.request(method, self.path(path), **given)
+
+
+async def furnished(api: Running, redis: ArqRedis) -> There:
+    client = await api.client()
+    job = await submitted(client, end_user="ann", webhook={"url": URL, "events": ["job.queued"]})
+    endpoint = (await client.post("/v1/webhook-endpoints", json={"url": URL})).json()["id"]
+    message = (await client.get(f"/v1/jobs/{job}/deliveries")).json()["data"][0]["id"]
+    return There(api, client, redis, job, endpoint, message)
+
+
+@asynccontextmanager
+async def unchanged(there: There) -> AsyncIterator[None]:
+    """Whatever is sent inside, Redis is as it was and the server answers."""
+    before = await there.kept()
+    yield
+    assert await there.kept() == before
+    assert (await there.client.get("/readyz")).status_code == 200
+
+
+def refusal(answer: httpx2.Response, *statuses: int) -> str:
+    """The code of a refusal that is as it should be."""
+    assert answer.status_code in statuses, (answer.status_code, answer.text[:300])
+    assert CANARY not in answer.text
+    assert answer.headers["x-request-id"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    told = answer.json()
+    if answer.headers["content-type"] == "application/json":
+        assert answer.url.path.startswith("/v1/responses")
+        assert set(told) == {"error"}
+        assert set(told["error"]) == {"message", "type", "code", "param"}
+        return str(told["error"]["code"])
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert told["status"] == answer.status_code
+    assert told["detail"]
+    return str(told["code"])
