@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from api.problems import Problem, bad_parameter
 
@@ -14,6 +15,11 @@ MOST_WAIT: Final = 60
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._\-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
+
+
+def header(scope: Scope, name: bytes) -> list[str]:
+    """Every value of a header field of the request, in the order sent; `name` in lower case."""
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
 def query(request: Request, *known: str) -> dict[str, str]:
@@ -57,8 +63,8 @@ def whole(name: str, value: str | None, default: int, low: int, high: int) -> in
 
 def preferred_wait(request: Request) -> float | None:
     """The seconds of `Prefer: wait=N` (RFC 7240); other preferences are not ours and are ignored."""
-    for header in request.headers.getlist("prefer"):
-        for preference in header.split(","):
+    for line in header(request.scope, b"prefer"):
+        for preference in line.split(","):
             name, _, value = preference.partition(";")[0].partition("=")
             if name.strip().lower() == "wait":
                 return seconds(value.strip().strip('"'))
@@ -67,7 +73,7 @@ def preferred_wait(request: Request) -> float | None:
 
 def idempotency_key(request: Request) -> str | None:
     """The Idempotency-Key, bare or quoted; 400 when it is malformed or sent twice."""
-    sent = request.headers.getlist("idempotency-key")
+    sent = header(request.scope, b"idempotency-key")
     if not sent:
         return None
     value = sent[0]
@@ -82,7 +88,7 @@ def idempotency_key(request: Request) -> str | None:
 
 def last_event_id(request: Request) -> int | None:
     """The `seq` after which an event stream goes on."""
-    value = request.headers.get("last-event-id")
+    value = "".join(header(request.scope, b"last-event-id")[:1])
     if not value:
         return None
     if re.fullmatch(r"[0-9]{1,10}", value) is None:
@@ -92,5 +98,5 @@ def last_event_id(request: Request) -> int | None:
 
 def base_url(request: Request) -> str:
     """How the caller reached us, for the addresses in answers; empty (so relative) for a Host that can't be one."""
-    host = request.headers.get("host", "")
+    host = "".join(header(request.scope, b"host"))  # the protocol lets only one pass
     return f"{request.scope['scheme']}://{host}" if _HOST.fullmatch(host) else ""

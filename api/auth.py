@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
+from api.asking import header
 from api.parts import parts_of
 from api.patience import ask
 from api.problems import Problem, not_found
@@ -14,10 +15,10 @@ from worker.store.jobs import Stored
 
 def bearer(request: Request) -> str | None:
     """The one bearer token of the request, or None."""
-    sent = [value for name, value in request.scope["headers"] if name == b"authorization"]
-    scheme, _, token = (sent[0] if len(sent) == 1 else b"").partition(b" ")
+    sent = header(request.scope, b"authorization")
+    scheme, _, token = (sent[0] if len(sent) == 1 else "").partition(" ")
     token = token.strip()
-    return token.decode() if scheme.lower() == b"bearer" and token.isascii() and token else None
+    return token if scheme.lower() == "bearer" and token.isascii() and token else None
 
 
 async def allowed(request: Request, scope: str) -> ApiKey:

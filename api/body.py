@@ -8,8 +8,9 @@ import re
 from typing import Any, Final
 
 import jiter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
+from api.asking import header
 from api.problems import Problem
 
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -17,11 +18,14 @@ _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 async def read(request: Request, limit: int) -> bytes:
     """The body's bytes; 413 as soon as it is known to be longer than `limit`."""
-    declared = request.headers.get("content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit:
+    if any(declared.isdigit() and int(declared) > limit for declared in header(request.scope, b"content-length")):
         raise _too_large(limit)
-    chunks, size = [], 0
-    async for chunk in request.stream():
+    chunks, size, more = list[bytes](), 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > limit:
             raise _too_large(limit)
@@ -45,13 +49,13 @@ async def read_optional(request: Request, limit: int) -> Any:
 
 
 def _check_type(request: Request) -> None:
-    sent = [value for name, value in request.scope["headers"] if name == b"content-type"]
-    kind, _, rest = (sent[0] if len(sent) == 1 else b"").lower().partition(b";")
-    kind, rest = kind.strip(), rest.strip().replace(b'"', b"")
-    json_like = kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
-    if not json_like or (rest.startswith(b"charset=") and rest != b"charset=utf-8"):
+    sent = header(request.scope, b"content-type")
+    kind, _, rest = (sent[0] if len(sent) == 1 else "").lower().partition(";")
+    kind, rest = kind.strip(), rest.strip().replace('"', "")
+    json_like = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    if not json_like or (rest.startswith("charset=") and rest != "charset=utf-8"):
         raise Problem(415, "unsupported_media_type", "Send UTF-8 JSON, with Content-Type: application/json.")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if any(coding.lower() != "identity" for coding in header(request.scope, b"content-encoding")):
         raise Problem(415, "unsupported_media_type", "Send the body without Content-Encoding.")
 
 

@@ -12,12 +12,13 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.asking import header
 from api.problems import Problem, problem_of
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.telemetry.events import about, emit
 
-_SANE: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}")
+_SANE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}")
 _ALWAYS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -72,7 +73,7 @@ class Door:
             except (ClientDisconnect, _Enough):
                 pass
             except Exception as error:  # noqa: BLE001  nothing of ours gets past the door
-                problem = problem_of(error)
+                problem = problem_of(error, scope)
                 if not started:
                     with suppress(_Enough):
                         await problem.response()(scope, receive, out)
@@ -81,9 +82,9 @@ class Door:
 
     def _request_id(self, scope: Scope) -> bytes:
         """The caller's, if it is one and sane; else a new one."""
-        sent = [value for name, value in scope["headers"] if name == b"x-request-id"]
+        sent = header(scope, b"x-request-id")
         if len(sent) == 1 and _SANE.fullmatch(sent[0]):
-            return bytes(sent[0])
+            return sent[0].encode()
         return _new_id(self._clock)
 
 

@@ -53,7 +53,7 @@ async def create(request: Request) -> Response:
     key, parts = await allowed(request, "submit"), parts_of(request)
     idem = idempotency_key(request)
     wanted, meter = read(await read_json(request, parts.settings.max_body_bytes)), meter_of(parts, key)
-    stored, replayed = await ask(request, submit(parts, key, wanted.job, trace_of(request.headers), idem, meter))
+    stored, replayed = await ask(request, submit(parts, key, wanted.job, trace_of(request.scope), idem, meter))
     headers = {"X-Vigil-Job": stored.job.id} | ({"Idempotent-Replayed": "true"} if replayed else {}) | left(meter)
     if wanted.stream:
         return _events(request, stored, -1, headers)

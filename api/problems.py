@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Scope
 
 from api.limits import fields
 from worker.jobs.errors import AlreadySettled, ContentDamaged, KeyMissing, RateLimited, Refused, StoreUnavailable
@@ -126,8 +126,11 @@ def _pointer(loc: Sequence[int | str], sent: object, *, missing: bool) -> str:
     return out
 
 
-def problem_of(error: BaseException) -> Problem:
-    """What an exception means to the caller; anything unforeseen is a 500 that says nothing of itself."""
+def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
+    """What an exception means to the caller; anything unforeseen is a 500 that says nothing of itself.
+
+    `scope`: the request's, for what the router refuses (no such path, wrong method).
+    """
     match error:
         case Problem():
             return error
@@ -155,23 +158,18 @@ def problem_of(error: BaseException) -> Problem:
             return Problem(409, "already_settled", f"The job is {error.status} already.")
         case HTTPException():
             code = _CODES.get(error.status_code, "http_error")
-            return Problem(error.status_code, code, HTTPStatus(error.status_code).description, headers=error.headers)
+            headers = dict(error.headers or {})
+            if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and scope is not None:
+                headers["Allow"] = ", ".join(sorted(_methods(scope)))
+            return Problem(error.status_code, code, HTTPStatus(error.status_code).description, headers=headers)
         case _:
             broke("api.broke", error)
             return Problem(500, "internal_error", "A fault of ours; quote the X-Request-Id when you ask.")
 
 
-async def on_http_exception(request: Request, error: Exception) -> Response:
-    """The framework's own refusals (no such route, wrong method) in our shape."""
-    problem = problem_of(error)
-    if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        problem.headers["Allow"] = ", ".join(sorted(_methods(request)))
-    return problem.response()
-
-
-def _methods(request: Request) -> set[str]:
+def _methods(scope: Scope) -> set[str]:
     """What can be done with this path: each of its routes knows only its own method."""
-    routes = request.app.routes
-    path = next(route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    routes = scope["app"].routes
+    path = next(route.path for route in routes if route.matches(scope)[0] is not Match.NONE)
     found = {method for route in routes if route.path == path for method in route.methods}
     return found | ({"HEAD"} if "GET" in found else set())

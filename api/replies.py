@@ -10,7 +10,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import base_url
+from api.asking import base_url, header
 from api.parts import parts_of
 from api.patience import SECONDS, within
 from api.views import dumps, job_view
@@ -71,7 +71,7 @@ def etag(job: Job, view_of_it: dict[str, Any]) -> str:
 
 def matches(request: Request, tag: str) -> bool:
     """True when If-None-Match names this tag."""
-    sent = ",".join(request.headers.getlist("if-none-match"))
+    sent = ",".join(header(request.scope, b"if-none-match"))
     return any(one.strip().removeprefix("W/") in {tag, "*"} for one in sent.split(","))
 
 

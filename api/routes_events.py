@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import last_event_id, query, whole
+from api.asking import header, last_event_id, query, whole
 from api.auth import allowed, bearer, own_job
 from api.events import EventStream, Feed, as_list
 from api.openapi import JOB, JOB_ID, Direct, operation, parameter
@@ -52,5 +52,5 @@ async def watch(request: Request) -> Response:
 
 
 def _wants_list(request: Request) -> bool:
-    accepted = ",".join(request.headers.getlist("accept"))
+    accepted = ",".join(header(request.scope, b"accept"))
     return "application/json" in accepted and "text/event-stream" not in accepted

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.asking import header
 from api.body import parse, read
 from api.openapi import Direct, json_body, operation, parameter
 from api.parts import Parts, parts_of
@@ -60,8 +61,8 @@ def _authentic(request: Request, parts: Parts, raw: bytes) -> str:
     if secret is None:
         detail = "No webhooks are taken here: OPENAI_WEBHOOK_SECRET is not set."
         raise Problem(404, "webhooks_not_configured", detail)
-    sent = {name: request.headers.getlist(name) for name in _HEADERS}
-    ids, stamps, signatures = (sent[name] for name in _HEADERS)
+    sent = [header(request.scope, name.encode()) for name in _HEADERS]
+    ids, stamps, signatures = sent
     try:
         return verified([secret.get_secret_value()], ids, stamps, signatures, raw, parts.clock.now())
     except NotAuthentic as error:

@@ -61,7 +61,7 @@ async def submit_one(request: Request) -> Response:
     parts = parts_of(request)
     meter = meter_of(parts, key)
     body = _read(await read_json(request, parts.settings.max_body_bytes), Submit)
-    stored, replayed = await ask(request, submit(parts, key, body, trace_of(request.headers), idem, meter))
+    stored, replayed = await ask(request, submit(parts, key, body, trace_of(request.scope), idem, meter))
     headers = {"Location": f"/v1/jobs/{stored.job.id}", "Vary": "Prefer", **left(meter)}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
@@ -146,7 +146,7 @@ class _Batch:
 
     def __init__(self, request: Request, parts: Parts, key: ApiKey, idem: str | None) -> None:
         self._request, self._parts, self._key, self._idem = request, parts, key, idem
-        self._trace, self._room = trace_of(request.headers), asyncio.Semaphore(_AT_ONCE)
+        self._trace, self._room = trace_of(request.scope), asyncio.Semaphore(_AT_ONCE)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._meter = meter_of(parts, key)
         self.stopped: StoreUnavailable | RateLimited | None = None

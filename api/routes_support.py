@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import query
+from api.asking import header, query
 from api.auth import allowed, own_job
 from api.body import read_json
 from api.openapi import JOB, JOB_ID, Direct, json_body, operation
@@ -77,6 +77,6 @@ async def _packet(request: Request, stored: Stored, description: Redacted | None
     known = await ask(request, reading.notices(parts.redis, stored.notices))
     notices = [known[name] for name in stored.notices if name in known]
     body = packet(job, answer.get("provider_messages") or {}, notices, description, parts.clock.now())
-    if "application/json" in ",".join(request.headers.getlist("accept")):
+    if "application/json" in ",".join(header(request.scope, b"accept")):
         return as_json(body)
     return Response(body["text"], media_type="text/plain; charset=utf-8")

@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from starlette.datastructures import Headers
+from starlette.types import Scope
 
+from api.asking import header
 from api.parts import Parts
 from api.problems import Fault, Problem, fault
 from api.schemas import Submit
@@ -106,11 +107,11 @@ def fingerprint(secret: bytes, body: Submit, fact: Queued) -> str:
     return secrets.input_digest(secret, meant)
 
 
-def trace_of(headers: Headers) -> dict[str, str]:
+def trace_of(scope: Scope) -> dict[str, str]:
     """The submit's trace, so that the worker goes on with it: only what a tracer of ours would have written."""
-    trace = headers.get("sentry-trace", "")
+    trace = "".join(header(scope, b"sentry-trace"))
     if _SENTRY_TRACE.fullmatch(trace) is None:
         return {}
-    entries = [entry.strip() for entry in headers.get("baggage", "").split(",")[:64]]
+    entries = [entry.strip() for entry in ",".join(header(scope, b"baggage")).split(",")[:64]]
     kept = [entry for entry in entries if _BAGGAGE.fullmatch(entry)][:_MOST_BAGGAGE]
     return {"sentry-trace": trace, **({"baggage": ",".join(kept)} if kept else {})}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.submit import trace_of
@@ -24,5 +23,5 @@ class Traced:
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in _SUBMITS:
             await self._app(scope, receive, send)
             return
-        with serving(f"POST {scope['path']}", lambda: trace_of(Headers(scope=scope))):
+        with serving(f"POST {scope['path']}", lambda: trace_of(scope)):
             await self._app(scope, receive, send)

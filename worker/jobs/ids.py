@@ -7,6 +7,7 @@ a cursor over time.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case: no i, l, o, u
@@ -23,12 +24,18 @@ def _digits(value: int, width: int) -> str:
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(5 * width - 10, -1, -10)])
 
 
+@lru_cache(maxsize=16)
+def _time_digits(now_ms: int) -> str:
+    """Under load a millisecond makes several ids."""
+    return _digits(now_ms, _TIME_DIGITS)
+
+
 def new_tail(now_ms: int, dice: bytes) -> str:
     """26 characters: the millisecond, then 80 bits of `dice` (10 bytes)."""
     if len(dice) != DICE_BYTES:
         msg = f"dice must be {DICE_BYTES} bytes"
         raise ValueError(msg)
-    return _digits(now_ms, _TIME_DIGITS) + _digits(int.from_bytes(dice, "big"), _DICE_DIGITS)
+    return _time_digits(now_ms) + _digits(int.from_bytes(dice, "big"), _DICE_DIGITS)
 
 
 def new_id(prefix: str, now_ms: int, dice: bytes) -> str:

@@ -35,7 +35,7 @@ def place(before: Job | None, job: Job) -> list[Command]:
     """Moves the job to the one place where its status belongs; a running job stays where the claim put it."""
     if job.status in UNDER_WAY:
         return [("ZREM", keys.DEADLINE, job.id)]
-    commands: list[Command] = []
+    at, commands = rank(job), list[Command]()
     if before is not None:
         commands += [("ZREM", where, job.id) for where in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE)]
         commands += [("ZREM", keys.line(job.app), job.id), ("SREM", keys.slots(job.app), job.id)]
@@ -43,7 +43,7 @@ def place(before: Job | None, job: Job) -> list[Command]:
     if job.settled:
         return commands
     if job.status is Status.QUEUED:
-        commands += [("ZADD", where, rank(job), job.id) for where in (keys.READY, keys.line(job.app))]
+        commands += [("ZADD", where, at, job.id) for where in (keys.READY, keys.line(job.app))]
         commands += [("ZADD", keys.RING, "NX", 0, job.app), ("PUBLISH", keys.WAKE, "1")]
     else:
         due = to_ms(job.next_attempt_at) if job.next_attempt_at else RANK_STEP

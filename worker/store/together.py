@@ -12,8 +12,8 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-_MOST: Final = 64  # calls in a packet: Redis does nothing else meanwhile
-_FLIGHTS: Final = 2  # packets under way: with one alone, callers and Redis would wait for each other in turn
+_MOST: Final = 16  # calls in a packet: Redis does nothing else meanwhile
+_FLIGHTS: Final = 8  # packets under way: with few, large ones callers and Redis wait for each other in turn
 _PATIENCE: Final = 3.0  # seconds; a packet that takes longer fails, and the next one gets a fresh connection
 
 

@@ -74,15 +74,17 @@ ABOUT: Final = frozenset({"job_id", "app", "attempt", "request_id", "trace_id", 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One event: what is true when it is told, how loud it is in the log, and its fields beside ABOUT."""
+    """One event: what is true when it is told, how loud it is in the log, its fields beside ABOUT, and with ABOUT."""
 
     level: int
     says: str
     fields: frozenset[str]
+    allowed: frozenset[str]
 
 
 def _row(level: int, says: str, fields: str = "") -> Row:
-    return Row(level, says, frozenset(fields.split()))
+    own = frozenset(fields.split())
+    return Row(level, says, own, own | ABOUT)
 
 
 EVENTS: Final[dict[str, Row]] = {
@@ -203,8 +205,8 @@ def emit(name: str, /, **fields: object) -> None:
     if row is None:
         unlisted("event", name)
         return
-    if not (row.fields | ABOUT).issuperset(fields):
-        for field in sorted(fields.keys() - row.fields - ABOUT):
+    if not row.allowed.issuperset(fields):
+        for field in sorted(fields.keys() - row.allowed):
             unlisted("field", f"{name}.{field}")
             del fields[field]
     bound = _bound.get()

@@ -27,7 +27,7 @@ def log(event: str, level: int = logging.INFO, **fields: object) -> None:
     if unknown:
         events.unlisted("field", f"{event}.{min(unknown)}")
     row = events.EVENTS.get(event)
-    allowed = events.FIELDS.keys() if row is None else row.fields | events.ABOUT
+    allowed = events.FIELDS.keys() if row is None else row.allowed
     said = {name: value for name, value in said.items() if name in allowed}
     if row is not None:
         events.emit(event, **said)

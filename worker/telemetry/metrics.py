@@ -149,6 +149,7 @@ class Book:
         self._models: frozenset[str] = frozenset()
         self._aliases: Mapping[str, str] = {}
         self._held: dict[str, Any] = {}
+        self._children: dict[tuple[str, ...], Any] = {}  # by metric and labels; prometheus_client's own way is slow
         makers: dict[Kind, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
         for name, row in METRICS.items():
             if row.place == "process":
@@ -168,8 +169,14 @@ class Book:
         return text if isinstance(allowed, str) or text in allowed else OTHER
 
     def _of(self, name: str, labels: Mapping[str, object]) -> Any:
-        held, row = self._held[name], METRICS[name]
-        return held.labels(*(self.value(label, labels[label]) for label in row.labels)) if row.labels else held
+        wanted = METRICS[name].labels
+        if not wanted:
+            return self._held[name]
+        place = (name, *[self.value(label, labels[label]) for label in wanted])
+        child = self._children.get(place)
+        if child is None:
+            child = self._children[place] = self._held[name].labels(*place[1:])
+        return child
 
     def count(self, name: str, amount: float = 1, **labels: object) -> None:
         """The counter is higher by `amount`."""
