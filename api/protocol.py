@@ -23,10 +23,13 @@ LONGEST_TARGET: Final = 8 * 1024
 _MOST_CONNECTIONS: Final = 10_000
 _PER_FIELD: Final = 4  # ": " and the end of the line
 
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
+
 _HEAD, _BODY, _WHOLE = range(3)
 
 _MALFORMED: Final = Problem(400, "malformed_request", "This is not HTTP/1.1 as RFC 9112 has it.")
 _HOST: Final = Problem(400, "malformed_request", "A request has one Host, and not two.")
+_CODING: Final = Problem(400, "malformed_request", "Send the body as it is or chunked, in no other transfer coding.")
 _TARGET: Final = Problem(414, "target_too_long", f"The request's target is longer than {LONGEST_TARGET} bytes.")
 _HEADERS: Final = Problem(431, "headers_too_large", "The request's header fields are too large.")
 _SLOW: Final = Problem(408, "request_timeout", "The request did not arrive in time; send it again.")
@@ -78,12 +81,17 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) + _PER_FIELD for name, value in self.headers)
         hosts = sum(name == b"host" for name, _ in self.headers)
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
         if len(self.url) > LONGEST_TARGET:
             self._fault = _TARGET
         elif size > self._settings.max_header_bytes:
             self._fault = _HEADERS
         elif hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
             self._fault = _HOST
+        elif self.parser.get_http_version() not in _VERSIONS:
+            self._fault = _MALFORMED
+        elif codings not in ([], [b"chunked"]):
+            self._fault = _CODING
         else:
             super().on_headers_complete()
             self._reach(_BODY)

@@ -47,6 +47,10 @@ WIRE = {
     "length-short": wire(*POST, b"Content-Length: 10", b"Connection: close", sent=body()),
     "length-zero": wire(*POST, b"Content-Length: 0", b"Connection: close"),
     "coding-unknown": wire(*POST, b"Transfer-Encoding: gzip", sent=body()),
+    "coding-gzip-chunked": wire(*POST, b"Transfer-Encoding: gzip, chunked", sent=ONE + b"0\r\n\r\n"),
+    "coding-in-two-lines": wire(
+        *POST, b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked", sent=ONE + b"0\r\n\r\n"
+    ),
     "coding-then-chunked-twice": wire(*POST, b"Transfer-Encoding: chunked, identity", sent=ONE + b"0\r\n\r\n"),
     "coding-chunked-x": wire(*POST, b"Transfer-Encoding: xchunked", sent=ONE + b"0\r\n\r\n"),
     "chunk-size-word": wire(*CHUNKED, sent=b"zz\r\nabc\r\n0\r\n\r\n"),
@@ -67,6 +71,7 @@ WIRE = {
     "value-folded": wire(*GET, b"X: a", b" b"),
     "host-none": wire(GET[0]),
     "host-two": wire(*GET, b"Host: y"),
+    "version-2": wire(b"GET /healthz HTTP/2.0", b"Host: x"),
     "version-9": wire(b"GET /healthz HTTP/9.9", b"Host: x"),
     "version-word": wire(b"GET /healthz HTTP/x", b"Host: x"),
     "version-other": wire(b"GET /healthz SIP/2.0", b"Host: x"),
