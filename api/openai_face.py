@@ -27,7 +27,7 @@ from api.openai_shape import Told
 from api.openai_stream import Flow, Stream
 from api.parts import Parts, parts_of
 from api.patience import SECONDS, ask, within
-from api.problems import bad_parameter, not_found
+from api.problems import Problem, bad_parameter, not_found
 from api.replies import as_json, job_headers
 from api.submit import submit, trace_of
 from api.views import dumps
@@ -90,6 +90,16 @@ async def delete(request: Request) -> Response:
         stored = await _stopped(request, stored)
     await within(SECONDS, erase(parts.redis, parts.jobs, stored, "deleted", key.id))
     return as_json({"id": ids.response_id_of(stored.job.id), "object": "response", "deleted": True})
+
+
+@router.post("/v1/chat/completions", include_in_schema=False)
+@router.post("/v1/responses/input_tokens", include_in_schema=False)
+@router.post("/v1/responses/compact", include_in_schema=False)
+@router.get(f"{docs.RESPONSE}/input_items", include_in_schema=False)
+async def not_here(request: Request) -> Response:  # noqa: ARG001
+    """What an OpenAI client may also ask for, told so that its SDK shows it."""
+    detail = "Vigil has no such route: it takes `responses.create`, `.retrieve`, `.cancel` and `.delete`."
+    raise Problem(404, "not_found", detail)
 
 
 async def _own(request: Request, key: ApiKey) -> Stored:

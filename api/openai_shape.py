@@ -139,7 +139,7 @@ def error_of(job: Job) -> Json | None:
     if job.block is not None:
         message = f"The provider withheld the content of this response ({job.block.code}). {job.block.advice}"
         return {"code": job.block.code, "message": message}
-    if job.error is None:
+    if job.error is None or job.status is Status.CANCELLED:  # OpenAI's own have none; `vigil` says it
         return None
     code = "deadline_exceeded" if job.status is Status.EXPIRED else job.error.code
     return {"code": code, "message": f"{job.error.message} {job.error.advice}"}

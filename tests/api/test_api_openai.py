@@ -188,7 +188,8 @@ async def test_cancel_while_it_runs_and_again(home):
     await home.stage.reaches(made.vigil["job_id"], "an attempt", lambda job: job.open_attempts)
     assert (await home.client.responses.retrieve(made.id)).status == "in_progress"
     gone = await home.client.responses.cancel(made.id)
-    assert (gone.status, gone.output) == ("cancelled", [])
+    assert (gone.status, gone.output, gone.error) == ("cancelled", [], None)
+    assert gone.vigil["error"]["code"] == "cancelled"
     assert (await blocking(lambda: home.blocking.responses.cancel(made.id))).status == "cancelled"
     events = [json.loads(raw.partition(b"data: ")[2]) for _, raw in await home.frames(made.id)]
     assert [e["type"] for e in events] == ["response.created", "response.in_progress", "response.failed"]

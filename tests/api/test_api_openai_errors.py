@@ -144,6 +144,18 @@ async def test_idempotency_key_reused(client):
     assert raised.value.code == "idempotency_key_reused"
 
 
+async def test_what_is_not_offered_says_what_is(client):
+    for ask in (
+        client.chat.completions.create(model=SOL, messages=[{"role": "user", "content": "Hi"}]),
+        client.responses.input_items.list("resp_x"),
+        client.responses.input_tokens.count(model=SOL, input="Hi"),
+    ):
+        with pytest.raises(openai.NotFoundError) as raised:
+            await ask
+        assert raised.value.code == "not_found"
+        assert "responses.create" in raised.value.body["message"]
+
+
 async def test_a_store_that_is_away_is_a_server_error(client, monkeypatch):
     from worker.jobs.errors import StoreUnavailable
     from worker.store.jobs import Jobs
