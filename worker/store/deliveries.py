@@ -6,7 +6,7 @@ messages are sent again by another one: at least once. Must not know: what is se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Final, Literal, NamedTuple
@@ -16,12 +16,13 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.jobs.record import Job
 from worker.store import codec, keys
-from worker.store.outbox import Message, load_message
+from worker.store.outbox import Message, in_turn, load_message
 from worker.store.pool import asking, vault_of
 from worker.store.scripts import Command, Word
 from worker.store.vault import PRIVATE, Box, body_field, tries_field
 
 _TURN_MS: Final = 3_000
+_FULL_MS: Final = 250
 _MOST_RECEIPTS: Final = 50
 
 
@@ -145,7 +146,8 @@ class Deliveries:
         """These entries stay in the outbox, and are looked at again behind those that came before that time."""
         if entries:
             async with asking("postpone messages"):
-                await self._redis.zadd(keys.OUTBOX, dict.fromkeys(entries, at_ms), xx=True)
+                later = {entry: in_turn(at_ms, place) for place, entry in enumerate(entries)}
+                await self._redis.zadd(keys.OUTBOX, later, xx=True)
 
     async def carried(self, rows: Sequence[Carried]) -> int:
         """The entries are in their queues now; the number of those that nobody else had carried away."""
@@ -157,10 +159,14 @@ class Deliveries:
         async with asking("carry messages to their targets"):
             return int(await self._routed(keys=[keys.ROUTER, keys.OUTBOX], args=args))
 
-    async def take(self, room: int, lease: float, failing_after: int) -> tuple[float, list[Taken]]:
-        """(seconds until something falls due, or -1; the messages to send now)."""
-        args = [self._worker_id, room, int(lease * 1000), self._per_target, failing_after]
-        args += [keys.QUEUE, keys.FLYING, keys.MESSAGE, keys.BODY]
+    async def take(
+        self, room: int, lease: float, failing_after: int, under_way: Mapping[str, int]
+    ) -> tuple[float, list[Taken]]:
+        """(seconds until something falls due, or -1; the messages to send now). `under_way`: how many, by app."""
+        args: list[Word] = [self._worker_id, room, int(lease * 1000), self._per_target, failing_after]
+        args += [keys.QUEUE, keys.FLYING, keys.MESSAGE, keys.BODY, _FULL_MS]
+        for app, number in under_way.items():
+            args += [app, number]
         names = [keys.TARGETS, keys.SENDING, keys.PARKED, keys.FAILS, keys.SENDS]
         async with asking("take messages"):
             wait, rows = await self._take(keys=names, args=args)

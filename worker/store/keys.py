@@ -28,7 +28,8 @@ vigil:holds             set     what a legal hold keeps: ids of jobs, `app:<name
 vigil:settled           zset    settled jobs by when their time is over: then their leftovers are cleared away
 vigil:acts              string  how many records there are that are no event of a job
 vigil:outbox            zset    what no target has yet: ids of messages of jobs' own webhooks, and `<job>:<seq>:<event>`
-                                for the standing endpoints of the job's app; by time
+                                for the standing endpoints of the job's app; by time,
+                                and within a millisecond by seq
 vigil:router            string  who carries messages from there to their targets now
 vigil:msg:<id>          string  a webhook message;  vigil:body:<id> what is sent, and where to;  vigil:tries:<id> list,
                                 its receipts

@@ -28,6 +28,7 @@ from worker.store.vault import tries_field
 
 State = Literal["pending", "delivered", "exhausted", "gone"]
 _SEQ_DIGITS: Final = 10
+_STEPS: Final = 4096  # a score of today's milliseconds has room for so many steps between two of them
 _TRIES_TO_CHANGE: Final = 5
 _AGAIN: Final = files("worker.store").joinpath("lua", "again.lua").read_text()
 
@@ -85,7 +86,8 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
     commands: list[Command] = []
     for event in trail:
         due, hears = to_ms(event.at), keys.hears(job.app)
-        commands.append(("IF", hears, event.type, "ZADD", keys.OUTBOX, due, f"{job.id}:{event.seq}:{event.type}"))
+        turn = in_turn(due, event.seq)  # events of one commit have one time
+        commands.append(("IF", hears, event.type, "ZADD", keys.OUTBOX, turn, f"{job.id}:{event.seq}:{event.type}"))
         commands.append(("IF", hears, event.type, "PUBLISH", keys.TOLD, "1"))
         if event.type in job.webhook_events:
             message_id = ids.new_id("msg", due, clock.dice(ids.DICE_BYTES))
@@ -97,9 +99,14 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
             )
             commands.append(("SET", keys.message(message_id), message.dump()))
             commands.append(("RPUSH", keys.messages(job.id), message_id))
-            commands.append(("ZADD", keys.OUTBOX, due, message_id))
+            commands.append(("ZADD", keys.OUTBOX, turn, message_id))
             commands.append(("PUBLISH", keys.TOLD, "1"))
     return commands
+
+
+def in_turn(ms: int, number: int) -> float:
+    """A place in the outbox: by time, and at one and the same time by number."""
+    return ms + min(number, _STEPS - 1) / _STEPS
 
 
 def trace_of(job: Job) -> str:

@@ -2,13 +2,15 @@
 
 At least once: a try whose receipt was not kept is made again by whoever takes the message next, under the same id. Of
 a job one message at a time goes to a target, in the order of its events; one that failed waits for its retry and no
-longer holds up those behind it. A dead or slow target has its own queue and a few places, so it delays nobody.
+longer holds up those behind it. A dead or slow target has its own queue and a few places, so it delays nobody; an app
+with many of them has no more places than it leaves free.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -120,7 +122,8 @@ class Delivery:
         room = MOST_AT_ONCE - len(self._flights)
         if room <= 0:
             return _IDLE  # the end of a flight wakes us
-        due, taken = await self._deliveries.take(room, self._lease, FAILING_AFTER)
+        under_way = Counter(one.message.app for one in self._flights.values())
+        due, taken = await self._deliveries.take(room, self._lease, FAILING_AFTER, under_way)
         for one in taken:
             flight = asyncio.create_task(self._deliver(one), name=f"webhook {one.message.id}")
             self._flights[flight] = one

@@ -56,8 +56,8 @@ class Answer:
 class _Pinned(httpcore2.AsyncNetworkBackend):
     """Opens a TCP connection to a judged address and to no other."""
 
-    def __init__(self, policy: Policy, resolver: Resolver) -> None:
-        self._policy, self._resolver = policy, resolver
+    def __init__(self, policy: Policy, resolver: Resolver, total: float) -> None:
+        self._policy, self._resolver, self._total = policy, resolver, total
         self.connected = False
 
     async def connect_tcp(
@@ -74,9 +74,11 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
             addresses = await resolve_and_judge(host, self._resolver, self._policy)
         except OSError:
             raise httpcore2.ConnectError from None
+        # one address may take all the time there is; of several each has a share, and one is left for the exchange
+        share = timeout if len(addresses) == 1 else self._total / (len(addresses) + 1)
         for number, address in enumerate(addresses, 1):
             try:
-                stream = await _TCP.connect_tcp(address, port, timeout, local_address, socket_options)
+                stream = await _TCP.connect_tcp(address, port, share, local_address, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 if number == len(addresses):
                     raise
@@ -104,7 +106,7 @@ class Sender:
     async def post(self, url: CheckedUrl, headers: Mapping[str, str], body: bytes) -> Answer:
         """One POST, over within the total time whatever the receiver does."""
         began = self._clock.monotonic()
-        seen, way = _Seen(), _Pinned(self._policy, self._resolver)
+        seen, way = _Seen(), _Pinned(self._policy, self._resolver, self._total)
         error: str | None = None
         try:
             async with asyncio.timeout(self._total):

@@ -3,11 +3,15 @@
 -- ARGV[1]  worker id     ARGV[2] how many     ARGV[3] lease, ms     ARGV[4] most at once per target
 -- ARGV[5]  failures in a row after which a target gets one at a time
 -- ARGV[6]  prefixes of queues     ARGV[7] of flying     ARGV[8] of messages     ARGV[9] of bodies
+-- ARGV[10] ms until a target whose app has its share is looked at again
+-- ARGV[11] on: an app and how many of its messages the worker is sending, and so on
 -- returns  {ms until something falls due or -1, {target, member, token, message, body}…}
+-- An app gets no more places than it leaves free, so whatever its receivers do, there is one for the next app.
 -- A target that can take no more now leaves `targets`; the end of one of its sends puts it back (sent.lua).
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local room, out = tonumber(ARGV[2]), {}
+local room, out, has = tonumber(ARGV[2]), {}, {}
+for i = 11, #ARGV, 2 do has[ARGV[i]] = tonumber(ARGV[i + 1]) end
 
 local function lane_of(member) return string.match(member, '^[^:]+') end
 
@@ -42,8 +46,14 @@ for _, target in ipairs(due) do
       end
       local id = string.match(member, '[^:]+$')
       local message = redis.call('GET', ARGV[8] .. id)
+      local app = message and cjson.decode(message)['app']
+      if app and (has[app] or 0) >= room then
+        next_due = now + ARGV[10]
+        break
+      end
       redis.call('ZREM', queue, member)
       if message then
+        has[app] = (has[app] or 0) + 1
         local token = ARGV[1] .. ':' .. redis.call('INCR', KEYS[5])
         redis.call('HSET', flying, lane, token)
         redis.call('ZADD', KEYS[2], now + ARGV[3], target .. '|' .. member)
