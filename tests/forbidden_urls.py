@@ -112,6 +112,7 @@ FORBIDDEN = {
         "https://app-.example/",
         "https://" + "a" * 64 + ".example/",
         "https://" + "a." * 130 + "example/",
+        "https://bücher.my_app.example/",  # the sending client can't read it
     ],
     "private_host": [
         "https://localhost/",

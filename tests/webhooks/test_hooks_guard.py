@@ -145,9 +145,16 @@ async def test_every_address_must_be_allowed():
             await resolve_and_judge("app.example", Names(answer), PUBLIC)
 
 
+METADATA = """
+168.63.129.16 100.100.100.200 192.0.0.192 169.254.170.2 ::ffff:169.254.169.254
+fd00:ec2::254 fd00:ec2::23 fd20:ce::254 fd00:c1::a9fe:a9fe fd00:42::42
+""".split()  # noqa: SIM905  a table
+
+
 async def test_development_still_refuses_metadata_and_multicast():
     assert await resolve_and_judge("dev.example", Names(["127.0.0.1"]), DEVELOPMENT) == ["127.0.0.1"]
-    for answer in (["169.254.169.254"], ["127.0.0.1", "224.0.0.1"], ["fd00:ec2::254"], ["0.0.0.0"]):  # noqa: S104
+    for address in ("169.254.169.254", "224.0.0.1", "0.0.0.0", "255.255.255.255", *METADATA):  # noqa: S104
+        answer = ["127.0.0.1", address]
         with pytest.raises(Blocked):
             await resolve_and_judge("dev.example", Names(answer), DEVELOPMENT)
 

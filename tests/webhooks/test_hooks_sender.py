@@ -268,6 +268,23 @@ async def test_only_so_much_of_an_answer_is_read(chunked):
     assert sent < MOST_READ + 16 * 2**20, "the rest stayed in the buffers of the sockets"
 
 
+@pytest.mark.parametrize("tls", [True, False])
+async def test_only_so_much_is_read_before_an_answer_too(authority, tls):
+    """Interim answers without an end would keep the worker busy for as long as a try may last."""
+    server_side, client_side = authority("app.example")
+
+    async def interim(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        while True:
+            writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+            await writer.drain()
+
+    async with serving(interim, server_side if tls else None) as server:
+        way = sender(tls=client_side, total=10)
+        got = await post(way, f"http{'s' if tls else ''}://app.example:{server.port}/")
+    assert (got.status, got.error) == (None, BROKEN)
+    assert got.seconds < 5
+
+
 @pytest.mark.parametrize(
     ("answer", "status", "error"),
     [

@@ -19,6 +19,7 @@ _V4_NEVER: Final = tuple(
         "240.0.0.0/4",  # reserved, and broadcast
     )
 )
+_V6_UNIQUE_LOCAL: Final = IPv6Network("fc00::/7")
 _V6_ALLOCATED: Final = IPv6Network("2000::/3")
 _V6_NEVER: Final = tuple(
     IPv6Network(text)
@@ -30,14 +31,26 @@ _V6_NEVER: Final = tuple(
     )
 )
 _EVEN_FOR_DEVELOPMENT: Final = tuple(
-    IPv4Network(text) for text in ("0.0.0.0/8", "169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32")
+    IPv4Network(text)
+    for text in (
+        *("0.0.0.0/8", "169.254.0.0/16", "255.255.255.255/32"),
+        *("168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32"),  # Azure, Alibaba, Oracle
+    )
 )
-_V6_METADATA: Final = IPv6Address("fd00:ec2::254")
+_V6_METADATA: Final = tuple(
+    IPv6Network(text)
+    for text in (
+        "fd00:ec2::/32",  # AWS: metadata, credentials, name servers, clock
+        "fd20:ce::254/128",  # Google
+        "fd00:c1::a9fe:a9fe/128",  # Oracle
+        "fd00:42::42/128",  # Scaleway
+    )
+)
 
 
 def address_allowed(text: str, *, allow_private: bool = False) -> bool:
     """True when a connection to this address may be opened. `allow_private` lets loopback and private ranges
-    through, but never metadata services, link-local, multicast or the unspecified address.
+    through, but never metadata services, link-local, multicast, broadcast or the unspecified address.
     """
     try:
         address = ip_address(text)
@@ -61,8 +74,8 @@ def _v4(address: IPv4Address, *, allow_private: bool) -> bool:
 
 
 def _v6(address: IPv6Address, *, allow_private: bool) -> bool:
-    if allow_private and (address.is_loopback or (address in IPv6Network("fc00::/7") and address != _V6_METADATA)):
-        return True
+    if allow_private and (address.is_loopback or address in _V6_UNIQUE_LOCAL):
+        return not any(address in network for network in _V6_METADATA)
     if address not in _V6_ALLOCATED or any(address in network for network in _V6_NEVER):
         return False
     return address.is_global and not address.is_multicast

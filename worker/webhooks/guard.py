@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
+import httpx2
 from pydantic import HttpUrl, TypeAdapter
 
 from worker.jobs.errors import Refused
@@ -89,6 +90,7 @@ def judge_url(text: str, policy: Policy) -> CheckedUrl:
     canonical = str(url)
     if len(canonical) > LONGEST:
         raise _no("webhook_url_too_long", f"A webhook's address has at most {LONGEST} characters.")
+    _judge_reading(canonical)
     return CheckedUrl(canonical, url.scheme, host, port)
 
 
@@ -113,6 +115,16 @@ def _judge_spelling(authority: str, host: str, readable: str) -> None:
     sent = authority if authority.endswith("]") else re.sub(r":\d*$", "", authority)
     if sent.lower() not in {host, readable}:
         raise _no("webhook_url_spelling", "The host of a webhook's address is spelt so that it reads as another one.")
+
+
+def _judge_reading(canonical: str) -> None:
+    """The client that will send must be able to read it: its rules for international names are stricter."""
+    try:
+        read = httpx2.URL(canonical).host
+    except (httpx2.InvalidURL, ValueError):
+        read = ""
+    if not read:
+        raise _no("webhook_url_host", "The host of a webhook's address is not a host name.")
 
 
 def _judge_host(host: str, policy: Policy) -> None:

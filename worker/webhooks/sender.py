@@ -25,6 +25,8 @@ from worker.webhooks.schedule import retry_after
 
 TOTAL_SECONDS: Final = 15.0
 MOST_READ: Final = 64 * 1024
+MOST_ON_THE_WIRE: Final = 256 * 1024
+"""Heads, chunk sizes and body together: what is no body costs time to read too, and may have no end."""
 EXCERPT: Final = 2048
 UNREACHABLE: Final = "The target can't be reached, or may not be called."
 """The one text for every target that is refused, unknown or silent: the log must tell nobody what is inside."""
@@ -84,8 +86,39 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
                     raise
             else:
                 self.connected = True
-                return stream
+                return _Bounded(stream)
         raise httpcore2.ConnectError
+
+
+class _Bounded(httpcore2.AsyncNetworkStream):
+    """A connection of which only so much is read."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream, self._left = stream, MOST_ON_THE_WIRE
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  the interface's own
+        if self._left <= 0:
+            raise httpcore2.ReadError
+        piece = await self._stream.read(min(max_bytes, self._left), timeout)
+        self._left -= len(piece)
+        return piece
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  the interface's own
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  the interface's own
+    ) -> httpcore2.AsyncNetworkStream:
+        return _Bounded(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)
 
 
 class Sender:
