@@ -132,6 +132,24 @@ async def test_410_stops_a_standing_endpoint_and_what_waits_for_it(post, receive
     assert len(receiver.got) == 1
 
 
+async def test_410_at_an_address_that_was_just_changed_loses_nothing(post, receiver):
+    """The app moves its endpoint while the old address is about to say that it is gone."""
+    async with Receiver() as moved:
+        endpoint = await post.endpoint(receiver.url)
+
+        async def old(_: web.Request, count: int) -> web.StreamResponse:
+            await post.endpoints.change("shop", endpoint.id, lambda one: replace(one, url=moved.url))
+            return web.Response(status=410)
+
+        receiver.answer = old
+        post.worker(webhook_schedule=(0.1,))
+        job_id = await post.submit()
+        await post.complete(job_id)
+        await moved.gets(1)
+        await post.message(job_id, "delivered", tries=2)
+    assert (await post.endpoints.find("shop", endpoint.id)).state == "active"
+
+
 async def test_410_ends_a_jobs_own_webhook(post, receiver):
     receiver.says(410)
     post.worker()

@@ -114,14 +114,18 @@ class Endpoints:
 
         return await self.change(app, endpoint_id, turn)
 
-    async def stop(self, app: str, endpoint_id: str, url: str) -> None:
-        """The endpoint answered 410 at this address: nothing is sent until its app makes it active again."""
+    async def stop(self, app: str, endpoint_id: str, url: str) -> bool:
+        """The endpoint answered 410 at this address: nothing is sent until its app makes it active again.
+
+        False when it has another address by now, which has refused nothing.
+        """
 
         def end(one: Endpoint) -> Endpoint:
             return replace(one, state="gone") if one.url == url else one
 
         with contextlib.suppress(Refused):  # deleted in the meantime
-            await self.change(app, endpoint_id, end)
+            return (await self.change(app, endpoint_id, end)).state == "gone"
+        return True
 
     async def _edit(self, app: str, edit: Callable[[dict[str, Endpoint]], dict[str, Endpoint]]) -> None:
         """All endpoints of the app changed at once, with what commits and the sending workers look at."""

@@ -227,18 +227,21 @@ class Delivery:
         emit("webhook.tried", **about, **how)
         if came is Verdict.DELIVERED:
             await self._keep(taken, _after(tried, "delivered"), went="ok", receipt=receipt)
-        elif came is Verdict.GONE:
+        elif came is Verdict.GONE and await self._stopped(message, hook):
             emit("webhook.gone", **about)
-            if message.endpoint:
-                await self._endpoints.stop(message.app, message.endpoint, hook.url)
-            else:
-                await self._deliveries.refuse(message.job_id)
             await self._keep(taken, _after(tried, "gone"), went="ok", receipt=receipt)
         else:
             after, wait = self._failed(tried, answer)
             if after.state == "exhausted" and not by_hand:
                 emit("webhook.exhausted", status=answer.status, **about)
             await self._keep(taken, after, again_in=wait, went="failed", receipt=receipt)
+
+    async def _stopped(self, message: Message, hook: _Hook) -> bool:
+        """Nothing more goes to whoever answered 410; False when its app has named another address since."""
+        if message.endpoint:
+            return await self._endpoints.stop(message.app, message.endpoint, hook.url)
+        await self._deliveries.refuse(message.job_id)
+        return True
 
     def _failed(self, tried: Message, answer: Answer) -> tuple[Message, float | None]:
         """(the message after a failure, the seconds until its next try). By hand, it is what it was before."""
