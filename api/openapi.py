@@ -32,7 +32,7 @@ _WHY: Final = {
     422: "A field or parameter can't be used as sent.",
     429: "The app's rate is used up, for the seconds of Retry-After.",
     500: "A fault of ours.",
-    503: "Redis can't take or give it now; nothing was accepted.",
+    503: "Redis can't take or give it now; where it took too long it may have been taken: use an Idempotency-Key.",
 }
 _HEADER: Final = {"X-Request-Id": {"description": "Quote it when you ask.", "schema": TEXT}}
 LIMITED: Final = ("RateLimit-Policy", "RateLimit")

@@ -152,7 +152,10 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
                 500, "content_damaged", "The stored content can't be opened: it was changed. Tell the operators."
             )
         case StoreUnavailable():
-            detail = "The store can't answer or can't take writes now; nothing was accepted. Try again."
+            detail = (
+                "The store can't answer or can't take writes now. Try again, a submit with the same Idempotency-Key: "
+                "where the store took too long the job may be there."
+            )
             return Problem(503, "store_unavailable", detail, headers={"Retry-After": "2"})
         case AlreadySettled():
             return Problem(409, "already_settled", f"The job is {error.status} already.")

@@ -2,6 +2,7 @@
 
 uvicorn waits without end for a request that has begun. Here a head and a body each have their time in all, however
 steadily they trickle; connections that are idle between requests, long polls and event streams are not concerned.
+Trailers are no headers, and a wish for another protocol is passed over: the request is read as if it had none.
 What is refused here no app has seen: it is told as the other faults are, and the connection ends.
 """
 
@@ -11,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, cast
 
+from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.door import bare
@@ -40,13 +42,34 @@ class _Refused(Exception):
     """Ends the parsing; the answer is in `_fault`."""
 
 
+class _Parser(HttpRequestParser):
+    """Left to itself it takes the body of a request that has Upgrade for bytes of the other protocol, and us for its
+    reader: they would be the next request. Such a head is read once more without the field (RFC 9110, 7.8).
+    """
+
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(protocol)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it: it is passed over
+        self._protocol = protocol
+
+    def feed_data(self, data: Any) -> None:
+        while data:
+            try:
+                super().feed_data(data)
+            except HttpParserUpgrade as found:
+                data = self._protocol.plain_head() + data[found.args[0] :]
+            else:
+                return
+
+
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
     def __init__(self, settings: Settings, clock: Clock, **given: Any) -> None:
         super().__init__(**given)
         self._settings, self._clock = settings, clock
-        self._stage, self._turn, self._size = _HEAD, 0, 0
+        self.parser = _Parser(self)
+        self._stage, self._turn, self._size, self._bodies = _HEAD, 0, 0, 0
         self._fault = _MALFORMED
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -62,13 +85,15 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        turn = self._turn
+        turn, bodies = self._turn, self._bodies
         super().data_received(data)
         if self.transport.is_closing():
             self._calm()
         elif turn != self._turn:
             self._watch()
-        elif self._stage == _HEAD:
+        elif bodies != self._bodies:
+            self._size = 0
+        elif self._stage != _WHOLE:  # of a head, or of trailers and what else stands around a body
             self._size += len(data)
             if self._size > self._settings.max_header_bytes:
                 self._refuse(_HEADERS if self.headers else _TARGET)
@@ -78,7 +103,15 @@ class Protocol(HttpToolsProtocol):
         self._reach(_HEAD)
         self._size = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._stage == _HEAD:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _Refused
+            return
         size = len(self.url) + sum(len(name) + len(value) + _PER_FIELD for name, value in self.headers)
         hosts = sum(name == b"host" for name, _ in self.headers)
         codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
@@ -95,10 +128,23 @@ class Protocol(HttpToolsProtocol):
         else:
             super().on_headers_complete()
             self._reach(_BODY)
+            self._size = 0
             return
         raise _Refused
 
+    def on_body(self, body: bytes) -> None:
+        self._bodies += 1
+        super().on_body(body)
+
+    def plain_head(self) -> bytes:
+        """The head of the request that is being read, as if it had not asked for another protocol."""
+        fields = b"".join(b"%s: %s\r\n" % field for field in self.headers if field[0] != b"upgrade")
+        version = self.parser.get_http_version().encode()
+        return b"%s %s HTTP/%s\r\n%s\r\n" % (self.parser.get_method(), self.url, version, fields)
+
     def on_message_complete(self) -> None:
+        if self._stage == _HEAD:
+            return  # the head is to be read once more
         super().on_message_complete()
         self._reach(_WHOLE)
 

@@ -37,6 +37,8 @@ class _Echo(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.send_response(200)
+        told = [self.headers.get(name, "-") for name in ("Host", "X-Forwarded-Proto", "X-Forwarded-For")]
+        self.send_header("X-Seen", " ".join(told))
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"ok")
@@ -101,3 +103,15 @@ def test_what_is_allowed_passes_and_the_rest_does_not(tmp_path: Path) -> None:
             with socket.create_connection(("127.0.0.1", port), 10) as line:
                 line.sendall(request)
                 assert status in line.recv(200).split(b"\r\n")[0]
+
+
+def test_the_api_is_told_how_the_caller_came(tmp_path: Path) -> None:
+    with proxied(tmp_path) as port, socket.create_connection(("127.0.0.1", port), 10) as line:
+        line.sendall(
+            b"GET /healthz HTTP/1.1\r\nHost: vigil.example:8443\r\n"
+            b"X-Forwarded-Proto: gopher\r\nX-Forwarded-For: 10.0.0.1\r\nConnection: close\r\n\r\n"
+        )
+        said = b""
+        while chunk := line.recv(4096):
+            said += chunk
+    assert b"X-Seen: vigil.example:8443 http 127.0.0.1" in said

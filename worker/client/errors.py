@@ -9,7 +9,7 @@
     │   ├── Conflict         409: not as things stand: no open offer, settled already
     │   ├── RateLimited      429: too fast; `retry_after` says when
     │   └── ServerError      5xx
-    │       └── Unavailable  503: nothing was accepted; try again
+    │       └── Unavailable  503: not now; try again
     ├── ConnectionFailed     nobody answers, or the connection broke
     │   └── TimedOut         it took too long
     ├── Unreadable           something answered that is no Vigil, or one that this client can't read
@@ -168,7 +168,7 @@ class ServerError(ApiError):
 
 
 class Unavailable(ServerError):
-    """503: nothing was accepted."""
+    """503: not now. A job may have been taken all the same, so the same Idempotency-Key should go with the next try."""
 
 
 _BY_STATUS: Final[dict[int, type[ApiError]]] = {

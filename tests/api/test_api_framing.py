@@ -1,0 +1,78 @@
+"""Where a request ends: what stands behind a body is no header, and a wish for another protocol leaves a body whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+
+import pytest
+from api_hand import Running
+
+BODY = json.dumps({"model": "gpt-5.6-sol", "input": "hi"}).encode()
+LENGTH = b"Content-Length: %d\r\n" % len(BODY)
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+CHUNK = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+PING = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+def post(*fields: bytes) -> bytes:
+    return b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + b"".join(fields) + b"\r\n"
+
+
+@pytest.fixture
+async def bearer(api: Running) -> bytes:
+    return b"Authorization: Bearer " + (await api.key()).encode() + b"\r\n"
+
+
+async def statuses(api: Running, *pieces: bytes) -> list[int]:
+    """The statuses of all answers on one connection."""
+    reader, writer = await asyncio.open_connection(api.host, api.port)
+    out = b""
+    try:
+        async with asyncio.timeout(10):
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.05)  # its own packet
+            while chunk := await reader.read(65_536):
+                out += chunk
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+    return [int(one) for one in re.findall(rb"HTTP/1\.1 (\d+)", out)]
+
+
+async def test_a_key_behind_the_body_is_no_key(api, bearer):
+    sent = post(CHUNKED) + CHUNK + bearer + b"\r\n"
+    assert await statuses(api, sent, LAST) == [401, 200]
+    sent = post(bearer, CHUNKED) + CHUNK + bearer + b"Idempotency-Key: \x7f\r\n\r\n"
+    assert (await statuses(api, sent, LAST))[0] in {202, 400}
+
+
+@pytest.mark.parametrize("line", [b"X: " + b"a" * 1000 + b"\r\n", b"a" * 1000])
+async def test_trailers_have_an_end(api, bearer, line):
+    assert await statuses(api, post(bearer, CHUNKED) + CHUNK, b"X: 1\r\nY: ", *[line * 20] * 20) == []
+    assert await statuses(api, LAST) == [200]
+
+
+@pytest.mark.parametrize("cut", ["together", "apart"])
+async def test_a_body_with_a_wish_for_another_protocol_is_read(api, bearer, cut):
+    for head, body in ((post(bearer, LENGTH, UPGRADE), BODY), (post(bearer, CHUNKED, UPGRADE), CHUNK + b"\r\n")):
+        pieces = [head + body + PING + LAST] if cut == "together" else [head[:50], head[50:], body[:9], body[9:], LAST]
+        assert await statuses(api, *pieces) == ([202, 200, 200] if cut == "together" else [202, 200])
+
+
+async def test_bytes_of_a_body_are_never_a_request(api, bearer):
+    inner = b"DELETE /v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = post(bearer, b"Content-Length: %d\r\n" % len(inner), UPGRADE)
+    assert await statuses(api, head, inner, LAST) == [400, 200]
+    ws = b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    assert await statuses(api, post(bearer, b"Content-Length: %d\r\n" % len(inner), ws), inner, LAST) == [400, 200]
+
+
+async def test_nothing_is_connected_through(api):
+    assert await statuses(api, b"CONNECT /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + PING) == [400]
