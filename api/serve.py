@@ -70,17 +70,18 @@ async def serve(
     speaks = protocol(settings, clock)
     try:
         if redis is not None:
-            await _run(create_app(settings, redis, clock), speaks, sock, ready, stop)
+            await _run(create_app(settings, redis, clock), settings, speaks, sock, ready, stop)
             return
         async with open_store(settings) as own:
             await check_store(settings, own)
-            await _run(create_app(settings, own, clock), speaks, sock, ready, stop)
+            await _run(create_app(settings, own, clock), settings, speaks, sock, ready, stop)
     finally:
         sock.close()
 
 
 async def _run(
     app: FastAPI,
+    settings: Settings,
     speaks: type[asyncio.Protocol],
     sock: socket.socket,
     ready: asyncio.Event | None,
@@ -96,6 +97,7 @@ async def _run(
         log_level="error",
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -81,6 +82,7 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = False
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
     webhook_schedule: Annotated[tuple[float, ...], NoDecode] = _DELAYS
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1", "::1")
     header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     max_header_bytes: Annotated[int, Field(ge=1024, le=2**20)] = 32 * 1024
@@ -154,7 +156,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"key {number} is not a public key as `vigil audit key` prints it") from None
         return value
 
-    @field_validator("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", mode="before")
+    @field_validator(
+        *("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", "trusted_proxies"), mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(k.strip() for k in value.split(",") if k.strip()) if isinstance(value, str) else value
@@ -194,6 +198,16 @@ class Settings(BaseSettings):
     def _ports(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or not all(0 < port < 65_536 for port in value):  # noqa: PLR2004
             raise ValueError("must be ports from 1 to 65535, separated by commas")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for place in value:
+            try:
+                ip_network(place)
+            except ValueError:
+                raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
         return value
 
     @field_validator("webhook_schedule")

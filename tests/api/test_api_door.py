@@ -327,3 +327,11 @@ def test_responses_are_what_starlette_knows():
     from api.events import EventStream
 
     assert issubclass(EventStream, Response)
+
+
+@pytest.mark.parametrize(("proxies", "scheme"), [(("10.0.0.0/8", "127.0.0.0/8"), "https"), (("10.0.0.0/8",), "http")])
+async def test_only_a_trusted_proxy_says_how_the_caller_came(settings, redis, proxies, scheme):
+    async with running(settings.model_copy(update={"trusted_proxies": proxies}), redis, Clock()) as api:
+        acme = await api.client()
+        answer = await acme.get(f"/v1/jobs/{await submitted(acme)}", headers={"X-Forwarded-Proto": "https"})
+        assert answer.json()["urls"]["self"].startswith(f"{scheme}://127.0.0.1:")
