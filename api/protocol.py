@@ -96,25 +96,24 @@ class Protocol(HttpToolsProtocol):
         elif self._stage != _WHOLE:  # of a head, or of trailers and what else stands around a body
             self._size += len(data)
             if self._size > self._settings.max_header_bytes:
-                self._refuse(_HEADERS if self.headers else _TARGET)
+                self._refuse(_TARGET if self._stage == _HEAD and not self.headers else _HEADERS)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._reach(_HEAD)
         self._size = 0
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._stage == _HEAD:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise _Refused
             return
-        size = len(self.url) + sum(len(name) + len(value) + _PER_FIELD for name, value in self.headers)
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        size, hosts, codings = len(self.url), 0, list[bytes]()
+        for name, value in self.headers:
+            size += len(name) + len(value) + _PER_FIELD
+            hosts += name == b"host"
+            if name == b"transfer-encoding":
+                codings.append(value.strip().lower())
         if len(self.url) > LONGEST_TARGET:
             self._fault = _TARGET
         elif size > self._settings.max_header_bytes:
@@ -129,6 +128,7 @@ class Protocol(HttpToolsProtocol):
             super().on_headers_complete()
             self._reach(_BODY)
             self._size = 0
+            self.headers = []  # trailers are put here, and nobody reads them
             return
         raise _Refused
 
