@@ -54,8 +54,8 @@ class Door:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                given = list(message.get("headers", ()))
-                own = any(name == _NOTHING[0] for name, _ in given)  # a page for people has a policy of its own
+                given = message.get("headers", ())
+                own = _NOTHING[0] in [name for name, _ in given]  # a page for people has a policy of its own
                 message["headers"] = [*given, *headers] if own else [*given, *headers, _NOTHING]
                 emit("api.answered", http_status=message["status"])
             await send(message)

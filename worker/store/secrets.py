@@ -5,7 +5,6 @@ All processes on one Redis share them, so an identifier or a digest made by one 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Mapping
 from typing import Any, Final
@@ -48,9 +47,9 @@ def secret_name(name: str) -> str:
 
 def safety_identifier(secret: bytes, app: str, end_user: str) -> str:
     """The name under which the provider knows an app's end user: 64 hex digits that can't be turned back."""
-    return hmac.new(secret, f"{app}\0{end_user}".encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(secret, f"{app}\0{end_user}".encode(), "sha256").hex()
 
 
 def input_digest(secret: bytes, asked: Mapping[str, Any]) -> str:
     """A keyed digest of {model, input, instructions, params}: proves a match and can't be guessed from."""
-    return hmac.new(secret, canonical(dict(asked)), hashlib.sha256).hexdigest()
+    return hmac.digest(secret, canonical(dict(asked)), "sha256").hex()

@@ -8,7 +8,7 @@ key or a foreign error's text. Must not know: who listens, Redis, what is done a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from logging import DEBUG, ERROR, INFO, WARNING
@@ -189,14 +189,19 @@ def unsubscribe(hear: Hear) -> None:
         _hearers[name] = tuple(h for h in hearers if h != hear)
 
 
-@contextlib.contextmanager
-def about(**fields: object) -> Iterator[None]:
+class about:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
     """Every event that is told inside, and in tasks begun inside, is about this as well."""
-    token = _bound.set({**(_bound.get() or {}), **{k: v for k, v in fields.items() if k in ABOUT and v}})
-    try:
-        yield
-    finally:
-        _bound.reset(token)
+
+    __slots__ = ("_fields", "_token")
+
+    def __init__(self, **fields: object) -> None:
+        self._fields = {k: v for k, v in fields.items() if k in ABOUT and v}
+
+    def __enter__(self) -> None:
+        self._token = _bound.set({**(_bound.get() or {}), **self._fields})
+
+    def __exit__(self, *_: object) -> None:
+        _bound.reset(self._token)
 
 
 def emit(name: str, /, **fields: object) -> None:

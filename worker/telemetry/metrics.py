@@ -149,7 +149,7 @@ class Book:
         self._models: frozenset[str] = frozenset()
         self._aliases: Mapping[str, str] = {}
         self._held: dict[str, Any] = {}
-        self._children: dict[tuple[str, ...], Any] = {}  # by metric and labels; prometheus_client's own way is slow
+        self._children: dict[tuple[object, ...], Any] = {}  # what needs no mapping, so there are few
         makers: dict[Kind, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
         for name, row in METRICS.items():
             if row.place == "process":
@@ -159,6 +159,7 @@ class Book:
     def know(self, models: Collection[str], aliases: Mapping[str, str] | None = None) -> None:
         """These models have a label of their own; every other one is "other"."""
         self._models, self._aliases = frozenset(models), dict(aliases or {})
+        self._children.clear()
 
     def value(self, label: str, value: object) -> str:
         """The label's value as it may stand in a metric."""
@@ -169,13 +170,13 @@ class Book:
         return text if isinstance(allowed, str) or text in allowed else OTHER
 
     def _of(self, name: str, labels: Mapping[str, object]) -> Any:
-        wanted = METRICS[name].labels
-        if not wanted:
-            return self._held[name]
-        place = (name, *[self.value(label, labels[label]) for label in wanted])
+        place = (name, *labels.items())
         child = self._children.get(place)
         if child is None:
-            child = self._children[place] = self._held[name].labels(*place[1:])
+            values = {label: self.value(label, labels[label]) for label in METRICS[name].labels}
+            child = self._held[name].labels(**values) if values else self._held[name]
+            if values == labels:
+                self._children[place] = child
         return child
 
     def count(self, name: str, amount: float = 1, **labels: object) -> None:
