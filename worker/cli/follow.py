@@ -1,11 +1,18 @@
-"""Following one job to its end: events arrive in a thread, the terminal is drawn here. Ctrl-C leaves the job alone."""
+"""Following one job to its end: events arrive in a thread, the terminal is drawn here. Ctrl-C leaves the job alone.
+
+Ctrl-C arrives as the events do: raised wherever the main thread stands, it could leave a lock that both threads share
+broken or taken. A second one is raised at once.
+"""
 
 from __future__ import annotations
 
 import json
 import queue
+import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 from worker.cli.client import Client
@@ -28,7 +35,7 @@ class Follower:
         self._client, self._id, self._show = client, job_id, show
         self._line = LiveLine()
         self._job: Shown = {}
-        self._inbox: queue.Queue[Event | BaseException | None] = queue.Queue()
+        self._inbox: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()  # a handler may put
         self._characters = 0  # written by the attempt that runs
         self._printed = False
         self._mid_line = False  # the terminal's cursor stands behind text
@@ -39,16 +46,35 @@ class Follower:
         clock = Clock()
         until = None if timeout is None else clock.monotonic() + timeout
         self._job = self._client.get(self._id).raw
-        threading.Thread(target=self._listen, daemon=True).start()
-        over = False
-        while not over:
-            self._draw(self._job)
-            left = _TICK if until is None else min(_TICK, until - clock.monotonic())
-            if left <= 0:
-                self._line.clear()
-                raise CliError(f"{self._id} is still {self._job['status']} after {timeout:g} s; it goes on")
-            over = self._take(left, clock)
+        with self._interruptible():
+            threading.Thread(target=self._listen, daemon=True).start()
+            over = False
+            while not over:
+                self._draw(self._job)
+                left = _TICK if until is None else min(_TICK, until - clock.monotonic())
+                if left <= 0:
+                    self._line.clear()
+                    raise CliError(f"{self._id} is still {self._job['status']} after {timeout:g} s; it goes on")
+                over = self._take(left, clock)
         return self._finish(self._client.get(self._id).raw)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C is an item of the inbox; where somebody else minds SIGINT, or nobody shall, it stays so."""
+        before = signal.getsignal(signal.SIGINT)
+        if before is not signal.default_int_handler:
+            yield
+            return
+
+        def interrupted(*_: object) -> None:
+            signal.signal(signal.SIGINT, before)
+            self._inbox.put(KeyboardInterrupt())
+
+        signal.signal(signal.SIGINT, interrupted)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _listen(self) -> None:
         try:
