@@ -164,6 +164,7 @@ def test_watch_on_a_terminal_shows_text_and_state_without_mixing_them(up: Up) ->
 
 
 def test_get_and_list_are_for_reading(up: Up) -> None:
+    up.json("submit", "--wait", "an older one")
     job = up.json("submit", "--wait", "hello")
     shown = up("get", job["id"]).stdout
     assert shown.startswith(f"{job['id']}  completed after ")
@@ -201,6 +202,7 @@ def test_ctrl_c_leaves_the_job_alone(up: Up) -> None:
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  a build in the background has none
     ) as waiting:
         assert waiting.stderr is not None
         waiting.stderr.readline()  # it has begun to wait
