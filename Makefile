@@ -19,7 +19,7 @@ install: .venv/.installed  ## Make .venv with the pinned packages and `vigil`.
 	if [ -z "$$python" ]; then echo "Vigil needs Python 3.11 or newer with its venv module; none was found." >&2; exit 2; fi; \
 	if [ ! -x $(BIN)/python ]; then echo "making .venv with $$python"; "$$python" -m venv .venv; fi
 	@echo "installing the pinned packages"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r ops/requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r ops/requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
