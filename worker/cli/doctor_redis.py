@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Final
-from urllib.parse import urlsplit
 
 from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
@@ -12,11 +11,12 @@ from worker.cli.finding import Check, State, skew
 from worker.cli.serve import with_redis
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
+from worker.redis_address import Address, parse
 from worker.settings import Settings
 from worker.store import overview
 from worker.store.access import known_access
 from worker.store.audit import Trail
-from worker.store.pool import SENTINEL, Redis, asking, check_safe, connect, durability, sentinel_parts
+from worker.store.pool import Redis, asking, check_safe, connect, durability
 from worker.store.seals import Seals
 from worker.store.server import Server, look_at
 
@@ -52,9 +52,10 @@ async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIte
     yield _persistence(said, how)
     yield _eviction(said, settings)
     yield _memory(how)
-    yield _door(how, url)
-    yield _rights(how, url)
-    yield _tls(url)
+    address = parse(url)
+    yield _door(how, address)
+    yield _rights(how, address)
+    yield _tls(address)
     clock = Clock()
     before = clock.now().timestamp()
     async with asking("tell the time"):
@@ -112,12 +113,8 @@ def _memory(how: Server) -> Check:
     return Check("memory", state, f"{said}; when it is full, submits are refused", "see ops/runbook/RedisMemory.md")
 
 
-def _local(url: str) -> bool:
-    return url.startswith("unix://") or urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
-
-
-def _door(how: Server, url: str) -> Check:
-    if url.startswith("unix://"):
+def _door(how: Server, address: Address) -> Check:
+    if address.scheme == "unix":
         return Check("door", "ok", "a socket of this machine; its folder says who may come in")
     match how.open_door:
         case None:
@@ -125,30 +122,29 @@ def _door(how: Server, url: str) -> Check:
         case False:
             return Check("door", "ok", "nobody gets in without a name and a password")
         case True:
-            state: State = "warning" if _local(url) else "problem"
+            state: State = "warning" if address.local else "problem"
             said = "the default user is on and has no password: whatever reaches Redis may read and change every job"
             return Check("door", state, said, _USERS)
 
 
-def _rights(how: Server, url: str) -> Check:
+def _rights(how: Server, address: Address) -> Check:
     me = f"we are {how.user!r}" if how.user else "who we are can't be asked"
     if not how.everything:
         return Check("rights", "ok", f"{me}, and may not empty, stop or set up the server")
-    if url.startswith("unix://"):
+    if address.scheme == "unix":
         return Check("rights", "ok", f"{me}; it is our own server")
     return Check("rights", "warning", f"{me}, and may do everything: also empty and stop the server", _USERS)
 
 
-def _tls(url: str) -> Check:
-    if url.startswith("rediss://"):
+def _tls(address: Address) -> Check:
+    if address.scheme == "rediss":
         return Check("tls", "ok", "the way to Redis is encrypted")
-    if _local(url):
-        return Check("tls", "ok", "Redis is on this machine: nothing crosses a network")
-    if url.startswith(SENTINEL):
-        hosts = {host for host, _ in sentinel_parts(url).hosts}
-        if hosts <= {"127.0.0.1", "localhost", "::1"}:
+    if address.scheme == "redis+sentinel":
+        if address.local:
             return Check("tls", "ok", "the sentinels are on this machine")
         return Check("tls", "warning", "the way to Redis is not encrypted", "keep it in a network of its own")
+    if address.local:
+        return Check("tls", "ok", "Redis is on this machine: nothing crosses a network")
     return Check(
         "tls", "warning", "passwords and jobs cross the network as they are", "rediss://, or a network of its own"
     )

@@ -5,14 +5,14 @@ Reads only; the one command that changes anything changes our own connection. Mu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from arq.connections import ArqRedis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from worker.store.pool import AWAY, SENTINEL, asking, connect
+from worker import redis_address
+from worker.store.pool import AWAY, asking, connect_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,10 @@ async def _everything(redis: ArqRedis, user: str | None) -> bool:
 
 async def _open_door(url: str) -> bool | None:
     """Whether somebody without a name gets in; a socket in the file system has its own door."""
-    if url.startswith((SENTINEL, "unix://")):
+    address = redis_address.parse(url)
+    if address.scheme in {"redis+sentinel", "unix"}:
         return None
-    parts = urlsplit(url)
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
-    stranger = connect(urlunsplit(bare), max_connections=1, patience=0)
+    stranger = connect_to(replace(address, username=None, password=None), max_connections=1, patience=0)
     try:
         await stranger.execute_command("PING")
     except (AuthenticationError, NoPermissionError, ResponseError):
