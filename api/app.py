@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,7 +34,7 @@ from api.patience import within
 from api.traced import Traced
 from api.views import dumps
 from worker.clock import Clock
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings, load
 from worker.store.pool import Redis, check_safe, connect
 from worker.store.vault import Vault
@@ -70,13 +71,17 @@ class _App(FastAPI):
 
 
 async def check_store(settings: Settings, redis: Redis) -> None:
-    """UnsafeStore when this Redis could drop accepted jobs; one that is away is waited for, not refused."""
+    """UnsafeStore when this Redis could drop accepted jobs, StoreRefused when it does not let us in; one that is away
+    is waited for.
+    """
     if not settings.encryption_keys:
         emit("encryption.off")
     try:
         await within(_CHECK_SECONDS, check_safe(redis, allow_eviction=settings.allow_eviction))
+    except StoreRefused:
+        raise  # a wrong user or password: who waited for that to pass would wait for ever
     except StoreUnavailable:
-        emit("store.away")
+        pass  # the process's `StoreWatch` says so
 
 
 def open_store(settings: Settings) -> Redis:
@@ -100,10 +105,14 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if own:
             await check_store(settings, redis)
+        await parts.store.look()  # what is missing is said first
+        watching = asyncio.create_task(parts.store.run(), name="vigil-store")
         parts.hub.start()
         try:
             yield
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             await parts.hub.stop()
             if own:
                 await redis.aclose(close_connection_pool=True)

@@ -17,12 +17,11 @@ from api.patience import ask, within
 from api.problems import Problem
 from api.replies import as_json
 from worker.jobs.errors import StoreUnavailable
-from worker.store import overview, scrape
+from worker.store import scrape
 from worker.store.notices import Notices
 from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
 
 router = APIRouter(route_class=Direct)
-_READY_SECONDS: Final = 1.0
 _SCRAPE_SECONDS: Final = 3.0
 _FRESH_SECONDS: Final = 1.0
 
@@ -35,13 +34,21 @@ async def healthz(_: Request) -> Response:
 
 @router.get(
     "/readyz",
-    **operation("ready", "Able to accept", {200: ("Redis takes writes.", "Alive")}, scope=None, problems=(503,)),
+    **operation(
+        "ready",
+        "Able to accept",
+        {200: ("Redis takes writes and allows all that is needed.", "Alive")},
+        scope=None,
+        problems=(503,),
+    ),
 )
 async def readyz(request: Request) -> Response:
-    """A write reached Redis just now, and we are not about to stop."""
+    """A write reached Redis just now, all that we need is allowed there, and we are not about to stop."""
     if parts_of(request).hub.closing:
         raise Problem(503, "shutting_down", "This process is about to stop.", headers={"Retry-After": "1"})
-    await within(_READY_SECONDS, overview.writable(parts_of(request).redis))
+    reason = await parts_of(request).store.look()
+    if reason:
+        raise Problem(503, "store_unavailable", f"Not ready: {reason}.", headers={"Retry-After": "2"})
     return as_json({"status": "ok"})
 
 

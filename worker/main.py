@@ -22,11 +22,11 @@ from worker.store.access import AccessBook
 from worker.store.account import Circuit, scope_of
 from worker.store.jobs import Held, Jobs, retention_of
 from worker.store.notices import Notices
-from worker.store.overview import writable
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
 from worker.store.quarantine import Limits as Shutting, Quarantine
 from worker.store.vault import Vault
+from worker.store.watch import StoreWatch
 from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery
 from worker.tasks.ears import Ears
@@ -47,7 +47,6 @@ from worker.telemetry.metrics import BOOK
 from worker.telemetry.setup import listen
 from worker.upstream.client import Provider
 
-_READY_SECONDS = 1.0
 _SETTLE_SECONDS = 10.0  # for the last commits after the time to drain
 
 
@@ -126,6 +125,7 @@ class WorkerProcess:
         self.notices = Noticeboard(redis, notices, provider, clock, self._shut_out)
         self.watchman = Watchman(redis, catalogue, notices, clock)
         self.sealer = Sealer(redis, clock, settings)
+        self.store = StoreWatch(redis, clock, "worker", worker=self.id)
         self.delivery = Delivery(redis, clock, settings, self.id)
 
     async def _shut_out(self, app: str, notice: Notice) -> None:
@@ -141,12 +141,7 @@ class WorkerProcess:
         """Why no jobs are claimed now; "" when they are."""
         if self.draining:
             return "draining"
-        try:
-            async with asyncio.timeout(_READY_SECONDS):
-                await writable(self._redis)
-        except (StoreUnavailable, TimeoutError):
-            return "Redis takes no writes"
-        return ""
+        return await self.store.look()
 
     async def _run(self, held: Held) -> None:
         run = Run(self.shop, held)
@@ -172,11 +167,13 @@ class WorkerProcess:
             await self._serve(stop, ready)
 
     async def _serve(self, stop: asyncio.Event, ready: asyncio.Event | None) -> None:
+        await self.store.look()  # what is missing is said first
         with contextlib.suppress(StoreUnavailable):
             await self.shop.access.refresh()  # what is denied is known before the first job
         parts = [
             asyncio.create_task(part, name=name)
             for name, part in (
+                ("store", self.store.run()),
                 ("leases", self.shop.leases.run()),
                 ("flusher", self.shop.flusher.run()),
                 ("ears", self.ears.run(ready)),

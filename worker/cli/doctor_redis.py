@@ -17,6 +17,8 @@ from worker.store import overview
 from worker.store.access import known_access
 from worker.store.audit import Trail
 from worker.store.pool import Redis, asking, check_safe, connect, durability
+from worker.store.required_commands import REQUIRED
+from worker.store.rights import advice, missing, user_of
 from worker.store.seals import Seals
 from worker.store.server import Server, look_at
 
@@ -46,6 +48,7 @@ async def redis_checks(settings: Settings) -> AsyncIterator[Check]:
 
 
 async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIterator[Check]:
+    yield await _commands(redis)
     said = await check_safe(redis, allow_eviction=True)
     how = await look_at(redis, url)
     yield _server(how, said["version"], kind)
@@ -65,6 +68,16 @@ async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIte
     yield await _workers(redis, clock)
     yield await _access(redis)
     yield await _sealed(redis, clock, settings)
+
+
+async def _commands(redis: Redis) -> Check:
+    """The user of this address may be the API's or the worker's: enough for one of them is enough."""
+    lacking = {role: await missing(redis, role) for role in REQUIRED}
+    able = [role for role, rules in lacking.items() if not rules]
+    if able:
+        return Check("commands", "ok", f"this user may do all that {' and '.join(able)} need")
+    rules = min(lacking.values(), key=len)
+    return Check("commands", "problem", advice(await user_of(redis), rules), _USERS)
 
 
 def _server(how: Server, version: str, kind: str) -> Check:

@@ -10,7 +10,15 @@ import os
 import sys
 from typing import Final, Literal
 
-from worker.jobs.errors import Refused, SettingsError, StoreUnavailable, UnknownModel, UnsafeStore, VigilError
+from worker.jobs.errors import (
+    Refused,
+    SettingsError,
+    StoreRefused,
+    StoreUnavailable,
+    UnknownModel,
+    UnsafeStore,
+    VigilError,
+)
 
 BAD: Final = 1
 USAGE: Final = 2
@@ -32,10 +40,10 @@ def explain(error: BaseException) -> tuple[str, int]:
             return str(error), error.code
         case SettingsError():
             return "wrong settings: " + "; ".join(error.faults), USAGE
-        case UnsafeStore():
+        case UnsafeStore() | UnknownModel() | Refused():
             return str(error), USAGE
-        case UnknownModel() | Refused():
-            return str(error), USAGE
+        case StoreRefused():
+            return f"{error}; `vigil doctor` looks further", USAGE
         case StoreUnavailable():
             return f"{error}; `vigil doctor` looks further", BAD
         case VigilError():

@@ -7,6 +7,8 @@
     ├── EndUserShut         operator: the end user was shut out before the model was called; nothing is sent
     ├── SettingsError       operator: all faults of the settings together
     ├── StoreUnavailable    operator: Redis can't answer or can't take the job; try again
+    │   ├── StoreRefused    operator: Redis does not let us in, or not do what we need
+    │   ├── StoreFull       operator: Redis has reached its maxmemory
     │   └── KeyMissing      operator: content is sealed under a key that this process was not given
     ├── ContentDamaged      nobody knows: sealed content was changed or moved; it can't be read
     ├── UnsafeStore         operator: Redis could drop accepted jobs (eviction policy)
@@ -70,7 +72,19 @@ class SettingsError(VigilError):
 
 
 class StoreUnavailable(VigilError):
-    """Redis did not answer, or refused the write."""
+    """Redis did not answer, or refused the write; `reason` says why in one line, where that is known."""
+
+    def __init__(self, what: str, reason: str = "") -> None:
+        super().__init__(f"{what} ({reason})" if reason else what)
+        self.reason = reason or what
+
+
+class StoreRefused(StoreUnavailable):
+    """Redis answers and does not let us in, or not do what we need; to wait does not help."""
+
+
+class StoreFull(StoreUnavailable):
+    """Redis has reached its maxmemory; what is written may fit later."""
 
 
 class KeyMissing(StoreUnavailable):

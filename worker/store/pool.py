@@ -18,14 +18,16 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError as RedisConnectionError,
+    NoPermissionError,
     ReadOnlyError,
     RedisError,
     TimeoutError as RedisTimeoutError,
 )
 
 from worker import redis_address
-from worker.jobs.errors import StoreUnavailable, UnsafeStore
+from worker.jobs.errors import StoreFull, StoreRefused, StoreUnavailable, UnsafeStore
 from worker.redis_address import Address
+from worker.store.refusals import FULL, lasting, reason_of
 from worker.store.vault import Vault
 
 Redis = ArqRedis
@@ -173,20 +175,37 @@ class asking:  # noqa: N801  reads like the contextlib function that it would be
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, AWAY):
-            raise StoreUnavailable(f"Redis could not {self._what}: {type(error).__name__}") from None
+            reason = reason_of(error)
+            kind = StoreFull if reason == FULL else StoreRefused if lasting(error) else StoreUnavailable
+            raise kind(f"Redis could not {self._what}: {type(error).__name__}", reason) from None
+
+
+def refuse(redis: ArqRedis, reason: str) -> None:
+    """From now on `must_serve` raises this for the client; "" = it may be used again."""
+    redis.refused = reason
+
+
+def must_serve(redis: Any) -> None:
+    """StoreRefused when this client lacks a right: a script that may do half of its work leaves half a job."""
+    reason = vars(redis).get("refused", "")
+    if reason:
+        raise StoreRefused("Redis does not let us do all that a job needs", reason)
 
 
 async def check_safe(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[str, str]:
     """What Redis says of its own safety; raises UnsafeStore when it may evict accepted jobs.
 
-    Keys: maxmemory_policy, appendonly, appendfsync, version; a value is "unknown" where CONFIG is forbidden.
+    Keys: maxmemory_policy, appendonly, appendfsync, version; a value is "unknown" where CONFIG or INFO is forbidden.
     """
     async with asking("say how safe it is"):
-        info = await redis.info()
+        try:
+            info = await redis.info()
+        except NoPermissionError:
+            info = {}  # `store.rights` names it
         said = {
             "version": str(info.get("valkey_version") or info.get("redis_version")),
             "maxmemory_policy": str(info.get("maxmemory_policy", "unknown")),
-            "appendonly": "yes" if info.get("aof_enabled") else "no",
+            "appendonly": ("yes" if info.get("aof_enabled") else "no") if info else "unknown",
             "appendfsync": "unknown",
         }
         try:

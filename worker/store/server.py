@@ -13,6 +13,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from worker import redis_address
 from worker.store.pool import AWAY, asking, connect_to
+from worker.store.rights import user_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ async def look_at(redis: ArqRedis, url: str) -> Server:
     """All of it; StoreUnavailable when it doesn't answer."""
     async with asking("say how it stands"):
         info: dict[str, Any] = await redis.info()
-        user = await _user(redis)
+        user = await user_of(redis)
         everything = await _everything(redis, user)
     version = str(info.get("valkey_version") or info.get("redis_version") or "0")
     return Server(
@@ -50,14 +51,6 @@ async def look_at(redis: ArqRedis, url: str) -> Server:
         everything=everything,
         open_door=await _open_door(url),
     )
-
-
-async def _user(redis: ArqRedis) -> str | None:
-    try:
-        name = await redis.execute_command("ACL WHOAMI")
-    except ResponseError:  # NoPermissionError is one
-        return None
-    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 async def _everything(redis: ArqRedis, user: str | None) -> bool:
