@@ -11,6 +11,7 @@
     │   ├── StoreFull       operator: Redis has reached its maxmemory
     │   └── KeyMissing      operator: content is sealed under a key that this process was not given
     ├── ContentDamaged      nobody knows: sealed content was changed or moved; it can't be read
+    ├── ContentTooLarge     operator: a value is larger than Redis takes, however often it is sent
     ├── UnsafeStore         operator: Redis could drop accepted jobs (eviction policy)
     ├── UnknownModel        caller: models.toml has no such model
     ├── RateLimited         caller: its app's bucket is empty; when to come again
@@ -100,6 +101,14 @@ class ContentDamaged(VigilError):
 
     def __init__(self, job_id: str, field: str) -> None:
         super().__init__(f"the stored {field} of {job_id or 'this Vigil'} can't be opened: it was changed or moved")
+
+
+class ContentTooLarge(VigilError):
+    """A value is larger than the store takes, however often it is sent."""
+
+    def __init__(self, size: int, limit: int | None = None) -> None:
+        super().__init__(f"{size} bytes are more than Redis takes" + (f" ({limit})" if limit else ""))
+        self.size, self.limit = size, limit
 
 
 class UnsafeStore(VigilError):

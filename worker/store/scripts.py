@@ -57,8 +57,9 @@ class Scripts:
 
         self._redis = redis
         self._commit, self._claim = load("shut", "commit"), load("claim")
+        self._end = load("allow_full", "shut", "commit")
         self._submit = Together(redis, load("shut", "bucket", "submit"))
-        self._renew, self._pieces = load("renew"), load("pieces")
+        self._renew, self._pieces = load("allow_full", "renew"), load("pieces")
 
     async def commit(
         self,
@@ -69,14 +70,18 @@ class Scripts:
         commands: Sequence[Command],
         head: str = "",
         person: str = "",
+        *,
+        although_full: bool = False,
     ) -> tuple[str, int]:
         """("OK" | "DONE" | "CONFLICT" | "LOST" | "SHUT", the version found).
 
         `head`: the end of the audit chain gone on from. `person`: the end user who must not be shut out.
+        `although_full`: also when Redis has reached its maxmemory.
         """
         must_serve(self._redis)
         args = [str(version), token, commit_id, head, person, *flatten(commands)]
-        reply = await self._commit(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
+        script = self._end if although_full else self._commit
+        reply = await script(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
         return reply[0].decode(), int(reply[1]) if len(reply) > 1 else version
 
     async def submit(

@@ -26,6 +26,7 @@ from worker.tasks.delay import DelayRule
 from worker.tasks.desk import Desk
 from worker.tasks.lease import LOST
 from worker.tasks.opening import Opening
+from worker.tasks.unstored import RunOver
 from worker.tasks.workshop import Workshop
 from worker.telemetry.events import about, emit
 from worker.telemetry.faults import broke
@@ -82,6 +83,8 @@ class Run:
             emit("lease.lost", job_id=job_id, generation=desk.generation)
         except AlreadySettled as settled:
             emit("job.settled_elsewhere", job_id=job_id, status=settled.status)
+        except RunOver:
+            pass  # the desk has ended it at its deadline
         except Exception as error:  # noqa: BLE001  a fault of ours must not leave the job in the air
             broke("run.broke", error, job_id=job_id)
             await self._give_up()
@@ -92,7 +95,7 @@ class Run:
     async def _notes(self) -> list[Note]:
         """What has come in; waits for the next note or the next time that matters."""
         now = self._shop.clock.monotonic()
-        wait = min(min(self._desk.attempts.next_tick(), self._delay.at) - now, self._until_deadline())
+        wait = min(min(self._desk.attempts.next_tick(), self._delay.at) - now, self._desk.until_deadline())
         notes: list[Note] = []
         try:
             async with asyncio.timeout(max(0.0, wait) if math.isfinite(wait) else None):
@@ -102,10 +105,6 @@ class Run:
         while not self._inbox.empty():
             notes.append(self._inbox.get_nowait())
         return notes
-
-    def _until_deadline(self) -> float:
-        deadline = deadline_of(self._desk.job)
-        return math.inf if deadline is None else (deadline.at - self._shop.clock.now()).total_seconds()
 
     async def _step(self, notes: list[Note]) -> None:
         """Commits what the notes say, and does what they ask."""
@@ -123,7 +122,7 @@ class Run:
         await desk.commit(said)
         if self._draining and self._can_hand_over():
             await self._hand_over()
-        elif self._until_deadline() <= 0:
+        elif desk.until_deadline() <= 0:
             await self._expire()
         else:
             await self._delay.ask()

@@ -154,6 +154,8 @@ EVENTS: Final[dict[str, Row]] = {
     "queue.stuck": _row(ERROR, "A job has been ready for long, and nobody takes it.", "seconds count"),
     "store.away": _row(WARNING, "Redis can't be used: it is waited for.", "reason"),
     "store.waiting": _row(WARNING, "Redis still can't be used: it is waited for.", "reason seconds"),
+    "commit.waiting": _row(WARNING, "A change of a job is not on record yet: it is tried again.", "reason seconds"),
+    "answer.too_large": _row(ERROR, "What came back is larger than Redis takes: it is not kept.", "size_bytes reason"),
     "store.back": _row(INFO, "Redis answers again.", "seconds"),
     "errands.away": _row(WARNING, "Redis was away from the errands.", "error"),
     "arq.hiccup": _row(WARNING, "arq's own bookkeeping met a Redis that is away.", "error"),
