@@ -17,12 +17,8 @@ from worker.store.required_commands import REQUIRED, Role
 
 EVERYTHING = "on >pw ~* &* +@all"
 MISSING = {
-    "-@scripting": ["+evalsha", "+script|load"],
     "resetchannels": ["&vigil:*"],
-    "-time": ["+time"],
-    "-info": ["+info"],
     "-multi": ["+multi"],
-    "-hgetall": ["+hgetall"],
     "-publish": ["+publish"],
     "resetkeys ~vigil:*": ["~arq:*"],
 }

@@ -20,12 +20,8 @@ ALWAYS_TAKEN: Final = 2**20 - 1024
 
 def largest(commands: Sequence[Command]) -> int:
     """Bytes of the largest word of these commands."""
-    sizes = (
-        len(word) if isinstance(word, bytes) else len(word.encode()) if isinstance(word, str) else 8
-        for c in commands
-        for word in c
-    )
-    return max(sizes, default=0)
+    words = (word for command in commands for word in command)
+    return max((len(word) if isinstance(word, bytes) else len(str(word).encode()) for word in words), default=0)
 
 
 async def must_fit(redis: ArqRedis, size: int) -> None:

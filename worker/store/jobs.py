@@ -208,7 +208,8 @@ class Jobs:
         `decide` is asked again when someone else was faster; [] means nothing is to be done. `writes` are further
         commands of the same commit. Raises LeaseLost (token given and no longer ours), AlreadySettled,
         IllegalEvent, Refused (no such job), EndUserShut (a call to the model was to begin), ContentTooLarge (`writes`
-        hold more than Redis takes), StoreUnavailable: then a holder may make the same call again, and nothing is written twice.
+        hold more than Redis takes), StoreUnavailable: then a holder may make the same call again, and nothing is
+        written twice.
         """
         while True:
             seen = job if job is not None else await self._current(job_id)

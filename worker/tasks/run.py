@@ -167,7 +167,7 @@ class Run:
         desk, job, shop = self._desk, self._desk.job, self._shop
         who = {"worker": shop.worker_id, "generation": desk.generation}
         said: list[Said] = [(ev.Rescued(**who) if job.status in UNDER_WAY else ev.Started(**who), None)]
-        late = self._until_deadline() <= 0
+        late = self._desk.until_deadline() <= 0
         goes_on = [a.number for a in job.open_attempts if a.mode == "background" and a.response_id]
         for attempt in job.open_attempts:
             check = check_to_go_on(job, attempt.number)

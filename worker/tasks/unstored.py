@@ -49,7 +49,7 @@ def ended_by_deadline(job: Job, said: Sequence[Said], catalogue: Catalogue) -> l
     """The job's end at its deadline: what `said` tells of attempts that are over is kept, all else is broken off."""
     over = {number for fact, number in said if isinstance(fact, ev.AttemptFinished)}
     known = {attempt.number for attempt in job.open_attempts}
-    out = [(fact, n) for fact, n in said if isinstance(fact, _OF_ATTEMPTS) and n in over & known]
+    out: list[Said] = [(fact, n) for fact, n in said if isinstance(fact, _OF_ATTEMPTS) and n in over & known]
     for attempt in job.open_attempts:
         if attempt.number not in over:
             out += facts.broken_off(job, attempt.number, Outcome.TIMED_OUT, 0, catalogue)
