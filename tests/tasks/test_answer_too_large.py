@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,19 @@ from arq.connections import ArqRedis
 from builders import VAULT
 from stage import Stage, until
 
+from tests.upstream.rawserver import (
+    CHUNKED,
+    LAST,
+    MESSAGE,
+    Connection,
+    RawServer,
+    as_json,
+    chunk,
+    completed,
+    created,
+    delta,
+    frame,
+)
 from worker.embedded import Embedded
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Status
@@ -18,8 +32,8 @@ from worker.store.pieces import Outgoing, Piece
 from worker.store.pool import connect
 from worker.tasks.text import MOST_IN_A_PART, parts_of
 
-LARGE = "[[sim: normal tokens=90000 rate=100000000]] a long answer"
-SMALL = "[[sim: normal tokens=5]] a short one"
+LARGE, SMALL = "a large answer", "a small answer"
+PART = "0123456789abcdef" * 2**13
 Told = list[tuple[str, dict[str, object]]]
 
 
@@ -29,6 +43,28 @@ async def own(tmp_path: Path) -> AsyncIterator[tuple[Embedded, ArqRedis]]:
         redis = connect(server.url, vault=VAULT)
         closing.push_async_callback(redis.aclose)
         yield server, redis
+
+
+async def answers(connection: Connection, go: asyncio.Event) -> None:
+    """A provider whose answer is as large as the prompt asks for: in pieces of 128 KiB, or one word."""
+    request = connection.request
+    if request.method != "POST":
+        await connection.send(as_json(404, {"error": {"message": "no", "code": "not_found"}}))
+        return
+    parts = [PART] * 12 if LARGE in str(request.json["input"]) else ["word"]
+    message = {**MESSAGE, "content": [{"type": "output_text", "text": "".join(parts), "annotations": []}]}
+    events = [created(), *(delta(n, part) for n, part in enumerate(parts, 1)), completed(99, output=[message])]
+    await go.wait()
+    await connection.send(CHUNKED, *(chunk(frame(event)) for event in events), LAST)
+
+
+@contextlib.asynccontextmanager
+async def staged(redis: ArqRedis, url: str) -> AsyncIterator[tuple[Stage, RawServer, asyncio.Event]]:
+    """A stage whose provider answers once the event is set."""
+    go = asyncio.Event()
+    async with RawServer(lambda connection: answers(connection, go)) as provider, Stage(redis, url) as stage:
+        await stage.worker(OPENAI_BASE_URL=provider.url, upstream="stream", probe_seconds=0)
+        yield stage, provider, go
 
 
 def fails_by_size(job: Job) -> None:
@@ -48,13 +84,13 @@ async def test_above_the_largest_value_the_job_fails_by_name(own, told: Told, ma
         url = server.url.replace("unix://", "unix://vig:pw@")
     client = connect(url, vault=VAULT)
     try:
-        async with Stage(client, url) as stage:
-            await stage.worker()
+        async with staged(client, url) as (stage, provider, let_go):
+            let_go.set()
             large, small = await stage.submit(LARGE), await stage.submit(SMALL)
             assert (await stage.settled(small)).status is Status.COMPLETED
             fails_by_size(await stage.settled(large, 40))
             assert await stage.output(large) is None
-            assert stage.sim.calls()["creates"] == 2
+            assert len([one for one in provider.requests if one.method == "POST"]) == 2
     finally:
         await client.aclose()
     [(_, fields)] = [row for row in told if row[0] == "answer.too_large"]
@@ -63,23 +99,23 @@ async def test_above_the_largest_value_the_job_fails_by_name(own, told: Told, ma
 
 async def test_more_than_redis_could_ever_hold_fails_at_once(own, told: Told) -> None:
     server, redis = own
-    async with Stage(redis, server.url) as stage:
-        await stage.worker()
+    async with staged(redis, server.url) as (stage, _, let_go):
         large = await stage.submit(LARGE)
         await stage.reaches(large, "a call", lambda job: job.attempts)
-        startup = (await redis.info("memory"))["used_memory_startup"]
-        await redis.config_set("maxmemory", str(startup + 1000))
+        used = (await redis.info("memory"))["used_memory"]
+        await redis.config_set("maxmemory", str(used + 400_000))
+        let_go.set()
         fails_by_size(await stage.settled(large, 40))
 
 
 async def test_a_full_redis_is_waited_for_and_said_and_the_answer_kept(own, told: Told) -> None:
     server, redis = own
-    async with Stage(redis, server.url) as stage:
-        await stage.worker()
+    async with staged(redis, server.url) as (stage, _, let_go):
         large = await stage.submit(LARGE)
         await stage.reaches(large, "a call", lambda job: job.attempts)
         await redis.set("filling", b"x" * 40_000_000)
         await redis.config_set("maxmemory", "30000000")
+        let_go.set()
 
         async def waits() -> bool:
             return any(name == "commit.waiting" for name, _ in told)
@@ -87,7 +123,7 @@ async def test_a_full_redis_is_waited_for_and_said_and_the_answer_kept(own, told
         await until("the wait to be told", waits, 40)
         await redis.delete("filling")
         job = await stage.settled(large, 40)
-        assert (job.status, len(job.attempts)) == (Status.COMPLETED, 1)
+        assert (job.status, [a.outcome for a in job.attempts]) == (Status.COMPLETED, [Outcome.COMPLETED])
         assert "maxmemory" in str(next(fields for name, fields in told if name == "commit.waiting")["reason"])
 
 

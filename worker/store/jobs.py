@@ -43,7 +43,7 @@ Said = tuple[ev.Fact, int | None]
 Decide = Callable[[Job], Sequence[Said]]
 
 _HEADS = 20_000
-_SMALL = 64 * 1024  # bytes of content that may come with the end of a job although Redis is full
+_SMALL = 64 * 1024  # bytes of content that the change of a running job may hold although Redis is full
 _MOVES = (ev.Scheduled, ev.Released, ev.Interrupted)  # these give a waiting job its place anew
 
 
@@ -229,11 +229,11 @@ class Jobs:
                 more, head = self._commands(seen, after, trail, before)
                 words, commit_id = [*commands, *more], self._commit_id(seen, token, said)
                 person = must_be_free(after, trail)
-                # what ends a job frees more than it takes, so a full Redis must not keep it from its end
-                frees = after.settled and size <= _SMALL
+                # a full Redis takes no new work; what runs may tell how it goes and end, which frees more than it takes
+                small = size <= _SMALL and (token != "" or after.settled)
                 try:
                     verdict, _ = await self._scripts.commit(
-                        job_id, seen.version, token, commit_id, words, before, person, although_full=frees
+                        job_id, seen.version, token, commit_id, words, before, person, although_full=small
                     )
                 except OutOfMemoryError:
                     await capacity.must_fit_when_empty(self._redis, size)

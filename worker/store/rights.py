@@ -26,7 +26,7 @@ async def missing(redis: ArqRedis, role: Role) -> list[str]:
 
 
 async def _missing(pool: Any, role: Role) -> list[str]:
-    connection, clean = await pool.get_connection("MULTI"), False
+    connection, clean = await pool.get_connection(), False
     try:
         refused = await _refused(connection, [("MULTI",)])
         if not refused:  # without a transaction the others would be carried out

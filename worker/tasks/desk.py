@@ -21,7 +21,7 @@ from worker.store.jobs import Held, Said
 from worker.store.scripts import Command
 from worker.tasks import facts
 from worker.tasks.attempts import Attempts
-from worker.tasks.unstored import Patience, RunOver, ended_by_deadline, ends, without_content
+from worker.tasks.unstored import Patience, ends, without_content
 from worker.tasks.workshop import Workshop
 from worker.telemetry.events import emit
 
@@ -53,11 +53,11 @@ class Desk:
         that the lease is lost.
 
         Content that Redis does not take, or not before the deadline, is left out, and an answer ends as a failure that
-        says so. Raises RunOver when a full Redis took nothing else until the deadline: the job has expired.
+        says so.
         """
         if not said:
             return
-        patience, lost, left_out, over = Patience(self.shop.clock), 0, False, False
+        patience, lost, left_out = Patience(self.shop.clock), 0, False
         while True:
             try:
                 self.job = await self._change(said, writes)
@@ -73,16 +73,11 @@ class Desk:
                 size = fault.size if isinstance(fault, ContentTooLarge) else largest(writes)
                 emit("answer.too_large", size_bytes=size, reason="full" if late else "too_large")
                 said, writes, left_out = self._without_content(said)
-            elif late and not over and not ends(said):
-                said, writes, over = ended_by_deadline(self.job, said, self.shop.catalogue), (), True
             elif isinstance(fault, StoreUnavailable):
                 await patience.wait(fault, self.until_deadline())
             else:
                 raise fault
         self.done = self.job.status not in UNDER_WAY
-        if over:
-            await self.attempts.cancel_upstream()
-            raise RunOver
 
     async def _change(self, said: Sequence[Said], writes: Sequence[Command]) -> Job:
         return await self.shop.jobs.change(

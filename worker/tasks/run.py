@@ -26,7 +26,6 @@ from worker.tasks.delay import DelayRule
 from worker.tasks.desk import Desk
 from worker.tasks.lease import LOST
 from worker.tasks.opening import Opening
-from worker.tasks.unstored import RunOver
 from worker.tasks.workshop import Workshop
 from worker.telemetry.events import about, emit
 from worker.telemetry.faults import broke
@@ -83,8 +82,6 @@ class Run:
             emit("lease.lost", job_id=job_id, generation=desk.generation)
         except AlreadySettled as settled:
             emit("job.settled_elsewhere", job_id=job_id, status=settled.status)
-        except RunOver:
-            pass  # the desk has ended it at its deadline
         except Exception as error:  # noqa: BLE001  a fault of ours must not leave the job in the air
             broke("run.broke", error, job_id=job_id)
             await self._give_up()

@@ -6,27 +6,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
 from worker.clock import Clock
 from worker.jobs import events as ev
-from worker.jobs.catalogue import Catalogue
-from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import StoreFull, StoreUnavailable
-from worker.jobs.record import Job
-from worker.jobs.states import Outcome
 from worker.safety import words
 from worker.store.jobs import Said
-from worker.tasks import facts
 from worker.telemetry.events import emit
 
 _AGAIN, _AGAIN_FULL = 0.25, 5.0  # seconds between two tries; a full Redis is asked less and less often
 _TELL_AFTER, _TELL_EVERY = 5.0, 30.0
-_OF_ATTEMPTS: Final = (ev.AttemptFinished, ev.AttemptUpdated, ev.CheckStarted, ev.CheckUpdated, ev.CheckEnded)
-
-
-class RunOver(Exception):
-    """The job was ended at its deadline, because Redis could not take what came before."""
 
 
 def ends(said: Sequence[Said]) -> bool:
@@ -43,19 +32,6 @@ def without_content(said: Sequence[Said]) -> list[Said]:
         elif not isinstance(fact, ev.DraftReady):
             out.append((fact, number))
     return out
-
-
-def ended_by_deadline(job: Job, said: Sequence[Said], catalogue: Catalogue) -> list[Said]:
-    """The job's end at its deadline: what `said` tells of attempts that are over is kept, all else is broken off."""
-    over = {number for fact, number in said if isinstance(fact, ev.AttemptFinished)}
-    known = {attempt.number for attempt in job.open_attempts}
-    out: list[Said] = [(fact, n) for fact, n in said if isinstance(fact, _OF_ATTEMPTS) and n in over & known]
-    for attempt in job.open_attempts:
-        if attempt.number not in over:
-            out += facts.broken_off(job, attempt.number, Outcome.TIMED_OUT, 0, catalogue)
-    deadline = deadline_of(job)
-    kind = deadline.kind if deadline else "run_deadline"
-    return [*out, (ev.Expired(deadline=kind, error=words.job_error(kind)), None)]
 
 
 class Patience:
