@@ -37,6 +37,7 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings, load
 from worker.store.pool import Redis, check_safe, connect
+from worker.store.store_clock import StoreClock
 from worker.store.vault import Vault
 from worker.telemetry.events import emit
 from worker.telemetry.setup import listen
@@ -95,24 +96,30 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
 
     A Redis it opens itself it checks and closes itself; one that it is given is its giver's business.
     """
-    settings, clock = settings or load(), clock or Clock()
+    settings = settings or load()
     listen(settings)
     own = redis is None
     redis = redis if redis is not None else open_store(settings)
-    parts = assemble(settings, redis, clock)
+    shared = StoreClock(redis, clock or Clock())
+    parts = assemble(settings, redis, shared)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if own:
             await check_store(settings, redis)
         await parts.store.look()  # what is missing is said first
-        watching = asyncio.create_task(parts.store.run(), name="vigil-store")
+        await shared.ask()
+        watching = [
+            asyncio.create_task(parts.store.run(), name="vigil-store"),
+            asyncio.create_task(shared.run(), name="vigil-clock"),
+        ]
         parts.hub.start()
         try:
             yield
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
             await parts.hub.stop()
             if own:
                 await redis.aclose(close_connection_pool=True)

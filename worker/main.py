@@ -25,6 +25,7 @@ from worker.store.notices import Notices
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
 from worker.store.quarantine import Limits as Shutting, Quarantine
+from worker.store.store_clock import StoreClock
 from worker.store.vault import Vault
 from worker.store.watch import StoreWatch
 from worker.tasks.access import Prober
@@ -72,7 +73,7 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings, redis: ArqRedis, clock: Clock | None = None) -> None:
         listen(settings)
-        clock = clock or Clock()
+        clock = self.clock = StoreClock(redis, clock or Clock())
         self.id = worker_name(clock)
         self._settings, self._redis = settings, redis
         retention = retention_of(settings)
@@ -168,12 +169,14 @@ class WorkerProcess:
 
     async def _serve(self, stop: asyncio.Event, ready: asyncio.Event | None) -> None:
         await self.store.look()  # what is missing is said first
+        await self.clock.ask()
         with contextlib.suppress(StoreUnavailable):
             await self.shop.access.refresh()  # what is denied is known before the first job
         parts = [
             asyncio.create_task(part, name=name)
             for name, part in (
                 ("store", self.store.run()),
+                ("clock", self.clock.run()),
                 ("leases", self.shop.leases.run()),
                 ("flusher", self.shop.flusher.run()),
                 ("ears", self.ears.run(ready)),
