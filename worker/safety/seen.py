@@ -47,7 +47,7 @@ class Seen:
         "resumed", "tier",
     )  # fmt: skip
 
-    def __init__(self, model: str, aliases: Mapping[str, str], wanted_tier: str | None) -> None:
+    def __init__(self, model: str, aliases: Mapping[str, str], wanted_tier: str | None, resumed: int = 0) -> None:
         self._model, self._aliases, self._wanted_tier = model, aliases, wanted_tier
         self._facts: dict[str, Any] = {}
         self._items: dict[int, dict[str, Any]] = {}
@@ -56,7 +56,7 @@ class Seen:
         self.header: str | None = None
         self.tier: str | None = None
         self.refused = False
-        self.resumed = 0
+        self.resumed = resumed
 
     @property
     def http_status(self) -> int | None:

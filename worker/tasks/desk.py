@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from worker.jobs import events as ev
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import ContentTooLarge, StoreFull, StoreUnavailable
-from worker.jobs.record import Job
+from worker.jobs.record import Job, Usage
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import signals as sg
 from worker.store.capacity import ALWAYS_TAKEN, largest
@@ -148,16 +149,20 @@ class Desk:
             said.append((ev.AttemptUpdated(sequence=reader.watch.sequence), number))
         return said
 
-    def stop(self, outcome: Outcome, numbers: Sequence[int] | None = None) -> list[Said]:
+    def stop(
+        self, outcome: Outcome, numbers: Sequence[int] | None = None, used: Mapping[int, Usage] | None = None
+    ) -> list[Said]:
         """The facts that end these attempts (all, by default) by our own doing. A block that one of them was already
-        told of stays a block, and is the last fact (promise P2).
+        told of stays a block, and is the last fact (promise P2). `used`: what the provider has said of their usage.
         """
         said: list[Said] = []
         blocked: list[Said] = []
         for number, signal in self.attempts.stop(outcome, numbers):
             if isinstance(signal, sg.Ended):
-                now = self.shop.clock.now()
-                done = facts.finished(self.shop.catalogue, self.job.attempt(number), signal.verdict, now)
+                now, verdict = self.shop.clock.now(), signal.verdict
+                if verdict.usage is None and used and number in used:
+                    verdict = replace(verdict, usage=used[number])
+                done = facts.finished(self.shop.catalogue, self.job.attempt(number), verdict, now)
                 said.append((done, number))
                 if signal.verdict.block is not None:
                     blocked = [(facts.blocked(signal.verdict.block), number)]

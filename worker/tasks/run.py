@@ -284,8 +284,10 @@ class Run:
         desk = self._desk
         billed = any(a.response_id for a in desk.job.attempts)
         error = words.job_error("cancelled")
-        end = ev.Cancelled(upstream_under_way=bool(desk.attempts.readers), billed=billed, error=error)
-        await desk.settle(desk.stop(Outcome.CANCELLED), end)
+        under_way = bool(desk.attempts.readers)
+        used = await desk.attempts.used_when_cancelled()
+        end = ev.Cancelled(upstream_under_way=under_way, billed=billed, error=error)
+        await desk.settle(desk.stop(Outcome.CANCELLED, used=used), end)
 
     async def _expire(self) -> None:
         """A deadline has passed."""
