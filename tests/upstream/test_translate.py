@@ -21,7 +21,7 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
-from worker.upstream.fields import delay_in
+from worker.upstream.retry_after import delay_in
 from worker.upstream.translate import NOT_TEXT, translate, translate_snapshot
 
 BUFFERING = {"use_cases": ["cyber"], "reasons": ["user_risk"], "retry_model": "gpt-5.6-luna"}

@@ -5,21 +5,13 @@ Pure. A provider may send anything; nothing here raises, and every string that i
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from worker.jobs.record import Usage
 from worker.safety.stream import Problem
+from worker.upstream.retry_after import delay_in
 
 MAX_MESSAGE: Final = 500
-_SEARCHED: Final = 4000
-_ASKS_TO_WAIT: Final = re.compile(r"(?:try again|retry)\s+(?:in|after)\s+", re.IGNORECASE)
-_SPAN: Final = re.compile(
-    r"\s*(?:and\s+)?(\d{1,12}(?:\.\d{1,9})?)\s*"
-    r"(milliseconds?|ms|minutes?|mins?|m|seconds?|secs?|s|hours?|hrs?|h|days?|d)(?![a-z])",
-    re.IGNORECASE,
-)
-_SECONDS: Final = {"ms": 0.001, "m": 60.0, "s": 1.0, "h": 3600.0, "d": 86400.0}
 
 
 def text(value: object, limit: int = 128) -> str | None:
@@ -77,17 +69,3 @@ def problem_of(value: object) -> Problem:
         # names of fields and codes only: the message is never read for a verdict
         mentions_access=any("access_program" in part for part in (code, kind, param, *data) if type(part) is str),
     )
-
-
-def delay_in(message: str) -> float | None:
-    """The seconds of "try again in 1m2s" and its kin: the wire has no field for it inside a stream."""
-    asked = _ASKS_TO_WAIT.search(message, 0, _SEARCHED)
-    if asked is None:
-        return None
-    at, seconds, found = asked.end(), 0.0, False
-    while span := _SPAN.match(message, at):
-        unit = span[2].lower()
-        unit = "ms" if unit.startswith(("ms", "mil")) else unit[0]
-        seconds += float(span[1]) * _SECONDS[unit]
-        at, found = span.end(), True
-    return round(seconds, 6) if found else None
