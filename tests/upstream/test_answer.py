@@ -92,7 +92,17 @@ async def test_comments_prove_life(provider_at: ProviderAt) -> None:
 
 async def test_a_halved_surrogate_pair_is_mended_and_not_fatal(provider_at: ProviderAt) -> None:
     data = b'data: {"type":"response.output_text.delta","sequence_number":1,"delta":"a\\ud83d"}\n\n'
-    assert (await events_of(provider_at, CHUNKED, chunk(data), LAST))[1] == Delta(1, "a\ufffd")
+    events = await events_of(provider_at, CHUNKED, chunk(data), LAST)
+    assert events[1:] == [Delta(1, "a"), Delta(None, "\ufffd"), Closed("clean")]
+
+
+async def test_a_character_in_two_deltas_is_one(provider_at: ProviderAt) -> None:
+    one, two = (
+        b'data: {"type":"response.output_text.delta","sequence_number":%d,"delta":"%b"}\n\n' % half
+        for half in ((1, b"a\\ud83d"), (2, b"\\ude00b"))
+    )
+    events = await events_of(provider_at, CHUNKED, chunk(one), chunk(two), chunk(frame(delta(3, "c"))), LAST)
+    assert events[1:] == [Delta(1, "a"), Delta(2, "\U0001f600b"), Delta(3, "c"), Closed("clean")]
 
 
 async def test_bytes_that_are_not_utf8_are_mended(provider_at: ProviderAt) -> None:

@@ -70,7 +70,7 @@ async def test_an_edge_page_has_no_problem(provider_at: ProviderAt) -> None:
 async def test_a_page_under_200_is_no_stream(provider_at: ProviderAt) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n"
     events = await events_of(provider_at, head + b"<html>log in</html>")
-    assert events[1:] == [Closed("bad_json", "text/html")]
+    assert events[1:] == [Closed("page")]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

@@ -232,10 +232,8 @@ class Watch:
                     self._seen.refused |= event.kind == "refusal"
                     self.deltas += 1
                     self._output(now)
-            case ItemDone():
-                self._seen.item(event.index, event.item)
-                self._output(now)
-            case PartDone():
+            case ItemDone() | PartDone():
+                self._flags.update(self._seen.whole(event))
                 self._output(now)
             case Alive():
                 self._status(event.type, now)
@@ -286,6 +284,7 @@ class Watch:
 
     def _on_terminal(self, event: Terminal) -> None:
         seen, held = self._seen, self._held
+        self._flags.update(event.flags)
         self._pending += seen.terminal(event)
         failure = classify.terminal(
             event, http_status=seen.http_status, request_id=seen.request_id, after_output=self._output_seen

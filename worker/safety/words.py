@@ -218,6 +218,9 @@ WORDS: Final[dict[str, Words]] = {
         "Run `vigil doctor` to see whether the provider is reachable, then submit the job again.",
     ),
     "protocol_error": Words("protocol_error", "What the provider sent could not be understood.", _RETRIED),
+    "gateway_page": Words(
+        "protocol_error", "A gateway answered with a web page where the provider's answer should be.", _RETRIED
+    ),
     "bad_json": Words("protocol_error", "The provider sent an event that is not valid JSON.", _RETRIED),
     "unexpected_status": Words(
         "protocol_error",

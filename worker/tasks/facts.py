@@ -17,6 +17,7 @@ from worker.jobs.errors import Failure
 from worker.jobs.record import Attempt, Block, Check, DecidedBy, Disclosure, DisclosureReason, Job, Usage
 from worker.jobs.states import DELIVERED, CheckEnd, Outcome, Purpose
 from worker.safety import signals as sg, words
+from worker.safety.output import message, said, texts
 from worker.store.jobs import Said
 
 
@@ -259,18 +260,10 @@ def answer_of(verdict: sg.Verdict, text: str) -> dict[str, Any]:
     """What is delivered: `{"output_text", "output", "refusal"}`; the provider's items win over our own deltas."""
     if verdict.outcome not in DELIVERED:
         return {"output_text": None, "output": [], "refusal": None}
-    texts: list[str] = []
-    refusals: list[str] = []
-    for item in verdict.output:
-        for part in item.get("content") or () if item.get("type") == "message" else ():
-            if part.get("type") == "output_text" and isinstance(part.get("text"), str):
-                texts.append(part["text"])
-            elif part.get("type") == "refusal" and isinstance(part.get("refusal"), str):
-                refusals.append(part["refusal"])
     output = list(verdict.output)
-    if not output and text:
-        part = {"type": "output_text", "text": text, "annotations": []}
-        output = [{"type": "message", "role": "assistant", "status": "completed", "content": [part]}]
-        texts = [text]
+    if text and not said(output):
+        output = [item for item in output if item.get("type") != "message"]
+        output.append(message([("text", text)]))
+    told, refusals = texts(output)
     refusal = "".join(refusals) or None
-    return {"output_text": "".join(texts) or (None if refusal else ""), "output": output, "refusal": refusal}
+    return {"output_text": "".join(told) or (None if refusal else ""), "output": output, "refusal": refusal}
