@@ -103,7 +103,9 @@ class Watch:
         self._checks, self._held = Checks(check), Held()
         self._seen = Seen(model, aliases or {}, service_tier)
         self._start = self._last = now
-        self._quiet: float | None = None  # since when no output has come; None = not to be judged yet
+        # since when no output has come, at first since the call, because gateways hold back even the headers;
+        # None = not to be judged
+        self._quiet: float | None = None if cursor is not None or check is not None else now
         self._heard = self._opened = self._first_told = self._calm = False
         self._output_seen = output_seen
         self._cursor = self._floor = -1 if cursor is None else cursor
@@ -136,7 +138,7 @@ class Watch:
 
     @property
     def silent_since(self) -> float | None:
-        """When the last output came, or the response began to run; None while queued, not yet answered, or ended."""
+        """When the last output came, or the call was made; None while queued, taken up unheard, or ended."""
         return self._quiet if self._verdict is None else None
 
     @property
@@ -202,6 +204,14 @@ class Watch:
                 self._calm = False
         return self.take()
 
+    def overdue(self, now: float) -> bool:
+        """True when the next `tick` would end the attempt because of silence."""
+        return self._verdict is None and self._held.failure is None and now >= self._life()
+
+    def wait_on(self, now: float) -> None:
+        """The response outlives its connection, so silence is no end of it: how long nothing came counts from now."""
+        self._heard, self._last = True, now
+
     def next_tick(self) -> float:
         """The monotonic time at which `tick` must be called next; infinity after the end."""
         if self._verdict is not None:
@@ -250,7 +260,7 @@ class Watch:
                 self._opened = True
                 if event.resumed:
                     self._floor = self._cursor
-                if self._quiet is None or not event.resumed:
+                if self._quiet is None:
                     self._quiet = now
                 self._pending += self._seen.opened(event)
             case Served():

@@ -87,7 +87,7 @@ class Attempts:
         shop = self._shop
         call = Call(
             model=attempt.model,
-            mode=shop.mode,
+            mode=attempt.mode,  # what was begun in the background is read on so, whatever the settings say now
             client_request_id=attempt.client_request_id,
             input=asked["input"],
             instructions=asked.get("instructions"),

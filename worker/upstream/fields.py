@@ -12,6 +12,8 @@ from worker.jobs.record import Usage
 from worker.safety.stream import Problem
 
 MAX_MESSAGE: Final = 500
+LONGEST_ID: Final = 4096
+"""Characters of an id that is kept."""
 _SEARCHED: Final = 4000
 _ASKS_TO_WAIT: Final = re.compile(r"(?:try again|retry)\s+(?:in|after)\s+", re.IGNORECASE)
 _SPAN: Final = re.compile(
@@ -25,6 +27,17 @@ _SECONDS: Final = {"ms": 0.001, "m": 60.0, "s": 1.0, "h": 3600.0, "d": 86400.0}
 def text(value: object, limit: int = 128) -> str | None:
     """A non-empty string, cut to `limit` characters; else None."""
     return value[:limit] if type(value) is str and value else None
+
+
+def identifier(value: object) -> str | None:
+    """An id of the provider's, never cut: a part of an id names nothing. None for anything else."""
+    return value if type(value) is str and value else None
+
+
+def named(value: object) -> str | None:
+    """An id that is only kept for whoever asks for it: whole, or left out when it is longer than any id should be."""
+    name = identifier(value)
+    return name if name is not None and len(name) <= LONGEST_ID else None
 
 
 def whole(value: object) -> int | None:

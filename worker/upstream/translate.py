@@ -22,7 +22,7 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
-from worker.upstream.fields import problem_of, table, text, usage_of, whole, words
+from worker.upstream.fields import identifier, problem_of, table, text, usage_of, whole, words
 
 TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 
@@ -136,10 +136,11 @@ def _created(sequence: int | None, status: str, snapshot: dict[str, Any]) -> Cre
     said = snapshot.get("status")
     return Created(
         sequence,
-        text(snapshot.get("id"), 256),
+        identifier(snapshot.get("id")),
         text(snapshot.get("model")),
         said if said in ("queued", "in_progress") else status,
         text(snapshot.get("service_tier"), 32),
+        snapshot.get("background") is True,
     )
 
 
@@ -163,7 +164,7 @@ def _terminal(
         problem=problem_of(error) if type(error) in (dict, str) else None,
         service_tier=text(snapshot.get("service_tier"), 32),
         carrier="incomplete" if status == "incomplete" else "response_failed",
-        response_id=text(snapshot.get("id"), 256),
+        response_id=identifier(snapshot.get("id")),
     )
 
 
