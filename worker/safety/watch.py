@@ -16,6 +16,7 @@ from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome
 from worker.safety import classify
 from worker.safety.checks import Checks
 from worker.safety.codes import weight
+from worker.safety.cuts import UNANSWERED
 from worker.safety.seen import Held, Seen
 from worker.safety.signals import AccountFlagged, Ended, FirstOutput, ResponseKnown, Signal, Verdict
 from worker.safety.stream import (
@@ -105,7 +106,7 @@ class Watch:
         self._start = self._last = now
         # since when no output has come, at first since the call, because gateways hold back even the headers;
         # None = not to be judged
-        self._quiet: float | None = None if cursor is not None or check is not None else now
+        self._quiet: float | None = now
         self._heard = self._opened = self._first_told = self._calm = False
         self._output_seen = output_seen
         self._cursor = self._floor = -1 if cursor is None else cursor
@@ -138,7 +139,7 @@ class Watch:
 
     @property
     def silent_since(self) -> float | None:
-        """When the last output came, or the call was made; None while queued, taken up unheard, or ended."""
+        """When the last output came, or the call was made; None while queued, or ended."""
         return self._quiet if self._verdict is None else None
 
     @property
@@ -279,6 +280,8 @@ class Watch:
                 gone = event.on == "create" or failure.outcome in (Outcome.LOST, Outcome.BLOCKED)
                 self._fail(self._held.hold(failure, weight(event.problem)), may_go_on=not gone)
             case Closed():
+                if event.how == "cut" and not event.opened and not self._opened:
+                    self._flags.add(UNANSWERED)
                 self._fail(self._held.failure or classify.closed(event, opened=self._opened))
             case _:
                 assert_never(event)
