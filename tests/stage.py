@@ -36,6 +36,16 @@ async def until(what: str, condition: Callable[[], Awaitable[Any]], seconds: flo
         await asyncio.sleep(0.02)
 
 
+class PausesDivided(Clock):
+    """The machine's clock; pauses within an attempt are divided like the simulator's waits."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = max(1.0, speed)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / self._speed)
+
+
 class Stage:
     """Simulator, store and any number of workers."""
 
@@ -70,7 +80,7 @@ class Stage:
 
     async def worker(self, **settings: Any) -> WorkerProcess:
         """One more worker, listening."""
-        worker = WorkerProcess(self.settings(**settings), self.redis)
+        worker = WorkerProcess(self.settings(**settings), self.redis, PausesDivided(self.sim.world.speed))
         stop, ready = asyncio.Event(), asyncio.Event()
         task = asyncio.create_task(worker.serve(stop, ready))
         await ready.wait()

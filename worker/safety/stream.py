@@ -34,6 +34,7 @@ class Created(NamedTuple):
     model: str | None
     status: str
     service_tier: str | None = None
+    background: bool = False  # the provider says that the response runs in the background
 
 
 class Notice(NamedTuple):
@@ -145,7 +146,7 @@ class Terminal(NamedTuple):
 class Closed(NamedTuple):
     """The transport ended. `clean` = an orderly end; nothing may be concluded from it but that nothing more comes."""
 
-    how: Literal["clean", "cut", "half_frame", "bad_json", "page", "connect_failed", "lost"]
+    how: Literal["clean", "cut", "half_frame", "bad_json", "page", "connect_failed", "lost", "unreachable", "bad_id"]
     detail: str = ""  # the class of the foreign exception; never its text
     opened: bool = True  # bytes were sent and headers came back, so the call may have run
 

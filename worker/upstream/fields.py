@@ -15,11 +15,24 @@ MAX_MESSAGE: Final = 500
 MOST_TOKENS: Final = 10**9
 """Of one answer: a thousand times the largest context. More is a counter gone wrong, and its price is nonsense."""
 _LARGEST: Final = 2**53 - 1
+LONGEST_ID: Final = 4096
+"""Characters of an id that is kept."""
 
 
 def text(value: object, limit: int = 128) -> str | None:
     """A non-empty string, cut to `limit` characters; else None."""
     return value[:limit] if type(value) is str and value else None
+
+
+def identifier(value: object) -> str | None:
+    """An id of the provider's, never cut: a part of an id names nothing. None for anything else."""
+    return value if type(value) is str and value else None
+
+
+def named(value: object) -> str | None:
+    """An id that is only kept for whoever asks for it: whole, or left out when it is longer than any id should be."""
+    name = identifier(value)
+    return name if name is not None and len(name) <= LONGEST_ID else None
 
 
 def whole(value: object) -> int | None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from worker.safety.stream import Opened, Problem, Rejected
-from worker.upstream.fields import problem_of, text, whole
+from worker.upstream.fields import named, problem_of, text, whole
 from worker.upstream.payload import BadJson, parse
 from worker.upstream.retry_after import number, retry_after
 
@@ -26,7 +26,7 @@ def opened_from(status: int, headers: Mapping[str, str], *, resumed: bool) -> Op
     """The accepted call, with everything that an audit may ask for later."""
     return Opened(
         http_status=status,
-        request_id=text(headers.get("x-request-id"), 200),
+        request_id=named(headers.get("x-request-id")),
         organization=text(headers.get("openai-organization"), 200),
         project=text(headers.get("openai-project"), 200),
         processing_ms=_digits(headers.get("openai-processing-ms")),
@@ -42,7 +42,7 @@ def rejected_from(status: int, headers: Mapping[str, str], body: bytes, now: dat
     return Rejected(
         http_status=status,
         problem=_problem(body),
-        request_id=text(headers.get("x-request-id"), 200),
+        request_id=named(headers.get("x-request-id")),
         organization=text(headers.get("openai-organization"), 200),
         project=text(headers.get("openai-project"), 200),
         processing_ms=_digits(headers.get("openai-processing-ms")),

@@ -13,7 +13,6 @@ import jiter
 
 from worker.upstream.halves import mended
 
-
 _MOST_DIGITS: Final = 310  # a float's; beyond them a number is as good as infinite
 
 

@@ -25,7 +25,7 @@ from worker.safety.stream import (
     Terminal,
 )
 from worker.upstream.content import Reading
-from worker.upstream.fields import problem_of, table, text, usage_of, whole, words
+from worker.upstream.fields import identifier, problem_of, table, text, usage_of, whole, words
 
 TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 
@@ -144,10 +144,11 @@ def _created(sequence: int | None, status: str, snapshot: dict[str, Any]) -> Cre
     said = snapshot.get("status")
     return Created(
         sequence,
-        text(snapshot.get("id"), 256),
+        identifier(snapshot.get("id")),
         text(snapshot.get("model")),
         said if said in ("queued", "in_progress") else status,
         text(snapshot.get("service_tier"), 32),
+        snapshot.get("background") is True,
     )
 
 
@@ -195,7 +196,7 @@ def _terminal(
         problem=problem,
         service_tier=text(snapshot.get("service_tier"), 32),
         carrier="incomplete" if status == "incomplete" else "response_failed",
-        response_id=text(snapshot.get("id"), 256),
+        response_id=identifier(snapshot.get("id")),
         flags=(*sorted(reading.flags), *counted.flags),
     )
 
