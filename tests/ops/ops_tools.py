@@ -16,17 +16,17 @@ FOLDER = ROOT / ".tools"
 
 @functools.cache
 def _fetched() -> str:
-    """Why they can't be had; nothing when they are there."""
+    """The last reason why one of them can't be had."""
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             run = subprocess.run(
-                ["sh", str(ROOT / "ops" / "tools.sh")], capture_output=True, text=True, timeout=90, check=False
+                ["sh", str(ROOT / "ops" / "tools.sh")], capture_output=True, text=True, timeout=240, check=False
             )
         except subprocess.TimeoutExpired:
             return "the archive doesn't answer"
-        return "" if run.returncode == 0 else (run.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return (run.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
 def tool(name: str) -> Path:
