@@ -36,6 +36,7 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.settings import Settings, load
 from worker.store.pool import Redis, check_safe, connect
+from worker.store.replay import check_replay
 from worker.store.vault import Vault
 from worker.telemetry.events import emit
 from worker.telemetry.setup import listen
@@ -70,11 +71,13 @@ class _App(FastAPI):
 
 
 async def check_store(settings: Settings, redis: Redis) -> None:
-    """UnsafeStore when this Redis could drop accepted jobs; one that is away is waited for, not refused."""
+    """UnsafeStore when this Redis could drop accepted jobs, now or at a restart; one that is away is waited for."""
     if not settings.encryption_keys:
         emit("encryption.off")
     try:
         await within(_CHECK_SECONDS, check_safe(redis, allow_eviction=settings.allow_eviction))
+        checking = check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
+        await within(_CHECK_SECONDS, checking)
     except StoreUnavailable:
         emit("store.away")
 

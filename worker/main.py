@@ -26,6 +26,7 @@ from worker.store.overview import writable
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
 from worker.store.quarantine import Limits as Shutting, Quarantine
+from worker.store.replay import check_replay
 from worker.store.vault import Vault
 from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery
@@ -238,6 +239,7 @@ async def run_worker(
     """One worker until `stop` is set. Raises StoreUnavailable or UnsafeStore when it can't begin."""
     async with redis_of(settings) as redis:
         await check_safe(redis, allow_eviction=settings.allow_eviction)
+        await check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
         if not settings.encryption_keys:
             emit("encryption.off")
         await WorkerProcess(settings, redis).serve(stop or asyncio.Event(), ready)

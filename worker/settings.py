@@ -49,6 +49,7 @@ class Settings(BaseSettings):
 
     redis_url: str | None = None
     allow_eviction: bool = False
+    allow_lossy_restart: bool = False
     data_dir: Path = Path(".vigil")
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8700

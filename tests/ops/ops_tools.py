@@ -22,7 +22,7 @@ def _fetched() -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             run = subprocess.run(
-                ["sh", str(ROOT / "ops" / "tools.sh")], capture_output=True, text=True, timeout=240, check=False
+                ["sh", str(ROOT / "ops" / "tools.sh")], capture_output=True, text=True, timeout=90, check=False
             )
         except subprocess.TimeoutExpired:
             return "the archive doesn't answer"
