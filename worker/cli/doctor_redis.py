@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
+from worker.cli.doctor_store import store_check
 from worker.cli.finding import Check, State, skew
 from worker.cli.serve import with_redis
 from worker.clock import Clock
@@ -52,6 +53,7 @@ async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIte
     yield _server(how, said["version"], kind)
     yield _persistence(said, how)
     yield await _restart(redis, url, settings)
+    yield await store_check(redis, settings)
     yield _eviction(said, settings)
     yield _memory(how)
     yield _door(how, url)
