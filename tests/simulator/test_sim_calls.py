@@ -49,6 +49,25 @@ async def test_calls_are_counted_and_described_without_the_prompt(client: AsyncO
     assert "secret" not in json.dumps(told)
 
 
+async def test_the_speed_can_change_and_takes_waits_under_way_along(sim: Simulator, client: AsyncOpenAI) -> None:
+    async def speed(body: object) -> int:
+        async with aiohttp.ClientSession() as session, session.post(f"{sim.root}/sim/speed", json=body) as answer:
+            return answer.status
+
+    sim.set_speed(0.001)
+    prompt = "[[sim: check_then_clear hold=1000 tokens=100]] x"
+    made = await client.responses.create(model=SOL, input=prompt, background=True)
+    assert (await client.responses.retrieve(made.id)).status in {"queued", "in_progress"}
+    for wrong in ({}, {"speed": 0}, {"speed": True}, {"speed": "20"}, {"speed": 10**400}, [5]):
+        assert await speed(wrong) == 400
+    assert await speed({"speed": 1e6}) == 200
+    async with asyncio.timeout(30):
+        while (now := await client.responses.retrieve(made.id)).status != "completed":
+            await asyncio.sleep(0.002)
+    assert now.usage is not None
+    assert now.usage.output_tokens == 100
+
+
 async def test_reset_forgets_counts_and_tallies(client: AsyncOpenAI, sim: Simulator) -> None:
     with pytest.raises(openai.InternalServerError):
         await client.responses.create(model=SOL, input="[[sim: server_error]]")
