@@ -20,6 +20,7 @@ from worker.jobs.spec import OnDelay, Policy
 from worker.main import WorkerProcess
 from worker.settings import Settings
 from worker.simulator import Simulator
+from worker.store import keys
 from worker.store.jobs import Jobs, NewJob
 
 __all__ = ["LIMIT", "LUNA", "SOL", "TERRA", "Stage", "until"]
@@ -87,6 +88,10 @@ class Stage:
         for task in runs:
             task.cancel()
         await asyncio.gather(row[2], *runs, return_exceptions=True)
+
+    async def lapse(self, job_id: str) -> None:
+        """The job's lease has run out: its holder renewed nothing in time."""
+        await self.redis.zadd(keys.LEASED, {job_id: 0}, xx=True)
 
     def hurry(self) -> None:
         """Whatever the provider still waits for or writes comes at once."""

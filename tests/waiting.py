@@ -1,6 +1,6 @@
 """How tests wait, and how they judge time: by conditions, and beside a reference, so that a busy machine fails none.
 
-A limit here is no promise: what is waited for comes in milliseconds on an idle machine, and a fault still ends the test.
+A limit here is no promise: what is waited for comes in milliseconds on an idle machine, and a fault still fails.
 """
 
 from __future__ import annotations
