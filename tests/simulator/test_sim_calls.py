@@ -9,6 +9,7 @@ import aiohttp
 import openai
 import pytest
 from openai import AsyncOpenAI
+from waiting import LIMIT
 
 from worker.simulator import SCENARIOS, Simulator, run
 from worker.simulator.mix import Mix, MixError, load
@@ -61,7 +62,7 @@ async def test_the_speed_can_change_and_takes_waits_under_way_along(sim: Simulat
     for wrong in ({}, {"speed": 0}, {"speed": True}, {"speed": "20"}, {"speed": 10**400}, [5]):
         assert await speed(wrong) == 400
     assert await speed({"speed": 1e6}) == 200
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LIMIT):
         while (now := await client.responses.retrieve(made.id)).status != "completed":
             await asyncio.sleep(0.002)
     assert now.usage is not None
@@ -171,7 +172,9 @@ async def test_run_serves_until_cancelled(sim: Simulator) -> None:
     port = sim.port
     await sim.stop()
     task = asyncio.create_task(run(port=port, speed=1000))
-    async with AsyncOpenAI(api_key="k", base_url=f"http://127.0.0.1:{port}/v1", max_retries=20, timeout=5) as client:
+    async with AsyncOpenAI(
+        api_key="k", base_url=f"http://127.0.0.1:{port}/v1", max_retries=20, timeout=LIMIT
+    ) as client:
         assert (await client.responses.create(model=SOL, input="x")).status == "completed"
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
