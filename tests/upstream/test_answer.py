@@ -7,6 +7,7 @@ import gzip
 import json
 
 import pytest
+from waiting import soon
 
 from tests.upstream.asking import ProviderAt, call, drain, events_of, kinds
 from tests.upstream.rawserver import (
@@ -122,7 +123,7 @@ async def test_a_reset_is_a_cut(provider_at: ProviderAt) -> None:
     async def script(connection: Connection) -> None:
         await connection.send(CHUNKED)
         await connection.events(created(), delta(1))
-        await asyncio.wait_for(heard.wait(), 5)  # a RST may overtake what was not read yet
+        await soon(heard.wait())  # a RST may overtake what was not read yet
         connection.reset()
 
     heard = asyncio.Event()
@@ -227,7 +228,7 @@ async def test_headers_without_end_are_refused(provider_at: ProviderAt) -> None:
             await connection.send(b"x-more: " + b"y" * 1000 + b"\r\n")
 
     async with RawServer(script) as server:
-        (end,) = await asyncio.wait_for(drain(provider_at(server.url).open(call())), 10)
+        (end,) = await soon(drain(provider_at(server.url).open(call())))
     assert isinstance(end, Closed)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from waiting import soon
 
 from tests.upstream.asking import Rig, call, kinds, play, rest_of
 from tests.upstream.played import TOO_LATE, breaks_after, paths, state, streams
@@ -52,7 +53,7 @@ async def test_the_connection_is_closed_once_the_terminal_event_is_seen(rig: Rig
         async for batch in rig.session(server.url, call("stream")).batches():
             if type(batch[-1]) is Terminal:
                 break
-        await asyncio.wait_for(gone.wait(), 5)
+        await soon(gone.wait())
 
 
 async def test_after_the_terminal_event_everything_is_only_life(rig: Rig) -> None:
@@ -250,7 +251,7 @@ async def test_cancel_of_a_background_response_reaches_the_provider(rig: Rig) ->
             await anext(batches)
         reader = asyncio.create_task(rest_of(batches))
         cancelled = await session.cancel()
-        assert await asyncio.wait_for(reader, 5) == []
+        assert await soon(reader) == []
         assert paths(server) == ["POST ", "POST /resp_raw01/cancel"]
     assert cancelled.took_effect
 
@@ -268,12 +269,12 @@ async def test_cancel_waits_a_moment_for_the_id(rig: Rig) -> None:
     async with RawServer(first, plays(as_json(200, SNAPSHOT | {"status": "cancelled"}))) as server:
         session = rig.session(server.url)
         reader = asyncio.create_task(rest_of(session.batches()))
-        await asyncio.wait_for(asked.wait(), 5)
+        await soon(asked.wait())
         cancelling = asyncio.create_task(session.cancel())
         await asyncio.sleep(0)
         go.set()
-        assert (await asyncio.wait_for(cancelling, 5)).took_effect
-        await asyncio.wait_for(reader, 5)
+        assert (await soon(cancelling)).took_effect
+        await soon(reader)
 
 
 async def test_cancel_learns_the_id_itself_when_nobody_reads(rig: Rig) -> None:
@@ -296,7 +297,7 @@ async def test_cancel_of_a_response_without_a_name_has_no_effect(rig: Rig) -> No
         session = rig.session(server.url, identify_within=0.02)
         reader = asyncio.create_task(rest_of(session.batches()))
         assert not (await session.cancel()).took_effect
-        assert await asyncio.wait_for(reader, 5) == []
+        assert await soon(reader) == []
 
 
 async def test_cancel_of_a_foreground_stream_hangs_up(rig: Rig) -> None:
@@ -313,7 +314,7 @@ async def test_cancel_of_a_foreground_stream_hangs_up(rig: Rig) -> None:
         batches = session.batches()
         await anext(batches)
         assert (await session.cancel()).took_effect
-        await asyncio.wait_for(gone.wait(), 5)
+        await soon(gone.wait())
         assert len(server.requests) == 1
         await batches.aclose()
 
