@@ -20,6 +20,7 @@ from worker.jobs.spec import OnDelay, Policy
 from worker.main import WorkerProcess
 from worker.settings import Settings
 from worker.simulator import Simulator
+from worker.simulator.pace import Pace
 from worker.store import keys
 from worker.store.jobs import Jobs, NewJob
 
@@ -31,11 +32,11 @@ SOL, TERRA, LUNA = "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"
 class PausesDivided(Clock):
     """The machine's clock; pauses within an attempt are divided like the simulator's waits."""
 
-    def __init__(self, speed: float) -> None:
-        self._speed = max(1.0, speed)
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / self._speed)
+        await asyncio.sleep(seconds / max(1.0, self._pace.speed))
 
 
 class Stage:
@@ -73,7 +74,7 @@ class Stage:
 
     async def worker(self, **settings: Any) -> WorkerProcess:
         """One more worker, listening."""
-        worker = WorkerProcess(self.settings(**settings), self.redis, PausesDivided(self.sim.world.speed))
+        worker = WorkerProcess(self.settings(**settings), self.redis, PausesDivided(self.sim.world.pace))
         stop, ready = asyncio.Event(), asyncio.Event()
         task = asyncio.create_task(worker.serve(stop, ready))
         await ready.wait()
