@@ -219,7 +219,8 @@ async def test_silence_is_acted_on_and_called_silence(redis: ArqRedis, valkey_ur
         await stage.worker()
         job_id = await stage.submit(SILENT, policy=rule(action, silence_seconds=0.7, after_seconds=60))
         await stage.reaches(job_id, action, acted(action))
-        stage.hurry()
+        if action != "race":  # there both would answer at once
+            stage.hurry()
         job = await stage.settled(job_id)
         assert job.status is Status.COMPLETED
         assert job.checks[0].evidence == "suspected"
