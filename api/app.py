@@ -36,7 +36,10 @@ from api.views import dumps
 from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings, load
+from worker.store.guard import Guard, guard_of
 from worker.store.pool import Redis, check_safe, connect
+from worker.store.refusals import WRONG_USER
+from worker.store.replay import check_replay
 from worker.store.store_clock import StoreClock
 from worker.store.vault import Vault
 from worker.telemetry.events import emit
@@ -72,15 +75,18 @@ class _App(FastAPI):
 
 
 async def check_store(settings: Settings, redis: Redis) -> None:
-    """UnsafeStore when this Redis could drop accepted jobs, StoreRefused when it does not let us in; one that is away
-    is waited for.
+    """UnsafeStore when this Redis could drop accepted jobs, now or at a restart, StoreRefused when it does not let us
+    in; one that is away is waited for.
     """
     if not settings.encryption_keys:
         emit("encryption.off")
     try:
         await within(_CHECK_SECONDS, check_safe(redis, allow_eviction=settings.allow_eviction))
-    except StoreRefused:
-        raise  # a wrong user or password: who waited for that to pass would wait for ever
+        checking = check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
+        await within(_CHECK_SECONDS, checking)
+    except StoreRefused as error:
+        if error.reason == WRONG_USER:
+            raise  # who waited for that to pass would wait for ever; a missing right is named and waited for
     except StoreUnavailable:
         pass  # the process's `StoreWatch` says so
 
@@ -88,7 +94,8 @@ async def check_store(settings: Settings, redis: Redis) -> None:
 def open_store(settings: Settings) -> Redis:
     """A client on the Redis of the settings, or on the embedded one."""
     vault = Vault.of(settings.encryption_keys)
-    return connect(settings.store_url, vault=vault, max_connections=_MOST_CONNECTIONS)
+    guard = Guard(settings.mark_file, Clock().dice)
+    return connect(settings.store_url, vault=vault, guard=guard, max_connections=_MOST_CONNECTIONS)
 
 
 def create_app(settings: Settings | None = None, redis: Redis | None = None, clock: Clock | None = None) -> FastAPI:
@@ -114,9 +121,14 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
             asyncio.create_task(shared.run(), name="vigil-clock"),
         ]
         parts.hub.start()
+        guard = guard_of(redis)
+        guarding = asyncio.create_task(guard.run(redis), name="store-guard") if guard else None
         try:
             yield
         finally:
+            if guarding is not None:
+                guarding.cancel()
+                await asyncio.gather(guarding, return_exceptions=True)
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)

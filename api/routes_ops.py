@@ -46,9 +46,11 @@ async def readyz(request: Request) -> Response:
     """A write reached Redis just now, all that we need is allowed there, and we are not about to stop."""
     if parts_of(request).hub.closing:
         raise Problem(503, "shutting_down", "This process is about to stop.", headers={"Retry-After": "1"})
-    reason = await parts_of(request).store.look()
-    if reason:
-        raise Problem(503, "store_unavailable", f"Not ready: {reason}.", headers={"Retry-After": "2"})
+    store = parts_of(request).store
+    reason = await store.look()
+    if reason:  # this route is asked by operators' machines: they get the whole sentence
+        code, later = ("store_changed", "30") if store.changed else ("store_unavailable", "2")
+        raise Problem(503, code, reason if store.changed else f"Not ready: {reason}.", headers={"Retry-After": later})
     return as_json({"status": "ok"})
 
 

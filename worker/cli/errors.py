@@ -13,6 +13,7 @@ from typing import Final, Literal
 from worker.jobs.errors import (
     Refused,
     SettingsError,
+    StoreChanged,
     StoreRefused,
     StoreUnavailable,
     UnknownModel,
@@ -45,7 +46,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         case StoreRefused():
             return f"{error}; `vigil doctor` looks further", USAGE
         case StoreUnavailable():
-            return f"{error}; `vigil doctor` looks further", BAD
+            more = "" if isinstance(error, StoreChanged) else "; `vigil doctor` looks further"
+            return f"{error}{more}", BAD
         case VigilError():
             return str(error), BAD
         case OSError(errno=errno.EADDRINUSE):

@@ -7,6 +7,7 @@
     ├── EndUserShut         operator: the end user was shut out before the model was called; nothing is sent
     ├── SettingsError       operator: all faults of the settings together
     ├── StoreUnavailable    operator: Redis can't answer or can't take the job; try again
+    │   ├── StoreChanged    operator: Redis came back empty, older or as another's; its data must come back
     │   ├── StoreRefused    operator: Redis does not let us in, or not do what we need
     │   ├── StoreFull       operator: Redis has reached its maxmemory
     │   └── KeyMissing      operator: content is sealed under a key that this process was not given
@@ -86,6 +87,10 @@ class StoreRefused(StoreUnavailable):
 
 class StoreFull(StoreUnavailable):
     """Redis has reached its maxmemory; what is written may fit later."""
+
+
+class StoreChanged(StoreUnavailable):
+    """Redis does not hold what this process knew it to hold; the message says what is missing and what to do."""
 
 
 class KeyMissing(StoreUnavailable):

@@ -48,6 +48,7 @@ _READS: Final[tuple[Words, ...]] = (
     ("SMISMEMBER", _K, "m"),
     ("PFCOUNT", _K),
     ("SCAN", "0"),
+    ("TYPE", keys.AUDIT),
     ("XRANGE", keys.AUDIT, "-", "+"),
     ("XREVRANGE", keys.AUDIT, "+", "-"),
     ("ZCARD", _K),
@@ -66,6 +67,7 @@ _WRITES: Final[tuple[Words, ...]] = (
     ("SET", _K, "1"),
     ("PSETEX", _K, "60000", "1"),
     ("INCR", _K),
+    ("INCRBY", _K, "1"),
     ("HDEL", _K, "f"),
     ("HINCRBY", _K, "f", "1"),
     ("HSET", _K, "f", "1"),
@@ -86,7 +88,6 @@ _WORKERS: Final[tuple[Words, ...]] = (
     ("ZINTERCARD", "1", _K),
     ("ZPOPMIN", _K),
     ("DBSIZE",),
-    ("INCRBY", "arq:probe", "1"),
     ("ZINCRBY", "arq:probe", "1", "m"),
     ("PEXPIRE", "arq:probe", "60000"),
     ("RPUSH", keys.SEALS, "m"),
@@ -116,7 +117,7 @@ CONNECTION_ONLY: Final = frozenset(
 )
 """What the connection itself needs; `select` and the names only where an address asks for them."""
 
-OPTIONAL: Final = frozenset({"config|get", "acl|whoami", "script|exists"})
+OPTIONAL: Final = frozenset({"config|get", "acl|whoami", "acl|dryrun", "script|exists"})
 """Used where it is allowed, and done without where it is not."""
 
 

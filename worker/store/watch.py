@@ -14,7 +14,7 @@ from typing import Final
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import StoreChanged, StoreUnavailable
 from worker.store import overview, rights
 from worker.store.pool import refuse
 from worker.store.required_commands import Role
@@ -40,6 +40,7 @@ class StoreWatch:
         self._told = -math.inf
         self._lacking = ""
         self.reason = ""
+        self.changed = False  # Redis answers, and does not hold the store that this process knows
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -54,11 +55,12 @@ class StoreWatch:
                 await self._ask_rights()
                 if not self._lacking:
                     await overview.writable(self._redis)
-            reason = self._lacking
+            reason, changed = self._lacking, False
         except TimeoutError:
-            reason = _SLOW
+            reason, changed = _SLOW, False
         except StoreUnavailable as error:
-            reason = error.reason
+            reason, changed = error.reason, isinstance(error, StoreChanged)
+        self.changed = changed
         self._tell(reason)
         return reason
 
