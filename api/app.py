@@ -34,11 +34,13 @@ from api.patience import within
 from api.traced import Traced
 from api.views import dumps
 from worker.clock import Clock
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings, load
 from worker.store.guard import Guard, guard_of
 from worker.store.pool import Redis, check_safe, connect
+from worker.store.refusals import WRONG_USER
 from worker.store.replay import check_replay
+from worker.store.store_clock import StoreClock
 from worker.store.vault import Vault
 from worker.telemetry.events import emit
 from worker.telemetry.setup import listen
@@ -73,15 +75,20 @@ class _App(FastAPI):
 
 
 async def check_store(settings: Settings, redis: Redis) -> None:
-    """UnsafeStore when this Redis could drop accepted jobs, now or at a restart; one that is away is waited for."""
+    """UnsafeStore when this Redis could drop accepted jobs, now or at a restart, StoreRefused when it does not let us
+    in; one that is away is waited for.
+    """
     if not settings.encryption_keys:
         emit("encryption.off")
     try:
         await within(_CHECK_SECONDS, check_safe(redis, allow_eviction=settings.allow_eviction))
         checking = check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
         await within(_CHECK_SECONDS, checking)
+    except StoreRefused as error:
+        if error.reason == WRONG_USER:
+            raise  # who waited for that to pass would wait for ever; a missing right is named and waited for
     except StoreUnavailable:
-        emit("store.away")
+        pass  # the process's `StoreWatch` says so
 
 
 def open_store(settings: Settings) -> Redis:
@@ -96,16 +103,23 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
 
     A Redis it opens itself it checks and closes itself; one that it is given is its giver's business.
     """
-    settings, clock = settings or load(), clock or Clock()
+    settings = settings or load()
     listen(settings)
     own = redis is None
     redis = redis if redis is not None else open_store(settings)
-    parts = assemble(settings, redis, clock)
+    shared = StoreClock(redis, clock or Clock())
+    parts = assemble(settings, redis, shared)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if own:
             await check_store(settings, redis)
+        await parts.store.look()  # what is missing is said first
+        await shared.ask()
+        watching = [
+            asyncio.create_task(parts.store.run(), name="vigil-store"),
+            asyncio.create_task(shared.run(), name="vigil-clock"),
+        ]
         parts.hub.start()
         guard = guard_of(redis)
         guarding = asyncio.create_task(guard.run(redis), name="store-guard") if guard else None
@@ -115,6 +129,9 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
             if guarding is not None:
                 guarding.cancel()
                 await asyncio.gather(guarding, return_exceptions=True)
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
             await parts.hub.stop()
             if own:
                 await redis.aclose(close_connection_pool=True)

@@ -19,6 +19,7 @@ from worker.store.pieces import Pieces
 from worker.store.pool import Redis
 from worker.store.quarantine import Limits
 from worker.store.secrets import IDENTIFIER, Secrets
+from worker.store.watch import StoreWatch
 from worker.telemetry.metrics import Sample
 
 
@@ -44,6 +45,7 @@ class Parts:
     secrets: Secrets
     keyring: Keyring
     hub: Hub
+    store: StoreWatch
     scraped: Scraped = field(default_factory=Scraped)
 
 
@@ -63,6 +65,7 @@ def assemble(settings: Settings, redis: Redis, clock: Clock) -> Parts:
         secrets=Secrets(redis, clock, given),
         keyring=Keyring(Apps(redis, clock), clock),
         hub=Hub(redis),
+        store=StoreWatch(redis, clock, "api"),
     )
 
 

@@ -16,13 +16,12 @@ from api.parts import Parts, parts_of
 from api.patience import ask, within
 from api.problems import Problem
 from api.replies import as_json
-from worker.jobs.errors import StoreChanged, StoreUnavailable
-from worker.store import overview, scrape
+from worker.jobs.errors import StoreUnavailable
+from worker.store import scrape
 from worker.store.notices import Notices
 from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
 
 router = APIRouter(route_class=Direct)
-_READY_SECONDS: Final = 1.0
 _SCRAPE_SECONDS: Final = 3.0
 _FRESH_SECONDS: Final = 1.0
 
@@ -35,16 +34,23 @@ async def healthz(_: Request) -> Response:
 
 @router.get(
     "/readyz",
-    **operation("ready", "Able to accept", {200: ("Redis takes writes.", "Alive")}, scope=None, problems=(503,)),
+    **operation(
+        "ready",
+        "Able to accept",
+        {200: ("Redis takes writes and allows all that is needed.", "Alive")},
+        scope=None,
+        problems=(503,),
+    ),
 )
 async def readyz(request: Request) -> Response:
-    """A write reached Redis just now, and we are not about to stop."""
+    """A write reached Redis just now, all that we need is allowed there, and we are not about to stop."""
     if parts_of(request).hub.closing:
         raise Problem(503, "shutting_down", "This process is about to stop.", headers={"Retry-After": "1"})
-    try:
-        await within(_READY_SECONDS, overview.writable(parts_of(request).redis))
-    except StoreChanged as error:  # this route is asked by operators' machines: they get the whole sentence
-        raise Problem(503, "store_changed", str(error), headers={"Retry-After": "30"}) from None
+    store = parts_of(request).store
+    reason = await store.look()
+    if reason:  # this route is asked by operators' machines: they get the whole sentence
+        code, later = ("store_changed", "30") if store.changed else ("store_unavailable", "2")
+        raise Problem(503, code, reason if store.changed else f"Not ready: {reason}.", headers={"Retry-After": later})
     return as_json({"status": "ok"})
 
 

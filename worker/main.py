@@ -14,7 +14,7 @@ from arq.connections import ArqRedis
 
 from worker import embedded
 from worker.clock import Clock
-from worker.jobs.errors import StoreChanged, StoreUnavailable
+from worker.jobs.errors import StoreChanged, StoreRefused, StoreUnavailable
 from worker.safety.notices import Notice
 from worker.safety.watch import Limits
 from worker.settings import Settings
@@ -23,12 +23,14 @@ from worker.store.account import Circuit, scope_of
 from worker.store.guard import Guard, guard_of
 from worker.store.jobs import Held, Jobs, retention_of
 from worker.store.notices import Notices
-from worker.store.overview import writable
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
 from worker.store.quarantine import Limits as Shutting, Quarantine
+from worker.store.refusals import WRONG_USER
 from worker.store.replay import check_replay
+from worker.store.store_clock import StoreClock
 from worker.store.vault import Vault
+from worker.store.watch import StoreWatch
 from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery
 from worker.tasks.ears import Ears
@@ -49,7 +51,6 @@ from worker.telemetry.metrics import BOOK
 from worker.telemetry.setup import listen
 from worker.upstream.client import Provider
 
-_READY_SECONDS = 1.0
 _SETTLE_SECONDS = 10.0  # for the last commits after the time to drain
 
 
@@ -77,7 +78,7 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings, redis: ArqRedis, clock: Clock | None = None) -> None:
         listen(settings)
-        clock = clock or Clock()
+        clock = self.clock = StoreClock(redis, clock or Clock())
         self.id = worker_name(clock)
         self._settings, self._redis = settings, redis
         retention = retention_of(settings)
@@ -130,6 +131,7 @@ class WorkerProcess:
         self.notices = Noticeboard(redis, notices, provider, clock, self._shut_out)
         self.watchman = Watchman(redis, catalogue, notices, clock)
         self.sealer = Sealer(redis, clock, settings)
+        self.store = StoreWatch(redis, clock, "worker", worker=self.id)
         self.delivery = Delivery(redis, clock, settings, self.id)
 
     async def _shut_out(self, app: str, notice: Notice) -> None:
@@ -145,14 +147,7 @@ class WorkerProcess:
         """Why no jobs are claimed now; "" when they are."""
         if self.draining:
             return "draining"
-        try:
-            async with asyncio.timeout(_READY_SECONDS):
-                await writable(self._redis)
-        except StoreChanged as error:
-            return str(error)
-        except (StoreUnavailable, TimeoutError):
-            return "Redis takes no writes"
-        return ""
+        return await self.store.look()
 
     async def _run(self, held: Held) -> None:
         run = Run(self.shop, held)
@@ -178,12 +173,16 @@ class WorkerProcess:
             await self._serve(stop, ready)
 
     async def _serve(self, stop: asyncio.Event, ready: asyncio.Event | None) -> None:
+        await self.store.look()  # what is missing is said first
+        await self.clock.ask()
         with contextlib.suppress(StoreUnavailable):
             await self.shop.access.refresh()  # what is denied is known before the first job
         guard = guard_of(self._redis)
         parts = [
             asyncio.create_task(part, name=name)
             for name, part in (
+                ("store", self.store.run()),
+                ("clock", self.clock.run()),
                 ("leases", self.shop.leases.run()),
                 ("flusher", self.shop.flusher.run()),
                 ("ears", self.ears.run(ready)),
@@ -245,9 +244,14 @@ async def run_worker(
 ) -> None:
     """One worker until `stop` is set. Raises StoreUnavailable or UnsafeStore when it can't begin."""
     async with redis_of(settings) as redis:
-        with contextlib.suppress(StoreChanged):  # it stays, not ready, and says why, until its store is back
+        try:
             await check_safe(redis, allow_eviction=settings.allow_eviction)
             await check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
+        except StoreChanged:
+            pass  # it stays, not ready, and says why, until its store is back
+        except StoreRefused as error:
+            if error.reason == WRONG_USER:
+                raise  # a missing right is named by the watch, and waited for
         if not settings.encryption_keys:
             emit("encryption.off")
         await WorkerProcess(settings, redis).serve(stop or asyncio.Event(), ready)

@@ -23,13 +23,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
+from worker import redis_address
 from worker.audit import keytext
 from worker.jobs.catalogue import Catalogue, parse
 from worker.jobs.errors import SettingsError
 
 _SOCKET_PATH_LIMIT = 100  # the kernel takes 107 bytes
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
-_SCHEMES = {"redis", "rediss", "unix", "redis+sentinel"}
 _DELAYS = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 _WEBHOOK_PREFIX = "whsec_"
 _MOST_DELAYS, _LONGEST_DELAY = 50, 30 * 86_400
@@ -130,8 +130,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).scheme not in _SCHEMES:
-            raise ValueError(f"must begin with one of {', '.join(sorted(s + '://' for s in _SCHEMES))}")
+        if value is not None:
+            redis_address.parse(value)
         return value
 
     @field_validator("openai_base_url")
@@ -193,7 +193,7 @@ class Settings(BaseSettings):
     @property
     def store_url(self) -> str:
         """The Redis to speak to: the one that was set, else the embedded one of the data folder."""
-        return self.redis_url or f"unix://{socket_path(self.data_dir)}"
+        return self.redis_url or redis_address.socket_address(socket_path(self.data_dir))
 
     @property
     def mark_file(self) -> Path:

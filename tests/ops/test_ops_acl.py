@@ -11,6 +11,8 @@ from openai import OpenAI
 from ops_server import Server, secrets, server
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
+from worker.store.required_commands import OPTIONAL, Role, names
+
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, dict[str, str]]]:
@@ -158,3 +160,38 @@ def test_without_a_name_every_command_says_so_in_one_line(given, tmp_path: Path)
             assert len(result.stderr.splitlines()) == 1
             assert "Redis" in result.stderr
             assert "Authentication" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, dict[str, str]]]:
+    """Users who may do what the list in the code says, and nothing else."""
+    folder = tmp_path_factory.mktemp("exact")
+    made = secrets(folder / "secrets", "valkey:6379")
+    lines = []
+    for line in (folder / "secrets" / "users.acl").read_text().splitlines():
+        name, rules = line.split()[1], line
+        if name in ("api", "worker"):
+            role: Role = "api" if name == "api" else "worker"
+            password = next(word for word in line.split() if word.startswith("#"))
+            commands = " ".join(f"+{command}" for command in sorted(names(role)))
+            audit = "(~vigil:* ~arq:* -@all +xadd +xrange +xrevrange +exists +llen +lindex +lrange +get +eval +evalsha)"
+            rules = f"user {name} on {password} resetkeys ~vigil:* ~arq:* resetchannels &vigil:* -@all {commands}"
+            if role == "api":
+                keys = "~vigil:[^as]* ~vigil:a[^u]* ~vigil:audited:* ~vigil:s[^e]* ~vigil:se[^a]* ~arq:*"
+                rules = rules.replace("~vigil:* ~arq:*", keys, 1) + " " + audit
+        lines.append(rules)
+    (folder / "users.acl").write_text("\n".join(lines) + "\n")
+    with server(folder / "data", "--aclfile", str(folder / "users.acl")) as one:
+        yield one, made
+
+
+def test_a_whole_vigil_needs_no_command_that_is_not_in_the_list(exact, tmp_path: Path) -> None:
+    one, made = exact
+    urls = {role: made[f"redis_url_{role}"].replace("valkey:6379", one.place) for role in ("api", "worker")}
+    as_user(exact, "admin").execute_command("ACL", "LOG", "RESET")
+    with deployed(tmp_path, urls) as vigil:
+        try:
+            work(vigil)
+        finally:
+            refused = as_user(exact, "admin").execute_command("ACL", "LOG", "50")
+            assert {(row["username"], row["object"]) for row in refused if row["object"] not in OPTIONAL} == set()

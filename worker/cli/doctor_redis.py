@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Final
-from urllib.parse import urlsplit
 
 from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
@@ -13,12 +12,15 @@ from worker.cli.finding import Check, State, skew
 from worker.cli.serve import with_redis
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
+from worker.redis_address import Address, parse
 from worker.settings import Settings
 from worker.store import overview
 from worker.store.access import known_access
 from worker.store.audit import Trail
-from worker.store.pool import SENTINEL, Redis, asking, check_safe, connect, durability, sentinel_parts
+from worker.store.pool import Redis, asking, check_safe, connect, durability
 from worker.store.replay import replay_of
+from worker.store.required_commands import REQUIRED
+from worker.store.rights import advice, missing, user_of
 from worker.store.seals import Seals
 from worker.store.server import Server, look_at
 
@@ -48,6 +50,7 @@ async def redis_checks(settings: Settings) -> AsyncIterator[Check]:
 
 
 async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIterator[Check]:
+    yield await _commands(redis)
     said = await check_safe(redis, allow_eviction=True)
     how = await look_at(redis, url)
     yield _server(how, said["version"], kind)
@@ -56,9 +59,10 @@ async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIte
     yield await store_check(redis, settings)
     yield _eviction(said, settings)
     yield _memory(how)
-    yield _door(how, url)
-    yield _rights(how, url)
-    yield _tls(url)
+    address = parse(url)
+    yield _door(how, address)
+    yield _rights(how, address)
+    yield _tls(address)
     clock = Clock()
     before = clock.now().timestamp()
     async with asking("tell the time"):
@@ -68,6 +72,16 @@ async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIte
     yield await _workers(redis, clock)
     yield await _access(redis)
     yield await _sealed(redis, clock, settings)
+
+
+async def _commands(redis: Redis) -> Check:
+    """The user of this address may be the API's or the worker's: enough for one of them is enough."""
+    lacking = {role: await missing(redis, role) for role in REQUIRED}
+    able = [role for role, rules in lacking.items() if not rules]
+    if able:
+        return Check("commands", "ok", f"this user may do all that {' and '.join(able)} need")
+    rules = min(lacking.values(), key=len)
+    return Check("commands", "problem", advice(await user_of(redis), rules), _USERS)
 
 
 def _server(how: Server, version: str, kind: str) -> Check:
@@ -123,12 +137,8 @@ def _memory(how: Server) -> Check:
     return Check("memory", state, f"{said}; when it is full, submits are refused", "see ops/runbook/RedisMemory.md")
 
 
-def _local(url: str) -> bool:
-    return url.startswith("unix://") or urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
-
-
-def _door(how: Server, url: str) -> Check:
-    if url.startswith("unix://"):
+def _door(how: Server, address: Address) -> Check:
+    if address.scheme == "unix":
         return Check("door", "ok", "a socket of this machine; its folder says who may come in")
     match how.open_door:
         case None:
@@ -136,30 +146,29 @@ def _door(how: Server, url: str) -> Check:
         case False:
             return Check("door", "ok", "nobody gets in without a name and a password")
         case True:
-            state: State = "warning" if _local(url) else "problem"
+            state: State = "warning" if address.local else "problem"
             said = "the default user is on and has no password: whatever reaches Redis may read and change every job"
             return Check("door", state, said, _USERS)
 
 
-def _rights(how: Server, url: str) -> Check:
+def _rights(how: Server, address: Address) -> Check:
     me = f"we are {how.user!r}" if how.user else "who we are can't be asked"
     if not how.everything:
         return Check("rights", "ok", f"{me}, and may not empty, stop or set up the server")
-    if url.startswith("unix://"):
+    if address.scheme == "unix":
         return Check("rights", "ok", f"{me}; it is our own server")
     return Check("rights", "warning", f"{me}, and may do everything: also empty and stop the server", _USERS)
 
 
-def _tls(url: str) -> Check:
-    if url.startswith("rediss://"):
+def _tls(address: Address) -> Check:
+    if address.scheme == "rediss":
         return Check("tls", "ok", "the way to Redis is encrypted")
-    if _local(url):
-        return Check("tls", "ok", "Redis is on this machine: nothing crosses a network")
-    if url.startswith(SENTINEL):
-        hosts = {host for host, _ in sentinel_parts(url).hosts}
-        if hosts <= {"127.0.0.1", "localhost", "::1"}:
+    if address.scheme == "redis+sentinel":
+        if address.local:
             return Check("tls", "ok", "the sentinels are on this machine")
         return Check("tls", "warning", "the way to Redis is not encrypted", "keep it in a network of its own")
+    if address.local:
+        return Check("tls", "ok", "Redis is on this machine: nothing crosses a network")
     return Check(
         "tls", "warning", "passwords and jobs cross the network as they are", "rediss://, or a network of its own"
     )

@@ -14,6 +14,7 @@ from worker.jobs.errors import (
     Refused,
     SettingsError,
     StoreChanged,
+    StoreRefused,
     StoreUnavailable,
     UnknownModel,
     UnsafeStore,
@@ -40,10 +41,10 @@ def explain(error: BaseException) -> tuple[str, int]:
             return str(error), error.code
         case SettingsError():
             return "wrong settings: " + "; ".join(error.faults), USAGE
-        case UnsafeStore():
+        case UnsafeStore() | UnknownModel() | Refused():
             return str(error), USAGE
-        case UnknownModel() | Refused():
-            return str(error), USAGE
+        case StoreRefused():
+            return f"{error}; `vigil doctor` looks further", USAGE
         case StoreUnavailable():
             more = "" if isinstance(error, StoreChanged) else "; `vigil doctor` looks further"
             return f"{error}{more}", BAD

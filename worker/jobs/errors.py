@@ -8,8 +8,11 @@
     ├── SettingsError       operator: all faults of the settings together
     ├── StoreUnavailable    operator: Redis can't answer or can't take the job; try again
     │   ├── StoreChanged    operator: Redis came back empty, older or as another's; its data must come back
+    │   ├── StoreRefused    operator: Redis does not let us in, or not do what we need
+    │   ├── StoreFull       operator: Redis has reached its maxmemory
     │   └── KeyMissing      operator: content is sealed under a key that this process was not given
     ├── ContentDamaged      nobody knows: sealed content was changed or moved; it can't be read
+    ├── ContentTooLarge     operator: a value is larger than Redis takes, however often it is sent
     ├── UnsafeStore         operator: Redis could drop accepted jobs (eviction policy)
     ├── UnknownModel        caller: models.toml has no such model
     ├── RateLimited         caller: its app's bucket is empty; when to come again
@@ -71,7 +74,19 @@ class SettingsError(VigilError):
 
 
 class StoreUnavailable(VigilError):
-    """Redis did not answer, or refused the write."""
+    """Redis did not answer, or refused the write; `reason` says why in one line, where that is known."""
+
+    def __init__(self, what: str, reason: str = "") -> None:
+        super().__init__(f"{what} ({reason})" if reason else what)
+        self.reason = reason or what
+
+
+class StoreRefused(StoreUnavailable):
+    """Redis answers and does not let us in, or not do what we need; to wait does not help."""
+
+
+class StoreFull(StoreUnavailable):
+    """Redis has reached its maxmemory; what is written may fit later."""
 
 
 class StoreChanged(StoreUnavailable):
@@ -91,6 +106,14 @@ class ContentDamaged(VigilError):
 
     def __init__(self, job_id: str, field: str) -> None:
         super().__init__(f"the stored {field} of {job_id or 'this Vigil'} can't be opened: it was changed or moved")
+
+
+class ContentTooLarge(VigilError):
+    """A value is larger than the store takes, however often it is sent."""
+
+    def __init__(self, size: int, limit: int | None = None) -> None:
+        super().__init__(f"{size} bytes are more than Redis takes" + (f" ({limit})" if limit else ""))
+        self.size, self.limit = size, limit
 
 
 class UnsafeStore(VigilError):

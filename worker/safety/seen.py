@@ -49,7 +49,7 @@ class Seen:
         "refused", "resumed", "tier",
     )  # fmt: skip
 
-    def __init__(self, model: str, aliases: Mapping[str, str], wanted_tier: str | None) -> None:
+    def __init__(self, model: str, aliases: Mapping[str, str], wanted_tier: str | None, resumed: int = 0) -> None:
         self._model, self._aliases, self._wanted_tier = model, aliases, wanted_tier
         self._facts: dict[str, Any] = {}
         self._items: dict[tuple[int, str, str], dict[str, Any]] = {}
@@ -59,7 +59,7 @@ class Seen:
         self.header: str | None = None
         self.tier: str | None = None
         self.refused = False
-        self.resumed = 0
+        self.resumed = resumed
 
     @property
     def http_status(self) -> int | None:

@@ -94,15 +94,16 @@ class Watch:
         cursor: int | None = None,
         output_seen: bool = False,
         check: Check | None = None,
+        resumed: int = 0,
     ) -> None:
         """A watch over a call to `model` that is made at `now`.
 
-        `checked`: additional checks are known for this model. `cursor`, `output_seen`, `check` (the one that ran):
-        what the record already knows when a dead worker's attempt is taken up.
+        `checked`: additional checks are known for this model. `cursor`, `output_seen`, `check` (the one that ran),
+        `resumed`: what the record already knows when a dead worker's attempt is taken up.
         """
         self._checked, self._limits = checked, limits or Limits()
         self._checks, self._held = Checks(check), Held()
-        self._seen = Seen(model, aliases or {}, service_tier)
+        self._seen = Seen(model, aliases or {}, service_tier, resumed)
         self._start = self._last = now
         # since when no output has come, at first since the call, because gateways hold back even the headers;
         # None = not to be judged

@@ -285,6 +285,12 @@ WORDS: Final[dict[str, Words]] = {
         "The job would cost more than max_cost_usd.",
         "Raise max_cost_usd, or submit a smaller task or a cheaper model.",
     ),
+    "answer_too_large": Words(
+        "failed",
+        "The answer is larger than the store of this Vigil takes, so it could not be kept.",
+        "Ask for a shorter answer, for example with a lower max_output_tokens, or let the operators raise "
+        "proto-max-bulk-len or maxmemory of Redis, and submit the job again.",
+    ),
     "timed_out": Words(
         "timed_out",
         "The attempt was cut because a deadline passed.",

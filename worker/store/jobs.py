@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from arq.connections import ArqRedis
+from redis.exceptions import OutOfMemoryError
 
 from worker.audit import chain
 from worker.audit.record import record_of
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
-from worker.jobs.errors import ContentDamaged, EndUserShut, KeyMissing, LeaseLost, Refused
+from worker.jobs.errors import ContentDamaged, EndUserShut, KeyMissing, LeaseLost, Refused, StoreUnavailable
 from worker.jobs.record import Job
 from worker.settings import Settings
-from worker.store import codec, keys
+from worker.store import capacity, codec, keys
 from worker.store.content import boxes_to_write, opened
 from worker.store.outbox import outbox_commands
+from worker.store.overview import writable
 from worker.store.pauses import PREFIX, Pause, load_pause
 from worker.store.places import facts_for_scripts, place
 from worker.store.pool import asking, vault_of
@@ -41,6 +43,7 @@ Said = tuple[ev.Fact, int | None]
 Decide = Callable[[Job], Sequence[Said]]
 
 _HEADS = 20_000
+_SMALL = 64 * 1024  # bytes of content that the change of a running job may hold although Redis is full
 _MOVES = (ev.Scheduled, ev.Released, ev.Interrupted)  # these give a waiting job its place anew
 
 
@@ -204,8 +207,9 @@ class Jobs:
 
         `decide` is asked again when someone else was faster; [] means nothing is to be done. `writes` are further
         commands of the same commit. Raises LeaseLost (token given and no longer ours), AlreadySettled,
-        IllegalEvent, Refused (no such job), EndUserShut (a call to the model was to begin), StoreUnavailable: then a
-        holder may make the same call again, and nothing is written twice.
+        IllegalEvent, Refused (no such job), EndUserShut (a call to the model was to begin), ContentTooLarge (`writes`
+        hold more than Redis takes), StoreUnavailable: then a holder may make the same call again, and nothing is
+        written twice.
         """
         while True:
             seen = job if job is not None else await self._current(job_id)
@@ -220,10 +224,20 @@ class Jobs:
             async with asking("commit"):
                 before = await self._head(seen)
                 commands = list(writes(after)) if writes is not None else []
+                size = capacity.largest(commands)
+                await capacity.must_fit(self._redis, size)
                 more, head = self._commands(seen, after, trail, before)
                 words, commit_id = [*commands, *more], self._commit_id(seen, token, said)
                 person = must_be_free(after, trail)
-                verdict, _ = await self._scripts.commit(job_id, seen.version, token, commit_id, words, before, person)
+                # a full Redis takes no new work; what runs may tell how it goes and end, which frees more than it takes
+                small = size <= _SMALL and (token != "" or after.settled)
+                try:
+                    verdict, _ = await self._scripts.commit(
+                        job_id, seen.version, token, commit_id, words, before, person, although_full=small
+                    )
+                except OutOfMemoryError:
+                    await capacity.must_fit_when_empty(self._redis, size)
+                    raise
             if verdict in ("OK", "DONE"):
                 committed(seen, after, trail)
             if verdict == "OK":
@@ -288,6 +302,18 @@ class Jobs:
         """The command that keeps what came back."""
         box = (await boxes_to_write(self._redis, [job_id]))[job_id]
         return ("SET", keys.answer(job_id), box.seal(ANSWER, content))
+
+    def unanswered(self, job_id: str) -> Command:
+        """The command that drops what came back."""
+        return ("DEL", keys.answer(job_id))
+
+    async def takes_writes(self) -> bool:
+        """Whether a small write is taken now."""
+        try:
+            await writable(self._redis)
+        except StoreUnavailable:
+            return False
+        return True
 
     async def trail(self, job_id: str, after: int = 0) -> list[dict[str, Any]]:
         """The job's events with seq > `after`, in order."""

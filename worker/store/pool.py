@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final, NamedTuple, Protocol
-from urllib.parse import unquote
+from typing import Any, Final, Protocol
 
 import hiredis
 from arq.connections import ArqRedis
-from redis.asyncio import BlockingConnectionPool, ConnectionPool
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError as RedisConnectionError,
+    NoPermissionError,
     ReadOnlyError,
     RedisError,
     TimeoutError as RedisTimeoutError,
 )
 
-from worker.jobs.errors import StoreChanged, StoreUnavailable, UnsafeStore
+from worker import redis_address
+from worker.jobs.errors import StoreChanged, StoreFull, StoreRefused, StoreUnavailable, UnsafeStore
+from worker.redis_address import Address
+from worker.store.refusals import FULL, lasting, reason_of
 from worker.store.vault import Vault
 
 Redis = ArqRedis
@@ -33,7 +36,6 @@ Redis = ArqRedis
 AWAY: Final = (RedisError, OSError, TimeoutError)
 """What a Redis that is away, loading, read-only or full raises here."""
 
-SENTINEL: Final = "redis+sentinel://"
 _NO_KEYS: Final = Vault()
 _RETRY_ON: Final = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError]
 
@@ -64,11 +66,25 @@ def connect(
     max_connections: int = 32,
     patience: int = 3,
 ) -> ArqRedis:
-    """A client on `redis://`, `rediss://`, `unix://` or `redis+sentinel://`; opens nothing yet.
+    """A client on the Redis of an address; opens nothing yet. AddressError when it can't be read.
 
     `vault`: what seals content; without one it lies plain. `guard`: what each connection must pass. `patience`: how
     often a command is sent again over a fresh connection; every script of ours stands it.
     """
+    return connect_to(
+        redis_address.parse(url), vault=vault, guard=guard, max_connections=max_connections, patience=patience
+    )
+
+
+def connect_to(
+    address: Address,
+    *,
+    vault: Vault | None = None,
+    guard: Meets | None = None,
+    max_connections: int = 32,
+    patience: int = 3,
+) -> ArqRedis:
+    """`connect` for an address that was taken apart already."""
     manners: dict[str, Any] = {
         "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), patience),
         "retry_on_error": _RETRY_ON,
@@ -76,10 +92,12 @@ def connect(
         "socket_timeout": 10,
         "health_check_interval": 30,
     }
-    if url.startswith(SENTINEL):
-        client = _through_sentinel(url, manners)
+    if address.scheme == "redis+sentinel":
+        client = _through_sentinel(address, manners)
     else:
-        pool = BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=5, **manners)
+        pool = BlockingConnectionPool(
+            max_connections=max_connections, timeout=5, **{**manners, **_place(address), **address.options}
+        )
         client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
     _pack_in_c(client.connection_pool, guard)
     client.vault, client.guard = vault or _NO_KEYS, guard
@@ -129,18 +147,27 @@ def _pack_in_c(pool: ConnectionPool, guard: Meets | None) -> None:
     pool.connection_class = Packing
 
 
-def _through_sentinel(url: str, manners: dict[str, Any]) -> ArqRedis:
-    """`redis+sentinel://[user:password@]host:port,host:port/service[/db]`: whoever is primary now is asked for."""
-    parts = sentinel_parts(url)
+def _place(address: Address) -> dict[str, Any]:
+    """Where a connection goes and as whom."""
+    who = {"username": address.username, "password": address.password, "db": address.db}
+    if address.scheme == "unix":
+        return {"connection_class": UnixDomainSocketConnection, "path": address.path, **who}
+    (host, port), *_ = address.hosts
+    secure = {"connection_class": SSLConnection} if address.scheme == "rediss" else {}
+    return {"host": host, "port": port, **secure, **who}
+
+
+def _through_sentinel(address: Address, manners: dict[str, Any]) -> ArqRedis:
+    """A client on whoever is primary now, by the word of the sentinels."""
     sentinel = Sentinel(
-        parts.hosts,
+        list(address.hosts),
         sentinel_kwargs={"socket_connect_timeout": 2, "socket_timeout": 2},
-        username=parts.username,
-        password=parts.password,
-        db=parts.db,
-        **manners,
+        **{**manners, **address.options},
+        username=address.username,
+        password=address.password,
+        db=address.db,
     )
-    client: _SentinelClient = sentinel.master_for(parts.service, redis_class=_SentinelClient)
+    client: _SentinelClient = sentinel.master_for(address.service, redis_class=_SentinelClient)
     client.sentinel = sentinel
     return client
 
@@ -157,34 +184,6 @@ class _SentinelClient(ArqRedis):
         await super().aclose(close_connection_pool)
         for one in self.sentinel.sentinels:
             await one.aclose()
-
-
-class SentinelParts(NamedTuple):
-    """A `redis+sentinel://` address, taken apart."""
-
-    hosts: list[tuple[str, int]]
-    service: str
-    db: int
-    username: str | None
-    password: str | None
-
-
-def sentinel_parts(url: str) -> SentinelParts:
-    """The parts of a `redis+sentinel://` address; ValueError says what is wrong with it."""
-    rest = url.removeprefix(SENTINEL)
-    who, _, where = rest.rpartition("@")
-    names, _, path = where.partition("/")
-    service, _, db = path.partition("/")
-    hosts: list[tuple[str, int]] = []
-    for name in names.split(","):
-        host, _, port = name.rpartition(":")
-        if not host or not port.isdigit():
-            raise ValueError("each sentinel is host:port, separated by commas")
-        hosts.append((host.strip("[]"), int(port)))
-    if not service or (db and not db.isdigit()):
-        raise ValueError("the address ends in /service or /service/db")
-    username, _, password = who.partition(":")
-    return SentinelParts(hosts, service, int(db or 0), unquote(username) or None, unquote(password) or None)
 
 
 def _dumps(value: dict[str, Any]) -> bytes:
@@ -206,20 +205,37 @@ class asking:  # noqa: N801  reads like the contextlib function that it would be
         if isinstance(error, Changed):
             raise StoreChanged(str(error)) from None
         if isinstance(error, AWAY):
-            raise StoreUnavailable(f"Redis could not {self._what}: {type(error).__name__}") from None
+            reason = reason_of(error)
+            kind = StoreFull if reason == FULL else StoreRefused if lasting(error) else StoreUnavailable
+            raise kind(f"Redis could not {self._what}: {type(error).__name__}", reason) from None
+
+
+def refuse(redis: ArqRedis, reason: str) -> None:
+    """From now on `must_serve` raises this for the client; "" = it may be used again."""
+    redis.refused = reason
+
+
+def must_serve(redis: Any) -> None:
+    """StoreRefused when this client lacks a right: a script that may do half of its work leaves half a job."""
+    reason = vars(redis).get("refused", "")
+    if reason:
+        raise StoreRefused("Redis does not let us do all that a job needs", reason)
 
 
 async def check_safe(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[str, str]:
     """What Redis says of its own safety; raises UnsafeStore when it may evict accepted jobs.
 
-    Keys: maxmemory_policy, appendonly, appendfsync, version; a value is "unknown" where CONFIG is forbidden.
+    Keys: maxmemory_policy, appendonly, appendfsync, version; a value is "unknown" where CONFIG or INFO is forbidden.
     """
     async with asking("say how safe it is"):
-        info = await redis.info()
+        try:
+            info = await redis.info()
+        except NoPermissionError:
+            info = {}  # `store.rights` names it
         said = {
             "version": str(info.get("valkey_version") or info.get("redis_version")),
             "maxmemory_policy": str(info.get("maxmemory_policy", "unknown")),
-            "appendonly": "yes" if info.get("aof_enabled") else "no",
+            "appendonly": ("yes" if info.get("aof_enabled") else "no") if info else "unknown",
             "appendfsync": "unknown",
         }
         try:

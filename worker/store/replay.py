@@ -8,15 +8,15 @@ nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from arq.connections import ArqRedis
 from redis.exceptions import ResponseError
 
+from worker import redis_address
 from worker.jobs.errors import UnsafeStore
-from worker.store.pool import AWAY, SENTINEL, asking, connect
+from worker.store.pool import AWAY, asking, connect_to
 
 RULE: Final = "user default off resetpass ~* &* +@all"
 """The rule of ops/users.acl: cannot log in, may replay."""
@@ -95,11 +95,10 @@ async def _refused(redis: ArqRedis) -> str | None:
 
 async def _refused_without_name(url: str) -> str | None:
     """The same, asked as `default` itself where that one needs no password; None where it does."""
-    if url.startswith(SENTINEL):
+    address = redis_address.parse(url)
+    if address.scheme == "redis+sentinel":
         return None
-    parts = urlsplit(url)
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
-    stranger = connect(urlunsplit(bare), max_connections=1, patience=0)
+    stranger = connect_to(replace(address, username=None, password=None), max_connections=1, patience=0)
     try:
         return await _dry_run(stranger)
     except AWAY:

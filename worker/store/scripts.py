@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.pool import must_serve
 from worker.store.rates import Meter
 from worker.store.together import Together
 
@@ -54,9 +55,11 @@ class Scripts:
             room = files("worker.store").joinpath("lua")
             return redis.register_script("".join(room.joinpath(f"{name}.lua").read_text() for name in names))
 
+        self._redis = redis
         self._commit, self._claim = load("shut", "commit"), load("claim")
+        self._end = load("allow_full", "shut", "commit")
         self._submit = Together(redis, load("shut", "bucket", "submit"))
-        self._renew, self._pieces = load("renew"), load("pieces")
+        self._renew, self._pieces = load("allow_full", "renew"), load("pieces")
 
     async def commit(
         self,
@@ -67,19 +70,25 @@ class Scripts:
         commands: Sequence[Command],
         head: str = "",
         person: str = "",
+        *,
+        although_full: bool = False,
     ) -> tuple[str, int]:
         """("OK" | "DONE" | "CONFLICT" | "LOST" | "SHUT", the version found).
 
         `head`: the end of the audit chain gone on from. `person`: the end user who must not be shut out.
+        `although_full`: also when Redis has reached its maxmemory.
         """
+        must_serve(self._redis)
         args = [str(version), token, commit_id, head, person, *flatten(commands)]
-        reply = await self._commit(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
+        script = self._end if although_full else self._commit
+        reply = await script(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
         return reply[0].decode(), int(reply[1]) if len(reply) > 1 else version
 
     async def submit(
         self, job: Job, idempotency_key: str, remembered: str, ttl_ms: int, meter: Meter, commands: Sequence[Command]
     ) -> str | None:
         """None when the job was created, else what the idempotency key remembers; RateLimited when none may be."""
+        must_serve(self._redis)
         name, rate = keys.job(job.id), meter.rate
         args = [remembered, ttl_ms, rate.interval_us, rate.holds, job.safety_identifier or "", *flatten(commands)]
         places = [idempotency_key or name, name, keys.rate(job.app), keys.QUARANTINE]
@@ -98,6 +107,7 @@ class Scripts:
         self, worker: str, limit: int, lease_ms: int, circuit: str, app_limit: int
     ) -> tuple[int, int, bool, list[Claimed]]:
         """(next due time in ms or -1, the server's time in ms, whether the circuit is open, the jobs now ours)."""
+        must_serve(self._redis)
         head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
         args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.asked(""), _ASKED_ALONG]
         args += [keys.line(""), keys.slots(""), keys.app(""), app_limit, keys.PAUSE]

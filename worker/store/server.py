@@ -5,14 +5,15 @@ Reads only; the one command that changes anything changes our own connection. Mu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from arq.connections import ArqRedis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from worker.store.pool import AWAY, SENTINEL, asking, connect
+from worker import redis_address
+from worker.store.pool import AWAY, asking, connect_to
+from worker.store.rights import user_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ async def look_at(redis: ArqRedis, url: str) -> Server:
     """All of it; StoreUnavailable when it doesn't answer."""
     async with asking("say how it stands"):
         info: dict[str, Any] = await redis.info()
-        user = await _user(redis)
+        user = await user_of(redis)
         everything = await _everything(redis, user)
     version = str(info.get("valkey_version") or info.get("redis_version") or "0")
     return Server(
@@ -52,14 +53,6 @@ async def look_at(redis: ArqRedis, url: str) -> Server:
     )
 
 
-async def _user(redis: ArqRedis) -> str | None:
-    try:
-        name = await redis.execute_command("ACL WHOAMI")
-    except ResponseError:  # NoPermissionError is one
-        return None
-    return name.decode() if isinstance(name, bytes) else str(name)
-
-
 async def _everything(redis: ArqRedis, user: str | None) -> bool:
     """Whether we may do what no Vigil needs: an administrator's command that touches our own connection alone."""
     try:
@@ -73,11 +66,10 @@ async def _everything(redis: ArqRedis, user: str | None) -> bool:
 
 async def _open_door(url: str) -> bool | None:
     """Whether somebody without a name gets in; a socket in the file system has its own door."""
-    if url.startswith((SENTINEL, "unix://")):
+    address = redis_address.parse(url)
+    if address.scheme in {"redis+sentinel", "unix"}:
         return None
-    parts = urlsplit(url)
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
-    stranger = connect(urlunsplit(bare), max_connections=1, patience=0)
+    stranger = connect_to(replace(address, username=None, password=None), max_connections=1, patience=0)
     try:
         await stranger.execute_command("PING")
     except (AuthenticationError, NoPermissionError, ResponseError):

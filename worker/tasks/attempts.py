@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from worker.jobs.errors import StoreUnavailable
-from worker.jobs.record import Attempt, Check, Job
+from worker.jobs.record import Attempt, Check, Job, Usage
 from worker.jobs.states import CheckEnd, Outcome
 from worker.safety.signals import Signal
 from worker.safety.watch import Watch
@@ -27,6 +27,7 @@ from worker.upstream.session import ResumePoint, Session
 
 Say = Callable[[int], None]
 _CHARACTERS_A_TOKEN = 4
+_CANCEL_ANSWER = 2.0  # seconds for which a cancelled job waits to hear what it cost
 _AGAIN = 0.25  # seconds between two questions to a Redis that is away
 
 
@@ -37,7 +38,7 @@ class Attempts:
         self._shop, self._job_id, self._token, self._say, self._wake = shop, held.job.id, held.token, say, wake
         self._asked = held.asked
         self.readers: dict[int, Reader] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[Any]] = set()
 
     async def asked(self) -> dict[str, Any] | None:
         """What is asked of the model: it came with the claim, or is read; waits for a Redis that is away."""
@@ -110,6 +111,7 @@ class Attempts:
             cursor=seen,
             output_seen=attempt.first_output_at is not None,
             check=check_to_go_on(job, attempt.number),
+            resumed=attempt.resumed,
         )
         session = Session(shop.provider, call, resume, sleep=shop.clock.sleep, go=go)
         reader = Reader(attempt.number, session, watch, text, self._say, shop.clock.monotonic)
@@ -154,6 +156,15 @@ class Attempts:
         task = asyncio.create_task(_cancel_and_close(reader))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+
+    async def used_when_cancelled(self) -> dict[int, Usage]:
+        """What the provider says was used, by attempt, where it answers the request to stop within a moment."""
+        asked = {n: asyncio.create_task(reader.cancel_upstream()) for n, reader in self.readers.items()}
+        if asked:
+            await asyncio.wait(asked.values(), timeout=_CANCEL_ANSWER)
+        answers = {n: task.result() for n, task in asked.items() if task.done()}
+        self._leaving.update(task for task in asked.values() if not task.done())
+        return {n: answer.usage for n, answer in answers.items() if answer.usage is not None}
 
     async def cancel_upstream(self) -> None:
         """The provider was asked to stop working on all of them."""

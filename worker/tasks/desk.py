@@ -6,18 +6,25 @@ Knows how facts become commits and how an end is told whole; decides nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, Literal
 
 from worker.jobs import events as ev
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.deadline import deadline_of
+from worker.jobs.errors import ContentTooLarge, StoreFull, StoreUnavailable
+from worker.jobs.record import Job, Usage
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import signals as sg
+from worker.store.capacity import ALWAYS_TAKEN, largest
 from worker.store.jobs import Held, Said
 from worker.store.scripts import Command
 from worker.tasks import facts
 from worker.tasks.attempts import Attempts
+from worker.tasks.unstored import Patience, ends, without_content
 from worker.tasks.workshop import Workshop
+from worker.telemetry.events import emit
 
 _NOTHING: Final[dict[str, Any]] = {
     "output_text": None,
@@ -27,6 +34,7 @@ _NOTHING: Final[dict[str, Any]] = {
     "provider_messages": {},
 }
 
+_TOO_LARGE_AFTER = 3  # times that a large write was lost while a small one passed
 AGAIN = 0.25
 """Seconds between two tries while Redis is away."""
 
@@ -44,22 +52,56 @@ class Desk:
     async def commit(self, said: Sequence[Said], writes: Sequence[Command] = ()) -> None:
         """The facts are on record, with what follows from them. While Redis is away it tries on: only Redis can say
         that the lease is lost.
+
+        Content that Redis does not take, or not before the deadline, is left out, and an answer ends as a failure that
+        says so.
         """
         if not said:
             return
+        patience, lost, left_out = Patience(self.shop.clock), 0, False
         while True:
             try:
-                self.job = await self.shop.jobs.change(
-                    self.job.id,
-                    lambda job: facts.whole(job, said),
-                    job=self.job,
-                    token=self.token,
-                    writes=lambda _: writes,
-                )
+                self.job = await self._change(said, writes)
                 break
-            except StoreUnavailable:
-                await asyncio.sleep(AGAIN)
+            except ContentTooLarge as error:
+                fault: ContentTooLarge | StoreUnavailable = error
+            except StoreUnavailable as error:
+                fault = error
+            full = isinstance(fault, StoreFull)
+            lost = lost + 1 if not full and writes and await self._only_this_is_lost(writes) else 0
+            late = full and self.until_deadline() <= 0
+            if not left_out and (isinstance(fault, ContentTooLarge) or lost == _TOO_LARGE_AFTER or (late and writes)):
+                size = fault.size if isinstance(fault, ContentTooLarge) else largest(writes)
+                emit("answer.too_large", size_bytes=size, reason="full" if late else "too_large")
+                said, writes, left_out = self._without_content(said)
+            elif isinstance(fault, StoreUnavailable):
+                await patience.wait(fault, self.until_deadline())
+            else:
+                raise fault
         self.done = self.job.status not in UNDER_WAY
+
+    async def _change(self, said: Sequence[Said], writes: Sequence[Command]) -> Job:
+        return await self.shop.jobs.change(
+            self.job.id,
+            lambda job: facts.whole(job, said),
+            job=self.job,
+            token=self.token,
+            writes=lambda _: writes,
+        )
+
+    async def _only_this_is_lost(self, writes: Sequence[Command]) -> bool:
+        """Whether a large write fails while small ones pass: a server that may not be asked for its bounds hangs up."""
+        return largest(writes) > ALWAYS_TAKEN and await self.shop.jobs.takes_writes()
+
+    def _without_content(self, said: Sequence[Said]) -> tuple[list[Said], list[Command], Literal[True]]:
+        self._content = None  # it is read again: what we have in hand is not what is kept
+        kept = without_content(said)
+        return kept, [self.shop.jobs.unanswered(self.job.id)] if ends(kept) else [], True
+
+    def until_deadline(self) -> float:
+        """Seconds until the job's deadline; infinite when it has none."""
+        deadline = deadline_of(self.job)
+        return math.inf if deadline is None else (deadline.at - self.shop.clock.now()).total_seconds()
 
     async def content(self, **changes: Any) -> list[Command]:
         """The command that keeps what came back: output, refusal, draft, and the provider's words on errors."""
@@ -107,16 +149,20 @@ class Desk:
             said.append((ev.AttemptUpdated(sequence=reader.watch.sequence), number))
         return said
 
-    def stop(self, outcome: Outcome, numbers: Sequence[int] | None = None) -> list[Said]:
+    def stop(
+        self, outcome: Outcome, numbers: Sequence[int] | None = None, used: Mapping[int, Usage] | None = None
+    ) -> list[Said]:
         """The facts that end these attempts (all, by default) by our own doing. A block that one of them was already
-        told of stays a block, and is the last fact (promise P2).
+        told of stays a block, and is the last fact (promise P2). `used`: what the provider has said of their usage.
         """
         said: list[Said] = []
         blocked: list[Said] = []
         for number, signal in self.attempts.stop(outcome, numbers):
             if isinstance(signal, sg.Ended):
-                now = self.shop.clock.now()
-                done = facts.finished(self.shop.catalogue, self.job.attempt(number), signal.verdict, now)
+                now, verdict = self.shop.clock.now(), signal.verdict
+                if verdict.usage is None and used and number in used:
+                    verdict = replace(verdict, usage=used[number])
+                done = facts.finished(self.shop.catalogue, self.job.attempt(number), verdict, now)
                 said.append((done, number))
                 if signal.verdict.block is not None:
                     blocked = [(facts.blocked(signal.verdict.block), number)]

@@ -38,6 +38,7 @@ class Reader:
         self._say, self._now = say, now
         self.message: str | None = None  # the provider's own words on an error: for the app alone, never recorded
         self._untold: list[Signal] = []
+        self._cancelling: asyncio.Task[Cancelled] | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake: Callable[[], None] = lambda: None
         self._awaited = math.inf
@@ -108,7 +109,12 @@ class Reader:
             self._task.cancel()
 
     async def cancel_upstream(self) -> Cancelled:
-        """Asks the provider to stop working on it; never takes longer than a few seconds, never raises."""
+        """Asks the provider to stop working on it, once; never takes longer than a few seconds, never raises."""
+        if self._cancelling is None:
+            self._cancelling = asyncio.create_task(self._cancel(), name=f"cancel {self.text!r}")
+        return await asyncio.shield(self._cancelling)
+
+    async def _cancel(self) -> Cancelled:
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
                 return await self.session.cancel()  # beside the reading, which may be about to learn the response's id

@@ -92,7 +92,7 @@ class Run:
     async def _notes(self) -> list[Note]:
         """What has come in; waits for the next note or the next time that matters."""
         now = self._shop.clock.monotonic()
-        wait = min(min(self._desk.attempts.next_tick(), self._delay.at) - now, self._until_deadline())
+        wait = min(min(self._desk.attempts.next_tick(), self._delay.at) - now, self._desk.until_deadline())
         notes: list[Note] = []
         try:
             async with asyncio.timeout(max(0.0, wait) if math.isfinite(wait) else None):
@@ -102,10 +102,6 @@ class Run:
         while not self._inbox.empty():
             notes.append(self._inbox.get_nowait())
         return notes
-
-    def _until_deadline(self) -> float:
-        deadline = deadline_of(self._desk.job)
-        return math.inf if deadline is None else (deadline.at - self._shop.clock.now()).total_seconds()
 
     async def _step(self, notes: list[Note]) -> None:
         """Commits what the notes say, and does what they ask."""
@@ -123,7 +119,7 @@ class Run:
         await desk.commit(said)
         if self._draining and self._can_hand_over():
             await self._hand_over()
-        elif self._until_deadline() <= 0:
+        elif desk.until_deadline() <= 0:
             await self._expire()
         else:
             await self._delay.ask()
@@ -168,7 +164,7 @@ class Run:
         desk, job, shop = self._desk, self._desk.job, self._shop
         who = {"worker": shop.worker_id, "generation": desk.generation}
         said: list[Said] = [(ev.Rescued(**who) if job.status in UNDER_WAY else ev.Started(**who), None)]
-        late = self._until_deadline() <= 0
+        late = self._desk.until_deadline() <= 0
         goes_on = [a.number for a in job.open_attempts if a.mode == "background" and a.response_id]
         for attempt in job.open_attempts:
             check = check_to_go_on(job, attempt.number)
@@ -290,8 +286,10 @@ class Run:
         desk = self._desk
         billed = any(a.response_id for a in desk.job.attempts)
         error = words.job_error("cancelled")
-        end = ev.Cancelled(upstream_under_way=bool(desk.attempts.readers), billed=billed, error=error)
-        await desk.settle(desk.stop(Outcome.CANCELLED), end)
+        under_way = bool(desk.attempts.readers)
+        used = await desk.attempts.used_when_cancelled()
+        end = ev.Cancelled(upstream_under_way=under_way, billed=billed, error=error)
+        await desk.settle(desk.stop(Outcome.CANCELLED, used=used), end)
 
     async def _expire(self) -> None:
         """A deadline has passed."""

@@ -51,7 +51,6 @@ class Sweeper:
     ) -> None:
         self._redis, self._jobs, self._clock, self._circuit = redis, jobs, clock, circuit
         self._worker_id, self._state, self._stuck_seconds = worker_id, state, stuck_seconds
-        self._away_since: float | None = None
         self._late = 0.0
         self._forgetter = Forgetter(redis, jobs, clock)
         self._pauses, self._quarantine = Pauses(redis, clock), Quarantine(redis, clock)
@@ -66,25 +65,13 @@ class Sweeper:
                     await self.beat()
                 if sweeps % _LOOK_EVERY == 0:
                     await self.look()
-                self._back()
+                emit("sweep.done", worker=self._worker_id)
             except StoreUnavailable:
-                self._away()
+                pass  # the process's `StoreWatch` says so
             sweeps += 1
             began = self._clock.monotonic()
             await asyncio.sleep(INTERVAL)
             self._late = self._clock.monotonic() - began - INTERVAL
-
-    def _away(self) -> None:
-        if self._away_since is None:
-            self._away_since = self._clock.monotonic()
-            emit("store.away", worker=self._worker_id)
-
-    def _back(self) -> None:
-        emit("sweep.done", worker=self._worker_id)
-        if self._away_since is not None:
-            gone = self._clock.monotonic() - self._away_since
-            emit("store.back", worker=self._worker_id, seconds=round(gone, 3))
-            self._away_since = None
 
     async def look(self) -> None:
         """Ops have been told, by one worker, when a job has been ready for too long: nobody takes it."""

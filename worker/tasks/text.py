@@ -15,6 +15,7 @@ from worker.store.pieces import Outgoing, Piece, Pieces
 
 WATCHED, UNWATCHED = 0.05, 0.5
 """Seconds between two flushes."""
+MOST_IN_A_PART = 128 * 1024  # characters; written as JSON that is below 1 MiB, which every Redis takes
 _MOST_WAITING = 64 * 2**20  # characters kept for a Redis that is away, over all attempts
 
 
@@ -57,7 +58,7 @@ class Text:
         return not self._waiting
 
     def take(self) -> Outgoing:
-        """What waits, as one piece; `put_back` when it could not be kept."""
+        """What waits, as one piece; `put_back` when it could not be kept. A long one is kept in parts (`parts_of`)."""
         text, count = "".join(self._waiting), len(self._waiting)
         if "".join(self.parts[-count:]) == text:  # a delta by itself costs 60 bytes, and streams are long
             self.parts[-count:] = [text]
@@ -77,6 +78,20 @@ class Text:
 
     def __repr__(self) -> str:
         return f"<{self.length} characters of {self.job_id}:{self.attempt}>"
+
+
+def parts_of(outgoing: Outgoing) -> list[Outgoing]:
+    """The piece in parts that no Redis finds too large. They are kept by one script, so none is there without the rest,
+    and the sequence number, which covers them all, is true of each.
+    """
+    job_id, token, attempt, piece = outgoing
+    if len(piece.text) <= MOST_IN_A_PART:
+        return [outgoing]
+    starts = range(0, len(piece.text), MOST_IN_A_PART)
+    return [
+        Outgoing(job_id, token, attempt, Piece(piece.sequence, piece.offset + at, piece.text[at : at + MOST_IN_A_PART]))
+        for at in starts
+    ]
 
 
 class Flusher:
@@ -100,7 +115,7 @@ class Flusher:
         self.dirty.clear()
         out = [(text, text.take()) for text in texts]
         try:
-            watching, lost = await self._pieces.keep([o for _, o in out])
+            watching, lost = await self._pieces.keep([part for _, o in out for part in parts_of(o)])
         except StoreUnavailable:
             waiting = 0
             for text, outgoing in out:

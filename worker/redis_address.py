@@ -1,0 +1,252 @@
+"""The address of Redis: parsed once, strictly, in this one place, for every scheme that Vigil takes.
+
+A fault is told in one line that names the wrong part and says how to write it. It never shows a user name, a password
+or any other value of the address. Must not know: how a connection is made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from pathlib import PurePath
+from typing import Any, Final, Literal
+from urllib.parse import quote, unquote_to_bytes
+
+Scheme = Literal["redis", "rediss", "unix", "redis+sentinel"]
+
+SHAPES: Final[Mapping[Scheme, str]] = {
+    "redis": "redis://user:password@host:6379/0",
+    "rediss": "rediss://user:password@host:6379/0",
+    "unix": "unix:///run/redis.sock?db=0",
+    "redis+sentinel": "redis+sentinel://user:password@host:26379,host:26379/service/0",
+}
+"""How an address of each scheme is written."""
+
+_ESCAPES: Final = {"/": "%2F", "?": "%3F", "#": "%23", "@": "%40"}
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f]")
+_HOST: Final = re.compile(r"[\w.-]{1,255}")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_DB: Final = re.compile(r"[0-9]{1,9}")
+_OPTION: Final = re.compile(r"[A-Za-z_]{1,40}")
+_DEFAULT_PORT, _MOST_PORT = 6379, 65_535
+_SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
+
+
+class AddressError(ValueError):
+    """The address can't be used; the message names the part and how to write it, and shows no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address, taken apart. `hosts` are the server's or the sentinels'; `path` is a socket's."""
+
+    scheme: Scheme
+    hosts: tuple[tuple[str, int], ...] = ()
+    path: str = ""
+    service: str = ""
+    db: int = 0
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def local(self) -> bool:
+        """True when nothing crosses a network."""
+        return all(host in {"127.0.0.1", "localhost", "::1"} for host, _ in self.hosts)
+
+
+def parse(text: str) -> Address:
+    """The parts of an address; AddressError names the first one that is wrong."""
+    head, mark, rest = text.partition("://")
+    scheme = next((name for name in SHAPES if name == head.lower()), None)
+    if not mark or scheme is None:
+        raise AddressError(f"must begin with one of {', '.join(f'{name}://' for name in sorted(SHAPES))}")
+    shape = SHAPES[scheme]
+    if _UNPRINTABLE.search(text):
+        raise AddressError("holds a space, a line break or a control character; write a space as %20")
+    who, where = _divided(rest, starts_with_path=scheme == "unix" and rest.startswith("/"))
+    username, password = _user(who)
+    if "#" in where:
+        raise AddressError(f"holds a # where it has no meaning; write it as %23 ({shape})")
+    place, asked, query = where.partition("?")
+    options = _options(query, scheme) if asked else {}
+    named, db = options.pop("db", None), 0
+    match scheme:
+        case "unix":
+            found = Address("unix", path=_socket(place, shape))
+        case "redis+sentinel":
+            names, _, path = place.partition("/")
+            service, _, number = path.partition("/")
+            if not service:
+                raise AddressError(f"the name of the service is missing behind the sentinels ({shape})")
+            db = _database(number, "/" in path, named, shape)
+            hosts = tuple(_host(name, shape, None, "sentinel") for name in names.split(","))
+            found = Address(scheme, hosts, service=_unescaped(service, "the name of the service"))
+        case _:
+            name, slash, number = place.partition("/")
+            db = _database(number, bool(slash and number), named, shape)
+            found = Address("rediss" if scheme == "rediss" else "redis", (_host(name, shape, _DEFAULT_PORT, "host"),))
+    return Address(found.scheme, found.hosts, found.path, found.service, db or named or 0, username, password, options)
+
+
+def socket_address(path: PurePath) -> str:
+    """The address of a server that listens on this socket, whatever characters its path has."""
+    return f"unix://{quote(str(path))}"
+
+
+def _divided(rest: str, *, starts_with_path: bool) -> tuple[str, str]:
+    """(user and password, all that follows). What stands before the last @ is user and password."""
+    if starts_with_path:
+        return "", rest
+    who, _, where = rest.rpartition("@")
+    for mark, written in _ESCAPES.items():
+        if mark in who:
+            part = "password" if mark in who.partition(":")[2] else "user name"
+            raise AddressError(
+                f"the {part} (all up to the last @ is user and password) holds a raw {mark}; write it as {written}, "
+                "and a % as %25"
+            )
+    return who, where
+
+
+def _user(who: str) -> tuple[str | None, str | None]:
+    name, _, secret = who.partition(":")
+    return _unescaped(name, "the user name") or None, _unescaped(secret, "the password") or None
+
+
+def _unescaped(text: str, part: str) -> str:
+    if _BAD_ESCAPE.search(text):
+        raise AddressError(f"{part} holds a raw %; write it as %25")
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        raise AddressError(f"{part} is not UTF-8 once its %XX are read") from None
+
+
+def _host(text: str, shape: str, default_port: int | None, what: str) -> tuple[str, int]:
+    """Host and port; the port may be left out where there is a default."""
+    if text.startswith("["):
+        host, closed, rest = text[1:].partition("]")
+        try:
+            IPv6Address(host)
+        except ValueError:
+            closed = ""
+        if not closed or (rest and not rest.startswith(":")):
+            raise AddressError(f"the {what} in brackets is no IPv6 address; write [::1]:6379 ({shape})")
+        colon, port = rest[:1], rest[1:]
+    else:
+        host, colon, port = text.partition(":")
+        if not host:
+            raise AddressError(f"the {what} is missing ({shape})")
+        if ":" in port:
+            raise AddressError(
+                f"the {what} has more than one colon; an IPv6 address stands in brackets, such as [::1]:6379, and "
+                f"a password is followed by @ ({shape})"
+            )
+        if _HOST.fullmatch(host) is None:
+            raise AddressError(f"the {what} is no host name or address ({shape})")
+    if not colon and default_port is not None:
+        return host, default_port
+    if not colon:
+        raise AddressError(f"a {what} has no port; write each as host:26379 ({shape})")
+    if _PORT.fullmatch(port) is None or not 0 < int(port) <= _MOST_PORT:
+        raise AddressError(f"the port must be a number from 1 to 65535 ({shape})")
+    return host, int(port)
+
+
+def _socket(place: str, shape: str) -> str:
+    path = _unescaped(place, "the path of the socket")
+    if not path.startswith("/") or path == "/" or "\0" in path:
+        raise AddressError(f"the path of the socket must begin with / and name a file ({shape})")
+    return path
+
+
+def _database(number: str, given: bool, named: int | None, shape: str) -> int:
+    if not given:
+        return 0
+    if _DB.fullmatch(number) is None:
+        raise AddressError(f"the database (behind the last /) must be a number such as /0 ({shape})")
+    if named is not None:
+        raise AddressError("the database is given twice: behind the / and as ?db=; leave one out")
+    return int(number)
+
+
+def _options(query: str, scheme: str) -> dict[str, Any]:
+    readers = _COMMON | (_TLS if scheme == "rediss" else {})
+    found: dict[str, Any] = {}
+    for pair in query.split("&"):
+        name, _, raw = pair.partition("=")
+        shown = f"?{name}=" if _OPTION.fullmatch(name) else "an option behind the ?"
+        if name not in readers:
+            hint = "write a ? in a password as %3F; " if not _OPTION.fullmatch(name) else ""
+            if name in _TLS:
+                hint = "it needs rediss://; "
+            raise AddressError(f"{shown} is not known; {hint}known: {', '.join(sorted(readers))}")
+        if name in found:
+            raise AddressError(f"{shown} is given twice; leave one out")
+        value = readers[name](_unescaped(raw, shown))
+        if value is None:
+            raise AddressError(f"{shown} has {'a wrong' if raw else 'no'} value; {_MEANS[name]}")
+        found[name] = value
+    return found
+
+
+def _number(most: int) -> Callable[[str], int | None]:
+    return lambda raw: int(raw) if _DB.fullmatch(raw) and int(raw) <= most else None
+
+
+def _seconds(raw: str) -> float | None:
+    return float(raw) if _SECONDS.fullmatch(raw) and float(raw) > 0 else None
+
+
+def _one_of(*words: str) -> Callable[[str], str | None]:
+    return lambda raw: raw if raw in words else None
+
+
+def _flag(raw: str) -> bool | None:
+    return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(raw.lower())
+
+
+def _text(raw: str) -> str | None:
+    return raw or None
+
+
+def _protocol(raw: str) -> int | None:
+    return int(raw) if raw in {"2", "3"} else None
+
+
+def _name(raw: str) -> str | None:
+    return raw if raw and all("!" <= letter <= "~" for letter in raw) else None
+
+
+_COMMON: Final[dict[str, Callable[[str], Any]]] = {
+    "db": _number(999_999_999),
+    "client_name": _name,
+    "protocol": _protocol,
+    "socket_timeout": _seconds,
+    "socket_connect_timeout": _seconds,
+    "health_check_interval": _seconds,
+}
+_TLS: Final[dict[str, Callable[[str], Any]]] = {
+    "ssl_cert_reqs": _one_of("none", "optional", "required"),
+    "ssl_ca_certs": _text,
+    "ssl_certfile": _text,
+    "ssl_keyfile": _text,
+    "ssl_check_hostname": _flag,
+}
+_MEANS: Final[dict[str, str]] = {
+    "db": "write the number of a database",
+    "client_name": "write letters and digits without spaces",
+    "protocol": "write 2 or 3",
+    "socket_timeout": "write a number of seconds",
+    "socket_connect_timeout": "write a number of seconds",
+    "health_check_interval": "write a number of seconds",
+    "ssl_cert_reqs": "write none, optional or required",
+    "ssl_ca_certs": "write the path of a file",
+    "ssl_certfile": "write the path of a file",
+    "ssl_keyfile": "write the path of a file",
+    "ssl_check_hostname": "write true or false",
+}

@@ -1,0 +1,81 @@
+"""Why Redis can't be used now, in plain words, found by the error's type and code: never by quoting its text.
+
+Must not know: what was asked, who is told.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final
+
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ConnectionError as RedisConnectionError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError as RedisTimeoutError,
+)
+
+WRONG_USER: Final = "Redis does not accept the user or password of VIGIL_REDIS_URL"
+NO_RIGHT: Final = "the Redis user may not do what Vigil needs"
+FULL: Final = "Redis is full (maxmemory) and takes no writes"
+_READ_ONLY: Final = "this Redis is a replica and takes no writes"
+_CODES: Final = {
+    "MISCONF": "Redis can't write to its disk and takes no writes",
+    "NOREPLICAS": "Redis has too few replicas and takes no writes",
+    "MASTERDOWN": "this Redis is a replica that has lost its primary",
+    "CLUSTERDOWN": "the Redis cluster is down",
+    "MOVED": "this is a Redis cluster, which Vigil can't use; give it one server or a sentinel",
+    "CROSSSLOT": "this is a Redis cluster, which Vigil can't use; give it one server or a sentinel",
+    "NOAUTH": WRONG_USER,
+    "WRONGPASS": WRONG_USER,
+    "NOPERM": NO_RIGHT,
+    "OOM": FULL,
+    "READONLY": _READ_ONLY,
+    "BUSY": "Redis is busy with a script and answers nothing else",
+}
+_KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (AuthenticationError, WRONG_USER),
+    (AuthorizationError, WRONG_USER),
+    (NoPermissionError, NO_RIGHT),
+    (OutOfMemoryError, FULL),
+    (ReadOnlyError, _READ_ONLY),
+    (BusyLoadingError, "Redis is still reading its data"),
+    (RedisTimeoutError, "Redis does not answer in time"),
+    (TimeoutError, "Redis does not answer in time"),
+)
+
+
+def reason_of(error: BaseException) -> str:
+    """One line without a full stop that says why, fit for a log, a person and `/readyz`."""
+    for kind, reason in _KINDS:
+        if isinstance(error, kind):
+            return reason
+    said = str(error)
+    found = _CODES.get(said.partition(" ")[0])
+    if found is not None:
+        return found
+    if "DB index is out of range" in said:
+        return "Redis has no database of the number in VIGIL_REDIS_URL"
+    if _certificate(error):
+        return "the certificate of Redis is not trusted; give its authority as ?ssl_ca_certs= in VIGIL_REDIS_URL"
+    if isinstance(error, RedisConnectionError | OSError):
+        return "Redis can't be reached at the address of VIGIL_REDIS_URL"
+    return f"Redis answered with an error ({type(error).__name__})"
+
+
+def lasting(error: BaseException) -> bool:
+    """True when waiting alone does not help: who we are, or what we may do, has to be changed."""
+    return reason_of(error) in {WRONG_USER, NO_RIGHT}
+
+
+def _certificate(error: BaseException) -> bool:
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)

@@ -1,0 +1,132 @@
+"""Every command that Vigil sends to Redis, by who sends it: the one list that start-up, `vigil doctor`, `/readyz` and
+the rules of `ops/users.acl` are held against.
+
+Each is written as it could be sent, with a key of ours, so that a server says whether it would be allowed. A command
+that is used anywhere in `worker/store`, its scripts, or by arq stands here: `tests/ops/test_ops_acl.py` runs a whole
+Vigil as users who may do this and nothing else. Must not know: how a server is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from worker.store import keys
+
+Role = Literal["api", "worker"]
+Words = tuple[str, ...]
+
+_K: Final = keys.PROBE
+_EMPTY: Final = "return 1"
+
+_CONNECTION: Final[tuple[Words, ...]] = (("PING",), ("TIME",), ("INFO",), ("PUBLISH", keys.CHANGED, "x"))
+_TRANSACTIONS: Final[tuple[Words, ...]] = (("WATCH", _K), ("UNWATCH",))
+_CHANNELS: Final[tuple[Words, ...]] = (
+    ("SUBSCRIBE", keys.CHANGED),
+    ("UNSUBSCRIBE", keys.CHANGED),
+)
+_SCRIPTS: Final[tuple[Words, ...]] = (
+    ("EVALSHA", "0" * 40, "1", _K),
+    ("SCRIPT", "LOAD", _EMPTY),
+)
+_READS: Final[tuple[Words, ...]] = (
+    ("EXISTS", _K),
+    ("GET", _K),
+    ("MGET", _K),
+    ("STRLEN", _K),
+    ("HEXISTS", _K, "f"),
+    ("HGET", _K, "f"),
+    ("HGETALL", _K),
+    ("HLEN", _K),
+    ("HMGET", _K, "f"),
+    ("HVALS", _K),
+    ("LINDEX", _K, "0"),
+    ("LLEN", _K),
+    ("LRANGE", _K, "0", "0"),
+    ("SCARD", _K),
+    ("SISMEMBER", _K, "m"),
+    ("SMEMBERS", _K),
+    ("SMISMEMBER", _K, "m"),
+    ("PFCOUNT", _K),
+    ("SCAN", "0"),
+    ("TYPE", keys.AUDIT),
+    ("XRANGE", keys.AUDIT, "-", "+"),
+    ("XREVRANGE", keys.AUDIT, "+", "-"),
+    ("ZCARD", _K),
+    ("ZCOUNT", _K, "0", "1"),
+    ("ZINTER", "1", _K),
+    ("ZRANGE", _K, "0", "0"),
+    ("ZRANGEBYSCORE", _K, "0", "1"),
+    ("ZREVRANGE", _K, "0", "0"),
+    ("ZREVRANGEBYSCORE", _K, "1", "0"),
+    ("ZSCORE", _K, "m"),
+)
+_WRITES: Final[tuple[Words, ...]] = (
+    ("DEL", _K),
+    ("EXPIRE", _K, "60"),
+    ("PERSIST", _K),
+    ("SET", _K, "1"),
+    ("PSETEX", _K, "60000", "1"),
+    ("INCR", _K),
+    ("INCRBY", _K, "1"),
+    ("HDEL", _K, "f"),
+    ("HINCRBY", _K, "f", "1"),
+    ("HSET", _K, "f", "1"),
+    ("HSETNX", _K, "f", "1"),
+    ("LREM", _K, "0", "m"),
+    ("LSET", _K, "0", "m"),
+    ("LTRIM", _K, "0", "0"),
+    ("RPUSH", _K, "m"),
+    ("PFADD", _K, "m"),
+    ("SADD", _K, "m"),
+    ("SREM", _K, "m"),
+    ("XADD", keys.AUDIT, "*", "f", "1"),
+    ("ZADD", _K, "1", "m"),
+    ("ZREM", _K, "m"),
+    ("ZREMRANGEBYSCORE", _K, "0", "1"),
+)
+_WORKERS: Final[tuple[Words, ...]] = (
+    ("ZINTERCARD", "1", _K),
+    ("ZPOPMIN", _K),
+    ("DBSIZE",),
+    ("ZINCRBY", "arq:probe", "1", "m"),
+    ("PEXPIRE", "arq:probe", "60000"),
+    ("RPUSH", keys.SEALS, "m"),
+    ("LTRIM", keys.SEALS, "0", "0"),
+    ("XDEL", keys.AUDIT, "1-1"),
+    ("SET", keys.SEALING, "1"),
+)
+_COMMON: Final = (*_CONNECTION, *_TRANSACTIONS, *_CHANNELS, *_SCRIPTS, *_READS, *_WRITES)
+
+PREFIXES: Final[tuple[str, ...]] = (
+    *(keys.JOB, keys.TRAIL, keys.TEXT, keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.HAND, keys.DEADLINE),
+    *(keys.OUTBOX, keys.TARGETS, keys.QUEUE, keys.MESSAGE, keys.API_KEYS, keys.PAUSES, keys.QUARANTINE, keys.WORKERS),
+    *(keys.asked("x"), keys.answer("x"), keys.app("x"), keys.audited("x"), keys.SETTLED, keys.SENDING),
+    "arq:queue",
+    "arq:job:x",
+)
+"""Keys of every kind; each must be open for reading and writing."""
+
+REQUIRED: Final[dict[Role, tuple[Words, ...]]] = {
+    "api": (*_COMMON, *(("SET", key, "1") for key in PREFIXES)),
+    "worker": (*_COMMON, *_WORKERS, *(("SET", key, "1") for key in PREFIXES)),
+}
+"""What a process of each role can't work without."""
+
+CONNECTION_ONLY: Final = frozenset(
+    {"multi", "exec", "discard", "select", "hello", "auth", "client|setinfo", "client|setname"}
+)
+"""What the connection itself needs; `select` and the names only where an address asks for them."""
+
+OPTIONAL: Final = frozenset({"config|get", "acl|whoami", "acl|dryrun", "script|exists"})
+"""Used where it is allowed, and done without where it is not."""
+
+
+def name_of(words: Words) -> str:
+    """The command as a rule names it: `get`, `script|load`."""
+    name = words[0].lower()
+    return f"{name}|{words[1].lower()}" if name in {"script", "config", "acl", "client"} else name
+
+
+def names(role: Role) -> frozenset[str]:
+    """The commands that a role needs, as rules name them, with those of the connection."""
+    return frozenset({name_of(words) for words in REQUIRED[role]}) | CONNECTION_ONLY

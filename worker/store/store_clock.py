@@ -1,0 +1,62 @@
+"""The clock of a process that shares a Redis with others: it shows the time of Redis, so that deadlines, `not_before`
+and backoffs mean the same wherever they are written and wherever they are read.
+
+Between two answers of Redis it goes on by the machine's monotonic clock, so a wall clock that is wrong or jumps changes
+nothing. Before the first answer it shows the machine's own time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.jobs.errors import StoreUnavailable
+from worker.store.pool import asking
+
+_FRESH_SECONDS: Final = 5.0  # after that long the time is asked for again: clocks drift, and Redis may be another one
+_SLOWEST: Final = 1.0  # seconds: an answer that took longer says too little about now
+
+
+class StoreClock(Clock):
+    """`now` is the time of Redis; waiting, dice and chance are the machine's."""
+
+    def __init__(self, redis: ArqRedis, machine: Clock) -> None:
+        self._redis, self._machine = redis, machine
+        self._seen: tuple[datetime, float] | None = None
+
+    def now(self) -> datetime:
+        if self._seen is None:
+            return self._machine.now()
+        at, then = self._seen
+        return at + timedelta(seconds=self._machine.monotonic() - then)
+
+    def monotonic(self) -> float:
+        return self._machine.monotonic()
+
+    def dice(self, size: int) -> bytes:
+        return self._machine.dice(size)
+
+    def chance(self) -> float:
+        return self._machine.chance()
+
+    async def run(self) -> None:
+        """Keeps the time until cancelled."""
+        while True:
+            await self.ask()
+            await asyncio.sleep(_FRESH_SECONDS)
+
+    async def ask(self) -> None:
+        """The time was asked for once; where Redis does not answer, the clock goes on as it was."""
+        began = self._machine.monotonic()
+        try:
+            async with asyncio.timeout(_SLOWEST), asking("tell the time"):
+                seconds, micros = await self._redis.time()
+        except (StoreUnavailable, TimeoutError):
+            return
+        ended = self._machine.monotonic()
+        at = datetime.fromtimestamp(int(seconds), UTC) + timedelta(microseconds=int(micros))
+        self._seen = (at, (began + ended) / 2)

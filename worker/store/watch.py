@@ -1,0 +1,88 @@
+"""Whether this process can work on its Redis: looked at every few seconds, told in the log when that changes and now
+and then while it can't, so that nobody waits in silence. `/readyz` says the same.
+
+While a right is missing no job is taken, claimed or changed: a script that may do half of its work would leave half a
+job. Must not know: HTTP, jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Final
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.jobs.errors import StoreChanged, StoreUnavailable
+from worker.store import overview, rights
+from worker.store.pool import refuse
+from worker.store.required_commands import Role
+from worker.telemetry.events import emit
+
+LOOK_SECONDS: Final = 1.0
+"""How long one look may take."""
+_EVERY: Final = 2.0
+_RIGHTS_EVERY: Final = 5.0  # seconds between two questions about rights …
+_RIGHTS_AGAIN: Final = 1.0  # … and while one is missing
+_TELL_EVERY: Final = 30.0
+_SLOW: Final = "Redis does not answer in time"
+
+
+class StoreWatch:
+    """`reason` is why Redis can't be used now, in one line; "" when it can."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock, role: Role, **about: object) -> None:
+        """`about`: fields that go with what is told."""
+        self._redis, self._clock, self._role, self._about = redis, clock, role, about
+        self._asked = -math.inf
+        self._since: float | None = None
+        self._told = -math.inf
+        self._lacking = ""
+        self.reason = ""
+        self.changed = False  # Redis answers, and does not hold the store that this process knows
+
+    async def run(self) -> None:
+        """Looks until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_EVERY)
+
+    async def look(self) -> str:
+        """The reason, found out now; never takes longer than `LOOK_SECONDS`, never raises."""
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._ask_rights()
+                if not self._lacking:
+                    await overview.writable(self._redis)
+            reason, changed = self._lacking, False
+        except TimeoutError:
+            reason, changed = _SLOW, False
+        except StoreUnavailable as error:
+            reason, changed = error.reason, isinstance(error, StoreChanged)
+        self.changed = changed
+        self._tell(reason)
+        return reason
+
+    async def _ask_rights(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._asked < (_RIGHTS_AGAIN if self._lacking else _RIGHTS_EVERY):
+            return
+        rules = await rights.missing(self._redis, self._role)
+        self._asked = now
+        self._lacking = rights.advice(await rights.user_of(self._redis), rules) if rules else ""
+        refuse(self._redis, self._lacking)
+
+    def _tell(self, reason: str) -> None:
+        now = self._clock.monotonic()
+        if not reason:
+            if self._since is not None:
+                emit("store.back", **self._about, seconds=round(now - self._since, 3))
+            self._since = None
+        elif self._since is None:
+            self._since = self._told = now
+            emit("store.away", **self._about, reason=reason)
+        elif reason != self.reason or now - self._told >= _TELL_EVERY:
+            self._told = now
+            emit("store.waiting", **self._about, reason=reason, seconds=round(now - self._since, 3))
+        self.reason = reason
