@@ -30,6 +30,8 @@ def wrong(name: str, job: Job, mode: str) -> str | None:
         status, outcome = "failed", {"bad_json": "protocol_error"}.get(name, "stream_cut")
     if mode == "chat" and expected.carrier in {"response_failed", "incomplete"}:
         block = (expected.block, "chat_chunk")
+    if mode == "chat" and name == "no_finish_reason":
+        outcome = "incomplete"
     if mode == "chat" and check == "signalled":
         check = None  # chat has no known signal
     got_block = (job.block.category, job.block.carrier) if job.block else (None, None)

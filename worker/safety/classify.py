@@ -48,6 +48,8 @@ def rejected(event: Rejected, *, after_output: bool = False) -> Failure:
     code = code_of(event.problem)
     if code is not None and code.kind is Kind.BLOCK:
         return _blocked(code, carrier, after_output, said)
+    if event.otherwise and (code is None or code.generic or code.kind in (Kind.UNKNOWN, Kind.REQUEST)):
+        return _failure(Outcome.BAD_REQUEST, "token_limit_name", "us", said, retryable=True)
     if event.on != "create" and event.http_status in (404, 410):
         return _failure(Outcome.LOST, "response_lost", "provider", said, retryable=True)
     if event.on != "create" and event.http_status == 400:

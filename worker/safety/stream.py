@@ -125,6 +125,7 @@ class Rejected(NamedTuple):
     retry_after: float | None = None
     rate_limits: dict[str, str] = {}
     on: Literal["create", "resume", "poll"] = "create"
+    otherwise: bool = False  # it was refused for how we put it, and the next request puts it otherwise
 
 
 class Terminal(NamedTuple):

@@ -219,6 +219,11 @@ WORDS: Final[dict[str, Words]] = {
         "Run `vigil doctor` to see whether the provider is reachable, then submit the job again.",
     ),
     "protocol_error": Words("protocol_error", "What the provider sent could not be understood.", _RETRIED),
+    "token_limit_name": Words(
+        "bad_request",
+        "The server refused the name under which the limit of tokens was sent.",
+        "Nothing to do at first, Vigil tries the other name; else put max_tokens or max_completion_tokens into params.",
+    ),
     "gateway_page": Words(
         "protocol_error", "A gateway answered with a web page where the provider's answer should be.", _RETRIED
     ),

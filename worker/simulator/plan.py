@@ -55,6 +55,7 @@ class Plan:
     trailing: int = 1  # 0 none, 1 the usual rate_limits.updated, 2 several
     twice: bool = False  # a second terminal event
     gap: bool = False  # sequence numbers are skipped
+    odd: str = ""  # a shape of odd.py
     noise: bool = False  # comments, unknown types, an event without a type
     # -- who serves
     served: str | None = None

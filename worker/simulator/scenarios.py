@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .odd_scenarios import ODD
 from .scenario import Expected, Scenario
 
 _CHECK = ("hold", "keepalive", "use_case", "reason", "retry_model", "signal", "repeats")
@@ -379,9 +380,9 @@ _ALL: tuple[Scenario, ...] = (
     Scenario("noise", "Comments, unknown event types and one without a type.", {"noise": True}, (), _ok()),
 )
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*_ALL, *ODD)}
 
 
 def listing() -> str:
     """Return the list of all scenarios as the text that `[[sim: list]]` answers with."""
-    return "\n".join(f"{scenario.name}: {scenario.description}" for scenario in _ALL)
+    return "\n".join(f"{scenario.name}: {scenario.description}" for scenario in SCENARIOS.values())

@@ -22,6 +22,7 @@ from .directive import find
 from .ledger import Call, Ledger
 from .live import Live
 from .mix import Mix
+from .odd import odd
 from .pace import Pace
 from .plan import TOO_OLD_AFTER, Plan, resolve
 from .safety import Asked, Pages, event
@@ -109,7 +110,7 @@ class World:
             if oldest is None:
                 break
             del self.lives[oldest]
-        return live, responses_script(ask, plan, ids, project)
+        return live, odd(responses_script(ask, plan, ids, project), plan.odd)
 
     def unkept(self, ask: Ask, plan: Plan) -> Live:
         """Return a new response under fresh names that no GET will find."""

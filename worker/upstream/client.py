@@ -25,6 +25,7 @@ from worker.upstream.headers import rejected_from
 from worker.upstream.payload import BadJson, parse
 from worker.upstream.proxied import Proxied, environment_proxy
 from worker.upstream.request import body_of, path_of
+from worker.upstream.token_limit import NEW, OLD, TokenLimit
 from worker.upstream.wire import Wire
 
 OPENAI: Final = "https://api.openai.com/v1"
@@ -76,6 +77,7 @@ class Provider:
         self.base_url = base_url or OPENAI
         self.proxy = environment_proxy(self.base_url) if proxy == "environment" else proxy
         self._answer_timeout = answer_timeout
+        self._limit = TokenLimit(self.base_url)
         self._wall = clock.now
         if transport is None and self.proxy is None:
             transport = Wire(connect_timeout=connect_timeout)
@@ -102,10 +104,16 @@ class Provider:
     def open(self, call: Call) -> Answer:
         """The answer to `call`; nothing is sent before its first `read()`."""
 
-        async def send() -> httpx2.Response:
-            return await self._post(path_of(call), call.client_request_id, body_of(call))
+        def refused(status: int, said: bytes) -> bool:
+            return self._limit.refused(call.model, status, said)
 
-        return Answer(send, on="create", chat=call.mode == "chat", wall=self._wall)
+        async def send() -> httpx2.Response:
+            return await self._post(path_of(call), call.client_request_id, body)
+
+        chat = call.mode == "chat"
+        body = body_of(call, self._limit.names(call.model))
+        named = chat and call.params.get("max_output_tokens") is not None and not {NEW, OLD} & call.params.keys()
+        return Answer(send, on="create", chat=chat, wall=self._wall, refused=refused if named else None)
 
     def resume(self, response_id: str, starting_after: int | None, client_request_id: str) -> Answer:
         """The stream of a background response again, from the event after `starting_after`."""
