@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from arq.connections import ArqRedis
 from stage import LUNA, Stage
@@ -38,21 +36,33 @@ async def test_the_delay_rule_acts_before_headers_came(redis: ArqRedis, valkey_u
     assert job.checks[0].evidence is Evidence.SUSPECTED
 
 
-async def test_a_silent_background_stream_is_read_over_another_connection(redis: ArqRedis, valkey_url: str) -> None:
-    posts = 0
+ERROR = {"type": "error", "error": {"code": "server_is_overloaded", "type": "server_error", "message": "x"}}
+
+
+@pytest.mark.parametrize("last", [None, ERROR])
+async def test_a_background_stream_that_says_no_more_is_looked_at_and_not_sent_again(
+    redis: ArqRedis, valkey_url: str, last: object
+) -> None:
+    """It hangs, also after an error that a gateway put into the stream: the response itself goes on."""
+    posts = polls = 0
 
     async def provider(connection: Connection) -> None:
-        nonlocal posts
+        nonlocal posts, polls
         if connection.request.method == "POST":
             posts += 1
-            await connection.send(CHUNKED, chunk(frame(created(background=True))))
+            events = [created(background=True), *([last] if last else [])]
+            await connection.send(CHUNKED, *(chunk(frame(event)) for event in events))
+            await connection.gone()
+        elif "stream=true" in connection.request.path:
+            await connection.send(CHUNKED)
             await connection.gone()
         else:
-            await connection.send(CHUNKED, chunk(frame(completed(5))), LAST)
+            polls += 1
+            done = completed(5)["response"]
+            await connection.send(as_json(200, done if polls > 2 else created(background=True)["response"]))
 
     async with RawServer(provider) as server, Stage(redis, valkey_url, OPENAI_BASE_URL=server.url) as stage:
-        await stage.worker(idle_seconds=0.5)
+        worker = await stage.worker(idle_seconds=0.3)
+        object.__setattr__(worker.shop.limits, "after_fault", 0.3)
         job = await stage.settled(await stage.submit("hello", policy={"on_delay": {"action": "wait"}}))
-    assert job.status is Status.COMPLETED
-    assert posts == 1
-    await asyncio.sleep(0)
+    assert (job.status, len(job.attempts), posts) == (Status.COMPLETED, 1, 1)
