@@ -156,7 +156,7 @@ class World:
     def looks(self, live: Live) -> str:
         """Return what a GET of the response meets now."""
         plan, age = live.plan, asyncio.get_running_loop().time() - live.born
-        return plan.looks if not plan.look_hold or age < plan.look_hold / self.speed else "ok"
+        return plan.looks if not plan.look_hold or age < plan.look_hold / self.pace.speed else "ok"
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the requests; it ends with the simulator at the latest."""
