@@ -51,6 +51,8 @@ class Plan:
     how: str | None = None
     after: int = 6
     resume: str = "ok"
+    looks: str = "ok"  # what a GET of the response is answered with for a while
+    look_hold: float = 0.0  # seconds of that while, from the create on
     # -- odd but legal streams
     trailing: int = 1  # 0 none, 1 the usual rate_limits.updated, 2 several
     twice: bool = False  # a second terminal event

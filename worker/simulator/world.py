@@ -154,6 +154,11 @@ class World:
         age = asyncio.get_running_loop().time() - live.born
         return age <= max(TOO_OLD_AFTER / self.pace.speed, _RESUME_FLOOR)
 
+    def looks(self, live: Live) -> str:
+        """Return what a GET of the response meets now."""
+        plan, age = live.plan, asyncio.get_running_loop().time() - live.born
+        return plan.looks if not plan.look_hold or age < plan.look_hold / self.pace.speed else "ok"
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the requests; it ends with the simulator at the latest."""
         task = asyncio.get_running_loop().create_task(work)

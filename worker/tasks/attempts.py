@@ -88,9 +88,7 @@ class Attempts:
         shop = self._shop
         call = Call(
             model=attempt.model,
-            mode=cast(
-                "Mode", attempt.mode
-            ),  # what was begun in the background is read on so, whatever the settings say now
+            mode=cast("Mode", attempt.mode),  # as it was begun, whatever the settings say now
             client_request_id=attempt.client_request_id,
             input=asked["input"],
             instructions=asked.get("instructions"),
