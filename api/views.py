@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from worker.jobs.catalogue import dollars
@@ -20,9 +21,9 @@ def model_view(model: Any, access: Access) -> dict[str, Any]:
         "family": model.family,
         "tier": model.tier,
         "checked": model.checked,
-        "input_per_million": dollars(model.input),
-        "output_per_million": dollars(model.output),
-        "cached_input_per_million": None if model.cached_input is None else dollars(model.cached_input),
+        "input_per_million": _price(model.input),
+        "output_per_million": _price(model.output),
+        "cached_input_per_million": _price(model.cached_input),
         "aliases": model.aliases,
         "access": {
             "status": access.status,
@@ -34,6 +35,10 @@ def model_view(model: Any, access: Access) -> dict[str, Any]:
             "next_probe_at": access.next_probe_at,
         },
     }
+
+
+def _price(amount: Decimal | None) -> str | None:
+    return None if amount is None else dollars(amount)
 
 
 def pause_view(pause: Pause) -> dict[str, Any]:
