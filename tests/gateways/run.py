@@ -26,7 +26,7 @@ from typing import Any
 import httpx2
 
 sys.path.insert(0, str(Path(__file__).parent))
-from servers import PROMPT, SERVERS, Server
+from servers import KEY, PROMPT, SERVERS, Server
 
 VIGIL = Path(sys.executable).parent / "vigil"
 START_SECONDS = 120.0
@@ -71,7 +71,7 @@ def until(what: str, check: Any, running: subprocess.Popen[bytes], log: Path, se
             if check():
                 return
         time.sleep(0.2)
-    raise RuntimeError(f"{what} did not get ready: {log.read_text(errors='replace')[-1500:]}")
+    raise RuntimeError(f"{what} did not get ready: {log.read_text(errors='replace')[-300:]!r}")
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ def serving(server: Server, home: Path, folder: Path) -> Iterator[str]:
         log = folder / "server.log"
         running = stack.enter_context(process([word.format(**filled) for word in server.command], folder, env, log))
         url = f"http://127.0.0.1:{port}"
-        until(server.name, lambda: httpx2.get(url + server.ready, timeout=5).status_code < 500, running, log)
+        until("it", lambda: httpx2.get(url + server.ready, timeout=5).status_code < 500, running, log)
         yield url + server.base
 
 
@@ -105,7 +105,7 @@ def vigil_up(base: str, mode: str, folder: Path, model: str) -> Iterator[httpx2.
     models.write_text(f'[models."{model}"]\n')
     env = {
         "OPENAI_BASE_URL": base,
-        "OPENAI_API_KEY": "sk-local",
+        "OPENAI_API_KEY": KEY,
         "VIGIL_UPSTREAM": mode,
         "VIGIL_DRAIN_SECONDS": "1",
         "VIGIL_MODELS_FILE": str(models),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 FILES = Path(__file__).parent / "files"
 PROMPT = "Why is the sky blue?"
+KEY = "sk-0123456789abcdef0123456789abcdef0123456789abcdef"  # of servers that want one
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ model_list:
 """
 
 
-def _litellm(name: str, config: str, model: str, *, behind: bool = True, text: str = "sky") -> Server:
+def _litellm(name: str, config: str, model: str, *, behind: bool = True, text: str = "harbour") -> Server:
     return Server(
         name,
         ("{home}/litellm/bin/litellm", "--config", "config.yaml", "--host", "127.0.0.1", "--port", "{port}"),
@@ -103,7 +104,7 @@ def _litellm(name: str, config: str, model: str, *, behind: bool = True, text: s
         text=text,
         behind=behind,
         files={"config.yaml": config},
-        env={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"},
+        env={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "LITELLM_MASTER_KEY": KEY},
     )
 
 
@@ -114,7 +115,7 @@ SERVERS = (
         "gpt-5.6-sol",
         "debs/root/usr/sbin/nginx",
         ("{home}/debs/root/usr/sbin/nginx", "-v"),
-        text="sky",
+        text="harbour",
         behind=True,
         files={"nginx.conf": _NGINX.replace("{more}", "")},
         env={"LD_LIBRARY_PATH": _LIB},
@@ -125,7 +126,7 @@ SERVERS = (
         "gpt-5.6-sol",
         "debs/root/usr/sbin/nginx",
         ("{home}/debs/root/usr/sbin/nginx", "-v"),
-        text="sky",
+        text="harbour",
         behind=True,
         files={"nginx.conf": _NGINX.replace("{more}", _NGINX_LINES)},
         env={"LD_LIBRARY_PATH": _LIB},
@@ -136,7 +137,7 @@ SERVERS = (
         "gpt-5.6-sol",
         "debs/root/usr/sbin/haproxy",
         ("{home}/debs/root/usr/sbin/haproxy", "-v"),
-        text="sky",
+        text="harbour",
         behind=True,
         files={"haproxy.cfg": _HAPROXY.format(seconds="1h")},
         env={"LD_LIBRARY_PATH": _LIB},

@@ -95,7 +95,8 @@ async def test_a_message_alone_denies_nothing(provider_at: ProviderAt) -> None:
 async def test_nobody_there_is_the_network(provider_at: ProviderAt) -> None:
     found = await probe(provider_at("http://127.0.0.1:1/v1"), SOL, "probe-1")
     assert (found.status, found.request_id) == ("network", None)
-    assert "vigil doctor" in found.advice
+    assert found.found.code == "connection_refused"
+    assert "OPENAI_BASE_URL" in found.advice
 
 
 async def test_a_broken_or_silent_connection_is_the_network_and_soon(provider_at: ProviderAt) -> None:

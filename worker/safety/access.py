@@ -61,7 +61,7 @@ def diagnosed(failure: Failure) -> Diagnosis:
         return _BY_CODE[failure.code]
     status = _BY_OUTCOME.get(failure.outcome)
     if status == "network":
-        return Diagnosis(status, "connect_failed")
+        return Diagnosis(status, failure.code if failure.outcome is Outcome.CONNECT_FAILED else "connect_failed")
     if status is not None:
         return Diagnosis(status, failure.code)
     if failure.provider is not None and failure.provider.http_status == _FORBIDDEN:

@@ -189,7 +189,14 @@ WORDS: Final[dict[str, Words]] = {
     "not_found": Words(
         "bad_request",
         "The address that was called does not exist at the provider.",
-        "Check OPENAI_BASE_URL and whether the provider offers the API that VIGIL_UPSTREAM uses.",
+        "Check OPENAI_BASE_URL, and set VIGIL_UPSTREAM=chat for a server that has no Responses API, only Chat "
+        "Completions; `vigil doctor` tells which one it has.",
+    ),
+    "background_refused": Words(
+        "bad_request",
+        "The provider does not take background requests.",
+        "Set VIGIL_UPSTREAM=stream for the workers, or chat for a server that has only Chat Completions; `vigil "
+        "doctor` tells which one it has.",
     ),
     "context_too_long": Words(
         "context_too_long",
@@ -201,6 +208,49 @@ WORDS: Final[dict[str, Words]] = {
         "connect_failed",
         "The provider could not be reached.",
         "Run `vigil doctor` on the worker's machine and check its network, name resolution and proxy.",
+    ),
+    "certificate_untrusted": Words(
+        "connect_failed",
+        "The provider's certificate is not trusted here: its issuer is not known.",
+        "Set SSL_CERT_FILE to a file with the certificates of the authorities that you trust, your own one among them, "
+        "and restart the worker; a proxy that opens TLS signs with an authority of its own.",
+    ),
+    "certificate_invalid": Words(
+        "connect_failed",
+        "The provider's certificate does not hold: it has run out, is not valid yet, or is for another name.",
+        "Check the host name in OPENAI_BASE_URL and this machine's clock, then ask whoever runs that server to renew "
+        "its certificate.",
+    ),
+    "tls_failed": Words(
+        "connect_failed",
+        "The provider's address does not speak TLS as it should.",
+        "Check whether OPENAI_BASE_URL should begin with http:// or name another port.",
+    ),
+    "name_not_resolved": Words(
+        "connect_failed",
+        "The provider's host name could not be resolved.",
+        "Check the host name in OPENAI_BASE_URL and the name resolution of the worker's machine.",
+    ),
+    "connection_refused": Words(
+        "connect_failed",
+        "Nothing listens at the provider's address.",
+        "Check host and port in OPENAI_BASE_URL and whether that server is running.",
+    ),
+    "host_unreachable": Words(
+        "connect_failed",
+        "There is no way from here to the provider's address.",
+        "Check the network, the routes and the firewall of the worker's machine.",
+    ),
+    "connect_timeout": Words(
+        "connect_failed",
+        "The provider's address did not answer in time.",
+        "Check the firewall and the proxy between this worker and the provider; VIGIL_CONNECT_SECONDS says how long "
+        "is waited.",
+    ),
+    "proxy_failed": Words(
+        "connect_failed",
+        "The proxy on the way to the provider could not be used.",
+        "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY, and whether that proxy is running.",
     ),
     "stream_cut": Words("stream_cut", "The connection broke before the answer was complete.", _RETRIED),
     "no_terminal": Words("stream_cut", "The stream ended without the provider's last word.", _RETRIED),
