@@ -53,6 +53,8 @@ _BY_OUTCOME: Final[dict[Outcome, Status]] = {
 }
 OK: Final = Diagnosis("ok", "access_ok")
 UNCLEAR: Final = Diagnosis("unknown", "probe_unclear")
+NOT_OFFERED: Final = Diagnosis("unknown", "probe_not_offered")
+NOT_LISTED: Final = Diagnosis("not_granted", "model_not_listed")
 
 
 def diagnosed(failure: Failure) -> Diagnosis:

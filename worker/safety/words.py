@@ -93,6 +93,12 @@ WORDS: Final[dict[str, Words]] = {
         "The address has no page about this model, which a compatible server need not have.",
         "Check OPENAI_BASE_URL, and submit a small job with this model, because here only a real call tells.",
     ),
+    "model_not_listed": Words(
+        "probe",
+        "The server's own list of models does not have this model.",
+        "Compare its name with the list (GET /models of OPENAI_BASE_URL), and name the models that the server has in "
+        "the file of VIGIL_MODELS_FILE.",
+    ),
     "probe_refused": Words(
         "probe",
         "The API refused to say anything about this model.",

@@ -5,13 +5,15 @@ Knows one question; who asks and when, and what follows, is not known here.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, NamedTuple
 
 from worker.safety import classify
-from worker.safety.access import OK, UNCLEAR, Diagnosis, Status, diagnosed
+from worker.safety.access import NOT_LISTED, NOT_OFFERED, OK, UNCLEAR, Diagnosis, Status, diagnosed
 from worker.safety.stream import Closed, Rejected
 from worker.safety.words import job_error
-from worker.upstream.client import Provider
+from worker.upstream.client import Page, Provider
+from worker.upstream.fields import table
 
 SECONDS: Final = 8.0
 """One probe takes no longer."""
@@ -37,9 +39,31 @@ class Probed(NamedTuple):
 
 async def probe(provider: Provider, model: str, request_id: str, seconds: float = SECONDS) -> Probed:
     """Whether `model` is listed for the provider's key; `request_id` is ours. Never raises, never longer than asked."""
+    began = asyncio.get_running_loop().time()
     answer = await provider.listed(model, request_id, seconds)
     if isinstance(answer, Rejected):
-        return Probed(model, diagnosed(classify.rejected(answer)), answer.request_id)
+        found = diagnosed(classify.rejected(answer))
+        if found.code == "probe_not_offered":
+            left = seconds - (asyncio.get_running_loop().time() - began)
+            found = await _by_list(provider, model, f"{request_id}.list", max(left, 0.0))
+        return Probed(model, found, answer.request_id)
     if isinstance(answer, Closed):
         return Probed(model, diagnosed(classify.closed(answer)), None)
     return Probed(model, OK if answer.known else UNCLEAR, answer.request_id)
+
+
+async def _by_list(provider: Provider, model: str, request_id: str, seconds: float) -> Diagnosis:
+    """What the list of all models says, where one model has no page: compatible servers have the one or the other."""
+    answer = await provider.page("/models", request_id, seconds)
+    names = model_names(answer.body) if isinstance(answer, Page) else None
+    if names is None:
+        return NOT_OFFERED
+    return OK if model in names else NOT_LISTED
+
+
+def model_names(body: object) -> frozenset[str] | None:
+    """The names in a page of `GET /models`, or None when it is no such page."""
+    rows = table(body).get("data")
+    if type(rows) is not list:
+        return None
+    return frozenset(row["id"] for row in rows if type(row) is dict and type(row.get("id")) is str)
