@@ -8,6 +8,7 @@ from worker.jobs.record import BlockCategory, Carrier, DecidedBy, DisclosureReas
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
 from worker.safety.access import Status as AccessStatus
 from worker.safety.account import State as AccountState
+from worker.safety.endpoint import MODES
 from worker.safety.packet import Why
 from worker.store.pauses import Kind as PauseKind
 from worker.store.quarantine import Source as ShutBy
@@ -199,6 +200,9 @@ MODEL: Final[Shape] = obj(
         next_probe_at=maybe(TIME),
     ),
 )
+_ENDPOINT: Final[Shape] = obj(
+    upstream=one_of(*MODES), fits=maybe(FLAG), best=maybe(one_of(*MODES)), probed_at=maybe(TIME), advice=TEXT
+)
 PAUSE: Final[Shape] = obj(
     scope=one_of(*get_args(PauseKind)), name=maybe(TEXT), note=TEXT, by=TEXT, since=TIME, until=maybe(TIME)
 )
@@ -240,7 +244,7 @@ SHAPES: Final[dict[str, Shape]] = {
         obj(hash=TEXT, seq=maybe(WHOLE), type=TEXT, at=TIME, job_id=maybe(TEXT), attempt=maybe(WHOLE), app=TEXT)
     ),
     "Model": MODEL,
-    "ModelList": listed(ref("Model")),
+    "ModelList": {"allOf": [listed(ref("Model")), obj(endpoint=maybe(_ENDPOINT))]},
     "Status": STATUS,
     "Pause": PAUSE,
     "Quarantined": QUARANTINED,

@@ -8,10 +8,11 @@ from typing import Any
 from worker.jobs.catalogue import dollars
 from worker.jobs.view import dumps, job_view
 from worker.safety.access import Access
+from worker.safety.endpoint import Endpoint
 from worker.store.apps import ApiKey
 from worker.store.pauses import Pause
 
-__all__ = ["concerns", "dumps", "job_view", "model_view", "pause_view"]
+__all__ = ["concerns", "dumps", "endpoint_view", "job_view", "model_view", "pause_view"]
 
 
 def model_view(model: Any, access: Access) -> dict[str, Any]:
@@ -34,6 +35,19 @@ def model_view(model: Any, access: Access) -> dict[str, Any]:
             "skipped": access.skipped,
             "next_probe_at": access.next_probe_at,
         },
+    }
+
+
+def endpoint_view(endpoint: Endpoint | None) -> dict[str, Any] | None:
+    """How the workers' VIGIL_UPSTREAM fits the provider's server; None before anybody has asked."""
+    if endpoint is None:
+        return None
+    return {
+        "upstream": endpoint.upstream,
+        "fits": endpoint.fits,
+        "best": endpoint.best,
+        "probed_at": endpoint.probed_at,
+        "advice": endpoint.advice,
     }
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from tests.upstream.asking import ProviderAt
 from tests.upstream.rawserver import Connection, RawServer, as_json
+from worker.safety.endpoint import Endpoints
 from worker.simulator.app import Simulator
-from worker.upstream.endpoints import Endpoints, endpoints
+from worker.upstream.endpoints import endpoints
 
 Route = tuple[int, Any]
 NAMED = ("POST /v1/responses", "POST /v1/chat/completions", "GET /v1/responses/")
@@ -31,9 +32,7 @@ def express(method: str, path: str) -> Route:
     return 404, f"<pre>Cannot {method} {path}</pre>".encode()
 
 
-def serving(
-    elsewhere: Callable[[str, str], Route], *answers: Route | None
-) -> Callable[[Connection], Awaitable[None]]:
+def serving(elsewhere: Callable[[str, str], Route], *answers: Route | None) -> Callable[[Connection], Awaitable[None]]:
     """A server: what it says to each of NAMED (None: nothing is there), and what it says elsewhere."""
 
     async def script(connection: Connection) -> None:

@@ -81,7 +81,7 @@ async def test_where_one_model_has_no_page_the_list_decides(provider_at: Provide
     found = await ask(provider_at, no_page, as_json(200, listed), model="llama4")
     assert (found.status, found.found.code) == ("not_granted", "model_not_listed")
     assert "VIGIL_MODELS_FILE" in found.advice
-    for odd in ({}, [], {"data": {}}, {"data": None}, b"<html>"):
+    for odd in ({"data": []}, {}, [], {"data": {}}, {"data": None}, b"<html>"):
         found = await ask(provider_at, no_page, as_json(200, odd), model="llama3")
         assert found.found.code == "probe_not_offered"
 

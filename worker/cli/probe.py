@@ -15,7 +15,7 @@ from worker.cli.show import clean, print_columns
 def probe(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as POST /v1/models/probe gives it.")] = False,
 ) -> None:
-    """Ask the provider which models may be called. Exit 1 if any may not.
+    """Ask the provider which models may be called, and whether VIGIL_UPSTREAM fits it. Exit 1 if anything is amiss.
 
     A worker asks, with its own key; VIGIL_API_KEY needs the scope ops. Nothing is generated, so nothing is billed.
     """
@@ -26,7 +26,11 @@ def probe(
         print(json.dumps(found, indent=2))
     else:
         print_columns(("MODEL", "STATUS", "SINCE", "ADVICE"), [_row(model) for model in models])
-    if any(model["access"]["status"] != "ok" for model in models):
+    endpoint: dict[str, Any] | None = found.get("endpoint")  # an older server has none
+    if endpoint is not None and not as_json:
+        fits = {True: "fits", False: "does not fit"}.get(endpoint["fits"], "may fit")
+        print(f"\nVIGIL_UPSTREAM={clean(endpoint['upstream'])} {fits} this provider. {clean(endpoint['advice'])}")
+    if any(model["access"]["status"] != "ok" for model in models) or (endpoint or {}).get("fits") is False:
         raise typer.Exit(BAD)
 
 

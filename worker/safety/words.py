@@ -99,6 +99,38 @@ WORDS: Final[dict[str, Words]] = {
         "Compare its name with the list (GET /models of OPENAI_BASE_URL), and name the models that the server has in "
         "the file of VIGIL_MODELS_FILE.",
     ),
+    # whether VIGIL_UPSTREAM fits the server
+    "upstream_fits": Words(
+        "probe",
+        "The server has what this VIGIL_UPSTREAM needs.",
+        "There is nothing to do: `vigil doctor --try MODEL` sends one small request to be sure.",
+    ),
+    "upstream_background": Words(
+        "probe",
+        "The server does not have what this VIGIL_UPSTREAM needs.",
+        "Set VIGIL_UPSTREAM=background for the workers: this server has the Responses API and keeps responses.",
+    ),
+    "upstream_stream": Words(
+        "probe",
+        "The server does not have what this VIGIL_UPSTREAM needs.",
+        "Set VIGIL_UPSTREAM=stream for the workers: this server has the Responses API and keeps no responses, so that "
+        "none can be resumed.",
+    ),
+    "upstream_chat": Words(
+        "probe",
+        "The server does not have what this VIGIL_UPSTREAM needs.",
+        "Set VIGIL_UPSTREAM=chat for the workers: this server has Chat Completions and no Responses API.",
+    ),
+    "upstream_unfit": Words(
+        "probe",
+        "The server has neither the Responses API nor Chat Completions at this address.",
+        "Check OPENAI_BASE_URL, which usually ends in /v1.",
+    ),
+    "upstream_unclear": Words(
+        "probe",
+        "The server did not say which of the two APIs it has.",
+        "Run `vigil doctor --try MODEL` on the worker's machine, which sends one small request.",
+    ),
     "probe_refused": Words(
         "probe",
         "The API refused to say anything about this model.",

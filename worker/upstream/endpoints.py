@@ -8,40 +8,20 @@ with what the same server answers at an address that no server has.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
+from worker.safety.endpoint import Endpoints
 from worker.safety.stream import Closed, Rejected
 from worker.upstream.client import Page, Provider
 
-Mode = Literal["background", "stream", "chat"]
-MODES: Final[tuple[Mode, ...]] = ("background", "stream", "chat")
-"""By what they give: a resumable answer first."""
-
 _NOBODYS: Final = "vigil-asks-what-is-here"
+SECONDS: Final = 8.0
+"""No question takes longer."""
+
 _GONE: Final = frozenset({404, 405, 501})
 
 
-class Endpoints(NamedTuple):
-    """What a server has; None where its answer told nothing, such as 401 for everything."""
-
-    responses: bool | None = None  # POST /responses
-    kept: bool | None = None  # GET /responses/{id}: a background response can be read again
-    chat: bool | None = None  # POST /chat/completions
-
-    def has(self, mode: Mode) -> bool | None:
-        """Whether the server has what VIGIL_UPSTREAM=`mode` needs; None when that is not known."""
-        if mode == "chat":
-            return self.chat
-        if mode == "stream" or self.responses is False:
-            return self.responses
-        return None if self.responses is None or self.kept is None else self.kept
-
-    def best(self) -> Mode | None:
-        """The mode to take, or None when none is known to fit."""
-        return next((mode for mode in MODES if self.has(mode)), None)
-
-
-async def endpoints(provider: Provider, request_id: str, seconds: float) -> Endpoints:
+async def endpoints(provider: Provider, request_id: str, seconds: float = SECONDS) -> Endpoints:
     """What the provider has. Never raises, and no request takes longer than `seconds`."""
 
     async def post(path: str) -> Page | Rejected | Closed:

@@ -56,7 +56,7 @@ async def _by_list(provider: Provider, model: str, request_id: str, seconds: flo
     """What the list of all models says, where one model has no page: compatible servers have the one or the other."""
     answer = await provider.page("/models", request_id, seconds)
     names = model_names(answer.body) if isinstance(answer, Page) else None
-    if names is None:
+    if not names:  # an empty list is that of a server which loads a model when it is first asked
         return NOT_OFFERED
     return OK if model in names else NOT_LISTED
 
