@@ -39,17 +39,19 @@ class Probed(NamedTuple):
 
 async def probe(provider: Provider, model: str, request_id: str, seconds: float = SECONDS) -> Probed:
     """Whether `model` is listed for the provider's key; `request_id` is ours. Never raises, never longer than asked."""
-    began = asyncio.get_running_loop().time()
+    until = asyncio.get_running_loop().time() + seconds
     answer = await provider.listed(model, request_id, seconds)
-    if isinstance(answer, Rejected):
-        found = diagnosed(classify.rejected(answer))
-        if found.code == "probe_not_offered":
-            left = seconds - (asyncio.get_running_loop().time() - began)
-            found = await _by_list(provider, model, f"{request_id}.list", max(left, 0.0))
-        return Probed(model, found, answer.request_id)
     if isinstance(answer, Closed):
         return Probed(model, diagnosed(classify.closed(answer)), None)
-    return Probed(model, OK if answer.known else UNCLEAR, answer.request_id)
+    if isinstance(answer, Rejected):
+        found = diagnosed(classify.rejected(answer))
+    else:
+        found = OK if answer.known else UNCLEAR
+    if found in (NOT_OFFERED, UNCLEAR) and not (isinstance(answer, Rejected) and found is UNCLEAR):
+        left = max(until - asyncio.get_running_loop().time(), 0.0)
+        told = await _by_list(provider, model, f"{request_id}.list", left)
+        found = told if found == NOT_OFFERED or told == OK else found
+    return Probed(model, found, answer.request_id)
 
 
 async def _by_list(provider: Provider, model: str, request_id: str, seconds: float) -> Diagnosis:
