@@ -61,7 +61,7 @@ def rejected(event: Rejected, *, after_output: bool = False) -> Failure:
     code = code_of(event.problem)
     if code is not None and code.kind is Kind.BLOCK:
         return _blocked(code, carrier, after_output, said)
-    if event.on != "create" and event.http_status in (404, 410):
+    if event.on != "create" and event.http_status in (404, 405, 410, 501):
         return _failure(Outcome.LOST, "response_lost", "provider", said, retryable=True)
     if event.on != "create" and event.http_status == 400:
         return _failure(Outcome.STREAM_CUT, "resume_refused", "provider", said)

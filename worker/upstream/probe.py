@@ -12,7 +12,7 @@ from worker.safety import classify
 from worker.safety.access import NOT_LISTED, NOT_OFFERED, OK, UNCLEAR, Diagnosis, Status, diagnosed
 from worker.safety.stream import Closed, Rejected
 from worker.safety.words import job_error
-from worker.upstream.client import Page, Provider
+from worker.upstream.client import Listed, Page, Provider
 from worker.upstream.fields import table
 
 SECONDS: Final = 8.0
@@ -43,15 +43,18 @@ async def probe(provider: Provider, model: str, request_id: str, seconds: float 
     answer = await provider.listed(model, request_id, seconds)
     if isinstance(answer, Closed):
         return Probed(model, diagnosed(classify.closed(answer)), None)
-    if isinstance(answer, Rejected):
-        found = diagnosed(classify.rejected(answer))
-    else:
-        found = OK if answer.known else UNCLEAR
-    if found in (NOT_OFFERED, UNCLEAR) and not (isinstance(answer, Rejected) and found is UNCLEAR):
+    found = _said(answer)
+    if found == NOT_OFFERED or (isinstance(answer, Listed) and not answer.known):
         left = max(until - asyncio.get_running_loop().time(), 0.0)
         told = await _by_list(provider, model, f"{request_id}.list", left)
-        found = told if found == NOT_OFFERED or told == OK else found
+        found = told if found == NOT_OFFERED or told == OK else found  # a page of another kind denies nothing
     return Probed(model, found, answer.request_id)
+
+
+def _said(answer: Listed | Rejected) -> Diagnosis:
+    if isinstance(answer, Rejected):
+        return diagnosed(classify.rejected(answer))
+    return OK if answer.known else UNCLEAR
 
 
 async def _by_list(provider: Provider, model: str, request_id: str, seconds: float) -> Diagnosis:
