@@ -1,6 +1,6 @@
 """Run one job in each mode through each installed server, and print the table of ops/gateways.md.
 
-    .venv/bin/python tests/gateways/run.py FOLDER [--only WORD] [--wires]
+    .venv/bin/python tests/gateways/run.py FOLDER [--only WORD] [--mode MODE] [--keep]
 
 FOLDER is where `install.sh` put the servers. Everything listens on loopback, each Vigil lives in a throw-away folder.
 """
@@ -133,7 +133,7 @@ def streamed(client: httpx2.Client, job: str) -> str:
     return text
 
 
-def one_job(client: httpx2.Client, server: Server, model: str) -> dict[str, Any]:
+def one_job(client: httpx2.Client, server: Server, model: str, mode: str) -> dict[str, Any]:
     body = {
         "model": model,
         "input": PROMPT,
@@ -149,23 +149,28 @@ def one_job(client: httpx2.Client, server: Server, model: str) -> dict[str, Any]
     faced = client.post(
         "/v1/responses", json={"model": model, "input": PROMPT, "max_output_tokens": 200, "stream": False}
     ).json()
-    return judged(server, job, pieces, faced)
+    return judged(server, mode, job, pieces, faced)
 
 
-def judged(server: Server, job: dict[str, Any], pieces: str, faced: dict[str, Any]) -> dict[str, Any]:
+def judged(server: Server, mode: str, job: dict[str, Any], pieces: str, faced: dict[str, Any]) -> dict[str, Any]:
     """What came of it, and what of it is wrong."""
     attempt = job["attempts"][-1] if job["attempts"] else {}
     text, usage = job.get("output_text") or "", job.get("usage") or {}
     wrong = []
-    if job["status"] != "completed":
-        error = job.get("error") or {}
+    error = job.get("error") or {}
+    if mode in server.refuses:
+        if (job["status"], error.get("code")) != ("failed", server.refuses[mode]) or len(job["attempts"]) != 1:
+            wrong.append(f"{job['status']}: {error.get('code')}, {len(job['attempts'])} attempts")
+        elif "VIGIL_UPSTREAM" not in error["advice"]:
+            wrong.append(error["advice"])
+    elif job["status"] != "completed":
         wrong.append(f"{job['status']}: {error.get('code')}; {error.get('advice')}")
     else:
         if not text or (server.text is not None and server.text not in text):
             wrong.append(f"text {text[:60]!r}")
         if pieces != text:
             wrong.append(f"streamed {pieces[:60]!r}, whole {text[:60]!r}")
-        if not usage.get("output_tokens"):
+        if not usage.get("output_tokens") and mode not in server.uncounted:
             wrong.append("no usage")
         if not attempt.get("response_id"):
             wrong.append("no response id")
@@ -174,7 +179,8 @@ def judged(server: Server, job: dict[str, Any], pieces: str, faced: dict[str, An
         if server.text is not None and server.text not in json.dumps(faced.get("output"), ensure_ascii=False):
             wrong.append("another text as a Response")
     return {
-        "verdict": "; ".join(wrong) or "ok",
+        "verdict": "; ".join(wrong) or (f"refused, {error['code']}" if mode in server.refuses else "ok"),
+        "right": not wrong,
         "status": job["status"],
         "reason": job.get("reason"),
         "served": job.get("served_model"),
@@ -219,8 +225,8 @@ def main() -> int:
                     inner = folder / mode
                     inner.mkdir()
                     with vigil_up(base, mode, inner, model) as client:
-                        row = one_job(client, server, model)
-                    bad += row["verdict"] != "ok"
+                        row = one_job(client, server, model, mode)
+                    bad += not row.get("right")
                     print(
                         f"| {server.name} | {version(server, home)} | {mode} | {row['verdict']} | {row.get('usage')} "
                         f"| {row.get('response_id')}, {row.get('request_id')} |",

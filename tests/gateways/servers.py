@@ -31,6 +31,8 @@ class Server:
     files: Mapping[str, str] = field(default_factory=dict)  # written into its working folder
     env: Mapping[str, str] = field(default_factory=dict)
     modes: tuple[str, ...] = ("background", "stream", "chat")
+    uncounted: tuple[str, ...] = ()  # modes in which the server tells no usage, or nought
+    refuses: Mapping[str, str] = field(default_factory=dict)  # modes that it can't serve, and the job's error code
 
 
 _LIB = "{home}/debs/root/usr/lib/nginx/modules:{home}/debs/root/usr/lib/x86_64-linux-gnu"
@@ -54,8 +56,9 @@ _NGINX_LINES = """
       proxy_set_header Connection "";
       proxy_buffering off;
       proxy_request_buffering off;
-      proxy_read_timeout 1h;
-      proxy_send_timeout 1h;
+      proxy_read_timeout 3700s;
+      proxy_send_timeout 300s;
+      proxy_next_upstream off;
       client_max_body_size 64m;"""
 
 _HAPROXY = """
@@ -139,7 +142,7 @@ SERVERS = (
         ("{home}/debs/root/usr/sbin/haproxy", "-v"),
         text="harbour",
         behind=True,
-        files={"haproxy.cfg": _HAPROXY.format(seconds="1h")},
+        files={"haproxy.cfg": _HAPROXY.format(seconds="3700s")},
         env={"LD_LIBRARY_PATH": _LIB},
     ),
     _litellm(
@@ -160,6 +163,7 @@ SERVERS = (
         "npm/node_modules/.bin/llmock",
         ("node", "-p", "'Version: ' + require('{home}/npm/node_modules/@copilotkit/aimock/package.json').version"),
         text="Rayleigh scattering scatters blue light.",
+        uncounted=("background", "stream"),
         files={
             "fixtures.json": json.dumps(
                 {
@@ -182,6 +186,8 @@ SERVERS = (
         "npm/node_modules/.bin/mock-llm",
         ("node", "-p", "'Version: ' + require('{home}/npm/node_modules/@dwmkerr/mock-llm/package.json').version"),
         text=PROMPT,
+        uncounted=("chat",),
+        refuses={"background": "not_found", "stream": "not_found"},
         env={"PORT": "{port}", "HOST": "127.0.0.1"},
     ),
     Server(
