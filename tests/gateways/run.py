@@ -155,29 +155,13 @@ def one_job(client: httpx2.Client, server: Server, model: str, mode: str) -> dic
 def judged(server: Server, mode: str, job: dict[str, Any], pieces: str, faced: dict[str, Any]) -> dict[str, Any]:
     """What came of it, and what of it is wrong."""
     attempt = job["attempts"][-1] if job["attempts"] else {}
-    text, usage = job.get("output_text") or "", job.get("usage") or {}
-    wrong = []
-    error = job.get("error") or {}
+    usage, error = job.get("usage") or {}, job.get("error") or {}
     if mode in server.refuses:
-        if (job["status"], error.get("code")) != ("failed", server.refuses[mode]) or len(job["attempts"]) != 1:
-            wrong.append(f"{job['status']}: {error.get('code')}, {len(job['attempts'])} attempts")
-        elif "VIGIL_UPSTREAM" not in error["advice"]:
-            wrong.append(error["advice"])
+        wrong = refused(server.refuses[mode], job, error)
     elif job["status"] != "completed":
-        wrong.append(f"{job['status']}: {error.get('code')}; {error.get('advice')}")
+        wrong = [f"{job['status']}: {error.get('code')}; {error.get('advice')}"]
     else:
-        if not text or (server.text is not None and server.text not in text):
-            wrong.append(f"text {text[:60]!r}")
-        if pieces != text:
-            wrong.append(f"streamed {pieces[:60]!r}, whole {text[:60]!r}")
-        if not usage.get("output_tokens") and mode not in server.uncounted:
-            wrong.append("no usage")
-        if not attempt.get("response_id"):
-            wrong.append("no response id")
-        if len(job["attempts"]) != 1:
-            wrong.append(f"{len(job['attempts'])} attempts")
-        if server.text is not None and server.text not in json.dumps(faced.get("output"), ensure_ascii=False):
-            wrong.append("another text as a Response")
+        wrong = answered(server, mode, job, pieces, faced)
     return {
         "verdict": "; ".join(wrong) or (f"refused, {error['code']}" if mode in server.refuses else "ok"),
         "right": not wrong,
@@ -190,6 +174,28 @@ def judged(server: Server, mode: str, job: dict[str, Any], pieces: str, faced: d
         "cost": job.get("cost"),
         "attempts": [(a["outcome"], a["http_status"], (a["error"] or {}).get("provider")) for a in job["attempts"]],
     }
+
+
+def refused(code: str, job: dict[str, Any], error: dict[str, Any]) -> list[str]:
+    """What is wrong with a job in a mode that the server can't serve: it fails once and names the setting."""
+    if (job["status"], error.get("code"), len(job["attempts"])) != ("failed", code, 1):
+        return [f"{job['status']}: {error.get('code')}, {len(job['attempts'])} attempts"]
+    return [] if "VIGIL_UPSTREAM" in error["advice"] else [error["advice"]]
+
+
+def answered(server: Server, mode: str, job: dict[str, Any], pieces: str, faced: dict[str, Any]) -> list[str]:
+    """What is wrong with an answer."""
+    text, attempt = job.get("output_text") or "", job["attempts"][-1]
+    right = server.text or ""
+    faults = {
+        f"text {text[:60]!r}": not text or right not in text,
+        f"streamed {pieces[:60]!r}, whole {text[:60]!r}": pieces != text,
+        "no usage": not (job.get("usage") or {}).get("output_tokens") and mode not in server.uncounted,
+        "no response id": not attempt.get("response_id"),
+        f"{len(job['attempts'])} attempts": len(job["attempts"]) != 1,
+        "another text as a Response": right not in json.dumps(faced.get("output"), ensure_ascii=False),
+    }
+    return [fault for fault, found in faults.items() if found]
 
 
 def version(server: Server, home: Path) -> str:

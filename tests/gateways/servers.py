@@ -83,8 +83,11 @@ model_list:
       model: {behind}
       api_base: http://127.0.0.1:{{upstream}}/v1
       api_key: sk-simulator
+      max_retries: 0
 litellm_settings:
   num_retries: 0
+router_settings:
+  disable_cooldowns: true
 """
 _LITELLM_MOCK = """
 model_list:

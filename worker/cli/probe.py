@@ -15,9 +15,10 @@ from worker.cli.show import clean, print_columns
 def probe(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as POST /v1/models/probe gives it.")] = False,
 ) -> None:
-    """Ask the provider which models may be called, and whether VIGIL_UPSTREAM fits it. Exit 1 if anything is amiss.
+    """Ask the provider which models may be called. Exit 1 if any may not.
 
-    A worker asks, with its own key; VIGIL_API_KEY needs the scope ops. Nothing is generated, so nothing is billed.
+    Also says whether VIGIL_UPSTREAM fits the provider; exit 1 if it does not. A worker asks, with its own key;
+    VIGIL_API_KEY needs the scope ops. Nothing is generated, so nothing is billed.
     """
     with Client() as client:
         found = client.call("POST", "/v1/models/probe")
