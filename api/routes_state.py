@@ -19,10 +19,10 @@ from api.patience import SECONDS, ask, within
 from api.problems import Problem, from_validation
 from api.replies import as_json
 from api.schemas import Nothing
-from api.views import concerns, endpoint_view, model_view, pause_view
+from api.views import concerns, model_view, pause_view
 from worker.safety.access import Access
 from worker.store import overview
-from worker.store.access import ask_for_probe, known_access, known_endpoint
+from worker.store.access import ask_for_probe, known_access
 from worker.store.account import circuits as open_circuits
 from worker.store.apps import ApiKey
 from worker.store.notices import Notices
@@ -47,8 +47,7 @@ async def models(request: Request) -> Response:
 async def _models(parts: Parts) -> dict[str, Any]:
     known, nothing = await known_access(parts.redis), Access()
     data = [model_view(model, known.get(name, nothing)) for name, model in parts.catalogue.models.items()]
-    endpoint = endpoint_view(await known_endpoint(parts.redis))
-    return {"object": "list", "data": data, "next_cursor": None, "endpoint": endpoint}
+    return {"object": "list", "data": data, "next_cursor": None}
 
 
 @router.post(

@@ -201,7 +201,7 @@ MODEL: Final[Shape] = obj(
     ),
 )
 _ENDPOINT: Final[Shape] = obj(
-    upstream=one_of(*MODES), fits=maybe(FLAG), best=maybe(one_of(*MODES)), probed_at=maybe(TIME), advice=TEXT
+    upstream=maybe(one_of(*MODES)), fits=maybe(FLAG), best=maybe(one_of(*MODES)), probed_at=maybe(TIME), advice=TEXT
 )
 PAUSE: Final[Shape] = obj(
     scope=one_of(*get_args(PauseKind)), name=maybe(TEXT), note=TEXT, by=TEXT, since=TIME, until=maybe(TIME)
@@ -244,7 +244,8 @@ SHAPES: Final[dict[str, Shape]] = {
         obj(hash=TEXT, seq=maybe(WHOLE), type=TEXT, at=TIME, job_id=maybe(TEXT), attempt=maybe(WHOLE), app=TEXT)
     ),
     "Model": MODEL,
-    "ModelList": {"allOf": [listed(ref("Model")), obj(endpoint=maybe(_ENDPOINT))]},
+    "ModelList": listed(ref("Model")),
+    "Endpoint": _ENDPOINT,
     "Status": STATUS,
     "Pause": PAUSE,
     "Quarantined": QUARANTINED,

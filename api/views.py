@@ -9,6 +9,7 @@ from worker.jobs.catalogue import dollars
 from worker.jobs.view import dumps, job_view
 from worker.safety.access import Access
 from worker.safety.endpoint import Endpoint
+from worker.safety.words import job_error
 from worker.store.apps import ApiKey
 from worker.store.pauses import Pause
 
@@ -38,17 +39,11 @@ def model_view(model: Any, access: Access) -> dict[str, Any]:
     }
 
 
-def endpoint_view(endpoint: Endpoint | None) -> dict[str, Any] | None:
-    """How the workers' VIGIL_UPSTREAM fits the provider's server; None before anybody has asked."""
-    if endpoint is None:
-        return None
-    return {
-        "upstream": endpoint.upstream,
-        "fits": endpoint.fits,
-        "best": endpoint.best,
-        "probed_at": endpoint.probed_at,
-        "advice": endpoint.advice,
-    }
+def endpoint_view(endpoint: Endpoint | None) -> dict[str, Any]:
+    """How the workers' VIGIL_UPSTREAM fits the provider's server; all null before anybody has asked."""
+    advice = endpoint.advice if endpoint else job_error("access_not_probed").advice
+    shown = ("upstream", "fits", "best", "probed_at")
+    return {**{name: getattr(endpoint, name, None) for name in shown}, "advice": advice}
 
 
 def _price(amount: Decimal | None) -> str | None:

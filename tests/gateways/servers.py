@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FILES = Path(__file__).parent / "files"
+MODES = ("background", "stream", "chat")
 PROMPT = "Why is the sky blue?"
 KEY = "sk-0123456789abcdef0123456789abcdef0123456789abcdef"  # of servers that want one
 
@@ -30,7 +31,7 @@ class Server:
     behind: bool = False  # it stands in front of the simulator, on {upstream}
     files: Mapping[str, str] = field(default_factory=dict)  # written into its working folder
     env: Mapping[str, str] = field(default_factory=dict)
-    modes: tuple[str, ...] = ("background", "stream", "chat")
+    modes: tuple[str, ...] = MODES
     uncounted: tuple[str, ...] = ()  # modes in which the server tells no usage, or nought
     refuses: Mapping[str, str] = field(default_factory=dict)  # modes that it can't serve, and the job's error code
 
@@ -99,7 +100,9 @@ model_list:
 """
 
 
-def _litellm(name: str, config: str, model: str, *, behind: bool = True, text: str = "harbour") -> Server:
+def _litellm(
+    name: str, config: str, model: str, *, behind: bool = True, text: str = "harbour", modes: tuple[str, ...] = MODES
+) -> Server:
     return Server(
         name,
         ("{home}/litellm/bin/litellm", "--config", "config.yaml", "--host", "127.0.0.1", "--port", "{port}"),
@@ -109,6 +112,7 @@ def _litellm(name: str, config: str, model: str, *, behind: bool = True, text: s
         ready="/health/liveliness",
         text=text,
         behind=behind,
+        modes=modes,
         files={"config.yaml": config},
         env={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "LITELLM_MASTER_KEY": KEY},
     )
@@ -158,7 +162,9 @@ SERVERS = (
         _LITELLM.format(model="local", behind="hosted_vllm/gpt-5.6-sol"),
         "local",
     ),
-    _litellm("LiteLLM, mock_response", _LITELLM_MOCK, "mock", behind=False, text="Rayleigh scattering"),
+    _litellm(
+        "LiteLLM, mock_response", _LITELLM_MOCK, "mock", behind=False, text="Rayleigh scattering", modes=("chat",)
+    ),
     Server(
         "aimock (npm)",
         ("{home}/npm/node_modules/.bin/llmock", "-p", "{port}", "-f", "fixtures.json"),

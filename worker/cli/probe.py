@@ -13,7 +13,9 @@ from worker.cli.show import clean, print_columns
 
 
 def probe(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as POST /v1/models/probe gives it.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, as POST /v1/models/probe and GET /v1/ops/endpoint give it.")
+    ] = False,
 ) -> None:
     """Ask the provider which models may be called. Exit 1 if any may not.
 
@@ -22,16 +24,16 @@ def probe(
     """
     with Client() as client:
         found = client.call("POST", "/v1/models/probe")
+        endpoint: dict[str, Any] = client.call("GET", "/v1/ops/endpoint")
     models: list[dict[str, Any]] = found["data"]
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps({**found, "endpoint": endpoint}, indent=2))
     else:
         print_columns(("MODEL", "STATUS", "SINCE", "ADVICE"), [_row(model) for model in models])
-    endpoint: dict[str, Any] | None = found.get("endpoint")  # an older server has none
-    if endpoint is not None and not as_json:
+    if not as_json:
         fits = {True: "fits", False: "does not fit"}.get(endpoint["fits"], "may fit")
-        print(f"\nVIGIL_UPSTREAM={clean(endpoint['upstream'])} {fits} this provider. {clean(endpoint['advice'])}")
-    if any(model["access"]["status"] != "ok" for model in models) or (endpoint or {}).get("fits") is False:
+        print(f"\nVIGIL_UPSTREAM={clean(str(endpoint['upstream']))} {fits} this provider. {clean(endpoint['advice'])}")
+    if any(model["access"]["status"] != "ok" for model in models) or endpoint["fits"] is False:
         raise typer.Exit(BAD)
 
 
