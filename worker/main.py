@@ -95,7 +95,7 @@ class WorkerProcess:
             settings.openai_project_id,
             connect_timeout=settings.connect_seconds,
         )
-        access = Prober(provider, book, catalogue, clock)
+        access = Prober(provider, book, catalogue, clock, settings.upstream)
         self.shop = Workshop(
             worker_id=self.id,
             mode=settings.upstream,
@@ -125,7 +125,7 @@ class WorkerProcess:
         )
         self.ears = Ears(redis, self.runner.wake, leases.look, leases.tell)
         rounds = settings.probe_seconds if settings.openai_api_key else 0
-        self.errands = Errands(redis, access.probe_all, book.take_turn, rounds)
+        self.errands = Errands(redis, access.probe_all, book.take_turn, rounds, access.probe_on_request)
         self.sweeper = Sweeper(redis, jobs, clock, circuit, self.id, self._state, settings.stuck_seconds)
         notices = Notices(redis, settings.audit_ttl)
         self.notices = Noticeboard(redis, notices, provider, clock, self._shut_out)

@@ -40,6 +40,7 @@ ROUTES = [
     ("GET", "/v1/jobs/{id}/support-packet", "read"),
     ("POST", "/v1/jobs/{id}/support-packet", "read"),
     ("GET", "/v1/ops/scale", "ops"),
+    ("GET", "/v1/ops/endpoint", "ops"),
 ]
 
 

@@ -90,11 +90,11 @@ class Up:
         return str(json.loads((self.folder / ".vigil" / "cli.json").read_text())["key"])
 
 
-def start_up(folder: Path, port: int, *words: str) -> Up:
+def start_up(folder: Path, port: int, *words: str, **env: str) -> Up:
     process = subprocess.Popen(
         [VIGIL, "up", "--port", str(port), *words],
         cwd=folder,
-        env=environment(folder, VIGIL_DRAIN_SECONDS="2", VIGIL_AUDIT_SEAL_SECONDS="0.5"),
+        env=environment(folder, VIGIL_DRAIN_SECONDS="2", VIGIL_AUDIT_SEAL_SECONDS="0.5", **env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -98,11 +98,10 @@ class Attempts:
         )
         seen = cursor if cursor is not None and cursor >= 0 else None
         resume = ResumePoint(attempt.response_id, seen) if cursor is not None and attempt.response_id else None
-        known = shop.catalogue.find(attempt.model)
         silence = job.policy.on_delay.silence_seconds or shop.limits.suspect_after
         watch = Watch(
             attempt.model,
-            checked=known.checked if known else False,
+            checked=shop.catalogue.checked(attempt.model),
             now=shop.clock.monotonic(),
             limits=replace(shop.limits, suspect_after=silence),
             aliases=shop.catalogue.aliases,

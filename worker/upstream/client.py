@@ -161,24 +161,29 @@ class Provider:
         page = await self.page(f"/models/{quote(model, safe='')}", client_request_id, seconds)
         return Listed(isinstance(page.body.get("id"), str), page.request_id) if isinstance(page, Page) else page
 
-    async def page(self, path: str, client_request_id: str, seconds: float) -> Page | Rejected | Closed:
-        """One page that is a JSON object; anything else under 200 is an empty one."""
+    async def page(
+        self, path: str, client_request_id: str, seconds: float, body: dict[str, Any] | None = None
+    ) -> Page | Rejected | Closed:
+        """One page that is a JSON object, anything else under 200 is an empty one; `body` is posted."""
         opened = False
         try:
             async with asyncio.timeout(seconds):
-                answer = await self._get(path, client_request_id, {}, "application/json")
+                if body is None:
+                    answer = await self._get(path, client_request_id, {}, "application/json")
+                else:
+                    answer = await self._post(path, client_request_id, body)
                 opened = True
                 raw = await cast("Body", answer.extensions[BODY]).bounded()
         except openai.APIStatusError as error:
-            told = error.response
-            return rejected_from(told.status_code, told.headers, told.content, self._wall(), on="create")
+            refused = error.response
+            return rejected_from(refused.status_code, refused.headers, refused.content, self._wall(), on="create")
         except Exception as error:  # noqa: BLE001 - the room's border: nothing foreign passes
             return closed_from(error, opened=opened)
         try:
-            body = parse(raw)
+            told = parse(raw)
         except BadJson:
-            body = None
-        return Page(body if isinstance(body, dict) else {}, answer.headers.get("x-request-id"))
+            told = None
+        return Page(told if isinstance(told, dict) else {}, answer.headers.get("x-request-id"))
 
     async def aclose(self) -> None:
         """Close every connection to the provider."""
