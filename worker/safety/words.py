@@ -295,12 +295,7 @@ WORDS: Final[dict[str, Words]] = {
     "half_frame": Words("stream_cut", "The stream ended in the middle of an event.", _RETRIED),
     "reconnect_failed": Words("stream_cut", "The connection broke and could not be made again.", _RETRIED),
     "resume_refused": Words("stream_cut", "The provider does not let this response be resumed any more.", _RETRIED),
-    "response_lost": Words(
-        "lost",
-        "The provider no longer has the response that it began.",
-        "Submit the job again later, and set VIGIL_UPSTREAM=stream for the workers if this server keeps no responses; "
-        "`vigil doctor` tells.",
-    ),
+    "response_lost": Words("lost", "The provider no longer has the response that it began.", _RETRIED),
     "idle_timeout": Words(
         "idle_timeout",
         "Nothing came from the provider for longer than the limit.",
