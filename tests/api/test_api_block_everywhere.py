@@ -76,7 +76,7 @@ async def events_of(client: httpx2.AsyncClient, job_id: str) -> list[dict[str, A
 
 async def openai_events(client: httpx2.AsyncClient, job_id: str) -> list[dict[str, Any]]:
     path = f"/v1/responses/{job_id}?stream=true"
-    while (answer := await client.get(path, timeout=60)).status_code != 200:
+    while (answer := await client.get(path)).status_code != 200:
         assert answer.status_code == 503, answer.text  # a machine too busy to say more; nothing was shown
     frames = [one for one in answer.text.split("\n\n") if "data: {" in one]
     return [json.loads(one.partition("data: ")[2]) for one in frames]
