@@ -17,7 +17,7 @@ demo: install  ## One job per outcome against the simulator; needs no key and no
 	@$(BIN)/vigil demo
 
 test: lint  ## Lint, then all tests.
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: install-dev  ## ruff, import-linter, mypy.
 	$(BIN)/ruff check .

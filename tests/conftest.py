@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 from arq.connections import ArqRedis
 from builders import VAULT
+from leftovers import left_running
+from thorough import load_profile
 
 from worker.clock import Clock
 from worker.embedded import Embedded
@@ -18,7 +20,15 @@ from worker.store.jobs import Jobs
 from worker.store.pool import connect
 from worker.telemetry import events
 
+load_profile()
 events.strict()  # what no table of telemetry lists is a fault
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """After the last test no process runs that one of them started."""
+    yield
+    assert left_running(tmp_path_factory.getbasetemp()) == []
 
 
 class Quick(Embedded):

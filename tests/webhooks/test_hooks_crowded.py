@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import web
 from builders import new_job
+from thorough import cases
 from waiting import LIMIT
 from webhook_hand import LIFE, SECRET, Post, Receiver
 
@@ -33,7 +34,7 @@ async def test_a_backlog_longer_than_one_turn_is_told_in_order(post: Post, recei
     url = receiver.url if own else ""
     for _ in range(3):  # so that turns of 100 don't end between jobs
         await post.submit(url, ("job.queued",))
-    wanted = [await post.submit(url, STORY) for _ in range(150)]
+    wanted = [await post.submit(url, STORY) for _ in range(cases(45, 150))]  # two turns and more
     for job_id in wanted:
         await post.complete(job_id)
     post.worker("w")
