@@ -10,7 +10,7 @@ import logging
 import re
 
 import pytest
-from api_hand import running, submitted
+from api_hand import Later, running, submitted
 from starlette.responses import Response
 
 import api.routes_state
@@ -96,12 +96,6 @@ async def test_the_scheme_is_case_insensitive(api):
 
 
 async def test_a_revoked_key_is_dead_within_five_seconds(settings, redis):
-    class Later(Clock):
-        ahead = 0.0
-
-        def monotonic(self):
-            return super().monotonic() + self.ahead
-
     clock = Later()
     async with running(settings, redis, clock) as api:
         record, key, _ = await api.apps.create_key("acme", ("read",))
