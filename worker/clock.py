@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
@@ -18,6 +19,10 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds that never go back: for what is waited for."""
         return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`: for pauses between two requests of one attempt."""
+        await asyncio.sleep(seconds)
 
     def dice(self, size: int) -> bytes:
         """Unguessable bytes: for ids, tokens and keys."""

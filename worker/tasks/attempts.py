@@ -109,9 +109,8 @@ class Attempts:
             output_seen=attempt.first_output_at is not None,
             check=check_to_go_on(job, attempt.number),
         )
-        reader = Reader(
-            attempt.number, Session(shop.provider, call, resume, go=go), watch, text, self._say, shop.clock.monotonic
-        )
+        session = Session(shop.provider, call, resume, sleep=shop.clock.sleep, go=go)
+        reader = Reader(attempt.number, session, watch, text, self._say, shop.clock.monotonic)
         self.readers[attempt.number] = reader
         reader.start(self._wake)
 
