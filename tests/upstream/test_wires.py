@@ -39,7 +39,9 @@ class QuickClock(Clock):
 
 
 @pytest.mark.parametrize(
-    ("path", "mode"), every_case(), ids=lambda given: str(given.relative_to(WIRES)) if isinstance(given, Path) else given
+    ("path", "mode"),
+    every_case(),
+    ids=lambda given: str(given.relative_to(WIRES)) if isinstance(given, Path) else given,
 )
 async def test_a_wire(path: Path, mode: Mode, redis: ArqRedis, valkey_url: str) -> None:
     case = read(path)
