@@ -49,7 +49,7 @@ def test_a_processing_time_that_is_none_is_left_out(value: str) -> None:
         ({"error": "try again in 2s"}, Problem(None, None, retry_after=2.0, message="try again in 2s")),
         ({"detail": "no"}, Problem(None, None, message="no")),
         ({"detail": {"code": "c"}}, Problem("c", None)),
-        ({"detail": [{"msg": "x"}]}, Problem(None, None)),
+        ({"detail": [{"msg": "x"}]}, Problem(None, None, message="x")),
         ({"code": "c", "message": "m"}, Problem("c", None, message="m")),
         ([{"error": {"code": "c"}}], Problem("c", None)),
         ({}, Problem(None, None)),

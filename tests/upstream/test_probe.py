@@ -55,7 +55,7 @@ TABLE = [
     ("no model list", 404, error(None), "unknown", "OPENAI_BASE_URL"),
     ("no model list, other body", 404, {"detail": "Not Found"}, "unknown", "OPENAI_BASE_URL"),
     ("no model list, no error", 404, {}, "unknown", "OPENAI_BASE_URL"),
-    ("another server's 404", 404, {"object": "error", "type": "NotFoundError", "code": 404}, "unknown", "Probe again"),
+    ("another server's 404", 404, {"object": "error", "type": "NotFoundError", "code": 404}, "unknown", "BASE_URL"),
     ("a key that may not read", 403, error(None), "unknown", "right to read models"),
     ("a key without a scope", 403, error("missing_scope"), "unknown", "right to read models"),
 ]

@@ -21,7 +21,7 @@ from worker.upstream.answer import Answer
 from worker.upstream.body import BODY, Body
 from worker.upstream.call import Call
 from worker.upstream.errors import closed_from
-from worker.upstream.headers import rejected_from
+from worker.upstream.headers import rejected_from, request_id
 from worker.upstream.payload import BadJson, parse
 from worker.upstream.proxied import Proxied, environment_proxy
 from worker.upstream.request import body_of, path_of
@@ -170,7 +170,7 @@ class Provider:
             body = parse(raw)
         except BadJson:
             body = None
-        return Page(body if isinstance(body, dict) else {}, answer.headers.get("x-request-id"))
+        return Page(body if isinstance(body, dict) else {}, request_id(answer.headers))
 
     async def aclose(self) -> None:
         """Close every connection to the provider."""

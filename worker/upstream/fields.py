@@ -9,7 +9,6 @@ import re
 from typing import Any, Final
 
 from worker.jobs.record import Usage
-from worker.safety.stream import Problem
 
 MAX_MESSAGE: Final = 500
 _SEARCHED: Final = 4000
@@ -57,25 +56,6 @@ def usage_of(value: object) -> Usage | None:
         output_tokens=made or 0,
         reasoning_tokens=whole(table(data.get("output_tokens_details")).get("reasoning_tokens")) or 0,
         total_tokens=(spent or 0) + (made or 0) if total is None else total,
-    )
-
-
-def problem_of(value: object) -> Problem:
-    """What an error object says; a bare string is its message."""
-    if type(value) is str:
-        return Problem(None, None, retry_after=delay_in(value), message=text(value, MAX_MESSAGE))
-    data = table(value)
-    code, kind, param, message = data.get("code"), data.get("type"), data.get("param"), data.get("message")
-    if type(code) is int:
-        code = str(code)[:16]
-    return Problem(
-        code=text(code),
-        type=text(kind),
-        param=text(param),
-        retry_after=delay_in(message) if type(message) is str else None,
-        message=text(message, MAX_MESSAGE),
-        # names of fields and codes only: the message is never read for a verdict
-        mentions_access=any("access_program" in part for part in (code, kind, param, *data) if type(part) is str),
     )
 
 

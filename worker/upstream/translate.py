@@ -22,7 +22,8 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
-from worker.upstream.fields import problem_of, table, text, usage_of, whole, words
+from worker.upstream.fields import table, text, usage_of, whole, words
+from worker.upstream.problems import is_block, problem_in, problem_of
 
 TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 
@@ -37,6 +38,7 @@ _BEGINS: Final = {
     "response.queued": "queued",
     "response.in_progress": "in_progress",
 }
+_FAULTS: Final = frozenset({"error", "response.error"})
 _STATUSES: Final = tuple(_ENDS.values())  # a tuple: what is looked up may be unhashable
 _PROGRAMS: Final = frozenset({"trusted_access_for_cyber"})
 _SERVED_BY: Final = frozenset({"openai-model", "x-openai-model"})
@@ -52,6 +54,7 @@ def translate(data: object) -> list[StreamEvent]:
         and "safety_buffering" not in data
         and "headers" not in data
         and "response" not in data
+        and "error" not in data
     ):
         piece, number = data.get("delta"), data.get("sequence_number")
         if type(piece) is str and piece and type(number) is int and number >= 0:
@@ -65,9 +68,9 @@ def translate_snapshot(data: object) -> list[StreamEvent]:
         return [Alive(None, "")]
     status = data.get("status")
     if status in _STATUSES:
-        main: StreamEvent = _terminal(None, cast("TerminalStatus", status), data, data)
-    elif type(data.get("error")) in (dict, str):
-        main = Fault(None, problem_of(data["error"]), "error_event")
+        main: StreamEvent = _terminal(None, cast("TerminalStatus", status), data, None)
+    elif data.get("error") or is_error(data):
+        main = Fault(None, problem_of(data), "error_event")
     elif text(data.get("id")) is None:
         main = Alive(None, "response")
     else:
@@ -98,7 +101,20 @@ def _translate(data: object) -> list[StreamEvent]:
     main = _main(kind, whole(data.get("sequence_number")), data)
     events = side_signals(kind, data, main)
     events.append(main)
+    if type(main) not in (Fault, Terminal):
+        problem = problem_in(table(data.get("response")), {"error": data.get("error")})
+        if problem is not None and is_block(problem):
+            events.append(Fault(None, problem, "error_event"))  # a block that rides on another event
     return events
+
+
+def is_error(data: dict[str, Any]) -> bool:
+    """Return True when a frame, or a body, is an error and nothing else: an envelope without the name of an event."""
+    if data.get("object") == "error":
+        return True  # vLLM and its kin
+    if "choices" in data or "id" in data or "object" in data:
+        return False
+    return bool(data.get("error")) or "code" in data or "detail" in data
 
 
 def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
@@ -113,12 +129,9 @@ def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
         return ItemDone(sequence, whole(data.get("output_index")) or 0, data["item"])
     if kind == "response.content_part.done" and type(data.get("part")) is dict:
         return PartDone(sequence)
-    if kind == "error":
-        nested = data.get("error")
-        flat = {key: data.get(key) for key in ("code", "message", "param")}  # its `type` only says "error"
-        return Fault(sequence, problem_of(nested if type(nested) in (dict, str) else flat), "error_event")
-    if not kind and type(data.get("error")) in (dict, str):
-        return Fault(sequence, problem_of(data["error"]), "error_event")  # an error body sent as a frame (gateways)
+    if kind in _FAULTS or data.get("object") == "error" or (not kind and is_error(data)):
+        around = {key: value for key, value in data.items() if key != "type" or value not in _FAULTS}
+        return Fault(sequence, problem_of(around), "error_event")
     return Alive(sequence, kind)
 
 
@@ -144,14 +157,11 @@ def _created(sequence: int | None, status: str, snapshot: dict[str, Any]) -> Cre
 
 
 def _terminal(
-    sequence: int | None, status: TerminalStatus, snapshot: dict[str, Any], frame: dict[str, Any]
+    sequence: int | None, status: TerminalStatus, snapshot: dict[str, Any], frame: dict[str, Any] | None
 ) -> Terminal:
     said = snapshot.get("status")
     if status == "completed" and said in _STATUSES:
         status = cast("TerminalStatus", said)  # a "completed" event around a failed snapshot is not a success
-    error = snapshot.get("error")
-    if error is None and status == "failed":
-        error = frame.get("error")
     output = snapshot.get("output")
     return Terminal(
         sequence,
@@ -160,7 +170,7 @@ def _terminal(
         usage=usage_of(snapshot.get("usage")),
         output=tuple(item for item in output if type(item) is dict) if type(output) is list else (),
         incomplete_reason=text(table(snapshot.get("incomplete_details")).get("reason"), 64),
-        problem=problem_of(error) if type(error) in (dict, str) else None,
+        problem=problem_in(snapshot, frame),
         service_tier=text(snapshot.get("service_tier"), 32),
         carrier="incomplete" if status == "incomplete" else "response_failed",
         response_id=text(snapshot.get("id"), 256),

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from worker.jobs.record import Usage
 from worker.safety.stream import Alive, Created, Delta, Fault, StreamEvent, Terminal
-from worker.upstream.fields import problem_of, table, text, whole
-from worker.upstream.translate import NOT_TEXT, TerminalStatus, side_signals
+from worker.upstream.fields import table, text, whole
+from worker.upstream.problems import problem_of
+from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, side_signals
 
 _WHOLE: Final = 1 << 30  # characters: content is never cut
 
@@ -36,9 +37,9 @@ class ChatTranslator:
         """What one chunk says; at least one StreamEvent, since any frame proves life."""
         if type(data) is not dict:
             return [Alive(None, "")]
-        if type(data.get("error")) in (dict, str):
+        if data.get("error") or data.get("type") == "error" or is_error(data):
             self._faulted = True
-            return [Fault(None, problem_of(data["error"]), "chat_chunk")]
+            return [Fault(None, problem_of(data), "chat_chunk")]
         events: list[StreamEvent] = []
         self._model = text(data.get("model")) or self._model
         self._tier = text(data.get("service_tier"), 32) or self._tier
