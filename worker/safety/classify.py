@@ -104,6 +104,16 @@ def closed(event: Closed, *, opened: bool = False) -> Failure:
     return _failure(Outcome.STREAM_CUT, code.get(event.how, "stream_cut"), "network")
 
 
+def after_check(failure: Failure) -> Failure:
+    """The failure of a response that named no cause while a signalled check ran: it may be a block that lost its code.
+
+    So it is not tried again by itself (promise P2); what only looks at the transport or the load still is.
+    """
+    if failure.outcome is not Outcome.SERVER_ERROR or not failure.retryable:
+        return failure
+    return replace(failure, code="failed_after_check", retryable=False)
+
+
 def silent(*, first_event: bool) -> Failure:
     """The failure of a stream that told nothing for too long; `first_event`: not even the first thing came."""
     return _failure(Outcome.IDLE_TIMEOUT, "no_first_event" if first_event else "idle_timeout", "provider")

@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple
 
-from worker.safety.stream import Alive, Closed, Created, Delta, Opened, Rejected, StreamEvent, Terminal
+from worker.safety.stream import Closed, Created, Delta, Opened, Rejected, StreamEvent, Terminal
 from worker.upstream.answer import Answer
 from worker.upstream.call import Call
 from worker.upstream.client import Cancelled, Provider
+from worker.upstream.ending import LISTEN_SECONDS, last_batch, parted
 from worker.upstream.hold import GO
 from worker.upstream.reconnect import Ended, Reconnect, Way
 
@@ -40,6 +41,7 @@ class Session:
         give_up_after: float = 60.0,
         identify_within: float = 2.0,
         hurry_after: float = 1.0,
+        listen_for: float = LISTEN_SECONDS,
         go: asyncio.Future[None] | None = None,
     ) -> None:
         """`give_up_after` bounds the seconds of failed reconnections in a row; ValueError when nothing can resume.
@@ -61,6 +63,7 @@ class Session:
             give_up_after=give_up_after,
         )
         self._identify_within, self._hurry_after = identify_within, hurry_after
+        self._listen_for = listen_for  # after a failure that says nothing
         self._go = go
         self._named = asyncio.Event()
         self._answer: Answer | None = None
@@ -100,9 +103,10 @@ class Session:
                     opened = loop.time()
                 kept, end = self._sift(batch, floor)
                 if self._over:
-                    kept += [_late(event) for event in answer.trailing()]
-                    await answer.aclose()
-                    yield kept
+                    before, terminal, after = parted(kept)
+                    if before:
+                        yield before  # what follows may have to wait
+                    yield await last_batch(terminal, after, answer, self._look_once(), self._listen_for)
                     return
                 if any(type(event) is Created or getattr(event, "sequence", None) is not None for event in kept):
                     progress = True
@@ -190,6 +194,13 @@ class Session:
             return self._provider.resume(self.response_id, self.sequence, self._request_id("r"))
         return self._provider.polled(self.response_id, self._request_id("p"))
 
+    def _look_once(self) -> Callable[[], Answer] | None:
+        """How to see a background response that has ended, unless it was seen so already."""
+        response_id = self.response_id
+        if self._call.mode != "background" or response_id is None or self._reconnect.way is Way.POLL:
+            return None
+        return lambda: self._provider.polled(response_id, self._request_id("p"))
+
     def _request_id(self, letter: str) -> str:
         """Each request has an id of its own, recognisable as one of this attempt's."""
         self._requests += 1
@@ -202,8 +213,7 @@ class Session:
         for event in batch:
             kind = type(event)
             if self._over:
-                if kind is not Closed:
-                    kept.append(_late(event))
+                kept.append(event)  # what still counts of it, `last_batch` says
                 continue
             if kind is Rejected or kind is Closed:
                 answered = self._reconnect.way is Way.POLL and event == Closed("clean")
@@ -247,8 +257,3 @@ class Session:
                         self._sift(batch, None)
         except TimeoutError:
             pass
-
-
-def _late(event: StreamEvent) -> Alive:
-    """What comes after the terminal event proves life and says nothing more."""
-    return Alive(getattr(event, "sequence", None), event.type if type(event) is Alive else type(event).__name__)
