@@ -15,9 +15,10 @@ import jiter
 
 MOST_TEXT: Final = 64 * 1024
 _MOST_TRIES: Final = 12
+_MOST_LEVELS: Final = 4  # of escaping
 _MOST_PYTHON: Final = 16 * 1024
 _DEEPEST: Final = 100
-_BEGINS: Final = re.compile(r"""\{\s{0,16}(\\?)(["'])""")
+_BEGINS: Final = re.compile(r"""\{\s{0,16}(\\{0,16})(["'])""")
 _ESCAPED: Final = re.compile(r'\\(["\\/])')
 _JSON: Final = json.JSONDecoder(strict=False)
 _WORDS: Final = {"None": "null", "True": "true", "False": "false"}
@@ -27,8 +28,12 @@ def objects_in(text: str) -> list[dict[str, Any]]:
     """Return the JSON objects that stand in `text`, in order; Python's way of printing a dict counts as JSON."""
     text = text[:MOST_TEXT]
     found, escaped = _search(text)
-    if not found and escaped:
-        found, _ = _search(_ESCAPED.sub(r"\1", text))
+    for _ in range(_MOST_LEVELS):
+        if not escaped:
+            break
+        text = _ESCAPED.sub(r"\1", text)
+        more, escaped = _search(text)
+        found += more
     return found
 
 

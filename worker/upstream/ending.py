@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from worker.safety.codes import KNOWN, SUSPECT, weight
-from worker.safety.stream import Alive, Closed, Fault, Rejected, StreamEvent, Terminal
+from worker.safety.stream import Alive, Closed, Fault, Problem, Rejected, StreamEvent, Terminal
 from worker.upstream.answer import Answer
 
 LISTEN_SECONDS: Final = 2.0
@@ -78,10 +78,18 @@ def _ordered(terminal: Terminal, after: list[StreamEvent]) -> list[StreamEvent]:
         elif isinstance(event, Terminal) and terminal.status != "completed":
             terminal = event._replace(sequence=terminal.sequence, usage=event.usage or terminal.usage)
             least = _weight(event)
-        elif isinstance(event, Fault | Rejected | Terminal) and event.problem is not None:
-            # without its number, which is one after the terminal event's
-            told.append(Fault(None, event.problem, "error_event" if isinstance(event, Rejected) else event.carrier))
+        else:
+            told.append(_fault(event))
     return [*told, terminal, *late]
+
+
+def _fault(event: StreamEvent) -> Fault:
+    """The same as an error event; without a number, which would be one after the terminal event's."""
+    said = event.problem if isinstance(event, Fault | Rejected | Terminal) else None
+    problem = said or Problem(None, None)
+    if isinstance(event, Terminal) and weight(problem) < _weight(event):
+        problem = problem._replace(code=event.incomplete_reason)
+    return Fault(None, problem, event.carrier if isinstance(event, Fault | Terminal) else "error_event")
 
 
 def _weight(event: StreamEvent) -> int:

@@ -38,7 +38,7 @@ _BEGINS: Final = {
     "response.queued": "queued",
     "response.in_progress": "in_progress",
 }
-_FAULTS: Final = frozenset({"error", "response.error"})
+_FAULTS: Final = ("error", "response.error")  # a tuple, like the statuses
 _STATUSES: Final = tuple(_ENDS.values())  # a tuple: what is looked up may be unhashable
 _PROGRAMS: Final = frozenset({"trusted_access_for_cyber"})
 _SERVED_BY: Final = frozenset({"openai-model", "x-openai-model"})
