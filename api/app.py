@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,7 +36,9 @@ from api.views import dumps
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.settings import Settings, load
+from worker.store.guard import Guard, guard_of
 from worker.store.pool import Redis, check_safe, connect
+from worker.store.replay import check_replay
 from worker.store.vault import Vault
 from worker.telemetry.events import emit
 from worker.telemetry.setup import listen
@@ -70,11 +73,13 @@ class _App(FastAPI):
 
 
 async def check_store(settings: Settings, redis: Redis) -> None:
-    """UnsafeStore when this Redis could drop accepted jobs; one that is away is waited for, not refused."""
+    """UnsafeStore when this Redis could drop accepted jobs, now or at a restart; one that is away is waited for."""
     if not settings.encryption_keys:
         emit("encryption.off")
     try:
         await within(_CHECK_SECONDS, check_safe(redis, allow_eviction=settings.allow_eviction))
+        checking = check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
+        await within(_CHECK_SECONDS, checking)
     except StoreUnavailable:
         emit("store.away")
 
@@ -82,7 +87,8 @@ async def check_store(settings: Settings, redis: Redis) -> None:
 def open_store(settings: Settings) -> Redis:
     """A client on the Redis of the settings, or on the embedded one."""
     vault = Vault.of(settings.encryption_keys)
-    return connect(settings.store_url, vault=vault, max_connections=_MOST_CONNECTIONS)
+    guard = Guard(settings.mark_file, Clock().dice)
+    return connect(settings.store_url, vault=vault, guard=guard, max_connections=_MOST_CONNECTIONS)
 
 
 def create_app(settings: Settings | None = None, redis: Redis | None = None, clock: Clock | None = None) -> FastAPI:
@@ -101,9 +107,14 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
         if own:
             await check_store(settings, redis)
         parts.hub.start()
+        guard = guard_of(redis)
+        guarding = asyncio.create_task(guard.run(redis), name="store-guard") if guard else None
         try:
             yield
         finally:
+            if guarding is not None:
+                guarding.cancel()
+                await asyncio.gather(guarding, return_exceptions=True)
             await parts.hub.stop()
             if own:
                 await redis.aclose(close_connection_pool=True)

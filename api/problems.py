@@ -17,7 +17,15 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from api.limits import fields
-from worker.jobs.errors import AlreadySettled, ContentDamaged, KeyMissing, RateLimited, Refused, StoreUnavailable
+from worker.jobs.errors import (
+    AlreadySettled,
+    ContentDamaged,
+    KeyMissing,
+    RateLimited,
+    Refused,
+    StoreChanged,
+    StoreUnavailable,
+)
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
 
@@ -140,23 +148,13 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
             detail = f"This app may submit {error.limit} jobs in {error.window} s; come again in {error.wait} s."
             headers = fields(error.limit, error.window, 0, error.wait) | {"Retry-After": str(error.wait)}
             return Problem(429, "rate_limited", detail, headers=headers)
-        case KeyMissing():
-            emit("encryption.key_missing", code=error.kid)
-            detail = (
-                "The content is kept, but this Vigil was not given the key that it is sealed under. Tell its operators."
-            )
-            return Problem(503, "encryption_key_missing", detail, headers={"Retry-After": "60"})
         case ContentDamaged():
             emit("content.damaged")
             return Problem(
                 500, "content_damaged", "The stored content can't be opened: it was changed. Tell the operators."
             )
         case StoreUnavailable():
-            detail = (
-                "The store can't answer or can't take writes now. Try again, a submit with the same Idempotency-Key: "
-                "where the store took too long the job may be there."
-            )
-            return Problem(503, "store_unavailable", detail, headers={"Retry-After": "2"})
+            return _away(error)
         case AlreadySettled():
             return Problem(409, "already_settled", f"The job is {error.status} already.")
         case HTTPException():
@@ -168,6 +166,27 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
         case _:
             broke("api.broke", error)
             return Problem(500, "internal_error", "A fault of ours; quote the X-Request-Id when you ask.")
+
+
+def _away(error: StoreUnavailable) -> Problem:
+    """What a store that can't be used means to the caller."""
+    if isinstance(error, KeyMissing):
+        emit("encryption.key_missing", code=error.kid)
+        detail = (
+            "The content is kept, but this Vigil was not given the key that it is sealed under. Tell its operators."
+        )
+        return Problem(503, "encryption_key_missing", detail, headers={"Retry-After": "60"})
+    if isinstance(error, StoreChanged):
+        detail = (
+            "The store came back without what it held, so it is not used; its operators have been told. Try again "
+            "later, a submit with the same Idempotency-Key."
+        )
+        return Problem(503, "store_changed", detail, headers={"Retry-After": "30"})
+    detail = (
+        "The store can't answer or can't take writes now. Try again, a submit with the same Idempotency-Key: "
+        "where the store took too long the job may be there."
+    )
+    return Problem(503, "store_unavailable", detail, headers={"Retry-After": "2"})
 
 
 def _methods(scope: Scope) -> set[str]:

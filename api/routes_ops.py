@@ -16,7 +16,7 @@ from api.parts import Parts, parts_of
 from api.patience import ask, within
 from api.problems import Problem
 from api.replies import as_json
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import StoreChanged, StoreUnavailable
 from worker.store import overview, scrape
 from worker.store.notices import Notices
 from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
@@ -41,7 +41,10 @@ async def readyz(request: Request) -> Response:
     """A write reached Redis just now, and we are not about to stop."""
     if parts_of(request).hub.closing:
         raise Problem(503, "shutting_down", "This process is about to stop.", headers={"Retry-After": "1"})
-    await within(_READY_SECONDS, overview.writable(parts_of(request).redis))
+    try:
+        await within(_READY_SECONDS, overview.writable(parts_of(request).redis))
+    except StoreChanged as error:  # this route is asked by operators' machines: they get the whole sentence
+        raise Problem(503, "store_changed", str(error), headers={"Retry-After": "30"}) from None
     return as_json({"status": "ok"})
 
 

@@ -2,6 +2,7 @@
 # One process of a deployment without containers, with its secrets as files and as its own user of Valkey.
 #
 #   ops/run.sh valkey                     Valkey with ops/redis.conf, on 127.0.0.1
+#   ops/run.sh reload                     the running Valkey takes the rules that ops/secrets.sh has renewed
 #   ops/run.sh api|worker                 the process
 #   ops/run.sh api|worker COMMAND …       a command of `vigil` with that process's settings
 #
@@ -10,7 +11,7 @@
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 secrets=${SECRETS:-secrets}
-[ $# -gt 0 ] || { echo "usage: ops/run.sh valkey | api | worker [COMMAND …]" >&2; exit 2; }
+[ $# -gt 0 ] || { echo "usage: ops/run.sh valkey | reload | api | worker [COMMAND …]" >&2; exit 2; }
 [ -f "$secrets/users.acl" ] || { echo "no $secrets/users.acl: run ops/secrets.sh first" >&2; exit 2; }
 secrets=$(cd "$secrets" && pwd)
 role=$1 && shift
@@ -24,9 +25,22 @@ valkey)
 	exec "$server" "$root/ops/redis.conf" --bind 127.0.0.1 --port "${VALKEY_PORT:-6379}" \
 		--dir "$(cd "$DATA" && pwd)" --aclfile "$secrets/users.acl" "$@"
 	;;
+reload)
+	VALKEY_PORT=${VALKEY_PORT:-6379} PASSWORD_FILE=$secrets/valkey_password_admin exec "$root/.venv/bin/python" - <<-'EOF'
+		import os, pathlib, sys
+		from redis import Redis, RedisError
+		password = pathlib.Path(os.environ["PASSWORD_FILE"]).read_text().strip()
+		server = Redis(port=int(os.environ["VALKEY_PORT"]), username="admin", password=password)
+		try:
+		    server.execute_command("ACL LOAD")
+		except (RedisError, OSError) as error:
+		    sys.exit(f"Valkey did not take the rules: {error}")
+		print("Valkey has taken the rules of its users.acl")
+	EOF
+	;;
 worker) export OPENAI_API_KEY_FILE="$secrets/openai_api_key" VIGIL_AUDIT_KEY_FILE="$secrets/audit_key" ;;
 api) ;;
-*) echo "ops/run.sh knows valkey, api and worker, not $role" >&2 && exit 2 ;;
+*) echo "ops/run.sh knows valkey, reload, api and worker, not $role" >&2 && exit 2 ;;
 esac
 
 export VIGIL_REDIS_URL_FILE="$secrets/redis_url_$role"

@@ -34,8 +34,19 @@ for name in api worker metrics admin; do
 	api | worker) printf 'redis://%s:%s@%s/0' "$name" "$password" "$valkey" | keep "redis_url_$name" ;;
 	esac
 done
-rm -f "$folder/users.acl" # a new version of Vigil may need other rules
-printf '%s\n' "$rules" | keep users.acl
+# A new version of Vigil may need other rules. Written into the same file, because a container that has it mounted by
+# itself would go on with the old one; whole before, so that a full disk leaves the old rules.
+if [ "$(cat "$folder/users.acl" 2>/dev/null)" != "$rules" ]; then
+	printf '%s\n' "$rules" >"$folder/users.acl.new"
+	if [ -e "$folder/users.acl" ]; then
+		cat "$folder/users.acl.new" >"$folder/users.acl"
+		echo "the users of Valkey have new rules: a running one takes them with ops/run.sh reload (containers: ops/production.md)" >&2
+	else
+		cp "$folder/users.acl.new" "$folder/users.acl"
+	fi
+	rm "$folder/users.acl.new"
+	chmod 644 "$folder/users.acl"
+fi
 
 random | base64 | tr '+/' '-_' | keep encryption_keys
 random | base64 | tr '+/' '-_' | keep audit_key

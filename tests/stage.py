@@ -7,11 +7,11 @@ wait is for a described condition.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Self
 
 from arq.connections import ArqRedis
+from waiting import LIMIT, until
 
 from worker.clock import Clock
 from worker.jobs import events as ev
@@ -20,20 +20,23 @@ from worker.jobs.spec import OnDelay, Policy
 from worker.main import WorkerProcess
 from worker.settings import Settings
 from worker.simulator import Simulator
+from worker.simulator.pace import Pace
+from worker.store import keys
 from worker.store.jobs import Jobs, NewJob
+
+__all__ = ["LIMIT", "LUNA", "SOL", "TERRA", "Stage", "until"]
 
 SOL, TERRA, LUNA = "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"
 
 
-async def until(what: str, condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
-    """The condition's first true value; fails with what was waited for."""
-    end = time.monotonic() + seconds
-    while True:
-        value = await condition()
-        if value:
-            return value
-        assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}"
-        await asyncio.sleep(0.02)
+class PausesDivided(Clock):
+    """The machine's clock; pauses within an attempt are divided like the simulator's waits."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / max(1.0, self._pace.speed))
 
 
 class Stage:
@@ -51,6 +54,7 @@ class Stage:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.hurry()  # nobody drains for long
         for worker, _, _ in list(self._workers):
             await self.stop(worker)
         await self.sim.stop()
@@ -70,7 +74,7 @@ class Stage:
 
     async def worker(self, **settings: Any) -> WorkerProcess:
         """One more worker, listening."""
-        worker = WorkerProcess(self.settings(**settings), self.redis)
+        worker = WorkerProcess(self.settings(**settings), self.redis, PausesDivided(self.sim.world.pace))
         stop, ready = asyncio.Event(), asyncio.Event()
         task = asyncio.create_task(worker.serve(stop, ready))
         await ready.wait()
@@ -96,6 +100,14 @@ class Stage:
             task.cancel()
         await asyncio.gather(row[2], *runs, return_exceptions=True)
 
+    async def lapse(self, job_id: str) -> None:
+        """The job's lease has run out: its holder renewed nothing in time."""
+        await self.redis.zadd(keys.LEASED, {job_id: 0}, xx=True)
+
+    def hurry(self) -> None:
+        """Whatever the provider still waits for or writes comes at once."""
+        self.sim.set_speed(1e6)
+
     async def submit(self, prompt: str, *, model: str = SOL, policy: dict[str, Any] | None = None, **fact: Any) -> str:
         """The id of a new job."""
         spec = dict(policy or {})
@@ -110,7 +122,7 @@ class Stage:
         assert stored is not None
         return stored.job
 
-    async def settled(self, job_id: str, seconds: float = 20.0) -> Job:
+    async def settled(self, job_id: str, seconds: float = LIMIT) -> Job:
         """The job once it is terminal."""
 
         async def look() -> Job | None:
@@ -120,7 +132,7 @@ class Stage:
         job: Job = await until(f"{job_id} to settle", look, seconds)
         return job
 
-    async def reaches(self, job_id: str, what: str, condition: Callable[[Job], Any], seconds: float = 20.0) -> Job:
+    async def reaches(self, job_id: str, what: str, condition: Callable[[Job], Any], seconds: float = LIMIT) -> Job:
         """The job once the condition holds."""
 
         async def look() -> Job | None:

@@ -14,18 +14,20 @@ from arq.connections import ArqRedis
 
 from worker import embedded
 from worker.clock import Clock
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import StoreChanged, StoreUnavailable
 from worker.safety.notices import Notice
 from worker.safety.watch import Limits
 from worker.settings import Settings
 from worker.store.access import AccessBook
 from worker.store.account import Circuit, scope_of
+from worker.store.guard import Guard, guard_of
 from worker.store.jobs import Held, Jobs, retention_of
 from worker.store.notices import Notices
 from worker.store.overview import writable
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
 from worker.store.quarantine import Limits as Shutting, Quarantine
+from worker.store.replay import check_replay
 from worker.store.vault import Vault
 from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery
@@ -58,7 +60,9 @@ async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
         url = settings.redis_url
         if url is None:
             url = (await stack.enter_async_context(embedded.Embedded(settings.data_dir))).url
-        redis = connect(url, vault=Vault.of(settings.encryption_keys))
+        given = settings.model_copy(update={"redis_url": url})
+        guard = Guard(given.mark_file, Clock().dice)
+        redis = connect(url, vault=Vault.of(settings.encryption_keys), guard=guard)
         stack.push_async_callback(redis.aclose)
         yield redis
 
@@ -144,6 +148,8 @@ class WorkerProcess:
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await writable(self._redis)
+        except StoreChanged as error:
+            return str(error)
         except (StoreUnavailable, TimeoutError):
             return "Redis takes no writes"
         return ""
@@ -174,6 +180,7 @@ class WorkerProcess:
     async def _serve(self, stop: asyncio.Event, ready: asyncio.Event | None) -> None:
         with contextlib.suppress(StoreUnavailable):
             await self.shop.access.refresh()  # what is denied is known before the first job
+        guard = guard_of(self._redis)
         parts = [
             asyncio.create_task(part, name=name)
             for name, part in (
@@ -187,6 +194,7 @@ class WorkerProcess:
                 ("watchman", self.watchman.run()),
                 ("delivery", self.delivery.run()),
                 ("sealer", self.sealer.run()),
+                *((("store-guard", guard.run(self._redis)),) if guard else ()),
             )
         ]
         claiming = asyncio.create_task(self.runner.main(), name="claiming")
@@ -237,7 +245,9 @@ async def run_worker(
 ) -> None:
     """One worker until `stop` is set. Raises StoreUnavailable or UnsafeStore when it can't begin."""
     async with redis_of(settings) as redis:
-        await check_safe(redis, allow_eviction=settings.allow_eviction)
+        with contextlib.suppress(StoreChanged):  # it stays, not ready, and says why, until its store is back
+            await check_safe(redis, allow_eviction=settings.allow_eviction)
+            await check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
         if not settings.encryption_keys:
             emit("encryption.off")
         await WorkerProcess(settings, redis).serve(stop or asyncio.Event(), ready)

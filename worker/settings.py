@@ -49,7 +49,9 @@ class Settings(BaseSettings):
 
     redis_url: str | None = None
     allow_eviction: bool = False
+    allow_lossy_restart: bool = False
     data_dir: Path = Path(".vigil")
+    store_mark: Path | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8700
     upstream: Literal["background", "stream", "chat"] = "background"
@@ -192,6 +194,12 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The Redis to speak to: the one that was set, else the embedded one of the data folder."""
         return self.redis_url or f"unix://{socket_path(self.data_dir)}"
+
+    @property
+    def mark_file(self) -> Path:
+        """Where the mark of the store is kept: what was set, else a file of the data folder for each kind of Redis."""
+        embedded = self.store_url == f"unix://{socket_path(self.data_dir)}"
+        return self.store_mark or self.data_dir / ("store.json" if embedded else "store.external.json")
 
     @field_validator("webhook_ports")
     @classmethod

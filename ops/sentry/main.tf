@@ -28,6 +28,7 @@ locals {
     "access.skipped" = 0
     "circuit.opened" = 0
     "queue.stuck"    = 0
+    "store.changed"  = 0
     "worker.broke"   = 2
   }
   ticket = {

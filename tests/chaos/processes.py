@@ -51,7 +51,8 @@ class Processes:
 
     def env(self) -> dict[str, str]:
         mine = os.environ  # noqa: TID251  a child needs the rest of it
-        kept = {k: v for k, v in mine.items() if not k.startswith(("VIGIL_", "OPENAI_", "SENTRY_"))}
+        dropped = ("VIGIL_", "OPENAI_", "SENTRY_", "PYTHONDONTWRITEBYTECODE")  # the last: seconds for each start
+        kept = {k: v for k, v in mine.items() if not k.startswith(dropped)}
         return {
             **kept,
             "VIGIL_REDIS_URL": self.valkey.url,
@@ -61,6 +62,10 @@ class Processes:
             "OPENAI_BASE_URL": self.sim.url,
             **self._settings,
         }
+
+    def hurry(self) -> None:
+        """Whatever the provider still waits for or writes comes at once."""
+        self.sim.set_speed(1e6)
 
     async def start(self, *words: str) -> asyncio.subprocess.Process:
         """A `vigil …` process; its log goes to a file of its own."""

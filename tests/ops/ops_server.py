@@ -19,10 +19,11 @@ CONF = ROOT / "ops" / "redis.conf"
 
 @dataclass(frozen=True)
 class Server:
-    """Where it listens."""
+    """Where it listens, and its process."""
 
     port: int
     folder: Path
+    process: subprocess.Popen[bytes]
 
     @property
     def place(self) -> str:
@@ -31,6 +32,11 @@ class Server:
     @property
     def url(self) -> str:
         return f"redis://{self.place}/0"
+
+    def kill(self) -> None:
+        """kill -9: nothing is written any more when this returns."""
+        self.process.kill()
+        self.process.wait(20)
 
     def client(self, user: str | None = None, password: str | None = None) -> Redis:
         return Redis(
@@ -51,7 +57,7 @@ def server(
         process = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder)
     try:
         _answers(port, process, folder)
-        yield Server(port, folder)
+        yield Server(port, folder, process)
     finally:
         process.terminate()
         process.wait(20)

@@ -16,7 +16,7 @@ FOLDER = ROOT / ".tools"
 
 @functools.cache
 def _fetched() -> str:
-    """Why they can't be had; nothing when they are there."""
+    """The last reason why one of them can't be had."""
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -26,7 +26,7 @@ def _fetched() -> str:
             )
         except subprocess.TimeoutExpired:
             return "the archive doesn't answer"
-        return "" if run.returncode == 0 else (run.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return (run.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
 def tool(name: str) -> Path:

@@ -94,7 +94,7 @@ def test_with_its_users_nobody_else_gets_in_and_config_may_be_closed(tmp_path: P
 
 
 def test_an_old_server_is_named(tmp_path: Path) -> None:
-    with server(tmp_path / "data", binary=tool("redis-server")) as one:
+    with server(tmp_path / "data", binary=tool("redis-server-bookworm")) as one:
         found = on(one, tmp_path)
     assert found["redis"]["state"] == "warning"
     assert "Redis 7.0" in found["redis"]["detail"]

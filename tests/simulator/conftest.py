@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from openai import AsyncOpenAI
+from waiting import LIMIT
 
 from worker.simulator import Simulator
 
@@ -41,10 +42,10 @@ async def slow_client(slow: Simulator) -> AsyncIterator[AsyncOpenAI]:
 
 @pytest.fixture
 def until() -> Until:
-    """Wait for a condition, five seconds at most."""
+    """Wait for a condition."""
 
     async def wait(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             while not condition():
                 await asyncio.sleep(0.002)
 
@@ -53,4 +54,4 @@ def until() -> Until:
 
 def sdk(simulator: Simulator) -> AsyncOpenAI:
     """Return a client that never retries by itself."""
-    return AsyncOpenAI(api_key="sk-sim", base_url=simulator.url, max_retries=0, timeout=5)
+    return AsyncOpenAI(api_key="sk-sim", base_url=simulator.url, max_retries=0, timeout=LIMIT)

@@ -7,6 +7,7 @@ from typing import Any
 import openai
 import pytest
 from openai import AsyncOpenAI
+from waiting import LIMIT
 
 from worker.simulator import Simulator
 
@@ -28,7 +29,7 @@ async def numbers(stream: Any) -> list[int]:
 
 async def poll(client: AsyncOpenAI, response_id: str) -> Any:
     """Return the response when it has ended."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT):
         while True:
             found = await client.responses.retrieve(response_id)
             if found.status not in {"queued", "in_progress"}:

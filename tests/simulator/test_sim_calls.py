@@ -9,6 +9,7 @@ import aiohttp
 import openai
 import pytest
 from openai import AsyncOpenAI
+from waiting import LIMIT
 
 from worker.simulator import SCENARIOS, Simulator, run
 from worker.simulator.mix import Mix, MixError, load
@@ -47,6 +48,25 @@ async def test_calls_are_counted_and_described_without_the_prompt(client: AsyncO
     assert (first["status"], first["ended"], first["stream"], first["background"]) == (200, "completed", False, False)
     assert told["calls"][-1]["status"] == 429
     assert "secret" not in json.dumps(told)
+
+
+async def test_the_speed_can_change_and_takes_waits_under_way_along(sim: Simulator, client: AsyncOpenAI) -> None:
+    async def speed(body: object) -> int:
+        async with aiohttp.ClientSession() as session, session.post(f"{sim.root}/sim/speed", json=body) as answer:
+            return answer.status
+
+    sim.set_speed(0.001)
+    prompt = "[[sim: check_then_clear hold=1000 tokens=100]] x"
+    made = await client.responses.create(model=SOL, input=prompt, background=True)
+    assert (await client.responses.retrieve(made.id)).status in {"queued", "in_progress"}
+    for wrong in ({}, {"speed": 0}, {"speed": True}, {"speed": "20"}, {"speed": 10**400}, [5]):
+        assert await speed(wrong) == 400
+    assert await speed({"speed": 1e6}) == 200
+    async with asyncio.timeout(LIMIT):
+        while (now := await client.responses.retrieve(made.id)).status != "completed":
+            await asyncio.sleep(0.002)
+    assert now.usage is not None
+    assert now.usage.output_tokens == 100
 
 
 async def test_reset_forgets_counts_and_tallies(client: AsyncOpenAI, sim: Simulator) -> None:
@@ -152,7 +172,9 @@ async def test_run_serves_until_cancelled(sim: Simulator) -> None:
     port = sim.port
     await sim.stop()
     task = asyncio.create_task(run(port=port, speed=1000))
-    async with AsyncOpenAI(api_key="k", base_url=f"http://127.0.0.1:{port}/v1", max_retries=20, timeout=5) as client:
+    async with AsyncOpenAI(
+        api_key="k", base_url=f"http://127.0.0.1:{port}/v1", max_retries=20, timeout=LIMIT
+    ) as client:
         assert (await client.responses.create(model=SOL, input="x")).status == "completed"
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

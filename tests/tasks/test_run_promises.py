@@ -43,7 +43,7 @@ async def test_no_call_and_no_output_after_a_block_and_no_silent_substitution(
             ids.append(await stage.submit(prompt(dice), policy=policy))
         blocked = substituted = 0
         for job_id in ids:
-            job = await stage.settled(job_id, 40)
+            job = await stage.settled(job_id)
             trail = [Event.load(body) for body in await stage.jobs.trail(job_id)]
             assert fold.replay(trail) == job
             finished = next((a.finished_at for a in job.attempts if a.outcome is Outcome.BLOCKED), None)

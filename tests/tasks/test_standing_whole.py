@@ -35,7 +35,7 @@ async def run(stage: Stage, count: int, text: str, users: int = 0, **more):
         await stage.submit(f"{text} {n}", safety_identifier=f"user{n % users}" if users else None, **more)
         for n in range(count)
     ]
-    return await asyncio.gather(*(stage.settled(job_id, 60) for job_id in ids))
+    return await asyncio.gather(*(stage.settled(job_id) for job_id in ids))
 
 
 async def test_what_happened_is_counted_with_the_commit_that_says_so(stage, redis):

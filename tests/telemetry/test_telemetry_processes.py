@@ -10,6 +10,7 @@ import httpx2
 from ingest import Ingest, Receiver
 from processes import Processes, free_port
 from stage import until
+from waiting import LIMIT
 
 from worker.clock import Clock
 from worker.store.apps import SCOPES, Apps
@@ -26,7 +27,7 @@ class Whole:
 
     async def ask(self, method: str, path: str, **more: Any) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {self.key}", **more.pop("headers", {})}
-        async with httpx2.AsyncClient(base_url=self.at, trust_env=False, timeout=20) as client:
+        async with httpx2.AsyncClient(base_url=self.at, trust_env=False, timeout=LIMIT) as client:
             return await client.request(method, path, headers=headers, **more)
 
     async def submit(self, prompt: str, **more: Any) -> str:

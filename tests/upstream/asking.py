@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from waiting import LIMIT
+
 from tests.upstream.rawserver import RawServer, plays
 from worker.safety.stream import StreamEvent
 from worker.upstream.answer import Answer
@@ -62,7 +64,7 @@ class Rig:
 async def play(session: Session) -> list[StreamEvent]:
     """Every event of a session, which is closed then."""
     events: list[StreamEvent] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT):
         async for batch in session.batches():
             assert batch
             events += batch

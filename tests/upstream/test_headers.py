@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from worker.safety.stream import Problem
-from worker.upstream.headers import opened_from, rejected_from, retry_after
+from worker.upstream.headers import opened_from, rejected_from
 
 NOW = datetime(2026, 7, 10, 12, 0, 0, tzinfo=UTC)
 HEADERS = httpx2.Headers(
@@ -70,28 +70,6 @@ def test_a_body_that_is_not_json_has_no_problem(body: bytes) -> None:
     rejected = rejected_from(403, HEADERS, body, NOW, on="resume")
     assert rejected.problem is None
     assert (rejected.http_status, rejected.request_id, rejected.on) == (403, "req_1", "resume")
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
-        ({"retry-after": "180"}, 180.0),
-        ({"retry-after": "0.5"}, 0.5),
-        ({"retry-after": "Fri, 10 Jul 2026 12:00:30 GMT"}, 30.0),
-        ({"retry-after": "Fri, 10 Jul 2026 12:00:30 GMT", "date": "Fri, 10 Jul 2026 12:00:10 GMT"}, 20.0),
-        ({"retry-after": "Fri, 10 Jul 2026 11:00:00 GMT"}, 0.0),
-        ({"retry-after": "Fri, 10 Jul 2026 12:00:30"}, 30.0),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "-3"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": ""}, None),
-        ({}, None),
-    ],
-)
-def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers, NOW) == seconds
 
 
 @given(

@@ -1,108 +1,167 @@
+"""What follows the end of a connection, as a pure function of how it ended."""
+
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from worker.safety.stream import Closed, Rejected
-from worker.upstream.reconnect import Ended, Reconnect, Way
+import pytest
+from hypothesis import given, strategies as st
+
+from worker.safety.stream import Closed, Problem, Rejected
+from worker.upstream.reconnect import BACKOFF, Ended, Reconnect, Way
 
 CUT = Closed("cut", "ClientPayloadError")
 REFUSED = Closed("connect_failed", "ClientConnectorError", opened=False)
+TYPED = Problem(None, "invalid_request_error")
 
 
-def reconnect(way: Way = Way.CREATE) -> Reconnect:
-    return Reconnect(way, poll_first=1.0, poll_most=5.0, give_up_after=60.0)
+def reconnect(way: Way = Way.CREATE, *, in_background: bool | None = True) -> Reconnect:
+    state = Reconnect(way, poll_first=1.0, poll_most=5.0)
+    state.in_background = in_background
+    return state
 
 
-def ended(end: object, *, progress: bool = False, opening: float = 0.0, standing: float = 0.0) -> Ended:
-    return Ended(end, progress, opening, standing)  # type: ignore[arg-type]
+def ended(end: Any, *, progress: bool = False, opening: float = 0.0, standing: float = 0.0, **more: bool) -> Ended:
+    return Ended(end, progress, opening, standing, **more)
 
 
-def rejected(status: int, retry_after: float | None = None) -> Rejected:
-    return Rejected(status, None, retry_after=retry_after)
+def rejected(status: int, retry_after: float | None = None, problem: Problem | None = None) -> Rejected:
+    return Rejected(status, problem, retry_after=retry_after, on="poll")
 
 
 @pytest.mark.parametrize("how", ["cut", "clean", "half_frame", "bad_json"])
-def test_a_cut_response_is_resumed_soon(how: str) -> None:
+def test_a_cut_response_is_resumed_soon(how: Any) -> None:
     state = reconnect()
-    assert state.after(ended(Closed(how), progress=True)) == 0.2  # type: ignore[arg-type]
+    assert state.after(ended(Closed(how), progress=True)) == 0.2
     assert state.way is Way.RESUME
 
 
-def test_failures_in_a_row_wait_longer_and_give_up_in_about_a_minute() -> None:
-    state = reconnect(Way.RESUME)
-    waits = []
-    while isinstance(step := state.after(ended(REFUSED)), float):
-        waits.append(step)
-    assert waits[:4] == [0.5, 1.0, 2.0, 2.0]
-    assert 50 < sum(waits) < 62
-    assert step == REFUSED
-
-
-def test_time_spent_connecting_counts() -> None:
-    state = reconnect(Way.RESUME)
-    tries = 0
-    while isinstance(state.after(ended(REFUSED, opening=10.0)), float):
-        tries += 1
-    assert tries == 5  # and 10 s each
-
-
-@pytest.mark.parametrize("good", [{"progress": True}, {"standing": 6.0}])
-def test_a_connection_that_was_of_use_starts_the_count_again(good: dict[str, float]) -> None:
-    state = reconnect(Way.RESUME)
-    for _ in range(200):
-        assert isinstance(state.after(ended(CUT, **good)), float)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("status", [400, 404, 405, 410, 422])
-def test_a_refused_resume_is_polled_at_once(status: int) -> None:
-    state = reconnect(Way.RESUME)
-    assert state.after(ended(rejected(status))) == 0.0
-    assert state.way is Way.POLL
-
-
 @pytest.mark.parametrize("way", [Way.RESUME, Way.POLL])
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503])
-def test_a_passing_rejection_is_tried_again(way: Way, status: int) -> None:
+@pytest.mark.parametrize("end", [REFUSED, *(rejected(status) for status in (401, 403, 407, 408, 409, 429, 500, 503))])
+def test_failures_in_a_row_wait_longer_and_never_give_up(way: Way, end: Any) -> None:
     state = reconnect(way)
-    assert state.after(ended(rejected(status))) == 0.5
+    waits = [state.after(ended(end, opening=10.0)) for _ in range(500)]
+    assert waits[:6] == list(BACKOFF)
+    assert set(waits[6:]) == {BACKOFF[-1]}
     assert state.way is way
 
 
-@pytest.mark.parametrize("way", [Way.RESUME, Way.POLL])
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_rejected_key_is_the_last_word(way: Way, status: int) -> None:
-    assert reconnect(way).after(ended(rejected(status))) == rejected(status)
+def test_connections_that_bring_a_little_each_are_not_made_faster_and_faster() -> None:
+    state = reconnect(Way.RESUME)
+    waits = [state.after(ended(CUT, progress=True)) for _ in range(6)]
+    assert waits == [0.2, 0.5, 1.0, 1.0, 1.0, 1.0]
+    assert state.after(ended(CUT, standing=6.0)) == 0.2
+
+
+@pytest.mark.parametrize("status", [400, 405, 422])
+def test_a_refused_resume_is_polled(status: int) -> None:
+    state = reconnect(Way.RESUME)
+    assert state.after(ended(rejected(status))) == 0.2
+    assert state.way is Way.POLL
+    assert state.after(ended(None)) == 1.0
+    assert state.way is Way.POLL, "the stream is not asked for again"
 
 
 def test_a_rejected_first_call_is_the_last_word() -> None:
     assert reconnect().after(ended(rejected(503))) == rejected(503)
 
 
-def test_retry_after_is_heeded_within_reason() -> None:
-    assert reconnect(Way.RESUME).after(ended(rejected(429, 7.0))) == 7.0
-    assert reconnect(Way.RESUME).after(ended(rejected(429, 7000.0))) == 30.0
-
-
-def test_resumes_that_bring_nothing_new_are_given_up_for_polling() -> None:
+def test_retry_after_is_heeded_without_a_ceiling_of_ours() -> None:
     state = reconnect(Way.RESUME)
-    steps = 0
+    assert state.after(ended(rejected(429, 7.0))) == 7.0
+    assert state.asked
+    assert state.after(ended(rejected(429, 7000.0))) == 7000.0
+    assert state.after(ended(rejected(429, 0.01))) == 1.0
+    assert not state.asked
+
+
+@pytest.mark.parametrize("asked", [float("inf"), float("nan"), -1.0, 1e300])
+def test_a_retry_after_that_can_not_be_meant_is_bounded(asked: float) -> None:
+    wait = reconnect(Way.POLL).after(ended(rejected(503, asked)))
+    assert isinstance(wait, float)
+    assert 0.2 <= wait <= 86_400
+
+
+def test_a_wait_named_in_the_error_counts_too() -> None:
+    assert reconnect(Way.POLL).after(ended(rejected(429, None, Problem("slow_down", None, retry_after=9.0)))) == 9.0
+
+
+def test_short_resumes_that_bring_nothing_new_are_given_up_for_polling() -> None:
+    state, steps = reconnect(Way.RESUME), 0
     while state.way is Way.RESUME:
         state.after(ended(Closed("clean")))
         steps += 1
     assert steps == 3
 
 
-def test_a_lost_response_is_lost() -> None:
-    assert reconnect(Way.POLL).after(ended(rejected(404))) == Closed("lost")
+def test_long_silent_streams_are_no_reason_to_poll() -> None:
+    """A proxy that cuts after a minute of silence: the notice of a check comes only in the stream."""
+    state = reconnect(Way.RESUME)
+    for _ in range(60):
+        state.after(ended(CUT, standing=60.0))
+    assert state.way is Way.RESUME
+
+
+def test_a_404_has_to_last() -> None:
+    state = reconnect(Way.POLL)
+    waits = []
+    while isinstance(step := state.after(ended(rejected(404, problem=TYPED))), float):
+        waits.append(step)
+    assert step == Closed("lost")
+    assert waits == [0.2, 0.5, 1.0, 2.0, 3.0, 3.0, 3.0]
+
+
+def test_a_404_that_went_away_starts_anew() -> None:
+    state = reconnect(Way.POLL)
+    for _ in range(10):
+        for _ in range(5):
+            assert isinstance(state.after(ended(rejected(404, problem=TYPED))), float)
+        assert isinstance(state.after(ended(None)), float)
+        state.way = Way.POLL
+
+
+def test_a_slow_404_counts_its_own_time() -> None:
+    state = reconnect(Way.POLL)
+    assert isinstance(state.after(ended(rejected(404, problem=TYPED), opening=29.0)), float)
+    assert state.after(ended(rejected(404, problem=TYPED), opening=29.0)) == Closed("lost")
+
+
+@pytest.mark.parametrize("problem", [None, Problem(None, None, message="Not Found")])
+def test_a_gateways_404_says_nothing_of_a_response_that_is_known_to_run(problem: Problem | None) -> None:
+    state = reconnect(Way.POLL)
+    for _ in range(100):
+        assert isinstance(state.after(ended(rejected(404, problem=problem))), float)
 
 
 def test_polls_slow_down() -> None:
     state = reconnect(Way.POLL)
+    state.after(ended(rejected(400)))
+    state._stream_again = False
     assert [state.after(ended(None)) for _ in range(6)] == [1.0, 1.5, 2.25, 3.375, 5.0, 5.0]
 
 
-def test_giving_up_on_rejections_is_a_cut_too() -> None:
-    state = reconnect(Way.POLL)
-    while isinstance(step := state.after(ended(rejected(503))), float):
-        pass
-    assert step == Closed("cut", "Rejected")
+ENDS = st.one_of(
+    st.sampled_from([CUT, REFUSED, Closed("clean"), Closed("bad_json", "Fault"), None]),
+    st.builds(
+        rejected,
+        st.sampled_from([301, 400, 401, 403, 405, 408, 413, 422, 429, 500, 501, 502, 503, 504, 529]),
+        st.none() | st.floats(allow_nan=True, allow_infinity=True),
+    ),
+)
+
+
+@given(
+    way=st.sampled_from([Way.RESUME, Way.POLL]),
+    steps=st.lists(
+        st.builds(ended, ENDS, progress=st.booleans(), standing=st.floats(0, 100), snapshot=st.booleans()), max_size=60
+    ),
+)
+def test_whatever_looks_are_answered_with_a_response_that_nobody_calls_lost_is_kept(
+    way: Way, steps: list[Ended]
+) -> None:
+    state = reconnect(way)
+    for step in steps:
+        wait = state.after(step)
+        assert isinstance(wait, float)
+        assert 0.2 <= wait <= 86_400
+        assert state.way is not Way.CREATE

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
+from waiting import soon
 
 from tests.upstream.asking import Rig, call, kinds, play, rest_of
+from tests.upstream.played import TOO_LATE, breaks_after, paths, state, streams
 from tests.upstream.rawserver import (
     CHUNKED,
     LAST,
     SNAPSHOT,
     Connection,
     RawServer,
-    Script,
     as_json,
     chunk,
     completed,
@@ -26,19 +26,6 @@ from tests.upstream.rawserver import (
 from worker.safety.stream import Alive, Closed, Created, Delta, Opened, Rejected, StreamEvent, Terminal
 from worker.upstream.client import Provider
 from worker.upstream.session import ResumePoint, Session
-
-
-def streams(*events: Any, end: bytes = LAST) -> Script:
-    return plays(CHUNKED, *(chunk(frame(event)) for event in events), end)
-
-
-def breaks_after(*events: Any) -> Script:
-    return streams(*events, end=b"ff\r\n")
-
-
-def paths(server: RawServer) -> list[str]:
-    return [f"{request.method} {request.path.removeprefix('/v1/responses')}" for request in server.requests]
-
 
 # -- one connection is enough
 
@@ -66,7 +53,7 @@ async def test_the_connection_is_closed_once_the_terminal_event_is_seen(rig: Rig
         async for batch in rig.session(server.url, call("stream")).batches():
             if type(batch[-1]) is Terminal:
                 break
-        await asyncio.wait_for(gone.wait(), 5)
+        await soon(gone.wait())
 
 
 async def test_after_the_terminal_event_everything_is_only_life(rig: Rig) -> None:
@@ -201,44 +188,17 @@ async def test_a_server_away_for_a_while_is_waited_for(rig: Rig) -> None:
     assert session.resumed == 1
 
 
-async def test_a_server_away_for_good_ends_as_closed(rig: Rig) -> None:
-    async with RawServer(breaks_after(created(), delta(1)), plays()) as server:
-        session = rig.session(server.url)
-        events = await play(session)
-    assert kinds(events) == [Opened, Created, Delta, Closed]
-    assert 50 < sum(rig.sleeps.taken) < 62
-    assert session.sequence == 1
-
-
-async def test_a_key_revoked_meanwhile_ends_as_rejected(rig: Rig) -> None:
-    async with RawServer(
-        breaks_after(created()), plays(as_json(401, {"error": {"code": "invalid_api_key"}}))
-    ) as server:
-        events = await play(rig.session(server.url))
-    assert type(events[-1]) is Rejected
-    assert events[-1].on == "resume"
-
-
 # -- polling
 
 
-def state(status: str, **more: Any) -> Script:
-    return plays(as_json(200, SNAPSHOT | {"status": status} | more))
-
-
-TOO_LATE = plays(as_json(400, {"error": {"message": "more than 5 minutes old", "type": "invalid_request_error"}}))
-GONE = plays(as_json(404, {"error": {"message": "no such response"}}))
-
-
-@pytest.mark.parametrize("refusal", [TOO_LATE, GONE])
-async def test_a_refused_resume_is_polled_to_the_end(rig: Rig, refusal: Script) -> None:
+async def test_a_refused_resume_is_polled_to_the_end(rig: Rig) -> None:
     polls = state("queued"), state("in_progress"), state("completed")
-    async with RawServer(breaks_after(created(), delta(1)), refusal, *polls) as server:
+    async with RawServer(breaks_after(created(), delta(1)), TOO_LATE, *polls) as server:
         session = rig.session(server.url)
         events = await play(session)
         assert paths(server)[2:] == ["GET /resp_raw01"] * 3
     assert kinds(events) == [Opened, Created, Delta, Opened, Created, Created, Terminal]
-    assert rig.sleeps.taken == [0.2, 1.0, 1.5]
+    assert rig.sleeps.taken == [0.2, 0.5, 1.0, 1.5]
     assert (session.resumed, session.sequence) == (1, 1)
 
 
@@ -248,12 +208,6 @@ async def test_a_block_seen_by_polling_has_its_code(rig: Rig) -> None:
     assert isinstance(end, Terminal)
     assert end.problem is not None
     assert end.problem.code == "bio_policy"
-
-
-async def test_a_lost_response_ends_as_lost(rig: Rig) -> None:
-    async with RawServer(breaks_after(created()), GONE) as server:
-        events = await play(rig.session(server.url))
-    assert events[-1] == Closed("lost")
 
 
 async def test_resumed_streams_without_news_turn_into_polls(rig: Rig) -> None:
@@ -297,7 +251,7 @@ async def test_cancel_of_a_background_response_reaches_the_provider(rig: Rig) ->
             await anext(batches)
         reader = asyncio.create_task(rest_of(batches))
         cancelled = await session.cancel()
-        assert await asyncio.wait_for(reader, 5) == []
+        assert await soon(reader) == []
         assert paths(server) == ["POST ", "POST /resp_raw01/cancel"]
     assert cancelled.took_effect
 
@@ -315,12 +269,12 @@ async def test_cancel_waits_a_moment_for_the_id(rig: Rig) -> None:
     async with RawServer(first, plays(as_json(200, SNAPSHOT | {"status": "cancelled"}))) as server:
         session = rig.session(server.url)
         reader = asyncio.create_task(rest_of(session.batches()))
-        await asyncio.wait_for(asked.wait(), 5)
+        await soon(asked.wait())
         cancelling = asyncio.create_task(session.cancel())
         await asyncio.sleep(0)
         go.set()
-        assert (await asyncio.wait_for(cancelling, 5)).took_effect
-        await asyncio.wait_for(reader, 5)
+        assert (await soon(cancelling)).took_effect
+        await soon(reader)
 
 
 async def test_cancel_learns_the_id_itself_when_nobody_reads(rig: Rig) -> None:
@@ -343,7 +297,7 @@ async def test_cancel_of_a_response_without_a_name_has_no_effect(rig: Rig) -> No
         session = rig.session(server.url, identify_within=0.02)
         reader = asyncio.create_task(rest_of(session.batches()))
         assert not (await session.cancel()).took_effect
-        assert await asyncio.wait_for(reader, 5) == []
+        assert await soon(reader) == []
 
 
 async def test_cancel_of_a_foreground_stream_hangs_up(rig: Rig) -> None:
@@ -360,7 +314,7 @@ async def test_cancel_of_a_foreground_stream_hangs_up(rig: Rig) -> None:
         batches = session.batches()
         await anext(batches)
         assert (await session.cancel()).took_effect
-        await asyncio.wait_for(gone.wait(), 5)
+        await soon(gone.wait())
         assert len(server.requests) == 1
         await batches.aclose()
 

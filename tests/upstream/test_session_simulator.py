@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from waiting import LIMIT
 
 from tests.upstream.asking import Rig, call, play
 from worker.safety.stream import Closed, Delta, Terminal
@@ -108,7 +109,7 @@ async def test_who_is_hurried_reads_on_over_a_new_connection_and_never_sends_aga
             session.hurry()
 
     try:
-        async with asyncio.timeout(3 if mode == "background" else 0.5):
+        async with asyncio.timeout(LIMIT if mode == "background" else 0.5):
             await read()
     except TimeoutError:
         assert mode == "stream"

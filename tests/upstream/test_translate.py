@@ -21,7 +21,7 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
-from worker.upstream.fields import delay_in
+from worker.upstream.retry_after import delay_in
 from worker.upstream.translate import NOT_TEXT, translate, translate_snapshot
 
 BUFFERING = {"use_cases": ["cyber"], "reasons": ["user_risk"], "retry_model": "gpt-5.6-luna"}
@@ -65,6 +65,14 @@ def notices(data: object) -> list[Notice]:
         ({"type": "response.output_item.added", "sequence_number": 2}, [Alive(2, "response.output_item.added")]),
         ({"type": "keepalive", "sequence_number": 3}, [Alive(3, "keepalive")]),
         ({"type": "response.output_text.done", "sequence_number": 3}, [Alive(3, "response.output_text.done")]),
+        (
+            {"type": "response.output_text.done", "sequence_number": 3, "output_index": 1, "text": "Hi"},
+            [PartDone(3, 1, 0, "Hi")],
+        ),
+        (
+            {"type": "response.refusal.done", "sequence_number": 3, "content_index": 2, "refusal": "No"},
+            [PartDone(3, 0, 2, "No", "refusal")],
+        ),
         ({"type": "something.new", "sequence_number": 3, "error": {"code": "x"}}, [Alive(3, "something.new")]),
     ],
 )

@@ -15,6 +15,7 @@ import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from waiting import soon
 
 from tests.upstream.asking import call, drain, kinds
 from tests.upstream.rawserver import (
@@ -89,7 +90,7 @@ def test_a_reset_and_a_resume_on_both_loops(run: Callable[[Any], None]) -> None:
     async def resets(connection: Connection) -> None:
         await connection.send(CHUNKED)
         await connection.events(created(), delta(1))
-        await asyncio.wait_for(heard.wait(), 5)
+        await soon(heard.wait())
         connection.reset()
 
     async def story() -> None:
@@ -125,8 +126,8 @@ def test_hanging_up_wakes_the_reader_on_both_loops(run: Callable[[Any], None]) -
             pending = asyncio.ensure_future(answer.read())
             await asyncio.sleep(0)
             await provider.aclose()
-            assert [type(event) for event in await asyncio.wait_for(pending, 5)] == [Closed]
-            await asyncio.wait_for(gone.wait(), 5)
+            assert [type(event) for event in await soon(pending)] == [Closed]
+            await soon(gone.wait())
 
     run(story())
 

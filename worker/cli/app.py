@@ -23,6 +23,7 @@ from worker.cli import (
     ops,
     probe,
     serve,
+    store,
     support,
     up,
     webhooks,
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (up, demo, serve, jobs, probe, support, webhooks, apps, ops, audit, cost, lab, doctor, health):
+for room in (up, demo, serve, jobs, probe, support, webhooks, apps, ops, audit, cost, lab, doctor, health, store):
     room.register(app)
 app.add_typer(keys.app, name="keys")
 

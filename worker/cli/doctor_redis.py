@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
+from worker.cli.doctor_store import store_check
 from worker.cli.finding import Check, State, skew
 from worker.cli.serve import with_redis
 from worker.clock import Clock
@@ -17,6 +18,7 @@ from worker.store import overview
 from worker.store.access import known_access
 from worker.store.audit import Trail
 from worker.store.pool import SENTINEL, Redis, asking, check_safe, connect, durability, sentinel_parts
+from worker.store.replay import replay_of
 from worker.store.seals import Seals
 from worker.store.server import Server, look_at
 
@@ -50,6 +52,8 @@ async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIte
     how = await look_at(redis, url)
     yield _server(how, said["version"], kind)
     yield _persistence(said, how)
+    yield await _restart(redis, url, settings)
+    yield await store_check(redis, settings)
     yield _eviction(said, settings)
     yield _memory(how)
     yield _door(how, url)
@@ -88,6 +92,13 @@ def _persistence(said: dict[str, str], how: Server) -> Check:
         fix = "ask as a user that may `CONFIG GET`, such as worker of ops/users.acl, or ask whoever runs it"
         return Check("persistence", "warning", sentence, fix)
     return Check("persistence", "warning", sentence, "set appendfsync always")
+
+
+async def _restart(redis: Redis, url: str, settings: Settings) -> Check:
+    found = await replay_of(redis, url)
+    if found.verdict == "kept":
+        return Check("restart", "warning" if found.fix else "ok", found.detail, found.fix or None)
+    return Check("restart", "warning" if settings.allow_lossy_restart else "problem", found.detail, found.fix)
 
 
 def _eviction(said: dict[str, str], settings: Settings) -> Check:

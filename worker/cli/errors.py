@@ -10,7 +10,15 @@ import os
 import sys
 from typing import Final, Literal
 
-from worker.jobs.errors import Refused, SettingsError, StoreUnavailable, UnknownModel, UnsafeStore, VigilError
+from worker.jobs.errors import (
+    Refused,
+    SettingsError,
+    StoreChanged,
+    StoreUnavailable,
+    UnknownModel,
+    UnsafeStore,
+    VigilError,
+)
 
 BAD: Final = 1
 USAGE: Final = 2
@@ -37,7 +45,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         case UnknownModel() | Refused():
             return str(error), USAGE
         case StoreUnavailable():
-            return f"{error}; `vigil doctor` looks further", BAD
+            more = "" if isinstance(error, StoreChanged) else "; `vigil doctor` looks further"
+            return f"{error}{more}", BAD
         case VigilError():
             return str(error), BAD
         case OSError(errno=errno.EADDRINUSE):

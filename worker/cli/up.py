@@ -23,6 +23,7 @@ from worker.cli.serve import first_of, listen, run_until_signal, serves_api, wit
 from worker.clock import Clock
 from worker.settings import Settings, key_file, load
 from worker.store.apps import SCOPES, Apps
+from worker.store.guard import Guard
 from worker.store.pool import check_safe, connect, durability
 from worker.store.vault import Vault
 from worker.telemetry.log import configure
@@ -138,7 +139,8 @@ async def _until_ready(
 
 
 async def _look(settings: Settings) -> str:
-    redis = connect(settings.redis_url or "", max_connections=2)
+    guard = Guard(settings.mark_file, Clock().dice)
+    redis = connect(settings.redis_url or "", guard=guard, max_connections=2)
     try:
         return durability(await check_safe(redis, allow_eviction=settings.allow_eviction))
     finally:

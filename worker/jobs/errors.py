@@ -7,6 +7,7 @@
     ├── EndUserShut         operator: the end user was shut out before the model was called; nothing is sent
     ├── SettingsError       operator: all faults of the settings together
     ├── StoreUnavailable    operator: Redis can't answer or can't take the job; try again
+    │   ├── StoreChanged    operator: Redis came back empty, older or as another's; its data must come back
     │   └── KeyMissing      operator: content is sealed under a key that this process was not given
     ├── ContentDamaged      nobody knows: sealed content was changed or moved; it can't be read
     ├── UnsafeStore         operator: Redis could drop accepted jobs (eviction policy)
@@ -71,6 +72,10 @@ class SettingsError(VigilError):
 
 class StoreUnavailable(VigilError):
     """Redis did not answer, or refused the write."""
+
+
+class StoreChanged(StoreUnavailable):
+    """Redis does not hold what this process knew it to hold; the message says what is missing and what to do."""
 
 
 class KeyMissing(StoreUnavailable):

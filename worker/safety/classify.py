@@ -96,8 +96,14 @@ def closed(event: Closed, *, opened: bool = False) -> Failure:
     """The failure of a transport that ended before the provider's last word; `opened`: headers had come."""
     if event.how == "lost":
         return _failure(Outcome.LOST, "response_lost", "provider", None, retryable=True)
+    if event.how == "unreachable":
+        return _failure(Outcome.LOST, "response_unreachable", "provider", None, retryable=True)
+    if event.how == "bad_id":
+        return _failure(Outcome.PROTOCOL_ERROR, "response_id_too_long", "provider", retryable=False)
     if event.how == "bad_json":
         return _failure(Outcome.PROTOCOL_ERROR, "bad_json", "provider")
+    if event.how == "page":
+        return _failure(Outcome.PROTOCOL_ERROR, "gateway_page", "network")
     if not opened and (event.how == "connect_failed" or not event.opened):
         return _failure(Outcome.CONNECT_FAILED, "connect_failed", "network")
     code = {"clean": "no_terminal", "half_frame": "half_frame", "connect_failed": "reconnect_failed"}

@@ -20,9 +20,23 @@ SPREAD: Final = 0.1
 ONCE: Final = frozenset({"edge_refused", "access_refused", "protocol_error", "bad_json", "unexpected_status"})
 """Codes after which one more try is sensible and a second one is not (wire.md table A)."""
 
+MOST_CUTS: Final = 3
+"""Cuts after the same time each that are enough to know: each may have left a response running that costs."""
+
+SAID_LOST: Final = "response_lost"
+"""The failure after which only a new response can bring an answer, because the provider itself says so."""
+
 _NOT_COUNTED: Final = frozenset({Outcome.INTERRUPTED, Outcome.QUOTA_EXHAUSTED, Outcome.AUTH_FAILED})
 
-Why = Literal["not_retryable", "attempts_exhausted", "output_seen", "retried_once", "run_deadline"]
+Why = Literal[
+    "not_retryable",
+    "attempts_exhausted",
+    "output_seen",
+    "check_signalled",
+    "retried_once",
+    "cut_alike",
+    "run_deadline",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,13 @@ def delay(attempts_so_far: int, dice: float, retry_after: float | None = None) -
     return max(backoff, retry_after * (1 + SPREAD * dice))
 
 
+def sent_already(failure: Failure, output_seen: bool, check_signalled: bool) -> Why | None:
+    """The rule that forbids to send the same prompt again, whatever else speaks for it; None when none does."""
+    if failure.code == SAID_LOST:
+        return None
+    return "output_seen" if output_seen else "check_signalled" if check_signalled else None
+
+
 def decide(
     attempts_so_far: int,
     max_attempts: int,
@@ -75,19 +96,26 @@ def decide(
     *,
     same_code_before: int = 0,
     can_resume: bool = False,
+    check_signalled: bool = False,
+    cuts_alike: int = 0,
 ) -> RetryAt | GiveUp:
     """The retry after a failed attempt, or the rule that forbids it.
 
     `attempts_so_far` includes the failed one and is `counted(...)`. `same_code_before`: earlier attempts of the job
     that ended with `failure.code`. `can_resume`: the response goes on upstream, so output already seen is not paid
-    for twice. A delay that ends at or past `deadline` is a GiveUp("run_deadline").
+    for twice. `check_signalled`: a safety check was signalled for what was sent; such a prompt is not sent again by
+    itself, like one that was answered in part, unless the provider says that the response is lost. `cuts_alike`: how
+    many attempts in a row were cut after the same time. A delay that ends at or past `deadline` is a
+    GiveUp("run_deadline").
     """
     if not failure.retryable:
         return GiveUp("not_retryable")
-    if output_seen and not can_resume:
-        return GiveUp("output_seen")
+    if (why := sent_already(failure, output_seen and not can_resume, check_signalled)) is not None:
+        return GiveUp(why)
     if attempts_so_far >= max_attempts:
         return GiveUp("attempts_exhausted")
+    if cuts_alike >= MOST_CUTS:
+        return GiveUp("cut_alike")
     if failure.code in ONCE and same_code_before >= 1:
         return GiveUp("retried_once")
     seconds = delay(attempts_so_far, dice, failure.retry_after)

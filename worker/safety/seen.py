@@ -5,16 +5,18 @@ Bookkeeping for the watch. Must not know: time, checks, limits.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from worker.jobs.errors import Failure
 from worker.jobs.states import DELIVERED, Outcome
 from worker.safety.codes import GENERIC
+from worker.safety.output import message, refuses, said
 from worker.safety.served import judge_served
 from worker.safety.signals import ResponseKnown, Signal, Verdict
-from worker.safety.stream import Created, Opened, Rejected, Terminal
+from worker.safety.stream import Created, ItemDone, Opened, PartDone, Rejected, Terminal
 
 
 class Held:
@@ -49,14 +51,15 @@ class Seen:
     """Facts of the call in the order of their arrival; each is told once."""
 
     __slots__ = (
-        "_aliases", "_created", "_facts", "_items", "_model", "_rate_limits", "_wanted_tier", "header", "refused",
-        "resumed", "tier",
+        "_aliases", "_created", "_facts", "_items", "_model", "_parts", "_rate_limits", "_wanted_tier", "header",
+        "refused", "resumed", "tier",
     )  # fmt: skip
 
     def __init__(self, model: str, aliases: Mapping[str, str], wanted_tier: str | None) -> None:
         self._model, self._aliases, self._wanted_tier = model, aliases, wanted_tier
         self._facts: dict[str, Any] = {}
-        self._items: dict[int, dict[str, Any]] = {}
+        self._items: dict[tuple[int, str, str], dict[str, Any]] = {}
+        self._parts: dict[int, dict[int, tuple[Literal["text", "refusal"], str]]] = {}
         self._rate_limits: dict[str, str] = {}
         self._created: str | None = None
         self.header: str | None = None
@@ -101,12 +104,23 @@ class Seen:
     def terminal(self, event: Terminal) -> list[Signal]:
         """The last snapshot came."""
         self.tier = event.service_tier or self.tier
-        self.refused = self.refused or any(_refuses(item) for item in (*event.output, *self._items.values()))
+        self.refused = self.refused or any(refuses(item) for item in (*event.output, *self._items.values()))
         return self._learn(first=True, response_id=event.response_id)
 
-    def item(self, index: int, item: dict[str, Any]) -> None:
-        """An output item is complete."""
-        self._items[index] = item
+    def whole(self, event: ItemDone | PartDone) -> tuple[str, ...]:
+        """An output item or a content part is complete; the flags of what had to be mended in it."""
+        index = event.index
+        if isinstance(event, PartDone):
+            if event.text:
+                self.refused |= event.kind == "refusal"
+                self._parts.setdefault(index, {})[event.part] = (event.kind, event.text)
+            return ()
+        name = event.item.get("id")  # some servers give all items the same index: they are told apart by more
+        key = name if isinstance(name, str) and name else json.dumps(event.item, sort_keys=True)
+        self._items[index, str(event.item.get("type")), key] = event.item
+        if said([event.item]):
+            self._parts.pop(index, None)  # the item has its parts
+        return event.flags
 
     def verdict(
         self,
@@ -152,10 +166,20 @@ class Seen:
         )
 
     def _answer(self, event: Terminal | None) -> tuple[dict[str, Any], ...]:
-        """The terminal snapshot's items; the provider sometimes leaves it empty, then those that came one by one."""
-        if event is not None and event.output:
-            return event.output
-        return tuple(self._items[index] for index in sorted(self._items))
+        """The terminal snapshot's items. Where it is empty, or silent though the stream was not, those that came one by
+        one; where they are silent too, the parts.
+        """
+        streamed = [item for _, item in sorted(self._items.items(), key=lambda row: row[0][0])]
+        told = [message(parts[n] for n in sorted(parts)) for _, parts in sorted(self._parts.items())]
+        if not said(streamed):
+            streamed = [item for item in streamed if item.get("type") != "message" or not told] + told
+        snapshot = event.output if event is not None else ()
+        if not snapshot:
+            return tuple(streamed)
+        if said(snapshot) or not said(streamed):
+            return snapshot
+        rest = [item for item in snapshot if item.get("type") != "message"]
+        return (*rest, *(item for item in streamed if item.get("type") == "message"))
 
     def _call(self, event: Opened | Rejected, *, first: bool) -> list[Signal]:
         self._rate_limits = event.rate_limits or self._rate_limits
@@ -174,9 +198,3 @@ class Seen:
         new = {k: v for k, v in facts.items() if v is not None and old.get(k) != v and (first or k not in old)}
         self._facts = old | new
         return [ResponseKnown(**new)] if new else []  # type: ignore[arg-type]  # the names above are its fields
-
-
-def _refuses(item: dict[str, Any]) -> bool:
-    """True when a message item has a refusal part."""
-    content = item.get("content")
-    return isinstance(content, list) and any(isinstance(p, dict) and p.get("type") == "refusal" for p in content)

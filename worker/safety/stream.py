@@ -34,6 +34,7 @@ class Created(NamedTuple):
     model: str | None
     status: str
     service_tier: str | None = None
+    background: bool = False  # the provider says that the response runs in the background
 
 
 class Notice(NamedTuple):
@@ -61,12 +62,17 @@ class ItemDone(NamedTuple):
     sequence: int | None
     index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
     item: dict[str, Any]
+    flags: tuple[str, ...] = ()  # what had to be mended to read it
 
 
 class PartDone(NamedTuple):
-    """Output-bearing: a content part is complete; its text came in deltas."""
+    """Output-bearing: a content part is complete; its text came in deltas, and with some servers only here."""
 
     sequence: int | None
+    index: int = 0  # type: ignore[assignment]  # of its output item; shadows tuple.index, which nobody needs here
+    part: int = 0
+    text: str = ""
+    kind: Literal["text", "refusal"] = "text"
 
 
 class Alive(NamedTuple):
@@ -136,12 +142,13 @@ class Terminal(NamedTuple):
     service_tier: str | None = None
     carrier: Carrier = "response_failed"
     response_id: str | None = None
+    flags: tuple[str, ...] = ()  # what had to be mended to read it
 
 
 class Closed(NamedTuple):
     """The transport ended. `clean` = an orderly end; nothing may be concluded from it but that nothing more comes."""
 
-    how: Literal["clean", "cut", "half_frame", "bad_json", "connect_failed", "lost"]
+    how: Literal["clean", "cut", "half_frame", "bad_json", "page", "connect_failed", "lost", "unreachable", "bad_id"]
     detail: str = ""  # the class of the foreign exception; never its text
     opened: bool = True  # bytes were sent and headers came back, so the call may have run
 

@@ -16,6 +16,7 @@ from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome
 from worker.safety import classify
 from worker.safety.checks import Checks
 from worker.safety.codes import weight
+from worker.safety.cuts import UNANSWERED
 from worker.safety.seen import Held, Seen
 from worker.safety.signals import AccountFlagged, Ended, FirstOutput, ResponseKnown, Signal, Verdict
 from worker.safety.stream import (
@@ -103,7 +104,9 @@ class Watch:
         self._checks, self._held = Checks(check), Held()
         self._seen = Seen(model, aliases or {}, service_tier)
         self._start = self._last = now
-        self._quiet: float | None = None  # since when no output has come; None = not to be judged yet
+        # since when no output has come, at first since the call, because gateways hold back even the headers;
+        # None = not to be judged
+        self._quiet: float | None = now
         self._heard = self._opened = self._first_told = self._calm = False
         self._output_seen = output_seen
         self._cursor = self._floor = -1 if cursor is None else cursor
@@ -136,7 +139,7 @@ class Watch:
 
     @property
     def silent_since(self) -> float | None:
-        """When the last output came, or the response began to run; None while queued, not yet answered, or ended."""
+        """When the last output came, or the call was made; None while queued, or ended."""
         return self._quiet if self._verdict is None else None
 
     @property
@@ -202,6 +205,14 @@ class Watch:
                 self._calm = False
         return self.take()
 
+    def overdue(self, now: float) -> bool:
+        """True when the next `tick` would end the attempt because of silence."""
+        return self._verdict is None and self._held.failure is None and now >= self._life()
+
+    def wait_on(self, now: float) -> None:
+        """The response outlives its connection, so silence is no end of it: how long nothing came counts from now."""
+        self._heard, self._last = True, now
+
     def next_tick(self) -> float:
         """The monotonic time at which `tick` must be called next; infinity after the end."""
         if self._verdict is not None:
@@ -232,10 +243,8 @@ class Watch:
                     self._seen.refused |= event.kind == "refusal"
                     self.deltas += 1
                     self._output(now)
-            case ItemDone():
-                self._seen.item(event.index, event.item)
-                self._output(now)
-            case PartDone():
+            case ItemDone() | PartDone():
+                self._flags.update(self._seen.whole(event))
                 self._output(now)
             case Alive():
                 self._status(event.type, now)
@@ -250,7 +259,7 @@ class Watch:
                 self._opened = True
                 if event.resumed:
                     self._floor = self._cursor
-                if self._quiet is None or not event.resumed:
+                if self._quiet is None:
                     self._quiet = now
                 self._pending += self._seen.opened(event)
             case Served():
@@ -269,6 +278,8 @@ class Watch:
                 gone = event.on == "create" or failure.outcome in (Outcome.LOST, Outcome.BLOCKED)
                 self._fail(self._held.hold(failure, weight(event.problem)), may_go_on=not gone)
             case Closed():
+                if event.how == "cut" and not event.opened and not self._opened:
+                    self._flags.add(UNANSWERED)
                 self._fail(self._held.failure or classify.closed(event, opened=self._opened))
             case _:
                 assert_never(event)
@@ -286,6 +297,7 @@ class Watch:
 
     def _on_terminal(self, event: Terminal) -> None:
         seen, held = self._seen, self._held
+        self._flags.update(event.flags)
         self._pending += seen.terminal(event)
         failure = classify.terminal(
             event, http_status=seen.http_status, request_id=seen.request_id, after_output=self._output_seen

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from worker.jobs.errors import Failure
 from worker.jobs.record import Block, BlockCategory, DisclosureReason, JobError, ProviderError
+from worker.safety.cuts import Cuts
 
 
 class Words(NamedTuple):
@@ -247,11 +248,31 @@ WORDS: Final[dict[str, Words]] = {
         "Run `vigil doctor` to see whether the provider is reachable, then submit the job again.",
     ),
     "protocol_error": Words("protocol_error", "What the provider sent could not be understood.", _RETRIED),
+    "gateway_page": Words(
+        "protocol_error", "A gateway answered with a web page where the provider's answer should be.", _RETRIED
+    ),
     "bad_json": Words("protocol_error", "The provider sent an event that is not valid JSON.", _RETRIED),
     "unexpected_status": Words(
         "protocol_error",
         "The API answered with an HTTP status that it should not use.",
         "Check OPENAI_BASE_URL and the proxies on the way, because something else than the API may have answered.",
+    ),
+    "proxy_timeout": Words(
+        "stream_cut",
+        "The request was cut by a proxy.",
+        "Turn response buffering off in each proxy between Vigil and the provider and raise its read timeout above the "
+        "longest silence of a model (ops/production.md has the lines), because what was cut may run on and be billed.",
+    ),
+    "response_unreachable": Words(
+        "lost",
+        "The connection broke, and the server lets nobody look at a response of its own again.",
+        "Set VIGIL_UPSTREAM=stream if the server behind OPENAI_BASE_URL does not know background mode, and submit the "
+        "job again if its answer is still wanted.",
+    ),
+    "response_id_too_long": Words(
+        "protocol_error",
+        "The provider gave the response an id of more than 4,096 characters, under which nothing can be looked up.",
+        "Check OPENAI_BASE_URL and the gateways on the way, because no API names responses like that.",
     ),
     # ends of a job
     "queue_deadline": Words(
@@ -362,6 +383,12 @@ WORDS: Final[dict[str, Words]] = {
     "unknown_error": Words("failed", "It failed for a reason that Vigil does not know.", _RETRIED),
 }
 
+_WHOLE_SECONDS: Final = 10
+_TIMES: Final = ("", "once", "twice", "three times", "four times", "five times")
+_CHECKED: Final = (
+    "Submit the job again if it should be asked anew: Vigil does not send a prompt again by itself once a safety check "
+    "was signalled for it, and with VIGIL_UPSTREAM=background a cut stream is resumed instead."
+)
 _MISTAKE = "use the support packet of this job if you think that it is a mistake."
 _NO_FINDING = "a block is no finding of a violation, so"
 
@@ -397,6 +424,20 @@ def job_error(code: str, type: str | None = None, provider: ProviderError | None
 def failure_error(failure: Failure) -> JobError:
     """The error of a failed attempt in plain words."""
     return job_error(failure.code, failure.outcome.value, failure.provider)
+
+
+def gave_up(failure: Failure, why: str, cuts: Cuts | None) -> JobError:
+    """The error of a job whose failed attempt is the last one; `why` as `retry` says it."""
+    error = failure_error(failure)
+    if cuts is not None and cuts.times > 1:
+        words = WORDS["proxy_timeout"]
+        lasted = round(cuts.seconds) if cuts.seconds >= _WHOLE_SECONDS else round(cuts.seconds, 1)
+        often = _TIMES[cuts.times] if cuts.times < len(_TIMES) else f"{cuts.times} times"
+        message = f"The request was cut by a proxy after {lasted:g} s {often}."
+        return error.evolve(code="proxy_timeout", message=message, advice=words.advice)
+    if why == "check_signalled":
+        return error.evolve(advice=_CHECKED)
+    return error
 
 
 def block_error(block: Block) -> JobError:

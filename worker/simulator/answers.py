@@ -5,7 +5,6 @@ It must not know what a response is; handlers hand it bodies and plans.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -79,7 +78,7 @@ async def before_stream(request: web.Request, ask: Ask, plan: Plan) -> web.Strea
     status = plan.http_status
     if status is None:
         return None
-    await asyncio.sleep(plan.hold / world.speed)
+    await world.pace.sleep(plan.hold)
     error = shape(plan.code, model=ask.model, project=project_of(request), status=status or None)
     if plan.wrap == "object":
         return _error_object(request, error, plan)

@@ -6,7 +6,6 @@ It assembles routes and state; it must not know what any of them does.
 from __future__ import annotations
 
 import asyncio
-import math
 import resource
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from aiohttp import web
 from . import chat, control, responses
 from .answers import guard
 from .mix import Mix, MixTable, load
+from .pace import Pace
 from .webhooks import Webhooks
 from .world import DENIED, WORLD, World
 
@@ -40,15 +40,14 @@ class Simulator:
         denied: frozenset[str] = DENIED,
     ) -> None:
         """Check the arguments (ValueError); `port=0` takes a free one, `speed` divides every wait."""
-        if not (speed > 0 and math.isfinite(speed)):
-            raise ValueError("speed must be a number above 0")
+        pace = Pace(speed)
         if webhook_url and not webhook_secret:
             raise ValueError("a webhook URL needs a webhook secret")
         table = load(mix) if isinstance(mix, (str, Path)) else mix
         drawn = Mix(table, seed) if table is not None else None
-        hooks = Webhooks(webhook_url, webhook_secret, speed)
+        hooks = Webhooks(webhook_url, webhook_secret, pace)
         self.host, self.port = host, port
-        self.world = World(speed=speed, mix=drawn, webhooks=hooks, denied=denied)
+        self.world = World(pace=pace, mix=drawn, webhooks=hooks, denied=denied)
         self._runner: web.AppRunner | None = None
 
     @property
@@ -69,6 +68,10 @@ class Simulator:
     def deny(self, *models: str) -> None:
         """Do what POST /sim/denied does."""
         self.world.denied = frozenset(models)
+
+    def set_speed(self, speed: float) -> None:
+        """Do what POST /sim/speed does; ValueError when it is no number above 0."""
+        self.world.pace.change(speed)
 
     def reset(self) -> None:
         """Do what POST /sim/reset does."""
@@ -146,6 +149,7 @@ def _application(world: World) -> web.Application:
             web.get("/sim/options", control.options),
             web.get("/sim/healthz", control.healthz),
             web.post("/sim/reset", control.reset),
+            web.post("/sim/speed", control.speed),
             web.post("/sim/webhooks", control.webhook),
             web.post("/sim/denied", control.denied),
         ]

@@ -13,7 +13,7 @@ from .answers import before_stream, ok, refuse
 from .ask import read
 from .chat_script import chat_script
 from .errors import shape
-from .live import Live, paced
+from .live import Live
 from .responses import left, note
 from .transport import CutError, EventStream, break_json
 from .wire import Step, dumps
@@ -47,7 +47,7 @@ async def _stream(request: web.Request, live: Live, steps: Iterator[Step]) -> we
     world.ledger.open_streams += 1
     try:
         await out.open()
-        async for step in paced(steps, world.speed):
+        async for step in world.pace.steps(steps):
             live.absorb(step)
             if step.frame:
                 await out.send(step.frame, terminal=step.terminal)
@@ -64,7 +64,7 @@ async def _stream(request: web.Request, live: Live, steps: Iterator[Step]) -> we
 
 async def _wait(request: web.Request, live: Live, steps: Iterator[Step]) -> web.StreamResponse:
     world, call = request.app[WORLD], call_of(request)
-    async for step in paced(steps, world.speed):
+    async for step in world.pace.steps(steps):
         live.absorb(step)
     live.finish()
     fault = world.fault(live, first=True)

@@ -77,6 +77,22 @@ async def denied(request: web.Request) -> web.StreamResponse:
     return web.json_response({"denied": sorted(request.app[WORLD].denied)})
 
 
+async def speed(request: web.Request) -> web.StreamResponse:
+    """POST /sim/speed {speed}: from now on every wait, also one under way, is divided by this."""
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        return problem(400, "The body must be JSON.")
+    wanted = body.get("speed") if isinstance(body, dict) else None
+    if not isinstance(wanted, (int, float)) or isinstance(wanted, bool):
+        return problem(400, "The body must be an object with `speed`, a number.")
+    try:
+        request.app[WORLD].pace.change(float(wanted))
+    except (ValueError, OverflowError):
+        return problem(400, "The speed must be a number above 0.")
+    return web.json_response({"speed": request.app[WORLD].pace.speed})
+
+
 async def healthz(_request: web.Request) -> web.StreamResponse:
     """GET /sim/healthz."""
     return web.json_response({"ok": True})

@@ -1,4 +1,4 @@
-"""One response while it exists: its snapshot, its stored events, what it has cost, and the pace at which steps happen.
+"""One response while it exists: its snapshot, its stored events, and what it has cost.
 
 It must not know HTTP or scenarios; steps come in, a snapshot and frames can be read.
 """
@@ -6,9 +6,8 @@ It must not know HTTP or scenarios; steps come in, a snapshot and frames can be 
 from __future__ import annotations
 
 import asyncio
-import math
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from .ask import Ask
@@ -17,8 +16,6 @@ from .plan import Plan
 from .wire import Ids, Json, Step
 
 TERMINAL = frozenset({"completed", "failed", "incomplete", "cancelled"})
-_SHORTEST = 0.0005  # seconds; a shorter wait isn't worth a timer, the schedule catches up
-_BURST = 32  # steps without a wait before other tasks get their turn
 
 
 @dataclass(slots=True)
@@ -86,22 +83,3 @@ class Live:
                 return
             self.changed.clear()
             await self.changed.wait()
-
-
-async def paced(steps: Iterable[Step], speed: float) -> AsyncIterator[Step]:
-    """Yield the steps on an absolute schedule (waits divided by speed), so that delays don't add up."""
-    loop = asyncio.get_running_loop()
-    due, burst = loop.time(), 0
-    for step in steps:
-        if step.wait == math.inf:
-            await asyncio.Event().wait()
-        due += step.wait / speed
-        delay = due - loop.time()
-        burst += 1
-        if delay > _SHORTEST:
-            await asyncio.sleep(delay)
-            burst = 0
-        elif burst >= _BURST:
-            await asyncio.sleep(0)
-            burst = 0
-        yield step

@@ -14,7 +14,7 @@ from .answers import before_stream, ok, refuse
 from .ask import Ask, read
 from .errors import ErrorShape, shape, simple
 from .ledger import Call, Ledger
-from .live import Live, paced
+from .live import Live
 from .transport import CutError, EventStream, break_json
 from .wire import Step, dumps
 from .world import WORLD, World, call_of, project_of
@@ -69,7 +69,7 @@ async def _foreground(request: web.Request, world: World, live: Live, steps: Ite
     ledger.open_streams += 1
     try:
         await out.open()
-        async for step in paced(steps, world.speed):
+        async for step in world.pace.steps(steps):
             live.absorb(step)
             if step.frame:
                 await out.send(step.frame, terminal=step.terminal)
@@ -90,7 +90,7 @@ async def _wait(request: web.Request, world: World, live: Live, steps: Iterator[
     """Generate, then answer in one piece."""
     call = call_of(request)
     try:
-        async for step in paced(steps, world.speed):
+        async for step in world.pace.steps(steps):
             live.absorb(step)
     except asyncio.CancelledError:
         world.ledger.aborted += 1

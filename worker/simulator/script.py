@@ -43,7 +43,8 @@ class _Script:
         if self.plan.stuck:
             yield Step(FOREVER, b"")
         yield from self._start()
-        yield from self._silence(self.plan.hold)
+        if self.plan.signal != "mid":  # its hold comes in the middle of the output
+            yield from self._silence(self.plan.hold)
         fails = self.plan.carrier is not None
         tokens = self._tokens(self.plan.partial if fails else None)
         short = not fails and self.ask.limit is not None and len(tokens) > self.ask.limit

@@ -5,7 +5,6 @@ It must not know responses; it is told a type and data. The signature is written
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -15,6 +14,7 @@ from typing import Any
 
 import aiohttp
 
+from .pace import Pace
 from .wire import Json, dumps
 
 VARIANTS = (
@@ -46,9 +46,9 @@ def sign(secret: str, message_id: str, stamp: int, body: bytes) -> str:
 class Webhooks:
     """The sender: one URL, one secret, a record of what was sent."""
 
-    def __init__(self, url: str | None, secret: str | None, speed: float) -> None:
+    def __init__(self, url: str | None, secret: str | None, pace: Pace) -> None:
         """Keep the target; without a URL nothing is ever sent."""
-        self.url, self.secret, self._speed = url, secret or "", speed
+        self.url, self.secret, self._pace = url, secret or "", pace
         self.sent: list[Json] = []
         self._session: aiohttp.ClientSession | None = None
 
@@ -109,7 +109,7 @@ class Webhooks:
         status: int | None = None
         for attempt in range(_TRIES):
             if attempt:
-                await asyncio.sleep(0.5 * 2**attempt / self._speed)
+                await self._pace.sleep(0.5 * 2**attempt)
             status = await self._post(url, body, headers)
             if status is not None and status not in _AGAIN:
                 break

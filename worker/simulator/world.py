@@ -20,8 +20,9 @@ from . import wire
 from .ask import Ask
 from .directive import find
 from .ledger import Call, Ledger
-from .live import Live, paced
+from .live import Live
 from .mix import Mix
+from .pace import Pace
 from .plan import TOO_OLD_AFTER, Plan, resolve
 from .safety import Asked, Pages, event
 from .script import responses_script
@@ -53,9 +54,9 @@ log = logging.getLogger(__name__)
 class World:
     """Everything that outlives a request."""
 
-    def __init__(self, *, speed: float, mix: Mix | None, webhooks: Webhooks, denied: frozenset[str]) -> None:
+    def __init__(self, *, pace: Pace, mix: Mix | None, webhooks: Webhooks, denied: frozenset[str]) -> None:
         """Start empty."""
-        self.speed, self.mix, self.webhooks, self.denied = speed, mix, webhooks, denied
+        self.pace, self.mix, self.webhooks, self.denied = pace, mix, webhooks, denied
         self.ledger = Ledger()
         self.lives: dict[str, Live] = {}
         self.pages = Pages()
@@ -122,7 +123,7 @@ class World:
         live.task = self.spawn(self._generate(live, steps))
 
     async def _generate(self, live: Live, steps: Iterator[Step]) -> None:
-        async for step in paced(steps, self.speed):
+        async for step in self.pace.steps(steps):
             live.absorb(step)
         live.finish()
         await self.tell(live)
@@ -138,7 +139,7 @@ class World:
             _ = self.spawn(self._notify(ask, plan, call, project))
 
     async def _notify(self, ask: Ask, plan: Plan, call: Call, project: str) -> None:
-        await asyncio.sleep(plan.hold / self.speed)
+        await self.pace.sleep(plan.hold)
         who = call.safety_identifier
         asked = Asked(
             ask.model, project, call.request_id, call.response_id, who, (plan.labels("use_case") or ["other"])[0]
@@ -150,7 +151,7 @@ class World:
     def resumable(self, live: Live) -> bool:
         """Whether the stream is young enough to be resumed."""
         age = asyncio.get_running_loop().time() - live.born
-        return age <= max(TOO_OLD_AFTER / self.speed, _RESUME_FLOOR)
+        return age <= max(TOO_OLD_AFTER / self.pace.speed, _RESUME_FLOOR)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the requests; it ends with the simulator at the latest."""

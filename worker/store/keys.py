@@ -65,6 +65,9 @@ vigil:standing:<name>   string  the state of the account, or of a family, that w
 vigil:workers           hash    worker id -> its last heartbeat
 vigil:warned:<what>     string  ops were told of this lately, so nobody tells them again
 vigil:secret:<name>     string  a secret that Vigil made for itself, hex, sealed when there are keys
+vigil:deployment        string  the id of this store, made once: what processes know it by (mark.py)
+vigil:looks             string  a counter: how often processes have looked at it
+vigil:accepted          string  the same, for a day after operators said that this store is meant
 vigil:probe             string  written to learn whether writes are taken
 """
 
@@ -116,6 +119,9 @@ NOTICES: Final = "vigil:notices"
 NOTICES_DUE: Final = "vigil:notices:due"
 WORKERS: Final = "vigil:workers"
 PROBE: Final = "vigil:probe"
+DEPLOYMENT: Final = "vigil:deployment"
+ACCEPTED: Final = "vigil:accepted"
+LOOKS: Final = "vigil:looks"
 
 WAKE: Final = "vigil:wake"
 """Channel: something is ready to be claimed."""

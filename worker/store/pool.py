@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote
 
 import hiredis
@@ -24,7 +24,7 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from worker.jobs.errors import StoreUnavailable, UnsafeStore
+from worker.jobs.errors import StoreChanged, StoreUnavailable, UnsafeStore
 from worker.store.vault import Vault
 
 Redis = ArqRedis
@@ -38,17 +38,36 @@ _NO_KEYS: Final = Vault()
 _RETRY_ON: Final = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError]
 
 
+class Changed(RedisError):  # type: ignore[misc]  # redis-py is not typed
+    """The server does not hold the store that this process knows; not tried again over a fresh connection."""
+
+
+class Meets(Protocol):
+    """What each new connection must pass before anything is asked over it."""
+
+    async def meet(self, connection: Any) -> None:
+        """Return when the server may be spoken to; raises Changed when it may not."""
+        ...
+
+
 def vault_of(redis: ArqRedis) -> Vault:
     """The vault that content on this client goes through: whoever can reach Redis can't forget it."""
     vault: Vault = vars(redis).get("vault", _NO_KEYS)
     return vault
 
 
-def connect(url: str, *, vault: Vault | None = None, max_connections: int = 32, patience: int = 3) -> ArqRedis:
+def connect(
+    url: str,
+    *,
+    vault: Vault | None = None,
+    guard: Meets | None = None,
+    max_connections: int = 32,
+    patience: int = 3,
+) -> ArqRedis:
     """A client on `redis://`, `rediss://`, `unix://` or `redis+sentinel://`; opens nothing yet.
 
-    `vault`: what seals content; without one it lies plain. `patience`: how often a command is sent again over a fresh
-    connection; every script of ours stands it.
+    `vault`: what seals content; without one it lies plain. `guard`: what each connection must pass. `patience`: how
+    often a command is sent again over a fresh connection; every script of ours stands it.
     """
     manners: dict[str, Any] = {
         "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), patience),
@@ -62,13 +81,13 @@ def connect(url: str, *, vault: Vault | None = None, max_connections: int = 32, 
     else:
         pool = BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=5, **manners)
         client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
-    _pack_in_c(client.connection_pool)
-    client.vault = vault or _NO_KEYS
+    _pack_in_c(client.connection_pool, guard)
+    client.vault, client.guard = vault or _NO_KEYS, guard
     client.auto_close_connection_pool = True  # the pool is this client's own: `aclose` ends every connection
     return client
 
 
-def _pack_in_c(pool: ConnectionPool) -> None:
+def _pack_in_c(pool: ConnectionPool, guard: Meets | None) -> None:
     """Commands are packed by hiredis: redis-py's asyncio side does it in Python, 100 us for a commit (measured)."""
     slow = pool.connection_class
 
@@ -79,6 +98,8 @@ def _pack_in_c(pool: ConnectionPool) -> None:
             self.coming_in = True
             try:
                 await super().on_connect()
+                if guard is not None:
+                    await guard.meet(self)
             finally:
                 self.coming_in = False
 
@@ -182,6 +203,8 @@ class asking:  # noqa: N801  reads like the contextlib function that it would be
         pass
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Changed):
+            raise StoreChanged(str(error)) from None
         if isinstance(error, AWAY):
             raise StoreUnavailable(f"Redis could not {self._what}: {type(error).__name__}") from None
 

@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.record import Attempt, Check, Job
@@ -22,7 +22,7 @@ from worker.tasks.reader import Reader
 from worker.tasks.text import Text
 from worker.tasks.workshop import Workshop
 from worker.telemetry.events import emit
-from worker.upstream.call import Call
+from worker.upstream.call import Call, Mode
 from worker.upstream.session import ResumePoint, Session
 
 Say = Callable[[int], None]
@@ -87,7 +87,9 @@ class Attempts:
         shop = self._shop
         call = Call(
             model=attempt.model,
-            mode=shop.mode,
+            mode=cast(
+                "Mode", attempt.mode
+            ),  # what was begun in the background is read on so, whatever the settings say now
             client_request_id=attempt.client_request_id,
             input=asked["input"],
             instructions=asked.get("instructions"),

@@ -15,9 +15,12 @@ from worker.jobs.catalogue import Catalogue
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import Failure
 from worker.jobs.record import Attempt, Block, Check, DecidedBy, Disclosure, DisclosureReason, Job, Usage
-from worker.jobs.states import DELIVERED, CheckEnd, Outcome, Purpose
+from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose
 from worker.safety import signals as sg, words
+from worker.safety.output import message, said, texts
 from worker.store.jobs import Said
+
+_ASKING_AGAIN = frozenset({None, Outcome.SUBSTITUTED, Outcome.LOST, Outcome.INTERRUPTED})
 
 
 def of_signal(signal: sg.Signal, now: datetime) -> ev.Fact | None:
@@ -227,6 +230,29 @@ def check_again(check: Check) -> ev.CheckStarted:
     )
 
 
+def check_signalled(job: Job, number: int, said: Sequence[Said]) -> bool:
+    """Whether a safety check was signalled for what attempt `number` or an earlier failed one sent. Attempts that the
+    delay rule ended, that the provider lost or that a worker left are none of those: they ask for another one.
+    """
+    begun = {n for fact, n in said if isinstance(fact, ev.CheckStarted | ev.CheckUpdated) and _signals(fact.evidence)}
+    begun |= {check.attempt for check in job.checks if _signals(check.evidence)}
+    return number in begun or any(a.number in begun and a.outcome not in _ASKING_AGAIN for a in job.attempts)
+
+
+def _signals(evidence: Evidence) -> bool:
+    return evidence is Evidence.SIGNALLED
+
+
+def as_ended(job: Job, number: int, said: Sequence[Said], now: datetime) -> list[Attempt]:
+    """The attempts up to `number`, that one as `said` ends it."""
+    attempt = job.attempt(number)
+    for fact, n in said:
+        if isinstance(fact, ev.AttemptFinished) and n == number:
+            first = fact.first_output_at or attempt.first_output_at
+            attempt = attempt.evolve(finished_at=now, error=fact.error, flags=fact.flags, first_output_at=first)
+    return [*(a for a in job.attempts if a.number < number), attempt]
+
+
 def stand_in(
     job: Job,
     catalogue: Catalogue,
@@ -259,18 +285,10 @@ def answer_of(verdict: sg.Verdict, text: str) -> dict[str, Any]:
     """What is delivered: `{"output_text", "output", "refusal"}`; the provider's items win over our own deltas."""
     if verdict.outcome not in DELIVERED:
         return {"output_text": None, "output": [], "refusal": None}
-    texts: list[str] = []
-    refusals: list[str] = []
-    for item in verdict.output:
-        for part in item.get("content") or () if item.get("type") == "message" else ():
-            if part.get("type") == "output_text" and isinstance(part.get("text"), str):
-                texts.append(part["text"])
-            elif part.get("type") == "refusal" and isinstance(part.get("refusal"), str):
-                refusals.append(part["refusal"])
     output = list(verdict.output)
-    if not output and text:
-        part = {"type": "output_text", "text": text, "annotations": []}
-        output = [{"type": "message", "role": "assistant", "status": "completed", "content": [part]}]
-        texts = [text]
+    if text and not said(output):
+        output = [item for item in output if item.get("type") != "message"]
+        output.append(message([("text", text)]))
+    told, refusals = texts(output)
     refusal = "".join(refusals) or None
-    return {"output_text": "".join(texts) or (None if refusal else ""), "output": output, "refusal": refusal}
+    return {"output_text": "".join(told) or (None if refusal else ""), "output": output, "refusal": refusal}

@@ -90,8 +90,14 @@ class Reader:
         return self._awaited
 
     def tick(self) -> None:
-        """Tells the watch that time has passed."""
-        self._tell(self.watch.tick(self._now()))
+        """Tells the watch that time has passed. A response that outlives its connection is not given up for silence:
+        the connection is, and the response is read on over another one.
+        """
+        now = self._now()
+        if self.session.outlives and self.watch.overdue(now):
+            self.watch.wait_on(now)
+            self.session.renew()
+        self._tell(self.watch.tick(now))
 
     def stop(self, outcome: Outcome) -> list[Signal]:
         """Ends the attempt by our own doing: all that nobody has heard yet, lastly `Ended`."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from dataclasses import replace
 from datetime import timedelta
 
 from worker.jobs import events as ev
@@ -17,6 +16,7 @@ from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import AlreadySettled, Failure, LeaseLost, StoreUnavailable
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
 from worker.safety import retry, signals as sg, words
+from worker.safety.cuts import cuts_alike
 from worker.store.jobs import Held, Said
 from worker.store.notices import ENDED
 from worker.store.scripts import Command
@@ -253,20 +253,20 @@ class Run:
         if others or (job.attempt(number).purpose is Purpose.DRAFT and desk.attempts.readers):
             await desk.commit(said, kept)  # the other attempt decides
             return
-        if failure.outcome is Outcome.LOST:  # truly lost, and said so: the only way to an answer is a new response
-            failure, output_seen = replace(failure, retryable=True), False
         tried = retry.counted([a.outcome for a in job.attempts])
         now, denied = shop.clock.now(), shop.access.denied
         stand_in = facts.stand_in(job, shop.catalogue, failure, output_seen=output_seen, now=now, denied=denied)
+        checked = facts.check_signalled(job, number, said)
         said += desk.stop(Outcome.CANCELLED)  # a draft, if there is one
         if isinstance(said[-1][0], ev.Blocked):
             await desk.settle(said, said[-1][0], kept)
-        elif failure.scope == "account":
+        elif failure.scope == "account" and retry.sent_already(failure, output_seen, checked) is None:
             await desk.commit([*said, self._opening.held(failure.code)], kept)
         elif stand_in is not None and tried < job.policy.max_attempts:
             model = stand_in.disclosure.served_model
             await self._opening.open([*said, (stand_in, number)], model, Purpose.FALLBACK, "access_denied")
         else:
+            cuts = cuts_alike(facts.as_ended(job, number, said, now))
             again = retry.decide(
                 tried,
                 job.policy.max_attempts,
@@ -276,9 +276,11 @@ class Run:
                 shop.clock.monotonic(),
                 None,  # a deadline ends the job as expired, whatever it waits for
                 same_code_before=sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code),
+                check_signalled=checked,
+                cuts_alike=cuts.times if cuts is not None else 0,
             )
             if isinstance(again, retry.GiveUp):
-                await desk.settle(said, ev.Failed(error=words.failure_error(failure)), kept)
+                await desk.settle(said, ev.Failed(error=words.gave_up(failure, again.reason, cuts)), kept)
                 return
             until = shop.clock.now() + timedelta(seconds=again.seconds)
             await desk.commit([*said, (ev.Scheduled(reason=ScheduledReason.BACKOFF, until=until), None)], kept)

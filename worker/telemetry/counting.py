@@ -104,6 +104,14 @@ def _worker_beat(book: Book, said: Said) -> None:
     book.set("vigil_loop_lag_seconds", said["lag_seconds"])
 
 
+def _store_changed(book: Book, _: Said) -> None:
+    book.set("vigil_store_changed", 1)
+
+
+def _store_known(book: Book, _: Said) -> None:
+    book.set("vigil_store_changed", 0)
+
+
 def _answered(book: Book, said: Said) -> None:
     book.count("vigil_http_requests_total", status_class=f"{said['http_status'] // 100}xx")
 
@@ -135,6 +143,8 @@ COUNTED: Final[dict[str, Callable[[Book, Said], None]]] = {
     "worker.draining": _worker_draining,
     "worker.beat": _worker_beat,
     "store.away": _one("vigil_store_away_total"),
+    "store.changed": _store_changed,
+    "store.known": _store_known,
     "api.answered": _answered,
     "telemetry.dropped": _dropped,
     **{name: _one("vigil_run_faults_total") for name in _FAULTS},

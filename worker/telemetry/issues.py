@@ -37,6 +37,7 @@ ISSUES: Final[dict[str, Issue]] = {
         "Safety checks meet ordinary requests", "warning", "checks-widened", ("model",), when="widened"
     ),
     "queue.stuck": Issue("Jobs are ready and nobody takes them", "error", "queue-stuck"),
+    "store.changed": Issue("Redis came back without its data ({reason})", "error", "store-changed", ("reason",)),
     "audit.unsealed": Issue("Audit records could not be sealed ({error})", "error", "audit-unsealed", ("error",)),
     "notice.broke": Issue("", "error", bug=True),
     "run.broke": Issue("", "error", bug=True),
@@ -65,6 +66,7 @@ TAGS: Final = (
     "count",
     "generation",
     "what",
+    "reason",
 )
 """The fields that go with an issue as tags; `app` and `host` as digests, because Sentry need not know who they are."""
 

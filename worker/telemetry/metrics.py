@@ -117,6 +117,7 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_worker_draining": Metric("gauge", "1 while this worker drains."),
     "vigil_loop_lag_seconds": Metric("gauge", "How late this process's event loop was at its last beat."),
     "vigil_store_away_total": Metric("counter", "Times that Redis was found to be away by a sweep."),
+    "vigil_store_changed": Metric("gauge", "1 while Redis is not the store that this process knew."),
     "vigil_http_requests_total": Metric("counter", "Requests that the API answered.", ("status_class",)),
     "vigil_telemetry_dropped_total": Metric("counter", "Events and fields that no table lists.", ("what",)),
     "vigil_build_info": Metric("gauge", "Always 1.", ("version", "python")),

@@ -13,18 +13,21 @@ from datetime import datetime
 from typing import Any, Final, cast
 
 import httpx2
+import jiter
 import openai
 
 from worker.safety.stream import Alive, Closed, StreamEvent
 from worker.upstream.body import BODY, Body
 from worker.upstream.errors import closed_from
+from worker.upstream.halves import Halves
 from worker.upstream.headers import On, opened_from, rejected_from
-from worker.upstream.payload import BadJson, parse
+from worker.upstream.payload import BadJson, parse, parse_halves
+from worker.upstream.sniff import Kind, Sniff
 from worker.upstream.sse import FrameTooLarge, Splitter
 from worker.upstream.translate import translate, translate_snapshot
-from worker.upstream.translate_chat import ChatTranslator, translate_chat_completion
+from worker.upstream.translate_chat import ChatTranslator
 
-_DONE: Final = b"[DONE]"
+_DONE: Final = b"[done]"
 _MOST_JSON: Final = 64 * 1024 * 1024
 
 
@@ -35,11 +38,14 @@ class Answer:
         "_body",
         "_chat",
         "_ended",
+        "_halves",
         "_json",
+        "_kind",
         "_on",
         "_opening",
         "_response",
         "_send",
+        "_sniff",
         "_splitter",
         "_stopped",
         "_wall",
@@ -61,7 +67,10 @@ class Answer:
         self._opening: asyncio.Task[httpx2.Response] | None = None
         self._response: httpx2.Response | None = None
         self._body: Body | None = None
-        self._json: list[bytes] | None = None  # the pieces of a body that is one JSON value
+        self._sniff = Sniff("")
+        self._kind: Kind | None = None  # what the body is, once its first bytes told
+        self._json: list[bytes] = []  # the pieces of a body that is JSON
+        self._halves: Halves | None = None  # once a character came in two halves
         self._ended = False
         self._stopped = False  # by aclose
 
@@ -121,27 +130,24 @@ class Answer:
             await self._shut()
             return []
         self._body = cast("Body", response.extensions[BODY])
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        events: list[StreamEvent] = [opened_from(response.status_code, response.headers, resumed=self._on != "create")]
-        if kind == "application/json" or kind.endswith("+json"):
-            self._json = []
-        elif kind == "text/html":
-            events.append(Closed("bad_json", "text/html"))  # a portal or an edge page under 200
-            return await self._finish(events)
-        return events
+        self._sniff = Sniff(response.headers.get("content-type", "").partition(";")[0].strip().lower())
+        return [opened_from(response.status_code, response.headers, resumed=self._on != "create")]
 
     def _digest(self, chunk: bytes) -> list[StreamEvent]:
         """The events that `chunk` completes; sets `_ended` when what follows can't be trusted."""
-        if self._json is not None:
-            return self._gather(chunk)
+        if self._kind is not Kind.EVENTS:
+            return self._begin(chunk)
         splitter = self._splitter
         comments = splitter.comments
         try:
             payloads = splitter.feed(chunk)
-            if len(payloads) == 1 and self._chat is None and payloads[0] != _DONE:
-                return translate(parse(payloads[0]))
-        except (BadJson, FrameTooLarge) as error:
+        except FrameTooLarge as error:
             return self._garbled(error)
+        if len(payloads) == 1 and self._chat is None and self._halves is None:
+            try:
+                return translate(jiter.from_json(payloads[0]))
+            except ValueError:
+                pass  # not JSON, or not all of a character
         events: list[StreamEvent] = []
         for payload in payloads:
             try:
@@ -152,39 +158,94 @@ class Answer:
             events.append(Alive(None, "comment"))
         return events
 
+    def _begin(self, chunk: bytes) -> list[StreamEvent]:
+        """The events of a body that is no event stream, or not yet known to be one."""
+        if self._kind is None:
+            told = self._sniff.feed(chunk)
+            if told is None:
+                return [Alive(None, "padding")] if chunk else []
+            self._kind, chunk = told
+        if self._kind is Kind.EVENTS:
+            return self._digest(chunk)
+        if self._kind is Kind.PAGE:
+            self._ended = True
+            return [Closed("page")]  # a portal or an edge page under 200
+        return self._gather(chunk)
+
     def _translate(self, payload: bytes) -> list[StreamEvent]:
-        if payload == _DONE:
-            return self._chat.done() if self._chat is not None else []
-        data = parse(payload)
-        return translate(data) if self._chat is None else self._chat.feed(data)
+        try:
+            data: object = jiter.from_json(payload)
+        except ValueError:
+            bare = payload.strip()
+            if bare.strip(b'"').lower() == _DONE:
+                return self._done()
+            if bare[:1] not in (b"{", b"["):
+                return [Alive(None, "no JSON")]  # "ping" and its kin prove life
+            if self._halves is None:
+                self._halves = Halves()
+            data = parse_halves(payload)
+        return self._event(data)
+
+    def _done(self) -> list[StreamEvent]:
+        return self._chat.done() if self._chat is not None else []
+
+    def _event(self, data: object) -> list[StreamEvent]:
+        if type(data) is str and data.strip().lower() == "[done]":
+            return self._done()
+        events = translate(data) if self._chat is None else self._chat.feed(data)
+        return events if self._halves is None else self._halves.mend(events)
 
     def _garbled(self, error: Exception) -> list[StreamEvent]:
         self._ended = True
         return [Closed("bad_json", type(error).__name__)]
 
     def _gather(self, piece: bytes) -> list[StreamEvent]:
-        pieces = cast("list[bytes]", self._json)
-        pieces.append(piece)
-        if len(pieces) % 64 == 0 and sum(map(len, pieces)) > _MOST_JSON:
+        self._json.append(piece)
+        if len(self._json) % 64 == 0 and sum(map(len, self._json)) > _MOST_JSON:
             return self._garbled(FrameTooLarge())
         return []
 
     def _last_events(self) -> list[StreamEvent]:
         """What the end of the body tells: the rest, and that it was the end."""
         events: list[StreamEvent] = []
+        if self._kind is None:
+            self._kind, head = self._sniff.end()
+            if not head and (self._kind is Kind.JSON or self._on == "poll"):
+                return [Closed("bad_json", "empty")]
+            events += self._digest(head)
         try:
-            if self._json is not None:
-                data = parse(b"".join(self._json))
-                events += translate_snapshot(data) if self._chat is None else translate_chat_completion(data)
+            if self._kind is Kind.JSON:
+                events += self._whole()
             elif (rest := self._splitter.close()) is not None:
                 # A whole payload without its blank line is an answer of a hasty server, not half a frame.
                 events += self._translate(rest)
         except BadJson:
-            return [*events, Closed("half_frame" if self._json is None else "bad_json", "BadJson")]
-        if self._chat is not None and self._json is None:
-            events += self._chat.end()
+            return [*events, Closed("bad_json" if self._kind is Kind.JSON else "half_frame", "BadJson")]
+        if self._chat is not None:
+            events += self._chat.done() if self._kind is Kind.JSON else self._chat.end()
+        if self._halves is not None:
+            events += self._halves.rest()
         events.append(Closed("clean"))
         return events
+
+    def _whole(self) -> list[StreamEvent]:
+        """The events of a body that is JSON: one value, or one value a line."""
+        body = b"".join(self._json)
+        try:
+            return self._value(parse(body))
+        except BadJson:
+            lines = [line for line in body.splitlines() if line.strip()]
+            if len(lines) < 2:  # noqa: PLR2004  one line is what could not be read
+                raise
+        return [event for line in lines for event in self._event(parse(line))]
+
+    def _value(self, data: object) -> list[StreamEvent]:
+        if type(data) is list:
+            return [event for one in data for event in self._event(one)]  # the events of a stream, all at once
+        kind = data.get("type") if type(data) is dict else None
+        if self._chat is not None or (type(kind) is str and (kind == "error" or kind.startswith("response."))):
+            return self._event(data)
+        return translate_snapshot(data)
 
     async def _finish(self, events: list[StreamEvent]) -> list[StreamEvent]:
         self._ended = True

@@ -219,4 +219,5 @@ class Provider:
 
 
 def _response_path(response_id: str) -> str:
-    return f"/responses/{quote(response_id, safe='')}"
+    name = quote(response_id, safe="")
+    return "/responses/" + (name if name.strip(".") else name.replace(".", "%2E"))  # `..` would be another page

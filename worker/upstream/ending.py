@@ -19,21 +19,16 @@ LISTEN_SECONDS: Final = 2.0
 """How long a vague failure is listened to, and how long the look at its response may take."""
 
 
-def parted(events: list[StreamEvent]) -> tuple[list[StreamEvent], Terminal, list[StreamEvent]]:
-    """Return the events before the terminal event, itself, and those after it; one of them must be it."""
-    at, terminal = next((at, event) for at, event in enumerate(events) if isinstance(event, Terminal))
-    return events[:at], terminal, events[at + 1 :]
-
-
 async def last_batch(
-    terminal: Terminal, after: list[StreamEvent], answer: Answer, look: Callable[[], Answer] | None, seconds: float
+    events: list[StreamEvent], answer: Answer, look: Callable[[], Answer] | None, seconds: float
 ) -> list[StreamEvent]:
-    """Return the last events of a response, the terminal event among them; closes `answer`.
+    """Return the last events of a response, of which one must be the terminal event; closes `answer`.
 
-    `after`: what came behind the terminal event; `look` asks for the response once more, where it can be asked for.
-    What tells more than the terminal event is put before it, the rest only proves life.
+    `look` asks for the response once more, where it can be asked for. What tells more than the terminal event is put
+    before it, what else came after it only proves life.
     """
-    after = after + answer.trailing()
+    at, terminal = next((at, event) for at, event in enumerate(events) if isinstance(event, Terminal))
+    after = events[at + 1 :] + answer.trailing()
     if _vague(terminal, after):
         after += await _rest_of(answer, seconds, terminal, after)
     await answer.aclose()
@@ -41,7 +36,7 @@ async def last_batch(
         snapshot = look()
         after += await _rest_of(snapshot, seconds, terminal, after)
         await snapshot.aclose()
-    return _ordered(terminal, after)
+    return events[:at] + _ordered(terminal, after)
 
 
 def _vague(terminal: Terminal, after: list[StreamEvent]) -> bool:

@@ -5,20 +5,16 @@ Pure. A provider may send anything; nothing here raises, and every string that i
 
 from __future__ import annotations
 
-import re
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from worker.jobs.record import Usage
 
 MAX_MESSAGE: Final = 500
-_SEARCHED: Final = 4000
-_ASKS_TO_WAIT: Final = re.compile(r"(?:try again|retry)\s+(?:in|after)\s+", re.IGNORECASE)
-_SPAN: Final = re.compile(
-    r"\s*(?:and\s+)?(\d{1,12}(?:\.\d{1,9})?)\s*"
-    r"(milliseconds?|ms|minutes?|mins?|m|seconds?|secs?|s|hours?|hrs?|h|days?|d)(?![a-z])",
-    re.IGNORECASE,
-)
-_SECONDS: Final = {"ms": 0.001, "m": 60.0, "s": 1.0, "h": 3600.0, "d": 86400.0}
+MOST_TOKENS: Final = 10**9
+"""Of one answer: a thousand times the largest context. More is a counter gone wrong, and its price is nonsense."""
+_LARGEST: Final = 2**53 - 1
+LONGEST_ID: Final = 4096
+"""Characters of an id that is kept."""
 
 
 def text(value: object, limit: int = 128) -> str | None:
@@ -26,9 +22,20 @@ def text(value: object, limit: int = 128) -> str | None:
     return value[:limit] if type(value) is str and value else None
 
 
+def identifier(value: object) -> str | None:
+    """An id of the provider's, never cut: a part of an id names nothing. None for anything else."""
+    return value if type(value) is str and value else None
+
+
+def named(value: object) -> str | None:
+    """An id that is only kept for whoever asks for it: whole, or left out when it is longer than any id should be."""
+    name = identifier(value)
+    return name if name is not None and len(name) <= LONGEST_ID else None
+
+
 def whole(value: object) -> int | None:
-    """A non-negative integer; else None."""
-    return value if type(value) is int and value >= 0 else None
+    """A non-negative integer that JSON can carry exactly; else None."""
+    return value if type(value) is int and 0 <= value <= _LARGEST else None
 
 
 def table(value: object) -> dict[str, Any]:
@@ -43,31 +50,41 @@ def words(value: object, most: int = 8, limit: int = 64) -> tuple[str, ...]:
     return tuple(item[:limit] for item in value if type(item) is str and item)[:most]
 
 
-def usage_of(value: object) -> Usage | None:
-    """The tokens of a Responses `usage`, None when it counts nothing."""
+class Counted(NamedTuple):
+    """The tokens of an answer, and the flags of what was wrong with them."""
+
+    usage: Usage | None
+    flags: tuple[str, ...] = ()
+
+
+def usage_of(value: object) -> Counted:
+    """The tokens of a `usage` in the names of either API; None when it counts nothing, or what nobody can believe."""
     data = table(value)
-    spent, made = whole(data.get("input_tokens")), whole(data.get("output_tokens"))
+    spent = _tokens(data, "input_tokens", "prompt_tokens")
+    made = _tokens(data, "output_tokens", "completion_tokens")
     if spent is None and made is None:
-        return None
-    total = whole(data.get("total_tokens"))
-    return Usage(
-        input_tokens=spent or 0,
-        cached_input_tokens=whole(table(data.get("input_tokens_details")).get("cached_tokens")) or 0,
-        output_tokens=made or 0,
-        reasoning_tokens=whole(table(data.get("output_tokens_details")).get("reasoning_tokens")) or 0,
-        total_tokens=(spent or 0) + (made or 0) if total is None else total,
-    )
+        return Counted(None)
+    kept = table(data.get("input_tokens_details") or data.get("prompt_tokens_details"))
+    thought = table(data.get("output_tokens_details") or data.get("completion_tokens_details"))
+    total = _tokens(data, "total_tokens")
+    counts = {
+        "input_tokens": spent or 0,
+        "cached_input_tokens": _tokens(kept, "cached_tokens") or 0,
+        "output_tokens": made or 0,
+        "reasoning_tokens": _tokens(thought, "reasoning_tokens") or 0,
+        "total_tokens": (spent or 0) + (made or 0) if total is None else total,
+    }
+    if max(counts.values()) > MOST_TOKENS:
+        return Counted(None, ("usage_not_believed",))
+    return Counted(Usage(**counts))
 
 
-def delay_in(message: str) -> float | None:
-    """The seconds of "try again in 1m2s" and its kin: the wire has no field for it inside a stream."""
-    asked = _ASKS_TO_WAIT.search(message, 0, _SEARCHED)
-    if asked is None:
-        return None
-    at, seconds, found = asked.end(), 0.0, False
-    while span := _SPAN.match(message, at):
-        unit = span[2].lower()
-        unit = "ms" if unit.startswith(("ms", "mil")) else unit[0]
-        seconds += float(span[1]) * _SECONDS[unit]
-        at, found = span.end(), True
-    return round(seconds, 6) if found else None
+def _tokens(data: dict[str, Any], *names: str) -> int | None:
+    """The first of these counts that is one; some servers write 9.0."""
+    for name in names:
+        value = data.get(name)
+        if type(value) is float and value.is_integer():
+            value = int(value)
+        if type(value) is int and value >= 0:
+            return value
+    return None

@@ -5,17 +5,16 @@ Pure. Headers come as a case-insensitive mapping; values are copied with a lengt
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Final, Literal
 
 from worker.safety.codes import KNOWN, code_of, rank
 from worker.safety.stream import Opened, Problem, Rejected
-from worker.upstream.fields import text, whole
+from worker.upstream.fields import named, text, whole
 from worker.upstream.payload import BadJson, parse
 from worker.upstream.problems import problem_of
+from worker.upstream.retry_after import number, retry_after
 from worker.upstream.sse import FrameTooLarge, Splitter
 
 On = Literal["create", "resume", "poll"]
@@ -70,21 +69,7 @@ def rejected_from(status: int, headers: Mapping[str, str], body: bytes, now: dat
 
 def request_id(headers: Mapping[str, str]) -> str | None:
     """Return the id that the provider, or a gateway for it, gave the request."""
-    return next((said for name in _REQUEST_IDS if (said := text(headers.get(name), 200)) is not None), None)
-
-
-def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """The seconds that the server asks us to wait: `retry-after-ms`, then `retry-after` as seconds or HTTP date."""
-    millis = _number(headers.get("retry-after-ms"))
-    if millis is not None:
-        return millis / 1000
-    said = headers.get("retry-after")
-    seconds = _number(said)
-    if seconds is not None or not said:
-        return seconds
-    until = _date(said)
-    # the server's own clock is the better measure of its date
-    return None if until is None else max(0.0, (until - (_date(headers.get("date")) or now)).total_seconds())
+    return next((said for name in _REQUEST_IDS if (said := named(headers.get(name))) is not None), None)
 
 
 def _problem(body: bytes) -> Problem | None:
@@ -136,21 +121,5 @@ def _context(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _digits(value: str | None) -> int | None:
-    number = _number(value)
-    return None if number is None or number > _LONGEST_MS else whole(int(number))
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        number = float(value) if value is not None else math.nan
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-def _date(value: str | None) -> datetime | None:
-    try:
-        at = parsedate_to_datetime(value) if value else None
-    except (ValueError, OverflowError):
-        return None
-    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+    millis = number(value)
+    return None if millis is None or millis > _LONGEST_MS else whole(int(millis))

@@ -6,12 +6,14 @@ The only place that parses what the provider sent. Its errors carry no text of t
 from __future__ import annotations
 
 import json
-import re
+import math
 from typing import Final
 
 import jiter
 
-_LONE: Final = re.compile("[\ud800-\udfff]")
+from worker.upstream.halves import mended
+
+_MOST_DIGITS: Final = 310  # a float's; beyond them a number is as good as infinite
 
 
 class BadJson(ValueError):
@@ -24,18 +26,19 @@ def parse(payload: bytes) -> object:
         return jiter.from_json(payload)
     except ValueError:
         pass
-    # jiter refuses halves of a surrogate pair, which servers do send: one half per delta.
     try:
-        return _mend(json.loads(payload.decode("utf-8", "replace")))
+        return mended(parse_halves(payload))
+    except RecursionError:
+        raise BadJson from None
+
+
+def parse_halves(payload: bytes) -> object:
+    """The JSON value of what jiter refuses, halves of surrogate pairs as they came: servers send one per delta."""
+    try:
+        return json.loads(payload.decode("utf-8", "replace"), parse_int=_integer)
     except (ValueError, RecursionError):
         raise BadJson from None
 
 
-def _mend(value: object) -> object:
-    if isinstance(value, str):
-        return _LONE.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_mend(item) for item in value]
-    if isinstance(value, dict):
-        return {_LONE.sub("\ufffd", key): _mend(item) for key, item in value.items()}
-    return value
+def _integer(digits: str) -> float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf

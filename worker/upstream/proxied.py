@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import urllib.parse
 import urllib.request
+import zlib
 from http import HTTPStatus
 from typing import cast
 
@@ -16,6 +17,7 @@ import httpx2
 
 from worker.upstream.body import BODY, NEVER_SENT, Body
 from worker.upstream.hold import released
+from worker.upstream.inflate import ENCODINGS, Inflater
 
 
 class AiohttpBody(Body):
@@ -23,10 +25,17 @@ class AiohttpBody(Body):
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        encoding = response.headers.get("content-encoding", "").strip().lower().encode()
+        self._inflate = Inflater() if encoding in ENCODINGS else None
+        if self._inflate is None and encoding not in (b"", b"identity"):
+            raise httpx2.DecodingError("an encoding we never accepted")
 
     async def read(self) -> bytes:
         """What has arrived, after waiting for something; b"" is the end. Raises when the connection broke."""
-        return await self._response.content.readany()
+        while piece := await self._response.content.readany():
+            if plain := self._plain(piece):
+                return plain
+        return b""
 
     def rest(self) -> bytes:
         """What has arrived and was not read."""
@@ -35,9 +44,17 @@ class AiohttpBody(Body):
             # aiohttp hides received bytes behind the error that came after them: the last frames before a reset
             content.set_exception(cast("BaseException", None))
         try:
-            return content.read_nowait()
-        except (RuntimeError, aiohttp.ClientError, OSError):
+            return self._plain(content.read_nowait())
+        except (RuntimeError, aiohttp.ClientError, OSError, httpx2.DecodingError):
             return b""
+
+    def _plain(self, piece: bytes) -> bytes:
+        if self._inflate is None or not piece:
+            return piece
+        try:
+            return self._inflate.feed(piece)
+        except zlib.error:
+            raise httpx2.DecodingError("not what the header says, or more than it may hold") from None
 
     async def aclose(self) -> None:
         """Hang up."""
@@ -60,6 +77,7 @@ class Proxied(httpx2.AsyncBaseTransport):
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
                 timeout=self._timeout,
             )
             self._session.trace_configs.clear()  # a tracing library that patched aiohttp put itself here
@@ -73,8 +91,12 @@ class Proxied(httpx2.AsyncBaseTransport):
             allow_redirects=False,
             proxy=self._proxy,
         )
-        headers = [(k, v) for k, v in response.raw_headers if k.lower() != b"content-encoding"]  # decoded already
-        body = AiohttpBody(response)
+        headers = [(k, v) for k, v in response.raw_headers if k.lower() != b"content-encoding"]  # decoded by us
+        try:
+            body = AiohttpBody(response)
+        except BaseException:
+            response.close()
+            raise
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             return httpx2.Response(response.status, headers=headers, content=await body.bounded(), request=request)
         return httpx2.Response(response.status, headers=headers, stream=body, request=request, extensions={BODY: body})

@@ -1,24 +1,50 @@
 """How the reading of a response goes on after a connection ended without its terminal event.
 
 Pure: the end of a connection in, the next step out; no clock and no socket. Only a background response can be read
-again, and only once it has an id. Nothing here ever starts a second response.
+again, and only once it has an id. It is kept until the provider says that it is lost: time and failures alone never
+end it, the job's deadline does. Nothing here ever starts a second response.
+
+    a look is answered with                  | what follows
+    events, a snapshot                       | it is there: resume, or poll where streams bring nothing
+    408, 409, 425, 429, 5xx, no connection   | the same again, no earlier than Retry-After asks
+    401, 403, 407                            | the same again: a key can be put right, a second response costs
+    404 with an error object                 | lost, once it has lasted longer than a write takes to be seen
+    404 without one (a gateway's page)       | the same again
+    410, or a code that says expired         | lost
+    400 and others to a resume               | the stream can't be had any more: poll
+    a code that blocks                       | the provider's last word
+
+A server that never said that it took the call as a background one may not know such looks at all: what it refuses for
+as long as a 404 may last is unreachable, which is no word of the provider's on what became of the response.
 """
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import Final, NamedTuple
 
+from worker.jobs.states import Outcome
+from worker.safety import classify
+from worker.safety.codes import spelled
 from worker.safety.stream import Closed, Rejected, StreamEvent
 
-BACKOFF: Final = (0.2, 0.5, 1.0, 2.0)  # seconds; the last repeats
-_LONGEST_ASKED: Final = 30.0  # of a Retry-After that is heeded while reconnecting
+BACKOFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds before the next request after ends in a row; the last repeats. The first is the least there is."""
+MISSING_SECONDS: Final = 12.0
+"""A 404 that has lasted this long is no lag between the provider's write and our read any more."""
+_QUICK: Final = 2  # place in BACKOFF beyond which connections that bring something new do not go
+_LONGEST: Final = 86_400.0  # of a Retry-After: longer than any deadline that a job is likely to have
+_MISSING_WAIT: Final = 3.0  # between two looks for what is not found
 _HEALTHY: Final = 5.0  # a connection that stood this long was no failure, even if nothing came
-_EMPTY_RESUMES: Final = 3  # resumed streams that brought nothing new before we poll instead
+_EMPTY_RESUMES: Final = 3  # short resumed streams that brought nothing new before we poll instead
 _NOT_FOUND: Final = 404
+_GONE: Final = 410
 _SERVER_FAULT: Final = 500
-_AGAIN: Final = frozenset({408, 409, 425, 429})
-_NOT_OURS: Final = frozenset({401, 403, 407})
+_NOT_IMPLEMENTED: Final = 501
+_AGAIN: Final = frozenset({401, 403, 407, 408, 409, 425, 429})
+_EXPIRED: Final = frozenset({"response_expired", "expired"})
+_UNKNOWN: Final = frozenset({"response_not_found", "response_id_not_found"})
 
 
 class Way(Enum):
@@ -36,71 +62,128 @@ class Ended(NamedTuple):
     progress: bool  # it brought something new
     opening: float  # seconds until the headers came, or until it failed
     standing: float  # seconds from the headers on
+    snapshot: bool = False  # it was answered with the state of the response instead of a stream
 
 
 class Reconnect:
-    """Counts the failures in a row and chooses: resume, poll, or give up."""
+    """Counts the ends in a row and chooses: resume, poll, or tell that the response is lost.
 
-    def __init__(self, way: Way, *, poll_first: float, poll_most: float, give_up_after: float) -> None:
+    `asked`: the last wait is one that the provider asked for, so nothing may cut it short.
+    """
+
+    def __init__(self, way: Way, *, poll_first: float, poll_most: float, missing_for: float = MISSING_SECONDS) -> None:
         self.way = way
-        self._poll_first, self._poll_most = poll_first, poll_most
-        self._give_up_after = give_up_after
+        self.asked = False
+        self.in_background: bool | None = None
+        """Whether the provider took the call as a background one: None = nobody has heard its answer."""
+        self._poll_most = poll_most
         self._interval = poll_first
-        self._failing = 0.0  # seconds of failure in a row, waits included
-        self._failures = 0
+        self._missing_for = missing_for
+        self._missing: float | None = None  # seconds since the first 404 in a row, waits included
+        self._ends = 0
         self._empty = 0
+        self._stream_again = True  # a resume that met a 404 may only have come too early
 
     def after(self, ended: Ended) -> float | StreamEvent:
         """The seconds to wait before the next request of `way`; or the event that is the last word."""
-        was, end = self.way, ended.end
-        if end is None:
-            self._recovered()
-            self._interval, wait = min(self._interval * 1.5, self._poll_most), self._interval
-            return wait
-        if (last := self._last_word(end)) is not None:
-            return last
+        end, was = ended.end, self.way
+        self.asked = False
+        if type(end) is Rejected and was is Way.CREATE:
+            return end
+        missing = type(end) is Rejected and self._missing_now(end)
+        if type(end) is Rejected:
+            last = self._last_word(end, ended, missing=missing)
+            if last is not None:
+                return last
+        elif end is None or ended.progress or ended.snapshot:
+            self._missing = None
+            self.in_background = self.in_background or was is not Way.CREATE  # what can be looked at runs there
         self._count(ended)
-        self.way = self._next(end)
-        if self.way is Way.POLL and was is not Way.POLL:
-            return 0.0  # another way: nothing of it has failed yet
-        wait = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
-        if type(end) is Rejected and end.retry_after is not None:
-            wait = max(wait, min(end.retry_after, _LONGEST_ASKED))
-        self._failing += wait
-        if self._failing >= self._give_up_after:
-            return end if type(end) is Closed else Closed("cut", type(end).__name__)
+        wait = self._wait(ended)
+        self.way = self._next(ended, missing=missing)
+        if self._missing is not None:
+            self._missing += wait
         return wait
 
-    def _last_word(self, end: StreamEvent) -> StreamEvent | None:
-        """The event that ends it all, for a rejection that no other request can mend."""
-        if type(end) is not Rejected:
+    def _last_word(self, end: Rejected, ended: Ended, *, missing: bool) -> StreamEvent | None:
+        """The event that ends it all, for an answer after which no other look can bring anything."""
+        if classify.rejected(end).outcome is Outcome.BLOCKED:
+            return end
+        if end.http_status == _GONE or _code(end) in _EXPIRED:
+            return Closed("lost")
+        if not missing:
             return None
-        status = end.http_status
-        if status in _AGAIN or status >= _SERVER_FAULT:
-            return end if self.way is Way.CREATE else None
-        if self.way is Way.RESUME and status not in _NOT_OURS:
+        self._missing = 0.0 if self._missing is None else self._missing + ended.opening
+        if self._missing < self._missing_for:
             return None
-        return Closed("lost") if self.way is Way.POLL and status == _NOT_FOUND else end
+        return Closed("unreachable" if self.in_background is False else "lost")
+
+    def _missing_now(self, end: Rejected) -> bool:
+        """Whether the response is not found, by the word of whoever keeps responses here."""
+        status, problem = end.http_status, end.problem
+        if self.in_background is False and (_refused(status) or status == _NOT_IMPLEMENTED):
+            return self.way is Way.POLL or status in (_NOT_FOUND, _NOT_IMPLEMENTED)
+        told = problem is not None and bool(problem.code or problem.type or problem.param)
+        return (status == _NOT_FOUND and told) or _code(end) in _UNKNOWN
 
     def _count(self, ended: Ended) -> None:
+        if ended.standing >= _HEALTHY or ended.end is None:
+            self._ends = 0
+        elif ended.progress:
+            self._ends = min(self._ends, _QUICK)
         if ended.progress or ended.standing >= _HEALTHY:
-            self._recovered()
-        else:
-            self._failing += ended.opening
-            self._failures += 1
-        if ended.progress:
             self._empty = 0
         elif self.way is Way.RESUME and type(ended.end) is Closed and ended.end.opened:
             self._empty += 1
 
-    def _recovered(self) -> None:
-        self._failing, self._failures = 0.0, 0
+    def _wait(self, ended: Ended) -> float:
+        if ended.end is None or ended.snapshot:
+            self._interval, wait = min(self._interval * 1.5, self._poll_most), self._interval
+            return wait
+        wait = BACKOFF[min(self._ends, len(BACKOFF) - 1)]
+        if self._missing is not None:
+            wait = min(wait, _MISSING_WAIT)
+        self._ends += 1
+        asked = _asked(ended.end)
+        if asked >= wait:
+            self.asked, wait = True, asked
+        return wait
 
-    def _next(self, end: StreamEvent) -> Way:
+    def _next(self, ended: Ended, *, missing: bool) -> Way:
+        end = ended.end
+        if ended.snapshot:
+            self._stream_again = False
+            return Way.POLL
         if self.way is Way.CREATE:
             return Way.RESUME
-        if self.way is Way.RESUME:
-            refused = type(end) is Rejected and end.http_status not in _AGAIN and end.http_status < _SERVER_FAULT
-            # A stream that is too old (400) or was never kept (404) can still be polled.
-            return Way.POLL if refused or self._empty >= _EMPTY_RESUMES else Way.RESUME
-        return self.way
+        if self.way is Way.POLL:
+            if end is None and self._stream_again:
+                self._stream_again = False
+                return Way.RESUME
+            return Way.POLL
+        if missing:
+            return Way.POLL
+        too_old = type(end) is Rejected and _refused(end.http_status) and end.http_status != _NOT_FOUND
+        if too_old or self._empty >= _EMPTY_RESUMES:  # what can't be streamed any more can still be polled
+            self._stream_again = False
+            return Way.POLL
+        return Way.RESUME
+
+
+def _refused(status: int) -> bool:
+    """Whether the same request will be refused again."""
+    return status not in _AGAIN and status < _SERVER_FAULT
+
+
+def _code(end: Rejected) -> str | None:
+    return spelled(end.problem.code) if end.problem is not None else None
+
+
+def _asked(end: StreamEvent | None) -> float:
+    """The seconds that the provider asks us to wait; 0 when it asks for nothing."""
+    if type(end) is not Rejected:
+        return 0.0
+    asked = end.retry_after
+    if asked is None and end.problem is not None:
+        asked = end.problem.retry_after
+    return min(asked, _LONGEST) if asked is not None and math.isfinite(asked) and asked > 0 else 0.0

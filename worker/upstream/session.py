@@ -10,13 +10,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple
 
-from worker.safety.stream import Closed, Created, Delta, Opened, Rejected, StreamEvent, Terminal
+from worker.jobs.states import Outcome
+from worker.safety import classify
+from worker.safety.stream import Closed, Created, Delta, Fault, Opened, Rejected, StreamEvent, Terminal
 from worker.upstream.answer import Answer
 from worker.upstream.call import Call
 from worker.upstream.client import Cancelled, Provider
-from worker.upstream.ending import LISTEN_SECONDS, last_batch, parted
+from worker.upstream.ending import LISTEN_SECONDS, last_batch
+from worker.upstream.fields import LONGEST_ID
 from worker.upstream.hold import GO
-from worker.upstream.reconnect import Ended, Reconnect, Way
+from worker.upstream.reconnect import MISSING_SECONDS, Ended, Reconnect, Way
 
 
 class ResumePoint(NamedTuple):
@@ -38,15 +41,16 @@ class Session:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         poll_first: float = 1.0,
         poll_most: float = 5.0,
-        give_up_after: float = 60.0,
+        poll_within: float = 30.0,
+        missing_for: float = MISSING_SECONDS,
         identify_within: float = 2.0,
         hurry_after: float = 1.0,
         listen_for: float = LISTEN_SECONDS,
         go: asyncio.Future[None] | None = None,
     ) -> None:
-        """`give_up_after` bounds the seconds of failed reconnections in a row; ValueError when nothing can resume.
-
-        `go`: the call is not sent before it is done, though it is prepared.
+        """`missing_for`: seconds for which a 404 must last before the response counts as lost; `poll_within` bounds
+        the body of a poll. ValueError when nothing can resume. `go`: the call is not sent before it is done, though it
+        is prepared.
         """
         if resume_from is not None and call.mode != "background":
             raise ValueError("only a background response can be resumed")
@@ -60,8 +64,9 @@ class Session:
             Way.CREATE if resume_from is None else Way.RESUME,
             poll_first=poll_first,
             poll_most=poll_most,
-            give_up_after=give_up_after,
+            missing_for=missing_for,
         )
+        self._poll_within = poll_within
         self._identify_within, self._hurry_after = identify_within, hurry_after
         self._listen_for = listen_for  # after a failure that says nothing
         self._go = go
@@ -72,6 +77,7 @@ class Session:
         self._reading = False
         self._stopped = False
         self._over = False  # the terminal event was seen
+        self._bare = False  # this connection told the response's state in an event without a number
         self._hurried: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
 
@@ -81,14 +87,17 @@ class Session:
         loop = asyncio.get_running_loop()
         GO.set(self._go)
         while not self._stopped:
-            began, opened, progress = loop.time(), None, False
-            floor = self.sequence if self._reconnect.way is Way.RESUME else None
+            began, opened = loop.time(), None
+            named, stood = self.response_id, self.sequence
+            floor = stood if self._reconnect.way is not Way.CREATE else None
+            polling = self._reconnect.way is Way.POLL
+            self._bare = False
             end: StreamEvent | None = None
             answer = self._answer = self._request()
             while end is None:
                 self._reading = True
                 try:
-                    batch = await answer.read()
+                    batch = await (self._poll(answer) if polling else answer.read())
                 finally:
                     self._reading = False
                 if not batch:
@@ -96,20 +105,14 @@ class Session:
                 first = batch[0]
                 if type(first) is Delta and floor is None and len(batch) == 1 and first.sequence is not None:
                     self.sequence = first.sequence  # the usual case, and the only one that must be cheap
-                    progress = True
                     yield batch
                     continue
                 if type(first) is Opened:
                     opened = loop.time()
                 kept, end = self._sift(batch, floor)
                 if self._over:
-                    before, terminal, after = parted(kept)
-                    if before:
-                        yield before  # what follows may have to wait
-                    yield await last_batch(terminal, after, answer, self._look_once(), self._listen_for)
+                    yield await last_batch(kept, answer, self._look_once(), self._listen_for)
                     return
-                if any(type(event) is Created or getattr(event, "sequence", None) is not None for event in kept):
-                    progress = True
                 if floor is not None and self.sequence != floor:
                     floor = None  # what is replayed comes first
                 if kept:
@@ -117,29 +120,44 @@ class Session:
             await answer.aclose()
             if self._stopped:
                 return
-            if self._call.mode != "background" or self.response_id is None:
+            if not self.outlives:
                 yield [end or Closed("clean")]
                 return
-            if self._woken.is_set() and end is None and self._reconnect.way is not Way.POLL:
+            if self._woken.is_set() and end is None and not polling:
                 end = Closed("cut", "hurried", opened=True)  # it was we who hung up: the response is read on
             now = loop.time()
-            step = self._reconnect.after(Ended(end, progress, (opened or now) - began, now - (opened or now)))
+            news = self.sequence != stood or self.response_id != named
+            snapshot = self._bare and not polling and self.sequence == stood
+            step = self._reconnect.after(Ended(end, news, (opened or now) - began, now - (opened or now), snapshot))
             if not isinstance(step, float):
                 yield [step]
                 return
-            if step:
-                await self._rest(step)
+            await self._rest(step, cut_short=not self._reconnect.asked)
             self._woken.clear()
+
+    @property
+    def outlives(self) -> bool:
+        """True when the response goes on without this connection and can be read over another one."""
+        return self._call.mode == "background" and self.response_id is not None
 
     def hurry(self) -> None:
         """Somebody says that the response is over: if its end is not here in a moment, a connection that may be dead is
-        given up for a new one, and a pause is cut short. Only a background response can be read again.
+        given up for a new one, and a pause that nobody asked for is cut short. Only a background response can be read
+        again.
         """
-        if self._call.mode == "background" and self.response_id is not None and self._hurried is None:
-            self._hurried = asyncio.create_task(self._look_anew(), name="hurry")
+        self._start_looking_anew(self._hurry_after)
 
-    async def _look_anew(self) -> None:
-        await asyncio.sleep(self._hurry_after)
+    def renew(self) -> None:
+        """Give the connection up for a new one, because it has been silent for too long; a pause is not cut short."""
+        if self._reading:
+            self._start_looking_anew(0.0)
+
+    def _start_looking_anew(self, after: float) -> None:
+        if self.outlives and self._hurried is None:
+            self._hurried = asyncio.create_task(self._look_anew(after), name="hurry")
+
+    async def _look_anew(self, after: float) -> None:
+        await asyncio.sleep(after)
         self._hurried = None
         if self._stopped or self._over:
             return
@@ -147,8 +165,18 @@ class Session:
         if self._reading and self._answer is not None:
             await self._answer.aclose()
 
-    async def _rest(self, seconds: float) -> None:
-        """A pause, which `hurry` ends."""
+    async def _poll(self, answer: Answer) -> list[StreamEvent]:
+        try:
+            async with asyncio.timeout(self._poll_within):
+                return await answer.read()
+        except TimeoutError:
+            return [Closed("cut", "TimeoutError")]
+
+    async def _rest(self, seconds: float, *, cut_short: bool) -> None:
+        """A pause, which `hurry` ends unless the provider asked for it."""
+        if not cut_short:
+            await self._sleep(seconds)
+            return
         pause = asyncio.ensure_future(self._sleep(seconds))
         woken = asyncio.ensure_future(self._woken.wait())
         try:
@@ -210,20 +238,26 @@ class Session:
         """The events to pass on, and the end of the connection if it is there; keeps the cursor and the id."""
         kept: list[StreamEvent] = []
         end: StreamEvent | None = None
-        for event in batch:
-            kind = type(event)
+        for sent in batch:
+            event, kind = sent, type(sent)
             if self._over:
                 kept.append(event)  # what still counts of it, `last_batch` says
                 continue
             if kind is Rejected or kind is Closed:
                 answered = self._reconnect.way is Way.POLL and event == Closed("clean")
-                end = None if answered else event
+                end = end if answered else event
                 continue
             if kind is Opened and not self._count_reopening():
                 continue
-            if (kind is Created or kind is Terminal) and self.response_id is None:
-                self._name(event)
+            if isinstance(sent, Created | Terminal):
+                if not self._name(sent):
+                    return kept, Closed("bad_id")
+                event = sent._replace(response_id=self.response_id)
+            elif self._of_the_look(sent):
+                end = Closed("bad_json", "Fault")
+                continue
             number: int | None = getattr(event, "sequence", None)
+            self._bare = self._bare or (kind is Created and number is None)
             if number is not None:
                 if floor is not None and number <= floor:
                     continue  # a resumed stream may say again what we have
@@ -241,10 +275,31 @@ class Session:
         self.resumed += news
         return news
 
-    def _name(self, event: StreamEvent) -> None:
-        if isinstance(event, Created | Terminal) and event.response_id is not None:
-            self.response_id = event.response_id
-            self._named.set()
+    def _name(self, event: Created | Terminal) -> bool:
+        """Learn the response's id; False when it can't be kept whole. The first one stays: gateways give a response
+        another one in each answer.
+        """
+        if self.response_id is not None:
+            return True
+        if type(event) is Created:
+            self._reconnect.in_background = event.background
+        if event.response_id is None:
+            return True
+        if len(event.response_id) > LONGEST_ID:
+            return False
+        self.response_id = event.response_id
+        self._named.set()
+        return True
+
+    def _of_the_look(self, event: StreamEvent) -> bool:
+        """Whether an error is about our looking and not the response's own: only those have a place in its sequence."""
+        looking = self._reconnect.way is not Way.CREATE
+        return (
+            looking
+            and isinstance(event, Fault)
+            and event.sequence is None
+            and classify.fault(event).outcome is not Outcome.BLOCKED
+        )
 
     async def _learn_id(self) -> None:
         """Wait a moment for the response's id: without it nothing can be cancelled, and it would run and cost."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal, cast
 
 from worker.jobs.states import RetryModelState
+from worker.safety.finish import CODES, MAX_TOKENS, Finish, finish_word, meaning
 from worker.safety.stream import (
     Alive,
     Created,
@@ -18,11 +19,13 @@ from worker.safety.stream import (
     ItemDone,
     Notice,
     PartDone,
+    Problem,
     Served,
     StreamEvent,
     Terminal,
 )
-from worker.upstream.fields import table, text, usage_of, whole, words
+from worker.upstream.content import Reading
+from worker.upstream.fields import identifier, table, text, usage_of, whole, words
 from worker.upstream.problems import is_block, problem_in, problem_of
 
 TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
@@ -40,6 +43,7 @@ _BEGINS: Final = {
 }
 _FAULTS: Final = ("error", "response.error")  # a tuple, like the statuses
 _STATUSES: Final = tuple(_ENDS.values())  # a tuple: what is looked up may be unhashable
+_PARTS: Final = frozenset({"response.content_part.done", "response.output_text.done", "response.refusal.done"})
 _PROGRAMS: Final = frozenset({"trusted_access_for_cyber"})
 _SERVED_BY: Final = frozenset({"openai-model", "x-openai-model"})
 NOT_TEXT: Final = "\ufffc"
@@ -123,12 +127,16 @@ def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
     snapshot = data.get("response")
     if kind in _ENDS:
         return _terminal(sequence, _ENDS[kind], table(snapshot), data)
+    if kind == "response.done" and type(snapshot) is dict and snapshot.get("status") in _STATUSES:
+        return _terminal(sequence, cast("TerminalStatus", snapshot["status"]), snapshot, data)  # one word for all ends
     if kind in _BEGINS and type(snapshot) is dict:
         return _created(sequence, _BEGINS[kind], snapshot)
     if kind == "response.output_item.done" and type(data.get("item")) is dict:
-        return ItemDone(sequence, whole(data.get("output_index")) or 0, data["item"])
-    if kind == "response.content_part.done" and type(data.get("part")) is dict:
-        return PartDone(sequence)
+        reading = Reading()
+        item = reading.item(data["item"])
+        return ItemDone(sequence, whole(data.get("output_index")) or 0, item, tuple(sorted(reading.flags)))
+    if kind in _PARTS and (part := _part_done(kind, sequence, data)) is not None:
+        return part
     if kind in _FAULTS or data.get("object") == "error" or (not kind and is_error(data)):
         around = {key: value for key, value in data.items() if key != "type" or value not in _FAULTS}
         return Fault(sequence, problem_of(around), "error_event")
@@ -149,11 +157,30 @@ def _created(sequence: int | None, status: str, snapshot: dict[str, Any]) -> Cre
     said = snapshot.get("status")
     return Created(
         sequence,
-        text(snapshot.get("id"), 256),
+        identifier(snapshot.get("id")),
         text(snapshot.get("model")),
         said if said in ("queued", "in_progress") else status,
         text(snapshot.get("service_tier"), 32),
+        snapshot.get("background") is True,
     )
+
+
+def _part_done(kind: str, sequence: int | None, data: dict[str, Any]) -> PartDone | None:
+    """A content part with its whole text: as an object, or as the text alone."""
+    part: object = data.get("part")
+    if kind == "response.output_text.done":
+        part = {"type": "output_text", "text": data["text"]} if data.get("text") else None
+    elif kind == "response.refusal.done":
+        part = {"type": "refusal", "refusal": data["refusal"]} if data.get("refusal") else None
+    if type(part) is not dict:
+        return None
+    index, number = whole(data.get("output_index")) or 0, whole(data.get("content_index")) or 0
+    for read in Reading().parts(part):
+        if read.get("type") == "refusal":
+            return PartDone(sequence, index, number, read["refusal"], "refusal")
+        if read.get("type") == "output_text":
+            return PartDone(sequence, index, number, read["text"])
+    return PartDone(sequence, index, number) if kind == "response.content_part.done" else None
 
 
 def _terminal(
@@ -162,19 +189,39 @@ def _terminal(
     said = snapshot.get("status")
     if status == "completed" and said in _STATUSES:
         status = cast("TerminalStatus", said)  # a "completed" event around a failed snapshot is not a success
-    output = snapshot.get("output")
+    problem = problem_in(snapshot, frame)
+    reason = finish_word(table(snapshot.get("incomplete_details")).get("reason"))
+    if status == "completed" and reason is not None and meaning(reason) is not Finish.END:
+        status = "incomplete"  # an answer that was cut short is not a whole one
+    if status == "incomplete" and reason is not None:
+        status, reason, problem = judged(reason, problem)
+    reading, counted = Reading(), usage_of(snapshot.get("usage"))
     return Terminal(
         sequence,
         status,
         model=text(snapshot.get("model")),
-        usage=usage_of(snapshot.get("usage")),
-        output=tuple(item for item in output if type(item) is dict) if type(output) is list else (),
-        incomplete_reason=text(table(snapshot.get("incomplete_details")).get("reason"), 64),
-        problem=problem_in(snapshot, frame),
+        usage=counted.usage,
+        output=reading.items(snapshot.get("output")),
+        incomplete_reason=reason,
+        problem=problem,
         service_tier=text(snapshot.get("service_tier"), 32),
         carrier="incomplete" if status == "incomplete" else "response_failed",
-        response_id=text(snapshot.get("id"), 256),
+        response_id=identifier(snapshot.get("id")),
+        flags=(*sorted(reading.flags), *counted.flags),
     )
+
+
+def judged(word: str, problem: Problem | None = None) -> tuple[TerminalStatus, str | None, Problem | None]:
+    """(status, reason, error) of an answer that stopped for `word`, which is not the end of an answer."""
+    finish = meaning(word)
+    if finish is Finish.LENGTH:
+        return "incomplete", MAX_TOKENS, problem
+    if finish is Finish.BLOCK:
+        named = Problem(word, None) if problem is None and word != "content_filter" else problem
+        return "incomplete", "content_filter", named
+    if finish in CODES:
+        return "failed", None, problem or Problem(CODES[finish], None, message=f"The server stopped with {word!r}.")
+    return "incomplete", word, problem
 
 
 def _safety_buffering(kind: str, data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any] | None:

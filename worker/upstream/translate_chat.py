@@ -9,12 +9,33 @@ from __future__ import annotations
 from typing import Any, Final
 
 from worker.jobs.record import Usage
-from worker.safety.stream import Alive, Created, Delta, Fault, StreamEvent, Terminal
-from worker.upstream.fields import table, text, whole
+from worker.safety.finish import NO_REASON, UNKNOWN, Finish, finish_word, meaning
+from worker.safety.stream import Alive, Created, Delta, Fault, Problem, StreamEvent, Terminal
+from worker.upstream.content import Reading
+from worker.upstream.fields import table, text, usage_of, whole
+from worker.upstream.halves import joined
 from worker.upstream.problems import problem_of
-from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, side_signals
+from worker.upstream.tool_calls import ToolCalls
+from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, judged, side_signals
 
 _WHOLE: Final = 1 << 30  # characters: content is never cut
+_MOST_CHOICES: Final = 128
+_THOUGHTS: Final = ("reasoning_content", "reasoning")  # other providers
+
+
+class _Choice:
+    """One choice while its pieces come in."""
+
+    def __init__(self) -> None:
+        self.finish: str | None = None
+        self.text: list[str] = []
+        self.refusal: list[str] = []
+        self.calls = ToolCalls()
+
+    @property
+    def empty(self) -> bool:
+        """True while it has said nothing."""
+        return not (self.text or self.refusal or self.calls)
 
 
 class ChatTranslator:
@@ -27,118 +48,150 @@ class ChatTranslator:
         self._id: str | None = None
         self._model: str | None = None
         self._tier: str | None = None
-        self._finish: str | None = None
         self._usage: Usage | None = None
-        self._text: list[str] = []
-        self._refusal: list[str] = []
-        self._tools: dict[int, dict[str, Any]] = {}
+        self._reading = Reading()
+        self._flags: set[str] = set()
+        self._choices: dict[int, _Choice] = {}
+        self._ours: int | None = None  # the choice that is told: the first that came
 
     def feed(self, data: object) -> list[StreamEvent]:
         """What one chunk says; at least one StreamEvent, since any frame proves life."""
         if type(data) is not dict:
             return [Alive(None, "")]
-        if data.get("error") or data.get("type") == "error" or is_error(data):
+        if (problem := _problem(data)) is not None:
             self._faulted = True
-            return [Fault(None, problem_of(data), "chat_chunk")]
+            return [Fault(None, problem, "chat_chunk")]
         events: list[StreamEvent] = []
         self._model = text(data.get("model")) or self._model
         self._tier = text(data.get("service_tier"), 32) or self._tier
-        self._usage = _usage(data.get("usage")) or self._usage
-        if not self._begun and text(data.get("id")):
-            self._begun = True
-            self._id = text(data.get("id"))
-            events.append(Created(None, self._id, self._model, "in_progress", self._tier))
+        counted = usage_of(data.get("usage"))
+        self._usage = counted.usage or self._usage
+        self._flags.update(counted.flags)
         choices = data.get("choices")
+        if type(choices) is dict:
+            choices = [choices]
+        named = text(data.get("id")) if self._id is None else None
+        if named or (type(choices) is list and not self._begun):
+            self._begun = True
+            self._id = named or self._id
+            events.append(Created(None, self._id, self._model, "in_progress", self._tier))
         for choice in choices if type(choices) is list else ():
-            if type(choice) is dict and (whole(choice.get("index")) or 0) == 0:
-                self._finish = text(choice.get("finish_reason"), 64) or self._finish
-                events.extend(self._deltas(table(choice.get("delta") or choice.get("message"))))
+            if type(choice) is dict:
+                events += self._choice(choice)
         main: StreamEvent = next((e for e in events if type(e) is Delta), Alive(None, "chat.completion.chunk"))
         return [*side_signals("", data, main), *(events or [main])]
 
     def done(self) -> list[StreamEvent]:
-        """The terminal event for `[DONE]`, once; nothing before the first chunk or after an error chunk."""
-        if self._ended or not self._begun or self._faulted:
+        """The terminal event for `[DONE]`, once.
+
+        Nothing before the first chunk, after an error chunk, or when neither a word nor a reason to stop had come: such
+        an end is none.
+        """
+        choice = self._told()
+        if self._ended or not self._begun or self._faulted or (choice.empty and self._finish(choice) is None):
             return []
         self._ended = True
         status: TerminalStatus = "completed"
-        reason = None
-        if self._finish not in (None, "stop", "tool_calls", "function_call"):
-            status = "incomplete"
-            reason = "max_output_tokens" if self._finish == "length" else self._finish
+        reason: str | None = None
+        problem: Problem | None = None
+        word = self._finish(choice)
+        finish = meaning(word) if word is not None else Finish.UNKNOWN
+        if word is None:
+            status, reason = "incomplete", NO_REASON
+            self._flags.add(NO_REASON)
+        elif finish not in (Finish.END, Finish.REFUSAL):
+            status, reason, problem = judged(word)
+            if finish is Finish.UNKNOWN:
+                self._flags.add(UNKNOWN)
         return [
             Terminal(
                 None,
                 status,
                 model=self._model,
                 usage=self._usage,
-                output=self._output(status),
+                output=self._output(choice, status, refused=finish is Finish.REFUSAL),
                 incomplete_reason=reason,
+                problem=problem,
                 service_tier=self._tier,
                 carrier="chat_chunk",
                 response_id=self._id,
+                flags=tuple(sorted(self._flags | self._reading.flags)),
             )
         ]
 
     def end(self) -> list[StreamEvent]:
         """The terminal event when the stream ended without `[DONE]`: only if a finish_reason had been seen."""
-        return self.done() if self._finish is not None else []
+        return self.done() if self._finish(self._told()) is not None else []
 
-    def _deltas(self, delta: dict[str, Any]) -> list[StreamEvent]:
+    def _told(self) -> _Choice:
+        """The choice that is the answer: ours, or if it has said nothing, one that has."""
+        ours = self._choices.get(self._ours or 0) or _Choice()
+        return next((c for c in self._choices.values() if not c.empty), ours) if ours.empty else ours
+
+    def _finish(self, choice: _Choice) -> str | None:
+        """Why it stopped; servers that number the last chunk otherwise still mean this answer."""
+        words = [c.finish for c in (choice, *self._choices.values()) if c.finish is not None]
+        if choice.finish is None:
+            words.sort(key=lambda word: meaning(word) is not Finish.BLOCK)
+        return words[0] if words else None
+
+    def _choice(self, data: dict[str, Any]) -> list[StreamEvent]:
+        number = whole(data.get("index"))
+        if number is None:
+            number = self._ours or 0
+        if self._ours is None:
+            self._ours = number
+        if number not in self._choices and len(self._choices) >= _MOST_CHOICES:
+            return []
+        choice = self._choices.setdefault(number, _Choice())
+        said = data.get("delta") or ({"content": data.get("text")} if "text" in data else None)
+        if not said and choice.empty:  # a whole message, unless it repeats what the deltas said
+            said = data.get("message")
+        events = self._deltas(choice, table(said))
+        choice.finish = finish_word(data.get("finish_reason")) or choice.finish
+        return events if number == self._ours else []
+
+    def _deltas(self, choice: _Choice, delta: dict[str, Any]) -> list[StreamEvent]:
         events: list[StreamEvent] = []
-        if piece := text(delta.get("content"), _WHOLE):
-            self._text.append(piece)
-            events.append(Delta(None, piece))
+        content = delta.get("content")
+        if type(content) is str:
+            if content:
+                choice.text.append(content)
+                events.append(Delta(None, content))
+        elif content is not None:
+            for part in self._reading.parts(content):
+                events += _told_by(choice, part)
         if piece := text(delta.get("refusal"), _WHOLE):
-            self._refusal.append(piece)
+            choice.refusal.append(piece)
             events.append(Delta(None, piece, "refusal"))
-        thoughts = (text(delta.get(name), _WHOLE) for name in ("reasoning_content", "reasoning"))  # other providers
+        thoughts = (text(delta.get(name), _WHOLE) for name in _THOUGHTS)
         events += [Delta(None, piece, "other") for piece in thoughts if piece]
         calls = delta.get("tool_calls")
-        calls = list(calls) if type(calls) is list else []
+        calls = [calls] if type(calls) is dict else list(calls) if type(calls) is list else []
         if type(delta.get("function_call")) is dict:
             calls.append({"index": 0, "function": delta["function_call"]})
         for position, call in enumerate(calls):
             if type(call) is dict:
-                events.append(Delta(None, self._tool(call, position) or NOT_TEXT, "other"))
+                events.append(Delta(None, choice.calls.add(call, position, len(calls)) or NOT_TEXT, "other"))
         return events
 
-    def _tool(self, call: dict[str, Any], position: int) -> str | None:
-        index = whole(call.get("index"))
-        kept = self._tools.setdefault(position if index is None else index, {"id": None, "name": None, "pieces": []})
-        function = table(call.get("function"))
-        kept["id"] = text(call.get("id"), 256) or kept["id"]
-        kept["name"] = text(function.get("name"), 256) or kept["name"]
-        piece = text(function.get("arguments"), _WHOLE)
-        if piece:
-            kept["pieces"].append(piece)
-        return piece
-
-    def _output(self, status: str) -> tuple[dict[str, Any], ...]:
+    def _output(self, choice: _Choice, status: str, *, refused: bool) -> tuple[dict[str, Any], ...]:
         """The answer as Responses output items, so that it has one shape in every mode."""
         tail = (self._id or "").removeprefix("chatcmpl-") or "0"
+        said, refusal = joined("".join(choice.text)), joined("".join(choice.refusal))
+        if refused and not refusal:
+            said, refusal = "", said
         content: list[dict[str, Any]] = []
-        if self._text:
-            content.append({"type": "output_text", "text": "".join(self._text), "annotations": [], "logprobs": []})
-        if self._refusal:
-            content.append({"type": "refusal", "refusal": "".join(self._refusal)})
+        if said:
+            content.append({"type": "output_text", "text": said, "annotations": [], "logprobs": []})
+        if refusal or refused:
+            content.append({"type": "refusal", "refusal": refusal})
         items: list[dict[str, Any]] = []
         if content:
             items.append(
                 {"id": f"msg_{tail}", "type": "message", "status": status, "role": "assistant", "content": content}
             )
-        for index, kept in sorted(self._tools.items()):
-            items.append(
-                {
-                    "id": f"fc_{tail}_{index}",
-                    "type": "function_call",
-                    "status": status,
-                    "call_id": kept["id"] or f"call_{tail}_{index}",
-                    "name": kept["name"] or "",
-                    "arguments": "".join(kept["pieces"]),
-                }
-            )
-        return tuple(items)
+        return (*items, *choice.calls.output(tail, status))
 
 
 def translate_chat_completion(data: object) -> list[StreamEvent]:
@@ -148,16 +201,20 @@ def translate_chat_completion(data: object) -> list[StreamEvent]:
     return [*events, *translator.end()]
 
 
-def _usage(value: object) -> Usage | None:
-    data = table(value)
-    spent, made = whole(data.get("prompt_tokens")), whole(data.get("completion_tokens"))
-    if spent is None and made is None:
-        return None
-    total = whole(data.get("total_tokens"))
-    return Usage(
-        input_tokens=spent or 0,
-        cached_input_tokens=whole(table(data.get("prompt_tokens_details")).get("cached_tokens")) or 0,
-        output_tokens=made or 0,
-        reasoning_tokens=whole(table(data.get("completion_tokens_details")).get("reasoning_tokens")) or 0,
-        total_tokens=(spent or 0) + (made or 0) if total is None else total,
-    )
+def _told_by(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
+    """The delta of one content part; parts that are neither text nor refusal are thoughts and the like."""
+    if part.get("type") == "refusal":
+        choice.refusal.append(part["refusal"])
+        return [Delta(None, part["refusal"], "refusal")] if part["refusal"] else []
+    if part.get("type") == "output_text":
+        choice.text.append(part["text"])
+        return [Delta(None, part["text"])] if part["text"] else []
+    return [Delta(None, NOT_TEXT, "other")]
+
+
+def _problem(data: dict[str, Any]) -> Problem | None:
+    """The error that a chunk is: in an envelope, or bare, as some servers send it in the place of a chunk."""
+    error = data.get("error")
+    envelope = type(error) in (dict, str, list) and (error or "choices" not in data)
+    bare = "choices" not in data and "code" in data and "message" in data
+    return problem_of(data) if envelope or bare or data.get("type") == "error" or is_error(data) else None

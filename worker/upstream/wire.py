@@ -23,12 +23,11 @@ import httpx2
 
 from worker.upstream.body import BODY, NEVER_SENT, Body
 from worker.upstream.hold import released
+from worker.upstream.inflate import ENCODINGS, Inflater
 
 _IPV4: Final = 4
 _MOST_HEAD: Final = 64 * 1024
 _MOST_HELD: Final = 1024 * 1024  # unread bytes, after which the server is made to wait
-_MOST_INFLATED: Final = 16 * 1024 * 1024  # from one piece: no bombs
-_ANY_WINDOW: Final = 47  # zlib's word for "gzip or deflate, whichever it is"
 _NOT_IN_A_HEADER: Final = re.compile(rb"[\x00\r\n]")
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
@@ -40,7 +39,7 @@ class Connection(asyncio.Protocol, Body):
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self._inflate: zlib._Decompress | None = None
+        self._inflate: Inflater | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
         self._held = 0
@@ -119,8 +118,8 @@ class Connection(asyncio.Protocol, Body):
         if lowered in (b"content-length", b"transfer-encoding"):
             self._to_the_end = False
         elif lowered == b"content-encoding":
-            if value.lower() in (b"gzip", b"x-gzip", b"deflate"):
-                self._inflate = zlib.decompressobj(_ANY_WINDOW)
+            if value.strip().lower() in ENCODINGS:
+                self._inflate = Inflater()
                 return  # the body is handed on in the clear
             if value.lower() not in (b"", b"identity"):
                 self._fail(httpx2.DecodingError("an encoding we never accepted"))
@@ -140,12 +139,10 @@ class Connection(asyncio.Protocol, Body):
         """Hold a piece for the reader."""
         if self._inflate is not None:
             try:
-                body = self._inflate.decompress(body, _MOST_INFLATED)
+                body = self._inflate.feed(body)
             except zlib.error:
                 body = b""
-                self._break(httpx2.DecodingError("not what the header says"))
-            if self._inflate.unconsumed_tail:
-                self._break(httpx2.DecodingError("inflates beyond reason"))
+                self._break(httpx2.DecodingError("not what the header says, or more than it may hold"))
         if not body or self._complete:
             return  # bytes after the end belong to nobody
         self._pieces.append(body)

@@ -1,0 +1,133 @@
+"""Whether a restart of Redis keeps what was committed, as far as its users decide that.
+
+Until Valkey 9.1.2 (valkey #3984, redis #14545) a server replays MULTI/EXEC from its append-only file as the user
+`default` and drops, with no more than a line in its log, what that user may not do; scripts stand there as MULTI/EXEC
+too. So `default` must be allowed what our users write, while nobody can log in as it. Reads only: `ACL DRYRUN` runs
+nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from arq.connections import ArqRedis
+from redis.exceptions import ResponseError
+
+from worker.jobs.errors import UnsafeStore
+from worker.store.pool import AWAY, SENTINEL, asking, connect
+
+RULE: Final = "user default off resetpass ~* &* +@all"
+"""The rule of ops/users.acl: cannot log in, may replay."""
+
+_KEEPS_SINCE: Final = (9, 1, 2)  # Valkey, tested; of Redis no release that keeps was at hand
+_KEYS: Final = ("vigil:replay", "vigil:audit", "vigil:seals", "arq:replay")
+_WRITES: Final = (
+    *("DEL", "UNLINK", "PERSIST", "INCR", "SPOP", "ZPOPMIN", "LPOP"),
+    *("SADD x", "SREM x", "HDEL x", "RPUSH x", "LPUSH x", "PFADD x", "ZREM x", "XDEL 1-1", "SET x", "PEXPIREAT 1"),
+    *("HSET x 1", "HSETNX x 1", "HINCRBY x 1", "ZADD 1 x", "ZINCRBY 1 x", "LSET 0 x", "LREM 0 x", "LTRIM 0 0"),
+    *("ZREMRANGEBYSCORE 0 1", "XADD 1-1 x 1", "XTRIM MAXLEN 1"),
+)
+"""What Vigil and arq write, as the file holds it, without the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a restart does with committed transactions (or that we may not ask), why, and what mends it."""
+
+    verdict: Literal["kept", "lost", "unknown"]
+    detail: str
+    fix: str = ""
+
+
+async def replay_of(redis: ArqRedis, url: str) -> Replay:
+    """The verdict on this server and its users; StoreUnavailable when it doesn't answer."""
+    async with asking("say whether a restart keeps what it holds"):
+        info = await redis.info()
+        if not info.get("aof_enabled"):
+            return Replay("kept", "there is no append-only file to replay")
+        refused = await _refused(redis)
+    if refused is None:
+        refused = await _refused_without_name(url)
+    if refused == "":
+        return Replay("kept", "the user `default`, as whom transactions are replayed, may write what Vigil writes")
+    fix = f"the rule `{RULE}` (ops/secrets.sh writes it), then `ACL LOAD` as admin, before Redis is restarted"
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = str(info.get("valkey_version") or info.get("redis_version") or "?")
+    if name == "Valkey" and _number(version) >= _KEEPS_SINCE:
+        if refused is None:
+            return Replay("kept", f"{name} {version} replays transactions whatever `default` may do")
+        said = f"{name} {version} replays them all the same, but older servers lose what `default` may not {refused}"
+        return Replay("kept", said, fix)
+    if refused is None:
+        said = (
+            f"{name} {version} may lose committed jobs at its next restart: it replays transactions as the user "
+            "`default`, and our user may not ask what that one may do (`ACL DRYRUN`)"
+        )
+        return Replay("unknown", said, fix)
+    said = (
+        f"{name} {version} would lose committed jobs at its next restart: it replays transactions as the user "
+        f"`default`, who may not {refused}"
+    )
+    return Replay("lost", said, fix)
+
+
+async def check_replay(redis: ArqRedis, url: str, *, allow: bool = False) -> Replay:
+    """The verdict; raises UnsafeStore unless a restart keeps what was committed, or `allow`."""
+    found = await replay_of(redis, url)
+    if found.verdict != "kept" and not allow:
+        raise UnsafeStore(
+            f"{found.detail}. What mends it: {found.fix}. VIGIL_ALLOW_LOSSY_RESTART=1 starts in spite of it."
+        )
+    return found
+
+
+async def _refused(redis: ArqRedis) -> str | None:
+    """The first command of ours that `default` may not run, "" when it may run all, None when we may not ask."""
+    try:
+        if _text(await redis.execute_command("ACL WHOAMI")) == "default":
+            return ""  # what it may not do was refused when it was to be written
+    except ResponseError:
+        pass  # who may not ask that may still ask this
+    return await _dry_run(redis)
+
+
+async def _refused_without_name(url: str) -> str | None:
+    """The same, asked as `default` itself where that one needs no password; None where it does."""
+    if url.startswith(SENTINEL):
+        return None
+    parts = urlsplit(url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    stranger = connect(urlunsplit(bare), max_connections=1, patience=0)
+    try:
+        return await _dry_run(stranger)
+    except AWAY:
+        return None
+    finally:
+        await stranger.aclose()
+
+
+async def _dry_run(redis: ArqRedis) -> str | None:
+    asked = [(write, key) for write in _WRITES for key in _KEYS]
+    async with redis.pipeline(transaction=False) as pipe:
+        for write, key in asked:
+            name, *more = write.split()
+            pipe.execute_command("ACL DRYRUN", "default", name, key, *more)
+        answers = await pipe.execute(raise_on_error=False)
+    for (write, key), answer in zip(asked, answers, strict=True):
+        if isinstance(answer, ResponseError):
+            return None  # not ours to ask, or a server that is too old to know the question
+        if isinstance(answer, Exception):
+            raise answer
+        if _text(answer) != "OK":
+            return f"`{write.split()[0]}` {key.partition(':')[0]}:…"
+    return ""
+
+
+def _text(answer: object) -> str:
+    return answer.decode() if isinstance(answer, bytes) else str(answer)
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -1,0 +1,103 @@
+"""Content of messages and output items, however a server wrote it: the one tolerant reader of both.
+
+Pure. What it gives has the shape of the Responses API whatever came, so nobody behind it has to doubt: an item is an
+object, a message's content a list of objects, text a string, every number finite.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+DEEPEST: Final = 100
+"""Levels of nesting that are kept; what lies deeper becomes null."""
+_MOST_BITS: Final = 1024  # a float's; writing larger ones as text is refused by Python
+NOT_A_NUMBER: Final = "not_a_number"
+"""The flag of an answer that held NaN, an infinity or a number without measure: null stands there now."""
+MALFORMED: Final = "malformed_content"
+"""The flag of an answer in which something stood that no reading makes sense of: it was left out."""
+
+_TEXT: Final = frozenset({"output_text", "text", "input_text"})
+
+
+class Reading:
+    """Reads the items of one answer; `flags` says afterwards what had to be mended."""
+
+    def __init__(self) -> None:
+        self.flags: set[str] = set()
+
+    def items(self, value: object) -> tuple[dict[str, Any], ...]:
+        """Return the output items of `value`, which should be a list of objects."""
+        if value is None:
+            return ()
+        if type(value) is dict:
+            value = [value]
+        if type(value) is not list:
+            self.flags.add(MALFORMED)
+            return ()
+        found = []
+        for one in value:
+            if type(one) is dict:
+                found.append(self.item(one))
+            elif one is not None:
+                self.flags.add(MALFORMED)
+        return tuple(found)
+
+    def item(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Return one output item; of a message the content is read, the rest stays as it came."""
+        item: dict[str, Any] = self.plain(value)
+        if item.get("type") == "message" or ("type" not in item and "content" in item and "role" in item):
+            item["type"] = "message"
+            item["content"] = self.parts(item.get("content"))
+        return item
+
+    def parts(self, content: object, depth: int = 0) -> list[dict[str, Any]]:
+        """Return content as a list of parts: null, a string, one part, or a list of any of these, however nested."""
+        if content is None:
+            return []
+        if type(content) is str:
+            return [output_text(content)]
+        if type(content) is dict:
+            return [self._part(content)]
+        if type(content) is list and depth < DEEPEST:
+            return [part for one in content for part in self.parts(one, depth + 1)]
+        self.flags.add(MALFORMED)
+        return []
+
+    def plain(self, value: Any, depth: int = 0) -> Any:
+        """Return `value` as JSON can write it: finite, and not too deep."""
+        kind = type(value)
+        if (kind is float and not math.isfinite(value)) or (kind is int and value.bit_length() > _MOST_BITS):
+            self.flags.add(NOT_A_NUMBER)
+            return None
+        if kind is dict or kind is list:
+            if depth >= DEEPEST:
+                self.flags.add(MALFORMED)
+                return None
+            if kind is dict:
+                return {key: self.plain(one, depth + 1) for key, one in value.items()}
+            return [self.plain(one, depth + 1) for one in value]
+        return value
+
+    def _part(self, part: dict[str, Any]) -> dict[str, Any]:
+        kind = part.get("type")
+        if kind == "refusal" or (type(kind) is not str and type(part.get("refusal")) is str):
+            return {**part, "type": "refusal", "refusal": self._string(part.get("refusal"))}
+        if (type(kind) is str and kind in _TEXT) or (type(kind) is not str and "text" in part):
+            return {**part, "type": "output_text", "text": self._string(part.get("text"))}
+        return part
+
+    def _string(self, value: object) -> str:
+        """Return a text; some servers put it into an object once more: `{"value": ...}`, `{"text": ...}`."""
+        if type(value) is dict:
+            value = value.get("value", value.get("text"))
+        if type(value) is str:
+            return value
+        if value is not None:
+            self.flags.add(MALFORMED)
+        return ""
+
+
+def output_text(text: str) -> dict[str, Any]:
+    """Return a part of a message that is text."""
+    return {"type": "output_text", "text": text, "annotations": []}

@@ -1,0 +1,59 @@
+"""What a body under 200 is, told by its first bytes: labels lie, and some answers have none.
+
+Pure and bounded: white space in front is dropped, then seven bytes are enough.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+_BOM: Final = b"\xef\xbb\xbf"
+_SPACE: Final = b" \t\r\n\x00"
+_LINES: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
+
+
+class Kind(Enum):
+    """What is read."""
+
+    EVENTS = "events"
+    JSON = "json"
+    PAGE = "page"  # HTML or XML: no provider answers so, a gateway does
+
+
+class Sniff:
+    """Looks at the first bytes of one body until they tell; `label` is its content type, "" for none."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._head = b""
+
+    def feed(self, piece: bytes) -> tuple[Kind, bytes] | None:
+        """Return what it is and the bytes from its beginning on, or None while that is open."""
+        head = (self._head + piece).removeprefix(_BOM).lstrip(_SPACE)
+        kind = self._kind(head)
+        self._head = b"" if kind is not None else head
+        return None if kind is None else (kind, head)
+
+    def end(self) -> tuple[Kind, bytes]:
+        """Return what the whole body was: it ended before its beginning told."""
+        by_label = Kind.JSON if self._label_is_json else Kind.EVENTS
+        return by_label, self._head
+
+    @property
+    def _label_is_json(self) -> bool:
+        return self._label == "application/json" or self._label.endswith("+json")
+
+    def _kind(self, head: bytes) -> Kind | None:
+        if not head or _BOM.startswith(head):
+            return None
+        first = head[:1]
+        if first in b"{[":
+            return Kind.JSON
+        if first == b"<":
+            return Kind.PAGE
+        if head.startswith(_LINES):
+            return Kind.EVENTS
+        if any(line.startswith(head) for line in _LINES):
+            return None
+        return Kind.JSON if self._label_is_json else Kind.EVENTS

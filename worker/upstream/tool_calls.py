@@ -1,0 +1,139 @@
+"""The tool calls of one chat answer, put together from their fragments, however a server numbers them.
+
+Pure. Servers leave out the index, give all parallel calls the same one, repeat id and name in every fragment or make up
+a new id for each. What tells calls apart is, in this order: a known id; the index; and where both fail, that a call has
+one name and its arguments are one JSON value.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from worker.upstream.content import Reading
+from worker.upstream.fields import table, text, whole
+from worker.upstream.halves import joined
+
+_WHOLE: Final = 1 << 30  # characters: content is never cut
+_OPENS, _CLOSES = frozenset("{["), frozenset("}]")
+
+
+class ToolCall:
+    """One call while its fragments come in."""
+
+    def __init__(self, *, custom: bool) -> None:
+        self.id: str | None = None
+        self.name: str | None = None
+        self.custom = custom
+        self._pieces: list[str] = []
+        self._depth = 0
+        self._begun = self._in_string = self._escaped = False
+
+    @property
+    def arguments(self) -> str:
+        """The arguments so far."""
+        return joined("".join(self._pieces))
+
+    @property
+    def complete(self) -> bool:
+        """True when the arguments are a whole JSON object or list: what follows belongs to another call."""
+        return self._begun and self._depth == 0 and not self._in_string
+
+    def add(self, piece: str) -> None:
+        """Append a piece of the arguments; looks at each character once."""
+        self._pieces.append(piece)
+        for char in piece:
+            if self._escaped:
+                self._escaped = False
+            elif self._in_string:
+                self._escaped = char == "\\"
+                self._in_string = char != '"'
+            elif char == '"':
+                self._begun = self._in_string = True
+            elif char in _OPENS:
+                self._begun = True
+                self._depth += 1
+            elif char in _CLOSES:
+                self._depth -= 1
+
+
+class ToolCalls:
+    """All calls of one answer, in the order in which they began."""
+
+    def __init__(self) -> None:
+        self._calls: list[ToolCall] = []
+        self._by_id: dict[str, ToolCall] = {}
+        self._by_index: dict[int, ToolCall] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def add(self, fragment: dict[str, Any], position: int, of: int) -> str | None:
+        """Take fragment number `position` of the `of` in one chunk; return its piece of the arguments, or None."""
+        custom = type(fragment.get("custom")) is dict
+        said = table(fragment["custom"] if custom else fragment.get("function"))
+        name, piece = text(said.get("name"), 256), _arguments(said.get("input" if custom else "arguments"))
+        call = self._call(fragment, name, piece, position if of > 1 else None, custom=custom)
+        call.name = call.name or name
+        if piece:
+            call.add(piece)
+        return piece
+
+    def output(self, tail: str, status: str) -> list[dict[str, Any]]:
+        """Return the calls as Responses output items; `tail` makes ids for those that have none."""
+        items: list[dict[str, Any]] = []
+        for number, call in enumerate(self._calls):
+            common = {"status": status, "call_id": call.id or f"call_{tail}_{number}", "name": call.name or ""}
+            if call.custom:
+                items.append(
+                    {"id": f"ctc_{tail}_{number}", "type": "custom_tool_call", **common, "input": call.arguments}
+                )
+            else:
+                items.append(
+                    {"id": f"fc_{tail}_{number}", "type": "function_call", **common, "arguments": call.arguments}
+                )
+        return items
+
+    def _call(
+        self, fragment: dict[str, Any], name: str | None, piece: str | None, position: int | None, *, custom: bool
+    ) -> ToolCall:
+        called, index = text(fragment.get("id"), 256), whole(fragment.get("index"))
+        if called is not None and called in self._by_id:
+            return self._by_id[called]
+        call = self._meant(index, position)
+        if call is None or _begins_another(call, called, name, piece):
+            call = ToolCall(custom=custom)
+            self._calls.append(call)
+        if index is not None:
+            self._by_index[index] = call
+        if called is not None:
+            call.id = call.id or called
+            self._by_id[called] = call
+        return call
+
+    def _meant(self, index: int | None, position: int | None) -> ToolCall | None:
+        """The call that a fragment without a known id goes on with, if it begins no other."""
+        if index is not None:
+            return self._by_index.get(index)
+        if position is not None:
+            return self._calls[position] if position < len(self._calls) else None
+        return self._calls[-1] if self._calls else None
+
+
+def _begins_another(call: ToolCall, called: str | None, name: str | None, piece: str | None) -> bool:
+    if name is None:
+        return False  # every call has a name; a fragment without one goes on, whatever its id
+    if call.name is None:
+        return False
+    if called is not None and call.id is not None:
+        return True  # an id that is not known
+    if name != call.name:
+        return True
+    return call.complete and bool(piece and piece.strip())
+
+
+def _arguments(value: object) -> str | None:
+    """Arguments as text; some servers send them as the object that they stand for."""
+    if type(value) is str:
+        return text(value, _WHOLE)
+    return None if value is None else json.dumps(Reading().plain(value), ensure_ascii=False, separators=(",", ":"))
