@@ -35,6 +35,9 @@ SOL = "gpt-5.6-sol"
         ("overloaded code=flex_unavailable", openai.RateLimitError, "flex_unavailable"),
         ("server_error", openai.InternalServerError, "server_error"),
         ("context_too_long", openai.BadRequestError, "context_length_exceeded"),
+        ("gateway_block", openai.BadRequestError, "400"),
+        ("gateway_not_found", openai.NotFoundError, "404"),
+        ("sse_block", openai.PermissionDeniedError, None),
         ("no_such_scenario", openai.BadRequestError, "sim_directive_invalid"),
     ],
 )

@@ -152,14 +152,15 @@ class Failure:
     """Why an attempt gave no answer, as a value.
 
     `retry_after`: seconds the provider asked us to wait. `scope`: "attempt" failures concern this call alone,
-    "account" ones the key, its quota or organisation, "model" ones the access to this model.
+    "account" ones the key, its quota or organisation, "deployment" ones the key or quota that a gateway uses for this
+    model, "model" ones the access to this model.
     """
 
     outcome: Outcome
     code: str
     fault: Fault
     retryable: bool = False
-    scope: Literal["attempt", "account", "model"] = "attempt"
+    scope: Literal["attempt", "account", "deployment", "model"] = "attempt"
     retry_after: float | None = None
     block: Block | None = None
     provider: ProviderError | None = None

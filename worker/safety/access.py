@@ -42,6 +42,7 @@ _BY_CODE: Final[dict[str, Diagnosis]] = {
     "data_residency_mismatch": Diagnosis("region", "data_residency_mismatch"),
     "edge_refused": Diagnosis("network", "edge_refused"),
     "not_found": Diagnosis("unknown", "probe_not_offered"),  # a compatible server without a model list
+    "model_or_path_not_found": Diagnosis("unknown", "probe_not_offered"),
     "access_refused": Diagnosis("unknown", "probe_refused"),
 }
 _BY_OUTCOME: Final[dict[Outcome, Status]] = {

@@ -9,16 +9,17 @@ what the shell will do about it.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final, Literal
 
 from worker.jobs.errors import RETRYABLE, Failure, Fault as Whose
 from worker.jobs.record import Block, BlockCategory, Carrier, ProviderError
 from worker.jobs.states import Outcome
-from worker.safety.codes import Code, Kind, code_of, known, says_invalid, spelled
+from worker.safety.codes import Code, Kind, code_of, known, says_invalid, spelled, status_of
 from worker.safety.stream import Closed, Fault, NoConnection, Problem, Rejected, Terminal
 from worker.safety.words import block_advice
 
-Scope = Literal["attempt", "account", "model"]
+Scope = Literal["attempt", "account", "deployment", "model"]
 
 _BY_KIND: Final[dict[Kind, tuple[Outcome, str, Whose, Scope]]] = {
     Kind.QUOTA: (Outcome.QUOTA_EXHAUSTED, "quota_exhausted", "account", "account"),
@@ -32,6 +33,11 @@ _BY_KIND: Final[dict[Kind, tuple[Outcome, str, Whose, Scope]]] = {
     Kind.RESIDENCY: (Outcome.ACCESS_DENIED, "data_residency_mismatch", "account", "attempt"),
     Kind.CONTEXT: (Outcome.CONTEXT_TOO_LONG, "context_too_long", "caller", "attempt"),
     Kind.REQUEST: (Outcome.BAD_REQUEST, "bad_request", "caller", "attempt"),
+}
+
+_OF_A_DEPLOYMENT: Final = {
+    Outcome.AUTH_FAILED: "deployment_auth_failed",
+    Outcome.QUOTA_EXHAUSTED: "deployment_quota_exhausted",
 }
 
 _VERIFY: Final = frozenset({"stream", "reasoning.summary"})
@@ -67,7 +73,8 @@ def rejected(event: Rejected, *, after_output: bool = False) -> Failure:
         return _failure(Outcome.LOST, "response_lost", "provider", said, retryable=True)
     if event.on != "create" and event.http_status == 400:
         return _failure(Outcome.STREAM_CUT, "resume_refused", "provider", said)
-    return _judge(event.problem, code, event.http_status, said, asked)
+    failure = _judge(event.problem, code, event.http_status, said, asked)
+    return _of_one_deployment(failure, event.problem, forwarded=event.forwarded)
 
 
 def fault(
@@ -85,11 +92,11 @@ def terminal(
     A block code is a block in every status, and `content_filter` is one as the reason of an incomplete response.
     """
     problem, reason = event.problem, spelled(event.incomplete_reason)
-    if event.status == "failed":
-        return _in_stream(problem, event.carrier, http_status, request_id, after_output)
     code = code_of(problem)
-    if code is None or code.kind is not Kind.BLOCK:
-        code = known(reason) if reason else None
+    if (code is None or code.kind is not Kind.BLOCK) and reason and known(reason).kind is Kind.BLOCK:
+        code = known(reason)
+    if event.status == "failed" and (code is None or code.kind is not Kind.BLOCK):
+        return _in_stream(problem, event.carrier, http_status, request_id, after_output)
     if code is not None and code.kind is Kind.BLOCK:
         carrier = event.carrier
         if event.status == "incomplete" and carrier != "chat_chunk":
@@ -118,6 +125,16 @@ def closed(event: Closed, *, opened: bool = False) -> Failure:
     return _failure(Outcome.STREAM_CUT, code.get(event.how, "stream_cut"), "network")
 
 
+def after_check(failure: Failure) -> Failure:
+    """The failure of a response that named no cause while a signalled check ran: it may be a block that lost its code.
+
+    So it is not tried again by itself (promise P2); what only looks at the transport or the load still is.
+    """
+    if failure.outcome is not Outcome.SERVER_ERROR or not failure.retryable:
+        return failure
+    return replace(failure, code="failed_after_check", retryable=False)
+
+
 def silent(*, first_event: bool) -> Failure:
     """The failure of a stream that told nothing for too long; `first_event`: not even the first thing came."""
     return _failure(Outcome.IDLE_TIMEOUT, "no_first_event" if first_event else "idle_timeout", "provider")
@@ -129,13 +146,30 @@ def _in_stream(
     code, said = code_of(problem), _provider(problem, http_status, request_id)
     if code is not None and code.kind is Kind.BLOCK:
         return _blocked(code, carrier, after_output, said)
-    return _judge(problem, code, None, said, problem.retry_after if problem else None)
+    failure = _judge(problem, code, None, said, problem.retry_after if problem else None)
+    return _of_one_deployment(failure, problem, forwarded=False)
+
+
+def _of_one_deployment(failure: Failure, problem: Problem | None, *, forwarded: bool) -> Failure:
+    """The failure, for one deployment alone when a gateway passes on that the server behind it refused its key.
+
+    Vigil's own key was accepted then, and other models may stand on other keys. A gateway that passes an error on
+    quotes it, names the deployment in its headers, or gives it the status as its code (LiteLLM: `"code": "401"`);
+    when it refuses our key itself, it says so by a code or a type of its own.
+    """
+    name = _OF_A_DEPLOYMENT.get(failure.outcome)
+    if name is None or failure.scope != "account" or problem is None:
+        return failure
+    wrapped = (problem.code or "").strip() == "401" and code_of(problem) is None
+    return replace(failure, code=name, scope="deployment") if forwarded or problem.quoted or wrapped else failure
 
 
 def _judge(
     problem: Problem | None, code: Code | None, status: int | None, said: ProviderError | None, asked: float | None
 ) -> Failure:
     """All that is no block. `status` is None inside a stream, where HTTP has nothing more to say."""
+    if status is None and (code is None or code.generic):
+        status = status_of(problem)  # gateways repeat there what the status would have been
     special = _special(problem, code, status, said)
     if special is not None:
         return special
@@ -158,7 +192,8 @@ def _special(
     """The cases in which a code alone would mislead."""
     param = ((problem.param if problem else None) or "").strip().lower()
     name = code.name if code else None
-    unclear = code is None or code.kind in (Kind.UNKNOWN, Kind.REQUEST) or code.generic
+    blank = code is None or code.generic
+    unclear = blank or (code is not None and code.kind in (Kind.UNKNOWN, Kind.REQUEST))
     if name == "model_not_found" and status == 403:
         return _failure(Outcome.ACCESS_DENIED, "wrong_project", "account", said, scope="model")
     if name == "unsupported_value" and param in _VERIFY:
@@ -170,6 +205,10 @@ def _special(
     names_program = param.split(".")[0] == "access_programs" or (problem is not None and problem.mentions_access)
     if status == 403 and unclear and names_program:
         return _failure(Outcome.ACCESS_DENIED, "program_required", "account", said)
+    if blank and param == "model" and status in (400, 401, 403, 404, 422):  # LiteLLM and vLLM name no code for it
+        return _failure(Outcome.ACCESS_DENIED, "model_not_granted", "account", said, scope="model")
+    if blank and param == "input_tokens" and status in (400, 422):  # vLLM
+        return _failure(Outcome.CONTEXT_TOO_LONG, "context_too_long", "caller", said)
     if status in (None, 400) and unclear and param == "service_tier":
         return _failure(Outcome.BAD_REQUEST, "service_tier_not_allowed", "caller", said)
     return None
@@ -188,7 +227,7 @@ def _unexplained(
     return _failure(Outcome.SERVER_ERROR, "server_error", "provider", said, asked=asked, retryable=code is None)
 
 
-def _by_status(  # noqa: C901  one row per status
+def _by_status(  # noqa: C901, PLR0912  one row per status
     problem: Problem | None, code: Code | None, status: int, said: ProviderError | None, asked: float | None
 ) -> Failure:
     """An HTTP error without a code that we know: only now the status speaks."""
@@ -201,9 +240,15 @@ def _by_status(  # noqa: C901  one row per status
         case 403 if problem is None:
             return _failure(Outcome.ACCESS_DENIED, "edge_refused", "network", said, retryable=True)
         case 403 if blank:
-            return _failure(Outcome.ACCESS_DENIED, "access_refused", "account", said, retryable=True)
+            # a server that repeats the status as its code has looked at the model; else it may be about anything
+            about: Scope = "model" if status_of(problem) == 403 else "attempt"
+            return _failure(Outcome.ACCESS_DENIED, "access_refused", "account", said, scope=about, retryable=True)
+        case 404 if blank and status_of(problem) == 404:
+            return _failure(Outcome.ACCESS_DENIED, "model_or_path_not_found", "account", said, scope="model")
         case 404 | 405 | 501 if blank:
             return _failure(Outcome.BAD_REQUEST, "not_found", "us", said)
+        case 413 if blank:
+            return _failure(Outcome.BAD_REQUEST, "request_too_large", "network", said)
         case 408:
             return _failure(Outcome.SERVER_ERROR, "upstream_timeout", "provider", said, asked=asked)
         case 409 | 425:

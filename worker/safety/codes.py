@@ -11,10 +11,11 @@ from enum import StrEnum
 from typing import Final
 
 from worker.jobs.record import BlockCategory
+from worker.safety.status_words import is_blank, status_in
 from worker.safety.stream import Problem
 
-AS_OF: Final = "2026-07"
-"""The month in which the sources below were last read (wire.md; openai 3.54.0)."""
+AS_OF: Final = "2026-11"
+"""The month in which the sources below were last read (wire.md, wire-news.md; openai 3.57.0)."""
 
 
 class Kind(StrEnum):
@@ -59,6 +60,13 @@ def _rows() -> list[Code]:
         Code("misalignment_policy_violation", block, "D, MISDOC", "misalignment"),
         Code("image_content_policy_violation", block, sdk, "image"),
         Code("content_filter", block, "D, SDK response.py", "content_filter"),
+        Code("cyber_policy_violation", block, "C, wire-news 1.2 (with a scope in `param`)", "cyber"),
+        Code("content_policy_violation", block, "C, gateways' tables; LiteLLM's image route", "content_filter"),
+        Code("responsibleaipolicyviolation", block, "D, Azure OpenAI (innererror.code)", "content_filter"),
+        Code("moderation_blocked", block, "C, image API", "image"),
+        Code("sensitive_words_detected", block, "C, new-api", "content_filter"),
+        Code("data_inspection_failed", block, "D, Alibaba Model Studio error codes", "content_filter"),
+        Code("datainspectionfailed", block, "D, Alibaba Model Studio error codes", "content_filter"),
         # money and limits: wire.md section 6
         Code("insufficient_quota", quota, "D, HELP429", ours="quota_exhausted"),
         Code("credit_balance_exhausted", quota, "D, HELP429", ours="credit_exhausted"),
@@ -69,6 +77,7 @@ def _rows() -> list[Code]:
         Code("usage_limit_exceeded", quota, agents, ours="usage_limit_reached"),
         Code("session_budget_exceeded", quota, agents, ours="usage_limit_reached"),
         Code("billing_not_active", quota, agents, ours="credit_exhausted"),
+        Code("budget_exceeded", quota, "C, LiteLLM", ours="spend_limit_reached"),
         # rates
         Code("rate_limit_exceeded", rate, "D+C, HELP429"),
         Code("slow_down", rate, "D, ERRDOC-JA", ours="slow_down"),
@@ -78,6 +87,7 @@ def _rows() -> list[Code]:
         Code("server_overloaded", over, agents),
         Code("flex_unavailable", over, "C; " + agents, ours="flex_unavailable"),
         Code("service_unavailable_error", over, "D, DD503 (a type)"),
+        Code("overloaded_error", over, "D, Anthropic's errors (a type, kept by gateways)"),
         # faults; all but the last are generic: a more precise code may have come before
         Code("server_error", server, "D+C, SDK response_error.py", generic=True),
         Code("internal_server_error", server, "C", generic=True),
@@ -85,18 +95,28 @@ def _rows() -> list[Code]:
         Code("api_error", server, "C (a type)", generic=True),
         Code("error", server, "I", generic=True),
         Code("unknown_error", server, "I", generic=True),
+        Code("upstream_error", server, "C, one-api and new-api", generic=True),
+        Code("bad_response_status_code", server, "C, one-api and new-api", generic=True),
         Code("request_timeout", server, agents, ours="upstream_timeout"),
         Code("connection_failed", server, agents),
         Code("vector_store_timeout", server, sdk, ours="upstream_timeout"),
         # access: wire.md section 4
         Code("model_not_found", Kind.MODEL, "C, RD9, CURSOR2953"),
+        Code("deploymentnotfound", Kind.MODEL, "D, Azure OpenAI"),
+        Code("invalid_model", Kind.MODEL, "C, gateways"),
+        Code("key_model_access_denied", Kind.MODEL, "C, LiteLLM (a type; also team_, user_, org_, project_)"),
         Code("mismatched_organization", Kind.ORGANIZATION, "C, CODEX1000"),
         Code("invalid_api_key", Kind.KEY, "D, ERRDOC", ours="invalid_key"),
         Code("authentication_error", Kind.KEY, agents),
+        Code("auth_error", Kind.KEY, "C, LiteLLM (a type)", ours="invalid_key"),
+        Code("token_not_found_in_db", Kind.KEY, "C, LiteLLM (a type)", ours="invalid_key"),
+        Code("expired_key", Kind.KEY, "C, LiteLLM (a type)", ours="invalid_key"),
         Code("unsupported_country_region_territory", Kind.REGION, "D+C, ERRDOC"),
         Code("data_residency_mismatch", Kind.RESIDENCY, sdk),
         # the request
         Code("context_length_exceeded", Kind.CONTEXT, "D+C; " + agents),
+        Code("exceed_context_size_error", Kind.CONTEXT, "C, llama.cpp (a type)"),
+        Code("contextwindowexceedederror", Kind.CONTEXT, "C, LiteLLM (a type)"),
         Code("unsupported_value", Kind.REQUEST, "C, LAMB54"),
     ]
     images = (
@@ -109,23 +129,14 @@ def _rows() -> list[Code]:
 
 CODES: Final[dict[str, Code]] = {row.name: row for row in _rows()}
 
-NOT_CODES: Final = frozenset(
-    {
-        "invalid_request",
-        "invalid_request_error",
-        "request_forbidden",
-        "not_found_error",
-        "permission_error",
-        "requests",
-        "tokens",
-    }
-)
-"""Values of `type` that name a class of errors or a counter, so they say nothing that could be a code."""
-
 INVALID: Final = frozenset({"invalid_request", "invalid_request_error"})
 
+_REFUSED: Final = frozenset({400, 422})
+
 _SHAPE: Final = re.compile(r"[a-z0-9][a-z0-9_.:/-]{0,99}")
-_SPENT: Final = re.compile(r"quota|^credit_|^billing_|spend_limit|usage_limit")
+_SPENT: Final = re.compile(r"quota|^credit_|^billing_|spend_limit|usage_limit|budget_exceeded")
+_POLICY: Final = re.compile(r"content_policy|(?:^|_)policy(?:_violation)?$")
+_BY_FIRST_WORD: Final[dict[str, BlockCategory]] = {"image": "image", "cyber": "cyber", "bio": "bio"}
 
 
 def spelled(value: str | None) -> str | None:
@@ -138,28 +149,46 @@ def known(name: str) -> Code:
     """What is known of a code, by the table, else by its form, else that it is unknown."""
     if name in CODES:
         return CODES[name]
-    if "content_policy" in name or name.endswith(("_policy", "_policy_violation")):
-        return Code(name, Kind.BLOCK, "by its form", "image" if name.startswith("image") else "unknown", guessed=True)
+    if _POLICY.search(name):
+        category = _BY_FIRST_WORD.get(name.partition("_")[0], "unknown")
+        return Code(name, Kind.BLOCK, "by its form", category, guessed=True)
+    if name.endswith("_model_access_denied"):
+        return Code(name, Kind.MODEL, "by its form", guessed=True)
     if _SPENT.search(name):
         return Code(name, Kind.QUOTA, "by its form", ours="quota_exhausted", guessed=True)
     return Code(name, Kind.UNKNOWN, "unknown", guessed=True)
 
 
 def code_of(problem: Problem | None) -> Code | None:
-    """The code of an error: `code`, else `type`; a known precise one in either wins (wire.md section 11, rule 4)."""
+    """Return the code of an error, or None when it has none: `code`, else `type`.
+
+    A known precise one in either wins (wire.md section 11, rule 4). A code that only repeats the status is none, and
+    next to it an unknown `type` is the name of somebody's class of errors, not a code.
+    """
     if problem is None:
         return None
-    names = [name for name in (spelled(problem.code), spelled(problem.type)) if name and name not in NOT_CODES]
+    code, kind = spelled(problem.code), spelled(problem.type)
+    names = [name for name in (code, kind) if name and not (name not in CODES and is_blank(name))]
     found = sorted((known(name) for name in names), key=rank, reverse=True)
     first = known(names[0]) if names else None
     if first is None or rank(first) >= KNOWN:
         return first
+    if code is not None and code not in names and rank(found[0]) <= UNKNOWN:
+        return found[0] if found[0].generic else None
     return found[0]
+
+
+def status_of(problem: Problem | None) -> int | None:
+    """Return the HTTP status that an error repeats in its `code` or its `type`, or None."""
+    words = [spelled(problem.code), spelled(problem.type)] if problem is not None else []
+    return next((status for word in words if word and (status := status_in(word)) is not None), None)
 
 
 def says_invalid(problem: Problem | None) -> bool:
     """True when the error calls the request itself invalid, by type or by code."""
-    return problem is not None and bool({spelled(problem.code), spelled(problem.type)} & INVALID)
+    if problem is None:
+        return False
+    return bool({spelled(problem.code), spelled(problem.type)} & INVALID) or status_of(problem) in _REFUSED
 
 
 NOTHING, GENERIC, UNKNOWN, KNOWN, SUSPECT, BLOCK = range(6)

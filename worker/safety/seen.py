@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from worker.jobs.errors import Failure
 from worker.jobs.states import DELIVERED, Outcome
+from worker.safety.codes import GENERIC
 from worker.safety.output import message, refuses, said
 from worker.safety.served import judge_served
 from worker.safety.signals import ResponseKnown, Signal, Verdict
@@ -34,6 +35,11 @@ class Held:
         elif self.failure.retryable and self.failure.retry_after is None and failure.retry_after is not None:
             self.failure = replace(self.failure, retry_after=failure.retry_after)
         return self.failure
+
+    @property
+    def unexplained(self) -> bool:
+        """True when the provider told of a failure and named no cause."""
+        return self.failure is not None and self.weight <= GENERIC
 
     @property
     def block(self) -> Failure | None:

@@ -103,6 +103,7 @@ class Problem(NamedTuple):
     retry_after: float | None = None
     message: str | None = None  # shown to the app alone; may quote the prompt, so never logged or recorded
     mentions_access: bool = False  # the body names access programs
+    quoted: bool = False  # a gateway quotes the error of the server behind it
 
 
 class Fault(NamedTuple):
@@ -126,6 +127,7 @@ class Rejected(NamedTuple):
     rate_limits: dict[str, str] = {}
     on: Literal["create", "resume", "poll"] = "create"
     otherwise: bool = False  # it was refused for how we put it, and the next request puts it otherwise
+    forwarded: bool = False  # a gateway's headers name the deployment that answered: it was not the gateway itself
 
 
 class Terminal(NamedTuple):

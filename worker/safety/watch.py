@@ -403,6 +403,8 @@ class Watch:
     def _end(
         self, outcome: Outcome, failure: Failure | None, event: Terminal | None = None, *, may_go_on: bool = False
     ) -> None:
+        if failure is not None and self._checks.evidence is Evidence.SIGNALLED and self._held.unexplained:
+            failure = classify.after_check(failure)
         self._pending += self._checks.close(_CHECK_ENDS.get(outcome, CheckEnd.FAILED))
         self._pending += self._checks.flush()
         self._calm = False

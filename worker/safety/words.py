@@ -72,6 +72,12 @@ WORDS: Final[dict[str, Words]] = {
         "The project's data residency does not fit the address or the model that was called.",
         "Use the base URL of the project's region, or a project whose residency fits the model.",
     ),
+    "model_or_path_not_found": Words(
+        "access_denied",
+        "The server answered that what was called does not exist: the model, or this part of the API.",
+        "Check the model's name in the gateway or server, and if every model is answered so, OPENAI_BASE_URL and "
+        "VIGIL_UPSTREAM.",
+    ),
     "access_denied": Words(
         "access_denied",
         "The provider denied access.",
@@ -159,11 +165,22 @@ WORDS: Final[dict[str, Words]] = {
         "Check that the key is alive, that it belongs to the organisation and project in the settings, and that this "
         "machine's address is on the organisation's allow-list.",
     ),
+    "deployment_auth_failed": Words(
+        "auth_failed",
+        "The gateway's own key for this model was refused by the server behind it.",
+        "Correct the key of this model's deployment in the gateway; jobs for other models go on meanwhile.",
+    ),
     # money and limits
     "quota_exhausted": Words(
         "quota_exhausted",
         "The organisation's quota is used up.",
         "Ask the organisation's owner to check the plan and the billing, because waiting alone does not help.",
+    ),
+    "deployment_quota_exhausted": Words(
+        "quota_exhausted",
+        "The quota of the key that the gateway uses for this model is used up.",
+        "Check the plan and the billing behind this model's deployment in the gateway; jobs for other models go on "
+        "meanwhile.",
     ),
     "credit_exhausted": Words(
         "quota_exhausted",
@@ -207,12 +224,24 @@ WORDS: Final[dict[str, Words]] = {
         "Submit the job again later, or without the flex service tier.",
     ),
     "server_error": Words("server_error", "The provider had a fault of its own.", _RETRIED),
+    "failed_after_check": Words(
+        "server_error",
+        "The provider failed without saying why, after it had announced a safety check.",
+        "Look at the prompt before you submit the job again, because the content may have been withheld: Vigil does "
+        "not send it again by itself.",
+    ),
     "upstream_timeout": Words("server_error", "The provider gave up because it took too long itself.", _RETRIED),
     # the request
     "bad_request": Words(
         "bad_request",
         "The provider calls the request invalid.",
         "Correct the input or the params of the job, guided by the provider's code, before you submit it again.",
+    ),
+    "request_too_large": Words(
+        "bad_request",
+        "The request is larger than the server, or a proxy on the way to it, takes.",
+        "Raise the limit for request bodies of the proxy or gateway in front of the model (nginx: "
+        "client_max_body_size), or send less in one job.",
     ),
     "bad_image": Words(
         "bad_request",

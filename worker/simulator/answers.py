@@ -14,7 +14,7 @@ from aiohttp import web
 
 from .ask import Ask, BadAskError
 from .directive import DirectiveError
-from .errors import ErrorShape, envelope, shape, simple
+from .errors import ErrorShape, envelope, shape, simple, wrapped
 from .ledger import Call
 from .odd import PAGE
 from .plan import Plan
@@ -41,8 +41,24 @@ def refuse(request: web.Request, error: ErrorShape, plan: Plan | None = None, se
     headers = request.app[WORLD].headers(request, call, plan, seconds=seconds)
     wait = plan.retry_after if plan is not None else 0.0
     headers |= retry_headers(wait, limited=error.code in _LIMITED)
+    how = plan.wrap if plan is not None else ""
+    body = dumps(wrapped(error, how) if how in ("litellm", "prose") else envelope(error))
+    if how == "sse":
+        return web.Response(
+            status=error.status, text=f"data: {body}\n\n", content_type="text/event-stream", headers=headers
+        )
+    return web.Response(status=error.status, text=body, content_type="application/json", headers=headers)
+
+
+def _error_object(request: web.Request, error: ErrorShape, plan: Plan) -> web.Response:
+    """Return an error object under HTTP 200 in place of the stream, as vLLM sends it."""
+    call = call_of(request)
+    call.ended = call.ended or "error"
+    body = {"object": "error", "message": error.message, "type": "BadRequestError", "param": None, "code": error.status}
     return web.Response(
-        status=error.status, text=dumps(envelope(error)), content_type="application/json", headers=headers
+        text=f"data: {dumps(body)}\n\ndata: [DONE]\n\n",
+        content_type="text/event-stream",
+        headers=request.app[WORLD].headers(request, call, plan),
     )
 
 
@@ -68,6 +84,8 @@ async def before_stream(request: web.Request, ask: Ask, plan: Plan) -> web.Strea
         return None
     await world.pace.sleep(plan.hold)
     error = shape(plan.code, model=ask.model, project=project_of(request), status=status or None)
+    if plan.wrap == "object":
+        return _error_object(request, error, plan)
     return refuse(request, error, plan, plan.hold)
 
 

@@ -16,7 +16,9 @@ OPENING = "[[sim:"
 _WHOLE = re.compile(r"\[\[sim:(.{0,2000}?)\]\]", re.DOTALL | re.IGNORECASE)
 _WORD = re.compile(r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")
 _TEXT = re.compile(r"^[^\s\[\]=]{1,200}$")
-_CARRIER = re.compile(r"^(http|http_[45]\d\d|html|error_event|flat_error|response_failed|incomplete)$")
+_CARRIER = re.compile(
+    r"^(http|http_[45]\d\d|html|error_event|flat_error|late_error|nameless|response_failed|incomplete)$"
+)
 
 
 class DirectiveError(ValueError):
@@ -87,7 +89,8 @@ def _flag(text: str) -> bool:
 def _carrier(text: str) -> str:
     if not _CARRIER.match(text):
         raise ValueError(
-            "must be http, http_4xx, http_5xx, html, error_event, flat_error, response_failed or incomplete"
+            "must be http, http_4xx, http_5xx, html, error_event, flat_error, late_error, nameless, response_failed or "
+            "incomplete"
         )
     return text
 

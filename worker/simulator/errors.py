@@ -5,6 +5,7 @@ Pure. It must not know scenarios, sockets or HTTP frameworks.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -36,6 +37,7 @@ _TABLE: dict[str, ErrorShape] = {
     "bio_policy": _shape(400, "invalid_request", "simulated: withheld for possible biological risk", policy=True),
     "invalid_prompt": _shape(400, _BAD, "simulated: prompt flagged", policy=True),
     "misalignment_policy_violation": _shape(403, _BAD, "simulated: stopped for review", policy=True),
+    "content_policy_violation": _shape(400, _BAD, "simulated: content withheld", policy=True),
     "image_content_policy_violation": _shape(400, _BAD, "simulated: image withheld", policy=True),
     "model_not_found": _shape(404, _BAD, "The model `{model}` does not exist or you do not have access to it."),
     "mismatched_organization": _shape(401, _BAD, "simulated: organization header does not match the key"),
@@ -84,6 +86,13 @@ def envelope(error: ErrorShape) -> Json:
     if error.code == "misalignment_policy_violation":
         inner["misalignment"] = None
     return {"error": inner}
+
+
+def wrapped(error: ErrorShape, how: str) -> Json:
+    """Return the JSON body in which LiteLLM passes an error on: it quotes the body, or (its chat route) the words."""
+    quoted = error.message if how == "prose" else json.dumps(envelope(error), separators=(",", ":"))
+    text = f"litellm.APIError: APIError: OpenAIException - {quoted}. Received Model Group=simulated"
+    return {"error": {"message": text, "type": None, "param": None, "code": str(error.status)}}
 
 
 def simple(status: int, message: str, *, code: str | None = None, param: str | None = None) -> ErrorShape:

@@ -44,6 +44,7 @@ class Plan:
     # -- the failure
     carrier: str | None = None
     code: str = "server_error"
+    wrap: str = ""  # how a gateway passes an error on: litellm | prose | sse | object
     retry_after: float = 0.0
     stuck: bool = False  # queued for ever
     stream_only: bool = False  # the failure concerns only requests with stream=true

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .gateway_scenarios import GATEWAYS
 from .odd_scenarios import ODD
 from .scenario import Expected, Scenario
 
@@ -201,6 +202,22 @@ _ALL: tuple[Scenario, ...] = (
         spares_fast_tier=True,
     ),
     Scenario(
+        "late_code",
+        "response.failed with error null, then an error event with the code of a block.",
+        {"carrier": "late_error", "code": "content_policy_violation"},
+        (*_FAIL, "partial", "hold"),
+        _blocked("content_filter", "error_event"),
+        spares_fast_tier=True,
+    ),
+    Scenario(
+        "check_then_nameless",
+        "An announced check, then response.failed that says nothing: it may be a block that lost its code.",
+        {"signal": "metadata", "hold": 3.0, "carrier": "nameless"},
+        (*_CHECK, "times"),
+        Expected("failed", "server_error", check="signalled", note="not sent again by itself"),
+        spares_fast_tier=True,
+    ),
+    Scenario(
         "content_filter",
         "response.incomplete with reason content_filter after some output.",
         {"carrier": "incomplete", "code": "content_filter", "partial": 2},
@@ -258,13 +275,6 @@ _ALL: tuple[Scenario, ...] = (
         ("times",),
         _failed("access_denied"),
     ),
-    Scenario(
-        "html_403",
-        "HTTP 403 with HTML from the edge, no request id.",
-        {"carrier": "html", "times": 1},
-        ("times",),
-        _retried("access_denied"),
-    ),
     # -- limits and faults
     Scenario(
         "rate_limited",
@@ -316,6 +326,8 @@ _ALL: tuple[Scenario, ...] = (
         ("times", "carrier"),
         _failed("context_too_long"),
     ),
+    # -- the same through gateways
+    *GATEWAYS,
     # -- connections
     Scenario(
         "cut",

@@ -205,6 +205,9 @@ class _Script:
             yield self._event("response.failed", {"response": snap}, snap=snap, terminal=True)
         else:
             inner: Json = {"type": error.type, "code": error.code, "message": error.message, "param": error.param}
+            if plan.carrier in {"late_error", "nameless"}:
+                yield from self._nameless(inner, named=plan.carrier == "late_error")
+                return
             known = self._failed(error)  # a GET tells the precise code; only the stream has the generic one
             if plan.carrier == "flat_error":
                 flat = {"code": error.code, "message": error.message, "param": error.param}
@@ -212,6 +215,13 @@ class _Script:
                 return
             yield self._event("error", {"error": inner}, snap=known, error=inner)
             yield self._event("response.failed", {"response": {**known, "error": GENERIC}}, terminal=True)
+
+    def _nameless(self, inner: Json, *, named: bool) -> Iterator[Step]:
+        """Yield a failure that says nothing; `named`: an error event with the code follows it."""
+        snap = self._snapshot(status="failed", error=None)
+        yield self._event("response.failed", {"response": snap}, snap=snap, terminal=not named)
+        if named:
+            yield self._event("error", {"error": inner}, terminal=True, error=inner)
 
     def _completed(self) -> Iterator[Step]:
         plan = self.plan

@@ -37,6 +37,9 @@ class StoreClock(Clock):
     def monotonic(self) -> float:
         return self._machine.monotonic()
 
+    async def sleep(self, seconds: float) -> None:
+        await self._machine.sleep(seconds)
+
     def dice(self, size: int) -> bytes:
         return self._machine.dice(size)
 

@@ -21,7 +21,7 @@ from worker.upstream.answer import Answer
 from worker.upstream.body import BODY, Body
 from worker.upstream.call import Call
 from worker.upstream.errors import closed_from
-from worker.upstream.headers import rejected_from
+from worker.upstream.headers import rejected_from, request_id
 from worker.upstream.payload import BadJson, parse
 from worker.upstream.proxied import Proxied, environment_proxy
 from worker.upstream.request import body_of, path_of
@@ -183,7 +183,7 @@ class Provider:
             told = parse(raw)
         except BadJson:
             told = None
-        return Page(told if isinstance(told, dict) else {}, answer.headers.get("x-request-id"))
+        return Page(told if isinstance(told, dict) else {}, request_id(answer.headers))
 
     async def aclose(self) -> None:
         """Close every connection to the provider."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from worker.jobs.record import Usage
-from worker.safety.stream import Problem
-from worker.upstream.retry_after import delay_in
 
 MAX_MESSAGE: Final = 500
 MOST_TOKENS: Final = 10**9
@@ -90,22 +88,3 @@ def _tokens(data: dict[str, Any], *names: str) -> int | None:
         if type(value) is int and value >= 0:
             return value
     return None
-
-
-def problem_of(value: object) -> Problem:
-    """What an error object says; a bare string is its message."""
-    if type(value) is str:
-        return Problem(None, None, retry_after=delay_in(value), message=text(value, MAX_MESSAGE))
-    data = table(value)
-    code, kind, param, message = data.get("code"), data.get("type"), data.get("param"), data.get("message")
-    if type(code) is int:
-        code = str(code) if abs(code) <= _LARGEST else None
-    return Problem(
-        code=text(code),
-        type=text(kind),
-        param=text(param),
-        retry_after=delay_in(message) if type(message) is str else None,
-        message=text(message, MAX_MESSAGE),
-        # names of fields and codes only: the message is never read for a verdict
-        mentions_access=any("access_program" in part for part in (code, kind, param, *data) if type(part) is str),
-    )

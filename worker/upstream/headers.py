@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from worker.safety.codes import KNOWN, code_of, rank
 from worker.safety.stream import Opened, Problem, Rejected
-from worker.upstream.fields import named, problem_of, table, text, whole
+from worker.upstream.fields import named, text, whole
 from worker.upstream.payload import BadJson, parse
+from worker.upstream.problems import problem_of
 from worker.upstream.retry_after import number, retry_after
+from worker.upstream.sse import FrameTooLarge, Splitter
 
 On = Literal["create", "resume", "poll"]
 
@@ -20,13 +23,24 @@ _CONTEXT: Final = ("openai-version", "openai-model-snapshot", "cf-ray", "x-oai-r
 _CONTEXT_PREFIX: Final = "x-codex-safety-buffering-"
 _MOST: Final = 24
 _LONGEST_MS: Final = 1e10
+_MOST_FRAMES: Final = 16
+_REQUEST_IDS: Final = (
+    "x-request-id",
+    "request-id",  # Anthropic's spelling, and servers that follow it
+    "llm_provider-x-request-id",  # LiteLLM: the header of the provider behind it
+    "llm_provider-request-id",
+    "x-oai-request-id",
+    "apim-request-id",  # Azure
+)
+_DEPLOYMENT: Final = ("x-litellm-model-id", "x-litellm-model-api-base")
+_FROM_BEHIND: Final = "llm_provider-"
 
 
 def opened_from(status: int, headers: Mapping[str, str], *, resumed: bool) -> Opened:
     """The accepted call, with everything that an audit may ask for later."""
     return Opened(
         http_status=status,
-        request_id=named(headers.get("x-request-id")),
+        request_id=request_id(headers),
         organization=text(headers.get("openai-organization"), 200),
         project=text(headers.get("openai-project"), 200),
         processing_ms=_digits(headers.get("openai-processing-ms")),
@@ -42,38 +56,56 @@ def rejected_from(status: int, headers: Mapping[str, str], body: bytes, now: dat
     return Rejected(
         http_status=status,
         problem=_problem(body),
-        request_id=named(headers.get("x-request-id")),
+        request_id=request_id(headers),
         organization=text(headers.get("openai-organization"), 200),
         project=text(headers.get("openai-project"), 200),
         processing_ms=_digits(headers.get("openai-processing-ms")),
         retry_after=retry_after(headers, now),
         rate_limits=_rate_limits(headers),
         on=on,
+        forwarded=_forwarded(headers),
     )
 
 
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the id that the provider, or a gateway for it, gave the request."""
+    return next((said for name in _REQUEST_IDS if (said := named(headers.get(name))) is not None), None)
+
+
 def _problem(body: bytes) -> Problem | None:
+    """What an error body says: JSON, JSON framed as server-sent events, or JSON that was cut; None for a web page."""
     try:
         data = parse(body)
     except BadJson:
-        return None
-    if type(data) is list and len(data) == 1:
-        data = data[0]  # gateways wrap the envelope in a list
-    if type(data) is not dict:
-        return Problem(None, None)
-    for key in ("error", "detail"):
-        if type(data.get(key)) in (dict, str):
-            return problem_of(data[key])
-    if type(data.get("detail")) is list:
-        return Problem(None, None, param=_field(data["detail"]))
-    return problem_of(data)
+        frames = _frames(body)
+        if frames:
+            return problem_of(frames)
+        problem = problem_of(body.decode("utf-8", "replace"))  # what a text quotes must be known to count
+        return problem if rank(code_of(problem)) >= KNOWN else None
+    return problem_of(data) if type(data) in (dict, list, str) else Problem(None, None)
 
 
-def _field(faults: list[Any]) -> str | None:
-    """The field that FastAPI's first fault is about: the last name in its `loc`."""
-    where = table(faults[0]).get("loc") if faults else None
-    names = [name for name in where if type(name) is str] if type(where) is list else []
-    return text(names[-1]) if names else None
+def _frames(body: bytes) -> list[object]:
+    """The JSON values of a body that is framed as events, whatever its content type says."""
+    splitter, values = Splitter(), list[object]()
+    try:
+        payloads = splitter.feed(body)
+        if (rest := splitter.close()) is not None:
+            payloads.append(rest)
+    except FrameTooLarge:
+        return []
+    for payload in payloads[:_MOST_FRAMES]:
+        try:
+            value = parse(payload)
+        except BadJson:
+            continue
+        if type(value) in (dict, list):
+            values.append(value)
+    return values
+
+
+def _forwarded(headers: Mapping[str, str]) -> bool:
+    return any(name in headers for name in _DEPLOYMENT) or any(n.lower().startswith(_FROM_BEHIND) for n in headers)
 
 
 def _rate_limits(headers: Mapping[str, str]) -> dict[str, str]:

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from worker.jobs.states import Outcome
 from worker.safety import classify
-from worker.safety.stream import Alive, Closed, Created, Delta, Fault, Opened, Rejected, StreamEvent, Terminal
+from worker.safety.stream import Closed, Created, Delta, Fault, Opened, Rejected, StreamEvent, Terminal
 from worker.upstream.answer import Answer
 from worker.upstream.call import Call
 from worker.upstream.client import Cancelled, Provider
+from worker.upstream.ending import LISTEN_SECONDS, last_batch
 from worker.upstream.fields import LONGEST_ID
 from worker.upstream.hold import GO
 from worker.upstream.reconnect import MISSING_SECONDS, Ended, Reconnect, Way
@@ -44,6 +45,7 @@ class Session:
         missing_for: float = MISSING_SECONDS,
         identify_within: float = 2.0,
         hurry_after: float = 1.0,
+        listen_for: float = LISTEN_SECONDS,
         go: asyncio.Future[None] | None = None,
     ) -> None:
         """`missing_for`: seconds for which a 404 must last before the response counts as lost; `poll_within` bounds
@@ -66,6 +68,7 @@ class Session:
         )
         self._poll_within = poll_within
         self._identify_within, self._hurry_after = identify_within, hurry_after
+        self._listen_for = listen_for  # after a failure that says nothing
         self._go = go
         self._named = asyncio.Event()
         self._answer: Answer | None = None
@@ -109,9 +112,7 @@ class Session:
                     opened = loop.time()
                 kept, end = self._sift(batch, floor)
                 if self._over:
-                    kept += [_late(event) for event in answer.trailing()]
-                    await answer.aclose()
-                    yield kept
+                    yield await last_batch(kept, answer, self._look_once(), self._listen_for)
                     return
                 if floor is not None and self.sequence != floor:
                     floor = None  # what is replayed comes first
@@ -232,22 +233,26 @@ class Session:
             return self._provider.resume(self.response_id, self.sequence, self._request_id("r"))
         return self._provider.polled(self.response_id, self._request_id("p"))
 
+    def _look_once(self) -> Callable[[], Answer] | None:
+        """How to see a background response that has ended, unless it was seen so already."""
+        response_id = self.response_id
+        if self._call.mode != "background" or response_id is None or self._reconnect.way is Way.POLL:
+            return None
+        return lambda: self._provider.polled(response_id, self._request_id("p"))
+
     def _request_id(self, letter: str) -> str:
         """Each request has an id of its own, recognisable as one of this attempt's."""
         self._requests += 1
         return f"{self._call.client_request_id}.{letter}{self._requests}"
 
-    def _sift(  # noqa: C901  one row per kind of event
-        self, batch: list[StreamEvent], floor: int | None
-    ) -> tuple[list[StreamEvent], StreamEvent | None]:
+    def _sift(self, batch: list[StreamEvent], floor: int | None) -> tuple[list[StreamEvent], StreamEvent | None]:
         """The events to pass on, and the end of the connection if it is there; keeps the cursor and the id."""
         kept: list[StreamEvent] = []
         end: StreamEvent | None = None
         for sent in batch:
             event, kind = sent, type(sent)
             if self._over:
-                if kind is not Closed:
-                    kept.append(_late(event))
+                kept.append(event)  # what still counts of it, `last_batch` says
                 continue
             if kind is Rejected or kind is Closed:
                 answered = self._reconnect.way is Way.POLL and event == Closed("clean")
@@ -318,8 +323,3 @@ class Session:
                         self._sift(batch, None)
         except TimeoutError:
             pass
-
-
-def _late(event: StreamEvent) -> Alive:
-    """What comes after the terminal event proves life and says nothing more."""
-    return Alive(getattr(event, "sequence", None), event.type if type(event) is Alive else type(event).__name__)

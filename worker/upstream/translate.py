@@ -25,7 +25,8 @@ from worker.safety.stream import (
     Terminal,
 )
 from worker.upstream.content import Reading
-from worker.upstream.fields import identifier, problem_of, table, text, usage_of, whole, words
+from worker.upstream.fields import identifier, table, text, usage_of, whole, words
+from worker.upstream.problems import is_block, problem_in, problem_of
 
 TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 
@@ -40,6 +41,7 @@ _BEGINS: Final = {
     "response.queued": "queued",
     "response.in_progress": "in_progress",
 }
+_FAULTS: Final = ("error", "response.error")  # a tuple, like the statuses
 _STATUSES: Final = tuple(_ENDS.values())  # a tuple: what is looked up may be unhashable
 _PARTS: Final = frozenset({"response.content_part.done", "response.output_text.done", "response.refusal.done"})
 _PROGRAMS: Final = frozenset({"trusted_access_for_cyber"})
@@ -56,6 +58,7 @@ def translate(data: object) -> list[StreamEvent]:
         and "safety_buffering" not in data
         and "headers" not in data
         and "response" not in data
+        and "error" not in data
     ):
         piece, number = data.get("delta"), data.get("sequence_number")
         if type(piece) is str and piece and type(number) is int and number >= 0:
@@ -69,9 +72,9 @@ def translate_snapshot(data: object) -> list[StreamEvent]:
         return [Alive(None, "")]
     status = data.get("status")
     if status in _STATUSES:
-        main: StreamEvent = _terminal(None, cast("TerminalStatus", status), data, data)
-    elif type(data.get("error")) in (dict, str):
-        main = Fault(None, problem_of(data["error"]), "error_event")
+        main: StreamEvent = _terminal(None, cast("TerminalStatus", status), data, None)
+    elif data.get("error") or is_error(data):
+        main = Fault(None, problem_of(data), "error_event")
     elif text(data.get("id")) is None:
         main = Alive(None, "response")
     else:
@@ -102,7 +105,20 @@ def _translate(data: object) -> list[StreamEvent]:
     main = _main(kind, whole(data.get("sequence_number")), data)
     events = side_signals(kind, data, main)
     events.append(main)
+    if type(main) not in (Fault, Terminal):
+        problem = problem_in(table(data.get("response")), {"error": data.get("error")})
+        if problem is not None and is_block(problem):
+            events.append(Fault(None, problem, "error_event"))  # a block that rides on another event
     return events
+
+
+def is_error(data: dict[str, Any]) -> bool:
+    """Return True when a frame, or a body, is an error and nothing else: an envelope without the name of an event."""
+    if data.get("object") == "error":
+        return True  # vLLM and its kin
+    if "choices" in data or "id" in data or "object" in data:
+        return False
+    return bool(data.get("error")) or "code" in data or "detail" in data
 
 
 def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
@@ -121,12 +137,9 @@ def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
         return ItemDone(sequence, whole(data.get("output_index")) or 0, item, tuple(sorted(reading.flags)))
     if kind in _PARTS and (part := _part_done(kind, sequence, data)) is not None:
         return part
-    if kind == "error":
-        nested = data.get("error")
-        flat = {key: data.get(key) for key in ("code", "message", "param")}  # its `type` only says "error"
-        return Fault(sequence, problem_of(nested if type(nested) in (dict, str) else flat), "error_event")
-    if not kind and type(data.get("error")) in (dict, str):
-        return Fault(sequence, problem_of(data["error"]), "error_event")  # an error body sent as a frame (gateways)
+    if kind in _FAULTS or data.get("object") == "error" or (not kind and is_error(data)):
+        around = {key: value for key, value in data.items() if key != "type" or value not in _FAULTS}
+        return Fault(sequence, problem_of(around), "error_event")
     return Alive(sequence, kind)
 
 
@@ -171,15 +184,12 @@ def _part_done(kind: str, sequence: int | None, data: dict[str, Any]) -> PartDon
 
 
 def _terminal(
-    sequence: int | None, status: TerminalStatus, snapshot: dict[str, Any], frame: dict[str, Any]
+    sequence: int | None, status: TerminalStatus, snapshot: dict[str, Any], frame: dict[str, Any] | None
 ) -> Terminal:
     said = snapshot.get("status")
     if status == "completed" and said in _STATUSES:
         status = cast("TerminalStatus", said)  # a "completed" event around a failed snapshot is not a success
-    error = snapshot.get("error")
-    if error is None and status == "failed":
-        error = frame.get("error")
-    problem = problem_of(error) if type(error) in (dict, str) else None
+    problem = problem_in(snapshot, frame)
     reason = finish_word(table(snapshot.get("incomplete_details")).get("reason"))
     if status == "completed" and reason is not None and meaning(reason) is not Finish.END:
         status = "incomplete"  # an answer that was cut short is not a whole one

@@ -12,10 +12,11 @@ from worker.jobs.record import Usage
 from worker.safety.finish import NO_REASON, UNKNOWN, Finish, finish_word, meaning
 from worker.safety.stream import Alive, Created, Delta, Fault, Problem, StreamEvent, Terminal
 from worker.upstream.content import Reading
-from worker.upstream.fields import named, problem_of, table, text, usage_of, whole
+from worker.upstream.fields import named, table, text, usage_of, whole
 from worker.upstream.halves import joined
+from worker.upstream.problems import problem_of
 from worker.upstream.tool_calls import ToolCalls
-from worker.upstream.translate import NOT_TEXT, TerminalStatus, judged, side_signals
+from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, judged, side_signals
 
 _WHOLE: Final = 1 << 30  # characters: content is never cut
 _MOST_CHOICES: Final = 128
@@ -214,7 +215,6 @@ def _told_by(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
 def _problem(data: dict[str, Any]) -> Problem | None:
     """The error that a chunk is: in an envelope, or bare, as some servers send it in the place of a chunk."""
     error = data.get("error")
-    if type(error) in (dict, str) and (error or "choices" not in data):
-        return problem_of(error)
-    bare = data.get("object") == "error" or ("choices" not in data and "code" in data and "message" in data)
-    return problem_of(data) if bare else None
+    envelope = type(error) in (dict, str, list) and (error or "choices" not in data)
+    bare = "choices" not in data and "code" in data and "message" in data
+    return problem_of(data) if envelope or bare or data.get("type") == "error" or is_error(data) else None

@@ -1,0 +1,118 @@
+"""JSON objects written into a text: a gateway's message that quotes the provider's error body.
+
+`litellm.BadRequestError: OpenAIException - {"error":{…}}. Received Model Group=…`, `Error code: 400 - {'error': {…}}`
+(the OpenAI SDK prints a dict as Python does), an escaped body inside a string, a body that was cut in the middle. Only
+objects are read, never the prose around them. Pure; the work is a fixed multiple of the text's length.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+import jiter
+
+MOST_TEXT: Final = 64 * 1024
+_MOST_TRIES: Final = 12
+_MOST_LEVELS: Final = 4  # of escaping
+_MOST_PYTHON: Final = 16 * 1024
+_DEEPEST: Final = 100
+_BEGINS: Final = re.compile(r"""\{\s{0,16}(\\{0,16})(["'])""")
+_ESCAPED: Final = re.compile(r'\\(["\\/])')
+_JSON: Final = json.JSONDecoder(strict=False)
+_WORDS: Final = {"None": "null", "True": "true", "False": "false"}
+
+
+def objects_in(text: str) -> list[dict[str, Any]]:
+    """Return the JSON objects that stand in `text`, in order; Python's way of printing a dict counts as JSON."""
+    text = text[:MOST_TEXT]
+    found, escaped = _search(text)
+    for _ in range(_MOST_LEVELS):
+        if not escaped:
+            break
+        text = _ESCAPED.sub(r"\1", text)
+        more, escaped = _search(text)
+        found += more
+    return found
+
+
+def _search(text: str) -> tuple[list[dict[str, Any]], bool]:
+    """Return the objects, and whether one seems to begin whose quotes are escaped."""
+    found: list[dict[str, Any]] = []
+    at, escaped = 0, False
+    for _ in range(_MOST_TRIES):
+        begin = _BEGINS.search(text, at)
+        if begin is None:
+            break
+        at = begin.end()
+        if begin[1]:
+            escaped = True
+            continue
+        value, end = _json(text, begin.start()) if begin[2] == '"' else _python(text, begin.start())
+        if type(value) is dict:
+            found.append(value)
+            at = max(at, end)
+    return found, escaped
+
+
+def _json(text: str, start: int) -> tuple[object, int]:
+    """Return the value that begins at `start`, whole or cut off by the end of the text, and where it ends."""
+    try:
+        return _JSON.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return jiter.from_json(text[start:].encode("utf-8", "replace"), partial_mode="trailing-strings"), len(text)
+    except ValueError:
+        return _python(text, start)
+
+
+def _python(text: str, start: int) -> tuple[object, int]:
+    """Return the dict that Python printed at `start` and where it ends; None when it is none, or is cut off."""
+    out: list[str] = []
+    at, end, depth = start, min(len(text), start + _MOST_PYTHON), 0
+    while at < end:
+        char = text[at]
+        if char in "\"'":
+            piece, at = _string(text, at, end)
+            out.append(piece)
+            continue
+        if char in "{[":
+            depth += 1
+        elif char in "}]":
+            depth -= 1
+        elif char in "NTF":
+            word = next((w for w in _WORDS if text.startswith(w, at)), char)
+            out.append(_WORDS.get(word, char))
+            at += len(word)
+            continue
+        out.append(char)
+        at += 1
+        if depth == 0 or depth > _DEEPEST:
+            break
+    try:
+        return _JSON.decode("".join(out)), at
+    except (ValueError, RecursionError):
+        return None, at
+
+
+def _string(text: str, at: int, end: int) -> tuple[str, int]:
+    """Return the string that begins at `at` as JSON writes it, and where it ends."""
+    quote, out = text[at], ['"']
+    at += 1
+    while at < end and (char := text[at]) != quote:
+        if char == "\\" and at + 1 < end:
+            after = text[at + 1]
+            if after == "x":
+                out.append("\\u00")
+            elif after in '"\\/bfnrtu':
+                out.append(char + after)
+            else:
+                out.append(after)
+            at += 2
+            continue
+        out.append('\\"' if char == '"' else char)
+        at += 1
+    out.append('"')
+    return "".join(out), at + 1

@@ -1,0 +1,220 @@
+"""The one search for an error's code: known places of known shapes, wherever the error came from.
+
+Used for HTTP bodies, error frames, terminal events, chat chunks and polled snapshots alike. Read are `code`, `type`,
+`param` and `reason` of error objects, errors nested in errors, bodies quoted in a message (see `embedded`) and the
+results of a content filter (Azure). Prose is never read for a verdict. Pure; bounded in depth and size.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from worker.safety.codes import BLOCK, KNOWN, SUSPECT, code_of, known, rank, spelled
+from worker.safety.stream import Problem
+from worker.upstream.embedded import MOST_TEXT, objects_in
+from worker.upstream.fields import MAX_MESSAGE, table, text
+from worker.upstream.retry_after import delay_in
+
+_DEEPEST: Final = 12
+_MOST_OBJECTS: Final = 400
+_MOST_ITEMS: Final = 64
+_LONGEST_NUMBER: Final = 10**15
+
+_CODES: Final = ("code", "error_code", "errorCode")
+_MAYBE_CODES: Final = ("reason", "status", "error_type", "name", "id", "value", "key")
+"""Fields that name a code in some shapes and something else in others: only a word that the table knows counts."""
+_ERRORS: Final = (
+    "error", "errors", "incomplete_details", "innererror", "innerError", "inner_error", "detail", "details",
+    "status_details", "last_error", "cause", "body", "data", "provider_specific_fields", "misalignment",
+)  # fmt: skip
+"""Fields of an error that hold another one: an object, a list, a code as a bare word, or a text that quotes a body."""
+_PROSE: Final = ("message", "msg", "title")
+"""Fields that are text: not even a word that is a code counts, only the JSON that they quote."""
+_NESTS: Final = (dict, list)
+_OF_A_RESPONSE: Final = ("error", "errors", "incomplete_details", "status_details", "last_error")
+_FILTERS: Final = ("content_filter_result", "content_filter_results", "content_filters", "prompt_filter_results")
+
+
+class _Found(NamedTuple):
+    """What one error object says, as it came."""
+
+    code: str | None
+    type: str | None = None
+    param: str | None = None
+    quoted: bool = False  # it stood in another error's text
+
+    @property
+    def weight(self) -> tuple[int, bool]:
+        """How much it tells."""
+        return rank(code_of(Problem(self.code, self.type))), bool(self.code or self.type)
+
+
+class _Search:
+    """One walk through an error; every limit holds for the whole of it."""
+
+    def __init__(self) -> None:
+        self.found: list[_Found] = []
+        self._objects, self._characters = _MOST_OBJECTS, MOST_TEXT
+
+    def error(self, value: object, depth: int = 0, *, quoted: bool = False) -> None:
+        """Collects what an error and the errors in it say, outermost first."""
+        self._objects -= 1
+        if self._objects < 0 or depth > _DEEPEST:
+            return
+        if type(value) is str:
+            self._word(value, depth, quoted=quoted)
+        elif type(value) is list:
+            for item in value[:_MOST_ITEMS]:
+                self.error(item, depth + 1, quoted=quoted)
+        elif type(value) is dict:
+            self._object(value, depth, quoted=quoted)
+
+    def response(self, data: dict[str, Any], depth: int = 0, *, quoted: bool = False) -> None:
+        """Collects what the errors in a response say; its other fields are the app's (metadata) or the model's."""
+        for key in _OF_A_RESPONSE:
+            if data.get(key) is not None:
+                self.error(data[key], depth + 1, quoted=quoted)
+        self._filtered(data, quoted=quoted)
+
+    def _word(self, value: str, depth: int, *, quoted: bool) -> None:
+        """An error that is a string: a known code, or a text."""
+        word = spelled(value)
+        if word is not None and rank(known(word)) >= KNOWN:
+            self.found.append(_Found(word, quoted=quoted))
+        else:
+            self._text(value, depth)
+
+    def _object(self, data: dict[str, Any], depth: int, *, quoted: bool) -> None:
+        kind, param = _word_of(data.get("type")), _word_of(data.get("param")) or _field(data.get("loc"))
+        kind = None if kind == "error" else kind  # the name of the event, or of the envelope (Anthropic)
+        code = next((word for key in _CODES if (word := _word_of(data.get(key))) is not None), None)
+        if code or kind or param:
+            self.found.append(_Found(code, kind, param, quoted))
+        for key in _MAYBE_CODES:
+            word = _word_of(data.get(key))
+            if word is not None and rank(known(spelled(word) or "")) >= KNOWN:
+                self.found.append(_Found(word, kind, param, quoted))
+        if param is not None and rank(known(spelled(param) or "")) == BLOCK:
+            self.found.append(_Found(param, kind, None, quoted))
+        self._filtered(data, quoted=quoted)
+        for inner in _inner_errors(data):
+            self.error(inner, depth + 1, quoted=quoted)
+        if type(data.get("response")) is dict:
+            self.response(data["response"], depth + 1, quoted=quoted)
+        raw = table(data.get("metadata")).get("raw")  # OpenRouter: the body that its own provider answered with
+        if type(raw) is dict or type(raw) is list:
+            self.error(raw, depth + 1, quoted=True)
+        for told in (*(data.get(key) for key in _PROSE), raw):
+            if type(told) is str:
+                self._text(told, depth)
+
+    def _text(self, value: str, depth: int) -> None:
+        """The bodies that a text quotes."""
+        value = value[: max(0, self._characters)]
+        self._characters -= len(value)
+        if "{" in value:
+            for data in objects_in(value):
+                self.error(data, depth + 1, quoted=True)
+
+    def _filtered(self, data: dict[str, Any], *, quoted: bool) -> None:
+        if any(_withheld(data.get(key)) for key in _FILTERS):
+            self.found.append(_Found("content_filter", quoted=quoted))
+
+    def problem(self, message: str | None, *, mentions_access: bool) -> Problem:
+        """What was found: the code that tells most, and among equals the outermost."""
+        best = max(self.found, key=lambda found: found.weight, default=_Found(None))
+        words = [word for one in self.found for word in (one.code, one.type, one.param) if word]
+        return Problem(
+            code=best.code,
+            type=best.type,
+            param=best.param or next((found.param for found in self.found if found.param), None),
+            retry_after=delay_in(message) if message else None,
+            message=text(message, MAX_MESSAGE),
+            mentions_access=mentions_access or any("access_program" in word for word in words),
+            quoted=any(found.quoted for found in self.found),
+        )
+
+
+def problem_of(value: object) -> Problem:
+    """Return what an error says: an object, a list, a bare string, or the body or frame around them."""
+    search = _Search()
+    search.error(value)
+    return search.problem(_message(value), mentions_access=_names_program(value))
+
+
+def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) -> Problem | None:
+    """Return what a response, and the event that brought it, say of an error; None when they say nothing of one.
+
+    What the response says comes first; the event's own `type` is no code.
+    """
+    search = _Search()
+    search.response(snapshot)
+    around = {} if frame is None else {key: frame[key] for key in frame.keys() - {"type", "response"}}
+    search.error(around)
+    message = _message(snapshot.get("error")) or _message(around)
+    error = snapshot.get("error")
+    if not search.found and message is None and not error:
+        return None
+    return search.problem(message, mentions_access=_names_program(error))
+
+
+def is_block(problem: Problem | None) -> bool:
+    """Return True when an error's code is one of a block, known or by its form."""
+    return rank(code_of(problem)) >= SUSPECT
+
+
+def _inner_errors(data: dict[str, Any]) -> list[object]:
+    """The errors that an error object holds; a code, a type or a message that is an object is one too."""
+    inner = [data[key] for key in _ERRORS if data.get(key) is not None]
+    return inner + [data[key] for key in (*_CODES, "type", "param", "reason", *_PROSE) if type(data.get(key)) in _NESTS]
+
+
+def _word_of(value: object) -> str | None:
+    """A code as a string; a number is one too, because gateways repeat the HTTP status there."""
+    if type(value) is int:
+        return str(value) if -_LONGEST_NUMBER < value < _LONGEST_NUMBER else None
+    return text(value)
+
+
+def _field(place: object) -> str | None:
+    """The field that a fault of FastAPI's is about: the last name in its `loc`."""
+    names = [name for name in place[:_MOST_ITEMS] if type(name) is str] if type(place) is list else []
+    return text(names[-1]) if names else None
+
+
+def _withheld(value: object) -> bool:
+    """True when the results of a content filter say that something was filtered or blocked (Azure OpenAI)."""
+    left = [value]
+    for _ in range(_MOST_ITEMS):
+        if not left:
+            return False
+        at = left.pop()
+        if type(at) is dict:
+            if at.get("filtered") is True or at.get("blocked") is True:
+                return True
+            left += [inner for inner in list(at.values())[:_MOST_ITEMS] if type(inner) in (dict, list)]
+        elif type(at) is list:
+            left += at[:_MOST_ITEMS]
+    return False
+
+
+def _message(value: object) -> str | None:
+    """The words of the outermost error that has any: shown to the app alone."""
+    for _ in range(4):
+        if type(value) is list:
+            value = value[0] if value else None
+        if type(value) is str:
+            return value or None
+        data = table(value)
+        told = data.get("message") or data.get("msg")
+        if type(told) is str:
+            return told
+        value = next((data[key] for key in ("error", "detail", "response") if data.get(key)), None)
+    return None
+
+
+def _names_program(value: object) -> bool:
+    """True when a field of the error is named after an access program."""
+    data = table(value)
+    inner = data.get("error")
+    return any("access_program" in key for key in [*data, *table(inner)][: 2 * _MOST_ITEMS] if type(key) is str)
