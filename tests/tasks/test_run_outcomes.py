@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from arq.connections import ArqRedis
-from stage import SOL, Stage
+from stage import LUNA, SOL, Stage
 
 from worker.jobs import fold
 from worker.jobs.events import Event
@@ -91,6 +91,23 @@ async def test_an_account_at_fault_holds_the_job_until_its_queue_deadline(
         job = await stage.settled(job_id)
         assert (job.status.value, job.reason) == ("expired", "queue_deadline")
         assert {a.outcome for a in job.attempts} <= {Outcome.QUOTA_EXHAUSTED, Outcome.AUTH_FAILED}
+
+
+async def test_a_deployment_at_fault_behind_a_gateway_holds_only_jobs_of_its_model(
+    redis: ArqRedis, valkey_url: str
+) -> None:
+    async with Stage(redis, valkey_url) as stage:
+        await stage.worker()
+        refused = await stage.submit(f"[[sim: gateway_key_refused only={SOL} times=1]] go")
+        held = await stage.reaches(refused, "a hold", lambda j: j.hold is not None)
+        assert held.hold is not None
+        assert (held.hold.scope, held.hold.reason) == (f"deployment:{SOL}", "deployment_auth_failed")
+        other = await stage.settled(await stage.submit("hello", model=LUNA))
+        same = await stage.settled(await stage.submit("hello"))
+        assert (other.status.value, same.status.value) == ("completed", "completed"), "the account is not at fault"
+        job = await stage.settled(refused)
+        assert job.status.value == "completed", "tried again by itself"
+        assert [a.outcome for a in job.attempts] == [Outcome.AUTH_FAILED, Outcome.COMPLETED]
 
 
 async def test_a_trial_that_works_lets_every_held_job_go(redis: ArqRedis, valkey_url: str) -> None:

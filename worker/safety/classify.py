@@ -128,11 +128,9 @@ def closed(event: Closed, *, opened: bool = False) -> Failure:
 def after_check(failure: Failure) -> Failure:
     """The failure of a response that named no cause while a signalled check ran: it may be a block that lost its code.
 
-    So it is not tried again by itself (promise P2); what only looks at the transport or the load still is.
+    That nothing under a signalled check is sent again by itself is `retry`'s rule; this gives it its own words.
     """
-    if failure.outcome is not Outcome.SERVER_ERROR or not failure.retryable:
-        return failure
-    return replace(failure, code="failed_after_check", retryable=False)
+    return replace(failure, code="failed_after_check") if failure.outcome is Outcome.SERVER_ERROR else failure
 
 
 def silent(*, first_event: bool) -> Failure:

@@ -20,6 +20,11 @@ SPREAD: Final = 0.1
 ONCE: Final = frozenset({"edge_refused", "access_refused", "protocol_error", "bad_json", "unexpected_status"})
 """Codes after which one more try is sensible and a second one is not (wire.md table A)."""
 
+HOLDS: Final = frozenset({"account", "deployment"})
+"""Scopes of failures after which a job is held instead of counted: it can't be the job's fault."""
+
+FIRST_HOLD, LONGEST_HOLD = 5.0, 300.0
+
 MOST_CUTS: Final = 3
 """Cuts after the same time each that are enough to know: each may have left a response running that costs."""
 
@@ -76,6 +81,14 @@ def delay(attempts_so_far: int, dice: float, retry_after: float | None = None) -
     if retry_after is None or not retry_after >= 0:
         return backoff
     return max(backoff, retry_after * (1 + SPREAD * dice))
+
+
+def hold(times: int, dice: float) -> float:
+    """Seconds until a job is tried again whose model's deployment was at fault `times` times: 5, 10, 20 … 300, spread
+    by `dice` so that the jobs of a model don't come at once.
+    """
+    steps = min(max(times - 1, 0), 30)
+    return min(LONGEST_HOLD, FIRST_HOLD * FACTOR**steps) * (1 + SPREAD * dice)
 
 
 def sent_already(failure: Failure, output_seen: bool, check_signalled: bool) -> Why | None:

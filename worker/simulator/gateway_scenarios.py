@@ -32,6 +32,13 @@ GATEWAYS: tuple[Scenario, ...] = (
         Expected("failed", "access_denied", note="or the fallback chain, with disclosure"),
     ),
     Scenario(
+        "gateway_key_refused",
+        "HTTP 401 of a LiteLLM proxy that quotes the server behind it: the key of one model's deployment is wrong.",
+        {"code": "invalid_api_key", "carrier": "http", "wrap": "litellm"},
+        ("times", "only"),
+        Expected("expired", "auth_failed", note="held by itself until the queue deadline; other models go on"),
+    ),
+    Scenario(
         "html_403",
         "HTTP 403 with HTML from the edge, no request id.",
         {"carrier": "html", "times": 1},

@@ -7,9 +7,10 @@ of an end user's job is refused by the store once that end user is shut out, and
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from worker.jobs import events as ev
-from worker.jobs.errors import EndUserShut, StoreUnavailable
+from worker.jobs.errors import EndUserShut, Failure, StoreUnavailable
 from worker.jobs.record import DisclosureReason
 from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import retry, words
@@ -100,6 +101,19 @@ class Opening:
         """The job waits until the account's circuit lets it go."""
         scope = self._desk.shop.circuit.scope
         return ev.Scheduled(reason=ScheduledReason.HOLD, hold_scope=scope, hold_reason=reason), None
+
+    def held_after(self, failure: Failure, number: int) -> Said:
+        """The job waits after attempt `number`: for the account's circuit, or, where only the deployment of its model
+        is at fault, for a time of its own, so that jobs of other models go on.
+        """
+        if failure.scope != "deployment":
+            return self.held(failure.code)
+        job, clock = self._desk.job, self._desk.shop.clock
+        alike = sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code)
+        until = clock.now() + timedelta(seconds=retry.hold(alike + 1, clock.chance()))
+        scope = f"deployment:{job.attempt(number).model}"
+        held = ev.Scheduled(reason=ScheduledReason.HOLD, until=until, hold_scope=scope, hold_reason=failure.code)
+        return held, None
 
     async def _gate(self) -> Gate:
         if not self._desk.gated:

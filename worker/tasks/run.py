@@ -256,8 +256,8 @@ class Run:
         said += desk.stop(Outcome.CANCELLED)  # a draft, if there is one
         if isinstance(said[-1][0], ev.Blocked):
             await desk.settle(said, said[-1][0], kept)
-        elif failure.scope == "account" and retry.sent_already(failure, output_seen, checked) is None:
-            await desk.commit([*said, self._opening.held(failure.code)], kept)
+        elif failure.scope in retry.HOLDS and retry.sent_already(failure, output_seen, checked) is None:
+            await desk.commit([*said, self._opening.held_after(failure, number)], kept)
         elif stand_in is not None and tried < job.policy.max_attempts:
             model = stand_in.disclosure.served_model
             await self._opening.open([*said, (stand_in, number)], model, Purpose.FALLBACK, "access_denied")
