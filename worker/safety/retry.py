@@ -31,6 +31,9 @@ MOST_CUTS: Final = 3
 SAID_LOST: Final = "response_lost"
 """The failure after which only a new response can bring an answer, because the provider itself says so."""
 
+_NAMED: Final = frozenset({Outcome.RATE_LIMITED, Outcome.OVERLOADED})
+"""Failures whose cause the provider names, and which can't be a block that lost its code."""
+
 _NOT_COUNTED: Final = frozenset({Outcome.INTERRUPTED, Outcome.QUOTA_EXHAUSTED, Outcome.AUTH_FAILED})
 
 Why = Literal[
@@ -92,10 +95,12 @@ def hold(times: int, dice: float) -> float:
 
 
 def sent_already(failure: Failure, output_seen: bool, check_signalled: bool) -> Why | None:
-    """The rule that forbids to send the same prompt again, whatever else speaks for it; None when none does."""
+    """Return the rule that forbids sending the same prompt again, or None when no rule does."""
     if failure.code == SAID_LOST:
         return None
-    return "output_seen" if output_seen else "check_signalled" if check_signalled else None
+    if output_seen:
+        return "output_seen"
+    return "check_signalled" if check_signalled and failure.outcome not in _NAMED else None
 
 
 def decide(
@@ -117,7 +122,8 @@ def decide(
     `attempts_so_far` includes the failed one and is `counted(...)`. `same_code_before`: earlier attempts of the job
     that ended with `failure.code`. `can_resume`: the response goes on upstream, so output already seen is not paid
     for twice. `check_signalled`: a safety check was signalled for what was sent; such a prompt is not sent again by
-    itself, like one that was answered in part, unless the provider says that the response is lost. `cuts_alike`: how
+    itself, like one that was answered in part, unless the provider says that the response is lost or names a rate limit
+    or an overload as the cause. `cuts_alike`: how
     many attempts in a row were cut after the same time. A delay that ends at or past `deadline` is a
     GiveUp("run_deadline").
     """
