@@ -173,7 +173,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, di
         if name in ("api", "worker"):
             role: Role = "api" if name == "api" else "worker"
             password = next(word for word in line.split() if word.startswith("#"))
-            commands = " ".join(f"+{command}" for command in sorted(names(role)))
+            commands = " ".join(f"+{command}" for command in sorted(names(role) | OPTIONAL))
             audit = "(~vigil:* ~arq:* -@all +xadd +xrange +xrevrange +exists +llen +lindex +lrange +get +eval +evalsha)"
             rules = f"user {name} on {password} resetkeys ~vigil:* ~arq:* resetchannels &vigil:* -@all {commands}"
             if role == "api":
