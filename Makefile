@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 BIN := .venv/bin
-.PHONY: help install install-dev demo test test-newest lint lint-ops bench soak locks clean
+.PHONY: help install install-dev demo test test-newest test-thorough lint lint-ops bench soak locks clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -17,7 +17,7 @@ demo: install  ## One job per outcome against the simulator; needs no key and no
 	@$(BIN)/vigil demo
 
 test: lint  ## Lint, then all tests.
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: install-dev  ## ruff, import-linter, mypy.
 	$(BIN)/ruff check .
@@ -35,7 +35,7 @@ soak: install-dev  ## 2,000 jobs in five minutes under random faults; prints the
 
 test-newest:  ## The same tests with the newest releases that pyproject.toml admits, in an environment of their own.
 	@ops/install.sh newest
-	.tools/newest/bin/python -m pytest -n 3
+	.tools/newest/bin/python -m pytest -n 3 --dist worksteal
 
 locks: install-dev  ## Pin the newest releases that pyproject.toml admits; needs a network.
 	@$(BIN)/python ops/locks.py make

@@ -16,8 +16,10 @@ from api.parts import Parts, parts_of
 from api.patience import ask, within
 from api.problems import Problem
 from api.replies import as_json
+from api.views import endpoint_view
 from worker.jobs.errors import StoreUnavailable
 from worker.store import scrape
+from worker.store.access import known_endpoint
 from worker.store.notices import Notices
 from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
 
@@ -89,3 +91,19 @@ async def scale(request: Request) -> Response:
     query(request)
     parts = parts_of(request)
     return as_json(asdict(await ask(request, scrape.scale(parts.redis, parts.clock))))
+
+
+@router.get(
+    "/v1/ops/endpoint",
+    **operation(
+        "endpoint",
+        "Whether VIGIL_UPSTREAM fits the provider's server",
+        {200: ("As the latest `POST /v1/models/probe` found it.", "Endpoint")},
+        scope="ops",
+    ),
+)
+async def endpoint(request: Request) -> Response:
+    """What a worker found when somebody last asked for a probe."""
+    await allowed(request, "ops")
+    query(request)
+    return as_json(endpoint_view(await ask(request, known_endpoint(parts_of(request).redis))))

@@ -8,6 +8,7 @@ from worker.jobs.record import BlockCategory, Carrier, DecidedBy, DisclosureReas
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
 from worker.safety.access import Status as AccessStatus
 from worker.safety.account import State as AccountState
+from worker.safety.endpoint import MODES
 from worker.safety.packet import Why
 from worker.store.pauses import Kind as PauseKind
 from worker.store.quarantine import Source as ShutBy
@@ -185,8 +186,8 @@ MODEL: Final[Shape] = obj(
     family=TEXT,
     tier=one_of("flagship", "balanced", "fast"),
     checked=FLAG,
-    input_per_million=MONEY,
-    output_per_million=MONEY,
+    input_per_million=maybe(MONEY),
+    output_per_million=maybe(MONEY),
     cached_input_per_million=maybe(MONEY),
     aliases=many(TEXT),
     access=obj(
@@ -198,6 +199,9 @@ MODEL: Final[Shape] = obj(
         skipped=FLAG,
         next_probe_at=maybe(TIME),
     ),
+)
+_ENDPOINT: Final[Shape] = obj(
+    upstream=maybe(one_of(*MODES)), fits=maybe(FLAG), best=maybe(one_of(*MODES)), probed_at=maybe(TIME), advice=TEXT
 )
 PAUSE: Final[Shape] = obj(
     scope=one_of(*get_args(PauseKind)), name=maybe(TEXT), note=TEXT, by=TEXT, since=TIME, until=maybe(TIME)
@@ -241,6 +245,7 @@ SHAPES: Final[dict[str, Shape]] = {
     ),
     "Model": MODEL,
     "ModelList": listed(ref("Model")),
+    "Endpoint": _ENDPOINT,
     "Status": STATUS,
     "Pause": PAUSE,
     "Quarantined": QUARANTINED,

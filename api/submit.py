@@ -56,7 +56,11 @@ def known(parts: Parts, named: Sequence[tuple[str, str | None]]) -> None:
     """422 when models.toml knows one of these (pointer, model) not, unless the settings let others through."""
     if parts.settings.allow_unknown_models:
         return
-    detail = f"models.toml does not know this model; known: {', '.join(sorted(parts.catalogue.models))}."
+    detail = (
+        "models.toml does not know this model: the operator of this Vigil can add it to the file of VIGIL_MODELS_FILE, "
+        "or let every name through with VIGIL_ALLOW_UNKNOWN_MODELS=1; "
+        f"known: {', '.join(sorted(parts.catalogue.models))}."
+    )
     find = parts.catalogue.find
     faults: list[Fault] = [fault(at, detail, "unknown_model") for at, name in named if name and find(name) is None]
     if faults:

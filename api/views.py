@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from worker.jobs.catalogue import dollars
 from worker.jobs.view import dumps, job_view
 from worker.safety.access import Access
+from worker.safety.endpoint import Endpoint
+from worker.safety.words import job_error
 from worker.store.apps import ApiKey
 from worker.store.pauses import Pause
 
-__all__ = ["concerns", "dumps", "job_view", "model_view", "pause_view"]
+__all__ = ["concerns", "dumps", "endpoint_view", "job_view", "model_view", "pause_view"]
 
 
 def model_view(model: Any, access: Access) -> dict[str, Any]:
@@ -20,9 +23,9 @@ def model_view(model: Any, access: Access) -> dict[str, Any]:
         "family": model.family,
         "tier": model.tier,
         "checked": model.checked,
-        "input_per_million": dollars(model.input),
-        "output_per_million": dollars(model.output),
-        "cached_input_per_million": None if model.cached_input is None else dollars(model.cached_input),
+        "input_per_million": _price(model.input),
+        "output_per_million": _price(model.output),
+        "cached_input_per_million": _price(model.cached_input),
         "aliases": model.aliases,
         "access": {
             "status": access.status,
@@ -34,6 +37,17 @@ def model_view(model: Any, access: Access) -> dict[str, Any]:
             "next_probe_at": access.next_probe_at,
         },
     }
+
+
+def endpoint_view(endpoint: Endpoint | None) -> dict[str, Any]:
+    """How the workers' VIGIL_UPSTREAM fits the provider's server; all null before anybody has asked."""
+    advice = endpoint.advice if endpoint else job_error("access_not_probed").advice
+    shown = ("upstream", "fits", "best", "probed_at")
+    return {**{name: getattr(endpoint, name, None) for name in shown}, "advice": advice}
+
+
+def _price(amount: Decimal | None) -> str | None:
+    return None if amount is None else dollars(amount)
 
 
 def pause_view(pause: Pause) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 from arq.connections import ArqRedis
-from stage import SOL, Stage, until
+from stage import LIMIT, SOL, Stage, until
 
 from api.serve import bind, serve
 from worker.clock import Clock
@@ -39,7 +39,7 @@ class Whole:
     async def seen(self, job_id: str) -> dict[str, Any]:
         return dict((await self.app.get(f"/v1/jobs/{job_id}")).json())
 
-    async def notice(self, job_id: str, ready=lambda notice: True, seconds: float = 20) -> dict[str, Any]:
+    async def notice(self, job_id: str, ready=lambda notice: True, seconds: float = LIMIT) -> dict[str, Any]:
         """The job's one notice, once it is there and ready."""
 
         async def look() -> Any:
@@ -60,7 +60,7 @@ async def whole(redis: ArqRedis, url: str, **settings: Any) -> AsyncIterator[Who
     async with Stage(redis, url, **settings) as stage:
         stage.sim.world.webhooks.url, stage.sim.world.webhooks.secret = f"{base}/hooks/openai", SECRET
         headers = {"Authorization": f"Bearer {key}"}
-        async with httpx2.AsyncClient(base_url=base, headers=headers, timeout=20, trust_env=False) as app:
+        async with httpx2.AsyncClient(base_url=base, headers=headers, timeout=LIMIT, trust_env=False) as app:
             yield Whole(stage, app)
     stop.set()
     await serving

@@ -95,7 +95,7 @@ class WorkerProcess:
             settings.openai_project_id,
             connect_timeout=settings.connect_seconds,
         )
-        access = Prober(provider, book, catalogue, clock)
+        access = Prober(provider, book, catalogue, clock, settings.upstream)
         self.shop = Workshop(
             worker_id=self.id,
             mode=settings.upstream,
@@ -125,7 +125,7 @@ class WorkerProcess:
         )
         self.ears = Ears(redis, self.runner.wake, leases.look, leases.tell)
         rounds = settings.probe_seconds if settings.openai_api_key else 0
-        self.errands = Errands(redis, access.probe_all, book.take_turn, rounds)
+        self.errands = Errands(redis, access.probe_all, book.take_turn, rounds, access.probe_on_request)
         self.sweeper = Sweeper(redis, jobs, clock, circuit, self.id, self._state, settings.stuck_seconds)
         notices = Notices(redis, settings.audit_ttl)
         self.notices = Noticeboard(redis, notices, provider, clock, self._shut_out)
@@ -199,11 +199,16 @@ class WorkerProcess:
         claiming = asyncio.create_task(self.runner.main(), name="claiming")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         emit("worker.started", worker=self.id, slots=self._settings.max_jobs)
+        broken: BaseException | None = None
         try:
-            done, _ = await asyncio.wait([*parts, claiming, stopping], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopping}:
-                _seen(task)
-            await self._drain()
+            try:
+                done, _ = await asyncio.wait([*parts, claiming, stopping], return_when=asyncio.FIRST_COMPLETED)
+                broken = _broken(done - {stopping})
+            finally:  # whatever ends this worker, what runs upstream is handed over while it can be
+                parts += self._needed_to_drain(parts)
+                await self._drain()
+            if broken is not None:
+                raise broken
         finally:
             ends = [*parts, claiming, stopping, *self.runner.tasks.values(), *self.runner.running.values()]
             for task in ends:
@@ -215,12 +220,18 @@ class WorkerProcess:
             await self.shop.provider.aclose()
             emit("worker.stopped", worker=self.id)
 
+    def _needed_to_drain(self, parts: list[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
+        """The parts without which nothing can be handed over, begun anew if they have ended."""
+        ended = {task.get_name() for task in parts if task.done()}
+        needed = (("leases", self.shop.leases.run), ("flusher", self.shop.flusher.run))
+        return [asyncio.create_task(run(), name=name) for name, run in needed if name in ended]
+
     async def _drain(self) -> None:
         self.draining = True
         self.runner.allow_pick_jobs = False
         self.errands.drain()
         emit("worker.draining", worker=self.id, count=len(self.runs))
-        with contextlib.suppress(StoreUnavailable):
+        with contextlib.suppress(Exception):  # no sign of life is a reason to leave what runs upstream
             await self.sweeper.beat()
         for word, seconds in ((DRAIN, self._settings.drain_seconds), (INTERRUPT, _SETTLE_SECONDS)):
             for run in list(self.runs):
@@ -230,13 +241,16 @@ class WorkerProcess:
                 await asyncio.wait(tasks, timeout=seconds)
 
 
-def _seen(task: asyncio.Task[Any]) -> None:
-    """A part that ends by itself is a fault: it is told and raised."""
-    try:
-        task.result()
-    except Exception as error:
-        broke("worker.broke", error, what=task.get_name())
-        raise
+def _broken(tasks: set[asyncio.Task[Any]]) -> BaseException | None:
+    """The fault of the parts that ended by themselves, which none should; each is told."""
+    found: BaseException | None = None
+    for task in tasks:
+        error = RuntimeError(f"{task.get_name()} ended") if task.cancelled() else task.exception()
+        error = error or RuntimeError(f"{task.get_name()} ended")
+        if isinstance(error, Exception):
+            broke("worker.broke", error, what=task.get_name())
+        found = found or error
+    return found
 
 
 async def run_worker(

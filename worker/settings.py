@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     probe_seconds: Annotated[int, Field(ge=0, le=3600)] = 600
     models_file: Path | None = None
     allow_unknown_models: bool = False
+    unknown_models_checked: bool = False
     result_ttl: Annotated[int, Field(ge=60)] = 7 * 86_400
     prompt_ttl: Annotated[int | None, Field(ge=0)] = None
     unstored_ttl: Annotated[int, Field(ge=60)] = 3600
@@ -227,7 +228,7 @@ class Settings(BaseSettings):
 
     def catalogue(self) -> Catalogue:
         """The models of `models_file`, or the ones that ship with Vigil."""
-        return read_catalogue(self.models_file)
+        return read_catalogue(self.models_file, unknown_checked=self.unknown_models_checked)
 
 
 def webhook_key(secret: str) -> bytes:
@@ -246,7 +247,7 @@ def socket_path(data_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"vigil-{os.getuid()}-{short}" / "valkey.sock"
 
 
-def read_catalogue(models_file: Path | None) -> Catalogue:
+def read_catalogue(models_file: Path | None, *, unknown_checked: bool = False) -> Catalogue:
     """The models of a file, or the ones that ship with Vigil; SettingsError lists every fault."""
     path = models_file or shipped_models_file()
     try:
@@ -255,7 +256,7 @@ def read_catalogue(models_file: Path | None) -> Catalogue:
         raise SettingsError([f"VIGIL_MODELS_FILE: {path} can't be read ({error.strerror})"]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError([f"VIGIL_MODELS_FILE: {path} is not TOML: {error}"]) from None
-    return parse(table)
+    return parse(table, unknown_checked=unknown_checked)
 
 
 def shipped_models_file() -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 from arq.connections import ArqRedis
+from waiting import LIMIT
 
 from api.serve import bind, serve
 from worker.clock import Clock
@@ -41,7 +42,7 @@ class Running:
         self, app: str = "acme", scopes: tuple[str, ...] = SCOPES, key: str | None = None
     ) -> httpx2.AsyncClient:
         headers = {"Authorization": f"Bearer {key or await self.key(app, scopes)}"}
-        self.clients.append(httpx2.AsyncClient(base_url=self.base_url, headers=headers, timeout=20, trust_env=False))
+        self.clients.append(httpx2.AsyncClient(base_url=self.base_url, headers=headers, timeout=LIMIT, trust_env=False))
         return self.clients[-1]
 
 
@@ -65,6 +66,15 @@ async def running(
             await client.aclose()
         stop.set()
         await serving
+
+
+class Later(Clock):
+    """The machine's clock, put forward by `ahead` seconds."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
 
 
 class Worker:

@@ -16,7 +16,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from api_hand import running  # noqa: E402
 from arq.connections import ArqRedis  # noqa: E402
-from stage import Stage  # noqa: E402
+from stage import LIMIT, Stage  # noqa: E402
 
 from worker.clock import Clock  # noqa: E402
 from worker.embedded import Embedded  # noqa: E402
@@ -36,6 +36,15 @@ CHECKS = (
     "ignored_auth",
 )
 PHASES = "examples,coverage,fuzzing,stateful"
+CONFIG = f"""
+[checks]
+enabled = false
+{"".join(f"{check}.enabled = true{chr(10)}" for check in CHECKS)}
+[[operations]]
+include-path-regex = "^/v1/jobs/"
+checks.use_after_free.enabled = false
+"""
+"""DELETE of a job that is over takes its content alone: the record is still there, which is no fault."""
 
 
 @dataclass
@@ -55,17 +64,21 @@ async def fuzz(settings: Settings, redis: ArqRedis, url: str, seed: int, *more: 
     """One run over every operation of the document, with a key that may do everything."""
     async with Stage(redis, url, speed=200.0) as stage, running(settings, redis, Clock()) as api:
         await stage.worker()
+        config = settings.data_dir / "schemathesis.toml"
+        config.write_text(CONFIG)
         words = [
+            *("--config-file", str(config)),
             *(f"{api.base_url}/openapi.json", f"--header=Authorization: Bearer {await api.key()}"),
-            *("--checks", ",".join(CHECKS), "--phases", PHASES, "--seed", str(seed)),
-            *("--request-timeout", "20"),
+            *("--phases", PHASES, "--seed", str(seed)),
+            *("--request-timeout", str(LIMIT)),
             *("--generation-database", "none", "--no-color", "--continue-on-failure", "--suppress-health-check", "all"),
             *more,
         ]
         process = await asyncio.create_subprocess_exec(
             Path(sys.executable).with_name("schemathesis"),
+            *words[:2],
             "run",
-            *words,
+            *words[2:],
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             cwd=settings.data_dir,

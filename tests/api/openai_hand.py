@@ -13,7 +13,7 @@ import httpx2
 from api_hand import Running, running
 from arq.connections import ArqRedis
 from openai import AsyncOpenAI, OpenAI
-from stage import Stage
+from stage import LIMIT, Stage
 
 from worker.clock import Clock
 from worker.settings import Settings
@@ -41,11 +41,11 @@ class House:
 async def house(
     settings: Settings, redis: ArqRedis, clock: Clock, url: str, *, speed: float = 20.0, worker: bool = True
 ) -> AsyncIterator[House]:
-    async with Stage(redis, url, speed=speed, lease_seconds=2.0) as stage, running(settings, redis, clock) as api:
+    async with Stage(redis, url, speed=speed, lease_seconds=4.0) as stage, running(settings, redis, clock) as api:
         if worker:
             await stage.worker()
         key = await api.key()
-        given: dict[str, Any] = {"base_url": f"{api.base_url}/v1", "api_key": key, "max_retries": 0, "timeout": 30}
+        given: dict[str, Any] = {"base_url": f"{api.base_url}/v1", "api_key": key, "max_retries": 0, "timeout": LIMIT}
         http = await api.client(key=key)
         async with AsyncOpenAI(**given) as client:
             with OpenAI(**given) as blocking:

@@ -10,7 +10,7 @@ import logging
 import re
 
 import pytest
-from api_hand import running, submitted
+from api_hand import Later, running, submitted
 from starlette.responses import Response
 
 import api.routes_state
@@ -40,6 +40,7 @@ ROUTES = [
     ("GET", "/v1/jobs/{id}/support-packet", "read"),
     ("POST", "/v1/jobs/{id}/support-packet", "read"),
     ("GET", "/v1/ops/scale", "ops"),
+    ("GET", "/v1/ops/endpoint", "ops"),
 ]
 
 
@@ -95,12 +96,6 @@ async def test_the_scheme_is_case_insensitive(api):
 
 
 async def test_a_revoked_key_is_dead_within_five_seconds(settings, redis):
-    class Later(Clock):
-        ahead = 0.0
-
-        def monotonic(self):
-            return super().monotonic() + self.ahead
-
     clock = Later()
     async with running(settings, redis, clock) as api:
         record, key, _ = await api.apps.create_key("acme", ("read",))

@@ -8,6 +8,7 @@ import re
 
 import pytest
 from api_hand import Running
+from waiting import LIMIT
 
 BODY = json.dumps({"model": "gpt-5.6-sol", "input": "hi"}).encode()
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
@@ -32,7 +33,7 @@ async def statuses(api: Running, *pieces: bytes) -> list[int]:
     reader, writer = await asyncio.open_connection(api.host, api.port)
     out = b""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()

@@ -12,6 +12,7 @@ import pytest
 from api_hand import running, submitted
 from openai import OpenAI
 from standardwebhooks.webhooks import Webhook
+from waiting import LIMIT
 
 from worker.clock import Clock
 from worker.embedded import Embedded
@@ -38,7 +39,7 @@ def settings(valkey_url, tmp_path):
 @pytest.fixture
 async def outside(api):
     """A client without a key, as the provider is."""
-    async with httpx2.AsyncClient(base_url=api.base_url, timeout=20, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=api.base_url, timeout=LIMIT, trust_env=False) as client:
         yield client
 
 
@@ -145,7 +146,7 @@ async def test_while_redis_is_away_the_provider_is_asked_to_come_again(tmp_path)
         redis = connect(own.url)
         async with (
             running(settings, None, Clock(), keys_in=redis) as api,
-            httpx2.AsyncClient(base_url=api.base_url, trust_env=False, timeout=20) as client,
+            httpx2.AsyncClient(base_url=api.base_url, trust_env=False, timeout=LIMIT) as client,
         ):
             await own.stop()
             assert refused(await send(client, event()), "store_unavailable", 503)

@@ -7,6 +7,7 @@ import json
 
 import pytest
 from api_hand import running
+from waiting import soon
 
 from worker.store import keys
 
@@ -282,7 +283,7 @@ async def raw_answer(api, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(api.host, api.port)
     writer.write(request)
     await writer.drain()
-    out = await asyncio.wait_for(reader.read(), 10)
+    out = await soon(reader.read())
     writer.close()
     await writer.wait_closed()
     return out

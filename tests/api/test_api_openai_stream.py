@@ -11,6 +11,7 @@ from api_hand import running
 from openai_hand import SOL, blocking, frames, gapless, house
 from stage import until
 from test_api_openai import TOOL, over
+from waiting import LIMIT
 
 from worker.clock import Clock
 from worker.jobs import events as ev
@@ -33,7 +34,7 @@ def watch(api):
 
         async def collect():
             query = {"stream": "true", **params}
-            async with client.stream("GET", f"/v1/responses/{job_id}", params=query, timeout=30) as answer:
+            async with client.stream("GET", f"/v1/responses/{job_id}", params=query, timeout=LIMIT) as answer:
                 buffer = b""
                 async for piece in answer.aiter_bytes():
                     *whole, buffer = (buffer + piece).split(b"\n\n")
@@ -52,7 +53,7 @@ async def have(got, count):
     async def enough():
         return len(got) >= count
 
-    await until(f"{count} frames of {len(got)}", enough, 10)
+    await until(f"{count} frames of {len(got)}", enough)
 
 
 # -- by the SDK, with a real worker

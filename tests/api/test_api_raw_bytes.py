@@ -10,6 +10,7 @@ from api_hand import Running
 from arq.connections import ArqRedis
 from corpus_hand import There, furnished, unchanged
 from test_api_malformed import CANARY, body
+from waiting import LIMIT
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ async def over(api: Running, sent: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(api.host, api.port)
     out = b""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             writer.write(sent)
             await writer.drain()
             while chunk := await reader.read(65_536):

@@ -25,7 +25,7 @@ async def packet_of(vigil, text, **more):
         webhook={"url": "https://hook.example/x", "events": ["job.expired"]},
         **more,
     )
-    await vigil.stage.settled(job_id, 60)
+    await vigil.stage.settled(job_id)
     path = f"/v1/jobs/{job_id}/support-packet"
     as_json = await vigil.app.get(path, headers={"Accept": "application/json"})
     as_text = await vigil.app.get(path)

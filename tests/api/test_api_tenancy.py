@@ -6,10 +6,7 @@ an app, and one that is revoked is dead within five seconds in every API process
 
 from __future__ import annotations
 
-import asyncio
-import time
-
-from api_hand import running, submitted
+from api_hand import Later, running, submitted
 
 from worker.store.secrets import IDENTIFIER, Secrets, safety_identifier
 
@@ -134,16 +131,15 @@ async def test_quarantine_takes_the_scope_ops(api):
         assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
 
 
-async def test_of_two_live_keys_the_revoked_one_is_dead_within_five_seconds_everywhere(settings, redis, clock, api):
-    old, new = await api.key("acme"), await api.key("acme")
-    async with running(settings, redis, clock) as second:
+async def test_of_two_live_keys_the_revoked_one_is_dead_within_five_seconds_everywhere(settings, redis):
+    clock = Later()
+    async with running(settings, redis, clock) as api, running(settings, redis, clock) as second:
+        old, new = await api.key("acme"), await api.key("acme")
         clients = [(await one.client(key=old), await one.client(key=new)) for one in (api, second)]
         for first, other in clients:  # both processes remember both keys
             assert [(await c.get("/v1/jobs")).status_code for c in (first, other)] == [200, 200]
         (record,) = [key for key in await api.apps.list_keys() if key.last4 == old[-4:]][:1]
         await api.apps.revoke(record.id)
-        began = time.monotonic()
-        while {(await first.get("/v1/jobs")).status_code for first, _ in clients} != {401}:
-            assert time.monotonic() - began < 5, "a revoked key still opens a door"
-            await asyncio.sleep(0.1)
+        clock.ahead = 4.9
+        assert {(await first.get("/v1/jobs")).status_code for first, _ in clients} == {401}
         assert {(await other.get("/v1/jobs")).status_code for _, other in clients} == {200}

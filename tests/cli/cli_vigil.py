@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import LIMIT
 
 VIGIL = Path(sys.executable).parent / "vigil"
 Vigil = Callable[..., subprocess.CompletedProcess[str]]
@@ -34,7 +35,7 @@ def run(folder: Path, *words: str, text: str | None = None, **env: str) -> subpr
         stdin=subprocess.DEVNULL if text is None else None,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
     )
 
@@ -53,7 +54,7 @@ def free_port() -> int:
         return int(trial.getsockname()[1])
 
 
-def read_until(process: subprocess.Popen[str], words: str, seconds: float = 40) -> str:
+def read_until(process: subprocess.Popen[str], words: str, seconds: float = LIMIT) -> str:
     """What the process has printed up to the line with `words`."""
     assert process.stdout is not None
     said, until = "", time.monotonic() + seconds
@@ -90,11 +91,11 @@ class Up:
         return str(json.loads((self.folder / ".vigil" / "cli.json").read_text())["key"])
 
 
-def start_up(folder: Path, port: int, *words: str) -> Up:
+def start_up(folder: Path, port: int, *words: str, **env: str) -> Up:
     process = subprocess.Popen(
         [VIGIL, "up", "--port", str(port), *words],
         cwd=folder,
-        env=environment(folder, VIGIL_DRAIN_SECONDS="2", VIGIL_AUDIT_SEAL_SECONDS="0.5"),
+        env=environment(folder, VIGIL_DRAIN_SECONDS="2", VIGIL_AUDIT_SEAL_SECONDS="0.5", **env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

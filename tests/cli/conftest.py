@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_vigil import Up, Vigil, free_port, run, start_up
+from waiting import LIMIT
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     yield running
     running.process.send_signal(signal.SIGTERM)
     try:
-        running.process.communicate(timeout=30)
+        running.process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
         running.process.kill()
         running.process.communicate()

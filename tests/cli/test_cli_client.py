@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from pydantic import SecretStr
+from waiting import LIMIT
 
 from worker.cli.client import Client
 from worker.cli.door import Door
@@ -35,7 +36,7 @@ def playing(*answers: bytes) -> Iterator[Door]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield Door(f"http://127.0.0.1:{server.getsockname()[1]}", SecretStr("vgl_x"))
-        thread.join(timeout=10)
+        thread.join(timeout=LIMIT)
         assert not thread.is_alive()
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
 from cli_vigil import Up, Vigil, free_port, one_line
+from waiting import wait_for
 
 NORMAL = "[[sim: normal tokens=3]] hello"
 
@@ -23,11 +23,13 @@ def paused(up: Up) -> Iterator[Up]:
 
 def status_of(up: Up, job_id: str, wanted: str) -> dict[str, object]:
     """The job once it has this status."""
-    until = time.monotonic() + 20
-    while (job := up.json("get", job_id))["status"] != wanted:
-        assert time.monotonic() < until, job
-        time.sleep(0.1)
-    return dict(job)
+
+    def look() -> dict[str, object] | None:
+        job = up.json("get", job_id)
+        return dict(job) if job["status"] == wanted else None
+
+    found: dict[str, object] = wait_for(f"{job_id} to be {wanted}", look)
+    return found
 
 
 def test_a_paused_model_starts_nothing_until_it_is_resumed(paused: Up) -> None:

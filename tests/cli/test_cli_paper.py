@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from worker.cli.app import app
+from worker.cli.app import ROOMS, assemble
 from worker.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,10 +72,16 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
         assert "://" in link or (path.parent / link).exists(), link
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_module_has_the_commands_that_are_looked_for_in_it(room: str) -> None:
+    group: Any = get_command(assemble([room]))
+    assert tuple(group.commands) == ROOMS[room]
+
+
 def test_no_command_is_missing_in_the_readme_or_cut_in_the_help() -> None:
     section = (ROOT / "README.md").read_text().partition("## The command")[2].partition("\n## ")[0]
     written = set(re.findall(r"[a-z-]+", " ".join(re.findall(r"`([^`]*)`", section))))
-    groups: list[Any] = [get_command(app)]
+    groups: list[Any] = [get_command(assemble())]
     for group in groups:  # it grows by the groups in the group
         assert sorted(set(group.commands) - written) == []
         assert [name for name, one in group.commands.items() if one.get_short_help_str().endswith("...")] == []

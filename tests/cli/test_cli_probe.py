@@ -33,7 +33,7 @@ def denied(up: Up, *models: str) -> Iterator[None]:
 def test_all_models_are_ok(up: Up) -> None:
     result = up("probe")
     assert (result.returncode, result.stderr) == (0, "")
-    head, *rows = result.stdout.splitlines()
+    head, *rows = result.stdout.partition("\n\n")[0].splitlines()
     assert head.split() == ["MODEL", "STATUS", "SINCE", "ADVICE"]
     assert {row.split()[0]: row.split()[1] for row in rows} == {
         "gpt-5.6-sol": "ok",
@@ -41,6 +41,8 @@ def test_all_models_are_ok(up: Up) -> None:
         "gpt-5.6-luna": "ok",
     }
     assert re.search(r" 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ ", rows[0])
+    assert "VIGIL_UPSTREAM=background fits this provider" in result.stdout
+    assert up.json("probe")["endpoint"]["fits"] is True
 
 
 def test_a_model_that_is_not_granted_is_exit_1_with_the_next_step(up: Up) -> None:

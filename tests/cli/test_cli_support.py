@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from cli_vigil import Up, Vigil, one_line
+from waiting import wait_for
 
 CANARY = "xyzzy-prompt-canary"
 
@@ -32,9 +32,7 @@ def test_the_packet_is_printed_in_the_template(up: Up, blocked: str) -> None:
 
 
 def test_the_webhooks_of_the_simulator_reach_it_without_being_set_up(up: Up, blocked: str) -> None:
-    until = time.monotonic() + 30
-    while not (notices := up.json("get", blocked)["safety"]["notices"]):
-        assert time.monotonic() < until, "no notice came"
+    notices = wait_for("the notice", lambda: up.json("get", blocked)["safety"]["notices"])
     assert notices[0]["type"] == "safety_identifier.blocked"
     assert up.json("status")["account"]["evidence"]["notices"] == {"safety_identifier.blocked": 1}
 

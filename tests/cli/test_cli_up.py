@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from cli_vigil import VIGIL, Up, environment, free_port, one_line, read_until, run, start_up
+from waiting import LIMIT
 
 CHECKED = "[[sim: check_then_clear hold=15]] Why is the sky blue?"
 BLOCKED = "[[sim: check_then_block hold=5]] x"
@@ -59,7 +60,7 @@ def test_the_curl_line_works_as_printed(up: Up) -> None:
     found = re.search(r"( {2}curl .*?'\n)", up.said, re.DOTALL)
     assert found
     words = found.group(1).replace("hold=5", "hold=1")
-    answer = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=True, timeout=60)
+    answer = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=True, timeout=LIMIT)
     assert json.loads(answer.stdout)["status"] == "completed"
 
 
@@ -207,7 +208,7 @@ def test_ctrl_c_leaves_the_job_alone(up: Up) -> None:
         assert waiting.stderr is not None
         waiting.stderr.readline()  # it has begun to wait
         waiting.send_signal(signal.SIGINT)
-        _, said = waiting.communicate(timeout=20)
+        _, said = waiting.communicate(timeout=LIMIT)
     assert waiting.returncode == 130
     assert f"the job goes on; `vigil watch {job['id']}` follows it again" in said
     assert up.json("get", job["id"])["status"] in {"queued", "running", "checking"}
@@ -282,7 +283,7 @@ def ended(*processes: subprocess.Popen[str]) -> list[tuple[str, str]]:
     for process in processes:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-    return [process.communicate(timeout=30) for process in processes]
+    return [process.communicate(timeout=LIMIT) for process in processes]
 
 
 def test_of_two_at_once_on_one_port_one_runs_and_one_says_what_to_do(tmp_path: Path) -> None:
@@ -336,7 +337,7 @@ def test_ctrl_c_drains_the_key_stays_and_jobs_survive(tmp_path: Path) -> None:
         key = first.key()
     finally:
         first.process.send_signal(signal.SIGINT)
-        said, _ = first.process.communicate(timeout=30)
+        said, _ = first.process.communicate(timeout=LIMIT)
     assert first.process.returncode == 130
     assert "draining" in said
     assert "Traceback" not in said
@@ -349,5 +350,5 @@ def test_ctrl_c_drains_the_key_stays_and_jobs_survive(tmp_path: Path) -> None:
         assert second.json("get", job["id"])["status"] == "completed"
     finally:
         second.process.send_signal(signal.SIGTERM)
-        second.process.communicate(timeout=30)
+        second.process.communicate(timeout=LIMIT)
     assert second.process.returncode == 0

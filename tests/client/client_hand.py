@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from waiting import LIMIT
+
 from worker.client import AsyncVigil, Event, Retries, Vigil
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "api"))  # its hand plays API and worker for us too
 
-QUICK = Retries(first=0.01, longest=0.1, patience=20.0)
+QUICK = Retries(first=0.01, longest=0.1, patience=LIMIT)
 MODEL = "gpt-5.6-sol"
 CUT = "cut"
 """The API does what it was asked, and its answer is thrown away."""

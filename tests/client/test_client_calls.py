@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 from client_hand import CUT, MODEL, Both, answer, both
 from stage import until
+from waiting import LIMIT
 
 from worker.client import AsyncVigil, Conflict, NotFound, OnDelay, Policy, StillRunning, Vigil
 from worker.jobs import events as ev
@@ -29,7 +30,7 @@ async def test_a_job_from_submit_to_its_answer(vigil: Both, worker):
     )
     assert (job.status, job.settled, job.metadata) == (Status.QUEUED, False, {"ticket": "A-17"})
     await worker.start(job.id)
-    waiting = asyncio.create_task(vigil.wait(job.id, timeout=30))
+    waiting = asyncio.create_task(vigil.wait(job.id, timeout=LIMIT))
     await worker.substitute(job.id)
     done = await waiting
     assert (done.completed, done.output_text) == (True, "Luna's answer.")

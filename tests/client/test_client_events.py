@@ -9,6 +9,7 @@ import pytest
 from arq.connections import ArqRedis
 from client_hand import MODEL, Both, Proxy, answer, both, numbers, text
 from stage import until
+from waiting import soon
 
 from worker.client import ConnectionFailed, Event, Retries, Unauthorized
 from worker.jobs import events as ev
@@ -61,7 +62,7 @@ async def test_the_api_restarts_and_nothing_is_lost_or_doubled(
     async with running(settings, redis, clock) as last:
         proxy.to = (last.host, last.port)
         await worker.complete(job.id, "Hello!")
-        await asyncio.wait_for(following, 30)
+        await soon(following)
     assert numbers(told) == list(range(1, len(numbers(told)) + 1))
     assert (text(told, 1), told[-1].type) == ("Hello!", "job.completed")
 

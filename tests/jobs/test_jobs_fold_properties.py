@@ -13,6 +13,7 @@ from builders import (
     trails,
 )
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
+from thorough import cases
 
 from worker.jobs import events as ev, fold
 from worker.jobs.errors import AlreadySettled, IllegalEvent
@@ -37,7 +38,7 @@ def lived(data: st.DataObject, most: int = 25) -> tuple[Job, list[ev.Event]]:
     return job, trail
 
 
-@settings(QUIET, max_examples=300)
+@settings(QUIET, max_examples=cases(60, 300))
 @given(st.data())
 def test_any_event_folds_or_is_refused_and_nothing_else(data):
     job, _ = lived(data, 12)
@@ -62,7 +63,7 @@ def test_any_heap_of_events_folds_or_is_refused(heap):
         fold.replay(trail)
 
 
-@settings(QUIET, max_examples=200)
+@settings(QUIET, max_examples=cases(40, 200))
 @given(st.data())
 def test_every_life_keeps_the_promises_at_every_step(data):
     _, trail = lived(data)
@@ -95,7 +96,7 @@ def test_terminal_is_terminal(data):
     assert after.model_dump(exclude=removed) == job.model_dump(exclude=removed)
 
 
-@settings(QUIET, max_examples=200)
+@settings(QUIET, max_examples=cases(40, 200))
 @given(st.data(), st.lists(any_said, max_size=6))
 def test_after_a_block_nothing_is_tried_and_nothing_is_delivered(data, wild):
     """Promise P2: whatever is said after a blocked attempt, no attempt starts, no answer and no draft goes out."""

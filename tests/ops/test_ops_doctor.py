@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from ops_server import Server, secrets, server
 from ops_tools import tool
+from waiting import LIMIT
 
 VIGIL = Path(sys.executable).parent / "vigil"
 Findings = dict[str, dict[str, Any]]
@@ -29,7 +30,7 @@ def run(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[st
         env={**kept, "HOME": str(folder), "VIGIL_URL": "http://127.0.0.1:1", **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from ops_server import ROOT, free_port
 from ops_tools import tool
+from waiting import LIMIT
 
 CONF = ROOT / "ops" / "proxy" / "nginx.conf"
 
@@ -58,7 +59,7 @@ def proxied(folder: Path) -> Iterator[int]:
         assert checked.returncode == 0, checked.stderr
         process = subprocess.Popen([nginx, "-c", conf, "-p", folder], stderr=subprocess.DEVNULL)
         try:
-            end = time.monotonic() + 10
+            end = time.monotonic() + LIMIT
             while time.monotonic() < end:
                 try:
                     socket.create_connection(("127.0.0.1", port), 1).close()
@@ -68,7 +69,7 @@ def proxied(folder: Path) -> Iterator[int]:
             yield port
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(LIMIT)
             upstream.shutdown()
 
 
@@ -81,7 +82,7 @@ def proxied(folder: Path) -> Iterator[int]:
     ids=["headers", "body"],
 )
 def test_a_slow_client_is_sent_away(tmp_path: Path, drops: bytes) -> None:
-    with proxied(tmp_path) as port, socket.create_connection(("127.0.0.1", port), 10) as line:
+    with proxied(tmp_path) as port, socket.create_connection(("127.0.0.1", port), 45) as line:
         line.sendall(drops)
         began = time.monotonic()
         try:
@@ -89,7 +90,7 @@ def test_a_slow_client_is_sent_away(tmp_path: Path, drops: bytes) -> None:
         except ConnectionResetError:
             answer = b""
         assert answer == b"" or b" 408 " in answer
-        assert 0.5 < time.monotonic() - began < 8
+        assert 0.5 < time.monotonic() - began < 45, "nginx would wait 60 s by itself"
 
 
 def test_what_is_allowed_passes_and_the_rest_does_not(tmp_path: Path) -> None:

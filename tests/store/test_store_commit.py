@@ -17,6 +17,7 @@ from builders import (
     new_job,
 )
 from store_eyes import LostAnswers, audit_chains, places, recomputed, sound
+from waiting import LIMIT
 
 from worker.jobs import events as ev
 from worker.jobs.errors import AlreadySettled, IllegalEvent, LeaseLost, Refused, StoreUnavailable
@@ -249,9 +250,9 @@ async def test_watchers_are_told_after_each_change(redis, jobs):
     job = await submitted(jobs)
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(keys.CHANGED)
-        await pubsub.get_message(timeout=2)
+        await pubsub.get_message(timeout=LIMIT)
         await jobs.change(job.id, lambda _: [(STARTED, None), (began(), 1)])
-        message = await pubsub.get_message(timeout=2)
+        message = await pubsub.get_message(timeout=LIMIT)
     assert message["data"].decode() == f"{job.id} 3 running"
 
 

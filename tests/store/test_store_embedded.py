@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+import waiting
 from builders import FakeClock, new_job
 
 from worker.embedded import Embedded, socket_path, url
@@ -33,11 +33,11 @@ asyncio.run(main())
 """
 
 
-async def until(what, condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain for: {what}"
-        await asyncio.sleep(0.01)
+async def until(what, condition):
+    async def look():
+        return condition()
+
+    await waiting.until(what, look)
 
 
 def alive(pid: int) -> bool:

@@ -15,6 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from store_eyes import LostAnswers, fall_due, full, lapse, sound
+from thorough import cases
 
 from worker.jobs import events as ev, fold
 from worker.jobs.errors import AlreadySettled, LeaseLost, StoreUnavailable
@@ -268,7 +269,7 @@ class Store(RuleBasedStateMachine):
 def test_the_store_stays_sound_whatever_happens(valkey_url):
     Store.url = valkey_url
     quiet = settings(
-        max_examples=30,
+        max_examples=cases(10, 30),
         stateful_step_count=40,
         phases=(Phase.reuse, Phase.generate),  # against a real server shrinking takes minutes; add it to look closer
         deadline=None,

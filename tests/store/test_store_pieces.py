@@ -8,6 +8,7 @@ from builders import CANCELLED, COMPLETED, STARTED, T0, VAULT, FakeClock, began,
 from hypothesis import given, strategies as st
 from pydantic import ValidationError
 from store_eyes import lapse
+from waiting import LIMIT
 
 from worker.audit.chain import canonical
 from worker.jobs import ids
@@ -62,9 +63,9 @@ async def test_watchers_hear_pieces_as_they_are_kept(redis, jobs, pieces):
     held = await running(jobs)
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(keys.PIECES)
-        await pubsub.get_message(timeout=2)
+        await pubsub.get_message(timeout=LIMIT)
         await pieces.keep([Outgoing(held.job.id, held.token, 1, p) for p in HELLO])
-        heard = [await pubsub.get_message(timeout=2) for _ in HELLO]
+        heard = [await pubsub.get_message(timeout=LIMIT) for _ in HELLO]
     assert [parse_message(m["data"], VAULT.known(held.job.id)) for m in heard] == [(held.job.id, 1, p) for p in HELLO]
 
 

@@ -11,7 +11,7 @@ import arq.worker
 import pytest
 from arq.connections import ArqRedis
 from pydantic import ValidationError
-from stage import LUNA, SOL, TERRA, Stage, until
+from stage import LIMIT, LUNA, SOL, TERRA, Stage, until
 
 from worker.settings import Settings
 from worker.store.access import AccessBook, ask_for_probe, known_access
@@ -97,7 +97,7 @@ async def test_without_a_key_or_a_period_nobody_probes_by_himself(
     async with Stage(redis, valkey_url, **settings) as stage:
         worker = await stage.worker()
         assert worker.errands.worker.cron_jobs == []
-        assert await ask_for_probe(redis, 10), "but whoever asks is answered"
+        assert await ask_for_probe(redis, LIMIT), "but whoever asks is answered"
         statuses = {row.status for row in (await known_access(redis)).values()}
         assert statuses == {"ok"}  # the simulator takes any key
 
@@ -105,10 +105,10 @@ async def test_without_a_key_or_a_period_nobody_probes_by_himself(
 async def test_errands_take_no_slot_of_a_job(redis: ArqRedis, valkey_url: str) -> None:
     async with Stage(redis, valkey_url, speed=1, max_jobs=1, probe_seconds=0) as stage:
         worker = await stage.worker()
-        job_id = await stage.submit("[[sim: normal tokens=200 rate=40]] go")
+        job_id = await stage.submit("[[sim: normal tokens=4000 rate=40]] go")
         await stage.reaches(job_id, "output", lambda job: any(a.first_output_at for a in job.attempts))
         assert len(worker.runner.tasks) == 1
-        assert await ask_for_probe(redis, 10)
+        assert await ask_for_probe(redis, LIMIT)
         assert not (await stage.job(job_id)).settled
 
 
@@ -126,7 +126,7 @@ async def test_a_request_that_nobody_took_is_not_done_later(redis: ArqRedis) -> 
     counted = Counted()
     errands = Errands(redis, counted.probe, mine, 0)
     async with running(errands):
-        assert await ask_for_probe(redis, 10)
+        assert await ask_for_probe(redis, LIMIT)
     assert counted.runs == 1
 
 

@@ -18,7 +18,8 @@ from worker.store import keys
 QUICK = {"on_delay": {"silence_seconds": 1.0}, "run_deadline_seconds": 8.0, "queue_deadline_seconds": 3.0}
 PATIENT = {"on_delay": {"silence_seconds": 600.0}}
 ACCOUNT = {"quota", "wrong_organization", "invalid_key"}  # these hold other jobs, so they run by themselves
-BREAKS = {"cut", "half_frame", "bad_json", "no_terminal", "resume_refused", "response_lost"}
+LOOKED_AT = {"look_limited", "look_overloaded", "late_visible", "snapshot_on_resume"}
+BREAKS = {"cut", "half_frame", "bad_json", "no_terminal", "resume_refused", "response_lost"} | LOOKED_AT
 NOT_HERE = {"hang"}  # the idle clock is tested by itself
 
 
@@ -30,6 +31,8 @@ def wrong(name: str, job: Job, mode: str) -> str | None:
         status, outcome = "failed", {"bad_json": "protocol_error"}.get(name, "stream_cut")
     if mode == "chat" and expected.carrier in {"response_failed", "incomplete"}:
         block = (expected.block, "chat_chunk")
+    if mode == "chat" and name == "no_finish_reason":
+        outcome = "incomplete"
     if mode == "chat" and check == "signalled":
         check = None  # chat has no known signal
     got_block = (job.block.category, job.block.carrier) if job.block else (None, None)
@@ -65,6 +68,7 @@ async def test_every_scenario_ends_as_the_contract_says(redis: ArqRedis, valkey_
                 assert await stage.output(job_id) is None, "nothing of a blocked job is kept as its answer"
         blocked = [name for name in names if SCENARIOS[name].expected.status == "blocked"]
         counts = stage.sim.calls()["by_scenario"]
+        assert {name: counts[name] for name in LOOKED_AT} == dict.fromkeys(LOOKED_AT, 1), "what can be read on is kept"
         assert {name: counts[name] for name in blocked} == dict.fromkeys(blocked, 1), "a block is never tried again"
 
 

@@ -8,6 +8,7 @@ import random  # noqa: TID251  a seeded dice, so that a failure can be told agai
 import pytest
 from arq.connections import ArqRedis
 from stage import SOL, Stage
+from thorough import cases
 
 from worker.jobs import fold
 from worker.jobs.events import Event
@@ -25,7 +26,7 @@ def prompt(dice: random.Random) -> str:
     return f"[[sim: {scenario} {options}]] go {dice.random()}"
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", range(1, 1 + cases(1, 2)))
 async def test_no_call_and_no_output_after_a_block_and_no_silent_substitution(
     redis: ArqRedis, valkey_url: str, seed: int
 ) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import inspect
+import socket
+import ssl
 from itertools import pairwise
 from types import ModuleType
 
@@ -70,7 +72,47 @@ def chained(*errors: BaseException) -> BaseException:
     ],
 )
 def test_the_root_of_the_chain_decides(error: BaseException, how: str, detail: str) -> None:
-    assert closed_from(error, opened=False) == Closed(how, detail, opened=False)  # type: ignore[arg-type]
+    found = closed_from(error, opened=False)
+    assert (found.how, found.detail, found.opened) == (how, detail, False)
+
+
+def untrusted(number: int) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "x")
+    error.verify_code = number
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (untrusted(18), "untrusted"),
+        (untrusted(20), "untrusted"),
+        (untrusted(10), "certificate"),
+        (untrusted(62), "certificate"),
+        (ssl.SSLError(1, "WRONG_VERSION_NUMBER"), "tls"),
+        (socket.gaierror(-2, "Name or service not known"), "name"),
+        (ConnectionRefusedError(111, "x"), "refused"),
+        (OSError(113, "No route to host"), "unreachable"),
+        (TimeoutError(), "timeout"),
+        (OSError("Multiple exceptions"), None),
+    ],
+)
+def test_why_there_is_no_connection_is_told_through_every_wrapper(error: OSError, why: str | None) -> None:
+    wrapped = chained(openai.APIConnectionError(request=REQUEST), httpx2.ConnectError("x"), error)
+    assert closed_from(wrapped, opened=False).why == why
+    assert closed_from(wrapped, opened=True).why is None
+
+
+def test_a_proxy_that_is_away_is_told_as_the_proxy() -> None:
+    key = aiohttp.client_reqrep.ConnectionKey("p", 1, False, False, None, None, None)
+    away = aiohttp.ClientProxyConnectionError(key, ConnectionRefusedError(111, "x"))
+    assert closed_from(chained(openai.APIConnectionError(request=REQUEST), away), opened=False).why == "proxy"
+
+
+def test_a_circle_of_causes_ends() -> None:
+    one, other = httpx2.ConnectError("x"), OSError("y")
+    one.__cause__, other.__cause__ = other, one
+    assert closed_from(one, opened=False).how == "connect_failed"
 
 
 def test_after_the_headers_nothing_is_a_failed_connect() -> None:

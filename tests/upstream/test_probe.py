@@ -26,7 +26,8 @@ async def ask(provider_at: ProviderAt, *parts: bytes | Script, model: str = SOL,
     async with RawServer(*scripts) as server:
         found = await probe(provider_at(server.url), model, "probe-1", seconds)
         assert [r.method for r in server.requests] == ["GET"] * len(server.requests)
-        assert len(server.requests) == 1, "one question, no retry"
+        paths = [request.path for request in server.requests[1:]]
+        assert paths in ([], ["/v1/models"]), "one question, no retry; and the list where there is no page"
         assert server.requests[0].headers["x-client-request-id"] == "probe-1"
         assert server.requests[0].path == f"/v1/models/{quote(model, safe='')}"
         return found
@@ -55,7 +56,7 @@ TABLE = [
     ("no model list", 404, error(None), "unknown", "OPENAI_BASE_URL"),
     ("no model list, other body", 404, {"detail": "Not Found"}, "unknown", "OPENAI_BASE_URL"),
     ("no model list, no error", 404, {}, "unknown", "OPENAI_BASE_URL"),
-    ("another server's 404", 404, {"object": "error", "type": "NotFoundError", "code": 404}, "unknown", "Probe again"),
+    ("another server's 404", 404, {"object": "error", "type": "NotFoundError", "code": 404}, "unknown", ""),
     ("a key that may not read", 403, error(None), "unknown", "right to read models"),
     ("a key without a scope", 403, error("missing_scope"), "unknown", "right to read models"),
 ]
@@ -69,6 +70,20 @@ async def test_each_error_shape_has_its_diagnosis(
     assert (found.status, found.request_id) == (expected, "req_9")
     assert says in found.advice
     assert found.advice.endswith(".")
+
+
+@pytest.mark.parametrize("refused", [(404, {"detail": "Not Found"}), (405, {"detail": "Method Not Allowed"})], ids=str)
+async def test_where_one_model_has_no_page_the_list_decides(provider_at: ProviderAt, refused: tuple[int, Any]) -> None:
+    no_page = as_json(*refused)
+    listed = {"object": "list", "data": [{"id": "llama3"}, {"name": "x"}, 7]}
+    found = await ask(provider_at, no_page, as_json(200, listed), model="llama3")
+    assert found.status == "ok"
+    found = await ask(provider_at, no_page, as_json(200, listed), model="llama4")
+    assert (found.status, found.found.code) == ("not_granted", "model_not_listed")
+    assert "VIGIL_MODELS_FILE" in found.advice
+    for odd in ({"data": []}, {}, [], {"data": {}}, {"data": None}, b"<html>"):
+        found = await ask(provider_at, no_page, as_json(200, odd), model="llama3")
+        assert found.found.code == "probe_not_offered"
 
 
 async def test_a_model_that_is_listed_is_ok(provider_at: ProviderAt) -> None:
@@ -95,7 +110,8 @@ async def test_a_message_alone_denies_nothing(provider_at: ProviderAt) -> None:
 async def test_nobody_there_is_the_network(provider_at: ProviderAt) -> None:
     found = await probe(provider_at("http://127.0.0.1:1/v1"), SOL, "probe-1")
     assert (found.status, found.request_id) == ("network", None)
-    assert "vigil doctor" in found.advice
+    assert found.found.code == "connection_refused"
+    assert "OPENAI_BASE_URL" in found.advice
 
 
 async def test_a_broken_or_silent_connection_is_the_network_and_soon(provider_at: ProviderAt) -> None:

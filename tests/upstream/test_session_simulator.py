@@ -119,3 +119,16 @@ async def test_who_is_hurried_reads_on_over_a_new_connection_and_never_sends_aga
         assert "".join(e.text for e in seen if type(e) is Delta) == end.output[0]["content"][0]["text"]
     await session.aclose()
     assert sim.calls()["creates"] == 1
+
+
+@pytest.mark.parametrize("name", ["look_limited", "look_overloaded", "late_visible", "snapshot_on_resume"])
+async def test_whatever_looks_meet_for_a_while_the_response_is_read_to_its_end(
+    rig: Rig, sim: Simulator, name: str
+) -> None:
+    async def quick(seconds: float) -> None:
+        await asyncio.sleep(seconds / 50)
+
+    session = rig.session(sim.url, call("background", input=f"[[sim: {name} tokens=6]] x"), sleep=quick)
+    events = await play(session)
+    assert any(type(event) is Terminal and event.status == "completed" for event in events)
+    assert sim.calls()["creates"] == 1

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import web
 from builders import new_job
+from thorough import cases
+from waiting import LIMIT
 from webhook_hand import LIFE, SECRET, Post, Receiver
 
 from worker.clock import Clock
@@ -32,7 +34,7 @@ async def test_a_backlog_longer_than_one_turn_is_told_in_order(post: Post, recei
     url = receiver.url if own else ""
     for _ in range(3):  # so that turns of 100 don't end between jobs
         await post.submit(url, ("job.queued",))
-    wanted = [await post.submit(url, STORY) for _ in range(150)]
+    wanted = [await post.submit(url, STORY) for _ in range(cases(45, 150))]  # two turns and more
     for job_id in wanted:
         await post.complete(job_id)
     post.worker("w")
@@ -71,7 +73,7 @@ async def test_an_app_full_of_tarpits_leaves_room_for_the_next(post: Post, recei
         post.worker("w")
         await pit.gets(MOST_AT_ONCE // 2)
         job_id = await post.submit(receiver.url, ("job.queued",))
-        await receiver.gets(1, seconds=5)
+        await receiver.gets(1)
         await post.message(job_id, "delivered")
         assert len(pit.got) == MOST_AT_ONCE // 2, "no more than it leaves free"
         free.set()
@@ -83,10 +85,10 @@ async def test_a_domain_whose_names_never_answer_takes_nobody_elses_time():
 
     def lookup(host: str) -> list[str]:
         if host.endswith("tarpit.example"):
-            gate.wait(10)
+            gate.wait(LIMIT)
         return ["127.0.0.1"]
 
-    resolver = SystemResolver(lookup, seconds=0.5)
+    resolver = SystemResolver(lookup, seconds=3)
     stuck = [asyncio.create_task(resolver(host)) for host in hosts]
     await asyncio.sleep(0)
     assert await resolver("good.example") == ["127.0.0.1"]
@@ -125,6 +127,6 @@ async def test_an_address_where_packets_vanish_leaves_time_for_the_next(deaf):
 
     policy = Policy(allow_private=True)
     async with await asyncio.start_server(answer, "127.0.0.1", deaf[1]):
-        way = Sender(policy, names, Clock(), total=1.5)
+        way = Sender(policy, names, Clock(), total=6)
         got = await way.post(judge_url(f"http://two.example:{deaf[1]}/", policy), {}, b"{}")
     assert (got.status, got.error) == (200, None)

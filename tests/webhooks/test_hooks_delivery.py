@@ -12,6 +12,8 @@ import pytest
 from aiohttp import web
 from builders import BLOCKED, STARTED, began, done
 from stage import until
+from thorough import cases
+from waiting import stopwatch
 from webhook_hand import ENDS, LIFE, OLD_SECRET, SECRET, Receiver, verified
 
 from worker.jobs import events as ev
@@ -37,18 +39,18 @@ async def test_a_jobs_own_webhook_is_told_once_signed_with_the_apps_secret(post,
     assert "cookie" not in got.headers
 
 
-async def test_a_message_is_picked_up_at_once(post, receiver):
+async def test_a_message_is_picked_up_at_once(post, receiver, redis):
     post.worker()
     await post.complete(await post.submit(receiver.url))
     await receiver.gets(1)  # warm
     waits = []
     for _ in range(5):
         job_id = await post.submit(receiver.url)
-        began = time.monotonic()
-        await post.complete(job_id)
-        count = len(receiver.got)
-        got = await receiver.gets(count + (0 if receiver.got[-1].json["data"]["id"] == job_id else 1))
-        waits.append(got[-1].at - began)
+        async with stopwatch(redis) as watch:
+            await post.complete(job_id)
+            count = len(receiver.got)
+            got = await receiver.gets(count + (0 if receiver.got[-1].json["data"]["id"] == job_id else 1))
+            waits.append(got[-1].at - watch.began - watch.lost)
     assert min(waits) < 0.1, waits
 
 
@@ -73,15 +75,16 @@ async def test_one_commit_with_many_events_keeps_their_order_too(post, receiver)
     assert [one.json["data"]["status"] for one in got] == ["queued", "running", "running", "running", "completed"]
 
 
-async def test_failures_are_tried_again_on_schedule_with_the_same_bytes_and_the_same_id(post, receiver):
+async def test_failures_are_tried_again_on_schedule_with_the_same_bytes_and_the_same_id(post, receiver, redis):
     receiver.says(500, 302, 200, headers={"Location": "http://127.0.0.1:1/"}, text="not\x1b[2J now")
     post.worker(webhook_schedule=(0.2, 0.2))
     job_id = await post.submit(receiver.url)
-    await post.complete(job_id)
-    got = await receiver.gets(3)
+    async with stopwatch(redis) as watch:
+        await post.complete(job_id)
+        got = await receiver.gets(3)
     assert len({one.id for one in got}) == 1
     assert len({one.body for one in got}) == 1, "rendered once"
-    assert 0.15 < got[1].at - got[0].at < 2.0
+    assert 0.15 < got[1].at - got[0].at < 2.0 + watch.lost
     message, receipts = await post.message(job_id, "delivered")
     assert [one["status_code"] for one in receipts] == [500, 302, 200]
     assert receipts[0]["error"] == "Answered 500."
@@ -274,7 +277,7 @@ async def test_a_worker_that_dies_between_post_and_receipt_is_made_good_under_th
         return web.Response(status=200)
 
     receiver.answer = first_never_answers
-    doomed = post.worker("doomed")
+    doomed = post.worker("doomed", lease_seconds=1)
     job_id = await post.submit(receiver.url)
     await post.complete(job_id)
     await receiver.gets(1)
@@ -310,16 +313,16 @@ async def test_shutdown_gives_back_what_is_on_its_way(post, receiver, monkeypatc
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-async def test_a_dead_and_a_slow_endpoint_delay_nobody(post, receiver, workers):
-    """500 jobs, three endpoints: the healthy one gets each message once, in order, within 2 s of its event."""
-    jobs_wanted, seen = (500, {}) if workers == 1 else (60, {})
+async def test_a_dead_and_a_slow_endpoint_delay_nobody(post, receiver, redis, workers):
+    """Hundreds of jobs, three endpoints: the healthy one gets each message once, in order, within 2 s of its event."""
+    jobs_wanted, seen = (cases(200, 500), {}) if workers == 1 else (60, {})
 
     async def slow(_: web.Request, count: int) -> web.StreamResponse:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0.5)
         return web.Response(status=200)
 
-    async with Receiver(slow) as tortoise:
+    async with Receiver(slow) as tortoise, stopwatch(redis) as watch:
         for url in ("http://127.0.0.1:1/dead", tortoise.url, receiver.url):
             await post.endpoint(url, ("job.queued", "job.completed"))
         for number in range(workers):
@@ -337,7 +340,7 @@ async def test_a_dead_and_a_slow_endpoint_delay_nobody(post, receiver, workers):
     print(
         f"{workers} workers, {jobs_wanted} jobs: slowest {max(late):.3f} s, median {sorted(late)[len(late) // 2]:.3f} s"
     )
-    assert max(late) < 2.0
+    assert max(late) < 2.0 + watch.lost
 
 
 async def test_a_full_message_of_a_blocked_job_holds_no_output(post, receiver):

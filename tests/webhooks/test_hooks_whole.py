@@ -57,7 +57,7 @@ async def test_kill_minus_9_between_post_and_receipt_loses_nothing(post: Post, r
     job_id = await post.submit(receiver.url)
     await post.complete(job_id)
     with process(valkey_url, tmp_path) as doomed:
-        await receiver.gets(1, seconds=40)
+        await receiver.gets(1)
         doomed.kill()
         doomed.wait()
     post.worker("heir")

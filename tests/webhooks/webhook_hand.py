@@ -14,6 +14,7 @@ from arq.connections import ArqRedis
 from builders import STARTED, began, done, new_job
 from stage import until
 from standardwebhooks.webhooks import Webhook
+from waiting import LIMIT
 
 from worker.clock import Clock
 from worker.jobs import events as ev
@@ -100,7 +101,7 @@ class Receiver:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def gets(self, count: int, seconds: float = 20.0) -> list[Got]:
+    async def gets(self, count: int, seconds: float = LIMIT) -> list[Got]:
         """The first `count` requests, as soon as they are there."""
 
         async def enough() -> bool:
@@ -138,7 +139,7 @@ class Post:
                 raise done_one
 
     def settings(self, **more: Any) -> Settings:
-        given = {"redis_url": self.url, "webhook_allow_private": True, "lease_seconds": 1.0, **more}
+        given = {"redis_url": self.url, "webhook_allow_private": True, "lease_seconds": 60.0, **more}
         return Settings(_env_file=None, **given)  # type: ignore[call-arg]
 
     def worker(self, name: str = "w1", *, sender: Any = None, clock: Clock | None = None, **settings: Any) -> Delivery:

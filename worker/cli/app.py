@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Annotated, Final
 
 import typer
 
-from worker.cli import (
-    apps,
-    audit,
-    cost,
-    demo,
-    doctor,
-    health,
-    jobs,
-    keys,
-    lab,
-    ops,
-    probe,
-    serve,
-    store,
-    support,
-    up,
-    webhooks,
-)
 from worker.cli.errors import BAD, INTERRUPTED, USAGE, complain, explain, wants_traceback
 
-app = typer.Typer(
-    name="vigil",
-    help="An async job queue for long, safety-checked model requests.",
-    epilog="First run: `vigil demo` shows what happens to jobs, `vigil up` starts everything on this machine.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # brackets in help texts are brackets
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for room in (up, demo, serve, jobs, probe, support, webhooks, apps, ops, audit, cost, lab, doctor, health, store):
-    room.register(app)
-app.add_typer(keys.app, name="keys")
+ROOMS: Final = {
+    "up": ("up",),
+    "demo": ("demo",),
+    "serve": ("api", "worker", "simulator"),
+    "jobs": ("submit", "get", "wait", "watch", "list", "cancel", "delete", "retry"),
+    "probe": ("probe",),
+    "support": ("support-packet", "status"),
+    "webhooks": ("webhooks",),
+    "apps": ("apps",),
+    "ops": ("pause", "resume", "quarantine"),
+    "audit": ("audit",),
+    "cost": ("cost",),
+    "lab": ("lab",),
+    "doctor": ("doctor",),
+    "health": ("health",),
+    "store": ("store",),
+    "keys": ("keys",),
+}
+"""Which module of this folder has which commands. A command imports its own alone: all of them take twice the time."""
 
 # typer carries its own click; this is the root of its usage errors
 _USAGE_ERROR: Final[type[Exception]] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -55,7 +45,30 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def assemble(rooms: Iterable[str] = ROOMS) -> typer.Typer:
+    """The commands of these modules under `vigil`."""
+    app = typer.Typer(
+        name="vigil",
+        help="An async job queue for long, safety-checked model requests.",
+        epilog="First run: `vigil demo` shows what happens to jobs, `vigil up` starts everything on this machine.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # brackets in help texts are brackets
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for room in rooms:
+        importlib.import_module(f"worker.cli.{room}").register(app)
+    return app
+
+
+def _rooms_for(arguments: list[str]) -> Iterable[str]:
+    """The module that has the command of this line; all of them for help, and for what nobody knows."""
+    first = arguments[0] if arguments else ""
+    return [room for room, commands in ROOMS.items() if first in commands] or ROOMS
+
+
 def _root(
     show_version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
@@ -67,7 +80,8 @@ def _root(
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code."""
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="vigil", standalone_mode=False)
+        command = typer.main.get_command(assemble(_rooms_for(arguments)))
+        code = command.main(arguments, prog_name="vigil", standalone_mode=False)
         sys.stdout.flush()
     except _USAGE_ERROR as error:
         return _usage(error)

@@ -18,6 +18,7 @@ from worker.settings import load
 _AMOUNT: Final = re.compile(r"([0-9][0-9_]*)(\.[0-9]+)?([kmg]?)", re.IGNORECASE)
 _SUFFIX: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _MOST: Final = 10**15
+_PARTS: Final = ("input", "output", "total")
 
 
 def tokens(text: str) -> int:
@@ -52,17 +53,19 @@ def cost(
         raise CliError("--cached counts some of the --input tokens, so it can't be more than those", USAGE)
     catalogue = load().catalogue()
     chosen = [catalogue.get(name) for name in model] if model else list(catalogue.models.values())
-    rows = []
-    for one in dict.fromkeys(chosen):
-        paid_in = catalogue.cost(one.id, counts.model_copy(update={"output_tokens": 0})) or Decimal(0)
-        paid_out = catalogue.cost(one.id, Usage(output_tokens=counts.output_tokens)) or Decimal(0)
-        rows.append((one.id, paid_in, paid_out, paid_in + paid_out))
+    parts = counts.model_copy(update={"output_tokens": 0}), Usage(output_tokens=counts.output_tokens), counts
+    rows = [(one.id, [catalogue.cost(one.id, part) for part in parts]) for one in dict.fromkeys(chosen)]
     if as_json:
-        models = [{"model": n, "input": dollars(i), "output": dollars(o), "total": dollars(t)} for n, i, o, t in rows]
+        models = [{"model": name, **dict(zip(_PARTS, map(_exact, paid), strict=True))} for name, paid in rows]
         print(json.dumps({"currency": "USD", "models": models}, indent=2))
         return
-    table = [(n, money(i), money(o), money(t)) for n, i, o, t in rows]
-    print_columns(("MODEL", "INPUT", "OUTPUT", "TOTAL"), table, right=True)
+    table = [(name, *(money(one) if one is not None else "-" for one in paid)) for name, paid in rows]
+    print_columns(("MODEL", *(part.upper() for part in _PARTS)), table, right=True)
+
+
+def _exact(amount: Decimal | None) -> str | None:
+    """The amount as JSON has it; null without a price in models.toml."""
+    return None if amount is None else dollars(amount)
 
 
 def register(app: typer.Typer) -> None:

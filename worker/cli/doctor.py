@@ -12,7 +12,8 @@ import typer
 
 from worker.audit.keyfile import NAME
 from worker.cli.audit import signer_of
-from worker.cli.doctor_outside import api_check, provider_checks, sentry_check, webhook_checks
+from worker.cli.doctor_outside import api_check, sentry_check, webhook_checks
+from worker.cli.doctor_provider import provider_checks
 from worker.cli.doctor_redis import redis_checks
 from worker.cli.errors import BAD, CliError
 from worker.cli.finding import Check, written
@@ -20,7 +21,7 @@ from worker.jobs.errors import SettingsError
 from worker.settings import Settings, load
 
 
-async def examine(webhook: str | None = None) -> AsyncIterator[Check]:
+async def examine(webhook: str | None = None, model: str | None = None) -> AsyncIterator[Check]:
     """All checks, in the order in which one builds on the other."""
     try:
         settings = load()
@@ -34,7 +35,7 @@ async def examine(webhook: str | None = None) -> AsyncIterator[Check]:
     async for check in redis_checks(settings):
         yield check
     yield await api_check()
-    async for check in provider_checks(settings):
+    async for check in provider_checks(settings, model):
         yield check
     async for check in webhook_checks(settings, webhook):
         yield check
@@ -88,17 +89,27 @@ def doctor(
         str | None,
         typer.Option(metavar="URL", help="Also try to reach this receiver, with an unsigned {}.", show_default=False),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--try",
+            metavar="MODEL",
+            help="Also send one request of some 80 tokens to this model, as a job would; it costs what they cost.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is wrong here and what mends it.
 
     Looks at settings; at Redis, what it keeps, who may come in; workers, API and key, access to models, provider,
-    clocks, webhooks, Sentry, audit trail, encryption. Exits 1 on a problem.
+    its models and whether VIGIL_UPSTREAM fits it, clocks, webhooks, Sentry, audit trail, encryption. Costs nothing
+    without --try. Exits 1 on a problem.
     """
 
     async def go() -> list[Check]:
         found = []
-        async for check in examine(webhook):
+        async for check in examine(webhook, model):
             found.append(check)
             if not as_json:
                 print(written(check))

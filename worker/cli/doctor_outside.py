@@ -1,11 +1,10 @@
-"""What `vigil doctor` says of the world outside: the API, the provider and its clock, receivers of webhooks, Sentry."""
+"""What `vigil doctor` says of the world outside: the API, receivers of webhooks, Sentry."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,7 +12,7 @@ import httpx2
 
 from worker.cli.door import find_door
 from worker.cli.errors import CliError
-from worker.cli.finding import Check, skew
+from worker.cli.finding import Check
 from worker.client.shell import DEFAULT_URL
 from worker.clock import Clock
 from worker.jobs.errors import Refused
@@ -22,18 +21,20 @@ from worker.webhooks.guard import Policy, judge_url
 from worker.webhooks.resolver import SystemResolver
 from worker.webhooks.sender import Sender
 
-_PROVIDER: Final = "https://api.openai.com/v1"
 _PATIENCE: Final = 10.0
-_LOCAL: Final = ("http://127.", "http://localhost", "http://[::1]")
+LOCAL: Final = ("http://127.", "http://localhost", "http://[::1]")
 
 
-async def _ask(url: str, headers: dict[str, str], *, local: bool, body: bytes | None = None) -> httpx2.Response | str:
+async def ask(
+    url: str, headers: dict[str, str], *, local: bool, body: bytes | None = None
+) -> httpx2.Response | Exception:
+    """The answer of an address of this machine (`local`) or of the world, or what kept it from coming."""
     try:
         async with httpx2.AsyncClient(timeout=_PATIENCE, trust_env=not local) as http:
             method = "GET" if body is None else "POST"
             return await http.request(method, url, headers=headers, content=body)
     except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError, ValueError) as error:
-        return type(error).__name__
+        return error
 
 
 async def api_check() -> Check:
@@ -44,10 +45,13 @@ async def api_check() -> Check:
         return Check("api", "problem", str(error), f"unset it for {DEFAULT_URL}, or correct it")
     local = "//127." in door.url or "//localhost" in door.url or "//[::1]" in door.url
     headers = {"Authorization": f"Bearer {door.key.get_secret_value()}"} if door.key else {}
-    answer = await _ask(f"{door.url}/v1/jobs?limit=1", headers, local=local)
-    if isinstance(answer, str):
+    answer = await ask(f"{door.url}/v1/jobs?limit=1", headers, local=local)
+    if isinstance(answer, Exception):
         return Check(
-            "api", "warning", f"nothing answers at {door.url} ({answer})", "start `vigil up`, or set VIGIL_URL"
+            "api",
+            "warning",
+            f"nothing answers at {door.url} ({type(answer).__name__})",
+            "start `vigil up`, or set VIGIL_URL",
         )
     match answer.status_code:
         case 200:
@@ -63,55 +67,6 @@ async def api_check() -> Check:
         case status:
             return Check(
                 "api", "problem", f"{door.url} answers {status}", "is that a Vigil? set VIGIL_URL; see its log"
-            )
-
-
-async def provider_checks(settings: Settings) -> AsyncIterator[Check]:
-    """Whether the provider takes our key, and what time it has."""
-    if settings.openai_api_key is None:
-        yield Check(
-            "provider", "warning", "no OPENAI_API_KEY: `vigil up` uses the simulator", "set it for the real provider"
-        )
-        return
-    base = (settings.openai_base_url or _PROVIDER).rstrip("/")
-    headers = {"Authorization": f"Bearer {settings.openai_api_key.get_secret_value()}"}
-    if settings.openai_org_id:
-        headers["OpenAI-Organization"] = settings.openai_org_id
-    if settings.openai_project_id:
-        headers["OpenAI-Project"] = settings.openai_project_id
-    clock = Clock()
-    answer = await _ask(f"{base}/models", headers, local=base.startswith(_LOCAL))
-    yield _provider(base, answer, settings)
-    said = None if isinstance(answer, str) else answer.headers.get("date")
-    try:
-        theirs = parsedate_to_datetime(said or "")
-        ours = clock.now()
-        # the header has whole seconds, and the answer was some time under way
-        yield skew("their clock", "the provider", (theirs - ours + timedelta(seconds=0.5)).total_seconds(), slack=2.0)
-    except (ValueError, TypeError):
-        pass
-
-
-def _provider(base: str, answer: httpx2.Response | str, settings: Settings) -> Check:
-    if isinstance(answer, str):
-        return Check(
-            "provider", "problem", f"{base} can't be reached ({answer})", "check OPENAI_BASE_URL, network, proxy"
-        )
-    match answer.status_code:
-        case 200:
-            return Check("provider", "ok", _models_seen(base, answer, settings))
-        case 401:
-            fix = "check OPENAI_API_KEY, OPENAI_ORG_ID and OPENAI_PROJECT_ID: key and organisation must belong together"
-            return Check("provider", "problem", f"{base} refuses the key (401{_code(answer)})", fix)
-        case 403:
-            fix = "this key, project or location may not use the API; ask an owner of the organisation"
-            return Check("provider", "problem", f"{base} forbids it (403{_code(answer)})", fix)
-        case 429:
-            fix = "look at the organisation's limits and credit"
-            return Check("provider", "warning", f"{base} limits us (429{_code(answer)})", fix)
-        case status:
-            return Check(
-                "provider", "problem", f"{base} answers {status}{_code(answer)}", "check OPENAI_BASE_URL; try later"
             )
 
 
@@ -156,28 +111,16 @@ async def sentry_check(settings: Settings) -> Check:
     path = f"{parts.path.rpartition('/')[0]}/api/{project}/envelope/"
     auth = f"Sentry sentry_version=7, sentry_client=vigil-doctor/1, sentry_key={parts.username}"
     body = json.dumps({}).encode() + b"\n"
-    answer = await _ask(where + path, {"X-Sentry-Auth": auth}, local=where.startswith(_LOCAL), body=body)
-    if isinstance(answer, str):
-        return Check("sentry", "warning", f"{where} can't be reached ({answer})", "check SENTRY_DSN, network, proxy")
+    answer = await ask(where + path, {"X-Sentry-Auth": auth}, local=where.startswith(LOCAL), body=body)
+    if isinstance(answer, Exception):
+        return Check(
+            "sentry",
+            "warning",
+            f"{where} can't be reached ({type(answer).__name__})",
+            "check SENTRY_DSN, network, proxy",
+        )
     if answer.status_code in {401, 403}:
         return Check("sentry", "warning", f"{where} refuses the DSN ({answer.status_code})", "take a key that is on")
     if answer.status_code >= 500 or answer.status_code == 404:  # noqa: PLR2004
         return Check("sentry", "warning", f"{where} answers {answer.status_code}", "is SENTRY_DSN right? try later")
     return Check("sentry", "ok", f"{where} takes envelopes")
-
-
-def _models_seen(base: str, answer: httpx2.Response, settings: Settings) -> str:
-    try:
-        listed = {str(one["id"]) for one in answer.json()["data"]}
-    except (ValueError, KeyError, TypeError):
-        return f"{base} accepts the key"
-    missing = [name for name in settings.catalogue().models if name not in listed]
-    return f"{base} accepts the key" + (f"; it doesn't list {', '.join(missing)}" if missing else "")
-
-
-def _code(answer: httpx2.Response) -> str:
-    try:
-        code = answer.json()["error"]["code"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return f" {code}" if isinstance(code, str) and code.replace("_", "").isalnum() else ""

@@ -218,3 +218,8 @@ def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         print("run it again: something needs another key" if left else "done: the other keys can be dropped")
     if left:
         raise typer.Exit(BAD)
+
+
+def register(root: typer.Typer) -> None:
+    """Put the commands on the app."""
+    root.add_typer(app, name="keys")

@@ -13,20 +13,27 @@ from worker.cli.show import clean, print_columns
 
 
 def probe(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as POST /v1/models/probe gives it.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, as POST /v1/models/probe and GET /v1/ops/endpoint give it.")
+    ] = False,
 ) -> None:
     """Ask the provider which models may be called. Exit 1 if any may not.
 
-    A worker asks, with its own key; VIGIL_API_KEY needs the scope ops. Nothing is generated, so nothing is billed.
+    Also says whether VIGIL_UPSTREAM fits the provider; exit 1 if it does not. A worker asks, with its own key;
+    VIGIL_API_KEY needs the scope ops. Nothing is generated, so nothing is billed.
     """
     with Client() as client:
         found = client.call("POST", "/v1/models/probe")
+        endpoint: dict[str, Any] = client.call("GET", "/v1/ops/endpoint")
     models: list[dict[str, Any]] = found["data"]
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps({**found, "endpoint": endpoint}, indent=2))
     else:
         print_columns(("MODEL", "STATUS", "SINCE", "ADVICE"), [_row(model) for model in models])
-    if any(model["access"]["status"] != "ok" for model in models):
+    if not as_json:
+        fits = {True: "fits", False: "does not fit"}.get(endpoint["fits"], "may fit")
+        print(f"\nVIGIL_UPSTREAM={clean(str(endpoint['upstream']))} {fits} this provider. {clean(endpoint['advice'])}")
+    if any(model["access"]["status"] != "ok" for model in models) or endpoint["fits"] is False:
         raise typer.Exit(BAD)
 
 

@@ -59,9 +59,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], said: str = "") -> None:
-    """Run `work(stop)`; the first SIGINT or SIGTERM sets `stop` and prints `said`, a second one ends us at once.
+    """Run `work(stop)`; the first signal to end sets `stop` and prints `said`, a second one ends us at once.
 
-    Ends the command: 130 after SIGINT, 0 after SIGTERM, else what `work` returned.
+    Ends the command: 130 after SIGINT, 0 after another signal, else what `work` returned.
     """
     got: list[int] = []
 
@@ -77,7 +77,10 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], sai
                 print(f"\n{said}", file=sys.stderr, flush=True)
             stop.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a closed terminal; nohup has it ignored
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             loop.add_signal_handler(number, on_signal, number)
         return await work(stop) or 0
 

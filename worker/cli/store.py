@@ -16,7 +16,7 @@ from worker.cli.serve import with_redis
 from worker.clock import Clock
 from worker.settings import Settings, load
 from worker.store.guard import accept as accept_store, look
-from worker.store.mark import Mark, judge, load as load_mark, sentence
+from worker.store.mark import Mark, Seen, judge, load as load_mark, sentence
 from worker.store.pool import asking, connect
 
 app = typer.Typer(
@@ -27,8 +27,8 @@ app = typer.Typer(
 )
 
 
-async def found(settings: Settings, new: str | None = None) -> tuple[Mark | None, str | None, str]:
-    """(the mark of this machine, the deployment that Redis holds, what is wrong); `new` is accepted first, if given."""
+async def found(settings: Settings, new: str | None = None) -> tuple[Mark | None, Seen, str]:
+    """(the mark of this machine, what Redis says, what is wrong); `new` is accepted first, if given."""
     mark = load_mark(settings.mark_file)
     async with with_redis(settings) as ours:
         redis = connect(ours.store_url, max_connections=1, patience=1)
@@ -40,23 +40,22 @@ async def found(settings: Settings, new: str | None = None) -> tuple[Mark | None
         finally:
             await redis.aclose()
     reason = judge(mark, seen)
-    return mark, seen.deployment, sentence(reason, mark, seen) if mark and reason else ""
+    return mark, seen, sentence(reason, mark, seen) if mark and reason else ""
 
 
 @app.command()
 def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Say which store is known here and which one Redis holds. Exits 1 when they differ."""
     settings = load()
-    mark, deployment, wrong = asyncio.run(found(settings))
+    mark, seen, wrong = asyncio.run(found(settings))
     if as_json:
         known = {"deployment": mark.deployment, "record": mark.record} if mark else None
-        print(
-            json.dumps({"known": known, "file": str(settings.mark_file), "redis": deployment, "wrong": wrong or None})
-        )
+        said = {"known": known, "redis": seen.deployment, "wrong": wrong or None, "file": str(settings.mark_file)}
+        print(json.dumps(said, indent=2))
     else:
         print(f"known here  {mark.deployment if mark else 'nothing'}, in {settings.mark_file}")
-        print(f"in Redis    {deployment or 'no deployment'}")
-        print(wrong or "they are the same" if mark else "a process that starts here takes what Redis holds")
+        print(f"in Redis    {seen.deployment or 'no deployment'}")
+        print(wrong or _words(mark, seen))
     if wrong:
         raise typer.Exit(BAD)
 
@@ -71,6 +70,14 @@ def accept() -> None:
     new = Clock().dice(8).hex()
     asyncio.run(found(load(), new))
     print(f"accepted: Redis is deployment {new} from now on; processes go on within a second")
+
+
+def _words(mark: Mark | None, seen: Seen) -> str:
+    if mark is None:
+        return "a process that starts here takes what Redis holds"
+    if seen.deployment == seen.accepted:
+        return "it was accepted: a process here takes it over"
+    return "they are the same, and nothing is missing"
 
 
 def register(root: typer.Typer) -> None:

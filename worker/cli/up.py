@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import importlib
+import json
 import os
+import shlex
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from pydantic import SecretStr
 
 from worker.cli.door import keep, kept
 from worker.cli.errors import CliError
+from worker.cli.jobs import DEFAULT_MODEL
 from worker.cli.keys import new_encryption_key
 from worker.cli.serve import first_of, listen, run_until_signal, serves_api, with_redis
 from worker.clock import Clock
+from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings, key_file, load
 from worker.store.apps import SCOPES, Apps
 from worker.store.guard import Guard
@@ -55,7 +58,7 @@ def address(settings: Settings) -> str:
 
 @asynccontextmanager
 async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 1.0) -> AsyncIterator[Running]:
-    """Redis, the simulator unless there is a provider's key, worker and API; all have ended after the block.
+    """Redis, the simulator unless there is a provider's key or address, worker and API; all have ended after the block.
 
     Leaving the block sets `stop`: API and worker drain first, then the simulator and Redis end.
     """
@@ -65,7 +68,9 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
         ours = await stack.enter_async_context(with_redis(settings))
         safe = await _look(ours)
         simulator = None
-        if ours.openai_api_key is None:
+        if ours.openai_api_key is None and ours.openai_base_url is not None:
+            ours = ours.model_copy(update={"openai_api_key": SecretStr("none")})  # a server that asks for no key
+        elif ours.openai_api_key is None:
             if ours.openai_webhook_secret is None:  # both ends are ours: the webhooks work without being set up
                 ours = ours.model_copy(update={"openai_webhook_secret": SecretStr(new_secret(Clock().dice(32)))})
             simulator = await stack.enter_async_context(_simulator(ours, speed))
@@ -79,8 +84,9 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
         try:
             await _until_ready(tasks, ready, stop)
             key = await _key(ours)
-            provider = ours.openai_base_url or "the provider's own address"
-            yield Running(address(ours), key, provider, safe, simulator, bool(ours.encryption_keys), tasks)
+            yield Running(
+                address(ours), key, _provider(ours, settings), safe, simulator, bool(ours.encryption_keys), tasks
+            )
         finally:
             stop.set()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
@@ -105,6 +111,13 @@ def with_key(settings: Settings) -> Settings:
         os.link(fresh, path)
     fresh.unlink()
     return settings.model_copy(update={"encryption_keys": (SecretStr(path.read_text(encoding="ascii").strip()),)})
+
+
+def _provider(ours: Settings, given: Settings) -> str:
+    """Where the jobs are sent, and how."""
+    base = ours.openai_base_url or "the provider's own address"
+    how = {"background": "", "stream": ", foreground streams", "chat": ", Chat Completions"}[ours.upstream]
+    return f"{base}{how}" + (", without a key (OPENAI_API_KEY)" if given.openai_api_key is None else "")
 
 
 async def _as_coroutine(settings: Settings, ready: asyncio.Event, stop: asyncio.Event, sock: socket.socket) -> None:
@@ -195,8 +208,8 @@ def up(
 ) -> None:
     """Start everything on this machine.
 
-    An embedded Valkey (unless VIGIL_REDIS_URL names one), API, worker, and the simulator when there is no
-    OPENAI_API_KEY. Prints the URL, an API key and a line to try. Ctrl-C drains.
+    An embedded Valkey (unless VIGIL_REDIS_URL names one), API, worker, and the simulator when there is neither an
+    OPENAI_API_KEY nor an OPENAI_BASE_URL. Prints the URL, an API key and a line to try. Ctrl-C drains.
     """
     given = {"port": port, "host": host}
     settings = load({name: value for name, value in given.items() if value is not None})
@@ -218,10 +231,13 @@ def up(
 def _tell(settings: Settings, running: Running) -> None:
     data = "the Redis of VIGIL_REDIS_URL" if settings.redis_url else settings.data_dir
     provider = (
-        f"simulator on {running.simulator}; set OPENAI_API_KEY for the real one"
+        f"simulator on {running.simulator}; set OPENAI_API_KEY for the real one, OPENAI_BASE_URL for another"
         if running.simulator
         else running.provider
     )
+    model = example_model(settings.catalogue())
+    directive = "[[sim: check_then_clear hold=5]] " if running.simulator else ""
+    chosen = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
     print(
         f"""Vigil answers on {running.url}   (docs: {running.url}/docs)
   key       {running.key}
@@ -232,15 +248,27 @@ def _tell(settings: Settings, running: Running) -> None:
 Try it:
   curl -s {running.url}/v1/jobs -H 'Authorization: Bearer {running.key}' \\
     -H 'Content-Type: application/json' -H 'Prefer: wait=30' \\
-    -d '{{"model": "gpt-5.6-sol", "input": "[[sim: check_then_clear hold=5]] Why is the sky blue?"}}'
+    -d {shlex.quote(json.dumps({"model": model, "input": f"{directive}Why is the sky blue?"}))}
 or, in this folder:
-  vigil submit --wait 'Why is the sky blue?'
+  vigil submit --wait{chosen} 'Why is the sky blue?'{_sure(running, model)}
 
 Ctrl-C drains and stops.""",
         flush=True,
     )
-    if running.simulator and settings.openai_base_url:
-        print("OPENAI_BASE_URL is not used: there is no OPENAI_API_KEY.", file=sys.stderr, flush=True)
+
+
+def _sure(running: Running, model: str) -> str:
+    """How to see whether a provider that is not ours fits, before the first job."""
+    if running.simulator:
+        return ""
+    return f"""
+Does this provider fit?
+  vigil probe; vigil doctor; vigil doctor --try {shlex.quote(model)}   # the last sends one small request"""
+
+
+def example_model(catalogue: Catalogue) -> str:
+    """A model that the catalogue in use knows: the one that `vigil submit` takes by itself, else its first."""
+    return DEFAULT_MODEL if catalogue.find(DEFAULT_MODEL) else next(iter(catalogue.models))
 
 
 def register(app: typer.Typer) -> None:

@@ -81,8 +81,8 @@ class Model(Answer):
     family: str = ""
     tier: Open[Literal["flagship", "balanced", "fast"]] = ""
     checked: bool = False
-    input_per_million: Decimal
-    output_per_million: Decimal
+    input_per_million: Decimal | None
+    output_per_million: Decimal | None
     cached_input_per_million: Decimal | None = None
     aliases: tuple[str, ...] = ()
     access: Access = Access()

@@ -18,14 +18,17 @@ _MILLION: Final = Decimal(1_000_000)
 
 
 class Model(Frozen):
-    """One model: where it stands and what a million tokens cost in US dollars."""
+    """One model: where it stands and what a million tokens cost in US dollars, or None where nobody said.
+
+    A file needs the name only: then the model is a family of its own, and nothing is known of its price and rank.
+    """
 
     id: str
     family: str
-    tier: Tier
-    checked: bool
-    input: Decimal
-    output: Decimal
+    tier: Tier = "balanced"
+    checked: bool = False
+    input: Decimal | None = None
+    output: Decimal | None = None
     cached_input: Decimal | None = None
     aliases: tuple[str, ...] = ()
 
@@ -40,8 +43,12 @@ class Family(Frozen):
 class Catalogue:
     """models.toml, read and checked."""
 
-    def __init__(self, models: Mapping[str, Model], families: Mapping[str, Family]) -> None:
+    def __init__(
+        self, models: Mapping[str, Model], families: Mapping[str, Family], *, unknown_checked: bool = False
+    ) -> None:
+        """`unknown_checked`: additional safety checks may run on models that stand in no file, too."""
         self.models, self.families = dict(models), dict(families)
+        self._unknown_checked = unknown_checked
         self.aliases = {alias: model.id for model in models.values() for alias in model.aliases}
 
     def find(self, name: str) -> Model | None:
@@ -54,6 +61,11 @@ class Catalogue:
         if model is None:
             raise UnknownModel(name, sorted(self.models))
         return model
+
+    def checked(self, name: str) -> bool:
+        """Whether additional safety checks may run on this model, so that its silence may mean one."""
+        model = self.find(name)
+        return model.checked if model else self._unknown_checked
 
     def faster(self, name: str) -> str | None:
         """The fast tier of the same family; None when there is none or it is the model itself."""
@@ -72,13 +84,15 @@ class Catalogue:
         asked, got = self.find(requested), self.find(served)
         if asked is None or got is None or asked.family != got.family:
             return "unknown"
+        if asked.id != got.id and not all("tier" in model.model_fields_set for model in (asked, got)):
+            return "unknown"  # a rank that nobody gave is no evidence
         step = _RANK[got.tier] - _RANK[asked.tier]
         return "same" if step == 0 else "higher" if step > 0 else "lower"
 
     def cost(self, name: str, usage: Usage) -> Decimal | None:
         """What `usage` costs in US dollars, exactly: tokens / 10^6 x price, summed; None without a price."""
         model = self.find(name)
-        if model is None:
+        if model is None or model.input is None or model.output is None:
             return None
         cached = min(usage.cached_input_tokens, usage.input_tokens)
         cached_price = model.input if model.cached_input is None else model.cached_input
@@ -94,7 +108,7 @@ def dollars(amount: Decimal) -> str:
     return f"{amount:.{places}f}"
 
 
-def parse(table: Mapping[str, Any]) -> Catalogue:
+def parse(table: Mapping[str, Any], *, unknown_checked: bool = False) -> Catalogue:
     """The catalogue behind a parsed models.toml; SettingsError lists every fault."""
     faults: list[str] = []
     models: dict[str, Model] = {}
@@ -106,11 +120,12 @@ def parse(table: Mapping[str, Any]) -> Catalogue:
             faults.append(f"models.toml: family {name!r} may have `fast` and `fallback`, nothing else")
     for name, row in _tables(table, "models", faults).items():
         try:
-            models[name] = Model(id=name, **{**row, **_prices(row)})
+            models[name] = Model(id=name, **{"family": name, **row, **_prices(row)})
         except (TypeError, ValueError, InvalidOperation):
             faults.append(
-                f"models.toml: model {name!r} needs family, tier ({', '.join(get_args(Tier))}), checked, "
-                "input and output (decimal strings), and may have cached_input and aliases"
+                f"models.toml: model {name!r} may have family, tier ({', '.join(get_args(Tier))}), checked (true or "
+                "false), aliases, input and output (decimal strings, both or none), and with them cached_input; "
+                "nothing else"
             )
             continue
         families.setdefault(models[name].family, Family())
@@ -128,7 +143,7 @@ def parse(table: Mapping[str, Any]) -> Catalogue:
         faults.append("models.toml: there is no [models.…] table")
     if faults:
         raise SettingsError(faults)
-    return Catalogue(models, families)
+    return Catalogue(models, families, unknown_checked=unknown_checked)
 
 
 def _tables(table: Mapping[str, Any], key: str, faults: list[str]) -> dict[str, Any]:
@@ -143,4 +158,6 @@ def _prices(row: Mapping[str, Any]) -> dict[str, Decimal]:
     prices = {key: Decimal(str(row[key])) for key in ("input", "output", "cached_input") if key in row}
     if any(not price.is_finite() or price < 0 for price in prices.values()):
         raise ValueError("a price is a number from 0")
+    if prices and not {"input", "output"} <= prices.keys():
+        raise ValueError("half a price is none")  # what a job costs would be wrong
     return prices

@@ -75,8 +75,7 @@ class Totals:
 
 def course(case: Case, catalogue: Catalogue, on_delay_model: str | None = None) -> Course:
     """The moments of a case at which the rule could want something."""
-    model = catalogue.find(case.model)
-    checked = model.checked if model else False
+    checked = catalogue.checked(case.model)
     points = {0.0, case.end}
     for start, end in (*((h.start, h.end) for h in case.holds), *case.silences):
         points.update(at for at in (start, end) if 0 <= at <= case.end)

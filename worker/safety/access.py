@@ -53,6 +53,8 @@ _BY_OUTCOME: Final[dict[Outcome, Status]] = {
 }
 OK: Final = Diagnosis("ok", "access_ok")
 UNCLEAR: Final = Diagnosis("unknown", "probe_unclear")
+NOT_OFFERED: Final = Diagnosis("unknown", "probe_not_offered")
+NOT_LISTED: Final = Diagnosis("not_granted", "model_not_listed")
 
 
 def diagnosed(failure: Failure) -> Diagnosis:
@@ -61,7 +63,7 @@ def diagnosed(failure: Failure) -> Diagnosis:
         return _BY_CODE[failure.code]
     status = _BY_OUTCOME.get(failure.outcome)
     if status == "network":
-        return Diagnosis(status, "connect_failed")
+        return Diagnosis(status, failure.code if failure.outcome is Outcome.CONNECT_FAILED else "connect_failed")
     if status is not None:
         return Diagnosis(status, failure.code)
     if failure.provider is not None and failure.provider.http_status == _FORBIDDEN:

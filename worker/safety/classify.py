@@ -15,7 +15,7 @@ from worker.jobs.errors import RETRYABLE, Failure, Fault as Whose
 from worker.jobs.record import Block, BlockCategory, Carrier, ProviderError
 from worker.jobs.states import Outcome
 from worker.safety.codes import Code, Kind, code_of, known, says_invalid, spelled
-from worker.safety.stream import Closed, Fault, Problem, Rejected, Terminal
+from worker.safety.stream import Closed, Fault, NoConnection, Problem, Rejected, Terminal
 from worker.safety.words import block_advice
 
 Scope = Literal["attempt", "account", "model"]
@@ -38,6 +38,19 @@ _VERIFY: Final = frozenset({"stream", "reasoning.summary"})
 """With `unsupported_value`: what an organisation may use only after its verification (wire.md section 4)."""
 
 
+NO_CONNECTION: Final[dict[NoConnection | None, str]] = {
+    "untrusted": "certificate_untrusted",
+    "certificate": "certificate_invalid",
+    "tls": "tls_failed",
+    "name": "name_not_resolved",
+    "refused": "connection_refused",
+    "unreachable": "host_unreachable",
+    "timeout": "connect_timeout",
+    "proxy": "proxy_failed",
+}
+"""Our code for each reason that there was no connection."""
+
+
 def rejected(event: Rejected, *, after_output: bool = False) -> Failure:
     """The failure of a call that was answered with an HTTP error."""
     asked = event.retry_after
@@ -48,7 +61,9 @@ def rejected(event: Rejected, *, after_output: bool = False) -> Failure:
     code = code_of(event.problem)
     if code is not None and code.kind is Kind.BLOCK:
         return _blocked(code, carrier, after_output, said)
-    if event.on != "create" and event.http_status in (404, 410):
+    if event.otherwise and (code is None or code.generic or code.kind in (Kind.UNKNOWN, Kind.REQUEST)):
+        return _failure(Outcome.BAD_REQUEST, "token_limit_name", "us", said, retryable=True)
+    if event.on != "create" and event.http_status in (404, 405, 410, 501):
         return _failure(Outcome.LOST, "response_lost", "provider", said, retryable=True)
     if event.on != "create" and event.http_status == 400:
         return _failure(Outcome.STREAM_CUT, "resume_refused", "provider", said)
@@ -98,7 +113,7 @@ def closed(event: Closed, *, opened: bool = False) -> Failure:
     if event.how == "page":
         return _failure(Outcome.PROTOCOL_ERROR, "gateway_page", "network")
     if not opened and (event.how == "connect_failed" or not event.opened):
-        return _failure(Outcome.CONNECT_FAILED, "connect_failed", "network")
+        return _failure(Outcome.CONNECT_FAILED, NO_CONNECTION.get(event.why, "connect_failed"), "network")
     code = {"clean": "no_terminal", "half_frame": "half_frame", "connect_failed": "reconnect_failed"}
     return _failure(Outcome.STREAM_CUT, code.get(event.how, "stream_cut"), "network")
 
@@ -148,6 +163,8 @@ def _special(
         return _failure(Outcome.ACCESS_DENIED, "wrong_project", "account", said, scope="model")
     if name == "unsupported_value" and param in _VERIFY:
         return _failure(Outcome.ACCESS_DENIED, "verification_required", "account", said)
+    if status in (None, 400, 422) and unclear and param == "background":
+        return _failure(Outcome.BAD_REQUEST, "background_refused", "us", said)
     if name == "slow_down" and status == 503:
         return _failure(Outcome.OVERLOADED, "overloaded", "provider", said)
     names_program = param.split(".")[0] == "access_programs" or (problem is not None and problem.mentions_access)
@@ -185,7 +202,7 @@ def _by_status(  # noqa: C901  one row per status
             return _failure(Outcome.ACCESS_DENIED, "edge_refused", "network", said, retryable=True)
         case 403 if blank:
             return _failure(Outcome.ACCESS_DENIED, "access_refused", "account", said, retryable=True)
-        case 404 if blank:
+        case 404 | 405 | 501 if blank:
             return _failure(Outcome.BAD_REQUEST, "not_found", "us", said)
         case 408:
             return _failure(Outcome.SERVER_ERROR, "upstream_timeout", "provider", said, asked=asked)

@@ -34,6 +34,7 @@ About = Literal["request", "end_user", "account"]
 
 _LOOKED_UP: Final = {WARNING: "case", DEACTIVATION: "case", ALERT: "alert"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
+_ID: Final = re.compile(r"[!-~]{1,4096}")  # whole, or it would name nothing; nothing with a space could be an id
 _KNOWN_KIND: Final = re.compile(r"[a-z0-9_.]{1,100}")
 _WORDS: Final = {
     BLOCKED: "notice_identifier_blocked",
@@ -96,8 +97,8 @@ class Notice(Frozen):
         paused = page.get("request_paused")
         return self.evolve(
             safety_identifier=self.safety_identifier or _name(page.get("entity_identifier")),
-            request_id=self.request_id or _name(page.get("request_id")),
-            response_id=self.response_id or _name(page.get("response_id")),
+            request_id=self.request_id or _id(page.get("request_id")),
+            response_id=self.response_id or _id(page.get("response_id")),
             model=self.model or _name(page.get("model")),
             category=self.category or reason,
             request_paused=paused if isinstance(paused, bool) else self.request_paused,
@@ -139,7 +140,7 @@ def kind_of(event: Mapping[str, Any]) -> str | None:
 
 def response_of(event: Mapping[str, Any]) -> str | None:
     """The response that an event of ENDS speaks of."""
-    return _name(_data(event).get("id"))
+    return _id(_data(event).get("id"))
 
 
 def read(event: Mapping[str, Any], webhook_id: str, now: datetime) -> Notice | None:
@@ -154,7 +155,7 @@ def read(event: Mapping[str, Any], webhook_id: str, now: datetime) -> Notice | N
         at=_time(event.get("created_at"), now),
         received_at=now,
         safety_identifier=_name(data.get("safety_identifier")),
-        request_id=_name(data.get("request_id")),
+        request_id=_id(data.get("request_id")),
         model=_name(data.get("model")),
         project=_name(data.get("project_id")),
         category=_code(data.get("safety_category")),
@@ -171,6 +172,10 @@ def _data(event: Mapping[str, Any]) -> Mapping[str, Any]:
 def _name(value: object) -> str | None:
     """An id or a model's name; anything that could be prose is dropped."""
     return value if isinstance(value, str) and _NAME.fullmatch(value) else None
+
+
+def _id(value: object) -> str | None:
+    return value if isinstance(value, str) and _ID.fullmatch(value) else None
 
 
 def _code(value: object) -> str | None:

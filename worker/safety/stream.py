@@ -125,6 +125,7 @@ class Rejected(NamedTuple):
     retry_after: float | None = None
     rate_limits: dict[str, str] = {}
     on: Literal["create", "resume", "poll"] = "create"
+    otherwise: bool = False  # it was refused for how we put it, and the next request puts it otherwise
 
 
 class Terminal(NamedTuple):
@@ -143,12 +144,19 @@ class Terminal(NamedTuple):
     flags: tuple[str, ...] = ()  # what had to be mended to read it
 
 
+NoConnection = Literal["untrusted", "certificate", "tls", "name", "refused", "unreachable", "timeout", "proxy"]
+"""Why there was no connection: a certificate whose issuer nobody here knows, one that is otherwise wrong, TLS, the
+name, a closed port, no route, no answer, the proxy.
+"""
+
+
 class Closed(NamedTuple):
     """The transport ended. `clean` = an orderly end; nothing may be concluded from it but that nothing more comes."""
 
     how: Literal["clean", "cut", "half_frame", "bad_json", "page", "connect_failed", "lost", "unreachable", "bad_id"]
     detail: str = ""  # the class of the foreign exception; never its text
     opened: bool = True  # bytes were sent and headers came back, so the call may have run
+    why: NoConnection | None = None  # of "connect_failed", where the system says it
 
 
 StreamEvent = (

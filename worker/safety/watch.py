@@ -207,12 +207,19 @@ class Watch:
         return self.take()
 
     def overdue(self, now: float) -> bool:
-        """True when the next `tick` would end the attempt because of silence."""
-        return self._verdict is None and self._held.failure is None and now >= self._life()
+        """True when the next `tick` would end the attempt though a response that outlives its connection may go on: for
+        silence, or for an error event without a last word, unless that is nothing to try again after.
+        """
+        held = self._held.failure
+        if self._verdict is not None or (held is not None and not held.retryable):
+            return False
+        return now >= (self._life() if held is None else min(self._fault_at, self._life()))
 
     def wait_on(self, now: float) -> None:
-        """The response outlives its connection, so silence is no end of it: how long nothing came counts from now."""
+        """The response is looked at again before anything is decided: how long nothing came counts from now."""
         self._heard, self._last = True, now
+        if self._held.failure is not None:
+            self._fault_at = now + self._limits.after_fault
 
     def next_tick(self) -> float:
         """The monotonic time at which `tick` must be called next; infinity after the end."""

@@ -93,6 +93,44 @@ WORDS: Final[dict[str, Words]] = {
         "The address has no page about this model, which a compatible server need not have.",
         "Check OPENAI_BASE_URL, and submit a small job with this model, because here only a real call tells.",
     ),
+    "model_not_listed": Words(
+        "probe",
+        "The server's own list of models does not have this model.",
+        "Compare its name with the list (GET /models of OPENAI_BASE_URL), and name the models that the server has in "
+        "the file of VIGIL_MODELS_FILE.",
+    ),
+    # whether VIGIL_UPSTREAM fits the server
+    "upstream_fits": Words(
+        "probe",
+        "The server has what this VIGIL_UPSTREAM needs.",
+        "There is nothing to do: `vigil doctor --try MODEL` sends one small request to be sure.",
+    ),
+    "upstream_background": Words(
+        "probe",
+        "The server does not have what this VIGIL_UPSTREAM needs.",
+        "Set VIGIL_UPSTREAM=background for the workers: this server has the Responses API and keeps responses.",
+    ),
+    "upstream_stream": Words(
+        "probe",
+        "The server does not have what this VIGIL_UPSTREAM needs.",
+        "Set VIGIL_UPSTREAM=stream for the workers: this server has the Responses API and keeps no responses, so that "
+        "none can be resumed.",
+    ),
+    "upstream_chat": Words(
+        "probe",
+        "The server does not have what this VIGIL_UPSTREAM needs.",
+        "Set VIGIL_UPSTREAM=chat for the workers: this server has Chat Completions and no Responses API.",
+    ),
+    "upstream_unfit": Words(
+        "probe",
+        "The server has neither the Responses API nor Chat Completions at this address.",
+        "Check OPENAI_BASE_URL, which usually ends in /v1.",
+    ),
+    "upstream_unclear": Words(
+        "probe",
+        "The server did not say which of the two APIs it has.",
+        "Run `vigil doctor --try MODEL` on the worker's machine, which sends one small request.",
+    ),
     "probe_refused": Words(
         "probe",
         "The API refused to say anything about this model.",
@@ -189,7 +227,14 @@ WORDS: Final[dict[str, Words]] = {
     "not_found": Words(
         "bad_request",
         "The address that was called does not exist at the provider.",
-        "Check OPENAI_BASE_URL and whether the provider offers the API that VIGIL_UPSTREAM uses.",
+        "Check OPENAI_BASE_URL, and set VIGIL_UPSTREAM=chat for a server that has no Responses API, only Chat "
+        "Completions; `vigil doctor` tells which one it has.",
+    ),
+    "background_refused": Words(
+        "bad_request",
+        "The provider does not take background requests.",
+        "Set VIGIL_UPSTREAM=stream for the workers, or chat for a server that has only Chat Completions; `vigil "
+        "doctor` tells which one it has.",
     ),
     "context_too_long": Words(
         "context_too_long",
@@ -201,6 +246,49 @@ WORDS: Final[dict[str, Words]] = {
         "connect_failed",
         "The provider could not be reached.",
         "Run `vigil doctor` on the worker's machine and check its network, name resolution and proxy.",
+    ),
+    "certificate_untrusted": Words(
+        "connect_failed",
+        "The provider's certificate is not trusted here: its issuer is not known.",
+        "Set SSL_CERT_FILE to a file with the certificates of the authorities that you trust, your own one among them, "
+        "and restart the worker; a proxy that opens TLS signs with an authority of its own.",
+    ),
+    "certificate_invalid": Words(
+        "connect_failed",
+        "The provider's certificate does not hold: it has run out, is not valid yet, or is for another name.",
+        "Check the host name in OPENAI_BASE_URL and this machine's clock, then ask whoever runs that server to renew "
+        "its certificate.",
+    ),
+    "tls_failed": Words(
+        "connect_failed",
+        "The provider's address does not speak TLS as it should.",
+        "Check whether OPENAI_BASE_URL should begin with http:// or name another port.",
+    ),
+    "name_not_resolved": Words(
+        "connect_failed",
+        "The provider's host name could not be resolved.",
+        "Check the host name in OPENAI_BASE_URL and the name resolution of the worker's machine.",
+    ),
+    "connection_refused": Words(
+        "connect_failed",
+        "Nothing listens at the provider's address.",
+        "Check host and port in OPENAI_BASE_URL and whether that server is running.",
+    ),
+    "host_unreachable": Words(
+        "connect_failed",
+        "There is no way from here to the provider's address.",
+        "Check the network, the routes and the firewall of the worker's machine.",
+    ),
+    "connect_timeout": Words(
+        "connect_failed",
+        "The provider's address did not answer in time.",
+        "Check the firewall and the proxy between this worker and the provider; VIGIL_CONNECT_SECONDS says how long "
+        "is waited.",
+    ),
+    "proxy_failed": Words(
+        "connect_failed",
+        "The proxy on the way to the provider could not be used.",
+        "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY, and whether that proxy is running.",
     ),
     "stream_cut": Words("stream_cut", "The connection broke before the answer was complete.", _RETRIED),
     "no_terminal": Words("stream_cut", "The stream ended without the provider's last word.", _RETRIED),
@@ -219,6 +307,11 @@ WORDS: Final[dict[str, Words]] = {
         "Run `vigil doctor` to see whether the provider is reachable, then submit the job again.",
     ),
     "protocol_error": Words("protocol_error", "What the provider sent could not be understood.", _RETRIED),
+    "token_limit_name": Words(
+        "bad_request",
+        "The server refused the name under which the limit of tokens was sent.",
+        "Nothing to do at first, Vigil tries the other name; else put max_tokens or max_completion_tokens into params.",
+    ),
     "gateway_page": Words(
         "protocol_error", "A gateway answered with a web page where the provider's answer should be.", _RETRIED
     ),

@@ -16,6 +16,7 @@ from .ask import Ask, BadAskError
 from .directive import DirectiveError
 from .errors import ErrorShape, envelope, shape, simple
 from .ledger import Call
+from .odd import PAGE
 from .plan import Plan
 from .transport import reset
 from .wire import Json, dumps, retry_headers
@@ -59,6 +60,9 @@ async def before_stream(request: web.Request, ask: Ask, plan: Plan) -> web.Strea
         call_of(request).ended = "error"
         page = "<html><body>simulated edge refusal</body></html>"
         return web.Response(status=403, text=page, content_type="text/html", headers={"cf-ray": "9sim-AMS"})
+    if plan.odd == "page":
+        call_of(request).ended = "error"
+        return web.Response(text=PAGE, content_type="text/html")
     status = plan.http_status
     if status is None:
         return None

@@ -14,6 +14,7 @@ from .ask import read
 from .chat_script import chat_script
 from .errors import shape
 from .live import Live
+from .odd import odd
 from .responses import left, note
 from .transport import CutError, EventStream, break_json
 from .wire import Step, dumps
@@ -32,6 +33,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     live = world.unkept(ask, plan)
     call.response_id = live.ids.response.replace("resp_", "chatcmpl-", 1)
     steps = chat_script(ask, plan, live.ids, project_of(request))
+    steps = odd(steps, plan.odd) if ask.stream else steps
     try:
         return await (_stream if ask.stream else _wait)(request, live, steps)
     finally:

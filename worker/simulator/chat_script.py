@@ -15,7 +15,7 @@ from .errors import ErrorShape, envelope, shape
 from .plan import Plan
 from .wire import Ids, Json, Step, chat_frame, chat_usage, dumps
 
-_REASONS = {"max_output_tokens": "length", "max_messages": "length"}
+_REASONS = {"max_output_tokens": "length", "max_messages": "length", "server_error": "content_filter"}
 
 
 def chat_script(ask: Ask, plan: Plan, ids: Ids, project: str) -> Iterator[Step]:
@@ -93,7 +93,7 @@ class _Chat:
         if short:
             return "length"
         if self.plan.carrier == "incomplete":
-            return _REASONS.get(self.plan.code, "content_filter")
+            return _REASONS.get(self.plan.code, self.plan.code)
         return "tool_calls" if called else "stop"
 
     def _chunk(self, delta: Json, reason: str | None = None, *, whole: Json | None = None) -> Step:

@@ -121,6 +121,11 @@ OPTIONS: dict[str, Option] = {
     "served": Option(_text, "name of the model that really serves"),
     "org": Option(_text, "value of the openai-organization header"),
     "resume": Option(_one_of("ok", "refused", "lost"), "what happens to a resume: works, 400 too old, 404"),
+    "looks": Option(
+        _one_of("ok", "limited", "overloaded", "late", "snapshot"),
+        "a GET of the response meets 429, 503, 404, or JSON in the place of a stream",
+    ),
+    "look_hold": Option(_number(0, DAY), "seconds from the create on for which `looks` counts; 0 = for ever"),
     "tool": Option(_flag, "1 = call the first function of `tools` instead of writing text"),
     "notify": Option(
         _one_of("identifier_blocked", "warning", "deactivation", "alert"),

@@ -51,10 +51,13 @@ class Plan:
     how: str | None = None
     after: int = 6
     resume: str = "ok"
+    looks: str = "ok"  # what a GET of the response is answered with for a while
+    look_hold: float = 0.0  # seconds of that while, from the create on
     # -- odd but legal streams
     trailing: int = 1  # 0 none, 1 the usual rate_limits.updated, 2 several
     twice: bool = False  # a second terminal event
     gap: bool = False  # sequence numbers are skipped
+    odd: str = ""  # a shape of odd.py
     noise: bool = False  # comments, unknown types, an event without a type
     # -- who serves
     served: str | None = None

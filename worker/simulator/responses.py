@@ -19,6 +19,7 @@ from .transport import CutError, EventStream, break_json
 from .wire import Step, dumps
 from .world import WORLD, World, call_of, project_of
 
+_REFUSED_LOOKS = {"limited": "rate_limit_exceeded", "overloaded": "server_is_overloaded"}
 _DIGITS = 18  # of a sequence number that is still believed
 
 
@@ -139,7 +140,13 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     live = _find(request)
     if live is None:
         return refuse(request, _gone(request))
-    if request.query.get("stream") != "true":
+    looks = world.looks(live)
+    if looks == "late":
+        return refuse(request, _gone(request))
+    if looks in _REFUSED_LOOKS:
+        code = _REFUSED_LOOKS[looks]
+        return refuse(request, shape(code, model=live.ask.model, project=project_of(request)), live.plan)
+    if request.query.get("stream") != "true" or looks == "snapshot":
         return ok(request, live.snapshot, live.plan)
     call_of(request).stream = True
     after = _number(request.query.get("starting_after", "-1"))

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from .odd_scenarios import ODD
 from .scenario import Expected, Scenario
 
 _CHECK = ("hold", "keepalive", "use_case", "reason", "retry_model", "signal", "repeats")
 _FAIL = ("code", "carrier", "times")
 _CUT = ("how", "after", "times", "tokens", "rate")
+_LOOKS = (*_CUT, "looks", "look_hold")
 
 
 def _ok(check: str | None = None, note: str = "") -> Expected:
     return Expected(check=check, note=note)
+
+
+def _looked_at(name: str, description: str, looks: str, **more: Any) -> Scenario:
+    defaults = {"how": "rst", "times": 1, "looks": looks, **more}
+    options = (*_LOOKS, *(["retry_after"] if "retry_after" in more else []))
+    return Scenario(name, description, defaults, options, _ok(note="resumed; the prompt is sent once"))
 
 
 def _blocked(category: str, carrier: str, check: str | None = None, note: str = "") -> Expected:
@@ -347,6 +355,18 @@ _ALL: tuple[Scenario, ...] = (
         _CUT,
         _retried("lost"),
     ),
+    _looked_at(
+        "look_limited",
+        "A cut stream, then HTTP 429 with retry-after for every GET of the response, for a while.",
+        "limited",
+        look_hold=8.0,
+        retry_after=3.0,
+    ),
+    _looked_at(
+        "look_overloaded", "A cut stream, then HTTP 503 for every GET of the response.", "overloaded", look_hold=8.0
+    ),
+    _looked_at("late_visible", "A cut stream whose response a GET does not find yet (404).", "late", look_hold=4.0),
+    _looked_at("snapshot_on_resume", "A cut stream whose resume is answered with JSON, like a poll.", "snapshot"),
     Scenario(
         "queued_forever",
         "Never leaves the queue.",
@@ -379,9 +399,9 @@ _ALL: tuple[Scenario, ...] = (
     Scenario("noise", "Comments, unknown event types and one without a type.", {"noise": True}, (), _ok()),
 )
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*_ALL, *ODD)}
 
 
 def listing() -> str:
     """Return the list of all scenarios as the text that `[[sim: list]]` answers with."""
-    return "\n".join(f"{scenario.name}: {scenario.description}" for scenario in _ALL)
+    return "\n".join(f"{scenario.name}: {scenario.description}" for scenario in SCENARIOS.values())

@@ -22,6 +22,7 @@ from .directive import find
 from .ledger import Call, Ledger
 from .live import Live
 from .mix import Mix
+from .odd import odd
 from .pace import Pace
 from .plan import TOO_OLD_AFTER, Plan, resolve
 from .safety import Asked, Pages, event
@@ -109,7 +110,7 @@ class World:
             if oldest is None:
                 break
             del self.lives[oldest]
-        return live, responses_script(ask, plan, ids, project)
+        return live, odd(responses_script(ask, plan, ids, project), plan.odd)
 
     def unkept(self, ask: Ask, plan: Plan) -> Live:
         """Return a new response under fresh names that no GET will find."""
@@ -152,6 +153,11 @@ class World:
         """Whether the stream is young enough to be resumed."""
         age = asyncio.get_running_loop().time() - live.born
         return age <= max(TOO_OLD_AFTER / self.pace.speed, _RESUME_FLOOR)
+
+    def looks(self, live: Live) -> str:
+        """Return what a GET of the response meets now."""
+        plan, age = live.plan, asyncio.get_running_loop().time() - live.born
+        return plan.looks if not plan.look_hold or age < plan.look_hold / self.pace.speed else "ok"
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the requests; it ends with the simulator at the latest."""

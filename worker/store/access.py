@@ -13,8 +13,10 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 from arq.jobs import ResultNotFound, SerializationError
+from pydantic import ValidationError
 
 from worker.safety.access import Access
+from worker.safety.endpoint import Endpoint
 from worker.store import keys
 from worker.store.pool import asking
 
@@ -50,6 +52,11 @@ class AccessBook:
                 if await self._set(keys=[keys.access(self.scope), keys.ACCESS], args=args):
                     return new
 
+    async def note_endpoint(self, endpoint: Endpoint) -> None:
+        """How the mode in use fits the server, for whoever asks next."""
+        async with asking("note the access"):
+            await self._redis.set(keys.endpoint(self.scope), endpoint.model_dump_json(), ex=_KEPT_SECONDS)
+
     async def take_turn(self, seconds: float) -> bool:
         """True for one caller of all workers; for the others, and for everybody within `seconds`, False."""
         async with asking("take turns at probing"):
@@ -62,6 +69,17 @@ async def known_access(redis: ArqRedis) -> dict[str, Access]:
     async with asking("tell the access"):
         scope = await redis.get(keys.ACCESS)
     return await AccessBook(redis, scope.decode()).all() if scope else {}
+
+
+async def known_endpoint(redis: ArqRedis) -> Endpoint | None:
+    """How the workers' mode fits the server that they asked last; None when nobody has asked, or it can't be read."""
+    async with asking("tell the access"):
+        scope = await redis.get(keys.ACCESS)
+        raw = await redis.get(keys.endpoint(scope.decode())) if scope else None
+    try:
+        return Endpoint.model_validate_json(raw) if raw else None
+    except ValidationError:
+        return None
 
 
 async def ask_for_probe(redis: ArqRedis, seconds: float) -> bool:

@@ -89,7 +89,7 @@ class Guard:
                 looks += 1
                 await asyncio.sleep(INTERVAL)
         finally:
-            self._save()
+            self._save(".last")
 
     async def look(self, redis: ArqRedis) -> None:
         """The mark is the newest there is; StoreChanged when this isn't the known store any more."""
@@ -106,11 +106,11 @@ class Guard:
             record = _text(newest[0][0]) if newest else mark.record
             self._mark = Mark(mark.deployment, record or "", looks or mark.looks)
 
-    def _save(self) -> None:
+    def _save(self, by: str = "") -> None:
         if self._path is None or self._mark is None or self._mark == self._saved or self.fault:
             return
         try:
-            save(self._path, self._mark)
+            save(self._path, self._mark, by)
         except OSError as error:
             if not self._unwritable:
                 emit("store.unmarked", error=type(error).__name__)
@@ -126,10 +126,10 @@ async def look(ask: Callable[..., Any], mark: Mark | None) -> Seen:
         return Seen(deployment, has_all=True)
     if deployment is not None and deployment != mark.deployment:
         return Seen(deployment, has_all=False, accepted=_text(await _or_none(ask("GET", keys.ACCEPTED))))
-    return Seen(deployment, has_all=await _has(ask, mark))
+    return Seen(deployment, has_all=await _has(ask, mark, deployment is not None))
 
 
-async def _has(ask: Callable[..., Any], mark: Mark) -> bool:
+async def _has(ask: Callable[..., Any], mark: Mark, named: bool) -> bool:
     """Whether the marked record is there, or retention has removed it; where there is no trail the looks have to do."""
     if mark.record:
         if await _or_none(ask("XRANGE", keys.AUDIT, mark.record, mark.record)):
@@ -137,7 +137,9 @@ async def _has(ask: Callable[..., Any], mark: Mark) -> bool:
         if _text(await ask("TYPE", keys.AUDIT)) == "stream":
             return await _removed(ask, mark.record)
     looks = _text(await _or_none(ask("GET", keys.LOOKS)))
-    return int(looks) >= mark.looks if looks and looks.isdigit() else not mark.looks
+    if not mark.looks:
+        return named  # nothing but the id was known
+    return looks is not None and looks.isdigit() and int(looks) >= mark.looks
 
 
 async def _removed(ask: Callable[..., Any], record: str) -> bool:

@@ -236,6 +236,10 @@ def access(scope: str) -> str:
     return f"{ACCESS}:{scope}"
 
 
+def endpoint(scope: str) -> str:
+    return "vigil:endpoint:" + scope
+
+
 def access_turn(scope: str) -> str:
     return "vigil:accessturn:" + scope
 

@@ -69,10 +69,10 @@ def load(path: Path) -> Mark | None:
         return None
 
 
-def save(path: Path, mark: Mark) -> None:
-    """The file holds this mark, whole, also after a power cut. Raises OSError."""
+def save(path: Path, mark: Mark, by: str = "") -> None:
+    """The file holds this mark, whole, also after a power cut; `by` keeps two writers apart. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{id(mark):x}{by}.new")
     with fresh.open("w", encoding="utf-8") as file:
         json.dump(asdict(mark), file)
         file.flush()

@@ -99,13 +99,15 @@ def connect_to(
             max_connections=max_connections, timeout=5, **{**manners, **_place(address), **address.options}
         )
         client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
-    _pack_in_c(client.connection_pool, guard)
+    _pack_in_c(client.connection_pool)
+    if guard is not None:
+        _meet_first(client.connection_pool, guard)
     client.vault, client.guard = vault or _NO_KEYS, guard
     client.auto_close_connection_pool = True  # the pool is this client's own: `aclose` ends every connection
     return client
 
 
-def _pack_in_c(pool: ConnectionPool, guard: Meets | None) -> None:
+def _pack_in_c(pool: ConnectionPool) -> None:
     """Commands are packed by hiredis: redis-py's asyncio side does it in Python, 100 us for a commit (measured)."""
     slow = pool.connection_class
 
@@ -116,8 +118,6 @@ def _pack_in_c(pool: ConnectionPool, guard: Meets | None) -> None:
             self.coming_in = True
             try:
                 await super().on_connect()
-                if guard is not None:
-                    await guard.meet(self)
             finally:
                 self.coming_in = False
 
@@ -145,6 +145,26 @@ def _pack_in_c(pool: ConnectionPool, guard: Meets | None) -> None:
                 raise asyncio.CancelledError
 
     pool.connection_class = Packing
+
+
+def _meet_first(pool: ConnectionPool, guard: Meets) -> None:
+    """Nothing is asked over a new connection before it has passed the guard."""
+    unguarded = pool.connection_class
+
+    class Guarded(unguarded):  # type: ignore[misc, valid-type]
+        async def connect(self) -> None:
+            try:
+                await super().connect()
+            except RedisConnectionError as error:  # over a unix socket redis-py wraps whatever on_connect raises
+                if isinstance(error.__cause__, Changed):
+                    raise error.__cause__ from None
+                raise
+
+        async def on_connect(self) -> None:
+            await super().on_connect()
+            await guard.meet(self)
+
+    pool.connection_class = Guarded
 
 
 def _place(address: Address) -> dict[str, Any]:

@@ -18,11 +18,13 @@ from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import DELIVERED
 from worker.safety.access import Access
+from worker.safety.endpoint import Mode, judged
 from worker.safety.served import base
 from worker.safety.signals import Verdict
 from worker.store.access import AccessBook
 from worker.telemetry.events import emit
 from worker.upstream.client import Provider
+from worker.upstream.endpoints import endpoints
 from worker.upstream.probe import probe
 
 REFRESH: Final = 1.0
@@ -35,7 +37,15 @@ Change = Callable[[Access, datetime], Access | None]
 class Prober:
     """One account's models, as this worker process knows them. Only models of the catalogue are kept track of."""
 
-    def __init__(self, provider: Provider, book: AccessBook, catalogue: Catalogue, clock: Clock) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        book: AccessBook,
+        catalogue: Catalogue,
+        clock: Clock,
+        mode: Mode = "background",
+    ) -> None:
+        self._mode: Mode = mode
         self._provider, self.book, self._catalogue, self._clock = provider, book, catalogue, clock
         self._known: dict[str, Access] = {}
         self._denied: frozenset[str] = frozenset()
@@ -94,6 +104,15 @@ class Prober:
     async def probe_all(self) -> None:
         """Every model of models.toml has been probed, and what was found is known to all."""
         await asyncio.gather(*(self.probe(name) for name in self._catalogue.models))
+
+    async def probe_endpoint(self) -> None:
+        """Whether the server has what our mode needs; nothing is generated."""
+        found = await endpoints(self._provider, f"probe-{self._clock.dice(8).hex()}")
+        await self.book.note_endpoint(judged(self._mode, found, self._clock.now()))
+
+    async def probe_on_request(self) -> None:
+        """All that `vigil probe` shows: every model, and what the server offers."""
+        await asyncio.gather(self.probe_all(), self.probe_endpoint())
 
     async def probe(self, name: str) -> None:
         """One model has been probed."""

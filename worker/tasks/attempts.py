@@ -88,9 +88,7 @@ class Attempts:
         shop = self._shop
         call = Call(
             model=attempt.model,
-            mode=cast(
-                "Mode", attempt.mode
-            ),  # what was begun in the background is read on so, whatever the settings say now
+            mode=cast("Mode", attempt.mode),  # as it was begun, whatever the settings say now
             client_request_id=attempt.client_request_id,
             input=asked["input"],
             instructions=asked.get("instructions"),
@@ -100,11 +98,10 @@ class Attempts:
         )
         seen = cursor if cursor is not None and cursor >= 0 else None
         resume = ResumePoint(attempt.response_id, seen) if cursor is not None and attempt.response_id else None
-        known = shop.catalogue.find(attempt.model)
         silence = job.policy.on_delay.silence_seconds or shop.limits.suspect_after
         watch = Watch(
             attempt.model,
-            checked=known.checked if known else False,
+            checked=shop.catalogue.checked(attempt.model),
             now=shop.clock.monotonic(),
             limits=replace(shop.limits, suspect_after=silence),
             aliases=shop.catalogue.aliases,

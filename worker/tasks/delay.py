@@ -94,12 +94,11 @@ class DelayRule:
         if check is not None and check.ended_at is None and check.evidence is Evidence.SIGNALLED:
             began = now - (shop.clock.now() - check.started_at).total_seconds()
             since = self._signalled.get(reader.number, began)
-        known = shop.catalogue.find(job.attempt(reader.number).model)
         beside = any(a.purpose in _FASTER for a in job.attempts)
         return policy.Situation(
             check_since=since,
             silent_since=reader.watch.silent_since,
-            checked=known.checked if known else False,
+            checked=shop.catalogue.checked(job.attempt(reader.number).model),
             retry_model=check.retry_model if check else None,
             retry_model_state=check.retry_model_state if check else RetryModelState.ABSENT,
             blocked=self._blocked(),

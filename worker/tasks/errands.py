@@ -41,7 +41,11 @@ def every(seconds: int) -> dict[str, set[int]]:
 class Errands:
     """Probes of all models: every `seconds` and at the start (0 = never), and whenever somebody asks."""
 
-    def __init__(self, redis: ArqRedis, probe_all: Probe, take_turn: Turn, seconds: int) -> None:
+    def __init__(
+        self, redis: ArqRedis, probe_all: Probe, take_turn: Turn, seconds: int, on_request: Probe | None = None
+    ) -> None:
+        """`on_request` is what is done when somebody asks, if that is more than `probe_all`."""
+        self._on_request = on_request or probe_all
         self._redis, self._probe_all, self._take_turn, self._seconds = redis, probe_all, take_turn, seconds
         self._draining = False
         self.worker = self._build()
@@ -55,7 +59,7 @@ class Errands:
 
         async def probe_on_request(ctx: dict[str, Any]) -> bool:  # noqa: ARG001
             try:
-                await self._probe_all()
+                await self._on_request()
             except StoreUnavailable:
                 return False
             return True

@@ -91,8 +91,8 @@ class Reader:
         return self._awaited
 
     def tick(self) -> None:
-        """Tells the watch that time has passed. A response that outlives its connection is not given up for silence:
-        the connection is, and the response is read on over another one.
+        """Tells the watch that time has passed. A response that outlives its connection is not given up for silence, or
+        for an error event that nothing followed: its state is asked for, and it is read on over another connection.
         """
         now = self._now()
         if self.session.outlives and self.watch.overdue(now):

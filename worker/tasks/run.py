@@ -351,6 +351,7 @@ class Run:
                 for attempt in self._desk.job.open_attempts:
                     said += facts.broken_off(self._desk.job, attempt.number, Outcome.LOST, 0, catalogue)
                 await self._desk.commit([*said, (ev.Failed(error=words.job_error(code)), None)])
+                await self._desk.attempts.cancel_upstream()  # nobody will read what it costs
                 return
 
 

@@ -43,6 +43,7 @@ class Answer:
         "_kind",
         "_on",
         "_opening",
+        "_refused",
         "_response",
         "_send",
         "_sniff",
@@ -58,11 +59,14 @@ class Answer:
         on: On,
         chat: bool,
         wall: Callable[[], datetime],
+        refused: Callable[[int, bytes], bool] | None = None,
     ) -> None:
+        """`refused(status, body)`: whether a refused request will be put otherwise the next time."""
         self._send = send
         self._on: On = on
         self._chat = ChatTranslator() if chat else None
         self._wall = wall
+        self._refused = refused
         self._splitter = Splitter()
         self._opening: asyncio.Task[httpx2.Response] | None = None
         self._response: httpx2.Response | None = None
@@ -122,7 +126,10 @@ class Answer:
         except openai.APIStatusError as error:
             self._ended = True
             answer = error.response
-            return [rejected_from(answer.status_code, answer.headers, answer.content, self._wall(), on=self._on)]
+            told = rejected_from(answer.status_code, answer.headers, answer.content, self._wall(), on=self._on)
+            if self._refused is not None and self._refused(answer.status_code, answer.content):
+                told = told._replace(otherwise=True)
+            return [told]
         except Exception as error:  # noqa: BLE001 - the room's border: nothing foreign passes
             self._ended = True
             return [closed_from(error, opened=False)]

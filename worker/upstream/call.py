@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-Mode = Literal["background", "stream", "chat"]
+from worker.safety.endpoint import Mode
+
+__all__ = ["OWNED", "Call", "Mode"]
 
 OWNED: frozenset[str] = frozenset(
     {"model", "input", "instructions", "stream", "background", "store", "safety_identifier"}

@@ -25,6 +25,7 @@ from worker.upstream.headers import rejected_from
 from worker.upstream.payload import BadJson, parse
 from worker.upstream.proxied import Proxied, environment_proxy
 from worker.upstream.request import body_of, path_of
+from worker.upstream.token_limit import NEW, OLD, TokenLimit
 from worker.upstream.wire import Wire
 
 OPENAI: Final = "https://api.openai.com/v1"
@@ -76,6 +77,7 @@ class Provider:
         self.base_url = base_url or OPENAI
         self.proxy = environment_proxy(self.base_url) if proxy == "environment" else proxy
         self._answer_timeout = answer_timeout
+        self._limit = TokenLimit(self.base_url)
         self._wall = clock.now
         if transport is None and self.proxy is None:
             transport = Wire(connect_timeout=connect_timeout)
@@ -102,10 +104,16 @@ class Provider:
     def open(self, call: Call) -> Answer:
         """The answer to `call`; nothing is sent before its first `read()`."""
 
-        async def send() -> httpx2.Response:
-            return await self._post(path_of(call), call.client_request_id, body_of(call))
+        def refused(status: int, said: bytes) -> bool:
+            return self._limit.refused(call.model, status, said)
 
-        return Answer(send, on="create", chat=call.mode == "chat", wall=self._wall)
+        async def send() -> httpx2.Response:
+            return await self._post(path_of(call), call.client_request_id, body)
+
+        chat = call.mode == "chat"
+        body = body_of(call, self._limit.names(call.model))
+        named = chat and call.params.get("max_output_tokens") is not None and not {NEW, OLD} & call.params.keys()
+        return Answer(send, on="create", chat=chat, wall=self._wall, refused=refused if named else None)
 
     def resume(self, response_id: str, starting_after: int | None, client_request_id: str) -> Answer:
         """The stream of a background response again, from the event after `starting_after`."""
@@ -153,24 +161,29 @@ class Provider:
         page = await self.page(f"/models/{quote(model, safe='')}", client_request_id, seconds)
         return Listed(isinstance(page.body.get("id"), str), page.request_id) if isinstance(page, Page) else page
 
-    async def page(self, path: str, client_request_id: str, seconds: float) -> Page | Rejected | Closed:
-        """One page that is a JSON object; anything else under 200 is an empty one."""
+    async def page(
+        self, path: str, client_request_id: str, seconds: float, body: dict[str, Any] | None = None
+    ) -> Page | Rejected | Closed:
+        """One page that is a JSON object, anything else under 200 is an empty one; `body` is posted."""
         opened = False
         try:
             async with asyncio.timeout(seconds):
-                answer = await self._get(path, client_request_id, {}, "application/json")
+                if body is None:
+                    answer = await self._get(path, client_request_id, {}, "application/json")
+                else:
+                    answer = await self._post(path, client_request_id, body)
                 opened = True
                 raw = await cast("Body", answer.extensions[BODY]).bounded()
         except openai.APIStatusError as error:
-            told = error.response
-            return rejected_from(told.status_code, told.headers, told.content, self._wall(), on="create")
+            refused = error.response
+            return rejected_from(refused.status_code, refused.headers, refused.content, self._wall(), on="create")
         except Exception as error:  # noqa: BLE001 - the room's border: nothing foreign passes
             return closed_from(error, opened=opened)
         try:
-            body = parse(raw)
+            told = parse(raw)
         except BadJson:
-            body = None
-        return Page(body if isinstance(body, dict) else {}, answer.headers.get("x-request-id"))
+            told = None
+        return Page(told if isinstance(told, dict) else {}, answer.headers.get("x-request-id"))
 
     async def aclose(self) -> None:
         """Close every connection to the provider."""

@@ -6,6 +6,8 @@ HTTP errors are not here: they are answers, see `headers`.
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 from typing import Final, Literal
 
@@ -13,9 +15,20 @@ import aiohttp
 import httpx2
 import openai
 
-from worker.safety.stream import Closed
+from worker.safety.stream import Closed, NoConnection
 
 How = Literal["cut", "connect_failed", "bad_json"]
+
+_DEEPEST: Final = 8  # causes of causes; a bound, so that a circle can't hang us
+_UNKNOWN_ISSUER: Final = frozenset({2, 18, 19, 20, 21, 24, 26, 27})
+"""OpenSSL's X509_V_ERR_… of a chain that ends at nobody who is trusted: self-signed, no issuer, not a CA."""
+_BY_NUMBER: Final[dict[int | None, NoConnection]] = {
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.ENETDOWN: "unreachable",
+    errno.EADDRNOTAVAIL: "unreachable",
+    errno.ETIMEDOUT: "timeout",
+}
 
 _CONNECT: Final[tuple[type[BaseException], ...]] = (
     # nothing of the request was sent, or nothing that could start a response
@@ -124,4 +137,36 @@ def closed_from(error: BaseException, *, opened: bool) -> Closed:
         how = "cut"
     # "refused" or "unknown name" tell more than "no connection"
     told = error.__cause__ if isinstance(error, httpx2.ConnectError) and error.__cause__ is not None else error
-    return Closed(how, type(told).__name__, opened)
+    return Closed(how, type(told).__name__, opened, _why(error) if how == "connect_failed" else None)
+
+
+def _why(error: BaseException) -> NoConnection | None:
+    """Why there was no connection, as the deepest exception that knows it says; None when none does."""
+    found: NoConnection | None = None
+    seen: BaseException | None = error
+    for _ in range(_DEEPEST):
+        if seen is None:
+            break
+        found = _reason(seen) or found
+        seen = seen.__cause__ or seen.__context__
+    return found
+
+
+def _reason(error: BaseException) -> NoConnection | None:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    elif isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError | httpx2.ProxyError):
+        return "proxy"
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "untrusted" if error.verify_code in _UNKNOWN_ISSUER else "certificate"
+    if isinstance(error, ssl.SSLError):
+        return "tls"
+    if isinstance(error, socket.gaierror | aiohttp.ClientConnectorDNSError):
+        return "name"
+    if isinstance(error, TimeoutError | httpx2.ConnectTimeout | aiohttp.ConnectionTimeoutError):
+        return "timeout"
+    if isinstance(error, ConnectionRefusedError):
+        return "refused"
+    return _BY_NUMBER.get(error.errno) if isinstance(error, OSError) else None

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from worker.safety.stream import Opened, Problem, Rejected
-from worker.upstream.fields import named, problem_of, text, whole
+from worker.upstream.fields import named, problem_of, table, text, whole
 from worker.upstream.payload import BadJson, parse
 from worker.upstream.retry_after import number, retry_after
 
@@ -64,7 +64,16 @@ def _problem(body: bytes) -> Problem | None:
     for key in ("error", "detail"):
         if type(data.get(key)) in (dict, str):
             return problem_of(data[key])
+    if type(data.get("detail")) is list:
+        return Problem(None, None, param=_field(data["detail"]))
     return problem_of(data)
+
+
+def _field(faults: list[Any]) -> str | None:
+    """The field that FastAPI's first fault is about: the last name in its `loc`."""
+    where = table(faults[0]).get("loc") if faults else None
+    names = [name for name in where if type(name) is str] if type(where) is list else []
+    return text(names[-1]) if names else None
 
 
 def _rate_limits(headers: Mapping[str, str]) -> dict[str, str]:

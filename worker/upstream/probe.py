@@ -5,13 +5,15 @@ Knows one question; who asks and when, and what follows, is not known here.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, NamedTuple
 
 from worker.safety import classify
-from worker.safety.access import OK, UNCLEAR, Diagnosis, Status, diagnosed
+from worker.safety.access import NOT_LISTED, NOT_OFFERED, OK, UNCLEAR, Diagnosis, Status, diagnosed
 from worker.safety.stream import Closed, Rejected
 from worker.safety.words import job_error
-from worker.upstream.client import Provider
+from worker.upstream.client import Listed, Page, Provider
+from worker.upstream.fields import table
 
 SECONDS: Final = 8.0
 """One probe takes no longer."""
@@ -37,9 +39,36 @@ class Probed(NamedTuple):
 
 async def probe(provider: Provider, model: str, request_id: str, seconds: float = SECONDS) -> Probed:
     """Whether `model` is listed for the provider's key; `request_id` is ours. Never raises, never longer than asked."""
+    until = asyncio.get_running_loop().time() + seconds
     answer = await provider.listed(model, request_id, seconds)
-    if isinstance(answer, Rejected):
-        return Probed(model, diagnosed(classify.rejected(answer)), answer.request_id)
     if isinstance(answer, Closed):
         return Probed(model, diagnosed(classify.closed(answer)), None)
-    return Probed(model, OK if answer.known else UNCLEAR, answer.request_id)
+    found = _said(answer)
+    if found == NOT_OFFERED or (isinstance(answer, Listed) and not answer.known):
+        left = max(until - asyncio.get_running_loop().time(), 0.0)
+        told = await _by_list(provider, model, f"{request_id}.list", left)
+        found = told if found == NOT_OFFERED or told == OK else found  # a page of another kind denies nothing
+    return Probed(model, found, answer.request_id)
+
+
+def _said(answer: Listed | Rejected) -> Diagnosis:
+    if isinstance(answer, Rejected):
+        return diagnosed(classify.rejected(answer))
+    return OK if answer.known else UNCLEAR
+
+
+async def _by_list(provider: Provider, model: str, request_id: str, seconds: float) -> Diagnosis:
+    """What the list of all models says, where one model has no page: compatible servers have the one or the other."""
+    answer = await provider.page("/models", request_id, seconds)
+    names = model_names(answer.body) if isinstance(answer, Page) else None
+    if not names:  # an empty list is that of a server which loads a model when it is first asked
+        return NOT_OFFERED
+    return OK if model in names else NOT_LISTED
+
+
+def model_names(body: object) -> frozenset[str] | None:
+    """The names in a page of `GET /models`, or None when it is no such page."""
+    rows = table(body).get("data")
+    if type(rows) is not list:
+        return None
+    return frozenset(row["id"] for row in rows if type(row) is dict and type(row.get("id")) is str)

@@ -105,6 +105,11 @@ class Reconnect:
             self._missing += wait
         return wait
 
+    def ask_for_state(self) -> None:
+        """Poll next, and go back to the stream when the response still runs: a stream may hang for ever."""
+        if self.way is Way.RESUME:
+            self.way, self._stream_again = Way.POLL, True
+
     def _last_word(self, end: Rejected, ended: Ended, *, missing: bool) -> StreamEvent | None:
         """The event that ends it all, for an answer after which no other look can bring anything."""
         if classify.rejected(end).outcome is Outcome.BLOCKED:

@@ -5,10 +5,12 @@ Pure. Params pass through untouched, less the keys that Vigil owns; only chat ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from worker.upstream.call import OWNED, Call
 from worker.upstream.fields import table
+from worker.upstream.token_limit import BOTH, NEW, OLD
 
 
 def path_of(call: Call) -> str:
@@ -16,9 +18,9 @@ def path_of(call: Call) -> str:
     return "/chat/completions" if call.mode == "chat" else "/responses"
 
 
-def body_of(call: Call) -> dict[str, Any]:
-    """The JSON body that starts `call`; nothing of the call is changed."""
-    return _chat_body(call) if call.mode == "chat" else _responses_body(call)
+def body_of(call: Call, limit_names: Sequence[str] = BOTH) -> dict[str, Any]:
+    """The JSON body that starts `call`; nothing of the call is changed. `limit_names`: see `token_limit`."""
+    return _chat_body(call, limit_names) if call.mode == "chat" else _responses_body(call)
 
 
 def _responses_body(call: Call) -> dict[str, Any]:
@@ -37,10 +39,11 @@ def _responses_body(call: Call) -> dict[str, Any]:
     return body
 
 
-def _chat_body(call: Call) -> dict[str, Any]:
+def _chat_body(call: Call, limit_names: Sequence[str]) -> dict[str, Any]:
     body = {key: value for key, value in call.params.items() if key not in OWNED}
-    if "max_output_tokens" in body:
-        body["max_completion_tokens"] = body.pop("max_output_tokens")
+    limit = body.pop("max_output_tokens", None)
+    if limit is not None and NEW not in body and OLD not in body:  # the caller may name it as the server likes it
+        body |= dict.fromkeys(limit_names, limit)
     effort = table(body.pop("reasoning", None)).get("effort")
     if effort is not None:
         body["reasoning_effort"] = effort

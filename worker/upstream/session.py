@@ -74,6 +74,7 @@ class Session:
         self._reading = False
         self._stopped = False
         self._over = False  # the terminal event was seen
+        self._doubted = False  # the stream was given up for its silence, so the response's state is asked for
         self._bare = False  # this connection told the response's state in an event without a number
         self._hurried: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
@@ -127,12 +128,19 @@ class Session:
             now = loop.time()
             news = self.sequence != stood or self.response_id != named
             snapshot = self._bare and not polling and self.sequence == stood
-            step = self._reconnect.after(Ended(end, news, (opened or now) - began, now - (opened or now), snapshot))
+            step = self._step(Ended(end, news, (opened or now) - began, now - (opened or now), snapshot))
             if not isinstance(step, float):
                 yield [step]
                 return
             await self._rest(step, cut_short=not self._reconnect.asked)
             self._woken.clear()
+
+    def _step(self, ended: Ended) -> float | StreamEvent:
+        step = self._reconnect.after(ended)
+        if self._doubted:
+            self._doubted = False
+            self._reconnect.ask_for_state()
+        return step
 
     @property
     def outlives(self) -> bool:
@@ -147,8 +155,11 @@ class Session:
         self._start_looking_anew(self._hurry_after)
 
     def renew(self) -> None:
-        """Give the connection up for a new one, because it has been silent for too long; a pause is not cut short."""
-        if self._reading:
+        """Give the connection up and ask for the response's state, because the stream has been silent for too long or
+        told of an error that may not be the response's; a pause is not cut short.
+        """
+        if self._reading and self._reconnect.way is not Way.POLL:  # which asks for that, and is bounded
+            self._doubted = True
             self._start_looking_anew(0.0)
 
     def _start_looking_anew(self, after: float) -> None:

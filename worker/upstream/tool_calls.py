@@ -11,7 +11,7 @@ import json
 from typing import Any, Final
 
 from worker.upstream.content import Reading
-from worker.upstream.fields import table, text, whole
+from worker.upstream.fields import named, table, text, whole
 from worker.upstream.halves import joined
 
 _WHOLE: Final = 1 << 30  # characters: content is never cut
@@ -97,7 +97,7 @@ class ToolCalls:
     def _call(
         self, fragment: dict[str, Any], name: str | None, piece: str | None, position: int | None, *, custom: bool
     ) -> ToolCall:
-        called, index = text(fragment.get("id"), 256), whole(fragment.get("index"))
+        called, index = named(fragment.get("id")), whole(fragment.get("index"))
         if called is not None and called in self._by_id:
             return self._by_id[called]
         call = self._meant(index, position)

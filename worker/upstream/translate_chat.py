@@ -12,7 +12,7 @@ from worker.jobs.record import Usage
 from worker.safety.finish import NO_REASON, UNKNOWN, Finish, finish_word, meaning
 from worker.safety.stream import Alive, Created, Delta, Fault, Problem, StreamEvent, Terminal
 from worker.upstream.content import Reading
-from worker.upstream.fields import problem_of, table, text, usage_of, whole
+from worker.upstream.fields import named, problem_of, table, text, usage_of, whole
 from worker.upstream.halves import joined
 from worker.upstream.tool_calls import ToolCalls
 from worker.upstream.translate import NOT_TEXT, TerminalStatus, judged, side_signals
@@ -69,10 +69,10 @@ class ChatTranslator:
         choices = data.get("choices")
         if type(choices) is dict:
             choices = [choices]
-        named = text(data.get("id")) if self._id is None else None
-        if named or (type(choices) is list and not self._begun):
+        name = named(data.get("id")) if self._id is None else None
+        if name or (type(choices) is list and not self._begun):
             self._begun = True
-            self._id = named or self._id
+            self._id = name or self._id
             events.append(Created(None, self._id, self._model, "in_progress", self._tier))
         for choice in choices if type(choices) is list else ():
             if type(choice) is dict:

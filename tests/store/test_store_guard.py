@@ -1,0 +1,225 @@
+"""A store that comes back empty, older or as another's is no store; the right one, or an accepted one, is at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arq.connections import ArqRedis
+from builders import VAULT, FakeClock, new_job
+from hypothesis import given, strategies as st
+from stage import until
+from store_house import SIGNER, House
+
+from worker.jobs.errors import StoreChanged
+from worker.store import keys
+from worker.store.guard import Guard, accept, guard_of
+from worker.store.jobs import Jobs
+from worker.store.mark import Mark, Seen, judge, load, save, sentence
+from worker.store.pool import connect
+from worker.store.retention import Retention
+
+Told = list[tuple[str, dict[str, object]]]
+
+
+@pytest.fixture
+async def guarded(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> AsyncIterator[ArqRedis]:
+    """A guarded client on the emptied Valkey, as a process has it."""
+    client = connect(valkey_url, vault=VAULT, guard=Guard(tmp_path / "store.json", FakeClock().dice))
+    yield client
+    await client.aclose()
+
+
+async def looked(client: ArqRedis) -> Mark:
+    guard = guard_of(client)
+    assert guard is not None
+    await guard.look(client)
+    assert guard.mark is not None
+    return guard.mark
+
+
+async def again(valkey_url: str, mark: Mark | None, path: Path) -> ArqRedis:
+    """A client of a process that starts with this mark."""
+    if mark is not None:
+        save(path, mark)
+    return connect(valkey_url, vault=VAULT, guard=Guard(path, FakeClock(start=7).dice))
+
+
+async def test_a_fresh_store_gets_an_id_and_the_mark_follows_what_is_committed(
+    guarded: ArqRedis, redis: ArqRedis
+) -> None:
+    first = await looked(guarded)
+    assert (await redis.get(keys.DEPLOYMENT)).decode() == first.deployment
+    await Jobs(guarded, FakeClock()).submit(new_job())
+    second = await looked(guarded)
+    newest = (await redis.xrevrange(keys.AUDIT, count=1))[0][0].decode()
+    assert (second.deployment, second.record) == (first.deployment, newest)
+
+
+async def test_several_processes_that_start_at_once_agree(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> None:
+    clients = [connect(valkey_url, guard=Guard(tmp_path / f"{n}.json", FakeClock(start=n * 10).dice)) for n in range(5)]
+    await asyncio.gather(*(client.ping() for client in clients))
+    assert len({(await looked(client)).deployment for client in clients}) == 1
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.mark.parametrize("reason", ["empty", "older", "other"])
+async def test_what_is_not_the_known_store_is_not_spoken_to(
+    reason: str, valkey_url: str, guarded: ArqRedis, redis: ArqRedis, told: Told, tmp_path: Path
+) -> None:
+    jobs = Jobs(guarded, FakeClock())
+    await jobs.submit(new_job())
+    old = {name: await redis.dump(name) for name in await redis.keys("*")}
+    await jobs.submit(new_job(prompt="lost"))
+    mark = await looked(guarded)
+    await redis.flushall()
+    if reason == "older":
+        for name, value in old.items():
+            await redis.restore(name, 0, value)
+    if reason == "other":
+        await redis.set(keys.DEPLOYMENT, "another")
+    with pytest.raises(StoreChanged):  # it was changed under a living connection: seen by the next look
+        await looked(guarded)
+    client = await again(valkey_url, mark, tmp_path / "again.json")
+    for refused in (guarded, client):  # and nothing passes from now on, nor after a new start
+        with pytest.raises(StoreChanged, match=r"vigil store accept"):
+            await Jobs(refused, FakeClock()).submit(new_job())
+    assert {fields["reason"] for name, fields in told if name == "store.changed"} == {reason}
+    assert await redis.exists("vigil:ready") == (reason == "older")
+
+    await accept(redis, "meant")
+    for accepted in (guarded, client):
+        assert (await Jobs(accepted, FakeClock()).submit(new_job()))[0].job.status == "queued"
+        assert (await looked(accepted)).deployment == "meant"
+    assert [name for name, _ in told if name.startswith("store.")].count("store.known") == 2
+    # accepted once is not accepted for ever
+    await redis.flushall()
+    for refused in (guarded, client):
+        with pytest.raises(StoreChanged):
+            await looked(refused)
+    await client.aclose()
+
+
+async def test_an_older_store_that_others_went_on_with_is_noticed_too(
+    valkey_url: str, guarded: ArqRedis, redis: ArqRedis, tmp_path: Path
+) -> None:
+    jobs = Jobs(guarded, FakeClock())
+    await jobs.submit(new_job())
+    mark = await looked(guarded)
+    await redis.xdel(keys.AUDIT, mark.record)
+    await Jobs(redis, FakeClock()).submit(new_job())  # newer than the mark
+    client = await again(valkey_url, mark, tmp_path / "again.json")
+    with pytest.raises(StoreChanged, match="older"):
+        await Jobs(client, FakeClock()).submit(new_job())
+    await client.aclose()
+
+
+async def test_the_right_store_coming_back_is_taken_at_once(guarded: ArqRedis, redis: ArqRedis, told: Told) -> None:
+    await Jobs(guarded, FakeClock()).submit(new_job())
+    await looked(guarded)
+    held = {name: await redis.dump(name) for name in await redis.keys("*")}
+    await redis.flushall()
+    with pytest.raises(StoreChanged):
+        await looked(guarded)
+    for name, value in held.items():
+        await redis.restore(name, 0, value)
+    await looked(guarded)
+    assert [name for name, _ in told if name.startswith("store.")] == ["store.changed", "store.known"]
+
+
+@pytest.mark.parametrize("spoil", ["gone", "list"])
+@pytest.mark.parametrize("key", [keys.DEPLOYMENT, keys.AUDIT, keys.LOOKS, keys.RETAINED, keys.ACCEPTED])
+async def test_one_spoiled_key_is_no_other_store(key: str, spoil: str, guarded: ArqRedis, redis: ArqRedis) -> None:
+    await Jobs(guarded, FakeClock()).submit(new_job())
+    await looked(guarded)
+    await redis.delete(key)
+    if spoil == "list":
+        await redis.rpush(key, "x")
+    await guarded.connection_pool.disconnect()
+    mark = await looked(guarded)
+    if key == keys.DEPLOYMENT:
+        assert (await redis.get(key)).decode() == mark.deployment
+
+
+async def test_what_retention_removed_is_not_missed(
+    valkey_url: str, guarded: ArqRedis, redis: ArqRedis, tmp_path: Path
+) -> None:
+    await Jobs(guarded, FakeClock()).submit(new_job())
+    mark = await looked(guarded)
+    house = House(redis, FakeClock(), Jobs(redis, FakeClock()))
+    await house.seal()
+    clock = FakeClock()
+    clock.step(10**8)
+    assert await Retention(redis, clock, audit_ttl=60, result_ttl=60).trim(SIGNER) > 0
+    await redis.delete(keys.LOOKS)
+    client = await again(valkey_url, mark, tmp_path / "again.json")
+    await client.ping()
+    await client.aclose()
+
+
+async def test_the_file_is_kept_while_it_runs_and_a_full_disk_is_told_once(
+    valkey_url: str, guarded: ArqRedis, told: Told, tmp_path: Path
+) -> None:
+    guard = guard_of(guarded)
+    assert guard is not None
+    running = asyncio.create_task(guard.run(guarded))
+
+    async def kept() -> Any:
+        return load(tmp_path / "store.json")
+
+    await until("the file", kept)
+    await Jobs(guarded, FakeClock()).submit(new_job())
+    mark = await looked(guarded)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert (await kept()).record == mark.record
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    client = connect(valkey_url, guard=Guard(blocked / "store.json", FakeClock().dice))
+    other = guard_of(client)
+    assert other is not None
+    running = asyncio.create_task(other.run(client))
+
+    async def complained() -> bool:
+        return any(name == "store.unmarked" for name, _ in told)
+
+    await until("the complaint", complained)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [name for name, _ in told].count("store.unmarked") == 1
+    await client.aclose()
+
+
+# ---- pure
+
+
+ids = st.sampled_from(["a", "b", "c"])
+
+
+@given(st.builds(Mark, ids), st.builds(Seen, st.none() | ids, st.booleans(), st.none() | ids))
+def test_only_the_known_or_an_accepted_store_passes(mark: Mark, seen: Seen) -> None:
+    reason = judge(mark, seen)
+    if seen.deployment == mark.deployment:
+        assert reason == (None if seen.has_all else "older")
+    elif seen.deployment is None:
+        assert reason == (None if seen.has_all else "empty")
+    else:
+        assert reason == (None if seen.accepted == seen.deployment else "other")
+    assert judge(None, seen) is None
+    if reason:
+        assert "vigil store accept" in sentence(reason, mark, seen)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "nonsense", '{"deployment": "a"}', '{"deployment": 1, "record": null, "looks": "x"}']
+)
+def test_a_file_that_holds_no_mark_is_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "m").write_text(text)
+    assert load(tmp_path / "m") is None
+    assert load(tmp_path / "none") is None
+    save(tmp_path / "m", Mark("a", "1-1", 3))
+    assert load(tmp_path / "m") == Mark("a", "1-1", 3)

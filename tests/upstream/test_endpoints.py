@@ -1,0 +1,89 @@
+"""Which addresses a server has, told from the refusals of real kinds of servers, over a real socket."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.upstream.asking import ProviderAt
+from tests.upstream.rawserver import Connection, RawServer, as_json
+from worker.safety.endpoint import Endpoints
+from worker.simulator.app import Simulator
+from worker.upstream.endpoints import endpoints
+
+Route = tuple[int, Any]
+NAMED = ("POST /v1/responses", "POST /v1/chat/completions", "GET /v1/responses/")
+MISSING = {"error": {"message": "Missing required parameter: 'model'.", "type": "invalid_request_error", "code": None}}
+NO_RESPONSE = {"error": {"message": "Response with id 'x' not found.", "type": "invalid_request_error", "code": None}}
+
+
+def fastapi(method: str, path: str) -> Route:
+    return 404, {"detail": "Not Found"}
+
+
+def openai(method: str, path: str) -> Route:
+    told = {"message": f"Invalid URL ({method} {path})", "type": "invalid_request_error", "param": None, "code": None}
+    return 404, {"error": told}
+
+
+def express(method: str, path: str) -> Route:
+    return 404, f"<pre>Cannot {method} {path}</pre>".encode()
+
+
+def serving(elsewhere: Callable[[str, str], Route], *answers: Route | None) -> Callable[[Connection], Awaitable[None]]:
+    """A server: what it says to each of NAMED (None: nothing is there), and what it says elsewhere."""
+
+    async def script(connection: Connection) -> None:
+        asked = connection.request
+        line = f"{asked.method} {asked.path}"
+        found = next((a for name, a in zip(NAMED, answers, strict=True) if line.startswith(name)), None)
+        status, body = found or elsewhere(asked.method, asked.path)
+        await connection.send(as_json(status, body))
+
+    return script
+
+
+@pytest.mark.parametrize("elsewhere", [fastapi, openai, express])
+@pytest.mark.parametrize(
+    ("answers", "found", "best"),
+    [
+        (((400, MISSING), (400, MISSING), (404, NO_RESPONSE)), Endpoints(True, True, True), "background"),
+        (((422, {"detail": []}), (422, {"detail": []}), None), Endpoints(True, False, True), "stream"),
+        ((None, (400, MISSING), None), Endpoints(False, False, True), "chat"),
+        (((405, {}), (500, {}), (405, {})), Endpoints(False, False, True), "chat"),
+        ((None, None, None), Endpoints(False, False, False), None),
+        (((401, {}), (401, {}), (401, {})), Endpoints(None, None, None), None),
+        (((503, b"<html>"), (429, {}), (403, {})), Endpoints(None, None, None), None),
+    ],
+)
+async def test_what_a_server_has(
+    provider_at: ProviderAt, elsewhere: Any, answers: Any, found: Endpoints, best: str | None
+) -> None:
+    async with RawServer(serving(elsewhere, *answers)) as server:
+        seen = await endpoints(provider_at(server.url), "probe-1", 10.0)
+        assert (seen, seen.best()) == (found, best)
+        assert {request.method for request in server.requests} == {"GET", "POST"}
+        assert all(request.body in {b"", b"{}"} for request in server.requests), "no prompt is sent"
+
+
+async def test_who_answers_everything_tells_nothing(provider_at: ProviderAt) -> None:
+    async with RawServer(serving(lambda *_: (200, {}), None, None, None)) as server:
+        assert await endpoints(provider_at(server.url), "probe-1", 10.0) == Endpoints(None, None, None)
+
+
+async def test_nobody_there_tells_nothing(provider_at: ProviderAt) -> None:
+    assert await endpoints(provider_at("http://127.0.0.1:1/v1"), "probe-1", 5.0) == Endpoints()
+
+
+async def test_the_simulator_has_everything(provider_at: ProviderAt) -> None:
+    async with Simulator() as simulator:
+        assert (await endpoints(provider_at(simulator.url), "probe-1", 10.0)).best() == "background"
+
+
+def test_each_mode_needs_its_own() -> None:
+    only_chat = Endpoints(responses=False, kept=None, chat=True)
+    assert [only_chat.has(mode) for mode in ("background", "stream", "chat")] == [False, False, True]
+    unsure = Endpoints(responses=True, kept=None, chat=None)
+    assert [unsure.has(mode) for mode in ("background", "stream", "chat")] == [None, True, None]

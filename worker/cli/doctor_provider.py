@@ -1,0 +1,169 @@
+"""What `vigil doctor` says of the provider: reachable, its clock, the models of the catalogue in use, and whether
+VIGIL_UPSTREAM fits it. Nothing is generated unless `--try` names a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import httpx2
+
+from worker.cli.doctor_outside import LOCAL, ask
+from worker.cli.finding import Check, skew
+from worker.cli.show import clean
+from worker.clock import Clock
+from worker.jobs.errors import Failure
+from worker.safety import classify
+from worker.safety.codes import spelled
+from worker.safety.endpoint import Mode, judged
+from worker.safety.words import WORDS, job_error
+from worker.settings import Settings
+from worker.upstream.client import OPENAI, Provider
+from worker.upstream.endpoints import endpoints
+from worker.upstream.errors import closed_from
+from worker.upstream.probe import model_names
+from worker.upstream.trial import SECONDS, Trial, tried
+
+_SHOWN: Final = 5
+_NO_KEY: Final = "none"  # what a worker without a key sends, too
+
+
+async def provider_checks(settings: Settings, model: str | None = None) -> AsyncIterator[Check]:
+    """Whether the provider takes our key, what time it has, its models, its APIs; `model`: one small request to it."""
+    if settings.openai_api_key is None and settings.openai_base_url is None:
+        fix = "set it for the real provider, or OPENAI_BASE_URL alone for a server that asks for no key"
+        yield Check("provider", "warning", "no OPENAI_API_KEY: `vigil up` uses the simulator", fix)
+        return
+    base = (settings.openai_base_url or OPENAI).rstrip("/")
+    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else _NO_KEY
+    headers = {"Authorization": f"Bearer {key}"}
+    if settings.openai_org_id:
+        headers["OpenAI-Organization"] = settings.openai_org_id
+    if settings.openai_project_id:
+        headers["OpenAI-Project"] = settings.openai_project_id
+    clock = Clock()
+    answer = await ask(f"{base}/models", headers, local=base.startswith(LOCAL))
+    yield _reached(base, answer)
+    if isinstance(answer, Exception):
+        return
+    try:
+        theirs = parsedate_to_datetime(answer.headers.get("date") or "")
+        ours = clock.now()
+        # the header has whole seconds, and the answer was some time under way
+        yield skew("their clock", "the provider", (theirs - ours + timedelta(seconds=0.5)).total_seconds(), slack=2.0)
+    except (ValueError, TypeError):
+        pass
+    if (listed := _listed(answer)) is not None:
+        yield _models(listed, settings)
+    provider = Provider(key, base, settings.openai_org_id, settings.openai_project_id)
+    try:
+        found = judged(settings.upstream, await endpoints(provider, f"doctor-{clock.dice(8).hex()}"), clock.now())
+        said, state = WORDS[found.code].message, {True: "ok", False: "problem", None: "warning"}[found.fits]
+        detail = f"VIGIL_UPSTREAM={settings.upstream}: {said}"
+        yield Check("endpoint", state, detail, None if found.fits else found.advice)  # type: ignore[arg-type]
+        if model is not None:
+            yield await _trial(provider, settings.upstream, model)
+    finally:
+        await provider.aclose()
+
+
+def _reached(base: str, answer: httpx2.Response | Exception) -> Check:
+    if isinstance(answer, Exception):
+        failure: Failure = classify.closed(closed_from(answer, opened=False))
+        words = job_error(failure.code)
+        return Check("provider", "problem", f"{base} can't be reached: {words.message}", _here(words.advice))
+    match answer.status_code:
+        case 200:
+            return Check("provider", "ok", f"{base} accepts the key")
+        case 401:
+            fix = "check OPENAI_API_KEY, OPENAI_ORG_ID and OPENAI_PROJECT_ID: key and organisation must belong together"
+            return Check("provider", "problem", f"{base} refuses the key (401{_code(answer)})", fix)
+        case 403:
+            fix = "this key, project or location may not use the API; ask an owner of the organisation"
+            return Check("provider", "problem", f"{base} forbids it (403{_code(answer)})", fix)
+        case 404 | 405:
+            fix = "check OPENAI_BASE_URL, which usually ends in /v1, unless the line `endpoint` is ok"
+            return Check("provider", "warning", f"{base} has no list of models ({answer.status_code})", fix)
+        case 429:
+            fix = "look at the organisation's limits and credit"
+            return Check("provider", "warning", f"{base} limits us (429{_code(answer)})", fix)
+        case status:
+            fix = "check OPENAI_BASE_URL; try later"
+            return Check("provider", "problem", f"{base} answers {status}{_code(answer)}", fix)
+
+
+def _here(advice: str) -> str:
+    """The advice for somebody who runs the doctor already."""
+    return advice.removeprefix("Run `vigil doctor` on the worker's machine and ")
+
+
+def _listed(answer: httpx2.Response) -> frozenset[str] | None:
+    try:
+        body: Any = answer.json()
+    except ValueError:
+        return None
+    return model_names(body) if answer.is_success else None
+
+
+def _models(listed: frozenset[str], settings: Settings) -> Check:
+    """How the server's list and the catalogue in use fit."""
+    catalogue = settings.catalogue()
+    missing = [
+        name for name, model in catalogue.models.items() if name not in listed and listed.isdisjoint(model.aliases)
+    ]
+    shown = [clean(name) for name in sorted(listed)[:_SHOWN]]
+    theirs = ", ".join(shown) + (f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else "")
+    if not listed:
+        return Check("their models", "ok", "the provider's list is empty: what it takes, only a request tells")
+    if not missing:
+        return Check("their models", "ok", "the provider lists every model of the catalogue in use")
+    if len(missing) < len(catalogue.models):
+        fix = "`vigil probe` says why; or take them out of the file of VIGIL_MODELS_FILE"
+        return Check("their models", "warning", f"the provider does not list {', '.join(missing)}", fix)
+    if settings.allow_unknown_models:
+        said = f"the provider lists {theirs}: taken as they are (VIGIL_ALLOW_UNKNOWN_MODELS), without a price"
+        return Check("their models", "ok", said)
+    fix = f'a file of VIGIL_MODELS_FILE with [models."{shown[0]}"], or VIGIL_ALLOW_UNKNOWN_MODELS=1'
+    return Check("their models", "warning", f"the provider lists none of our models; it lists {theirs}", fix)
+
+
+async def _trial(provider: Provider, mode: Mode, model: str) -> Check:
+    """One small request in the mode in use, as a job would send it."""
+    name = f"doctor-{Clock().dice(8).hex()}"
+    try:
+        async with asyncio.timeout(SECONDS):
+            trial = await tried(provider, model, mode, name)
+    except TimeoutError:
+        said = f"{clean(model)} did not finish a small request within {SECONDS:g} s"
+        return Check("trial", "problem", said, "is the model being loaded? try again, or look at the server's log")
+    return _judged(trial, mode, model)
+
+
+def _judged(trial: Trial, mode: Mode, model: str) -> Check:
+    verdict, name = trial.verdict, clean(model)
+    if verdict.failure is not None:
+        words = job_error(verdict.failure.code, verdict.failure.outcome.value)
+        told = verdict.failure.provider
+        code = f" ({told.http_status or ''} {spelled(told.code) or ''})".replace("( ", "(") if told else ""
+        said = f"{name} gave no answer: {words.message.rstrip('.')}{code.replace(' )', ')').replace(' ()', '')}"
+        return Check("trial", "problem", said, _here(words.advice))
+    tokens = "no usage" if verdict.usage is None else f"{verdict.usage.total_tokens} tokens"
+    said = f"{name} answered ({verdict.outcome.value}, {tokens}, id {clean(trial.response_id or 'none')})"
+    if mode == "background" and trial.kept is False:
+        fix = "set VIGIL_UPSTREAM=stream for the workers: this server answers, but keeps no response to resume"
+        return Check("trial", "problem", said, fix)
+    if trial.characters == 0:
+        return Check("trial", "warning", f"{said}, without any text", "look at that server's log")
+    return Check("trial", "ok", said)
+
+
+def _code(answer: httpx2.Response) -> str:
+    try:
+        code = answer.json()["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return f" {code}" if isinstance(code, str) and code.replace("_", "").isalnum() else ""

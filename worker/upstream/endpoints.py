@@ -1,0 +1,66 @@
+"""Which of the provider's addresses are there, asked without a prompt: so nothing is generated and nothing is billed.
+
+Gateways and compatible servers offer one API or two. Each is asked with an empty body, which a server that has the
+address refuses; whether responses are kept is asked by the name of one that never was. What comes back is compared
+with what the same server answers at an address that no server has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from worker.safety.endpoint import Endpoints
+from worker.safety.stream import Closed, Rejected
+from worker.upstream.client import Page, Provider
+
+_NOBODYS: Final = "vigil-asks-what-is-here"
+SECONDS: Final = 8.0
+"""No question takes longer."""
+
+_GONE: Final = frozenset({404, 405, 501})
+
+
+async def endpoints(provider: Provider, request_id: str, seconds: float = SECONDS) -> Endpoints:
+    """What the provider has. Never raises, and no request takes longer than `seconds`."""
+
+    async def post(path: str) -> Page | Rejected | Closed:
+        return await provider.page(path, f"{request_id}.{path.strip('/')[:9]}", seconds, body={})
+
+    async def get(path: str) -> Page | Rejected | Closed:
+        return await provider.page(path, f"{request_id}.get", seconds)
+
+    nowhere, nothing, responses, chat, kept = await asyncio.gather(
+        post(f"/{_NOBODYS}"),
+        get(f"/{_NOBODYS}/{_NOBODYS}"),
+        post("/responses"),
+        post("/chat/completions"),
+        get(f"/responses/{_NOBODYS}"),
+    )
+    return Endpoints(_there(responses, nowhere), _there(kept, nothing), _there(chat, nowhere))
+
+
+def _there(answer: Page | Rejected | Closed, elsewhere: Page | Rejected | Closed) -> bool | None:
+    """Whether the address of `answer` is there; `elsewhere` is what the server says where nothing is."""
+    if isinstance(answer, Closed):
+        return None
+    if isinstance(answer, Page):
+        return None if isinstance(elsewhere, Page) else True  # who answers everything tells nothing
+    if answer.http_status in {401, 403, 407, 429} or answer.http_status in {502, 503, 504}:
+        return None
+    if answer.http_status not in _GONE:
+        return True
+    if answer.http_status != 404:  # noqa: PLR2004  405 and 501: known, and not for this method
+        return False
+    return not isinstance(elsewhere, Rejected) or _said(answer) != _said(elsewhere)
+
+
+def _said(answer: Rejected) -> tuple[Any, ...]:
+    """What a refusal says, apart from the address that it names."""
+    problem = answer.problem
+    if problem is None:
+        return (answer.http_status, None)
+    message = problem.message or ""
+    for word in (f"{_NOBODYS}/{_NOBODYS}", f"responses/{_NOBODYS}", "chat/completions", "responses", _NOBODYS):
+        message = message.replace(word, "*")
+    return (answer.http_status, problem.code, problem.type, message)

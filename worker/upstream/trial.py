@@ -1,0 +1,57 @@
+"""One small request to a model, as a job would send it: the one way to be sure that a mode fits. It costs tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, NamedTuple
+
+from worker.jobs.states import Outcome
+from worker.safety.endpoint import Mode
+from worker.safety.signals import Verdict
+from worker.safety.stream import Closed, Delta, Rejected
+from worker.safety.watch import Watch
+from worker.upstream.call import Call
+from worker.upstream.client import Provider
+from worker.upstream.session import Session
+
+SECONDS: Final = 60.0
+"""A trial takes no longer."""
+
+_PROMPT: Final = "Reply with the word: ok"
+_MOST_TOKENS: Final = 64  # a reasoning model needs some before its first word
+_NO_SUCH: Final = frozenset({404, 405, 501})
+
+
+class Trial(NamedTuple):
+    """What came of it. `kept`: the response could be read again; None when that was not asked, or not answered."""
+
+    verdict: Verdict
+    response_id: str | None
+    characters: int
+    kept: bool | None
+
+
+async def tried(provider: Provider, model: str, mode: Mode, request_id: str) -> Trial:
+    """Send one small request to `model` and read the answer to its end. Bound its time from outside."""
+    loop = asyncio.get_running_loop()
+    params = {"max_output_tokens": _MOST_TOKENS}
+    call = Call(model=model, mode=mode, client_request_id=request_id, input=_PROMPT, params=params)
+    watch = Watch(model, checked=False, now=loop.time())
+    session = Session(provider, call)
+    characters = 0
+    try:
+        async for batch in session.batches():
+            for event in batch:
+                characters += len(event.text) if isinstance(event, Delta) else 0
+                watch.feed(event, loop.time())
+    finally:
+        await session.aclose()
+    watch.feed(Closed("clean"), loop.time())  # changes nothing after an end
+    verdict = watch.verdict or Verdict(Outcome.PROTOCOL_ERROR)
+    kept = None
+    if mode == "background" and session.response_id is not None:
+        first = (await provider.poll(session.response_id, f"{request_id}.p"))[0]
+        kept = None if isinstance(first, Closed) else not isinstance(first, Rejected)
+        if isinstance(first, Rejected) and first.http_status not in _NO_SUCH:
+            kept = None
+    return Trial(verdict, session.response_id, characters, kept)
