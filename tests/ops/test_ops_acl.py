@@ -173,8 +173,9 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, di
         if name in ("api", "worker"):
             role: Role = "api" if name == "api" else "worker"
             password = next(word for word in line.split() if word.startswith("#"))
-            commands = " ".join(f"+{command}" for command in sorted(names(role)))
-            audit = "(~vigil:* ~arq:* -@all +xadd +xrange +xrevrange +exists +llen +lindex +lrange +get +eval +evalsha)"
+            commands = " ".join(f"+{command}" for command in sorted(names(role) | OPTIONAL))
+            reads = "+type +exists +llen +lindex +lrange +get"
+            audit = f"(~vigil:* ~arq:* -@all {reads} +xadd +xrange +xrevrange +eval +evalsha)"
             rules = f"user {name} on {password} resetkeys ~vigil:* ~arq:* resetchannels &vigil:* -@all {commands}"
             if role == "api":
                 keys = "~vigil:[^as]* ~vigil:a[^u]* ~vigil:audited:* ~vigil:s[^e]* ~vigil:se[^a]* ~arq:*"

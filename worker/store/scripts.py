@@ -56,8 +56,8 @@ class Scripts:
             return redis.register_script("".join(room.joinpath(f"{name}.lua").read_text() for name in names))
 
         self._redis = redis
-        self._commit, self._claim = load("shut", "commit"), load("claim")
-        self._end = load("allow_full", "shut", "commit")
+        self._commit, self._claim = load("allow_full", "shut", "commit"), load("claim")
+        self._commit_if_room = load("shut", "commit")
         self._submit = Together(redis, load("shut", "bucket", "submit"))
         self._renew, self._pieces = load("allow_full", "renew"), load("pieces")
 
@@ -80,7 +80,7 @@ class Scripts:
         """
         must_serve(self._redis)
         args = [str(version), token, commit_id, head, person, *flatten(commands)]
-        script = self._end if although_full else self._commit
+        script = self._commit if although_full else self._commit_if_room
         reply = await script(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
         return reply[0].decode(), int(reply[1]) if len(reply) > 1 else version
 
