@@ -20,7 +20,7 @@ from worker.store.mark import Mark, Seen, judge, load as load_mark, sentence
 from worker.store.pool import asking, connect
 
 app = typer.Typer(
-    help="Show which store is known here, or accept another one.",
+    help="Show which store is known, or accept another.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
