@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: help install install-dev demo test test-newest test-thorough lint lint-ops bench soak locks clean
 
 help:  ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 install:  ## Make .venv with the pinned packages and `vigil`.
 	@ops/install.sh
@@ -18,6 +18,9 @@ demo: install  ## One job per outcome against the simulator; needs no key and no
 
 test: lint  ## Lint, then all tests.
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+test-thorough: install-dev  ## All tests with every case that they know; takes two to three times as long.
+	VIGIL_TEST_THOROUGH=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: install-dev  ## ruff, import-linter, mypy.
 	$(BIN)/ruff check .

@@ -328,6 +328,18 @@ def key(folder: Path) -> str:
     return str(json.loads((folder / ".vigil" / "cli.json").read_text())["key"])
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_ends_when_told_to_though_nobody_reads_what_it_says(tmp_path: Path, number: int) -> None:
+    running = start_up(tmp_path, free_port())
+    assert running.process.stdout is not None
+    running.process.stdout.close()
+    running.process.send_signal(number)
+    try:
+        assert running.process.wait(LIMIT) == 0
+    finally:
+        running.process.kill()
+
+
 def test_ctrl_c_drains_the_key_stays_and_jobs_survive(tmp_path: Path) -> None:
     port = free_port()
     first = start_up(tmp_path, port)

@@ -120,7 +120,7 @@ async def test_a_full_redis_is_waited_for_and_said_and_the_answer_kept(own, told
         async def waits() -> bool:
             return any(name == "commit.waiting" for name, _ in told)
 
-        await until("the wait to be told", waits, 40)
+        await until("the wait to be told", waits)
         await redis.delete("filling")
         job = await stage.settled(large, 40)
         assert (job.status, [a.outcome for a in job.attempts]) == (Status.COMPLETED, [Outcome.COMPLETED])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from arq.connections import ArqRedis
 from stage import Stage
+from waiting import LIMIT
 
 from worker.jobs.states import Status
 from worker.main import WorkerProcess
@@ -53,7 +54,7 @@ async def test_a_worker_with_a_broken_part_hands_its_jobs_over(redis: ArqRedis, 
             row[2].cancel()
         else:
             break_part(first, part)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT):
             (ended,) = await asyncio.gather(row[2], return_exceptions=True)
         assert isinstance(ended, asyncio.CancelledError if part == "cancelled" else ZeroDivisionError)
         assert (await stage.job(job_id)).status is Status.QUEUED, "another worker may take it now"

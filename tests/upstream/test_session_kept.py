@@ -6,6 +6,7 @@ import asyncio
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from waiting import LIMIT
 
 from tests.upstream.asking import Rig, Sleeps, call, play
 from tests.upstream.played import TOO_LATE, breaks_after, paths, state, streams
@@ -39,7 +40,7 @@ async def until_waited(session: Session, sleeps: Sleeps, seconds: float) -> list
             events.extend(batch)
 
     reading = asyncio.create_task(read())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT):
         while sum(sleeps.taken) < seconds and not reading.done():
             await asyncio.sleep(0.001)
     assert not reading.done(), f"it gave up: {events[-1:]}"

@@ -73,9 +73,12 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], sai
             if got:
                 os._exit(INTERRUPTED)
             got.append(number)
-            if said:
-                print(f"\n{said}", file=sys.stderr, flush=True)
             stop.set()
+            if said:
+                try:
+                    print(f"\n{said}", file=sys.stderr, flush=True)
+                except OSError:  # who read this, or the terminal, has gone: we end all the same, and quietly
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
         numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a closed terminal; nohup has it ignored
