@@ -18,9 +18,10 @@ from api.parts import Parts
 from api.patience import SECONDS, within
 from api.views import dumps
 from worker.jobs import events as ev
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.states import Outcome, Purpose
 from worker.store.pieces import Piece
+from worker.store.values import tell
 
 _HEARTBEAT: Final = 15.0
 _KEY_CHECK: Final = 3.0
@@ -123,11 +124,19 @@ class Feed:
         if ends is None:
             before = self._current.number
             if before is not None and (note.missed or self._gap or before not in self._sent):
-                kept = await within(SECONDS, self._parts.pieces.read(self._job_id, before))
+                kept = await self._kept(before)
                 self._gap = False
                 out += self._deltas([(before, _joined(kept))] if kept else [])
             out += self._deltas(note.pieces)
         return ends is not None
+
+    async def _kept(self, attempt: int) -> list[Piece]:
+        """The attempt's text so far; none where it can't be read: the end brings all of it."""
+        try:
+            return await within(SECONDS, self._parts.pieces.read(self._job_id, attempt))
+        except RecordUnreadable as error:
+            tell(error)
+            return []
 
     def _deltas(self, pieces: Iterable[tuple[int, Piece]]) -> list[bytes]:
         """What of these is new and belongs to the current attempt."""
@@ -159,7 +168,10 @@ class Feed:
 
     async def _rest(self, completed: dict[str, Any]) -> list[bytes]:
         """What the watcher has not seen of a finished answer, now that its pieces are gone."""
-        answer = await within(SECONDS, self._parts.jobs.answer(self._job_id)) or {}
+        try:
+            answer = await within(SECONDS, self._parts.jobs.answer(self._job_id)) or {}
+        except (RecordUnreadable, ContentDamaged):  # the job itself says so to whoever asks for it
+            return []
         winner, text = completed["attempt"], answer.get("output_text") or ""
         sent = self._start(winner)
         return [self._delta(winner, sent, text[sent:])] if len(text) > sent else []

@@ -141,7 +141,7 @@ class Hub:
 
     def _heard(self, channel: str, message: bytes) -> None:
         if channel == keys.CHANGED:
-            job_id, _, rest = message.decode().partition(" ")
+            job_id, _, rest = message.decode(errors="replace").partition(" ")
             for watcher in self._watchers.get(job_id, ()):
                 watcher.change(rest.rpartition(" ")[2])
             return
@@ -153,7 +153,7 @@ class Hub:
         box = self._vault.known(message.partition(b":")[0].decode())
         try:
             _, attempt, piece = parse_message(message, box)
-        except ContentDamaged:  # or the job's key is not remembered any more: reading finds it again
+        except (ContentDamaged, ValueError):  # or the job's key is not remembered any more: reading finds it again
             for watcher in watchers:
                 watcher.miss()
             return

@@ -22,10 +22,12 @@ from worker.jobs.errors import (
     ContentDamaged,
     KeyMissing,
     RateLimited,
+    RecordUnreadable,
     Refused,
     StoreChanged,
     StoreUnavailable,
 )
+from worker.store.values import tell
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
 
@@ -148,13 +150,8 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
             detail = f"This app may submit {error.limit} jobs in {error.window} s; come again in {error.wait} s."
             headers = fields(error.limit, error.window, 0, error.wait) | {"Retry-After": str(error.wait)}
             return Problem(429, "rate_limited", detail, headers=headers)
-        case ContentDamaged():
-            emit("content.damaged")
-            return Problem(
-                500, "content_damaged", "The stored content can't be opened: it was changed. Tell the operators."
-            )
-        case StoreUnavailable():
-            return _away(error)
+        case StoreUnavailable() | ContentDamaged() | RecordUnreadable():
+            return _of_store(error)
         case AlreadySettled():
             return Problem(409, "already_settled", f"The job is {error.status} already.")
         case HTTPException():
@@ -168,25 +165,39 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
             return Problem(500, "internal_error", "A fault of ours; quote the X-Request-Id when you ask.")
 
 
-def _away(error: StoreUnavailable) -> Problem:
-    """What a store that can't be used means to the caller."""
-    if isinstance(error, KeyMissing):
-        emit("encryption.key_missing", code=error.kid)
-        detail = (
-            "The content is kept, but this Vigil was not given the key that it is sealed under. Tell its operators."
-        )
-        return Problem(503, "encryption_key_missing", detail, headers={"Retry-After": "60"})
-    if isinstance(error, StoreChanged):
-        detail = (
-            "The store came back without what it held, so it is not used; its operators have been told. Try again "
-            "later, a submit with the same Idempotency-Key."
-        )
-        return Problem(503, "store_changed", detail, headers={"Retry-After": "30"})
-    detail = (
-        "The store can't answer or can't take writes now. Try again, a submit with the same Idempotency-Key: "
-        "where the store took too long the job may be there."
-    )
-    return Problem(503, "store_unavailable", detail, headers={"Retry-After": "2"})
+def _of_store(error: StoreUnavailable | ContentDamaged | RecordUnreadable) -> Problem:
+    """What the store can't do now, or can't read."""
+    match error:
+        case KeyMissing():
+            emit("encryption.key_missing", code=error.kid)
+            detail = (
+                "The content is kept, but this Vigil was not given the key that it is sealed under. Tell its operators."
+            )
+            return Problem(503, "encryption_key_missing", detail, headers={"Retry-After": "60"})
+        case ContentDamaged():
+            emit("content.damaged")
+            return Problem(
+                500, "content_damaged", "The stored content can't be opened: it was changed. Tell the operators."
+            )
+        case RecordUnreadable():
+            tell(error)
+            detail = (
+                "What is stored can't be read by this release of Vigil: it was damaged, or a newer release wrote it. "
+                "Tell the operators."
+            )
+            return Problem(500, "record_unreadable", detail)
+        case StoreChanged():
+            detail = (
+                "The store came back without what it held, so it is not used; its operators have been told. Try again "
+                "later, a submit with the same Idempotency-Key."
+            )
+            return Problem(503, "store_changed", detail, headers={"Retry-After": "30"})
+        case _:
+            detail = (
+                "The store can't answer or can't take writes now. Try again, a submit with the same Idempotency-Key: "
+                "where the store took too long the job may be there."
+            )
+            return Problem(503, "store_unavailable", detail, headers={"Retry-After": "2"})
 
 
 def _methods(scope: Scope) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -32,12 +32,16 @@ def fresh(job: Job, private: dict[str, Any], request: Request) -> dict[str, Any]
     return job_view(job, private, None, None, base_url(request))
 
 
-async def view_all(request: Request, jobs: Sequence[Stored]) -> list[dict[str, Any]]:
-    """The jobs as their app sees them."""
+async def view_all(request: Request, jobs: Sequence[Stored], *, strict: bool = False) -> list[dict[str, Any]]:
+    """The jobs as their app sees them. `strict`: an answer that can't be read raises KeyMissing, ContentDamaged; else
+    its job says that it is locked.
+    """
     parts = parts_of(request)
     with_text = [s.job.id for s in jobs if s.job.attempts and LOCKED not in s.private]
     told = [s.job.id for s in jobs if s.private.get("webhook")]
-    answers = await within(SECONDS, reading.answers(parts.redis, with_text))
+    answered = strict and any(stored.job.status is Status.COMPLETED for stored in jobs)  # no other shows its answer
+    reads = reading.answers if answered else reading.answers_or_none
+    answers: Mapping[str, Any] = await within(SECONDS, reads(parts.redis, with_text))
     states = await within(SECONDS, reading.message_states(parts.redis, told))
     known = await within(SECONDS, reading.notices(parts.redis, [name for s in jobs for name in s.notices]))
     await within(SECONDS, was_read(parts.redis, parts.clock, [s.job for s in jobs]))
@@ -45,7 +49,7 @@ async def view_all(request: Request, jobs: Sequence[Stored]) -> list[dict[str, A
     return [
         job_view(
             s.job,
-            s.private,
+            _private(s, answers),
             answers.get(s.job.id),
             states.get(s.job.id),
             base,
@@ -55,9 +59,15 @@ async def view_all(request: Request, jobs: Sequence[Stored]) -> list[dict[str, A
     ]
 
 
+def _private(stored: Stored, answers: Mapping[str, Any]) -> dict[str, Any]:
+    """The private part; it says so where the answer can't be read."""
+    unread = stored.job.id in answers and answers[stored.job.id] is None
+    return {**stored.private, LOCKED: True} if unread else stored.private
+
+
 async def view(request: Request, stored: Stored) -> dict[str, Any]:
-    """The job as its app sees it."""
-    return (await view_all(request, [stored]))[0]
+    """The job as its app sees it. Raises KeyMissing, ContentDamaged."""
+    return (await view_all(request, [stored], strict=True))[0]
 
 
 def etag(job: Job, view_of_it: dict[str, Any]) -> str:

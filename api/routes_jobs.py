@@ -97,7 +97,7 @@ async def list_some(request: Request) -> Response:
     sent = query(request, *_FILTERS, "limit", "cursor")
     limit, cursor = whole("limit", sent.get("limit"), 20, 1, 100), sent.get("cursor")
     filters = await ask(request, _filters(parts, key, sent))
-    found, more = await ask(request, list_jobs(parts.redis, key.app, filters, limit, cursor))
+    found, more = await ask(request, list_jobs(parts.redis, key.app, filters, limit, cursor, parts.jobs.load))
     data = await view_all(request, found)
     return as_json({"object": "list", "data": data, "next_cursor": more})
 

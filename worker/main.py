@@ -38,6 +38,7 @@ from worker.tasks.errands import Errands
 from worker.tasks.health import Health
 from worker.tasks.lease import Leases
 from worker.tasks.notices import Noticeboard, nobody_shut_out
+from worker.tasks.rounds import a_round
 from worker.tasks.run import DRAIN, INTERRUPT, Run
 from worker.tasks.runner import Runner
 from worker.tasks.sealer import Sealer
@@ -175,7 +176,7 @@ class WorkerProcess:
     async def _serve(self, stop: asyncio.Event, ready: asyncio.Event | None) -> None:
         await self.store.look()  # what is missing is said first
         await self.clock.ask()
-        with contextlib.suppress(StoreUnavailable):
+        with contextlib.suppress(StoreUnavailable), a_round("access"):
             await self.shop.access.refresh()  # what is denied is known before the first job
         guard = guard_of(self._redis)
         parts = [
@@ -215,8 +216,10 @@ class WorkerProcess:
                 task.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
             with contextlib.suppress(StoreUnavailable):
-                await self.sealer.leave()
-                await self.sweeper.leave()
+                with a_round("last seal"):
+                    await self.sealer.leave()
+                with a_round("goodbye"):
+                    await self.sweeper.leave()
             await self.shop.provider.aclose()
             emit("worker.stopped", worker=self.id)
 

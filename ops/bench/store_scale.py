@@ -85,13 +85,13 @@ def settled_commands(jobs: Jobs, person: int, age_ms: int) -> list[Command]:
     job_id = ids.new_id("job", to_ms(clock.now()) - age_ms, clock.dice(ids.DICE_BYTES))
     job, trail = life(job_id, person, age_ms)
     first = fold.apply(None, trail[0])
-    commands, head = jobs._commands(None, first, trail[:1], GENESIS)  # noqa: SLF001  the store's own words
+    commands, head = jobs.changes.commands(None, first, trail[:1], GENESIS)
     content = [
         ("HSET", keys.job(job_id), "priv", codec.seal(new_job().private)),
         ("SET", keys.asked(job_id), codec.seal(new_job().asked)),
         ("SET", keys.answer(job_id), codec.seal({"output_text": "y" * 500, "output": [], "refusal": None})),
     ]
-    more, _ = jobs._commands(first, job, trail[1:], head)  # noqa: SLF001
+    more, _ = jobs.changes.commands(first, job, trail[1:], head)
     return [*commands, *content, *more]
 
 

@@ -157,6 +157,10 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "dropped": f"sum(rate(vigil_telemetry_dropped_total[{RATE}]))",
             "webhooks given up": f"sum(rate(vigil_webhook_dead_total[{RATE}]))",
         }, "ops"),
+        Panel("Unreadable values", "Stored values that could not be read, by kind of key; jobs that failed of it.", {
+            "{{kind}}": _rate("vigil_records_unreadable_total", "kind"),
+            "jobs set aside": f"sum(rate(vigil_jobs_set_aside_total[{RATE}]))",
+        }, "ops"),
         Panel("Draining", "Workers that drain.", {
             "all": "max(vigil_workers_draining)", "{{instance}}": "max by (instance) (vigil_worker_draining)",
         }),

@@ -280,10 +280,10 @@ async def test_the_script_takes_a_commit_once_by_its_id(redis, jobs):
     job = await submitted(jobs)
     commit = jobs._scripts.commit
     words = [("RPUSH", "seen", "x"), ("HSET", keys.job(job.id), "v", "2")]
-    assert await commit(job.id, 1, "", "a" * 32, words) == ("OK", 1)
-    assert (await commit(job.id, 1, "", "a" * 32, words))[0] == "DONE"
-    assert await commit(job.id, 1, "", "b" * 32, words) == ("CONFLICT", 2)
-    assert (await commit(job.id, 2, "w:1", "b" * 32, words))[0] == "LOST"
+    assert await commit(job.id, 1, "", "a" * 32, words) == "OK"
+    assert await commit(job.id, 1, "", "a" * 32, words) == "DONE"
+    assert await commit(job.id, 1, "", "b" * 32, words) == "CONFLICT"
+    assert await commit(job.id, 2, "w:1", "b" * 32, words) == "LOST"
     assert await redis.llen("seen") == 1
 
 

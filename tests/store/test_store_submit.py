@@ -89,7 +89,7 @@ async def test_without_a_key_the_same_request_is_two_jobs(jobs):
 
 async def test_a_key_whose_job_is_gone_says_so(redis, jobs):
     first, _ = await jobs.submit(new_job(key="k"))
-    await redis.delete(keys.job(first.job.id))
+    await redis.delete(keys.job(first.job.id), keys.trail(first.job.id))
     with pytest.raises(Refused, match="no longer kept"):
         await jobs.submit(new_job(key="k"))
 

@@ -13,6 +13,7 @@
     │   └── KeyMissing      operator: content is sealed under a key that this process was not given
     ├── ContentDamaged      nobody knows: sealed content was changed or moved; it can't be read
     ├── ContentTooLarge     operator: a value is larger than Redis takes, however often it is sent
+    ├── RecordUnreadable    nobody knows: a stored value is not what was written, or a newer release wrote it
     ├── UnsafeStore         operator: Redis could drop accepted jobs (eviction policy)
     ├── UnknownModel        caller: models.toml has no such model
     ├── RateLimited         caller: its app's bucket is empty; when to come again
@@ -114,6 +115,17 @@ class ContentTooLarge(VigilError):
     def __init__(self, size: int, limit: int | None = None) -> None:
         super().__init__(f"{size} bytes are more than Redis takes" + (f" ({limit})" if limit else ""))
         self.size, self.limit = size, limit
+
+
+Unreadable = Literal["newer", "not_json", "wrong_shape", "wrong_type", "gone"]
+
+
+class RecordUnreadable(VigilError):
+    """A stored value can't be read: `key` says which, `why` in which way; never what stands in it."""
+
+    def __init__(self, key: str, why: Unreadable) -> None:
+        super().__init__(f"the value of {key or 'a key'} can't be read ({why})")
+        self.key, self.why = key, why
 
 
 class UnsafeStore(VigilError):

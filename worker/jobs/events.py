@@ -11,6 +11,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal
 
+from pydantic import Field, JsonValue
+
 from worker.jobs.record import Block, Disclosure, DisclosureReason, Frozen, JobError, Removal, Usage
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
@@ -37,6 +39,7 @@ class Queued(Fact):
     not_before: datetime | None = None
     trace: dict[str, str] = {}
     webhook_events: tuple[str, ...] = ()
+    optional: dict[str, JsonValue] = Field(default={}, exclude_if=lambda value: not value)
 
 
 class Scheduled(Fact):

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import (
@@ -182,6 +182,8 @@ class Job(Frozen):
     trace: dict[str, str] = {}  # sentry-trace, baggage: the submit's trace goes on in the worker
     webhook_events: tuple[str, ...] = ()  # which events its own webhook is told of; where to is not here
     created_at: datetime
+    optional: dict[str, JsonValue] = Field(default={}, exclude_if=lambda value: not value)
+    """What a newer release keeps of a job and an older one may ignore: carried along unchanged, not looked at here."""
     # changed by events
     status: Status
     reason: str | None = None

@@ -439,6 +439,11 @@ WORDS: Final[dict[str, Words]] = {
         "The job's stored content could not be read.",
         "Check that VIGIL_ENCRYPTION_KEYS still has the key the job was stored with, then submit the job again.",
     ),
+    "record_unreadable": Words(
+        "failed",
+        "The job's stored record can't be read by this release of Vigil: it was damaged, or a newer release wrote it.",
+        "Tell the operators of this Vigil the job's id (its bytes are kept for them), and submit the job again.",
+    ),
     "internal_error": Words(
         "failed",
         "A fault of Vigil itself ended the job.",

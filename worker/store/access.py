@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Any, Final
 
 from arq.connections import ArqRedis
@@ -18,7 +17,10 @@ from pydantic import ValidationError
 from worker.safety.access import Access
 from worker.safety.endpoint import Endpoint
 from worker.store import keys
+from worker.store.lua_scripts import script
+from worker.store.overview import take_turn
 from worker.store.pool import asking
+from worker.store.values import or_told, readable
 
 PROBE_FUNCTION: Final = "probe_models"
 """The name under which workers offer arq a probe of all models."""
@@ -31,21 +33,23 @@ class AccessBook:
     """One account's rows."""
 
     def __init__(self, redis: ArqRedis, scope: str) -> None:
-        source = files("worker.store").joinpath("lua", "access.lua").read_text()
         self._redis, self.scope = redis, scope
-        self._set: Any = redis.register_script(source)
+        self._set: Any = script(redis, "access")
 
     async def all(self) -> dict[str, Access]:
         """Every model that anything is known of."""
-        async with asking("tell the access"):
-            return _read(await self._redis.hgetall(keys.access(self.scope)))
+        rows: dict[bytes, bytes] = {}
+        with or_told():
+            async with asking("tell the access", keys.access(self.scope)):
+                rows = await self._redis.hgetall(keys.access(self.scope))
+        return _read(self.scope, rows)
 
     async def change(self, model: str, decide: Callable[[Access], Access | None]) -> Access | None:
         """The row after `decide`, which is asked again when somebody was faster; None when it changes nothing."""
         async with asking("note the access"):
             while True:
                 raw = await self._redis.hget(keys.access(self.scope), model)
-                new = decide(Access.model_validate_json(raw) if raw else Access())
+                new = decide(next(iter(_read(self.scope, {model.encode(): raw} if raw else {}).values()), Access()))
                 if new is None:
                     return None
                 args = [model, raw or b"", new.model_dump_json(), self.scope, _KEPT_SECONDS]
@@ -59,16 +63,16 @@ class AccessBook:
 
     async def take_turn(self, seconds: float) -> bool:
         """True for one caller of all workers; for the others, and for everybody within `seconds`, False."""
-        async with asking("take turns at probing"):
-            taken = await self._redis.set(keys.access_turn(self.scope), "1", nx=True, px=max(1, int(seconds * 1000)))
-        return bool(taken)
+        return await take_turn(self._redis, keys.access_turn(self.scope), seconds)
 
 
 async def known_access(redis: ArqRedis) -> dict[str, Access]:
     """What the workers know of the account they asked last: the API need not have the provider's key."""
-    async with asking("tell the access"):
-        scope = await redis.get(keys.ACCESS)
-    return await AccessBook(redis, scope.decode()).all() if scope else {}
+    scope: bytes | None = None
+    with or_told():
+        async with asking("tell the access", keys.ACCESS):
+            scope = await redis.get(keys.ACCESS)
+    return await AccessBook(redis, scope.decode(errors="replace")).all() if scope else {}
 
 
 async def known_endpoint(redis: ArqRedis) -> Endpoint | None:
@@ -93,5 +97,10 @@ async def ask_for_probe(redis: ArqRedis, seconds: float) -> bool:
             return False
 
 
-def _read(rows: dict[bytes, bytes]) -> dict[str, Access]:
-    return {model.decode(): Access.model_validate_json(raw) for model, raw in rows.items()}
+def _read(scope: str, rows: dict[bytes, bytes]) -> dict[str, Access]:
+    """A model of which nothing can be read is one that nothing is known of: the next look writes it anew."""
+    out: dict[str, Access] = {}
+    for model, raw in rows.items():
+        for _, access in readable([(keys.access(scope), raw)], Access.model_validate_json):
+            out[model.decode(errors="replace")] = access
+    return out

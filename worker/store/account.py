@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
 from arq.connections import ArqRedis
 
+from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
+from worker.store.lua_scripts import script
 from worker.store.pool import asking
+from worker.store.values import or_told, replies, tell
 
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
 """Seconds until the first trial; each failed one doubles the wait up to the longest."""
@@ -40,7 +42,7 @@ class Circuit:
         self, redis: ArqRedis, scope: str, *, first_wait: float = FIRST_WAIT, longest: float = LONGEST_WAIT
     ) -> None:
         def load(name: str) -> Any:
-            return redis.register_script(files("worker.store").joinpath("lua", f"{name}.lua").read_text())
+            return script(redis, name)
 
         self._redis, self.scope = redis, scope
         self._waits = (int(first_wait * 1000), int(longest * 1000))
@@ -52,7 +54,7 @@ class Circuit:
         async with asking("ask the circuit"):
             said = await self._gate(keys=self._keys[:1], args=[job_id])
         word = said[0].decode().lower()
-        return Gate(word, said[1].decode() if len(said) > 1 else "")
+        return Gate(word, said[1].decode(errors="replace") if len(said) > 1 else "")
 
     async def trip(self, job_id: str, reason: str) -> bool:
         """The account is at fault: opens the circuit, or keeps it open; True when it was closed before."""
@@ -66,7 +68,7 @@ class Circuit:
         """Wakes the job that is to be the next trial, if it is time; gives its id."""
         async with asking("probe the circuit"):
             woken = await self._probe(keys=self._keys, args=[keys.WAKE])
-        return woken.decode() if woken else None
+        return woken.decode(errors="replace") if woken else None
 
     async def close(self) -> int:
         """The account answers again: closed, and the number of held jobs that fall due now."""
@@ -76,21 +78,34 @@ class Circuit:
 
 async def circuits(redis: ArqRedis) -> list[dict[str, object]]:
     """Every open circuit: scope, state (open, half_open), reason, since, next_probe_at."""
+    scopes = list[str]()
+    with or_told():
+        async with asking("list circuits", keys.CIRCUITS):
+            scopes = sorted(name.decode(errors="replace") for name in await redis.smembers(keys.CIRCUITS))
     async with asking("list circuits"):
-        rows = []
-        for name in sorted(await redis.smembers(keys.CIRCUITS)):
-            row = await redis.hgetall(keys.circuit(name.decode()))
-            if row:
-                rows.append(
-                    {
-                        "scope": name.decode(),
-                        "state": "half_open" if b"trial" in row else "open",
-                        "reason": row[b"reason"].decode(),
-                        "since": _time(row[b"since"]),
-                        "next_probe_at": _time(row[b"next_probe_at"]),
-                    }
-                )
+        names = [keys.circuit(scope) for scope in scopes]
+        async with redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(name)
+            found = await replies(pipe, names)
+    rows = []
+    for scope, name, row in zip(scopes, names, found, strict=True):
+        if row:
+            try:
+                rows.append(_shown(scope, row))
+            except (ValueError, LookupError, OverflowError):
+                tell(RecordUnreadable(name, "wrong_shape"))
     return rows
+
+
+def _shown(scope: str, row: dict[bytes, bytes]) -> dict[str, object]:
+    return {
+        "scope": scope,
+        "state": "half_open" if b"trial" in row else "open",
+        "reason": row[b"reason"].decode(),
+        "since": _time(row[b"since"]),
+        "next_probe_at": _time(row[b"next_probe_at"]),
+    }
 
 
 def _time(ms: bytes) -> str:

@@ -19,10 +19,11 @@ from redis.exceptions import WatchError
 
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
-from worker.jobs.errors import Refused
+from worker.jobs.errors import RecordUnreadable, Refused
 from worker.store import keys, rates
 from worker.store.pool import asking, vault_of
 from worker.store.rates import Rate
+from worker.store.values import read, readable, tell
 
 SCOPES: Final = ("submit", "read", "audit", "ops")
 LEAST_WEIGHT, MOST_WEIGHT, MOST_RUNNING = 0.01, 1000.0, 1_000_000
@@ -104,7 +105,7 @@ class Apps:
         async with asking("keep the key"):
             sealed = self._vault.seal_text(secret_name(app), secret)
             await self._redis.set(keys.app(app), json.dumps({"name": app, "webhook_secret": sealed}), nx=True)
-            kept = json.loads(await self._redis.get(keys.app(app)))
+            kept = _record(app, await self._redis.get(keys.app(app)) or b"")
             if rate is not None:
                 await self._alter(app, {"rate": rates.dump(rate)})
             async with self._redis.pipeline() as pipe:
@@ -117,17 +118,24 @@ class Apps:
         """The record behind a key, revoked or not; None for a key that is not ours."""
         if not plausible(key):
             return None
-        async with asking("look up the key"):
-            raw = await self._redis.get(keys.api_key(_digest(key)))
-            if raw is None:
-                return None
-            found = _load(raw)
-            return replace(found, rate=rates.load(await self._redis.get(keys.app(found.app))))
+        name = keys.api_key(_digest(key))
+        async with asking("look up the key", name):
+            raw = await self._redis.get(name)
+        if raw is None:
+            return None
+        found = read(name, raw, _load)
+        try:
+            async with asking("look up the app", keys.app(found.app)):
+                app = await self._redis.get(keys.app(found.app))
+            return replace(found, rate=read(keys.app(found.app), app, rates.load) if app else None)
+        except RecordUnreadable as error:  # then the default rate is the app's
+            tell(error)
+            return found
 
     async def rate(self, app: str) -> Rate | None:
         """The app's own rate, None = the default. Raises Refused when there is no such app."""
-        async with asking("look up the app"):
-            return rates.load(await self._app(app))
+        async with asking("look up the app", keys.app(app)):
+            return read(keys.app(app), await self._app(app), rates.load)
 
     async def set_rate(self, app: str, rate: Rate | None) -> None:
         """Gives an app a rate of its own, or the default again; API processes know within three seconds."""
@@ -144,8 +152,9 @@ class Apps:
         """Every key ever made, oldest first."""
         async with asking("list keys"):
             digests = (await self._redis.hgetall(keys.API_KEYS)).values()
-            rows = [await self._redis.get(keys.api_key(d.decode())) for d in digests]
-        return sorted((_load(r) for r in rows if r), key=lambda k: k.id)
+            names = [keys.api_key(digest.decode(errors="replace")) for digest in digests]
+            rows = await self._redis.mget(names) if names else []
+        return sorted((key for _, key in readable(zip(names, rows, strict=True), _load)), key=lambda k: k.id)
 
     async def revoke(self, key_id: str) -> ApiKey:
         """Ends a key for good; again changes nothing. Raises Refused when there is no such key."""
@@ -154,22 +163,24 @@ class Apps:
             raw = await self._redis.get(keys.api_key(digest.decode())) if digest else None
             if raw is None:
                 raise Refused("key_not_found", f"There is no key {key_id}; `vigil keys list` shows them.", 404)
-            body = json.loads(raw)
-            body["revoked_at"] = body["revoked_at"] or to_ms(self._clock.now())
-            await self._redis.set(keys.api_key(digest.decode()), json.dumps(body))
-        return _load(json.dumps(body).encode())
+            name = keys.api_key(digest.decode())
+            key = read(name, raw, _load)
+            revoked = replace(key, revoked_at=key.revoked_at or to_ms(self._clock.now()))
+            await self._redis.set(name, json.dumps({**json.loads(raw), "revoked_at": revoked.revoked_at}))
+        return revoked
 
     async def app(self, name: str) -> App:
         """An app as it stands. Raises Refused when there is none of this name."""
         async with asking("look up the app"):
-            return _terms(json.loads(await self._app(name)))
+            return _terms(_record(name, await self._app(name)))
 
     async def list_apps(self) -> list[App]:
         """Every app that has ever had a key, by name."""
         names = sorted({key.app for key in await self.list_keys()})
         async with asking("list apps"):
-            rows = await self._redis.mget([keys.app(name) for name in names]) if names else []
-        return [_terms(json.loads(row)) for row in rows if row]
+            places = [keys.app(name) for name in names]
+            rows = await self._redis.mget(places) if places else []
+        return [app for _, app in readable(zip(places, rows, strict=True), lambda raw: _terms(_object(raw)))]
 
     async def set_terms(
         self, name: str, *, weight: float | None = None, max_running: int | None = None, default_max: bool = False
@@ -195,7 +206,7 @@ class Apps:
         async with self._redis.pipeline() as pipe:
             while True:
                 await pipe.watch(keys.app(name))
-                record: dict[str, Any] = json.loads(await self._app(name)) | changes
+                record = _record(name, await self._app(name)) | changes
                 pipe.multi()
                 pipe.set(keys.app(name), json.dumps(record))
                 with contextlib.suppress(WatchError):
@@ -204,9 +215,9 @@ class Apps:
 
     async def webhook_secret(self, app: str) -> str | None:
         """The secret that signs the app's per-job webhooks."""
-        async with asking("look up the app"):
+        async with asking("look up the app", keys.app(app)):
             raw = await self._redis.get(keys.app(app))
-        return self._vault.unseal_text(secret_name(app), str(json.loads(raw)["webhook_secret"])) if raw else None
+        return self._vault.unseal_text(secret_name(app), str(_record(app, raw)["webhook_secret"])) if raw else None
 
 
 def secret_name(app: str) -> str:
@@ -219,10 +230,25 @@ def _dump(key: ApiKey) -> str:
     return json.dumps({name: value for name, value in asdict(key).items() if name != "rate"})
 
 
+def _record(name: str, raw: bytes) -> dict[str, Any]:
+    """An app's record. Raises RecordUnreadable."""
+    return read(keys.app(name), raw, _object)
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    body = json.loads(raw)
+    if not isinstance(body, dict) or not isinstance(body["webhook_secret"], str) or not isinstance(body["name"], str):
+        raise TypeError("not an app's record")
+    return body
+
+
 def _terms(record: dict[str, Any]) -> App:
     return App(record["name"], record.get("weight", 1.0), record.get("max_running"))
 
 
 def _load(raw: bytes) -> ApiKey:
     body = json.loads(raw)
-    return ApiKey(**{**body, "scopes": tuple(body["scopes"])})
+    key = ApiKey(**{**body, "scopes": tuple(body["scopes"])})
+    if not all(isinstance(word, str) for word in (key.id, key.app, *key.scopes)) or type(key.revoked_at) is not int:
+        raise ValueError("not a key's record")
+    return key

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
-from importlib.resources import files
 from typing import Any, Final
 
 from arq.connections import ArqRedis
@@ -19,13 +19,17 @@ from worker.audit.record import act_of
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.store import keys
+from worker.store.lua_scripts import script
 from worker.store.pool import asking
+from worker.store.values import replies
 
 START: Final = "-"
+NO_HASH: Final = "f" * 64
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_PLACE: Final = re.compile(r"\d{1,15}-\d{1,15}")
 _PAGE: Final = 2_000
 _MOST_PAGES: Final = 5
 _TRIES: Final = 50
-_ACT: Final = files("worker.store").joinpath("lua", "act.lua").read_text()
 
 
 class Trail:
@@ -33,27 +37,28 @@ class Trail:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
-        self._act: Any = redis.register_script(_ACT)
+        self._act: Any = script(redis, "act")
 
     async def of_chain(self, chain: str) -> list[Row]:
         """All records of a job (or of `app:<name>`), in order; empty when there are none."""
-        async with asking("read the audit trail"):
+        async with asking("read the audit trail", keys.audited(chain)):
             places = await self._redis.lrange(keys.audited(chain), 0, -1)
-            return await self.at([place.decode() for place in places])
+        return await self.at([place.decode(errors="replace") for place in places])
 
     async def at(self, places: Sequence[str]) -> list[Row]:
         """The records at these places; those that are gone are missing."""
-        if not places:
+        known = [place for place in places if _PLACE.fullmatch(place)]
+        if not known:
             return []
-        async with asking("read the audit trail"), self._redis.pipeline(transaction=False) as pipe:
-            for place in places:
+        async with asking("read the audit trail", keys.AUDIT), self._redis.pipeline(transaction=False) as pipe:
+            for place in known:
                 pipe.xrange(keys.AUDIT, place, place)
-            found = await pipe.execute()
+            found = await replies(pipe, (keys.AUDIT for _ in known))
         return [row_of(*rows[0]) for rows in found if rows]
 
     async def page(self, low: str, high: str = "+", count: int = _PAGE) -> list[Row]:
         """Up to `count` records from `low` on; `(<id>` is what comes after that id."""
-        async with asking("read the audit trail"):
+        async with asking("read the audit trail", keys.AUDIT):
             return [row_of(*row) for row in await self._redis.xrange(keys.AUDIT, low, high, count)]
 
     async def pages(self, low: str = START, high: str = "+", count: int = _PAGE) -> AsyncIterator[list[Row]]:
@@ -80,7 +85,7 @@ class Trail:
     async def before(self, chain: str, place: str) -> str:
         """The hash of the record that stands before this one in its chain; 64 zeros when it isn't there."""
         async with asking("read the audit trail"):
-            places = [raw.decode() for raw in await self._redis.lrange(keys.audited(chain), 0, -1)]
+            places = [raw.decode(errors="replace") for raw in await self._redis.lrange(keys.audited(chain), 0, -1)]
         n = places.index(place) if place in places else 0
         rows = await self.at(places[n - 1 : n]) if n else []
         return rows[0].hash if rows else GENESIS
@@ -129,15 +134,16 @@ class Trail:
             place = await self._redis.lindex(keys.audited(chain), -1)
         if place is None:
             return None
-        rows = await self.at([place.decode()])
+        rows = await self.at([place.decode(errors="replace")])
         if not rows:
             raise Refused("trail_broken", f"The last record of {chain} is gone; `vigil audit verify` says more.")
         return rows[0]
 
 
 def row_of(place: bytes, fields: dict[bytes, bytes]) -> Row:
-    """A record as Redis gives it."""
-    return Row(place.decode(), fields[b"hash"].decode(), fields[b"record"])
+    """A record as Redis gives it; what is none has a hash that no record has, so that a proof tells of it."""
+    head = fields.get(b"hash", b"").decode(errors="replace")
+    return Row(place.decode(), head if _HASH.fullmatch(head) else NO_HASH, fields.get(b"record", b""))
 
 
 def mark_of(app: str) -> bytes:

@@ -7,9 +7,11 @@ from typing import Any
 
 from arq.connections import ArqRedis
 
+from worker.jobs.errors import ContentDamaged
 from worker.store import codec, keys
 from worker.store.pool import asking, vault_of
-from worker.store.vault import PRIVATE, Box
+from worker.store.values import replies
+from worker.store.vault import ASKED, PRIVATE, Box
 
 
 async def opened(redis: ArqRedis, field: str, rows: Mapping[str, bytes | None]) -> dict[str, Any]:
@@ -21,11 +23,20 @@ async def opened(redis: ArqRedis, field: str, rows: Mapping[str, bytes | None]) 
     sealed: dict[str, bytes] = {}
     for job_id, raw in rows.items():
         if raw and codec.is_plain(raw):
-            found[job_id] = codec.unseal(raw)
+            found[job_id] = vault_of(redis).nobodys(job_id).unseal(field, raw)
         elif raw:
             sealed[job_id] = raw
     boxes = await boxes_of(redis, sealed)
-    return found | {job_id: boxes[job_id].unseal(field, raw) for job_id, raw in sealed.items() if job_id in boxes}
+    found |= {job_id: boxes[job_id].unseal(field, raw) for job_id, raw in sealed.items() if job_id in boxes}
+    return {job_id: as_object(job_id, field, content) for job_id, content in found.items()}
+
+
+def as_object(job_id: str, field: str, content: Any) -> Any:
+    """The content, which is an object (of what was asked, one with an input) or gone. Raises ContentDamaged."""
+    fits = content is None or (isinstance(content, dict) and (field != ASKED or "input" in content))
+    if not fits:
+        raise ContentDamaged(job_id, field)
+    return content
 
 
 async def boxes_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool = False) -> dict[str, Box]:
@@ -44,11 +55,11 @@ async def boxes_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool =
         return found
     async with asking("find the key of a job"), redis.pipeline(transaction=False) as pipe:
         for job_id in unknown:
-            pipe.hmget(keys.job(job_id), "rec", "priv")
-        rows = await pipe.execute()
-    for job_id, (record, private) in zip(unknown, rows, strict=True):
-        if record:
-            found[job_id] = vault.open(codec.load_job(record).app, job_id, PRIVATE, private)[0]
+            pipe.hmget(keys.job(job_id), "app", "priv")
+        rows = await replies(pipe, map(keys.job, unknown))
+    for job_id, row in zip(unknown, rows, strict=True):
+        if row is not None and row[0]:
+            found[job_id] = vault.open(row[0].decode(errors="replace"), job_id, PRIVATE, row[1])[0]
     return found
 
 

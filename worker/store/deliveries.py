@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any, Final, Literal, NamedTuple
 
 from arq.connections import ArqRedis
 
-from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
-from worker.store import codec, keys
+from worker.store import keys
+from worker.store.content import as_object, boxes_to_write
+from worker.store.jobs import Stored
+from worker.store.lua_scripts import script
 from worker.store.outbox import Message, in_turn, load_message
 from worker.store.pool import asking, vault_of
+from worker.store.records import events_of, read_job
 from worker.store.scripts import Command, Word
+from worker.store.values import members, read, readable, replies, tell
 from worker.store.vault import PRIVATE, Box, body_field, tries_field
 
 _TURN_MS: Final = 3_000
@@ -70,7 +74,7 @@ class Deliveries:
         """`keep`: seconds that a settled message is kept; `patience`: the most seconds that one may stay unsettled."""
 
         def load(name: str) -> Any:
-            return redis.register_script(files("worker.store").joinpath("lua", f"{name}.lua").read_text())
+            return script(redis, name)
 
         self._redis, self._worker_id, self._per_target = redis, worker_id, per_target
         self._vault = vault_of(redis)
@@ -82,7 +86,7 @@ class Deliveries:
         """The oldest entries of the outbox; None while another worker carries them."""
         async with asking("look into the outbox"):
             rows = await self._route(keys=[keys.ROUTER, keys.OUTBOX], args=[self._worker_id, _TURN_MS, most])
-        return None if rows is None else Turn(int(rows[0]), [row.decode() for row in rows[1:]])
+        return None if rows is None else Turn(int(rows[0]), await members(self._redis, keys.OUTBOX, rows[1:]))
 
     async def messages(self, message_ids: Sequence[str]) -> dict[str, Message]:
         """The messages by id; missing ones are missing."""
@@ -90,24 +94,33 @@ class Deliveries:
             return {}
         async with asking("read the messages"):
             rows = await self._redis.mget([keys.message(one) for one in message_ids])
-        return {one: load_message(row) for one, row in zip(message_ids, rows, strict=True) if row}
+        names = {keys.message(one): one for one in message_ids}
+        return {names[key]: message for key, message in readable(zip(names, rows, strict=True), load_message)}
 
     async def records(self, job_ids: Sequence[str]) -> dict[str, Record]:
-        """The jobs as they stand, in one trip; those that are no longer kept are missing."""
+        """The jobs as they stand, in one trip; those that are no longer kept, or can't be read, are missing."""
         async with asking("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hmget(keys.job(job_id), "rec", "priv")
-            rows = await pipe.execute()
+            rows = await replies(pipe, map(keys.job, job_ids))
         found: dict[str, Record] = {}
-        for job_id, (record, private) in zip(job_ids, rows, strict=True):
-            if record:
-                found[job_id] = self._record(codec.load_job(record), private)
+        for job_id, row in zip(job_ids, rows, strict=True):
+            if row is not None and row[0]:
+                try:
+                    found[job_id] = self._record(read_job(job_id, row[0]), row[1])
+                except RecordUnreadable as error:
+                    tell(error)
         return found
+
+    async def record_of(self, stored: Stored) -> Record:
+        """The same for a job that was read otherwise, because its record can't be read as it is."""
+        boxes = await boxes_to_write(self._redis, [stored.job.id])
+        return Record(stored.job, stored.private, boxes[stored.job.id])
 
     def _record(self, job: Job, private: bytes | None) -> Record:
         try:
             box, opened = self._vault.open(job.app, job.id, PRIVATE, private)
-            return Record(job, opened or {}, box)
+            return Record(job, as_object(job.id, PRIVATE, opened) or {}, box)
         except (KeyMissing, ContentDamaged) as error:
             return Record(job, {}, self._vault.nobodys(job.id), error)
 
@@ -116,8 +129,8 @@ class Deliveries:
         async with asking("read the trails"), self._redis.pipeline(transaction=False) as pipe:
             for job_id, first, last in wanted:
                 pipe.lrange(keys.trail(job_id), first - 1, last - 1)
-            rows = await pipe.execute()
-        return [[codec.load_event(raw) for raw in row] for row in rows]
+            rows = await replies(pipe, (keys.trail(job_id) for job_id, _, _ in wanted))
+        return [events_of(row or ()) for row in rows]
 
     def queued(self, message: Message, box: Box, url: str, body: str, now_ms: int) -> list[Command]:
         """The commands by which a message stands in its target's queue, due at once; `box`: its job's."""
@@ -170,16 +183,40 @@ class Deliveries:
         names = [keys.TARGETS, keys.SENDING, keys.PARKED, keys.FAILS, keys.SENDS]
         async with asking("take messages"):
             wait, rows = await self._take(keys=names, args=args)
-        return (int(wait) / 1000 if wait >= 0 else -1.0), [self._taken(row) for row in rows]
+        taken = list[Taken]()
+        for row in rows:
+            try:
+                taken.append(self._taken(row))
+            except RecordUnreadable as error:
+                tell(error)
+                await self._dropped_for_good(*(word.decode(errors="replace") for word in row[:2]))
+        return (int(wait) / 1000 if wait >= 0 else -1.0), taken
+
+    async def _dropped_for_good(self, target: str, member: str) -> None:
+        """Nobody sends a message that can't be read; it is kept as it is, and its target is free for the next."""
+        lane, name = member.partition(":")[0], keys.message(member.rpartition(":")[2])
+        async with asking("drop a message", name), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hdel(keys.flying(target), lane)
+            pipe.zrem(keys.SENDING, f"{target}|{member}")
+            pipe.zadd(keys.TARGETS, {target: 0}, lt=True)
+            pipe.copy(name, keys.aside(name), replace=True)
+            pipe.expire(keys.aside(name), keys.ASIDE_SECONDS)
+            pipe.delete(name)
+            await pipe.execute()
 
     def _taken(self, row: list[bytes]) -> Taken:
-        message, sealed, error = load_message(row[3]), None, None
+        name = keys.message(row[1].decode(errors="replace").rpartition(":")[2])
+        message, sealed, error = read(name, row[3], load_message), None, None
         box = self._vault.nobodys(message.job_id)
         try:
             box, sealed = self._vault.open(message.app, message.job_id, body_field(message.id), row[4])
         except (KeyMissing, ContentDamaged) as fault:
             error = fault
-        what = sealed or {"url": "", "body": ""}
+        what = {"url": "", "body": ""}
+        if isinstance(sealed, dict) and isinstance(sealed.get("url"), str) and isinstance(sealed.get("body"), str):
+            what = sealed
+        elif sealed is not None:
+            error = ContentDamaged(message.job_id, body_field(message.id))
         ours = (row[0].decode(), row[1].decode(), row[2].decode())
         return Taken(*ours, message, what["url"], what["body"], box, error)
 

@@ -15,9 +15,10 @@ from redis.exceptions import WatchError
 
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
-from worker.jobs.errors import Refused
+from worker.jobs.errors import ContentDamaged, RecordUnreadable, Refused
 from worker.store import keys
 from worker.store.pool import asking, vault_of
+from worker.store.values import read, tell
 from worker.store.vault import Vault
 
 State = Literal["active", "paused", "gone"]
@@ -63,14 +64,14 @@ class Endpoints:
         self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
 
     async def of_app(self, app: str) -> list[Endpoint]:
-        """All endpoints of the app, oldest first."""
-        async with asking("list endpoints"):
+        """All endpoints of the app that can be read, oldest first. Raises KeyMissing."""
+        async with asking("list endpoints", keys.endpoints(app)):
             rows = await self._redis.hgetall(keys.endpoints(app))
         return sorted(self._load_all(app, rows).values(), key=lambda one: one.id)
 
     async def find(self, app: str, endpoint_id: str) -> Endpoint | None:
         """The endpoint, or None when the app has no such one."""
-        async with asking("look up an endpoint"):
+        async with asking("look up an endpoint", keys.endpoints(app)):
             raw = await self._redis.hget(keys.endpoints(app), endpoint_id)
         return self._load(app, endpoint_id, raw) if raw else None
 
@@ -134,7 +135,8 @@ class Endpoints:
             while True:
                 try:
                     await pipe.watch(name)
-                    before = self._load_all(app, await pipe.hgetall(name))
+                    rows = await pipe.hgetall(name)
+                    before = self._load_all(app, rows)
                     after = edit(before)
                     pipe.multi()
                     _write(pipe, self._vault, app, before, after)
@@ -144,12 +146,29 @@ class Endpoints:
                 return
 
     def _load_all(self, app: str, rows: dict[bytes, bytes]) -> dict[str, Endpoint]:
-        return {name.decode(): self._load(app, name.decode(), raw) for name, raw in rows.items()}
+        """Those that can be read; the others stay as they are."""
+        out: dict[str, Endpoint] = {}
+        for name, raw in rows.items():
+            try:
+                out[name.decode(errors="replace")] = self._load(app, name.decode(errors="replace"), raw)
+            except RecordUnreadable as error:
+                tell(error)
+        return out
 
     def _load(self, app: str, endpoint_id: str, raw: bytes) -> Endpoint:
+        try:
+            return read(keys.endpoints(app), raw, lambda raw: self._opened(app, endpoint_id, raw))
+        except ContentDamaged:
+            raise RecordUnreadable(keys.endpoints(app), "wrong_shape") from None
+
+    def _opened(self, app: str, endpoint_id: str, raw: bytes) -> Endpoint:
         body = self._vault.unseal_own(endpoint_name(app, endpoint_id), raw)
         secrets = tuple(Secret(**one) for one in body["secrets"])
-        return Endpoint(**{**body, "events": tuple(body["events"]), "secrets": secrets})
+        one = Endpoint(**{**body, "events": tuple(body["events"]), "secrets": secrets})
+        texts = (one.url, one.payload, one.description, *one.events, *(secret.text for secret in secrets))
+        if one.id != endpoint_id or one.app != app or not secrets or not all(isinstance(text, str) for text in texts):
+            raise ValueError("not this endpoint")
+        return one
 
 
 def endpoint_name(app: str, endpoint_id: str) -> str:

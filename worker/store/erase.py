@@ -15,16 +15,17 @@ from typing import Any, Final
 from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
-from worker.jobs import events as ev
-from worker.jobs.errors import ContentDamaged, KeyMissing, Refused
+from worker.jobs import events as ev, ids
+from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.jobs.record import Job, Removal
 from worker.store import keys
 from worker.store.holds import held
 from worker.store.jobs import Jobs, Said, Stored
-from worker.store.outbox import Message, load_message
+from worker.store.outbox import Message, load_message, message_ids_of
 from worker.store.pool import asking, vault_of
 from worker.store.scripts import Command
-from worker.store.vault import PRIVATE, body_field, tries_field
+from worker.store.values import members, readable, tell
+from worker.store.vault import PRIVATE, Vault, body_field, tries_field
 
 AGAIN_SECONDS: Final = 60
 """After its app has read a job that is not to be stored it can ask again for so long: the answer may have got lost."""
@@ -87,7 +88,7 @@ class Forgetter:
         """Everything that is due is gone; what a webhook has yet to tell of waits another minute."""
         async with asking("look for what to forget"):
             due = await self._redis.zrangebyscore(keys.FORGET, "-inf", to_ms(self._clock.now()), start=0, num=_MOST)
-        for job_id in (name.decode() for name in due):
+        for job_id in await members(self._redis, keys.FORGET, due, ids.is_job_id):
             if await self._forget(job_id):
                 async with asking("forget"):
                     await self._redis.zrem(keys.FORGET, job_id)
@@ -107,6 +108,8 @@ class Forgetter:
                 return True
             if not any(message.state == "pending" for message in await _messages(self._redis, job_id)):
                 await erase(self._redis, self._jobs, stored, "not_stored", "vigil")
+        except RecordUnreadable as error:
+            tell(error)
         except (KeyMissing, ContentDamaged, Refused):
             pass  # later, or when its time to be kept is over
         return False
@@ -114,28 +117,35 @@ class Forgetter:
 
 async def _messages(redis: ArqRedis, job_id: str) -> list[Message]:
     async with asking("read the messages"):
-        names = [*await redis.lrange(keys.messages(job_id), 0, -1)]
-        names += await redis.lrange(keys.endpoint_messages(job_id), 0, -1)
-        rows = await redis.mget([keys.message(name.decode()) for name in names]) if names else []
-    return [load_message(row) for row in rows if row]
+        names = [keys.message(one) for one in await message_ids_of(redis, job_id)]
+        rows = await redis.mget(names) if names else []
+    return [message for _, message in readable(zip(names, rows, strict=True), load_message)]
 
 
 async def _empty_messages(redis: ArqRedis, job_id: str) -> None:
     """Bodies say what happened without content, receipts no longer quote the receiver."""
     vault = vault_of(redis)
     for one in await _messages(redis, job_id):
-        field = body_field(one.id)
-        async with asking("empty a message"):
-            raw, tries = await redis.get(keys.body(one.id)), await redis.lrange(keys.tries(one.id), 0, -1)
-            if raw:
-                box, sealed = vault.open(one.app, job_id, field, raw)
-                sealed["body"] = without_content(sealed["body"])
-                await redis.set(keys.body(one.id), box.seal_whole(field, sealed), xx=True, keepttl=True)
-            for number, row in enumerate(tries):
-                box, receipt = vault.open(one.app, job_id, tries_field(one.id), row)
-                if receipt.get("response_excerpt"):
-                    emptied = box.seal_whole(tries_field(one.id), {**receipt, "response_excerpt": None})
-                    await redis.lset(keys.tries(one.id), number, emptied)
+        try:
+            await _empty(redis, vault, one)
+        except (ContentDamaged, RecordUnreadable, ValueError, LookupError, TypeError, AttributeError):
+            async with asking("remove a message that can't be emptied"):
+                await redis.delete(keys.body(one.id), keys.tries(one.id))
+
+
+async def _empty(redis: ArqRedis, vault: Vault, one: Message) -> None:
+    field = body_field(one.id)
+    async with asking("empty a message", keys.tries(one.id)):
+        raw, tries = await redis.get(keys.body(one.id)), await redis.lrange(keys.tries(one.id), 0, -1)
+        if raw:
+            box, sealed = vault.open(one.app, one.job_id, field, raw)
+            sealed["body"] = without_content(sealed["body"])
+            await redis.set(keys.body(one.id), box.seal_whole(field, sealed), xx=True, keepttl=True)
+        for number, row in enumerate(tries):
+            box, receipt = vault.open(one.app, one.job_id, tries_field(one.id), row)
+            if receipt.get("response_excerpt"):
+                emptied = box.seal_whole(tries_field(one.id), {**receipt, "response_excerpt": None})
+                await redis.lset(keys.tries(one.id), number, emptied)
 
 
 def without_content(body: str) -> str:

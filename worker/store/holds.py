@@ -18,6 +18,7 @@ from worker.jobs.record import Job
 from worker.store import codec, keys
 from worker.store.audit import Trail
 from worker.store.pool import asking
+from worker.store.values import readable, replies
 
 _PAGE: Final = 500
 _LEAST: Final = 60  # seconds that content stays after a release, if its time was over long ago
@@ -32,16 +33,15 @@ class Holds:
 
     async def names(self) -> set[str]:
         """What is held."""
-        async with asking("read the holds"):
-            return {name.decode() for name in await self._redis.smembers(keys.HOLDS)}
+        async with asking("read the holds", keys.HOLDS):
+            return {name.decode(errors="replace") for name in await self._redis.smembers(keys.HOLDS)}
 
     async def told(self) -> list[dict[str, Any]]:
         """Every hold with who, why and since when."""
-        async with asking("read the holds"):
+        async with asking("read the holds", keys.HOLD_NOTES):
             rows = await self._redis.hgetall(keys.HOLD_NOTES)
-        return sorted(
-            ({"name": n.decode(), **json.loads(note)} for n, note in rows.items()), key=lambda row: row["since"]
-        )
+        found = [_note(name.decode(errors="replace"), raw) for name, raw in rows.items()]
+        return sorted(found, key=lambda row: str(row["since"]))
 
     async def place(self, name: str, *, by: str, why: str) -> Row:
         """The hold stands, and its record in the trail says so. Refused: nothing to hold, or held already."""
@@ -82,7 +82,8 @@ class Holds:
         async with asking("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for one in ids:
                 pipe.hget(keys.job(one), "rec")
-            found = [codec.load_job(raw) for raw in await pipe.execute() if raw]
+            rows = await replies(pipe, map(keys.job, ids))
+        found = [job for _, job in readable(zip(map(keys.job, ids), rows, strict=True), codec.load_job)]
         over = [job for job in found if job.settled and app_chain(job.app) not in others]
         async with asking("give back the time of what was held"), self._redis.pipeline(transaction=False) as pipe:
             for job in over:
@@ -111,7 +112,9 @@ class Holds:
         start, index = 0, keys.index(name.removeprefix("app:"))
         while True:
             async with asking("list the jobs"):
-                ids = [raw.decode() for raw in await self._redis.zrange(index, start, start + _PAGE - 1)]
+                ids = [
+                    raw.decode(errors="replace") for raw in await self._redis.zrange(index, start, start + _PAGE - 1)
+                ]
             if not ids:
                 return
             yield ids
@@ -120,8 +123,15 @@ class Holds:
 
 async def held(redis: ArqRedis, app: str, job_id: str) -> bool:
     """True while a hold keeps the job or its app: its content must not be deleted."""
-    async with asking("read the holds"):
+    async with asking("read the holds", keys.HOLDS):
         return any(await redis.smismember(keys.HOLDS, [job_id, app_chain(app)]))
+
+
+def _note(name: str, raw: bytes) -> dict[str, Any]:
+    """Who holds it and why; a hold of which that can't be read stands all the same."""
+    words = ("by", "reason", "since")
+    found = readable([(keys.HOLD_NOTES, raw)], lambda raw: {word: json.loads(raw)[word] for word in words})
+    return {"name": name, **next((note for _, note in found), dict.fromkeys(words, ""))}
 
 
 def _content(job_id: str) -> tuple[str, ...]:

@@ -16,24 +16,32 @@ from arq.connections import ArqRedis
 from redis.exceptions import OutOfMemoryError
 
 from worker.audit import chain
-from worker.audit.record import record_of
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
-from worker.jobs.errors import ContentDamaged, EndUserShut, KeyMissing, LeaseLost, Refused, StoreUnavailable
+from worker.jobs.errors import (
+    ContentDamaged,
+    EndUserShut,
+    KeyMissing,
+    LeaseLost,
+    RecordUnreadable,
+    Refused,
+    StoreUnavailable,
+    VigilError,
+)
 from worker.jobs.record import Job
 from worker.settings import Settings
-from worker.store import capacity, codec, keys
-from worker.store.content import boxes_to_write, opened
-from worker.store.outbox import outbox_commands
+from worker.store import capacity, keys
+from worker.store.aside import Aside
+from worker.store.changes import Changes, Retention
+from worker.store.content import as_object, boxes_to_write, opened
 from worker.store.overview import writable
-from worker.store.pauses import PREFIX, Pause, load_pause
-from worker.store.places import facts_for_scripts, place
+from worker.store.pauses import Pause, pause_of
 from worker.store.pool import asking, vault_of
-from worker.store.quarantine import Limits, ledger_commands, must_be_free
+from worker.store.quarantine import Limits, must_be_free
 from worker.store.rates import Meter, Rate
-from worker.store.refs import ref_commands
+from worker.store.records import read_job
 from worker.store.scripts import Claimed, Command, Scripts
-from worker.store.tally import tally_commands
+from worker.store.values import members, tell
 from worker.store.vault import ANSWER, ASKED, PRIVATE, Vault
 from worker.telemetry.events import emit
 from worker.telemetry.story import committed
@@ -44,18 +52,6 @@ Decide = Callable[[Job], Sequence[Said]]
 
 _HEADS = 20_000
 _SMALL = 64 * 1024  # bytes of content that the change of a running job may hold although Redis is full
-_MOVES = (ev.Scheduled, ev.Released, ev.Interrupted)  # these give a waiting job its place anew
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long settled things stay, in seconds."""
-
-    result: int = 7 * 86_400
-    prompt: int | None = None  # what was asked, when it goes before what came back
-    unstored: int = 3600  # … of a job that is not to be stored and that nobody reads
-    audit: int = 400 * 86_400
-    idempotency: int = 86_400
 
 
 def retention_of(settings: Settings) -> Retention:
@@ -84,11 +80,10 @@ class Stored:
     notices: tuple[str, ...] = ()
 
 
-def stored_of(vault: Vault, record: bytes, private: bytes | None, notices: bytes | None) -> Stored:
-    """A job out of the fields `rec`, `priv` and `ntc` of its hash. Raises KeyMissing, ContentDamaged."""
-    names = tuple(notices.decode().split()) if notices else ()
-    job = codec.load_job(record)
-    return Stored(job, vault.open(job.app, job.id, PRIVATE, private)[1] or {}, names)
+def stored_of(vault: Vault, job: Job, private: bytes | None, notices: bytes | None) -> Stored:
+    """A job with the fields `priv` and `ntc` of its hash. Raises KeyMissing, ContentDamaged."""
+    names = tuple(notices.decode(errors="replace").split()) if notices else ()
+    return Stored(job, as_object(job.id, PRIVATE, vault.open(job.app, job.id, PRIVATE, private)[1]) or {}, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,8 @@ class Jobs:
     ) -> None:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
         self._keep, self._vault = retention or Retention(), vault_of(redis)
-        self._shut = shut_out or Limits()
+        self.changes = Changes(clock, self._keep, shut_out or Limits())
+        self._aside = Aside(redis, clock, self.changes, self._scripts)
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
     async def submit(self, new: NewJob) -> tuple[Stored, bool]:
@@ -131,7 +127,7 @@ class Jobs:
             wait = ev.Scheduled(reason="not_before", until=new.fact.not_before)
             trail.append(ev.event(2, now, job_id, wait))
             job = fold.apply(job, trail[1])
-        commands, _ = self._commands(None, job, trail, chain.GENESIS)
+        commands, _ = self.changes.commands(None, job, trail, chain.GENESIS)
         box = self._vault.new(job.app, job_id)
         commands.append(("HSET", keys.job(job_id), "priv", box.seal_whole(PRIVATE, new.private)))
         commands.append(("SET", keys.asked(job_id), box.seal(ASKED, new.asked)))
@@ -166,16 +162,33 @@ class Jobs:
         lease_ms = int(lease_seconds * 1000)
         async with asking("hand out jobs"):
             due, now, is_open, claimed = await self._scripts.claim(worker, limit, lease_ms, circuit, app_limit)
-        wait = (due - now) / 1000 if due >= 0 else -1.0
-        return wait, [self._held(c, is_open) for c in claimed]
+        held, unreadable = list[Held](), list[Claimed]()
+        for one in claimed:
+            try:
+                held.append(self._held(one, is_open))
+            except RecordUnreadable:
+                unreadable.append(one)
+        for one in unreadable:
+            await self._settle_unreadable(one)
+        if unreadable and not held:
+            return await self.claim(worker, limit, lease_seconds, circuit, app_limit)
+        return (due - now) / 1000 if due >= 0 else -1.0, held
+
+    async def _settle_unreadable(self, c: Claimed) -> None:
+        """The job is set aside; where that can't be done now its lease runs out, and it is tried again."""
+        try:
+            await self._aside.settle(c.job_id, token=c.token)
+        except VigilError:
+            tell(RecordUnreadable(keys.job(c.job_id), "not_json"))
 
     def _held(self, c: Claimed, gated: bool) -> Held:
-        job = codec.load_job(c.record)
+        job = read_job(c.job_id, c.record)
         private, asked = dict[str, Any](), None
         unreadable: Literal["", "locked", "damaged"] = ""
         try:
-            box, private = self._vault.open(job.app, job.id, PRIVATE, c.private)
-            asked = box.unseal(ASKED, c.asked)
+            box, opened_part = self._vault.open(job.app, job.id, PRIVATE, c.private)
+            private = as_object(job.id, PRIVATE, opened_part) or {}
+            asked = as_object(job.id, ASKED, box.unseal(ASKED, c.asked))
         except KeyMissing as missing:
             emit("encryption.key_missing", job_id=job.id, code=missing.kid)
             unreadable = "locked"
@@ -185,7 +198,7 @@ class Jobs:
         if c.chain:
             self._remember(job, c.chain)
         # a job that was handed over with its response under way runs, wherever it stands: it goes on
-        pause = load_pause(c.pause) if c.pause and not job.open_attempts else None
+        pause = pause_of(c.pause) if c.pause and not job.open_attempts else None
         crashed = c.previous_token != ""
         return Held(job, private or {}, c.token, c.generation, crashed, pause, gated, asked, unreadable)
 
@@ -212,7 +225,7 @@ class Jobs:
         written twice.
         """
         while True:
-            seen = job if job is not None else await self._current(job_id)
+            seen = job if job is not None else await self._current(job_id, token)
             said = decide(seen)
             if not said:
                 return seen
@@ -226,13 +239,13 @@ class Jobs:
                 commands = list(writes(after)) if writes is not None else []
                 size = capacity.largest(commands)
                 await capacity.must_fit(self._redis, size)
-                more, head = self._commands(seen, after, trail, before)
+                more, head = self.changes.commands(seen, after, trail, before)
                 words, commit_id = [*commands, *more], self._commit_id(seen, token, said)
                 person = must_be_free(after, trail)
                 # a full Redis takes no new work; what runs may tell how it goes and end, which frees more than it takes
                 small = size <= _SMALL and (token != "" or after.settled)
                 try:
-                    verdict, _ = await self._scripts.commit(
+                    verdict = await self._scripts.commit(
                         job_id, seen.version, token, commit_id, words, before, person, although_full=small
                     )
                 except OutOfMemoryError:
@@ -244,7 +257,7 @@ class Jobs:
                 self._remember(after, head)
                 return after
             if verdict == "DONE":  # an earlier try had come through, only its answer was lost
-                return await self._current(job_id)
+                return await self._current(job_id, token)
             if verdict == "LOST":
                 raise LeaseLost(job_id)
             if verdict == "SHUT":
@@ -271,30 +284,50 @@ class Jobs:
         if version == job.version:
             return head
         raw = await self._redis.hget(keys.job(job.id), "chain")
-        return raw.decode() if raw else chain.GENESIS
+        return raw.decode(errors="replace") if raw else chain.GENESIS
 
-    async def _current(self, job_id: str) -> Job:
-        async with asking("read the job"):
-            record = await self._redis.hget(keys.job(job_id), "rec")
-        if not record:
+    async def current(self, job_id: str) -> Job:
+        """The record as it stands; one that can't be read is set aside. Raises Refused, RecordUnreadable."""
+        return await self._current(job_id)
+
+    async def _current(self, job_id: str, token: str = "") -> Job:
+        """The record; one that can't be read is set aside first, unless somebody else runs the job."""
+        try:
+            async with asking("read the job", keys.job(job_id)):
+                record, version = await self._redis.hmget(keys.job(job_id), "rec", "v")
+            if record:
+                return read_job(job_id, record, version)
+            job = await self._aside.found(job_id)
+        except RecordUnreadable:
+            job = await self._aside.settle(job_id, token=token)
+        if job is None:
             raise Refused("job_not_found", "There is no such job.", 404)
-        return codec.load_job(record)
+        return job
 
     async def load(self, job_id: str) -> Stored | None:
-        """The job as it stands, or None."""
-        async with asking("read the job"):
-            record, private, notices = await self._redis.hmget(keys.job(job_id), "rec", "priv", "ntc")
-        return stored_of(self._vault, record, private, notices) if record else None
+        """The job as it stands, or None. Raises KeyMissing, ContentDamaged, and RecordUnreadable for one of which
+        nothing can be told while somebody runs it.
+        """
+        key = keys.job(job_id)
+        try:
+            async with asking("read the job", key):
+                record, private, notices = await self._redis.hmget(key, "rec", "priv", "ntc")
+            job = read_job(job_id, record) if record else await self._aside.found(job_id)
+        except RecordUnreadable as error:
+            job = await self._aside.seen(job_id, error)
+            async with asking("read the job", key):
+                private, notices = await self._redis.hmget(key, "priv", "ntc")
+        return None if job is None else stored_of(self._vault, job, private, notices)
 
     async def asked(self, job_id: str) -> dict[str, Any] | None:
         """What is asked of the model: input, instructions, params; None when it is gone."""
-        async with asking("read what was asked"):
+        async with asking("read what was asked", keys.asked(job_id)):
             raw = await self._redis.get(keys.asked(job_id))
         return (await opened(self._redis, ASKED, {job_id: raw})).get(job_id)
 
     async def answer(self, job_id: str) -> dict[str, Any] | None:
         """What came back, or None."""
-        async with asking("read the answer"):
+        async with asking("read the answer", keys.answer(job_id)):
             raw = await self._redis.get(keys.answer(job_id))
         return (await opened(self._redis, ANSWER, {job_id: raw})).get(job_id)
 
@@ -316,72 +349,12 @@ class Jobs:
         return True
 
     async def trail(self, job_id: str, after: int = 0) -> list[dict[str, Any]]:
-        """The job's events with seq > `after`, in order."""
-        async with asking("read the trail"):
-            rows = await self._redis.lrange(keys.trail(job_id), after, -1)
-        return [codec.load_event(row) for row in rows]
+        """The job's events with seq > `after`, in order; from the audit trail where its own list is not whole."""
+        return await self._aside.events(job_id, after)
 
     async def overdue(self, limit: int = 100) -> list[str]:
         """Ids of waiting jobs whose deadline has passed."""
         async with asking("look for deadlines"):
             now = to_ms(self._clock.now())
             rows = await self._redis.zrangebyscore(keys.DEADLINE, "-inf", now, start=0, num=limit)
-        return [row.decode() for row in rows]
-
-    def _commands(self, before: Job | None, after: Job, trail: list[ev.Event], head: str) -> tuple[list[Command], str]:
-        """(record, events, audit, queue place, index and outbox of one change; the audit chain's head after it)."""
-        key, commands = keys.job(after.id), list[Command]()
-        wires = [event.dump() for event in trail]
-        for event, wire in zip(trail, wires, strict=True):
-            head, body = chain.link(head, record_of(after, event, wire))
-            commands.append(("NOTE", keys.audited(after.id), "XADD", keys.AUDIT, "*", "hash", head, "record", body))
-        commands.append(("RPUSH", keys.trail(after.id), *(codec.dump_event(wire) for wire in wires)))
-        born = facts_for_scripts(after) if before is None else ()
-        commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head, *born))
-        moved = before is None or before.status is not after.status
-        if moved or any(isinstance(event.fact, _MOVES) for event in trail):
-            commands.extend(place(before, after))
-        if moved:
-            commands.extend(_index(before, after))
-        if before is not None and before.hold is not None:
-            commands.append(("ZREM", keys.held(before.hold.scope), after.id))
-        if after.hold is not None:
-            commands.append(("ZADD", keys.held(after.hold.scope), to_ms(after.hold.since), after.id))
-            if after.hold.scope.startswith(PREFIX):
-                commands.append(("SADD", keys.PAUSED, after.hold.scope))
-        if after.settled and (before is None or not before.settled):
-            commands.extend(self._retire(after))
-        commands.extend(ref_commands(before, after, trail, self._keep.result))
-        commands.extend(ledger_commands(after, trail, self._shut))
-        commands.extend(tally_commands(after, trail))
-        commands.extend(outbox_commands(after, trail, self._clock))
-        commands.append(("PUBLISH", keys.CHANGED, f"{after.id} {after.version} {after.status}"))
-        return commands, head
-
-    def _retire(self, job: Job) -> list[Command]:
-        keep = self._keep.result
-        names = (keys.job(job.id), keys.trail(job.id), keys.asked(job.id), keys.answer(job.id))
-        commands: list[Command] = [("EXPIRE", name, keep) for name in names]
-        if self._keep.prompt is not None and self._keep.prompt < keep:
-            commands.append(("EXPIRE", keys.asked(job.id), self._keep.prompt))
-        if not job.store:
-            commands.append(("ZADD", keys.FORGET, to_ms(self._clock.now()) + self._keep.unstored * 1000, job.id))
-        for held in (job.id, chain.app_chain(job.app)):  # a legal hold keeps the content too
-            commands.extend(("IF", keys.HOLDS, held, "PERSIST", name) for name in names)
-        commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
-        ended = job.finished_at or job.created_at
-        commands.append(("ZADD", keys.SETTLED, to_ms(ended) + keep * 1000, job.id))
-        return commands
-
-
-def _index(before: Job | None, after: Job) -> list[Command]:
-    score, commands = to_ms(after.created_at), list[Command]()
-    if before is None:
-        commands.append(("ZADD", keys.index(after.app), score, after.id))
-        commands.append(("ZADD", keys.index(after.app, "model", after.requested_model), score, after.id))
-        if after.safety_identifier:
-            commands.append(("ZADD", keys.index(after.app, "user", after.safety_identifier), score, after.id))
-    else:
-        commands.append(("ZREM", keys.index(after.app, "status", before.status), after.id))
-    commands.append(("ZADD", keys.index(after.app, "status", after.status), score, after.id))
-    return commands
+        return await members(self._redis, keys.DEADLINE, rows, ids.is_job_id)

@@ -69,10 +69,13 @@ vigil:deployment        string  the id of this store, made once: what processes 
 vigil:looks             string  a counter: how often processes have looked at it
 vigil:accepted          string  the same, for a day after operators said that this store is meant
 vigil:probe             string  written to learn whether writes are taken
+vigil:aside:<key>       any     what stood in <key> and could not be read, as it was, for 30 days: of a job's hash the
+                                bytes of its record, else the whole value;  vigil:asides zset, those keys by when
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 JOB: Final = "vigil:job:"
@@ -122,6 +125,10 @@ PROBE: Final = "vigil:probe"
 DEPLOYMENT: Final = "vigil:deployment"
 ACCEPTED: Final = "vigil:accepted"
 LOOKS: Final = "vigil:looks"
+
+ASIDE: Final = "vigil:aside:"
+ASIDES: Final = "vigil:asides"
+ASIDE_SECONDS: Final = 30 * 86_400
 
 WAKE: Final = "vigil:wake"
 """Channel: something is ready to be claimed."""
@@ -290,3 +297,17 @@ def warned(what: str) -> str:
 
 def secret(name: str) -> str:
     return "vigil:secret:" + name
+
+
+def aside(key: str) -> str:
+    return ASIDE + key
+
+
+KINDS: Final = frozenset(re.findall(r"vigil:([a-z]+)", __doc__))
+"""The kinds of keys, as the table has them: the word behind `vigil:`."""
+
+
+def kind_of(key: str) -> str:
+    """The kind of a key, as the table has it; "other" for one that it does not name."""
+    kind = key.split(":")[1] if key.startswith("vigil:") else ""
+    return kind if kind in KINDS else "other"

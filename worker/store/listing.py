@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -11,13 +12,17 @@ from arq.connections import ArqRedis
 
 from worker.clock import to_ms
 from worker.jobs import ids
-from worker.jobs.errors import ContentDamaged, KeyMissing, Refused
+from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
+from worker.jobs.record import Job
 from worker.jobs.view import LOCKED
 from worker.store import keys
 from worker.store.jobs import Stored, stored_of
 from worker.store.pool import asking, vault_of
+from worker.store.records import read_job
+from worker.store.values import replies, tell
 from worker.store.vault import Vault
 
+Load = Callable[[str], Awaitable[Stored | None]]
 _BATCH = 100
 _MOST_READ = 2_000  # an unlucky pair of filters ends the page early rather than reading the whole store
 
@@ -50,9 +55,13 @@ def _last_seen(cursor: str) -> tuple[int, str]:
 
 
 async def list_jobs(
-    redis: ArqRedis, app: str, filters: Filters, limit: int, cursor: str | None
+    redis: ArqRedis, app: str, filters: Filters, limit: int, cursor: str | None, load: Load | None = None
 ) -> tuple[list[Stored], str | None]:
-    """(up to `limit` jobs, newest first; the cursor of the next page or None)."""
+    """(up to `limit` jobs, newest first; the cursor of the next page or None).
+
+    `load`: how a job is read whose record can't be read here or is gone; without it, or when it can't be read either,
+    it is left out.
+    """
     index, last = _index_for(app, filters), ""
     low = f"({to_ms(filters.created_after) - 1}" if filters.created_after else "-inf"
     high: int | str = f"({to_ms(filters.created_before)}" if filters.created_before else "+inf"
@@ -62,19 +71,24 @@ async def list_jobs(
             high = at
     found: list[Stored] = []
     offset, read, size = 0, 0, limit + 1  # without a second filter the first look is enough
-    async with asking("list jobs"):
+    async with asking("list jobs", index):
         while read < _MOST_READ:
-            names = [n.decode() for n in await redis.zrevrangebyscore(index, high, low, start=offset, num=size)]
+            members = await redis.zrevrangebyscore(index, high, low, start=offset, num=size)
+            names = [row.decode(errors="replace") for row in members]
+            odd = [row for row, name in zip(members, names, strict=True) if not ids.is_job_id(name)]
+            if odd:
+                await redis.zrem(index, *odd)  # nobody writes such: they name no job
+                continue
             fresh = [name for name in names if not last or name < last]
             if names:  # go on behind the last name: a mere count would slip when jobs come and go meanwhile
                 last, at = min(last or names[-1], names[-1]), ids.time_ms(names[-1])
                 offset, high, read = (offset + len(names) if at == high else 0), at, read + len(names)
-            rows = await _load(redis, fresh)
-            gone = [name for name, stored in zip(fresh, rows, strict=True) if stored is None]
+            rows = await _load(redis, fresh, load)
+            gone = [name for name in fresh if name in rows and rows[name] is None]
             if gone:
                 await redis.zrem(index, *gone)  # their time to be kept is over
                 offset = max(0, offset - len(gone))
-            found += [stored for stored in rows if stored is not None and _fits(stored, filters)]
+            found += [stored for stored in rows.values() if stored is not None and _fits(stored, filters)]
             if len(found) > limit:
                 return found[:limit], cursor_of(found[limit - 1].job.id)
             if len(names) < size:
@@ -94,23 +108,46 @@ def _index_for(app: str, filters: Filters) -> str:
     return keys.index(app)
 
 
-async def _load(redis: ArqRedis, names: list[str]) -> list[Stored | None]:
+async def _load(redis: ArqRedis, names: list[str], load: Load | None) -> dict[str, Stored | None]:
+    """Each job, None where it is gone; what can't be read is missing."""
     if not names:
-        return []
+        return {}
+    places = [keys.job(name) for name in names]
     async with redis.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.hmget(keys.job(name), "rec", "priv", "ntc")
-        rows = await pipe.execute()
-    vault = vault_of(redis)
-    return [_stored(vault, record, private, notices) if record else None for record, private, notices in rows]
+        for place in places:
+            pipe.hmget(place, "rec", "priv", "ntc")
+        rows = await replies(pipe, places)
+    vault, out = vault_of(redis), dict[str, Stored | None]()
+    for name, row in zip(names, rows, strict=True):
+        try:
+            if row is not None and row[0]:
+                out[name] = _stored(vault, read_job(name, row[0]), *row[1:])
+                continue
+        except RecordUnreadable as error:
+            tell(error)
+        found = await _otherwise(name, load)
+        if found is not None or (row is not None and not row[0]):
+            out[name] = found
+    return out
 
 
-def _stored(vault: Vault, record: bytes, private: bytes | None, notices: bytes | None) -> Stored:
+async def _otherwise(name: str, load: Load | None) -> Stored | None:
+    """A job whose record can't be read as it is, as it may be shown all the same."""
+    try:
+        return await load(name) if load is not None else None
+    except RecordUnreadable as error:
+        tell(error)
+    except (KeyMissing, ContentDamaged):
+        pass
+    return None
+
+
+def _stored(vault: Vault, job: Job, private: bytes | None, notices: bytes | None) -> Stored:
     """One job whose content can't be read must not hide the others."""
     try:
-        return stored_of(vault, record, private, notices)
+        return stored_of(vault, job, private, notices)
     except (KeyMissing, ContentDamaged):
-        return replace(stored_of(vault, record, None, notices), private={LOCKED: True})
+        return replace(stored_of(vault, job, None, notices), private={LOCKED: True})
 
 
 def _fits(stored: Stored, filters: Filters) -> bool:

@@ -7,14 +7,15 @@ type means, signatures, the provider.
 from __future__ import annotations
 
 import hashlib
-from importlib.resources import files
 from typing import Any, Final
 
 from arq.connections import ArqRedis
 
 from worker.safety.notices import ENDS, TYPES, Notice
 from worker.store import keys, reading
+from worker.store.lua_scripts import script
 from worker.store.pool import asking
+from worker.store.values import or_told, readable
 
 _MARK_SECONDS: Final = 7 * 86_400  # the provider delivers again for 72 hours
 _LEASE_MS: Final = 60_000  # for one look at a notice, with a question to the provider in it
@@ -32,7 +33,7 @@ class Notices:
         """`keep`: seconds that a notice is kept."""
 
         def load(name: str) -> Any:
-            return redis.register_script(files("worker.store").joinpath("lua", f"{name}.lua").read_text())
+            return script(redis, name)
 
         self._redis, self._keep = redis, keep
         self._hear, self._due, self._noted = load("hear"), load("due"), load("noted")
@@ -52,7 +53,8 @@ class Notices:
         """Notices that somebody should look at now: this caller, for a minute."""
         async with asking("hand out notices"):
             rows = await self._due(keys=[keys.NOTICES_DUE], args=[keys.NOTICE, _AT_ONCE, _LEASE_MS])
-        return [Notice.model_validate_json(row) for row in rows]
+        kept = ((keys.notice(row[0].decode(errors="replace")), row[1]) for row in rows)
+        return [notice for _, notice in readable(kept, Notice.model_validate_json)]
 
     async def noted(self, notice: Notice) -> int:
         """What is known of it now is kept, its jobs show it; gives how many of them there are."""
@@ -64,15 +66,17 @@ class Notices:
 
     async def since(self, at_ms: int, limit: int = 1000) -> list[Notice]:
         """The notices that came at this time or later, newest first."""
-        async with asking("list the notices"):
-            names = await self._redis.zrevrangebyscore(keys.NOTICES, "+inf", at_ms, start=0, num=limit)
-        return list((await reading.notices(self._redis, [name.decode() for name in names])).values())
+        names = list[bytes]()
+        with or_told():
+            async with asking("list the notices", keys.NOTICES):
+                names = await self._redis.zrevrangebyscore(keys.NOTICES, "+inf", at_ms, start=0, num=limit)
+        return list((await reading.notices(self._redis, [name.decode(errors="replace") for name in names])).values())
 
     async def heard(self) -> dict[str, int]:
         """How many webhooks came, by type; those that Vigil has no use for are counted together."""
         async with asking("count the webhooks"):
             rows = await self._redis.hgetall(keys.HEARD)
-        return {kind.decode(): int(count) for kind, count in rows.items()}
+        return {kind.decode(errors="replace"): int(count) for kind, count in rows.items() if count.isdigit()}
 
     async def ended(self, job_id: str, response_id: str) -> None:
         """Whoever holds the job is told to look whether this response is over; a job that nobody holds is rung for."""

@@ -11,8 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
-from importlib.resources import files
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from arq.connections import ArqRedis
 
@@ -22,15 +21,16 @@ from worker.jobs.errors import Refused
 from worker.jobs.events import Event
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.lua_scripts import script
 from worker.store.pool import asking, vault_of
 from worker.store.scripts import Command
+from worker.store.values import read, readable, replies
 from worker.store.vault import tries_field
 
 State = Literal["pending", "delivered", "exhausted", "gone"]
 _SEQ_DIGITS: Final = 10
 _STEPS: Final = 4096  # a score of today's milliseconds has room for so many steps between two of them
 _TRIES_TO_CHANGE: Final = 5
-_AGAIN: Final = files("worker.store").joinpath("lua", "again.lua").read_text()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,13 @@ _FIELDS: Final = frozenset(field.name for field in fields(Message))
 
 def load_message(raw: bytes) -> Message:
     """A message as Redis keeps it; fields of other releases are left out."""
-    return Message(**{name: value for name, value in json.loads(raw).items() if name in _FIELDS})
+    message = Message(**{name: value for name, value in json.loads(raw).items() if name in _FIELDS})
+    texts = (message.id, message.job_id, message.app, message.type, message.created_at, message.target, message.trace)
+    if message.state not in get_args(State) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("not a message")
+    if not all(isinstance(number, int) for number in (message.seq, message.tries)):
+        raise TypeError("not a message")
+    return message
 
 
 def iso(at: datetime) -> str:
@@ -114,37 +120,50 @@ def trace_of(job: Job) -> str:
     return json.dumps(job.trace) if job.trace else ""
 
 
+async def message_ids_of(redis: ArqRedis, job_id: str) -> list[str]:
+    """The ids of the job's messages, those of its own webhook first."""
+    names = [keys.messages(job_id), keys.endpoint_messages(job_id)]
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.lrange(name, 0, -1)
+        return [raw.decode(errors="replace") for row in await replies(pipe, names) for raw in row or ()]
+
+
 class Outbox:
     """The messages of jobs, as their app sees them and may send them again."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
-        self._again: Any = redis.register_script(_AGAIN)
+        self._again: Any = script(redis, "again")
 
     async def of_job(self, job_id: str) -> list[tuple[Message, list[dict[str, Any]]]]:
         """Every message of the job with its receipts, by seq."""
         async with asking("read the messages"):
-            own = await self._redis.lrange(keys.messages(job_id), 0, -1)
-            others = await self._redis.lrange(keys.endpoint_messages(job_id), 0, -1)
-            found = [raw.decode() for raw in (*own, *others)]
+            found = await message_ids_of(self._redis, job_id)
+            names = [name for one in found for name in (keys.message(one), keys.tries(one))]
             async with self._redis.pipeline(transaction=False) as pipe:
-                for message_id in found:
-                    pipe.get(keys.message(message_id))
-                    pipe.lrange(keys.tries(message_id), 0, -1)
-                rows = await pipe.execute()
-        pairs = [self._receipts(load_message(m), t) for m, t in zip(rows[::2], rows[1::2], strict=True) if m]
+                for one in found:
+                    pipe.get(keys.message(one))
+                    pipe.lrange(keys.tries(one), 0, -1)
+                rows = await replies(pipe, names)
+        tries = dict(zip(names[::2], rows[1::2], strict=True))
+        messages = readable(zip(names[::2], rows[::2], strict=True), load_message)
+        pairs = [(message, self._receipts(message, tries[name] or [])) for name, message in messages]
         return sorted(pairs, key=lambda pair: (pair[0].seq, pair[0].id))
 
-    def _receipts(self, message: Message, rows: list[bytes]) -> tuple[Message, list[dict[str, Any]]]:
-        name, vault = tries_field(message.id), vault_of(self._redis)
-        return message, [vault.open(message.app, message.job_id, name, raw)[1] for raw in rows]
+    def _receipts(self, message: Message, rows: list[bytes]) -> list[dict[str, Any]]:
+        field, vault, key = tries_field(message.id), vault_of(self._redis), keys.tries(message.id)
+        opened = readable(
+            ((key, raw) for raw in rows), lambda raw: dict(vault.open(message.app, message.job_id, field, raw)[1])
+        )
+        return [receipt for _, receipt in opened]
 
     async def again(self, job_id: str, message_id: str) -> Message:
         """The message, which is due now; one that is just being sent stays as it is. Refused: no such message."""
         for _ in range(_TRIES_TO_CHANGE):
-            async with asking("read the message"):
+            async with asking("read the message", keys.message(message_id)):
                 raw = await self._redis.get(keys.message(message_id))
-            seen = load_message(raw) if raw else None
+            seen = read(keys.message(message_id), raw, load_message) if raw else None
             if seen is None or seen.job_id != job_id:
                 raise Refused("message_not_found", "The job has no such message.", 404)
             if not seen.target or seen.before:

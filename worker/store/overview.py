@@ -10,12 +10,15 @@ from typing import Any, Final
 from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
+from worker.jobs.errors import RecordUnreadable
 from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.places import RANK_STEP, RANKS
 from worker.store.pool import asking
+from worker.store.values import or_told, readable, replies, tell
 
 _STALE_SECONDS: Final = 60
+_WITHOUT_END: Final = -1  # what PTTL says of a key that does not expire
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +35,68 @@ class Depths:
 async def depths(redis: ArqRedis, clock: Clock) -> Depths:
     """The queue as it stands."""
     async with asking("count the queue"):
-        apps = await _apps(redis)
+        known = await apps(redis)
         async with redis.pipeline(transaction=False) as pipe:
             for place in (keys.READY, keys.LATER, keys.LEASED):
                 pipe.zcard(place)
             for rank in sorted(RANKS.values()):
                 low, high = rank * RANK_STEP, (rank + 1) * RANK_STEP
                 pipe.zrangebyscore(keys.READY, low, f"({high}", start=0, num=1, withscores=True)
-            for app in apps:
+            for app in known:
                 pipe.zcard(keys.index(app, "status", Status.CHECKING))
-            ready, later, leased, *rest = await pipe.execute()
+            names = [keys.READY, keys.LATER, keys.LEASED, *(keys.READY for _ in RANKS)]
+            names += [keys.index(app, "status", Status.CHECKING) for app in known]
+            ready, later, leased, *rest = [reply or 0 for reply in await replies(pipe, names)]
     heads, checking = rest[: len(RANKS)], sum(rest[len(RANKS) :])
-    created = [row[0][1] % RANK_STEP for row in heads if row]
+    created = [row[0][1] % RANK_STEP for row in heads if isinstance(row, list) and row]
     oldest = max(0.0, (to_ms(clock.now()) - min(created)) / 1000) if created else None
     return Depths(ready, later, max(0, leased - checking), checking, oldest)
 
 
-async def _apps(redis: ArqRedis) -> list[str]:
-    digests: list[bytes] = await redis.hvals(keys.API_KEYS)
-    rows = await redis.mget([keys.api_key(d.decode()) for d in digests]) if digests else []
-    return sorted({json.loads(row)["app"] for row in rows if row})
+async def apps(redis: ArqRedis) -> list[str]:
+    """Every app whose keys can be read."""
+    try:
+        async with asking("list keys", keys.API_KEYS):
+            digests: list[bytes] = await redis.hvals(keys.API_KEYS)
+    except RecordUnreadable as error:
+        tell(error)
+        return []
+    names = [keys.api_key(digest.decode(errors="replace")) for digest in digests]
+    rows = await redis.mget(names) if names else []
+    return sorted({app for _, app in readable(zip(names, rows, strict=True), lambda raw: str(json.loads(raw)["app"]))})
 
 
 async def workers(redis: ArqRedis, clock: Clock) -> list[dict[str, Any]]:
     """Workers whose last heartbeat is younger than a minute, as they describe themselves."""
-    async with asking("ask for the workers"):
-        rows: list[bytes] = await redis.hvals(keys.WORKERS)
+    rows = list[bytes]()
+    with or_told():
+        async with asking("ask for the workers", keys.WORKERS):
+            rows = await redis.hvals(keys.WORKERS)
     oldest = clock.now() - timedelta(seconds=_STALE_SECONDS)
-    found = (json.loads(row) for row in rows)
+    found = [one for _, one in readable(((keys.WORKERS, row) for row in rows), _worker)]
     return sorted((w for w in found if datetime.fromisoformat(w["beat_at"]) > oldest), key=lambda w: str(w["id"]))
+
+
+def _worker(raw: bytes) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(raw)
+    if datetime.fromisoformat(body["beat_at"]).tzinfo is None or not isinstance(body.get("slots", 0), int):
+        raise ValueError("not a heartbeat")
+    return {"id": str(body.pop("id")), **body}
 
 
 async def tell_once(redis: ArqRedis, what: str, seconds: float) -> bool:
     """True for the first of all processes that asks; False for the others until so many seconds have passed."""
-    async with asking("take turns at telling"):
-        return bool(await redis.set(keys.warned(what), "1", nx=True, px=max(1, int(seconds * 1000))))
+    return await take_turn(redis, keys.warned(what), seconds)
+
+
+async def take_turn(redis: ArqRedis, name: str, seconds: float) -> bool:
+    """True for one of all processes that ask for this turn, until so many seconds have passed."""
+    async with asking("take turns", name):
+        if await redis.set(name, "1", nx=True, px=max(1, int(seconds * 1000))):
+            return True
+        if await redis.pttl(name) == _WITHOUT_END:
+            await redis.delete(name)  # nobody writes such a one: whoever asks next has the turn
+        return False
 
 
 async def writable(redis: ArqRedis) -> None:

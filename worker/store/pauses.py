@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
+from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.lua_scripts import script
 from worker.store.pool import asking
+from worker.store.values import members, read, tell
 
 Kind = Literal["all", "app", "model", "end_user"]
 PREFIX: Final = "pause:"
@@ -64,9 +66,26 @@ def scopes_of(job: Job) -> tuple[str, ...]:
     return (scope_of("all"), scope_of("app", job.app), scope_of("model", job.requested_model), *person)
 
 
+def pause_of(said: bytes, until_ms: int = _NEVER) -> Pause:
+    """The pause behind `<scope> <what is kept of it>`; one that can't be read stands all the same, without a note."""
+    scope, _, raw = said.partition(b" ")
+    name = keys.pause(scope.decode(errors="replace"))
+    try:
+        return read(name, raw, load_pause)
+    except RecordUnreadable as error:
+        tell(error)
+    kind, _, rest = scope.decode(errors="replace").removeprefix(PREFIX).partition(":")
+    known: tuple[Kind, ...] = get_args(Kind)
+    return Pause(next((one for one in known if one == kind), "all"), rest, "", "", 0, until_ms)
+
+
 def load_pause(raw: bytes) -> Pause:
     """A pause as Redis keeps it."""
-    return Pause(**json.loads(raw))
+    body = json.loads(raw)
+    pause = Pause(**body)
+    if pause.kind not in get_args(Kind) or not all(isinstance(n, int) for n in (pause.since_ms, pause.until_ms)):
+        raise ValueError("not a pause")
+    return pause
 
 
 class Pauses:
@@ -74,8 +93,7 @@ class Pauses:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
-        script = files("worker.store").joinpath("lua", "resume.lua").read_text()
-        self._resume: Any = redis.register_script(script)
+        self._resume: Any = script(redis, "resume")
 
     async def pause(
         self, kind: Kind, name: str, *, by: str, note: str = "", until: datetime | None = None, app: str | None = None
@@ -98,8 +116,8 @@ class Pauses:
         """What pauses hold that are over falls due."""
         async with asking("look for pauses that are over"):
             scopes = await self._redis.smembers(keys.PAUSED)
-        for scope in scopes:
-            await self._end(scope.decode(), force=False)
+        for scope in await members(self._redis, keys.PAUSED, scopes, kind="set"):
+            await self._end(scope, force=False)
 
     async def _end(self, scope: str, *, force: bool) -> tuple[bool, int]:
         places = [keys.PAUSES, keys.pause(scope), keys.held(scope), keys.LATER, keys.PAUSED]
@@ -109,7 +127,15 @@ class Pauses:
 
     async def list(self) -> list[Pause]:
         """The pauses that stand, the oldest first."""
-        async with asking("list the pauses"):
-            scopes = await self._redis.zrangebyscore(keys.PAUSES, f"({to_ms(self._clock.now())}", "+inf")
-            rows = await self._redis.mget([keys.pause(scope.decode()) for scope in scopes]) if scopes else []
-        return sorted((load_pause(row) for row in rows if row), key=lambda pause: (pause.since_ms, pause.scope))
+        async with asking("list the pauses", keys.PAUSES):
+            now = to_ms(self._clock.now())
+            scopes = await self._redis.zrangebyscore(keys.PAUSES, f"({now}", "+inf", withscores=True)
+            rows = (
+                await self._redis.mget([keys.pause(scope.decode(errors="replace")) for scope, _ in scopes])
+                if scopes
+                else []
+            )
+        found = [
+            pause_of(scope + b" " + (row or b""), int(ends)) for (scope, ends), row in zip(scopes, rows, strict=True)
+        ]
+        return sorted(found, key=lambda pause: (pause.since_ms, pause.scope))

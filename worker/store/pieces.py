@@ -7,16 +7,19 @@ before it, the characters. Pieces of hundreds of jobs go in one call.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from arq.connections import ArqRedis
 
-from worker.jobs.errors import ContentDamaged
+from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.store import codec, keys
 from worker.store.content import boxes_of, boxes_to_write
 from worker.store.pool import asking
 from worker.store.scripts import Scripts, Word
-from worker.store.vault import Box, text_field
+from worker.store.values import tell
+from worker.store.vault import Box, Vault, text_field
+
+_PLAIN = Vault().nobodys("")
 
 
 class Piece(NamedTuple):
@@ -52,16 +55,36 @@ class Pieces:
             return await self._scripts.pieces(words)
 
     async def read(self, job_id: str, attempt: int) -> list[Piece]:
-        """All pieces of an attempt, in order."""
-        async with asking("read the text so far"):
+        """All pieces of an attempt, in order, up to the first that can't be read. Raises RecordUnreadable."""
+        return (await self.kept(job_id, attempt))[0]
+
+    async def kept(self, job_id: str, attempt: int) -> tuple[list[Piece], bool]:
+        """(all pieces of an attempt, in order, up to the first that can't be read; whether that is all of them)."""
+        async with asking("read the text so far", keys.text(job_id, attempt)):
             rows = await self._redis.lrange(keys.text(job_id, attempt), 0, -1)
         if not rows:
-            return []
+            return [], True
         found = await boxes_of(self._redis, [job_id])
         if job_id not in found:
-            return []  # the job is gone
+            return [], False  # the job is gone
         box, name = found[job_id], text_field(attempt)
-        return [Piece(*box.unseal(name, row)) for row in rows]
+        pieces = list[Piece]()
+        for row in rows:
+            try:
+                pieces.append(_piece(job_id, box.unseal(name, row)))
+            except ContentDamaged:
+                tell(RecordUnreadable(keys.text(job_id, attempt), "wrong_shape"))
+                return pieces, False
+        return pieces, True
+
+
+def _piece(job_id: str, content: Any) -> Piece:
+    """The piece in the content of a value. Raises ContentDamaged."""
+    match content:
+        case [int(sequence), int(offset), str(text)]:
+            return Piece(sequence, offset, text)
+        case _:
+            raise ContentDamaged(job_id, "text")
 
 
 def parse_message(raw: bytes, box: Box | None) -> tuple[str, int, Piece]:
@@ -69,7 +92,7 @@ def parse_message(raw: bytes, box: Box | None) -> tuple[str, int, Piece]:
     head, _, body = raw.partition(b" ")
     job_id, _, attempt = head.decode().rpartition(":")
     if codec.is_plain(body):
-        return job_id, int(attempt), Piece(*codec.unseal(body))
+        box = _PLAIN
     if box is None:
         raise ContentDamaged(job_id, "text")
-    return job_id, int(attempt), Piece(*box.unseal(text_field(attempt), body))
+    return job_id, int(attempt), _piece(job_id, box.unseal(text_field(attempt), body))

@@ -21,11 +21,12 @@ from redis.exceptions import (
     NoPermissionError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
     TimeoutError as RedisTimeoutError,
 )
 
 from worker import redis_address
-from worker.jobs.errors import StoreChanged, StoreFull, StoreRefused, StoreUnavailable, UnsafeStore
+from worker.jobs.errors import RecordUnreadable, StoreChanged, StoreFull, StoreRefused, StoreUnavailable, UnsafeStore
 from worker.redis_address import Address
 from worker.store.refusals import FULL, lasting, reason_of
 from worker.store.vault import Vault
@@ -36,6 +37,7 @@ Redis = ArqRedis
 AWAY: Final = (RedisError, OSError, TimeoutError)
 """What a Redis that is away, loading, read-only or full raises here."""
 
+_UNFIT: Final = ("WRONGTYPE", "is not an integer", "is not a float", "Invalid stream ID")
 _NO_KEYS: Final = Vault()
 _RETRY_ON: Final = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError]
 
@@ -210,13 +212,21 @@ def _dumps(value: dict[str, Any]) -> bytes:
     return json.dumps(value, default=lambda _: None).encode()  # results are not kept; no exception is ever stored
 
 
+def unfit(error: ResponseError) -> bool:
+    """True when Redis has refused because of what stands in a key, not because of how it is itself."""
+    said = str(error)
+    return any(mark in said for mark in _UNFIT)
+
+
 class asking:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
-    """Turns every way in which Redis can be away into StoreUnavailable."""
+    """Turns every way in which Redis can be away into StoreUnavailable, and a value of another type than the one that
+    is wanted into RecordUnreadable; `key` is the one that is asked for, where it is one.
+    """
 
-    __slots__ = ("_what",)
+    __slots__ = ("_key", "_what")
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, what: str, key: str = "") -> None:
+        self._what, self._key = what, key
 
     async def __aenter__(self) -> None:
         pass
@@ -224,6 +234,8 @@ class asking:  # noqa: N801  reads like the contextlib function that it would be
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Changed):
             raise StoreChanged(str(error)) from None
+        if isinstance(error, ResponseError) and unfit(error):
+            raise RecordUnreadable(self._key, "wrong_type") from None
         if isinstance(error, AWAY):
             reason = reason_of(error)
             kind = StoreFull if reason == FULL else StoreRefused if lasting(error) else StoreUnavailable

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from importlib.resources import files
 from itertools import islice
 from typing import Any, Final
 
@@ -22,10 +21,10 @@ from worker.audit.verify import Verifier
 from worker.clock import Clock, to_ms
 from worker.store import keys
 from worker.store.audit import Trail
+from worker.store.lua_scripts import script
 from worker.store.pool import asking
 from worker.store.seals import Seals
 
-_ENDS: Final = files("worker.store").joinpath("lua", "ends.lua").read_text()
 _PAGE: Final = 5_000
 _SCAN: Final = 1_000
 _LOOKED_AT: Final = 5  # faults are told one by one up to here
@@ -42,7 +41,7 @@ class Proof:
         self._sealed_within = sealed_within if len(trusted) else None
         self._trail, self._seals = Trail(redis, clock), Seals(redis)
         self._starts: dict[str, str] = {}
-        self._unlike_of: Any = redis.register_script(_ENDS)
+        self._unlike_of: Any = script(redis, "ends")
 
     async def prove(self, shipped: Iterable[bytes] | None = None) -> Report:
         """What the trail is worth; `shipped`: the copy of the seals that was kept elsewhere."""
@@ -156,10 +155,10 @@ class Proof:
         while True:
             async with asking("read the jobs"):
                 cursor, names = await self._redis.scan(cursor, match=f"{keys.JOB}*", count=_SCAN)
-            ids = [name.decode().removeprefix(keys.JOB) for name in names]
+            ids = [name.decode(errors="replace").removeprefix(keys.JOB) for name in names]
             async with asking("compare the trail's ends"):
                 for job_id in await self._unlike_of(args=[keys.JOB, keys.audited(""), keys.AUDIT, *ids]):
-                    yield job_id.decode()
+                    yield job_id.decode(errors="replace")
             if not cursor:
                 return
 
@@ -189,7 +188,7 @@ class Proof:
         async with asking("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hget(keys.job(job_id), "chain")
-            return [head.decode() if head else None for head in await pipe.execute()]
+            return [head.decode(errors="replace") if head else None for head in await pipe.execute()]
 
     async def _look(self, job_id: str) -> Fault | None:
         """A closer look at one job, again while it changes."""
@@ -200,9 +199,9 @@ class Proof:
                 version, head = await self._redis.hmget(keys.job(job_id), "v", "chain")
             if head is None:
                 return None
-            if not rows and head.decode() == self._starts.get(job_id):
+            if not rows and head.decode(errors="replace") == self._starts.get(job_id):
                 return None  # all of it was removed by retention
-            fault = at_end(job_id, rows, int(version), head.decode())
+            fault = at_end(job_id, rows, int(version), head.decode(errors="replace"))
             if fault is None:
                 return None
         return fault

@@ -11,18 +11,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from importlib.resources import files
 from typing import Any, Final, Literal
 
 from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev
-from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.content import as_object
+from worker.store.lua_scripts import script
 from worker.store.pool import asking, vault_of
 from worker.store.scripts import Command
+from worker.store.values import members, or_told, readable
 from worker.store.vault import PRIVATE
 
 Source = Literal["blocks", "provider", "ops"]
@@ -100,7 +102,7 @@ class Quarantine:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
-        self._swap: Any = redis.register_script(files("worker.store").joinpath("lua", "swap.lua").read_text())
+        self._swap: Any = script(redis, "swap")
 
     async def add(
         self, app: str, person: str, *, by: str, reason: str, until: datetime | None = None, name: str | None = None
@@ -122,11 +124,12 @@ class Quarantine:
         row = Shut(app, person, "provider", reason, "provider", to_ms(self._clock.now()))
         async with asking("shut the end user out"):
             lifted = await self._redis.hget(keys.LIFTED, person)
-            if lifted is not None and to_ms(at) <= int(lifted):
+            if lifted is not None and lifted.isdigit() and to_ms(at) <= int(lifted):
                 return False
             stands = await self._redis.hget(keys.QUARANTINE, person)
             async with self._redis.pipeline(transaction=True) as pipe:
-                if stands is not None and self._over(self._load(stands)):
+                row_of_it = self._readable(stands) if stands is not None else None
+                if row_of_it is not None and self._over(row_of_it):
                     pipe.hset(keys.QUARANTINE, person, self._dump(row))
                     pipe.sadd(keys.CLEARING, person)
                     await pipe.execute()
@@ -151,17 +154,22 @@ class Quarantine:
 
     async def find(self, app: str, person: str) -> Shut | None:
         """The app's end user, if shut out now."""
-        async with asking("look into the quarantine"):
+        async with asking("look into the quarantine", keys.QUARANTINE):
             raw = await self._redis.hget(keys.QUARANTINE, person)
-        found = self._load(raw) if raw else None
+        found = self._readable(raw) if raw else None
+        if raw and found is None and await self._of_app(app, person):
+            return Shut(app, person, "ops", "", "", 0)  # it can't be read: the person stays out until this is lifted
         if found is None or found.app != app or self._over(found):
             return None
         return await self._named(found, raw)
 
     async def of_app(self, app: str) -> list[Shut]:
         """The app's end users who are shut out now, the newest first."""
-        async with asking("list the quarantine"):
-            rows = [(self._load(raw), raw) for raw in await self._redis.hvals(keys.QUARANTINE)]
+        kept = list[bytes]()
+        with or_told():
+            async with asking("list the quarantine", keys.QUARANTINE):
+                kept = await self._redis.hvals(keys.QUARANTINE)
+        rows = [(one, raw) for raw in kept if (one := self._readable(raw)) is not None]
         found = [await self._named(one, raw) for one, raw in rows if one.app == app and not self._over(one)]
         return sorted(found, key=lambda one: (-one.since_ms, one.safety_identifier))
 
@@ -185,13 +193,16 @@ class Quarantine:
         """(safety identifier, ids of jobs that wait) of everybody whose waiting jobs are still to be cancelled."""
         out: list[tuple[str, list[str]]] = []
         async with asking("look into the quarantine"):
-            for person in [name.decode() for name in await self._redis.smembers(keys.CLEARING)]:
+            for person in await members(
+                self._redis, keys.CLEARING, await self._redis.smembers(keys.CLEARING), kind="set"
+            ):
                 raw = await self._redis.hget(keys.QUARANTINE, person)
-                app = (await self._named(self._load(raw), raw)).app if raw else ""
+                one = self._readable(raw) if raw else None
+                app = (await self._named(one, raw)).app if one is not None else ""
                 waiting: list[str] = []
                 for status in ("queued", "scheduled"):
                     index = [keys.index(app, "user", person), keys.index(app, "status", status)]
-                    waiting += [name.decode() for name in await self._redis.zinter(index)]
+                    waiting += [name.decode(errors="replace") for name in await self._redis.zinter(index)]
                 out.append((person, waiting))
         return out
 
@@ -210,18 +221,19 @@ class Quarantine:
         async with asking("look for the end user's name"):
             newest = await self._redis.zrevrange(keys.index(one.app, "user", person), 0, _ASKED_JOBS - 1)
             for job_id in newest:
-                private = await self._redis.hget(keys.job(job_id.decode()), "priv")
-                name = self._name_in(one.app, job_id.decode(), private)
+                name = await self._name_in(one.app, job_id.decode(errors="replace"))
                 if name is not None:
                     named = replace(one, name=name)
                     await self._swap(keys=[keys.QUARANTINE], args=[person, raw, self._dump(named)])
                     return named
         return one
 
-    def _name_in(self, app: str, job_id: str, private: bytes | None) -> str | None:
+    async def _name_in(self, app: str, job_id: str) -> str | None:
         try:
-            body: dict[str, Any] = self._vault.open(app, job_id, PRIVATE, private)[1] or {}
-        except (KeyMissing, ContentDamaged):
+            async with asking("look for the end user's name", keys.job(job_id)):
+                private = await self._redis.hget(keys.job(job_id), "priv")
+            body = as_object(job_id, PRIVATE, self._vault.open(app, job_id, PRIVATE, private)[1]) or {}
+        except (KeyMissing, ContentDamaged, RecordUnreadable):
             return None
         name = body.get("end_user")
         return name if isinstance(name, str) else None
@@ -233,8 +245,18 @@ class Quarantine:
     def _over(self, one: Shut) -> bool:
         return 0 < one.until_ms <= to_ms(self._clock.now())
 
+    async def _of_app(self, app: str, person: str) -> bool:
+        """True when the person has submitted jobs of this app: the row itself can't say whose it is."""
+        async with asking("look for the end user's jobs", keys.index(app, "user", person)):
+            return bool(await self._redis.exists(keys.index(app, "user", person)))
+
+    def _readable(self, raw: bytes) -> Shut | None:
+        return next((one for _, one in readable([(keys.QUARANTINE, raw)], self._load)), None)
+
     def _load(self, raw: bytes) -> Shut:
         body: dict[str, Any] = json.loads(raw)
+        if not all(isinstance(body.get(name), int) for name in ("since_ms", "until_ms")):
+            raise ValueError("not a row of the quarantine")
         if body["name"] is not None:
             try:
                 body["name"] = self._vault.unseal_text(secret_name(body["safety_identifier"]), body["name"])

@@ -67,4 +67,7 @@ def dump(rate: Rate | None) -> list[int] | None:
 def load(app: bytes | None) -> Rate | None:
     """The rate of an app's record; None = the default."""
     kept = json.loads(app).get("rate") if app else None
-    return Rate(*kept) if kept is not None else None
+    if kept is None:
+        return None
+    per_minute, burst = (int(number) for number in kept)
+    return Rate(per_minute, burst)

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from arq.connections import ArqRedis
 
+from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.safety.notices import Notice
 from worker.store import keys
 from worker.store.content import opened
+from worker.store.outbox import load_message
 from worker.store.pool import asking
+from worker.store.values import readable, replies
 from worker.store.vault import ANSWER
+
+_UNSENT = "exhausted"
+"""The state of a message that can't be read: nobody sends it any more."""
 
 
 async def answers(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What came back, by job; jobs without an answer are missing."""
+    """What came back, by job; jobs without an answer are missing. Raises KeyMissing, ContentDamaged."""
     if not job_ids:
         return {}
     async with asking("read the answers"):
         rows = await redis.mget([keys.answer(job_id) for job_id in job_ids])
     return await opened(redis, ANSWER, dict(zip(job_ids, rows, strict=True)))
+
+
+async def answers_or_none(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+    """The same; None for an answer that can't be read, which must not hide the others."""
+    try:
+        return {**await answers(redis, job_ids)}
+    except (KeyMissing, ContentDamaged):
+        if len(job_ids) == 1:
+            return dict.fromkeys(job_ids)
+        half = len(job_ids) // 2
+        return await answers_or_none(redis, job_ids[:half]) | await answers_or_none(redis, job_ids[half:])
 
 
 async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, str]:
@@ -32,10 +48,13 @@ async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, s
         async with redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.lindex(keys.messages(job_id), -1)
-            newest = await pipe.execute()
-        named = [(job_id, raw.decode()) for job_id, raw in zip(job_ids, newest, strict=True) if raw]
+            newest = await replies(pipe, map(keys.messages, job_ids))
+        named = [(job_id, raw.decode(errors="replace")) for job_id, raw in zip(job_ids, newest, strict=True) if raw]
         rows = await redis.mget([keys.message(message) for _, message in named]) if named else []
-    return {job_id: str(json.loads(row)["state"]) for (job_id, _), row in zip(named, rows, strict=True) if row}
+    jobs = {keys.message(message): job_id for job_id, message in named}
+    found = readable(zip(jobs, rows, strict=True), load_message)
+    unread = {jobs[name]: _UNSENT for name, row in zip(jobs, rows, strict=True) if row}
+    return unread | {jobs[name]: message.state for name, message in found}
 
 
 async def notices(redis: ArqRedis, names: Sequence[str]) -> dict[str, Notice]:
@@ -45,4 +64,5 @@ async def notices(redis: ArqRedis, names: Sequence[str]) -> dict[str, Notice]:
         return {}
     async with asking("read the notices"):
         rows = await redis.mget([keys.notice(name) for name in wanted])
-    return {name: Notice.model_validate_json(row) for name, row in zip(wanted, rows, strict=True) if row}
+    places = {keys.notice(name): name for name in wanted}
+    return {places[key]: notice for key, notice in readable(zip(places, rows, strict=True), Notice.model_validate_json)}

@@ -12,11 +12,12 @@ from typing import Final, NamedTuple
 
 from arq.connections import ArqRedis
 
-from worker.jobs import events as ev
+from worker.jobs import events as ev, ids
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.pool import asking
 from worker.store.scripts import Command
+from worker.store.values import read
 
 _USER_KEPT: Final = 90 * 86_400
 """Seconds that an end user can be found after the last job: a warning is followed by a deactivation after days."""
@@ -53,15 +54,17 @@ async def job_of(redis: ArqRedis, request_id: str | None, response_id: str | Non
         return None
     async with asking("look for the job"):
         found = await redis.mget(names)
-    return next((row.decode() for row in found if row), None)
+    named = (row.decode(errors="replace") for row in found if row)
+    return next((job_id for job_id in named if ids.is_job_id(job_id)), None)
 
 
 async def end_user_of(redis: ArqRedis, safety_identifier: str) -> EndUser | None:
     """The app behind a safety identifier, and that end user's newest jobs; None for one that we don't know."""
-    async with asking("look for the end user"):
-        owner = await redis.get(keys.ref("user", safety_identifier))
+    name = keys.ref("user", safety_identifier)
+    async with asking("look for the end user", name):
+        owner = await redis.get(name)
         if owner is None:
             return None
-        app = str(json.loads(owner))
+        app = read(name, owner, lambda raw: str(json.loads(raw)))
         rows = await redis.zrevrange(keys.index(app, "user", safety_identifier), 0, _MOST_JOBS - 1)
-    return EndUser(app, tuple(row.decode() for row in rows))
+    return EndUser(app, tuple(row.decode(errors="replace") for row in rows))

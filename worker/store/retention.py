@@ -18,6 +18,8 @@ from worker.audit.chain import GENESIS, Row, chain_in, stream_id
 from worker.audit.keys import Signer
 from worker.audit.seals import Seal, keep, parse, retention
 from worker.clock import Clock, to_ms
+from worker.jobs.errors import RecordUnreadable
+from worker.jobs.ids import is_job_id
 from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.audit import Trail
@@ -25,6 +27,7 @@ from worker.store.holds import Holds
 from worker.store.pool import asking
 from worker.store.scripts import Command
 from worker.store.seals import Seals
+from worker.store.values import members, replies, tell
 
 _MOST: Final = 10_000
 """Records that one seal removes, about: a script must not hold Redis for long."""
@@ -68,7 +71,7 @@ class Retention:
         if last is None:
             return None
         async with asking("look for what is over"):
-            acts = (await self._redis.get(keys.ACTS) or b"0").decode()
+            acts = (await self._redis.get(keys.ACTS) or b"0").decode(errors="replace")
             line = await self._redis.get(keys.RETAINED)
         before = parse(line) if line else None
         holds = await self._holds.names()
@@ -174,21 +177,23 @@ class Retention:
                 rows = await self._redis.zrangebyscore(keys.SETTLED, "-inf", edge, start=0, num=_JOBS_AT_ONCE)
             if not rows:
                 return
-            yield [row.decode() for row in rows]
+            yield await members(self._redis, keys.SETTLED, rows, is_job_id)
 
     async def _forget(self, job_id: str) -> None:
         async with asking("read what a job left"):
-            place = await self._redis.lindex(keys.audited(job_id), 0)
-            messages = [
-                *await self._redis.lrange(keys.messages(job_id), 0, -1),
-                *await self._redis.lrange(keys.endpoint_messages(job_id), 0, -1),
-            ]
-        rows = await self._trail.at([place.decode()]) if place else []
+            names = [keys.audited(job_id), keys.messages(job_id), keys.endpoint_messages(job_id)]
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.lrange(names[0], 0, 0)
+                for name in names[1:]:
+                    pipe.lrange(name, 0, -1)
+                places, *found = [row or [] for row in await replies(pipe, names)]
+            messages = [raw.decode(errors="replace") for row in found for raw in row]
+        rows = await self._trail.at([place.decode(errors="replace") for place in places])
         async with asking("clear away what a job left"), self._redis.pipeline(transaction=True) as pipe:
             for name in _indexes(rows):
                 pipe.zrem(name, job_id)
-            for raw in messages:
-                for name in (keys.message(raw.decode()), keys.body(raw.decode()), keys.tries(raw.decode())):
+            for one in messages:
+                for name in (keys.message(one), keys.body(one), keys.tries(one)):
                     pipe.expire(name, _MESSAGES, nx=True)
             for name in (keys.messages(job_id), keys.endpoint_messages(job_id), keys.shown(job_id)):
                 pipe.expire(name, _MESSAGES, nx=True)
@@ -199,15 +204,22 @@ class Retention:
 def _is_held(row: Row, holds: set[str]) -> bool:
     if not holds:
         return False
-    return chain_in(row) in holds or f"app:{json.loads(row.record)['app']}" in holds
+    try:
+        return chain_in(row) in holds or f"app:{json.loads(row.record)['app']}" in holds
+    except (ValueError, LookupError, TypeError):
+        return True  # whose it is can't be read: it may be held
 
 
 def _indexes(rows: Sequence[Row]) -> list[str]:
     """The indexes in which a job stands, by its first record."""
     if not rows:
         return []
-    first = json.loads(rows[0].record)
-    app, person = str(first["app"]), first["data"].get("safety_identifier")
-    names = [keys.index(app), keys.index(app, "model", str(first["requested_model"]))]
+    try:
+        first = json.loads(rows[0].record)
+        app, person = str(first["app"]), first["data"].get("safety_identifier")
+        names = [keys.index(app), keys.index(app, "model", str(first["requested_model"]))]
+    except (ValueError, LookupError, TypeError, AttributeError):  # lists leave out what is gone
+        tell(RecordUnreadable(keys.AUDIT, "not_json"))
+        return []
     names += [keys.index(app, "status", status) for status in Status]
     return [*names, keys.index(app, "user", person)] if person else names

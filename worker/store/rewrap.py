@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
-from importlib.resources import files
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import codec, keys
 from worker.store.apps import secret_name as app_secret
 from worker.store.endpoints import endpoint_name
+from worker.store.lua_scripts import script
 from worker.store.outbox import load_message
 from worker.store.pool import asking, vault_of
 from worker.store.quarantine import secret_name as end_user_name
@@ -31,37 +31,46 @@ class Rewrap:
     """One pass over all that is sealed. `counts`: what became of it, by kind."""
 
     def __init__(self, redis: ArqRedis) -> None:
-        source = files("worker.store").joinpath("lua", "swap.lua").read_text()
         self._redis, self._vault = redis, vault_of(redis)
-        self._swap: Any = redis.register_script(source)
+        self._swap: Any = script(redis, "swap")
         self.counts: Counter[str] = Counter(
             {"under_first_key": 0, "rewrapped": 0, "plain": 0, "changed_meanwhile": 0, "unreadable": 0}
         )
 
     async def run(self) -> Counter[str]:
         """Everything is under the first key, unless `changed_meanwhile` or `unreadable` say otherwise."""
-        async with asking("wrap keys again"):
-            async for name in self._names(keys.JOB):
-                await self._job(name)
-            async for name in self._names(keys.BODY):
-                await self._body(name)
-            async for name in self._names(keys.tries("")):
-                await self._tries(name)
-            async for name in self._names(keys.endpoints("")):
-                await self._endpoints(name)
-            async for name in self._names(keys.app("")):
-                await self._app(name)
-            await self._quarantine()
-            async for name in self._names(keys.secret("")):
-                kind = name.removeprefix(keys.secret(""))
-                raw = await self._redis.get(name)
-                if raw:
-                    await self._text(name, raw, raw.decode(), secret_name(kind), lambda text: text)
+        kinds = {
+            keys.JOB: self._job,
+            keys.BODY: self._body,
+            keys.tries(""): self._tries,
+            keys.endpoints(""): self._endpoints,
+            keys.app(""): self._app,
+            keys.secret(""): self._secret,
+        }
+        for prefix, rewrap in kinds.items():
+            async for name in self._names(prefix):
+                await self._passed(name, rewrap(name))
+        await self._passed(keys.QUARANTINE, self._quarantine())
         return self.counts
 
+    async def _passed(self, name: str, one: Awaitable[None]) -> None:
+        """One value is done; one that can't be read is counted, and stops no other."""
+        try:
+            async with asking("wrap keys again", name):
+                await one
+        except (RecordUnreadable, ContentDamaged, ValueError, LookupError, TypeError, AttributeError):
+            self.counts["unreadable"] += 1
+
+    async def _secret(self, name: str) -> None:
+        raw = await self._redis.get(name)
+        if raw:
+            own = secret_name(name.removeprefix(keys.secret("")))
+            await self._text(name, raw, raw.decode(), own, lambda text: text)
+
     async def _names(self, prefix: str) -> AsyncIterator[str]:
-        async for name in self._redis.scan_iter(match=prefix + "*", count=_BATCH):
-            yield name.decode()
+        async with asking("list keys"):
+            async for name in self._redis.scan_iter(match=prefix + "*", count=_BATCH):
+                yield name.decode(errors="replace")
 
     async def _job(self, name: str) -> None:
         record, private = await self._redis.hmget(name, "rec", "priv")

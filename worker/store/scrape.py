@@ -5,7 +5,7 @@ Names no job, no app and no person. Must not know: HTTP, what an alert makes of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,14 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store import keys, overview
 from worker.store.access import known_access
 from worker.store.account import circuits
 from worker.store.notices import Notices
 from worker.store.pool import AWAY, asking
 from worker.store.standing import account
+from worker.store.values import tell
 from worker.telemetry.metrics import Sample
 
 _NOTHING: dict[str, str] = {}
@@ -27,17 +28,23 @@ _NOTHING: dict[str, str] = {}
 
 async def samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: Notices) -> list[Sample]:
     """Every metric of the whole; only that Redis is away, when it is."""
+    parts: tuple[Callable[[], Awaitable[list[Sample]]], ...] = (
+        lambda: _queue(redis, clock),
+        lambda: _workers(redis, clock),
+        lambda: _provider(redis),
+        lambda: _account(redis, clock, catalogue, notices),
+        lambda: _memory(redis),
+    )
+    found: list[Sample] = [("vigil_redis_up", _NOTHING, 1)]
     try:
-        return [
-            ("vigil_redis_up", _NOTHING, 1),
-            *await _queue(redis, clock),
-            *await _workers(redis, clock),
-            *await _provider(redis),
-            *await _account(redis, clock, catalogue, notices),
-            *await _memory(redis),
-        ]
+        for part in parts:
+            try:
+                found += await part()
+            except RecordUnreadable as error:  # its numbers are missing, the others are told
+                tell(error)
     except (StoreUnavailable, *AWAY):
         return [("vigil_redis_up", _NOTHING, 0)]
+    return found
 
 
 async def _queue(redis: ArqRedis, clock: Clock) -> list[Sample]:

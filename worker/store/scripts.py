@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
@@ -11,6 +10,7 @@ from redis.asyncio import Redis
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.lua_scripts import script
 from worker.store.pool import must_serve
 from worker.store.rates import Meter
 from worker.store.together import Together
@@ -52,8 +52,7 @@ class Scripts:
 
     def __init__(self, redis: Redis) -> None:
         def load(*names: str) -> Any:
-            room = files("worker.store").joinpath("lua")
-            return redis.register_script("".join(room.joinpath(f"{name}.lua").read_text() for name in names))
+            return script(redis, *names)
 
         self._redis = redis
         self._commit, self._claim = load("allow_full", "shut", "commit"), load("claim")
@@ -64,7 +63,7 @@ class Scripts:
     async def commit(
         self,
         job_id: str,
-        version: int,
+        version: int | str,
         token: str,
         commit_id: str,
         commands: Sequence[Command],
@@ -72,17 +71,17 @@ class Scripts:
         person: str = "",
         *,
         although_full: bool = False,
-    ) -> tuple[str, int]:
-        """("OK" | "DONE" | "CONFLICT" | "LOST" | "SHUT", the version found).
+    ) -> str:
+        """OK, DONE, CONFLICT, LOST or SHUT.
 
         `head`: the end of the audit chain gone on from. `person`: the end user who must not be shut out.
         `although_full`: also when Redis has reached its maxmemory.
         """
         must_serve(self._redis)
         args = [str(version), token, commit_id, head, person, *flatten(commands)]
-        script = self._commit if although_full else self._commit_if_room
-        reply = await script(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
-        return reply[0].decode(), int(reply[1]) if len(reply) > 1 else version
+        run = self._commit if although_full else self._commit_if_room
+        reply = await run(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
+        return str(reply[0].decode())
 
     async def submit(
         self, job: Job, idempotency_key: str, remembered: str, ttl_ms: int, meter: Meter, commands: Sequence[Command]
@@ -98,7 +97,7 @@ class Scripts:
         if verdict == b"WAIT":
             raise meter.empty(*said)
         if verdict == b"SEEN":
-            return str(said[0].decode())
+            return str(said[0].decode(errors="replace"))
         if said:
             meter.charged(*said)
         return None
@@ -114,7 +113,7 @@ class Scripts:
         places = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit), keys.RING, keys.HAND, keys.PAUSES]
         due, now, is_open, rows = await self._claim(keys=places, args=args)
         claimed = [
-            Claimed(r[0].decode(), int(r[1]), r[2].decode(), r[3].decode(), r[4], r[5], r[6].decode(), r[7], r[8])
+            Claimed(r[0].decode(), int(r[1]), r[2].decode(), _text(r[3]), r[4], r[5], _text(r[6]), r[7], r[8])
             for r in rows
         ]
         return int(due), int(now), bool(is_open), claimed
@@ -123,9 +122,13 @@ class Scripts:
         """For each (job id, token): "" = ours, "LOST" = not ours any more, else what the API asks for."""
         flat = [word for pair in held for word in pair]
         reply = await self._renew(keys=[keys.LEASED], args=[lease_ms, keys.JOB, *flat])
-        return [word.decode() for word in reply]
+        return [word.decode(errors="replace") for word in reply]
 
     async def pieces(self, pieces: Sequence[Word]) -> tuple[int, list[str]]:
         """Keeps pieces (job id, token, "id:attempt", piece, …): (how many watch, the jobs whose lease is lost)."""
         watching, *lost = await self._pieces(keys=[], args=[keys.JOB, keys.TEXT, keys.PIECES, *pieces])
         return int(watching), [job_id.decode() for job_id in lost]
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")

@@ -6,18 +6,18 @@ Must not know: what a seal states, who signs.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from importlib.resources import files
 from typing import Any, Final
 
 from arq.connections import ArqRedis
 
 from worker.audit.seals import Seal, parse
 from worker.store import keys
+from worker.store.lua_scripts import script
+from worker.store.overview import take_turn
 from worker.store.pool import asking
 from worker.store.scripts import Command, flatten
 
 _PAGE: Final = 200
-_SCRIPT: Final = files("worker.store").joinpath("lua", "seal.lua").read_text()
 _RETENTION: Final = b'"kind":"retention"'
 
 
@@ -26,16 +26,15 @@ class Seals:
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
-        self._script: Any = redis.register_script(_SCRIPT)
+        self._script: Any = script(redis, "seal")
 
     async def take_turn(self, seconds: float) -> bool:
         """True for one of all workers, once in so many seconds."""
-        async with asking("take turns at sealing"):
-            return bool(await self._redis.set(keys.SEALING, "1", nx=True, px=max(1, int(seconds * 1000))))
+        return await take_turn(self._redis, keys.SEALING, seconds)
 
     async def last(self) -> Seal | None:
         """The newest seal; None before the first. Raises BadSeal when it is none."""
-        async with asking("read the seals"):
+        async with asking("read the seals", keys.SEALS):
             raw = await self._redis.lindex(keys.SEALS, -1)
         return parse(raw) if raw else None
 
@@ -53,7 +52,7 @@ class Seals:
     async def pages(self, count: int, start: int = 0) -> AsyncIterator[list[bytes]]:
         """The lines of the first `count` seals that are kept, from `start` on, page by page."""
         for low in range(start, count, _PAGE):
-            async with asking("read the seals"):
+            async with asking("read the seals", keys.SEALS):
                 lines: list[bytes] = await self._redis.lrange(keys.SEALS, low, min(count, low + _PAGE) - 1)
             if not lines:
                 return
@@ -61,14 +60,14 @@ class Seals:
 
     async def first(self) -> bytes | None:
         """The line of the oldest seal that is kept."""
-        async with asking("read the seals"):
+        async with asking("read the seals", keys.SEALS):
             raw: bytes | None = await self._redis.lindex(keys.SEALS, 0)
         return raw
 
     async def last_retention(self, count: int) -> bytes | None:
         """The line of the newest retention seal among the first `count`; None when there is none."""
         for high in range(count, 0, -_PAGE):
-            async with asking("read the seals"):
+            async with asking("read the seals", keys.SEALS):
                 lines = await self._redis.lrange(keys.SEALS, max(0, high - _PAGE), high - 1)
             found: bytes | None = next((text for text in reversed(lines) if _RETENTION in text), None)
             if found is not None:
@@ -81,5 +80,5 @@ class Seals:
         if first is None:
             return []
         start = max(0, number + 1 - parse(first).number)
-        async with asking("read the seals"):
+        async with asking("read the seals", keys.SEALS):
             return [parse(text) for text in await self._redis.lrange(keys.SEALS, start, start + _PAGE - 1)]

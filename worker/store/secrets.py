@@ -13,11 +13,14 @@ from arq.connections import ArqRedis
 
 from worker.audit.chain import canonical
 from worker.clock import Clock
+from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
 from worker.store.pool import asking, vault_of
+from worker.store.values import read
 
 IDENTIFIER: Final = "identifier"
 DIGEST: Final = "digest"
+_LENGTH: Final = 32
 
 
 class Secrets:
@@ -32,11 +35,15 @@ class Secrets:
         known = self._known.get(name)
         if known is not None:
             return known
-        async with asking("keep a secret"):
-            sealed = self._vault.seal_text(secret_name(name), self._clock.dice(32).hex())
-            await self._redis.set(keys.secret(name), sealed, nx=True)
-            kept: bytes | None = await self._redis.get(keys.secret(name))
-        self._known[name] = bytes.fromhex(self._vault.unseal_text(secret_name(name), (kept or b"").decode()))
+        key, own = keys.secret(name), secret_name(name)
+        async with asking("keep a secret", key):
+            sealed = self._vault.seal_text(own, self._clock.dice(_LENGTH).hex())
+            await self._redis.set(key, sealed, nx=True)
+            kept: bytes | None = await self._redis.get(key)
+        found = read(key, kept or b"", lambda raw: bytes.fromhex(self._vault.unseal_text(own, raw.decode())))
+        if len(found) != _LENGTH:  # never a new one by itself: identifiers and digests would no longer be the same
+            raise RecordUnreadable(key, "wrong_shape")
+        self._known[name] = found
         return self._known[name]
 
 

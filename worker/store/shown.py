@@ -6,12 +6,12 @@ Said before it is shown, and frozen with the job's end, so that the events of a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.resources import files
 from typing import Final
 
 from arq.connections import ArqRedis
 
 from worker.store import keys
+from worker.store.lua_scripts import script
 from worker.store.pool import asking
 
 Shown = dict[int, int]
@@ -24,7 +24,7 @@ class Showing:
 
     def __init__(self, redis: ArqRedis, result_ttl: int) -> None:
         self._redis, self._keep = redis, result_ttl + _LONGEST_RUN
-        self._script = redis.register_script(files("worker.store").joinpath("lua", "shown.lua").read_text())
+        self._script = script(redis, "shown")
 
     async def grow(self, job_id: str, attempt: int, chunks: int) -> Shown:
         """What may be shown: with the wish, or without it when the job is nobody's or the attempt is superseded."""
@@ -35,10 +35,10 @@ class Showing:
 
     async def read(self, job_id: str) -> Shown:
         """What was shown."""
-        async with asking("read what was shown"):
+        async with asking("read what was shown", keys.shown(job_id)):
             rows = await self._redis.hgetall(keys.shown(job_id))
         return _sorted(rows.items())
 
 
 def _sorted(rows: Iterable[tuple[bytes, bytes]]) -> Shown:
-    return dict(sorted((int(attempt), int(chunks)) for attempt, chunks in rows))
+    return dict(sorted((int(a), int(chunks)) for a, chunks in rows if a.isdigit() and chunks.isdigit()))

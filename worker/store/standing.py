@@ -114,9 +114,13 @@ def _of(counts: dict[str, Counts], models: list[str]) -> Counts:
 async def changed(redis: ArqRedis, states: dict[str, str]) -> dict[str, str]:
     """The states that are not what they were when this was last asked; each change is told to one caller alone."""
     moved: dict[str, str] = {}
-    async with asking("remember the account's state"):
-        for name, state in states.items():
-            before = await redis.set(keys.standing(name), state, ex=_KEPT, get=True)
-            if state != (before.decode() if before else _AT_FIRST):
+    for name, state in states.items():
+        async with asking("remember the account's state", keys.standing(name)):
+            # MGET: what is no string there has told of nothing; SET with GET would refuse it for ever
+            (before,) = await redis.mget([keys.standing(name)])
+            if before != state.encode():
+                told = await redis.set(keys.standing(name), state, ex=_KEPT, get=before is not None)
+                before = told if before is not None else None
+            if state != (before.decode(errors="replace") if before else _AT_FIRST):
                 moved[name] = state
     return moved

@@ -14,12 +14,14 @@ from arq.connections import ArqRedis
 
 from worker.clock import to_ms
 from worker.jobs import events as ev
+from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
 from worker.jobs.states import Evidence, Outcome
 from worker.safety.account import BASELINE_DAYS, RATE_SECONDS, WIDENED_SECONDS, Counts
 from worker.store import keys
 from worker.store.pool import asking
 from worker.store.scripts import Command
+from worker.store.values import replies, tell
 
 _BUCKET: Final = 600
 _DAY: Final = 86_400
@@ -90,13 +92,14 @@ async def read_tally(redis: ArqRedis, now: datetime) -> Tally:
     async with asking("count the requests"), redis.pipeline(transaction=False) as pipe:
         for bucket in (*hour, *before):
             pipe.hgetall(keys.tally(bucket))
-        rows: list[dict[bytes, bytes]] = await pipe.execute()
+        found = await replies(pipe, map(keys.tally, (*hour, *before)))
+    rows: list[dict[bytes, bytes]] = [row or {} for row in found]
     recent, ends = rows[: len(hour)], dict[str, int]()
     for row in recent:
         for name, count in row.items():
-            model, _, field = name.decode().rpartition("|")
-            if model == _JOBS:
-                ends[field] = ends.get(field, 0) + int(count)
+            model, _, field = name.decode(errors="replace").rpartition("|")
+            if model == _JOBS and field in Ends._fields:
+                ends[field] = ends.get(field, 0) + _whole(count)
     return Tally(
         hour=_counts(recent),
         half_hour=_counts(row for bucket, row in zip(hour, recent, strict=True) if bucket in half),
@@ -108,19 +111,28 @@ async def read_tally(redis: ArqRedis, now: datetime) -> Tally:
 async def checked_end_users(redis: ArqRedis, models: Sequence[str], now: datetime) -> int:
     """How many different end users were checked on any of these models in the half hour, to within a percent or so."""
     places = [keys.people(bucket, model) for bucket in _buckets(now, WIDENED_SECONDS) for model in models]
-    async with asking("count the end users"):
-        return int(await redis.pfcount(*places)) if places else 0
+    try:
+        async with asking("count the end users", places[0] if places else ""):
+            return int(await redis.pfcount(*places)) if places else 0
+    except RecordUnreadable as error:
+        tell(error)
+        return 0
 
 
 def _counts(rows: Iterable[dict[bytes, bytes]]) -> dict[str, Counts]:
     out: dict[str, Counts] = {}
     for row in rows:
         for name, count in row.items():
-            model, _, field = name.decode().rpartition("|")
+            model, _, field = name.decode(errors="replace").rpartition("|")
             if model != _JOBS and field in Counts._fields:
                 old = out.get(model, Counts())
-                out[model] = old._replace(**{field: getattr(old, field) + int(count)})
+                out[model] = old._replace(**{field: getattr(old, field) + _whole(count)})
     return out
+
+
+def _whole(count: bytes) -> int:
+    """A count; 0 for what is none."""
+    return int(count) if count.isdigit() else 0
 
 
 def _bucket(at: datetime) -> int:

@@ -93,7 +93,7 @@ class Box:
         if not raw:
             return None
         if codec.is_plain(raw):
-            return codec.unseal(raw)
+            return _plain(self._job_id, field, raw)
         start = {_OF_JOB: 1, _WITH_KEY: 1 + _HEADER}.get(raw[:1])
         if self._cipher is None or start is None:
             raise ContentDamaged(self._job_id, field)
@@ -157,7 +157,8 @@ class Vault:
         """
         if not raw or codec.is_plain(raw):
             plain = Box(app, job_id, self._dice)
-            return (self._remember(job_id, plain) if self.on and field == PRIVATE else plain), codec.unseal(raw)
+            content = _plain(job_id, field, raw)
+            return (self._remember(job_id, plain) if self.on and field == PRIVATE else plain), content
         if raw[:1] != _WITH_KEY or len(raw) < 1 + _HEADER + _NONCE + _TAG:
             raise ContentDamaged(job_id, field)
         header, box = raw[1 : 1 + _HEADER], self._known.get(job_id)
@@ -210,7 +211,7 @@ class Vault:
     def unseal_own(self, name: str, raw: bytes | None) -> Any:
         """The value again; None when there is none. Raises KeyMissing, ContentDamaged."""
         if not raw or codec.is_plain(raw):
-            return codec.unseal(raw)
+            return _plain("", name.partition(":")[0], raw)
         if raw[:1] != _OWN:
             raise ContentDamaged("", name.partition(":")[0])
         kid, nonce, rest = raw[1 : 1 + _KID], raw[1 + _KID : 1 + _KID + _NONCE], raw[1 + _KID + _NONCE :]
@@ -227,7 +228,11 @@ class Vault:
         """The secret again, plain ones as they are."""
         if not text.startswith(_SEALED_TEXT):
             return text
-        return str(self.unseal_own(name, base64.b64decode(text.removeprefix(_SEALED_TEXT))))
+        try:
+            raw = base64.b64decode(text.removeprefix(_SEALED_TEXT), validate=True)
+        except ValueError:
+            raise ContentDamaged("", name.partition(":")[0]) from None
+        return str(self.unseal_own(name, raw))
 
     # -- turning keys over
 
@@ -235,6 +240,14 @@ class Vault:
         """The same value with its key wrapped under the first master key; its content is not touched."""
         header = self._wrap(self.first, app, job_id, self._unwrap(app, job_id, raw[1 : 1 + _HEADER]))
         return _WITH_KEY + header + raw[1 + _HEADER :]
+
+
+def _plain(job_id: str, field: str, raw: bytes | None) -> Any:
+    """Content that lies plain. Raises ContentDamaged for what is none."""
+    try:
+        return codec.unseal(raw)
+    except ValueError:
+        raise ContentDamaged(job_id, field) from None
 
 
 def kid_in(raw: bytes) -> bytes | None:

@@ -22,6 +22,7 @@ from worker.safety.endpoint import Mode, judged
 from worker.safety.served import base
 from worker.safety.signals import Verdict
 from worker.store.access import AccessBook
+from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 from worker.upstream.client import Provider
 from worker.upstream.endpoints import endpoints
@@ -124,7 +125,7 @@ class Prober:
         """Keeps the copy fresh and probes skipped models when they are due, until cancelled."""
         try:
             while True:
-                with contextlib.suppress(StoreUnavailable):
+                with contextlib.suppress(StoreUnavailable), a_round("access"):
                     await self.refresh()
                     await self._probe_due()
                 await asyncio.sleep(REFRESH)
@@ -170,7 +171,8 @@ class Prober:
             return
 
         async def go() -> None:
-            with contextlib.suppress(StoreUnavailable):  # the next attempt that meets it says it again
+            # what Redis being away keeps from being noted, the next attempt that meets it says again
+            with contextlib.suppress(StoreUnavailable), a_round(f"access {what}"):
                 await work()
 
         task = self._busy[what, name] = asyncio.create_task(go(), name=f"access {what} {name}")

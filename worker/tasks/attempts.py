@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.jobs.record import Attempt, Check, Job, Usage
 from worker.jobs.states import CheckEnd, Outcome
 from worker.safety.signals import Signal
 from worker.safety.watch import Watch
 from worker.store.jobs import Held
 from worker.store.pieces import Piece
+from worker.store.values import tell
 from worker.tasks.reader import Reader
 from worker.tasks.text import Text
 from worker.tasks.workshop import Workshop
@@ -58,18 +59,26 @@ class Attempts:
         emit("attempt.taken_up", job_id=job.id, attempt=attempt.number, model=attempt.model, mode=attempt.mode)
         asked = await self.asked() or {"input": ""}
         text = self._text(attempt.number)
-        text.restore(await self._pieces(attempt.number))
-        cursor = max(text.sequence, -1 if attempt.sequence is None else attempt.sequence)
+        pieces, whole = await self._pieces(attempt.number)
+        text.restore(pieces)
+        cursor = text.sequence
+        if whole and (text.length or attempt.first_output_at is None) and attempt.sequence is not None:
+            cursor = max(cursor, attempt.sequence)  # else the provider tells what was lost of the text again
         self._read(job, attempt, asked, text, cursor)
 
     async def kept_tokens(self, number: int) -> int:
         """About how many tokens a lost attempt had put out: what was kept of its text, at four characters each."""
-        return math.ceil(sum(len(piece.text) for piece in await self._pieces(number)) / _CHARACTERS_A_TOKEN)
+        pieces, _ = await self._pieces(number)
+        return math.ceil(sum(len(piece.text) for piece in pieces) / _CHARACTERS_A_TOKEN)
 
-    async def _pieces(self, number: int) -> list[Piece]:
+    async def _pieces(self, number: int) -> tuple[list[Piece], bool]:
+        """(what was kept of the attempt's text, whether all of that can be read)."""
         while True:
             try:
-                return await self._shop.pieces.read(self._job_id, number)
+                return await self._shop.pieces.kept(self._job_id, number)
+            except RecordUnreadable as error:
+                tell(error)
+                return [], False
             except StoreUnavailable:
                 await asyncio.sleep(_AGAIN)
 

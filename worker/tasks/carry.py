@@ -16,13 +16,15 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs import events as ev, fold, ids
-from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import reading
 from worker.store.deliveries import Carried, Deliveries, Record
 from worker.store.endpoints import Endpoint, Endpoints
+from worker.store.jobs import Jobs, Stored
 from worker.store.outbox import Message, iso, trace_of
 from worker.store.scripts import Command
+from worker.store.values import tell
 from worker.telemetry.faults import broke
 from worker.webhooks.guard import Policy, judge_url
 from worker.webhooks.message import Told, body_of
@@ -55,7 +57,8 @@ class _Known(NamedTuple):
 class Carrier:
     """Carries messages to their targets."""
 
-    def __init__(self, redis: ArqRedis, deliveries: Deliveries, endpoints: Endpoints, clock: Clock) -> None:
+    def __init__(self, redis: ArqRedis, jobs: Jobs, deliveries: Deliveries, endpoints: Endpoints, clock: Clock) -> None:
+        self._jobs = jobs
         self._redis, self._deliveries, self._endpoints, self._clock = redis, deliveries, endpoints, clock
 
     async def carry(self) -> bool:
@@ -87,16 +90,22 @@ class Carrier:
             message = messages.get(name)
             if message is not None:
                 out.append(_Entry(name, message.job_id, message.type, message.seq, message))
-            elif name.startswith("msg_"):
-                out.append(_Entry(name, "", "", 0, None))  # it is no longer kept
+                continue
+            job_id, _, rest = name.partition(":")
+            seq, _, kind = rest.partition(":")
+            if name.startswith("msg_") or not seq.isdigit():
+                out.append(_Entry(name, "", "", 0, None))  # it is no longer kept, or can't be read
             else:
-                job_id, seq, kind = name.split(":")
                 out.append(_Entry(name, job_id, kind, int(seq), None))
         return out
 
     async def _known(self, entries: Sequence[_Entry], now_ms: int) -> list[_Known | None]:
         """What is known of each entry's job, read in a few trips for all of them."""
-        records = await self._deliveries.records(list({one.job_id for one in entries if one.job_id}))
+        wanted = list({one.job_id for one in entries if one.job_id})
+        records = await self._deliveries.records(wanted)
+        for job_id in wanted:
+            if job_id not in records and (stored := await self._otherwise(job_id)) is not None:
+                records[job_id] = await self._deliveries.record_of(stored)
         kept = [one for one in entries if one.job_id in records]
         # the record is the one as of the event, unless more has happened since: then it is made again from the start
         spans = [(e.job_id, e.seq if records[e.job_id].job.version == e.seq else 1, e.seq) for e in kept]
@@ -115,24 +124,30 @@ class Carrier:
 
         return [about(one) for one in entries]
 
+    async def _otherwise(self, job_id: str) -> Stored | None:
+        """A job whose record can't be read as it is, as it can be told of all the same; None when it is gone."""
+        try:
+            return await self._jobs.load(job_id)
+        except RecordUnreadable as error:
+            tell(error)
+        except (KeyMissing, ContentDamaged):
+            pass
+        return None
+
     async def _hearers(self, app: str) -> list[Endpoint] | None:
         """The app's endpoints; None while the key that they are sealed under is missing."""
         try:
             return await self._endpoints.of_app(app)
         except KeyMissing:
             return None
-        except ContentDamaged:
+        except RecordUnreadable as error:
+            tell(error)
             return []
 
     async def _answers(self, job_ids: list[str]) -> dict[str, dict[str, Any]]:
         """What came back; an answer that can't be opened must not hold up the others."""
-        try:
-            return await reading.answers(self._redis, job_ids)
-        except (KeyMissing, ContentDamaged):
-            if len(job_ids) == 1:
-                return {}
-            each = [await self._answers([job_id]) for job_id in job_ids]
-            return {job_id: answer for one in each for job_id, answer in one.items()}
+        found = await reading.answers_or_none(self._redis, job_ids)
+        return {job_id: answer for job_id, answer in found.items() if answer is not None}
 
     def _commands(self, entry: _Entry, known: _Known | None) -> list[Command]:
         """What stands in the entry's place; a job that is no longer kept has nothing left to tell."""

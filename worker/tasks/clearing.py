@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 
 from worker.jobs import events as ev
-from worker.jobs.errors import AlreadySettled, Refused
+from worker.jobs.errors import AlreadySettled, RecordUnreadable, Refused
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY
 from worker.safety import words
@@ -24,7 +24,7 @@ async def clear(jobs: Jobs, quarantine: Quarantine) -> int:
     count = 0
     for person, waiting in await quarantine.to_clear():
         for job_id in waiting:
-            with contextlib.suppress(AlreadySettled, Refused):
+            with contextlib.suppress(AlreadySettled, Refused, RecordUnreadable):  # an unreadable one is being run
                 count += (await jobs.change(job_id, _cancel)).settled
         await quarantine.cleared(person)
     return count

@@ -20,15 +20,19 @@ from urllib.parse import urlsplit
 from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
-from worker.jobs.errors import ContentDamaged, KeyMissing, Refused, StoreUnavailable
+from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused, StoreUnavailable
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.apps import Apps
 from worker.store.deliveries import Deliveries, Taken
 from worker.store.endpoints import Endpoints
+from worker.store.jobs import Jobs, retention_of
 from worker.store.outbox import Message, State, iso
 from worker.store.pool import AWAY
+from worker.store.quarantine import Limits
+from worker.store.values import tell
 from worker.tasks.carry import Carrier
+from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
 from worker.telemetry.tracing import delivering, for_receiver
@@ -75,7 +79,9 @@ class Delivery:
             keep=settings.result_ttl,
             patience=round(longest(self._delays)),
         )
-        self._carrier = Carrier(redis, self._deliveries, self._endpoints, clock)
+        shutting = Limits(settings.quarantine_blocks, settings.quarantine_window_seconds)
+        jobs = Jobs(redis, clock, retention_of(settings), shutting)
+        self._carrier = Carrier(redis, jobs, self._deliveries, self._endpoints, clock)
         self._redis, self._wake = redis, asyncio.Event()
         self._flights: dict[asyncio.Task[None], Taken] = {}
 
@@ -105,11 +111,12 @@ class Delivery:
     async def _loop(self) -> None:
         while not _cancelled():
             self._wake.clear()
-            try:
-                more = await self._carrier.carry()
-                pause = await self._take()
-            except StoreUnavailable:
-                more, pause = False, _AWAY
+            more, pause = False, _AWAY
+            with contextlib.suppress(StoreUnavailable):
+                with a_round("messages to targets"):
+                    more = await self._carrier.carry()
+                with a_round("messages to send"):
+                    pause = await self._take()
             if more:
                 continue
             with contextlib.suppress(TimeoutError):
@@ -141,7 +148,7 @@ class Delivery:
         """Keeps the leases of what is on its way."""
         while not _cancelled():
             await asyncio.sleep(self._lease / 3)
-            with contextlib.suppress(StoreUnavailable):
+            with contextlib.suppress(StoreUnavailable), a_round("leases of messages"):
                 await self._deliveries.hold(list(self._flights.values()), self._lease)
 
     async def _end(self) -> None:
@@ -165,6 +172,10 @@ class Delivery:
                 hook = await self._hook(taken)
             except KeyMissing as missing:
                 emit("encryption.key_missing", job_id=message.job_id, code=missing.kid)
+                await self._keep(taken, message, again_in=_LOCKED)
+                return
+            except RecordUnreadable as error:  # the endpoint or the app's record: somebody may mend it
+                tell(error)
                 await self._keep(taken, message, again_in=_LOCKED)
                 return
             except ContentDamaged:

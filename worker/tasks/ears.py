@@ -44,7 +44,7 @@ class Ears:
                         if message["channel"].decode() == keys.WAKE:
                             self._wake()
                             continue
-                        job_id, _, word = message["data"].decode().partition(" ")
+                        job_id, _, word = message["data"].decode(errors="replace").partition(" ")
                         if word:
                             self._tell(job_id, word)
                         else:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from worker.jobs.errors import StoreUnavailable
 from worker.store.jobs import Jobs
+from worker.tasks.rounds import a_round
 
 LOST = "LOST"
 Ask = Callable[[str], None]
@@ -55,7 +56,9 @@ class Leases:
         while True:
             wait = self.seconds / 3
             try:
-                await self.renew()
+                with a_round("renewal of leases") as one:
+                    await self.renew()
+                wait = min(wait, 0.5) if one.broken else wait
             except StoreUnavailable:
                 wait = min(wait, 0.5)  # Redis is away: nobody can take the jobs either; be quick when it is back
             try:

@@ -21,6 +21,7 @@ from worker.store.jobs import Jobs
 from worker.store.notices import Notices
 from worker.store.quarantine import Quarantine
 from worker.store.refs import end_user_of, job_of
+from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
 from worker.upstream.client import Provider
@@ -57,7 +58,7 @@ class Noticeboard:
     async def run(self) -> None:
         """Every notice is looked at when it is due, through every loss of Redis."""
         while True:
-            with contextlib.suppress(StoreUnavailable):
+            with contextlib.suppress(StoreUnavailable), a_round("notices"):
                 await self.look()
             await asyncio.sleep(_INTERVAL)
 

@@ -13,13 +13,14 @@ from datetime import timedelta
 
 from worker.jobs import events as ev
 from worker.jobs.deadline import deadline_of
-from worker.jobs.errors import AlreadySettled, Failure, LeaseLost, StoreUnavailable
+from worker.jobs.errors import AlreadySettled, ContentDamaged, Failure, LeaseLost, RecordUnreadable, StoreUnavailable
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
 from worker.safety import retry, signals as sg, words
 from worker.safety.cuts import cuts_alike
 from worker.store.jobs import Held, Said
 from worker.store.notices import ENDED
 from worker.store.scripts import Command
+from worker.store.values import tell
 from worker.tasks import facts
 from worker.tasks.attempts import check_to_go_on
 from worker.tasks.delay import DelayRule
@@ -82,6 +83,12 @@ class Run:
             emit("lease.lost", job_id=job_id, generation=desk.generation)
         except AlreadySettled as settled:
             emit("job.settled_elsewhere", job_id=job_id, status=settled.status)
+        except RecordUnreadable as error:
+            tell(error)
+            await self._give_up("record_unreadable")
+        except ContentDamaged:
+            emit("content.damaged", job_id=job_id)
+            await self._give_up("content_unreadable")
         except Exception as error:  # noqa: BLE001  a fault of ours must not leave the job in the air
             broke("run.broke", error, job_id=job_id)
             await self._give_up()

@@ -19,6 +19,7 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import StoreUnavailable
 from worker.store.jobs import Held, Jobs
 from worker.store.scripts import ARQ_FUNCTION
+from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 
 _NO_TIMEOUT: Final = 10**7  # seconds; the run deadline is the job's own
@@ -77,7 +78,10 @@ class Runner(arq.worker.Worker):
         while True:
             self._wake.clear()
             try:
-                await self._poll_iteration()
+                with a_round("claiming") as one:
+                    await self._poll_iteration()
+                if one.broken:
+                    self._next_due = _AWAY_POLL
             except StoreUnavailable:
                 self._next_due = _AWAY_POLL
             with contextlib.suppress(TimeoutError):

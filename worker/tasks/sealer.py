@@ -7,6 +7,7 @@ know: what a record says.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 from arq.connections import ArqRedis
@@ -16,11 +17,12 @@ from worker.audit.keyfile import own
 from worker.audit.keys import Signer
 from worker.audit.seals import MOST, BadSeal, checkpoint
 from worker.clock import Clock
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.settings import Settings
 from worker.store.audit import Trail
 from worker.store.retention import Retention
 from worker.store.seals import Seals
+from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 
 _PART_OF_A_ROUND = 0.9  # a turn ends before the next round begins
@@ -40,18 +42,23 @@ class Sealer:
         """A round every so many seconds."""
         self._signer = signer = await asyncio.to_thread(_signer, self._settings, self._clock)
         while True:
-            try:
-                if signer is not None and await self._seals.take_turn(self._seconds * _PART_OF_A_ROUND):
-                    await self.seal(signer)
-                    await self.retention.trim(signer)
-                if self._copy is not None:
-                    await self.ship(self._copy)
-                await self.retention.clear()
-            except StoreUnavailable:
-                pass
-            except (BadSeal, OSError) as error:
-                emit("audit.unsealed", error=type(error).__name__)
+            with contextlib.suppress(StoreUnavailable):
+                with a_round("seals"):
+                    await self._round(signer)
+                with a_round("clearing of what is over"):
+                    await self.retention.clear()
             await asyncio.sleep(self._seconds)
+
+    async def _round(self, signer: Signer | None) -> None:
+        """What is new is sealed, what is over removed, and the copy has all seals."""
+        try:
+            if signer is not None and await self._seals.take_turn(self._seconds * _PART_OF_A_ROUND):
+                await self.seal(signer)
+                await self.retention.trim(signer)
+            if self._copy is not None:
+                await self.ship(self._copy)
+        except (BadSeal, OSError, RecordUnreadable) as error:
+            emit("audit.unsealed", error=type(error).__name__)
 
     async def leave(self) -> None:
         """What this worker wrote last is sealed before it goes: nobody else may come for long."""

@@ -16,6 +16,7 @@ from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import StoreUnavailable
 from worker.store.notices import Notices
 from worker.store.standing import account, changed
+from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 
 INTERVAL: Final = 30.0
@@ -31,7 +32,7 @@ class Watchman:
     async def run(self) -> None:
         """Looks through every loss of Redis."""
         while True:
-            with contextlib.suppress(StoreUnavailable):
+            with contextlib.suppress(StoreUnavailable), a_round("the account's state"):
                 await self.look()
             await asyncio.sleep(INTERVAL)
 

@@ -26,7 +26,9 @@ from worker.store.jobs import Jobs, Said
 from worker.store.pauses import Pauses
 from worker.store.pool import asking
 from worker.store.quarantine import Quarantine
+from worker.store.repair import Repair
 from worker.tasks.clearing import clear
+from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
 
@@ -53,6 +55,7 @@ class Sweeper:
         self._worker_id, self._state, self._stuck_seconds = worker_id, state, stuck_seconds
         self._late = 0.0
         self._forgetter = Forgetter(redis, jobs, clock)
+        self._repair = Repair(redis, clock)
         self._pauses, self._quarantine = Pauses(redis, clock), Quarantine(redis, clock)
 
     async def run(self) -> None:
@@ -62,9 +65,13 @@ class Sweeper:
             try:
                 await self.sweep()
                 if sweeps % _BEAT_EVERY == 0:
-                    await self.beat()
+                    with a_round("heartbeat"):
+                        await self.beat()
                 if sweeps % _LOOK_EVERY == 0:
-                    await self.look()
+                    with a_round("look at the queue"):
+                        await self.look()
+                    with a_round("repair of the queue"):
+                        await self._repair.look(self._jobs.current)
                 emit("sweep.done", worker=self._worker_id)
             except StoreUnavailable:
                 pass  # the process's `StoreWatch` says so
@@ -84,11 +91,21 @@ class Sweeper:
         """Every waiting job whose deadline has passed is expired, a trial is let through an open circuit, and what a
         pause holds that is over falls due.
         """
-        await self._circuit.probe()
-        await self._pauses.sweep()
-        await self._forgetter.sweep()
-        await clear(self._jobs, self._quarantine)
-        for job_id in await self._jobs.overdue():
+        with a_round("probe of the circuit"):
+            await self._circuit.probe()
+        with a_round("sweep of pauses"):
+            await self._pauses.sweep()
+        with a_round("sweep of what is not stored"):
+            await self._forgetter.sweep()
+        with a_round("sweep of the quarantine"):
+            await clear(self._jobs, self._quarantine)
+        with a_round("sweep of deadlines"):
+            for job_id in await self._jobs.overdue():
+                await self._overdue(job_id)
+
+    async def _overdue(self, job_id: str) -> None:
+        """The job has expired, or has no deadline any more."""
+        with a_round("end of a deadline"):
             try:
                 await self._jobs.change(job_id, self._expire)
             except (AlreadySettled, Refused):

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.store.pieces import Outgoing, Piece, Pieces
+from worker.store.values import tell
+from worker.tasks.rounds import a_round
 
 WATCHED, UNWATCHED = 0.05, 0.5
 """Seconds between two flushes."""
@@ -107,7 +109,8 @@ class Flusher:
         while True:
             await asyncio.sleep(self.interval)
             if self.dirty:
-                await self.flush()
+                with a_round("text so far"):
+                    await self.flush()
 
     async def flush(self) -> None:
         """Every waiting piece is in Redis, or waits again because Redis is away."""
@@ -116,7 +119,9 @@ class Flusher:
         out = [(text, text.take()) for text in texts]
         try:
             watching, lost = await self._pieces.keep([part for _, o in out for part in parts_of(o)])
-        except StoreUnavailable:
+        except (StoreUnavailable, RecordUnreadable, ContentDamaged) as error:
+            if isinstance(error, RecordUnreadable):
+                tell(error)
             waiting = 0
             for text, outgoing in out:
                 waiting += len(outgoing.piece.text)

@@ -120,6 +120,10 @@ def _dropped(book: Book, said: Said) -> None:
     book.count("vigil_telemetry_dropped_total", what=said["what"])
 
 
+def _unreadable(book: Book, said: Said) -> None:
+    book.count("vigil_records_unreadable_total", kind=said["what"])
+
+
 def _one(name: str) -> Callable[[Book, Said], None]:
     return lambda book, _: book.count(name)
 
@@ -147,6 +151,8 @@ COUNTED: Final[dict[str, Callable[[Book, Said], None]]] = {
     "store.known": _store_known,
     "api.answered": _answered,
     "telemetry.dropped": _dropped,
+    "record.unreadable": _unreadable,
+    "record.set_aside": _one("vigil_jobs_set_aside_total"),
     **{name: _one("vigil_run_faults_total") for name in _FAULTS},
 }
 """The mapping."""

@@ -133,6 +133,8 @@ EVENTS: Final[dict[str, Row]] = {
     # keys and trails
     "encryption.off": _row(WARNING, "Content is kept as it came: there is no encryption key."),
     "encryption.key_missing": _row(ERROR, "Content can't be read: its key isn't among ours.", "code"),
+    "record.unreadable": _row(ERROR, "A stored value can't be read.", "what code"),
+    "record.set_aside": _row(ERROR, "A job whose record can't be read has failed; its bytes are kept.", "code"),
     "content.damaged": _row(ERROR, "Content can't be read: it isn't what was written."),
     "audit.unsealed": _row(ERROR, "Audit records could not be sealed.", "error"),
     "audit.no_key": _row(WARNING, "There is no key to sign the audit trail with.", "error"),
@@ -148,6 +150,7 @@ EVENTS: Final[dict[str, Row]] = {
     "worker.stopped": _row(INFO, "A worker has ended."),
     "worker.beat": _row(DEBUG, "A worker has shown its heartbeat.", "count lag_seconds"),
     "worker.broke": _row(ERROR, "A part of a worker ended by itself.", "error at what"),
+    "round.broke": _row(ERROR, "A round of a worker's part broke; the next one follows.", "error at what"),
     "worker.listening": _row(INFO, "A worker answers about itself.", "host port"),
     "sweep.done": _row(DEBUG, "A sweep came to its end."),
     "sweep.stuck": _row(ERROR, "A job could not be expired.", "error at"),

@@ -39,6 +39,8 @@ ISSUES: Final[dict[str, Issue]] = {
     "queue.stuck": Issue("Jobs are ready and nobody takes them", "error", "queue-stuck"),
     "store.changed": Issue("Redis came back without its data ({reason})", "error", "store-changed", ("reason",)),
     "audit.unsealed": Issue("Audit records could not be sealed ({error})", "error", "audit-unsealed", ("error",)),
+    "record.unreadable": Issue("A stored value can't be read: {what}", "error", "record-unreadable", ("what",)),
+    "round.broke": Issue("", "error", bug=True),
     "notice.broke": Issue("", "error", bug=True),
     "run.broke": Issue("", "error", bug=True),
     "worker.broke": Issue("", "error", bug=True),

@@ -69,6 +69,7 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
     "access": frozenset(get_args(AccessStatus)),
     "circuit": frozenset({"open", "half_open"}),
     "what": frozenset({"event", "field"}),
+    "kind": "the kinds of keys, as worker/store/keys.py names them",
     "status_class": frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"}),
     "version": "of Vigil",
     "python": "of the interpreter",
@@ -119,6 +120,8 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_store_away_total": Metric("counter", "Times that Redis was found to be away by a sweep."),
     "vigil_store_changed": Metric("gauge", "1 while Redis is not the store that this process knew."),
     "vigil_http_requests_total": Metric("counter", "Requests that the API answered.", ("status_class",)),
+    "vigil_records_unreadable_total": Metric("counter", "Stored values found unreadable, by kind of key.", ("kind",)),
+    "vigil_jobs_set_aside_total": Metric("counter", "Jobs that failed because their record can't be read."),
     "vigil_telemetry_dropped_total": Metric("counter", "Events and fields that no table lists.", ("what",)),
     "vigil_build_info": Metric("gauge", "Always 1.", ("version", "python")),
     # the whole, from Redis

@@ -2,11 +2,11 @@
 -- KEYS     targets, sending, queue, message
 -- ARGV[1]  target     ARGV[2] member     ARGV[3] the message as the caller saw it     ARGV[4] the message from now on
 -- returns  "OK" | "UNDER_WAY" | "CHANGED" (it is another by now, or gone)
-if redis.call('ZSCORE', KEYS[2], ARGV[1] .. '|' .. ARGV[2]) then return 'UNDER_WAY' end
-if redis.call('GET', KEYS[4]) ~= ARGV[3] then return 'CHANGED' end
-local t = redis.call('TIME')
+if call('ZSCORE', KEYS[2], ARGV[1] .. '|' .. ARGV[2]) then return 'UNDER_WAY' end
+if call('GET', KEYS[4]) ~= ARGV[3] then return 'CHANGED' end
+local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-redis.call('SET', KEYS[4], ARGV[4], 'KEEPTTL')
-redis.call('ZADD', KEYS[3], now, ARGV[2])
-redis.call('ZADD', KEYS[1], now, ARGV[1])
+call('SET', KEYS[4], ARGV[4], 'KEEPTTL')
+call('ZADD', KEYS[3], now, ARGV[2])
+call('ZADD', KEYS[1], now, ARGV[1])
 return 'OK'

@@ -5,12 +5,12 @@
 -- returns  left, microseconds until it is full, microseconds until there is a token (0 = one was taken)
 -- A bucket that was changed since is never worse than empty.
 local function take(key, interval, burst)
-  local t = redis.call('TIME')
+  local t = call('TIME')
   local now, room = t[1] * 1000000 + t[2], burst * interval
-  local full = math.max(now, math.min(tonumber(redis.call('GET', key) or '0'), now + room))
+  local full = math.max(now, math.min(number(call('GET', key)), now + room))
   local wait = full + interval - now - room
   if wait > 0 then return 0, full - now, wait end
   full = full + interval
-  redis.call('SET', key, string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
+  call('SET', key, string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
   return math.floor((now + room - full) / interval), full - now, 0
 end

@@ -2,10 +2,10 @@
 -- KEYS     the circuit's hash, the held jobs, later
 -- ARGV[1]  the channel that wakes workers
 -- returns  how many jobs were let go
-if redis.call('DEL', KEYS[1]) == 0 then return 0 end
-local t = redis.call('TIME')
+if call('DEL', KEYS[1]) == 0 then return 0 end
+local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local held = redis.call('ZRANGE', KEYS[2], 0, -1)
-for _, id in ipairs(held) do redis.call('ZADD', KEYS[3], 'XX', now, id) end
-redis.call('PUBLISH', ARGV[1], '1')
+local held = call('ZRANGE', KEYS[2], 0, -1)
+for _, id in ipairs(held) do call('ZADD', KEYS[3], 'XX', now, id) end
+call('PUBLISH', ARGV[1], '1')
 return #held

@@ -11,7 +11,7 @@
 --          what one that begins with NOTE, list answers is put at the end of the list
 -- returns  {"OK"} | {"DONE"} | {"CONFLICT", version} | {"LOST"} | {"SHUT"}
 -- Knows no state, no event, no field but v, tok, cid and chain: what to write is decided in Python.
-local seen = redis.call('HMGET', KEYS[1], 'v', 'tok', 'cid', 'chain')
+local seen = call('HMGET', KEYS[1], 'v', 'tok', 'cid', 'chain')
 if seen[3] and string.find(seen[3], ARGV[3], 1, true) then return {'DONE'} end
 if ARGV[2] ~= '' and seen[2] ~= ARGV[2] then return {'LOST'} end
 local version = seen[1] or '0'
@@ -21,18 +21,18 @@ local at = 7
 for _ = 1, tonumber(ARGV[6]) do
   local n = tonumber(ARGV[at])
   if ARGV[at + 1] == 'NOTE' then
-    redis.call('RPUSH', ARGV[at + 2], redis.call(unpack(ARGV, at + 3, at + n)))
+    call('RPUSH', ARGV[at + 2], call(unpack(ARGV, at + 3, at + n)))
   elseif ARGV[at + 1] == 'WHEN' then
-    if redis.call('ZCOUNT', ARGV[at + 2], ARGV[at + 3], '+inf') >= tonumber(ARGV[at + 4]) then
-      redis.call(unpack(ARGV, at + 5, at + n))
+    if call('ZCOUNT', ARGV[at + 2], ARGV[at + 3], '+inf') >= tonumber(ARGV[at + 4]) then
+      call(unpack(ARGV, at + 5, at + n))
     end
   elseif ARGV[at + 1] ~= 'IF' then
-    redis.call(unpack(ARGV, at + 1, at + n))
-  elseif redis.call('SISMEMBER', ARGV[at + 2], ARGV[at + 3]) == 1 then
-    redis.call(unpack(ARGV, at + 4, at + n))
+    call(unpack(ARGV, at + 1, at + n))
+  elseif within(ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]) then
+    call(unpack(ARGV, at + 4, at + n))
   end
   at = at + n + 1
 end
 -- the last few ids: between a lost answer and the second try someone else may have written
-redis.call('HSET', KEYS[1], 'cid', string.sub(ARGV[3] .. ' ' .. (seen[3] or ''), 1, 131))
+call('HSET', KEYS[1], 'cid', string.sub(ARGV[3] .. ' ' .. (seen[3] or ''), 1, 131))
 return {'OK'}

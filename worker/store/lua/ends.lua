@@ -4,10 +4,10 @@
 -- returns  those ids; a job that isn't there is not among them
 local out = {}
 for i = 4, #ARGV do
-  local head = redis.call('HGET', ARGV[1] .. ARGV[i], 'chain')
+  local head = call('HGET', ARGV[1] .. ARGV[i], 'chain')
   if head then
-    local place = redis.call('LINDEX', ARGV[2] .. ARGV[i], -1)
-    local row = place and redis.call('XRANGE', ARGV[3], place, place)[1]
+    local place = call('LINDEX', ARGV[2] .. ARGV[i], -1)
+    local row = place and call('XRANGE', ARGV[3], place, place)[1]
     if not row or row[2][2] ~= head then out[#out + 1] = ARGV[i] end
   end
 end

@@ -2,16 +2,16 @@
 -- KEYS[1]  the notice     KEYS[2] notices that are due     KEYS[3..] hashes of jobs
 -- ARGV     the notice, its id, milliseconds until it is due again ('' = never), how many names a job keeps
 -- returns  how many of the jobs exist (one that has expired is not made anew)
-redis.call('SET', KEYS[1], ARGV[1], 'XX', 'KEEPTTL')
+call('SET', KEYS[1], ARGV[1], 'XX', 'KEEPTTL')
 if ARGV[3] == '' then
-  redis.call('ZREM', KEYS[2], ARGV[2])
+  call('ZREM', KEYS[2], ARGV[2])
 else
-  local t = redis.call('TIME')
-  redis.call('ZADD', KEYS[2], t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[3], ARGV[2])
+  local t = call('TIME')
+  call('ZADD', KEYS[2], t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[3], ARGV[2])
 end
 local found = 0
 for i = 3, #KEYS do
-  local seen = redis.call('HMGET', KEYS[i], 'v', 'ntc')
+  local seen = call('HMGET', KEYS[i], 'v', 'ntc')
   if seen[1] then
     found = found + 1
     local names, count = ARGV[2], 1
@@ -20,7 +20,7 @@ for i = 3, #KEYS do
         names, count = names .. ' ' .. name, count + 1
       end
     end
-    redis.call('HSET', KEYS[i], 'ntc', names)
+    call('HSET', KEYS[i], 'ntc', names)
   end
 end
 return found

@@ -5,9 +5,9 @@
 -- returns  how many watch, then the job ids whose lease is lost
 local lost, watching = {0}, 0
 for i = 4, #ARGV, 4 do
-  if redis.call('HGET', ARGV[1] .. ARGV[i], 'tok') == ARGV[i + 1] then
-    redis.call('RPUSH', ARGV[2] .. ARGV[i + 2], ARGV[i + 3])
-    watching = redis.call('PUBLISH', ARGV[3], ARGV[i + 2] .. ' ' .. ARGV[i + 3])
+  if call('HGET', ARGV[1] .. ARGV[i], 'tok') == ARGV[i + 1] then
+    call('RPUSH', ARGV[2] .. ARGV[i + 2], ARGV[i + 3])
+    watching = call('PUBLISH', ARGV[3], ARGV[i + 2] .. ' ' .. ARGV[i + 3])
   else
     lost[#lost + 1] = ARGV[i]
   end

@@ -4,14 +4,14 @@
 -- ARGV[3]  the channel that wakes workers
 -- returns  {1 if it was paused, how many jobs were let go}
 -- Asked again and again, so that a job that was held while its pause ended is let go as well.
-local t = redis.call('TIME')
+local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local ends = call('ZSCORE', KEYS[1], ARGV[1])
 local paused = ends and tonumber(ends) > now
 if paused and ARGV[2] == '0' then return {1, 0} end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('DEL', KEYS[2])
-local held = redis.call('ZRANGE', KEYS[3], 0, -1)
-for _, id in ipairs(held) do redis.call('ZADD', KEYS[4], 'XX', 'LT', now, id) end
-if #held > 0 then redis.call('PUBLISH', ARGV[3], '1') else redis.call('SREM', KEYS[5], ARGV[1]) end
+call('ZREM', KEYS[1], ARGV[1])
+call('DEL', KEYS[2])
+local held = call('ZRANGE', KEYS[3], 0, -1)
+for _, id in ipairs(held) do call('ZADD', KEYS[4], 'XX', 'LT', now, id) end
+if #held > 0 then call('PUBLISH', ARGV[3], '1') else call('SREM', KEYS[5], ARGV[1]) end
 return {paused and 1 or 0, #held}

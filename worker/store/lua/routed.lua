@@ -5,15 +5,15 @@
 -- An entry that another worker carried away in the meantime is left alone.
 local at, done = 2, 0
 while at <= #ARGV do
-  local ours = redis.call('ZREM', KEYS[2], ARGV[at]) == 1
+  local ours = call('ZREM', KEYS[2], ARGV[at]) == 1
   local commands = tonumber(ARGV[at + 1])
   at = at + 2
   for _ = 1, commands do
     local n = tonumber(ARGV[at])
-    if ours then redis.call(unpack(ARGV, at + 1, at + n)) end
+    if ours then call(unpack(ARGV, at + 1, at + n)) end
     at = at + n + 1
   end
   if ours then done = done + 1 end
 end
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+if call('GET', KEYS[1]) == ARGV[1] then call('DEL', KEYS[1]) end
 return done

@@ -4,15 +4,15 @@
 -- returns  what counts now, as HGETALL
 -- Nothing grows while nobody holds the job (so nothing after its end), nor once a later attempt has shown text: what a
 -- settled job has shown never changes, so every replay is numbered alike.
-local rows = redis.call('HGETALL', KEYS[2])
-if redis.call('HEXISTS', KEYS[1], 'tok') == 0 then return rows end
+local rows = call('HGETALL', KEYS[2])
+if call('HEXISTS', KEYS[1], 'tok') == 0 then return rows end
 local mine, last = 0, 0
 for i = 1, #rows, 2 do
-  local number = tonumber(rows[i])
-  if number > last then last = number end
-  if number == tonumber(ARGV[1]) then mine = tonumber(rows[i + 1]) end
+  local attempt = number(rows[i])
+  if attempt > last then last = attempt end
+  if attempt == tonumber(ARGV[1]) then mine = number(rows[i + 1]) end
 end
 if last > tonumber(ARGV[1]) or mine >= tonumber(ARGV[2]) then return rows end
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-redis.call('EXPIRE', KEYS[2], ARGV[3])
-return redis.call('HGETALL', KEYS[2])
+call('HSET', KEYS[2], ARGV[1], ARGV[2])
+call('EXPIRE', KEYS[2], ARGV[3])
+return call('HGETALL', KEYS[2])

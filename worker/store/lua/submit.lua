@@ -11,27 +11,28 @@
 --          what one that begins with NOTE, list answers is put at the end of the list
 -- returns  {"OK"[, left, µs until full]} | {"SEEN", "<fingerprint> <job id>"} | {"WAIT", µs until full, µs to wait} | {"SHUT"}
 if ARGV[1] ~= '' then
-  local seen = redis.call('GET', KEYS[1])
+  local seen = redis.pcall('GET', KEYS[1])
+  if type(seen) == 'table' then return {'SEEN', ''} end -- no key that can be read: never a second job for it
   if seen == ARGV[1] then return {'OK'} end -- our own answer was lost on the way
   if seen then return {'SEEN', seen} end
 end
-if redis.call('EXISTS', KEYS[2]) == 1 then return {'OK'} end
+if call('EXISTS', KEYS[2]) == 1 then return {'OK'} end
 if shut(KEYS[4], ARGV[5]) then return {'SHUT'} end
 local left, full, wait
 if ARGV[3] ~= '0' then
   left, full, wait = take(KEYS[3], tonumber(ARGV[3]), tonumber(ARGV[4]))
   if wait > 0 then return {'WAIT', full, wait} end
 end
-if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+if ARGV[1] ~= '' then call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 local at = 7
 for _ = 1, tonumber(ARGV[6]) do
   local n = tonumber(ARGV[at])
   if ARGV[at + 1] == 'NOTE' then
-    redis.call('RPUSH', ARGV[at + 2], redis.call(unpack(ARGV, at + 3, at + n)))
+    call('RPUSH', ARGV[at + 2], call(unpack(ARGV, at + 3, at + n)))
   elseif ARGV[at + 1] ~= 'IF' then
-    redis.call(unpack(ARGV, at + 1, at + n))
-  elseif redis.call('SISMEMBER', ARGV[at + 2], ARGV[at + 3]) == 1 then
-    redis.call(unpack(ARGV, at + 4, at + n))
+    call(unpack(ARGV, at + 1, at + n))
+  elseif within(ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]) then
+    call(unpack(ARGV, at + 4, at + n))
   end
   at = at + n + 1
 end

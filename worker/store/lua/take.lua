@@ -8,7 +8,7 @@
 -- returns  {ms until something falls due or -1, {target, member, token, message, body}…}
 -- An app gets no more places than it leaves free, so whatever its receivers do, there is one for the next app.
 -- A target that can take no more now leaves `targets`; the end of one of its sends puts it back (sent.lua).
-local t = redis.call('TIME')
+local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local room, out, has = tonumber(ARGV[2]), {}, {}
 for i = 11, #ARGV, 2 do has[ARGV[i]] = tonumber(ARGV[i + 1]) end
@@ -16,62 +16,69 @@ for i = 11, #ARGV, 2 do has[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local function lane_of(member) return string.match(member, '^[^:]+') end
 
 -- whose worker died or gave it back: first in its queue again, before what came after it
-for _, place in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 500)) do
-  local target, member = string.match(place, '^([^|]+)|(.+)$')
-  local first = redis.call('ZRANGE', ARGV[6] .. target, 0, 0, 'WITHSCORES')
-  local score = math.min(now, (tonumber(first[2] or now)) - 1)
-  redis.call('ZREM', KEYS[2], place)
-  redis.call('HDEL', ARGV[7] .. target, lane_of(member))
-  redis.call('ZADD', ARGV[6] .. target, score, member)
-  redis.call('ZADD', KEYS[1], score, target)
+for _, place in ipairs(call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 500)) do
+  local target, member = string.match(place, '^([^|]+)|([^:]+:.+)$')
+  call('ZREM', KEYS[2], place)
+  if target then
+    local first = call('ZRANGE', ARGV[6] .. target, 0, 0, 'WITHSCORES')
+    local score = math.min(now, (tonumber(first[2] or now)) - 1)
+    call('HDEL', ARGV[7] .. target, lane_of(member))
+    call('ZADD', ARGV[6] .. target, score, member)
+    call('ZADD', KEYS[1], score, target)
+  end
 end
 
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 500)
+local due = call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 500)
 local share = math.max(1, math.ceil(room / math.max(1, #due)))
 for _, target in ipairs(due) do
   if room <= 0 then break end
   local queue, flying = ARGV[6] .. target, ARGV[7] .. target
   local most = tonumber(ARGV[4])
-  if tonumber(redis.call('HGET', KEYS[4], target) or 0) >= tonumber(ARGV[5]) then most = 1 end
-  local left, next_due = math.min(share, room, most - redis.call('HLEN', flying)), nil
-  local rows = redis.call('ZRANGE', queue, 0, 99, 'WITHSCORES')
-  if redis.call('SISMEMBER', KEYS[3], target) == 1 then rows = {} end
+  if number(call('HGET', KEYS[4], target)) >= tonumber(ARGV[5]) then most = 1 end
+  local left, next_due = math.min(share, room, most - call('HLEN', flying)), nil
+  local rows = call('ZRANGE', queue, 0, 99, 'WITHSCORES')
+  if call('SISMEMBER', KEYS[3], target) == 1 then rows = {} end
   for i = 1, #rows, 2 do
     local member, score = rows[i], tonumber(rows[i + 1])
-    local lane = lane_of(member)
-    if redis.call('HEXISTS', flying, lane) == 0 then
+    local lane = lane_of(member) or ''
+    if call('HEXISTS', flying, lane) == 0 then
       if score > now or left <= 0 then
         next_due = score
         break
       end
-      local id = string.match(member, '[^:]+$')
-      local message = redis.call('GET', ARGV[8] .. id)
-      local app = message and cjson.decode(message)['app']
+      local id = string.match(member, '[^:]+$') or ''
+      local message = call('GET', ARGV[8] .. id)
+      local said, good = json(message)
+      if message and not good then -- its bytes stay for whoever mends it; it is told by the sweep
+        aside(ARGV[8] .. id)
+        message = false
+      end
+      local app = message and tostring(said.app)
       if app and (has[app] or 0) >= room then
         next_due = now + ARGV[10]
         break
       end
-      redis.call('ZREM', queue, member)
+      call('ZREM', queue, member)
       if message then
         has[app] = (has[app] or 0) + 1
-        local token = ARGV[1] .. ':' .. redis.call('INCR', KEYS[5])
-        redis.call('HSET', flying, lane, token)
-        redis.call('ZADD', KEYS[2], now + ARGV[3], target .. '|' .. member)
-        out[#out + 1] = {target, member, token, message, redis.call('GET', ARGV[9] .. id) or ''}
+        local token = ARGV[1] .. ':' .. call('INCR', KEYS[5])
+        call('HSET', flying, lane, token)
+        call('ZADD', KEYS[2], now + ARGV[3], target .. '|' .. member)
+        out[#out + 1] = {target, member, token, message, call('GET', ARGV[9] .. id) or ''}
         left, room = left - 1, room - 1
       end
     end
   end
-  if next_due and redis.call('HLEN', flying) < most then
-    redis.call('ZADD', KEYS[1], next_due, target)
+  if next_due and call('HLEN', flying) < most then
+    call('ZADD', KEYS[1], next_due, target)
   else
-    redis.call('ZREM', KEYS[1], target)
+    call('ZREM', KEYS[1], target)
   end
 end
 
 local wait = -1
 for _, key in ipairs({KEYS[1], KEYS[2]}) do
-  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if first[2] and (wait < 0 or tonumber(first[2]) - now < wait) then wait = math.max(0, tonumber(first[2]) - now) end
 end
 return {wait, out}

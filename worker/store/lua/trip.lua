@@ -4,14 +4,14 @@
 -- ARGV[5]  the circuit's scope
 -- returns  {1 if it was closed before, next_probe_at in ms}
 -- Each failed trial doubles the wait; jobs that were under way when the circuit opened change nothing.
-local t = redis.call('TIME')
+local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local seen = redis.call('HMGET', KEYS[1], 'reason', 'tries', 'next_probe_at', 'trial')
-if seen[1] and seen[4] ~= ARGV[2] then return {0, tonumber(seen[3])} end
-local tries = tonumber(seen[2] or '0')
+local seen = call('HMGET', KEYS[1], 'reason', 'tries', 'next_probe_at', 'trial')
+if seen[1] and seen[4] ~= ARGV[2] then return {0, number(seen[3])} end
+local tries = number(seen[2])
 local due = now + math.min(tonumber(ARGV[4]), tonumber(ARGV[3]) * 2 ^ tries)
-redis.call('HSET', KEYS[1], 'reason', ARGV[1], 'tries', tries + 1, 'next_probe_at', due)
-redis.call('HSETNX', KEYS[1], 'since', now)
-redis.call('HDEL', KEYS[1], 'trial')
-redis.call('SADD', KEYS[2], ARGV[5])
+call('HSET', KEYS[1], 'reason', ARGV[1], 'tries', tries + 1, 'next_probe_at', due)
+call('HSETNX', KEYS[1], 'since', now)
+call('HDEL', KEYS[1], 'trial')
+call('SADD', KEYS[2], ARGV[5])
 return {seen[1] and 0 or 1, due}

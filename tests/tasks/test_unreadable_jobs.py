@@ -1,0 +1,187 @@
+"""A job whose record can't be read: set aside as failed, told once, its bytes kept; the trail of audit stays right."""
+
+from __future__ import annotations
+
+import json
+
+import httpx2
+import pytest
+from arq.connections import ArqRedis
+from spoiling import HOWS, spoil
+from stage import SOL, until
+from whole import whole
+
+from worker.audit.keyfile import own
+from worker.audit.keys import Trusted
+from worker.clock import Clock
+from worker.jobs.states import Status
+from worker.store import keys
+from worker.store.apps import SCOPES, Apps
+from worker.store.proof import Proof
+from worker.store.seals import Seals
+
+QUICK = "[[sim: normal tokens=3]] hello"
+
+
+async def _spoil_record(redis: ArqRedis, job_id: str, how: str) -> bytes:
+    """The record alone is spoiled, or (another type, gone) the whole hash; the bytes that stand there now."""
+    name = keys.job(job_id)
+    if how in ("wrong type", "gone"):
+        await spoil(redis, name.encode(), how)
+        return b""
+    record = json.loads(await redis.hget(name, "rec"))
+    spoiled = {
+        "unknown field": json.dumps({**record, "of_a_newer_release": 1}).encode(),
+        "schema 2": json.dumps({**record, "schema_number": 2}).encode(),
+        "cut": json.dumps(record).encode()[:100],
+        "not JSON": b"\xff\xfenonsense",
+    }[how]
+    await redis.hset(name, "rec", spoiled)
+    return spoiled
+
+
+async def _problems(redis: ArqRedis) -> list[str]:
+    seals = Seals(redis)
+
+    async def sealed() -> bool:
+        last = await seals.last()
+        newest = await redis.xrevrange(keys.AUDIT, count=1)
+        return last is not None and last.last == newest[0][0].decode()
+
+    await until("the trail to be sealed", sealed)
+    signer = own("A" * 43, None, Clock().dice)  # type: ignore[arg-type]
+    assert signer is not None
+    report = await Proof(redis, Clock(), Trusted([signer.public])).prove(None)
+    return [fault.detail for fault in report.faults]
+
+
+@pytest.mark.parametrize("how", HOWS)
+async def test_a_waiting_job_is_set_aside_and_the_others_run(
+    valkey_url: str, redis: ArqRedis, told: list[tuple[str, dict[str, object]]], how: str
+) -> None:
+    async with whole(redis, valkey_url, speed=200.0, audit_seal_seconds=0.2) as running:
+        key = (await Apps(redis, Clock()).create_key("theirs", SCOPES))[1]
+        hook = {"url": "https://hooks.example.com/x", "events": ["job.failed"]}
+        mine = await running.submit(QUICK, webhook=hook)
+        fine = await running.submit(QUICK)
+        bytes_now = await _spoil_record(redis, mine, how)
+        worker = await running.stage.worker()
+        async with httpx2.AsyncClient(
+            base_url=running.app.base_url, headers={"Authorization": f"Bearer {key}"}, trust_env=False
+        ) as theirs:
+            other = (await theirs.post("/v1/jobs", json={"model": SOL, "input": QUICK})).json()["id"]
+
+            async def completed() -> bool:
+                return (await theirs.get(f"/v1/jobs/{other}")).json().get("status") == "completed"
+
+            await until("the other app's job", completed)
+
+        async def failed() -> bool:
+            return (await running.seen(mine)).get("status") == "failed"
+
+        await until("the job to be set aside", failed)
+        seen = await running.seen(mine)
+        assert seen["error"]["code"] == "record_unreadable"
+        assert seen["requested_model"] == SOL
+        assert (await running.stage.settled(fine)).status is Status.COMPLETED
+        listed = (await running.app.get("/v1/jobs?status=failed")).json()["data"]
+        assert [one["id"] for one in listed] == [mine]
+        events = (await running.app.get(f"/v1/jobs/{mine}/events", headers={"accept": "application/json"})).json()[
+            "data"
+        ]
+        assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+        assert [event["type"] for event in events].count("job.failed") == 1
+        assert [name for name, fields in told if name == "record.set_aside"] == ["record.set_aside"]
+        assert await redis.llen(keys.messages(mine)) == 1  # its webhook is told once
+        if bytes_now:
+            assert await redis.get(keys.aside(keys.job(mine))) == bytes_now
+            assert 0 < await redis.ttl(keys.aside(keys.job(mine))) <= keys.ASIDE_SECONDS
+        for place in (keys.READY, keys.LATER, keys.LEASED, keys.line("acme"), keys.DEADLINE):
+            assert await redis.zscore(place, mine) is None
+        assert not await redis.sismember(keys.slots("acme"), mine)
+        assert await _problems(redis) == []
+        assert not [fields for name, fields in told if name.endswith("broke")]
+        await running.stage.stop(worker)
+
+
+@pytest.mark.parametrize("how", HOWS)
+async def test_a_settled_job_stays_what_it_is(valkey_url: str, redis: ArqRedis, how: str) -> None:
+    """Terminal is terminal: what the record said is told by its events."""
+    async with whole(redis, valkey_url, speed=200.0) as running:
+        await running.stage.worker()
+        mine = await running.submit(QUICK)
+        await running.stage.settled(mine)
+        await _spoil_record(redis, mine, how)
+        answer = await running.app.get(f"/v1/jobs/{mine}")
+        if how in ("wrong type", "gone"):  # the key of its content was in there
+            assert answer.json()["code"] == "content_damaged" or answer.json()["status"] == "completed"
+        else:
+            assert (answer.status_code, answer.json()["status"]) == (200, "completed"), answer.text
+        listed = (await running.app.get("/v1/jobs")).json()["data"]
+        assert [(one["id"], one["status"]) for one in listed] == [(mine, "completed")]
+
+
+async def test_without_a_worker_a_damaged_job_is_told_of_at_once(valkey_url: str, redis: ArqRedis) -> None:
+    async with whole(redis, valkey_url) as running:
+        mine = await running.submit(QUICK)
+        await _spoil_record(redis, mine, "cut")
+        assert (await running.seen(mine))["error"]["code"] == "record_unreadable"
+        cancelled = await running.app.post(f"/v1/jobs/{mine}/cancel")
+        assert (cancelled.status_code, cancelled.json()["status"]) == (200, "failed")
+
+
+async def test_what_a_newer_release_wrote_is_shown_and_left_alone_by_who_only_reads(
+    valkey_url: str, redis: ArqRedis
+) -> None:
+    async with whole(redis, valkey_url) as running:
+        mine = await running.submit(QUICK)
+        spoiled = await _spoil_record(redis, mine, "unknown field")
+        assert (await running.seen(mine))["status"] == "queued"
+        assert [one["status"] for one in (await running.app.get("/v1/jobs")).json()["data"]] == ["queued"]
+        assert await redis.hget(keys.job(mine), "rec") == spoiled
+
+
+async def test_a_running_job_goes_on_its_holder_writes_the_record_whole(valkey_url: str, redis: ArqRedis) -> None:
+    async with whole(redis, valkey_url, speed=5.0) as running:
+        await running.stage.worker()
+        mine = await running.submit("[[sim: normal tokens=40]] hello")
+
+        async def runs() -> bool:
+            return (await running.seen(mine))["status"] == "running"
+
+        await until("the job to run", runs)
+        await _spoil_record(redis, mine, "not JSON")
+        assert (await running.seen(mine))["status"] in ("running", "completed")
+        assert (await running.stage.settled(mine)).status is Status.COMPLETED
+
+
+async def test_what_is_optional_survives_an_older_worker(valkey_url: str, redis: ArqRedis) -> None:
+    async with whole(redis, valkey_url, speed=200.0) as running:
+        mine = await running.submit(QUICK)
+        record = json.loads(await redis.hget(keys.job(mine), "rec"))
+        assert "optional" not in record  # releases before this one can read what it writes
+        await redis.hset(keys.job(mine), "rec", json.dumps({**record, "optional": {"hint": [1, 2]}}))
+        await running.stage.worker()
+        assert (await running.stage.settled(mine)).status is Status.COMPLETED
+        assert json.loads(await redis.hget(keys.job(mine), "rec"))["optional"] == {"hint": [1, 2]}
+
+
+@pytest.mark.parametrize("place", [keys.READY, keys.LATER, keys.RING, keys.LEASED, keys.line("acme")])
+async def test_a_queue_that_lost_a_key_is_made_whole(
+    valkey_url: str, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr("worker.tasks.sweep._LOOK_EVERY", 1)
+    async with whole(redis, valkey_url, speed=200.0) as running:
+        ids = [await running.submit(QUICK) for _ in range(3)]
+        soon = await running.submit(QUICK, not_before=(await _in_a_moment(redis)))
+        await redis.delete(place)
+        await running.stage.worker()
+        for job_id in (*ids, soon):
+            assert (await running.stage.settled(job_id)).status is Status.COMPLETED
+
+
+async def _in_a_moment(redis: ArqRedis) -> str:
+    from datetime import UTC, datetime
+
+    seconds, micros = await redis.time()
+    return datetime.fromtimestamp(seconds + 2 + micros / 1e6, UTC).isoformat()

@@ -1,0 +1,291 @@
+"""One unreadable value stops nobody: each key of a living Vigil is spoiled in each way, and everybody else goes on.
+
+`python -m pytest tests/tasks/test_unreadable_whole.py -s` prints the table: kind of key, how, its own app, the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import pytest
+from arq.connections import ArqRedis
+from spoiling import GARBAGE, HOWS, spoil
+from stage import LUNA, SOL, until
+from whole import Whole, whole
+
+from worker.clock import Clock
+from worker.main import WorkerProcess
+from worker.safety.notices import Notice
+from worker.store import keys
+from worker.store.account import Circuit
+from worker.store.apps import SCOPES, Apps
+from worker.store.holds import Holds
+from worker.store.notices import Notices
+from worker.store.shown import Showing
+from worker.tasks import sweep
+
+QUICK = "[[sim: normal tokens=3]] hello"
+PARTS = {
+    "leases",
+    "flusher",
+    "ears",
+    "sweeper",
+    "access",
+    "errands",
+    "notices",
+    "watchman",
+    "delivery",
+    "sealer",
+    "claiming",
+}
+TOGETHER = 6
+"""So many kinds are spoiled at a time; 1 tells which of them did it."""
+RESTORED = {
+    *(
+        "apikey",
+        "apikeys",
+        "app",
+        "secret",
+        "endpoints",
+        "hears",
+        "holds",
+        "holdnotes",
+        "quarantine",
+        "pauses",
+        "pause",
+    ),
+    *("paused", "circuits", "circuit", "access", "workers", "seals", "audit", "retained", "people", "tally"),
+}
+NEVER = {"aside", "asides", "probe"}  # what was set aside itself; a key that is only written
+FLEETING = {
+    **dict.fromkeys((keys.READY, keys.LEASED, keys.RING, keys.OUTBOX, keys.SENDING, keys.line("acme")), "zset"),
+    **dict.fromkeys((keys.LATER, keys.queue("we_x"), keys.ledger("x", "blocks")), "zset"),
+    **dict.fromkeys((keys.HAND, keys.ROUTER, keys.SEALING, keys.rate("acme"), keys.RETAINED), "string"),
+    **dict.fromkeys(
+        (keys.refused("job_x"), keys.warned("x"), keys.access_turn("x"), keys.standing("account")), "string"
+    ),
+    **dict.fromkeys((keys.slots("acme"), keys.PARKED, keys.CLEARING), "set"),
+    keys.flying("we_x"): "hash",
+    keys.text("job_x", 1): "list",
+}
+"""Keys that need not stand in Redis at the moment when they are listed, with their types: they are made, spoiled."""
+
+
+@dataclass
+class Living:
+    """A Vigil with two apps; `mine` is spoiled, `theirs` is looked at."""
+
+    running: Whole
+    worker: WorkerProcess
+    mine: httpx2.AsyncClient
+    theirs: httpx2.AsyncClient
+    table: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def redis(self) -> ArqRedis:
+        return self.running.stage.redis
+
+    async def other_job(self) -> str:
+        answer = await self.theirs.post("/v1/jobs", json={"model": SOL, "input": QUICK})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    async def completes(self, job_id: str, what: str) -> None:
+        async def look() -> bool:
+            answer = await self.theirs.get(f"/v1/jobs/{job_id}")
+            return answer.status_code == 200 and answer.json()["status"] == "completed"
+
+        await until(f"another app's job, {what}", look, 12)
+
+    async def others(self, before: str, what: str) -> str:
+        """Everything that belongs to somebody else goes on."""
+        after = await self.other_job()
+        await self.completes(before, f"submitted before: {what}")
+        await self.completes(after, f"submitted after: {what}")
+        for path in (
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/v1/status",
+            "/v1/models",
+            "/v1/webhook-endpoints",
+            "/v1/quarantine",
+        ):
+            answer = await self.theirs.get(path)
+            assert answer.status_code == 200, f"{path} after {what}: {answer.status_code} {answer.text[:300]}"
+        listed = (await self.theirs.get("/v1/jobs?limit=5")).json()["data"]
+        assert after in [one["id"] for one in listed] or "idx" in what, what
+        self.alive(what)
+        return "completes"
+
+    async def cells(self, some: dict[str, bytes], how: str) -> None:
+        """A few values are spoiled in one way, together, and looked at from both sides."""
+        kept = {name: (await self.redis.dump(name), await self.redis.pttl(name)) for name in some.values()}
+        before, spoiled = await self.other_job(), dict[str, bytes]()
+        for kind, name in some.items():
+            if kept[name][0] is not None and await spoil(self.redis, name, how):
+                spoiled[kind] = name
+        if not spoiled:
+            return
+        what = f"{', '.join(name.decode() for name in spoiled.values())}: {how}"
+        try:
+            others = await self.others(before, what)
+            for kind, name in spoiled.items():
+                self.table[kind, how] = (await self.own(name.decode()), others)
+        except AssertionError as fault:
+            self.faults.append(f"{what}: {str(fault)[:300]}")
+        for kind, name in spoiled.items():
+            dump, ttl = kept[name]
+            if kind in RESTORED:
+                await self.redis.restore(name, max(0, ttl), dump or b"", replace=True)
+
+    async def made_and_spoiled(self, name: str, kind: str, how: str) -> None:
+        """The same for a key that stands in Redis only now and then."""
+        before = await self.other_job()
+        wrong = {"zset": "zadd", "string": "set", "set": "sadd", "hash": "hset", "list": "rpush"}[kind]
+        words: dict[str, tuple[Any, ...]] = {"zadd": ({GARBAGE: 0},), "hset": (GARBAGE, GARBAGE)}
+        if how == "wrong type":
+            await spoil(self.redis, name.encode(), how)
+        else:
+            await getattr(self.redis, wrong)(name, *words.get(wrong, (GARBAGE,)))
+        try:
+            others = await self.others(before, f"{name}: {how}")
+            self.table[keys.kind_of(name), how] = (await self.own(""), others)
+        except AssertionError as fault:
+            self.faults.append(f"{name}: {how}: {str(fault)[:300]}")
+
+    def alive(self, what: str) -> None:
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        assert names >= PARTS, f"after {what} these parts have ended: {PARTS - names}"
+
+    async def own(self, key: str) -> str:
+        """What the app of the spoiled key is told: a status of 2xx, or a named problem; never a fault without name."""
+        said = []
+        job_id = next((word for word in key.split(":") if word.startswith("job_")), None)
+        paths = ["/v1/jobs?limit=100", "/v1/webhook-endpoints", "/v1/quarantine", "/v1/audit?limit=5"]
+        if job_id:
+            paths = [f"/v1/jobs/{job_id}{tail}" for tail in ("", "/events", "/deliveries", "/audit")] + paths
+        for path in paths:
+            answer = await self.mine.get(path, headers={"accept": "application/json"})
+            body = answer.json()
+            code = body.get("code") if answer.status_code >= 400 else ""
+            assert code != "internal_error", f"{path} after {key}: {answer.text}"
+            assert "Traceback" not in answer.text
+            if job_id and path == f"/v1/jobs/{job_id}":
+                error = (body.get("error") or {}).get("code") if not code else ""
+                said.append(f"{body['status']}" + (f" {error}" if error else ""))
+                if not code and body.get("content") == "locked":
+                    said.append("content locked")
+            elif code:
+                said.append(f"{path.split('?')[0].rsplit('/', 1)[-1]}: {answer.status_code} {code}")
+        return ", ".join(said) or "goes on"
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "INTERVAL", 0.05)
+    monkeypatch.setattr(sweep, "_LOOK_EVERY", 4)
+
+
+@asynccontextmanager
+async def living(redis: ArqRedis, url: str) -> AsyncIterator[Living]:
+    async with whole(redis, url, speed=200.0, lease_seconds=2.0, audit_seal_seconds=0.2) as running:
+        key = (await Apps(redis, Clock()).create_key("theirs", SCOPES))[1]
+        worker = await running.stage.worker(max_jobs=50)
+        headers = {"Authorization": f"Bearer {key}"}
+        async with httpx2.AsyncClient(
+            base_url=running.app.base_url, headers=headers, timeout=20, trust_env=False
+        ) as theirs:
+            yield Living(running, worker, running.app, theirs)
+
+
+async def fill(vigil: Living) -> None:
+    """Something of each kind stands in Redis, all of the app that is spoiled."""
+    redis, mine, clock = vigil.redis, vigil.mine, Clock()
+    hook = {"url": "https://hooks.example.com/dead", "events": ["job.completed", "job.failed"], "payload": "full"}
+    made = await mine.post(
+        "/v1/webhook-endpoints", json={"url": "https://hooks.example.com/all", "events": ["job.completed"]}
+    )
+    assert made.status_code in (200, 201), made.text
+    await vigil.running.submit("[[sim: queued_forever]] stays", webhook=hook, end_user="anna")
+    done = await vigil.running.submit(QUICK, webhook=hook, end_user="anna", store=False)
+    blocked = await vigil.running.submit("[[sim: cyber_block]] x", end_user="eve")
+    await vigil.running.submit(QUICK, not_before="2035-01-01T00:00:00Z", policy={"queue_deadline_seconds": 1e6})
+    answer = await mine.post(
+        "/v1/jobs",
+        json={"model": SOL, "input": "x", "not_before": "2035-01-01T00:00:00Z"},
+        headers={"Idempotency-Key": "k"},
+    )
+    assert answer.status_code == 202, answer.text
+    assert (await mine.post("/v1/pause", json={"scope": "model", "name": LUNA})).status_code == 200
+    await vigil.running.submit("held", model=LUNA)
+    assert (await mine.post("/v1/quarantine", json={"end_user": "mallory"})).status_code in (200, 201)
+    await mine.post("/v1/quarantine", json={"end_user": "bob"})
+    await mine.delete("/v1/quarantine/bob")
+    await Circuit(redis, "key:elsewhere").trip("job_x", "quota_exhausted")
+    await Holds(redis, clock, 1000).place(done, by="key", why="a case")
+    for one in (done, blocked):
+
+        async def settled(one: str = one) -> bool:
+            return (await vigil.running.seen(one))["status"] in ("completed", "blocked", "failed")
+
+        await until("jobs to settle", settled)
+    await Showing(redis, 1000).grow(done, 1, 3)
+    await redis.hset(keys.shown(done), 1, 3)
+    await redis.rpush(keys.text(done, 1), b'1[1,0,"x"]')
+    notice = Notice.model_validate(
+        {"id": "evt_1", "type": "safety_identifier.blocked", "at": clock.now(), "received_at": clock.now()}
+    )
+    await Notices(redis, 1000).hear("wh_1", "safety_identifier.blocked", notice)
+    await redis.pfadd(keys.people(0, SOL), "x")
+
+
+def _mine_first(name: bytes) -> tuple[bool, bytes]:
+    return b"theirs" in name, name
+
+
+async def _of_theirs(redis: ArqRedis, name: bytes) -> bool:
+    """The key of an API key says of whom it is only inside."""
+    return name.startswith(b"vigil:apikey:") and json.loads(await redis.get(name))["app"] == "theirs"
+
+
+async def cells(redis: ArqRedis) -> dict[str, bytes]:
+    """One key of each kind that stands in Redis now, the spoiled app's where there is a choice."""
+    found: dict[str, bytes] = {}
+    for name in sorted(await redis.keys("vigil:*"), key=_mine_first):
+        kind = keys.kind_of(name.decode())
+        assert kind != "other", f"{name!r} is no key of the table in worker/store/keys.py"
+        if kind not in NEVER and not await _of_theirs(redis, name):
+            found.setdefault(kind, name)
+    return found
+
+
+@pytest.mark.parametrize("how", HOWS)
+async def test_table_each_key_spoiled_stops_nobody_else(
+    valkey_url: str, redis: ArqRedis, told: list[tuple[str, dict[str, object]]], how: str
+) -> None:
+    async with living(redis, valkey_url) as vigil:
+        await fill(vigil)
+        rows = sorted((await cells(redis)).items())
+        for start in range(0, len(rows), TOGETHER):
+            await vigil.cells(dict(rows[start : start + TOGETHER]), how)
+        listed = {kind for kind, _ in rows} | {keys.kind_of(name) for name in FLEETING}
+        assert keys.KINDS - listed <= NEVER, "kinds of keys that nobody has thought of here"
+        if how in ("not JSON", "wrong type"):
+            for name, kind in FLEETING.items():
+                await vigil.made_and_spoiled(name, kind, how)
+        broke = [
+            (e, f.get("what"), f.get("error"), f.get("at")) for e, f in told if e.endswith(("broke", "unmade", "fault"))
+        ]
+        for (kind, way), (own, others) in sorted(vigil.table.items()):
+            print(f"| {kind} | {way} | {own} | {others} |")
+        assert not vigil.faults, "\n".join(vigil.faults)
+        assert not broke, broke
+        assert len(vigil.table) > (8 if how in ("unknown field", "schema 2") else 20)

@@ -1,0 +1,102 @@
+"""What one change of a job writes: record, events, audit, queue place, index and outbox, as commands of one commit.
+
+Pure but for the dice of message ids. Must not know: how the commands get to Redis, what decided the change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from worker.audit import chain
+from worker.audit.record import record_of
+from worker.clock import Clock, to_ms
+from worker.jobs import events as ev
+from worker.jobs.record import Job
+from worker.store import codec, keys
+from worker.store.outbox import outbox_commands
+from worker.store.pauses import PREFIX
+from worker.store.places import facts_for_scripts, place
+from worker.store.quarantine import Limits, ledger_commands
+from worker.store.refs import ref_commands
+from worker.store.scripts import Command
+from worker.store.tally import tally_commands
+
+_MOVES: Final = (ev.Scheduled, ev.Released, ev.Interrupted)  # these give a waiting job its place anew
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long settled things stay, in seconds."""
+
+    result: int = 7 * 86_400
+    prompt: int | None = None  # what was asked, when it goes before what came back
+    unstored: int = 3600  # … of a job that is not to be stored and that nobody reads
+    audit: int = 400 * 86_400
+    idempotency: int = 86_400
+
+
+class Changes:
+    """The commands of changes, with how long settled things stay and when end users are shut out."""
+
+    def __init__(self, clock: Clock, keep: Retention, shut: Limits) -> None:
+        self._clock, self._keep, self._shut = clock, keep, shut
+
+    def commands(self, before: Job | None, after: Job, trail: list[ev.Event], head: str) -> tuple[list[Command], str]:
+        """(record, events, audit, queue place, index and outbox of one change; the audit chain's head after it)."""
+        key, commands = keys.job(after.id), list[Command]()
+        wires = [event.dump() for event in trail]
+        for event, wire in zip(trail, wires, strict=True):
+            head, body = chain.link(head, record_of(after, event, wire))
+            commands.append(("NOTE", keys.audited(after.id), "XADD", keys.AUDIT, "*", "hash", head, "record", body))
+        commands.append(("RPUSH", keys.trail(after.id), *(codec.dump_event(wire) for wire in wires)))
+        born = facts_for_scripts(after) if before is None else ()
+        commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head, *born))
+        moved = before is None or before.status is not after.status
+        if moved or any(isinstance(event.fact, _MOVES) for event in trail):
+            commands.extend(place(before, after))
+        if moved:
+            commands.extend(_index(before, after))
+        if before is not None and before.hold is not None:
+            commands.append(("ZREM", keys.held(before.hold.scope), after.id))
+        if after.hold is not None:
+            commands.append(("ZADD", keys.held(after.hold.scope), to_ms(after.hold.since), after.id))
+            if after.hold.scope.startswith(PREFIX):
+                commands.append(("SADD", keys.PAUSED, after.hold.scope))
+        if after.settled and (before is None or not before.settled):
+            commands.extend(self.retire(after))
+        commands.extend(ref_commands(before, after, trail, self._keep.result))
+        commands.extend(ledger_commands(after, trail, self._shut))
+        commands.extend(tally_commands(after, trail))
+        commands.extend(outbox_commands(after, trail, self._clock))
+        commands.append(("PUBLISH", keys.CHANGED, f"{after.id} {after.version} {after.status}"))
+        return commands, head
+
+    def retire(self, job: Job) -> list[Command]:
+        """What a settled job leaves, and for how long."""
+        keep = self._keep.result
+        names = (keys.job(job.id), keys.trail(job.id), keys.asked(job.id), keys.answer(job.id))
+        commands: list[Command] = [("EXPIRE", name, keep) for name in names]
+        if self._keep.prompt is not None and self._keep.prompt < keep:
+            commands.append(("EXPIRE", keys.asked(job.id), self._keep.prompt))
+        if not job.store:
+            commands.append(("ZADD", keys.FORGET, to_ms(self._clock.now()) + self._keep.unstored * 1000, job.id))
+        for held in (job.id, chain.app_chain(job.app)):  # a legal hold keeps the content too
+            commands.extend(("IF", keys.HOLDS, held, "PERSIST", name) for name in names)
+        commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
+        ended = job.finished_at or job.created_at
+        commands.append(("ZADD", keys.SETTLED, to_ms(ended) + keep * 1000, job.id))
+        return commands
+
+
+def _index(before: Job | None, after: Job) -> list[Command]:
+    score, commands = to_ms(after.created_at), list[Command]()
+    if before is None:
+        commands.append(("ZADD", keys.index(after.app), score, after.id))
+        commands.append(("ZADD", keys.index(after.app, "model", after.requested_model), score, after.id))
+        if after.safety_identifier:
+            commands.append(("ZADD", keys.index(after.app, "user", after.safety_identifier), score, after.id))
+    else:
+        commands.append(("ZREM", keys.index(after.app, "status", before.status), after.id))
+    commands.append(("ZADD", keys.index(after.app, "status", after.status), score, after.id))
+    return commands

@@ -1,0 +1,151 @@
+"""The queue made whole again after one of its keys was damaged or lost: no waiting job depends on a single key.
+
+Asked for now and then by every worker; each step is harmless when others do the same, and when nothing is wrong it
+costs a few questions for each app. Must not know: how a job is run, who damages keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock, to_ms
+from worker.jobs.errors import RecordUnreadable, Refused
+from worker.jobs.record import Job
+from worker.jobs.states import UNDER_WAY, Status
+from worker.store import keys, overview
+from worker.store.lua_scripts import script
+from worker.store.places import place
+from worker.store.pool import asking
+from worker.store.scripts import Command, Scripts
+from worker.store.values import replies, tell
+
+_PAGE: Final = 500
+_KEYS_AT_ONCE: Final = 1_000
+_WAITING: Final = (Status.QUEUED, Status.SCHEDULED, *sorted(UNDER_WAY))
+_SHARED: Final = {
+    **dict.fromkeys((keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.DEADLINE, keys.FORGET, keys.SETTLED), "zset"),
+    **dict.fromkeys((keys.OUTBOX, keys.TARGETS, keys.SENDING, keys.PAUSES, keys.NOTICES, keys.NOTICES_DUE), "zset"),
+    **dict.fromkeys((keys.PARKED, keys.PAUSED, keys.CLEARING, keys.CIRCUITS), "set"),
+    **dict.fromkeys((keys.FAILS, keys.WORKERS, keys.QUARANTINE, keys.LIFTED, keys.API_KEYS, keys.HEARD), "hash"),
+    **dict.fromkeys((keys.HAND, keys.SENDS, keys.ACTS, keys.ROUTER, keys.SEALING, keys.ACCESS), "string"),
+    keys.AUDIT: "stream",
+    keys.SEALS: "list",
+    keys.ASIDES: "zset",
+    keys.HOLD_NOTES: "hash",
+}
+"""The keys that all share, with their types. Not the legal holds: what can't be read there must stop retention."""
+
+
+class Repair:
+    """What is put right, and told of."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock) -> None:
+        self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
+        self._types: Any = script(redis, "types")
+        self._lines: Any = script(redis, "lines")
+        self._cursor = 0
+
+    async def look(self, read: Any) -> int:
+        """Keys of a wrong type are out of the way, and every waiting job stands where it will be found.
+
+        `read(job_id)` gives a job's record; how many jobs had been lost.
+        """
+        async with asking("look at the types of keys"):
+            for name in await self._types(keys=list(_SHARED), args=list(_SHARED.values())):
+                tell(RecordUnreadable(name.decode(), "wrong_type"))
+        apps = await overview.apps(self._redis)
+        waiting, standing, in_line = await self._counts(apps)
+        if in_line:
+            async for ids in self._ready():
+                async with asking("put ready jobs in line"):
+                    await self._lines(keys=[keys.RING], args=[keys.JOB, keys.line(""), *ids])
+        lost = 0
+        if waiting > standing:
+            for app in apps:
+                async for job_id in self._astray(app):
+                    lost += await self._put_back(job_id, read)
+        await self._queues()
+        await self._trimmed()
+        return lost
+
+    async def _counts(self, apps: list[str]) -> tuple[int, int, bool]:
+        """(jobs that wait or run by their apps' indexes, those that stand in a queue, whether a ready one may stand in
+        no line), all at one moment.
+        """
+        places = [keys.READY, keys.LATER, keys.LEASED]
+        lines = [keys.line(app) for app in apps]
+        indexes = [keys.index(app, "status", status) for app in apps for status in _WAITING]
+        names = [*places, *lines, *indexes]
+        async with asking("count the queue"), self._redis.pipeline(transaction=True) as pipe:
+            for name in names:
+                pipe.zcard(name)
+            for app in apps:
+                pipe.zscore(keys.RING, app)
+            found = await replies(pipe, [*names, *(keys.RING for _ in apps)])
+        counts, ring = [reply or 0 for reply in found[: len(names)]], found[len(names) :]
+        filled = counts[3 : 3 + len(lines)]
+        turnless = any(count and turn is None for count, turn in zip(filled, ring, strict=True))
+        return sum(counts[3 + len(lines) :]), sum(counts[:3]), turnless or counts[0] != sum(filled)
+
+    async def _ready(self) -> AsyncIterator[list[bytes]]:
+        start = 0
+        while True:
+            async with asking("read the queue", keys.READY):
+                ids = await self._redis.zrange(keys.READY, start, start + _PAGE - 1)
+            if not ids:
+                return
+            yield ids
+            start += _PAGE
+
+    async def _astray(self, app: str) -> AsyncIterator[str]:
+        """Jobs of the app that wait or run by its indexes, and stand in no queue."""
+        for status in _WAITING:
+            name, start = keys.index(app, "status", status), 0
+            while True:
+                async with asking("look for lost jobs", name):
+                    ids = await self._redis.zrange(name, start, start + _PAGE - 1)
+                    if not ids:
+                        break
+                    async with self._redis.pipeline(transaction=True) as pipe:
+                        for place_of_it in (keys.READY, keys.LATER, keys.LEASED):
+                            pipe.zmscore(place_of_it, ids)
+                        rows = await pipe.execute()
+                for job_id, *scores in zip(ids, *rows, strict=True):
+                    if scores == [None, None, None]:
+                        yield job_id.decode(errors="replace")
+                start += _PAGE
+
+    async def _put_back(self, job_id: str, read: Any) -> bool:
+        """The job stands again where its record says; one that ran is taken up as if its worker had died."""
+        try:
+            job: Job = await read(job_id)
+        except (RecordUnreadable, Refused):
+            return False
+        if job.settled:
+            return False
+        commands: list[Command] = [
+            *place(None, job),
+            ("ZADD", keys.RING, "NX", 0, job.app),
+            ("PUBLISH", keys.WAKE, "1"),
+        ]
+        if job.status in UNDER_WAY:
+            commands.append(("ZADD", keys.LEASED, to_ms(self._clock.now()) - 1, job.id))
+        async with asking("put a job back"):
+            commit_id = self._clock.dice(16).hex()
+            return await self._scripts.commit(job_id, job.version, "", commit_id, commands) == "OK"
+
+    async def _queues(self) -> None:
+        """Targets with messages in their queue are looked at: a part of all keys each time."""
+        async with asking("look for queues of messages", keys.TARGETS):
+            self._cursor, found = await self._redis.scan(self._cursor, match=keys.QUEUE + "*", count=_KEYS_AT_ONCE)
+            due = {name.decode(errors="replace").removeprefix(keys.QUEUE): 0 for name in found}
+            if due:
+                await self._redis.zadd(keys.TARGETS, due, nx=True)
+
+    async def _trimmed(self) -> None:
+        async with asking("forget what was set aside"):
+            edge = to_ms(self._clock.now()) - keys.ASIDE_SECONDS * 1000
+            await self._redis.zremrangebyscore(keys.ASIDES, "-inf", edge)
