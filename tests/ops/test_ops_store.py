@@ -24,6 +24,7 @@ def ready(url: str) -> tuple[int, str]:
 def both(vigil: Deployment, worker: str, status: int) -> tuple[str, str] | None:
     """What API and worker say, once both answer with this status."""
     said = ready(vigil.url), ready(worker)
+    print(said)  # shown when what is waited for does not come
     return (said[0][1], said[1][1]) if {said[0][0], said[1][0]} == {status} else None
 
 

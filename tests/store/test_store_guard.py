@@ -118,6 +118,18 @@ async def test_an_older_store_that_others_went_on_with_is_noticed_too(
     await client.aclose()
 
 
+async def test_connections_that_meet_an_accepted_store_at_once_agree(
+    valkey_url: str, guarded: ArqRedis, redis: ArqRedis, told: Told, tmp_path: Path
+) -> None:
+    await Jobs(guarded, FakeClock()).submit(new_job())
+    client = await again(valkey_url, await looked(guarded), tmp_path / "again.json")
+    await accept(redis, "meant")
+    await asyncio.gather(*(client.incr(f"vigil:x{n}") for n in range(12)))
+    assert [name for name, _ in told if name.startswith("store.")] == []
+    assert (await looked(client)).deployment == "meant"
+    await client.aclose()
+
+
 async def test_the_right_store_coming_back_is_taken_at_once(guarded: ArqRedis, redis: ArqRedis, told: Told) -> None:
     await Jobs(guarded, FakeClock()).submit(new_job())
     await looked(guarded)

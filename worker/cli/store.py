@@ -20,7 +20,7 @@ from worker.store.mark import Mark, Seen, judge, load as load_mark, sentence
 from worker.store.pool import asking, connect
 
 app = typer.Typer(
-    help="Show which store is known, or accept another.",
+    help="Show which store is known; accept another.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,9 +45,9 @@ async def found(settings: Settings, new: str | None = None) -> tuple[Mark | None
 
 @app.command()
 def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Say which store is known and which is there.
+    """Compare what is known here with Redis.
 
-    Exits 1 when they differ.
+    Which deployment this machine knows and which one Redis holds. Exits 1 when they differ, or records are missing.
     """
     settings = load()
     mark, seen, wrong = asyncio.run(found(settings))
@@ -67,9 +67,9 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 def accept() -> None:
     """Say that what Redis holds now is meant.
 
-    Jobs may be missing from it. It gets a new deployment id; every process that knew another one takes it over within
-    a second (those that are down have a day).
-    Only after its data could not be brought back: see ops/runbook/StoreChanged.md.
+    Although jobs are missing from it: only after its data could not be brought back, see ops/runbook/StoreChanged.md.
+    It gets a new deployment id; every process that knew another one takes it over within a second (those that are down
+    have a day).
     """
     new = Clock().dice(8).hex()
     asyncio.run(found(load(), new))

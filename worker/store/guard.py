@@ -38,6 +38,7 @@ class Guard:
         self._saved: Mark | None = None
         self._unwritable = False
         self.fault = ""
+        self.epoch = 0
         if path is not None:
             with contextlib.suppress(OSError):  # told when it can't be written either
                 self._mark = self._saved = load(path)
@@ -56,20 +57,21 @@ class Guard:
 
         if self._mark is None:
             await _or_none(ask("SET", keys.DEPLOYMENT, self._dice(8).hex(), "NX"))  # full or read-only: later
-        await self._heed(await look(ask, self._mark), ask)
+        await self._check(ask)
 
-    async def _heed(self, seen: Seen, ask: Callable[..., Any]) -> None:
-        mark = self._mark
+    async def _check(self, ask: Callable[..., Any]) -> None:
+        mark = self._mark  # what is seen is held against this one: other connections may move it on meanwhile
+        seen = await look(ask, mark)
         reason = judge(mark, seen)
         if mark is not None and reason is not None:
             self._refuse(reason, sentence(reason, mark, seen))
         if self.fault:
             self.fault = ""
             emit("store.known")
+        if seen.deployment is not None and self._mark is mark and (mark is None or mark.deployment != seen.deployment):
+            self._mark = Mark(seen.deployment)
         if seen.deployment is None and mark is not None:
             await _or_none(ask("SET", keys.DEPLOYMENT, mark.deployment))
-        elif seen.deployment is not None and (mark is None or mark.deployment != seen.deployment):
-            self._mark = Mark(seen.deployment)
 
     def _refuse(self, reason: Reason, said: str) -> None:
         if said != self.fault:
@@ -95,14 +97,14 @@ class Guard:
         """The mark is the newest there is; StoreChanged when this isn't the known store any more."""
         async with asking("say which deployment it holds"):
             try:
-                await self._heed(await look(redis.execute_command, self._mark), redis.execute_command)
+                await self._check(redis.execute_command)
             except Changed:
-                await redis.connection_pool.disconnect()
+                self.epoch += 1
                 raise
+            mark = self._mark
             newest = await _or_none(redis.xrevrange(keys.AUDIT, count=1))
             looks = await _or_none(redis.incr(keys.LOOKS))
-        mark = self._mark
-        if mark is not None and not self.fault:
+        if mark is not None and self._mark is mark and not self.fault:
             record = _text(newest[0][0]) if newest else mark.record
             self._mark = Mark(mark.deployment, record or "", looks or mark.looks)
 

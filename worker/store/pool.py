@@ -47,7 +47,9 @@ class Changed(RedisError):  # type: ignore[misc]  # redis-py is not typed
 
 
 class Meets(Protocol):
-    """What each new connection must pass before anything is asked over it."""
+    """What each new connection must pass before anything is asked over it, and again when `epoch` has moved on."""
+
+    epoch: int
 
     async def meet(self, connection: Any) -> None:
         """Return when the server may be spoken to; raises Changed when it may not."""
@@ -164,7 +166,14 @@ def _meet_first(pool: ConnectionPool, guard: Meets) -> None:
 
         async def on_connect(self) -> None:
             await super().on_connect()
+            self.epoch = guard.epoch
             await guard.meet(self)
+
+        async def can_read_destructive(self) -> bool:
+            if self.epoch != guard.epoch:  # the pool asks this before each use, and connects anew on this error
+                raise RedisConnectionError("the store behind this connection was changed")
+            there: bool = await super().can_read_destructive()
+            return there
 
     pool.connection_class = Guarded
 
