@@ -16,7 +16,7 @@ from worker import embedded
 from worker.clock import Clock
 from worker.jobs.errors import StoreChanged, StoreRefused, StoreUnavailable
 from worker.safety.notices import Notice
-from worker.safety.watch import Limits
+from worker.safety.watch_limits import Limits
 from worker.settings import Settings
 from worker.store.access import AccessBook
 from worker.store.account import Circuit, scope_of

@@ -14,7 +14,8 @@ from worker.safety.stream import (
     Problem,
     Terminal,
 )
-from worker.safety.watch import Limits, Watch
+from worker.safety.watch import Watch
+from worker.safety.watch_limits import Limits
 
 SOL, LUNA, TERRA = "gpt-5.6-sol", "gpt-5.6-luna", "gpt-5.6-terra"
 NAMED, NONE, ABSENT = RetryModelState.NAMED, RetryModelState.NONE, RetryModelState.ABSENT

@@ -25,7 +25,8 @@ from worker.safety.stream import (
     Served,
     Terminal,
 )
-from worker.safety.watch import Limits, Watch
+from worker.safety.watch import Watch
+from worker.safety.watch_limits import Limits
 
 SEQ = st.none() | st.integers(0, 30)
 CODE = (

@@ -23,7 +23,7 @@ from safety_builders import (
 from worker.jobs.states import CheckEnd, Evidence, Outcome
 from worker.safety.signals import CheckBegan, CheckChanged, CheckOver, FirstOutput
 from worker.safety.stream import Closed, Delta, Fault, ItemDone, Opened, PartDone, Rejected, Served, Terminal
-from worker.safety.watch import Limits
+from worker.safety.watch_limits import Limits
 
 SUSPECT = Limits(suspect_after=45.0)
 

@@ -20,7 +20,7 @@ from safety_builders import (
 from worker.jobs.states import CheckEnd, Evidence, Outcome
 from worker.safety.signals import CheckBegan, CheckChanged, CheckOver, Ended, FirstOutput, ResponseKnown
 from worker.safety.stream import Closed, Delta, Fault, Notice, Opened, PartDone, Rejected, Terminal
-from worker.safety.watch import Limits
+from worker.safety.watch_limits import Limits
 
 STARTED = (OPENED, created())
 SIGNALLED, SUSPECTED = Evidence.SIGNALLED, Evidence.SUSPECTED

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal, assert_never
 
 from worker.jobs.errors import Failure
@@ -17,6 +17,7 @@ from worker.safety import classify
 from worker.safety.checks import Checks
 from worker.safety.codes import weight
 from worker.safety.cuts import UNANSWERED
+from worker.safety.outcomes import CHECK_ENDS, GOES_ON, OURS
 from worker.safety.seen import Held, Seen
 from worker.safety.signals import AccountFlagged, Ended, FirstOutput, ResponseKnown, Signal, Verdict
 from worker.safety.stream import (
@@ -35,42 +36,11 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
+from worker.safety.watch_limits import Limits
 
 Heard = Literal["signals", "stale", "late"]
 
-_CHECK_ENDS: Final = {
-    Outcome.COMPLETED: CheckEnd.COMPLETED,
-    Outcome.REFUSED: CheckEnd.COMPLETED,
-    Outcome.INCOMPLETE: CheckEnd.COMPLETED,
-    Outcome.BLOCKED: CheckEnd.BLOCKED,
-    Outcome.SUBSTITUTED: CheckEnd.SUBSTITUTED,
-    Outcome.CANCELLED: CheckEnd.CANCELLED,
-    Outcome.TIMED_OUT: CheckEnd.TIMED_OUT,
-    Outcome.IDLE_TIMEOUT: CheckEnd.TIMED_OUT,
-    Outcome.INTERRUPTED: CheckEnd.INTERRUPTED,
-    Outcome.LOST: CheckEnd.LOST,
-}
-_GOES_ON: Final = frozenset(
-    {Outcome.STREAM_CUT, Outcome.IDLE_TIMEOUT, Outcome.PROTOCOL_ERROR, Outcome.CONNECT_FAILED, Outcome.INTERRUPTED}
-)
-_OURS: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED})
 _RUNNING: Final = frozenset({"response.in_progress", "response.output_item.added", "response.content_part.added"})
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds. `idle` rises to `check_idle` while a check is signalled, never for a suspected one.
-
-    `suspect_after`: silence (keepalives allowed) after which a check is suspected; None = never.
-    `after_fault`: how long the last word may take after an error event, before the error stands alone.
-    Clients' own idle limit is 300 s; holds of 35 to 240 s were seen (wire.md section 2.3).
-    """
-
-    first_event: float = 300.0
-    idle: float = 300.0
-    check_idle: float = 600.0
-    suspect_after: float | None = None
-    after_fault: float = 15.0
 
 
 class Watch:
@@ -236,7 +206,7 @@ class Watch:
             return []
         if self._held.block is not None:
             self._fail(self._held.block)
-        elif outcome in _OURS:
+        elif outcome in OURS:
             self._end(outcome, None)
         else:
             self._fail(Failure(outcome, "run_deadline" if outcome is Outcome.TIMED_OUT else outcome.value, "us"))
@@ -405,7 +375,7 @@ class Watch:
     ) -> None:
         if failure is not None and self._checks.evidence is Evidence.SIGNALLED and self._held.unexplained:
             failure = classify.after_check(failure)
-        self._pending += self._checks.close(_CHECK_ENDS.get(outcome, CheckEnd.FAILED))
+        self._pending += self._checks.close(CHECK_ENDS.get(outcome, CheckEnd.FAILED))
         self._pending += self._checks.flush()
         self._calm = False
         told_of_error = self._fault_at < math.inf
@@ -417,6 +387,6 @@ class Watch:
             sequence=self.sequence,
             deltas=self.deltas,
             output_seen=self._output_seen,
-            resumable=(outcome in _GOES_ON or may_go_on) and not told_of_error,
+            resumable=(outcome in GOES_ON or may_go_on) and not told_of_error,
         )
         self._pending.append(Ended(self._verdict))

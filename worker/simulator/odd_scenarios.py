@@ -43,4 +43,10 @@ ODD: Final[tuple[Scenario, ...]] = (
         (),
         Expected(note="chat: incomplete, reason no_finish_reason"),
     ),
+    # odd but legal
+    Scenario("account_flagged", "The account is recommended for verification.", {"flagged": True}, ()),
+    Scenario("double_terminal", "A second terminal event after completed.", {"twice": True}, ()),
+    Scenario("trailing_events", "Several events after completed.", {"trailing": 2}, ()),
+    Scenario("sequence_gap", "Sequence numbers are skipped.", {"gap": True}, ()),
+    Scenario("noise", "Comments, unknown event types and one without a type.", {"noise": True}, ()),
 )

@@ -8,23 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 from .gateway_scenarios import GATEWAYS
+from .looked_at_scenarios import LOOKED_AT
 from .odd_scenarios import ODD
 from .scenario import Expected, Scenario
 
 _CHECK = ("hold", "keepalive", "use_case", "reason", "retry_model", "signal", "repeats")
 _FAIL = ("code", "carrier", "times")
 _CUT = ("how", "after", "times", "tokens", "rate")
-_LOOKS = (*_CUT, "looks", "look_hold")
 
 
 def _ok(check: str | None = None, note: str = "") -> Expected:
     return Expected(check=check, note=note)
-
-
-def _looked_at(name: str, description: str, looks: str, **more: Any) -> Scenario:
-    defaults = {"how": "rst", "times": 1, "looks": looks, **more}
-    options = (*_LOOKS, *(["retry_after"] if "retry_after" in more else []))
-    return Scenario(name, description, defaults, options, _ok(note="resumed; the prompt is sent once"))
 
 
 def _blocked(category: str, carrier: str, check: str | None = None, note: str = "") -> Expected:
@@ -367,18 +361,6 @@ _ALL: tuple[Scenario, ...] = (
         _CUT,
         _retried("lost"),
     ),
-    _looked_at(
-        "look_limited",
-        "A cut stream, then HTTP 429 with retry-after for every GET of the response, for a while.",
-        "limited",
-        look_hold=8.0,
-        retry_after=3.0,
-    ),
-    _looked_at(
-        "look_overloaded", "A cut stream, then HTTP 503 for every GET of the response.", "overloaded", look_hold=8.0
-    ),
-    _looked_at("late_visible", "A cut stream whose response a GET does not find yet (404).", "late", look_hold=4.0),
-    _looked_at("snapshot_on_resume", "A cut stream whose resume is answered with JSON, like a poll.", "snapshot"),
     Scenario(
         "queued_forever",
         "Never leaves the queue.",
@@ -403,15 +385,9 @@ _ALL: tuple[Scenario, ...] = (
         _ok(note="disclosure provider_reroute, flag model_conflict"),
     ),
     Scenario("alias", "The answer names the dated model: not a reroute.", {"route": "alias"}, ("served",), _ok()),
-    # -- odd but legal streams
-    Scenario("account_flagged", "The account is recommended for verification.", {"flagged": True}, (), _ok()),
-    Scenario("double_terminal", "A second terminal event after completed.", {"twice": True}, (), _ok()),
-    Scenario("trailing_events", "Several events after completed.", {"trailing": 2}, (), _ok()),
-    Scenario("sequence_gap", "Sequence numbers are skipped.", {"gap": True}, (), _ok()),
-    Scenario("noise", "Comments, unknown event types and one without a type.", {"noise": True}, (), _ok()),
 )
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*_ALL, *ODD)}
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*_ALL, *LOOKED_AT, *ODD)}
 
 
 def listing() -> str:

@@ -1,0 +1,21 @@
+"""How long the watch of an attempt waits for the next event before it concludes something. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds. `idle` rises to `check_idle` while a check is signalled, never for a suspected one.
+
+    `suspect_after`: silence (keepalives allowed) after which a check is suspected; None = never.
+    `after_fault`: how long the last word may take after an error event, before the error stands alone.
+    Clients' own idle limit is 300 s; holds of 35 to 240 s were seen (wire.md section 2.3).
+    """
+
+    first_event: float = 300.0
+    idle: float = 300.0
+    check_idle: float = 600.0
+    suspect_after: float | None = None
+    after_fault: float = 15.0
