@@ -136,7 +136,7 @@ async def _has(ask: Callable[..., Any], mark: Mark, named: bool) -> bool:
     if mark.record:
         if await _or_none(ask("XRANGE", keys.AUDIT, mark.record, mark.record)):
             return True
-        if _text(await ask("TYPE", keys.AUDIT)) == "stream":
+        if _text(await _or_none(ask("TYPE", keys.AUDIT))) == "stream":
             return await _removed(ask, mark.record)
     looks = _text(await _or_none(ask("GET", keys.LOOKS)))
     if not mark.looks:
