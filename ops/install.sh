@@ -7,7 +7,7 @@
 #
 # Nothing is resolved: the locks name every package, version and hash (ops/locks.py). PYTHON=/path/to/python picks the
 # interpreter. Exits 2 with one line when something is missing; what pip said stands in .venv.log.
-set -u
+set -eu
 cd "$(dirname "$0")/.." || exit 2
 wanted=${1:-run}
 log=.venv.log
