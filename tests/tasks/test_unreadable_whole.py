@@ -62,7 +62,10 @@ RESTORED = {
     ),
     *("paused", "circuits", "circuit", "access", "workers", "seals", "audit", "retained", "people", "tally"),
 }
-NEVER = {"aside", "asides", "probe"}  # what was set aside itself; a key that is only written
+NEVER = {
+    *("aside", "asides", "probe"),  # what was set aside itself; a key that is only written
+    *("deployment", "looks", "accepted"),  # what says which store this is: whatever changes it stops all, on purpose
+}
 FLEETING = {
     **dict.fromkeys((keys.READY, keys.LEASED, keys.RING, keys.OUTBOX, keys.SENDING, keys.line("acme")), "zset"),
     **dict.fromkeys((keys.LATER, keys.queue("we_x"), keys.ledger("x", "blocks")), "zset"),
