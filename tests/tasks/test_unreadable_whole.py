@@ -248,6 +248,7 @@ async def fill(vigil: Living) -> None:
     )
     await Notices(redis, 1000).hear("wh_1", "safety_identifier.blocked", notice)
     await redis.pfadd(keys.people(0, SOL), "x")
+    await until("a seal", lambda: redis.exists(keys.SEALS))
 
 
 def _mine_first(name: bytes) -> tuple[bool, bytes]:
