@@ -62,7 +62,10 @@ RESTORED = {
     ),
     *("paused", "circuits", "circuit", "access", "workers", "seals", "audit", "retained", "people", "tally"),
 }
-NEVER = {"aside", "asides", "probe"}  # what was set aside itself; a key that is only written
+NEVER = {
+    *("aside", "asides", "probe"),  # what was set aside itself; a key that is only written
+    *("deployment", "looks", "accepted"),  # what says which store this is: whatever changes it stops all, on purpose
+}
 FLEETING = {
     **dict.fromkeys((keys.READY, keys.LEASED, keys.RING, keys.OUTBOX, keys.SENDING, keys.line("acme")), "zset"),
     **dict.fromkeys((keys.LATER, keys.queue("we_x"), keys.ledger("x", "blocks")), "zset"),
@@ -245,6 +248,7 @@ async def fill(vigil: Living) -> None:
     )
     await Notices(redis, 1000).hear("wh_1", "safety_identifier.blocked", notice)
     await redis.pfadd(keys.people(0, SOL), "x")
+    await until("a seal", lambda: redis.exists(keys.SEALS))
 
 
 def _mine_first(name: bytes) -> tuple[bool, bytes]:

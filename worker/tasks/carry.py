@@ -158,7 +158,8 @@ class Carrier:
             job = fold.replay(ev.Event.load(body) for body in known.story)
         told = Told(entry.type, entry.seq, datetime.fromisoformat(known.story[-1]["at"]))
         if entry.message is not None:
-            return self._own(entry.message, job, told, known)
+            own = self._own(entry.message, job, told, known)
+            return self._given_up(entry) if own is None else own
         commands: list[Command] = []
         for endpoint in known.hearers:
             if entry.type in endpoint.events and endpoint.state != "gone":
@@ -179,9 +180,13 @@ class Carrier:
         )
         return self._deliveries.queued(message, known.record.box, endpoint.url, body, known.now_ms)
 
-    def _own(self, message: Message, job: Job, told: Told, known: _Known) -> list[Command]:
-        """The job's own webhook: its target is the receiver's origin, so a dead one holds up nobody else's."""
+    def _own(self, message: Message, job: Job, told: Told, known: _Known) -> list[Command] | None:
+        """The job's own webhook: its target is the receiver's origin, so a dead one holds up nobody else's. None when
+        its address is lost with the job's private part.
+        """
         hook = known.record.private.get("webhook") or {}
+        if not isinstance(hook.get("url"), str):
+            return None
         body = body_of(str(hook.get("payload")), message.id, job, told, known.record.private, known.answer)
         if body is None:
             return self._deliveries.dropped(message)
