@@ -88,7 +88,7 @@ async def test_above_the_largest_value_the_job_fails_by_name(own, told: Told, ma
             let_go.set()
             large, small = await stage.submit(LARGE), await stage.submit(SMALL)
             assert (await stage.settled(small)).status is Status.COMPLETED
-            fails_by_size(await stage.settled(large, 40))
+            fails_by_size(await stage.settled(large))
             assert await stage.output(large) is None
             assert len([one for one in provider.requests if one.method == "POST"]) == 2
     finally:
@@ -105,7 +105,7 @@ async def test_more_than_redis_could_ever_hold_fails_at_once(own, told: Told) ->
         used = (await redis.info("memory"))["used_memory"]
         await redis.config_set("maxmemory", str(used + 400_000))
         let_go.set()
-        fails_by_size(await stage.settled(large, 40))
+        fails_by_size(await stage.settled(large))
 
 
 async def test_a_full_redis_is_waited_for_and_said_and_the_answer_kept(own, told: Told) -> None:
@@ -122,7 +122,7 @@ async def test_a_full_redis_is_waited_for_and_said_and_the_answer_kept(own, told
 
         await until("the wait to be told", waits)
         await redis.delete("filling")
-        job = await stage.settled(large, 40)
+        job = await stage.settled(large)
         assert (job.status, [a.outcome for a in job.attempts]) == (Status.COMPLETED, [Outcome.COMPLETED])
         assert "maxmemory" in str(next(fields for name, fields in told if name == "commit.waiting")["reason"])
 
