@@ -64,7 +64,7 @@ class Stage:
             "redis_url": self.url,
             "OPENAI_API_KEY": "sk-stage",
             "OPENAI_BASE_URL": self.sim.url,
-            "lease_seconds": 15.0,
+            "lease_seconds": 60.0,  # a busy machine may stop for long
             "drain_seconds": 5.0,
             "audit_key": "A" * 43,  # (no test writes one into the folder that it is started in)
             **self._settings,

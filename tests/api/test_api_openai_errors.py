@@ -160,8 +160,8 @@ async def test_a_store_that_is_away_is_a_server_error(client, monkeypatch):
     from worker.jobs.errors import StoreUnavailable
     from worker.store.jobs import Jobs
 
-    async def away(*_):
-        raise StoreUnavailable
+    async def away(*_, **__):
+        raise StoreUnavailable("submit")
 
     monkeypatch.setattr(Jobs, "submit", away)
     with pytest.raises(openai.InternalServerError) as raised:

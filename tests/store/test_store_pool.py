@@ -7,6 +7,7 @@ from builders import FakeClock, new_job
 from store_eyes import private_server
 from waiting import stopwatch
 
+from worker.embedded import Embedded
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.store.apps import Apps
 from worker.store.jobs import Jobs
@@ -17,8 +18,11 @@ from worker.store.pool import check_safe, connect, durability
 from worker.store.reading import answers
 
 
-async def test_the_shipped_server_is_safe_and_says_so(redis):
-    said = await check_safe(redis)
+async def test_the_shipped_server_is_safe_and_says_so(tmp_path):
+    async with Embedded(tmp_path) as server:
+        client = connect(server.url)
+        said = await check_safe(client)
+        await client.aclose()
     assert said["maxmemory_policy"] == "noeviction"
     assert (said["appendonly"], said["appendfsync"]) == ("yes", "always")
     assert said["version"].split(".")[0].isdigit()
