@@ -183,7 +183,7 @@ class Living:
             assert "Traceback" not in answer.text
             if job_id and path == f"/v1/jobs/{job_id}":
                 error = (body.get("error") or {}).get("code") if not code else ""
-                said.append(f"{body['status']}" + (f" {error}" if error else ""))
+                said.append(" ".join(str(word) for word in (body["status"], code or error) if word))
                 if not code and body.get("content") == "locked":
                     said.append("content locked")
             elif code:
