@@ -40,7 +40,7 @@ async def allowed(request: Request, scope: str) -> ApiKey:
 async def own_job(request: Request, key: ApiKey) -> Stored:
     """The job that the path names by its `job_…` or `resp_…` id, if it is this app's; 404 otherwise."""
     job_id = ids.job_id_of(str(request.path_params["job_id"]))
-    stored = await ask(request, parts_of(request).jobs.load(job_id)) if ids.is_job_id(job_id) else None
+    stored = await ask(request, parts_of(request).jobs.load(job_id, locked=True)) if ids.is_job_id(job_id) else None
     if stored is None or stored.job.app != key.app:
         raise not_found()
     return stored

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from arq.connections import ArqRedis
@@ -29,6 +29,7 @@ from worker.jobs.errors import (
     VigilError,
 )
 from worker.jobs.record import Job
+from worker.jobs.view import LOCKED
 from worker.settings import Settings
 from worker.store import capacity, keys
 from worker.store.aside import Aside
@@ -304,9 +305,9 @@ class Jobs:
             raise Refused("job_not_found", "There is no such job.", 404)
         return job
 
-    async def load(self, job_id: str) -> Stored | None:
+    async def load(self, job_id: str, *, locked: bool = False) -> Stored | None:
         """The job as it stands, or None. Raises KeyMissing, ContentDamaged, and RecordUnreadable for one of which
-        nothing can be told while somebody runs it.
+        nothing can be told while somebody runs it. `locked`: a private part that was changed is left out, and says so.
         """
         key = keys.job(job_id)
         try:
@@ -317,7 +318,13 @@ class Jobs:
             job = await self._aside.seen(job_id, error)
             async with asking("read the job", key):
                 private, notices = await self._redis.hmget(key, "priv", "ntc")
-        return None if job is None else stored_of(self._vault, job, private, notices)
+        try:
+            return None if job is None else stored_of(self._vault, job, private, notices)
+        except ContentDamaged:
+            if job is None or not locked:
+                raise
+            emit("content.damaged", job_id=job_id)
+            return replace(stored_of(self._vault, job, None, notices), private={LOCKED: True})
 
     async def asked(self, job_id: str) -> dict[str, Any] | None:
         """What is asked of the model: input, instructions, params; None when it is gone."""

@@ -62,6 +62,8 @@ class Repair:
             async for ids in self._ready():
                 async with asking("put ready jobs in line"):
                     await self._lines(keys=[keys.RING], args=[keys.JOB, keys.line(""), *ids])
+        for app in apps:
+            await self._indexes(app)
         lost = 0
         if waiting > standing:
             for app in apps:
@@ -70,6 +72,21 @@ class Repair:
         await self._queues()
         await self._trimmed()
         return lost
+
+    async def _indexes(self, app: str) -> None:
+        """The app's own keys are of their types, and its index of all jobs has those of the indexes by status."""
+        whole, parts = keys.index(app), [keys.index(app, "status", status) for status in Status]
+        own = dict.fromkeys((whole, *parts, keys.line(app)), "zset")
+        own |= {keys.endpoints(app): "hash", keys.hears(app): "set", keys.slots(app): "set"}
+        async with asking("look at an app's indexes"):
+            for name in await self._types(keys=list(own), args=list(own.values())):
+                tell(RecordUnreadable(name.decode(errors="replace"), "wrong_type"))
+            async with self._redis.pipeline(transaction=True) as pipe:
+                for name in (whole, *parts):
+                    pipe.zcard(name)
+                count, *counts = await pipe.execute()
+            if count < sum(counts):
+                await self._redis.zunionstore(whole, [whole, *parts], aggregate="MAX")
 
     async def _counts(self, apps: list[str]) -> tuple[int, int, bool]:
         """(jobs that wait or run by their apps' indexes, those that stand in a queue, whether a ready one may stand in

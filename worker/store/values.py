@@ -22,7 +22,7 @@ from worker.store.pool import asking, unfit
 from worker.telemetry.events import emit
 
 T = TypeVar("T")
-_WRONG: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+WRONG: Final = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 """What code raises that takes a value for what it is not."""
 _NEWER: Final = frozenset({"extra_forbidden", "literal_error", "enum"})
 _AGAIN_SECONDS: Final = 300.0
@@ -37,7 +37,7 @@ def read(key: str, raw: bytes, load: Callable[[bytes], T]) -> T:
         return load(raw)
     except (KeyMissing, ContentDamaged, RecordUnreadable):
         raise
-    except _WRONG as error:
+    except WRONG as error:
         raise RecordUnreadable(key, _why(error, raw)) from None
 
 

@@ -1,7 +1,8 @@
-"""What every loop of a worker has around one round, so that nothing it meets ends the loop or the process.
+"""What every loop of a worker has around one round, so that no stored value ends the loop or the process.
 
-A value that can't be read is told of by its kind; any other fault of ours is told with its type and place, once a
-minute for each place; that Redis is away is the loop's own business. The next round comes as it would have anyway.
+A value that can't be read is told of by its kind; what code raises that takes a value for what it is not, with type and
+place, once a minute for each place. The next round comes as it would have anyway. Any other fault ends the part, and
+the worker hands its jobs over; that Redis is away is the loop's own business.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from typing import Final, Self
 
 from worker.clock import Clock
-from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
-from worker.store.values import tell
+from worker.jobs.errors import ContentDamaged, RecordUnreadable
+from worker.store.values import WRONG, tell
 from worker.telemetry.faults import broke, place
 
 _AGAIN_SECONDS: Final = 60.0
@@ -20,7 +21,7 @@ _told: dict[tuple[str, str], float] = {}
 
 
 class a_round:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
-    """One round of the loop `what`: what breaks in it is told, and does not leave it. StoreUnavailable does.
+    """One round of the loop `what`: what a value breaks in it is told, and does not leave it. Other faults do.
 
     `broken` is True behind a round that broke.
     """
@@ -34,7 +35,7 @@ class a_round:  # noqa: N801  reads like the contextlib function that it would b
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception) or isinstance(error, StoreUnavailable):
+        if not isinstance(error, (RecordUnreadable, ContentDamaged, *WRONG)):
             return False
         self.broken = True
         if isinstance(error, RecordUnreadable):
