@@ -42,6 +42,8 @@ locals {
     "notice.broke"      = 0
     "audit.unsealed"    = 0
     "api.broke"         = 0
+    "record.unreadable" = 0
+    "round.broke"       = 0
   }
   runbook = "ops/runbook/README.md"
 }

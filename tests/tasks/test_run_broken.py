@@ -1,4 +1,4 @@
-"""A worker outlives a round that breaks; if one of its parts ends, it hands over what runs upstream before it goes."""
+"""A worker that dies of a fault of its own hands over what runs upstream before it goes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from arq.connections import ArqRedis
 from stage import Stage
-from waiting import LIMIT
 
 from worker.jobs.states import Status
 from worker.main import WorkerProcess
@@ -16,11 +15,7 @@ from worker.main import WorkerProcess
 LONG = "[[sim: normal tokens=200 rate=40]] tell me"  # 5 s at speed 1
 
 
-class PartEndedError(BaseException):
-    """What no round of a loop outlives: it is no Exception."""
-
-
-def once_broken(kept: Any, error: type[BaseException]) -> Any:
+def once_broken(kept: Any) -> Any:
     """Raises the first time it is called, and works from then on."""
     calls = 0
 
@@ -28,20 +23,20 @@ def once_broken(kept: Any, error: type[BaseException]) -> Any:
         nonlocal calls
         calls += 1
         if calls == 1:
-            raise error
+            raise ZeroDivisionError
         return await kept(*given)
 
     return work
 
 
-def break_part(worker: WorkerProcess, part: str, error: type[BaseException]) -> None:
+def break_part(worker: WorkerProcess, part: str) -> None:
     place, name = {
         "flusher": (worker.shop.flusher, "flush"),
         "leases": (worker.shop.leases, "renew"),
         "sweeper": (worker.sweeper, "sweep"),
         "claiming": (worker.runner, "_poll_iteration"),
     }[part]
-    setattr(place, name, once_broken(getattr(place, name), error))
+    setattr(place, name, once_broken(getattr(place, name)))
     worker.runner.wake()
     worker.shop.leases._now.set()
 
@@ -57,27 +52,13 @@ async def test_a_worker_with_a_broken_part_hands_its_jobs_over(redis: ArqRedis, 
         if part == "cancelled":
             row[2].cancel()
         else:
-            break_part(first, part, PartEndedError)
-        async with asyncio.timeout(LIMIT):
+            break_part(first, part)
+        async with asyncio.timeout(20):
             (ended,) = await asyncio.gather(row[2], return_exceptions=True)
-        assert isinstance(ended, asyncio.CancelledError if part == "cancelled" else PartEndedError)
+        assert isinstance(ended, asyncio.CancelledError if part == "cancelled" else ZeroDivisionError)
         assert (await stage.job(job_id)).status is Status.QUEUED, "another worker may take it now"
         await stage.worker()
         job = await stage.settled(job_id)
         calls = stage.sim.calls()
         assert (job.status, len(job.attempts), calls["creates"], calls["cancels"]) == (Status.COMPLETED, 1, 1, 0)
         assert "job.interrupted" in await stage.types(job_id)
-
-
-@pytest.mark.parametrize("part", ["flusher", "leases", "sweeper", "claiming"])
-async def test_a_worker_outlives_a_round_that_breaks(redis: ArqRedis, valkey_url: str, part: str) -> None:
-    async with Stage(redis, valkey_url, speed=1, lease_seconds=60) as stage:
-        worker = await stage.worker()
-        job_id = await stage.submit(LONG)
-        await stage.reaches(job_id, "output", lambda job: any(a.first_output_at for a in job.attempts))
-        break_part(worker, part, ZeroDivisionError)
-        stage.hurry()
-        for one in (job_id, await stage.submit("tell me more")):
-            job = await stage.settled(one)
-            assert (job.status, len(job.attempts)) == (Status.COMPLETED, 1)
-        assert "job.interrupted" not in await stage.types(job_id)
