@@ -273,7 +273,20 @@ async def test_a_compressed_error_is_read_too(provider_at: ProviderAt) -> None:
 async def test_a_stream_that_lies_about_its_encoding(provider_at: ProviderAt) -> None:
     head = SSE + b"content-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n"
     events = await events_of(provider_at, head, chunk(STREAM), LAST)
-    assert kinds(events) == [Opened, Closed]
+    assert kinds(events) == [Opened, *SEEN, Closed]
+
+
+async def test_a_refusal_that_can_not_be_inflated_keeps_its_status(provider_at: ProviderAt) -> None:
+    body = b"\x8b\x05\x80cyber\x03"
+    assert kinds(await events_of(provider_at, as_json(400, body, "content-encoding: br"))) == [Rejected]
+
+
+async def test_a_code_behind_a_long_message_is_read(provider_at: ProviderAt) -> None:
+    body = json.dumps({"error": {"message": "x" * 300_000, "code": "cyber_policy"}}).encode()
+    (event,) = await events_of(provider_at, as_json(400, body))
+    assert isinstance(event, Rejected)
+    assert event.problem is not None
+    assert event.problem.code == "cyber_policy"
 
 
 # -- chat

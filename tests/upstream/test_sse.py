@@ -108,6 +108,23 @@ def test_half_a_frame_at_the_end_is_reported(stream: bytes, left: bytes | None) 
     assert splitter.close() == left
 
 
+@pytest.mark.parametrize(
+    ("stream", "payloads"),
+    [
+        (b'data: 1\n\n{"error":1}\n\ndata: 2\n\n', [b"1", b'{"error":1}', b"2"]),
+        (b'data: 1\n{"error":1}\ndata: 2\n\n', [b"1", b'{"error":1}', b"2"]),
+        (b'{\n  "error": {\n    "a": 1\n  }\n}\n\n', [b'{\n  "error": {\n    "a": 1\n  }\n}']),
+        (b'error: {"error":1}\n\n', [b'{"error":1}']),
+        (b"{half\n\ndata: 1\n\n", [b"1"]),
+        (b'event: x\nnoise: {"a":1}\n\n', []),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_json_without_a_field_name_is_a_payload(stream: bytes, payloads: list[bytes], size: int) -> None:
+    stream = b": begun\n\n" + stream
+    assert split(*(stream[i : i + size] for i in range(0, len(stream), size))) == payloads
+
+
 def test_comments_and_empty_events_are_counted_as_life() -> None:
     splitter = Splitter()
     splitter.feed(b": a\n\n: b\n\ndata:\n\ndata: c\n\n")

@@ -228,8 +228,10 @@ async def test_chunk_extensions_and_trailers_are_read_over() -> None:
 
 
 async def test_an_unknown_encoding_is_refused() -> None:
-    (end,) = await answers(SSE + b"content-encoding: br\r\ntransfer-encoding: chunked\r\n\r\n" + LAST)
-    assert end == Closed("bad_json", "DecodingError", opened=False)
+    head = SSE + b"content-encoding: br\r\ntransfer-encoding: chunked\r\n\r\n"
+    events = await answers(head, chunk(b"\x8b\x05\x80hello there\x03"), LAST)
+    assert kinds(events) == [Opened, Closed]
+    assert events[-1] == Closed("bad_json", "DecodingError")
 
 
 async def test_a_bomb_is_refused() -> None:

@@ -59,7 +59,7 @@ class Seen:
         self._model, self._aliases, self._wanted_tier = model, aliases, wanted_tier
         self._facts: dict[str, Any] = {}
         self._items: dict[tuple[int, str, str], dict[str, Any]] = {}
-        self._parts: dict[int, dict[int, tuple[Literal["text", "refusal"], str]]] = {}
+        self._parts: dict[tuple[int, str], dict[int, tuple[Literal["text", "refusal"], str]]] = {}
         self._rate_limits: dict[str, str] = {}
         self._created: str | None = None
         self.header: str | None = None
@@ -113,14 +113,23 @@ class Seen:
         if isinstance(event, PartDone):
             if event.text:
                 self.refused |= event.kind == "refusal"
-                self._parts.setdefault(index, {})[event.part] = (event.kind, event.text)
+                self._parts.setdefault(self._item_of(event), {})[event.part] = (event.kind, event.text)
             return ()
         name = event.item.get("id")  # some servers give all items the same index: they are told apart by more
         key = name if isinstance(name, str) and name else json.dumps(event.item, sort_keys=True)
         self._items[index, str(event.item.get("type")), key] = event.item
         if said([event.item]):
-            self._parts.pop(index, None)  # the item has its parts
+            for place in [at for at in self._parts if at[0] == index and (not name or at[1] in ("", name))]:
+                del self._parts[place]  # the item has its parts
         return event.flags
+
+    def _item_of(self, event: PartDone) -> tuple[int, str]:
+        """The item that a part belongs to, by index and id; a part that is told again under another id is the same."""
+        for (index, name), parts in self._parts.items():
+            same = parts.get(event.part) == (event.kind, event.text)
+            if index == event.index and (not name or not event.item or same):
+                return index, name
+        return event.index, event.item
 
     def verdict(
         self,
@@ -170,7 +179,8 @@ class Seen:
         one; where they are silent too, the parts.
         """
         streamed = [item for _, item in sorted(self._items.items(), key=lambda row: row[0][0])]
-        told = [message(parts[n] for n in sorted(parts)) for _, parts in sorted(self._parts.items())]
+        places = sorted(self._parts.items(), key=lambda row: row[0][0])
+        told = [message(parts[n] for n in sorted(parts)) for _, parts in places]
         if not said(streamed):
             streamed = [item for item in streamed if item.get("type") != "message" or not told] + told
         snapshot = event.output if event is not None else ()

@@ -73,6 +73,7 @@ class PartDone(NamedTuple):
     part: int = 0
     text: str = ""
     kind: Literal["text", "refusal"] = "text"
+    item: str = ""  # the id of its output item
 
 
 class Alive(NamedTuple):

@@ -16,7 +16,7 @@ BODY: Final = "vigil_body"
 """The key in `response.extensions` under which a 2xx answer's `Body` is found."""
 NEVER_SENT: Final = frozenset({"sentry-trace", "baggage", "traceparent", "tracestate"})
 """Tracing headers: ours end at our door, whatever library adds them to a request."""
-_ERROR_BODY: Final = 64 * 1024
+_ERROR_BODY: Final = 1024 * 1024  # some echo the whole request before the code
 _ERROR_BODY_SECONDS: Final = 10.0
 
 

@@ -1,16 +1,24 @@
-"""A compressed body, piece by piece: gzip in any number of members, deflate with and without its zlib header."""
+"""A compressed body, piece by piece: gzip in any number of members, deflate with and without its zlib header.
+
+Labels lie: what is plainly a stream of events, JSON or a page is handed on as it is, whatever encoding is claimed.
+"""
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Final
 
-ENCODINGS: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 _MOST: Final = 16 * 1024 * 1024  # from one piece: no bombs
 _GZIP_OR_ZLIB: Final = 47
 _RAW: Final = -15
 _GZIP: Final = b"\x1f\x8b"
 _HEADER: Final = 2  # bytes that tell which it is
+_MOST_LAYERS: Final = 3
+_PLAIN: Final = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:data:|event:|id:|retry:|error:|:[ \r\n]|[\[{]\s*[\"\[{]|<[!?a-zA-Z])"
+)
+_PLAIN_HEADER: Final = 8  # bytes that tell whether it is compressed at all
 
 
 class TooMuch(zlib.error):
@@ -20,18 +28,30 @@ class TooMuch(zlib.error):
 class Inflater:
     """Inflates one body. `feed` raises `zlib.error` for what is none of the encodings."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: bytes = b"deflate") -> None:
+        self._raw = encoding == b"deflate"  # only then may it have no header
+        self._plain = False
+        self._begun = False
         self._head = b""
         self._inflate: zlib._Decompress | None = None
         self._over = False
 
     def feed(self, piece: bytes) -> bytes:
         """Return what `piece` holds; may be empty."""
+        if self._plain:
+            return piece
         if self._inflate is None:
             piece = self._head + piece
-            if len(piece) < _HEADER:
+            bare = len(piece) >= _HEADER and _window(piece) == _RAW and not self._begun
+            if bare and _PLAIN.match(piece):
+                self._plain, self._head = True, b""
+                return piece
+            if len(piece) < (_PLAIN_HEADER if bare else _HEADER):
                 self._head = piece
                 return b""
+            if bare and not self._raw:
+                raise zlib.error("compressed in a way that is not known here")
+            self._begun = True
             self._head, self._inflate = b"", zlib.decompressobj(_window(piece))
         out: list[bytes] = []
         room = _MOST
@@ -50,6 +70,26 @@ class Inflater:
             self._over = not piece.startswith(_GZIP)  # padding behind the last member
             self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
         return b"".join(out)
+
+
+class Layers:
+    """Undoes what was done to a body: the encoding that its header names, gzip that no header names, gzip in gzip."""
+
+    def __init__(self, encoding: bytes = b"") -> None:
+        self._layers = [] if encoding in (b"", b"identity") else [Inflater(encoding)]
+        self._begun = False
+
+    def feed(self, piece: bytes) -> bytes:
+        """Return what `piece` holds; may be empty. Raises `zlib.error` for what can't be undone."""
+        for layer in self._layers:
+            piece = layer.feed(piece)
+        while piece and not self._begun:
+            # neither JSON nor events nor a page begin with this byte
+            self._begun = piece[:1] != _GZIP[:1] or len(self._layers) >= _MOST_LAYERS
+            if not self._begun:
+                self._layers.append(Inflater(b"gzip"))
+                piece = self._layers[-1].feed(piece)
+        return piece
 
 
 def _window(head: bytes) -> int:

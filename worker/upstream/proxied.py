@@ -17,7 +17,7 @@ import httpx2
 
 from worker.upstream.body import BODY, NEVER_SENT, Body
 from worker.upstream.hold import released
-from worker.upstream.inflate import ENCODINGS, Inflater
+from worker.upstream.inflate import Layers
 
 
 class AiohttpBody(Body):
@@ -26,9 +26,7 @@ class AiohttpBody(Body):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         encoding = response.headers.get("content-encoding", "").strip().lower().encode()
-        self._inflate = Inflater() if encoding in ENCODINGS else None
-        if self._inflate is None and encoding not in (b"", b"identity"):
-            raise httpx2.DecodingError("an encoding we never accepted")
+        self._layers = Layers(encoding)
 
     async def read(self) -> bytes:
         """What has arrived, after waiting for something; b"" is the end. Raises when the connection broke."""
@@ -49,10 +47,8 @@ class AiohttpBody(Body):
             return b""
 
     def _plain(self, piece: bytes) -> bytes:
-        if self._inflate is None or not piece:
-            return piece
         try:
-            return self._inflate.feed(piece)
+            return self._layers.feed(piece)
         except zlib.error:
             raise httpx2.DecodingError("not what the header says, or more than it may hold") from None
 
@@ -92,11 +88,7 @@ class Proxied(httpx2.AsyncBaseTransport):
             proxy=self._proxy,
         )
         headers = [(k, v) for k, v in response.raw_headers if k.lower() != b"content-encoding"]  # decoded by us
-        try:
-            body = AiohttpBody(response)
-        except BaseException:
-            response.close()
-            raise
+        body = AiohttpBody(response)
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             return httpx2.Response(response.status, headers=headers, content=await body.bounded(), request=request)
         return httpx2.Response(response.status, headers=headers, stream=body, request=request, extensions={BODY: body})

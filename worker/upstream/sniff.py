@@ -10,7 +10,7 @@ from typing import Final
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SPACE: Final = b" \t\r\n\x00"
-_LINES: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
+_LINES: Final = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
 
 
 class Kind(Enum):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 _BOM: Final = b"\xef\xbb\xbf"
+_IN_JSON: Final = b' \t"{}[]'  # with which a line of JSON that is written over several begins
 MAX_FRAME: Final = 64 * 1024 * 1024
 
 
@@ -18,10 +19,14 @@ class FrameTooLarge(ValueError):
 class Splitter:
     """Splits a byte stream into the data payloads of its events, however the bytes were cut into chunks.
 
-    `comments` counts what proves life and carries nothing: comment lines and events without data.
+    `comments` counts what proves life and carries nothing: comment lines and events without data. JSON without a field
+    name, and a field named `error`, are payloads too: so some servers tell of a fault.
     """
 
-    __slots__ = ("_after_cr", "_begun", "_data", "_field_seen", "_head", "_limit", "_parts", "_size", "comments")
+    __slots__ = (
+        "_after_cr", "_bare", "_begun", "_data", "_field_seen", "_head", "_limit", "_parts", "_size",
+        "comments",
+    )  # fmt: skip
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self.comments = 0
@@ -30,6 +35,7 @@ class Splitter:
         self._begun = False
         self._parts: list[bytes] = []  # the pieces of a line whose end has not come: joined once, so never quadratic
         self._data: list[bytes] = []  # the data lines of the event being read
+        self._bare: list[bytes] = []  # the lines of JSON without a field's name
         self._field_seen = False  # the event being read has a line that is not a comment
         self._after_cr = False  # the last chunk ended in CR: a LF that follows belongs to it
         self._size = 0
@@ -61,11 +67,13 @@ class Splitter:
             return None
         if line.startswith(b":") and not self._field_seen:
             return None
-        data = list(self._data)
-        if line.startswith(b"data:"):
-            data.append(_value(line))
-        self._head, self._parts, self._data, self._field_seen = b"", [], [], False
-        return b"\n".join(data)
+        payloads: list[bytes] = []
+        self._head, self._parts = b"", []
+        if line:
+            self._line(line, payloads)
+        self._flush(payloads)
+        self._field_seen = False
+        return payloads[-1] if payloads else b""
 
     def _feed(self, chunk: bytes) -> list[bytes]:
         if not self._begun:
@@ -100,19 +108,38 @@ class Splitter:
             elif line.startswith(b":"):
                 self.comments += 1
             else:
-                self._field_seen = True
-                if line.startswith(b"data:"):
-                    self._data.append(_value(line))
+                self._line(line, payloads)
         return payloads
+
+    def _line(self, line: bytes, payloads: list[bytes]) -> None:
+        """A line that is neither empty nor a comment."""
+        self._field_seen = True
+        if line.startswith(b"data:"):
+            if self._bare:
+                self._flush(payloads)
+            self._data.append(_value(line))
+        elif line.startswith(b"error:"):
+            self._flush(payloads)
+            self._data.append(line[6:].strip())
+        elif line.startswith(b"{") or (self._bare and line[:1] in _IN_JSON):
+            if self._data:
+                self._flush(payloads)
+            self._bare.append(line)
+
+    def _flush(self, payloads: list[bytes]) -> None:
+        payload, bare = b"\n".join(self._data), b"\n".join(self._bare)
+        if payload:
+            payloads.append(payload)
+        if bare.rstrip().endswith(b"}"):
+            payloads.append(bare)
+        self._data, self._bare = [], []
 
     def _dispatch(self, payloads: list[bytes]) -> None:
         if self._field_seen:
-            payload = b"\n".join(self._data)
-            if payload:
-                payloads.append(payload)
-            else:
+            told = len(payloads)
+            self._flush(payloads)
+            if len(payloads) == told:
                 self.comments += 1
-            self._data = []
             self._field_seen = False
         self._size = 0
 

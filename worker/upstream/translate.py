@@ -175,11 +175,12 @@ def _part_done(kind: str, sequence: int | None, data: dict[str, Any]) -> PartDon
     if type(part) is not dict:
         return None
     index, number = whole(data.get("output_index")) or 0, whole(data.get("content_index")) or 0
+    item = text(data.get("item_id")) or ""
     for read in Reading().parts(part):
         if read.get("type") == "refusal":
-            return PartDone(sequence, index, number, read["refusal"], "refusal")
+            return PartDone(sequence, index, number, read["refusal"], "refusal", item)
         if read.get("type") == "output_text":
-            return PartDone(sequence, index, number, read["text"])
+            return PartDone(sequence, index, number, read["text"], "text", item)
     return PartDone(sequence, index, number) if kind == "response.content_part.done" else None
 
 

@@ -129,10 +129,11 @@ class ChatTranslator:
         return next((c for c in self._choices.values() if not c.empty), ours) if ours.empty else ours
 
     def _finish(self, choice: _Choice) -> str | None:
-        """Why it stopped; servers that number the last chunk otherwise still mean this answer."""
+        """Why it stopped: a block of any choice, else the choice's own word, else another's, since servers that number
+        the last chunk otherwise still mean this answer.
+        """
         words = [c.finish for c in (choice, *self._choices.values()) if c.finish is not None]
-        if choice.finish is None:
-            words.sort(key=lambda word: meaning(word) is not Finish.BLOCK)
+        words.sort(key=lambda word: meaning(word) is not Finish.BLOCK)
         return words[0] if words else None
 
     def _choice(self, data: dict[str, Any]) -> list[StreamEvent]:
@@ -145,10 +146,12 @@ class ChatTranslator:
             return []
         choice = self._choices.setdefault(number, _Choice())
         said = data.get("delta") or ({"content": data.get("text")} if "text" in data else None)
-        if not said and choice.empty:  # a whole message, unless it repeats what the deltas said
-            said = data.get("message")
+        if not said:  # a whole message: of it, what the deltas did not say
+            said = data.get("message") if choice.empty else _rest(choice, table(data.get("message")))
         events = self._deltas(choice, table(said))
-        choice.finish = finish_word(data.get("finish_reason")) or choice.finish
+        word = finish_word(data.get("finish_reason"))
+        if word is not None and not (choice.finish is not None and meaning(choice.finish) is Finish.BLOCK):
+            choice.finish = word  # a block stands, whatever is said after it
         return events if number == self._ours else []
 
     def _deltas(self, choice: _Choice, delta: dict[str, Any]) -> list[StreamEvent]:
@@ -194,6 +197,12 @@ class ChatTranslator:
         return (*items, *choice.calls.output(tail, status))
 
 
+def _rest(choice: _Choice, message: dict[str, Any]) -> dict[str, Any]:
+    """The end of a text whose beginning came in deltas; nothing where the two differ."""
+    whole_text, begun = text(message.get("content"), _WHOLE) or "", "".join(choice.text)
+    return {"content": whole_text[len(begun) :]} if begun and whole_text.startswith(begun) else {}
+
+
 def translate_chat_completion(data: object) -> list[StreamEvent]:
     """What an unstreamed chat completion says, from a server that did not heed `stream`."""
     translator = ChatTranslator()
@@ -217,4 +226,11 @@ def _problem(data: dict[str, Any]) -> Problem | None:
     error = data.get("error")
     envelope = type(error) in (dict, str, list) and (error or "choices" not in data)
     bare = "choices" not in data and "code" in data and "message" in data
-    return problem_of(data) if envelope or bare or data.get("type") == "error" or is_error(data) else None
+    if envelope or bare or data.get("type") == "error" or is_error(data):
+        return problem_of(data)
+    choices = data.get("choices")
+    for choice in choices if type(choices) is list else ():
+        inner = choice.get("error") if type(choice) is dict else None
+        if inner and type(inner) in (dict, str, list):
+            return problem_of(inner)  # OpenRouter: an error of a choice
+    return None

@@ -23,7 +23,7 @@ import httpx2
 
 from worker.upstream.body import BODY, NEVER_SENT, Body
 from worker.upstream.hold import released
-from worker.upstream.inflate import ENCODINGS, Inflater
+from worker.upstream.inflate import Layers
 
 _IPV4: Final = 4
 _MOST_HEAD: Final = 64 * 1024
@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol, Body):
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self._inflate: Inflater | None = None
+        self._layers = Layers()
         self._waiter: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
         self._held = 0
@@ -118,11 +118,8 @@ class Connection(asyncio.Protocol, Body):
         if lowered in (b"content-length", b"transfer-encoding"):
             self._to_the_end = False
         elif lowered == b"content-encoding":
-            if value.strip().lower() in ENCODINGS:
-                self._inflate = Inflater()
-                return  # the body is handed on in the clear
-            if value.lower() not in (b"", b"identity"):
-                self._fail(httpx2.DecodingError("an encoding we never accepted"))
+            self._layers = Layers(value.strip().lower())
+            return  # the body is handed on in the clear
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -137,12 +134,11 @@ class Connection(asyncio.Protocol, Body):
 
     def on_body(self, body: bytes) -> None:
         """Hold a piece for the reader."""
-        if self._inflate is not None:
-            try:
-                body = self._inflate.feed(body)
-            except zlib.error:
-                body = b""
-                self._break(httpx2.DecodingError("not what the header says, or more than it may hold"))
+        try:
+            body = self._layers.feed(body)
+        except zlib.error:
+            body = b""
+            self._break(httpx2.DecodingError("not what the header says, or more than it may hold"))
         if not body or self._complete:
             return  # bytes after the end belong to nobody
         self._pieces.append(body)
