@@ -182,6 +182,8 @@ class Carrier:
     def _own(self, message: Message, job: Job, told: Told, known: _Known) -> list[Command]:
         """The job's own webhook: its target is the receiver's origin, so a dead one holds up nobody else's."""
         hook = known.record.private.get("webhook") or {}
+        if "url" not in hook:  # it went with what only the app may see: nobody knows where to
+            return self._deliveries.settled(replace(message, state="exhausted", next_try_at=None))
         body = body_of(str(hook.get("payload")), message.id, job, told, known.record.private, known.answer)
         if body is None:
             return self._deliveries.dropped(message)
