@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from stage import LIMIT, LUNA, SOL, TERRA, Stage, until
 
 from worker.settings import Settings
-from worker.store.access import AccessBook, ask_for_probe, known_access
+from worker.store.access import PROBE_FUNCTION, AccessBook, ask_for_probe, known_access
 from worker.tasks.errands import Errands, every
 
 
@@ -145,3 +145,25 @@ def test_a_period_is_a_calendar() -> None:
 def test_a_period_that_no_clock_has_is_refused(seconds: int) -> None:
     with pytest.raises(ValidationError, match="probe_seconds"):
         Settings(_env_file=None, probe_seconds=seconds)
+
+
+@pytest.mark.parametrize("how", ["no text", "another type"])
+async def test_a_queue_that_cannot_be_read_stops_nothing(redis: ArqRedis, how: str) -> None:
+    counted = Counted()
+    one = Errands(redis, counted.probe, mine, 0)
+    async with running(one):
+        if how == "no text":
+            await redis.zadd("arq:queue", {b"\xff\xfe{nonsense": 0})
+        else:
+            await redis.rpush("arq:queue", "x")
+
+        async def anew() -> bool:
+            return not await redis.exists("arq:queue")
+
+        await until("the queue to begin anew", anew)
+        await redis.enqueue_job(PROBE_FUNCTION)
+
+        async def done() -> bool:
+            return counted.runs == 1
+
+        await until("an errand that is asked for afterwards", done)

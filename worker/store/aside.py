@@ -22,7 +22,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import CheckEnd, Outcome, Status
 from worker.safety import words
 from worker.store import keys
-from worker.store.audit import Trail
+from worker.store.audit import Trail, head_of
 from worker.store.changes import Changes
 from worker.store.lua_scripts import script
 from worker.store.places import facts_for_scripts, place
@@ -127,6 +127,16 @@ class Aside:
                 return job
         raise StoreUnavailable("the job changes faster than it can be set aside")
 
+    async def chained(self, job: Job, beside: bytes | None) -> str:
+        """The end of the job's audit chain as its trail has it; what stands beside the record becomes that."""
+        tell(RecordUnreadable(keys.job(job.id), "wrong_shape"))
+        audited = await self._audited(job.id)
+        head = audited[-1].hash if audited else GENESIS
+        commands: list[Command] = [("HSET", keys.job(job.id), "chain", head)]
+        commit_id = self._clock.dice(16).hex()
+        await self._scripts.commit(job.id, job.version, "", commit_id, commands, beside or "", although_full=True)
+        return head  # where something came between, it is seen at the next commit
+
     async def _all_of(self, job_id: str) -> _Found:
         async with asking("look at a job", keys.job(job_id)):
             *seen, held = await self._look(keys=[keys.job(job_id), keys.LEASED], args=[job_id])
@@ -166,16 +176,16 @@ class Aside:
         for fact, attempt in _end(before):
             trail.append(ev.event(after.version + 1, now, before.id, fact, attempt))
             after = fold.apply(after, trail[-1])
-        chained = (found.fields["chain"] or b"").decode(errors="replace")
+        chained = found.fields["chain"] or b""
         commands = [*self._kept(before.id, found), *_history(before, found)]
-        more, _ = self._changes.commands(before, after, trail, found.head or chained or GENESIS)
+        more, _ = self._changes.commands(before, after, trail, found.head or head_of(chained) or GENESIS)
         commands += more if trail else _mended(before)
         commands.append(("HSET", keys.job(before.id), *facts_for_scripts(after)))
         commands += await self._nowhere_else(after)
         if after.settled and not trail:
             commands += self._changes.retire(after)
-        version = (found.fields["v"] or b"0").decode(errors="replace")
-        token = (found.fields["tok"] or b"").decode(errors="replace")
+        version = b"0" if found.fields["v"] is None else found.fields["v"]  # as it is, whatever it is
+        token = found.fields["tok"] or b""
         async with asking("set a job aside"):
             commit_id = self._clock.dice(16).hex()
             verdict = await self._scripts.commit(before.id, version, token, commit_id, commands, chained)

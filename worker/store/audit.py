@@ -140,6 +140,12 @@ class Trail:
         return rows[0]
 
 
+def head_of(raw: bytes | None) -> str | None:
+    """The end of a chain as it is kept beside a job; None when it is gone or can't be one."""
+    head = (raw or b"").decode(errors="replace")
+    return head if _HASH.fullmatch(head) else None
+
+
 def row_of(place: bytes, fields: dict[bytes, bytes]) -> Row:
     """A record as Redis gives it; what is none has a hash that no record has, so that a proof tells of it."""
     head = fields.get(b"hash", b"").decode(errors="replace")

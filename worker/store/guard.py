@@ -22,6 +22,7 @@ from worker.jobs.errors import StoreUnavailable
 from worker.store import keys
 from worker.store.mark import Mark, Reason, Seen, judge, load, save, sentence
 from worker.store.pool import Changed, asking
+from worker.store.values import count_of
 from worker.telemetry.events import emit
 
 INTERVAL: Final = 1.0
@@ -138,10 +139,10 @@ async def _has(ask: Callable[..., Any], mark: Mark, named: bool) -> bool:
             return True
         if _text(await _or_none(ask("TYPE", keys.AUDIT))) == "stream":
             return await _removed(ask, mark.record)
-    looks = _text(await _or_none(ask("GET", keys.LOOKS)))
+    looks = count_of(_text(await _or_none(ask("GET", keys.LOOKS))))
     if not mark.looks:
         return named  # nothing but the id was known
-    return looks is not None and looks.isdigit() and int(looks) >= mark.looks
+    return looks is not None and looks >= mark.looks
 
 
 async def _removed(ask: Callable[..., Any], record: str) -> bool:
@@ -174,4 +175,4 @@ def guard_of(redis: ArqRedis) -> Guard | None:
 
 
 def _text(answer: Any) -> str | None:
-    return answer.decode() if isinstance(answer, bytes) else answer
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else answer

@@ -33,6 +33,7 @@ from worker.jobs.view import LOCKED
 from worker.settings import Settings
 from worker.store import capacity, keys
 from worker.store.aside import Aside
+from worker.store.audit import head_of
 from worker.store.changes import Changes, Retention
 from worker.store.content import as_object, boxes_to_write, opened
 from worker.store.overview import writable
@@ -196,7 +197,7 @@ class Jobs:
         except ContentDamaged:
             emit("content.damaged", job_id=job.id)
             unreadable = "damaged"
-        if c.chain:
+        if head_of(c.chain.encode()) is not None:
             self._remember(job, c.chain)
         # a job that was handed over with its response under way runs, wherever it stands: it goes on
         pause = pause_of(c.pause) if c.pause and not job.open_attempts else None
@@ -285,7 +286,7 @@ class Jobs:
         if version == job.version:
             return head
         raw = await self._redis.hget(keys.job(job.id), "chain")
-        return raw.decode(errors="replace") if raw else chain.GENESIS
+        return head_of(raw) or await self._aside.chained(job, raw)
 
     async def current(self, job_id: str) -> Job:
         """The record as it stands; one that can't be read is set aside. Raises Refused, RecordUnreadable."""
@@ -297,7 +298,7 @@ class Jobs:
             async with asking("read the job", keys.job(job_id)):
                 record, version = await self._redis.hmget(keys.job(job_id), "rec", "v")
             if record:
-                return read_job(job_id, record, version)
+                return read_job(job_id, record, version or b"")
             job = await self._aside.found(job_id)
         except RecordUnreadable:
             job = await self._aside.settle(job_id, token=token)

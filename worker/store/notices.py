@@ -15,7 +15,7 @@ from worker.safety.notices import ENDS, TYPES, Notice
 from worker.store import keys, reading
 from worker.store.lua_scripts import script
 from worker.store.pool import asking
-from worker.store.values import or_told, readable
+from worker.store.values import count_of, or_told, readable
 
 _MARK_SECONDS: Final = 7 * 86_400  # the provider delivers again for 72 hours
 _LEASE_MS: Final = 60_000  # for one look at a notice, with a question to the provider in it
@@ -76,7 +76,8 @@ class Notices:
         """How many webhooks came, by type; those that Vigil has no use for are counted together."""
         async with asking("count the webhooks"):
             rows = await self._redis.hgetall(keys.HEARD)
-        return {kind.decode(errors="replace"): int(count) for kind, count in rows.items() if count.isdigit()}
+        counts = ((kind.decode(errors="replace"), count_of(count)) for kind, count in rows.items())
+        return {kind: count for kind, count in counts if count is not None}
 
     async def ended(self, job_id: str, response_id: str) -> None:
         """Whoever holds the job is told to look whether this response is over; a job that nobody holds is rung for."""

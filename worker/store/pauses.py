@@ -83,7 +83,8 @@ def load_pause(raw: bytes) -> Pause:
     """A pause as Redis keeps it."""
     body = json.loads(raw)
     pause = Pause(**body)
-    if pause.kind not in get_args(Kind) or not all(isinstance(n, int) for n in (pause.since_ms, pause.until_ms)):
+    times = (pause.since_ms, pause.until_ms)
+    if pause.kind not in get_args(Kind) or not all(0 <= int(n) <= 10 * _NEVER for n in times):
         raise ValueError("not a pause")
     return pause
 
@@ -136,6 +137,7 @@ class Pauses:
                 else []
             )
         found = [
-            pause_of(scope + b" " + (row or b""), int(ends)) for (scope, ends), row in zip(scopes, rows, strict=True)
+            pause_of(scope + b" " + (row or b""), int(min(ends, _NEVER)))
+            for (scope, ends), row in zip(scopes, rows, strict=True)
         ]
         return sorted(found, key=lambda pause: (pause.since_ms, pause.scope))

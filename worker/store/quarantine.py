@@ -24,7 +24,7 @@ from worker.store.content import as_object
 from worker.store.lua_scripts import script
 from worker.store.pool import asking, vault_of
 from worker.store.scripts import Command
-from worker.store.values import members, or_told, readable
+from worker.store.values import count_of, members, or_told, readable
 from worker.store.vault import PRIVATE
 
 Source = Literal["blocks", "provider", "ops"]
@@ -123,8 +123,8 @@ class Quarantine:
         """
         row = Shut(app, person, "provider", reason, "provider", to_ms(self._clock.now()))
         async with asking("shut the end user out"):
-            lifted = await self._redis.hget(keys.LIFTED, person)
-            if lifted is not None and lifted.isdigit() and to_ms(at) <= int(lifted):
+            lifted = count_of(await self._redis.hget(keys.LIFTED, person))
+            if lifted is not None and to_ms(at) <= lifted:
                 return False
             stands = await self._redis.hget(keys.QUARANTINE, person)
             async with self._redis.pipeline(transaction=True) as pipe:

@@ -63,11 +63,11 @@ class Scripts:
     async def commit(
         self,
         job_id: str,
-        version: int | str,
-        token: str,
+        version: int | str | bytes,
+        token: str | bytes,
         commit_id: str,
         commands: Sequence[Command],
-        head: str = "",
+        head: str | bytes = "",
         person: str = "",
         *,
         although_full: bool = False,
@@ -78,7 +78,7 @@ class Scripts:
         `although_full`: also when Redis has reached its maxmemory.
         """
         must_serve(self._redis)
-        args = [str(version), token, commit_id, head, person, *flatten(commands)]
+        args = [version, token, commit_id, head, person, *flatten(commands)]
         run = self._commit if although_full else self._commit_if_room
         reply = await run(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
         return str(reply[0].decode())

@@ -13,6 +13,7 @@ from arq.connections import ArqRedis
 from worker.store import keys
 from worker.store.lua_scripts import script
 from worker.store.pool import asking
+from worker.store.values import count_of
 
 Shown = dict[int, int]
 """Attempt -> chunks, by attempt."""
@@ -41,4 +42,5 @@ class Showing:
 
 
 def _sorted(rows: Iterable[tuple[bytes, bytes]]) -> Shown:
-    return dict(sorted((int(a), int(chunks)) for a, chunks in rows if a.isdigit() and chunks.isdigit()))
+    counts = ((count_of(attempt), count_of(chunks)) for attempt, chunks in rows)
+    return dict(sorted((a, chunks) for a, chunks in counts if a is not None and chunks is not None))

@@ -21,7 +21,7 @@ from worker.safety.account import BASELINE_DAYS, RATE_SECONDS, WIDENED_SECONDS, 
 from worker.store import keys
 from worker.store.pool import asking
 from worker.store.scripts import Command
-from worker.store.values import replies, tell
+from worker.store.values import count_of, replies, tell
 
 _BUCKET: Final = 600
 _DAY: Final = 86_400
@@ -132,7 +132,7 @@ def _counts(rows: Iterable[dict[bytes, bytes]]) -> dict[str, Counts]:
 
 def _whole(count: bytes) -> int:
     """A count; 0 for what is none."""
-    return int(count) if count.isdigit() else 0
+    return count_of(count) or 0
 
 
 def _bucket(at: datetime) -> int:

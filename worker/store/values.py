@@ -25,6 +25,7 @@ T = TypeVar("T")
 WRONG: Final = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 """What code raises that takes a value for what it is not."""
 _NEWER: Final = frozenset({"extra_forbidden", "literal_error", "enum"})
+_DIGITS: Final = 18
 _AGAIN_SECONDS: Final = 300.0
 _MOST_TOLD: Final = 10_000
 _CLOCK: Final = Clock()
@@ -55,6 +56,11 @@ def is_json(raw: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def count_of(raw: bytes | str | None) -> int | None:
+    """A count or a time, as Redis keeps it; None for what is none, also for one of more digits than any of ours has."""
+    return int(raw) if raw and raw.isdigit() and len(raw) <= _DIGITS else None
 
 
 def readable(rows: Iterable[tuple[str, bytes | None]], load: Callable[[bytes], T]) -> Iterator[tuple[str, T]]:

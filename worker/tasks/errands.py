@@ -14,11 +14,14 @@ from typing import Any, Final
 
 import arq.worker
 from arq.connections import ArqRedis
+from arq.constants import default_queue_name
 from arq.cron import CronJob, cron
+from redis.exceptions import ResponseError
 
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store.access import PROBE_FUNCTION
-from worker.store.pool import AWAY
+from worker.store.pool import AWAY, asking, unfit
+from worker.store.values import tell
 from worker.telemetry.events import emit
 
 _SLOTS: Final = 4
@@ -92,13 +95,24 @@ class Errands:
         while True:
             try:
                 await self.worker.main()
-            except AWAY as error:
+            except (*AWAY, UnicodeDecodeError) as error:
                 emit("errands.away", error=type(error).__name__)
+                if isinstance(error, UnicodeDecodeError) or (isinstance(error, ResponseError) and unfit(error)):
+                    await self._afresh()
             finally:
                 await self._end()
             await asyncio.sleep(_AGAIN)
             self.worker = self._build()  # a lost connection may have left a slot taken
             self.worker.allow_pick_jobs = not self._draining
+
+    async def _afresh(self) -> None:
+        """What can't be read in the queue would stop arq again and again. It begins anew: every errand comes round, or
+        is asked for again.
+        """
+        tell(RecordUnreadable(default_queue_name, "wrong_shape"))
+        with contextlib.suppress(StoreUnavailable):
+            async with asking("begin the queue of errands anew"):
+                await self._redis.delete(default_queue_name)
 
     async def _end(self) -> None:
         tasks = list(self.worker.tasks.values())
