@@ -41,6 +41,8 @@ locals {
     "webhook.unmade"    = 0
     "notice.broke"      = 0
     "audit.unsealed"    = 0
+    "record.unreadable" = 0
+    "round.broke"       = 0
     "api.broke"         = 0
     "record.unreadable" = 0
     "round.broke"       = 0

@@ -47,6 +47,8 @@ def refused_everywhere(vigil: Deployment, worker: str) -> None:
     found = doctor(vigil)["store"]
     assert (found["state"], "vigil store accept" in found["fix"]) == ("problem", True)
     assert vigil.vigil("worker", "store", "show").returncode == 1
+    refused = vigil.vigil("api", "keys", "create", "--app", "new")
+    assert (refused.returncode != 0, "came back empty" in refused.stderr) == (True, True)
 
 
 def newer_than_the_copy(vigil: Deployment, tmp_path: Path) -> str:

@@ -1,6 +1,7 @@
 """What somebody who holds Redis can do to a trail, and a trail to do it to; each says what a proof must tell of it."""
 
 import json
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
@@ -61,8 +62,17 @@ async def alter_a_hash(h: House) -> dict:
     return {"kind": "altered", "record": rows[n].id}
 
 
+def sealed_together(h: House, *rows: Row) -> bool:
+    """Whether one checkpoint covers these rows: what is missing at its very end is told of the checkpoint instead."""
+    ends = [stream_id(parse(line).last) for line in h.shipped]
+    return len({bisect_left(ends, stream_id(row.id)) for row in rows}) == 1
+
+
 async def remove(h: House, job: int | None = None, seq: int = 3) -> dict:
-    rows, job_id = await h.rows(), h.ids[h.middle if job is None else job]
+    rows = await h.rows()
+    jobs = h.ids[h.middle :] if job is None else [h.ids[job]]
+    around = ((one, rows[place(rows, one, seq)], rows[place(rows, one, seq + 1)]) for one in jobs)
+    job_id = next((one for one, *pair in around if sealed_together(h, *pair)), jobs[0])
     n = place(rows, job_id, seq)
     await h.redis.xdel(keys.AUDIT, rows[n].id)
     return {"kind": "removed", "job_id": job_id, "seq": seq, "record": rows[place(rows, job_id, seq + 1)].id}

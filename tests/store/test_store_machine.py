@@ -119,7 +119,8 @@ class Store(RuleBasedStateMachine):
             if one.pause:  # as the run does
                 self.run(self.worker.change(one.job.id, lambda _, p=one.pause: [held_by(p)], token=one.token))
                 self.lost_lease(one.job.id)
-        for app in APPS if len(held) < limit else ():
+        left = {one.job.app for one in held if one.pause}  # these left their slots behind the claim
+        for app in set(APPS) - left if len(held) < limit else ():
             waits = self.run(self.redis.zcard(keys.line(app)))
             assert not waits or self.run(full(self.redis, app)), "room is left, and the app is not full: nobody waits"
 

@@ -106,7 +106,7 @@ async def test_records_that_nothing_covers_in_time_are_missing_checkpoints(house
 async def test_many_jobs_and_every_kind_of_tampering(redis, clock, jobs):
     house = House(redis, clock, jobs)
     count = cases(200, 1000)
-    await house.fill(count, size=count // 4, together=25)
+    await house.fill(count, size=count // 4)  # one by one: what stands at the end of a range is told in other words
     honest = await house.prove(shipped=True)
     assert (honest.good, honest.records, honest.jobs) == (True, count * 9 // 2, count), honest.faults
     whole, missed = await house.copy(), {}

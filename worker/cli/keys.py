@@ -20,6 +20,7 @@ from worker.embedded import Embedded
 from worker.jobs.errors import Refused
 from worker.settings import Settings, load
 from worker.store.apps import SCOPES, ApiKey, Apps
+from worker.store.guard import Guard
 from worker.store.pool import connect
 from worker.store.rates import MOST, Rate
 from worker.store.rewrap import Rewrap
@@ -45,7 +46,9 @@ async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
         await embedded.start()
     try:
         url = settings.redis_url or (embedded.url if embedded else "")
-        redis = connect(url, vault=Vault.of(settings.encryption_keys), max_connections=2)
+        given = settings.model_copy(update={"redis_url": url})
+        guard = Guard(given.mark_file, Clock().dice)  # nothing is written to a store that lost its data
+        redis = connect(url, vault=Vault.of(settings.encryption_keys), guard=guard, max_connections=2)
         try:
             yield Apps(redis, Clock())
         finally:
@@ -203,7 +206,9 @@ def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         if not settings.encryption_keys:
             raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", USAGE)
         async with with_redis(settings) as ours:
-            redis = connect(ours.redis_url or "", vault=Vault.of(settings.encryption_keys), max_connections=2)
+            guard = Guard(ours.mark_file, Clock().dice)
+            vault = Vault.of(settings.encryption_keys)
+            redis = connect(ours.redis_url or "", vault=vault, guard=guard, max_connections=2)
             try:
                 return dict(await Rewrap(redis).run())
             finally:

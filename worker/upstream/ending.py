@@ -2,7 +2,8 @@
 
 A failure often comes in two events, the vague one first: `response.failed` with `error: null`, then an error with the
 code of a block, or the code only in the response that a GET shows (wire.md section 0.7). So nothing is decided by a
-vague failure before its connection has ended, or a moment has passed, and the response was looked at once.
+failure that is no block before its connection has ended or a moment has passed; and the response of one that names no
+cause is looked at once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from worker.safety.stream import Alive, Closed, Fault, Problem, Rejected, Stream
 from worker.upstream.answer import Answer
 
 LISTEN_SECONDS: Final = 2.0
-"""How long a vague failure is listened to, and how long the look at its response may take."""
+"""How long a failure is listened to, and how long the look at its response may take."""
 
 
 async def last_batch(
@@ -29,7 +30,7 @@ async def last_batch(
     """
     at, terminal = next((at, event) for at, event in enumerate(events) if isinstance(event, Terminal))
     after = events[at + 1 :] + answer.trailing()
-    if _vague(terminal, after):
+    if _may_be_block(terminal, after):
         after += await _rest_of(answer, seconds, terminal, after)
     await answer.aclose()
     if look is not None and terminal.status == "failed" and _vague(terminal, after):
@@ -41,8 +42,17 @@ async def last_batch(
 
 def _vague(terminal: Terminal, after: list[StreamEvent]) -> bool:
     """Whether the provider has not said yet why the response failed, or was cut short."""
+    return _tells_less(terminal, after, KNOWN)
+
+
+def _may_be_block(terminal: Terminal, after: list[StreamEvent]) -> bool:
+    """Whether the response failed for what is no block so far: the code of a block may still come."""
+    return _tells_less(terminal, after, SUSPECT)
+
+
+def _tells_less(terminal: Terminal, after: list[StreamEvent], than: int) -> bool:
     unexplained = terminal.status == "failed" or (terminal.status == "incomplete" and not terminal.incomplete_reason)
-    return unexplained and max(map(_weight, (terminal, *after))) < KNOWN
+    return unexplained and max(map(_weight, (terminal, *after))) < than
 
 
 async def _rest_of(answer: Answer, seconds: float, terminal: Terminal, before: list[StreamEvent]) -> list[StreamEvent]:
@@ -52,7 +62,7 @@ async def _rest_of(answer: Answer, seconds: float, terminal: Terminal, before: l
         async with asyncio.timeout(seconds):
             while batch := await answer.read():
                 events += batch
-                if type(batch[-1]) is Closed or not _vague(terminal, before + events):
+                if type(batch[-1]) is Closed or not _may_be_block(terminal, before + events):
                     break
     except TimeoutError:
         pass

@@ -10,7 +10,8 @@ end it, the job's deadline does. Nothing here ever starts a second response.
     401, 403, 407                            | the same again: a key can be put right, a second response costs
     404 with an error object                 | lost, once it has lasted longer than a write takes to be seen
     404 without one (a gateway's page)       | the same again
-    410, or a code that says expired         | lost
+    410 as JSON, or a code that says expired | lost
+    410 as a page (a gateway's)              | the same again
     400 and others to a resume               | the stream can't be had any more: poll
     a code that blocks                       | the provider's last word
 
@@ -114,7 +115,8 @@ class Reconnect:
         """The event that ends it all, for an answer after which no other look can bring anything."""
         if classify.rejected(end).outcome is Outcome.BLOCKED:
             return end
-        if end.http_status == _GONE or _code(end) in _EXPIRED:
+        gone = end.http_status == _GONE and end.problem is not None and self.in_background is not False
+        if gone or _code(end) in _EXPIRED:
             return Closed("lost")
         if not missing:
             return None
@@ -125,11 +127,10 @@ class Reconnect:
 
     def _missing_now(self, end: Rejected) -> bool:
         """Whether the response is not found, by the word of whoever keeps responses here."""
-        status, problem = end.http_status, end.problem
+        status = end.http_status
         if self.in_background is False and (_refused(status) or status == _NOT_IMPLEMENTED):
             return self.way is Way.POLL or status in (_NOT_FOUND, _NOT_IMPLEMENTED)
-        told = problem is not None and bool(problem.code or problem.type or problem.param)
-        return (status == _NOT_FOUND and told) or _code(end) in _UNKNOWN
+        return (status == _NOT_FOUND and _told(end)) or _code(end) in _UNKNOWN
 
     def _count(self, ended: Ended) -> None:
         if ended.standing >= _HEALTHY or ended.end is None:
@@ -178,6 +179,12 @@ class Reconnect:
 def _refused(status: int) -> bool:
     """Whether the same request will be refused again."""
     return status not in _AGAIN and status < _SERVER_FAULT
+
+
+def _told(end: Rejected) -> bool:
+    """Whether the answer holds an error object: a gateway's own page has none."""
+    problem = end.problem
+    return problem is not None and bool(problem.code or problem.type or problem.param)
 
 
 def _code(end: Rejected) -> str | None:

@@ -263,7 +263,7 @@ class Session:
             if isinstance(sent, Created | Terminal):
                 if not self._name(sent):
                     return kept, Closed("bad_id")
-                event = sent._replace(response_id=self.response_id)
+                event = self._as_ours(sent)
             elif self._of_the_look(sent):
                 end = Closed("bad_json", "Fault")
                 continue
@@ -276,6 +276,14 @@ class Session:
             kept.append(event)
             self._over = kind is Terminal
         return kept, end
+
+    def _as_ours(self, event: Created | Terminal) -> Created | Terminal:
+        """Return the event under the response's first id; an answer that came under another one is flagged."""
+        other = event.response_id not in (None, self.response_id)
+        event = event._replace(response_id=self.response_id)
+        if other and isinstance(event, Terminal):
+            return event._replace(flags=(*event.flags, "response_id_changed"))
+        return event
 
     def _count_reopening(self) -> bool:
         """Whether this opening is news: each resumption is, and the first of the polls."""

@@ -74,7 +74,8 @@ class ToolCalls:
         said = table(fragment["custom"] if custom else fragment.get("function"))
         name, piece = text(said.get("name"), 256), _arguments(said.get("input" if custom else "arguments"))
         call = self._call(fragment, name, piece, position if of > 1 else None, custom=custom)
-        call.name = call.name or name
+        if name is not None and name != call.name:
+            call.name = (call.name or "") + name  # a name may come in pieces too
         if piece:
             call.add(piece)
         return piece
@@ -128,7 +129,7 @@ def _begins_another(call: ToolCall, called: str | None, name: str | None, piece:
     if called is not None and call.id is not None:
         return True  # an id that is not known
     if name != call.name:
-        return True
+        return not (call.id is not None and called is None and not call.arguments)  # else the rest of the name
     return call.complete and bool(piece and piece.strip())
 
 
