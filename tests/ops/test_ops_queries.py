@@ -103,8 +103,14 @@ PANELS = [
     for panel in row
     for legend, query in panel.queries.items()
 ]
-NOTHING = {"Fallbacks: {{requested}} to {{served}}", "Faults of ours: dropped"}
-"""What a Vigil in good health has nothing to show for: no access was denied, everything said is in its table."""
+NOTHING = {
+    "Fallbacks: {{requested}} to {{served}}",
+    "Faults of ours: dropped",
+    "Unreadable values: {{kind}}",
+}
+"""What a Vigil in good health has nothing to show for: no access was denied, everything said is in its table, and
+every stored value can be read.
+"""
 
 
 @pytest.mark.parametrize(("title", "query"), PANELS, ids=[title for title, _ in PANELS])
