@@ -29,7 +29,8 @@ from api.parts import Parts, parts_of
 from api.patience import SECONDS, ask, within
 from api.problems import Problem, bad_parameter, not_found
 from api.replies import as_json, job_headers
-from api.submit import submit, trace_of
+from api.submit import submit
+from api.traced import trace_of
 from api.views import dumps
 from api.waiting import wait_until
 from worker.jobs import ids

@@ -20,6 +20,7 @@ from worker.jobs.view import LOCKED
 from worker.store import reading
 from worker.store.erase import was_read
 from worker.store.jobs import Stored
+from worker.store.notices import notices_named
 
 
 def as_json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -43,7 +44,7 @@ async def view_all(request: Request, jobs: Sequence[Stored], *, strict: bool = F
     reads = reading.answers if answered else reading.answers_or_none
     answers: Mapping[str, Any] = await within(SECONDS, reads(parts.redis, with_text))
     states = await within(SECONDS, reading.message_states(parts.redis, told))
-    known = await within(SECONDS, reading.notices(parts.redis, [name for s in jobs for name in s.notices]))
+    known = await within(SECONDS, notices_named(parts.redis, [name for s in jobs for name in s.notices]))
     await within(SECONDS, was_read(parts.redis, parts.clock, [s.job for s in jobs]))
     base = base_url(request)
     return [

@@ -25,15 +25,16 @@ from api.submit import identifier
 from api.waiting import wait_until
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused
+from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
 from worker.safety import words
 from worker.store import keys
 from worker.store.apps import ApiKey
+from worker.store.commands import Command
 from worker.store.erase import erase
-from worker.store.jobs import Said, Stored
+from worker.store.jobs import Stored
 from worker.store.listing import Filters, list_jobs
-from worker.store.scripts import Command
 
 router = APIRouter(route_class=Direct, tags=["jobs"])
 _SEEN: Final = ("ETag", "Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")
@@ -167,7 +168,7 @@ def _expect(shape: type[Nothing | Accept], sent: Any) -> Any:
 
 
 def _cancel(key: ApiKey) -> Any:
-    def decide(job: Job) -> Sequence[Said]:
+    def decide(job: Job) -> Sequence[EventDraft]:
         if job.settled or job.cancel_requested_at is not None:
             return []
         if job.status in UNDER_WAY:
@@ -219,7 +220,7 @@ async def retry(request: Request) -> Response:
 
 
 def _accept(key: ApiKey, wanted: str | None) -> Any:
-    def decide(job: Job) -> Sequence[Said]:
+    def decide(job: Job) -> Sequence[EventDraft]:
         if job.status is Status.BLOCKED:
             raise Refused("blocked", "The provider withheld this job's content; it is not tried again on any model.")
         if job.offer is None or wanted not in {None, job.offer.model}:

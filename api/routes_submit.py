@@ -23,7 +23,8 @@ from api.problems import Problem, bad_field, from_validation, problem_of
 from api.replies import as_json, fresh, job_headers, view
 from api.schemas import BatchItem, Submit
 from api.shapes import ref
-from api.submit import submit, trace_of
+from api.submit import submit
+from api.traced import trace_of
 from api.waiting import wait_until
 from worker.jobs.errors import RateLimited, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL

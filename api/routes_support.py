@@ -19,8 +19,8 @@ from api.schemas import Described
 from api.shapes import ref
 from worker.safety.packet import packet
 from worker.safety.redact import Redacted, redacted
-from worker.store import reading
 from worker.store.jobs import Stored
+from worker.store.notices import notices_named
 
 router = APIRouter(route_class=Direct, tags=["jobs"])
 _PACKET = f"{JOB}/support-packet"
@@ -74,7 +74,7 @@ async def describe(request: Request) -> Response:
 async def _packet(request: Request, stored: Stored, description: Redacted | None) -> Response:
     parts, job = parts_of(request), stored.job
     answer = await ask(request, parts.jobs.answer(job.id)) or {}
-    known = await ask(request, reading.notices(parts.redis, stored.notices))
+    known = await ask(request, notices_named(parts.redis, stored.notices))
     notices = [known[name] for name in stored.notices if name in known]
     body = packet(job, answer.get("provider_messages") or {}, notices, description, parts.clock.now())
     if "application/json" in ",".join(header(request.scope, b"accept")):

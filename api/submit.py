@@ -5,13 +5,9 @@ Must not know how a request was read or how an answer looks.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
-from starlette.types import Scope
-
-from api.asking import header
 from api.parts import Parts
 from api.problems import Fault, Problem, fault
 from api.schemas import Submit
@@ -23,10 +19,6 @@ from worker.store.jobs import NewJob, Stored
 from worker.store.rates import Meter
 from worker.store.secrets import DIGEST, IDENTIFIER
 from worker.telemetry.tracing import publishing
-
-_SENTRY_TRACE: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}(-[01])?")
-_BAGGAGE: Final = re.compile(r"sentry-[\x21-\x2b\x2d-\x7e]{1,500}")
-_MOST_BAGGAGE: Final = 16
 
 
 async def submit(
@@ -109,13 +101,3 @@ def fingerprint(secret: bytes, body: Submit, fact: Queued) -> str:
     meant: dict[str, Any] = body.model_dump(mode="json", exclude={"params", "idempotency_key"})
     meant |= {"params": body.passed_params(), "store": fact.store}
     return secrets.input_digest(secret, meant)
-
-
-def trace_of(scope: Scope) -> dict[str, str]:
-    """The submit's trace, so that the worker goes on with it: only what a tracer of ours would have written."""
-    trace = "".join(header(scope, b"sentry-trace"))
-    if _SENTRY_TRACE.fullmatch(trace) is None:
-        return {}
-    entries = [entry.strip() for entry in ",".join(header(scope, b"baggage")).split(",")[:64]]
-    kept = [entry for entry in entries if _BAGGAGE.fullmatch(entry)][:_MOST_BAGGAGE]
-    return {"sentry-trace": trace, **({"baggage": ",".join(kept)} if kept else {})}

@@ -17,10 +17,11 @@ from pydantic import SecretStr
 from worker.clock import Clock
 from worker.jobs import catalogue, events as ev, fold
 from worker.jobs.errors import VigilError
+from worker.jobs.events import EventDraft
 from worker.jobs.record import Block, Disclosure, Job, JobError, ProviderError, Usage
 from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
-from worker.store.jobs import NewJob, Said
+from worker.store.jobs import NewJob
 from worker.store.vault import Vault
 
 SOL, TERRA, LUNA = "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"
@@ -105,7 +106,7 @@ CANCELLED = ev.Cancelled(upstream_under_way=False, billed=False)
 EXPIRED = ev.Expired(deadline="queue_deadline", error=ERROR)
 
 
-def life(*said: ev.Fact | Said, first: ev.Queued | None = None) -> tuple[Job, list[ev.Event]]:
+def life(*said: ev.Fact | EventDraft, first: ev.Queued | None = None) -> tuple[Job, list[ev.Event]]:
     """(the record, the trail) of a job to which these facts happened, a second apart."""
     trail = [ev.event(1, T0, JOB, first or queued())]
     job = fold.apply(None, trail[0])
@@ -116,7 +117,7 @@ def life(*said: ev.Fact | Said, first: ev.Queued | None = None) -> tuple[Job, li
     return job, trail
 
 
-def legal(job: Job, said: Said) -> bool:
+def legal(job: Job, said: EventDraft) -> bool:
     """True when the fold takes this fact next."""
     try:
         fold.apply(job, ev.event(job.version + 1, T0, job.id, *said))
@@ -125,10 +126,10 @@ def legal(job: Job, said: Said) -> bool:
     return True
 
 
-def candidates(job: Job, at: datetime = T0) -> list[Said]:
+def candidates(job: Job, at: datetime = T0) -> list[EventDraft]:
     """What a worker or an app might say of this job next: each kind of fact, most of them fitting, some not."""
     n = len(job.attempts)
-    said: list[Said] = [
+    said: list[EventDraft] = [
         (STARTED, None),
         (ev.Rescued(worker="w2", generation=2), None),
         (ev.Interrupted(worker="w1"), None),
@@ -339,7 +340,7 @@ def keeps_its_promises(job: Job) -> None:
         assert job.finished_at is None
 
 
-def trails(job: Job, steps: Sequence[Said]) -> tuple[Job, list[ev.Event]]:
+def trails(job: Job, steps: Sequence[EventDraft]) -> tuple[Job, list[ev.Event]]:
     """The record after those of `steps` that the fold takes, and their events."""
     trail: list[ev.Event] = []
     for fact, attempt in steps:

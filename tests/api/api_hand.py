@@ -16,11 +16,12 @@ from waiting import LIMIT
 from api.serve import bind, serve
 from worker.clock import Clock
 from worker.jobs import events as ev
+from worker.jobs.events import EventDraft
 from worker.jobs.record import Block, Disclosure, JobError, Usage
 from worker.settings import Settings
 from worker.store import codec, keys
 from worker.store.apps import SCOPES, Apps
-from worker.store.jobs import Held, Jobs, Said
+from worker.store.jobs import Held, Jobs
 from worker.store.pieces import Outgoing, Piece, Pieces
 
 
@@ -94,7 +95,7 @@ class Worker:
         fact = ev.AttemptStarted(model=model, purpose=purpose, mode="background", client_request_id=f"c{number}")
         await self.say(job_id, (fact, number))
 
-    async def say(self, job_id: str, *said: Said, answer: dict[str, Any] | None = None) -> None:
+    async def say(self, job_id: str, *said: EventDraft, answer: dict[str, Any] | None = None) -> None:
         writes = [("SET", keys.answer(job_id), codec.seal(answer))] if answer is not None else []
         await self.jobs.change(job_id, lambda _: said, token=self.held[job_id].token, writes=lambda _: writes)
 

@@ -298,3 +298,7 @@ class Event(Frozen):
 def event(seq: int, at: datetime, job_id: str, fact: Fact, attempt: int | None = None) -> Event:
     """`fact` as event number `seq` of the job."""
     return Event(seq=seq, type=fact.TYPE, at=at, job_id=job_id, attempt=attempt, fact=fact)
+
+
+EventDraft = tuple[Fact, int | None]
+"""A fact that is not in the record yet, and the number of the attempt that it is about."""

@@ -12,7 +12,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from worker.jobs.errors import ContentTooLarge
-from worker.store.scripts import Command
+from worker.store.commands import Command
 
 ALWAYS_TAKEN: Final = 2**20 - 1024
 """Bytes of one value: proto-max-bulk-len can't be set below 1 MiB, so less needs no question."""

@@ -15,13 +15,13 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.commands import Command, Word
 from worker.store.content import as_object, boxes_to_write
 from worker.store.jobs import Stored
 from worker.store.lua_scripts import script
 from worker.store.outbox import Message, in_turn, load_message
 from worker.store.pool import asking, vault_of
 from worker.store.records import events_of, read_job
-from worker.store.scripts import Command, Word
 from worker.store.values import members, read, readable, replies, tell
 from worker.store.vault import PRIVATE, Box, body_field, tries_field
 

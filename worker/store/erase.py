@@ -17,13 +17,14 @@ from arq.connections import ArqRedis
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
+from worker.jobs.events import EventDraft
 from worker.jobs.record import Job, Removal
 from worker.store import keys
+from worker.store.commands import Command
 from worker.store.holds import held
-from worker.store.jobs import Jobs, Said, Stored
+from worker.store.jobs import Jobs, Stored
 from worker.store.outbox import Message, load_message, message_ids_of
 from worker.store.pool import asking, vault_of
-from worker.store.scripts import Command
 from worker.store.values import members, readable, tell
 from worker.store.vault import PRIVATE, Vault, body_field, tries_field
 
@@ -45,7 +46,7 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: Stored, because: Removal, b
     kept = {**private, **hook} if because == "not_stored" else {"metadata": {}, "end_user": None, **hook}
     fresh = vault_of(redis).new(stored.job.app, job_id)  # the key of what was there is gone with it
 
-    def decide(job: Job) -> Sequence[Said]:
+    def decide(job: Job) -> Sequence[EventDraft]:
         if not job.settled:
             raise Refused("not_settled", "The job is not over yet; cancel it first, then delete its content.")
         return [] if job.content_removed else [(ev.ContentRemoved(because=because, by=by), None)]

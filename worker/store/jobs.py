@@ -28,6 +28,7 @@ from worker.jobs.errors import (
     StoreUnavailable,
     VigilError,
 )
+from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.view import LOCKED
 from worker.settings import Settings
@@ -35,6 +36,7 @@ from worker.store import capacity, keys
 from worker.store.aside import Aside
 from worker.store.audit import head_of
 from worker.store.changes import Changes, Retention
+from worker.store.commands import Command
 from worker.store.content import as_object, boxes_to_write, opened
 from worker.store.overview import writable
 from worker.store.pauses import Pause, pause_of
@@ -42,15 +44,13 @@ from worker.store.pool import asking, vault_of
 from worker.store.quarantine import Limits, must_be_free
 from worker.store.rates import Meter, Rate
 from worker.store.records import read_job
-from worker.store.scripts import Claimed, Command, Scripts
+from worker.store.scripts import Claimed, Scripts
 from worker.store.values import members, tell
 from worker.store.vault import ANSWER, ASKED, PRIVATE, Vault
 from worker.telemetry.events import emit
 from worker.telemetry.story import committed
 
-Said = tuple[ev.Fact, int | None]
-"""A fact and the number of the attempt it speaks of."""
-Decide = Callable[[Job], Sequence[Said]]
+Decide = Callable[[Job], Sequence[EventDraft]]
 
 _HEADS = 20_000
 _SMALL = 64 * 1024  # bytes of content that the change of a running job may hold although Redis is full
@@ -266,7 +266,7 @@ class Jobs:
                 raise EndUserShut(job_id)
             job = None
 
-    def _commit_id(self, seen: Job, token: str, said: Sequence[Said]) -> str:
+    def _commit_id(self, seen: Job, token: str, said: Sequence[EventDraft]) -> str:
         """The same for the same facts on the same version by the same holder, however often it sends them."""
         if not token:  # who holds no lease reads again before it tries again
             return self._clock.dice(16).hex()

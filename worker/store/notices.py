@@ -7,12 +7,13 @@ type means, signatures, the provider.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 from arq.connections import ArqRedis
 
 from worker.safety.notices import ENDS, TYPES, Notice
-from worker.store import keys, reading
+from worker.store import keys
 from worker.store.lua_scripts import script
 from worker.store.pool import asking
 from worker.store.values import count_of, or_told, readable
@@ -70,7 +71,7 @@ class Notices:
         with or_told():
             async with asking("list the notices", keys.NOTICES):
                 names = await self._redis.zrevrangebyscore(keys.NOTICES, "+inf", at_ms, start=0, num=limit)
-        return list((await reading.notices(self._redis, [name.decode(errors="replace") for name in names])).values())
+        return list((await notices_named(self._redis, [name.decode(errors="replace") for name in names])).values())
 
     async def heard(self) -> dict[str, int]:
         """How many webhooks came, by type; those that Vigil has no use for are counted together."""
@@ -85,3 +86,14 @@ class Notices:
             pipe.publish(keys.CONTROL, f"{job_id} {ENDED} {response_id}")
             pipe.publish(keys.WAKE, "1")
             await pipe.execute()
+
+
+async def notices_named(redis: ArqRedis, names: Sequence[str]) -> dict[str, Notice]:
+    """The provider's notices by their names; those whose time is over are missing."""
+    wanted = list(dict.fromkeys(names))
+    if not wanted:
+        return {}
+    async with asking("read the notices"):
+        rows = await redis.mget([keys.notice(name) for name in wanted])
+    places = {keys.notice(name): name for name in wanted}
+    return {places[key]: notice for key, notice in readable(zip(places, rows, strict=True), Notice.model_validate_json)}

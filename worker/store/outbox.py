@@ -21,9 +21,9 @@ from worker.jobs.errors import Refused
 from worker.jobs.events import Event
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.commands import Command
 from worker.store.lua_scripts import script
 from worker.store.pool import asking, vault_of
-from worker.store.scripts import Command
 from worker.store.values import read, readable, replies
 from worker.store.vault import tries_field
 

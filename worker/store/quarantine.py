@@ -20,10 +20,10 @@ from worker.jobs import events as ev
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.commands import Command
 from worker.store.content import as_object
 from worker.store.lua_scripts import script
 from worker.store.pool import asking, vault_of
-from worker.store.scripts import Command
 from worker.store.values import count_of, members, or_told, readable
 from worker.store.vault import PRIVATE
 

@@ -8,7 +8,6 @@ from typing import Any
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing
-from worker.safety.notices import Notice
 from worker.store import keys
 from worker.store.content import opened
 from worker.store.outbox import load_message
@@ -55,14 +54,3 @@ async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, s
     found = readable(zip(jobs, rows, strict=True), load_message)
     unread = {jobs[name]: _UNSENT for name, row in zip(jobs, rows, strict=True) if row}
     return unread | {jobs[name]: message.state for name, message in found}
-
-
-async def notices(redis: ArqRedis, names: Sequence[str]) -> dict[str, Notice]:
-    """The provider's notices by their names; those whose time is over are missing."""
-    wanted = list(dict.fromkeys(names))
-    if not wanted:
-        return {}
-    async with asking("read the notices"):
-        rows = await redis.mget([keys.notice(name) for name in wanted])
-    places = {keys.notice(name): name for name in wanted}
-    return {places[key]: notice for key, notice in readable(zip(places, rows, strict=True), Notice.model_validate_json)}

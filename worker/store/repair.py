@@ -16,10 +16,11 @@ from worker.jobs.errors import RecordUnreadable, Refused
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
 from worker.store import keys, overview
+from worker.store.commands import Command
 from worker.store.lua_scripts import script
 from worker.store.places import place
 from worker.store.pool import asking
-from worker.store.scripts import Command, Scripts
+from worker.store.scripts import Scripts
 from worker.store.values import replies, tell
 
 _PAGE: Final = 500

@@ -23,9 +23,9 @@ from worker.jobs.ids import is_job_id
 from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.audit import Trail
+from worker.store.commands import Command
 from worker.store.holds import Holds
 from worker.store.pool import asking
-from worker.store.scripts import Command
 from worker.store.seals import Seals
 from worker.store.values import members, replies, tell
 

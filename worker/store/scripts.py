@@ -10,13 +10,11 @@ from redis.asyncio import Redis
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.commands import Command, Word, flatten
 from worker.store.lua_scripts import script
 from worker.store.pool import must_serve
 from worker.store.rates import Meter
 from worker.store.together import Together
-
-Word = str | bytes | int | float
-Command = tuple[Word, ...]
 
 _ARQ_JOB = "arq:job:"
 _ASKED_ALONG = 64 * 1024  # bytes of input that a claim brings along; more is read by itself
@@ -36,15 +34,6 @@ class Claimed(NamedTuple):
     chain: str  # the audit chain's head
     asked: bytes  # what was asked, unless it is large
     pause: bytes  # what stops it from starting, if anything does
-
-
-def flatten(commands: Sequence[Command]) -> list[Word]:
-    """Commands as the scripts read them: how many, then each with its word count before it."""
-    out: list[Word] = [len(commands)]
-    for command in commands:
-        out.append(len(command))
-        out.extend(command)
-    return out
 
 
 class Scripts:

@@ -12,10 +12,10 @@ from arq.connections import ArqRedis
 
 from worker.audit.seals import Seal, parse
 from worker.store import keys
+from worker.store.commands import Command, flatten
 from worker.store.lua_scripts import script
 from worker.store.overview import take_turn
 from worker.store.pool import asking
-from worker.store.scripts import Command, flatten
 
 _PAGE: Final = 200
 _RETENTION: Final = b'"kind":"retention"'

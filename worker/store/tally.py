@@ -19,8 +19,8 @@ from worker.jobs.record import Job
 from worker.jobs.states import Evidence, Outcome
 from worker.safety.account import BASELINE_DAYS, RATE_SECONDS, WIDENED_SECONDS, Counts
 from worker.store import keys
+from worker.store.commands import Command
 from worker.store.pool import asking
-from worker.store.scripts import Command
 from worker.store.values import count_of, replies, tell
 
 _BUCKET: Final = 600

@@ -19,11 +19,11 @@ from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import reading
+from worker.store.commands import Command
 from worker.store.deliveries import Carried, Deliveries, Record
 from worker.store.endpoints import Endpoint, Endpoints
 from worker.store.jobs import Jobs, Stored
 from worker.store.outbox import Message, iso, trace_of
-from worker.store.scripts import Command
 from worker.store.values import tell
 from worker.telemetry.faults import broke
 from worker.webhooks.guard import Policy, judge_url

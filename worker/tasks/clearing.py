@@ -9,10 +9,11 @@ import contextlib
 
 from worker.jobs import events as ev
 from worker.jobs.errors import AlreadySettled, RecordUnreadable, Refused
+from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY
 from worker.safety import words
-from worker.store.jobs import Jobs, Said
+from worker.store.jobs import Jobs
 from worker.store.quarantine import Quarantine
 
 BY = "quarantine"
@@ -30,12 +31,12 @@ async def clear(jobs: Jobs, quarantine: Quarantine) -> int:
     return count
 
 
-def shut_out(job: Job) -> list[Said]:
+def shut_out(job: Job) -> list[EventDraft]:
     """The end of a job that waits, because its end user is shut out."""
     billed = any(attempt.response_id for attempt in job.attempts)
     end = ev.Cancelled(upstream_under_way=False, billed=billed, error=words.job_error("end_user_quarantined"))
     return [(ev.CancelRequested(by=BY), None), (end, None)]
 
 
-def _cancel(job: Job) -> list[Said]:
+def _cancel(job: Job) -> list[EventDraft]:
     return [] if job.status in UNDER_WAY or job.open_attempts else shut_out(job)

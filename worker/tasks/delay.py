@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 
 from worker.jobs import events as ev
+from worker.jobs.events import EventDraft
 from worker.jobs.record import DecidedBy, DisclosureReason
 from worker.jobs.states import Evidence, Outcome, Purpose, RetryModelState
 from worker.safety import policy, signals as sg
 from worker.safety.faster import Faster, NoFaster, faster_model
-from worker.store.jobs import Said
 from worker.tasks import facts
 from worker.tasks.desk import Desk
 from worker.tasks.opening import Opening
@@ -121,7 +121,7 @@ class DelayRule:
     async def _switch(self, reader: Reader, model: str, reason: DisclosureReason, decided_by: DecidedBy) -> None:
         """The original is stopped, the faster model takes over; one commit says both."""
         desk = self._desk
-        said: list[Said] = desk.stop(Outcome.SUBSTITUTED, [reader.number])
+        said: list[EventDraft] = desk.stop(Outcome.SUBSTITUTED, [reader.number])
         blocked = next(((fact, n) for fact, n in said if isinstance(fact, ev.Blocked)), None)
         if blocked is not None:  # the provider was faster than the rule: a block is never routed around
             await desk.settle(said, blocked[0])

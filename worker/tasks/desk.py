@@ -14,12 +14,13 @@ from typing import Any, Final, Literal
 from worker.jobs import events as ev
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import ContentTooLarge, StoreFull, StoreUnavailable
+from worker.jobs.events import EventDraft
 from worker.jobs.record import Job, Usage
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import signals as sg
 from worker.store.capacity import ALWAYS_TAKEN, largest
-from worker.store.jobs import Held, Said
-from worker.store.scripts import Command
+from worker.store.commands import Command
+from worker.store.jobs import Held
 from worker.tasks import facts
 from worker.tasks.attempts import Attempts
 from worker.tasks.unstored import Patience, ends, without_content
@@ -49,7 +50,7 @@ class Desk:
         self.done = False
         self._content: dict[str, Any] | None = None
 
-    async def commit(self, said: Sequence[Said], writes: Sequence[Command] = ()) -> None:
+    async def commit(self, said: Sequence[EventDraft], writes: Sequence[Command] = ()) -> None:
         """The facts are on record, with what follows from them. While Redis is away it tries on: only Redis can say
         that the lease is lost.
 
@@ -80,7 +81,7 @@ class Desk:
                 raise fault
         self.done = self.job.status not in UNDER_WAY
 
-    async def _change(self, said: Sequence[Said], writes: Sequence[Command]) -> Job:
+    async def _change(self, said: Sequence[EventDraft], writes: Sequence[Command]) -> Job:
         return await self.shop.jobs.change(
             self.job.id,
             lambda job: facts.whole(job, said),
@@ -93,7 +94,7 @@ class Desk:
         """Whether a large write fails while small ones pass: a server that may not be asked for its bounds hangs up."""
         return largest(writes) > ALWAYS_TAKEN and await self.shop.jobs.takes_writes()
 
-    def _without_content(self, said: Sequence[Said]) -> tuple[list[Said], list[Command], Literal[True]]:
+    def _without_content(self, said: Sequence[EventDraft]) -> tuple[list[EventDraft], list[Command], Literal[True]]:
         self._content = None  # it is read again: what we have in hand is not what is kept
         kept = without_content(said)
         return kept, [self.shop.jobs.unanswered(self.job.id)] if ends(kept) else [], True
@@ -138,25 +139,25 @@ class Desk:
             self.job = stored.job if stored is not None else self.job
             return
 
-    def said(self, number: int, signal: sg.Signal) -> list[Said]:
+    def said(self, number: int, signal: sg.Signal) -> list[EventDraft]:
         """The facts behind a signal; a check's come with the cursor, so that a resume goes on behind its notice."""
         fact = facts.of_signal(signal, self.shop.clock.now())
         reader = self.attempts.readers.get(number)
         if fact is None or reader is None:
             return []
-        said: list[Said] = [(fact, None if isinstance(fact, ev.AccountFlagged) else number)]
+        said: list[EventDraft] = [(fact, None if isinstance(fact, ev.AccountFlagged) else number)]
         if isinstance(fact, ev.CheckStarted | ev.CheckEnded) and reader.text.safe and reader.watch.sequence is not None:
             said.append((ev.AttemptUpdated(sequence=reader.watch.sequence), number))
         return said
 
     def stop(
         self, outcome: Outcome, numbers: Sequence[int] | None = None, used: Mapping[int, Usage] | None = None
-    ) -> list[Said]:
+    ) -> list[EventDraft]:
         """The facts that end these attempts (all, by default) by our own doing. A block that one of them was already
         told of stays a block, and is the last fact (promise P2). `used`: what the provider has said of their usage.
         """
-        said: list[Said] = []
-        blocked: list[Said] = []
+        said: list[EventDraft] = []
+        blocked: list[EventDraft] = []
         for number, signal in self.attempts.stop(outcome, numbers):
             if isinstance(signal, sg.Ended):
                 now, verdict = self.shop.clock.now(), signal.verdict
@@ -170,7 +171,7 @@ class Desk:
                 said += self.said(number, signal)
         return said + blocked
 
-    async def settle(self, said: list[Said], end: ev.Fact, writes: Sequence[Command] = ()) -> None:
+    async def settle(self, said: list[EventDraft], end: ev.Fact, writes: Sequence[Command] = ()) -> None:
         """Ends the job with `end`, or as blocked when an attempt turned out to be; the provider is told to stop."""
         blocked = any(isinstance(fact, ev.Blocked) for fact, _ in said)
         kept = [*writes]

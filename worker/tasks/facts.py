@@ -14,11 +14,11 @@ from worker.jobs import events as ev
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import Failure
+from worker.jobs.events import EventDraft
 from worker.jobs.record import Attempt, Block, Check, DecidedBy, Disclosure, DisclosureReason, Job, Usage
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose
 from worker.safety import signals as sg, words
 from worker.safety.output import message, said, texts
-from worker.store.jobs import Said
 
 _ASKING_AGAIN = frozenset({None, Outcome.SUBSTITUTED, Outcome.LOST, Outcome.INTERRUPTED})
 
@@ -64,9 +64,9 @@ def of_signal(signal: sg.Signal, now: datetime) -> ev.Fact | None:
             return None
 
 
-def merged(said: Sequence[Said]) -> list[Said]:
+def merged(said: Sequence[EventDraft]) -> list[EventDraft]:
     """The same facts, neighbouring updates of one attempt told as one."""
-    out: list[Said] = []
+    out: list[EventDraft] = []
     for fact, number in said:
         last = out[-1] if out else None
         if (
@@ -82,9 +82,9 @@ def merged(said: Sequence[Said]) -> list[Said]:
     return out
 
 
-def whole(job: Job, said: Sequence[Said]) -> list[Said]:
+def whole(job: Job, said: Sequence[EventDraft]) -> list[EventDraft]:
     """The facts with what follows from them: an end closes the offer and withdraws the draft."""
-    out: list[Said] = []
+    out: list[EventDraft] = []
     offer, draft = job.offer is not None, job.draft_attempt is not None and not job.draft_withdrawn
     for fact, number in merged(said):
         ended = isinstance(fact, ev.TERMINAL_FACTS)
@@ -173,7 +173,7 @@ def disclosed(job: Job, catalogue: Catalogue, attempt: Attempt, served: str, now
     return disclosure(job, catalogue, served, "provider_reroute", "provider", now)
 
 
-def delivered(job: Job, catalogue: Catalogue, number: int, verdict: sg.Verdict, now: datetime) -> list[Said]:
+def delivered(job: Job, catalogue: Catalogue, number: int, verdict: sg.Verdict, now: datetime) -> list[EventDraft]:
     """The job's end after an attempt that answered: completed, or failed where only the requested model would do."""
     attempt = job.attempt(number)
     served = verdict.served_model or attempt.model
@@ -199,7 +199,7 @@ def intended(intent: ev.AttemptStarted, number: int, now: datetime) -> Attempt:
     return Attempt(number=number, started_at=now, **intent.__dict__)
 
 
-def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: Catalogue | None) -> list[Said]:
+def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: Catalogue | None) -> list[EventDraft]:
     """The facts that end an attempt by our own doing: its open check, then itself; without a catalogue, costless."""
     ended_by = {
         Outcome.CANCELLED: CheckEnd.CANCELLED,
@@ -207,7 +207,7 @@ def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: 
         Outcome.SUBSTITUTED: CheckEnd.SUBSTITUTED,
         Outcome.INTERRUPTED: CheckEnd.INTERRUPTED,
     }.get(outcome, CheckEnd.LOST)
-    said: list[Said] = [
+    said: list[EventDraft] = [
         (ev.CheckEnded(ended_by=ended_by, repeats=check.repeats), number)
         for check in job.open_checks
         if check.attempt == number
@@ -230,7 +230,7 @@ def check_again(check: Check) -> ev.CheckStarted:
     )
 
 
-def check_signalled(job: Job, number: int, said: Sequence[Said]) -> bool:
+def check_signalled(job: Job, number: int, said: Sequence[EventDraft]) -> bool:
     """Whether a safety check was signalled for what attempt `number` or an earlier failed one sent. Attempts that the
     delay rule ended, that the provider lost or that a worker left are none of those: they ask for another one.
     """
@@ -243,7 +243,7 @@ def _signals(evidence: Evidence) -> bool:
     return evidence is Evidence.SIGNALLED
 
 
-def as_ended(job: Job, number: int, said: Sequence[Said], now: datetime) -> list[Attempt]:
+def as_ended(job: Job, number: int, said: Sequence[EventDraft], now: datetime) -> list[Attempt]:
     """The attempts up to `number`, that one as `said` ends it."""
     attempt = job.attempt(number)
     for fact, n in said:

@@ -11,11 +11,11 @@ from datetime import timedelta
 
 from worker.jobs import events as ev
 from worker.jobs.errors import EndUserShut, Failure, StoreUnavailable
+from worker.jobs.events import EventDraft
 from worker.jobs.record import DisclosureReason
 from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import retry, words
 from worker.store.account import Gate
-from worker.store.jobs import Said
 from worker.store.pauses import Pause
 from worker.tasks import facts
 from worker.tasks.clearing import shut_out
@@ -29,7 +29,7 @@ class Opening:
         self._desk = desk
         self.trial = False
 
-    async def next(self, said: list[Said]) -> None:
+    async def next(self, said: list[EventDraft]) -> None:
         """The next attempt on the model that was last tried, or a hold, or the end when there were enough.
 
         A model that is known to be denied isn't called: another one stands in, or the job ends with that denial.
@@ -65,7 +65,7 @@ class Opening:
             await desk.commit([*_without_start(said), *shut_out(job)])
 
     async def open(
-        self, said: list[Said], model: str, purpose: Purpose, because: DisclosureReason | None = None
+        self, said: list[EventDraft], model: str, purpose: Purpose, because: DisclosureReason | None = None
     ) -> None:
         """The intent is on record and the call is made; or the job has failed because it may cost no more."""
         desk = self._desk
@@ -97,12 +97,12 @@ class Opening:
                 [*desk.stop(Outcome.CANCELLED), *gone], ev.Failed(error=words.job_error("content_unreadable"))
             )
 
-    def held(self, reason: str) -> Said:
+    def held(self, reason: str) -> EventDraft:
         """The job waits until the account's circuit lets it go."""
         scope = self._desk.shop.circuit.scope
         return ev.Scheduled(reason=ScheduledReason.HOLD, hold_scope=scope, hold_reason=reason), None
 
-    def held_after(self, failure: Failure, number: int) -> Said:
+    def held_after(self, failure: Failure, number: int) -> EventDraft:
         """The job waits after attempt `number`: for the account's circuit, or, where only the deployment of its model
         is at fault, for a time of its own, so that jobs of other models go on.
         """
@@ -125,12 +125,12 @@ class Opening:
                 await asyncio.sleep(AGAIN)
 
 
-def held_by(pause: Pause) -> Said:
+def held_by(pause: Pause) -> EventDraft:
     """The job waits until the pause is over."""
     words = {"hold_scope": pause.scope, "hold_reason": pause.note or "paused", "hold_by": pause.by}
     return ev.Scheduled(reason=ScheduledReason.HOLD, until=pause.until, **words), None
 
 
-def _without_start(said: list[Said]) -> list[Said]:
+def _without_start(said: list[EventDraft]) -> list[EventDraft]:
     """A job that is held waits: it has not started."""
     return [s for s in said if not isinstance(s[0], ev.Started)]

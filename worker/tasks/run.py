@@ -14,12 +14,13 @@ from datetime import timedelta
 from worker.jobs import events as ev
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import AlreadySettled, ContentDamaged, Failure, LeaseLost, RecordUnreadable, StoreUnavailable
+from worker.jobs.events import EventDraft
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
 from worker.safety import retry, signals as sg, words
 from worker.safety.cuts import cuts_alike
-from worker.store.jobs import Held, Said
+from worker.store.commands import Command
+from worker.store.jobs import Held
 from worker.store.notices import ENDED
-from worker.store.scripts import Command
 from worker.store.values import tell
 from worker.tasks import facts
 from worker.tasks.attempts import check_to_go_on
@@ -113,7 +114,7 @@ class Run:
     async def _step(self, notes: list[Note]) -> None:
         """Commits what the notes say, and does what they ask."""
         desk = self._desk
-        said: list[Said] = []
+        said: list[EventDraft] = []
         for note in notes:
             if isinstance(note, str):
                 await desk.commit(said)
@@ -131,7 +132,7 @@ class Run:
         else:
             await self._delay.ask()
 
-    async def _hear(self, number: int, said: list[Said]) -> list[Said]:
+    async def _hear(self, number: int, said: list[EventDraft]) -> list[EventDraft]:
         """What attempt `number` has to say: the facts that are not committed yet."""
         desk = self._desk
         reader = desk.attempts.readers.get(number)
@@ -170,7 +171,7 @@ class Run:
         """Takes up what an earlier holder left running, else opens the next attempt; or ends what may not go on."""
         desk, job, shop = self._desk, self._desk.job, self._shop
         who = {"worker": shop.worker_id, "generation": desk.generation}
-        said: list[Said] = [(ev.Rescued(**who) if job.status in UNDER_WAY else ev.Started(**who), None)]
+        said: list[EventDraft] = [(ev.Rescued(**who) if job.status in UNDER_WAY else ev.Started(**who), None)]
         late = self._desk.until_deadline() <= 0
         goes_on = [a.number for a in job.open_attempts if a.mode == "background" and a.response_id]
         for attempt in job.open_attempts:
@@ -197,7 +198,7 @@ class Run:
 
     # -- ending
 
-    async def _ended(self, number: int, verdict: sg.Verdict, said: list[Said]) -> None:
+    async def _ended(self, number: int, verdict: sg.Verdict, said: list[EventDraft]) -> None:
         """The attempt is over: the job settles, goes on with its other attempt, or tries again."""
         desk, job, catalogue, now = self._desk, self._desk.job, self._shop.catalogue, self._shop.clock.now()
         reader = await desk.attempts.finish(number)
@@ -218,7 +219,7 @@ class Run:
         else:
             await self._deliver(number, verdict, said, str(reader.text))
 
-    async def _deliver(self, number: int, verdict: sg.Verdict, said: list[Said], text: str) -> None:
+    async def _deliver(self, number: int, verdict: sg.Verdict, said: list[EventDraft], text: str) -> None:
         """The attempt's answer is the job's, unless the other attempt turns out to be blocked."""
         desk, job, catalogue, now = self._desk, self._desk.job, self._shop.catalogue, self._shop.clock.now()
         stopped = desk.stop(Outcome.CANCELLED)
@@ -248,7 +249,7 @@ class Run:
             pass  # the next job that meets the fault says it again; a trial's time runs out
 
     async def _failed(
-        self, number: int, failure: Failure, said: list[Said], kept: list[Command], *, output_seen: bool
+        self, number: int, failure: Failure, said: list[EventDraft], kept: list[Command], *, output_seen: bool
     ) -> None:
         """No answer from this attempt: another one runs, stands in, comes later, or the job fails."""
         desk, job, shop = self._desk, self._desk.job, self._shop
@@ -319,7 +320,7 @@ class Run:
         """Our own shutdown: the responses go on without us, and the next holder takes them up. No attempt is burnt."""
         desk = self._desk
         await self._shop.flusher.flush()
-        said: list[Said] = [
+        said: list[EventDraft] = [
             (ev.CheckEnded(ended_by=CheckEnd.INTERRUPTED, repeats=check.repeats), check.attempt)
             for check in desk.job.open_checks
         ]
@@ -354,7 +355,7 @@ class Run:
         """After a fault of ours: the job ends as failed and says so, if that can still be written."""
         for catalogue in (self._shop.catalogue, None):  # reckoning the costs may be what broke
             with contextlib.suppress(Exception):
-                said: list[Said] = []
+                said: list[EventDraft] = []
                 for attempt in self._desk.job.open_attempts:
                     said += facts.broken_off(self._desk.job, attempt.number, Outcome.LOST, 0, catalogue)
                 await self._desk.commit([*said, (ev.Failed(error=words.job_error(code)), None)])
@@ -362,6 +363,6 @@ class Run:
                 return
 
 
-def _without_block(said: list[Said]) -> list[Said]:
+def _without_block(said: list[EventDraft]) -> list[EventDraft]:
     """The facts less a second block: the first one is the job's end already."""
     return [(fact, number) for fact, number in said if not isinstance(fact, ev.Blocked)]

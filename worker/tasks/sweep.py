@@ -16,13 +16,14 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import AlreadySettled, IllegalEvent, Refused, StoreUnavailable
+from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import words
 from worker.store import keys, overview
 from worker.store.account import Circuit
 from worker.store.erase import Forgetter
-from worker.store.jobs import Jobs, Said
+from worker.store.jobs import Jobs
 from worker.store.pauses import Pauses
 from worker.store.pool import asking
 from worker.store.quarantine import Quarantine
@@ -114,11 +115,11 @@ class Sweeper:
             except IllegalEvent as error:
                 broke("sweep.stuck", error, job_id=job_id)
 
-    def _expire(self, job: Job) -> list[Said]:
+    def _expire(self, job: Job) -> list[EventDraft]:
         deadline = deadline_of(job)
         if job.status in UNDER_WAY or deadline is None or deadline.at > self._clock.now():
             return []
-        said: list[Said] = [(ev.AttemptFinished(outcome=Outcome.TIMED_OUT), a.number) for a in job.open_attempts]
+        said: list[EventDraft] = [(ev.AttemptFinished(outcome=Outcome.TIMED_OUT), a.number) for a in job.open_attempts]
         return [*said, (ev.Expired(deadline=deadline.kind, error=words.job_error(deadline.kind)), None)]
 
     async def beat(self) -> None:

@@ -10,22 +10,22 @@ from collections.abc import Sequence
 from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreFull, StoreUnavailable
+from worker.jobs.events import EventDraft
 from worker.safety import words
-from worker.store.jobs import Said
 from worker.telemetry.events import emit
 
 _AGAIN, _AGAIN_FULL = 0.25, 5.0  # seconds between two tries; a full Redis is asked less and less often
 _TELL_AFTER, _TELL_EVERY = 5.0, 30.0
 
 
-def ends(said: Sequence[Said]) -> bool:
+def ends(said: Sequence[EventDraft]) -> bool:
     """True when these facts end the job."""
     return any(isinstance(fact, ev.TERMINAL_FACTS) for fact, _ in said)
 
 
-def without_content(said: Sequence[Said]) -> list[Said]:
+def without_content(said: Sequence[EventDraft]) -> list[EventDraft]:
     """The facts when what came back can't be kept: no answer is delivered and no draft shown; a block stays one."""
-    out: list[Said] = []
+    out: list[EventDraft] = []
     for fact, number in said:
         if isinstance(fact, ev.Completed):
             out.append((ev.Failed(error=words.job_error("answer_too_large")), None))

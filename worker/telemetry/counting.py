@@ -10,7 +10,7 @@ from worker.telemetry import events
 from worker.telemetry.issues import ISSUES
 from worker.telemetry.metrics import BOOK, Book
 
-Said = Mapping[str, Any]
+Fields = Mapping[str, Any]
 _FAULTS: Final = tuple(name for name, issue in ISSUES.items() if issue.bug)
 _FINE: Final = {outcome.value for outcome in DELIVERED} | {
     Outcome.BLOCKED.value,
@@ -21,114 +21,114 @@ _FINE: Final = {outcome.value for outcome in DELIVERED} | {
 """Outcomes that are no error of an upstream call."""
 
 
-def _submitted(book: Book, said: Said) -> None:
-    book.count("vigil_jobs_submitted_total", model=said["model"])
+def _submitted(book: Book, fields: Fields) -> None:
+    book.count("vigil_jobs_submitted_total", model=fields["model"])
 
 
-def _started(book: Book, said: Said) -> None:
-    book.observe("vigil_job_wait_seconds", said["wait_seconds"])
+def _started(book: Book, fields: Fields) -> None:
+    book.observe("vigil_job_wait_seconds", fields["wait_seconds"])
 
 
-def _scheduled(book: Book, said: Said) -> None:
-    if said["reason"] == "hold":
+def _scheduled(book: Book, fields: Fields) -> None:
+    if fields["reason"] == "hold":
         book.count("vigil_jobs_held_total")
 
 
-def _settled(book: Book, said: Said) -> None:
-    model, status = said["model"], said["status"]
+def _settled(book: Book, fields: Fields) -> None:
+    model, status = fields["model"], fields["status"]
     book.count("vigil_jobs_finished_total", status=status, model=model)
-    if "seconds" in said:
-        book.observe("vigil_job_run_seconds", said["seconds"], status=status)
-    if said.get("refused"):
+    if "seconds" in fields:
+        book.observe("vigil_job_run_seconds", fields["seconds"], status=status)
+    if fields.get("refused"):
         book.count("vigil_jobs_refused_total", model=model)
-    if "disclosed" in said:
-        served = {"requested": model, "served": said.get("served"), "disclosed": said["disclosed"]}
+    if "disclosed" in fields:
+        served = {"requested": model, "served": fields.get("served"), "disclosed": fields["disclosed"]}
         book.count("vigil_model_requested_served_total", **served)
 
 
-def _blocked(book: Book, said: Said) -> None:
-    book.count("vigil_blocks_total", category=said["category"], code=said["code"], model=said["model"])
+def _blocked(book: Book, fields: Fields) -> None:
+    book.count("vigil_blocks_total", category=fields["category"], code=fields["code"], model=fields["model"])
 
 
-def _substituted(book: Book, said: Said) -> None:
-    why = {"reason": said["reason"], "decided_by": said["decided_by"]}
-    book.count("vigil_substitutions_total", requested=said["model"], **why)
-    if said["reason"] == "access_denied":
-        book.count("vigil_fallbacks_total", requested=said["model"], served=said["served"])
+def _substituted(book: Book, fields: Fields) -> None:
+    why = {"reason": fields["reason"], "decided_by": fields["decided_by"]}
+    book.count("vigil_substitutions_total", requested=fields["model"], **why)
+    if fields["reason"] == "access_denied":
+        book.count("vigil_fallbacks_total", requested=fields["model"], served=fields["served"])
 
 
-def _check_started(book: Book, said: Said) -> None:
-    book.count("vigil_checks_total", evidence=said["evidence"], model=said["model"])
+def _check_started(book: Book, fields: Fields) -> None:
+    book.count("vigil_checks_total", evidence=fields["evidence"], model=fields["model"])
 
 
-def _check_ended(book: Book, said: Said) -> None:
-    book.observe("vigil_check_seconds", said["seconds"], evidence=said["evidence"])
+def _check_ended(book: Book, fields: Fields) -> None:
+    book.observe("vigil_check_seconds", fields["seconds"], evidence=fields["evidence"])
 
 
-def _attempt(book: Book, said: Said) -> None:
-    model, outcome = said["model"], said["outcome"]
+def _attempt(book: Book, fields: Fields) -> None:
+    model, outcome = fields["model"], fields["outcome"]
     book.count("vigil_attempts_total", outcome=outcome, model=model)
-    book.observe("vigil_attempt_seconds", said["seconds"], model=model)
-    if "ttft_seconds" in said:
-        book.observe("vigil_ttft_seconds", said["ttft_seconds"], model=model)
+    book.observe("vigil_attempt_seconds", fields["seconds"], model=model)
+    if "ttft_seconds" in fields:
+        book.observe("vigil_ttft_seconds", fields["ttft_seconds"], model=model)
     if outcome not in _FINE:
-        book.count("vigil_upstream_errors_total", code=said.get("code") or outcome)
+        book.count("vigil_upstream_errors_total", code=fields.get("code") or outcome)
     for direction in ("input", "cached_input", "output", "reasoning"):
-        tokens = said.get(f"{direction}_tokens")
+        tokens = fields.get(f"{direction}_tokens")
         if tokens:
-            book.count("vigil_tokens_total", tokens, direction=direction, model=said.get("served") or model)
-    if said.get("cost_usd"):
-        book.count("vigil_cost_usd_total", said["cost_usd"], model=said.get("served") or model)
-    if said.get("resumed"):
-        book.count("vigil_stream_resumes_total", said["resumed"])
+            book.count("vigil_tokens_total", tokens, direction=direction, model=fields.get("served") or model)
+    if fields.get("cost_usd"):
+        book.count("vigil_cost_usd_total", fields["cost_usd"], model=fields.get("served") or model)
+    if fields.get("resumed"):
+        book.count("vigil_stream_resumes_total", fields["resumed"])
 
 
-def _webhook(book: Book, said: Said) -> None:
-    book.count("vigil_webhook_attempts_total", result=said["result"])
-    book.observe("vigil_webhook_seconds", said["seconds"])
-    if said["result"] == "delivered":
-        book.observe("vigil_webhook_lag_seconds", said["lag_seconds"])
+def _webhook(book: Book, fields: Fields) -> None:
+    book.count("vigil_webhook_attempts_total", result=fields["result"])
+    book.observe("vigil_webhook_seconds", fields["seconds"])
+    if fields["result"] == "delivered":
+        book.observe("vigil_webhook_lag_seconds", fields["lag_seconds"])
 
 
-def _worker_started(book: Book, said: Said) -> None:
-    book.set("vigil_worker_slots", said["slots"])
+def _worker_started(book: Book, fields: Fields) -> None:
+    book.set("vigil_worker_slots", fields["slots"])
     book.set("vigil_worker_draining", 0)
 
 
-def _worker_draining(book: Book, _: Said) -> None:
+def _worker_draining(book: Book, _: Fields) -> None:
     book.set("vigil_worker_draining", 1)
 
 
-def _worker_beat(book: Book, said: Said) -> None:
-    book.set("vigil_worker_inflight", said["count"])
-    book.set("vigil_loop_lag_seconds", said["lag_seconds"])
+def _worker_beat(book: Book, fields: Fields) -> None:
+    book.set("vigil_worker_inflight", fields["count"])
+    book.set("vigil_loop_lag_seconds", fields["lag_seconds"])
 
 
-def _store_changed(book: Book, _: Said) -> None:
+def _store_changed(book: Book, _: Fields) -> None:
     book.set("vigil_store_changed", 1)
 
 
-def _store_known(book: Book, _: Said) -> None:
+def _store_known(book: Book, _: Fields) -> None:
     book.set("vigil_store_changed", 0)
 
 
-def _answered(book: Book, said: Said) -> None:
-    book.count("vigil_http_requests_total", status_class=f"{said['http_status'] // 100}xx")
+def _answered(book: Book, fields: Fields) -> None:
+    book.count("vigil_http_requests_total", status_class=f"{fields['http_status'] // 100}xx")
 
 
-def _dropped(book: Book, said: Said) -> None:
-    book.count("vigil_telemetry_dropped_total", what=said["what"])
+def _dropped(book: Book, fields: Fields) -> None:
+    book.count("vigil_telemetry_dropped_total", what=fields["what"])
 
 
-def _unreadable(book: Book, said: Said) -> None:
-    book.count("vigil_records_unreadable_total", kind=said["what"])
+def _unreadable(book: Book, fields: Fields) -> None:
+    book.count("vigil_records_unreadable_total", kind=fields["what"])
 
 
-def _one(name: str) -> Callable[[Book, Said], None]:
+def _one(name: str) -> Callable[[Book, Fields], None]:
     return lambda book, _: book.count(name)
 
 
-COUNTED: Final[dict[str, Callable[[Book, Said], None]]] = {
+COUNTED: Final[dict[str, Callable[[Book, Fields], None]]] = {
     "job.submitted": _submitted,
     "job.started": _started,
     "job.scheduled": _scheduled,
@@ -158,9 +158,9 @@ COUNTED: Final[dict[str, Callable[[Book, Said], None]]] = {
 """The mapping."""
 
 
-def hear(name: str, said: Said) -> None:
+def hear(name: str, fields: Fields) -> None:
     """The metrics of this process have moved."""
-    COUNTED[name](BOOK, said)
+    COUNTED[name](BOOK, fields)
 
 
 events.subscribe(hear, COUNTED)
