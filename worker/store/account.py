@@ -46,7 +46,12 @@ class Circuit:
 
         self._redis, self.scope = redis, scope
         self._waits = (int(first_wait * 1000), int(longest * 1000))
-        self._gate, self._trip, self._probe, self._close = load("gate"), load("trip"), load("probe"), load("close")
+        self._gate, self._trip, self._probe, self._close = (
+            load("lua/gate"),
+            load("lua/trip"),
+            load("lua/probe"),
+            load("lua/close"),
+        )
         self._keys = [keys.circuit(scope), keys.held(scope), keys.LATER]
 
     async def gate(self, job_id: str) -> Gate:

@@ -79,8 +79,8 @@ class Deliveries:
         self._redis, self._worker_id, self._per_target = redis, worker_id, per_target
         self._vault = vault_of(redis)
         self._keep, self._unsettled = keep, keep + patience
-        self._route, self._routed, self._take = load("route"), load("routed"), load("take")
-        self._sent, self._hold = load("sent"), load("hold")
+        self._route, self._routed, self._take = load("lua/route"), load("lua/routed"), load("lua/take")
+        self._sent, self._hold = load("lua/sent"), load("lua/hold")
 
     async def turn(self, most: int) -> Turn | None:
         """The oldest entries of the outbox; None while another worker carries them."""

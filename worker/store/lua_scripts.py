@@ -1,4 +1,4 @@
-"""How a Lua script of lua/ gets to Redis: with `guard.lua` before it, which each of them stands on."""
+"""Load the Lua scripts of this package. Each is preceded by the functions of `guard.lua`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-_FLAGS: Final = "allow_full"
+_FLAGS: Final = "lua/allow_full"
+_PRELUDE: Final = "lua/guard"
 
 
 @cache
 def _source(*names: str) -> str:
-    room = files("worker.store").joinpath("lua")
-    flags = [name for name in names if name == _FLAGS]  # a script's flags stand in its first line
-    files_of_it = (*flags, "guard", *(name for name in names if name != _FLAGS))
-    return "".join(room.joinpath(f"{name}.lua").read_text() for name in files_of_it)
+    package = files("worker.store")
+    flags = [name for name in names if name == _FLAGS]  # Redis reads a script's flags from its first line only
+    parts = (*flags, _PRELUDE, *(name for name in names if name != _FLAGS))
+    return "".join(package.joinpath(f"{name}.lua").read_text() for name in parts)
 
 
 def script(redis: Redis, *names: str) -> Any:
-    """The script made of these files, in this order; loaded again by itself when Redis forgot it."""
+    """Return the script made of these files, named by their paths in this package and joined in this order.
+
+    redis-py loads it again when Redis has forgotten it.
+    """
     return redis.register_script(_source(*names))

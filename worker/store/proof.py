@@ -41,7 +41,7 @@ class Proof:
         self._sealed_within = sealed_within if len(trusted) else None
         self._trail, self._seals = Trail(redis, clock), Seals(redis)
         self._starts: dict[str, str] = {}
-        self._unlike_of: Any = script(redis, "ends")
+        self._unlike_of: Any = script(redis, "lua/ends")
 
     async def prove(self, shipped: Iterable[bytes] | None = None) -> Report:
         """What the trail is worth; `shipped`: the copy of the seals that was kept elsewhere."""

@@ -45,8 +45,8 @@ class Repair:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
-        self._types: Any = script(redis, "types")
-        self._lines: Any = script(redis, "lines")
+        self._types: Any = script(redis, "lua/types")
+        self._lines: Any = script(redis, "lua/lines")
         self._cursor = 0
 
     async def look(self, read: Any) -> int:

@@ -44,10 +44,10 @@ class Scripts:
             return script(redis, *names)
 
         self._redis = redis
-        self._commit, self._claim = load("allow_full", "shut", "commit"), load("claim")
-        self._commit_if_room = load("shut", "commit")
-        self._submit = Together(redis, load("shut", "bucket", "submit"))
-        self._renew, self._pieces = load("allow_full", "renew"), load("pieces")
+        self._commit, self._claim = load("lua/allow_full", "lua/shut", "lua/commit"), load("lua/claim")
+        self._commit_if_room = load("lua/shut", "lua/commit")
+        self._submit = Together(redis, load("lua/shut", "lua/bucket", "lua/submit"))
+        self._renew, self._pieces = load("lua/allow_full", "lua/renew"), load("lua/pieces")
 
     async def commit(
         self,
