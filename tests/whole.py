@@ -16,7 +16,7 @@ import httpx2
 from arq.connections import ArqRedis
 from stage import LIMIT, SOL, Stage, until
 
-from api.serve import bind, serve
+from api.server import bind, serve
 from worker.clock import Clock
 from worker.settings import Settings
 from worker.store.apps import SCOPES, Apps

@@ -13,7 +13,7 @@ import httpx2
 from arq.connections import ArqRedis
 from waiting import LIMIT
 
-from api.serve import bind, serve
+from api.server import bind, serve
 from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.events import EventDraft

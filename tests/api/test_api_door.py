@@ -14,7 +14,7 @@ from api_hand import Later, running, submitted
 from starlette.responses import Response
 
 import api.routes_state
-from api.serve import bind, serve
+from api.server import bind, serve
 from worker.clock import Clock
 
 ROUTES = [

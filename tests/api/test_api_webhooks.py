@@ -228,7 +228,7 @@ async def test_the_command_line_lists_redelivers_and_rotates(settings, redis, cl
             app.router.routes.extend(routes_webhooks.router.routes)
         return app
 
-    monkeypatch.setattr("api.serve.create_app", whole)
+    monkeypatch.setattr("api.server.create_app", whole)
     app = typer.Typer()
     webhooks.register(app)
     app.command("other")(lambda: None)  # typer makes a single command the root

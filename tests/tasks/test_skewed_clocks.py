@@ -10,7 +10,7 @@ import pytest
 from arq.connections import ArqRedis
 from stage import SOL, Stage, until
 
-from api.serve import bind, serve
+from api.server import bind, serve
 from worker.clock import Clock
 from worker.jobs.states import Status
 from worker.main import WorkerProcess

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from stage import LUNA, SOL, Stage
 
-from api.serve import bind, serve
+from api.server import bind, serve
 from worker.clock import Clock
 from worker.safety.account import Counts
 from worker.settings import Settings

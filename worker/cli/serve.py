@@ -31,7 +31,7 @@ _COLLECT_AFTER = 50_000  # allocations
 
 
 class ServesApi(Protocol):
-    """`api.serve.serve`, which is found by name: the worker side never imports the API."""
+    """`api.server.serve`, which is found by name: the worker side never imports the API."""
 
     def __call__(
         self,
@@ -48,7 +48,7 @@ class ServesApi(Protocol):
 
 def serves_api() -> ServesApi:
     """The API's entry."""
-    return cast("ServesApi", importlib.import_module("api.serve").serve)
+    return cast("ServesApi", importlib.import_module("api.server").serve)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
