@@ -20,6 +20,8 @@ from api import openai_docs as docs, routes_jobs
 from api.asking import idempotency_key
 from api.auth import allowed, bearer, own_job
 from api.body import read_json
+from api.jobs.long_poll import wait_until
+from api.jobs.submission import submit
 from api.limits import left, meter_of
 from api.openai_errors import Face
 from api.openai_request import read
@@ -29,10 +31,8 @@ from api.parts import Parts, parts_of
 from api.patience import SECONDS, ask, within
 from api.problems import Problem, bad_parameter, not_found
 from api.replies import as_json, job_headers
-from api.submit import submit
 from api.traced import trace_of
 from api.views import dumps
-from api.waiting import wait_until
 from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from api.asking import header, last_event_id, query, whole
 from api.auth import allowed, bearer, own_job
-from api.events import EventStream, Feed, as_list
+from api.jobs.event_stream import EventStream, Feed, as_list
 from api.openapi import JOB, JOB_ID, Direct, operation, parameter
 from api.parts import parts_of
 from api.patience import ask

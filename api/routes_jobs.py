@@ -14,6 +14,8 @@ from starlette.responses import Response
 from api.asking import query, seconds, whole
 from api.auth import allowed, own_job
 from api.body import read_optional
+from api.jobs.long_poll import wait_until
+from api.jobs.submission import identifier
 from api.openapi import JOB, JOB_ID, LIMIT, WAIT, Direct, json_body, operation, parameter
 from api.parts import Parts, parts_of
 from api.patience import ask
@@ -21,8 +23,6 @@ from api.problems import bad_parameter, from_validation
 from api.replies import as_json, etag, job_headers, matches, view, view_all
 from api.schemas import Accept, Nothing, instant
 from api.shapes import TIME, one_of, ref
-from api.submit import identifier
-from api.waiting import wait_until
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.jobs.events import EventDraft

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from api.asking import query
 from api.auth import allowed
 from api.body import read_json
+from api.jobs.submission import identifier, known
 from api.openapi import Direct, json_body, operation
 from api.parts import Parts, parts_of
 from api.patience import ask
@@ -24,7 +25,6 @@ from api.problems import bad_field, from_validation
 from api.replies import as_json
 from api.schemas import AskPause, Target
 from api.shapes import ref
-from api.submit import identifier, known
 from api.views import pause_view
 from worker.jobs.spec import Spec
 from worker.store.apps import ApiKey

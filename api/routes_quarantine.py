@@ -14,6 +14,7 @@ from starlette.responses import Response
 from api.asking import query
 from api.auth import allowed
 from api.body import read_json
+from api.jobs.submission import identifier
 from api.openapi import Direct, json_body, operation
 from api.parts import Parts, parts_of
 from api.patience import ask
@@ -22,7 +23,6 @@ from api.replies import as_json
 from api.routes_pause import not_past
 from api.schemas import AskQuarantine
 from api.shapes import TEXT, ref
-from api.submit import identifier
 from worker.store.apps import ApiKey
 from worker.store.audit import Trail
 from worker.store.quarantine import LEDGER_KEPT, Quarantine, Shut

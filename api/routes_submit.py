@@ -15,6 +15,8 @@ from starlette.responses import Response
 from api.asking import idempotency_key, preferred_wait, query
 from api.auth import allowed
 from api.body import read_json
+from api.jobs.long_poll import wait_until
+from api.jobs.submission import submit
 from api.limits import left, meter_of
 from api.openapi import EXAMPLE, LIMITED, Direct, json_body, operation, parameter
 from api.parts import Parts, parts_of
@@ -23,9 +25,7 @@ from api.problems import Problem, bad_field, from_validation, problem_of
 from api.replies import as_json, fresh, job_headers, view
 from api.schemas import BatchItem, Submit
 from api.shapes import ref
-from api.submit import submit
 from api.traced import trace_of
-from api.waiting import wait_until
 from worker.jobs.errors import RateLimited, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from api.asking import query
 from api.auth import allowed, own_job
 from api.body import read_json, read_optional
+from api.jobs.webhook_url import check_webhook_url
 from api.openapi import JOB, JOB_ID, Direct, json_body, operation
 from api.parts import Parts, parts_of
 from api.patience import ask
@@ -22,7 +23,6 @@ from api.problems import Problem, from_validation
 from api.replies import as_json
 from api.schemas import EventName, Nothing, Url
 from api.shapes import NUMBER, SHAPES, TEXT, TIME, WHOLE, Shape, listed, many, maybe, obj, one_of, ref
-from api.targets import check_webhook_url
 from worker.jobs.events import TERMINAL_FACTS
 from worker.jobs.spec import PayloadKind, Spec
 from worker.store.endpoints import Endpoint, Endpoints

@@ -319,7 +319,7 @@ async def test_a_port_that_is_taken_is_an_oserror(settings):
 
 
 def test_responses_are_what_starlette_knows():
-    from api.events import EventStream
+    from api.jobs.event_stream import EventStream
 
     assert issubclass(EventStream, Response)
 

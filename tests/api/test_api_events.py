@@ -9,8 +9,8 @@ import pytest
 from api_hand import running, submitted, watching
 from waiting import stopwatch
 
-import api.events
-from api.events import Feed
+import api.jobs.event_stream
+from api.jobs.event_stream import Feed
 from api.parts import assemble
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreUnavailable
@@ -240,7 +240,7 @@ async def test_only_the_current_attempts_text_is_shown(acme, worker):
 
 
 async def test_a_silent_stream_sends_comments(acme, monkeypatch):
-    monkeypatch.setattr(api.events, "_HEARTBEAT", 0.05)
+    monkeypatch.setattr(api.jobs.event_stream, "_HEARTBEAT", 0.05)
     job_id = await submitted(acme)
     async with watching(acme, job_id) as stream:
         assert (await stream.next())["seq"] == 1

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from api import submit
+from api.jobs import submission
 from worker.tasks import attempts
 
 API_BUG, WORKER_BUG = "[[bug: api]]", "[[bug: worker]]"
-_new, _asked = submit._new, attempts.Attempts.asked
+_new, _asked = submission._new, attempts.Attempts.asked
 
 
 def _fall_over(prompt: str) -> None:
@@ -36,5 +36,5 @@ async def _broken_asked(self: attempts.Attempts) -> Any:
     return asked
 
 
-submit._new = _broken_new
+submission._new = _broken_new
 attempts.Attempts.asked = _broken_asked  # type: ignore[method-assign]

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from api.jobs.webhook_url import check_webhook_url
 from api.parts import Parts
 from api.problems import Fault, Problem, fault
 from api.schemas import Submit
-from api.targets import check_webhook_url
 from worker.jobs.events import Queued
 from worker.store import secrets
 from worker.store.apps import ApiKey
