@@ -13,7 +13,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api import (
-    openai_face,
     routes_audit,
     routes_events,
     routes_hooks,
@@ -28,6 +27,7 @@ from api import (
 )
 from api.docs_page import POLICY, page
 from api.door import Door
+from api.openai_compat import routes
 from api.openapi import document
 from api.parts import assemble
 from api.patience import within
@@ -59,7 +59,7 @@ _ROUTES = (
     routes_webhooks,
     routes_hooks,
     routes_support,
-    openai_face,
+    routes,
 )
 _ABOUT = "An async job queue for long, safety-checked model requests."
 

@@ -8,7 +8,7 @@ from api_hand import submitted
 from openai import AsyncOpenAI
 from openai_hand import SOL
 
-from api.openai_script import CHUNK, Script, cut
+from api.openai_compat.event_sequence import CHUNK, Script, cut
 
 
 @pytest.fixture

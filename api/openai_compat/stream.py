@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.hub import Note
-from api.openai_script import CHUNK, Script, cut
-from api.openai_shape import Told
+from api.openai_compat.event_sequence import CHUNK, Script, cut
+from api.openai_compat.response import Told
 from api.parts import Parts
 from api.patience import SECONDS, within
 from worker.jobs.errors import StoreUnavailable

@@ -16,17 +16,18 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import openai_docs as docs, routes_jobs
+from api import routes_jobs
 from api.asking import idempotency_key
 from api.auth import allowed, bearer, own_job
 from api.body import read_json
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import submit
 from api.limits import left, meter_of
-from api.openai_errors import Face
-from api.openai_request import read
-from api.openai_shape import Told
-from api.openai_stream import Flow, Stream
+from api.openai_compat import openapi as docs
+from api.openai_compat.errors import Face
+from api.openai_compat.request import read
+from api.openai_compat.response import Told
+from api.openai_compat.stream import Flow, Stream
 from api.parts import Parts, parts_of
 from api.patience import SECONDS, ask, within
 from api.problems import Problem, bad_parameter, not_found

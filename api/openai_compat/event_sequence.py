@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from api.openai_shape import Told
+from api.openai_compat.response import Told
 from api.views import dumps
 from worker.jobs.states import Status
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from api.openai_errors import ParamProblem
+from api.openai_compat.errors import ParamProblem
 from api.problems import Fault, Problem, fault, from_validation
 from api.schemas import Submit
 
