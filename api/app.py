@@ -12,25 +12,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from api import (
-    routes_audit,
-    routes_events,
-    routes_hooks,
-    routes_jobs,
-    routes_ops,
-    routes_pause,
-    routes_quarantine,
-    routes_state,
-    routes_submit,
-    routes_support,
-    routes_webhooks,
-)
 from api.docs_page import POLICY, page
 from api.door import Door
 from api.openai_compat import routes
 from api.openapi import document
 from api.parts import assemble
 from api.patience import within
+from api.routes import (
+    audit,
+    events,
+    health,
+    jobs,
+    pauses,
+    provider_webhooks,
+    quarantine,
+    status,
+    submit,
+    support_packet,
+    webhooks,
+)
 from api.traced import Traced
 from api.views import dumps
 from worker.clock import Clock
@@ -48,17 +48,17 @@ from worker.telemetry.setup import listen
 _CHECK_SECONDS = 2.0
 _MOST_CONNECTIONS = 16  # with the one that listens, below 20 whatever is asked at once (`ops/bench/watchers.py`)
 _ROUTES = (
-    routes_submit,
-    routes_jobs,
-    routes_pause,
-    routes_quarantine,
-    routes_events,
-    routes_audit,
-    routes_state,
-    routes_ops,
-    routes_webhooks,
-    routes_hooks,
-    routes_support,
+    submit,
+    jobs,
+    pauses,
+    quarantine,
+    events,
+    audit,
+    status,
+    health,
+    webhooks,
+    provider_webhooks,
+    support_packet,
     routes,
 )
 _ABOUT = "An async job queue for long, safety-checked model requests."

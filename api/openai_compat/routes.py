@@ -16,7 +16,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import routes_jobs
 from api.asking import idempotency_key
 from api.auth import allowed, bearer, own_job
 from api.body import read_json
@@ -32,6 +31,7 @@ from api.parts import Parts, parts_of
 from api.patience import SECONDS, ask, within
 from api.problems import Problem, bad_parameter, not_found
 from api.replies import as_json, job_headers
+from api.routes import jobs
 from api.traced import trace_of
 from api.views import dumps
 from worker.jobs import ids
@@ -113,7 +113,7 @@ async def _own(request: Request, key: ApiKey) -> Stored:
 
 async def _stopped(request: Request, stored: Stored) -> Stored:
     """The job after it was asked to stop, and had a moment for it."""
-    await routes_jobs.cancel(request)
+    await jobs.cancel(request)
     return await wait_until(parts_of(request), stored, TERMINAL.__contains__, _CANCEL_WAIT)
 
 

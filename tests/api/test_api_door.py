@@ -13,7 +13,7 @@ import pytest
 from api_hand import Later, running, submitted
 from starlette.responses import Response
 
-import api.routes_state
+import api.routes.status
 from api.server import bind, serve
 from worker.clock import Clock
 
@@ -207,7 +207,7 @@ async def test_a_fault_of_ours_is_a_500_that_tells_nothing(settings, redis, cloc
     def broken(*_):
         raise RuntimeError("SECRET detail")
 
-    monkeypatch.setattr(api.routes_state, "model_view", broken)
+    monkeypatch.setattr(api.routes.status, "model_view", broken)
     async with running(settings, redis, clock) as served:
         client = await served.client()
         with caplog.at_level(logging.DEBUG):

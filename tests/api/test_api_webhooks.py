@@ -12,8 +12,8 @@ from api_hand import running, submitted
 from arq.connections import ArqRedis
 from typer.testing import CliRunner
 
-from api import routes_webhooks
 from api.app import create_app
+from api.routes import webhooks as routes_webhooks
 from worker.cli import webhooks
 from worker.clock import Clock
 from worker.jobs.events import TERMINAL_FACTS

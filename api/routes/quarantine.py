@@ -20,7 +20,7 @@ from api.parts import Parts, parts_of
 from api.patience import ask
 from api.problems import Problem, from_validation
 from api.replies import as_json
-from api.routes_pause import not_past
+from api.routes.pauses import not_past
 from api.schemas import AskQuarantine
 from api.shapes import TEXT, ref
 from worker.store.apps import ApiKey
