@@ -16,8 +16,6 @@ from api.docs_page import POLICY, page
 from api.door import Door
 from api.openai_compat import routes
 from api.openapi import document
-from api.parts import assemble
-from api.patience import within
 from api.routes import (
     audit,
     events,
@@ -31,6 +29,8 @@ from api.routes import (
     support_packet,
     webhooks,
 )
+from api.runtime.context import assemble
+from api.runtime.store_deadline import within
 from api.traced import Traced
 from api.views import dumps
 from worker.clock import Clock

@@ -5,7 +5,7 @@ One policy, "jobs": what a full bucket holds, in the seconds in which an empty o
 
 from __future__ import annotations
 
-from api.parts import Parts
+from api.runtime.context import Parts
 from worker.store.apps import ApiKey
 from worker.store.rates import Meter, Rate
 

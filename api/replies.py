@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.asking import base_url, header
-from api.parts import parts_of
-from api.patience import SECONDS, within
+from api.runtime.context import parts_of
+from api.runtime.store_deadline import SECONDS, within
 from api.views import dumps, job_view
 from worker.jobs.record import Job
 from worker.jobs.states import Status

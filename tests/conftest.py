@@ -63,7 +63,7 @@ async def redis(valkey_url: str) -> AsyncIterator[ArqRedis]:
 @pytest.fixture(autouse=True)
 def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """An API in this process waits 40 times as long for Redis: a busy machine makes no 503. Not when `impatient`."""
-    patience = sys.modules.get("api.patience")
+    patience = sys.modules.get("api.runtime.store_deadline")
     if patience is not None and request.node.get_closest_marker("impatient") is None:
         longer = SimpleNamespace(
             get_running_loop=asyncio.get_running_loop, timeout=lambda seconds: asyncio.timeout(40 * seconds)

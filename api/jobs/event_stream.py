@@ -13,9 +13,9 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.hub import Note
-from api.parts import Parts
-from api.patience import SECONDS, within
+from api.runtime.broadcaster import Note
+from api.runtime.context import Parts
+from api.runtime.store_deadline import SECONDS, within
 from api.views import dumps
 from worker.jobs import events as ev
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from api.parts import Parts
-from api.patience import SECONDS, within
+from api.runtime.context import Parts
+from api.runtime.store_deadline import SECONDS, within
 from worker.store.jobs import Stored
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.jobs.webhook_url import check_webhook_url
-from api.parts import Parts
 from api.problems import Fault, Problem, fault
+from api.runtime.context import Parts
 from api.schemas import Submit
 from worker.jobs.events import Queued
 from worker.store import secrets

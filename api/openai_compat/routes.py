@@ -27,11 +27,11 @@ from api.openai_compat.errors import Face
 from api.openai_compat.request import read
 from api.openai_compat.response import Told
 from api.openai_compat.stream import Flow, Stream
-from api.parts import Parts, parts_of
-from api.patience import SECONDS, ask, within
 from api.problems import Problem, bad_parameter, not_found
 from api.replies import as_json, job_headers
 from api.routes import jobs
+from api.runtime.context import Parts, parts_of
+from api.runtime.store_deadline import SECONDS, ask, within
 from api.traced import trace_of
 from api.views import dumps
 from worker.jobs import ids

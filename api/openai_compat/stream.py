@@ -13,11 +13,11 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.hub import Note
 from api.openai_compat.event_sequence import CHUNK, Script, cut
 from api.openai_compat.response import Told
-from api.parts import Parts
-from api.patience import SECONDS, within
+from api.runtime.broadcaster import Note
+from api.runtime.context import Parts
+from api.runtime.store_deadline import SECONDS, within
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose

@@ -10,9 +10,9 @@ from api.asking import header, last_event_id, query, whole
 from api.auth import allowed, bearer, own_job
 from api.jobs.event_stream import EventStream, Feed, as_list
 from api.openapi import JOB, JOB_ID, Direct, operation, parameter
-from api.parts import parts_of
-from api.patience import ask
 from api.replies import as_json
+from api.runtime.context import parts_of
+from api.runtime.store_deadline import ask
 from api.shapes import WHOLE
 
 router = APIRouter(route_class=Direct, tags=["jobs"])

@@ -19,10 +19,10 @@ from api.auth import allowed
 from api.body import read_json
 from api.jobs.submission import identifier, known
 from api.openapi import Direct, json_body, operation
-from api.parts import Parts, parts_of
-from api.patience import ask
 from api.problems import bad_field, from_validation
 from api.replies import as_json
+from api.runtime.context import Parts, parts_of
+from api.runtime.store_deadline import ask
 from api.schemas import AskPause, Target
 from api.shapes import ref
 from api.views import pause_view

@@ -11,10 +11,10 @@ from api.asking import header, query
 from api.auth import allowed, own_job
 from api.body import read_json
 from api.openapi import JOB, JOB_ID, Direct, json_body, operation
-from api.parts import parts_of
-from api.patience import ask
 from api.problems import from_validation
 from api.replies import as_json
+from api.runtime.context import parts_of
+from api.runtime.store_deadline import ask
 from api.schemas import Described
 from api.shapes import ref
 from worker.safety.packet import packet

@@ -17,10 +17,10 @@ from api.auth import allowed, own_job
 from api.body import read_json, read_optional
 from api.jobs.webhook_url import check_webhook_url
 from api.openapi import JOB, JOB_ID, Direct, json_body, operation
-from api.parts import Parts, parts_of
-from api.patience import ask
 from api.problems import Problem, from_validation
 from api.replies import as_json
+from api.runtime.context import Parts, parts_of
+from api.runtime.store_deadline import ask
 from api.schemas import EventName, Nothing, Url
 from api.shapes import NUMBER, SHAPES, TEXT, TIME, WHOLE, Shape, listed, many, maybe, obj, one_of, ref
 from worker.jobs.events import TERMINAL_FACTS

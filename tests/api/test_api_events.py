@@ -11,7 +11,7 @@ from waiting import stopwatch
 
 import api.jobs.event_stream
 from api.jobs.event_stream import Feed
-from api.parts import assemble
+from api.runtime.context import assemble
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreUnavailable
 from worker.store import keys
@@ -194,10 +194,10 @@ async def test_text_written_while_streams_open_is_whole_in_each(acme, worker):
 
 
 async def test_a_watcher_that_is_too_slow_catches_up(acme, worker, monkeypatch):
-    import api.hub
+    import api.runtime.broadcaster
 
-    monkeypatch.setattr(api.hub, "_MOST_PIECES", 2)
-    monkeypatch.setattr(api.hub, "_MOST_CHARACTERS", 50)
+    monkeypatch.setattr(api.runtime.broadcaster, "_MOST_PIECES", 2)
+    monkeypatch.setattr(api.runtime.broadcaster, "_MOST_CHARACTERS", 50)
     await test_text_written_while_streams_open_is_whole_in_each(acme, worker)
 
 

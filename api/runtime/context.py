@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from api.hub import Hub
-from api.keyring import Keyring
+from api.runtime.broadcaster import Hub
+from api.runtime.key_cache import Keyring
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
