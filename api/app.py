@@ -12,10 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from api.docs_page import POLICY, page
 from api.door import Door
 from api.openai_compat import routes
-from api.openapi import document
 from api.routes import (
     audit,
     events,
@@ -31,8 +29,10 @@ from api.routes import (
 )
 from api.runtime.context import assemble
 from api.runtime.store_deadline import within
+from api.schema.docs_page import POLICY, page
+from api.schema.openapi import document
+from api.schema.views import dumps
 from api.traced import Traced
-from api.views import dumps
 from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings, load

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from api.asking import base_url, header
 from api.runtime.context import parts_of
 from api.runtime.store_deadline import SECONDS, within
-from api.views import dumps, job_view
+from api.schema.views import dumps, job_view
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import LOCKED

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from api.runtime.broadcaster import Note
 from api.runtime.context import Parts
 from api.runtime.store_deadline import SECONDS, within
-from api.views import dumps
+from api.schema.views import dumps
 from worker.jobs import events as ev
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.states import Outcome, Purpose

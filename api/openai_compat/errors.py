@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api.problems import Problem, problem_of
-from api.views import dumps
+from api.schema.views import dumps
 
 _CODES: Final = {
     "unauthorized": "invalid_api_key",

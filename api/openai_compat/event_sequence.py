@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from api.openai_compat.response import Told
-from api.views import dumps
+from api.schema.views import dumps
 from worker.jobs.states import Status
 
 Json = dict[str, Any]

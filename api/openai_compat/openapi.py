@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from api.openapi import LIMITED, json_body, operation, parameter
-from api.shapes import ANY, FLAG, FRAME, MAP, TEXT, WHOLE, Shape, many, maybe, obj, one_of
+from api.schema.openapi import LIMITED, json_body, operation, parameter
+from api.schema.responses import ANY, FLAG, FRAME, MAP, TEXT, WHOLE, Shape, many, maybe, obj, one_of
 
 RESPONSE: Final = "/v1/responses/{job_id}"
 _ID: Final = {"name": "job_id", "in": "path", "required": True, "schema": TEXT, "description": "`resp_…` or `job_…`"}

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from api.openai_compat.errors import ParamProblem
 from api.problems import Fault, Problem, fault, from_validation
-from api.schemas import Submit
+from api.schema.requests import Submit
 
 _VIGIL: Final = ("policy", "webhook", "end_user", "priority", "not_before", "metadata")
 _CHAINED: Final = ("previous_response_id", "conversation")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from api.views import job_view
+from api.schema.views import job_view
 from worker.jobs import ids
 from worker.jobs.record import Job
 from worker.jobs.states import Status

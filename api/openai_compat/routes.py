@@ -32,8 +32,8 @@ from api.replies import as_json, job_headers
 from api.routes import jobs
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within
+from api.schema.views import dumps
 from api.traced import trace_of
-from api.views import dumps
 from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL

@@ -18,13 +18,13 @@ from starlette.responses import Response
 
 from api.asking import query, whole
 from api.auth import allowed, own_job
-from api.openapi import JOB, JOB_ID, LIMIT, Direct, operation, parameter
 from api.problems import Problem, bad_parameter
 from api.replies import as_json
 from api.runtime.context import parts_of
 from api.runtime.store_deadline import ask
-from api.schemas import instant
-from api.shapes import TIME
+from api.schema.openapi import JOB, JOB_ID, LIMIT, Direct, operation, parameter
+from api.schema.requests import instant
+from api.schema.responses import TIME
 from worker.audit.chain import Row
 from worker.clock import to_ms
 from worker.store.audit import Trail

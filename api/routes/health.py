@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from api.asking import query
 from api.auth import allowed
-from api.openapi import Direct, operation
 from api.problems import Problem
 from api.replies import as_json
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import ask, within
-from api.views import endpoint_view
+from api.schema.openapi import Direct, operation
+from api.schema.views import endpoint_view
 from worker.jobs.errors import StoreUnavailable
 from worker.store import scrape
 from worker.store.access import known_endpoint

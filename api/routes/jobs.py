@@ -16,13 +16,13 @@ from api.auth import allowed, own_job
 from api.body import read_optional
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import identifier
-from api.openapi import JOB, JOB_ID, LIMIT, WAIT, Direct, json_body, operation, parameter
 from api.problems import bad_parameter, from_validation
 from api.replies import as_json, etag, job_headers, matches, view, view_all
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import ask
-from api.schemas import Accept, Nothing, instant
-from api.shapes import TIME, one_of, ref
+from api.schema.openapi import JOB, JOB_ID, LIMIT, WAIT, Direct, json_body, operation, parameter
+from api.schema.requests import Accept, Nothing, instant
+from api.schema.responses import TIME, one_of, ref
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.jobs.events import EventDraft

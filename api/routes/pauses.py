@@ -18,14 +18,14 @@ from api.asking import query
 from api.auth import allowed
 from api.body import read_json
 from api.jobs.submission import identifier, known
-from api.openapi import Direct, json_body, operation
 from api.problems import bad_field, from_validation
 from api.replies import as_json
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import ask
-from api.schemas import AskPause, Target
-from api.shapes import ref
-from api.views import pause_view
+from api.schema.openapi import Direct, json_body, operation
+from api.schema.requests import AskPause, Target
+from api.schema.responses import ref
+from api.schema.views import pause_view
 from worker.jobs.spec import Spec
 from worker.store.apps import ApiKey
 from worker.store.audit import Trail

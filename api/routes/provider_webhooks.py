@@ -11,11 +11,11 @@ from starlette.responses import Response
 
 from api.asking import header
 from api.body import parse, read
-from api.openapi import Direct, json_body, operation, parameter
 from api.problems import Problem
 from api.replies import as_json
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import ask
+from api.schema.openapi import Direct, json_body, operation, parameter
 from worker.safety import notices as provider
 from worker.store.notices import Notices
 from worker.store.refs import job_of

@@ -13,13 +13,13 @@ from starlette.responses import Response
 from api.asking import query
 from api.auth import allowed
 from api.body import read_optional
-from api.openapi import Direct, operation
 from api.problems import Problem, from_validation
 from api.replies import as_json
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within
-from api.schemas import Nothing
-from api.views import concerns, model_view, pause_view
+from api.schema.openapi import Direct, operation
+from api.schema.requests import Nothing
+from api.schema.views import concerns, model_view, pause_view
 from worker.safety.access import Access
 from worker.store import overview
 from worker.store.access import ask_for_probe, known_access

@@ -18,13 +18,13 @@ from api.body import read_json
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import submit
 from api.limits import left, meter_of
-from api.openapi import EXAMPLE, LIMITED, Direct, json_body, operation, parameter
 from api.problems import Problem, bad_field, from_validation, problem_of
 from api.replies import as_json, fresh, job_headers, view
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within
-from api.schemas import BatchItem, Submit
-from api.shapes import ref
+from api.schema.openapi import EXAMPLE, LIMITED, Direct, json_body, operation, parameter
+from api.schema.requests import BatchItem, Submit
+from api.schema.responses import ref
 from api.traced import trace_of
 from worker.jobs.errors import RateLimited, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL

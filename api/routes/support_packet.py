@@ -10,13 +10,13 @@ from starlette.responses import Response
 from api.asking import header, query
 from api.auth import allowed, own_job
 from api.body import read_json
-from api.openapi import JOB, JOB_ID, Direct, json_body, operation
 from api.problems import from_validation
 from api.replies import as_json
 from api.runtime.context import parts_of
 from api.runtime.store_deadline import ask
-from api.schemas import Described
-from api.shapes import ref
+from api.schema.openapi import JOB, JOB_ID, Direct, json_body, operation
+from api.schema.requests import Described
+from api.schema.responses import ref
 from worker.safety.packet import packet
 from worker.safety.redact import Redacted, redacted
 from worker.store.jobs import Stored

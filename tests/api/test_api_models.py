@@ -12,7 +12,7 @@ from stage import LUNA, SOL, TERRA, Stage
 from test_api_read import keys_of
 
 import api.routes.status
-from api.shapes import MODEL
+from api.schema.responses import MODEL
 from worker.clock import Clock
 from worker.store import keys
 

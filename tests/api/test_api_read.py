@@ -10,8 +10,8 @@ import pytest
 from api_hand import submitted
 from waiting import LIMIT
 
-from api.shapes import JOB
-from api.views import job_view
+from api.schema.responses import JOB
+from api.schema.views import job_view
 from worker.jobs import events as ev
 from worker.jobs.record import Usage
 from worker.store import codec, keys

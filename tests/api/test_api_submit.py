@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 from api_hand import running, submitted
 
-from api.schemas import Submit
+from api.schema.requests import Submit
 from worker.jobs.spec import Policy
 from worker.store import codec, keys
 

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.schemas import Accept, AskPause, AskQuarantine, BatchItem, Described, Submit, Target
-from api.shapes import FRAME, SHAPES, TEXT, WHOLE, Shape, ref
+from api.schema.requests import Accept, AskPause, AskQuarantine, BatchItem, Described, Submit, Target
+from api.schema.responses import FRAME, SHAPES, TEXT, WHOLE, Shape, ref
 
 _REF: Final = "#/components/schemas/{model}"
 _WHY: Final = {
