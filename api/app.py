@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from api.door import Door
 from api.openai_compat import routes
 from api.routes import (
     audit,
@@ -32,7 +31,8 @@ from api.runtime.store_deadline import within
 from api.schema.docs_page import POLICY, page
 from api.schema.openapi import document
 from api.schema.views import dumps
-from api.traced import Traced
+from api.web.middleware import Door
+from api.web.tracing_middleware import Traced
 from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings, load

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import check_store, create_app, open_store
-from api.protocol import protocol
+from api.web.uvicorn_protocol import protocol
 from worker.clock import Clock
 from worker.settings import Settings
 from worker.store.pool import Redis

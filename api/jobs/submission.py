@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.jobs.webhook_url import check_webhook_url
-from api.problems import Fault, Problem, fault
 from api.runtime.context import Parts
 from api.schema.requests import Submit
+from api.web.problems import Fault, Problem, fault
 from worker.jobs.events import Queued
 from worker.store import secrets
 from worker.store.apps import ApiKey

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.problems import Problem, fault
+from api.web.problems import Problem, fault
 from worker.jobs.errors import Refused
 from worker.settings import Settings
 from worker.webhooks import guard

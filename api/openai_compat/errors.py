@@ -12,8 +12,8 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from api.problems import Problem, problem_of
 from api.schema.views import dumps
+from api.web.problems import Problem, problem_of
 
 _CODES: Final = {
     "unauthorized": "invalid_api_key",

@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from api.openai_compat.errors import ParamProblem
-from api.problems import Fault, Problem, fault, from_validation
 from api.schema.requests import Submit
+from api.web.problems import Fault, Problem, fault, from_validation
 
 _VIGIL: Final = ("policy", "webhook", "end_user", "priority", "not_before", "metadata")
 _CHAINED: Final = ("previous_response_id", "conversation")

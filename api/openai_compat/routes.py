@@ -16,24 +16,24 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import idempotency_key
-from api.auth import allowed, bearer, own_job
-from api.body import read_json
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import submit
-from api.limits import left, meter_of
 from api.openai_compat import openapi as docs
 from api.openai_compat.errors import Face
 from api.openai_compat.request import read
 from api.openai_compat.response import Told
 from api.openai_compat.stream import Flow, Stream
-from api.problems import Problem, bad_parameter, not_found
-from api.replies import as_json, job_headers
 from api.routes import jobs
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within
 from api.schema.views import dumps
-from api.traced import trace_of
+from api.web.auth import allowed, bearer, own_job
+from api.web.body import read_json
+from api.web.params import idempotency_key
+from api.web.problems import Problem, bad_parameter, not_found
+from api.web.rate_limit_headers import left, meter_of
+from api.web.responses import as_json, job_headers
+from api.web.tracing_middleware import trace_of
 from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL

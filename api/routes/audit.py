@@ -16,15 +16,15 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import query, whole
-from api.auth import allowed, own_job
-from api.problems import Problem, bad_parameter
-from api.replies import as_json
 from api.runtime.context import parts_of
 from api.runtime.store_deadline import ask
 from api.schema.openapi import JOB, JOB_ID, LIMIT, Direct, operation, parameter
 from api.schema.requests import instant
 from api.schema.responses import TIME
+from api.web.auth import allowed, own_job
+from api.web.params import query, whole
+from api.web.problems import Problem, bad_parameter
+from api.web.responses import as_json
 from worker.audit.chain import Row
 from worker.clock import to_ms
 from worker.store.audit import Trail

@@ -6,14 +6,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import header, last_event_id, query, whole
-from api.auth import allowed, bearer, own_job
 from api.jobs.event_stream import EventStream, Feed, as_list
-from api.replies import as_json
 from api.runtime.context import parts_of
 from api.runtime.store_deadline import ask
 from api.schema.openapi import JOB, JOB_ID, Direct, operation, parameter
 from api.schema.responses import WHOLE
+from api.web.auth import allowed, bearer, own_job
+from api.web.params import header, last_event_id, query, whole
+from api.web.responses import as_json
 
 router = APIRouter(route_class=Direct, tags=["jobs"])
 _MOST = 9_999_999_999

@@ -9,14 +9,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import query
-from api.auth import allowed
-from api.problems import Problem
-from api.replies import as_json
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import ask, within
 from api.schema.openapi import Direct, operation
 from api.schema.views import endpoint_view
+from api.web.auth import allowed
+from api.web.params import query
+from api.web.problems import Problem
+from api.web.responses import as_json
 from worker.jobs.errors import StoreUnavailable
 from worker.store import scrape
 from worker.store.access import known_endpoint

@@ -11,18 +11,18 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import query, seconds, whole
-from api.auth import allowed, own_job
-from api.body import read_optional
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import identifier
-from api.problems import bad_parameter, from_validation
-from api.replies import as_json, etag, job_headers, matches, view, view_all
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import ask
 from api.schema.openapi import JOB, JOB_ID, LIMIT, WAIT, Direct, json_body, operation, parameter
 from api.schema.requests import Accept, Nothing, instant
 from api.schema.responses import TIME, one_of, ref
+from api.web.auth import allowed, own_job
+from api.web.body import read_optional
+from api.web.params import query, seconds, whole
+from api.web.problems import bad_parameter, from_validation
+from api.web.responses import as_json, etag, job_headers, matches, view, view_all
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.jobs.events import EventDraft

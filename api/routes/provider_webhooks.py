@@ -9,13 +9,13 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import header
-from api.body import parse, read
-from api.problems import Problem
-from api.replies import as_json
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import ask
 from api.schema.openapi import Direct, json_body, operation, parameter
+from api.web.body import parse, read
+from api.web.params import header
+from api.web.problems import Problem
+from api.web.responses import as_json
 from worker.safety import notices as provider
 from worker.store.notices import Notices
 from worker.store.refs import job_of

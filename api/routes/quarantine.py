@@ -11,18 +11,18 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import query
-from api.auth import allowed
-from api.body import read_json
 from api.jobs.submission import identifier
-from api.problems import Problem, from_validation
-from api.replies import as_json
 from api.routes.pauses import not_past
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import ask
 from api.schema.openapi import Direct, json_body, operation
 from api.schema.requests import AskQuarantine
 from api.schema.responses import TEXT, ref
+from api.web.auth import allowed
+from api.web.body import read_json
+from api.web.params import query
+from api.web.problems import Problem, from_validation
+from api.web.responses import as_json
 from worker.store.apps import ApiKey
 from worker.store.audit import Trail
 from worker.store.quarantine import LEDGER_KEPT, Quarantine, Shut

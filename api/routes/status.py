@@ -10,16 +10,16 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import query
-from api.auth import allowed
-from api.body import read_optional
-from api.problems import Problem, from_validation
-from api.replies import as_json
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within
 from api.schema.openapi import Direct, operation
 from api.schema.requests import Nothing
 from api.schema.views import concerns, model_view, pause_view
+from api.web.auth import allowed
+from api.web.body import read_optional
+from api.web.params import query
+from api.web.problems import Problem, from_validation
+from api.web.responses import as_json
 from worker.safety.access import Access
 from worker.store import overview
 from worker.store.access import ask_for_probe, known_access

@@ -12,20 +12,20 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import idempotency_key, preferred_wait, query
-from api.auth import allowed
-from api.body import read_json
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import submit
-from api.limits import left, meter_of
-from api.problems import Problem, bad_field, from_validation, problem_of
-from api.replies import as_json, fresh, job_headers, view
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within
 from api.schema.openapi import EXAMPLE, LIMITED, Direct, json_body, operation, parameter
 from api.schema.requests import BatchItem, Submit
 from api.schema.responses import ref
-from api.traced import trace_of
+from api.web.auth import allowed
+from api.web.body import read_json
+from api.web.params import idempotency_key, preferred_wait, query
+from api.web.problems import Problem, bad_field, from_validation, problem_of
+from api.web.rate_limit_headers import left, meter_of
+from api.web.responses import as_json, fresh, job_headers, view
+from api.web.tracing_middleware import trace_of
 from worker.jobs.errors import RateLimited, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey

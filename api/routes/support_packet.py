@@ -7,16 +7,16 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import header, query
-from api.auth import allowed, own_job
-from api.body import read_json
-from api.problems import from_validation
-from api.replies import as_json
 from api.runtime.context import parts_of
 from api.runtime.store_deadline import ask
 from api.schema.openapi import JOB, JOB_ID, Direct, json_body, operation
 from api.schema.requests import Described
 from api.schema.responses import ref
+from api.web.auth import allowed, own_job
+from api.web.body import read_json
+from api.web.params import header, query
+from api.web.problems import from_validation
+from api.web.responses import as_json
 from worker.safety.packet import packet
 from worker.safety.redact import Redacted, redacted
 from worker.store.jobs import Stored

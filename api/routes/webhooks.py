@@ -12,17 +12,17 @@ from pydantic import AfterValidator, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import query
-from api.auth import allowed, own_job
-from api.body import read_json, read_optional
 from api.jobs.webhook_url import check_webhook_url
-from api.problems import Problem, from_validation
-from api.replies import as_json
 from api.runtime.context import Parts, parts_of
 from api.runtime.store_deadline import ask
 from api.schema.openapi import JOB, JOB_ID, Direct, json_body, operation
 from api.schema.requests import EventName, Nothing, Url
 from api.schema.responses import NUMBER, SHAPES, TEXT, TIME, WHOLE, Shape, listed, many, maybe, obj, one_of, ref
+from api.web.auth import allowed, own_job
+from api.web.body import read_json, read_optional
+from api.web.params import query
+from api.web.problems import Problem, from_validation
+from api.web.responses import as_json
 from worker.jobs.events import TERMINAL_FACTS
 from worker.jobs.spec import PayloadKind, Spec
 from worker.store.endpoints import Endpoint, Endpoints

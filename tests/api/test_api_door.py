@@ -221,9 +221,9 @@ async def test_a_fault_of_ours_is_a_500_that_tells_nothing(settings, redis, cloc
 
 
 async def test_too_many_at_once_are_turned_away(settings, redis, clock, monkeypatch):
-    import api.door
+    import api.web.middleware
 
-    monkeypatch.setattr(api.door, "_AT_ONCE", 0)
+    monkeypatch.setattr(api.web.middleware, "_AT_ONCE", 0)
     async with running(settings, redis, clock) as served:
         answer = await (await served.client()).get("/healthz")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -144,7 +144,7 @@ async def test_half_a_surrogate_from_the_provider_does_not_break_the_answer(acme
 
 
 async def test_a_served_model_cant_split_a_header(acme, jobs, worker):
-    from api.replies import job_headers
+    from api.web.responses import job_headers
 
     job_id = await submitted(acme)
     await worker.start(job_id)

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from api.limits import fields
+from api.web.rate_limit_headers import fields
 from worker.jobs.errors import (
     AlreadySettled,
     ContentDamaged,

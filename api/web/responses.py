@@ -10,10 +10,10 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.asking import base_url, header
 from api.runtime.context import parts_of
 from api.runtime.store_deadline import SECONDS, within
 from api.schema.views import dumps, job_view
+from api.web.params import base_url, header
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import LOCKED

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from api.asking import header
-from api.problems import Problem, not_found
 from api.runtime.context import parts_of
 from api.runtime.store_deadline import ask
+from api.web.params import header
+from api.web.problems import Problem, not_found
 from worker.jobs import ids
 from worker.store.apps import ApiKey
 from worker.store.jobs import Stored

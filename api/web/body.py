@@ -10,8 +10,8 @@ from typing import Any, Final
 import jiter
 from starlette.requests import ClientDisconnect, Request
 
-from api.asking import header
-from api.problems import Problem
+from api.web.params import header
+from api.web.problems import Problem
 
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 

@@ -12,8 +12,8 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.asking import header
-from api.problems import Problem, problem_of
+from api.web.params import header
+from api.web.problems import Problem, problem_of
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.telemetry.events import about, emit

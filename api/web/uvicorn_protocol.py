@@ -15,8 +15,8 @@ from typing import Any, Final, cast
 from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api.door import bare
-from api.problems import Problem
+from api.web.middleware import bare
+from api.web.problems import Problem
 from worker.clock import Clock
 from worker.settings import Settings
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.types import Scope
 
-from api.problems import Problem, bad_parameter
+from api.web.problems import Problem, bad_parameter
 
 MOST_WAIT: Final = 60
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
