@@ -11,9 +11,9 @@ import pytest
 from pydantic import SecretStr
 from waiting import LIMIT
 
-from worker.cli.client import Client
-from worker.cli.door import Door
+from worker.cli.api_client import Client
 from worker.cli.errors import CliError
+from worker.cli.profile import Door
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b'data: {"seq": 1, "type": "job.queued", "data": {}}\n\n'

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from worker.cli.app import ROOMS, assemble
+from worker.cli.main import ROOMS, assemble
 from worker.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

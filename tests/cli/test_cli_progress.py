@@ -10,7 +10,7 @@ import pytest
 from builders import BLOCK, ERROR, JOB, LUNA, SOL, T0
 
 from worker.cli.progress import after
-from worker.cli.show import sentence
+from worker.cli.rendering import sentence
 from worker.client import Event
 from worker.jobs import events as ev, fold
 from worker.jobs.record import Job

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from worker.cli.show import LiveLine, clean, clock_face, fit, sentence
+from worker.cli.rendering import LiveLine, clean, clock_face, fit, sentence
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 

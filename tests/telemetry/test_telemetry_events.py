@@ -129,7 +129,7 @@ def test_telling_is_cheap() -> None:
 
 
 def test_who_has_no_dsn_does_not_even_load_the_sdk() -> None:
-    code = "import sys, api.app, worker.main; from worker.cli.app import assemble; assemble(); "
+    code = "import sys, api.app, worker.main; from worker.cli.main import assemble; assemble(); "
     code += "print('sentry_sdk' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -10,7 +10,7 @@ import typer
 
 from worker.cli.errors import USAGE, CliError
 from worker.cli.keys import with_apps
-from worker.cli.show import print_columns
+from worker.cli.rendering import print_columns
 from worker.jobs.errors import Refused
 from worker.store.apps import App
 

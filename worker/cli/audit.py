@@ -24,7 +24,7 @@ from worker.audit.seals import BadSeal
 from worker.cli.audit_room import Json, with_trail
 from worker.cli.audit_show import show
 from worker.cli.errors import BAD, USAGE, CliError
-from worker.cli.show import clean, print_columns
+from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock, to_ms
 from worker.jobs.ids import job_id_of
 from worker.settings import Settings, load

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from worker.cli.serve import with_redis
+from worker.cli.processes import with_redis
 from worker.settings import Settings
 from worker.store.pool import Redis, connect
 from worker.store.vault import Vault

@@ -12,10 +12,10 @@ import typer
 
 from worker.audit.chain import GENESIS, Row
 from worker.audit.diagnose import in_chain
+from worker.cli.arguments import read_prompt
 from worker.cli.audit_room import Json, with_trail
 from worker.cli.errors import BAD, CliError
-from worker.cli.inputs import read_prompt
-from worker.cli.show import clean, print_columns
+from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock
 from worker.jobs.ids import job_id_of
 from worker.settings import load

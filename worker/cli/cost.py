@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from worker.cli.errors import USAGE, CliError
-from worker.cli.show import print_columns
+from worker.cli.rendering import print_columns
 from worker.jobs.catalogue import dollars
 from worker.jobs.record import Usage
 from worker.settings import load

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.serve import run_until_signal
+from worker.cli.processes import run_until_signal
 
 
 def demo(as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False) -> None:

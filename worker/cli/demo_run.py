@@ -19,7 +19,7 @@ from rich.table import Table
 
 from worker.cli.demo_cases import CASES, SPEED, Case, judge
 from worker.cli.errors import BAD, CliError, wants_traceback
-from worker.cli.show import TERMINAL_STATUSES, clock_face, seconds_between
+from worker.cli.rendering import TERMINAL_STATUSES, clock_face, seconds_between
 from worker.cli.up import Running, everything
 from worker.clock import Clock
 from worker.settings import Settings, load

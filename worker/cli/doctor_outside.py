@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from worker.cli.door import find_door
 from worker.cli.errors import CliError
 from worker.cli.finding import Check
+from worker.cli.profile import find_door
 from worker.client.shell import DEFAULT_URL
 from worker.clock import Clock
 from worker.jobs.errors import Refused

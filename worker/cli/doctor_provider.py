@@ -14,7 +14,7 @@ import httpx2
 
 from worker.cli.doctor_outside import LOCAL, ask
 from worker.cli.finding import Check, skew
-from worker.cli.show import clean
+from worker.cli.rendering import clean
 from worker.clock import Clock
 from worker.jobs.errors import Failure
 from worker.safety import classify

@@ -9,7 +9,7 @@ from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
 from worker.cli.doctor_store import store_check
 from worker.cli.finding import Check, State, skew
-from worker.cli.serve import with_redis
+from worker.cli.processes import with_redis
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.redis_address import Address, parse

@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 import typer
 
-from worker.cli.client import Client
+from worker.cli.api_client import Client
+from worker.cli.arguments import as_value, pairs, read_prompt
 from worker.cli.errors import BAD, INTERRUPTED, USAGE, CliError
-from worker.cli.follow import Follower
-from worker.cli.inputs import as_value, pairs, read_prompt
-from worker.cli.show import clean, clock_face, money, paint, print_columns, seconds_between, sentence
+from worker.cli.rendering import clean, clock_face, money, paint, print_columns, seconds_between, sentence
+from worker.cli.watch import Follower
 from worker.client import Filters, NewJob
 from worker.jobs.states import Status
 

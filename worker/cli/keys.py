@@ -13,8 +13,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from worker.cli.errors import BAD, USAGE, CliError
-from worker.cli.serve import with_redis
-from worker.cli.show import print_columns
+from worker.cli.processes import with_redis
+from worker.cli.rendering import print_columns
 from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.jobs.errors import Refused

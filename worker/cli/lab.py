@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worker.cli.errors import USAGE, CliError
-from worker.cli.show import coloured, print_columns
+from worker.cli.rendering import coloured, print_columns
 from worker.jobs.catalogue import Catalogue, dollars
 from worker.jobs.spec import Action
 from worker.lab import chart, evaluate, synthetic, trails

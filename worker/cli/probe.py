@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.cli.client import Client
+from worker.cli.api_client import Client
 from worker.cli.errors import BAD
-from worker.cli.show import clean, print_columns
+from worker.cli.rendering import clean, print_columns
 
 
 def probe(

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.errors import BAD
-from worker.cli.serve import with_redis
+from worker.cli.processes import with_redis
 from worker.clock import Clock
 from worker.settings import Settings, load
 from worker.store.guard import accept as accept_store, look

@@ -17,11 +17,11 @@ from typing import Annotated, Final
 import typer
 from pydantic import SecretStr
 
-from worker.cli.door import keep, kept
 from worker.cli.errors import CliError
 from worker.cli.jobs import DEFAULT_MODEL
 from worker.cli.keys import new_encryption_key
-from worker.cli.serve import first_of, listen, run_until_signal, serves_api, with_redis
+from worker.cli.processes import first_of, listen, run_until_signal, serves_api, with_redis
+from worker.cli.profile import keep, kept
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings, key_file, load

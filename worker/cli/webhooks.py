@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import typer
 
-from worker.cli.client import Client
-from worker.cli.show import clean, print_columns
+from worker.cli.api_client import Client
+from worker.cli.rendering import clean, print_columns
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, job_….")]

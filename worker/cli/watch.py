@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
-from worker.cli.client import Client
+from worker.cli.api_client import Client
 from worker.cli.errors import CliError
 from worker.cli.progress import Shown, after
-from worker.cli.show import TERMINAL_STATUSES, LiveLine, clean, sentence
+from worker.cli.rendering import TERMINAL_STATUSES, LiveLine, clean, sentence
 from worker.client import Event
 from worker.clock import Clock
 from worker.jobs.states import Status

@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 import typer
 
-from worker.cli.client import Client
+from worker.cli.api_client import Client
+from worker.cli.arguments import read_prompt
 from worker.cli.errors import USAGE, CliError
-from worker.cli.inputs import read_prompt
-from worker.cli.show import clean, print_columns
+from worker.cli.rendering import clean, print_columns
 
 _STATUS: Final = ("queued", "scheduled", "running", "checking")
 

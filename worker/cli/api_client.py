@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from worker.cli.door import Door, find_door
 from worker.cli.errors import BAD, USAGE, CliError
+from worker.cli.profile import Door, find_door
 from worker.client import (
     ApiError,
     BadRequest,
