@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from worker.audit.keyfile import NAME
-from worker.cli.audit import signer_of
+from worker.cli.audit.commands import signer_of
 from worker.cli.doctor_outside import api_check, sentry_check, webhook_checks
 from worker.cli.doctor_provider import provider_checks
 from worker.cli.doctor_redis import redis_checks

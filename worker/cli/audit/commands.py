@@ -21,8 +21,8 @@ from worker.audit.keys import Signer, Trusted
 from worker.audit.keytext import as_text, from_text
 from worker.audit.report import Report
 from worker.audit.seals import BadSeal
-from worker.cli.audit_room import Json, with_trail
-from worker.cli.audit_show import show
+from worker.cli.audit.show import show
+from worker.cli.audit.trail_access import Json, with_trail
 from worker.cli.errors import BAD, USAGE, CliError
 from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock, to_ms

@@ -13,7 +13,7 @@ import typer
 from worker.audit.chain import GENESIS, Row
 from worker.audit.diagnose import in_chain
 from worker.cli.arguments import read_prompt
-from worker.cli.audit_room import Json, with_trail
+from worker.cli.audit.trail_access import Json, with_trail
 from worker.cli.errors import BAD, CliError
 from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock
