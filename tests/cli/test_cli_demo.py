@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cli_vigil import run
 
-from worker.cli.demo_cases import CASES, judge
+from worker.cli.demo.cases import CASES, judge
 
 
 def test_every_job_of_the_demo_comes_out_as_it_should(tmp_path: Path) -> None:

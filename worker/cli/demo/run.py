@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from worker.cli.demo_cases import CASES, SPEED, Case, judge
+from worker.cli.demo.cases import CASES, SPEED, Case, judge
 from worker.cli.errors import BAD, CliError, wants_traceback
 from worker.cli.rendering import TERMINAL_STATUSES, clock_face, seconds_between
 from worker.cli.up import Running, everything

@@ -16,7 +16,7 @@ def demo(as_json: Annotated[bool, typer.Option("--json", help="Print the results
     Runs one per outcome against the simulator, in a throw-away folder. Needs no key and no network; exits 1 when
     a job did not come out as it should.
     """
-    run_demo = importlib.import_module("worker.cli.demo_run").run_demo
+    run_demo = importlib.import_module("worker.cli.demo.run").run_demo
     run_until_signal(lambda stop: run_demo(stop, as_json=as_json), "stopping")
 
 
