@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from worker.cli.finding import Check
+from worker.cli.doctor.check import Check
 from worker.settings import Settings
 from worker.store.guard import look
 from worker.store.mark import judge, load, sentence

@@ -12,11 +12,11 @@ import typer
 
 from worker.audit.keyfile import NAME
 from worker.cli.audit.commands import signer_of
-from worker.cli.doctor_outside import api_check, sentry_check, webhook_checks
-from worker.cli.doctor_provider import provider_checks
-from worker.cli.doctor_redis import redis_checks
+from worker.cli.doctor.check import Check, written
+from worker.cli.doctor.external_checks import api_check, sentry_check, webhook_checks
+from worker.cli.doctor.provider_checks import provider_checks
+from worker.cli.doctor.redis_checks import redis_checks
 from worker.cli.errors import BAD, CliError
-from worker.cli.finding import Check, written
 from worker.jobs.errors import SettingsError
 from worker.settings import Settings, load
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from worker.cli.doctor.check import Check
 from worker.cli.errors import CliError
-from worker.cli.finding import Check
 from worker.cli.profile import find_door
 from worker.client.shell import DEFAULT_URL
 from worker.clock import Clock

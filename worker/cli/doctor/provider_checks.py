@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import httpx2
 
-from worker.cli.doctor_outside import LOCAL, ask
-from worker.cli.finding import Check, skew
+from worker.cli.doctor.check import Check, skew
+from worker.cli.doctor.external_checks import LOCAL, ask
 from worker.cli.rendering import clean
 from worker.clock import Clock
 from worker.jobs.errors import Failure
