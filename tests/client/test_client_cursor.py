@@ -9,7 +9,7 @@ import pytest
 from client_hand import numbers, text
 from hypothesis import given, strategies as st
 
-from worker.client.cursor import Cursor, Gap
+from worker.client.event_cursor import Cursor, Gap
 from worker.client.models import DELTA, Event
 from worker.client.sse import Frame
 

@@ -30,8 +30,8 @@ from worker.client import (
     Unreadable,
     Vigil,
     VigilError,
-    asks,
     errors,
+    requests,
 )
 
 
@@ -137,14 +137,14 @@ async def test_an_api_that_hangs_is_not_waited_for_for_ever(how):
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
         async with both(how, url, "vgl_x", Retries(times=0)) as vigil:
-            ask = replace(asks.get("job_1"), seconds=0.2)
+            ask = replace(requests.get("job_1"), seconds=0.2)
             with pytest.raises(TimedOut, match="took too long") as caught:
                 await asked(vigil, ask)
         await left.wait()
     assert caught.value.sent
 
 
-async def asked(vigil: Both, ask: asks.Ask[Job]) -> Job:
+async def asked(vigil: Both, ask: requests.Ask[Job]) -> Job:
     steps = vigil.client._talk.call(ask)
     run = vigil.client._run
     return await (asyncio.to_thread(run, steps) if vigil.blocking else run(steps))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.client import answers, models
+from worker.client import models, responses
 from worker.client.models import Answer, Event, Job
 from worker.jobs.states import TERMINAL, Status
 
@@ -71,7 +71,7 @@ def test_content_never_shows():
     for one in (
         Job.model_validate(body),
         Event.model_validate(delta),
-        answers.Page[Job].model_validate({"data": [body]}),
+        responses.Page[Job].model_validate({"data": [body]}),
     ):
         assert "HUSH" not in f"{one!r} {one}"
     with pytest.raises(ValueError, match="created_at") as caught:
@@ -200,12 +200,12 @@ BATCH = {"index": 1, "status": 422, "problem": {"code": "x"}}
     [
         (Job, FULL),
         (models.CancelledJob, FULL | {"cancel": {"upstream_under_way": True}}),
-        (answers.BatchRow, BATCH),
+        (responses.BatchRow, BATCH),
         (models.Event, EVENT),
-        (answers.Message, MESSAGE),
-        (answers.Model, MODEL),
-        (answers.Status, STATUS),
-        (answers.Page[Job], {"data": [FULL], "next_cursor": "c"}),
+        (responses.Message, MESSAGE),
+        (responses.Model, MODEL),
+        (responses.Status, STATUS),
+        (responses.Page[Job], {"data": [FULL], "next_cursor": "c"}),
     ],
 )
 def test_every_field_of_the_contract_has_a_type(model, body):

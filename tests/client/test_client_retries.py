@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.client.retries import Retries, may_repeat, retry_after
+from worker.client.retry import Retries, may_repeat, retry_after
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 CHANCE = st.floats(0, 1, exclude_max=True)

@@ -18,7 +18,7 @@ from worker.client import (
     Vigil,
     VigilError,
 )
-from worker.client.asks import Method
+from worker.client.requests import Method
 
 _QUICK: Final = Retries(
     times=3, first=0.1, longest=5.0

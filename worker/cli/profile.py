@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from worker.cli.errors import USAGE, CliError
-from worker.client.shell import DEFAULT_URL, ClientSettings
+from worker.client.http import DEFAULT_URL, ClientSettings
 
 
 class CommandSettings(ClientSettings):

@@ -7,10 +7,7 @@
 The room knows the API and nothing behind it: no Redis, no provider.
 """
 
-from worker.client.answers import Message, Model, Page, Status
-from worker.client.asks import Filters, NewJob
-from worker.client.awaiting import AsyncVigil
-from worker.client.blocking import Vigil
+from worker.client.async_client import AsyncVigil
 from worker.client.errors import (
     ApiError,
     BadRequest,
@@ -29,7 +26,10 @@ from worker.client.errors import (
     VigilError,
 )
 from worker.client.models import Event, Job
-from worker.client.retries import Retries
+from worker.client.requests import Filters, NewJob
+from worker.client.responses import Message, Model, Page, Status
+from worker.client.retry import Retries
+from worker.client.sync_client import Vigil
 from worker.jobs.spec import OnDelay, Policy
 
 __all__ = [

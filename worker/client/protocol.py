@@ -17,9 +17,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from worker.client import asks
-from worker.client.asks import Ask
-from worker.client.cursor import Cursor, Gap
+from worker.client import requests
 from worker.client.errors import (
     ConnectionFailed,
     Problem,
@@ -29,8 +27,10 @@ from worker.client.errors import (
     VigilError,
     api_error,
 )
+from worker.client.event_cursor import Cursor, Gap
 from worker.client.models import Event, Job
-from worker.client.retries import Retries, may_repeat, retry_after
+from worker.client.requests import Ask
+from worker.client.retry import Retries, may_repeat, retry_after
 from worker.client.sse import FrameTooLarge, Parser
 from worker.clock import Clock
 
@@ -131,13 +131,13 @@ class Talk:
             now = self._clock.monotonic()
             left = _POLL_SECONDS if end is None else end - now
             if job is None:  # the first look shows whether there is an API at all: it is not waited for
-                job = yield from self.call(asks.get(job_id))
+                job = yield from self.call(requests.get(job_id))
             elif left <= 0:
                 raise StillRunning(job, timeout or 0.0)
             else:
                 poll = min(_POLL_SECONDS, left)
                 until = now + poll + self._retries.patience
-                ask = asks.get(job_id, poll, min(asks.ANSWER_SECONDS, max(left, 1.0)))
+                ask = requests.get(job_id, poll, min(requests.ANSWER_SECONDS, max(left, 1.0)))
                 job = yield from self.call(ask, min(end or until, until))
             if job.settled:
                 return job
@@ -147,7 +147,7 @@ class Talk:
         cursor, failures, met = Cursor(after, offset), 0, False
         lost_at = self._clock.monotonic()
         while not cursor.over:
-            ask = asks.stream(job_id, cursor.after, cursor.offset)
+            ask = requests.stream(job_id, cursor.after, cursor.offset)
             began = self._clock.monotonic()
             told = yield Listen(ask)
             if isinstance(told, Reply) and told.status == _NO_CONTENT:

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from pydantic import TypeAdapter
 
-from worker.client import answers, models
+from worker.client import models, responses
 from worker.jobs.spec import Policy, Priority
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ def submit(job: NewJob, idempotency_key: str, wait: float = 0) -> Ask[models.Job
     return Ask("POST", "/v1/jobs", reader, _dumps(body), headers, seconds=ANSWER_SECONDS + wait)
 
 
-def batch(jobs: Sequence[NewJob], idempotency_key: str) -> Ask[list[answers.BatchRow]]:
+def batch(jobs: Sequence[NewJob], idempotency_key: str) -> Ask[list[responses.BatchRow]]:
     """Many jobs to be; one without a key of its own gets one from the batch's."""
     body = {"jobs": [{name: _plain(value) for name, value in job.items()} for job in jobs]}
     headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
@@ -113,31 +113,31 @@ def retry(job_id: str, model: str | None) -> Ask[models.Job]:
     return Ask("POST", _job(job_id, "/retry"), models.Job.model_validate, body, headers, repeatable=False)
 
 
-def list_jobs(filters: Filters) -> Ask[answers.Page[models.Job]]:
+def list_jobs(filters: Filters) -> Ask[responses.Page[models.Job]]:
     """A page of jobs."""
     words = {name: _plain(value) for name, value in filters.items() if value is not None}
     path = "/v1/jobs" + (f"?{urlencode(words)}" if words else "")
-    return Ask("GET", path, answers.Page[models.Job].model_validate)
+    return Ask("GET", path, responses.Page[models.Job].model_validate)
 
 
-def deliveries(job_id: str) -> Ask[list[answers.Message]]:
+def deliveries(job_id: str) -> Ask[list[responses.Message]]:
     """The webhook messages of a job."""
-    return Ask("GET", _job(job_id, "/deliveries"), _rows(answers.Message))
+    return Ask("GET", _job(job_id, "/deliveries"), _rows(responses.Message))
 
 
-def audit(job_id: str) -> Ask[list[answers.AuditRecord]]:
+def audit(job_id: str) -> Ask[list[responses.AuditRecord]]:
     """The trail of a job."""
-    return Ask("GET", _job(job_id, "/audit"), _rows(answers.AuditRecord))
+    return Ask("GET", _job(job_id, "/audit"), _rows(responses.AuditRecord))
 
 
-def list_models() -> Ask[list[answers.Model]]:
+def list_models() -> Ask[list[responses.Model]]:
     """The models that Vigil knows."""
-    return Ask("GET", "/v1/models", _rows(answers.Model))
+    return Ask("GET", "/v1/models", _rows(responses.Model))
 
 
-def status() -> Ask[answers.Status]:
+def status() -> Ask[responses.Status]:
     """The state of the whole."""
-    return Ask("GET", "/v1/status", answers.Status.model_validate)
+    return Ask("GET", "/v1/status", responses.Status.model_validate)
 
 
 def stream(job_id: str, after: int, offset: int) -> Ask[None]:
@@ -147,12 +147,12 @@ def stream(job_id: str, after: int, offset: int) -> Ask[None]:
     return Ask("GET", path, lambda _: None, headers=headers, seconds=SILENCE_SECONDS)
 
 
-_ROWS: Final = TypeAdapter(list[answers.BatchRow])
+_ROWS: Final = TypeAdapter(list[responses.BatchRow])
 Row = TypeVar("Row", bound=models.Answer)
 
 
 def _rows(of: type[Row]) -> Callable[[Any], list[Row]]:
-    reader = answers.Page[of].model_validate  # type: ignore[valid-type]
+    reader = responses.Page[of].model_validate  # type: ignore[valid-type]
     return lambda body: list(reader(body).data)
 
 

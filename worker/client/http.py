@@ -10,9 +10,9 @@ import httpx2
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from worker.client.asks import Ask
 from worker.client.errors import Misconfigured
-from worker.client.talk import Lost, Reply
+from worker.client.protocol import Lost, Reply
+from worker.client.requests import Ask
 
 DEFAULT_URL: Final = "http://127.0.0.1:8700"
 _CONNECT_SECONDS: Final = 5.0

@@ -9,13 +9,13 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx2
 from pydantic import SecretStr
 
-from worker.client import asks
-from worker.client.answers import AuditRecord, BatchRow, Message, Model, Page, Status
-from worker.client.asks import Ask, Filters, Method, NewJob
+from worker.client import requests
+from worker.client.http import lost, lower, manners, reply, request, whereabouts
 from worker.client.models import CancelledJob, Event, Job
-from worker.client.retries import Retries
-from worker.client.shell import lost, lower, manners, reply, request, whereabouts
-from worker.client.talk import Deed, Hang, Listen, Pause, Read, Reply, Send, Steps, Talk, Telling, Told
+from worker.client.protocol import Deed, Hang, Listen, Pause, Read, Reply, Send, Steps, Talk, Telling, Told
+from worker.client.requests import Ask, Filters, Method, NewJob
+from worker.client.responses import AuditRecord, BatchRow, Message, Model, Page, Status
+from worker.client.retry import Retries
 from worker.clock import Clock
 
 T = TypeVar("T")
@@ -61,15 +61,15 @@ class AsyncVigil:
         One call makes one job, however often it has to be sent: without an `idempotency_key` it gets one.
         """
         key = job.get("idempotency_key") or self._new_key()
-        return await self._run(self._talk.call(asks.submit(job, key, wait)))
+        return await self._run(self._talk.call(requests.submit(job, key, wait)))
 
     async def batch(self, jobs: Sequence[NewJob], *, idempotency_key: str | None = None) -> Sequence[BatchRow]:
         """One outcome per job, in order; at most 1,000 jobs."""
-        return await self._run(self._talk.call(asks.batch(jobs, idempotency_key or self._new_key())))
+        return await self._run(self._talk.call(requests.batch(jobs, idempotency_key or self._new_key())))
 
     async def get(self, job_id: str) -> Job:
         """The job as it is now."""
-        return await self._run(self._talk.call(asks.get(job_id)))
+        return await self._run(self._talk.call(requests.get(job_id)))
 
     async def wait(self, job_id: str, timeout: float | None = None) -> Job:  # noqa: ASYNC109  the same name as in the client that blocks
         """The settled job; StillRunning when it has not settled within `timeout` seconds.
@@ -87,31 +87,31 @@ class AsyncVigil:
 
     async def cancel(self, job_id: str) -> CancelledJob:
         """The job after the request to stop it; asking again changes nothing."""
-        return await self._run(self._talk.call(asks.cancel(job_id)))
+        return await self._run(self._talk.call(requests.cancel(job_id)))
 
     async def retry(self, job_id: str, model: str | None = None) -> Job:
         """The job after its open offer of a faster model was accepted; Conflict when there is none."""
-        return await self._run(self._talk.call(asks.retry(job_id, model)))
+        return await self._run(self._talk.call(requests.retry(job_id, model)))
 
     async def list(self, **filters: Unpack[Filters]) -> Page[Job]:
         """A page of jobs, newest first; `cursor` goes on where a page ended."""
-        return await self._run(self._talk.call(asks.list_jobs(filters)))
+        return await self._run(self._talk.call(requests.list_jobs(filters)))
 
     async def deliveries(self, job_id: str) -> Sequence[Message]:
         """The webhook messages of the job, with a receipt for each try."""
-        return await self._run(self._talk.call(asks.deliveries(job_id)))
+        return await self._run(self._talk.call(requests.deliveries(job_id)))
 
     async def audit(self, job_id: str) -> Sequence[AuditRecord]:
         """The job's trail; the key needs the scope audit."""
-        return await self._run(self._talk.call(asks.audit(job_id)))
+        return await self._run(self._talk.call(requests.audit(job_id)))
 
     async def models(self) -> Sequence[Model]:
         """The models that Vigil knows, with prices and access."""
-        return await self._run(self._talk.call(asks.list_models()))
+        return await self._run(self._talk.call(requests.list_models()))
 
     async def status(self) -> Status:
         """The state of the whole: queue, workers, circuits."""
-        return await self._run(self._talk.call(asks.status()))
+        return await self._run(self._talk.call(requests.status()))
 
     async def request(
         self,
@@ -124,7 +124,7 @@ class AsyncVigil:
     ) -> Any:
         """The JSON of any other route, as it comes. Unless told otherwise, GET and DELETE alone are repeatable."""
         again = method in {"GET", "DELETE"} if repeatable is None else repeatable
-        return await self._run(self._talk.call(asks.raw(method, path, body, headers, repeatable=again)))
+        return await self._run(self._talk.call(requests.raw(method, path, body, headers, repeatable=again)))
 
     def _new_key(self) -> str:
         return self._clock.dice(16).hex()
