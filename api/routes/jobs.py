@@ -28,7 +28,7 @@ from worker.jobs.errors import Refused
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
-from worker.safety import words
+from worker.safety import messages
 from worker.store import keys
 from worker.store.apps import ApiKey
 from worker.store.commands import Command
@@ -173,7 +173,7 @@ def _cancel(key: ApiKey) -> Any:
             return []
         if job.status in UNDER_WAY:
             return [(ev.CancelRequested(by=key.id), None)]
-        error = words.job_error("cancelled")
+        error = messages.job_error("cancelled")
         return [(ev.Cancelled(upstream_under_way=False, billed=False, error=error, by=key.id), None)]
 
     return decide

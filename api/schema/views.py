@@ -9,7 +9,7 @@ from worker.jobs.catalogue import dollars
 from worker.jobs.view import dumps, job_view
 from worker.safety.access import Access
 from worker.safety.endpoint import Endpoint
-from worker.safety.words import job_error
+from worker.safety.messages import job_error
 from worker.store.apps import ApiKey
 from worker.store.pauses import Pause
 

@@ -10,7 +10,7 @@ from builders import T0
 from worker.jobs.errors import Failure
 from worker.jobs.record import Attempt, JobError, ProviderError
 from worker.jobs.states import Outcome, Purpose
-from worker.safety import retry, words
+from worker.safety import messages, retry
 from worker.safety.cuts import UNANSWERED, Cuts, cuts_alike
 
 CUT = Failure(Outcome.STREAM_CUT, "stream_cut", "network", retryable=True)
@@ -59,12 +59,12 @@ def test_a_third_cut_is_not_followed_by_a_fourth_send():
 
 
 def test_the_record_says_after_what_time_and_how_often():
-    error = words.gave_up(CUT, "cut_alike", Cuts(3, 60.03))
+    error = messages.gave_up(CUT, "cut_alike", Cuts(3, 60.03))
     assert error.code == "proxy_timeout"
     assert error.message == "The request was cut by a proxy after 60 s three times."
     assert "buffering" in error.advice
     assert "read timeout" in error.advice
-    assert words.gave_up(CUT, "output_seen", Cuts(1, 60.0)) == words.failure_error(CUT)
+    assert messages.gave_up(CUT, "output_seen", Cuts(1, 60.0)) == messages.failure_error(CUT)
 
 
 @pytest.mark.parametrize(("output", "check", "why"), [(True, True, "output_seen"), (False, True, "check_signalled")])
@@ -78,4 +78,4 @@ def test_only_the_providers_own_word_lets_it_be_sent_again():
     assert isinstance(retry.decide(1, 5, lost, True, 0.5, 0.0, None, check_signalled=True), retry.RetryAt)
     assert retry.decide(1, 5, unreachable, True, 0.5, 0.0, None) == retry.GiveUp("output_seen")
     assert isinstance(retry.decide(1, 5, unreachable, False, 0.5, 0.0, None), retry.RetryAt)
-    assert "VIGIL_UPSTREAM=stream" in words.failure_error(unreachable).advice
+    assert "VIGIL_UPSTREAM=stream" in messages.failure_error(unreachable).advice

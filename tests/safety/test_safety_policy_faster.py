@@ -9,7 +9,7 @@ import pytest
 
 from worker.jobs.catalogue import parse
 from worker.jobs.states import RetryModelState
-from worker.safety.faster import Faster, NoFaster, faster_model
+from worker.safety.faster_model import Faster, NoFaster, faster_model
 
 CATALOGUE = parse(tomllib.loads((Path(__file__).parents[2] / "models.toml").read_text()))
 SOL, TERRA, LUNA = "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"

@@ -12,7 +12,7 @@ from worker.jobs.catalogue import parse
 from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import RetryModelState
 from worker.safety.policy import Draft, Faster, NoFaster, Offer, Race, Situation, Switch, Wait, decide, faster_model
-from worker.safety.served import base
+from worker.safety.served_model import base
 
 CATALOGUE = parse(tomllib.loads((Path(__file__).parents[2] / "models.toml").read_text()))
 NAMES = st.sampled_from(["gpt-5.6-sol", "gpt-5.6", "gpt-5.6-terra", "gpt-5.6-luna", "gpt-5.6-luna-2026-07-09", "gpt-9"])

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from worker.safety.served import base, judge_served
+from worker.safety.served_model import base, judge_served
 
 ALIASES = {"gpt-5.6": "gpt-5.6-sol", "GPT-Daybreak-Blue-latest": "gpt-5.6-sol", "loop-a": "loop-b", "loop-b": "loop-a"}
 SOL, LUNA, TERRA = "gpt-5.6-sol", "gpt-5.6-luna", "gpt-5.6-terra"

@@ -10,9 +10,9 @@ from worker.jobs.record import BlockCategory, DisclosureReason, ProviderError
 from worker.jobs.states import DELIVERED, Outcome
 from worker.safety import classify
 from worker.safety.codes import CODES
+from worker.safety.messages import WORDS, block_advice, disclosure_message, failure_error, job_error
 from worker.safety.retry import Why
 from worker.safety.stream import Fault, Problem
-from worker.safety.words import WORDS, block_advice, disclosure_message, failure_error, job_error
 
 
 def one_sentence(text):

@@ -18,12 +18,11 @@ from hypothesis import given, settings, strategies as st
 
 from worker.jobs.states import DELIVERED, Outcome
 from worker.jobs.view import dumps
-from worker.safety import classify
+from worker.safety import classify, event_mapping
 from worker.safety.finish import Finish, finish_word, meaning
 from worker.safety.signals import Verdict
 from worker.safety.stream import Closed, Delta
 from worker.safety.watch import Watch
-from worker.tasks import facts
 from worker.upstream.answer import Answer
 from worker.upstream.body import BODY, Body
 from worker.upstream.headers import rejected_from
@@ -127,7 +126,7 @@ def judged(pieces: list[bytes], *, chat: bool, label: str = "text/event-stream")
 
     watch, text = asyncio.run(play())
     assert watch.verdict is not None
-    return watch.verdict, facts.answer_of(watch.verdict, text)
+    return watch.verdict, event_mapping.answer_of(watch.verdict, text)
 
 
 def check(verdict: Verdict, answer: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from worker.jobs.record import Usage
 from worker.jobs.spec import Action, OnDelay, Policy
 from worker.jobs.states import RetryModelState
 from worker.lab.model import ACCEPTED_AFTER, Case, Hold, Row
-from worker.safety.faster import Faster, NoFaster, faster_model
+from worker.safety.faster_model import Faster, NoFaster, faster_model
 from worker.safety.policy import Decision, Draft, Offer, Race, Situation, Switch, Wait, decide
 
 

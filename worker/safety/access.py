@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from worker.jobs.errors import Failure
 from worker.jobs.record import Frozen
 from worker.jobs.states import Outcome
-from worker.safety.words import job_error
+from worker.safety.messages import job_error
 
 Status = Literal[
     "ok", "not_granted", "wrong_project", "wrong_organization", "region", "key", "network", "quota", "unknown"

@@ -16,8 +16,8 @@ from worker.jobs.errors import RETRYABLE, Failure, Fault as Whose
 from worker.jobs.record import Block, BlockCategory, Carrier, ProviderError
 from worker.jobs.states import Outcome
 from worker.safety.codes import Code, Kind, code_of, known, says_invalid, spelled, status_of
+from worker.safety.messages import block_advice
 from worker.safety.stream import Closed, Fault, NoConnection, Problem, Rejected, Terminal
-from worker.safety.words import block_advice
 
 Scope = Literal["attempt", "account", "deployment", "model"]
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from worker.jobs.record import Frozen
-from worker.safety.words import job_error
+from worker.safety.messages import job_error
 
 Mode = Literal["background", "stream", "chat"]
 MODES: Final[tuple[Mode, ...]] = ("background", "stream", "chat")

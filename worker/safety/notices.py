@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from worker.jobs.record import Frozen, JobError
 from worker.safety.codes import spelled
-from worker.safety.words import job_error
+from worker.safety.messages import job_error
 
 BLOCKED: Final = "safety_identifier.blocked"
 WARNING: Final = "safety.warning_issued"

@@ -21,7 +21,7 @@ from typing import Final, assert_never
 from worker.jobs.record import DisclosureReason
 from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import RetryModelState
-from worker.safety.faster import Faster, NoFaster, faster_model
+from worker.safety.faster_model import Faster, NoFaster, faster_model
 
 __all__ = [
     "POLICY_VERSION", "Decision", "Draft", "Faster", "NoFaster", "Offer", "Race", "Situation", "Switch", "Wait",

@@ -14,11 +14,11 @@ from worker.jobs.errors import Failure
 from worker.jobs.record import Check
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome
 from worker.safety import classify
+from worker.safety.attempt_state import Held, Seen
 from worker.safety.checks import Checks
 from worker.safety.codes import weight
 from worker.safety.cuts import UNANSWERED
 from worker.safety.outcomes import CHECK_ENDS, GOES_ON, OURS
-from worker.safety.seen import Held, Seen
 from worker.safety.signals import AccountFlagged, Ended, FirstOutput, ResponseKnown, Signal, Verdict
 from worker.safety.stream import (
     Alive,

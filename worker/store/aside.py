@@ -20,7 +20,7 @@ from worker.jobs import events as ev, fold
 from worker.jobs.errors import LeaseLost, RecordUnreadable, StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import CheckEnd, Outcome, Status
-from worker.safety import words
+from worker.safety import messages
 from worker.store import keys
 from worker.store.audit import Trail, head_of
 from worker.store.changes import Changes
@@ -280,7 +280,7 @@ def _end(job: Job) -> list[Said]:
         said.append((ev.OfferExpired(because="settled"), None))
     if job.draft_attempt is not None and not job.draft_withdrawn:
         said.append((ev.DraftWithdrawn(because="settled"), job.draft_attempt))
-    return [*said, (ev.Failed(error=words.job_error("record_unreadable")), None)]
+    return [*said, (ev.Failed(error=messages.job_error("record_unreadable")), None)]
 
 
 def _history(job: Job, found: _Found) -> Sequence[Command]:

@@ -19,7 +19,7 @@ from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import DELIVERED
 from worker.safety.access import Access
 from worker.safety.endpoint import Mode, judged
-from worker.safety.served import base
+from worker.safety.served_model import base
 from worker.safety.signals import Verdict
 from worker.store.access import AccessBook
 from worker.tasks.rounds import a_round

@@ -12,7 +12,7 @@ from worker.jobs.errors import AlreadySettled, RecordUnreadable, Refused
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY
-from worker.safety import words
+from worker.safety import messages
 from worker.store.jobs import Jobs
 from worker.store.quarantine import Quarantine
 
@@ -34,7 +34,7 @@ async def clear(jobs: Jobs, quarantine: Quarantine) -> int:
 def shut_out(job: Job) -> list[EventDraft]:
     """The end of a job that waits, because its end user is shut out."""
     billed = any(attempt.response_id for attempt in job.attempts)
-    end = ev.Cancelled(upstream_under_way=False, billed=billed, error=words.job_error("end_user_quarantined"))
+    end = ev.Cancelled(upstream_under_way=False, billed=billed, error=messages.job_error("end_user_quarantined"))
     return [(ev.CancelRequested(by=BY), None), (end, None)]
 
 

@@ -11,9 +11,8 @@ from worker.jobs import events as ev
 from worker.jobs.events import EventDraft
 from worker.jobs.record import DecidedBy, DisclosureReason
 from worker.jobs.states import Evidence, Outcome, Purpose, RetryModelState
-from worker.safety import policy, signals as sg
-from worker.safety.faster import Faster, NoFaster, faster_model
-from worker.tasks import facts
+from worker.safety import event_mapping, policy, signals as sg
+from worker.safety.faster_model import Faster, NoFaster, faster_model
 from worker.tasks.desk import Desk
 from worker.tasks.opening import Opening
 from worker.tasks.reader import Reader
@@ -57,7 +56,9 @@ class DelayRule:
             case policy.Wait():
                 self.at = math.inf if decision.until is None else decision.until
             case policy.Offer():
-                await desk.commit([(ev.OfferMade(model=decision.model, until=facts.offer_until(desk.job)), None)])
+                await desk.commit(
+                    [(ev.OfferMade(model=decision.model, until=event_mapping.offer_until(desk.job)), None)]
+                )
             case policy.Switch():
                 await self._switch(reader, decision.model, decision.reason, "policy")
             case policy.Race():
@@ -116,7 +117,7 @@ class DelayRule:
         return told or any(a.outcome is Outcome.BLOCKED for a in desk.job.attempts)
 
     def _affordable(self, faster: Faster | NoFaster) -> bool:
-        return isinstance(faster, NoFaster) or facts.affordable(self._desk.job)
+        return isinstance(faster, NoFaster) or event_mapping.affordable(self._desk.job)
 
     async def _switch(self, reader: Reader, model: str, reason: DisclosureReason, decided_by: DecidedBy) -> None:
         """The original is stopped, the faster model takes over; one commit says both."""
@@ -126,7 +127,9 @@ class DelayRule:
         if blocked is not None:  # the provider was faster than the rule: a block is never routed around
             await desk.settle(said, blocked[0])
             return
-        disclosure = facts.disclosure(desk.job, desk.shop.catalogue, model, reason, decided_by, desk.shop.clock.now())
+        disclosure = event_mapping.disclosure(
+            desk.job, desk.shop.catalogue, model, reason, decided_by, desk.shop.clock.now()
+        )
         said.append((ev.ModelSubstituted(disclosure=disclosure, policy_version=policy.POLICY_VERSION), reader.number))
         await self._opening.open(said, model, Purpose.FASTER, reason)
         desk.attempts.discard(reader.number)

@@ -17,11 +17,10 @@ from worker.jobs.errors import ContentTooLarge, StoreFull, StoreUnavailable
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job, Usage
 from worker.jobs.states import UNDER_WAY, Outcome
-from worker.safety import signals as sg
+from worker.safety import event_mapping, signals as sg
 from worker.store.capacity import ALWAYS_TAKEN, largest
 from worker.store.commands import Command
 from worker.store.jobs import Held
-from worker.tasks import facts
 from worker.tasks.attempts import Attempts
 from worker.tasks.unstored import Patience, ends, without_content
 from worker.tasks.workshop import Workshop
@@ -84,7 +83,7 @@ class Desk:
     async def _change(self, said: Sequence[EventDraft], writes: Sequence[Command]) -> Job:
         return await self.shop.jobs.change(
             self.job.id,
-            lambda job: facts.whole(job, said),
+            lambda job: event_mapping.whole(job, said),
             job=self.job,
             token=self.token,
             writes=lambda _: writes,
@@ -141,7 +140,7 @@ class Desk:
 
     def said(self, number: int, signal: sg.Signal) -> list[EventDraft]:
         """The facts behind a signal; a check's come with the cursor, so that a resume goes on behind its notice."""
-        fact = facts.of_signal(signal, self.shop.clock.now())
+        fact = event_mapping.of_signal(signal, self.shop.clock.now())
         reader = self.attempts.readers.get(number)
         if fact is None or reader is None:
             return []
@@ -163,10 +162,10 @@ class Desk:
                 now, verdict = self.shop.clock.now(), signal.verdict
                 if verdict.usage is None and used and number in used:
                     verdict = replace(verdict, usage=used[number])
-                done = facts.finished(self.shop.catalogue, self.job.attempt(number), verdict, now)
+                done = event_mapping.finished(self.shop.catalogue, self.job.attempt(number), verdict, now)
                 said.append((done, number))
                 if signal.verdict.block is not None:
-                    blocked = [(facts.blocked(signal.verdict.block), number)]
+                    blocked = [(event_mapping.blocked(signal.verdict.block), number)]
             else:
                 said += self.said(number, signal)
         return said + blocked

@@ -14,10 +14,9 @@ from worker.jobs.errors import EndUserShut, Failure, StoreUnavailable
 from worker.jobs.events import EventDraft
 from worker.jobs.record import DisclosureReason
 from worker.jobs.states import Outcome, Purpose, ScheduledReason
-from worker.safety import retry, words
+from worker.safety import event_mapping, messages, retry
 from worker.store.account import Gate
 from worker.store.pauses import Pause
-from worker.tasks import facts
 from worker.tasks.clearing import shut_out
 from worker.tasks.desk import AGAIN, Desk
 
@@ -41,9 +40,11 @@ class Opening:
         tried = [a for a in job.attempts if a.purpose not in (Purpose.RACE, Purpose.DRAFT)]
         model = tried[-1].model if tried else job.requested_model
         skipped = shop.access.skipped(model)
-        stand_in = facts.next_in_chain(job, shop.catalogue, shop.access.denied, shop.clock.now()) if skipped else None
+        stand_in = (
+            event_mapping.next_in_chain(job, shop.catalogue, shop.access.denied, shop.clock.now()) if skipped else None
+        )
         if skipped and stand_in is None:
-            await desk.settle(said, ev.Failed(error=words.job_error(skipped.code)))
+            await desk.settle(said, ev.Failed(error=messages.job_error(skipped.code)))
             return
         gate = await self._gate()
         if gate.state == "open":
@@ -52,7 +53,7 @@ class Opening:
         self.trial = gate.state == "trial"
         lost = any(isinstance(fact, ev.AttemptFinished) for fact, _ in said)
         if lost and retry.counted([a.outcome for a in job.attempts]) >= job.policy.max_attempts:
-            await desk.commit([*said, (ev.Failed(error=words.job_error("attempts_exhausted")), None)])
+            await desk.commit([*said, (ev.Failed(error=messages.job_error("attempts_exhausted")), None)])
             return
         try:
             if stand_in is not None:
@@ -69,9 +70,9 @@ class Opening:
     ) -> None:
         """The intent is on record and the call is made; or the job has failed because it may cost no more."""
         desk = self._desk
-        if not facts.affordable(desk.job):
+        if not event_mapping.affordable(desk.job):
             stopped = desk.stop(Outcome.CANCELLED)
-            await desk.settle([*said, *stopped], ev.Failed(error=words.job_error("cost_limit")))
+            await desk.settle([*said, *stopped], ev.Failed(error=messages.job_error("cost_limit")))
             return
         number = len(desk.job.attempts) + 1
         intent = ev.AttemptStarted(
@@ -87,14 +88,14 @@ class Opening:
         try:
             asked = await desk.attempts.asked()
             if asked is not None:  # connect while the intent is written; nothing is sent before it is
-                desk.attempts.start(job, facts.intended(intent, number, desk.shop.clock.now()), asked, go)
+                desk.attempts.start(job, event_mapping.intended(intent, number, desk.shop.clock.now()), asked, go)
         finally:
             await recording
         go.set_result(None)
         if asked is None:
-            gone = facts.broken_off(desk.job, number, Outcome.BAD_REQUEST, 0, desk.shop.catalogue)
+            gone = event_mapping.broken_off(desk.job, number, Outcome.BAD_REQUEST, 0, desk.shop.catalogue)
             await desk.settle(
-                [*desk.stop(Outcome.CANCELLED), *gone], ev.Failed(error=words.job_error("content_unreadable"))
+                [*desk.stop(Outcome.CANCELLED), *gone], ev.Failed(error=messages.job_error("content_unreadable"))
             )
 
     def held(self, reason: str) -> EventDraft:
@@ -127,8 +128,8 @@ class Opening:
 
 def held_by(pause: Pause) -> EventDraft:
     """The job waits until the pause is over."""
-    words = {"hold_scope": pause.scope, "hold_reason": pause.note or "paused", "hold_by": pause.by}
-    return ev.Scheduled(reason=ScheduledReason.HOLD, until=pause.until, **words), None
+    messages = {"hold_scope": pause.scope, "hold_reason": pause.note or "paused", "hold_by": pause.by}
+    return ev.Scheduled(reason=ScheduledReason.HOLD, until=pause.until, **messages), None
 
 
 def _without_start(said: list[EventDraft]) -> list[EventDraft]:

@@ -16,13 +16,12 @@ from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import AlreadySettled, ContentDamaged, Failure, LeaseLost, RecordUnreadable, StoreUnavailable
 from worker.jobs.events import EventDraft
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
-from worker.safety import retry, signals as sg, words
+from worker.safety import event_mapping, messages, retry, signals as sg
 from worker.safety.cuts import cuts_alike
 from worker.store.commands import Command
 from worker.store.jobs import Held
 from worker.store.notices import ENDED
 from worker.store.values import tell
-from worker.tasks import facts
 from worker.tasks.attempts import check_to_go_on
 from worker.tasks.delay import DelayRule
 from worker.tasks.desk import Desk
@@ -178,9 +177,9 @@ class Run:
             check = check_to_go_on(job, attempt.number)
             if attempt.number not in goes_on:
                 tokens = await desk.attempts.kept_tokens(attempt.number)
-                said += facts.broken_off(job, attempt.number, Outcome.LOST, tokens, shop.catalogue)
+                said += event_mapping.broken_off(job, attempt.number, Outcome.LOST, tokens, shop.catalogue)
             elif check is not None and check.ended_at is not None:
-                said.append((facts.check_again(check), attempt.number))
+                said.append((event_mapping.check_again(check), attempt.number))
         if not goes_on and not late and job.cancel_requested_at is None:
             await self._opening.next(said)
             return
@@ -202,18 +201,18 @@ class Run:
         """The attempt is over: the job settles, goes on with its other attempt, or tries again."""
         desk, job, catalogue, now = self._desk, self._desk.job, self._shop.catalogue, self._shop.clock.now()
         reader = await desk.attempts.finish(number)
-        said = [*said, (facts.finished(catalogue, job.attempt(number), verdict, now), number)]
+        said = [*said, (event_mapping.finished(catalogue, job.attempt(number), verdict, now), number)]
         self._shop.access.heard(job.attempt(number).model, verdict)
         await self._tell_circuit(verdict.failure)
         words_of_it = await desk.message(number, reader.message)
         if verdict.block is not None:
             said += _without_block(desk.stop(Outcome.CANCELLED))
-            await desk.settle(said, facts.blocked(verdict.block), words_of_it)
+            await desk.settle(said, event_mapping.blocked(verdict.block), words_of_it)
         elif verdict.outcome not in DELIVERED:
             failure = verdict.failure or Failure(verdict.outcome, "cancelled_upstream", "provider")
             await self._failed(number, failure, said, words_of_it, output_seen=verdict.first_output_seen)
         elif job.attempt(number).purpose is Purpose.DRAFT and desk.attempts.readers:
-            draft = facts.answer_of(verdict, str(reader.text))["output_text"]
+            draft = event_mapping.answer_of(verdict, str(reader.text))["output_text"]
             ready = ev.DraftReady(model=verdict.served_model or job.attempt(number).model)
             await desk.commit([*said, (ready, number)], await desk.content(draft=draft))
         else:
@@ -226,10 +225,10 @@ class Run:
         if stopped and isinstance(stopped[-1][0], ev.Blocked):
             await desk.settle([*said, *stopped], stopped[-1][0])
             return
-        end = facts.delivered(job, catalogue, number, verdict, now)
+        end = event_mapping.delivered(job, catalogue, number, verdict, now)
         writes: list[Command] = []
         if isinstance(end[-1][0], ev.Completed):
-            writes = await desk.content(**facts.answer_of(verdict, text), draft=None)
+            writes = await desk.content(**event_mapping.answer_of(verdict, text), draft=None)
         elif job.draft_attempt is not None:
             writes = await desk.content(draft=None)
         await desk.commit([*said, *stopped, *end], writes)
@@ -259,8 +258,8 @@ class Run:
             return
         tried = retry.counted([a.outcome for a in job.attempts])
         now, denied = shop.clock.now(), shop.access.denied
-        stand_in = facts.stand_in(job, shop.catalogue, failure, output_seen=output_seen, now=now, denied=denied)
-        checked = facts.check_signalled(job, number, said)
+        stand_in = event_mapping.stand_in(job, shop.catalogue, failure, output_seen=output_seen, now=now, denied=denied)
+        checked = event_mapping.check_signalled(job, number, said)
         said += desk.stop(Outcome.CANCELLED)  # a draft, if there is one
         if isinstance(said[-1][0], ev.Blocked):
             await desk.settle(said, said[-1][0], kept)
@@ -270,7 +269,7 @@ class Run:
             model = stand_in.disclosure.served_model
             await self._opening.open([*said, (stand_in, number)], model, Purpose.FALLBACK, "access_denied")
         else:
-            cuts = cuts_alike(facts.as_ended(job, number, said, now))
+            cuts = cuts_alike(event_mapping.as_ended(job, number, said, now))
             again = retry.decide(
                 tried,
                 job.policy.max_attempts,
@@ -284,7 +283,7 @@ class Run:
                 cuts_alike=cuts.times if cuts is not None else 0,
             )
             if isinstance(again, retry.GiveUp):
-                await desk.settle(said, ev.Failed(error=words.gave_up(failure, again.reason, cuts)), kept)
+                await desk.settle(said, ev.Failed(error=messages.gave_up(failure, again.reason, cuts)), kept)
                 return
             until = shop.clock.now() + timedelta(seconds=again.seconds)
             await desk.commit([*said, (ev.Scheduled(reason=ScheduledReason.BACKOFF, until=until), None)], kept)
@@ -293,7 +292,7 @@ class Run:
         """On request: ends every attempt, settles, and asks the provider to stop."""
         desk = self._desk
         billed = any(a.response_id for a in desk.job.attempts)
-        error = words.job_error("cancelled")
+        error = messages.job_error("cancelled")
         under_way = bool(desk.attempts.readers)
         used = await desk.attempts.used_when_cancelled()
         end = ev.Cancelled(upstream_under_way=under_way, billed=billed, error=error)
@@ -306,8 +305,8 @@ class Run:
         said = desk.stop(Outcome.TIMED_OUT)
         for attempt in desk.job.open_attempts:
             if attempt.number not in desk.attempts.readers:
-                said += facts.broken_off(desk.job, attempt.number, Outcome.TIMED_OUT, 0, self._shop.catalogue)
-        await desk.settle(said, ev.Expired(deadline=which, error=words.job_error(which)))
+                said += event_mapping.broken_off(desk.job, attempt.number, Outcome.TIMED_OUT, 0, self._shop.catalogue)
+        await desk.settle(said, ev.Expired(deadline=which, error=messages.job_error(which)))
 
     # -- letting go
 
@@ -357,8 +356,8 @@ class Run:
             with contextlib.suppress(Exception):
                 said: list[EventDraft] = []
                 for attempt in self._desk.job.open_attempts:
-                    said += facts.broken_off(self._desk.job, attempt.number, Outcome.LOST, 0, catalogue)
-                await self._desk.commit([*said, (ev.Failed(error=words.job_error(code)), None)])
+                    said += event_mapping.broken_off(self._desk.job, attempt.number, Outcome.LOST, 0, catalogue)
+                await self._desk.commit([*said, (ev.Failed(error=messages.job_error(code)), None)])
                 await self._desk.attempts.cancel_upstream()  # nobody will read what it costs
                 return
 

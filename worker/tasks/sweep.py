@@ -19,7 +19,7 @@ from worker.jobs.errors import AlreadySettled, IllegalEvent, Refused, StoreUnava
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
-from worker.safety import words
+from worker.safety import messages
 from worker.store import keys, overview
 from worker.store.account import Circuit
 from worker.store.erase import Forgetter
@@ -120,7 +120,7 @@ class Sweeper:
         if job.status in UNDER_WAY or deadline is None or deadline.at > self._clock.now():
             return []
         said: list[EventDraft] = [(ev.AttemptFinished(outcome=Outcome.TIMED_OUT), a.number) for a in job.open_attempts]
-        return [*said, (ev.Expired(deadline=deadline.kind, error=words.job_error(deadline.kind)), None)]
+        return [*said, (ev.Expired(deadline=deadline.kind, error=messages.job_error(deadline.kind)), None)]
 
     async def beat(self) -> None:
         """Says that this worker is alive, and how busy it is."""

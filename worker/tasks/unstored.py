@@ -11,7 +11,7 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreFull, StoreUnavailable
 from worker.jobs.events import EventDraft
-from worker.safety import words
+from worker.safety import messages
 from worker.telemetry.events import emit
 
 _AGAIN, _AGAIN_FULL = 0.25, 5.0  # seconds between two tries; a full Redis is asked less and less often
@@ -28,7 +28,7 @@ def without_content(said: Sequence[EventDraft]) -> list[EventDraft]:
     out: list[EventDraft] = []
     for fact, number in said:
         if isinstance(fact, ev.Completed):
-            out.append((ev.Failed(error=words.job_error("answer_too_large")), None))
+            out.append((ev.Failed(error=messages.job_error("answer_too_large")), None))
         elif not isinstance(fact, ev.DraftReady):
             out.append((fact, number))
     return out

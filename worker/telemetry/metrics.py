@@ -22,7 +22,7 @@ from worker.jobs.record import BlockCategory, DecidedBy, DisclosureReason
 from worker.jobs.states import TERMINAL, Evidence, Outcome
 from worker.safety.access import Status as AccessStatus
 from worker.safety.codes import CODES
-from worker.safety.words import WORDS
+from worker.safety.messages import WORDS
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OTHER: Final = "other"

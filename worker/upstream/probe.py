@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from worker.safety import classify
 from worker.safety.access import NOT_LISTED, NOT_OFFERED, OK, UNCLEAR, Diagnosis, Status, diagnosed
+from worker.safety.messages import job_error
 from worker.safety.stream import Closed, Rejected
-from worker.safety.words import job_error
 from worker.upstream.client import Listed, Page, Provider
 from worker.upstream.fields import table
 

@@ -20,7 +20,7 @@ from worker.jobs.errors import Failure
 from worker.safety import classify
 from worker.safety.codes import spelled
 from worker.safety.endpoint import Mode, judged
-from worker.safety.words import WORDS, job_error
+from worker.safety.messages import WORDS, job_error
 from worker.settings import Settings
 from worker.upstream.client import OPENAI, Provider
 from worker.upstream.endpoints import endpoints

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from worker.safety.words_access import Words
+from worker.safety.messages_access import Words
 
 _RETRIED = "Submit the job again later; if it keeps failing, give the provider's support the packet of this job."
 

@@ -11,8 +11,8 @@ from typing import Final
 from worker.jobs.errors import Failure
 from worker.jobs.record import Block, BlockCategory, DisclosureReason, JobError, ProviderError
 from worker.safety.cuts import Cuts
-from worker.safety.words_access import ACCESS, Words
-from worker.safety.words_failures import FAILURES
+from worker.safety.messages_access import ACCESS, Words
+from worker.safety.messages_failures import FAILURES
 
 WORDS: Final[dict[str, Words]] = {**ACCESS, **FAILURES}
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.states import RetryModelState
-from worker.safety.served import base
+from worker.safety.served_model import base
 
 WhyNone = Literal["provider_said_none", "no_faster_tier", "same_model", "denied", "unknown_model"]
 

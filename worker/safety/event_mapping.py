@@ -17,7 +17,7 @@ from worker.jobs.errors import Failure
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Attempt, Block, Check, DecidedBy, Disclosure, DisclosureReason, Job, Usage
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose
-from worker.safety import signals as sg, words
+from worker.safety import messages, signals as sg
 from worker.safety.output import message, said, texts
 
 _ASKING_AGAIN = frozenset({None, Outcome.SUBSTITUTED, Outcome.LOST, Outcome.INTERRUPTED})
@@ -127,7 +127,7 @@ def disclosure(
         decided_by=decided_by,
         capability=catalogue.capability(job.requested_model, served),
         at=now,
-        message=words.disclosure_message(job.requested_model, served, reason),
+        message=messages.disclosure_message(job.requested_model, served, reason),
     )
 
 
@@ -153,7 +153,7 @@ def finished(catalogue: Catalogue, attempt: Attempt, verdict: sg.Verdict, now: d
         service_tier=verdict.service_tier,
         rate_limits=verdict.rate_limits,
         http_status=verdict.http_status,
-        error=words.failure_error(verdict.failure) if verdict.failure else None,
+        error=messages.failure_error(verdict.failure) if verdict.failure else None,
         usage=usage,
         cost=cost,
         sequence=verdict.sequence,
@@ -179,7 +179,7 @@ def delivered(job: Job, catalogue: Catalogue, number: int, verdict: sg.Verdict, 
     served = verdict.served_model or attempt.model
     statement = disclosed(job, catalogue, attempt, served, now)
     if statement is not None and job.policy.require_model:
-        return [(ev.Failed(error=words.job_error("model_mismatch")), None)]
+        return [(ev.Failed(error=messages.job_error("model_mismatch")), None)]
     fact = ev.Completed(
         served_model=served,
         disclosure=statement,
@@ -191,7 +191,7 @@ def delivered(job: Job, catalogue: Catalogue, number: int, verdict: sg.Verdict, 
 
 def blocked(block: Block) -> ev.Blocked:
     """The job's end after a block, with what to say to a person."""
-    return ev.Blocked(block=block, error=words.block_error(block))
+    return ev.Blocked(block=block, error=messages.block_error(block))
 
 
 def intended(intent: ev.AttemptStarted, number: int, now: datetime) -> Attempt:

@@ -14,7 +14,7 @@ from worker.jobs.errors import Failure
 from worker.jobs.states import DELIVERED, Outcome
 from worker.safety.codes import GENERIC
 from worker.safety.output import message, refuses, said
-from worker.safety.served import judge_served
+from worker.safety.served_model import judge_served
 from worker.safety.signals import ResponseKnown, Signal, Verdict
 from worker.safety.stream import Created, ItemDone, Opened, PartDone, Rejected, Terminal
 
