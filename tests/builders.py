@@ -21,8 +21,8 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Block, Disclosure, Job, JobError, ProviderError, Usage
 from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
+from worker.store.envelope import Vault
 from worker.store.jobs import NewJob
-from worker.store.vault import Vault
 
 SOL, TERRA, LUNA = "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"
 PLAIN = bool(os.environ.get("VIGIL_TEST_PLAIN"))  # noqa: TID251

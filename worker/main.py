@@ -20,6 +20,7 @@ from worker.safety.watch_limits import Limits
 from worker.settings import Settings
 from worker.store.access import AccessBook
 from worker.store.account import Circuit, scope_of
+from worker.store.envelope import Vault
 from worker.store.guard import Guard, guard_of
 from worker.store.jobs import Held, Jobs, retention_of
 from worker.store.notices import Notices
@@ -29,7 +30,6 @@ from worker.store.quarantine import Limits as Shutting, Quarantine
 from worker.store.refusals import WRONG_USER
 from worker.store.replay import check_replay
 from worker.store.store_clock import StoreClock
-from worker.store.vault import Vault
 from worker.store.watch import StoreWatch
 from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery

@@ -7,12 +7,12 @@ from builders import FakeClock, new_job
 
 from worker.store.apps import Apps
 from worker.store.endpoints import Endpoints
+from worker.store.envelope import Vault
 from worker.store.jobs import Jobs
 from worker.store.pool import connect
 from worker.store.quarantine import Quarantine
 from worker.store.rewrap import Rewrap
 from worker.store.secrets import Secrets
-from worker.store.vault import Vault
 
 OLD, NEW = bytes([3]) * 32, bytes([4]) * 32
 

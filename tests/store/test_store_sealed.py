@@ -10,13 +10,13 @@ from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import keys
 from worker.store.apps import Apps
 from worker.store.endpoints import Endpoints
+from worker.store.envelope import Vault
 from worker.store.jobs import Jobs, NewJob
 from worker.store.listing import Filters, list_jobs
 from worker.store.pieces import Outgoing, Piece, Pieces
 from worker.store.pool import connect
 from worker.store.reading import answers
 from worker.store.secrets import Secrets
-from worker.store.vault import Vault
 
 KEY, OTHER = bytes([7]) * 32, bytes([8]) * 32
 BEGUN = [(STARTED, None), (began(), 1)]

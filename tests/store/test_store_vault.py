@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from worker.jobs.errors import ContentDamaged, KeyMissing, StoreUnavailable
 from worker.store import codec
-from worker.store.vault import ANSWER, ASKED, PRIVATE, Box, Vault, kid_in, kid_of, text_field
+from worker.store.envelope import ANSWER, ASKED, PRIVATE, Box, Vault, kid_in, kid_of, text_field
 
 OLD, NEW = bytes(32), bytes([1]) * 32
 SECRET = "canary-7c1d"

@@ -9,9 +9,9 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged
 from worker.store import codec, keys
+from worker.store.envelope import ASKED, PRIVATE, Box
 from worker.store.pool import asking, vault_of
 from worker.store.values import replies
-from worker.store.vault import ASKED, PRIVATE, Box
 
 
 async def opened(redis: ArqRedis, field: str, rows: Mapping[str, bytes | None]) -> dict[str, Any]:

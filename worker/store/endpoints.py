@@ -17,9 +17,9 @@ from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, Refused
 from worker.store import keys
+from worker.store.envelope import Vault
 from worker.store.pool import asking, vault_of
 from worker.store.values import read, tell
-from worker.store.vault import Vault
 
 State = Literal["active", "paused", "gone"]
 MOST: Final = 50

@@ -21,12 +21,12 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job, Removal
 from worker.store import keys
 from worker.store.commands import Command
+from worker.store.envelope import PRIVATE, Vault, body_field, tries_field
 from worker.store.holds import held
 from worker.store.jobs import Jobs, Stored
 from worker.store.outbox import Message, load_message, message_ids_of
 from worker.store.pool import asking, vault_of
 from worker.store.values import members, readable, tell
-from worker.store.vault import PRIVATE, Vault, body_field, tries_field
 
 AGAIN_SECONDS: Final = 60
 """After its app has read a job that is not to be stored it can ask again for so long: the answer may have got lost."""

@@ -38,6 +38,7 @@ from worker.store.audit import head_of
 from worker.store.changes import Changes, Retention
 from worker.store.commands import Command
 from worker.store.content import as_object, boxes_to_write, opened
+from worker.store.envelope import ANSWER, ASKED, PRIVATE, Vault
 from worker.store.overview import writable
 from worker.store.pauses import Pause, pause_of
 from worker.store.pool import asking, vault_of
@@ -46,7 +47,6 @@ from worker.store.rates import Meter, Rate
 from worker.store.records import read_job
 from worker.store.scripts import Claimed, Scripts
 from worker.store.values import members, tell
-from worker.store.vault import ANSWER, ASKED, PRIVATE, Vault
 from worker.telemetry.events import emit
 from worker.telemetry.story import committed
 

@@ -10,10 +10,10 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import keys
 from worker.store.content import opened
+from worker.store.envelope import ANSWER
 from worker.store.outbox import load_message
 from worker.store.pool import asking
 from worker.store.values import readable, replies
-from worker.store.vault import ANSWER
 
 _UNSENT = "exhausted"
 """The state of a message that can't be read: nobody sends it any more."""
