@@ -18,15 +18,15 @@ from worker.jobs.errors import StoreChanged, StoreRefused, StoreUnavailable
 from worker.safety.notices import Notice
 from worker.safety.watch_limits import Limits
 from worker.settings import Settings
-from worker.store.access import AccessBook
-from worker.store.account import Circuit, scope_of
+from worker.store.admission.circuit_breaker import Circuit, scope_of
+from worker.store.admission.model_access import AccessBook
+from worker.store.admission.quarantine import Limits as Shutting, Quarantine
 from worker.store.envelope import Vault
 from worker.store.guard import Guard, guard_of
 from worker.store.jobs import Held, Jobs, retention_of
 from worker.store.notices import Notices
 from worker.store.pieces import Pieces
 from worker.store.pool import check_safe, connect
-from worker.store.quarantine import Limits as Shutting, Quarantine
 from worker.store.refusals import WRONG_USER
 from worker.store.replay import check_replay
 from worker.store.store_clock import StoreClock

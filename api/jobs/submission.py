@@ -14,9 +14,9 @@ from api.schema.requests import Submit
 from api.web.problems import Fault, Problem, fault
 from worker.jobs.events import Queued
 from worker.store import secrets
+from worker.store.admission.rate_limit import Meter
 from worker.store.apps import ApiKey
 from worker.store.jobs import NewJob, Stored
-from worker.store.rates import Meter
 from worker.store.secrets import DIGEST, IDENTIFIER
 from worker.telemetry.tracing import publishing
 

@@ -19,7 +19,7 @@ from api.web.problems import Problem
 from api.web.responses import as_json
 from worker.jobs.errors import StoreUnavailable
 from worker.store import scrape
-from worker.store.access import known_endpoint
+from worker.store.admission.model_access import known_endpoint
 from worker.store.notices import Notices
 from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
 

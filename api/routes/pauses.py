@@ -27,9 +27,9 @@ from api.web.params import query
 from api.web.problems import bad_field, from_validation
 from api.web.responses import as_json
 from worker.jobs.spec import Spec
+from worker.store.admission.pauses import Kind, Pauses
 from worker.store.apps import ApiKey
 from worker.store.audit import Trail
-from worker.store.pauses import Kind, Pauses
 
 router = APIRouter(route_class=Direct, tags=["ops"])
 S = TypeVar("S", bound=Spec)

@@ -23,9 +23,9 @@ from api.web.body import read_json
 from api.web.params import query
 from api.web.problems import Problem, from_validation
 from api.web.responses import as_json
+from worker.store.admission.quarantine import LEDGER_KEPT, Quarantine, Shut
 from worker.store.apps import ApiKey
 from worker.store.audit import Trail
-from worker.store.quarantine import LEDGER_KEPT, Quarantine, Shut
 
 router = APIRouter(route_class=Direct, tags=["ops"])
 _ALL: Final = "/v1/quarantine"

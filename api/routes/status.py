@@ -22,11 +22,11 @@ from api.web.problems import Problem, from_validation
 from api.web.responses import as_json
 from worker.safety.access import Access
 from worker.store import overview
-from worker.store.access import ask_for_probe, known_access
-from worker.store.account import circuits as open_circuits
+from worker.store.admission.circuit_breaker import circuits as open_circuits
+from worker.store.admission.model_access import ask_for_probe, known_access
+from worker.store.admission.pauses import Pauses
 from worker.store.apps import ApiKey
 from worker.store.notices import Notices
-from worker.store.pauses import Pauses
 from worker.store.standing import account
 
 router = APIRouter(route_class=Direct)

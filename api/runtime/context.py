@@ -13,11 +13,11 @@ from api.runtime.key_cache import Keyring
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
+from worker.store.admission.quarantine import Limits
 from worker.store.apps import Apps
 from worker.store.jobs import Jobs, retention_of
 from worker.store.pieces import Pieces
 from worker.store.pool import Redis
-from worker.store.quarantine import Limits
 from worker.store.secrets import IDENTIFIER, Secrets
 from worker.store.watch import StoreWatch
 from worker.telemetry.metrics import Sample

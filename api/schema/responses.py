@@ -10,8 +10,8 @@ from worker.safety.access import Status as AccessStatus
 from worker.safety.account import State as AccountState
 from worker.safety.endpoint import MODES
 from worker.safety.packet import Why
-from worker.store.pauses import Kind as PauseKind
-from worker.store.quarantine import Source as ShutBy
+from worker.store.admission.pauses import Kind as PauseKind
+from worker.store.admission.quarantine import Source as ShutBy
 
 Shape = dict[str, Any]
 

@@ -10,8 +10,8 @@ from worker.jobs.view import dumps, job_view
 from worker.safety.access import Access
 from worker.safety.endpoint import Endpoint
 from worker.safety.messages import job_error
+from worker.store.admission.pauses import Pause
 from worker.store.apps import ApiKey
-from worker.store.pauses import Pause
 
 __all__ = ["concerns", "dumps", "endpoint_view", "job_view", "model_view", "pause_view"]
 

@@ -6,8 +6,8 @@ One policy, "jobs": what a full bucket holds, in the seconds in which an empty o
 from __future__ import annotations
 
 from api.runtime.context import Parts
+from worker.store.admission.rate_limit import Meter, Rate
 from worker.store.apps import ApiKey
-from worker.store.rates import Meter, Rate
 
 
 def meter_of(parts: Parts, key: ApiKey) -> Meter:

@@ -9,7 +9,7 @@ from api_hand import running
 from openai import AsyncOpenAI, RateLimitError
 
 from worker.store import keys
-from worker.store.rates import Rate
+from worker.store.admission.rate_limit import Rate
 
 POLICY = '"jobs";q=3;w=180'
 

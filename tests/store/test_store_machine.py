@@ -22,9 +22,9 @@ from worker.jobs.errors import AlreadySettled, LeaseLost, StoreUnavailable
 from worker.jobs.spec import Policy
 from worker.jobs.states import UNDER_WAY
 from worker.store import keys
+from worker.store.admission.pauses import Pauses, scope_of, scopes_of
 from worker.store.apps import Apps
 from worker.store.jobs import Jobs
-from worker.store.pauses import Pauses, scope_of, scopes_of
 from worker.store.pool import connect
 from worker.tasks.opening import held_by
 

@@ -12,7 +12,7 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.spec import Policy
 from worker.store import keys
-from worker.store.pauses import Pauses
+from worker.store.admission.pauses import Pauses
 from worker.tasks.opening import held_by
 
 SID = "ab" * 32

@@ -14,9 +14,9 @@ from worker.jobs import events as ev
 from worker.jobs.errors import EndUserShut, Refused
 from worker.jobs.states import CheckEnd, Outcome
 from worker.store import keys
+from worker.store.admission.quarantine import Limits, Quarantine
 from worker.store.jobs import Jobs
 from worker.store.pool import connect
-from worker.store.quarantine import Limits, Quarantine
 from worker.tasks.clearing import clear
 
 ANN, BOB = "a" * 64, "b" * 64

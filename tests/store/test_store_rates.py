@@ -11,11 +11,12 @@ from builders import FakeClock, new_job
 from hypothesis import given, strategies as st
 
 from worker.jobs.errors import RateLimited, Refused
-from worker.store import keys, rates
+from worker.store import keys
+from worker.store.admission import rate_limit
+from worker.store.admission.rate_limit import Meter, Rate
 from worker.store.apps import Apps
 from worker.store.jobs import Jobs
 from worker.store.pool import connect
-from worker.store.rates import Meter, Rate
 
 SLOW = Rate(1, 5)
 """Five at once, and then none for a minute."""
@@ -131,10 +132,10 @@ async def test_an_apps_own_rate_comes_with_its_keys(redis, clock):
         await apps.set_rate("nobody", None)
 
 
-@given(st.integers(1, rates.MOST), st.integers(0, rates.MOST))
+@given(st.integers(1, rate_limit.MOST), st.integers(0, rate_limit.MOST))
 def test_a_rate_is_what_it_says(per_minute, burst):
     rate = Rate(per_minute, burst)
     assert rate.interval_us >= 1
     assert abs(rate.interval_us * per_minute - 60_000_000) <= per_minute / 2 + 1
     assert rate.window_seconds * 1e6 >= rate.holds * rate.interval_us
-    assert rates.load(b'{"rate": [%d, %d]}' % (per_minute, burst)) == rate
+    assert rate_limit.load(b'{"rate": [%d, %d]}' % (per_minute, burst)) == rate

@@ -5,12 +5,12 @@ from __future__ import annotations
 from arq.connections import ArqRedis
 from builders import FakeClock, new_job
 
+from worker.store.admission.quarantine import Quarantine
 from worker.store.apps import Apps
 from worker.store.endpoints import Endpoints
 from worker.store.envelope import Vault
 from worker.store.jobs import Jobs
 from worker.store.pool import connect
-from worker.store.quarantine import Quarantine
 from worker.store.rewrap import Rewrap
 from worker.store.secrets import Secrets
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from stage import LIMIT, LUNA, SOL, TERRA, Stage, until
 
 from worker.settings import Settings
-from worker.store.access import PROBE_FUNCTION, AccessBook, ask_for_probe, known_access
+from worker.store.admission.model_access import PROBE_FUNCTION, AccessBook, ask_for_probe, known_access
 from worker.tasks.errands import Errands, every
 
 

@@ -8,7 +8,7 @@ from stage import SOL, Stage, until
 from waiting import stopwatch
 
 from worker.clock import Clock
-from worker.store.pauses import Pauses
+from worker.store.admission.pauses import Pauses
 
 
 async def test_a_paused_job_is_held_and_the_running_one_goes_on(redis, valkey_url):

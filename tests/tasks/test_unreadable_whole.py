@@ -23,7 +23,7 @@ from worker.clock import Clock
 from worker.main import WorkerProcess
 from worker.safety.notices import Notice
 from worker.store import keys
-from worker.store.account import Circuit
+from worker.store.admission.circuit_breaker import Circuit
 from worker.store.apps import SCOPES, Apps
 from worker.store.holds import Holds
 from worker.store.notices import Notices

@@ -20,7 +20,7 @@ from waiting import LIMIT, soon
 
 from worker.clock import Clock
 from worker.settings import Settings
-from worker.store.account import Circuit
+from worker.store.admission.circuit_breaker import Circuit
 from worker.tasks.health import Health
 from worker.telemetry.metrics import LABELS, METRICS, MODELS
 

@@ -19,11 +19,11 @@ from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.jobs.errors import Refused
 from worker.settings import Settings, load
+from worker.store.admission.rate_limit import MOST, Rate
 from worker.store.apps import SCOPES, ApiKey, Apps
 from worker.store.envelope import Vault
 from worker.store.guard import Guard
 from worker.store.pool import connect
-from worker.store.rates import MOST, Rate
 from worker.store.rewrap import Rewrap
 
 T = TypeVar("T")

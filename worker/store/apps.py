@@ -20,9 +20,10 @@ from redis.exceptions import WatchError
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import RecordUnreadable, Refused
-from worker.store import keys, rates
+from worker.store import keys
+from worker.store.admission import rate_limit
+from worker.store.admission.rate_limit import Rate
 from worker.store.pool import asking, vault_of
-from worker.store.rates import Rate
 from worker.store.values import read, readable, tell
 
 SCOPES: Final = ("submit", "read", "audit", "ops")
@@ -107,7 +108,7 @@ class Apps:
             await self._redis.set(keys.app(app), json.dumps({"name": app, "webhook_secret": sealed}), nx=True)
             kept = _record(app, await self._redis.get(keys.app(app)) or b"")
             if rate is not None:
-                await self._alter(app, {"rate": rates.dump(rate)})
+                await self._alter(app, {"rate": rate_limit.dump(rate)})
             async with self._redis.pipeline() as pipe:
                 pipe.set(keys.api_key(_digest(key)), _dump(record))
                 pipe.hset(keys.API_KEYS, record.id, _digest(key))
@@ -127,7 +128,7 @@ class Apps:
         try:
             async with asking("look up the app", keys.app(found.app)):
                 app = await self._redis.get(keys.app(found.app))
-            return replace(found, rate=read(keys.app(found.app), app, rates.load) if app else None)
+            return replace(found, rate=read(keys.app(found.app), app, rate_limit.load) if app else None)
         except RecordUnreadable as error:  # then the default rate is the app's
             tell(error)
             return found
@@ -135,12 +136,12 @@ class Apps:
     async def rate(self, app: str) -> Rate | None:
         """The app's own rate, None = the default. Raises Refused when there is no such app."""
         async with asking("look up the app", keys.app(app)):
-            return read(keys.app(app), await self._app(app), rates.load)
+            return read(keys.app(app), await self._app(app), rate_limit.load)
 
     async def set_rate(self, app: str, rate: Rate | None) -> None:
         """Gives an app a rate of its own, or the default again; API processes know within three seconds."""
         async with asking("keep the app"):
-            await self._alter(app, {"rate": rates.dump(rate)})
+            await self._alter(app, {"rate": rate_limit.dump(rate)})
 
     async def _app(self, app: str) -> bytes:
         raw: bytes | None = await self._redis.get(keys.app(app))

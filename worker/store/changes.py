@@ -14,11 +14,11 @@ from worker.clock import Clock, to_ms
 from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.store import codec, keys
+from worker.store.admission.pauses import PREFIX
+from worker.store.admission.quarantine import Limits, ledger_commands
 from worker.store.commands import Command
 from worker.store.outbox import outbox_commands
-from worker.store.pauses import PREFIX
 from worker.store.places import facts_for_scripts, place
-from worker.store.quarantine import Limits, ledger_commands
 from worker.store.refs import ref_commands
 from worker.store.tally import tally_commands
 

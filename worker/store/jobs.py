@@ -33,6 +33,9 @@ from worker.jobs.record import Job
 from worker.jobs.view import LOCKED
 from worker.settings import Settings
 from worker.store import capacity, keys
+from worker.store.admission.pauses import Pause, pause_of
+from worker.store.admission.quarantine import Limits, must_be_free
+from worker.store.admission.rate_limit import Meter, Rate
 from worker.store.aside import Aside
 from worker.store.audit import head_of
 from worker.store.changes import Changes, Retention
@@ -40,10 +43,7 @@ from worker.store.commands import Command
 from worker.store.content import as_object, boxes_to_write, opened
 from worker.store.envelope import ANSWER, ASKED, PRIVATE, Vault
 from worker.store.overview import writable
-from worker.store.pauses import Pause, pause_of
 from worker.store.pool import asking, vault_of
-from worker.store.quarantine import Limits, must_be_free
-from worker.store.rates import Meter, Rate
 from worker.store.records import read_job
 from worker.store.scripts import Claimed, Scripts
 from worker.store.values import members, tell

@@ -13,8 +13,8 @@ from worker.jobs.deadline import deadline_of
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
 from worker.store import keys
+from worker.store.admission.pauses import scopes_of
 from worker.store.commands import Command, Word
-from worker.store.pauses import scopes_of
 
 RANKS: Final = {"high": 0, "default": 1, "low": 2}
 RANK_STEP: Final = 10**13

@@ -15,8 +15,8 @@ from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store import keys, overview
-from worker.store.access import known_access
-from worker.store.account import circuits
+from worker.store.admission.circuit_breaker import circuits
+from worker.store.admission.model_access import known_access
 from worker.store.notices import Notices
 from worker.store.pool import AWAY, asking
 from worker.store.standing import account

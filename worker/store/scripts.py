@@ -10,10 +10,10 @@ from redis.asyncio import Redis
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.admission.rate_limit import Meter
 from worker.store.commands import Command, Word, flatten
 from worker.store.lua_scripts import script
 from worker.store.pool import must_serve
-from worker.store.rates import Meter
 from worker.store.together import Together
 
 _ARQ_JOB = "arq:job:"
@@ -44,9 +44,9 @@ class Scripts:
             return script(redis, *names)
 
         self._redis = redis
-        self._commit, self._claim = load("lua/allow_full", "lua/shut", "lua/commit"), load("lua/claim")
-        self._commit_if_room = load("lua/shut", "lua/commit")
-        self._submit = Together(redis, load("lua/shut", "lua/bucket", "lua/submit"))
+        self._commit, self._claim = load("lua/allow_full", "admission/is_quarantined", "lua/commit"), load("lua/claim")
+        self._commit_if_room = load("admission/is_quarantined", "lua/commit")
+        self._submit = Together(redis, load("admission/is_quarantined", "admission/token_bucket", "lua/submit"))
         self._renew, self._pieces = load("lua/allow_full", "lua/renew"), load("lua/pieces")
 
     async def commit(

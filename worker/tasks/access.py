@@ -21,7 +21,7 @@ from worker.safety.access import Access
 from worker.safety.endpoint import Mode, judged
 from worker.safety.served_model import base
 from worker.safety.signals import Verdict
-from worker.store.access import AccessBook
+from worker.store.admission.model_access import AccessBook
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 from worker.upstream.client import Provider

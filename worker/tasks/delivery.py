@@ -23,13 +23,13 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused, StoreUnavailable
 from worker.settings import Settings
 from worker.store import keys
+from worker.store.admission.quarantine import Limits
 from worker.store.apps import Apps
 from worker.store.deliveries import Deliveries, Taken
 from worker.store.endpoints import Endpoints
 from worker.store.jobs import Jobs, retention_of
 from worker.store.outbox import Message, State, iso
 from worker.store.pool import AWAY
-from worker.store.quarantine import Limits
 from worker.store.values import tell
 from worker.tasks.carry import Carrier
 from worker.tasks.rounds import a_round

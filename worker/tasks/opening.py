@@ -15,8 +15,8 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import DisclosureReason
 from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import event_mapping, messages, retry
-from worker.store.account import Gate
-from worker.store.pauses import Pause
+from worker.store.admission.circuit_breaker import Gate
+from worker.store.admission.pauses import Pause
 from worker.tasks.clearing import shut_out
 from worker.tasks.desk import AGAIN, Desk
 

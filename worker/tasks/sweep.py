@@ -21,12 +21,12 @@ from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import messages
 from worker.store import keys, overview
-from worker.store.account import Circuit
+from worker.store.admission.circuit_breaker import Circuit
+from worker.store.admission.pauses import Pauses
+from worker.store.admission.quarantine import Quarantine
 from worker.store.erase import Forgetter
 from worker.store.jobs import Jobs
-from worker.store.pauses import Pauses
 from worker.store.pool import asking
-from worker.store.quarantine import Quarantine
 from worker.store.repair import Repair
 from worker.tasks.clearing import clear
 from worker.tasks.rounds import a_round

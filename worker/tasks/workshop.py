@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.safety.watch_limits import Limits
-from worker.store.account import Circuit
+from worker.store.admission.circuit_breaker import Circuit
 from worker.store.jobs import Jobs
 from worker.store.pieces import Pieces
 from worker.tasks.access import Prober

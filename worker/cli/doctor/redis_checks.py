@@ -15,7 +15,7 @@ from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.redis_address import Address, parse
 from worker.settings import Settings
 from worker.store import overview
-from worker.store.access import known_access
+from worker.store.admission.model_access import known_access
 from worker.store.audit import Trail
 from worker.store.pool import Redis, asking, check_safe, connect, durability
 from worker.store.replay import replay_of

@@ -94,7 +94,7 @@ class Pauses:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
-        self._resume: Any = script(redis, "lua/resume")
+        self._resume: Any = script(redis, "admission/resume")
 
     async def pause(
         self, kind: Kind, name: str, *, by: str, note: str = "", until: datetime | None = None, app: str | None = None

@@ -34,7 +34,7 @@ class AccessBook:
 
     def __init__(self, redis: ArqRedis, scope: str) -> None:
         self._redis, self.scope = redis, scope
-        self._set: Any = script(redis, "lua/access")
+        self._set: Any = script(redis, "admission/set_access")
 
     async def all(self) -> dict[str, Access]:
         """Every model that anything is known of."""

@@ -47,10 +47,10 @@ class Circuit:
         self._redis, self.scope = redis, scope
         self._waits = (int(first_wait * 1000), int(longest * 1000))
         self._gate, self._trip, self._probe, self._close = (
-            load("lua/gate"),
-            load("lua/trip"),
-            load("lua/probe"),
-            load("lua/close"),
+            load("admission/gate"),
+            load("admission/trip"),
+            load("admission/start_trial"),
+            load("admission/close"),
         )
         self._keys = [keys.circuit(scope), keys.held(scope), keys.LATER]
 
