@@ -27,7 +27,7 @@ from api.web.problems import Problem, bad_parameter
 from api.web.responses import as_json
 from worker.audit.chain import Row
 from worker.clock import to_ms
-from worker.store.audit import Trail
+from worker.store.audit.trail import Trail
 
 router = APIRouter(route_class=Direct, tags=["audit"])
 _PLACE: Final = re.compile(r"\d{1,15}-\d{1,15}")

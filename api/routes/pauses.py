@@ -29,7 +29,7 @@ from api.web.responses import as_json
 from worker.jobs.spec import Spec
 from worker.store.admission.pauses import Kind, Pauses
 from worker.store.apps import ApiKey
-from worker.store.audit import Trail
+from worker.store.audit.trail import Trail
 
 router = APIRouter(route_class=Direct, tags=["ops"])
 S = TypeVar("S", bound=Spec)

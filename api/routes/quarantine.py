@@ -25,7 +25,7 @@ from api.web.problems import Problem, from_validation
 from api.web.responses import as_json
 from worker.store.admission.quarantine import LEDGER_KEPT, Quarantine, Shut
 from worker.store.apps import ApiKey
-from worker.store.audit import Trail
+from worker.store.audit.trail import Trail
 
 router = APIRouter(route_class=Direct, tags=["ops"])
 _ALL: Final = "/v1/quarantine"

@@ -24,10 +24,10 @@ from worker.audit.keys import Signer, Trusted
 from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.settings import Settings
-from worker.store.exporting import Export
+from worker.store.audit.export import Export
+from worker.store.audit.verification import Proof
 from worker.store.jobs import Jobs
 from worker.store.pool import connect
-from worker.store.proof import Proof
 from worker.tasks.sealer import Sealer
 
 TARGET = 50_000

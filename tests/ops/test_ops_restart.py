@@ -29,11 +29,11 @@ from worker.audit.seals import checkpoint
 from worker.clock import Clock
 from worker.jobs.errors import UnsafeStore
 from worker.store.apps import SCOPES, Apps
-from worker.store.audit import Trail
+from worker.store.audit.seals import Seals
+from worker.store.audit.trail import Trail
 from worker.store.jobs import Jobs
 from worker.store.pool import connect
 from worker.store.replay import RULE, check_replay, replay_of
-from worker.store.seals import Seals
 
 VIGIL = Path(sys.executable).parent / "vigil"
 SERVERS = ["embedded", "redis-server-bookworm", "redis-server-trixie", "valkey-server-trixie"]

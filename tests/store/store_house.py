@@ -14,10 +14,10 @@ from worker.audit.seals import checkpoint
 from worker.jobs import events as ev
 from worker.jobs.states import Outcome
 from worker.store import keys
-from worker.store.audit import Trail
+from worker.store.audit.seals import Seals
+from worker.store.audit.trail import Trail
+from worker.store.audit.verification import Proof
 from worker.store.jobs import Jobs
-from worker.store.proof import Proof
-from worker.store.seals import Seals
 
 SIGNER, THIEF = Signer(b"s" * 32), Signer(b"t" * 32)
 NORMAL = [(STARTED, None), (began(), 1), (done(), 1), (COMPLETED, 1)]

@@ -11,7 +11,7 @@ from worker.audit.chain import GENESIS, Row, canonical, chain_in, hash_of, link,
 from worker.audit.report import Report
 from worker.audit.seals import Seal, checkpoint, parse
 from worker.store import keys
-from worker.store.audit import Trail
+from worker.store.audit.trail import Trail
 
 
 async def alter(h: House, job: int | None = None, seq: int = 3) -> dict:

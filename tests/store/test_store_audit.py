@@ -9,7 +9,7 @@ from store_eyes import LostAnswers, audit_chains
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.store import keys
-from worker.store.audit import Trail
+from worker.store.audit.trail import Trail
 from worker.store.jobs import Jobs
 
 NORMAL = [(STARTED, None), (began(), 1), (done(), 1), (COMPLETED, 1)]
@@ -41,7 +41,7 @@ async def test_a_job_is_read_in_order_among_many(jobs, trail):
 
 
 async def test_an_app_is_read_page_by_page_and_sees_nobody_elses_records(jobs, trail, monkeypatch):
-    monkeypatch.setattr("worker.store.audit._PAGE", 7)
+    monkeypatch.setattr("worker.store.audit.trail._PAGE", 7)
     for n in range(20):
         await submitted(jobs, app="shop" if n % 5 == 0 else "shop2")
     seen, low = [], "-"

@@ -12,8 +12,8 @@ from worker.audit.keys import Trusted
 from worker.audit.report import Report
 from worker.audit.seals import parse
 from worker.store import keys
-from worker.store.audit import Trail
-from worker.store.proof import Proof
+from worker.store.audit.trail import Trail
+from worker.store.audit.verification import Proof
 
 TRUSTED = Trusted([SIGNER.public])
 

@@ -14,13 +14,13 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.store import keys
-from worker.store.audit import Trail
+from worker.store.audit.legal_holds import Holds, held
+from worker.store.audit.seals import Seals
+from worker.store.audit.trail import Trail
+from worker.store.audit.verification import Proof
 from worker.store.erase import erase
-from worker.store.holds import Holds, held
 from worker.store.jobs import Jobs, Retention as Keep
-from worker.store.proof import Proof
 from worker.store.retention import Retention
-from worker.store.seals import Seals
 
 SIGNER = Signer(b"s" * 32)
 NORMAL = [(STARTED, None), (began(), 1), (done(), 1), (COMPLETED, 1)]

@@ -14,8 +14,8 @@ from worker.audit.seals import BadSeal, checkpoint, judge, parse
 from worker.clock import Clock
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.proof import Proof
-from worker.store.seals import Seals
+from worker.store.audit.seals import Seals
+from worker.store.audit.verification import Proof
 from worker.tasks.sealer import Sealer
 
 SIGNER = Signer(b"s" * 32)

@@ -17,8 +17,8 @@ from worker.clock import Clock
 from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.apps import SCOPES, Apps
-from worker.store.proof import Proof
-from worker.store.seals import Seals
+from worker.store.audit.seals import Seals
+from worker.store.audit.verification import Proof
 
 QUICK = "[[sim: normal tokens=3]] hello"
 

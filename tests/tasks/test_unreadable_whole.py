@@ -25,7 +25,7 @@ from worker.safety.notices import Notice
 from worker.store import keys
 from worker.store.admission.circuit_breaker import Circuit
 from worker.store.apps import SCOPES, Apps
-from worker.store.holds import Holds
+from worker.store.audit.legal_holds import Holds
 from worker.store.notices import Notices
 from worker.store.shown import Showing
 from worker.tasks import sweep

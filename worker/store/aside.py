@@ -22,7 +22,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import CheckEnd, Outcome, Status
 from worker.safety import messages
 from worker.store import keys
-from worker.store.audit import Trail, head_of
+from worker.store.audit.trail import Trail, head_of
 from worker.store.changes import Changes
 from worker.store.commands import Command
 from worker.store.lua_scripts import script

@@ -20,9 +20,9 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Ref
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job, Removal
 from worker.store import keys
+from worker.store.audit.legal_holds import held
 from worker.store.commands import Command
 from worker.store.envelope import PRIVATE, Vault, body_field, tries_field
-from worker.store.holds import held
 from worker.store.jobs import Jobs, Stored
 from worker.store.outbox import Message, load_message, message_ids_of
 from worker.store.pool import asking, vault_of

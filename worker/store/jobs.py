@@ -37,7 +37,7 @@ from worker.store.admission.pauses import Pause, pause_of
 from worker.store.admission.quarantine import Limits, must_be_free
 from worker.store.admission.rate_limit import Meter, Rate
 from worker.store.aside import Aside
-from worker.store.audit import head_of
+from worker.store.audit.trail import head_of
 from worker.store.changes import Changes, Retention
 from worker.store.commands import Command
 from worker.store.content import as_object, boxes_to_write, opened

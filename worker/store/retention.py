@@ -22,11 +22,11 @@ from worker.jobs.errors import RecordUnreadable
 from worker.jobs.ids import is_job_id
 from worker.jobs.states import Status
 from worker.store import keys
-from worker.store.audit import Trail
+from worker.store.audit.legal_holds import Holds
+from worker.store.audit.seals import Seals
+from worker.store.audit.trail import Trail
 from worker.store.commands import Command
-from worker.store.holds import Holds
 from worker.store.pool import asking
-from worker.store.seals import Seals
 from worker.store.values import members, replies, tell
 
 _MOST: Final = 10_000

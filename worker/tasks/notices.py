@@ -17,7 +17,7 @@ from worker.clock import Clock
 from worker.jobs.errors import Refused, StoreUnavailable
 from worker.safety.notices import SHUT_OUT, WARNING, Notice
 from worker.store.admission.quarantine import Quarantine
-from worker.store.audit import Trail
+from worker.store.audit.trail import Trail
 from worker.store.jobs import Jobs
 from worker.store.notices import Notices
 from worker.store.refs import end_user_of, job_of

@@ -19,9 +19,9 @@ from worker.audit.seals import MOST, BadSeal, checkpoint
 from worker.clock import Clock
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.settings import Settings
-from worker.store.audit import Trail
+from worker.store.audit.seals import Seals
+from worker.store.audit.trail import Trail
 from worker.store.retention import Retention
-from worker.store.seals import Seals
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 

@@ -28,10 +28,10 @@ from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock, to_ms
 from worker.jobs.ids import job_id_of
 from worker.settings import Settings, load
-from worker.store.exporting import Export
-from worker.store.holds import Holds
+from worker.store.audit.export import Export
+from worker.store.audit.legal_holds import Holds
+from worker.store.audit.verification import Proof
 from worker.store.pool import Redis
-from worker.store.proof import Proof
 
 _SEALED_WITHIN, _ROUNDS = 600.0, 60  # seconds, or rounds of the sealer if they take longer
 

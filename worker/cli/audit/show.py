@@ -19,7 +19,7 @@ from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock
 from worker.jobs.ids import job_id_of
 from worker.settings import load
-from worker.store.audit import Trail
+from worker.store.audit.trail import Trail
 from worker.store.pool import Redis
 from worker.store.secrets import DIGEST, Secrets, input_digest
 from worker.upstream.call import OWNED

@@ -16,12 +16,12 @@ from worker.redis_address import Address, parse
 from worker.settings import Settings
 from worker.store import overview
 from worker.store.admission.model_access import known_access
-from worker.store.audit import Trail
+from worker.store.audit.seals import Seals
+from worker.store.audit.trail import Trail
 from worker.store.pool import Redis, asking, check_safe, connect, durability
 from worker.store.replay import replay_of
 from worker.store.required_commands import REQUIRED
 from worker.store.rights import advice, missing, user_of
-from worker.store.seals import Seals
 from worker.store.server import Server, look_at
 
 _OLDEST: Final = (7, 2)

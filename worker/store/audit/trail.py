@@ -37,7 +37,7 @@ class Trail:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
-        self._act: Any = script(redis, "lua/act")
+        self._act: Any = script(redis, "audit/append_note")
 
     async def of_chain(self, chain: str) -> list[Row]:
         """All records of a job (or of `app:<name>`), in order; empty when there are none."""

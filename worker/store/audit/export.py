@@ -14,8 +14,8 @@ from worker.audit.chain import Row, chain_in, stream_id
 from worker.audit.export import Book, follows_from_nothing
 from worker.audit.seals import Seal, parse
 from worker.clock import Clock
-from worker.store.audit import Trail, mark_of
-from worker.store.seals import Seals
+from worker.store.audit.seals import Seals
+from worker.store.audit.trail import Trail, mark_of
 
 _PAGE = 5_000
 

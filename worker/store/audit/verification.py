@@ -20,10 +20,10 @@ from worker.audit.seals import BadSeal, parse
 from worker.audit.verify import Verifier
 from worker.clock import Clock, to_ms
 from worker.store import keys
-from worker.store.audit import Trail
+from worker.store.audit.seals import Seals
+from worker.store.audit.trail import Trail
 from worker.store.lua_scripts import script
 from worker.store.pool import asking
-from worker.store.seals import Seals
 
 _PAGE: Final = 5_000
 _SCAN: Final = 1_000
@@ -41,7 +41,7 @@ class Proof:
         self._sealed_within = sealed_within if len(trusted) else None
         self._trail, self._seals = Trail(redis, clock), Seals(redis)
         self._starts: dict[str, str] = {}
-        self._unlike_of: Any = script(redis, "lua/ends")
+        self._unlike_of: Any = script(redis, "audit/chain_heads")
 
     async def prove(self, shipped: Iterable[bytes] | None = None) -> Report:
         """What the trail is worth; `shipped`: the copy of the seals that was kept elsewhere."""

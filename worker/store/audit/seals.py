@@ -26,7 +26,7 @@ class Seals:
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
-        self._script: Any = script(redis, "lua/seal")
+        self._script: Any = script(redis, "audit/seal")
 
     async def take_turn(self, seconds: float) -> bool:
         """True for one of all workers, once in so many seconds."""
