@@ -36,12 +36,12 @@ from api.web.tracing_middleware import Traced
 from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings, load
+from worker.store.connection.error_reasons import WRONG_USER
+from worker.store.connection.pool import Redis, check_safe, connect
+from worker.store.connection.replay_check import check_replay
+from worker.store.connection.store_clock import StoreClock
+from worker.store.connection.store_guard import Guard, guard_of
 from worker.store.envelope import Vault
-from worker.store.guard import Guard, guard_of
-from worker.store.pool import Redis, check_safe, connect
-from worker.store.refusals import WRONG_USER
-from worker.store.replay import check_replay
-from worker.store.store_clock import StoreClock
 from worker.telemetry.events import emit
 from worker.telemetry.setup import listen
 

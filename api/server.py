@@ -14,7 +14,7 @@ from api.app import check_store, create_app, open_store
 from api.web.uvicorn_protocol import protocol
 from worker.clock import Clock
 from worker.settings import Settings
-from worker.store.pool import Redis
+from worker.store.connection.pool import Redis
 
 _GRACE_SECONDS = 3
 _KEEP_ALIVE_SECONDS = 30

@@ -21,16 +21,16 @@ from worker.settings import Settings
 from worker.store.admission.circuit_breaker import Circuit, scope_of
 from worker.store.admission.model_access import AccessBook
 from worker.store.admission.quarantine import Limits as Shutting, Quarantine
+from worker.store.connection.error_reasons import WRONG_USER
+from worker.store.connection.pool import check_safe, connect
+from worker.store.connection.replay_check import check_replay
+from worker.store.connection.store_clock import StoreClock
+from worker.store.connection.store_guard import Guard, guard_of
+from worker.store.connection.store_watch import StoreWatch
 from worker.store.envelope import Vault
-from worker.store.guard import Guard, guard_of
 from worker.store.jobs import Held, Jobs, retention_of
 from worker.store.notices import Notices
 from worker.store.pieces import Pieces
-from worker.store.pool import check_safe, connect
-from worker.store.refusals import WRONG_USER
-from worker.store.replay import check_replay
-from worker.store.store_clock import StoreClock
-from worker.store.watch import StoreWatch
 from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery
 from worker.tasks.ears import Ears

@@ -13,11 +13,11 @@ from api.runtime.context import Parts
 from api.schema.requests import Submit
 from api.web.problems import Fault, Problem, fault
 from worker.jobs.events import Queued
-from worker.store import secrets
 from worker.store.admission.rate_limit import Meter
 from worker.store.apps import ApiKey
+from worker.store.connection import kept_secrets
+from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
 from worker.store.jobs import NewJob, Stored
-from worker.store.secrets import DIGEST, IDENTIFIER
 from worker.telemetry.tracing import publishing
 
 
@@ -65,7 +65,7 @@ async def _new(
     params = body.passed_params()
     asked = {"input": body.input, "instructions": body.instructions, "params": params}
     secret = await parts.secrets.get(DIGEST)
-    digest = secrets.input_digest(secret, {"model": body.model, **asked})
+    digest = kept_secrets.input_digest(secret, {"model": body.model, **asked})
     hook = body.webhook
     fact = Queued(
         app=key.app,
@@ -93,11 +93,11 @@ async def identifier(parts: Parts, app: str, end_user: str | None) -> str | None
     """The safety identifier of an app's end user."""
     if end_user is None:
         return None
-    return secrets.safety_identifier(await parts.secrets.get(IDENTIFIER), app, end_user)
+    return kept_secrets.safety_identifier(await parts.secrets.get(IDENTIFIER), app, end_user)
 
 
 def fingerprint(secret: bytes, body: Submit, fact: Queued) -> str:
     """A keyed digest of what the request means, whatever its spelling: defaults filled in, owned params left out."""
     meant: dict[str, Any] = body.model_dump(mode="json", exclude={"params", "idempotency_key"})
     meant |= {"params": body.passed_params(), "store": fact.store}
-    return secrets.input_digest(secret, meant)
+    return kept_secrets.input_digest(secret, meant)

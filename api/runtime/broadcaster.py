@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 from worker.jobs.errors import ContentDamaged
 from worker.store import keys
-from worker.store.listen import Listener
+from worker.store.connection.pool import Redis, vault_of
+from worker.store.connection.subscriber import Listener
 from worker.store.pieces import Piece, parse_message
-from worker.store.pool import Redis, vault_of
 
 _MOST_PIECES: Final = 512
 _MOST_CHARACTERS: Final = 512 * 1024

@@ -15,11 +15,11 @@ from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
 from worker.store.admission.quarantine import Limits
 from worker.store.apps import Apps
+from worker.store.connection.kept_secrets import IDENTIFIER, Secrets
+from worker.store.connection.pool import Redis
+from worker.store.connection.store_watch import StoreWatch
 from worker.store.jobs import Jobs, retention_of
 from worker.store.pieces import Pieces
-from worker.store.pool import Redis
-from worker.store.secrets import IDENTIFIER, Secrets
-from worker.store.watch import StoreWatch
 from worker.telemetry.metrics import Sample
 
 

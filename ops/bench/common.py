@@ -24,7 +24,7 @@ import uvloop
 from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.store.apps import Apps
-from worker.store.pool import connect
+from worker.store.connection.pool import connect
 
 HOST = "127.0.0.1"
 VIGIL = Path(sys.executable).with_name("vigil")

@@ -21,8 +21,8 @@ from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.jobs import events as ev
 from worker.jobs.states import Outcome, Purpose
+from worker.store.connection.pool import connect
 from worker.store.jobs import Held, Jobs, NewJob
-from worker.store.pool import connect
 
 MODEL = "gpt-5.6-sol"
 AGREED = 2.0

@@ -42,7 +42,7 @@ from common import (
     run,
 )
 
-from worker.store.pool import Redis, connect
+from worker.store.connection.pool import Redis, connect
 
 _THIS = Path(__file__).resolve()
 _STAMPING = _THIS.with_name("stamping.py")

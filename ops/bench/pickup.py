@@ -39,7 +39,7 @@ from common import (
 )
 
 from worker.clock import Clock
-from worker.store.pool import connect
+from worker.store.connection.pool import connect
 
 _THIS = Path(__file__).resolve()
 _GAP = 0.020, 0.120

@@ -33,10 +33,10 @@ from worker.jobs.spec import Policy
 from worker.jobs.states import Outcome, Purpose, Status
 from worker.store import codec, keys
 from worker.store.commands import Command
+from worker.store.connection.pool import connect
 from worker.store.jobs import Jobs, NewJob, Retention
 from worker.store.listing import Filters, list_jobs
 from worker.store.overview import depths
-from worker.store.pool import connect
 
 MODEL = "gpt-5.6-sol"
 AGREED = 1.3

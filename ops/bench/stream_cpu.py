@@ -172,8 +172,8 @@ async def worker(port: int, streams: int, got: Callable[[], None]) -> None:
     from worker.jobs.events import Queued
     from worker.main import WorkerProcess
     from worker.settings import Settings
+    from worker.store.connection.pool import connect
     from worker.store.jobs import Jobs, NewJob
-    from worker.store.pool import connect
     from worker.tasks.text import Text
 
     keep = Text.add

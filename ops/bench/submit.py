@@ -47,7 +47,7 @@ from redis.asyncio import Redis
 
 from worker.clock import Clock
 from worker.embedded import Embedded
-from worker.store.pool import connect
+from worker.store.connection.pool import connect
 
 _THIS = Path(__file__).resolve()
 _TARGET = 0.6

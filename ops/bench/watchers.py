@@ -25,9 +25,9 @@ from common import HOST, VIGIL, Figure, House, Report, answers, cpu_seconds, fre
 
 from worker.clock import Clock
 from worker.jobs import events as ev
+from worker.store.connection.pool import connect
 from worker.store.jobs import Jobs, NewJob
 from worker.store.pieces import Outgoing, Piece, Pieces
-from worker.store.pool import connect
 
 MODEL = "gpt-5.6-sol"
 MOST_CONNECTIONS = 20

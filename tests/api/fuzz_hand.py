@@ -21,7 +21,7 @@ from stage import LIMIT, Stage  # noqa: E402
 from worker.clock import Clock  # noqa: E402
 from worker.embedded import Embedded  # noqa: E402
 from worker.settings import Settings  # noqa: E402
-from worker.store.pool import connect  # noqa: E402
+from worker.store.connection.pool import connect  # noqa: E402
 
 CHECKS = (
     "not_a_server_error",

@@ -19,8 +19,8 @@ from worker.embedded import Embedded
 from worker.jobs import events as ev
 from worker.settings import Settings
 from worker.simulator import Simulator
+from worker.store.connection.pool import connect
 from worker.store.notices import Notices
-from worker.store.pool import connect
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 

@@ -14,8 +14,8 @@ from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.settings import Settings
 from worker.store import keys
+from worker.store.connection.pool import connect
 from worker.store.jobs import Jobs
-from worker.store.pool import connect
 
 pytestmark = pytest.mark.impatient
 

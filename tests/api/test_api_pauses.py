@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from api_hand import submitted
 
-from worker.store.secrets import IDENTIFIER, Secrets, safety_identifier
+from worker.store.connection.kept_secrets import IDENTIFIER, Secrets, safety_identifier
 from worker.tasks.opening import held_by
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from api_hand import Later, running, submitted
 
-from worker.store.secrets import IDENTIFIER, Secrets, safety_identifier
+from worker.store.connection.kept_secrets import IDENTIFIER, Secrets, safety_identifier
 
 SECRET = "quince-marmalade"
 

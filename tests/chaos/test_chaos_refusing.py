@@ -22,7 +22,7 @@ from stage import Stage, until
 from worker.embedded import Embedded
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import Status
-from worker.store.pool import connect
+from worker.store.connection.pool import connect
 
 LIVE = "[[sim: normal tokens=400 rate=1]] a stream that goes on until the provider hurries"
 LONG_ENOUGH = 1.6  # seconds: longer than the patience of one command

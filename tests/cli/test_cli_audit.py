@@ -14,7 +14,7 @@ from cli_vigil import Up, one_line, run
 
 from worker.audit.chain import GENESIS, canonical, link
 from worker.store import keys
-from worker.store.pool import connect
+from worker.store.connection.pool import connect
 
 PAGE = Path(__file__).resolve().parents[2] / "ops" / "audit.md"
 

@@ -11,7 +11,7 @@ from openai import OpenAI
 from ops_server import Server, secrets, server
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
-from worker.store.required_commands import OPTIONAL, Role, names
+from worker.store.connection.required_commands import OPTIONAL, Role, names
 
 
 @pytest.fixture(scope="module")

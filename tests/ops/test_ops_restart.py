@@ -31,9 +31,9 @@ from worker.jobs.errors import UnsafeStore
 from worker.store.apps import SCOPES, Apps
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
+from worker.store.connection.pool import connect
+from worker.store.connection.replay_check import RULE, check_replay, replay_of
 from worker.store.jobs import Jobs
-from worker.store.pool import connect
-from worker.store.replay import RULE, check_replay, replay_of
 
 VIGIL = Path(sys.executable).parent / "vigil"
 SERVERS = ["embedded", "redis-server-bookworm", "redis-server-trixie", "valkey-server-trixie"]

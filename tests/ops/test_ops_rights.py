@@ -13,7 +13,7 @@ import pytest
 from deployment import Deployment, wait_for
 from ops_server import Server, free_port, secrets, server
 
-from worker.store.required_commands import REQUIRED, Role
+from worker.store.connection.required_commands import REQUIRED, Role
 
 EVERYTHING = "on >pw ~* &* +@all"
 MISSING = {

@@ -19,8 +19,8 @@ from waiting import LIMIT
 from worker.jobs import events as ev, fold
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.connection.pool import connect
 from worker.store.jobs import Jobs
-from worker.store.pool import connect
 
 PLACES = (keys.READY, keys.LATER, keys.LEASED)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from worker.redis_address import Address, AddressError, parse, socket_address
-from worker.store.pool import connect
+from worker.store.connection.pool import connect
 
 WRONG = [
     ("redis://:hunter/2@db:6379/0", "password", "%2F"),

@@ -8,9 +8,10 @@ from hypothesis import given, strategies as st
 
 from worker.clock import Clock
 from worker.jobs.errors import Refused
-from worker.store import keys, secrets
+from worker.store import keys
 from worker.store.apps import Apps, new_key, plausible
-from worker.store.secrets import Secrets
+from worker.store.connection import kept_secrets
+from worker.store.connection.kept_secrets import Secrets
 
 ALL = ("submit", "read", "audit", "ops")
 
@@ -100,26 +101,26 @@ async def test_a_key_of_another_house_is_not_found(apps):
 
 async def test_a_secret_is_made_once_for_all_processes(redis):
     houses = [Secrets(redis, Clock()) for _ in range(10)]
-    made = await asyncio.gather(*(house.get(secrets.IDENTIFIER) for house in houses))
+    made = await asyncio.gather(*(house.get(kept_secrets.IDENTIFIER) for house in houses))
     assert len(set(made)) == 1
     assert len(made[0]) == 32
-    assert await Secrets(redis, Clock()).get(secrets.IDENTIFIER) == made[0]
-    assert await Secrets(redis, Clock()).get(secrets.DIGEST) != made[0]
+    assert await Secrets(redis, Clock()).get(kept_secrets.IDENTIFIER) == made[0]
+    assert await Secrets(redis, Clock()).get(kept_secrets.DIGEST) != made[0]
 
 
 async def test_a_secret_is_read_once_and_a_given_one_is_never_kept(redis, clock):
-    house = Secrets(redis, clock, {secrets.IDENTIFIER: b"given"})
-    assert await house.get(secrets.IDENTIFIER) == b"given"
-    assert await redis.exists(keys.secret(secrets.IDENTIFIER)) == 0
-    made = await house.get(secrets.DIGEST)
+    house = Secrets(redis, clock, {kept_secrets.IDENTIFIER: b"given"})
+    assert await house.get(kept_secrets.IDENTIFIER) == b"given"
+    assert await redis.exists(keys.secret(kept_secrets.IDENTIFIER)) == 0
+    made = await house.get(kept_secrets.DIGEST)
     await redis.flushall()
-    assert await house.get(secrets.DIGEST) == made
+    assert await house.get(kept_secrets.DIGEST) == made
 
 
 def test_an_identifier_is_the_apps_own_and_a_digest_proves_what_was_asked():
-    name = secrets.safety_identifier
+    name = kept_secrets.safety_identifier
     assert name(b"s", "shop", "anna") == name(b"s", "shop", "anna")
     assert len({name(b"s", "shop", "anna"), name(b"t", "shop", "anna"), name(b"s", "bakery", "anna")}) == 3
-    digest = secrets.input_digest
+    digest = kept_secrets.input_digest
     assert digest(b"s", {"input": "x", "model": "m"}) == digest(b"s", {"model": "m", "input": "x"})
     assert digest(b"s", {"input": "x"}) != digest(b"s", {"input": "y"})

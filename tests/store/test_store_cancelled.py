@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random  # noqa: TID251  a seeded dice, so that a failure can be told again
 
-from worker.store.pool import connect
+from worker.store.connection.pool import connect
 
 CALLERS, ROUNDS, KEYS = 24, 60, 50
 

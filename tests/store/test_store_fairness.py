@@ -13,8 +13,8 @@ from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.store import keys
 from worker.store.apps import Apps
+from worker.store.connection.pool import connect
 from worker.store.jobs import Jobs
-from worker.store.pool import connect
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from store_house import SIGNER, House
 
 from worker.jobs.errors import StoreChanged
 from worker.store import keys
-from worker.store.guard import Guard, accept, guard_of
+from worker.store.connection.pool import connect
+from worker.store.connection.store_guard import Guard, accept, guard_of
+from worker.store.connection.store_mark import Mark, Seen, judge, load, save, sentence
 from worker.store.jobs import Jobs
-from worker.store.mark import Mark, Seen, judge, load, save, sentence
-from worker.store.pool import connect
 from worker.store.retention import Retention
 
 Told = list[tuple[str, dict[str, object]]]

@@ -10,11 +10,11 @@ from waiting import stopwatch
 from worker.embedded import Embedded
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.store.apps import Apps
+from worker.store.connection.pool import check_safe, connect, durability
 from worker.store.jobs import Jobs
 from worker.store.listing import Filters, list_jobs
 from worker.store.overview import writable
 from worker.store.pieces import Outgoing, Piece, Pieces
-from worker.store.pool import check_safe, connect, durability
 from worker.store.reading import answers
 
 

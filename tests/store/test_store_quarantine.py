@@ -15,8 +15,8 @@ from worker.jobs.errors import EndUserShut, Refused
 from worker.jobs.states import CheckEnd, Outcome
 from worker.store import keys
 from worker.store.admission.quarantine import Limits, Quarantine
+from worker.store.connection.pool import connect
 from worker.store.jobs import Jobs
-from worker.store.pool import connect
 from worker.tasks.clearing import clear
 
 ANN, BOB = "a" * 64, "b" * 64

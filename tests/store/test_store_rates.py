@@ -15,8 +15,8 @@ from worker.store import keys
 from worker.store.admission import rate_limit
 from worker.store.admission.rate_limit import Meter, Rate
 from worker.store.apps import Apps
+from worker.store.connection.pool import connect
 from worker.store.jobs import Jobs
-from worker.store.pool import connect
 
 SLOW = Rate(1, 5)
 """Five at once, and then none for a minute."""

@@ -7,12 +7,12 @@ from builders import FakeClock, new_job
 
 from worker.store.admission.quarantine import Quarantine
 from worker.store.apps import Apps
+from worker.store.connection.kept_secrets import Secrets
+from worker.store.connection.pool import connect
 from worker.store.endpoints import Endpoints
 from worker.store.envelope import Vault
 from worker.store.jobs import Jobs
-from worker.store.pool import connect
 from worker.store.rewrap import Rewrap
-from worker.store.secrets import Secrets
 
 OLD, NEW = bytes([3]) * 32, bytes([4]) * 32
 

@@ -9,14 +9,14 @@ from builders import STARTED, FakeClock, began, new_job, queued
 from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import keys
 from worker.store.apps import Apps
+from worker.store.connection.kept_secrets import Secrets
+from worker.store.connection.pool import connect
 from worker.store.endpoints import Endpoints
 from worker.store.envelope import Vault
 from worker.store.jobs import Jobs, NewJob
 from worker.store.listing import Filters, list_jobs
 from worker.store.pieces import Outgoing, Piece, Pieces
-from worker.store.pool import connect
 from worker.store.reading import answers
-from worker.store.secrets import Secrets
 
 KEY, OTHER = bytes([7]) * 32, bytes([8]) * 32
 BEGUN = [(STARTED, None), (began(), 1)]

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from redis.exceptions import ResponseError
 
-from worker.store.together import Together
+from worker.store.connection.script_batch import Together
 
 ECHO = "if ARGV[1] == 'bad' then return redis.error_reply('ERR no') end redis.call('INCR', KEYS[1]) return ARGV[1]"
 

@@ -28,8 +28,8 @@ from tests.upstream.rawserver import (
 from worker.embedded import Embedded
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Status
+from worker.store.connection.pool import connect
 from worker.store.pieces import Outgoing, Piece
-from worker.store.pool import connect
 from worker.tasks.text import MOST_IN_A_PART, parts_of
 
 LARGE, SMALL = "a large answer", "a small answer"

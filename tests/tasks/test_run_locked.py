@@ -8,9 +8,9 @@ from stage import Stage, until
 from worker.clock import Clock
 from worker.jobs.states import Status
 from worker.store import keys
+from worker.store.connection.pool import connect
 from worker.store.envelope import Vault
 from worker.store.jobs import Jobs
-from worker.store.pool import connect
 
 
 async def test_a_job_whose_key_is_missing_is_held_and_runs_where_the_key_is(valkey_url: str, redis: ArqRedis) -> None:

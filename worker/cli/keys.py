@@ -21,9 +21,9 @@ from worker.jobs.errors import Refused
 from worker.settings import Settings, load
 from worker.store.admission.rate_limit import MOST, Rate
 from worker.store.apps import SCOPES, ApiKey, Apps
+from worker.store.connection.pool import connect
+from worker.store.connection.store_guard import Guard
 from worker.store.envelope import Vault
-from worker.store.guard import Guard
-from worker.store.pool import connect
 from worker.store.rewrap import Rewrap
 
 T = TypeVar("T")

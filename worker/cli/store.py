@@ -15,9 +15,9 @@ from worker.cli.errors import BAD
 from worker.cli.processes import with_redis
 from worker.clock import Clock
 from worker.settings import Settings, load
-from worker.store.guard import accept as accept_store, look
-from worker.store.mark import Mark, Seen, judge, load as load_mark, sentence
-from worker.store.pool import asking, connect
+from worker.store.connection.pool import asking, connect
+from worker.store.connection.store_guard import accept as accept_store, look
+from worker.store.connection.store_mark import Mark, Seen, judge, load as load_mark, sentence
 
 app = typer.Typer(
     help="Show which store is known; accept another.",

@@ -26,9 +26,9 @@ from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings, key_file, load
 from worker.store.apps import SCOPES, Apps
+from worker.store.connection.pool import check_safe, connect, durability
+from worker.store.connection.store_guard import Guard
 from worker.store.envelope import Vault
-from worker.store.guard import Guard
-from worker.store.pool import check_safe, connect, durability
 from worker.telemetry.log import configure
 from worker.webhooks.signing import new_secret
 

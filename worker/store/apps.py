@@ -23,7 +23,7 @@ from worker.jobs.errors import RecordUnreadable, Refused
 from worker.store import keys
 from worker.store.admission import rate_limit
 from worker.store.admission.rate_limit import Rate
-from worker.store.pool import asking, vault_of
+from worker.store.connection.pool import asking, vault_of
 from worker.store.values import read, readable, tell
 
 SCOPES: Final = ("submit", "read", "audit", "ops")

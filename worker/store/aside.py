@@ -25,9 +25,9 @@ from worker.store import keys
 from worker.store.audit.trail import Trail, head_of
 from worker.store.changes import Changes
 from worker.store.commands import Command
-from worker.store.lua_scripts import script
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking
 from worker.store.places import facts_for_scripts, place
-from worker.store.pool import asking
 from worker.store.records import barely, events_of, read_job, retold, salvaged, whole
 from worker.store.scripts import Scripts
 from worker.store.values import tell

@@ -16,12 +16,12 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command, Word
-from worker.store.content import as_object, boxes_to_write
+from worker.store.connection.job_keys import as_object, boxes_to_write
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import PRIVATE, Box, body_field, tries_field
 from worker.store.jobs import Stored
-from worker.store.lua_scripts import script
 from worker.store.outbox import Message, in_turn, load_message
-from worker.store.pool import asking, vault_of
 from worker.store.records import events_of, read_job
 from worker.store.values import members, read, readable, replies, tell
 

@@ -17,8 +17,8 @@ from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, Refused
 from worker.store import keys
+from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import Vault
-from worker.store.pool import asking, vault_of
 from worker.store.values import read, tell
 
 State = Literal["active", "paused", "gone"]

@@ -22,10 +22,10 @@ from worker.jobs.record import Job, Removal
 from worker.store import keys
 from worker.store.audit.legal_holds import held
 from worker.store.commands import Command
+from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import PRIVATE, Vault, body_field, tries_field
 from worker.store.jobs import Jobs, Stored
 from worker.store.outbox import Message, load_message, message_ids_of
-from worker.store.pool import asking, vault_of
 from worker.store.values import members, readable, tell
 
 AGAIN_SECONDS: Final = 60

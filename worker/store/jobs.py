@@ -32,7 +32,7 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.view import LOCKED
 from worker.settings import Settings
-from worker.store import capacity, keys
+from worker.store import keys
 from worker.store.admission.pauses import Pause, pause_of
 from worker.store.admission.quarantine import Limits, must_be_free
 from worker.store.admission.rate_limit import Meter, Rate
@@ -40,10 +40,11 @@ from worker.store.aside import Aside
 from worker.store.audit.trail import head_of
 from worker.store.changes import Changes, Retention
 from worker.store.commands import Command
-from worker.store.content import as_object, boxes_to_write, opened
+from worker.store.connection import capacity
+from worker.store.connection.job_keys import as_object, boxes_to_write, opened
+from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import ANSWER, ASKED, PRIVATE, Vault
 from worker.store.overview import writable
-from worker.store.pool import asking, vault_of
 from worker.store.records import read_job
 from worker.store.scripts import Claimed, Scripts
 from worker.store.values import members, tell

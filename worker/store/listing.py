@@ -16,9 +16,9 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Ref
 from worker.jobs.record import Job
 from worker.jobs.view import LOCKED
 from worker.store import keys
+from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import Vault
 from worker.store.jobs import Stored, stored_of
-from worker.store.pool import asking, vault_of
 from worker.store.records import read_job
 from worker.store.values import replies, tell
 

@@ -14,8 +14,8 @@ from arq.connections import ArqRedis
 
 from worker.safety.notices import ENDS, TYPES, Notice
 from worker.store import keys
-from worker.store.lua_scripts import script
-from worker.store.pool import asking
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking
 from worker.store.values import count_of, or_told, readable
 
 _MARK_SECONDS: Final = 7 * 86_400  # the provider delivers again for 72 hours

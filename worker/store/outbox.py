@@ -22,9 +22,9 @@ from worker.jobs.events import Event
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import tries_field
-from worker.store.lua_scripts import script
-from worker.store.pool import asking, vault_of
 from worker.store.values import read, readable, replies
 
 State = Literal["pending", "delivered", "exhausted", "gone"]

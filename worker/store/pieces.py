@@ -14,9 +14,9 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.store import codec, keys
 from worker.store.commands import Word
-from worker.store.content import boxes_of, boxes_to_write
+from worker.store.connection.job_keys import boxes_of, boxes_to_write
+from worker.store.connection.pool import asking
 from worker.store.envelope import Box, Vault, text_field
-from worker.store.pool import asking
 from worker.store.scripts import Scripts
 from worker.store.values import tell
 

@@ -9,10 +9,10 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import keys
-from worker.store.content import opened
+from worker.store.connection.job_keys import opened
+from worker.store.connection.pool import asking
 from worker.store.envelope import ANSWER
 from worker.store.outbox import load_message
-from worker.store.pool import asking
 from worker.store.values import readable, replies
 
 _UNSENT = "exhausted"

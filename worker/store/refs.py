@@ -16,7 +16,7 @@ from worker.jobs import events as ev, ids
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.pool import asking
+from worker.store.connection.pool import asking
 from worker.store.values import read
 
 _USER_KEPT: Final = 90 * 86_400

@@ -17,9 +17,9 @@ from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
 from worker.store import keys, overview
 from worker.store.commands import Command
-from worker.store.lua_scripts import script
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking
 from worker.store.places import place
-from worker.store.pool import asking
 from worker.store.scripts import Scripts
 from worker.store.values import replies, tell
 

@@ -26,7 +26,7 @@ from worker.store.audit.legal_holds import Holds
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.commands import Command
-from worker.store.pool import asking
+from worker.store.connection.pool import asking
 from worker.store.values import members, replies, tell
 
 _MOST: Final = 10_000

@@ -17,8 +17,8 @@ from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store import keys, overview
 from worker.store.admission.circuit_breaker import circuits
 from worker.store.admission.model_access import known_access
+from worker.store.connection.pool import AWAY, asking
 from worker.store.notices import Notices
-from worker.store.pool import AWAY, asking
 from worker.store.standing import account
 from worker.store.values import tell
 from worker.telemetry.metrics import Sample

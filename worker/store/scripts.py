@@ -12,9 +12,9 @@ from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.admission.rate_limit import Meter
 from worker.store.commands import Command, Word, flatten
-from worker.store.lua_scripts import script
-from worker.store.pool import must_serve
-from worker.store.together import Together
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import must_serve
+from worker.store.connection.script_batch import Together
 
 _ARQ_JOB = "arq:job:"
 _ASKED_ALONG = 64 * 1024  # bytes of input that a claim brings along; more is read by itself
@@ -44,10 +44,13 @@ class Scripts:
             return script(redis, *names)
 
         self._redis = redis
-        self._commit, self._claim = load("lua/allow_full", "admission/is_quarantined", "lua/commit"), load("lua/claim")
+        self._commit, self._claim = (
+            load("connection/allow_oom", "admission/is_quarantined", "lua/commit"),
+            load("lua/claim"),
+        )
         self._commit_if_room = load("admission/is_quarantined", "lua/commit")
         self._submit = Together(redis, load("admission/is_quarantined", "admission/token_bucket", "lua/submit"))
-        self._renew, self._pieces = load("lua/allow_full", "lua/renew"), load("lua/pieces")
+        self._renew, self._pieces = load("connection/allow_oom", "lua/renew"), load("lua/pieces")
 
     async def commit(
         self,

@@ -11,8 +11,8 @@ from typing import Final
 from arq.connections import ArqRedis
 
 from worker.store import keys
-from worker.store.lua_scripts import script
-from worker.store.pool import asking
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking
 from worker.store.values import count_of
 
 Shown = dict[int, int]

@@ -16,8 +16,8 @@ from worker.jobs.catalogue import Catalogue
 from worker.safety.account import NOTICE_SECONDS, RATE_SECONDS, Counts, Seen, Standing, standing, standing_of
 from worker.safety.notices import Notice
 from worker.store import keys
+from worker.store.connection.pool import asking
 from worker.store.notices import Notices
-from worker.store.pool import asking
 from worker.store.tally import Tally, checked_end_users, read_tally
 
 _OTHER: Final = "other"  # models that models.toml does not know

@@ -20,7 +20,7 @@ from worker.jobs.states import Evidence, Outcome
 from worker.safety.account import BASELINE_DAYS, RATE_SECONDS, WIDENED_SECONDS, Counts
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.pool import asking
+from worker.store.connection.pool import asking
 from worker.store.values import count_of, replies, tell
 
 _BUCKET: Final = 600

@@ -18,8 +18,8 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job, Usage
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import event_mapping, signals as sg
-from worker.store.capacity import ALWAYS_TAKEN, largest
 from worker.store.commands import Command
+from worker.store.connection.capacity import ALWAYS_TAKEN, largest
 from worker.store.jobs import Held
 from worker.tasks.attempts import Attempts
 from worker.tasks.unstored import Patience, ends, without_content

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from arq.connections import ArqRedis
 
 from worker.store import keys
-from worker.store.pool import AWAY
+from worker.store.connection.pool import AWAY
 
 _AGAIN = 0.2
 

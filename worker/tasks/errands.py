@@ -20,7 +20,7 @@ from redis.exceptions import ResponseError
 
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store.admission.model_access import PROBE_FUNCTION
-from worker.store.pool import AWAY, asking, unfit
+from worker.store.connection.pool import AWAY, asking, unfit
 from worker.store.values import tell
 from worker.telemetry.events import emit
 

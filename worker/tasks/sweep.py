@@ -24,9 +24,9 @@ from worker.store import keys, overview
 from worker.store.admission.circuit_breaker import Circuit
 from worker.store.admission.pauses import Pauses
 from worker.store.admission.quarantine import Quarantine
+from worker.store.connection.pool import asking
 from worker.store.erase import Forgetter
 from worker.store.jobs import Jobs
-from worker.store.pool import asking
 from worker.store.repair import Repair
 from worker.tasks.clearing import clear
 from worker.tasks.rounds import a_round

@@ -31,7 +31,7 @@ from worker.settings import Settings, load
 from worker.store.audit.export import Export
 from worker.store.audit.legal_holds import Holds
 from worker.store.audit.verification import Proof
-from worker.store.pool import Redis
+from worker.store.connection.pool import Redis
 
 _SEALED_WITHIN, _ROUNDS = 600.0, 60  # seconds, or rounds of the sealer if they take longer
 

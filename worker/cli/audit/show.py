@@ -20,8 +20,8 @@ from worker.clock import Clock
 from worker.jobs.ids import job_id_of
 from worker.settings import load
 from worker.store.audit.trail import Trail
-from worker.store.pool import Redis
-from worker.store.secrets import DIGEST, Secrets, input_digest
+from worker.store.connection.kept_secrets import DIGEST, Secrets, input_digest
+from worker.store.connection.pool import Redis
 from worker.upstream.call import OWNED
 
 

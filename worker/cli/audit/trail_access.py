@@ -10,8 +10,8 @@ import typer
 
 from worker.cli.processes import with_redis
 from worker.settings import Settings
+from worker.store.connection.pool import Redis, connect
 from worker.store.envelope import Vault
-from worker.store.pool import Redis, connect
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -18,11 +18,11 @@ from worker.store import overview
 from worker.store.admission.model_access import known_access
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
-from worker.store.pool import Redis, asking, check_safe, connect, durability
-from worker.store.replay import replay_of
-from worker.store.required_commands import REQUIRED
-from worker.store.rights import advice, missing, user_of
-from worker.store.server import Server, look_at
+from worker.store.connection.command_rights import advice, missing, user_of
+from worker.store.connection.inspection import Server, look_at
+from worker.store.connection.pool import Redis, asking, check_safe, connect, durability
+from worker.store.connection.replay_check import replay_of
+from worker.store.connection.required_commands import REQUIRED
 
 _OLDEST: Final = (7, 2)
 _LATE_ROUNDS: Final = 6

@@ -8,9 +8,9 @@ from typing import Final
 
 from worker.cli.doctor.check import Check
 from worker.settings import Settings
-from worker.store.guard import look
-from worker.store.mark import judge, load, sentence
-from worker.store.pool import Redis, asking
+from worker.store.connection.pool import Redis, asking
+from worker.store.connection.store_guard import look
+from worker.store.connection.store_mark import judge, load, sentence
 
 _GOES: Final = {"tmpfs", "ramfs", "overlay"}
 _KEEP: Final = "VIGIL_STORE_MARK, a file on a disk that outlives the process and its container, one for each machine"

@@ -14,8 +14,8 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
-from worker.store.lua_scripts import script
-from worker.store.pool import asking
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking
 from worker.store.values import or_told, replies, tell
 
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0

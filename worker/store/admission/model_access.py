@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from worker.safety.access import Access
 from worker.safety.endpoint import Endpoint
 from worker.store import keys
-from worker.store.lua_scripts import script
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking
 from worker.store.overview import take_turn
-from worker.store.pool import asking
 from worker.store.values import or_told, readable
 
 PROBE_FUNCTION: Final = "probe_models"

@@ -17,8 +17,8 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
-from worker.store.lua_scripts import script
-from worker.store.pool import asking
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking
 from worker.store.values import members, read, tell
 
 Kind = Literal["all", "app", "model", "end_user"]

@@ -21,10 +21,10 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.content import as_object
+from worker.store.connection.job_keys import as_object
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import PRIVATE
-from worker.store.lua_scripts import script
-from worker.store.pool import asking, vault_of
 from worker.store.values import count_of, members, or_told, readable
 
 Source = Literal["blocks", "provider", "ops"]

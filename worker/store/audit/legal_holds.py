@@ -17,7 +17,7 @@ from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.store import codec, keys
 from worker.store.audit.trail import Trail
-from worker.store.pool import asking
+from worker.store.connection.pool import asking
 from worker.store.values import readable, replies
 
 _PAGE: Final = 500

@@ -13,9 +13,9 @@ from arq.connections import ArqRedis
 from worker.audit.seals import Seal, parse
 from worker.store import keys
 from worker.store.commands import Command, flatten
-from worker.store.lua_scripts import script
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking
 from worker.store.overview import take_turn
-from worker.store.pool import asking
 
 _PAGE: Final = 200
 _RETENTION: Final = b'"kind":"retention"'

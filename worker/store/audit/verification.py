@@ -22,8 +22,8 @@ from worker.clock import Clock, to_ms
 from worker.store import keys
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
-from worker.store.lua_scripts import script
-from worker.store.pool import asking
+from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import asking
 
 _PAGE: Final = 5_000
 _SCAN: Final = 1_000

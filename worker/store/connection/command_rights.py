@@ -12,8 +12,8 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from worker.store.pool import asking
-from worker.store.required_commands import REQUIRED, Role, Words, name_of
+from worker.store.connection.pool import asking
+from worker.store.connection.required_commands import REQUIRED, Role, Words, name_of
 
 
 async def missing(redis: ArqRedis, role: Role) -> list[str]:

@@ -15,7 +15,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
-from worker.store.pool import asking
+from worker.store.connection.pool import asking
 
 _FRESH_SECONDS: Final = 5.0  # after that long the time is asked for again: clocks drift, and Redis may be another one
 _SLOWEST: Final = 1.0  # seconds: an answer that took longer says too little about now

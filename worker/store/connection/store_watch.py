@@ -15,9 +15,10 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import StoreChanged, StoreUnavailable
-from worker.store import overview, rights
-from worker.store.pool import refuse
-from worker.store.required_commands import Role
+from worker.store import overview
+from worker.store.connection import command_rights
+from worker.store.connection.pool import refuse
+from worker.store.connection.required_commands import Role
 from worker.telemetry.events import emit
 
 LOOK_SECONDS: Final = 1.0
@@ -68,9 +69,9 @@ class StoreWatch:
         now = self._clock.monotonic()
         if now - self._asked < (_RIGHTS_AGAIN if self._lacking else _RIGHTS_EVERY):
             return
-        rules = await rights.missing(self._redis, self._role)
+        rules = await command_rights.missing(self._redis, self._role)
         self._asked = now
-        self._lacking = rights.advice(await rights.user_of(self._redis), rules) if rules else ""
+        self._lacking = command_rights.advice(await command_rights.user_of(self._redis), rules) if rules else ""
         refuse(self._redis, self._lacking)
 
     def _tell(self, reason: str) -> None:

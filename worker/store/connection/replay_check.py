@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from worker import redis_address
 from worker.jobs.errors import UnsafeStore
-from worker.store.pool import AWAY, asking, connect_to
+from worker.store.connection.pool import AWAY, asking, connect_to
 
 RULE: Final = "user default off resetpass ~* &* +@all"
 """The rule of ops/users.acl: cannot log in, may replay."""

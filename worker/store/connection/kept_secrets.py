@@ -15,7 +15,7 @@ from worker.audit.chain import canonical
 from worker.clock import Clock
 from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
-from worker.store.pool import asking, vault_of
+from worker.store.connection.pool import asking, vault_of
 from worker.store.values import read
 
 IDENTIFIER: Final = "identifier"

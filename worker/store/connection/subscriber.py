@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from worker.store.pool import AWAY
+from worker.store.connection.pool import AWAY
 
 _QUIET_SECONDS: Final = 10.0  # after that much silence we ask whether the connection still lives
 _LONGEST_PAUSE: Final = 1.0

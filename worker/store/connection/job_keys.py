@@ -9,8 +9,8 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged
 from worker.store import codec, keys
+from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import ASKED, PRIVATE, Box
-from worker.store.pool import asking, vault_of
 from worker.store.values import replies
 
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-_FLAGS: Final = "lua/allow_full"
-_PRELUDE: Final = "lua/guard"
+_FLAGS: Final = "connection/allow_oom"
+_PRELUDE: Final = "connection/tolerant_calls"
 
 
 @cache

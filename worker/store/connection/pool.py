@@ -28,8 +28,8 @@ from redis.exceptions import (
 from worker import redis_address
 from worker.jobs.errors import RecordUnreadable, StoreChanged, StoreFull, StoreRefused, StoreUnavailable, UnsafeStore
 from worker.redis_address import Address
+from worker.store.connection.error_reasons import FULL, lasting, reason_of
 from worker.store.envelope import Vault
-from worker.store.refusals import FULL, lasting, reason_of
 
 Redis = ArqRedis
 """The client that everyone is handed."""

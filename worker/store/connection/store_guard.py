@@ -20,8 +20,8 @@ from redis.exceptions import ResponseError
 from worker.audit.chain import stream_id
 from worker.jobs.errors import StoreUnavailable
 from worker.store import keys
-from worker.store.mark import Mark, Reason, Seen, judge, load, save, sentence
-from worker.store.pool import Changed, asking
+from worker.store.connection.pool import Changed, asking
+from worker.store.connection.store_mark import Mark, Reason, Seen, judge, load, save, sentence
 from worker.store.values import count_of
 from worker.telemetry.events import emit
 

@@ -12,8 +12,8 @@ from arq.connections import ArqRedis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from worker import redis_address
-from worker.store.pool import AWAY, asking, connect_to
-from worker.store.rights import user_of
+from worker.store.connection.command_rights import user_of
+from worker.store.connection.pool import AWAY, asking, connect_to
 
 
 @dataclass(frozen=True, slots=True)
