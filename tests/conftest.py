@@ -17,7 +17,7 @@ from thorough import load_profile
 from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.store.connection.pool import connect
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 from worker.telemetry import events
 
 load_profile()

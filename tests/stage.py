@@ -22,7 +22,7 @@ from worker.settings import Settings
 from worker.simulator import Simulator
 from worker.simulator.pace import Pace
 from worker.store import keys
-from worker.store.jobs import Jobs, NewJob
+from worker.store.jobs.repository import Jobs, NewJob
 
 __all__ = ["LIMIT", "LUNA", "SOL", "TERRA", "Stage", "until"]
 

@@ -28,9 +28,9 @@ from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_guard import Guard, guard_of
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.envelope import Vault
-from worker.store.jobs import Held, Jobs, retention_of
+from worker.store.jobs.output_chunks import Pieces
+from worker.store.jobs.repository import Held, Jobs, retention_of
 from worker.store.notices import Notices
-from worker.store.pieces import Pieces
 from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery
 from worker.tasks.ears import Ears

@@ -20,7 +20,7 @@ from api.schema.views import dumps
 from worker.jobs import events as ev
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.states import Outcome, Purpose
-from worker.store.pieces import Piece
+from worker.store.jobs.output_chunks import Piece
 from worker.store.values import tell
 
 _HEARTBEAT: Final = 15.0

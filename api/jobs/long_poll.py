@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from api.runtime.context import Parts
 from api.runtime.store_deadline import SECONDS, within
-from worker.store.jobs import Stored
+from worker.store.jobs.repository import Stored
 
 
 async def wait_until(parts: Parts, stored: Stored, enough: Callable[[str], bool], seconds: float) -> Stored:

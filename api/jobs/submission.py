@@ -17,7 +17,7 @@ from worker.store.admission.rate_limit import Meter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
-from worker.store.jobs import NewJob, Stored
+from worker.store.jobs.repository import NewJob, Stored
 from worker.telemetry.tracing import publishing
 
 

@@ -39,7 +39,7 @@ from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
 from worker.store.erase import erase, erased, was_read
-from worker.store.jobs import Stored
+from worker.store.jobs.repository import Stored
 
 router = APIRouter(route_class=Face, tags=["openai"])
 _QUIET: Final = 15.0

@@ -1,7 +1,7 @@
 """A response as typed server-sent events: replayed as far as it is, then live to its end.
 
 While a job runs, text is shown of the one attempt that can become the answer (none while two of them race), and only
-what the store has noted as shown (worker/store/shown.py): so the numbers of live events are those of every replay.
+what the store has noted as shown (worker/store/jobs/streamed_chunks.py): so the numbers of live events are those of every replay.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from worker.jobs.errors import StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose
 from worker.store.erase import erased
-from worker.store.jobs import Stored
-from worker.store.shown import Showing, Shown
+from worker.store.jobs.repository import Stored
+from worker.store.jobs.streamed_chunks import Showing, Shown
 
 _HEARTBEAT: Final = 15.0
 _KEY_CHECK: Final = 3.0

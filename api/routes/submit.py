@@ -29,7 +29,7 @@ from api.web.tracing_middleware import trace_of
 from worker.jobs.errors import RateLimited, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
-from worker.store.jobs import Stored
+from worker.store.jobs.repository import Stored
 
 router = APIRouter(route_class=Direct, tags=["jobs"])
 _MOST: Final = 1_000

@@ -26,7 +26,7 @@ from api.web.responses import as_json
 from worker.jobs.events import TERMINAL_FACTS
 from worker.jobs.spec import PayloadKind, Spec
 from worker.store.endpoints import Endpoint, Endpoints
-from worker.store.jobs import Stored
+from worker.store.jobs.repository import Stored
 from worker.store.outbox import Message, Outbox
 from worker.webhooks.signing import new_secret
 

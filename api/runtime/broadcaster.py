@@ -15,7 +15,7 @@ from worker.jobs.errors import ContentDamaged
 from worker.store import keys
 from worker.store.connection.pool import Redis, vault_of
 from worker.store.connection.subscriber import Listener
-from worker.store.pieces import Piece, parse_message
+from worker.store.jobs.output_chunks import Piece, parse_message
 
 _MOST_PIECES: Final = 512
 _MOST_CHARACTERS: Final = 512 * 1024

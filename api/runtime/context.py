@@ -18,8 +18,8 @@ from worker.store.apps import Apps
 from worker.store.connection.kept_secrets import IDENTIFIER, Secrets
 from worker.store.connection.pool import Redis
 from worker.store.connection.store_watch import StoreWatch
-from worker.store.jobs import Jobs, retention_of
-from worker.store.pieces import Pieces
+from worker.store.jobs.output_chunks import Pieces
+from worker.store.jobs.repository import Jobs, retention_of
 from worker.telemetry.metrics import Sample
 
 

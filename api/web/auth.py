@@ -10,7 +10,7 @@ from api.web.params import header
 from api.web.problems import Problem, not_found
 from worker.jobs import ids
 from worker.store.apps import ApiKey
-from worker.store.jobs import Stored
+from worker.store.jobs.repository import Stored
 
 
 def bearer(request: Request) -> str | None:

@@ -17,9 +17,9 @@ from api.web.params import base_url, header
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import LOCKED
-from worker.store import reading
 from worker.store.erase import was_read
-from worker.store.jobs import Stored
+from worker.store.jobs import batch_reads
+from worker.store.jobs.repository import Stored
 from worker.store.notices import notices_named
 
 
@@ -41,9 +41,9 @@ async def view_all(request: Request, jobs: Sequence[Stored], *, strict: bool = F
     with_text = [s.job.id for s in jobs if s.job.attempts and LOCKED not in s.private]
     told = [s.job.id for s in jobs if s.private.get("webhook")]
     answered = strict and any(stored.job.status is Status.COMPLETED for stored in jobs)  # no other shows its answer
-    reads = reading.answers if answered else reading.answers_or_none
+    reads = batch_reads.answers if answered else batch_reads.answers_or_none
     answers: Mapping[str, Any] = await within(SECONDS, reads(parts.redis, with_text))
-    states = await within(SECONDS, reading.message_states(parts.redis, told))
+    states = await within(SECONDS, batch_reads.message_states(parts.redis, told))
     known = await within(SECONDS, notices_named(parts.redis, [name for s in jobs for name in s.notices]))
     await within(SECONDS, was_read(parts.redis, parts.clock, [s.job for s in jobs]))
     base = base_url(request)

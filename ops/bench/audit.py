@@ -27,7 +27,7 @@ from worker.settings import Settings
 from worker.store.audit.export import Export
 from worker.store.audit.verification import Proof
 from worker.store.connection.pool import connect
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 from worker.tasks.sealer import Sealer
 
 TARGET = 50_000

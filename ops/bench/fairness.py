@@ -22,7 +22,7 @@ from worker.embedded import Embedded
 from worker.jobs import events as ev
 from worker.jobs.states import Outcome, Purpose
 from worker.store.connection.pool import connect
-from worker.store.jobs import Held, Jobs, NewJob
+from worker.store.jobs.repository import Held, Jobs, NewJob
 
 MODEL = "gpt-5.6-sol"
 AGREED = 2.0

@@ -34,8 +34,8 @@ from worker.jobs.states import Outcome, Purpose, Status
 from worker.store import codec, keys
 from worker.store.commands import Command
 from worker.store.connection.pool import connect
-from worker.store.jobs import Jobs, NewJob, Retention
-from worker.store.listing import Filters, list_jobs
+from worker.store.jobs.listing import Filters, list_jobs
+from worker.store.jobs.repository import Jobs, NewJob, Retention
 from worker.store.overview import depths
 
 MODEL = "gpt-5.6-sol"

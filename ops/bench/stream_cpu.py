@@ -173,7 +173,7 @@ async def worker(port: int, streams: int, got: Callable[[], None]) -> None:
     from worker.main import WorkerProcess
     from worker.settings import Settings
     from worker.store.connection.pool import connect
-    from worker.store.jobs import Jobs, NewJob
+    from worker.store.jobs.repository import Jobs, NewJob
     from worker.tasks.text import Text
 
     keep = Text.add

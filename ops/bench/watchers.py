@@ -26,8 +26,8 @@ from common import HOST, VIGIL, Figure, House, Report, answers, cpu_seconds, fre
 from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.store.connection.pool import connect
-from worker.store.jobs import Jobs, NewJob
-from worker.store.pieces import Outgoing, Piece, Pieces
+from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces
+from worker.store.jobs.repository import Jobs, NewJob
 
 MODEL = "gpt-5.6-sol"
 MOST_CONNECTIONS = 20

@@ -21,8 +21,8 @@ from worker.jobs.record import Block, Disclosure, JobError, Usage
 from worker.settings import Settings
 from worker.store import codec, keys
 from worker.store.apps import SCOPES, Apps
-from worker.store.jobs import Held, Jobs
-from worker.store.pieces import Outgoing, Piece, Pieces
+from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces
+from worker.store.jobs.repository import Held, Jobs
 
 
 @dataclass

@@ -13,7 +13,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.settings import Settings
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ async def test_what_is_not_offered_says_what_is(client):
 
 async def test_a_store_that_is_away_is_a_server_error(client, monkeypatch):
     from worker.jobs.errors import StoreUnavailable
-    from worker.store.jobs import Jobs
+    from worker.store.jobs.repository import Jobs
 
     async def away(*_, **__):
         raise StoreUnavailable("submit")

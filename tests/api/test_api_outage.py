@@ -15,7 +15,7 @@ from worker.embedded import Embedded
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.connection.pool import connect
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 pytestmark = pytest.mark.impatient
 

@@ -10,7 +10,7 @@ from api_hand import Worker
 
 from worker.store import keys
 from worker.store.erase import Forgetter, without_content
-from worker.store.jobs import Jobs, Retention
+from worker.store.jobs.repository import Jobs, Retention
 
 
 async def done(acme, worker: Worker, ask, **more) -> str:

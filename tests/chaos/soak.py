@@ -24,7 +24,7 @@ from processes import Processes  # noqa: E402
 from worker.clock import Clock  # noqa: E402
 from worker.jobs.errors import StoreUnavailable  # noqa: E402
 from worker.jobs.record import Job  # noqa: E402
-from worker.store.jobs import Jobs  # noqa: E402
+from worker.store.jobs.repository import Jobs  # noqa: E402
 
 PROMPTS = (
     "[[sim: normal tokens=80 rate=40]] go",

@@ -18,7 +18,7 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import Status
 from worker.store.connection.pool import asking, connect
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 
 async def all_settled(jobs: Jobs, ids: list[str]) -> bool:

@@ -14,7 +14,7 @@ from waiting import stopwatch
 from worker.clock import Clock
 from worker.jobs.states import Outcome, Status
 from worker.store import keys
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 STREAM = "[[sim: normal tokens=160 rate=1]] go"  # it goes on until the provider hurries
 

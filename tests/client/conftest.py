@@ -12,7 +12,7 @@ from client_hand import Both, Proxy, both
 
 from worker.clock import Clock
 from worker.settings import Settings
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.pool import connect
 from worker.store.connection.replay_check import RULE, check_replay, replay_of
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 VIGIL = Path(sys.executable).parent / "vigil"
 SERVERS = ["embedded", "redis-server-bookworm", "redis-server-trixie", "valkey-server-trixie"]

@@ -6,7 +6,7 @@ import pytest
 from arq.connections import ArqRedis
 from builders import FakeClock
 
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 
 @pytest.fixture

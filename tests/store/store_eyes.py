@@ -20,7 +20,7 @@ from worker.jobs import events as ev, fold
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.connection.pool import connect
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 PLACES = (keys.READY, keys.LATER, keys.LEASED)
 

@@ -17,7 +17,7 @@ from worker.store import keys
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.audit.verification import Proof
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 SIGNER, THIEF = Signer(b"s" * 32), Signer(b"t" * 32)
 NORMAL = [(STARTED, None), (began(), 1), (done(), 1), (COMPLETED, 1)]

@@ -10,7 +10,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.store import keys
 from worker.store.audit.trail import Trail
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 NORMAL = [(STARTED, None), (began(), 1), (done(), 1), (COMPLETED, 1)]
 FLAGGED = (ev.AccountFlagged(), None)

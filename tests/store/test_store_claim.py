@@ -13,7 +13,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import LeaseLost
 from worker.jobs.spec import Policy
 from worker.store import keys
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 INTERRUPTED = ev.Interrupted(worker="w1")
 

@@ -23,7 +23,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import AlreadySettled, IllegalEvent, LeaseLost, Refused, StoreUnavailable
 from worker.jobs.states import Outcome
 from worker.store import codec, keys
-from worker.store.jobs import Jobs, Retention
+from worker.store.jobs.repository import Jobs, Retention
 
 FLAGGED = (ev.AccountFlagged(), None)
 ASKED = (ev.CancelRequested(by="key_1"), None)

@@ -15,7 +15,7 @@ from builders import FakeClock, new_job
 from worker.embedded import Embedded, socket_path, url
 from worker.jobs.errors import StoreUnavailable
 from worker.store.connection.pool import check_safe, connect
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 OWNER = """

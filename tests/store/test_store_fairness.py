@@ -14,7 +14,7 @@ from worker.jobs.errors import Refused
 from worker.store import keys
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from worker.store import keys
 from worker.store.admission.pauses import Pauses, scope_of, scopes_of
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 from worker.tasks.opening import held_by
 
 picks = st.integers(0, 2**16)

@@ -13,9 +13,9 @@ from waiting import LIMIT
 from worker.audit.chain import canonical
 from worker.jobs import ids
 from worker.store import codec, keys
+from worker.store.jobs.batch_reads import answers, message_states
+from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces, parse_message
 from worker.store.overview import depths, workers, writable
-from worker.store.pieces import Outgoing, Piece, Pieces, parse_message
-from worker.store.reading import answers, message_states
 
 HELLO = [Piece(3, 0, "Hel"), Piece(5, 3, "lo, "), Piece(-1, 7, "wörld 🎈 \ud800")]
 

@@ -11,11 +11,11 @@ from worker.embedded import Embedded
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.store.apps import Apps
 from worker.store.connection.pool import check_safe, connect, durability
-from worker.store.jobs import Jobs
-from worker.store.listing import Filters, list_jobs
+from worker.store.jobs.batch_reads import answers
+from worker.store.jobs.listing import Filters, list_jobs
+from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces
+from worker.store.jobs.repository import Jobs
 from worker.store.overview import writable
-from worker.store.pieces import Outgoing, Piece, Pieces
-from worker.store.reading import answers
 
 
 async def test_the_shipped_server_is_safe_and_says_so(tmp_path):

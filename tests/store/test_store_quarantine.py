@@ -16,7 +16,7 @@ from worker.jobs.states import CheckEnd, Outcome
 from worker.store import keys
 from worker.store.admission.quarantine import Limits, Quarantine
 from worker.store.connection.pool import connect
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 from worker.tasks.clearing import clear
 
 ANN, BOB = "a" * 64, "b" * 64

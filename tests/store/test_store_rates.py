@@ -16,7 +16,7 @@ from worker.store.admission import rate_limit
 from worker.store.admission.rate_limit import Meter, Rate
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 SLOW = Rate(1, 5)
 """Five at once, and then none for a minute."""

@@ -19,7 +19,7 @@ from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.audit.verification import Proof
 from worker.store.erase import erase
-from worker.store.jobs import Jobs, Retention as Keep
+from worker.store.jobs.repository import Jobs, Retention as Keep
 from worker.store.retention import Retention
 
 SIGNER = Signer(b"s" * 32)

@@ -11,7 +11,7 @@ from worker.store.connection.kept_secrets import Secrets
 from worker.store.connection.pool import connect
 from worker.store.endpoints import Endpoints
 from worker.store.envelope import Vault
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 from worker.store.rewrap import Rewrap
 
 OLD, NEW = bytes([3]) * 32, bytes([4]) * 32

@@ -11,7 +11,7 @@ from worker.clock import to_ms
 from worker.jobs.errors import Refused, StoreUnavailable
 from worker.jobs.spec import Policy
 from worker.store import keys
-from worker.store.jobs import Jobs, Retention
+from worker.store.jobs.repository import Jobs, Retention
 
 
 async def test_a_submitted_job_is_there_with_all_that_belongs_to_it(redis, jobs):

@@ -29,7 +29,7 @@ from worker.embedded import Embedded
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Status
 from worker.store.connection.pool import connect
-from worker.store.pieces import Outgoing, Piece
+from worker.store.jobs.output_chunks import Outgoing, Piece
 from worker.tasks.text import MOST_IN_A_PART, parts_of
 
 LARGE, SMALL = "a large answer", "a small answer"

@@ -10,7 +10,7 @@ from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.connection.pool import connect
 from worker.store.envelope import Vault
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 
 async def test_a_job_whose_key_is_missing_is_held_and_runs_where_the_key_is(valkey_url: str, redis: ArqRedis) -> None:

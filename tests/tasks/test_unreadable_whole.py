@@ -26,8 +26,8 @@ from worker.store import keys
 from worker.store.admission.circuit_breaker import Circuit
 from worker.store.apps import SCOPES, Apps
 from worker.store.audit.legal_holds import Holds
+from worker.store.jobs.streamed_chunks import Showing
 from worker.store.notices import Notices
-from worker.store.shown import Showing
 from worker.tasks import sweep
 
 QUICK = "[[sim: normal tokens=3]] hello"

@@ -25,7 +25,7 @@ from worker.jobs.spec import OnDelay, Policy
 from worker.main import WorkerProcess
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.jobs import Jobs, NewJob
+from worker.store.jobs.repository import Jobs, NewJob
 
 PERSON = "u_wires"
 USUAL = {"max_attempts": 3, "queue_deadline_seconds": 8.0, "run_deadline_seconds": 8.0}

@@ -16,7 +16,7 @@ from waiting import LIMIT
 from webhook_hand import LIFE, SECRET, Post, Receiver
 
 from worker.clock import Clock
-from worker.store.jobs import NewJob
+from worker.store.jobs.repository import NewJob
 from worker.tasks.delivery import MOST_AT_ONCE
 from worker.webhooks.guard import Policy, judge_url
 from worker.webhooks.resolver import SystemResolver

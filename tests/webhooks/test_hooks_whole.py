@@ -17,7 +17,7 @@ from stage import Stage
 from webhook_hand import ENDS, SECRET, Post, verified
 
 from worker.jobs import events as ev
-from worker.store.jobs import NewJob
+from worker.store.jobs.repository import NewJob
 
 
 @contextlib.contextmanager

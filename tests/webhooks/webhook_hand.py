@@ -22,7 +22,7 @@ from worker.settings import Settings
 from worker.store import codec, keys
 from worker.store.apps import Apps
 from worker.store.endpoints import Endpoint, Endpoints
-from worker.store.jobs import Jobs, NewJob
+from worker.store.jobs.repository import Jobs, NewJob
 from worker.store.outbox import Message, Outbox
 from worker.tasks.delivery import Delivery
 

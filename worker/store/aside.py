@@ -23,13 +23,13 @@ from worker.jobs.states import CheckEnd, Outcome, Status
 from worker.safety import messages
 from worker.store import keys
 from worker.store.audit.trail import Trail, head_of
-from worker.store.changes import Changes
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import asking
-from worker.store.places import facts_for_scripts, place
-from worker.store.records import barely, events_of, read_job, retold, salvaged, whole
-from worker.store.scripts import Scripts
+from worker.store.jobs.commit_commands import Changes
+from worker.store.jobs.queue import facts_for_scripts, place
+from worker.store.jobs.scripts import Scripts
+from worker.store.jobs.unreadable_records import barely, events_of, read_job, retold, salvaged, whole
 from worker.store.values import tell
 from worker.telemetry.events import emit
 from worker.telemetry.story import committed

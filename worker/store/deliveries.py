@@ -20,9 +20,9 @@ from worker.store.connection.job_keys import as_object, boxes_to_write
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import PRIVATE, Box, body_field, tries_field
-from worker.store.jobs import Stored
+from worker.store.jobs.repository import Stored
+from worker.store.jobs.unreadable_records import events_of, read_job
 from worker.store.outbox import Message, in_turn, load_message
-from worker.store.records import events_of, read_job
 from worker.store.values import members, read, readable, replies, tell
 
 _TURN_MS: Final = 3_000

@@ -24,7 +24,7 @@ from worker.store.audit.legal_holds import held
 from worker.store.commands import Command
 from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import PRIVATE, Vault, body_field, tries_field
-from worker.store.jobs import Jobs, Stored
+from worker.store.jobs.repository import Jobs, Stored
 from worker.store.outbox import Message, load_message, message_ids_of
 from worker.store.values import members, readable, tell
 

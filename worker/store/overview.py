@@ -14,7 +14,7 @@ from worker.jobs.errors import RecordUnreadable
 from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.connection.pool import asking
-from worker.store.places import RANK_STEP, RANKS
+from worker.store.jobs.queue import RANK_STEP, RANKS
 from worker.store.values import or_told, readable, replies, tell
 
 _STALE_SECONDS: Final = 60

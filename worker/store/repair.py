@@ -19,8 +19,8 @@ from worker.store import keys, overview
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import asking
-from worker.store.places import place
-from worker.store.scripts import Scripts
+from worker.store.jobs.queue import place
+from worker.store.jobs.scripts import Scripts
 from worker.store.values import replies, tell
 
 _PAGE: Final = 500

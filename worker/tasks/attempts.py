@@ -16,8 +16,8 @@ from worker.jobs.record import Attempt, Check, Job, Usage
 from worker.jobs.states import CheckEnd, Outcome
 from worker.safety.signals import Signal
 from worker.safety.watch import Watch
-from worker.store.jobs import Held
-from worker.store.pieces import Piece
+from worker.store.jobs.output_chunks import Piece
+from worker.store.jobs.repository import Held
 from worker.store.values import tell
 from worker.tasks.reader import Reader
 from worker.tasks.text import Text

@@ -18,11 +18,11 @@ from worker.clock import Clock
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
-from worker.store import reading
 from worker.store.commands import Command
 from worker.store.deliveries import Carried, Deliveries, Record
 from worker.store.endpoints import Endpoint, Endpoints
-from worker.store.jobs import Jobs, Stored
+from worker.store.jobs import batch_reads
+from worker.store.jobs.repository import Jobs, Stored
 from worker.store.outbox import Message, iso, trace_of
 from worker.store.values import tell
 from worker.telemetry.faults import broke
@@ -146,7 +146,7 @@ class Carrier:
 
     async def _answers(self, job_ids: list[str]) -> dict[str, dict[str, Any]]:
         """What came back; an answer that can't be opened must not hold up the others."""
-        found = await reading.answers_or_none(self._redis, job_ids)
+        found = await batch_reads.answers_or_none(self._redis, job_ids)
         return {job_id: answer for job_id, answer in found.items() if answer is not None}
 
     def _commands(self, entry: _Entry, known: _Known | None) -> list[Command]:

@@ -14,7 +14,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY
 from worker.safety import messages
 from worker.store.admission.quarantine import Quarantine
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 
 BY = "quarantine"
 """Who asked, in the trail of a job that the quarantine cancelled."""

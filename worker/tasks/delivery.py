@@ -28,7 +28,7 @@ from worker.store.apps import Apps
 from worker.store.connection.pool import AWAY
 from worker.store.deliveries import Deliveries, Taken
 from worker.store.endpoints import Endpoints
-from worker.store.jobs import Jobs, retention_of
+from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.outbox import Message, State, iso
 from worker.store.values import tell
 from worker.tasks.carry import Carrier

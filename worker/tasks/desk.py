@@ -20,7 +20,7 @@ from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import event_mapping, signals as sg
 from worker.store.commands import Command
 from worker.store.connection.capacity import ALWAYS_TAKEN, largest
-from worker.store.jobs import Held
+from worker.store.jobs.repository import Held
 from worker.tasks.attempts import Attempts
 from worker.tasks.unstored import Patience, ends, without_content
 from worker.tasks.workshop import Workshop

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from worker.jobs.errors import StoreUnavailable
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 from worker.tasks.rounds import a_round
 
 LOST = "LOST"

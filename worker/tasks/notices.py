@@ -18,9 +18,9 @@ from worker.jobs.errors import Refused, StoreUnavailable
 from worker.safety.notices import SHUT_OUT, WARNING, Notice
 from worker.store.admission.quarantine import Quarantine
 from worker.store.audit.trail import Trail
-from worker.store.jobs import Jobs
+from worker.store.jobs.provider_ids import end_user_of, job_of
+from worker.store.jobs.repository import Jobs
 from worker.store.notices import Notices
-from worker.store.refs import end_user_of, job_of
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke

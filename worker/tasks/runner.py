@@ -17,8 +17,8 @@ import arq.worker
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import StoreUnavailable
-from worker.store.jobs import Held, Jobs
-from worker.store.scripts import ARQ_FUNCTION
+from worker.store.jobs.repository import Held, Jobs
+from worker.store.jobs.scripts import ARQ_FUNCTION
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 

@@ -26,7 +26,7 @@ from worker.store.admission.pauses import Pauses
 from worker.store.admission.quarantine import Quarantine
 from worker.store.connection.pool import asking
 from worker.store.erase import Forgetter
-from worker.store.jobs import Jobs
+from worker.store.jobs.repository import Jobs
 from worker.store.repair import Repair
 from worker.tasks.clearing import clear
 from worker.tasks.rounds import a_round

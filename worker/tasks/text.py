@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
-from worker.store.pieces import Outgoing, Piece, Pieces
+from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces
 from worker.store.values import tell
 from worker.tasks.rounds import a_round
 

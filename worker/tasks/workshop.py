@@ -8,8 +8,8 @@ from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.safety.watch_limits import Limits
 from worker.store.admission.circuit_breaker import Circuit
-from worker.store.jobs import Jobs
-from worker.store.pieces import Pieces
+from worker.store.jobs.output_chunks import Pieces
+from worker.store.jobs.repository import Jobs
 from worker.tasks.access import Prober
 from worker.tasks.lease import Leases
 from worker.tasks.text import Flusher

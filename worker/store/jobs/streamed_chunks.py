@@ -25,7 +25,7 @@ class Showing:
 
     def __init__(self, redis: ArqRedis, result_ttl: int) -> None:
         self._redis, self._keep = redis, result_ttl + _LONGEST_RUN
-        self._script = script(redis, "lua/shown")
+        self._script = script(redis, "jobs/grow_streamed")
 
     async def grow(self, job_id: str, attempt: int, chunks: int) -> Shown:
         """What may be shown: with the wish, or without it when the job is nobody's or the attempt is superseded."""

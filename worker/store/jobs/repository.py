@@ -38,15 +38,15 @@ from worker.store.admission.quarantine import Limits, must_be_free
 from worker.store.admission.rate_limit import Meter, Rate
 from worker.store.aside import Aside
 from worker.store.audit.trail import head_of
-from worker.store.changes import Changes, Retention
 from worker.store.commands import Command
 from worker.store.connection import capacity
 from worker.store.connection.job_keys import as_object, boxes_to_write, opened
 from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import ANSWER, ASKED, PRIVATE, Vault
+from worker.store.jobs.commit_commands import Changes, Retention
+from worker.store.jobs.scripts import Claimed, Scripts
+from worker.store.jobs.unreadable_records import read_job
 from worker.store.overview import writable
-from worker.store.records import read_job
-from worker.store.scripts import Claimed, Scripts
 from worker.store.values import members, tell
 from worker.telemetry.events import emit
 from worker.telemetry.story import committed

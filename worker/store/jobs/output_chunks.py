@@ -17,7 +17,7 @@ from worker.store.commands import Word
 from worker.store.connection.job_keys import boxes_of, boxes_to_write
 from worker.store.connection.pool import asking
 from worker.store.envelope import Box, Vault, text_field
-from worker.store.scripts import Scripts
+from worker.store.jobs.scripts import Scripts
 from worker.store.values import tell
 
 _PLAIN = Vault().nobodys("")

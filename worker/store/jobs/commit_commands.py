@@ -17,9 +17,9 @@ from worker.store import codec, keys
 from worker.store.admission.pauses import PREFIX
 from worker.store.admission.quarantine import Limits, ledger_commands
 from worker.store.commands import Command
+from worker.store.jobs.provider_ids import ref_commands
+from worker.store.jobs.queue import facts_for_scripts, place
 from worker.store.outbox import outbox_commands
-from worker.store.places import facts_for_scripts, place
-from worker.store.refs import ref_commands
 from worker.store.tally import tally_commands
 
 _MOVES: Final = (ev.Scheduled, ev.Released, ev.Interrupted)  # these give a waiting job its place anew

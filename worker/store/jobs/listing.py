@@ -18,8 +18,8 @@ from worker.jobs.view import LOCKED
 from worker.store import keys
 from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import Vault
-from worker.store.jobs import Stored, stored_of
-from worker.store.records import read_job
+from worker.store.jobs.repository import Stored, stored_of
+from worker.store.jobs.unreadable_records import read_job
 from worker.store.values import replies, tell
 
 Load = Callable[[str], Awaitable[Stored | None]]

@@ -19,7 +19,7 @@ from worker.jobs.record import Job
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import Status
 from worker.store import codec, keys
-from worker.store.places import RANK_STEP, RANKS
+from worker.store.jobs.queue import RANK_STEP, RANKS
 from worker.store.values import read
 
 _MOST_FAULTS: Final = 20  # rounds of leaving out what is not known

@@ -45,12 +45,12 @@ class Scripts:
 
         self._redis = redis
         self._commit, self._claim = (
-            load("connection/allow_oom", "admission/is_quarantined", "lua/commit"),
-            load("lua/claim"),
+            load("connection/allow_oom", "admission/is_quarantined", "jobs/commit"),
+            load("jobs/claim"),
         )
-        self._commit_if_room = load("admission/is_quarantined", "lua/commit")
-        self._submit = Together(redis, load("admission/is_quarantined", "admission/token_bucket", "lua/submit"))
-        self._renew, self._pieces = load("connection/allow_oom", "lua/renew"), load("lua/pieces")
+        self._commit_if_room = load("admission/is_quarantined", "jobs/commit")
+        self._submit = Together(redis, load("admission/is_quarantined", "admission/token_bucket", "jobs/submit"))
+        self._renew, self._pieces = load("connection/allow_oom", "jobs/renew"), load("jobs/append_output")
 
     async def commit(
         self,
