@@ -38,8 +38,8 @@ from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
-from worker.store.erase import erase, erased, was_read
 from worker.store.jobs.repository import Stored
+from worker.store.lifecycle.erasure import erase, erased, was_read
 
 router = APIRouter(route_class=Face, tags=["openai"])
 _QUIET: Final = 15.0

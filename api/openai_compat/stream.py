@@ -21,9 +21,9 @@ from api.runtime.store_deadline import SECONDS, within
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose
-from worker.store.erase import erased
 from worker.store.jobs.repository import Stored
 from worker.store.jobs.streamed_chunks import Showing, Shown
+from worker.store.lifecycle.erasure import erased
 
 _HEARTBEAT: Final = 15.0
 _KEY_CHECK: Final = 3.0

@@ -32,9 +32,9 @@ from worker.safety import messages
 from worker.store import keys
 from worker.store.apps import ApiKey
 from worker.store.commands import Command
-from worker.store.erase import erase
 from worker.store.jobs.listing import Filters, list_jobs
 from worker.store.jobs.repository import Stored
+from worker.store.lifecycle.erasure import erase
 
 router = APIRouter(route_class=Direct, tags=["jobs"])
 _SEEN: Final = ("ETag", "Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")

@@ -17,9 +17,9 @@ from api.web.params import base_url, header
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import LOCKED
-from worker.store.erase import was_read
 from worker.store.jobs import batch_reads
 from worker.store.jobs.repository import Stored
+from worker.store.lifecycle.erasure import was_read
 from worker.store.notices import notices_named
 
 

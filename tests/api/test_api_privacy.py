@@ -9,8 +9,8 @@ import pytest
 from api_hand import Worker
 
 from worker.store import keys
-from worker.store.erase import Forgetter, without_content
 from worker.store.jobs.repository import Jobs, Retention
+from worker.store.lifecycle.erasure import Forgetter, without_content
 
 
 async def done(acme, worker: Worker, ask, **more) -> str:

@@ -20,7 +20,7 @@ from worker.store.connection.pool import connect
 from worker.store.connection.store_guard import Guard, accept, guard_of
 from worker.store.connection.store_mark import Mark, Seen, judge, load, save, sentence
 from worker.store.jobs.repository import Jobs
-from worker.store.retention import Retention
+from worker.store.lifecycle.retention import Retention
 
 Told = list[tuple[str, dict[str, object]]]
 

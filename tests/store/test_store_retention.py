@@ -18,9 +18,9 @@ from worker.store.audit.legal_holds import Holds, held
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.audit.verification import Proof
-from worker.store.erase import erase
 from worker.store.jobs.repository import Jobs, Retention as Keep
-from worker.store.retention import Retention
+from worker.store.lifecycle.erasure import erase
+from worker.store.lifecycle.retention import Retention
 
 SIGNER = Signer(b"s" * 32)
 NORMAL = [(STARTED, None), (began(), 1), (done(), 1), (COMPLETED, 1)]

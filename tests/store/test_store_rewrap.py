@@ -12,7 +12,7 @@ from worker.store.connection.pool import connect
 from worker.store.endpoints import Endpoints
 from worker.store.envelope import Vault
 from worker.store.jobs.repository import Jobs
-from worker.store.rewrap import Rewrap
+from worker.store.lifecycle.key_rotation import Rewrap
 
 OLD, NEW = bytes([3]) * 32, bytes([4]) * 32
 

@@ -24,7 +24,7 @@ from worker.store.apps import SCOPES, ApiKey, Apps
 from worker.store.connection.pool import connect
 from worker.store.connection.store_guard import Guard
 from worker.store.envelope import Vault
-from worker.store.rewrap import Rewrap
+from worker.store.lifecycle.key_rotation import Rewrap
 
 T = TypeVar("T")
 DEFAULT_SCOPES = ("submit", "read")

@@ -21,7 +21,7 @@ from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.settings import Settings
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
-from worker.store.retention import Retention
+from worker.store.lifecycle.retention import Retention
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 

@@ -25,9 +25,9 @@ from worker.store.admission.circuit_breaker import Circuit
 from worker.store.admission.pauses import Pauses
 from worker.store.admission.quarantine import Quarantine
 from worker.store.connection.pool import asking
-from worker.store.erase import Forgetter
 from worker.store.jobs.repository import Jobs
-from worker.store.repair import Repair
+from worker.store.lifecycle.erasure import Forgetter
+from worker.store.lifecycle.queue_repair import Repair
 from worker.tasks.clearing import clear
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit

@@ -102,7 +102,7 @@ class Quarantine:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
-        self._swap: Any = script(redis, "lua/swap")
+        self._swap: Any = script(redis, "lifecycle/compare_and_set")
 
     async def add(
         self, app: str, person: str, *, by: str, reason: str, until: datetime | None = None, name: str | None = None

@@ -36,7 +36,6 @@ from worker.store import keys
 from worker.store.admission.pauses import Pause, pause_of
 from worker.store.admission.quarantine import Limits, must_be_free
 from worker.store.admission.rate_limit import Meter, Rate
-from worker.store.aside import Aside
 from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
@@ -46,6 +45,7 @@ from worker.store.envelope import ANSWER, ASKED, PRIVATE, Vault
 from worker.store.jobs.commit_commands import Changes, Retention
 from worker.store.jobs.scripts import Claimed, Scripts
 from worker.store.jobs.unreadable_records import read_job
+from worker.store.lifecycle.set_aside import Aside
 from worker.store.overview import writable
 from worker.store.values import members, tell
 from worker.telemetry.events import emit

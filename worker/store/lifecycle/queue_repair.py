@@ -45,8 +45,8 @@ class Repair:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
-        self._types: Any = script(redis, "lua/types")
-        self._lines: Any = script(redis, "lua/lines")
+        self._types: Any = script(redis, "lifecycle/check_types")
+        self._lines: Any = script(redis, "lifecycle/requeue_ready")
         self._cursor = 0
 
     async def look(self, read: Any) -> int:

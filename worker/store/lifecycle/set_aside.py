@@ -65,7 +65,7 @@ class Aside:
     def __init__(self, redis: ArqRedis, clock: Clock, changes: Changes, scripts: Scripts) -> None:
         self._redis, self._clock, self._changes, self._scripts = redis, clock, changes, scripts
         self._trail = Trail(redis, clock)
-        self._look: Any = script(redis, "lua/look")
+        self._look: Any = script(redis, "lifecycle/read_unreadable")
 
     async def found(self, job_id: str) -> Job | None:
         """None for a job that there is none of. Raises RecordUnreadable for one whose record alone is gone."""

@@ -32,7 +32,7 @@ class Rewrap:
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis, self._vault = redis, vault_of(redis)
-        self._swap: Any = script(redis, "lua/swap")
+        self._swap: Any = script(redis, "lifecycle/compare_and_set")
         self.counts: Counter[str] = Counter(
             {"under_first_key": 0, "rewrapped": 0, "plain": 0, "changed_meanwhile": 0, "unreadable": 0}
         )
