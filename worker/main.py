@@ -30,7 +30,7 @@ from worker.store.connection.store_watch import StoreWatch
 from worker.store.envelope import Vault
 from worker.store.jobs.output_chunks import Pieces
 from worker.store.jobs.repository import Held, Jobs, retention_of
-from worker.store.notices import Notices
+from worker.store.provider.safety_notices import Notices
 from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery
 from worker.tasks.ears import Ears

@@ -20,7 +20,7 @@ from api.web.responses import as_json
 from worker.jobs.errors import StoreUnavailable
 from worker.store import scrape
 from worker.store.admission.model_access import known_endpoint
-from worker.store.notices import Notices
+from worker.store.provider.safety_notices import Notices
 from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
 
 router = APIRouter(route_class=Direct)

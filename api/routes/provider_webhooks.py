@@ -18,7 +18,7 @@ from api.web.problems import Problem
 from api.web.responses import as_json
 from worker.safety import notices as provider
 from worker.store.jobs.provider_ids import job_of
-from worker.store.notices import Notices
+from worker.store.provider.safety_notices import Notices
 from worker.webhooks.verifying import NotAuthentic, verified
 
 router = APIRouter(route_class=Direct, tags=["hooks"])

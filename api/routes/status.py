@@ -26,8 +26,8 @@ from worker.store.admission.circuit_breaker import circuits as open_circuits
 from worker.store.admission.model_access import ask_for_probe, known_access
 from worker.store.admission.pauses import Pauses
 from worker.store.apps import ApiKey
-from worker.store.notices import Notices
-from worker.store.standing import account
+from worker.store.provider.account_state import account
+from worker.store.provider.safety_notices import Notices
 
 router = APIRouter(route_class=Direct)
 _PROBE_SECONDS: Final = 10.0

@@ -20,7 +20,7 @@ from api.web.responses import as_json
 from worker.safety.packet import packet
 from worker.safety.redact import Redacted, redacted
 from worker.store.jobs.repository import Stored
-from worker.store.notices import notices_named
+from worker.store.provider.safety_notices import notices_named
 
 router = APIRouter(route_class=Direct, tags=["jobs"])
 _PACKET = f"{JOB}/support-packet"

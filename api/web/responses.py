@@ -20,7 +20,7 @@ from worker.jobs.view import LOCKED
 from worker.store.jobs import batch_reads
 from worker.store.jobs.repository import Stored
 from worker.store.lifecycle.erasure import was_read
-from worker.store.notices import notices_named
+from worker.store.provider.safety_notices import notices_named
 
 
 def as_json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

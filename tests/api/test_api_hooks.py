@@ -20,7 +20,7 @@ from worker.jobs import events as ev
 from worker.settings import Settings
 from worker.simulator import Simulator
 from worker.store.connection.pool import connect
-from worker.store.notices import Notices
+from worker.store.provider.safety_notices import Notices
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 

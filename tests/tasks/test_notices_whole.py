@@ -9,7 +9,7 @@ from whole import whole
 from worker.clock import Clock
 from worker.safety.notices import Notice
 from worker.store import keys
-from worker.store.notices import Notices
+from worker.store.provider.safety_notices import Notices
 from worker.tasks.notices import Noticeboard
 from worker.upstream.client import Provider
 

@@ -15,9 +15,9 @@ from worker.clock import Clock
 from worker.safety.account import Counts
 from worker.settings import Settings
 from worker.store.apps import SCOPES, Apps
-from worker.store.notices import Notices
-from worker.store.standing import account
-from worker.store.tally import checked_end_users, read_tally
+from worker.store.provider.account_state import account
+from worker.store.provider.request_counts import checked_end_users, read_tally
+from worker.store.provider.safety_notices import Notices
 from worker.tasks.standing import Watchman
 
 CHECKED = "[[sim: check_then_clear hold=2 tokens=2]]"

@@ -27,7 +27,7 @@ from worker.store.admission.circuit_breaker import Circuit
 from worker.store.apps import SCOPES, Apps
 from worker.store.audit.legal_holds import Holds
 from worker.store.jobs.streamed_chunks import Showing
-from worker.store.notices import Notices
+from worker.store.provider.safety_notices import Notices
 from worker.tasks import sweep
 
 QUICK = "[[sim: normal tokens=3]] hello"

@@ -18,8 +18,8 @@ from worker.store import keys, overview
 from worker.store.admission.circuit_breaker import circuits
 from worker.store.admission.model_access import known_access
 from worker.store.connection.pool import AWAY, asking
-from worker.store.notices import Notices
-from worker.store.standing import account
+from worker.store.provider.account_state import account
+from worker.store.provider.safety_notices import Notices
 from worker.store.values import tell
 from worker.telemetry.metrics import Sample
 

@@ -20,7 +20,7 @@ from worker.store.admission.quarantine import Quarantine
 from worker.store.audit.trail import Trail
 from worker.store.jobs.provider_ids import end_user_of, job_of
 from worker.store.jobs.repository import Jobs
-from worker.store.notices import Notices
+from worker.store.provider.safety_notices import Notices
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke

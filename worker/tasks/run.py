@@ -20,7 +20,7 @@ from worker.safety import event_mapping, messages, retry, signals as sg
 from worker.safety.cuts import cuts_alike
 from worker.store.commands import Command
 from worker.store.jobs.repository import Held
-from worker.store.notices import ENDED
+from worker.store.provider.safety_notices import ENDED
 from worker.store.values import tell
 from worker.tasks.attempts import check_to_go_on
 from worker.tasks.delay import DelayRule

@@ -14,8 +14,8 @@ from arq.connections import ArqRedis
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import StoreUnavailable
-from worker.store.notices import Notices
-from worker.store.standing import account, changed
+from worker.store.provider.account_state import account, changed
+from worker.store.provider.safety_notices import Notices
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 

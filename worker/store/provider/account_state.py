@@ -17,8 +17,8 @@ from worker.safety.account import NOTICE_SECONDS, RATE_SECONDS, Counts, Seen, St
 from worker.safety.notices import Notice
 from worker.store import keys
 from worker.store.connection.pool import asking
-from worker.store.notices import Notices
-from worker.store.tally import Tally, checked_end_users, read_tally
+from worker.store.provider.request_counts import Tally, checked_end_users, read_tally
+from worker.store.provider.safety_notices import Notices
 
 _OTHER: Final = "other"  # models that models.toml does not know
 _AT_FIRST: Final = "normal"

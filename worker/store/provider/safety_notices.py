@@ -37,7 +37,11 @@ class Notices:
             return script(redis, name)
 
         self._redis, self._keep = redis, keep
-        self._hear, self._due, self._noted = load("lua/hear"), load("lua/due"), load("lua/noted")
+        self._hear, self._due, self._noted = (
+            load("provider/store_webhook"),
+            load("provider/claim_due"),
+            load("provider/update_notice"),
+        )
 
     async def hear(self, webhook_id: str, kind: str, notice: Notice | None) -> bool:
         """True when this webhook is new; durable when it returns. `notice`: what is to be kept of it, if anything."""
