@@ -18,9 +18,9 @@ from api.web.params import query
 from api.web.problems import Problem
 from api.web.responses import as_json
 from worker.jobs.errors import StoreUnavailable
-from worker.store import scrape
 from worker.store.admission.model_access import known_endpoint
 from worker.store.provider.safety_notices import Notices
+from worker.store.stats import metrics
 from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
 
 router = APIRouter(route_class=Direct)
@@ -73,7 +73,7 @@ async def _whole(parts: Parts) -> list[Sample]:
         if now - scraped.at >= _FRESH_SECONDS:
             try:
                 notices = Notices(parts.redis, parts.settings.audit_ttl)
-                reading = scrape.samples(parts.redis, parts.clock, parts.catalogue, notices)
+                reading = metrics.samples(parts.redis, parts.clock, parts.catalogue, notices)
                 scraped.samples = await within(_SCRAPE_SECONDS, reading)
             except StoreUnavailable:
                 scraped.samples = [("vigil_redis_up", {}, 0)]
@@ -90,7 +90,7 @@ async def scale(request: Request) -> Response:
     await allowed(request, "ops")
     query(request)
     parts = parts_of(request)
-    return as_json(asdict(await ask(request, scrape.scale(parts.redis, parts.clock))))
+    return as_json(asdict(await ask(request, metrics.scale(parts.redis, parts.clock))))
 
 
 @router.get(

@@ -21,13 +21,13 @@ from api.web.params import query
 from api.web.problems import Problem, from_validation
 from api.web.responses import as_json
 from worker.safety.access import Access
-from worker.store import overview
 from worker.store.admission.circuit_breaker import circuits as open_circuits
 from worker.store.admission.model_access import ask_for_probe, known_access
 from worker.store.admission.pauses import Pauses
 from worker.store.apps import ApiKey
 from worker.store.provider.account_state import account
 from worker.store.provider.safety_notices import Notices
+from worker.store.stats import queue_depth
 
 router = APIRouter(route_class=Direct)
 _PROBE_SECONDS: Final = 10.0
@@ -70,7 +70,7 @@ async def probe(request: Request) -> Response:
         Nothing.model_validate(sent)
     except ValidationError as error:
         raise from_validation(error, sent) from None
-    if not await ask(request, overview.workers(parts.redis, parts.clock)) or not await within(
+    if not await ask(request, queue_depth.workers(parts.redis, parts.clock)) or not await within(
         _PROBE_SECONDS + SECONDS, ask_for_probe(parts.redis, _PROBE_SECONDS)
     ):
         detail = "No worker has answered: start one with `vigil worker`, or look with `vigil doctor`."
@@ -93,8 +93,8 @@ async def _status(parts: Parts, key: ApiKey) -> dict[str, Any]:
     notices = Notices(parts.redis, parts.settings.audit_ttl)
     stands = await account(parts.redis, parts.catalogue, notices, parts.clock.now())
     return {
-        "queue": asdict(await overview.depths(parts.redis, parts.clock)),
-        "workers": await overview.workers(parts.redis, parts.clock),
+        "queue": asdict(await queue_depth.depths(parts.redis, parts.clock)),
+        "workers": await queue_depth.workers(parts.redis, parts.clock),
         "account": stands.view(),
         "rates": stands.rates(),
         "circuits": await open_circuits(parts.redis),

@@ -36,7 +36,7 @@ from worker.store.commands import Command
 from worker.store.connection.pool import connect
 from worker.store.jobs.listing import Filters, list_jobs
 from worker.store.jobs.repository import Jobs, NewJob, Retention
-from worker.store.overview import depths
+from worker.store.stats.queue_depth import depths
 
 MODEL = "gpt-5.6-sol"
 AGREED = 1.3

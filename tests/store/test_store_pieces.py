@@ -15,7 +15,7 @@ from worker.jobs import ids
 from worker.store import codec, keys
 from worker.store.jobs.batch_reads import answers, message_states
 from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces, parse_message
-from worker.store.overview import depths, workers, writable
+from worker.store.stats.queue_depth import depths, workers, writable
 
 HELLO = [Piece(3, 0, "Hel"), Piece(5, 3, "lo, "), Piece(-1, 7, "wörld 🎈 \ud800")]
 

@@ -15,7 +15,7 @@ from worker.store.jobs.batch_reads import answers
 from worker.store.jobs.listing import Filters, list_jobs
 from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces
 from worker.store.jobs.repository import Jobs
-from worker.store.overview import writable
+from worker.store.stats.queue_depth import writable
 
 
 async def test_the_shipped_server_is_safe_and_says_so(tmp_path):

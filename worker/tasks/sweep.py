@@ -20,7 +20,7 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import messages
-from worker.store import keys, overview
+from worker.store import keys
 from worker.store.admission.circuit_breaker import Circuit
 from worker.store.admission.pauses import Pauses
 from worker.store.admission.quarantine import Quarantine
@@ -28,6 +28,7 @@ from worker.store.connection.pool import asking
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.erasure import Forgetter
 from worker.store.lifecycle.queue_repair import Repair
+from worker.store.stats import queue_depth
 from worker.tasks.clearing import clear
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
@@ -83,9 +84,9 @@ class Sweeper:
 
     async def look(self) -> None:
         """Ops have been told, by one worker, when a job has been ready for too long: nobody takes it."""
-        found = await overview.depths(self._redis, self._clock)
+        found = await queue_depth.depths(self._redis, self._clock)
         age = found.oldest_queued_seconds or 0.0
-        if age > self._stuck_seconds and await overview.tell_once(self._redis, "queue.stuck", self._stuck_seconds):
+        if age > self._stuck_seconds and await queue_depth.tell_once(self._redis, "queue.stuck", self._stuck_seconds):
             emit("queue.stuck", seconds=round(age, 1), count=found.queued)
 
     async def sweep(self) -> None:

@@ -14,7 +14,6 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.redis_address import Address, parse
 from worker.settings import Settings
-from worker.store import overview
 from worker.store.admission.model_access import known_access
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
@@ -23,6 +22,7 @@ from worker.store.connection.inspection import Server, look_at
 from worker.store.connection.pool import Redis, asking, check_safe, connect, durability
 from worker.store.connection.replay_check import replay_of
 from worker.store.connection.required_commands import REQUIRED
+from worker.store.stats import queue_depth
 
 _OLDEST: Final = (7, 2)
 _LATE_ROUNDS: Final = 6
@@ -175,7 +175,7 @@ def _tls(address: Address) -> Check:
 
 
 async def _workers(redis: Redis, clock: Clock) -> Check:
-    alive = await overview.workers(redis, clock)
+    alive = await queue_depth.workers(redis, clock)
     draining = sum(bool(one.get("draining")) for one in alive)
     if len(alive) > draining:
         more = f", {draining} of them draining" if draining else ""

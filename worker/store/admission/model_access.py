@@ -19,7 +19,7 @@ from worker.safety.endpoint import Endpoint
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import asking
-from worker.store.overview import take_turn
+from worker.store.stats.queue_depth import take_turn
 from worker.store.values import or_told, readable
 
 PROBE_FUNCTION: Final = "probe_models"

@@ -15,7 +15,7 @@ from worker.store import keys
 from worker.store.commands import Command, flatten
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import asking
-from worker.store.overview import take_turn
+from worker.store.stats.queue_depth import take_turn
 
 _PAGE: Final = 200
 _RETENTION: Final = b'"kind":"retention"'

@@ -15,10 +15,10 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import StoreChanged, StoreUnavailable
-from worker.store import overview
 from worker.store.connection import command_rights
 from worker.store.connection.pool import refuse
 from worker.store.connection.required_commands import Role
+from worker.store.stats import queue_depth
 from worker.telemetry.events import emit
 
 LOOK_SECONDS: Final = 1.0
@@ -55,7 +55,7 @@ class StoreWatch:
             async with asyncio.timeout(LOOK_SECONDS):
                 await self._ask_rights()
                 if not self._lacking:
-                    await overview.writable(self._redis)
+                    await queue_depth.writable(self._redis)
             reason, changed = self._lacking, False
         except TimeoutError:
             reason, changed = _SLOW, False

@@ -46,7 +46,7 @@ from worker.store.jobs.commit_commands import Changes, Retention
 from worker.store.jobs.scripts import Claimed, Scripts
 from worker.store.jobs.unreadable_records import read_job
 from worker.store.lifecycle.set_aside import Aside
-from worker.store.overview import writable
+from worker.store.stats.queue_depth import writable
 from worker.store.values import members, tell
 from worker.telemetry.events import emit
 from worker.telemetry.story import committed

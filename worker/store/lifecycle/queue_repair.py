@@ -15,12 +15,13 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable, Refused
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
-from worker.store import keys, overview
+from worker.store import keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import asking
 from worker.store.jobs.queue import place
 from worker.store.jobs.scripts import Scripts
+from worker.store.stats import queue_depth
 from worker.store.values import replies, tell
 
 _PAGE: Final = 500
@@ -57,7 +58,7 @@ class Repair:
         async with asking("look at the types of keys"):
             for name in await self._types(keys=list(_SHARED), args=list(_SHARED.values())):
                 tell(RecordUnreadable(name.decode(), "wrong_type"))
-        apps = await overview.apps(self._redis)
+        apps = await queue_depth.apps(self._redis)
         waiting, standing, in_line = await self._counts(apps)
         if in_line:
             async for ids in self._ready():

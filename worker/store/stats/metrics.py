@@ -14,12 +14,13 @@ from arq.connections import ArqRedis
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
-from worker.store import keys, overview
+from worker.store import keys
 from worker.store.admission.circuit_breaker import circuits
 from worker.store.admission.model_access import known_access
 from worker.store.connection.pool import AWAY, asking
 from worker.store.provider.account_state import account
 from worker.store.provider.safety_notices import Notices
+from worker.store.stats import queue_depth
 from worker.store.values import tell
 from worker.telemetry.metrics import Sample
 
@@ -48,7 +49,7 @@ async def samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: 
 
 
 async def _queue(redis: ArqRedis, clock: Clock) -> list[Sample]:
-    found = await overview.depths(redis, clock)
+    found = await queue_depth.depths(redis, clock)
     states = {"queued": found.queued, "scheduled": found.scheduled, "running": found.running}
     rows: list[Sample] = [("vigil_queue_depth", {"state": state}, count) for state, count in states.items()]
     rows.append(("vigil_queue_depth", {"state": "checking"}, found.checking))
@@ -57,7 +58,7 @@ async def _queue(redis: ArqRedis, clock: Clock) -> list[Sample]:
 
 
 async def _workers(redis: ArqRedis, clock: Clock) -> list[Sample]:
-    found = await overview.workers(redis, clock)
+    found = await queue_depth.workers(redis, clock)
     return [
         ("vigil_workers_alive", _NOTHING, len(found)),
         ("vigil_workers_draining", _NOTHING, sum(bool(w.get("draining")) for w in found)),
@@ -108,7 +109,7 @@ class Scale:
 
 async def scale(redis: ArqRedis, clock: Clock) -> Scale:
     """Slots that would be busy now: ready + running; only the running ones while a circuit is open."""
-    found, alive = await overview.depths(redis, clock), await overview.workers(redis, clock)
+    found, alive = await queue_depth.depths(redis, clock), await queue_depth.workers(redis, clock)
     running, broken = found.running + found.checking, await circuits(redis)
     held = await _held(redis, [str(row["scope"]) for row in broken])
     return Scale(
