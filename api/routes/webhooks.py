@@ -25,9 +25,9 @@ from api.web.problems import Problem, from_validation
 from api.web.responses import as_json
 from worker.jobs.events import TERMINAL_FACTS
 from worker.jobs.spec import PayloadKind, Spec
-from worker.store.endpoints import Endpoint, Endpoints
 from worker.store.jobs.repository import Stored
-from worker.store.outbox import Message, Outbox
+from worker.store.webhooks.endpoints import Endpoint, Endpoints
+from worker.store.webhooks.outbox import Message, Outbox
 from worker.webhooks.signing import new_secret
 
 router = APIRouter(route_class=Direct, tags=["webhooks"])

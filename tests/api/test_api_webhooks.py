@@ -20,7 +20,7 @@ from worker.jobs.events import TERMINAL_FACTS
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.apps import SCOPES, Apps
-from worker.store.endpoints import MOST, Endpoints
+from worker.store.webhooks.endpoints import MOST, Endpoints
 
 URL = "https://app.example/hooks"
 

@@ -9,10 +9,10 @@ from worker.store.admission.quarantine import Quarantine
 from worker.store.apps import Apps
 from worker.store.connection.kept_secrets import Secrets
 from worker.store.connection.pool import connect
-from worker.store.endpoints import Endpoints
 from worker.store.envelope import Vault
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.key_rotation import Rewrap
+from worker.store.webhooks.endpoints import Endpoints
 
 OLD, NEW = bytes([3]) * 32, bytes([4]) * 32
 

@@ -11,12 +11,12 @@ from worker.store import keys
 from worker.store.apps import Apps
 from worker.store.connection.kept_secrets import Secrets
 from worker.store.connection.pool import connect
-from worker.store.endpoints import Endpoints
 from worker.store.envelope import Vault
 from worker.store.jobs.batch_reads import answers
 from worker.store.jobs.listing import Filters, list_jobs
 from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces
 from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.webhooks.endpoints import Endpoints
 
 KEY, OTHER = bytes([7]) * 32, bytes([8]) * 32
 BEGUN = [(STARTED, None), (began(), 1)]

@@ -21,9 +21,9 @@ from worker.jobs import events as ev
 from worker.settings import Settings
 from worker.store import codec, keys
 from worker.store.apps import Apps
-from worker.store.endpoints import Endpoint, Endpoints
 from worker.store.jobs.repository import Jobs, NewJob
-from worker.store.outbox import Message, Outbox
+from worker.store.webhooks.endpoints import Endpoint, Endpoints
+from worker.store.webhooks.outbox import Message, Outbox
 from worker.tasks.delivery import Delivery
 
 ENDS = ("job.completed", "job.blocked", "job.failed", "job.cancelled", "job.expired")

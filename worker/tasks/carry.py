@@ -19,12 +19,12 @@ from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store.commands import Command
-from worker.store.deliveries import Carried, Deliveries, Record
-from worker.store.endpoints import Endpoint, Endpoints
 from worker.store.jobs import batch_reads
 from worker.store.jobs.repository import Jobs, Stored
-from worker.store.outbox import Message, iso, trace_of
 from worker.store.values import tell
+from worker.store.webhooks.delivery_queue import Carried, Deliveries, Record
+from worker.store.webhooks.endpoints import Endpoint, Endpoints
+from worker.store.webhooks.outbox import Message, iso, trace_of
 from worker.telemetry.faults import broke
 from worker.webhooks.guard import Policy, judge_url
 from worker.webhooks.message import Told, body_of

@@ -26,11 +26,11 @@ from worker.store import keys
 from worker.store.admission.quarantine import Limits
 from worker.store.apps import Apps
 from worker.store.connection.pool import AWAY
-from worker.store.deliveries import Deliveries, Taken
-from worker.store.endpoints import Endpoints
 from worker.store.jobs.repository import Jobs, retention_of
-from worker.store.outbox import Message, State, iso
 from worker.store.values import tell
+from worker.store.webhooks.delivery_queue import Deliveries, Taken
+from worker.store.webhooks.endpoints import Endpoints
+from worker.store.webhooks.outbox import Message, State, iso
 from worker.tasks.carry import Carrier
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit

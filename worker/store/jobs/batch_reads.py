@@ -12,8 +12,8 @@ from worker.store import keys
 from worker.store.connection.job_keys import opened
 from worker.store.connection.pool import asking
 from worker.store.envelope import ANSWER
-from worker.store.outbox import load_message
 from worker.store.values import readable, replies
+from worker.store.webhooks.outbox import load_message
 
 _UNSENT = "exhausted"
 """The state of a message that can't be read: nobody sends it any more."""

@@ -19,8 +19,8 @@ from worker.store.admission.quarantine import Limits, ledger_commands
 from worker.store.commands import Command
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import facts_for_scripts, place
-from worker.store.outbox import outbox_commands
 from worker.store.provider.request_counts import tally_commands
+from worker.store.webhooks.outbox import outbox_commands
 
 _MOVES: Final = (ev.Scheduled, ev.Released, ev.Interrupted)  # these give a waiting job its place anew
 

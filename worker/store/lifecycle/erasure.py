@@ -25,8 +25,8 @@ from worker.store.commands import Command
 from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import PRIVATE, Vault, body_field, tries_field
 from worker.store.jobs.repository import Jobs, Stored
-from worker.store.outbox import Message, load_message, message_ids_of
 from worker.store.values import members, readable, tell
+from worker.store.webhooks.outbox import Message, load_message, message_ids_of
 
 AGAIN_SECONDS: Final = 60
 """After its app has read a job that is not to be stored it can ask again for so long: the answer may have got lost."""

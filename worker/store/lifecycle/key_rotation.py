@@ -20,9 +20,9 @@ from worker.store.apps import secret_name as app_secret
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import asking, vault_of
-from worker.store.endpoints import endpoint_name
 from worker.store.envelope import kid_in, kid_in_text
-from worker.store.outbox import load_message
+from worker.store.webhooks.endpoints import endpoint_name
+from worker.store.webhooks.outbox import load_message
 
 _BATCH: Final = 500
 

@@ -134,7 +134,7 @@ class Outbox:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
-        self._again: Any = script(redis, "lua/again")
+        self._again: Any = script(redis, "webhooks/redeliver")
 
     async def of_job(self, job_id: str) -> list[tuple[Message, list[dict[str, Any]]]]:
         """Every message of the job with its receipts, by seq."""

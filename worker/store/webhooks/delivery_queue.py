@@ -22,8 +22,8 @@ from worker.store.connection.pool import asking, vault_of
 from worker.store.envelope import PRIVATE, Box, body_field, tries_field
 from worker.store.jobs.repository import Stored
 from worker.store.jobs.unreadable_records import events_of, read_job
-from worker.store.outbox import Message, in_turn, load_message
 from worker.store.values import members, read, readable, replies, tell
+from worker.store.webhooks.outbox import Message, in_turn, load_message
 
 _TURN_MS: Final = 3_000
 _FULL_MS: Final = 250
@@ -79,8 +79,12 @@ class Deliveries:
         self._redis, self._worker_id, self._per_target = redis, worker_id, per_target
         self._vault = vault_of(redis)
         self._keep, self._unsettled = keep, keep + patience
-        self._route, self._routed, self._take = load("lua/route"), load("lua/routed"), load("lua/take")
-        self._sent, self._hold = load("lua/sent"), load("lua/hold")
+        self._route, self._routed, self._take = (
+            load("webhooks/take_outbox"),
+            load("webhooks/commit_routing"),
+            load("webhooks/claim_due"),
+        )
+        self._sent, self._hold = load("webhooks/record_try"), load("webhooks/extend_lease")
 
     async def turn(self, most: int) -> Turn | None:
         """The oldest entries of the outbox; None while another worker carries them."""
