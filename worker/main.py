@@ -35,7 +35,7 @@ from worker.tasks.access import Prober
 from worker.tasks.delivery import Delivery
 from worker.tasks.ears import Ears
 from worker.tasks.errands import Errands
-from worker.tasks.health import Health
+from worker.tasks.health_server import Health
 from worker.tasks.lease import Leases
 from worker.tasks.notices import Noticeboard, nobody_shut_out
 from worker.tasks.rounds import a_round

@@ -21,7 +21,7 @@ from waiting import LIMIT, soon
 from worker.clock import Clock
 from worker.settings import Settings
 from worker.store.admission.circuit_breaker import Circuit
-from worker.tasks.health import Health
+from worker.tasks.health_server import Health
 from worker.telemetry.metrics import LABELS, METRICS, MODELS
 
 SLOW = "[[sim: normal tokens=4000 rate=20]] CANARY-prompt"  # it goes on until the provider hurries
