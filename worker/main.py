@@ -32,7 +32,7 @@ from worker.store.jobs.output_chunks import Pieces
 from worker.store.jobs.repository import Held, Jobs, retention_of
 from worker.store.provider.safety_notices import Notices
 from worker.tasks.access import Prober
-from worker.tasks.delivery import Delivery
+from worker.tasks.delivery.dispatcher import Delivery
 from worker.tasks.ears import Ears
 from worker.tasks.errands import Errands
 from worker.tasks.health_server import Health

@@ -17,7 +17,7 @@ from webhook_hand import LIFE, SECRET, Post, Receiver
 
 from worker.clock import Clock
 from worker.store.jobs.repository import NewJob
-from worker.tasks.delivery import MOST_AT_ONCE
+from worker.tasks.delivery.dispatcher import MOST_AT_ONCE
 from worker.webhooks.guard import Policy, judge_url
 from worker.webhooks.resolver import SystemResolver
 from worker.webhooks.sender import Sender

@@ -24,7 +24,7 @@ from worker.store.apps import Apps
 from worker.store.jobs.repository import Jobs, NewJob
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import Message, Outbox
-from worker.tasks.delivery import Delivery
+from worker.tasks.delivery.dispatcher import Delivery
 
 ENDS = ("job.completed", "job.blocked", "job.failed", "job.cancelled", "job.expired")
 COMPLETED = (ev.Completed(served_model="gpt-5.6-sol"), 1)

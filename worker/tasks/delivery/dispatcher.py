@@ -31,7 +31,7 @@ from worker.store.values import tell
 from worker.store.webhooks.delivery_queue import Deliveries, Taken
 from worker.store.webhooks.endpoints import Endpoints
 from worker.store.webhooks.outbox import Message, State, iso
-from worker.tasks.carry import Carrier
+from worker.tasks.delivery.outbox_relay import Carrier
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
