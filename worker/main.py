@@ -33,19 +33,19 @@ from worker.store.jobs.repository import Held, Jobs, retention_of
 from worker.store.provider.safety_notices import Notices
 from worker.tasks.access import Prober
 from worker.tasks.delivery.dispatcher import Delivery
-from worker.tasks.ears import Ears
 from worker.tasks.errands import Errands
+from worker.tasks.execution.claimer import Runner
+from worker.tasks.execution.context import Workshop
+from worker.tasks.execution.job_run import DRAIN, INTERRUPT, Run
+from worker.tasks.execution.lease_renewal import Leases
+from worker.tasks.execution.notifier import Ears
+from worker.tasks.execution.output_buffer import Flusher
 from worker.tasks.health_server import Health
-from worker.tasks.lease import Leases
 from worker.tasks.notices import Noticeboard, nobody_shut_out
 from worker.tasks.rounds import a_round
-from worker.tasks.run import DRAIN, INTERRUPT, Run
-from worker.tasks.runner import Runner
 from worker.tasks.sealer import Sealer
 from worker.tasks.standing import Watchman
 from worker.tasks.sweep import Sweeper
-from worker.tasks.text import Flusher
-from worker.tasks.workshop import Workshop
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
 from worker.telemetry.metrics import BOOK

@@ -174,7 +174,7 @@ async def worker(port: int, streams: int, got: Callable[[], None]) -> None:
     from worker.settings import Settings
     from worker.store.connection.pool import connect
     from worker.store.jobs.repository import Jobs, NewJob
-    from worker.tasks.text import Text
+    from worker.tasks.execution.output_buffer import Text
 
     keep = Text.add
 

@@ -8,7 +8,7 @@ import pytest
 from api_hand import submitted
 
 from worker.store.connection.kept_secrets import IDENTIFIER, Secrets, safety_identifier
-from worker.tasks.opening import held_by
+from worker.tasks.execution.attempt_start import held_by
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from worker.store.admission.pauses import Pauses, scope_of, scopes_of
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
-from worker.tasks.opening import held_by
+from worker.tasks.execution.attempt_start import held_by
 
 picks = st.integers(0, 2**16)
 APPS = ("mall", "shop")

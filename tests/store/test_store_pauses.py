@@ -13,7 +13,7 @@ from worker.jobs import events as ev
 from worker.jobs.spec import Policy
 from worker.store import keys
 from worker.store.admission.pauses import Pauses
-from worker.tasks.opening import held_by
+from worker.tasks.execution.attempt_start import held_by
 
 SID = "ab" * 32
 

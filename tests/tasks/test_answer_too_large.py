@@ -30,7 +30,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Status
 from worker.store.connection.pool import connect
 from worker.store.jobs.output_chunks import Outgoing, Piece
-from worker.tasks.text import MOST_IN_A_PART, parts_of
+from worker.tasks.execution.output_buffer import MOST_IN_A_PART, parts_of
 
 LARGE, SMALL = "a large answer", "a small answer"
 PART = "0123456789abcdef" * 2**13

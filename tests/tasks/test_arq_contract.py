@@ -47,7 +47,8 @@ def test_the_errands_find_what_stock_arq_gives() -> None:
 
 
 def test_the_runner_leaves_arqs_own_queue_to_the_errands() -> None:
-    from worker.tasks import errands, runner
+    from worker.tasks import errands
+    from worker.tasks.execution import claimer
 
-    assert "super()" not in inspect.getsource(runner.Runner._poll_iteration)
+    assert "super()" not in inspect.getsource(claimer.Runner._poll_iteration)
     assert not issubclass(errands.Errands, arq.worker.Worker)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from worker.store.jobs.output_chunks import Outgoing, Piece
-from worker.tasks.text import Text
+from worker.tasks.execution.output_buffer import Text
 
 STEPS = st.lists(st.one_of(st.text(max_size=5), st.sampled_from([True, False, None])), max_size=60)
 """A delta; or a flush that succeeds, fails and is put back, or fails past the bound."""

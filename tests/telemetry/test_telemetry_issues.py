@@ -87,7 +87,7 @@ async def test_a_bug_in_a_run_is_one_event_without_content(stage: Stage, ingest:
     assert (cause["type"], cause["value"]) == ("JSONDecodeError", "")
     assert (error["type"], error["value"]) == ("RuntimeError", "")
     frames = error["stacktrace"]["frames"]
-    assert any(frame["module"] == "worker.tasks.run" and frame["in_app"] for frame in frames)
+    assert any(frame["module"] == "worker.tasks.execution.job_run" and frame["in_app"] for frame in frames)
     assert not any("vars" in frame or "context_line" in frame for frame in frames)
     assert event["fingerprint"][:2] == ["bug", "RuntimeError"]
     (run,) = [span for span in ingest.spans if span["name"] == "vigil.run"]

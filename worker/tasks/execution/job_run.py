@@ -22,12 +22,12 @@ from worker.store.commands import Command
 from worker.store.jobs.repository import Held
 from worker.store.provider.safety_notices import ENDED
 from worker.store.values import tell
-from worker.tasks.attempts import check_to_go_on
-from worker.tasks.delay import DelayRule
-from worker.tasks.desk import Desk
-from worker.tasks.lease import LOST
-from worker.tasks.opening import Opening
-from worker.tasks.workshop import Workshop
+from worker.tasks.execution.active_attempts import check_to_go_on
+from worker.tasks.execution.attempt_start import Opening
+from worker.tasks.execution.context import Workshop
+from worker.tasks.execution.delay_rule import DelayRule
+from worker.tasks.execution.lease_renewal import LOST
+from worker.tasks.execution.run_recorder import Desk
 from worker.telemetry.events import about, emit
 from worker.telemetry.faults import broke
 from worker.telemetry.story import trace_id

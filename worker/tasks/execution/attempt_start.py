@@ -18,7 +18,7 @@ from worker.safety import event_mapping, messages, retry
 from worker.store.admission.circuit_breaker import Gate
 from worker.store.admission.pauses import Pause
 from worker.tasks.clearing import shut_out
-from worker.tasks.desk import AGAIN, Desk
+from worker.tasks.execution.run_recorder import AGAIN, Desk
 
 
 class Opening:

@@ -21,9 +21,9 @@ from worker.safety import event_mapping, signals as sg
 from worker.store.commands import Command
 from worker.store.connection.capacity import ALWAYS_TAKEN, largest
 from worker.store.jobs.repository import Held
-from worker.tasks.attempts import Attempts
-from worker.tasks.unstored import Patience, ends, without_content
-from worker.tasks.workshop import Workshop
+from worker.tasks.execution.active_attempts import Attempts
+from worker.tasks.execution.context import Workshop
+from worker.tasks.execution.unstored_change import Patience, ends, without_content
 from worker.telemetry.events import emit
 
 _NOTHING: Final[dict[str, Any]] = {

@@ -11,8 +11,8 @@ from worker.store.admission.circuit_breaker import Circuit
 from worker.store.jobs.output_chunks import Pieces
 from worker.store.jobs.repository import Jobs
 from worker.tasks.access import Prober
-from worker.tasks.lease import Leases
-from worker.tasks.text import Flusher
+from worker.tasks.execution.lease_renewal import Leases
+from worker.tasks.execution.output_buffer import Flusher
 from worker.upstream.call import Mode
 from worker.upstream.client import Provider
 

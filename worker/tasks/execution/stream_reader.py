@@ -15,7 +15,7 @@ from worker.jobs.states import Outcome
 from worker.safety.signals import Signal
 from worker.safety.stream import Closed, Delta, Fault, Rejected, Terminal
 from worker.safety.watch import Watch
-from worker.tasks.text import Text
+from worker.tasks.execution.output_buffer import Text
 from worker.upstream.client import Cancelled
 from worker.upstream.session import Session
 

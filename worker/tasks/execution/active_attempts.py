@@ -19,9 +19,9 @@ from worker.safety.watch import Watch
 from worker.store.jobs.output_chunks import Piece
 from worker.store.jobs.repository import Held
 from worker.store.values import tell
-from worker.tasks.reader import Reader
-from worker.tasks.text import Text
-from worker.tasks.workshop import Workshop
+from worker.tasks.execution.context import Workshop
+from worker.tasks.execution.output_buffer import Text
+from worker.tasks.execution.stream_reader import Reader
 from worker.telemetry.events import emit
 from worker.upstream.call import Call, Mode
 from worker.upstream.session import ResumePoint, Session

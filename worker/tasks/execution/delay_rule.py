@@ -13,9 +13,9 @@ from worker.jobs.record import DecidedBy, DisclosureReason
 from worker.jobs.states import Evidence, Outcome, Purpose, RetryModelState
 from worker.safety import event_mapping, policy, signals as sg
 from worker.safety.faster_model import Faster, NoFaster, faster_model
-from worker.tasks.desk import Desk
-from worker.tasks.opening import Opening
-from worker.tasks.reader import Reader
+from worker.tasks.execution.attempt_start import Opening
+from worker.tasks.execution.run_recorder import Desk
+from worker.tasks.execution.stream_reader import Reader
 
 _BESIDE = frozenset({Purpose.RACE, Purpose.DRAFT})
 _FASTER = _BESIDE | {Purpose.FASTER}
