@@ -31,9 +31,7 @@ from worker.store.envelope import Vault
 from worker.store.jobs.output_chunks import Pieces
 from worker.store.jobs.repository import Held, Jobs, retention_of
 from worker.store.provider.safety_notices import Notices
-from worker.tasks.access import Prober
 from worker.tasks.delivery.dispatcher import Delivery
-from worker.tasks.errands import Errands
 from worker.tasks.execution.claimer import Runner
 from worker.tasks.execution.context import Workshop
 from worker.tasks.execution.job_run import DRAIN, INTERRUPT, Run
@@ -41,11 +39,13 @@ from worker.tasks.execution.lease_renewal import Leases
 from worker.tasks.execution.notifier import Ears
 from worker.tasks.execution.output_buffer import Flusher
 from worker.tasks.health_server import Health
-from worker.tasks.notices import Noticeboard, nobody_shut_out
+from worker.tasks.maintenance.access_prober import Prober
+from worker.tasks.maintenance.account_monitor import Watchman
+from worker.tasks.maintenance.audit_sealer import Sealer
+from worker.tasks.maintenance.cron import Errands
+from worker.tasks.maintenance.notice_processor import Noticeboard, nobody_shut_out
+from worker.tasks.maintenance.sweeper import Sweeper
 from worker.tasks.rounds import a_round
-from worker.tasks.sealer import Sealer
-from worker.tasks.standing import Watchman
-from worker.tasks.sweep import Sweeper
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
 from worker.telemetry.metrics import BOOK

@@ -28,7 +28,7 @@ from worker.store.audit.export import Export
 from worker.store.audit.verification import Proof
 from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
-from worker.tasks.sealer import Sealer
+from worker.tasks.maintenance.audit_sealer import Sealer
 
 TARGET = 50_000
 _ROUNDS = 3

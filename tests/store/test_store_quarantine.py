@@ -17,7 +17,7 @@ from worker.store import keys
 from worker.store.admission.quarantine import Limits, Quarantine
 from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
-from worker.tasks.clearing import clear
+from worker.tasks.maintenance.quarantine_cleanup import clear
 
 ANN, BOB = "a" * 64, "b" * 64
 BEGIN = [(STARTED, None), (began(), 1)]

@@ -47,8 +47,8 @@ def test_the_errands_find_what_stock_arq_gives() -> None:
 
 
 def test_the_runner_leaves_arqs_own_queue_to_the_errands() -> None:
-    from worker.tasks import errands
     from worker.tasks.execution import claimer
+    from worker.tasks.maintenance import cron
 
     assert "super()" not in inspect.getsource(claimer.Runner._poll_iteration)
-    assert not issubclass(errands.Errands, arq.worker.Worker)
+    assert not issubclass(cron.Errands, arq.worker.Worker)

@@ -15,7 +15,7 @@ from stage import LIMIT, LUNA, SOL, TERRA, Stage, until
 
 from worker.settings import Settings
 from worker.store.admission.model_access import PROBE_FUNCTION, AccessBook, ask_for_probe, known_access
-from worker.tasks.errands import Errands, every
+from worker.tasks.maintenance.cron import Errands, every
 
 
 class Counted:

@@ -10,7 +10,7 @@ from worker.clock import Clock
 from worker.safety.notices import Notice
 from worker.store import keys
 from worker.store.provider.safety_notices import Notices
-from worker.tasks.notices import Noticeboard
+from worker.tasks.maintenance.notice_processor import Noticeboard
 from worker.upstream.client import Provider
 
 

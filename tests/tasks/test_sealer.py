@@ -16,7 +16,7 @@ from worker.settings import Settings
 from worker.store import keys
 from worker.store.audit.seals import Seals
 from worker.store.audit.verification import Proof
-from worker.tasks.sealer import Sealer
+from worker.tasks.maintenance.audit_sealer import Sealer
 
 SIGNER = Signer(b"s" * 32)
 TRUSTED = Trusted([SIGNER.public])

@@ -18,7 +18,7 @@ from worker.store.apps import SCOPES, Apps
 from worker.store.provider.account_state import account
 from worker.store.provider.request_counts import checked_end_users, read_tally
 from worker.store.provider.safety_notices import Notices
-from worker.tasks.standing import Watchman
+from worker.tasks.maintenance.account_monitor import Watchman
 
 CHECKED = "[[sim: check_then_clear hold=2 tokens=2]]"
 

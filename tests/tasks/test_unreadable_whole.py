@@ -28,7 +28,7 @@ from worker.store.apps import SCOPES, Apps
 from worker.store.audit.legal_holds import Holds
 from worker.store.jobs.streamed_chunks import Showing
 from worker.store.provider.safety_notices import Notices
-from worker.tasks import sweep
+from worker.tasks.maintenance import sweeper
 
 QUICK = "[[sim: normal tokens=3]] hello"
 PARTS = {
@@ -193,8 +193,8 @@ class Living:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "INTERVAL", 0.05)
-    monkeypatch.setattr(sweep, "_LOOK_EVERY", 4)
+    monkeypatch.setattr(sweeper, "INTERVAL", 0.05)
+    monkeypatch.setattr(sweeper, "_LOOK_EVERY", 4)
 
 
 @asynccontextmanager

@@ -17,8 +17,8 @@ from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import event_mapping, messages, retry
 from worker.store.admission.circuit_breaker import Gate
 from worker.store.admission.pauses import Pause
-from worker.tasks.clearing import shut_out
 from worker.tasks.execution.run_recorder import AGAIN, Desk
+from worker.tasks.maintenance.quarantine_cleanup import shut_out
 
 
 class Opening:

@@ -10,9 +10,9 @@ from worker.safety.watch_limits import Limits
 from worker.store.admission.circuit_breaker import Circuit
 from worker.store.jobs.output_chunks import Pieces
 from worker.store.jobs.repository import Jobs
-from worker.tasks.access import Prober
 from worker.tasks.execution.lease_renewal import Leases
 from worker.tasks.execution.output_buffer import Flusher
+from worker.tasks.maintenance.access_prober import Prober
 from worker.upstream.call import Mode
 from worker.upstream.client import Provider
 

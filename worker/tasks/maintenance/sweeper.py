@@ -29,7 +29,7 @@ from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.erasure import Forgetter
 from worker.store.lifecycle.queue_repair import Repair
 from worker.store.stats import queue_depth
-from worker.tasks.clearing import clear
+from worker.tasks.maintenance.quarantine_cleanup import clear
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
 from worker.telemetry.faults import broke
