@@ -47,7 +47,7 @@ from worker.tasks.maintenance.notice_processor import Noticeboard, nobody_shut_o
 from worker.tasks.maintenance.sweeper import Sweeper
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
-from worker.telemetry.faults import broke
+from worker.telemetry.internal_errors import broke
 from worker.telemetry.metrics import BOOK
 from worker.telemetry.setup import listen
 from worker.upstream.client import Provider

@@ -29,7 +29,7 @@ from worker.jobs.errors import (
 )
 from worker.store.values import tell
 from worker.telemetry.events import emit
-from worker.telemetry.faults import broke
+from worker.telemetry.internal_errors import broke
 
 _MOST_ERRORS: Final = 20
 _LONGEST_NAME: Final = 64

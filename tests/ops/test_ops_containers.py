@@ -16,8 +16,8 @@ from ops_server import CONF, ROOT, secrets, server
 from waiting import LIMIT
 
 from worker.settings import Settings
-from worker.telemetry.issues import ISSUES
 from worker.telemetry.sentry import _MONITORS
+from worker.telemetry.sentry_issues import ISSUES
 
 BIN = Path(sys.executable).parent
 COMPOSE = ROOT / "docker-compose.yml"

@@ -13,7 +13,7 @@ import pytest
 
 from worker.jobs.errors import SettingsError
 from worker.settings import load
-from worker.telemetry import counting, events, log
+from worker.telemetry import events, log, metrics_subscriber
 from worker.telemetry.metrics import METRICS, Book
 
 
@@ -116,9 +116,9 @@ def test_every_metric_of_a_process_is_moved_by_some_event(monkeypatch: pytest.Mo
         "outcome": "server_error", "ttft_seconds": 1, "input_tokens": 1, "cost_usd": 1, "resumed": 1, "slots": 1,
         "result": "delivered", "lag_seconds": 1, "http_status": 200, "what": "event", "decided_by": "policy",
     }  # fmt: skip
-    for name in counting.COUNTED:
-        counting.hear(name, said)
-        counting.hear(name, {**said, "reason": "access_denied"})
+    for name in metrics_subscriber.COUNTED:
+        metrics_subscriber.hear(name, said)
+        metrics_subscriber.hear(name, {**said, "reason": "access_denied"})
     mine = {name for name, row in METRICS.items() if row.place == "process"}
     assert mine - moved == {"vigil_build_info"}
 

@@ -16,8 +16,8 @@ from stage import Stage, until
 from worker.jobs.errors import LeaseLost, StoreUnavailable
 from worker.main import WorkerProcess
 from worker.store import keys
-from worker.telemetry import events, issues, scrub, sentry
-from worker.telemetry.faults import broke
+from worker.telemetry import events, sentry, sentry_issues, sentry_scrubbing
+from worker.telemetry.internal_errors import broke
 
 SECRET = "CANARY-7f1c"
 
@@ -54,16 +54,16 @@ async def idle(worker: WorkerProcess) -> None:
 
 
 def test_the_table_names_events_and_fields_that_exist() -> None:
-    for name, issue in issues.ISSUES.items():
+    for name, issue in sentry_issues.ISSUES.items():
         row = events.EVENTS[name]
         assert set(issue.of) <= row.fields
         assert not issue.bug or "at" in row.fields
         assert bool(issue.kind) != issue.bug
-    assert set(issues.TAGS) <= events.FIELDS.keys()
-    kinds = [issue.kind for issue in issues.ISSUES.values() if issue.kind]
+    assert set(sentry_issues.TAGS) <= events.FIELDS.keys()
+    kinds = [issue.kind for issue in sentry_issues.ISSUES.values() if issue.kind]
     assert len(kinds) == len(set(kinds))
     data = ("job.blocked", "job.settled", "check.started", "check.ended", "attempt.finished", "model.substituted")
-    assert not set(data) & issues.ISSUES.keys(), "blocks, checks, refusals and retries are data"
+    assert not set(data) & sentry_issues.ISSUES.keys(), "blocks, checks, refusals and retries are data"
 
 
 async def test_a_bug_in_a_run_is_one_event_without_content(stage: Stage, ingest: Ingest) -> None:
@@ -140,7 +140,7 @@ async def test_a_dead_receiver_is_one_event_that_does_not_name_it(stage: Stage, 
         await until("the message to be given up", exhausted)
         assert len(receiver.got) == 2
     (event,) = arrived(ingest)
-    assert event["fingerprint"] == ["webhook-dead", issues.digest("127.0.0.1")]
+    assert event["fingerprint"] == ["webhook-dead", sentry_issues.digest("127.0.0.1")]
     assert (event["level"], event["tags"]["job_id"]) == ("warning", client_job)
     assert "CANARY-query" not in ingest.everything()
     tries = [span for span in ingest.spans if span["name"] == "webhook.deliver"]
@@ -258,7 +258,7 @@ def test_an_exception_is_told_by_type_and_place_and_only_in_our_own_words() -> N
         except ValueError as error:
             raise LeaseLost("job_1") from error
     except LeaseLost as error:
-        told = scrub.exception(error)
+        told = sentry_scrubbing.exception(error)
     assert [(one["type"], one["value"]) for one in told["values"]] == [
         ("ValidationError", ""),
         ("LeaseLost", "job_1: the lease is not ours any more"),
@@ -267,8 +267,8 @@ def test_an_exception_is_told_by_type_and_place_and_only_in_our_own_words() -> N
 
 
 def test_an_event_that_is_not_ours_never_leaves() -> None:
-    assert scrub.event({"message": SECRET, "level": "error"}) is None
-    assert scrub.event({"message": SECRET, "tags": {"vigil.event": SECRET}}) is None
+    assert sentry_scrubbing.event({"message": SECRET, "level": "error"}) is None
+    assert sentry_scrubbing.event({"message": SECRET, "tags": {"vigil.event": SECRET}}) is None
 
 
 def test_of_an_event_of_ours_only_listed_parts_leave() -> None:
@@ -281,7 +281,7 @@ def test_of_an_event_of_ours_only_listed_parts_leave() -> None:
         "tags": {"vigil.event": "run.broke", "job_id": "job_1", SECRET: SECRET},
         "exception": {"values": [{"type": "E", "value": "", "stacktrace": {"frames": [frame]}, "mechanism": SECRET}]},
     }  # fmt: skip
-    told = scrub.event(sent)
+    told = sentry_scrubbing.event(sent)
     assert SECRET not in repr(told)
     assert told["exception"]["values"][0]["stacktrace"]["frames"] == [
         {"function": "f", "lineno": 3, "module": "worker.x"}
@@ -289,10 +289,12 @@ def test_of_an_event_of_ours_only_listed_parts_leave() -> None:
 
 
 def test_of_a_span_only_listed_attributes_leave_and_its_name_is_one_of_ours() -> None:
-    told = scrub.span({"name": SECRET + " x", "attributes": {"process.command_args": [SECRET], "vigil.attempt": 1}})
+    told = sentry_scrubbing.span(
+        {"name": SECRET + " x", "attributes": {"process.command_args": [SECRET], "vigil.attempt": 1}}
+    )
     assert told == {"name": "other", "attributes": {"vigil.attempt": 1}}
-    assert scrub.span({"name": "responses gpt-5.6-sol"})["name"] == "responses gpt-5.6-sol"
-    assert scrub.word("a prompt as a model") == "other"
+    assert sentry_scrubbing.span({"name": "responses gpt-5.6-sol"})["name"] == "responses gpt-5.6-sol"
+    assert sentry_scrubbing.word("a prompt as a model") == "other"
 
 
 def test_a_store_that_is_away_may_say_so_in_its_own_words(ingest: Ingest, valkey_url: str) -> None:

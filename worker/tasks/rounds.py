@@ -12,7 +12,7 @@ from typing import Final, Self
 from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.store.values import WRONG, tell
-from worker.telemetry.faults import broke, place
+from worker.telemetry.internal_errors import broke, place
 
 _AGAIN_SECONDS: Final = 60.0
 _MOST_PLACES: Final = 1_000

@@ -19,7 +19,7 @@ from sentry_sdk.traces import StreamedSpan
 from worker.clock import Clock
 from worker.jobs.record import Job
 from worker.settings import Settings
-from worker.telemetry import events, faults, issues, scrub, tracing
+from worker.telemetry import events, internal_errors, sentry_issues, sentry_scrubbing, tracing
 from worker.telemetry.tracing import CALLER, Carrier, Done
 
 _DESTINATION: Final = "vigil"
@@ -77,7 +77,7 @@ class _Run:
 
     def began(self, said: Mapping[str, Any]) -> None:
         """An attempt is called, or taken up where an earlier holder left it."""
-        model = scrub.word(said["model"])
+        model = sentry_scrubbing.word(said["model"])
         self.open[said["attempt"]] = traces.start_span(
             f"responses {model}",
             attributes={
@@ -100,11 +100,11 @@ class _Run:
             return
         for field, attribute in _FINISHED.items():
             if field in said:
-                span.set_attribute(attribute, scrub.word(said[field]) if field in _WORDS else said[field])
+                span.set_attribute(attribute, sentry_scrubbing.word(said[field]) if field in _WORDS else said[field])
         if "input_tokens" in said:
             span.set_attribute("gen_ai.usage.total_tokens", said["input_tokens"] + said.get("output_tokens", 0))
         outcome, code = str(said["outcome"]), said.get("code")
-        reason = f"{outcome}:{scrub.word(code)}" if code else outcome
+        reason = f"{outcome}:{sentry_scrubbing.word(code)}" if code else outcome
         span.set_attribute("gen_ai.response.finish_reasons", [reason])
         span.set_attribute("model.substituted", said.get("served", said["model"]) != said["model"])
         if outcome not in _OURS:
@@ -170,7 +170,7 @@ class _Spans:
             "messaging.message.id": job.id,
             "messaging.message.receive.latency": round(waited * 1000, 3),
             "messaging.message.retry.count": generation - 1,
-            "vigil.app": issues.digest(job.app),
+            "vigil.app": sentry_issues.digest(job.app),
             "vigil.worker": worker,
         }
         with _continued(job.trace):
@@ -192,7 +192,7 @@ class _Spans:
             "sentry.segment.name.source": "task",
             "http.request.method": "POST",
             "messaging.message.id": str(about.get("job_id", "")),
-            "vigil.receiver": issues.digest(about.get("host", "")),
+            "vigil.receiver": sentry_issues.digest(about.get("host", "")),
         }
         with _continued(carrier), traces.start_span("webhook.deliver", attributes, parent_span=None):
             yield
@@ -245,18 +245,18 @@ def _hear_other(name: str, said: Mapping[str, Any]) -> None:
 
 
 def _hear_issue(name: str, said: Mapping[str, Any]) -> None:
-    if not issues.ISSUES[name].bug and issues.applies(name, said):  # a bug comes with its exception
-        _send(name, said, {"logentry": {"message": issues.title(name, said)}})
+    if not sentry_issues.ISSUES[name].bug and sentry_issues.applies(name, said):  # a bug comes with its exception
+        _send(name, said, {"logentry": {"message": sentry_issues.title(name, said)}})
 
 
 def _hear_fault(name: str, error: BaseException, said: dict[str, object]) -> None:
-    told = {**said, "error": type(error).__name__, "at": faults.place(error)}
-    _send(name, told, {"exception": scrub.exception(error)})
+    told = {**said, "error": type(error).__name__, "at": internal_errors.place(error)}
+    _send(name, told, {"exception": sentry_scrubbing.exception(error)})
 
 
 def _send(name: str, said: Mapping[str, Any], body: dict[str, Any]) -> None:
-    mark = {"fingerprint": issues.fingerprint(name, said), "tags": issues.tags(name, said)}
-    sentry_sdk.capture_event({"level": issues.ISSUES[name].level, "platform": "python", **mark, **body})  # type: ignore[typeddict-item]
+    mark = {"fingerprint": sentry_issues.fingerprint(name, said), "tags": sentry_issues.tags(name, said)}
+    sentry_sdk.capture_event({"level": sentry_issues.ISSUES[name].level, "platform": "python", **mark, **body})  # type: ignore[typeddict-item]
 
 
 class _Heart:
@@ -311,19 +311,19 @@ def start(settings: Settings, clock: Clock | None = None) -> None:
         enable_backpressure_handling=False,
         trace_propagation_targets=[],
         server_name="",
-        before_send=lambda event, _: scrub.event(event),  # type: ignore[arg-type, return-value]
-        before_send_span=lambda span, _: scrub.span(span),  # type: ignore[arg-type, return-value]
+        before_send=lambda event, _: sentry_scrubbing.event(event),  # type: ignore[arg-type, return-value]
+        before_send_span=lambda span, _: sentry_scrubbing.span(span),  # type: ignore[arg-type, return-value]
         before_breadcrumb=lambda *_: None,
         before_send_log=lambda *_: None,
         before_send_metric=lambda *_: None,
     )
     heart = _Heart(clock or Clock())
     others = ("webhook.tried", "api.answered")
-    mine = ((_hear_run, _OF_A_RUN), (_hear_other, others), (_hear_issue, issues.ISSUES), (heart.hear, _MONITORS))
+    mine = ((_hear_run, _OF_A_RUN), (_hear_other, others), (_hear_issue, sentry_issues.ISSUES), (heart.hear, _MONITORS))
     for hear, names in mine:
         events.subscribe(hear, names)
         _started.append(hear)
-    faults.keep(_hear_fault)
+    internal_errors.keep(_hear_fault)
     tracing.install(_Spans())
 
 
@@ -332,7 +332,7 @@ def stop() -> None:
     if not _started:
         return
     tracing.install(None)
-    faults.forget(_hear_fault)
+    internal_errors.forget(_hear_fault)
     while _started:
         events.unsubscribe(_started.pop())
     sentry_sdk.get_client().close(timeout=_FLUSH_SECONDS)

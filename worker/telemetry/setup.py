@@ -7,10 +7,10 @@ import sys
 from importlib.metadata import version
 
 from worker.settings import Settings
-from worker.telemetry import counting, log, metrics
+from worker.telemetry import log, metrics, metrics_subscriber
 
 _SENTRY = "worker.telemetry.sentry"
-LISTENERS = (log, counting)
+LISTENERS = (log, metrics_subscriber)
 """They subscribe when they are imported."""
 
 

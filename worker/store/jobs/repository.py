@@ -49,7 +49,7 @@ from worker.store.lifecycle.set_aside import Aside
 from worker.store.stats.queue_depth import writable
 from worker.store.values import members, tell
 from worker.telemetry.events import emit
-from worker.telemetry.story import committed
+from worker.telemetry.job_events import committed
 
 Decide = Callable[[Job], Sequence[EventDraft]]
 

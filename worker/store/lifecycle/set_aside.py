@@ -32,7 +32,7 @@ from worker.store.jobs.scripts import Scripts
 from worker.store.jobs.unreadable_records import barely, events_of, read_job, retold, salvaged, whole
 from worker.store.values import tell
 from worker.telemetry.events import emit
-from worker.telemetry.story import committed
+from worker.telemetry.job_events import committed
 
 _TRIES: Final = 20
 _ON_ITS_WAY_MS: Final = 60_000  # what is left of a job that expires: not worth mending

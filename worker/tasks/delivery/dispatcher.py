@@ -34,7 +34,7 @@ from worker.store.webhooks.outbox import Message, State, iso
 from worker.tasks.delivery.outbox_relay import Carrier
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
-from worker.telemetry.faults import broke
+from worker.telemetry.internal_errors import broke
 from worker.telemetry.tracing import delivering, for_receiver
 from worker.webhooks.guard import CheckedUrl, Policy, judge_url
 from worker.webhooks.resolver import SystemResolver

@@ -25,7 +25,7 @@ from worker.store.values import tell
 from worker.store.webhooks.delivery_queue import Carried, Deliveries, Record
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import Message, iso, trace_of
-from worker.telemetry.faults import broke
+from worker.telemetry.internal_errors import broke
 from worker.webhooks.guard import Policy, judge_url
 from worker.webhooks.message import Told, body_of
 

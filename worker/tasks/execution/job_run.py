@@ -29,8 +29,8 @@ from worker.tasks.execution.delay_rule import DelayRule
 from worker.tasks.execution.lease_renewal import LOST
 from worker.tasks.execution.run_recorder import Desk
 from worker.telemetry.events import about, emit
-from worker.telemetry.faults import broke
-from worker.telemetry.story import trace_id
+from worker.telemetry.internal_errors import broke
+from worker.telemetry.job_events import trace_id
 from worker.telemetry.tracing import processing
 
 CANCEL, OFFER, DRAIN, INTERRUPT = "cancel", "offer", "drain", "interrupt"

@@ -23,7 +23,7 @@ from worker.store.jobs.repository import Jobs
 from worker.store.provider.safety_notices import Notices
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
-from worker.telemetry.faults import broke
+from worker.telemetry.internal_errors import broke
 from worker.upstream.client import Provider
 from worker.upstream.safety_pages import safety_page
 

@@ -32,7 +32,7 @@ from worker.store.stats import queue_depth
 from worker.tasks.maintenance.quarantine_cleanup import clear
 from worker.tasks.rounds import a_round
 from worker.telemetry.events import emit
-from worker.telemetry.faults import broke
+from worker.telemetry.internal_errors import broke
 
 State = Callable[[], dict[str, object]]
 INTERVAL = 0.5

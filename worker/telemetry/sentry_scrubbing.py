@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from worker.jobs.errors import AlreadySettled, LeaseLost, StoreUnavailable, UnsafeStore
 from worker.telemetry.events import EVENTS
-from worker.telemetry.issues import TAGS
+from worker.telemetry.sentry_issues import TAGS
 
 _OWN_WORDS: Final = (AlreadySettled, LeaseLost, StoreUnavailable, UnsafeStore)
 """Exceptions whose text is ours: an id, a status, a type. Every other text may quote a prompt."""

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from worker.jobs.states import DELIVERED, Outcome
 from worker.telemetry import events
-from worker.telemetry.issues import ISSUES
 from worker.telemetry.metrics import BOOK, Book
+from worker.telemetry.sentry_issues import ISSUES
 
 Fields = Mapping[str, Any]
 _FAULTS: Final = tuple(name for name, issue in ISSUES.items() if issue.bug)
