@@ -151,7 +151,7 @@ async def raw_aiohttp(port: int, streams: int, got: Callable[[], None]) -> None:
 @_way
 async def vigil_proxied(port: int, streams: int, got: Callable[[], None]) -> None:
     """Ours over aiohttp, as behind a proxy."""
-    from worker.upstream.proxied import Proxied
+    from worker.upstream.proxy_transport import Proxied
 
     await _sessions(port, streams, got, transport=Proxied(connect_timeout=10.0, proxy=None))
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.upstream.asking import Rig
 from worker.upstream.client import Provider
-from worker.upstream.proxied import Proxied
+from worker.upstream.proxy_transport import Proxied
 
 
 @pytest.fixture

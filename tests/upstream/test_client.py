@@ -283,7 +283,7 @@ def test_a_proxy_is_taken_from_the_environment_unless_told(monkeypatch: pytest.M
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", "inside.test")
-    from worker.upstream.proxied import environment_proxy
+    from worker.upstream.proxy_transport import environment_proxy
 
     assert environment_proxy("https://api.openai.com/v1") == "http://proxy.test:3128"
     assert environment_proxy("https://inside.test/v1") is None

@@ -22,11 +22,11 @@ from worker.upstream.body import BODY, Body
 from worker.upstream.call import Call
 from worker.upstream.errors import closed_from
 from worker.upstream.headers import rejected_from, request_id
+from worker.upstream.http1_transport import Wire
 from worker.upstream.payload import BadJson, parse
-from worker.upstream.proxied import Proxied, environment_proxy
+from worker.upstream.proxy_transport import Proxied, environment_proxy
 from worker.upstream.request import body_of, path_of
 from worker.upstream.token_limit import NEW, OLD, TokenLimit
-from worker.upstream.wire import Wire
 
 OPENAI: Final = "https://api.openai.com/v1"
 _CLOCK: Final = Clock()

@@ -11,11 +11,11 @@ from typing import Final, Literal
 
 from worker.safety.codes import KNOWN, code_of, rank
 from worker.safety.stream import Opened, Problem, Rejected
-from worker.upstream.fields import named, text, whole
 from worker.upstream.payload import BadJson, parse
 from worker.upstream.problems import problem_of
 from worker.upstream.retry_after import number, retry_after
 from worker.upstream.sse import FrameTooLarge, Splitter
+from worker.upstream.tolerant_fields import named, text, whole
 
 On = Literal["create", "resume", "poll"]
 

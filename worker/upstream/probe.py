@@ -13,7 +13,7 @@ from worker.safety.access import NOT_LISTED, NOT_OFFERED, OK, UNCLEAR, Diagnosis
 from worker.safety.messages import job_error
 from worker.safety.stream import Closed, Rejected
 from worker.upstream.client import Listed, Page, Provider
-from worker.upstream.fields import table
+from worker.upstream.tolerant_fields import table
 
 SECONDS: Final = 8.0
 """One probe takes no longer."""

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 from worker.safety.codes import BLOCK, KNOWN, SUSPECT, code_of, known, rank, spelled
 from worker.safety.stream import Problem
 from worker.upstream.embedded import MOST_TEXT, objects_in
-from worker.upstream.fields import MAX_MESSAGE, table, text
 from worker.upstream.retry_after import delay_in
+from worker.upstream.tolerant_fields import MAX_MESSAGE, table, text
 
 _DEEPEST: Final = 12
 _MOST_OBJECTS: Final = 400

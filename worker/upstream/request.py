@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker.upstream.call import OWNED, Call
-from worker.upstream.fields import table
 from worker.upstream.token_limit import BOTH, NEW, OLD
+from worker.upstream.tolerant_fields import table
 
 
 def path_of(call: Call) -> str:

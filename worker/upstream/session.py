@@ -17,9 +17,9 @@ from worker.upstream.answer import Answer
 from worker.upstream.call import Call
 from worker.upstream.client import Cancelled, Provider
 from worker.upstream.ending import LISTEN_SECONDS, last_batch
-from worker.upstream.fields import LONGEST_ID
-from worker.upstream.hold import GO
 from worker.upstream.reconnect import MISSING_SECONDS, Ended, Reconnect, Way
+from worker.upstream.send_gate import GO
+from worker.upstream.tolerant_fields import LONGEST_ID
 
 
 class ResumePoint(NamedTuple):

@@ -11,8 +11,8 @@ import json
 from typing import Any, Final
 
 from worker.upstream.content import Reading
-from worker.upstream.fields import named, table, text, whole
 from worker.upstream.halves import joined
+from worker.upstream.tolerant_fields import named, table, text, whole
 
 _WHOLE: Final = 1 << 30  # characters: content is never cut
 _OPENS, _CLOSES = frozenset("{["), frozenset("}]")

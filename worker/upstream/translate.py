@@ -25,8 +25,8 @@ from worker.safety.stream import (
     Terminal,
 )
 from worker.upstream.content import Reading
-from worker.upstream.fields import identifier, table, text, usage_of, whole, words
 from worker.upstream.problems import is_block, problem_in, problem_of
+from worker.upstream.tolerant_fields import identifier, table, text, usage_of, whole, words
 
 TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 

@@ -12,9 +12,9 @@ from worker.jobs.record import Usage
 from worker.safety.finish import NO_REASON, UNKNOWN, Finish, finish_word, meaning
 from worker.safety.stream import Alive, Created, Delta, Fault, Problem, StreamEvent, Terminal
 from worker.upstream.content import Reading
-from worker.upstream.fields import named, table, text, usage_of, whole
 from worker.upstream.halves import joined
 from worker.upstream.problems import problem_of
+from worker.upstream.tolerant_fields import named, table, text, usage_of, whole
 from worker.upstream.tool_calls import ToolCalls
 from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, judged, side_signals
 

@@ -22,8 +22,8 @@ import httptools
 import httpx2
 
 from worker.upstream.body import BODY, NEVER_SENT, Body
-from worker.upstream.hold import released
 from worker.upstream.inflate import Layers
+from worker.upstream.send_gate import released
 
 _IPV4: Final = 4
 _MOST_HEAD: Final = 64 * 1024

@@ -16,8 +16,8 @@ import aiohttp
 import httpx2
 
 from worker.upstream.body import BODY, NEVER_SENT, Body
-from worker.upstream.hold import released
 from worker.upstream.inflate import Layers
+from worker.upstream.send_gate import released
 
 
 class AiohttpBody(Body):
