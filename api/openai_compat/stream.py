@@ -1,7 +1,8 @@
 """A response as typed server-sent events: replayed as far as it is, then live to its end.
 
 While a job runs, text is shown of the one attempt that can become the answer (none while two of them race), and only
-what the store has noted as shown (worker/store/jobs/streamed_chunks.py): so the numbers of live events are those of every replay.
+what the store has noted as shown (worker/store/jobs/streamed_chunks.py). So live events have the numbers that every
+replay gives them.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from api.web.responses import as_json
 from worker.jobs.errors import StoreUnavailable
 from worker.store.admission.model_access import known_endpoint
 from worker.store.provider.safety_notices import Notices
-from worker.store.stats import metrics
+from worker.store.stats import metrics as stored_metrics
 from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
 
 router = APIRouter(route_class=Direct)
@@ -73,7 +73,7 @@ async def _whole(parts: Parts) -> list[Sample]:
         if now - scraped.at >= _FRESH_SECONDS:
             try:
                 notices = Notices(parts.redis, parts.settings.audit_ttl)
-                reading = metrics.samples(parts.redis, parts.clock, parts.catalogue, notices)
+                reading = stored_metrics.samples(parts.redis, parts.clock, parts.catalogue, notices)
                 scraped.samples = await within(_SCRAPE_SECONDS, reading)
             except StoreUnavailable:
                 scraped.samples = [("vigil_redis_up", {}, 0)]
@@ -90,7 +90,7 @@ async def scale(request: Request) -> Response:
     await allowed(request, "ops")
     query(request)
     parts = parts_of(request)
-    return as_json(asdict(await ask(request, metrics.scale(parts.redis, parts.clock))))
+    return as_json(asdict(await ask(request, stored_metrics.scale(parts.redis, parts.clock))))
 
 
 @router.get(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from worker.cli.main import ROOMS, assemble
+from worker.cli.main import COMMANDS, assemble
 from worker.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,10 +72,10 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
         assert "://" in link or (path.parent / link).exists(), link
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", COMMANDS)
 def test_each_module_has_the_commands_that_are_looked_for_in_it(room: str) -> None:
     group: Any = get_command(assemble([room]))
-    assert tuple(group.commands) == ROOMS[room]
+    assert tuple(group.commands) == COMMANDS[room]
 
 
 def test_no_command_is_missing_in_the_readme_or_cut_in_the_help() -> None:

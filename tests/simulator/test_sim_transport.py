@@ -92,7 +92,7 @@ async def test_a_drop_comes_before_any_byte(sim: Simulator) -> None:
 
 @pytest.mark.parametrize("how", ["rst", "fin", "half", "hang"])
 async def test_an_answer_in_one_piece_breaks_too(sim: Simulator, how: str) -> None:
-    got, was_reset = await raw(sim, f"[[sim: cut how={how}]]", stream=False)
+    got, was_reset = await raw(sim, f"[[sim: cut how={how}]]", seconds=3 if how == "hang" else LIMIT, stream=False)
     assert was_reset is (how == "rst")
     assert b'"usage"' not in got
     assert got.endswith(b"<silence>") is (how == "hang")

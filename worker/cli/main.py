@@ -14,25 +14,25 @@ import typer
 
 from worker.cli.errors import BAD, INTERRUPTED, USAGE, complain, explain, wants_traceback
 
-ROOMS: Final = {
+COMMANDS: Final = {
     "up": ("up",),
-    "demo": ("demo",),
-    "serve": ("api", "worker", "simulator"),
+    "demo.command": ("demo",),
+    "processes": ("api", "worker", "simulator"),
     "jobs": ("submit", "get", "wait", "watch", "list", "cancel", "delete", "retry"),
     "probe": ("probe",),
-    "support": ("support-packet", "status"),
+    "support_packet": ("support-packet", "status"),
     "webhooks": ("webhooks",),
     "apps": ("apps",),
-    "ops": ("pause", "resume", "quarantine"),
-    "audit": ("audit",),
+    "operations": ("pause", "resume", "quarantine"),
+    "audit.commands": ("audit",),
     "cost": ("cost",),
     "lab": ("lab",),
-    "doctor": ("doctor",),
+    "doctor.command": ("doctor",),
     "health": ("health",),
     "store": ("store",),
     "keys": ("keys",),
 }
-"""Which module of this folder has which commands. A command imports its own alone: all of them take twice the time."""
+"""The commands of each module of this package. A command imports its own module only: importing all takes 1 s."""
 
 # typer carries its own click; this is the root of its usage errors
 _USAGE_ERROR: Final[type[Exception]] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -45,7 +45,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def assemble(rooms: Iterable[str] = ROOMS) -> typer.Typer:
+def assemble(modules: Iterable[str] = COMMANDS) -> typer.Typer:
     """The commands of these modules under `vigil`."""
     app = typer.Typer(
         name="vigil",
@@ -58,15 +58,17 @@ def assemble(rooms: Iterable[str] = ROOMS) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for room in rooms:
-        importlib.import_module(f"worker.cli.{room}").register(app)
+    for name in modules:
+        importlib.import_module(f"worker.cli.{name}").register(app)
     return app
 
 
-def _rooms_for(arguments: list[str]) -> Iterable[str]:
-    """The module that has the command of this line; all of them for help, and for what nobody knows."""
+def _modules_for(arguments: list[str]) -> Iterable[str]:
+    """Return the module of this line's command, none for the version, or all for help and unknown commands."""
+    if arguments == ["--version"]:
+        return ()
     first = arguments[0] if arguments else ""
-    return [room for room, commands in ROOMS.items() if first in commands] or ROOMS
+    return [name for name, commands in COMMANDS.items() if first in commands] or COMMANDS
 
 
 def _root(
@@ -80,7 +82,7 @@ def _root(
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code."""
     try:
-        command = typer.main.get_command(assemble(_rooms_for(arguments)))
+        command = typer.main.get_command(assemble(_modules_for(arguments)))
         code = command.main(arguments, prog_name="vigil", standalone_mode=False)
         sys.stdout.flush()
     except _USAGE_ERROR as error:

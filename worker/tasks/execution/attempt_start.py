@@ -128,8 +128,8 @@ class Opening:
 
 def held_by(pause: Pause) -> EventDraft:
     """The job waits until the pause is over."""
-    messages = {"hold_scope": pause.scope, "hold_reason": pause.note or "paused", "hold_by": pause.by}
-    return ev.Scheduled(reason=ScheduledReason.HOLD, until=pause.until, **messages), None
+    why = {"hold_scope": pause.scope, "hold_reason": pause.note or "paused", "hold_by": pause.by}
+    return ev.Scheduled(reason=ScheduledReason.HOLD, until=pause.until, **why), None
 
 
 def _without_start(said: list[EventDraft]) -> list[EventDraft]:
