@@ -31,8 +31,8 @@ from api.runtime.store_deadline import within
 from api.schema.docs_page import POLICY, page
 from api.schema.openapi import document
 from api.schema.views import dumps
-from api.web.middleware import Door
-from api.web.tracing_middleware import Traced
+from api.web.middleware import RequestMiddleware
+from api.web.tracing_middleware import TracingMiddleware
 from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings, load
@@ -40,7 +40,7 @@ from worker.store.connection.error_reasons import WRONG_USER
 from worker.store.connection.pool import Redis, check_safe, connect
 from worker.store.connection.replay_check import check_replay
 from worker.store.connection.store_clock import StoreClock
-from worker.store.connection.store_guard import Guard, guard_of
+from worker.store.connection.store_guard import StoreGuard, guard_of
 from worker.store.envelope import Vault
 from worker.telemetry.events import emit
 from worker.telemetry.setup import listen
@@ -71,7 +71,7 @@ class _App(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """All that a request passes on its way to a route."""
-        return Traced(Door(self.router, self.state.parts.clock))
+        return TracingMiddleware(RequestMiddleware(self.router, self.state.parts.clock))
 
 
 async def check_store(settings: Settings, redis: Redis) -> None:
@@ -94,7 +94,7 @@ async def check_store(settings: Settings, redis: Redis) -> None:
 def open_store(settings: Settings) -> Redis:
     """A client on the Redis of the settings, or on the embedded one."""
     vault = Vault.of(settings.encryption_keys)
-    guard = Guard(settings.mark_file, Clock().dice)
+    guard = StoreGuard(settings.mark_file, Clock().dice)
     return connect(settings.store_url, vault=vault, guard=guard, max_connections=_MOST_CONNECTIONS)
 
 

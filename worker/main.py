@@ -15,37 +15,37 @@ from arq.connections import ArqRedis
 from worker import embedded
 from worker.clock import Clock
 from worker.jobs.errors import StoreChanged, StoreRefused, StoreUnavailable
-from worker.safety.notices import Notice
-from worker.safety.watch_limits import Limits
+from worker.safety.notices import SafetyNotice
+from worker.safety.watch_limits import WatchLimits
 from worker.settings import Settings
-from worker.store.admission.circuit_breaker import Circuit, scope_of
-from worker.store.admission.model_access import AccessBook
-from worker.store.admission.quarantine import Limits as Shutting, Quarantine
+from worker.store.admission.circuit_breaker import CircuitBreaker, scope_of
+from worker.store.admission.model_access import ModelAccessStore
+from worker.store.admission.quarantine import Quarantine, QuarantineLimits as Shutting
 from worker.store.connection.error_reasons import WRONG_USER
 from worker.store.connection.pool import check_safe, connect
 from worker.store.connection.replay_check import check_replay
 from worker.store.connection.store_clock import StoreClock
-from worker.store.connection.store_guard import Guard, guard_of
+from worker.store.connection.store_guard import StoreGuard, guard_of
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.envelope import Vault
-from worker.store.jobs.output_chunks import Pieces
-from worker.store.jobs.repository import Held, Jobs, retention_of
-from worker.store.provider.safety_notices import Notices
-from worker.tasks.delivery.dispatcher import Delivery
-from worker.tasks.execution.claimer import Runner
-from worker.tasks.execution.context import Workshop
-from worker.tasks.execution.job_run import DRAIN, INTERRUPT, Run
+from worker.store.jobs.output_chunks import OutputChunks
+from worker.store.jobs.repository import ClaimedJob, Jobs, retention_of
+from worker.store.provider.safety_notices import SafetyNotices
+from worker.tasks.delivery.dispatcher import Dispatcher
+from worker.tasks.execution.claimer import Claimer
+from worker.tasks.execution.context import RunContext
+from worker.tasks.execution.job_run import DRAIN, INTERRUPT, JobRun
 from worker.tasks.execution.lease_renewal import Leases
-from worker.tasks.execution.notifier import Ears
-from worker.tasks.execution.output_buffer import Flusher
-from worker.tasks.health_server import Health
-from worker.tasks.maintenance.access_prober import Prober
-from worker.tasks.maintenance.account_monitor import Watchman
-from worker.tasks.maintenance.audit_sealer import Sealer
-from worker.tasks.maintenance.cron import Errands
-from worker.tasks.maintenance.notice_processor import Noticeboard, nobody_shut_out
+from worker.tasks.execution.notifier import Notifier
+from worker.tasks.execution.output_buffer import OutputFlusher
+from worker.tasks.health_server import HealthServer
+from worker.tasks.maintenance.access_prober import AccessProber
+from worker.tasks.maintenance.account_monitor import AccountMonitor
+from worker.tasks.maintenance.audit_sealer import AuditSealer
+from worker.tasks.maintenance.cron import CronWorker
+from worker.tasks.maintenance.notice_processor import NoticeProcessor, nobody_shut_out
 from worker.tasks.maintenance.sweeper import Sweeper
-from worker.tasks.rounds import a_round
+from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import broke
 from worker.telemetry.metrics import BOOK
@@ -63,7 +63,7 @@ async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
         if url is None:
             url = (await stack.enter_async_context(embedded.Embedded(settings.data_dir))).url
         given = settings.model_copy(update={"redis_url": url})
-        guard = Guard(given.mark_file, Clock().dice)
+        guard = StoreGuard(given.mark_file, Clock().dice)
         redis = connect(url, vault=Vault.of(settings.encryption_keys), guard=guard)
         stack.push_async_callback(redis.aclose)
         yield redis
@@ -84,11 +84,11 @@ class WorkerProcess:
         self._settings, self._redis = settings, redis
         retention = retention_of(settings)
         jobs = Jobs(redis, clock, retention, Shutting(settings.quarantine_blocks, settings.quarantine_window_seconds))
-        pieces = Pieces(redis)
+        pieces = OutputChunks(redis)
         leases = Leases(jobs, settings.lease_seconds)
         key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
         scope = scope_of(key, settings.openai_org_id, settings.openai_project_id)
-        circuit, book, catalogue = Circuit(redis, scope), AccessBook(redis, scope), settings.catalogue()
+        circuit, book, catalogue = CircuitBreaker(redis, scope), ModelAccessStore(redis, scope), settings.catalogue()
         provider = Provider(
             key,
             settings.openai_base_url,
@@ -96,11 +96,11 @@ class WorkerProcess:
             settings.openai_project_id,
             connect_timeout=settings.connect_seconds,
         )
-        access = Prober(provider, book, catalogue, clock, settings.upstream)
-        self.shop = Workshop(
+        access = AccessProber(provider, book, catalogue, clock, settings.upstream)
+        self.shop = RunContext(
             worker_id=self.id,
             mode=settings.upstream,
-            limits=Limits(settings.first_event_seconds, settings.idle_seconds, settings.check_idle_seconds),
+            limits=WatchLimits(settings.first_event_seconds, settings.idle_seconds, settings.check_idle_seconds),
             allow_unknown_models=settings.allow_unknown_models,
             clock=clock,
             catalogue=catalogue,
@@ -110,11 +110,11 @@ class WorkerProcess:
             provider=provider,
             access=access,
             leases=leases,
-            flusher=Flusher(pieces, leases.lost),
+            flusher=OutputFlusher(pieces, leases.lost),
         )
-        self.runs: set[Run] = set()
+        self.runs: set[JobRun] = set()
         self.draining = False
-        self.runner = Runner(
+        self.runner = Claimer(
             redis,
             jobs,
             self._run,
@@ -124,18 +124,18 @@ class WorkerProcess:
             circuit=scope,
             app_limit=settings.app_max_running,
         )
-        self.ears = Ears(redis, self.runner.wake, leases.look, leases.tell)
+        self.ears = Notifier(redis, self.runner.wake, leases.look, leases.tell)
         rounds = settings.probe_seconds if settings.openai_api_key else 0
-        self.errands = Errands(redis, access.probe_all, book.take_turn, rounds, access.probe_on_request)
+        self.errands = CronWorker(redis, access.probe_all, book.take_turn, rounds, access.probe_on_request)
         self.sweeper = Sweeper(redis, jobs, clock, circuit, self.id, self._state, settings.stuck_seconds)
-        notices = Notices(redis, settings.audit_ttl)
-        self.notices = Noticeboard(redis, notices, provider, clock, self._shut_out)
-        self.watchman = Watchman(redis, catalogue, notices, clock)
-        self.sealer = Sealer(redis, clock, settings)
+        notices = SafetyNotices(redis, settings.audit_ttl)
+        self.notices = NoticeProcessor(redis, notices, provider, clock, self._shut_out)
+        self.watchman = AccountMonitor(redis, catalogue, notices, clock)
+        self.sealer = AuditSealer(redis, clock, settings)
         self.store = StoreWatch(redis, clock, "worker", worker=self.id)
-        self.delivery = Delivery(redis, clock, settings, self.id)
+        self.delivery = Dispatcher(redis, clock, settings, self.id)
 
-    async def _shut_out(self, app: str, notice: Notice) -> None:
+    async def _shut_out(self, app: str, notice: SafetyNotice) -> None:
         """The provider's word on an end user puts that end user into quarantine."""
         person = notice.safety_identifier or ""
         if await Quarantine(self._redis, self.shop.clock).by_provider(app, person, notice.at, notice.type):
@@ -150,8 +150,8 @@ class WorkerProcess:
             return "draining"
         return await self.store.look()
 
-    async def _run(self, held: Held) -> None:
-        run = Run(self.shop, held)
+    async def _run(self, held: ClaimedJob) -> None:
+        run = JobRun(self.shop, held)
         self.runs.add(run)
         if self.draining:
             run.tell(DRAIN)
@@ -167,7 +167,7 @@ class WorkerProcess:
         """
         async with contextlib.AsyncExitStack() as stack:
             if self._settings.worker_port:
-                health = Health(self._why_not_ready, BOOK.text)
+                health = HealthServer(self._why_not_ready, BOOK.text)
                 await stack.enter_async_context(
                     health.listening(self._settings.worker_host, self._settings.worker_port)
                 )
@@ -176,7 +176,7 @@ class WorkerProcess:
     async def _serve(self, stop: asyncio.Event, ready: asyncio.Event | None) -> None:
         await self.store.look()  # what is missing is said first
         await self.clock.ask()
-        with contextlib.suppress(StoreUnavailable), a_round("access"):
+        with contextlib.suppress(StoreUnavailable), loop_pass("access"):
             await self.shop.access.refresh()  # what is denied is known before the first job
         guard = guard_of(self._redis)
         parts = [
@@ -216,9 +216,9 @@ class WorkerProcess:
                 task.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
             with contextlib.suppress(StoreUnavailable):
-                with a_round("last seal"):
+                with loop_pass("last seal"):
                     await self.sealer.leave()
-                with a_round("goodbye"):
+                with loop_pass("goodbye"):
                     await self.sweeper.leave()
             await self.shop.provider.aclose()
             emit("worker.stopped", worker=self.id)

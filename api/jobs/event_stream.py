@@ -13,14 +13,14 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.runtime.broadcaster import Note
-from api.runtime.context import Parts
+from api.runtime.broadcaster import Notification
+from api.runtime.context import AppContext
 from api.runtime.store_deadline import SECONDS, within
 from api.schema.views import dumps
 from worker.jobs import events as ev
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.states import Outcome, Purpose
-from worker.store.jobs.output_chunks import Piece
+from worker.store.jobs.output_chunks import OutputChunk
 from worker.store.values import tell
 
 _HEARTBEAT: Final = 15.0
@@ -30,7 +30,7 @@ _TERMINAL: Final = frozenset(fact.TYPE for fact in ev.TERMINAL_FACTS)
 _HEADERS: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
 
 
-class Current:
+class VisibleAttempt:
     """Which attempt's text watchers see, as the events tell it: the newest open one that is neither draft nor race."""
 
     def __init__(self) -> None:
@@ -60,13 +60,13 @@ class Current:
         return max(main or racing, default=None)
 
 
-class Feed:
+class EventFeed:
     """What one watcher is told, in order, as bytes of an event stream."""
 
-    def __init__(self, parts: Parts, key: str, job_id: str, after: int, offset: int) -> None:
+    def __init__(self, parts: AppContext, key: str, job_id: str, after: int, offset: int) -> None:
         self._parts, self._key, self._job_id = parts, key, job_id
         self._after, self._seen, self._from = after, 0, offset
-        self._current, self._sent, self._gap = Current(), dict[int, int](), False
+        self._current, self._sent, self._gap = VisibleAttempt(), dict[int, int](), False
         self._out: list[bytes] = []  # what is to be sent; it outlives a question to Redis that fails half-way
         self._read_before: int | None = None  # the attempt whose text a resuming watcher was reading
 
@@ -74,9 +74,9 @@ class Feed:
         """Ends after the terminal event, at our shutdown, or when the key is revoked; outlives a loss of Redis."""
         loop = asyncio.get_running_loop()
         silent_since = loop.time()
-        everything = Note(changed=True, missed=True)
+        everything = Notification(changed=True, missed=True)
         with self._parts.hub.watch(self._job_id, text=True) as watcher:
-            note: Note | None = everything
+            note: Notification | None = everything
             while True:
                 again = None
                 try:
@@ -101,7 +101,7 @@ class Feed:
     async def _may_watch(self) -> bool:
         return await within(SECONDS, self._parts.keyring.find(self._key)) is not None
 
-    async def _answer(self, note: Note) -> bool:
+    async def _answer(self, note: Notification) -> bool:
         """Whether the stream is over; what this note makes of it stands in `_out`.
 
         `_out` and the mark of how far we are change together, so that a failure half-way loses and doubles nothing.
@@ -130,7 +130,7 @@ class Feed:
             out += self._deltas(note.pieces)
         return ends is not None
 
-    async def _kept(self, attempt: int) -> list[Piece]:
+    async def _kept(self, attempt: int) -> list[OutputChunk]:
         """The attempt's text so far; none where it can't be read: the end brings all of it."""
         try:
             return await within(SECONDS, self._parts.pieces.read(self._job_id, attempt))
@@ -138,7 +138,7 @@ class Feed:
             tell(error)
             return []
 
-    def _deltas(self, pieces: Iterable[tuple[int, Piece]]) -> list[bytes]:
+    def _deltas(self, pieces: Iterable[tuple[int, OutputChunk]]) -> list[bytes]:
         """What of these is new and belongs to the current attempt."""
         out = []
         for attempt, piece in pieces:
@@ -177,12 +177,12 @@ class Feed:
         return [self._delta(winner, sent, text[sent:])] if len(text) > sent else []
 
 
-def _joined(pieces: Sequence[Piece]) -> Piece:
+def _joined(pieces: Sequence[OutputChunk]) -> OutputChunk:
     """One piece out of many; what two of them share is taken once."""
     start, text = pieces[0].offset, ""
     for piece in pieces:
         text += piece.text[max(0, start + len(text) - piece.offset) :]
-    return Piece(-1, start, text)
+    return OutputChunk(-1, start, text)
 
 
 def _blocks(event: dict[str, Any]) -> bool:
@@ -192,10 +192,10 @@ def _blocks(event: dict[str, Any]) -> bool:
     )
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """The answer: a feed written out until it ends or nobody listens any more."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: EventFeed) -> None:
         super().__init__()
         self._feed = feed
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from api.runtime.context import Parts
+from api.runtime.context import AppContext
 from api.runtime.store_deadline import SECONDS, within
-from worker.store.jobs.repository import Stored
+from worker.store.jobs.repository import StoredJob
 
 
-async def wait_until(parts: Parts, stored: Stored, enough: Callable[[str], bool], seconds: float) -> Stored:
+async def wait_until(parts: AppContext, stored: StoredJob, enough: Callable[[str], bool], seconds: float) -> StoredJob:
     """The job once `enough(status)`, or as it stands after `seconds` or at our own shutdown."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
@@ -25,5 +25,5 @@ async def wait_until(parts: Parts, stored: Stored, enough: Callable[[str], bool]
     return stored
 
 
-async def _again(parts: Parts, stored: Stored) -> Stored:
+async def _again(parts: AppContext, stored: StoredJob) -> StoredJob:
     return await within(SECONDS, parts.jobs.load(stored.job.id)) or stored

@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.jobs.webhook_url import check_webhook_url
-from api.runtime.context import Parts
+from api.runtime.context import AppContext
 from api.schema.requests import Submit
 from api.web.problems import Fault, Problem, fault
 from worker.jobs.events import Queued
-from worker.store.admission.rate_limit import Meter
+from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
-from worker.store.jobs.repository import NewJob, Stored
+from worker.store.jobs.repository import NewJob, StoredJob
 from worker.telemetry.tracing import publishing
 
 
 async def submit(
-    parts: Parts, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None, meter: Meter
-) -> tuple[Stored, bool]:
+    parts: AppContext, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None, meter: RateMeter
+) -> tuple[StoredJob, bool]:
     """(the job, whether it existed already); durable when it returns. `meter` is charged for a new one."""
     check_models(parts, body)
     if body.webhook is not None:
@@ -36,7 +36,7 @@ async def submit(
         return stored, replayed
 
 
-def check_models(parts: Parts, body: Submit) -> None:
+def check_models(parts: AppContext, body: Submit) -> None:
     """Every model the request names is one that models.toml knows, unless the settings let others through."""
     named = [("/model", body.model), ("/policy/on_delay/model", body.policy.on_delay.model)]
     if body.policy.fallback != "default":
@@ -44,7 +44,7 @@ def check_models(parts: Parts, body: Submit) -> None:
     known(parts, named)
 
 
-def known(parts: Parts, named: Sequence[tuple[str, str | None]]) -> None:
+def known(parts: AppContext, named: Sequence[tuple[str, str | None]]) -> None:
     """422 when models.toml knows one of these (pointer, model) not, unless the settings let others through."""
     if parts.settings.allow_unknown_models:
         return
@@ -60,7 +60,7 @@ def known(parts: Parts, named: Sequence[tuple[str, str | None]]) -> None:
 
 
 async def _new(
-    parts: Parts, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None, meter: Meter
+    parts: AppContext, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None, meter: RateMeter
 ) -> NewJob:
     params = body.passed_params()
     asked = {"input": body.input, "instructions": body.instructions, "params": params}
@@ -89,7 +89,7 @@ async def _new(
     return NewJob(fact, private, asked, idempotency_key, mark, meter)
 
 
-async def identifier(parts: Parts, app: str, end_user: str | None) -> str | None:
+async def identifier(parts: AppContext, app: str, end_user: str | None) -> str | None:
     """The safety identifier of an app's end user."""
     if end_user is None:
         return None

@@ -33,7 +33,7 @@ class ParamProblem(Problem):
         self.param = param
 
 
-class Face(APIRoute):
+class OpenAIRoute(APIRoute):
     """A documented route that is served directly and whose faults have OpenAI's envelope."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from api.openai_compat.response import Told
+from api.openai_compat.response import ResponseSource
 from api.schema.views import dumps
 from worker.jobs.states import Status
 
@@ -34,7 +34,7 @@ def cut(text: str, least: int = 0) -> list[str]:
     return chunks + [""] * (least - len(chunks))
 
 
-class Script:
+class EventSequence:
     """Tells the events in their order, each of them once; gives those numbered above `after` as frames.
 
     Calls come in one order whoever makes them, so all scripts of a job number alike.
@@ -55,11 +55,11 @@ class Script:
         self._out.clear()
         return out
 
-    def create(self, job: Told) -> None:
+    def create(self, job: ResponseSource) -> None:
         """The response exists."""
         self._say("response.created", {"response": job.born()})
 
-    def begin(self, job: Told) -> None:
+    def begin(self, job: ResponseSource) -> None:
         """A first run began; said once."""
         if not self.begun:
             self.begun = True
@@ -78,7 +78,7 @@ class Script:
             self._say("response.output_text.delta", {**at, "delta": chunk, "logprobs": []})
         self.told[attempt] += len(chunks)
 
-    def end(self, job: Told, shown: dict[int, int]) -> None:
+    def end(self, job: ResponseSource, shown: dict[int, int]) -> None:
         """The job is settled, and this much had been shown of its attempts."""
         record, newest = job.job, max(shown, default=0)
         live = newest > 0 and newest == record.winner
@@ -97,7 +97,7 @@ class Script:
             last["error"] = last["error"] or {"code": "cancelled", "message": "The response was cancelled on request."}
         self._say(kind, {"response": last})
 
-    def _complete(self, job: Told, *, live: bool) -> None:
+    def _complete(self, job: ResponseSource, *, live: bool) -> None:
         if not live:
             self._abandon()
         else:

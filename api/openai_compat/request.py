@@ -23,7 +23,7 @@ _PLACED: Final = frozenset(
 """What has a place of its own in a job; everything else is a parameter of the call."""
 
 
-class Wanted(NamedTuple):
+class ParsedRequest(NamedTuple):
     """The job to be, and how its answer is wanted."""
 
     job: Submit
@@ -31,7 +31,7 @@ class Wanted(NamedTuple):
     stream: bool
 
 
-def read(sent: Any) -> Wanted:
+def read(sent: Any) -> ParsedRequest:
     """Raises a Problem that names every field that can't be used."""
     if not isinstance(sent, dict):
         raise Problem(422, "validation_error", "The body is an object.")
@@ -49,7 +49,7 @@ def read(sent: Any) -> Wanted:
     job["params"] = {name: value for name, value in sent.items() if name not in _PLACED}
     job |= {"metadata": metadata, "end_user": person, **own}
     try:
-        return Wanted(Submit.model_validate(job), bool(sent.get("background")), bool(sent.get("stream")))
+        return ParsedRequest(Submit.model_validate(job), bool(sent.get("background")), bool(sent.get("stream")))
     except ValidationError as error:
         problem = from_validation(error, job)
         if "end_user" not in own:  # it is named as the caller named it

@@ -44,7 +44,7 @@ _SHOWN: Final = ("status", "reason", "requested_model", "served_model", "disclos
 _MORE: Final = ("cost", "error", "next_attempt_at")
 
 
-class Told:
+class ResponseSource:
     """One job with all that its Response objects are made of."""
 
     def __init__(self, job: Job, private: Json, asked: Json | None, answer: Json | None) -> None:

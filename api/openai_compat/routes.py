@@ -19,12 +19,12 @@ from starlette.responses import Response
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import submit
 from api.openai_compat import openapi as docs
-from api.openai_compat.errors import Face
+from api.openai_compat.errors import OpenAIRoute
 from api.openai_compat.request import read
-from api.openai_compat.response import Told
-from api.openai_compat.stream import Flow, Stream
+from api.openai_compat.response import ResponseSource
+from api.openai_compat.stream import ResponseStream, StreamingAnswer
 from api.routes import jobs
-from api.runtime.context import Parts, parts_of
+from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within
 from api.schema.views import dumps
 from api.web.auth import allowed, bearer, own_job
@@ -38,10 +38,10 @@ from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
-from worker.store.jobs.repository import Stored
+from worker.store.jobs.repository import StoredJob
 from worker.store.lifecycle.erasure import erase, erased, was_read
 
-router = APIRouter(route_class=Face, tags=["openai"])
+router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
 _QUIET: Final = 15.0
 """Seconds after which a waiting client hears that we are still here: a blank, which JSON allows before its value."""
 _AGAIN: Final = 0.5
@@ -104,14 +104,14 @@ async def not_here(request: Request) -> Response:  # noqa: ARG001
     raise Problem(404, "not_found", detail)
 
 
-async def _own(request: Request, key: ApiKey) -> Stored:
+async def _own(request: Request, key: ApiKey) -> StoredJob:
     stored = await own_job(request, key)
     if erased(stored):
         raise not_found()
     return stored
 
 
-async def _stopped(request: Request, stored: Stored) -> Stored:
+async def _stopped(request: Request, stored: StoredJob) -> StoredJob:
     """The job after it was asked to stop, and had a moment for it."""
     await jobs.cancel(request)
     return await wait_until(parts_of(request), stored, TERMINAL.__contains__, _CANCEL_WAIT)
@@ -133,21 +133,21 @@ def _streamed(request: Request) -> tuple[bool, int]:
     return stream == "true", int(after)
 
 
-def _events(request: Request, stored: Stored, after: int, headers: dict[str, str]) -> Flow:
-    stream = Stream(parts_of(request), bearer(request) or "", stored, after)
+def _events(request: Request, stored: StoredJob, after: int, headers: dict[str, str]) -> StreamingAnswer:
+    stream = ResponseStream(parts_of(request), bearer(request) or "", stored, after)
     known = job_headers(stored.job) if stored.job.settled else {}
-    return Flow(stream.run(), "text/event-stream", headers | known)
+    return StreamingAnswer(stream.run(), "text/event-stream", headers | known)
 
 
-async def _finished(parts: Parts, stored: Stored, headers: dict[str, str]) -> Response:
+async def _finished(parts: AppContext, stored: StoredJob, headers: dict[str, str]) -> Response:
     """The response once it is terminal; over a long wait the status and the headers go out before the body."""
     stored = await _patiently(parts, stored)
     if stored.job.settled or parts.hub.closing:
         return as_json(await within(SECONDS, _view(parts, stored)), headers=headers | job_headers(stored.job))
-    return Flow(_blanks(parts, stored), "application/json", headers)
+    return StreamingAnswer(_blanks(parts, stored), "application/json", headers)
 
 
-async def _blanks(parts: Parts, stored: Stored) -> AsyncGenerator[bytes, None]:
+async def _blanks(parts: AppContext, stored: StoredJob) -> AsyncGenerator[bytes, None]:
     while True:
         yield b" "
         stored = await _patiently(parts, stored)
@@ -157,7 +157,7 @@ async def _blanks(parts: Parts, stored: Stored) -> AsyncGenerator[bytes, None]:
                 return
 
 
-async def _patiently(parts: Parts, stored: Stored) -> Stored:
+async def _patiently(parts: AppContext, stored: StoredJob) -> StoredJob:
     """The job once it is terminal or the time between two blanks is over; a lost store only makes it longer."""
     try:
         return await wait_until(parts, stored, TERMINAL.__contains__, _QUIET)
@@ -166,9 +166,9 @@ async def _patiently(parts: Parts, stored: Stored) -> Stored:
         return stored
 
 
-async def _view(parts: Parts, stored: Stored) -> dict[str, Any]:
+async def _view(parts: AppContext, stored: StoredJob) -> dict[str, Any]:
     job = stored.job
     asked = await parts.jobs.asked(job.id)
     answer = await parts.jobs.answer(job.id) if job.settled else None
     await was_read(parts.redis, parts.clock, [job])
-    return Told(job, stored.private, asked, answer).now()
+    return ResponseSource(job, stored.private, asked, answer).now()

@@ -14,25 +14,25 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.openai_compat.event_sequence import CHUNK, Script, cut
-from api.openai_compat.response import Told
-from api.runtime.broadcaster import Note
-from api.runtime.context import Parts
+from api.openai_compat.event_sequence import CHUNK, EventSequence, cut
+from api.openai_compat.response import ResponseSource
+from api.runtime.broadcaster import Notification
+from api.runtime.context import AppContext
 from api.runtime.store_deadline import SECONDS, within
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose
-from worker.store.jobs.repository import Stored
-from worker.store.jobs.streamed_chunks import Showing, Shown
+from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.streamed_chunks import Shown, StreamedChunks
 from worker.store.lifecycle.erasure import erased
 
 _HEARTBEAT: Final = 15.0
 _KEY_CHECK: Final = 3.0
 _AGAIN: Final = 0.5
-_EVERYTHING: Final = Note(changed=True, missed=True)
+_EVERYTHING: Final = Notification(changed=True, missed=True)
 
 
-class Tail:
+class UnshownText:
     """The end of an attempt's text that was not shown yet."""
 
     def __init__(self, attempt: int) -> None:
@@ -74,15 +74,15 @@ def readable(job: Job, newest: int) -> int | None:
     return newest if not blocked and newest in {a.number for a in job.open_attempts} else None
 
 
-class Stream:
+class ResponseStream:
     """What one watcher is told."""
 
-    def __init__(self, parts: Parts, key: str, stored: Stored, after: int = -1) -> None:
+    def __init__(self, parts: AppContext, key: str, stored: StoredJob, after: int = -1) -> None:
         self._parts, self._key, self._stored, self._id = parts, key, stored, stored.job.id
-        self._script = Script(self._id.removeprefix("job_"), after)
-        self._showing = Showing(parts.redis, parts.settings.result_ttl)
+        self._script = EventSequence(self._id.removeprefix("job_"), after)
+        self._showing = StreamedChunks(parts.redis, parts.settings.result_ttl)
         self._shown: Shown | None = None
-        self._tail: Tail | None = None
+        self._tail: UnshownText | None = None
         self._asked: dict[str, Any] | None = None
         self._created = False
 
@@ -91,7 +91,7 @@ class Stream:
         loop = asyncio.get_running_loop()
         beat = loop.time() + _HEARTBEAT
         with self._parts.hub.watch(self._id, text=True) as watcher:
-            note: Note | None = _EVERYTHING
+            note: Notification | None = _EVERYTHING
             while True:
                 again = False
                 try:
@@ -112,7 +112,7 @@ class Stream:
     async def _may_watch(self) -> bool:
         return await within(SECONDS, self._parts.keyring.find(self._key)) is not None
 
-    async def _advance(self, note: Note) -> bool:
+    async def _advance(self, note: Notification) -> bool:
         """Tells what there is to tell; True when that was all."""
         script = self._script
         if note.changed:
@@ -134,10 +134,10 @@ class Stream:
             await self._text(note, job)
         return False
 
-    def _told(self, answer: dict[str, Any] | None = None) -> Told:
-        return Told(self._stored.job, self._stored.private, self._asked, answer)
+    def _told(self, answer: dict[str, Any] | None = None) -> ResponseSource:
+        return ResponseSource(self._stored.job, self._stored.private, self._asked, answer)
 
-    async def _text(self, note: Note, job: Job) -> None:
+    async def _text(self, note: Notification, job: Job) -> None:
         """Tells what more of the text was shown, and shows more of it."""
         if self._shown is None or note.missed:
             self._shown = await within(SECONDS, self._showing.read(self._id))
@@ -155,11 +155,11 @@ class Stream:
             elif number == reading and self._tail is not None and (chunks := self._tail.take(count)):
                 self._script.show(number, chunks)
 
-    async def _read(self, note: Note, attempt: int) -> Tail:
+    async def _read(self, note: Notification, attempt: int) -> UnshownText:
         """The attempt's tail with all that is known of its text."""
         tail = self._tail
         if tail is None or tail.attempt != attempt:
-            tail = self._tail = Tail(attempt)
+            tail = self._tail = UnshownText(attempt)
         for number, piece in note.pieces:
             if number == attempt:
                 tail.add(piece.offset, piece.text)
@@ -170,7 +170,7 @@ class Stream:
         return tail
 
 
-class Flow(Response):
+class StreamingAnswer(Response):
     """An answer that is written bit by bit until it ends or nobody listens any more."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], media_type: str, headers: dict[str, str]) -> None:

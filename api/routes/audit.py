@@ -18,18 +18,18 @@ from starlette.responses import Response
 
 from api.runtime.context import parts_of
 from api.runtime.store_deadline import ask
-from api.schema.openapi import JOB, JOB_ID, LIMIT, Direct, operation, parameter
+from api.schema.openapi import JOB, JOB_ID, LIMIT, DirectRoute, operation, parameter
 from api.schema.requests import instant
 from api.schema.responses import TIME
 from api.web.auth import allowed, own_job
 from api.web.params import query, whole
 from api.web.problems import Problem, bad_parameter
 from api.web.responses import as_json
-from worker.audit.chain import Row
+from worker.audit.chain import AuditRow
 from worker.clock import to_ms
 from worker.store.audit.trail import Trail
 
-router = APIRouter(route_class=Direct, tags=["audit"])
+router = APIRouter(route_class=DirectRoute, tags=["audit"])
 _PLACE: Final = re.compile(r"\d{1,15}-\d{1,15}")
 
 
@@ -78,7 +78,7 @@ async def of_app(request: Request) -> Response:
     return as_json({"object": "list", "data": [_shown(r) for r in found], "next_cursor": last and _cursor(last)})
 
 
-def _shown(row: Row) -> dict[str, Any]:
+def _shown(row: AuditRow) -> dict[str, Any]:
     return {**json.loads(row.record), "hash": row.hash}
 
 

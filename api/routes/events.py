@@ -6,16 +6,16 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.jobs.event_stream import EventStream, Feed, as_list
+from api.jobs.event_stream import EventFeed, EventStreamResponse, as_list
 from api.runtime.context import parts_of
 from api.runtime.store_deadline import ask
-from api.schema.openapi import JOB, JOB_ID, Direct, operation, parameter
+from api.schema.openapi import JOB, JOB_ID, DirectRoute, operation, parameter
 from api.schema.responses import WHOLE
 from api.web.auth import allowed, bearer, own_job
 from api.web.params import header, last_event_id, query, whole
 from api.web.responses import as_json
 
-router = APIRouter(route_class=Direct, tags=["jobs"])
+router = APIRouter(route_class=DirectRoute, tags=["jobs"])
 _MOST = 9_999_999_999
 
 
@@ -48,7 +48,7 @@ async def watch(request: Request) -> Response:
         return as_json(as_list(await ask(request, parts.jobs.trail(stored.job.id, after))))
     if stored.job.settled and resumed is not None and after >= stored.job.version:
         return Response(status_code=204)  # tells an EventSource to stop coming back
-    return EventStream(Feed(parts, bearer(request) or "", stored.job.id, after, offset))
+    return EventStreamResponse(EventFeed(parts, bearer(request) or "", stored.job.id, after, offset))
 
 
 def _wants_list(request: Request) -> bool:

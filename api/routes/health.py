@@ -9,9 +9,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.runtime.context import Parts, parts_of
+from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import ask, within
-from api.schema.openapi import Direct, operation
+from api.schema.openapi import DirectRoute, operation
 from api.schema.views import endpoint_view
 from api.web.auth import allowed
 from api.web.params import query
@@ -19,11 +19,11 @@ from api.web.problems import Problem
 from api.web.responses import as_json
 from worker.jobs.errors import StoreUnavailable
 from worker.store.admission.model_access import known_endpoint
-from worker.store.provider.safety_notices import Notices
+from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import metrics as stored_metrics
 from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
 
-router = APIRouter(route_class=Direct)
+router = APIRouter(route_class=DirectRoute)
 _SCRAPE_SECONDS: Final = 3.0
 _FRESH_SECONDS: Final = 1.0
 
@@ -65,14 +65,14 @@ async def metrics(request: Request) -> Response:
     return Response(BOOK.text(await _whole(parts_of(request))), media_type=CONTENT_TYPE)
 
 
-async def _whole(parts: Parts) -> list[Sample]:
+async def _whole(parts: AppContext) -> list[Sample]:
     """Read at most once a second however often we are asked: the route needs no key."""
     scraped = parts.scraped
     async with scraped.turn:
         now = parts.clock.monotonic()
         if now - scraped.at >= _FRESH_SECONDS:
             try:
-                notices = Notices(parts.redis, parts.settings.audit_ttl)
+                notices = SafetyNotices(parts.redis, parts.settings.audit_ttl)
                 reading = stored_metrics.samples(parts.redis, parts.clock, parts.catalogue, notices)
                 scraped.samples = await within(_SCRAPE_SECONDS, reading)
             except StoreUnavailable:

@@ -13,10 +13,10 @@ from starlette.responses import Response
 
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import identifier
-from api.runtime.context import Parts, parts_of
+from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import ask
-from api.schema.openapi import JOB, JOB_ID, LIMIT, WAIT, Direct, json_body, operation, parameter
-from api.schema.requests import Accept, Nothing, instant
+from api.schema.openapi import JOB, JOB_ID, LIMIT, WAIT, DirectRoute, json_body, operation, parameter
+from api.schema.requests import Accept, EmptyBody, instant
 from api.schema.responses import TIME, one_of, ref
 from api.web.auth import allowed, own_job
 from api.web.body import read_optional
@@ -32,11 +32,11 @@ from worker.safety import messages
 from worker.store import keys
 from worker.store.apps import ApiKey
 from worker.store.commands import Command
-from worker.store.jobs.listing import Filters, list_jobs
-from worker.store.jobs.repository import Stored
+from worker.store.jobs.listing import ListFilters, list_jobs
+from worker.store.jobs.repository import StoredJob
 from worker.store.lifecycle.erasure import erase
 
-router = APIRouter(route_class=Direct, tags=["jobs"])
+router = APIRouter(route_class=DirectRoute, tags=["jobs"])
 _SEEN: Final = ("ETag", "Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")
 _FILTERS: Final = ("status", "model", "end_user", "created_after", "created_before")
 
@@ -69,7 +69,7 @@ async def get_one(request: Request) -> Response:
     return as_json(seen, headers=headers)
 
 
-def _knows(request: Request, stored: Stored, seen: dict[str, Any]) -> bool:
+def _knows(request: Request, stored: StoredJob, seen: dict[str, Any]) -> bool:
     """False when the caller's ETag shows that it is behind: then there is nothing to wait for."""
     return "if-none-match" not in request.headers or matches(request, etag(stored.job, seen))
 
@@ -103,7 +103,7 @@ async def list_some(request: Request) -> Response:
     return as_json({"object": "list", "data": data, "next_cursor": more})
 
 
-async def _filters(parts: Parts, key: ApiKey, sent: dict[str, str]) -> Filters:
+async def _filters(parts: AppContext, key: ApiKey, sent: dict[str, str]) -> ListFilters:
     status = sent.get("status")
     if status is not None and status not in set(Status):
         raise bad_parameter("status", f"status is one of {', '.join(Status)}.")
@@ -114,7 +114,7 @@ async def _filters(parts: Parts, key: ApiKey, sent: dict[str, str]) -> Filters:
         except ValueError as error:
             raise bad_parameter(name, f"{name} {error}.") from None
     person = await identifier(parts, key.app, sent.get("end_user"))
-    return Filters(status=status, model=sent.get("model"), safety_identifier=person, **times)
+    return ListFilters(status=status, model=sent.get("model"), safety_identifier=person, **times)
 
 
 @router.delete(
@@ -152,7 +152,7 @@ async def cancel(request: Request) -> Response:
     """A waiting job is cancelled now; a running one is asked to stop; a settled one stays as it is."""
     key, parts = await allowed(request, "submit"), parts_of(request)
     query(request)
-    _expect(Nothing, await read_optional(request, parts.settings.max_body_bytes))
+    _expect(EmptyBody, await read_optional(request, parts.settings.max_body_bytes))
     stored = await own_job(request, key)
     job = await ask(request, parts.jobs.change(stored.job.id, _cancel(key), writes=_asks("cancel")))
     under_way = await ask(request, _under_way(parts, job))
@@ -160,7 +160,7 @@ async def cancel(request: Request) -> Response:
     return as_json({**seen, "cancel": {"upstream_under_way": under_way}}, headers=job_headers(job))
 
 
-def _expect(shape: type[Nothing | Accept], sent: Any) -> Any:
+def _expect(shape: type[EmptyBody | Accept], sent: Any) -> Any:
     try:
         return shape.model_validate(sent)
     except ValidationError as error:
@@ -190,7 +190,7 @@ def _asks(word: str) -> Any:
     return writes
 
 
-async def _under_way(parts: Parts, job: Job) -> bool:
+async def _under_way(parts: AppContext, job: Job) -> bool:
     if job.status is Status.CANCELLED:
         last = (await parts.jobs.trail(job.id, job.version - 1))[-1:]
         return any(bool(event["data"]["upstream_under_way"]) for event in last)

@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.submission import identifier, known
-from api.runtime.context import Parts, parts_of
+from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import ask
-from api.schema.openapi import Direct, json_body, operation
+from api.schema.openapi import DirectRoute, json_body, operation
 from api.schema.requests import AskPause, Target
 from api.schema.responses import ref
 from api.schema.views import pause_view
@@ -31,7 +31,7 @@ from worker.store.admission.pauses import Kind, Pauses
 from worker.store.apps import ApiKey
 from worker.store.audit.trail import Trail
 
-router = APIRouter(route_class=Direct, tags=["ops"])
+router = APIRouter(route_class=DirectRoute, tags=["ops"])
 S = TypeVar("S", bound=Spec)
 
 
@@ -83,7 +83,7 @@ async def resume(request: Request) -> Response:
     return as_json({"scope": sent.scope, "name": sent.name, "resumed": was, "released": released})
 
 
-async def _named(parts: Parts, key: ApiKey, sent: Target) -> tuple[Kind, str]:
+async def _named(parts: AppContext, key: ApiKey, sent: Target) -> tuple[Kind, str]:
     """(scope, name) as the store knows them: an end user by the safety identifier."""
     if sent.scope != "end_user":
         return sent.scope, sent.name or ""
@@ -105,7 +105,7 @@ async def _read(request: Request, shape: type[S]) -> S:
         raise from_validation(error, sent) from None
 
 
-def not_past(until: datetime | None, parts: Parts) -> None:
+def not_past(until: datetime | None, parts: AppContext) -> None:
     """422 for an end that has passed."""
     if until is not None and until <= parts.clock.now():
         raise bad_field("until", "until must be in the future.")

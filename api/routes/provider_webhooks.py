@@ -9,19 +9,19 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.runtime.context import Parts, parts_of
+from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import ask
-from api.schema.openapi import Direct, json_body, operation, parameter
+from api.schema.openapi import DirectRoute, json_body, operation, parameter
 from api.web.body import parse, read
 from api.web.params import header
 from api.web.problems import Problem
 from api.web.responses import as_json
 from worker.safety import notices as provider
 from worker.store.jobs.provider_ids import job_of
-from worker.store.provider.safety_notices import Notices
+from worker.store.provider.safety_notices import SafetyNotices
 from worker.webhooks.verifying import NotAuthentic, verified
 
-router = APIRouter(route_class=Direct, tags=["hooks"])
+router = APIRouter(route_class=DirectRoute, tags=["hooks"])
 _HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _EXAMPLE: Final = {"object": "event", "id": "evt_1", "type": "safety.alert.created", "data": {"id": "alert_1"}}
 
@@ -47,7 +47,7 @@ async def receive(request: Request) -> Response:
     kind = provider.kind_of(event)
     if kind is None:
         raise Problem(400, "malformed_event", "The body is not an event: it has no type.")
-    notices = Notices(parts.redis, parts.settings.audit_ttl)
+    notices = SafetyNotices(parts.redis, parts.settings.audit_ttl)
     notice = provider.read(event, webhook_id, parts.clock.now())
     new = await ask(request, notices.hear(webhook_id, kind, notice))
     if new and kind in provider.ENDS:
@@ -55,7 +55,7 @@ async def receive(request: Request) -> Response:
     return as_json({"received": True, "duplicate": not new})
 
 
-def _authentic(request: Request, parts: Parts, raw: bytes) -> str:
+def _authentic(request: Request, parts: AppContext, raw: bytes) -> str:
     """The webhook-id of a request that the provider signed."""
     secret: SecretStr | None = parts.settings.openai_webhook_secret
     if secret is None:
@@ -79,7 +79,7 @@ def _event(raw: bytes) -> dict[str, Any]:
     return event
 
 
-async def _tell_holder(parts: Parts, notices: Notices, response_id: str | None) -> None:
+async def _tell_holder(parts: AppContext, notices: SafetyNotices, response_id: str | None) -> None:
     """Whoever reads that response makes sure that it is over; only what is read from the provider settles a job."""
     job_id = await job_of(parts.redis, None, response_id)
     if job_id is not None and response_id is not None:

@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from api.jobs.submission import identifier
 from api.routes.pauses import not_past
-from api.runtime.context import Parts, parts_of
+from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import ask
-from api.schema.openapi import Direct, json_body, operation
+from api.schema.openapi import DirectRoute, json_body, operation
 from api.schema.requests import AskQuarantine
 from api.schema.responses import TEXT, ref
 from api.web.auth import allowed
@@ -23,11 +23,11 @@ from api.web.body import read_json
 from api.web.params import query
 from api.web.problems import Problem, from_validation
 from api.web.responses import as_json
-from worker.store.admission.quarantine import LEDGER_KEPT, Quarantine, Shut
+from worker.store.admission.quarantine import LEDGER_KEPT, Quarantine, QuarantinedUser
 from worker.store.apps import ApiKey
 from worker.store.audit.trail import Trail
 
-router = APIRouter(route_class=Direct, tags=["ops"])
+router = APIRouter(route_class=DirectRoute, tags=["ops"])
 _ALL: Final = "/v1/quarantine"
 _ONE: Final = _ALL + "/{end_user:path}"  # a name may hold a slash
 _PERSON: Final = {
@@ -121,7 +121,9 @@ async def lift(request: Request) -> Response:
     return as_json(await _view(request, quarantine, found))
 
 
-async def _first(request: Request, key: ApiKey, does: Callable[[str, str], Awaitable[Shut | None]]) -> Shut:
+async def _first(
+    request: Request, key: ApiKey, does: Callable[[str, str], Awaitable[QuarantinedUser | None]]
+) -> QuarantinedUser:
     """What `does` gives for whom the path means: the app's own id of the person, or the safety identifier; else 404."""
     named = str(request.path_params["end_user"])
     for person in (await ask(request, identifier(parts_of(request), key.app, named)) or "", named):
@@ -131,7 +133,7 @@ async def _first(request: Request, key: ApiKey, does: Callable[[str, str], Await
     raise Problem(404, "not_quarantined", "Nobody of this name is in quarantine.")
 
 
-async def _view(request: Request, quarantine: Quarantine, one: Shut) -> dict[str, Any]:
+async def _view(request: Request, quarantine: Quarantine, one: QuarantinedUser) -> dict[str, Any]:
     window = parts_of(request).settings.quarantine_window_seconds
     counts = await ask(request, quarantine.counts(one.safety_identifier, window))
     ledger = await ask(request, quarantine.counts(one.safety_identifier, LEDGER_KEPT))
@@ -155,6 +157,6 @@ def _time(ms: int) -> datetime:
 
 async def _note(request: Request, key: ApiKey, act: str, person: str, why: str) -> None:
     """Who did what and why, in the audit trail of the app."""
-    parts: Parts = parts_of(request)
+    parts: AppContext = parts_of(request)
     trail = Trail(parts.redis, parts.clock)
     await ask(request, trail.note(act, app=key.app, job_id=None, by=key.id, why=why, safety_identifier=person))

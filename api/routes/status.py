@@ -10,26 +10,26 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.runtime.context import Parts, parts_of
+from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within
-from api.schema.openapi import Direct, operation
-from api.schema.requests import Nothing
+from api.schema.openapi import DirectRoute, operation
+from api.schema.requests import EmptyBody
 from api.schema.views import concerns, model_view, pause_view
 from api.web.auth import allowed
 from api.web.body import read_optional
 from api.web.params import query
 from api.web.problems import Problem, from_validation
 from api.web.responses import as_json
-from worker.safety.access import Access
+from worker.safety.access import ModelAccess
 from worker.store.admission.circuit_breaker import circuits as open_circuits
 from worker.store.admission.model_access import ask_for_probe, known_access
 from worker.store.admission.pauses import Pauses
 from worker.store.apps import ApiKey
 from worker.store.provider.account_state import account
-from worker.store.provider.safety_notices import Notices
+from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import queue_depth
 
-router = APIRouter(route_class=Direct)
+router = APIRouter(route_class=DirectRoute)
 _PROBE_SECONDS: Final = 10.0
 
 
@@ -44,8 +44,8 @@ async def models(request: Request) -> Response:
     return as_json(await ask(request, _models(parts_of(request))))
 
 
-async def _models(parts: Parts) -> dict[str, Any]:
-    known, nothing = await known_access(parts.redis), Access()
+async def _models(parts: AppContext) -> dict[str, Any]:
+    known, nothing = await known_access(parts.redis), ModelAccess()
     data = [model_view(model, known.get(name, nothing)) for name, model in parts.catalogue.models.items()]
     return {"object": "list", "data": data, "next_cursor": None}
 
@@ -67,7 +67,7 @@ async def probe(request: Request) -> Response:
     parts = parts_of(request)
     sent = await read_optional(request, parts.settings.max_body_bytes)
     try:
-        Nothing.model_validate(sent)
+        EmptyBody.model_validate(sent)
     except ValidationError as error:
         raise from_validation(error, sent) from None
     if not await ask(request, queue_depth.workers(parts.redis, parts.clock)) or not await within(
@@ -89,8 +89,8 @@ async def status(request: Request) -> Response:
     return as_json(await ask(request, _status(parts_of(request), key)))
 
 
-async def _status(parts: Parts, key: ApiKey) -> dict[str, Any]:
-    notices = Notices(parts.redis, parts.settings.audit_ttl)
+async def _status(parts: AppContext, key: ApiKey) -> dict[str, Any]:
+    notices = SafetyNotices(parts.redis, parts.settings.audit_ttl)
     stands = await account(parts.redis, parts.catalogue, notices, parts.clock.now())
     return {
         "queue": asdict(await queue_depth.depths(parts.redis, parts.clock)),

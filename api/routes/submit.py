@@ -14,9 +14,9 @@ from starlette.responses import Response
 
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import submit
-from api.runtime.context import Parts, parts_of
+from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within
-from api.schema.openapi import EXAMPLE, LIMITED, Direct, json_body, operation, parameter
+from api.schema.openapi import EXAMPLE, LIMITED, DirectRoute, json_body, operation, parameter
 from api.schema.requests import BatchItem, Submit
 from api.schema.responses import ref
 from api.web.auth import allowed
@@ -26,12 +26,12 @@ from api.web.problems import Problem, bad_field, from_validation, problem_of
 from api.web.rate_limit_headers import left, meter_of
 from api.web.responses import as_json, fresh, job_headers, view
 from api.web.tracing_middleware import trace_of
-from worker.jobs.errors import RateLimited, StoreUnavailable, VigilError
+from worker.jobs.errors import RateExceeded, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
-from worker.store.jobs.repository import Stored
+from worker.store.jobs.repository import StoredJob
 
-router = APIRouter(route_class=Direct, tags=["jobs"])
+router = APIRouter(route_class=DirectRoute, tags=["jobs"])
 _MOST: Final = 1_000
 _AT_ONCE: Final = 16
 _KEY_HEADER: Final = parameter("Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header")
@@ -80,7 +80,7 @@ def _read(sent: Any, shape: type[Submit]) -> Submit:
         raise from_validation(error, sent) from None
 
 
-async def _patiently(parts: Parts, stored: Stored, wait: float) -> Stored:
+async def _patiently(parts: AppContext, stored: StoredJob, wait: float) -> StoredJob:
     """The job once it is terminal or the wait is over; it is accepted already, so a lost store ends the wait only."""
     try:
         return await wait_until(parts, stored, TERMINAL.__contains__, wait)
@@ -88,7 +88,7 @@ async def _patiently(parts: Parts, stored: Stored, wait: float) -> Stored:
         return stored
 
 
-async def _seen(request: Request, stored: Stored) -> dict[str, Any]:
+async def _seen(request: Request, stored: StoredJob) -> dict[str, Any]:
     if stored.job.version <= 2 and not stored.job.attempts:  # noqa: PLR2004  queued, perhaps scheduled: nothing to read
         return fresh(stored.job, stored.private, request)
     try:
@@ -145,17 +145,17 @@ def _jobs_of(sent: Any) -> list[Any]:
 class _Batch:
     """The jobs of one request: a few at a time, and none after the store was seen to be away."""
 
-    def __init__(self, request: Request, parts: Parts, key: ApiKey, idem: str | None) -> None:
+    def __init__(self, request: Request, parts: AppContext, key: ApiKey, idem: str | None) -> None:
         self._request, self._parts, self._key, self._idem = request, parts, key, idem
         self._trace, self._room = trace_of(request.scope), asyncio.Semaphore(_AT_ONCE)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._meter = meter_of(parts, key)
-        self.stopped: StoreUnavailable | RateLimited | None = None
+        self.stopped: StoreUnavailable | RateExceeded | None = None
 
     @property
     def headers(self) -> dict[str, str]:
         """What is left of the app's rate, and when to come again with the jobs that were over it."""
-        again = {"Retry-After": str(self.stopped.wait)} if isinstance(self.stopped, RateLimited) else {}
+        again = {"Retry-After": str(self.stopped.wait)} if isinstance(self.stopped, RateExceeded) else {}
         return left(self._meter) | again
 
     async def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
@@ -167,7 +167,7 @@ class _Batch:
             try:
                 return {"index": index, **await self._submit(index, sent)}
             except (Problem, VigilError) as error:
-                if isinstance(error, StoreUnavailable | RateLimited):
+                if isinstance(error, StoreUnavailable | RateExceeded):
                     self.stopped = error
                 problem = problem_of(error)
                 return {"index": index, "status": problem.status, "problem": problem.body()}

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from api.runtime.context import parts_of
 from api.runtime.store_deadline import ask
-from api.schema.openapi import JOB, JOB_ID, Direct, json_body, operation
+from api.schema.openapi import JOB, JOB_ID, DirectRoute, json_body, operation
 from api.schema.requests import Described
 from api.schema.responses import ref
 from api.web.auth import allowed, own_job
@@ -19,10 +19,10 @@ from api.web.problems import from_validation
 from api.web.responses import as_json
 from worker.safety.packet import packet
 from worker.safety.redact import Redacted, redacted
-from worker.store.jobs.repository import Stored
+from worker.store.jobs.repository import StoredJob
 from worker.store.provider.safety_notices import notices_named
 
-router = APIRouter(route_class=Direct, tags=["jobs"])
+router = APIRouter(route_class=DirectRoute, tags=["jobs"])
 _PACKET = f"{JOB}/support-packet"
 _EXAMPLE = {"description": "A review of our own firewall rules was withheld, three times since this morning."}
 
@@ -71,7 +71,7 @@ async def describe(request: Request) -> Response:
     return await _packet(request, await own_job(request, key), redacted(described.description))
 
 
-async def _packet(request: Request, stored: Stored, description: Redacted | None) -> Response:
+async def _packet(request: Request, stored: StoredJob, description: Redacted | None) -> Response:
     parts, job = parts_of(request), stored.job
     answer = await ask(request, parts.jobs.answer(job.id)) or {}
     known = await ask(request, notices_named(parts.redis, stored.notices))

@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.webhook_url import check_webhook_url
-from api.runtime.context import Parts, parts_of
+from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import ask
-from api.schema.openapi import JOB, JOB_ID, Direct, json_body, operation
-from api.schema.requests import EventName, Nothing, Url
+from api.schema.openapi import JOB, JOB_ID, DirectRoute, json_body, operation
+from api.schema.requests import EmptyBody, EventName, Url
 from api.schema.responses import NUMBER, SHAPES, TEXT, TIME, WHOLE, Shape, listed, many, maybe, obj, one_of, ref
 from api.web.auth import allowed, own_job
 from api.web.body import read_json, read_optional
@@ -25,12 +25,12 @@ from api.web.problems import Problem, from_validation
 from api.web.responses import as_json
 from worker.jobs.events import TERMINAL_FACTS
 from worker.jobs.spec import PayloadKind, Spec
-from worker.store.jobs.repository import Stored
+from worker.store.jobs.repository import StoredJob
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
-from worker.store.webhooks.outbox import Message, Outbox
+from worker.store.webhooks.outbox import Outbox, OutboxMessage
 from worker.webhooks.signing import new_secret
 
-router = APIRouter(route_class=Direct, tags=["webhooks"])
+router = APIRouter(route_class=DirectRoute, tags=["webhooks"])
 T = TypeVar("T", bound=Spec)
 
 _ALL: Final = "/v1/webhook-endpoints"
@@ -235,7 +235,7 @@ async def rotate(request: Request) -> Response:
     """From now on each message carries two signatures, for a day."""
     key, parts = await allowed(request, "submit"), parts_of(request)
     query(request)
-    _read(await read_optional(request, parts.settings.max_body_bytes), Nothing)
+    _read(await read_optional(request, parts.settings.max_body_bytes), EmptyBody)
     secret = new_secret(parts.clock.dice(_SECRET_BYTES))
     turned = await ask(request, _endpoints(parts).rotate(key.app, _named(request), secret))
     return as_json({**_view(turned), "secret": secret})
@@ -277,7 +277,7 @@ async def redeliver(request: Request) -> Response:
     """The same bytes under the same id, signed anew; a failure changes nothing of what was planned."""
     key, parts = await allowed(request, "submit"), parts_of(request)
     query(request)
-    _read(await read_optional(request, parts.settings.max_body_bytes), Nothing)
+    _read(await read_optional(request, parts.settings.max_body_bytes), EmptyBody)
     stored, outbox = await own_job(request, key), Outbox(parts.redis, parts.clock)
     name = str(request.path_params["message_id"])
     rows = {message.id: (message, receipts) for message, receipts in await ask(request, outbox.of_job(stored.job.id))}
@@ -292,7 +292,7 @@ async def redeliver(request: Request) -> Response:
     return as_json((await _shown(request, stored, [(message, receipts)]))[0], 202)
 
 
-def _endpoints(parts: Parts) -> Endpoints:
+def _endpoints(parts: AppContext) -> Endpoints:
     return Endpoints(parts.redis, parts.clock)
 
 
@@ -320,7 +320,7 @@ def _view(one: Endpoint) -> dict[str, Any]:
 
 
 async def _shown(
-    request: Request, stored: Stored, rows: Sequence[tuple[Message, list[dict[str, Any]]]]
+    request: Request, stored: StoredJob, rows: Sequence[tuple[OutboxMessage, list[dict[str, Any]]]]
 ) -> list[dict[str, Any]]:
     """The messages as their app sees them; the address of an endpoint that was deleted is not known any more."""
     parts = parts_of(request)

@@ -14,19 +14,19 @@ from typing import Final, NamedTuple
 from worker.jobs.errors import ContentDamaged
 from worker.store import keys
 from worker.store.connection.pool import Redis, vault_of
-from worker.store.connection.subscriber import Listener
-from worker.store.jobs.output_chunks import Piece, parse_message
+from worker.store.connection.subscriber import Subscriber
+from worker.store.jobs.output_chunks import OutputChunk, parse_message
 
 _MOST_PIECES: Final = 512
 _MOST_CHARACTERS: Final = 512 * 1024
 
 
-class Note(NamedTuple):
+class Notification(NamedTuple):
     """What a watcher finds in its box. `status` None with `changed`: unknown, read. `missed`: read the text again."""
 
     changed: bool = False
     status: str | None = None
-    pieces: tuple[tuple[int, Piece], ...] = ()
+    pieces: tuple[tuple[int, OutputChunk], ...] = ()
     missed: bool = False
     closing: bool = False
 
@@ -42,7 +42,7 @@ class Watcher:
     def _clear(self) -> None:
         self._status: str | None = None
         self._changed, self._missed, self._closing = False, False, False
-        self._pieces: list[tuple[int, Piece]] = []
+        self._pieces: list[tuple[int, OutputChunk]] = []
         self._size = 0
 
     def change(self, status: str | None) -> None:
@@ -50,7 +50,7 @@ class Watcher:
         self._changed, self._status = True, status
         self._full.set()
 
-    def piece(self, attempt: int, piece: Piece) -> None:
+    def piece(self, attempt: int, piece: OutputChunk) -> None:
         """More text; too much of it unread is dropped and owned up to."""
         self._size += len(piece.text)
         if len(self._pieces) >= _MOST_PIECES or self._size > _MOST_CHARACTERS:
@@ -69,7 +69,7 @@ class Watcher:
         self._closing = True
         self._full.set()
 
-    async def next(self, seconds: float) -> Note | None:
+    async def next(self, seconds: float) -> Notification | None:
         """What came since the last time, waiting for it up to `seconds`; None when nothing came."""
         if not self._full.is_set():
             try:
@@ -77,20 +77,20 @@ class Watcher:
                     await self._full.wait()
             except TimeoutError:
                 return None
-        note = Note(self._changed, self._status, tuple(self._pieces), self._missed, self._closing)
+        note = Notification(self._changed, self._status, tuple(self._pieces), self._missed, self._closing)
         self._full.clear()
         self._clear()
         return note
 
 
-class Hub:
+class Broadcaster:
     """All watchers of this process."""
 
     def __init__(self, redis: Redis) -> None:
         self._vault = vault_of(redis)
         self._watchers: dict[str, set[Watcher]] = {}
         self._texts = 0
-        self._listener = Listener(redis, self._heard, self._resumed)
+        self._listener = Subscriber(redis, self._heard, self._resumed)
         self._listener.want(keys.CHANGED)
         self._task: asyncio.Task[None] | None = None
         self.closing = False

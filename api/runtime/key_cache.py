@@ -13,7 +13,7 @@ _FRESH_SECONDS: Final = 3.0
 _MOST: Final = 10_000
 
 
-class Keyring:
+class KeyCache:
     """Looks keys up; unknown keys are never remembered, so that junk can't push out live ones."""
 
     def __init__(self, apps: Apps, clock: Clock) -> None:

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document: what each route says of itself, the shapes, the security scheme.
 
-`operation` is what a route's decorator is given; `Direct` serves the handler without the framework's request machinery,
-which would read and validate a second time what body.py and asking.py read strictly.
+`operation` gives a route's decorator its arguments. `DirectRoute` calls the handler without the framework's request
+machinery, which would read and validate a second time what api/web/body.py and api/web/params.py read strictly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.schema.requests import Accept, AskPause, AskQuarantine, BatchItem, Described, Submit, Target
+from api.schema.requests import (
+    Accept,
+    AskPause,
+    AskQuarantine,
+    BatchItem,
+    Described,
+    Submit,
+    Target,
+)
 from api.schema.responses import FRAME, SHAPES, TEXT, WHOLE, Shape, ref
 
 _REF: Final = "#/components/schemas/{model}"
@@ -41,7 +49,7 @@ JOB_ID: Final = {"name": "job_id", "in": "path", "required": True, "schema": TEX
 EXAMPLE: Final = {"model": "gpt-5.6-sol", "input": "Explain tail latency.", "metadata": {"ticket": "A-17"}}
 
 
-class Direct(APIRoute):
+class DirectRoute(APIRoute):
     """A documented route whose handler takes the request and gives the response."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -146,7 +146,7 @@ class AskQuarantine(Spec):
     until: Instant | None = None
 
 
-class Nothing(Spec):
+class EmptyBody(Spec):
     """A body that may be left out and may hold nothing."""
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from worker.jobs.catalogue import dollars
 from worker.jobs.view import dumps, job_view
-from worker.safety.access import Access
-from worker.safety.endpoint import Endpoint
+from worker.safety.access import ModelAccess
+from worker.safety.endpoint import EndpointFit
 from worker.safety.messages import job_error
 from worker.store.admission.pauses import Pause
 from worker.store.apps import ApiKey
@@ -16,7 +16,7 @@ from worker.store.apps import ApiKey
 __all__ = ["concerns", "dumps", "endpoint_view", "job_view", "model_view", "pause_view"]
 
 
-def model_view(model: Any, access: Access) -> dict[str, Any]:
+def model_view(model: Any, access: ModelAccess) -> dict[str, Any]:
     """A model of the catalogue, and what is known of the access to it."""
     return {
         "id": model.id,
@@ -39,7 +39,7 @@ def model_view(model: Any, access: Access) -> dict[str, Any]:
     }
 
 
-def endpoint_view(endpoint: Endpoint | None) -> dict[str, Any]:
+def endpoint_view(endpoint: EndpointFit | None) -> dict[str, Any]:
     """How the workers' VIGIL_UPSTREAM fits the provider's server; all null before anybody has asked."""
     advice = endpoint.advice if endpoint else job_error("access_not_probed").advice
     shown = ("upstream", "fits", "best", "probed_at")

@@ -10,7 +10,7 @@ from api.web.params import header
 from api.web.problems import Problem, not_found
 from worker.jobs import ids
 from worker.store.apps import ApiKey
-from worker.store.jobs.repository import Stored
+from worker.store.jobs.repository import StoredJob
 
 
 def bearer(request: Request) -> str | None:
@@ -37,7 +37,7 @@ async def allowed(request: Request, scope: str) -> ApiKey:
     return key
 
 
-async def own_job(request: Request, key: ApiKey) -> Stored:
+async def own_job(request: Request, key: ApiKey) -> StoredJob:
     """The job that the path names by its `job_…` or `resp_…` id, if it is this app's; 404 otherwise."""
     job_id = ids.job_id_of(str(request.path_params["job_id"]))
     stored = await ask(request, parts_of(request).jobs.load(job_id, locked=True)) if ids.is_job_id(job_id) else None

@@ -79,7 +79,7 @@ def _infinite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-class _Twice(Exception):
+class _DuplicateKey(Exception):
     """A key stands twice in one object."""
 
 
@@ -88,7 +88,7 @@ def _why(raw: bytes) -> Problem:
     try:
         text = raw.decode()
         json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_int=float)
-    except _Twice:
+    except _DuplicateKey:
         return Problem(422, "duplicate_key", "An object of the body has the same key twice.")
     except RecursionError:
         return _deep()
@@ -102,7 +102,7 @@ def _why(raw: bytes) -> Problem:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
-        raise _Twice
+        raise _DuplicateKey
     return out
 
 

@@ -29,11 +29,11 @@ _AT_ONCE: Final = 5_000
 _TOO_BUSY: Final = Problem(503, "too_busy", "Too many requests at once; try again.", headers={"Retry-After": "1"})
 
 
-class _Enough(Exception):
+class _HeadAnswered(Exception):
     """A HEAD has its answer: what a GET would say before its body, be that an endless stream."""
 
 
-class Door:
+class RequestMiddleware:
     """Stands before everything else of the app."""
 
     def __init__(self, app: ASGIApp, clock: Clock) -> None:
@@ -61,7 +61,7 @@ class Door:
             await send(message)
             if bodiless and started:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-                raise _Enough
+                raise _HeadAnswered
 
         self._inside += 1
         with about(request_id=request_id.decode()):
@@ -70,12 +70,12 @@ class Door:
                     await _TOO_BUSY.response()(scope, receive, out)
                     return
                 await self._app(scope, receive, out)
-            except (ClientDisconnect, _Enough):
+            except (ClientDisconnect, _HeadAnswered):
                 pass
             except Exception as error:  # noqa: BLE001  nothing of ours gets past the door
                 problem = problem_of(error, scope)
                 if not started:
-                    with suppress(_Enough):
+                    with suppress(_HeadAnswered):
                         await problem.response()(scope, receive, out)
             finally:
                 self._inside -= 1

@@ -21,7 +21,7 @@ from worker.jobs.errors import (
     AlreadySettled,
     ContentDamaged,
     KeyMissing,
-    RateLimited,
+    RateExceeded,
     RecordUnreadable,
     Refused,
     StoreChanged,
@@ -146,7 +146,7 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
             return error
         case Refused():
             return Problem(error.status, error.code, error.detail)
-        case RateLimited():
+        case RateExceeded():
             detail = f"This app may submit {error.limit} jobs in {error.window} s; come again in {error.wait} s."
             headers = fields(error.limit, error.window, 0, error.wait) | {"Retry-After": str(error.wait)}
             return Problem(429, "rate_limited", detail, headers=headers)

@@ -5,18 +5,18 @@ One policy, "jobs": what a full bucket holds, in the seconds in which an empty o
 
 from __future__ import annotations
 
-from api.runtime.context import Parts
-from worker.store.admission.rate_limit import Meter, Rate
+from api.runtime.context import AppContext
+from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.apps import ApiKey
 
 
-def meter_of(parts: Parts, key: ApiKey) -> Meter:
+def meter_of(parts: AppContext, key: ApiKey) -> RateMeter:
     """The meter of one request: at the rate of the app, or at the default."""
-    default = Rate(parts.settings.rate_per_minute, parts.settings.rate_burst)
-    return Meter(key.rate if key.rate is not None else default)
+    default = RateLimit(parts.settings.rate_per_minute, parts.settings.rate_burst)
+    return RateMeter(key.rate if key.rate is not None else default)
 
 
-def left(meter: Meter) -> dict[str, str]:
+def left(meter: RateMeter) -> dict[str, str]:
     """What a charged request says of the bucket; nothing where nothing was charged."""
     if meter.left is None:
         return {}

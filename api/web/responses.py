@@ -18,7 +18,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import LOCKED
 from worker.store.jobs import batch_reads
-from worker.store.jobs.repository import Stored
+from worker.store.jobs.repository import StoredJob
 from worker.store.lifecycle.erasure import was_read
 from worker.store.provider.safety_notices import notices_named
 
@@ -33,7 +33,7 @@ def fresh(job: Job, private: dict[str, Any], request: Request) -> dict[str, Any]
     return job_view(job, private, None, None, base_url(request))
 
 
-async def view_all(request: Request, jobs: Sequence[Stored], *, strict: bool = False) -> list[dict[str, Any]]:
+async def view_all(request: Request, jobs: Sequence[StoredJob], *, strict: bool = False) -> list[dict[str, Any]]:
     """The jobs as their app sees them. `strict`: an answer that can't be read raises KeyMissing, ContentDamaged; else
     its job says that it is locked.
     """
@@ -60,13 +60,13 @@ async def view_all(request: Request, jobs: Sequence[Stored], *, strict: bool = F
     ]
 
 
-def _private(stored: Stored, answers: Mapping[str, Any]) -> dict[str, Any]:
+def _private(stored: StoredJob, answers: Mapping[str, Any]) -> dict[str, Any]:
     """The private part; it says so where the answer can't be read."""
     unread = stored.job.id in answers and answers[stored.job.id] is None
     return {**stored.private, LOCKED: True} if unread else stored.private
 
 
-async def view(request: Request, stored: Stored) -> dict[str, Any]:
+async def view(request: Request, stored: StoredJob) -> dict[str, Any]:
     """The job as its app sees it. Raises KeyMissing, ContentDamaged."""
     return (await view_all(request, [stored], strict=True))[0]
 

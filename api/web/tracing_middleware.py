@@ -16,7 +16,7 @@ _MOST_BAGGAGE: Final = 16
 _SUBMITS: Final = frozenset({"/v1/jobs", "/v1/jobs/batch", "/v1/responses"})
 
 
-class Traced:
+class TracingMiddleware:
     """Stands before the door."""
 
     def __init__(self, app: ASGIApp) -> None:

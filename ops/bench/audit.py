@@ -25,10 +25,10 @@ from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.settings import Settings
 from worker.store.audit.export import Export
-from worker.store.audit.verification import Proof
+from worker.store.audit.verification import TrailVerification
 from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
-from worker.tasks.maintenance.audit_sealer import Sealer
+from worker.tasks.maintenance.audit_sealer import AuditSealer
 
 TARGET = 50_000
 _ROUNDS = 3
@@ -42,12 +42,12 @@ async def bench(folder: Path, count: int) -> Report:
         await redis.config_set("appendfsync", "no")
         await fill(redis, Jobs(redis, clock), count)
         began = time.perf_counter()
-        await Sealer(redis, clock, Settings(_env_file=None, data_dir=folder)).seal(signer)  # type: ignore[call-arg]
+        await AuditSealer(redis, clock, Settings(_env_file=None, data_dir=folder)).seal(signer)  # type: ignore[call-arg]
         sealing = time.perf_counter() - began
         rates, cpu = [], 0.0
         for _ in range(_ROUNDS):
             used = time.process_time()
-            proven = await Proof(redis, clock, Trusted([signer.public])).prove()
+            proven = await TrailVerification(redis, clock, Trusted([signer.public])).prove()
             cpu = max(cpu, proven.records / (time.process_time() - used))
             if not proven.good:
                 raise RuntimeError(proven.faults)

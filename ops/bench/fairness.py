@@ -22,7 +22,7 @@ from worker.embedded import Embedded
 from worker.jobs import events as ev
 from worker.jobs.states import Outcome, Purpose
 from worker.store.connection.pool import connect
-from worker.store.jobs.repository import Held, Jobs, NewJob
+from worker.store.jobs.repository import ClaimedJob, Jobs, NewJob
 
 MODEL = "gpt-5.6-sol"
 AGREED = 2.0
@@ -73,7 +73,7 @@ class Fleet:
                     task.add_done_callback(lambda _: self._wake.set())
                 await self._wake.wait()
 
-    async def _run(self, held: Held) -> None:
+    async def _run(self, held: ClaimedJob) -> None:
         name = held.job.id
         self.started[name] = time.perf_counter()
         self.took[held.job.app] += 1

@@ -34,7 +34,7 @@ from worker.jobs.states import Outcome, Purpose, Status
 from worker.store import codec, keys
 from worker.store.commands import Command
 from worker.store.connection.pool import connect
-from worker.store.jobs.listing import Filters, list_jobs
+from worker.store.jobs.listing import ListFilters, list_jobs
 from worker.store.jobs.repository import Jobs, NewJob, Retention
 from worker.store.stats.queue_depth import depths
 
@@ -147,10 +147,10 @@ class Side:
         await self.measure("commit", commit)
         await self.measure("settle", lambda: jobs.change(job.id, lambda _: said[2:], job=job, token=token))
         await self.measure("read", lambda: jobs.load(job.id))
-        await self.measure("list 20", lambda: list_jobs(redis, _APP, Filters(), 20, None))
-        completed = Filters(status=Status.COMPLETED)
+        await self.measure("list 20", lambda: list_jobs(redis, _APP, ListFilters(), 20, None))
+        completed = ListFilters(status=Status.COMPLETED)
         await self.measure("list 20 completed", lambda: list_jobs(redis, _APP, completed, 20, None))
-        person = Filters(safety_identifier=f"{7:064x}")
+        person = ListFilters(safety_identifier=f"{7:064x}")
         await self.measure("list 5 of a person", lambda: list_jobs(redis, _APP, person, 5, None))
         await self.measure("sweep", jobs.overdue)
         await self.measure("depths", lambda: depths(redis, Clock()))

@@ -117,13 +117,13 @@ async def typed(port: int, streams: int, got: Callable[[], None]) -> None:
 
 async def _raw(client: Any, streams: int, got: Callable[[], None]) -> None:
     from worker.upstream.payload import parse
-    from worker.upstream.sse import Splitter
+    from worker.upstream.sse import SseSplitter
     from worker.upstream.translate import translate
 
     async def one() -> None:
         create = client.responses.with_streaming_response.create
         async with create(model="m", input="x", stream=True) as response:
-            splitter = Splitter()
+            splitter = SseSplitter()
             async for chunk in response.http_response.aiter_raw():
                 for payload in splitter.feed(chunk):
                     if type(translate(parse(payload))[-1]).__name__ == "Delta":
@@ -151,9 +151,9 @@ async def raw_aiohttp(port: int, streams: int, got: Callable[[], None]) -> None:
 @_way
 async def vigil_proxied(port: int, streams: int, got: Callable[[], None]) -> None:
     """Ours over aiohttp, as behind a proxy."""
-    from worker.upstream.proxy_transport import Proxied
+    from worker.upstream.proxy_transport import ProxyTransport
 
-    await _sessions(port, streams, got, transport=Proxied(connect_timeout=10.0, proxy=None))
+    await _sessions(port, streams, got, transport=ProxyTransport(connect_timeout=10.0, proxy=None))
 
 
 @_way
@@ -174,15 +174,15 @@ async def worker(port: int, streams: int, got: Callable[[], None]) -> None:
     from worker.settings import Settings
     from worker.store.connection.pool import connect
     from worker.store.jobs.repository import Jobs, NewJob
-    from worker.tasks.execution.output_buffer import Text
+    from worker.tasks.execution.output_buffer import OutputBuffer
 
-    keep = Text.add
+    keep = OutputBuffer.add
 
-    def counted(self: Text, sequence: int | None, text: str) -> None:
+    def counted(self: OutputBuffer, sequence: int | None, text: str) -> None:
         keep(self, sequence, text)
         got()
 
-    Text.add = counted  # type: ignore[method-assign]
+    OutputBuffer.add = counted  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         async with Embedded(Path(folder)) as valkey:
             redis = connect(valkey.url)
@@ -205,14 +205,14 @@ async def worker(port: int, streams: int, got: Callable[[], None]) -> None:
 
 async def _sessions(port: int, streams: int, got: Callable[[], None], **options: Any) -> None:
     from worker.safety.stream import Delta
-    from worker.upstream.call import Call
+    from worker.upstream.call import UpstreamCall
     from worker.upstream.client import Provider
     from worker.upstream.session import Session
 
     provider = Provider("sk-bench", f"http://127.0.0.1:{port}/v1", **options)
 
     async def one() -> None:
-        session = Session(provider, Call(model="m", mode="stream", client_request_id="bench", input="x"))
+        session = Session(provider, UpstreamCall(model="m", mode="stream", client_request_id="bench", input="x"))
         async for batch in session.batches():
             for event in batch:
                 if type(event) is Delta:

@@ -26,7 +26,7 @@ from common import HOST, VIGIL, Figure, House, Report, answers, cpu_seconds, fre
 from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.store.connection.pool import connect
-from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces
+from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
 from worker.store.jobs.repository import Jobs, NewJob
 
 MODEL = "gpt-5.6-sol"
@@ -148,8 +148,10 @@ class Work:
 
     async def write(self, words: str) -> None:
         """More text of every job."""
-        piece = Piece(-1, self.characters, words)
-        await Pieces(self.redis).keep([Outgoing(name, token, 1, piece) for name, token in self.tokens.items()])
+        piece = OutputChunk(-1, self.characters, words)
+        await OutputChunks(self.redis).keep(
+            [PendingChunk(name, token, 1, piece) for name, token in self.tokens.items()]
+        )
         self.characters += len(words)
 
     async def run(self, seconds: float, events: float, texts: float) -> None:
@@ -172,7 +174,7 @@ async def finish(work: Work) -> None:
     """The terminal event of every job, with its text as the answer."""
     from worker.store import codec, keys  # noqa: PLC0415
 
-    texts = {name: await Pieces(work.redis).read(name, 1) for name in work.tokens}
+    texts = {name: await OutputChunks(work.redis).read(name, 1) for name in work.tokens}
     for name, token in work.tokens.items():
         whole = "".join(piece.text for piece in texts[name])
         answer = [("SET", keys.answer(name), codec.seal({"output_text": whole, "output": [], "refusal": None}))]

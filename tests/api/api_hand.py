@@ -21,8 +21,8 @@ from worker.jobs.record import Block, Disclosure, JobError, Usage
 from worker.settings import Settings
 from worker.store import codec, keys
 from worker.store.apps import SCOPES, Apps
-from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces
-from worker.store.jobs.repository import Held, Jobs
+from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
+from worker.store.jobs.repository import ClaimedJob, Jobs
 
 
 @dataclass
@@ -82,8 +82,8 @@ class Worker:
     """Plays the worker: claims a job and says what happens to it."""
 
     def __init__(self, redis: ArqRedis, jobs: Jobs, clock: Clock) -> None:
-        self.redis, self.jobs, self.clock, self.pieces = redis, jobs, clock, Pieces(redis)
-        self.held: dict[str, Held] = {}
+        self.redis, self.jobs, self.clock, self.pieces = redis, jobs, clock, OutputChunks(redis)
+        self.held: dict[str, ClaimedJob] = {}
 
     async def start(self, job_id: str, model: str = "gpt-5.6-sol") -> None:
         _, held = await self.jobs.claim("w1", 100, 60)
@@ -100,9 +100,11 @@ class Worker:
         await self.jobs.change(job_id, lambda _: said, token=self.held[job_id].token, writes=lambda _: writes)
 
     async def text(self, job_id: str, attempt: int, offset: int, text: str) -> None:
-        assert (await self.pieces.keep([Outgoing(job_id, self.held[job_id].token, attempt, Piece(-1, offset, text))]))[
-            1
-        ] == []
+        assert (
+            await self.pieces.keep(
+                [PendingChunk(job_id, self.held[job_id].token, attempt, OutputChunk(-1, offset, text))]
+            )
+        )[1] == []
 
     async def check(self, job_id: str, attempt: int = 1) -> None:
         await self.say(

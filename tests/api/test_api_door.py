@@ -319,9 +319,9 @@ async def test_a_port_that_is_taken_is_an_oserror(settings):
 
 
 def test_responses_are_what_starlette_knows():
-    from api.jobs.event_stream import EventStream
+    from api.jobs.event_stream import EventStreamResponse
 
-    assert issubclass(EventStream, Response)
+    assert issubclass(EventStreamResponse, Response)
 
 
 @pytest.mark.parametrize(("proxies", "scheme"), [(("10.0.0.0/8", "127.0.0.0/8"), "https"), (("10.0.0.0/8",), "http")])

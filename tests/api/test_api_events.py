@@ -10,7 +10,7 @@ from api_hand import running, submitted, watching
 from waiting import stopwatch
 
 import api.jobs.event_stream
-from api.jobs.event_stream import Feed
+from api.jobs.event_stream import EventFeed
 from api.runtime.context import assemble
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreUnavailable
@@ -317,7 +317,7 @@ async def test_a_redis_that_fails_half_way_loses_and_doubles_nothing(settings, r
 
     parts.jobs.answer = once_away
     try:
-        feed = Feed(parts, acme.headers["authorization"].removeprefix("Bearer "), job_id, 0, 0)
+        feed = EventFeed(parts, acme.headers["authorization"].removeprefix("Bearer "), job_id, 0, 0)
         said = b"".join([chunk async for chunk in feed.run()]).decode()
     finally:
         await parts.hub.stop()

@@ -20,7 +20,7 @@ from worker.jobs import events as ev
 from worker.settings import Settings
 from worker.simulator import Simulator
 from worker.store.connection.pool import connect
-from worker.store.provider.safety_notices import Notices
+from worker.store.provider.safety_notices import SafetyNotices
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
@@ -45,7 +45,7 @@ async def outside(api):
 
 @pytest.fixture
 def kept(redis):
-    return Notices(redis, 1000)
+    return SafetyNotices(redis, 1000)
 
 
 def event(kind="safety_identifier.blocked", **data: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from api_hand import submitted
 from openai import AsyncOpenAI
 from openai_hand import SOL
 
-from api.openai_compat.event_sequence import CHUNK, Script, cut
+from api.openai_compat.event_sequence import CHUNK, EventSequence, cut
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_text_is_cut_alike_however_it_comes(text):
     assert "".join(cut(text)) == text
     assert all(len(chunk) == CHUNK for chunk in cut(text)[:-1])
     assert len(cut(text, 9)) == max(9, -(-len(text) // CHUNK))
-    whole, bit_by_bit = Script("t"), Script("t")
+    whole, bit_by_bit = EventSequence("t"), EventSequence("t")
     if text:
         whole.show(1, cut(text))
         for chunk in cut(text):

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from api_hand import submitted
 
-from worker.store.connection.kept_secrets import IDENTIFIER, Secrets, safety_identifier
+from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets, safety_identifier
 from worker.tasks.execution.attempt_start import held_by
 
 
@@ -49,7 +49,7 @@ async def test_an_end_user_is_paused_under_the_identifier_and_only_the_keys_app_
     boss = await api.client("acme", ("ops", "read"))
     made = await boss.post("/v1/pause", json={"scope": "end_user", "name": "ann@example.com"})
     assert made.json()["name"] == "ann@example.com"
-    secret = await Secrets(redis, clock).get(IDENTIFIER)
+    secret = await KeptSecrets(redis, clock).get(IDENTIFIER)
     (row,) = (await acme.get("/v1/status")).json()["pauses"]
     assert row["name"] == safety_identifier(secret, "acme", "ann@example.com")
     assert (await ops.get("/v1/status")).json()["pauses"] == [], "another app's end users are nobody's business"

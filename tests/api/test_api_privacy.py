@@ -10,7 +10,7 @@ from api_hand import Worker
 
 from worker.store import keys
 from worker.store.jobs.repository import Jobs, Retention
-from worker.store.lifecycle.erasure import Forgetter, without_content
+from worker.store.lifecycle.erasure import Eraser, without_content
 
 
 async def done(acme, worker: Worker, ask, **more) -> str:
@@ -77,12 +77,12 @@ async def test_a_job_that_is_not_to_be_stored_is_dropped_a_minute_after_it_was_r
     assert unread - read > 3000 * 1000, "an hour unread, a minute once read"
     assert (await acme.get(f"/v1/jobs/{job_id}")).json()["output_text"] == "The answer.", "the answer may have got lost"
     await redis.zadd(keys.FORGET, {job_id: 0})
-    await Forgetter(redis, jobs, clock).sweep()
+    await Eraser(redis, jobs, clock).sweep()
     job = (await acme.get(f"/v1/jobs/{job_id}")).json()
     assert (job["content"], job["output_text"], job["metadata"]) == ("not_stored", None, {"who": "Ann"})
     assert await redis.exists(keys.asked(job_id), keys.answer(job_id)) == 0
     await redis.zadd(keys.FORGET, {job_id: 0})
-    await Forgetter(redis, jobs, clock).sweep()
+    await Eraser(redis, jobs, clock).sweep()
     assert await redis.zscore(keys.FORGET, job_id) is None, "nothing is left to do"
 
 
@@ -90,12 +90,12 @@ async def test_it_is_not_dropped_while_its_webhook_has_not_been_told(acme, worke
     hook = {"url": "https://hooks.example/a", "payload": "full"}
     job_id = await done(acme, worker, ask, store=False, webhook=hook)
     await redis.zadd(keys.FORGET, {job_id: 0})
-    await Forgetter(redis, jobs, clock).sweep()
+    await Eraser(redis, jobs, clock).sweep()
     assert (await acme.get(f"/v1/jobs/{job_id}")).json()["output_text"] == "The answer."
     name = keys.message((await redis.lindex(keys.messages(job_id), 0)).decode())
     await redis.set(name, json.dumps({**json.loads(await redis.get(name)), "state": "delivered"}))
     await redis.zadd(keys.FORGET, {job_id: 0})
-    await Forgetter(redis, jobs, clock).sweep()
+    await Eraser(redis, jobs, clock).sweep()
     assert (await acme.get(f"/v1/jobs/{job_id}")).json()["content"] == "not_stored"
 
 

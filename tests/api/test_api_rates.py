@@ -9,7 +9,7 @@ from api_hand import running
 from openai import AsyncOpenAI, RateLimitError
 
 from worker.store import keys
-from worker.store.admission.rate_limit import Rate
+from worker.store.admission.rate_limit import RateLimit
 
 POLICY = '"jobs";q=3;w=180'
 
@@ -86,10 +86,10 @@ async def test_the_other_face_makes_the_sdk_raise_its_own_error(api, acme, ask):
 
 
 async def test_an_app_with_a_rate_of_its_own_has_that(api, ask):
-    _, key, _ = await api.apps.create_key("big", ("submit",), Rate(600))
+    _, key, _ = await api.apps.create_key("big", ("submit",), RateLimit(600))
     answer = await (await api.client(key=key)).post("/v1/jobs", json=ask)
     assert answer.headers["ratelimit-policy"] == '"jobs";q=600;w=60'
-    _, key, _ = await api.apps.create_key("free", ("submit",), Rate(0))
+    _, key, _ = await api.apps.create_key("free", ("submit",), RateLimit(0))
     client = await api.client(key=key)
     for _ in range(5):
         answer = await client.post("/v1/jobs", json=ask)

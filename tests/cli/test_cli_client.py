@@ -13,14 +13,14 @@ from waiting import LIMIT
 
 from worker.cli.api_client import Client
 from worker.cli.errors import CliError
-from worker.cli.profile import Door
+from worker.cli.profile import Profile
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b'data: {"seq": 1, "type": "job.queued", "data": {}}\n\n'
 
 
 @contextmanager
-def playing(*answers: bytes) -> Iterator[Door]:
+def playing(*answers: bytes) -> Iterator[Profile]:
     """A server that gives one answer per connection and then breaks it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -35,7 +35,7 @@ def playing(*answers: bytes) -> Iterator[Door]:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield Door(f"http://127.0.0.1:{server.getsockname()[1]}", SecretStr("vgl_x"))
+        yield Profile(f"http://127.0.0.1:{server.getsockname()[1]}", SecretStr("vgl_x"))
         thread.join(timeout=LIMIT)
         assert not thread.is_alive()
 
@@ -84,5 +84,5 @@ def test_a_refusal_is_one_line_and_a_code(answer: bytes, words: str, code: int) 
 @pytest.mark.parametrize("door", [("http://127.0.0.1:1", "vgl_\u00e9"), ("http://127.0.0.1:1\u0000", "vgl_x")])
 def test_what_cannot_be_sent_is_told_without_it(door: tuple[str, str]) -> None:
     with pytest.raises(CliError, match="can't be sent") as caught:
-        Client(Door(door[0], SecretStr(door[1])))
+        Client(Profile(door[0], SecretStr(door[1])))
     assert "\u00e9" not in str(caught.value)

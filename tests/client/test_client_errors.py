@@ -144,7 +144,7 @@ async def test_an_api_that_hangs_is_not_waited_for_for_ever(how):
     assert caught.value.sent
 
 
-async def asked(vigil: Both, ask: requests.Ask[Job]) -> Job:
+async def asked(vigil: Both, ask: requests.ApiRequest[Job]) -> Job:
     steps = vigil.client._talk.call(ask)
     run = vigil.client._run
     return await (asyncio.to_thread(run, steps) if vigil.blocking else run(steps))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from worker.client import models, responses
-from worker.client.models import Answer, Event, Job
+from worker.client.models import ApiModel, Event, Job
 from worker.jobs.states import TERMINAL, Status
 
 LEAST: dict[str, Any] = {
@@ -213,7 +213,7 @@ def test_every_field_of_the_contract_has_a_type(model, body):
 
 
 def untyped(value: Any, path: str = "") -> Iterator[str]:
-    if isinstance(value, Answer):
+    if isinstance(value, ApiModel):
         yield from (f"{path}.{name}" for name in value.model_extra or {})
         for name in type(value).model_fields:
             yield from untyped(getattr(value, name), f"{path}.{name}")

@@ -13,7 +13,7 @@ from worker.jobs.catalogue import parse
 from worker.jobs.record import Usage
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState
 from worker.lab import evaluate
-from worker.lab.model import Case, Hold
+from worker.lab.model import CheckSpan, LabCase
 
 CATALOGUE = parse(tomllib.loads((Path(__file__).parents[2] / "models.toml").read_text()))
 SOL, LUNA = "gpt-5.6-sol", "gpt-5.6-luna"
@@ -29,11 +29,11 @@ def case(**changes):
         "output_tokens": 1_000_000,
         "faster_seconds": 20.0,
         "faster_tokens": 1_000_000,
-        "holds": (Hold(0.0, 80.0),),
+        "holds": (CheckSpan(0.0, 80.0),),
         "silences": ((0.0, 80.0),),
         "dice": 0.5,
     }
-    return Case(**{**usual, **changes})
+    return LabCase(**{**usual, **changes})
 
 
 def one(cases, action, after=40.0, silence=0.0, **more):

@@ -9,7 +9,7 @@ from lab_cases import CATALOGUE, LUNA, SOL, case, one
 
 from worker.jobs.states import RetryModelState
 from worker.lab import evaluate, synthetic
-from worker.lab.model import ACTIONS, THRESHOLDS, Hold
+from worker.lab.model import ACTIONS, THRESHOLDS, CheckSpan
 from worker.safety import policy
 
 
@@ -87,7 +87,7 @@ def test_an_offer_can_only_be_accepted_while_the_check_lasts():
 
 
 def test_an_offer_may_come_again_with_the_next_check():
-    twice = case(end=300.0, holds=(Hold(0.0, 50.0), Hold(100.0, 200.0)))
+    twice = case(end=300.0, holds=(CheckSpan(0.0, 50.0), CheckSpan(100.0, 200.0)))
     row = one(twice, "offer", accept=1.0)
     assert row.offered == 1
     assert row.wait_p50 == 140.0 + 15.0 + 20.0
@@ -101,7 +101,7 @@ def test_a_check_that_clears_in_time_is_left_alone(action):
 
 
 def test_the_clock_of_a_second_check_starts_anew():
-    twice = case(end=300.0, holds=(Hold(0.0, 30.0), Hold(100.0, 200.0)))
+    twice = case(end=300.0, holds=(CheckSpan(0.0, 30.0), CheckSpan(100.0, 200.0)))
     assert one(twice, "switch").wait_p50 == 140.0 + 20.0
 
 
@@ -117,15 +117,15 @@ def test_the_earlier_clock_acts_even_within_a_check():
 
 
 def test_the_providers_word_and_the_apps_own():
-    none = case(holds=(Hold(0.0, 80.0, None, RetryModelState.NONE),))
+    none = case(holds=(CheckSpan(0.0, 80.0, None, RetryModelState.NONE),))
     assert one(none, "switch").substituted == 0
     assert one(none, "switch", model=LUNA).substituted == 1
-    own = case(holds=(Hold(0.0, 80.0, SOL, RetryModelState.NAMED),))
+    own = case(holds=(CheckSpan(0.0, 80.0, SOL, RetryModelState.NAMED),))
     assert one(own, "switch").substituted == 0
 
 
 def test_a_model_without_a_price_makes_the_extra_cost_unknown():
-    row = one(case(holds=(Hold(0.0, 80.0, "gpt-9", RetryModelState.NAMED),)), "switch")
+    row = one(case(holds=(CheckSpan(0.0, 80.0, "gpt-9", RetryModelState.NAMED),)), "switch")
     assert (row.substituted, row.wasted, row.extra) == (1, 17, None)  # what sol had cost is known
 
 

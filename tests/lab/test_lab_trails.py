@@ -12,7 +12,7 @@ from worker.jobs import events as ev
 from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState
 from worker.lab import trails
-from worker.lab.model import BadTrail, Hold
+from worker.lab.model import BadTrail, CheckSpan
 
 
 def only(trail, **more):
@@ -32,7 +32,7 @@ def plain():
 def test_the_course_of_the_original():
     case = only(plain())
     assert (case.model, case.end, case.blocked) == (SOL, 100.0, False)
-    assert case.holds == (Hold(2.0, 82.0, LUNA, NAMED),)
+    assert case.holds == (CheckSpan(2.0, 82.0, LUNA, NAMED),)
     assert case.silences == ((1.0, 82.0),)
     assert (case.input_tokens, case.output_tokens, case.faster_tokens) == (100, 200, 200)
     assert case.faster_seconds == pytest.approx(0.4 * 20)
@@ -69,7 +69,7 @@ def test_a_suspected_check_is_silence_until_it_is_signalled():
     trail.say(60, ev.CheckUpdated(evidence=Evidence.SIGNALLED, retry_model_state=RetryModelState.NONE), 1)
     trail.say(70, ev.CheckUpdated(evidence=Evidence.SIGNALLED), 1)
     trail.say(80, ev.CheckEnded(ended_by=CheckEnd.OUTPUT), 1).end(100)
-    assert only(trail).holds == (Hold(60.0, 80.0, None, RetryModelState.NONE),)
+    assert only(trail).holds == (CheckSpan(60.0, 80.0, None, RetryModelState.NONE),)
 
 
 def test_silence_in_mid_output_began_before_it_was_suspected():

@@ -2,20 +2,20 @@
 
 from worker.jobs.record import Usage
 from worker.jobs.states import RetryModelState
-from worker.safety.signals import Ended
+from worker.safety.signals import AttemptEnded
 from worker.safety.stream import (
-    Alive,
+    CheckNotice,
     Created,
     Delta,
     ItemDone,
-    Notice,
+    Keepalive,
     Opened,
     PartDone,
-    Problem,
+    ProviderProblem,
     Terminal,
 )
-from worker.safety.watch import Watch
-from worker.safety.watch_limits import Limits
+from worker.safety.watch import AttemptWatch
+from worker.safety.watch_limits import WatchLimits
 
 SOL, LUNA, TERRA = "gpt-5.6-sol", "gpt-5.6-luna", "gpt-5.6-terra"
 NAMED, NONE, ABSENT = RetryModelState.NAMED, RetryModelState.NONE, RetryModelState.ABSENT
@@ -30,11 +30,11 @@ def created(sequence=0, status="in_progress", model=SOL):
 
 
 def alive(sequence=None, kind="keepalive"):
-    return Alive(sequence, kind)
+    return Keepalive(sequence, kind)
 
 
 def notice(sequence=None, use_cases=("cyber",), reasons=("user_risk",), model=LUNA, state=NAMED, riding=False):
-    return Notice(sequence, use_cases, reasons, model if state is NAMED else None, state, riding)
+    return CheckNotice(sequence, use_cases, reasons, model if state is NAMED else None, state, riding)
 
 
 def out(start):
@@ -55,7 +55,7 @@ def completed(sequence=None, model=SOL, **more):
 
 
 def problem(code, type=None, **more):  # noqa: A002
-    return Problem(code, type, **more)
+    return ProviderProblem(code, type, **more)
 
 
 class Play:
@@ -63,7 +63,7 @@ class Play:
 
     def __init__(self, *, limits=None, checked=True, model=SOL, start=1000.0, **more):
         self.now = start
-        self.watch = Watch(model, checked=checked, now=start, limits=limits or Limits(), **more)
+        self.watch = AttemptWatch(model, checked=checked, now=start, limits=limits or WatchLimits(), **more)
         self.signals = []
 
     def feed(self, *events):
@@ -86,6 +86,6 @@ class Play:
 
     @property
     def verdict(self):
-        assert len(self.of(Ended)) == 1
-        assert isinstance(self.signals[-1], Ended)
+        assert len(self.of(AttemptEnded)) == 1
+        assert isinstance(self.signals[-1], AttemptEnded)
         return self.signals[-1].verdict

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, strategies as st
 
-from worker.safety.access import DENIED, LONGEST_WAIT, OK, UNCLEAR, Access, Diagnosis, backoff
+from worker.safety.access import DENIED, LONGEST_WAIT, OK, UNCLEAR, Diagnosis, ModelAccess, backoff
 
 START = datetime(2026, 7, 1, tzinfo=UTC)
 NOT_GRANTED, WRONG_PROJECT = Diagnosis("not_granted", "model_not_granted"), Diagnosis("wrong_project", "wrong_project")
@@ -15,7 +15,7 @@ STEPS = ["denied", "answered", "claimed", OK, UNCLEAR, NOT_GRANTED, WRONG_PROJEC
 
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 900)), max_size=30))
 def test_a_model_is_skipped_only_after_a_real_denial_that_the_latest_probe_since_confirms(steps):
-    access, now = Access(), START
+    access, now = ModelAccess(), START
     denied = False  # for real, and neither answered nor listed since
     confirmed = False
     for step, seconds in steps:
@@ -42,7 +42,7 @@ def test_a_model_is_skipped_only_after_a_real_denial_that_the_latest_probe_since
         if access.next_probe_at is not None:
             assert access.next_probe_at <= now + LONGEST_WAIT
         assert access.advice.endswith(".")
-        assert Access.model_validate_json(access.model_dump_json()) == access
+        assert ModelAccess.model_validate_json(access.model_dump_json()) == access
 
 
 def test_the_wait_grows_from_half_a_minute_to_ten():
@@ -50,7 +50,7 @@ def test_the_wait_grows_from_half_a_minute_to_ten():
 
 
 def test_only_one_claims_a_probe_that_is_due():
-    row = (Access().denied(START) or Access()).probed(NOT_GRANTED, None, START)
+    row = (ModelAccess().denied(START) or ModelAccess()).probed(NOT_GRANTED, None, START)
     assert row.claimed(START + timedelta(seconds=29)) is None
     later = START + timedelta(seconds=30)
     first = row.claimed(later)

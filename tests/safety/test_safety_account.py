@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import assume, given, strategies as st
 
-from worker.safety.account import ENOUGH, FEW, Counts, Seen, Standing, standing, standing_of
+from worker.safety.account import ENOUGH, FEW, AccountVerdict, Counts, FamilyCounts, standing, standing_of
 
 WORSE = ["normal", "elevated", "widened"]
 few = st.integers(0, 200)
@@ -19,48 +19,52 @@ def counts(draw: st.DrawFn) -> Counts:
 
 
 @st.composite
-def seen(draw: st.DrawFn) -> Seen:
+def seen(draw: st.DrawFn) -> FamilyCounts:
     half = draw(counts())
-    return Seen(half + draw(counts()), half, draw(counts()), draw(st.integers(0, 50)))
+    return FamilyCounts(half + draw(counts()), half, draw(counts()), draw(st.integers(0, 50)))
 
 
-def badness(one: Standing) -> int:
+def badness(one: AccountVerdict) -> int:
     return WORSE.index(one.state)
 
 
 def test_checks_on_nearly_all_ordinary_requests_of_several_end_users_are_about_the_account():
     half = Counts(ordinary=ENOUGH, signalled=ENOUGH - 2)
-    assert standing_of(Seen(half, half, end_users=FEW)) == Standing("widened", ("checks_widened",))
+    assert standing_of(FamilyCounts(half, half, end_users=FEW)) == AccountVerdict("widened", ("checks_widened",))
 
 
 def test_the_same_checks_on_one_end_user_are_about_that_end_user():
     half = Counts(ordinary=50, signalled=50)
-    assert standing_of(Seen(half, half, end_users=FEW - 1)) == Standing("elevated", ("checks_on_few_end_users",))
+    assert standing_of(FamilyCounts(half, half, end_users=FEW - 1)) == AccountVerdict(
+        "elevated", ("checks_on_few_end_users",)
+    )
 
 
 @pytest.mark.parametrize("ordinary", [0, 1, ENOUGH - 1])
 def test_few_requests_say_nothing(ordinary):
     half = Counts(ordinary, ordinary)
-    assert standing_of(Seen(half, half, end_users=9)).state == "normal"
+    assert standing_of(FamilyCounts(half, half, end_users=9)).state == "normal"
 
 
 def test_three_times_the_share_of_the_days_before_is_more_than_usual():
     before = Counts(ordinary=700, signalled=70)
-    assert standing_of(Seen(Counts(100, 31), Counts(), before)) == Standing("elevated", ("check_rate_up",))
-    assert standing_of(Seen(Counts(100, 30), Counts(), before)).state == "normal"
+    assert standing_of(FamilyCounts(Counts(100, 31), Counts(), before)) == AccountVerdict(
+        "elevated", ("check_rate_up",)
+    )
+    assert standing_of(FamilyCounts(Counts(100, 30), Counts(), before)).state == "normal"
 
 
 def test_from_nothing_to_a_little_is_noise_and_without_days_before_only_much_counts():
-    assert standing_of(Seen(Counts(100, 10), Counts(), Counts(ordinary=5000))).state == "normal"
-    assert standing_of(Seen(Counts(100, 11), Counts(), Counts(ordinary=5000))).state == "elevated"
-    assert standing_of(Seen(Counts(100, 30))).state == "normal"
-    assert standing_of(Seen(Counts(100, 31))).state == "elevated"
+    assert standing_of(FamilyCounts(Counts(100, 10), Counts(), Counts(ordinary=5000))).state == "normal"
+    assert standing_of(FamilyCounts(Counts(100, 11), Counts(), Counts(ordinary=5000))).state == "elevated"
+    assert standing_of(FamilyCounts(Counts(100, 30))).state == "normal"
+    assert standing_of(FamilyCounts(Counts(100, 31))).state == "elevated"
 
 
 def test_blocks_make_nothing_ordinary():
     """A flood of bad prompts that are checked and blocked says nothing of how ordinary ones are treated."""
     half = Counts(ordinary=30, signalled=1, blocked=500, blocked_signalled=500)
-    assert standing_of(Seen(half, half, end_users=100)).state == "normal"
+    assert standing_of(FamilyCounts(half, half, end_users=100)).state == "normal"
 
 
 @given(seen(), few)
@@ -69,7 +73,7 @@ def test_silence_changes_nothing(one, more):
         return c._replace(suspected=more)
 
     assert standing_of(one) == standing_of(
-        Seen(silent(one.hour), silent(one.half_hour), silent(one.before), one.end_users)
+        FamilyCounts(silent(one.hour), silent(one.half_hour), silent(one.before), one.end_users)
     )
 
 

@@ -3,15 +3,15 @@
 import pytest
 
 from worker.safety import codes
-from worker.safety.codes import CODES, Kind, code_of, known, rank, weight
-from worker.safety.stream import Problem
+from worker.safety.codes import CODES, CodeKind, code_of, known, rank, weight
+from worker.safety.stream import ProviderProblem
 
 
 def test_every_code_has_a_source_and_one_spelling():
     for name, code in CODES.items():
         assert name == code.name == codes.spelled(name)
         assert code.source
-        assert (code.kind is Kind.BLOCK) == (code.category is not None)
+        assert (code.kind is CodeKind.BLOCK) == (code.category is not None)
 
 
 def test_what_tells_more_ranks_higher():
@@ -45,7 +45,7 @@ def test_what_tells_more_ranks_higher():
     ],
 )
 def test_code_comes_before_type_and_precise_before_generic(code, kind, found):
-    result = code_of(Problem(code, kind))
+    result = code_of(ProviderProblem(code, kind))
     assert (result.name if result else None) == found
 
 

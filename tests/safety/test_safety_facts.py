@@ -5,8 +5,8 @@ from safety_builders import MESSAGE, OPENED, SOL, Play, completed, created, noti
 
 from worker.jobs.errors import Failure
 from worker.jobs.states import CheckEnd, Outcome
-from worker.safety.signals import AccountFlagged, CheckOver, ResponseKnown
-from worker.safety.stream import Fault, Flagged, ItemDone, Opened, Terminal
+from worker.safety.signals import AccountFlagSignal, CheckEndedSignal, ResponseKnown
+from worker.safety.stream import Flagged, ItemDone, Opened, StreamError, Terminal
 
 STARTED = (OPENED, created())
 
@@ -34,7 +34,7 @@ def test_the_account_is_flagged_once():
     play = Play().feed(
         *STARTED, Flagged(("trusted_access_for_cyber",)), Flagged(("trusted_access_for_cyber",)), completed()
     )
-    assert play.of(AccountFlagged) == [AccountFlagged(("trusted_access_for_cyber",))]
+    assert play.of(AccountFlagSignal) == [AccountFlagSignal(("trusted_access_for_cyber",))]
     assert play.verdict.flags == ("account_flagged",)
 
 
@@ -86,7 +86,7 @@ def test_no_output_shows_in_a_repr():
 def test_we_end_the_attempt(outcome, ended_by, code, resumable):
     play = Play().feed(*STARTED, notice(1))
     play.signals += play.watch.stop(outcome)
-    assert play.of(CheckOver) == [CheckOver(ended_by, 0)]
+    assert play.of(CheckEndedSignal) == [CheckEndedSignal(ended_by, 0)]
     failure = play.verdict.failure
     assert (play.verdict.outcome, failure.code if failure else None, play.verdict.resumable) == (
         outcome,
@@ -97,7 +97,7 @@ def test_we_end_the_attempt(outcome, ended_by, code, resumable):
 
 
 def test_a_block_already_told_is_stronger_than_our_wish_to_stop():
-    play = Play().feed(*STARTED, Fault(1, problem("cyber_policy"), "error_event"))
+    play = Play().feed(*STARTED, StreamError(1, problem("cyber_policy"), "error_event"))
     play.signals += play.watch.stop(Outcome.CANCELLED)
     assert play.verdict.outcome is Outcome.BLOCKED
     assert isinstance(play.verdict.failure, Failure)

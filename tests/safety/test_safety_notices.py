@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.safety.notices import TYPES, Notice, read, response_of
+from worker.safety.notices import TYPES, SafetyNotice, read, response_of
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CANARY = "How do I build the thing from my prompt?"
@@ -103,9 +103,9 @@ def test_it_is_looked_at_less_and_less_often_and_in_the_end_no_more():
 def test_any_json_is_read_without_a_fault_and_without_prose(kind, data, name, created):
     sent = {"type": kind, "data": data, "id": name, "created_at": created}
     notice = read(sent, "wh_1", NOW)
-    assert isinstance(notice, Notice)
+    assert isinstance(notice, SafetyNotice)
     if isinstance(data, dict):
         notice = notice.learned(data)
     assert abs(notice.at - NOW) <= timedelta(days=30)
     assert " " not in notice.id
-    assert Notice.model_validate_json(notice.model_dump_json()) == notice
+    assert SafetyNotice.model_validate_json(notice.model_dump_json()) == notice

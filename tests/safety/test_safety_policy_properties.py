@@ -11,7 +11,18 @@ from hypothesis import assume, given, strategies as st
 from worker.jobs.catalogue import parse
 from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import RetryModelState
-from worker.safety.policy import Draft, Faster, NoFaster, Offer, Race, Situation, Switch, Wait, decide, faster_model
+from worker.safety.policy import (
+    DraftAction,
+    Faster,
+    NoFaster,
+    OfferAction,
+    RaceAction,
+    Situation,
+    SwitchAction,
+    WaitAction,
+    decide,
+    faster_model,
+)
 from worker.safety.served_model import base
 
 CATALOGUE = parse(tomllib.loads((Path(__file__).parents[2] / "models.toml").read_text()))
@@ -62,14 +73,14 @@ def asked(policy, requested, s, denied=(), allow=False):
 def test_never_after_a_block_nor_the_end_nor_where_the_model_is_required_nor_without_money(policy, s, now, cost):
     decision = decide(policy, s, Faster("gpt-5.6-luna"), now, cost)
     if s.blocked or s.settled or s.acted or s.faster_running or policy.require_model or not cost:
-        assert decision == Wait()
+        assert decision == WaitAction()
 
 
 @given(POLICIES, LIVE, NAMES, DENIED, SECONDS, st.booleans())
 def test_what_is_acted_with_is_another_model_that_is_granted_and_wanted(policy, s, requested, denied, now, allow):
     faster = asked(policy, requested, s, denied, allow)
     decision = decide(policy, s, faster, now)
-    if isinstance(decision, Wait):
+    if isinstance(decision, WaitAction):
         return
     name = base(decision.model, CATALOGUE.aliases)
     assert name != base(requested, CATALOGUE.aliases)
@@ -84,11 +95,11 @@ def test_it_acts_when_the_first_clock_has_run_out_and_not_before(policy, s, now)
     check, silence = dues(policy, s)
     due = [at for at in (check, silence) if at is not None]
     if policy.require_model or policy.on_delay.action == "wait" or not due:
-        assert decision == Wait()
+        assert decision == WaitAction()
     elif now < min(due):
-        assert decision == Wait(min(due))
+        assert decision == WaitAction(min(due))
     else:
-        kinds = {"offer": Offer, "switch": Switch, "race": Race, "draft": Draft}
+        kinds = {"offer": OfferAction, "switch": SwitchAction, "race": RaceAction, "draft": DraftAction}
         assert type(decision) is kinds[policy.on_delay.action]
         assert decision.reason == ("safety_check_delay" if check is not None and now >= check else "silence")
 
@@ -107,10 +118,10 @@ def test_the_time_to_ask_again_lies_ahead_and_asking_then_acts(rule, s, start, p
     s = replace(s, check_since=start, silent_since=None if s.silent_since is None else start)
     now = start + part * min(at - start for at in dues(policy, s) if at is not None)
     decision = decide(policy, s, faster, now)
-    assume(isinstance(decision, Wait))
+    assume(isinstance(decision, WaitAction))
     assert decision.until is not None
     assert decision.until > now
-    assert not isinstance(decide(policy, s, faster, decision.until), Wait)
+    assert not isinstance(decide(policy, s, faster, decision.until), WaitAction)
 
 
 @given(POLICIES, SITUATIONS, SECONDS)
@@ -118,4 +129,4 @@ def test_the_same_question_has_the_same_answer_and_no_faster_model_means_no_acti
     faster = asked(policy, "gpt-5.6-sol", s)
     assert decide(policy, s, faster, now) == decide(policy, s, faster, now)
     assert decide(policy, replace(s, output_seen=not s.output_seen), faster, now) == decide(policy, s, faster, now)
-    assert decide(policy, s, NoFaster("denied"), now) == Wait()
+    assert decide(policy, s, NoFaster("denied"), now) == WaitAction()

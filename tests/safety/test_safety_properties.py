@@ -8,32 +8,36 @@ from thorough import cases
 
 from worker.jobs.states import DELIVERED, Outcome, RetryModelState
 from worker.safety import codes
-from worker.safety.signals import CheckBegan, CheckChanged, CheckOver, Ended, FirstOutput
+from worker.safety.signals import AttemptEnded, CheckEndedSignal, CheckStartedSignal, CheckUpdatedSignal, FirstOutput
 from worker.safety.stream import (
-    Alive,
+    CheckNotice,
     Closed,
     Created,
     Delta,
-    Fault,
     Flagged,
     ItemDone,
-    Notice,
+    Keepalive,
     Opened,
     PartDone,
-    Problem,
+    ProviderProblem,
     Rejected,
     Served,
+    StreamError,
     Terminal,
 )
-from worker.safety.watch import Watch
-from worker.safety.watch_limits import Limits
+from worker.safety.watch import AttemptWatch
+from worker.safety.watch_limits import WatchLimits
 
 SEQ = st.none() | st.integers(0, 30)
 CODE = (
     st.none() | st.sampled_from([*codes.CODES, "brand_new", "new_policy", "invalid_request", ""]) | st.text(max_size=8)
 )
 PROBLEM = st.builds(
-    Problem, CODE, CODE, st.none() | st.sampled_from(["stream", "access_programs.cyber"]), st.none() | st.floats()
+    ProviderProblem,
+    CODE,
+    CODE,
+    st.none() | st.sampled_from(["stream", "access_programs.cyber"]),
+    st.none() | st.floats(),
 )
 WORDS = st.lists(st.sampled_from(["cyber", "bio", "", "x" * 99]), max_size=3).map(tuple)
 MODEL = st.none() | st.sampled_from([SOL, LUNA, TERRA, "", "two words"])
@@ -44,14 +48,14 @@ REASON = st.none() | st.sampled_from(["max_output_tokens", "content_filter", "st
 EVENTS = st.one_of(
     st.builds(Opened, st.just(200), MODEL, served_header=MODEL, resumed=st.booleans()),
     st.builds(Created, SEQ, MODEL, MODEL, st.sampled_from(["queued", "in_progress"])),
-    st.builds(Notice, SEQ, WORDS, WORDS, MODEL, st.sampled_from(RetryModelState), st.booleans()),
+    st.builds(CheckNotice, SEQ, WORDS, WORDS, MODEL, st.sampled_from(RetryModelState), st.booleans()),
     st.builds(Delta, SEQ, st.sampled_from(["", "a"]), st.sampled_from(["text", "refusal", "other"])),
     st.builds(ItemDone, SEQ, st.integers(0, 3), ITEM),
     st.builds(PartDone, SEQ),
-    st.builds(Alive, SEQ, st.sampled_from(["keepalive", "response.queued", "response.in_progress"])),
+    st.builds(Keepalive, SEQ, st.sampled_from(["keepalive", "response.queued", "response.in_progress"])),
     st.builds(Served, st.sampled_from([SOL, LUNA])),
     st.builds(Flagged, WORDS),
-    st.builds(Fault, SEQ, PROBLEM, CARRIER),
+    st.builds(StreamError, SEQ, PROBLEM, CARRIER),
 )
 LAST = st.one_of(
     st.builds(
@@ -93,7 +97,11 @@ STEPS = st.lists(
 
 def play(steps, **limits):
     """Every signal of a run, and the watch."""
-    watch, now, signals = Watch(SOL, checked=True, now=0.0, limits=Limits(suspect_after=45, **limits)), 0.0, []
+    watch, now, signals = (
+        AttemptWatch(SOL, checked=True, now=0.0, limits=WatchLimits(suspect_after=45, **limits)),
+        0.0,
+        [],
+    )
     for step, seconds in steps:
         now += seconds
         if step == "tick":
@@ -113,21 +121,21 @@ def play(steps, **limits):
 @settings(max_examples=cases(60, 250), deadline=None)
 def test_any_stream_gives_nested_checks_and_at_most_one_end(steps):
     watch, signals, now = play(steps)
-    ends = [s for s in signals if isinstance(s, Ended)]
+    ends = [s for s in signals if isinstance(s, AttemptEnded)]
     assert len(ends) <= 1
     assert not ends or signals[-1] is ends[0]
     assert len([s for s in signals if isinstance(s, FirstOutput)]) <= 1
     is_open, had_one = False, False
     for signal in signals:
-        if isinstance(signal, CheckBegan):
+        if isinstance(signal, CheckStartedSignal):
             assert not is_open
             is_open = had_one = True
-        elif isinstance(signal, CheckOver):
+        elif isinstance(signal, CheckEndedSignal):
             assert is_open
             is_open = False
-        elif isinstance(signal, CheckChanged):
+        elif isinstance(signal, CheckUpdatedSignal):
             assert had_one
-        elif isinstance(signal, Ended):
+        elif isinstance(signal, AttemptEnded):
             assert not is_open
     assert is_open == (watch.evidence is not None)
     if not ends:  # left alone, every stream ends by the clock
@@ -176,14 +184,16 @@ def test_an_answer_needs_the_providers_last_word_and_a_verdict_is_sound(steps):
 @settings(max_examples=cases(50, 200), deadline=None)
 def test_a_block_code_anywhere_makes_it_blocked(before, code, after, last, sequence):
     before = [(e, t) for e, t in before if not (isinstance(e, Opened) and e.resumed)]  # else it may be a stale repeat
-    _, signals, _ = play([*before, (Fault(sequence, Problem(code, None), "error_event"), 0.0), *after, (last, 0.0)])
+    _, signals, _ = play(
+        [*before, (StreamError(sequence, ProviderProblem(code, None), "error_event"), 0.0), *after, (last, 0.0)]
+    )
     assert signals[-1].verdict.outcome is Outcome.BLOCKED
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
 def test_after_a_resume_every_delta_is_heard_exactly_once(cut, back):
-    watch = Watch(SOL, checked=False, now=0.0)
+    watch = AttemptWatch(SOL, checked=False, now=0.0)
     heard = [n for n in range(cut + 1) if watch.delta(n, 0.0) != "stale"]
     watch.feed(Opened(200, resumed=True), 1.0)
     heard += [n for n in range(max(0, cut - back), 45) if watch.delta(n, 1.0) != "stale"]

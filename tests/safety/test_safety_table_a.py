@@ -6,13 +6,13 @@ import pytest
 
 from worker.jobs.states import Outcome
 from worker.safety import classify
-from worker.safety.stream import Closed, Fault, Problem, Rejected, Terminal
+from worker.safety.stream import Closed, ProviderProblem, Rejected, StreamError, Terminal
 
 INVALID = "invalid_request_error"
 
 
 def P(code=None, type=None, **more):  # noqa: A002, N802
-    return Problem(code, type, **more)
+    return ProviderProblem(code, type, **more)
 
 
 def http(status, problem=None, **more):
@@ -58,10 +58,10 @@ HTTP_ROWS = [
     ("404 other", http(404, P(None, INVALID)), "bad_request", "not_found", False, "attempt"),
     ("405", http(405, P(None, None)), "bad_request", "not_found", False, "attempt"),
     ("501, a page", http(501, None), "bad_request", "not_found", False, "attempt"),
-    ("400 background", http(400, Problem(None, INVALID, "background")), "bad_request", "background_refused", False, "attempt"),
-    ("400 background, a code", http(400, Problem("unsupported_parameter", INVALID, "background")), "bad_request",
+    ("400 background", http(400, ProviderProblem(None, INVALID, "background")), "bad_request", "background_refused", False, "attempt"),
+    ("400 background, a code", http(400, ProviderProblem("unsupported_parameter", INVALID, "background")), "bad_request",
      "background_refused", False, "attempt"),
-    ("422 background", http(422, Problem(None, None, "background")), "bad_request", "background_refused", False, "attempt"),
+    ("422 background", http(422, ProviderProblem(None, None, "background")), "bad_request", "background_refused", False, "attempt"),
     ("404 unknown code", http(404, P("previous_response_not_found", INVALID)), "bad_request", "bad_request", False, "attempt"),
     ("408", http(408), "server_error", "upstream_timeout", True, "attempt"),
     ("409", http(409, P()), "server_error", "server_error", True, "attempt"),
@@ -173,7 +173,7 @@ def test_a_block_code_in_the_type_field_counts_too(on):
 @pytest.mark.parametrize(("code", "category"), BLOCKS)
 @pytest.mark.parametrize("carrier", ["error_event", "chat_chunk"])
 def test_a_block_inside_a_stream_names_its_carrier(code, category, carrier):
-    failure = classify.fault(Fault(5, P(code), carrier), after_output=True)
+    failure = classify.fault(StreamError(5, P(code), carrier), after_output=True)
     assert (failure.block.category, failure.block.carrier, failure.block.after_output) == (category, carrier, True)
     last = classify.terminal(Terminal(6, "failed", problem=P(code)))
     assert (last.block.category, last.block.carrier) == (category, "response_failed")
@@ -207,7 +207,7 @@ IN_STREAM = [
 @pytest.mark.parametrize(("code", "kind", "outcome", "retryable"), IN_STREAM)
 def test_an_error_inside_a_stream_is_told_apart(code, kind, outcome, retryable):
     for failure in (
-        classify.fault(Fault(1, P(code, kind), "error_event"), http_status=200, request_id="req_9"),
+        classify.fault(StreamError(1, P(code, kind), "error_event"), http_status=200, request_id="req_9"),
         classify.terminal(Terminal(1, "failed", problem=P(code, kind)), http_status=200, request_id="req_9"),
     ):
         assert (failure.outcome, failure.retryable) == (Outcome(outcome), retryable)
@@ -267,7 +267,7 @@ def test_the_wait_that_the_provider_asks_for_is_kept():
     problem = P("rate_limit_exceeded", retry_after=1.898)
     assert classify.rejected(http(429, problem, retry_after=180.0)).retry_after == 180.0
     assert classify.rejected(http(429, problem)).retry_after == 1.898
-    assert classify.fault(Fault(1, problem, "error_event")).retry_after == 1.898
+    assert classify.fault(StreamError(1, problem, "error_event")).retry_after == 1.898
     assert classify.rejected(http(429, None, retry_after=float("nan"))).retry_after is None
     assert classify.rejected(http(503, None, retry_after=-1.0)).retry_after is None
 

@@ -21,11 +21,11 @@ from safety_builders import (
 )
 
 from worker.jobs.states import CheckEnd, Evidence, Outcome
-from worker.safety.signals import CheckBegan, CheckChanged, CheckOver, FirstOutput
-from worker.safety.stream import Closed, Delta, Fault, ItemDone, Opened, PartDone, Rejected, Served, Terminal
-from worker.safety.watch_limits import Limits
+from worker.safety.signals import CheckEndedSignal, CheckStartedSignal, CheckUpdatedSignal, FirstOutput
+from worker.safety.stream import Closed, Delta, ItemDone, Opened, PartDone, Rejected, Served, StreamError, Terminal
+from worker.safety.watch_limits import WatchLimits
 
-SUSPECT = Limits(suspect_after=45.0)
+SUSPECT = WatchLimits(suspect_after=45.0)
 
 
 def test_t01_an_ordinary_answer_and_one_event_too_many():
@@ -48,7 +48,7 @@ def test_t01_an_ordinary_answer_and_one_event_too_many():
     assert verdict.flags == ()
     assert (play.watch.late_events, play.watch.verdict.flags) == (1, ("late_events",))
     assert len(play.of(FirstOutput)) == 1
-    assert not play.of(CheckBegan)
+    assert not play.of(CheckStartedSignal)
     assert (verdict.request_id, verdict.response_id, verdict.http_status) == ("req_sim01", "resp_sim01", 200)
 
 
@@ -59,9 +59,9 @@ def test_t02_a_check_that_clears():
         .wait(12)
         .feed(*out(3), completed(10))
     )
-    assert play.of(CheckBegan, CheckOver) == [
-        CheckBegan(Evidence.SIGNALLED, ("cyber",), ("user_risk",), LUNA, NAMED),
-        CheckOver(CheckEnd.OUTPUT, 0),
+    assert play.of(CheckStartedSignal, CheckEndedSignal) == [
+        CheckStartedSignal(Evidence.SIGNALLED, ("cyber",), ("user_risk",), LUNA, NAMED),
+        CheckEndedSignal(CheckEnd.OUTPUT, 0),
     ]
     assert play.verdict.outcome is Outcome.COMPLETED
 
@@ -78,10 +78,10 @@ def test_t03_a_long_check_that_is_repeated_to_the_end():
         notice(12, **bio, riding=True),
         completed(12),
     )
-    assert play.of(CheckBegan, CheckChanged, CheckOver) == [
-        CheckBegan(Evidence.SIGNALLED, ("bio",), ("user_risk",), LUNA, NAMED),
-        CheckOver(CheckEnd.OUTPUT, 2),
-        CheckChanged(Evidence.SIGNALLED, ("bio",), ("user_risk",), LUNA, NAMED, 3),
+    assert play.of(CheckStartedSignal, CheckUpdatedSignal, CheckEndedSignal) == [
+        CheckStartedSignal(Evidence.SIGNALLED, ("bio",), ("user_risk",), LUNA, NAMED),
+        CheckEndedSignal(CheckEnd.OUTPUT, 2),
+        CheckUpdatedSignal(Evidence.SIGNALLED, ("bio",), ("user_risk",), LUNA, NAMED, 3),
     ]
     assert play.verdict.outcome is Outcome.COMPLETED
 
@@ -89,14 +89,17 @@ def test_t03_a_long_check_that_is_repeated_to_the_end():
 def test_t03b_the_silent_twin_is_only_suspected():
     play = Play(limits=SUSPECT).feed(OPENED, created(), alive(1, "response.in_progress"))
     play.wait(30).feed(alive(2)).wait(30).feed(alive(3)).wait(35).feed(*out(5), completed(12))
-    assert play.of(CheckBegan, CheckOver) == [CheckBegan(Evidence.SUSPECTED), CheckOver(CheckEnd.OUTPUT, 0)]
+    assert play.of(CheckStartedSignal, CheckEndedSignal) == [
+        CheckStartedSignal(Evidence.SUSPECTED),
+        CheckEndedSignal(CheckEnd.OUTPUT, 0),
+    ]
     assert play.verdict.outcome is Outcome.COMPLETED
 
 
 def test_t04_a_block_in_the_middle_told_by_two_events_with_two_codes():
     play = Play().feed(OPENED, created(), notice(1), alive(2, "response.in_progress")).wait(8)
     play.feed(alive(3, "response.output_item.added"), alive(4), Delta(5, "Step one ")).wait(4)
-    play.feed(Fault(6, problem("cyber_policy", "invalid_request"), "error_event"))
+    play.feed(StreamError(6, problem("cyber_policy", "invalid_request"), "error_event"))
     play.feed(Terminal(7, "failed", problem=problem("server_error"), usage=USAGE))
     verdict = play.verdict
     assert verdict.outcome is Outcome.BLOCKED
@@ -113,7 +116,7 @@ def test_t05_a_block_after_a_hold():
         "response_failed",
         False,
     )
-    assert play.of(CheckOver) == [CheckOver(CheckEnd.BLOCKED, 0)]
+    assert play.of(CheckEndedSignal) == [CheckEndedSignal(CheckEnd.BLOCKED, 0)]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_t11d_a_rate_limit_in_the_stream_keeps_the_wait_told_in_prose():
 
 
 def test_t13b_overload_by_two_events_with_two_codes():
-    play = Play().feed(OPENED, created(), alive(2), Fault(3, problem("server_is_overloaded"), "error_event"))
+    play = Play().feed(OPENED, created(), alive(2), StreamError(3, problem("server_is_overloaded"), "error_event"))
     play.feed(Terminal(4, "failed", problem=problem("server_error", retry_after=3.0)))
     assert (play.verdict.outcome, play.verdict.failure.retryable, play.verdict.failure.retry_after) == (
         Outcome.OVERLOADED,
@@ -265,11 +268,11 @@ def test_t17_a_resumed_stream_repeats_nothing():
 
 
 def test_t17d_a_queued_response_is_not_suspected_however_long_it_waits():
-    play = Play(limits=Limits(suspect_after=45, idle=100_000)).feed(OPENED, created(0, "queued")).wait(3600)
-    assert not play.of(CheckBegan)
+    play = Play(limits=WatchLimits(suspect_after=45, idle=100_000)).feed(OPENED, created(0, "queued")).wait(3600)
+    assert not play.of(CheckStartedSignal)
     assert play.watch.silent_since is None
     play.feed(created(1, "in_progress")).wait(45)
-    assert play.of(CheckBegan) == [CheckBegan(Evidence.SUSPECTED)]
+    assert play.of(CheckStartedSignal) == [CheckStartedSignal(Evidence.SUSPECTED)]
 
 
 def test_t17e_cancelled_upstream():
@@ -318,14 +321,21 @@ def test_t19b_chat_content_filter():
 
 def test_t19d_an_error_chunk_and_then_the_end():
     play = Play().feed(
-        OPENED, created(None), Delta(None, "a"), Fault(None, problem("cyber_policy"), "chat_chunk"), Closed("clean")
+        OPENED,
+        created(None),
+        Delta(None, "a"),
+        StreamError(None, problem("cyber_policy"), "chat_chunk"),
+        Closed("clean"),
     )
     assert (play.verdict.outcome, play.verdict.block.carrier) == (Outcome.BLOCKED, "chat_chunk")
 
 
 def test_t19e_a_silent_delay_before_the_first_chunk():
     play = Play(limits=SUSPECT).feed(OPENED).wait(60).feed(created(None), Delta(None, "a"), completed(None))
-    assert play.of(CheckBegan, CheckOver) == [CheckBegan(Evidence.SUSPECTED), CheckOver(CheckEnd.OUTPUT)]
+    assert play.of(CheckStartedSignal, CheckEndedSignal) == [
+        CheckStartedSignal(Evidence.SUSPECTED),
+        CheckEndedSignal(CheckEnd.OUTPUT),
+    ]
 
 
 def test_t19g_a_chat_stream_without_its_last_word():

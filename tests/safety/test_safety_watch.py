@@ -18,9 +18,16 @@ from safety_builders import (
 )
 
 from worker.jobs.states import CheckEnd, Evidence, Outcome
-from worker.safety.signals import CheckBegan, CheckChanged, CheckOver, Ended, FirstOutput, ResponseKnown
-from worker.safety.stream import Closed, Delta, Fault, Notice, Opened, PartDone, Rejected, Terminal
-from worker.safety.watch_limits import Limits
+from worker.safety.signals import (
+    AttemptEnded,
+    CheckEndedSignal,
+    CheckStartedSignal,
+    CheckUpdatedSignal,
+    FirstOutput,
+    ResponseKnown,
+)
+from worker.safety.stream import CheckNotice, Closed, Delta, Opened, PartDone, Rejected, StreamError, Terminal
+from worker.safety.watch_limits import WatchLimits
 
 STARTED = (OPENED, created())
 SIGNALLED, SUSPECTED = Evidence.SIGNALLED, Evidence.SUSPECTED
@@ -38,10 +45,10 @@ def test_more_said_of_an_open_check_is_a_change_and_the_same_again_is_a_repeat()
         notice(use_cases=("cyber", "bio")),
         Delta(9, "a"),
     )
-    assert play.of(CheckBegan, CheckChanged, CheckOver) == [
-        CheckBegan(SIGNALLED, ("cyber",), ("user_risk",), LUNA, NAMED),
-        CheckChanged(SIGNALLED, ("cyber", "bio"), ("user_risk",), LUNA, NAMED, 1),
-        CheckOver(CheckEnd.OUTPUT, 2),
+    assert play.of(CheckStartedSignal, CheckUpdatedSignal, CheckEndedSignal) == [
+        CheckStartedSignal(SIGNALLED, ("cyber",), ("user_risk",), LUNA, NAMED),
+        CheckUpdatedSignal(SIGNALLED, ("cyber", "bio"), ("user_risk",), LUNA, NAMED, 1),
+        CheckEndedSignal(CheckEnd.OUTPUT, 2),
     ]
 
 
@@ -55,7 +62,7 @@ def test_an_absent_retry_model_keeps_the_one_named_before_and_null_takes_it_away
         Delta(9, "a"),
         notice(state=ABSENT),
     )
-    told = [(s.retry_model, s.retry_model_state) for s in play.of(CheckBegan, CheckChanged)]
+    told = [(s.retry_model, s.retry_model_state) for s in play.of(CheckStartedSignal, CheckUpdatedSignal)]
     assert told == [(None, ABSENT), (LUNA, NAMED), (None, NONE), (None, NONE)]
 
 
@@ -64,15 +71,18 @@ def test_a_later_notice_opens_a_second_check():
     assert play.watch.evidence is not None
     assert play.watch.evidence is SIGNALLED
     play.feed(PartDone(4))
-    assert [type(s) for s in play.of(CheckBegan, CheckOver)] == [CheckBegan, CheckOver] * 2
+    assert [type(s) for s in play.of(CheckStartedSignal, CheckEndedSignal)] == [
+        CheckStartedSignal,
+        CheckEndedSignal,
+    ] * 2
     assert play.watch.evidence is None
 
 
 def test_a_notice_riding_on_output_with_news_is_a_check_without_length():
     play = Play().feed(*STARTED, Delta(2, "a"), notice(3, riding=True), Delta(3, "b"))
-    assert play.of(CheckBegan, CheckOver) == [
-        CheckBegan(SIGNALLED, ("cyber",), ("user_risk",), LUNA, NAMED),
-        CheckOver(CheckEnd.OUTPUT, 0),
+    assert play.of(CheckStartedSignal, CheckEndedSignal) == [
+        CheckStartedSignal(SIGNALLED, ("cyber",), ("user_risk",), LUNA, NAMED),
+        CheckEndedSignal(CheckEnd.OUTPUT, 0),
     ]
 
 
@@ -86,18 +96,21 @@ def test_late_repeats_are_told_before_the_next_check_begins():
         Delta(3, "b"),
         notice(4, use_cases=("bio",)),
     )
-    assert [(type(s), getattr(s, "repeats", None)) for s in play.of(CheckBegan, CheckChanged, CheckOver)] == [
-        (CheckBegan, None),
-        (CheckOver, 1),
-        (CheckChanged, 2),
-        (CheckBegan, None),
+    assert [
+        (type(s), getattr(s, "repeats", None))
+        for s in play.of(CheckStartedSignal, CheckUpdatedSignal, CheckEndedSignal)
+    ] == [
+        (CheckStartedSignal, None),
+        (CheckEndedSignal, 1),
+        (CheckUpdatedSignal, 2),
+        (CheckStartedSignal, None),
     ]
 
 
 def test_what_the_provider_says_of_a_check_is_cut_to_size():
     many = tuple(f"case {n} " + "x" * 100 for n in range(20))
-    play = Play().feed(*STARTED, Notice(1, many, ("a\nb", "a\nb", " "), "not a model name", NAMED))
-    (began,) = play.of(CheckBegan)
+    play = Play().feed(*STARTED, CheckNotice(1, many, ("a\nb", "a\nb", " "), "not a model name", NAMED))
+    (began,) = play.of(CheckStartedSignal)
     assert len(began.use_cases) == 8
     assert {len(case) for case in began.use_cases} == {64}
     assert began.reasons == ("ab",)
@@ -105,46 +118,46 @@ def test_what_the_provider_says_of_a_check_is_cut_to_size():
 
 
 def test_a_suspected_check_becomes_signalled_and_keeps_its_beginning():
-    play = Play(limits=Limits(suspect_after=45)).feed(*STARTED).wait(45)
+    play = Play(limits=WatchLimits(suspect_after=45)).feed(*STARTED).wait(45)
     play.wait(10).feed(notice(1))
-    assert play.of(CheckBegan, CheckChanged) == [
-        CheckBegan(SUSPECTED),
-        CheckChanged(SIGNALLED, ("cyber",), ("user_risk",), LUNA, NAMED, 0),
+    assert play.of(CheckStartedSignal, CheckUpdatedSignal) == [
+        CheckStartedSignal(SUSPECTED),
+        CheckUpdatedSignal(SIGNALLED, ("cyber",), ("user_risk",), LUNA, NAMED, 0),
     ]
 
 
 def test_an_empty_notice_after_a_suspicion_is_still_a_signal():
     play = (
-        Play(limits=Limits(suspect_after=45))
+        Play(limits=WatchLimits(suspect_after=45))
         .feed(*STARTED)
         .wait(45)
-        .feed(Delta(1, "a"), Notice(2, riding=True), Delta(2, "b"))
+        .feed(Delta(1, "a"), CheckNotice(2, riding=True), Delta(2, "b"))
     )
-    assert [s.evidence for s in play.of(CheckBegan)] == [SUSPECTED, SIGNALLED]
+    assert [s.evidence for s in play.of(CheckStartedSignal)] == [SUSPECTED, SIGNALLED]
 
 
 def test_silence_after_output_is_suspected_too():
-    play = Play(limits=Limits(suspect_after=45)).feed(*STARTED, Delta(1, "a")).wait(44)
-    assert not play.of(CheckBegan)
+    play = Play(limits=WatchLimits(suspect_after=45)).feed(*STARTED, Delta(1, "a")).wait(44)
+    assert not play.of(CheckStartedSignal)
     assert play.watch.silent_since == play.now - 44
-    assert play.wait(1).of(CheckBegan)
+    assert play.wait(1).of(CheckStartedSignal)
 
 
 @pytest.mark.parametrize(("checked", "after"), [(False, 45.0), (True, None)])
 def test_silence_is_not_suspected_where_nobody_asked(checked, after):
-    play = Play(checked=checked, limits=Limits(suspect_after=after)).feed(*STARTED).wait(299)
-    assert not play.of(CheckBegan)
+    play = Play(checked=checked, limits=WatchLimits(suspect_after=after)).feed(*STARTED).wait(299)
+    assert not play.of(CheckStartedSignal)
 
 
 def test_headers_of_the_account_are_no_check():
     play = Play().feed(Opened(200, context={"x-codex-safety-buffering-enabled": "true"}), created(), completed())
-    assert not play.of(CheckBegan)
+    assert not play.of(CheckStartedSignal)
 
 
 def test_a_block_ends_the_check_at_once_and_no_notice_reopens_it():
-    play = Play().feed(*STARTED, notice(1), Fault(2, problem("cyber_policy"), "error_event"))
-    assert play.of(CheckOver) == [CheckOver(CheckEnd.BLOCKED, 0)]
-    assert len(play.feed(notice(3)).of(CheckBegan)) == 1
+    play = Play().feed(*STARTED, notice(1), StreamError(2, problem("cyber_policy"), "error_event"))
+    assert play.of(CheckEndedSignal) == [CheckEndedSignal(CheckEnd.BLOCKED, 0)]
+    assert len(play.feed(notice(3)).of(CheckStartedSignal)) == 1
 
 
 @pytest.mark.parametrize(
@@ -159,35 +172,35 @@ def test_a_block_ends_the_check_at_once_and_no_notice_reopens_it():
     ],
 )
 def test_whatever_ends_the_attempt_ends_its_check(event, ended_by):
-    assert Play().feed(*STARTED, notice(1), event).of(CheckOver) == [CheckOver(ended_by, 0)]
+    assert Play().feed(*STARTED, notice(1), event).of(CheckEndedSignal) == [CheckEndedSignal(ended_by, 0)]
 
 
 # -- limits
 
 
 def test_nothing_at_all_is_told_apart_from_silence_later():
-    verdict = Play(limits=Limits(first_event=20)).wait(20).verdict
+    verdict = Play(limits=WatchLimits(first_event=20)).wait(20).verdict
     assert (verdict.outcome, verdict.failure.code, verdict.resumable) == (Outcome.IDLE_TIMEOUT, "no_first_event", False)
-    assert Play(limits=Limits(idle=20)).feed(*STARTED).wait(20).verdict.failure.code == "idle_timeout"
+    assert Play(limits=WatchLimits(idle=20)).feed(*STARTED).wait(20).verdict.failure.code == "idle_timeout"
 
 
 def test_keepalives_are_life():
-    play = Play(limits=Limits(idle=20)).feed(*STARTED)
+    play = Play(limits=WatchLimits(idle=20)).feed(*STARTED)
     for n in range(1, 20):
         play.wait(19).feed(alive(n))
-    assert not play.of(Ended)
+    assert not play.of(AttemptEnded)
 
 
 def test_a_signalled_check_may_be_silent_for_longer():
-    play = Play(limits=Limits(idle=100, check_idle=600)).feed(*STARTED, notice(1)).wait(599)
-    assert not play.of(Ended)
+    play = Play(limits=WatchLimits(idle=100, check_idle=600)).feed(*STARTED, notice(1)).wait(599)
+    assert not play.of(AttemptEnded)
     verdict = play.wait(1).verdict
     assert (verdict.outcome, verdict.flags) == (Outcome.IDLE_TIMEOUT, ("in_check",))
-    assert play.of(CheckOver) == [CheckOver(CheckEnd.TIMED_OUT, 0)]
+    assert play.of(CheckEndedSignal) == [CheckEndedSignal(CheckEnd.TIMED_OUT, 0)]
 
 
 def test_a_suspected_check_gets_no_extra_time():
-    play = Play(limits=Limits(idle=100, check_idle=600, suspect_after=45)).feed(*STARTED).wait(100)
+    play = Play(limits=WatchLimits(idle=100, check_idle=600, suspect_after=45)).feed(*STARTED).wait(100)
     assert (play.verdict.outcome, play.verdict.flags) == (Outcome.IDLE_TIMEOUT, ("in_check",))
 
 
@@ -202,20 +215,20 @@ def test_after_the_end_no_tick_is_asked_for():
 
 
 def test_an_error_event_without_a_last_word_stands_alone_after_a_while():
-    play = Play().feed(*STARTED, Fault(1, problem("server_is_overloaded"), "error_event"), alive(2)).wait(14)
-    assert not play.of(Ended)
+    play = Play().feed(*STARTED, StreamError(1, problem("server_is_overloaded"), "error_event"), alive(2)).wait(14)
+    assert not play.of(AttemptEnded)
     assert play.wait(1).verdict.outcome is Outcome.OVERLOADED
 
 
 def test_an_error_event_is_not_the_end_while_the_stream_goes_on():
     play = (
         Play()
-        .feed(*STARTED, Fault(1, problem("server_is_overloaded"), "error_event"))
+        .feed(*STARTED, StreamError(1, problem("server_is_overloaded"), "error_event"))
         .wait(10)
         .feed(Delta(2, "a"))
         .wait(10)
     )
-    assert not play.of(Ended)
+    assert not play.of(AttemptEnded)
     verdict = play.feed(completed(3)).verdict
     assert (verdict.outcome, verdict.flags) == (Outcome.COMPLETED, ("terminal_conflict",))
 
@@ -232,13 +245,15 @@ def test_an_error_event_is_not_the_end_while_the_stream_goes_on():
     ],
 )
 def test_nothing_that_comes_after_a_block_takes_it_back(event):
-    play = Play().feed(*STARTED, Fault(1, problem("bio_policy"), "error_event"), Delta(2, "a"), event)
+    play = Play().feed(*STARTED, StreamError(1, problem("bio_policy"), "error_event"), Delta(2, "a"), event)
     assert (play.verdict.outcome, play.verdict.block.category, play.verdict.output) == (Outcome.BLOCKED, "bio", ())
     assert not play.verdict.block.after_output
 
 
 def test_a_block_stands_though_the_stream_hangs_or_goes_on():
-    play = Play().feed(*STARTED, Fault(1, problem("bio_policy"), "error_event")).wait(10).feed(Delta(2, "a")).wait(5)
+    play = (
+        Play().feed(*STARTED, StreamError(1, problem("bio_policy"), "error_event")).wait(10).feed(Delta(2, "a")).wait(5)
+    )
     assert play.verdict.outcome is Outcome.BLOCKED
 
 
@@ -254,26 +269,32 @@ def test_a_block_stands_though_the_stream_hangs_or_goes_on():
     ],
 )
 def test_the_code_that_tells_most_wins_and_among_equals_the_first(first, second, outcome):
-    for last in (Terminal(2, "failed", problem=problem(second)), Fault(2, problem(second), "error_event")):
-        play = Play().feed(*STARTED, Fault(1, problem(first), "error_event"), last, Closed("clean"))
+    for last in (Terminal(2, "failed", problem=problem(second)), StreamError(2, problem(second), "error_event")):
+        play = Play().feed(*STARTED, StreamError(1, problem(first), "error_event"), last, Closed("clean"))
         assert play.verdict.outcome is outcome
 
 
 def test_a_known_block_gives_its_category_to_a_guessed_one():
     play = Play().feed(
-        *STARTED, Fault(1, problem("new_policy"), "error_event"), Terminal(2, "failed", problem=problem("cyber_policy"))
+        *STARTED,
+        StreamError(1, problem("new_policy"), "error_event"),
+        Terminal(2, "failed", problem=problem("cyber_policy")),
     )
     assert (play.verdict.block.category, play.verdict.block.carrier) == ("cyber", "response_failed")
 
 
 def test_a_response_that_failed_is_not_resumable_though_the_connection_broke():
-    assert not Play().feed(*STARTED, Fault(1, problem("server_error"), "error_event"), Closed("cut")).verdict.resumable
+    assert (
+        not Play()
+        .feed(*STARTED, StreamError(1, problem("server_error"), "error_event"), Closed("cut"))
+        .verdict.resumable
+    )
 
 
 def test_an_idle_stream_with_a_held_error_ends_by_that_error():
     play = (
-        Play(limits=Limits(idle=5, after_fault=60))
-        .feed(*STARTED, Fault(1, problem("server_is_overloaded"), "error_event"))
+        Play(limits=WatchLimits(idle=5, after_fault=60))
+        .feed(*STARTED, StreamError(1, problem("server_is_overloaded"), "error_event"))
         .wait(5)
     )
     assert play.verdict.outcome is Outcome.OVERLOADED
@@ -302,7 +323,7 @@ def test_the_fast_path_speaks_only_when_something_changed():
     assert watch.delta(2, now) is None
     play.feed(notice(3))
     assert watch.delta(4, now) == "signals"
-    assert watch.take() == [CheckOver(CheckEnd.OUTPUT, 0)]
+    assert watch.take() == [CheckEndedSignal(CheckEnd.OUTPUT, 0)]
     assert watch.delta(5, now) is None
     assert (watch.deltas, watch.sequence, watch.output_seen) == (4, 5, True)
 
@@ -322,11 +343,13 @@ def test_a_jump_in_the_numbers_is_flagged_and_nothing_more():
 
 
 def test_a_watch_that_takes_up_a_dead_workers_attempt_knows_what_was_seen():
-    play = Play(cursor=5, output_seen=True, limits=Limits(suspect_after=45)).feed(Opened(200, "req_2", resumed=True))
+    play = Play(cursor=5, output_seen=True, limits=WatchLimits(suspect_after=45)).feed(
+        Opened(200, "req_2", resumed=True)
+    )
     assert play.watch.delta(5, play.now) == "stale"
     assert play.watch.sequence == 5
     play.wait(45)
-    assert play.of(CheckBegan)
-    play.feed(Fault(6, problem("cyber_policy"), "error_event"), Closed("clean"))
+    assert play.of(CheckStartedSignal)
+    play.feed(StreamError(6, problem("cyber_policy"), "error_event"), Closed("clean"))
     assert play.verdict.block.after_output
     assert not play.of(FirstOutput)

@@ -12,7 +12,7 @@ from worker.safety import classify
 from worker.safety.codes import CODES
 from worker.safety.messages import WORDS, block_advice, disclosure_message, failure_error, job_error
 from worker.safety.retry import Why
-from worker.safety.stream import Fault, Problem
+from worker.safety.stream import ProviderProblem, StreamError
 
 
 def one_sentence(text):
@@ -40,7 +40,7 @@ def test_every_failure_that_can_be_told_has_words_of_its_own():
     failures = [classify.rejected(row[1]) for row in HTTP_ROWS]
     failures += [classify.closed(event, opened=opened) for event, opened, _, _ in CLOSED]
     failures += [classify.silent(first_event=first) for first in (True, False)]
-    failures += [classify.fault(Fault(None, Problem(code, None), "error_event")) for code in CODES]
+    failures += [classify.fault(StreamError(None, ProviderProblem(code, None), "error_event")) for code in CODES]
     for failure in failures:
         if failure.block is None:
             assert failure.code in WORDS

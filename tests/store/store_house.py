@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from arq.connections import ArqRedis
 from builders import BLOCKED, COMPLETED, STARTED, T0, FakeClock, began, done, new_job
 
-from worker.audit.chain import Row, canonical
+from worker.audit.chain import AuditRow, canonical
 from worker.audit.keys import Signer, Trusted
 from worker.audit.report import Report
 from worker.audit.seals import checkpoint
@@ -16,7 +16,7 @@ from worker.jobs.states import Outcome
 from worker.store import keys
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
-from worker.store.audit.verification import Proof
+from worker.store.audit.verification import TrailVerification
 from worker.store.jobs.repository import Jobs
 
 SIGNER, THIEF = Signer(b"s" * 32), Signer(b"t" * 32)
@@ -63,12 +63,14 @@ class House:
             await self.jobs.change(job_id, lambda _, said=said: said)
 
     async def prove(self, *, shipped: bool = False) -> Report:
-        return await Proof(self.redis, self.clock, Trusted([SIGNER.public])).prove(self.shipped if shipped else None)
+        return await TrailVerification(self.redis, self.clock, Trusted([SIGNER.public])).prove(
+            self.shipped if shipped else None
+        )
 
-    async def rows(self) -> list[Row]:
+    async def rows(self) -> list[AuditRow]:
         return await Trail(self.redis, self.clock).page("-", count=10**6)
 
-    async def rebuild(self, rows: list[Row]) -> None:
+    async def rebuild(self, rows: list[AuditRow]) -> None:
         """The stream with these records in this order, as whoever holds Redis can make it."""
         await self.redis.delete(keys.AUDIT)
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -76,7 +78,7 @@ class House:
                 pipe.xadd(keys.AUDIT, {"hash": row.hash, "record": row.record}, id=row.id)
             await pipe.execute()
 
-    async def of(self, job_id: str) -> list[Row]:
+    async def of(self, job_id: str) -> list[AuditRow]:
         return await Trail(self.redis, self.clock).of_chain(job_id)
 
     @property
@@ -102,17 +104,17 @@ class House:
         self.shipped = await self.redis.lrange(keys.SEALS, 0, -1)
 
 
-def altered(row: Row, name: str = "at", value: object = "2020-01-01T00:00:00Z") -> Row:
+def altered(row: AuditRow, name: str = "at", value: object = "2020-01-01T00:00:00Z") -> AuditRow:
     return row._replace(record=canonical({**json.loads(row.record), name: value}))
 
 
-def swapped(rows: list[Row], a: int, b: int) -> list[Row]:
+def swapped(rows: list[AuditRow], a: int, b: int) -> list[AuditRow]:
     """The two records trade places; the places keep their ids."""
     out = list(rows)
     out[a], out[b] = rows[b]._replace(id=rows[a].id), rows[a]._replace(id=rows[b].id)
     return out
 
 
-def place(rows: list[Row], job_id: str, seq: int) -> int:
+def place(rows: list[AuditRow], job_id: str, seq: int) -> int:
     mark = b'"seq":%d,' % seq
     return next(n for n, r in enumerate(rows) if job_id.encode() in r.record and mark in r.record)

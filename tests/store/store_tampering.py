@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from store_house import SIGNER, T0, THIEF, House, altered, place, swapped
 
-from worker.audit.chain import GENESIS, Row, canonical, chain_in, hash_of, link, stream_id
+from worker.audit.chain import GENESIS, AuditRow, canonical, chain_in, hash_of, link, stream_id
 from worker.audit.report import Report
 from worker.audit.seals import Seal, checkpoint, parse
 from worker.store import keys
@@ -62,7 +62,7 @@ async def alter_a_hash(h: House) -> dict:
     return {"kind": "altered", "record": rows[n].id}
 
 
-def sealed_together(h: House, *rows: Row) -> bool:
+def sealed_together(h: House, *rows: AuditRow) -> bool:
     """Whether one checkpoint covers these rows: what is missing at its very end is told of the checkpoint instead."""
     ends = [stream_id(parse(line).last) for line in h.shipped]
     return len({bisect_left(ends, stream_id(row.id)) for row in rows}) == 1
@@ -91,7 +91,7 @@ async def remove_a_note(h: House) -> dict:
     return {"kind": "removed", "record": after.id}
 
 
-def squeezed(rows: list[Row]) -> list[Row]:
+def squeezed(rows: list[AuditRow]) -> list[AuditRow]:
     """The same rows with ids that rise."""
     out = rows[:1]
     for row in rows[1:]:
@@ -105,7 +105,7 @@ async def insert(h: House) -> dict:
     rows, job_id = await h.rows(), h.ids[h.middle]
     n = place(rows, job_id, 2)
     hashed, body = link(rows[n].hash, {**json.loads(rows[n].record), "seq": 3, "type": "job.account.flagged"})
-    out = squeezed([*rows[: n + 1], Row(rows[n].id, hashed, body), *rows[n + 1 :]])
+    out = squeezed([*rows[: n + 1], AuditRow(rows[n].id, hashed, body), *rows[n + 1 :]])
     await h.rebuild(out)
     return {"kind": "inserted", "job_id": job_id, "seq": 3, "record": out[n + 1].id}
 
@@ -113,7 +113,7 @@ async def insert(h: House) -> dict:
 async def insert_with_any_hash(h: House) -> dict:
     rows, job_id = await h.rows(), h.ids[h.middle]
     n = place(rows, job_id, 2)
-    out = squeezed([*rows[: n + 1], Row(rows[n].id, "e" * 64, altered(rows[n]).record), *rows[n + 1 :]])
+    out = squeezed([*rows[: n + 1], AuditRow(rows[n].id, "e" * 64, altered(rows[n]).record), *rows[n + 1 :]])
     await h.rebuild(out)
     return {"kind": "inserted", "job_id": job_id, "record": out[n + 1].id}
 
@@ -129,7 +129,7 @@ async def insert_a_whole_job(h: House) -> dict:
     rows = await h.rows()
     n = place(rows, h.ids[h.middle], 1)
     hashed, body = link(GENESIS, {**json.loads(rows[n].record), "job_id": h.ids[h.middle][:-4] + "zzzz"})
-    out = squeezed([*rows[:n], Row(rows[n].id, hashed, body), *rows[n:]])
+    out = squeezed([*rows[:n], AuditRow(rows[n].id, hashed, body), *rows[n:]])
     await h.rebuild(out)
     return {"kind": "inserted", "record": out[n].id}
 

@@ -11,7 +11,7 @@ from worker.jobs.errors import Refused
 from worker.store import keys
 from worker.store.apps import Apps, new_key, plausible
 from worker.store.connection import kept_secrets
-from worker.store.connection.kept_secrets import Secrets
+from worker.store.connection.kept_secrets import KeptSecrets
 
 ALL = ("submit", "read", "audit", "ops")
 
@@ -100,16 +100,16 @@ async def test_a_key_of_another_house_is_not_found(apps):
 
 
 async def test_a_secret_is_made_once_for_all_processes(redis):
-    houses = [Secrets(redis, Clock()) for _ in range(10)]
+    houses = [KeptSecrets(redis, Clock()) for _ in range(10)]
     made = await asyncio.gather(*(house.get(kept_secrets.IDENTIFIER) for house in houses))
     assert len(set(made)) == 1
     assert len(made[0]) == 32
-    assert await Secrets(redis, Clock()).get(kept_secrets.IDENTIFIER) == made[0]
-    assert await Secrets(redis, Clock()).get(kept_secrets.DIGEST) != made[0]
+    assert await KeptSecrets(redis, Clock()).get(kept_secrets.IDENTIFIER) == made[0]
+    assert await KeptSecrets(redis, Clock()).get(kept_secrets.DIGEST) != made[0]
 
 
 async def test_a_secret_is_read_once_and_a_given_one_is_never_kept(redis, clock):
-    house = Secrets(redis, clock, {kept_secrets.IDENTIFIER: b"given"})
+    house = KeptSecrets(redis, clock, {kept_secrets.IDENTIFIER: b"given"})
     assert await house.get(kept_secrets.IDENTIFIER) == b"given"
     assert await redis.exists(keys.secret(kept_secrets.IDENTIFIER)) == 0
     made = await house.get(kept_secrets.DIGEST)

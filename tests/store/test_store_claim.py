@@ -229,9 +229,9 @@ async def test_a_released_job_is_first_in_line_again_by_its_age(jobs, clock):
 
 async def test_a_job_held_while_its_circuit_closed_is_let_go_by_the_next_probe(redis, jobs, clock):
     """The gate said open, the circuit closed, then the hold was written: nobody else would ever wake that job."""
-    from worker.store.admission.circuit_breaker import Circuit
+    from worker.store.admission.circuit_breaker import CircuitBreaker
 
-    circuit = Circuit(redis, HELD.hold_scope)
+    circuit = CircuitBreaker(redis, HELD.hold_scope)
     job_id = await submit(jobs, clock)
     await circuit.trip("job_other", "insufficient_quota")
     (held,) = await claim(jobs)

@@ -17,8 +17,8 @@ from store_house import SIGNER, House
 from worker.jobs.errors import StoreChanged
 from worker.store import keys
 from worker.store.connection.pool import connect
-from worker.store.connection.store_guard import Guard, accept, guard_of
-from worker.store.connection.store_mark import Mark, Seen, judge, load, save, sentence
+from worker.store.connection.store_guard import StoreGuard, accept, guard_of
+from worker.store.connection.store_mark import StoreAnswer, StoreMark, judge, load, save, sentence
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.retention import Retention
 
@@ -28,12 +28,12 @@ Told = list[tuple[str, dict[str, object]]]
 @pytest.fixture
 async def guarded(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> AsyncIterator[ArqRedis]:
     """A guarded client on the emptied Valkey, as a process has it."""
-    client = connect(valkey_url, vault=VAULT, guard=Guard(tmp_path / "store.json", FakeClock().dice))
+    client = connect(valkey_url, vault=VAULT, guard=StoreGuard(tmp_path / "store.json", FakeClock().dice))
     yield client
     await client.aclose()
 
 
-async def looked(client: ArqRedis) -> Mark:
+async def looked(client: ArqRedis) -> StoreMark:
     guard = guard_of(client)
     assert guard is not None
     await guard.look(client)
@@ -41,11 +41,11 @@ async def looked(client: ArqRedis) -> Mark:
     return guard.mark
 
 
-async def again(valkey_url: str, mark: Mark | None, path: Path) -> ArqRedis:
+async def again(valkey_url: str, mark: StoreMark | None, path: Path) -> ArqRedis:
     """A client of a process that starts with this mark."""
     if mark is not None:
         save(path, mark)
-    return connect(valkey_url, vault=VAULT, guard=Guard(path, FakeClock(start=7).dice))
+    return connect(valkey_url, vault=VAULT, guard=StoreGuard(path, FakeClock(start=7).dice))
 
 
 async def test_a_fresh_store_gets_an_id_and_the_mark_follows_what_is_committed(
@@ -60,7 +60,9 @@ async def test_a_fresh_store_gets_an_id_and_the_mark_follows_what_is_committed(
 
 
 async def test_several_processes_that_start_at_once_agree(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> None:
-    clients = [connect(valkey_url, guard=Guard(tmp_path / f"{n}.json", FakeClock(start=n * 10).dice)) for n in range(5)]
+    clients = [
+        connect(valkey_url, guard=StoreGuard(tmp_path / f"{n}.json", FakeClock(start=n * 10).dice)) for n in range(5)
+    ]
     await asyncio.gather(*(client.ping() for client in clients))
     assert len({(await looked(client)).deployment for client in clients}) == 1
     for client in clients:
@@ -191,7 +193,7 @@ async def test_the_file_is_kept_while_it_runs_and_a_full_disk_is_told_once(
     assert (await kept()).record == mark.record
     blocked = tmp_path / "file"
     blocked.write_text("")
-    client = connect(valkey_url, guard=Guard(blocked / "store.json", FakeClock().dice))
+    client = connect(valkey_url, guard=StoreGuard(blocked / "store.json", FakeClock().dice))
     other = guard_of(client)
     assert other is not None
     running = asyncio.create_task(other.run(client))
@@ -212,8 +214,8 @@ async def test_the_file_is_kept_while_it_runs_and_a_full_disk_is_told_once(
 ids = st.sampled_from(["a", "b", "c"])
 
 
-@given(st.builds(Mark, ids), st.builds(Seen, st.none() | ids, st.booleans(), st.none() | ids))
-def test_only_the_known_or_an_accepted_store_passes(mark: Mark, seen: Seen) -> None:
+@given(st.builds(StoreMark, ids), st.builds(StoreAnswer, st.none() | ids, st.booleans(), st.none() | ids))
+def test_only_the_known_or_an_accepted_store_passes(mark: StoreMark, seen: StoreAnswer) -> None:
     reason = judge(mark, seen)
     if seen.deployment == mark.deployment:
         assert reason == (None if seen.has_all else "older")
@@ -233,5 +235,5 @@ def test_a_file_that_holds_no_mark_is_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "m").write_text(text)
     assert load(tmp_path / "m") is None
     assert load(tmp_path / "none") is None
-    save(tmp_path / "m", Mark("a", "1-1", 3))
-    assert load(tmp_path / "m") == Mark("a", "1-1", 3)
+    save(tmp_path / "m", StoreMark("a", "1-1", 3))
+    assert load(tmp_path / "m") == StoreMark("a", "1-1", 3)

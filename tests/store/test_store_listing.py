@@ -7,7 +7,7 @@ from builders import CANCELLED, LUNA, STARTED, T0, new_job
 
 from worker.jobs.errors import Refused
 from worker.store import keys
-from worker.store.jobs.listing import Filters, list_jobs
+from worker.store.jobs.listing import ListFilters, list_jobs
 
 
 async def submit(jobs, clock, seconds=1.0, **given):
@@ -16,7 +16,7 @@ async def submit(jobs, clock, seconds=1.0, **given):
 
 
 async def names(redis, limit=100, cursor=None, app="shop", **filters):
-    found, after = await list_jobs(redis, app, Filters(**filters), limit, cursor)
+    found, after = await list_jobs(redis, app, ListFilters(**filters), limit, cursor)
     return [stored.job.id for stored in found], after
 
 
@@ -166,5 +166,5 @@ async def test_a_cursor_that_we_did_not_make_is_refused(redis, cursor):
 
 async def test_a_list_carries_what_only_the_app_may_see(redis, jobs, clock):
     await submit(jobs, clock)
-    found, _ = await list_jobs(redis, "shop", Filters(), 1, None)
+    found, _ = await list_jobs(redis, "shop", ListFilters(), 1, None)
     assert found[0].private == {"metadata": {"ticket": "A-17"}}

@@ -14,15 +14,15 @@ from worker.audit.chain import canonical
 from worker.jobs import ids
 from worker.store import codec, keys
 from worker.store.jobs.batch_reads import answers, message_states
-from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces, parse_message
+from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk, parse_message
 from worker.store.stats.queue_depth import depths, workers, writable
 
-HELLO = [Piece(3, 0, "Hel"), Piece(5, 3, "lo, "), Piece(-1, 7, "wörld 🎈 \ud800")]
+HELLO = [OutputChunk(3, 0, "Hel"), OutputChunk(5, 3, "lo, "), OutputChunk(-1, 7, "wörld 🎈 \ud800")]
 
 
 @pytest.fixture
-def pieces(redis) -> Pieces:
-    return Pieces(redis)
+def pieces(redis) -> OutputChunks:
+    return OutputChunks(redis)
 
 
 async def running(jobs, worker="w1"):
@@ -34,8 +34,8 @@ async def running(jobs, worker="w1"):
 
 async def test_pieces_come_back_as_they_were_and_in_order(jobs, pieces):
     held = await running(jobs)
-    assert (await pieces.keep([Outgoing(held.job.id, held.token, 1, p) for p in HELLO[:2]]))[1] == []
-    assert (await pieces.keep([Outgoing(held.job.id, held.token, 1, HELLO[2])]))[1] == []
+    assert (await pieces.keep([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO[:2]]))[1] == []
+    assert (await pieces.keep([PendingChunk(held.job.id, held.token, 1, HELLO[2])]))[1] == []
     assert await pieces.read(held.job.id, 1) == HELLO
     assert await pieces.read(held.job.id, 2) == []
 
@@ -45,17 +45,17 @@ async def test_pieces_of_a_lost_lease_are_dropped_and_the_others_kept(redis, job
     ours = await running(jobs)
     await lapse(redis, lost.job.id)
     await jobs.claim("w2", 1, 15)
-    out = [Outgoing(h.job.id, h.token, 1, HELLO[0]) for h in (lost, ours)]
-    assert (await pieces.keep([*out, Outgoing("job_none", "w1:1", 1, HELLO[0])]))[1] == [lost.job.id, "job_none"]
+    out = [PendingChunk(h.job.id, h.token, 1, HELLO[0]) for h in (lost, ours)]
+    assert (await pieces.keep([*out, PendingChunk("job_none", "w1:1", 1, HELLO[0])]))[1] == [lost.job.id, "job_none"]
     assert await pieces.read(lost.job.id, 1) == []
     assert await pieces.read(ours.job.id, 1) == [HELLO[0]]
 
 
 async def test_pieces_that_come_after_the_end_are_dropped(redis, jobs, pieces):
     held = await running(jobs)
-    await pieces.keep([Outgoing(held.job.id, held.token, 1, HELLO[0])])
+    await pieces.keep([PendingChunk(held.job.id, held.token, 1, HELLO[0])])
     await jobs.change(held.job.id, lambda _: [(done(), 1), (COMPLETED, 1)], token=held.token)
-    assert (await pieces.keep([Outgoing(held.job.id, held.token, 1, HELLO[1])]))[1] == [held.job.id]
+    assert (await pieces.keep([PendingChunk(held.job.id, held.token, 1, HELLO[1])]))[1] == [held.job.id]
     assert not await redis.exists(keys.text(held.job.id, 1))
 
 
@@ -64,7 +64,7 @@ async def test_watchers_hear_pieces_as_they_are_kept(redis, jobs, pieces):
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(keys.PIECES)
         await pubsub.get_message(timeout=LIMIT)
-        await pieces.keep([Outgoing(held.job.id, held.token, 1, p) for p in HELLO])
+        await pieces.keep([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO])
         heard = [await pubsub.get_message(timeout=LIMIT) for _ in HELLO]
     assert [parse_message(m["data"], VAULT.known(held.job.id)) for m in heard] == [(held.job.id, 1, p) for p in HELLO]
 

@@ -12,8 +12,8 @@ from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.store.apps import Apps
 from worker.store.connection.pool import check_safe, connect, durability
 from worker.store.jobs.batch_reads import answers
-from worker.store.jobs.listing import Filters, list_jobs
-from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces
+from worker.store.jobs.listing import ListFilters, list_jobs
+from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
 from worker.store.jobs.repository import Jobs
 from worker.store.stats.queue_depth import writable
 
@@ -76,9 +76,9 @@ async def test_a_stopped_server_is_store_unavailable_within_two_seconds_whatever
             jobs.answer(job.id),
             jobs.trail(job.id),
             jobs.overdue(),
-            list_jobs(client, "shop", Filters(), 10, None),
+            list_jobs(client, "shop", ListFilters(), 10, None),
             answers(client, [job.id]),
-            Pieces(client).keep([Outgoing(job.id, "w1:1", 1, Piece(0, 0, "x"))]),
+            OutputChunks(client).keep([PendingChunk(job.id, "w1:1", 1, OutputChunk(0, 0, "x"))]),
             Apps(client, clock).list_keys(),
             writable(client),
             check_safe(client),

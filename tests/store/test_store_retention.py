@@ -14,10 +14,10 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.store import keys
-from worker.store.audit.legal_holds import Holds, held
+from worker.store.audit.legal_holds import LegalHolds, held
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
-from worker.store.audit.verification import Proof
+from worker.store.audit.verification import TrailVerification
 from worker.store.jobs.repository import Jobs, Retention as Keep
 from worker.store.lifecycle.erasure import erase
 from worker.store.lifecycle.retention import Retention
@@ -39,7 +39,7 @@ class House:
     def __init__(self, redis: ArqRedis) -> None:
         self.redis, self.clock = redis, Later()
         self.jobs = Jobs(redis, self.clock, Keep(result=60))
-        self.trail, self.holds = Trail(redis, self.clock), Holds(redis, self.clock, 60)
+        self.trail, self.holds = Trail(redis, self.clock), LegalHolds(redis, self.clock, 60)
         self.retention = Retention(redis, self.clock, audit_ttl=DAY, result_ttl=60)
 
     async def job(self, *said, app: str = "shop") -> str:
@@ -64,7 +64,7 @@ class House:
         return await self.retention.trim(SIGNER)
 
     async def prove(self) -> Report:
-        return await Proof(self.redis, self.clock, Trusted([SIGNER.public])).prove()
+        return await TrailVerification(self.redis, self.clock, Trusted([SIGNER.public])).prove()
 
 
 @pytest.fixture

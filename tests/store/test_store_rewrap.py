@@ -7,11 +7,11 @@ from builders import FakeClock, new_job
 
 from worker.store.admission.quarantine import Quarantine
 from worker.store.apps import Apps
-from worker.store.connection.kept_secrets import Secrets
+from worker.store.connection.kept_secrets import KeptSecrets
 from worker.store.connection.pool import connect
 from worker.store.envelope import Vault
 from worker.store.jobs.repository import Jobs
-from worker.store.lifecycle.key_rotation import Rewrap
+from worker.store.lifecycle.key_rotation import KeyRotation
 from worker.store.webhooks.endpoints import Endpoints
 
 OLD, NEW = bytes([3]) * 32, bytes([4]) * 32
@@ -27,18 +27,18 @@ async def test_after_a_rewrap_the_old_key_can_be_dropped(redis: ArqRedis, valkey
         "acme", url="https://a.example/", events=("job.completed",), payload="thin", description="", secret="whsec_x"
     )
     await Quarantine(old, clock).add("acme", "a" * 64, by="key_ops", reason="", name="ann")
-    kept = await Secrets(old, clock).get("digest")
+    kept = await KeptSecrets(old, clock).get("digest")
 
-    counts = await Rewrap(both).run()
+    counts = await KeyRotation(both).run()
     assert (counts["rewrapped"], counts["unreadable"], counts["changed_meanwhile"]) == (7, 0, 0)
-    again = await Rewrap(both).run()
+    again = await KeyRotation(both).run()
     assert (again["rewrapped"], again["under_first_key"]) == (0, 7), "begun again it passes over what is done"
 
     assert [(await Jobs(new, clock).asked(job.id) or {})["input"] for job in made] == ["p0", "p1", "p2"]
     assert await Apps(new, clock).webhook_secret("acme") == secret
     assert await Endpoints(new, clock).find("acme", hook.id) == hook
     assert [one.name for one in await Quarantine(new, clock).of_app("acme")] == ["ann"]
-    assert await Secrets(new, clock).get("digest") == kept
+    assert await KeptSecrets(new, clock).get("digest") == kept
     assert (await Jobs(old, clock).asked(made[0].id) or {})["input"] == "p0", "a running process keeps its box"
     for client in (old, both, new):
         await client.aclose()
@@ -47,7 +47,7 @@ async def test_after_a_rewrap_the_old_key_can_be_dropped(redis: ArqRedis, valkey
 async def test_what_needs_a_key_that_is_not_there_is_counted_and_left_alone(redis: ArqRedis, valkey_url: str) -> None:
     old, new = connect(valkey_url, vault=Vault([OLD])), connect(valkey_url, vault=Vault([NEW]))
     job = (await Jobs(old, FakeClock()).submit(new_job(prompt="p")))[0].job
-    assert (await Rewrap(new).run())["unreadable"] == 1
+    assert (await KeyRotation(new).run())["unreadable"] == 1
     assert (await Jobs(old, FakeClock()).load(job.id)) is not None
     for client in (old, new):
         await client.aclose()

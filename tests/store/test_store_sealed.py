@@ -9,12 +9,12 @@ from builders import STARTED, FakeClock, began, new_job, queued
 from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import keys
 from worker.store.apps import Apps
-from worker.store.connection.kept_secrets import Secrets
+from worker.store.connection.kept_secrets import KeptSecrets
 from worker.store.connection.pool import connect
 from worker.store.envelope import Vault
 from worker.store.jobs.batch_reads import answers
-from worker.store.jobs.listing import Filters, list_jobs
-from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces
+from worker.store.jobs.listing import ListFilters, list_jobs
+from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
 from worker.store.jobs.repository import Jobs, NewJob
 from worker.store.webhooks.endpoints import Endpoints
 
@@ -68,7 +68,7 @@ async def run(redis: ArqRedis) -> tuple[Jobs, str]:
     _, (held,) = await jobs.claim("w1", 5, 60)
     assert held.asked == {"input": SECRET, "instructions": SECRET, "params": {"tools": [{"name": SECRET}]}}
     assert held.private["metadata"] == {"k": SECRET}
-    await Pieces(redis).keep([Outgoing(held.job.id, held.token, 1, Piece(1, 0, SECRET))])
+    await OutputChunks(redis).keep([PendingChunk(held.job.id, held.token, 1, OutputChunk(1, 0, SECRET))])
     wrote = [await jobs.answered(held.job.id, {"output_text": SECRET, "draft": SECRET})]
     await jobs.change(held.job.id, lambda _: BEGUN, token=held.token, writes=lambda _: wrote)
     return jobs, stored.job.id
@@ -86,7 +86,7 @@ async def test_nothing_that_an_app_sent_or_got_can_be_read_in_redis(sides) -> No
         description="",
         secret=SECRET,
     )
-    kept = await Secrets(redis, FakeClock()).get("digest")
+    kept = await KeptSecrets(redis, FakeClock()).get("digest")
     raw = await everything(redis)
     assert SECRET.encode() not in raw
     assert b"whsec_" not in raw
@@ -98,7 +98,7 @@ async def test_a_process_with_the_same_key_reads_all_of_it(sides) -> None:
     jobs = Jobs(sides["same"], FakeClock())
     assert (await answers(sides["same"], [job_id]))[job_id]["output_text"] == SECRET
     assert (await jobs.asked(job_id) or {})["input"] == SECRET
-    assert [p.text for p in await Pieces(sides["same"]).read(job_id, 1)] == [SECRET]
+    assert [p.text for p in await OutputChunks(sides["same"]).read(job_id, 1)] == [SECRET]
     stored = await jobs.load(job_id)
     assert stored is not None
     assert stored.private["end_user"] == SECRET
@@ -113,7 +113,7 @@ async def test_without_the_key_a_job_says_so_and_lists_still_show_the_others(sid
         await jobs.load(job_id)
     with pytest.raises(KeyMissing):
         await jobs.answer(job_id)
-    found, _ = await list_jobs(sides[who], plain.job.app, Filters(), 10, None)
+    found, _ = await list_jobs(sides[who], plain.job.app, ListFilters(), 10, None)
     assert {one.job.id: bool(one.private.get("locked")) for one in found} == {job_id: True, plain.job.id: False}
 
 
@@ -156,4 +156,4 @@ async def test_a_job_that_is_no_longer_remembered_is_read_by_its_own_key(sides) 
     redis.vault._known.clear()
     assert (await jobs.answer(job_id) or {})["output_text"] == SECRET
     redis.vault._known.clear()
-    assert [p.text for p in await Pieces(redis).read(job_id, 1)] == [SECRET]
+    assert [p.text for p in await OutputChunks(redis).read(job_id, 1)] == [SECRET]

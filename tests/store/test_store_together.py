@@ -7,14 +7,14 @@ import asyncio
 import pytest
 from redis.exceptions import ResponseError
 
-from worker.store.connection.script_batch import Together
+from worker.store.connection.script_batch import ScriptBatch
 
 ECHO = "if ARGV[1] == 'bad' then return redis.error_reply('ERR no') end redis.call('INCR', KEYS[1]) return ARGV[1]"
 
 
 @pytest.fixture
 def echo(redis):
-    return Together(redis, redis.register_script(ECHO))
+    return ScriptBatch(redis, redis.register_script(ECHO))
 
 
 async def test_each_caller_gets_its_own_reply(redis, echo):

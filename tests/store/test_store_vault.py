@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from worker.jobs.errors import ContentDamaged, KeyMissing, StoreUnavailable
 from worker.store import codec
-from worker.store.envelope import ANSWER, ASKED, PRIVATE, Box, Vault, kid_in, kid_of, text_field
+from worker.store.envelope import ANSWER, ASKED, PRIVATE, JobCipher, Vault, kid_in, kid_of, text_field
 
 OLD, NEW = bytes(32), bytes([1]) * 32
 SECRET = "canary-7c1d"
@@ -115,7 +115,7 @@ def test_secrets_that_belong_to_no_job_open_under_their_own_name_only() -> None:
 def test_a_box_without_a_key_opens_nothing_that_is_sealed() -> None:
     sealed = Vault([NEW]).new("acme", "job_1").seal(ANSWER, SECRET)
     with pytest.raises(ContentDamaged):
-        Box("acme", "job_1", bytes).unseal(ANSWER, sealed)
+        JobCipher("acme", "job_1", bytes).unseal(ANSWER, sealed)
 
 
 def test_nobodys_box_keeps_its_content_for_ever() -> None:

@@ -29,7 +29,7 @@ from worker.embedded import Embedded
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Status
 from worker.store.connection.pool import connect
-from worker.store.jobs.output_chunks import Outgoing, Piece
+from worker.store.jobs.output_chunks import OutputChunk, PendingChunk
 from worker.tasks.execution.output_buffer import MOST_IN_A_PART, parts_of
 
 LARGE, SMALL = "a large answer", "a small answer"
@@ -150,7 +150,7 @@ async def test_deadlines_are_kept_while_redis_is_full(own) -> None:
 
 def test_a_long_piece_is_kept_in_parts_that_every_redis_takes() -> None:
     text = "\x01" * (MOST_IN_A_PART * 2 + 5)
-    parts = parts_of(Outgoing("job_1", "t", 1, Piece(7, 100, text)))
+    parts = parts_of(PendingChunk("job_1", "t", 1, OutputChunk(7, 100, text)))
     assert "".join(part.piece.text for part in parts) == text
     assert [part.piece.offset for part in parts] == [100, 100 + MOST_IN_A_PART, 100 + 2 * MOST_IN_A_PART]
     assert {part.piece.sequence for part in parts} == {7}

@@ -50,5 +50,5 @@ def test_the_runner_leaves_arqs_own_queue_to_the_errands() -> None:
     from worker.tasks.execution import claimer
     from worker.tasks.maintenance import cron
 
-    assert "super()" not in inspect.getsource(claimer.Runner._poll_iteration)
-    assert not issubclass(cron.Errands, arq.worker.Worker)
+    assert "super()" not in inspect.getsource(claimer.Claimer._poll_iteration)
+    assert not issubclass(cron.CronWorker, arq.worker.Worker)

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from stage import LIMIT, LUNA, SOL, TERRA, Stage, until
 
 from worker.settings import Settings
-from worker.store.admission.model_access import PROBE_FUNCTION, AccessBook, ask_for_probe, known_access
-from worker.tasks.maintenance.cron import Errands, every
+from worker.store.admission.model_access import PROBE_FUNCTION, ModelAccessStore, ask_for_probe, known_access
+from worker.tasks.maintenance.cron import CronWorker, every
 
 
 class Counted:
@@ -33,7 +33,7 @@ async def mine(_: float) -> bool:
 
 
 @asynccontextmanager
-async def running(*errands: Errands) -> AsyncIterator[None]:
+async def running(*errands: CronWorker) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(one.run()) for one in errands]
     try:
         yield
@@ -50,7 +50,7 @@ def asked(stage: Stage) -> dict[str, int]:
 
 async def test_one_tick_of_the_cron_is_one_run_among_two_workers(redis: ArqRedis) -> None:
     counted = Counted()
-    two = [Errands(redis, counted.probe, mine, 600) for _ in range(2)]
+    two = [CronWorker(redis, counted.probe, mine, 600) for _ in range(2)]
     tick = datetime.now().astimezone()  # noqa: TID251  arq's cron has no clock of ours
     for one in two:
         assert type(one.worker) is arq.worker.Worker, "nothing of arq is overridden"
@@ -114,7 +114,7 @@ async def test_errands_take_no_slot_of_a_job(redis: ArqRedis, valkey_url: str) -
 
 async def test_a_draining_worker_answers_nobody(redis: ArqRedis) -> None:
     counted = Counted()
-    errands = Errands(redis, counted.probe, mine, 0)
+    errands = CronWorker(redis, counted.probe, mine, 0)
     errands.drain()
     async with running(errands):
         assert not await ask_for_probe(redis, 1.2)
@@ -124,14 +124,14 @@ async def test_a_draining_worker_answers_nobody(redis: ArqRedis) -> None:
 async def test_a_request_that_nobody_took_is_not_done_later(redis: ArqRedis) -> None:
     assert not await ask_for_probe(redis, 0.2)
     counted = Counted()
-    errands = Errands(redis, counted.probe, mine, 0)
+    errands = CronWorker(redis, counted.probe, mine, 0)
     async with running(errands):
         assert await ask_for_probe(redis, LIMIT)
     assert counted.runs == 1
 
 
 async def test_one_caller_has_the_turn(redis: ArqRedis) -> None:
-    book, other = AccessBook(redis, "key:a"), AccessBook(redis, "key:b")
+    book, other = ModelAccessStore(redis, "key:a"), ModelAccessStore(redis, "key:b")
     assert [await book.take_turn(60), await book.take_turn(60), await other.take_turn(60)] == [True, False, True]
 
 
@@ -150,7 +150,7 @@ def test_a_period_that_no_clock_has_is_refused(seconds: int) -> None:
 @pytest.mark.parametrize("how", ["no text", "another type"])
 async def test_a_queue_that_cannot_be_read_stops_nothing(redis: ArqRedis, how: str) -> None:
     counted = Counted()
-    one = Errands(redis, counted.probe, mine, 0)
+    one = CronWorker(redis, counted.probe, mine, 0)
     async with running(one):
         if how == "no text":
             await redis.zadd("arq:queue", {b"\xff\xfe{nonsense": 0})

@@ -7,10 +7,10 @@ from stage import until
 from whole import whole
 
 from worker.clock import Clock
-from worker.safety.notices import Notice
+from worker.safety.notices import SafetyNotice
 from worker.store import keys
-from worker.store.provider.safety_notices import Notices
-from worker.tasks.maintenance.notice_processor import Noticeboard
+from worker.store.provider.safety_notices import SafetyNotices
+from worker.tasks.maintenance.notice_processor import NoticeProcessor
 from worker.upstream.client import Provider
 
 
@@ -60,7 +60,7 @@ async def test_a_page_that_the_key_may_not_read_leaves_the_fact(all_of_it, redis
     job_id = await all_of_it.submit("hello", end_user="mallory")
     await all_of_it.stage.settled(job_id)
     await all_of_it.stage.sim.world.webhooks.emit("safety.warning_issued", {"id": "C-nobody-knows"})
-    board = Notices(redis, 1000)
+    board = SafetyNotices(redis, 1000)
 
     async def refused():
         return [notice for notice in await board.since(0) if notice.lookup == "refused"]
@@ -76,7 +76,7 @@ async def test_a_notice_that_comes_before_our_own_record_is_joined_later(all_of_
         {"safety_identifier": "unknown", "safety_category": "cyber", "request_id": "req_later"},
     )
     await all_of_it.stage.worker()
-    board = Notices(redis, 1000)
+    board = SafetyNotices(redis, 1000)
 
     async def looked_at():
         return [notice for notice in await board.since(0) if notice.tries]
@@ -109,11 +109,11 @@ async def test_the_end_user_of_a_block_is_shut_out_once(redis, valkey_url):
         job = await running.stage.job(job_id)
         shut: list[tuple[str, str | None]] = []
 
-        async def shut_out(app: str, notice: Notice) -> None:
+        async def shut_out(app: str, notice: SafetyNotice) -> None:
             shut.append((app, notice.safety_identifier))
 
         provider = Provider("sk-x", running.stage.sim.url)
-        board = Noticeboard(redis, Notices(redis, 1000), provider, Clock(), shut_out)
+        board = NoticeProcessor(redis, SafetyNotices(redis, 1000), provider, Clock(), shut_out)
         webhooks = running.stage.sim.world.webhooks
         data = {"safety_identifier": job.safety_identifier, "safety_category": "cyber", "request_id": "req_unknown"}
         await webhooks.emit("safety_identifier.blocked", data, "duplicate")

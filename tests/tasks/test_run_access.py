@@ -14,7 +14,7 @@ from worker.jobs import events as ev, fold
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose, Status
 from worker.main import WorkerProcess
-from worker.safety.access import OK, UNCLEAR, Access, Diagnosis
+from worker.safety.access import OK, UNCLEAR, Diagnosis, ModelAccess
 
 NOT_GRANTED = Diagnosis("not_granted", "model_not_granted")
 QUIET = {"probe_seconds": 0}
@@ -25,7 +25,7 @@ def now() -> datetime:
     return Clock().now()
 
 
-async def set_row(worker: WorkerProcess, model: str, row: Access) -> None:
+async def set_row(worker: WorkerProcess, model: str, row: ModelAccess) -> None:
     """What is known of the model, in Redis and in this worker."""
     await worker.shop.access.book.change(model, lambda _: row)
     await worker.shop.access.refresh()
@@ -34,21 +34,23 @@ async def set_row(worker: WorkerProcess, model: str, row: Access) -> None:
 async def deny(worker: WorkerProcess, *models: str) -> None:
     """The models were denied for real, and by a probe since, just now."""
     for model in models:
-        row = Access().denied(now())
+        row = ModelAccess().denied(now())
         assert row is not None
         await set_row(worker, model, row.probed(NOT_GRANTED, "req_probe", now()))
 
 
-async def knows(worker: WorkerProcess, what: str, model: str, condition: Callable[[Access], object]) -> Access:
-    async def look() -> Access | None:
-        row = (await worker.shop.access.book.all()).get(model, Access())
+async def knows(
+    worker: WorkerProcess, what: str, model: str, condition: Callable[[ModelAccess], object]
+) -> ModelAccess:
+    async def look() -> ModelAccess | None:
+        row = (await worker.shop.access.book.all()).get(model, ModelAccess())
         return row if condition(row) else None
 
-    row: Access = await until(what, look)
+    row: ModelAccess = await until(what, look)
     return row
 
 
-async def is_skipped(worker: WorkerProcess, model: str) -> Access:
+async def is_skipped(worker: WorkerProcess, model: str) -> ModelAccess:
     row = await knows(worker, f"{model} to be skipped", model, lambda access: access.skipped)
 
     async def here() -> bool:
@@ -166,7 +168,7 @@ async def test_the_wait_doubles_while_the_denial_lasts(redis: ArqRedis, valkey_u
             before = now()
             await worker.shop.access.book.change(SOL, lambda row: row.evolve(next_probe_at=now()))
 
-            def again(access: Access, tries: int = tries) -> bool:
+            def again(access: ModelAccess, tries: int = tries) -> bool:
                 return access.tries == tries
 
             row = await knows(worker, f"probe {tries}", SOL, again)
@@ -198,7 +200,7 @@ async def test_a_denial_that_the_probe_does_not_confirm_skips_nothing(redis: Arq
 async def test_only_a_probe_that_denies_skips(redis: ArqRedis, valkey_url: str, found: Diagnosis) -> None:
     async with Stage(redis, valkey_url, **QUIET) as stage:
         worker = await stage.worker()
-        row = Access().denied(now())
+        row = ModelAccess().denied(now())
         assert row is not None
         await set_row(worker, SOL, row.probed(NOT_GRANTED, None, now()).probed(found, None, now()))
         job = await stage.settled(await stage.submit("go"))

@@ -15,8 +15,8 @@ from worker.clock import Clock
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.audit.seals import Seals
-from worker.store.audit.verification import Proof
-from worker.tasks.maintenance.audit_sealer import Sealer
+from worker.store.audit.verification import TrailVerification
+from worker.tasks.maintenance.audit_sealer import AuditSealer
 
 SIGNER = Signer(b"s" * 32)
 TRUSTED = Trusted([SIGNER.public])
@@ -26,8 +26,8 @@ def settings(folder, **more) -> Settings:
     return Settings(_env_file=None, data_dir=folder, audit_seal_seconds=0.05, **more)
 
 
-def sealer(redis, folder, **more) -> Sealer:
-    return Sealer(redis, Clock(), settings(folder, **more))
+def sealer(redis, folder, **more) -> AuditSealer:
+    return AuditSealer(redis, Clock(), settings(folder, **more))
 
 
 async def lines(redis) -> list[bytes]:
@@ -51,7 +51,7 @@ async def test_many_sealers_at_once_seal_everything_once(redis, jobs, tmp_path):
         await jobs.submit(new_job())
     made = await asyncio.gather(*(sealer(redis, tmp_path).seal(SIGNER) for _ in range(5)))
     assert sum(made) == 1
-    assert (await Proof(redis, Clock(), TRUSTED).prove()).unsealed == 0
+    assert (await TrailVerification(redis, Clock(), TRUSTED).prove()).unsealed == 0
 
 
 async def test_a_worker_that_is_stopped_seals_what_it_wrote_last(redis, valkey_url, tmp_path):
@@ -59,7 +59,9 @@ async def test_a_worker_that_is_stopped_seals_what_it_wrote_last(redis, valkey_u
     async with Stage(redis, valkey_url, data_dir=tmp_path, audit_seal_seconds=3600, audit_checkpoints=copy) as stage:
         await stage.worker()
         await stage.settled(await stage.submit("Hello"))
-    report = await Proof(redis, Clock(), Trusted([own("A" * 43, tmp_path, None).public])).prove(ship.read(copy))
+    report = await TrailVerification(redis, Clock(), Trusted([own("A" * 43, tmp_path, None).public])).prove(
+        ship.read(copy)
+    )
     assert (report.good, report.unsealed) == (True, 0), report
     assert report.records > 3
 
@@ -89,7 +91,9 @@ async def test_a_worker_seals_by_itself_and_ships_what_it_sealed(redis, valkey_u
 
         await until("the copy to have every seal", shipped)
         given = stage.settings().audit_key.get_secret_value()
-        report = await Proof(redis, Clock(), Trusted([own(given, tmp_path, None).public])).prove(ship.read(copy))
+        report = await TrailVerification(redis, Clock(), Trusted([own(given, tmp_path, None).public])).prove(
+            ship.read(copy)
+        )
         assert report.good, report.faults
 
 

@@ -17,8 +17,8 @@ from worker.settings import Settings
 from worker.store.apps import SCOPES, Apps
 from worker.store.provider.account_state import account
 from worker.store.provider.request_counts import checked_end_users, read_tally
-from worker.store.provider.safety_notices import Notices
-from worker.tasks.maintenance.account_monitor import Watchman
+from worker.store.provider.safety_notices import SafetyNotices
+from worker.tasks.maintenance.account_monitor import AccountMonitor
 
 CHECKED = "[[sim: check_then_clear hold=2 tokens=2]]"
 
@@ -61,7 +61,7 @@ async def test_what_happened_is_counted_with_the_commit_that_says_so(stage, redi
 async def test_silence_is_counted_apart_and_never_widens(stage, redis):
     silent = {"on_delay": {"action": "wait", "silence_seconds": 0.02}}
     await run(stage, 22, "[[sim: silent_delay hold=30 tokens=2]]", policy=silent)
-    now = await account(redis, stage.settings().catalogue(), Notices(redis, 1000), Clock().now())
+    now = await account(redis, stage.settings().catalogue(), SafetyNotices(redis, 1000), Clock().now())
     assert now.view()["families"]["gpt-5.6"]["suspected"] >= 20
     assert (now.standing.state, now.view()["evidence"]["signalled"]) == ("normal", 0)
 
@@ -73,7 +73,7 @@ async def test_an_account_under_extra_checks_is_seen_in_the_status_and_told_once
     serving = asyncio.create_task(serve(settings, redis, ready=ready, stop=stop, sock=sock))
     await ready.wait()
     key = (await Apps(redis, Clock()).create_key("acme", SCOPES))[1]
-    watchman = Watchman(redis, settings.catalogue(), Notices(redis, 1000), Clock())
+    watchman = AccountMonitor(redis, settings.catalogue(), SafetyNotices(redis, 1000), Clock())
     async with httpx2.AsyncClient(base_url=base, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as app:
         before = (await app.get("/v1/status")).json()
         assert before["account"]["state"] == "normal"

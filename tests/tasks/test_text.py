@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from worker.store.jobs.output_chunks import Outgoing, Piece
-from worker.tasks.execution.output_buffer import Text
+from worker.store.jobs.output_chunks import OutputChunk, PendingChunk
+from worker.tasks.execution.output_buffer import OutputBuffer
 
 STEPS = st.lists(st.one_of(st.text(max_size=5), st.sampled_from([True, False, None])), max_size=60)
 """A delta; or a flush that succeeds, fails and is put back, or fails past the bound."""
@@ -13,13 +13,13 @@ STEPS = st.lists(st.one_of(st.text(max_size=5), st.sampled_from([True, False, No
 
 @given(STEPS)
 def test_whatever_becomes_of_the_pieces_the_text_is_whole(steps: list[str | bool | None]) -> None:
-    text, kept, said = Text("job_1", 1, "t", set()), list[Piece](), ""
+    text, kept, said = OutputBuffer("job_1", 1, "t", set()), list[OutputChunk](), ""
     for number, step in enumerate(steps):
         if isinstance(step, str):
             text.add(number, step)
             said += step
         elif not text.safe:
-            outgoing: Outgoing = text.take()
+            outgoing: PendingChunk = text.take()
             if step:
                 kept.append(outgoing.piece)
             elif step is False:
@@ -30,7 +30,7 @@ def test_whatever_becomes_of_the_pieces_the_text_is_whole(steps: list[str | bool
 
 
 def test_long_streams_cost_a_string_for_each_flush_and_not_for_each_delta() -> None:
-    text = Text("job_1", 1, "t", set())
+    text = OutputBuffer("job_1", 1, "t", set())
     for flush in range(10):
         for number in range(100):
             text.add(flush * 100 + number, "word ")
@@ -39,6 +39,6 @@ def test_long_streams_cost_a_string_for_each_flush_and_not_for_each_delta() -> N
 
 
 def test_what_an_earlier_holder_kept_is_taken_up_to_the_first_gap() -> None:
-    text = Text("job_1", 1, "t", set())
-    text.restore([Piece(3, 0, "abc"), Piece(5, 3, "de"), Piece(9, 7, "x")])
+    text = OutputBuffer("job_1", 1, "t", set())
+    text.restore([OutputChunk(3, 0, "abc"), OutputChunk(5, 3, "de"), OutputChunk(9, 7, "x")])
     assert (str(text), text.sequence, text.safe) == ("abcde", 5, True)

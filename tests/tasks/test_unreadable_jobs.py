@@ -18,7 +18,7 @@ from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.apps import SCOPES, Apps
 from worker.store.audit.seals import Seals
-from worker.store.audit.verification import Proof
+from worker.store.audit.verification import TrailVerification
 
 QUICK = "[[sim: normal tokens=3]] hello"
 
@@ -51,7 +51,7 @@ async def _problems(redis: ArqRedis) -> list[str]:
     await until("the trail to be sealed", sealed)
     signer = own("A" * 43, None, Clock().dice)  # type: ignore[arg-type]
     assert signer is not None
-    report = await Proof(redis, Clock(), Trusted([signer.public])).prove(None)
+    report = await TrailVerification(redis, Clock(), Trusted([signer.public])).prove(None)
     return [fault.detail for fault in report.faults]
 
 

@@ -21,13 +21,13 @@ from whole import Whole, whole
 
 from worker.clock import Clock
 from worker.main import WorkerProcess
-from worker.safety.notices import Notice
+from worker.safety.notices import SafetyNotice
 from worker.store import keys
-from worker.store.admission.circuit_breaker import Circuit
+from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.apps import SCOPES, Apps
-from worker.store.audit.legal_holds import Holds
-from worker.store.jobs.streamed_chunks import Showing
-from worker.store.provider.safety_notices import Notices
+from worker.store.audit.legal_holds import LegalHolds
+from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.maintenance import sweeper
 
 QUICK = "[[sim: normal tokens=3]] hello"
@@ -232,21 +232,21 @@ async def fill(vigil: Living) -> None:
     assert (await mine.post("/v1/quarantine", json={"end_user": "mallory"})).status_code in (200, 201)
     await mine.post("/v1/quarantine", json={"end_user": "bob"})
     await mine.delete("/v1/quarantine/bob")
-    await Circuit(redis, "key:elsewhere").trip("job_x", "quota_exhausted")
-    await Holds(redis, clock, 1000).place(done, by="key", why="a case")
+    await CircuitBreaker(redis, "key:elsewhere").trip("job_x", "quota_exhausted")
+    await LegalHolds(redis, clock, 1000).place(done, by="key", why="a case")
     for one in (done, blocked):
 
         async def settled(one: str = one) -> bool:
             return (await vigil.running.seen(one))["status"] in ("completed", "blocked", "failed")
 
         await until("jobs to settle", settled)
-    await Showing(redis, 1000).grow(done, 1, 3)
+    await StreamedChunks(redis, 1000).grow(done, 1, 3)
     await redis.hset(keys.shown(done), 1, 3)
     await redis.rpush(keys.text(done, 1), b'1[1,0,"x"]')
-    notice = Notice.model_validate(
+    notice = SafetyNotice.model_validate(
         {"id": "evt_1", "type": "safety_identifier.blocked", "at": clock.now(), "received_at": clock.now()}
     )
-    await Notices(redis, 1000).hear("wh_1", "safety_identifier.blocked", notice)
+    await SafetyNotices(redis, 1000).hear("wh_1", "safety_identifier.blocked", notice)
     await redis.pfadd(keys.people(0, SOL), "x")
 
     async def everything() -> bool:

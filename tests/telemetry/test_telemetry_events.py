@@ -14,7 +14,7 @@ import pytest
 from worker.jobs.errors import SettingsError
 from worker.settings import load
 from worker.telemetry import events, log, metrics_subscriber
-from worker.telemetry.metrics import METRICS, Book
+from worker.telemetry.metrics import METRICS, MetricsRegistry
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_line_says_the_event_and_its_fields(form: str, capsys: pytest.CaptureF
 def test_every_metric_of_a_process_is_moved_by_some_event(monkeypatch: pytest.MonkeyPatch) -> None:
     moved: set[str] = set()
     for way in ("count", "observe", "set"):
-        monkeypatch.setattr(Book, way, lambda _, name, *__, **___: moved.add(name))
+        monkeypatch.setattr(MetricsRegistry, way, lambda _, name, *__, **___: moved.add(name))
     said = {
         "model": "m", "served": "n", "disclosed": "yes", "status": "completed", "seconds": 1, "wait_seconds": 1,
         "refused": True, "reason": "hold", "code": "x", "category": "cyber", "evidence": "signalled", "count": 1,

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from worker.telemetry.metrics import LABELS, METRICS, Book
+from worker.telemetry.metrics import LABELS, METRICS, MetricsRegistry
 
 UNITS = ("_seconds", "_bytes", "_ratio", "_total", "_info")
 
@@ -23,7 +23,7 @@ def test_a_name_says_its_unit_and_a_counter_that_it_only_rises(name: str) -> Non
 
 
 def test_a_value_that_no_table_lists_counts_as_other() -> None:
-    book = Book()
+    book = MetricsRegistry()
     book.know(["gpt-5.6-sol"], {"gpt-5.6": "gpt-5.6-sol"})
     for model in ("gpt-5.6-sol", "gpt-5.6", "sk-secret", "x" * 1000):
         book.count(
@@ -41,7 +41,7 @@ def test_a_value_that_no_table_lists_counts_as_other() -> None:
 
 
 def test_what_is_true_of_the_whole_is_told_beside_what_is_true_of_the_process() -> None:
-    book = Book()
+    book = MetricsRegistry()
     book.observe("vigil_job_wait_seconds", 3)
     text = book.text([("vigil_queue_depth", {"state": "queued"}, 7), ("vigil_redis_up", {}, 1)]).decode()
     assert 'vigil_queue_depth{state="queued"} 7.0' in text
@@ -51,7 +51,7 @@ def test_what_is_true_of_the_whole_is_told_beside_what_is_true_of_the_process() 
 
 
 def test_a_metric_or_a_label_that_is_not_listed_is_a_fault_of_ours() -> None:
-    book = Book()
+    book = MetricsRegistry()
     with pytest.raises(KeyError):
         book.count("vigil_made_up_total")
     with pytest.raises(KeyError):

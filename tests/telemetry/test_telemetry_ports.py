@@ -20,8 +20,8 @@ from waiting import LIMIT, soon
 
 from worker.clock import Clock
 from worker.settings import Settings
-from worker.store.admission.circuit_breaker import Circuit
-from worker.tasks.health_server import Health
+from worker.store.admission.circuit_breaker import CircuitBreaker
+from worker.tasks.health_server import HealthServer
 from worker.telemetry.metrics import LABELS, METRICS, MODELS
 
 SLOW = "[[sim: normal tokens=4000 rate=20]] CANARY-prompt"  # it goes on until the provider hurries
@@ -106,7 +106,7 @@ async def small() -> AsyncIterator[int]:
     async def why() -> str:
         return ""
 
-    async with Health(why, lambda: b"vigil_up 1\n").listening("127.0.0.1", 0) as port:
+    async with HealthServer(why, lambda: b"vigil_up 1\n").listening("127.0.0.1", 0) as port:
         yield port
 
 
@@ -239,7 +239,7 @@ async def test_while_the_account_is_at_fault_nothing_more_is_wanted(
         client = await api.client(scopes=("ops",))
         for _ in range(5):
             await stage.submit(SLOW)
-        await Circuit(redis, "key:test").trip("job_x", "quota_exhausted")
+        await CircuitBreaker(redis, "key:test").trip("job_x", "quota_exhausted")
         scale = (await client.get("/v1/ops/scale")).json()
         assert (scale["wanted"], scale["ready"], scale["held_back"]) == (1, 5, "circuit_open")
 

@@ -10,19 +10,21 @@ from waiting import LIMIT
 
 from tests.upstream.rawserver import RawServer, plays
 from worker.safety.stream import StreamEvent
-from worker.upstream.answer import Answer
-from worker.upstream.call import Call
+from worker.upstream.answer import UpstreamAnswer
+from worker.upstream.call import UpstreamCall
 from worker.upstream.client import Provider
 from worker.upstream.session import Session
 
 ProviderAt = Callable[..., Provider]
 
 
-def call(mode: str = "stream", **values: Any) -> Call:
-    return Call(**({"model": "gpt-5.6-sol", "mode": mode, "client_request_id": "att_1", "input": "hi"} | values))
+def call(mode: str = "stream", **values: Any) -> UpstreamCall:
+    return UpstreamCall(
+        **({"model": "gpt-5.6-sol", "mode": mode, "client_request_id": "att_1", "input": "hi"} | values)
+    )
 
 
-async def drain(answer: Answer) -> list[StreamEvent]:
+async def drain(answer: UpstreamAnswer) -> list[StreamEvent]:
     events: list[StreamEvent] = []
     while batch := await answer.read():
         events += batch
@@ -56,7 +58,7 @@ class Rig:
         self._provider_at = provider_at
         self.sleeps = Sleeps()
 
-    def session(self, url: str, the_call: Call | None = None, **options: Any) -> Session:
+    def session(self, url: str, the_call: UpstreamCall | None = None, **options: Any) -> Session:
         options = {"sleep": self.sleeps} | options
         return Session(self._provider_at(url), the_call or call("background"), **options)
 

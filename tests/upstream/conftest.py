@@ -6,7 +6,7 @@ import pytest
 
 from tests.upstream.asking import Rig
 from worker.upstream.client import Provider
-from worker.upstream.proxy_transport import Proxied
+from worker.upstream.proxy_transport import ProxyTransport
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def provider_at(over: str) -> AsyncIterator[Callable[..., Provider]]:
 
     def make(url: str, **options: object) -> Provider:
         if over == "aiohttp":
-            options = {"transport": Proxied(connect_timeout=10.0, proxy=None)} | options
+            options = {"transport": ProxyTransport(connect_timeout=10.0, proxy=None)} | options
         made.append(Provider("sk-test", url, **options))  # type: ignore[arg-type]
         return made[-1]
 

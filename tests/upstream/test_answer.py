@@ -26,15 +26,15 @@ from tests.upstream.rawserver import (
     plays,
 )
 from worker.safety.stream import (
-    Alive,
+    CheckNotice,
     Closed,
     Created,
     Delta,
-    Fault,
-    Notice,
+    Keepalive,
     Opened,
-    Problem,
+    ProviderProblem,
     Rejected,
+    StreamError,
     Terminal,
 )
 from worker.upstream.client import Provider
@@ -88,7 +88,7 @@ async def test_a_frame_of_five_megabytes(provider_at: ProviderAt) -> None:
 
 async def test_comments_prove_life(provider_at: ProviderAt) -> None:
     events = await events_of(provider_at, CHUNKED, chunk(b": ping\n\n"), LAST)
-    assert events[1:] == [Alive(None, "comment"), Closed("clean")]
+    assert events[1:] == [Keepalive(None, "comment"), Closed("clean")]
 
 
 async def test_a_halved_surrogate_pair_is_mended_and_not_fatal(provider_at: ProviderAt) -> None:
@@ -247,7 +247,7 @@ async def test_a_chat_server_that_does_not_heed_stream(provider_at: ProviderAt) 
 
 async def test_an_error_in_a_200_is_a_fault(provider_at: ProviderAt) -> None:
     events = await events_of(provider_at, as_json(200, {"error": {"code": "server_error"}}))
-    assert events[1:] == [Fault(None, Problem("server_error", None), "error_event"), Closed("clean")]
+    assert events[1:] == [StreamError(None, ProviderProblem("server_error", None), "error_event"), Closed("clean")]
 
 
 async def test_a_200_with_broken_json(provider_at: ProviderAt) -> None:
@@ -266,7 +266,7 @@ async def test_a_compressed_stream_is_read_though_never_asked_for(provider_at: P
 async def test_a_compressed_error_is_read_too(provider_at: ProviderAt) -> None:
     body = gzip.compress(json.dumps({"error": {"code": "c"}}).encode())
     assert await events_of(provider_at, as_json(400, body, "content-encoding: gzip")) == [
-        Rejected(400, Problem("c", None))
+        Rejected(400, ProviderProblem("c", None))
     ]
 
 
@@ -297,7 +297,7 @@ async def test_a_chat_stream_ends_at_done(provider_at: ProviderAt) -> None:
     last = {"id": "chatcmpl-1", "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
     body = b"".join(b"data: " + json.dumps(data).encode() + b"\n\n" for data in (first, last)) + b"data: [DONE]\n\n"
     assert kinds(await events_of(provider_at, CHUNKED, chunk(body), LAST, mode="chat")) == [
-        Opened, Created, Delta, Alive, Terminal, Closed,
+        Opened, Created, Delta, Keepalive, Terminal, Closed,
     ]  # fmt: skip
     without = body.removesuffix(b"data: [DONE]\n\n")
     assert kinds(await events_of(provider_at, CHUNKED, chunk(without), LAST, mode="chat"))[-2:] == [Terminal, Closed]
@@ -306,4 +306,4 @@ async def test_a_chat_stream_ends_at_done(provider_at: ProviderAt) -> None:
 async def test_a_notice_is_seen_before_the_output_it_rides_on(provider_at: ProviderAt) -> None:
     riding = delta(1, safety_buffering={"use_cases": ["bio"]})
     events = await events_of(provider_at, CHUNKED, chunk(frame(riding)), LAST)
-    assert kinds(events) == [Opened, Notice, Delta, Closed]
+    assert kinds(events) == [Opened, CheckNotice, Delta, Closed]

@@ -26,10 +26,10 @@ from worker.safety.stream import (
     Closed,
     Created,
     Opened,
-    Problem,
+    ProviderProblem,
     Rejected,
 )
-from worker.upstream.client import Cancelled, Provider
+from worker.upstream.client import CancelResult, Provider
 
 
 @pytest.fixture(params=["wire", "aiohttp"])
@@ -46,7 +46,7 @@ async def test_a_block_before_the_stream(provider_at: ProviderAt) -> None:
     assert await events_of(provider_at, answer) == [
         Rejected(
             400,
-            Problem("cyber_policy", "invalid_request", message="m"),
+            ProviderProblem("cyber_policy", "invalid_request", message="m"),
             request_id="req_9",
             organization="org-1",
             processing_ms=9922,
@@ -59,7 +59,7 @@ async def test_no_error_is_retried_by_anybody_else(provider_at: ProviderAt, stat
     async with RawServer(plays(as_json(status, {"error": {"code": "c"}}, "retry-after: 1"))) as server:
         (end,) = await drain(provider_at(server.url).open(call()))
         assert len(server.requests) == 1
-    assert end == Rejected(status, Problem("c", None), retry_after=1.0)
+    assert end == Rejected(status, ProviderProblem("c", None), retry_after=1.0)
 
 
 async def test_an_edge_page_has_no_problem(provider_at: ProviderAt) -> None:
@@ -172,7 +172,7 @@ async def test_a_resume_asks_for_the_rest(provider_at: ProviderAt) -> None:
 async def test_a_refused_resume_says_so(provider_at: ProviderAt) -> None:
     async with RawServer(plays(as_json(400, {"error": {"code": None, "message": "too old"}}))) as server:
         (end,) = await drain(provider_at(server.url).resume("resp_1", 5, "r1"))
-    assert end == Rejected(400, Problem(None, None, message="too old"), on="resume")
+    assert end == Rejected(400, ProviderProblem(None, None, message="too old"), on="resume")
 
 
 async def test_a_poll(provider_at: ProviderAt) -> None:
@@ -191,17 +191,17 @@ async def test_a_poll_that_is_never_answered_ends(provider_at: ProviderAt) -> No
 @pytest.mark.parametrize(
     ("answer", "cancelled"),
     [
-        (as_json(200, SNAPSHOT | {"status": "cancelled"}), Cancelled(True, "cancelled", None, 200)),
+        (as_json(200, SNAPSHOT | {"status": "cancelled"}), CancelResult(True, "cancelled", None, 200)),
         (
             as_json(200, SNAPSHOT | {"status": "completed", "usage": {"input_tokens": 1, "output_tokens": 2}}),
-            Cancelled(False, "completed", Usage(input_tokens=1, output_tokens=2, total_tokens=3), 200),
+            CancelResult(False, "completed", Usage(input_tokens=1, output_tokens=2, total_tokens=3), 200),
         ),
-        (as_json(404, {"error": {}}), Cancelled(False, http_status=404)),
-        (b"", Cancelled(False)),
+        (as_json(404, {"error": {}}), CancelResult(False, http_status=404)),
+        (b"", CancelResult(False)),
     ],
 )
 async def test_a_cancel_says_whether_it_took_effect(
-    provider_at: ProviderAt, answer: bytes, cancelled: Cancelled
+    provider_at: ProviderAt, answer: bytes, cancelled: CancelResult
 ) -> None:
     async with RawServer(plays(answer)) as server:
         assert await provider_at(server.url).cancel("resp_1", "c1") == cancelled

@@ -9,7 +9,7 @@ import pytest
 
 from tests.upstream.asking import ProviderAt
 from tests.upstream.rawserver import Connection, RawServer, as_json
-from worker.safety.endpoint import Endpoints
+from worker.safety.endpoint import ServerEndpoints
 from worker.simulator.app import Simulator
 from worker.upstream.endpoints import endpoints
 
@@ -49,17 +49,17 @@ def serving(elsewhere: Callable[[str, str], Route], *answers: Route | None) -> C
 @pytest.mark.parametrize(
     ("answers", "found", "best"),
     [
-        (((400, MISSING), (400, MISSING), (404, NO_RESPONSE)), Endpoints(True, True, True), "background"),
-        (((422, {"detail": []}), (422, {"detail": []}), None), Endpoints(True, False, True), "stream"),
-        ((None, (400, MISSING), None), Endpoints(False, False, True), "chat"),
-        (((405, {}), (500, {}), (405, {})), Endpoints(False, False, True), "chat"),
-        ((None, None, None), Endpoints(False, False, False), None),
-        (((401, {}), (401, {}), (401, {})), Endpoints(None, None, None), None),
-        (((503, b"<html>"), (429, {}), (403, {})), Endpoints(None, None, None), None),
+        (((400, MISSING), (400, MISSING), (404, NO_RESPONSE)), ServerEndpoints(True, True, True), "background"),
+        (((422, {"detail": []}), (422, {"detail": []}), None), ServerEndpoints(True, False, True), "stream"),
+        ((None, (400, MISSING), None), ServerEndpoints(False, False, True), "chat"),
+        (((405, {}), (500, {}), (405, {})), ServerEndpoints(False, False, True), "chat"),
+        ((None, None, None), ServerEndpoints(False, False, False), None),
+        (((401, {}), (401, {}), (401, {})), ServerEndpoints(None, None, None), None),
+        (((503, b"<html>"), (429, {}), (403, {})), ServerEndpoints(None, None, None), None),
     ],
 )
 async def test_what_a_server_has(
-    provider_at: ProviderAt, elsewhere: Any, answers: Any, found: Endpoints, best: str | None
+    provider_at: ProviderAt, elsewhere: Any, answers: Any, found: ServerEndpoints, best: str | None
 ) -> None:
     async with RawServer(serving(elsewhere, *answers)) as server:
         seen = await endpoints(provider_at(server.url), "probe-1", 10.0)
@@ -70,11 +70,11 @@ async def test_what_a_server_has(
 
 async def test_who_answers_everything_tells_nothing(provider_at: ProviderAt) -> None:
     async with RawServer(serving(lambda *_: (200, {}), None, None, None)) as server:
-        assert await endpoints(provider_at(server.url), "probe-1", 10.0) == Endpoints(None, None, None)
+        assert await endpoints(provider_at(server.url), "probe-1", 10.0) == ServerEndpoints(None, None, None)
 
 
 async def test_nobody_there_tells_nothing(provider_at: ProviderAt) -> None:
-    assert await endpoints(provider_at("http://127.0.0.1:1/v1"), "probe-1", 5.0) == Endpoints()
+    assert await endpoints(provider_at("http://127.0.0.1:1/v1"), "probe-1", 5.0) == ServerEndpoints()
 
 
 async def test_the_simulator_has_everything(provider_at: ProviderAt) -> None:
@@ -83,7 +83,7 @@ async def test_the_simulator_has_everything(provider_at: ProviderAt) -> None:
 
 
 def test_each_mode_needs_its_own() -> None:
-    only_chat = Endpoints(responses=False, kept=None, chat=True)
+    only_chat = ServerEndpoints(responses=False, kept=None, chat=True)
     assert [only_chat.has(mode) for mode in ("background", "stream", "chat")] == [False, False, True]
-    unsure = Endpoints(responses=True, kept=None, chat=None)
+    unsure = ServerEndpoints(responses=True, kept=None, chat=None)
     assert [unsure.has(mode) for mode in ("background", "stream", "chat")] == [None, True, None]

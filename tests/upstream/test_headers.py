@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.safety.stream import Problem
+from worker.safety.stream import ProviderProblem
 from worker.upstream.headers import opened_from, rejected_from
 
 NOW = datetime(2026, 7, 10, 12, 0, 0, tzinfo=UTC)
@@ -43,29 +43,32 @@ def test_a_processing_time_that_is_none_is_left_out(value: str) -> None:
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ({"error": {"code": "c", "type": "t", "param": "p", "message": "m"}}, Problem("c", "t", "p", message="m")),
-        ({"error": {"code": None, "type": "t"}}, Problem(None, "t")),
-        ({"error": {"code": 403}}, Problem("403", None)),
-        ({"error": "try again in 2s"}, Problem(None, None, retry_after=2.0, message="try again in 2s")),
-        ({"detail": "no"}, Problem(None, None, message="no")),
-        ({"detail": {"code": "c"}}, Problem("c", None)),
-        ({"detail": [{"msg": "x"}]}, Problem(None, None, message="x")),
-        ({"detail": [{"loc": ["body", "n"], "msg": "x"}]}, Problem(None, None, param="n", message="x")),
-        ({"detail": [{"loc": ["body", 0], "msg": "x"}]}, Problem(None, None, param="body", message="x")),
-        ({"detail": [7, {}]}, Problem(None, None)),
-        ({"detail": []}, Problem(None, None)),
-        ({"code": "c", "message": "m"}, Problem("c", None, message="m")),
-        ([{"error": {"code": "c"}}], Problem("c", None)),
-        ({}, Problem(None, None)),
-        ([], Problem(None, None)),
-        (7, Problem(None, None)),
+        (
+            {"error": {"code": "c", "type": "t", "param": "p", "message": "m"}},
+            ProviderProblem("c", "t", "p", message="m"),
+        ),
+        ({"error": {"code": None, "type": "t"}}, ProviderProblem(None, "t")),
+        ({"error": {"code": 403}}, ProviderProblem("403", None)),
+        ({"error": "try again in 2s"}, ProviderProblem(None, None, retry_after=2.0, message="try again in 2s")),
+        ({"detail": "no"}, ProviderProblem(None, None, message="no")),
+        ({"detail": {"code": "c"}}, ProviderProblem("c", None)),
+        ({"detail": [{"msg": "x"}]}, ProviderProblem(None, None, message="x")),
+        ({"detail": [{"loc": ["body", "n"], "msg": "x"}]}, ProviderProblem(None, None, param="n", message="x")),
+        ({"detail": [{"loc": ["body", 0], "msg": "x"}]}, ProviderProblem(None, None, param="body", message="x")),
+        ({"detail": [7, {}]}, ProviderProblem(None, None)),
+        ({"detail": []}, ProviderProblem(None, None)),
+        ({"code": "c", "message": "m"}, ProviderProblem("c", None, message="m")),
+        ([{"error": {"code": "c"}}], ProviderProblem("c", None)),
+        ({}, ProviderProblem(None, None)),
+        ([], ProviderProblem(None, None)),
+        (7, ProviderProblem(None, None)),
         (
             {"error": {"param": "access_programs.cyber"}},
-            Problem(None, None, "access_programs.cyber", mentions_access=True),
+            ProviderProblem(None, None, "access_programs.cyber", mentions_access=True),
         ),
     ],
 )
-def test_bodies_of_errors(body: object, problem: Problem) -> None:
+def test_bodies_of_errors(body: object, problem: ProviderProblem) -> None:
     assert rejected_from(400, {}, json.dumps(body).encode(), NOW, on="create").problem == problem
 
 

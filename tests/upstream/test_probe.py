@@ -9,7 +9,7 @@ import pytest
 
 from tests.upstream.asking import ProviderAt
 from tests.upstream.rawserver import Connection, RawServer, Script, as_json, plays
-from worker.upstream.probe import Probed, probe
+from worker.upstream.probe import ProbeResult, probe
 
 SOL = "gpt-5.6-sol"
 PAGE = b"<html><body>no</body></html>"
@@ -21,7 +21,7 @@ def error(code: Any, kind: Any = "invalid_request_error", param: str | None = No
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-async def ask(provider_at: ProviderAt, *parts: bytes | Script, model: str = SOL, seconds: float = 5.0) -> Probed:
+async def ask(provider_at: ProviderAt, *parts: bytes | Script, model: str = SOL, seconds: float = 5.0) -> ProbeResult:
     scripts = [plays(part) if isinstance(part, bytes) else part for part in parts]
     async with RawServer(*scripts) as server:
         found = await probe(provider_at(server.url), model, "probe-1", seconds)

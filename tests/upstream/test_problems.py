@@ -12,9 +12,9 @@ from hypothesis import given, settings, strategies as st
 
 from worker.jobs.states import Outcome
 from worker.safety import classify
-from worker.safety.codes import BLOCK, CODES, Kind, code_of, rank
-from worker.safety.stream import Closed, Fault, Terminal
-from worker.safety.watch import Watch
+from worker.safety.codes import BLOCK, CODES, CodeKind, code_of, rank
+from worker.safety.stream import Closed, StreamError, Terminal
+from worker.safety.watch import AttemptWatch
 from worker.upstream.embedded import objects_in
 from worker.upstream.headers import rejected_from
 from worker.upstream.problems import is_block, problem_of
@@ -22,7 +22,7 @@ from worker.upstream.translate import translate, translate_snapshot
 from worker.upstream.translate_chat import ChatTranslator, translate_chat_completion
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
-BLOCKS = st.sampled_from(sorted(name for name, code in CODES.items() if code.kind is Kind.BLOCK))
+BLOCKS = st.sampled_from(sorted(name for name, code in CODES.items() if code.kind is CodeKind.BLOCK))
 PROSE = st.text(max_size=20).filter(lambda words: "{" not in words)
 WORDS = st.sampled_from(["None", "400", "server_error", "invalid_request_error", "new_code", "forbidden", ""]) | PROSE
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | WORDS
@@ -92,10 +92,10 @@ def _blocked(body: object, *, chat: bool = False) -> list[bool]:
     rides = {"type": "response.in_progress", "sequence_number": 1, "response": {"id": "r", "error": body}}
     failures = [classify.rejected(http), classify.rejected(framed)]
     for events in (translate(frame), translate(ends), translate(rides), translate_snapshot(ends["response"])):
-        failures += [classify.fault(e) for e in events if isinstance(e, Fault)]
+        failures += [classify.fault(e) for e in events if isinstance(e, StreamError)]
         failures += [f for e in events if isinstance(e, Terminal) and (f := classify.terminal(e)) is not None]
     chunks = [ChatTranslator().feed({"error": body}), translate_chat_completion({"error": body})]
-    failures += [classify.fault(e) for events in chunks for e in events if isinstance(e, Fault)]
+    failures += [classify.fault(e) for events in chunks for e in events if isinstance(e, StreamError)]
     assert len(failures) >= 7 or not body
     return [failure.outcome is Outcome.BLOCKED for failure in failures]
 
@@ -197,7 +197,7 @@ def test_of_several_codes_the_one_that_tells_most_wins_and_among_equals_the_oute
 @settings(max_examples=100, deadline=None)
 def test_a_watch_that_saw_it_anywhere_ends_blocked(case: tuple[str, Any], first: bool) -> None:
     """Whatever stands beside it: the attempt ends as a block, and a block has no next attempt."""
-    watch = Watch("gpt-5.6-sol", checked=True, now=0.0)
+    watch = AttemptWatch("gpt-5.6-sol", checked=True, now=0.0)
     vague = {"type": "error", "sequence_number": 2, "error": {"code": "server_error"}}
     told = {"type": "error", "sequence_number": 3, "error": case[1]}
     for frame in (told, vague) if first else (vague, told):

@@ -7,25 +7,27 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.safety.stream import Closed, Problem, Rejected
-from worker.upstream.reconnect import BACKOFF, Ended, Reconnect, Way
+from worker.safety.stream import Closed, ProviderProblem, Rejected
+from worker.upstream.reconnect import BACKOFF, ConnectionEnd, NextRequest, Reconnect
 
 CUT = Closed("cut", "ClientPayloadError")
 REFUSED = Closed("connect_failed", "ClientConnectorError", opened=False)
-TYPED = Problem(None, "invalid_request_error")
+TYPED = ProviderProblem(None, "invalid_request_error")
 
 
-def reconnect(way: Way = Way.CREATE, *, in_background: bool | None = True) -> Reconnect:
+def reconnect(way: NextRequest = NextRequest.CREATE, *, in_background: bool | None = True) -> Reconnect:
     state = Reconnect(way, poll_first=1.0, poll_most=5.0)
     state.in_background = in_background
     return state
 
 
-def ended(end: Any, *, progress: bool = False, opening: float = 0.0, standing: float = 0.0, **more: bool) -> Ended:
-    return Ended(end, progress, opening, standing, **more)
+def ended(
+    end: Any, *, progress: bool = False, opening: float = 0.0, standing: float = 0.0, **more: bool
+) -> ConnectionEnd:
+    return ConnectionEnd(end, progress, opening, standing, **more)
 
 
-def rejected(status: int, retry_after: float | None = None, problem: Problem | None = None) -> Rejected:
+def rejected(status: int, retry_after: float | None = None, problem: ProviderProblem | None = None) -> Rejected:
     return Rejected(status, problem, retry_after=retry_after, on="poll")
 
 
@@ -33,12 +35,12 @@ def rejected(status: int, retry_after: float | None = None, problem: Problem | N
 def test_a_cut_response_is_resumed_soon(how: Any) -> None:
     state = reconnect()
     assert state.after(ended(Closed(how), progress=True)) == 0.2
-    assert state.way is Way.RESUME
+    assert state.way is NextRequest.RESUME
 
 
-@pytest.mark.parametrize("way", [Way.RESUME, Way.POLL])
+@pytest.mark.parametrize("way", [NextRequest.RESUME, NextRequest.POLL])
 @pytest.mark.parametrize("end", [REFUSED, *(rejected(status) for status in (401, 403, 407, 408, 409, 429, 500, 503))])
-def test_failures_in_a_row_wait_longer_and_never_give_up(way: Way, end: Any) -> None:
+def test_failures_in_a_row_wait_longer_and_never_give_up(way: NextRequest, end: Any) -> None:
     state = reconnect(way)
     waits = [state.after(ended(end, opening=10.0)) for _ in range(500)]
     assert waits[:6] == list(BACKOFF)
@@ -47,7 +49,7 @@ def test_failures_in_a_row_wait_longer_and_never_give_up(way: Way, end: Any) -> 
 
 
 def test_connections_that_bring_a_little_each_are_not_made_faster_and_faster() -> None:
-    state = reconnect(Way.RESUME)
+    state = reconnect(NextRequest.RESUME)
     waits = [state.after(ended(CUT, progress=True)) for _ in range(6)]
     assert waits == [0.2, 0.5, 1.0, 1.0, 1.0, 1.0]
     assert state.after(ended(CUT, standing=6.0)) == 0.2
@@ -55,11 +57,11 @@ def test_connections_that_bring_a_little_each_are_not_made_faster_and_faster() -
 
 @pytest.mark.parametrize("status", [400, 405, 422])
 def test_a_refused_resume_is_polled(status: int) -> None:
-    state = reconnect(Way.RESUME)
+    state = reconnect(NextRequest.RESUME)
     assert state.after(ended(rejected(status))) == 0.2
-    assert state.way is Way.POLL
+    assert state.way is NextRequest.POLL
     assert state.after(ended(None)) == 1.0
-    assert state.way is Way.POLL, "the stream is not asked for again"
+    assert state.way is NextRequest.POLL, "the stream is not asked for again"
 
 
 def test_a_rejected_first_call_is_the_last_word() -> None:
@@ -67,7 +69,7 @@ def test_a_rejected_first_call_is_the_last_word() -> None:
 
 
 def test_retry_after_is_heeded_without_a_ceiling_of_ours() -> None:
-    state = reconnect(Way.RESUME)
+    state = reconnect(NextRequest.RESUME)
     assert state.after(ended(rejected(429, 7.0))) == 7.0
     assert state.asked
     assert state.after(ended(rejected(429, 7000.0))) == 7000.0
@@ -77,18 +79,23 @@ def test_retry_after_is_heeded_without_a_ceiling_of_ours() -> None:
 
 @pytest.mark.parametrize("asked", [float("inf"), float("nan"), -1.0, 1e300])
 def test_a_retry_after_that_can_not_be_meant_is_bounded(asked: float) -> None:
-    wait = reconnect(Way.POLL).after(ended(rejected(503, asked)))
+    wait = reconnect(NextRequest.POLL).after(ended(rejected(503, asked)))
     assert isinstance(wait, float)
     assert 0.2 <= wait <= 86_400
 
 
 def test_a_wait_named_in_the_error_counts_too() -> None:
-    assert reconnect(Way.POLL).after(ended(rejected(429, None, Problem("slow_down", None, retry_after=9.0)))) == 9.0
+    assert (
+        reconnect(NextRequest.POLL).after(
+            ended(rejected(429, None, ProviderProblem("slow_down", None, retry_after=9.0)))
+        )
+        == 9.0
+    )
 
 
 def test_short_resumes_that_bring_nothing_new_are_given_up_for_polling() -> None:
-    state, steps = reconnect(Way.RESUME), 0
-    while state.way is Way.RESUME:
+    state, steps = reconnect(NextRequest.RESUME), 0
+    while state.way is NextRequest.RESUME:
         state.after(ended(Closed("clean")))
         steps += 1
     assert steps == 3
@@ -96,14 +103,14 @@ def test_short_resumes_that_bring_nothing_new_are_given_up_for_polling() -> None
 
 def test_long_silent_streams_are_no_reason_to_poll() -> None:
     """A proxy that cuts after a minute of silence: the notice of a check comes only in the stream."""
-    state = reconnect(Way.RESUME)
+    state = reconnect(NextRequest.RESUME)
     for _ in range(60):
         state.after(ended(CUT, standing=60.0))
-    assert state.way is Way.RESUME
+    assert state.way is NextRequest.RESUME
 
 
 def test_a_404_has_to_last() -> None:
-    state = reconnect(Way.POLL)
+    state = reconnect(NextRequest.POLL)
     waits = []
     while isinstance(step := state.after(ended(rejected(404, problem=TYPED))), float):
         waits.append(step)
@@ -112,29 +119,29 @@ def test_a_404_has_to_last() -> None:
 
 
 def test_a_404_that_went_away_starts_anew() -> None:
-    state = reconnect(Way.POLL)
+    state = reconnect(NextRequest.POLL)
     for _ in range(10):
         for _ in range(5):
             assert isinstance(state.after(ended(rejected(404, problem=TYPED))), float)
         assert isinstance(state.after(ended(None)), float)
-        state.way = Way.POLL
+        state.way = NextRequest.POLL
 
 
 def test_a_slow_404_counts_its_own_time() -> None:
-    state = reconnect(Way.POLL)
+    state = reconnect(NextRequest.POLL)
     assert isinstance(state.after(ended(rejected(404, problem=TYPED), opening=29.0)), float)
     assert state.after(ended(rejected(404, problem=TYPED), opening=29.0)) == Closed("lost")
 
 
-@pytest.mark.parametrize("problem", [None, Problem(None, None, message="Not Found")])
-def test_a_gateways_404_says_nothing_of_a_response_that_is_known_to_run(problem: Problem | None) -> None:
-    state = reconnect(Way.POLL)
+@pytest.mark.parametrize("problem", [None, ProviderProblem(None, None, message="Not Found")])
+def test_a_gateways_404_says_nothing_of_a_response_that_is_known_to_run(problem: ProviderProblem | None) -> None:
+    state = reconnect(NextRequest.POLL)
     for _ in range(100):
         assert isinstance(state.after(ended(rejected(404, problem=problem))), float)
 
 
 def test_polls_slow_down() -> None:
-    state = reconnect(Way.POLL)
+    state = reconnect(NextRequest.POLL)
     state.after(ended(rejected(400)))
     state._stream_again = False
     assert [state.after(ended(None)) for _ in range(6)] == [1.0, 1.5, 2.25, 3.375, 5.0, 5.0]
@@ -151,17 +158,17 @@ ENDS = st.one_of(
 
 
 @given(
-    way=st.sampled_from([Way.RESUME, Way.POLL]),
+    way=st.sampled_from([NextRequest.RESUME, NextRequest.POLL]),
     steps=st.lists(
         st.builds(ended, ENDS, progress=st.booleans(), standing=st.floats(0, 100), snapshot=st.booleans()), max_size=60
     ),
 )
 def test_whatever_looks_are_answered_with_a_response_that_nobody_calls_lost_is_kept(
-    way: Way, steps: list[Ended]
+    way: NextRequest, steps: list[ConnectionEnd]
 ) -> None:
     state = reconnect(way)
     for step in steps:
         wait = state.after(step)
         assert isinstance(wait, float)
         assert 0.2 <= wait <= 86_400
-        assert state.way is not Way.CREATE
+        assert state.way is not NextRequest.CREATE

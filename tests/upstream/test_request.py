@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from worker.upstream.call import OWNED, Call
+from worker.upstream.call import OWNED, UpstreamCall
 from worker.upstream.request import body_of, path_of
 
 
-def call(mode: str = "background", **values: Any) -> Call:
-    return Call(**({"model": "gpt-5.6-sol", "mode": mode, "client_request_id": "c1", "input": "hi"} | values))
+def call(mode: str = "background", **values: Any) -> UpstreamCall:
+    return UpstreamCall(**({"model": "gpt-5.6-sol", "mode": mode, "client_request_id": "c1", "input": "hi"} | values))
 
 
 QUIET = {"include_obfuscation": False}

@@ -23,7 +23,7 @@ from tests.upstream.rawserver import (
     frame,
     plays,
 )
-from worker.safety.stream import Alive, Closed, Created, Delta, Opened, Rejected, StreamEvent, Terminal
+from worker.safety.stream import Closed, Created, Delta, Keepalive, Opened, Rejected, StreamEvent, Terminal
 from worker.upstream.client import Provider
 from worker.upstream.session import ResumePoint, Session
 
@@ -61,9 +61,9 @@ async def test_after_the_terminal_event_everything_is_only_life(rig: Rig) -> Non
     body = b"".join(frame(event) for event in (completed(2), delta(3), late, completed(5, status="failed")))
     async with RawServer(plays(CHUNKED, chunk(body), LAST)) as server:
         events = await play(rig.session(server.url))
-    assert kinds(events) == [Opened, Terminal, Alive, Alive, Alive]
-    assert events[-1] == Alive(5, "Terminal")
-    assert events[-2] == Alive(4, "response.rate_limits.updated")
+    assert kinds(events) == [Opened, Terminal, Keepalive, Keepalive, Keepalive]
+    assert events[-1] == Keepalive(5, "Terminal")
+    assert events[-2] == Keepalive(4, "response.rate_limits.updated")
 
 
 @pytest.mark.parametrize("mode", ["stream", "chat"])
@@ -86,7 +86,7 @@ async def test_a_cut_before_the_id_is_known_passes(rig: Rig) -> None:
     async with RawServer(breaks_after({"type": "keepalive", "sequence_number": 0})) as server:
         events = await play(rig.session(server.url))
         assert len(server.requests) == 1
-    assert kinds(events) == [Opened, Alive, Closed]
+    assert kinds(events) == [Opened, Keepalive, Closed]
 
 
 # -- resuming

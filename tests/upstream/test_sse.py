@@ -6,11 +6,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.upstream.sse import FrameTooLarge, Splitter
+from worker.upstream.sse import FrameTooLarge, SseSplitter
 
 
 def split(*chunks: bytes) -> list[bytes]:
-    splitter = Splitter()
+    splitter = SseSplitter()
     return [payload for chunk in chunks for payload in splitter.feed(chunk)]
 
 
@@ -103,7 +103,7 @@ def test_frames(stream: bytes, payloads: list[bytes]) -> None:
     ],
 )
 def test_half_a_frame_at_the_end_is_reported(stream: bytes, left: bytes | None) -> None:
-    splitter = Splitter()
+    splitter = SseSplitter()
     splitter.feed(stream)
     assert splitter.close() == left
 
@@ -126,7 +126,7 @@ def test_json_without_a_field_name_is_a_payload(stream: bytes, payloads: list[by
 
 
 def test_comments_and_empty_events_are_counted_as_life() -> None:
-    splitter = Splitter()
+    splitter = SseSplitter()
     splitter.feed(b": a\n\n: b\n\ndata:\n\ndata: c\n\n")
     assert splitter.comments == 3
 
@@ -145,13 +145,13 @@ def test_many_lines_of_one_frame_cost_no_more_than_their_length() -> None:
 
 
 def test_a_frame_without_an_end_is_refused() -> None:
-    splitter = Splitter(limit=1000)
+    splitter = SseSplitter(limit=1000)
     with pytest.raises(FrameTooLarge):
         for _ in range(2000):
             splitter.feed(b"data: x\n")
 
 
 def test_the_limit_is_for_one_frame_not_for_the_stream() -> None:
-    splitter = Splitter(limit=1000)
+    splitter = SseSplitter(limit=1000)
     for _ in range(500):
         assert splitter.feed(b"data: x\ndata: y\n\n") == [b"x\ny"]

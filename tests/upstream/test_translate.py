@@ -8,16 +8,16 @@ from tests.upstream.rawserver import MESSAGE, SNAPSHOT, completed, created, delt
 from worker.jobs.record import Usage
 from worker.jobs.states import RetryModelState
 from worker.safety.stream import (
-    Alive,
+    CheckNotice,
     Created,
     Delta,
-    Fault,
     Flagged,
     ItemDone,
-    Notice,
+    Keepalive,
     PartDone,
-    Problem,
+    ProviderProblem,
     Served,
+    StreamError,
     StreamEvent,
     Terminal,
 )
@@ -25,7 +25,7 @@ from worker.upstream.retry_after import delay_in
 from worker.upstream.translate import NOT_TEXT, translate, translate_snapshot
 
 BUFFERING = {"use_cases": ["cyber"], "reasons": ["user_risk"], "retry_model": "gpt-5.6-luna"}
-NOTICE = Notice(4, ("cyber",), ("user_risk",), "gpt-5.6-luna", RetryModelState.NAMED)
+NOTICE = CheckNotice(4, ("cyber",), ("user_risk",), "gpt-5.6-luna", RetryModelState.NAMED)
 WAITING = {"type": "response.in_progress", "sequence_number": 4, "response": SNAPSHOT}
 
 
@@ -33,8 +33,8 @@ def metadata(**values: Any) -> dict[str, Any]:
     return {"type": "response.metadata", "sequence_number": 4, "response_id": "resp_raw01", "metadata": values}
 
 
-def notices(data: object) -> list[Notice]:
-    return [event for event in translate(data) if isinstance(event, Notice)]
+def notices(data: object) -> list[CheckNotice]:
+    return [event for event in translate(data) if isinstance(event, CheckNotice)]
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def notices(data: object) -> list[Notice]:
     [
         (delta(5, "Hi"), [Delta(5, "Hi")]),
         (delta(5, "Hi", obfuscation="p3X", logprobs=[]), [Delta(5, "Hi")]),
-        (delta(5, ""), [Alive(5, "response.output_text.delta")]),
+        (delta(5, ""), [Keepalive(5, "response.output_text.delta")]),
         ({"type": "response.output_text.delta", "delta": "Hi"}, [Delta(None, "Hi")]),
         (delta(5, "No") | {"type": "response.refusal.delta"}, [Delta(5, "No", "refusal")]),
         (delta(5, "hm") | {"type": "response.reasoning_text.delta"}, [Delta(5, "hm", "other")]),
         (delta(5, "{") | {"type": "response.function_call_arguments.delta"}, [Delta(5, "{", "other")]),
         ({"type": "response.new.delta", "sequence_number": 5, "delta": {"a": 1}}, [Delta(5, NOT_TEXT, "other")]),
-        ({"type": "response.new.delta", "sequence_number": 5, "delta": {}}, [Alive(5, "response.new.delta")]),
-        ({"type": "response.new.delta", "sequence_number": 5}, [Alive(5, "response.new.delta")]),
+        ({"type": "response.new.delta", "sequence_number": 5, "delta": {}}, [Keepalive(5, "response.new.delta")]),
+        ({"type": "response.new.delta", "sequence_number": 5}, [Keepalive(5, "response.new.delta")]),
         (created(0), [Created(0, "resp_raw01", "gpt-5.6-sol", "in_progress", "default")]),
         (created(0, status="queued"), [Created(0, "resp_raw01", "gpt-5.6-sol", "queued", "default")]),
         (
@@ -62,9 +62,9 @@ def notices(data: object) -> list[Notice]:
             [ItemDone(8, 2, MESSAGE)],
         ),
         ({"type": "response.content_part.done", "sequence_number": 7, "part": {}}, [PartDone(7)]),
-        ({"type": "response.output_item.added", "sequence_number": 2}, [Alive(2, "response.output_item.added")]),
-        ({"type": "keepalive", "sequence_number": 3}, [Alive(3, "keepalive")]),
-        ({"type": "response.output_text.done", "sequence_number": 3}, [Alive(3, "response.output_text.done")]),
+        ({"type": "response.output_item.added", "sequence_number": 2}, [Keepalive(2, "response.output_item.added")]),
+        ({"type": "keepalive", "sequence_number": 3}, [Keepalive(3, "keepalive")]),
+        ({"type": "response.output_text.done", "sequence_number": 3}, [Keepalive(3, "response.output_text.done")]),
         (
             {"type": "response.output_text.done", "sequence_number": 3, "output_index": 1, "text": "Hi"},
             [PartDone(3, 1, 0, "Hi")],
@@ -73,7 +73,7 @@ def notices(data: object) -> list[Notice]:
             {"type": "response.refusal.done", "sequence_number": 3, "content_index": 2, "refusal": "No"},
             [PartDone(3, 0, 2, "No", "refusal")],
         ),
-        ({"type": "something.new", "sequence_number": 3, "error": {"code": "x"}}, [Alive(3, "something.new")]),
+        ({"type": "something.new", "sequence_number": 3, "error": {"code": "x"}}, [Keepalive(3, "something.new")]),
     ],
 )
 def test_ordinary_events(data: dict[str, Any], events: list[StreamEvent]) -> None:
@@ -168,7 +168,7 @@ def test_a_verification_recommendation_flags_the_account(value: object, programs
 
 
 def test_opaque_moderation_metadata_is_only_life() -> None:
-    assert translate(metadata(openai_chatgpt_moderation_metadata="x")) == [Alive(4, "response.metadata")]
+    assert translate(metadata(openai_chatgpt_moderation_metadata="x")) == [Keepalive(4, "response.metadata")]
 
 
 @pytest.mark.parametrize(
@@ -205,19 +205,22 @@ CYBER = {"type": "invalid_request", "code": "cyber_policy", "message": "withheld
     [
         (
             {"type": "error", "sequence_number": 6, "error": CYBER},
-            Problem("cyber_policy", "invalid_request", message="withheld"),
+            ProviderProblem("cyber_policy", "invalid_request", message="withheld"),
         ),
         (
             {"type": "error", "sequence_number": 6, "code": "server_error", "message": "oops", "param": "p"},
-            Problem("server_error", None, "p", message="oops"),
+            ProviderProblem("server_error", None, "p", message="oops"),
         ),
-        ({"type": "error", "sequence_number": 6, "error": "oops"}, Problem(None, None, message="oops")),
-        ({"type": "error", "sequence_number": 6}, Problem(None, None)),
-        ({"sequence_number": 6, "error": CYBER}, Problem("cyber_policy", "invalid_request", message="withheld")),
+        ({"type": "error", "sequence_number": 6, "error": "oops"}, ProviderProblem(None, None, message="oops")),
+        ({"type": "error", "sequence_number": 6}, ProviderProblem(None, None)),
+        (
+            {"sequence_number": 6, "error": CYBER},
+            ProviderProblem("cyber_policy", "invalid_request", message="withheld"),
+        ),
     ],
 )
-def test_error_events_nested_and_flat_are_faults(data: dict[str, Any], problem: Problem) -> None:
-    assert translate(data) == [Fault(6, problem, "error_event")]
+def test_error_events_nested_and_flat_are_faults(data: dict[str, Any], problem: ProviderProblem) -> None:
+    assert translate(data) == [StreamError(6, problem, "error_event")]
 
 
 def test_a_completed_response_carries_everything() -> None:
@@ -257,14 +260,16 @@ def test_a_failed_response_has_its_problem() -> None:
     found = terminal(
         "failed", status="failed", error={"code": "rate_limit_exceeded", "message": "try again in 1.898s."}
     )
-    assert found.problem == Problem("rate_limit_exceeded", None, retry_after=1.898, message="try again in 1.898s.")
+    assert found.problem == ProviderProblem(
+        "rate_limit_exceeded", None, retry_after=1.898, message="try again in 1.898s."
+    )
     assert (found.status, found.carrier) == ("failed", "response_failed")
 
 
 def test_a_completed_event_around_a_failed_snapshot_is_no_success() -> None:
     found = terminal("completed", status="failed", error={"code": "cyber_policy"})
     assert found.status == "failed"
-    assert found.problem == Problem("cyber_policy", None)
+    assert found.problem == ProviderProblem("cyber_policy", None)
 
 
 def test_a_cancelled_response_ends() -> None:
@@ -320,10 +325,10 @@ def test_a_delay_is_read_from_prose(message: str, seconds: float | None) -> None
         (SNAPSHOT | {"status": "completed", "output": [MESSAGE]}, Terminal),
         (SNAPSHOT | {"status": "cancelled"}, Terminal),
         (SNAPSHOT | {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}, Terminal),
-        ({"error": CYBER}, Fault),
-        ({}, Alive),
-        ([], Alive),
-        (None, Alive),
+        ({"error": CYBER}, StreamError),
+        ({}, Keepalive),
+        ([], Keepalive),
+        (None, Keepalive),
     ],
 )
 def test_a_polled_snapshot(data: object, kind: type) -> None:
@@ -333,9 +338,9 @@ def test_a_polled_snapshot(data: object, kind: type) -> None:
 def test_a_polled_block_has_its_code() -> None:
     (event,) = translate_snapshot(SNAPSHOT | {"status": "failed", "error": {"code": "bio_policy", "message": "m"}})
     assert isinstance(event, Terminal)
-    assert (event.status, event.problem) == ("failed", Problem("bio_policy", None, message="m"))
+    assert (event.status, event.problem) == ("failed", ProviderProblem("bio_policy", None, message="m"))
 
 
 def test_a_polled_snapshot_may_carry_a_notice_and_the_served_model() -> None:
     events = translate_snapshot(SNAPSHOT | {"safety_buffering": BUFFERING, "headers": {"openai-model": "luna"}})
-    assert [type(event) for event in events] == [Served, Notice, Created]
+    assert [type(event) for event in events] == [Served, CheckNotice, Created]

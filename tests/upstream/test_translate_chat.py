@@ -7,7 +7,16 @@ from hypothesis import given, strategies as st
 from tests.upstream.test_translate import BUFFERING
 from tests.upstream.test_translate_any import JSON
 from worker.jobs.record import Usage
-from worker.safety.stream import Alive, Created, Delta, Fault, Notice, Problem, StreamEvent, Terminal
+from worker.safety.stream import (
+    CheckNotice,
+    Created,
+    Delta,
+    Keepalive,
+    ProviderProblem,
+    StreamError,
+    StreamEvent,
+    Terminal,
+)
 from worker.upstream.translate_chat import ChatTranslator, translate_chat_completion
 
 
@@ -50,8 +59,8 @@ def test_an_ordinary_stream() -> None:
         Created(None, "chatcmpl-1", "gpt-5.6-sol", "in_progress"),
         Delta(None, "Hel"),
         Delta(None, "lo."),
-        Alive(None, "chat.completion.chunk"),
-        Alive(None, "chat.completion.chunk"),
+        Keepalive(None, "chat.completion.chunk"),
+        Keepalive(None, "chat.completion.chunk"),
     ]
     end = ends(translator)
     assert (end.status, end.carrier, end.response_id) == ("completed", "chat_chunk", "chatcmpl-1")
@@ -97,7 +106,9 @@ def test_done_before_any_chunk_says_nothing() -> None:
 def test_an_error_chunk_is_a_fault_and_no_success_follows() -> None:
     error = {"error": {"code": "cyber_policy", "type": "invalid_request", "message": "m", "param": None}}
     translator, events = play(chunk(content="x"), chunk("stop"), error)
-    assert events[-1] == Fault(None, Problem("cyber_policy", "invalid_request", message="m"), "chat_chunk")
+    assert events[-1] == StreamError(
+        None, ProviderProblem("cyber_policy", "invalid_request", message="m"), "chat_chunk"
+    )
     assert translator.done() == []
     assert translator.end() == []
 
@@ -129,12 +140,12 @@ def test_the_last_model_named_counts() -> None:
 def test_other_choices_are_only_life() -> None:
     data = chunk(content="x")
     data["choices"][0]["index"] = 1
-    assert play(chunk(), data)[1][-1] == Alive(None, "chat.completion.chunk")
+    assert play(chunk(), data)[1][-1] == Keepalive(None, "chat.completion.chunk")
 
 
 def test_a_notice_may_ride_on_a_chunk() -> None:
     _, events = play(chunk(), chunk(content="x") | {"safety_buffering": BUFFERING})
-    assert isinstance(events[1], Notice)
+    assert isinstance(events[1], CheckNotice)
     assert events[1].riding
     assert events[2] == Delta(None, "x")
 

@@ -20,11 +20,11 @@ from worker.jobs.states import DELIVERED, Outcome
 from worker.jobs.view import dumps
 from worker.safety import classify, event_mapping
 from worker.safety.finish import Finish, finish_word, meaning
-from worker.safety.signals import Verdict
+from worker.safety.signals import AttemptVerdict
 from worker.safety.stream import Closed, Delta
-from worker.safety.watch import Watch
-from worker.upstream.answer import Answer
-from worker.upstream.body import BODY, Body
+from worker.safety.watch import AttemptWatch
+from worker.upstream.answer import UpstreamAnswer
+from worker.upstream.body import BODY, AnswerBody
 from worker.upstream.headers import rejected_from
 
 NOW = datetime(2026, 7, 10, tzinfo=UTC)
@@ -86,7 +86,7 @@ def put(draw: st.DrawFn, value: Any) -> Any:
     return value
 
 
-class Memory(Body):
+class Memory(AnswerBody):
     """A body that is there already."""
 
     def __init__(self, pieces: list[bytes]) -> None:
@@ -100,16 +100,18 @@ class Memory(Body):
         return rest
 
 
-def judged(pieces: list[bytes], *, chat: bool, label: str = "text/event-stream") -> tuple[Verdict, dict[str, Any]]:
+def judged(
+    pieces: list[bytes], *, chat: bool, label: str = "text/event-stream"
+) -> tuple[AttemptVerdict, dict[str, Any]]:
     """What becomes of an attempt that is answered with these bytes, and what is delivered of it."""
 
     async def send() -> httpx2.Response:
         body = Memory([piece for piece in pieces if piece])
         return httpx2.Response(200, headers={"content-type": label}, stream=body, extensions={BODY: body})
 
-    async def play() -> tuple[Watch, str]:
-        answer = Answer(send, on="create", chat=chat, wall=lambda: NOW)
-        watch, text = Watch("m", checked=True, now=0.0), ""
+    async def play() -> tuple[AttemptWatch, str]:
+        answer = UpstreamAnswer(send, on="create", chat=chat, wall=lambda: NOW)
+        watch, text = AttemptWatch("m", checked=True, now=0.0), ""
         while batch := await answer.read():
             for event in batch:
                 if (
@@ -129,7 +131,7 @@ def judged(pieces: list[bytes], *, chat: bool, label: str = "text/event-stream")
     return watch.verdict, event_mapping.answer_of(watch.verdict, text)
 
 
-def check(verdict: Verdict, answer: dict[str, Any]) -> None:
+def check(verdict: AttemptVerdict, answer: dict[str, Any]) -> None:
     """What holds whatever came."""
     json.loads(dumps(answer), parse_constant=_no_json)
     assert (verdict.outcome in DELIVERED) == (verdict.failure is None)

@@ -11,9 +11,9 @@ from hypothesis import example, given, strategies as st
 from worker.jobs.errors import Refused
 from worker.settings import Settings
 from worker.webhooks.addresses import address_allowed
-from worker.webhooks.guard import Blocked, Policy, check_webhook_url, judge_url, resolve_and_judge
+from worker.webhooks.guard import AddressBlocked, AddressPolicy, check_webhook_url, judge_url, resolve_and_judge
 
-PUBLIC, DEVELOPMENT = Policy(), Policy(allow_private=True)
+PUBLIC, DEVELOPMENT = AddressPolicy(), AddressPolicy(allow_private=True)
 ROWS = [(url, reason) for reason, urls in FORBIDDEN.items() for url in urls]
 
 
@@ -141,7 +141,7 @@ async def test_every_address_must_be_allowed():
         "1.1.1.1",
     ]
     for answer in ([], ["127.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["8.8.8.8", "::1"], ["8.8.8.8", "fe80::1%eth0"]):
-        with pytest.raises(Blocked):
+        with pytest.raises(AddressBlocked):
             await resolve_and_judge("app.example", Names(answer), PUBLIC)
 
 
@@ -155,7 +155,7 @@ async def test_development_still_refuses_metadata_and_multicast():
     assert await resolve_and_judge("dev.example", Names(["127.0.0.1"]), DEVELOPMENT) == ["127.0.0.1"]
     for address in ("169.254.169.254", "224.0.0.1", "0.0.0.0", "255.255.255.255", *METADATA):  # noqa: S104
         answer = ["127.0.0.1", address]
-        with pytest.raises(Blocked):
+        with pytest.raises(AddressBlocked):
             await resolve_and_judge("dev.example", Names(answer), DEVELOPMENT)
 
 
@@ -163,6 +163,6 @@ async def test_literals_are_never_looked_up():
     names = Names(["8.8.8.8"])
     assert await resolve_and_judge("127.0.0.1", names, DEVELOPMENT) == ["127.0.0.1"]
     assert await resolve_and_judge("[::1]", names, DEVELOPMENT) == ["::1"]
-    with pytest.raises(Blocked):
+    with pytest.raises(AddressBlocked):
         await resolve_and_judge("8.8.8.8", names, PUBLIC)
     assert names.asked == []

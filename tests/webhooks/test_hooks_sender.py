@@ -18,11 +18,11 @@ from cryptography.x509.oid import NameOID
 from waiting import LIMIT, stopwatch
 
 from worker.clock import Clock
-from worker.webhooks.guard import CheckedUrl, Policy, judge_url
+from worker.webhooks.guard import AddressPolicy, CheckedUrl, judge_url
 from worker.webhooks.resolver import SystemResolver
-from worker.webhooks.sender import BROKEN, MOST_READ, NO_TLS, TOO_SLOW, UNREACHABLE, Sender
+from worker.webhooks.sender import BROKEN, MOST_READ, NO_TLS, TOO_SLOW, UNREACHABLE, WebhookSender
 
-LOOPBACK = Policy(allow_private=True)
+LOOPBACK = AddressPolicy(allow_private=True)
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]
 
 
@@ -80,11 +80,13 @@ def says(answer: bytes) -> Talk:
 OK = says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
-def sender(names: Names | None = None, policy: Policy = LOOPBACK, total: float = 5, tls: ssl.SSLContext | None = None):
-    return Sender(policy, names or Names(["127.0.0.1"]), Clock(), total=total, tls=tls)
+def sender(
+    names: Names | None = None, policy: AddressPolicy = LOOPBACK, total: float = 5, tls: ssl.SSLContext | None = None
+):
+    return WebhookSender(policy, names or Names(["127.0.0.1"]), Clock(), total=total, tls=tls)
 
 
-async def post(way: Sender, url: str, policy: Policy = LOOPBACK):
+async def post(way: WebhookSender, url: str, policy: AddressPolicy = LOOPBACK):
     return await way.post(judge_url(url, policy), {"webhook-id": "msg_1"}, b'{"a":1}')
 
 
@@ -162,7 +164,7 @@ async def test_a_name_that_changes_its_answer_is_asked_once():
 @pytest.mark.parametrize("answer", [["127.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["::1"], ["::ffff:127.0.0.1"], []])
 async def test_a_forbidden_answer_is_refused_before_any_packet(answer):
     async with serving(OK) as server:
-        strict = Policy(ports=frozenset({server.port}))
+        strict = AddressPolicy(ports=frozenset({server.port}))
         names = Names(answer)
         got = await sender(names, strict).post(
             CheckedUrl(f"https://x.example:{server.port}/", "https", "x.example", server.port), {}, b"{}"
@@ -187,13 +189,15 @@ async def test_refused_unknown_and_silent_targets_read_the_same():
     texts = set()
     for names, policy, total in ((Names(["127.0.0.1"]), LOOPBACK, 5), (nowhere, LOOPBACK, 5), (never, LOOPBACK, 0.05)):
         texts.add((await post(sender(names, policy, total), f"http://x.example:{port}/")).error)
-    texts.add((await post(sender(Names(["10.0.0.1"]), Policy()), "https://x.example/", Policy())).error)
+    texts.add((await post(sender(Names(["10.0.0.1"]), AddressPolicy()), "https://x.example/", AddressPolicy())).error)
     assert texts == {UNREACHABLE}
 
 
 async def test_a_port_off_the_list_is_refused_when_dialled_too():
     names = Names(["8.8.8.8"])
-    got = await sender(names, Policy()).post(CheckedUrl("https://x.example:22/", "https", "x.example", 22), {}, b"{}")
+    got = await sender(names, AddressPolicy()).post(
+        CheckedUrl("https://x.example:22/", "https", "x.example", 22), {}, b"{}"
+    )
     assert (got.error, names.asked) == (UNREACHABLE, [])
 
 

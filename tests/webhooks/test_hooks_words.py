@@ -16,8 +16,8 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.view import job_view
 from worker.settings import Settings
-from worker.webhooks.message import Told, body_of
-from worker.webhooks.schedule import JITTER, LONGEST_RETRY_AFTER, Verdict, longest, next_delay, retry_after, verdict
+from worker.webhooks.message import WebhookEvent, body_of
+from worker.webhooks.schedule import JITTER, LONGEST_RETRY_AFTER, TryVerdict, longest, next_delay, retry_after, verdict
 from worker.webhooks.signing import new_secret, signed_headers
 
 DELAYS = Settings(_env_file=None).webhook_schedule
@@ -33,7 +33,7 @@ def completed(**changes):
     job, trail = life(
         (STARTED, None), (began(), 1), (done(), 1), (ev.Completed(served_model="gpt-5.6-sol", **changes), 1)
     )
-    return job, Told(trail[-1].type, trail[-1].seq, trail[-1].at)
+    return job, WebhookEvent(trail[-1].type, trail[-1].seq, trail[-1].at)
 
 
 def said(kind, job, told, answer=None):
@@ -106,7 +106,7 @@ def test_openai_events_are_unwrapped_by_the_providers_sdk(end, reason, kind):
     else:
         steps = [(STARTED, None), (began(), 1), (done("blocked" if end is BLOCKED else "server_error"), 1)]
         job, trail = life(*steps, (end, 1 if end is BLOCKED else None))
-        told = Told(trail[-1].type, trail[-1].seq, trail[-1].at)
+        told = WebhookEvent(trail[-1].type, trail[-1].seq, trail[-1].at)
     body = body_of("openai", "msg_01", job, told, PRIVATE, ANSWER)
     headers = signed_headers("msg_01", Clock().now(), body, [SECRET])
     client = OpenAI(api_key="x", webhook_secret=SECRET)
@@ -119,7 +119,7 @@ def test_openai_events_are_unwrapped_by_the_providers_sdk(end, reason, kind):
 
 def test_openai_has_no_words_for_what_is_under_way():
     job, trail = life((STARTED, None))
-    assert said("openai", job, Told(trail[-1].type, 2, T0)) is None
+    assert said("openai", job, WebhookEvent(trail[-1].type, 2, T0)) is None
 
 
 def test_every_live_secret_signs_and_times_are_utc():
@@ -164,14 +164,14 @@ def test_with_the_default_schedule_each_delay_is_longer_than_the_one_before_on_a
 @pytest.mark.parametrize(
     ("status", "error", "what"),
     [
-        *((status, None, Verdict.DELIVERED) for status in (200, 201, 202, 204, 299)),
+        *((status, None, TryVerdict.DELIVERED) for status in (200, 201, 202, 204, 299)),
         *(
-            (status, None, Verdict.FAILED)
+            (status, None, TryVerdict.FAILED)
             for status in (100, 199, 300, 301, 302, 304, 307, 400, 401, 404, 429, 500, 503)
         ),
-        (410, None, Verdict.GONE),
-        (None, "x", Verdict.FAILED),
-        (200, "cut", Verdict.FAILED),
+        (410, None, TryVerdict.GONE),
+        (None, "x", TryVerdict.FAILED),
+        (200, "cut", TryVerdict.FAILED),
     ],
 )
 def test_what_an_answer_means(status, error, what):

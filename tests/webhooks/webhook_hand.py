@@ -23,8 +23,8 @@ from worker.store import codec, keys
 from worker.store.apps import Apps
 from worker.store.jobs.repository import Jobs, NewJob
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
-from worker.store.webhooks.outbox import Message, Outbox
-from worker.tasks.delivery.dispatcher import Delivery
+from worker.store.webhooks.outbox import Outbox, OutboxMessage
+from worker.tasks.delivery.dispatcher import Dispatcher
 
 ENDS = ("job.completed", "job.blocked", "job.failed", "job.cancelled", "job.expired")
 COMPLETED = (ev.Completed(served_model="gpt-5.6-sol"), 1)
@@ -142,9 +142,11 @@ class Post:
         given = {"redis_url": self.url, "webhook_allow_private": True, "lease_seconds": 60.0, **more}
         return Settings(_env_file=None, **given)  # type: ignore[call-arg]
 
-    def worker(self, name: str = "w1", *, sender: Any = None, clock: Clock | None = None, **settings: Any) -> Delivery:
+    def worker(
+        self, name: str = "w1", *, sender: Any = None, clock: Clock | None = None, **settings: Any
+    ) -> Dispatcher:
         """One more delivering part, running."""
-        delivery = Delivery(self.redis, clock or self.clock, self.settings(**settings), name, sender=sender)
+        delivery = Dispatcher(self.redis, clock or self.clock, self.settings(**settings), name, sender=sender)
         self._running.append(asyncio.create_task(delivery.run(), name=name))
         return delivery
 
@@ -173,10 +175,12 @@ class Post:
         answer = codec.seal({"output_text": text, "output": [], "draft": "A draft."})
         await self.jobs.change(job_id, lambda _: LIFE, writes=lambda _: [("SET", keys.answer(job_id), answer)])
 
-    async def messages(self, job_id: str) -> list[tuple[Message, list[dict[str, Any]]]]:
+    async def messages(self, job_id: str) -> list[tuple[OutboxMessage, list[dict[str, Any]]]]:
         return await self.outbox.of_job(job_id)
 
-    async def message(self, job_id: str, state: str, tries: int | None = None) -> tuple[Message, list[dict[str, Any]]]:
+    async def message(
+        self, job_id: str, state: str, tries: int | None = None
+    ) -> tuple[OutboxMessage, list[dict[str, Any]]]:
         """The job's only message with its receipts, once it has this state and so many receipts."""
 
         async def look() -> Any:
@@ -185,5 +189,5 @@ class Post:
                 return rows[0]
             return None
 
-        row: tuple[Message, list[dict[str, Any]]] = await until(f"{job_id}: a message that is {state}", look)
+        row: tuple[OutboxMessage, list[dict[str, Any]]] = await until(f"{job_id}: a message that is {state}", look)
         return row

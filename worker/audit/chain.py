@@ -16,7 +16,7 @@ GENESIS: Final = "0" * 64
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
-class Row(NamedTuple):
+class AuditRow(NamedTuple):
     """One record as it is kept: the id of its place in the stream, its hash, its bytes."""
 
     id: str
@@ -40,7 +40,7 @@ def link(previous: str, record: dict[str, Any]) -> tuple[str, bytes]:
     return hash_of(previous, body), body
 
 
-def line(row: Row) -> bytes:
+def line(row: AuditRow) -> bytes:
     """The record as a line of an export, without its end; canonical JSON too: {"hash", "id", "record"}."""
     return b'{"hash":"%b","id":"%b","record":%b}' % (row.hash.encode(), row.id.encode(), row.record)
 
@@ -51,7 +51,7 @@ def chain_of(record: dict[str, Any]) -> str:
     return str(job_id) if job_id is not None else app_chain(str(record["app"]))
 
 
-def chain_in(row: Row) -> str:
+def chain_in(row: AuditRow) -> str:
     """The chain of a row; "" when its bytes are no record."""
     try:
         return glance(row.record)[0]

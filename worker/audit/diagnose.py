@@ -12,11 +12,11 @@ from enum import StrEnum
 from itertools import zip_longest
 from typing import Any
 
-from worker.audit.chain import GENESIS, Row, hash_of
+from worker.audit.chain import GENESIS, AuditRow, hash_of
 from worker.audit.seals import MARK, Seal
 
 
-class Kind(StrEnum):
+class TamperKind(StrEnum):
     """What was done."""
 
     ALTERED = "altered"
@@ -29,10 +29,10 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class AuditFault:
     """One thing that is wrong; `record` is an id of the stream, `seq` the event's number within its job."""
 
-    kind: Kind
+    kind: TamperKind
     detail: str
     record: str | None = None
     job_id: str | None = None
@@ -44,7 +44,7 @@ class Fault:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def in_chain(chain: str, rows: Sequence[Row], start: str) -> Fault | None:
+def in_chain(chain: str, rows: Sequence[AuditRow], start: str) -> AuditFault | None:
     """The first record of a chain that doesn't follow from the one before; `start` is what stands before the first."""
     earlier, head, seq = "", start, 0
     for n, row in enumerate(rows):
@@ -53,32 +53,34 @@ def in_chain(chain: str, rows: Sequence[Row], start: str) -> Fault | None:
             continue
         if n == 0 and start != GENESIS:
             detail = f"{_name(row, chain)} does not follow from what retention removed: one before it is missing"
-            return _fault(Kind.REMOVED, chain, row, detail)
+            return _fault(TamperKind.REMOVED, chain, row, detail)
         return _misfit(chain, rows, n, (earlier, head), seq)
     return None
 
 
-def _misfit(chain: str, rows: Sequence[Row], n: int, heads: tuple[str, str], seq: int) -> Fault:
+def _misfit(chain: str, rows: Sequence[AuditRow], n: int, heads: tuple[str, str], seq: int) -> AuditFault:
     row, (earlier, head) = rows[n], heads
     here = _seq(row)
     others = [one for one in rows if one is not row]
     moved = any(hash_of(one.hash, row.record) == row.hash for one in others[n:])
     fits_here = any(hash_of(head, one.record) == one.hash for one in rows[n + 1 :])
     if moved or (fits_here and any(hash_of(one.hash, row.record) == row.hash for one in others)):
-        return _fault(Kind.REORDERED, chain, row, f"{_name(row, chain)} stands in the wrong place of its job's trail")
+        return _fault(
+            TamperKind.REORDERED, chain, row, f"{_name(row, chain)} stands in the wrong place of its job's trail"
+        )
     if fits_here:
-        return _fault(Kind.INSERTED, chain, row, f"{_name(row, chain)} was never part of its job's trail")
+        return _fault(TamperKind.INSERTED, chain, row, f"{_name(row, chain)} was never part of its job's trail")
     if n and hash_of(earlier, row.record) == row.hash:
         last = rows[n - 1]
-        return _fault(Kind.INSERTED, chain, last, f"{_name(last, chain)} was never part of its job's trail")
+        return _fault(TamperKind.INSERTED, chain, last, f"{_name(last, chain)} was never part of its job's trail")
     if here is not None and here > seq + 1:
         which = f"record {seq + 1}" if here == seq + 2 else f"records {seq + 1} to {here - 1}"
         detail = f"{which} of {chain} {'is' if here == seq + 2 else 'are'} missing before {_name(row, chain)}"
-        return Fault(Kind.REMOVED, detail, row.id, chain, seq + 1)
-    return _fault(Kind.ALTERED, chain, row, f"{_name(row, chain)} is not what was written")
+        return AuditFault(TamperKind.REMOVED, detail, row.id, chain, seq + 1)
+    return _fault(TamperKind.ALTERED, chain, row, f"{_name(row, chain)} is not what was written")
 
 
-def in_range(seal: Seal, rows: Sequence[tuple[str, str]], *, more_follow: bool) -> Fault:
+def in_range(seal: Seal, rows: Sequence[tuple[str, str]], *, more_follow: bool) -> AuditFault:
     """What differs between a checkpoint and the (id, hash)es of its records as they are now."""
     sealed, number = seal.marks, seal.number
     found = [hashed[:MARK] for _, hashed in rows]
@@ -90,50 +92,56 @@ def in_range(seal: Seal, rows: Sequence[tuple[str, str]], *, more_follow: bool) 
         after = f"after {rows[n - 1][0]}" if n else f"from {seal.body['first']} on"
         if n == len(rows) and not more_follow:
             detail = f"the trail ends {after}: {missing} sealed records behind it are gone"
-            return Fault(Kind.TRUNCATED, detail, place, checkpoint=number)
+            return AuditFault(TamperKind.TRUNCATED, detail, place, checkpoint=number)
         detail = f"{missing} of {len(sealed)} records sealed by checkpoint {number} are gone, the first {after}"
-        return Fault(Kind.REMOVED, detail, place, checkpoint=number)
+        return AuditFault(TamperKind.REMOVED, detail, place, checkpoint=number)
     if missing < 0 and n is not None:
         detail = f"{where} is none of the {len(sealed)} records that checkpoint {number} sealed"
-        return Fault(Kind.INSERTED, detail, where, checkpoint=number)
+        return AuditFault(TamperKind.INSERTED, detail, where, checkpoint=number)
     if n is not None and sorted(sealed) == sorted(found):
         detail = f"{where} stands where checkpoint {number} sealed another record"
-        return Fault(Kind.REORDERED, detail, where, checkpoint=number)
+        return AuditFault(TamperKind.REORDERED, detail, where, checkpoint=number)
     if n is not None:
-        return Fault(Kind.ALTERED, f"{where} is not what checkpoint {number} sealed", where, checkpoint=number)
+        return AuditFault(
+            TamperKind.ALTERED, f"{where} is not what checkpoint {number} sealed", where, checkpoint=number
+        )
     between = f"from {seal.body['first']} to {seal.last}"
     detail = f"the records of checkpoint {number}, {between}, are not byte for byte what was sealed"
-    return Fault(Kind.ALTERED, detail, checkpoint=number)
+    return AuditFault(TamperKind.ALTERED, detail, checkpoint=number)
 
 
-def at_end(chain: str, rows: Sequence[Row], version: int, head: str) -> Fault | None:
+def at_end(chain: str, rows: Sequence[AuditRow], version: int, head: str) -> AuditFault | None:
     """How a job's trail and the end of it that the job's own record names disagree; None when they agree."""
     if rows and rows[-1].hash == head:
         return None
     if not rows:
-        return Fault(Kind.REMOVED, f"{chain} is in Redis, but has no record in the trail", job_id=chain, seq=1)
+        return AuditFault(
+            TamperKind.REMOVED, f"{chain} is in Redis, but has no record in the trail", job_id=chain, seq=1
+        )
     seq = max((_seq(row) or 0 for row in rows), default=0)
     known = next((n for n, row in enumerate(rows) if row.hash == head), None)
     if known is not None:
         row = rows[known + 1]
-        return _fault(Kind.INSERTED, chain, row, f"{_name(row, chain)} is none of the job's: its record ends before")
+        return _fault(
+            TamperKind.INSERTED, chain, row, f"{_name(row, chain)} is none of the job's: its record ends before"
+        )
     if version > seq:
         detail = f"the trail of {chain} ends with record {seq}, but the job has {version}"
-        return Fault(Kind.TRUNCATED, detail, rows[-1].id, chain, seq + 1)
+        return AuditFault(TamperKind.TRUNCATED, detail, rows[-1].id, chain, seq + 1)
     detail = f"the end of the chain that {chain} names is not the end of its trail"
-    return Fault(Kind.CHAIN_HEAD, detail, rows[-1].id, chain, seq)
+    return AuditFault(TamperKind.CHAIN_HEAD, detail, rows[-1].id, chain, seq)
 
 
-def _fault(kind: Kind, chain: str, row: Row, detail: str) -> Fault:
-    return Fault(kind, detail, row.id, chain, _seq(row))
+def _fault(kind: TamperKind, chain: str, row: AuditRow, detail: str) -> AuditFault:
+    return AuditFault(kind, detail, row.id, chain, _seq(row))
 
 
-def _name(row: Row, chain: str) -> str:
+def _name(row: AuditRow, chain: str) -> str:
     seq = _seq(row)
     return f"record {seq} of {chain} ({row.id})" if seq is not None else f"a record of {chain} ({row.id})"
 
 
-def _seq(row: Row) -> int | None:
+def _seq(row: AuditRow) -> int | None:
     try:
         seq = json.loads(row.record)["seq"]
     except (ValueError, KeyError, TypeError):

@@ -13,8 +13,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from worker.audit.chain import GENESIS, Row, canonical, chain_in, hash_of, line
-from worker.audit.diagnose import Fault, Kind, in_chain
+from worker.audit.chain import GENESIS, AuditRow, canonical, chain_in, hash_of, line
+from worker.audit.diagnose import AuditFault, TamperKind, in_chain
 from worker.audit.keys import Signer, Trusted
 from worker.audit.keytext import as_text, from_text
 from worker.audit.report import Report
@@ -28,14 +28,14 @@ _HEAD, _ID, _RECORD = b'{"hash":"', b'","id":"', b'","record":'
 
 
 @dataclass(slots=True)
-class Book:
+class ExportManifest:
     """What a manifest says of the lines that went by."""
 
     digest: Digest = field(default_factory=Digest)
     starts: dict[str, str] = field(default_factory=dict)
     chains: dict[str, list[Any]] = field(default_factory=dict)  # [how many records, the last one's hash]
 
-    def add(self, chain: str, row: Row) -> bytes:
+    def add(self, chain: str, row: AuditRow) -> bytes:
         """The line of one more record."""
         text = line(row)
         self.digest.add(text)
@@ -49,7 +49,7 @@ class Book:
 
 
 def manifest(
-    book: Book,
+    book: ExportManifest,
     seals: Sequence[Seal],
     *,
     filters: Mapping[str, str | None],
@@ -93,7 +93,7 @@ def read_manifest(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def read_row(text: bytes) -> Row | None:
+def read_row(text: bytes) -> AuditRow | None:
     """The record of a line; None when it isn't written as an export writes it."""
     at = text.find(_RECORD)
     hash_end = _HASH_AT + 64
@@ -101,7 +101,7 @@ def read_row(text: bytes) -> Row | None:
         return None
     try:
         place, hashed = text[hash_end + len(_ID) : at].decode("ascii"), text[_HASH_AT:hash_end].decode("ascii")
-        return Row(place, hashed, text[at + len(_RECORD) : -1])
+        return AuditRow(place, hashed, text[at + len(_RECORD) : -1])
     except UnicodeDecodeError:
         return None
 
@@ -138,17 +138,17 @@ class FileProof:
         report.notes += self._notes()
         return report
 
-    def _read(self, verifier: Verifier) -> Book:
-        book, lines, number = Book(), iter(self._lines()), 0
+    def _read(self, verifier: Verifier) -> ExportManifest:
+        book, lines, number = ExportManifest(), iter(self._lines()), 0
         while batch := list(islice(lines, _BATCH)):
-            rows: list[Row] = []
+            rows: list[AuditRow] = []
             for text in batch:
                 number += 1
                 row = read_row(text)
                 if row is None:
                     verifier.feed(rows)
                     detail = f"line {number} is not written as an export writes it"
-                    verifier.faults.append(Fault(Kind.ALTERED, detail))
+                    verifier.faults.append(AuditFault(TamperKind.ALTERED, detail))
                     verifier.stopped = True
                     return book
                 rows.append(row)
@@ -162,37 +162,49 @@ class FileProof:
                 book.add(chain_in(row), row)
         return book
 
-    def _explain(self, verifier: Verifier, retention: Seal | None) -> list[Fault]:
+    def _explain(self, verifier: Verifier, retention: Seal | None) -> list[AuditFault]:
         starts = {**self._told.get("starts", {}), **(retention.body["heads"] if retention else {})}
-        found: list[Fault] = []
+        found: list[AuditFault] = []
         for chain in islice(verifier.suspects, 5):
             rows = [row for row in map(read_row, self._lines()) if row is not None and chain_in(row) == chain]
             fault = in_chain(chain, rows, starts.get(chain, GENESIS))
             found += [fault] if fault is not None else []
         return found
 
-    def _compare(self, book: Book) -> list[Fault]:
+    def _compare(self, book: ExportManifest) -> list[AuditFault]:
         """What the manifest says of the lines, against the lines."""
         told = self._told
         signature = told.get("signature")
         if signature is not None:
             body = {name: value for name, value in told.items() if name != "signature"}
             if self._trusted.judge(str(told.get("key")), str(signature), canonical(body)) != "good":
-                return [Fault(Kind.CHECKPOINT, "the manifest's signature does not fit it, or is by no key of ours")]
+                return [
+                    AuditFault(
+                        TamperKind.CHECKPOINT, "the manifest's signature does not fit it, or is by no key of ours"
+                    )
+                ]
         for chain, (count, head) in told["chains"].items():
             have = book.chains.get(chain)
             if have is None:
                 return [
-                    Fault(Kind.REMOVED, f"{chain} has {count} records by the manifest, but none here", job_id=chain)
+                    AuditFault(
+                        TamperKind.REMOVED, f"{chain} has {count} records by the manifest, but none here", job_id=chain
+                    )
                 ]
             if have != [count, head]:
-                kind = Kind.TRUNCATED if have[0] < count else Kind.INSERTED if have[0] > count else Kind.ALTERED
-                return [Fault(kind, f"{chain} ends elsewhere than the manifest says", job_id=chain)]
+                kind = (
+                    TamperKind.TRUNCATED
+                    if have[0] < count
+                    else TamperKind.INSERTED
+                    if have[0] > count
+                    else TamperKind.ALTERED
+                )
+                return [AuditFault(kind, f"{chain} ends elsewhere than the manifest says", job_id=chain)]
         extra = next((chain for chain in book.chains if chain not in told["chains"]), None)
         if extra is not None:
-            return [Fault(Kind.INSERTED, f"{extra} is not in the manifest", job_id=extra)]
+            return [AuditFault(TamperKind.INSERTED, f"{extra} is not in the manifest", job_id=extra)]
         if (book.digest.count, book.digest.hexdigest()) != (told["records"], told["digest"]):
-            return [Fault(Kind.REORDERED, "the lines are not in the order that the manifest's digest is of")]
+            return [AuditFault(TamperKind.REORDERED, "the lines are not in the order that the manifest's digest is of")]
         return []
 
     def _notes(self) -> list[str]:
@@ -211,7 +223,7 @@ class FileProof:
         return notes
 
 
-def follows_from_nothing(row: Row) -> bool:
+def follows_from_nothing(row: AuditRow) -> bool:
     """True for the first record of a chain."""
     return hash_of(GENESIS, row.record) == row.hash
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.audit.diagnose import Fault
+from worker.audit.diagnose import AuditFault
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class Report:
     removed: int = 0
     removed_before: str | None = None
     seconds: float = 0.0
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[AuditFault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property

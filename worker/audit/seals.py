@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from worker.audit.chain import GENESIS, Row, canonical, hash_of, line
+from worker.audit.chain import GENESIS, AuditRow, canonical, hash_of, line
 from worker.audit.keys import Signer, Trusted
 
 MOST: Final = 1_000
@@ -111,7 +111,7 @@ def judge(seal: Seal, trusted: Trusted) -> Literal["good", "bad", "unknown"]:
     return trusted.judge(str(body["key"]), str(seal.body["signature"]), canonical(body))
 
 
-def checkpoint(signer: Signer, before: Seal | None, rows: Sequence[Row], at: datetime) -> Seal:
+def checkpoint(signer: Signer, before: Seal | None, rows: Sequence[AuditRow], at: datetime) -> Seal:
     """The seal of the records behind the last one; there is at least one."""
     digest = Digest()
     for row in rows:
@@ -173,6 +173,6 @@ def _signed(signer: Signer, before: Seal | None, body: dict[str, Any], at: datet
     return Seal(canonical(body), body)
 
 
-def keep(head: str, row: Row) -> str:
+def keep(head: str, row: AuditRow) -> str:
     """The end of the chain over the lines of kept records, one record later."""
     return hash_of(head, line(row))

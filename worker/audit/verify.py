@@ -10,8 +10,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from worker.audit.chain import GENESIS, Row, glance, hash_of, line, stream_id
-from worker.audit.diagnose import Fault, Kind, in_range
+from worker.audit.chain import GENESIS, AuditRow, glance, hash_of, line, stream_id
+from worker.audit.diagnose import AuditFault, TamperKind, in_range
 from worker.audit.keys import Trusted
 from worker.audit.seals import BadSeal, Digest, Seal, judge, keep, parse
 from worker.jobs.events import TERMINAL_FACTS, ContentRemoved
@@ -37,8 +37,8 @@ class Verifier:
 
         `from_any`: the first seal may be any one; records before it are not sealed.
         """
-        self.faults: list[Fault] = []
-        self.suspects: dict[str, Row] = {}
+        self.faults: list[AuditFault] = []
+        self.suspects: dict[str, AuditRow] = {}
         self.stopped = False
         self.records = self.unsealed = self.kept = self.seals = self.ended = self.forgotten = 0
         self.first_unsealed: str | None = None
@@ -115,12 +115,12 @@ class Verifier:
         return False
 
     def _bad_seal(self, number: int, detail: str) -> None:
-        self.faults.append(Fault(Kind.CHECKPOINT, detail, checkpoint=number))
+        self.faults.append(AuditFault(TamperKind.CHECKPOINT, detail, checkpoint=number))
         self.stopped = True
 
     # -- records
 
-    def feed(self, rows: Sequence[Row]) -> None:
+    def feed(self, rows: Sequence[AuditRow]) -> None:
         """The next records, in order; all seals up to the last of them were added before."""
         for row in rows:
             place = stream_id(row.id)
@@ -142,10 +142,10 @@ class Verifier:
                 if row.id == self._pending[0].last:
                     self._close(more_follow=True)
 
-    def _reaches(self, row: Row, place: tuple[int, int]) -> bool:
+    def _reaches(self, row: AuditRow, place: tuple[int, int]) -> bool:
         """The row is the next one; what should have come before it has ended. False when the proof ends here."""
         if place <= self._at:
-            self.faults.append(Fault(Kind.REORDERED, f"{row.id} stands behind a later record", row.id))
+            self.faults.append(AuditFault(TamperKind.REORDERED, f"{row.id} stands behind a later record", row.id))
             self.stopped = True
             return False
         self._at = place
@@ -156,12 +156,12 @@ class Verifier:
                 self._close(more_follow=True)
         return not self.stopped
 
-    def _link(self, row: Row) -> str | None:
+    def _link(self, row: AuditRow) -> str | None:
         """The chain whose end is this row now; a row that doesn't fit makes its chain a suspect."""
         try:
             chain, seq, kind = glance(row.record)
         except ValueError:
-            self.faults.append(Fault(Kind.ALTERED, f"{row.id} is not a record", row.id))
+            self.faults.append(AuditFault(TamperKind.ALTERED, f"{row.id} is not a record", row.id))
             self.stopped = True
             return None
         self.records += 1
@@ -217,9 +217,9 @@ class Verifier:
         if (self.kept, self._kept_head) == (kept["count"], kept["head"]):
             return
         self.stopped = True
-        number, kind = self.retention.number, Kind.ALTERED
+        number, kind = self.retention.number, TamperKind.ALTERED
         detail = f"the records up to {upto} that a hold kept are not what seal {number} says"
         if self.kept != kept["count"]:
-            kind = Kind.REMOVED if self.kept < kept["count"] else Kind.INSERTED
+            kind = TamperKind.REMOVED if self.kept < kept["count"] else TamperKind.INSERTED
             detail = f"seal {number} says that {kept['count']} records up to {upto} were kept; there are {self.kept}"
-        self.faults.append(Fault(kind, detail, upto, checkpoint=number))
+        self.faults.append(AuditFault(kind, detail, upto, checkpoint=number))

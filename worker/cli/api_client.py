@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from worker.cli.errors import BAD, USAGE, CliError
-from worker.cli.profile import Door, find_door
+from worker.cli.profile import Profile, find_door
 from worker.client import (
     ApiError,
     BadRequest,
@@ -28,7 +28,7 @@ _QUICK: Final = Retries(
 class Client(Vigil):
     """Vigil's HTTP API; every failure leaves the block as a CliError with one line that says what to do."""
 
-    def __init__(self, door: Door | None = None) -> None:
+    def __init__(self, door: Profile | None = None) -> None:
         self.door = door or find_door()
         if self.door.key is None:
             raise CliError(
@@ -58,7 +58,7 @@ class Client(Vigil):
         return answer
 
 
-def told(error: VigilError, door: Door) -> CliError:
+def told(error: VigilError, door: Profile) -> CliError:
     """The line and the exit code for what went wrong between us and the API."""
     match error:
         case TimedOut():

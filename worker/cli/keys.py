@@ -19,12 +19,12 @@ from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.jobs.errors import Refused
 from worker.settings import Settings, load
-from worker.store.admission.rate_limit import MOST, Rate
+from worker.store.admission.rate_limit import MOST, RateLimit
 from worker.store.apps import SCOPES, ApiKey, Apps
 from worker.store.connection.pool import connect
-from worker.store.connection.store_guard import Guard
+from worker.store.connection.store_guard import StoreGuard
 from worker.store.envelope import Vault
-from worker.store.lifecycle.key_rotation import Rewrap
+from worker.store.lifecycle.key_rotation import KeyRotation
 
 T = TypeVar("T")
 DEFAULT_SCOPES = ("submit", "read")
@@ -47,7 +47,7 @@ async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
     try:
         url = settings.redis_url or (embedded.url if embedded else "")
         given = settings.model_copy(update={"redis_url": url})
-        guard = Guard(given.mark_file, Clock().dice)  # nothing is written to a store that lost its data
+        guard = StoreGuard(given.mark_file, Clock().dice)  # nothing is written to a store that lost its data
         redis = connect(url, vault=Vault.of(settings.encryption_keys), guard=guard, max_connections=2)
         try:
             yield Apps(redis, Clock())
@@ -104,7 +104,9 @@ def create(
     unknown = [word for word in scopes if word not in SCOPES]
     if unknown or not scopes:
         raise CliError(f"unknown scope {', '.join(unknown) or repr('')}; known: {', '.join(SCOPES)}", USAGE)
-    record, key, secret = with_apps(lambda apps: apps.create_key(name, scopes, None if rate is None else Rate(rate)))
+    record, key, secret = with_apps(
+        lambda apps: apps.create_key(name, scopes, None if rate is None else RateLimit(rate))
+    )
     if as_json:
         body = {"id": record.id, "app": record.app, "key": key, "webhook_secret": secret, "scopes": list(record.scopes)}
         print(json.dumps(body, indent=2))
@@ -163,9 +165,9 @@ def rate_(
     if (default and per_minute is not None) or (burst and not per_minute):
         raise CliError("give a number of jobs a minute (and perhaps --burst), or --default, or neither", USAGE)
 
-    async def work(apps: Apps) -> Rate | None:
+    async def work(apps: Apps) -> RateLimit | None:
         if per_minute is not None or default:
-            await apps.set_rate(name, None if per_minute is None else Rate(per_minute, burst))
+            await apps.set_rate(name, None if per_minute is None else RateLimit(per_minute, burst))
         return await apps.rate(name)
 
     try:
@@ -173,7 +175,7 @@ def rate_(
     except Refused as error:
         raise CliError(error.detail) from None
     settings = load()
-    now = own or Rate(settings.rate_per_minute, settings.rate_burst)
+    now = own or RateLimit(settings.rate_per_minute, settings.rate_burst)
     if as_json:
         body = {"app": name, "per_minute": now.per_minute, "burst": now.holds, "default": own is None}
         print(json.dumps(body, indent=2))
@@ -206,11 +208,11 @@ def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         if not settings.encryption_keys:
             raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", USAGE)
         async with with_redis(settings) as ours:
-            guard = Guard(ours.mark_file, Clock().dice)
+            guard = StoreGuard(ours.mark_file, Clock().dice)
             vault = Vault.of(settings.encryption_keys)
             redis = connect(ours.redis_url or "", vault=vault, guard=guard, max_connections=2)
             try:
-                return dict(await Rewrap(redis).run())
+                return dict(await KeyRotation(redis).run())
             finally:
                 await redis.aclose()
 

@@ -19,7 +19,7 @@ from worker.cli.rendering import coloured, print_columns
 from worker.jobs.catalogue import Catalogue, dollars
 from worker.jobs.spec import Action
 from worker.lab import chart, evaluate, synthetic, trails
-from worker.lab.model import ACTIONS, SILENCE, THRESHOLDS, BadTrail, Cases, Row
+from worker.lab.model import ACTIONS, SILENCE, THRESHOLDS, BadTrail, LabCases, PolicyResult
 from worker.safety.policy import POLICY_VERSION
 from worker.settings import load
 
@@ -109,14 +109,14 @@ def _thresholds(text: str) -> list[float]:
     return sorted(set(found))
 
 
-def _made_up(jobs: int, seed: int, model: str | None, catalogue: Catalogue) -> Cases:
+def _made_up(jobs: int, seed: int, model: str | None, catalogue: Catalogue) -> LabCases:
     asked = catalogue.get(model).id if model else synthetic.delayed_model(catalogue)
     if asked is None:
         raise CliError("models.toml has no checked model with a faster one; say --model", USAGE)
     return synthetic.draw(jobs, seed, asked, catalogue.faster(asked))
 
 
-def _read(path: Path, seed: int, faster_takes: float) -> Cases:
+def _read(path: Path, seed: int, faster_takes: float) -> LabCases:
     name = "stdin" if str(path) == "-" else str(path).encode("utf-8", "replace").decode()
     try:
         if name == "stdin":
@@ -138,21 +138,21 @@ def _write(path: Path, text: str) -> None:
         raise CliError(f"{path} can't be written ({error.strerror})", USAGE) from None
 
 
-def _subtitle(cases: Cases, silence: float, accept: float) -> str:
+def _subtitle(cases: LabCases, silence: float, accept: float) -> str:
     quiet = f"silence counts after {silence:g} s" if silence else "silence never counts"
     jobs = "1 job" if len(cases.cases) == 1 else f"{len(cases.cases):,} jobs"
     return f"{jobs} ({cases.source}); {quiet}; {accept:.0%} of offers accepted"
 
 
-def _left_out(cases: Cases) -> str:
+def _left_out(cases: LabCases) -> str:
     return ", ".join(f"{number:,} {_LEFT_OUT[why]}" for why, number in cases.left_out)
 
 
-def _per_thousand(row: Row, money: object) -> str:
+def _per_thousand(row: PolicyResult, money: object) -> str:
     return "-" if money is None else f"{float(str(money)) / row.jobs * 1000:,.2f}"
 
 
-def _show(rows: Sequence[Row]) -> None:
+def _show(rows: Sequence[PolicyResult]) -> None:
     cells = [
         (
             r.action,
@@ -177,7 +177,7 @@ def _show(rows: Sequence[Row]) -> None:
         print_columns(_HEAD, cells, right=True)
 
 
-def _json(rows: Sequence[Row], cases: Cases, accept: float) -> dict[str, Any]:
+def _json(rows: Sequence[PolicyResult], cases: LabCases, accept: float) -> dict[str, Any]:
     policies = []
     for row in rows:
         body = {k: round(v, 6) if isinstance(v, float) else v for k, v in dataclasses.asdict(row).items()}

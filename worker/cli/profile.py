@@ -24,7 +24,7 @@ class CommandSettings(ClientSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Profile:
     """Where Vigil answers and with which key; the key never shows in a repr."""
 
     url: str
@@ -47,17 +47,17 @@ def keep(data_dir: Path, url: str, key: str) -> None:
     fresh.replace(path)
 
 
-def kept(data_dir: Path) -> Door | None:
+def kept(data_dir: Path) -> Profile | None:
     """What `vigil up` left here, or None."""
     path = kept_file(data_dir)
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-        return Door(str(body["url"]), SecretStr(str(body["key"])), path)
+        return Profile(str(body["url"]), SecretStr(str(body["key"])), path)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def find_door() -> Door:
+def find_door() -> Profile:
     """Where the client commands go: the variables first, then what a local `vigil up` left."""
     try:
         settings = CommandSettings()
@@ -74,4 +74,4 @@ def find_door() -> Door:
     url = (settings.url or (left.url if left else DEFAULT_URL)).rstrip("/").removesuffix("/v1")
     same = left is not None and left.url == url
     key = settings.api_key or (left.key if left and same else None)
-    return Door(url, key, left.left_by_up if left and same and not settings.api_key else None)
+    return Profile(url, key, left.left_by_up if left and same and not settings.api_key else None)

@@ -15,9 +15,9 @@ from worker.cli.errors import BAD
 from worker.cli.processes import with_redis
 from worker.clock import Clock
 from worker.settings import Settings, load
-from worker.store.connection.pool import asking, connect
+from worker.store.connection.pool import connect, store_errors
 from worker.store.connection.store_guard import accept as accept_store, look
-from worker.store.connection.store_mark import Mark, Seen, judge, load as load_mark, sentence
+from worker.store.connection.store_mark import StoreAnswer, StoreMark, judge, load as load_mark, sentence
 
 app = typer.Typer(
     help="Show which store is known; accept another.",
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 
-async def found(settings: Settings, new: str | None = None) -> tuple[Mark | None, Seen, str]:
+async def found(settings: Settings, new: str | None = None) -> tuple[StoreMark | None, StoreAnswer, str]:
     """(the mark of this machine, what Redis says, what is wrong); `new` is accepted first, if given."""
     mark = load_mark(settings.mark_file)
     async with with_redis(settings) as ours:
@@ -35,7 +35,7 @@ async def found(settings: Settings, new: str | None = None) -> tuple[Mark | None
         try:
             if new is not None:
                 await accept_store(redis, new)
-            async with asking("say which deployment it holds"):
+            async with store_errors("say which deployment it holds"):
                 seen = await look(redis.execute_command, mark)
         finally:
             await redis.aclose()
@@ -76,7 +76,7 @@ def accept() -> None:
     print(f"accepted: Redis is deployment {new} from now on; processes go on within a second")
 
 
-def _words(mark: Mark | None, seen: Seen) -> str:
+def _words(mark: StoreMark | None, seen: StoreAnswer) -> str:
     if mark is None:
         return "a process that starts here takes what Redis holds"
     if seen.deployment == seen.accepted:

@@ -27,7 +27,7 @@ from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings, key_file, load
 from worker.store.apps import SCOPES, Apps
 from worker.store.connection.pool import check_safe, connect, durability
-from worker.store.connection.store_guard import Guard
+from worker.store.connection.store_guard import StoreGuard
 from worker.store.envelope import Vault
 from worker.telemetry.log import configure
 from worker.webhooks.signing import new_secret
@@ -152,7 +152,7 @@ async def _until_ready(
 
 
 async def _look(settings: Settings) -> str:
-    guard = Guard(settings.mark_file, Clock().dice)
+    guard = StoreGuard(settings.mark_file, Clock().dice)
     redis = connect(settings.redis_url or "", guard=guard, max_connections=2)
     try:
         return durability(await check_safe(redis, allow_eviction=settings.allow_eviction))

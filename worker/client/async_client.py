@@ -12,8 +12,20 @@ from pydantic import SecretStr
 from worker.client import requests
 from worker.client.http import lost, lower, manners, reply, request, whereabouts
 from worker.client.models import CancelledJob, Event, Job
-from worker.client.protocol import Deed, Hang, Listen, Pause, Read, Reply, Send, Steps, Talk, Telling, Told
-from worker.client.requests import Ask, Filters, Method, NewJob
+from worker.client.protocol import (
+    CloseStream,
+    Conversation,
+    Deed,
+    OpenStream,
+    ReadStream,
+    Reply,
+    SendRequest,
+    Sleep,
+    Steps,
+    Telling,
+    Told,
+)
+from worker.client.requests import ApiRequest, Filters, Method, NewJob
 from worker.client.responses import AuditRecord, BatchRow, Message, Model, Page, Status
 from worker.client.retry import Retries
 from worker.clock import Clock
@@ -39,7 +51,7 @@ class AsyncVigil:
     ) -> None:
         self.url, secret = whereabouts(url, key)
         self._clock = clock or Clock()
-        self._talk = Talk(self.url, retries or Retries(), self._clock)
+        self._talk = Conversation(self.url, retries or Retries(), self._clock)
         self._http = httpx2.AsyncClient(**manners(self.url, secret, agent))
 
     def __repr__(self) -> str:
@@ -130,7 +142,7 @@ class AsyncVigil:
         return self._clock.dice(16).hex()
 
     async def _run(self, steps: Steps[T]) -> T:
-        hands, told = _Hands(self._http), None
+        hands, told = _HttpActions(self._http), None
         try:
             while True:
                 told = await hands.do(steps.send(told))
@@ -139,7 +151,7 @@ class AsyncVigil:
             return result
 
     async def _stream(self, steps: Telling[None]) -> AsyncGenerator[Event]:
-        hands, told = _Hands(self._http), None
+        hands, told = _HttpActions(self._http), None
         try:
             while True:
                 step = steps.send(told)
@@ -154,7 +166,7 @@ class AsyncVigil:
             await hands.hang_up()
 
 
-class _Hands:
+class _HttpActions:
     """Does what a conversation asks for; at most one stream is open."""
 
     def __init__(self, http: httpx2.AsyncClient) -> None:
@@ -165,21 +177,21 @@ class _Hands:
     async def do(self, deed: Deed) -> Told:
         try:
             match deed:
-                case Send(ask):
+                case SendRequest(ask):
                     return reply(await self._http.send(request(self._http, ask)))
-                case Listen(ask):
+                case OpenStream(ask):
                     return await self._open(ask)
-                case Read():
+                case ReadStream():
                     return await self._more()
-                case Hang():
+                case CloseStream():
                     await self.hang_up()
-                case Pause(seconds):
+                case Sleep(seconds):
                     await asyncio.sleep(seconds)
         except (httpx2.HTTPError, httpx2.StreamError) as error:
             return lost(error)
         return None
 
-    async def _open(self, ask: Ask[Any]) -> Reply:
+    async def _open(self, ask: ApiRequest[Any]) -> Reply:
         await self.hang_up()
         self._answer = answer = await self._http.send(request(self._http, ask), stream=True)
         if answer.status_code != _OK:

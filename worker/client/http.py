@@ -11,8 +11,8 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.client.errors import Misconfigured
-from worker.client.protocol import Lost, Reply
-from worker.client.requests import Ask
+from worker.client.protocol import ConnectionLost, Reply
+from worker.client.requests import ApiRequest
 
 DEFAULT_URL: Final = "http://127.0.0.1:8700"
 _CONNECT_SECONDS: Final = 5.0
@@ -63,7 +63,7 @@ def manners(url: str, key: SecretStr, agent: str) -> dict[str, Any]:
     }
 
 
-def request(http: httpx2.Client | httpx2.AsyncClient, ask: Ask[Any]) -> httpx2.Request:
+def request(http: httpx2.Client | httpx2.AsyncClient, ask: ApiRequest[Any]) -> httpx2.Request:
     """The question as the HTTP stack wants it."""
     timeout = httpx2.Timeout(ask.seconds, connect=_CONNECT_SECONDS)
     return http.build_request(ask.method, ask.path, content=ask.body, headers=dict(ask.headers), timeout=timeout)
@@ -79,7 +79,7 @@ def lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def lost(error: httpx2.HTTPError | httpx2.StreamError) -> Lost:
+def lost(error: httpx2.HTTPError | httpx2.StreamError) -> ConnectionLost:
     """What a failure of the HTTP stack means."""
     slow = isinstance(error, httpx2.TimeoutException)
-    return Lost(type(error).__name__, sent=not isinstance(error, _NOT_SENT), slow=slow)
+    return ConnectionLost(type(error).__name__, sent=not isinstance(error, _NOT_SENT), slow=slow)

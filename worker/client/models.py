@@ -33,7 +33,7 @@ DELTA: Final = "job.output.delta"
 TERMINAL_EVENTS: Final = frozenset(f"job.{status.value}" for status in TERMINAL)
 
 
-class Answer(BaseModel):
+class ApiModel(BaseModel):
     """The base: frozen, tolerant, silent about content."""
 
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True, protected_namespaces=())
@@ -57,7 +57,7 @@ class Answer(BaseModel):
         return ((name, getattr(self, name)) for name in self.SHOWN)
 
 
-class Usage(Answer):
+class Usage(ApiModel):
     """Tokens; `estimated` when Vigil counted them itself."""
 
     input_tokens: int = 0
@@ -68,7 +68,7 @@ class Usage(Answer):
     estimated: bool = False
 
 
-class Cost(Answer):
+class Cost(ApiModel):
     """Exact money; `wasted` went into attempts that gave no answer."""
 
     currency: str = "USD"
@@ -76,7 +76,7 @@ class Cost(Answer):
     wasted: Decimal = Decimal(0)
 
 
-class Disclosure(Answer):
+class Disclosure(ApiModel):
     """The statement that another model served than was asked for."""
 
     SHOWN = ("requested_model", "served_model", "reason")
@@ -89,7 +89,7 @@ class Disclosure(Answer):
     message: str = ""
 
 
-class Check(Answer):
+class Check(ApiModel):
     """A span in which a safety check was signalled, or suspected from silence."""
 
     SHOWN = ("attempt", "evidence", "started_at", "ended_at")
@@ -106,7 +106,7 @@ class Check(Answer):
     ended_by: Open[CheckEnd] | None = None
 
 
-class Block(Answer):
+class Block(ApiModel):
     """Content that the provider withheld, and what to do next."""
 
     SHOWN = ("category", "code")
@@ -117,7 +117,7 @@ class Block(Answer):
     advice: str = ""
 
 
-class Notice(Answer):
+class Notice(ApiModel):
     """What the provider's safety team told of the job by webhook, perhaps long after its end."""
 
     SHOWN = ("id", "type", "about")
@@ -135,7 +135,7 @@ class Notice(Answer):
     advice: str = ""
 
 
-class Safety(Answer):
+class Safety(ApiModel):
     """What was seen of safety checks."""
 
     SHOWN = ("state",)
@@ -146,7 +146,7 @@ class Safety(Answer):
     notices: tuple[Notice, ...] = ()
 
 
-class Offer(Answer):
+class Offer(ApiModel):
     """An open offer of a faster model; `Vigil.retry` accepts it."""
 
     SHOWN = ("model", "until")
@@ -155,7 +155,7 @@ class Offer(Answer):
     until: datetime | None = None
 
 
-class Hold(Answer):
+class Hold(ApiModel):
     """Why the job is held back."""
 
     SHOWN = ("scope", "reason")
@@ -164,7 +164,7 @@ class Hold(Answer):
     since: datetime | None = None
 
 
-class ProviderError(Answer):
+class ProviderError(ApiModel):
     """What the provider said, by its codes."""
 
     SHOWN = ("code", "type", "http_status", "request_id")
@@ -174,7 +174,7 @@ class ProviderError(Answer):
     request_id: str | None = None
 
 
-class JobError(Answer):
+class JobError(ApiModel):
     """Why it ended badly; `advice` is one sentence that says what to do next."""
 
     SHOWN = ("code",)
@@ -185,7 +185,7 @@ class JobError(Answer):
     provider: ProviderError | None = None
 
 
-class Attempt(Answer):
+class Attempt(ApiModel):
     """One call to one model."""
 
     SHOWN = ("number", "model", "outcome")
@@ -214,7 +214,7 @@ class Attempt(Answer):
     sequence: int | None = None
 
 
-class JobWebhook(Answer):
+class JobWebhook(ApiModel):
     """The job's own webhook, and how its newest message fares."""
 
     SHOWN = ("state",)
@@ -222,7 +222,7 @@ class JobWebhook(Answer):
     state: str = "pending"
 
 
-class Job(Answer):
+class Job(ApiModel):
     """A job as it is at one moment."""
 
     SHOWN = ("id", "status")
@@ -265,7 +265,7 @@ class Job(Answer):
         return self.status == JobStatus.COMPLETED
 
 
-class Cancellation(Answer):
+class Cancellation(ApiModel):
     """What a cancel met."""
 
     SHOWN = ("upstream_under_way",)
@@ -278,7 +278,7 @@ class CancelledJob(Job):
     cancel: Cancellation = Cancellation()
 
 
-class Event(Answer):
+class Event(ApiModel):
     """One event of a job. A delta of its text has an `offset` and no `seq`."""
 
     SHOWN = ("type", "seq", "attempt")

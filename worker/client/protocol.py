@@ -29,7 +29,7 @@ from worker.client.errors import (
 )
 from worker.client.event_cursor import Cursor, Gap
 from worker.client.models import Event, Job
-from worker.client.requests import Ask
+from worker.client.requests import ApiRequest
 from worker.client.retry import Retries, may_repeat, retry_after
 from worker.client.sse import FrameTooLarge, Parser
 from worker.clock import Clock
@@ -55,7 +55,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class ConnectionLost:
     """The connection failed; `sent`: the request may have arrived. `why` is a class name, never content."""
 
     why: str
@@ -64,49 +64,49 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class SendRequest:
     """Ask, and give me the whole answer."""
 
-    ask: Ask[Any]
+    ask: ApiRequest[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Listen:
+class OpenStream:
     """Open a stream."""
 
-    ask: Ask[Any]
+    ask: ApiRequest[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ReadStream:
     """More of the open stream."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hang:
+class CloseStream:
     """Hang up the open stream."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class Sleep:
     """Let this many seconds pass."""
 
     seconds: float
 
 
-Deed = Send | Listen | Read | Hang | Pause
-Told = Reply | Lost | bytes | None
+Deed = SendRequest | OpenStream | ReadStream | CloseStream | Sleep
+Told = Reply | ConnectionLost | bytes | None
 Steps = Generator[Deed, Told, T]
 Telling = Generator[Deed | Event, Told, T]
 
 
-class Talk:
+class Conversation:
     """The conversations of one client."""
 
     def __init__(self, url: str, retries: Retries, clock: Clock) -> None:
         self._url, self._retries, self._clock = url, retries, clock
 
-    def call(self, ask: Ask[T], until: float | None = None) -> Steps[T]:
+    def call(self, ask: ApiRequest[T], until: float | None = None) -> Steps[T]:
         """The answer to one question, asked again where that can do no harm.
 
         `until`: goes on to that moment, however often, in place of `Retries.times`.
@@ -114,14 +114,14 @@ class Talk:
         tries = 0
         while True:
             tries += 1
-            told = yield Send(ask)
+            told = yield SendRequest(ask)
             if isinstance(told, Reply) and told.good:
                 return self._understood(ask, told)
             error, pause = self._judge(told, ask, tries)
             now = self._clock.monotonic()
             if pause is None or (tries > self._retries.times if until is None else now + pause >= until):
                 raise error
-            yield Pause(pause)
+            yield Sleep(pause)
 
     def wait(self, job_id: str, timeout: float | None) -> Steps[Job]:
         """The settled job. A lost API is asked again for `patience` seconds, or as long as there is time."""
@@ -149,12 +149,12 @@ class Talk:
         while not cursor.over:
             ask = requests.stream(job_id, cursor.after, cursor.offset)
             began = self._clock.monotonic()
-            told = yield Listen(ask)
+            told = yield OpenStream(ask)
             if isinstance(told, Reply) and told.status == _NO_CONTENT:
                 return
             if isinstance(told, Reply) and told.status == _OK:
                 new, told = yield from self._read(cursor)
-                yield Hang()
+                yield CloseStream()
                 now = self._clock.monotonic()
                 if new or now - began > _STEADY_SECONDS:
                     failures, met, lost_at = 0, True, now
@@ -166,9 +166,9 @@ class Talk:
             if pause is None or (late if met else failures > self._retries.times):
                 raise error
             if pause:
-                yield Pause(pause)
+                yield Sleep(pause)
 
-    def _judge_stream(self, told: Told, ask: Ask[None], failures: int) -> tuple[VigilError, float | None]:
+    def _judge_stream(self, told: Told, ask: ApiRequest[None], failures: int) -> tuple[VigilError, float | None]:
         """The same for a stream; one that just ended is asked for again at once, the first time."""
         if told is not None:
             return self._judge(told, ask, failures)
@@ -180,7 +180,7 @@ class Talk:
         parser, new = Parser(), False
         try:
             while True:
-                told = yield Read()
+                told = yield ReadStream()
                 if not isinstance(told, bytes) or not told:
                     return new, None if isinstance(told, bytes) else told
                 for frame in parser.feed(told):
@@ -195,7 +195,7 @@ class Talk:
         except FrameTooLarge:
             raise Unreadable(f"{self._url} sent an event that is too large to be one") from None
 
-    def _understood(self, ask: Ask[T], reply: Reply) -> T:
+    def _understood(self, ask: ApiRequest[T], reply: Reply) -> T:
         try:
             body = json.loads(reply.body) if reply.body else None
         except ValueError:
@@ -206,10 +206,10 @@ class Talk:
             where = type(error).__name__
             raise Unreadable(f"{self._url} answered with JSON that this client can't read ({where})") from None
 
-    def _judge(self, told: Told, ask: Ask[Any], tries: int) -> tuple[VigilError, float | None]:
+    def _judge(self, told: Told, ask: ApiRequest[Any], tries: int) -> tuple[VigilError, float | None]:
         """(the error, the pause before it makes sense to ask again or None)."""
         chance = self._clock.chance()
-        if isinstance(told, Lost):
+        if isinstance(told, ConnectionLost):
             kind = TimedOut if told.slow else ConnectionFailed
             again = may_repeat(repeatable=ask.repeatable, status=None, sent=told.sent)
             return kind(self._url, told.why, sent=told.sent), self._retries.pause(tries, chance) if again else None

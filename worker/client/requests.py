@@ -52,7 +52,7 @@ class Filters(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask(Generic[T]):
+class ApiRequest(Generic[T]):
     """One question.
 
     `repeatable`: asking again does no more than asking once. `seconds`: how long the answer may take.
@@ -69,86 +69,88 @@ class Ask(Generic[T]):
 
 def raw(
     method: Method, path: str, body: object = None, headers: Mapping[str, str] | None = None, *, repeatable: bool
-) -> Ask[Any]:
+) -> ApiRequest[Any]:
     """A question whose answer is JSON as it comes."""
     given = {"Accept": "application/json", **(headers or {})}
     if body is None:
-        return Ask(method, path, lambda body: body, headers=given, repeatable=repeatable)
+        return ApiRequest(method, path, lambda body: body, headers=given, repeatable=repeatable)
     given = {"Content-Type": "application/json", **given}
-    return Ask(method, path, lambda body: body, _dumps(body), given, repeatable=repeatable)
+    return ApiRequest(method, path, lambda body: body, _dumps(body), given, repeatable=repeatable)
 
 
-def submit(job: NewJob, idempotency_key: str, wait: float = 0) -> Ask[models.Job]:
+def submit(job: NewJob, idempotency_key: str, wait: float = 0) -> ApiRequest[models.Job]:
     """A job to be; the key makes it repeatable."""
     headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
     if wait:
         headers["Prefer"] = f"wait={wait:g}"
     body = {name: _plain(value) for name, value in job.items() if name != "idempotency_key"}
     reader = models.Job.model_validate
-    return Ask("POST", "/v1/jobs", reader, _dumps(body), headers, seconds=ANSWER_SECONDS + wait)
+    return ApiRequest("POST", "/v1/jobs", reader, _dumps(body), headers, seconds=ANSWER_SECONDS + wait)
 
 
-def batch(jobs: Sequence[NewJob], idempotency_key: str) -> Ask[list[responses.BatchRow]]:
+def batch(jobs: Sequence[NewJob], idempotency_key: str) -> ApiRequest[list[responses.BatchRow]]:
     """Many jobs to be; one without a key of its own gets one from the batch's."""
     body = {"jobs": [{name: _plain(value) for name, value in job.items()} for job in jobs]}
     headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
-    return Ask("POST", "/v1/jobs/batch", _ROWS.validate_python, _dumps(body), headers, seconds=4 * ANSWER_SECONDS)
+    return ApiRequest(
+        "POST", "/v1/jobs/batch", _ROWS.validate_python, _dumps(body), headers, seconds=4 * ANSWER_SECONDS
+    )
 
 
-def get(job_id: str, wait: float = 0, seconds: float = ANSWER_SECONDS) -> Ask[models.Job]:
+def get(job_id: str, wait: float = 0, seconds: float = ANSWER_SECONDS) -> ApiRequest[models.Job]:
     """The job, now or at its next change of status within `wait` seconds; `seconds` more may pass."""
     path = _job(job_id) + (f"?wait={wait:.3f}" if wait else "")
-    return Ask("GET", path, models.Job.model_validate, seconds=wait + seconds)
+    return ApiRequest("GET", path, models.Job.model_validate, seconds=wait + seconds)
 
 
-def cancel(job_id: str) -> Ask[models.CancelledJob]:
+def cancel(job_id: str) -> ApiRequest[models.CancelledJob]:
     """Idempotent, says the contract."""
-    return Ask("POST", _job(job_id, "/cancel"), models.CancelledJob.model_validate)
+    return ApiRequest("POST", _job(job_id, "/cancel"), models.CancelledJob.model_validate)
 
 
-def retry(job_id: str, model: str | None) -> Ask[models.Job]:
+def retry(job_id: str, model: str | None) -> ApiRequest[models.Job]:
     """Accepts an offer: the second time there is none, so it isn't repeatable."""
     body = _dumps({} if model is None else {"model": model})
     headers = {"Content-Type": "application/json"}
-    return Ask("POST", _job(job_id, "/retry"), models.Job.model_validate, body, headers, repeatable=False)
+    return ApiRequest("POST", _job(job_id, "/retry"), models.Job.model_validate, body, headers, repeatable=False)
 
 
-def list_jobs(filters: Filters) -> Ask[responses.Page[models.Job]]:
+def list_jobs(filters: Filters) -> ApiRequest[responses.Page[models.Job]]:
     """A page of jobs."""
     words = {name: _plain(value) for name, value in filters.items() if value is not None}
     path = "/v1/jobs" + (f"?{urlencode(words)}" if words else "")
-    return Ask("GET", path, responses.Page[models.Job].model_validate)
+    return ApiRequest("GET", path, responses.Page[models.Job].model_validate)
 
 
-def deliveries(job_id: str) -> Ask[list[responses.Message]]:
+def deliveries(job_id: str) -> ApiRequest[list[responses.Message]]:
     """The webhook messages of a job."""
-    return Ask("GET", _job(job_id, "/deliveries"), _rows(responses.Message))
+    return ApiRequest("GET", _job(job_id, "/deliveries"), _rows(responses.Message))
 
 
-def audit(job_id: str) -> Ask[list[responses.AuditRecord]]:
+def audit(job_id: str) -> ApiRequest[list[responses.AuditRecord]]:
     """The trail of a job."""
-    return Ask("GET", _job(job_id, "/audit"), _rows(responses.AuditRecord))
+    return ApiRequest("GET", _job(job_id, "/audit"), _rows(responses.AuditRecord))
 
 
-def list_models() -> Ask[list[responses.Model]]:
+def list_models() -> ApiRequest[list[responses.Model]]:
     """The models that Vigil knows."""
-    return Ask("GET", "/v1/models", _rows(responses.Model))
+    return ApiRequest("GET", "/v1/models", _rows(responses.Model))
 
 
-def status() -> Ask[responses.Status]:
+def status() -> ApiRequest[responses.Status]:
     """The state of the whole."""
-    return Ask("GET", "/v1/status", responses.Status.model_validate)
+    return ApiRequest("GET", "/v1/status", responses.Status.model_validate)
 
 
-def stream(job_id: str, after: int, offset: int) -> Ask[None]:
+def stream(job_id: str, after: int, offset: int) -> ApiRequest[None]:
     """The event stream behind event `after`, text from character `offset` on."""
     headers = {"Accept": "text/event-stream", **({"Last-Event-ID": str(after)} if after else {})}
     path = _job(job_id, "/events") + (f"?offset={offset}" if offset else "")
-    return Ask("GET", path, lambda _: None, headers=headers, seconds=SILENCE_SECONDS)
+    return ApiRequest("GET", path, lambda _: None, headers=headers, seconds=SILENCE_SECONDS)
 
 
 _ROWS: Final = TypeAdapter(list[responses.BatchRow])
-Row = TypeVar("Row", bound=models.Answer)
+Row = TypeVar("Row", bound=models.ApiModel)
 
 
 def _rows(of: type[Row]) -> Callable[[Any], list[Row]]:

@@ -6,10 +6,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar
 
-from worker.client.models import Answer, Job, Open
+from worker.client.models import ApiModel, Job, Open
 
 
-class BatchRow(Answer):
+class BatchRow(ApiModel):
     """What became of one job of a batch: `job`, or the problem for which there is none."""
 
     SHOWN = ("index", "status")
@@ -20,7 +20,7 @@ class BatchRow(Answer):
     idempotent_replayed: bool = False
 
 
-class Receipt(Answer):
+class Receipt(ApiModel):
     """One try to deliver a message."""
 
     SHOWN = ("at", "status_code", "error")
@@ -32,7 +32,7 @@ class Receipt(Answer):
     response_excerpt: str | None = None
 
 
-class Message(Answer):
+class Message(ApiModel):
     """A webhook message about a job, with a receipt for each try."""
 
     SHOWN = ("id", "type", "state")
@@ -47,7 +47,7 @@ class Message(Answer):
     deliveries: tuple[Receipt, ...] = ()
 
 
-class AuditRecord(Answer):
+class AuditRecord(ApiModel):
     """One record of the trail; those of a job are chained, each to the one before by its hash."""
 
     SHOWN = ("seq", "type", "hash")
@@ -62,7 +62,7 @@ class AuditRecord(Answer):
     data: dict[str, Any] = {}
 
 
-class Access(Answer):
+class Access(ApiModel):
     """Whether this organisation may call a model, as far as is known, and what to do if not."""
 
     SHOWN = ("status", "since")
@@ -73,7 +73,7 @@ class Access(Answer):
     advice: str = ""
 
 
-class Model(Answer):
+class Model(ApiModel):
     """A model that Vigil knows, with prices in dollars per million tokens."""
 
     SHOWN = ("id", "tier", "access")
@@ -88,7 +88,7 @@ class Model(Answer):
     access: Access = Access()
 
 
-class Queue(Answer):
+class Queue(ApiModel):
     """How much waits and runs."""
 
     SHOWN = ("queued", "scheduled", "running", "checking")
@@ -99,7 +99,7 @@ class Queue(Answer):
     oldest_queued_seconds: float | None = None
 
 
-class Worker(Answer):
+class Worker(ApiModel):
     """A worker process that lives."""
 
     SHOWN = ("id", "running", "draining")
@@ -109,7 +109,7 @@ class Worker(Answer):
     draining: bool = False
 
 
-class Account(Answer):
+class Account(ApiModel):
     """How the provider treats the account now."""
 
     SHOWN = ("state",)
@@ -118,7 +118,7 @@ class Account(Answer):
     evidence: dict[str, Any] = {}
 
 
-class Rates(Answer):
+class Rates(ApiModel):
     """How often things happen, over the last `window_seconds`."""
 
     SHOWN = ("checks", "blocks", "substitutions")
@@ -128,7 +128,7 @@ class Rates(Answer):
     window_seconds: int = 0
 
 
-class Status(Answer):
+class Status(ApiModel):
     """The state of the whole."""
 
     SHOWN = ("queue",)
@@ -140,10 +140,10 @@ class Status(Answer):
     pauses: tuple[dict[str, Any], ...] = ()
 
 
-Row = TypeVar("Row", bound=Answer)
+Row = TypeVar("Row", bound=ApiModel)
 
 
-class Page(Answer, Generic[Row]):
+class Page(ApiModel, Generic[Row]):
     """A page of a list; `next_cursor` leads on."""
 
     SHOWN = ("next_cursor",)

@@ -140,7 +140,7 @@ class UnknownModel(VigilError):
         self.model, self.known = model, known
 
 
-class RateLimited(VigilError):
+class RateExceeded(VigilError):
     """The app has submitted more jobs than its rate allows: `limit` in `window` seconds; the next one in `wait`."""
 
     def __init__(self, limit: int, window: int, wait: int) -> None:

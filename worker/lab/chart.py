@@ -11,7 +11,7 @@ from html import escape
 from typing import Final, NamedTuple
 
 from worker.jobs.spec import Action
-from worker.lab.model import Row
+from worker.lab.model import PolicyResult
 
 _WIDE, _HIGH = 520.0, 300.0  # one panel, with its margins
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 22.0, 44.0, 52.0
@@ -20,7 +20,7 @@ _FONT: Final = "font-family='system-ui, Helvetica, Arial, sans-serif'"
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
-class Look(NamedTuple):
+class LineStyle(NamedTuple):
     """How an action is drawn: never by colour alone, because lines lie on one another."""
 
     colour: str
@@ -29,12 +29,12 @@ class Look(NamedTuple):
     marker: str
 
 
-LOOKS: Final[dict[Action, Look]] = {
-    "wait": Look("#9aa0a6", "", 6.0, "circle"),
-    "offer": Look("#0072b2", "7 4", 2.4, "square"),
-    "switch": Look("#d55e00", "", 4.4, "triangle"),
-    "race": Look("#009e73", "5 3", 2.2, "diamond"),
-    "draft": Look("#a03e86", "2 4", 2.2, "circle"),
+LOOKS: Final[dict[Action, LineStyle]] = {
+    "wait": LineStyle("#9aa0a6", "", 6.0, "circle"),
+    "offer": LineStyle("#0072b2", "7 4", 2.4, "square"),
+    "switch": LineStyle("#d55e00", "", 4.4, "triangle"),
+    "race": LineStyle("#009e73", "5 3", 2.2, "diamond"),
+    "draft": LineStyle("#a03e86", "2 4", 2.2, "circle"),
 }
 
 
@@ -43,10 +43,10 @@ class Panel(NamedTuple):
 
     title: str
     unit: str
-    value: Callable[[Row], float | None]
+    value: Callable[[PolicyResult], float | None]
 
 
-def _thousand(row: Row) -> float | None:
+def _thousand(row: PolicyResult) -> float | None:
     return None if row.extra is None else float(row.extra) / max(1, row.jobs) * 1000
 
 
@@ -67,7 +67,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     return [n * step for n in range(first, max(last, first + 1) + 1)]
 
 
-def draw(rows: Sequence[Row], subtitle: str) -> str:
+def draw(rows: Sequence[PolicyResult], subtitle: str) -> str:
     """The whole SVG; `subtitle` says where the jobs come from."""
     subtitle = "".join(c for c in subtitle if c.isprintable())  # XML admits no control characters
     actions = list(dict.fromkeys(row.action for row in rows))
@@ -88,7 +88,7 @@ def draw(rows: Sequence[Row], subtitle: str) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _described(rows: Sequence[Row]) -> str:
+def _described(rows: Sequence[PolicyResult]) -> str:
     return "; ".join(
         f"{r.action} after {r.after_seconds:g} s: p50 {r.wait_p50:.1f} s, p95 {r.wait_p95:.1f} s, "
         f"{r.substituted:.1%} by another model"
@@ -105,7 +105,7 @@ def _legend(actions: Sequence[Action], x: float, y: float) -> list[str]:
     return parts
 
 
-def _panel(panel: Panel, rows: Sequence[Row], actions: Sequence[Action]) -> list[str]:
+def _panel(panel: Panel, rows: Sequence[PolicyResult], actions: Sequence[Action]) -> list[str]:
     points = {a: [(r.after_seconds, panel.value(r)) for r in rows if r.action == a] for a in actions}
     known = {a: sorted((x, y) for x, y in found if y is not None) for a, found in points.items()}
     values = [y for found in known.values() for _, y in found]
@@ -158,13 +158,13 @@ def _short(value: float) -> str:
     return f"{round(value, 6):,.10g}".replace("-", "−")  # noqa: RUF001  a minus is no hyphen
 
 
-def _line(points: Sequence[tuple[float, float]], look: Look) -> str:
+def _line(points: Sequence[tuple[float, float]], look: LineStyle) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dash = f" stroke-dasharray='{look.dash}'" if look.dash else ""
     return f"<polyline points='{path}' fill='none' stroke='{look.colour}' stroke-width='{look.width:g}'{dash}/>"
 
 
-def _mark(x: float, y: float, look: Look) -> str:
+def _mark(x: float, y: float, look: LineStyle) -> str:
     paint = f"fill='{look.colour}' stroke='#ffffff' stroke-width='1'"
     if look.marker == "circle":
         return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{3 + look.width / 2:g}' {paint}/>"

@@ -16,29 +16,38 @@ from worker.jobs.catalogue import Catalogue
 from worker.jobs.record import Usage
 from worker.jobs.spec import Action, OnDelay, Policy
 from worker.jobs.states import RetryModelState
-from worker.lab.model import ACCEPTED_AFTER, Case, Hold, Row
-from worker.safety.faster_model import Faster, NoFaster, faster_model
-from worker.safety.policy import Decision, Draft, Offer, Race, Situation, Switch, Wait, decide
+from worker.lab.model import ACCEPTED_AFTER, CheckSpan, LabCase, PolicyResult
+from worker.safety.faster_model import FasterModel, NoFasterModel, faster_model
+from worker.safety.policy import (
+    Decision,
+    DraftAction,
+    OfferAction,
+    RaceAction,
+    Situation,
+    SwitchAction,
+    WaitAction,
+    decide,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class SituationSpan:
     """A span in which the situation of the original stays the same."""
 
     start: float
     end: float
     situation: Situation
-    faster: Faster | NoFaster
+    faster: FasterModel | NoFasterModel
     check_end: float
     silence_end: float
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class PreparedCase:
     """A case, ready to be asked about."""
 
-    case: Case
-    moments: tuple[Moment, ...]
+    case: LabCase
+    moments: tuple[SituationSpan, ...]
 
 
 @dataclass(slots=True)
@@ -73,21 +82,21 @@ class Totals:
         return total
 
 
-def course(case: Case, catalogue: Catalogue, on_delay_model: str | None = None) -> Course:
+def course(case: LabCase, catalogue: Catalogue, on_delay_model: str | None = None) -> PreparedCase:
     """The moments of a case at which the rule could want something."""
     checked = catalogue.checked(case.model)
     points = {0.0, case.end}
     for start, end in (*((h.start, h.end) for h in case.holds), *case.silences):
         points.update(at for at in (start, end) if 0 <= at <= case.end)
-    moments: list[Moment] = []
-    chosen: dict[tuple[str | None, RetryModelState], Faster | NoFaster] = {}
+    moments: list[SituationSpan] = []
+    chosen: dict[tuple[str | None, RetryModelState], FasterModel | NoFasterModel] = {}
     times = sorted(points)
     for start, end in pairwise(times):
         hold = next((h for h in case.holds if h.start <= start < h.end), None)
         silence = next((s for s in case.silences if s[0] <= start < s[1]), None)
         if hold is None and (silence is None or not checked):
             continue
-        last = max((h for h in case.holds if h.start <= start), key=lambda h: h.start, default=Hold(0.0, 0.0))
+        last = max((h for h in case.holds if h.start <= start), key=lambda h: h.start, default=CheckSpan(0.0, 0.0))
         said = (last.retry_model, last.retry_model_state)
         if said not in chosen:
             chosen[said] = faster_model(case.model, on_delay_model, *said, catalogue, allow_unknown=True)
@@ -99,11 +108,11 @@ def course(case: Case, catalogue: Catalogue, on_delay_model: str | None = None) 
             retry_model_state=last.retry_model_state,
         )
         ends = (hold.end if hold else start, silence[1] if silence else start)
-        moments.append(Moment(start, end, situation, chosen[said], *ends))
-    return Course(case, tuple(moments))
+        moments.append(SituationSpan(start, end, situation, chosen[said], *ends))
+    return PreparedCase(case, tuple(moments))
 
 
-def _first_act(policy: Policy, course: Course, accept: float) -> tuple[float, Decision, bool]:
+def _first_act(policy: Policy, course: PreparedCase, accept: float) -> tuple[float, Decision, bool]:
     """(when, what the rule does first that is not waiting, whether offers were made); an accepted offer is a switch."""
     closes, offered = -1.0, False
     for moment in course.moments:
@@ -112,41 +121,41 @@ def _first_act(policy: Policy, course: Course, accept: float) -> tuple[float, De
             situation = replace(situation, offered=True)
         now = moment.start
         decision = decide(policy, situation, moment.faster, now)
-        while isinstance(decision, Wait) and decision.until is not None and decision.until < moment.end:
+        while isinstance(decision, WaitAction) and decision.until is not None and decision.until < moment.end:
             now = decision.until
             decision = decide(policy, situation, moment.faster, now)
-        if isinstance(decision, Offer):
+        if isinstance(decision, OfferAction):
             offered = True
             closes = moment.silence_end if decision.reason == "silence" else moment.check_end
             if course.case.dice < accept and now + ACCEPTED_AFTER < closes:
-                return now + ACCEPTED_AFTER, Switch(decision.model, "offer_accepted"), True
-        elif not isinstance(decision, Wait):
+                return now + ACCEPTED_AFTER, SwitchAction(decision.model, "offer_accepted"), True
+        elif not isinstance(decision, WaitAction):
             return now, decision, offered
-    return course.case.end, Wait(), offered
+    return course.case.end, WaitAction(), offered
 
 
-def play(policy: Policy, course: Course, totals: Totals, accept: float = 0.0) -> None:
+def play(policy: Policy, course: PreparedCase, totals: Totals, accept: float = 0.0) -> None:
     """Adds to `totals` how the job would have gone under `policy`."""
     case = course.case
     at, decision, offered = _first_act(policy, course, accept)
     totals.offered += offered
     totals.blocked += case.blocked
-    if not isinstance(decision, Switch | Race | Draft):
+    if not isinstance(decision, SwitchAction | RaceAction | DraftAction):
         totals.pay(case.model, case.input_tokens, case.output_tokens, delivered=not case.blocked)
         if not case.blocked:
             totals.waits.append(case.end)
             totals.settled.append(case.end)
         return
     there = at + case.faster_seconds
-    if isinstance(decision, Switch):
+    if isinstance(decision, SwitchAction):
         end, first, faster_wins = there, there, True
-    elif isinstance(decision, Race) or case.blocked:  # the block that comes first ends both
+    elif isinstance(decision, RaceAction) or case.blocked:  # the block that comes first ends both
         end = first = min(there, case.end)
         faster_wins = there < case.end
     else:
         end, first, faster_wins = case.end, min(there, case.end), False
         totals.drafted += there < case.end
-    original_stops = at if isinstance(decision, Switch) else end
+    original_stops = at if isinstance(decision, SwitchAction) else end
     written = _written(case.output_tokens, original_stops, case.end)
     totals.pay(case.model, case.input_tokens, written, delivered=not (case.blocked or faster_wins))
     written = _written(case.faster_tokens, end - at, case.faster_seconds)
@@ -167,7 +176,9 @@ def percentile(ordered: Sequence[float], percent: int) -> float:
     return ordered[max(0, -(-percent * len(ordered) // 100) - 1)] if ordered else 0.0
 
 
-def row(policy: Policy, courses: Iterable[Course], catalogue: Catalogue, base: Decimal | None, accept: float) -> Row:
+def row(
+    policy: Policy, courses: Iterable[PreparedCase], catalogue: Catalogue, base: Decimal | None, accept: float
+) -> PolicyResult:
     """What one policy does over all courses; `base`: what plain waiting costs."""
     totals, jobs = Totals(), 0
     for one in courses:
@@ -177,7 +188,7 @@ def row(policy: Policy, courses: Iterable[Course], catalogue: Catalogue, base: D
     totals.settled.sort()
     cost, rule = totals.cost(catalogue), policy.on_delay
     of = max(1, jobs)
-    return Row(
+    return PolicyResult(
         action=rule.action,
         after_seconds=rule.after_seconds,
         silence_seconds=rule.silence_seconds,
@@ -196,7 +207,7 @@ def row(policy: Policy, courses: Iterable[Course], catalogue: Catalogue, base: D
 
 
 def grid(
-    cases: Sequence[Case],
+    cases: Sequence[LabCase],
     catalogue: Catalogue,
     actions: Sequence[Action],
     thresholds: Sequence[float],
@@ -204,7 +215,7 @@ def grid(
     *,
     model: str | None = None,
     accept: float = 0.0,
-) -> list[Row]:
+) -> list[PolicyResult]:
     """One row for each action and threshold, in the order given."""
     courses = [course(case, catalogue, model) for case in cases]
     waiting = Totals()

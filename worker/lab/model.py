@@ -27,7 +27,7 @@ class BadTrail(VigilError):
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class CheckSpan:
     """One signalled check, from the notice to what ended it."""
 
     start: float
@@ -37,7 +37,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class LabCase:
     """One job: the course of its original attempt, and what a faster model would take for the same answer.
 
     `silences`: spans without output that are judged as silence, signalled or not. `blocked`: the content is
@@ -51,23 +51,23 @@ class Case:
     output_tokens: int
     faster_seconds: float
     faster_tokens: int
-    holds: tuple[Hold, ...] = ()
+    holds: tuple[CheckSpan, ...] = ()
     silences: tuple[tuple[float, float], ...] = ()
     blocked: bool = False
     dice: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Cases:
+class LabCases:
     """All cases of one run; `left_out` counts the jobs whose original course is not known, by reason."""
 
-    cases: tuple[Case, ...]
+    cases: tuple[LabCase, ...]
     source: str
     left_out: tuple[tuple[LeftOut, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PolicyResult:
     """What one policy would have done. Shares are of all jobs, waiting times of the jobs that get an answer.
 
     `wait_*`: until the first usable answer, a draft counts. `settled_*`: until the final one. `wasted`: paid for

@@ -24,7 +24,7 @@ from typing import Final
 
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.states import RetryModelState
-from worker.lab.model import Case, Cases, Hold
+from worker.lab.model import CheckSpan, LabCase, LabCases
 
 SIGNALLED: Final = 0.25
 SILENT: Final = 0.05
@@ -40,7 +40,7 @@ _NORMAL: Final = NormalDist()
 _EDGE: Final = 1e-12
 
 
-class Dice:
+class SeededDraws:
     """Seeded draws, by inverse so that one number is used for each."""
 
     def __init__(self, seed: int) -> None:
@@ -61,13 +61,13 @@ def delayed_model(catalogue: Catalogue) -> str | None:
     return next((m.id for m in catalogue.models.values() if m.checked and catalogue.faster(m.id)), None)
 
 
-def draw(jobs: int, seed: int, model: str, faster: str | None) -> Cases:
+def draw(jobs: int, seed: int, model: str, faster: str | None) -> LabCases:
     """`jobs` cases for `model`; `faster` is what a provider that names a retry_model names."""
-    dice = Dice(seed)
-    return Cases(tuple(_case(dice, model, faster) for _ in range(jobs)), f"synthetic, seed {seed}")
+    dice = SeededDraws(seed)
+    return LabCases(tuple(_case(dice, model, faster) for _ in range(jobs)), f"synthetic, seed {seed}")
 
 
-def _case(dice: Dice, model: str, faster: str | None) -> Case:
+def _case(dice: SeededDraws, model: str, faster: str | None) -> LabCase:
     """One job; every job uses the same number of draws, so that one share's change moves no other job."""
     kind, ends, again, said = dice.even(), dice.even(), dice.even(), dice.even()
     held, second = dice.lognormal(50, 0.7, 2, 600), dice.lognormal(50, 0.7, 2, 600)
@@ -80,7 +80,7 @@ def _case(dice: Dice, model: str, faster: str | None) -> Case:
     writing = tokens / ORIGINAL_RATE
     output_at = SIGNAL_AT + (held if delayed else 0.0) + first
     retry_model, state = _named(said, faster)
-    holds: list[Hold] = []
+    holds: list[CheckSpan] = []
     silences = [(SIGNAL_AT, output_at)]
     end = output_at + writing
     if blocked:
@@ -88,13 +88,13 @@ def _case(dice: Dice, model: str, faster: str | None) -> Case:
         silences = [(SIGNAL_AT, min(end, output_at))]
         tokens = round(tokens * (1.0 if delayed else share))
     if signalled:
-        holds.append(Hold(SIGNAL_AT, end if blocked else output_at, retry_model, state))
+        holds.append(CheckSpan(SIGNAL_AT, end if blocked else output_at, retry_model, state))
         if again < CHECKED_AGAIN and not blocked:
             begins = output_at + share * writing
-            holds.append(Hold(begins, begins + second, retry_model, state))
+            holds.append(CheckSpan(begins, begins + second, retry_model, state))
             silences.append((begins, begins + second))
             end += second
-    return Case(
+    return LabCase(
         model=model,
         end=end,
         input_tokens=read,

@@ -16,8 +16,8 @@ from itertools import count
 from typing import Any, Final
 
 from worker.jobs.states import DELIVERED, Evidence, Outcome, Purpose, RetryModelState
-from worker.lab.model import SILENCE, BadTrail, Case, Cases, Hold, LeftOut
-from worker.lab.synthetic import Dice
+from worker.lab.model import SILENCE, BadTrail, CheckSpan, LabCase, LabCases, LeftOut
+from worker.lab.synthetic import SeededDraws
 
 _OURS: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED, Outcome.TIMED_OUT})
 _FASTER: Final = frozenset({Purpose.FASTER, Purpose.RACE, Purpose.DRAFT})
@@ -56,7 +56,7 @@ class _Job:
     attempts: dict[int, _Attempt] = field(default_factory=dict)
 
 
-def read(lines: Iterable[str], source: str, *, seed: int = 1, faster_takes: float = 0.4) -> Cases:
+def read(lines: Iterable[str], source: str, *, seed: int = 1, faster_takes: float = 0.4) -> LabCases:
     """The cases of a trail; BadTrail names the line that is no audit record.
 
     `faster_takes`: the part of the original's own time (checks apart) that a faster model needs, for jobs that did
@@ -71,14 +71,14 @@ def read(lines: Iterable[str], source: str, *, seed: int = 1, faster_takes: floa
             raise BadTrail(f"{source}, line {number}: not an audit record as `vigil audit export` writes it") from None
     if not jobs:
         raise BadTrail(f"{source}: there is no audit record in it")
-    dice, cases, left_out = Dice(seed), [], Counter[LeftOut]()
+    dice, cases, left_out = SeededDraws(seed), [], Counter[LeftOut]()
     for _, job in sorted(jobs.items()):
         case = _case(job, dice.even(), faster_takes)
-        if isinstance(case, Case):
+        if isinstance(case, LabCase):
             cases.append(case)
         else:
             left_out[case] += 1
-    return Cases(tuple(cases), source, tuple(sorted(left_out.items())))
+    return LabCases(tuple(cases), source, tuple(sorted(left_out.items())))
 
 
 def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -153,7 +153,7 @@ def _said(check: _Check, at: datetime, data: dict[str, Any]) -> None:
         check.retry_model, check.state = _name(data["retry_model"]) if named else None, state
 
 
-def _case(job: _Job, dice: float, faster_takes: float) -> Case | LeftOut:
+def _case(job: _Job, dice: float, faster_takes: float) -> LabCase | LeftOut:
     """The course of the job's last attempt that no delay rule started, or why it can't be told."""
     tried = [job.attempts[n] for n in sorted(job.attempts) if job.attempts[n].purpose not in _FASTER]
     if not tried:
@@ -177,7 +177,7 @@ def _case(job: _Job, dice: float, faster_takes: float) -> Case | LeftOut:
     for check, (start, stop) in zip(original.checks, spans, strict=True):
         if start > silences[0][1]:  # in mid-output: a suspicion arises when silence has lasted that long
             silences.append((max(opened, start if check.signalled == check.started else start - job.silence), stop))
-    return Case(
+    return LabCase(
         model=original.model,
         end=end,
         input_tokens=original.read,
@@ -185,7 +185,7 @@ def _case(job: _Job, dice: float, faster_takes: float) -> Case | LeftOut:
         faster_seconds=max(seconds, 0.001),
         faster_tokens=tokens,
         holds=tuple(
-            Hold(original.after(check.signalled), stop, check.retry_model, check.state)
+            CheckSpan(original.after(check.signalled), stop, check.retry_model, check.state)
             for check, (_, stop) in zip(original.checks, spans, strict=True)
             if check.signalled is not None
         ),

@@ -77,7 +77,7 @@ def backoff(tries: int) -> timedelta:
     return min(LONGEST_WAIT, FIRST_WAIT * (1 << min(max(tries - 1, 0), 10)))
 
 
-class Access(Frozen):
+class ModelAccess(Frozen):
     """What is known of one model: `since` when, and by which request. Holds no content."""
 
     status: Status = "unknown"
@@ -99,11 +99,11 @@ class Access(Frozen):
         """True while the model is not called: denied for real, and by the latest probe since."""
         return self.denied_by_attempt_at is not None and self.status in DENIED and self.tries > 0
 
-    def probed(self, found: Diagnosis, request_id: str | None, now: datetime) -> Access:
+    def probed(self, found: Diagnosis, request_id: str | None, now: datetime) -> ModelAccess:
         """After a probe. A model that is listed again is called again at once."""
         denied = None if found.status == "ok" else self.denied_by_attempt_at
         confirmed = denied is not None and found.status in DENIED
-        return Access(
+        return ModelAccess(
             status=found.status,
             code=found.code,
             since=self._since(found.status, now),
@@ -114,22 +114,22 @@ class Access(Frozen):
             next_probe_at=(self.next_probe_at or now + backoff(1)) if confirmed else None,
         )
 
-    def denied(self, now: datetime) -> Access | None:
+    def denied(self, now: datetime) -> ModelAccess | None:
         """After a real call was denied; None when that is known."""
         return None if self.skipped else self.evolve(denied_by_attempt_at=now, tries=0, next_probe_at=None)
 
-    def answered(self, request_id: str | None, now: datetime) -> Access | None:
+    def answered(self, request_id: str | None, now: datetime) -> ModelAccess | None:
         """After a real call was answered by this model: the best of all probes; None when that is known."""
         if self.status == "ok" and self.denied_by_attempt_at is None:
             return None
         since = self._since("ok", now)
-        return Access(status="ok", code=OK.code, since=since, probed_at=self.probed_at, request_id=request_id)
+        return ModelAccess(status="ok", code=OK.code, since=since, probed_at=self.probed_at, request_id=request_id)
 
     def due(self, now: datetime) -> bool:
         """Whether a skipped model is to be probed again."""
         return self.skipped and (self.next_probe_at is None or self.next_probe_at <= now)
 
-    def claimed(self, now: datetime) -> Access | None:
+    def claimed(self, now: datetime) -> ModelAccess | None:
         """After the next probe was taken on by somebody; None when it is not due."""
         if not self.due(now):
             return None

@@ -63,7 +63,7 @@ class Counts(NamedTuple):
         return self.signalled / self.ordinary if self.ordinary else None
 
 
-class Seen(NamedTuple):
+class FamilyCounts(NamedTuple):
     """What was seen of one family of models."""
 
     hour: Counts = Counts()
@@ -72,30 +72,30 @@ class Seen(NamedTuple):
     end_users: int = 0  # different ones among those checked in the half hour
 
 
-class Standing(NamedTuple):
+class AccountVerdict(NamedTuple):
     """A state, and why it is not normal."""
 
     state: State
     because: tuple[Because, ...] = ()
 
 
-def standing_of(seen: Seen) -> Standing:
+def standing_of(seen: FamilyCounts) -> AccountVerdict:
     """How one family stands."""
     recent = seen.half_hour
     if recent.ordinary >= ENOUGH and (recent.share or 0.0) > WIDENED_SHARE:
         if seen.end_users >= FEW:
-            return Standing("widened", ("checks_widened",))
-        return Standing("elevated", ("checks_on_few_end_users",))
+            return AccountVerdict("widened", ("checks_widened",))
+        return AccountVerdict("elevated", ("checks_on_few_end_users",))
     hour, before = seen.hour, seen.before
     share = hour.share or 0.0
     usual = before.share if before.ordinary >= ENOUGH else None
     limit = UNUSUAL_SHARE if usual is None else max(LEAST_SHARE, TIMES * usual)
     if hour.ordinary > ENOUGH and share > limit:
-        return Standing("elevated", ("check_rate_up",))
-    return Standing("normal")
+        return AccountVerdict("elevated", ("check_rate_up",))
+    return AccountVerdict("normal")
 
 
-def standing(families: Mapping[str, Standing], notices: Mapping[str, int]) -> Standing:
+def standing(families: Mapping[str, AccountVerdict], notices: Mapping[str, int]) -> AccountVerdict:
     """How the account stands: as its worst family, and no better than elevated while a notice about it is fresh.
 
     `notices`: how many came within NOTICE_SECONDS, by type.
@@ -105,4 +105,4 @@ def standing(families: Mapping[str, Standing], notices: Mapping[str, int]) -> St
     if any(notices.get(kind) for kind in ABOUT_THE_ACCOUNT):
         because.add("provider_notice")
         state = "elevated" if state == "normal" else state
-    return Standing(state, tuple(sorted(because)))
+    return AccountVerdict(state, tuple(sorted(because)))

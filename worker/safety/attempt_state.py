@@ -15,11 +15,11 @@ from worker.jobs.states import DELIVERED, Outcome
 from worker.safety.codes import GENERIC
 from worker.safety.output import message, refuses, said
 from worker.safety.served_model import judge_served
-from worker.safety.signals import ResponseKnown, Signal, Verdict
+from worker.safety.signals import AttemptVerdict, ResponseKnown, Signal
 from worker.safety.stream import Created, ItemDone, Opened, PartDone, Rejected, Terminal
 
 
-class Held:
+class PendingError:
     """The error that stands until the last word: the first one, unless a later one tells more."""
 
     __slots__ = ("failure", "weight")
@@ -47,7 +47,7 @@ class Held:
         return self.failure if self.failure is not None and self.failure.outcome is Outcome.BLOCKED else None
 
 
-class Seen:
+class AttemptState:
     """Facts of the call in the order of their arrival; each is told once."""
 
     __slots__ = (
@@ -142,7 +142,7 @@ class Seen:
         deltas: int,
         output_seen: bool,
         resumable: bool,
-    ) -> Verdict:
+    ) -> AttemptVerdict:
         """All of it as the verdict. Only a delivered outcome carries output (promises P2, P7)."""
         delivered = outcome in DELIVERED
         served = judge_served(self._model, self.header, self._created, event.model if event else None, self._aliases)
@@ -152,7 +152,7 @@ class Seen:
             "tier_changed": bool(self.tier) and self._wanted_tier not in (None, "auto", self.tier),
         }
         cut_short = event is not None and outcome is Outcome.INCOMPLETE
-        return Verdict(
+        return AttemptVerdict(
             outcome=outcome,
             failure=failure,
             block=failure.block if failure else None,

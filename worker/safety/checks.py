@@ -9,8 +9,8 @@ from typing import Final
 
 from worker.jobs.record import Check
 from worker.jobs.states import CheckEnd, Evidence, RetryModelState
-from worker.safety.signals import CheckBegan, CheckChanged, CheckOver, Signal
-from worker.safety.stream import Notice
+from worker.safety.signals import CheckEndedSignal, CheckStartedSignal, CheckUpdatedSignal, Signal
+from worker.safety.stream import CheckNotice
 
 MOST: Final = 8
 LONGEST: Final = 64
@@ -47,7 +47,7 @@ class Checks:
         """How sure the open check is; None when none is open."""
         return self._last.evidence if self.open and self._last is not None else None
 
-    def notice(self, notice: Notice) -> list[Signal]:
+    def notice(self, notice: CheckNotice) -> list[Signal]:
         """A notice opens a check, changes the open one, or counts as a repeat of what was said before.
 
         A notice that rides on output or on the end says nothing new when it repeats the last check: it is counted,
@@ -61,7 +61,7 @@ class Checks:
             return []
         if last is not None and self.open:
             last.evidence, last.said, last.told = Evidence.SIGNALLED, said, last.repeats
-            return [CheckChanged(last.evidence, *said, last.repeats)]
+            return [CheckUpdatedSignal(last.evidence, *said, last.repeats)]
         return self._begin(Evidence.SIGNALLED, said)
 
     def suspect(self) -> list[Signal]:
@@ -74,7 +74,7 @@ class Checks:
             return []
         self.open = False
         self._last.told = self._last.repeats
-        return [CheckOver(ended_by, self._last.repeats)]
+        return [CheckEndedSignal(ended_by, self._last.repeats)]
 
     def flush(self) -> list[Signal]:
         """Repeats that came after the last check had ended are told."""
@@ -82,14 +82,14 @@ class Checks:
         if last is None or self.open or last.repeats == last.told:
             return []
         last.told = last.repeats
-        return [CheckChanged(last.evidence, *last.said, last.repeats)]
+        return [CheckUpdatedSignal(last.evidence, *last.said, last.repeats)]
 
     def _begin(self, evidence: Evidence, said: Said) -> list[Signal]:
         before = self.flush()
         self.open, self._last = True, _Check(evidence, said)
-        return [*before, CheckBegan(evidence, *said)]
+        return [*before, CheckStartedSignal(evidence, *said)]
 
-    def _resolve(self, notice: Notice) -> Said:
+    def _resolve(self, notice: CheckNotice) -> Said:
         model = _name(notice.retry_model)
         if notice.retry_model_state is RetryModelState.NONE:
             self._named = (None, RetryModelState.NONE)

@@ -15,24 +15,24 @@ from typing import Final, Literal
 from worker.jobs.errors import RETRYABLE, Failure, Fault as Whose
 from worker.jobs.record import Block, BlockCategory, Carrier, ProviderError
 from worker.jobs.states import Outcome
-from worker.safety.codes import Code, Kind, code_of, known, says_invalid, spelled, status_of
+from worker.safety.codes import Code, CodeKind, code_of, known, says_invalid, spelled, status_of
 from worker.safety.messages import block_advice
-from worker.safety.stream import Closed, Fault, NoConnection, Problem, Rejected, Terminal
+from worker.safety.stream import Closed, NoConnection, ProviderProblem, Rejected, StreamError, Terminal
 
 Scope = Literal["attempt", "account", "deployment", "model"]
 
-_BY_KIND: Final[dict[Kind, tuple[Outcome, str, Whose, Scope]]] = {
-    Kind.QUOTA: (Outcome.QUOTA_EXHAUSTED, "quota_exhausted", "account", "account"),
-    Kind.RATE: (Outcome.RATE_LIMITED, "rate_limited", "account", "attempt"),
-    Kind.OVERLOAD: (Outcome.OVERLOADED, "overloaded", "provider", "attempt"),
-    Kind.SERVER: (Outcome.SERVER_ERROR, "server_error", "provider", "attempt"),
-    Kind.MODEL: (Outcome.ACCESS_DENIED, "model_not_granted", "account", "model"),
-    Kind.ORGANIZATION: (Outcome.AUTH_FAILED, "wrong_organization", "account", "account"),
-    Kind.KEY: (Outcome.AUTH_FAILED, "auth_failed", "account", "account"),
-    Kind.REGION: (Outcome.ACCESS_DENIED, "region_unsupported", "account", "attempt"),
-    Kind.RESIDENCY: (Outcome.ACCESS_DENIED, "data_residency_mismatch", "account", "attempt"),
-    Kind.CONTEXT: (Outcome.CONTEXT_TOO_LONG, "context_too_long", "caller", "attempt"),
-    Kind.REQUEST: (Outcome.BAD_REQUEST, "bad_request", "caller", "attempt"),
+_BY_KIND: Final[dict[CodeKind, tuple[Outcome, str, Whose, Scope]]] = {
+    CodeKind.QUOTA: (Outcome.QUOTA_EXHAUSTED, "quota_exhausted", "account", "account"),
+    CodeKind.RATE: (Outcome.RATE_LIMITED, "rate_limited", "account", "attempt"),
+    CodeKind.OVERLOAD: (Outcome.OVERLOADED, "overloaded", "provider", "attempt"),
+    CodeKind.SERVER: (Outcome.SERVER_ERROR, "server_error", "provider", "attempt"),
+    CodeKind.MODEL: (Outcome.ACCESS_DENIED, "model_not_granted", "account", "model"),
+    CodeKind.ORGANIZATION: (Outcome.AUTH_FAILED, "wrong_organization", "account", "account"),
+    CodeKind.KEY: (Outcome.AUTH_FAILED, "auth_failed", "account", "account"),
+    CodeKind.REGION: (Outcome.ACCESS_DENIED, "region_unsupported", "account", "attempt"),
+    CodeKind.RESIDENCY: (Outcome.ACCESS_DENIED, "data_residency_mismatch", "account", "attempt"),
+    CodeKind.CONTEXT: (Outcome.CONTEXT_TOO_LONG, "context_too_long", "caller", "attempt"),
+    CodeKind.REQUEST: (Outcome.BAD_REQUEST, "bad_request", "caller", "attempt"),
 }
 
 _OF_A_DEPLOYMENT: Final = {
@@ -65,9 +65,9 @@ def rejected(event: Rejected, *, after_output: bool = False) -> Failure:
     said = _provider(event.problem, event.http_status, event.request_id)
     carrier: Carrier = "http_403" if event.http_status == 403 else "http_400"
     code = code_of(event.problem)
-    if code is not None and code.kind is Kind.BLOCK:
+    if code is not None and code.kind is CodeKind.BLOCK:
         return _blocked(code, carrier, after_output, said)
-    if event.otherwise and (code is None or code.generic or code.kind in (Kind.UNKNOWN, Kind.REQUEST)):
+    if event.otherwise and (code is None or code.generic or code.kind in (CodeKind.UNKNOWN, CodeKind.REQUEST)):
         return _failure(Outcome.BAD_REQUEST, "token_limit_name", "us", said, retryable=True)
     if event.on != "create" and event.http_status in (404, 405, 410, 501):
         return _failure(Outcome.LOST, "response_lost", "provider", said, retryable=True)
@@ -78,7 +78,7 @@ def rejected(event: Rejected, *, after_output: bool = False) -> Failure:
 
 
 def fault(
-    event: Fault, *, http_status: int | None = None, request_id: str | None = None, after_output: bool = False
+    event: StreamError, *, http_status: int | None = None, request_id: str | None = None, after_output: bool = False
 ) -> Failure:
     """The failure that an error event inside a stream tells of."""
     return _in_stream(event.problem, event.carrier, http_status, request_id, after_output)
@@ -93,11 +93,11 @@ def terminal(
     """
     problem, reason = event.problem, spelled(event.incomplete_reason)
     code = code_of(problem)
-    if (code is None or code.kind is not Kind.BLOCK) and reason and known(reason).kind is Kind.BLOCK:
+    if (code is None or code.kind is not CodeKind.BLOCK) and reason and known(reason).kind is CodeKind.BLOCK:
         code = known(reason)
-    if event.status == "failed" and (code is None or code.kind is not Kind.BLOCK):
+    if event.status == "failed" and (code is None or code.kind is not CodeKind.BLOCK):
         return _in_stream(problem, event.carrier, http_status, request_id, after_output)
-    if code is not None and code.kind is Kind.BLOCK:
+    if code is not None and code.kind is CodeKind.BLOCK:
         carrier = event.carrier
         if event.status == "incomplete" and carrier != "chat_chunk":
             carrier = "incomplete"
@@ -139,16 +139,20 @@ def silent(*, first_event: bool) -> Failure:
 
 
 def _in_stream(
-    problem: Problem | None, carrier: Carrier, http_status: int | None, request_id: str | None, after_output: bool
+    problem: ProviderProblem | None,
+    carrier: Carrier,
+    http_status: int | None,
+    request_id: str | None,
+    after_output: bool,
 ) -> Failure:
     code, said = code_of(problem), _provider(problem, http_status, request_id)
-    if code is not None and code.kind is Kind.BLOCK:
+    if code is not None and code.kind is CodeKind.BLOCK:
         return _blocked(code, carrier, after_output, said)
     failure = _judge(problem, code, None, said, problem.retry_after if problem else None)
     return _of_one_deployment(failure, problem, forwarded=False)
 
 
-def _of_one_deployment(failure: Failure, problem: Problem | None, *, forwarded: bool) -> Failure:
+def _of_one_deployment(failure: Failure, problem: ProviderProblem | None, *, forwarded: bool) -> Failure:
     """The failure, for one deployment alone when a gateway passes on that the server behind it refused its key.
 
     Vigil's own key was accepted then, and other models may stand on other keys. A gateway that passes an error on
@@ -163,7 +167,11 @@ def _of_one_deployment(failure: Failure, problem: Problem | None, *, forwarded: 
 
 
 def _judge(
-    problem: Problem | None, code: Code | None, status: int | None, said: ProviderError | None, asked: float | None
+    problem: ProviderProblem | None,
+    code: Code | None,
+    status: int | None,
+    said: ProviderError | None,
+    asked: float | None,
 ) -> Failure:
     """All that is no block. `status` is None inside a stream, where HTTP has nothing more to say."""
     if status is None and (code is None or code.generic):
@@ -171,7 +179,7 @@ def _judge(
     special = _special(problem, code, status, said)
     if special is not None:
         return special
-    if code is not None and code.kind is not Kind.UNKNOWN and not (code.generic and _tells_more(status)):
+    if code is not None and code.kind is not CodeKind.UNKNOWN and not (code.generic and _tells_more(status)):
         outcome, name, whose, scope = _BY_KIND[code.kind]
         return _failure(outcome, code.ours or name, whose, said, scope=scope, asked=asked)
     if status is None:
@@ -185,13 +193,13 @@ def _tells_more(status: int | None) -> bool:
 
 
 def _special(
-    problem: Problem | None, code: Code | None, status: int | None, said: ProviderError | None
+    problem: ProviderProblem | None, code: Code | None, status: int | None, said: ProviderError | None
 ) -> Failure | None:
     """The cases in which a code alone would mislead."""
     param = ((problem.param if problem else None) or "").strip().lower()
     name = code.name if code else None
     blank = code is None or code.generic
-    unclear = blank or (code is not None and code.kind in (Kind.UNKNOWN, Kind.REQUEST))
+    unclear = blank or (code is not None and code.kind in (CodeKind.UNKNOWN, CodeKind.REQUEST))
     if name == "model_not_found" and status == 403:
         return _failure(Outcome.ACCESS_DENIED, "wrong_project", "account", said, scope="model")
     if name == "unsupported_value" and param in _VERIFY:
@@ -213,7 +221,7 @@ def _special(
 
 
 def _unexplained(
-    problem: Problem | None, code: Code | None, said: ProviderError | None, asked: float | None
+    problem: ProviderProblem | None, code: Code | None, said: ProviderError | None, asked: float | None
 ) -> Failure:
     """An error inside a stream without a code that we know.
 
@@ -226,7 +234,7 @@ def _unexplained(
 
 
 def _by_status(  # noqa: C901, PLR0912  one row per status
-    problem: Problem | None, code: Code | None, status: int, said: ProviderError | None, asked: float | None
+    problem: ProviderProblem | None, code: Code | None, status: int, said: ProviderError | None, asked: float | None
 ) -> Failure:
     """An HTTP error without a code that we know: only now the status speaks."""
     blank = code is None or code.generic
@@ -274,7 +282,7 @@ def _blocked(code: Code, carrier: Carrier, after_output: bool, said: ProviderErr
     return Failure(Outcome.BLOCKED, code.name, "caller", block=block, provider=said)
 
 
-def _provider(problem: Problem | None, http_status: int | None, request_id: str | None) -> ProviderError:
+def _provider(problem: ProviderProblem | None, http_status: int | None, request_id: str | None) -> ProviderError:
     """What the provider said, without its words: values that don't look like codes are left out (promise P7)."""
     return ProviderError(
         code=spelled(problem.code) if problem else None,

@@ -12,13 +12,13 @@ from typing import Final
 
 from worker.jobs.record import BlockCategory
 from worker.safety.status_words import is_blank, status_in
-from worker.safety.stream import Problem
+from worker.safety.stream import ProviderProblem
 
 AS_OF: Final = "2026-11"
 """The month in which the sources below were last read (wire.md, wire-news.md; openai 3.57.0)."""
 
 
-class Kind(StrEnum):
+class CodeKind(StrEnum):
     """What a code is about."""
 
     BLOCK = "block"
@@ -41,7 +41,7 @@ class Code:
     """One code: what it is about and who says so. `generic` codes tell nothing but that it went wrong."""
 
     name: str
-    kind: Kind
+    kind: CodeKind
     source: str
     category: BlockCategory | None = None
     ours: str | None = None  # our finer word for it, where the kind alone says too little
@@ -50,7 +50,7 @@ class Code:
 
 
 def _rows() -> list[Code]:
-    block, quota, rate, over, server = Kind.BLOCK, Kind.QUOTA, Kind.RATE, Kind.OVERLOAD, Kind.SERVER
+    block, quota, rate, over, server = CodeKind.BLOCK, CodeKind.QUOTA, CodeKind.RATE, CodeKind.OVERLOAD, CodeKind.SERVER
     sdk, agents = "D, SDK response_error.py", "D, SDK beta/session_turn_error.py"
     rows = [
         # blocks: wire.md section 3
@@ -101,30 +101,30 @@ def _rows() -> list[Code]:
         Code("connection_failed", server, agents),
         Code("vector_store_timeout", server, sdk, ours="upstream_timeout"),
         # access: wire.md section 4
-        Code("model_not_found", Kind.MODEL, "C, RD9, CURSOR2953"),
-        Code("deploymentnotfound", Kind.MODEL, "D, Azure OpenAI"),
-        Code("invalid_model", Kind.MODEL, "C, gateways"),
-        Code("key_model_access_denied", Kind.MODEL, "C, LiteLLM (a type; also team_, user_, org_, project_)"),
-        Code("mismatched_organization", Kind.ORGANIZATION, "C, CODEX1000"),
-        Code("invalid_api_key", Kind.KEY, "D, ERRDOC", ours="invalid_key"),
-        Code("authentication_error", Kind.KEY, agents),
-        Code("auth_error", Kind.KEY, "C, LiteLLM (a type)", ours="invalid_key"),
-        Code("token_not_found_in_db", Kind.KEY, "C, LiteLLM (a type)", ours="invalid_key"),
-        Code("expired_key", Kind.KEY, "C, LiteLLM (a type)", ours="invalid_key"),
-        Code("unsupported_country_region_territory", Kind.REGION, "D+C, ERRDOC"),
-        Code("data_residency_mismatch", Kind.RESIDENCY, sdk),
+        Code("model_not_found", CodeKind.MODEL, "C, RD9, CURSOR2953"),
+        Code("deploymentnotfound", CodeKind.MODEL, "D, Azure OpenAI"),
+        Code("invalid_model", CodeKind.MODEL, "C, gateways"),
+        Code("key_model_access_denied", CodeKind.MODEL, "C, LiteLLM (a type; also team_, user_, org_, project_)"),
+        Code("mismatched_organization", CodeKind.ORGANIZATION, "C, CODEX1000"),
+        Code("invalid_api_key", CodeKind.KEY, "D, ERRDOC", ours="invalid_key"),
+        Code("authentication_error", CodeKind.KEY, agents),
+        Code("auth_error", CodeKind.KEY, "C, LiteLLM (a type)", ours="invalid_key"),
+        Code("token_not_found_in_db", CodeKind.KEY, "C, LiteLLM (a type)", ours="invalid_key"),
+        Code("expired_key", CodeKind.KEY, "C, LiteLLM (a type)", ours="invalid_key"),
+        Code("unsupported_country_region_territory", CodeKind.REGION, "D+C, ERRDOC"),
+        Code("data_residency_mismatch", CodeKind.RESIDENCY, sdk),
         # the request
-        Code("context_length_exceeded", Kind.CONTEXT, "D+C; " + agents),
-        Code("exceed_context_size_error", Kind.CONTEXT, "C, llama.cpp (a type)"),
-        Code("contextwindowexceedederror", Kind.CONTEXT, "C, LiteLLM (a type)"),
-        Code("unsupported_value", Kind.REQUEST, "C, LAMB54"),
+        Code("context_length_exceeded", CodeKind.CONTEXT, "D+C; " + agents),
+        Code("exceed_context_size_error", CodeKind.CONTEXT, "C, llama.cpp (a type)"),
+        Code("contextwindowexceedederror", CodeKind.CONTEXT, "C, LiteLLM (a type)"),
+        Code("unsupported_value", CodeKind.REQUEST, "C, LAMB54"),
     ]
     images = (
         "invalid_image invalid_image_format invalid_base64_image invalid_image_url image_too_large image_too_small "
         "image_parse_error invalid_image_mode image_file_too_large unsupported_image_media_type empty_image_file "
         "failed_to_download_image image_file_not_found"
     )
-    return rows + [Code(name, Kind.REQUEST, sdk, ours="bad_image") for name in images.split()]
+    return rows + [Code(name, CodeKind.REQUEST, sdk, ours="bad_image") for name in images.split()]
 
 
 CODES: Final[dict[str, Code]] = {row.name: row for row in _rows()}
@@ -151,15 +151,15 @@ def known(name: str) -> Code:
         return CODES[name]
     if _POLICY.search(name):
         category = _BY_FIRST_WORD.get(name.partition("_")[0], "unknown")
-        return Code(name, Kind.BLOCK, "by its form", category, guessed=True)
+        return Code(name, CodeKind.BLOCK, "by its form", category, guessed=True)
     if name.endswith("_model_access_denied"):
-        return Code(name, Kind.MODEL, "by its form", guessed=True)
+        return Code(name, CodeKind.MODEL, "by its form", guessed=True)
     if _SPENT.search(name):
-        return Code(name, Kind.QUOTA, "by its form", ours="quota_exhausted", guessed=True)
-    return Code(name, Kind.UNKNOWN, "unknown", guessed=True)
+        return Code(name, CodeKind.QUOTA, "by its form", ours="quota_exhausted", guessed=True)
+    return Code(name, CodeKind.UNKNOWN, "unknown", guessed=True)
 
 
-def code_of(problem: Problem | None) -> Code | None:
+def code_of(problem: ProviderProblem | None) -> Code | None:
     """Return the code of an error, or None when it has none: `code`, else `type`.
 
     A known precise one in either wins (wire.md section 11, rule 4). A code that only repeats the status is none, and
@@ -178,13 +178,13 @@ def code_of(problem: Problem | None) -> Code | None:
     return found[0]
 
 
-def status_of(problem: Problem | None) -> int | None:
+def status_of(problem: ProviderProblem | None) -> int | None:
     """Return the HTTP status that an error repeats in its `code` or its `type`, or None."""
     words = [spelled(problem.code), spelled(problem.type)] if problem is not None else []
     return next((status for word in words if word and (status := status_in(word)) is not None), None)
 
 
-def says_invalid(problem: Problem | None) -> bool:
+def says_invalid(problem: ProviderProblem | None) -> bool:
     """True when the error calls the request itself invalid, by type or by code."""
     if problem is None:
         return False
@@ -202,14 +202,14 @@ def rank(code: Code | None) -> int:
     """
     if code is None:
         return NOTHING
-    if code.kind is Kind.BLOCK:
+    if code.kind is CodeKind.BLOCK:
         return SUSPECT if code.guessed else BLOCK
     if code.generic:
         return GENERIC
-    return UNKNOWN if code.kind is Kind.UNKNOWN else KNOWN
+    return UNKNOWN if code.kind is CodeKind.UNKNOWN else KNOWN
 
 
-def weight(problem: Problem | None, incomplete_reason: str | None = None) -> int:
+def weight(problem: ProviderProblem | None, incomplete_reason: str | None = None) -> int:
     """The rank of all that one event says: its error, or its reason to stop."""
     reason = spelled(incomplete_reason)
     return max(rank(code_of(problem)), rank(known(reason)) if reason else NOTHING)

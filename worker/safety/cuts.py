@@ -21,14 +21,14 @@ _GATEWAY: Final = frozenset({408, 499, 502, 504, 524})
 """Statuses with which gateways tell that they gave up waiting (nginx, haproxy, load balancers, edges)."""
 
 
-class Cuts(NamedTuple):
+class ConnectionCuts(NamedTuple):
     """How often in a row, and after how many seconds each."""
 
     times: int
     seconds: float
 
 
-def cuts_alike(attempts: Sequence[Attempt]) -> Cuts | None:
+def cuts_alike(attempts: Sequence[Attempt]) -> ConnectionCuts | None:
     """The cuts after one and the same time that end this list of finished attempts; None when the last was none."""
     lasted: list[float] = []
     for attempt in reversed(attempts):
@@ -36,7 +36,7 @@ def cuts_alike(attempts: Sequence[Attempt]) -> Cuts | None:
         if seconds is None or (lasted and abs(seconds - lasted[0]) > lasted[0] * _ALIKE + _SLACK):
             break
         lasted.append(seconds)
-    return Cuts(len(lasted), sum(lasted) / len(lasted)) if lasted else None
+    return ConnectionCuts(len(lasted), sum(lasted) / len(lasted)) if lasted else None
 
 
 def _cut_after(attempt: Attempt) -> float | None:

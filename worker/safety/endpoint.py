@@ -16,7 +16,7 @@ MODES: Final[tuple[Mode, ...]] = ("background", "stream", "chat")
 """By what they give: an answer that can be resumed first."""
 
 
-class Endpoints(NamedTuple):
+class ServerEndpoints(NamedTuple):
     """What a server has; None where its answer told nothing, such as 401 for everything."""
 
     responses: bool | None = None  # POST /responses
@@ -36,7 +36,7 @@ class Endpoints(NamedTuple):
         return next((mode for mode in MODES if self.has(mode)), None)
 
 
-class Endpoint(Frozen):
+class EndpointFit(Frozen):
     """How the mode in use fits the server, as the latest probe found it."""
 
     upstream: Mode
@@ -59,6 +59,6 @@ class Endpoint(Frozen):
         return job_error(self.code).advice
 
 
-def judged(mode: Mode, found: Endpoints, now: datetime) -> Endpoint:
+def judged(mode: Mode, found: ServerEndpoints, now: datetime) -> EndpointFit:
     """Whether `mode` fits what was found."""
-    return Endpoint(upstream=mode, fits=found.has(mode), best=found.best(), probed_at=now)
+    return EndpointFit(upstream=mode, fits=found.has(mode), best=found.best(), probed_at=now)

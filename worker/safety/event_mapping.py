@@ -39,7 +39,7 @@ def of_signal(signal: sg.Signal, now: datetime) -> ev.Fact | None:
             )
         case sg.FirstOutput():
             return ev.AttemptUpdated(first_output_at=now)
-        case sg.CheckBegan():
+        case sg.CheckStartedSignal():
             return ev.CheckStarted(
                 evidence=signal.evidence,
                 use_cases=signal.use_cases,
@@ -47,7 +47,7 @@ def of_signal(signal: sg.Signal, now: datetime) -> ev.Fact | None:
                 retry_model=signal.retry_model,
                 retry_model_state=signal.retry_model_state,
             )
-        case sg.CheckChanged():
+        case sg.CheckUpdatedSignal():
             return ev.CheckUpdated(
                 evidence=signal.evidence,
                 use_cases=signal.use_cases,
@@ -56,11 +56,11 @@ def of_signal(signal: sg.Signal, now: datetime) -> ev.Fact | None:
                 retry_model_state=signal.retry_model_state,
                 repeats=signal.repeats,
             )
-        case sg.CheckOver():
+        case sg.CheckEndedSignal():
             return ev.CheckEnded(ended_by=signal.ended_by, repeats=signal.repeats)
-        case sg.AccountFlagged():
+        case sg.AccountFlagSignal():
             return ev.AccountFlagged()
-        case sg.Ended():
+        case sg.AttemptEnded():
             return None
 
 
@@ -131,7 +131,7 @@ def disclosure(
     )
 
 
-def cost_of(catalogue: Catalogue, attempt: Attempt, verdict: sg.Verdict) -> tuple[Usage | None, Decimal | None]:
+def cost_of(catalogue: Catalogue, attempt: Attempt, verdict: sg.AttemptVerdict) -> tuple[Usage | None, Decimal | None]:
     """(what the attempt used, what it cost): the provider's count, else the deltas we counted, marked estimated."""
     usage = verdict.usage
     if usage is None and verdict.deltas_counted:
@@ -142,7 +142,7 @@ def cost_of(catalogue: Catalogue, attempt: Attempt, verdict: sg.Verdict) -> tupl
     return usage, catalogue.cost(priced, usage or Usage())
 
 
-def finished(catalogue: Catalogue, attempt: Attempt, verdict: sg.Verdict, now: datetime) -> ev.AttemptFinished:
+def finished(catalogue: Catalogue, attempt: Attempt, verdict: sg.AttemptVerdict, now: datetime) -> ev.AttemptFinished:
     """How the attempt ended."""
     usage, cost = cost_of(catalogue, attempt, verdict)
     return ev.AttemptFinished(
@@ -173,7 +173,9 @@ def disclosed(job: Job, catalogue: Catalogue, attempt: Attempt, served: str, now
     return disclosure(job, catalogue, served, "provider_reroute", "provider", now)
 
 
-def delivered(job: Job, catalogue: Catalogue, number: int, verdict: sg.Verdict, now: datetime) -> list[EventDraft]:
+def delivered(
+    job: Job, catalogue: Catalogue, number: int, verdict: sg.AttemptVerdict, now: datetime
+) -> list[EventDraft]:
     """The job's end after an attempt that answered: completed, or failed where only the requested model would do."""
     attempt = job.attempt(number)
     served = verdict.served_model or attempt.model
@@ -281,7 +283,7 @@ def next_in_chain(job: Job, catalogue: Catalogue, denied: Collection[str], now: 
     return ev.ModelSubstituted(disclosure=disclosure(job, catalogue, model, "access_denied", "policy", now))
 
 
-def answer_of(verdict: sg.Verdict, text: str) -> dict[str, Any]:
+def answer_of(verdict: sg.AttemptVerdict, text: str) -> dict[str, Any]:
     """What is delivered: `{"output_text", "output", "refusal"}`; the provider's items win over our own deltas."""
     if verdict.outcome not in DELIVERED:
         return {"output_text": None, "output": [], "refusal": None}

@@ -17,14 +17,14 @@ WhyNone = Literal["provider_said_none", "no_faster_tier", "same_model", "denied"
 
 
 @dataclass(frozen=True, slots=True)
-class Faster:
+class FasterModel:
     """The faster model, by its name in models.toml where it stands there."""
 
     model: str
 
 
 @dataclass(frozen=True, slots=True)
-class NoFaster:
+class NoFasterModel:
     """There is none; `reason` says which rule forbids it."""
 
     reason: WhyNone
@@ -40,7 +40,7 @@ def faster_model(
     *,
     running: str | None = None,
     allow_unknown: bool = False,
-) -> Faster | NoFaster:
+) -> FasterModel | NoFasterModel:
     """The model that would take over from `requested`, or why none may.
 
     The app's own `on_delay.model` holds whatever the provider suggests; without one the provider's word counts: its
@@ -51,22 +51,22 @@ def faster_model(
     if on_delay_model is not None:
         name: str | None = on_delay_model
     elif retry_model_state is RetryModelState.NONE:
-        return NoFaster("provider_said_none")
+        return NoFasterModel("provider_said_none")
     elif retry_model_state is RetryModelState.NAMED and retry_model:
         name = retry_model
     else:
         name = catalogue.faster(_known(running or requested, catalogue) or running or requested)
     if name is None:
-        return NoFaster("no_faster_tier")
+        return NoFasterModel("no_faster_tier")
     bare = base(name, catalogue.aliases)
     if bare in {base(other, catalogue.aliases) for other in (requested, running) if other is not None}:
-        return NoFaster("same_model")
+        return NoFasterModel("same_model")
     if bare in {base(other, catalogue.aliases) for other in denied}:
-        return NoFaster("denied")
+        return NoFasterModel("denied")
     known = _known(name, catalogue)
     if known is None and not allow_unknown:
-        return NoFaster("unknown_model")
-    return Faster(known or name)
+        return NoFasterModel("unknown_model")
+    return FasterModel(known or name)
 
 
 def _known(name: str, catalogue: Catalogue) -> str | None:

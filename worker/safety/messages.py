@@ -10,11 +10,11 @@ from typing import Final
 
 from worker.jobs.errors import Failure
 from worker.jobs.record import Block, BlockCategory, DisclosureReason, JobError, ProviderError
-from worker.safety.cuts import Cuts
-from worker.safety.messages_access import ACCESS, Words
+from worker.safety.cuts import ConnectionCuts
+from worker.safety.messages_access import ACCESS, Message
 from worker.safety.messages_failures import FAILURES
 
-WORDS: Final[dict[str, Words]] = {**ACCESS, **FAILURES}
+WORDS: Final[dict[str, Message]] = {**ACCESS, **FAILURES}
 
 _WHOLE_SECONDS: Final = 10
 _TIMES: Final = ("", "once", "twice", "three times", "four times", "five times")
@@ -59,7 +59,7 @@ def failure_error(failure: Failure) -> JobError:
     return job_error(failure.code, failure.outcome.value, failure.provider)
 
 
-def gave_up(failure: Failure, why: str, cuts: Cuts | None) -> JobError:
+def gave_up(failure: Failure, why: str, cuts: ConnectionCuts | None) -> JobError:
     """The error of a job whose failed attempt is the last one; `why` as `retry` says it."""
     error = failure_error(failure)
     if cuts is not None and cuts.times > 1:

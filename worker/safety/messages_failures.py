@@ -7,324 +7,324 @@ from __future__ import annotations
 
 from typing import Final
 
-from worker.safety.messages_access import Words
+from worker.safety.messages_access import Message
 
 _RETRIED = "Submit the job again later; if it keeps failing, give the provider's support the packet of this job."
 
-FAILURES: Final[dict[str, Words]] = {
+FAILURES: Final[dict[str, Message]] = {
     # money and limits
-    "quota_exhausted": Words(
+    "quota_exhausted": Message(
         "quota_exhausted",
         "The organisation's quota is used up.",
         "Ask the organisation's owner to check the plan and the billing, because waiting alone does not help.",
     ),
-    "deployment_quota_exhausted": Words(
+    "deployment_quota_exhausted": Message(
         "quota_exhausted",
         "The quota of the key that the gateway uses for this model is used up.",
         "Check the plan and the billing behind this model's deployment in the gateway; jobs for other models go on "
         "meanwhile.",
     ),
-    "credit_exhausted": Words(
+    "credit_exhausted": Message(
         "quota_exhausted",
         "The organisation has no API credit left, or its billing is not active.",
         "Ask the organisation's owner to add credit or to activate the billing.",
     ),
-    "spend_limit_reached": Words(
+    "spend_limit_reached": Message(
         "quota_exhausted",
         "The organisation has reached its spend limit.",
         "Ask the organisation's owner to raise the spend limit, or wait for the next billing period.",
     ),
-    "project_spend_limit_reached": Words(
+    "project_spend_limit_reached": Message(
         "quota_exhausted",
         "The project has reached its spend limit.",
         "Ask the project's owner to raise its spend limit, or use a key of another project.",
     ),
-    "usage_limit_reached": Words(
+    "usage_limit_reached": Message(
         "quota_exhausted",
         "The organisation has reached the usage limit that the provider gave it.",
         "Ask the provider for a higher usage limit, or wait until the limit renews.",
     ),
     # capacity
-    "rate_limited": Words(
+    "rate_limited": Message(
         "rate_limited",
         "The requests of this organisation come faster than its rate limit allows.",
         "Submit less at once or ask for a higher rate limit, and try this job again in a few minutes.",
     ),
-    "slow_down": Words(
+    "slow_down": Message(
         "rate_limited",
         "The rate of requests rose faster than the provider allows.",
         "Raise the load slowly, over 15 minutes or more, and try this job again in a few minutes.",
     ),
-    "overloaded": Words(
+    "overloaded": Message(
         "overloaded",
         "The provider's model servers are overloaded.",
         "Submit the job again later; the provider's status page tells whether the overload goes on.",
     ),
-    "flex_unavailable": Words(
+    "flex_unavailable": Message(
         "overloaded",
         "The provider has no capacity for flex processing now.",
         "Submit the job again later, or without the flex service tier.",
     ),
-    "server_error": Words("server_error", "The provider had a fault of its own.", _RETRIED),
-    "failed_after_check": Words(
+    "server_error": Message("server_error", "The provider had a fault of its own.", _RETRIED),
+    "failed_after_check": Message(
         "server_error",
         "The provider failed without saying why, after it had announced a safety check.",
         "Look at the prompt before you submit the job again, because the content may have been withheld: Vigil does "
         "not send it again by itself.",
     ),
-    "upstream_timeout": Words("server_error", "The provider gave up because it took too long itself.", _RETRIED),
+    "upstream_timeout": Message("server_error", "The provider gave up because it took too long itself.", _RETRIED),
     # the request
-    "bad_request": Words(
+    "bad_request": Message(
         "bad_request",
         "The provider calls the request invalid.",
         "Correct the input or the params of the job, guided by the provider's code, before you submit it again.",
     ),
-    "request_too_large": Words(
+    "request_too_large": Message(
         "bad_request",
         "The request is larger than the server, or a proxy on the way to it, takes.",
         "Raise the limit for request bodies of the proxy or gateway in front of the model (nginx: "
         "client_max_body_size), or send less in one job.",
     ),
-    "bad_image": Words(
+    "bad_image": Message(
         "bad_request",
         "The provider could not use an image of the input.",
         "Check the format, the size and the address of each image before you submit the job again.",
     ),
-    "service_tier_not_allowed": Words(
+    "service_tier_not_allowed": Message(
         "bad_request",
         "The service tier in the params is not allowed for this model or project.",
         "Leave service_tier out of the params, or ask the organisation's owner to enable it.",
     ),
-    "not_found": Words(
+    "not_found": Message(
         "bad_request",
         "The address that was called does not exist at the provider.",
         "Check OPENAI_BASE_URL, and set VIGIL_UPSTREAM=chat for a server that has no Responses API, only Chat "
         "Completions; `vigil doctor` tells which one it has.",
     ),
-    "background_refused": Words(
+    "background_refused": Message(
         "bad_request",
         "The provider does not take background requests.",
         "Set VIGIL_UPSTREAM=stream for the workers, or chat for a server that has only Chat Completions; `vigil "
         "doctor` tells which one it has.",
     ),
-    "context_too_long": Words(
+    "context_too_long": Message(
         "context_too_long",
         "The input and the answer together do not fit into the model's context.",
         "Shorten the input or lower max_output_tokens before you submit the job again.",
     ),
     # the connection
-    "connect_failed": Words(
+    "connect_failed": Message(
         "connect_failed",
         "The provider could not be reached.",
         "Run `vigil doctor` on the worker's machine and check its network, name resolution and proxy.",
     ),
-    "certificate_untrusted": Words(
+    "certificate_untrusted": Message(
         "connect_failed",
         "The provider's certificate is not trusted here: its issuer is not known.",
         "Set SSL_CERT_FILE to a file with the certificates of the authorities that you trust, your own one among them, "
         "and restart the worker; a proxy that opens TLS signs with an authority of its own.",
     ),
-    "certificate_invalid": Words(
+    "certificate_invalid": Message(
         "connect_failed",
         "The provider's certificate does not hold: it has run out, is not valid yet, or is for another name.",
         "Check the host name in OPENAI_BASE_URL and this machine's clock, then ask whoever runs that server to renew "
         "its certificate.",
     ),
-    "tls_failed": Words(
+    "tls_failed": Message(
         "connect_failed",
         "The provider's address does not speak TLS as it should.",
         "Check whether OPENAI_BASE_URL should begin with http:// or name another port.",
     ),
-    "name_not_resolved": Words(
+    "name_not_resolved": Message(
         "connect_failed",
         "The provider's host name could not be resolved.",
         "Check the host name in OPENAI_BASE_URL and the name resolution of the worker's machine.",
     ),
-    "connection_refused": Words(
+    "connection_refused": Message(
         "connect_failed",
         "Nothing listens at the provider's address.",
         "Check host and port in OPENAI_BASE_URL and whether that server is running.",
     ),
-    "host_unreachable": Words(
+    "host_unreachable": Message(
         "connect_failed",
         "There is no way from here to the provider's address.",
         "Check the network, the routes and the firewall of the worker's machine.",
     ),
-    "connect_timeout": Words(
+    "connect_timeout": Message(
         "connect_failed",
         "The provider's address did not answer in time.",
         "Check the firewall and the proxy between this worker and the provider; VIGIL_CONNECT_SECONDS says how long "
         "is waited.",
     ),
-    "proxy_failed": Words(
+    "proxy_failed": Message(
         "connect_failed",
         "The proxy on the way to the provider could not be used.",
         "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY, and whether that proxy is running.",
     ),
-    "stream_cut": Words("stream_cut", "The connection broke before the answer was complete.", _RETRIED),
-    "no_terminal": Words("stream_cut", "The stream ended without the provider's last word.", _RETRIED),
-    "half_frame": Words("stream_cut", "The stream ended in the middle of an event.", _RETRIED),
-    "reconnect_failed": Words("stream_cut", "The connection broke and could not be made again.", _RETRIED),
-    "resume_refused": Words("stream_cut", "The provider does not let this response be resumed any more.", _RETRIED),
-    "response_lost": Words("lost", "The provider no longer has the response that it began.", _RETRIED),
-    "idle_timeout": Words(
+    "stream_cut": Message("stream_cut", "The connection broke before the answer was complete.", _RETRIED),
+    "no_terminal": Message("stream_cut", "The stream ended without the provider's last word.", _RETRIED),
+    "half_frame": Message("stream_cut", "The stream ended in the middle of an event.", _RETRIED),
+    "reconnect_failed": Message("stream_cut", "The connection broke and could not be made again.", _RETRIED),
+    "resume_refused": Message("stream_cut", "The provider does not let this response be resumed any more.", _RETRIED),
+    "response_lost": Message("lost", "The provider no longer has the response that it began.", _RETRIED),
+    "idle_timeout": Message(
         "idle_timeout",
         "Nothing came from the provider for longer than the limit.",
         "Submit the job again later, or use VIGIL_UPSTREAM=background, where a silent response can be taken up again.",
     ),
-    "no_first_event": Words(
+    "no_first_event": Message(
         "idle_timeout",
         "The provider did not answer at all within the limit.",
         "Run `vigil doctor` to see whether the provider is reachable, then submit the job again.",
     ),
-    "protocol_error": Words("protocol_error", "What the provider sent could not be understood.", _RETRIED),
-    "token_limit_name": Words(
+    "protocol_error": Message("protocol_error", "What the provider sent could not be understood.", _RETRIED),
+    "token_limit_name": Message(
         "bad_request",
         "The server refused the name under which the limit of tokens was sent.",
         "Nothing to do at first, Vigil tries the other name; else put max_tokens or max_completion_tokens into params.",
     ),
-    "gateway_page": Words(
+    "gateway_page": Message(
         "protocol_error", "A gateway answered with a web page where the provider's answer should be.", _RETRIED
     ),
-    "bad_json": Words("protocol_error", "The provider sent an event that is not valid JSON.", _RETRIED),
-    "unexpected_status": Words(
+    "bad_json": Message("protocol_error", "The provider sent an event that is not valid JSON.", _RETRIED),
+    "unexpected_status": Message(
         "protocol_error",
         "The API answered with an HTTP status that it should not use.",
         "Check OPENAI_BASE_URL and the proxies on the way, because something else than the API may have answered.",
     ),
-    "proxy_timeout": Words(
+    "proxy_timeout": Message(
         "stream_cut",
         "The request was cut by a proxy.",
         "Turn response buffering off in each proxy between Vigil and the provider and raise its read timeout above the "
         "longest silence of a model (ops/production.md has the lines), because what was cut may run on and be billed.",
     ),
-    "response_unreachable": Words(
+    "response_unreachable": Message(
         "lost",
         "The connection broke, and the server lets nobody look at a response of its own again.",
         "Set VIGIL_UPSTREAM=stream if the server behind OPENAI_BASE_URL does not know background mode, and submit the "
         "job again if its answer is still wanted.",
     ),
-    "response_id_too_long": Words(
+    "response_id_too_long": Message(
         "protocol_error",
         "The provider gave the response an id of more than 4,096 characters, under which nothing can be looked up.",
         "Check OPENAI_BASE_URL and the gateways on the way, because no API names responses like that.",
     ),
     # ends of a job
-    "queue_deadline": Words(
+    "queue_deadline": Message(
         "expired",
         "The job was not started before its queue deadline.",
         "Check `GET /v1/status` for holds and queue depth, then submit the job again with a later deadline.",
     ),
-    "run_deadline": Words(
+    "run_deadline": Message(
         "expired",
         "The job was not finished before its run deadline.",
         "Submit the job again with a larger run_deadline_seconds, or with a smaller task.",
     ),
-    "deadline_exceeded": Words(
+    "deadline_exceeded": Message(
         "expired",
         "A deadline passed before the job was finished.",
         "Submit the job again with a larger deadline.",
     ),
-    "cancelled": Words(
+    "cancelled": Message(
         "cancelled", "The job was cancelled on request.", "Submit the job again if its answer is still wanted."
     ),
-    "cancelled_upstream": Words(
+    "cancelled_upstream": Message(
         "cancelled",
         "The provider cancelled the response though Vigil had not asked for it.",
         "Find out whether somebody cancelled it with the same project's key, then submit the job again.",
     ),
-    "attempts_exhausted": Words(
+    "attempts_exhausted": Message(
         "failed",
         "All attempts that the policy allows have failed.",
         "Look at the outcome of each attempt, then submit the job again later or with a larger max_attempts.",
     ),
-    "model_mismatch": Words(
+    "model_mismatch": Message(
         "failed",
         "Another model than the requested one served the answer, and require_model forbids that.",
         "Submit the job without require_model if another model will do, or ask the provider's support with the packet "
         "of this job why it was rerouted.",
     ),
-    "cost_limit": Words(
+    "cost_limit": Message(
         "failed",
         "The job would cost more than max_cost_usd.",
         "Raise max_cost_usd, or submit a smaller task or a cheaper model.",
     ),
-    "answer_too_large": Words(
+    "answer_too_large": Message(
         "failed",
         "The answer is larger than the store of this Vigil takes, so it could not be kept.",
         "Ask for a shorter answer, for example with a lower max_output_tokens, or let the operators raise "
         "proto-max-bulk-len or maxmemory of Redis, and submit the job again.",
     ),
-    "timed_out": Words(
+    "timed_out": Message(
         "timed_out",
         "The attempt was cut because a deadline passed.",
         "Submit the job again with a larger deadline.",
     ),
-    "interrupted": Words(
+    "interrupted": Message(
         "interrupted",
         "The worker was shut down while the job ran.",
         "Wait: another worker takes the job over by itself.",
     ),
-    "substituted": Words(
+    "substituted": Message(
         "substituted",
         "Another model took over from this attempt.",
         "Read the job's disclosure to see which model answered and why.",
     ),
-    "lost": Words("lost", "What became of this attempt is not known.", _RETRIED),
-    "end_user_quarantined": Words(
+    "lost": Message("lost", "What became of this attempt is not known.", _RETRIED),
+    "end_user_quarantined": Message(
         "refused",
         "Jobs of this end user are not sent, because of recent blocks or a notice of the provider.",
         "Ask the operators to review the quarantine of this end user and to lift it if it is a mistake.",
     ),
-    "content_unreadable": Words(
+    "content_unreadable": Message(
         "failed",
         "The job's stored content could not be read.",
         "Check that VIGIL_ENCRYPTION_KEYS still has the key the job was stored with, then submit the job again.",
     ),
-    "record_unreadable": Words(
+    "record_unreadable": Message(
         "failed",
         "The job's stored record can't be read by this release of Vigil: it was damaged, or a newer release wrote it.",
         "Tell the operators of this Vigil the job's id (its bytes are kept for them), and submit the job again.",
     ),
-    "internal_error": Words(
+    "internal_error": Message(
         "failed",
         "A fault of Vigil itself ended the job.",
         "Tell the operators of this Vigil the job's id, and submit the job again.",
     ),
     # what the provider's safety team told by webhook
-    "notice_identifier_blocked": Words(
+    "notice_identifier_blocked": Message(
         "notice",
         "The provider has blocked this end user: it takes no more requests under this safety identifier.",
         "Send nothing more for this end user, look at what was asked, and write to the provider's support with the "
         "packet of this job if you think that it is a mistake.",
     ),
-    "notice_warning": Words(
+    "notice_warning": Message(
         "notice",
         "The provider has warned of this end user's requests; it may take the access away, usually after some days.",
         "Look at what this end user asks for and stop what breaks the provider's usage policies; the case's id is for "
         "your answer to the provider.",
     ),
-    "notice_deactivation": Words(
+    "notice_deactivation": Message(
         "notice",
         "The provider has taken away the access of this end user.",
         "Send nothing more for this end user, and answer the provider's notice with the case's id if you think that "
         "it is a mistake.",
     ),
-    "notice_alert": Words(
+    "notice_alert": Message(
         "notice",
         "The provider's monitoring has raised an alert about this request.",
         "Review what the model was doing in this request before you go on with its conversation.",
     ),
-    "notice_org_alert": Words(
+    "notice_org_alert": Message(
         "notice",
         "The provider has raised a safety alert about the organisation.",
         "Ask the organisation's owner to look at the alert in the provider's dashboard.",
     ),
     # never shown for a job that blocks (its block speaks), but a support packet may name it
-    "blocked": Words(
+    "blocked": Message(
         "blocked",
         "The provider withheld the content.",
         "Do not send the same prompt again as it is, and use the support packet if you think that it is a mistake.",
     ),
-    "unknown_error": Words("failed", "It failed for a reason that Vigil does not know.", _RETRIED),
+    "unknown_error": Message("failed", "It failed for a reason that Vigil does not know.", _RETRIED),
 }

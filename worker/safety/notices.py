@@ -49,7 +49,7 @@ provider's pages may be away for a while."""
 _LONGEST_SKEW: Final = timedelta(days=30)
 
 
-class Notice(Frozen):
+class SafetyNotice(Frozen):
     """One thing that the provider told; content-free."""
 
     id: str  # the event's own, so that the same event under another webhook-id is still the same notice
@@ -89,7 +89,7 @@ class Notice(Frozen):
         """What it means and what to do next, in plain words."""
         return job_error(_WORDS[self.type])
 
-    def learned(self, page: Mapping[str, Any]) -> Notice:
+    def learned(self, page: Mapping[str, Any]) -> SafetyNotice:
         """After its page was read: what it did not say itself is filled in."""
         said = page.get("notice")
         kind = said.get("type") if isinstance(said, dict) else None
@@ -143,13 +143,13 @@ def response_of(event: Mapping[str, Any]) -> str | None:
     return _id(_data(event).get("id"))
 
 
-def read(event: Mapping[str, Any], webhook_id: str, now: datetime) -> Notice | None:
+def read(event: Mapping[str, Any], webhook_id: str, now: datetime) -> SafetyNotice | None:
     """The notice behind a webhook's event; None when it is of another type."""
     kind = kind_of(event)
     if kind is None or kind not in TYPES:
         return None
     data = _data(event)
-    notice = Notice(
+    notice = SafetyNotice(
         id=_name(event.get("id")) or "evt_" + hashlib.sha256(webhook_id.encode()).hexdigest()[:32],
         type=kind,
         at=_time(event.get("created_at"), now),

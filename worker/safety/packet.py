@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from worker.jobs.record import Attempt, Check, Job, ProviderError
 from worker.jobs.states import Evidence, Outcome
 from worker.safety.codes import spelled
-from worker.safety.notices import Notice
+from worker.safety.notices import SafetyNotice
 from worker.safety.redact import Redacted, redacted
 
 Why = Literal["blocked", "denied", "checked", "rerouted", "delayed", "failed", "other"]
@@ -45,7 +45,7 @@ _WIDTH: Final = max(len(label) for label, _ in _LABELS) + 2
 
 
 def packet(
-    job: Job, messages: Mapping[str, str], notices: Sequence[Notice], description: Redacted | None, now: datetime
+    job: Job, messages: Mapping[str, str], notices: Sequence[SafetyNotice], description: Redacted | None, now: datetime
 ) -> dict[str, Any]:
     """The packet as JSON values, its `text` in the template; `messages`: the provider's words by attempt number."""
     chosen = _chosen(job)

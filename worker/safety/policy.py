@@ -21,11 +21,11 @@ from typing import Final, assert_never
 from worker.jobs.record import DisclosureReason
 from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import RetryModelState
-from worker.safety.faster_model import Faster, NoFaster, faster_model
+from worker.safety.faster_model import FasterModel, NoFasterModel, faster_model
 
 __all__ = [
-    "POLICY_VERSION", "Decision", "Draft", "Faster", "NoFaster", "Offer", "Race", "Situation", "Switch", "Wait",
-    "decide", "faster_model",
+    "POLICY_VERSION", "Decision", "DraftAction", "FasterModel", "NoFasterModel", "OfferAction", "RaceAction",
+    "Situation", "SwitchAction", "WaitAction", "decide", "faster_model",
 ]  # fmt: skip
 
 POLICY_VERSION: Final = 1
@@ -50,48 +50,48 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class WaitAction:
     """Do nothing; ask again at the monotonic time `until`, or (None) not before something changes."""
 
     until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Act:
+class _Action:
     model: str
     reason: DisclosureReason
 
 
-class Offer(_Act):
+class OfferAction(_Action):
     """Let the app choose: it may accept `model` while the delay lasts."""
 
     __slots__ = ()
 
 
-class Switch(_Act):
+class SwitchAction(_Action):
     """Stop the original, run on `model`."""
 
     __slots__ = ()
 
 
-class Race(_Act):
+class RaceAction(_Action):
     """Start `model` beside the original; the first to complete wins."""
 
     __slots__ = ()
 
 
-class Draft(_Act):
+class DraftAction(_Action):
     """Start `model` beside the original; its answer is a draft until the original's replaces it."""
 
     __slots__ = ()
 
 
-Decision = Wait | Offer | Switch | Race | Draft
-_FOREVER: Final = Wait()
+Decision = WaitAction | OfferAction | SwitchAction | RaceAction | DraftAction
+_FOREVER: Final = WaitAction()
 
 
 def decide(
-    policy: Policy, situation: Situation, faster: Faster | NoFaster, now: float, cost_allows: bool = True
+    policy: Policy, situation: Situation, faster: FasterModel | NoFasterModel, now: float, cost_allows: bool = True
 ) -> Decision:
     """What the job's own delay rule asks for at `now`.
 
@@ -99,20 +99,20 @@ def decide(
     for an attempt on the faster model; without room there is not even an offer.
     """
     rule = policy.on_delay
-    if rule.action == "wait" or isinstance(faster, NoFaster) or not cost_allows or not _may_act(policy, situation):
+    if rule.action == "wait" or isinstance(faster, NoFasterModel) or not cost_allows or not _may_act(policy, situation):
         return _FOREVER
     reason = _due(rule, situation, now)
-    if isinstance(reason, Wait):
+    if isinstance(reason, WaitAction):
         return reason
     match rule.action:
         case "offer":
-            return Offer(faster.model, reason)
+            return OfferAction(faster.model, reason)
         case "switch":
-            return Switch(faster.model, reason)
+            return SwitchAction(faster.model, reason)
         case "race":
-            return Race(faster.model, reason)
+            return RaceAction(faster.model, reason)
         case "draft":
-            return Draft(faster.model, reason)
+            return DraftAction(faster.model, reason)
         case _:
             assert_never(rule.action)
 
@@ -126,7 +126,7 @@ def _may_act(policy: Policy, situation: Situation) -> bool:
     return not (situation.offered and policy.on_delay.action == "offer")
 
 
-def _due(rule: OnDelay, situation: Situation, now: float) -> DisclosureReason | Wait:
+def _due(rule: OnDelay, situation: Situation, now: float) -> DisclosureReason | WaitAction:
     """The reason to act now, or until when there is none."""
     check = None if situation.check_since is None else situation.check_since + rule.after_seconds
     if check is not None and now >= check:
@@ -136,4 +136,4 @@ def _due(rule: OnDelay, situation: Situation, now: float) -> DisclosureReason | 
         silence = situation.silent_since + rule.silence_seconds
         if now >= silence:
             return "silence"
-    return Wait(min((at for at in (check, silence) if at is not None), default=None))
+    return WaitAction(min((at for at in (check, silence) if at is not None), default=None))

@@ -34,7 +34,7 @@ class FirstOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckBegan:
+class CheckStartedSignal:
     """A check is signalled, or silence makes us suspect one."""
 
     evidence: Evidence
@@ -45,7 +45,7 @@ class CheckBegan:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckChanged:
+class CheckUpdatedSignal:
     """More is known of the open check, or (late repeats) of the last one."""
 
     evidence: Evidence
@@ -57,7 +57,7 @@ class CheckChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckOver:
+class CheckEndedSignal:
     """The open check ended, by what came next."""
 
     ended_by: CheckEnd
@@ -65,14 +65,14 @@ class CheckOver:
 
 
 @dataclass(frozen=True, slots=True)
-class AccountFlagged:
+class AccountFlagSignal:
     """The provider recommends verification for this account; told once per attempt."""
 
     programs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class AttemptVerdict:
     """How the attempt ended and all that was learnt from it.
 
     `failure` is None exactly when the outcome is delivered (completed, refused, incomplete) or was our own doing
@@ -101,10 +101,18 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class AttemptEnded:
     """The last signal of an attempt."""
 
-    verdict: Verdict
+    verdict: AttemptVerdict
 
 
-Signal = ResponseKnown | FirstOutput | CheckBegan | CheckChanged | CheckOver | AccountFlagged | Ended
+Signal = (
+    ResponseKnown
+    | FirstOutput
+    | CheckStartedSignal
+    | CheckUpdatedSignal
+    | CheckEndedSignal
+    | AccountFlagSignal
+    | AttemptEnded
+)

@@ -1,6 +1,6 @@
 """What can come from the provider, in our own words: one union for Responses, Chat Completions and polling.
 
-The upstream room translates the wire into these; the watch judges them. An event of an unknown type is `Alive`: it
+The upstream room translates the wire into these; the watch judges them. An event of an unknown type is `Keepalive`: it
 proves life and nothing else. Named tuples, because one of them is made for every delta of every stream.
 """
 
@@ -37,7 +37,7 @@ class Created(NamedTuple):
     background: bool = False  # the provider says that the response runs in the background
 
 
-class Notice(NamedTuple):
+class CheckNotice(NamedTuple):
     """The provider says that additional safety checks run (wire.md section 2.1)."""
 
     sequence: int | None
@@ -76,7 +76,7 @@ class PartDone(NamedTuple):
     item: str = ""  # the id of its output item
 
 
-class Alive(NamedTuple):
+class Keepalive(NamedTuple):
     """Liveness only: keepalive, unknown types, in_progress, item added, late events."""
 
     sequence: int | None
@@ -95,7 +95,7 @@ class Flagged(NamedTuple):
     programs: tuple[str, ...]
 
 
-class Problem(NamedTuple):
+class ProviderProblem(NamedTuple):
     """What an error said: codes as they came, message only as what it asks us to wait for."""
 
     code: str | None
@@ -107,11 +107,11 @@ class Problem(NamedTuple):
     quoted: bool = False  # a gateway quotes the error of the server behind it
 
 
-class Fault(NamedTuple):
+class StreamError(NamedTuple):
     """An error event inside a stream, nested or flat, or an error chunk of a chat stream. Not yet the end."""
 
     sequence: int | None
-    problem: Problem
+    problem: ProviderProblem
     carrier: Carrier
 
 
@@ -119,7 +119,7 @@ class Rejected(NamedTuple):
     """An HTTP error instead of a stream: the end of the call. `problem` is None when the body was not JSON."""
 
     http_status: int
-    problem: Problem | None
+    problem: ProviderProblem | None
     request_id: str | None = None
     organization: str | None = None
     project: str | None = None
@@ -140,7 +140,7 @@ class Terminal(NamedTuple):
     usage: Usage | None = None
     output: tuple[dict[str, Any], ...] = ()
     incomplete_reason: str | None = None
-    problem: Problem | None = None
+    problem: ProviderProblem | None = None
     service_tier: str | None = None
     carrier: Carrier = "response_failed"
     response_id: str | None = None
@@ -165,14 +165,14 @@ class Closed(NamedTuple):
 StreamEvent = (
     Opened
     | Created
-    | Notice
+    | CheckNotice
     | Delta
     | ItemDone
     | PartDone
-    | Alive
+    | Keepalive
     | Served
     | Flagged
-    | Fault
+    | StreamError
     | Rejected
     | Terminal
     | Closed

@@ -14,36 +14,36 @@ from worker.jobs.errors import Failure
 from worker.jobs.record import Check
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome
 from worker.safety import classify
-from worker.safety.attempt_state import Held, Seen
+from worker.safety.attempt_state import AttemptState, PendingError
 from worker.safety.checks import Checks
 from worker.safety.codes import weight
 from worker.safety.cuts import UNANSWERED
 from worker.safety.outcomes import CHECK_ENDS, GOES_ON, OURS
-from worker.safety.signals import AccountFlagged, Ended, FirstOutput, ResponseKnown, Signal, Verdict
+from worker.safety.signals import AccountFlagSignal, AttemptEnded, AttemptVerdict, FirstOutput, ResponseKnown, Signal
 from worker.safety.stream import (
-    Alive,
+    CheckNotice,
     Closed,
     Created,
     Delta,
-    Fault,
     Flagged,
     ItemDone,
-    Notice,
+    Keepalive,
     Opened,
     PartDone,
     Rejected,
     Served,
+    StreamError,
     StreamEvent,
     Terminal,
 )
-from worker.safety.watch_limits import Limits
+from worker.safety.watch_limits import WatchLimits
 
 Heard = Literal["signals", "stale", "late"]
 
 _RUNNING: Final = frozenset({"response.in_progress", "response.output_item.added", "response.content_part.added"})
 
 
-class Watch:
+class AttemptWatch:
     """Judges one attempt; every time is monotonic seconds, given by the caller."""
 
     __slots__ = (
@@ -58,7 +58,7 @@ class Watch:
         *,
         checked: bool,
         now: float,
-        limits: Limits | None = None,
+        limits: WatchLimits | None = None,
         aliases: Mapping[str, str] | None = None,
         service_tier: str | None = None,
         cursor: int | None = None,
@@ -71,9 +71,9 @@ class Watch:
         `checked`: additional checks are known for this model. `cursor`, `output_seen`, `check` (the one that ran),
         `resumed`: what the record already knows when a dead worker's attempt is taken up.
         """
-        self._checked, self._limits = checked, limits or Limits()
-        self._checks, self._held = Checks(check), Held()
-        self._seen = Seen(model, aliases or {}, service_tier, resumed)
+        self._checked, self._limits = checked, limits or WatchLimits()
+        self._checks, self._held = Checks(check), PendingError()
+        self._seen = AttemptState(model, aliases or {}, service_tier, resumed)
         self._start = self._last = now
         # since when no output has come, at first since the call, because gateways hold back even the headers;
         # None = not to be judged
@@ -84,12 +84,12 @@ class Watch:
         self._fault_at = math.inf  # when an error event stands alone
         self._flags: set[str] = set()
         self._pending: list[Signal] = []
-        self._verdict: Verdict | None = None
+        self._verdict: AttemptVerdict | None = None
         self.deltas = 0
         self.late_events = 0
 
     @property
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> AttemptVerdict | None:
         """How it ended; None while it goes on. Events that come later can only add flags."""
         return self._verdict
 
@@ -224,9 +224,9 @@ class Watch:
             case ItemDone() | PartDone():
                 self._flags.update(self._seen.whole(event))
                 self._output(now)
-            case Alive():
+            case Keepalive():
                 self._status(event.type, now)
-            case Notice():
+            case CheckNotice():
                 if self._held.block is None:  # after a block there is nothing left to check
                     self._pending += self._checks.notice(event)
                     self._calm = self._calm and not self._checks.open
@@ -245,8 +245,8 @@ class Watch:
             case Flagged():
                 if "account_flagged" not in self._flags:
                     self._flags.add("account_flagged")
-                    self._pending.append(AccountFlagged(event.programs))
-            case Fault():
+                    self._pending.append(AccountFlagSignal(event.programs))
+            case StreamError():
                 self._on_fault(event, now)
             case Terminal():
                 self._on_terminal(event)
@@ -262,7 +262,7 @@ class Watch:
             case _:
                 assert_never(event)
 
-    def _on_fault(self, event: Fault, now: float) -> None:
+    def _on_fault(self, event: StreamError, now: float) -> None:
         seen = self._seen
         failure = classify.fault(
             event, http_status=seen.http_status, request_id=seen.request_id, after_output=self._output_seen
@@ -389,4 +389,4 @@ class Watch:
             output_seen=self._output_seen,
             resumable=(outcome in GOES_ON or may_go_on) and not told_of_error,
         )
-        self._pending.append(Ended(self._verdict))
+        self._pending.append(AttemptEnded(self._verdict))

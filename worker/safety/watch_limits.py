@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WatchLimits:
     """Seconds. `idle` rises to `check_idle` while a check is signalled, never for a suspected one.
 
     `suspect_after`: silence (keepalives allowed) after which a check is suspected; None = never.

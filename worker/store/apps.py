@@ -22,8 +22,8 @@ from worker.jobs import ids
 from worker.jobs.errors import RecordUnreadable, Refused
 from worker.store import keys
 from worker.store.admission import rate_limit
-from worker.store.admission.rate_limit import Rate
-from worker.store.connection.pool import asking, vault_of
+from worker.store.admission.rate_limit import RateLimit
+from worker.store.connection.pool import store_errors, vault_of
 from worker.store.values import read, readable, tell
 
 SCOPES: Final = ("submit", "read", "audit", "ops")
@@ -54,7 +54,7 @@ class ApiKey:
     created_at: int
     last4: str
     revoked_at: int = 0
-    rate: Rate | None = None
+    rate: RateLimit | None = None
 
 
 def _base62(value: int, width: int) -> str:
@@ -89,7 +89,9 @@ class Apps:
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
 
-    async def create_key(self, app: str, scopes: tuple[str, ...], rate: Rate | None = None) -> tuple[ApiKey, str, str]:
+    async def create_key(
+        self, app: str, scopes: tuple[str, ...], rate: RateLimit | None = None
+    ) -> tuple[ApiKey, str, str]:
         """(the key's record, the key itself, the app's webhook secret); makes the app when it is new.
 
         `rate` becomes the app's own from now on; None leaves what it has.
@@ -103,7 +105,7 @@ class Apps:
         key = new_key(self._clock.dice(24))
         record = ApiKey(ids.new_id("key", now, self._clock.dice(ids.DICE_BYTES)), app, scopes, now, key[-4:])
         secret = "whsec_" + base64.b64encode(self._clock.dice(32)).decode()
-        async with asking("keep the key"):
+        async with store_errors("keep the key"):
             sealed = self._vault.seal_text(secret_name(app), secret)
             await self._redis.set(keys.app(app), json.dumps({"name": app, "webhook_secret": sealed}), nx=True)
             kept = _record(app, await self._redis.get(keys.app(app)) or b"")
@@ -120,27 +122,27 @@ class Apps:
         if not plausible(key):
             return None
         name = keys.api_key(_digest(key))
-        async with asking("look up the key", name):
+        async with store_errors("look up the key", name):
             raw = await self._redis.get(name)
         if raw is None:
             return None
         found = read(name, raw, _load)
         try:
-            async with asking("look up the app", keys.app(found.app)):
+            async with store_errors("look up the app", keys.app(found.app)):
                 app = await self._redis.get(keys.app(found.app))
             return replace(found, rate=read(keys.app(found.app), app, rate_limit.load) if app else None)
         except RecordUnreadable as error:  # then the default rate is the app's
             tell(error)
             return found
 
-    async def rate(self, app: str) -> Rate | None:
+    async def rate(self, app: str) -> RateLimit | None:
         """The app's own rate, None = the default. Raises Refused when there is no such app."""
-        async with asking("look up the app", keys.app(app)):
+        async with store_errors("look up the app", keys.app(app)):
             return read(keys.app(app), await self._app(app), rate_limit.load)
 
-    async def set_rate(self, app: str, rate: Rate | None) -> None:
+    async def set_rate(self, app: str, rate: RateLimit | None) -> None:
         """Gives an app a rate of its own, or the default again; API processes know within three seconds."""
-        async with asking("keep the app"):
+        async with store_errors("keep the app"):
             await self._alter(app, {"rate": rate_limit.dump(rate)})
 
     async def _app(self, app: str) -> bytes:
@@ -151,7 +153,7 @@ class Apps:
 
     async def list_keys(self) -> list[ApiKey]:
         """Every key ever made, oldest first."""
-        async with asking("list keys"):
+        async with store_errors("list keys"):
             digests = (await self._redis.hgetall(keys.API_KEYS)).values()
             names = [keys.api_key(digest.decode(errors="replace")) for digest in digests]
             rows = await self._redis.mget(names) if names else []
@@ -159,7 +161,7 @@ class Apps:
 
     async def revoke(self, key_id: str) -> ApiKey:
         """Ends a key for good; again changes nothing. Raises Refused when there is no such key."""
-        async with asking("revoke the key"):
+        async with store_errors("revoke the key"):
             digest = await self._redis.hget(keys.API_KEYS, key_id)
             raw = await self._redis.get(keys.api_key(digest.decode())) if digest else None
             if raw is None:
@@ -172,13 +174,13 @@ class Apps:
 
     async def app(self, name: str) -> App:
         """An app as it stands. Raises Refused when there is none of this name."""
-        async with asking("look up the app"):
+        async with store_errors("look up the app"):
             return _terms(_record(name, await self._app(name)))
 
     async def list_apps(self) -> list[App]:
         """Every app that has ever had a key, by name."""
         names = sorted({key.app for key in await self.list_keys()})
-        async with asking("list apps"):
+        async with store_errors("list apps"):
             places = [keys.app(name) for name in names]
             rows = await self._redis.mget(places) if places else []
         return [app for _, app in readable(zip(places, rows, strict=True), lambda raw: _terms(_object(raw)))]
@@ -196,7 +198,7 @@ class Apps:
             raise Refused("invalid_max_running", f"max_running is a whole number from 0 to {MOST_RUNNING}.", 422)
         given: dict[str, Any] = {"weight": weight, "max_running": max_running}
         changes = {field: value for field, value in given.items() if value is not None}
-        async with asking("change the app"):
+        async with store_errors("change the app"):
             record = await self._alter(name, changes | ({"max_running": None} if default_max else {}))
             await self._redis.zadd(keys.RING, {name: 0}, nx=True)  # it may have left as full
             await self._redis.publish(keys.WAKE, "1")
@@ -216,7 +218,7 @@ class Apps:
 
     async def webhook_secret(self, app: str) -> str | None:
         """The secret that signs the app's per-job webhooks."""
-        async with asking("look up the app", keys.app(app)):
+        async with store_errors("look up the app", keys.app(app)):
             raw = await self._redis.get(keys.app(app))
         return self._vault.unseal_text(secret_name(app), str(_record(app, raw)["webhook_secret"])) if raw else None
 

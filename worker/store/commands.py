@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-Word = str | bytes | int | float
-Command = tuple[Word, ...]
+CommandArg = str | bytes | int | float
+Command = tuple[CommandArg, ...]
 
 
-def flatten(commands: Sequence[Command]) -> list[Word]:
+def flatten(commands: Sequence[Command]) -> list[CommandArg]:
     """Commands as the scripts read them: how many, then each with its word count before it."""
-    out: list[Word] = [len(commands)]
+    out: list[CommandArg] = [len(commands)]
     for command in commands:
         out.append(len(command))
         out.extend(command)

@@ -64,7 +64,7 @@ def _aad(*words: str) -> bytes:
     return "\0".join(("v1", *words)).encode()
 
 
-class Box:
+class JobCipher:
     """One job's cipher. Without a key it keeps things plain; reads plain things either way."""
 
     __slots__ = ("_app", "_cipher", "_dice", "_job_id", "_names", "header")
@@ -118,7 +118,7 @@ class Vault:
         """The first key encrypts, all decrypt; without keys new things stay plain."""
         self._masters = {kid_of(key): key for key in keys}
         self._dice = (clock or Clock()).dice
-        self._known: OrderedDict[str, Box] = OrderedDict()
+        self._known: OrderedDict[str, JobCipher] = OrderedDict()
         self._wrapping = lru_cache(maxsize=_MOST_APPS)(self._derive)
         self.first = kid_of(keys[0]) if keys else b""
 
@@ -139,39 +139,39 @@ class Vault:
 
     # -- jobs
 
-    def nobodys(self, job_id: str) -> Box:
+    def nobodys(self, job_id: str) -> JobCipher:
         """A box for a job that is no longer kept: what goes in comes out no more."""
-        return Box("", job_id, self._dice, self._dice(_KEY) if self.on else b"")
+        return JobCipher("", job_id, self._dice, self._dice(_KEY) if self.on else b"")
 
-    def new(self, app: str, job_id: str) -> Box:
+    def new(self, app: str, job_id: str) -> JobCipher:
         """The box of a job to be, with a key of its own."""
         if not self.on:
-            return Box(app, job_id, self._dice)
+            return JobCipher(app, job_id, self._dice)
         key = self._dice(_KEY)
-        return self._remember(job_id, Box(app, job_id, self._dice, key, self._wrap(self.first, app, job_id, key)))
+        return self._remember(job_id, JobCipher(app, job_id, self._dice, key, self._wrap(self.first, app, job_id, key)))
 
-    def open(self, app: str, job_id: str, field: str, raw: bytes | None) -> tuple[Box, Any]:
+    def open(self, app: str, job_id: str, field: str, raw: bytes | None) -> tuple[JobCipher, Any]:
         """(The job's box, the content) of a value that brings the key along, or of a plain one.
 
         Raises KeyMissing, ContentDamaged.
         """
         if not raw or codec.is_plain(raw):
-            plain = Box(app, job_id, self._dice)
+            plain = JobCipher(app, job_id, self._dice)
             content = _plain(job_id, field, raw)
             return (self._remember(job_id, plain) if self.on and field == PRIVATE else plain), content
         if raw[:1] != _WITH_KEY or len(raw) < 1 + _HEADER + _NONCE + _TAG:
             raise ContentDamaged(job_id, field)
         header, box = raw[1 : 1 + _HEADER], self._known.get(job_id)
         if box is None or box.header != header:
-            box = Box(app, job_id, self._dice, self._unwrap(app, job_id, header), header)
+            box = JobCipher(app, job_id, self._dice, self._unwrap(app, job_id, header), header)
         content = box.unseal(field, raw)
         return (self._remember(job_id, box) if field == PRIVATE else box), content
 
-    def known(self, job_id: str) -> Box | None:
+    def known(self, job_id: str) -> JobCipher | None:
         """The job's box, if this process has seen it lately."""
         return self._known.get(job_id)
 
-    def _remember(self, job_id: str, box: Box) -> Box:
+    def _remember(self, job_id: str, box: JobCipher) -> JobCipher:
         self._known[job_id] = box
         self._known.move_to_end(job_id)
         while len(self._known) > _MOST_KNOWN:

@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Unreadable
 from worker.store import keys
-from worker.store.connection.pool import asking, unfit
+from worker.store.connection.pool import store_errors, unfit
 from worker.telemetry.events import emit
 
 T = TypeVar("T")
@@ -128,12 +128,12 @@ async def members(
             odd.append(row)
     if odd:
         tell(RecordUnreadable(key, "wrong_shape"))
-        async with asking("take out what is no member", key):
+        async with store_errors("take out what is no member", key):
             await (redis.zrem if kind == "zset" else redis.srem)(key, *odd)
     return good
 
 
-class or_told:  # noqa: N801  reads like the contextlib function that it would be
+class reporting_unreadable:  # noqa: N801  reads like the contextlib function that it would be
     """What is read inside and can't be read is told of, and passed: the caller goes on with what it had before."""
 
     def __enter__(self) -> None:

@@ -26,7 +26,7 @@ _PHRASES: Final = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: 
 _Answer = tuple[int, bytes, str]
 
 
-class Health:
+class HealthServer:
     """Answers while its block lasts."""
 
     def __init__(self, ready: Ready, metrics: Callable[[], bytes]) -> None:

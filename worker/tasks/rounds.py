@@ -20,7 +20,7 @@ _CLOCK: Final = Clock()
 _told: dict[tuple[str, str], float] = {}
 
 
-class a_round:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
+class loop_pass:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
     """One round of the loop `what`: what a value breaks in it is told, and does not leave it. Other faults do.
 
     `broken` is True behind a round that broke.

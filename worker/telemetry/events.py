@@ -73,7 +73,7 @@ ABOUT: Final = frozenset({"job_id", "app", "attempt", "request_id", "trace_id", 
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EventSpec:
     """One event: what is true when it is told, how loud it is in the log, its fields beside ABOUT, and with ABOUT."""
 
     level: int
@@ -82,12 +82,12 @@ class Row:
     allowed: frozenset[str]
 
 
-def _row(level: int, says: str, fields: str = "") -> Row:
+def _row(level: int, says: str, fields: str = "") -> EventSpec:
     own = frozenset(fields.split())
-    return Row(level, says, own, own | ABOUT)
+    return EventSpec(level, says, own, own | ABOUT)
 
 
-EVENTS: Final[dict[str, Row]] = {
+EVENTS: Final[dict[str, EventSpec]] = {
     # jobs: told by the store when the change is committed, so by one process, once
     "job.submitted": _row(DEBUG, "A job was accepted.", "model priority"),
     "job.started": _row(DEBUG, "A job began to run for the first time.", "model wait_seconds"),

@@ -145,7 +145,7 @@ Sample = tuple[str, Labels, float]
 """(metric, its labels, its value): what a reader of Redis gives."""
 
 
-class Book:
+class MetricsRegistry:
     """The numbers of this process."""
 
     def __init__(self) -> None:
@@ -203,7 +203,7 @@ class Book:
 class _Whole(Collector):
     """Samples read elsewhere, as prometheus-client wants to see them."""
 
-    def __init__(self, samples: Iterable[Sample], book: Book) -> None:
+    def __init__(self, samples: Iterable[Sample], book: MetricsRegistry) -> None:
         self._samples, self._book = tuple(samples), book
 
     def collect(self) -> Iterator[Family]:
@@ -215,7 +215,7 @@ class _Whole(Collector):
         yield from families.values()
 
 
-BOOK: Final = Book()
+BOOK: Final = MetricsRegistry()
 """This process's own."""
 
 

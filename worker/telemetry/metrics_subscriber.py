@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from worker.jobs.states import DELIVERED, Outcome
 from worker.telemetry import events
-from worker.telemetry.metrics import BOOK, Book
+from worker.telemetry.metrics import BOOK, MetricsRegistry
 from worker.telemetry.sentry_issues import ISSUES
 
 Fields = Mapping[str, Any]
@@ -21,20 +21,20 @@ _FINE: Final = {outcome.value for outcome in DELIVERED} | {
 """Outcomes that are no error of an upstream call."""
 
 
-def _submitted(book: Book, fields: Fields) -> None:
+def _submitted(book: MetricsRegistry, fields: Fields) -> None:
     book.count("vigil_jobs_submitted_total", model=fields["model"])
 
 
-def _started(book: Book, fields: Fields) -> None:
+def _started(book: MetricsRegistry, fields: Fields) -> None:
     book.observe("vigil_job_wait_seconds", fields["wait_seconds"])
 
 
-def _scheduled(book: Book, fields: Fields) -> None:
+def _scheduled(book: MetricsRegistry, fields: Fields) -> None:
     if fields["reason"] == "hold":
         book.count("vigil_jobs_held_total")
 
 
-def _settled(book: Book, fields: Fields) -> None:
+def _settled(book: MetricsRegistry, fields: Fields) -> None:
     model, status = fields["model"], fields["status"]
     book.count("vigil_jobs_finished_total", status=status, model=model)
     if "seconds" in fields:
@@ -46,26 +46,26 @@ def _settled(book: Book, fields: Fields) -> None:
         book.count("vigil_model_requested_served_total", **served)
 
 
-def _blocked(book: Book, fields: Fields) -> None:
+def _blocked(book: MetricsRegistry, fields: Fields) -> None:
     book.count("vigil_blocks_total", category=fields["category"], code=fields["code"], model=fields["model"])
 
 
-def _substituted(book: Book, fields: Fields) -> None:
+def _substituted(book: MetricsRegistry, fields: Fields) -> None:
     why = {"reason": fields["reason"], "decided_by": fields["decided_by"]}
     book.count("vigil_substitutions_total", requested=fields["model"], **why)
     if fields["reason"] == "access_denied":
         book.count("vigil_fallbacks_total", requested=fields["model"], served=fields["served"])
 
 
-def _check_started(book: Book, fields: Fields) -> None:
+def _check_started(book: MetricsRegistry, fields: Fields) -> None:
     book.count("vigil_checks_total", evidence=fields["evidence"], model=fields["model"])
 
 
-def _check_ended(book: Book, fields: Fields) -> None:
+def _check_ended(book: MetricsRegistry, fields: Fields) -> None:
     book.observe("vigil_check_seconds", fields["seconds"], evidence=fields["evidence"])
 
 
-def _attempt(book: Book, fields: Fields) -> None:
+def _attempt(book: MetricsRegistry, fields: Fields) -> None:
     model, outcome = fields["model"], fields["outcome"]
     book.count("vigil_attempts_total", outcome=outcome, model=model)
     book.observe("vigil_attempt_seconds", fields["seconds"], model=model)
@@ -83,52 +83,52 @@ def _attempt(book: Book, fields: Fields) -> None:
         book.count("vigil_stream_resumes_total", fields["resumed"])
 
 
-def _webhook(book: Book, fields: Fields) -> None:
+def _webhook(book: MetricsRegistry, fields: Fields) -> None:
     book.count("vigil_webhook_attempts_total", result=fields["result"])
     book.observe("vigil_webhook_seconds", fields["seconds"])
     if fields["result"] == "delivered":
         book.observe("vigil_webhook_lag_seconds", fields["lag_seconds"])
 
 
-def _worker_started(book: Book, fields: Fields) -> None:
+def _worker_started(book: MetricsRegistry, fields: Fields) -> None:
     book.set("vigil_worker_slots", fields["slots"])
     book.set("vigil_worker_draining", 0)
 
 
-def _worker_draining(book: Book, _: Fields) -> None:
+def _worker_draining(book: MetricsRegistry, _: Fields) -> None:
     book.set("vigil_worker_draining", 1)
 
 
-def _worker_beat(book: Book, fields: Fields) -> None:
+def _worker_beat(book: MetricsRegistry, fields: Fields) -> None:
     book.set("vigil_worker_inflight", fields["count"])
     book.set("vigil_loop_lag_seconds", fields["lag_seconds"])
 
 
-def _store_changed(book: Book, _: Fields) -> None:
+def _store_changed(book: MetricsRegistry, _: Fields) -> None:
     book.set("vigil_store_changed", 1)
 
 
-def _store_known(book: Book, _: Fields) -> None:
+def _store_known(book: MetricsRegistry, _: Fields) -> None:
     book.set("vigil_store_changed", 0)
 
 
-def _answered(book: Book, fields: Fields) -> None:
+def _answered(book: MetricsRegistry, fields: Fields) -> None:
     book.count("vigil_http_requests_total", status_class=f"{fields['http_status'] // 100}xx")
 
 
-def _dropped(book: Book, fields: Fields) -> None:
+def _dropped(book: MetricsRegistry, fields: Fields) -> None:
     book.count("vigil_telemetry_dropped_total", what=fields["what"])
 
 
-def _unreadable(book: Book, fields: Fields) -> None:
+def _unreadable(book: MetricsRegistry, fields: Fields) -> None:
     book.count("vigil_records_unreadable_total", kind=fields["what"])
 
 
-def _one(name: str) -> Callable[[Book, Fields], None]:
+def _one(name: str) -> Callable[[MetricsRegistry, Fields], None]:
     return lambda book, _: book.count(name)
 
 
-COUNTED: Final[dict[str, Callable[[Book, Fields], None]]] = {
+COUNTED: Final[dict[str, Callable[[MetricsRegistry, Fields], None]]] = {
     "job.submitted": _submitted,
     "job.started": _started,
     "job.scheduled": _scheduled,

@@ -259,7 +259,7 @@ def _send(name: str, said: Mapping[str, Any], body: dict[str, Any]) -> None:
     sentry_sdk.capture_event({"level": sentry_issues.ISSUES[name].level, "platform": "python", **mark, **body})  # type: ignore[typeddict-item]
 
 
-class _Heart:
+class _Checkins:
     """Check-ins, one a minute for each monitor, made with the first one: silence is what Sentry alerts on."""
 
     def __init__(self, clock: Clock) -> None:
@@ -317,7 +317,7 @@ def start(settings: Settings, clock: Clock | None = None) -> None:
         before_send_log=lambda *_: None,
         before_send_metric=lambda *_: None,
     )
-    heart = _Heart(clock or Clock())
+    heart = _Checkins(clock or Clock())
     others = ("webhook.tried", "api.answered")
     mine = ((_hear_run, _OF_A_RUN), (_hear_other, others), (_hear_issue, sentry_issues.ISSUES), (heart.hear, _MONITORS))
     for hear, names in mine:

@@ -16,14 +16,14 @@ import httpx2
 import jiter
 import openai
 
-from worker.safety.stream import Alive, Closed, StreamEvent
-from worker.upstream.body import BODY, Body
+from worker.safety.stream import Closed, Keepalive, StreamEvent
+from worker.upstream.body import BODY, AnswerBody
 from worker.upstream.errors import closed_from
-from worker.upstream.halves import Halves
+from worker.upstream.halves import SurrogateHalves
 from worker.upstream.headers import On, opened_from, rejected_from
 from worker.upstream.payload import BadJson, parse, parse_halves
-from worker.upstream.sniff import Kind, Sniff
-from worker.upstream.sse import FrameTooLarge, Splitter
+from worker.upstream.sniff import BodyKind, BodySniffer
+from worker.upstream.sse import FrameTooLarge, SseSplitter
 from worker.upstream.translate import translate, translate_snapshot
 from worker.upstream.translate_chat import ChatTranslator
 
@@ -31,7 +31,7 @@ _DONE: Final = b"[done]"
 _MOST_JSON: Final = 64 * 1024 * 1024
 
 
-class Answer:
+class UpstreamAnswer:
     """The answer to one request: `read()` until it gives an empty list, then or before `aclose()`."""
 
     __slots__ = (
@@ -67,14 +67,14 @@ class Answer:
         self._chat = ChatTranslator() if chat else None
         self._wall = wall
         self._refused = refused
-        self._splitter = Splitter()
+        self._splitter = SseSplitter()
         self._opening: asyncio.Task[httpx2.Response] | None = None
         self._response: httpx2.Response | None = None
-        self._body: Body | None = None
-        self._sniff = Sniff("")
-        self._kind: Kind | None = None  # what the body is, once its first bytes told
+        self._body: AnswerBody | None = None
+        self._sniff = BodySniffer("")
+        self._kind: BodyKind | None = None  # what the body is, once its first bytes told
         self._json: list[bytes] = []  # the pieces of a body that is JSON
-        self._halves: Halves | None = None  # once a character came in two halves
+        self._halves: SurrogateHalves | None = None  # once a character came in two halves
         self._ended = False
         self._stopped = False  # by aclose
 
@@ -136,13 +136,13 @@ class Answer:
         if self._stopped:
             await self._shut()
             return []
-        self._body = cast("Body", response.extensions[BODY])
-        self._sniff = Sniff(response.headers.get("content-type", "").partition(";")[0].strip().lower())
+        self._body = cast("AnswerBody", response.extensions[BODY])
+        self._sniff = BodySniffer(response.headers.get("content-type", "").partition(";")[0].strip().lower())
         return [opened_from(response.status_code, response.headers, resumed=self._on != "create")]
 
     def _digest(self, chunk: bytes) -> list[StreamEvent]:
         """The events that `chunk` completes; sets `_ended` when what follows can't be trusted."""
-        if self._kind is not Kind.EVENTS:
+        if self._kind is not BodyKind.EVENTS:
             return self._begin(chunk)
         splitter = self._splitter
         comments = splitter.comments
@@ -162,7 +162,7 @@ class Answer:
             except BadJson as error:
                 return [*events, *self._garbled(error)]
         if not events and splitter.comments > comments:
-            events.append(Alive(None, "comment"))
+            events.append(Keepalive(None, "comment"))
         return events
 
     def _begin(self, chunk: bytes) -> list[StreamEvent]:
@@ -170,11 +170,11 @@ class Answer:
         if self._kind is None:
             told = self._sniff.feed(chunk)
             if told is None:
-                return [Alive(None, "padding")] if chunk else []
+                return [Keepalive(None, "padding")] if chunk else []
             self._kind, chunk = told
-        if self._kind is Kind.EVENTS:
+        if self._kind is BodyKind.EVENTS:
             return self._digest(chunk)
-        if self._kind is Kind.PAGE:
+        if self._kind is BodyKind.PAGE:
             self._ended = True
             return [Closed("page")]  # a portal or an edge page under 200
         return self._gather(chunk)
@@ -187,9 +187,9 @@ class Answer:
             if bare.strip(b'"').lower() == _DONE:
                 return self._done()
             if bare[:1] not in (b"{", b"["):
-                return [Alive(None, "no JSON")]  # "ping" and its kin prove life
+                return [Keepalive(None, "no JSON")]  # "ping" and its kin prove life
             if self._halves is None:
-                self._halves = Halves()
+                self._halves = SurrogateHalves()
             data = parse_halves(payload)
         return self._event(data)
 
@@ -217,19 +217,19 @@ class Answer:
         events: list[StreamEvent] = []
         if self._kind is None:
             self._kind, head = self._sniff.end()
-            if not head and (self._kind is Kind.JSON or self._on == "poll"):
+            if not head and (self._kind is BodyKind.JSON or self._on == "poll"):
                 return [Closed("bad_json", "empty")]
             events += self._digest(head)
         try:
-            if self._kind is Kind.JSON:
+            if self._kind is BodyKind.JSON:
                 events += self._whole()
             elif (rest := self._splitter.close()) is not None:
                 # A whole payload without its blank line is an answer of a hasty server, not half a frame.
                 events += self._translate(rest)
         except BadJson:
-            return [*events, Closed("bad_json" if self._kind is Kind.JSON else "half_frame", "BadJson")]
+            return [*events, Closed("bad_json" if self._kind is BodyKind.JSON else "half_frame", "BadJson")]
         if self._chat is not None:
-            events += self._chat.done() if self._kind is Kind.JSON else self._chat.end()
+            events += self._chat.done() if self._kind is BodyKind.JSON else self._chat.end()
         if self._halves is not None:
             events += self._halves.rest()
         events.append(Closed("clean"))

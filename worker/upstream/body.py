@@ -1,6 +1,6 @@
 """The body of an answer as the hot path wants it: whatever has arrived, as soon as it arrives.
 
-Knows HTTP, not the provider. Both transports put a `Body` into `response.extensions`, past httpx2's generators.
+Knows HTTP, not the provider. Both transports put a `AnswerBody` into `response.extensions`, past httpx2's generators.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Final
 import httpx2
 
 BODY: Final = "vigil_body"
-"""The key in `response.extensions` under which a 2xx answer's `Body` is found."""
+"""The key in `response.extensions` under which a 2xx answer's `AnswerBody` is found."""
 NEVER_SENT: Final = frozenset({"sentry-trace", "baggage", "traceparent", "tracestate"})
 """Tracing headers: ours end at our door, whatever library adds them to a request."""
 _ERROR_BODY: Final = 1024 * 1024  # some echo the whole request before the code
 _ERROR_BODY_SECONDS: Final = 10.0
 
 
-class Body(httpx2.AsyncByteStream):
+class AnswerBody(httpx2.AsyncByteStream):
     """The bytes of one answer."""
 
     @abstractmethod

@@ -7,7 +7,7 @@ from typing import Any
 
 from worker.safety.endpoint import Mode
 
-__all__ = ["OWNED", "Call", "Mode"]
+__all__ = ["OWNED", "Mode", "UpstreamCall"]
 
 OWNED: frozenset[str] = frozenset(
     {"model", "input", "instructions", "stream", "background", "store", "safety_identifier"}
@@ -16,7 +16,7 @@ OWNED: frozenset[str] = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class UpstreamCall:
     """One request to one model. `repr` shows no content."""
 
     model: str

@@ -1,7 +1,7 @@
 """The provider as Vigil sees it: a few calls, no retries, no exceptions.
 
-The SDK gives authentication, headers and the meaning of HTTP errors; the body is read by `Answer`. Knows nothing of
-jobs, attempts or modes over time (that is `session`).
+The SDK gives authentication, headers and the meaning of HTTP errors; `UpstreamAnswer` reads the body. It must not
+know jobs, attempts, or which mode follows which (that is `session`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import openai
 from worker.clock import Clock
 from worker.jobs.record import Usage
 from worker.safety.stream import Closed, Opened, Rejected, StreamEvent, Terminal
-from worker.upstream.answer import Answer
-from worker.upstream.body import BODY, Body
-from worker.upstream.call import Call
+from worker.upstream.answer import UpstreamAnswer
+from worker.upstream.body import BODY, AnswerBody
+from worker.upstream.call import UpstreamCall
 from worker.upstream.errors import closed_from
 from worker.upstream.headers import rejected_from, request_id
-from worker.upstream.http1_transport import Wire
+from worker.upstream.http1_transport import Http1Transport
 from worker.upstream.payload import BadJson, parse
-from worker.upstream.proxy_transport import Proxied, environment_proxy
+from worker.upstream.proxy_transport import ProxyTransport, environment_proxy
 from worker.upstream.request import body_of, path_of
 from worker.upstream.token_limit import NEW, OLD, TokenLimit
 
@@ -33,7 +33,7 @@ _CLOCK: Final = Clock()
 _HEADERS: Final = {"Accept-Encoding": "identity"}  # a compressed stream is a buffered stream
 
 
-class Cancelled(NamedTuple):
+class CancelResult(NamedTuple):
     """What became of a cancellation upstream."""
 
     took_effect: bool  # the provider says (or, for a foreground stream, promises) that it stopped
@@ -42,14 +42,14 @@ class Cancelled(NamedTuple):
     http_status: int | None = None
 
 
-class Listed(NamedTuple):
+class ModelPage(NamedTuple):
     """The provider's page about one model: `known` when it really is one."""
 
     known: bool
     request_id: str | None
 
 
-class Page(NamedTuple):
+class ProviderPage(NamedTuple):
     """A JSON object of the provider's, as it came."""
 
     body: dict[str, Any]
@@ -80,7 +80,7 @@ class Provider:
         self._limit = TokenLimit(self.base_url)
         self._wall = clock.now
         if transport is None and self.proxy is None:
-            transport = Wire(connect_timeout=connect_timeout)
+            transport = Http1Transport(connect_timeout=connect_timeout)
         self._sdk = openai.AsyncOpenAI(
             api_key=api_key,
             base_url=self.base_url,
@@ -88,7 +88,7 @@ class Provider:
             timeout=None,
             default_headers={**_HEADERS, "User-Agent": user_agent},
             http_client=httpx2.AsyncClient(
-                transport=transport or Proxied(connect_timeout=connect_timeout, proxy=self.proxy),
+                transport=transport or ProxyTransport(connect_timeout=connect_timeout, proxy=self.proxy),
                 timeout=None,
                 follow_redirects=False,
                 trust_env=False,
@@ -101,7 +101,7 @@ class Provider:
         """Without the key."""
         return "Provider()"
 
-    def open(self, call: Call) -> Answer:
+    def open(self, call: UpstreamCall) -> UpstreamAnswer:
         """The answer to `call`; nothing is sent before its first `read()`."""
 
         def refused(status: int, said: bytes) -> bool:
@@ -113,9 +113,9 @@ class Provider:
         chat = call.mode == "chat"
         body = body_of(call, self._limit.names(call.model))
         named = chat and call.params.get("max_output_tokens") is not None and not {NEW, OLD} & call.params.keys()
-        return Answer(send, on="create", chat=chat, wall=self._wall, refused=refused if named else None)
+        return UpstreamAnswer(send, on="create", chat=chat, wall=self._wall, refused=refused if named else None)
 
-    def resume(self, response_id: str, starting_after: int | None, client_request_id: str) -> Answer:
+    def resume(self, response_id: str, starting_after: int | None, client_request_id: str) -> UpstreamAnswer:
         """The stream of a background response again, from the event after `starting_after`."""
         query: dict[str, object] = {"stream": "true"}
         if starting_after is not None:
@@ -125,45 +125,47 @@ class Provider:
             async with asyncio.timeout(self._answer_timeout):
                 return await self._get(_response_path(response_id), client_request_id, query, "text/event-stream")
 
-        return Answer(send, on="resume", chat=False, wall=self._wall)
+        return UpstreamAnswer(send, on="resume", chat=False, wall=self._wall)
 
-    def polled(self, response_id: str, client_request_id: str) -> Answer:
+    def polled(self, response_id: str, client_request_id: str) -> UpstreamAnswer:
         """The answer to one poll of a response."""
 
         async def send() -> httpx2.Response:
             async with asyncio.timeout(self._answer_timeout):
                 return await self._get(_response_path(response_id), client_request_id, {}, "application/json")
 
-        return Answer(send, on="poll", chat=False, wall=self._wall)
+        return UpstreamAnswer(send, on="poll", chat=False, wall=self._wall)
 
     async def poll(self, response_id: str, client_request_id: str) -> list[StreamEvent]:
         """Opened and the state of the response; or one Rejected or Closed."""
         return await self._whole(self.polled(response_id, client_request_id))
 
-    async def cancel(self, response_id: str, client_request_id: str) -> Cancelled:
+    async def cancel(self, response_id: str, client_request_id: str) -> CancelResult:
         """Ask the provider to stop a background response, and say whether it did."""
 
         async def send() -> httpx2.Response:
             return await self._post(f"{_response_path(response_id)}/cancel", client_request_id, None)
 
         http_status: int | None = None
-        for event in await self._whole(Answer(send, on="poll", chat=False, wall=self._wall)):
+        for event in await self._whole(UpstreamAnswer(send, on="poll", chat=False, wall=self._wall)):
             if type(event) is Terminal:
-                return Cancelled(event.status == "cancelled", event.status, event.usage, http_status)
+                return CancelResult(event.status == "cancelled", event.status, event.usage, http_status)
             if type(event) is Rejected:
-                return Cancelled(took_effect=False, http_status=event.http_status)
+                return CancelResult(took_effect=False, http_status=event.http_status)
             if type(event) is Opened:
                 http_status = event.http_status
-        return Cancelled(took_effect=False, http_status=http_status)
+        return CancelResult(took_effect=False, http_status=http_status)
 
-    async def listed(self, model: str, client_request_id: str, seconds: float) -> Listed | Rejected | Closed:
+    async def listed(self, model: str, client_request_id: str, seconds: float) -> ModelPage | Rejected | Closed:
         """Whether the provider lists a model for this key: the cheapest question there is; nothing is generated."""
         page = await self.page(f"/models/{quote(model, safe='')}", client_request_id, seconds)
-        return Listed(isinstance(page.body.get("id"), str), page.request_id) if isinstance(page, Page) else page
+        return (
+            ModelPage(isinstance(page.body.get("id"), str), page.request_id) if isinstance(page, ProviderPage) else page
+        )
 
     async def page(
         self, path: str, client_request_id: str, seconds: float, body: dict[str, Any] | None = None
-    ) -> Page | Rejected | Closed:
+    ) -> ProviderPage | Rejected | Closed:
         """One page that is a JSON object, anything else under 200 is an empty one; `body` is posted."""
         opened = False
         try:
@@ -173,7 +175,7 @@ class Provider:
                 else:
                     answer = await self._post(path, client_request_id, body)
                 opened = True
-                raw = await cast("Body", answer.extensions[BODY]).bounded()
+                raw = await cast("AnswerBody", answer.extensions[BODY]).bounded()
         except openai.APIStatusError as error:
             refused = error.response
             return rejected_from(refused.status_code, refused.headers, refused.content, self._wall(), on="create")
@@ -183,13 +185,13 @@ class Provider:
             told = parse(raw)
         except BadJson:
             told = None
-        return Page(told if isinstance(told, dict) else {}, request_id(answer.headers))
+        return ProviderPage(told if isinstance(told, dict) else {}, request_id(answer.headers))
 
     async def aclose(self) -> None:
         """Close every connection to the provider."""
         await self._sdk.close()
 
-    async def _whole(self, answer: Answer) -> list[StreamEvent]:
+    async def _whole(self, answer: UpstreamAnswer) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         try:
             async with asyncio.timeout(self._answer_timeout):

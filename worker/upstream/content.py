@@ -20,7 +20,7 @@ MALFORMED: Final = "malformed_content"
 _TEXT: Final = frozenset({"output_text", "text", "input_text"})
 
 
-class Reading:
+class ContentReader:
     """Reads the items of one answer; `flags` says afterwards what had to be mended."""
 
     def __init__(self) -> None:

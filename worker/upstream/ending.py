@@ -13,15 +13,15 @@ from collections.abc import Callable
 from typing import Final
 
 from worker.safety.codes import KNOWN, SUSPECT, weight
-from worker.safety.stream import Alive, Closed, Fault, Problem, Rejected, StreamEvent, Terminal
-from worker.upstream.answer import Answer
+from worker.safety.stream import Closed, Keepalive, ProviderProblem, Rejected, StreamError, StreamEvent, Terminal
+from worker.upstream.answer import UpstreamAnswer
 
 LISTEN_SECONDS: Final = 2.0
 """How long a failure is listened to, and how long the look at its response may take."""
 
 
 async def last_batch(
-    events: list[StreamEvent], answer: Answer, look: Callable[[], Answer] | None, seconds: float
+    events: list[StreamEvent], answer: UpstreamAnswer, look: Callable[[], UpstreamAnswer] | None, seconds: float
 ) -> list[StreamEvent]:
     """Return the last events of a response, of which one must be the terminal event; closes `answer`.
 
@@ -55,7 +55,9 @@ def _tells_less(terminal: Terminal, after: list[StreamEvent], than: int) -> bool
     return unexplained and max(map(_weight, (terminal, *after))) < than
 
 
-async def _rest_of(answer: Answer, seconds: float, terminal: Terminal, before: list[StreamEvent]) -> list[StreamEvent]:
+async def _rest_of(
+    answer: UpstreamAnswer, seconds: float, terminal: Terminal, before: list[StreamEvent]
+) -> list[StreamEvent]:
     """What still comes over a connection, until it ends, says why, or has been listened to for long enough."""
     events: list[StreamEvent] = []
     try:
@@ -88,22 +90,22 @@ def _ordered(terminal: Terminal, after: list[StreamEvent]) -> list[StreamEvent]:
     return [*told, terminal, *late]
 
 
-def _fault(event: StreamEvent) -> Fault:
+def _fault(event: StreamEvent) -> StreamError:
     """The same as an error event; without a number, which would be one after the terminal event's."""
-    said = event.problem if isinstance(event, Fault | Rejected | Terminal) else None
-    problem = said or Problem(None, None)
+    said = event.problem if isinstance(event, StreamError | Rejected | Terminal) else None
+    problem = said or ProviderProblem(None, None)
     if isinstance(event, Terminal) and weight(problem) < _weight(event):
         problem = problem._replace(code=event.incomplete_reason)
-    return Fault(None, problem, event.carrier if isinstance(event, Fault | Terminal) else "error_event")
+    return StreamError(None, problem, event.carrier if isinstance(event, StreamError | Terminal) else "error_event")
 
 
 def _weight(event: StreamEvent) -> int:
     """How much an event tells of an error."""
     if isinstance(event, Terminal):
         return weight(event.problem, event.incomplete_reason)
-    return weight(event.problem) if isinstance(event, Fault | Rejected) else 0
+    return weight(event.problem) if isinstance(event, StreamError | Rejected) else 0
 
 
-def _late(event: StreamEvent) -> Alive:
+def _late(event: StreamEvent) -> Keepalive:
     """What comes after the terminal event proves life and says nothing more."""
-    return Alive(getattr(event, "sequence", None), event.type if type(event) is Alive else type(event).__name__)
+    return Keepalive(getattr(event, "sequence", None), event.type if type(event) is Keepalive else type(event).__name__)

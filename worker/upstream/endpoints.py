@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from worker.safety.endpoint import Endpoints
+from worker.safety.endpoint import ServerEndpoints
 from worker.safety.stream import Closed, Rejected
-from worker.upstream.client import Page, Provider
+from worker.upstream.client import Provider, ProviderPage
 
 _NOBODYS: Final = "vigil-asks-what-is-here"
 SECONDS: Final = 8.0
@@ -21,13 +21,13 @@ SECONDS: Final = 8.0
 _GONE: Final = frozenset({404, 405, 501})
 
 
-async def endpoints(provider: Provider, request_id: str, seconds: float = SECONDS) -> Endpoints:
+async def endpoints(provider: Provider, request_id: str, seconds: float = SECONDS) -> ServerEndpoints:
     """What the provider has. Never raises, and no request takes longer than `seconds`."""
 
-    async def post(path: str) -> Page | Rejected | Closed:
+    async def post(path: str) -> ProviderPage | Rejected | Closed:
         return await provider.page(path, f"{request_id}.{path.strip('/')[:9]}", seconds, body={})
 
-    async def get(path: str) -> Page | Rejected | Closed:
+    async def get(path: str) -> ProviderPage | Rejected | Closed:
         return await provider.page(path, f"{request_id}.get", seconds)
 
     nowhere, nothing, responses, chat, kept = await asyncio.gather(
@@ -37,15 +37,15 @@ async def endpoints(provider: Provider, request_id: str, seconds: float = SECOND
         post("/chat/completions"),
         get(f"/responses/{_NOBODYS}"),
     )
-    return Endpoints(_there(responses, nowhere), _there(kept, nothing), _there(chat, nowhere))
+    return ServerEndpoints(_there(responses, nowhere), _there(kept, nothing), _there(chat, nowhere))
 
 
-def _there(answer: Page | Rejected | Closed, elsewhere: Page | Rejected | Closed) -> bool | None:
+def _there(answer: ProviderPage | Rejected | Closed, elsewhere: ProviderPage | Rejected | Closed) -> bool | None:
     """Whether the address of `answer` is there; `elsewhere` is what the server says where nothing is."""
     if isinstance(answer, Closed):
         return None
-    if isinstance(answer, Page):
-        return None if isinstance(elsewhere, Page) else True  # who answers everything tells nothing
+    if isinstance(answer, ProviderPage):
+        return None if isinstance(elsewhere, ProviderPage) else True  # who answers everything tells nothing
     if answer.http_status in {401, 403, 407, 429} or answer.http_status in {502, 503, 504}:
         return None
     if answer.http_status not in _GONE:

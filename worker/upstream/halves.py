@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from worker.safety.stream import Alive, Delta, StreamEvent
+from worker.safety.stream import Delta, Keepalive, StreamEvent
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
 _FIRST: Final = re.compile("[\ud800-\udbff]\\Z")
@@ -36,7 +36,7 @@ def mended(value: Any) -> Any:
     return value
 
 
-class Halves:
+class SurrogateHalves:
     """The first halves of one stream that wait for their second: one for each kind of text."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Halves:
         out: list[StreamEvent] = []
         for event in events:
             if type(event) is not Delta:
-                if type(event) is not Alive:
+                if type(event) is not Keepalive:
                     out += self.rest()
                 out.append(mended(event))
                 continue
@@ -55,7 +55,7 @@ class Halves:
             if half := _FIRST.search(text):
                 self._waiting[event.kind] = half[0]
                 text = text[:-1]
-            out.append(event._replace(text=joined(text)) if text else Alive(event.sequence, "half a character"))
+            out.append(event._replace(text=joined(text)) if text else Keepalive(event.sequence, "half a character"))
         return out
 
     def rest(self) -> list[StreamEvent]:

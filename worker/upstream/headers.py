@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Final, Literal
 
 from worker.safety.codes import KNOWN, code_of, rank
-from worker.safety.stream import Opened, Problem, Rejected
+from worker.safety.stream import Opened, ProviderProblem, Rejected
 from worker.upstream.payload import BadJson, parse
 from worker.upstream.problems import problem_of
 from worker.upstream.retry_after import number, retry_after
-from worker.upstream.sse import FrameTooLarge, Splitter
+from worker.upstream.sse import FrameTooLarge, SseSplitter
 from worker.upstream.tolerant_fields import named, text, whole
 
 On = Literal["create", "resume", "poll"]
@@ -72,7 +72,7 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return next((said for name in _REQUEST_IDS if (said := named(headers.get(name))) is not None), None)
 
 
-def _problem(body: bytes) -> Problem | None:
+def _problem(body: bytes) -> ProviderProblem | None:
     """What an error body says: JSON, JSON framed as server-sent events, or JSON that was cut; None for a web page."""
     try:
         data = parse(body)
@@ -82,12 +82,12 @@ def _problem(body: bytes) -> Problem | None:
             return problem_of(frames)
         problem = problem_of(body.decode("utf-8", "replace"))  # what a text quotes must be known to count
         return problem if rank(code_of(problem)) >= KNOWN else None
-    return problem_of(data) if type(data) in (dict, list, str) else Problem(None, None)
+    return problem_of(data) if type(data) in (dict, list, str) else ProviderProblem(None, None)
 
 
 def _frames(body: bytes) -> list[object]:
     """The JSON values of a body that is framed as events, whatever its content type says."""
-    splitter, values = Splitter(), list[object]()
+    splitter, values = SseSplitter(), list[object]()
     try:
         payloads = splitter.feed(body)
         if (rest := splitter.close()) is not None:

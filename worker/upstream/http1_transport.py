@@ -21,8 +21,8 @@ import aiohappyeyeballs
 import httptools
 import httpx2
 
-from worker.upstream.body import BODY, NEVER_SENT, Body
-from worker.upstream.inflate import Layers
+from worker.upstream.body import BODY, NEVER_SENT, AnswerBody
+from worker.upstream.inflate import ContentDecoder
 from worker.upstream.send_gate import released
 
 _IPV4: Final = 4
@@ -32,14 +32,14 @@ _NOT_IN_A_HEADER: Final = re.compile(rb"[\x00\r\n]")
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 
-class Connection(asyncio.Protocol, Body):
+class Http1Connection(asyncio.Protocol, AnswerBody):
     """One request's connection, and the body of its answer. Callbacks from the loop and the parser never raise."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self._layers = Layers()
+        self._layers = ContentDecoder()
         self._waiter: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
         self._held = 0
@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol, Body):
         if lowered in (b"content-length", b"transfer-encoding"):
             self._to_the_end = False
         elif lowered == b"content-encoding":
-            self._layers = Layers(value.strip().lower())
+            self._layers = ContentDecoder(value.strip().lower())
             return  # the body is handed on in the clear
         self.headers.append((name, value))
 
@@ -176,13 +176,13 @@ class Connection(asyncio.Protocol, Body):
             self._waiter.set_result(None)
 
 
-class Wire(httpx2.AsyncBaseTransport):
+class Http1Transport(httpx2.AsyncBaseTransport):
     """Sends the SDK's requests, each over a connection of its own: none is stale, so none is sent in doubt."""
 
     def __init__(self, *, connect_timeout: float) -> None:
         self._connect_timeout = connect_timeout
         self._tls: ssl.SSLContext | None = None
-        self._open: set[Connection] = set()
+        self._open: set[Http1Connection] = set()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send, and return as soon as headers are there; an error comes with its (bounded) body read."""
@@ -220,7 +220,7 @@ class Wire(httpx2.AsyncBaseTransport):
         if lost:
             await asyncio.wait(lost, timeout=1.0)
 
-    async def _connect(self, url: httpx2.URL) -> Connection:
+    async def _connect(self, url: httpx2.URL) -> Http1Connection:
         loop = asyncio.get_running_loop()
         tls = url.scheme == "https"
         try:
@@ -230,7 +230,7 @@ class Wire(httpx2.AsyncBaseTransport):
                 dialled = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=0.25, interleave=1)
                 _keep_alive(dialled)
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop),
+                    lambda: Http1Connection(loop),
                     sock=dialled,
                     ssl=self._context() if tls else None,
                     server_hostname=url.host if tls else None,

@@ -21,7 +21,7 @@ _PLAIN: Final = re.compile(
 _PLAIN_HEADER: Final = 8  # bytes that tell whether it is compressed at all
 
 
-class TooMuch(zlib.error):
+class InflatedTooLarge(zlib.error):
     """One piece inflates beyond reason."""
 
 
@@ -59,7 +59,7 @@ class Inflater:
             out.append(self._inflate.decompress(piece, room))
             room -= len(out[-1])
             if self._inflate.unconsumed_tail or room <= 0:
-                raise TooMuch("inflates beyond reason")
+                raise InflatedTooLarge("inflates beyond reason")
             if not self._inflate.eof:
                 break
             piece = self._head + self._inflate.unused_data
@@ -72,7 +72,7 @@ class Inflater:
         return b"".join(out)
 
 
-class Layers:
+class ContentDecoder:
     """Undoes what was done to a body: the encoding that its header names, gzip that no header names, gzip in gzip."""
 
     def __init__(self, encoding: bytes = b"") -> None:

@@ -12,14 +12,14 @@ from worker.safety import classify
 from worker.safety.access import NOT_LISTED, NOT_OFFERED, OK, UNCLEAR, Diagnosis, Status, diagnosed
 from worker.safety.messages import job_error
 from worker.safety.stream import Closed, Rejected
-from worker.upstream.client import Listed, Page, Provider
+from worker.upstream.client import ModelPage, Provider, ProviderPage
 from worker.upstream.tolerant_fields import table
 
 SECONDS: Final = 8.0
 """One probe takes no longer."""
 
 
-class Probed(NamedTuple):
+class ProbeResult(NamedTuple):
     """What one probe found, and the provider's name for the request."""
 
     model: str
@@ -37,21 +37,21 @@ class Probed(NamedTuple):
         return job_error(self.found.code).advice
 
 
-async def probe(provider: Provider, model: str, request_id: str, seconds: float = SECONDS) -> Probed:
+async def probe(provider: Provider, model: str, request_id: str, seconds: float = SECONDS) -> ProbeResult:
     """Whether `model` is listed for the provider's key; `request_id` is ours. Never raises, never longer than asked."""
     until = asyncio.get_running_loop().time() + seconds
     answer = await provider.listed(model, request_id, seconds)
     if isinstance(answer, Closed):
-        return Probed(model, diagnosed(classify.closed(answer)), None)
+        return ProbeResult(model, diagnosed(classify.closed(answer)), None)
     found = _said(answer)
-    if found == NOT_OFFERED or (isinstance(answer, Listed) and not answer.known):
+    if found == NOT_OFFERED or (isinstance(answer, ModelPage) and not answer.known):
         left = max(until - asyncio.get_running_loop().time(), 0.0)
         told = await _by_list(provider, model, f"{request_id}.list", left)
         found = told if found == NOT_OFFERED or told == OK else found  # a page of another kind denies nothing
-    return Probed(model, found, answer.request_id)
+    return ProbeResult(model, found, answer.request_id)
 
 
-def _said(answer: Listed | Rejected) -> Diagnosis:
+def _said(answer: ModelPage | Rejected) -> Diagnosis:
     if isinstance(answer, Rejected):
         return diagnosed(classify.rejected(answer))
     return OK if answer.known else UNCLEAR
@@ -60,7 +60,7 @@ def _said(answer: Listed | Rejected) -> Diagnosis:
 async def _by_list(provider: Provider, model: str, request_id: str, seconds: float) -> Diagnosis:
     """What the list of all models says, where one model has no page: compatible servers have the one or the other."""
     answer = await provider.page("/models", request_id, seconds)
-    names = model_names(answer.body) if isinstance(answer, Page) else None
+    names = model_names(answer.body) if isinstance(answer, ProviderPage) else None
     if not names:  # an empty list is that of a server which loads a model when it is first asked
         return NOT_OFFERED
     return OK if model in names else NOT_LISTED

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from worker.safety.codes import BLOCK, KNOWN, SUSPECT, code_of, known, rank, spelled
-from worker.safety.stream import Problem
+from worker.safety.stream import ProviderProblem
 from worker.upstream.embedded import MOST_TEXT, objects_in
 from worker.upstream.retry_after import delay_in
 from worker.upstream.tolerant_fields import MAX_MESSAGE, table, text
@@ -46,7 +46,7 @@ class _Found(NamedTuple):
     @property
     def weight(self) -> tuple[int, bool]:
         """How much it tells."""
-        return rank(code_of(Problem(self.code, self.type))), bool(self.code or self.type)
+        return rank(code_of(ProviderProblem(self.code, self.type))), bool(self.code or self.type)
 
 
 class _Search:
@@ -120,11 +120,11 @@ class _Search:
         if any(_withheld(data.get(key)) for key in _FILTERS):
             self.found.append(_Found("content_filter", quoted=quoted))
 
-    def problem(self, message: str | None, *, mentions_access: bool) -> Problem:
+    def problem(self, message: str | None, *, mentions_access: bool) -> ProviderProblem:
         """What was found: the code that tells most, and among equals the outermost."""
         best = max(self.found, key=lambda found: found.weight, default=_Found(None))
         words = [word for one in self.found for word in (one.code, one.type, one.param) if word]
-        return Problem(
+        return ProviderProblem(
             code=best.code,
             type=best.type,
             param=best.param or next((found.param for found in self.found if found.param), None),
@@ -135,14 +135,14 @@ class _Search:
         )
 
 
-def problem_of(value: object) -> Problem:
+def problem_of(value: object) -> ProviderProblem:
     """Return what an error says: an object, a list, a bare string, or the body or frame around them."""
     search = _Search()
     search.error(value)
     return search.problem(_message(value), mentions_access=_names_program(value))
 
 
-def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) -> Problem | None:
+def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) -> ProviderProblem | None:
     """Return what a response, and the event that brought it, say of an error; None when they say nothing of one.
 
     What the response says comes first; the event's own `type` is no code.
@@ -158,7 +158,7 @@ def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) ->
     return search.problem(message, mentions_access=_names_program(error))
 
 
-def is_block(problem: Problem | None) -> bool:
+def is_block(problem: ProviderProblem | None) -> bool:
     """Return True when an error's code is one of a block, known or by its form."""
     return rank(code_of(problem)) >= SUSPECT
 

@@ -1,4 +1,4 @@
-"""HTTP through a proxy, over aiohttp: the same `Body` as `wire` gives, at half as much CPU again.
+"""HTTP through a proxy, over aiohttp: the same `AnswerBody` as `wire` gives, at half as much CPU again.
 
 Knows HTTP and proxies, not the provider. Why not the SDK's own transport (`DefaultAioHttpClient`): a lost connection
 would be reported as a connect timeout, an error body had no bound, and a tracing library could add headers.
@@ -15,18 +15,18 @@ from typing import cast
 import aiohttp
 import httpx2
 
-from worker.upstream.body import BODY, NEVER_SENT, Body
-from worker.upstream.inflate import Layers
+from worker.upstream.body import BODY, NEVER_SENT, AnswerBody
+from worker.upstream.inflate import ContentDecoder
 from worker.upstream.send_gate import released
 
 
-class AiohttpBody(Body):
+class AiohttpBody(AnswerBody):
     """The body of an aiohttp answer."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         encoding = response.headers.get("content-encoding", "").strip().lower().encode()
-        self._layers = Layers(encoding)
+        self._layers = ContentDecoder(encoding)
 
     async def read(self) -> bytes:
         """What has arrived, after waiting for something; b"" is the end. Raises when the connection broke."""
@@ -57,7 +57,7 @@ class AiohttpBody(Body):
         self._response.close()
 
 
-class Proxied(httpx2.AsyncBaseTransport):
+class ProxyTransport(httpx2.AsyncBaseTransport):
     """Sends the SDK's requests through `proxy`, each over a connection of its own: none is stale."""
 
     def __init__(self, *, connect_timeout: float, proxy: str | None) -> None:

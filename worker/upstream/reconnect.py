@@ -48,7 +48,7 @@ _EXPIRED: Final = frozenset({"response_expired", "expired"})
 _UNKNOWN: Final = frozenset({"response_not_found", "response_id_not_found"})
 
 
-class Way(Enum):
+class NextRequest(Enum):
     """What the next request is."""
 
     CREATE = "create"
@@ -56,7 +56,7 @@ class Way(Enum):
     POLL = "poll"
 
 
-class Ended(NamedTuple):
+class ConnectionEnd(NamedTuple):
     """One connection that is over. `end` is None for a poll that was answered."""
 
     end: StreamEvent | None
@@ -72,7 +72,9 @@ class Reconnect:
     `asked`: the last wait is one that the provider asked for, so nothing may cut it short.
     """
 
-    def __init__(self, way: Way, *, poll_first: float, poll_most: float, missing_for: float = MISSING_SECONDS) -> None:
+    def __init__(
+        self, way: NextRequest, *, poll_first: float, poll_most: float, missing_for: float = MISSING_SECONDS
+    ) -> None:
         self.way = way
         self.asked = False
         self.in_background: bool | None = None
@@ -85,11 +87,11 @@ class Reconnect:
         self._empty = 0
         self._stream_again = True  # a resume that met a 404 may only have come too early
 
-    def after(self, ended: Ended) -> float | StreamEvent:
+    def after(self, ended: ConnectionEnd) -> float | StreamEvent:
         """The seconds to wait before the next request of `way`; or the event that is the last word."""
         end, was = ended.end, self.way
         self.asked = False
-        if type(end) is Rejected and was is Way.CREATE:
+        if type(end) is Rejected and was is NextRequest.CREATE:
             return end
         missing = type(end) is Rejected and self._missing_now(end)
         if type(end) is Rejected:
@@ -98,7 +100,7 @@ class Reconnect:
                 return last
         elif end is None or ended.progress or ended.snapshot:
             self._missing = None
-            self.in_background = self.in_background or was is not Way.CREATE  # what can be looked at runs there
+            self.in_background = self.in_background or was is not NextRequest.CREATE  # what can be looked at runs there
         self._count(ended)
         wait = self._wait(ended)
         self.way = self._next(ended, missing=missing)
@@ -108,10 +110,10 @@ class Reconnect:
 
     def ask_for_state(self) -> None:
         """Poll next, and go back to the stream when the response still runs: a stream may hang for ever."""
-        if self.way is Way.RESUME:
-            self.way, self._stream_again = Way.POLL, True
+        if self.way is NextRequest.RESUME:
+            self.way, self._stream_again = NextRequest.POLL, True
 
-    def _last_word(self, end: Rejected, ended: Ended, *, missing: bool) -> StreamEvent | None:
+    def _last_word(self, end: Rejected, ended: ConnectionEnd, *, missing: bool) -> StreamEvent | None:
         """The event that ends it all, for an answer after which no other look can bring anything."""
         if classify.rejected(end).outcome is Outcome.BLOCKED:
             return end
@@ -129,20 +131,20 @@ class Reconnect:
         """Whether the response is not found, by the word of whoever keeps responses here."""
         status = end.http_status
         if self.in_background is False and (_refused(status) or status == _NOT_IMPLEMENTED):
-            return self.way is Way.POLL or status in (_NOT_FOUND, _NOT_IMPLEMENTED)
+            return self.way is NextRequest.POLL or status in (_NOT_FOUND, _NOT_IMPLEMENTED)
         return (status == _NOT_FOUND and _told(end)) or _code(end) in _UNKNOWN
 
-    def _count(self, ended: Ended) -> None:
+    def _count(self, ended: ConnectionEnd) -> None:
         if ended.standing >= _HEALTHY or ended.end is None:
             self._ends = 0
         elif ended.progress:
             self._ends = min(self._ends, _QUICK)
         if ended.progress or ended.standing >= _HEALTHY:
             self._empty = 0
-        elif self.way is Way.RESUME and type(ended.end) is Closed and ended.end.opened:
+        elif self.way is NextRequest.RESUME and type(ended.end) is Closed and ended.end.opened:
             self._empty += 1
 
-    def _wait(self, ended: Ended) -> float:
+    def _wait(self, ended: ConnectionEnd) -> float:
         if ended.end is None or ended.snapshot:
             self._interval, wait = min(self._interval * 1.5, self._poll_most), self._interval
             return wait
@@ -155,25 +157,25 @@ class Reconnect:
             self.asked, wait = True, asked
         return wait
 
-    def _next(self, ended: Ended, *, missing: bool) -> Way:
+    def _next(self, ended: ConnectionEnd, *, missing: bool) -> NextRequest:
         end = ended.end
         if ended.snapshot:
             self._stream_again = False
-            return Way.POLL
-        if self.way is Way.CREATE:
-            return Way.RESUME
-        if self.way is Way.POLL:
+            return NextRequest.POLL
+        if self.way is NextRequest.CREATE:
+            return NextRequest.RESUME
+        if self.way is NextRequest.POLL:
             if end is None and self._stream_again:
                 self._stream_again = False
-                return Way.RESUME
-            return Way.POLL
+                return NextRequest.RESUME
+            return NextRequest.POLL
         if missing:
-            return Way.POLL
+            return NextRequest.POLL
         too_old = type(end) is Rejected and _refused(end.http_status) and end.http_status != _NOT_FOUND
         if too_old or self._empty >= _EMPTY_RESUMES:  # what can't be streamed any more can still be polled
             self._stream_again = False
-            return Way.POLL
-        return Way.RESUME
+            return NextRequest.POLL
+        return NextRequest.RESUME
 
 
 def _refused(status: int) -> bool:

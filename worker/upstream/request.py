@@ -8,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from worker.upstream.call import OWNED, Call
+from worker.upstream.call import OWNED, UpstreamCall
 from worker.upstream.token_limit import BOTH, NEW, OLD
 from worker.upstream.tolerant_fields import table
 
 
-def path_of(call: Call) -> str:
+def path_of(call: UpstreamCall) -> str:
     """Where the call is sent, below the base URL."""
     return "/chat/completions" if call.mode == "chat" else "/responses"
 
 
-def body_of(call: Call, limit_names: Sequence[str] = BOTH) -> dict[str, Any]:
+def body_of(call: UpstreamCall, limit_names: Sequence[str] = BOTH) -> dict[str, Any]:
     """The JSON body that starts `call`; nothing of the call is changed. `limit_names`: see `token_limit`."""
     return _chat_body(call, limit_names) if call.mode == "chat" else _responses_body(call)
 
 
-def _responses_body(call: Call) -> dict[str, Any]:
+def _responses_body(call: UpstreamCall) -> dict[str, Any]:
     body = {key: value for key, value in call.params.items() if key not in OWNED}
     # padding against traffic analysis costs a third of every delta; a caller may ask for it
     body["stream_options"] = {"include_obfuscation": False, **table(body.get("stream_options"))}
@@ -39,7 +39,7 @@ def _responses_body(call: Call) -> dict[str, Any]:
     return body
 
 
-def _chat_body(call: Call, limit_names: Sequence[str]) -> dict[str, Any]:
+def _chat_body(call: UpstreamCall, limit_names: Sequence[str]) -> dict[str, Any]:
     body = {key: value for key, value in call.params.items() if key not in OWNED}
     limit = body.pop("max_output_tokens", None)
     if limit is not None and NEW not in body and OLD not in body:  # the caller may name it as the server likes it
@@ -76,7 +76,7 @@ def _tool(tool: object) -> object:
     return tool
 
 
-def _messages(call: Call) -> list[Any]:
+def _messages(call: UpstreamCall) -> list[Any]:
     messages: list[Any] = []
     if call.instructions is not None:
         messages.append({"role": "system", "content": call.instructions})

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from worker.jobs.states import Outcome
 from worker.safety import classify
-from worker.safety.stream import Closed, Created, Delta, Fault, Opened, Rejected, StreamEvent, Terminal
-from worker.upstream.answer import Answer
-from worker.upstream.call import Call
-from worker.upstream.client import Cancelled, Provider
+from worker.safety.stream import Closed, Created, Delta, Opened, Rejected, StreamError, StreamEvent, Terminal
+from worker.upstream.answer import UpstreamAnswer
+from worker.upstream.call import UpstreamCall
+from worker.upstream.client import CancelResult, Provider
 from worker.upstream.ending import LISTEN_SECONDS, last_batch
-from worker.upstream.reconnect import MISSING_SECONDS, Ended, Reconnect, Way
+from worker.upstream.reconnect import MISSING_SECONDS, ConnectionEnd, NextRequest, Reconnect
 from worker.upstream.send_gate import GO
 from worker.upstream.tolerant_fields import LONGEST_ID
 
@@ -35,7 +35,7 @@ class Session:
     def __init__(
         self,
         provider: Provider,
-        call: Call,
+        call: UpstreamCall,
         resume_from: ResumePoint | None = None,
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -61,7 +61,7 @@ class Session:
         self._call = call
         self._sleep = sleep
         self._reconnect = Reconnect(
-            Way.CREATE if resume_from is None else Way.RESUME,
+            NextRequest.CREATE if resume_from is None else NextRequest.RESUME,
             poll_first=poll_first,
             poll_most=poll_most,
             missing_for=missing_for,
@@ -71,7 +71,7 @@ class Session:
         self._listen_for = listen_for  # after a failure that says nothing
         self._go = go
         self._named = asyncio.Event()
-        self._answer: Answer | None = None
+        self._answer: UpstreamAnswer | None = None
         self._requests = 0
         self._polling = False
         self._reading = False
@@ -90,8 +90,8 @@ class Session:
         while not self._stopped:
             began, opened = loop.time(), None
             named, stood = self.response_id, self.sequence
-            floor = stood if self._reconnect.way is not Way.CREATE else None
-            polling = self._reconnect.way is Way.POLL
+            floor = stood if self._reconnect.way is not NextRequest.CREATE else None
+            polling = self._reconnect.way is NextRequest.POLL
             self._bare = False
             end: StreamEvent | None = None
             answer = self._answer = self._request()
@@ -129,14 +129,14 @@ class Session:
             now = loop.time()
             news = self.sequence != stood or self.response_id != named
             snapshot = self._bare and not polling and self.sequence == stood
-            step = self._step(Ended(end, news, (opened or now) - began, now - (opened or now), snapshot))
+            step = self._step(ConnectionEnd(end, news, (opened or now) - began, now - (opened or now), snapshot))
             if not isinstance(step, float):
                 yield [step]
                 return
             await self._rest(step, cut_short=not self._reconnect.asked)
             self._woken.clear()
 
-    def _step(self, ended: Ended) -> float | StreamEvent:
+    def _step(self, ended: ConnectionEnd) -> float | StreamEvent:
         step = self._reconnect.after(ended)
         if self._doubted:
             self._doubted = False
@@ -159,7 +159,7 @@ class Session:
         """Give the connection up and ask for the response's state, because the stream has been silent for too long or
         told of an error that may not be the response's; a pause is not cut short.
         """
-        if self._reading and self._reconnect.way is not Way.POLL:  # which asks for that, and is bounded
+        if self._reading and self._reconnect.way is not NextRequest.POLL:  # which asks for that, and is bounded
             self._doubted = True
             self._start_looking_anew(0.0)
 
@@ -176,7 +176,7 @@ class Session:
         if self._reading and self._answer is not None:
             await self._answer.aclose()
 
-    async def _poll(self, answer: Answer) -> list[StreamEvent]:
+    async def _poll(self, answer: UpstreamAnswer) -> list[StreamEvent]:
         try:
             async with asyncio.timeout(self._poll_within):
                 return await answer.read()
@@ -199,19 +199,19 @@ class Session:
                 task.cancel()
             await asyncio.gather(pause, woken, return_exceptions=True)
 
-    async def cancel(self) -> Cancelled:
+    async def cancel(self) -> CancelResult:
         """Stop the response upstream (a foreground stream: by hanging up), close, and say whether it took effect.
 
         A pending `batches()` ends; whether it still shows the terminal event of the cancelled response is open.
         """
         if self._call.mode != "background":
             await self.aclose()
-            return Cancelled(took_effect=True)
+            return CancelResult(took_effect=True)
         if self.response_id is None:
             await self._learn_id()
         if self.response_id is None:
             await self.aclose()
-            return Cancelled(took_effect=False)  # sent but never named: it may run on, and nobody can reach it
+            return CancelResult(took_effect=False)  # sent but never named: it may run on, and nobody can reach it
         self._stopped = True
         try:
             return await self._provider.cancel(self.response_id, self._request_id("c"))
@@ -226,17 +226,17 @@ class Session:
         if self._answer is not None:
             await self._answer.aclose()
 
-    def _request(self) -> Answer:
-        if self._reconnect.way is Way.CREATE or self.response_id is None:
+    def _request(self) -> UpstreamAnswer:
+        if self._reconnect.way is NextRequest.CREATE or self.response_id is None:
             return self._provider.open(self._call)
-        if self._reconnect.way is Way.RESUME:
+        if self._reconnect.way is NextRequest.RESUME:
             return self._provider.resume(self.response_id, self.sequence, self._request_id("r"))
         return self._provider.polled(self.response_id, self._request_id("p"))
 
-    def _look_once(self) -> Callable[[], Answer] | None:
+    def _look_once(self) -> Callable[[], UpstreamAnswer] | None:
         """How to see a background response that has ended, unless it was seen so already."""
         response_id = self.response_id
-        if self._call.mode != "background" or response_id is None or self._reconnect.way is Way.POLL:
+        if self._call.mode != "background" or response_id is None or self._reconnect.way is NextRequest.POLL:
             return None
         return lambda: self._provider.polled(response_id, self._request_id("p"))
 
@@ -255,7 +255,7 @@ class Session:
                 kept.append(event)  # what still counts of it, `last_batch` says
                 continue
             if kind is Rejected or kind is Closed:
-                answered = self._reconnect.way is Way.POLL and event == Closed("clean")
+                answered = self._reconnect.way is NextRequest.POLL and event == Closed("clean")
                 end = end if answered else event
                 continue
             if kind is Opened and not self._count_reopening():
@@ -287,10 +287,10 @@ class Session:
 
     def _count_reopening(self) -> bool:
         """Whether this opening is news: each resumption is, and the first of the polls."""
-        if self._reconnect.way is Way.CREATE:
+        if self._reconnect.way is NextRequest.CREATE:
             return True
         news = not self._polling
-        self._polling = self._reconnect.way is Way.POLL
+        self._polling = self._reconnect.way is NextRequest.POLL
         self.resumed += news
         return news
 
@@ -312,10 +312,10 @@ class Session:
 
     def _of_the_look(self, event: StreamEvent) -> bool:
         """Whether an error is about our looking and not the response's own: only those have a place in its sequence."""
-        looking = self._reconnect.way is not Way.CREATE
+        looking = self._reconnect.way is not NextRequest.CREATE
         return (
             looking
-            and isinstance(event, Fault)
+            and isinstance(event, StreamError)
             and event.sequence is None
             and classify.fault(event).outcome is not Outcome.BLOCKED
         )

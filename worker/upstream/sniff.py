@@ -13,7 +13,7 @@ _SPACE: Final = b" \t\r\n\x00"
 _LINES: Final = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
 
 
-class Kind(Enum):
+class BodyKind(Enum):
     """What is read."""
 
     EVENTS = "events"
@@ -21,39 +21,39 @@ class Kind(Enum):
     PAGE = "page"  # HTML or XML: no provider answers so, a gateway does
 
 
-class Sniff:
+class BodySniffer:
     """Looks at the first bytes of one body until they tell; `label` is its content type, "" for none."""
 
     def __init__(self, label: str) -> None:
         self._label = label
         self._head = b""
 
-    def feed(self, piece: bytes) -> tuple[Kind, bytes] | None:
+    def feed(self, piece: bytes) -> tuple[BodyKind, bytes] | None:
         """Return what it is and the bytes from its beginning on, or None while that is open."""
         head = (self._head + piece).removeprefix(_BOM).lstrip(_SPACE)
         kind = self._kind(head)
         self._head = b"" if kind is not None else head
         return None if kind is None else (kind, head)
 
-    def end(self) -> tuple[Kind, bytes]:
+    def end(self) -> tuple[BodyKind, bytes]:
         """Return what the whole body was: it ended before its beginning told."""
-        by_label = Kind.JSON if self._label_is_json else Kind.EVENTS
+        by_label = BodyKind.JSON if self._label_is_json else BodyKind.EVENTS
         return by_label, self._head
 
     @property
     def _label_is_json(self) -> bool:
         return self._label == "application/json" or self._label.endswith("+json")
 
-    def _kind(self, head: bytes) -> Kind | None:
+    def _kind(self, head: bytes) -> BodyKind | None:
         if not head or _BOM.startswith(head):
             return None
         first = head[:1]
         if first in b"{[":
-            return Kind.JSON
+            return BodyKind.JSON
         if first == b"<":
-            return Kind.PAGE
+            return BodyKind.PAGE
         if head.startswith(_LINES):
-            return Kind.EVENTS
+            return BodyKind.EVENTS
         if any(line.startswith(head) for line in _LINES):
             return None
-        return Kind.JSON if self._label_is_json else Kind.EVENTS
+        return BodyKind.JSON if self._label_is_json else BodyKind.EVENTS

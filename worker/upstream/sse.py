@@ -16,7 +16,7 @@ class FrameTooLarge(ValueError):
     """One frame grew past the limit; the stream can't be trusted to end it."""
 
 
-class Splitter:
+class SseSplitter:
     """Splits a byte stream into the data payloads of its events, however the bytes were cut into chunks.
 
     `comments` counts what proves life and carries nothing: comment lines and events without data. JSON without a field

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from worker.upstream.content import Reading
+from worker.upstream.content import ContentReader
 from worker.upstream.halves import joined
 from worker.upstream.tolerant_fields import named, table, text, whole
 
@@ -137,4 +137,6 @@ def _arguments(value: object) -> str | None:
     """Arguments as text; some servers send them as the object that they stand for."""
     if type(value) is str:
         return text(value, _WHOLE)
-    return None if value is None else json.dumps(Reading().plain(value), ensure_ascii=False, separators=(",", ":"))
+    return (
+        None if value is None else json.dumps(ContentReader().plain(value), ensure_ascii=False, separators=(",", ":"))
+    )

@@ -11,20 +11,20 @@ from typing import Any, Final, Literal, cast
 from worker.jobs.states import RetryModelState
 from worker.safety.finish import CODES, MAX_TOKENS, Finish, finish_word, meaning
 from worker.safety.stream import (
-    Alive,
+    CheckNotice,
     Created,
     Delta,
-    Fault,
     Flagged,
     ItemDone,
-    Notice,
+    Keepalive,
     PartDone,
-    Problem,
+    ProviderProblem,
     Served,
+    StreamError,
     StreamEvent,
     Terminal,
 )
-from worker.upstream.content import Reading
+from worker.upstream.content import ContentReader
 from worker.upstream.problems import is_block, problem_in, problem_of
 from worker.upstream.tolerant_fields import identifier, table, text, usage_of, whole, words
 
@@ -69,14 +69,14 @@ def translate(data: object) -> list[StreamEvent]:
 def translate_snapshot(data: object) -> list[StreamEvent]:
     """What a polled (or unasked for, unstreamed) response says: Created while it runs, Terminal when it ended."""
     if type(data) is not dict:
-        return [Alive(None, "")]
+        return [Keepalive(None, "")]
     status = data.get("status")
     if status in _STATUSES:
         main: StreamEvent = _terminal(None, cast("TerminalStatus", status), data, None)
     elif data.get("error") or is_error(data):
-        main = Fault(None, problem_of(data), "error_event")
+        main = StreamError(None, problem_of(data), "error_event")
     elif text(data.get("id")) is None:
-        main = Alive(None, "response")
+        main = Keepalive(None, "response")
     else:
         main = _created(None, "queued" if status == "queued" else "in_progress", data)
     return [*side_signals("", {"response": data}, main), main]
@@ -93,22 +93,22 @@ def side_signals(kind: str, data: dict[str, Any], main: StreamEvent) -> list[Str
     told = _safety_buffering(kind, data, metadata)
     if told is not None:
         # An output or an end in the same frame closes what the notice would open.
-        riding = type(main) in (Delta, ItemDone, PartDone, Terminal, Fault)
+        riding = type(main) in (Delta, ItemDone, PartDone, Terminal, StreamError)
         found.append(_notice(whole(data.get("sequence_number")), told, riding))
     return found
 
 
 def _translate(data: object) -> list[StreamEvent]:
     if type(data) is not dict:
-        return [Alive(None, "")]
+        return [Keepalive(None, "")]
     kind = text(data.get("type"), 64) or ""
     main = _main(kind, whole(data.get("sequence_number")), data)
     events = side_signals(kind, data, main)
     events.append(main)
-    if type(main) not in (Fault, Terminal):
+    if type(main) not in (StreamError, Terminal):
         problem = problem_in(table(data.get("response")), {"error": data.get("error")})
         if problem is not None and is_block(problem):
-            events.append(Fault(None, problem, "error_event"))  # a block that rides on another event
+            events.append(StreamError(None, problem, "error_event"))  # a block that rides on another event
     return events
 
 
@@ -132,15 +132,15 @@ def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
     if kind in _BEGINS and type(snapshot) is dict:
         return _created(sequence, _BEGINS[kind], snapshot)
     if kind == "response.output_item.done" and type(data.get("item")) is dict:
-        reading = Reading()
+        reading = ContentReader()
         item = reading.item(data["item"])
         return ItemDone(sequence, whole(data.get("output_index")) or 0, item, tuple(sorted(reading.flags)))
     if kind in _PARTS and (part := _part_done(kind, sequence, data)) is not None:
         return part
     if kind in _FAULTS or data.get("object") == "error" or (not kind and is_error(data)):
         around = {key: value for key, value in data.items() if key != "type" or value not in _FAULTS}
-        return Fault(sequence, problem_of(around), "error_event")
-    return Alive(sequence, kind)
+        return StreamError(sequence, problem_of(around), "error_event")
+    return Keepalive(sequence, kind)
 
 
 def _delta(kind: str, sequence: int | None, piece: object) -> StreamEvent:
@@ -150,7 +150,7 @@ def _delta(kind: str, sequence: int | None, piece: object) -> StreamEvent:
         return Delta(sequence, piece, "refusal" if kind == "response.refusal.delta" else "other")
     if piece and type(piece) in (dict, list) and kind not in ("response.output_text.delta", "response.refusal.delta"):
         return Delta(sequence, NOT_TEXT, "other")
-    return Alive(sequence, kind)
+    return Keepalive(sequence, kind)
 
 
 def _created(sequence: int | None, status: str, snapshot: dict[str, Any]) -> Created:
@@ -176,7 +176,7 @@ def _part_done(kind: str, sequence: int | None, data: dict[str, Any]) -> PartDon
         return None
     index, number = whole(data.get("output_index")) or 0, whole(data.get("content_index")) or 0
     item = text(data.get("item_id")) or ""
-    for read in Reading().parts(part):
+    for read in ContentReader().parts(part):
         if read.get("type") == "refusal":
             return PartDone(sequence, index, number, read["refusal"], "refusal", item)
         if read.get("type") == "output_text":
@@ -196,7 +196,7 @@ def _terminal(
         status = "incomplete"  # an answer that was cut short is not a whole one
     if status == "incomplete" and reason is not None:
         status, reason, problem = judged(reason, problem)
-    reading, counted = Reading(), usage_of(snapshot.get("usage"))
+    reading, counted = ContentReader(), usage_of(snapshot.get("usage"))
     return Terminal(
         sequence,
         status,
@@ -212,16 +212,22 @@ def _terminal(
     )
 
 
-def judged(word: str, problem: Problem | None = None) -> tuple[TerminalStatus, str | None, Problem | None]:
+def judged(
+    word: str, problem: ProviderProblem | None = None
+) -> tuple[TerminalStatus, str | None, ProviderProblem | None]:
     """(status, reason, error) of an answer that stopped for `word`, which is not the end of an answer."""
     finish = meaning(word)
     if finish is Finish.LENGTH:
         return "incomplete", MAX_TOKENS, problem
     if finish is Finish.BLOCK:
-        named = Problem(word, None) if problem is None and word != "content_filter" else problem
+        named = ProviderProblem(word, None) if problem is None and word != "content_filter" else problem
         return "incomplete", "content_filter", named
     if finish in CODES:
-        return "failed", None, problem or Problem(CODES[finish], None, message=f"The server stopped with {word!r}.")
+        return (
+            "failed",
+            None,
+            problem or ProviderProblem(CODES[finish], None, message=f"The server stopped with {word!r}."),
+        )
     return "incomplete", word, problem
 
 
@@ -239,7 +245,7 @@ def _safety_buffering(kind: str, data: dict[str, Any], metadata: dict[str, Any])
     return told if type(told) is dict else None
 
 
-def _notice(sequence: int | None, told: dict[str, Any], riding: bool) -> Notice:
+def _notice(sequence: int | None, told: dict[str, Any], riding: bool) -> CheckNotice:
     model, state = None, RetryModelState.ABSENT
     if "retry_model" in told:
         model = text(told["retry_model"])
@@ -247,7 +253,7 @@ def _notice(sequence: int | None, told: dict[str, Any], riding: bool) -> Notice:
             state = RetryModelState.NAMED
         elif told["retry_model"] is None:
             state = RetryModelState.NONE
-    return Notice(sequence, words(told.get("use_cases")), words(told.get("reasons")), model, state, riding)
+    return CheckNotice(sequence, words(told.get("use_cases")), words(told.get("reasons")), model, state, riding)
 
 
 def _served(data: dict[str, Any]) -> str | None:

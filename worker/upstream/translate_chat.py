@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from worker.jobs.record import Usage
 from worker.safety.finish import NO_REASON, UNKNOWN, Finish, finish_word, meaning
-from worker.safety.stream import Alive, Created, Delta, Fault, Problem, StreamEvent, Terminal
-from worker.upstream.content import Reading
+from worker.safety.stream import Created, Delta, Keepalive, ProviderProblem, StreamError, StreamEvent, Terminal
+from worker.upstream.content import ContentReader
 from worker.upstream.halves import joined
 from worker.upstream.problems import problem_of
 from worker.upstream.tolerant_fields import named, table, text, usage_of, whole
@@ -49,7 +49,7 @@ class ChatTranslator:
         self._model: str | None = None
         self._tier: str | None = None
         self._usage: Usage | None = None
-        self._reading = Reading()
+        self._reading = ContentReader()
         self._flags: set[str] = set()
         self._choices: dict[int, _Choice] = {}
         self._ours: int | None = None  # the choice that is told: the first that came
@@ -57,10 +57,10 @@ class ChatTranslator:
     def feed(self, data: object) -> list[StreamEvent]:
         """What one chunk says; at least one StreamEvent, since any frame proves life."""
         if type(data) is not dict:
-            return [Alive(None, "")]
+            return [Keepalive(None, "")]
         if (problem := _problem(data)) is not None:
             self._faulted = True
-            return [Fault(None, problem, "chat_chunk")]
+            return [StreamError(None, problem, "chat_chunk")]
         events: list[StreamEvent] = []
         self._model = text(data.get("model")) or self._model
         self._tier = text(data.get("service_tier"), 32) or self._tier
@@ -78,7 +78,7 @@ class ChatTranslator:
         for choice in choices if type(choices) is list else ():
             if type(choice) is dict:
                 events += self._choice(choice)
-        main: StreamEvent = next((e for e in events if type(e) is Delta), Alive(None, "chat.completion.chunk"))
+        main: StreamEvent = next((e for e in events if type(e) is Delta), Keepalive(None, "chat.completion.chunk"))
         return [*side_signals("", data, main), *(events or [main])]
 
     def done(self) -> list[StreamEvent]:
@@ -93,7 +93,7 @@ class ChatTranslator:
         self._ended = True
         status: TerminalStatus = "completed"
         reason: str | None = None
-        problem: Problem | None = None
+        problem: ProviderProblem | None = None
         word = self._finish(choice)
         finish = meaning(word) if word is not None else Finish.UNKNOWN
         if word is None:
@@ -221,7 +221,7 @@ def _told_by(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
     return [Delta(None, NOT_TEXT, "other")]
 
 
-def _problem(data: dict[str, Any]) -> Problem | None:
+def _problem(data: dict[str, Any]) -> ProviderProblem | None:
     """The error that a chunk is: in an envelope, or bare, as some servers send it in the place of a chunk."""
     error = data.get("error")
     envelope = type(error) in (dict, str, list) and (error or "choices" not in data)

@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 
 from worker.jobs.states import Outcome
 from worker.safety.endpoint import Mode
-from worker.safety.signals import Verdict
+from worker.safety.signals import AttemptVerdict
 from worker.safety.stream import Closed, Delta, Rejected
-from worker.safety.watch import Watch
-from worker.upstream.call import Call
+from worker.safety.watch import AttemptWatch
+from worker.upstream.call import UpstreamCall
 from worker.upstream.client import Provider
 from worker.upstream.session import Session
 
@@ -22,21 +22,21 @@ _MOST_TOKENS: Final = 64  # a reasoning model needs some before its first word
 _NO_SUCH: Final = frozenset({404, 405, 501})
 
 
-class Trial(NamedTuple):
+class EndpointTrial(NamedTuple):
     """What came of it. `kept`: the response could be read again; None when that was not asked, or not answered."""
 
-    verdict: Verdict
+    verdict: AttemptVerdict
     response_id: str | None
     characters: int
     kept: bool | None
 
 
-async def tried(provider: Provider, model: str, mode: Mode, request_id: str) -> Trial:
+async def tried(provider: Provider, model: str, mode: Mode, request_id: str) -> EndpointTrial:
     """Send one small request to `model` and read the answer to its end. Bound its time from outside."""
     loop = asyncio.get_running_loop()
     params = {"max_output_tokens": _MOST_TOKENS}
-    call = Call(model=model, mode=mode, client_request_id=request_id, input=_PROMPT, params=params)
-    watch = Watch(model, checked=False, now=loop.time())
+    call = UpstreamCall(model=model, mode=mode, client_request_id=request_id, input=_PROMPT, params=params)
+    watch = AttemptWatch(model, checked=False, now=loop.time())
     session = Session(provider, call)
     characters = 0
     try:
@@ -47,11 +47,11 @@ async def tried(provider: Provider, model: str, mode: Mode, request_id: str) -> 
     finally:
         await session.aclose()
     watch.feed(Closed("clean"), loop.time())  # changes nothing after an end
-    verdict = watch.verdict or Verdict(Outcome.PROTOCOL_ERROR)
+    verdict = watch.verdict or AttemptVerdict(Outcome.PROTOCOL_ERROR)
     kept = None
     if mode == "background" and session.response_id is not None:
         first = (await provider.poll(session.response_id, f"{request_id}.p"))[0]
         kept = None if isinstance(first, Closed) else not isinstance(first, Rejected)
         if isinstance(first, Rejected) and first.http_status not in _NO_SUCH:
             kept = None
-    return Trial(verdict, session.response_id, characters, kept)
+    return EndpointTrial(verdict, session.response_id, characters, kept)

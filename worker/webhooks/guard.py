@@ -35,14 +35,14 @@ _INSIDE: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class AddressPolicy:
     """What this installation allows."""
 
     ports: frozenset[int] = frozenset({443, 8443})
     allow_private: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> Policy:
+    def of(cls, settings: Settings) -> AddressPolicy:
         """As the settings say."""
         return cls(frozenset(settings.webhook_ports), settings.webhook_allow_private)
 
@@ -62,16 +62,16 @@ class CheckedUrl:
         return f"{self.scheme}://{self.host}:{self.port}"
 
 
-class Blocked(OSError):
+class AddressBlocked(OSError):
     """No address of this name may be called, or it has none: told apart nowhere, or we'd be a port scanner."""
 
 
 def check_webhook_url(text: str, settings: Settings) -> str:
     """The spelling to store; Refused (422) with the reason for an address that webhooks may not call."""
-    return judge_url(text, Policy.of(settings)).text
+    return judge_url(text, AddressPolicy.of(settings)).text
 
 
-def judge_url(text: str, policy: Policy) -> CheckedUrl:
+def judge_url(text: str, policy: AddressPolicy) -> CheckedUrl:
     """The address, read strictly; Refused (422) with the reason. Looks nothing up."""
     authority = _authority(text)
     try:
@@ -127,7 +127,7 @@ def _judge_reading(canonical: str) -> None:
         raise _no("webhook_url_host", "The host of a webhook's address is not a host name.")
 
 
-def _judge_host(host: str, policy: Policy) -> None:
+def _judge_host(host: str, policy: AddressPolicy) -> None:
     literal = _literal(host)
     if literal is not None:
         if not policy.allow_private:
@@ -152,16 +152,16 @@ def _literal(host: str) -> str | None:
     return bare
 
 
-async def resolve_and_judge(host: str, resolver: Resolver, policy: Policy) -> list[str]:
+async def resolve_and_judge(host: str, resolver: Resolver, policy: AddressPolicy) -> list[str]:
     """The addresses to connect to, after one lookup; Blocked when there is none or when any of them is refused."""
     literal = _literal(host)
     if literal is not None:
         if not policy.allow_private or not address_allowed(literal, allow_private=True):
-            raise Blocked(host)
+            raise AddressBlocked(host)
         return [literal]
     found = list(dict.fromkeys(await resolver(host)))
     if not found or not all(address_allowed(one, allow_private=policy.allow_private) for one in found):
-        raise Blocked(host)
+        raise AddressBlocked(host)
     return found
 
 

@@ -24,7 +24,7 @@ _OPENAI: Final = {
 }
 
 
-class Told(NamedTuple):
+class WebhookEvent(NamedTuple):
     """The event that a message tells of."""
 
     type: str
@@ -33,7 +33,7 @@ class Told(NamedTuple):
 
 
 def body_of(
-    kind: str, message_id: str, job: Job, event: Told, private: dict[str, Any], answer: dict[str, Any] | None
+    kind: str, message_id: str, job: Job, event: WebhookEvent, private: dict[str, Any], answer: dict[str, Any] | None
 ) -> str | None:
     """The body to sign and send; `job` is the record as of `event`. None when this kind has no words for the event.
 
@@ -45,7 +45,7 @@ def body_of(
     return dumps({"type": event.type, "timestamp": event.at, "data": data}).decode()
 
 
-def _thin(job: Job, event: Told, private: dict[str, Any]) -> dict[str, Any]:
+def _thin(job: Job, event: WebhookEvent, private: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": job.id,
         "seq": event.seq,
@@ -70,7 +70,7 @@ def _full(job: Job, private: dict[str, Any], answer: dict[str, Any] | None) -> d
     return job_view(job, private, without_draft, None, "")
 
 
-def _openai(message_id: str, job: Job, event: Told) -> str | None:
+def _openai(message_id: str, job: Job, event: WebhookEvent) -> str | None:
     """The event that the provider's SDK unwraps; it has words for ends only."""
     kind = _OPENAI.get(job.status)
     if kind is None:

@@ -16,7 +16,7 @@ _GONE: Final = 410
 _THROTTLED: Final = frozenset({429, 503})
 
 
-class Verdict(StrEnum):
+class TryVerdict(StrEnum):
     """What one try came to."""
 
     DELIVERED = "delivered"
@@ -24,13 +24,13 @@ class Verdict(StrEnum):
     FAILED = "failed"
 
 
-def verdict(status: int | None, error: str | None) -> Verdict:
+def verdict(status: int | None, error: str | None) -> TryVerdict:
     """2xx acknowledges, 410 stops the endpoint, all else is a failure: redirects and half answers too."""
     if status == _GONE:
-        return Verdict.GONE
+        return TryVerdict.GONE
     if error is None and status is not None and 200 <= status < 300:  # noqa: PLR2004  the 2xx family
-        return Verdict.DELIVERED
-    return Verdict.FAILED
+        return TryVerdict.DELIVERED
+    return TryVerdict.FAILED
 
 
 def next_delay(delays: Sequence[float], tries: int, chance: float, retry_after: float | None = None) -> float | None:

@@ -20,7 +20,7 @@ import httpcore2
 import httpx2
 
 from worker.clock import Clock
-from worker.webhooks.guard import CheckedUrl, Policy, Resolver, resolve_and_judge
+from worker.webhooks.guard import AddressPolicy, CheckedUrl, Resolver, resolve_and_judge
 from worker.webhooks.schedule import retry_after
 
 TOTAL_SECONDS: Final = 15.0
@@ -45,7 +45,7 @@ _UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs"})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TryResult:
     """What came of a try; `error` None means that a complete answer came (of at most 64 kB)."""
 
     status: int | None
@@ -58,7 +58,7 @@ class Answer:
 class _Pinned(httpcore2.AsyncNetworkBackend):
     """Opens a TCP connection to a judged address and to no other."""
 
-    def __init__(self, policy: Policy, resolver: Resolver, total: float) -> None:
+    def __init__(self, policy: AddressPolicy, resolver: Resolver, total: float) -> None:
         self._policy, self._resolver, self._total = policy, resolver, total
         self.connected = False
 
@@ -121,12 +121,12 @@ class _Bounded(httpcore2.AsyncNetworkStream):
         return self._stream.get_extra_info(info)
 
 
-class Sender:
+class WebhookSender:
     """Makes tries; keeps nothing between them."""
 
     def __init__(
         self,
-        policy: Policy,
+        policy: AddressPolicy,
         resolver: Resolver,
         clock: Clock,
         *,
@@ -136,10 +136,10 @@ class Sender:
         self._policy, self._resolver, self._clock = policy, resolver, clock
         self._total, self._tls = total, tls
 
-    async def post(self, url: CheckedUrl, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, url: CheckedUrl, headers: Mapping[str, str], body: bytes) -> TryResult:
         """One POST, over within the total time whatever the receiver does."""
         began = self._clock.monotonic()
-        seen, way = _Seen(), _Pinned(self._policy, self._resolver, self._total)
+        seen, way = _PartialAnswer(), _Pinned(self._policy, self._resolver, self._total)
         error: str | None = None
         try:
             async with asyncio.timeout(self._total):
@@ -152,10 +152,10 @@ class Sender:
             error = BROKEN if way.connected else UNREACHABLE
         wait = retry_after(seen.status, seen.retry_after, self._clock.now())
         took = round(self._clock.monotonic() - began, 3)
-        return Answer(seen.status, took, error, seen.excerpt(), wait)
+        return TryResult(seen.status, took, error, seen.excerpt(), wait)
 
     async def _exchange(
-        self, url: CheckedUrl, headers: Mapping[str, str], body: bytes, seen: _Seen, way: _Pinned
+        self, url: CheckedUrl, headers: Mapping[str, str], body: bytes, seen: _PartialAnswer, way: _Pinned
     ) -> None:
         request = _request(url, headers, body)
         connection = httpcore2.AsyncHTTPConnection(
@@ -181,7 +181,7 @@ class Sender:
         return self._tls
 
 
-class _Seen:
+class _PartialAnswer:
     """What has arrived of an answer so far."""
 
     def __init__(self) -> None:

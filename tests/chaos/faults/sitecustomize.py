@@ -13,7 +13,7 @@ from api.jobs import submission
 from worker.tasks.execution import active_attempts
 
 API_BUG, WORKER_BUG = "[[bug: api]]", "[[bug: worker]]"
-_new, _asked = submission._new, active_attempts.Attempts.asked
+_new, _asked = submission._new, active_attempts.ActiveAttempts.asked
 
 
 def _fall_over(prompt: str) -> None:
@@ -29,7 +29,7 @@ async def _broken_new(*given: Any) -> Any:
     return await _new(*given)
 
 
-async def _broken_asked(self: active_attempts.Attempts) -> Any:
+async def _broken_asked(self: active_attempts.ActiveAttempts) -> Any:
     asked = await _asked(self)
     if asked is not None and WORKER_BUG in str(asked):
         _fall_over(str(asked))
@@ -37,4 +37,4 @@ async def _broken_asked(self: active_attempts.Attempts) -> Any:
 
 
 submission._new = _broken_new
-active_attempts.Attempts.asked = _broken_asked  # type: ignore[method-assign]
+active_attempts.ActiveAttempts.asked = _broken_asked  # type: ignore[method-assign]

@@ -29,8 +29,8 @@ from worker.clock import Clock, to_ms
 from worker.jobs.ids import job_id_of
 from worker.settings import Settings, load
 from worker.store.audit.export import Export
-from worker.store.audit.legal_holds import Holds
-from worker.store.audit.verification import Proof
+from worker.store.audit.legal_holds import LegalHolds
+from worker.store.audit.verification import TrailVerification
 from worker.store.connection.pool import Redis
 
 _SEALED_WITHIN, _ROUNDS = 600.0, 60  # seconds, or rounds of the sealer if they take longer
@@ -110,7 +110,7 @@ def _of_redis(settings: Settings, trusted: Trusted, checkpoints: Path | None, *,
     within = None if allow_unsealed else max(_SEALED_WITHIN, _ROUNDS * settings.audit_seal_seconds)
 
     def work(redis: Redis) -> Awaitable[Report]:
-        return Proof(redis, Clock(), trusted, within).prove(ship.read(path) if path else None)
+        return TrailVerification(redis, Clock(), trusted, within).prove(ship.read(path) if path else None)
 
     return with_trail(settings, work)
 
@@ -211,7 +211,9 @@ By = Annotated[str, typer.Option("--by", help="Who says so.  [your login]")]
 def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
     """Keep what a legal case needs. Neither trail nor content of the job, or of all jobs of the app, goes by time."""
     name, settings = _named(job, app), load()
-    with_trail(settings, lambda r: Holds(r, Clock(), settings.result_ttl).place(name, by=by or _login(), why=reason))
+    with_trail(
+        settings, lambda r: LegalHolds(r, Clock(), settings.result_ttl).place(name, by=by or _login(), why=reason)
+    )
     print(json.dumps({"name": name, "held": True}) if as_json else f"{name} is held; `vigil audit release` ends that")
 
 
@@ -219,7 +221,9 @@ def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = 
 def release(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
     """End a hold: what is over is removed again."""
     name, settings = _named(job, app), load()
-    with_trail(settings, lambda r: Holds(r, Clock(), settings.result_ttl).release(name, by=by or _login(), why=reason))
+    with_trail(
+        settings, lambda r: LegalHolds(r, Clock(), settings.result_ttl).release(name, by=by or _login(), why=reason)
+    )
     print(json.dumps({"name": name, "held": False}) if as_json else f"{name} is not held any more")
 
 
@@ -227,7 +231,7 @@ def release(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By
 def holds(as_json: Json = False) -> None:
     """List all holds: what, who, why, since when."""
     settings = load()
-    rows = with_trail(settings, lambda r: Holds(r, Clock(), settings.result_ttl).told())
+    rows = with_trail(settings, lambda r: LegalHolds(r, Clock(), settings.result_ttl).told())
     if as_json:
         print(json.dumps({"object": "list", "data": rows}, indent=2))
     elif not rows:

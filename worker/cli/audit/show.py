@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.audit.chain import GENESIS, Row
+from worker.audit.chain import GENESIS, AuditRow
 from worker.audit.diagnose import in_chain
 from worker.cli.arguments import read_prompt
 from worker.cli.audit.trail_access import Json, with_trail
@@ -20,7 +20,7 @@ from worker.clock import Clock
 from worker.jobs.ids import job_id_of
 from worker.settings import load
 from worker.store.audit.trail import Trail
-from worker.store.connection.kept_secrets import DIGEST, Secrets, input_digest
+from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, input_digest
 from worker.store.connection.pool import Redis
 from worker.upstream.call import OWNED
 
@@ -40,9 +40,9 @@ def show(
     prompt = read_prompt(None, prompt_file) if prompt_file is not None else None
     job_id = job_id_of(job)
 
-    async def work(redis: Redis) -> tuple[list[Row], bytes]:
+    async def work(redis: Redis) -> tuple[list[AuditRow], bytes]:
         clock = Clock()
-        return await Trail(redis, clock).of_chain(job_id), await Secrets(redis, clock).get(DIGEST)
+        return await Trail(redis, clock).of_chain(job_id), await KeptSecrets(redis, clock).get(DIGEST)
 
     rows, secret = with_trail(load(), work)
     if not rows:

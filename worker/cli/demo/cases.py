@@ -17,7 +17,7 @@ _SILENCE: Final = {"on_delay": {"action": "wait", "silence_seconds": 1.0}}
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class DemoCase:
     """One job. `last`: it closes the whole account, so it goes when the others have ended. `cancel`: we cancel it."""
 
     title: str
@@ -47,45 +47,47 @@ class Case:
 
 
 CASES: Final = (
-    Case("an answer", "normal"),
-    Case("checked, then cleared", "check_then_clear"),
-    Case("checked, then blocked", "check_then_block"),
-    Case(
+    DemoCase("an answer", "normal"),
+    DemoCase("checked, then cleared", "check_then_clear"),
+    DemoCase("checked, then blocked", "check_then_block"),
+    DemoCase(
         "checked, Luna takes over",
         "check_then_clear",
         "hold=200",
         {"on_delay": {"action": "switch", "after_seconds": 1}},
         {"outcome": "substituted", "disclosure": "safety_check_delay"},
     ),
-    Case("silence, then an answer", "silent_delay", "", _SILENCE),
-    Case("silence, then blocked", "silent_block", "", _SILENCE),
-    Case("blocked at the door", "block_before_stream"),
-    Case("biology block", "bio_block"),
-    Case("misalignment", "misalignment"),
-    Case("content filter", "content_filter"),
-    Case("the model declines", "refusal"),
-    Case("cut by the token limit", "max_tokens", "", {}, {"reason": "max_output_tokens"}),
-    Case("model not granted", "model_not_found"),
-    Case(
+    DemoCase("silence, then an answer", "silent_delay", "", _SILENCE),
+    DemoCase("silence, then blocked", "silent_block", "", _SILENCE),
+    DemoCase("blocked at the door", "block_before_stream"),
+    DemoCase("biology block", "bio_block"),
+    DemoCase("misalignment", "misalignment"),
+    DemoCase("content filter", "content_filter"),
+    DemoCase("the model declines", "refusal"),
+    DemoCase("cut by the token limit", "max_tokens", "", {}, {"reason": "max_output_tokens"}),
+    DemoCase("model not granted", "model_not_found"),
+    DemoCase(
         "… another stands in",
         "model_not_found",
         "only=gpt-5.6-sol",
         {},
         {"status": "completed", "disclosure": "access_denied"},
     ),
-    Case("wrong project", "wrong_project"),
-    Case("unsupported region", "region"),
-    Case("rate limit, then fine", "rate_limited", "times=1"),
-    Case("overloaded, then fine", "overloaded", "times=1"),
-    Case("overloaded in the stream", "overloaded_in_stream"),
-    Case("server error, then fine", "server_error"),
-    Case("connection cut, resumed", "cut"),
-    Case("provider rerouted", "rerouted", "", {}, {"disclosure": "provider_reroute"}),
-    Case("cancelled", "queued_forever", "", {}, {"status": "cancelled", "outcome": "cancelled"}, cancel=True),
-    Case("deadline passed", "queued_forever", "", {"run_deadline_seconds": 3}),
+    DemoCase("wrong project", "wrong_project"),
+    DemoCase("unsupported region", "region"),
+    DemoCase("rate limit, then fine", "rate_limited", "times=1"),
+    DemoCase("overloaded, then fine", "overloaded", "times=1"),
+    DemoCase("overloaded in the stream", "overloaded_in_stream"),
+    DemoCase("server error, then fine", "server_error"),
+    DemoCase("connection cut, resumed", "cut"),
+    DemoCase("provider rerouted", "rerouted", "", {}, {"disclosure": "provider_reroute"}),
+    DemoCase("cancelled", "queued_forever", "", {}, {"status": "cancelled", "outcome": "cancelled"}, cancel=True),
+    DemoCase("deadline passed", "queued_forever", "", {"run_deadline_seconds": 3}),
     # These say something about the whole account. Only the first of a circuit is tried; held jobs expire.
-    Case("wrong organization", "wrong_organization", "", {"queue_deadline_seconds": 3}, {"outcome": None}, last=True),
-    Case("quota exhausted", "quota", "", {"queue_deadline_seconds": 3}, {"outcome": None}, last=True),
+    DemoCase(
+        "wrong organization", "wrong_organization", "", {"queue_deadline_seconds": 3}, {"outcome": None}, last=True
+    ),
+    DemoCase("quota exhausted", "quota", "", {"queue_deadline_seconds": 3}, {"outcome": None}, last=True),
 )
 
 
@@ -104,7 +106,7 @@ def seen(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def judge(case: Case, job: Mapping[str, Any] | None) -> str | None:
+def judge(case: DemoCase, job: Mapping[str, Any] | None) -> str | None:
     """What is wrong with a job's end, in words; None when it came out as it should."""
     if job is None:
         return "it was never accepted"

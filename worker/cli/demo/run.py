@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from worker.cli.demo.cases import CASES, SPEED, Case, judge
+from worker.cli.demo.cases import CASES, SPEED, DemoCase, judge
 from worker.cli.errors import BAD, CliError, wants_traceback
 from worker.cli.rendering import TERMINAL_STATUSES, clock_face, seconds_between
 from worker.cli.up import Running, everything
@@ -33,10 +33,10 @@ _NARROW: Final = 100
 
 
 @dataclass(slots=True)
-class Row:
+class DemoRow:
     """One job of the demo, as it is now."""
 
-    case: Case
+    case: DemoCase
     job: dict[str, Any] | None = None
     id: str | None = None
 
@@ -100,7 +100,7 @@ def demo_settings(folder: Path) -> Settings:
 class Demo:
     """Submits the cases, looks at them until all have ended."""
 
-    def __init__(self, http: httpx2.AsyncClient, rows: Sequence[Row]) -> None:
+    def __init__(self, http: httpx2.AsyncClient, rows: Sequence[DemoRow]) -> None:
         self._http, self.rows = http, rows
 
     async def play(self, stop: asyncio.Event) -> None:
@@ -113,7 +113,7 @@ class Demo:
                 await self._look(batch)
                 await asyncio.sleep(_LOOK_EVERY)
 
-    async def _submit(self, row: Row) -> None:
+    async def _submit(self, row: DemoRow) -> None:
         body = {"model": _MODEL, "input": row.case.directive, "metadata": {"scenario": row.case.scenario}}
         if row.case.policy:
             body["policy"] = dict(row.case.policy)
@@ -122,7 +122,7 @@ class Demo:
             row.job = answer.json()
             row.id = row.job["id"] if row.job else None
 
-    async def _look(self, batch: Sequence[Row]) -> None:
+    async def _look(self, batch: Sequence[DemoRow]) -> None:
         for row in batch:
             if row.id is None or row.over:
                 continue
@@ -133,7 +133,7 @@ class Demo:
                 await self._http.post(f"/v1/jobs/{row.id}/cancel")
 
 
-def picture(rows: Sequence[Row], width: int) -> Table:
+def picture(rows: Sequence[DemoRow], width: int) -> Table:
     """The table as it is now."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     narrow = width < _NARROW
@@ -165,14 +165,14 @@ def picture(rows: Sequence[Row], width: int) -> Table:
     return table
 
 
-async def _show_live(console: Console, rows: Sequence[Row], playing: asyncio.Task[None]) -> None:
+async def _show_live(console: Console, rows: Sequence[DemoRow], playing: asyncio.Task[None]) -> None:
     with Live(picture(rows, console.width), console=console, auto_refresh=False) as live:
         while not playing.done():
             await asyncio.wait({playing}, timeout=_LOOK_EVERY)
             live.update(picture(rows, console.width), refresh=True)
 
 
-async def _show_plain(rows: Sequence[Row], playing: asyncio.Task[None], *, quiet: bool) -> None:
+async def _show_plain(rows: Sequence[DemoRow], playing: asyncio.Task[None], *, quiet: bool) -> None:
     told: dict[int, str] = {}
     while True:
         over = playing.done()
@@ -189,7 +189,7 @@ async def _show_plain(rows: Sequence[Row], playing: asyncio.Task[None], *, quiet
 async def run_demo(stop: asyncio.Event, *, as_json: bool) -> int:
     """Play the demo; 0 when each job came out as it should."""
     console = Console()
-    rows = [Row(case) for case in CASES]
+    rows = [DemoRow(case) for case in CASES]
     clock = Clock()
     begun = clock.monotonic()
     configure("DEBUG" if wants_traceback() else "CRITICAL", "console")  # the faults here are played
@@ -216,7 +216,9 @@ async def run_demo(stop: asyncio.Event, *, as_json: bool) -> int:
     return BAD if wrong else 0
 
 
-async def _play(running: Running, rows: Sequence[Row], stop: asyncio.Event, console: Console, *, as_json: bool) -> None:
+async def _play(
+    running: Running, rows: Sequence[DemoRow], stop: asyncio.Event, console: Console, *, as_json: bool
+) -> None:
     headers = {"Authorization": f"Bearer {running.key}"}
     async with httpx2.AsyncClient(base_url=running.url, headers=headers, timeout=30, trust_env=False) as http:
         playing = asyncio.create_task(Demo(http, rows).play(stop))

@@ -14,7 +14,7 @@ _NARROW: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class DoctorCheck:
     """One line: what was looked at, how it stands, what mends it."""
 
     name: str
@@ -23,16 +23,20 @@ class Check:
     fix: str | None = None
 
 
-def skew(name: str, whose: str, seconds: float, *, slack: float = 0.0) -> Check:
+def skew(name: str, whose: str, seconds: float, *, slack: float = 0.0) -> DoctorCheck:
     """How our clock stands to another's; `seconds` is theirs less ours, `slack` what can't be known."""
     said = f"{abs(seconds):.3f} s {'behind' if seconds > 0 else 'ahead of'} {whose}"
     if abs(seconds) < _SKEW_WARNING + slack:
-        return Check(name, "ok", said if abs(seconds) > slack else f"the same as {whose}'s, as far as one can see")
+        return DoctorCheck(
+            name, "ok", said if abs(seconds) > slack else f"the same as {whose}'s, as far as one can see"
+        )
     state: State = "warning" if abs(seconds) < _SKEW_PROBLEM + slack else "problem"
-    return Check(name, state, said, "let all machines follow one time server: leases, deadlines, signatures need it")
+    return DoctorCheck(
+        name, state, said, "let all machines follow one time server: leases, deadlines, signatures need it"
+    )
 
 
-def written(check: Check, width: int | None = None) -> str:
+def written(check: DoctorCheck, width: int | None = None) -> str:
     """The check as lines that fit the terminal; on a narrow one the detail goes below the name."""
     width = width or shutil.get_terminal_size((100, 24)).columns
     fix = f"fix: {check.fix}" if check.fix else ""

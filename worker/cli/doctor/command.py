@@ -12,7 +12,7 @@ import typer
 
 from worker.audit.keyfile import NAME
 from worker.cli.audit.commands import signer_of
-from worker.cli.doctor.check import Check, written
+from worker.cli.doctor.check import DoctorCheck, written
 from worker.cli.doctor.external_checks import api_check, sentry_check, webhook_checks
 from worker.cli.doctor.provider_checks import provider_checks
 from worker.cli.doctor.redis_checks import redis_checks
@@ -21,17 +21,19 @@ from worker.jobs.errors import SettingsError
 from worker.settings import Settings, load
 
 
-async def examine(webhook: str | None = None, model: str | None = None) -> AsyncIterator[Check]:
+async def examine(webhook: str | None = None, model: str | None = None) -> AsyncIterator[DoctorCheck]:
     """All checks, in the order in which one builds on the other."""
     try:
         settings = load()
     except SettingsError as error:
         for fault in error.faults:
-            yield Check("settings", "problem", fault, "correct it in the environment or in .env; see ops/env.example")
+            yield DoctorCheck(
+                "settings", "problem", fault, "correct it in the environment or in .env; see ops/env.example"
+            )
         return
-    yield Check("settings", "ok", "all settings can be used")
+    yield DoctorCheck("settings", "ok", "all settings can be used")
     models = settings.catalogue().models
-    yield Check("models", "ok", f"{len(models)} models: {', '.join(models)}")
+    yield DoctorCheck("models", "ok", f"{len(models)} models: {', '.join(models)}")
     async for check in redis_checks(settings):
         yield check
     yield await api_check()
@@ -45,7 +47,7 @@ async def examine(webhook: str | None = None, model: str | None = None) -> Async
     yield _identifiers(settings)
 
 
-def _audit_key(settings: Settings) -> Check:
+def _audit_key(settings: Settings) -> DoctorCheck:
     path = settings.data_dir / NAME
     try:
         shared = settings.audit_key is None and path.stat().st_mode & 0o077 != 0
@@ -53,30 +55,32 @@ def _audit_key(settings: Settings) -> Check:
     except FileNotFoundError:
         signer, shared = None, False
     except (CliError, OSError):
-        return Check("audit key", "problem", f"{path} can't be used", "VIGIL_AUDIT_KEY, or take the file away")
+        return DoctorCheck("audit key", "problem", f"{path} can't be used", "VIGIL_AUDIT_KEY, or take the file away")
     if signer is None:
         fix = "VIGIL_AUDIT_KEY, the same for every worker; a worker without one makes its own"
-        return Check("audit key", "warning", "none here: only who has it can sign the audit trail, or prove it", fix)
+        return DoctorCheck(
+            "audit key", "warning", "none here: only who has it can sign the audit trail, or prove it", fix
+        )
     if shared:
-        return Check("audit key", "problem", f"{path} can be read by others on this machine", f"chmod 600 {path}")
+        return DoctorCheck("audit key", "problem", f"{path} can be read by others on this machine", f"chmod 600 {path}")
     said = f"{signer.key_id}, from {'VIGIL_AUDIT_KEY' if settings.audit_key else path}"
     if settings.audit_checkpoints is None:
         fix = "VIGIL_AUDIT_CHECKPOINTS, a file where whoever can write Redis can't"
-        return Check("audit key", "warning", f"{said}; no copy of the checkpoints is kept outside Redis", fix)
-    return Check("audit key", "ok", f"{said}; checkpoints are copied to {settings.audit_checkpoints}")
+        return DoctorCheck("audit key", "warning", f"{said}; no copy of the checkpoints is kept outside Redis", fix)
+    return DoctorCheck("audit key", "ok", f"{said}; checkpoints are copied to {settings.audit_checkpoints}")
 
 
-def _encryption(settings: Settings) -> Check:
+def _encryption(settings: Settings) -> DoctorCheck:
     if settings.encryption_keys:
-        return Check("encryption", "ok", f"on; {len(settings.encryption_keys)} key(s), the first encrypts")
+        return DoctorCheck("encryption", "ok", f"on; {len(settings.encryption_keys)} key(s), the first encrypts")
     fix = "VIGIL_ENCRYPTION_KEYS; `vigil keys generate-encryption` makes one"
-    return Check("encryption", "warning", "off: prompts and answers lie in Redis as they are", fix)
+    return DoctorCheck("encryption", "warning", "off: prompts and answers lie in Redis as they are", fix)
 
 
-def _identifiers(settings: Settings) -> Check:
+def _identifiers(settings: Settings) -> DoctorCheck:
     if settings.identifier_secret:
-        return Check("identifiers", "ok", "end users are sent on as keyed digests of your own secret")
-    return Check(
+        return DoctorCheck("identifiers", "ok", "end users are sent on as keyed digests of your own secret")
+    return DoctorCheck(
         "identifiers",
         "warning",
         "VIGIL_IDENTIFIER_SECRET is not set",
@@ -107,7 +111,7 @@ def doctor(
     without --try. Exits 1 on a problem.
     """
 
-    async def go() -> list[Check]:
+    async def go() -> list[DoctorCheck]:
         found = []
         async for check in examine(webhook, model):
             found.append(check)

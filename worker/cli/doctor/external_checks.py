@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from worker.cli.doctor.check import Check
+from worker.cli.doctor.check import DoctorCheck
 from worker.cli.errors import CliError
 from worker.cli.profile import find_door
 from worker.client.http import DEFAULT_URL
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.settings import Settings
-from worker.webhooks.guard import Policy, judge_url
+from worker.webhooks.guard import AddressPolicy, judge_url
 from worker.webhooks.resolver import SystemResolver
-from worker.webhooks.sender import Sender
+from worker.webhooks.sender import WebhookSender
 
 _PATIENCE: Final = 10.0
 LOCAL: Final = ("http://127.", "http://localhost", "http://[::1]")
@@ -37,17 +37,17 @@ async def ask(
         return error
 
 
-async def api_check() -> Check:
+async def api_check() -> DoctorCheck:
     """Whether an API answers where the client commands go, and knows the key."""
     try:
         door = find_door()
     except CliError as error:
-        return Check("api", "problem", str(error), f"unset it for {DEFAULT_URL}, or correct it")
+        return DoctorCheck("api", "problem", str(error), f"unset it for {DEFAULT_URL}, or correct it")
     local = "//127." in door.url or "//localhost" in door.url or "//[::1]" in door.url
     headers = {"Authorization": f"Bearer {door.key.get_secret_value()}"} if door.key else {}
     answer = await ask(f"{door.url}/v1/jobs?limit=1", headers, local=local)
     if isinstance(answer, Exception):
-        return Check(
+        return DoctorCheck(
             "api",
             "warning",
             f"nothing answers at {door.url} ({type(answer).__name__})",
@@ -55,56 +55,58 @@ async def api_check() -> Check:
         )
     match answer.status_code:
         case 200:
-            return Check("api", "ok", f"{door.url} answers and knows the key")
+            return DoctorCheck("api", "ok", f"{door.url} answers and knows the key")
         case 401 if door.key is None:
-            return Check("api", "warning", f"{door.url} answers; there is no key to try", "set VIGIL_API_KEY")
+            return DoctorCheck("api", "warning", f"{door.url} answers; there is no key to try", "set VIGIL_API_KEY")
         case 401:
-            return Check(
+            return DoctorCheck(
                 "api", "problem", f"{door.url} doesn't know the key", "`vigil keys create --app NAME` makes one"
             )
         case 403:
-            return Check("api", "warning", f"{door.url} answers; the key may not read", "make one with --scope read")
+            return DoctorCheck(
+                "api", "warning", f"{door.url} answers; the key may not read", "make one with --scope read"
+            )
         case status:
-            return Check(
+            return DoctorCheck(
                 "api", "problem", f"{door.url} answers {status}", "is that a Vigil? set VIGIL_URL; see its log"
             )
 
 
-async def webhook_checks(settings: Settings, target: str | None) -> AsyncIterator[Check]:
+async def webhook_checks(settings: Settings, target: str | None) -> AsyncIterator[DoctorCheck]:
     """Where webhooks may go, how often they are tried, and whether one receiver can be reached."""
     total = timedelta(seconds=sum(settings.webhook_schedule))
     said = f"{len(settings.webhook_schedule) + 1} tries over {str(total).split('.')[0]}"
     if settings.webhook_allow_private:
         fix = "VIGIL_WEBHOOK_ALLOW_PRIVATE=0, unless this is a machine for development"
-        yield Check("webhooks", "warning", f"{said}; they may reach private addresses and any port", fix)
+        yield DoctorCheck("webhooks", "warning", f"{said}; they may reach private addresses and any port", fix)
     else:
         ports = ", ".join(str(port) for port in settings.webhook_ports)
-        yield Check("webhooks", "ok", f"{said}; only public addresses, ports {ports}")
+        yield DoctorCheck("webhooks", "ok", f"{said}; only public addresses, ports {ports}")
     if target is not None:
         yield await _receiver(settings, target)
 
 
-async def _receiver(settings: Settings, target: str) -> Check:
-    policy, resolver = Policy.of(settings), SystemResolver()
+async def _receiver(settings: Settings, target: str) -> DoctorCheck:
+    policy, resolver = AddressPolicy.of(settings), SystemResolver()
     try:
         url = judge_url(target, policy)
     except Refused as error:
-        return Check("receiver", "problem", str(error), "name an address that webhooks may call")
+        return DoctorCheck("receiver", "problem", str(error), "name an address that webhooks may call")
     try:
-        sender = Sender(policy, resolver, Clock(), total=_PATIENCE)
+        sender = WebhookSender(policy, resolver, Clock(), total=_PATIENCE)
         answer = await sender.post(url, {"content-type": "application/json"}, b"{}")
     finally:
         resolver.close()
     if answer.status is not None:
-        return Check("receiver", "ok", f"{url.origin} answers (an unsigned {{}} got {answer.status})")
+        return DoctorCheck("receiver", "ok", f"{url.origin} answers (an unsigned {{}} got {answer.status})")
     fix = "is it up, does its name resolve to public addresses, may this machine call out?"
-    return Check("receiver", "problem", f"{url.origin} can't be reached ({answer.error})", fix)
+    return DoctorCheck("receiver", "problem", f"{url.origin} can't be reached ({answer.error})", fix)
 
 
-async def sentry_check(settings: Settings) -> Check:
+async def sentry_check(settings: Settings) -> DoctorCheck:
     """Whether Sentry takes what it is sent: an envelope with nothing in it."""
     if settings.sentry_dsn is None:
-        return Check("sentry", "ok", "off: no SENTRY_DSN")
+        return DoctorCheck("sentry", "ok", "off: no SENTRY_DSN")
     parts = urlsplit(settings.sentry_dsn.get_secret_value())
     project = parts.path.rpartition("/")[2]
     where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
@@ -113,14 +115,18 @@ async def sentry_check(settings: Settings) -> Check:
     body = json.dumps({}).encode() + b"\n"
     answer = await ask(where + path, {"X-Sentry-Auth": auth}, local=where.startswith(LOCAL), body=body)
     if isinstance(answer, Exception):
-        return Check(
+        return DoctorCheck(
             "sentry",
             "warning",
             f"{where} can't be reached ({type(answer).__name__})",
             "check SENTRY_DSN, network, proxy",
         )
     if answer.status_code in {401, 403}:
-        return Check("sentry", "warning", f"{where} refuses the DSN ({answer.status_code})", "take a key that is on")
+        return DoctorCheck(
+            "sentry", "warning", f"{where} refuses the DSN ({answer.status_code})", "take a key that is on"
+        )
     if answer.status_code >= 500 or answer.status_code == 404:  # noqa: PLR2004
-        return Check("sentry", "warning", f"{where} answers {answer.status_code}", "is SENTRY_DSN right? try later")
-    return Check("sentry", "ok", f"{where} takes envelopes")
+        return DoctorCheck(
+            "sentry", "warning", f"{where} answers {answer.status_code}", "is SENTRY_DSN right? try later"
+        )
+    return DoctorCheck("sentry", "ok", f"{where} takes envelopes")

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx2
 
-from worker.cli.doctor.check import Check, skew
+from worker.cli.doctor.check import DoctorCheck, skew
 from worker.cli.doctor.external_checks import LOCAL, ask
 from worker.cli.rendering import clean
 from worker.clock import Clock
@@ -26,17 +26,17 @@ from worker.upstream.client import OPENAI, Provider
 from worker.upstream.endpoints import endpoints
 from worker.upstream.errors import closed_from
 from worker.upstream.probe import model_names
-from worker.upstream.trial import SECONDS, Trial, tried
+from worker.upstream.trial import SECONDS, EndpointTrial, tried
 
 _SHOWN: Final = 5
 _NO_KEY: Final = "none"  # what a worker without a key sends, too
 
 
-async def provider_checks(settings: Settings, model: str | None = None) -> AsyncIterator[Check]:
+async def provider_checks(settings: Settings, model: str | None = None) -> AsyncIterator[DoctorCheck]:
     """Whether the provider takes our key, what time it has, its models, its APIs; `model`: one small request to it."""
     if settings.openai_api_key is None and settings.openai_base_url is None:
         fix = "set it for the real provider, or OPENAI_BASE_URL alone for a server that asks for no key"
-        yield Check("provider", "warning", "no OPENAI_API_KEY: `vigil up` uses the simulator", fix)
+        yield DoctorCheck("provider", "warning", "no OPENAI_API_KEY: `vigil up` uses the simulator", fix)
         return
     base = (settings.openai_base_url or OPENAI).rstrip("/")
     key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else _NO_KEY
@@ -64,36 +64,36 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
         found = judged(settings.upstream, await endpoints(provider, f"doctor-{clock.dice(8).hex()}"), clock.now())
         said, state = WORDS[found.code].message, {True: "ok", False: "problem", None: "warning"}[found.fits]
         detail = f"VIGIL_UPSTREAM={settings.upstream}: {said}"
-        yield Check("endpoint", state, detail, None if found.fits else found.advice)  # type: ignore[arg-type]
+        yield DoctorCheck("endpoint", state, detail, None if found.fits else found.advice)  # type: ignore[arg-type]
         if model is not None:
             yield await _trial(provider, settings.upstream, model)
     finally:
         await provider.aclose()
 
 
-def _reached(base: str, answer: httpx2.Response | Exception) -> Check:
+def _reached(base: str, answer: httpx2.Response | Exception) -> DoctorCheck:
     if isinstance(answer, Exception):
         failure: Failure = classify.closed(closed_from(answer, opened=False))
         words = job_error(failure.code)
-        return Check("provider", "problem", f"{base} can't be reached: {words.message}", _here(words.advice))
+        return DoctorCheck("provider", "problem", f"{base} can't be reached: {words.message}", _here(words.advice))
     match answer.status_code:
         case 200:
-            return Check("provider", "ok", f"{base} accepts the key")
+            return DoctorCheck("provider", "ok", f"{base} accepts the key")
         case 401:
             fix = "check OPENAI_API_KEY, OPENAI_ORG_ID and OPENAI_PROJECT_ID: key and organisation must belong together"
-            return Check("provider", "problem", f"{base} refuses the key (401{_code(answer)})", fix)
+            return DoctorCheck("provider", "problem", f"{base} refuses the key (401{_code(answer)})", fix)
         case 403:
             fix = "this key, project or location may not use the API; ask an owner of the organisation"
-            return Check("provider", "problem", f"{base} forbids it (403{_code(answer)})", fix)
+            return DoctorCheck("provider", "problem", f"{base} forbids it (403{_code(answer)})", fix)
         case 404 | 405:
             fix = "check OPENAI_BASE_URL, which usually ends in /v1, unless the line `endpoint` is ok"
-            return Check("provider", "warning", f"{base} has no list of models ({answer.status_code})", fix)
+            return DoctorCheck("provider", "warning", f"{base} has no list of models ({answer.status_code})", fix)
         case 429:
             fix = "look at the organisation's limits and credit"
-            return Check("provider", "warning", f"{base} limits us (429{_code(answer)})", fix)
+            return DoctorCheck("provider", "warning", f"{base} limits us (429{_code(answer)})", fix)
         case status:
             fix = "check OPENAI_BASE_URL; try later"
-            return Check("provider", "problem", f"{base} answers {status}{_code(answer)}", fix)
+            return DoctorCheck("provider", "problem", f"{base} answers {status}{_code(answer)}", fix)
 
 
 def _here(advice: str) -> str:
@@ -109,7 +109,7 @@ def _listed(answer: httpx2.Response) -> frozenset[str] | None:
     return model_names(body) if answer.is_success else None
 
 
-def _models(listed: frozenset[str], settings: Settings) -> Check:
+def _models(listed: frozenset[str], settings: Settings) -> DoctorCheck:
     """How the server's list and the catalogue in use fit."""
     catalogue = settings.catalogue()
     missing = [
@@ -118,20 +118,20 @@ def _models(listed: frozenset[str], settings: Settings) -> Check:
     shown = [clean(name) for name in sorted(listed)[:_SHOWN]]
     theirs = ", ".join(shown) + (f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else "")
     if not listed:
-        return Check("their models", "ok", "the provider's list is empty: what it takes, only a request tells")
+        return DoctorCheck("their models", "ok", "the provider's list is empty: what it takes, only a request tells")
     if not missing:
-        return Check("their models", "ok", "the provider lists every model of the catalogue in use")
+        return DoctorCheck("their models", "ok", "the provider lists every model of the catalogue in use")
     if len(missing) < len(catalogue.models):
         fix = "`vigil probe` says why; or take them out of the file of VIGIL_MODELS_FILE"
-        return Check("their models", "warning", f"the provider does not list {', '.join(missing)}", fix)
+        return DoctorCheck("their models", "warning", f"the provider does not list {', '.join(missing)}", fix)
     if settings.allow_unknown_models:
         said = f"the provider lists {theirs}: taken as they are (VIGIL_ALLOW_UNKNOWN_MODELS), without a price"
-        return Check("their models", "ok", said)
+        return DoctorCheck("their models", "ok", said)
     fix = f'a file of VIGIL_MODELS_FILE with [models."{shown[0]}"], or VIGIL_ALLOW_UNKNOWN_MODELS=1'
-    return Check("their models", "warning", f"the provider lists none of our models; it lists {theirs}", fix)
+    return DoctorCheck("their models", "warning", f"the provider lists none of our models; it lists {theirs}", fix)
 
 
-async def _trial(provider: Provider, mode: Mode, model: str) -> Check:
+async def _trial(provider: Provider, mode: Mode, model: str) -> DoctorCheck:
     """One small request in the mode in use, as a job would send it."""
     name = f"doctor-{Clock().dice(8).hex()}"
     try:
@@ -139,26 +139,28 @@ async def _trial(provider: Provider, mode: Mode, model: str) -> Check:
             trial = await tried(provider, model, mode, name)
     except TimeoutError:
         said = f"{clean(model)} did not finish a small request within {SECONDS:g} s"
-        return Check("trial", "problem", said, "is the model being loaded? try again, or look at the server's log")
+        return DoctorCheck(
+            "trial", "problem", said, "is the model being loaded? try again, or look at the server's log"
+        )
     return _judged(trial, mode, model)
 
 
-def _judged(trial: Trial, mode: Mode, model: str) -> Check:
+def _judged(trial: EndpointTrial, mode: Mode, model: str) -> DoctorCheck:
     verdict, name = trial.verdict, clean(model)
     if verdict.failure is not None:
         words = job_error(verdict.failure.code, verdict.failure.outcome.value)
         told = verdict.failure.provider
         code = f" ({told.http_status or ''} {spelled(told.code) or ''})".replace("( ", "(") if told else ""
         said = f"{name} gave no answer: {words.message.rstrip('.')}{code.replace(' )', ')').replace(' ()', '')}"
-        return Check("trial", "problem", said, _here(words.advice))
+        return DoctorCheck("trial", "problem", said, _here(words.advice))
     tokens = "no usage" if verdict.usage is None else f"{verdict.usage.total_tokens} tokens"
     said = f"{name} answered ({verdict.outcome.value}, {tokens}, id {clean(trial.response_id or 'none')})"
     if mode == "background" and trial.kept is False:
         fix = "set VIGIL_UPSTREAM=stream for the workers: this server answers, but keeps no response to resume"
-        return Check("trial", "problem", said, fix)
+        return DoctorCheck("trial", "problem", said, fix)
     if trial.characters == 0:
-        return Check("trial", "warning", f"{said}, without any text", "look at that server's log")
-    return Check("trial", "ok", said)
+        return DoctorCheck("trial", "warning", f"{said}, without any text", "look at that server's log")
+    return DoctorCheck("trial", "ok", said)
 
 
 def _code(answer: httpx2.Response) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
-from worker.cli.doctor.check import Check, State, skew
+from worker.cli.doctor.check import DoctorCheck, State, skew
 from worker.cli.doctor.store_checks import store_check
 from worker.cli.processes import with_redis
 from worker.clock import Clock
@@ -18,8 +18,8 @@ from worker.store.admission.model_access import known_access
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.command_rights import advice, missing, user_of
-from worker.store.connection.inspection import Server, look_at
-from worker.store.connection.pool import Redis, asking, check_safe, connect, durability
+from worker.store.connection.inspection import ServerInfo, look_at
+from worker.store.connection.pool import Redis, check_safe, connect, durability, store_errors
 from worker.store.connection.replay_check import replay_of
 from worker.store.connection.required_commands import REQUIRED
 from worker.store.stats import queue_depth
@@ -30,7 +30,7 @@ _FULL_WARNING, _FULL_PROBLEM = 0.75, 0.9
 _USERS: Final = "use the users of ops/users.acl (`ops/secrets.sh` makes them)"
 
 
-async def redis_checks(settings: Settings) -> AsyncIterator[Check]:
+async def redis_checks(settings: Settings) -> AsyncIterator[DoctorCheck]:
     """Everything that Redis can tell."""
     kind = "external (VIGIL_REDIS_URL)" if settings.redis_url else f"embedded, data in {settings.data_dir}"
     fix = "start it, or correct VIGIL_REDIS_URL" if settings.redis_url else f"see {settings.data_dir / 'valkey.log'}"
@@ -44,12 +44,12 @@ async def redis_checks(settings: Settings) -> AsyncIterator[Check]:
             finally:
                 await redis.aclose()
     except (StoreUnavailable, UnsafeStore) as error:
-        yield Check("redis", "problem", f"{kind}: {error}", fix)
+        yield DoctorCheck("redis", "problem", f"{kind}: {error}", fix)
     except OSError as error:
-        yield Check("redis", "problem", f"{kind}: {error.strerror or type(error).__name__}", fix)
+        yield DoctorCheck("redis", "problem", f"{kind}: {error.strerror or type(error).__name__}", fix)
 
 
-async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIterator[Check]:
+async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIterator[DoctorCheck]:
     yield await _commands(redis)
     said = await check_safe(redis, allow_eviction=True)
     how = await look_at(redis, url)
@@ -65,7 +65,7 @@ async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIte
     yield _tls(address)
     clock = Clock()
     before = clock.now().timestamp()
-    async with asking("tell the time"):
+    async with store_errors("tell the time"):
         seconds, micros = await redis.time()
     after = clock.now().timestamp()
     yield skew("clock", "Redis", seconds + micros / 1e6 - (before + after) / 2)
@@ -74,139 +74,149 @@ async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIte
     yield await _sealed(redis, clock, settings)
 
 
-async def _commands(redis: Redis) -> Check:
+async def _commands(redis: Redis) -> DoctorCheck:
     """The user of this address may be the API's or the worker's: enough for one of them is enough."""
     lacking = {role: await missing(redis, role) for role in REQUIRED}
     able = [role for role, rules in lacking.items() if not rules]
     if able:
-        return Check("commands", "ok", f"this user may do all that {' and '.join(able)} need")
+        return DoctorCheck("commands", "ok", f"this user may do all that {' and '.join(able)} need")
     rules = min(lacking.values(), key=len)
-    return Check("commands", "problem", advice(await user_of(redis), rules), _USERS)
+    return DoctorCheck("commands", "problem", advice(await user_of(redis), rules), _USERS)
 
 
-def _server(how: Server, version: str, kind: str) -> Check:
+def _server(how: ServerInfo, version: str, kind: str) -> DoctorCheck:
     name = f"{kind}; {'Valkey' if how.valkey else 'Redis'} {version}"
     if how.loading:
-        return Check("redis", "problem", f"{name}, still reading its data", "wait until it has read them")
+        return DoctorCheck("redis", "problem", f"{name}, still reading its data", "wait until it has read them")
     if not how.valkey and how.version < _OLDEST:
-        return Check("redis", "warning", f"{name} is old: Vigil is tested on Valkey 9", "take Valkey 8 or Redis 7.2")
-    return Check("redis", "ok", name)
+        return DoctorCheck(
+            "redis", "warning", f"{name} is old: Vigil is tested on Valkey 9", "take Valkey 8 or Redis 7.2"
+        )
+    return DoctorCheck("redis", "ok", name)
 
 
-def _persistence(said: dict[str, str], how: Server) -> Check:
+def _persistence(said: dict[str, str], how: ServerInfo) -> DoctorCheck:
     sentence = durability(said)
     if not how.wrote:
         fix = "look at its disk and its log now; see ops/runbook/RedisPersistence.md"
-        return Check("persistence", "problem", "Redis could not write to its disk the last time it tried.", fix)
+        return DoctorCheck("persistence", "problem", "Redis could not write to its disk the last time it tried.", fix)
     if said["appendonly"] != "yes":
-        return Check("persistence", "problem", sentence, "set appendonly yes and appendfsync always")
+        return DoctorCheck("persistence", "problem", sentence, "set appendonly yes and appendfsync always")
     if said["appendfsync"] == "always":
-        return Check("persistence", "ok", sentence)
+        return DoctorCheck("persistence", "ok", sentence)
     if said["appendfsync"] == "unknown":
         fix = "ask as a user that may `CONFIG GET`, such as worker of ops/users.acl, or ask whoever runs it"
-        return Check("persistence", "warning", sentence, fix)
-    return Check("persistence", "warning", sentence, "set appendfsync always")
+        return DoctorCheck("persistence", "warning", sentence, fix)
+    return DoctorCheck("persistence", "warning", sentence, "set appendfsync always")
 
 
-async def _restart(redis: Redis, url: str, settings: Settings) -> Check:
+async def _restart(redis: Redis, url: str, settings: Settings) -> DoctorCheck:
     found = await replay_of(redis, url)
     if found.verdict == "kept":
-        return Check("restart", "warning" if found.fix else "ok", found.detail, found.fix or None)
-    return Check("restart", "warning" if settings.allow_lossy_restart else "problem", found.detail, found.fix)
+        return DoctorCheck("restart", "warning" if found.fix else "ok", found.detail, found.fix or None)
+    return DoctorCheck("restart", "warning" if settings.allow_lossy_restart else "problem", found.detail, found.fix)
 
 
-def _eviction(said: dict[str, str], settings: Settings) -> Check:
+def _eviction(said: dict[str, str], settings: Settings) -> DoctorCheck:
     policy = said["maxmemory_policy"]
     if policy == "noeviction":
-        return Check("eviction", "ok", "noeviction: accepted jobs are never dropped for memory")
+        return DoctorCheck("eviction", "ok", "noeviction: accepted jobs are never dropped for memory")
     if policy == "unknown":
-        return Check("eviction", "warning", "the eviction policy can't be read here", "make sure that it is noeviction")
+        return DoctorCheck(
+            "eviction", "warning", "the eviction policy can't be read here", "make sure that it is noeviction"
+        )
     state: State = "warning" if settings.allow_eviction else "problem"
-    return Check("eviction", state, f"maxmemory-policy is {policy}: accepted jobs could vanish", "set it to noeviction")
+    return DoctorCheck(
+        "eviction", state, f"maxmemory-policy is {policy}: accepted jobs could vanish", "set it to noeviction"
+    )
 
 
-def _memory(how: Server) -> Check:
+def _memory(how: ServerInfo) -> DoctorCheck:
     used = f"{how.used / 2**20:.0f} MiB used"
     if not how.most:
-        return Check("memory", "ok", f"{used}; no maxmemory: the machine's own is the limit")
+        return DoctorCheck("memory", "ok", f"{used}; no maxmemory: the machine's own is the limit")
     share = how.used / how.most
     said = f"{used}, {share:.0%} of maxmemory"
     if share < _FULL_WARNING:
-        return Check("memory", "ok", said)
+        return DoctorCheck("memory", "ok", said)
     state: State = "warning" if share < _FULL_PROBLEM else "problem"
-    return Check("memory", state, f"{said}; when it is full, submits are refused", "see ops/runbook/RedisMemory.md")
+    return DoctorCheck(
+        "memory", state, f"{said}; when it is full, submits are refused", "see ops/runbook/RedisMemory.md"
+    )
 
 
-def _door(how: Server, address: Address) -> Check:
+def _door(how: ServerInfo, address: Address) -> DoctorCheck:
     if address.scheme == "unix":
-        return Check("door", "ok", "a socket of this machine; its folder says who may come in")
+        return DoctorCheck("door", "ok", "a socket of this machine; its folder says who may come in")
     match how.open_door:
         case None:
-            return Check("door", "ok", "whether others get in without a name was not tried")
+            return DoctorCheck("door", "ok", "whether others get in without a name was not tried")
         case False:
-            return Check("door", "ok", "nobody gets in without a name and a password")
+            return DoctorCheck("door", "ok", "nobody gets in without a name and a password")
         case True:
             state: State = "warning" if address.local else "problem"
             said = "the default user is on and has no password: whatever reaches Redis may read and change every job"
-            return Check("door", state, said, _USERS)
+            return DoctorCheck("door", state, said, _USERS)
 
 
-def _rights(how: Server, address: Address) -> Check:
+def _rights(how: ServerInfo, address: Address) -> DoctorCheck:
     me = f"we are {how.user!r}" if how.user else "who we are can't be asked"
     if not how.everything:
-        return Check("rights", "ok", f"{me}, and may not empty, stop or set up the server")
+        return DoctorCheck("rights", "ok", f"{me}, and may not empty, stop or set up the server")
     if address.scheme == "unix":
-        return Check("rights", "ok", f"{me}; it is our own server")
-    return Check("rights", "warning", f"{me}, and may do everything: also empty and stop the server", _USERS)
+        return DoctorCheck("rights", "ok", f"{me}; it is our own server")
+    return DoctorCheck("rights", "warning", f"{me}, and may do everything: also empty and stop the server", _USERS)
 
 
-def _tls(address: Address) -> Check:
+def _tls(address: Address) -> DoctorCheck:
     if address.scheme == "rediss":
-        return Check("tls", "ok", "the way to Redis is encrypted")
+        return DoctorCheck("tls", "ok", "the way to Redis is encrypted")
     if address.scheme == "redis+sentinel":
         if address.local:
-            return Check("tls", "ok", "the sentinels are on this machine")
-        return Check("tls", "warning", "the way to Redis is not encrypted", "keep it in a network of its own")
+            return DoctorCheck("tls", "ok", "the sentinels are on this machine")
+        return DoctorCheck("tls", "warning", "the way to Redis is not encrypted", "keep it in a network of its own")
     if address.local:
-        return Check("tls", "ok", "Redis is on this machine: nothing crosses a network")
-    return Check(
+        return DoctorCheck("tls", "ok", "Redis is on this machine: nothing crosses a network")
+    return DoctorCheck(
         "tls", "warning", "passwords and jobs cross the network as they are", "rediss://, or a network of its own"
     )
 
 
-async def _workers(redis: Redis, clock: Clock) -> Check:
+async def _workers(redis: Redis, clock: Clock) -> DoctorCheck:
     alive = await queue_depth.workers(redis, clock)
     draining = sum(bool(one.get("draining")) for one in alive)
     if len(alive) > draining:
         more = f", {draining} of them draining" if draining else ""
-        return Check("workers", "ok", f"{len(alive)} with a heartbeat within a minute{more}")
+        return DoctorCheck("workers", "ok", f"{len(alive)} with a heartbeat within a minute{more}")
     said = "all workers drain" if alive else "no worker shows a heartbeat"
-    return Check("workers", "warning", f"{said}: jobs are accepted and wait", "start `vigil worker`")
+    return DoctorCheck("workers", "warning", f"{said}: jobs are accepted and wait", "start `vigil worker`")
 
 
-async def _sealed(redis: Redis, clock: Clock, settings: Settings) -> Check:
+async def _sealed(redis: Redis, clock: Clock, settings: Settings) -> DoctorCheck:
     fix = "start a worker that has the key of `vigil audit key`; `vigil audit verify` says more"
     try:
         last = await Seals(redis).last()
     except BadSeal:
-        return Check("audit trail", "problem", "what stands as its last checkpoint is none", "`vigil audit verify`")
+        return DoctorCheck(
+            "audit trail", "problem", "what stands as its last checkpoint is none", "`vigil audit verify`"
+        )
     waiting = await Trail(redis, clock).page(f"({last.last}" if last else "-", count=1)
     said = f"the last checkpoint is number {last.number}, of {last.body['at']}" if last else "no checkpoint"
     if not waiting:
-        return Check("audit trail", "ok", f"{said}; nothing waits for one")
+        return DoctorCheck("audit trail", "ok", f"{said}; nothing waits for one")
     age = clock.now().timestamp() - stream_id(waiting[0].id)[0] / 1000
     if age <= _LATE_ROUNDS * settings.audit_seal_seconds:
-        return Check("audit trail", "ok", f"{said}; the next one is due")
-    return Check("audit trail", "warning", f"{said}; records have waited {age:,.0f} s for the next one", fix)
+        return DoctorCheck("audit trail", "ok", f"{said}; the next one is due")
+    return DoctorCheck("audit trail", "warning", f"{said}; records have waited {age:,.0f} s for the next one", fix)
 
 
-async def _access(redis: Redis) -> Check:
+async def _access(redis: Redis) -> DoctorCheck:
     rows = await known_access(redis)
     if not rows:
-        return Check("access", "warning", "which models may be called was never asked", "`vigil probe`")
+        return DoctorCheck("access", "warning", "which models may be called was never asked", "`vigil probe`")
     not_ok = [f"{model} {row.status}" for model, row in sorted(rows.items()) if row.status != "ok"]
     granted = len(rows) - len(not_ok)
     if not not_ok:
-        return Check("access", "ok", f"all {granted} models may be called, as of the last probe")
+        return DoctorCheck("access", "ok", f"all {granted} models may be called, as of the last probe")
     said = f"{granted} of {len(rows)} models may be called; {', '.join(not_ok)}"
-    return Check("access", "warning", said, "`vigil probe` tells the next step for each")
+    return DoctorCheck("access", "warning", said, "`vigil probe` tells the next step for each")

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-from worker.cli.doctor.check import Check
+from worker.cli.doctor.check import DoctorCheck
 from worker.settings import Settings
-from worker.store.connection.pool import Redis, asking
+from worker.store.connection.pool import Redis, store_errors
 from worker.store.connection.store_guard import look
 from worker.store.connection.store_mark import judge, load, sentence
 
@@ -16,28 +16,30 @@ _GOES: Final = {"tmpfs", "ramfs", "overlay"}
 _KEEP: Final = "VIGIL_STORE_MARK, a file on a disk that outlives the process and its container, one for each machine"
 
 
-async def store_check(redis: Redis, settings: Settings) -> Check:
+async def store_check(redis: Redis, settings: Settings) -> DoctorCheck:
     """Whether Redis holds the store that was known here, and whether the next start will know it too."""
     path = settings.mark_file
     try:
         mark = load(path)
     except OSError as error:
-        return Check(
+        return DoctorCheck(
             "store", "warning", f"{path} can't be read ({error.strerror}): an emptied Redis goes unseen", _KEEP
         )
-    async with asking("say which deployment it holds"):
+    async with store_errors("say which deployment it holds"):
         seen = await look(redis.execute_command, mark)
     reason = judge(mark, seen)
     if mark is not None and reason is not None:
-        return Check("store", "problem", sentence(reason, mark, seen), "bring its data back, or `vigil store accept`")
+        return DoctorCheck(
+            "store", "problem", sentence(reason, mark, seen), "bring its data back, or `vigil store accept`"
+        )
     known = f"deployment {seen.deployment}" if seen.deployment else "no deployment yet"
     if mark is None:
         said = f"{known}; nothing is remembered of it in {path}, so an emptied Redis would pass for a new one here"
-        return Check("store", "warning", said, f"start API or worker once; {_KEEP}")
+        return DoctorCheck("store", "warning", said, f"start API or worker once; {_KEEP}")
     if _kind(path) in _GOES:
         said = f"{known}, as known here; but {path} goes with the container, and an emptied Redis then passes for new"
-        return Check("store", "warning", said, _KEEP)
-    return Check("store", "ok", f"{known}, as known in {path}")
+        return DoctorCheck("store", "warning", said, _KEEP)
+    return DoctorCheck("store", "ok", f"{known}, as known in {path}")
 
 
 def _kind(path: Path) -> str:

@@ -15,14 +15,14 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking
-from worker.store.values import or_told, replies, tell
+from worker.store.connection.pool import store_errors
+from worker.store.values import replies, reporting_unreadable, tell
 
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
 """Seconds until the first trial; each failed one doubles the wait up to the longest."""
 
 
-class Gate(NamedTuple):
+class CallPermission(NamedTuple):
     """Whether a job may call: `trial` = yes, and say how it went."""
 
     state: Literal["closed", "trial", "open"]
@@ -35,7 +35,7 @@ def scope_of(api_key: str, organization: str | None, project: str | None) -> str
     return "key:" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-class Circuit:
+class CircuitBreaker:
     """One account's circuit in Redis, shared by all workers."""
 
     def __init__(
@@ -54,16 +54,16 @@ class Circuit:
         )
         self._keys = [keys.circuit(scope), keys.held(scope), keys.LATER]
 
-    async def gate(self, job_id: str) -> Gate:
+    async def gate(self, job_id: str) -> CallPermission:
         """Whether this job may call the provider now."""
-        async with asking("ask the circuit"):
+        async with store_errors("ask the circuit"):
             said = await self._gate(keys=self._keys[:1], args=[job_id])
         word = said[0].decode().lower()
-        return Gate(word, said[1].decode(errors="replace") if len(said) > 1 else "")
+        return CallPermission(word, said[1].decode(errors="replace") if len(said) > 1 else "")
 
     async def trip(self, job_id: str, reason: str) -> bool:
         """The account is at fault: opens the circuit, or keeps it open; True when it was closed before."""
-        async with asking("open the circuit"):
+        async with store_errors("open the circuit"):
             opened, _ = await self._trip(
                 keys=[self._keys[0], keys.CIRCUITS], args=[reason, job_id, *self._waits, self.scope]
             )
@@ -71,23 +71,23 @@ class Circuit:
 
     async def probe(self) -> str | None:
         """Wakes the job that is to be the next trial, if it is time; gives its id."""
-        async with asking("probe the circuit"):
+        async with store_errors("probe the circuit"):
             woken = await self._probe(keys=self._keys, args=[keys.WAKE])
         return woken.decode(errors="replace") if woken else None
 
     async def close(self) -> int:
         """The account answers again: closed, and the number of held jobs that fall due now."""
-        async with asking("close the circuit"):
+        async with store_errors("close the circuit"):
             return int(await self._close(keys=self._keys, args=[keys.WAKE]))
 
 
 async def circuits(redis: ArqRedis) -> list[dict[str, object]]:
     """Every open circuit: scope, state (open, half_open), reason, since, next_probe_at."""
     scopes = list[str]()
-    with or_told():
-        async with asking("list circuits", keys.CIRCUITS):
+    with reporting_unreadable():
+        async with store_errors("list circuits", keys.CIRCUITS):
             scopes = sorted(name.decode(errors="replace") for name in await redis.smembers(keys.CIRCUITS))
-    async with asking("list circuits"):
+    async with store_errors("list circuits"):
         names = [keys.circuit(scope) for scope in scopes]
         async with redis.pipeline(transaction=False) as pipe:
             for name in names:

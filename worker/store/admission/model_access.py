@@ -14,13 +14,13 @@ from arq.connections import ArqRedis
 from arq.jobs import ResultNotFound, SerializationError
 from pydantic import ValidationError
 
-from worker.safety.access import Access
-from worker.safety.endpoint import Endpoint
+from worker.safety.access import ModelAccess
+from worker.safety.endpoint import EndpointFit
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.stats.queue_depth import take_turn
-from worker.store.values import or_told, readable
+from worker.store.values import readable, reporting_unreadable
 
 PROBE_FUNCTION: Final = "probe_models"
 """The name under which workers offer arq a probe of all models."""
@@ -29,36 +29,38 @@ _KEPT_SECONDS: Final = 30 * 86_400  # an account that nobody asks for any more i
 _POLL_SECONDS: Final = 0.1
 
 
-class AccessBook:
+class ModelAccessStore:
     """One account's rows."""
 
     def __init__(self, redis: ArqRedis, scope: str) -> None:
         self._redis, self.scope = redis, scope
         self._set: Any = script(redis, "admission/set_access")
 
-    async def all(self) -> dict[str, Access]:
+    async def all(self) -> dict[str, ModelAccess]:
         """Every model that anything is known of."""
         rows: dict[bytes, bytes] = {}
-        with or_told():
-            async with asking("tell the access", keys.access(self.scope)):
+        with reporting_unreadable():
+            async with store_errors("tell the access", keys.access(self.scope)):
                 rows = await self._redis.hgetall(keys.access(self.scope))
         return _read(self.scope, rows)
 
-    async def change(self, model: str, decide: Callable[[Access], Access | None]) -> Access | None:
+    async def change(self, model: str, decide: Callable[[ModelAccess], ModelAccess | None]) -> ModelAccess | None:
         """The row after `decide`, which is asked again when somebody was faster; None when it changes nothing."""
-        async with asking("note the access"):
+        async with store_errors("note the access"):
             while True:
                 raw = await self._redis.hget(keys.access(self.scope), model)
-                new = decide(next(iter(_read(self.scope, {model.encode(): raw} if raw else {}).values()), Access()))
+                new = decide(
+                    next(iter(_read(self.scope, {model.encode(): raw} if raw else {}).values()), ModelAccess())
+                )
                 if new is None:
                     return None
                 args = [model, raw or b"", new.model_dump_json(), self.scope, _KEPT_SECONDS]
                 if await self._set(keys=[keys.access(self.scope), keys.ACCESS], args=args):
                     return new
 
-    async def note_endpoint(self, endpoint: Endpoint) -> None:
+    async def note_endpoint(self, endpoint: EndpointFit) -> None:
         """How the mode in use fits the server, for whoever asks next."""
-        async with asking("note the access"):
+        async with store_errors("note the access"):
             await self._redis.set(keys.endpoint(self.scope), endpoint.model_dump_json(), ex=_KEPT_SECONDS)
 
     async def take_turn(self, seconds: float) -> bool:
@@ -66,29 +68,29 @@ class AccessBook:
         return await take_turn(self._redis, keys.access_turn(self.scope), seconds)
 
 
-async def known_access(redis: ArqRedis) -> dict[str, Access]:
+async def known_access(redis: ArqRedis) -> dict[str, ModelAccess]:
     """What the workers know of the account they asked last: the API need not have the provider's key."""
     scope: bytes | None = None
-    with or_told():
-        async with asking("tell the access", keys.ACCESS):
+    with reporting_unreadable():
+        async with store_errors("tell the access", keys.ACCESS):
             scope = await redis.get(keys.ACCESS)
-    return await AccessBook(redis, scope.decode(errors="replace")).all() if scope else {}
+    return await ModelAccessStore(redis, scope.decode(errors="replace")).all() if scope else {}
 
 
-async def known_endpoint(redis: ArqRedis) -> Endpoint | None:
+async def known_endpoint(redis: ArqRedis) -> EndpointFit | None:
     """How the workers' mode fits the server that they asked last; None when nobody has asked, or it can't be read."""
-    async with asking("tell the access"):
+    async with store_errors("tell the access"):
         scope = await redis.get(keys.ACCESS)
         raw = await redis.get(keys.endpoint(scope.decode())) if scope else None
     try:
-        return Endpoint.model_validate_json(raw) if raw else None
+        return EndpointFit.model_validate_json(raw) if raw else None
     except ValidationError:
         return None
 
 
 async def ask_for_probe(redis: ArqRedis, seconds: float) -> bool:
     """True once a worker has probed every model; False when none has within `seconds`."""
-    async with asking("take the request"):
+    async with store_errors("take the request"):
         job = await redis.enqueue_job(PROBE_FUNCTION, _expires=seconds)
         try:
             async with asyncio.timeout(seconds):
@@ -97,10 +99,10 @@ async def ask_for_probe(redis: ArqRedis, seconds: float) -> bool:
             return False
 
 
-def _read(scope: str, rows: dict[bytes, bytes]) -> dict[str, Access]:
+def _read(scope: str, rows: dict[bytes, bytes]) -> dict[str, ModelAccess]:
     """A model of which nothing can be read is one that nothing is known of: the next look writes it anew."""
-    out: dict[str, Access] = {}
+    out: dict[str, ModelAccess] = {}
     for model, raw in rows.items():
-        for _, access in readable([(keys.access(scope), raw)], Access.model_validate_json):
+        for _, access in readable([(keys.access(scope), raw)], ModelAccess.model_validate_json):
             out[model.decode(errors="replace")] = access
     return out

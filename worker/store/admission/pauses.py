@@ -18,7 +18,7 @@ from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.values import members, read, tell
 
 Kind = Literal["all", "app", "model", "end_user"]
@@ -102,7 +102,7 @@ class Pauses:
         """From now on nothing of this starts, until `until` or `resume`; a pause that stands gets these words."""
         ends = _NEVER if until is None else to_ms(until)
         made = Pause(kind, name, by, note, to_ms(self._clock.now()), ends, app)
-        async with asking("pause"), self._redis.pipeline(transaction=True) as pipe:
+        async with store_errors("pause"), self._redis.pipeline(transaction=True) as pipe:
             pipe.set(keys.pause(made.scope), json.dumps(asdict(made)))
             pipe.zadd(keys.PAUSES, {made.scope: ends})
             pipe.sadd(keys.PAUSED, made.scope)
@@ -115,20 +115,20 @@ class Pauses:
 
     async def sweep(self) -> None:
         """What pauses hold that are over falls due."""
-        async with asking("look for pauses that are over"):
+        async with store_errors("look for pauses that are over"):
             scopes = await self._redis.smembers(keys.PAUSED)
         for scope in await members(self._redis, keys.PAUSED, scopes, kind="set"):
             await self._end(scope, force=False)
 
     async def _end(self, scope: str, *, force: bool) -> tuple[bool, int]:
         places = [keys.PAUSES, keys.pause(scope), keys.held(scope), keys.LATER, keys.PAUSED]
-        async with asking("resume"):
+        async with store_errors("resume"):
             was, count = await self._resume(keys=places, args=[scope, int(force), keys.WAKE])
         return bool(was), int(count)
 
     async def list(self) -> list[Pause]:
         """The pauses that stand, the oldest first."""
-        async with asking("list the pauses", keys.PAUSES):
+        async with store_errors("list the pauses", keys.PAUSES):
             now = to_ms(self._clock.now())
             scopes = await self._redis.zrangebyscore(keys.PAUSES, f"({now}", "+inf", withscores=True)
             rows = (

@@ -23,9 +23,9 @@ from worker.store import keys
 from worker.store.commands import Command
 from worker.store.connection.job_keys import as_object
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking, vault_of
+from worker.store.connection.pool import store_errors, vault_of
 from worker.store.envelope import PRIVATE
-from worker.store.values import count_of, members, or_told, readable
+from worker.store.values import count_of, members, readable, reporting_unreadable
 
 Source = Literal["blocks", "provider", "ops"]
 BY_VIGIL: Final = "vigil"
@@ -37,7 +37,7 @@ _KINDS: Final[tuple[tuple[type[ev.Fact], str], ...]] = ((ev.CheckStarted, "check
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class QuarantineLimits:
     """So many blocks within so many seconds shut an end user out; 0 blocks = never by itself."""
 
     blocks: int = 3
@@ -45,7 +45,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Shut:
+class QuarantinedUser:
     """An end user who is shut out: of which app, by whom, why, since and until when (ms, 0 = until it is lifted)."""
 
     app: str
@@ -58,7 +58,7 @@ class Shut:
     name: str | None = None  # as the app calls the person, if that is known; sealed in Redis
 
 
-def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: Limits) -> list[Command]:
+def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: QuarantineLimits) -> list[Command]:
     """What the commit of these events adds: lines in the ledger, and the quarantine if this block is one too many."""
     commands: list[Command] = []
     person = job.safety_identifier
@@ -70,7 +70,7 @@ def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: Limits) -> list
         commands += _line(book, at, f"{job.id}:{event.seq}")
         if kind == "blocks" and limits.blocks:
             reason = f"{limits.blocks} blocks within {limits.window} s"
-            row = json.dumps(asdict(Shut(job.app, person, "blocks", reason, BY_VIGIL, at)))
+            row = json.dumps(asdict(QuarantinedUser(job.app, person, "blocks", reason, BY_VIGIL, at)))
             when = ("WHEN", book, at - limits.window * 1000, limits.blocks)
             commands.append((*when, "HSETNX", keys.QUARANTINE, person, row))
             commands.append((*when, "SADD", keys.CLEARING, person))
@@ -106,11 +106,11 @@ class Quarantine:
 
     async def add(
         self, app: str, person: str, *, by: str, reason: str, until: datetime | None = None, name: str | None = None
-    ) -> Shut:
+    ) -> QuarantinedUser:
         """An operator shuts the app's end user out from now on, whatever stood here before."""
         ends = 0 if until is None else to_ms(until)
-        made = Shut(app, person, "ops", reason, by, to_ms(self._clock.now()), ends, name)
-        async with asking("shut the end user out"), self._redis.pipeline(transaction=True) as pipe:
+        made = QuarantinedUser(app, person, "ops", reason, by, to_ms(self._clock.now()), ends, name)
+        async with store_errors("shut the end user out"), self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.QUARANTINE, person, self._dump(made))
             pipe.sadd(keys.CLEARING, person)
             await pipe.execute()
@@ -121,8 +121,8 @@ class Quarantine:
 
         A notice from before the last lift is an old one, however often it is delivered: it changes nothing.
         """
-        row = Shut(app, person, "provider", reason, "provider", to_ms(self._clock.now()))
-        async with asking("shut the end user out"):
+        row = QuarantinedUser(app, person, "provider", reason, "provider", to_ms(self._clock.now()))
+        async with store_errors("shut the end user out"):
             lifted = count_of(await self._redis.hget(keys.LIFTED, person))
             if lifted is not None and to_ms(at) <= lifted:
                 return False
@@ -139,12 +139,12 @@ class Quarantine:
                 news, _ = await pipe.execute()
         return bool(news)
 
-    async def lift(self, app: str, person: str) -> Shut | None:
+    async def lift(self, app: str, person: str) -> QuarantinedUser | None:
         """The end user may submit again, and the blocks so far no longer count; None when none of the app was here."""
         found = await self.find(app, person)
         if found is None:
             return None
-        async with asking("lift the quarantine"), self._redis.pipeline(transaction=True) as pipe:
+        async with store_errors("lift the quarantine"), self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.LIFTED, person, to_ms(self._clock.now()))
             pipe.hdel(keys.QUARANTINE, person)
             pipe.delete(keys.ledger(person, "blocks"))
@@ -152,22 +152,24 @@ class Quarantine:
             await pipe.execute()
         return found
 
-    async def find(self, app: str, person: str) -> Shut | None:
+    async def find(self, app: str, person: str) -> QuarantinedUser | None:
         """The app's end user, if shut out now."""
-        async with asking("look into the quarantine", keys.QUARANTINE):
+        async with store_errors("look into the quarantine", keys.QUARANTINE):
             raw = await self._redis.hget(keys.QUARANTINE, person)
         found = self._readable(raw) if raw else None
         if raw and found is None and await self._of_app(app, person):
-            return Shut(app, person, "ops", "", "", 0)  # it can't be read: the person stays out until this is lifted
+            return QuarantinedUser(
+                app, person, "ops", "", "", 0
+            )  # it can't be read: the person stays out until this is lifted
         if found is None or found.app != app or self._over(found):
             return None
         return await self._named(found, raw)
 
-    async def of_app(self, app: str) -> list[Shut]:
+    async def of_app(self, app: str) -> list[QuarantinedUser]:
         """The app's end users who are shut out now, the newest first."""
         kept = list[bytes]()
-        with or_told():
-            async with asking("list the quarantine", keys.QUARANTINE):
+        with reporting_unreadable():
+            async with store_errors("list the quarantine", keys.QUARANTINE):
                 kept = await self._redis.hvals(keys.QUARANTINE)
         rows = [(one, raw) for raw in kept if (one := self._readable(raw)) is not None]
         found = [await self._named(one, raw) for one, raw in rows if one.app == app and not self._over(one)]
@@ -176,7 +178,7 @@ class Quarantine:
     async def counts(self, person: str, window: int) -> dict[str, int]:
         """Checks, blocks and warnings of an end user within the last `window` seconds."""
         since = to_ms(self._clock.now()) - window * 1000
-        async with asking("read the ledger"), self._redis.pipeline(transaction=False) as pipe:
+        async with store_errors("read the ledger"), self._redis.pipeline(transaction=False) as pipe:
             for kind in _LEDGERS:
                 pipe.zcount(keys.ledger(person, kind), since, "+inf")
             found = await pipe.execute()
@@ -184,7 +186,7 @@ class Quarantine:
 
     async def warned(self, person: str, notice_id: str, at: datetime) -> None:
         """The provider has warned of this end user: a line in the ledger, once for each notice."""
-        async with asking("note a warning"), self._redis.pipeline(transaction=True) as pipe:
+        async with store_errors("note a warning"), self._redis.pipeline(transaction=True) as pipe:
             for command in _line(keys.ledger(person, "warnings"), to_ms(at), notice_id):
                 pipe.execute_command(*command)
             await pipe.execute()
@@ -192,7 +194,7 @@ class Quarantine:
     async def to_clear(self) -> list[tuple[str, list[str]]]:
         """(safety identifier, ids of jobs that wait) of everybody whose waiting jobs are still to be cancelled."""
         out: list[tuple[str, list[str]]] = []
-        async with asking("look into the quarantine"):
+        async with store_errors("look into the quarantine"):
             for person in await members(
                 self._redis, keys.CLEARING, await self._redis.smembers(keys.CLEARING), kind="set"
             ):
@@ -208,17 +210,17 @@ class Quarantine:
 
     async def cleared(self, person: str) -> None:
         """Nothing of this end user waits any more."""
-        async with asking("note what was cancelled"):
+        async with store_errors("note what was cancelled"):
             await self._redis.srem(keys.CLEARING, person)
 
-    async def _named(self, one: Shut, raw: bytes) -> Shut:
+    async def _named(self, one: QuarantinedUser, raw: bytes) -> QuarantinedUser:
         """With the app's own name of the person. A block and the provider know none: the newest job that has it still
         tells, and it is kept from then on. Nobody asks for a name but operators, so the commit of a block needs none.
         """
         if one.name is not None:
             return one
         person = one.safety_identifier
-        async with asking("look for the end user's name"):
+        async with store_errors("look for the end user's name"):
             newest = await self._redis.zrevrange(keys.index(one.app, "user", person), 0, _ASKED_JOBS - 1)
             for job_id in newest:
                 name = await self._name_in(one.app, job_id.decode(errors="replace"))
@@ -230,7 +232,7 @@ class Quarantine:
 
     async def _name_in(self, app: str, job_id: str) -> str | None:
         try:
-            async with asking("look for the end user's name", keys.job(job_id)):
+            async with store_errors("look for the end user's name", keys.job(job_id)):
                 private = await self._redis.hget(keys.job(job_id), "priv")
             body = as_object(job_id, PRIVATE, self._vault.open(app, job_id, PRIVATE, private)[1]) or {}
         except (KeyMissing, ContentDamaged, RecordUnreadable):
@@ -238,22 +240,22 @@ class Quarantine:
         name = body.get("end_user")
         return name if isinstance(name, str) else None
 
-    def _dump(self, one: Shut) -> str:
+    def _dump(self, one: QuarantinedUser) -> str:
         sealed = None if one.name is None else self._vault.seal_text(secret_name(one.safety_identifier), one.name)
         return json.dumps(asdict(replace(one, name=sealed)))
 
-    def _over(self, one: Shut) -> bool:
+    def _over(self, one: QuarantinedUser) -> bool:
         return 0 < one.until_ms <= to_ms(self._clock.now())
 
     async def _of_app(self, app: str, person: str) -> bool:
         """True when the person has submitted jobs of this app: the row itself can't say whose it is."""
-        async with asking("look for the end user's jobs", keys.index(app, "user", person)):
+        async with store_errors("look for the end user's jobs", keys.index(app, "user", person)):
             return bool(await self._redis.exists(keys.index(app, "user", person)))
 
-    def _readable(self, raw: bytes) -> Shut | None:
+    def _readable(self, raw: bytes) -> QuarantinedUser | None:
         return next((one for _, one in readable([(keys.QUARANTINE, raw)], self._load)), None)
 
-    def _load(self, raw: bytes) -> Shut:
+    def _load(self, raw: bytes) -> QuarantinedUser:
         body: dict[str, Any] = json.loads(raw)
         if not all(isinstance(body.get(name), int) for name in ("since_ms", "until_ms")):
             raise ValueError("not a row of the quarantine")
@@ -262,4 +264,4 @@ class Quarantine:
                 body["name"] = self._vault.unseal_text(secret_name(body["safety_identifier"]), body["name"])
             except (KeyMissing, ContentDamaged, ValueError):  # ValueError: a plain name that looks like a sealed one
                 body["name"] = None
-        return Shut(**body)
+        return QuarantinedUser(**body)

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from worker.jobs.errors import RateLimited
+from worker.jobs.errors import RateExceeded
 
 _MINUTE_US: Final = 60_000_000
 MOST: Final = 6_000_000
@@ -18,7 +18,7 @@ MOST: Final = 6_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class RateLimit:
     """Jobs a minute (0 = no limit), and how many at once; without a burst, as many as in a minute."""
 
     per_minute: int
@@ -41,10 +41,10 @@ class Rate:
 
 
 @dataclass(slots=True)
-class Meter:
+class RateMeter:
     """The app's bucket as one request sees it: its rate, and the least that was left when the request was charged."""
 
-    rate: Rate
+    rate: RateLimit
     left: int | None = None
     full_in: int = 0
 
@@ -53,21 +53,21 @@ class Meter:
         if self.left is None or left <= self.left:
             self.left, self.full_in = left, math.ceil(full_us / 1e6)
 
-    def empty(self, full_us: int, wait_us: int) -> RateLimited:
+    def empty(self, full_us: int, wait_us: int) -> RateExceeded:
         """There was none to take."""
         self.charged(0, full_us)
-        return RateLimited(self.rate.holds, self.rate.window_seconds, math.ceil(wait_us / 1e6))
+        return RateExceeded(self.rate.holds, self.rate.window_seconds, math.ceil(wait_us / 1e6))
 
 
-def dump(rate: Rate | None) -> list[int] | None:
+def dump(rate: RateLimit | None) -> list[int] | None:
     """As an app's record holds it."""
     return None if rate is None else [rate.per_minute, rate.burst]
 
 
-def load(app: bytes | None) -> Rate | None:
+def load(app: bytes | None) -> RateLimit | None:
     """The rate of an app's record; None = the default."""
     kept = json.loads(app).get("rate") if app else None
     if kept is None:
         return None
     per_minute, burst = (int(number) for number in kept)
-    return Rate(per_minute, burst)
+    return RateLimit(per_minute, burst)

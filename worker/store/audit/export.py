@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import Row, chain_in, stream_id
-from worker.audit.export import Book, follows_from_nothing
+from worker.audit.chain import AuditRow, chain_in, stream_id
+from worker.audit.export import ExportManifest, follows_from_nothing
 from worker.audit.seals import Seal, parse
 from worker.clock import Clock
 from worker.store.audit.seals import Seals
@@ -29,7 +29,7 @@ class Export:
     app: str | None = None
     after_ms: int | None = None
     before_ms: int | None = None
-    book: Book = field(default_factory=Book)
+    book: ExportManifest = field(default_factory=ExportManifest)
     seals: list[Seal] = field(default_factory=list)
 
     async def lines(self) -> AsyncIterator[list[bytes]]:
@@ -52,7 +52,7 @@ class Export:
             yield out
         self._narrow(first, last)
 
-    async def _line(self, trail: Trail, row: Row, heads: dict[str, str]) -> bytes:
+    async def _line(self, trail: Trail, row: AuditRow, heads: dict[str, str]) -> bytes:
         chain = chain_in(row)
         if not self.book.knows(chain) and not follows_from_nothing(row):
             self.book.starts[chain] = heads.get(chain) or await trail.before(chain, row.id)

@@ -11,20 +11,20 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import Row, app_chain
+from worker.audit.chain import AuditRow, app_chain
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.store import codec, keys
 from worker.store.audit.trail import Trail
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.values import readable, replies
 
 _PAGE: Final = 500
 _LEAST: Final = 60  # seconds that content stays after a release, if its time was over long ago
 
 
-class Holds:
+class LegalHolds:
     """The holds in Redis. A name is a job's id, or `app:<name>`."""
 
     def __init__(self, redis: ArqRedis, clock: Clock, result_ttl: int) -> None:
@@ -33,43 +33,43 @@ class Holds:
 
     async def names(self) -> set[str]:
         """What is held."""
-        async with asking("read the holds", keys.HOLDS):
+        async with store_errors("read the holds", keys.HOLDS):
             return {name.decode(errors="replace") for name in await self._redis.smembers(keys.HOLDS)}
 
     async def told(self) -> list[dict[str, Any]]:
         """Every hold with who, why and since when."""
-        async with asking("read the holds", keys.HOLD_NOTES):
+        async with store_errors("read the holds", keys.HOLD_NOTES):
             rows = await self._redis.hgetall(keys.HOLD_NOTES)
         found = [_note(name.decode(errors="replace"), raw) for name, raw in rows.items()]
         return sorted(found, key=lambda row: str(row["since"]))
 
-    async def place(self, name: str, *, by: str, why: str) -> Row:
+    async def place(self, name: str, *, by: str, why: str) -> AuditRow:
         """The hold stands, and its record in the trail says so. Refused: nothing to hold, or held already."""
         if name in await self.names():
             raise Refused("held_already", f"{name} is held already; `vigil audit holds` says by whom.")
         app, job_id = await self._whose(name)
         row = await self._trail.note("audit.hold", app=app, job_id=job_id, by=by, why=why)
         since = self._clock.now().isoformat(timespec="seconds").replace("+00:00", "Z")
-        async with asking("place a hold"), self._redis.pipeline(transaction=True) as pipe:
+        async with store_errors("place a hold"), self._redis.pipeline(transaction=True) as pipe:
             pipe.sadd(keys.HOLDS, name)
             pipe.hset(keys.HOLD_NOTES, name, json.dumps({"by": by, "reason": why, "since": since}))
             await pipe.execute()
         async for ids in self._jobs(name):
-            async with asking("keep what is held"), self._redis.pipeline(transaction=False) as pipe:
+            async with store_errors("keep what is held"), self._redis.pipeline(transaction=False) as pipe:
                 for one in ids:
                     for kept in _content(one):
                         pipe.persist(kept)
                 await pipe.execute()
         return row
 
-    async def release(self, name: str, *, by: str, why: str) -> Row:
+    async def release(self, name: str, *, by: str, why: str) -> AuditRow:
         """The hold is over; what was kept gets the time back that it would have had. Refused: there is no such hold."""
         held = await self.names()
         if name not in held:
             raise Refused("not_held", f"{name} is not held.", 404)
         app, job_id = await self._whose(name)
         row = await self._trail.note("audit.release", app=app, job_id=job_id, by=by, why=why)
-        async with asking("release a hold"), self._redis.pipeline(transaction=True) as pipe:
+        async with store_errors("release a hold"), self._redis.pipeline(transaction=True) as pipe:
             pipe.srem(keys.HOLDS, name)
             pipe.hdel(keys.HOLD_NOTES, name)
             await pipe.execute()
@@ -79,13 +79,13 @@ class Holds:
         return row
 
     async def _let_go(self, ids: list[str], others: set[str]) -> None:
-        async with asking("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
+        async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for one in ids:
                 pipe.hget(keys.job(one), "rec")
             rows = await replies(pipe, map(keys.job, ids))
         found = [job for _, job in readable(zip(map(keys.job, ids), rows, strict=True), codec.load_job)]
         over = [job for job in found if job.settled and app_chain(job.app) not in others]
-        async with asking("give back the time of what was held"), self._redis.pipeline(transaction=False) as pipe:
+        async with store_errors("give back the time of what was held"), self._redis.pipeline(transaction=False) as pipe:
             for job in over:
                 for kept in _content(job.id):
                     pipe.expire(kept, self._left(job))
@@ -111,7 +111,7 @@ class Holds:
             return
         start, index = 0, keys.index(name.removeprefix("app:"))
         while True:
-            async with asking("list the jobs"):
+            async with store_errors("list the jobs"):
                 ids = [
                     raw.decode(errors="replace") for raw in await self._redis.zrange(index, start, start + _PAGE - 1)
                 ]
@@ -123,7 +123,7 @@ class Holds:
 
 async def held(redis: ArqRedis, app: str, job_id: str) -> bool:
     """True while a hold keeps the job or its app: its content must not be deleted."""
-    async with asking("read the holds", keys.HOLDS):
+    async with store_errors("read the holds", keys.HOLDS):
         return any(await redis.smismember(keys.HOLDS, [job_id, app_chain(app)]))
 
 

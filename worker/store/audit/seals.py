@@ -14,7 +14,7 @@ from worker.audit.seals import Seal, parse
 from worker.store import keys
 from worker.store.commands import Command, flatten
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.stats.queue_depth import take_turn
 
 _PAGE: Final = 200
@@ -34,25 +34,25 @@ class Seals:
 
     async def last(self) -> Seal | None:
         """The newest seal; None before the first. Raises BadSeal when it is none."""
-        async with asking("read the seals", keys.SEALS):
+        async with store_errors("read the seals", keys.SEALS):
             raw = await self._redis.lindex(keys.SEALS, -1)
         return parse(raw) if raw else None
 
     async def append(self, before: Seal | None, seal: Seal, commands: Sequence[Command] = (), acts: str = "-") -> bool:
         """False when another seal came first (or `acts` is not the counter any more): then nothing was written."""
         args = [before.line if before else b"", seal.line, acts, *flatten(commands)]
-        async with asking("seal the trail"):
+        async with store_errors("seal the trail"):
             return bool(await self._script(keys=[keys.SEALS, keys.ACTS], args=args))
 
     async def count(self) -> int:
         """How many seals are kept."""
-        async with asking("count the seals"):
+        async with store_errors("count the seals"):
             return int(await self._redis.llen(keys.SEALS))
 
     async def pages(self, count: int, start: int = 0) -> AsyncIterator[list[bytes]]:
         """The lines of the first `count` seals that are kept, from `start` on, page by page."""
         for low in range(start, count, _PAGE):
-            async with asking("read the seals", keys.SEALS):
+            async with store_errors("read the seals", keys.SEALS):
                 lines: list[bytes] = await self._redis.lrange(keys.SEALS, low, min(count, low + _PAGE) - 1)
             if not lines:
                 return
@@ -60,14 +60,14 @@ class Seals:
 
     async def first(self) -> bytes | None:
         """The line of the oldest seal that is kept."""
-        async with asking("read the seals", keys.SEALS):
+        async with store_errors("read the seals", keys.SEALS):
             raw: bytes | None = await self._redis.lindex(keys.SEALS, 0)
         return raw
 
     async def last_retention(self, count: int) -> bytes | None:
         """The line of the newest retention seal among the first `count`; None when there is none."""
         for high in range(count, 0, -_PAGE):
-            async with asking("read the seals", keys.SEALS):
+            async with store_errors("read the seals", keys.SEALS):
                 lines = await self._redis.lrange(keys.SEALS, max(0, high - _PAGE), high - 1)
             found: bytes | None = next((text for text in reversed(lines) if _RETENTION in text), None)
             if found is not None:
@@ -80,5 +80,5 @@ class Seals:
         if first is None:
             return []
         start = max(0, number + 1 - parse(first).number)
-        async with asking("read the seals", keys.SEALS):
+        async with store_errors("read the seals", keys.SEALS):
             return [parse(text) for text in await self._redis.lrange(keys.SEALS, start, start + _PAGE - 1)]

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import GENESIS, Row, app_chain, canonical, link
+from worker.audit.chain import GENESIS, AuditRow, app_chain, canonical, link
 from worker.audit.record import act_of
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.values import replies
 
 START: Final = "-"
@@ -39,29 +39,29 @@ class Trail:
         self._redis, self._clock = redis, clock
         self._act: Any = script(redis, "audit/append_note")
 
-    async def of_chain(self, chain: str) -> list[Row]:
+    async def of_chain(self, chain: str) -> list[AuditRow]:
         """All records of a job (or of `app:<name>`), in order; empty when there are none."""
-        async with asking("read the audit trail", keys.audited(chain)):
+        async with store_errors("read the audit trail", keys.audited(chain)):
             places = await self._redis.lrange(keys.audited(chain), 0, -1)
         return await self.at([place.decode(errors="replace") for place in places])
 
-    async def at(self, places: Sequence[str]) -> list[Row]:
+    async def at(self, places: Sequence[str]) -> list[AuditRow]:
         """The records at these places; those that are gone are missing."""
         known = [place for place in places if _PLACE.fullmatch(place)]
         if not known:
             return []
-        async with asking("read the audit trail", keys.AUDIT), self._redis.pipeline(transaction=False) as pipe:
+        async with store_errors("read the audit trail", keys.AUDIT), self._redis.pipeline(transaction=False) as pipe:
             for place in known:
                 pipe.xrange(keys.AUDIT, place, place)
             found = await replies(pipe, (keys.AUDIT for _ in known))
         return [row_of(*rows[0]) for rows in found if rows]
 
-    async def page(self, low: str, high: str = "+", count: int = _PAGE) -> list[Row]:
+    async def page(self, low: str, high: str = "+", count: int = _PAGE) -> list[AuditRow]:
         """Up to `count` records from `low` on; `(<id>` is what comes after that id."""
-        async with asking("read the audit trail", keys.AUDIT):
+        async with store_errors("read the audit trail", keys.AUDIT):
             return [row_of(*row) for row in await self._redis.xrange(keys.AUDIT, low, high, count)]
 
-    async def pages(self, low: str = START, high: str = "+", count: int = _PAGE) -> AsyncIterator[list[Row]]:
+    async def pages(self, low: str = START, high: str = "+", count: int = _PAGE) -> AsyncIterator[list[AuditRow]]:
         """All records from `low` to `high`, in order, page by page; Redis fetches the next one while one is read."""
         ahead = asyncio.ensure_future(self.page(low, high, count))
         try:
@@ -78,24 +78,24 @@ class Trail:
 
     async def last(self) -> str | None:
         """The id of the newest record."""
-        async with asking("read the audit trail"):
+        async with store_errors("read the audit trail"):
             rows = await self._redis.xrevrange(keys.AUDIT, count=1)
         return row_of(*rows[0]).id if rows else None
 
     async def before(self, chain: str, place: str) -> str:
         """The hash of the record that stands before this one in its chain; 64 zeros when it isn't there."""
-        async with asking("read the audit trail"):
+        async with store_errors("read the audit trail"):
             places = [raw.decode(errors="replace") for raw in await self._redis.lrange(keys.audited(chain), 0, -1)]
         n = places.index(place) if place in places else 0
         rows = await self.at(places[n - 1 : n]) if n else []
         return rows[0].hash if rows else GENESIS
 
-    async def of_app(self, app: str, low: str, high: str, limit: int) -> tuple[list[Row], str | None]:
+    async def of_app(self, app: str, low: str, high: str, limit: int) -> tuple[list[AuditRow], str | None]:
         """(up to `limit` records of the app, oldest first; the id after which the next page begins, or None).
 
         In a trail that others fill a page may be short and yet have a next one: a look reads a bounded part of it.
         """
-        found, mark = list[Row](), mark_of(app)
+        found, mark = list[AuditRow](), mark_of(app)
         for _ in range(_MOST_PAGES):
             rows = await self.page(low, high)
             for row in rows:
@@ -108,7 +108,7 @@ class Trail:
             low = f"({rows[-1].id}"
         return found, low.removeprefix("(")
 
-    async def note(self, act: str, *, app: str, job_id: str | None, by: str, why: str, **data: Any) -> Row:
+    async def note(self, act: str, *, app: str, job_id: str | None, by: str, why: str, **data: Any) -> AuditRow:
         """The record of something done to a job, or (without `job_id`) to all of an app: who, what and why.
 
         Chained to the records before it. Give no content. Raises Refused for a job that has no trail.
@@ -122,15 +122,15 @@ class Trail:
             if last is not None and last.record == canonical(record):
                 return last  # it was written, only the answer was lost
             head, body = link(last.hash if last else GENESIS, record)
-            async with asking("write to the audit trail"):
+            async with store_errors("write to the audit trail"):
                 names = [keys.AUDIT, keys.audited(chain), keys.job(chain), keys.ACTS]
                 place = await self._act(keys=names, args=[last.id if last else "", head, body])
             if place:
-                return Row(place.decode(), head, body)
+                return AuditRow(place.decode(), head, body)
         raise Refused("job_busy", "The job is changing right now; try again.", 409)
 
-    async def _last(self, chain: str) -> Row | None:
-        async with asking("read the audit trail"):
+    async def _last(self, chain: str) -> AuditRow | None:
+        async with store_errors("read the audit trail"):
             place = await self._redis.lindex(keys.audited(chain), -1)
         if place is None:
             return None
@@ -146,10 +146,10 @@ def head_of(raw: bytes | None) -> str | None:
     return head if _HASH.fullmatch(head) else None
 
 
-def row_of(place: bytes, fields: dict[bytes, bytes]) -> Row:
+def row_of(place: bytes, fields: dict[bytes, bytes]) -> AuditRow:
     """A record as Redis gives it; what is none has a hash that no record has, so that a proof tells of it."""
     head = fields.get(b"hash", b"").decode(errors="replace")
-    return Row(place.decode(), head if _HASH.fullmatch(head) else NO_HASH, fields.get(b"record", b""))
+    return AuditRow(place.decode(), head if _HASH.fullmatch(head) else NO_HASH, fields.get(b"record", b""))
 
 
 def mark_of(app: str) -> bytes:

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import GENESIS, Row, chain_in, stream_id
-from worker.audit.diagnose import Fault, Kind, at_end, in_chain
+from worker.audit.chain import GENESIS, AuditRow, chain_in, stream_id
+from worker.audit.diagnose import AuditFault, TamperKind, at_end, in_chain
 from worker.audit.keys import Trusted
 from worker.audit.report import Report
 from worker.audit.seals import BadSeal, parse
@@ -23,7 +23,7 @@ from worker.store import keys
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 
 _PAGE: Final = 5_000
 _SCAN: Final = 1_000
@@ -32,7 +32,7 @@ _TIMES: Final = 3
 _HOUR: Final = 3600
 
 
-class Proof:
+class TrailVerification:
     """One look at the whole trail."""
 
     def __init__(self, redis: ArqRedis, clock: Clock, trusted: Trusted, sealed_within: float | None = None) -> None:
@@ -63,7 +63,7 @@ class Proof:
         try:
             retention = parse(line) if line else None
         except BadSeal as error:
-            return Report(faults=[Fault(Kind.CHECKPOINT, f"the retention seal is {error}")])
+            return Report(faults=[AuditFault(TamperKind.CHECKPOINT, f"the retention seal is {error}")])
         self._starts = dict(retention.body["heads"]) if retention is not None else {}
         verifier = Verifier(self._trusted, retention)
         await self._stream(verifier, count)
@@ -104,7 +104,7 @@ class Proof:
             verifier.add(lines or ())
         verifier.finish()
 
-    def _unsealed(self, verifier: Verifier, now: int) -> list[Fault]:
+    def _unsealed(self, verifier: Verifier, now: int) -> list[AuditFault]:
         """Checkpoints that should be there by now."""
         first = verifier.first_unsealed
         if first is None or self._sealed_within is None:
@@ -118,33 +118,35 @@ class Proof:
             f"missing checkpoints: none covers the last {verifier.unsealed:,} records, the oldest {age} old ({first});"
         )
         detail += " checkpoints were removed, or no worker with a signing key has run since"
-        return [Fault(Kind.CHECKPOINT, detail, first, checkpoint=number)]
+        return [AuditFault(TamperKind.CHECKPOINT, detail, first, checkpoint=number)]
 
-    async def _explain(self, verifier: Verifier) -> list[Fault]:
-        found: list[Fault] = []
+    async def _explain(self, verifier: Verifier) -> list[AuditFault]:
+        found: list[AuditFault] = []
         for chain in islice(verifier.suspects, _LOOKED_AT):
             fault = in_chain(chain, await self._rows_of(chain), self._starts.get(chain, GENESIS))
             found += [fault] if fault is not None else []
-        either = {Kind.REMOVED, Kind.ALTERED}
+        either = {TamperKind.REMOVED, TamperKind.ALTERED}
         if found and verifier.faults and {found[0].kind, verifier.faults[0].kind} == either:
             return [*verifier.faults, *found]  # a chain alone can't always tell; the checkpoint has counted
-        if found and verifier.faults and found[0].kind is Kind.ALTERED and _earlier(verifier.faults[0], found[0]):
+        if found and verifier.faults and found[0].kind is TamperKind.ALTERED and _earlier(verifier.faults[0], found[0]):
             return [*verifier.faults, *found]  # one with the hash that fits it, so that the next one does not follow
         return [*found, *verifier.faults]
 
-    async def _ends(self, verifier: Verifier) -> list[Fault]:
+    async def _ends(self, verifier: Verifier) -> list[AuditFault]:
         """Jobs whose record names another end of their trail than there is; jobs without a trail, and the reverse."""
         wrong = dict.fromkeys([job_id async for job_id in self._unlike()])
         if not verifier.stopped:
             wrong |= dict.fromkeys(await self._unlike_seen(verifier.tail))
         if len(wrong) > _LOOKED_AT:
             wrong = await self._really_unlike(wrong)
-        faults: list[Fault] = []
+        faults: list[AuditFault] = []
         for job_id in islice(wrong, _LOOKED_AT):
             fault = await self._look(job_id)
             faults += [fault] if fault is not None else []
         if len(wrong) > _LOOKED_AT:
-            faults.append(Fault(Kind.CHAIN_HEAD, f"{len(wrong) - _LOOKED_AT:,} more jobs disagree with their trail"))
+            faults.append(
+                AuditFault(TamperKind.CHAIN_HEAD, f"{len(wrong) - _LOOKED_AT:,} more jobs disagree with their trail")
+            )
         if not verifier.stopped:
             faults += await self._without_job([c for c in verifier.open if not c.startswith("app:")])
         return faults
@@ -153,10 +155,10 @@ class Proof:
         """Ids of jobs in Redis whose last known place in the trail doesn't hold what they call its end."""
         cursor = 0
         while True:
-            async with asking("read the jobs"):
+            async with store_errors("read the jobs"):
                 cursor, names = await self._redis.scan(cursor, match=f"{keys.JOB}*", count=_SCAN)
             ids = [name.decode(errors="replace").removeprefix(keys.JOB) for name in names]
-            async with asking("compare the trail's ends"):
+            async with store_errors("compare the trail's ends"):
                 for job_id in await self._unlike_of(args=[keys.JOB, keys.audited(""), keys.AUDIT, *ids]):
                     yield job_id.decode(errors="replace")
             if not cursor:
@@ -185,17 +187,17 @@ class Proof:
         return out
 
     async def _heads(self, job_ids: list[str]) -> list[str | None]:
-        async with asking("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
+        async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hget(keys.job(job_id), "chain")
             return [head.decode(errors="replace") if head else None for head in await pipe.execute()]
 
-    async def _look(self, job_id: str) -> Fault | None:
+    async def _look(self, job_id: str) -> AuditFault | None:
         """A closer look at one job, again while it changes."""
-        fault: Fault | None = None
+        fault: AuditFault | None = None
         for _ in range(_TIMES):
             rows = await self._rows_of(job_id)
-            async with asking("read the job"):
+            async with store_errors("read the job"):
                 version, head = await self._redis.hmget(keys.job(job_id), "v", "chain")
             if head is None:
                 return None
@@ -206,8 +208,8 @@ class Proof:
                 return None
         return fault
 
-    async def _without_job(self, open_chains: list[str]) -> list[Fault]:
-        faults: list[Fault] = []
+    async def _without_job(self, open_chains: list[str]) -> list[AuditFault]:
+        faults: list[AuditFault] = []
         for start in range(0, len(open_chains), _SCAN):
             some = open_chains[start : start + _SCAN]
             heads = await self._heads(some)
@@ -215,24 +217,26 @@ class Proof:
                 rows = await self._trail.of_chain(job_id)
                 if len(faults) < _LOOKED_AT and not (rows and await self._ended(rows)):
                     detail = f"{job_id} never ended by its trail, but is not in Redis"
-                    faults.append(Fault(Kind.INSERTED if not rows else Kind.REMOVED, detail, job_id=job_id))
+                    faults.append(
+                        AuditFault(TamperKind.INSERTED if not rows else TamperKind.REMOVED, detail, job_id=job_id)
+                    )
         return faults
 
-    async def _ended(self, rows: list[Row]) -> bool:
+    async def _ended(self, rows: list[AuditRow]) -> bool:
         """True when the trail tells of the job's end by now."""
         verifier = Verifier(self._trusted)
         verifier.feed(rows)
         return bool(verifier.ended)
 
-    async def _rows_of(self, chain: str) -> list[Row]:
+    async def _rows_of(self, chain: str) -> list[AuditRow]:
         """Every record of a chain, found by reading the whole trail: its index may have been tampered with too."""
         mark = b'"job_id":"%b"' % chain.encode()
-        found: list[Row] = []
+        found: list[AuditRow] = []
         async for rows in self._trail.pages(count=_PAGE):
             found += [row for row in rows if mark in row.record]
         return found
 
-    async def _compare(self, shipped: Iterable[bytes], report: Report) -> list[Fault]:
+    async def _compare(self, shipped: Iterable[bytes], report: Report) -> list[AuditFault]:
         """The first way in which the seals in Redis are not those that were shipped."""
         first = await self._seals.first()
         begin = _number(first) if first else 1
@@ -242,25 +246,25 @@ class Proof:
             checker.add(lines)
             if checker.faults:
                 told = checker.faults[0]
-                return [Fault(told.kind, f"in the shipped copy: {told.detail}", checkpoint=told.checkpoint)]
+                return [AuditFault(told.kind, f"in the shipped copy: {told.detail}", checkpoint=told.checkpoint)]
             known = [(number, text) for text in lines if (number := parse(text).number) >= begin]
             last = parse(lines[-1]).number
             if not known:
                 continue
-            async with asking("read the seals"):
+            async with store_errors("read the seals"):
                 here = await self._redis.lrange(keys.SEALS, known[0][0] - begin, known[-1][0] - begin)
             for n, (number, text) in enumerate(known):
                 if n >= len(here):
                     detail = f"checkpoint {number} was shipped, but is gone: the trail was cut behind it"
-                    return [Fault(Kind.TRUNCATED, detail, parse(text).last, checkpoint=number)]
+                    return [AuditFault(TamperKind.TRUNCATED, detail, parse(text).last, checkpoint=number)]
                 if here[n] != text:
                     detail = f"checkpoint {number} is not the one that was shipped"
-                    return [Fault(Kind.CHECKPOINT, detail, checkpoint=number)]
+                    return [AuditFault(TamperKind.CHECKPOINT, detail, checkpoint=number)]
         report.notes.append(f"compared with the shipped copy up to checkpoint {last}")
         return []
 
 
-def _earlier(one: Fault, other: Fault) -> bool:
+def _earlier(one: AuditFault, other: AuditFault) -> bool:
     return None not in (one.record, other.record) and stream_id(one.record or "") < stream_id(other.record or "")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.connection.required_commands import REQUIRED, Role, Words, name_of
 
 
@@ -21,7 +21,7 @@ async def missing(redis: ArqRedis, role: Role) -> list[str]:
 
     StoreUnavailable when Redis can't be asked.
     """
-    async with asking("say what we may do"):
+    async with store_errors("say what we may do"):
         return await _missing(redis.connection_pool, role)
 
 

@@ -13,11 +13,11 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from worker import redis_address
 from worker.store.connection.command_rights import user_of
-from worker.store.connection.pool import AWAY, asking, connect_to
+from worker.store.connection.pool import AWAY, connect_to, store_errors
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerInfo:
     """`user` is None where the server won't say; `open_door` is None where it can't be tried."""
 
     version: tuple[int, ...]
@@ -32,14 +32,14 @@ class Server:
     open_door: bool | None
 
 
-async def look_at(redis: ArqRedis, url: str) -> Server:
+async def look_at(redis: ArqRedis, url: str) -> ServerInfo:
     """All of it; StoreUnavailable when it doesn't answer."""
-    async with asking("say how it stands"):
+    async with store_errors("say how it stands"):
         info: dict[str, Any] = await redis.info()
         user = await user_of(redis)
         everything = await _everything(redis, user)
     version = str(info.get("valkey_version") or info.get("redis_version") or "0")
-    return Server(
+    return ServerInfo(
         version=tuple(int(part) for part in version.split(".") if part.isdigit()),
         valkey="valkey_version" in info,
         wrote=info.get("aof_last_write_status", "ok") == "ok" and info.get("rdb_last_bgsave_status", "ok") == "ok",

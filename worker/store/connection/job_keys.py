@@ -9,8 +9,8 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged
 from worker.store import codec, keys
-from worker.store.connection.pool import asking, vault_of
-from worker.store.envelope import ASKED, PRIVATE, Box
+from worker.store.connection.pool import store_errors, vault_of
+from worker.store.envelope import ASKED, PRIVATE, JobCipher
 from worker.store.values import replies
 
 
@@ -39,12 +39,12 @@ def as_object(job_id: str, field: str, content: Any) -> Any:
     return content
 
 
-async def boxes_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool = False) -> dict[str, Box]:
+async def boxes_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool = False) -> dict[str, JobCipher]:
     """Each job's box; those of jobs that are no longer kept are missing.
 
     `plain_too`: a remembered box without a key will do, though the job may have got one since.
     """
-    vault, found, unknown = vault_of(redis), dict[str, Box](), list[str]()
+    vault, found, unknown = vault_of(redis), dict[str, JobCipher](), list[str]()
     for job_id in job_ids:
         box = vault.known(job_id)
         if box is not None and (plain_too or box.header):
@@ -53,7 +53,7 @@ async def boxes_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool =
             unknown.append(job_id)
     if not unknown:
         return found
-    async with asking("find the key of a job"), redis.pipeline(transaction=False) as pipe:
+    async with store_errors("find the key of a job"), redis.pipeline(transaction=False) as pipe:
         for job_id in unknown:
             pipe.hmget(keys.job(job_id), "app", "priv")
         rows = await replies(pipe, map(keys.job, unknown))
@@ -63,7 +63,7 @@ async def boxes_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool =
     return found
 
 
-async def boxes_to_write(redis: ArqRedis, job_ids: Iterable[str]) -> dict[str, Box]:
+async def boxes_to_write(redis: ArqRedis, job_ids: Iterable[str]) -> dict[str, JobCipher]:
     """The boxes that new content goes into; no trip when nothing is encrypted here, or all jobs are known."""
     vault, names = vault_of(redis), list(job_ids)
     found = await boxes_of(redis, names, plain_too=True) if vault.on else {}

@@ -15,7 +15,7 @@ from worker.audit.chain import canonical
 from worker.clock import Clock
 from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
-from worker.store.connection.pool import asking, vault_of
+from worker.store.connection.pool import store_errors, vault_of
 from worker.store.values import read
 
 IDENTIFIER: Final = "identifier"
@@ -23,7 +23,7 @@ DIGEST: Final = "digest"
 _LENGTH: Final = 32
 
 
-class Secrets:
+class KeptSecrets:
     """The kept secrets, read once per process."""
 
     def __init__(self, redis: ArqRedis, clock: Clock, given: Mapping[str, bytes] | None = None) -> None:
@@ -36,7 +36,7 @@ class Secrets:
         if known is not None:
             return known
         key, own = keys.secret(name), secret_name(name)
-        async with asking("keep a secret", key):
+        async with store_errors("keep a secret", key):
             sealed = self._vault.seal_text(own, self._clock.dice(_LENGTH).hex())
             await self._redis.set(key, sealed, nx=True)
             kept: bytes | None = await self._redis.get(key)

@@ -42,11 +42,11 @@ _NO_KEYS: Final = Vault()
 _RETRY_ON: Final = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError]
 
 
-class Changed(RedisError):  # type: ignore[misc]  # redis-py is not typed
+class StoreChangedError(RedisError):  # type: ignore[misc]  # redis-py is not typed
     """The server does not hold the store that this process knows; not tried again over a fresh connection."""
 
 
-class Meets(Protocol):
+class ConnectionChecks(Protocol):
     """What each new connection must pass before anything is asked over it, and again when `epoch` has moved on."""
 
     epoch: int
@@ -66,7 +66,7 @@ def connect(
     url: str,
     *,
     vault: Vault | None = None,
-    guard: Meets | None = None,
+    guard: ConnectionChecks | None = None,
     max_connections: int = 32,
     patience: int = 3,
 ) -> ArqRedis:
@@ -84,7 +84,7 @@ def connect_to(
     address: Address,
     *,
     vault: Vault | None = None,
-    guard: Meets | None = None,
+    guard: ConnectionChecks | None = None,
     max_connections: int = 32,
     patience: int = 3,
 ) -> ArqRedis:
@@ -151,7 +151,7 @@ def _pack_in_c(pool: ConnectionPool) -> None:
     pool.connection_class = Packing
 
 
-def _meet_first(pool: ConnectionPool, guard: Meets) -> None:
+def _meet_first(pool: ConnectionPool, guard: ConnectionChecks) -> None:
     """Nothing is asked over a new connection before it has passed the guard."""
     unguarded = pool.connection_class
 
@@ -160,7 +160,7 @@ def _meet_first(pool: ConnectionPool, guard: Meets) -> None:
             try:
                 await super().connect()
             except RedisConnectionError as error:  # over a unix socket redis-py wraps whatever on_connect raises
-                if isinstance(error.__cause__, Changed):
+                if isinstance(error.__cause__, StoreChangedError):
                     raise error.__cause__ from None
                 raise
 
@@ -227,7 +227,7 @@ def unfit(error: ResponseError) -> bool:
     return any(mark in said for mark in _UNFIT)
 
 
-class asking:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
+class store_errors:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
     """Turns every way in which Redis can be away into StoreUnavailable, and a value of another type than the one that
     is wanted into RecordUnreadable; `key` is the one that is asked for, where it is one.
     """
@@ -241,7 +241,7 @@ class asking:  # noqa: N801  reads like the contextlib function that it would be
         pass
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Changed):
+        if isinstance(error, StoreChangedError):
             raise StoreChanged(str(error)) from None
         if isinstance(error, ResponseError) and unfit(error):
             raise RecordUnreadable(self._key, "wrong_type") from None
@@ -268,7 +268,7 @@ async def check_safe(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[s
 
     Keys: maxmemory_policy, appendonly, appendfsync, version; a value is "unknown" where CONFIG or INFO is forbidden.
     """
-    async with asking("say how safe it is"):
+    async with store_errors("say how safe it is"):
         try:
             info = await redis.info()
         except NoPermissionError:

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from worker import redis_address
 from worker.jobs.errors import UnsafeStore
-from worker.store.connection.pool import AWAY, asking, connect_to
+from worker.store.connection.pool import AWAY, connect_to, store_errors
 
 RULE: Final = "user default off resetpass ~* &* +@all"
 """The rule of ops/users.acl: cannot log in, may replay."""
@@ -33,7 +33,7 @@ _WRITES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class ReplayOutcome:
     """What a restart does with committed transactions (or that we may not ask), why, and what mends it."""
 
     verdict: Literal["kept", "lost", "unknown"]
@@ -41,39 +41,41 @@ class Replay:
     fix: str = ""
 
 
-async def replay_of(redis: ArqRedis, url: str) -> Replay:
+async def replay_of(redis: ArqRedis, url: str) -> ReplayOutcome:
     """The verdict on this server and its users; StoreUnavailable when it doesn't answer."""
-    async with asking("say whether a restart keeps what it holds"):
+    async with store_errors("say whether a restart keeps what it holds"):
         info = await redis.info()
         if not info.get("aof_enabled"):
-            return Replay("kept", "there is no append-only file to replay")
+            return ReplayOutcome("kept", "there is no append-only file to replay")
         refused = await _refused(redis)
     if refused is None:
         refused = await _refused_without_name(url)
     if refused == "":
-        return Replay("kept", "the user `default`, as whom transactions are replayed, may write what Vigil writes")
+        return ReplayOutcome(
+            "kept", "the user `default`, as whom transactions are replayed, may write what Vigil writes"
+        )
     fix = f"the rule `{RULE}` (ops/secrets.sh writes it), then `ACL LOAD` as admin, before Redis is restarted"
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version") or info.get("redis_version") or "?")
     if name == "Valkey" and _number(version) >= _KEEPS_SINCE:
         if refused is None:
-            return Replay("kept", f"{name} {version} replays transactions whatever `default` may do")
+            return ReplayOutcome("kept", f"{name} {version} replays transactions whatever `default` may do")
         said = f"{name} {version} replays them all the same, but older servers lose what `default` may not {refused}"
-        return Replay("kept", said, fix)
+        return ReplayOutcome("kept", said, fix)
     if refused is None:
         said = (
             f"{name} {version} may lose committed jobs at its next restart: it replays transactions as the user "
             "`default`, and our user may not ask what that one may do (`ACL DRYRUN`)"
         )
-        return Replay("unknown", said, fix)
+        return ReplayOutcome("unknown", said, fix)
     said = (
         f"{name} {version} would lose committed jobs at its next restart: it replays transactions as the user "
         f"`default`, who may not {refused}"
     )
-    return Replay("lost", said, fix)
+    return ReplayOutcome("lost", said, fix)
 
 
-async def check_replay(redis: ArqRedis, url: str, *, allow: bool = False) -> Replay:
+async def check_replay(redis: ArqRedis, url: str, *, allow: bool = False) -> ReplayOutcome:
     """The verdict; raises UnsafeStore unless a restart keeps what was committed, or `allow`."""
     found = await replay_of(redis, url)
     if found.verdict != "kept" and not allow:

@@ -17,7 +17,7 @@ _FLIGHTS: Final = 8  # packets under way: with few, large ones callers and Redis
 _PATIENCE: Final = 3.0  # seconds; a packet that takes longer fails, and the next one gets a fresh connection
 
 
-class Together:
+class ScriptBatch:
     """One script; `__call__` gives the reply or raises what Redis raised for this very call."""
 
     def __init__(self, redis: Redis, script: Any) -> None:

@@ -15,7 +15,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 
 _FRESH_SECONDS: Final = 5.0  # after that long the time is asked for again: clocks drift, and Redis may be another one
 _SLOWEST: Final = 1.0  # seconds: an answer that took longer says too little about now
@@ -56,7 +56,7 @@ class StoreClock(Clock):
         """The time was asked for once; where Redis does not answer, the clock goes on as it was."""
         began = self._machine.monotonic()
         try:
-            async with asyncio.timeout(_SLOWEST), asking("tell the time"):
+            async with asyncio.timeout(_SLOWEST), store_errors("tell the time"):
                 seconds, micros = await self._redis.time()
         except (StoreUnavailable, TimeoutError):
             return

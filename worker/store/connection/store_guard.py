@@ -20,8 +20,8 @@ from redis.exceptions import ResponseError
 from worker.audit.chain import stream_id
 from worker.jobs.errors import StoreUnavailable
 from worker.store import keys
-from worker.store.connection.pool import Changed, asking
-from worker.store.connection.store_mark import Mark, Reason, Seen, judge, load, save, sentence
+from worker.store.connection.pool import StoreChangedError, store_errors
+from worker.store.connection.store_mark import Reason, StoreAnswer, StoreMark, judge, load, save, sentence
 from worker.store.values import count_of
 from worker.telemetry.events import emit
 
@@ -30,13 +30,13 @@ _SAVE_EVERY: Final = 5  # looks
 _ACCEPTED_SECONDS: Final = 86_400
 
 
-class Guard:
+class StoreGuard:
     """Knows the store by its mark; `path` is where that is kept, None for a process that keeps none."""
 
     def __init__(self, path: Path | None, dice: Callable[[int], bytes]) -> None:
         self._path, self._dice = path, dice
-        self._mark: Mark | None = None
-        self._saved: Mark | None = None
+        self._mark: StoreMark | None = None
+        self._saved: StoreMark | None = None
         self._unwritable = False
         self.fault = ""
         self.epoch = 0
@@ -45,7 +45,7 @@ class Guard:
                 self._mark = self._saved = load(path)
 
     @property
-    def mark(self) -> Mark | None:
+    def mark(self) -> StoreMark | None:
         """What is known of the store; None before it was first seen."""
         return self._mark
 
@@ -70,7 +70,7 @@ class Guard:
             self.fault = ""
             emit("store.known")
         if seen.deployment is not None and self._mark is mark and (mark is None or mark.deployment != seen.deployment):
-            self._mark = Mark(seen.deployment)
+            self._mark = StoreMark(seen.deployment)
         if seen.deployment is None and mark is not None:
             await _or_none(ask("SET", keys.DEPLOYMENT, mark.deployment))
 
@@ -78,7 +78,7 @@ class Guard:
         if said != self.fault:
             self.fault = said
             emit("store.changed", reason=reason)
-        raise Changed(said)
+        raise StoreChangedError(said)
 
     async def run(self, redis: ArqRedis) -> None:
         """Looks once a second, until cancelled, and keeps the mark's file."""
@@ -96,10 +96,10 @@ class Guard:
 
     async def look(self, redis: ArqRedis) -> None:
         """The mark is the newest there is; StoreChanged when this isn't the known store any more."""
-        async with asking("say which deployment it holds"):
+        async with store_errors("say which deployment it holds"):
             try:
                 await self._check(redis.execute_command)
-            except Changed:
+            except StoreChangedError:
                 self.epoch += 1
                 raise
             mark = self._mark
@@ -107,7 +107,7 @@ class Guard:
             looks = await _or_none(redis.incr(keys.LOOKS))
         if mark is not None and self._mark is mark and not self.fault:
             record = _text(newest[0][0]) if newest else mark.record
-            self._mark = Mark(mark.deployment, record or "", looks or mark.looks)
+            self._mark = StoreMark(mark.deployment, record or "", looks or mark.looks)
 
     def _save(self, by: str = "") -> None:
         if self._path is None or self._mark is None or self._mark == self._saved or self.fault:
@@ -122,17 +122,17 @@ class Guard:
             self._saved, self._unwritable = self._mark, False
 
 
-async def look(ask: Callable[..., Any], mark: Mark | None) -> Seen:
+async def look(ask: Callable[..., Any], mark: StoreMark | None) -> StoreAnswer:
     """What the store says of itself, held against the mark."""
     deployment = _text(await _or_none(ask("GET", keys.DEPLOYMENT)))
     if mark is None:
-        return Seen(deployment, has_all=True)
+        return StoreAnswer(deployment, has_all=True)
     if deployment is not None and deployment != mark.deployment:
-        return Seen(deployment, has_all=False, accepted=_text(await _or_none(ask("GET", keys.ACCEPTED))))
-    return Seen(deployment, has_all=await _has(ask, mark, deployment is not None))
+        return StoreAnswer(deployment, has_all=False, accepted=_text(await _or_none(ask("GET", keys.ACCEPTED))))
+    return StoreAnswer(deployment, has_all=await _has(ask, mark, deployment is not None))
 
 
-async def _has(ask: Callable[..., Any], mark: Mark, named: bool) -> bool:
+async def _has(ask: Callable[..., Any], mark: StoreMark, named: bool) -> bool:
     """Whether the marked record is there, or retention has removed it; where there is no trail the looks have to do."""
     if mark.record:
         if await _or_none(ask("XRANGE", keys.AUDIT, mark.record, mark.record)):
@@ -162,15 +162,15 @@ async def _or_none(answer: Awaitable[Any]) -> Any:
 
 async def accept(redis: ArqRedis, deployment: str) -> None:
     """From now on this is the store: it gets a new id, which every process takes over that knew another, for a day."""
-    async with asking("take a new deployment id"), redis.pipeline(transaction=True) as pipe:
+    async with store_errors("take a new deployment id"), redis.pipeline(transaction=True) as pipe:
         pipe.set(keys.DEPLOYMENT, deployment)
         pipe.set(keys.ACCEPTED, deployment, ex=_ACCEPTED_SECONDS)
         await pipe.execute()
 
 
-def guard_of(redis: ArqRedis) -> Guard | None:
+def guard_of(redis: ArqRedis) -> StoreGuard | None:
     """The guard that this client was connected with."""
-    guard: Guard | None = vars(redis).get("guard")
+    guard: StoreGuard | None = vars(redis).get("guard")
     return guard
 
 

@@ -18,7 +18,7 @@ Reason = Literal["empty", "older", "other"]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class StoreMark:
     """A deployment, the id of its newest audit record ("" before the first), and how often it was looked at."""
 
     deployment: str
@@ -27,7 +27,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class StoreAnswer:
     """What a store answers: its deployment, whether it has what was marked, and which id operators accepted last."""
 
     deployment: str | None
@@ -35,7 +35,7 @@ class Seen:
     accepted: str | None = None
 
 
-def judge(mark: Mark | None, seen: Seen) -> Reason | None:
+def judge(mark: StoreMark | None, seen: StoreAnswer) -> Reason | None:
     """Why the store can't be the one that left the mark; None when it is that one, or nothing is known of it."""
     if mark is None or (seen.deployment and seen.deployment == seen.accepted != mark.deployment):
         return None
@@ -46,7 +46,7 @@ def judge(mark: Mark | None, seen: Seen) -> Reason | None:
     return "empty" if seen.deployment is None else "older"
 
 
-def sentence(reason: Reason, mark: Mark, seen: Seen) -> str:
+def sentence(reason: Reason, mark: StoreMark, seen: StoreAnswer) -> str:
     """What happened and what to do, for operators."""
     known = f"deployment {mark.deployment}" + (f", records up to {_time(mark.record)}" if mark.record else "")
     what = {
@@ -60,16 +60,16 @@ def sentence(reason: Reason, mark: Mark, seen: Seen) -> str:
     )
 
 
-def load(path: Path) -> Mark | None:
+def load(path: Path) -> StoreMark | None:
     """The mark of the file; None when there is none that can be read. Raises OSError when the file can't be opened."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-        return Mark(str(body["deployment"]), str(body["record"]), int(body["looks"]))
+        return StoreMark(str(body["deployment"]), str(body["record"]), int(body["looks"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
-def save(path: Path, mark: Mark, by: str = "") -> None:
+def save(path: Path, mark: StoreMark, by: str = "") -> None:
     """The file holds this mark, whole, also after a power cut; `by` keeps two writers apart. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{id(mark):x}{by}.new")

@@ -22,7 +22,7 @@ _QUIET_SECONDS: Final = 10.0  # after that much silence we ask whether the conne
 _LONGEST_PAUSE: Final = 1.0
 
 
-class Listener:
+class Subscriber:
     """Calls `heard(channel, message)` and `resumed(channel)`; both must be quick and must not raise."""
 
     def __init__(self, redis: Redis, heard: Callable[[str, bytes], None], resumed: Callable[[str], None]) -> None:

@@ -10,7 +10,7 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import keys
 from worker.store.connection.job_keys import opened
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.envelope import ANSWER
 from worker.store.values import readable, replies
 from worker.store.webhooks.outbox import load_message
@@ -23,7 +23,7 @@ async def answers(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str
     """What came back, by job; jobs without an answer are missing. Raises KeyMissing, ContentDamaged."""
     if not job_ids:
         return {}
-    async with asking("read the answers"):
+    async with store_errors("read the answers"):
         rows = await redis.mget([keys.answer(job_id) for job_id in job_ids])
     return await opened(redis, ANSWER, dict(zip(job_ids, rows, strict=True)))
 
@@ -43,7 +43,7 @@ async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, s
     """The state of each job's newest webhook message; jobs without one are missing."""
     if not job_ids:
         return {}
-    async with asking("read the webhook states"):
+    async with store_errors("read the webhook states"):
         async with redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.lindex(keys.messages(job_id), -1)

@@ -15,7 +15,7 @@ from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.store import codec, keys
 from worker.store.admission.pauses import PREFIX
-from worker.store.admission.quarantine import Limits, ledger_commands
+from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.commands import Command
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import facts_for_scripts, place
@@ -26,7 +26,7 @@ _MOVES: Final = (ev.Scheduled, ev.Released, ev.Interrupted)  # these give a wait
 
 
 @dataclass(frozen=True, slots=True)
-class Retention:
+class RetentionTimes:
     """How long settled things stay, in seconds."""
 
     result: int = 7 * 86_400
@@ -36,10 +36,10 @@ class Retention:
     idempotency: int = 86_400
 
 
-class Changes:
+class CommitCommands:
     """The commands of changes, with how long settled things stay and when end users are shut out."""
 
-    def __init__(self, clock: Clock, keep: Retention, shut: Limits) -> None:
+    def __init__(self, clock: Clock, keep: RetentionTimes, shut: QuarantineLimits) -> None:
         self._clock, self._keep, self._shut = clock, keep, shut
 
     def commands(self, before: Job | None, after: Job, trail: list[ev.Event], head: str) -> tuple[list[Command], str]:

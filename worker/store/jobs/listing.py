@@ -16,19 +16,19 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Ref
 from worker.jobs.record import Job
 from worker.jobs.view import LOCKED
 from worker.store import keys
-from worker.store.connection.pool import asking, vault_of
+from worker.store.connection.pool import store_errors, vault_of
 from worker.store.envelope import Vault
-from worker.store.jobs.repository import Stored, stored_of
+from worker.store.jobs.repository import StoredJob, stored_of
 from worker.store.jobs.unreadable_records import read_job
 from worker.store.values import replies, tell
 
-Load = Callable[[str], Awaitable[Stored | None]]
+Load = Callable[[str], Awaitable[StoredJob | None]]
 _BATCH = 100
 _MOST_READ = 2_000  # an unlucky pair of filters ends the page early rather than reading the whole store
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class ListFilters:
     """What a list is narrowed to; times are inclusive below and exclusive above."""
 
     status: str | None = None
@@ -55,8 +55,8 @@ def _last_seen(cursor: str) -> tuple[int, str]:
 
 
 async def list_jobs(
-    redis: ArqRedis, app: str, filters: Filters, limit: int, cursor: str | None, load: Load | None = None
-) -> tuple[list[Stored], str | None]:
+    redis: ArqRedis, app: str, filters: ListFilters, limit: int, cursor: str | None, load: Load | None = None
+) -> tuple[list[StoredJob], str | None]:
     """(up to `limit` jobs, newest first; the cursor of the next page or None).
 
     `load`: how a job is read whose record can't be read here or is gone; without it, or when it can't be read either,
@@ -69,9 +69,9 @@ async def list_jobs(
         at, last = _last_seen(cursor)
         if not filters.created_before or at < to_ms(filters.created_before):
             high = at
-    found: list[Stored] = []
+    found: list[StoredJob] = []
     offset, read, size = 0, 0, limit + 1  # without a second filter the first look is enough
-    async with asking("list jobs", index):
+    async with store_errors("list jobs", index):
         while read < _MOST_READ:
             members = await redis.zrevrangebyscore(index, high, low, start=offset, num=size)
             names = [row.decode(errors="replace") for row in members]
@@ -97,7 +97,7 @@ async def list_jobs(
     return found, cursor_of(last)
 
 
-def _index_for(app: str, filters: Filters) -> str:
+def _index_for(app: str, filters: ListFilters) -> str:
     """The narrowest index that serves the filters."""
     if filters.safety_identifier is not None:
         return keys.index(app, "user", filters.safety_identifier)
@@ -108,7 +108,7 @@ def _index_for(app: str, filters: Filters) -> str:
     return keys.index(app)
 
 
-async def _load(redis: ArqRedis, names: list[str], load: Load | None) -> dict[str, Stored | None]:
+async def _load(redis: ArqRedis, names: list[str], load: Load | None) -> dict[str, StoredJob | None]:
     """Each job, None where it is gone; what can't be read is missing."""
     if not names:
         return {}
@@ -117,7 +117,7 @@ async def _load(redis: ArqRedis, names: list[str], load: Load | None) -> dict[st
         for place in places:
             pipe.hmget(place, "rec", "priv", "ntc")
         rows = await replies(pipe, places)
-    vault, out = vault_of(redis), dict[str, Stored | None]()
+    vault, out = vault_of(redis), dict[str, StoredJob | None]()
     for name, row in zip(names, rows, strict=True):
         try:
             if row is not None and row[0]:
@@ -131,7 +131,7 @@ async def _load(redis: ArqRedis, names: list[str], load: Load | None) -> dict[st
     return out
 
 
-async def _otherwise(name: str, load: Load | None) -> Stored | None:
+async def _otherwise(name: str, load: Load | None) -> StoredJob | None:
     """A job whose record can't be read as it is, as it may be shown all the same."""
     try:
         return await load(name) if load is not None else None
@@ -142,7 +142,7 @@ async def _otherwise(name: str, load: Load | None) -> Stored | None:
     return None
 
 
-def _stored(vault: Vault, job: Job, private: bytes | None, notices: bytes | None) -> Stored:
+def _stored(vault: Vault, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
     """One job whose content can't be read must not hide the others."""
     try:
         return stored_of(vault, job, private, notices)
@@ -150,7 +150,7 @@ def _stored(vault: Vault, job: Job, private: bytes | None, notices: bytes | None
         return replace(stored_of(vault, job, None, notices), private={LOCKED: True})
 
 
-def _fits(stored: Stored, filters: Filters) -> bool:
+def _fits(stored: StoredJob, filters: ListFilters) -> bool:
     job = stored.job
     return (
         (filters.status is None or job.status == filters.status)

@@ -13,17 +13,17 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.store import codec, keys
-from worker.store.commands import Word
+from worker.store.commands import CommandArg
 from worker.store.connection.job_keys import boxes_of, boxes_to_write
-from worker.store.connection.pool import asking
-from worker.store.envelope import Box, Vault, text_field
+from worker.store.connection.pool import store_errors
+from worker.store.envelope import JobCipher, Vault, text_field
 from worker.store.jobs.scripts import Scripts
 from worker.store.values import tell
 
 _PLAIN = Vault().nobodys("")
 
 
-class Piece(NamedTuple):
+class OutputChunk(NamedTuple):
     """A stretch of an attempt's text; `sequence` -1 where the provider numbers nothing."""
 
     sequence: int
@@ -31,37 +31,37 @@ class Piece(NamedTuple):
     text: str
 
 
-class Outgoing(NamedTuple):
+class PendingChunk(NamedTuple):
     """A piece on its way: whose, under which lease."""
 
     job_id: str
     token: str
     attempt: int
-    piece: Piece
+    piece: OutputChunk
 
 
-class Pieces:
+class OutputChunks:
     """Pieces in Redis."""
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis, self._scripts = redis, Scripts(redis)
 
-    async def keep(self, outgoing: Sequence[Outgoing]) -> tuple[int, list[str]]:
+    async def keep(self, outgoing: Sequence[PendingChunk]) -> tuple[int, list[str]]:
         """Keeps and publishes the pieces: (how many watch, the ids of jobs whose lease is lost: dropped)."""
-        words: list[Word] = []
+        words: list[CommandArg] = []
         boxes = await boxes_to_write(self._redis, {one.job_id for one in outgoing})
         for job_id, token, attempt, piece in outgoing:
             words += (job_id, token, f"{job_id}:{attempt}", boxes[job_id].seal(text_field(attempt), piece))
-        async with asking("keep the text so far"):
+        async with store_errors("keep the text so far"):
             return await self._scripts.pieces(words)
 
-    async def read(self, job_id: str, attempt: int) -> list[Piece]:
+    async def read(self, job_id: str, attempt: int) -> list[OutputChunk]:
         """All pieces of an attempt, in order, up to the first that can't be read. Raises RecordUnreadable."""
         return (await self.kept(job_id, attempt))[0]
 
-    async def kept(self, job_id: str, attempt: int) -> tuple[list[Piece], bool]:
+    async def kept(self, job_id: str, attempt: int) -> tuple[list[OutputChunk], bool]:
         """(all pieces of an attempt, in order, up to the first that can't be read; whether that is all of them)."""
-        async with asking("read the text so far", keys.text(job_id, attempt)):
+        async with store_errors("read the text so far", keys.text(job_id, attempt)):
             rows = await self._redis.lrange(keys.text(job_id, attempt), 0, -1)
         if not rows:
             return [], True
@@ -69,7 +69,7 @@ class Pieces:
         if job_id not in found:
             return [], False  # the job is gone
         box, name = found[job_id], text_field(attempt)
-        pieces = list[Piece]()
+        pieces = list[OutputChunk]()
         for row in rows:
             try:
                 pieces.append(_piece(job_id, box.unseal(name, row)))
@@ -79,16 +79,16 @@ class Pieces:
         return pieces, True
 
 
-def _piece(job_id: str, content: Any) -> Piece:
+def _piece(job_id: str, content: Any) -> OutputChunk:
     """The piece in the content of a value. Raises ContentDamaged."""
     match content:
         case [int(sequence), int(offset), str(text)]:
-            return Piece(sequence, offset, text)
+            return OutputChunk(sequence, offset, text)
         case _:
             raise ContentDamaged(job_id, "text")
 
 
-def parse_message(raw: bytes, box: Box | None) -> tuple[str, int, Piece]:
+def parse_message(raw: bytes, box: JobCipher | None) -> tuple[str, int, OutputChunk]:
     """(job id, attempt, piece) of a message on the channel `keys.PIECES`; ContentDamaged without the right box."""
     head, _, body = raw.partition(b" ")
     job_id, _, attempt = head.decode().rpartition(":")

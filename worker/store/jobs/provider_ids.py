@@ -16,7 +16,7 @@ from worker.jobs import events as ev, ids
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.values import read
 
 _USER_KEPT: Final = 90 * 86_400
@@ -24,7 +24,7 @@ _USER_KEPT: Final = 90 * 86_400
 _MOST_JOBS: Final = 10
 
 
-class EndUser(NamedTuple):
+class EndUserJobs(NamedTuple):
     """Whose end user it is, and the newest jobs of that end user."""
 
     app: str
@@ -52,19 +52,19 @@ async def job_of(redis: ArqRedis, request_id: str | None, response_id: str | Non
     names = [keys.ref(kind, name) for kind, name in (("request", request_id), ("response", response_id)) if name]
     if not names:
         return None
-    async with asking("look for the job"):
+    async with store_errors("look for the job"):
         found = await redis.mget(names)
     named = (row.decode(errors="replace") for row in found if row)
     return next((job_id for job_id in named if ids.is_job_id(job_id)), None)
 
 
-async def end_user_of(redis: ArqRedis, safety_identifier: str) -> EndUser | None:
+async def end_user_of(redis: ArqRedis, safety_identifier: str) -> EndUserJobs | None:
     """The app behind a safety identifier, and that end user's newest jobs; None for one that we don't know."""
     name = keys.ref("user", safety_identifier)
-    async with asking("look for the end user", name):
+    async with store_errors("look for the end user", name):
         owner = await redis.get(name)
         if owner is None:
             return None
         app = read(name, owner, lambda raw: str(json.loads(raw)))
         rows = await redis.zrevrange(keys.index(app, "user", safety_identifier), 0, _MOST_JOBS - 1)
-    return EndUser(app, tuple(row.decode(errors="replace") for row in rows))
+    return EndUserJobs(app, tuple(row.decode(errors="replace") for row in rows))

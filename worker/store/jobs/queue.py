@@ -14,7 +14,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
 from worker.store import keys
 from worker.store.admission.pauses import scopes_of
-from worker.store.commands import Command, Word
+from worker.store.commands import Command, CommandArg
 
 RANKS: Final = {"high": 0, "default": 1, "low": 2}
 RANK_STEP: Final = 10**13
@@ -26,7 +26,7 @@ def rank(job: Job) -> int:
     return RANKS[job.priority] * RANK_STEP + to_ms(job.created_at)
 
 
-def facts_for_scripts(job: Job) -> tuple[Word, ...]:
+def facts_for_scripts(job: Job) -> tuple[CommandArg, ...]:
     """The fields of a job's hash that scripts read, and that never change: whose it is, its rank, what may stop it."""
     return ("app", job.app, "rank", rank(job), "stops", "\0".join(scopes_of(job)))
 

@@ -34,18 +34,18 @@ from worker.jobs.view import LOCKED
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.admission.pauses import Pause, pause_of
-from worker.store.admission.quarantine import Limits, must_be_free
-from worker.store.admission.rate_limit import Meter, Rate
+from worker.store.admission.quarantine import QuarantineLimits, must_be_free
+from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
 from worker.store.connection.job_keys import as_object, boxes_to_write, opened
-from worker.store.connection.pool import asking, vault_of
+from worker.store.connection.pool import store_errors, vault_of
 from worker.store.envelope import ANSWER, ASKED, PRIVATE, Vault
-from worker.store.jobs.commit_commands import Changes, Retention
-from worker.store.jobs.scripts import Claimed, Scripts
+from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes
+from worker.store.jobs.scripts import ClaimReply, Scripts
 from worker.store.jobs.unreadable_records import read_job
-from worker.store.lifecycle.set_aside import Aside
+from worker.store.lifecycle.set_aside import UnreadableJobs
 from worker.store.stats.queue_depth import writable
 from worker.store.values import members, tell
 from worker.telemetry.events import emit
@@ -57,9 +57,9 @@ _HEADS = 20_000
 _SMALL = 64 * 1024  # bytes of content that the change of a running job may hold although Redis is full
 
 
-def retention_of(settings: Settings) -> Retention:
+def retention_of(settings: Settings) -> RetentionTimes:
     """As the settings say."""
-    return Retention(settings.result_ttl, settings.prompt_ttl, settings.unstored_ttl, settings.audit_ttl)
+    return RetentionTimes(settings.result_ttl, settings.prompt_ttl, settings.unstored_ttl, settings.audit_ttl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,11 @@ class NewJob:
     asked: dict[str, Any] = field(repr=False)
     idempotency_key: str | None = field(default=None, repr=False)
     fingerprint: str = ""
-    meter: Meter = field(default_factory=lambda: Meter(Rate(0)))  # charged for it; told what is left
+    meter: RateMeter = field(default_factory=lambda: RateMeter(RateLimit(0)))  # charged for it; told what is left
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredJob:
     """A job as it stands in Redis: its record, what only its app may see, and the names of notices about it."""
 
     job: Job
@@ -83,14 +83,14 @@ class Stored:
     notices: tuple[str, ...] = ()
 
 
-def stored_of(vault: Vault, job: Job, private: bytes | None, notices: bytes | None) -> Stored:
+def stored_of(vault: Vault, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
     """A job with the fields `priv` and `ntc` of its hash. Raises KeyMissing, ContentDamaged."""
     names = tuple(notices.decode(errors="replace").split()) if notices else ()
-    return Stored(job, as_object(job.id, PRIVATE, vault.open(job.app, job.id, PRIVATE, private)[1]) or {}, names)
+    return StoredJob(job, as_object(job.id, PRIVATE, vault.open(job.app, job.id, PRIVATE, private)[1]) or {}, names)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ClaimedJob:
     """A job whose lease is ours, until `token` is no longer the one in Redis."""
 
     job: Job
@@ -108,15 +108,19 @@ class Jobs:
     """All that is done with jobs in Redis."""
 
     def __init__(
-        self, redis: ArqRedis, clock: Clock, retention: Retention | None = None, shut_out: Limits | None = None
+        self,
+        redis: ArqRedis,
+        clock: Clock,
+        retention: RetentionTimes | None = None,
+        shut_out: QuarantineLimits | None = None,
     ) -> None:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
-        self._keep, self._vault = retention or Retention(), vault_of(redis)
-        self.changes = Changes(clock, self._keep, shut_out or Limits())
-        self._aside = Aside(redis, clock, self.changes, self._scripts)
+        self._keep, self._vault = retention or RetentionTimes(), vault_of(redis)
+        self.changes = CommitCommands(clock, self._keep, shut_out or QuarantineLimits())
+        self._aside = UnreadableJobs(redis, clock, self.changes, self._scripts)
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
-    async def submit(self, new: NewJob) -> tuple[Stored, bool]:
+    async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
         """(the job, whether an earlier request with the same idempotency key had created it).
 
         Durable when it returns. Raises Refused when the key was used for another request, RateLimited when the app
@@ -139,11 +143,11 @@ class Jobs:
             digest = hashlib.sha256(new.idempotency_key.encode()).hexdigest()
             idem, remembered = keys.idempotency(job.app, digest), f"{new.fingerprint} {job_id}"
         ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
-        async with asking("take the job"):
+        async with store_errors("take the job"):
             seen = await self._scripts.submit(job, idem, remembered, ttl_ms, new.meter, commands)
         if seen is None:
             committed(None, job, trail)
-            return Stored(job, new.private), False
+            return StoredJob(job, new.private), False
         fingerprint, _, first = seen.partition(" ")
         if fingerprint != new.fingerprint:
             detail = "This Idempotency-Key was used for a different request; use a new key for a new request."
@@ -156,16 +160,16 @@ class Jobs:
 
     async def claim(
         self, worker: str, limit: int, lease_seconds: float, circuit: str = "", app_limit: int = 0
-    ) -> tuple[float, list[Held]]:
+    ) -> tuple[float, list[ClaimedJob]]:
         """(seconds until something falls due, or -1; the jobs that are this worker's now).
 
         `circuit`: the scope of the provider's account; each job then knows whether it must ask at the gate.
         `app_limit`: how many jobs of an app may run at once if its record says nothing; 0 = any number.
         """
         lease_ms = int(lease_seconds * 1000)
-        async with asking("hand out jobs"):
+        async with store_errors("hand out jobs"):
             due, now, is_open, claimed = await self._scripts.claim(worker, limit, lease_ms, circuit, app_limit)
-        held, unreadable = list[Held](), list[Claimed]()
+        held, unreadable = list[ClaimedJob](), list[ClaimReply]()
         for one in claimed:
             try:
                 held.append(self._held(one, is_open))
@@ -177,14 +181,14 @@ class Jobs:
             return await self.claim(worker, limit, lease_seconds, circuit, app_limit)
         return (due - now) / 1000 if due >= 0 else -1.0, held
 
-    async def _settle_unreadable(self, c: Claimed) -> None:
+    async def _settle_unreadable(self, c: ClaimReply) -> None:
         """The job is set aside; where that can't be done now its lease runs out, and it is tried again."""
         try:
             await self._aside.settle(c.job_id, token=c.token)
         except VigilError:
             tell(RecordUnreadable(keys.job(c.job_id), "not_json"))
 
-    def _held(self, c: Claimed, gated: bool) -> Held:
+    def _held(self, c: ClaimReply, gated: bool) -> ClaimedJob:
         job = read_job(c.job_id, c.record)
         private, asked = dict[str, Any](), None
         unreadable: Literal["", "locked", "damaged"] = ""
@@ -203,11 +207,11 @@ class Jobs:
         # a job that was handed over with its response under way runs, wherever it stands: it goes on
         pause = pause_of(c.pause) if c.pause and not job.open_attempts else None
         crashed = c.previous_token != ""
-        return Held(job, private or {}, c.token, c.generation, crashed, pause, gated, asked, unreadable)
+        return ClaimedJob(job, private or {}, c.token, c.generation, crashed, pause, gated, asked, unreadable)
 
     async def renew(self, lease_seconds: float, held: Sequence[tuple[str, str]]) -> list[str]:
         """For each (job id, token): "" = still ours, "LOST", or what is asked of us."""
-        async with asking("renew leases"):
+        async with store_errors("renew leases"):
             return await self._scripts.renew(int(lease_seconds * 1000), held)
 
     async def change(
@@ -237,7 +241,7 @@ class Jobs:
                 event = ev.event(after.version + 1, now, job_id, fact, attempt)
                 after = fold.apply(after, event)
                 trail.append(event)
-            async with asking("commit"):
+            async with store_errors("commit"):
                 before = await self._head(seen)
                 commands = list(writes(after)) if writes is not None else []
                 size = capacity.largest(commands)
@@ -296,7 +300,7 @@ class Jobs:
     async def _current(self, job_id: str, token: str = "") -> Job:
         """The record; one that can't be read is set aside first, unless somebody else runs the job."""
         try:
-            async with asking("read the job", keys.job(job_id)):
+            async with store_errors("read the job", keys.job(job_id)):
                 record, version = await self._redis.hmget(keys.job(job_id), "rec", "v")
             if record:
                 return read_job(job_id, record, version or b"")
@@ -307,18 +311,18 @@ class Jobs:
             raise Refused("job_not_found", "There is no such job.", 404)
         return job
 
-    async def load(self, job_id: str, *, locked: bool = False) -> Stored | None:
+    async def load(self, job_id: str, *, locked: bool = False) -> StoredJob | None:
         """The job as it stands, or None. Raises KeyMissing, ContentDamaged, and RecordUnreadable for one of which
         nothing can be told while somebody runs it. `locked`: a private part that was changed is left out, and says so.
         """
         key = keys.job(job_id)
         try:
-            async with asking("read the job", key):
+            async with store_errors("read the job", key):
                 record, private, notices = await self._redis.hmget(key, "rec", "priv", "ntc")
             job = read_job(job_id, record) if record else await self._aside.found(job_id)
         except RecordUnreadable as error:
             job = await self._aside.seen(job_id, error)
-            async with asking("read the job", key):
+            async with store_errors("read the job", key):
                 private, notices = await self._redis.hmget(key, "priv", "ntc")
         try:
             return None if job is None else stored_of(self._vault, job, private, notices)
@@ -330,13 +334,13 @@ class Jobs:
 
     async def asked(self, job_id: str) -> dict[str, Any] | None:
         """What is asked of the model: input, instructions, params; None when it is gone."""
-        async with asking("read what was asked", keys.asked(job_id)):
+        async with store_errors("read what was asked", keys.asked(job_id)):
             raw = await self._redis.get(keys.asked(job_id))
         return (await opened(self._redis, ASKED, {job_id: raw})).get(job_id)
 
     async def answer(self, job_id: str) -> dict[str, Any] | None:
         """What came back, or None."""
-        async with asking("read the answer", keys.answer(job_id)):
+        async with store_errors("read the answer", keys.answer(job_id)):
             raw = await self._redis.get(keys.answer(job_id))
         return (await opened(self._redis, ANSWER, {job_id: raw})).get(job_id)
 
@@ -363,7 +367,7 @@ class Jobs:
 
     async def overdue(self, limit: int = 100) -> list[str]:
         """Ids of waiting jobs whose deadline has passed."""
-        async with asking("look for deadlines"):
+        async with store_errors("look for deadlines"):
             now = to_ms(self._clock.now())
             rows = await self._redis.zrangebyscore(keys.DEADLINE, "-inf", now, start=0, num=limit)
         return await members(self._redis, keys.DEADLINE, rows, ids.is_job_id)

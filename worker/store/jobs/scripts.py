@@ -10,11 +10,11 @@ from redis.asyncio import Redis
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.store import keys
-from worker.store.admission.rate_limit import Meter
-from worker.store.commands import Command, Word, flatten
+from worker.store.admission.rate_limit import RateMeter
+from worker.store.commands import Command, CommandArg, flatten
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import must_serve
-from worker.store.connection.script_batch import Together
+from worker.store.connection.script_batch import ScriptBatch
 
 _ARQ_JOB = "arq:job:"
 _ASKED_ALONG = 64 * 1024  # bytes of input that a claim brings along; more is read by itself
@@ -22,7 +22,7 @@ _SHUT = "Jobs of this end user are not sent, because of recent blocks, a notice 
 ARQ_FUNCTION = "run_job"
 
 
-class Claimed(NamedTuple):
+class ClaimReply(NamedTuple):
     """One job that is ours now."""
 
     job_id: str
@@ -49,7 +49,7 @@ class Scripts:
             load("jobs/claim"),
         )
         self._commit_if_room = load("admission/is_quarantined", "jobs/commit")
-        self._submit = Together(redis, load("admission/is_quarantined", "admission/token_bucket", "jobs/submit"))
+        self._submit = ScriptBatch(redis, load("admission/is_quarantined", "admission/token_bucket", "jobs/submit"))
         self._renew, self._pieces = load("connection/allow_oom", "jobs/renew"), load("jobs/append_output")
 
     async def commit(
@@ -76,7 +76,13 @@ class Scripts:
         return str(reply[0].decode())
 
     async def submit(
-        self, job: Job, idempotency_key: str, remembered: str, ttl_ms: int, meter: Meter, commands: Sequence[Command]
+        self,
+        job: Job,
+        idempotency_key: str,
+        remembered: str,
+        ttl_ms: int,
+        meter: RateMeter,
+        commands: Sequence[Command],
     ) -> str | None:
         """None when the job was created, else what the idempotency key remembers; RateLimited when none may be."""
         must_serve(self._redis)
@@ -96,7 +102,7 @@ class Scripts:
 
     async def claim(
         self, worker: str, limit: int, lease_ms: int, circuit: str, app_limit: int
-    ) -> tuple[int, int, bool, list[Claimed]]:
+    ) -> tuple[int, int, bool, list[ClaimReply]]:
         """(next due time in ms or -1, the server's time in ms, whether the circuit is open, the jobs now ours)."""
         must_serve(self._redis)
         head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
@@ -105,7 +111,7 @@ class Scripts:
         places = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit), keys.RING, keys.HAND, keys.PAUSES]
         due, now, is_open, rows = await self._claim(keys=places, args=args)
         claimed = [
-            Claimed(r[0].decode(), int(r[1]), r[2].decode(), _text(r[3]), r[4], r[5], _text(r[6]), r[7], r[8])
+            ClaimReply(r[0].decode(), int(r[1]), r[2].decode(), _text(r[3]), r[4], r[5], _text(r[6]), r[7], r[8])
             for r in rows
         ]
         return int(due), int(now), bool(is_open), claimed
@@ -116,7 +122,7 @@ class Scripts:
         reply = await self._renew(keys=[keys.LEASED], args=[lease_ms, keys.JOB, *flat])
         return [word.decode(errors="replace") for word in reply]
 
-    async def pieces(self, pieces: Sequence[Word]) -> tuple[int, list[str]]:
+    async def pieces(self, pieces: Sequence[CommandArg]) -> tuple[int, list[str]]:
         """Keeps pieces (job id, token, "id:attempt", piece, …): (how many watch, the jobs whose lease is lost)."""
         watching, *lost = await self._pieces(keys=[], args=[keys.JOB, keys.TEXT, keys.PIECES, *pieces])
         return int(watching), [job_id.decode() for job_id in lost]

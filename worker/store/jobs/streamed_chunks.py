@@ -12,7 +12,7 @@ from arq.connections import ArqRedis
 
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.values import count_of
 
 Shown = dict[int, int]
@@ -20,7 +20,7 @@ Shown = dict[int, int]
 _LONGEST_RUN: Final = 604_800  # the highest run deadline that a policy may set
 
 
-class Showing:
+class StreamedChunks:
     """The counts in Redis."""
 
     def __init__(self, redis: ArqRedis, result_ttl: int) -> None:
@@ -30,13 +30,13 @@ class Showing:
     async def grow(self, job_id: str, attempt: int, chunks: int) -> Shown:
         """What may be shown: with the wish, or without it when the job is nobody's or the attempt is superseded."""
         args = [attempt, chunks, self._keep]
-        async with asking("note what is shown"):
+        async with store_errors("note what is shown"):
             rows = await self._script(keys=[keys.job(job_id), keys.shown(job_id)], args=args)
         return _sorted(zip(rows[::2], rows[1::2], strict=True))
 
     async def read(self, job_id: str) -> Shown:
         """What was shown."""
-        async with asking("read what was shown", keys.shown(job_id)):
+        async with store_errors("read what was shown", keys.shown(job_id)):
             rows = await self._redis.hgetall(keys.shown(job_id))
         return _sorted(rows.items())
 

@@ -22,11 +22,11 @@ from worker.jobs.record import Job, Removal
 from worker.store import keys
 from worker.store.audit.legal_holds import held
 from worker.store.commands import Command
-from worker.store.connection.pool import asking, vault_of
+from worker.store.connection.pool import store_errors, vault_of
 from worker.store.envelope import PRIVATE, Vault, body_field, tries_field
-from worker.store.jobs.repository import Jobs, Stored
+from worker.store.jobs.repository import Jobs, StoredJob
 from worker.store.values import members, readable, tell
-from worker.store.webhooks.outbox import Message, load_message, message_ids_of
+from worker.store.webhooks.outbox import OutboxMessage, load_message, message_ids_of
 
 AGAIN_SECONDS: Final = 60
 """After its app has read a job that is not to be stored it can ask again for so long: the answer may have got lost."""
@@ -34,7 +34,7 @@ _CONTENT: Final[dict[str, Any]] = {"output_text": None, "output": [], "draft": N
 _MOST: Final = 100
 
 
-async def erase(redis: ArqRedis, jobs: Jobs, stored: Stored, because: Removal, by: str) -> Job:
+async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal, by: str) -> Job:
     """The content of a settled job is gone; again changes nothing. Refused while it is not settled, or held.
 
     Deleted on request, metadata and the end user's name go too; the address of its webhook stays in either case.
@@ -65,7 +65,7 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: Stored, because: Removal, b
     return job
 
 
-def erased(stored: Stored) -> bool:
+def erased(stored: StoredJob) -> bool:
     """True when its content was removed."""
     return stored.job.content_removed is not None
 
@@ -75,11 +75,11 @@ async def was_read(redis: ArqRedis, clock: Clock, jobs: Sequence[Job]) -> None:
     seen = [job.id for job in jobs if job.settled and not job.store and job.content_removed is None]
     if seen:
         due = to_ms(clock.now() + timedelta(seconds=AGAIN_SECONDS))
-        async with asking("note what was read"):
+        async with store_errors("note what was read"):
             await redis.zadd(keys.FORGET, dict.fromkeys(seen, due), lt=True)
 
 
-class Forgetter:
+class Eraser:
     """Removes what is not to be stored, when its time has come."""
 
     def __init__(self, redis: ArqRedis, jobs: Jobs, clock: Clock) -> None:
@@ -87,15 +87,15 @@ class Forgetter:
 
     async def sweep(self) -> None:
         """Everything that is due is gone; what a webhook has yet to tell of waits another minute."""
-        async with asking("look for what to forget"):
+        async with store_errors("look for what to forget"):
             due = await self._redis.zrangebyscore(keys.FORGET, "-inf", to_ms(self._clock.now()), start=0, num=_MOST)
         for job_id in await members(self._redis, keys.FORGET, due, ids.is_job_id):
             if await self._forget(job_id):
-                async with asking("forget"):
+                async with store_errors("forget"):
                     await self._redis.zrem(keys.FORGET, job_id)
             else:
                 later = to_ms(self._clock.now() + timedelta(seconds=AGAIN_SECONDS))
-                async with asking("forget later"):
+                async with store_errors("forget later"):
                     await self._redis.zadd(keys.FORGET, {job_id: later}, xx=True)
 
     async def _forget(self, job_id: str) -> bool:
@@ -116,8 +116,8 @@ class Forgetter:
         return False
 
 
-async def _messages(redis: ArqRedis, job_id: str) -> list[Message]:
-    async with asking("read the messages"):
+async def _messages(redis: ArqRedis, job_id: str) -> list[OutboxMessage]:
+    async with store_errors("read the messages"):
         names = [keys.message(one) for one in await message_ids_of(redis, job_id)]
         rows = await redis.mget(names) if names else []
     return [message for _, message in readable(zip(names, rows, strict=True), load_message)]
@@ -130,13 +130,13 @@ async def _empty_messages(redis: ArqRedis, job_id: str) -> None:
         try:
             await _empty(redis, vault, one)
         except (ContentDamaged, RecordUnreadable, ValueError, LookupError, TypeError, AttributeError):
-            async with asking("remove a message that can't be emptied"):
+            async with store_errors("remove a message that can't be emptied"):
                 await redis.delete(keys.body(one.id), keys.tries(one.id))
 
 
-async def _empty(redis: ArqRedis, vault: Vault, one: Message) -> None:
+async def _empty(redis: ArqRedis, vault: Vault, one: OutboxMessage) -> None:
     field = body_field(one.id)
-    async with asking("empty a message", keys.tries(one.id)):
+    async with store_errors("empty a message", keys.tries(one.id)):
         raw, tries = await redis.get(keys.body(one.id)), await redis.lrange(keys.tries(one.id), 0, -1)
         if raw:
             box, sealed = vault.open(one.app, one.job_id, field, raw)

@@ -19,7 +19,7 @@ from worker.store.admission.quarantine import secret_name as end_user_name
 from worker.store.apps import secret_name as app_secret
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking, vault_of
+from worker.store.connection.pool import store_errors, vault_of
 from worker.store.envelope import kid_in, kid_in_text
 from worker.store.webhooks.endpoints import endpoint_name
 from worker.store.webhooks.outbox import load_message
@@ -27,7 +27,7 @@ from worker.store.webhooks.outbox import load_message
 _BATCH: Final = 500
 
 
-class Rewrap:
+class KeyRotation:
     """One pass over all that is sealed. `counts`: what became of it, by kind."""
 
     def __init__(self, redis: ArqRedis) -> None:
@@ -56,7 +56,7 @@ class Rewrap:
     async def _passed(self, name: str, one: Awaitable[None]) -> None:
         """One value is done; one that can't be read is counted, and stops no other."""
         try:
-            async with asking("wrap keys again", name):
+            async with store_errors("wrap keys again", name):
                 await one
         except (RecordUnreadable, ContentDamaged, ValueError, LookupError, TypeError, AttributeError):
             self.counts["unreadable"] += 1
@@ -68,7 +68,7 @@ class Rewrap:
             await self._text(name, raw, raw.decode(), own, lambda text: text)
 
     async def _names(self, prefix: str) -> AsyncIterator[str]:
-        async with asking("list keys"):
+        async with store_errors("list keys"):
             async for name in self._redis.scan_iter(match=prefix + "*", count=_BATCH):
                 yield name.decode(errors="replace")
 

@@ -18,7 +18,7 @@ from worker.jobs.states import UNDER_WAY, Status
 from worker.store import keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.jobs.queue import place
 from worker.store.jobs.scripts import Scripts
 from worker.store.stats import queue_depth
@@ -41,7 +41,7 @@ _SHARED: Final = {
 """The keys that all share, with their types. Not the legal holds: what can't be read there must stop retention."""
 
 
-class Repair:
+class QueueRepair:
     """What is put right, and told of."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
@@ -55,14 +55,14 @@ class Repair:
 
         `read(job_id)` gives a job's record; how many jobs had been lost.
         """
-        async with asking("look at the types of keys"):
+        async with store_errors("look at the types of keys"):
             for name in await self._types(keys=list(_SHARED), args=list(_SHARED.values())):
                 tell(RecordUnreadable(name.decode(), "wrong_type"))
         apps = await queue_depth.apps(self._redis)
         waiting, standing, in_line = await self._counts(apps)
         if in_line:
             async for ids in self._ready():
-                async with asking("put ready jobs in line"):
+                async with store_errors("put ready jobs in line"):
                     await self._lines(keys=[keys.RING], args=[keys.JOB, keys.line(""), *ids])
         for app in apps:
             await self._indexes(app)
@@ -80,7 +80,7 @@ class Repair:
         whole, parts = keys.index(app), [keys.index(app, "status", status) for status in Status]
         own = dict.fromkeys((whole, *parts, keys.line(app)), "zset")
         own |= {keys.endpoints(app): "hash", keys.hears(app): "set", keys.slots(app): "set"}
-        async with asking("look at an app's indexes"):
+        async with store_errors("look at an app's indexes"):
             for name in await self._types(keys=list(own), args=list(own.values())):
                 tell(RecordUnreadable(name.decode(errors="replace"), "wrong_type"))
             async with self._redis.pipeline(transaction=True) as pipe:
@@ -98,7 +98,7 @@ class Repair:
         lines = [keys.line(app) for app in apps]
         indexes = [keys.index(app, "status", status) for app in apps for status in _WAITING]
         names = [*places, *lines, *indexes]
-        async with asking("count the queue"), self._redis.pipeline(transaction=True) as pipe:
+        async with store_errors("count the queue"), self._redis.pipeline(transaction=True) as pipe:
             for name in names:
                 pipe.zcard(name)
             for app in apps:
@@ -112,7 +112,7 @@ class Repair:
     async def _ready(self) -> AsyncIterator[list[bytes]]:
         start = 0
         while True:
-            async with asking("read the queue", keys.READY):
+            async with store_errors("read the queue", keys.READY):
                 ids = await self._redis.zrange(keys.READY, start, start + _PAGE - 1)
             if not ids:
                 return
@@ -124,7 +124,7 @@ class Repair:
         for status in _WAITING:
             name, start = keys.index(app, "status", status), 0
             while True:
-                async with asking("look for lost jobs", name):
+                async with store_errors("look for lost jobs", name):
                     ids = await self._redis.zrange(name, start, start + _PAGE - 1)
                     if not ids:
                         break
@@ -152,19 +152,19 @@ class Repair:
         ]
         if job.status in UNDER_WAY:
             commands.append(("ZADD", keys.LEASED, to_ms(self._clock.now()) - 1, job.id))
-        async with asking("put a job back"):
+        async with store_errors("put a job back"):
             commit_id = self._clock.dice(16).hex()
             return await self._scripts.commit(job_id, job.version, "", commit_id, commands) == "OK"
 
     async def _queues(self) -> None:
         """Targets with messages in their queue are looked at: a part of all keys each time."""
-        async with asking("look for queues of messages", keys.TARGETS):
+        async with store_errors("look for queues of messages", keys.TARGETS):
             self._cursor, found = await self._redis.scan(self._cursor, match=keys.QUEUE + "*", count=_KEYS_AT_ONCE)
             due = {name.decode(errors="replace").removeprefix(keys.QUEUE): 0 for name in found}
             if due:
                 await self._redis.zadd(keys.TARGETS, due, nx=True)
 
     async def _trimmed(self) -> None:
-        async with asking("forget what was set aside"):
+        async with store_errors("forget what was set aside"):
             edge = to_ms(self._clock.now()) - keys.ASIDE_SECONDS * 1000
             await self._redis.zremrangebyscore(keys.ASIDES, "-inf", edge)

@@ -14,7 +14,7 @@ from typing import Final
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import GENESIS, Row, chain_in, stream_id
+from worker.audit.chain import GENESIS, AuditRow, chain_in, stream_id
 from worker.audit.keys import Signer
 from worker.audit.seals import Seal, keep, parse, retention
 from worker.clock import Clock, to_ms
@@ -22,11 +22,11 @@ from worker.jobs.errors import RecordUnreadable
 from worker.jobs.ids import is_job_id
 from worker.jobs.states import Status
 from worker.store import keys
-from worker.store.audit.legal_holds import Holds
+from worker.store.audit.legal_holds import LegalHolds
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.commands import Command
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.values import members, replies, tell
 
 _MOST: Final = 10_000
@@ -39,7 +39,7 @@ _JOBS_AT_ONCE: Final = 100
 
 
 @dataclass(slots=True)
-class _Round:
+class _RetentionPass:
     """What one seal will say."""
 
     kept: int = 0
@@ -56,7 +56,7 @@ class Retention:
     def __init__(self, redis: ArqRedis, clock: Clock, *, audit_ttl: int, result_ttl: int) -> None:
         """The trail is kept at least as long as its jobs."""
         self._redis, self._clock, self._keep = redis, clock, max(audit_ttl, result_ttl)
-        self._trail, self._seals, self._holds = Trail(redis, clock), Seals(redis), Holds(redis, clock, result_ttl)
+        self._trail, self._seals, self._holds = Trail(redis, clock), Seals(redis), LegalHolds(redis, clock, result_ttl)
 
     async def trim(self, signer: Signer) -> int:
         """How many audit records were removed."""
@@ -70,7 +70,7 @@ class Retention:
         last = await self._seals.last()  # first of all: what is read behind it holds if no seal comes between
         if last is None:
             return None
-        async with asking("look for what is over"):
+        async with store_errors("look for what is over"):
             acts = (await self._redis.get(keys.ACTS) or b"0").decode(errors="replace")
             line = await self._redis.get(keys.RETAINED)
         before = parse(line) if line else None
@@ -114,9 +114,9 @@ class Retention:
                 size += int(seal.body.get("count", 0))
         return found
 
-    async def _sort(self, before: Seal | None, upto: str, holds: set[str], *, again: bool) -> _Round:
+    async def _sort(self, before: Seal | None, upto: str, holds: set[str], *, again: bool) -> _RetentionPass:
         """What goes and what is kept; `again`: also of what earlier rounds kept, because a hold was released."""
-        work, low = _Round(), "-"
+        work, low = _RetentionPass(), "-"
         if before is not None and not again:
             work.kept, work.kept_head = int(before.body["kept"]["count"]), str(before.body["kept"]["head"])
             low = f"({before.body['upto']}"
@@ -132,11 +132,11 @@ class Retention:
                 work.counts[chain] = work.counts.get(chain, 0) + 1
         return work
 
-    async def _going_on(self, work: _Round, before: dict[str, str]) -> dict[str, str]:
+    async def _going_on(self, work: _RetentionPass, before: dict[str, str]) -> dict[str, str]:
         """The ends of removed pieces of those chains that have more records, or may get some."""
         heads, out = {**before, **work.heads}, dict[str, str]()
         names = list(heads)
-        async with asking("look at the jobs"), self._redis.pipeline(transaction=False) as pipe:
+        async with store_errors("look at the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for chain in names:
                 pipe.llen(keys.audited(chain))
                 pipe.exists(keys.job(chain))
@@ -147,7 +147,7 @@ class Retention:
         return out
 
     @staticmethod
-    def _commands(work: _Round, seal: Seal, seals: int) -> list[Command]:
+    def _commands(work: _RetentionPass, seal: Seal, seals: int) -> list[Command]:
         commands: list[Command] = [("SET", keys.RETAINED, seal.line)]
         gone = work.removed
         commands += [("XDEL", keys.AUDIT, *gone[n : n + _WORDS]) for n in range(0, len(gone), _WORDS)]
@@ -161,7 +161,7 @@ class Retention:
         done = 0
         async for ids in self._over():
             for job_id in ids:
-                async with asking("look at a job"):
+                async with store_errors("look at a job"):
                     kept = await self._redis.exists(keys.job(job_id))
                     if kept:  # held, or its time is not over by Redis's clock
                         await self._redis.zadd(keys.SETTLED, {job_id: to_ms(self._clock.now()) + _LATER})
@@ -173,14 +173,14 @@ class Retention:
     async def _over(self) -> AsyncIterator[Sequence[str]]:
         edge = to_ms(self._clock.now())
         while True:
-            async with asking("look for what is over"):
+            async with store_errors("look for what is over"):
                 rows = await self._redis.zrangebyscore(keys.SETTLED, "-inf", edge, start=0, num=_JOBS_AT_ONCE)
             if not rows:
                 return
             yield await members(self._redis, keys.SETTLED, rows, is_job_id)
 
     async def _forget(self, job_id: str) -> None:
-        async with asking("read what a job left"):
+        async with store_errors("read what a job left"):
             names = [keys.audited(job_id), keys.messages(job_id), keys.endpoint_messages(job_id)]
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.lrange(names[0], 0, 0)
@@ -189,7 +189,7 @@ class Retention:
                 places, *found = [row or [] for row in await replies(pipe, names)]
             messages = [raw.decode(errors="replace") for row in found for raw in row]
         rows = await self._trail.at([place.decode(errors="replace") for place in places])
-        async with asking("clear away what a job left"), self._redis.pipeline(transaction=True) as pipe:
+        async with store_errors("clear away what a job left"), self._redis.pipeline(transaction=True) as pipe:
             for name in _indexes(rows):
                 pipe.zrem(name, job_id)
             for one in messages:
@@ -201,7 +201,7 @@ class Retention:
             await pipe.execute()
 
 
-def _is_held(row: Row, holds: set[str]) -> bool:
+def _is_held(row: AuditRow, holds: set[str]) -> bool:
     if not holds:
         return False
     try:
@@ -210,7 +210,7 @@ def _is_held(row: Row, holds: set[str]) -> bool:
         return True  # whose it is can't be read: it may be held
 
 
-def _indexes(rows: Sequence[Row]) -> list[str]:
+def _indexes(rows: Sequence[AuditRow]) -> list[str]:
     """The indexes in which a job stands, by its first record."""
     if not rows:
         return []

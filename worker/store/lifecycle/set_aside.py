@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import GENESIS, Row
+from worker.audit.chain import GENESIS, AuditRow
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold
 from worker.jobs.errors import LeaseLost, RecordUnreadable, StoreUnavailable
@@ -25,8 +25,8 @@ from worker.store import keys
 from worker.store.audit.trail import Trail, head_of
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking
-from worker.store.jobs.commit_commands import Changes
+from worker.store.connection.pool import store_errors
+from worker.store.jobs.commit_commands import CommitCommands
 from worker.store.jobs.queue import facts_for_scripts, place
 from worker.store.jobs.scripts import Scripts
 from worker.store.jobs.unreadable_records import barely, events_of, read_job, retold, salvaged, whole
@@ -59,10 +59,10 @@ class _Found(NamedTuple):
         return [both[seq] for seq in sorted(both)]
 
 
-class Aside:
+class UnreadableJobs:
     """All that is done about jobs whose record can't be read."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, changes: Changes, scripts: Scripts) -> None:
+    def __init__(self, redis: ArqRedis, clock: Clock, changes: CommitCommands, scripts: Scripts) -> None:
         self._redis, self._clock, self._changes, self._scripts = redis, clock, changes, scripts
         self._trail = Trail(redis, clock)
         self._look: Any = script(redis, "lifecycle/read_unreadable")
@@ -70,7 +70,7 @@ class Aside:
     async def found(self, job_id: str) -> Job | None:
         """None for a job that there is none of. Raises RecordUnreadable for one whose record alone is gone."""
         key = keys.trail(job_id)
-        async with asking("look for a job's events", key):
+        async with store_errors("look for a job's events", key):
             left = await self._redis.pttl(key)  # -2: there are none, -1: they stay until the job is settled
         if left == -1 or left > _ON_ITS_WAY_MS:
             raise RecordUnreadable(keys.job(job_id), "gone")
@@ -90,7 +90,7 @@ class Aside:
         """The job's events with seq > `after`."""
         key, start = keys.trail(job_id), max(0, after - 1)
         try:
-            async with asking("read the trail", key):
+            async with store_errors("read the trail", key):
                 rows = await self._redis.lrange(key, start, -1)
             found = events_of(rows)
             if rows and [one["seq"] for one in found] == list(range(start + 1, start + 1 + len(rows))):
@@ -139,11 +139,11 @@ class Aside:
         return head  # where something came between, it is seen at the next commit
 
     async def _all_of(self, job_id: str) -> _Found:
-        async with asking("look at a job", keys.job(job_id)):
+        async with store_errors("look at a job", keys.job(job_id)):
             *seen, held = await self._look(keys=[keys.job(job_id), keys.LEASED], args=[job_id])
         rows: list[bytes] = []
         try:
-            async with asking("read the trail", keys.trail(job_id)):
+            async with store_errors("read the trail", keys.trail(job_id)):
                 rows = await self._redis.lrange(keys.trail(job_id), 0, -1)
         except RecordUnreadable as error:
             tell(error)
@@ -164,7 +164,7 @@ class Aside:
             head=audited[-1].hash if audited else "",
         )
 
-    async def _audited(self, job_id: str) -> list[Row]:
+    async def _audited(self, job_id: str) -> list[AuditRow]:
         try:
             return await self._trail.of_chain(job_id)
         except RecordUnreadable as error:
@@ -187,7 +187,7 @@ class Aside:
             commands += self._changes.retire(after)
         version = b"0" if found.fields["v"] is None else found.fields["v"]  # as it is, whatever it is
         token = found.fields["tok"] or b""
-        async with asking("set a job aside"):
+        async with store_errors("set a job aside"):
             commit_id = self._clock.dice(16).hex()
             verdict = await self._scripts.commit(before.id, version, token, commit_id, commands, chained)
         if verdict not in ("OK", "DONE"):
@@ -212,7 +212,7 @@ class Aside:
         ]
         for name in (keys.CIRCUITS, keys.PAUSED):
             try:
-                async with asking("read the holds", name):
+                async with store_errors("read the holds", name):
                     scopes = await self._redis.smembers(name)
             except RecordUnreadable as error:
                 tell(error)
@@ -222,7 +222,7 @@ class Aside:
 
     async def _forgotten(self, job_id: str) -> None:
         """No queue hands out a job of which nothing is left but its name."""
-        async with asking("forget a job"), self._redis.pipeline(transaction=True) as pipe:
+        async with store_errors("forget a job"), self._redis.pipeline(transaction=True) as pipe:
             for name in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE, keys.FORGET):
                 pipe.zrem(name, job_id)
             pipe.delete(keys.job(job_id))
@@ -243,7 +243,7 @@ def _unreadable(job_id: str, found: _Found) -> RecordUnreadable | None:
     return None
 
 
-def _record(row: Row) -> dict[str, Any] | None:
+def _record(row: AuditRow) -> dict[str, Any] | None:
     try:
         body = json.loads(row.record)
     except (ValueError, RecursionError):

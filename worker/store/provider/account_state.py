@@ -13,25 +13,33 @@ from arq.connections import ArqRedis
 
 from worker.clock import to_ms
 from worker.jobs.catalogue import Catalogue
-from worker.safety.account import NOTICE_SECONDS, RATE_SECONDS, Counts, Seen, Standing, standing, standing_of
-from worker.safety.notices import Notice
+from worker.safety.account import (
+    NOTICE_SECONDS,
+    RATE_SECONDS,
+    AccountVerdict,
+    Counts,
+    FamilyCounts,
+    standing,
+    standing_of,
+)
+from worker.safety.notices import SafetyNotice
 from worker.store import keys
-from worker.store.connection.pool import asking
-from worker.store.provider.request_counts import Tally, checked_end_users, read_tally
-from worker.store.provider.safety_notices import Notices
+from worker.store.connection.pool import store_errors
+from worker.store.provider.request_counts import RequestCounts, checked_end_users, read_tally
+from worker.store.provider.safety_notices import SafetyNotices
 
 _OTHER: Final = "other"  # models that models.toml does not know
 _AT_FIRST: Final = "normal"
 _KEPT: Final = 30 * 86_400
 
 
-class Account(NamedTuple):
+class AccountState(NamedTuple):
     """The account's standing with all that it was judged by."""
 
-    standing: Standing
-    families: dict[str, tuple[Seen, Standing]]
-    notices: list[Notice]
-    tally: Tally
+    standing: AccountVerdict
+    families: dict[str, tuple[FamilyCounts, AccountVerdict]]
+    notices: list[SafetyNotice]
+    tally: RequestCounts
 
     def view(self) -> dict[str, Any]:
         """`account` of GET /v1/status."""
@@ -65,7 +73,7 @@ class Account(NamedTuple):
         }
 
 
-def _family(seen: Seen, one: Standing) -> dict[str, Any]:
+def _family(seen: FamilyCounts, one: AccountVerdict) -> dict[str, Any]:
     hour, share, usual = seen.hour, seen.half_hour.share, seen.before.share
     return {
         "state": one.state,
@@ -80,12 +88,12 @@ def _family(seen: Seen, one: Standing) -> dict[str, Any]:
     }
 
 
-async def account(redis: ArqRedis, catalogue: Catalogue, notices: Notices, now: datetime) -> Account:
+async def account(redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices, now: datetime) -> AccountState:
     """The account as it stands `now`."""
     tally = await read_tally(redis, now)
-    families: dict[str, tuple[Seen, Standing]] = {}
+    families: dict[str, tuple[FamilyCounts, AccountVerdict]] = {}
     for family, models in sorted(_families(catalogue, tally).items()):
-        seen = Seen(
+        seen = FamilyCounts(
             hour=_of(tally.hour, models),
             half_hour=_of(tally.half_hour, models),
             before=_of(tally.before, models),
@@ -94,10 +102,10 @@ async def account(redis: ArqRedis, catalogue: Catalogue, notices: Notices, now: 
         families[family] = (seen, standing_of(seen))
     came = await notices.since(to_ms(now - timedelta(seconds=NOTICE_SECONDS)))
     judged = standing({name: one for name, (_, one) in families.items()}, Counter(notice.type for notice in came))
-    return Account(judged, families, came, tally)
+    return AccountState(judged, families, came, tally)
 
 
-def _families(catalogue: Catalogue, tally: Tally) -> dict[str, list[str]]:
+def _families(catalogue: Catalogue, tally: RequestCounts) -> dict[str, list[str]]:
     """The models that may be checked, by family: those that models.toml says, and those that were."""
     out: dict[str, list[str]] = {model.family: [] for model in catalogue.models.values() if model.checked}
     for name, counts in {**tally.before, **tally.hour}.items():
@@ -115,7 +123,7 @@ async def changed(redis: ArqRedis, states: dict[str, str]) -> dict[str, str]:
     """The states that are not what they were when this was last asked; each change is told to one caller alone."""
     moved: dict[str, str] = {}
     for name, state in states.items():
-        async with asking("remember the account's state", keys.standing(name)):
+        async with store_errors("remember the account's state", keys.standing(name)):
             # MGET: what is no string there has told of nothing; SET with GET would refuse it for ever
             (before,) = await redis.mget([keys.standing(name)])
             if before != state.encode():

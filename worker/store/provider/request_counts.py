@@ -20,7 +20,7 @@ from worker.jobs.states import Evidence, Outcome
 from worker.safety.account import BASELINE_DAYS, RATE_SECONDS, WIDENED_SECONDS, Counts
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.values import count_of, replies, tell
 
 _BUCKET: Final = 600
@@ -30,7 +30,7 @@ _PEOPLE_KEPT: Final = 2 * WIDENED_SECONDS
 _JOBS: Final = ""  # no model has this name
 
 
-class Ends(NamedTuple):
+class EndCounts(NamedTuple):
     """Jobs that ended."""
 
     all: int = 0
@@ -38,13 +38,13 @@ class Ends(NamedTuple):
     substituted: int = 0
 
 
-class Tally(NamedTuple):
+class RequestCounts(NamedTuple):
     """Requests by model for three windows, and the ends of jobs in the hour."""
 
     hour: dict[str, Counts]
     half_hour: dict[str, Counts]
     before: dict[str, Counts]
-    ends: Ends
+    ends: EndCounts
 
 
 def tally_commands(after: Job, trail: Sequence[ev.Event]) -> list[Command]:
@@ -84,12 +84,12 @@ def _fields(model: str, evidence: set[Evidence], *, blocked: bool) -> list[str]:
     return fields
 
 
-async def read_tally(redis: ArqRedis, now: datetime) -> Tally:
+async def read_tally(redis: ArqRedis, now: datetime) -> RequestCounts:
     """The counts of the windows that end `now`; a window begins with the bucket that its first second lies in."""
     hour = _buckets(now, RATE_SECONDS)
     half = set(_buckets(now, WIDENED_SECONDS))
     before = [bucket - day * _DAY for day in range(1, BASELINE_DAYS + 1) for bucket in hour]
-    async with asking("count the requests"), redis.pipeline(transaction=False) as pipe:
+    async with store_errors("count the requests"), redis.pipeline(transaction=False) as pipe:
         for bucket in (*hour, *before):
             pipe.hgetall(keys.tally(bucket))
         found = await replies(pipe, map(keys.tally, (*hour, *before)))
@@ -98,13 +98,13 @@ async def read_tally(redis: ArqRedis, now: datetime) -> Tally:
     for row in recent:
         for name, count in row.items():
             model, _, field = name.decode(errors="replace").rpartition("|")
-            if model == _JOBS and field in Ends._fields:
+            if model == _JOBS and field in EndCounts._fields:
                 ends[field] = ends.get(field, 0) + _whole(count)
-    return Tally(
+    return RequestCounts(
         hour=_counts(recent),
         half_hour=_counts(row for bucket, row in zip(hour, recent, strict=True) if bucket in half),
         before=_counts(rows[len(hour) :]),
-        ends=Ends(**ends),
+        ends=EndCounts(**ends),
     )
 
 
@@ -112,7 +112,7 @@ async def checked_end_users(redis: ArqRedis, models: Sequence[str], now: datetim
     """How many different end users were checked on any of these models in the half hour, to within a percent or so."""
     places = [keys.people(bucket, model) for bucket in _buckets(now, WIDENED_SECONDS) for model in models]
     try:
-        async with asking("count the end users", places[0] if places else ""):
+        async with store_errors("count the end users", places[0] if places else ""):
             return int(await redis.pfcount(*places)) if places else 0
     except RecordUnreadable as error:
         tell(error)

@@ -17,9 +17,9 @@ from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store import keys
 from worker.store.admission.circuit_breaker import circuits
 from worker.store.admission.model_access import known_access
-from worker.store.connection.pool import AWAY, asking
+from worker.store.connection.pool import AWAY, store_errors
 from worker.store.provider.account_state import account
-from worker.store.provider.safety_notices import Notices
+from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import queue_depth
 from worker.store.values import tell
 from worker.telemetry.metrics import Sample
@@ -27,7 +27,7 @@ from worker.telemetry.metrics import Sample
 _NOTHING: dict[str, str] = {}
 
 
-async def samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: Notices) -> list[Sample]:
+async def samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
     """Every metric of the whole; only that Redis is away, when it is."""
     parts: tuple[Callable[[], Awaitable[list[Sample]]], ...] = (
         lambda: _queue(redis, clock),
@@ -78,13 +78,13 @@ async def _provider(redis: ArqRedis) -> list[Sample]:
     return rows
 
 
-async def _account(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: Notices) -> list[Sample]:
+async def _account(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
     stands = (await account(redis, catalogue, notices, clock.now())).standing.state
     return [("vigil_account_state", {"account": state}, state == stands) for state in ("normal", "elevated", "widened")]
 
 
 async def _memory(redis: ArqRedis) -> list[Sample]:
-    async with asking("tell its memory"):
+    async with store_errors("tell its memory"):
         info: dict[str, Any] = await redis.info()
     used, most = float(info.get("used_memory", 0)), float(info.get("maxmemory", 0))
     rows: list[Sample] = [("vigil_redis_used_memory_bytes", _NOTHING, used)]
@@ -95,7 +95,7 @@ async def _memory(redis: ArqRedis) -> list[Sample]:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class ScaleDemand:
     """What an autoscaler asks: `wanted` slots, and what they are made of. Held jobs want none: nothing may call."""
 
     wanted: int
@@ -107,12 +107,12 @@ class Scale:
     held_back: str | None
 
 
-async def scale(redis: ArqRedis, clock: Clock) -> Scale:
+async def scale(redis: ArqRedis, clock: Clock) -> ScaleDemand:
     """Slots that would be busy now: ready + running; only the running ones while a circuit is open."""
     found, alive = await queue_depth.depths(redis, clock), await queue_depth.workers(redis, clock)
     running, broken = found.running + found.checking, await circuits(redis)
     held = await _held(redis, [str(row["scope"]) for row in broken])
-    return Scale(
+    return ScaleDemand(
         wanted=running + (min(found.queued, 1) if broken else found.queued),
         ready=found.queued,
         running=running,
@@ -124,5 +124,5 @@ async def scale(redis: ArqRedis, clock: Clock) -> Scale:
 
 
 async def _held(redis: ArqRedis, scopes: Sequence[str]) -> int:
-    async with asking("count held jobs"):
+    async with store_errors("count held jobs"):
         return sum([await redis.zcard(keys.held(scope)) for scope in scopes])

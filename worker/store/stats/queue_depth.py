@@ -13,16 +13,16 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.states import Status
 from worker.store import keys
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.jobs.queue import RANK_STEP, RANKS
-from worker.store.values import or_told, readable, replies, tell
+from worker.store.values import readable, replies, reporting_unreadable, tell
 
 _STALE_SECONDS: Final = 60
 _WITHOUT_END: Final = -1  # what PTTL says of a key that does not expire
 
 
 @dataclass(frozen=True, slots=True)
-class Depths:
+class QueueDepths:
     """Jobs by where they stand; the age in seconds of the oldest that waits to be run, None when none does."""
 
     queued: int
@@ -32,9 +32,9 @@ class Depths:
     oldest_queued_seconds: float | None
 
 
-async def depths(redis: ArqRedis, clock: Clock) -> Depths:
+async def depths(redis: ArqRedis, clock: Clock) -> QueueDepths:
     """The queue as it stands."""
-    async with asking("count the queue"):
+    async with store_errors("count the queue"):
         known = await apps(redis)
         async with redis.pipeline(transaction=False) as pipe:
             for place in (keys.READY, keys.LATER, keys.LEASED):
@@ -50,13 +50,13 @@ async def depths(redis: ArqRedis, clock: Clock) -> Depths:
     heads, checking = rest[: len(RANKS)], sum(rest[len(RANKS) :])
     created = [row[0][1] % RANK_STEP for row in heads if isinstance(row, list) and row]
     oldest = max(0.0, (to_ms(clock.now()) - min(created)) / 1000) if created else None
-    return Depths(ready, later, max(0, leased - checking), checking, oldest)
+    return QueueDepths(ready, later, max(0, leased - checking), checking, oldest)
 
 
 async def apps(redis: ArqRedis) -> list[str]:
     """Every app whose keys can be read."""
     try:
-        async with asking("list keys", keys.API_KEYS):
+        async with store_errors("list keys", keys.API_KEYS):
             digests: list[bytes] = await redis.hvals(keys.API_KEYS)
     except RecordUnreadable as error:
         tell(error)
@@ -69,8 +69,8 @@ async def apps(redis: ArqRedis) -> list[str]:
 async def workers(redis: ArqRedis, clock: Clock) -> list[dict[str, Any]]:
     """Workers whose last heartbeat is younger than a minute, as they describe themselves."""
     rows = list[bytes]()
-    with or_told():
-        async with asking("ask for the workers", keys.WORKERS):
+    with reporting_unreadable():
+        async with store_errors("ask for the workers", keys.WORKERS):
             rows = await redis.hvals(keys.WORKERS)
     oldest = clock.now() - timedelta(seconds=_STALE_SECONDS)
     found = [one for _, one in readable(((keys.WORKERS, row) for row in rows), _worker)]
@@ -91,7 +91,7 @@ async def tell_once(redis: ArqRedis, what: str, seconds: float) -> bool:
 
 async def take_turn(redis: ArqRedis, name: str, seconds: float) -> bool:
     """True for one of all processes that ask for this turn, until so many seconds have passed."""
-    async with asking("take turns", name):
+    async with store_errors("take turns", name):
         if await redis.set(name, "1", nx=True, px=max(1, int(seconds * 1000))):
             return True
         if await redis.pttl(name) == _WITHOUT_END:
@@ -101,5 +101,5 @@ async def take_turn(redis: ArqRedis, name: str, seconds: float) -> bool:
 
 async def writable(redis: ArqRedis) -> None:
     """Returns when Redis takes writes; StoreUnavailable when it is away, full or read-only."""
-    async with asking("take a write"):
+    async with store_errors("take a write"):
         await redis.set(keys.PROBE, "1", px=60_000)

@@ -15,38 +15,38 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
-from worker.store.commands import Command, Word
+from worker.store.commands import Command, CommandArg
 from worker.store.connection.job_keys import as_object, boxes_to_write
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking, vault_of
-from worker.store.envelope import PRIVATE, Box, body_field, tries_field
-from worker.store.jobs.repository import Stored
+from worker.store.connection.pool import store_errors, vault_of
+from worker.store.envelope import PRIVATE, JobCipher, body_field, tries_field
+from worker.store.jobs.repository import StoredJob
 from worker.store.jobs.unreadable_records import events_of, read_job
 from worker.store.values import members, read, readable, replies, tell
-from worker.store.webhooks.outbox import Message, in_turn, load_message
+from worker.store.webhooks.outbox import OutboxMessage, in_turn, load_message
 
 _TURN_MS: Final = 3_000
 _FULL_MS: Final = 250
 _MOST_RECEIPTS: Final = 50
 
 
-class Turn(NamedTuple):
+class OutboxBatch(NamedTuple):
     """What waits in the outbox: message ids, and `<job>:<seq>:<event>` for the app's standing endpoints."""
 
     now_ms: int
     entries: list[str]
 
 
-class Record(NamedTuple):
+class OutboxJob(NamedTuple):
     """A job as it stands: the record, and what only its app may see."""
 
     job: Job
     private: dict[str, Any]
-    box: Box
+    box: JobCipher
     unreadable: KeyMissing | ContentDamaged | None = None
 
 
-class Carried(NamedTuple):
+class RoutedEntry(NamedTuple):
     """An entry of the outbox, and what stands in its place."""
 
     entry: str
@@ -54,20 +54,20 @@ class Carried(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ClaimedMessage:
     """A message that is ours to send while the token holds."""
 
     target: str
     member: str
     token: str
-    message: Message
+    message: OutboxMessage
     url: str = field(repr=False)
     body: str = field(repr=False)
-    box: Box = field(repr=False)
+    box: JobCipher = field(repr=False)
     unreadable: KeyMissing | ContentDamaged | None = None
 
 
-class Deliveries:
+class DeliveryQueue:
     """All that the sending worker does in Redis."""
 
     def __init__(self, redis: ArqRedis, worker_id: str, *, per_target: int, keep: int, patience: int) -> None:
@@ -86,28 +86,28 @@ class Deliveries:
         )
         self._sent, self._hold = load("webhooks/record_try"), load("webhooks/extend_lease")
 
-    async def turn(self, most: int) -> Turn | None:
+    async def turn(self, most: int) -> OutboxBatch | None:
         """The oldest entries of the outbox; None while another worker carries them."""
-        async with asking("look into the outbox"):
+        async with store_errors("look into the outbox"):
             rows = await self._route(keys=[keys.ROUTER, keys.OUTBOX], args=[self._worker_id, _TURN_MS, most])
-        return None if rows is None else Turn(int(rows[0]), await members(self._redis, keys.OUTBOX, rows[1:]))
+        return None if rows is None else OutboxBatch(int(rows[0]), await members(self._redis, keys.OUTBOX, rows[1:]))
 
-    async def messages(self, message_ids: Sequence[str]) -> dict[str, Message]:
+    async def messages(self, message_ids: Sequence[str]) -> dict[str, OutboxMessage]:
         """The messages by id; missing ones are missing."""
         if not message_ids:
             return {}
-        async with asking("read the messages"):
+        async with store_errors("read the messages"):
             rows = await self._redis.mget([keys.message(one) for one in message_ids])
         names = {keys.message(one): one for one in message_ids}
         return {names[key]: message for key, message in readable(zip(names, rows, strict=True), load_message)}
 
-    async def records(self, job_ids: Sequence[str]) -> dict[str, Record]:
+    async def records(self, job_ids: Sequence[str]) -> dict[str, OutboxJob]:
         """The jobs as they stand, in one trip; those that are no longer kept, or can't be read, are missing."""
-        async with asking("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
+        async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hmget(keys.job(job_id), "rec", "priv")
             rows = await replies(pipe, map(keys.job, job_ids))
-        found: dict[str, Record] = {}
+        found: dict[str, OutboxJob] = {}
         for job_id, row in zip(job_ids, rows, strict=True):
             if row is not None and row[0]:
                 try:
@@ -116,27 +116,27 @@ class Deliveries:
                     tell(error)
         return found
 
-    async def record_of(self, stored: Stored) -> Record:
+    async def record_of(self, stored: StoredJob) -> OutboxJob:
         """The same for a job that was read otherwise, because its record can't be read as it is."""
         boxes = await boxes_to_write(self._redis, [stored.job.id])
-        return Record(stored.job, stored.private, boxes[stored.job.id])
+        return OutboxJob(stored.job, stored.private, boxes[stored.job.id])
 
-    def _record(self, job: Job, private: bytes | None) -> Record:
+    def _record(self, job: Job, private: bytes | None) -> OutboxJob:
         try:
             box, opened = self._vault.open(job.app, job.id, PRIVATE, private)
-            return Record(job, as_object(job.id, PRIVATE, opened) or {}, box)
+            return OutboxJob(job, as_object(job.id, PRIVATE, opened) or {}, box)
         except (KeyMissing, ContentDamaged) as error:
-            return Record(job, {}, self._vault.nobodys(job.id), error)
+            return OutboxJob(job, {}, self._vault.nobodys(job.id), error)
 
     async def stories(self, wanted: Sequence[tuple[str, int, int]]) -> list[list[dict[str, Any]]]:
         """For each (job id, from seq, to seq) those events of the job, in one trip."""
-        async with asking("read the trails"), self._redis.pipeline(transaction=False) as pipe:
+        async with store_errors("read the trails"), self._redis.pipeline(transaction=False) as pipe:
             for job_id, first, last in wanted:
                 pipe.lrange(keys.trail(job_id), first - 1, last - 1)
             rows = await replies(pipe, (keys.trail(job_id) for job_id, _, _ in wanted))
         return [events_of(row or ()) for row in rows]
 
-    def queued(self, message: Message, box: Box, url: str, body: str, now_ms: int) -> list[Command]:
+    def queued(self, message: OutboxMessage, box: JobCipher, url: str, body: str, now_ms: int) -> list[Command]:
         """The commands by which a message stands in its target's queue, due at once; `box`: its job's."""
         sealed = box.seal_whole(body_field(message.id), {"url": url, "body": body})
         commands: list[Command] = [
@@ -150,44 +150,44 @@ class Deliveries:
             commands.append(("EXPIRE", keys.endpoint_messages(message.job_id), self._unsettled))
         return commands
 
-    def settled(self, message: Message) -> list[Command]:
+    def settled(self, message: OutboxMessage) -> list[Command]:
         """The commands by which a message is kept as it is and never sent."""
         return [("SET", keys.message(message.id), message.dump(), "EX", self._keep)]
 
     @staticmethod
-    def dropped(message: Message) -> list[Command]:
+    def dropped(message: OutboxMessage) -> list[Command]:
         """The commands by which a message never was."""
         return [("DEL", keys.message(message.id)), ("LREM", keys.messages(message.job_id), 0, message.id)]
 
     async def postpone(self, entries: Sequence[str], at_ms: int) -> None:
         """These entries stay in the outbox, and are looked at again behind those that came before that time."""
         if entries:
-            async with asking("postpone messages"):
+            async with store_errors("postpone messages"):
                 later = {entry: in_turn(at_ms, place) for place, entry in enumerate(entries)}
                 await self._redis.zadd(keys.OUTBOX, later, xx=True)
 
-    async def carried(self, rows: Sequence[Carried]) -> int:
+    async def carried(self, rows: Sequence[RoutedEntry]) -> int:
         """The entries are in their queues now; the number of those that nobody else had carried away."""
-        args: list[Word] = [self._worker_id]
+        args: list[CommandArg] = [self._worker_id]
         for entry, commands in rows:
             args += [entry, len(commands)]
             for command in commands:
                 args += [len(command), *command]
-        async with asking("carry messages to their targets"):
+        async with store_errors("carry messages to their targets"):
             return int(await self._routed(keys=[keys.ROUTER, keys.OUTBOX], args=args))
 
     async def take(
         self, room: int, lease: float, failing_after: int, under_way: Mapping[str, int]
-    ) -> tuple[float, list[Taken]]:
+    ) -> tuple[float, list[ClaimedMessage]]:
         """(seconds until something falls due, or -1; the messages to send now). `under_way`: how many, by app."""
-        args: list[Word] = [self._worker_id, room, int(lease * 1000), self._per_target, failing_after]
+        args: list[CommandArg] = [self._worker_id, room, int(lease * 1000), self._per_target, failing_after]
         args += [keys.QUEUE, keys.FLYING, keys.MESSAGE, keys.BODY, _FULL_MS]
         for app, number in under_way.items():
             args += [app, number]
         names = [keys.TARGETS, keys.SENDING, keys.PARKED, keys.FAILS, keys.SENDS]
-        async with asking("take messages"):
+        async with store_errors("take messages"):
             wait, rows = await self._take(keys=names, args=args)
-        taken = list[Taken]()
+        taken = list[ClaimedMessage]()
         for row in rows:
             try:
                 taken.append(self._taken(row))
@@ -199,7 +199,7 @@ class Deliveries:
     async def _dropped_for_good(self, target: str, member: str) -> None:
         """Nobody sends a message that can't be read; it is kept as it is, and its target is free for the next."""
         lane, name = member.partition(":")[0], keys.message(member.rpartition(":")[2])
-        async with asking("drop a message", name), self._redis.pipeline(transaction=True) as pipe:
+        async with store_errors("drop a message", name), self._redis.pipeline(transaction=True) as pipe:
             pipe.hdel(keys.flying(target), lane)
             pipe.zrem(keys.SENDING, f"{target}|{member}")
             pipe.zadd(keys.TARGETS, {target: 0}, lt=True)
@@ -208,7 +208,7 @@ class Deliveries:
             pipe.delete(name)
             await pipe.execute()
 
-    def _taken(self, row: list[bytes]) -> Taken:
+    def _taken(self, row: list[bytes]) -> ClaimedMessage:
         name = keys.message(row[1].decode(errors="replace").rpartition(":")[2])
         message, sealed, error = read(name, row[3], load_message), None, None
         box = self._vault.nobodys(message.job_id)
@@ -222,22 +222,22 @@ class Deliveries:
         elif sealed is not None:
             error = ContentDamaged(message.job_id, body_field(message.id))
         ours = (row[0].decode(), row[1].decode(), row[2].decode())
-        return Taken(*ours, message, what["url"], what["body"], box, error)
+        return ClaimedMessage(*ours, message, what["url"], what["body"], box, error)
 
-    async def hold(self, taken: Sequence[Taken], lease: float) -> int:
+    async def hold(self, taken: Sequence[ClaimedMessage], lease: float) -> int:
         """The leases of these go on; with 0 seconds they are given back at once. How many were still ours."""
         if not taken:
             return 0
-        args: list[Word] = [int(lease * 1000), keys.FLYING]
+        args: list[CommandArg] = [int(lease * 1000), keys.FLYING]
         for one in taken:
             args += [one.target, one.member, one.token]
-        async with asking("hold messages"):
+        async with store_errors("hold messages"):
             return int(await self._hold(keys=[keys.SENDING], args=args))
 
     async def sent(
         self,
-        taken: Taken,
-        after: Message,
+        taken: ClaimedMessage,
+        after: OutboxMessage,
         *,
         again_in: float | None = None,
         went: Literal["ok", "failed", ""] = "",
@@ -252,15 +252,15 @@ class Deliveries:
         wait = -1 if again_in is None else max(0, round(again_in * 1000))
         sealed = taken.box.seal_whole(tries_field(m.id), receipt) if receipt is not None else b""
         args = [target, taken.member, taken.token, after.dump(), keep, wait, went, sealed, _MOST_RECEIPTS]
-        async with asking("keep a receipt"):
+        async with store_errors("keep a receipt"):
             return bool(await self._sent(keys=names, args=args))
 
     async def refuse(self, job_id: str) -> None:
         """The job's own webhook wants to hear no more."""
-        async with asking("note a refusal"):
+        async with store_errors("note a refusal"):
             await self._redis.set(keys.refused(job_id), "1", ex=self._unsettled)
 
     async def refused(self, job_id: str) -> bool:
         """True once the job's own webhook has refused."""
-        async with asking("look for a refusal"):
+        async with store_errors("look for a refusal"):
             return bool(await self._redis.exists(keys.refused(job_id)))

@@ -17,7 +17,7 @@ from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, Refused
 from worker.store import keys
-from worker.store.connection.pool import asking, vault_of
+from worker.store.connection.pool import store_errors, vault_of
 from worker.store.envelope import Vault
 from worker.store.values import read, tell
 
@@ -65,13 +65,13 @@ class Endpoints:
 
     async def of_app(self, app: str) -> list[Endpoint]:
         """All endpoints of the app that can be read, oldest first. Raises KeyMissing."""
-        async with asking("list endpoints", keys.endpoints(app)):
+        async with store_errors("list endpoints", keys.endpoints(app)):
             rows = await self._redis.hgetall(keys.endpoints(app))
         return sorted(self._load_all(app, rows).values(), key=lambda one: one.id)
 
     async def find(self, app: str, endpoint_id: str) -> Endpoint | None:
         """The endpoint, or None when the app has no such one."""
-        async with asking("look up an endpoint", keys.endpoints(app)):
+        async with store_errors("look up an endpoint", keys.endpoints(app)):
             raw = await self._redis.hget(keys.endpoints(app), endpoint_id)
         return self._load(app, endpoint_id, raw) if raw else None
 
@@ -131,7 +131,7 @@ class Endpoints:
     async def _edit(self, app: str, edit: Callable[[dict[str, Endpoint]], dict[str, Endpoint]]) -> None:
         """All endpoints of the app changed at once, with what commits and the sending workers look at."""
         name = keys.endpoints(app)
-        async with asking("change an endpoint"), self._redis.pipeline() as pipe:
+        async with store_errors("change an endpoint"), self._redis.pipeline() as pipe:
             while True:
                 try:
                     await pipe.watch(name)

@@ -23,7 +23,7 @@ from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import asking, vault_of
+from worker.store.connection.pool import store_errors, vault_of
 from worker.store.envelope import tries_field
 from worker.store.values import read, readable, replies
 
@@ -34,7 +34,7 @@ _TRIES_TO_CHANGE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class OutboxMessage:
     """One event for one receiver. Content-free: what is sent lies sealed beside it."""
 
     id: str
@@ -68,12 +68,12 @@ class Message:
         return json.dumps(asdict(self) | {"deliveries": []})
 
 
-_FIELDS: Final = frozenset(field.name for field in fields(Message))
+_FIELDS: Final = frozenset(field.name for field in fields(OutboxMessage))
 
 
-def load_message(raw: bytes) -> Message:
+def load_message(raw: bytes) -> OutboxMessage:
     """A message as Redis keeps it; fields of other releases are left out."""
-    message = Message(**{name: value for name, value in json.loads(raw).items() if name in _FIELDS})
+    message = OutboxMessage(**{name: value for name, value in json.loads(raw).items() if name in _FIELDS})
     texts = (message.id, message.job_id, message.app, message.type, message.created_at, message.target, message.trace)
     if message.state not in get_args(State) or not all(isinstance(text, str) for text in texts):
         raise ValueError("not a message")
@@ -98,7 +98,7 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
         if event.type in job.webhook_events:
             message_id = ids.new_id("msg", due, clock.dice(ids.DICE_BYTES))
             told = event.dump()["at"]
-            message = Message(
+            message = OutboxMessage(
                 *(message_id, job.id, job.app, event.type, event.seq, "pending", told),
                 next_try_at=told,
                 trace=trace_of(job),
@@ -136,9 +136,9 @@ class Outbox:
         self._redis, self._clock = redis, clock
         self._again: Any = script(redis, "webhooks/redeliver")
 
-    async def of_job(self, job_id: str) -> list[tuple[Message, list[dict[str, Any]]]]:
+    async def of_job(self, job_id: str) -> list[tuple[OutboxMessage, list[dict[str, Any]]]]:
         """Every message of the job with its receipts, by seq."""
-        async with asking("read the messages"):
+        async with store_errors("read the messages"):
             found = await message_ids_of(self._redis, job_id)
             names = [name for one in found for name in (keys.message(one), keys.tries(one))]
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -151,17 +151,17 @@ class Outbox:
         pairs = [(message, self._receipts(message, tries[name] or [])) for name, message in messages]
         return sorted(pairs, key=lambda pair: (pair[0].seq, pair[0].id))
 
-    def _receipts(self, message: Message, rows: list[bytes]) -> list[dict[str, Any]]:
+    def _receipts(self, message: OutboxMessage, rows: list[bytes]) -> list[dict[str, Any]]:
         field, vault, key = tries_field(message.id), vault_of(self._redis), keys.tries(message.id)
         opened = readable(
             ((key, raw) for raw in rows), lambda raw: dict(vault.open(message.app, message.job_id, field, raw)[1])
         )
         return [receipt for _, receipt in opened]
 
-    async def again(self, job_id: str, message_id: str) -> Message:
+    async def again(self, job_id: str, message_id: str) -> OutboxMessage:
         """The message, which is due now; one that is just being sent stays as it is. Refused: no such message."""
         for _ in range(_TRIES_TO_CHANGE):
-            async with asking("read the message", keys.message(message_id)):
+            async with store_errors("read the message", keys.message(message_id)):
                 raw = await self._redis.get(keys.message(message_id))
             seen = read(keys.message(message_id), raw, load_message) if raw else None
             if seen is None or seen.job_id != job_id:
@@ -170,7 +170,7 @@ class Outbox:
                 return seen  # it is about to be sent anyway
             at = iso(self._clock.now())
             asked = replace(seen, state="pending", next_try_at=at, before=seen.state, planned=seen.next_try_at)
-            async with asking("send the message again"):
+            async with store_errors("send the message again"):
                 said = await self._again(
                     keys=[keys.TARGETS, keys.SENDING, keys.queue(seen.target), keys.message(message_id)],
                     args=[seen.target, seen.member, raw, asked.dump()],

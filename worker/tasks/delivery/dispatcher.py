@@ -23,23 +23,23 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused, StoreUnavailable
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.admission.quarantine import Limits
+from worker.store.admission.quarantine import QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.connection.pool import AWAY
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.values import tell
-from worker.store.webhooks.delivery_queue import Deliveries, Taken
+from worker.store.webhooks.delivery_queue import ClaimedMessage, DeliveryQueue
 from worker.store.webhooks.endpoints import Endpoints
-from worker.store.webhooks.outbox import Message, State, iso
-from worker.tasks.delivery.outbox_relay import Carrier
-from worker.tasks.rounds import a_round
+from worker.store.webhooks.outbox import OutboxMessage, State, iso
+from worker.tasks.delivery.outbox_relay import OutboxRelay
+from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import broke
 from worker.telemetry.tracing import delivering, for_receiver
-from worker.webhooks.guard import CheckedUrl, Policy, judge_url
+from worker.webhooks.guard import AddressPolicy, CheckedUrl, judge_url
 from worker.webhooks.resolver import SystemResolver
-from worker.webhooks.schedule import Verdict, longest, next_delay, verdict
-from worker.webhooks.sender import TOTAL_SECONDS, UNREACHABLE, Answer, Sender
+from worker.webhooks.schedule import TryVerdict, longest, next_delay, verdict
+from worker.webhooks.sender import TOTAL_SECONDS, UNREACHABLE, TryResult, WebhookSender
 from worker.webhooks.signing import signed_headers
 
 MOST_AT_ONCE: Final = 256
@@ -54,36 +54,36 @@ _FAULT: Final = "A fault of ours; the message will be tried again."
 _NO_SECRET: Final = "The app has no secret to sign with."  # noqa: S105  a sentence
 
 
-class _Hook(NamedTuple):
+class _Destination(NamedTuple):
     """Where a message goes now, and with which secrets it is signed."""
 
     url: str
     secrets: Sequence[str]
 
 
-class Delivery:
+class Dispatcher:
     """Sends until cancelled."""
 
     def __init__(
-        self, redis: ArqRedis, clock: Clock, settings: Settings, worker_id: str, *, sender: Sender | None = None
+        self, redis: ArqRedis, clock: Clock, settings: Settings, worker_id: str, *, sender: WebhookSender | None = None
     ) -> None:
         self._clock, self._lease, self._delays = clock, settings.lease_seconds, settings.webhook_schedule
-        self._policy = Policy.of(settings)
+        self._policy = AddressPolicy.of(settings)
         self._resolver = SystemResolver()
-        self._sender = sender or Sender(self._policy, self._resolver, clock, total=TOTAL_SECONDS)
+        self._sender = sender or WebhookSender(self._policy, self._resolver, clock, total=TOTAL_SECONDS)
         self._apps, self._endpoints = Apps(redis, clock), Endpoints(redis, clock)
-        self._deliveries = Deliveries(
+        self._deliveries = DeliveryQueue(
             redis,
             worker_id,
             per_target=PER_TARGET,
             keep=settings.result_ttl,
             patience=round(longest(self._delays)),
         )
-        shutting = Limits(settings.quarantine_blocks, settings.quarantine_window_seconds)
+        shutting = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
         jobs = Jobs(redis, clock, retention_of(settings), shutting)
-        self._carrier = Carrier(redis, jobs, self._deliveries, self._endpoints, clock)
+        self._carrier = OutboxRelay(redis, jobs, self._deliveries, self._endpoints, clock)
         self._redis, self._wake = redis, asyncio.Event()
-        self._flights: dict[asyncio.Task[None], Taken] = {}
+        self._flights: dict[asyncio.Task[None], ClaimedMessage] = {}
 
     async def run(self) -> None:
         """Sends until cancelled; then what is on its way gets a moment, and the rest is given back."""
@@ -113,9 +113,9 @@ class Delivery:
             self._wake.clear()
             more, pause = False, _AWAY
             with contextlib.suppress(StoreUnavailable):
-                with a_round("messages to targets"):
+                with loop_pass("messages to targets"):
                     more = await self._carrier.carry()
-                with a_round("messages to send"):
+                with loop_pass("messages to send"):
                     pause = await self._take()
             if more:
                 continue
@@ -148,7 +148,7 @@ class Delivery:
         """Keeps the leases of what is on its way."""
         while not _cancelled():
             await asyncio.sleep(self._lease / 3)
-            with contextlib.suppress(StoreUnavailable), a_round("leases of messages"):
+            with contextlib.suppress(StoreUnavailable), loop_pass("leases of messages"):
                 await self._deliveries.hold(list(self._flights.values()), self._lease)
 
     async def _end(self) -> None:
@@ -162,7 +162,7 @@ class Delivery:
             await self._deliveries.hold(list(left.values()), 0)
         self._resolver.close()
 
-    async def _deliver(self, taken: Taken) -> None:
+    async def _deliver(self, taken: ClaimedMessage) -> None:
         """One try and its receipt. When Redis is away the lease runs out, and the message is sent again."""
         message, at = taken.message, self._clock.now()
         with contextlib.suppress(StoreUnavailable):
@@ -191,36 +191,38 @@ class Delivery:
                 answer, host = await self._try(taken, hook, at)
                 await self._settle(taken, hook, answer, at, host)
 
-    async def _hook(self, taken: Taken) -> _Hook | None:
+    async def _hook(self, taken: ClaimedMessage) -> _Destination | None:
         """Where to and with which secrets, as of now; None when nobody wants it any more."""
         message = taken.message
         if message.endpoint:
             endpoint = await self._endpoints.find(message.app, message.endpoint)
             if endpoint is None or endpoint.state == "gone":
                 return None
-            return _Hook(endpoint.url, endpoint.live_secrets(to_ms(self._clock.now())))
+            return _Destination(endpoint.url, endpoint.live_secrets(to_ms(self._clock.now())))
         if not message.before and await self._deliveries.refused(message.job_id):
             return None
         secret = await self._apps.webhook_secret(message.app)
-        return _Hook(taken.url, [secret] if secret else [])
+        return _Destination(taken.url, [secret] if secret else [])
 
-    async def _try(self, taken: Taken, hook: _Hook, at: datetime) -> tuple[Answer, str]:
+    async def _try(self, taken: ClaimedMessage, hook: _Destination, at: datetime) -> tuple[TryResult, str]:
         """(what came of one POST, the host it went to)."""
         url: CheckedUrl | None = None
         try:
             url = judge_url(hook.url, self._policy)
             if not hook.secrets:
-                return Answer(None, 0.0, _NO_SECRET), url.host
+                return TryResult(None, 0.0, _NO_SECRET), url.host
             headers = signed_headers(taken.message.id, at, taken.body, hook.secrets)
             headers = {**headers, **for_receiver(taken.message.carrier)}
             return await self._sender.post(url, headers, taken.body.encode()), url.host
         except Refused:
-            return Answer(None, 0.0, UNREACHABLE), ""
+            return TryResult(None, 0.0, UNREACHABLE), ""
         except Exception as error:  # noqa: BLE001  it must count as a try, or it would be made for ever
             broke("webhook.fault", error, job_id=taken.message.job_id)
-            return Answer(None, 0.0, _FAULT), url.host if url else ""
+            return TryResult(None, 0.0, _FAULT), url.host if url else ""
 
-    async def _settle(self, taken: Taken, hook: _Hook, answer: Answer, at: datetime, host: str) -> None:
+    async def _settle(
+        self, taken: ClaimedMessage, hook: _Destination, answer: TryResult, at: datetime, host: str
+    ) -> None:
         message, by_hand = taken.message, bool(taken.message.before)
         came = verdict(answer.status, answer.error)
         receipt = {
@@ -236,9 +238,9 @@ class Delivery:
         lag = (self._clock.now() - datetime.fromisoformat(message.created_at)).total_seconds()
         how = {"result": came.value, "http_status": answer.status, "seconds": answer.seconds, "lag_seconds": lag}
         emit("webhook.tried", **about, **how)
-        if came is Verdict.DELIVERED:
+        if came is TryVerdict.DELIVERED:
             await self._keep(taken, _after(tried, "delivered"), went="ok", receipt=receipt)
-        elif came is Verdict.GONE and await self._stopped(message, hook):
+        elif came is TryVerdict.GONE and await self._stopped(message, hook):
             emit("webhook.gone", **about)
             await self._keep(taken, _after(tried, "gone"), went="ok", receipt=receipt)
         else:
@@ -247,14 +249,14 @@ class Delivery:
                 emit("webhook.exhausted", status=answer.status, **about)
             await self._keep(taken, after, again_in=wait, went="failed", receipt=receipt)
 
-    async def _stopped(self, message: Message, hook: _Hook) -> bool:
+    async def _stopped(self, message: OutboxMessage, hook: _Destination) -> bool:
         """Nothing more goes to whoever answered 410; False when its app has named another address since."""
         if message.endpoint:
             return await self._endpoints.stop(message.app, message.endpoint, hook.url)
         await self._deliveries.refuse(message.job_id)
         return True
 
-    def _failed(self, tried: Message, answer: Answer) -> tuple[Message, float | None]:
+    def _failed(self, tried: OutboxMessage, answer: TryResult) -> tuple[OutboxMessage, float | None]:
         """(the message after a failure, the seconds until its next try). By hand, it is what it was before."""
         now = self._clock.now()
         if tried.before:
@@ -269,8 +271,8 @@ class Delivery:
 
     async def _keep(
         self,
-        taken: Taken,
-        after: Message,
+        taken: ClaimedMessage,
+        after: OutboxMessage,
         *,
         again_in: float | None = None,
         went: Literal["ok", "failed", ""] = "",
@@ -295,13 +297,13 @@ def _cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _after(message: Message, state: State) -> Message:
+def _after(message: OutboxMessage, state: State) -> OutboxMessage:
     """The message as it stays."""
     return replace(message, state=state, next_try_at=None, before="", planned=None)
 
 
-def _error(came: Verdict, answer: Answer) -> str | None:
-    if came is Verdict.DELIVERED:
+def _error(came: TryVerdict, answer: TryResult) -> str | None:
+    if came is TryVerdict.DELIVERED:
         return None
     if answer.error is not None:
         return answer.error

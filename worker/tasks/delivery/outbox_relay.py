@@ -20,14 +20,14 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store.commands import Command
 from worker.store.jobs import batch_reads
-from worker.store.jobs.repository import Jobs, Stored
+from worker.store.jobs.repository import Jobs, StoredJob
 from worker.store.values import tell
-from worker.store.webhooks.delivery_queue import Carried, Deliveries, Record
+from worker.store.webhooks.delivery_queue import DeliveryQueue, OutboxJob, RoutedEntry
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
-from worker.store.webhooks.outbox import Message, iso, trace_of
+from worker.store.webhooks.outbox import OutboxMessage, iso, trace_of
 from worker.telemetry.internal_errors import broke
-from worker.webhooks.guard import Policy, judge_url
-from worker.webhooks.message import Told, body_of
+from worker.webhooks.guard import AddressPolicy, judge_url
+from worker.webhooks.message import WebhookEvent, body_of
 
 _BATCH: Final = 100
 _LOCKED_MS: Final = 60_000
@@ -40,13 +40,13 @@ class _Entry(NamedTuple):
     job_id: str
     type: str
     seq: int
-    message: Message | None
+    message: OutboxMessage | None
 
 
-class _Known(NamedTuple):
+class _EntryContext(NamedTuple):
     """What is known of one entry's job: its record, its events from the needed one on, who listens, what came back."""
 
-    record: Record
+    record: OutboxJob
     story: list[dict[str, Any]]
     hearers: list[Endpoint]
     answer: dict[str, Any] | None
@@ -54,10 +54,12 @@ class _Known(NamedTuple):
     locked: bool  # a key that it takes is not here: it waits for it
 
 
-class Carrier:
+class OutboxRelay:
     """Carries messages to their targets."""
 
-    def __init__(self, redis: ArqRedis, jobs: Jobs, deliveries: Deliveries, endpoints: Endpoints, clock: Clock) -> None:
+    def __init__(
+        self, redis: ArqRedis, jobs: Jobs, deliveries: DeliveryQueue, endpoints: Endpoints, clock: Clock
+    ) -> None:
         self._jobs = jobs
         self._redis, self._deliveries, self._endpoints, self._clock = redis, deliveries, endpoints, clock
 
@@ -78,7 +80,7 @@ class Carrier:
             except Exception as error:  # noqa: BLE001  one message that can't be made must not stop all others
                 broke("webhook.unmade", error, job_id=entry.job_id)
                 commands = self._given_up(entry)
-            rows.append(Carried(entry.name, commands))
+            rows.append(RoutedEntry(entry.name, commands))
         await self._deliveries.postpone(locked, turn.now_ms + _LOCKED_MS)
         await self._deliveries.carried(rows)
         return bool(rows)
@@ -99,7 +101,7 @@ class Carrier:
                 out.append(_Entry(name, job_id, kind, int(seq), None))
         return out
 
-    async def _known(self, entries: Sequence[_Entry], now_ms: int) -> list[_Known | None]:
+    async def _known(self, entries: Sequence[_Entry], now_ms: int) -> list[_EntryContext | None]:
         """What is known of each entry's job, read in a few trips for all of them."""
         wanted = list({one.job_id for one in entries if one.job_id})
         records = await self._deliveries.records(wanted)
@@ -114,17 +116,17 @@ class Carrier:
         full = {e.job_id for e in kept if _wants_all(records[e.job_id], hearers, e)}
         answers = await self._answers(list(full))
 
-        def about(one: _Entry) -> _Known | None:
+        def about(one: _Entry) -> _EntryContext | None:
             if one.job_id not in records or not stories[one.name]:
                 return None
             record = records[one.job_id]
             listening = hearers[record.job.app]
             locked = isinstance(record.unreadable, KeyMissing) or listening is None
-            return _Known(record, stories[one.name], listening or [], answers.get(one.job_id), now_ms, locked)
+            return _EntryContext(record, stories[one.name], listening or [], answers.get(one.job_id), now_ms, locked)
 
         return [about(one) for one in entries]
 
-    async def _otherwise(self, job_id: str) -> Stored | None:
+    async def _otherwise(self, job_id: str) -> StoredJob | None:
         """A job whose record can't be read as it is, as it can be told of all the same; None when it is gone."""
         try:
             return await self._jobs.load(job_id)
@@ -149,14 +151,14 @@ class Carrier:
         found = await batch_reads.answers_or_none(self._redis, job_ids)
         return {job_id: answer for job_id, answer in found.items() if answer is not None}
 
-    def _commands(self, entry: _Entry, known: _Known | None) -> list[Command]:
+    def _commands(self, entry: _Entry, known: _EntryContext | None) -> list[Command]:
         """What stands in the entry's place; a job that is no longer kept has nothing left to tell."""
         if known is None or known.record.unreadable is not None:
             return self._given_up(entry)
         job = known.record.job
         if len(known.story) > 1 or job.version != entry.seq:
             job = fold.replay(ev.Event.load(body) for body in known.story)
-        told = Told(entry.type, entry.seq, datetime.fromisoformat(known.story[-1]["at"]))
+        told = WebhookEvent(entry.type, entry.seq, datetime.fromisoformat(known.story[-1]["at"]))
         if entry.message is not None:
             own = self._own(entry.message, job, told, known)
             return self._given_up(entry) if own is None else own
@@ -166,12 +168,12 @@ class Carrier:
                 commands += self._for_endpoint(endpoint, job, told, known)
         return commands
 
-    def _for_endpoint(self, endpoint: Endpoint, job: Job, told: Told, known: _Known) -> list[Command]:
+    def _for_endpoint(self, endpoint: Endpoint, job: Job, told: WebhookEvent, known: _EntryContext) -> list[Command]:
         name = ids.new_id("msg", known.now_ms, self._clock.dice(ids.DICE_BYTES))
         body = body_of(endpoint.payload, name, job, told, known.record.private, known.answer)
         if body is None:
             return []
-        message = Message(
+        message = OutboxMessage(
             *(name, job.id, job.app, told.type, told.seq, "pending", iso(told.at)),
             endpoint=endpoint.id,
             target=endpoint.id,
@@ -180,7 +182,7 @@ class Carrier:
         )
         return self._deliveries.queued(message, known.record.box, endpoint.url, body, known.now_ms)
 
-    def _own(self, message: Message, job: Job, told: Told, known: _Known) -> list[Command] | None:
+    def _own(self, message: OutboxMessage, job: Job, told: WebhookEvent, known: _EntryContext) -> list[Command] | None:
         """The job's own webhook: its target is the receiver's origin, so a dead one holds up nobody else's. None when
         its address is lost with the job's private part.
         """
@@ -202,11 +204,11 @@ class Carrier:
 
 def target_of(app: str, url: str) -> str:
     """The queue of an app's per-job webhooks to one origin."""
-    origin = judge_url(url, Policy(allow_private=True)).origin  # whether it may be called is judged when it is
+    origin = judge_url(url, AddressPolicy(allow_private=True)).origin  # whether it may be called is judged when it is
     return "wu_" + hashlib.sha256(f"{app}\0{origin}".encode()).hexdigest()[:24]
 
 
-def _wants_all(record: Record, hearers: dict[str, list[Endpoint] | None], entry: _Entry) -> bool:
+def _wants_all(record: OutboxJob, hearers: dict[str, list[Endpoint] | None], entry: _Entry) -> bool:
     if entry.message is not None:
         return (record.private.get("webhook") or {}).get("payload") == "full"
     return any(one.payload == "full" and entry.type in one.events for one in hearers[record.job.app] or ())

@@ -15,15 +15,15 @@ from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.jobs.record import Attempt, Check, Job, Usage
 from worker.jobs.states import CheckEnd, Outcome
 from worker.safety.signals import Signal
-from worker.safety.watch import Watch
-from worker.store.jobs.output_chunks import Piece
-from worker.store.jobs.repository import Held
+from worker.safety.watch import AttemptWatch
+from worker.store.jobs.output_chunks import OutputChunk
+from worker.store.jobs.repository import ClaimedJob
 from worker.store.values import tell
-from worker.tasks.execution.context import Workshop
-from worker.tasks.execution.output_buffer import Text
-from worker.tasks.execution.stream_reader import Reader
+from worker.tasks.execution.context import RunContext
+from worker.tasks.execution.output_buffer import OutputBuffer
+from worker.tasks.execution.stream_reader import StreamReader
 from worker.telemetry.events import emit
-from worker.upstream.call import Call, Mode
+from worker.upstream.call import Mode, UpstreamCall
 from worker.upstream.session import ResumePoint, Session
 
 Say = Callable[[int], None]
@@ -32,13 +32,13 @@ _CANCEL_ANSWER = 2.0  # seconds for which a cancelled job waits to hear what it 
 _AGAIN = 0.25  # seconds between two questions to a Redis that is away
 
 
-class Attempts:
+class ActiveAttempts:
     """Readers by attempt number."""
 
-    def __init__(self, shop: Workshop, held: Held, say: Say, wake: Callable[[], None]) -> None:
+    def __init__(self, shop: RunContext, held: ClaimedJob, say: Say, wake: Callable[[], None]) -> None:
         self._shop, self._job_id, self._token, self._say, self._wake = shop, held.job.id, held.token, say, wake
         self._asked = held.asked
-        self.readers: dict[int, Reader] = {}
+        self.readers: dict[int, StreamReader] = {}
         self._leaving: set[asyncio.Task[Any]] = set()
 
     async def asked(self) -> dict[str, Any] | None:
@@ -71,7 +71,7 @@ class Attempts:
         pieces, _ = await self._pieces(number)
         return math.ceil(sum(len(piece.text) for piece in pieces) / _CHARACTERS_A_TOKEN)
 
-    async def _pieces(self, number: int) -> tuple[list[Piece], bool]:
+    async def _pieces(self, number: int) -> tuple[list[OutputChunk], bool]:
         """(what was kept of the attempt's text, whether all of that can be read)."""
         while True:
             try:
@@ -82,20 +82,20 @@ class Attempts:
             except StoreUnavailable:
                 await asyncio.sleep(_AGAIN)
 
-    def _text(self, number: int) -> Text:
-        return Text(self._job_id, number, self._token, self._shop.flusher.dirty)
+    def _text(self, number: int) -> OutputBuffer:
+        return OutputBuffer(self._job_id, number, self._token, self._shop.flusher.dirty)
 
     def _read(
         self,
         job: Job,
         attempt: Attempt,
         asked: dict[str, Any],
-        text: Text,
+        text: OutputBuffer,
         cursor: int | None,
         go: asyncio.Future[None] | None = None,
     ) -> None:
         shop = self._shop
-        call = Call(
+        call = UpstreamCall(
             model=attempt.model,
             mode=cast("Mode", attempt.mode),  # as it was begun, whatever the settings say now
             client_request_id=attempt.client_request_id,
@@ -108,7 +108,7 @@ class Attempts:
         seen = cursor if cursor is not None and cursor >= 0 else None
         resume = ResumePoint(attempt.response_id, seen) if cursor is not None and attempt.response_id else None
         silence = job.policy.on_delay.silence_seconds or shop.limits.suspect_after
-        watch = Watch(
+        watch = AttemptWatch(
             attempt.model,
             checked=shop.catalogue.checked(attempt.model),
             now=shop.clock.monotonic(),
@@ -120,7 +120,7 @@ class Attempts:
             resumed=attempt.resumed,
         )
         session = Session(shop.provider, call, resume, sleep=shop.clock.sleep, go=go)
-        reader = Reader(attempt.number, session, watch, text, self._say, shop.clock.monotonic)
+        reader = StreamReader(attempt.number, session, watch, text, self._say, shop.clock.monotonic)
         self.readers[attempt.number] = reader
         reader.start(self._wake)
 
@@ -148,7 +148,7 @@ class Attempts:
         chosen = list(self.readers) if numbers is None else numbers
         return [(number, signal) for number in chosen for signal in self.readers[number].stop(outcome)]
 
-    async def finish(self, number: int) -> Reader:
+    async def finish(self, number: int) -> StreamReader:
         """The reader of an attempt that has ended, its connection closed."""
         reader = self.readers.pop(number)
         self._shop.flusher.forget(reader.text)
@@ -187,7 +187,7 @@ class Attempts:
             await asyncio.wait(self._leaving)
 
 
-async def _cancel_and_close(reader: Reader) -> None:
+async def _cancel_and_close(reader: StreamReader) -> None:
     await reader.cancel_upstream()
     await reader.close()
 

@@ -15,16 +15,16 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import DisclosureReason
 from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import event_mapping, messages, retry
-from worker.store.admission.circuit_breaker import Gate
+from worker.store.admission.circuit_breaker import CallPermission
 from worker.store.admission.pauses import Pause
-from worker.tasks.execution.run_recorder import AGAIN, Desk
+from worker.tasks.execution.run_recorder import AGAIN, RunRecorder
 from worker.tasks.maintenance.quarantine_cleanup import shut_out
 
 
-class Opening:
+class AttemptStarter:
     """Opens attempts of one run; `trial` is True while this run tries out an open circuit."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: RunRecorder) -> None:
         self._desk = desk
         self.trial = False
 
@@ -116,9 +116,9 @@ class Opening:
         held = ev.Scheduled(reason=ScheduledReason.HOLD, until=until, hold_scope=scope, hold_reason=failure.code)
         return held, None
 
-    async def _gate(self) -> Gate:
+    async def _gate(self) -> CallPermission:
         if not self._desk.gated:
-            return Gate("closed")
+            return CallPermission("closed")
         while True:
             try:
                 return await self._desk.shop.circuit.gate(self._desk.job.id)

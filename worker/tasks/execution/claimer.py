@@ -17,9 +17,9 @@ import arq.worker
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import StoreUnavailable
-from worker.store.jobs.repository import Held, Jobs
+from worker.store.jobs.repository import ClaimedJob, Jobs
 from worker.store.jobs.scripts import ARQ_FUNCTION
-from worker.tasks.rounds import a_round
+from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 
 _NO_TIMEOUT: Final = 10**7  # seconds; the run deadline is the job's own
@@ -27,10 +27,10 @@ _IDLE_POLL: Final = 1.0
 _AFTER_YOU: Final = 0.05  # seconds: arq's durable writes would stand before the run's own in Redis
 _AWAY_POLL: Final = 0.5
 
-RunJob = Callable[[Held], Coroutine[Any, Any, None]]
+RunJob = Callable[[ClaimedJob], Coroutine[Any, Any, None]]
 
 
-class Runner(arq.worker.Worker):
+class Claimer(arq.worker.Worker):
     """Claims up to `max_jobs` jobs at once and runs each with `run`."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Runner(arq.worker.Worker):
         while True:
             self._wake.clear()
             try:
-                with a_round("claiming") as one:
+                with loop_pass("claiming") as one:
                     await self._poll_iteration()
                 if one.broken:
                     self._next_due = _AWAY_POLL
@@ -102,7 +102,7 @@ class Runner(arq.worker.Worker):
         if due >= 0:
             self._next_due = min(_IDLE_POLL, max(0.001, due))
 
-    def _start(self, held: Held) -> None:
+    def _start(self, held: ClaimedJob) -> None:
         """Starts the run at once; arq's own bookkeeping follows beside it and waits for its end."""
         arq_id = f"{held.job.id}.{held.generation}"
         run = self.running[arq_id] = asyncio.create_task(self._run(held), name=f"run {arq_id}")

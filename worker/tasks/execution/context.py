@@ -6,31 +6,31 @@ from dataclasses import dataclass
 
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
-from worker.safety.watch_limits import Limits
-from worker.store.admission.circuit_breaker import Circuit
-from worker.store.jobs.output_chunks import Pieces
+from worker.safety.watch_limits import WatchLimits
+from worker.store.admission.circuit_breaker import CircuitBreaker
+from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs
 from worker.tasks.execution.lease_renewal import Leases
-from worker.tasks.execution.output_buffer import Flusher
-from worker.tasks.maintenance.access_prober import Prober
+from worker.tasks.execution.output_buffer import OutputFlusher
+from worker.tasks.maintenance.access_prober import AccessProber
 from worker.upstream.call import Mode
 from worker.upstream.client import Provider
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class RunContext:
     """The tools; `limits` without `suspect_after`, which each job's policy gives."""
 
     worker_id: str
     mode: Mode
-    limits: Limits
+    limits: WatchLimits
     allow_unknown_models: bool
     clock: Clock
     catalogue: Catalogue
     jobs: Jobs
-    circuit: Circuit
-    pieces: Pieces
+    circuit: CircuitBreaker
+    pieces: OutputChunks
     provider: Provider
-    access: Prober
+    access: AccessProber
     leases: Leases
-    flusher: Flusher
+    flusher: OutputFlusher

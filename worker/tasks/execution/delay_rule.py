@@ -12,10 +12,10 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import DecidedBy, DisclosureReason
 from worker.jobs.states import Evidence, Outcome, Purpose, RetryModelState
 from worker.safety import event_mapping, policy, signals as sg
-from worker.safety.faster_model import Faster, NoFaster, faster_model
-from worker.tasks.execution.attempt_start import Opening
-from worker.tasks.execution.run_recorder import Desk
-from worker.tasks.execution.stream_reader import Reader
+from worker.safety.faster_model import FasterModel, NoFasterModel, faster_model
+from worker.tasks.execution.attempt_start import AttemptStarter
+from worker.tasks.execution.run_recorder import RunRecorder
+from worker.tasks.execution.stream_reader import StreamReader
 
 _BESIDE = frozenset({Purpose.RACE, Purpose.DRAFT})
 _FASTER = _BESIDE | {Purpose.FASTER}
@@ -24,7 +24,7 @@ _FASTER = _BESIDE | {Purpose.FASTER}
 class DelayRule:
     """One run's delay rule; `at` is the monotonic time at which it must be asked again."""
 
-    def __init__(self, desk: Desk, opening: Opening) -> None:
+    def __init__(self, desk: RunRecorder, opening: AttemptStarter) -> None:
         self._desk, self._opening = desk, opening
         self._signalled: dict[int, float] = {}
         self.at = math.inf
@@ -32,9 +32,11 @@ class DelayRule:
     def heard(self, number: int, signal: sg.Signal) -> None:
         """Keeps when the open check was signalled, which may be later than when it was suspected."""
         match signal:
-            case sg.CheckBegan(evidence=Evidence.SIGNALLED) | sg.CheckChanged(evidence=Evidence.SIGNALLED):
+            case (
+                sg.CheckStartedSignal(evidence=Evidence.SIGNALLED) | sg.CheckUpdatedSignal(evidence=Evidence.SIGNALLED)
+            ):
                 self._signalled.setdefault(number, self._desk.shop.clock.monotonic())
-            case sg.CheckOver():
+            case sg.CheckEndedSignal():
                 self._signalled.pop(number, None)
             case _:
                 pass
@@ -53,27 +55,27 @@ class DelayRule:
         faster = self.faster(reader)
         decision = policy.decide(desk.job.policy, self._situation(reader, now), faster, now, self._affordable(faster))
         match decision:
-            case policy.Wait():
+            case policy.WaitAction():
                 self.at = math.inf if decision.until is None else decision.until
-            case policy.Offer():
+            case policy.OfferAction():
                 await desk.commit(
                     [(ev.OfferMade(model=decision.model, until=event_mapping.offer_until(desk.job)), None)]
                 )
-            case policy.Switch():
+            case policy.SwitchAction():
                 await self._switch(reader, decision.model, decision.reason, "policy")
-            case policy.Race():
+            case policy.RaceAction():
                 await self._opening.open([], decision.model, Purpose.RACE, decision.reason)
-            case policy.Draft():
+            case policy.DraftAction():
                 await self._opening.open([], decision.model, Purpose.DRAFT, decision.reason)
 
-    def original(self) -> Reader | None:
+    def original(self) -> StreamReader | None:
         """The running attempt that the rule watches over: not the one it started itself beside it."""
         for number, reader in self._desk.attempts.readers.items():
             if self._desk.job.attempt(number).purpose not in _BESIDE:
                 return reader
         return None
 
-    def faster(self, reader: Reader) -> Faster | NoFaster:
+    def faster(self, reader: StreamReader) -> FasterModel | NoFasterModel:
         """The model that may take over from this attempt, or why none may."""
         job, shop = self._desk.job, self._desk.shop
         check = next((c for c in reversed(job.checks) if c.attempt == reader.number), None)
@@ -88,7 +90,7 @@ class DelayRule:
             running=job.attempt(reader.number).model,
         )
 
-    def _situation(self, reader: Reader, now: float) -> policy.Situation:
+    def _situation(self, reader: StreamReader, now: float) -> policy.Situation:
         job, shop = self._desk.job, self._desk.shop
         check = next((c for c in reversed(job.checks) if c.attempt == reader.number), None)
         since = None
@@ -116,10 +118,10 @@ class DelayRule:
         told = any(reader.watch.blocked for reader in desk.attempts.readers.values())
         return told or any(a.outcome is Outcome.BLOCKED for a in desk.job.attempts)
 
-    def _affordable(self, faster: Faster | NoFaster) -> bool:
-        return isinstance(faster, NoFaster) or event_mapping.affordable(self._desk.job)
+    def _affordable(self, faster: FasterModel | NoFasterModel) -> bool:
+        return isinstance(faster, NoFasterModel) or event_mapping.affordable(self._desk.job)
 
-    async def _switch(self, reader: Reader, model: str, reason: DisclosureReason, decided_by: DecidedBy) -> None:
+    async def _switch(self, reader: StreamReader, model: str, reason: DisclosureReason, decided_by: DecidedBy) -> None:
         """The original is stopped, the faster model takes over; one commit says both."""
         desk = self._desk
         said: list[EventDraft] = desk.stop(Outcome.SUBSTITUTED, [reader.number])

@@ -19,15 +19,15 @@ from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose,
 from worker.safety import event_mapping, messages, retry, signals as sg
 from worker.safety.cuts import cuts_alike
 from worker.store.commands import Command
-from worker.store.jobs.repository import Held
+from worker.store.jobs.repository import ClaimedJob
 from worker.store.provider.safety_notices import ENDED
 from worker.store.values import tell
 from worker.tasks.execution.active_attempts import check_to_go_on
-from worker.tasks.execution.attempt_start import Opening
-from worker.tasks.execution.context import Workshop
+from worker.tasks.execution.attempt_start import AttemptStarter
+from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.delay_rule import DelayRule
 from worker.tasks.execution.lease_renewal import LOST
-from worker.tasks.execution.run_recorder import Desk
+from worker.tasks.execution.run_recorder import RunRecorder
 from worker.telemetry.events import about, emit
 from worker.telemetry.internal_errors import broke
 from worker.telemetry.job_events import trace_id
@@ -41,14 +41,14 @@ Note = int | str
 """Attempt n has something to say, or a word of control."""
 
 
-class Run:
+class JobRun:
     """The state of one wake-up. `await run()` returns when the job is settled, waits, or is someone else's."""
 
-    def __init__(self, shop: Workshop, held: Held) -> None:
+    def __init__(self, shop: RunContext, held: ClaimedJob) -> None:
         self._shop = shop
         self._inbox: asyncio.Queue[Note] = asyncio.Queue()
-        self._desk = Desk(shop, held, self._inbox.put_nowait, lambda: self.tell(_LOOK))
-        self._opening = Opening(self._desk)
+        self._desk = RunRecorder(shop, held, self._inbox.put_nowait, lambda: self.tell(_LOOK))
+        self._opening = AttemptStarter(self._desk)
         self._delay = DelayRule(self._desk, self._opening)
         self._draining = False
         self._unreadable = held.unreadable
@@ -136,7 +136,7 @@ class Run:
         desk = self._desk
         reader = desk.attempts.readers.get(number)
         for signal in reader.take() if reader is not None else ():
-            if isinstance(signal, sg.Ended):
+            if isinstance(signal, sg.AttemptEnded):
                 await self._ended(number, signal.verdict, said)
                 return []
             self._delay.heard(number, signal)
@@ -197,7 +197,7 @@ class Run:
 
     # -- ending
 
-    async def _ended(self, number: int, verdict: sg.Verdict, said: list[EventDraft]) -> None:
+    async def _ended(self, number: int, verdict: sg.AttemptVerdict, said: list[EventDraft]) -> None:
         """The attempt is over: the job settles, goes on with its other attempt, or tries again."""
         desk, job, catalogue, now = self._desk, self._desk.job, self._shop.catalogue, self._shop.clock.now()
         reader = await desk.attempts.finish(number)
@@ -218,7 +218,7 @@ class Run:
         else:
             await self._deliver(number, verdict, said, str(reader.text))
 
-    async def _deliver(self, number: int, verdict: sg.Verdict, said: list[EventDraft], text: str) -> None:
+    async def _deliver(self, number: int, verdict: sg.AttemptVerdict, said: list[EventDraft], text: str) -> None:
         """The attempt's answer is the job's, unless the other attempt turns out to be blocked."""
         desk, job, catalogue, now = self._desk, self._desk.job, self._shop.catalogue, self._shop.clock.now()
         stopped = desk.stop(Outcome.CANCELLED)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from worker.jobs.errors import StoreUnavailable
 from worker.store.jobs.repository import Jobs
-from worker.tasks.rounds import a_round
+from worker.tasks.rounds import loop_pass
 
 LOST = "LOST"
 Ask = Callable[[str], None]
@@ -56,7 +56,7 @@ class Leases:
         while True:
             wait = self.seconds / 3
             try:
-                with a_round("renewal of leases") as one:
+                with loop_pass("renewal of leases") as one:
                     await self.renew()
                 wait = min(wait, 0.5) if one.broken else wait
             except StoreUnavailable:

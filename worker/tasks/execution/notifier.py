@@ -16,7 +16,7 @@ from worker.store.connection.pool import AWAY
 _AGAIN = 0.2
 
 
-class Ears:
+class Notifier:
     """Listens until cancelled, through every loss of Redis."""
 
     def __init__(

@@ -1,6 +1,6 @@
 """The text of one running attempt: whole in memory for the answer, in pieces on its way to Redis.
 
-`Flusher` takes the pieces of all attempts of this process to Redis together: every 50 ms while somebody watches,
+`OutputFlusher` takes the pieces of all attempts of this process to Redis together: every 50 ms while somebody watches,
 twice a second while nobody does (a crash then costs half a second of text, which the resumed stream tells again).
 Redis away costs nothing but memory, and that is bounded.
 """
@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable
 
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
-from worker.store.jobs.output_chunks import Outgoing, Piece, Pieces
+from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
 from worker.store.values import tell
-from worker.tasks.rounds import a_round
+from worker.tasks.rounds import loop_pass
 
 WATCHED, UNWATCHED = 0.05, 0.5
 """Seconds between two flushes."""
@@ -21,12 +21,12 @@ MOST_IN_A_PART = 128 * 1024  # characters; written as JSON that is below 1 MiB, 
 _MOST_WAITING = 64 * 2**20  # characters kept for a Redis that is away, over all attempts
 
 
-class Text:
+class OutputBuffer:
     """What an attempt has said so far. `add` is called for every delta."""
 
     __slots__ = ("_dirty", "_waiting", "_waiting_from", "attempt", "job_id", "length", "parts", "sequence", "token")
 
-    def __init__(self, job_id: str, attempt: int, token: str, dirty: set[Text]) -> None:
+    def __init__(self, job_id: str, attempt: int, token: str, dirty: set[OutputBuffer]) -> None:
         self.job_id, self.attempt, self.token = job_id, attempt, token
         self.parts: list[str] = []
         self.length = 0
@@ -35,7 +35,7 @@ class Text:
         self._waiting: list[str] = []
         self._waiting_from = 0
 
-    def restore(self, pieces: list[Piece]) -> None:
+    def restore(self, pieces: list[OutputChunk]) -> None:
         """Takes up what an earlier holder kept: gapless pieces from the beginning, nothing behind a gap."""
         for piece in pieces:
             if piece.offset != self.length:
@@ -59,17 +59,17 @@ class Text:
         """True when all of it is in Redis, so that a resume may go on behind the last event seen."""
         return not self._waiting
 
-    def take(self) -> Outgoing:
+    def take(self) -> PendingChunk:
         """What waits, as one piece; `put_back` when it could not be kept. A long one is kept in parts (`parts_of`)."""
         text, count = "".join(self._waiting), len(self._waiting)
         if "".join(self.parts[-count:]) == text:  # a delta by itself costs 60 bytes, and streams are long
             self.parts[-count:] = [text]
         self._waiting.clear()
-        piece = Piece(self.sequence, self._waiting_from, text)
+        piece = OutputChunk(self.sequence, self._waiting_from, text)
         self._waiting_from += len(text)
-        return Outgoing(self.job_id, self.token, self.attempt, piece)
+        return PendingChunk(self.job_id, self.token, self.attempt, piece)
 
-    def put_back(self, outgoing: Outgoing) -> None:
+    def put_back(self, outgoing: PendingChunk) -> None:
         """The piece waits again, in front of what came since."""
         self._waiting.insert(0, outgoing.piece.text)
         self._waiting_from = outgoing.piece.offset
@@ -82,7 +82,7 @@ class Text:
         return f"<{self.length} characters of {self.job_id}:{self.attempt}>"
 
 
-def parts_of(outgoing: Outgoing) -> list[Outgoing]:
+def parts_of(outgoing: PendingChunk) -> list[PendingChunk]:
     """The piece in parts that no Redis finds too large. They are kept by one script, so none is there without the rest,
     and the sequence number, which covers them all, is true of each.
     """
@@ -91,17 +91,19 @@ def parts_of(outgoing: Outgoing) -> list[Outgoing]:
         return [outgoing]
     starts = range(0, len(piece.text), MOST_IN_A_PART)
     return [
-        Outgoing(job_id, token, attempt, Piece(piece.sequence, piece.offset + at, piece.text[at : at + MOST_IN_A_PART]))
+        PendingChunk(
+            job_id, token, attempt, OutputChunk(piece.sequence, piece.offset + at, piece.text[at : at + MOST_IN_A_PART])
+        )
         for at in starts
     ]
 
 
-class Flusher:
+class OutputFlusher:
     """Carries waiting pieces to Redis; `on_lost(job_id)` is called for a job whose lease is no longer ours."""
 
-    def __init__(self, pieces: Pieces, on_lost: Callable[[str], None]) -> None:
+    def __init__(self, pieces: OutputChunks, on_lost: Callable[[str], None]) -> None:
         self._pieces, self._on_lost = pieces, on_lost
-        self.dirty: set[Text] = set()
+        self.dirty: set[OutputBuffer] = set()
         self.interval = UNWATCHED
 
     async def run(self) -> None:
@@ -109,7 +111,7 @@ class Flusher:
         while True:
             await asyncio.sleep(self.interval)
             if self.dirty:
-                with a_round("text so far"):
+                with loop_pass("text so far"):
                     await self.flush()
 
     async def flush(self) -> None:
@@ -132,6 +134,6 @@ class Flusher:
             for job_id in lost:
                 self._on_lost(job_id)
 
-    def forget(self, text: Text) -> None:
+    def forget(self, text: OutputBuffer) -> None:
         """The attempt is over: its pieces are not needed any more."""
         self.dirty.discard(text)

@@ -20,10 +20,10 @@ from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import event_mapping, signals as sg
 from worker.store.commands import Command
 from worker.store.connection.capacity import ALWAYS_TAKEN, largest
-from worker.store.jobs.repository import Held
-from worker.tasks.execution.active_attempts import Attempts
-from worker.tasks.execution.context import Workshop
-from worker.tasks.execution.unstored_change import Patience, ends, without_content
+from worker.store.jobs.repository import ClaimedJob
+from worker.tasks.execution.active_attempts import ActiveAttempts
+from worker.tasks.execution.context import RunContext
+from worker.tasks.execution.unstored_change import RetryWait, ends, without_content
 from worker.telemetry.events import emit
 
 _NOTHING: Final[dict[str, Any]] = {
@@ -39,12 +39,14 @@ AGAIN = 0.25
 """Seconds between two tries while Redis is away."""
 
 
-class Desk:
+class RunRecorder:
     """`job` is the record after our last commit; `done` is True once the job is settled, waits, or was handed over."""
 
-    def __init__(self, shop: Workshop, held: Held, say: Callable[[int], None], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, shop: RunContext, held: ClaimedJob, say: Callable[[int], None], wake: Callable[[], None]
+    ) -> None:
         self.shop, self.job, self.token, self.generation = shop, held.job, held.token, held.generation
-        self.attempts = Attempts(shop, held, say, wake)
+        self.attempts = ActiveAttempts(shop, held, say, wake)
         self.gated, self.pause = held.gated, held.pause
         self.done = False
         self._content: dict[str, Any] | None = None
@@ -58,7 +60,7 @@ class Desk:
         """
         if not said:
             return
-        patience, lost, left_out = Patience(self.shop.clock), 0, False
+        patience, lost, left_out = RetryWait(self.shop.clock), 0, False
         while True:
             try:
                 self.job = await self._change(said, writes)
@@ -158,7 +160,7 @@ class Desk:
         said: list[EventDraft] = []
         blocked: list[EventDraft] = []
         for number, signal in self.attempts.stop(outcome, numbers):
-            if isinstance(signal, sg.Ended):
+            if isinstance(signal, sg.AttemptEnded):
                 now, verdict = self.shop.clock.now(), signal.verdict
                 if verdict.usage is None and used and number in used:
                     verdict = replace(verdict, usage=used[number])

@@ -13,24 +13,24 @@ from collections.abc import Callable
 
 from worker.jobs.states import Outcome
 from worker.safety.signals import Signal
-from worker.safety.stream import Closed, Delta, Fault, Rejected, Terminal
-from worker.safety.watch import Watch
-from worker.tasks.execution.output_buffer import Text
-from worker.upstream.client import Cancelled
+from worker.safety.stream import Closed, Delta, Rejected, StreamError, Terminal
+from worker.safety.watch import AttemptWatch
+from worker.tasks.execution.output_buffer import OutputBuffer
+from worker.upstream.client import CancelResult
 from worker.upstream.session import Session
 
 _CANCEL_SECONDS = 5.0
 
 
-class Reader:
+class StreamReader:
     """Pumps one session into its watch and its text."""
 
     def __init__(
         self,
         number: int,
         session: Session,
-        watch: Watch,
-        text: Text,
+        watch: AttemptWatch,
+        text: OutputBuffer,
         say: Callable[[int], None],
         now: Callable[[], float],
     ) -> None:
@@ -38,7 +38,7 @@ class Reader:
         self._say, self._now = say, now
         self.message: str | None = None  # the provider's own words on an error: for the app alone, never recorded
         self._untold: list[Signal] = []
-        self._cancelling: asyncio.Task[Cancelled] | None = None
+        self._cancelling: asyncio.Task[CancelResult] | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake: Callable[[], None] = lambda: None
         self._awaited = math.inf
@@ -66,7 +66,7 @@ class Reader:
                             text.add(event.sequence, event.text)
                             self._tell(watch.take())
                     else:
-                        if isinstance(event, Fault | Terminal | Rejected) and event.problem is not None:
+                        if isinstance(event, StreamError | Terminal | Rejected) and event.problem is not None:
                             self.message = event.problem.message or self.message
                         self._tell(watch.feed(event, at))
                         if watch.next_tick() < self._awaited:
@@ -108,18 +108,18 @@ class Reader:
         if self._task is not None:
             self._task.cancel()
 
-    async def cancel_upstream(self) -> Cancelled:
+    async def cancel_upstream(self) -> CancelResult:
         """Asks the provider to stop working on it, once; never takes longer than a few seconds, never raises."""
         if self._cancelling is None:
             self._cancelling = asyncio.create_task(self._cancel(), name=f"cancel {self.text!r}")
         return await asyncio.shield(self._cancelling)
 
-    async def _cancel(self) -> Cancelled:
+    async def _cancel(self) -> CancelResult:
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
                 return await self.session.cancel()  # beside the reading, which may be about to learn the response's id
         except TimeoutError:
-            return Cancelled(took_effect=False)
+            return CancelResult(took_effect=False)
         finally:
             await self._rest()
 

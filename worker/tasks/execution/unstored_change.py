@@ -34,7 +34,7 @@ def without_content(said: Sequence[EventDraft]) -> list[EventDraft]:
     return out
 
 
-class Patience:
+class RetryWait:
     """The wait between two tries of one commit."""
 
     def __init__(self, clock: Clock) -> None:

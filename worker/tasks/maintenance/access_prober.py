@@ -17,12 +17,12 @@ from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import DELIVERED
-from worker.safety.access import Access
+from worker.safety.access import ModelAccess
 from worker.safety.endpoint import Mode, judged
 from worker.safety.served_model import base
-from worker.safety.signals import Verdict
-from worker.store.admission.model_access import AccessBook
-from worker.tasks.rounds import a_round
+from worker.safety.signals import AttemptVerdict
+from worker.store.admission.model_access import ModelAccessStore
+from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 from worker.upstream.client import Provider
 from worker.upstream.endpoints import endpoints
@@ -30,25 +30,25 @@ from worker.upstream.probe import probe
 
 REFRESH: Final = 1.0
 _AT_ONCE: Final = 16
-_UNKNOWN: Final = Access()
+_UNKNOWN: Final = ModelAccess()
 
-Change = Callable[[Access, datetime], Access | None]
+Change = Callable[[ModelAccess, datetime], ModelAccess | None]
 
 
-class Prober:
+class AccessProber:
     """One account's models, as this worker process knows them. Only models of the catalogue are kept track of."""
 
     def __init__(
         self,
         provider: Provider,
-        book: AccessBook,
+        book: ModelAccessStore,
         catalogue: Catalogue,
         clock: Clock,
         mode: Mode = "background",
     ) -> None:
         self._mode: Mode = mode
         self._provider, self.book, self._catalogue, self._clock = provider, book, catalogue, clock
-        self._known: dict[str, Access] = {}
+        self._known: dict[str, ModelAccess] = {}
         self._denied: frozenset[str] = frozenset()
         self._busy: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
@@ -61,7 +61,7 @@ class Prober:
         """The models that are not called now, by their names in models.toml."""
         return self._denied
 
-    def skipped(self, model: str) -> Access | None:
+    def skipped(self, model: str) -> ModelAccess | None:
         """What forbids to call this model, by any of its names; None when nothing does."""
         name = self._name(model)
         return self._known[name] if name in self._denied else None
@@ -72,7 +72,7 @@ class Prober:
 
     # -- what real attempts meet
 
-    def heard(self, model: str, verdict: Verdict) -> None:
+    def heard(self, model: str, verdict: AttemptVerdict) -> None:
         """An attempt on this model has ended: a denial is noted and probed at once, an answer is noted if it is news.
 
         Returns at once; nothing of it may hold up the job.
@@ -88,7 +88,7 @@ class Prober:
         elif verdict.outcome in DELIVERED and self._served(model, verdict) and known.answered(None, now) is not None:
             self._behind("answer", name, lambda: self._note_answer(name, verdict.request_id))
 
-    def _served(self, model: str, verdict: Verdict) -> bool:
+    def _served(self, model: str, verdict: AttemptVerdict) -> bool:
         """An answer of another model says nothing about this one."""
         served = verdict.served_model
         return served is None or base(served, self._catalogue.aliases) == base(model, self._catalogue.aliases)
@@ -125,7 +125,7 @@ class Prober:
         """Keeps the copy fresh and probes skipped models when they are due, until cancelled."""
         try:
             while True:
-                with contextlib.suppress(StoreUnavailable), a_round("access"):
+                with contextlib.suppress(StoreUnavailable), loop_pass("access"):
                     await self.refresh()
                     await self._probe_due()
                 await asyncio.sleep(REFRESH)
@@ -145,10 +145,10 @@ class Prober:
         found = self._catalogue.find(model) or self._catalogue.find(base(model, self._catalogue.aliases))
         return found.id if found else None
 
-    async def _change(self, name: str, change: Change) -> Access | None:
+    async def _change(self, name: str, change: Change) -> ModelAccess | None:
         now, before = self._clock.now(), _UNKNOWN
 
-        def changed(old: Access) -> Access | None:
+        def changed(old: ModelAccess) -> ModelAccess | None:
             nonlocal before
             before = old  # as it stood in Redis: our copy may be older, and what changed would be told twice
             return change(old, now)
@@ -161,7 +161,7 @@ class Prober:
                 emit("access.skipped" if new.skipped else f"access.{what}", model=name, status=new.status)
         return new
 
-    def _keep(self, known: dict[str, Access]) -> None:
+    def _keep(self, known: dict[str, ModelAccess]) -> None:
         self._known = known
         self._denied = frozenset(name for name, access in known.items() if access.skipped)
 
@@ -172,7 +172,7 @@ class Prober:
 
         async def go() -> None:
             # what Redis being away keeps from being noted, the next attempt that meets it says again
-            with contextlib.suppress(StoreUnavailable), a_round(f"access {what}"):
+            with contextlib.suppress(StoreUnavailable), loop_pass(f"access {what}"):
                 await work()
 
         task = self._busy[what, name] = asyncio.create_task(go(), name=f"access {what} {name}")

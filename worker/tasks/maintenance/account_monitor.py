@@ -15,24 +15,24 @@ from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import StoreUnavailable
 from worker.store.provider.account_state import account, changed
-from worker.store.provider.safety_notices import Notices
-from worker.tasks.rounds import a_round
+from worker.store.provider.safety_notices import SafetyNotices
+from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 
 INTERVAL: Final = 30.0
 _ACCOUNT: Final = "account"
 
 
-class Watchman:
+class AccountMonitor:
     """Looks twice a minute, until cancelled; of several workers the first that sees a change says it."""
 
-    def __init__(self, redis: ArqRedis, catalogue: Catalogue, notices: Notices, clock: Clock) -> None:
+    def __init__(self, redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices, clock: Clock) -> None:
         self._redis, self._catalogue, self._notices, self._clock = redis, catalogue, notices, clock
 
     async def run(self) -> None:
         """Looks through every loss of Redis."""
         while True:
-            with contextlib.suppress(StoreUnavailable), a_round("the account's state"):
+            with contextlib.suppress(StoreUnavailable), loop_pass("the account's state"):
                 await self.look()
             await asyncio.sleep(INTERVAL)
 

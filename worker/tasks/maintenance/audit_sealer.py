@@ -22,13 +22,13 @@ from worker.settings import Settings
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.lifecycle.retention import Retention
-from worker.tasks.rounds import a_round
+from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 
 _PART_OF_A_ROUND = 0.9  # a turn ends before the next round begins
 
 
-class Sealer:
+class AuditSealer:
     """Seals until cancelled; without a key it only says so."""
 
     def __init__(self, redis: ArqRedis, clock: Clock, settings: Settings) -> None:
@@ -43,9 +43,9 @@ class Sealer:
         self._signer = signer = await asyncio.to_thread(_signer, self._settings, self._clock)
         while True:
             with contextlib.suppress(StoreUnavailable):
-                with a_round("seals"):
+                with loop_pass("seals"):
                     await self._round(signer)
-                with a_round("clearing of what is over"):
+                with loop_pass("clearing of what is over"):
                     await self.retention.clear()
             await asyncio.sleep(self._seconds)
 

@@ -20,7 +20,7 @@ from redis.exceptions import ResponseError
 
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store.admission.model_access import PROBE_FUNCTION
-from worker.store.connection.pool import AWAY, asking, unfit
+from worker.store.connection.pool import AWAY, store_errors, unfit
 from worker.store.values import tell
 from worker.telemetry.events import emit
 
@@ -41,7 +41,7 @@ def every(seconds: int) -> dict[str, set[int]]:
     return {"minute": set(range(0, 60, seconds // 60)), "second": {0}}
 
 
-class Errands:
+class CronWorker:
     """Probes of all models: every `seconds` and at the start (0 = never), and whenever somebody asks."""
 
     def __init__(
@@ -111,7 +111,7 @@ class Errands:
         """
         tell(RecordUnreadable(default_queue_name, "wrong_shape"))
         with contextlib.suppress(StoreUnavailable):
-            async with asking("begin the queue of errands anew"):
+            async with store_errors("begin the queue of errands anew"):
                 await self._redis.delete(default_queue_name)
 
     async def _end(self) -> None:

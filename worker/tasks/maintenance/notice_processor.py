@@ -15,13 +15,13 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import Refused, StoreUnavailable
-from worker.safety.notices import SHUT_OUT, WARNING, Notice
+from worker.safety.notices import SHUT_OUT, WARNING, SafetyNotice
 from worker.store.admission.quarantine import Quarantine
 from worker.store.audit.trail import Trail
 from worker.store.jobs.provider_ids import end_user_of, job_of
 from worker.store.jobs.repository import Jobs
-from worker.store.provider.safety_notices import Notices
-from worker.tasks.rounds import a_round
+from worker.store.provider.safety_notices import SafetyNotices
+from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import broke
 from worker.upstream.client import Provider
@@ -31,22 +31,22 @@ _INTERVAL: Final = 1.0
 _ACT: Final = "provider.notice"
 """The name of its record in the audit trail."""
 
-ShutOut = Callable[[str, Notice], Awaitable[None]]
+ShutOut = Callable[[str, SafetyNotice], Awaitable[None]]
 """Puts the end user (app, notice with its safety identifier) into quarantine."""
 
 
-async def nobody_shut_out(app: str, notice: Notice) -> None:
+async def nobody_shut_out(app: str, notice: SafetyNotice) -> None:
     """The seam where the quarantine joins in: without one, the notice on the job and in the log is all that is said."""
     emit("notice.end_user", app=app, code=notice.type)
 
 
-class Noticeboard:
+class NoticeProcessor:
     """Looks at what is due, once a second, until cancelled; several workers share the work."""
 
     def __init__(
         self,
         redis: ArqRedis,
-        notices: Notices,
+        notices: SafetyNotices,
         provider: Provider,
         clock: Clock,
         shut_out: ShutOut = nobody_shut_out,
@@ -58,7 +58,7 @@ class Noticeboard:
     async def run(self) -> None:
         """Every notice is looked at when it is due, through every loss of Redis."""
         while True:
-            with contextlib.suppress(StoreUnavailable), a_round("notices"):
+            with contextlib.suppress(StoreUnavailable), loop_pass("notices"):
                 await self.look()
             await asyncio.sleep(_INTERVAL)
 
@@ -72,7 +72,7 @@ class Noticeboard:
                 elif isinstance(done, asyncio.CancelledError):
                     raise done
 
-    async def _one(self, notice: Notice) -> None:
+    async def _one(self, notice: SafetyNotice) -> None:
         before, notice = notice, notice.evolve(tries=notice.tries + 1)
         notice = await self._with_end_user(await self._joined(notice))  # first what is known without asking anybody
         if notice.page is not None and notice.lookup == "pending":
@@ -84,7 +84,7 @@ class Noticeboard:
         if not before.tries:
             emit("notice.received", code=notice.type, count=len(notice.jobs))
 
-    async def _looked_up(self, notice: Notice) -> Notice:
+    async def _looked_up(self, notice: SafetyNotice) -> SafetyNotice:
         kind, name = notice.page or ("", "")
         found = await safety_page(self._provider, kind, name, f"notice-{self._clock.dice(8).hex()}")
         if found == "unavailable":
@@ -94,7 +94,7 @@ class Noticeboard:
             return notice.evolve(lookup="refused")
         return notice.learned(found)
 
-    async def _joined(self, notice: Notice) -> Notice:
+    async def _joined(self, notice: SafetyNotice) -> SafetyNotice:
         """With the job whose request it names, or with the newest jobs of the end user it names."""
         job_id = await job_of(self._redis, notice.request_id, notice.response_id)
         if job_id is not None:
@@ -106,7 +106,7 @@ class Noticeboard:
                 return notice.evolve(app=person.app, jobs=jobs)
         return notice
 
-    async def _on_record(self, notice: Notice, jobs: Sequence[str]) -> None:
+    async def _on_record(self, notice: SafetyNotice, jobs: Sequence[str]) -> None:
         """The audit trail of each job tells of the notice; a job that is gone has none."""
         for job_id in jobs:
             stored = await self._jobs.load(job_id)
@@ -116,7 +116,7 @@ class Noticeboard:
                     app = stored.job.app
                     await self._trail.note(_ACT, app=app, job_id=job_id, by="provider", why=notice.type, **told)
 
-    async def _with_end_user(self, notice: Notice) -> Notice:
+    async def _with_end_user(self, notice: SafetyNotice) -> SafetyNotice:
         if notice.type not in SHUT_OUT or notice.shut_out or notice.app is None or notice.safety_identifier is None:
             return notice
         await self._shut_out(notice.app, notice)

@@ -21,16 +21,16 @@ from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import messages
 from worker.store import keys
-from worker.store.admission.circuit_breaker import Circuit
+from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.admission.pauses import Pauses
 from worker.store.admission.quarantine import Quarantine
-from worker.store.connection.pool import asking
+from worker.store.connection.pool import store_errors
 from worker.store.jobs.repository import Jobs
-from worker.store.lifecycle.erasure import Forgetter
-from worker.store.lifecycle.queue_repair import Repair
+from worker.store.lifecycle.erasure import Eraser
+from worker.store.lifecycle.queue_repair import QueueRepair
 from worker.store.stats import queue_depth
 from worker.tasks.maintenance.quarantine_cleanup import clear
-from worker.tasks.rounds import a_round
+from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import broke
 
@@ -48,7 +48,7 @@ class Sweeper:
         redis: ArqRedis,
         jobs: Jobs,
         clock: Clock,
-        circuit: Circuit,
+        circuit: CircuitBreaker,
         worker_id: str,
         state: State,
         stuck_seconds: float = 600.0,
@@ -56,8 +56,8 @@ class Sweeper:
         self._redis, self._jobs, self._clock, self._circuit = redis, jobs, clock, circuit
         self._worker_id, self._state, self._stuck_seconds = worker_id, state, stuck_seconds
         self._late = 0.0
-        self._forgetter = Forgetter(redis, jobs, clock)
-        self._repair = Repair(redis, clock)
+        self._forgetter = Eraser(redis, jobs, clock)
+        self._repair = QueueRepair(redis, clock)
         self._pauses, self._quarantine = Pauses(redis, clock), Quarantine(redis, clock)
 
     async def run(self) -> None:
@@ -67,12 +67,12 @@ class Sweeper:
             try:
                 await self.sweep()
                 if sweeps % _BEAT_EVERY == 0:
-                    with a_round("heartbeat"):
+                    with loop_pass("heartbeat"):
                         await self.beat()
                 if sweeps % _LOOK_EVERY == 0:
-                    with a_round("look at the queue"):
+                    with loop_pass("look at the queue"):
                         await self.look()
-                    with a_round("repair of the queue"):
+                    with loop_pass("repair of the queue"):
                         await self._repair.look(self._jobs.current)
                 emit("sweep.done", worker=self._worker_id)
             except StoreUnavailable:
@@ -93,25 +93,25 @@ class Sweeper:
         """Every waiting job whose deadline has passed is expired, a trial is let through an open circuit, and what a
         pause holds that is over falls due.
         """
-        with a_round("probe of the circuit"):
+        with loop_pass("probe of the circuit"):
             await self._circuit.probe()
-        with a_round("sweep of pauses"):
+        with loop_pass("sweep of pauses"):
             await self._pauses.sweep()
-        with a_round("sweep of what is not stored"):
+        with loop_pass("sweep of what is not stored"):
             await self._forgetter.sweep()
-        with a_round("sweep of the quarantine"):
+        with loop_pass("sweep of the quarantine"):
             await clear(self._jobs, self._quarantine)
-        with a_round("sweep of deadlines"):
+        with loop_pass("sweep of deadlines"):
             for job_id in await self._jobs.overdue():
                 await self._overdue(job_id)
 
     async def _overdue(self, job_id: str) -> None:
         """The job has expired, or has no deadline any more."""
-        with a_round("end of a deadline"):
+        with loop_pass("end of a deadline"):
             try:
                 await self._jobs.change(job_id, self._expire)
             except (AlreadySettled, Refused):
-                async with asking("forget a deadline"):
+                async with store_errors("forget a deadline"):
                     await self._redis.zrem(keys.DEADLINE, job_id)
             except IllegalEvent as error:
                 broke("sweep.stuck", error, job_id=job_id)
@@ -126,7 +126,7 @@ class Sweeper:
     async def beat(self) -> None:
         """Says that this worker is alive, and how busy it is."""
         now = self._clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        async with asking("beat"):
+        async with store_errors("beat"):
             await self._redis.hset(
                 keys.WORKERS, self._worker_id, json.dumps({"id": self._worker_id, "beat_at": now, **self._state()})
             )
@@ -134,5 +134,5 @@ class Sweeper:
 
     async def leave(self) -> None:
         """Says that this worker is gone."""
-        async with asking("say goodbye"):
+        async with store_errors("say goodbye"):
             await self._redis.hdel(keys.WORKERS, self._worker_id)
