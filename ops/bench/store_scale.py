@@ -35,7 +35,7 @@ from worker.store import codec, keys
 from worker.store.commands import Command
 from worker.store.connection.pool import connect
 from worker.store.jobs.listing import ListFilters, list_jobs
-from worker.store.jobs.repository import Jobs, NewJob, Retention
+from worker.store.jobs.repository import Jobs, NewJob, RetentionTimes
 from worker.store.stats.queue_depth import depths
 
 MODEL = "gpt-5.6-sol"
@@ -119,7 +119,7 @@ class Side:
     """One database and the things measured on it."""
 
     def __init__(self, redis: ArqRedis) -> None:
-        self.redis, self.jobs, self.times = redis, Jobs(redis, Clock(), Retention()), dict[str, list[float]]()
+        self.redis, self.jobs, self.times = redis, Jobs(redis, Clock(), RetentionTimes()), dict[str, list[float]]()
 
     async def measure(self, name: str, what: Callable[[], Awaitable[object]]) -> None:
         """Runs it once and notes how long it took."""

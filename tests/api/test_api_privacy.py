@@ -9,7 +9,7 @@ import pytest
 from api_hand import Worker
 
 from worker.store import keys
-from worker.store.jobs.repository import Jobs, Retention
+from worker.store.jobs.repository import Jobs, RetentionTimes
 from worker.store.lifecycle.erasure import Eraser, without_content
 
 
@@ -107,7 +107,7 @@ async def test_a_stored_job_is_never_dropped(acme, worker, ask, redis):
 
 @pytest.mark.parametrize("prompt", [0, 100])
 async def test_a_prompt_may_go_before_the_answer(acme, ask, redis, clock, prompt: int):
-    keep = replace(Retention(), prompt=prompt)
+    keep = replace(RetentionTimes(), prompt=prompt)
     worker = Worker(redis, Jobs(redis, clock, keep), clock)
     job_id = await done(acme, worker, ask)
     assert await redis.ttl(keys.asked(job_id)) in ({-2} if prompt == 0 else {99, 100})

@@ -10,8 +10,8 @@ from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import RetryModelState
 from worker.safety.policy import (
     DraftAction,
-    Faster,
-    NoFaster,
+    FasterModel,
+    NoFasterModel,
     OfferAction,
     RaceAction,
     Situation,
@@ -20,7 +20,7 @@ from worker.safety.policy import (
     decide,
 )
 
-LUNA = Faster("gpt-5.6-luna")
+LUNA = FasterModel("gpt-5.6-luna")
 ACTS = {"offer": OfferAction, "switch": SwitchAction, "race": RaceAction, "draft": DraftAction}
 CHECKED = Situation(check_since=100.0, checked=True, retry_model_state=RetryModelState.ABSENT)
 SILENT = Situation(silent_since=100.0, checked=True)
@@ -97,7 +97,7 @@ def test_nothing_follows_a_block_or_the_end(action, end):
 @pytest.mark.parametrize("action", ACTS)
 def test_what_forbids_an_action(action):
     assert decide(rule(action, require_model=True), CHECKED, LUNA, 1e6) == WaitAction()
-    assert decide(rule(action), CHECKED, NoFaster("provider_said_none"), 1e6) == WaitAction()
+    assert decide(rule(action), CHECKED, NoFasterModel("provider_said_none"), 1e6) == WaitAction()
     assert decide(rule(action), CHECKED, LUNA, 1e6, cost_allows=False) == WaitAction()
 
 

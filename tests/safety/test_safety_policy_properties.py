@@ -13,8 +13,8 @@ from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import RetryModelState
 from worker.safety.policy import (
     DraftAction,
-    Faster,
-    NoFaster,
+    FasterModel,
+    NoFasterModel,
     OfferAction,
     RaceAction,
     Situation,
@@ -71,7 +71,7 @@ def asked(policy, requested, s, denied=(), allow=False):
 
 @given(POLICIES, SITUATIONS, SECONDS, st.booleans())
 def test_never_after_a_block_nor_the_end_nor_where_the_model_is_required_nor_without_money(policy, s, now, cost):
-    decision = decide(policy, s, Faster("gpt-5.6-luna"), now, cost)
+    decision = decide(policy, s, FasterModel("gpt-5.6-luna"), now, cost)
     if s.blocked or s.settled or s.acted or s.faster_running or policy.require_model or not cost:
         assert decision == WaitAction()
 
@@ -91,7 +91,7 @@ def test_what_is_acted_with_is_another_model_that_is_granted_and_wanted(policy, 
 
 @given(POLICIES, LIVE, SECONDS)
 def test_it_acts_when_the_first_clock_has_run_out_and_not_before(policy, s, now):
-    decision = decide(policy, s, Faster("gpt-5.6-luna"), now)
+    decision = decide(policy, s, FasterModel("gpt-5.6-luna"), now)
     check, silence = dues(policy, s)
     due = [at for at in (check, silence) if at is not None]
     if policy.require_model or policy.on_delay.action == "wait" or not due:
@@ -114,7 +114,7 @@ ACTING = st.builds(
 
 @given(ACTING, LIVE, st.floats(0, 1e6), st.floats(0, 0.99))
 def test_the_time_to_ask_again_lies_ahead_and_asking_then_acts(rule, s, start, part):
-    policy, faster = Policy(on_delay=rule), Faster("gpt-5.6-luna")
+    policy, faster = Policy(on_delay=rule), FasterModel("gpt-5.6-luna")
     s = replace(s, check_since=start, silent_since=None if s.silent_since is None else start)
     now = start + part * min(at - start for at in dues(policy, s) if at is not None)
     decision = decide(policy, s, faster, now)
@@ -129,4 +129,4 @@ def test_the_same_question_has_the_same_answer_and_no_faster_model_means_no_acti
     faster = asked(policy, "gpt-5.6-sol", s)
     assert decide(policy, s, faster, now) == decide(policy, s, faster, now)
     assert decide(policy, replace(s, output_seen=not s.output_seen), faster, now) == decide(policy, s, faster, now)
-    assert decide(policy, s, NoFaster("denied"), now) == WaitAction()
+    assert decide(policy, s, NoFasterModel("denied"), now) == WaitAction()

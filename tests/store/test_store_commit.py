@@ -23,7 +23,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import AlreadySettled, IllegalEvent, LeaseLost, Refused, StoreUnavailable
 from worker.jobs.states import Outcome
 from worker.store import codec, keys
-from worker.store.jobs.repository import Jobs, Retention
+from worker.store.jobs.repository import Jobs, RetentionTimes
 
 FLAGGED = (ev.AccountFlagged(), None)
 ASKED = (ev.CancelRequested(by="key_1"), None)
@@ -201,7 +201,7 @@ async def test_the_answer_is_in_the_commit_that_completes(redis, jobs):
 
 
 async def test_settled_jobs_are_kept_for_their_time_and_unsettled_ones_without_end(redis, clock):
-    jobs = Jobs(redis, clock, Retention(result=3600))
+    jobs = Jobs(redis, clock, RetentionTimes(result=3600))
     job = await submitted(jobs)
     await redis.rpush(keys.text(job.id, 1), "piece")
     kept = [keys.job(job.id), keys.trail(job.id), keys.asked(job.id)]

@@ -18,7 +18,7 @@ from worker.store.audit.legal_holds import LegalHolds, held
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.audit.verification import TrailVerification
-from worker.store.jobs.repository import Jobs, Retention as Keep
+from worker.store.jobs.repository import Jobs, RetentionTimes as Keep
 from worker.store.lifecycle.erasure import erase
 from worker.store.lifecycle.retention import Retention
 

@@ -11,7 +11,7 @@ from worker.clock import to_ms
 from worker.jobs.errors import Refused, StoreUnavailable
 from worker.jobs.spec import Policy
 from worker.store import keys
-from worker.store.jobs.repository import Jobs, Retention
+from worker.store.jobs.repository import Jobs, RetentionTimes
 
 
 async def test_a_submitted_job_is_there_with_all_that_belongs_to_it(redis, jobs):
@@ -97,7 +97,7 @@ async def test_a_key_whose_job_is_gone_says_so(redis, jobs):
 async def test_a_key_is_kept_for_a_day_at_least_and_as_long_as_the_result(redis, clock):
     for result, least in ((60, 86_400), (7 * 86_400, 7 * 86_400)):
         await redis.flushall()
-        await Jobs(redis, clock, Retention(result=result)).submit(new_job(key="k"))
+        await Jobs(redis, clock, RetentionTimes(result=result)).submit(new_job(key="k"))
         (name,) = await redis.keys("vigil:idem:*")
         assert least - 5 <= await redis.ttl(name) <= least
 

@@ -35,7 +35,7 @@ from tests.upstream.rawserver import (
 )
 from worker.safety.stream import Closed, Created, Delta, Opened, Rejected, Terminal
 from worker.upstream.client import Provider
-from worker.upstream.http1_transport import Connection as Wired
+from worker.upstream.http1_transport import Http1Connection as Wired
 from worker.upstream.session import Session
 
 STREAM = b"".join(frame(event) for event in (created(), delta(1), completed(2)))
