@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from common import Figure, Report
+from report import Figure, Report
 from store_scale import fill
 
 from worker.audit.export import FileProof, lines_of, manifest, read_manifest

@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections import Counter
 
-from common import Figure, House, Report, percentile, run
+from report import Figure, House, Report, percentile, run
 
 from worker.clock import Clock
 from worker.embedded import Embedded

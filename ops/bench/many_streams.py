@@ -25,7 +25,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from common import (
+from report import (
     HOST,
     VIGIL,
     Figure,

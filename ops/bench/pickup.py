@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.worker import Worker, func
-from common import (
+from report import (
     HOST,
     VIGIL,
     Figure,

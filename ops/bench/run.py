@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common import Figure, Report
+from report import Figure, Report
 
 _HERE = Path(__file__).resolve().parent
 _STREAM_LINE = re.compile(r"^(\w+)\s+([\d.]+) us CPU per delta\s+([\d.]+) x", re.MULTILINE)

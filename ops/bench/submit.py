@@ -26,7 +26,7 @@ from time import perf_counter  # the loop's own clock counts in milliseconds
 from typing import Annotated, Any, Literal
 
 import uvicorn
-from common import (
+from report import (
     HOST,
     VIGIL,
     Figure,

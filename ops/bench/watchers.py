@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import uvloop
 from arq.connections import ArqRedis
-from common import HOST, VIGIL, Figure, House, Report, answers, cpu_seconds, free_port, get, new_key, percentile, run
+from report import HOST, VIGIL, Figure, House, Report, answers, cpu_seconds, free_port, get, new_key, percentile, run
 
 from worker.clock import Clock
 from worker.jobs import events as ev

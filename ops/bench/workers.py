@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from common import HOST, VIGIL, Figure, House, Report, answers, free_port, run
+from report import HOST, VIGIL, Figure, House, Report, answers, free_port, run
 
 from worker.clock import Clock
 from worker.jobs.events import Queued

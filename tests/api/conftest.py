@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_hand import Running, Worker, running
+from api_server import Running, Worker, running
 from arq.connections import ArqRedis
 
 from worker.clock import Clock

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from api_hand import submitted
+from api_server import submitted
 
 from worker.audit.chain import canonical
 

@@ -17,8 +17,8 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
-from api_hand import running, submitted, watching
-from stage import SOL, Stage, until
+from api_server import running, submitted, watching
+from in_process import SOL, Stage, until
 from thorough import cases
 
 ACTIONS = ("wait", "offer", "switch", "race", "draft")

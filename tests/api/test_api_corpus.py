@@ -7,10 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from api_hand import Running
+from api_server import Running
 from arq.connections import ArqRedis
-from corpus_hand import URL, There, furnished, refusal, unchanged
 from forbidden_urls import FORBIDDEN
+from malformed_requests import URL, There, furnished, refusal, unchanged
 from test_api_malformed import BAD_JSON, CANARY, GOOD, NOT_JSON, body
 
 JSON = {"Content-Type": "application/json"}

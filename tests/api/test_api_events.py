@@ -6,7 +6,7 @@ import asyncio
 import re
 
 import pytest
-from api_hand import running, submitted, watching
+from api_server import running, submitted, watching
 from waiting import stopwatch
 
 import api.jobs.event_stream

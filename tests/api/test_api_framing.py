@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from api_hand import Running
+from api_server import Running
 from waiting import LIMIT
 
 BODY = json.dumps({"model": "gpt-5.6-sol", "input": "hi"}).encode()

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from api_hand import running
+from api_server import running
 from waiting import soon
 
 from worker.store import keys

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from api_hand import Running
+from api_server import Running
 from arq.connections import ArqRedis
 from httpx2 import AsyncClient
-from stage import LUNA, SOL, TERRA, Stage
+from in_process import LUNA, SOL, TERRA, Stage
 from test_api_read import keys_of
 
 import api.routes.status

@@ -7,9 +7,9 @@ import json
 
 import openai
 import pytest
-from openai_hand import LUNA, SOL, blocking, house
+from in_process import until
+from openai_sdk import LUNA, SOL, blocking, house
 from pydantic import BaseModel
-from stage import until
 
 
 @pytest.fixture

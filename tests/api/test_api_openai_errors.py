@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import openai
 import pytest
-from api_hand import submitted
+from api_server import submitted
 from openai import AsyncOpenAI
-from openai_hand import SOL
+from openai_sdk import SOL
 
 from api.openai_compat.event_sequence import CHUNK, EventSequence, cut
 

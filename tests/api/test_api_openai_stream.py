@@ -7,9 +7,9 @@ import json
 
 import openai
 import pytest
-from api_hand import running
-from openai_hand import SOL, blocking, frames, gapless, house
-from stage import until
+from api_server import running
+from in_process import until
+from openai_sdk import SOL, blocking, frames, gapless, house
 from test_api_openai import TOOL, over
 from waiting import LIMIT
 

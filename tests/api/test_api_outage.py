@@ -7,7 +7,7 @@ import os
 import signal
 
 import pytest
-from api_hand import running, submitted, watching
+from api_server import running, submitted, watching
 from waiting import stopwatch
 
 from worker.clock import Clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from api_hand import submitted
+from api_server import submitted
 
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets, safety_identifier
 from worker.tasks.execution.attempt_start import held_by

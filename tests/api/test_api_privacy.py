@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from api_hand import Worker
+from api_server import Worker
 
 from worker.store import keys
 from worker.store.jobs.repository import Jobs, RetentionTimes

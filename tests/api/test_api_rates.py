@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from api_hand import running
+from api_server import running
 from openai import AsyncOpenAI, RateLimitError
 
 from worker.store import keys

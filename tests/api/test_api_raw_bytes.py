@@ -6,9 +6,9 @@ import asyncio
 import json
 
 import pytest
-from api_hand import Running
+from api_server import Running
 from arq.connections import ArqRedis
-from corpus_hand import There, furnished, unchanged
+from malformed_requests import There, furnished, unchanged
 from test_api_malformed import CANARY, body
 from waiting import LIMIT
 

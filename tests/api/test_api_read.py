@@ -7,7 +7,7 @@ import json
 from datetime import timedelta
 
 import pytest
-from api_hand import submitted
+from api_server import submitted
 from waiting import LIMIT
 
 from api.schema.responses import JOB

@@ -1,13 +1,13 @@
 """What the API does is what its document says, held against it by schemathesis: valid, invalid and in sequences.
 
-`python tests/api/fuzz_hand.py --seconds 600` goes on for longer.
+`python tests/api/schema_fuzzing.py --seconds 600` goes on for longer.
 """
 
 from __future__ import annotations
 
 import re
 
-from fuzz_hand import Fuzzed, fuzz
+from schema_fuzzing import Fuzzed, fuzz
 
 SEED = 20_260_630
 PAUSE = "/v1/pause"

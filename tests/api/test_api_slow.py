@@ -7,7 +7,7 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
-from api_hand import running, submitted, watching
+from api_server import running, submitted, watching
 from waiting import LIMIT, stopwatch
 
 from worker.store import keys

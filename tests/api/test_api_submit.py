@@ -7,7 +7,7 @@ import json
 from datetime import datetime, timedelta
 
 import pytest
-from api_hand import running, submitted
+from api_server import running, submitted
 
 from api.schema.requests import Submit
 from worker.jobs.spec import Policy

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from api_hand import submitted
-from whole import whole
+from api_server import submitted
+from full_stack import whole
 
 SECRET_WORDS = ["xyzzy-prompt-canary", "mallory@corp.example", "plugh-metadata-canary", "sk-stage", "hook.example"]
 PROMPT = "xyzzy-prompt-canary"

@@ -6,7 +6,7 @@ an app, and one that is revoked is dead within five seconds in every API process
 
 from __future__ import annotations
 
-from api_hand import Later, running, submitted
+from api_server import Later, running, submitted
 
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets, safety_identifier
 

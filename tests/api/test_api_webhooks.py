@@ -8,7 +8,7 @@ import json
 import httpx2
 import pytest
 import typer
-from api_hand import running, submitted
+from api_server import running, submitted
 from arq.connections import ArqRedis
 from typer.testing import CliRunner
 

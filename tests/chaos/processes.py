@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from stage import until
+from in_process import until
 
 from worker.embedded import Embedded
 from worker.simulator import Simulator

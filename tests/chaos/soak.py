@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from books import check_books, submit  # noqa: E402
 from processes import Processes  # noqa: E402
+from promise_checks import check_books, submit  # noqa: E402
 
 from worker.clock import Clock  # noqa: E402
 from worker.jobs.errors import StoreUnavailable  # noqa: E402

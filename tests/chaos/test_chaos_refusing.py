@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from arq.connections import ArqRedis
-from books import check_books
+from in_process import Stage, until
+from promise_checks import check_books
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError
-from stage import Stage, until
 
 from worker.embedded import Embedded
 from worker.jobs.errors import StoreUnavailable

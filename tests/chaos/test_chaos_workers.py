@@ -6,9 +6,9 @@ import asyncio
 import signal
 from pathlib import Path
 
-from books import check_books, submit
+from in_process import until
 from processes import Processes
-from stage import until
+from promise_checks import check_books, submit
 from waiting import stopwatch
 
 from worker.clock import Clock

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_vigil import Up, Vigil, free_port, run, start_up
+from vigil_process import Up, Vigil, free_port, run, start_up
 from waiting import LIMIT
 
 

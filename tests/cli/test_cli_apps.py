@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from cli_vigil import Vigil, one_line
+from vigil_process import Vigil, one_line
 
 
 def test_an_apps_terms_are_set_and_listed(vigil: Vigil) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_vigil import Up, one_line, run
+from vigil_process import Up, one_line, run
 
 from worker.audit.chain import GENESIS, canonical, link
 from worker.store import keys

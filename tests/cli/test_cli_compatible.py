@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_vigil import free_port, run, start_up
+from vigil_process import free_port, run, start_up
 
 MODEL = "llama3"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from cli_vigil import Vigil
+from vigil_process import Vigil
 
 
 def test_the_table_is_exact(vigil: Vigil) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cli_vigil import run
+from vigil_process import run
 
 from worker.cli.demo.cases import CASES, judge
 

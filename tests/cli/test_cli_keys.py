@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
-from cli_vigil import Vigil, one_line
+from vigil_process import Vigil, one_line
 
 from worker.store.apps import plausible
 

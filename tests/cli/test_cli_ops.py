@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from cli_vigil import Up, Vigil, free_port, one_line
+from vigil_process import Up, Vigil, free_port, one_line
 from waiting import wait_for
 
 NORMAL = "[[sim: normal tokens=3]] hello"

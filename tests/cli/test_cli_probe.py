@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx2
-from cli_vigil import Up, Vigil, one_line
+from vigil_process import Up, Vigil, one_line
 
 TERRA = "gpt-5.6-terra"
 

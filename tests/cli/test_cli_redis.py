@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli_vigil import run
+from vigil_process import run
 
 
 @pytest.mark.parametrize("words", [["api", "--port", "0"], ["worker"], ["keys", "list"], ["up"], ["audit", "verify"]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from cli_vigil import Up, Vigil, one_line
+from vigil_process import Up, Vigil, one_line
 from waiting import wait_for
 
 CANARY = "xyzzy-prompt-canary"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from cli_vigil import VIGIL, Up, environment, free_port, one_line, read_until, run, start_up
+from vigil_process import VIGIL, Up, environment, free_port, one_line, read_until, run, start_up
 from waiting import LIMIT
 
 CHECKED = "[[sim: check_then_clear hold=15]] Why is the sky blue?"

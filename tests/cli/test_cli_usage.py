@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cli_vigil import Vigil, one_line
+from vigil_process import Vigil, one_line
 
 COMMANDS = ["up", "demo", "api", "worker", "simulator", "submit", "get", "wait", "watch", "list", "cancel", "retry"]
 EVERY = [*COMMANDS, "probe", "status", "support-packet", "apps", "pause", "resume", "cost", "doctor", "keys"]

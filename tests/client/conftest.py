@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from arq.connections import ArqRedis
-from client_hand import Both, Proxy, both
+from breaking_proxy import Both, Proxy, both
 
 from worker.clock import Clock
 from worker.settings import Settings
@@ -22,7 +22,7 @@ def settings(valkey_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def api(settings: Settings, redis: ArqRedis, clock: Clock) -> AsyncIterator[Any]:
-    from api_hand import running
+    from api_server import running
 
     async with running(settings, redis, clock) as api:
         yield api
@@ -43,6 +43,6 @@ async def vigil(request: pytest.FixtureRequest, api: Any, proxy: Proxy) -> Async
 
 @pytest.fixture
 def worker(redis: ArqRedis, jobs: Jobs, clock: Clock) -> Any:
-    from api_hand import Worker
+    from api_server import Worker
 
     return Worker(redis, jobs, clock)

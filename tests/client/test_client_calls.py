@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from client_hand import CUT, MODEL, Both, answer, both
-from stage import until
+from breaking_proxy import CUT, MODEL, Both, answer, both
+from in_process import until
 from waiting import LIMIT
 
 from worker.client import AsyncVigil, Conflict, NotFound, OnDelay, Policy, StillRunning, Vigil

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from client_hand import numbers, text
+from breaking_proxy import numbers, text
 from hypothesis import given, strategies as st
 
 from worker.client.event_cursor import Cursor, Gap

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from client_hand import MODEL, Both, Proxy, answer, both
+from breaking_proxy import MODEL, Both, Proxy, answer, both
 
 from worker.client import (
     ApiError,

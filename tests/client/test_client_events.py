@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from arq.connections import ArqRedis
-from client_hand import MODEL, Both, Proxy, answer, both, numbers, text
-from stage import until
+from breaking_proxy import MODEL, Both, Proxy, answer, both, numbers, text
+from in_process import until
 from waiting import soon
 
 from worker.client import ConnectionFailed, Event, Retries, Unauthorized
@@ -39,7 +39,7 @@ async def test_a_stream_cut_anywhere_is_told_whole(vigil: Both, proxy: Proxy, wo
 async def test_the_api_restarts_and_nothing_is_lost_or_doubled(
     settings, redis: ArqRedis, clock, proxy: Proxy, worker, vigil: Both
 ):
-    from api_hand import running
+    from api_server import running
 
     job = await vigil.submit(model=MODEL, input="x")
     await worker.start(job.id)

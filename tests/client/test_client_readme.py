@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from arq.connections import ArqRedis
-from stage import Stage
+from in_process import Stage
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

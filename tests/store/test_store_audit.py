@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from builders import COMPLETED, STARTED, FakeClock, began, done, new_job
-from store_eyes import LostAnswers, audit_chains
+from store_inspection import LostAnswers, audit_chains
 
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from builders import CANCELLED, HELD, STARTED, T0, backoff, began, done, new_job
-from store_eyes import fall_due, lapse, places, sound
+from store_inspection import fall_due, lapse, places, sound
 
 from worker.clock import to_ms
 from worker.jobs import events as ev

@@ -16,7 +16,7 @@ from builders import (
     done,
     new_job,
 )
-from store_eyes import LostAnswers, audit_chains, places, recomputed, sound
+from store_inspection import LostAnswers, audit_chains, places, recomputed, sound
 from waiting import LIMIT
 
 from worker.jobs import events as ev

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from builders import CANCELLED, HELD, STARTED, backoff, new_job
 from hypothesis import HealthCheck, given, settings, strategies as st
-from store_eyes import fall_due, lapse, places, sound
+from store_inspection import fall_due, lapse, places, sound
 
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused

@@ -11,8 +11,8 @@ import pytest
 from arq.connections import ArqRedis
 from builders import VAULT, FakeClock, new_job
 from hypothesis import given, strategies as st
-from stage import until
-from store_house import SIGNER, House
+from in_process import until
+from sealed_trail import SIGNER, House
 
 from worker.jobs.errors import StoreChanged
 from worker.store import keys

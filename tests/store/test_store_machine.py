@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from store_eyes import LostAnswers, fall_due, full, lapse, sound
+from store_inspection import LostAnswers, fall_due, full, lapse, sound
 from thorough import cases
 
 from worker.jobs import events as ev, fold

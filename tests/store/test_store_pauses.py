@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from builders import CANCELLED, STARTED, backoff, began, new_job
-from store_eyes import fall_due, lapse, places, sound
+from store_inspection import fall_due, lapse, places, sound
 
 from worker.clock import Clock
 from worker.jobs import events as ev

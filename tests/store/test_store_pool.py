@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from builders import FakeClock, new_job
-from store_eyes import private_server
+from store_inspection import private_server
 from waiting import stopwatch
 
 from worker.embedded import Embedded

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from builders import BLOCKED, PLAIN, STARTED, T0, began, done, new_job, noticed
-from store_eyes import places, sound
+from store_inspection import places, sound
 
 from worker.jobs import events as ev
 from worker.jobs.errors import EndUserShut, Refused

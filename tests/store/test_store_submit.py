@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from builders import LUNA, T0, new_job
-from store_eyes import LostAnswers, audit_chains, places, sound
+from store_inspection import LostAnswers, audit_chains, places, sound
 
 from worker.clock import to_ms
 from worker.jobs.errors import Refused, StoreUnavailable

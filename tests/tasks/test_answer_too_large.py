@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from arq.connections import ArqRedis
 from builders import VAULT
-from stage import Stage, until
+from in_process import Stage, until
 
 from tests.upstream.rawserver import (
     CHUNKED,

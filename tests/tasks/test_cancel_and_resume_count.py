@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from arq.connections import ArqRedis
-from stage import Stage, until
+from in_process import Stage, until
 
 from tests.upstream.rawserver import CHUNKED, SNAPSHOT, Connection, RawServer, as_json, chunk, created, delta, frame
 from worker.jobs.states import Outcome, Status

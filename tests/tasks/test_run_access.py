@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from arq.connections import ArqRedis
-from stage import LUNA, SOL, TERRA, Stage, until
+from in_process import LUNA, SOL, TERRA, Stage, until
 
 from worker.clock import Clock
 from worker.jobs import events as ev, fold

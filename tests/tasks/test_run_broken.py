@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from arq.connections import ArqRedis
-from stage import Stage
+from in_process import Stage
 
 from worker.jobs.states import Status
 from worker.main import WorkerProcess

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from arq.connections import ArqRedis
-from stage import LUNA, SOL, Stage, until
+from in_process import LUNA, SOL, Stage, until
 from waiting import stopwatch
 
 from worker.clock import Clock

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from arq.connections import ArqRedis
-from stage import Stage, until
+from in_process import Stage, until
 from waiting import stopwatch
 
 from worker.clock import Clock

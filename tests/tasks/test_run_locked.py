@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arq.connections import ArqRedis
-from stage import Stage, until
+from in_process import Stage, until
 
 from worker.clock import Clock
 from worker.jobs.states import Status

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from arq.connections import ArqRedis
-from stage import LUNA, SOL, Stage
+from in_process import LUNA, SOL, Stage
 
 from worker.jobs import fold
 from worker.jobs.events import Event

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from stage import SOL, Stage, until
+from in_process import SOL, Stage, until
 from waiting import stopwatch
 
 from worker.clock import Clock

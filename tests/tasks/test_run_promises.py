@@ -7,7 +7,7 @@ import random  # noqa: TID251  a seeded dice, so that a failure can be told agai
 
 import pytest
 from arq.connections import ArqRedis
-from stage import SOL, Stage
+from in_process import SOL, Stage
 from thorough import cases
 
 from worker.jobs import fold

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from arq.connections import ArqRedis
-from stage import LUNA, Stage
+from in_process import LUNA, Stage
 
 from tests.upstream.rawserver import CHUNKED, LAST, Connection, RawServer, as_json, chunk, completed, created, frame
 from worker.jobs.states import Evidence, Outcome, Status

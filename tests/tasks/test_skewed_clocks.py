@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import httpx2
 import pytest
 from arq.connections import ArqRedis
-from stage import SOL, Stage, until
+from in_process import SOL, Stage, until
 
 from api.server import bind, serve
 from worker.clock import Clock

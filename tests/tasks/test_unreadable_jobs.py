@@ -7,9 +7,9 @@ import json
 import httpx2
 import pytest
 from arq.connections import ArqRedis
+from full_stack import whole
+from in_process import SOL, until
 from spoiling import HOWS, spoil
-from stage import SOL, until
-from whole import whole
 
 from worker.audit.keyfile import own
 from worker.audit.keys import Trusted

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from arq.connections import ArqRedis
+from in_process import Stage, until
 from ingest import Ingest, Receiver
 from pydantic import BaseModel
-from stage import Stage, until
 
 from worker.jobs.errors import LeaseLost, StoreUnavailable
 from worker.main import WorkerProcess

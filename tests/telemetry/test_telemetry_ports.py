@@ -11,11 +11,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from api_hand import running
+from api_server import running
 from arq.connections import ArqRedis
-from books import submit
+from in_process import Stage, until
 from processes import Processes, free_port
-from stage import Stage, until
+from promise_checks import submit
 from waiting import LIMIT, soon
 
 from worker.clock import Clock

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from in_process import until
 from ingest import Ingest, Receiver
 from processes import Processes, free_port
-from stage import until
 from waiting import LIMIT
 
 from worker.clock import Clock

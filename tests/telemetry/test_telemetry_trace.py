@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_hand import Running, running
+from api_server import Running, running
 from arq.connections import ArqRedis
+from in_process import Stage, until
 from ingest import Ingest, Receiver
-from stage import Stage, until
 
 from worker.clock import Clock
 from worker.settings import Settings

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from tests.upstream.asking import Rig
+from tests.upstream.upstream_calls import Rig
 from worker.upstream.client import Provider
 from worker.upstream.proxy_transport import ProxyTransport
 

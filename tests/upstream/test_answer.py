@@ -9,7 +9,6 @@ import json
 import pytest
 from waiting import soon
 
-from tests.upstream.asking import ProviderAt, call, drain, events_of, kinds
 from tests.upstream.rawserver import (
     CHUNKED,
     LAST,
@@ -25,6 +24,7 @@ from tests.upstream.rawserver import (
     frame,
     plays,
 )
+from tests.upstream.upstream_calls import ProviderAt, call, drain, events_of, kinds
 from worker.safety.stream import (
     CheckNotice,
     Closed,

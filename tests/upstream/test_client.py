@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from waiting import soon
 
-from tests.upstream.asking import ProviderAt, call, drain, events_of, kinds
 from tests.upstream.rawserver import (
     CHUNKED,
     LAST,
@@ -21,6 +20,7 @@ from tests.upstream.rawserver import (
     frame,
     plays,
 )
+from tests.upstream.upstream_calls import ProviderAt, call, drain, events_of, kinds
 from worker.jobs.record import Usage
 from worker.safety.stream import (
     Closed,

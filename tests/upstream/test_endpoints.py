@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.upstream.asking import ProviderAt
 from tests.upstream.rawserver import Connection, RawServer, as_json
+from tests.upstream.upstream_calls import ProviderAt
 from worker.safety.endpoint import ServerEndpoints
 from worker.simulator.app import Simulator
 from worker.upstream.endpoints import endpoints

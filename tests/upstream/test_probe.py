@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.upstream.asking import ProviderAt
 from tests.upstream.rawserver import Connection, RawServer, Script, as_json, plays
+from tests.upstream.upstream_calls import ProviderAt
 from worker.upstream.probe import ProbeResult, probe
 
 SOL = "gpt-5.6-sol"

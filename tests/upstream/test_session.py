@@ -7,8 +7,6 @@ import asyncio
 import pytest
 from waiting import soon
 
-from tests.upstream.asking import Rig, call, kinds, play, rest_of
-from tests.upstream.played import TOO_LATE, breaks_after, paths, state, streams
 from tests.upstream.rawserver import (
     CHUNKED,
     LAST,
@@ -23,6 +21,8 @@ from tests.upstream.rawserver import (
     frame,
     plays,
 )
+from tests.upstream.session_scripts import TOO_LATE, breaks_after, paths, state, streams
+from tests.upstream.upstream_calls import Rig, call, kinds, play, rest_of
 from worker.safety.stream import Closed, Created, Delta, Keepalive, Opened, Rejected, StreamEvent, Terminal
 from worker.upstream.client import Provider
 from worker.upstream.session import ResumePoint, Session

@@ -8,8 +8,6 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from waiting import LIMIT
 
-from tests.upstream.asking import Rig, Sleeps, call, play
-from tests.upstream.played import TOO_LATE, breaks_after, paths, state, streams
 from tests.upstream.rawserver import (
     CHUNKED,
     LAST,
@@ -25,6 +23,8 @@ from tests.upstream.rawserver import (
     delta,
     plays,
 )
+from tests.upstream.session_scripts import TOO_LATE, breaks_after, paths, state, streams
+from tests.upstream.upstream_calls import Rig, Sleeps, call, play
 from worker.safety.stream import Closed, Created, Delta, Rejected, StreamEvent, Terminal
 from worker.upstream.session import Session
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from waiting import LIMIT
 
-from tests.upstream.asking import Rig, call, play
+from tests.upstream.upstream_calls import Rig, call, play
 from worker.safety.stream import Closed, Delta, Terminal
 from worker.simulator.app import Simulator
 from worker.upstream.session import ResumePoint

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.upstream.asking import ProviderAt, call, drain
 from tests.upstream.rawserver import RawServer, as_json, plays
+from tests.upstream.upstream_calls import ProviderAt, call, drain
 from worker.safety import classify
 from worker.safety.stream import Rejected
 from worker.upstream.token_limit import BOTH, NEW, OLD, TokenLimit

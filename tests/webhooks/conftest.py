@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from arq.connections import ArqRedis
-from webhook_hand import Post, Receiver
+from webhook_receivers import Post, Receiver
 
 from worker.clock import Clock
 

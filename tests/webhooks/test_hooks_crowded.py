@@ -13,7 +13,7 @@ from aiohttp import web
 from builders import new_job
 from thorough import cases
 from waiting import LIMIT
-from webhook_hand import LIFE, SECRET, Post, Receiver
+from webhook_receivers import LIFE, SECRET, Post, Receiver
 
 from worker.clock import Clock
 from worker.store.jobs.repository import NewJob

@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 import pytest
 from aiohttp import web
 from builders import BLOCKED, STARTED, began, done
-from stage import until
+from in_process import until
 from thorough import cases
 from waiting import stopwatch
-from webhook_hand import ENDS, LIFE, OLD_SECRET, SECRET, Receiver, verified
+from webhook_receivers import ENDS, LIFE, OLD_SECRET, SECRET, Receiver, verified
 
 from worker.jobs import events as ev
 from worker.store import codec, keys

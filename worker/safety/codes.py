@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from worker.jobs.record import BlockCategory
-from worker.safety.status_words import is_blank, status_in
+from worker.safety.http_status_phrases import is_blank, status_in
 from worker.safety.stream import ProviderProblem
 
 AS_OF: Final = "2026-11"

@@ -10,7 +10,7 @@ import logging
 import re
 
 import pytest
-from api_hand import Later, running, submitted
+from api_server import Later, running, submitted
 from starlette.responses import Response
 
 import api.routes.status

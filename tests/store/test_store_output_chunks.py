@@ -7,7 +7,7 @@ import pytest
 from builders import CANCELLED, COMPLETED, STARTED, T0, VAULT, FakeClock, began, done, life, new_job, noticed
 from hypothesis import given, strategies as st
 from pydantic import ValidationError
-from store_eyes import lapse
+from store_inspection import lapse
 from waiting import LIMIT
 
 from worker.audit.chain import canonical

@@ -10,8 +10,8 @@ from datetime import datetime
 import arq.worker
 import pytest
 from arq.connections import ArqRedis
+from in_process import LIMIT, LUNA, SOL, TERRA, Stage, until
 from pydantic import ValidationError
-from stage import LIMIT, LUNA, SOL, TERRA, Stage, until
 
 from worker.settings import Settings
 from worker.store.admission.model_access import PROBE_FUNCTION, ModelAccessStore, ask_for_probe, known_access

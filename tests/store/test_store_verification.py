@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 import pytest
-from store_house import NORMAL, SIGNER, House
-from store_tampering import TAMPERINGS, matches, remove_a_whole_job
+from sealed_trail import NORMAL, SIGNER, House
 from thorough import cases
+from trail_tampering import TAMPERINGS, matches, remove_a_whole_job
 
 from worker.audit.chain import canonical, stream_id
 from worker.audit.keys import Trusted

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from waiting import soon
 
-from tests.upstream.asking import call, drain, kinds
 from tests.upstream.rawserver import (
     CHUNKED,
     LAST,
@@ -33,6 +32,7 @@ from tests.upstream.rawserver import (
     frame,
     plays,
 )
+from tests.upstream.upstream_calls import call, drain, kinds
 from worker.safety.stream import Closed, Created, Delta, Opened, Rejected, Terminal
 from worker.upstream.client import Provider
 from worker.upstream.http1_transport import Http1Connection as Wired

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 from arq.connections import ArqRedis
-from stage import LIMIT, SOL, Stage, until
+from in_process import LIMIT, SOL, Stage, until
 
 from api.server import bind, serve
 from worker.clock import Clock

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from stage import until
-from whole import whole
+from full_stack import whole
+from in_process import until
 
 from worker.clock import Clock
 from worker.safety.notices import SafetyNotice

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from aiohttp import web
 from builders import ENCRYPTION_KEYS
+from in_process import Stage
 from openai import OpenAI
-from stage import Stage
-from webhook_hand import ENDS, SECRET, Post, verified
+from webhook_receivers import ENDS, SECRET, Post, verified
 
 from worker.jobs import events as ev
 from worker.store.jobs.repository import NewJob

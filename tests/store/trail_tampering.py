@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
-from store_house import SIGNER, T0, THIEF, House, altered, place, swapped
+from sealed_trail import SIGNER, T0, THIEF, House, altered, place, swapped
 
 from worker.audit.chain import GENESIS, AuditRow, canonical, chain_in, hash_of, link, stream_id
 from worker.audit.report import Report

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx2
-from api_hand import Running, running
+from api_server import Running, running
 from arq.connections import ArqRedis
+from in_process import LIMIT, Stage
 from openai import AsyncOpenAI, OpenAI
-from stage import LIMIT, Stage
 
 from worker.clock import Clock
 from worker.settings import Settings

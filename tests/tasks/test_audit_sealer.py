@@ -5,7 +5,7 @@ import stat
 
 import pytest
 from builders import FakeClock, new_job
-from stage import Stage, until
+from in_process import Stage, until
 
 from worker.audit import ship
 from worker.audit.keyfile import own

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_hand import running, submitted
+from api_server import running, submitted
 from openai import OpenAI
 from standardwebhooks.webhooks import Webhook
 from waiting import LIMIT

@@ -1,6 +1,6 @@
 """One unreadable value stops nobody: each key of a living Vigil is spoiled in each way, and everybody else goes on.
 
-`python -m pytest tests/tasks/test_unreadable_whole.py -s` prints the table: kind of key, how, its own app, the others.
+`pytest -s` on this file prints the table: kind of key, how it was spoiled, its own app, the others.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import httpx2
 import pytest
 from arq.connections import ArqRedis
+from full_stack import Whole, whole
+from in_process import LUNA, SOL, until
 from spoiling import GARBAGE, HOWS, spoil
-from stage import LUNA, SOL, until
-from whole import Whole, whole
 
 from worker.clock import Clock
 from worker.main import WorkerProcess

@@ -10,7 +10,7 @@ from builders import BLOCKED, CANCELLED, EXPIRED, FAILED, STARTED, T0, began, di
 from hypothesis import given, strategies as st
 from openai import OpenAI
 from standardwebhooks.webhooks import Webhook
-from webhook_hand import OLD_SECRET, SECRET
+from webhook_receivers import OLD_SECRET, SECRET
 
 from worker.clock import Clock
 from worker.jobs import events as ev

@@ -12,7 +12,7 @@ from typing import Any, Self
 from aiohttp import web
 from arq.connections import ArqRedis
 from builders import STARTED, began, done, new_job
-from stage import until
+from in_process import until
 from standardwebhooks.webhooks import Webhook
 from waiting import LIMIT
 

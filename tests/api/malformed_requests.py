@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
-from api_hand import Running, submitted
+from api_server import Running, submitted
 from arq.connections import ArqRedis
 from test_api_malformed import CANARY
 

@@ -8,7 +8,7 @@ import json
 from datetime import timedelta
 
 import pytest
-from api_hand import submitted
+from api_server import submitted
 
 from worker.audit.chain import canonical
 from worker.jobs import events as ev

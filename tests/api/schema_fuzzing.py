@@ -1,6 +1,6 @@
 """schemathesis against a whole Vigil on real sockets, held to the document that the API serves of itself.
 
-By hand, for longer: `python tests/api/fuzz_hand.py --seconds 600`.
+By hand, for longer: `python tests/api/schema_fuzzing.py --seconds 600`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from api_hand import running  # noqa: E402
+from api_server import running  # noqa: E402
 from arq.connections import ArqRedis  # noqa: E402
-from stage import LIMIT, Stage  # noqa: E402
+from in_process import LIMIT, Stage  # noqa: E402
 
 from worker.clock import Clock  # noqa: E402
 from worker.embedded import Embedded  # noqa: E402

@@ -8,8 +8,8 @@ import httpx2
 import openai
 import pytest
 from builders import PLAIN
-from stage import SOL, until
-from whole import whole
+from full_stack import whole
+from in_process import SOL, until
 
 from worker.clock import Clock
 from worker.store.apps import SCOPES, Apps

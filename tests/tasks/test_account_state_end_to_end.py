@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import httpx2
 import pytest
-from stage import LUNA, SOL, Stage
+from in_process import LUNA, SOL, Stage
 
 from api.server import bind, serve
 from worker.clock import Clock
