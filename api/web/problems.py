@@ -20,6 +20,7 @@ from api.web.rate_limit_headers import fields
 from worker.jobs.errors import (
     AlreadySettled,
     ContentDamaged,
+    ContentTooLarge,
     KeyMissing,
     RateExceeded,
     RecordUnreadable,
@@ -150,6 +151,8 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
             detail = f"This app may submit {error.limit} jobs in {error.window} s; come again in {error.wait} s."
             headers = fields(error.limit, error.window, 0, error.wait) | {"Retry-After": str(error.wait)}
             return Problem(429, "rate_limited", detail, headers=headers)
+        case ContentTooLarge():
+            return _too_large(error)
         case StoreUnavailable() | ContentDamaged() | RecordUnreadable():
             return _of_store(error)
         case AlreadySettled():
@@ -163,6 +166,16 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
         case _:
             broke("api.broke", error)
             return Problem(500, "internal_error", "A fault of ours; quote the X-Request-Id when you ask.")
+
+
+def _too_large(error: ContentTooLarge) -> Problem:
+    """What Redis takes no job for, however often it is sent."""
+    limit = f", which takes {error.limit} bytes," if error.limit else ""
+    detail = (
+        f"The job is larger than the store{limit} can hold: send a smaller input, or ask the operators to raise "
+        "proto-max-bulk-len or maxmemory of Redis. Nothing of it was kept."
+    )
+    return Problem(413, "input_too_large", detail)
 
 
 def _of_store(error: StoreUnavailable | ContentDamaged | RecordUnreadable) -> Problem:

@@ -114,6 +114,9 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "{{outcome}}": _rate("vigil_attempts_total", "outcome"),
         }, "ops"),
         Panel("Errors", "By the error's code.", {"{{code}}": _rate("vigil_upstream_errors_total", "code")}, "ops"),
+        Panel("Mended answers", "Answers in which something had to be replaced or left out.", {
+            "{{flag}}": _rate("vigil_answers_mended_total", "flag"),
+        }, "ops"),
         Panel("To the first output", "From the call.", _quantiles("vigil_ttft_seconds"), "s"),
         Panel("Length of attempts", "From the call to its end.", _quantiles("vigil_attempt_seconds"), "s"),
         Panel("Tokens", "Per second, as the provider counted them.", {

@@ -44,6 +44,35 @@ async def timed(request):
         return answer, watch.seconds
 
 
+LARGE = "word " * 250_000
+BODY = {"model": "gpt-5.6-sol", "input": LARGE}
+
+
+@pytest.mark.parametrize("setting", ["proto-max-bulk-len", "maxmemory"])
+async def test_a_job_that_redis_can_never_take_is_a_named_413_and_leaves_nothing(own, tmp_path, setting):
+    redis = connect(own.url)
+    settings = Settings(_env_file=None, redis_url=own.url, data_dir=tmp_path, max_body_bytes=8 * 2**20)
+    async with running(settings, None, Clock(), keys_in=redis) as api:
+        client = await api.client()
+        await submitted(client)
+        used = (await redis.info("memory"))["used_memory_startup"]
+        await redis.config_set(setting, str(2**20 if setting == "proto-max-bulk-len" else used + 400_000))
+        before = set(await redis.keys("vigil:*")) if setting == "proto-max-bulk-len" else None
+        answer = await client.post("/v1/jobs", json=BODY, headers={"Idempotency-Key": "k"})
+        assert (answer.status_code, answer.json()["code"]) == (413, "input_too_large")
+        assert "Nothing of it was kept" in answer.json()["detail"]
+        face = await client.post("/v1/responses", json=BODY | {"background": True})
+        assert (face.status_code, face.json()["error"]["code"]) == (413, "input_too_large")
+        batch = await client.post("/v1/jobs/batch", json={"jobs": [BODY]})
+        assert [row["status"] for row in batch.json()] == [413]
+        await redis.config_set("maxmemory", "0")
+        assert len((await client.get("/v1/jobs")).json()["data"]) == 1
+        if before is not None:
+            assert set(await redis.keys("vigil:*")) <= before, "not even the key is remembered"
+        await submitted(client)
+    await redis.aclose()
+
+
 def is_away(answer):
     assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
     assert int(answer.headers["retry-after"]) >= 1

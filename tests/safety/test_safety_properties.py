@@ -78,7 +78,7 @@ LAST = st.one_of(
     ),
     st.builds(
         Closed,
-        st.sampled_from(["clean", "cut", "half_frame", "bad_json", "connect_failed", "lost"]),
+        st.sampled_from(["clean", "cut", "half_frame", "bad_json", "not_an_answer", "connect_failed", "lost"]),
         opened=st.booleans(),
     ),
 )

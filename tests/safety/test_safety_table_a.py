@@ -253,6 +253,7 @@ CLOSED = [
     (Closed("half_frame"), True, "stream_cut", "half_frame"),
     (Closed("connect_failed", opened=False), True, "stream_cut", "reconnect_failed"),
     (Closed("bad_json"), True, "protocol_error", "bad_json"),
+    (Closed("not_an_answer"), False, "protocol_error", "not_an_answer"),
     (Closed("lost"), True, "lost", "response_lost"),
 ]
 
@@ -260,7 +261,8 @@ CLOSED = [
 @pytest.mark.parametrize(("event", "opened", "outcome", "code"), CLOSED)
 def test_the_end_of_a_connection_is_never_an_answer(event, opened, outcome, code):
     failure = classify.closed(event, opened=opened)
-    assert (failure.outcome, failure.code, failure.retryable) == (Outcome(outcome), code, True)
+    assert (failure.outcome, failure.code) == (Outcome(outcome), code)
+    assert failure.retryable == (code != "not_an_answer"), "what was answered may have been paid for"
 
 
 def test_the_wait_that_the_provider_asks_for_is_kept():

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from worker.telemetry.metrics import LABELS, METRICS, MetricsRegistry
+from worker.telemetry import metrics_subscriber
+from worker.telemetry.metrics import BOOK, LABELS, METRICS, MetricsRegistry
 
 UNITS = ("_seconds", "_bytes", "_ratio", "_total", "_info")
 
@@ -48,6 +49,15 @@ def test_what_is_true_of_the_whole_is_told_beside_what_is_true_of_the_process() 
     assert "vigil_redis_up 1.0" in text
     assert 'vigil_job_wait_seconds_bucket{le="5.0"} 1.0' in text
     assert "_created" not in text
+
+
+def test_a_mended_answer_is_counted_by_what_was_mended() -> None:
+    line = 'vigil_answers_mended_total{flag="not_a_number"}'
+    metrics_subscriber.hear("answer.mended", {"what": "not_a_number", "model": "m"})
+    first = BOOK.text().decode()
+    metrics_subscriber.hear("answer.mended", {"what": "not_a_number", "model": "m"})
+    counts = [float(re.search(re.escape(line) + r" ([0-9.]+)", text)[1]) for text in (first, BOOK.text().decode())]  # type: ignore[index]
+    assert counts[1] == counts[0] + 1
 
 
 def test_a_metric_or_a_label_that_is_not_listed_is_a_fault_of_ours() -> None:

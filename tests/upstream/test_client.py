@@ -179,7 +179,10 @@ async def test_a_poll(provider_at: ProviderAt) -> None:
     async with RawServer(plays(as_json(200, SNAPSHOT | {"status": "queued"}))) as server:
         events = await provider_at(server.url).poll("resp_1", "p1")
         assert server.requests[0].path == "/v1/responses/resp_1"
-    assert events == [Opened(200, resumed=True), Created(None, "resp_raw01", "gpt-5.6-sol", "queued", "default")]
+    assert events == [
+        Opened(200, resumed=True),
+        Created(None, "resp_raw01", "gpt-5.6-sol", "queued", "default", state=True),
+    ]
 
 
 async def test_a_poll_that_is_never_answered_ends(provider_at: ProviderAt) -> None:

@@ -17,6 +17,7 @@ from worker.safety.stream import Closed, StreamError, Terminal
 from worker.safety.watch import AttemptWatch
 from worker.upstream.embedded import objects_in
 from worker.upstream.headers import rejected_from
+from worker.upstream.payload import parse
 from worker.upstream.problems import is_block, problem_of
 from worker.upstream.translate import translate, translate_snapshot
 from worker.upstream.translate_chat import ChatTranslator, translate_chat_completion
@@ -53,6 +54,9 @@ PLACES = {
     "incomplete": lambda code: {"incomplete_details": {"reason": code}},
     "inner": lambda code: {"innererror": {"code": code}},
     "upper case": lambda code: {"code": f" {code.upper()} "},
+    "dashes": lambda code: {"code": code.replace("_", "-").title()},
+    "spaces": lambda code: {"code": "400", "type": code.replace("_", " ")},
+    "extensions": lambda code: {"extensions": {"code": code, "classification": "x"}},
 }
 WRAPPED = {
     "as it is": lambda error: error,
@@ -108,6 +112,24 @@ def test_a_known_block_code_in_a_known_place_always_blocks(case: tuple[str, Any]
     assert all(_blocked(error))
 
 
+WIDE = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+
+
+@given(planted(), st.lists(JSON | st.just({"code": "server_error"}), max_size=2), st.integers(0, 2), WIDE)
+@settings(max_examples=100, deadline=None)
+def test_no_other_value_of_the_same_key_and_no_encoding_hides_a_block(
+    case: tuple[str, Any], others: list[Any], place: int, encoding: str
+) -> None:
+    values = [*others[:place], case[1], *others[place:]]
+    error = "{" + ",".join(f'"error":{json.dumps(value)}' for value in values) + "}"
+    http = rejected_from(400, {}, error.encode(encoding, "surrogatepass"), NOW, on="create")
+    assert classify.rejected(http).outcome is Outcome.BLOCKED
+    response = '{"type":"response.failed","response":{"id":"r","status":"failed",' + error[1:] + "}"
+    (event,) = translate(parse(response.encode()))
+    assert isinstance(event, Terminal)
+    assert is_block(event.problem)
+
+
 @given(st.sampled_from(["message", "msg", "title", "error", "detail", "x"]), BLOCKS, PROSE, PROSE, FILLING)
 @settings(max_examples=300, deadline=None)
 def test_free_text_that_mentions_a_code_never_blocks(
@@ -118,6 +140,11 @@ def test_free_text_that_mentions_a_code_never_blocks(
     assert not is_block(problem_of({"error": {**filling, key: text}}))
     assert not is_block(problem_of(text))
     assert not is_block(problem_of({"message": code})), "a message is text, even when it is one word"
+    quoted = json.dumps({**filling, "code": code, "type": code})
+    assert not is_block(problem_of({"error": {key: f"{before} {quoted} {after}."}})), "JSON, but nobody's error"
+    if "_" in code:
+        sentence = code.replace("_", " ").capitalize()
+        assert not is_block(problem_of({"detail": sentence, "error": {"reason": sentence}})), "two words are prose"
 
 
 @given(BLOCKS, JSON)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -25,8 +27,13 @@ from tests.upstream.rawserver import (
 )
 from tests.upstream.session_scripts import TOO_LATE, breaks_after, paths, state, streams
 from tests.upstream.upstream_calls import Rig, Sleeps, call, play
+from worker.jobs.events import AttemptUpdated
+from worker.safety import event_mapping
 from worker.safety.stream import Closed, Created, Delta, Rejected, StreamEvent, Terminal
+from worker.safety.watch import AttemptWatch
+from worker.telemetry import events
 from worker.upstream.session import Session
+from worker.upstream.translate import translate_snapshot
 
 GONE = plays(as_json(404, {"error": {"message": "no such response", "type": "invalid_request_error"}}))
 
@@ -183,6 +190,55 @@ async def test_a_block_that_a_look_is_refused_with_is_the_last_word(rig: Rig) ->
         assert len(server.requests) == 2
     assert isinstance(end, Rejected)
     assert end.on == "resume"
+
+
+async def test_it_is_told_once_that_a_response_is_out_of_reach_and_once_that_it_is_back(rig: Rig) -> None:
+    told: list[tuple[str, float]] = []
+
+    def hear(name: str, said: Mapping[str, object]) -> None:
+        told.append((name, float(str(said["seconds"]))))
+
+    away = plays(as_json(503, {"error": {"code": "server_is_overloaded"}}))
+    short = [*[away] * 3, state("in_progress")]
+    long = [*[away] * 12, state("in_progress"), state("in_progress"), *[away] * 4, state("completed")]
+    events.subscribe(hear, ["response.out_of_reach", "response.back"])
+    try:
+        async with RawServer(breaks_after(created(), delta(1)), *short, *long) as server:
+            await play(rig.session(server.url))
+    finally:
+        events.unsubscribe(hear)
+    assert [name for name, _ in told] == ["response.out_of_reach", "response.back"]
+    assert 30 < told[0][1] < 45
+    assert told[1][1] > told[0][1]
+
+
+# -- answered with its state
+
+
+@pytest.mark.parametrize("answer", [*UNREACHABLE.values(), state("in_progress")], ids=[*UNREACHABLE, "running"])
+async def test_a_foreground_call_that_is_answered_with_a_running_response_is_kept(rig: Rig, answer: Script) -> None:
+    async with RawServer(state("in_progress"), answer) as server:
+        session = rig.session(server.url, call("stream"))
+        events = await until_waited(session, rig.sleeps, 300)
+        assert [request.method for request in server.requests].count("POST") == 1, "never a second response"
+    assert not [event for event in events if type(event) in (Closed, Rejected, Terminal)]
+
+
+async def test_it_is_cancelled_upstream_like_a_background_response(rig: Rig) -> None:
+    async with RawServer(state("queued"), state("queued"), state("cancelled")) as server:
+        session = rig.session(server.url, call("stream"))
+        async for batch in session.batches():
+            if any(type(event) is Created for event in batch):
+                break
+        assert (await session.cancel()).took_effect is False
+        assert paths(server)[-1] == "POST /resp_raw01/cancel"
+
+
+def test_the_record_learns_that_it_runs_in_the_background() -> None:
+    (event,) = translate_snapshot(SNAPSHOT)
+    signals = AttemptWatch("m", checked=False, now=0.0).feed(event, 1.0)
+    told = [event_mapping.of_signal(signal, datetime(2026, 11, 29, tzinfo=UTC)) for signal in signals]
+    assert "background" in [fact.mode for fact in told if isinstance(fact, AttemptUpdated)]
 
 
 # -- ids

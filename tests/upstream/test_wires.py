@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,13 @@ from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.jobs.spec import OnDelay, Policy
 from worker.main import WorkerProcess
+from worker.safety.output import MENDED
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.jobs.repository import Jobs, NewJob
+from worker.telemetry import events
+from worker.upstream.content import MALFORMED, NOT_A_NUMBER
+from worker.upstream.halves import REPLACED
 
 PERSON = "u_wires"
 USUAL = {"max_attempts": 3, "queue_deadline_seconds": 8.0, "run_deadline_seconds": 8.0}
@@ -59,6 +64,12 @@ async def test_a_wire(path: Path, mode: Mode, redis: ArqRedis, valkey_url: str) 
         )
         clock = QuickClock()
         worker, jobs = WorkerProcess(settings, redis, clock), Jobs(redis, clock)
+        mended: list[str] = []
+
+        def hear(_: str, said: Mapping[str, object]) -> None:
+            mended.append(str(said["what"]))
+
+        events.subscribe(hear, ["answer.mended"])
         stop, ready = asyncio.Event(), asyncio.Event()
         serving = asyncio.create_task(worker.serve(stop, ready))
         await ready.wait()
@@ -68,6 +79,8 @@ async def test_a_wire(path: Path, mode: Mode, redis: ArqRedis, valkey_url: str) 
         finally:
             stop.set()
             await serving
+            events.unsubscribe(hear)
+        assert sorted(mended) == sorted(flag for a in job.attempts for flag in a.flags if flag in MENDED)
         got = await _seen(job, await jobs.answer(job_id) or {}, provider, redis)
         got["waits"] = waits
         _compare(case.about, case.expect, got)
@@ -159,6 +172,10 @@ def _compare(about: str, expect: Expect, got: dict[str, Any]) -> None:
         if not right:
             wrong[name] = (have, wanted)
     assert not wrong, f"{about} (what came, what was expected): {wrong}; all that came: {got}"
+
+
+def test_what_is_counted_as_mended_are_the_flags_of_the_readers() -> None:
+    assert {NOT_A_NUMBER, MALFORMED, REPLACED, "usage_not_believed"} == MENDED
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ class AttemptUpdated(Fact):
     first_output_at: datetime | None = None
     sequence: int | None = None
     resumed: int | None = None
+    mode: str | None = None
 
 
 class AttemptFinished(Fact):

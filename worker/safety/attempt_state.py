@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from worker.jobs.errors import Failure
 from worker.jobs.states import DELIVERED, Outcome
+from worker.safety.calls import Calls
 from worker.safety.codes import GENERIC
-from worker.safety.output import message, refuses, said
+from worker.safety.output import Item, message, refuses, said
 from worker.safety.served_model import judge_served
 from worker.safety.signals import AttemptVerdict, ResponseKnown, Signal
-from worker.safety.stream import Created, ItemDone, Opened, PartDone, Rejected, Terminal
+from worker.safety.stream import CallDone, Created, ItemDone, Opened, PartDone, Rejected, Terminal
 
 
 class PendingError:
@@ -51,8 +52,8 @@ class AttemptState:
     """Facts of the call in the order of their arrival; each is told once."""
 
     __slots__ = (
-        "_aliases", "_created", "_facts", "_items", "_model", "_parts", "_rate_limits", "_wanted_tier", "header",
-        "refused", "resumed", "tier",
+        "_aliases", "_calls", "_created", "_facts", "_items", "_model", "_parts", "_rate_limits", "_wanted_tier",
+        "header", "refused", "resumed", "tier",
     )  # fmt: skip
 
     def __init__(self, model: str, aliases: Mapping[str, str], wanted_tier: str | None, resumed: int = 0) -> None:
@@ -60,6 +61,7 @@ class AttemptState:
         self._facts: dict[str, Any] = {}
         self._items: dict[tuple[int, str, str], dict[str, Any]] = {}
         self._parts: dict[tuple[int, str], dict[int, tuple[Literal["text", "refusal"], str]]] = {}
+        self._calls = Calls()
         self._rate_limits: dict[str, str] = {}
         self._created: str | None = None
         self.header: str | None = None
@@ -95,7 +97,8 @@ class AttemptState:
         """The response has an id; the first snapshot's model is kept."""
         self._created = self._created or event.model
         self.tier = event.service_tier or self.tier
-        return self._learn(first=True, response_id=event.response_id)
+        kept = "background" if event.state and event.response_id is not None else None
+        return self._learn(first=True, response_id=event.response_id, mode=kept)
 
     def rejected(self, event: Rejected) -> list[Signal]:
         """The call was answered with an HTTP error."""
@@ -107,9 +110,12 @@ class AttemptState:
         self.refused = self.refused or any(refuses(item) for item in (*event.output, *self._items.values()))
         return self._learn(first=True, response_id=event.response_id)
 
-    def whole(self, event: ItemDone | PartDone) -> tuple[str, ...]:
-        """An output item or a content part is complete; the flags of what had to be mended in it."""
+    def whole(self, event: ItemDone | PartDone | CallDone) -> tuple[str, ...]:
+        """An item, a content part or a call's arguments are complete; the flags of what had to be mended in it."""
         index = event.index
+        if isinstance(event, CallDone):
+            self._calls.add(event)
+            return ()
         if isinstance(event, PartDone):
             if event.text:
                 self.refused |= event.kind == "refusal"
@@ -185,7 +191,11 @@ class AttemptState:
             streamed = [item for item in streamed if item.get("type") != "message" or not told] + told
         snapshot = event.output if event is not None else ()
         if not snapshot:
-            return tuple(streamed)
+            return self._calls.filled(streamed)
+        return self._calls.filled(self._chosen(snapshot, streamed))
+
+    def _chosen(self, snapshot: tuple[Item, ...], streamed: list[Item]) -> tuple[Item, ...]:
+        """The items of the snapshot; the messages of the stream where only those say anything."""
         if said(snapshot) or not said(streamed):
             return snapshot
         rest = [item for item in snapshot if item.get("type") != "message"]

@@ -117,6 +117,8 @@ def closed(event: Closed, *, opened: bool = False) -> Failure:
         return _failure(Outcome.PROTOCOL_ERROR, "response_id_too_long", "provider", retryable=False)
     if event.how == "bad_json":
         return _failure(Outcome.PROTOCOL_ERROR, "bad_json", "provider")
+    if event.how == "not_an_answer":
+        return _failure(Outcome.PROTOCOL_ERROR, "not_an_answer", "provider", retryable=False)  # it was paid for
     if event.how == "page":
         return _failure(Outcome.PROTOCOL_ERROR, "gateway_page", "network")
     if not opened and (event.how == "connect_failed" or not event.opened):

@@ -139,10 +139,20 @@ _POLICY: Final = re.compile(r"content_policy|(?:^|_)policy(?:_violation)?$")
 _BY_FIRST_WORD: Final[dict[str, BlockCategory]] = {"image": "image", "cyber": "cyber", "bio": "bio"}
 
 
+_SEPARATORS: Final = re.compile(r"[-_ ]+")
+_LONGEST: Final = 100
+
+
 def spelled(value: str | None) -> str | None:
-    """`value` as a code, lower-case; None when it does not look like one (then it may be somebody's text)."""
+    """`value` as a code, lower-case; None when it does not look like one (then it may be somebody's text).
+
+    A known code is one however its words are joined: `cyber-policy` and `Cyber Policy` are `cyber_policy`.
+    """
     word = (value or "").strip().lower()
-    return word if _SHAPE.fullmatch(word) else None
+    if word in CODES:
+        return word
+    joined = _SEPARATORS.sub("_", word) if len(word) <= _LONGEST else ""
+    return joined if joined in CODES else word if _SHAPE.fullmatch(word) else None
 
 
 def known(name: str) -> Code:

@@ -34,6 +34,7 @@ def of_signal(signal: sg.Signal, now: datetime) -> ev.Fact | None:
                 project=signal.project,
                 http_status=signal.http_status,
                 processing_ms=signal.processing_ms,
+                mode=signal.mode,
                 resumed=signal.resumed,
                 first_event_at=now if signal.first_event else None,
             )

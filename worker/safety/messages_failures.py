@@ -186,6 +186,12 @@ FAILURES: Final[dict[str, Message]] = {
     "gateway_page": Message(
         "protocol_error", "A gateway answered with a web page where the provider's answer should be.", _RETRIED
     ),
+    "not_an_answer": Message(
+        "protocol_error",
+        "The provider answered with JSON that holds neither an answer nor an error.",
+        "Check OPENAI_BASE_URL and VIGIL_UPSTREAM, because something else than the API may have answered; the request "
+        "is not sent again by itself, because it may have been paid for.",
+    ),
     "bad_json": Message("protocol_error", "The provider sent an event that is not valid JSON.", _RETRIED),
     "unexpected_status": Message(
         "protocol_error",

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 Item = dict[str, Any]
+MENDED = frozenset({"not_a_number", "malformed_content", "usage_not_believed", "replaced_characters"})
+"""Flags of an attempt in whose answer something had to be replaced or left out."""
 
 
 def said(items: Iterable[Item]) -> int:

@@ -7,7 +7,7 @@ and no repr holds content; a verdict carries the output, and hides it from its r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from worker.jobs.errors import Failure
 from worker.jobs.record import Block, Usage
@@ -24,6 +24,7 @@ class ResponseKnown:
     project: str | None = None
     http_status: int | None = None
     processing_ms: int | None = None
+    mode: Literal["background"] | None = None  # the response turned out to run in the background
     resumed: int | None = None  # how often this attempt was taken up again
     first_event: bool = False  # the first event of the stream itself has just come
 

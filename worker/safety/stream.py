@@ -35,6 +35,7 @@ class Created(NamedTuple):
     status: str
     service_tier: str | None = None
     background: bool = False  # the provider says that the response runs in the background
+    state: bool = False  # it is the state of a response, told in the place of a stream of its events
 
 
 class CheckNotice(NamedTuple):
@@ -74,6 +75,22 @@ class PartDone(NamedTuple):
     text: str = ""
     kind: Literal["text", "refusal"] = "text"
     item: str = ""  # the id of its output item
+
+
+class CallDone(NamedTuple):
+    """Output-bearing: the arguments of a tool call are complete; with some servers they come only here.
+
+    Without arguments it says that a call has begun, under which name, and is no output.
+    """
+
+    sequence: int | None
+    index: int  # type: ignore[assignment]  # of its output item; shadows tuple.index, which nobody needs here
+    item: str  # the id of its output item
+    type: str  # of its output item
+    field: str  # of the item, to which the arguments belong
+    arguments: str
+    name: str | None = None
+    call_id: str | None = None
 
 
 class Keepalive(NamedTuple):
@@ -156,7 +173,10 @@ name, a closed port, no route, no answer, the proxy.
 class Closed(NamedTuple):
     """The transport ended. `clean` = an orderly end; nothing may be concluded from it but that nothing more comes."""
 
-    how: Literal["clean", "cut", "half_frame", "bad_json", "page", "connect_failed", "lost", "unreachable", "bad_id"]
+    how: Literal[
+        "clean", "cut", "half_frame", "bad_json", "not_an_answer", "page", "connect_failed", "lost", "unreachable",
+        "bad_id",
+    ]  # fmt: skip
     detail: str = ""  # the class of the foreign exception; never its text
     opened: bool = True  # bytes were sent and headers came back, so the call may have run
     why: NoConnection | None = None  # of "connect_failed", where the system says it
@@ -169,6 +189,7 @@ StreamEvent = (
     | Delta
     | ItemDone
     | PartDone
+    | CallDone
     | Keepalive
     | Served
     | Flagged

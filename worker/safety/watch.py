@@ -21,6 +21,7 @@ from worker.safety.cuts import UNANSWERED
 from worker.safety.outcomes import CHECK_ENDS, GOES_ON, OURS
 from worker.safety.signals import AccountFlagSignal, AttemptEnded, AttemptVerdict, FirstOutput, ResponseKnown, Signal
 from worker.safety.stream import (
+    CallDone,
     CheckNotice,
     Closed,
     Created,
@@ -221,9 +222,10 @@ class AttemptWatch:
                     self._seen.refused |= event.kind == "refusal"
                     self.deltas += 1
                     self._output(now)
-            case ItemDone() | PartDone():
+            case ItemDone() | PartDone() | CallDone():
                 self._flags.update(self._seen.whole(event))
-                self._output(now)
+                if not isinstance(event, CallDone) or event.arguments:
+                    self._output(now)
             case Keepalive():
                 self._status(event.type, now)
             case CheckNotice():

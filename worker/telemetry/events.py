@@ -109,6 +109,9 @@ EVENTS: Final[dict[str, EventSpec]] = {
         "model served outcome code http_status seconds ttft_seconds check_seconds input_tokens cached_input_tokens "
         "output_tokens reasoning_tokens cost_usd resumed",
     ),
+    "answer.mended": _row(DEBUG, "Something in an answer had to be replaced or left out.", "model what"),
+    "response.out_of_reach": _row(WARNING, "Looks at a running response bring no word of it.", "seconds"),
+    "response.back": _row(INFO, "A response that was out of reach can be read again.", "seconds"),
     # runs
     "run.broke": _row(ERROR, "A run broke on a fault of ours.", "error at"),
     "lease.lost": _row(WARNING, "A run was told that the lease is someone else's.", "generation"),

@@ -23,6 +23,7 @@ from worker.jobs.states import TERMINAL, Evidence, Outcome
 from worker.safety.access import Status as AccessStatus
 from worker.safety.codes import CODES
 from worker.safety.messages import WORDS
+from worker.safety.output import MENDED
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OTHER: Final = "other"
@@ -69,6 +70,7 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
     "access": frozenset(get_args(AccessStatus)),
     "circuit": frozenset({"open", "half_open"}),
     "what": frozenset({"event", "field"}),
+    "flag": MENDED,
     "kind": "the kinds of keys, as worker/store/keys.py names them",
     "status_class": frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"}),
     "version": "of Vigil",
@@ -94,6 +96,9 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_ttft_seconds": Metric("histogram", "From the call to the first output.", ("model",), _SLOW),
     "vigil_upstream_errors_total": Metric("counter", "Attempts that gave no answer, by the error's code.", ("code",)),
     "vigil_stream_resumes_total": Metric("counter", "Reconnections to a running response."),
+    "vigil_answers_mended_total": Metric(
+        "counter", "Answers in which something had to be replaced or left out, by the attempt's flag.", ("flag",)
+    ),
     "vigil_tokens_total": Metric("counter", "Tokens as the provider counted them.", ("direction", "model")),
     "vigil_cost_usd_total": Metric("counter", "What attempts cost, in US dollars.", ("model",)),
     # safety

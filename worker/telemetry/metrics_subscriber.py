@@ -83,6 +83,10 @@ def _attempt(book: MetricsRegistry, fields: Fields) -> None:
         book.count("vigil_stream_resumes_total", fields["resumed"])
 
 
+def _mended(book: MetricsRegistry, fields: Fields) -> None:
+    book.count("vigil_answers_mended_total", flag=fields["what"])
+
+
 def _webhook(book: MetricsRegistry, fields: Fields) -> None:
     book.count("vigil_webhook_attempts_total", result=fields["result"])
     book.observe("vigil_webhook_seconds", fields["seconds"])
@@ -140,6 +144,7 @@ COUNTED: Final[dict[str, Callable[[MetricsRegistry, Fields], None]]] = {
     "check.started": _check_started,
     "check.ended": _check_ended,
     "attempt.finished": _attempt,
+    "answer.mended": _mended,
     "lease.lost": _one("vigil_lease_lost_total"),
     "webhook.tried": _webhook,
     "webhook.exhausted": _one("vigil_webhook_dead_total"),

@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any, Final, cast
 
 import httpx2
-import jiter
 import openai
 
 from worker.safety.stream import Closed, Keepalive, StreamEvent
@@ -21,11 +20,13 @@ from worker.upstream.body import BODY, AnswerBody
 from worker.upstream.errors import closed_from
 from worker.upstream.halves import SurrogateHalves
 from worker.upstream.headers import On, opened_from, rejected_from
-from worker.upstream.payload import BadJson, parse, parse_halves
+from worker.upstream.payload import BadJson, parse, parse_frame, parse_halves
 from worker.upstream.sniff import BodyKind, BodySniffer
 from worker.upstream.sse import FrameTooLarge, SseSplitter
 from worker.upstream.translate import translate, translate_snapshot
 from worker.upstream.translate_chat import ChatTranslator
+from worker.upstream.wide import Narrowing
+from worker.upstream.wrapped import understood, unwrapped
 
 _DONE: Final = b"[done]"
 _MOST_JSON: Final = 64 * 1024 * 1024
@@ -41,6 +42,7 @@ class UpstreamAnswer:
         "_halves",
         "_json",
         "_kind",
+        "_narrowing",
         "_on",
         "_opening",
         "_refused",
@@ -72,6 +74,7 @@ class UpstreamAnswer:
         self._response: httpx2.Response | None = None
         self._body: AnswerBody | None = None
         self._sniff = BodySniffer("")
+        self._narrowing: Narrowing | None = Narrowing()  # None once the body is known to be UTF-8
         self._kind: BodyKind | None = None  # what the body is, once its first bytes told
         self._json: list[bytes] = []  # the pieces of a body that is JSON
         self._halves: SurrogateHalves | None = None  # once a character came in two halves
@@ -142,6 +145,18 @@ class UpstreamAnswer:
 
     def _digest(self, chunk: bytes) -> list[StreamEvent]:
         """The events that `chunk` completes; sets `_ended` when what follows can't be trusted."""
+        if self._narrowing is not None:
+            return self._narrowed(self._narrowing, chunk)
+        return self._digested(chunk)
+
+    def _narrowed(self, narrowing: Narrowing, chunk: bytes, *, last: bool = False) -> list[StreamEvent]:
+        """The events of a body that is UTF-16 or UTF-32, or whose first bytes have not told yet."""
+        piece = narrowing.feed(chunk, last=last)
+        if narrowing.wide is False:
+            self._narrowing = None
+        return self._digested(piece) if piece else []
+
+    def _digested(self, chunk: bytes) -> list[StreamEvent]:
         if self._kind is not BodyKind.EVENTS:
             return self._begin(chunk)
         splitter = self._splitter
@@ -152,7 +167,7 @@ class UpstreamAnswer:
             return self._garbled(error)
         if len(payloads) == 1 and self._chat is None and self._halves is None:
             try:
-                return translate(jiter.from_json(payloads[0]))
+                return translate(parse_frame(payloads[0]))
             except ValueError:
                 pass  # not JSON, or not all of a character
         events: list[StreamEvent] = []
@@ -173,7 +188,7 @@ class UpstreamAnswer:
                 return [Keepalive(None, "padding")] if chunk else []
             self._kind, chunk = told
         if self._kind is BodyKind.EVENTS:
-            return self._digest(chunk)
+            return self._digested(chunk)
         if self._kind is BodyKind.PAGE:
             self._ended = True
             return [Closed("page")]  # a portal or an edge page under 200
@@ -181,7 +196,7 @@ class UpstreamAnswer:
 
     def _translate(self, payload: bytes) -> list[StreamEvent]:
         try:
-            data: object = jiter.from_json(payload)
+            data = parse_frame(payload)
         except ValueError:
             bare = payload.strip()
             if bare.strip(b'"').lower() == _DONE:
@@ -194,12 +209,15 @@ class UpstreamAnswer:
         return self._event(data)
 
     def _done(self) -> list[StreamEvent]:
-        return self._chat.done() if self._chat is not None else []
+        return self._whole_characters(self._chat.done()) if self._chat is not None else []
 
     def _event(self, data: object) -> list[StreamEvent]:
         if type(data) is str and data.strip().lower() == "[done]":
             return self._done()
         events = translate(data) if self._chat is None else self._chat.feed(data)
+        return self._whole_characters(events)
+
+    def _whole_characters(self, events: list[StreamEvent]) -> list[StreamEvent]:
         return events if self._halves is None else self._halves.mend(events)
 
     def _garbled(self, error: Exception) -> list[StreamEvent]:
@@ -215,11 +233,13 @@ class UpstreamAnswer:
     def _last_events(self) -> list[StreamEvent]:
         """What the end of the body tells: the rest, and that it was the end."""
         events: list[StreamEvent] = []
+        if self._narrowing is not None:
+            events += self._narrowed(self._narrowing, b"", last=True)
         if self._kind is None:
             self._kind, head = self._sniff.end()
             if not head and (self._kind is BodyKind.JSON or self._on == "poll"):
                 return [Closed("bad_json", "empty")]
-            events += self._digest(head)
+            events += self._digested(head)
         try:
             if self._kind is BodyKind.JSON:
                 events += self._whole()
@@ -229,7 +249,9 @@ class UpstreamAnswer:
         except BadJson:
             return [*events, Closed("bad_json" if self._kind is BodyKind.JSON else "half_frame", "BadJson")]
         if self._chat is not None:
-            events += self._chat.done() if self._kind is BodyKind.JSON else self._chat.end()
+            events += self._whole_characters(self._chat.done() if self._kind is BodyKind.JSON else self._chat.end())
+        if self._kind is BodyKind.JSON and self._on == "create" and not understood(events, chat=self._chat is not None):
+            return [Closed("not_an_answer")]
         if self._halves is not None:
             events += self._halves.rest()
         events.append(Closed("clean"))
@@ -247,6 +269,7 @@ class UpstreamAnswer:
         return [event for line in lines for event in self._event(parse(line))]
 
     def _value(self, data: object) -> list[StreamEvent]:
+        data = unwrapped(data)
         if type(data) is list:
             return [event for one in data for event in self._event(one)]  # the events of a stream, all at once
         kind = data.get("type") if type(data) is dict else None

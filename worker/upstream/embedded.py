@@ -2,7 +2,8 @@
 
 `litellm.BadRequestError: OpenAIException - {"error":{…}}. Received Model Group=…`, `Error code: 400 - {'error': {…}}`
 (the OpenAI SDK prints a dict as Python does), an escaped body inside a string, a body that was cut in the middle. Only
-objects are read, never the prose around them. Pure; the work is a fixed multiple of the text's length.
+objects are read, never the prose around them, and of those that stand in prose only bodies with an `error`.
+Pure; the work is a fixed multiple of the text's length.
 """
 
 from __future__ import annotations
@@ -20,8 +21,53 @@ _MOST_PYTHON: Final = 16 * 1024
 _DEEPEST: Final = 100
 _BEGINS: Final = re.compile(r"""\{\s{0,16}(\\{0,16})(["'])""")
 _ESCAPED: Final = re.compile(r'\\(["\\/])')
-_JSON: Final = json.JSONDecoder(strict=False)
-_WORDS: Final = {"None": "null", "True": "true", "False": "false"}
+_WORDS: Final = {"None": "null", "True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
+_ENVELOPES: Final = ("error", "errors")
+_AROUND: Final = ("detail", "response", "body", "data")
+
+
+def every_copy(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object in which a key that was given more than once has the list of its values."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        for key in data:
+            copies = [value for name, value in pairs if name == key]
+            if len(copies) > 1:
+                data[key] = copies
+    return data
+
+
+_JSON: Final = json.JSONDecoder(strict=False, object_pairs_hook=every_copy)
+
+
+def whole_in(text: str) -> dict[str, Any] | list[Any] | None:
+    """Return the object or the list that `text` is from its first character to its last, escaped or not; else None."""
+    text = text[:MOST_TEXT].strip()
+    for _ in range(_MOST_LEVELS + 1):
+        if text[:1] not in ("{", "[", '"'):
+            return None
+        value, end = _json(text, 0, cut=False)
+        if type(value) in (dict, list) and end == len(text):
+            return value  # type: ignore[return-value]  # one of the two
+        bare = value.strip() if type(value) is str and end == len(text) else _ESCAPED.sub(r"\1", text)
+        if bare == text:
+            return None
+        text = bare
+    return None
+
+
+def errors_in(text: str) -> list[dict[str, Any]]:
+    """Return the bodies that a text quotes: JSON objects with an error in them, the mark of a provider's answer."""
+    return [body for data in objects_in(text) if (body := _enveloped(data)) is not None]
+
+
+def _enveloped(data: dict[str, Any], depth: int = 0) -> dict[str, Any] | None:
+    """Return `data`, or the object in it, that has the name of an error as one of its keys."""
+    if any(data.get(key) for key in _ENVELOPES):
+        return data
+    inner = (data.get(key) for key in _AROUND) if depth < _MOST_LEVELS else ()
+    found = (_enveloped(one, depth + 1) for one in inner if type(one) is dict)
+    return next((one for one in found if one is not None), None)
 
 
 def objects_in(text: str) -> list[dict[str, Any]]:
@@ -56,12 +102,14 @@ def _search(text: str) -> tuple[list[dict[str, Any]], bool]:
     return found, escaped
 
 
-def _json(text: str, start: int) -> tuple[object, int]:
-    """Return the value that begins at `start`, whole or cut off by the end of the text, and where it ends."""
+def _json(text: str, start: int, *, cut: bool = True) -> tuple[object, int]:
+    """Return the value that begins at `start`, and where it ends; `cut`: it may be cut off by the end of the text."""
     try:
         return _JSON.raw_decode(text, start)
     except (ValueError, RecursionError):
         pass
+    if not cut:
+        return _python(text, start)
     try:
         return jiter.from_json(text[start:].encode("utf-8", "replace"), partial_mode="trailing-strings"), len(text)
     except ValueError:
@@ -82,7 +130,7 @@ def _python(text: str, start: int) -> tuple[object, int]:
             depth += 1
         elif char in "}]":
             depth -= 1
-        elif char in "NTF":
+        elif char in "NTFin":
             word = next((w for w in _WORDS if text.startswith(w, at)), char)
             out.append(_WORDS.get(word, char))
             at += len(word)

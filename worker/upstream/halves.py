@@ -9,29 +9,34 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from worker.safety.stream import Delta, Keepalive, StreamEvent
+from worker.safety.stream import Delta, Keepalive, StreamEvent, Terminal
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
 _FIRST: Final = re.compile("[\ud800-\udbff]\\Z")
 
 
-def joined(text: str) -> str:
-    """Return `text` with each pair of halves as its character, and U+FFFD for every half alone."""
+REPLACED: Final = "replaced_characters"
+"""The flag of an answer in whose stream U+FFFD stands for half a character."""
+
+
+def joined(text: str, alone: str = "\ufffd") -> str:
+    """Return `text` with each pair of halves as its character, and `alone` for every half alone."""
     if _HALF.search(text) is None:
         return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return _HALF.sub(alone, whole)
 
 
-def mended(value: Any) -> Any:
+def mended(value: Any, alone: str = "\ufffd") -> Any:
     """Return a JSON value, or an event, with every string in it `joined`."""
     if isinstance(value, str):
-        return joined(value)
+        return joined(value, alone)
     if isinstance(value, list):
-        return [mended(one) for one in value]
+        return [mended(one, alone) for one in value]
     if isinstance(value, dict):
-        return {mended(key): mended(one) for key, one in value.items()}
+        return {mended(key, alone): mended(one, alone) for key, one in value.items()}
     if isinstance(value, tuple):
-        parts = [mended(one) for one in value]
+        parts = [mended(one, alone) for one in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value
 
@@ -41,6 +46,7 @@ class SurrogateHalves:
 
     def __init__(self) -> None:
         self._waiting: dict[str, str] = {}
+        self._replaced = False
 
     def mend(self, events: list[StreamEvent]) -> list[StreamEvent]:
         """Return the events with every character whole; a half at the end of a delta is kept for the next one."""
@@ -49,16 +55,22 @@ class SurrogateHalves:
             if type(event) is not Delta:
                 if type(event) is not Keepalive:
                     out += self.rest()
-                out.append(mended(event))
+                whole = mended(event)
+                self._replaced = self._replaced or mended(event, alone="") != whole
+                if self._replaced and type(whole) is Terminal:
+                    whole = whole._replace(flags=(*whole.flags, REPLACED))
+                out.append(whole)
                 continue
             text = self._waiting.pop(event.kind, "") + event.text
             if half := _FIRST.search(text):
                 self._waiting[event.kind] = half[0]
                 text = text[:-1]
+            self._replaced = self._replaced or joined(text, "") != joined(text)
             out.append(event._replace(text=joined(text)) if text else Keepalive(event.sequence, "half a character"))
         return out
 
     def rest(self) -> list[StreamEvent]:
         """Return what no second half came for."""
         waiting, self._waiting = self._waiting, {}
+        self._replaced = self._replaced or bool(waiting)
         return [Delta(None, "\ufffd", kind) for kind in waiting]  # type: ignore[arg-type]  # kinds of deltas

@@ -16,6 +16,7 @@ from worker.upstream.problems import problem_of
 from worker.upstream.retry_after import number, retry_after
 from worker.upstream.sse import FrameTooLarge, SseSplitter
 from worker.upstream.tolerant_fields import named, text, whole
+from worker.upstream.wide import Narrowing
 
 On = Literal["create", "resume", "poll"]
 
@@ -74,6 +75,7 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 
 def _problem(body: bytes) -> ProviderProblem | None:
     """What an error body says: JSON, JSON framed as server-sent events, or JSON that was cut; None for a web page."""
+    body = Narrowing().feed(body, last=True)
     try:
         data = parse(body)
     except BadJson:
@@ -99,7 +101,7 @@ def _frames(body: bytes) -> list[object]:
             value = parse(payload)
         except BadJson:
             continue
-        if type(value) in (dict, list):
+        if type(value) in (dict, list, str):
             values.append(value)
     return values
 

@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from worker.safety.codes import BLOCK, KNOWN, SUSPECT, code_of, known, rank, spelled
 from worker.safety.stream import ProviderProblem
-from worker.upstream.embedded import MOST_TEXT, objects_in
+from worker.upstream.base_resp import code_in
+from worker.upstream.embedded import MOST_TEXT, errors_in, whole_in
 from worker.upstream.retry_after import delay_in
 from worker.upstream.tolerant_fields import MAX_MESSAGE, table, text
 
@@ -19,18 +20,21 @@ _DEEPEST: Final = 12
 _MOST_OBJECTS: Final = 400
 _MOST_ITEMS: Final = 64
 _LONGEST_NUMBER: Final = 10**15
+_NO_ERROR: Final = frozenset({"", "0", "null", "none", "ok", "success"})
 
 _CODES: Final = ("code", "error_code", "errorCode")
 _MAYBE_CODES: Final = ("reason", "status", "error_type", "name", "id", "value", "key")
 """Fields that name a code in some shapes and something else in others: only a word that the table knows counts."""
 _ERRORS: Final = (
     "error", "errors", "incomplete_details", "innererror", "innerError", "inner_error", "detail", "details",
-    "status_details", "last_error", "cause", "body", "data", "provider_specific_fields", "misalignment",
+    "status_details", "last_error", "cause", "body", "data", "provider_specific_fields", "misalignment", "extensions",
 )  # fmt: skip
 """Fields of an error that hold another one: an object, a list, a code as a bare word, or a text that quotes a body."""
 _PROSE: Final = ("message", "msg", "title")
 """Fields that are text: not even a word that is a code counts, only the JSON that they quote."""
 _NESTS: Final = (dict, list)
+BASE_RESP: Final = "base_resp"
+"""MiniMax: the outcome of a call beside its answer."""
 _OF_A_RESPONSE: Final = ("error", "errors", "incomplete_details", "status_details", "last_error")
 _FILTERS: Final = ("content_filter_result", "content_filter_results", "content_filters", "prompt_filter_results")
 
@@ -74,13 +78,12 @@ class _Search:
         for key in _OF_A_RESPONSE:
             if data.get(key) is not None:
                 self.error(data[key], depth + 1, quoted=quoted)
-        self._filtered(data, quoted=quoted)
+        self._beside(data, quoted=quoted)
 
     def _word(self, value: str, depth: int, *, quoted: bool) -> None:
         """An error that is a string: a known code, or a text."""
-        word = spelled(value)
-        if word is not None and rank(known(word)) >= KNOWN:
-            self.found.append(_Found(word, quoted=quoted))
+        if _is_known(value):
+            self.found.append(_Found(value, quoted=quoted))
         else:
             self._text(value, depth)
 
@@ -92,15 +95,15 @@ class _Search:
             self.found.append(_Found(code, kind, param, quoted))
         for key in _MAYBE_CODES:
             word = _word_of(data.get(key))
-            if word is not None and rank(known(spelled(word) or "")) >= KNOWN:
+            if word is not None and _is_known(word):
                 self.found.append(_Found(word, kind, param, quoted))
-        if param is not None and rank(known(spelled(param) or "")) == BLOCK:
+        if param is not None and _is_known(param, BLOCK):
             self.found.append(_Found(param, kind, None, quoted))
-        self._filtered(data, quoted=quoted)
+        self._beside(data, quoted=quoted)
         for inner in _inner_errors(data):
             self.error(inner, depth + 1, quoted=quoted)
-        if type(data.get("response")) is dict:
-            self.response(data["response"], depth + 1, quoted=quoted)
+        for response in _objects(data.get("response")):
+            self.response(response, depth + 1, quoted=quoted)
         raw = table(data.get("metadata")).get("raw")  # OpenRouter: the body that its own provider answered with
         if type(raw) is dict or type(raw) is list:
             self.error(raw, depth + 1, quoted=True)
@@ -109,14 +112,19 @@ class _Search:
                 self._text(told, depth)
 
     def _text(self, value: str, depth: int) -> None:
-        """The bodies that a text quotes."""
+        """The body that a text is, or those that it quotes: in prose only what has the name of an error is one."""
         value = value[: max(0, self._characters)]
         self._characters -= len(value)
-        if "{" in value:
-            for data in objects_in(value):
-                self.error(data, depth + 1, quoted=True)
+        if "{" not in value:
+            return
+        whole = whole_in(value)
+        for data in errors_in(value) if whole is None else [whole]:
+            self.error(data, depth + 1, quoted=True)
 
-    def _filtered(self, data: dict[str, Any], *, quoted: bool) -> None:
+    def _beside(self, data: dict[str, Any], *, quoted: bool) -> None:
+        """What stands beside errors: the results of a content filter, the outcome of a call to MiniMax."""
+        if (code := code_in(data.get(BASE_RESP))) is not None:
+            self.found.append(_Found(code, quoted=quoted))
         if any(_withheld(data.get(key)) for key in _FILTERS):
             self.found.append(_Found("content_filter", quoted=quoted))
 
@@ -149,7 +157,7 @@ def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) ->
     """
     search = _Search()
     search.response(snapshot)
-    around = {} if frame is None else {key: frame[key] for key in frame.keys() - {"type", "response"}}
+    around = {} if frame is None else {key: value for key, value in frame.items() if key not in ("type", "response")}
     search.error(around)
     message = _message(snapshot.get("error")) or _message(around)
     error = snapshot.get("error")
@@ -161,6 +169,31 @@ def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) ->
 def is_block(problem: ProviderProblem | None) -> bool:
     """Return True when an error's code is one of a block, known or by its form."""
     return rank(code_of(problem)) >= SUSPECT
+
+
+def says_nothing(error: object) -> bool:
+    """Return True for the error of a server that always fills the field: `null`, `{}`, `{"code": 0, "message": ""}`."""
+    for _ in range(_DEEPEST):
+        if type(error) is not dict:
+            break
+        rest = [value for value in error.values() if not _is_nothing(value)]
+        if len(rest) != 1 or type(rest[0]) is not dict:
+            return not rest
+        error = rest[0]
+    return _is_nothing(error)
+
+
+def _is_nothing(value: object) -> bool:
+    return not value or (type(value) is str and value.strip().lower() in _NO_ERROR)
+
+
+def _is_known(word: str, least: int = KNOWN) -> bool:
+    """Whether a word that may be anything is a code that the table knows; with spaces in it, it may be a sentence."""
+    return " " not in word.strip() and rank(known(spelled(word) or "")) >= least
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [one for one in (value[:_MOST_ITEMS] if type(value) is list else [value]) if type(one) is dict]
 
 
 def _inner_errors(data: dict[str, Any]) -> list[object]:

@@ -17,6 +17,7 @@ from worker.upstream.answer import UpstreamAnswer
 from worker.upstream.call import UpstreamCall
 from worker.upstream.client import CancelResult, Provider
 from worker.upstream.ending import LISTEN_SECONDS, last_batch
+from worker.upstream.reach import Reach
 from worker.upstream.reconnect import MISSING_SECONDS, ConnectionEnd, NextRequest, Reconnect
 from worker.upstream.send_gate import GO
 from worker.upstream.tolerant_fields import LONGEST_ID
@@ -78,6 +79,8 @@ class Session:
         self._stopped = False
         self._over = False  # the terminal event was seen
         self._doubted = False  # the stream was given up for its silence, so the response's state is asked for
+        self._reach = Reach()
+        self._kept = False  # the call was answered with the state of a response that still runs
         self._bare = False  # this connection told the response's state in an event without a number
         self._hurried: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
@@ -111,6 +114,8 @@ class Session:
                 if type(first) is Opened:
                     opened = loop.time()
                 kept, end = self._sift(batch, floor)
+                if self._reach.lost and any(type(event) is not Opened for event in kept):
+                    self._reach.met()
                 if self._over:
                     yield await last_batch(kept, answer, self._look_once(), self._listen_for)
                     return
@@ -138,6 +143,10 @@ class Session:
 
     def _step(self, ended: ConnectionEnd) -> float | StreamEvent:
         step = self._reconnect.after(ended)
+        if ended.end is None or ended.progress or ended.snapshot:
+            self._reach.met()
+        elif isinstance(step, float):
+            self._reach.missed(ended.opening + step)
         if self._doubted:
             self._doubted = False
             self._reconnect.ask_for_state()
@@ -146,7 +155,12 @@ class Session:
     @property
     def outlives(self) -> bool:
         """True when the response goes on without this connection and can be read over another one."""
-        return self._call.mode == "background" and self.response_id is not None
+        return self._background and self.response_id is not None
+
+    @property
+    def _background(self) -> bool:
+        """True when the response runs in the background: we asked for it, or were answered with its state unasked."""
+        return self._call.mode == "background" or self._kept
 
     def hurry(self) -> None:
         """Somebody says that the response is over: if its end is not here in a moment, a connection that may be dead is
@@ -204,7 +218,7 @@ class Session:
 
         A pending `batches()` ends; whether it still shows the terminal event of the cancelled response is open.
         """
-        if self._call.mode != "background":
+        if not self._background:
             await self.aclose()
             return CancelResult(took_effect=True)
         if self.response_id is None:
@@ -236,7 +250,7 @@ class Session:
     def _look_once(self) -> Callable[[], UpstreamAnswer] | None:
         """How to see a background response that has ended, unless it was seen so already."""
         response_id = self.response_id
-        if self._call.mode != "background" or response_id is None or self._reconnect.way is NextRequest.POLL:
+        if not self._background or response_id is None or self._reconnect.way is NextRequest.POLL:
             return None
         return lambda: self._provider.polled(response_id, self._request_id("p"))
 
@@ -301,7 +315,8 @@ class Session:
         if self.response_id is not None:
             return True
         if type(event) is Created:
-            self._reconnect.in_background = event.background
+            self._kept = event.state and self._call.mode != "chat"
+            self._reconnect.in_background = event.background or self._kept
         if event.response_id is None:
             return True
         if len(event.response_id) > LONGEST_ID:

@@ -5,6 +5,7 @@ Pure. A provider may send anything; nothing here raises, and every string that i
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, NamedTuple
 
 from worker.jobs.record import Usage
@@ -13,6 +14,7 @@ MAX_MESSAGE: Final = 500
 MOST_TOKENS: Final = 10**9
 """Of one answer: a thousand times the largest context. More is a counter gone wrong, and its price is nonsense."""
 _LARGEST: Final = 2**53 - 1
+_MOST_BITS: Final = 1024  # of a number that is read as text: Python refuses to write much larger ones
 LONGEST_ID: Final = 4096
 """Characters of an id that is kept."""
 
@@ -23,7 +25,9 @@ def text(value: object, limit: int = 128) -> str | None:
 
 
 def identifier(value: object) -> str | None:
-    """An id of the provider's, never cut: a part of an id names nothing. None for anything else."""
+    """An id of the provider's, never cut: a part of an id names nothing. A whole number is one too, as its digits."""
+    if type(value) is int and value.bit_length() <= _MOST_BITS:
+        return str(value)
     return value if type(value) is str and value else None
 
 
@@ -31,6 +35,15 @@ def named(value: object) -> str | None:
     """An id that is only kept for whoever asks for it: whole, or left out when it is longer than any id should be."""
     name = identifier(value)
     return name if name is not None and len(name) <= LONGEST_ID else None
+
+
+def written(value: object) -> str | None:
+    """A piece of text; a number is the text that it is written with, since some servers send digits as numbers."""
+    if type(value) is str:
+        return value
+    if type(value) is int and value.bit_length() <= _MOST_BITS:
+        return str(value)
+    return repr(value) if type(value) is float and math.isfinite(value) else None
 
 
 def whole(value: object) -> int | None:

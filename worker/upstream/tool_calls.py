@@ -72,7 +72,7 @@ class ToolCalls:
         """Take fragment number `position` of the `of` in one chunk; return its piece of the arguments, or None."""
         custom = type(fragment.get("custom")) is dict
         said = table(fragment["custom"] if custom else fragment.get("function"))
-        name, piece = text(said.get("name"), 256), _arguments(said.get("input" if custom else "arguments"))
+        name, piece = text(said.get("name"), 256), arguments_of(said.get("input" if custom else "arguments"))
         call = self._call(fragment, name, piece, position if of > 1 else None, custom=custom)
         if name is not None and name != call.name:
             call.name = (call.name or "") + name  # a name may come in pieces too
@@ -133,7 +133,7 @@ def _begins_another(call: ToolCall, called: str | None, name: str | None, piece:
     return call.complete and bool(piece and piece.strip())
 
 
-def _arguments(value: object) -> str | None:
+def arguments_of(value: object) -> str | None:
     """Arguments as text; some servers send them as the object that they stand for."""
     if type(value) is str:
         return text(value, _WHOLE)

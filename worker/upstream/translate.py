@@ -10,7 +10,9 @@ from typing import Any, Final, Literal, cast
 
 from worker.jobs.states import RetryModelState
 from worker.safety.finish import CODES, MAX_TOKENS, Finish, finish_word, meaning
+from worker.safety.output import said
 from worker.safety.stream import (
+    CallDone,
     CheckNotice,
     Created,
     Delta,
@@ -24,9 +26,11 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
-from worker.upstream.content import ContentReader
-from worker.upstream.problems import is_block, problem_in, problem_of
-from worker.upstream.tolerant_fields import identifier, table, text, usage_of, whole, words
+from worker.upstream.base_resp import code_in
+from worker.upstream.call_events import call_begun, call_done
+from worker.upstream.content import ContentReader, output_text
+from worker.upstream.problems import BASE_RESP, is_block, problem_in, problem_of, says_nothing
+from worker.upstream.tolerant_fields import identifier, table, text, usage_of, whole, words, written
 
 TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 
@@ -73,12 +77,12 @@ def translate_snapshot(data: object) -> list[StreamEvent]:
     status = data.get("status")
     if status in _STATUSES:
         main: StreamEvent = _terminal(None, cast("TerminalStatus", status), data, None)
-    elif data.get("error") or is_error(data):
+    elif not says_nothing(data.get("error")) or is_error(data) or code_in(data.get(BASE_RESP)):
         main = StreamError(None, problem_of(data), "error_event")
-    elif text(data.get("id")) is None:
+    elif identifier(data.get("id")) is None:
         main = Keepalive(None, "response")
     else:
-        main = _created(None, "queued" if status == "queued" else "in_progress", data)
+        main = _created(None, "queued" if status == "queued" else "in_progress", data)._replace(state=True)
     return [*side_signals("", {"response": data}, main), main]
 
 
@@ -93,7 +97,7 @@ def side_signals(kind: str, data: dict[str, Any], main: StreamEvent) -> list[Str
     told = _safety_buffering(kind, data, metadata)
     if told is not None:
         # An output or an end in the same frame closes what the notice would open.
-        riding = type(main) in (Delta, ItemDone, PartDone, Terminal, StreamError)
+        riding = type(main) in (Delta, ItemDone, PartDone, CallDone, Terminal, StreamError)
         found.append(_notice(whole(data.get("sequence_number")), told, riding))
     return found
 
@@ -105,8 +109,10 @@ def _translate(data: object) -> list[StreamEvent]:
     main = _main(kind, whole(data.get("sequence_number")), data)
     events = side_signals(kind, data, main)
     events.append(main)
+    if kind == "response.output_item.added" and (begun := call_begun(data)) is not None:
+        events.append(begun)
     if type(main) not in (StreamError, Terminal):
-        problem = problem_in(table(data.get("response")), {"error": data.get("error")})
+        problem = problem_in(table(data.get("response")), {key: data.get(key) for key in ("error", BASE_RESP)})
         if problem is not None and is_block(problem):
             events.append(StreamError(None, problem, "error_event"))  # a block that rides on another event
     return events
@@ -118,7 +124,9 @@ def is_error(data: dict[str, Any]) -> bool:
         return True  # vLLM and its kin
     if "choices" in data or "id" in data or "object" in data:
         return False
-    return bool(data.get("error")) or "code" in data or "detail" in data
+    if data.get("errors") and type(data["errors"]) in (dict, list):
+        return True  # GraphQL and JSON:API
+    return bool(data.get("error")) or "code" in data or "detail" in data or bool(code_in(data.get(BASE_RESP)))
 
 
 def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
@@ -135,6 +143,8 @@ def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
         reading = ContentReader()
         item = reading.item(data["item"])
         return ItemDone(sequence, whole(data.get("output_index")) or 0, item, tuple(sorted(reading.flags)))
+    if (call := call_done(kind, sequence, data)) is not None:
+        return call
     if kind in _PARTS and (part := _part_done(kind, sequence, data)) is not None:
         return part
     if kind in _FAULTS or data.get("object") == "error" or (not kind and is_error(data)):
@@ -144,6 +154,7 @@ def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
 
 
 def _delta(kind: str, sequence: int | None, piece: object) -> StreamEvent:
+    piece = written(piece) if type(piece) in (int, float) else piece
     if type(piece) is str and piece:
         if kind == "response.output_text.delta":
             return Delta(sequence, piece)
@@ -184,6 +195,15 @@ def _part_done(kind: str, sequence: int | None, data: dict[str, Any]) -> PartDon
     return PartDone(sequence, index, number) if kind == "response.content_part.done" else None
 
 
+def _items(reading: ContentReader, snapshot: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The output of a response; where no message of it says anything, what stands in `output_text` beside it."""
+    items, beside = reading.items(snapshot.get("output")), written(snapshot.get("output_text"))
+    if not beside or said(items):
+        return items
+    silent = [item for item in items if item.get("type") != "message"]
+    return (*silent, {"type": "message", "role": "assistant", "status": "completed", "content": [output_text(beside)]})
+
+
 def _terminal(
     sequence: int | None, status: TerminalStatus, snapshot: dict[str, Any], frame: dict[str, Any] | None
 ) -> Terminal:
@@ -202,7 +222,7 @@ def _terminal(
         status,
         model=text(snapshot.get("model")),
         usage=counted.usage,
-        output=reading.items(snapshot.get("output")),
+        output=_items(reading, snapshot),
         incomplete_reason=reason,
         problem=problem,
         service_tier=text(snapshot.get("service_tier"), 32),

@@ -11,10 +11,11 @@ from typing import Any, Final
 from worker.jobs.record import Usage
 from worker.safety.finish import NO_REASON, UNKNOWN, Finish, finish_word, meaning
 from worker.safety.stream import Created, Delta, Keepalive, ProviderProblem, StreamError, StreamEvent, Terminal
+from worker.upstream.base_resp import code_in
 from worker.upstream.content import ContentReader
 from worker.upstream.halves import joined
-from worker.upstream.problems import problem_of
-from worker.upstream.tolerant_fields import named, table, text, usage_of, whole
+from worker.upstream.problems import BASE_RESP, problem_of, says_nothing
+from worker.upstream.tolerant_fields import named, table, text, usage_of, whole, written
 from worker.upstream.tool_calls import ToolCalls
 from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, judged, side_signals
 
@@ -145,10 +146,11 @@ class ChatTranslator:
         if number not in self._choices and len(self._choices) >= _MOST_CHOICES:
             return []
         choice = self._choices.setdefault(number, _Choice())
-        said = data.get("delta") or ({"content": data.get("text")} if "text" in data else None)
+        said = _message(data.get("delta")) or ({"content": data.get("text")} if "text" in data else {})
         if not said:  # a whole message: of it, what the deltas did not say
-            said = data.get("message") if choice.empty else _rest(choice, table(data.get("message")))
-        events = self._deltas(choice, table(said))
+            said = _message(data.get("message"))
+            said = said if choice.empty else _rest(choice, said)
+        events = self._deltas(choice, said)
         word = finish_word(data.get("finish_reason"))
         if word is not None and not (choice.finish is not None and meaning(choice.finish) is Finish.BLOCK):
             choice.finish = word  # a block stands, whatever is said after it
@@ -157,6 +159,7 @@ class ChatTranslator:
     def _deltas(self, choice: _Choice, delta: dict[str, Any]) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         content = delta.get("content")
+        content = content if (said := written(content)) is None else said
         if type(content) is str:
             if content:
                 choice.text.append(content)
@@ -197,6 +200,12 @@ class ChatTranslator:
         return (*items, *choice.calls.output(tail, status))
 
 
+def _message(value: object) -> dict[str, Any]:
+    """A message or a delta of one; some servers send its text in its place."""
+    said = written(value)
+    return table(value) if said is None else {"content": said}
+
+
 def _rest(choice: _Choice, message: dict[str, Any]) -> dict[str, Any]:
     """The end of a text whose beginning came in deltas; nothing where the two differ."""
     whole_text, begun = text(message.get("content"), _WHOLE) or "", "".join(choice.text)
@@ -224,13 +233,13 @@ def _told_by(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
 def _problem(data: dict[str, Any]) -> ProviderProblem | None:
     """The error that a chunk is: in an envelope, or bare, as some servers send it in the place of a chunk."""
     error = data.get("error")
-    envelope = type(error) in (dict, str, list) and (error or "choices" not in data)
+    envelope = type(error) in (dict, str, list) and ("choices" not in data or not says_nothing(error))
     bare = "choices" not in data and "code" in data and "message" in data
-    if envelope or bare or data.get("type") == "error" or is_error(data):
+    if envelope or bare or data.get("type") == "error" or is_error(data) or code_in(data.get(BASE_RESP)):
         return problem_of(data)
     choices = data.get("choices")
     for choice in choices if type(choices) is list else ():
         inner = choice.get("error") if type(choice) is dict else None
-        if inner and type(inner) in (dict, str, list):
+        if not says_nothing(inner) and type(inner) in (dict, str, list):
             return problem_of(inner)  # OpenRouter: an error of a choice
     return None

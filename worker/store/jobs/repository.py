@@ -124,7 +124,8 @@ class Jobs:
         """(the job, whether an earlier request with the same idempotency key had created it).
 
         Durable when it returns. Raises Refused when the key was used for another request, RateLimited when the app
-        must wait (a repeated request is free), StoreUnavailable.
+        must wait (a repeated request is free), ContentTooLarge (Redis takes no such job, and nothing of it is there),
+        StoreUnavailable.
         """
         now = self._clock.now()
         job_id = ids.new_id("job", to_ms(now), self._clock.dice(ids.DICE_BYTES))
@@ -143,8 +144,15 @@ class Jobs:
             digest = hashlib.sha256(new.idempotency_key.encode()).hexdigest()
             idem, remembered = keys.idempotency(job.app, digest), f"{new.fingerprint} {job_id}"
         ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
+        size = capacity.largest(commands)
         async with store_errors("take the job"):
-            seen = await self._scripts.submit(job, idem, remembered, ttl_ms, new.meter, commands)
+            await capacity.must_fit(self._redis, size)
+            try:
+                seen = await self._scripts.submit(job, idem, remembered, ttl_ms, new.meter, commands)
+            except OutOfMemoryError:
+                if size > capacity.ALWAYS_TAKEN:
+                    await capacity.must_fit_when_empty(self._redis, size)
+                raise
         if seen is None:
             committed(None, job, trail)
             return StoredJob(job, new.private), False

@@ -1,0 +1,50 @@
+"""Bodies in UTF-16 and UTF-32: what else begins with a byte order mark is UTF-8 already. Pure."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from typing import Final
+
+_MARKS: Final = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is its beginning
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_ENOUGH: Final = 4
+_WIDE: Final = ("utf-16", "utf-32")
+
+
+def narrow(body: bytes) -> bytes | None:
+    """Return a whole body of JSON as UTF-8, or None when it is no wide one; the mark may be missing."""
+    encoding = json.detect_encoding(body)
+    return body.decode(encoding, "replace").encode("utf-8", "replace") if encoding.startswith(_WIDE) else None
+
+
+class Narrowing:
+    """Turns the pieces of a body into UTF-8 if its first bytes are the mark of a wide encoding."""
+
+    def __init__(self) -> None:
+        self._head: bytes | None = b""
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    @property
+    def wide(self) -> bool | None:
+        """Whether the body is a wide one; None while its first bytes leave it open."""
+        return None if self._head is not None else self._decoder is not None
+
+    def feed(self, piece: bytes, *, last: bool = False) -> bytes:
+        """Return what has come as UTF-8; nothing while the beginning is open. `last`: nothing more comes."""
+        if self._head is not None:
+            piece, self._head = self._head + piece, None
+            could_be = any(mark.startswith(piece) for mark, _ in _MARKS)
+            if not last and (could_be or piece == codecs.BOM_UTF16_LE) and len(piece) < _ENOUGH:
+                self._head = piece
+                return b""
+            encoding = next((name for mark, name in _MARKS if piece.startswith(mark)), None)
+            if encoding is not None:
+                self._decoder = codecs.getincrementaldecoder(encoding)("replace")
+        if self._decoder is None:
+            return piece
+        return self._decoder.decode(piece, last).encode("utf-8", "replace")
