@@ -23,7 +23,7 @@ from worker.store.admission.model_access import ModelAccessStore
 from worker.store.admission.quarantine import Quarantine, QuarantineLimits as Shutting
 from worker.store.connection.error_reasons import WRONG_USER
 from worker.store.connection.pool import check_safe, connect
-from worker.store.connection.replay_check import check_replay
+from worker.store.connection.replay_check import check_replay, replay_check
 from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_guard import StoreGuard, guard_of
 from worker.store.connection.store_watch import StoreWatch
@@ -132,7 +132,7 @@ class WorkerProcess:
         self.notices = NoticeProcessor(redis, notices, provider, clock, self._shut_out)
         self.watchman = AccountMonitor(redis, catalogue, notices, clock)
         self.sealer = AuditSealer(redis, clock, settings)
-        self.store = StoreWatch(redis, clock, "worker", worker=self.id)
+        self.store = StoreWatch(redis, clock, "worker", replay_check(redis, settings), worker=self.id)
         self.delivery = Dispatcher(redis, clock, settings, self.id)
 
     async def _shut_out(self, app: str, notice: SafetyNotice) -> None:

@@ -26,4 +26,4 @@ async def wait_until(parts: AppContext, stored: StoredJob, enough: Callable[[str
 
 
 async def _again(parts: AppContext, stored: StoredJob) -> StoredJob:
-    return await within(SECONDS, parts.jobs.load(stored.job.id)) or stored
+    return await within(SECONDS, parts.jobs.load(stored.job.id, locked=True)) or stored

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from api.openai_compat.response import ResponseSource
 from api.schema.views import dumps
+from api.web.problems import Problem
 from worker.jobs.states import Status
 
 Json = dict[str, Any]
@@ -96,6 +97,10 @@ class EventSequence:
             kind = "response.failed"
             last["error"] = last["error"] or {"code": "cancelled", "message": "The response was cancelled on request."}
         self._say(kind, {"response": last})
+
+    def fail(self, problem: Problem) -> None:
+        """What is left can't be told."""
+        self._say("error", {"code": problem.code, "message": problem.detail, "param": None})
 
     def _complete(self, job: ResponseSource, *, live: bool) -> None:
         if not live:

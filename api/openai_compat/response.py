@@ -41,7 +41,7 @@ _DEFAULTS: Final[Json] = {
 }
 _ECHOED: Final = ("prompt", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "service_tier")
 _SHOWN: Final = ("status", "reason", "requested_model", "served_model", "disclosure", "safety", "offer", "hold")
-_MORE: Final = ("cost", "error", "next_attempt_at")
+_MORE: Final = ("cost", "error", "next_attempt_at", "unreadable")
 
 
 class ResponseSource:

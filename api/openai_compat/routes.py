@@ -23,6 +23,7 @@ from api.openai_compat.errors import OpenAIRoute
 from api.openai_compat.request import read
 from api.openai_compat.response import ResponseSource
 from api.openai_compat.stream import ResponseStream, StreamingAnswer
+from api.openai_content import answer_of, with_asked
 from api.routes import jobs
 from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within
@@ -168,7 +169,7 @@ async def _patiently(parts: AppContext, stored: StoredJob) -> StoredJob:
 
 async def _view(parts: AppContext, stored: StoredJob) -> dict[str, Any]:
     job = stored.job
-    asked = await parts.jobs.asked(job.id)
-    answer = await parts.jobs.answer(job.id) if job.settled else None
+    stored, asked = await with_asked(parts, stored)
+    answer = await answer_of(parts, job)
     await was_read(parts.redis, parts.clock, [job])
     return ResponseSource(job, stored.private, asked, answer).now()

@@ -16,15 +16,18 @@ from starlette.types import Receive, Scope, Send
 
 from api.openai_compat.event_sequence import CHUNK, EventSequence, cut
 from api.openai_compat.response import ResponseSource
+from api.openai_content import answer_of, with_asked
 from api.runtime.broadcaster import Notification
 from api.runtime.context import AppContext
 from api.runtime.store_deadline import SECONDS, within
-from worker.jobs.errors import StoreUnavailable
+from api.web.problems import problem_of
+from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose
 from worker.store.jobs.repository import StoredJob
 from worker.store.jobs.streamed_chunks import Shown, StreamedChunks
 from worker.store.lifecycle.erasure import erased
+from worker.store.values import tell
 
 _HEARTBEAT: Final = 15.0
 _KEY_CHECK: Final = 3.0
@@ -116,18 +119,21 @@ class ResponseStream:
         """Tells what there is to tell; True when that was all."""
         script = self._script
         if note.changed:
-            stored = await within(SECONDS, self._parts.jobs.load(self._id))
+            stored = await within(SECONDS, self._parts.jobs.load(self._id, locked=True))
             self._stored = stored if stored is not None else self._stored
         if erased(self._stored):
             return True
         job = self._stored.job
         if not self._created:
-            self._asked = await within(SECONDS, self._parts.jobs.asked(self._id))
+            self._stored, self._asked = await within(SECONDS, with_asked(self._parts, self._stored))
             self._created = True
             script.create(self._told())
         if job.settled:
             shown = await within(SECONDS, self._showing.read(self._id))
-            script.end(self._told(await within(SECONDS, self._parts.jobs.answer(self._id))), shown)
+            try:
+                script.end(self._told(await within(SECONDS, answer_of(self._parts, job))), shown)
+            except ContentDamaged as error:
+                script.fail(problem_of(error))
             return True
         if job.started_at is not None:
             script.begin(self._told())
@@ -165,7 +171,12 @@ class ResponseStream:
                 tail.add(piece.offset, piece.text)
         if tail.gap or note.missed:
             tail.gap = False
-            for piece in await within(SECONDS, self._parts.pieces.read(self._id, attempt)):
+            try:
+                pieces = await within(SECONDS, self._parts.pieces.read(self._id, attempt))
+            except RecordUnreadable as error:  # the end brings all of it
+                tell(error)
+                pieces = []
+            for piece in pieces:
                 tail.add(piece.offset, piece.text)
         return tail
 

@@ -19,6 +19,7 @@ from api.web.problems import from_validation
 from api.web.responses import as_json
 from worker.safety.packet import packet
 from worker.safety.redact import Redacted, redacted
+from worker.store.jobs import batch_reads
 from worker.store.jobs.repository import StoredJob
 from worker.store.provider.safety_notices import notices_named
 
@@ -73,7 +74,7 @@ async def describe(request: Request) -> Response:
 
 async def _packet(request: Request, stored: StoredJob, description: Redacted | None) -> Response:
     parts, job = parts_of(request), stored.job
-    answer = await ask(request, parts.jobs.answer(job.id)) or {}
+    answer = (await ask(request, batch_reads.answers_or_none(parts.redis, [job.id]))).get(job.id) or {}
     known = await ask(request, notices_named(parts.redis, stored.notices))
     notices = [known[name] for name in stored.notices if name in known]
     body = packet(job, answer.get("provider_messages") or {}, notices, description, parts.clock.now())

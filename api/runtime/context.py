@@ -17,6 +17,7 @@ from worker.store.admission.quarantine import QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets
 from worker.store.connection.pool import Redis
+from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
@@ -65,7 +66,7 @@ def assemble(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         secrets=KeptSecrets(redis, clock, given),
         keyring=KeyCache(Apps(redis, clock), clock),
         hub=Broadcaster(redis),
-        store=StoreWatch(redis, clock, "api"),
+        store=StoreWatch(redis, clock, "api", replay_check(redis, settings)),
     )
 
 

@@ -6,11 +6,12 @@ from typing import Any, Final, get_args
 
 from worker.jobs.record import BlockCategory, Carrier, DecidedBy, DisclosureReason
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
+from worker.jobs.view import INPUT, OUTPUT, PRIVATE
 from worker.safety.access import Status as AccessStatus
 from worker.safety.account import State as AccountState
 from worker.safety.endpoint import MODES
 from worker.safety.packet import Why
-from worker.store.admission.pauses import Kind as PauseKind
+from worker.store.admission.pauses import UNREADABLE, Kind as PauseKind
 from worker.store.admission.quarantine import Source as ShutBy
 
 Shape = dict[str, Any]
@@ -167,6 +168,7 @@ JOB: Final[Shape] = obj(
     error=maybe(_ERROR),
     webhook=maybe(obj(url=TEXT, state=one_of("pending", "delivered", "exhausted", "gone"))),
     content=one_of("kept", "deleted", "not_stored", "locked"),
+    unreadable=many(one_of(INPUT, *PRIVATE, OUTPUT)),
     content_removed_at=maybe(TIME),
     metadata=MAP,
     urls=obj(self=TEXT, events=TEXT, cancel=TEXT, support_packet=TEXT),
@@ -204,7 +206,7 @@ _ENDPOINT: Final[Shape] = obj(
     upstream=maybe(one_of(*MODES)), fits=maybe(FLAG), best=maybe(one_of(*MODES)), probed_at=maybe(TIME), advice=TEXT
 )
 PAUSE: Final[Shape] = obj(
-    scope=one_of(*get_args(PauseKind)), name=maybe(TEXT), note=TEXT, by=TEXT, since=TIME, until=maybe(TIME)
+    scope=one_of(*get_args(PauseKind), UNREADABLE), name=maybe(TEXT), note=TEXT, by=TEXT, since=TIME, until=maybe(TIME)
 )
 QUARANTINED: Final[Shape] = obj(
     end_user=maybe(TEXT),

@@ -10,7 +10,7 @@ from worker.jobs.view import dumps, job_view
 from worker.safety.access import ModelAccess
 from worker.safety.endpoint import EndpointFit
 from worker.safety.messages import job_error
-from worker.store.admission.pauses import Pause
+from worker.store.admission.pauses import UNREADABLE, Pause
 from worker.store.apps import ApiKey
 
 __all__ = ["concerns", "dumps", "endpoint_view", "job_view", "model_view", "pause_view"]
@@ -64,5 +64,6 @@ def pause_view(pause: Pause) -> dict[str, Any]:
 
 def concerns(pause: Pause, key: ApiKey) -> bool:
     """True when it may stop the app's own jobs; operators see every app's pause, and nobody else's end users."""
-    own = {"all": True, "model": True, "app": "ops" in key.scopes or pause.name == key.app}
+    operator = "ops" in key.scopes
+    own = {"all": True, "model": True, "app": operator or pause.name == key.app, UNREADABLE: operator}
     return own.get(pause.kind, pause.app == key.app)

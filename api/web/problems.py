@@ -189,16 +189,18 @@ def _of_store(error: StoreUnavailable | ContentDamaged | RecordUnreadable) -> Pr
             return Problem(503, "encryption_key_missing", detail, headers={"Retry-After": "60"})
         case ContentDamaged():
             emit("content.damaged")
-            return Problem(
-                500, "content_damaged", "The stored content can't be opened: it was changed. Tell the operators."
+            detail = (
+                "The stored content can't be read: it was changed or lost. `GET /v1/jobs/{id}` gives what is left of "
+                "its job; tell the operators."
             )
+            return Problem(410, "content_damaged", detail)
         case RecordUnreadable():
             tell(error)
             detail = (
                 "What is stored can't be read by this release of Vigil: it was damaged, or a newer release wrote it. "
-                "Tell the operators."
+                "What Vigil can put right by itself it does within a minute; if it stays so, tell the operators."
             )
-            return Problem(500, "record_unreadable", detail)
+            return Problem(503, "record_unreadable", detail, headers={"Retry-After": "15"})
         case StoreChanged():
             detail = (
                 "The store came back without what it held, so it is not used; its operators have been told. Try again "

@@ -16,10 +16,10 @@ from api.schema.views import dumps, job_view
 from api.web.params import base_url, header
 from worker.jobs.record import Job
 from worker.jobs.states import Status
-from worker.jobs.view import LOCKED
+from worker.jobs.view import OUTPUT, unread
 from worker.store.jobs import batch_reads
 from worker.store.jobs.repository import StoredJob
-from worker.store.lifecycle.erasure import was_read
+from worker.store.lifecycle.erasure import erased, was_read
 from worker.store.provider.safety_notices import notices_named
 
 
@@ -34,15 +34,14 @@ def fresh(job: Job, private: dict[str, Any], request: Request) -> dict[str, Any]
 
 
 async def view_all(request: Request, jobs: Sequence[StoredJob], *, strict: bool = False) -> list[dict[str, Any]]:
-    """The jobs as their app sees them. `strict`: an answer that can't be read raises KeyMissing, ContentDamaged; else
-    its job says that it is locked.
+    """The jobs as their app sees them; each names what of it can't be read. `strict`: an answer whose key is missing
+    raises KeyMissing instead.
     """
     parts = parts_of(request)
-    with_text = [s.job.id for s in jobs if s.job.attempts and LOCKED not in s.private]
+    with_text = [s.job.id for s in jobs if s.job.attempts]
     told = [s.job.id for s in jobs if s.private.get("webhook")]
     answered = strict and any(stored.job.status is Status.COMPLETED for stored in jobs)  # no other shows its answer
-    reads = batch_reads.answers if answered else batch_reads.answers_or_none
-    answers: Mapping[str, Any] = await within(SECONDS, reads(parts.redis, with_text))
+    answers = await within(SECONDS, batch_reads.answers_or_none(parts.redis, with_text, need_key=answered))
     states = await within(SECONDS, batch_reads.message_states(parts.redis, told))
     known = await within(SECONDS, notices_named(parts.redis, [name for s in jobs for name in s.notices]))
     await within(SECONDS, was_read(parts.redis, parts.clock, [s.job for s in jobs]))
@@ -61,20 +60,29 @@ async def view_all(request: Request, jobs: Sequence[StoredJob], *, strict: bool 
 
 
 def _private(stored: StoredJob, answers: Mapping[str, Any]) -> dict[str, Any]:
-    """The private part; it says so where the answer can't be read."""
-    unread = stored.job.id in answers and answers[stored.job.id] is None
-    return {**stored.private, LOCKED: True} if unread else stored.private
+    """The private part; it says so where the answer can't be read, or is gone although nobody removed it."""
+    job = stored.job
+    kept = job.status is Status.COMPLETED and job.content_removed is None
+    lost = answers[job.id] is None if job.id in answers else kept
+    return unread(stored.private, OUTPUT) if lost else stored.private
 
 
 async def view(request: Request, stored: StoredJob) -> dict[str, Any]:
-    """The job as its app sees it. Raises KeyMissing, ContentDamaged."""
-    return (await view_all(request, [stored], strict=True))[0]
+    """The job as its app sees it; it names what of it can't be read. Raises KeyMissing."""
+    seen = (await view_all(request, [stored], strict=True))[0]
+    if OUTPUT in seen["unreadable"]:
+        now = await within(SECONDS, parts_of(request).jobs.load(stored.job.id, locked=True))
+        if now is not None and erased(now):  # removed between the two looks
+            return (await view_all(request, [now], strict=True))[0]
+    return seen
 
 
 def etag(job: Job, view_of_it: dict[str, Any]) -> str:
-    """Strong: the record's version, and what changes without it: the webhook's state and the provider's notices."""
+    """Strong: the record's version, and what changes without it: the webhook's state, the provider's notices, what
+    can't be read.
+    """
     hook, notices = view_of_it["webhook"], view_of_it["safety"]["notices"]
-    parts = [str(job.version), *([hook["state"]] if hook else [])]
+    parts = [str(job.version), *([hook["state"]] if hook else []), *view_of_it["unreadable"]]
     if notices:  # a notice says more once its page was read
         parts.append(hashlib.sha256(dumps(notices)).hexdigest()[:12])
     return f'"{".".join(parts)}"'

@@ -8,7 +8,9 @@ import pytest
 from vigil_process import run
 
 
-@pytest.mark.parametrize("words", [["api", "--port", "0"], ["worker"], ["keys", "list"], ["up"], ["audit", "verify"]])
+@pytest.mark.parametrize(
+    "words", [["api", "--port", "0"], ["worker"], ["keys", "list"], ["up"], ["audit", "verify"], ["doctor"]]
+)
 def test_every_command_ends_with_one_line_and_2(tmp_path: Path, words: list[str]) -> None:
     result = run(tmp_path, *words, VIGIL_REDIS_URL="redis://:hunter/2@db:6379/0")
     assert result.returncode == 2, result.stderr

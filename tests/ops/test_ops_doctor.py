@@ -38,7 +38,8 @@ def run(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[st
 def findings(folder: Path, *words: str, **env: str) -> Findings:
     result = run(folder, "--json", *words, **env)
     said = json.loads(result.stdout)
-    assert result.returncode == (1 if said["state"] == "problem" else 0)
+    unusable = [check["name"] for check in said["checks"]] == ["settings"] * len(said["checks"])
+    assert result.returncode == (2 if unusable else 1 if said["state"] == "problem" else 0)
     assert "Traceback" not in result.stderr
     for check in said["checks"]:
         assert bool(check["fix"]) == (check["state"] != "ok"), check
@@ -220,8 +221,11 @@ def test_it_fits_a_narrow_terminal(tmp_path: Path) -> None:
 
 def test_wrong_settings_are_all_told(tmp_path: Path) -> None:
     result = run(tmp_path, "--json", VIGIL_PORT="x", VIGIL_MAX_JOBS="0")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert [check["state"] for check in json.loads(result.stdout)["checks"]] == ["problem", "problem"]
+    assert len(result.stderr.splitlines()) == 1
+    assert "VIGIL_PORT" in result.stderr
+    assert "VIGIL_MAX_JOBS" in result.stderr
 
 
 def test_health_says_when_nothing_answers(tmp_path: Path) -> None:

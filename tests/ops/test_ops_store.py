@@ -49,6 +49,9 @@ def refused_everywhere(vigil: Deployment, worker: str) -> None:
     assert vigil.vigil("worker", "store", "show").returncode == 1
     refused = vigil.vigil("api", "keys", "create", "--app", "new")
     assert (refused.returncode != 0, "came back empty" in refused.stderr) == (True, True)
+    for act in ("hold", "release"):
+        refused = vigil.vigil("worker", "audit", act, "--app", "shop", "--reason", "a case")
+        assert (refused.returncode, "came back empty" in refused.stderr) == (1, True), refused.stderr
 
 
 def newer_than_the_copy(vigil: Deployment, tmp_path: Path) -> str:

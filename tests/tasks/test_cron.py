@@ -167,3 +167,27 @@ async def test_a_queue_that_cannot_be_read_stops_nothing(redis: ArqRedis, how: s
             return counted.runs == 1
 
         await until("an errand that is asked for afterwards", done)
+
+
+@pytest.mark.parametrize("queue", ["arq:job:", "arq:retry:", "arq:in-progress:"])
+async def test_an_errand_whose_key_is_of_another_type_holds_up_none_of_the_others(redis: ArqRedis, queue: str) -> None:
+    """arq reads the key in the task of the errand: that one's fault ends arq's loop, which begins again."""
+    counted, errands = Counted(), 0
+
+    async def on_request() -> None:
+        nonlocal errands
+        errands += 1
+
+    bad = [await redis.enqueue_job(PROBE_FUNCTION, _job_id=f"bad{n}") for n in range(6)]  # more than there are slots
+    for job in bad:
+        assert job is not None
+        await redis.delete(f"{queue}{job.job_id}")
+        await redis.rpush(f"{queue}{job.job_id}", "of another type")
+    async with running(CronWorker(redis, counted.probe, mine, 0, on_request)):
+        before = errands
+        assert await redis.enqueue_job(PROBE_FUNCTION, _job_id="good") is not None
+
+        async def done() -> bool:
+            return errands > before and await redis.zscore("arq:queue", "good") is None
+
+        await until("the good errand to be done beside the bad ones", done, LIMIT)

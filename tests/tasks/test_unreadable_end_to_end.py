@@ -26,6 +26,7 @@ from worker.store import keys
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.apps import SCOPES, Apps
 from worker.store.audit.legal_holds import LegalHolds
+from worker.store.connection.pool import vault_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.maintenance import sweeper
@@ -46,6 +47,25 @@ PARTS = {
 }
 TOGETHER = 6
 """So many kinds are spoiled at a time; 1 tells which of them did it."""
+ALONE = {"idx", "endpoints", "quarantine", "audit", "app", "apikey", "apikeys"}
+"""Kinds that an app's own lists stand on: spoiled one at a time, so that a cell tells of nothing but its own."""
+LATER = "2035-01-01T00:00:00Z"
+WAITING = ("job", "in", "trail", "audited")
+"""Kinds of a single job that a waiting one has too."""
+_PRIVATE = "unreadable: metadata webhook"
+EXPECTED = {
+    ("waiting", "job"): {
+        "scheduled",  # a newer release wrote it
+        f"scheduled, {_PRIVATE}",
+        f"failed record_unreadable, {_PRIVATE}",
+    },
+    ("waiting", "in"): {"scheduled"},
+    ("waiting", "trail"): {"scheduled"},
+    ("waiting", "audited"): {"scheduled"},
+    ("settled", "job"): {"completed", f"completed, {_PRIVATE}", f"completed, {_PRIVATE} output"},
+    ("settled", "out"): {"completed, unreadable: output"},
+}
+"""What the app of a spoiled job is told, by how the job stood and what was spoiled; else it is `completed`."""
 RESTORED = {
     *(
         "apikey",
@@ -89,6 +109,7 @@ class Living:
     mine: httpx2.AsyncClient
     theirs: httpx2.AsyncClient
     table: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    jobs: list[tuple[str, str]] = field(default_factory=list)  # (kind, a key of it) of single jobs
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -149,6 +170,42 @@ class Living:
             if kind in RESTORED:
                 await self.redis.restore(name, max(0, ttl), dump or b"", replace=True)
 
+    async def fresh(self, stands: str) -> str:
+        """A job that nothing was done to, with all that a job may have in Redis."""
+        hook = {"url": "https://hooks.example.com/dead", "events": ["job.completed"], "payload": "full"}
+        later = {"not_before": LATER, "policy": {"queue_deadline_seconds": 1e6}} if stands == "waiting" else {}
+        job_id = await self.running.submit(QUICK, webhook=hook, end_user="anna", metadata={"a": "b"}, **later)
+        if stands == "settled":
+
+            async def told() -> bool:
+                done = (await self.running.seen(job_id))["status"] == "completed"
+                return done and bool(await self.redis.exists(keys.messages(job_id)))
+
+            await until("a job to be over", told)
+            await StreamedChunks(self.redis, 1000).grow(job_id, 1, 3)
+            await self.redis.rpush(keys.text(job_id, 1), b'1[1,0,"x"]')
+        return job_id
+
+    async def job_cells(self, how: str) -> None:
+        """Each key that belongs to a single job, spoiled of a job of its own."""
+        rows = [("settled", kind, name) for kind, name in self.jobs]
+        rows += [("waiting", kind, name) for kind, name in self.jobs if kind in WAITING]
+        before = await self.other_job()
+        made = await asyncio.gather(*(self.fresh(stands) for stands, _, _ in rows))
+        vault_of(self.redis)._known.clear()  # as a process sees it that has not met these jobs
+        done: list[tuple[str, str, str]] = []
+        for (stands, kind, name), job_id in zip(rows, made, strict=True):
+            mine = ":".join(job_id if word.startswith("job_") else word for word in name.split(":"))
+            if await spoil(self.redis, mine.encode(), how):
+                done.append((stands, kind, mine))
+        what = f"keys of single jobs: {how}"
+        others = await self.others(before, what) if done else ""
+        for stands, kind, mine in done:
+            own = await self.own(mine)
+            self.table[f"{kind} of a {stands} job", how] = (own, others)
+            if own not in EXPECTED.get((stands, kind), {"completed"}):
+                self.faults.append(f"{mine} of a {stands} job: {how}: {own}")
+
     async def made_and_spoiled(self, name: str, kind: str, how: str) -> None:
         """The same for a key that stands in Redis only now and then."""
         before = await self.other_job()
@@ -184,8 +241,8 @@ class Living:
             if job_id and path == f"/v1/jobs/{job_id}":
                 error = (body.get("error") or {}).get("code") if not code else ""
                 said.append(" ".join(str(word) for word in (body["status"], code or error) if word))
-                if not code and body.get("content") == "locked":
-                    said.append("content locked")
+                if body.get("unreadable"):
+                    said.append(f"unreadable: {' '.join(body['unreadable'])}")
             elif code:
                 said.append(f"{path.split('?')[0].rsplit('/', 1)[-1]}: {answer.status_code} {code}")
         return ", ".join(said) or "goes on"
@@ -281,9 +338,16 @@ async def test_table_each_key_spoiled_stops_nobody_else(
 ) -> None:
     async with living(redis, valkey_url) as vigil:
         await fill(vigil)
-        rows = sorted((await cells(redis)).items())
-        for start in range(0, len(rows), TOGETHER):
-            await vigil.cells(dict(rows[start : start + TOGETHER]), how)
+        found = dict(sorted((await cells(redis)).items()))
+        vigil.jobs = [(kind, name.decode()) for kind, name in found.items() if b":job_" in name]
+        await vigil.job_cells(how)
+        shared = [(kind, name) for kind, name in found.items() if b":job_" not in name]
+        together = [row for row in shared if row[0] not in ALONE]
+        for start in range(0, len(together), TOGETHER):
+            await vigil.cells(dict(together[start : start + TOGETHER]), how)
+        for row in shared:
+            if row[0] in ALONE:
+                await vigil.cells(dict([row]), how)
         if how in ("not JSON", "wrong type"):
             for name, kind in FLEETING.items():
                 await vigil.made_and_spoiled(name, kind, how)

@@ -26,6 +26,7 @@ class TamperKind(StrEnum):
     TRUNCATED = "truncated"
     CHECKPOINT = "checkpoint"
     CHAIN_HEAD = "chain_head"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)

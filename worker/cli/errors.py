@@ -11,6 +11,7 @@ import sys
 from typing import Final, Literal
 
 from worker.jobs.errors import (
+    RecordUnreadable,
     Refused,
     SettingsError,
     StoreChanged,
@@ -49,7 +50,8 @@ def explain(error: BaseException) -> tuple[str, int]:
             more = "" if isinstance(error, StoreChanged) else "; `vigil doctor` looks further"
             return f"{error}{more}", BAD
         case VigilError():
-            return str(error), BAD
+            more = "; ops/runbook/RecordsUnreadable.md says what to do" if isinstance(error, RecordUnreadable) else ""
+            return f"{error}{more}", BAD
         case OSError(errno=errno.EADDRINUSE):
             return "another process took the port at the same moment; choose another with --port", BAD
         case ExceptionGroup() if len(error.exceptions) == 1:

@@ -77,6 +77,10 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     print(f"account  {account['state']}" + (f" ({because})" if because else ""))
     shares = (f"{_share(rates[name])} {name}" for name in ("checks", "blocks", "substitutions"))
     for pause in body["pauses"]:
+        if pause["scope"] == "unreadable":
+            what = clean(pause["name"] or "")
+            print(f"paused   nothing by {what!r}: it can't be read and stops nobody (ops/runbook/RecordsUnreadable.md)")
+            continue
         name = "everything" if pause["name"] is None else f"{pause['scope']} {clean(pause['name'])}"
         print(f"paused   {name} since {pause['since']}" + (f": {clean(pause['note'])}" if pause["note"] else ""))
     print(f"rates    {', '.join(shares)} in {rates['window_seconds'] // 60} min")

@@ -252,6 +252,7 @@ class Job(ApiModel):
     error: JobError | None = None
     webhook: JobWebhook | None = None
     metadata: dict[str, str] = {}
+    unreadable: tuple[str, ...] = ()
     urls: dict[str, str] = {}
 
     @property

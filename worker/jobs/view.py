@@ -18,7 +18,12 @@ from worker.jobs.record import Attempt, Check, Job, Usage
 from worker.jobs.states import Outcome, Status
 
 LOCKED: Final = "locked"
-"""The member of a private part that says that it can't be read here: its key is missing, or it was changed."""
+"""The member of a private part that names what of the job can't be read: its key is missing, or it was changed."""
+PRIVATE: Final = ("metadata", "webhook")
+"""Members of a job that are read from its private part."""
+INPUT: Final = "input"
+OUTPUT: Final = "output"
+"""Stands for all that came back."""
 
 _URLS: Final = {"self": "", "events": "/events", "cancel": "/cancel", "support_packet": "/support-packet"}
 
@@ -29,6 +34,11 @@ _SHOWN: Final = (
     "rate_limits",
 )
 """Fields of an attempt that its app sees as they are; a new field of the record is shown only once it stands here."""
+
+
+def unread(private: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The private part with the word that these parts of the job can't be read."""
+    return {**private, LOCKED: tuple(dict.fromkeys((*private.get(LOCKED, ()), *names)))}
 
 
 def dumps(value: Any) -> bytes:
@@ -91,6 +101,7 @@ def job_view(
         "webhook": {"url": hook["url"], "state": webhook_state or "pending"} if hook else None,
         "metadata": private.get("metadata") or {},
         "content": LOCKED if LOCKED in private else job.content_removed or "kept",
+        "unreadable": list(private.get(LOCKED, ())),
         "content_removed_at": job.content_removed_at,
         "urls": addresses(job, base),
     }

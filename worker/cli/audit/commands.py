@@ -211,9 +211,8 @@ By = Annotated[str, typer.Option("--by", help="Who says so.  [your login]")]
 def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
     """Keep what a legal case needs. Neither trail nor content of the job, or of all jobs of the app, goes by time."""
     name, settings = _named(job, app), load()
-    with_trail(
-        settings, lambda r: LegalHolds(r, Clock(), settings.result_ttl).place(name, by=by or _login(), why=reason)
-    )
+    who, ttl = by or _login(), settings.result_ttl
+    with_trail(settings, lambda r: LegalHolds(r, Clock(), ttl).place(name, by=who, why=reason), writes=True)
     print(json.dumps({"name": name, "held": True}) if as_json else f"{name} is held; `vigil audit release` ends that")
 
 
@@ -221,9 +220,8 @@ def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = 
 def release(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
     """End a hold: what is over is removed again."""
     name, settings = _named(job, app), load()
-    with_trail(
-        settings, lambda r: LegalHolds(r, Clock(), settings.result_ttl).release(name, by=by or _login(), why=reason)
-    )
+    who, ttl = by or _login(), settings.result_ttl
+    with_trail(settings, lambda r: LegalHolds(r, Clock(), ttl).release(name, by=who, why=reason), writes=True)
     print(json.dumps({"name": name, "held": False}) if as_json else f"{name} is not held any more")
 
 

@@ -21,16 +21,16 @@ from worker.jobs.errors import SettingsError
 from worker.settings import Settings, load
 
 
-async def examine(webhook: str | None = None, model: str | None = None) -> AsyncIterator[DoctorCheck]:
+def wrong_settings(error: SettingsError) -> list[DoctorCheck]:
+    """What is wrong with them, each with what mends it."""
+    fix = "correct it in the environment or in .env; see ops/env.example"
+    return [DoctorCheck("settings", "problem", fault, fix) for fault in error.faults]
+
+
+async def examine(
+    settings: Settings, webhook: str | None = None, model: str | None = None
+) -> AsyncIterator[DoctorCheck]:
     """All checks, in the order in which one builds on the other."""
-    try:
-        settings = load()
-    except SettingsError as error:
-        for fault in error.faults:
-            yield DoctorCheck(
-                "settings", "problem", fault, "correct it in the environment or in .env; see ops/env.example"
-            )
-        return
     yield DoctorCheck("settings", "ok", "all settings can be used")
     models = settings.catalogue().models
     yield DoctorCheck("models", "ok", f"{len(models)} models: {', '.join(models)}")
@@ -108,12 +108,18 @@ def doctor(
 
     Looks at settings; at Redis, what it keeps, who may come in; workers, API and key, access to models, provider,
     its models and whether VIGIL_UPSTREAM fits it, clocks, webhooks, Sentry, audit trail, encryption. Costs nothing
-    without --try. Exits 1 on a problem.
+    without --try. Exits 1 on a problem, 2 when the settings can't be used.
     """
+    try:
+        settings = load()
+    except SettingsError as error:
+        if as_json:
+            _print_json("problem", wrong_settings(error))
+        raise
 
     async def go() -> list[DoctorCheck]:
         found = []
-        async for check in examine(webhook, model):
+        async for check in examine(settings, webhook, model):
             found.append(check)
             if not as_json:
                 print(written(check))
@@ -122,10 +128,14 @@ def doctor(
     found = asyncio.run(go())
     worst = next((s for s in ("problem", "warning") if any(c.state == s for c in found)), "ok")
     if as_json:
-        body: dict[str, Any] = {"state": worst, "checks": [asdict(check) for check in found]}
-        print(json.dumps(body, indent=2))
+        _print_json(worst, found)
     if worst == "problem":
         raise typer.Exit(BAD)
+
+
+def _print_json(state: str, checks: list[DoctorCheck]) -> None:
+    body: dict[str, Any] = {"state": state, "checks": [asdict(check) for check in checks]}
+    print(json.dumps(body, indent=2))
 
 
 def register(app: typer.Typer) -> None:

@@ -22,6 +22,8 @@ from worker.store.connection.pool import store_errors
 from worker.store.values import members, read, tell
 
 Kind = Literal["all", "app", "model", "end_user"]
+UNREADABLE: Final = "unreadable"
+"""Stands for the kind where what is noted as paused names nothing that a job could be stopped by."""
 PREFIX: Final = "pause:"
 """What the name of a hold that a pause made begins with; a circuit's begins otherwise."""
 _NEVER: Final = 10**13  # ms: a pause without an end
@@ -31,7 +33,7 @@ _NEVER: Final = 10**13  # ms: a pause without an end
 class Pause:
     """What is paused (`name`: an app, a model, an end user's safety identifier), by whom, why, since and until when."""
 
-    kind: Kind
+    kind: Kind | Literal["unreadable"]
     name: str
     by: str
     note: str
@@ -42,7 +44,7 @@ class Pause:
     @property
     def scope(self) -> str:
         """Its name among holds."""
-        return scope_of(self.kind, self.name)
+        return self.name if self.kind == UNREADABLE else scope_of(self.kind, self.name)
 
     @property
     def since(self) -> datetime:
@@ -55,7 +57,7 @@ class Pause:
         return None if self.until_ms >= _NEVER else datetime.fromtimestamp(self.until_ms / 1000, UTC)
 
 
-def scope_of(kind: Kind, name: str = "") -> str:
+def scope_of(kind: str, name: str = "") -> str:
     """`pause:all`, `pause:app:<name>`, `pause:model:<name>`, `pause:end_user:<safety identifier>`."""
     return PREFIX + (kind if kind == "all" else f"{kind}:{name}")
 
@@ -69,14 +71,26 @@ def scopes_of(job: Job) -> tuple[str, ...]:
 def pause_of(said: bytes, until_ms: int = _NEVER) -> Pause:
     """The pause behind `<scope> <what is kept of it>`; one that can't be read stands all the same, without a note."""
     scope, _, raw = said.partition(b" ")
-    name = keys.pause(scope.decode(errors="replace"))
+    return _pause(scope, raw, until_ms)
+
+
+def _pause(scope: bytes, raw: bytes, until_ms: int) -> Pause:
+    """The same. A scope that no job of this release names is no pause: it is shown as what it is, and stops nobody."""
+    text = scope.decode(errors="replace")
+    kind, _, rest = text.removeprefix(PREFIX).partition(":")
+    known: tuple[Kind, ...] = get_args(Kind)
+    found = next((one for one in known if one == kind), None)
+    if found is None or text != scope_of(found, rest) or bool(rest) == (found == "all"):
+        tell(RecordUnreadable(keys.PAUSES, "wrong_shape"))
+        return Pause(UNREADABLE, text, "", "", 0, until_ms)
     try:
-        return read(name, raw, load_pause)
+        pause = read(keys.pause(text), raw, load_pause)
+        if pause.scope == text:
+            return pause
+        tell(RecordUnreadable(keys.pause(text), "wrong_shape"))
     except RecordUnreadable as error:
         tell(error)
-    kind, _, rest = scope.decode(errors="replace").removeprefix(PREFIX).partition(":")
-    known: tuple[Kind, ...] = get_args(Kind)
-    return Pause(next((one for one in known if one == kind), "all"), rest, "", "", 0, until_ms)
+    return Pause(found, rest, "", "", 0, until_ms)
 
 
 def load_pause(raw: bytes) -> Pause:
@@ -137,7 +151,6 @@ class Pauses:
                 else []
             )
         found = [
-            pause_of(scope + b" " + (row or b""), int(min(ends, _NEVER)))
-            for (scope, ends), row in zip(scopes, rows, strict=True)
+            _pause(scope, row or b"", int(min(ends, _NEVER))) for (scope, ends), row in zip(scopes, rows, strict=True)
         ]
         return sorted(found, key=lambda pause: (pause.since_ms, pause.scope))

@@ -46,7 +46,7 @@ class Seals:
 
     async def count(self) -> int:
         """How many seals are kept."""
-        async with store_errors("count the seals"):
+        async with store_errors("count the seals", keys.SEALS):
             return int(await self._redis.llen(keys.SEALS))
 
     async def pages(self, count: int, start: int = 0) -> AsyncIterator[list[bytes]]:

@@ -78,13 +78,13 @@ class Trail:
 
     async def last(self) -> str | None:
         """The id of the newest record."""
-        async with store_errors("read the audit trail"):
+        async with store_errors("read the audit trail", keys.AUDIT):
             rows = await self._redis.xrevrange(keys.AUDIT, count=1)
         return row_of(*rows[0]).id if rows else None
 
     async def before(self, chain: str, place: str) -> str:
         """The hash of the record that stands before this one in its chain; 64 zeros when it isn't there."""
-        async with store_errors("read the audit trail"):
+        async with store_errors("read the audit trail", keys.audited(chain)):
             places = [raw.decode(errors="replace") for raw in await self._redis.lrange(keys.audited(chain), 0, -1)]
         n = places.index(place) if place in places else 0
         rows = await self.at(places[n - 1 : n]) if n else []
@@ -130,7 +130,7 @@ class Trail:
         raise Refused("job_busy", "The job is changing right now; try again.", 409)
 
     async def _last(self, chain: str) -> AuditRow | None:
-        async with store_errors("read the audit trail"):
+        async with store_errors("read the audit trail", keys.audited(chain)):
             place = await self._redis.lindex(keys.audited(chain), -1)
         if place is None:
             return None

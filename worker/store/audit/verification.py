@@ -19,11 +19,13 @@ from worker.audit.report import Report
 from worker.audit.seals import BadSeal, parse
 from worker.audit.verify import Verifier
 from worker.clock import Clock, to_ms
+from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import store_errors
+from worker.store.values import replies
 
 _PAGE: Final = 5_000
 _SCAN: Final = 1_000
@@ -45,6 +47,12 @@ class TrailVerification:
 
     async def prove(self, shipped: Iterable[bytes] | None = None) -> Report:
         """What the trail is worth; `shipped`: the copy of the seals that was kept elsewhere."""
+        try:
+            return await self._prove(shipped)
+        except RecordUnreadable as error:
+            return Report(faults=[_unreadable(error)])
+
+    async def _prove(self, shipped: Iterable[bytes] | None) -> Report:
         report = Report()
         for _ in range(_TIMES):
             before, begun = await self._seals.first(), self._clock.monotonic()
@@ -190,15 +198,21 @@ class TrailVerification:
         async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hget(keys.job(job_id), "chain")
-            return [head.decode(errors="replace") if head else None for head in await pipe.execute()]
+            heads = await replies(pipe, map(keys.job, job_ids))
+        return [head.decode(errors="replace") if head else None for head in heads]
 
     async def _look(self, job_id: str) -> AuditFault | None:
         """A closer look at one job, again while it changes."""
         fault: AuditFault | None = None
         for _ in range(_TIMES):
             rows = await self._rows_of(job_id)
-            async with store_errors("read the job"):
-                version, head = await self._redis.hmget(keys.job(job_id), "v", "chain")
+            try:
+                async with store_errors("read the job", keys.job(job_id)):
+                    version, head = await self._redis.hmget(keys.job(job_id), "v", "chain")
+                async with store_errors("read the audit trail", keys.audited(job_id)):
+                    await self._redis.llen(keys.audited(job_id))
+            except RecordUnreadable as error:
+                return _unreadable(error, job_id)
             if head is None:
                 return None
             if not rows and head.decode(errors="replace") == self._starts.get(job_id):
@@ -214,7 +228,11 @@ class TrailVerification:
             some = open_chains[start : start + _SCAN]
             heads = await self._heads(some)
             for job_id in (one for one, head in zip(some, heads, strict=True) if head is None):
-                rows = await self._trail.of_chain(job_id)
+                try:
+                    rows = await self._trail.of_chain(job_id)
+                except RecordUnreadable as error:
+                    faults += [_unreadable(error, job_id)] if len(faults) < _LOOKED_AT else []
+                    continue
                 if len(faults) < _LOOKED_AT and not (rows and await self._ended(rows)):
                     detail = f"{job_id} never ended by its trail, but is not in Redis"
                     faults.append(
@@ -262,6 +280,15 @@ class TrailVerification:
                     return [AuditFault(TamperKind.CHECKPOINT, detail, checkpoint=number)]
         report.notes.append(f"compared with the shipped copy up to checkpoint {last}")
         return []
+
+
+def _unreadable(error: RecordUnreadable, job_id: str | None = None) -> AuditFault:
+    """What can't be read can't be proven; names of keys hold no secrets."""
+    detail = (
+        f"{error}; what stood there may be under vigil:aside:{error.key}: put back what was there, from it or from "
+        "a copy of Redis, and verify again; see ops/runbook/RecordsUnreadable.md"
+    )
+    return AuditFault(TamperKind.UNREADABLE, detail, job_id=job_id)
 
 
 def _earlier(one: AuditFault, other: AuditFault) -> bool:

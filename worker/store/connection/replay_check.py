@@ -8,6 +8,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -16,6 +17,7 @@ from redis.exceptions import ResponseError
 
 from worker import redis_address
 from worker.jobs.errors import UnsafeStore
+from worker.settings import Settings
 from worker.store.connection.pool import AWAY, connect_to, store_errors
 
 RULE: Final = "user default off resetpass ~* &* +@all"
@@ -83,6 +85,11 @@ async def check_replay(redis: ArqRedis, url: str, *, allow: bool = False) -> Rep
             f"{found.detail}. What mends it: {found.fix}. VIGIL_ALLOW_LOSSY_RESTART=1 starts in spite of it."
         )
     return found
+
+
+def replay_check(redis: ArqRedis, settings: Settings) -> Callable[[], Awaitable[ReplayOutcome]]:
+    """`check_replay` for whoever has to ask again: Redis may be away when a process starts, and come back otherwise."""
+    return lambda: check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
 
 
 async def _refused(redis: ArqRedis) -> str | None:

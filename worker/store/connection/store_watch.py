@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
-from worker.jobs.errors import StoreChanged, StoreUnavailable
+from worker.jobs.errors import StoreChanged, StoreUnavailable, UnsafeStore
 from worker.store.connection import command_rights
 from worker.store.connection.pool import refuse
 from worker.store.connection.required_commands import Role
 from worker.store.stats import queue_depth
 from worker.telemetry.events import emit
 
+Check = Callable[[], Awaitable[object]]
 LOOK_SECONDS: Final = 1.0
 """How long one look may take."""
 _EVERY: Final = 2.0
@@ -33,8 +35,11 @@ _SLOW: Final = "Redis does not answer in time"
 class StoreWatch:
     """`reason` is why Redis can't be used now, in one line; "" when it can."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, role: Role, **about: object) -> None:
-        """`about`: fields that go with what is told."""
+    def __init__(self, redis: ArqRedis, clock: Clock, role: Role, check: Check | None = None, **about: object) -> None:
+        """`check` raises UnsafeStore for a server that would lose what it takes: asked once it answers, and again after
+        it was away. `about`: fields that go with what is told.
+        """
+        self._check, self._checked = check, False
         self._redis, self._clock, self._role, self._about = redis, clock, role, about
         self._asked = -math.inf
         self._since: float | None = None
@@ -61,6 +66,7 @@ class StoreWatch:
             reason, changed = _SLOW, False
         except StoreUnavailable as error:
             reason, changed = error.reason, isinstance(error, StoreChanged)
+            self._checked, self._asked = False, -math.inf  # whoever comes back may be set up otherwise
         self.changed = changed
         self._tell(reason)
         return reason
@@ -71,8 +77,21 @@ class StoreWatch:
             return
         rules = await command_rights.missing(self._redis, self._role)
         self._asked = now
-        self._lacking = command_rights.advice(await command_rights.user_of(self._redis), rules) if rules else ""
+        self._lacking = (
+            command_rights.advice(await command_rights.user_of(self._redis), rules) if rules else await self._unsafe()
+        )
         refuse(self._redis, self._lacking)
+
+    async def _unsafe(self) -> str:
+        """Why nothing may be entrusted to this server; "" when it may."""
+        if self._check is None or self._checked:
+            return ""
+        try:
+            await self._check()
+        except UnsafeStore as error:
+            return str(error)
+        self._checked = True
+        return ""
 
     def _tell(self, reason: str) -> None:
         now = self._clock.monotonic()

@@ -28,15 +28,23 @@ async def answers(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str
     return await opened(redis, ANSWER, dict(zip(job_ids, rows, strict=True)))
 
 
-async def answers_or_none(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str, Any] | None]:
-    """The same; None for an answer that can't be read, which must not hide the others."""
+async def answers_or_none(
+    redis: ArqRedis, job_ids: Sequence[str], *, need_key: bool = False
+) -> dict[str, dict[str, Any] | None]:
+    """The same; None for an answer that can't be read, which must not hide the others.
+
+    `need_key`: a key that is missing raises KeyMissing all the same.
+    """
     try:
         return {**await answers(redis, job_ids)}
-    except (KeyMissing, ContentDamaged):
+    except (KeyMissing, ContentDamaged) as error:
+        if need_key and isinstance(error, KeyMissing):
+            raise
         if len(job_ids) == 1:
             return dict.fromkeys(job_ids)
         half = len(job_ids) // 2
-        return await answers_or_none(redis, job_ids[:half]) | await answers_or_none(redis, job_ids[half:])
+        first = await answers_or_none(redis, job_ids[:half], need_key=need_key)
+        return first | await answers_or_none(redis, job_ids[half:], need_key=need_key)
 
 
 async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from arq.connections import ArqRedis
@@ -14,11 +14,10 @@ from worker.clock import to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.jobs.record import Job
-from worker.jobs.view import LOCKED
 from worker.store import keys
 from worker.store.connection.pool import store_errors, vault_of
 from worker.store.envelope import Vault
-from worker.store.jobs.repository import StoredJob, stored_of
+from worker.store.jobs.repository import StoredJob, stored_of, unread_of
 from worker.store.jobs.unreadable_records import read_job
 from worker.store.values import replies, tell
 
@@ -147,7 +146,7 @@ def _stored(vault: Vault, job: Job, private: bytes | None, notices: bytes | None
     try:
         return stored_of(vault, job, private, notices)
     except (KeyMissing, ContentDamaged):
-        return replace(stored_of(vault, job, None, notices), private={LOCKED: True})
+        return unread_of(job, notices)
 
 
 def _fits(stored: StoredJob, filters: ListFilters) -> bool:

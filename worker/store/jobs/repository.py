@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from arq.connections import ArqRedis
@@ -30,7 +30,7 @@ from worker.jobs.errors import (
 )
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
-from worker.jobs.view import LOCKED
+from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, unread
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.admission.pauses import Pause, pause_of
@@ -85,8 +85,19 @@ class StoredJob:
 
 def stored_of(vault: Vault, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
     """A job with the fields `priv` and `ntc` of its hash. Raises KeyMissing, ContentDamaged."""
-    names = tuple(notices.decode(errors="replace").split()) if notices else ()
-    return StoredJob(job, as_object(job.id, PRIVATE, vault.open(job.app, job.id, PRIVATE, private)[1]) or {}, names)
+    if not private:  # each job is written with one
+        return unread_of(job, notices)
+    content = as_object(job.id, PRIVATE, vault.open(job.app, job.id, PRIVATE, private)[1]) or {}
+    return StoredJob(job, content, _names(notices))
+
+
+def unread_of(job: Job, notices: bytes | None) -> StoredJob:
+    """A job whose private part is lost or does not open, which says so."""
+    return StoredJob(job, unread({}, *PRIVATE_MEMBERS), _names(notices))
+
+
+def _names(notices: bytes | None) -> tuple[str, ...]:
+    return tuple(notices.decode(errors="replace").split()) if notices else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +171,7 @@ class Jobs:
         if fingerprint != new.fingerprint:
             detail = "This Idempotency-Key was used for a different request; use a new key for a new request."
             raise Refused("idempotency_key_reused", detail, 422)
-        stored = await self.load(first)
+        stored = await self.load(first, locked=True)
         if stored is None:
             detail = "The job that this Idempotency-Key created is no longer kept; use a new key."
             raise Refused("idempotency_key_reused", detail, 422)
@@ -338,7 +349,7 @@ class Jobs:
             if job is None or not locked:
                 raise
             emit("content.damaged", job_id=job_id)
-            return replace(stored_of(self._vault, job, None, notices), private={LOCKED: True})
+            return unread_of(job, notices)
 
     async def asked(self, job_id: str) -> dict[str, Any] | None:
         """What is asked of the model: input, instructions, params; None when it is gone."""

@@ -25,7 +25,7 @@ from worker.store.commands import Command
 from worker.store.connection.pool import store_errors, vault_of
 from worker.store.envelope import PRIVATE, Vault, body_field, tries_field
 from worker.store.jobs.repository import Jobs, StoredJob
-from worker.store.values import members, readable, tell
+from worker.store.values import members, readable, reporting_unreadable, tell
 from worker.store.webhooks.outbox import OutboxMessage, load_message, message_ids_of
 
 AGAIN_SECONDS: Final = 60
@@ -75,8 +75,9 @@ async def was_read(redis: ArqRedis, clock: Clock, jobs: Sequence[Job]) -> None:
     seen = [job.id for job in jobs if job.settled and not job.store and job.content_removed is None]
     if seen:
         due = to_ms(clock.now() + timedelta(seconds=AGAIN_SECONDS))
-        async with store_errors("note what was read"):
-            await redis.zadd(keys.FORGET, dict.fromkeys(seen, due), lt=True)
+        with reporting_unreadable():  # a key that all share must not stop one app's reading
+            async with store_errors("note what was read", keys.FORGET):
+                await redis.zadd(keys.FORGET, dict.fromkeys(seen, due), lt=True)
 
 
 class Eraser:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import arq.worker
 from arq.connections import ArqRedis
-from arq.constants import default_queue_name
+from arq.constants import default_queue_name, in_progress_key_prefix, job_key_prefix, retry_key_prefix
 from arq.cron import CronJob, cron
 from redis.exceptions import ResponseError
 
@@ -29,6 +29,10 @@ _POLL: Final = 0.5
 _AGAIN: Final = 1.0
 _SECONDS: Final = 60
 _KEEP_ANSWER: Final = 30
+
+_MOST_LOOKED_AT: Final = 1_000
+_OF_ONE: Final = tuple(name.encode() for name in (job_key_prefix, retry_key_prefix, in_progress_key_prefix))
+"""What the names of the keys begin with that arq has of one errand."""
 
 Probe = Callable[[], Awaitable[None]]
 Turn = Callable[[float], Awaitable[bool]]
@@ -106,16 +110,45 @@ class CronWorker:
             self.worker.allow_pick_jobs = not self._draining
 
     async def _afresh(self) -> None:
-        """What can't be read in the queue would stop arq again and again. It begins anew: every errand comes round, or
-        is asked for again.
+        """What can't be read would stop arq again and again: such errands are taken out of the queue. Where it is the
+        queue itself, it begins anew: every errand comes round, or is asked for again.
         """
         tell(RecordUnreadable(default_queue_name, "wrong_shape"))
-        with contextlib.suppress(StoreUnavailable):
-            async with store_errors("begin the queue of errands anew"):
-                await self._redis.delete(default_queue_name)
+        with contextlib.suppress(StoreUnavailable, RecordUnreadable):
+            async with store_errors("mend the queue of errands", default_queue_name):
+                bad = await self._unreadable()
+                if bad:
+                    await self._redis.zrem(default_queue_name, *bad)
+                    await self._redis.delete(*(prefix + one for one in bad for prefix in _OF_ONE))
+                else:
+                    await self._redis.delete(default_queue_name)
+
+    async def _unreadable(self) -> list[bytes]:
+        """Ids of errands that are no text, or of which arq's own keys are of another type."""
+        if await self._redis.type(default_queue_name) != b"zset":
+            return []
+        ids: list[bytes] = await self._redis.zrange(default_queue_name, 0, _MOST_LOOKED_AT - 1)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for one in ids:
+                for prefix in _OF_ONE:
+                    pipe.type(prefix + one)
+            types = await pipe.execute()
+        return [
+            one
+            for number, one in enumerate(ids)
+            if not _is_text(one) or set(types[number * len(_OF_ONE) :][: len(_OF_ONE)]) - {b"string", b"none"}
+        ]
 
     async def _end(self) -> None:
         tasks = list(self.worker.tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
