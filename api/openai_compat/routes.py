@@ -19,11 +19,11 @@ from starlette.responses import Response
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import submit
 from api.openai_compat import openapi as docs
+from api.openai_compat.content import answer_of, with_asked
 from api.openai_compat.errors import OpenAIRoute
 from api.openai_compat.request import read
 from api.openai_compat.response import ResponseSource
 from api.openai_compat.stream import ResponseStream, StreamingAnswer
-from api.openai_content import answer_of, with_asked
 from api.routes import jobs
 from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within

@@ -14,9 +14,9 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.openai_compat.content import answer_of, with_asked
 from api.openai_compat.event_sequence import CHUNK, EventSequence, cut
 from api.openai_compat.response import ResponseSource
-from api.openai_content import answer_of, with_asked
 from api.runtime.broadcaster import Notification
 from api.runtime.context import AppContext
 from api.runtime.store_deadline import SECONDS, within

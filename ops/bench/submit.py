@@ -26,6 +26,9 @@ from time import perf_counter  # the loop's own clock counts in milliseconds
 from typing import Annotated, Any, Literal
 
 import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+from redis.asyncio import Redis
 from report import (
     HOST,
     VIGIL,
@@ -41,9 +44,6 @@ from report import (
     post,
     run,
 )
-from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field
-from redis.asyncio import Redis
 
 from worker.clock import Clock
 from worker.embedded import Embedded

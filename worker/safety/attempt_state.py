@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from worker.jobs.errors import Failure
 from worker.jobs.states import DELIVERED, Outcome
-from worker.safety.calls import Calls
+from worker.safety.called_tools import Calls
 from worker.safety.codes import GENERIC
 from worker.safety.output import Item, message, refuses, said
 from worker.safety.served_model import judge_served

@@ -25,8 +25,8 @@ from worker.upstream.sniff import BodyKind, BodySniffer
 from worker.upstream.sse import FrameTooLarge, SseSplitter
 from worker.upstream.translate import translate, translate_snapshot
 from worker.upstream.translate_chat import ChatTranslator
-from worker.upstream.wide import Narrowing
-from worker.upstream.wrapped import understood, unwrapped
+from worker.upstream.wide_encodings import Narrowing
+from worker.upstream.wrapped_answer import understood, unwrapped
 
 _DONE: Final = b"[done]"
 _MOST_JSON: Final = 64 * 1024 * 1024

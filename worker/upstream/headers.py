@@ -16,7 +16,7 @@ from worker.upstream.problems import problem_of
 from worker.upstream.retry_after import number, retry_after
 from worker.upstream.sse import FrameTooLarge, SseSplitter
 from worker.upstream.tolerant_fields import named, text, whole
-from worker.upstream.wide import Narrowing
+from worker.upstream.wide_encodings import Narrowing
 
 On = Literal["create", "resume", "poll"]
 

@@ -11,9 +11,9 @@ from typing import Final
 
 import jiter
 
-from worker.upstream.duplicates import chosen
+from worker.upstream.duplicate_keys import chosen
 from worker.upstream.halves import mended
-from worker.upstream.wide import narrow
+from worker.upstream.wide_encodings import narrow
 
 _MOST_DIGITS: Final = 310  # a float's; beyond them a number is as good as infinite
 

@@ -17,7 +17,7 @@ from worker.upstream.answer import UpstreamAnswer
 from worker.upstream.call import UpstreamCall
 from worker.upstream.client import CancelResult, Provider
 from worker.upstream.ending import LISTEN_SECONDS, last_batch
-from worker.upstream.reach import Reach
+from worker.upstream.out_of_reach import Reach
 from worker.upstream.reconnect import MISSING_SECONDS, ConnectionEnd, NextRequest, Reconnect
 from worker.upstream.send_gate import GO
 from worker.upstream.tolerant_fields import LONGEST_ID
