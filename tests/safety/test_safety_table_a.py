@@ -250,6 +250,7 @@ CLOSED = [
     (Closed("cut", opened=False), False, "connect_failed", "connect_failed"),
     (Closed("cut"), True, "stream_cut", "stream_cut"),
     (Closed("clean"), True, "stream_cut", "no_terminal"),
+    (Closed("nothing"), True, "stream_cut", "empty_stream"),
     (Closed("half_frame"), True, "stream_cut", "half_frame"),
     (Closed("connect_failed", opened=False), True, "stream_cut", "reconnect_failed"),
     (Closed("bad_json"), True, "protocol_error", "bad_json"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -65,7 +66,28 @@ async def test_what_a_server_has(
         seen = await endpoints(provider_at(server.url), "probe-1", 10.0)
         assert (seen, seen.best()) == (found, best)
         assert {request.method for request in server.requests} == {"GET", "POST"}
-        assert all(request.body in {b"", b"{}"} for request in server.requests), "no prompt is sent"
+        for request in server.requests:
+            sent = json.loads(request.body or b"{}")
+            inputs = {sent.pop(name, None) for name in ("input", "messages")}
+            assert inputs <= {0, None}, "no prompt is sent"
+            assert set(sent) <= {"max_output_tokens", "max_tokens"}, "no model is named"
+
+
+async def test_a_server_that_takes_no_messages_for_a_prompt_generates_nothing(provider_at: ProviderAt) -> None:
+    """As llama-cpp-python does: `messages` is [] unless it is given, and what is no list is a fault of the server's."""
+
+    async def script(connection: Connection) -> None:
+        asked = connection.request
+        if (asked.method, asked.path) != ("POST", "/v1/chat/completions"):
+            return await connection.send(as_json(404, {"detail": "Not Found"}))
+        listed = isinstance(json.loads(asked.body).get("messages", []), list)
+        generated.append(listed)
+        return await connection.send(as_json(200 if listed else 500, {"choices": []} if listed else MISSING))
+
+    generated: list[bool] = []
+    async with RawServer(script) as server:
+        assert (await endpoints(provider_at(server.url), "probe-1", 10.0)).best() == "chat"
+    assert generated == [False]
 
 
 async def test_who_answers_everything_tells_nothing(provider_at: ProviderAt) -> None:

@@ -107,6 +107,14 @@ def terminal(
     return None
 
 
+_CUT: Final = {
+    "clean": "no_terminal",
+    "nothing": "empty_stream",
+    "half_frame": "half_frame",
+    "connect_failed": "reconnect_failed",
+}
+
+
 def closed(event: Closed, *, opened: bool = False) -> Failure:
     """The failure of a transport that ended before the provider's last word; `opened`: headers had come."""
     if event.how == "lost":
@@ -123,8 +131,7 @@ def closed(event: Closed, *, opened: bool = False) -> Failure:
         return _failure(Outcome.PROTOCOL_ERROR, "gateway_page", "network")
     if not opened and (event.how == "connect_failed" or not event.opened):
         return _failure(Outcome.CONNECT_FAILED, NO_CONNECTION.get(event.why, "connect_failed"), "network")
-    code = {"clean": "no_terminal", "half_frame": "half_frame", "connect_failed": "reconnect_failed"}
-    return _failure(Outcome.STREAM_CUT, code.get(event.how, "stream_cut"), "network")
+    return _failure(Outcome.STREAM_CUT, _CUT.get(event.how, "stream_cut"), "network")
 
 
 def after_check(failure: Failure) -> Failure:

@@ -16,7 +16,7 @@ UNANSWERED: Final = "cut_before_answer"
 _LEAST: Final = 1.0  # seconds; what breaks sooner was cut by no clock
 _ALIKE: Final = 0.1  # of the duration, by which two cuts of one clock may differ
 _SLACK: Final = 0.5  # seconds, likewise
-_CUT: Final = frozenset({"stream_cut", "no_terminal", "half_frame"})
+_CUT: Final = frozenset({"stream_cut", "no_terminal", "empty_stream", "half_frame"})
 _GATEWAY: Final = frozenset({408, 499, 502, 504, 524})
 """Statuses with which gateways tell that they gave up waiting (nginx, haproxy, load balancers, edges)."""
 

@@ -163,6 +163,12 @@ FAILURES: Final[dict[str, Message]] = {
     ),
     "stream_cut": Message("stream_cut", "The connection broke before the answer was complete.", _RETRIED),
     "no_terminal": Message("stream_cut", "The stream ended without the provider's last word.", _RETRIED),
+    "empty_stream": Message(
+        "stream_cut",
+        "The server began an answer and ended it without a word.",
+        "Look into that server's own log, because one that finds a fault after its headers cannot name it: so "
+        "llama-cpp-python answers a prompt that is longer than its context.",
+    ),
     "half_frame": Message("stream_cut", "The stream ended in the middle of an event.", _RETRIED),
     "reconnect_failed": Message("stream_cut", "The connection broke and could not be made again.", _RETRIED),
     "resume_refused": Message("stream_cut", "The provider does not let this response be resumed any more.", _RETRIED),

@@ -174,8 +174,9 @@ class Closed(NamedTuple):
     """The transport ended. `clean` = an orderly end; nothing may be concluded from it but that nothing more comes."""
 
     how: Literal[
-        "clean", "cut", "half_frame", "bad_json", "not_an_answer", "page", "connect_failed", "lost", "unreachable",
-        "bad_id",
+        # "nothing": headers, and an orderly end without a byte
+        "clean", "nothing", "cut", "half_frame", "bad_json", "not_an_answer", "page", "connect_failed", "lost",
+        "unreachable", "bad_id",
     ]  # fmt: skip
     detail: str = ""  # the class of the foreign exception; never its text
     opened: bool = True  # bytes were sent and headers came back, so the call may have run

@@ -239,6 +239,8 @@ class UpstreamAnswer:
             self._kind, head = self._sniff.end()
             if not head and (self._kind is BodyKind.JSON or self._on == "poll"):
                 return [Closed("bad_json", "empty")]
+            if not head and self._on == "create":
+                return [Closed("nothing")]
             events += self._digested(head)
         try:
             if self._kind is BodyKind.JSON:

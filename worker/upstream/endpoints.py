@@ -1,7 +1,8 @@
 """Which of the provider's addresses are there, asked without a prompt: so nothing is generated and nothing is billed.
 
-Gateways and compatible servers offer one API or two. Each is asked with an empty body, which a server that has the
-address refuses; whether responses are kept is asked by the name of one that never was. What comes back is compared
+Gateways and compatible servers offer one API or two. Each is asked with a body without a model whose input is a number:
+a server that has the address refuses it. An empty body would not do, since llama-cpp-python takes it for a prompt of no
+messages and answers. Whether responses are kept is asked by the name of one that never was. What comes back is compared
 with what the same server answers at an address that no server has.
 """
 
@@ -15,6 +16,11 @@ from worker.safety.stream import Closed, Rejected
 from worker.upstream.client import Provider, ProviderPage
 
 _NOBODYS: Final = "vigil-asks-what-is-here"
+_NO_PROMPT: Final[dict[str, dict[str, Any]]] = {
+    "/responses": {"input": 0, "max_output_tokens": 1},
+    "/chat/completions": {"messages": 0, "max_tokens": 1},
+}
+"""By path what is posted: refused, and if some server runs it all the same, it writes one token."""
 SECONDS: Final = 8.0
 """No question takes longer."""
 
@@ -25,7 +31,7 @@ async def endpoints(provider: Provider, request_id: str, seconds: float = SECOND
     """What the provider has. Never raises, and no request takes longer than `seconds`."""
 
     async def post(path: str) -> ProviderPage | Rejected | Closed:
-        return await provider.page(path, f"{request_id}.{path.strip('/')[:9]}", seconds, body={})
+        return await provider.page(path, f"{request_id}.{path.strip('/')[:9]}", seconds, body=_NO_PROMPT.get(path, {}))
 
     async def get(path: str) -> ProviderPage | Rejected | Closed:
         return await provider.page(path, f"{request_id}.get", seconds)
