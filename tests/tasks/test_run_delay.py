@@ -137,14 +137,15 @@ async def test_race_the_faster_wins(redis: ArqRedis, valkey_url: str) -> None:
 async def test_race_the_original_wins(redis: ArqRedis, valkey_url: str) -> None:
     async with Stage(redis, valkey_url, speed=1) as stage:
         await stage.worker()
-        stage.sim.set_speed(200)
-        # half of the answer, 60 s of check, the other half: 140 s before Luna, who writes all of it from the start
-        prompt = "[[sim: check_again hold=1 again=60 tokens=400 rate=1]] go"
+        stage.sim.set_speed(50)
+        # half of the answer (200 s), a check, the other half: 50 s before Luna, who writes all of it from the start.
+        # The check lasts 3 s of ours at this speed, so a busy machine sees it too.
+        prompt = "[[sim: check_again hold=1 again=150 tokens=400 rate=1]] go"
         job_id = await stage.submit(prompt, policy=rule("race"))
         await stage.reaches(job_id, "the check", lambda j: len(j.checks) == 2)
         stage.sim.set_speed(1)
         await stage.reaches(job_id, "the race", acted("race"))
-        stage.sim.set_speed(100)
+        stage.sim.set_speed(50)
         job = await stage.settled(job_id)
         assert (job.status, job.served_model, job.winner, job.disclosure) == (Status.COMPLETED, SOL, 1, None)
         assert purposes(job) == [Purpose.ORIGINAL, Purpose.RACE]

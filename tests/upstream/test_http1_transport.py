@@ -287,7 +287,9 @@ async def test_two_hundred_at_once() -> None:
         provider = Provider("sk", server.url)
         found = await asyncio.gather(*(drain(provider.open(call())) for _ in range(200)))
         await provider.aclose()
-    assert {tuple(kinds(events)) for events in found} == {(Opened, Created, Delta, Terminal, Closed)}
+    assert {(*kinds(events), events[-1]) for events in found} == {
+        (Opened, Created, Delta, Terminal, Closed, Closed("clean"))
+    }
 
 
 async def test_ipv6() -> None:

@@ -237,10 +237,8 @@ class UpstreamAnswer:
             events += self._narrowed(self._narrowing, b"", last=True)
         if self._kind is None:
             self._kind, head = self._sniff.end()
-            if not head and (self._kind is BodyKind.JSON or self._on == "poll"):
-                return [Closed("bad_json", "empty")]
-            if not head and self._on == "create":
-                return [Closed("nothing")]
+            if not head and (ended := self._ended_empty(self._kind)) is not None:
+                return [ended]
             events += self._digested(head)
         try:
             if self._kind is BodyKind.JSON:
@@ -258,6 +256,12 @@ class UpstreamAnswer:
             events += self._halves.rest()
         events.append(Closed("clean"))
         return events
+
+    def _ended_empty(self, kind: BodyKind) -> Closed | None:
+        """Return what a body without a byte means, or None where a resumed stream had nothing more to say."""
+        if kind is BodyKind.JSON or self._on == "poll":
+            return Closed("bad_json", "empty")
+        return Closed("nothing") if self._on == "create" else None
 
     def _whole(self) -> list[StreamEvent]:
         """The events of a body that is JSON: one value, or one value a line."""
