@@ -15,7 +15,7 @@ import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from waiting import soon
+from waiting import LIMIT, soon
 
 from tests.upstream.rawserver import (
     CHUNKED,
@@ -284,7 +284,7 @@ async def test_a_reader_that_falls_behind_makes_the_server_wait() -> None:
 
 async def test_two_hundred_at_once() -> None:
     async with RawServer(plays(CHUNKED, chunk(STREAM), LAST)) as server:
-        provider = Provider("sk", server.url)
+        provider = Provider("sk", server.url, connect_timeout=LIMIT)
         found = await asyncio.gather(*(drain(provider.open(call())) for _ in range(200)))
         await provider.aclose()
     assert {(*kinds(events), events[-1]) for events in found} == {
