@@ -22,7 +22,7 @@ test: lint  ## Lint, then all tests.
 test-thorough: install-dev  ## All tests with every case that they know; takes two to three times as long.
 	VIGIL_TEST_THOROUGH=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
-lint: install-dev  ## ruff, import-linter, mypy.
+lint: install-dev  ## ruff, import-linter, mypy, names and docstrings.
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy

@@ -1,0 +1,34 @@
+"""One running Vigil for a story: API, worker and fake provider, and the Python client of an app."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+from arq.connections import ArqRedis
+from full_stack import whole
+from in_process import Stage
+
+from worker.client import AsyncVigil
+from worker.simulator import Simulator
+
+
+@dataclass
+class Story:
+    """What a story uses."""
+
+    app: AsyncVigil  # the app's client, over HTTP
+    provider: Simulator  # the fake provider; `calls()` says what it was asked and what it billed
+    stage: Stage  # the workers
+
+
+@pytest.fixture
+async def vigil(redis: ArqRedis, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Story]:
+    """A Vigil with one worker. The provider is in no hurry: its seconds pass 20 times as fast as ours."""
+    monkeypatch.setenv("VIGIL_WEBHOOK_ALLOW_PRIVATE", "1")  # the stories' receivers listen on 127.0.0.1
+    async with whole(redis, valkey_url, speed=20) as running:
+        await running.stage.worker()
+        key = running.app.headers["Authorization"].removeprefix("Bearer ")
+        async with AsyncVigil(str(running.app.base_url), key) as app:
+            yield Story(app, running.stage.sim, running.stage)
