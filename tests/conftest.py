@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked_vigil
 import pytest
 from arq.connections import ArqRedis
 from builders import VAULT
@@ -28,6 +29,7 @@ events.strict()  # what no table of telemetry lists is a fault
 def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """After the last test no process runs that one of them started."""
     yield
+    forked_vigil.stop()
     assert left_running(tmp_path_factory.getbasetemp()) == []
 
 

@@ -120,7 +120,8 @@ def test_the_doctor_says_which_mode_fits_and_tries_it_on_request(tmp_path: Path,
         assert found["endpoint"]["state"] == "problem"
         assert "VIGIL_UPSTREAM=chat" in found["endpoint"]["fix"]
         assert found["their models"]["state"] == "ok"
-        assert not any(body for _, body, _ in asked), "nothing is generated without --try"
+        prompts = [body.get("messages") or body.get("input") for _, body, _ in asked]
+        assert not any(prompts), "nothing is generated without --try"
         found = doctor(tmp_path, "--try", MODEL, VIGIL_UPSTREAM="chat", **env)
         assert (found["endpoint"]["state"], found["trial"]["state"]) == ("ok", "ok")
         assert "5 tokens, id chatcmpl-1" in found["trial"]["detail"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked_vigil
 import pytest
 from waiting import LIMIT
 
@@ -27,17 +28,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def run(folder: Path, *words: str, text: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [VIGIL, *words],
-        cwd=folder,
-        env=environment(folder, **env),
-        input=text,
-        stdin=subprocess.DEVNULL if text is None else None,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
+    return forked_vigil.run([*words], cwd=folder, env=environment(folder, **env), text=text, timeout=LIMIT)
 
 
 def one_line(result: subprocess.CompletedProcess[str]) -> str:

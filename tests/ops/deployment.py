@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import forked_vigil
 import httpx2
 from ops_server import free_port
 from waiting import LIMIT, wait_for
@@ -54,15 +55,7 @@ class Deployment:
 
     def vigil(self, role: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         """A command that ends by itself."""
-        return subprocess.run(
-            [VIGIL, *words],
-            cwd=self.folder,
-            env={**self.env(role), **env},
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-        )
+        return forked_vigil.run([*words], cwd=self.folder, env={**self.env(role), **env}, timeout=LIMIT)
 
     @contextmanager
     def process(self, role: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:

