@@ -125,7 +125,7 @@ def test_the_doctor_says_which_mode_fits_and_tries_it_on_request(tmp_path: Path,
         found = doctor(tmp_path, "--try", MODEL, VIGIL_UPSTREAM="chat", **env)
         assert (found["endpoint"]["state"], found["trial"]["state"]) == ("ok", "ok")
         assert "5 tokens, id chatcmpl-1" in found["trial"]["detail"]
-        assert len([body for _, body, _ in asked if body]) == 1
+        assert len([body for _, body, _ in asked if body.get("messages") or body.get("input")]) == 1
         found = doctor(tmp_path, "--try", MODEL, **env)
         assert found["trial"]["state"] == "problem"
         assert "VIGIL_UPSTREAM=chat" in found["trial"]["fix"]
