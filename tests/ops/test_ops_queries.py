@@ -106,10 +106,11 @@ PANELS = [
 NOTHING = {
     "Fallbacks: {{requested}} to {{served}}",
     "Faults of ours: dropped",
+    "Mended answers: {{flag}}",
     "Unreadable values: {{kind}}",
 }
-"""What a Vigil in good health has nothing to show for: no access was denied, everything said is in its table, and
-every stored value can be read.
+"""What a healthy Vigil at a healthy provider has nothing to show for: no access was denied, every event is in its table,
+every answer is well-formed and every stored value can be read.
 """
 
 
