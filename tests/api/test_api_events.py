@@ -11,7 +11,7 @@ from waiting import stopwatch
 
 import api.jobs.event_stream
 from api.jobs.event_stream import EventFeed
-from api.runtime.context import assemble
+from api.runtime.context import build_context
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreUnavailable
 from worker.store import keys
@@ -196,8 +196,8 @@ async def test_text_written_while_streams_open_is_whole_in_each(acme, worker):
 async def test_a_watcher_that_is_too_slow_catches_up(acme, worker, monkeypatch):
     import api.runtime.broadcaster
 
-    monkeypatch.setattr(api.runtime.broadcaster, "_MOST_PIECES", 2)
-    monkeypatch.setattr(api.runtime.broadcaster, "_MOST_CHARACTERS", 50)
+    monkeypatch.setattr(api.runtime.broadcaster, "_MAX_CHUNKS", 2)
+    monkeypatch.setattr(api.runtime.broadcaster, "_MAX_CHARACTERS", 50)
     await test_text_written_while_streams_open_is_whole_in_each(acme, worker)
 
 
@@ -240,7 +240,7 @@ async def test_only_the_current_attempts_text_is_shown(acme, worker):
 
 
 async def test_a_silent_stream_sends_comments(acme, monkeypatch):
-    monkeypatch.setattr(api.jobs.event_stream, "_HEARTBEAT", 0.05)
+    monkeypatch.setattr(api.jobs.event_stream, "_HEARTBEAT_S", 0.05)
     job_id = await submitted(acme)
     async with watching(acme, job_id) as stream:
         assert (await stream.next())["seq"] == 1
@@ -293,33 +293,33 @@ async def test_text_is_heard_only_while_someone_watches(acme, redis):
 
 
 async def test_a_redis_that_fails_half_way_loses_and_doubles_nothing(settings, redis, clock, worker, acme):
-    """What was read and not yet sent when the next question to Redis fails is sent all the same."""
-    parts = assemble(settings, redis, clock)
-    parts.hub.start()
+    """What was read, and not yet sent when the next read of Redis fails, is sent all the same."""
+    context = build_context(settings, redis, clock)
+    context.broadcaster.start()
     job_id = await submitted(acme)
     await worker.start(job_id)
     await worker.text(job_id, 1, 0, "Hello")
     await worker.complete(job_id, "Hello")
-    known, fails = parts.keyring.find, iter((True, False, True))
+    known, fails = context.key_cache.find, iter((True, False, True))
 
     async def find(key):
         if next(fails, False):
             raise StoreUnavailable("played")
         return await known(key)
 
-    parts.keyring.find = find
-    answer, reads = parts.jobs.answer, iter((True, True))
+    context.key_cache.find = find
+    answer, reads = context.jobs.answer, iter((True, True))
 
     async def once_away(name):
         if next(reads, False):
             raise StoreUnavailable("played")
         return await answer(name)
 
-    parts.jobs.answer = once_away
+    context.jobs.answer = once_away
     try:
-        feed = EventFeed(parts, acme.headers["authorization"].removeprefix("Bearer "), job_id, 0, 0)
+        feed = EventFeed(context, acme.headers["authorization"].removeprefix("Bearer "), job_id, 0, 0)
         said = b"".join([chunk async for chunk in feed.run()]).decode()
     finally:
-        await parts.hub.stop()
+        await context.broadcaster.stop()
     assert re.findall(r"^id: (\d+)$", said, re.MULTILINE) == ["1", "2", "3", "4", "5"]
     assert re.findall(r'"delta":"(\w+)"', said) == ["Hello"]

@@ -223,7 +223,7 @@ async def test_a_fault_of_ours_is_a_500_that_tells_nothing(settings, redis, cloc
 async def test_too_many_at_once_are_turned_away(settings, redis, clock, monkeypatch):
     import api.web.middleware
 
-    monkeypatch.setattr(api.web.middleware, "_AT_ONCE", 0)
+    monkeypatch.setattr(api.web.middleware, "_MAX_REQUESTS", 0)
     async with running(settings, redis, clock) as served:
         answer = await (await served.client()).get("/healthz")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -319,9 +319,9 @@ async def test_a_port_that_is_taken_is_an_oserror(settings):
 
 
 def test_responses_are_what_starlette_knows():
-    from api.jobs.event_stream import EventStreamResponse
+    from api.web.streaming import ChunkedResponse
 
-    assert issubclass(EventStreamResponse, Response)
+    assert issubclass(ChunkedResponse, Response)
 
 
 @pytest.mark.parametrize(("proxies", "scheme"), [(("10.0.0.0/8", "127.0.0.0/8"), "https"), (("10.0.0.0/8",), "http")])

@@ -59,7 +59,7 @@ async def test_waiting_sync_and_async(home):
 
 
 async def test_a_long_wait_is_kept_alive_by_blanks(home, monkeypatch):
-    monkeypatch.setattr("api.openai_compat.routes._QUIET", 0.05)
+    monkeypatch.setattr("api.openai_compat.routes._KEEP_ALIVE_S", 0.05)
     prompt = "[[sim: silent_delay hold=20]] Hello"
     raw = await home.client.responses.with_raw_response.create(model=SOL, input=prompt)
     assert raw.http_response.text.startswith("  ")

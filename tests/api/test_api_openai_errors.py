@@ -8,7 +8,7 @@ from api_server import submitted
 from openai import AsyncOpenAI
 from openai_sdk import SOL
 
-from api.openai_compat.event_sequence import CHUNK, EventSequence, cut
+from api.openai_compat.event_sequence import CHUNK, EventSequence, split
 
 
 @pytest.fixture
@@ -191,10 +191,10 @@ async def test_the_document_tells_of_the_face(acme):
         ),
     ]
     for path, method, statuses in routes:
-        told = doc["paths"][path][method]
-        assert set(told["responses"]) == statuses
-        assert told["x-scope"] == "submit"
-        for status, row in told["responses"].items():
+        operation = doc["paths"][path][method]
+        assert set(operation["responses"]) == statuses
+        assert operation["x-scope"] == "submit"
+        for status, row in operation["responses"].items():
             if status != "200":
                 assert set(row["content"]) == {"application/json"}
                 assert "error" in row["content"]["application/json"]["schema"]["properties"]
@@ -202,13 +202,13 @@ async def test_the_document_tells_of_the_face(acme):
 
 
 @pytest.mark.parametrize("text", ["", "x", "x" * CHUNK, "x" * (CHUNK + 1), "\U0001f600" * 100])
-def test_text_is_cut_alike_however_it_comes(text):
-    assert "".join(cut(text)) == text
-    assert all(len(chunk) == CHUNK for chunk in cut(text)[:-1])
-    assert len(cut(text, 9)) == max(9, -(-len(text) // CHUNK))
-    whole, bit_by_bit = EventSequence("t"), EventSequence("t")
+def test_text_is_split_alike_however_it_arrives(text):
+    assert "".join(split(text)) == text
+    assert all(len(chunk) == CHUNK for chunk in split(text)[:-1])
+    assert len(split(text, 9)) == max(9, -(-len(text) // CHUNK))
+    at_once, one_by_one = EventSequence("t"), EventSequence("t")
     if text:
-        whole.show(1, cut(text))
-        for chunk in cut(text):
-            bit_by_bit.show(1, [chunk])
-    assert whole.take() == bit_by_bit.take()
+        at_once.show(1, split(text))
+        for chunk in split(text):
+            one_by_one.show(1, [chunk])
+    assert at_once.take() == one_by_one.take()

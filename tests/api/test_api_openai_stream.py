@@ -350,7 +350,7 @@ async def test_a_response_that_never_ran(api, acme, watch):
 async def test_deleting_or_revoking_ends_the_stream(api, acme, worker, watch, monkeypatch):
     job_id, got, task = await begun(api, acme, worker, watch, "x" * 64)
     await have(got, 6)
-    monkeypatch.setattr("api.openai_compat.routes._CANCEL_WAIT", 0.1)
+    monkeypatch.setattr("api.openai_compat.routes._CANCEL_WAIT_S", 0.1)
     assert (await acme.delete(f"/v1/responses/{job_id}")).status_code == 409, "it runs on: nothing is half deleted"
     end = ev.Cancelled(upstream_under_way=True, billed=True)
     await worker.say(job_id, (ev.AttemptFinished(outcome="cancelled"), 1), (end, None))

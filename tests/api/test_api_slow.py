@@ -224,7 +224,7 @@ async def test_a_fault_behind_a_request_does_not_disturb_its_answer(api, acme):
 async def test_one_connection_too_many_is_told_so(settings, redis, clock, monkeypatch):
     import api.web.uvicorn_protocol
 
-    monkeypatch.setattr(api.web.uvicorn_protocol, "_MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(api.web.uvicorn_protocol, "_MAX_CONNECTIONS", 2)
     async with running(settings.model_copy(update={"header_seconds": 30}), redis, clock) as served:
         async with line(served), line(served) as (_, _), line(served) as (reader, _):
             assert problem_of(await whole(reader)) == (503, "too_busy")
