@@ -27,7 +27,7 @@ class Documents:
 
     @cached_property
     def openapi(self) -> dict[str, Any]:
-        """The document."""
+        """Return the document."""
         return document("Vigil", "1", _DESCRIPTION, self._described)
 
     @cached_property
