@@ -48,7 +48,7 @@ async def test_a_probe_shows_at_once_and_stays(acme: AsyncClient, redis: ArqRedi
         keys_of(MODEL, model)
 
 
-async def test_without_a_worker_a_probe_is_told_so_at_once(acme: AsyncClient, redis: ArqRedis) -> None:
+async def test_without_a_worker_a_probe_fails_at_once(acme: AsyncClient, redis: ArqRedis) -> None:
     answer = await acme.post("/v1/models/probe")
     assert (answer.status_code, answer.json()["code"]) == (503, "no_worker")
     assert "vigil worker" in answer.json()["detail"]

@@ -1,4 +1,4 @@
-"""What the OpenAI-shaped face refuses, as the SDK's own classes, and what it says of itself in the document."""
+"""Errors of the OpenAI-compatible API, as the SDK's own classes, and its part of the document."""
 
 from __future__ import annotations
 
@@ -144,14 +144,14 @@ async def test_idempotency_key_reused(client):
     assert raised.value.code == "idempotency_key_reused"
 
 
-async def test_what_is_not_offered_says_what_is(client):
-    for ask in (
+async def test_an_unsupported_route_names_the_supported_ones(client):
+    for job_body in (
         client.chat.completions.create(model=SOL, messages=[{"role": "user", "content": "Hi"}]),
         client.responses.input_items.list("resp_x"),
         client.responses.input_tokens.count(model=SOL, input="Hi"),
     ):
         with pytest.raises(openai.NotFoundError) as raised:
-            await ask
+            await job_body
         assert raised.value.code == "not_found"
         assert "responses.create" in raised.value.body["message"]
 
@@ -174,7 +174,7 @@ async def test_a_store_that_is_away_is_a_server_error(client, monkeypatch):
     assert (raised.value.status_code, raised.value.code, raised.value.type) == (500, "internal_error", "server_error")
 
 
-async def test_the_document_tells_of_the_face(acme):
+async def test_the_document_has_the_openai_routes(acme):
     doc = (await acme.get("/openapi.json")).json()
     routes = [
         ("/v1/responses", "post", {"200", "400", "401", "403", "413", "415", "422", "429", "500", "503"}),

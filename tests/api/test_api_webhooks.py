@@ -1,4 +1,4 @@
-"""Standing endpoints, deliveries and redelivery over HTTP; forbidden addresses are refused at the door."""
+"""Standing endpoints, deliveries and redelivery over HTTP; forbidden addresses are refused at submit."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ async def test_the_deliveries_of_a_job(acme, redis):
     assert all(m["created_at"].endswith("Z") for m in body["data"])
 
 
-async def test_redelivery_of_what_there_is_and_of_what_there_is_not(server, acme):
+async def test_redelivery_of_known_and_unknown_messages(server, acme):
     job_id = await submitted(acme, webhook={"url": URL, "events": ["job.queued"]})
     other = await submitted(acme)
     (message,) = (await acme.get(f"/v1/jobs/{job_id}/deliveries")).json()["data"]
