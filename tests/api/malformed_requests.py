@@ -30,7 +30,7 @@ class FurnishedApi:
         names = {"job_id": self.job, "endpoint_id": self.endpoint, "message_id": self.message}
         return template.format(**names)
 
-    async def kept(self) -> dict[bytes, bytes | None]:
+    async def dump(self) -> dict[bytes, bytes | None]:
         """Everything in Redis except the rate buckets, which change by themselves."""
         names = [name for name in await self.redis.keys("*") if not name.startswith(b"vigil:rate:")]
         return {name: await self.redis.dump(name) for name in sorted(names)}
