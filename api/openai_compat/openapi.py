@@ -13,7 +13,7 @@ _ID: Final = {"name": "job_id", "in": "path", "required": True, "schema": TEXT, 
 _ERROR: Final[Schema] = object_of(error=object_of(message=TEXT, type=TEXT, code=nullable(TEXT), param=nullable(TEXT)))
 _HEADERS: Final = ("Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")
 _STATUSES: Final = ("queued", "in_progress", "completed", "failed", "cancelled", "incomplete")
-_ANSWER: Final[Schema] = object_of(
+_RESPONSE: Final[Schema] = object_of(
     id=TEXT,
     object=one_of("response"),
     created_at=INTEGER,
@@ -28,7 +28,7 @@ _ANSWER: Final[Schema] = object_of(
     vigil=object_of(job_id=TEXT, status=TEXT),
 )
 _DELETED: Final[Schema] = object_of(id=TEXT, object=one_of("response"), deleted=BOOLEAN)
-_OWN: Final[Schema] = {
+_VIGIL_FIELDS: Final[Schema] = {
     "type": "object",
     "description": "Vigil's own fields: those of `POST /v1/jobs` that OpenAI's request does not have.",
     "additionalProperties": False,
@@ -64,7 +64,7 @@ _BODY: Final[Schema] = {
         "previous_response_id": {"type": "null"},
         "conversation": {"type": "null"},
         "stream_options": ANY,
-        "vigil": nullable(_OWN),
+        "vigil": nullable(_VIGIL_FIELDS),
     },
 }
 _EXAMPLE: Final = {
@@ -75,7 +75,9 @@ _EXAMPLE: Final = {
 }
 _STREAM: Final = parameter("stream", "Typed events instead of the object.", BOOLEAN)
 _AFTER: Final = parameter("starting_after", "Events after this sequence_number.", {**INTEGER, "minimum": 0})
-_IDEM: Final = parameter("Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header")
+_IDEMPOTENCY_KEY: Final = parameter(
+    "Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header"
+)
 
 
 def _operation(name: str, summary: str, about: str, schema: Schema, **more: Any) -> Operation:
@@ -96,10 +98,10 @@ CREATE: Final = _operation(
     "create_response",
     "Create a response (OpenAI-compatible)",
     "The response: queued (`background`), as typed events (`stream`), or terminal.",
-    _ANSWER,
+    _RESPONSE,
     events=True,
     problems=(429,),
-    parameters=(_IDEM,),
+    parameters=(_IDEMPOTENCY_KEY,),
     body=json_body(_BODY, _EXAMPLE),
     headers=(*_HEADERS, "X-Vigil-Job", "Idempotent-Replayed", *LIMITED),
 )
@@ -107,7 +109,7 @@ RETRIEVE: Final = _operation(
     "get_response",
     "Get a response, or its events from the beginning or after a sequence number",
     "The response in its current state, or its typed events.",
-    _ANSWER,
+    _RESPONSE,
     events=True,
     problems=(404,),
     parameters=(_ID, _STREAM, _AFTER),
@@ -117,7 +119,7 @@ CANCEL: Final = _operation(
     "cancel_response",
     "Cancel a response",
     "The response; one that has ended is not changed.",
-    _ANSWER,
+    _RESPONSE,
     problems=(400, 404, 413, 415),
     parameters=(_ID,),
     headers=_HEADERS,

@@ -37,11 +37,11 @@ class UnshownText:
 
     def __init__(self, attempt: int) -> None:
         self.attempt, self.gap = attempt, True
-        self._from, self._text = 0, ""
+        self._start, self._text = 0, ""
 
     def add(self, offset: int, text: str) -> None:
         """Add a chunk; known text is skipped, and a chunk after a gap only marks the gap, so that the text is read."""
-        end = self._from + len(self._text)
+        end = self._start + len(self._text)
         if offset > end:
             self.gap = True
         else:
@@ -50,13 +50,13 @@ class UnshownText:
     @property
     def chunks(self) -> int:
         """Return how many full chunks of the attempt's text are known."""
-        return (self._from + len(self._text)) // CHUNK
+        return (self._start + len(self._text)) // CHUNK
 
     def take(self, upto: int) -> list[str]:
         """Remove and return the known chunks up to that number."""
-        size = max(0, min(upto, self.chunks) * CHUNK - self._from)
+        size = max(0, min(upto, self.chunks) * CHUNK - self._start)
         out, self._text = split(self._text[:size]), self._text[size:]
-        self._from += size
+        self._start += size
         return out
 
 

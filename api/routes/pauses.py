@@ -46,7 +46,7 @@ async def pause(request: Request) -> Response:
     require_future(body.until, context)
     if body.scope == "model":  # a misspelt name would pause nothing, silently
         require_known(context, [("/name", body.name)])
-    kind, name = await with_deadline(request, _named(context, key, body))
+    kind, name = await with_deadline(request, _stored_scope(context, key, body))
     app = key.app if kind == "end_user" else None
     pausing = context.pauses.pause(kind, name, by=key.id, note=body.note, until=body.until, app=app)
     made = await with_deadline(request, pausing)
@@ -69,14 +69,14 @@ async def resume(request: Request) -> Response:
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
     body = validate(Target, await read_json(request, context.settings.max_body_bytes))
-    kind, name = await with_deadline(request, _named(context, key, body))
+    kind, name = await with_deadline(request, _stored_scope(context, key, body))
     resumed, released = await with_deadline(request, context.pauses.resume(kind, name))
     if resumed:
         await _audit(request, "resume", key, f"{kind}:{name}", "", released=released)
     return json_response({"scope": body.scope, "name": body.name, "resumed": resumed, "released": released})
 
 
-async def _named(context: AppContext, key: ApiKey, body: Target) -> tuple[Kind, str]:
+async def _stored_scope(context: AppContext, key: ApiKey, body: Target) -> tuple[Kind, str]:
     """Return (scope, name) as the store has them: an end user by the safety identifier."""
     if body.scope != "end_user":
         return body.scope, body.name or ""

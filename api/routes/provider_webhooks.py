@@ -45,8 +45,8 @@ async def receive(request: Request) -> Response:
     """
     context = context_of(request)
     raw = await read_body(request, context.settings.max_body_bytes)
-    webhook_id = _authentic(request, context, raw)
-    event = _event(raw)
+    webhook_id = _verified_id(request, context, raw)
+    event = _parse_event(raw)
     kind = provider.kind_of(event)
     if kind is None:
         raise Problem(400, "malformed_event", "The body is not an event: it has no type.")
@@ -57,7 +57,7 @@ async def receive(request: Request) -> Response:
     return json_response({"received": True, "duplicate": not new})
 
 
-def _authentic(request: Request, context: AppContext, raw: bytes) -> str:
+def _verified_id(request: Request, context: AppContext, raw: bytes) -> str:
     """Return the webhook-id; raise a Problem unless the provider signed the request."""
     secret: SecretStr | None = context.settings.openai_webhook_secret
     if secret is None:
@@ -71,7 +71,7 @@ def _authentic(request: Request, context: AppContext, raw: bytes) -> str:
         raise Problem(400, "invalid_signature", f"The webhook could not be verified: {error}.") from None
 
 
-def _event(raw: bytes) -> dict[str, Any]:
+def _parse_event(raw: bytes) -> dict[str, Any]:
     try:
         event = parse_json(raw)
     except Problem as problem:

@@ -27,7 +27,7 @@ from worker.store.apps import ApiKey
 
 routes = Routes("ops")
 _ALL: Final = "/v1/quarantine"
-_ONE: Final = _ALL + "/{end_user:path}"  # a name may hold a slash
+_ONE: Final = _ALL + "/{end_user:path}"  # an id may contain a slash
 _END_USER: Final = {
     "name": "end_user",
     "in": "path",
@@ -96,7 +96,7 @@ async def get_quarantine(request: Request) -> Response:
     """Finds the end user by the app's own id or by the safety identifier; 404 if there is no quarantine."""
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
-    found = await _first(request, key, context.quarantine.find)
+    found = await _of_named_user(request, key, context.quarantine.find)
     return json_response(await _view(request, found))
 
 
@@ -115,12 +115,12 @@ async def lift_quarantine(request: Request) -> Response:
     """Finds the end user by the app's own id or by the safety identifier; 404 if there is no quarantine."""
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
-    lifted = await _first(request, key, context.quarantine.lift)
+    lifted = await _of_named_user(request, key, context.quarantine.lift)
     await _audit(request, key, "quarantine.lifted", lifted.safety_identifier, "")
     return json_response(await _view(request, lifted))
 
 
-async def _first(
+async def _of_named_user(
     request: Request, key: ApiKey, operate: Callable[[str, str], Awaitable[QuarantinedUser | None]]
 ) -> QuarantinedUser:
     """Return what `operate` returns for the end user of the path, who is named by the app's own id or the safety
