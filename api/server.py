@@ -1,4 +1,4 @@
-"""Runs the API with uvicorn inside a loop that may belong to someone else: no signal handlers, no exits."""
+"""Runs the API with uvicorn inside a running event loop, without signal handlers and without exiting the process."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
-from api.app import check_store, create_app, open_store
-from api.web.uvicorn_protocol import protocol
+from api.app import create_app
+from api.runtime.store_setup import check_store, open_store
+from api.web.uvicorn_protocol import protocol_factory
 from worker.clock import Clock
 from worker.settings import Settings
 from worker.store.connection.pool import Redis
 
-_GRACE_SECONDS = 3
-_KEEP_ALIVE_SECONDS = 30
+_GRACE_S = 3
+_KEEP_ALIVE_S = 30
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever owns the process, and says when it listens."""
+    """A uvicorn server that installs no signal handlers, and sets `listening` once it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -37,7 +38,7 @@ class _Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening place; port 0 takes a free one, `getsockname()` tells which. OSError when it is taken."""
+    """Return a socket bound to the address; port 0 takes a free port, see `getsockname()`. Raises OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = found[0]
     sock = socket.socket(family, kind, protocol)
@@ -60,29 +61,29 @@ async def serve(
     sock: socket.socket | None = None,
     clock: Clock | None = None,
 ) -> None:
-    """Serves until `stop` is set (or the task is cancelled); `ready` is set once requests are taken.
+    """Serve until `stop` is set or the task is cancelled; set `ready` once requests are accepted.
 
-    `sock`: a place from `bind`, for callers who want to know the port before; else settings.host and settings.port.
-    Without a Redis it opens the one of the settings, raises UnsafeStore when that one could drop accepted jobs, and
-    closes it at the end.
+    `sock`: a socket from `bind`, for callers who need to know the port before; else settings.host and settings.port.
+    Without a Redis client it opens the one of the settings, raises UnsafeStore if that Redis could lose accepted jobs,
+    and closes it at the end.
     """
     sock, clock = sock or bind(settings.host, settings.port), clock or Clock()
-    speaks = protocol(settings, clock)
+    http = protocol_factory(settings, clock)
     try:
         if redis is not None:
-            await _run(create_app(settings, redis, clock), settings, speaks, sock, ready, stop)
+            await _run(create_app(settings, redis, clock), settings, http, sock, ready, stop)
             return
         async with open_store(settings) as own:
             await check_store(settings, own)
-            await _run(create_app(settings, own, clock), settings, speaks, sock, ready, stop)
+            await _run(create_app(settings, own, clock), settings, http, sock, ready, stop)
     finally:
         sock.close()
 
 
 async def _run(
-    app: FastAPI,
+    app: Starlette,
     settings: Settings,
-    speaks: type[asyncio.Protocol],
+    http: type[asyncio.Protocol],
     sock: socket.socket,
     ready: asyncio.Event | None,
     stop: asyncio.Event | None,
@@ -90,7 +91,7 @@ async def _run(
     config = uvicorn.Config(
         app,
         loop="none",
-        http=speaks,
+        http=http,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -98,8 +99,8 @@ async def _run(
         access_log=False,
         server_header=False,
         forwarded_allow_ips=list(settings.trusted_proxies),
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_S,
+        timeout_keep_alive=_KEEP_ALIVE_S,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[sock]), name="vigil-api")
@@ -108,13 +109,13 @@ async def _run(
         await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         watching.cancel()
-        app.state.parts.hub.farewell()  # long polls and streams end now, not when the grace is over
+        app.state.context.broadcaster.close_watchers()  # long polls and streams end now, not after the grace period
         server.should_exit = True
         await serving
 
 
 async def _watch(server: _Server, ready: asyncio.Event | None, stop: asyncio.Event | None) -> None:
-    """Says that the server listens, then waits until it is asked to stop."""
+    """Set `ready` once the server listens, then wait for `stop`."""
     await server.listening.wait()
     if ready is not None:
         ready.set()

@@ -63,14 +63,14 @@ async def redis(valkey_url: str) -> AsyncIterator[ArqRedis]:
 
 
 @pytest.fixture(autouse=True)
-def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An API in this process waits 40 times as long for Redis: a busy machine makes no 503. Not when `impatient`."""
-    patience = sys.modules.get("api.runtime.store_deadline")
-    if patience is not None and request.node.get_closest_marker("impatient") is None:
+def long_store_timeouts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API in this process waits 40 times as long for Redis, so that a busy machine causes no 503."""
+    store_deadline = sys.modules.get("api.runtime.store_deadline")
+    if store_deadline is not None and request.node.get_closest_marker("production_timeouts") is None:
         longer = SimpleNamespace(
             get_running_loop=asyncio.get_running_loop, timeout=lambda seconds: asyncio.timeout(40 * seconds)
         )
-        monkeypatch.setattr(patience, "asyncio", longer)
+        monkeypatch.setattr(store_deadline, "asyncio", longer)
 
 
 @pytest.fixture

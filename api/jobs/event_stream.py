@@ -1,7 +1,7 @@
-"""A job's events as server-sent events: all so far, then live, without a gap and without a repeat.
+"""A job's events as server-sent events: all so far, then live, without gaps and without repeats.
 
-Subscribed first, read afterwards; events are told apart by `seq`, text by its offset. Text of an attempt that is not
-the current one is dropped, and none is sent once a block is known.
+It subscribes first and reads afterwards; events are deduplicated by `seq`, text by its offset. Text of an attempt that
+is not the current one is dropped, and none is sent once a block is known.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any, Final
 
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-
 from api.runtime.broadcaster import Notification
 from api.runtime.context import AppContext
-from api.runtime.store_deadline import SECONDS, within
+from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.schema.views import dumps
 from worker.jobs import events as ev
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
@@ -23,22 +20,24 @@ from worker.jobs.states import Outcome, Purpose
 from worker.store.jobs.output_chunks import OutputChunk
 from worker.store.values import tell
 
-_HEARTBEAT: Final = 15.0
-_KEY_CHECK: Final = 3.0
-_AGAIN: Final = 0.5  # seconds between two questions to a Redis that is away
+_HEARTBEAT_S: Final = 15.0
+_KEY_CHECK_S: Final = 3.0
+_STORE_RETRY_S: Final = 0.5
 _TERMINAL: Final = frozenset(fact.TYPE for fact in ev.TERMINAL_FACTS)
-_HEADERS: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
 
 
 class VisibleAttempt:
-    """Which attempt's text watchers see, as the events tell it: the newest open one that is neither draft nor race."""
+    """The attempt whose text is shown, derived from the events.
+
+    It is the newest open one that is neither draft nor race, else the newest race.
+    """
 
     def __init__(self) -> None:
         self._open: dict[int, str] = {}
         self.blocked = False
 
     def apply(self, event: dict[str, Any]) -> None:
-        """After this event."""
+        """Apply the next event."""
         match event["type"]:
             case ev.AttemptStarted.TYPE:
                 self._open[event["attempt"]] = event["data"]["purpose"]
@@ -52,7 +51,7 @@ class VisibleAttempt:
 
     @property
     def number(self) -> int | None:
-        """The attempt, or None."""
+        """Return the number of the attempt, or None if no text may be shown."""
         if self.blocked:
             return None
         main = [n for n, purpose in self._open.items() if purpose not in {Purpose.DRAFT, Purpose.RACE}]
@@ -61,60 +60,63 @@ class VisibleAttempt:
 
 
 class EventFeed:
-    """What one watcher is told, in order, as bytes of an event stream."""
+    """The event stream of one client, as bytes."""
 
-    def __init__(self, parts: AppContext, key: str, job_id: str, after: int, offset: int) -> None:
-        self._parts, self._key, self._job_id = parts, key, job_id
-        self._after, self._seen, self._from = after, 0, offset
+    def __init__(self, context: AppContext, key: str, job_id: str, after: int, offset: int) -> None:
+        self._context, self._key, self._job_id = context, key, job_id
+        self._after, self._seen, self._first_offset = after, 0, offset
         self._current, self._sent, self._gap = VisibleAttempt(), dict[int, int](), False
-        self._out: list[bytes] = []  # what is to be sent; it outlives a question to Redis that fails half-way
-        self._read_before: int | None = None  # the attempt whose text a resuming watcher was reading
+        self._out: list[bytes] = []  # to be sent; kept when a read of Redis fails half-way
+        self._read_before: int | None = None  # the attempt whose text a resuming client was reading
 
     async def run(self) -> AsyncGenerator[bytes, None]:
-        """Ends after the terminal event, at our shutdown, or when the key is revoked; outlives a loss of Redis."""
+        """Yield chunks until the terminal event, the end of the process or the revocation of the key.
+
+        An outage of Redis is waited out.
+        """
         loop = asyncio.get_running_loop()
         silent_since = loop.time()
         everything = Notification(changed=True, missed=True)
-        with self._parts.hub.watch(self._job_id, text=True) as watcher:
+        with self._context.broadcaster.watch(self._job_id, text=True) as watcher:
             note: Notification | None = everything
             while True:
-                again = None
+                retry = False
                 try:
-                    ended = note is not None and await self._answer(note)
+                    ended = note is not None and await self._advance(note)
                     ended = ended or not await self._may_watch()
                 except StoreUnavailable:
-                    ended, again = False, everything
+                    ended, retry = False, True
                 chunks, self._out = self._out, []
                 if chunks:
                     silent_since = loop.time()
                     yield b"".join(chunks)
                 if ended or (note is not None and note.closing):
                     return
-                if loop.time() - silent_since >= _HEARTBEAT:
+                if loop.time() - silent_since >= _HEARTBEAT_S:
                     silent_since = loop.time()
                     yield b": still here\n\n"
-                pause = _AGAIN if again else min(_KEY_CHECK, silent_since + _HEARTBEAT - loop.time())
+                pause = _STORE_RETRY_S if retry else min(_KEY_CHECK_S, silent_since + _HEARTBEAT_S - loop.time())
                 note = await watcher.next(pause)
-                if again is not None:
+                if retry:
                     note = everything._replace(closing=note is not None and note.closing)
 
     async def _may_watch(self) -> bool:
-        return await within(SECONDS, self._parts.keyring.find(self._key)) is not None
+        return await with_timeout(STORE_TIMEOUT_S, self._context.key_cache.find(self._key)) is not None
 
-    async def _answer(self, note: Notification) -> bool:
-        """Whether the stream is over; what this note makes of it stands in `_out`.
+    async def _advance(self, note: Notification) -> bool:
+        """Append what is new to `_out`, and return whether the stream has ended.
 
-        `_out` and the mark of how far we are change together, so that a failure half-way loses and doubles nothing.
+        `_out` and the position change together, so that a failure half-way loses and repeats nothing.
         """
-        jobs, out = self._parts.jobs, self._out
-        trail = await within(SECONDS, jobs.trail(self._job_id, self._seen)) if note.changed else []
+        jobs, out = self._context.jobs, self._out
+        trail = await with_timeout(STORE_TIMEOUT_S, jobs.trail(self._job_id, self._seen)) if note.changed else []
         ends = next((e for e in trail if e["type"] in _TERMINAL), None)
         blocked = self._current.blocked or any(_blocks(e) for e in trail)
         if not blocked:
-            out += self._deltas(note.pieces)
+            out += self._deltas(note.chunks)
         for event in trail:
             if event is ends and event["type"] == ev.Completed.TYPE and event["seq"] > self._after:
-                out += await self._rest(event)
+                out += await self._remaining_text(event)
             self._current.apply(event)
             self._seen = event["seq"]
             if event["seq"] <= self._after:
@@ -124,64 +126,64 @@ class EventFeed:
         if ends is None:
             before = self._current.number
             if before is not None and (note.missed or self._gap or before not in self._sent):
-                kept = await self._kept(before)
+                stored = await self._stored_text(before)
                 self._gap = False
-                out += self._deltas([(before, _joined(kept))] if kept else [])
-            out += self._deltas(note.pieces)
+                out += self._deltas([(before, _joined(stored))] if stored else [])
+            out += self._deltas(note.chunks)
         return ends is not None
 
-    async def _kept(self, attempt: int) -> list[OutputChunk]:
-        """The attempt's text so far; none where it can't be read: the end brings all of it."""
+    async def _stored_text(self, attempt: int) -> list[OutputChunk]:
+        """Return the attempt's text so far; none if it can't be read: the end of the stream brings all of it."""
         try:
-            return await within(SECONDS, self._parts.pieces.read(self._job_id, attempt))
+            return await with_timeout(STORE_TIMEOUT_S, self._context.output_chunks.read(self._job_id, attempt))
         except RecordUnreadable as error:
             tell(error)
             return []
 
-    def _deltas(self, pieces: Iterable[tuple[int, OutputChunk]]) -> list[bytes]:
-        """What of these is new and belongs to the current attempt."""
+    def _deltas(self, chunks: Iterable[tuple[int, OutputChunk]]) -> list[bytes]:
+        """Return the deltas of the text that is new and belongs to the current attempt."""
         out = []
-        for attempt, piece in pieces:
+        for attempt, chunk in chunks:
             if attempt != self._current.number:
                 continue
             sent = self._start(attempt)
-            fresh = piece.text[max(0, sent - piece.offset) :]
-            if piece.offset > sent:
-                self._gap = True  # something passed unheard: read it
-            elif fresh:
-                out.append(self._delta(attempt, sent, fresh))
+            new = chunk.text[max(0, sent - chunk.offset) :]
+            if chunk.offset > sent:
+                self._gap = True  # text in between was missed: read it
+            elif new:
+                out.append(self._delta(attempt, sent, new))
         return out
 
     def _start(self, attempt: int) -> int:
-        """How far this attempt's text has been sent; the one the watcher was reading starts where the watcher asked."""
+        """Return how many characters of this attempt were sent; a resumed one starts at the client's offset."""
         if attempt not in self._sent:
-            self._sent[attempt] = self._from if self._read_before in {None, attempt} else 0
-            self._from = 0
+            self._sent[attempt] = self._first_offset if self._read_before in {None, attempt} else 0
+            self._first_offset = 0
         return self._sent[attempt]
 
     def _delta(self, attempt: int, offset: int, text: str) -> bytes:
         self._sent[attempt] = offset + len(text)
-        now = self._parts.clock.now()
+        now = self._context.clock.now()
         data = {"offset": offset, "delta": text}
         body = {"type": "job.output.delta", "at": now, "job_id": self._job_id, "attempt": attempt, "data": data}
         return b"event: job.output.delta\ndata: %s\n\n" % dumps(body)
 
-    async def _rest(self, completed: dict[str, Any]) -> list[bytes]:
-        """What the watcher has not seen of a finished answer, now that its pieces are gone."""
+    async def _remaining_text(self, completed: dict[str, Any]) -> list[bytes]:
+        """Return the delta of what was not sent of a completed output, whose chunks are no longer stored."""
         try:
-            answer = await within(SECONDS, self._parts.jobs.answer(self._job_id)) or {}
-        except (RecordUnreadable, ContentDamaged):  # the job itself says so to whoever asks for it
+            output = await with_timeout(STORE_TIMEOUT_S, self._context.jobs.answer(self._job_id)) or {}
+        except (RecordUnreadable, ContentDamaged):  # `GET /v1/jobs/{id}` reports it
             return []
-        winner, text = completed["attempt"], answer.get("output_text") or ""
+        winner, text = completed["attempt"], output.get("output_text") or ""
         sent = self._start(winner)
         return [self._delta(winner, sent, text[sent:])] if len(text) > sent else []
 
 
-def _joined(pieces: Sequence[OutputChunk]) -> OutputChunk:
-    """One piece out of many; what two of them share is taken once."""
-    start, text = pieces[0].offset, ""
-    for piece in pieces:
-        text += piece.text[max(0, start + len(text) - piece.offset) :]
+def _joined(chunks: Sequence[OutputChunk]) -> OutputChunk:
+    """Return one chunk of many; text that several contain is taken once."""
+    start, text = chunks[0].offset, ""
+    for chunk in chunks:
+        text += chunk.text[max(0, start + len(text) - chunk.offset) :]
     return OutputChunk(-1, start, text)
 
 
@@ -190,44 +192,3 @@ def _blocks(event: dict[str, Any]) -> bool:
         event["type"] == ev.Blocked.TYPE
         or (event["type"] == ev.AttemptFinished.TYPE and event["data"]["outcome"] == Outcome.BLOCKED)
     )
-
-
-class EventStreamResponse(Response):
-    """The answer: a feed written out until it ends or nobody listens any more."""
-
-    def __init__(self, feed: EventFeed) -> None:
-        super().__init__()
-        self._feed = feed
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Sends the stream."""
-        await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-        writing = asyncio.create_task(self._write(send))
-        gone = asyncio.create_task(_disconnected(receive))
-        try:
-            await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            writing.cancel()
-            ended = await asyncio.gather(writing, gone, return_exceptions=True)
-        if isinstance(ended[0], Exception):
-            raise ended[0]
-
-    async def _write(self, send: Send) -> None:
-        feed = self._feed.run()
-        try:
-            async for chunk in feed:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        finally:
-            await feed.aclose()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def as_list(trail: list[dict[str, Any]]) -> dict[str, Any]:
-    """The events as a list."""
-    return {"object": "list", "data": trail, "next_cursor": None}

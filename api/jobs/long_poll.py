@@ -1,4 +1,4 @@
-"""Waiting for a job to get somewhere: long polls and `Prefer: wait`. Must not know how an answer looks."""
+"""Waits until a job reaches a status: long polls and `Prefer: wait`. Must not know how a response looks."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import asyncio
 from collections.abc import Callable
 
 from api.runtime.context import AppContext
-from api.runtime.store_deadline import SECONDS, within
+from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from worker.store.jobs.repository import StoredJob
 
 
-async def wait_until(parts: AppContext, stored: StoredJob, enough: Callable[[str], bool], seconds: float) -> StoredJob:
-    """The job once `enough(status)`, or as it stands after `seconds` or at our own shutdown."""
+async def wait_until(
+    context: AppContext, stored: StoredJob, reached: Callable[[str], bool], seconds: float
+) -> StoredJob:
+    """Return the job once `reached(status)`, or in its current state after `seconds` or when the process ends."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    with parts.hub.watch(stored.job.id) as watcher:
-        stored = await _again(parts, stored)
-        while not enough(stored.job.status):
-            note = await watcher.next(until - loop.time())
-            if note is None or note.closing:
-                return await _again(parts, stored)
-            if note.status is None or enough(note.status):
-                stored = await _again(parts, stored)
+    end = loop.time() + seconds
+    with context.broadcaster.watch(stored.job.id) as watcher:
+        stored = await _reload(context, stored)
+        while not reached(stored.job.status):
+            notification = await watcher.next(end - loop.time())
+            if notification is None or notification.closing:
+                return await _reload(context, stored)
+            if notification.status is None or reached(notification.status):
+                stored = await _reload(context, stored)
     return stored
 
 
-async def _again(parts: AppContext, stored: StoredJob) -> StoredJob:
-    return await within(SECONDS, parts.jobs.load(stored.job.id, locked=True)) or stored
+async def _reload(context: AppContext, stored: StoredJob) -> StoredJob:
+    return await with_timeout(STORE_TIMEOUT_S, context.jobs.load(stored.job.id, locked=True)) or stored

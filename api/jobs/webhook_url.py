@@ -1,4 +1,4 @@
-"""Addresses that webhooks may be sent to, as answers of the API: the guard's refusal becomes a fault of a field."""
+"""Checks URLs that webhooks are sent to; a refused one becomes the error of a field."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from worker.webhooks import guard
 
 
 def check_webhook_url(text: str, settings: Settings, pointer: str = "/webhook/url") -> str:
-    """The one spelling to store and to dial; 422 with the reason for an address that we may not call."""
+    """Return the normalised URL; raise a Problem (422) with the reason if webhooks must not be sent to it."""
     try:
         return guard.check_webhook_url(text, settings)
-    except Refused as no:
-        raise Problem(no.status, no.code, no.detail, [fault(pointer, no.detail, no.code)]) from None
+    except Refused as refused:
+        errors = [fault(pointer, refused.detail, refused.code)]
+        raise Problem(refused.status, refused.code, refused.detail, errors) from None

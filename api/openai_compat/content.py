@@ -1,5 +1,5 @@
-"""What an OpenAI-shaped answer is made of: what was asked and what came back. It has no member for an output that can't
-be read, so such a response is not told of as if it were empty: ContentDamaged.
+"""Loads the input and output of a job for OpenAI's Response object. That has no member for an output that can't be
+read, and must not look empty instead, so ContentDamaged is raised.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from worker.store.jobs.repository import StoredJob
 from worker.store.values import tell
 
 
-async def with_asked(parts: AppContext, stored: StoredJob) -> tuple[StoredJob, dict[str, Any] | None]:
-    """(The job, what was asked); the job says so where that can't be read. Raises KeyMissing."""
+async def load_input(context: AppContext, stored: StoredJob) -> tuple[StoredJob, dict[str, Any] | None]:
+    """Return (the job, its input); if that can't be read, None, and the job is marked. Raises KeyMissing."""
     try:
-        return stored, await parts.jobs.asked(stored.job.id)
+        return stored, await context.jobs.asked(stored.job.id)
     except RecordUnreadable as error:
         tell(error)
     except ContentDamaged:
@@ -28,12 +28,12 @@ async def with_asked(parts: AppContext, stored: StoredJob) -> tuple[StoredJob, d
     return replace(stored, private=unread(stored.private, INPUT)), None
 
 
-async def answer_of(parts: AppContext, job: Job) -> dict[str, Any] | None:
-    """What came back; None where nothing has, or it was removed. Raises KeyMissing, ContentDamaged."""
+async def load_output(context: AppContext, job: Job) -> dict[str, Any] | None:
+    """Return the output, or None if there is none or it was removed. Raises KeyMissing, ContentDamaged."""
     if not job.settled:
         return None
     try:
-        found = await parts.jobs.answer(job.id)
+        found = await context.jobs.answer(job.id)
     except RecordUnreadable as error:
         tell(error)
         raise ContentDamaged(job.id, ANSWER) from None

@@ -1,48 +1,49 @@
-"""What the OpenAI-shaped routes say of themselves in the document: OpenAI's shapes, ours in them, every status."""
+"""The OpenAI-compatible routes in the OpenAPI document: OpenAI's schemas with our additions, and every status."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from api.schema.documented_route import Operation
 from api.schema.openapi import LIMITED, json_body, operation, parameter
-from api.schema.responses import ANY, FLAG, FRAME, MAP, TEXT, WHOLE, Shape, many, maybe, obj, one_of
+from api.schema.responses import ANY, BOOLEAN, FRAME, INTEGER, MAP, TEXT, Schema, array_of, nullable, object_of, one_of
 
 RESPONSE: Final = "/v1/responses/{job_id}"
 _ID: Final = {"name": "job_id", "in": "path", "required": True, "schema": TEXT, "description": "`resp_…` or `job_…`"}
-_ERROR: Final[Shape] = obj(error=obj(message=TEXT, type=TEXT, code=maybe(TEXT), param=maybe(TEXT)))
+_ERROR: Final[Schema] = object_of(error=object_of(message=TEXT, type=TEXT, code=nullable(TEXT), param=nullable(TEXT)))
 _HEADERS: Final = ("Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")
 _STATUSES: Final = ("queued", "in_progress", "completed", "failed", "cancelled", "incomplete")
-_ANSWER: Final[Shape] = obj(
+_RESPONSE: Final[Schema] = object_of(
     id=TEXT,
     object=one_of("response"),
-    created_at=WHOLE,
+    created_at=INTEGER,
     status=one_of(*_STATUSES),
-    error=maybe(obj(code=TEXT, message=TEXT)),
-    incomplete_details=maybe(obj(reason=TEXT)),
+    error=nullable(object_of(code=TEXT, message=TEXT)),
+    incomplete_details=nullable(object_of(reason=TEXT)),
     model=TEXT,
-    output=many({"type": "object"}),
-    usage=maybe(obj(input_tokens=WHOLE, output_tokens=WHOLE, total_tokens=WHOLE)),
+    output=array_of({"type": "object"}),
+    usage=nullable(object_of(input_tokens=INTEGER, output_tokens=INTEGER, total_tokens=INTEGER)),
     metadata=MAP,
-    background=FLAG,
-    vigil=obj(job_id=TEXT, status=TEXT),
+    background=BOOLEAN,
+    vigil=object_of(job_id=TEXT, status=TEXT),
 )
-_DELETED: Final[Shape] = obj(id=TEXT, object=one_of("response"), deleted=FLAG)
-_OWN: Final[Shape] = {
+_DELETED: Final[Schema] = object_of(id=TEXT, object=one_of("response"), deleted=BOOLEAN)
+_VIGIL_FIELDS: Final[Schema] = {
     "type": "object",
-    "description": "Ours: the fields of `POST /v1/jobs` that OpenAI's request has no name for.",
+    "description": "Vigil's own fields: those of `POST /v1/jobs` that OpenAI's request does not have.",
     "additionalProperties": False,
     "properties": {
         "policy": {"$ref": "#/components/schemas/Policy"},
-        "webhook": maybe({"$ref": "#/components/schemas/Webhook"}),
-        "end_user": maybe({"type": "string", "minLength": 1, "maxLength": 200}),
+        "webhook": nullable({"$ref": "#/components/schemas/Webhook"}),
+        "end_user": nullable({"type": "string", "minLength": 1, "maxLength": 200}),
         "priority": one_of("low", "default", "high"),
-        "not_before": maybe({"type": "string", "format": "date-time"}),
-        "metadata": maybe(MAP),
+        "not_before": nullable({"type": "string", "format": "date-time"}),
+        "metadata": nullable(MAP),
     },
 }
-_BODY: Final[Shape] = {
+_BODY: Final[Schema] = {
     "type": "object",
-    "description": "OpenAI's request. What has no place of its own here passes to the provider as it is; "
+    "description": "OpenAI's request. Fields that are not listed here are passed to the provider unchanged; "
     "`previous_response_id` and `conversation` are refused.",
     "required": ["model", "input"],
     "additionalProperties": True,
@@ -54,16 +55,16 @@ _BODY: Final[Shape] = {
                 {"type": "array", "minItems": 1, "items": {"type": "object"}},
             ]
         },
-        "instructions": maybe(TEXT),
-        "background": maybe(FLAG),
-        "stream": maybe(FLAG),
-        "store": maybe(FLAG),
-        "metadata": maybe(MAP),
-        "safety_identifier": maybe({"type": "string", "minLength": 1, "maxLength": 200}),
+        "instructions": nullable(TEXT),
+        "background": nullable(BOOLEAN),
+        "stream": nullable(BOOLEAN),
+        "store": nullable(BOOLEAN),
+        "metadata": nullable(MAP),
+        "safety_identifier": nullable({"type": "string", "minLength": 1, "maxLength": 200}),
         "previous_response_id": {"type": "null"},
         "conversation": {"type": "null"},
         "stream_options": ANY,
-        "vigil": maybe(_OWN),
+        "vigil": nullable(_VIGIL_FIELDS),
     },
 }
 _EXAMPLE: Final = {
@@ -72,41 +73,43 @@ _EXAMPLE: Final = {
     "background": True,
     "vigil": {"policy": {"on_delay": {"action": "offer"}}},
 }
-_STREAM: Final = parameter("stream", "Typed events instead of the object.", FLAG)
-_AFTER: Final = parameter("starting_after", "Events after this sequence_number.", {**WHOLE, "minimum": 0})
-_IDEM: Final = parameter("Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header")
+_STREAM: Final = parameter("stream", "Typed events instead of the object.", BOOLEAN)
+_AFTER: Final = parameter("starting_after", "Events after this sequence_number.", {**INTEGER, "minimum": 0})
+_IDEMPOTENCY_KEY: Final = parameter(
+    "Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header"
+)
 
 
-def _operation(name: str, summary: str, about: str, answer: Shape, **more: Any) -> dict[str, Any]:
-    """As `operation`, with OpenAI's envelope for every error and the shape inline."""
+def _operation(name: str, summary: str, about: str, schema: Schema, **more: Any) -> Operation:
+    """Return an operation as `api.schema.openapi.operation` does, with the schema inline and OpenAI's errors."""
     events = more.pop("events", False)
-    said = operation(name, summary, {200: (about, None)}, scope="submit", **more)
-    for status, row in said["responses"].items():
-        if status == 200:  # noqa: PLR2004
-            row["content"] = {"application/json": {"schema": answer}}
+    out = operation(name, summary, {200: (about, None)}, scope="submit", **more)
+    for status, response in out["responses"].items():
+        if status == "200":
+            response["content"] = {"application/json": {"schema": schema}}
             if events:
-                row["content"]["text/event-stream"] = {"schema": FRAME}
+                response["content"]["text/event-stream"] = {"schema": FRAME}
         else:
-            row["content"] = {"application/json": {"schema": _ERROR}}
-    return said
+            response["content"] = {"application/json": {"schema": _ERROR}}
+    return out
 
 
 CREATE: Final = _operation(
     "create_response",
-    "Create a response (OpenAI's shape)",
+    "Create a response (OpenAI-compatible)",
     "The response: queued (`background`), as typed events (`stream`), or terminal.",
-    _ANSWER,
+    _RESPONSE,
     events=True,
     problems=(429,),
-    parameters=(_IDEM,),
+    parameters=(_IDEMPOTENCY_KEY,),
     body=json_body(_BODY, _EXAMPLE),
     headers=(*_HEADERS, "X-Vigil-Job", "Idempotent-Replayed", *LIMITED),
 )
 RETRIEVE: Final = _operation(
     "get_response",
-    "Get a response, or its events from the beginning or behind a number",
-    "The response as it stands, or its typed events.",
-    _ANSWER,
+    "Get a response, or its events from the beginning or after a sequence number",
+    "The response in its current state, or its typed events.",
+    _RESPONSE,
     events=True,
     problems=(404,),
     parameters=(_ID, _STREAM, _AFTER),
@@ -115,8 +118,8 @@ RETRIEVE: Final = _operation(
 CANCEL: Final = _operation(
     "cancel_response",
     "Cancel a response",
-    "The response; one that is over stays as it is.",
-    _ANSWER,
+    "The response; one that has ended is not changed.",
+    _RESPONSE,
     problems=(400, 404, 413, 415),
     parameters=(_ID,),
     headers=_HEADERS,
@@ -124,7 +127,7 @@ CANCEL: Final = _operation(
 DELETE: Final = _operation(
     "delete_response",
     "Delete a response's content",
-    "Deleted; a job that runs is cancelled. Its trail stays.",
+    "Deleted; a running job is cancelled. Its audit trail is kept.",
     _DELETED,
     problems=(400, 404, 409, 413, 415),
     parameters=(_ID,),

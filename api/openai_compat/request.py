@@ -1,6 +1,6 @@
-"""A body of OpenAI's `responses.create` -> a job to be, by the same types as the other face.
+"""Translates a body of OpenAI's `responses.create` to a submit request, validated as in the native API.
 
-Our own fields stand in `vigil` and are strict; what we don't know of OpenAI's passes to the provider as it is.
+Vigil's own fields are in `vigil` and are strict; unknown fields of OpenAI are passed to the provider unchanged.
 """
 
 from __future__ import annotations
@@ -11,62 +11,63 @@ from pydantic import ValidationError
 
 from api.openai_compat.errors import ParamProblem
 from api.schema.requests import Submit
-from api.web.problems import Fault, Problem, fault, from_validation
+from api.web.problems import Fault, Problem, fault
+from api.web.validation import from_validation
 
-_VIGIL: Final = ("policy", "webhook", "end_user", "priority", "not_before", "metadata")
-_CHAINED: Final = ("previous_response_id", "conversation")
+_VIGIL_FIELDS: Final = ("policy", "webhook", "end_user", "priority", "not_before", "metadata")
+_UNSUPPORTED: Final = ("previous_response_id", "conversation")
 _FLAGS: Final = ("background", "stream", "store")
-_PLACED: Final = frozenset(
+_MAPPED: Final = frozenset(
     {"model", "input", "instructions", "metadata", "vigil", "background", "stream", "stream_options", "user"}
-    | {"safety_identifier", *_CHAINED}
+    | {"safety_identifier", *_UNSUPPORTED}
 )
-"""What has a place of its own in a job; everything else is a parameter of the call."""
+"""Fields that are not passed to the provider as `params`."""
 
 
 class ParsedRequest(NamedTuple):
-    """The job to be, and how its answer is wanted."""
+    """The job to submit, and how its response is requested."""
 
     job: Submit
     background: bool
     stream: bool
 
 
-def read(sent: Any) -> ParsedRequest:
-    """Raises a Problem that names every field that can't be used."""
+def parse_request(sent: Any) -> ParsedRequest:
+    """Parse a body. Raises a Problem that names every bad field."""
     if not isinstance(sent, dict):
-        raise Problem(422, "validation_error", "The body is an object.")
-    for name in _CHAINED:
+        raise Problem(422, "validation_error", "The body must be an object.")
+    for name in _UNSUPPORTED:
         if sent.get(name) is not None:
             detail = f"{name} is not supported: a job carries its whole input. Send the earlier items in `input`."
             raise ParamProblem(400, "unsupported_parameter", detail, name)
-    own = _own(sent.get("vigil"))
+    vigil = _vigil_fields(sent.get("vigil"))
     faults = [fault(f"/{name}", "must be true or false", "bool_type") for name in _FLAGS if not _flag(sent.get(name))]
-    metadata = _metadata(sent.get("metadata"), own.pop("metadata", None), faults)
+    metadata = _metadata(sent.get("metadata"), vigil.pop("metadata", None), faults)
     if faults:
         raise Problem(422, "validation_error", "Some fields can't be used as sent.", faults)
-    person = sent.get("safety_identifier") if sent.get("safety_identifier") is not None else sent.get("user")
+    end_user = sent.get("safety_identifier") if sent.get("safety_identifier") is not None else sent.get("user")
     job: dict[str, Any] = {name: sent[name] for name in ("model", "input", "instructions") if name in sent}
-    job["params"] = {name: value for name, value in sent.items() if name not in _PLACED}
-    job |= {"metadata": metadata, "end_user": person, **own}
+    job["params"] = {name: value for name, value in sent.items() if name not in _MAPPED}
+    job |= {"metadata": metadata, "end_user": end_user, **vigil}
     try:
         return ParsedRequest(Submit.model_validate(job), bool(sent.get("background")), bool(sent.get("stream")))
     except ValidationError as error:
         problem = from_validation(error, job)
-        if "end_user" not in own:  # it is named as the caller named it
+        if "end_user" not in vigil:  # use the caller's name of the field
             name = "safety_identifier" if sent.get("safety_identifier") is not None else "user"
             for row in problem.errors:
                 row["pointer"] = row["pointer"].replace("/end_user", f"/{name}")
         raise problem from None
 
 
-def _own(sent: Any) -> dict[str, Any]:
+def _vigil_fields(sent: Any) -> dict[str, Any]:
     if sent is None:
         return {}
     if not isinstance(sent, dict):
         raise ParamProblem(422, "validation_error", "vigil: must be an object", "vigil")
     for name in sent:
-        if name not in _VIGIL:
-            detail = f"vigil has no such field; known: {', '.join(_VIGIL)}."
+        if name not in _VIGIL_FIELDS:
+            detail = f"vigil has no such field; known: {', '.join(_VIGIL_FIELDS)}."
             raise ParamProblem(422, "validation_error", detail, f"vigil.{name[:64]}")
     return dict(sent)
 
@@ -75,10 +76,10 @@ def _flag(value: object) -> bool:
     return value is None or isinstance(value, bool)
 
 
-def _metadata(theirs: Any, ours: Any, faults: list[Fault]) -> dict[str, Any]:
-    """OpenAI's pairs and ours as one; ours win."""
+def _metadata(openai: Any, vigil: Any, faults: list[Fault]) -> dict[str, Any]:
+    """Return both metadata objects as one; the pairs in `vigil` win."""
     out: dict[str, Any] = {}
-    for pointer, sent in (("/metadata", theirs), ("/vigil/metadata", ours)):
+    for pointer, sent in (("/metadata", openai), ("/vigil/metadata", vigil)):
         if isinstance(sent, dict):
             out |= sent
         elif sent is not None:

@@ -1,6 +1,6 @@
-"""Record, what was asked and what came back -> OpenAI's Response object, with our own `vigil` object in it.
+"""Builds OpenAI's Response object of a job's record, input and output, with a `vigil` object of our own in it.
 
-Pure: no HTTP, no Redis. Output is shown of completed jobs alone, by the same rule as on the other face.
+Pure: no HTTP, no Redis. Only completed jobs show output, as in the native API.
 """
 
 from __future__ import annotations
@@ -40,34 +40,36 @@ _DEFAULTS: Final[Json] = {
     "truncation": "disabled",
 }
 _ECHOED: Final = ("prompt", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "service_tier")
-_SHOWN: Final = ("status", "reason", "requested_model", "served_model", "disclosure", "safety", "offer", "hold")
-_MORE: Final = ("cost", "error", "next_attempt_at", "unreadable")
+_VIGIL_FIELDS: Final = (
+    *("status", "reason", "requested_model", "served_model", "disclosure", "safety", "offer", "hold"),
+    *("cost", "error", "next_attempt_at", "unreadable"),
+)
 
 
 class ResponseSource:
-    """One job with all that its Response objects are made of."""
+    """A job with all that its Response objects are made of."""
 
-    def __init__(self, job: Job, private: Json, asked: Json | None, answer: Json | None) -> None:
-        self.job, self._private, self._asked = job, private, asked or {}
-        self._view = job_view(job, private, answer, None, "")
+    def __init__(self, job: Job, private: Json, request: Json | None, output: Json | None) -> None:
+        self.job, self._private, self._request = job, private, request or {}
+        self._view = job_view(job, private, output, None, "")
 
-    def born(self) -> Json:
-        """As it was accepted: the same at any later time."""
-        return self._early("queued")
+    def created(self) -> Json:
+        """Return the response as it was when the job was accepted, whatever has happened since."""
+        return self._initial("queued")
 
-    def begun(self) -> Json:
-        """As it was when its first run began: the same at any later time."""
-        return self._early("in_progress")
+    def started(self) -> Json:
+        """Return the response as it was when the first run began, whatever has happened since."""
+        return self._initial("in_progress")
 
-    def now(self) -> Json:
-        """As it stands."""
+    def current(self) -> Json:
+        """Return the response in its current state."""
         job, view = self.job, self._view
-        own = {"job_id": job.id, **{name: view[name] for name in (*_SHOWN, *_MORE)}}
+        vigil = {"job_id": job.id, **{name: view[name] for name in _VIGIL_FIELDS}}
         cut_short = job.status is Status.COMPLETED and job.reason is not None
         status = "incomplete" if cut_short else _STATUSES[job.status]
         tier = job.attempt(job.winner).service_tier if job.winner is not None else None
         return {
-            **self._frame(),
+            **self._constant_members(),
             "status": status,
             "completed_at": seconds(job.finished_at) if job.status is Status.COMPLETED and job.finished_at else None,
             "error": error_of(job),
@@ -76,28 +78,28 @@ class ResponseSource:
             "output": self.output,
             "usage": _usage(view["usage"]) if job.settled else None,
             **({"service_tier": tier} if tier else {}),
-            "vigil": own,
+            "vigil": vigil,
         }
 
     @property
     def output(self) -> list[Json]:
-        """The items that came back, each with an id and its parts with what the SDK expects of them."""
+        """Return the output items, with the ids and members that the SDK expects."""
         return [_item(item, f"{self.tail}_{i}") for i, item in enumerate(self._view["output"])]
 
     @property
     def text(self) -> str:
-        """The answer's text."""
+        """Return the output text."""
         return self._view["output_text"] or ""
 
     @property
     def tail(self) -> str:
-        """What the names of this job's things share."""
+        """Return the part of the id that all ids of this job share."""
         return self.job.id.removeprefix("job_")
 
-    def _early(self, status: str) -> Json:
-        own = {"job_id": self.job.id, "status": "running" if status == "in_progress" else status}
+    def _initial(self, status: str) -> Json:
+        vigil = {"job_id": self.job.id, "status": "running" if status == "in_progress" else status}
         return {
-            **self._frame(),
+            **self._constant_members(),
             "status": status,
             "completed_at": None,
             "error": None,
@@ -105,20 +107,24 @@ class ResponseSource:
             "model": self.job.requested_model,
             "output": [],
             "usage": None,
-            "vigil": {**own, "requested_model": self.job.requested_model},
+            "vigil": {**vigil, "requested_model": self.job.requested_model},
         }
 
-    def _frame(self) -> Json:
-        """What never changes. `background` is always true: every job may be polled, cancelled and streamed again."""
-        params = self._asked.get("params") or {}
-        echoed = {name: params[name] if params.get(name) is not None else given for name, given in _DEFAULTS.items()}
+    def _constant_members(self) -> Json:
+        """Return the members that never change. `background` is always true: every job may be polled, cancelled and
+        streamed again.
+        """
+        params = self._request.get("params") or {}
+        echoed = {
+            name: params[name] if params.get(name) is not None else default for name, default in _DEFAULTS.items()
+        }
         return {
             "id": ids.response_id_of(self.job.id),
             "object": "response",
             "created_at": seconds(self.job.created_at),
             "background": True,
             "conversation": None,
-            "instructions": self._asked.get("instructions"),
+            "instructions": self._request.get("instructions"),
             "metadata": self._private.get("metadata") or {},
             "previous_response_id": None,
             "safety_identifier": self._private.get("end_user"),
@@ -130,16 +136,16 @@ class ResponseSource:
 
 
 def seconds(at: datetime) -> int:
-    """OpenAI's times are whole seconds."""
+    """Return a time as OpenAI does, in full seconds."""
     return int(at.timestamp())
 
 
 def error_of(job: Job) -> Json | None:
-    """Why it failed, in our plain sentences; the code is the provider's where content was withheld."""
+    """Return why the job failed, or None; the code is the provider's if it withheld content."""
     if job.block is not None:
         message = f"The provider withheld the content of this response ({job.block.code}). {job.block.advice}"
         return {"code": job.block.code, "message": message}
-    if job.error is None or job.status is Status.CANCELLED:  # OpenAI's own have none; `vigil` says it
+    if job.error is None or job.status is Status.CANCELLED:  # OpenAI has no error for it; `vigil` shows it
         return None
     code = "deadline_exceeded" if job.status is Status.EXPIRED else job.error.code
     return {"code": code, "message": f"{job.error.message} {job.error.advice}"}

@@ -1,56 +1,59 @@
-"""GET /v1/jobs/{id}/events: as a stream or as a list."""
+"""GET /v1/jobs/{id}/events: the events of a job as a stream or as a list."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.jobs.event_stream import EventFeed, EventStreamResponse, as_list
-from api.runtime.context import parts_of
-from api.runtime.store_deadline import ask
-from api.schema.openapi import JOB, JOB_ID, DirectRoute, operation, parameter
-from api.schema.responses import WHOLE
-from api.web.auth import allowed, bearer, own_job
-from api.web.params import header, last_event_id, query, whole
-from api.web.responses import as_json
+from api.jobs.event_stream import EventFeed
+from api.runtime.context import context_of
+from api.runtime.store_deadline import with_deadline
+from api.schema.documented_route import Routes
+from api.schema.openapi import JOB, JOB_ID, operation, parameter
+from api.schema.responses import INTEGER
+from api.web.auth import authorize, bearer_token, load_own_job
+from api.web.params import header_values, integer_param, last_event_id, query_params
+from api.web.responses import json_response
+from api.web.streaming import ChunkedResponse
 
-router = APIRouter(route_class=DirectRoute, tags=["jobs"])
-_MOST = 9_999_999_999
+routes = Routes("jobs")
+_MAX_INTEGER = 9_999_999_999
 
 
-@router.get(
+@routes.get(
     f"{JOB}/events",
-    **operation(
+    operation(
         "watch_job",
-        "Events of a job, all so far and then live",
-        {200: ("Events.", "EventList"), 204: ("The stream is over: everything was sent before Last-Event-ID.", None)},
+        "Watch the events of a job: all so far, then live",
+        {200: ("Events.", "EventList"), 204: ("The stream has ended: there is nothing after Last-Event-ID.", None)},
         scope="read",
         problems=(400, 404),
         parameters=(
             JOB_ID,
-            parameter("after", "Go on after this seq.", WHOLE),
-            parameter("offset", "Text from this character on, of the attempt that wrote when `after` happened.", WHOLE),
-            parameter("Last-Event-ID", "Go on after this event.", where="header"),
+            parameter("after", "Continue after this seq.", INTEGER),
+            parameter("offset", "Text from this character on, of the attempt that was writing at `after`.", INTEGER),
+            parameter("Last-Event-ID", "Continue after this event.", where="header"),
         ),
         events=True,
     ),
 )
-async def watch(request: Request) -> Response:
-    """A stream, or the list for those who accept JSON and no stream."""
-    key, parts = await allowed(request, "read"), parts_of(request)
-    sent, resumed = query(request, "after", "offset"), last_event_id(request)
-    after = whole("after", sent.get("after"), 0, 0, _MOST)
+async def watch_job(request: Request) -> Response:
+    """Returns a stream, or a list if the request accepts JSON and no stream."""
+    key, context = await authorize(request, "read"), context_of(request)
+    params, resumed = query_params(request, "after", "offset"), last_event_id(request)
+    after = integer_param("after", params.get("after"), 0, 0, _MAX_INTEGER)
     after = after if resumed is None else max(after, resumed)
-    offset = whole("offset", sent.get("offset"), 0, 0, _MOST)
-    stored = await own_job(request, key)
+    offset = integer_param("offset", params.get("offset"), 0, 0, _MAX_INTEGER)
+    stored = await load_own_job(request, key)
     if _wants_list(request):
-        return as_json(as_list(await ask(request, parts.jobs.trail(stored.job.id, after))))
+        trail = await with_deadline(request, context.jobs.trail(stored.job.id, after))
+        return json_response({"object": "list", "data": trail, "next_cursor": None})
     if stored.job.settled and resumed is not None and after >= stored.job.version:
-        return Response(status_code=204)  # tells an EventSource to stop coming back
-    return EventStreamResponse(EventFeed(parts, bearer(request) or "", stored.job.id, after, offset))
+        return Response(status_code=204)  # makes an EventSource stop reconnecting
+    feed = EventFeed(context, bearer_token(request) or "", stored.job.id, after, offset)
+    return ChunkedResponse(feed.run())
 
 
 def _wants_list(request: Request) -> bool:
-    accepted = ",".join(header(request.scope, b"accept"))
+    accepted = ",".join(header_values(request.scope, b"accept"))
     return "application/json" in accepted and "text/event-stream" not in accepted

@@ -1,109 +1,105 @@
-"""What ops and their machines ask: alive, ready, metrics, how many workers are wanted."""
+"""Routes for operators and their tools: liveness, readiness, metrics, how many workers are wanted."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Final
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.runtime.context import AppContext, parts_of
-from api.runtime.store_deadline import ask, within
-from api.schema.openapi import DirectRoute, operation
+from api.runtime.context import AppContext, context_of
+from api.runtime.store_deadline import with_deadline, with_timeout
+from api.schema.documented_route import Routes
+from api.schema.openapi import operation
 from api.schema.views import endpoint_view
-from api.web.auth import allowed
-from api.web.params import query
+from api.web.auth import authorize
+from api.web.params import query_params
 from api.web.problems import Problem
-from api.web.responses import as_json
+from api.web.responses import json_response
 from worker.jobs.errors import StoreUnavailable
-from worker.store.admission.model_access import known_endpoint
-from worker.store.provider.safety_notices import SafetyNotices
-from worker.store.stats import metrics as stored_metrics
 from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
 
-router = APIRouter(route_class=DirectRoute)
-_SCRAPE_SECONDS: Final = 3.0
-_FRESH_SECONDS: Final = 1.0
+routes = Routes()
+_SCRAPE_TIMEOUT_S: Final = 3.0
+_CACHE_TTL_S: Final = 1.0
 
 
-@router.get("/healthz", **operation("alive", "Alive", {200: ("This process answers.", "Alive")}, scope=None))
+@routes.get("/healthz", operation("alive", "Liveness", {200: ("This process responds.", "Alive")}, scope=None))
 async def healthz(_: Request) -> Response:
-    """Says nothing of Redis: a restart would not bring it back."""
-    return as_json({"status": "ok"})
+    """Does not check Redis: a restart of this process would not repair it."""
+    return json_response({"status": "ok"})
 
 
-@router.get(
+@routes.get(
     "/readyz",
-    **operation(
+    operation(
         "ready",
-        "Able to accept",
-        {200: ("Redis takes writes and allows all that is needed.", "Alive")},
+        "Readiness",
+        {200: ("Redis accepts writes and allows every command that is needed.", "Alive")},
         scope=None,
         problems=(503,),
     ),
 )
 async def readyz(request: Request) -> Response:
-    """A write reached Redis just now, all that we need is allowed there, and we are not about to stop."""
-    if parts_of(request).hub.closing:
-        raise Problem(503, "shutting_down", "This process is about to stop.", headers={"Retry-After": "1"})
-    store = parts_of(request).store
+    """Checks that Redis accepts a write and every command needed, and that this process is not shutting down."""
+    if context_of(request).broadcaster.closing:
+        raise Problem(503, "shutting_down", "This process is shutting down.", headers={"Retry-After": "1"})
+    store = context_of(request).store_watch
     reason = await store.look()
-    if reason:  # this route is asked by operators' machines: they get the whole sentence
+    if reason:  # this route is for operators' tools: they get the full reason
         code, later = ("store_changed", "30") if store.changed else ("store_unavailable", "2")
         raise Problem(503, code, reason if store.changed else f"Not ready: {reason}.", headers={"Retry-After": later})
-    return as_json({"status": "ok"})
+    return json_response({"status": "ok"})
 
 
-@router.get(
+@routes.get(
     "/metrics",
-    **operation("metrics", "Metrics", {200: ("In Prometheus' text form.", None)}, scope=None, text=True),
+    operation("metrics", "Metrics", {200: ("In the text format of Prometheus.", None)}, scope=None, text=True),
 )
 async def metrics(request: Request) -> Response:
-    """What this process has counted, and the whole as Redis tells it now; names no job, no app and no person."""
-    return Response(BOOK.text(await _whole(parts_of(request))), media_type=CONTENT_TYPE)
+    """Returns what this process has counted and what Redis holds now; names no job, no app and no person."""
+    return Response(BOOK.text(await _store_samples(context_of(request))), media_type=CONTENT_TYPE)
 
 
-async def _whole(parts: AppContext) -> list[Sample]:
-    """Read at most once a second however often we are asked: the route needs no key."""
-    scraped = parts.scraped
-    async with scraped.turn:
-        now = parts.clock.monotonic()
-        if now - scraped.at >= _FRESH_SECONDS:
+async def _store_samples(context: AppContext) -> list[Sample]:
+    """Return the samples read from Redis, at most once a second however many requests there are: the route needs no
+    key.
+    """
+    scraped = context.scrape_cache
+    async with scraped.lock:
+        now = context.clock.monotonic()
+        if now - scraped.at >= _CACHE_TTL_S:
             try:
-                notices = SafetyNotices(parts.redis, parts.settings.audit_ttl)
-                reading = stored_metrics.samples(parts.redis, parts.clock, parts.catalogue, notices)
-                scraped.samples = await within(_SCRAPE_SECONDS, reading)
+                scraped.samples = await with_timeout(_SCRAPE_TIMEOUT_S, context.deployment.samples())
             except StoreUnavailable:
                 scraped.samples = [("vigil_redis_up", {}, 0)]
-            scraped.at = parts.clock.monotonic()
+            scraped.at = context.clock.monotonic()
         return scraped.samples
 
 
-@router.get(
+@routes.get(
     "/v1/ops/scale",
-    **operation("scale", "How many slots are wanted", {200: ("For an autoscaler.", "Scale")}, scope="ops"),
+    operation("scale", "How many worker slots are wanted", {200: ("For an autoscaler.", "Scale")}, scope="ops"),
 )
 async def scale(request: Request) -> Response:
-    """Ready and running jobs as one number; while a circuit is open waiting jobs want no worker."""
-    await allowed(request, "ops")
-    query(request)
-    parts = parts_of(request)
-    return as_json(asdict(await ask(request, stored_metrics.scale(parts.redis, parts.clock))))
+    """Returns how many slots ready and running jobs need; while a circuit is open, waiting jobs need none."""
+    await authorize(request, "ops")
+    query_params(request)
+    return json_response(asdict(await with_deadline(request, context_of(request).deployment.scale())))
 
 
-@router.get(
+@routes.get(
     "/v1/ops/endpoint",
-    **operation(
+    operation(
         "endpoint",
         "Whether VIGIL_UPSTREAM fits the provider's server",
-        {200: ("As the latest `POST /v1/models/probe` found it.", "Endpoint")},
+        {200: ("The result of the latest `POST /v1/models/probe`.", "Endpoint")},
         scope="ops",
     ),
 )
 async def endpoint(request: Request) -> Response:
-    """What a worker found when somebody last asked for a probe."""
-    await allowed(request, "ops")
-    query(request)
-    return as_json(endpoint_view(await ask(request, known_endpoint(parts_of(request).redis))))
+    """Returns what a worker found at the latest probe."""
+    await authorize(request, "ops")
+    query_params(request)
+    return json_response(endpoint_view(await with_deadline(request, context_of(request).deployment.endpoint())))

@@ -1,4 +1,4 @@
-"""The end users of the key's app whose jobs are not sent: review, shut out, let in again. Scope `ops`."""
+"""Quarantine of end users of the key's app, whose jobs are refused: list, add, lift. Scope `ops`."""
 
 from __future__ import annotations
 
@@ -6,137 +6,138 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fastapi import APIRouter
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.jobs.submission import identifier
-from api.routes.pauses import not_past
-from api.runtime.context import AppContext, parts_of
-from api.runtime.store_deadline import ask
-from api.schema.openapi import DirectRoute, json_body, operation
+from api.jobs.submission import identifier, require_future
+from api.runtime.context import context_of
+from api.runtime.store_deadline import with_deadline
+from api.schema.documented_route import Routes
+from api.schema.openapi import json_body, operation
 from api.schema.requests import AskQuarantine
 from api.schema.responses import TEXT, ref
-from api.web.auth import allowed
+from api.web.auth import authorize
 from api.web.body import read_json
-from api.web.params import query
-from api.web.problems import Problem, from_validation
-from api.web.responses import as_json
-from worker.store.admission.quarantine import LEDGER_KEPT, Quarantine, QuarantinedUser
+from api.web.params import query_params
+from api.web.problems import Problem
+from api.web.responses import json_response
+from api.web.validation import validate
+from worker.store.admission.quarantine import LEDGER_KEPT, QuarantinedUser
 from worker.store.apps import ApiKey
-from worker.store.audit.trail import Trail
 
-router = APIRouter(route_class=DirectRoute, tags=["ops"])
+routes = Routes("ops")
 _ALL: Final = "/v1/quarantine"
-_ONE: Final = _ALL + "/{end_user:path}"  # a name may hold a slash
-_PERSON: Final = {
+_ONE: Final = _ALL + "/{end_user:path}"  # an id may contain a slash
+_END_USER: Final = {
     "name": "end_user",
     "in": "path",
     "required": True,
     "schema": TEXT,
-    "description": "The app's own id of the person, or the safety identifier.",
+    "description": "The app's own id of the end user, or the safety identifier.",
 }
 
 
-@router.get(
+@routes.get(
     _ALL,
-    **operation("list_quarantine", "End users shut out", {200: ("Of the key's app.", "QuarantineList")}, scope="ops"),
+    operation(
+        "list_quarantine", "List end users in quarantine", {200: ("Of the key's app.", "QuarantineList")}, scope="ops"
+    ),
 )
-async def review(request: Request) -> Response:
-    """Newest first, with what the ledger counted within the window, and over all the time that it is kept."""
-    key, parts = await allowed(request, "ops"), parts_of(request)
-    query(request)
-    quarantine = Quarantine(parts.redis, parts.clock)
-    rows = [await _view(request, quarantine, one) for one in await ask(request, quarantine.of_app(key.app))]
-    return as_json({"object": "list", "data": rows, "next_cursor": None})
+async def list_quarantine(request: Request) -> Response:
+    """Returns them newest first, with their checks and blocks in the window and in all that the ledger keeps."""
+    key, context = await authorize(request, "ops"), context_of(request)
+    query_params(request)
+    found = await with_deadline(request, context.quarantine.of_app(key.app))
+    rows = [await _view(request, one) for one in found]
+    return json_response({"object": "list", "data": rows, "next_cursor": None})
 
 
-@router.post(
+@routes.post(
     _ALL,
-    **operation(
+    operation(
         "add_quarantine",
-        "Shut an end user out",
-        {200: ("New jobs are refused from now on, waiting ones are cancelled, running ones go on.", "Quarantined")},
+        "Put an end user in quarantine",
+        {
+            200: (
+                "New jobs are refused from now on, waiting ones are cancelled, running ones continue.",
+                "Quarantined",
+            )
+        },
         scope="ops",
         body=json_body(ref("AskQuarantine"), {"end_user": "user-17", "reason": "Reported by the abuse team."}),
     ),
 )
-async def add(request: Request) -> Response:
-    """In force when this answers."""
-    key, parts = await allowed(request, "ops"), parts_of(request)
-    query(request)
-    sent = await read_json(request, parts.settings.max_body_bytes)
-    try:
-        asked = AskQuarantine.model_validate(sent)
-    except ValidationError as error:
-        raise from_validation(error, sent) from None
-    not_past(asked.until, parts)
-    person = await ask(request, identifier(parts, key.app, asked.end_user)) or ""
-    quarantine = Quarantine(parts.redis, parts.clock)
-    given: dict[str, Any] = {"reason": asked.reason, "until": asked.until, "name": asked.end_user}
-    made = await ask(request, quarantine.add(key.app, person, by=key.id, **given))
-    await _note(request, key, "quarantine.added", person, asked.reason)
-    return as_json(await _view(request, quarantine, made))
+async def add_quarantine(request: Request) -> Response:
+    """Puts an end user in quarantine. It is in force when the response is sent."""
+    key, context = await authorize(request, "ops"), context_of(request)
+    query_params(request)
+    sent = await read_json(request, context.settings.max_body_bytes)
+    body = validate(AskQuarantine, sent)
+    require_future(body.until, context)
+    person = await with_deadline(request, identifier(context, key.app, body.end_user)) or ""
+    given: dict[str, Any] = {"reason": body.reason, "until": body.until, "name": body.end_user}
+    added = await with_deadline(request, context.quarantine.add(key.app, person, by=key.id, **given))
+    await _audit(request, key, "quarantine.added", person, body.reason)
+    return json_response(await _view(request, added))
 
 
-@router.get(
+@routes.get(
     _ONE,
-    **operation(
+    operation(
         "get_quarantine",
-        "Whether an end user is shut out",
+        "Get whether an end user is in quarantine",
         {200: ("Since when, until when and why.", "Quarantined")},
         scope="ops",
         problems=(404,),
-        parameters=(_PERSON,),
+        parameters=(_END_USER,),
     ),
 )
-async def look(request: Request) -> Response:
-    """By the app's own id or by the safety identifier; 404 for anybody who isn't shut out."""
-    key, parts = await allowed(request, "ops"), parts_of(request)
-    query(request)
-    quarantine = Quarantine(parts.redis, parts.clock)
-    found = await _first(request, key, quarantine.find)
-    return as_json(await _view(request, quarantine, found))
+async def get_quarantine(request: Request) -> Response:
+    """Finds the end user by the app's own id or by the safety identifier; 404 if there is no quarantine."""
+    key, context = await authorize(request, "ops"), context_of(request)
+    query_params(request)
+    found = await _of_named_user(request, key, context.quarantine.find)
+    return json_response(await _view(request, found))
 
 
-@router.delete(
+@routes.delete(
     _ONE,
-    **operation(
+    operation(
         "lift_quarantine",
-        "Let an end user in again",
-        {200: ("As it stood; the blocks so far no longer count.", "Quarantined")},
+        "Lift the quarantine of an end user",
+        {200: ("The lifted quarantine; earlier blocks no longer count.", "Quarantined")},
         scope="ops",
         problems=(404,),
-        parameters=(_PERSON,),
+        parameters=(_END_USER,),
     ),
 )
-async def lift(request: Request) -> Response:
-    """By the app's own id or by the safety identifier; 404 for anybody who isn't shut out."""
-    key, parts = await allowed(request, "ops"), parts_of(request)
-    query(request)
-    quarantine = Quarantine(parts.redis, parts.clock)
-    found = await _first(request, key, quarantine.lift)
-    await _note(request, key, "quarantine.lifted", found.safety_identifier, "")
-    return as_json(await _view(request, quarantine, found))
+async def lift_quarantine(request: Request) -> Response:
+    """Finds the end user by the app's own id or by the safety identifier; 404 if there is no quarantine."""
+    key, context = await authorize(request, "ops"), context_of(request)
+    query_params(request)
+    lifted = await _of_named_user(request, key, context.quarantine.lift)
+    await _audit(request, key, "quarantine.lifted", lifted.safety_identifier, "")
+    return json_response(await _view(request, lifted))
 
 
-async def _first(
-    request: Request, key: ApiKey, does: Callable[[str, str], Awaitable[QuarantinedUser | None]]
+async def _of_named_user(
+    request: Request, key: ApiKey, operate: Callable[[str, str], Awaitable[QuarantinedUser | None]]
 ) -> QuarantinedUser:
-    """What `does` gives for whom the path means: the app's own id of the person, or the safety identifier; else 404."""
+    """Return what `operate` returns for the end user of the path, who is named by the app's own id or the safety
+    identifier; raise a Problem (404) if that is None for both.
+    """
     named = str(request.path_params["end_user"])
-    for person in (await ask(request, identifier(parts_of(request), key.app, named)) or "", named):
-        found = await ask(request, does(key.app, person))
+    for person in (await with_deadline(request, identifier(context_of(request), key.app, named)) or "", named):
+        found = await with_deadline(request, operate(key.app, person))
         if found is not None:
             return found
-    raise Problem(404, "not_quarantined", "Nobody of this name is in quarantine.")
+    raise Problem(404, "not_quarantined", "No end user of this name is in quarantine.")
 
 
-async def _view(request: Request, quarantine: Quarantine, one: QuarantinedUser) -> dict[str, Any]:
-    window = parts_of(request).settings.quarantine_window_seconds
-    counts = await ask(request, quarantine.counts(one.safety_identifier, window))
-    ledger = await ask(request, quarantine.counts(one.safety_identifier, LEDGER_KEPT))
+async def _view(request: Request, one: QuarantinedUser) -> dict[str, Any]:
+    quarantine, window = context_of(request).quarantine, context_of(request).settings.quarantine_window_seconds
+    counts = await with_deadline(request, quarantine.counts(one.safety_identifier, window))
+    ledger = await with_deadline(request, quarantine.counts(one.safety_identifier, LEDGER_KEPT))
     return {
         "end_user": one.name,
         "safety_identifier": one.safety_identifier,
@@ -155,8 +156,9 @@ def _time(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
-async def _note(request: Request, key: ApiKey, act: str, person: str, why: str) -> None:
-    """Who did what and why, in the audit trail of the app."""
-    parts: AppContext = parts_of(request)
-    trail = Trail(parts.redis, parts.clock)
-    await ask(request, trail.note(act, app=key.app, job_id=None, by=key.id, why=why, safety_identifier=person))
+async def _audit(request: Request, key: ApiKey, action: str, person: str, why: str) -> None:
+    """Record in the audit trail of the app who did what and why."""
+    trail = context_of(request).trail
+    await with_deadline(
+        request, trail.note(action, app=key.app, job_id=None, by=key.id, why=why, safety_identifier=person)
+    )

@@ -1,102 +1,99 @@
-"""What is true of the whole: models, status, alive, ready."""
+"""Models and the access to them; the state of the deployment: queue, workers, account."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any, Final
 
-from fastapi import APIRouter
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.runtime.context import AppContext, parts_of
-from api.runtime.store_deadline import SECONDS, ask, within
-from api.schema.openapi import DirectRoute, operation
+from api.runtime.context import AppContext, context_of
+from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
+from api.schema.documented_route import Routes
+from api.schema.openapi import operation
 from api.schema.requests import EmptyBody
-from api.schema.views import concerns, model_view, pause_view
-from api.web.auth import allowed
-from api.web.body import read_optional
-from api.web.params import query
-from api.web.problems import Problem, from_validation
-from api.web.responses import as_json
+from api.schema.views import may_see_pause, model_view, pause_view
+from api.web.auth import authorize
+from api.web.body import read_optional_json
+from api.web.params import query_params
+from api.web.problems import Problem
+from api.web.responses import json_response
+from api.web.validation import validate
 from worker.safety.access import ModelAccess
-from worker.store.admission.circuit_breaker import circuits as open_circuits
-from worker.store.admission.model_access import ask_for_probe, known_access
-from worker.store.admission.pauses import Pauses
 from worker.store.apps import ApiKey
-from worker.store.provider.account_state import account
-from worker.store.provider.safety_notices import SafetyNotices
-from worker.store.stats import queue_depth
 
-router = APIRouter(route_class=DirectRoute)
-_PROBE_SECONDS: Final = 10.0
+routes = Routes()
+_PROBE_TIMEOUT_S: Final = 10.0
 
 
-@router.get(
+@routes.get(
     "/v1/models",
-    **operation("list_models", "Models, prices, access", {200: ("All known models.", "ModelList")}, scope="read"),
+    operation(
+        "list_models", "List models with prices and access", {200: ("All known models.", "ModelList")}, scope="read"
+    ),
 )
 async def models(request: Request) -> Response:
-    """The catalogue, and what the workers know of the access to each model."""
-    await allowed(request, "read")
-    query(request)
-    return as_json(await ask(request, _models(parts_of(request))))
+    """Returns the catalogue with what the workers know of the access to each model."""
+    await authorize(request, "read")
+    query_params(request)
+    return json_response(await with_deadline(request, _models(context_of(request))))
 
 
-async def _models(parts: AppContext) -> dict[str, Any]:
-    known, nothing = await known_access(parts.redis), ModelAccess()
-    data = [model_view(model, known.get(name, nothing)) for name, model in parts.catalogue.models.items()]
+async def _models(context: AppContext) -> dict[str, Any]:
+    access, unknown = await context.deployment.access(), ModelAccess()
+    data = [model_view(model, access.get(name, unknown)) for name, model in context.catalogue.models.items()]
     return {"object": "list", "data": data, "next_cursor": None}
 
 
-@router.post(
+@routes.post(
     "/v1/models/probe",
-    **operation(
+    operation(
         "probe_models",
-        "Ask the provider which models this key may call",
-        {200: ("All known models, as a worker found them just now.", "ModelList")},
+        "Probe which models the provider's key may call",
+        {200: ("All known models, with the access that a worker found just now.", "ModelList")},
         scope="ops",
         problems=(400, 413, 415),
     ),
 )
 async def probe(request: Request) -> Response:
-    """A worker asks the provider about each model: this process needs no key and knows no provider."""
-    await allowed(request, "ops")
-    query(request)
-    parts = parts_of(request)
-    sent = await read_optional(request, parts.settings.max_body_bytes)
-    try:
-        EmptyBody.model_validate(sent)
-    except ValidationError as error:
-        raise from_validation(error, sent) from None
-    if not await ask(request, queue_depth.workers(parts.redis, parts.clock)) or not await within(
-        _PROBE_SECONDS + SECONDS, ask_for_probe(parts.redis, _PROBE_SECONDS)
+    """Has a worker probe each model: this process has no key of the provider."""
+    await authorize(request, "ops")
+    query_params(request)
+    context = context_of(request)
+    validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
+    if not await with_deadline(request, context.deployment.workers()) or not await with_timeout(
+        _PROBE_TIMEOUT_S + STORE_TIMEOUT_S, context.deployment.request_probe(_PROBE_TIMEOUT_S)
     ):
-        detail = "No worker has answered: start one with `vigil worker`, or look with `vigil doctor`."
+        detail = "No worker has responded: start one with `vigil worker`, or run `vigil doctor`."
         raise Problem(503, "no_worker", detail, headers={"Retry-After": "10"})
-    return as_json(await ask(request, _models(parts)))
+    return json_response(await with_deadline(request, _models(context)))
 
 
-@router.get(
+@routes.get(
     "/v1/status",
-    **operation("get_status", "Queue, workers, account", {200: ("The state of the whole.", "Status")}, scope="read"),
+    operation(
+        "get_status",
+        "Get the state of the deployment",
+        {200: ("Queue, workers, account, circuits, pauses.", "Status")},
+        scope="read",
+    ),
 )
 async def status(request: Request) -> Response:
-    """What waits, what runs, who works."""
-    key = await allowed(request, "read")
-    query(request)
-    return as_json(await ask(request, _status(parts_of(request), key)))
+    """Returns how many jobs wait and run, the workers, the provider's account, open circuits and pauses."""
+    key = await authorize(request, "read")
+    query_params(request)
+    return json_response(await with_deadline(request, _status(context_of(request), key)))
 
 
-async def _status(parts: AppContext, key: ApiKey) -> dict[str, Any]:
-    notices = SafetyNotices(parts.redis, parts.settings.audit_ttl)
-    stands = await account(parts.redis, parts.catalogue, notices, parts.clock.now())
+async def _status(context: AppContext, key: ApiKey) -> dict[str, Any]:
+    deployment = context.deployment
+    account = await deployment.account()
     return {
-        "queue": asdict(await queue_depth.depths(parts.redis, parts.clock)),
-        "workers": await queue_depth.workers(parts.redis, parts.clock),
-        "account": stands.view(),
-        "rates": stands.rates(),
-        "circuits": await open_circuits(parts.redis),
-        "pauses": [pause_view(one) for one in await Pauses(parts.redis, parts.clock).list() if concerns(one, key)],
+        "queue": asdict(await deployment.queue()),
+        "workers": await deployment.workers(),
+        "account": account.view(),
+        "rates": account.rates(),
+        "circuits": await deployment.circuits(),
+        "pauses": [pause_view(one) for one in await context.pauses.list() if may_see_pause(one, key)],
     }

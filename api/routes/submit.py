@@ -1,4 +1,4 @@
-"""POST /v1/jobs and /v1/jobs/batch."""
+"""POST /v1/jobs and /v1/jobs/batch: submit jobs."""
 
 from __future__ import annotations
 
@@ -7,101 +7,93 @@ import contextlib
 from collections import defaultdict
 from typing import Any, Final
 
-from fastapi import APIRouter
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import submit
-from api.runtime.context import AppContext, parts_of
-from api.runtime.store_deadline import SECONDS, ask, within
-from api.schema.openapi import EXAMPLE, LIMITED, DirectRoute, json_body, operation, parameter
+from api.runtime.context import AppContext, context_of
+from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
+from api.schema.documented_route import Routes
+from api.schema.openapi import EXAMPLE, LIMITED, json_body, operation, parameter
 from api.schema.requests import BatchItem, Submit
 from api.schema.responses import ref
-from api.web.auth import allowed
+from api.web.auth import authorize
 from api.web.body import read_json
-from api.web.params import idempotency_key, preferred_wait, query
-from api.web.problems import Problem, bad_field, from_validation, problem_of
-from api.web.rate_limit_headers import left, meter_of
-from api.web.responses import as_json, fresh, job_headers, view
+from api.web.params import idempotency_key, preferred_wait, query_params
+from api.web.problems import Problem, bad_field, problem_of
+from api.web.rate_limit_headers import meter_of, rate_limit_headers
+from api.web.responses import job_headers, json_response, view_accepted, view_job
 from api.web.tracing_middleware import trace_of
+from api.web.validation import validate
 from worker.jobs.errors import RateExceeded, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
 from worker.store.jobs.repository import StoredJob
 
-router = APIRouter(route_class=DirectRoute, tags=["jobs"])
-_MOST: Final = 1_000
-_AT_ONCE: Final = 16
+routes = Routes("jobs")
+_MAX_BATCH: Final = 1_000
+_MAX_CONCURRENT: Final = 16
 _KEY_HEADER: Final = parameter("Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header")
 _PREFER: Final = parameter("Prefer", "`wait=N`, N at most 60: wait for a terminal status.", where="header")
-_ITEM: Final = {"anyOf": [ref("BatchItem"), {}], "description": "Each is judged by itself: a bad one spoils no other."}
-_GIVEN: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference-Applied", *LIMITED)
+_ITEM: Final = {"anyOf": [ref("BatchItem"), {}], "description": "Each job is accepted or refused by itself."}
+_HEADERS: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference-Applied", *LIMITED)
 
 
-@router.post(
+@routes.post(
     "/v1/jobs",
-    **operation(
+    operation(
         "submit_job",
         "Submit a job",
-        {202: ("Accepted: the job is durably kept.", "Job"), 200: ("Terminal within the preferred wait.", "Job")},
+        {202: ("Accepted: the job is durably stored.", "Job"), 200: ("Terminal within the preferred wait.", "Job")},
         scope="submit",
         problems=(429,),
         parameters=(_KEY_HEADER, _PREFER),
         body=json_body(ref("Submit"), EXAMPLE),
-        headers=_GIVEN,
-    )
-    | {"status_code": 202},
+        headers=_HEADERS,
+    ),
 )
 async def submit_one(request: Request) -> Response:
-    """The job is durable when this answers."""
-    key = await allowed(request, "submit")
+    """Accepts a job. It is durable when the response is sent."""
+    key = await authorize(request, "submit")
     idem, wait = idempotency_key(request), preferred_wait(request)
-    query(request)
-    parts = parts_of(request)
-    meter = meter_of(parts, key)
-    body = _read(await read_json(request, parts.settings.max_body_bytes), Submit)
-    stored, replayed = await ask(request, submit(parts, key, body, trace_of(request.scope), idem, meter))
-    headers = {"Location": f"/v1/jobs/{stored.job.id}", "Vary": "Prefer", **left(meter)}
+    query_params(request)
+    context = context_of(request)
+    meter = meter_of(context.settings, key)
+    body = validate(Submit, await read_json(request, context.settings.max_body_bytes))
+    stored, replayed = await with_deadline(request, submit(context, key, body, trace_of(request.scope), idem, meter))
+    headers = {"Location": f"/v1/jobs/{stored.job.id}", "Vary": "Prefer", **rate_limit_headers(meter)}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait:g}"
-        stored = await _patiently(parts, stored, wait)
+        stored = await _wait(context, stored, wait)
     status = 200 if wait is not None and stored.job.settled else 202
-    return as_json(await _seen(request, stored), status, headers | job_headers(stored.job))
+    return json_response(await _view(request, stored), status, headers | job_headers(stored.job))
 
 
-def _read(sent: Any, shape: type[Submit]) -> Submit:
+async def _wait(context: AppContext, stored: StoredJob, wait: float) -> StoredJob:
+    """Return the job once it is terminal or the wait is over; an outage only ends the wait: the job is accepted."""
     try:
-        return shape.model_validate(sent)
-    except ValidationError as error:
-        raise from_validation(error, sent) from None
-
-
-async def _patiently(parts: AppContext, stored: StoredJob, wait: float) -> StoredJob:
-    """The job once it is terminal or the wait is over; it is accepted already, so a lost store ends the wait only."""
-    try:
-        return await wait_until(parts, stored, TERMINAL.__contains__, wait)
+        return await wait_until(context, stored, TERMINAL.__contains__, wait)
     except StoreUnavailable:
         return stored
 
 
-async def _seen(request: Request, stored: StoredJob) -> dict[str, Any]:
-    if stored.job.version <= 2 and not stored.job.attempts:  # noqa: PLR2004  queued, perhaps scheduled: nothing to read
-        return fresh(stored.job, stored.private, request)
+async def _view(request: Request, stored: StoredJob) -> dict[str, Any]:
+    if stored.job.version <= 2 and not stored.job.attempts:  # noqa: PLR2004  queued, perhaps scheduled: there is no output
+        return view_accepted(stored.job, stored.private, request)
     try:
-        return await view(request, stored)
+        return await view_job(request, stored)
     except StoreUnavailable:
         if stored.job.settled:
-            raise  # half an answer must not look like a whole one
-        return fresh(stored.job, stored.private, request)
+            raise  # a job without its output must not look complete
+        return view_accepted(stored.job, stored.private, request)
 
 
-@router.post(
+@routes.post(
     "/v1/jobs/batch",
-    **operation(
+    operation(
         "submit_batch",
         "Submit up to 1,000 jobs",
         {200: ("One outcome per job, in order.", "BatchAnswer")},
@@ -113,7 +105,7 @@ async def _seen(request: Request, stored: StoredJob) -> dict[str, Any]:
                 "type": "object",
                 "required": ["jobs"],
                 "additionalProperties": False,
-                "properties": {"jobs": {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": _MOST}},
+                "properties": {"jobs": {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": _MAX_BATCH}},
             },
             {"jobs": [EXAMPLE, {**EXAMPLE, "idempotency_key": "ticket-A-18"}]},
         ),
@@ -121,49 +113,49 @@ async def _seen(request: Request, stored: StoredJob) -> dict[str, Any]:
     ),
 )
 async def submit_batch(request: Request) -> Response:
-    """Each job of the batch is accepted or refused by itself, and charged by itself."""
-    key = await allowed(request, "submit")
-    idem, parts = idempotency_key(request), parts_of(request)
-    query(request)
-    jobs = _jobs_of(await read_json(request, parts.settings.max_body_bytes))
-    batch = _Batch(request, parts, key, idem)
+    """Accepts or refuses each job of the batch by itself, and charges the rate limit for each."""
+    key = await authorize(request, "submit")
+    idem, context = idempotency_key(request), context_of(request)
+    query_params(request)
+    jobs = _jobs_of(await read_json(request, context.settings.max_body_bytes))
+    batch = _Batch(request, context, key, idem)
     rows = await batch.run(jobs)
     if batch.stopped is not None and all(row["status"] != 202 for row in rows):  # noqa: PLR2004
         raise batch.stopped
-    return as_json(rows, headers=batch.headers)
+    return json_response(rows, headers=batch.headers)
 
 
 def _jobs_of(sent: Any) -> list[Any]:
     if not isinstance(sent, dict) or set(sent) != {"jobs"}:
-        raise bad_field("jobs", "A batch is an object with `jobs` and nothing else.")
+        raise bad_field("jobs", "A batch must be an object with `jobs` and nothing else.")
     jobs = sent["jobs"]
-    if not isinstance(jobs, list) or not 1 <= len(jobs) <= _MOST:
-        raise bad_field("jobs", f"jobs is a list of 1 to {_MOST} jobs.")
+    if not isinstance(jobs, list) or not 1 <= len(jobs) <= _MAX_BATCH:
+        raise bad_field("jobs", f"jobs must be a list of 1 to {_MAX_BATCH} jobs.")
     return jobs
 
 
 class _Batch:
-    """The jobs of one request: a few at a time, and none after the store was seen to be away."""
+    """The jobs of one batch: submits a few at a time, and no more after the store was unavailable."""
 
-    def __init__(self, request: Request, parts: AppContext, key: ApiKey, idem: str | None) -> None:
-        self._request, self._parts, self._key, self._idem = request, parts, key, idem
-        self._trace, self._room = trace_of(request.scope), asyncio.Semaphore(_AT_ONCE)
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._meter = meter_of(parts, key)
+    def __init__(self, request: Request, context: AppContext, key: ApiKey, idem: str | None) -> None:
+        self._request, self._context, self._key, self._idem = request, context, key, idem
+        self._trace, self._slots = trace_of(request.scope), asyncio.Semaphore(_MAX_CONCURRENT)
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._meter = meter_of(context.settings, key)
         self.stopped: StoreUnavailable | RateExceeded | None = None
 
     @property
     def headers(self) -> dict[str, str]:
-        """What is left of the app's rate, and when to come again with the jobs that were over it."""
-        again = {"Retry-After": str(self.stopped.wait)} if isinstance(self.stopped, RateExceeded) else {}
-        return left(self._meter) | again
+        """Return what is left of the app's rate limit, and when to submit the jobs again that exceeded it."""
+        retry_after = {"Retry-After": str(self.stopped.wait)} if isinstance(self.stopped, RateExceeded) else {}
+        return rate_limit_headers(self._meter) | retry_after
 
     async def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
-        """One outcome per job, in order."""
+        """Return one outcome per job, in order."""
         return list(await asyncio.gather(*(self._one(index, sent) for index, sent in enumerate(jobs))))
 
     async def _one(self, index: int, sent: Any) -> dict[str, Any]:
-        async with self._room:
+        async with self._slots:
             try:
                 return {"index": index, **await self._submit(index, sent)}
             except (Problem, VigilError) as error:
@@ -175,11 +167,10 @@ class _Batch:
     async def _submit(self, index: int, sent: Any) -> dict[str, Any]:
         if isinstance(self.stopped, StoreUnavailable):
             raise self.stopped
-        body = _read(sent, BatchItem)
-        own = body.idempotency_key if isinstance(body, BatchItem) else None
-        idem = own or (f"{self._idem}/{index}" if self._idem is not None else None)
-        async with self._turns[idem] if idem is not None else contextlib.nullcontext():  # of two, the first one counts
-            taking = submit(self._parts, self._key, body, self._trace, idem, self._meter)
-            stored, replayed = await within(SECONDS, taking)
-        job = await _seen(self._request, stored)
+        body = validate(BatchItem, sent)
+        idem = body.idempotency_key or (f"{self._idem}/{index}" if self._idem is not None else None)
+        async with self._locks[idem] if idem is not None else contextlib.nullcontext():  # the first of two wins
+            submitting = submit(self._context, self._key, body, self._trace, idem, self._meter)
+            stored, replayed = await with_timeout(STORE_TIMEOUT_S, submitting)
+        job = await _view(self._request, stored)
         return {"status": 202, "job": job, **({"idempotent_replayed": True} if replayed else {})}

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.runtime.context import parts_of
-from api.runtime.store_deadline import ask
-from api.schema.openapi import JOB, JOB_ID, DirectRoute, json_body, operation
+from api.runtime.context import context_of
+from api.runtime.store_deadline import with_deadline
+from api.schema.documented_route import Routes
+from api.schema.openapi import JOB, JOB_ID, json_body, operation
 from api.schema.requests import Described
 from api.schema.responses import ref
-from api.web.auth import allowed, own_job
+from api.web.auth import authorize, load_own_job
 from api.web.body import read_json
-from api.web.params import header, query
-from api.web.problems import from_validation
-from api.web.responses import as_json
+from api.web.params import header_values, query_params
+from api.web.responses import json_response
+from api.web.validation import validate
 from worker.safety.packet import packet
 from worker.safety.redact import Redacted, redacted
-from worker.store.jobs import batch_reads
 from worker.store.jobs.repository import StoredJob
-from worker.store.provider.safety_notices import notices_named
 
-router = APIRouter(route_class=DirectRoute, tags=["jobs"])
+routes = Routes("jobs")
 _PACKET = f"{JOB}/support-packet"
 _EXAMPLE = {"description": "A review of our own firewall rules was withheld, three times since this morning."}
 
 
-@router.get(
+@routes.get(
     _PACKET,
-    **operation(
+    operation(
         "get_support_packet",
-        "The packet for the provider's support",
+        "Get the packet for the provider's support",
         {200: ("The packet.", "SupportPacket")},
         scope="read",
         problems=(404,),
@@ -40,19 +37,19 @@ _EXAMPLE = {"description": "A review of our own firewall rules was withheld, thr
         text=True,
     ),
 )
-async def get_packet(request: Request) -> Response:
-    """Text unless JSON is accepted. No prompt, no output, no prose of the provider's."""
-    key = await allowed(request, "read")
-    query(request)
-    return await _packet(request, await own_job(request, key), None)
+async def get_support_packet(request: Request) -> Response:
+    """Returns text unless the request accepts JSON. It contains no prompt, no output and no prose of the provider."""
+    key = await authorize(request, "read")
+    query_params(request)
+    return await _packet(request, await load_own_job(request, key), None)
 
 
-@router.post(
+@routes.post(
     _PACKET,
-    **operation(
+    operation(
         "describe_support_packet",
-        "The packet for the provider's support, with a description",
-        {200: ("The packet; `redactions` says what was taken out of the description.", "SupportPacket")},
+        "Get the packet for the provider's support, with a description",
+        {200: ("The packet; `redactions` says what was removed from the description.", "SupportPacket")},
         scope="read",
         problems=(404,),
         parameters=(JOB_ID,),
@@ -60,24 +57,20 @@ async def get_packet(request: Request) -> Response:
         text=True,
     ),
 )
-async def describe(request: Request) -> Response:
-    """The description is the app's own words; secrets are taken out, and nothing of it is kept."""
-    key, parts = await allowed(request, "read"), parts_of(request)
-    query(request)
-    sent = await read_json(request, parts.settings.max_body_bytes)
-    try:
-        described = Described.model_validate(sent)
-    except ValidationError as error:
-        raise from_validation(error, sent) from None
-    return await _packet(request, await own_job(request, key), redacted(described.description))
+async def describe_support_packet(request: Request) -> Response:
+    """Adds the app's own description. Secrets are removed from it, and it is not stored."""
+    key, context = await authorize(request, "read"), context_of(request)
+    query_params(request)
+    described = validate(Described, await read_json(request, context.settings.max_body_bytes))
+    return await _packet(request, await load_own_job(request, key), redacted(described.description))
 
 
 async def _packet(request: Request, stored: StoredJob, description: Redacted | None) -> Response:
-    parts, job = parts_of(request), stored.job
-    answer = (await ask(request, batch_reads.answers_or_none(parts.redis, [job.id]))).get(job.id) or {}
-    known = await ask(request, notices_named(parts.redis, stored.notices))
-    notices = [known[name] for name in stored.notices if name in known]
-    body = packet(job, answer.get("provider_messages") or {}, notices, description, parts.clock.now())
-    if "application/json" in ",".join(header(request.scope, b"accept")):
-        return as_json(body)
+    context, job = context_of(request), stored.job
+    output = (await with_deadline(request, context.job_access.outputs([job.id]))).get(job.id) or {}
+    by_name = await with_deadline(request, context.job_access.notices(stored.notices))
+    notices = [by_name[name] for name in stored.notices if name in by_name]
+    body = packet(job, output.get("provider_messages") or {}, notices, description, context.clock.now())
+    if "application/json" in ",".join(header_values(request.scope, b"accept")):
+        return json_response(body)
     return Response(body["text"], media_type="text/plain; charset=utf-8")

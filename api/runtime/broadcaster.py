@@ -1,7 +1,7 @@
-"""One subscription per process, fanned out to everyone who waits for a job or watches its text.
+"""One Redis subscription per process, distributed to everyone who waits for a job or watches its text.
 
-Each watcher has a bounded box. A change is only a mark on it, so it can't overflow; text can, and then the watcher is
-told that it missed some and reads again. Must not know HTTP or what a change means.
+Each watcher has a bounded buffer. A change only sets a flag in it, so changes can't overflow it; text can, and then the
+watcher is notified that it missed some and has to read it again. Must not know HTTP nor what a change means.
 """
 
 from __future__ import annotations
@@ -17,70 +17,73 @@ from worker.store.connection.pool import Redis, vault_of
 from worker.store.connection.subscriber import Subscriber
 from worker.store.jobs.output_chunks import OutputChunk, parse_message
 
-_MOST_PIECES: Final = 512
-_MOST_CHARACTERS: Final = 512 * 1024
+_MAX_CHUNKS: Final = 512
+_MAX_CHARACTERS: Final = 512 * 1024
 
 
 class Notification(NamedTuple):
-    """What a watcher finds in its box. `status` None with `changed`: unknown, read. `missed`: read the text again."""
+    """What has happened since a watcher's last notification."""
 
     changed: bool = False
     status: str | None = None
-    pieces: tuple[tuple[int, OutputChunk], ...] = ()
+    """The new status; None with `changed`: not known, read the job."""
+    chunks: tuple[tuple[int, OutputChunk], ...] = ()
+    """New text, each with the number of its attempt."""
     missed: bool = False
+    """Text may be missing: read it again."""
     closing: bool = False
 
 
 class Watcher:
-    """One waiter's box."""
+    """The buffer of one watcher of one job."""
 
     def __init__(self, *, text: bool) -> None:
         self.text = text
-        self._full = asyncio.Event()
+        self._pending = asyncio.Event()
         self._clear()
 
     def _clear(self) -> None:
         self._status: str | None = None
         self._changed, self._missed, self._closing = False, False, False
-        self._pieces: list[tuple[int, OutputChunk]] = []
+        self._chunks: list[tuple[int, OutputChunk]] = []
         self._size = 0
 
-    def change(self, status: str | None) -> None:
-        """A commit happened; None = perhaps, and we don't know which."""
+    def mark_changed(self, status: str | None) -> None:
+        """Record a commit; None: there may have been one, and the status is not known."""
         self._changed, self._status = True, status
-        self._full.set()
+        self._pending.set()
 
-    def piece(self, attempt: int, piece: OutputChunk) -> None:
-        """More text; too much of it unread is dropped and owned up to."""
-        self._size += len(piece.text)
-        if len(self._pieces) >= _MOST_PIECES or self._size > _MOST_CHARACTERS:
-            self.miss()
+    def add_chunk(self, attempt: int, chunk: OutputChunk) -> None:
+        """Add text; drop all unread text and mark it as missed when there is too much."""
+        self._size += len(chunk.text)
+        if len(self._chunks) >= _MAX_CHUNKS or self._size > _MAX_CHARACTERS:
+            self.mark_missed()
             return
-        self._pieces.append((attempt, piece))
-        self._full.set()
+        self._chunks.append((attempt, chunk))
+        self._pending.set()
 
-    def miss(self) -> None:
-        """Text may have passed unheard."""
-        self._missed, self._pieces, self._size = True, [], 0
-        self._full.set()
+    def mark_missed(self) -> None:
+        """Record that text may have been lost on the way."""
+        self._missed, self._chunks, self._size = True, [], 0
+        self._pending.set()
 
     def close(self) -> None:
-        """The process ends."""
+        """Record that the process ends."""
         self._closing = True
-        self._full.set()
+        self._pending.set()
 
     async def next(self, seconds: float) -> Notification | None:
-        """What came since the last time, waiting for it up to `seconds`; None when nothing came."""
-        if not self._full.is_set():
+        """Return what happened since the last call; wait up to `seconds` for it, then return None."""
+        if not self._pending.is_set():
             try:
                 async with asyncio.timeout(max(0.0, seconds)):
-                    await self._full.wait()
+                    await self._pending.wait()
             except TimeoutError:
                 return None
-        note = Notification(self._changed, self._status, tuple(self._pieces), self._missed, self._closing)
-        self._full.clear()
+        notification = Notification(self._changed, self._status, tuple(self._chunks), self._missed, self._closing)
+        self._pending.clear()
         self._clear()
-        return note
+        return notification
 
 
 class Broadcaster:
@@ -89,36 +92,36 @@ class Broadcaster:
     def __init__(self, redis: Redis) -> None:
         self._vault = vault_of(redis)
         self._watchers: dict[str, set[Watcher]] = {}
-        self._texts = 0
-        self._listener = Subscriber(redis, self._heard, self._resumed)
-        self._listener.want(keys.CHANGED)
+        self._text_watchers = 0
+        self._subscriber = Subscriber(redis, self._on_message, self._on_subscribed)
+        self._subscriber.want(keys.CHANGED)
         self._task: asyncio.Task[None] | None = None
         self.closing = False
 
     def start(self) -> None:
-        """Listens from now on."""
-        self._task = asyncio.create_task(self._listener.run(), name="vigil-hub")
+        """Start to listen."""
+        self._task = asyncio.create_task(self._subscriber.run(), name="vigil-broadcaster")
 
     async def stop(self) -> None:
-        """Everyone who waits has been told, and nothing is heard any more."""
-        self.farewell()
+        """Close all watchers and stop listening."""
+        self.close_watchers()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def farewell(self) -> None:
-        """Whoever waits stops waiting: the process is about to end."""
+    def close_watchers(self) -> None:
+        """Notify all watchers, and those that come later, that the process ends."""
         self.closing = True
-        for watcher in self._everyone():
+        for watcher in self._all_watchers():
             watcher.close()
 
     @contextlib.contextmanager
     def watch(self, job_id: str, *, text: bool = False) -> Iterator[Watcher]:
-        """A box that fills with what happens to the job from now on."""
+        """Give a buffer of what happens to the job from now on; with `text`, of its output too."""
         watcher = Watcher(text=text)
         self._watchers.setdefault(job_id, set()).add(watcher)
-        self._count(text)
+        self._count_text_watchers(text)
         if self.closing:
             watcher.close()
         try:
@@ -127,43 +130,43 @@ class Broadcaster:
             self._watchers[job_id].discard(watcher)
             if not self._watchers[job_id]:
                 del self._watchers[job_id]
-            self._count(-text)
+            self._count_text_watchers(-text)
 
-    def _count(self, step: int) -> None:
-        self._texts += step
-        if step and self._texts:
-            self._listener.want(keys.PIECES)
+    def _count_text_watchers(self, step: int) -> None:
+        self._text_watchers += step
+        if step and self._text_watchers:
+            self._subscriber.want(keys.PIECES)
         elif step:
-            self._listener.drop(keys.PIECES)
+            self._subscriber.drop(keys.PIECES)
 
-    def _everyone(self) -> list[Watcher]:
+    def _all_watchers(self) -> list[Watcher]:
         return [watcher for watchers in self._watchers.values() for watcher in watchers]
 
-    def _heard(self, channel: str, message: bytes) -> None:
+    def _on_message(self, channel: str, message: bytes) -> None:
         if channel == keys.CHANGED:
             job_id, _, rest = message.decode(errors="replace").partition(" ")
             for watcher in self._watchers.get(job_id, ()):
-                watcher.change(rest.rpartition(" ")[2])
+                watcher.mark_changed(rest.rpartition(" ")[2])
             return
         watchers = [w for w in self._watchers.get(message.partition(b":")[0].decode(), ()) if w.text]
         if watchers:
-            self._piece(message, watchers)
+            self._distribute_chunk(message, watchers)
 
-    def _piece(self, message: bytes, watchers: list[Watcher]) -> None:
+    def _distribute_chunk(self, message: bytes, watchers: list[Watcher]) -> None:
         box = self._vault.known(message.partition(b":")[0].decode())
         try:
-            _, attempt, piece = parse_message(message, box)
-        except (ContentDamaged, ValueError):  # or the job's key is not remembered any more: reading finds it again
+            _, attempt, chunk = parse_message(message, box)
+        except (ContentDamaged, ValueError):  # or the job's key is no longer cached: reading the text looks it up again
             for watcher in watchers:
-                watcher.miss()
+                watcher.mark_missed()
             return
         for watcher in watchers:
-            watcher.piece(attempt, piece)
+            watcher.add_chunk(attempt, chunk)
 
-    def _resumed(self, channel: str) -> None:
-        """What was said before this moment may have passed unheard."""
-        for watcher in self._everyone():
+    def _on_subscribed(self, channel: str) -> None:
+        """Mark everything as missed that may have been published while there was no subscription."""
+        for watcher in self._all_watchers():
             if channel == keys.CHANGED:
-                watcher.change(None)
+                watcher.mark_changed(None)
             elif watcher.text:
-                watcher.miss()
+                watcher.mark_missed()

@@ -1,4 +1,4 @@
-"""The parts that handlers work with, made once per process, and how a handler gets at them."""
+"""The objects that handlers work with, built once per process, and how a handler gets at them."""
 
 from __future__ import annotations
 
@@ -9,68 +9,98 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from api.runtime.broadcaster import Broadcaster
+from api.runtime.deployment_state import DeploymentState
+from api.runtime.job_access import JobAccess
 from api.runtime.key_cache import KeyCache
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
-from worker.store.admission.quarantine import QuarantineLimits
+from worker.store.admission.pauses import Pauses
+from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.apps import Apps
+from worker.store.audit.trail import Trail
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets
 from worker.store.connection.pool import Redis
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
+from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
+from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.webhooks.endpoints import Endpoints
+from worker.store.webhooks.outbox import Outbox
 from worker.telemetry.metrics import Sample
 
 
 @dataclass(slots=True)
 class ScrapeCache:
-    """What was last read for /metrics, and when; `turn` lets one read for all who ask."""
+    """The latest samples read for /metrics, and when; with `lock`, concurrent scrapes read once."""
 
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     at: float = -math.inf
     samples: list[Sample] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class AppContext:
-    """Everything that outlives a request."""
+    """Everything that outlives a request. Routes reach Redis only through these objects."""
 
     settings: Settings
     clock: Clock
-    redis: Redis
     catalogue: Catalogue
     jobs: Jobs
-    pieces: OutputChunks
+    job_access: JobAccess
+    job_control: JobControl
+    output_chunks: OutputChunks
+    streamed_chunks: StreamedChunks
     secrets: KeptSecrets
-    keyring: KeyCache
-    hub: Broadcaster
-    store: StoreWatch
-    scraped: ScrapeCache = field(default_factory=ScrapeCache)
+    key_cache: KeyCache
+    trail: Trail
+    quarantine: Quarantine
+    pauses: Pauses
+    endpoints: Endpoints
+    outbox: Outbox
+    notices: SafetyNotices
+    deployment: DeploymentState
+    broadcaster: Broadcaster
+    store_watch: StoreWatch
+    scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
-def assemble(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
-    """All parts on one Redis."""
-    given = {}
+def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
+    """Build the context on one Redis client."""
+    secrets = {}
     if settings.identifier_secret is not None:
-        given[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
-    shutting = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
+        secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
+    limits = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
+    catalogue = settings.catalogue()
+    jobs = Jobs(redis, clock, retention_of(settings), limits)
+    notices = SafetyNotices(redis, settings.audit_ttl)
     return AppContext(
         settings=settings,
         clock=clock,
-        redis=redis,
-        catalogue=settings.catalogue(),
-        jobs=Jobs(redis, clock, retention_of(settings), shutting),
-        pieces=OutputChunks(redis),
-        secrets=KeptSecrets(redis, clock, given),
-        keyring=KeyCache(Apps(redis, clock), clock),
-        hub=Broadcaster(redis),
-        store=StoreWatch(redis, clock, "api", replay_check(redis, settings)),
+        catalogue=catalogue,
+        jobs=jobs,
+        job_access=JobAccess(redis, jobs, clock),
+        job_control=JobControl(jobs),
+        output_chunks=OutputChunks(redis),
+        streamed_chunks=StreamedChunks(redis, settings.result_ttl),
+        secrets=KeptSecrets(redis, clock, secrets),
+        key_cache=KeyCache(Apps(redis, clock), clock),
+        trail=Trail(redis, clock),
+        quarantine=Quarantine(redis, clock),
+        pauses=Pauses(redis, clock),
+        endpoints=Endpoints(redis, clock),
+        outbox=Outbox(redis, clock),
+        notices=notices,
+        deployment=DeploymentState(redis, clock, catalogue, notices),
+        broadcaster=Broadcaster(redis),
+        store_watch=StoreWatch(redis, clock, "api", replay_check(redis, settings)),
     )
 
 
-def parts_of(request: Request) -> AppContext:
-    """The parts of the app that serves this request."""
-    parts: AppContext = request.scope["app"].state.parts
-    return parts
+def context_of(request: Request) -> AppContext:
+    """Return the context of the app that serves this request."""
+    context: AppContext = request.scope["app"].state.context
+    return context

@@ -1,4 +1,4 @@
-"""The page at /docs: the OpenAPI document as one plain page, for people. No scripts, and nothing from elsewhere."""
+"""The page at /docs: renders the OpenAPI document as one plain HTML page, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -15,50 +15,52 @@ _STYLE: Final = (
     "table{border-collapse:collapse;width:100%}td,th{border:1px solid #ddd;padding:.2rem .5rem;text-align:left}"
     "h2{border-top:1px solid #ccc;padding-top:1rem}summary{cursor:pointer}"
 )
-POLICY: Final = (
+CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; frame-ancestors 'none'; style-src 'sha256-"
     f"{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
 )
-"""The Content-Security-Policy of the page: its one style sheet and nothing else."""
+"""The Content-Security-Policy of the page: allows its style sheet and nothing else."""
 
 
-def page(document: dict[str, Any]) -> str:
-    """The whole page."""
+def render_page(document: dict[str, Any]) -> str:
+    """Return the page."""
     info = document["info"]
     operations = [
-        (method.upper(), path, said) for path, methods in document["paths"].items() for method, said in methods.items()
+        (method.upper(), path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
     ]
     parts = [
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['description'])}</p>",
         "<p>For programs: <a href=/openapi.json>/openapi.json</a>.</p>",
-        "<p>Keys go in <code>Authorization: Bearer vgl_…</code>.</p>",
+        "<p>Send the API key as <code>Authorization: Bearer vgl_…</code>.</p>",
         "<ul>",
-        *(f"<li><a href='#{_name(said)}'><code>{m} {escape(p)}</code></a></li>" for m, p, said in operations),
+        *(f"<li><a href='#{_name(operation)}'><code>{m} {escape(p)}</code></a></li>" for m, p, operation in operations),
         "</ul>",
-        *(line for m, p, said in operations for line in _operation(m, p, said)),
-        "<h2>Shapes</h2>",
-        *(_shape(name, shape) for name, shape in sorted(document["components"]["schemas"].items())),
+        *(line for m, p, operation in operations for line in _operation(m, p, operation)),
+        "<h2>Schemas</h2>",
+        *(_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items())),
     ]
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(info['title'])}</title>"
     return f"{head}<style>{_STYLE}</style>" + "\n".join(parts) + "</html>"
 
 
-def _name(said: dict[str, Any]) -> str:
-    return escape(said["operationId"], quote=True)
+def _name(operation: dict[str, Any]) -> str:
+    return escape(operation["operationId"], quote=True)
 
 
-def _operation(method: str, path: str, said: dict[str, Any]) -> Iterator[str]:
-    yield f"<h2 id='{_name(said)}'>{escape(said['summary'])}</h2><pre>{method} {escape(path)}</pre>"
-    yield f"<p>{escape(said.get('description', ''))}</p>"
-    if "x-scope" in said:
-        yield f"<p>Scope: <code>{escape(said['x-scope'])}</code></p>"
-    if said.get("parameters"):
-        rows = ((one["name"], f"{one['in']}: {one.get('description', '')}") for one in said["parameters"])
+def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
+    yield f"<h2 id='{_name(operation)}'>{escape(operation['summary'])}</h2><pre>{method} {escape(path)}</pre>"
+    yield f"<p>{escape(operation.get('description', ''))}</p>"
+    if "x-scope" in operation:
+        yield f"<p>Scope: <code>{escape(operation['x-scope'])}</code></p>"
+    if operation.get("parameters"):
+        rows = ((one["name"], f"{one['in']}: {one.get('description', '')}") for one in operation["parameters"])
         yield _table("Parameter", rows)
-    for media, body in said.get("requestBody", {}).get("content", {}).items():
+    for media, body in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<p>Body: <code>{escape(media)}</code> {_link(body['schema'])}</p>"
         yield f"<pre>{_json(body['example'])}</pre>" if "example" in body else ""
-    yield _table("Status", ((status, row["description"]) for status, row in said["responses"].items()))
+    yield _table("Status", ((status, row["description"]) for status, row in operation["responses"].items()))
 
 
 def _table(head: str, rows: Iterator[tuple[str, str]]) -> str:
@@ -68,12 +70,12 @@ def _table(head: str, rows: Iterator[tuple[str, str]]) -> str:
 
 def _link(schema: dict[str, Any]) -> str:
     name = escape(str(schema.get("$ref", "")).rpartition("/")[2], quote=True)
-    return f"<a href='#shape-{name}'>{name}</a>" if name else ""
+    return f"<a href='#schema-{name}'>{name}</a>" if name else ""
 
 
-def _shape(name: str, shape: dict[str, Any]) -> str:
+def _schema(name: str, schema: dict[str, Any]) -> str:
     label = escape(name, quote=True)
-    return f"<details id='shape-{label}'><summary><code>{label}</code></summary><pre>{_json(shape)}</pre></details>"
+    return f"<details id='schema-{label}'><summary><code>{label}</code></summary><pre>{_json(schema)}</pre></details>"
 
 
 def _json(value: object) -> str:

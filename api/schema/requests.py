@@ -1,6 +1,6 @@
-"""What callers may send, as strict types: unknown fields, wrong types and out-of-range values are refused here.
+"""The request bodies as strict models: unknown fields, wrong types and out-of-range values are refused.
 
-Values at the border only. Must not know Redis, HTTP headers, or which models exist.
+Must not know Redis, HTTP headers, nor which models exist.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from worker.webhooks.guard import LONGEST
 OWNED_PARAMS: Final = frozenset(
     {"model", "input", "instructions", "stream", "background", "store", "safety_identifier"}
 )
-"""Keys of `params` that Vigil sets itself; sent by a caller they are dropped (contract section 8)."""
+"""Keys of `params` that Vigil sets itself; those of a caller are dropped (contract section 8)."""
 
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -26,13 +26,13 @@ _TERMINAL: Final = tuple(fact.TYPE for fact in TERMINAL_FACTS)
 
 
 def instant(value: object) -> datetime:
-    """A point in time out of RFC 3339 text that says its offset."""
+    """Parse an RFC 3339 time with an offset."""
     if not isinstance(value, str) or _RFC3339.fullmatch(value) is None:
         raise ValueError("must be an RFC 3339 time with an offset, such as 2026-06-30T12:00:00Z")
     try:
         return datetime.fromisoformat(value.upper().replace(" ", "T")).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("is no time that exists") from None
+        raise ValueError("is not a valid time") from None
 
 
 def _input(value: object) -> object:
@@ -45,19 +45,19 @@ def _input(value: object) -> object:
 
 def _no_nul(value: str) -> str:
     if "\0" in value:
-        raise ValueError("must not hold NUL")
+        raise ValueError("must not contain NUL")
     return value
 
 
 def _no_control(value: str) -> str:
     if _CONTROL.search(value):
-        raise ValueError("must not hold control characters")
+        raise ValueError("must not contain control characters")
     return value
 
 
 def _event(value: str) -> str:
     if value not in FACTS:
-        raise ValueError("is not an event that webhooks tell of")
+        raise ValueError("is not an event that webhooks can send")
     return value
 
 
@@ -79,12 +79,12 @@ Instant = Annotated[datetime, BeforeValidator(instant), WithJsonSchema({"type": 
 MetaKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_no_nul)]
 MetaValue = Annotated[str, Field(max_length=512)]
 Url = Annotated[str, Field(min_length=1, json_schema_extra={"format": "uri", "maxLength": LONGEST})]
-"""Any text here: the guard is the only one who reads addresses, and says what is wrong with one."""
+"""Any text: `worker.webhooks.guard` alone parses URLs, and says what is wrong with one."""
 EventName = Annotated[str, AfterValidator(_event), WithJsonSchema({"type": "string", "enum": sorted(FACTS)})]
 
 
 class Webhook(Spec):
-    """Where and of what one job's webhook is told."""
+    """The webhook of one job: where and which events are sent."""
 
     url: Url
     events: Annotated[tuple[EventName, ...], Field(min_length=1, max_length=len(FACTS), strict=False)] = _TERMINAL
@@ -92,7 +92,7 @@ class Webhook(Spec):
 
 
 class Submit(Spec):
-    """A job to be."""
+    """A request to submit a job."""
 
     model: ModelName
     input: Input
@@ -105,15 +105,15 @@ class Submit(Spec):
     priority: Priority = "default"
     metadata: Annotated[dict[MetaKey, MetaValue], Field(max_length=16)] = {}
     store: bool = True
-    """False: what was asked and came back goes once it was told; the record and its trail stay."""
+    """False: input and output are removed once they were delivered; the record and its audit trail are kept."""
 
     def passed_params(self) -> dict[str, Any]:
-        """The params that go to the provider."""
+        """Return the params that are passed to the provider."""
         return {name: value for name, value in self.params.items() if name not in OWNED_PARAMS}
 
 
 class BatchItem(Submit):
-    """A job to be, as one of many."""
+    """A job of a batch."""
 
     idempotency_key: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None = None
 
@@ -132,14 +132,14 @@ class Target(Spec):
 
 
 class AskPause(Target):
-    """A pause to be."""
+    """A request to pause a target."""
 
     note: Annotated[str, Field(max_length=500), AfterValidator(_no_control)] = ""
     until: Instant | None = None
 
 
 class AskQuarantine(Spec):
-    """An end user of the caller's app to be shut out."""
+    """A request to put an end user of the caller's app in quarantine."""
 
     end_user: EndUser
     reason: Annotated[str, Field(max_length=500), AfterValidator(_no_control)] = ""
@@ -147,16 +147,16 @@ class AskQuarantine(Spec):
 
 
 class EmptyBody(Spec):
-    """A body that may be left out and may hold nothing."""
+    """A body that may be omitted and may contain no field."""
 
 
 class Accept(Spec):
-    """Which offer is accepted; without a model, the one that is open."""
+    """The offer to accept; without a model, the one that is open."""
 
     model: ModelName | None = None
 
 
 class Described(Spec):
-    """What the app itself says of a job, for the provider's support: a few sentences."""
+    """The app's own description of a job for the provider's support: a few sentences."""
 
     description: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"\S")]

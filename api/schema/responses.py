@@ -1,4 +1,4 @@
-"""The shapes of answers, for the OpenAPI document. Written by hand, and held against real answers by a test."""
+"""The schemas of response bodies for the OpenAPI document. Written by hand; a test compares them with responses."""
 
 from __future__ import annotations
 
@@ -12,63 +12,65 @@ from worker.safety.account import State as AccountState
 from worker.safety.endpoint import MODES
 from worker.safety.packet import Why
 from worker.store.admission.pauses import UNREADABLE, Kind as PauseKind
-from worker.store.admission.quarantine import Source as ShutBy
+from worker.store.admission.quarantine import Source as QuarantineSource
 
-Shape = dict[str, Any]
+Schema = dict[str, Any]
 
 
-def ref(name: str) -> Shape:
-    """A reference to a named shape."""
+def ref(name: str) -> Schema:
+    """Return a reference to a named schema."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def obj(**properties: Shape) -> Shape:
-    """An object with all of these and perhaps more: fields may be added to answers."""
+def object_of(**properties: Schema) -> Schema:
+    """Return the schema of an object with all of these properties and perhaps more: responses may gain fields."""
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
-def many(item: Shape) -> Shape:
-    """A list."""
+def array_of(item: Schema) -> Schema:
+    """Return the schema of a list."""
     return {"type": "array", "items": item}
 
 
-def maybe(shape: Shape) -> Shape:
-    """The shape, or null."""
-    return {"anyOf": [shape, {"type": "null"}]}
+def nullable(schema: Schema) -> Schema:
+    """Return the schema that also allows null."""
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
-def one_of(*words: str) -> Shape:
-    """One of these words."""
-    return {"type": "string", "enum": list(words)}
+def one_of(*values: str) -> Schema:
+    """Return the schema of a string with one of these values."""
+    return {"type": "string", "enum": list(values)}
 
 
-TEXT: Final[Shape] = {"type": "string"}
-WHOLE: Final[Shape] = {"type": "integer"}
-NUMBER: Final[Shape] = {"type": "number"}
-FLAG: Final[Shape] = {"type": "boolean"}
-ANY: Final[Shape] = {}
-TIME: Final[Shape] = {"type": "string", "format": "date-time"}
-MONEY: Final[Shape] = {"type": "string", "pattern": r"^\d+\.\d{6,}$"}
-MAP: Final[Shape] = {"type": "object", "additionalProperties": {"type": "string"}}
+TEXT: Final[Schema] = {"type": "string"}
+INTEGER: Final[Schema] = {"type": "integer"}
+NUMBER: Final[Schema] = {"type": "number"}
+BOOLEAN: Final[Schema] = {"type": "boolean"}
+ANY: Final[Schema] = {}
+TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+MONEY: Final[Schema] = {"type": "string", "pattern": r"^\d+\.\d{6,}$"}
+MAP: Final[Schema] = {"type": "object", "additionalProperties": {"type": "string"}}
 
-_USAGE = obj(
-    input_tokens=WHOLE,
-    cached_input_tokens=WHOLE,
-    output_tokens=WHOLE,
-    reasoning_tokens=WHOLE,
-    total_tokens=WHOLE,
-    estimated=FLAG,
+_USAGE = object_of(
+    input_tokens=INTEGER,
+    cached_input_tokens=INTEGER,
+    output_tokens=INTEGER,
+    reasoning_tokens=INTEGER,
+    total_tokens=INTEGER,
+    estimated=BOOLEAN,
 )
-_PROVIDER = obj(code=maybe(TEXT), type=maybe(TEXT), http_status=maybe(WHOLE), request_id=maybe(TEXT))
-_ERROR = obj(type=TEXT, code=TEXT, message=TEXT, advice=TEXT, provider=maybe(_PROVIDER))
-_BLOCK = obj(
+_PROVIDER = object_of(
+    code=nullable(TEXT), type=nullable(TEXT), http_status=nullable(INTEGER), request_id=nullable(TEXT)
+)
+_ERROR = object_of(type=TEXT, code=TEXT, message=TEXT, advice=TEXT, provider=nullable(_PROVIDER))
+_BLOCK = object_of(
     category=one_of(*get_args(BlockCategory)),
     code=TEXT,
     carrier=one_of(*get_args(Carrier)),
-    after_output=FLAG,
+    after_output=BOOLEAN,
     advice=TEXT,
 )
-_DISCLOSURE = obj(
+_DISCLOSURE = object_of(
     requested_model=TEXT,
     served_model=TEXT,
     reason=one_of(*get_args(DisclosureReason)),
@@ -77,191 +79,232 @@ _DISCLOSURE = obj(
     at=TIME,
     message=TEXT,
 )
-_CHECK = obj(
-    attempt=WHOLE,
+_CHECK = object_of(
+    attempt=INTEGER,
     evidence=one_of(*Evidence),
     started_at=TIME,
-    ended_at=maybe(TIME),
-    seconds=maybe(NUMBER),
-    use_cases=many(TEXT),
-    reasons=many(TEXT),
-    retry_model=maybe(TEXT),
+    ended_at=nullable(TIME),
+    seconds=nullable(NUMBER),
+    use_cases=array_of(TEXT),
+    reasons=array_of(TEXT),
+    retry_model=nullable(TEXT),
     retry_model_state=one_of(*RetryModelState),
-    repeats=WHOLE,
-    ended_by=maybe(one_of(*CheckEnd)),
+    repeats=INTEGER,
+    ended_by=nullable(one_of(*CheckEnd)),
 )
-_ATTEMPT = obj(
-    number=WHOLE,
+_ATTEMPT = object_of(
+    number=INTEGER,
     model=TEXT,
-    served_model=maybe(TEXT),
+    served_model=nullable(TEXT),
     purpose=one_of(*Purpose),
-    because=maybe(one_of(*get_args(DisclosureReason))),
-    outcome=maybe(one_of(*Outcome)),
+    because=nullable(one_of(*get_args(DisclosureReason))),
+    outcome=nullable(one_of(*Outcome)),
     mode=TEXT,
     client_request_id=TEXT,
-    request_id=maybe(TEXT),
-    response_id=maybe(TEXT),
-    organization=maybe(TEXT),
-    project=maybe(TEXT),
+    request_id=nullable(TEXT),
+    response_id=nullable(TEXT),
+    organization=nullable(TEXT),
+    project=nullable(TEXT),
     started_at=TIME,
-    first_event_at=maybe(TIME),
-    first_output_at=maybe(TIME),
-    finished_at=maybe(TIME),
-    http_status=maybe(WHOLE),
-    processing_ms=maybe(WHOLE),
-    error=maybe(_ERROR),
+    first_event_at=nullable(TIME),
+    first_output_at=nullable(TIME),
+    finished_at=nullable(TIME),
+    http_status=nullable(INTEGER),
+    processing_ms=nullable(INTEGER),
+    error=nullable(_ERROR),
     usage=ANY,
-    cost=maybe(MONEY),
-    resumed=WHOLE,
-    sequence=maybe(WHOLE),
+    cost=nullable(MONEY),
+    resumed=INTEGER,
+    sequence=nullable(INTEGER),
     served_raw=MAP,
-    flags=many(TEXT),
-    service_tier=maybe(TEXT),
+    flags=array_of(TEXT),
+    service_tier=nullable(TEXT),
     rate_limits=MAP,
-    provider_message=maybe(TEXT),
+    provider_message=nullable(TEXT),
 )
-_NOTICE = obj(
+_NOTICE = object_of(
     id=TEXT,
     type=TEXT,
     at=TIME,
     received_at=TIME,
     about=one_of("request", "end_user", "account"),
-    request_id=maybe(TEXT),
-    model=maybe(TEXT),
-    category=maybe(TEXT),
-    subject=maybe(TEXT),
-    request_paused=maybe(FLAG),
+    request_id=nullable(TEXT),
+    model=nullable(TEXT),
+    category=nullable(TEXT),
+    subject=nullable(TEXT),
+    request_paused=nullable(BOOLEAN),
     message=TEXT,
     advice=TEXT,
 )
-JOB: Final[Shape] = obj(
+JOB: Final[Schema] = object_of(
     id=TEXT,
     object=one_of("job"),
     status=one_of(*Status),
-    reason=maybe(TEXT),
+    reason=nullable(TEXT),
     created_at=TIME,
-    started_at=maybe(TIME),
-    finished_at=maybe(TIME),
-    next_attempt_at=maybe(TIME),
-    not_before=maybe(TIME),
+    started_at=nullable(TIME),
+    finished_at=nullable(TIME),
+    next_attempt_at=nullable(TIME),
+    not_before=nullable(TIME),
     priority=one_of("low", "default", "high"),
     requested_model=TEXT,
-    served_model=maybe(TEXT),
-    disclosure=maybe(_DISCLOSURE),
-    output_text=maybe(TEXT),
-    output=many({"type": "object"}),
-    draft=maybe(TEXT),
-    draft_model=maybe(TEXT),
-    refusal=maybe(TEXT),
-    usage=maybe(_USAGE),
-    cost=maybe(obj(currency=TEXT, total=MONEY, wasted=MONEY)),
-    safety=obj(
+    served_model=nullable(TEXT),
+    disclosure=nullable(_DISCLOSURE),
+    output_text=nullable(TEXT),
+    output=array_of({"type": "object"}),
+    draft=nullable(TEXT),
+    draft_model=nullable(TEXT),
+    refusal=nullable(TEXT),
+    usage=nullable(_USAGE),
+    cost=nullable(object_of(currency=TEXT, total=MONEY, wasted=MONEY)),
+    safety=object_of(
         state=one_of(*SafetyState),
-        checks=many(_CHECK),
-        block=maybe(_BLOCK),
-        account_flagged=FLAG,
-        notices=many(_NOTICE),
+        checks=array_of(_CHECK),
+        block=nullable(_BLOCK),
+        account_flagged=BOOLEAN,
+        notices=array_of(_NOTICE),
     ),
-    offer=maybe(obj(model=TEXT, since=TIME, until=maybe(TIME))),
-    hold=maybe(obj(scope=TEXT, reason=TEXT, since=TIME, by=maybe(TEXT))),
-    attempts=many(_ATTEMPT),
-    error=maybe(_ERROR),
-    webhook=maybe(obj(url=TEXT, state=one_of("pending", "delivered", "exhausted", "gone"))),
+    offer=nullable(object_of(model=TEXT, since=TIME, until=nullable(TIME))),
+    hold=nullable(object_of(scope=TEXT, reason=TEXT, since=TIME, by=nullable(TEXT))),
+    attempts=array_of(_ATTEMPT),
+    error=nullable(_ERROR),
+    webhook=nullable(object_of(url=TEXT, state=one_of("pending", "delivered", "exhausted", "gone"))),
     content=one_of("kept", "deleted", "not_stored", "locked"),
-    unreadable=many(one_of(INPUT, *PRIVATE, OUTPUT)),
-    content_removed_at=maybe(TIME),
+    unreadable=array_of(one_of(INPUT, *PRIVATE, OUTPUT)),
+    content_removed_at=nullable(TIME),
     metadata=MAP,
-    urls=obj(self=TEXT, events=TEXT, cancel=TEXT, support_packet=TEXT),
+    urls=object_of(self=TEXT, events=TEXT, cancel=TEXT, support_packet=TEXT),
 )
-PROBLEM: Final[Shape] = obj(
+PROBLEM: Final[Schema] = object_of(
     type=TEXT,
     title=TEXT,
-    status=WHOLE,
+    status=INTEGER,
     detail=TEXT,
     code=TEXT,
-    errors=many(obj(pointer=TEXT, detail=TEXT, code=TEXT)),
+    errors=array_of(object_of(pointer=TEXT, detail=TEXT, code=TEXT)),
 )
-FRAME: Final[Shape] = obj(event=TEXT, data=TEXT) | {"description": "One server-sent event; `data` is JSON."}
-EVENT: Final[Shape] = obj(seq=WHOLE, type=TEXT, at=TIME, job_id=TEXT, attempt=maybe(WHOLE), data={"type": "object"})
-MODEL: Final[Shape] = obj(
+FRAME: Final[Schema] = object_of(event=TEXT, data=TEXT) | {"description": "One server-sent event; `data` is JSON."}
+EVENT: Final[Schema] = object_of(
+    seq=INTEGER, type=TEXT, at=TIME, job_id=TEXT, attempt=nullable(INTEGER), data={"type": "object"}
+)
+MODEL: Final[Schema] = object_of(
     id=TEXT,
     family=TEXT,
     tier=one_of("flagship", "balanced", "fast"),
-    checked=FLAG,
-    input_per_million=maybe(MONEY),
-    output_per_million=maybe(MONEY),
-    cached_input_per_million=maybe(MONEY),
-    aliases=many(TEXT),
-    access=obj(
+    checked=BOOLEAN,
+    input_per_million=nullable(MONEY),
+    output_per_million=nullable(MONEY),
+    cached_input_per_million=nullable(MONEY),
+    aliases=array_of(TEXT),
+    access=object_of(
         status=one_of(*get_args(AccessStatus)),
-        since=maybe(TIME),
-        probed_at=maybe(TIME),
-        request_id=maybe(TEXT),
+        since=nullable(TIME),
+        probed_at=nullable(TIME),
+        request_id=nullable(TEXT),
         advice=TEXT,
-        skipped=FLAG,
-        next_probe_at=maybe(TIME),
+        skipped=BOOLEAN,
+        next_probe_at=nullable(TIME),
     ),
 )
-_ENDPOINT: Final[Shape] = obj(
-    upstream=maybe(one_of(*MODES)), fits=maybe(FLAG), best=maybe(one_of(*MODES)), probed_at=maybe(TIME), advice=TEXT
+_ENDPOINT: Final[Schema] = object_of(
+    upstream=nullable(one_of(*MODES)),
+    fits=nullable(BOOLEAN),
+    best=nullable(one_of(*MODES)),
+    probed_at=nullable(TIME),
+    advice=TEXT,
 )
-PAUSE: Final[Shape] = obj(
-    scope=one_of(*get_args(PauseKind), UNREADABLE), name=maybe(TEXT), note=TEXT, by=TEXT, since=TIME, until=maybe(TIME)
+PAUSE: Final[Schema] = object_of(
+    scope=one_of(*get_args(PauseKind), UNREADABLE),
+    name=nullable(TEXT),
+    note=TEXT,
+    by=TEXT,
+    since=TIME,
+    until=nullable(TIME),
 )
-QUARANTINED: Final[Shape] = obj(
-    end_user=maybe(TEXT),
+QUARANTINED: Final[Schema] = object_of(
+    end_user=nullable(TEXT),
     safety_identifier=TEXT,
-    source=one_of(*get_args(ShutBy)),
+    source=one_of(*get_args(QuarantineSource)),
     reason=TEXT,
     since=TIME,
-    until=maybe(TIME),
+    until=nullable(TIME),
     by=TEXT,
-    checks=WHOLE,
-    blocks=WHOLE,
-    ledger=obj(days=WHOLE, checks=WHOLE, blocks=WHOLE, warnings=WHOLE),
+    checks=INTEGER,
+    blocks=INTEGER,
+    ledger=object_of(days=INTEGER, checks=INTEGER, blocks=INTEGER, warnings=INTEGER),
 )
-STATUS: Final[Shape] = obj(
-    queue=obj(queued=WHOLE, scheduled=WHOLE, running=WHOLE, checking=WHOLE, oldest_queued_seconds=maybe(NUMBER)),
-    workers=many(obj(id=TEXT, running=WHOLE, beat_at=TIME, draining=FLAG)),
-    account=obj(state=one_of(*get_args(AccountState)), families={"type": "object"}, evidence={"type": "object"}),
-    rates=obj(checks=maybe(NUMBER), blocks=maybe(NUMBER), substitutions=maybe(NUMBER), window_seconds=WHOLE),
-    circuits=many({"type": "object"}),
-    pauses=many(PAUSE),
+STATUS: Final[Schema] = object_of(
+    queue=object_of(
+        queued=INTEGER, scheduled=INTEGER, running=INTEGER, checking=INTEGER, oldest_queued_seconds=nullable(NUMBER)
+    ),
+    workers=array_of(object_of(id=TEXT, running=INTEGER, beat_at=TIME, draining=BOOLEAN)),
+    account=object_of(state=one_of(*get_args(AccountState)), families={"type": "object"}, evidence={"type": "object"}),
+    rates=object_of(
+        checks=nullable(NUMBER), blocks=nullable(NUMBER), substitutions=nullable(NUMBER), window_seconds=INTEGER
+    ),
+    circuits=array_of({"type": "object"}),
+    pauses=array_of(PAUSE),
+)
+
+_WEBHOOK_ENDPOINT: Final[dict[str, Schema]] = {
+    "id": TEXT,
+    "url": TEXT,
+    "events": array_of(TEXT),
+    "payload": one_of("thin", "full", "openai"),
+    "description": TEXT,
+    "state": one_of("active", "paused", "gone"),
+    "created_at": TIME,
+}
+_DELIVERY: Final[Schema] = object_of(
+    at=TIME,
+    trigger=one_of("scheduled", "manual"),
+    status_code=nullable(INTEGER),
+    seconds=NUMBER,
+    error=nullable(TEXT),
+    response_excerpt=nullable(TEXT),
 )
 
 
-def listed(item: Shape) -> Shape:
-    """A page of a list."""
-    return obj(object=one_of("list"), data=many(item), next_cursor=maybe(TEXT))
+def page_of(item: Schema) -> Schema:
+    """Return the schema of a page of a list."""
+    return object_of(object=one_of("list"), data=array_of(item), next_cursor=nullable(TEXT))
 
 
-SHAPES: Final[dict[str, Shape]] = {
+SCHEMAS: Final[dict[str, Schema]] = {
     "Job": JOB,
-    "CancelledJob": {"allOf": [ref("Job"), obj(cancel=obj(upstream_under_way=FLAG))]},
-    "JobList": listed(ref("Job")),
+    "CancelledJob": {"allOf": [ref("Job"), object_of(cancel=object_of(upstream_under_way=BOOLEAN))]},
+    "JobList": page_of(ref("Job")),
     "Problem": PROBLEM,
     "Event": EVENT,
-    "EventList": listed(ref("Event")),
-    "AuditList": listed(
-        obj(hash=TEXT, seq=maybe(WHOLE), type=TEXT, at=TIME, job_id=maybe(TEXT), attempt=maybe(WHOLE), app=TEXT)
+    "EventList": page_of(ref("Event")),
+    "AuditList": page_of(
+        object_of(
+            hash=TEXT,
+            seq=nullable(INTEGER),
+            type=TEXT,
+            at=TIME,
+            job_id=nullable(TEXT),
+            attempt=nullable(INTEGER),
+            app=TEXT,
+        )
     ),
     "Model": MODEL,
-    "ModelList": listed(ref("Model")),
+    "ModelList": page_of(ref("Model")),
     "Endpoint": _ENDPOINT,
     "Status": STATUS,
     "Pause": PAUSE,
     "Quarantined": QUARANTINED,
-    "QuarantineList": listed(QUARANTINED),
-    "Resumed": obj(scope=one_of(*get_args(PauseKind)), name=maybe(TEXT), resumed=FLAG, released=WHOLE),
-    "Alive": obj(status=TEXT),
-    "SupportPacket": obj(
+    "QuarantineList": page_of(QUARANTINED),
+    "Resumed": object_of(scope=one_of(*get_args(PauseKind)), name=nullable(TEXT), resumed=BOOLEAN, released=INTEGER),
+    "Alive": object_of(status=TEXT),
+    "SupportPacket": object_of(
         object=one_of("support_packet"),
         job=TEXT,
         status=one_of(*Status),
         created_at=TIME,
-        requests=many(
-            obj(
-                attempt=WHOLE,
+        requests=array_of(
+            object_of(
+                attempt=INTEGER,
                 why=one_of(*get_args(Why)),
                 surface=TEXT,
                 model=TEXT,
@@ -273,20 +316,43 @@ SHAPES: Final[dict[str, Shape]] = {
                 vpn_or_proxy=TEXT,
             )
         ),
-        notices=many(obj(type=TEXT, at=TIME, subject=maybe(TEXT), category=maybe(TEXT), request_id=maybe(TEXT))),
-        description=maybe(TEXT),
-        redactions=many(obj(detector=TEXT, count=WHOLE)),
+        notices=array_of(
+            object_of(type=TEXT, at=TIME, subject=nullable(TEXT), category=nullable(TEXT), request_id=nullable(TEXT))
+        ),
+        description=nullable(TEXT),
+        redactions=array_of(object_of(detector=TEXT, count=INTEGER)),
         text=TEXT,
     ),
-    "Heard": obj(received=FLAG, duplicate=FLAG),
-    "Scale": obj(
-        wanted=WHOLE, ready=WHOLE, running=WHOLE, held=WHOLE, workers=WHOLE, slots=WHOLE, held_back=maybe(TEXT)
+    "Heard": object_of(received=BOOLEAN, duplicate=BOOLEAN),
+    "Scale": object_of(
+        wanted=INTEGER,
+        ready=INTEGER,
+        running=INTEGER,
+        held=INTEGER,
+        workers=INTEGER,
+        slots=INTEGER,
+        held_back=nullable(TEXT),
     ),
-    "BatchAnswer": many(
+    "BatchAnswer": array_of(
         {
             "type": "object",
             "required": ["index", "status"],
-            "properties": {"index": WHOLE, "status": WHOLE, "job": ref("Job"), "problem": ref("Problem")},
+            "properties": {"index": INTEGER, "status": INTEGER, "job": ref("Job"), "problem": ref("Problem")},
         }
     ),
+    "WebhookEndpoint": object_of(**_WEBHOOK_ENDPOINT),
+    "WebhookEndpointWithSecret": object_of(**_WEBHOOK_ENDPOINT, secret=TEXT),
+    "WebhookEndpointList": page_of(ref("WebhookEndpoint")),
+    "Message": object_of(
+        id=TEXT,
+        type=TEXT,
+        seq=INTEGER,
+        url=nullable(TEXT),
+        endpoint=nullable(TEXT),
+        state=one_of("pending", "delivered", "exhausted", "gone"),
+        created_at=TIME,
+        next_try_at=nullable(TIME),
+        deliveries=array_of(_DELIVERY),
+    ),
+    "MessageList": page_of(ref("Message")),
 }

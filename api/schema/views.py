@@ -1,4 +1,4 @@
-"""Models and pauses as an app sees them. How a job is shown stands in `worker/jobs/view.py`: webhooks show it too."""
+"""Models and pauses as an app sees them. The view of a job is in `worker/jobs/view.py`, because webhooks use it too."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from worker.safety.messages import job_error
 from worker.store.admission.pauses import UNREADABLE, Pause
 from worker.store.apps import ApiKey
 
-__all__ = ["concerns", "dumps", "endpoint_view", "job_view", "model_view", "pause_view"]
+__all__ = ["dumps", "endpoint_view", "job_view", "may_see_pause", "model_view", "pause_view"]
 
 
 def model_view(model: Any, access: ModelAccess) -> dict[str, Any]:
-    """A model of the catalogue, and what is known of the access to it."""
+    """Return a model of the catalogue with what is known about the access to it."""
     return {
         "id": model.id,
         "family": model.family,
@@ -40,10 +40,10 @@ def model_view(model: Any, access: ModelAccess) -> dict[str, Any]:
 
 
 def endpoint_view(endpoint: EndpointFit | None) -> dict[str, Any]:
-    """How the workers' VIGIL_UPSTREAM fits the provider's server; all null before anybody has asked."""
+    """Return whether the workers' VIGIL_UPSTREAM fits the provider's server; all null before the first probe."""
     advice = endpoint.advice if endpoint else job_error("access_not_probed").advice
-    shown = ("upstream", "fits", "best", "probed_at")
-    return {**{name: getattr(endpoint, name, None) for name in shown}, "advice": advice}
+    names = ("upstream", "fits", "best", "probed_at")
+    return {**{name: getattr(endpoint, name, None) for name in names}, "advice": advice}
 
 
 def _price(amount: Decimal | None) -> str | None:
@@ -51,7 +51,7 @@ def _price(amount: Decimal | None) -> str | None:
 
 
 def pause_view(pause: Pause) -> dict[str, Any]:
-    """A pause; an end user is named by the safety identifier."""
+    """Return a pause; an end user is named by the safety identifier."""
     return {
         "scope": pause.kind,
         "name": pause.name or None,
@@ -62,8 +62,8 @@ def pause_view(pause: Pause) -> dict[str, Any]:
     }
 
 
-def concerns(pause: Pause, key: ApiKey) -> bool:
-    """True when it may stop the app's own jobs; operators see every app's pause, and nobody else's end users."""
+def may_see_pause(pause: Pause, key: ApiKey) -> bool:
+    """Return whether the key may see the pause: it can stop jobs of the key's app, or the key is an operator's."""
     operator = "ops" in key.scopes
     own = {"all": True, "model": True, "app": operator or pause.name == key.app, UNREADABLE: operator}
     return own.get(pause.kind, pause.app == key.app)

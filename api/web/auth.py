@@ -1,33 +1,33 @@
-"""Who asks, and whether they may: bearer keys, scopes, and the rule that an app sees only its own jobs."""
+"""Authentication and authorization: bearer keys, scopes, and the rule that an app sees only its own jobs."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 
-from api.runtime.context import parts_of
-from api.runtime.store_deadline import ask
-from api.web.params import header
+from api.runtime.context import context_of
+from api.runtime.store_deadline import with_deadline
+from api.web.params import header_values
 from api.web.problems import Problem, not_found
 from worker.jobs import ids
 from worker.store.apps import ApiKey
 from worker.store.jobs.repository import StoredJob
 
 
-def bearer(request: Request) -> str | None:
-    """The one bearer token of the request, or None."""
-    sent = header(request.scope, b"authorization")
+def bearer_token(request: Request) -> str | None:
+    """Return the bearer token of the request, or None if there is none or more than one."""
+    sent = header_values(request.scope, b"authorization")
     scheme, _, token = (sent[0] if len(sent) == 1 else "").partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and token.isascii() and token else None
 
 
-async def allowed(request: Request, scope: str) -> ApiKey:
-    """The key of the request, if it is live and has this scope; 401 or 403 otherwise."""
-    token = bearer(request)
-    keyring = parts_of(request).keyring
-    key = keyring.remembered(token) if token is not None else None
+async def authorize(request: Request, scope: str) -> ApiKey:
+    """Return the API key of the request; raise a Problem if it is not live (401) or lacks the scope (403)."""
+    token = bearer_token(request)
+    key_cache = context_of(request).key_cache
+    key = key_cache.cached(token) if token is not None else None
     if key is None and token is not None:
-        key = await ask(request, keyring.find(token))
+        key = await with_deadline(request, key_cache.find(token))
     if key is None:
         detail = "Send a live API key as `Authorization: Bearer vgl_...`; `vigil keys create` makes one."
         raise Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
@@ -37,10 +37,12 @@ async def allowed(request: Request, scope: str) -> ApiKey:
     return key
 
 
-async def own_job(request: Request, key: ApiKey) -> StoredJob:
-    """The job that the path names by its `job_…` or `resp_…` id, if it is this app's; 404 otherwise."""
+async def load_own_job(request: Request, key: ApiKey) -> StoredJob:
+    """Return the job of the path, by its `job_…` or `resp_…` id; raise a Problem (404) unless it is the app's."""
     job_id = ids.job_id_of(str(request.path_params["job_id"]))
-    stored = await ask(request, parts_of(request).jobs.load(job_id, locked=True)) if ids.is_job_id(job_id) else None
+    stored = None
+    if ids.is_job_id(job_id):
+        stored = await with_deadline(request, context_of(request).jobs.load(job_id, locked=True))
     if stored is None or stored.job.app != key.app:
         raise not_found()
     return stored

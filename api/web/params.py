@@ -1,4 +1,4 @@
-"""What requests say in headers and in the query, read strictly. Must not know Redis or jobs."""
+"""Reads headers and query parameters of requests, strictly. Must not know Redis nor jobs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from starlette.types import Scope
 
 from api.web.problems import Problem, bad_parameter
 
-MOST_WAIT: Final = 60
-_SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
-_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
-_HOST: Final = re.compile(r"[A-Za-z0-9._\-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
+MAX_WAIT_S: Final = 60
+_SECONDS_PATTERN: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
+_KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_HOST_PATTERN: Final = re.compile(r"[A-Za-z0-9._\-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
 
 
-def header(scope: Scope, name: bytes) -> list[str]:
-    """Every value of a header field of the request, in the order sent; `name` in lower case."""
+def header_values(scope: Scope, name: bytes) -> list[str]:
+    """Return every value of a header field, in the order sent; `name` is in lower case."""
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
-def query(request: Request, *known: str) -> dict[str, str]:
-    """The query parameters; 422 for unknown ones and for one that is sent twice."""
+def query_params(request: Request, *known: str) -> dict[str, str]:
+    """Return the query parameters; raise a Problem (422) for unknown ones and for one that is sent twice."""
     raw = request.scope["query_string"]
     if not raw:
         return {}
@@ -34,46 +34,46 @@ def query(request: Request, *known: str) -> dict[str, str]:
     out: dict[str, str] = {}
     for name, value in pairs:
         if name not in known:
-            raise bad_parameter(name[:64], f"There is no such parameter here; known: {', '.join(known) or 'none'}.")
+            raise bad_parameter(name[:64], f"This route has no such parameter; known: {', '.join(known) or 'none'}.")
         if name in out:
             raise bad_parameter(name, "This parameter is sent twice.")
         if "\0" in value:
-            raise bad_parameter(name, "This parameter must not hold NUL.")
+            raise bad_parameter(name, "This parameter must not contain NUL.")
         out[name] = value
     return out
 
 
-def seconds(value: str | None) -> float | None:
-    """`wait`: seconds from 0 to 60; None when it is not sent."""
+def wait_seconds(value: str | None) -> float | None:
+    """Parse `wait`, a number of seconds from 0 to 60; return None when it is not sent."""
     if value is None:
         return None
-    if _SECONDS.fullmatch(value) is None or float(value) > MOST_WAIT:
-        raise bad_parameter("wait", f"wait is a number of seconds from 0 to {MOST_WAIT}.")
+    if _SECONDS_PATTERN.fullmatch(value) is None or float(value) > MAX_WAIT_S:
+        raise bad_parameter("wait", f"wait must be a number of seconds from 0 to {MAX_WAIT_S}.")
     return float(value)
 
 
-def whole(name: str, value: str | None, default: int, low: int, high: int) -> int:
-    """A whole number in [low, high]."""
+def integer_param(name: str, value: str | None, default: int, low: int, high: int) -> int:
+    """Parse an integer in [low, high]; return `default` when it is not sent."""
     if value is None:
         return default
     if re.fullmatch(r"[0-9]{1,10}", value) is None or not low <= int(value) <= high:
-        raise bad_parameter(name, f"{name} is a whole number from {low} to {high}.")
+        raise bad_parameter(name, f"{name} must be an integer from {low} to {high}.")
     return int(value)
 
 
 def preferred_wait(request: Request) -> float | None:
-    """The seconds of `Prefer: wait=N` (RFC 7240); other preferences are not ours and are ignored."""
-    for line in header(request.scope, b"prefer"):
+    """Return the seconds of `Prefer: wait=N` (RFC 7240), or None; other preferences are ignored."""
+    for line in header_values(request.scope, b"prefer"):
         for preference in line.split(","):
             name, _, value = preference.partition(";")[0].partition("=")
             if name.strip().lower() == "wait":
-                return seconds(value.strip().strip('"'))
+                return wait_seconds(value.strip().strip('"'))
     return None
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The Idempotency-Key, bare or quoted; 400 when it is malformed or sent twice."""
-    sent = header(request.scope, b"idempotency-key")
+    """Return the Idempotency-Key, bare or quoted, or None; raise a Problem (400) if it is malformed or sent twice."""
+    sent = header_values(request.scope, b"idempotency-key")
     if not sent:
         return None
     value = sent[0]
@@ -81,22 +81,22 @@ def idempotency_key(request: Request) -> str | None:
         value = re.sub(r'\\(["\\])', r"\1", value[1:-1])
     elif '"' in value[:1]:
         value = ""
-    if len(sent) > 1 or _KEY.fullmatch(value) is None:
+    if len(sent) > 1 or _KEY_PATTERN.fullmatch(value) is None:
         raise Problem(400, "invalid_idempotency_key", "Send one Idempotency-Key of 1 to 255 visible ASCII characters.")
     return value
 
 
 def last_event_id(request: Request) -> int | None:
-    """The `seq` after which an event stream goes on."""
-    value = "".join(header(request.scope, b"last-event-id")[:1])
+    """Return the `seq` after which an event stream continues, or None."""
+    value = "".join(header_values(request.scope, b"last-event-id")[:1])
     if not value:
         return None
     if re.fullmatch(r"[0-9]{1,10}", value) is None:
-        raise Problem(400, "invalid_last_event_id", "Last-Event-ID is the id of an event that this stream sent.")
+        raise Problem(400, "invalid_last_event_id", "Last-Event-ID must be the id of an event that this stream sent.")
     return int(value)
 
 
 def base_url(request: Request) -> str:
-    """How the caller reached us, for the addresses in answers; empty (so relative) for a Host that can't be one."""
-    host = "".join(header(request.scope, b"host"))  # the protocol lets only one pass
-    return f"{request.scope['scheme']}://{host}" if _HOST.fullmatch(host) else ""
+    """Return the address that the caller used, for URLs in responses; empty (so relative) for an invalid Host."""
+    host = "".join(header_values(request.scope, b"host"))  # uvicorn_protocol.py refuses a second one
+    return f"{request.scope['scheme']}://{host}" if _HOST_PATTERN.fullmatch(host) else ""

@@ -1,28 +1,28 @@
 """Rate limits as callers see them: the RateLimit header fields of draft-ietf-httpapi-ratelimit-headers.
 
-One policy, "jobs": what a full bucket holds, in the seconds in which an empty one fills. Must not know routes.
+There is one policy, "jobs": the size of the bucket, and the seconds in which an empty one fills. Must not know routes.
 """
 
 from __future__ import annotations
 
-from api.runtime.context import AppContext
+from worker.settings import Settings
 from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.apps import ApiKey
 
 
-def meter_of(parts: AppContext, key: ApiKey) -> RateMeter:
-    """The meter of one request: at the rate of the app, or at the default."""
-    default = RateLimit(parts.settings.rate_per_minute, parts.settings.rate_burst)
+def meter_of(settings: Settings, key: ApiKey) -> RateMeter:
+    """Return the meter of one request, at the rate of the app or at the default rate."""
+    default = RateLimit(settings.rate_per_minute, settings.rate_burst)
     return RateMeter(key.rate if key.rate is not None else default)
 
 
-def left(meter: RateMeter) -> dict[str, str]:
-    """What a charged request says of the bucket; nothing where nothing was charged."""
+def rate_limit_headers(meter: RateMeter) -> dict[str, str]:
+    """Return the header fields of a request that was charged; none if it was not."""
     if meter.left is None:
         return {}
-    return fields(meter.rate.holds, meter.rate.window_seconds, meter.left, meter.full_in)
+    return header_fields(meter.rate.holds, meter.rate.window_seconds, meter.left, meter.full_in)
 
 
-def fields(limit: int, window: int, remaining: int, seconds: int) -> dict[str, str]:
-    """The two header fields: the policy, and what remains of it for how long."""
+def header_fields(limit: int, window: int, remaining: int, seconds: int) -> dict[str, str]:
+    """Return the two header fields: the policy, and what remains of it for how many seconds."""
     return {"RateLimit-Policy": f'"jobs";q={limit};w={window}', "RateLimit": f'"jobs";r={remaining};t={seconds}'}

@@ -1,4 +1,4 @@
-"""The outermost layer: a submit is served in the trace it came with. Polls and probes keep no span."""
+"""The outermost ASGI middleware: serves a submit within the caller's trace. Other requests get no span."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.web.params import header
+from api.web.params import header_values
 from worker.telemetry.tracing import serving
 
 _SENTRY_TRACE: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}(-[01])?")
 _BAGGAGE: Final = re.compile(r"sentry-[\x21-\x2b\x2d-\x7e]{1,500}")
-_MOST_BAGGAGE: Final = 16
-_SUBMITS: Final = frozenset({"/v1/jobs", "/v1/jobs/batch", "/v1/responses"})
+_MAX_BAGGAGE_ENTRIES: Final = 16
+_SUBMIT_PATHS: Final = frozenset({"/v1/jobs", "/v1/jobs/batch", "/v1/responses"})
 
 
 class TracingMiddleware:
-    """Stands before the door."""
+    """Opens a span around the requests that submit jobs."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in _SUBMITS:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in _SUBMIT_PATHS:
             await self._app(scope, receive, send)
             return
         with serving(f"POST {scope['path']}", lambda: trace_of(scope)):
@@ -32,10 +32,10 @@ class TracingMiddleware:
 
 
 def trace_of(scope: Scope) -> dict[str, str]:
-    """The submit's trace, so that the worker goes on with it: only what a tracer of ours would have written."""
-    trace = "".join(header(scope, b"sentry-trace"))
+    """Return the trace headers of the caller, for the worker to continue; only those in the format of Sentry's SDKs."""
+    trace = "".join(header_values(scope, b"sentry-trace"))
     if _SENTRY_TRACE.fullmatch(trace) is None:
         return {}
-    entries = [entry.strip() for entry in ",".join(header(scope, b"baggage")).split(",")[:64]]
-    kept = [entry for entry in entries if _BAGGAGE.fullmatch(entry)][:_MOST_BAGGAGE]
+    entries = [entry.strip() for entry in ",".join(header_values(scope, b"baggage")).split(",")[:64]]
+    kept = [entry for entry in entries if _BAGGAGE.fullmatch(entry)][:_MAX_BAGGAGE_ENTRIES]
     return {"sentry-trace": trace, **({"baggage": ",".join(kept)} if kept else {})}

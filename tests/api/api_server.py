@@ -1,4 +1,4 @@
-"""A real API on a real socket over the test's own Valkey, and a hand that plays the worker."""
+"""A real API on a real socket over the test's own Valkey, and a fake worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from worker.store.jobs.repository import ClaimedJob, Jobs
 
 @dataclass
 class Running:
-    """An API that runs: where, and how to get keys for it."""
+    """A running API: its address, and how to get keys for it."""
 
     base_url: str
     host: str
@@ -69,8 +69,8 @@ async def running(
         await serving
 
 
-class Later(Clock):
-    """The machine's clock, put forward by `ahead` seconds."""
+class AdjustableClock(Clock):
+    """The machine's clock, set forward by `ahead` seconds."""
 
     ahead = 0.0
 
@@ -79,35 +79,35 @@ class Later(Clock):
 
 
 class Worker:
-    """Plays the worker: claims a job and says what happens to it."""
+    """A fake worker: claims a job and commits what happens to it."""
 
     def __init__(self, redis: ArqRedis, jobs: Jobs, clock: Clock) -> None:
-        self.redis, self.jobs, self.clock, self.pieces = redis, jobs, clock, OutputChunks(redis)
-        self.held: dict[str, ClaimedJob] = {}
+        self.redis, self.jobs, self.clock, self.chunks = redis, jobs, clock, OutputChunks(redis)
+        self.claimed: dict[str, ClaimedJob] = {}
 
     async def start(self, job_id: str, model: str = "gpt-5.6-sol") -> None:
-        _, held = await self.jobs.claim("w1", 100, 60)
-        self.held.update({h.job.id: h for h in held})
-        await self.say(job_id, (ev.Started(worker="w1", generation=1), None))
+        _, claimed = await self.jobs.claim("w1", 100, 60)
+        self.claimed.update({h.job.id: h for h in claimed})
+        await self.commit(job_id, (ev.Started(worker="w1", generation=1), None))
         await self.attempt(job_id, 1, model)
 
     async def attempt(self, job_id: str, number: int, model: str = "gpt-5.6-sol", purpose: str = "original") -> None:
         fact = ev.AttemptStarted(model=model, purpose=purpose, mode="background", client_request_id=f"c{number}")
-        await self.say(job_id, (fact, number))
+        await self.commit(job_id, (fact, number))
 
-    async def say(self, job_id: str, *said: EventDraft, answer: dict[str, Any] | None = None) -> None:
+    async def commit(self, job_id: str, *drafts: EventDraft, answer: dict[str, Any] | None = None) -> None:
         writes = [("SET", keys.answer(job_id), codec.seal(answer))] if answer is not None else []
-        await self.jobs.change(job_id, lambda _: said, token=self.held[job_id].token, writes=lambda _: writes)
+        await self.jobs.change(job_id, lambda _: drafts, token=self.claimed[job_id].token, writes=lambda _: writes)
 
     async def text(self, job_id: str, attempt: int, offset: int, text: str) -> None:
         assert (
-            await self.pieces.keep(
-                [PendingChunk(job_id, self.held[job_id].token, attempt, OutputChunk(-1, offset, text))]
+            await self.chunks.keep(
+                [PendingChunk(job_id, self.claimed[job_id].token, attempt, OutputChunk(-1, offset, text))]
             )
         )[1] == []
 
     async def check(self, job_id: str, attempt: int = 1) -> None:
-        await self.say(
+        await self.commit(
             job_id, (ev.CheckStarted(evidence="signalled", use_cases=("cyber",), reasons=("user_risk",)), attempt)
         )
 
@@ -117,7 +117,7 @@ class Worker:
             outcome="completed", served_model="gpt-5.6-sol", usage=usage, cost="0.0123", **finished
         )
         answer = {"output_text": text, "output": [{"type": "message", "text": text}], "refusal": None}
-        await self.say(job_id, (end, attempt), (ev.Completed(served_model="gpt-5.6-sol"), attempt), answer=answer)
+        await self.commit(job_id, (end, attempt), (ev.Completed(served_model="gpt-5.6-sol"), attempt), answer=answer)
 
     async def substitute(self, job_id: str, text: str = "Luna's answer.") -> None:
         """The job is completed by attempt 2 on another model."""
@@ -130,13 +130,13 @@ class Worker:
             at=self.clock.now(),
             message="Answered by gpt-5.6-luna.",
         )
-        await self.say(
+        await self.commit(
             job_id,
             (ev.AttemptFinished(outcome="substituted", cost="0.004"), 1),
             (ev.ModelSubstituted(disclosure=statement), 1),
         )
         await self.attempt(job_id, 2, "gpt-5.6-luna", "faster")
-        await self.say(
+        await self.commit(
             job_id,
             (ev.AttemptFinished(outcome="completed", served_model="gpt-5.6-luna", cost="0.0083"), 2),
             (ev.Completed(served_model="gpt-5.6-luna", disclosure=statement), 2),
@@ -145,12 +145,12 @@ class Worker:
 
     async def block(self, job_id: str, attempt: int = 1, **answer: Any) -> None:
         block = Block(category="cyber", code="cyber_policy", carrier="error_event", after_output=True, advice="Stop.")
-        said = [(ev.AttemptFinished(outcome="blocked"), attempt), (ev.Blocked(block=block), attempt)]
-        await self.say(job_id, *said, answer=answer or None)
+        drafts = [(ev.AttemptFinished(outcome="blocked"), attempt), (ev.Blocked(block=block), attempt)]
+        await self.commit(job_id, *drafts, answer=answer or None)
 
     async def fail(self, job_id: str) -> None:
         error = JobError(type="provider", code="server_error", message="It broke.", advice="Try again.")
-        await self.say(
+        await self.commit(
             job_id, (ev.AttemptFinished(outcome="server_error", error=error), 1), (ev.Failed(error=error), None)
         )
 
@@ -191,7 +191,7 @@ class Stream:
             out.append(event)
         return out
 
-    async def rest(self) -> Sequence[dict[str, Any]]:
+    async def remaining(self) -> Sequence[dict[str, Any]]:
         out = []
         while (event := await self.next()) is not None:
             out.append(event)

@@ -33,7 +33,7 @@ async def acme(api: Running) -> httpx2.AsyncClient:
 
 
 @pytest.fixture
-def ask() -> dict[str, Any]:
+def job_body() -> dict[str, Any]:
     return {"model": "gpt-5.6-sol", "input": "Explain tail latency."}
 
 

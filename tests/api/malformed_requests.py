@@ -1,4 +1,4 @@
-"""Hands of the tests of malformed requests: an API with one of everything, and what a refusal looks like."""
+"""Helpers of the tests of malformed requests: an API with one of everything, and checks of a refusal."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ URL = "https://app.example/hooks"
 
 
 @dataclass
-class There:
-    """An API with one job, one endpoint and one message of each, and a hand in its Redis."""
+class FurnishedApi:
+    """An API with one job, one endpoint and one message, and a client of its Redis."""
 
     api: Running
     client: httpx2.AsyncClient
@@ -30,8 +30,8 @@ class There:
         names = {"job_id": self.job, "endpoint_id": self.endpoint, "message_id": self.message}
         return template.format(**names)
 
-    async def kept(self) -> dict[bytes, bytes | None]:
-        """Everything in Redis, less the buckets, which empty by themselves."""
+    async def dump(self) -> dict[bytes, bytes | None]:
+        """Everything in Redis except the rate buckets, which change by themselves."""
         names = [name for name in await self.redis.keys("*") if not name.startswith(b"vigil:rate:")]
         return {name: await self.redis.dump(name) for name in sorted(names)}
 
@@ -39,25 +39,25 @@ class There:
         return await self.client.request(method, self.path(path), **given)
 
 
-async def furnished(api: Running, redis: ArqRedis) -> There:
+async def furnish(api: Running, redis: ArqRedis) -> FurnishedApi:
     client = await api.client()
     job = await submitted(client, end_user="ann", webhook={"url": URL, "events": ["job.queued"]})
     endpoint = (await client.post("/v1/webhook-endpoints", json={"url": URL})).json()["id"]
     message = (await client.get(f"/v1/jobs/{job}/deliveries")).json()["data"][0]["id"]
-    return There(api, client, redis, job, endpoint, message)
+    return FurnishedApi(api, client, redis, job, endpoint, message)
 
 
 @asynccontextmanager
-async def unchanged(there: There) -> AsyncIterator[None]:
-    """Whatever is sent inside, Redis is as it was and the server answers."""
-    before = await there.kept()
+async def unchanged(target: FurnishedApi) -> AsyncIterator[None]:
+    """Check that what is sent inside changes nothing in Redis, and that the server still responds."""
+    before = await target.dump()
     yield
-    assert await there.kept() == before
-    assert (await there.client.get("/readyz")).status_code == 200
+    assert await target.dump() == before
+    assert (await target.client.get("/readyz")).status_code == 200
 
 
 def refusal(answer: httpx2.Response, *statuses: int) -> str:
-    """The code of a refusal that is as it should be."""
+    """Check a refusal and return its code."""
     assert answer.status_code in statuses, (answer.status_code, answer.text[:300])
     assert CANARY not in answer.text
     assert answer.headers["x-request-id"]

@@ -1,4 +1,4 @@
-"""OpenAI's own SDK against a real API, with a real worker and the simulator behind it; or with the hand of api_hand."""
+"""OpenAI's own SDK against a real API, with a real worker and the simulator behind it, or with a fake worker."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SOL, LUNA = "gpt-5.6-sol", "gpt-5.6-luna"
 
 
 @dataclass
-class House:
-    """Everything that runs, and the SDK's clients of it."""
+class RunningSdk:
+    """Everything that runs, and the SDK's clients."""
 
     stage: Stage
     api: Running
@@ -38,9 +38,9 @@ class House:
 
 
 @asynccontextmanager
-async def house(
+async def sdk_against_api(
     settings: Settings, redis: ArqRedis, clock: Clock, url: str, *, speed: float = 20.0, worker: bool = True
-) -> AsyncIterator[House]:
+) -> AsyncIterator[RunningSdk]:
     async with Stage(redis, url, speed=speed, lease_seconds=4.0) as stage, running(settings, redis, clock) as api:
         if worker:
             await stage.worker()
@@ -49,11 +49,11 @@ async def house(
         http = await api.client(key=key)
         async with AsyncOpenAI(**given) as client:
             with OpenAI(**given) as blocking:
-                yield House(stage, api, key, client, blocking, http)
+                yield RunningSdk(stage, api, key, client, blocking, http)
 
 
 async def blocking(call: Callable[[], T]) -> T:
-    """What a client of the blocking SDK gets, off this loop."""
+    """The result of a call of the blocking SDK, made outside this loop."""
     return await asyncio.to_thread(call)
 
 

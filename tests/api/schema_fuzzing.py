@@ -1,4 +1,4 @@
-"""schemathesis against a whole Vigil on real sockets, held to the document that the API serves of itself.
+"""schemathesis against a complete Vigil on real sockets, checked by the document that the API serves.
 
 By hand, for longer: `python tests/api/schema_fuzzing.py --seconds 600`.
 """
@@ -44,7 +44,7 @@ enabled = false
 include-path-regex = "^/v1/jobs/"
 checks.use_after_free.enabled = false
 """
-"""DELETE of a job that is over takes its content alone: the record is still there, which is no fault."""
+"""DELETE of a settled job removes its content only: the record stays, which is no error."""
 
 
 @dataclass

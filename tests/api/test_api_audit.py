@@ -52,12 +52,12 @@ async def test_times_narrow_the_trail(acme):
 @pytest.mark.parametrize(
     "params", [{"cursor": "%%%"}, {"cursor": "eA"}, {"limit": "101"}, {"after": "soon"}, {"before": "x"}, {"job": "1"}]
 )
-async def test_what_can_not_be_asked_for_is_422(acme, params):
+async def test_bad_parameters_are_422(acme, params):
     answer = await acme.get("/v1/audit", params=params)
     assert answer.status_code == 422, answer.text
 
 
-async def test_a_job_tells_who_cancelled_it(acme):
+async def test_the_trail_names_who_cancelled_a_job(acme):
     job_id = await submitted(acme)
     await acme.post(f"/v1/jobs/{job_id}/cancel")
     last = (await acme.get(f"/v1/jobs/{job_id}/audit")).json()["data"][-1]

@@ -1,4 +1,4 @@
-"""P2 in every face at once: checks, blocks, races and drafts of all lengths run while all that an app can see is read.
+"""P2 in both APIs at once: checks, blocks, races and drafts of all lengths run while all that an app can see is read.
 
 Each job has a watcher of its events, a watcher of its OpenAI-shaped stream, a webhook that carries the whole job, and
 is polled on both faces and in the list until it ends, and once more afterwards.
@@ -52,7 +52,7 @@ async def receiver() -> AsyncIterator[tuple[str, dict[str, list[dict[str, Any]]]
         await runner.cleanup()
 
 
-def ask(dice: random.Random, url: str) -> dict[str, Any]:
+def job_body(dice: random.Random, url: str) -> dict[str, Any]:
     anywhere = " any=1" if dice.random() < 0.4 else ""  # the faster model is checked and blocked as well
     options = f"hold={dice.uniform(0.05, 1):.2f} latency=0.1 queue=0.05{anywhere}"
     scenario = dice.choice(SCENARIOS)
@@ -72,7 +72,7 @@ def shown(job: dict[str, Any]) -> list[Any]:
 
 async def events_of(client: httpx2.AsyncClient, job_id: str) -> list[dict[str, Any]]:
     async with watching(client, job_id) as stream:
-        return list(await stream.rest())
+        return list(await stream.remaining())
 
 
 async def openai_events(client: httpx2.AsyncClient, job_id: str) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ async def read(client: httpx2.AsyncClient, path: str) -> dict[str, Any]:
 
 
 async def polled(client: httpx2.AsyncClient, job_id: str) -> None:
-    """Reads both faces until the job has ended: none shows output before it is completed, nor when it is blocked."""
+    """Reads both APIs until the job has ended: none shows output before it is completed, nor when it is blocked."""
     while True:
         job = await read(client, f"/v1/jobs/{job_id}")
         face = await read(client, f"/v1/responses/{job_id}")
@@ -112,7 +112,7 @@ def after(events: list[dict[str, Any]], end: str) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(11, 11 + cases(1, 2)))
-async def test_nothing_of_a_blocked_job_is_delivered_in_any_face(settings, redis, clock, valkey_url, seed: int) -> None:
+async def test_nothing_of_a_blocked_job_is_ever_delivered(settings, redis, clock, valkey_url, seed: int) -> None:
     dice = random.Random(seed)
     allowed = settings.model_copy(update={"webhook_allow_private": True})
     async with (
@@ -122,7 +122,7 @@ async def test_nothing_of_a_blocked_job_is_delivered_in_any_face(settings, redis
     ):
         await asyncio.gather(stage.worker(), stage.worker())
         client = await api.client()
-        ids = [await submitted(client, **ask(dice, url)) for _ in range(JOBS)]
+        ids = [await submitted(client, **job_body(dice, url)) for _ in range(JOBS)]
         live, faces, _ = await asyncio.gather(
             asyncio.gather(*(events_of(client, one) for one in ids)),
             asyncio.gather(*(openai_events(client, one) for one in ids)),

@@ -37,7 +37,7 @@ async def test_a_scheduled_job_is_cancelled_at_once(acme, redis, clock):
     assert await redis.zscore(keys.LATER, job_id) is None
 
 
-async def test_the_holder_of_a_running_job_is_asked_to_stop(acme, worker, redis, jobs):
+async def test_the_holder_of_a_running_job_is_requested_to_stop(acme, worker, redis, jobs):
     job_id = await submitted(acme)
     await worker.start(job_id)
     async with redis.pubsub(ignore_subscribe_messages=True) as heard:
@@ -49,11 +49,11 @@ async def test_the_holder_of_a_running_job_is_asked_to_stop(acme, worker, redis,
         while message is None:
             message = await heard.get_message(timeout=5)
     assert message["data"].decode() == job_id
-    assert await jobs.renew(60, [(job_id, worker.held[job_id].token)]) == ["cancel"]
+    assert await jobs.renew(60, [(job_id, worker.claimed[job_id].token)]) == ["cancel"]
     assert (await cancel(acme, job_id))["cancel"] == {"upstream_under_way": True}
     assert [e["type"] for e in await jobs.trail(job_id)].count("job.cancel.requested") == 1
     said = (ev.AttemptFinished(outcome="cancelled"), 1), (ev.Cancelled(upstream_under_way=True, billed=True), None)
-    await worker.say(job_id, *said)
+    await worker.commit(job_id, *said)
     assert await cancel(acme, job_id) | {"status": "cancelled", "cancel": {"upstream_under_way": True}} == await cancel(
         acme, job_id
     )
@@ -90,13 +90,13 @@ async def test_an_open_offer_is_accepted_once(acme, worker, redis, jobs):
     await worker.start(job_id)
     assert (await acme.post(f"/v1/jobs/{job_id}/retry", json={"model": "gpt-5.6-luna"})).json()["code"] == "no_offer"
     await worker.check(job_id)
-    await worker.say(job_id, (ev.OfferMade(model="gpt-5.6-luna"), 1))
+    await worker.commit(job_id, (ev.OfferMade(model="gpt-5.6-luna"), 1))
     assert (await acme.get(f"/v1/jobs/{job_id}")).json()["offer"]["model"] == "gpt-5.6-luna"
     other = await acme.post(f"/v1/jobs/{job_id}/retry", json={"model": "gpt-5.6-terra"})
     assert (other.status_code, other.json()["code"]) == (409, "no_offer")
     accepted = await acme.post(f"/v1/jobs/{job_id}/retry", json={"model": "gpt-5.6-luna"})
     assert (accepted.status_code, accepted.json()["offer"]) == (200, None)
-    assert await jobs.renew(60, [(job_id, worker.held[job_id].token)]) == ["offer"]
+    assert await jobs.renew(60, [(job_id, worker.claimed[job_id].token)]) == ["offer"]
     last = (await jobs.trail(job_id))[-1]
     assert (last["type"], last["data"]["model"]) == ("job.offer.accepted", "gpt-5.6-luna")
     assert (await acme.post(f"/v1/jobs/{job_id}/retry", json={"model": "gpt-5.6-luna"})).status_code == 409
@@ -106,7 +106,7 @@ async def test_an_offer_can_be_accepted_without_naming_it(acme, worker):
     job_id = await submitted(acme)
     await worker.start(job_id)
     await worker.check(job_id)
-    await worker.say(job_id, (ev.OfferMade(model="gpt-5.6-luna"), 1))
+    await worker.commit(job_id, (ev.OfferMade(model="gpt-5.6-luna"), 1))
     assert (await acme.post(f"/v1/jobs/{job_id}/retry")).status_code == 200
 
 

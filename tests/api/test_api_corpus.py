@@ -1,4 +1,4 @@
-"""The same rule on every route: what is malformed gets the right 4xx in the face's own shape, repeats nothing of what
+"""The same rule on every route: what is malformed gets the right 4xx in the API's own format, repeats nothing of what
 was sent, creates nothing, and leaves the server well. Built from tables, so that a new route is in them by being there.
 """
 
@@ -10,20 +10,20 @@ import pytest
 from api_server import Running
 from arq.connections import ArqRedis
 from forbidden_urls import FORBIDDEN
-from malformed_requests import URL, There, furnished, refusal, unchanged
+from malformed_requests import URL, FurnishedApi, furnish, refusal, unchanged
 from test_api_malformed import BAD_JSON, CANARY, GOOD, NOT_JSON, body
 
 JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-async def there(api: Running, redis: ArqRedis) -> There:
-    return await furnished(api, redis)
+async def target(api: Running, redis: ArqRedis) -> FurnishedApi:
+    return await furnish(api, redis)
 
 
 @pytest.fixture(autouse=True)
-async def nothing_changes(there: There):
-    async with unchanged(there):
+async def nothing_changes(target: FurnishedApi):
+    async with unchanged(target):
         yield
 
 
@@ -49,40 +49,40 @@ WRONG_SHAPES = [b"[]", b"null", b"1", b'"x"', b"true", b'{"unknown": "CANARY-7f3
 
 
 @pytest.mark.parametrize(("method", "path"), [*BODIES, *MAYBE_BODIES])
-async def test_what_is_not_json_is_refused_on_every_route(there, method, path):
+async def test_what_is_not_json_is_refused_on_every_route(target, method, path):
     for sent in NOT_JSON:
         if sent or (method, path) in BODIES:
-            answer = await there.send(method, path, content=sent, headers=JSON)
+            answer = await target.send(method, path, content=sent, headers=JSON)
             assert refusal(answer, 400) == "malformed_json", sent
 
 
 @pytest.mark.parametrize(("method", "path"), [*BODIES, *MAYBE_BODIES])
-async def test_json_that_can_be_read_in_two_ways_is_refused_on_every_route(there, method, path):
+async def test_json_that_can_be_read_in_two_ways_is_refused_on_every_route(target, method, path):
     for sent, code in BAD_JSON:
-        assert refusal(await there.send(method, path, content=sent, headers=JSON), 422) == code, sent[:80]
+        assert refusal(await target.send(method, path, content=sent, headers=JSON), 422) == code, sent[:80]
 
 
 @pytest.mark.parametrize(("method", "path"), [*BODIES, *MAYBE_BODIES])
-async def test_a_body_of_the_wrong_shape_is_refused_on_every_route(there, method, path):
+async def test_a_body_of_the_wrong_shape_is_refused_on_every_route(target, method, path):
     for sent in WRONG_SHAPES:
-        refusal(await there.send(method, path, content=sent, headers=JSON), 422)
+        refusal(await target.send(method, path, content=sent, headers=JSON), 422)
 
 
 @pytest.mark.parametrize(("method", "path"), [*BODIES, *MAYBE_BODIES])
-async def test_a_body_that_does_not_say_it_is_json_is_refused_on_every_route(there, method, path):
+async def test_a_body_that_does_not_say_it_is_json_is_refused_on_every_route(target, method, path):
     for kind in ("", "text/plain", "application/xml", "application/json; charset=utf-16", "json", "*/*"):
-        answer = await there.send(method, path, content=body(), headers={"Content-Type": kind})
+        answer = await target.send(method, path, content=body(), headers={"Content-Type": kind})
         assert refusal(answer, 415) == "unsupported_media_type", kind
     twice = [("Content-Type", "application/json"), ("Content-Type", "application/json")]
-    refusal(await there.send(method, path, content=body(), headers=twice), 415)
+    refusal(await target.send(method, path, content=body(), headers=twice), 415)
     for encoding in ("gzip", "br", "deflate, gzip", "x"):
         headers = JSON | {"Content-Encoding": encoding}
-        refusal(await there.send(method, path, content=body(), headers=headers), 415)
+        refusal(await target.send(method, path, content=body(), headers=headers), 415)
 
 
 @pytest.mark.parametrize(("method", "path"), [*BODIES, *MAYBE_BODIES])
-async def test_a_body_that_is_too_long_is_refused_on_every_route(there, method, path, settings):
-    answer = await there.send(method, path, content=b" " * (settings.max_body_bytes + 1), headers=JSON)
+async def test_a_body_that_is_too_long_is_refused_on_every_route(target, method, path, settings):
+    answer = await target.send(method, path, content=b" " * (settings.max_body_bytes + 1), headers=JSON)
     assert refusal(answer, 413) == "body_too_large"
 
 
@@ -106,12 +106,12 @@ ENDPOINT_FIELDS = [
 ]
 
 
-async def test_bad_fields_of_an_endpoint_are_pointed_at(there):
+async def test_bad_fields_of_an_endpoint_are_pointed_at(target):
     for sent, pointer in ENDPOINT_FIELDS:
         for method, path in (("POST", "/v1/webhook-endpoints"), ("PATCH", "/v1/webhook-endpoints/{endpoint_id}")):
             if method == "PATCH" and not sent:
                 continue  # nothing is to be different
-            answer = await there.send(method, path, json=sent)
+            answer = await target.send(method, path, json=sent)
             assert refusal(answer, 422) == "validation_error", sent
             assert pointer in [fault["pointer"] for fault in answer.json()["errors"]], (sent, answer.json())
 
@@ -142,9 +142,9 @@ FACE_FIELDS = [
 ]
 
 
-async def test_bad_fields_of_the_other_face_are_named_in_its_way(there):
+async def test_bad_fields_of_the_openai_api_are_named_as_openai_does(target):
     for changes, param in FACE_FIELDS:
-        answer = await there.send("POST", "/v1/responses", json=GOOD | changes)
+        answer = await target.send("POST", "/v1/responses", json=GOOD | changes)
         refusal(answer, 400, 422)
         assert answer.json()["error"]["param"] == param, (changes, answer.json())
 
@@ -163,13 +163,13 @@ def holders(url: str) -> list[tuple[str, str, Any]]:
 
 
 @pytest.mark.parametrize("reason", FORBIDDEN)
-async def test_forbidden_addresses_are_refused_wherever_one_can_be_given(there, reason):
+async def test_forbidden_addresses_are_refused_wherever_one_can_be_given(target, reason):
     for url in FORBIDDEN[reason]:
         for method, path, sent in holders(url):
-            answer = await there.send(method, path, json=sent)
+            answer = await target.send(method, path, json=sent)
             assert refusal(answer, 422) == (f"webhook_url_{reason}" if url else "validation_error")
             assert len(url) < 20 or url not in answer.text
-        rows = (await there.send("POST", "/v1/jobs/batch", json={"jobs": [GOOD | {"webhook": {"url": url}}]})).json()
+        rows = (await target.send("POST", "/v1/jobs/batch", json={"jobs": [GOOD | {"webhook": {"url": url}}]})).json()
         assert [row["status"] for row in rows] == [422], url
 
 
@@ -215,26 +215,26 @@ IDS = [
 
 
 @pytest.mark.parametrize(("method", "template", "sent"), TEMPLATES)
-async def test_ids_that_are_none_are_404(there, method, template, sent):
+async def test_ids_that_are_none_are_404(target, method, template, sent):
     for name in IDS:
-        answer = await there.client.request(method, there.api.base_url + template.format(name), json=sent)
+        answer = await target.client.request(method, target.api.base_url + template.format(name), json=sent)
         assert refusal(answer, 404).endswith("not_found"), name
 
 
-async def test_a_message_of_the_job_that_is_none_is_404(there):
+async def test_a_message_of_the_job_that_is_none_is_404(target):
     for name in IDS:
-        path = f"{there.api.base_url}/v1/jobs/{there.job}/deliveries/{name}/redeliver"
-        assert refusal(await there.client.post(path), 404).endswith("not_found"), name
+        path = f"{target.api.base_url}/v1/jobs/{target.job}/deliveries/{name}/redeliver"
+        assert refusal(await target.client.post(path), 404).endswith("not_found"), name
 
 
-async def test_methods_that_a_path_does_not_know_are_405_on_every_path(there):
-    paths = (await there.client.get("/openapi.json")).json()["paths"]
+async def test_methods_that_a_path_does_not_know_are_405_on_every_path(target):
+    paths = (await target.client.get("/openapi.json")).json()["paths"]
     seen = 0
     for path, operations in paths.items():
         known = {method.upper() for method in operations}
         allowed = known | ({"HEAD"} if "GET" in known else set())
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} - known:
-            answer = await there.client.request(method, path.replace("{", "").replace("}", ""))
+            answer = await target.client.request(method, path.replace("{", "").replace("}", ""))
             if answer.status_code == 400 and method == "BREW":
                 continue  # no method of HTTP: the parser has refused it already
             if path == "/v1/jobs/batch" and method in {"GET", "DELETE"}:
@@ -246,10 +246,10 @@ async def test_methods_that_a_path_does_not_know_are_405_on_every_path(there):
     assert seen >= 100
 
 
-async def test_paths_that_are_none_are_404(there):
+async def test_paths_that_are_none_are_404(target):
     for path in ("/", "/v1", "/v2/jobs", "/v1/jobs/", "//v1/jobs", "/v1//jobs", "/V1/JOBS", "/v1/jobs/x/y", "/.env"):
         for method in ("GET", "POST", "DELETE"):
-            assert refusal(await there.client.request(method, there.api.base_url + path), 404) == "not_found", path
+            assert refusal(await target.client.request(method, target.api.base_url + path), 404) == "not_found", path
 
 
 QUERIES = [
@@ -268,9 +268,9 @@ QUERIES = [
 
 
 @pytest.mark.parametrize(("path", "queries"), QUERIES)
-async def test_queries_that_cant_be_used_are_422(there, path, queries):
+async def test_queries_that_cant_be_used_are_422(target, path, queries):
     for query in queries:
-        answer = await there.send("GET", f"{path}?{query}")
+        answer = await target.send("GET", f"{path}?{query}")
         if query == "end_user=":  # nobody's jobs, which is an answer
             assert answer.json()["data"] == []
             continue
@@ -281,41 +281,41 @@ KEYS = ["", "a b", "x" * 256, '"', '""', '"open', 'open"x"', '"a" "b"', "k\u00e9
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/batch", "/v1/responses"])
-async def test_idempotency_keys_that_are_none_are_400(there, path):
+async def test_idempotency_keys_that_are_none_are_400(target, path):
     sent = {"jobs": [GOOD]} if path.endswith("batch") else GOOD | ({"background": True} if "resp" in path else {})
     for key in KEYS:
         if key == 'open"x"':
             continue  # odd, but visible ASCII
         headers = [(b"Idempotency-Key", key.encode())]
-        answer = await there.send("POST", path, json=sent, headers=headers)
+        answer = await target.send("POST", path, json=sent, headers=headers)
         assert refusal(answer, 400) == "invalid_idempotency_key", key
     twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "a")]
-    assert refusal(await there.send("POST", path, json=sent, headers=twice), 400) == "invalid_idempotency_key"
+    assert refusal(await target.send("POST", path, json=sent, headers=twice), 400) == "invalid_idempotency_key"
     if path.endswith("batch"):
         for key in ("", " ", "x" * 256, "a b", 5, [], "\u00e9"):
             jobs = {"jobs": [GOOD | {"idempotency_key": key}]}
-            assert [row["status"] for row in (await there.send("POST", path, json=jobs)).json()] == [422], key
+            assert [row["status"] for row in (await target.send("POST", path, json=jobs)).json()] == [422], key
 
 
-async def test_waits_that_cant_be_preferred_are_422(there):
+async def test_waits_that_cant_be_preferred_are_422(target):
     for wait in ("wait=61", "wait=-1", "wait=x", "wait=", "wait", "wait=1e1", "wait=nan", 'wait="x"', "a, wait=99; b"):
-        refusal(await there.send("POST", "/v1/jobs", json=GOOD, headers={"Prefer": wait}), 422)
+        refusal(await target.send("POST", "/v1/jobs", json=GOOD, headers={"Prefer": wait}), 422)
 
 
-async def test_resume_points_that_cant_be_are_400(there):
+async def test_resume_points_that_cant_be_are_400(target):
     for value in ("x", "-1", "1.0", "1 2", "0x1", "99999999999", "\u00b2", "1,2", "null"):
         headers = [(b"Last-Event-ID", value.encode())]
-        answer = await there.send("GET", "/v1/jobs/{job_id}/events", headers=headers)
+        answer = await target.send("GET", "/v1/jobs/{job_id}/events", headers=headers)
         assert refusal(answer, 400) == "invalid_last_event_id", value
 
 
-async def test_tags_that_are_none_match_nothing(there):
+async def test_tags_that_are_none_match_nothing(target):
     for value in ("", "x", '"', "W/", '"x"', "'*'", "1.pending", '"1.pending', ",", ", ,"):
-        answer = await there.send("GET", "/v1/jobs/{job_id}", headers={"If-None-Match": value})
+        answer = await target.send("GET", "/v1/jobs/{job_id}", headers={"If-None-Match": value})
         assert answer.status_code == 200, value
 
 
-def test_there_are_enough_of_them():
+def test_there_are_enough_cases():
     bodies = len([*BODIES, *MAYBE_BODIES]) * (len(NOT_JSON) + len(BAD_JSON) + len(WRONG_SHAPES) + 13)
     fields = len(ENDPOINT_FIELDS) * 2 + len(FACE_FIELDS)
     others = len(TEMPLATES) * len(IDS) + sum(len(queries) for _, queries in QUERIES) + 3 * len(KEYS)

@@ -11,7 +11,7 @@ from waiting import stopwatch
 
 import api.jobs.event_stream
 from api.jobs.event_stream import EventFeed
-from api.runtime.context import assemble
+from api.runtime.context import build_context
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreUnavailable
 from worker.store import keys
@@ -55,7 +55,7 @@ async def test_all_so_far_then_live_then_the_end(acme, worker):
         await worker.text(job_id, 1, 5, " world")
         assert (await stream.next())["data"] == {"offset": 5, "delta": " world"}
         await worker.complete(job_id, "Hello world")
-        rest = await stream.rest()
+        rest = await stream.remaining()
     events = [first, *seen, *rest]
     assert [e["seq"] for e in events] == [1, 2, 3, 4, 5]
     assert [e["type"] for e in rest] == ["job.attempt.finished", "job.completed"]
@@ -82,7 +82,7 @@ async def test_a_stream_resumes_where_it_was_left(acme, worker, how):
     async with watching(acme, job_id, headers, **params) as stream:
         assert (await stream.next())["seq"] == 3
         await worker.complete(job_id)
-        assert [e["seq"] for e in numbered(await stream.rest())] == [4, 5]
+        assert [e["seq"] for e in numbered(await stream.remaining())] == [4, 5]
 
 
 async def test_many_broken_streams_together_have_every_event_once(acme, worker):
@@ -92,7 +92,7 @@ async def test_many_broken_streams_together_have_every_event_once(acme, worker):
     async def work():
         await worker.start(job_id)
         for step in range(30):
-            await worker.say(job_id, (ev.AttemptUpdated(sequence=step), 1))
+            await worker.commit(job_id, (ev.AttemptUpdated(sequence=step), 1))
             await worker.text(job_id, 1, step, "x")
         await worker.complete(job_id, "x" * 30)
 
@@ -113,7 +113,7 @@ async def test_a_resumed_offset_counts_for_the_attempt_that_was_read_and_no_othe
     job_id = await submitted(acme)
     await worker.start(job_id)
     await worker.text(job_id, 1, 0, "A long first text")
-    await worker.say(job_id, (ev.AttemptFinished(outcome="stream_cut"), 1))
+    await worker.commit(job_id, (ev.AttemptFinished(outcome="stream_cut"), 1))
     await worker.attempt(job_id, 2, purpose="retry")
     await worker.text(job_id, 2, 0, "Second")
     for after in (3, 4):  # left before and after the first attempt's end
@@ -122,9 +122,9 @@ async def test_a_resumed_offset_counts_for_the_attempt_that_was_read_and_no_othe
             assert (told[-1]["attempt"], told[-1]["data"]) == (2, {"offset": 0, "delta": "Second"})
     await worker.complete(job_id, "Second.", attempt=2)
     async with watching(acme, job_id, offset=17, after=3) as stream:
-        assert [e["data"]["delta"] for e in await stream.rest() if not e["_id"]] == ["Second."]
+        assert [e["data"]["delta"] for e in await stream.remaining() if not e["_id"]] == ["Second."]
     async with watching(acme, job_id, offset=6, after=5) as stream:
-        assert [e["data"]["delta"] for e in await stream.rest() if not e["_id"]] == ["."]
+        assert [e["data"]["delta"] for e in await stream.remaining() if not e["_id"]] == ["."]
 
 
 async def test_text_so_far_comes_as_one_delta(acme, worker):
@@ -142,7 +142,7 @@ async def test_text_so_far_comes_as_one_delta(acme, worker):
         assert (await stream.next())["data"] == {"offset": 13, "delta": " four"}
 
 
-async def test_a_piece_kept_twice_is_shown_once(acme, worker):
+async def test_a_chunk_stored_twice_is_shown_once(acme, worker):
     job_id = await submitted(acme)
     await worker.start(job_id)
     for offset, piece in ((0, "One "), (0, "One "), (2, "e two")):
@@ -160,12 +160,12 @@ async def test_a_finished_job_gives_its_text_before_its_end(acme, worker):
     await worker.text(job_id, 1, 0, "The ans")
     await worker.complete(job_id, "The answer.")
     async with watching(acme, job_id) as stream:
-        events = await stream.rest()
+        events = await stream.remaining()
     assert text_of(events) == "The answer."
     assert events[-1]["type"] == "job.completed"
 
 
-async def test_text_written_while_streams_open_is_whole_in_each(acme, worker):
+async def test_text_written_while_streams_open_is_complete_in_each(acme, worker):
     """The hand-over from "so far" to "live" loses and repeats nothing, whenever it happens."""
     job_id = await submitted(acme)
     await worker.start(job_id)
@@ -180,7 +180,7 @@ async def test_text_written_while_streams_open_is_whole_in_each(acme, worker):
 
     async def read():
         async with watching(acme, job_id) as stream:
-            return await stream.rest()
+            return await stream.remaining()
 
     writing = asyncio.create_task(write())
     readers = []
@@ -196,9 +196,9 @@ async def test_text_written_while_streams_open_is_whole_in_each(acme, worker):
 async def test_a_watcher_that_is_too_slow_catches_up(acme, worker, monkeypatch):
     import api.runtime.broadcaster
 
-    monkeypatch.setattr(api.runtime.broadcaster, "_MOST_PIECES", 2)
-    monkeypatch.setattr(api.runtime.broadcaster, "_MOST_CHARACTERS", 50)
-    await test_text_written_while_streams_open_is_whole_in_each(acme, worker)
+    monkeypatch.setattr(api.runtime.broadcaster, "_MAX_CHUNKS", 2)
+    monkeypatch.setattr(api.runtime.broadcaster, "_MAX_CHARACTERS", 50)
+    await test_text_written_while_streams_open_is_complete_in_each(acme, worker)
 
 
 async def test_no_text_after_a_block(acme, worker, redis):
@@ -211,9 +211,9 @@ async def test_no_text_after_a_block(acme, worker, redis):
         await worker.block(job_id, output_text="SECRET")
         late = b'1[-1,7,"SECRET"]'
         await redis.publish(keys.PIECES, f"{job_id}:1 ".encode() + late)
-        assert [e["type"] for e in await stream.rest()] == ["job.attempt.finished", "job.blocked"]
+        assert [e["type"] for e in await stream.remaining()] == ["job.attempt.finished", "job.blocked"]
     async with watching(acme, job_id) as stream:
-        events = await stream.rest()
+        events = await stream.remaining()
     assert text_of(events) == ""
     assert events[-1]["type"] == "job.blocked"
 
@@ -227,20 +227,20 @@ async def test_only_the_current_attempts_text_is_shown(acme, worker):
         assert (await stream.next())["attempt"] == 1
         await worker.attempt(job_id, 2, "gpt-5.6-luna", "draft")
         await worker.text(job_id, 2, 0, "draft text")
-        await worker.say(job_id, (ev.AttemptFinished(outcome="stream_cut"), 1))
+        await worker.commit(job_id, (ev.AttemptFinished(outcome="stream_cut"), 1))
         await worker.attempt(job_id, 3, purpose="retry")
         await worker.text(job_id, 1, 3, " too late")
         await worker.text(job_id, 3, 0, "new")
         events = await stream.until("job.output.delta")
         assert (events[-1]["attempt"], events[-1]["data"]) == (3, {"offset": 0, "delta": "new"})
         assert "job.output.delta" not in [e["type"] for e in events[:-1]]
-        await worker.say(job_id, (ev.AttemptFinished(outcome="cancelled"), 2))
+        await worker.commit(job_id, (ev.AttemptFinished(outcome="cancelled"), 2))
         await worker.complete(job_id, "new text", attempt=3)
-        assert text_of([events[-1], *await stream.rest()], 3) == "new text"
+        assert text_of([events[-1], *await stream.remaining()], 3) == "new text"
 
 
 async def test_a_silent_stream_sends_comments(acme, monkeypatch):
-    monkeypatch.setattr(api.jobs.event_stream, "_HEARTBEAT", 0.05)
+    monkeypatch.setattr(api.jobs.event_stream, "_HEARTBEAT_S", 0.05)
     job_id = await submitted(acme)
     async with watching(acme, job_id) as stream:
         assert (await stream.next())["seq"] == 1
@@ -248,7 +248,7 @@ async def test_a_silent_stream_sends_comments(acme, monkeypatch):
             if line.startswith(":"):
                 break
         await acme.post(f"/v1/jobs/{job_id}/cancel")
-        assert [e["type"] for e in await stream.rest()] == ["job.cancelled"]
+        assert [e["type"] for e in await stream.remaining()] == ["job.cancelled"]
 
 
 async def test_an_eventsource_that_has_seen_the_end_is_told_to_stop(acme):
@@ -268,7 +268,7 @@ async def test_streams_end_when_the_process_does(settings, redis, clock, jobs):
         assert (await stream.next())["seq"] == 1
         waiting = asyncio.create_task(client.get(f"/v1/jobs/{job_id}?wait=60"))
         await client.get("/healthz")
-        leaving = asyncio.create_task(stream.rest())
+        leaving = asyncio.create_task(stream.remaining())
         async with stopwatch() as watch:
             served.stop.set()
             assert await leaving == []
@@ -277,7 +277,7 @@ async def test_streams_end_when_the_process_does(settings, redis, clock, jobs):
             assert watch.seconds < 2
 
 
-async def test_text_is_heard_only_while_someone_watches(acme, redis):
+async def test_text_is_subscribed_only_while_someone_watches(acme, redis):
     job_id = await submitted(acme)
 
     async def listeners():
@@ -292,34 +292,34 @@ async def test_text_is_heard_only_while_someone_watches(acme, redis):
             await asyncio.sleep(0.01)
 
 
-async def test_a_redis_that_fails_half_way_loses_and_doubles_nothing(settings, redis, clock, worker, acme):
-    """What was read and not yet sent when the next question to Redis fails is sent all the same."""
-    parts = assemble(settings, redis, clock)
-    parts.hub.start()
+async def test_a_redis_that_fails_half_way_loses_and_repeats_nothing(settings, redis, clock, worker, acme):
+    """What was read, and not yet sent when the next read of Redis fails, is sent all the same."""
+    context = build_context(settings, redis, clock)
+    context.broadcaster.start()
     job_id = await submitted(acme)
     await worker.start(job_id)
     await worker.text(job_id, 1, 0, "Hello")
     await worker.complete(job_id, "Hello")
-    known, fails = parts.keyring.find, iter((True, False, True))
+    known, fails = context.key_cache.find, iter((True, False, True))
 
     async def find(key):
         if next(fails, False):
             raise StoreUnavailable("played")
         return await known(key)
 
-    parts.keyring.find = find
-    answer, reads = parts.jobs.answer, iter((True, True))
+    context.key_cache.find = find
+    answer, reads = context.jobs.answer, iter((True, True))
 
     async def once_away(name):
         if next(reads, False):
             raise StoreUnavailable("played")
         return await answer(name)
 
-    parts.jobs.answer = once_away
+    context.jobs.answer = once_away
     try:
-        feed = EventFeed(parts, acme.headers["authorization"].removeprefix("Bearer "), job_id, 0, 0)
+        feed = EventFeed(context, acme.headers["authorization"].removeprefix("Bearer "), job_id, 0, 0)
         said = b"".join([chunk async for chunk in feed.run()]).decode()
     finally:
-        await parts.hub.stop()
+        await context.broadcaster.stop()
     assert re.findall(r"^id: (\d+)$", said, re.MULTILINE) == ["1", "2", "3", "4", "5"]
     assert re.findall(r'"delta":"(\w+)"', said) == ["Hello"]

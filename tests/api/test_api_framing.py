@@ -1,4 +1,4 @@
-"""Where a request ends: what stands behind a body is no header, and a wish for another protocol leaves a body whole."""
+"""Where a request ends: what follows a body is no header, and Upgrade does not cut a body short."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_trailers_have_an_end(api, bearer, line):
 
 
 @pytest.mark.parametrize("cut", ["together", "apart"])
-async def test_a_body_with_a_wish_for_another_protocol_is_read(api, bearer, cut):
+async def test_a_body_of_a_request_with_upgrade_is_read(api, bearer, cut):
     for head, body in ((post(bearer, LENGTH, UPGRADE), BODY), (post(bearer, CHUNKED, UPGRADE), CHUNK + b"\r\n")):
         pieces = [head + body + PING + LAST] if cut == "together" else [head[:50], head[50:], body[:9], body[9:], LAST]
         assert await statuses(api, *pieces) == ([202, 200, 200] if cut == "together" else [202, 200])

@@ -384,5 +384,5 @@ async def test_a_resume_point_that_cant_be(acme, query, headers, status):
     assert (await acme.get(f"/v1/jobs/{job_id}/events?{query}", headers=headers)).status_code == status
 
 
-def test_there_are_enough_of_them():
+def test_there_are_enough_cases():
     assert len(NOT_JSON) + len(BAD_JSON) + len(BAD_FIELDS) + len(UNKNOWN_MODELS) >= 60

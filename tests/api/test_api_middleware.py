@@ -1,4 +1,4 @@
-"""Who may come in, what every answer carries, what the document says."""
+"""Authentication and scopes, the headers of every response, the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import logging
 import re
 
 import pytest
-from api_server import Later, running, submitted
+from api_server import AdjustableClock, running, submitted
 from starlette.responses import Response
 
 import api.routes.status
@@ -96,7 +96,7 @@ async def test_the_scheme_is_case_insensitive(api):
 
 
 async def test_a_revoked_key_is_dead_within_five_seconds(settings, redis):
-    clock = Later()
+    clock = AdjustableClock()
     async with running(settings, redis, clock) as api:
         record, key, _ = await api.apps.create_key("acme", ("read",))
         client = await api.client(key=key)
@@ -145,7 +145,7 @@ async def test_another_apps_job_does_not_exist(api, acme, worker):
         ("GET", "/docs", 200),
     ],
 )
-async def test_every_answer_is_guarded_and_named(acme, method, path, status):
+async def test_every_response_has_security_headers_and_a_request_id(acme, method, path, status):
     answer = await acme.request(method, path)
     assert answer.status_code == status
     assert answer.headers["x-request-id"].startswith("req_")
@@ -197,13 +197,13 @@ async def test_a_405_names_all_that_can_be_done(acme, path, methods):
         assert (answer.status_code, answer.headers["allow"]) == (405, methods)
 
 
-async def test_a_sane_request_id_is_echoed_and_no_other(acme):
+async def test_only_a_valid_request_id_is_echoed(acme):
     assert (await acme.get("/healthz", headers={"X-Request-Id": "abc-1.2_3"})).headers["x-request-id"] == "abc-1.2_3"
     for sent in ("", "a b", "x" * 129, "<x>", "a,b"):
         assert (await acme.get("/healthz", headers={"X-Request-Id": sent})).headers["x-request-id"].startswith("req_")
 
 
-async def test_a_fault_of_ours_is_a_500_that_tells_nothing(settings, redis, clock, monkeypatch, caplog, told):
+async def test_an_internal_error_is_a_500_without_details(settings, redis, clock, monkeypatch, caplog, told):
     def broken(*_):
         raise RuntimeError("SECRET detail")
 
@@ -220,10 +220,10 @@ async def test_a_fault_of_ours_is_a_500_that_tells_nothing(settings, redis, cloc
     assert "Traceback" not in caplog.text
 
 
-async def test_too_many_at_once_are_turned_away(settings, redis, clock, monkeypatch):
+async def test_too_many_concurrent_requests_are_refused(settings, redis, clock, monkeypatch):
     import api.web.middleware
 
-    monkeypatch.setattr(api.web.middleware, "_AT_ONCE", 0)
+    monkeypatch.setattr(api.web.middleware, "_MAX_REQUESTS", 0)
     async with running(settings, redis, clock) as served:
         answer = await (await served.client()).get("/healthz")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -232,7 +232,7 @@ async def test_too_many_at_once_are_turned_away(settings, redis, clock, monkeypa
 _ELSEWHERE = ("/v1/responses", "/v1/webhook-endpoints", "/hooks")  # test_api_{openai_errors,webhooks,hooks}.py
 
 
-async def test_the_document_tells_of_every_route_and_status(acme):
+async def test_the_document_has_every_route_and_status(acme):
     doc = (await acme.get("/openapi.json")).json()
     assert doc["openapi"].startswith("3.1")
     assert doc["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
@@ -259,7 +259,7 @@ async def test_the_document_tells_of_every_route_and_status(acme):
     assert submit["requestBody"]["content"]["application/json"]["example"]["model"]
 
 
-async def test_every_reference_of_the_document_leads_somewhere(acme):
+async def test_every_reference_of_the_document_resolves(acme):
     doc = (await acme.get("/openapi.json")).json()
 
     def references(value):
@@ -279,7 +279,7 @@ async def test_every_reference_of_the_document_leads_somewhere(acme):
     assert doc["components"]["schemas"]["Submit"]["additionalProperties"] is False
 
 
-async def test_the_docs_page_tells_of_everything_and_loads_nothing(acme):
+async def test_the_docs_page_shows_everything_and_loads_nothing(acme):
     doc, answer = (await acme.get("/openapi.json")).json(), await acme.get("/docs")
     assert answer.headers["content-type"].startswith("text/html")
     policy = answer.headers.get_list("content-security-policy")
@@ -319,13 +319,13 @@ async def test_a_port_that_is_taken_is_an_oserror(settings):
 
 
 def test_responses_are_what_starlette_knows():
-    from api.jobs.event_stream import EventStreamResponse
+    from api.web.streaming import ChunkedResponse
 
-    assert issubclass(EventStreamResponse, Response)
+    assert issubclass(ChunkedResponse, Response)
 
 
 @pytest.mark.parametrize(("proxies", "scheme"), [(("10.0.0.0/8", "127.0.0.0/8"), "https"), (("10.0.0.0/8",), "http")])
-async def test_only_a_trusted_proxy_says_how_the_caller_came(settings, redis, proxies, scheme):
+async def test_only_a_trusted_proxy_sets_the_scheme(settings, redis, proxies, scheme):
     async with running(settings.model_copy(update={"trusted_proxies": proxies}), redis, Clock()) as api:
         acme = await api.client()
         answer = await acme.get(f"/v1/jobs/{await submitted(acme)}", headers={"X-Forwarded-Proto": "https"})

@@ -48,7 +48,7 @@ async def test_a_probe_shows_at_once_and_stays(acme: AsyncClient, redis: ArqRedi
         keys_of(MODEL, model)
 
 
-async def test_without_a_worker_a_probe_is_told_so_at_once(acme: AsyncClient, redis: ArqRedis) -> None:
+async def test_without_a_worker_a_probe_fails_at_once(acme: AsyncClient, redis: ArqRedis) -> None:
     answer = await acme.post("/v1/models/probe")
     assert (answer.status_code, answer.json()["code"]) == (503, "no_worker")
     assert "vigil worker" in answer.json()["detail"]
@@ -59,7 +59,7 @@ async def test_without_a_worker_a_probe_is_told_so_at_once(acme: AsyncClient, re
 async def test_a_worker_that_does_not_answer_is_not_waited_for_long(
     acme: AsyncClient, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.routes.status, "_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(api.routes.status, "_PROBE_TIMEOUT_S", 0.2)
     beat = Clock().now().isoformat().replace("+00:00", "Z")
     await redis.hset(keys.WORKERS, "w1", json.dumps({"id": "w1", "running": 0, "beat_at": beat, "draining": False}))
     answer = await acme.post("/v1/models/probe")

@@ -1,4 +1,4 @@
-"""What the OpenAI-shaped face refuses, as the SDK's own classes, and what it says of itself in the document."""
+"""Errors of the OpenAI-compatible API, as the SDK's own classes, and its part of the document."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from api_server import submitted
 from openai import AsyncOpenAI
 from openai_sdk import SOL
 
-from api.openai_compat.event_sequence import CHUNK, EventSequence, cut
+from api.openai_compat.event_sequence import CHUNK, EventSequence, split
 
 
 @pytest.fixture
@@ -144,14 +144,14 @@ async def test_idempotency_key_reused(client):
     assert raised.value.code == "idempotency_key_reused"
 
 
-async def test_what_is_not_offered_says_what_is(client):
-    for ask in (
+async def test_an_unsupported_route_names_the_supported_ones(client):
+    for job_body in (
         client.chat.completions.create(model=SOL, messages=[{"role": "user", "content": "Hi"}]),
         client.responses.input_items.list("resp_x"),
         client.responses.input_tokens.count(model=SOL, input="Hi"),
     ):
         with pytest.raises(openai.NotFoundError) as raised:
-            await ask
+            await job_body
         assert raised.value.code == "not_found"
         assert "responses.create" in raised.value.body["message"]
 
@@ -174,7 +174,7 @@ async def test_a_store_that_is_away_is_a_server_error(client, monkeypatch):
     assert (raised.value.status_code, raised.value.code, raised.value.type) == (500, "internal_error", "server_error")
 
 
-async def test_the_document_tells_of_the_face(acme):
+async def test_the_document_has_the_openai_routes(acme):
     doc = (await acme.get("/openapi.json")).json()
     routes = [
         ("/v1/responses", "post", {"200", "400", "401", "403", "413", "415", "422", "429", "500", "503"}),
@@ -191,10 +191,10 @@ async def test_the_document_tells_of_the_face(acme):
         ),
     ]
     for path, method, statuses in routes:
-        told = doc["paths"][path][method]
-        assert set(told["responses"]) == statuses
-        assert told["x-scope"] == "submit"
-        for status, row in told["responses"].items():
+        operation = doc["paths"][path][method]
+        assert set(operation["responses"]) == statuses
+        assert operation["x-scope"] == "submit"
+        for status, row in operation["responses"].items():
             if status != "200":
                 assert set(row["content"]) == {"application/json"}
                 assert "error" in row["content"]["application/json"]["schema"]["properties"]
@@ -202,13 +202,13 @@ async def test_the_document_tells_of_the_face(acme):
 
 
 @pytest.mark.parametrize("text", ["", "x", "x" * CHUNK, "x" * (CHUNK + 1), "\U0001f600" * 100])
-def test_text_is_cut_alike_however_it_comes(text):
-    assert "".join(cut(text)) == text
-    assert all(len(chunk) == CHUNK for chunk in cut(text)[:-1])
-    assert len(cut(text, 9)) == max(9, -(-len(text) // CHUNK))
-    whole, bit_by_bit = EventSequence("t"), EventSequence("t")
+def test_text_is_split_alike_however_it_arrives(text):
+    assert "".join(split(text)) == text
+    assert all(len(chunk) == CHUNK for chunk in split(text)[:-1])
+    assert len(split(text, 9)) == max(9, -(-len(text) // CHUNK))
+    at_once, one_by_one = EventSequence("t"), EventSequence("t")
     if text:
-        whole.show(1, cut(text))
-        for chunk in cut(text):
-            bit_by_bit.show(1, [chunk])
-    assert whole.take() == bit_by_bit.take()
+        at_once.show(1, split(text))
+        for chunk in split(text):
+            one_by_one.show(1, [chunk])
+    assert at_once.take() == one_by_one.take()

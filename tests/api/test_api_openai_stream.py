@@ -1,4 +1,4 @@
-"""Typed events of the OpenAI-shaped face: live, replayed and resumed they are the same, number by number."""
+"""Typed events of the OpenAI-compatible API: live, replayed and resumed they are the same, number by number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import openai
 import pytest
 from api_server import running
 from in_process import until
-from openai_sdk import SOL, blocking, frames, gapless, house
+from openai_sdk import SOL, blocking, frames, gapless, sdk_against_api
 from test_api_openai import TOOL, over
 from waiting import LIMIT
 
@@ -20,9 +20,9 @@ LIVE = "[[sim: normal tokens=400 rate=10]] Hello"  # at speed 20 two seconds of 
 
 
 @pytest.fixture
-async def home(settings, redis, clock, valkey_url):
-    async with house(settings, redis, clock, valkey_url) as home:
-        yield home
+async def sdk(settings, redis, clock, valkey_url):
+    async with sdk_against_api(settings, redis, clock, valkey_url) as sdk:
+        yield sdk
 
 
 @pytest.fixture
@@ -63,14 +63,14 @@ async def collected(stream):
     return [event async for event in stream]
 
 
-async def test_create_streams_live_and_every_replay_is_the_same(home):
-    stream = await home.client.responses.create(model=SOL, input=LIVE, stream=True)
+async def test_create_streams_live_and_every_replay_is_the_same(sdk):
+    stream = await sdk.client.responses.create(model=SOL, input=LIVE, stream=True)
     events, unsettled = [], 0
     async for event in stream:
         events.append(event)
         if event.type == "response.output_text.delta" and not unsettled:
             job_id = events[0].response.vigil["job_id"]
-            unsettled = not (await home.stage.job(job_id)).settled
+            unsettled = not (await sdk.stage.job(job_id)).settled
     assert unsettled, "no text before the end"
     assert [e.type for e in events[:4]] == [
         "response.created",
@@ -89,19 +89,19 @@ async def test_create_streams_live_and_every_replay_is_the_same(home):
     told = "".join(e.delta for e in events if e.type == "response.output_text.delta")
     assert told == final.output_text == events[-4].text
     assert (final.status, final.model, final.usage.output_tokens > 0) == ("completed", SOL, True)
-    again = await collected(await home.client.responses.retrieve(final.id, stream=True))
+    again = await collected(await sdk.client.responses.retrieve(final.id, stream=True))
     assert [e.to_json() for e in again] == [e.to_json() for e in events]
-    whole = await home.frames(final.id)
+    whole = await sdk.frames(final.id)
     for after in (0, 1, 5, len(whole) - 2):
-        rest = await home.frames(final.id, starting_after=after)
+        rest = await sdk.frames(final.id, starting_after=after)
         assert rest == whole[after + 1 :]
-        assert rest == await home.frames(final.id, starting_after=after)
-    assert await home.frames(final.id, starting_after=len(whole) - 1) == []
-    assert (await home.client.responses.retrieve(final.id)).to_dict() == final.to_dict()
+        assert rest == await sdk.frames(final.id, starting_after=after)
+    assert await sdk.frames(final.id, starting_after=len(whole) - 1) == []
+    assert (await sdk.client.responses.retrieve(final.id)).to_dict() == final.to_dict()
 
 
-async def test_resumed_in_mid_run_by_both_sdks(home):
-    stream = await home.client.responses.create(model=SOL, input=LIVE, stream=True, background=True)
+async def test_resumed_in_mid_run_by_both_sdks(sdk):
+    stream = await sdk.client.responses.create(model=SOL, input=LIVE, stream=True, background=True)
     seen = []
     async for event in stream:
         seen.append(event)
@@ -110,24 +110,24 @@ async def test_resumed_in_mid_run_by_both_sdks(home):
     await stream.close()
     response_id, at = seen[0].response.id, seen[-1].sequence_number
     rest, same = await asyncio.gather(
-        collected(await home.client.responses.retrieve(response_id, stream=True, starting_after=at)),
-        blocking(lambda: list(home.blocking.responses.retrieve(response_id, stream=True, starting_after=at))),
+        collected(await sdk.client.responses.retrieve(response_id, stream=True, starting_after=at)),
+        blocking(lambda: list(sdk.blocking.responses.retrieve(response_id, stream=True, starting_after=at))),
     )
     assert rest[0].sequence_number == at + 1
     assert [e.to_json() for e in rest] == [e.to_json() for e in same]
-    whole = [e.to_json() for e in await collected(await home.client.responses.retrieve(response_id, stream=True))]
+    whole = [e.to_json() for e in await collected(await sdk.client.responses.retrieve(response_id, stream=True))]
     assert [e.to_json() for e in [*seen, *rest]] == whole
 
 
-async def test_the_stream_helper_of_the_sdk(home):
-    async with home.client.responses.stream(model=SOL, input=LIVE, background=True) as stream:
+async def test_the_stream_helper_of_the_sdk(sdk):
+    async with sdk.client.responses.stream(model=SOL, input=LIVE, background=True) as stream:
         async for event in stream:
             assert event.sequence_number >= 0
         final = await stream.get_final_response()
     assert final.output_text
 
     def resume():
-        with home.blocking.responses.stream(response_id=final.id, starting_after=6) as stream:
+        with sdk.blocking.responses.stream(response_id=final.id, starting_after=6) as stream:
             return [event.sequence_number for event in stream], stream.get_final_response()
 
     numbers, same = await blocking(resume)
@@ -135,12 +135,12 @@ async def test_the_stream_helper_of_the_sdk(home):
 
 
 @pytest.mark.parametrize("waits", [True, False])
-async def test_function_calls(home, waits):
+async def test_function_calls(sdk, waits):
     prompt = "[[sim: normal tool=1]] Weather?"
-    made = await home.client.responses.create(model=SOL, input=prompt, tools=[TOOL], background=True)
+    made = await sdk.client.responses.create(model=SOL, input=prompt, tools=[TOOL], background=True)
     if waits:
-        await over(home, made.id)
-    events = await collected(await home.client.responses.retrieve(made.id, stream=True))
+        await over(sdk, made.id)
+    events = await collected(await sdk.client.responses.retrieve(made.id, stream=True))
     kinds = [e.type.removeprefix("response.") for e in events]
     assert kinds[:3] == ["created", "in_progress", "output_item.added"]
     assert kinds[-3:] == ["function_call_arguments.done", "output_item.done", "completed"]
@@ -148,7 +148,7 @@ async def test_function_calls(home, waits):
     call = events[-1].response.output[0]
     assert "".join(deltas) == call.arguments == events[-3].arguments
     assert (events[2].item.arguments, events[-2].item) == ("", call)
-    async with home.client.responses.stream(model=SOL, input=prompt, tools=[TOOL]) as stream:
+    async with sdk.client.responses.stream(model=SOL, input=prompt, tools=[TOOL]) as stream:
         final = await stream.get_final_response()
     assert final.output[0].parsed_arguments == {"city": "ok"}
 
@@ -157,9 +157,9 @@ async def test_function_calls(home, waits):
     ("scenario", "last", "status"),
     [("refusal", "completed", "completed"), ("max_tokens", "incomplete", "incomplete")],
 )
-async def test_refusal_and_token_limit(home, scenario, last, status):
+async def test_refusal_and_token_limit(sdk, scenario, last, status):
     events = await collected(
-        await home.client.responses.create(model=SOL, input=f"[[sim: {scenario}]] Hello", stream=True)
+        await sdk.client.responses.create(model=SOL, input=f"[[sim: {scenario}]] Hello", stream=True)
     )
     assert (events[-1].type, events[-1].response.status) == (f"response.{last}", status)
     kind = "refusal" if scenario == "refusal" else "output_text"
@@ -168,47 +168,47 @@ async def test_refusal_and_token_limit(home, scenario, last, status):
 
 
 @pytest.mark.parametrize("scenario", ["check_block_after_output", "bio_block", "block_before_stream hold=1"])
-async def test_a_block_ends_the_stream_as_failed_and_no_error_is_raised(home, scenario):
+async def test_a_block_ends_the_stream_as_failed_and_no_error_is_raised(sdk, scenario):
     prompt = f"[[sim: {scenario}]] Hello"
-    events = await blocking(lambda: list(home.blocking.responses.create(model=SOL, input=prompt, stream=True)))
+    events = await blocking(lambda: list(sdk.blocking.responses.create(model=SOL, input=prompt, stream=True)))
     assert events[-1].type == "response.failed"
     assert events[-1].response.error.code in {"cyber_policy", "bio_policy"}
     assert events[-1].response.output == []
     assert gapless([e.sequence_number for e in events])
 
 
-async def test_a_check_does_not_disturb_the_sdk(home):
-    stream = await home.client.responses.create(model=SOL, input="[[sim: check_repeats]] Hello", stream=True)
+async def test_a_check_does_not_disturb_the_sdk(sdk):
+    stream = await sdk.client.responses.create(model=SOL, input="[[sim: check_repeats]] Hello", stream=True)
     events = await collected(stream)
     assert all(e.type.startswith("response.") for e in events)
     assert events[-1].response.vigil["safety"]["checks"][0]["evidence"] == "signalled"
 
 
-async def test_a_dead_worker_is_not_seen(home):
-    stream = await home.client.responses.create(model=SOL, input=LIVE, stream=True)
+async def test_a_dead_worker_is_not_seen(sdk):
+    stream = await sdk.client.responses.create(model=SOL, input=LIVE, stream=True)
     events = []
     async for event in stream:
         events.append(event)
         if len(events) == 6:
-            dying = asyncio.create_task(home.stage.crash(home.stage._workers[0][0]))
+            dying = asyncio.create_task(sdk.stage.crash(sdk.stage._workers[0][0]))
             await asyncio.wait([dying], timeout=2)  # cancelled within a commit it may hang: dead enough
-            await home.stage.worker()
+            await sdk.stage.worker()
     dying.cancel()
     await asyncio.wait([dying])
     assert events[-1].type == "response.completed"
     told = "".join(e.delta for e in events if e.type == "response.output_text.delta")
     assert told == events[-1].response.output_text
-    again = await collected(await home.client.responses.retrieve(events[0].response.id, stream=True))
+    again = await collected(await sdk.client.responses.retrieve(events[0].response.id, stream=True))
     assert [e.to_json() for e in again] == [e.to_json() for e in events]
 
 
-async def test_watchers_of_two_processes_are_told_the_same(home, settings, redis, watch):
-    made = await home.client.responses.create(model=SOL, input=LIVE, background=True)
+async def test_watchers_of_two_processes_are_told_the_same(sdk, settings, redis, watch):
+    made = await sdk.client.responses.create(model=SOL, input=LIVE, background=True)
     async with running(settings, redis, Clock()) as second:
-        other = await second.client(key=home.key)
-        watching = [watch(client, made.id) for client in (home.http, other, home.http, other)]
+        other = await second.client(key=sdk.key)
+        watching = [watch(client, made.id) for client in (sdk.http, other, sdk.http, other)]
         await asyncio.gather(*(task for _, task in watching))
-    whole = [raw for _, raw in await home.frames(made.id)]
+    whole = [raw for _, raw in await sdk.frames(made.id)]
     assert len(whole) > 30
     assert all(got == whole for got, _ in watching)
 
@@ -261,7 +261,7 @@ async def test_what_was_shown_before_a_block_keeps_its_numbers_and_loses_its_tex
 async def test_a_superseded_attempt_ends_its_item_and_the_answer_is_another_one(api, acme, worker, watch):
     job_id, got, task = await begun(api, acme, worker, watch, "x" * 70)
     await have(got, 6)
-    await worker.say(job_id, (ev.AttemptFinished(outcome="lost"), 1))
+    await worker.commit(job_id, (ev.AttemptFinished(outcome="lost"), 1))
     await worker.attempt(job_id, 2, purpose="retry")
     await worker.text(job_id, 2, 0, "y" * 33)
     await have(got, 10)
@@ -270,7 +270,7 @@ async def test_a_superseded_attempt_ends_its_item_and_the_answer_is_another_one(
     usage = ev.Usage(output_tokens=1, total_tokens=1)
     done = ev.AttemptFinished(outcome="completed", served_model=SOL, usage=usage)
     answer = {"output_text": "y" * 33, "output": [], "refusal": None}
-    await worker.say(job_id, (done, 2), (ev.Completed(served_model=SOL), 2), answer=answer)
+    await worker.commit(job_id, (done, 2), (ev.Completed(served_model=SOL), 2), answer=answer)
     await asyncio.gather(task, watching)
     live, told = parsed(got), parsed(raw for _, raw in await frames(acme, job_id))
     assert parsed(middle) == told
@@ -289,7 +289,7 @@ async def test_of_two_that_race_nothing_is_shown_until_one_is_left(api, acme, wo
     await worker.text(job_id, 2, 0, "y" * 64)
     late, second = watch(acme, job_id)
     await have(late, 2)
-    await worker.say(job_id, (ev.AttemptFinished(outcome="server_error"), 2))
+    await worker.commit(job_id, (ev.AttemptFinished(outcome="server_error"), 2))
     await worker.text(job_id, 1, 64, "x" * 32)
     await have(got, 7)
     await worker.complete(job_id, "x" * 96)
@@ -322,7 +322,7 @@ async def test_items_beside_the_text_follow_it_and_without_live_text_stand_where
     async def finish(job_id):
         done = ev.AttemptFinished(outcome="completed", served_model=SOL)
         answer = {"output_text": "t" * 40, "output": output, "refusal": None}
-        await worker.say(job_id, (done, 1), (ev.Completed(served_model=SOL), 1), answer=answer)
+        await worker.commit(job_id, (done, 1), (ev.Completed(served_model=SOL), 1), answer=answer)
         added = [e for e in parsed(raw for _, raw in await frames(acme, job_id)) if e["type"].endswith("item.added")]
         return [(e["output_index"], e["item"]["type"]) for e in added]
 
@@ -350,15 +350,15 @@ async def test_a_response_that_never_ran(api, acme, watch):
 async def test_deleting_or_revoking_ends_the_stream(api, acme, worker, watch, monkeypatch):
     job_id, got, task = await begun(api, acme, worker, watch, "x" * 64)
     await have(got, 6)
-    monkeypatch.setattr("api.openai_compat.routes._CANCEL_WAIT", 0.1)
+    monkeypatch.setattr("api.openai_compat.routes._CANCEL_WAIT_S", 0.1)
     assert (await acme.delete(f"/v1/responses/{job_id}")).status_code == 409, "it runs on: nothing is half deleted"
     end = ev.Cancelled(upstream_under_way=True, billed=True)
-    await worker.say(job_id, (ev.AttemptFinished(outcome="cancelled"), 1), (end, None))
+    await worker.commit(job_id, (ev.AttemptFinished(outcome="cancelled"), 1), (end, None))
     assert (await acme.delete(f"/v1/responses/{job_id}")).json()["deleted"] is True
     await task
     assert (await acme.get(f"/v1/responses/{job_id}", params={"stream": "true"})).status_code == 404
 
 
-async def test_the_client_raises_its_own_class_for_a_stream_that_is_not_there(home):
+async def test_the_client_raises_its_own_class_for_a_stream_that_is_not_there(sdk):
     with pytest.raises(openai.NotFoundError):
-        await home.client.responses.retrieve("resp_" + "0" * 26, stream=True)
+        await sdk.client.responses.retrieve("resp_" + "0" * 26, stream=True)

@@ -1,4 +1,4 @@
-"""What an app sees when Redis is gone, hangs, is full or read-only: a quick 503, and no job half made."""
+"""What an app sees when Redis is gone, hangs, is full or read-only: a quick 503, and no incomplete job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.store import keys
 from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
 
-pytestmark = pytest.mark.impatient
+pytestmark = pytest.mark.production_timeouts
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ async def own(tmp_path):
 
 
 @pytest.fixture
-async def there(own, tmp_path):
-    """(the API on that Valkey, a client of it, a hand in its Redis)."""
+async def outage_api(own, tmp_path):
+    """(the API on that Valkey, a client of it, a client of its Redis)."""
     settings = Settings(_env_file=None, redis_url=own.url, data_dir=tmp_path)
     redis = connect(own.url)
     async with running(settings, None, Clock(), keys_in=redis) as api:
@@ -60,7 +60,7 @@ async def test_a_job_that_redis_can_never_take_is_a_named_413_and_leaves_nothing
         before = set(await redis.keys("vigil:*")) if setting == "proto-max-bulk-len" else None
         answer = await client.post("/v1/jobs", json=BODY, headers={"Idempotency-Key": "k"})
         assert (answer.status_code, answer.json()["code"]) == (413, "input_too_large")
-        assert "Nothing of it was kept" in answer.json()["detail"]
+        assert "Nothing of it was stored" in answer.json()["detail"]
         face = await client.post("/v1/responses", json=BODY | {"background": True})
         assert (face.status_code, face.json()["error"]["code"]) == (413, "input_too_large")
         batch = await client.post("/v1/jobs/batch", json={"jobs": [BODY]})
@@ -79,8 +79,8 @@ def is_away(answer):
     return True
 
 
-async def test_without_redis_everything_is_503_and_comes_back(own, there, ask):
-    _, client, _ = there
+async def test_without_redis_everything_is_503_and_comes_back(own, outage_api, job_body):
+    _, client, _ = outage_api
     job_id = await submitted(client)
     await own.stop()
     for method, path in (
@@ -90,7 +90,7 @@ async def test_without_redis_everything_is_503_and_comes_back(own, there, ask):
         ("GET", f"/v1/jobs/{job_id}"),
         ("GET", "/readyz"),
     ):
-        body = {"jobs": [ask, ask]} if path.endswith("batch") else ask
+        body = {"jobs": [job_body, job_body]} if path.endswith("batch") else job_body
         answer, took = await timed(client.request(method, path, json=body if method == "POST" else None))
         assert is_away(answer), path
         assert took < 2.2, path
@@ -101,13 +101,13 @@ async def test_without_redis_everything_is_503_and_comes_back(own, there, ask):
     await submitted(client)
 
 
-async def test_a_hanging_redis_is_a_503_within_two_seconds(own, there, ask):
-    _, client, _ = there
+async def test_a_hanging_redis_is_a_503_within_two_seconds(own, outage_api, job_body):
+    _, client, _ = outage_api
     await submitted(client)
     os.kill(own.pid, signal.SIGSTOP)
     try:
         sent = [
-            client.post("/v1/jobs", json=ask),
+            client.post("/v1/jobs", json=job_body),
             client.get("/v1/jobs"),
             client.get("/v1/status"),
             client.get("/readyz"),
@@ -121,11 +121,11 @@ async def test_a_hanging_redis_is_a_503_within_two_seconds(own, there, ask):
 
 
 @pytest.mark.parametrize("command", [("CONFIG", "SET", "maxmemory", "1"), ("REPLICAOF", "127.0.0.1", "1")])
-async def test_a_redis_that_takes_no_writes_takes_no_jobs(there, ask, command):
-    _, client, redis = there
+async def test_a_redis_that_takes_no_writes_takes_no_jobs(outage_api, job_body, command):
+    _, client, redis = outage_api
     await submitted(client)
     await redis.execute_command(*command)
-    answer, took = await timed(client.post("/v1/jobs", json=ask))
+    answer, took = await timed(client.post("/v1/jobs", json=job_body))
     assert is_away(answer)
     assert took < 2.2
     assert is_away(await client.get("/readyz"))
@@ -135,13 +135,13 @@ async def test_a_redis_that_takes_no_writes_takes_no_jobs(there, ask, command):
     assert await redis.zcard(keys.READY) == 1
 
 
-async def test_an_api_that_starts_before_redis_works_once_it_is_there(tmp_path, ask):
+async def test_an_api_that_starts_before_redis_works_once_it_is_there(tmp_path, job_body):
     server = Embedded(tmp_path / "v")
     settings = Settings(_env_file=None, redis_url=server.url, data_dir=tmp_path)
     redis = connect(server.url)
     async with running(settings, None, Clock(), keys_in=redis) as api, server:
         client = await api.client()
-        waiting = asyncio.create_task(client.post("/v1/jobs", json=ask, headers={"Prefer": "wait=20"}))
+        waiting = asyncio.create_task(client.post("/v1/jobs", json=job_body, headers={"Prefer": "wait=20"}))
         while not (names := await redis.zrange(keys.READY, 0, -1)):
             await asyncio.sleep(0.01)
         await client.post(f"/v1/jobs/{names[0].decode()}/cancel")
@@ -149,8 +149,8 @@ async def test_an_api_that_starts_before_redis_works_once_it_is_there(tmp_path, 
     await redis.aclose()
 
 
-async def test_a_wait_and_a_stream_outlive_a_restart_of_redis(own, there):
-    _, client, redis = there
+async def test_a_wait_and_a_stream_outlive_a_restart_of_redis(own, outage_api):
+    _, client, redis = outage_api
     job_id = await submitted(client)
     async with watching(client, job_id) as stream:
         assert (await stream.next())["seq"] == 1
@@ -163,7 +163,7 @@ async def test_a_wait_and_a_stream_outlive_a_restart_of_redis(own, there):
 
         await other.change(job_id, lambda _: [(ev.Cancelled(upstream_under_way=False, billed=False), None)])
         assert (await waiting).json()["status"] == "cancelled"
-        assert [e["seq"] for e in await stream.rest()] == [2]
+        assert [e["seq"] for e in await stream.remaining()] == [2]
 
 
 async def test_an_evicting_redis_is_refused_at_the_start(own, tmp_path):

@@ -17,13 +17,13 @@ async def ops(api):
 
 
 async def hold_all(jobs):
-    """What a worker does with what it claims while something is paused."""
+    """Do what a worker does with the jobs that it claims during a pause."""
     for held in (await jobs.claim("w1", 100, 60.0))[1]:
         if held.pause is not None:
             await jobs.change(held.job.id, lambda _, p=held.pause: [held_by(p)], token=held.token)
 
 
-async def test_a_paused_apps_job_says_that_it_is_held_why_and_by_whom(acme, ops, jobs):
+async def test_a_paused_apps_job_shows_its_hold(acme, ops, jobs):
     job_id = await submitted(acme)
     made = await ops.post("/v1/pause", json={"scope": "app", "name": "acme", "note": "Blocks: under review."})
     assert made.status_code == 200, made.text

@@ -1,4 +1,4 @@
-"""POST /hooks/openai: what the provider signed is kept once, all else is refused, and no webhook settles a job."""
+"""POST /hooks/openai: what the provider signed is stored once, all else is refused, and no webhook settles a job."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def settings(valkey_url, tmp_path):
 
 @pytest.fixture
 async def outside(api):
-    """A client without a key, as the provider is."""
+    """A client without a key, as the provider is one."""
     async with httpx2.AsyncClient(base_url=api.base_url, timeout=LIMIT, trust_env=False) as client:
         yield client
 
@@ -75,7 +75,7 @@ def refused(answer, code, status=400):
     return True
 
 
-async def test_a_signed_event_is_kept_once_however_often_it_is_delivered(outside, kept):
+async def test_a_signed_event_is_stored_once_however_often_it_is_delivered(outside, kept):
     first, again = await send(outside, event()), await send(outside, event())
     other_delivery = await send(outside, event(), name="wh_2")
     assert [a.status_code for a in (first, again, other_delivery)] == [200, 200, 200]
@@ -140,7 +140,7 @@ async def test_without_a_secret_the_route_is_closed(valkey_url, redis, tmp_path)
     assert refused(answer, "webhooks_not_configured", 404)
 
 
-async def test_while_redis_is_away_the_provider_is_asked_to_come_again(tmp_path):
+async def test_while_redis_is_away_the_provider_gets_a_503(tmp_path):
     async with Embedded(tmp_path / "v") as own:
         settings = Settings(_env_file=None, redis_url=own.url, data_dir=tmp_path, OPENAI_WEBHOOK_SECRET=SECRET)
         redis = connect(own.url)
@@ -179,10 +179,10 @@ async def test_the_simulators_webhooks_are_taken_by_us_and_by_the_sdk(api, kept)
     assert len(await kept.since(0)) == 3
 
 
-async def test_an_end_that_the_provider_tells_of_settles_nothing(outside, acme, worker):
+async def test_an_end_reported_by_the_provider_settles_nothing(outside, acme, worker):
     job_id = await submitted(acme)
     await worker.start(job_id)
-    await worker.say(job_id, (ev.AttemptUpdated(response_id="resp_1"), 1))
+    await worker.commit(job_id, (ev.AttemptUpdated(response_id="resp_1"), 1))
     answer = await send(outside, event("response.completed", id="resp_1"))
     assert answer.status_code == 200
     assert (await acme.get(f"/v1/jobs/{job_id}")).json()["status"] == "running"

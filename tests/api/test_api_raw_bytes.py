@@ -1,4 +1,4 @@
-"""Bytes on the wire that are no request: each gets a 4xx or the end of the connection, and the server stays well."""
+"""Bytes that are no HTTP request: each gets a 4xx or a closed connection, and the server keeps working."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import json
 import pytest
 from api_server import Running
 from arq.connections import ArqRedis
-from malformed_requests import There, furnished, unchanged
+from malformed_requests import FurnishedApi, furnish, unchanged
 from test_api_malformed import CANARY, body
 from waiting import LIMIT
 
 
 @pytest.fixture
-async def there(api: Running, redis: ArqRedis) -> There:
-    return await furnished(api, redis)
+async def target(api: Running, redis: ArqRedis) -> FurnishedApi:
+    return await furnish(api, redis)
 
 
 @pytest.fixture(autouse=True)
-async def nothing_changes(there: There):
-    async with unchanged(there):
+async def nothing_changes(target: FurnishedApi):
+    async with unchanged(target):
         yield
 
 
@@ -99,7 +99,7 @@ WIRE = {
 
 
 async def over(api: Running, sent: bytes) -> bytes:
-    """What comes back over a bare socket, at the latest when the other side loses patience."""
+    """What comes back over a bare socket, at the latest when the server closes it."""
     reader, writer = await asyncio.open_connection(api.host, api.port)
     out = b""
     try:
@@ -121,9 +121,9 @@ def settings(settings):
 
 
 @pytest.mark.parametrize("name", WIRE)
-async def test_bytes_that_are_no_request_are_refused(there, name):
-    key = there.client.headers["authorization"].removeprefix("Bearer ").encode()
-    answer = await over(there.api, WIRE[name].replace(b"%KEY%", key))
+async def test_bytes_that_are_no_request_are_refused(target, name):
+    key = target.client.headers["authorization"].removeprefix("Bearer ").encode()
+    answer = await over(target.api, WIRE[name].replace(b"%KEY%", key))
     status = int(answer.split(b" ", 2)[1])
     assert 400 <= status < 500, answer[:300]
     head, _, told = answer.partition(b"\r\n\r\n")

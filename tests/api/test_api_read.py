@@ -40,7 +40,7 @@ async def test_a_completed_job_shows_everything(acme, worker):
     job_id = await submitted(acme, metadata={"ticket": "A-17"}, webhook={"url": "https://app.example/h"})
     await worker.start(job_id)
     await worker.check(job_id)
-    await worker.say(job_id, (ev.CheckEnded(ended_by="output"), 1))
+    await worker.commit(job_id, (ev.CheckEnded(ended_by="output"), 1))
     await worker.complete(job_id)
     answer = await acme.get(f"/v1/jobs/{job_id}")
     job = answer.json()
@@ -99,15 +99,17 @@ async def test_a_blocked_job_shows_no_output_whatever_is_stored(acme, worker):
     assert "x-vigil-served-model" not in answer.headers
 
 
-async def test_a_draft_is_shown_while_it_stands_and_says_whose_it_is(acme, worker):
+async def test_a_draft_is_shown_with_its_model_until_it_is_withdrawn(acme, worker):
     job_id = await submitted(acme)
     await worker.start(job_id)
     await worker.attempt(job_id, 2, "gpt-5.6-luna", "draft")
     finished = ev.AttemptFinished(outcome="completed", served_model="gpt-5.6-luna")
-    await worker.say(job_id, (finished, 2), (ev.DraftReady(model="gpt-5.6-luna"), 2), answer={"draft": "Luna's draft."})
+    await worker.commit(
+        job_id, (finished, 2), (ev.DraftReady(model="gpt-5.6-luna"), 2), answer={"draft": "Luna's draft."}
+    )
     job = await get(acme, job_id)
     assert (job["draft"], job["draft_model"], job["output_text"]) == ("Luna's draft.", "gpt-5.6-luna", None)
-    await worker.say(job_id, (ev.DraftWithdrawn(because="blocked"), 2))
+    await worker.commit(job_id, (ev.DraftWithdrawn(because="blocked"), 2))
     job = await get(acme, job_id)
     assert (job["draft"], job["draft_model"]) == (None, None)
 
@@ -115,17 +117,17 @@ async def test_a_draft_is_shown_while_it_stands_and_says_whose_it_is(acme, worke
 async def test_a_failed_job_says_why_and_shows_the_providers_words(acme, worker):
     job_id = await submitted(acme)
     await worker.start(job_id)
-    await worker.say(
+    await worker.commit(
         job_id,
         (ev.AttemptFinished(outcome="server_error", usage=Usage(input_tokens=3, total_tokens=3)), 1),
         answer={"provider_messages": {"1": "upstream said no"}},
     )
     await worker.attempt(job_id, 2, purpose="retry")
-    await worker.say(
+    await worker.commit(
         job_id, (ev.AttemptFinished(outcome="server_error", usage=Usage(input_tokens=4, total_tokens=4)), 2)
     )
     error = {"type": "provider", "code": "server_error", "message": "It broke.", "advice": "Try again later."}
-    await worker.say(job_id, (ev.Failed(error=error), None))
+    await worker.commit(job_id, (ev.Failed(error=error), None))
     job = await get(acme, job_id)
     assert job["error"] == error | {"provider": None}
     assert job["usage"]["input_tokens"] == 7
@@ -187,7 +189,7 @@ async def test_wait_returns_at_the_next_change_of_status(acme, worker):
         answer = await waiting
         assert answer.json()["status"] == status
     assert answer.headers["retry-after"] == "15"
-    await worker.say(job_id, (ev.CheckEnded(ended_by="output"), 1))
+    await worker.commit(job_id, (ev.CheckEnded(ended_by="output"), 1))
     await worker.complete(job_id)
     assert (await acme.get(f"/v1/jobs/{job_id}?wait=60")).json()["status"] == "completed"
 
@@ -204,7 +206,7 @@ async def test_a_change_that_keeps_the_status_does_not_end_the_wait(acme, worker
     await worker.start(job_id)
     waiting = asyncio.create_task(acme.get(f"/v1/jobs/{job_id}?wait=20"))
     await watched(acme, job_id, waiting)
-    await worker.say(job_id, (ev.AttemptUpdated(request_id="req_1"), 1))
+    await worker.commit(job_id, (ev.AttemptUpdated(request_id="req_1"), 1))
     await watched(acme, job_id, waiting)
     await worker.fail(job_id)
     assert (await waiting).json()["status"] == "failed"
@@ -227,7 +229,7 @@ async def test_a_caller_that_is_behind_does_not_wait(acme, worker):
     assert (answer.status_code, answer.json()["status"]) == (200, "running")
 
 
-async def test_lists_are_newest_first_and_paged(acme, ask):
+async def test_lists_are_newest_first_and_paged(acme, job_body):
     made = [await submitted(acme) for _ in range(7)]
     seen, cursor = [], None
     while True:
@@ -308,7 +310,7 @@ async def test_an_empty_queue_has_no_oldest_job(acme):
     assert (await acme.get("/v1/status")).json()["queue"]["oldest_queued_seconds"] is None
 
 
-async def test_the_view_of_a_job_whose_answer_expired_is_whole(jobs, clock):
+async def test_the_view_of_a_job_whose_output_expired_is_complete(jobs, clock):
     new = NewJob(ev.Queued(app="a", key_id="k", requested_model="m"), {}, {})
     stored, _ = await jobs.submit(new)
     view = job_view(codec.load_job(codec.dump_job(stored.job)), {}, None, None, "")

@@ -1,4 +1,4 @@
-"""What the API does is what its document says, held against it by schemathesis: valid, invalid and in sequences.
+"""The API does what its document says, checked by schemathesis: valid, invalid and in sequences.
 
 `python tests/api/schema_fuzzing.py --seconds 600` goes on for longer.
 """

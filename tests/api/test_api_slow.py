@@ -1,4 +1,4 @@
-"""Clients that send slowly, too much, or not quite HTTP, over bare sockets: told why, and let go."""
+"""Clients that send slowly, too much, or invalid HTTP, over bare sockets: refused with a reason, and disconnected."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def whole(reader, seconds: float = LIMIT) -> bytes:
 
 
 async def drip(writer, chunk: bytes, every: float) -> None:
-    """Sends on and on, until it is stopped or the other side is gone."""
+    """Send until it is stopped or the other side has closed."""
     while not writer.is_closing():
         writer.write(chunk)
         try:
@@ -55,7 +55,7 @@ async def drip(writer, chunk: bytes, every: float) -> None:
 
 
 def problem_of(answer: bytes) -> tuple[int, str]:
-    """(status, code) of an answer that is as guarded and named as all others."""
+    """(status, code) of a response, after a check of the headers that every response has."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (one.partition(": ") for one in lines)}
@@ -80,14 +80,14 @@ def post(key: str, *more: bytes) -> bytes:
     return b"\r\n".join([*lines, *more, b"", b""])
 
 
-async def test_who_says_nothing_is_let_go(api):
+async def test_a_silent_client_is_disconnected(api):
     async with stopwatch() as watch, line(api) as (reader, _):
         assert problem_of(await whole(reader)) == (408, "request_timeout")
         assert watch.seconds + watch.lost >= HEAD * 0.9
         assert watch.seconds < HEAD + 1
 
 
-async def test_a_head_that_trickles_is_late(api):
+async def test_a_slow_head_is_refused(api):
     async with stopwatch() as watch, line(api) as (reader, writer):
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         dripping = asyncio.create_task(drip(writer, b"a", 0.05))
@@ -97,7 +97,7 @@ async def test_a_head_that_trickles_is_late(api):
     await alive(api)
 
 
-async def test_a_body_that_trickles_is_late_and_creates_nothing(api, redis):
+async def test_a_slow_body_is_refused_and_creates_nothing(api, redis):
     async with stopwatch() as watch, line(api) as (reader, writer):
         writer.write(post(await api.key(), b"Content-Length: 60000") + b'{"model":"gpt-5.6-sol","input":"')
         dripping = asyncio.create_task(drip(writer, b"x", 0.05))
@@ -108,7 +108,7 @@ async def test_a_body_that_trickles_is_late_and_creates_nothing(api, redis):
     assert await redis.zcard(keys.READY) == 0
 
 
-async def test_a_chunked_body_that_trickles_is_late(api, redis):
+async def test_a_slow_chunked_body_is_refused(api, redis):
     async with line(api) as (reader, writer):
         writer.write(post(await api.key(), b"Transfer-Encoding: chunked"))
         dripping = asyncio.create_task(drip(writer, b"1\r\n \r\n", 0.05))
@@ -221,10 +221,10 @@ async def test_a_fault_behind_a_request_does_not_disturb_its_answer(api, acme):
     assert answer.index(b"HTTP/1.1 408") > answer.index(job_id.encode())
 
 
-async def test_one_connection_too_many_is_told_so(settings, redis, clock, monkeypatch):
+async def test_one_connection_too_many_gets_a_503(settings, redis, clock, monkeypatch):
     import api.web.uvicorn_protocol
 
-    monkeypatch.setattr(api.web.uvicorn_protocol, "_MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(api.web.uvicorn_protocol, "_MAX_CONNECTIONS", 2)
     async with running(settings.model_copy(update={"header_seconds": 30}), redis, clock) as served:
         async with line(served), line(served) as (_, _), line(served) as (reader, _):
             assert problem_of(await whole(reader)) == (503, "too_busy")

@@ -16,15 +16,15 @@ from worker.store import codec, keys
 WEBHOOK = {"url": "https://app.example/hooks", "events": ["job.completed", "job.blocked"], "payload": "full"}
 
 
-async def test_an_accepted_job_is_in_redis_before_the_answer(acme, ask, jobs, redis):
-    answer = await acme.post("/v1/jobs", json=ask)
+async def test_an_accepted_job_is_in_redis_before_the_answer(acme, job_body, jobs, redis):
+    answer = await acme.post("/v1/jobs", json=job_body)
     job = answer.json()
     assert answer.status_code == 202
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
     assert answer.headers["retry-after"] == "2"
     assert answer.headers["vary"] == "Prefer"
     assert (await jobs.load(job["id"])).job.requested_model == "gpt-5.6-sol"
-    assert await jobs.asked(job["id"]) == {"input": ask["input"], "instructions": None, "params": {}}
+    assert await jobs.asked(job["id"]) == {"input": job_body["input"], "instructions": None, "params": {}}
     assert await redis.zscore(keys.READY, job["id"]) is not None
     assert job == (await acme.get(answer.headers["location"])).json()
 
@@ -105,17 +105,17 @@ async def test_not_before_schedules(acme, redis, clock):
     assert past.json()["status"] == "queued"
 
 
-async def test_the_trace_goes_on_and_nothing_foreign_with_it(acme, ask, jobs):
+async def test_the_trace_continues_without_foreign_entries(acme, job_body, jobs):
     trace = "0123456789abcdef0123456789abcdef-0123456789abcdef-1"
     headers = {"sentry-trace": trace, "baggage": "sentry-environment=prod,user=secret,sentry-release=1"}
-    job_id = (await acme.post("/v1/jobs", json=ask, headers=headers)).json()["id"]
+    job_id = (await acme.post("/v1/jobs", json=job_body, headers=headers)).json()["id"]
     kept = {"sentry-trace": trace, "baggage": "sentry-environment=prod,sentry-release=1", "caller": "1"}
     assert (await jobs.load(job_id)).job.trace == kept
-    job_id = (await acme.post("/v1/jobs", json=ask, headers={"sentry-trace": "junk"})).json()["id"]
+    job_id = (await acme.post("/v1/jobs", json=job_body, headers={"sentry-trace": "junk"})).json()["id"]
     assert (await jobs.load(job_id)).job.trace == {}
 
 
-async def test_a_webhook_without_events_hears_of_the_end(acme, jobs):
+async def test_a_webhook_without_events_gets_the_terminal_events(acme, jobs):
     job_id = await submitted(acme, webhook={"url": "https://app.example/hooks"})
     assert set((await jobs.load(job_id)).job.webhook_events) == {
         "job.completed",
@@ -131,8 +131,8 @@ async def test_a_webhook_without_events_hears_of_the_end(acme, jobs):
 
 
 @pytest.mark.parametrize("sent", ["k-1", '"k-1"', "~" * 255, '"a\\"b"'])
-async def test_the_same_key_and_body_give_the_same_job(acme, ask, sent):
-    first = await acme.post("/v1/jobs", json=ask, headers={"Idempotency-Key": sent})
+async def test_the_same_key_and_body_give_the_same_job(acme, job_body, sent):
+    first = await acme.post("/v1/jobs", json=job_body, headers={"Idempotency-Key": sent})
     spelt = '{ "input":"Explain tail latency.",\n"metadata":{}, "model":"gpt-5.6-sol" }'
     headers = {"Idempotency-Key": sent, "Content-Type": "application/json; charset=utf-8"}
     again = await acme.post("/v1/jobs", content=spelt, headers=headers)
@@ -142,38 +142,38 @@ async def test_the_same_key_and_body_give_the_same_job(acme, ask, sent):
     assert again.headers["idempotent-replayed"] == "true"
 
 
-async def test_bare_and_quoted_are_one_key_and_apps_have_their_own(acme, api, ask):
+async def test_bare_and_quoted_are_one_key_and_apps_have_their_own(acme, api, job_body):
     headers, quoted = {"Idempotency-Key": "k"}, {"Idempotency-Key": '"k"'}
-    first = (await acme.post("/v1/jobs", json=ask, headers=headers)).json()["id"]
-    assert (await acme.post("/v1/jobs", json=ask, headers=quoted)).json()["id"] == first
+    first = (await acme.post("/v1/jobs", json=job_body, headers=headers)).json()["id"]
+    assert (await acme.post("/v1/jobs", json=job_body, headers=quoted)).json()["id"] == first
     rival = await api.client("rival")
-    assert (await rival.post("/v1/jobs", json=ask, headers=headers)).json()["id"] != first
+    assert (await rival.post("/v1/jobs", json=job_body, headers=headers)).json()["id"] != first
 
 
 @pytest.mark.parametrize(
     "change", [{"input": "else"}, {"priority": "low"}, {"params": {"store": False}}, {"params": {"a": 1}}]
 )
-async def test_the_same_key_with_another_body_is_refused(acme, ask, change):
+async def test_the_same_key_with_another_body_is_refused(acme, job_body, change):
     headers = {"Idempotency-Key": "k"}
-    await acme.post("/v1/jobs", json=ask, headers=headers)
-    answer = await acme.post("/v1/jobs", json=ask | change, headers=headers)
+    await acme.post("/v1/jobs", json=job_body, headers=headers)
+    answer = await acme.post("/v1/jobs", json=job_body | change, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, '"', '""', '"open', "tab\there"])
-async def test_a_malformed_key_is_refused(acme, ask, key, redis):
-    answer = await acme.post("/v1/jobs", json=ask, headers={"Idempotency-Key": key})
+async def test_a_malformed_key_is_refused(acme, job_body, key, redis):
+    answer = await acme.post("/v1/jobs", json=job_body, headers={"Idempotency-Key": key})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_idempotency_key")
     assert await redis.zcard(keys.READY) == 0
 
 
-async def test_a_key_sent_twice_is_refused(acme, ask):
+async def test_a_key_sent_twice_is_refused(acme, job_body):
     headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "a")]
-    assert (await acme.post("/v1/jobs", json=ask, headers=headers)).status_code == 400
+    assert (await acme.post("/v1/jobs", json=job_body, headers=headers)).status_code == 400
 
 
-async def test_concurrent_duplicates_give_one_job(acme, ask, redis):
-    sent = (acme.post("/v1/jobs", json=ask, headers={"Idempotency-Key": "once"}) for _ in range(40))
+async def test_concurrent_duplicates_give_one_job(acme, job_body, redis):
+    sent = (acme.post("/v1/jobs", json=job_body, headers={"Idempotency-Key": "once"}) for _ in range(40))
     answers = await asyncio.gather(*sent)
     assert {a.status_code for a in answers} == {202}
     assert len({a.json()["id"] for a in answers}) == 1
@@ -181,14 +181,14 @@ async def test_concurrent_duplicates_give_one_job(acme, ask, redis):
     assert await redis.zcard(keys.READY) == 1
 
 
-async def test_a_refused_request_does_not_use_its_key_up(acme, ask):
+async def test_a_refused_request_does_not_use_its_key_up(acme, job_body):
     headers = {"Idempotency-Key": "k"}
-    assert (await acme.post("/v1/jobs", json=ask | {"model": "nope"}, headers=headers)).status_code == 422
-    assert (await acme.post("/v1/jobs", json=ask, headers=headers)).status_code == 202
+    assert (await acme.post("/v1/jobs", json=job_body | {"model": "nope"}, headers=headers)).status_code == 422
+    assert (await acme.post("/v1/jobs", json=job_body, headers=headers)).status_code == 202
 
 
-async def test_prefer_wait_gives_the_finished_job(acme, ask, worker, redis):
-    sent = asyncio.create_task(acme.post("/v1/jobs", json=ask, headers={"Prefer": "respond-async, wait=20"}))
+async def test_prefer_wait_gives_the_finished_job(acme, job_body, worker, redis):
+    sent = asyncio.create_task(acme.post("/v1/jobs", json=job_body, headers={"Prefer": "respond-async, wait=20"}))
     while not (names := await redis.zrange(keys.READY, 0, -1)):
         await asyncio.sleep(0.005)
     job_id = names[0].decode()
@@ -201,16 +201,16 @@ async def test_prefer_wait_gives_the_finished_job(acme, ask, worker, redis):
     assert (answer.json()["status"], answer.json()["output_text"]) == ("completed", "The answer.")
 
 
-async def test_prefer_wait_answers_202_when_it_takes_longer(acme, ask):
-    answer = await acme.post("/v1/jobs", json=ask, headers={"Prefer": "wait=0.05"})
+async def test_prefer_wait_answers_202_when_it_takes_longer(acme, job_body):
+    answer = await acme.post("/v1/jobs", json=job_body, headers={"Prefer": "wait=0.05"})
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
-    answer = await acme.post("/v1/jobs", json=ask, headers={"Prefer": "handling=lenient, foo"})
+    answer = await acme.post("/v1/jobs", json=job_body, headers={"Prefer": "handling=lenient, foo"})
     assert "preference-applied" not in answer.headers
 
 
 @pytest.mark.parametrize("prefer", ["wait=61", "wait=x", "wait=-1", "wait"])
-async def test_an_impossible_preference_creates_nothing(acme, ask, prefer, redis):
-    assert (await acme.post("/v1/jobs", json=ask, headers={"Prefer": prefer})).status_code == 422
+async def test_an_impossible_preference_creates_nothing(acme, job_body, prefer, redis):
+    assert (await acme.post("/v1/jobs", json=job_body, headers={"Prefer": prefer})).status_code == 422
     assert await redis.zcard(keys.READY) == 0
 
 
@@ -225,9 +225,15 @@ async def test_an_alias_is_a_known_model(acme):
     assert (await acme.get(f"/v1/jobs/{await submitted(acme, model='gpt-5.6')}")).json()["requested_model"] == "gpt-5.6"
 
 
-async def test_a_batch_has_one_outcome_per_job(acme, ask, redis):
-    batch = [ask, {**ask, "model": "nope"}, 5, {**ask, "idempotency_key": "a"}, {**ask, "idempotency_key": "a"}]
-    batch.append({**ask, "input": "else", "idempotency_key": "a"})
+async def test_a_batch_has_one_outcome_per_job(acme, job_body, redis):
+    batch = [
+        job_body,
+        {**job_body, "model": "nope"},
+        5,
+        {**job_body, "idempotency_key": "a"},
+        {**job_body, "idempotency_key": "a"},
+    ]
+    batch.append({**job_body, "input": "else", "idempotency_key": "a"})
     answer = await acme.post("/v1/jobs/batch", json={"jobs": batch})
     rows = answer.json()
     assert answer.status_code == 200
@@ -241,10 +247,10 @@ async def test_a_batch_has_one_outcome_per_job(acme, ask, redis):
     assert await redis.zcard(keys.READY) == 2
 
 
-async def test_a_batch_sent_again_with_its_key_creates_nothing_new(acme, ask, redis):
+async def test_a_batch_sent_again_with_its_key_creates_nothing_new(acme, job_body, redis):
     headers = {"Idempotency-Key": "b"}
-    first = (await acme.post("/v1/jobs/batch", json={"jobs": [ask, ask]}, headers=headers)).json()
-    again = (await acme.post("/v1/jobs/batch", json={"jobs": [ask, ask]}, headers=headers)).json()
+    first = (await acme.post("/v1/jobs/batch", json={"jobs": [job_body, job_body]}, headers=headers)).json()
+    again = (await acme.post("/v1/jobs/batch", json={"jobs": [job_body, job_body]}, headers=headers)).json()
     assert [r["job"]["id"] for r in first] == [r["job"]["id"] for r in again]
     assert await redis.zcard(keys.READY) == 2
 

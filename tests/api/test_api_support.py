@@ -1,4 +1,4 @@
-"""The support packet over HTTP: made of real jobs, and not a word of what was asked or answered in any of them."""
+"""The support packet over HTTP: made of real jobs, without a word of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def packet_of(vigil, text, **more):
         ("normal", "other", "no error was told"),
     ],
 )
-async def test_what_came_of_it_is_told_by_its_code(vigil, scenario, why, said):
+async def test_the_outcome_is_named_by_its_code(vigil, scenario, why, said):
     job_id, body = await packet_of(vigil, f"[[sim: {scenario} tokens=3]]")
     request, attempt = body["requests"][0], (await vigil.seen(job_id))["attempts"][0]
     assert (request["why"], request["request_id"]) == (why, attempt["request_id"])
@@ -62,14 +62,14 @@ async def test_what_came_of_it_is_told_by_its_code(vigil, scenario, why, said):
     assert request["timestamp"].endswith("UTC (+00:00)")
 
 
-async def test_a_denial_is_quoted_since_its_words_hold_names_alone(vigil):
+async def test_an_access_denial_is_quoted_since_it_contains_only_names(vigil):
     vigil.stage.sim.deny("gpt-5.6-sol")
     _, body = await packet_of(vigil, "hello", policy={"fallback": []})
     known = '"The model `gpt-5.6-sol` does not exist or you do not have access to it." (code model_not_found,'
     assert body["requests"][0]["exact_message"].startswith(known)
 
 
-async def test_the_apps_own_words_go_along_less_their_secrets_and_nothing_of_them_is_kept(vigil, redis):
+async def test_the_description_is_included_without_its_secrets_and_is_not_stored(vigil, redis):
     job_id, _ = await packet_of(vigil, "[[sim: bio_block hold=0]]")
     words = {"description": "Our review was withheld.\nWe used vgl_0123456789abcdefghij and ghp_" + "a1" * 18}
     answer = await vigil.app.post(
@@ -117,7 +117,7 @@ async def test_a_job_that_still_waits_has_a_packet_and_another_apps_has_none(api
     assert (await other.post(f"/v1/jobs/{job_id}/support-packet", json={"description": "x"})).status_code == 404
 
 
-async def test_a_notice_stands_in_the_packet_of_its_job(vigil):
+async def test_a_notice_is_in_the_packet_of_its_job(vigil):
     job_id, _ = await packet_of(vigil, "[[sim: check_then_block hold=2 notify=warning]]")
     notice = await vigil.notice(job_id, lambda notice: notice["category"])
     text = (await vigil.app.get(f"/v1/jobs/{job_id}/support-packet")).text

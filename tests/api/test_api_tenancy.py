@@ -6,7 +6,7 @@ an app, and one that is revoked is dead within five seconds in every API process
 
 from __future__ import annotations
 
-from api_server import Later, running, submitted
+from api_server import AdjustableClock, running, submitted
 
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets, safety_identifier
 
@@ -19,7 +19,7 @@ async def settle(worker, job_id):
 
 
 async def theirs(api, worker, redis, clock):
-    """Everything that app `other` can have: names of its things by path parameter, and words that must not be seen."""
+    """Everything that app `other` has: ids by path parameter, and texts that must not be seen."""
     other = await api.client("other")
     hook = {"url": f"https://{SECRET}.example/hook", "events": ["job.completed"], "payload": "thin"}
     endpoint = (await other.post("/v1/webhook-endpoints", json=hook)).json()
@@ -90,7 +90,7 @@ async def test_the_same_person_of_two_apps_is_two_people_and_no_filter_finds_the
     assert safety_identifier(secret, "acme", "ann") != safety_identifier(secret, "other", "ann")
 
 
-async def test_a_quarantined_end_user_is_refused_on_every_door_and_let_in_again(api, acme):
+async def test_a_quarantined_end_user_is_refused_on_every_route_until_the_lift(api, acme):
     other = await api.client("other")
     shut = await acme.post("/v1/quarantine", json={"end_user": "ann/1 ü", "reason": "reported"})
     assert shut.status_code == 200, shut.text
@@ -118,7 +118,7 @@ async def test_a_quarantined_end_user_is_refused_on_every_door_and_let_in_again(
     assert acts == ["quarantine.added", "quarantine.lifted"]
 
 
-async def test_one_end_user_can_be_asked_for_by_name_and_only_by_the_own_app(api, acme):
+async def test_one_end_user_can_be_read_by_name_and_only_by_the_own_app(api, acme):
     shut = (await acme.post("/v1/quarantine", json={"end_user": "carl", "reason": "reported"})).json()
     assert (await acme.get("/v1/quarantine/carl")).json() == shut
     assert (await (await api.client("other")).get("/v1/quarantine/carl")).status_code == 404
@@ -132,7 +132,7 @@ async def test_quarantine_takes_the_scope_ops(api):
 
 
 async def test_of_two_live_keys_the_revoked_one_is_dead_within_five_seconds_everywhere(settings, redis):
-    clock = Later()
+    clock = AdjustableClock()
     async with running(settings, redis, clock) as api, running(settings, redis, clock) as second:
         old, new = await api.key("acme"), await api.key("acme")
         clients = [(await one.client(key=old), await one.client(key=new)) for one in (api, second)]

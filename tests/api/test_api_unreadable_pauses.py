@@ -1,4 +1,4 @@
-"""What stands among the pauses and is none: it stops nobody, and is shown to operators as what it is."""
+"""Entries among the pauses that can't be read: they stop nobody, and are shown to operators as unreadable."""
 
 from __future__ import annotations
 

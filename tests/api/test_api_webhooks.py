@@ -1,4 +1,4 @@
-"""Standing endpoints, deliveries and redelivery over HTTP; forbidden addresses are refused at the door."""
+"""Standing endpoints, deliveries and redelivery over HTTP; forbidden addresses are refused at submit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from arq.connections import ArqRedis
 from typer.testing import CliRunner
 
 from api.app import create_app
-from api.routes import webhooks as routes_webhooks
 from worker.cli import webhooks
 from worker.clock import Clock
 from worker.jobs.events import TERMINAL_FACTS
@@ -25,8 +24,8 @@ from worker.store.webhooks.endpoints import MOST, Endpoints
 URL = "https://app.example/hooks"
 
 
-class Door:
-    """The whole API with the webhook routes, and clients with keys."""
+class InProcessApi:
+    """The API without a socket, and clients with keys."""
 
     def __init__(self, app, apps: Apps) -> None:
         self.app, self.apps = app, apps
@@ -39,16 +38,13 @@ class Door:
 
 
 @pytest.fixture
-def door(settings: Settings, redis: ArqRedis, clock: Clock) -> Door:
-    app = create_app(settings, redis, clock)
-    if not any(getattr(route, "path", "") == "/v1/webhook-endpoints" for route in app.routes):
-        app.router.routes.extend(routes_webhooks.router.routes)
-    return Door(app, Apps(redis, clock))
+def server(settings: Settings, redis: ArqRedis, clock: Clock) -> InProcessApi:
+    return InProcessApi(create_app(settings, redis, clock), Apps(redis, clock))
 
 
 @pytest.fixture
-async def acme(door: Door) -> httpx2.AsyncClient:
-    return await door.client()
+async def acme(server: InProcessApi) -> httpx2.AsyncClient:
+    return await server.client()
 
 
 async def made(client: httpx2.AsyncClient, **body) -> dict:
@@ -139,19 +135,19 @@ async def test_bad_changes_are_422_and_change_nothing(acme, body):
     assert after == {name: value for name, value in before.items() if name != "secret"}
 
 
-async def test_an_app_sees_and_touches_only_its_own_endpoints(door, acme):
+async def test_an_app_sees_and_touches_only_its_own_endpoints(server, acme):
     name = (await made(acme))["id"]
-    rival = await door.client("rival")
+    rival = await server.client("rival")
     assert (await rival.get("/v1/webhook-endpoints")).json()["data"] == []
     for method, tail in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/rotate-secret")):
         answer = await rival.request(method, f"/v1/webhook-endpoints/{name}{tail}", json={})
         assert answer.status_code == 404, (method, tail)
 
 
-async def test_scopes(door, acme):
+async def test_scopes(server, acme):
     name = (await made(acme))["id"]
     job_id = await submitted(acme)
-    reader, writer = await door.client(scopes=("read",)), await door.client(scopes=("submit",))
+    reader, writer = await server.client(scopes=("read",)), await server.client(scopes=("submit",))
     for method, path in (
         ("GET", "/v1/webhook-endpoints"),
         ("POST", "/v1/webhook-endpoints"),
@@ -186,7 +182,7 @@ async def test_the_deliveries_of_a_job(acme, redis):
     assert all(m["created_at"].endswith("Z") for m in body["data"])
 
 
-async def test_redelivery_of_what_there_is_and_of_what_there_is_not(door, acme):
+async def test_redelivery_of_known_and_unknown_messages(server, acme):
     job_id = await submitted(acme, webhook={"url": URL, "events": ["job.queued"]})
     other = await submitted(acme)
     (message,) = (await acme.get(f"/v1/jobs/{job_id}/deliveries")).json()["data"]
@@ -194,7 +190,7 @@ async def test_redelivery_of_what_there_is_and_of_what_there_is_not(door, acme):
     assert (again.status_code, again.json()) == (202, message)
     for path in (f"{job_id}/deliveries/msg_nope", f"{other}/deliveries/{message['id']}", "job_x/deliveries/msg_1"):
         assert (await acme.post(f"/v1/jobs/{path}/redeliver")).status_code == 404, path
-    rival = await door.client("rival")
+    rival = await server.client("rival")
     assert (await rival.post(f"/v1/jobs/{job_id}/deliveries/{message['id']}/redeliver")).status_code == 404
 
 
@@ -222,13 +218,6 @@ async def test_the_document_knows_the_routes(acme):
 
 
 async def test_the_command_line_lists_redelivers_and_rotates(settings, redis, clock, monkeypatch):
-    def whole(*given):
-        app = create_app(*given)
-        if not any(getattr(route, "path", "") == "/v1/webhook-endpoints" for route in app.routes):
-            app.router.routes.extend(routes_webhooks.router.routes)
-        return app
-
-    monkeypatch.setattr("api.server.create_app", whole)
     app = typer.Typer()
     webhooks.register(app)
     app.command("other")(lambda: None)  # typer makes a single command the root

@@ -81,7 +81,7 @@ async def test_an_offer_is_accepted_once_and_never_asked_for_twice(vigil: Both, 
     job = await vigil.submit(model=MODEL, input="x")
     await worker.start(job.id)
     await worker.check(job.id)
-    await worker.say(job.id, (ev.OfferMade(model="gpt-5.6-luna"), None))
+    await worker.commit(job.id, (ev.OfferMade(model="gpt-5.6-luna"), None))
     seen = await vigil.get(job.id)
     assert (seen.status, seen.offer.model, seen.safety.checks[0].evidence) == ("checking", "gpt-5.6-luna", "signalled")
     proxy.plan = [FAST]  # it was not looked at: asked again

@@ -55,8 +55,8 @@ async def test_the_api_restarts_and_nothing_is_lost_or_doubled(
     for round_ in range(2):
         async with running(settings, redis, clock) as other:
             proxy.to = (other.host, other.port)
-            await worker.say(job.id, (ev.CheckStarted(evidence="signalled"), 1))  # while nobody may be listening
-            await worker.say(job.id, (ev.CheckEnded(ended_by="output"), 1))
+            await worker.commit(job.id, (ev.CheckStarted(evidence="signalled"), 1))  # while nobody may be listening
+            await worker.commit(job.id, (ev.CheckEnded(ended_by="output"), 1))
             await worker.text(job.id, 1, 3 + round_, "lo"[round_])
             await vigil.get(job.id)
     async with running(settings, redis, clock) as last:
@@ -88,7 +88,7 @@ async def test_text_of_another_attempt_starts_at_its_beginning_after_a_cut(vigil
         if event.delta:
             break
     await proxy.drop()  # the connection breaks; while it is away the first attempt fails and a second one answers
-    await worker.say(job.id, (ev.AttemptFinished(outcome="stream_cut"), 1))
+    await worker.commit(job.id, (ev.AttemptFinished(outcome="stream_cut"), 1))
     await worker.attempt(job.id, 2, purpose="retry")
     await worker.complete(job.id, "Short.", attempt=2)
     told += [event async for event in stream]

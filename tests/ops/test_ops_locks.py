@@ -103,8 +103,8 @@ def test_every_hash_of_every_file_that_we_may_install_is_missed(copy: Path) -> N
 
 def test_a_range_in_place_of_a_pin_is_refused(copy: Path) -> None:
     path = copy / "requirements.lock"
-    path.write_text(path.read_text().replace("fastapi==", "fastapi>=", 1))
-    with pytest.raises(ValueError, match="neither a pin nor a hash: fastapi>="):
+    path.write_text(path.read_text().replace("starlette==", "starlette>=", 1))
+    with pytest.raises(ValueError, match="neither a pin nor a hash: starlette>="):
         locks.check(copy)
 
 

@@ -109,8 +109,8 @@ NOTHING = {
     "Mended answers: {{flag}}",
     "Unreadable values: {{kind}}",
 }
-"""What a healthy Vigil at a healthy provider has nothing to show for: no access was denied, every event is in its table,
-every answer is well-formed and every stored value can be read.
+"""What is empty with a healthy Vigil and a healthy provider: no access was denied, every event is in its table, every
+answer is well-formed and every stored value can be read.
 """
 
 

@@ -13,6 +13,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import LeaseLost
 from worker.jobs.spec import Policy
 from worker.store import keys
+from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.repository import Jobs
 
 INTERRUPTED = ev.Interrupted(worker="w1")
@@ -146,7 +147,8 @@ async def test_renewing_says_for_each_job_how_it_stands(redis, jobs, clock):
     tokens = {h.job.id: h.token for h in await claim(jobs, limit=4)}
     await lapse(redis, lost)
     await claim(jobs, "w2")
-    await redis.hset(keys.job(asked), "ctl", "cancel")
+    await jobs.change(asked, lambda _: [(STARTED, None)])
+    await JobControl(jobs).request_cancel(asked, by="test")
     await jobs.change(settled, lambda _: [(CANCELLED, None)])
     held = [(name, tokens[name]) for name in (ours, lost, asked, settled)]
     assert await jobs.renew(60, [*held, ("job_of_nobody", "w1:1")]) == ["", "LOST", "cancel", "LOST", "LOST"]

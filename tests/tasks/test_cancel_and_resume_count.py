@@ -9,7 +9,7 @@ from in_process import Stage, until
 
 from tests.upstream.rawserver import CHUNKED, SNAPSHOT, Connection, RawServer, as_json, chunk, created, delta, frame
 from worker.jobs.states import Outcome, Status
-from worker.store import keys
+from worker.store.jobs.control_requests import JobControl
 
 USED = {"input_tokens": 1000, "output_tokens": 200, "total_tokens": 1200}
 
@@ -28,9 +28,7 @@ async def provider(connection: Connection) -> None:
 
 
 async def cancel(stage: Stage, job_id: str) -> None:
-    job = await stage.job(job_id)
-    await stage.redis.hset(keys.job(job_id), "ctl", "cancel")
-    await stage.redis.publish(keys.CONTROL, job_id)
+    job, _ = await JobControl(stage.jobs).request_cancel(job_id, by="test")
     assert not job.settled
 
 

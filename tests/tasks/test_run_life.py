@@ -17,6 +17,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Status
 from worker.main import WorkerProcess
 from worker.store import keys
+from worker.store.jobs.control_requests import JobControl, control_commands
 
 LONG = "[[sim: normal tokens=4000 rate=40]] tell me"  # it is written until a test lets the provider hurry
 
@@ -26,9 +27,7 @@ def output_began(job: Job) -> bool:
 
 
 async def ask_to_cancel(stage: Stage, job_id: str) -> None:
-    """What the API does for a running job."""
-    writes = [("HSET", keys.job(job_id), "ctl", "cancel"), ("PUBLISH", keys.CONTROL, job_id)]
-    await stage.jobs.change(job_id, lambda _: [(ev.CancelRequested(by="test"), None)], writes=lambda _: writes)
+    await JobControl(stage.jobs).request_cancel(job_id, by="test")
 
 
 async def test_cancel_reaches_a_running_stream_within_a_second(redis: ArqRedis, valkey_url: str) -> None:
@@ -56,8 +55,8 @@ async def test_a_lost_cancel_message_is_heard_at_the_next_renewal(redis: ArqRedi
         await stage.worker()
         job_id = await stage.submit(LONG)
         await stage.reaches(job_id, "output", output_began)
-        silent = [("HSET", keys.job(job_id), "ctl", "cancel")]
-        await stage.jobs.change(job_id, lambda _: [(ev.CancelRequested(by="test"), None)], writes=lambda _: silent)
+        kept_only = control_commands(job_id, "cancel")[:1]  # without the message
+        await stage.jobs.change(job_id, lambda _: [(ev.CancelRequested(by="test"), None)], writes=lambda _: kept_only)
         assert (await stage.settled(job_id)).status is Status.CANCELLED
 
 

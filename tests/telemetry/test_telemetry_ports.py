@@ -251,7 +251,7 @@ async def test_an_api_about_to_stop_is_not_ready(redis: ArqRedis, settings: Sett
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
         assert (await client.get("/readyz")).status_code == 200
-        app.state.parts.hub.farewell()
+        app.state.context.broadcaster.close_watchers()
         answer = await client.get("/readyz")
         assert (answer.status_code, answer.json()["code"]) == (503, "shutting_down")
         assert (await client.get("/healthz")).status_code == 200

@@ -1,0 +1,101 @@
+"""The webhook messages of a job: list them with their deliveries, send one again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.runtime.context import context_of
+from api.runtime.store_deadline import with_deadline
+from api.schema.documented_route import Routes
+from api.schema.openapi import JOB, JOB_ID, operation
+from api.schema.requests import EmptyBody
+from api.web.auth import authorize, load_own_job
+from api.web.body import read_optional_json
+from api.web.params import query_params
+from api.web.problems import Problem
+from api.web.responses import json_response
+from api.web.validation import validate
+from worker.store.jobs.repository import StoredJob
+from worker.store.webhooks.outbox import OutboxMessage
+
+routes = Routes("webhooks")
+_MESSAGE_ID: Final = {**JOB_ID, "name": "message_id", "description": "`msg_…`"}
+
+
+@routes.get(
+    f"{JOB}/deliveries",
+    operation(
+        "list_deliveries",
+        "List the webhook messages of a job",
+        {200: ("All messages, with an entry for each delivery.", "MessageList")},
+        scope="read",
+        problems=(404,),
+        parameters=(JOB_ID,),
+    ),
+)
+async def list_deliveries(request: Request) -> Response:
+    """Returns the messages to the job's own webhook and to the app's standing endpoints, by seq."""
+    key, context = await authorize(request, "read"), context_of(request)
+    query_params(request)
+    stored = await load_own_job(request, key)
+    rows = await with_deadline(request, context.outbox.of_job(stored.job.id))
+    data = await _views(request, stored, rows)
+    return json_response({"object": "list", "data": data, "next_cursor": None})
+
+
+@routes.post(
+    f"{JOB}/deliveries/{{message_id}}/redeliver",
+    operation(
+        "redeliver",
+        "Send a webhook message again",
+        {202: ("The message; it is sent now.", "Message")},
+        scope="submit",
+        problems=(400, 404, 409, 413, 415),
+        parameters=(JOB_ID, _MESSAGE_ID),
+    ),
+)
+async def redeliver(request: Request) -> Response:
+    """Sends the same bytes under the same id with a new signature; a failure does not change the schedule."""
+    key, context = await authorize(request, "submit"), context_of(request)
+    query_params(request)
+    validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
+    stored, message_id = await load_own_job(request, key), str(request.path_params["message_id"])
+    rows = await with_deadline(request, context.outbox.of_job(stored.job.id))
+    by_id = {message.id: (message, deliveries) for message, deliveries in rows}
+    if message_id not in by_id:
+        raise Problem(404, "message_not_found", "The job has no such message.")
+    message, deliveries = by_id[message_id]
+    if message.endpoint:
+        endpoint = await with_deadline(request, context.endpoints.find(key.app, message.endpoint))
+        if endpoint is None or endpoint.state == "gone":
+            raise Problem(409, "endpoint_gone", "The endpoint is gone; PATCH its state to active first.")
+    message = await with_deadline(request, context.outbox.again(stored.job.id, message_id))
+    return json_response((await _views(request, stored, [(message, deliveries)]))[0], 202)
+
+
+async def _views(
+    request: Request, stored: StoredJob, rows: Sequence[tuple[OutboxMessage, list[dict[str, Any]]]]
+) -> list[dict[str, Any]]:
+    """Return the messages as their app sees them; the URL of a deleted endpoint is no longer known."""
+    urls: dict[str, Any] = {"": (stored.private.get("webhook") or {}).get("url")}
+    if any(message.endpoint for message, _ in rows):
+        endpoints = await with_deadline(request, context_of(request).endpoints.of_app(stored.job.app))
+        urls |= {one.id: one.url for one in endpoints}
+    return [
+        {
+            "id": message.id,
+            "type": message.type,
+            "seq": message.seq,
+            "url": urls.get(message.endpoint),
+            "endpoint": message.endpoint or None,
+            "state": message.state,
+            "created_at": message.created_at,
+            "next_try_at": message.next_try_at,
+            "deliveries": deliveries,
+        }
+        for message, deliveries in rows
+    ]

@@ -1,0 +1,65 @@
+"""The state of the whole deployment as requests read it: queue, workers, account, model access, metrics.
+
+Holds the Redis client, so that routes need none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from worker.clock import Clock
+from worker.jobs.catalogue import Catalogue
+from worker.safety.access import ModelAccess
+from worker.safety.endpoint import EndpointFit
+from worker.store.admission import circuit_breaker, model_access
+from worker.store.connection.pool import Redis
+from worker.store.provider import account_state
+from worker.store.provider.account_state import AccountState
+from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats import metrics, queue_depth
+from worker.store.stats.metrics import ScaleDemand
+from worker.store.stats.queue_depth import QueueDepths
+from worker.telemetry.metrics import Sample
+
+
+class DeploymentState:
+    """Reads that concern no single job."""
+
+    def __init__(self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> None:
+        self._redis, self._clock, self._catalogue, self._notices = redis, clock, catalogue, notices
+
+    async def queue(self) -> QueueDepths:
+        """Return how many jobs are in each state of the queue."""
+        return await queue_depth.depths(self._redis, self._clock)
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """Return the workers that have reported recently."""
+        return await queue_depth.workers(self._redis, self._clock)
+
+    async def scale(self) -> ScaleDemand:
+        """Return how many worker slots are wanted."""
+        return await metrics.scale(self._redis, self._clock)
+
+    async def samples(self) -> list[Sample]:
+        """Return the metrics that are read from Redis."""
+        return await metrics.samples(self._redis, self._clock, self._catalogue, self._notices)
+
+    async def account(self) -> AccountState:
+        """Return the state of the provider's account."""
+        return await account_state.account(self._redis, self._catalogue, self._notices, self._clock.now())
+
+    async def circuits(self) -> list[dict[str, object]]:
+        """Return the circuits that are not closed."""
+        return await circuit_breaker.circuits(self._redis)
+
+    async def access(self) -> dict[str, ModelAccess]:
+        """Return what the workers know of the access to each model."""
+        return await model_access.known_access(self._redis)
+
+    async def endpoint(self) -> EndpointFit | None:
+        """Return what the latest probe found about the provider's endpoint, or None before the first one."""
+        return await model_access.known_endpoint(self._redis)
+
+    async def request_probe(self, seconds: float) -> bool:
+        """Request a probe of all models and return whether a worker finished it within `seconds`."""
+        return await model_access.ask_for_probe(self._redis, seconds)

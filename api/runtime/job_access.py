@@ -1,0 +1,59 @@
+"""What requests read and change of jobs beside their records: lists, outputs, webhook states, removal of content.
+
+Holds the Redis client, so that routes need none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from worker.clock import Clock
+from worker.jobs.record import Job
+from worker.safety.notices import SafetyNotice
+from worker.store.connection.pool import Redis
+from worker.store.jobs import batch_reads, listing, provider_ids
+from worker.store.jobs.listing import ListFilters
+from worker.store.jobs.repository import Jobs, StoredJob
+from worker.store.lifecycle import erasure
+from worker.store.provider import safety_notices
+
+
+class JobAccess:
+    """Reads about many jobs at once, and removal."""
+
+    def __init__(self, redis: Redis, jobs: Jobs, clock: Clock) -> None:
+        self._redis, self._jobs, self._clock = redis, jobs, clock
+
+    async def page(
+        self, app: str, filters: ListFilters, limit: int, cursor: str | None
+    ) -> tuple[Sequence[StoredJob], str | None]:
+        """Return (a page of the app's jobs, newest first, and the cursor of the next page or None)."""
+        return await listing.list_jobs(self._redis, app, filters, limit, cursor, self._jobs.load)
+
+    async def outputs(self, job_ids: Sequence[str], *, need_key: bool = False) -> dict[str, dict[str, Any] | None]:
+        """Return the outputs by job id; None for one that can't be read, and no entry for a job without an output.
+
+        `need_key`: raise KeyMissing for an output whose encryption key is missing.
+        """
+        return await batch_reads.answers_or_none(self._redis, job_ids, need_key=need_key)
+
+    async def webhook_states(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """Return the state of each job's newest webhook message; no entry for a job without one."""
+        return await batch_reads.message_states(self._redis, job_ids)
+
+    async def notices(self, names: Sequence[str]) -> dict[str, SafetyNotice]:
+        """Return the provider's notices by name; no entry for those that are no longer kept."""
+        return await safety_notices.notices_named(self._redis, names)
+
+    async def mark_read(self, jobs: Sequence[Job]) -> None:
+        """Record that the app has read these jobs: content that is not to be stored is removed a minute later."""
+        await erasure.was_read(self._redis, self._clock, jobs)
+
+    async def erase(self, stored: StoredJob, by: str) -> None:
+        """Remove the content of a settled job on request. Raises Refused if it is not settled or under legal hold."""
+        await erasure.erase(self._redis, self._jobs, stored, "deleted", by)
+
+    async def of_response(self, response_id: str | None) -> str | None:
+        """Return the id of the job that received this response of the provider, or None if it is unknown."""
+        return await provider_ids.job_of(self._redis, None, response_id)

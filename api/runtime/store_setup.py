@@ -1,0 +1,43 @@
+"""Opens the Redis client of the settings, and checks at start that this Redis keeps what it accepts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from api.runtime.store_deadline import with_timeout
+from worker.clock import Clock
+from worker.jobs.errors import StoreRefused, StoreUnavailable
+from worker.settings import Settings
+from worker.store.connection.error_reasons import WRONG_USER
+from worker.store.connection.pool import Redis, check_safe, connect
+from worker.store.connection.replay_check import check_replay
+from worker.store.connection.store_guard import StoreGuard
+from worker.store.envelope import Vault
+from worker.telemetry.events import emit
+
+_CHECK_TIMEOUT_S: Final = 2.0
+_MAX_CONNECTIONS: Final = 16  # with the subscriber's, below 20 whatever the load is (`ops/bench/watchers.py`)
+
+
+def open_store(settings: Settings) -> Redis:
+    """Return a client for the Redis of the settings, or for the embedded one."""
+    vault = Vault.of(settings.encryption_keys)
+    guard = StoreGuard(settings.mark_file, Clock().dice)
+    return connect(settings.store_url, vault=vault, guard=guard, max_connections=_MAX_CONNECTIONS)
+
+
+async def check_store(settings: Settings, redis: Redis) -> None:
+    """Raise UnsafeStore if this Redis could lose accepted jobs, now or at a restart, and StoreRefused if it does not
+    know our user. Return if it can't be reached: the process's StoreWatch reports that, and waits for it.
+    """
+    if not settings.encryption_keys:
+        emit("encryption.off")
+    try:
+        await with_timeout(_CHECK_TIMEOUT_S, check_safe(redis, allow_eviction=settings.allow_eviction))
+        checking = check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
+        await with_timeout(_CHECK_TIMEOUT_S, checking)
+    except StoreRefused as error:
+        if error.reason == WRONG_USER:
+            raise  # waiting does not help; a missing right is reported by StoreWatch and waited for
+    except StoreUnavailable:
+        pass  # reported by StoreWatch
