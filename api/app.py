@@ -37,11 +37,11 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings, load
 from worker.store.connection.error_reasons import WRONG_USER
-from worker.store.connection.pool import Redis, check_safe, connect
+from worker.store.connection.pool import Redis, check_durability, connect
 from worker.store.connection.replay_check import check_replay
 from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_guard import StoreGuard, guard_of
-from worker.store.envelope import Vault
+from worker.store.envelope import MasterKeyring
 from worker.telemetry.events import emit
 from worker.telemetry.setup import listen
 
@@ -81,7 +81,7 @@ async def check_store(settings: Settings, redis: Redis) -> None:
     if not settings.encryption_keys:
         emit("encryption.off")
     try:
-        await within(_CHECK_SECONDS, check_safe(redis, allow_eviction=settings.allow_eviction))
+        await within(_CHECK_SECONDS, check_durability(redis, allow_eviction=settings.allow_eviction))
         checking = check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
         await within(_CHECK_SECONDS, checking)
     except StoreRefused as error:
@@ -93,9 +93,9 @@ async def check_store(settings: Settings, redis: Redis) -> None:
 
 def open_store(settings: Settings) -> Redis:
     """A client on the Redis of the settings, or on the embedded one."""
-    vault = Vault.of(settings.encryption_keys)
+    keyring = MasterKeyring.from_settings(settings.encryption_keys)
     guard = StoreGuard(settings.mark_file, Clock().dice)
-    return connect(settings.store_url, vault=vault, guard=guard, max_connections=_MOST_CONNECTIONS)
+    return connect(settings.store_url, keyring=keyring, guard=guard, max_connections=_MOST_CONNECTIONS)
 
 
 def create_app(settings: Settings | None = None, redis: Redis | None = None, clock: Clock | None = None) -> FastAPI:
@@ -114,8 +114,8 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if own:
             await check_store(settings, redis)
-        await parts.store.look()  # what is missing is said first
-        await shared.ask()
+        await parts.store.check()  # what is missing is said first
+        await shared.refresh()
         watching = [
             asyncio.create_task(parts.store.run(), name="vigil-store"),
             asyncio.create_task(shared.run(), name="vigil-clock"),

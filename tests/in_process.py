@@ -93,7 +93,7 @@ class Stage:
         row = next(r for r in self._workers if r[0] is worker)
         self._workers.remove(row)
         worker.shop.jobs.change = _dead  # type: ignore[method-assign]
-        worker.shop.pieces.keep = _dead  # type: ignore[method-assign]
+        worker.shop.pieces.append = _dead  # type: ignore[method-assign]
         runs = [*worker.runner.running.values(), *worker.runner.tasks.values()]
         row[2].cancel()
         for task in runs:
@@ -144,7 +144,7 @@ class Stage:
 
     async def output(self, job_id: str) -> object:
         """All that could be delivered of the job: its text, items, refusal and draft; None when there is nothing."""
-        answer = await self.jobs.answer(job_id) or {}
+        answer = await self.jobs.load_output(job_id) or {}
         return next((answer[k] for k in ("output_text", "output", "refusal", "draft") if answer.get(k)), None)
 
     async def types(self, job_id: str) -> list[str]:

@@ -21,7 +21,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.states import Outcome, Purpose
 from worker.store.jobs.output_chunks import OutputChunk
-from worker.store.values import tell
+from worker.store.values import report_unreadable
 
 _HEARTBEAT: Final = 15.0
 _KEY_CHECK: Final = 3.0
@@ -135,7 +135,7 @@ class EventFeed:
         try:
             return await within(SECONDS, self._parts.pieces.read(self._job_id, attempt))
         except RecordUnreadable as error:
-            tell(error)
+            report_unreadable(error)
             return []
 
     def _deltas(self, pieces: Iterable[tuple[int, OutputChunk]]) -> list[bytes]:
@@ -169,7 +169,7 @@ class EventFeed:
     async def _rest(self, completed: dict[str, Any]) -> list[bytes]:
         """What the watcher has not seen of a finished answer, now that its pieces are gone."""
         try:
-            answer = await within(SECONDS, self._parts.jobs.answer(self._job_id)) or {}
+            answer = await within(SECONDS, self._parts.jobs.load_output(self._job_id)) or {}
         except (RecordUnreadable, ContentDamaged):  # the job itself says so to whoever asks for it
             return []
         winner, text = completed["attempt"], answer.get("output_text") or ""

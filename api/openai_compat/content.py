@@ -12,17 +12,17 @@ from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import INPUT, unread
-from worker.store.envelope import ANSWER
+from worker.store.envelope import OUTPUT
 from worker.store.jobs.repository import StoredJob
-from worker.store.values import tell
+from worker.store.values import report_unreadable
 
 
 async def with_asked(parts: AppContext, stored: StoredJob) -> tuple[StoredJob, dict[str, Any] | None]:
     """(The job, what was asked); the job says so where that can't be read. Raises KeyMissing."""
     try:
-        return stored, await parts.jobs.asked(stored.job.id)
+        return stored, await parts.jobs.load_input(stored.job.id)
     except RecordUnreadable as error:
-        tell(error)
+        report_unreadable(error)
     except ContentDamaged:
         pass
     return replace(stored, private=unread(stored.private, INPUT)), None
@@ -33,10 +33,10 @@ async def answer_of(parts: AppContext, job: Job) -> dict[str, Any] | None:
     if not job.settled:
         return None
     try:
-        found = await parts.jobs.answer(job.id)
+        found = await parts.jobs.load_output(job.id)
     except RecordUnreadable as error:
-        tell(error)
-        raise ContentDamaged(job.id, ANSWER) from None
+        report_unreadable(error)
+        raise ContentDamaged(job.id, OUTPUT) from None
     if found is None and job.status is Status.COMPLETED and job.content_removed is None:
-        raise ContentDamaged(job.id, ANSWER)
+        raise ContentDamaged(job.id, OUTPUT)
     return found

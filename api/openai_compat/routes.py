@@ -40,7 +40,7 @@ from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
 from worker.store.jobs.repository import StoredJob
-from worker.store.lifecycle.erasure import erase, erased, was_read
+from worker.store.lifecycle.erasure import erase, is_erased, schedule_erasure
 
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
 _QUIET: Final = 15.0
@@ -107,7 +107,7 @@ async def not_here(request: Request) -> Response:  # noqa: ARG001
 
 async def _own(request: Request, key: ApiKey) -> StoredJob:
     stored = await own_job(request, key)
-    if erased(stored):
+    if is_erased(stored):
         raise not_found()
     return stored
 
@@ -171,5 +171,5 @@ async def _view(parts: AppContext, stored: StoredJob) -> dict[str, Any]:
     job = stored.job
     stored, asked = await with_asked(parts, stored)
     answer = await answer_of(parts, job)
-    await was_read(parts.redis, parts.clock, [job])
+    await schedule_erasure(parts.redis, parts.clock, [job])
     return ResponseSource(job, stored.private, asked, answer).now()

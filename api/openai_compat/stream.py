@@ -25,9 +25,9 @@ from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailabl
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose
 from worker.store.jobs.repository import StoredJob
-from worker.store.jobs.streamed_chunks import Shown, StreamedChunks
-from worker.store.lifecycle.erasure import erased
-from worker.store.values import tell
+from worker.store.jobs.streamed_chunks import ChunkCounts, StreamedChunks
+from worker.store.lifecycle.erasure import is_erased
+from worker.store.values import report_unreadable
 
 _HEARTBEAT: Final = 15.0
 _KEY_CHECK: Final = 3.0
@@ -84,7 +84,7 @@ class ResponseStream:
         self._parts, self._key, self._stored, self._id = parts, key, stored, stored.job.id
         self._script = EventSequence(self._id.removeprefix("job_"), after)
         self._showing = StreamedChunks(parts.redis, parts.settings.result_ttl)
-        self._shown: Shown | None = None
+        self._shown: ChunkCounts | None = None
         self._tail: UnshownText | None = None
         self._asked: dict[str, Any] | None = None
         self._created = False
@@ -121,7 +121,7 @@ class ResponseStream:
         if note.changed:
             stored = await within(SECONDS, self._parts.jobs.load(self._id, locked=True))
             self._stored = stored if stored is not None else self._stored
-        if erased(self._stored):
+        if is_erased(self._stored):
             return True
         job = self._stored.job
         if not self._created:
@@ -174,7 +174,7 @@ class ResponseStream:
             try:
                 pieces = await within(SECONDS, self._parts.pieces.read(self._id, attempt))
             except RecordUnreadable as error:  # the end brings all of it
-                tell(error)
+                report_unreadable(error)
                 pieces = []
             for piece in pieces:
                 tail.add(piece.offset, piece.text)

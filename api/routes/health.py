@@ -49,7 +49,7 @@ async def readyz(request: Request) -> Response:
     if parts_of(request).hub.closing:
         raise Problem(503, "shutting_down", "This process is about to stop.", headers={"Retry-After": "1"})
     store = parts_of(request).store
-    reason = await store.look()
+    reason = await store.check()
     if reason:  # this route is asked by operators' machines: they get the whole sentence
         code, later = ("store_changed", "30") if store.changed else ("store_unavailable", "2")
         raise Problem(503, code, reason if store.changed else f"Not ready: {reason}.", headers={"Retry-After": later})
@@ -73,7 +73,7 @@ async def _whole(parts: AppContext) -> list[Sample]:
         if now - scraped.at >= _FRESH_SECONDS:
             try:
                 notices = SafetyNotices(parts.redis, parts.settings.audit_ttl)
-                reading = stored_metrics.samples(parts.redis, parts.clock, parts.catalogue, notices)
+                reading = stored_metrics.collect_samples(parts.redis, parts.clock, parts.catalogue, notices)
                 scraped.samples = await within(_SCRAPE_SECONDS, reading)
             except StoreUnavailable:
                 scraped.samples = [("vigil_redis_up", {}, 0)]
@@ -90,7 +90,7 @@ async def scale(request: Request) -> Response:
     await allowed(request, "ops")
     query(request)
     parts = parts_of(request)
-    return as_json(asdict(await ask(request, stored_metrics.scale(parts.redis, parts.clock))))
+    return as_json(asdict(await ask(request, stored_metrics.scale_demand(parts.redis, parts.clock))))
 
 
 @router.get(

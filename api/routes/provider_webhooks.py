@@ -49,7 +49,7 @@ async def receive(request: Request) -> Response:
         raise Problem(400, "malformed_event", "The body is not an event: it has no type.")
     notices = SafetyNotices(parts.redis, parts.settings.audit_ttl)
     notice = provider.read(event, webhook_id, parts.clock.now())
-    new = await ask(request, notices.hear(webhook_id, kind, notice))
+    new = await ask(request, notices.store_webhook(webhook_id, kind, notice))
     if new and kind in provider.ENDS:
         await ask(request, _tell_holder(parts, notices, provider.response_of(event)))
     return as_json({"received": True, "duplicate": not new})
@@ -83,4 +83,4 @@ async def _tell_holder(parts: AppContext, notices: SafetyNotices, response_id: s
     """Whoever reads that response makes sure that it is over; only what is read from the provider settles a job."""
     job_id = await job_of(parts.redis, None, response_id)
     if job_id is not None and response_id is not None:
-        await notices.ended(job_id, response_id)
+        await notices.notify_response_ended(job_id, response_id)

@@ -23,7 +23,7 @@ from api.web.body import read_json
 from api.web.params import query
 from api.web.problems import Problem, from_validation
 from api.web.responses import as_json
-from worker.store.admission.quarantine import LEDGER_KEPT, Quarantine, QuarantinedUser
+from worker.store.admission.quarantine import LEDGER_TTL_S, Quarantine, QuarantinedUser
 from worker.store.apps import ApiKey
 from worker.store.audit.trail import Trail
 
@@ -136,7 +136,7 @@ async def _first(
 async def _view(request: Request, quarantine: Quarantine, one: QuarantinedUser) -> dict[str, Any]:
     window = parts_of(request).settings.quarantine_window_seconds
     counts = await ask(request, quarantine.counts(one.safety_identifier, window))
-    ledger = await ask(request, quarantine.counts(one.safety_identifier, LEDGER_KEPT))
+    ledger = await ask(request, quarantine.counts(one.safety_identifier, LEDGER_TTL_S))
     return {
         "end_user": one.name,
         "safety_identifier": one.safety_identifier,
@@ -147,7 +147,7 @@ async def _view(request: Request, quarantine: Quarantine, one: QuarantinedUser) 
         "by": one.by,
         "checks": counts["checks"],
         "blocks": counts["blocks"],
-        "ledger": {"days": LEDGER_KEPT // 86_400, **ledger},
+        "ledger": {"days": LEDGER_TTL_S // 86_400, **ledger},
     }
 
 

@@ -21,11 +21,11 @@ from api.web.params import query
 from api.web.problems import Problem, from_validation
 from api.web.responses import as_json
 from worker.safety.access import ModelAccess
-from worker.store.admission.circuit_breaker import circuits as open_circuits
-from worker.store.admission.model_access import ask_for_probe, known_access
+from worker.store.admission.circuit_breaker import list_circuits as open_circuits
+from worker.store.admission.model_access import known_access, request_probe
 from worker.store.admission.pauses import Pauses
 from worker.store.apps import ApiKey
-from worker.store.provider.account_state import account
+from worker.store.provider.account_state import read_account_state
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import queue_depth
 
@@ -71,7 +71,7 @@ async def probe(request: Request) -> Response:
     except ValidationError as error:
         raise from_validation(error, sent) from None
     if not await ask(request, queue_depth.workers(parts.redis, parts.clock)) or not await within(
-        _PROBE_SECONDS + SECONDS, ask_for_probe(parts.redis, _PROBE_SECONDS)
+        _PROBE_SECONDS + SECONDS, request_probe(parts.redis, _PROBE_SECONDS)
     ):
         detail = "No worker has answered: start one with `vigil worker`, or look with `vigil doctor`."
         raise Problem(503, "no_worker", detail, headers={"Retry-After": "10"})
@@ -91,7 +91,7 @@ async def status(request: Request) -> Response:
 
 async def _status(parts: AppContext, key: ApiKey) -> dict[str, Any]:
     notices = SafetyNotices(parts.redis, parts.settings.audit_ttl)
-    stands = await account(parts.redis, parts.catalogue, notices, parts.clock.now())
+    stands = await read_account_state(parts.redis, parts.catalogue, notices, parts.clock.now())
     return {
         "queue": asdict(await queue_depth.depths(parts.redis, parts.clock)),
         "workers": await queue_depth.workers(parts.redis, parts.clock),

@@ -74,7 +74,7 @@ async def describe(request: Request) -> Response:
 
 async def _packet(request: Request, stored: StoredJob, description: Redacted | None) -> Response:
     parts, job = parts_of(request), stored.job
-    answer = (await ask(request, batch_reads.answers_or_none(parts.redis, [job.id]))).get(job.id) or {}
+    answer = (await ask(request, batch_reads.outputs_or_none(parts.redis, [job.id]))).get(job.id) or {}
     known = await ask(request, notices_named(parts.redis, stored.notices))
     notices = [known[name] for name in stored.notices if name in known]
     body = packet(job, answer.get("provider_messages") or {}, notices, description, parts.clock.now())

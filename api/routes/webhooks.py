@@ -288,7 +288,7 @@ async def redeliver(request: Request) -> Response:
         endpoint = await ask(request, _endpoints(parts).find(key.app, message.endpoint))
         if endpoint is None or endpoint.state == "gone":
             raise Problem(409, "endpoint_gone", "The endpoint is gone; PATCH its state to active first.")
-    message = await ask(request, outbox.again(stored.job.id, name))
+    message = await ask(request, outbox.redeliver(stored.job.id, name))
     return as_json((await _shown(request, stored, [(message, receipts)]))[0], 202)
 
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from worker.jobs.errors import ContentDamaged
 from worker.store import keys
-from worker.store.connection.pool import Redis, vault_of
+from worker.store.connection.pool import Redis, keyring_of
 from worker.store.connection.subscriber import Subscriber
 from worker.store.jobs.output_chunks import OutputChunk, parse_message
 
@@ -87,11 +87,11 @@ class Broadcaster:
     """All watchers of this process."""
 
     def __init__(self, redis: Redis) -> None:
-        self._vault = vault_of(redis)
+        self._keyring = keyring_of(redis)
         self._watchers: dict[str, set[Watcher]] = {}
         self._texts = 0
         self._listener = Subscriber(redis, self._heard, self._resumed)
-        self._listener.want(keys.CHANGED)
+        self._listener.subscribe(keys.CHANGED)
         self._task: asyncio.Task[None] | None = None
         self.closing = False
 
@@ -132,9 +132,9 @@ class Broadcaster:
     def _count(self, step: int) -> None:
         self._texts += step
         if step and self._texts:
-            self._listener.want(keys.PIECES)
+            self._listener.subscribe(keys.OUTPUT_CHUNKS)
         elif step:
-            self._listener.drop(keys.PIECES)
+            self._listener.unsubscribe(keys.OUTPUT_CHUNKS)
 
     def _everyone(self) -> list[Watcher]:
         return [watcher for watchers in self._watchers.values() for watcher in watchers]
@@ -150,7 +150,7 @@ class Broadcaster:
             self._piece(message, watchers)
 
     def _piece(self, message: bytes, watchers: list[Watcher]) -> None:
-        box = self._vault.known(message.partition(b":")[0].decode())
+        box = self._keyring.cached(message.partition(b":")[0].decode())
         try:
             _, attempt, piece = parse_message(message, box)
         except (ContentDamaged, ValueError):  # or the job's key is not remembered any more: reading finds it again

@@ -28,7 +28,7 @@ from worker.jobs.errors import (
     StoreChanged,
     StoreUnavailable,
 )
-from worker.store.values import tell
+from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import broke
 
@@ -195,7 +195,7 @@ def _of_store(error: StoreUnavailable | ContentDamaged | RecordUnreadable) -> Pr
             )
             return Problem(410, "content_damaged", detail)
         case RecordUnreadable():
-            tell(error)
+            report_unreadable(error)
             detail = (
                 "What is stored can't be read by this release of Vigil: it was damaged, or a newer release wrote it. "
                 "What Vigil can put right by itself it does within a minute; if it stays so, tell the operators."

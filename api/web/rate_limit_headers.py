@@ -20,7 +20,7 @@ def left(meter: RateMeter) -> dict[str, str]:
     """What a charged request says of the bucket; nothing where nothing was charged."""
     if meter.left is None:
         return {}
-    return fields(meter.rate.holds, meter.rate.window_seconds, meter.left, meter.full_in)
+    return fields(meter.rate.capacity, meter.rate.window_seconds, meter.left, meter.full_in)
 
 
 def fields(limit: int, window: int, remaining: int, seconds: int) -> dict[str, str]:

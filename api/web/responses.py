@@ -19,7 +19,7 @@ from worker.jobs.states import Status
 from worker.jobs.view import OUTPUT, unread
 from worker.store.jobs import batch_reads
 from worker.store.jobs.repository import StoredJob
-from worker.store.lifecycle.erasure import erased, was_read
+from worker.store.lifecycle.erasure import is_erased, schedule_erasure
 from worker.store.provider.safety_notices import notices_named
 
 
@@ -41,10 +41,10 @@ async def view_all(request: Request, jobs: Sequence[StoredJob], *, strict: bool 
     with_text = [s.job.id for s in jobs if s.job.attempts]
     told = [s.job.id for s in jobs if s.private.get("webhook")]
     answered = strict and any(stored.job.status is Status.COMPLETED for stored in jobs)  # no other shows its answer
-    answers = await within(SECONDS, batch_reads.answers_or_none(parts.redis, with_text, need_key=answered))
+    answers = await within(SECONDS, batch_reads.outputs_or_none(parts.redis, with_text, need_key=answered))
     states = await within(SECONDS, batch_reads.message_states(parts.redis, told))
     known = await within(SECONDS, notices_named(parts.redis, [name for s in jobs for name in s.notices]))
-    await within(SECONDS, was_read(parts.redis, parts.clock, [s.job for s in jobs]))
+    await within(SECONDS, schedule_erasure(parts.redis, parts.clock, [s.job for s in jobs]))
     base = base_url(request)
     return [
         job_view(
@@ -72,7 +72,7 @@ async def view(request: Request, stored: StoredJob) -> dict[str, Any]:
     seen = (await view_all(request, [stored], strict=True))[0]
     if OUTPUT in seen["unreadable"]:
         now = await within(SECONDS, parts_of(request).jobs.load(stored.job.id, locked=True))
-        if now is not None and erased(now):  # removed between the two looks
+        if now is not None and is_erased(now):  # removed between the two looks
             return (await view_all(request, [now], strict=True))[0]
     return seen
 

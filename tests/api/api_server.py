@@ -96,12 +96,12 @@ class Worker:
         await self.say(job_id, (fact, number))
 
     async def say(self, job_id: str, *said: EventDraft, answer: dict[str, Any] | None = None) -> None:
-        writes = [("SET", keys.answer(job_id), codec.seal(answer))] if answer is not None else []
+        writes = [("SET", keys.job_output(job_id), codec.seal(answer))] if answer is not None else []
         await self.jobs.change(job_id, lambda _: said, token=self.held[job_id].token, writes=lambda _: writes)
 
     async def text(self, job_id: str, attempt: int, offset: int, text: str) -> None:
         assert (
-            await self.pieces.keep(
+            await self.pieces.append(
                 [PendingChunk(job_id, self.held[job_id].token, attempt, OutputChunk(-1, offset, text))]
             )
         )[1] == []

@@ -63,7 +63,7 @@ class House:
             await self.jobs.change(job_id, lambda _, said=said: said)
 
     async def prove(self, *, shipped: bool = False) -> Report:
-        return await TrailVerification(self.redis, self.clock, Trusted([SIGNER.public])).prove(
+        return await TrailVerification(self.redis, self.clock, Trusted([SIGNER.public])).verify(
             self.shipped if shipped else None
         )
 

@@ -81,7 +81,7 @@ async def sound(redis: ArqRedis, jobs: Jobs, job_ids: list[str]) -> list[Job]:
         assert fold.replay(ev.Event.load(body) for body in trail) == job, "the trail gives the record"
         stands = await places(redis, job_id)
         assert len(stands) == (0 if job.settled else 1), f"{job.status}: one place"
-        in_line = await redis.zscore(keys.line(job.app), job_id) is not None
+        in_line = await redis.zscore(keys.app_queue(job.app), job_id) is not None
         assert in_line == (keys.READY in stands), "what is ready stands in its app's line, and nothing else does"
         if in_line:
             assert await redis.zscore(keys.RING, job.app) is not None or await full(redis, job.app), (
@@ -90,8 +90,10 @@ async def sound(redis: ArqRedis, jobs: Jobs, job_ids: list[str]) -> list[Job]:
         assert await redis.sismember(keys.slots(job.app), job_id) == (keys.LEASED in stands), "a lease takes a slot"
         assert [r["seq"] for r in chains[job_id]] == [b["seq"] for b in trail], "an audit record for each event"
         assert [r["data"] for r in chains[job_id]] == [b["data"] for b in trail]
-        held = [scope async for scope in redis.scan_iter(match=keys.held("*")) if await redis.zscore(scope, job_id)]
-        assert held == ([keys.held(job.hold.scope).encode()] if job.hold else []), "a held job is held by one"
+        held = [
+            scope async for scope in redis.scan_iter(match=keys.held_jobs("*")) if await redis.zscore(scope, job_id)
+        ]
+        assert held == ([keys.held_jobs(job.hold.scope).encode()] if job.hold else []), "a held job is held by one"
         found.append(job)
     return found
 

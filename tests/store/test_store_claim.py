@@ -238,5 +238,5 @@ async def test_a_job_held_while_its_circuit_closed_is_let_go_by_the_next_probe(r
     assert (await circuit.gate(job_id)).state == "open"
     await circuit.close()
     await jobs.change(job_id, lambda _: [(HELD, None)], token=held.token)
-    await circuit.probe()
+    await circuit.start_trial()
     assert [h.job.id for h in await claim(jobs)] == [job_id]

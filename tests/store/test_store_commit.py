@@ -192,21 +192,21 @@ async def test_a_job_that_is_not_there_cannot_change(jobs):
 async def test_the_answer_is_in_the_commit_that_completes(redis, jobs):
     job = await submitted(jobs)
     answer = {"output_text": "hello", "output": [], "refusal": None}
-    writes = [("SET", keys.answer(job.id), codec.seal(answer))]
+    writes = [("SET", keys.job_output(job.id), codec.seal(answer))]
     with pytest.raises(LeaseLost):
         await jobs.change(job.id, lambda _: NORMAL, token="w9:9", writes=lambda _: writes)
-    assert await jobs.answer(job.id) is None
+    assert await jobs.load_output(job.id) is None
     await jobs.change(job.id, lambda _: NORMAL, writes=lambda _: writes)
-    assert await jobs.answer(job.id) == answer
+    assert await jobs.load_output(job.id) == answer
 
 
 async def test_settled_jobs_are_kept_for_their_time_and_unsettled_ones_without_end(redis, clock):
     jobs = Jobs(redis, clock, RetentionTimes(result=3600))
     job = await submitted(jobs)
     await redis.rpush(keys.text(job.id, 1), "piece")
-    kept = [keys.job(job.id), keys.trail(job.id), keys.asked(job.id)]
+    kept = [keys.job(job.id), keys.trail(job.id), keys.job_input(job.id)]
     assert [await redis.ttl(name) for name in kept] == [-1, -1, -1]
-    answer = keys.answer(job.id)
+    answer = keys.job_output(job.id)
     await jobs.change(job.id, lambda _: NORMAL, writes=lambda _: [("SET", answer, codec.seal({}))])
     for name in [*kept, answer]:
         assert 3590 <= await redis.ttl(name) <= 3600, name

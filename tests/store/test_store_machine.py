@@ -121,12 +121,12 @@ class Store(RuleBasedStateMachine):
                 self.lost_lease(one.job.id)
         left = {one.job.app for one in held if one.pause}  # these left their slots behind the claim
         for app in set(APPS) - left if len(held) < limit else ():
-            waits = self.run(self.redis.zcard(keys.line(app)))
+            waits = self.run(self.redis.zcard(keys.app_queue(app)))
             assert not waits or self.run(full(self.redis, app)), "room is left, and the app is not full: nobody waits"
 
     @rule(app=st.sampled_from(APPS), most=st.integers(0, 2), weight=st.sampled_from([0.5, 1.0, 3.0]))
     def terms_change(self, app, most, weight) -> None:
-        self.run(self.apps.set_terms(app, weight=weight, max_running=most))
+        self.run(self.apps.set_limits(app, weight=weight, max_running=most))
         self.most[app] = most
 
     @rule(kind=st.sampled_from(["all", "app"]), app=st.sampled_from(APPS))

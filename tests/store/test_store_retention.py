@@ -14,7 +14,7 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.store import keys
-from worker.store.audit.legal_holds import LegalHolds, held
+from worker.store.audit.legal_holds import LegalHolds, is_held
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.audit.verification import TrailVerification
@@ -64,7 +64,7 @@ class House:
         return await self.retention.trim(SIGNER)
 
     async def prove(self) -> Report:
-        return await TrailVerification(self.redis, self.clock, Trusted([SIGNER.public])).prove()
+        return await TrailVerification(self.redis, self.clock, Trusted([SIGNER.public])).verify()
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ async def test_a_hold_keeps_trail_and_content_and_says_who_and_why(house, redis)
     kept, gone = await house.job(*NORMAL), await house.job(*NORMAL)
     await house.holds.place(kept, by="dana", why="case 7")
     await house.seal()
-    assert await redis.ttl(keys.job(kept)) == await redis.ttl(keys.asked(kept)) == -1
+    assert await redis.ttl(keys.job(kept)) == await redis.ttl(keys.job_input(kept)) == -1
     await house.over(gone)
     assert await house.trim() == 5
     report = await house.prove()
@@ -154,9 +154,9 @@ async def test_a_hold_keeps_trail_and_content_and_says_who_and_why(house, redis)
     assert (report.records, report.kept, report.removed) == (6, 6, 5)
     last = json.loads((await house.trail.of_chain(kept))[-1].record)
     assert (last["type"], last["data"]) == ("audit.hold", {"by": "dana", "reason": "case 7"})
-    assert [(h["name"], h["by"], h["reason"]) for h in await house.holds.told()] == [(kept, "dana", "case 7")]
-    assert await held(redis, "shop", kept)
-    assert not await held(redis, "shop", gone)
+    assert [(h["name"], h["by"], h["reason"]) for h in await house.holds.describe()] == [(kept, "dana", "case 7")]
+    assert await is_held(redis, "shop", kept)
+    assert not await is_held(redis, "shop", gone)
 
 
 async def test_what_is_held_can_not_be_deleted_and_a_deletion_is_proven_after_its_job_has_gone(house, redis):
@@ -165,7 +165,7 @@ async def test_what_is_held_can_not_be_deleted_and_a_deletion_is_proven_after_it
     stored = await house.jobs.load(job_id)
     with pytest.raises(Refused, match="legal case"):
         await erase(redis, house.jobs, stored, "deleted", "key_1")
-    assert await house.jobs.asked(job_id) is not None
+    assert await house.jobs.load_input(job_id) is not None
     await house.holds.release(job_id, by="dana", why="closed")
     await erase(redis, house.jobs, stored, "deleted", "key_1")
     await house.seal()

@@ -78,7 +78,7 @@ async def test_tail_and_seals_cut_together_are_found_by_the_shipped_copy_alone(h
 async def test_seals_that_differ_from_the_shipped_ones_are_named(house):
     forged = dict(parse(house.shipped[-1]).body)
     copy = [*house.shipped[:-1], canonical({**forged, "at": "2020-01-01T00:00:00.000Z"})]
-    report = await TrailVerification(house.redis, house.clock, TRUSTED).prove(copy)
+    report = await TrailVerification(house.redis, house.clock, TRUSTED).verify(copy)
     assert [f.checkpoint for f in report.faults] == [parse(house.shipped[-1]).number]
 
 
@@ -86,7 +86,7 @@ async def test_records_that_nothing_covers_in_time_are_missing_checkpoints(house
     async def prove(seconds: float, *, within: float | None = 600, trusted: Trusted = TRUSTED) -> Report:
         first = stream_id((await house.rows())[0].id)[0]
         house.clock.at = datetime.fromtimestamp(first / 1000 + seconds, UTC)
-        return await TrailVerification(house.redis, house.clock, trusted, within).prove()
+        return await TrailVerification(house.redis, house.clock, trusted, within).verify()
 
     assert (await prove(300)).good
     (late,) = (await prove(7200)).faults

@@ -21,11 +21,13 @@ async def house(redis, clock, jobs) -> House:
 @pytest.mark.parametrize("what", ["audit", "seals", "job", "audited"])
 async def test_the_key_is_named_and_left_as_it_is(house, what, shipped):
     job_id = house.ids[house.middle]
-    key = {"audit": keys.AUDIT, "seals": keys.SEALS, "job": keys.job(job_id), "audited": keys.audited(job_id)}[what]
+    key = {"audit": keys.AUDIT, "seals": keys.SEALS, "job": keys.job(job_id), "audited": keys.chain_records(job_id)}[
+        what
+    ]
     copies = await house.redis.lrange(keys.SEALS, 0, -1) if shipped else None
     await house.redis.delete(key)
     await house.redis.set(key, "of another type")
-    report = await TrailVerification(house.redis, house.clock, Trusted([SIGNER.public])).prove(copies)
+    report = await TrailVerification(house.redis, house.clock, Trusted([SIGNER.public])).verify(copies)
     found = [fault for fault in report.faults if fault.kind == "unreadable"]
     assert len(found) == 1, report.faults
     assert found[0].detail.startswith(f"the value of {key} can't be read (wrong_type); ")

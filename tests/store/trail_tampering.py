@@ -211,7 +211,7 @@ async def remove_a_whole_job(h: House) -> dict:
 async def remove_a_whole_unsealed_job(h: House) -> dict:
     rows = await h.of(h.ids[-2])
     await h.redis.xdel(keys.AUDIT, *(row.id for row in rows))
-    await h.redis.delete(keys.audited(h.ids[-2]))
+    await h.redis.delete(keys.chain_records(h.ids[-2]))
     return {"kind": "removed", "job_id": h.ids[-2], "seq": 1}
 
 

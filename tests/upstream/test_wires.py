@@ -81,7 +81,7 @@ async def test_a_wire(path: Path, mode: Mode, redis: ArqRedis, valkey_url: str) 
             await serving
             events.unsubscribe(hear)
         assert sorted(mended) == sorted(flag for a in job.attempts for flag in a.flags if flag in MENDED)
-        got = await _seen(job, await jobs.answer(job_id) or {}, provider, redis)
+        got = await _seen(job, await jobs.load_output(job_id) or {}, provider, redis)
         got["waits"] = waits
         _compare(case.about, case.expect, got)
         if job.block is not None:

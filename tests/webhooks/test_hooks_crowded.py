@@ -69,7 +69,7 @@ async def test_an_app_full_of_tarpits_leaves_room_for_the_next(post: Post, recei
             await post.endpoints.create("tarpits", secret=SECRET, **of)
         for _ in range(1 + MOST_AT_ONCE // 50):
             new = new_job(app="tarpits")
-            await post.jobs.submit(NewJob(new.fact, {"metadata": {}}, new.asked))
+            await post.jobs.submit(NewJob(new.fact, {"metadata": {}}, new.input))
         post.worker("w")
         await pit.gets(MOST_AT_ONCE // 2)
         job_id = await post.submit(receiver.url, ("job.queued",))

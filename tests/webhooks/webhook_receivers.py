@@ -168,12 +168,12 @@ class Post:
         hook = {"url": url, "payload": payload, "events": list(events)} if url else None
         new = new_job(webhook_events=events if url else ())
         private = {"metadata": {"ticket": "A-17"}, "webhook": hook}
-        stored, _ = await self.jobs.submit(NewJob(new.fact, private, new.asked))
+        stored, _ = await self.jobs.submit(NewJob(new.fact, private, new.input))
         return stored.job.id
 
     async def complete(self, job_id: str, text: str = "The secret answer.") -> None:
         answer = codec.seal({"output_text": text, "output": [], "draft": "A draft."})
-        await self.jobs.change(job_id, lambda _: LIFE, writes=lambda _: [("SET", keys.answer(job_id), answer)])
+        await self.jobs.change(job_id, lambda _: LIFE, writes=lambda _: [("SET", keys.job_output(job_id), answer)])
 
     async def messages(self, job_id: str) -> list[tuple[OutboxMessage, list[dict[str, Any]]]]:
         return await self.outbox.of_job(job_id)

@@ -23,11 +23,11 @@ from worker.jobs.errors import RecordUnreadable, Refused
 from worker.store import keys
 from worker.store.admission import rate_limit
 from worker.store.admission.rate_limit import RateLimit
-from worker.store.connection.pool import store_errors, vault_of
-from worker.store.values import read, readable, tell
+from worker.store.connection.pool import keyring_of, store_errors
+from worker.store.values import read, readable, report_unreadable
 
 SCOPES: Final = ("submit", "read", "audit", "ops")
-LEAST_WEIGHT, MOST_WEIGHT, MOST_RUNNING = 0.01, 1000.0, 1_000_000
+MIN_WEIGHT, MAX_WEIGHT, MAX_RUNNING = 0.01, 1000.0, 1_000_000
 _BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BODY, _CHECK = 32, 6
 _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make one app's index another's
@@ -71,7 +71,7 @@ def new_key(dice: bytes) -> str:
     return f"vgl_{body}{_base62(zlib.crc32(body.encode()), _CHECK)}"
 
 
-def plausible(key: str) -> bool:
+def is_well_formed(key: str) -> bool:
     """False for text that can't be a key of ours, so that junk never costs a question to Redis."""
     if not key.startswith("vgl_") or len(key) != 4 + _BODY + _CHECK or not key.isascii():
         return False
@@ -87,7 +87,7 @@ class Apps:
     """Keys and apps in Redis."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
-        self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
+        self._redis, self._clock, self._keyring = redis, clock, keyring_of(redis)
 
     async def create_key(
         self, app: str, scopes: tuple[str, ...], rate: RateLimit | None = None
@@ -106,20 +106,20 @@ class Apps:
         record = ApiKey(ids.new_id("key", now, self._clock.dice(ids.DICE_BYTES)), app, scopes, now, key[-4:])
         secret = "whsec_" + base64.b64encode(self._clock.dice(32)).decode()
         async with store_errors("keep the key"):
-            sealed = self._vault.seal_text(secret_name(app), secret)
+            sealed = self._keyring.seal_text(secret_name(app), secret)
             await self._redis.set(keys.app(app), json.dumps({"name": app, "webhook_secret": sealed}), nx=True)
             kept = _record(app, await self._redis.get(keys.app(app)) or b"")
             if rate is not None:
-                await self._alter(app, {"rate": rate_limit.dump(rate)})
+                await self._update(app, {"rate": rate_limit.dump(rate)})
             async with self._redis.pipeline() as pipe:
                 pipe.set(keys.api_key(_digest(key)), _dump(record))
                 pipe.hset(keys.API_KEYS, record.id, _digest(key))
                 await pipe.execute()
-        return record, key, self._vault.unseal_text(secret_name(app), str(kept["webhook_secret"]))
+        return record, key, self._keyring.unseal_text(secret_name(app), str(kept["webhook_secret"]))
 
     async def find(self, key: str) -> ApiKey | None:
         """The record behind a key, revoked or not; None for a key that is not ours."""
-        if not plausible(key):
+        if not is_well_formed(key):
             return None
         name = keys.api_key(_digest(key))
         async with store_errors("look up the key", name):
@@ -132,7 +132,7 @@ class Apps:
                 app = await self._redis.get(keys.app(found.app))
             return replace(found, rate=read(keys.app(found.app), app, rate_limit.load) if app else None)
         except RecordUnreadable as error:  # then the default rate is the app's
-            tell(error)
+            report_unreadable(error)
             return found
 
     async def rate(self, app: str) -> RateLimit | None:
@@ -143,7 +143,7 @@ class Apps:
     async def set_rate(self, app: str, rate: RateLimit | None) -> None:
         """Gives an app a rate of its own, or the default again; API processes know within three seconds."""
         async with store_errors("keep the app"):
-            await self._alter(app, {"rate": rate_limit.dump(rate)})
+            await self._update(app, {"rate": rate_limit.dump(rate)})
 
     async def _app(self, app: str) -> bytes:
         raw: bytes | None = await self._redis.get(keys.app(app))
@@ -175,7 +175,7 @@ class Apps:
     async def app(self, name: str) -> App:
         """An app as it stands. Raises Refused when there is none of this name."""
         async with store_errors("look up the app"):
-            return _terms(_record(name, await self._app(name)))
+            return _app_of(_record(name, await self._app(name)))
 
     async def list_apps(self) -> list[App]:
         """Every app that has ever had a key, by name."""
@@ -183,28 +183,28 @@ class Apps:
         async with store_errors("list apps"):
             places = [keys.app(name) for name in names]
             rows = await self._redis.mget(places) if places else []
-        return [app for _, app in readable(zip(places, rows, strict=True), lambda raw: _terms(_object(raw)))]
+        return [app for _, app in readable(zip(places, rows, strict=True), lambda raw: _app_of(_object(raw)))]
 
-    async def set_terms(
+    async def set_limits(
         self, name: str, *, weight: float | None = None, max_running: int | None = None, default_max: bool = False
     ) -> App:
         """Changes what is given, for every job that is handed out from now on; `default_max`: as the settings say.
 
         Raises Refused for a value out of range and for an app that doesn't exist.
         """
-        if weight is not None and not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-            raise Refused("invalid_weight", f"A weight is a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}.", 422)
-        if max_running is not None and not 0 <= max_running <= MOST_RUNNING:
-            raise Refused("invalid_max_running", f"max_running is a whole number from 0 to {MOST_RUNNING}.", 422)
+        if weight is not None and not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+            raise Refused("invalid_weight", f"A weight is a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}.", 422)
+        if max_running is not None and not 0 <= max_running <= MAX_RUNNING:
+            raise Refused("invalid_max_running", f"max_running is a whole number from 0 to {MAX_RUNNING}.", 422)
         given: dict[str, Any] = {"weight": weight, "max_running": max_running}
         changes = {field: value for field, value in given.items() if value is not None}
         async with store_errors("change the app"):
-            record = await self._alter(name, changes | ({"max_running": None} if default_max else {}))
+            record = await self._update(name, changes | ({"max_running": None} if default_max else {}))
             await self._redis.zadd(keys.RING, {name: 0}, nx=True)  # it may have left as full
             await self._redis.publish(keys.WAKE, "1")
-        return _terms(record)
+        return _app_of(record)
 
-    async def _alter(self, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    async def _update(self, name: str, changes: dict[str, Any]) -> dict[str, Any]:
         """The app's record with these changes; what somebody else changes at this moment stays."""
         async with self._redis.pipeline() as pipe:
             while True:
@@ -220,7 +220,7 @@ class Apps:
         """The secret that signs the app's per-job webhooks."""
         async with store_errors("look up the app", keys.app(app)):
             raw = await self._redis.get(keys.app(app))
-        return self._vault.unseal_text(secret_name(app), str(_record(app, raw)["webhook_secret"])) if raw else None
+        return self._keyring.unseal_text(secret_name(app), str(_record(app, raw)["webhook_secret"])) if raw else None
 
 
 def secret_name(app: str) -> str:
@@ -245,7 +245,7 @@ def _object(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def _terms(record: dict[str, Any]) -> App:
+def _app_of(record: dict[str, Any]) -> App:
     return App(record["name"], record.get("weight", 1.0), record.get("max_running"))
 
 

@@ -1,7 +1,7 @@
-"""How values become bytes in Redis and back: JSON with a schema number, never pickle.
+"""Encode values as bytes for Redis and decode them: JSON with a schema number, never pickle.
 
-The record is plain (it holds no content); everything an app sent or got is sealed: in the vault, or, where there are no
-keys, plain by `seal`.
+The record is plain (it holds no content). Everything an app sent or received is sealed: encrypted by `envelope`, or
+stored as plain JSON by `seal` where no master keys are configured.
 """
 
 from __future__ import annotations

@@ -29,15 +29,15 @@ from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import codec
 
-PRIVATE, ASKED, ANSWER = "private", "asked", "answer"
+PRIVATE, INPUT, OUTPUT = "private", "asked", "answer"
 """Fields of a job; `text:<attempt>`, `body:<message>` and `tries:<message>` are made by these functions:"""
 
-_OF_JOB, _WITH_KEY, _OWN = b"2", b"3", b"4"
+_OF_JOB, _WITH_KEY, _NAMED = b"2", b"3", b"4"
 _KID, _NONCE, _KEY, _TAG = 4, 12, 32, 16
 _HEADER: Final = _KID + _NONCE + _KEY + _TAG
 _SEALED_TEXT: Final = "sealed:"
-_MOST_KNOWN: Final = 10_000
-_MOST_APPS: Final = 1_000
+_MAX_CACHED_CIPHERS: Final = 10_000
+_MAX_CACHED_APPS: Final = 1_000
 
 
 def text_field(attempt: int | str) -> str:
@@ -67,12 +67,12 @@ def _aad(*words: str) -> bytes:
 class JobCipher:
     """One job's cipher. Without a key it keeps things plain; reads plain things either way."""
 
-    __slots__ = ("_app", "_cipher", "_dice", "_job_id", "_names", "header")
+    __slots__ = ("_app", "_cipher", "_job_id", "_names", "_random", "header")
 
     def __init__(
         self, app: str, job_id: str, dice: Callable[[int], bytes], key: bytes = b"", header: bytes = b""
     ) -> None:
-        self._app, self._job_id, self._dice, self.header = app, job_id, dice, header
+        self._app, self._job_id, self._random, self.header = app, job_id, dice, header
         self._cipher = AESGCM(key) if key else None
         self._names: dict[str, bytes] = {}
 
@@ -80,10 +80,10 @@ class JobCipher:
         """Content of the job as bytes."""
         if self._cipher is None:
             return codec.seal(value)
-        nonce = self._dice(_NONCE)
+        nonce = self._random(_NONCE)
         return _OF_JOB + nonce + self._cipher.encrypt(nonce, codec.pack(value), self._name(field))
 
-    def seal_whole(self, field: str, value: Any) -> bytes:
+    def seal_with_key(self, field: str, value: Any) -> bytes:
         """The same with the wrapped key before it, so that it can be read by itself."""
         sealed = self.seal(field, value)
         return sealed if self._cipher is None else _WITH_KEY + self.header + sealed[1:]
@@ -93,7 +93,7 @@ class JobCipher:
         if not raw:
             return None
         if codec.is_plain(raw):
-            return _plain(self._job_id, field, raw)
+            return _unseal_plain(self._job_id, field, raw)
         start = {_OF_JOB: 1, _WITH_KEY: 1 + _HEADER}.get(raw[:1])
         if self._cipher is None or start is None:
             raise ContentDamaged(self._job_id, field)
@@ -111,24 +111,24 @@ class JobCipher:
         return name
 
 
-class Vault:
-    """The master keys of this process, and the boxes of the jobs that it met lately."""
+class MasterKeyring:
+    """The master keys of this process, and the ciphers of the jobs that it met lately."""
 
     def __init__(self, keys: Sequence[bytes] = (), clock: Clock | None = None) -> None:
         """The first key encrypts, all decrypt; without keys new things stay plain."""
         self._masters = {kid_of(key): key for key in keys}
-        self._dice = (clock or Clock()).dice
-        self._known: OrderedDict[str, JobCipher] = OrderedDict()
-        self._wrapping = lru_cache(maxsize=_MOST_APPS)(self._derive)
+        self._random = (clock or Clock()).dice
+        self._cached: OrderedDict[str, JobCipher] = OrderedDict()
+        self._wrapping = lru_cache(maxsize=_MAX_CACHED_APPS)(self._derive)
         self.first = kid_of(keys[0]) if keys else b""
 
     @classmethod
-    def of(cls, keys: Sequence[SecretStr]) -> Vault:
-        """The vault of keys as the settings hold them: urlsafe base64 of 32 bytes."""
+    def from_settings(cls, keys: Sequence[SecretStr]) -> MasterKeyring:
+        """The keyring of keys as the settings hold them: urlsafe base64 of 32 bytes."""
         return cls([base64.urlsafe_b64decode(key.get_secret_value() + "==") for key in keys])
 
     @property
-    def on(self) -> bool:
+    def enabled(self) -> bool:
         """True when new content is encrypted."""
         return bool(self.first)
 
@@ -139,47 +139,49 @@ class Vault:
 
     # -- jobs
 
-    def nobodys(self, job_id: str) -> JobCipher:
-        """A box for a job that is no longer kept: what goes in comes out no more."""
-        return JobCipher("", job_id, self._dice, self._dice(_KEY) if self.on else b"")
+    def ephemeral(self, job_id: str) -> JobCipher:
+        """A cipher for a job that is no longer kept: what goes in comes out no more."""
+        return JobCipher("", job_id, self._random, self._random(_KEY) if self.enabled else b"")
 
     def new(self, app: str, job_id: str) -> JobCipher:
-        """The box of a job to be, with a key of its own."""
-        if not self.on:
-            return JobCipher(app, job_id, self._dice)
-        key = self._dice(_KEY)
-        return self._remember(job_id, JobCipher(app, job_id, self._dice, key, self._wrap(self.first, app, job_id, key)))
+        """The cipher of a job to be, with a key of its own."""
+        if not self.enabled:
+            return JobCipher(app, job_id, self._random)
+        key = self._random(_KEY)
+        return self._remember(
+            job_id, JobCipher(app, job_id, self._random, key, self._wrap(self.first, app, job_id, key))
+        )
 
     def open(self, app: str, job_id: str, field: str, raw: bytes | None) -> tuple[JobCipher, Any]:
-        """(The job's box, the content) of a value that brings the key along, or of a plain one.
+        """(The job's cipher, the content) of a value that brings the key along, or of a plain one.
 
         Raises KeyMissing, ContentDamaged.
         """
         if not raw or codec.is_plain(raw):
-            plain = JobCipher(app, job_id, self._dice)
-            content = _plain(job_id, field, raw)
-            return (self._remember(job_id, plain) if self.on and field == PRIVATE else plain), content
+            plain = JobCipher(app, job_id, self._random)
+            content = _unseal_plain(job_id, field, raw)
+            return (self._remember(job_id, plain) if self.enabled and field == PRIVATE else plain), content
         if raw[:1] != _WITH_KEY or len(raw) < 1 + _HEADER + _NONCE + _TAG:
             raise ContentDamaged(job_id, field)
-        header, box = raw[1 : 1 + _HEADER], self._known.get(job_id)
-        if box is None or box.header != header:
-            box = JobCipher(app, job_id, self._dice, self._unwrap(app, job_id, header), header)
-        content = box.unseal(field, raw)
-        return (self._remember(job_id, box) if field == PRIVATE else box), content
+        header, cipher = raw[1 : 1 + _HEADER], self._cached.get(job_id)
+        if cipher is None or cipher.header != header:
+            cipher = JobCipher(app, job_id, self._random, self._unwrap(app, job_id, header), header)
+        content = cipher.unseal(field, raw)
+        return (self._remember(job_id, cipher) if field == PRIVATE else cipher), content
 
-    def known(self, job_id: str) -> JobCipher | None:
-        """The job's box, if this process has seen it lately."""
-        return self._known.get(job_id)
+    def cached(self, job_id: str) -> JobCipher | None:
+        """The job's cipher, if this process has seen it lately."""
+        return self._cached.get(job_id)
 
-    def _remember(self, job_id: str, box: JobCipher) -> JobCipher:
-        self._known[job_id] = box
-        self._known.move_to_end(job_id)
-        while len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
-        return box
+    def _remember(self, job_id: str, cipher: JobCipher) -> JobCipher:
+        self._cached[job_id] = cipher
+        self._cached.move_to_end(job_id)
+        while len(self._cached) > _MAX_CACHED_CIPHERS:
+            self._cached.popitem(last=False)
+        return cipher
 
     def _wrap(self, kid: bytes, app: str, job_id: str, key: bytes) -> bytes:
-        nonce = self._dice(_NONCE)
+        nonce = self._random(_NONCE)
         return kid + nonce + self._wrapping(kid, app).encrypt(nonce, key, _aad(app, job_id, "key"))
 
     def _unwrap(self, app: str, job_id: str, header: bytes) -> bytes:
@@ -199,20 +201,23 @@ class Vault:
 
     # -- what belongs to no job: endpoints, secrets
 
-    def seal_own(self, name: str, value: Any) -> bytes:
+    def seal_named(self, name: str, value: Any) -> bytes:
         """A value that belongs to no job; `name` says where it lies, and it opens nowhere else."""
-        if not self.on:
+        if not self.enabled:
             return codec.seal(value)
-        nonce = self._dice(_NONCE)
+        nonce = self._random(_NONCE)
         return (
-            _OWN + self.first + nonce + self._wrapping(self.first, "").encrypt(nonce, codec.pack(value), _aad("", name))
+            _NAMED
+            + self.first
+            + nonce
+            + self._wrapping(self.first, "").encrypt(nonce, codec.pack(value), _aad("", name))
         )
 
-    def unseal_own(self, name: str, raw: bytes | None) -> Any:
+    def unseal_named(self, name: str, raw: bytes | None) -> Any:
         """The value again; None when there is none. Raises KeyMissing, ContentDamaged."""
         if not raw or codec.is_plain(raw):
-            return _plain("", name.partition(":")[0], raw)
-        if raw[:1] != _OWN:
+            return _unseal_plain("", name.partition(":")[0], raw)
+        if raw[:1] != _NAMED:
             raise ContentDamaged("", name.partition(":")[0])
         kid, nonce, rest = raw[1 : 1 + _KID], raw[1 + _KID : 1 + _KID + _NONCE], raw[1 + _KID + _NONCE :]
         try:
@@ -222,7 +227,7 @@ class Vault:
 
     def seal_text(self, name: str, text: str) -> str:
         """A secret that stands in a larger plain value."""
-        return _SEALED_TEXT + base64.b64encode(self.seal_own(name, text)).decode() if self.on else text
+        return _SEALED_TEXT + base64.b64encode(self.seal_named(name, text)).decode() if self.enabled else text
 
     def unseal_text(self, name: str, text: str) -> str:
         """The secret again, plain ones as they are."""
@@ -232,17 +237,17 @@ class Vault:
             raw = base64.b64decode(text.removeprefix(_SEALED_TEXT), validate=True)
         except ValueError:
             raise ContentDamaged("", name.partition(":")[0]) from None
-        return str(self.unseal_own(name, raw))
+        return str(self.unseal_named(name, raw))
 
     # -- turning keys over
 
-    def wrapped_again(self, app: str, job_id: str, raw: bytes) -> bytes:
+    def rewrap(self, app: str, job_id: str, raw: bytes) -> bytes:
         """The same value with its key wrapped under the first master key; its content is not touched."""
         header = self._wrap(self.first, app, job_id, self._unwrap(app, job_id, raw[1 : 1 + _HEADER]))
         return _WITH_KEY + header + raw[1 + _HEADER :]
 
 
-def _plain(job_id: str, field: str, raw: bytes | None) -> Any:
+def _unseal_plain(job_id: str, field: str, raw: bytes | None) -> Any:
     """Content that lies plain. Raises ContentDamaged for what is none."""
     try:
         return codec.unseal(raw)
@@ -252,7 +257,7 @@ def _plain(job_id: str, field: str, raw: bytes | None) -> Any:
 
 def kid_in(raw: bytes) -> bytes | None:
     """The name of the master key that a value needs; None for one that names none."""
-    return raw[1 : 1 + _KID] if raw[:1] in {_WITH_KEY, _OWN} else None
+    return raw[1 : 1 + _KID] if raw[:1] in {_WITH_KEY, _NAMED} else None
 
 
 def kid_in_text(text: str) -> bytes | None:

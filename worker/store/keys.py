@@ -85,38 +85,38 @@ READY: Final = "vigil:ready"
 LATER: Final = "vigil:later"
 LEASED: Final = "vigil:leased"
 RING: Final = "vigil:ring"
-HAND: Final = "vigil:hand"
+RING_POSITION: Final = "vigil:hand"
 DEADLINE: Final = "vigil:deadline"
-FORGET: Final = "vigil:forget"
+ERASURE_DUE: Final = "vigil:forget"
 AUDIT: Final = "vigil:audit"
-ACTS: Final = "vigil:acts"
-RETAINED: Final = "vigil:retained"
-HOLDS: Final = "vigil:holds"
-HOLD_NOTES: Final = "vigil:holdnotes"
+NOTE_COUNT: Final = "vigil:acts"
+RETENTION_SEAL: Final = "vigil:retained"
+LEGAL_HOLDS: Final = "vigil:holds"
+LEGAL_HOLD_NOTES: Final = "vigil:holdnotes"
 SETTLED: Final = "vigil:settled"
 SEALS: Final = "vigil:seals"
-SEALING: Final = "vigil:sealing"
+SEALING_LOCK: Final = "vigil:sealing"
 OUTBOX: Final = "vigil:outbox"
-ROUTER: Final = "vigil:router"
+ROUTER_LOCK: Final = "vigil:router"
 TARGETS: Final = "vigil:targets"
 SENDING: Final = "vigil:sending"
-SENDS: Final = "vigil:sends"
-FAILS: Final = "vigil:fails"
-PARKED: Final = "vigil:parked"
-QUEUE: Final = "vigil:queue:"
-FLYING: Final = "vigil:flying:"
+SEND_COUNTER: Final = "vigil:sends"
+TARGET_FAILURES: Final = "vigil:fails"
+PAUSED_TARGETS: Final = "vigil:parked"
+TARGET_QUEUE: Final = "vigil:queue:"
+IN_FLIGHT: Final = "vigil:flying:"
 MESSAGE: Final = "vigil:msg:"
 BODY: Final = "vigil:body:"
 API_KEYS: Final = "vigil:apikeys"
 PAUSES: Final = "vigil:pauses"
-PAUSED: Final = "vigil:paused"
+HOLDING_SCOPES: Final = "vigil:paused"
 PAUSE: Final = "vigil:pause:"
 QUARANTINE: Final = "vigil:quarantine"
-CLEARING: Final = "vigil:clearing"
+CANCELLATION_DUE: Final = "vigil:clearing"
 LIFTED: Final = "vigil:lifted"
 CIRCUITS: Final = "vigil:circuits"
 ACCESS: Final = "vigil:access"
-HEARD: Final = "vigil:heard"
+RECEIVED_WEBHOOKS: Final = "vigil:heard"
 NOTICE: Final = "vigil:notice:"
 NOTICES: Final = "vigil:notices"
 NOTICES_DUE: Final = "vigil:notices:due"
@@ -124,7 +124,7 @@ WORKERS: Final = "vigil:workers"
 PROBE: Final = "vigil:probe"
 DEPLOYMENT: Final = "vigil:deployment"
 ACCEPTED: Final = "vigil:accepted"
-LOOKS: Final = "vigil:looks"
+CHECK_COUNT: Final = "vigil:looks"
 
 ASIDE: Final = "vigil:aside:"
 ASIDES: Final = "vigil:asides"
@@ -132,13 +132,13 @@ ASIDE_SECONDS: Final = 30 * 86_400
 
 WAKE: Final = "vigil:wake"
 """Channel: something is ready to be claimed."""
-TOLD: Final = "vigil:told"
+OUTBOX_FILLED: Final = "vigil:told"
 """Channel: there is a webhook message to send."""
 CHANGED: Final = "vigil:changed"
 """Channel: `<job id> <version> <status>` after every commit."""
 CONTROL: Final = "vigil:control"
 """Channel: `<job id>` whose holder should look at `ctl`, or `<job id> <word>` for a holder to hear at once."""
-PIECES: Final = "vigil:pieces"
+OUTPUT_CHUNKS: Final = "vigil:pieces"
 """Channel: pieces of running answers, for watchers."""
 
 
@@ -146,11 +146,11 @@ def job(job_id: str) -> str:
     return JOB + job_id
 
 
-def asked(job_id: str) -> str:
+def job_input(job_id: str) -> str:
     return "vigil:in:" + job_id
 
 
-def answer(job_id: str) -> str:
+def job_output(job_id: str) -> str:
     return "vigil:out:" + job_id
 
 
@@ -162,7 +162,7 @@ def text(job_id: str, attempt: int) -> str:
     return f"{TEXT}{job_id}:{attempt}"
 
 
-def shown(job_id: str) -> str:
+def streamed_chunks(job_id: str) -> str:
     return "vigil:shown:" + job_id
 
 
@@ -171,7 +171,7 @@ def index(app: str, kind: str = "", value: str = "") -> str:
     return f"vigil:idx:{app}:{kind}:{value}" if kind else f"vigil:idx:{app}"
 
 
-def line(app: str) -> str:
+def app_queue(app: str) -> str:
     return "vigil:line:" + app
 
 
@@ -203,23 +203,23 @@ def endpoint_messages(job_id: str) -> str:
     return "vigil:emsgs:" + job_id
 
 
-def refused(job_id: str) -> str:
+def webhook_refused(job_id: str) -> str:
     return "vigil:refused:" + job_id
 
 
-def queue(target: str) -> str:
-    return QUEUE + target
+def target_queue(target: str) -> str:
+    return TARGET_QUEUE + target
 
 
-def flying(target: str) -> str:
-    return FLYING + target
+def in_flight(target: str) -> str:
+    return IN_FLIGHT + target
 
 
 def endpoints(app: str) -> str:
     return "vigil:endpoints:" + app
 
 
-def hears(app: str) -> str:
+def endpoint_events(app: str) -> str:
     return "vigil:hears:" + app
 
 
@@ -227,7 +227,7 @@ def circuit(scope: str) -> str:
     return "vigil:circuit:" + scope
 
 
-def held(scope: str) -> str:
+def held_jobs(scope: str) -> str:
     return "vigil:held:" + scope
 
 
@@ -243,11 +243,11 @@ def access(scope: str) -> str:
     return f"{ACCESS}:{scope}"
 
 
-def endpoint(scope: str) -> str:
+def endpoint_fit(scope: str) -> str:
     return "vigil:endpoint:" + scope
 
 
-def access_turn(scope: str) -> str:
+def access_probe_lock(scope: str) -> str:
     return "vigil:accessturn:" + scope
 
 
@@ -255,8 +255,8 @@ def ref(kind: str, name: str) -> str:
     return f"vigil:ref:{kind}:{name}"
 
 
-def heard(digest: str) -> str:
-    return f"{HEARD}:{digest}"
+def received_webhook(digest: str) -> str:
+    return f"{RECEIVED_WEBHOOKS}:{digest}"
 
 
 def notice(notice_id: str) -> str:
@@ -267,11 +267,11 @@ def tally(bucket: int) -> str:
     return f"vigil:tally:{bucket}"
 
 
-def people(bucket: int, model: str) -> str:
+def checked_end_users(bucket: int, model: str) -> str:
     return f"vigil:people:{bucket}:{model}"
 
 
-def standing(name: str) -> str:
+def account_state(name: str) -> str:
     return "vigil:standing:" + name
 
 
@@ -283,7 +283,7 @@ def app(name: str) -> str:
     return "vigil:app:" + name
 
 
-def audited(chain: str) -> str:
+def chain_records(chain: str) -> str:
     return "vigil:audited:" + chain
 
 
@@ -291,7 +291,7 @@ def rate(app_name: str) -> str:
     return "vigil:rate:" + app_name
 
 
-def warned(what: str) -> str:
+def warning(what: str) -> str:
     return "vigil:warned:" + what
 
 

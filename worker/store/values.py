@@ -18,18 +18,18 @@ from redis.exceptions import ResponseError
 from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Unreadable
 from worker.store import keys
-from worker.store.connection.pool import store_errors, unfit
+from worker.store.connection.pool import is_wrong_type, store_errors
 from worker.telemetry.events import emit
 
 T = TypeVar("T")
-WRONG: Final = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+PARSE_ERRORS: Final = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 """What code raises that takes a value for what it is not."""
 _NEWER: Final = frozenset({"extra_forbidden", "literal_error", "enum"})
-_DIGITS: Final = 18
-_AGAIN_SECONDS: Final = 300.0
-_MOST_TOLD: Final = 10_000
+_MAX_DIGITS: Final = 18
+_REPORT_INTERVAL_S: Final = 300.0
+_MAX_REPORTED: Final = 10_000
 _CLOCK: Final = Clock()
-_told: OrderedDict[str, float] = OrderedDict()
+_reported: OrderedDict[str, float] = OrderedDict()
 
 
 def read(key: str, raw: bytes, load: Callable[[bytes], T]) -> T:
@@ -38,11 +38,11 @@ def read(key: str, raw: bytes, load: Callable[[bytes], T]) -> T:
         return load(raw)
     except (KeyMissing, ContentDamaged, RecordUnreadable):
         raise
-    except WRONG as error:
-        raise RecordUnreadable(key, _why(error, raw)) from None
+    except PARSE_ERRORS as error:
+        raise RecordUnreadable(key, _cause(error, raw)) from None
 
 
-def _why(error: BaseException, raw: bytes) -> Unreadable:
+def _cause(error: BaseException, raw: bytes) -> Unreadable:
     if isinstance(error, ValidationError) and is_json(raw):
         rows = error.errors(include_input=False, include_url=False, include_context=False)
         return "newer" if all(row["type"] in _NEWER for row in rows) else "wrong_shape"
@@ -60,7 +60,7 @@ def is_json(raw: bytes) -> bool:
 
 def count_of(raw: bytes | str | None) -> int | None:
     """A count or a time, as Redis keeps it; None for what is none, also for one of more digits than any of ours has."""
-    return int(raw) if raw and raw.isdigit() and len(raw) <= _DIGITS else None
+    return int(raw) if raw and raw.isdigit() and len(raw) <= _MAX_DIGITS else None
 
 
 def readable(rows: Iterable[tuple[str, bytes | None]], load: Callable[[bytes], T]) -> Iterator[tuple[str, T]]:
@@ -71,42 +71,42 @@ def readable(rows: Iterable[tuple[str, bytes | None]], load: Callable[[bytes], T
         try:
             yield key, read(key, raw, load)
         except RecordUnreadable as error:
-            tell(error)
+            report_unreadable(error)
         except ContentDamaged:
-            tell(RecordUnreadable(key, "wrong_shape"))
+            report_unreadable(RecordUnreadable(key, "wrong_shape"))
 
 
-async def replies(pipe: Any, names: Iterable[str]) -> list[Any]:
+async def pipeline_replies(pipe: Any, names: Iterable[str]) -> list[Any]:
     """The replies of a pipeline, of which each command asks for one of the keys; None where the type is another one."""
     found: list[Any] = await pipe.execute(raise_on_error=False)
     for number, (key, reply) in enumerate(zip(names, found, strict=True)):
-        if isinstance(reply, ResponseError) and unfit(reply):
-            tell(RecordUnreadable(key, "wrong_type"))
+        if isinstance(reply, ResponseError) and is_wrong_type(reply):
+            report_unreadable(RecordUnreadable(key, "wrong_type"))
             found[number] = None
         elif isinstance(reply, BaseException):
             raise reply
     return found
 
 
-def tell(error: RecordUnreadable) -> None:
+def report_unreadable(error: RecordUnreadable) -> None:
     """It is known that this value can't be read."""
     now, name = _CLOCK.monotonic(), error.key or "other"
-    if _told.get(name, -_AGAIN_SECONDS) + _AGAIN_SECONDS > now:
+    if _reported.get(name, -_REPORT_INTERVAL_S) + _REPORT_INTERVAL_S > now:
         return
-    _told[name] = now
-    _told.move_to_end(name)
-    while len(_told) > _MOST_TOLD:
-        _told.popitem(last=False)
-    emit("record.unreadable", what=keys.kind_of(error.key), code=error.why, **_whose(error.key))
+    _reported[name] = now
+    _reported.move_to_end(name)
+    while len(_reported) > _MAX_REPORTED:
+        _reported.popitem(last=False)
+    emit("record.unreadable", what=keys.kind_of(error.key), code=error.why, **_job_field(error.key))
 
 
-def _whose(key: str) -> dict[str, str]:
+def _job_field(key: str) -> dict[str, str]:
     """The job that the key names, if it names one."""
     found = next((word for word in key.split(":") if word.startswith("job_")), None)
     return {"job_id": found} if found else {}
 
 
-async def members(
+async def valid_members(
     redis: ArqRedis,
     key: str,
     rows: Iterable[bytes],
@@ -127,7 +127,7 @@ async def members(
         else:
             odd.append(row)
     if odd:
-        tell(RecordUnreadable(key, "wrong_shape"))
+        report_unreadable(RecordUnreadable(key, "wrong_shape"))
         async with store_errors("take out what is no member", key):
             await (redis.zrem if kind == "zset" else redis.srem)(key, *odd)
     return good
@@ -141,6 +141,6 @@ class reporting_unreadable:  # noqa: N801  reads like the contextlib function th
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, RecordUnreadable):
-            tell(error)
+            report_unreadable(error)
             return True
         return False

@@ -16,9 +16,9 @@ from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import store_errors
-from worker.store.values import replies, reporting_unreadable, tell
+from worker.store.values import pipeline_replies, report_unreadable, reporting_unreadable
 
-FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
+FIRST_WAIT, MAX_WAIT = 5.0, 60.0
 """Seconds until the first trial; each failed one doubles the wait up to the longest."""
 
 
@@ -39,7 +39,7 @@ class CircuitBreaker:
     """One account's circuit in Redis, shared by all workers."""
 
     def __init__(
-        self, redis: ArqRedis, scope: str, *, first_wait: float = FIRST_WAIT, longest: float = LONGEST_WAIT
+        self, redis: ArqRedis, scope: str, *, first_wait: float = FIRST_WAIT, longest: float = MAX_WAIT
     ) -> None:
         def load(name: str) -> Any:
             return script(redis, name)
@@ -52,7 +52,7 @@ class CircuitBreaker:
             load("admission/start_trial"),
             load("admission/close"),
         )
-        self._keys = [keys.circuit(scope), keys.held(scope), keys.LATER]
+        self._keys = [keys.circuit(scope), keys.held_jobs(scope), keys.LATER]
 
     async def gate(self, job_id: str) -> CallPermission:
         """Whether this job may call the provider now."""
@@ -69,7 +69,7 @@ class CircuitBreaker:
             )
         return bool(opened)
 
-    async def probe(self) -> str | None:
+    async def start_trial(self) -> str | None:
         """Wakes the job that is to be the next trial, if it is time; gives its id."""
         async with store_errors("probe the circuit"):
             woken = await self._probe(keys=self._keys, args=[keys.WAKE])
@@ -81,7 +81,7 @@ class CircuitBreaker:
             return int(await self._close(keys=self._keys, args=[keys.WAKE]))
 
 
-async def circuits(redis: ArqRedis) -> list[dict[str, object]]:
+async def list_circuits(redis: ArqRedis) -> list[dict[str, object]]:
     """Every open circuit: scope, state (open, half_open), reason, since, next_probe_at."""
     scopes = list[str]()
     with reporting_unreadable():
@@ -92,18 +92,18 @@ async def circuits(redis: ArqRedis) -> list[dict[str, object]]:
         async with redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hgetall(name)
-            found = await replies(pipe, names)
+            found = await pipeline_replies(pipe, names)
     rows = []
     for scope, name, row in zip(scopes, names, found, strict=True):
         if row:
             try:
-                rows.append(_shown(scope, row))
+                rows.append(_view(scope, row))
             except (ValueError, LookupError, OverflowError):
-                tell(RecordUnreadable(name, "wrong_shape"))
+                report_unreadable(RecordUnreadable(name, "wrong_shape"))
     return rows
 
 
-def _shown(scope: str, row: dict[bytes, bytes]) -> dict[str, object]:
+def _view(scope: str, row: dict[bytes, bytes]) -> dict[str, object]:
     return {
         "scope": scope,
         "state": "half_open" if b"trial" in row else "open",

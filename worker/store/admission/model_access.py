@@ -19,14 +19,14 @@ from worker.safety.endpoint import EndpointFit
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import store_errors
-from worker.store.stats.queue_depth import take_turn
+from worker.store.stats.queue_depth import try_lock
 from worker.store.values import readable, reporting_unreadable
 
 PROBE_FUNCTION: Final = "probe_models"
 """The name under which workers offer arq a probe of all models."""
 
-_KEPT_SECONDS: Final = 30 * 86_400  # an account that nobody asks for any more is forgotten
-_POLL_SECONDS: Final = 0.1
+_TTL_S: Final = 30 * 86_400  # an account that nobody asks for any more is forgotten
+_POLL_INTERVAL_S: Final = 0.1
 
 
 class ModelAccessStore:
@@ -54,18 +54,18 @@ class ModelAccessStore:
                 )
                 if new is None:
                     return None
-                args = [model, raw or b"", new.model_dump_json(), self.scope, _KEPT_SECONDS]
+                args = [model, raw or b"", new.model_dump_json(), self.scope, _TTL_S]
                 if await self._set(keys=[keys.access(self.scope), keys.ACCESS], args=args):
                     return new
 
     async def note_endpoint(self, endpoint: EndpointFit) -> None:
         """How the mode in use fits the server, for whoever asks next."""
         async with store_errors("note the access"):
-            await self._redis.set(keys.endpoint(self.scope), endpoint.model_dump_json(), ex=_KEPT_SECONDS)
+            await self._redis.set(keys.endpoint_fit(self.scope), endpoint.model_dump_json(), ex=_TTL_S)
 
-    async def take_turn(self, seconds: float) -> bool:
+    async def try_lock(self, seconds: float) -> bool:
         """True for one caller of all workers; for the others, and for everybody within `seconds`, False."""
-        return await take_turn(self._redis, keys.access_turn(self.scope), seconds)
+        return await try_lock(self._redis, keys.access_probe_lock(self.scope), seconds)
 
 
 async def known_access(redis: ArqRedis) -> dict[str, ModelAccess]:
@@ -81,20 +81,20 @@ async def known_endpoint(redis: ArqRedis) -> EndpointFit | None:
     """How the workers' mode fits the server that they asked last; None when nobody has asked, or it can't be read."""
     async with store_errors("tell the access"):
         scope = await redis.get(keys.ACCESS)
-        raw = await redis.get(keys.endpoint(scope.decode())) if scope else None
+        raw = await redis.get(keys.endpoint_fit(scope.decode())) if scope else None
     try:
         return EndpointFit.model_validate_json(raw) if raw else None
     except ValidationError:
         return None
 
 
-async def ask_for_probe(redis: ArqRedis, seconds: float) -> bool:
+async def request_probe(redis: ArqRedis, seconds: float) -> bool:
     """True once a worker has probed every model; False when none has within `seconds`."""
     async with store_errors("take the request"):
         job = await redis.enqueue_job(PROBE_FUNCTION, _expires=seconds)
         try:
             async with asyncio.timeout(seconds):
-                return job is not None and await job.result(poll_delay=_POLL_SECONDS) is True
+                return job is not None and await job.result(poll_delay=_POLL_INTERVAL_S) is True
         except (TimeoutError, ResultNotFound, SerializationError):
             return False
 

@@ -19,7 +19,7 @@ from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import store_errors
-from worker.store.values import members, read, tell
+from worker.store.values import read, report_unreadable, valid_members
 
 Kind = Literal["all", "app", "model", "end_user"]
 UNREADABLE: Final = "unreadable"
@@ -81,15 +81,15 @@ def _pause(scope: bytes, raw: bytes, until_ms: int) -> Pause:
     known: tuple[Kind, ...] = get_args(Kind)
     found = next((one for one in known if one == kind), None)
     if found is None or text != scope_of(found, rest) or bool(rest) == (found == "all"):
-        tell(RecordUnreadable(keys.PAUSES, "wrong_shape"))
+        report_unreadable(RecordUnreadable(keys.PAUSES, "wrong_shape"))
         return Pause(UNREADABLE, text, "", "", 0, until_ms)
     try:
         pause = read(keys.pause(text), raw, load_pause)
         if pause.scope == text:
             return pause
-        tell(RecordUnreadable(keys.pause(text), "wrong_shape"))
+        report_unreadable(RecordUnreadable(keys.pause(text), "wrong_shape"))
     except RecordUnreadable as error:
-        tell(error)
+        report_unreadable(error)
     return Pause(found, rest, "", "", 0, until_ms)
 
 
@@ -119,7 +119,7 @@ class Pauses:
         async with store_errors("pause"), self._redis.pipeline(transaction=True) as pipe:
             pipe.set(keys.pause(made.scope), json.dumps(asdict(made)))
             pipe.zadd(keys.PAUSES, {made.scope: ends})
-            pipe.sadd(keys.PAUSED, made.scope)
+            pipe.sadd(keys.HOLDING_SCOPES, made.scope)
             await pipe.execute()
         return made
 
@@ -130,12 +130,12 @@ class Pauses:
     async def sweep(self) -> None:
         """What pauses hold that are over falls due."""
         async with store_errors("look for pauses that are over"):
-            scopes = await self._redis.smembers(keys.PAUSED)
-        for scope in await members(self._redis, keys.PAUSED, scopes, kind="set"):
+            scopes = await self._redis.smembers(keys.HOLDING_SCOPES)
+        for scope in await valid_members(self._redis, keys.HOLDING_SCOPES, scopes, kind="set"):
             await self._end(scope, force=False)
 
     async def _end(self, scope: str, *, force: bool) -> tuple[bool, int]:
-        places = [keys.PAUSES, keys.pause(scope), keys.held(scope), keys.LATER, keys.PAUSED]
+        places = [keys.PAUSES, keys.pause(scope), keys.held_jobs(scope), keys.LATER, keys.HOLDING_SCOPES]
         async with store_errors("resume"):
             was, count = await self._resume(keys=places, args=[scope, int(force), keys.WAKE])
         return bool(was), int(count)

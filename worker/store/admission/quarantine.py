@@ -21,18 +21,18 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.connection.job_keys import as_object
+from worker.store.connection.job_keys import require_object
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors, vault_of
+from worker.store.connection.pool import keyring_of, store_errors
 from worker.store.envelope import PRIVATE
-from worker.store.values import count_of, members, readable, reporting_unreadable
+from worker.store.values import count_of, readable, reporting_unreadable, valid_members
 
 Source = Literal["blocks", "provider", "ops"]
 BY_VIGIL: Final = "vigil"
-LEDGER_KEPT: Final = 90 * 86_400
+LEDGER_TTL_S: Final = 90 * 86_400
 """Seconds that a line of the ledger is kept."""
 _LEDGERS: Final = ("checks", "blocks", "warnings")
-_ASKED_JOBS: Final = 10  # the newest jobs that are asked for the end user's name
+_MAX_JOBS_READ: Final = 10  # the newest jobs that are asked for the end user's name
 _KINDS: Final[tuple[tuple[type[ev.Fact], str], ...]] = ((ev.CheckStarted, "checks"), (ev.Blocked, "blocks"))
 
 
@@ -67,28 +67,28 @@ def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: QuarantineLimit
         if person is None or kind is None:
             continue
         at, book = to_ms(event.at), keys.ledger(person, kind)
-        commands += _line(book, at, f"{job.id}:{event.seq}")
+        commands += _ledger_line(book, at, f"{job.id}:{event.seq}")
         if kind == "blocks" and limits.blocks:
             reason = f"{limits.blocks} blocks within {limits.window} s"
             row = json.dumps(asdict(QuarantinedUser(job.app, person, "blocks", reason, BY_VIGIL, at)))
             when = ("WHEN", book, at - limits.window * 1000, limits.blocks)
             commands.append((*when, "HSETNX", keys.QUARANTINE, person, row))
-            commands.append((*when, "SADD", keys.CLEARING, person))
+            commands.append((*when, "SADD", keys.CANCELLATION_DUE, person))
     return commands
 
 
-def _line(book: str, at: int, what: str) -> list[Command]:
+def _ledger_line(book: str, at: int, what: str) -> list[Command]:
     """One more line in a ledger; written again it stays one."""
-    old = at - LEDGER_KEPT * 1000
-    return [("ZADD", book, at, what), ("ZREMRANGEBYSCORE", book, "-inf", old), ("EXPIRE", book, LEDGER_KEPT)]
+    old = at - LEDGER_TTL_S * 1000
+    return [("ZADD", book, at, what), ("ZREMRANGEBYSCORE", book, "-inf", old), ("EXPIRE", book, LEDGER_TTL_S)]
 
 
 def secret_name(person: str) -> str:
-    """Where the name of a person lies, for the vault."""
+    """Where the name of a person lies, for the keyring."""
     return f"end_user:{person}"
 
 
-def must_be_free(job: Job, trail: Sequence[ev.Event]) -> str:
+def must_not_be_quarantined(job: Job, trail: Sequence[ev.Event]) -> str:
     """The end user who must not be shut out when these events are committed: a worker that has just taken the job up
     is about to call the model. "" = nobody; what runs goes on.
     """
@@ -101,7 +101,7 @@ class Quarantine:
     """All that is done with the quarantine in Redis."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
-        self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
+        self._redis, self._clock, self._keyring = redis, clock, keyring_of(redis)
         self._swap: Any = script(redis, "lifecycle/compare_and_set")
 
     async def add(
@@ -112,11 +112,11 @@ class Quarantine:
         made = QuarantinedUser(app, person, "ops", reason, by, to_ms(self._clock.now()), ends, name)
         async with store_errors("shut the end user out"), self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.QUARANTINE, person, self._dump(made))
-            pipe.sadd(keys.CLEARING, person)
+            pipe.sadd(keys.CANCELLATION_DUE, person)
             await pipe.execute()
         return made
 
-    async def by_provider(self, app: str, person: str, at: datetime, reason: str) -> bool:
+    async def add_by_provider(self, app: str, person: str, at: datetime, reason: str) -> bool:
         """The provider has shut this end user out, at a time of its own; True when that is news.
 
         A notice from before the last lift is an old one, however often it is delivered: it changes nothing.
@@ -129,13 +129,13 @@ class Quarantine:
             stands = await self._redis.hget(keys.QUARANTINE, person)
             async with self._redis.pipeline(transaction=True) as pipe:
                 row_of_it = self._readable(stands) if stands is not None else None
-                if row_of_it is not None and self._over(row_of_it):
+                if row_of_it is not None and self._is_over(row_of_it):
                     pipe.hset(keys.QUARANTINE, person, self._dump(row))
-                    pipe.sadd(keys.CLEARING, person)
+                    pipe.sadd(keys.CANCELLATION_DUE, person)
                     await pipe.execute()
                     return True
                 pipe.hsetnx(keys.QUARANTINE, person, json.dumps(asdict(row)))
-                pipe.sadd(keys.CLEARING, person)
+                pipe.sadd(keys.CANCELLATION_DUE, person)
                 news, _ = await pipe.execute()
         return bool(news)
 
@@ -148,7 +148,7 @@ class Quarantine:
             pipe.hset(keys.LIFTED, person, to_ms(self._clock.now()))
             pipe.hdel(keys.QUARANTINE, person)
             pipe.delete(keys.ledger(person, "blocks"))
-            pipe.srem(keys.CLEARING, person)
+            pipe.srem(keys.CANCELLATION_DUE, person)
             await pipe.execute()
         return found
 
@@ -157,13 +157,13 @@ class Quarantine:
         async with store_errors("look into the quarantine", keys.QUARANTINE):
             raw = await self._redis.hget(keys.QUARANTINE, person)
         found = self._readable(raw) if raw else None
-        if raw and found is None and await self._of_app(app, person):
+        if raw and found is None and await self._belongs_to(app, person):
             return QuarantinedUser(
                 app, person, "ops", "", "", 0
             )  # it can't be read: the person stays out until this is lifted
-        if found is None or found.app != app or self._over(found):
+        if found is None or found.app != app or self._is_over(found):
             return None
-        return await self._named(found, raw)
+        return await self._with_name(found, raw)
 
     async def of_app(self, app: str) -> list[QuarantinedUser]:
         """The app's end users who are shut out now, the newest first."""
@@ -172,7 +172,7 @@ class Quarantine:
             async with store_errors("list the quarantine", keys.QUARANTINE):
                 kept = await self._redis.hvals(keys.QUARANTINE)
         rows = [(one, raw) for raw in kept if (one := self._readable(raw)) is not None]
-        found = [await self._named(one, raw) for one, raw in rows if one.app == app and not self._over(one)]
+        found = [await self._with_name(one, raw) for one, raw in rows if one.app == app and not self._is_over(one)]
         return sorted(found, key=lambda one: (-one.since_ms, one.safety_identifier))
 
     async def counts(self, person: str, window: int) -> dict[str, int]:
@@ -184,23 +184,23 @@ class Quarantine:
             found = await pipe.execute()
         return {kind: int(count) for kind, count in zip(_LEDGERS, found, strict=True)}
 
-    async def warned(self, person: str, notice_id: str, at: datetime) -> None:
+    async def record_warning(self, person: str, notice_id: str, at: datetime) -> None:
         """The provider has warned of this end user: a line in the ledger, once for each notice."""
         async with store_errors("note a warning"), self._redis.pipeline(transaction=True) as pipe:
-            for command in _line(keys.ledger(person, "warnings"), to_ms(at), notice_id):
+            for command in _ledger_line(keys.ledger(person, "warnings"), to_ms(at), notice_id):
                 pipe.execute_command(*command)
             await pipe.execute()
 
-    async def to_clear(self) -> list[tuple[str, list[str]]]:
+    async def pending_cancellations(self) -> list[tuple[str, list[str]]]:
         """(safety identifier, ids of jobs that wait) of everybody whose waiting jobs are still to be cancelled."""
         out: list[tuple[str, list[str]]] = []
         async with store_errors("look into the quarantine"):
-            for person in await members(
-                self._redis, keys.CLEARING, await self._redis.smembers(keys.CLEARING), kind="set"
+            for person in await valid_members(
+                self._redis, keys.CANCELLATION_DUE, await self._redis.smembers(keys.CANCELLATION_DUE), kind="set"
             ):
                 raw = await self._redis.hget(keys.QUARANTINE, person)
                 one = self._readable(raw) if raw else None
-                app = (await self._named(one, raw)).app if one is not None else ""
+                app = (await self._with_name(one, raw)).app if one is not None else ""
                 waiting: list[str] = []
                 for status in ("queued", "scheduled"):
                     index = [keys.index(app, "user", person), keys.index(app, "status", status)]
@@ -208,12 +208,12 @@ class Quarantine:
                 out.append((person, waiting))
         return out
 
-    async def cleared(self, person: str) -> None:
+    async def mark_cancelled(self, person: str) -> None:
         """Nothing of this end user waits any more."""
         async with store_errors("note what was cancelled"):
-            await self._redis.srem(keys.CLEARING, person)
+            await self._redis.srem(keys.CANCELLATION_DUE, person)
 
-    async def _named(self, one: QuarantinedUser, raw: bytes) -> QuarantinedUser:
+    async def _with_name(self, one: QuarantinedUser, raw: bytes) -> QuarantinedUser:
         """With the app's own name of the person. A block and the provider know none: the newest job that has it still
         tells, and it is kept from then on. Nobody asks for a name but operators, so the commit of a block needs none.
         """
@@ -221,7 +221,7 @@ class Quarantine:
             return one
         person = one.safety_identifier
         async with store_errors("look for the end user's name"):
-            newest = await self._redis.zrevrange(keys.index(one.app, "user", person), 0, _ASKED_JOBS - 1)
+            newest = await self._redis.zrevrange(keys.index(one.app, "user", person), 0, _MAX_JOBS_READ - 1)
             for job_id in newest:
                 name = await self._name_in(one.app, job_id.decode(errors="replace"))
                 if name is not None:
@@ -234,20 +234,20 @@ class Quarantine:
         try:
             async with store_errors("look for the end user's name", keys.job(job_id)):
                 private = await self._redis.hget(keys.job(job_id), "priv")
-            body = as_object(job_id, PRIVATE, self._vault.open(app, job_id, PRIVATE, private)[1]) or {}
+            body = require_object(job_id, PRIVATE, self._keyring.open(app, job_id, PRIVATE, private)[1]) or {}
         except (KeyMissing, ContentDamaged, RecordUnreadable):
             return None
         name = body.get("end_user")
         return name if isinstance(name, str) else None
 
     def _dump(self, one: QuarantinedUser) -> str:
-        sealed = None if one.name is None else self._vault.seal_text(secret_name(one.safety_identifier), one.name)
+        sealed = None if one.name is None else self._keyring.seal_text(secret_name(one.safety_identifier), one.name)
         return json.dumps(asdict(replace(one, name=sealed)))
 
-    def _over(self, one: QuarantinedUser) -> bool:
+    def _is_over(self, one: QuarantinedUser) -> bool:
         return 0 < one.until_ms <= to_ms(self._clock.now())
 
-    async def _of_app(self, app: str, person: str) -> bool:
+    async def _belongs_to(self, app: str, person: str) -> bool:
         """True when the person has submitted jobs of this app: the row itself can't say whose it is."""
         async with store_errors("look for the end user's jobs", keys.index(app, "user", person)):
             return bool(await self._redis.exists(keys.index(app, "user", person)))
@@ -261,7 +261,7 @@ class Quarantine:
             raise ValueError("not a row of the quarantine")
         if body["name"] is not None:
             try:
-                body["name"] = self._vault.unseal_text(secret_name(body["safety_identifier"]), body["name"])
+                body["name"] = self._keyring.unseal_text(secret_name(body["safety_identifier"]), body["name"])
             except (KeyMissing, ContentDamaged, ValueError):  # ValueError: a plain name that looks like a sealed one
                 body["name"] = None
         return QuarantinedUser(**body)

@@ -13,7 +13,7 @@ from typing import Final
 from worker.jobs.errors import RateExceeded
 
 _MINUTE_US: Final = 60_000_000
-MOST: Final = 6_000_000
+MAX_RATE: Final = 6_000_000
 """Jobs a minute, and jobs at once, beyond which a limit is none."""
 
 
@@ -25,7 +25,7 @@ class RateLimit:
     burst: int = 0
 
     @property
-    def holds(self) -> int:
+    def capacity(self) -> int:
         """The tokens of a full bucket."""
         return self.burst or self.per_minute
 
@@ -37,7 +37,7 @@ class RateLimit:
     @property
     def window_seconds(self) -> int:
         """Seconds in which an empty bucket is full again."""
-        return math.ceil(self.holds * self.interval_us / 1e6)
+        return math.ceil(self.capacity * self.interval_us / 1e6)
 
 
 @dataclass(slots=True)
@@ -48,15 +48,15 @@ class RateMeter:
     left: int | None = None
     full_in: int = 0
 
-    def charged(self, left: int, full_us: int) -> None:
+    def record_charge(self, left: int, full_us: int) -> None:
         """One token was taken; the answers to one request's many charges may come in any order."""
         if self.left is None or left <= self.left:
             self.left, self.full_in = left, math.ceil(full_us / 1e6)
 
-    def empty(self, full_us: int, wait_us: int) -> RateExceeded:
+    def exceeded(self, full_us: int, wait_us: int) -> RateExceeded:
         """There was none to take."""
-        self.charged(0, full_us)
-        return RateExceeded(self.rate.holds, self.rate.window_seconds, math.ceil(wait_us / 1e6))
+        self.record_charge(0, full_us)
+        return RateExceeded(self.rate.capacity, self.rate.window_seconds, math.ceil(wait_us / 1e6))
 
 
 def dump(rate: RateLimit | None) -> list[int] | None:

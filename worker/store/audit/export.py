@@ -15,7 +15,7 @@ from worker.audit.export import ExportManifest, follows_from_nothing
 from worker.audit.seals import Seal, parse
 from worker.clock import Clock
 from worker.store.audit.seals import Seals
-from worker.store.audit.trail import Trail, mark_of
+from worker.store.audit.trail import Trail, record_prefix
 
 _PAGE = 5_000
 
@@ -29,12 +29,12 @@ class Export:
     app: str | None = None
     after_ms: int | None = None
     before_ms: int | None = None
-    book: ExportManifest = field(default_factory=ExportManifest)
+    manifest: ExportManifest = field(default_factory=ExportManifest)
     seals: list[Seal] = field(default_factory=list)
 
     async def lines(self) -> AsyncIterator[list[bytes]]:
         """The lines, page by page, up to what the trail holds now."""
-        trail, mark = Trail(self.redis, self.clock), mark_of(self.app) if self.app is not None else b""
+        trail, mark = Trail(self.redis, self.clock), record_prefix(self.app) if self.app is not None else b""
         high, heads = await trail.last(), await self._sealed()
         if high is None:
             return
@@ -54,9 +54,9 @@ class Export:
 
     async def _line(self, trail: Trail, row: AuditRow, heads: dict[str, str]) -> bytes:
         chain = chain_in(row)
-        if not self.book.knows(chain) and not follows_from_nothing(row):
-            self.book.starts[chain] = heads.get(chain) or await trail.before(chain, row.id)
-        return self.book.add(chain, row)
+        if not self.manifest.knows(chain) and not follows_from_nothing(row):
+            self.manifest.starts[chain] = heads.get(chain) or await trail.hash_before(chain, row.id)
+        return self.manifest.add(chain, row)
 
     async def _sealed(self) -> dict[str, str]:
         """Reads the seals; the ends of chains of which retention removed the beginning."""

@@ -18,10 +18,10 @@ from worker.jobs.record import Job
 from worker.store import codec, keys
 from worker.store.audit.trail import Trail
 from worker.store.connection.pool import store_errors
-from worker.store.values import readable, replies
+from worker.store.values import pipeline_replies, readable
 
 _PAGE: Final = 500
-_LEAST: Final = 60  # seconds that content stays after a release, if its time was over long ago
+_MIN_TTL_S: Final = 60  # seconds that content stays after a release, if its time was over long ago
 
 
 class LegalHolds:
@@ -33,13 +33,13 @@ class LegalHolds:
 
     async def names(self) -> set[str]:
         """What is held."""
-        async with store_errors("read the holds", keys.HOLDS):
-            return {name.decode(errors="replace") for name in await self._redis.smembers(keys.HOLDS)}
+        async with store_errors("read the holds", keys.LEGAL_HOLDS):
+            return {name.decode(errors="replace") for name in await self._redis.smembers(keys.LEGAL_HOLDS)}
 
-    async def told(self) -> list[dict[str, Any]]:
+    async def describe(self) -> list[dict[str, Any]]:
         """Every hold with who, why and since when."""
-        async with store_errors("read the holds", keys.HOLD_NOTES):
-            rows = await self._redis.hgetall(keys.HOLD_NOTES)
+        async with store_errors("read the holds", keys.LEGAL_HOLD_NOTES):
+            rows = await self._redis.hgetall(keys.LEGAL_HOLD_NOTES)
         found = [_note(name.decode(errors="replace"), raw) for name, raw in rows.items()]
         return sorted(found, key=lambda row: str(row["since"]))
 
@@ -47,12 +47,12 @@ class LegalHolds:
         """The hold stands, and its record in the trail says so. Refused: nothing to hold, or held already."""
         if name in await self.names():
             raise Refused("held_already", f"{name} is held already; `vigil audit holds` says by whom.")
-        app, job_id = await self._whose(name)
+        app, job_id = await self._owner(name)
         row = await self._trail.note("audit.hold", app=app, job_id=job_id, by=by, why=why)
         since = self._clock.now().isoformat(timespec="seconds").replace("+00:00", "Z")
         async with store_errors("place a hold"), self._redis.pipeline(transaction=True) as pipe:
-            pipe.sadd(keys.HOLDS, name)
-            pipe.hset(keys.HOLD_NOTES, name, json.dumps({"by": by, "reason": why, "since": since}))
+            pipe.sadd(keys.LEGAL_HOLDS, name)
+            pipe.hset(keys.LEGAL_HOLD_NOTES, name, json.dumps({"by": by, "reason": why, "since": since}))
             await pipe.execute()
         async for ids in self._jobs(name):
             async with store_errors("keep what is held"), self._redis.pipeline(transaction=False) as pipe:
@@ -67,36 +67,36 @@ class LegalHolds:
         held = await self.names()
         if name not in held:
             raise Refused("not_held", f"{name} is not held.", 404)
-        app, job_id = await self._whose(name)
+        app, job_id = await self._owner(name)
         row = await self._trail.note("audit.release", app=app, job_id=job_id, by=by, why=why)
         async with store_errors("release a hold"), self._redis.pipeline(transaction=True) as pipe:
-            pipe.srem(keys.HOLDS, name)
-            pipe.hdel(keys.HOLD_NOTES, name)
+            pipe.srem(keys.LEGAL_HOLDS, name)
+            pipe.hdel(keys.LEGAL_HOLD_NOTES, name)
             await pipe.execute()
         others = held - {name}
         async for ids in self._jobs(name):
-            await self._let_go([one for one in ids if one not in others], others)
+            await self._restore_expiry([one for one in ids if one not in others], others)
         return row
 
-    async def _let_go(self, ids: list[str], others: set[str]) -> None:
+    async def _restore_expiry(self, ids: list[str], others: set[str]) -> None:
         async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for one in ids:
                 pipe.hget(keys.job(one), "rec")
-            rows = await replies(pipe, map(keys.job, ids))
+            rows = await pipeline_replies(pipe, map(keys.job, ids))
         found = [job for _, job in readable(zip(map(keys.job, ids), rows, strict=True), codec.load_job)]
         over = [job for job in found if job.settled and app_chain(job.app) not in others]
         async with store_errors("give back the time of what was held"), self._redis.pipeline(transaction=False) as pipe:
             for job in over:
                 for kept in _content(job.id):
-                    pipe.expire(kept, self._left(job))
+                    pipe.expire(kept, self._remaining_seconds(job))
             await pipe.execute()
 
-    def _left(self, job: Job) -> int:
+    def _remaining_seconds(self, job: Job) -> int:
         """The seconds that are left of a settled job's time."""
         ended = job.finished_at or job.created_at
-        return max(_LEAST, round(self._keep - (self._clock.now() - ended).total_seconds()))
+        return max(_MIN_TTL_S, round(self._keep - (self._clock.now() - ended).total_seconds()))
 
-    async def _whose(self, name: str) -> tuple[str, str | None]:
+    async def _owner(self, name: str) -> tuple[str, str | None]:
         """(app, job id or None) of what is named."""
         if name.startswith("app:"):
             return name.removeprefix("app:"), None
@@ -121,18 +121,18 @@ class LegalHolds:
             start += _PAGE
 
 
-async def held(redis: ArqRedis, app: str, job_id: str) -> bool:
+async def is_held(redis: ArqRedis, app: str, job_id: str) -> bool:
     """True while a hold keeps the job or its app: its content must not be deleted."""
-    async with store_errors("read the holds", keys.HOLDS):
-        return any(await redis.smismember(keys.HOLDS, [job_id, app_chain(app)]))
+    async with store_errors("read the holds", keys.LEGAL_HOLDS):
+        return any(await redis.smismember(keys.LEGAL_HOLDS, [job_id, app_chain(app)]))
 
 
 def _note(name: str, raw: bytes) -> dict[str, Any]:
     """Who holds it and why; a hold of which that can't be read stands all the same."""
     words = ("by", "reason", "since")
-    found = readable([(keys.HOLD_NOTES, raw)], lambda raw: {word: json.loads(raw)[word] for word in words})
+    found = readable([(keys.LEGAL_HOLD_NOTES, raw)], lambda raw: {word: json.loads(raw)[word] for word in words})
     return {"name": name, **next((note for _, note in found), dict.fromkeys(words, ""))}
 
 
 def _content(job_id: str) -> tuple[str, ...]:
-    return keys.job(job_id), keys.trail(job_id), keys.asked(job_id), keys.answer(job_id)
+    return keys.job(job_id), keys.trail(job_id), keys.job_input(job_id), keys.job_output(job_id)

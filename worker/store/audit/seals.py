@@ -15,7 +15,7 @@ from worker.store import keys
 from worker.store.commands import Command, flatten
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import store_errors
-from worker.store.stats.queue_depth import take_turn
+from worker.store.stats.queue_depth import try_lock
 
 _PAGE: Final = 200
 _RETENTION: Final = b'"kind":"retention"'
@@ -28,9 +28,9 @@ class Seals:
         self._redis = redis
         self._script: Any = script(redis, "audit/seal")
 
-    async def take_turn(self, seconds: float) -> bool:
+    async def try_lock(self, seconds: float) -> bool:
         """True for one of all workers, once in so many seconds."""
-        return await take_turn(self._redis, keys.SEALING, seconds)
+        return await try_lock(self._redis, keys.SEALING_LOCK, seconds)
 
     async def last(self) -> Seal | None:
         """The newest seal; None before the first. Raises BadSeal when it is none."""
@@ -42,7 +42,7 @@ class Seals:
         """False when another seal came first (or `acts` is not the counter any more): then nothing was written."""
         args = [before.line if before else b"", seal.line, acts, *flatten(commands)]
         async with store_errors("seal the trail"):
-            return bool(await self._script(keys=[keys.SEALS, keys.ACTS], args=args))
+            return bool(await self._script(keys=[keys.SEALS, keys.NOTE_COUNT], args=args))
 
     async def count(self) -> int:
         """How many seals are kept."""
@@ -74,7 +74,7 @@ class Seals:
                 return found
         return None
 
-    async def behind(self, number: int) -> list[Seal]:
+    async def after_number(self, number: int) -> list[Seal]:
         """Up to a page of seals with a higher number, in order."""
         first = await self.first()
         if first is None:

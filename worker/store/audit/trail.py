@@ -21,15 +21,15 @@ from worker.jobs.errors import Refused
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import store_errors
-from worker.store.values import replies
+from worker.store.values import pipeline_replies
 
 START: Final = "-"
 NO_HASH: Final = "f" * 64
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _PLACE: Final = re.compile(r"\d{1,15}-\d{1,15}")
 _PAGE: Final = 2_000
-_MOST_PAGES: Final = 5
-_TRIES: Final = 50
+_MAX_PAGES: Final = 5
+_MAX_TRIES: Final = 50
 
 
 class Trail:
@@ -37,15 +37,15 @@ class Trail:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
-        self._act: Any = script(redis, "audit/append_note")
+        self._append_script: Any = script(redis, "audit/append_note")
 
     async def of_chain(self, chain: str) -> list[AuditRow]:
         """All records of a job (or of `app:<name>`), in order; empty when there are none."""
-        async with store_errors("read the audit trail", keys.audited(chain)):
-            places = await self._redis.lrange(keys.audited(chain), 0, -1)
-        return await self.at([place.decode(errors="replace") for place in places])
+        async with store_errors("read the audit trail", keys.chain_records(chain)):
+            places = await self._redis.lrange(keys.chain_records(chain), 0, -1)
+        return await self.records_at([place.decode(errors="replace") for place in places])
 
-    async def at(self, places: Sequence[str]) -> list[AuditRow]:
+    async def records_at(self, places: Sequence[str]) -> list[AuditRow]:
         """The records at these places; those that are gone are missing."""
         known = [place for place in places if _PLACE.fullmatch(place)]
         if not known:
@@ -53,7 +53,7 @@ class Trail:
         async with store_errors("read the audit trail", keys.AUDIT), self._redis.pipeline(transaction=False) as pipe:
             for place in known:
                 pipe.xrange(keys.AUDIT, place, place)
-            found = await replies(pipe, (keys.AUDIT for _ in known))
+            found = await pipeline_replies(pipe, (keys.AUDIT for _ in known))
         return [row_of(*rows[0]) for rows in found if rows]
 
     async def page(self, low: str, high: str = "+", count: int = _PAGE) -> list[AuditRow]:
@@ -82,12 +82,14 @@ class Trail:
             rows = await self._redis.xrevrange(keys.AUDIT, count=1)
         return row_of(*rows[0]).id if rows else None
 
-    async def before(self, chain: str, place: str) -> str:
+    async def hash_before(self, chain: str, place: str) -> str:
         """The hash of the record that stands before this one in its chain; 64 zeros when it isn't there."""
-        async with store_errors("read the audit trail", keys.audited(chain)):
-            places = [raw.decode(errors="replace") for raw in await self._redis.lrange(keys.audited(chain), 0, -1)]
+        async with store_errors("read the audit trail", keys.chain_records(chain)):
+            places = [
+                raw.decode(errors="replace") for raw in await self._redis.lrange(keys.chain_records(chain), 0, -1)
+            ]
         n = places.index(place) if place in places else 0
-        rows = await self.at(places[n - 1 : n]) if n else []
+        rows = await self.records_at(places[n - 1 : n]) if n else []
         return rows[0].hash if rows else GENESIS
 
     async def of_app(self, app: str, low: str, high: str, limit: int) -> tuple[list[AuditRow], str | None]:
@@ -95,8 +97,8 @@ class Trail:
 
         In a trail that others fill a page may be short and yet have a next one: a look reads a bounded part of it.
         """
-        found, mark = list[AuditRow](), mark_of(app)
-        for _ in range(_MOST_PAGES):
+        found, mark = list[AuditRow](), record_prefix(app)
+        for _ in range(_MAX_PAGES):
             rows = await self.page(low, high)
             for row in rows:
                 if row.record.startswith(mark):
@@ -115,7 +117,7 @@ class Trail:
         """
         chain = job_id if job_id is not None else app_chain(app)
         record = act_of(act, at=self._clock.now(), app=app, job_id=job_id, by=by, why=why, data=data)
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             last = await self._last(chain)
             if last is None and job_id is not None:
                 raise Refused("job_not_found", "There is no audit trail of such a job.", 404)
@@ -123,18 +125,18 @@ class Trail:
                 return last  # it was written, only the answer was lost
             head, body = link(last.hash if last else GENESIS, record)
             async with store_errors("write to the audit trail"):
-                names = [keys.AUDIT, keys.audited(chain), keys.job(chain), keys.ACTS]
-                place = await self._act(keys=names, args=[last.id if last else "", head, body])
+                names = [keys.AUDIT, keys.chain_records(chain), keys.job(chain), keys.NOTE_COUNT]
+                place = await self._append_script(keys=names, args=[last.id if last else "", head, body])
             if place:
                 return AuditRow(place.decode(), head, body)
         raise Refused("job_busy", "The job is changing right now; try again.", 409)
 
     async def _last(self, chain: str) -> AuditRow | None:
-        async with store_errors("read the audit trail", keys.audited(chain)):
-            place = await self._redis.lindex(keys.audited(chain), -1)
+        async with store_errors("read the audit trail", keys.chain_records(chain)):
+            place = await self._redis.lindex(keys.chain_records(chain), -1)
         if place is None:
             return None
-        rows = await self.at([place.decode(errors="replace")])
+        rows = await self.records_at([place.decode(errors="replace")])
         if not rows:
             raise Refused("trail_broken", f"The last record of {chain} is gone; `vigil audit verify` says more.")
         return rows[0]
@@ -152,6 +154,6 @@ def row_of(place: bytes, fields: dict[bytes, bytes]) -> AuditRow:
     return AuditRow(place.decode(), head if _HASH.fullmatch(head) else NO_HASH, fields.get(b"record", b""))
 
 
-def mark_of(app: str) -> bytes:
+def record_prefix(app: str) -> bytes:
     """How each record of an app begins: keys are sorted, and none comes before `app`."""
     return b'{"app":%b,' % json.dumps(app, ensure_ascii=False).encode()

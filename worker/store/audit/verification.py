@@ -25,12 +25,12 @@ from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import store_errors
-from worker.store.values import replies
+from worker.store.values import pipeline_replies
 
 _PAGE: Final = 5_000
 _SCAN: Final = 1_000
-_LOOKED_AT: Final = 5  # faults are told one by one up to here
-_TIMES: Final = 3
+_MAX_DETAILED_FAULTS: Final = 5  # faults are told one by one up to here
+_MAX_PASSES: Final = 3
 _HOUR: Final = 3600
 
 
@@ -43,18 +43,18 @@ class TrailVerification:
         self._sealed_within = sealed_within if len(trusted) else None
         self._trail, self._seals = Trail(redis, clock), Seals(redis)
         self._starts: dict[str, str] = {}
-        self._unlike_of: Any = script(redis, "audit/chain_heads")
+        self._chain_heads_script: Any = script(redis, "audit/chain_heads")
 
-    async def prove(self, shipped: Iterable[bytes] | None = None) -> Report:
+    async def verify(self, shipped: Iterable[bytes] | None = None) -> Report:
         """What the trail is worth; `shipped`: the copy of the seals that was kept elsewhere."""
         try:
-            return await self._prove(shipped)
+            return await self._verify(shipped)
         except RecordUnreadable as error:
             return Report(faults=[_unreadable(error)])
 
-    async def _prove(self, shipped: Iterable[bytes] | None) -> Report:
+    async def _verify(self, shipped: Iterable[bytes] | None) -> Report:
         report = Report()
-        for _ in range(_TIMES):
+        for _ in range(_MAX_PASSES):
             before, begun = await self._seals.first(), self._clock.monotonic()
             report = await self._pass()
             report.seconds = self._clock.monotonic() - begun
@@ -77,7 +77,7 @@ class TrailVerification:
         await self._stream(verifier, count)
         faults = await self._explain(verifier)
         named = {fault.job_id for fault in faults}
-        faults += [fault for fault in await self._ends(verifier) if fault.job_id not in named]
+        faults += [fault for fault in await self._check_heads(verifier) if fault.job_id not in named]
         if not verifier.stopped:
             faults += self._unsealed(verifier, begun)
         report = Report(
@@ -130,7 +130,7 @@ class TrailVerification:
 
     async def _explain(self, verifier: Verifier) -> list[AuditFault]:
         found: list[AuditFault] = []
-        for chain in islice(verifier.suspects, _LOOKED_AT):
+        for chain in islice(verifier.suspects, _MAX_DETAILED_FAULTS):
             fault = in_chain(chain, await self._rows_of(chain), self._starts.get(chain, GENESIS))
             found += [fault] if fault is not None else []
         either = {TamperKind.REMOVED, TamperKind.ALTERED}
@@ -140,26 +140,28 @@ class TrailVerification:
             return [*verifier.faults, *found]  # one with the hash that fits it, so that the next one does not follow
         return [*found, *verifier.faults]
 
-    async def _ends(self, verifier: Verifier) -> list[AuditFault]:
+    async def _check_heads(self, verifier: Verifier) -> list[AuditFault]:
         """Jobs whose record names another end of their trail than there is; jobs without a trail, and the reverse."""
-        wrong = dict.fromkeys([job_id async for job_id in self._unlike()])
+        wrong = dict.fromkeys([job_id async for job_id in self._scan_mismatches()])
         if not verifier.stopped:
-            wrong |= dict.fromkeys(await self._unlike_seen(verifier.tail))
-        if len(wrong) > _LOOKED_AT:
-            wrong = await self._really_unlike(wrong)
+            wrong |= dict.fromkeys(await self._mismatches_of(verifier.tail))
+        if len(wrong) > _MAX_DETAILED_FAULTS:
+            wrong = await self._confirmed_mismatches(wrong)
         faults: list[AuditFault] = []
-        for job_id in islice(wrong, _LOOKED_AT):
-            fault = await self._look(job_id)
+        for job_id in islice(wrong, _MAX_DETAILED_FAULTS):
+            fault = await self._inspect_job(job_id)
             faults += [fault] if fault is not None else []
-        if len(wrong) > _LOOKED_AT:
+        if len(wrong) > _MAX_DETAILED_FAULTS:
             faults.append(
-                AuditFault(TamperKind.CHAIN_HEAD, f"{len(wrong) - _LOOKED_AT:,} more jobs disagree with their trail")
+                AuditFault(
+                    TamperKind.CHAIN_HEAD, f"{len(wrong) - _MAX_DETAILED_FAULTS:,} more jobs disagree with their trail"
+                )
             )
         if not verifier.stopped:
             faults += await self._without_job([c for c in verifier.open if not c.startswith("app:")])
         return faults
 
-    async def _unlike(self) -> AsyncIterator[str]:
+    async def _scan_mismatches(self) -> AsyncIterator[str]:
         """Ids of jobs in Redis whose last known place in the trail doesn't hold what they call its end."""
         cursor = 0
         while True:
@@ -167,12 +169,12 @@ class TrailVerification:
                 cursor, names = await self._redis.scan(cursor, match=f"{keys.JOB}*", count=_SCAN)
             ids = [name.decode(errors="replace").removeprefix(keys.JOB) for name in names]
             async with store_errors("compare the trail's ends"):
-                for job_id in await self._unlike_of(args=[keys.JOB, keys.audited(""), keys.AUDIT, *ids]):
+                for job_id in await self._chain_heads_script(args=[keys.JOB, keys.chain_records(""), keys.AUDIT, *ids]):
                     yield job_id.decode(errors="replace")
             if not cursor:
                 return
 
-    async def _really_unlike(self, suspected: dict[str, None]) -> dict[str, None]:
+    async def _confirmed_mismatches(self, suspected: dict[str, None]) -> dict[str, None]:
         """Those whose trail ends elsewhere by the trail itself: the list of their places may be what is wrong."""
         ends: dict[str, str] = {}
         async for rows in self._trail.pages(count=_PAGE):
@@ -181,10 +183,12 @@ class TrailVerification:
                 if chain in suspected:
                     ends[chain] = row.hash
         return dict.fromkeys(
-            await self._unlike_seen({job_id: ends.get(job_id) or self._starts.get(job_id, "") for job_id in suspected})
+            await self._mismatches_of(
+                {job_id: ends.get(job_id) or self._starts.get(job_id, "") for job_id in suspected}
+            )
         )
 
-    async def _unlike_seen(self, tail: dict[str, str]) -> list[str]:
+    async def _mismatches_of(self, tail: dict[str, str]) -> list[str]:
         """Those of these chains whose job names another end than the one that was read."""
         ids = [chain for chain in tail if not chain.startswith("app:")]
         out: list[str] = []
@@ -198,19 +202,19 @@ class TrailVerification:
         async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hget(keys.job(job_id), "chain")
-            heads = await replies(pipe, map(keys.job, job_ids))
+            heads = await pipeline_replies(pipe, map(keys.job, job_ids))
         return [head.decode(errors="replace") if head else None for head in heads]
 
-    async def _look(self, job_id: str) -> AuditFault | None:
+    async def _inspect_job(self, job_id: str) -> AuditFault | None:
         """A closer look at one job, again while it changes."""
         fault: AuditFault | None = None
-        for _ in range(_TIMES):
+        for _ in range(_MAX_PASSES):
             rows = await self._rows_of(job_id)
             try:
                 async with store_errors("read the job", keys.job(job_id)):
                     version, head = await self._redis.hmget(keys.job(job_id), "v", "chain")
-                async with store_errors("read the audit trail", keys.audited(job_id)):
-                    await self._redis.llen(keys.audited(job_id))
+                async with store_errors("read the audit trail", keys.chain_records(job_id)):
+                    await self._redis.llen(keys.chain_records(job_id))
             except RecordUnreadable as error:
                 return _unreadable(error, job_id)
             if head is None:
@@ -231,9 +235,9 @@ class TrailVerification:
                 try:
                     rows = await self._trail.of_chain(job_id)
                 except RecordUnreadable as error:
-                    faults += [_unreadable(error, job_id)] if len(faults) < _LOOKED_AT else []
+                    faults += [_unreadable(error, job_id)] if len(faults) < _MAX_DETAILED_FAULTS else []
                     continue
-                if len(faults) < _LOOKED_AT and not (rows and await self._ended(rows)):
+                if len(faults) < _MAX_DETAILED_FAULTS and not (rows and await self._ended(rows)):
                     detail = f"{job_id} never ended by its trail, but is not in Redis"
                     faults.append(
                         AuditFault(TamperKind.INSERTED if not rows else TamperKind.REMOVED, detail, job_id=job_id)

@@ -18,7 +18,7 @@ ALWAYS_TAKEN: Final = 2**20 - 1024
 """Bytes of one value: proto-max-bulk-len can't be set below 1 MiB, so less needs no question."""
 
 
-def largest(commands: Sequence[Command]) -> int:
+def largest_argument(commands: Sequence[Command]) -> int:
     """Bytes of the largest word of these commands."""
     words = (word for command in commands for word in command)
     return max((len(word) if isinstance(word, bytes) else len(str(word).encode()) for word in words), default=0)

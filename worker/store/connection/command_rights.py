@@ -16,16 +16,16 @@ from worker.store.connection.pool import store_errors
 from worker.store.connection.required_commands import REQUIRED, Role, Words, name_of
 
 
-async def missing(redis: ArqRedis, role: Role) -> list[str]:
+async def missing_rules(redis: ArqRedis, role: Role) -> list[str]:
     """What the user of this client lacks, as rules that grant it (`+time`, `~vigil:*`, `&vigil:*`); [] = nothing.
 
     StoreUnavailable when Redis can't be asked.
     """
     async with store_errors("say what we may do"):
-        return await _missing(redis.connection_pool, role)
+        return await _find_missing(redis.connection_pool, role)
 
 
-async def _missing(pool: Any, role: Role) -> list[str]:
+async def _find_missing(pool: Any, role: Role) -> list[str]:
     connection, clean = await pool.get_connection(), False
     try:
         refused = await _refused(connection, [("MULTI",)])

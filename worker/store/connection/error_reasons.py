@@ -67,7 +67,7 @@ def reason_of(error: BaseException) -> str:
     return f"Redis answered with an error ({type(error).__name__})"
 
 
-def lasting(error: BaseException) -> bool:
+def is_permanent(error: BaseException) -> bool:
     """True when waiting alone does not help: who we are, or what we may do, has to be changed."""
     return reason_of(error) in {WRONG_USER, NO_RIGHT}
 

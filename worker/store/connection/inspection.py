@@ -13,7 +13,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from worker import redis_address
 from worker.store.connection.command_rights import user_of
-from worker.store.connection.pool import AWAY, connect_to, store_errors
+from worker.store.connection.pool import UNAVAILABLE_ERRORS, connect_to, store_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,38 +22,39 @@ class ServerInfo:
 
     version: tuple[int, ...]
     valkey: bool
-    wrote: bool
+    last_write_ok: bool
     loading: bool
     replicas: int
-    used: int
-    most: int
+    used_memory: int
+    maxmemory: int
     user: str | None
-    everything: bool
-    open_door: bool | None
+    is_admin: bool
+    admits_anonymous: bool | None
 
 
-async def look_at(redis: ArqRedis, url: str) -> ServerInfo:
+async def inspect_server(redis: ArqRedis, url: str) -> ServerInfo:
     """All of it; StoreUnavailable when it doesn't answer."""
     async with store_errors("say how it stands"):
         info: dict[str, Any] = await redis.info()
         user = await user_of(redis)
-        everything = await _everything(redis, user)
+        everything = await _is_admin(redis, user)
     version = str(info.get("valkey_version") or info.get("redis_version") or "0")
     return ServerInfo(
         version=tuple(int(part) for part in version.split(".") if part.isdigit()),
         valkey="valkey_version" in info,
-        wrote=info.get("aof_last_write_status", "ok") == "ok" and info.get("rdb_last_bgsave_status", "ok") == "ok",
+        last_write_ok=info.get("aof_last_write_status", "ok") == "ok"
+        and info.get("rdb_last_bgsave_status", "ok") == "ok",
         loading=bool(info.get("loading")),
         replicas=int(info.get("connected_slaves", 0)),
-        used=int(info.get("used_memory", 0)),
-        most=int(info.get("maxmemory", 0)),
+        used_memory=int(info.get("used_memory", 0)),
+        maxmemory=int(info.get("maxmemory", 0)),
         user=user,
-        everything=everything,
-        open_door=await _open_door(url),
+        is_admin=everything,
+        admits_anonymous=await _admits_anonymous(url),
     )
 
 
-async def _everything(redis: ArqRedis, user: str | None) -> bool:
+async def _is_admin(redis: ArqRedis, user: str | None) -> bool:
     """Whether we may do what no Vigil needs: an administrator's command that touches our own connection alone."""
     try:
         await redis.execute_command("CLIENT NO-EVICT", "OFF")
@@ -64,17 +65,17 @@ async def _everything(redis: ArqRedis, user: str | None) -> bool:
     return True
 
 
-async def _open_door(url: str) -> bool | None:
+async def _admits_anonymous(url: str) -> bool | None:
     """Whether somebody without a name gets in; a socket in the file system has its own door."""
     address = redis_address.parse(url)
     if address.scheme in {"redis+sentinel", "unix"}:
         return None
-    stranger = connect_to(replace(address, username=None, password=None), max_connections=1, patience=0)
+    stranger = connect_to(replace(address, username=None, password=None), max_connections=1, retries=0)
     try:
         await stranger.execute_command("PING")
     except (AuthenticationError, NoPermissionError, ResponseError):
         return False
-    except (RedisError, *AWAY):
+    except (RedisError, *UNAVAILABLE_ERRORS):
         return None
     else:
         return True

@@ -15,7 +15,7 @@ from worker.audit.chain import canonical
 from worker.clock import Clock
 from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
-from worker.store.connection.pool import store_errors, vault_of
+from worker.store.connection.pool import keyring_of, store_errors
 from worker.store.values import read
 
 IDENTIFIER: Final = "identifier"
@@ -28,7 +28,7 @@ class KeptSecrets:
 
     def __init__(self, redis: ArqRedis, clock: Clock, given: Mapping[str, bytes] | None = None) -> None:
         self._redis, self._clock, self._known = redis, clock, dict(given or {})
-        self._vault = vault_of(redis)
+        self._keyring = keyring_of(redis)
 
     async def get(self, name: str) -> bytes:
         """The secret of this name: given, kept, or made and kept now."""
@@ -37,10 +37,10 @@ class KeptSecrets:
             return known
         key, own = keys.secret(name), secret_name(name)
         async with store_errors("keep a secret", key):
-            sealed = self._vault.seal_text(own, self._clock.dice(_LENGTH).hex())
+            sealed = self._keyring.seal_text(own, self._clock.dice(_LENGTH).hex())
             await self._redis.set(key, sealed, nx=True)
             kept: bytes | None = await self._redis.get(key)
-        found = read(key, kept or b"", lambda raw: bytes.fromhex(self._vault.unseal_text(own, raw.decode())))
+        found = read(key, kept or b"", lambda raw: bytes.fromhex(self._keyring.unseal_text(own, raw.decode())))
         if len(found) != _LENGTH:  # never a new one by itself: identifiers and digests would no longer be the same
             raise RecordUnreadable(key, "wrong_shape")
         self._known[name] = found

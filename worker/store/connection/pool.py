@@ -28,17 +28,17 @@ from redis.exceptions import (
 from worker import redis_address
 from worker.jobs.errors import RecordUnreadable, StoreChanged, StoreFull, StoreRefused, StoreUnavailable, UnsafeStore
 from worker.redis_address import Address
-from worker.store.connection.error_reasons import FULL, lasting, reason_of
-from worker.store.envelope import Vault
+from worker.store.connection.error_reasons import FULL, is_permanent, reason_of
+from worker.store.envelope import MasterKeyring
 
 Redis = ArqRedis
 """The client that everyone is handed."""
 
-AWAY: Final = (RedisError, OSError, TimeoutError)
+UNAVAILABLE_ERRORS: Final = (RedisError, OSError, TimeoutError)
 """What a Redis that is away, loading, read-only or full raises here."""
 
-_UNFIT: Final = ("WRONGTYPE", "is not an integer", "is not a float", "Invalid stream ID")
-_NO_KEYS: Final = Vault()
+_WRONG_TYPE_MARKS: Final = ("WRONGTYPE", "is not an integer", "is not a float", "Invalid stream ID")
+_NO_KEYS: Final = MasterKeyring()
 _RETRY_ON: Final = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError]
 
 
@@ -51,83 +51,83 @@ class ConnectionChecks(Protocol):
 
     epoch: int
 
-    async def meet(self, connection: Any) -> None:
+    async def check_connection(self, connection: Any) -> None:
         """Return when the server may be spoken to; raises Changed when it may not."""
         ...
 
 
-def vault_of(redis: ArqRedis) -> Vault:
-    """The vault that content on this client goes through: whoever can reach Redis can't forget it."""
-    vault: Vault = vars(redis).get("vault", _NO_KEYS)
-    return vault
+def keyring_of(redis: ArqRedis) -> MasterKeyring:
+    """The keyring that content on this client goes through: whoever can reach Redis can't forget it."""
+    keyring: MasterKeyring = vars(redis).get("keyring", _NO_KEYS)
+    return keyring
 
 
 def connect(
     url: str,
     *,
-    vault: Vault | None = None,
+    keyring: MasterKeyring | None = None,
     guard: ConnectionChecks | None = None,
     max_connections: int = 32,
-    patience: int = 3,
+    retries: int = 3,
 ) -> ArqRedis:
     """A client on the Redis of an address; opens nothing yet. AddressError when it can't be read.
 
-    `vault`: what seals content; without one it lies plain. `guard`: what each connection must pass. `patience`: how
+    `keyring`: what seals content; without one it lies plain. `guard`: what each connection must pass. `retries`: how
     often a command is sent again over a fresh connection; every script of ours stands it.
     """
     return connect_to(
-        redis_address.parse(url), vault=vault, guard=guard, max_connections=max_connections, patience=patience
+        redis_address.parse(url), keyring=keyring, guard=guard, max_connections=max_connections, retries=retries
     )
 
 
 def connect_to(
     address: Address,
     *,
-    vault: Vault | None = None,
+    keyring: MasterKeyring | None = None,
     guard: ConnectionChecks | None = None,
     max_connections: int = 32,
-    patience: int = 3,
+    retries: int = 3,
 ) -> ArqRedis:
     """`connect` for an address that was taken apart already."""
-    manners: dict[str, Any] = {
-        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), patience),
+    options: dict[str, Any] = {
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
         "retry_on_error": _RETRY_ON,
         "socket_connect_timeout": 2,
         "socket_timeout": 10,
         "health_check_interval": 30,
     }
     if address.scheme == "redis+sentinel":
-        client = _through_sentinel(address, manners)
+        client = _through_sentinel(address, options)
     else:
         pool = BlockingConnectionPool(
-            max_connections=max_connections, timeout=5, **{**manners, **_place(address), **address.options}
+            max_connections=max_connections, timeout=5, **{**options, **_endpoint(address), **address.options}
         )
         client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
-    _pack_in_c(client.connection_pool)
+    _pack_with_hiredis(client.connection_pool)
     if guard is not None:
-        _meet_first(client.connection_pool, guard)
-    client.vault, client.guard = vault or _NO_KEYS, guard
+        _check_new_connections(client.connection_pool, guard)
+    client.keyring, client.guard = keyring or _NO_KEYS, guard
     client.auto_close_connection_pool = True  # the pool is this client's own: `aclose` ends every connection
     return client
 
 
-def _pack_in_c(pool: ConnectionPool) -> None:
+def _pack_with_hiredis(pool: ConnectionPool) -> None:
     """Commands are packed by hiredis: redis-py's asyncio side does it in Python, 100 us for a commit (measured)."""
     slow = pool.connection_class
 
     class Packing(slow):  # type: ignore[misc, valid-type]
-        coming_in = False
+        connecting = False
 
         async def on_connect(self) -> None:
-            self.coming_in = True
+            self.connecting = True
             try:
                 await super().on_connect()
             finally:
-                self.coming_in = False
+                self.connecting = False
 
         async def check_health(self) -> None:
             # not while coming in: where a name is asked for, redis-py would connect again, and again, without end
-            if not self.coming_in:
+            if not self.connecting:
                 await super().check_health()
 
         def pack_command(self, *args: Any) -> list[bytes]:
@@ -151,7 +151,7 @@ def _pack_in_c(pool: ConnectionPool) -> None:
     pool.connection_class = Packing
 
 
-def _meet_first(pool: ConnectionPool, guard: ConnectionChecks) -> None:
+def _check_new_connections(pool: ConnectionPool, guard: ConnectionChecks) -> None:
     """Nothing is asked over a new connection before it has passed the guard."""
     unguarded = pool.connection_class
 
@@ -167,7 +167,7 @@ def _meet_first(pool: ConnectionPool, guard: ConnectionChecks) -> None:
         async def on_connect(self) -> None:
             await super().on_connect()
             self.epoch = guard.epoch
-            await guard.meet(self)
+            await guard.check_connection(self)
 
         async def can_read_destructive(self) -> bool:
             if self.epoch != guard.epoch:  # the pool asks this before each use, and connects anew on this error
@@ -178,7 +178,7 @@ def _meet_first(pool: ConnectionPool, guard: ConnectionChecks) -> None:
     pool.connection_class = Guarded
 
 
-def _place(address: Address) -> dict[str, Any]:
+def _endpoint(address: Address) -> dict[str, Any]:
     """Where a connection goes and as whom."""
     who = {"username": address.username, "password": address.password, "db": address.db}
     if address.scheme == "unix":
@@ -188,12 +188,12 @@ def _place(address: Address) -> dict[str, Any]:
     return {"host": host, "port": port, **secure, **who}
 
 
-def _through_sentinel(address: Address, manners: dict[str, Any]) -> ArqRedis:
+def _through_sentinel(address: Address, options: dict[str, Any]) -> ArqRedis:
     """A client on whoever is primary now, by the word of the sentinels."""
     sentinel = Sentinel(
         list(address.hosts),
         sentinel_kwargs={"socket_connect_timeout": 2, "socket_timeout": 2},
-        **{**manners, **address.options},
+        **{**options, **address.options},
         username=address.username,
         password=address.password,
         db=address.db,
@@ -221,10 +221,10 @@ def _dumps(value: dict[str, Any]) -> bytes:
     return json.dumps(value, default=lambda _: None).encode()  # results are not kept; no exception is ever stored
 
 
-def unfit(error: ResponseError) -> bool:
+def is_wrong_type(error: ResponseError) -> bool:
     """True when Redis has refused because of what stands in a key, not because of how it is itself."""
     said = str(error)
-    return any(mark in said for mark in _UNFIT)
+    return any(mark in said for mark in _WRONG_TYPE_MARKS)
 
 
 class store_errors:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
@@ -243,27 +243,27 @@ class store_errors:  # noqa: N801  reads like the contextlib function that it wo
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, StoreChangedError):
             raise StoreChanged(str(error)) from None
-        if isinstance(error, ResponseError) and unfit(error):
+        if isinstance(error, ResponseError) and is_wrong_type(error):
             raise RecordUnreadable(self._key, "wrong_type") from None
-        if isinstance(error, AWAY):
+        if isinstance(error, UNAVAILABLE_ERRORS):
             reason = reason_of(error)
-            kind = StoreFull if reason == FULL else StoreRefused if lasting(error) else StoreUnavailable
+            kind = StoreFull if reason == FULL else StoreRefused if is_permanent(error) else StoreUnavailable
             raise kind(f"Redis could not {self._what}: {type(error).__name__}", reason) from None
 
 
-def refuse(redis: ArqRedis, reason: str) -> None:
-    """From now on `must_serve` raises this for the client; "" = it may be used again."""
+def set_missing_permissions(redis: ArqRedis, reason: str) -> None:
+    """From now on `require_permissions` raises this for the client; "" = it may be used again."""
     redis.refused = reason
 
 
-def must_serve(redis: Any) -> None:
+def require_permissions(redis: Any) -> None:
     """StoreRefused when this client lacks a right: a script that may do half of its work leaves half a job."""
     reason = vars(redis).get("refused", "")
     if reason:
         raise StoreRefused("Redis does not let us do all that a job needs", reason)
 
 
-async def check_safe(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[str, str]:
+async def check_durability(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[str, str]:
     """What Redis says of its own safety; raises UnsafeStore when it may evict accepted jobs.
 
     Keys: maxmemory_policy, appendonly, appendfsync, version; a value is "unknown" where CONFIG or INFO is forbidden.
@@ -293,7 +293,7 @@ async def check_safe(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[s
     return said
 
 
-def durability(said: dict[str, str]) -> str:
+def describe_durability(said: dict[str, str]) -> str:
     """The guarantee behind a 202, in one sentence."""
     if said["appendonly"] != "yes":
         return "An accepted job is lost if Redis stops: the append-only file is off (set appendonly yes)."

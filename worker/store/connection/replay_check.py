@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from worker import redis_address
 from worker.jobs.errors import UnsafeStore
 from worker.settings import Settings
-from worker.store.connection.pool import AWAY, connect_to, store_errors
+from worker.store.connection.pool import UNAVAILABLE_ERRORS, connect_to, store_errors
 
 RULE: Final = "user default off resetpass ~* &* +@all"
 """The rule of ops/users.acl: cannot log in, may replay."""
@@ -43,7 +43,7 @@ class ReplayOutcome:
     fix: str = ""
 
 
-async def replay_of(redis: ArqRedis, url: str) -> ReplayOutcome:
+async def assess_replay(redis: ArqRedis, url: str) -> ReplayOutcome:
     """The verdict on this server and its users; StoreUnavailable when it doesn't answer."""
     async with store_errors("say whether a restart keeps what it holds"):
         info = await redis.info()
@@ -79,7 +79,7 @@ async def replay_of(redis: ArqRedis, url: str) -> ReplayOutcome:
 
 async def check_replay(redis: ArqRedis, url: str, *, allow: bool = False) -> ReplayOutcome:
     """The verdict; raises UnsafeStore unless a restart keeps what was committed, or `allow`."""
-    found = await replay_of(redis, url)
+    found = await assess_replay(redis, url)
     if found.verdict != "kept" and not allow:
         raise UnsafeStore(
             f"{found.detail}. What mends it: {found.fix}. VIGIL_ALLOW_LOSSY_RESTART=1 starts in spite of it."
@@ -107,10 +107,10 @@ async def _refused_without_name(url: str) -> str | None:
     address = redis_address.parse(url)
     if address.scheme == "redis+sentinel":
         return None
-    stranger = connect_to(replace(address, username=None, password=None), max_connections=1, patience=0)
+    stranger = connect_to(replace(address, username=None, password=None), max_connections=1, retries=0)
     try:
         return await _dry_run(stranger)
-    except AWAY:
+    except UNAVAILABLE_ERRORS:
         return None
     finally:
         await stranger.aclose()

@@ -93,14 +93,33 @@ _WORKERS: Final[tuple[Words, ...]] = (
     ("RPUSH", keys.SEALS, "m"),
     ("LTRIM", keys.SEALS, "0", "0"),
     ("XDEL", keys.AUDIT, "1-1"),
-    ("SET", keys.SEALING, "1"),
+    ("SET", keys.SEALING_LOCK, "1"),
 )
 _COMMON: Final = (*_CONNECTION, *_TRANSACTIONS, *_CHANNELS, *_SCRIPTS, *_READS, *_WRITES)
 
 PREFIXES: Final[tuple[str, ...]] = (
-    *(keys.JOB, keys.TRAIL, keys.TEXT, keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.HAND, keys.DEADLINE),
-    *(keys.OUTBOX, keys.TARGETS, keys.QUEUE, keys.MESSAGE, keys.API_KEYS, keys.PAUSES, keys.QUARANTINE, keys.WORKERS),
-    *(keys.asked("x"), keys.answer("x"), keys.app("x"), keys.audited("x"), keys.SETTLED, keys.SENDING),
+    *(
+        keys.JOB,
+        keys.TRAIL,
+        keys.TEXT,
+        keys.READY,
+        keys.LATER,
+        keys.LEASED,
+        keys.RING,
+        keys.RING_POSITION,
+        keys.DEADLINE,
+    ),
+    *(
+        keys.OUTBOX,
+        keys.TARGETS,
+        keys.TARGET_QUEUE,
+        keys.MESSAGE,
+        keys.API_KEYS,
+        keys.PAUSES,
+        keys.QUARANTINE,
+        keys.WORKERS,
+    ),
+    *(keys.job_input("x"), keys.job_output("x"), keys.app("x"), keys.chain_records("x"), keys.SETTLED, keys.SENDING),
     "arq:queue",
     "arq:job:x",
 )

@@ -12,9 +12,11 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-_MOST: Final = 16  # calls in a packet: Redis does nothing else meanwhile
-_FLIGHTS: Final = 8  # packets under way: with few, large ones callers and Redis wait for each other in turn
-_PATIENCE: Final = 3.0  # seconds; a packet that takes longer fails, and the next one gets a fresh connection
+_MAX_CALLS_PER_PACKET: Final = 16  # calls in a packet: Redis does nothing else meanwhile
+_MAX_PACKETS_IN_FLIGHT: Final = (
+    8  # packets under way: with few, large ones callers and Redis wait for each other in turn
+)
+_PACKET_TIMEOUT_S: Final = 3.0  # seconds; a packet that takes longer fails, and the next one gets a fresh connection
 
 
 class ScriptBatch:
@@ -23,28 +25,28 @@ class ScriptBatch:
     def __init__(self, redis: Redis, script: Any) -> None:
         self._redis, self._script = redis, script
         self._waiting: list[tuple[list[Any], int, asyncio.Future[Any]]] = []
-        self._carrying: set[asyncio.Task[None]] = set()
+        self._senders: set[asyncio.Task[None]] = set()
 
     async def __call__(self, keys: list[str], args: list[Any]) -> Any:
         """The script's reply. A caller that is cancelled before its packet left was never there."""
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(([*keys, *args], len(keys), reply))
-        if len(self._carrying) < _FLIGHTS:
-            task = asyncio.create_task(self._carry(), name="together")
-            self._carrying.add(task)
-            task.add_done_callback(self._carrying.discard)
+        if len(self._senders) < _MAX_PACKETS_IN_FLIGHT:
+            task = asyncio.create_task(self._send_waiting(), name="together")
+            self._senders.add(task)
+            task.add_done_callback(self._senders.discard)
         return await reply
 
-    async def _carry(self) -> None:
+    async def _send_waiting(self) -> None:
         while self._waiting:
-            packet = [call for call in self._waiting[:_MOST] if not call[2].done()]
-            del self._waiting[:_MOST]
+            packet = [call for call in self._waiting[:_MAX_CALLS_PER_PACKET] if not call[2].done()]
+            del self._waiting[:_MAX_CALLS_PER_PACKET]
             if packet:
                 await self._send(packet)
 
     async def _send(self, packet: list[tuple[list[Any], int, asyncio.Future[Any]]]) -> None:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_PACKET_TIMEOUT_S):
                 replies = await self._replies(packet)
                 if any(isinstance(reply, NoScriptError) for reply in replies):  # a restarted Redis has forgotten it
                     await self._redis.script_load(self._script.script)

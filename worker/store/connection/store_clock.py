@@ -17,8 +17,10 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.store.connection.pool import store_errors
 
-_FRESH_SECONDS: Final = 5.0  # after that long the time is asked for again: clocks drift, and Redis may be another one
-_SLOWEST: Final = 1.0  # seconds: an answer that took longer says too little about now
+_REFRESH_INTERVAL_S: Final = (
+    5.0  # after that long the time is asked for again: clocks drift, and Redis may be another one
+)
+_MAX_ROUND_TRIP_S: Final = 1.0  # seconds: an answer that took longer says too little about now
 
 
 class StoreClock(Clock):
@@ -49,14 +51,14 @@ class StoreClock(Clock):
     async def run(self) -> None:
         """Keeps the time until cancelled."""
         while True:
-            await self.ask()
-            await asyncio.sleep(_FRESH_SECONDS)
+            await self.refresh()
+            await asyncio.sleep(_REFRESH_INTERVAL_S)
 
-    async def ask(self) -> None:
+    async def refresh(self) -> None:
         """The time was asked for once; where Redis does not answer, the clock goes on as it was."""
         began = self._machine.monotonic()
         try:
-            async with asyncio.timeout(_SLOWEST), store_errors("tell the time"):
+            async with asyncio.timeout(_MAX_ROUND_TRIP_S), store_errors("tell the time"):
                 seconds, micros = await self._redis.time()
         except (StoreUnavailable, TimeoutError):
             return

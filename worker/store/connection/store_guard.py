@@ -21,13 +21,13 @@ from worker.audit.chain import stream_id
 from worker.jobs.errors import StoreUnavailable
 from worker.store import keys
 from worker.store.connection.pool import StoreChangedError, store_errors
-from worker.store.connection.store_mark import Reason, StoreAnswer, StoreMark, judge, load, save, sentence
+from worker.store.connection.store_mark import Reason, StoreAnswer, StoreMark, describe, judge, load, save
 from worker.store.values import count_of
 from worker.telemetry.events import emit
 
-INTERVAL: Final = 1.0
-_SAVE_EVERY: Final = 5  # looks
-_ACCEPTED_SECONDS: Final = 86_400
+CHECK_INTERVAL_S: Final = 1.0
+_CHECKS_PER_SAVE: Final = 5  # looks
+_ACCEPTED_TTL_S: Final = 86_400
 
 
 class StoreGuard:
@@ -49,7 +49,7 @@ class StoreGuard:
         """What is known of the store; None before it was first seen."""
         return self._mark
 
-    async def meet(self, connection: Any) -> None:
+    async def check_connection(self, connection: Any) -> None:
         """Returns when the server behind this new connection holds the known store; raises Changed when it doesn't."""
 
         async def ask(*words: Any) -> Any:
@@ -62,10 +62,10 @@ class StoreGuard:
 
     async def _check(self, ask: Callable[..., Any]) -> None:
         mark = self._mark  # what is seen is held against this one: other connections may move it on meanwhile
-        seen = await look(ask, mark)
+        seen = await read_answer(ask, mark)
         reason = judge(mark, seen)
         if mark is not None and reason is not None:
-            self._refuse(reason, sentence(reason, mark, seen))
+            self._refuse(reason, describe(reason, mark, seen))
         if self.fault:
             self.fault = ""
             emit("store.known")
@@ -86,15 +86,15 @@ class StoreGuard:
         try:
             while True:
                 with contextlib.suppress(StoreUnavailable):
-                    await self.look(redis)
-                if looks % _SAVE_EVERY == 0:
+                    await self.check(redis)
+                if looks % _CHECKS_PER_SAVE == 0:
                     await asyncio.to_thread(self._save)
                 looks += 1
-                await asyncio.sleep(INTERVAL)
+                await asyncio.sleep(CHECK_INTERVAL_S)
         finally:
             self._save(".last")
 
-    async def look(self, redis: ArqRedis) -> None:
+    async def check(self, redis: ArqRedis) -> None:
         """The mark is the newest there is; StoreChanged when this isn't the known store any more."""
         async with store_errors("say which deployment it holds"):
             try:
@@ -104,7 +104,7 @@ class StoreGuard:
                 raise
             mark = self._mark
             newest = await _or_none(redis.xrevrange(keys.AUDIT, count=1))
-            looks = await _or_none(redis.incr(keys.LOOKS))
+            looks = await _or_none(redis.incr(keys.CHECK_COUNT))
         if mark is not None and self._mark is mark and not self.fault:
             record = _text(newest[0][0]) if newest else mark.record
             self._mark = StoreMark(mark.deployment, record or "", looks or mark.looks)
@@ -122,7 +122,7 @@ class StoreGuard:
             self._saved, self._unwritable = self._mark, False
 
 
-async def look(ask: Callable[..., Any], mark: StoreMark | None) -> StoreAnswer:
+async def read_answer(ask: Callable[..., Any], mark: StoreMark | None) -> StoreAnswer:
     """What the store says of itself, held against the mark."""
     deployment = _text(await _or_none(ask("GET", keys.DEPLOYMENT)))
     if mark is None:
@@ -139,14 +139,14 @@ async def _has(ask: Callable[..., Any], mark: StoreMark, named: bool) -> bool:
             return True
         if _text(await _or_none(ask("TYPE", keys.AUDIT))) == "stream":
             return await _removed(ask, mark.record)
-    looks = count_of(_text(await _or_none(ask("GET", keys.LOOKS))))
+    looks = count_of(_text(await _or_none(ask("GET", keys.CHECK_COUNT))))
     if not mark.looks:
         return named  # nothing but the id was known
     return looks is not None and looks >= mark.looks
 
 
 async def _removed(ask: Callable[..., Any], record: str) -> bool:
-    line = await _or_none(ask("GET", keys.RETAINED))
+    line = await _or_none(ask("GET", keys.RETENTION_SEAL))
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return stream_id(record) <= stream_id(str(json.loads(line)["upto"]))
     return False
@@ -164,7 +164,7 @@ async def accept(redis: ArqRedis, deployment: str) -> None:
     """From now on this is the store: it gets a new id, which every process takes over that knew another, for a day."""
     async with store_errors("take a new deployment id"), redis.pipeline(transaction=True) as pipe:
         pipe.set(keys.DEPLOYMENT, deployment)
-        pipe.set(keys.ACCEPTED, deployment, ex=_ACCEPTED_SECONDS)
+        pipe.set(keys.ACCEPTED, deployment, ex=_ACCEPTED_TTL_S)
         await pipe.execute()
 
 

@@ -46,7 +46,7 @@ def judge(mark: StoreMark | None, seen: StoreAnswer) -> Reason | None:
     return "empty" if seen.deployment is None else "older"
 
 
-def sentence(reason: Reason, mark: StoreMark, seen: StoreAnswer) -> str:
+def describe(reason: Reason, mark: StoreMark, seen: StoreAnswer) -> str:
     """What happened and what to do, for operators."""
     known = f"deployment {mark.deployment}" + (f", records up to {_time(mark.record)}" if mark.record else "")
     what = {

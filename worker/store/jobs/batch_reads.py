@@ -9,26 +9,26 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import keys
-from worker.store.connection.job_keys import opened
+from worker.store.connection.job_keys import unseal_by_job
 from worker.store.connection.pool import store_errors
-from worker.store.envelope import ANSWER
-from worker.store.values import readable, replies
+from worker.store.envelope import OUTPUT
+from worker.store.values import pipeline_replies, readable
 from worker.store.webhooks.outbox import load_message
 
 _UNSENT = "exhausted"
 """The state of a message that can't be read: nobody sends it any more."""
 
 
-async def answers(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+async def outputs(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What came back, by job; jobs without an answer are missing. Raises KeyMissing, ContentDamaged."""
     if not job_ids:
         return {}
     async with store_errors("read the answers"):
-        rows = await redis.mget([keys.answer(job_id) for job_id in job_ids])
-    return await opened(redis, ANSWER, dict(zip(job_ids, rows, strict=True)))
+        rows = await redis.mget([keys.job_output(job_id) for job_id in job_ids])
+    return await unseal_by_job(redis, OUTPUT, dict(zip(job_ids, rows, strict=True)))
 
 
-async def answers_or_none(
+async def outputs_or_none(
     redis: ArqRedis, job_ids: Sequence[str], *, need_key: bool = False
 ) -> dict[str, dict[str, Any] | None]:
     """The same; None for an answer that can't be read, which must not hide the others.
@@ -36,15 +36,15 @@ async def answers_or_none(
     `need_key`: a key that is missing raises KeyMissing all the same.
     """
     try:
-        return {**await answers(redis, job_ids)}
+        return {**await outputs(redis, job_ids)}
     except (KeyMissing, ContentDamaged) as error:
         if need_key and isinstance(error, KeyMissing):
             raise
         if len(job_ids) == 1:
             return dict.fromkeys(job_ids)
         half = len(job_ids) // 2
-        first = await answers_or_none(redis, job_ids[:half], need_key=need_key)
-        return first | await answers_or_none(redis, job_ids[half:], need_key=need_key)
+        first = await outputs_or_none(redis, job_ids[:half], need_key=need_key)
+        return first | await outputs_or_none(redis, job_ids[half:], need_key=need_key)
 
 
 async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, str]:
@@ -55,7 +55,7 @@ async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, s
         async with redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.lindex(keys.messages(job_id), -1)
-            newest = await replies(pipe, map(keys.messages, job_ids))
+            newest = await pipeline_replies(pipe, map(keys.messages, job_ids))
         named = [(job_id, raw.decode(errors="replace")) for job_id, raw in zip(job_ids, newest, strict=True) if raw]
         rows = await redis.mget([keys.message(message) for _, message in named]) if named else []
     jobs = {keys.message(message): job_id for job_id, message in named}

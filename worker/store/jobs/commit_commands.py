@@ -18,7 +18,7 @@ from worker.store.admission.pauses import PREFIX
 from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.commands import Command
 from worker.store.jobs.provider_ids import ref_commands
-from worker.store.jobs.queue import facts_for_scripts, place
+from worker.store.jobs.queue import queue_commands, script_fields
 from worker.store.provider.request_counts import tally_commands
 from worker.store.webhooks.outbox import outbox_commands
 
@@ -48,21 +48,23 @@ class CommitCommands:
         wires = [event.dump() for event in trail]
         for event, wire in zip(trail, wires, strict=True):
             head, body = chain.link(head, record_of(after, event, wire))
-            commands.append(("NOTE", keys.audited(after.id), "XADD", keys.AUDIT, "*", "hash", head, "record", body))
+            commands.append(
+                ("NOTE", keys.chain_records(after.id), "XADD", keys.AUDIT, "*", "hash", head, "record", body)
+            )
         commands.append(("RPUSH", keys.trail(after.id), *(codec.dump_event(wire) for wire in wires)))
-        born = facts_for_scripts(after) if before is None else ()
+        born = script_fields(after) if before is None else ()
         commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head, *born))
         moved = before is None or before.status is not after.status
         if moved or any(isinstance(event.fact, _MOVES) for event in trail):
-            commands.extend(place(before, after))
+            commands.extend(queue_commands(before, after))
         if moved:
             commands.extend(_index(before, after))
         if before is not None and before.hold is not None:
-            commands.append(("ZREM", keys.held(before.hold.scope), after.id))
+            commands.append(("ZREM", keys.held_jobs(before.hold.scope), after.id))
         if after.hold is not None:
-            commands.append(("ZADD", keys.held(after.hold.scope), to_ms(after.hold.since), after.id))
+            commands.append(("ZADD", keys.held_jobs(after.hold.scope), to_ms(after.hold.since), after.id))
             if after.hold.scope.startswith(PREFIX):
-                commands.append(("SADD", keys.PAUSED, after.hold.scope))
+                commands.append(("SADD", keys.HOLDING_SCOPES, after.hold.scope))
         if after.settled and (before is None or not before.settled):
             commands.extend(self.retire(after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
@@ -75,14 +77,14 @@ class CommitCommands:
     def retire(self, job: Job) -> list[Command]:
         """What a settled job leaves, and for how long."""
         keep = self._keep.result
-        names = (keys.job(job.id), keys.trail(job.id), keys.asked(job.id), keys.answer(job.id))
+        names = (keys.job(job.id), keys.trail(job.id), keys.job_input(job.id), keys.job_output(job.id))
         commands: list[Command] = [("EXPIRE", name, keep) for name in names]
         if self._keep.prompt is not None and self._keep.prompt < keep:
-            commands.append(("EXPIRE", keys.asked(job.id), self._keep.prompt))
+            commands.append(("EXPIRE", keys.job_input(job.id), self._keep.prompt))
         if not job.store:
-            commands.append(("ZADD", keys.FORGET, to_ms(self._clock.now()) + self._keep.unstored * 1000, job.id))
+            commands.append(("ZADD", keys.ERASURE_DUE, to_ms(self._clock.now()) + self._keep.unstored * 1000, job.id))
         for held in (job.id, chain.app_chain(job.app)):  # a legal hold keeps the content too
-            commands.extend(("IF", keys.HOLDS, held, "PERSIST", name) for name in names)
+            commands.extend(("IF", keys.LEGAL_HOLDS, held, "PERSIST", name) for name in names)
         commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
         ended = job.finished_at or job.created_at
         commands.append(("ZADD", keys.SETTLED, to_ms(ended) + keep * 1000, job.id))

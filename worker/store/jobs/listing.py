@@ -15,15 +15,15 @@ from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.jobs.record import Job
 from worker.store import keys
-from worker.store.connection.pool import store_errors, vault_of
-from worker.store.envelope import Vault
-from worker.store.jobs.repository import StoredJob, stored_of, unread_of
+from worker.store.connection.pool import keyring_of, store_errors
+from worker.store.envelope import MasterKeyring
+from worker.store.jobs.repository import StoredJob, stored_of, unreadable_of
 from worker.store.jobs.unreadable_records import read_job
-from worker.store.values import replies, tell
+from worker.store.values import pipeline_replies, report_unreadable
 
-Load = Callable[[str], Awaitable[StoredJob | None]]
+LoadJob = Callable[[str], Awaitable[StoredJob | None]]
 _BATCH = 100
-_MOST_READ = 2_000  # an unlucky pair of filters ends the page early rather than reading the whole store
+_MAX_READ = 2_000  # an unlucky pair of filters ends the page early rather than reading the whole store
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _last_seen(cursor: str) -> tuple[int, str]:
 
 
 async def list_jobs(
-    redis: ArqRedis, app: str, filters: ListFilters, limit: int, cursor: str | None, load: Load | None = None
+    redis: ArqRedis, app: str, filters: ListFilters, limit: int, cursor: str | None, load: LoadJob | None = None
 ) -> tuple[list[StoredJob], str | None]:
     """(up to `limit` jobs, newest first; the cursor of the next page or None).
 
@@ -71,7 +71,7 @@ async def list_jobs(
     found: list[StoredJob] = []
     offset, read, size = 0, 0, limit + 1  # without a second filter the first look is enough
     async with store_errors("list jobs", index):
-        while read < _MOST_READ:
+        while read < _MAX_READ:
             members = await redis.zrevrangebyscore(index, high, low, start=offset, num=size)
             names = [row.decode(errors="replace") for row in members]
             odd = [row for row, name in zip(members, names, strict=True) if not ids.is_job_id(name)]
@@ -107,7 +107,7 @@ def _index_for(app: str, filters: ListFilters) -> str:
     return keys.index(app)
 
 
-async def _load(redis: ArqRedis, names: list[str], load: Load | None) -> dict[str, StoredJob | None]:
+async def _load(redis: ArqRedis, names: list[str], load: LoadJob | None) -> dict[str, StoredJob | None]:
     """Each job, None where it is gone; what can't be read is missing."""
     if not names:
         return {}
@@ -115,38 +115,38 @@ async def _load(redis: ArqRedis, names: list[str], load: Load | None) -> dict[st
     async with redis.pipeline(transaction=False) as pipe:
         for place in places:
             pipe.hmget(place, "rec", "priv", "ntc")
-        rows = await replies(pipe, places)
-    vault, out = vault_of(redis), dict[str, StoredJob | None]()
+        rows = await pipeline_replies(pipe, places)
+    keyring, out = keyring_of(redis), dict[str, StoredJob | None]()
     for name, row in zip(names, rows, strict=True):
         try:
             if row is not None and row[0]:
-                out[name] = _stored(vault, read_job(name, row[0]), *row[1:])
+                out[name] = _stored(keyring, read_job(name, row[0]), *row[1:])
                 continue
         except RecordUnreadable as error:
-            tell(error)
-        found = await _otherwise(name, load)
+            report_unreadable(error)
+        found = await _load_fallback(name, load)
         if found is not None or (row is not None and not row[0]):
             out[name] = found
     return out
 
 
-async def _otherwise(name: str, load: Load | None) -> StoredJob | None:
+async def _load_fallback(name: str, load: LoadJob | None) -> StoredJob | None:
     """A job whose record can't be read as it is, as it may be shown all the same."""
     try:
         return await load(name) if load is not None else None
     except RecordUnreadable as error:
-        tell(error)
+        report_unreadable(error)
     except (KeyMissing, ContentDamaged):
         pass
     return None
 
 
-def _stored(vault: Vault, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
+def _stored(keyring: MasterKeyring, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
     """One job whose content can't be read must not hide the others."""
     try:
-        return stored_of(vault, job, private, notices)
+        return stored_of(keyring, job, private, notices)
     except (KeyMissing, ContentDamaged):
-        return unread_of(job, notices)
+        return unreadable_of(job, notices)
 
 
 def _fits(stored: StoredJob, filters: ListFilters) -> bool:

@@ -14,13 +14,13 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.store import codec, keys
 from worker.store.commands import CommandArg
-from worker.store.connection.job_keys import boxes_of, boxes_to_write
+from worker.store.connection.job_keys import ciphers_for_writing, ciphers_of
 from worker.store.connection.pool import store_errors
-from worker.store.envelope import JobCipher, Vault, text_field
+from worker.store.envelope import JobCipher, MasterKeyring, text_field
 from worker.store.jobs.scripts import Scripts
-from worker.store.values import tell
+from worker.store.values import report_unreadable
 
-_PLAIN = Vault().nobodys("")
+_PLAIN = MasterKeyring().ephemeral("")
 
 
 class OutputChunk(NamedTuple):
@@ -37,7 +37,7 @@ class PendingChunk(NamedTuple):
     job_id: str
     token: str
     attempt: int
-    piece: OutputChunk
+    chunk: OutputChunk
 
 
 class OutputChunks:
@@ -46,40 +46,40 @@ class OutputChunks:
     def __init__(self, redis: ArqRedis) -> None:
         self._redis, self._scripts = redis, Scripts(redis)
 
-    async def keep(self, outgoing: Sequence[PendingChunk]) -> tuple[int, list[str]]:
+    async def append(self, outgoing: Sequence[PendingChunk]) -> tuple[int, list[str]]:
         """Keeps and publishes the pieces: (how many watch, the ids of jobs whose lease is lost: dropped)."""
         words: list[CommandArg] = []
-        boxes = await boxes_to_write(self._redis, {one.job_id for one in outgoing})
+        ciphers = await ciphers_for_writing(self._redis, {one.job_id for one in outgoing})
         for job_id, token, attempt, piece in outgoing:
-            words += (job_id, token, f"{job_id}:{attempt}", boxes[job_id].seal(text_field(attempt), piece))
+            words += (job_id, token, f"{job_id}:{attempt}", ciphers[job_id].seal(text_field(attempt), piece))
         async with store_errors("keep the text so far"):
-            return await self._scripts.pieces(words)
+            return await self._scripts.append_output(words)
 
     async def read(self, job_id: str, attempt: int) -> list[OutputChunk]:
         """All pieces of an attempt, in order, up to the first that can't be read. Raises RecordUnreadable."""
-        return (await self.kept(job_id, attempt))[0]
+        return (await self.read_checked(job_id, attempt))[0]
 
-    async def kept(self, job_id: str, attempt: int) -> tuple[list[OutputChunk], bool]:
+    async def read_checked(self, job_id: str, attempt: int) -> tuple[list[OutputChunk], bool]:
         """(all pieces of an attempt, in order, up to the first that can't be read; whether that is all of them)."""
         async with store_errors("read the text so far", keys.text(job_id, attempt)):
             rows = await self._redis.lrange(keys.text(job_id, attempt), 0, -1)
         if not rows:
             return [], True
-        found = await boxes_of(self._redis, [job_id])
+        found = await ciphers_of(self._redis, [job_id])
         if job_id not in found:
             return [], False  # the job is gone
-        box, name = found[job_id], text_field(attempt)
+        cipher, name = found[job_id], text_field(attempt)
         pieces = list[OutputChunk]()
         for row in rows:
             try:
-                pieces.append(_piece(job_id, box.unseal(name, row)))
+                pieces.append(_parse_chunk(job_id, cipher.unseal(name, row)))
             except ContentDamaged:
-                tell(RecordUnreadable(keys.text(job_id, attempt), "wrong_shape"))
+                report_unreadable(RecordUnreadable(keys.text(job_id, attempt), "wrong_shape"))
                 return pieces, False
         return pieces, True
 
 
-def _piece(job_id: str, content: Any) -> OutputChunk:
+def _parse_chunk(job_id: str, content: Any) -> OutputChunk:
     """The piece in the content of a value. Raises ContentDamaged."""
     match content:
         case [int(sequence), int(offset), str(text)]:
@@ -88,12 +88,12 @@ def _piece(job_id: str, content: Any) -> OutputChunk:
             raise ContentDamaged(job_id, "text")
 
 
-def parse_message(raw: bytes, box: JobCipher | None) -> tuple[str, int, OutputChunk]:
-    """(job id, attempt, piece) of a message on the channel `keys.PIECES`; ContentDamaged without the right box."""
+def parse_message(raw: bytes, cipher: JobCipher | None) -> tuple[str, int, OutputChunk]:
+    """(job id, attempt, piece) of a message on the channel `keys.PIECES`; ContentDamaged without the right cipher."""
     head, _, body = raw.partition(b" ")
     job_id, _, attempt = head.decode().rpartition(":")
     if codec.is_plain(body):
-        box = _PLAIN
-    if box is None:
+        cipher = _PLAIN
+    if cipher is None:
         raise ContentDamaged(job_id, "text")
-    return job_id, int(attempt), _piece(job_id, box.unseal(text_field(attempt), body))
+    return job_id, int(attempt), _parse_chunk(job_id, cipher.unseal(text_field(attempt), body))

@@ -19,9 +19,9 @@ from worker.store.commands import Command
 from worker.store.connection.pool import store_errors
 from worker.store.values import read
 
-_USER_KEPT: Final = 90 * 86_400
+_END_USER_TTL_S: Final = 90 * 86_400
 """Seconds that an end user can be found after the last job: a warning is followed by a deactivation after days."""
-_MOST_JOBS: Final = 10
+_MAX_JOBS: Final = 10
 
 
 class EndUserJobs(NamedTuple):
@@ -36,7 +36,7 @@ def ref_commands(before: Job | None, after: Job, trail: Sequence[ev.Event], keep
     commands: list[Command] = []
     if before is None and after.safety_identifier:
         owner = json.dumps(after.app)
-        commands.append(("SET", keys.ref("user", after.safety_identifier), owner, "EX", max(keep, _USER_KEPT)))
+        commands.append(("SET", keys.ref("user", after.safety_identifier), owner, "EX", max(keep, _END_USER_TTL_S)))
     kept = keep + int(after.policy.run_deadline_seconds)
     for event in trail:
         fact = event.fact
@@ -66,5 +66,5 @@ async def end_user_of(redis: ArqRedis, safety_identifier: str) -> EndUserJobs | 
         if owner is None:
             return None
         app = read(name, owner, lambda raw: str(json.loads(raw)))
-        rows = await redis.zrevrange(keys.index(app, "user", safety_identifier), 0, _MOST_JOBS - 1)
+        rows = await redis.zrevrange(keys.index(app, "user", safety_identifier), 0, _MAX_JOBS - 1)
     return EndUserJobs(app, tuple(row.decode(errors="replace") for row in rows))

@@ -26,24 +26,24 @@ def rank(job: Job) -> int:
     return RANKS[job.priority] * RANK_STEP + to_ms(job.created_at)
 
 
-def facts_for_scripts(job: Job) -> tuple[CommandArg, ...]:
+def script_fields(job: Job) -> tuple[CommandArg, ...]:
     """The fields of a job's hash that scripts read, and that never change: whose it is, its rank, what may stop it."""
     return ("app", job.app, "rank", rank(job), "stops", "\0".join(scopes_of(job)))
 
 
-def place(before: Job | None, job: Job) -> list[Command]:
+def queue_commands(before: Job | None, job: Job) -> list[Command]:
     """Moves the job to the one place where its status belongs; a running job stays where the claim put it."""
     if job.status in UNDER_WAY:
         return [("ZREM", keys.DEADLINE, job.id)]
     at, commands = rank(job), list[Command]()
     if before is not None:
         commands += [("ZREM", where, job.id) for where in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE)]
-        commands += [("ZREM", keys.line(job.app), job.id), ("SREM", keys.slots(job.app), job.id)]
+        commands += [("ZREM", keys.app_queue(job.app), job.id), ("SREM", keys.slots(job.app), job.id)]
         commands += [("HDEL", keys.job(job.id), "tok"), ("ZADD", keys.RING, "NX", 0, job.app)]  # a slot may be free now
     if job.settled:
         return commands
     if job.status is Status.QUEUED:
-        commands += [("ZADD", where, at, job.id) for where in (keys.READY, keys.line(job.app))]
+        commands += [("ZADD", where, at, job.id) for where in (keys.READY, keys.app_queue(job.app))]
         commands += [("ZADD", keys.RING, "NX", 0, job.app), ("PUBLISH", keys.WAKE, "1")]
     else:
         due = to_ms(job.next_attempt_at) if job.next_attempt_at else RANK_STEP

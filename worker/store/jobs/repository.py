@@ -34,27 +34,27 @@ from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, unread
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.admission.pauses import Pause, pause_of
-from worker.store.admission.quarantine import QuarantineLimits, must_be_free
+from worker.store.admission.quarantine import QuarantineLimits, must_not_be_quarantined
 from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
-from worker.store.connection.job_keys import as_object, boxes_to_write, opened
-from worker.store.connection.pool import store_errors, vault_of
-from worker.store.envelope import ANSWER, ASKED, PRIVATE, Vault
+from worker.store.connection.job_keys import ciphers_for_writing, require_object, unseal_by_job
+from worker.store.connection.pool import keyring_of, store_errors
+from worker.store.envelope import INPUT, OUTPUT, PRIVATE, MasterKeyring
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes
 from worker.store.jobs.scripts import ClaimReply, Scripts
 from worker.store.jobs.unreadable_records import read_job
 from worker.store.lifecycle.set_aside import UnreadableJobs
-from worker.store.stats.queue_depth import writable
-from worker.store.values import members, tell
+from worker.store.stats.queue_depth import check_writable
+from worker.store.values import report_unreadable, valid_members
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import committed
 
-Decide = Callable[[Job], Sequence[EventDraft]]
+DraftEvents = Callable[[Job], Sequence[EventDraft]]
 
-_HEADS = 20_000
-_SMALL = 64 * 1024  # bytes of content that the change of a running job may hold although Redis is full
+_MAX_CHAIN_HEADS = 20_000
+_MAX_BYTES_WHEN_FULL = 64 * 1024  # bytes of content that the change of a running job may hold although Redis is full
 
 
 def retention_of(settings: Settings) -> RetentionTimes:
@@ -68,7 +68,7 @@ class NewJob:
 
     fact: ev.Queued
     private: dict[str, Any] = field(repr=False)
-    asked: dict[str, Any] = field(repr=False)
+    input: dict[str, Any] = field(repr=False)
     idempotency_key: str | None = field(default=None, repr=False)
     fingerprint: str = ""
     meter: RateMeter = field(default_factory=lambda: RateMeter(RateLimit(0)))  # charged for it; told what is left
@@ -83,15 +83,15 @@ class StoredJob:
     notices: tuple[str, ...] = ()
 
 
-def stored_of(vault: Vault, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
+def stored_of(keyring: MasterKeyring, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
     """A job with the fields `priv` and `ntc` of its hash. Raises KeyMissing, ContentDamaged."""
     if not private:  # each job is written with one
-        return unread_of(job, notices)
-    content = as_object(job.id, PRIVATE, vault.open(job.app, job.id, PRIVATE, private)[1]) or {}
+        return unreadable_of(job, notices)
+    content = require_object(job.id, PRIVATE, keyring.open(job.app, job.id, PRIVATE, private)[1]) or {}
     return StoredJob(job, content, _names(notices))
 
 
-def unread_of(job: Job, notices: bytes | None) -> StoredJob:
+def unreadable_of(job: Job, notices: bytes | None) -> StoredJob:
     """A job whose private part is lost or does not open, which says so."""
     return StoredJob(job, unread({}, *PRIVATE_MEMBERS), _names(notices))
 
@@ -111,7 +111,7 @@ class ClaimedJob:
     crashed: bool  # its last holder died without letting go
     pause: Pause | None = None  # what stops it from starting
     gated: bool = False  # a circuit was open when it was claimed: ask before calling
-    asked: dict[str, Any] | None = field(default=None, repr=False)  # what was asked, unless it is large
+    input: dict[str, Any] | None = field(default=None, repr=False)  # what was asked, unless it is large
     unreadable: Literal["", "locked", "damaged"] = ""  # its key is not here (yet), or its content does not open
 
 
@@ -126,9 +126,9 @@ class Jobs:
         shut_out: QuarantineLimits | None = None,
     ) -> None:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
-        self._keep, self._vault = retention or RetentionTimes(), vault_of(redis)
+        self._keep, self._keyring = retention or RetentionTimes(), keyring_of(redis)
         self.changes = CommitCommands(clock, self._keep, shut_out or QuarantineLimits())
-        self._aside = UnreadableJobs(redis, clock, self.changes, self._scripts)
+        self._unreadable_jobs = UnreadableJobs(redis, clock, self.changes, self._scripts)
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
     async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
@@ -147,15 +147,15 @@ class Jobs:
             trail.append(ev.event(2, now, job_id, wait))
             job = fold.apply(job, trail[1])
         commands, _ = self.changes.commands(None, job, trail, chain.GENESIS)
-        box = self._vault.new(job.app, job_id)
-        commands.append(("HSET", keys.job(job_id), "priv", box.seal_whole(PRIVATE, new.private)))
-        commands.append(("SET", keys.asked(job_id), box.seal(ASKED, new.asked)))
+        cipher = self._keyring.new(job.app, job_id)
+        commands.append(("HSET", keys.job(job_id), "priv", cipher.seal_with_key(PRIVATE, new.private)))
+        commands.append(("SET", keys.job_input(job_id), cipher.seal(INPUT, new.input)))
         idem, remembered = "", ""
         if new.idempotency_key is not None:
             digest = hashlib.sha256(new.idempotency_key.encode()).hexdigest()
             idem, remembered = keys.idempotency(job.app, digest), f"{new.fingerprint} {job_id}"
         ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
-        size = capacity.largest(commands)
+        size = capacity.largest_argument(commands)
         async with store_errors("take the job"):
             await capacity.must_fit(self._redis, size)
             try:
@@ -191,7 +191,7 @@ class Jobs:
         held, unreadable = list[ClaimedJob](), list[ClaimReply]()
         for one in claimed:
             try:
-                held.append(self._held(one, is_open))
+                held.append(self._claimed_job(one, is_open))
             except RecordUnreadable:
                 unreadable.append(one)
         for one in unreadable:
@@ -203,18 +203,18 @@ class Jobs:
     async def _settle_unreadable(self, c: ClaimReply) -> None:
         """The job is set aside; where that can't be done now its lease runs out, and it is tried again."""
         try:
-            await self._aside.settle(c.job_id, token=c.token)
+            await self._unreadable_jobs.settle(c.job_id, token=c.token)
         except VigilError:
-            tell(RecordUnreadable(keys.job(c.job_id), "not_json"))
+            report_unreadable(RecordUnreadable(keys.job(c.job_id), "not_json"))
 
-    def _held(self, c: ClaimReply, gated: bool) -> ClaimedJob:
+    def _claimed_job(self, c: ClaimReply, gated: bool) -> ClaimedJob:
         job = read_job(c.job_id, c.record)
         private, asked = dict[str, Any](), None
         unreadable: Literal["", "locked", "damaged"] = ""
         try:
-            box, opened_part = self._vault.open(job.app, job.id, PRIVATE, c.private)
-            private = as_object(job.id, PRIVATE, opened_part) or {}
-            asked = as_object(job.id, ASKED, box.unseal(ASKED, c.asked))
+            cipher, opened_part = self._keyring.open(job.app, job.id, PRIVATE, c.private)
+            private = require_object(job.id, PRIVATE, opened_part) or {}
+            asked = require_object(job.id, INPUT, cipher.unseal(INPUT, c.input))
         except KeyMissing as missing:
             emit("encryption.key_missing", job_id=job.id, code=missing.kid)
             unreadable = "locked"
@@ -236,7 +236,7 @@ class Jobs:
     async def change(
         self,
         job_id: str,
-        decide: Decide,
+        decide: DraftEvents,
         *,
         job: Job | None = None,
         token: str = "",
@@ -263,13 +263,13 @@ class Jobs:
             async with store_errors("commit"):
                 before = await self._head(seen)
                 commands = list(writes(after)) if writes is not None else []
-                size = capacity.largest(commands)
+                size = capacity.largest_argument(commands)
                 await capacity.must_fit(self._redis, size)
                 more, head = self.changes.commands(seen, after, trail, before)
                 words, commit_id = [*commands, *more], self._commit_id(seen, token, said)
-                person = must_be_free(after, trail)
+                person = must_not_be_quarantined(after, trail)
                 # a full Redis takes no new work; what runs may tell how it goes and end, which frees more than it takes
-                small = size <= _SMALL and (token != "" or after.settled)
+                small = size <= _MAX_BYTES_WHEN_FULL and (token != "" or after.settled)
                 try:
                     verdict = await self._scripts.commit(
                         job_id, seen.version, token, commit_id, words, before, person, although_full=small
@@ -301,7 +301,7 @@ class Jobs:
         if job.settled:
             return
         self._heads[job.id] = (job.version, head)
-        while len(self._heads) > _HEADS:
+        while len(self._heads) > _MAX_CHAIN_HEADS:
             self._heads.popitem(last=False)
 
     async def _head(self, job: Job) -> str:
@@ -310,7 +310,7 @@ class Jobs:
         if version == job.version:
             return head
         raw = await self._redis.hget(keys.job(job.id), "chain")
-        return head_of(raw) or await self._aside.chained(job, raw)
+        return head_of(raw) or await self._unreadable_jobs.repair_chain_head(job, raw)
 
     async def current(self, job_id: str) -> Job:
         """The record as it stands; one that can't be read is set aside. Raises Refused, RecordUnreadable."""
@@ -323,9 +323,9 @@ class Jobs:
                 record, version = await self._redis.hmget(keys.job(job_id), "rec", "v")
             if record:
                 return read_job(job_id, record, version or b"")
-            job = await self._aside.found(job_id)
+            job = await self._unreadable_jobs.check_missing(job_id)
         except RecordUnreadable:
-            job = await self._aside.settle(job_id, token=token)
+            job = await self._unreadable_jobs.settle(job_id, token=token)
         if job is None:
             raise Refused("job_not_found", "There is no such job.", 404)
         return job
@@ -338,55 +338,55 @@ class Jobs:
         try:
             async with store_errors("read the job", key):
                 record, private, notices = await self._redis.hmget(key, "rec", "priv", "ntc")
-            job = read_job(job_id, record) if record else await self._aside.found(job_id)
+            job = read_job(job_id, record) if record else await self._unreadable_jobs.check_missing(job_id)
         except RecordUnreadable as error:
-            job = await self._aside.seen(job_id, error)
+            job = await self._unreadable_jobs.view(job_id, error)
             async with store_errors("read the job", key):
                 private, notices = await self._redis.hmget(key, "priv", "ntc")
         try:
-            return None if job is None else stored_of(self._vault, job, private, notices)
+            return None if job is None else stored_of(self._keyring, job, private, notices)
         except ContentDamaged:
             if job is None or not locked:
                 raise
             emit("content.damaged", job_id=job_id)
-            return unread_of(job, notices)
+            return unreadable_of(job, notices)
 
-    async def asked(self, job_id: str) -> dict[str, Any] | None:
+    async def load_input(self, job_id: str) -> dict[str, Any] | None:
         """What is asked of the model: input, instructions, params; None when it is gone."""
-        async with store_errors("read what was asked", keys.asked(job_id)):
-            raw = await self._redis.get(keys.asked(job_id))
-        return (await opened(self._redis, ASKED, {job_id: raw})).get(job_id)
+        async with store_errors("read what was asked", keys.job_input(job_id)):
+            raw = await self._redis.get(keys.job_input(job_id))
+        return (await unseal_by_job(self._redis, INPUT, {job_id: raw})).get(job_id)
 
-    async def answer(self, job_id: str) -> dict[str, Any] | None:
+    async def load_output(self, job_id: str) -> dict[str, Any] | None:
         """What came back, or None."""
-        async with store_errors("read the answer", keys.answer(job_id)):
-            raw = await self._redis.get(keys.answer(job_id))
-        return (await opened(self._redis, ANSWER, {job_id: raw})).get(job_id)
+        async with store_errors("read the answer", keys.job_output(job_id)):
+            raw = await self._redis.get(keys.job_output(job_id))
+        return (await unseal_by_job(self._redis, OUTPUT, {job_id: raw})).get(job_id)
 
-    async def answered(self, job_id: str, content: dict[str, Any]) -> Command:
+    async def output_command(self, job_id: str, content: dict[str, Any]) -> Command:
         """The command that keeps what came back."""
-        box = (await boxes_to_write(self._redis, [job_id]))[job_id]
-        return ("SET", keys.answer(job_id), box.seal(ANSWER, content))
+        cipher = (await ciphers_for_writing(self._redis, [job_id]))[job_id]
+        return ("SET", keys.job_output(job_id), cipher.seal(OUTPUT, content))
 
-    def unanswered(self, job_id: str) -> Command:
+    def delete_output_command(self, job_id: str) -> Command:
         """The command that drops what came back."""
-        return ("DEL", keys.answer(job_id))
+        return ("DEL", keys.job_output(job_id))
 
-    async def takes_writes(self) -> bool:
+    async def accepts_writes(self) -> bool:
         """Whether a small write is taken now."""
         try:
-            await writable(self._redis)
+            await check_writable(self._redis)
         except StoreUnavailable:
             return False
         return True
 
     async def trail(self, job_id: str, after: int = 0) -> list[dict[str, Any]]:
         """The job's events with seq > `after`, in order; from the audit trail where its own list is not whole."""
-        return await self._aside.events(job_id, after)
+        return await self._unreadable_jobs.events(job_id, after)
 
     async def overdue(self, limit: int = 100) -> list[str]:
         """Ids of waiting jobs whose deadline has passed."""
         async with store_errors("look for deadlines"):
             now = to_ms(self._clock.now())
             rows = await self._redis.zrangebyscore(keys.DEADLINE, "-inf", now, start=0, num=limit)
-        return await members(self._redis, keys.DEADLINE, rows, ids.is_job_id)
+        return await valid_members(self._redis, keys.DEADLINE, rows, ids.is_job_id)

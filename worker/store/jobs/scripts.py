@@ -13,12 +13,14 @@ from worker.store import keys
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import must_serve
+from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
 
 _ARQ_JOB = "arq:job:"
-_ASKED_ALONG = 64 * 1024  # bytes of input that a claim brings along; more is read by itself
-_SHUT = "Jobs of this end user are not sent, because of recent blocks, a notice of the provider, or an operator's word."
+_MAX_INPUT_WITH_CLAIM = 64 * 1024  # bytes of input that a claim brings along; more is read by itself
+_QUARANTINED = (
+    "Jobs of this end user are not sent, because of recent blocks, a notice of the provider, or an operator's word."
+)
 ARQ_FUNCTION = "run_job"
 
 
@@ -32,7 +34,7 @@ class ClaimReply(NamedTuple):
     record: bytes
     private: bytes
     chain: str  # the audit chain's head
-    asked: bytes  # what was asked, unless it is large
+    input: bytes  # what was asked, unless it is large
     pause: bytes  # what stops it from starting, if anything does
 
 
@@ -69,7 +71,7 @@ class Scripts:
         `head`: the end of the audit chain gone on from. `person`: the end user who must not be shut out.
         `although_full`: also when Redis has reached its maxmemory.
         """
-        must_serve(self._redis)
+        require_permissions(self._redis)
         args = [version, token, commit_id, head, person, *flatten(commands)]
         run = self._commit if although_full else self._commit_if_room
         reply = await run(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
@@ -85,30 +87,38 @@ class Scripts:
         commands: Sequence[Command],
     ) -> str | None:
         """None when the job was created, else what the idempotency key remembers; RateLimited when none may be."""
-        must_serve(self._redis)
+        require_permissions(self._redis)
         name, rate = keys.job(job.id), meter.rate
-        args = [remembered, ttl_ms, rate.interval_us, rate.holds, job.safety_identifier or "", *flatten(commands)]
+        args = [remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or "", *flatten(commands)]
         places = [idempotency_key or name, name, keys.rate(job.app), keys.QUARANTINE]
         verdict, *said = await self._submit(keys=places, args=args)
         if verdict == b"SHUT":
-            raise Refused("end_user_quarantined", _SHUT, 403)
+            raise Refused("end_user_quarantined", _QUARANTINED, 403)
         if verdict == b"WAIT":
-            raise meter.empty(*said)
+            raise meter.exceeded(*said)
         if verdict == b"SEEN":
             return str(said[0].decode(errors="replace"))
         if said:
-            meter.charged(*said)
+            meter.record_charge(*said)
         return None
 
     async def claim(
         self, worker: str, limit: int, lease_ms: int, circuit: str, app_limit: int
     ) -> tuple[int, int, bool, list[ClaimReply]]:
         """(next due time in ms or -1, the server's time in ms, whether the circuit is open, the jobs now ours)."""
-        must_serve(self._redis)
+        require_permissions(self._redis)
         head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
-        args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.asked(""), _ASKED_ALONG]
-        args += [keys.line(""), keys.slots(""), keys.app(""), app_limit, keys.PAUSE]
-        places = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit), keys.RING, keys.HAND, keys.PAUSES]
+        args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.job_input(""), _MAX_INPUT_WITH_CLAIM]
+        args += [keys.app_queue(""), keys.slots(""), keys.app(""), app_limit, keys.PAUSE]
+        places = [
+            keys.READY,
+            keys.LATER,
+            keys.LEASED,
+            keys.circuit(circuit),
+            keys.RING,
+            keys.RING_POSITION,
+            keys.PAUSES,
+        ]
         due, now, is_open, rows = await self._claim(keys=places, args=args)
         claimed = [
             ClaimReply(r[0].decode(), int(r[1]), r[2].decode(), _text(r[3]), r[4], r[5], _text(r[6]), r[7], r[8])
@@ -122,9 +132,9 @@ class Scripts:
         reply = await self._renew(keys=[keys.LEASED], args=[lease_ms, keys.JOB, *flat])
         return [word.decode(errors="replace") for word in reply]
 
-    async def pieces(self, pieces: Sequence[CommandArg]) -> tuple[int, list[str]]:
+    async def append_output(self, pieces: Sequence[CommandArg]) -> tuple[int, list[str]]:
         """Keeps pieces (job id, token, "id:attempt", piece, …): (how many watch, the jobs whose lease is lost)."""
-        watching, *lost = await self._pieces(keys=[], args=[keys.JOB, keys.TEXT, keys.PIECES, *pieces])
+        watching, *lost = await self._pieces(keys=[], args=[keys.JOB, keys.TEXT, keys.OUTPUT_CHUNKS, *pieces])
         return int(watching), [job_id.decode() for job_id in lost]
 
 

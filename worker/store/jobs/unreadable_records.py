@@ -22,7 +22,7 @@ from worker.store import codec, keys
 from worker.store.jobs.queue import RANK_STEP, RANKS
 from worker.store.values import read
 
-_MOST_FAULTS: Final = 20  # rounds of leaving out what is not known
+_MAX_REMOVAL_ROUNDS: Final = 20  # rounds of leaving out what is not known
 _EVENT: Final = ("seq", "type", "at", "job_id", "attempt", "data")
 _UNKNOWN: Final = "unknown"
 
@@ -37,17 +37,17 @@ def read_job(job_id: str, raw: bytes, version: bytes | None = None) -> Job:
     return job
 
 
-def salvaged(job_id: str, raw: bytes) -> Job | None:
+def salvage(job_id: str, raw: bytes) -> Job | None:
     """The record without the fields that this release doesn't know; None when that leaves none."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
         return None
-    for _ in range(_MOST_FAULTS):
+    for _ in range(_MAX_REMOVAL_ROUNDS):
         try:
             job = Job.model_validate_json(json.dumps(body))
         except ValidationError as error:
-            if not _without(body, error):
+            if not _remove_unknown(body, error):
                 return None
         except (ValueError, RecursionError):
             return None
@@ -56,7 +56,7 @@ def salvaged(job_id: str, raw: bytes) -> Job | None:
     return None
 
 
-def _without(body: Any, error: ValidationError) -> bool:
+def _remove_unknown(body: Any, error: ValidationError) -> bool:
     """What is not known was taken out of the body; False when something else is wrong with it."""
     for row in error.errors(include_input=False, include_url=False, include_context=False):
         *path, last = row["loc"] or ("",)
@@ -75,7 +75,7 @@ def _without(body: Any, error: ValidationError) -> bool:
     return True
 
 
-def events_of(rows: Iterable[bytes]) -> list[dict[str, Any]]:
+def parse_events(rows: Iterable[bytes]) -> list[dict[str, Any]]:
     """The events that can be read, by seq."""
     found: dict[int, dict[str, Any]] = {}
     for row in rows:
@@ -88,14 +88,14 @@ def events_of(rows: Iterable[bytes]) -> list[dict[str, Any]]:
     return [found[seq] for seq in sorted(found)]
 
 
-def whole(events: list[dict[str, Any]]) -> bool:
+def is_complete(events: list[dict[str, Any]]) -> bool:
     """True when there are events, from the first on and without a gap."""
     return bool(events) and [one["seq"] for one in events] == list(range(1, len(events) + 1))
 
 
-def retold(job_id: str, events: list[dict[str, Any]]) -> Job | None:
+def replay_events(job_id: str, events: list[dict[str, Any]]) -> Job | None:
     """The record that a job's events give; None when they are not whole or can't be understood."""
-    if not whole(events):
+    if not is_complete(events):
         return None
     try:
         job = fold.replay(ev.Event.load(body) for body in events)
@@ -104,7 +104,7 @@ def retold(job_id: str, events: list[dict[str, Any]]) -> Job | None:
     return job if job.id == job_id else None
 
 
-def barely(job_id: str, known: Mapping[str, bytes | None], first: Mapping[str, Any] | None) -> Job | None:
+def minimal_record(job_id: str, known: Mapping[str, bytes | None], first: Mapping[str, Any] | None) -> Job | None:
     """A record made of what scripts know of a job (fields of its hash) and of the first record of its audit trail;
     None when neither says whose it is.
     """

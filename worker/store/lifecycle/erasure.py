@@ -20,18 +20,18 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Ref
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job, Removal
 from worker.store import keys
-from worker.store.audit.legal_holds import held
+from worker.store.audit.legal_holds import is_held
 from worker.store.commands import Command
-from worker.store.connection.pool import store_errors, vault_of
-from worker.store.envelope import PRIVATE, Vault, body_field, tries_field
+from worker.store.connection.pool import keyring_of, store_errors
+from worker.store.envelope import PRIVATE, MasterKeyring, body_field, tries_field
 from worker.store.jobs.repository import Jobs, StoredJob
-from worker.store.values import members, readable, reporting_unreadable, tell
+from worker.store.values import readable, report_unreadable, reporting_unreadable, valid_members
 from worker.store.webhooks.outbox import OutboxMessage, load_message, message_ids_of
 
-AGAIN_SECONDS: Final = 60
+REREAD_S: Final = 60
 """After its app has read a job that is not to be stored it can ask again for so long: the answer may have got lost."""
 _CONTENT: Final[dict[str, Any]] = {"output_text": None, "output": [], "draft": None, "refusal": None, "metadata": {}}
-_MOST: Final = 100
+_MAX_PER_SWEEP: Final = 100
 
 
 async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal, by: str) -> Job:
@@ -40,11 +40,11 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal
     Deleted on request, metadata and the end user's name go too; the address of its webhook stays in either case.
     """
     job_id, private = stored.job.id, stored.private
-    if await held(redis, stored.job.app, job_id):
+    if await is_held(redis, stored.job.app, job_id):
         raise Refused("legal_hold", "The job is kept for a legal case; it can't be deleted until that is over.")
     hook = {"webhook": private.get("webhook")}
     kept = {**private, **hook} if because == "not_stored" else {"metadata": {}, "end_user": None, **hook}
-    fresh = vault_of(redis).new(stored.job.app, job_id)  # the key of what was there is gone with it
+    fresh = keyring_of(redis).new(stored.job.app, job_id)  # the key of what was there is gone with it
 
     def decide(job: Job) -> Sequence[EventDraft]:
         if not job.settled:
@@ -53,11 +53,11 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal
 
     def writes(job: Job) -> list[Command]:
         texts = [keys.text(job_id, attempt.number) for attempt in job.attempts]
-        at = to_ms(job.content_removed_at or job.created_at) + AGAIN_SECONDS * 1000
+        at = to_ms(job.content_removed_at or job.created_at) + REREAD_S * 1000
         return [
-            ("HSET", keys.job(job_id), "priv", fresh.seal_whole(PRIVATE, kept)),
-            ("DEL", keys.asked(job_id), keys.answer(job_id), *texts),
-            ("ZADD", keys.FORGET, at, job_id),
+            ("HSET", keys.job(job_id), "priv", fresh.seal_with_key(PRIVATE, kept)),
+            ("DEL", keys.job_input(job_id), keys.job_output(job_id), *texts),
+            ("ZADD", keys.ERASURE_DUE, at, job_id),
         ]
 
     job = await jobs.change(job_id, decide, writes=writes)
@@ -65,19 +65,19 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal
     return job
 
 
-def erased(stored: StoredJob) -> bool:
+def is_erased(stored: StoredJob) -> bool:
     """True when its content was removed."""
     return stored.job.content_removed is not None
 
 
-async def was_read(redis: ArqRedis, clock: Clock, jobs: Sequence[Job]) -> None:
+async def schedule_erasure(redis: ArqRedis, clock: Clock, jobs: Sequence[Job]) -> None:
     """Their app has seen what came back: what is not to be stored goes a minute from now."""
     seen = [job.id for job in jobs if job.settled and not job.store and job.content_removed is None]
     if seen:
-        due = to_ms(clock.now() + timedelta(seconds=AGAIN_SECONDS))
+        due = to_ms(clock.now() + timedelta(seconds=REREAD_S))
         with reporting_unreadable():  # a key that all share must not stop one app's reading
-            async with store_errors("note what was read", keys.FORGET):
-                await redis.zadd(keys.FORGET, dict.fromkeys(seen, due), lt=True)
+            async with store_errors("note what was read", keys.ERASURE_DUE):
+                await redis.zadd(keys.ERASURE_DUE, dict.fromkeys(seen, due), lt=True)
 
 
 class Eraser:
@@ -89,15 +89,17 @@ class Eraser:
     async def sweep(self) -> None:
         """Everything that is due is gone; what a webhook has yet to tell of waits another minute."""
         async with store_errors("look for what to forget"):
-            due = await self._redis.zrangebyscore(keys.FORGET, "-inf", to_ms(self._clock.now()), start=0, num=_MOST)
-        for job_id in await members(self._redis, keys.FORGET, due, ids.is_job_id):
+            due = await self._redis.zrangebyscore(
+                keys.ERASURE_DUE, "-inf", to_ms(self._clock.now()), start=0, num=_MAX_PER_SWEEP
+            )
+        for job_id in await valid_members(self._redis, keys.ERASURE_DUE, due, ids.is_job_id):
             if await self._forget(job_id):
                 async with store_errors("forget"):
-                    await self._redis.zrem(keys.FORGET, job_id)
+                    await self._redis.zrem(keys.ERASURE_DUE, job_id)
             else:
-                later = to_ms(self._clock.now() + timedelta(seconds=AGAIN_SECONDS))
+                later = to_ms(self._clock.now() + timedelta(seconds=REREAD_S))
                 async with store_errors("forget later"):
-                    await self._redis.zadd(keys.FORGET, {job_id: later}, xx=True)
+                    await self._redis.zadd(keys.ERASURE_DUE, {job_id: later}, xx=True)
 
     async def _forget(self, job_id: str) -> bool:
         """True when there is nothing left to do for this job."""
@@ -105,13 +107,13 @@ class Eraser:
             stored = await self._jobs.load(job_id)
             if stored is None:
                 return True
-            if erased(stored):
+            if is_erased(stored):
                 await _empty_messages(self._redis, job_id)
                 return True
             if not any(message.state == "pending" for message in await _messages(self._redis, job_id)):
                 await erase(self._redis, self._jobs, stored, "not_stored", "vigil")
         except RecordUnreadable as error:
-            tell(error)
+            report_unreadable(error)
         except (KeyMissing, ContentDamaged, Refused):
             pass  # later, or when its time to be kept is over
         return False
@@ -126,27 +128,27 @@ async def _messages(redis: ArqRedis, job_id: str) -> list[OutboxMessage]:
 
 async def _empty_messages(redis: ArqRedis, job_id: str) -> None:
     """Bodies say what happened without content, receipts no longer quote the receiver."""
-    vault = vault_of(redis)
+    keyring = keyring_of(redis)
     for one in await _messages(redis, job_id):
         try:
-            await _empty(redis, vault, one)
+            await _empty(redis, keyring, one)
         except (ContentDamaged, RecordUnreadable, ValueError, LookupError, TypeError, AttributeError):
             async with store_errors("remove a message that can't be emptied"):
                 await redis.delete(keys.body(one.id), keys.tries(one.id))
 
 
-async def _empty(redis: ArqRedis, vault: Vault, one: OutboxMessage) -> None:
+async def _empty(redis: ArqRedis, keyring: MasterKeyring, one: OutboxMessage) -> None:
     field = body_field(one.id)
     async with store_errors("empty a message", keys.tries(one.id)):
         raw, tries = await redis.get(keys.body(one.id)), await redis.lrange(keys.tries(one.id), 0, -1)
         if raw:
-            box, sealed = vault.open(one.app, one.job_id, field, raw)
+            cipher, sealed = keyring.open(one.app, one.job_id, field, raw)
             sealed["body"] = without_content(sealed["body"])
-            await redis.set(keys.body(one.id), box.seal_whole(field, sealed), xx=True, keepttl=True)
+            await redis.set(keys.body(one.id), cipher.seal_with_key(field, sealed), xx=True, keepttl=True)
         for number, row in enumerate(tries):
-            box, receipt = vault.open(one.app, one.job_id, tries_field(one.id), row)
+            cipher, receipt = keyring.open(one.app, one.job_id, tries_field(one.id), row)
             if receipt.get("response_excerpt"):
-                emptied = box.seal_whole(tries_field(one.id), {**receipt, "response_excerpt": None})
+                emptied = cipher.seal_with_key(tries_field(one.id), {**receipt, "response_excerpt": None})
                 await redis.lset(keys.tries(one.id), number, emptied)
 
 

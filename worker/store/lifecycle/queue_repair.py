@@ -19,24 +19,32 @@ from worker.store import keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import store_errors
-from worker.store.jobs.queue import place
+from worker.store.jobs.queue import queue_commands
 from worker.store.jobs.scripts import Scripts
 from worker.store.stats import queue_depth
-from worker.store.values import replies, tell
+from worker.store.values import pipeline_replies, report_unreadable
 
 _PAGE: Final = 500
-_KEYS_AT_ONCE: Final = 1_000
+_KEYS_PER_SCAN: Final = 1_000
 _WAITING: Final = (Status.QUEUED, Status.SCHEDULED, *sorted(UNDER_WAY))
-_SHARED: Final = {
-    **dict.fromkeys((keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.DEADLINE, keys.FORGET, keys.SETTLED), "zset"),
+_SHARED_KEY_TYPES: Final = {
+    **dict.fromkeys(
+        (keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.DEADLINE, keys.ERASURE_DUE, keys.SETTLED), "zset"
+    ),
     **dict.fromkeys((keys.OUTBOX, keys.TARGETS, keys.SENDING, keys.PAUSES, keys.NOTICES, keys.NOTICES_DUE), "zset"),
-    **dict.fromkeys((keys.PARKED, keys.PAUSED, keys.CLEARING, keys.CIRCUITS), "set"),
-    **dict.fromkeys((keys.FAILS, keys.WORKERS, keys.QUARANTINE, keys.LIFTED, keys.API_KEYS, keys.HEARD), "hash"),
-    **dict.fromkeys((keys.HAND, keys.SENDS, keys.ACTS, keys.ROUTER, keys.SEALING, keys.ACCESS), "string"),
+    **dict.fromkeys((keys.PAUSED_TARGETS, keys.HOLDING_SCOPES, keys.CANCELLATION_DUE, keys.CIRCUITS), "set"),
+    **dict.fromkeys(
+        (keys.TARGET_FAILURES, keys.WORKERS, keys.QUARANTINE, keys.LIFTED, keys.API_KEYS, keys.RECEIVED_WEBHOOKS),
+        "hash",
+    ),
+    **dict.fromkeys(
+        (keys.RING_POSITION, keys.SEND_COUNTER, keys.NOTE_COUNT, keys.ROUTER_LOCK, keys.SEALING_LOCK, keys.ACCESS),
+        "string",
+    ),
     keys.AUDIT: "stream",
     keys.SEALS: "list",
     keys.ASIDES: "zset",
-    keys.HOLD_NOTES: "hash",
+    keys.LEGAL_HOLD_NOTES: "hash",
 }
 """The keys that all share, with their types. Not the legal holds: what can't be read there must stop retention."""
 
@@ -46,43 +54,43 @@ class QueueRepair:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
-        self._types: Any = script(redis, "lifecycle/check_types")
-        self._lines: Any = script(redis, "lifecycle/requeue_ready")
+        self._types_script: Any = script(redis, "lifecycle/check_types")
+        self._requeue_script: Any = script(redis, "lifecycle/requeue_ready")
         self._cursor = 0
 
-    async def look(self, read: Any) -> int:
+    async def repair(self, read: Any) -> int:
         """Keys of a wrong type are out of the way, and every waiting job stands where it will be found.
 
         `read(job_id)` gives a job's record; how many jobs had been lost.
         """
         async with store_errors("look at the types of keys"):
-            for name in await self._types(keys=list(_SHARED), args=list(_SHARED.values())):
-                tell(RecordUnreadable(name.decode(), "wrong_type"))
+            for name in await self._types_script(keys=list(_SHARED_KEY_TYPES), args=list(_SHARED_KEY_TYPES.values())):
+                report_unreadable(RecordUnreadable(name.decode(), "wrong_type"))
         apps = await queue_depth.apps(self._redis)
-        waiting, standing, in_line = await self._counts(apps)
+        waiting, standing, in_line = await self._count(apps)
         if in_line:
             async for ids in self._ready():
                 async with store_errors("put ready jobs in line"):
-                    await self._lines(keys=[keys.RING], args=[keys.JOB, keys.line(""), *ids])
+                    await self._requeue_script(keys=[keys.RING], args=[keys.JOB, keys.app_queue(""), *ids])
         for app in apps:
-            await self._indexes(app)
+            await self._repair_indexes(app)
         lost = 0
         if waiting > standing:
             for app in apps:
-                async for job_id in self._astray(app):
+                async for job_id in self._lost_jobs(app):
                     lost += await self._put_back(job_id, read)
-        await self._queues()
-        await self._trimmed()
+        await self._repair_targets()
+        await self._trim_set_aside()
         return lost
 
-    async def _indexes(self, app: str) -> None:
+    async def _repair_indexes(self, app: str) -> None:
         """The app's own keys are of their types, and its index of all jobs has those of the indexes by status."""
         whole, parts = keys.index(app), [keys.index(app, "status", status) for status in Status]
-        own = dict.fromkeys((whole, *parts, keys.line(app)), "zset")
-        own |= {keys.endpoints(app): "hash", keys.hears(app): "set", keys.slots(app): "set"}
+        own = dict.fromkeys((whole, *parts, keys.app_queue(app)), "zset")
+        own |= {keys.endpoints(app): "hash", keys.endpoint_events(app): "set", keys.slots(app): "set"}
         async with store_errors("look at an app's indexes"):
-            for name in await self._types(keys=list(own), args=list(own.values())):
-                tell(RecordUnreadable(name.decode(errors="replace"), "wrong_type"))
+            for name in await self._types_script(keys=list(own), args=list(own.values())):
+                report_unreadable(RecordUnreadable(name.decode(errors="replace"), "wrong_type"))
             async with self._redis.pipeline(transaction=True) as pipe:
                 for name in (whole, *parts):
                     pipe.zcard(name)
@@ -90,12 +98,12 @@ class QueueRepair:
             if count < sum(counts):
                 await self._redis.zunionstore(whole, [whole, *parts], aggregate="MAX")
 
-    async def _counts(self, apps: list[str]) -> tuple[int, int, bool]:
+    async def _count(self, apps: list[str]) -> tuple[int, int, bool]:
         """(jobs that wait or run by their apps' indexes, those that stand in a queue, whether a ready one may stand in
         no line), all at one moment.
         """
         places = [keys.READY, keys.LATER, keys.LEASED]
-        lines = [keys.line(app) for app in apps]
+        lines = [keys.app_queue(app) for app in apps]
         indexes = [keys.index(app, "status", status) for app in apps for status in _WAITING]
         names = [*places, *lines, *indexes]
         async with store_errors("count the queue"), self._redis.pipeline(transaction=True) as pipe:
@@ -103,7 +111,7 @@ class QueueRepair:
                 pipe.zcard(name)
             for app in apps:
                 pipe.zscore(keys.RING, app)
-            found = await replies(pipe, [*names, *(keys.RING for _ in apps)])
+            found = await pipeline_replies(pipe, [*names, *(keys.RING for _ in apps)])
         counts, ring = [reply or 0 for reply in found[: len(names)]], found[len(names) :]
         filled = counts[3 : 3 + len(lines)]
         turnless = any(count and turn is None for count, turn in zip(filled, ring, strict=True))
@@ -119,7 +127,7 @@ class QueueRepair:
             yield ids
             start += _PAGE
 
-    async def _astray(self, app: str) -> AsyncIterator[str]:
+    async def _lost_jobs(self, app: str) -> AsyncIterator[str]:
         """Jobs of the app that wait or run by its indexes, and stand in no queue."""
         for status in _WAITING:
             name, start = keys.index(app, "status", status), 0
@@ -146,7 +154,7 @@ class QueueRepair:
         if job.settled:
             return False
         commands: list[Command] = [
-            *place(None, job),
+            *queue_commands(None, job),
             ("ZADD", keys.RING, "NX", 0, job.app),
             ("PUBLISH", keys.WAKE, "1"),
         ]
@@ -156,15 +164,17 @@ class QueueRepair:
             commit_id = self._clock.dice(16).hex()
             return await self._scripts.commit(job_id, job.version, "", commit_id, commands) == "OK"
 
-    async def _queues(self) -> None:
+    async def _repair_targets(self) -> None:
         """Targets with messages in their queue are looked at: a part of all keys each time."""
         async with store_errors("look for queues of messages", keys.TARGETS):
-            self._cursor, found = await self._redis.scan(self._cursor, match=keys.QUEUE + "*", count=_KEYS_AT_ONCE)
-            due = {name.decode(errors="replace").removeprefix(keys.QUEUE): 0 for name in found}
+            self._cursor, found = await self._redis.scan(
+                self._cursor, match=keys.TARGET_QUEUE + "*", count=_KEYS_PER_SCAN
+            )
+            due = {name.decode(errors="replace").removeprefix(keys.TARGET_QUEUE): 0 for name in found}
             if due:
                 await self._redis.zadd(keys.TARGETS, due, nx=True)
 
-    async def _trimmed(self) -> None:
+    async def _trim_set_aside(self) -> None:
         async with store_errors("forget what was set aside"):
             edge = to_ms(self._clock.now()) - keys.ASIDE_SECONDS * 1000
             await self._redis.zremrangebyscore(keys.ASIDES, "-inf", edge)

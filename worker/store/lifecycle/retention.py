@@ -27,15 +27,15 @@ from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.commands import Command
 from worker.store.connection.pool import store_errors
-from worker.store.values import members, replies, tell
+from worker.store.values import pipeline_replies, report_unreadable, valid_members
 
-_MOST: Final = 10_000
+_MAX_RECORDS_PER_SEAL: Final = 10_000
 """Records that one seal removes, about: a script must not hold Redis for long."""
-_SEALS_AT_ONCE: Final = 50
-_WORDS: Final = 500
-_LATER: Final = 3_600_000
-_MESSAGES: Final = 40 * 86_400  # longer than any schedule of tries
-_JOBS_AT_ONCE: Final = 100
+_SEALS_PER_PAGE: Final = 50
+_IDS_PER_COMMAND: Final = 500
+_RECHECK_MS: Final = 3_600_000
+_MESSAGE_TTL_S: Final = 40 * 86_400  # longer than any schedule of tries
+_JOBS_PER_PAGE: Final = 100
 
 
 @dataclass(slots=True)
@@ -61,18 +61,18 @@ class Retention:
     async def trim(self, signer: Signer) -> int:
         """How many audit records were removed."""
         total = 0
-        while (removed := await self._round(signer)) is not None:
+        while (removed := await self._remove_once(signer)) is not None:
             total += removed
         return total
 
-    async def _round(self, signer: Signer) -> int | None:
+    async def _remove_once(self, signer: Signer) -> int | None:
         """How many records went; None when nothing is due, or somebody else was at it."""
         last = await self._seals.last()  # first of all: what is read behind it holds if no seal comes between
         if last is None:
             return None
         async with store_errors("look for what is over"):
-            acts = (await self._redis.get(keys.ACTS) or b"0").decode(errors="replace")
-            line = await self._redis.get(keys.RETAINED)
+            acts = (await self._redis.get(keys.NOTE_COUNT) or b"0").decode(errors="replace")
+            line = await self._redis.get(keys.RETENTION_SEAL)
         before = parse(line) if line else None
         holds = await self._holds.names()
         released = before is not None and bool(set(before.body["holds"]) - holds)
@@ -81,7 +81,7 @@ class Retention:
         if not checkpoints and not released:
             return None
         upto = checkpoints[-1].last if checkpoints else str(before.body["upto"] if before else "")
-        work = await self._sort(before, upto, holds, again=released)
+        work = await self._select(before, upto, holds, again=released)
         through = (due[-1].number, due[-1].hash) if due else (0, "")
         if not due and before is not None:
             through = before.body["through"], before.body["through_hash"]
@@ -91,7 +91,7 @@ class Retention:
             through,
             upto=upto,
             removed=len(work.removed) + (int(before.body["removed"]) if before else 0),
-            heads=await self._going_on(work, dict(before.body["heads"]) if before else {}),
+            heads=await self._continuing_heads(work, dict(before.body["heads"]) if before else {}),
             kept=(work.kept, work.kept_head),
             holds=holds if work.whole or before is None else holds | set(before.body["holds"]),
             at=self._clock.now(),
@@ -103,18 +103,18 @@ class Retention:
     async def _due(self) -> list[Seal]:
         """The oldest seals whose records are all old enough."""
         edge, found, size = to_ms(self._clock.now()) - self._keep * 1000, list[Seal](), 0
-        async for lines in self._seals.pages(_SEALS_AT_ONCE):
+        async for lines in self._seals.pages(_SEALS_PER_PAGE):
             for seal in map(parse, lines):
                 at = stream_id(seal.last)[0]
                 if seal.kind == "retention":
                     at = to_ms(datetime.fromisoformat(str(seal.body["at"])))
-                if at >= edge or size >= _MOST:
+                if at >= edge or size >= _MAX_RECORDS_PER_SEAL:
                     return found
                 found.append(seal)
                 size += int(seal.body.get("count", 0))
         return found
 
-    async def _sort(self, before: Seal | None, upto: str, holds: set[str], *, again: bool) -> _RetentionPass:
+    async def _select(self, before: Seal | None, upto: str, holds: set[str], *, again: bool) -> _RetentionPass:
         """What goes and what is kept; `again`: also of what earlier rounds kept, because a hold was released."""
         work, low = _RetentionPass(), "-"
         if before is not None and not again:
@@ -122,7 +122,7 @@ class Retention:
             low = f"({before.body['upto']}"
         async for rows in self._trail.pages(low, upto):
             for row in rows:
-                if _is_held(row, holds) or (again and len(work.removed) >= _MOST):
+                if _is_held(row, holds) or (again and len(work.removed) >= _MAX_RECORDS_PER_SEAL):
                     work.whole &= _is_held(row, holds)
                     work.kept, work.kept_head = work.kept + 1, keep(work.kept_head, row)
                     continue
@@ -132,13 +132,13 @@ class Retention:
                 work.counts[chain] = work.counts.get(chain, 0) + 1
         return work
 
-    async def _going_on(self, work: _RetentionPass, before: dict[str, str]) -> dict[str, str]:
+    async def _continuing_heads(self, work: _RetentionPass, before: dict[str, str]) -> dict[str, str]:
         """The ends of removed pieces of those chains that have more records, or may get some."""
         heads, out = {**before, **work.heads}, dict[str, str]()
         names = list(heads)
         async with store_errors("look at the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for chain in names:
-                pipe.llen(keys.audited(chain))
+                pipe.llen(keys.chain_records(chain))
                 pipe.exists(keys.job(chain))
             found = await pipe.execute()
         for chain, records, job in zip(names, found[::2], found[1::2], strict=True):
@@ -148,10 +148,12 @@ class Retention:
 
     @staticmethod
     def _commands(work: _RetentionPass, seal: Seal, seals: int) -> list[Command]:
-        commands: list[Command] = [("SET", keys.RETAINED, seal.line)]
+        commands: list[Command] = [("SET", keys.RETENTION_SEAL, seal.line)]
         gone = work.removed
-        commands += [("XDEL", keys.AUDIT, *gone[n : n + _WORDS]) for n in range(0, len(gone), _WORDS)]
-        commands += [("LTRIM", keys.audited(chain), count, -1) for chain, count in work.counts.items()]
+        commands += [
+            ("XDEL", keys.AUDIT, *gone[n : n + _IDS_PER_COMMAND]) for n in range(0, len(gone), _IDS_PER_COMMAND)
+        ]
+        commands += [("LTRIM", keys.chain_records(chain), count, -1) for chain, count in work.counts.items()]
         if seals:
             commands.append(("LTRIM", keys.SEALS, seals, -1))
         return commands
@@ -159,44 +161,44 @@ class Retention:
     async def clear(self) -> int:
         """Settled jobs whose time is over leave no entry in an index and no message without an end; how many."""
         done = 0
-        async for ids in self._over():
+        async for ids in self._expired_jobs():
             for job_id in ids:
                 async with store_errors("look at a job"):
                     kept = await self._redis.exists(keys.job(job_id))
                     if kept:  # held, or its time is not over by Redis's clock
-                        await self._redis.zadd(keys.SETTLED, {job_id: to_ms(self._clock.now()) + _LATER})
+                        await self._redis.zadd(keys.SETTLED, {job_id: to_ms(self._clock.now()) + _RECHECK_MS})
                         continue
                 await self._forget(job_id)
                 done += 1
         return done
 
-    async def _over(self) -> AsyncIterator[Sequence[str]]:
+    async def _expired_jobs(self) -> AsyncIterator[Sequence[str]]:
         edge = to_ms(self._clock.now())
         while True:
             async with store_errors("look for what is over"):
-                rows = await self._redis.zrangebyscore(keys.SETTLED, "-inf", edge, start=0, num=_JOBS_AT_ONCE)
+                rows = await self._redis.zrangebyscore(keys.SETTLED, "-inf", edge, start=0, num=_JOBS_PER_PAGE)
             if not rows:
                 return
-            yield await members(self._redis, keys.SETTLED, rows, is_job_id)
+            yield await valid_members(self._redis, keys.SETTLED, rows, is_job_id)
 
     async def _forget(self, job_id: str) -> None:
         async with store_errors("read what a job left"):
-            names = [keys.audited(job_id), keys.messages(job_id), keys.endpoint_messages(job_id)]
+            names = [keys.chain_records(job_id), keys.messages(job_id), keys.endpoint_messages(job_id)]
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.lrange(names[0], 0, 0)
                 for name in names[1:]:
                     pipe.lrange(name, 0, -1)
-                places, *found = [row or [] for row in await replies(pipe, names)]
+                places, *found = [row or [] for row in await pipeline_replies(pipe, names)]
             messages = [raw.decode(errors="replace") for row in found for raw in row]
-        rows = await self._trail.at([place.decode(errors="replace") for place in places])
+        rows = await self._trail.records_at([place.decode(errors="replace") for place in places])
         async with store_errors("clear away what a job left"), self._redis.pipeline(transaction=True) as pipe:
             for name in _indexes(rows):
                 pipe.zrem(name, job_id)
             for one in messages:
                 for name in (keys.message(one), keys.body(one), keys.tries(one)):
-                    pipe.expire(name, _MESSAGES, nx=True)
-            for name in (keys.messages(job_id), keys.endpoint_messages(job_id), keys.shown(job_id)):
-                pipe.expire(name, _MESSAGES, nx=True)
+                    pipe.expire(name, _MESSAGE_TTL_S, nx=True)
+            for name in (keys.messages(job_id), keys.endpoint_messages(job_id), keys.streamed_chunks(job_id)):
+                pipe.expire(name, _MESSAGE_TTL_S, nx=True)
             pipe.zrem(keys.SETTLED, job_id)
             await pipe.execute()
 
@@ -219,7 +221,7 @@ def _indexes(rows: Sequence[AuditRow]) -> list[str]:
         app, person = str(first["app"]), first["data"].get("safety_identifier")
         names = [keys.index(app), keys.index(app, "model", str(first["requested_model"]))]
     except (ValueError, LookupError, TypeError, AttributeError):  # lists leave out what is gone
-        tell(RecordUnreadable(keys.AUDIT, "not_json"))
+        report_unreadable(RecordUnreadable(keys.AUDIT, "not_json"))
         return []
     names += [keys.index(app, "status", status) for status in Status]
     return [*names, keys.index(app, "user", person)] if person else names

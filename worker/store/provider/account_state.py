@@ -25,12 +25,12 @@ from worker.safety.account import (
 from worker.safety.notices import SafetyNotice
 from worker.store import keys
 from worker.store.connection.pool import store_errors
-from worker.store.provider.request_counts import RequestCounts, checked_end_users, read_tally
+from worker.store.provider.request_counts import RequestCounts, checked_end_users, read_request_counts
 from worker.store.provider.safety_notices import SafetyNotices
 
-_OTHER: Final = "other"  # models that models.toml does not know
-_AT_FIRST: Final = "normal"
-_KEPT: Final = 30 * 86_400
+_OTHER_FAMILY: Final = "other"  # models that models.toml does not know
+_INITIAL_STATE: Final = "normal"
+_STATE_TTL_S: Final = 30 * 86_400
 
 
 class AccountState(NamedTuple):
@@ -88,9 +88,11 @@ def _family(seen: FamilyCounts, one: AccountVerdict) -> dict[str, Any]:
     }
 
 
-async def account(redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices, now: datetime) -> AccountState:
+async def read_account_state(
+    redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices, now: datetime
+) -> AccountState:
     """The account as it stands `now`."""
-    tally = await read_tally(redis, now)
+    tally = await read_request_counts(redis, now)
     families: dict[str, tuple[FamilyCounts, AccountVerdict]] = {}
     for family, models in sorted(_families(catalogue, tally).items()):
         seen = FamilyCounts(
@@ -111,7 +113,7 @@ def _families(catalogue: Catalogue, tally: RequestCounts) -> dict[str, list[str]
     for name, counts in {**tally.before, **tally.hour}.items():
         model = catalogue.find(name)
         if model is None or model.checked or counts.signalled:
-            out.setdefault(model.family if model is not None else _OTHER, []).append(name)
+            out.setdefault(model.family if model is not None else _OTHER_FAMILY, []).append(name)
     return out
 
 
@@ -119,16 +121,16 @@ def _of(counts: dict[str, Counts], models: list[str]) -> Counts:
     return sum((counts.get(model, Counts()) for model in models), Counts())
 
 
-async def changed(redis: ArqRedis, states: dict[str, str]) -> dict[str, str]:
+async def record_changes(redis: ArqRedis, states: dict[str, str]) -> dict[str, str]:
     """The states that are not what they were when this was last asked; each change is told to one caller alone."""
     moved: dict[str, str] = {}
     for name, state in states.items():
-        async with store_errors("remember the account's state", keys.standing(name)):
+        async with store_errors("remember the account's state", keys.account_state(name)):
             # MGET: what is no string there has told of nothing; SET with GET would refuse it for ever
-            (before,) = await redis.mget([keys.standing(name)])
+            (before,) = await redis.mget([keys.account_state(name)])
             if before != state.encode():
-                told = await redis.set(keys.standing(name), state, ex=_KEPT, get=before is not None)
+                told = await redis.set(keys.account_state(name), state, ex=_STATE_TTL_S, get=before is not None)
                 before = told if before is not None else None
-            if state != (before.decode(errors="replace") if before else _AT_FIRST):
+            if state != (before.decode(errors="replace") if before else _INITIAL_STATE):
                 moved[name] = state
     return moved

@@ -21,12 +21,12 @@ from worker.safety.account import BASELINE_DAYS, RATE_SECONDS, WIDENED_SECONDS, 
 from worker.store import keys
 from worker.store.commands import Command
 from worker.store.connection.pool import store_errors
-from worker.store.values import count_of, replies, tell
+from worker.store.values import count_of, pipeline_replies, report_unreadable
 
-_BUCKET: Final = 600
-_DAY: Final = 86_400
-_KEPT: Final = (BASELINE_DAYS + 1) * _DAY
-_PEOPLE_KEPT: Final = 2 * WIDENED_SECONDS
+_BUCKET_S: Final = 600
+_DAY_S: Final = 86_400
+_COUNTS_TTL_S: Final = (BASELINE_DAYS + 1) * _DAY_S
+_END_USERS_TTL_S: Final = 2 * WIDENED_SECONDS
 _JOBS: Final = ""  # no model has this name
 
 
@@ -60,16 +60,16 @@ def tally_commands(after: Job, trail: Sequence[ev.Event]) -> list[Command]:
                 continue  # the provider said nothing: neither of this request nor of this account
             fields = _fields(attempt.model, evidence, blocked=attempt.outcome is Outcome.BLOCKED)
             if Evidence.SIGNALLED in evidence and attempt.outcome is not Outcome.BLOCKED:
-                people = keys.people(bucket, attempt.model)
+                people = keys.checked_end_users(bucket, attempt.model)
                 commands.append(("PFADD", people, after.safety_identifier or after.id))
-                commands.append(("EXPIRE", people, _PEOPLE_KEPT))
+                commands.append(("EXPIRE", people, _END_USERS_TTL_S))
         elif isinstance(event.fact, ev.TERMINAL_FACTS):
             substituted = after.served_model is not None and after.disclosure is not None
             ends = {"all": True, "blocked": isinstance(event.fact, ev.Blocked), "substituted": substituted}
             fields = [f"{_JOBS}|{name}" for name, true in ends.items() if true]
         if fields:
             commands.extend(("HINCRBY", keys.tally(bucket), name, 1) for name in fields)
-            commands.append(("EXPIRE", keys.tally(bucket), _KEPT))
+            commands.append(("EXPIRE", keys.tally(bucket), _COUNTS_TTL_S))
     return commands
 
 
@@ -84,22 +84,22 @@ def _fields(model: str, evidence: set[Evidence], *, blocked: bool) -> list[str]:
     return fields
 
 
-async def read_tally(redis: ArqRedis, now: datetime) -> RequestCounts:
+async def read_request_counts(redis: ArqRedis, now: datetime) -> RequestCounts:
     """The counts of the windows that end `now`; a window begins with the bucket that its first second lies in."""
     hour = _buckets(now, RATE_SECONDS)
     half = set(_buckets(now, WIDENED_SECONDS))
-    before = [bucket - day * _DAY for day in range(1, BASELINE_DAYS + 1) for bucket in hour]
+    before = [bucket - day * _DAY_S for day in range(1, BASELINE_DAYS + 1) for bucket in hour]
     async with store_errors("count the requests"), redis.pipeline(transaction=False) as pipe:
         for bucket in (*hour, *before):
             pipe.hgetall(keys.tally(bucket))
-        found = await replies(pipe, map(keys.tally, (*hour, *before)))
+        found = await pipeline_replies(pipe, map(keys.tally, (*hour, *before)))
     rows: list[dict[bytes, bytes]] = [row or {} for row in found]
     recent, ends = rows[: len(hour)], dict[str, int]()
     for row in recent:
         for name, count in row.items():
             model, _, field = name.decode(errors="replace").rpartition("|")
             if model == _JOBS and field in EndCounts._fields:
-                ends[field] = ends.get(field, 0) + _whole(count)
+                ends[field] = ends.get(field, 0) + _number(count)
     return RequestCounts(
         hour=_counts(recent),
         half_hour=_counts(row for bucket, row in zip(hour, recent, strict=True) if bucket in half),
@@ -110,12 +110,12 @@ async def read_tally(redis: ArqRedis, now: datetime) -> RequestCounts:
 
 async def checked_end_users(redis: ArqRedis, models: Sequence[str], now: datetime) -> int:
     """How many different end users were checked on any of these models in the half hour, to within a percent or so."""
-    places = [keys.people(bucket, model) for bucket in _buckets(now, WIDENED_SECONDS) for model in models]
+    places = [keys.checked_end_users(bucket, model) for bucket in _buckets(now, WIDENED_SECONDS) for model in models]
     try:
         async with store_errors("count the end users", places[0] if places else ""):
             return int(await redis.pfcount(*places)) if places else 0
     except RecordUnreadable as error:
-        tell(error)
+        report_unreadable(error)
         return 0
 
 
@@ -126,20 +126,20 @@ def _counts(rows: Iterable[dict[bytes, bytes]]) -> dict[str, Counts]:
             model, _, field = name.decode(errors="replace").rpartition("|")
             if model != _JOBS and field in Counts._fields:
                 old = out.get(model, Counts())
-                out[model] = old._replace(**{field: getattr(old, field) + _whole(count)})
+                out[model] = old._replace(**{field: getattr(old, field) + _number(count)})
     return out
 
 
-def _whole(count: bytes) -> int:
+def _number(count: bytes) -> int:
     """A count; 0 for what is none."""
     return count_of(count) or 0
 
 
 def _bucket(at: datetime) -> int:
     """The bucket of a time: its first second."""
-    return to_ms(at) // 1000 // _BUCKET * _BUCKET
+    return to_ms(at) // 1000 // _BUCKET_S * _BUCKET_S
 
 
 def _buckets(now: datetime, seconds: int) -> list[int]:
     last = _bucket(now)
-    return list(range((to_ms(now) // 1000 - seconds) // _BUCKET * _BUCKET, last + 1, _BUCKET))
+    return list(range((to_ms(now) // 1000 - seconds) // _BUCKET_S * _BUCKET_S, last + 1, _BUCKET_S))

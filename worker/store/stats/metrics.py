@@ -15,19 +15,19 @@ from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store import keys
-from worker.store.admission.circuit_breaker import circuits
+from worker.store.admission.circuit_breaker import list_circuits
 from worker.store.admission.model_access import known_access
-from worker.store.connection.pool import AWAY, store_errors
-from worker.store.provider.account_state import account
+from worker.store.connection.pool import UNAVAILABLE_ERRORS, store_errors
+from worker.store.provider.account_state import read_account_state
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import queue_depth
-from worker.store.values import tell
+from worker.store.values import report_unreadable
 from worker.telemetry.metrics import Sample
 
-_NOTHING: dict[str, str] = {}
+_NO_LABELS: dict[str, str] = {}
 
 
-async def samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
+async def collect_samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
     """Every metric of the whole; only that Redis is away, when it is."""
     parts: tuple[Callable[[], Awaitable[list[Sample]]], ...] = (
         lambda: _queue(redis, clock),
@@ -36,15 +36,15 @@ async def samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: 
         lambda: _account(redis, clock, catalogue, notices),
         lambda: _memory(redis),
     )
-    found: list[Sample] = [("vigil_redis_up", _NOTHING, 1)]
+    found: list[Sample] = [("vigil_redis_up", _NO_LABELS, 1)]
     try:
         for part in parts:
             try:
                 found += await part()
             except RecordUnreadable as error:  # its numbers are missing, the others are told
-                tell(error)
-    except (StoreUnavailable, *AWAY):
-        return [("vigil_redis_up", _NOTHING, 0)]
+                report_unreadable(error)
+    except (StoreUnavailable, *UNAVAILABLE_ERRORS):
+        return [("vigil_redis_up", _NO_LABELS, 0)]
     return found
 
 
@@ -53,22 +53,22 @@ async def _queue(redis: ArqRedis, clock: Clock) -> list[Sample]:
     states = {"queued": found.queued, "scheduled": found.scheduled, "running": found.running}
     rows: list[Sample] = [("vigil_queue_depth", {"state": state}, count) for state, count in states.items()]
     rows.append(("vigil_queue_depth", {"state": "checking"}, found.checking))
-    rows.append(("vigil_queue_oldest_age_seconds", _NOTHING, found.oldest_queued_seconds or 0))
+    rows.append(("vigil_queue_oldest_age_seconds", _NO_LABELS, found.oldest_queued_seconds or 0))
     return rows
 
 
 async def _workers(redis: ArqRedis, clock: Clock) -> list[Sample]:
     found = await queue_depth.workers(redis, clock)
     return [
-        ("vigil_workers_alive", _NOTHING, len(found)),
-        ("vigil_workers_draining", _NOTHING, sum(bool(w.get("draining")) for w in found)),
-        ("vigil_worker_slots_alive", _NOTHING, sum(w.get("slots", 0) for w in found if not w.get("draining"))),
+        ("vigil_workers_alive", _NO_LABELS, len(found)),
+        ("vigil_workers_draining", _NO_LABELS, sum(bool(w.get("draining")) for w in found)),
+        ("vigil_worker_slots_alive", _NO_LABELS, sum(w.get("slots", 0) for w in found if not w.get("draining"))),
     ]
 
 
 async def _provider(redis: ArqRedis) -> list[Sample]:
     rows: list[Sample] = []
-    states = [row["state"] for row in await circuits(redis)]
+    states = [row["state"] for row in await list_circuits(redis)]
     rows += [("vigil_circuits", {"circuit": state}, states.count(state)) for state in ("open", "half_open")]
     for model, access in (await known_access(redis)).items():
         if access.status != "unknown":
@@ -79,7 +79,7 @@ async def _provider(redis: ArqRedis) -> list[Sample]:
 
 
 async def _account(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
-    stands = (await account(redis, catalogue, notices, clock.now())).standing.state
+    stands = (await read_account_state(redis, catalogue, notices, clock.now())).standing.state
     return [("vigil_account_state", {"account": state}, state == stands) for state in ("normal", "elevated", "widened")]
 
 
@@ -87,10 +87,10 @@ async def _memory(redis: ArqRedis) -> list[Sample]:
     async with store_errors("tell its memory"):
         info: dict[str, Any] = await redis.info()
     used, most = float(info.get("used_memory", 0)), float(info.get("maxmemory", 0))
-    rows: list[Sample] = [("vigil_redis_used_memory_bytes", _NOTHING, used)]
+    rows: list[Sample] = [("vigil_redis_used_memory_bytes", _NO_LABELS, used)]
     if most:
-        rows.append(("vigil_redis_used_memory_ratio", _NOTHING, used / most))
-    rows.append(("vigil_redis_persistence_ok", _NOTHING, info.get("aof_last_write_status", "ok") == "ok"))
+        rows.append(("vigil_redis_used_memory_ratio", _NO_LABELS, used / most))
+    rows.append(("vigil_redis_persistence_ok", _NO_LABELS, info.get("aof_last_write_status", "ok") == "ok"))
     return rows
 
 
@@ -107,10 +107,10 @@ class ScaleDemand:
     held_back: str | None
 
 
-async def scale(redis: ArqRedis, clock: Clock) -> ScaleDemand:
+async def scale_demand(redis: ArqRedis, clock: Clock) -> ScaleDemand:
     """Slots that would be busy now: ready + running; only the running ones while a circuit is open."""
     found, alive = await queue_depth.depths(redis, clock), await queue_depth.workers(redis, clock)
-    running, broken = found.running + found.checking, await circuits(redis)
+    running, broken = found.running + found.checking, await list_circuits(redis)
     held = await _held(redis, [str(row["scope"]) for row in broken])
     return ScaleDemand(
         wanted=running + (min(found.queued, 1) if broken else found.queued),
@@ -125,4 +125,4 @@ async def scale(redis: ArqRedis, clock: Clock) -> ScaleDemand:
 
 async def _held(redis: ArqRedis, scopes: Sequence[str]) -> int:
     async with store_errors("count held jobs"):
-        return sum([await redis.zcard(keys.held(scope)) for scope in scopes])
+        return sum([await redis.zcard(keys.held_jobs(scope)) for scope in scopes])

@@ -15,9 +15,9 @@ from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.connection.pool import store_errors
 from worker.store.jobs.queue import RANK_STEP, RANKS
-from worker.store.values import readable, replies, reporting_unreadable, tell
+from worker.store.values import pipeline_replies, readable, report_unreadable, reporting_unreadable
 
-_STALE_SECONDS: Final = 60
+_STALE_AFTER_S: Final = 60
 _WITHOUT_END: Final = -1  # what PTTL says of a key that does not expire
 
 
@@ -46,7 +46,7 @@ async def depths(redis: ArqRedis, clock: Clock) -> QueueDepths:
                 pipe.zcard(keys.index(app, "status", Status.CHECKING))
             names = [keys.READY, keys.LATER, keys.LEASED, *(keys.READY for _ in RANKS)]
             names += [keys.index(app, "status", Status.CHECKING) for app in known]
-            ready, later, leased, *rest = [reply or 0 for reply in await replies(pipe, names)]
+            ready, later, leased, *rest = [reply or 0 for reply in await pipeline_replies(pipe, names)]
     heads, checking = rest[: len(RANKS)], sum(rest[len(RANKS) :])
     created = [row[0][1] % RANK_STEP for row in heads if isinstance(row, list) and row]
     oldest = max(0.0, (to_ms(clock.now()) - min(created)) / 1000) if created else None
@@ -59,7 +59,7 @@ async def apps(redis: ArqRedis) -> list[str]:
         async with store_errors("list keys", keys.API_KEYS):
             digests: list[bytes] = await redis.hvals(keys.API_KEYS)
     except RecordUnreadable as error:
-        tell(error)
+        report_unreadable(error)
         return []
     names = [keys.api_key(digest.decode(errors="replace")) for digest in digests]
     rows = await redis.mget(names) if names else []
@@ -72,7 +72,7 @@ async def workers(redis: ArqRedis, clock: Clock) -> list[dict[str, Any]]:
     with reporting_unreadable():
         async with store_errors("ask for the workers", keys.WORKERS):
             rows = await redis.hvals(keys.WORKERS)
-    oldest = clock.now() - timedelta(seconds=_STALE_SECONDS)
+    oldest = clock.now() - timedelta(seconds=_STALE_AFTER_S)
     found = [one for _, one in readable(((keys.WORKERS, row) for row in rows), _worker)]
     return sorted((w for w in found if datetime.fromisoformat(w["beat_at"]) > oldest), key=lambda w: str(w["id"]))
 
@@ -84,12 +84,12 @@ def _worker(raw: bytes) -> dict[str, Any]:
     return {"id": str(body.pop("id")), **body}
 
 
-async def tell_once(redis: ArqRedis, what: str, seconds: float) -> bool:
+async def should_warn(redis: ArqRedis, what: str, seconds: float) -> bool:
     """True for the first of all processes that asks; False for the others until so many seconds have passed."""
-    return await take_turn(redis, keys.warned(what), seconds)
+    return await try_lock(redis, keys.warning(what), seconds)
 
 
-async def take_turn(redis: ArqRedis, name: str, seconds: float) -> bool:
+async def try_lock(redis: ArqRedis, name: str, seconds: float) -> bool:
     """True for one of all processes that ask for this turn, until so many seconds have passed."""
     async with store_errors("take turns", name):
         if await redis.set(name, "1", nx=True, px=max(1, int(seconds * 1000))):
@@ -99,7 +99,7 @@ async def take_turn(redis: ArqRedis, name: str, seconds: float) -> bool:
         return False
 
 
-async def writable(redis: ArqRedis) -> None:
+async def check_writable(redis: ArqRedis) -> None:
     """Returns when Redis takes writes; StoreUnavailable when it is away, full or read-only."""
     async with store_errors("take a write"):
         await redis.set(keys.PROBE, "1", px=60_000)

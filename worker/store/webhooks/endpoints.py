@@ -17,13 +17,13 @@ from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, Refused
 from worker.store import keys
-from worker.store.connection.pool import store_errors, vault_of
-from worker.store.envelope import Vault
-from worker.store.values import read, tell
+from worker.store.connection.pool import keyring_of, store_errors
+from worker.store.envelope import MasterKeyring
+from worker.store.values import read, report_unreadable
 
 State = Literal["active", "paused", "gone"]
-MOST: Final = 50
-OVERLAP_MS: Final = 24 * 3600 * 1000
+MAX_ENDPOINTS: Final = 50
+SECRET_OVERLAP_MS: Final = 24 * 3600 * 1000
 """How long the secret before a rotation still signs."""
 
 
@@ -61,7 +61,7 @@ class Endpoints:
     """The endpoints in Redis, by app."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
-        self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
+        self._redis, self._clock, self._keyring = redis, clock, keyring_of(redis)
 
     async def of_app(self, app: str) -> list[Endpoint]:
         """All endpoints of the app that can be read, oldest first. Raises KeyMissing."""
@@ -84,8 +84,10 @@ class Endpoints:
         made = Endpoint(name, app, url, events, payload, description, "active", now, (Secret(secret),))
 
         def add(all_of_them: dict[str, Endpoint]) -> dict[str, Endpoint]:
-            if len(all_of_them) >= MOST:
-                raise Refused("too_many_endpoints", f"An app has at most {MOST} webhook endpoints; delete one.")
+            if len(all_of_them) >= MAX_ENDPOINTS:
+                raise Refused(
+                    "too_many_endpoints", f"An app has at most {MAX_ENDPOINTS} webhook endpoints; delete one."
+                )
             return {**all_of_them, made.id: made}
 
         await self._edit(app, add)
@@ -108,14 +110,14 @@ class Endpoints:
 
     async def rotate(self, app: str, endpoint_id: str, secret: str) -> Endpoint:
         """The endpoint with a new secret; the one before signs for another day, any older one no more."""
-        until = to_ms(self._clock.now()) + OVERLAP_MS
+        until = to_ms(self._clock.now()) + SECRET_OVERLAP_MS
 
         def turn(one: Endpoint) -> Endpoint:
             return replace(one, secrets=(Secret(secret), replace(one.secrets[0], until=until)))
 
         return await self.change(app, endpoint_id, turn)
 
-    async def stop(self, app: str, endpoint_id: str, url: str) -> bool:
+    async def mark_gone(self, app: str, endpoint_id: str, url: str) -> bool:
         """The endpoint answered 410 at this address: nothing is sent until its app makes it active again.
 
         False when it has another address by now, which has refused nothing.
@@ -139,7 +141,7 @@ class Endpoints:
                     before = self._load_all(app, rows)
                     after = edit(before)
                     pipe.multi()
-                    _write(pipe, self._vault, app, before, after)
+                    _write(pipe, self._keyring, app, before, after)
                     await pipe.execute()
                 except WatchError:
                     continue
@@ -152,7 +154,7 @@ class Endpoints:
             try:
                 out[name.decode(errors="replace")] = self._load(app, name.decode(errors="replace"), raw)
             except RecordUnreadable as error:
-                tell(error)
+                report_unreadable(error)
         return out
 
     def _load(self, app: str, endpoint_id: str, raw: bytes) -> Endpoint:
@@ -162,7 +164,7 @@ class Endpoints:
             raise RecordUnreadable(keys.endpoints(app), "wrong_shape") from None
 
     def _opened(self, app: str, endpoint_id: str, raw: bytes) -> Endpoint:
-        body = self._vault.unseal_own(endpoint_name(app, endpoint_id), raw)
+        body = self._keyring.unseal_named(endpoint_name(app, endpoint_id), raw)
         secrets = tuple(Secret(**one) for one in body["secrets"])
         one = Endpoint(**{**body, "events": tuple(body["events"]), "secrets": secrets})
         texts = (one.url, one.payload, one.description, *one.events, *(secret.text for secret in secrets))
@@ -176,23 +178,25 @@ def endpoint_name(app: str, endpoint_id: str) -> str:
     return f"endpoint:{app}:{endpoint_id}"
 
 
-def _write(pipe: Any, vault: Vault, app: str, before: dict[str, Endpoint], after: dict[str, Endpoint]) -> None:
+def _write(
+    pipe: Any, keyring: MasterKeyring, app: str, before: dict[str, Endpoint], after: dict[str, Endpoint]
+) -> None:
     name = keys.endpoints(app)
     for gone in before.keys() - after.keys():
         pipe.hdel(name, gone)
     for one in after.values():
         if before.get(one.id) != one:
-            pipe.hset(name, one.id, vault.seal_own(endpoint_name(app, one.id), asdict(one)))
+            pipe.hset(name, one.id, keyring.seal_named(endpoint_name(app, one.id), asdict(one)))
     wanted = sorted({event for one in after.values() if one.state != "gone" for event in one.events})
-    pipe.delete(keys.hears(app))
+    pipe.delete(keys.endpoint_events(app))
     if wanted:
-        pipe.sadd(keys.hears(app), *wanted)
+        pipe.sadd(keys.endpoint_events(app), *wanted)
     for endpoint_id in before.keys() | after.keys():
         paused = endpoint_id in after and after[endpoint_id].state == "paused"
         if paused:
-            pipe.sadd(keys.PARKED, endpoint_id)
+            pipe.sadd(keys.PAUSED_TARGETS, endpoint_id)
         else:
-            pipe.srem(keys.PARKED, endpoint_id)
+            pipe.srem(keys.PAUSED_TARGETS, endpoint_id)
             if before.get(endpoint_id) != after.get(endpoint_id):
                 pipe.zadd(keys.TARGETS, {endpoint_id: 0}, lt=True)  # what waited for it is looked at again
-    pipe.publish(keys.TOLD, "1")
+    pipe.publish(keys.OUTBOX_FILLED, "1")

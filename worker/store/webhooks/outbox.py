@@ -23,14 +23,14 @@ from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors, vault_of
+from worker.store.connection.pool import keyring_of, store_errors
 from worker.store.envelope import tries_field
-from worker.store.values import read, readable, replies
+from worker.store.values import pipeline_replies, read, readable
 
 State = Literal["pending", "delivered", "exhausted", "gone"]
 _SEQ_DIGITS: Final = 10
-_STEPS: Final = 4096  # a score of today's milliseconds has room for so many steps between two of them
-_TRIES_TO_CHANGE: Final = 5
+_STEPS_PER_MS: Final = 4096  # a score of today's milliseconds has room for so many steps between two of them
+_MAX_CHANGE_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def load_message(raw: bytes) -> OutboxMessage:
     return message
 
 
-def iso(at: datetime) -> str:
+def iso_time(at: datetime) -> str:
     """A time as messages keep it."""
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -91,10 +91,10 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
     """What the commit of these events adds to the outbox."""
     commands: list[Command] = []
     for event in trail:
-        due, hears = to_ms(event.at), keys.hears(job.app)
-        turn = in_turn(due, event.seq)  # events of one commit have one time
+        due, hears = to_ms(event.at), keys.endpoint_events(job.app)
+        turn = outbox_score(due, event.seq)  # events of one commit have one time
         commands.append(("IF", hears, event.type, "ZADD", keys.OUTBOX, turn, f"{job.id}:{event.seq}:{event.type}"))
-        commands.append(("IF", hears, event.type, "PUBLISH", keys.TOLD, "1"))
+        commands.append(("IF", hears, event.type, "PUBLISH", keys.OUTBOX_FILLED, "1"))
         if event.type in job.webhook_events:
             message_id = ids.new_id("msg", due, clock.dice(ids.DICE_BYTES))
             told = event.dump()["at"]
@@ -106,13 +106,13 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
             commands.append(("SET", keys.message(message_id), message.dump()))
             commands.append(("RPUSH", keys.messages(job.id), message_id))
             commands.append(("ZADD", keys.OUTBOX, turn, message_id))
-            commands.append(("PUBLISH", keys.TOLD, "1"))
+            commands.append(("PUBLISH", keys.OUTBOX_FILLED, "1"))
     return commands
 
 
-def in_turn(ms: int, number: int) -> float:
+def outbox_score(ms: int, number: int) -> float:
     """A place in the outbox: by time, and at one and the same time by number."""
-    return ms + min(number, _STEPS - 1) / _STEPS
+    return ms + min(number, _STEPS_PER_MS - 1) / _STEPS_PER_MS
 
 
 def trace_of(job: Job) -> str:
@@ -126,7 +126,7 @@ async def message_ids_of(redis: ArqRedis, job_id: str) -> list[str]:
     async with redis.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.lrange(name, 0, -1)
-        return [raw.decode(errors="replace") for row in await replies(pipe, names) for raw in row or ()]
+        return [raw.decode(errors="replace") for row in await pipeline_replies(pipe, names) for raw in row or ()]
 
 
 class Outbox:
@@ -145,22 +145,22 @@ class Outbox:
                 for one in found:
                     pipe.get(keys.message(one))
                     pipe.lrange(keys.tries(one), 0, -1)
-                rows = await replies(pipe, names)
+                rows = await pipeline_replies(pipe, names)
         tries = dict(zip(names[::2], rows[1::2], strict=True))
         messages = readable(zip(names[::2], rows[::2], strict=True), load_message)
         pairs = [(message, self._receipts(message, tries[name] or [])) for name, message in messages]
         return sorted(pairs, key=lambda pair: (pair[0].seq, pair[0].id))
 
     def _receipts(self, message: OutboxMessage, rows: list[bytes]) -> list[dict[str, Any]]:
-        field, vault, key = tries_field(message.id), vault_of(self._redis), keys.tries(message.id)
+        field, keyring, key = tries_field(message.id), keyring_of(self._redis), keys.tries(message.id)
         opened = readable(
-            ((key, raw) for raw in rows), lambda raw: dict(vault.open(message.app, message.job_id, field, raw)[1])
+            ((key, raw) for raw in rows), lambda raw: dict(keyring.open(message.app, message.job_id, field, raw)[1])
         )
         return [receipt for _, receipt in opened]
 
-    async def again(self, job_id: str, message_id: str) -> OutboxMessage:
+    async def redeliver(self, job_id: str, message_id: str) -> OutboxMessage:
         """The message, which is due now; one that is just being sent stays as it is. Refused: no such message."""
-        for _ in range(_TRIES_TO_CHANGE):
+        for _ in range(_MAX_CHANGE_TRIES):
             async with store_errors("read the message", keys.message(message_id)):
                 raw = await self._redis.get(keys.message(message_id))
             seen = read(keys.message(message_id), raw, load_message) if raw else None
@@ -168,14 +168,14 @@ class Outbox:
                 raise Refused("message_not_found", "The job has no such message.", 404)
             if not seen.target or seen.before:
                 return seen  # it is about to be sent anyway
-            at = iso(self._clock.now())
+            at = iso_time(self._clock.now())
             asked = replace(seen, state="pending", next_try_at=at, before=seen.state, planned=seen.next_try_at)
             async with store_errors("send the message again"):
                 said = await self._again(
-                    keys=[keys.TARGETS, keys.SENDING, keys.queue(seen.target), keys.message(message_id)],
+                    keys=[keys.TARGETS, keys.SENDING, keys.target_queue(seen.target), keys.message(message_id)],
                     args=[seen.target, seen.member, raw, asked.dump()],
                 )
-                await self._redis.publish(keys.TOLD, "1")
+                await self._redis.publish(keys.OUTBOX_FILLED, "1")
             if said == b"UNDER_WAY":
                 return seen
             if said == b"OK":

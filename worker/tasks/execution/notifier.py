@@ -11,7 +11,7 @@ from collections.abc import Callable
 from arq.connections import ArqRedis
 
 from worker.store import keys
-from worker.store.connection.pool import AWAY
+from worker.store.connection.pool import UNAVAILABLE_ERRORS
 
 _AGAIN = 0.2
 
@@ -49,5 +49,5 @@ class Notifier:
                             self._tell(job_id, word)
                         else:
                             self._look(job_id)
-            except AWAY:
+            except UNAVAILABLE_ERRORS:
                 await asyncio.sleep(_AGAIN)

@@ -73,7 +73,7 @@ class Sweeper:
                     with loop_pass("look at the queue"):
                         await self.look()
                     with loop_pass("repair of the queue"):
-                        await self._repair.look(self._jobs.current)
+                        await self._repair.repair(self._jobs.current)
                 emit("sweep.done", worker=self._worker_id)
             except StoreUnavailable:
                 pass  # the process's `StoreWatch` says so
@@ -86,7 +86,7 @@ class Sweeper:
         """Ops have been told, by one worker, when a job has been ready for too long: nobody takes it."""
         found = await queue_depth.depths(self._redis, self._clock)
         age = found.oldest_queued_seconds or 0.0
-        if age > self._stuck_seconds and await queue_depth.tell_once(self._redis, "queue.stuck", self._stuck_seconds):
+        if age > self._stuck_seconds and await queue_depth.should_warn(self._redis, "queue.stuck", self._stuck_seconds):
             emit("queue.stuck", seconds=round(age, 1), count=found.queued)
 
     async def sweep(self) -> None:
@@ -94,7 +94,7 @@ class Sweeper:
         pause holds that is over falls due.
         """
         with loop_pass("probe of the circuit"):
-            await self._circuit.probe()
+            await self._circuit.start_trial()
         with loop_pass("sweep of pauses"):
             await self._pauses.sweep()
         with loop_pass("sweep of what is not stored"):
