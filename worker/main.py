@@ -21,8 +21,9 @@ from worker.settings import Settings
 from worker.store.admission.circuit_breaker import CircuitBreaker, scope_of
 from worker.store.admission.model_access import ModelAccessStore
 from worker.store.admission.quarantine import Quarantine, QuarantineLimits as Shutting
+from worker.store.connection.durability import check_durability
 from worker.store.connection.error_reasons import WRONG_USER
-from worker.store.connection.pool import check_durability, connect
+from worker.store.connection.pool import connect
 from worker.store.connection.replay_check import check_replay, replay_check
 from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_guard import StoreGuard, guard_of

@@ -29,7 +29,7 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
 from worker.safety import messages
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.apps import ApiKey
 from worker.store.commands import Command
 from worker.store.jobs.listing import ListFilters, list_jobs
@@ -185,7 +185,7 @@ def _asks(word: str) -> Any:
     def writes(after: Job) -> list[Command]:
         if after.settled:
             return []
-        return [("HSET", keys.job(after.id), "ctl", word), ("PUBLISH", keys.CONTROL, after.id)]
+        return [("HSET", keys.job(after.id), "ctl", word), ("PUBLISH", channels.CONTROL, after.id)]
 
     return writes
 

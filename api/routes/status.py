@@ -28,6 +28,7 @@ from worker.store.apps import ApiKey
 from worker.store.provider.account_state import read_account_state
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import queue_depth
+from worker.store.stats.worker_registry import workers
 
 router = APIRouter(route_class=DirectRoute)
 _PROBE_SECONDS: Final = 10.0
@@ -70,7 +71,7 @@ async def probe(request: Request) -> Response:
         EmptyBody.model_validate(sent)
     except ValidationError as error:
         raise from_validation(error, sent) from None
-    if not await ask(request, queue_depth.workers(parts.redis, parts.clock)) or not await within(
+    if not await ask(request, workers(parts.redis, parts.clock)) or not await within(
         _PROBE_SECONDS + SECONDS, request_probe(parts.redis, _PROBE_SECONDS)
     ):
         detail = "No worker has answered: start one with `vigil worker`, or look with `vigil doctor`."
@@ -94,7 +95,7 @@ async def _status(parts: AppContext, key: ApiKey) -> dict[str, Any]:
     stands = await read_account_state(parts.redis, parts.catalogue, notices, parts.clock.now())
     return {
         "queue": asdict(await queue_depth.depths(parts.redis, parts.clock)),
-        "workers": await queue_depth.workers(parts.redis, parts.clock),
+        "workers": await workers(parts.redis, parts.clock),
         "account": stands.view(),
         "rates": stands.rates(),
         "circuits": await open_circuits(parts.redis),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from worker.jobs.errors import ContentDamaged
-from worker.store import keys
+from worker.store import channels
 from worker.store.connection.pool import Redis, keyring_of
 from worker.store.connection.subscriber import Subscriber
 from worker.store.jobs.output_chunks import OutputChunk, parse_message
@@ -91,7 +91,7 @@ class Broadcaster:
         self._watchers: dict[str, set[Watcher]] = {}
         self._texts = 0
         self._listener = Subscriber(redis, self._heard, self._resumed)
-        self._listener.subscribe(keys.CHANGED)
+        self._listener.subscribe(channels.CHANGED)
         self._task: asyncio.Task[None] | None = None
         self.closing = False
 
@@ -132,15 +132,15 @@ class Broadcaster:
     def _count(self, step: int) -> None:
         self._texts += step
         if step and self._texts:
-            self._listener.subscribe(keys.OUTPUT_CHUNKS)
+            self._listener.subscribe(channels.OUTPUT_CHUNKS)
         elif step:
-            self._listener.unsubscribe(keys.OUTPUT_CHUNKS)
+            self._listener.unsubscribe(channels.OUTPUT_CHUNKS)
 
     def _everyone(self) -> list[Watcher]:
         return [watcher for watchers in self._watchers.values() for watcher in watchers]
 
     def _heard(self, channel: str, message: bytes) -> None:
-        if channel == keys.CHANGED:
+        if channel == channels.CHANGED:
             job_id, _, rest = message.decode(errors="replace").partition(" ")
             for watcher in self._watchers.get(job_id, ()):
                 watcher.change(rest.rpartition(" ")[2])
@@ -163,7 +163,7 @@ class Broadcaster:
     def _resumed(self, channel: str) -> None:
         """What was said before this moment may have passed unheard."""
         for watcher in self._everyone():
-            if channel == keys.CHANGED:
+            if channel == channels.CHANGED:
                 watcher.change(None)
             elif watcher.text:
                 watcher.miss()

@@ -14,7 +14,7 @@ from api.jobs.event_stream import EventFeed
 from api.runtime.context import assemble
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreUnavailable
-from worker.store import keys
+from worker.store import channels
 
 
 def numbered(events):
@@ -210,7 +210,7 @@ async def test_no_text_after_a_block(acme, worker, redis):
         assert (await stream.next())["data"]["delta"] == "before "
         await worker.block(job_id, output_text="SECRET")
         late = b'1[-1,7,"SECRET"]'
-        await redis.publish(keys.OUTPUT_CHUNKS, f"{job_id}:1 ".encode() + late)
+        await redis.publish(channels.OUTPUT_CHUNKS, f"{job_id}:1 ".encode() + late)
         assert [e["type"] for e in await stream.rest()] == ["job.attempt.finished", "job.blocked"]
     async with watching(acme, job_id) as stream:
         events = await stream.rest()
@@ -281,7 +281,7 @@ async def test_text_is_heard_only_while_someone_watches(acme, redis):
     job_id = await submitted(acme)
 
     async def listeners():
-        return dict(await redis.pubsub_numsub(keys.OUTPUT_CHUNKS))[keys.OUTPUT_CHUNKS.encode()]
+        return dict(await redis.pubsub_numsub(channels.OUTPUT_CHUNKS))[channels.OUTPUT_CHUNKS.encode()]
 
     for _ in range(2):
         async with watching(acme, job_id) as stream:

@@ -22,7 +22,7 @@ from waiting import LIMIT
 from worker.jobs import events as ev
 from worker.jobs.errors import AlreadySettled, IllegalEvent, LeaseLost, Refused, StoreUnavailable
 from worker.jobs.states import Outcome
-from worker.store import codec, keys
+from worker.store import channels, codec, keys
 from worker.store.jobs.repository import Jobs, RetentionTimes
 
 FLAGGED = (ev.AccountFlagged(), None)
@@ -249,7 +249,7 @@ async def test_a_message_is_born_with_its_event_or_not_at_all(redis, jobs):
 async def test_watchers_are_told_after_each_change(redis, jobs):
     job = await submitted(jobs)
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(keys.CHANGED)
+        await pubsub.subscribe(channels.CHANGED)
         await pubsub.get_message(timeout=LIMIT)
         await jobs.change(job.id, lambda _: [(STARTED, None), (began(), 1)])
         message = await pubsub.get_message(timeout=LIMIT)

@@ -14,7 +14,8 @@ from builders import FakeClock, new_job
 
 from worker.embedded import Embedded, socket_path, url
 from worker.jobs.errors import StoreUnavailable
-from worker.store.connection.pool import check_durability, connect
+from worker.store.connection.durability import check_durability
+from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,10 +12,12 @@ from waiting import LIMIT
 
 from worker.audit.chain import canonical
 from worker.jobs import ids
-from worker.store import codec, keys
+from worker.store import channels, codec, keys
+from worker.store.connection.capacity import check_writable
 from worker.store.jobs.batch_reads import message_states, outputs
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk, parse_message
-from worker.store.stats.queue_depth import check_writable, depths, workers
+from worker.store.stats.queue_depth import depths
+from worker.store.stats.worker_registry import workers
 
 HELLO = [OutputChunk(3, 0, "Hel"), OutputChunk(5, 3, "lo, "), OutputChunk(-1, 7, "wörld 🎈 \ud800")]
 
@@ -62,7 +64,7 @@ async def test_pieces_that_come_after_the_end_are_dropped(redis, jobs, pieces):
 async def test_watchers_hear_pieces_as_they_are_kept(redis, jobs, pieces):
     held = await running(jobs)
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(keys.OUTPUT_CHUNKS)
+        await pubsub.subscribe(channels.OUTPUT_CHUNKS)
         await pubsub.get_message(timeout=LIMIT)
         await pieces.append([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO])
         heard = [await pubsub.get_message(timeout=LIMIT) for _ in HELLO]

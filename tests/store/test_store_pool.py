@@ -10,12 +10,13 @@ from waiting import stopwatch
 from worker.embedded import Embedded
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.store.apps import Apps
-from worker.store.connection.pool import check_durability, connect, describe_durability
+from worker.store.connection.capacity import check_writable
+from worker.store.connection.durability import check_durability, describe_durability
+from worker.store.connection.pool import connect
 from worker.store.jobs.batch_reads import outputs
 from worker.store.jobs.listing import ListFilters, list_jobs
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
 from worker.store.jobs.repository import Jobs
-from worker.store.stats.queue_depth import check_writable
 
 
 async def test_the_shipped_server_is_safe_and_says_so(tmp_path):

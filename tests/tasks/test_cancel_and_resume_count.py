@@ -9,7 +9,7 @@ from in_process import Stage, until
 
 from tests.upstream.rawserver import CHUNKED, SNAPSHOT, Connection, RawServer, as_json, chunk, created, delta, frame
 from worker.jobs.states import Outcome, Status
-from worker.store import keys
+from worker.store import channels, keys
 
 USED = {"input_tokens": 1000, "output_tokens": 200, "total_tokens": 1200}
 
@@ -30,7 +30,7 @@ async def provider(connection: Connection) -> None:
 async def cancel(stage: Stage, job_id: str) -> None:
     job = await stage.job(job_id)
     await stage.redis.hset(keys.job(job_id), "ctl", "cancel")
-    await stage.redis.publish(keys.CONTROL, job_id)
+    await stage.redis.publish(channels.CONTROL, job_id)
     assert not job.settled
 
 

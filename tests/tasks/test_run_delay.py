@@ -14,7 +14,7 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose, Status
-from worker.store import keys
+from worker.store import channels, keys
 
 SOON = {"after_seconds": 0.5, "silence_seconds": 0}
 LATE = "[[sim: check_then_clear hold=600 tokens=20 rate=40]] go"  # a hold ends when the test lets the provider hurry
@@ -204,7 +204,7 @@ async def test_an_accepted_offer_switches_and_names_the_app(redis: ArqRedis, val
         await stage.worker()
         job_id = await stage.submit(LATE, policy=rule("offer"))
         await stage.reaches(job_id, "an offer", lambda j: j.offer)
-        writes = [("HSET", keys.job(job_id), "ctl", "offer"), ("PUBLISH", keys.CONTROL, job_id)]
+        writes = [("HSET", keys.job(job_id), "ctl", "offer"), ("PUBLISH", channels.CONTROL, job_id)]
         await stage.jobs.change(
             job_id, lambda _: [(ev.OfferAccepted(model=LUNA, by="key_stage"), None)], writes=lambda _: writes
         )

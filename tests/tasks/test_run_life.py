@@ -16,7 +16,7 @@ from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Status
 from worker.main import WorkerProcess
-from worker.store import keys
+from worker.store import channels, keys
 
 LONG = "[[sim: normal tokens=4000 rate=40]] tell me"  # it is written until a test lets the provider hurry
 
@@ -27,7 +27,7 @@ def output_began(job: Job) -> bool:
 
 async def ask_to_cancel(stage: Stage, job_id: str) -> None:
     """What the API does for a running job."""
-    writes = [("HSET", keys.job(job_id), "ctl", "cancel"), ("PUBLISH", keys.CONTROL, job_id)]
+    writes = [("HSET", keys.job(job_id), "ctl", "cancel"), ("PUBLISH", channels.CONTROL, job_id)]
     await stage.jobs.change(job_id, lambda _: [(ev.CancelRequested(by="test"), None)], writes=lambda _: writes)
 
 

@@ -26,7 +26,8 @@ from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings, key_file, load
 from worker.store.apps import SCOPES, Apps
-from worker.store.connection.pool import check_durability, connect, describe_durability
+from worker.store.connection.durability import check_durability, describe_durability
+from worker.store.connection.pool import connect
 from worker.store.connection.store_guard import StoreGuard
 from worker.store.envelope import MasterKeyring
 from worker.telemetry.log import configure

@@ -20,10 +20,11 @@ from redis.exceptions import WatchError
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import RecordUnreadable, Refused
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.admission import rate_limit
 from worker.store.admission.rate_limit import RateLimit
-from worker.store.connection.pool import keyring_of, store_errors
+from worker.store.connection.errors import store_errors
+from worker.store.connection.pool import keyring_of
 from worker.store.values import read, readable, report_unreadable
 
 SCOPES: Final = ("submit", "read", "audit", "ops")
@@ -201,7 +202,7 @@ class Apps:
         async with store_errors("change the app"):
             record = await self._update(name, changes | ({"max_running": None} if default_max else {}))
             await self._redis.zadd(keys.RING, {name: 0}, nx=True)  # it may have left as full
-            await self._redis.publish(keys.WAKE, "1")
+            await self._redis.publish(channels.WAKE, "1")
         return _app_of(record)
 
     async def _update(self, name: str, changes: dict[str, Any]) -> dict[str, Any]:

@@ -130,17 +130,6 @@ ASIDE: Final = "vigil:aside:"
 ASIDES: Final = "vigil:asides"
 ASIDE_SECONDS: Final = 30 * 86_400
 
-WAKE: Final = "vigil:wake"
-"""Channel: something is ready to be claimed."""
-OUTBOX_FILLED: Final = "vigil:told"
-"""Channel: there is a webhook message to send."""
-CHANGED: Final = "vigil:changed"
-"""Channel: `<job id> <version> <status>` after every commit."""
-CONTROL: Final = "vigil:control"
-"""Channel: `<job id>` whose holder should look at `ctl`, or `<job id> <word>` for a holder to hear at once."""
-OUTPUT_CHUNKS: Final = "vigil:pieces"
-"""Channel: pieces of running answers, for watchers."""
-
 
 def job(job_id: str) -> str:
     return JOB + job_id

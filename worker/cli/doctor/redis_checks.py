@@ -18,11 +18,13 @@ from worker.store.admission.model_access import known_access
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.command_rights import advice, missing_rules, user_of
+from worker.store.connection.durability import check_durability, describe_durability
+from worker.store.connection.errors import store_errors
 from worker.store.connection.inspection import ServerInfo, inspect_server
-from worker.store.connection.pool import Redis, check_durability, connect, describe_durability, store_errors
+from worker.store.connection.pool import Redis, connect
 from worker.store.connection.replay_check import assess_replay
 from worker.store.connection.required_commands import REQUIRED
-from worker.store.stats import queue_depth
+from worker.store.stats import worker_registry
 
 _OLDEST: Final = (7, 2)
 _LATE_ROUNDS: Final = 6
@@ -183,7 +185,7 @@ def _tls(address: Address) -> DoctorCheck:
 
 
 async def _workers(redis: Redis, clock: Clock) -> DoctorCheck:
-    alive = await queue_depth.workers(redis, clock)
+    alive = await worker_registry.workers(redis, clock)
     draining = sum(bool(one.get("draining")) for one in alive)
     if len(alive) > draining:
         more = f", {draining} of them draining" if draining else ""

@@ -8,7 +8,8 @@ from typing import Final
 
 from worker.cli.doctor.check import DoctorCheck
 from worker.settings import Settings
-from worker.store.connection.pool import Redis, store_errors
+from worker.store.connection.errors import store_errors
+from worker.store.connection.pool import Redis
 from worker.store.connection.store_guard import read_answer
 from worker.store.connection.store_mark import describe, judge, load
 

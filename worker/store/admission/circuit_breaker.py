@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import RecordUnreadable
-from worker.store import keys
+from worker.store import channels, keys
+from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
 from worker.store.values import pipeline_replies, report_unreadable, reporting_unreadable
 
 FIRST_WAIT, MAX_WAIT = 5.0, 60.0
@@ -72,13 +72,13 @@ class CircuitBreaker:
     async def start_trial(self) -> str | None:
         """Wakes the job that is to be the next trial, if it is time; gives its id."""
         async with store_errors("probe the circuit"):
-            woken = await self._probe(keys=self._keys, args=[keys.WAKE])
+            woken = await self._probe(keys=self._keys, args=[channels.WAKE])
         return woken.decode(errors="replace") if woken else None
 
     async def close(self) -> int:
         """The account answers again: closed, and the number of held jobs that fall due now."""
         async with store_errors("close the circuit"):
-            return int(await self._close(keys=self._keys, args=[keys.WAKE]))
+            return int(await self._close(keys=self._keys, args=[channels.WAKE]))
 
 
 async def list_circuits(redis: ArqRedis) -> list[dict[str, object]]:

@@ -16,9 +16,9 @@ from arq.connections import ArqRedis
 from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
-from worker.store import keys
+from worker.store import channels, keys
+from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
 from worker.store.values import read, report_unreadable, valid_members
 
 Kind = Literal["all", "app", "model", "end_user"]
@@ -137,7 +137,7 @@ class Pauses:
     async def _end(self, scope: str, *, force: bool) -> tuple[bool, int]:
         places = [keys.PAUSES, keys.pause(scope), keys.held_jobs(scope), keys.LATER, keys.HOLDING_SCOPES]
         async with store_errors("resume"):
-            was, count = await self._resume(keys=places, args=[scope, int(force), keys.WAKE])
+            was, count = await self._resume(keys=places, args=[scope, int(force), channels.WAKE])
         return bool(was), int(count)
 
     async def list(self) -> list[Pause]:

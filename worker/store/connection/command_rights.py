@@ -12,7 +12,7 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from worker.store.connection.pool import store_errors
+from worker.store.connection.errors import store_errors
 from worker.store.connection.required_commands import REQUIRED, Role, Words, name_of
 
 

@@ -18,32 +18,21 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError as RedisConnectionError,
-    NoPermissionError,
     ReadOnlyError,
-    RedisError,
-    ResponseError,
     TimeoutError as RedisTimeoutError,
 )
 
 from worker import redis_address
-from worker.jobs.errors import RecordUnreadable, StoreChanged, StoreFull, StoreRefused, StoreUnavailable, UnsafeStore
+from worker.jobs.errors import StoreRefused
 from worker.redis_address import Address
-from worker.store.connection.error_reasons import FULL, is_permanent, reason_of
+from worker.store.connection.errors import StoreChangedError
 from worker.store.envelope import MasterKeyring
 
 Redis = ArqRedis
 """The client that everyone is handed."""
 
-UNAVAILABLE_ERRORS: Final = (RedisError, OSError, TimeoutError)
-"""What a Redis that is away, loading, read-only or full raises here."""
-
-_WRONG_TYPE_MARKS: Final = ("WRONGTYPE", "is not an integer", "is not a float", "Invalid stream ID")
 _NO_KEYS: Final = MasterKeyring()
 _RETRY_ON: Final = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError]
-
-
-class StoreChangedError(RedisError):  # type: ignore[misc]  # redis-py is not typed
-    """The server does not hold the store that this process knows; not tried again over a fresh connection."""
 
 
 class ConnectionChecks(Protocol):
@@ -221,36 +210,6 @@ def _dumps(value: dict[str, Any]) -> bytes:
     return json.dumps(value, default=lambda _: None).encode()  # results are not kept; no exception is ever stored
 
 
-def is_wrong_type(error: ResponseError) -> bool:
-    """True when Redis has refused because of what stands in a key, not because of how it is itself."""
-    said = str(error)
-    return any(mark in said for mark in _WRONG_TYPE_MARKS)
-
-
-class store_errors:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
-    """Turns every way in which Redis can be away into StoreUnavailable, and a value of another type than the one that
-    is wanted into RecordUnreadable; `key` is the one that is asked for, where it is one.
-    """
-
-    __slots__ = ("_key", "_what")
-
-    def __init__(self, what: str, key: str = "") -> None:
-        self._what, self._key = what, key
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, StoreChangedError):
-            raise StoreChanged(str(error)) from None
-        if isinstance(error, ResponseError) and is_wrong_type(error):
-            raise RecordUnreadable(self._key, "wrong_type") from None
-        if isinstance(error, UNAVAILABLE_ERRORS):
-            reason = reason_of(error)
-            kind = StoreFull if reason == FULL else StoreRefused if is_permanent(error) else StoreUnavailable
-            raise kind(f"Redis could not {self._what}: {type(error).__name__}", reason) from None
-
-
 def set_missing_permissions(redis: ArqRedis, reason: str) -> None:
     """From now on `require_permissions` raises this for the client; "" = it may be used again."""
     redis.refused = reason
@@ -261,53 +220,3 @@ def require_permissions(redis: Any) -> None:
     reason = vars(redis).get("refused", "")
     if reason:
         raise StoreRefused("Redis does not let us do all that a job needs", reason)
-
-
-async def check_durability(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[str, str]:
-    """What Redis says of its own safety; raises UnsafeStore when it may evict accepted jobs.
-
-    Keys: maxmemory_policy, appendonly, appendfsync, version; a value is "unknown" where CONFIG or INFO is forbidden.
-    """
-    async with store_errors("say how safe it is"):
-        try:
-            info = await redis.info()
-        except NoPermissionError:
-            info = {}  # `store.rights` names it
-        said = {
-            "version": str(info.get("valkey_version") or info.get("redis_version")),
-            "maxmemory_policy": str(info.get("maxmemory_policy", "unknown")),
-            "appendonly": ("yes" if info.get("aof_enabled") else "no") if info else "unknown",
-            "appendfsync": "unknown",
-        }
-        try:
-            found = await redis.config_get("appendfsync", "maxmemory-policy")
-            said["appendfsync"] = found.get("appendfsync", "unknown")
-            said["maxmemory_policy"] = found.get("maxmemory-policy", said["maxmemory_policy"])
-        except RedisError:
-            pass  # a managed Redis forbids CONFIG; INFO has said what it can
-    if said["maxmemory_policy"] not in {"noeviction", "unknown"} and not allow_eviction:
-        raise UnsafeStore(
-            f"Redis evicts keys (maxmemory-policy {said['maxmemory_policy']}), so accepted jobs could vanish. "
-            "Set it to noeviction, or VIGIL_ALLOW_EVICTION=1 if losing jobs is acceptable."
-        )
-    return said
-
-
-def describe_durability(said: dict[str, str]) -> str:
-    """The guarantee behind a 202, in one sentence."""
-    if said["appendonly"] != "yes":
-        return "An accepted job is lost if Redis stops: the append-only file is off (set appendonly yes)."
-    match said["appendfsync"]:
-        case "always":
-            return "An accepted job survives a crash and a power cut: every write is on disk before the answer."
-        case "everysec":
-            return (
-                "An accepted job survives a crash of Redis; a power cut may take the last second or two "
-                "(appendfsync everysec; set it to always)."
-            )
-        case "no":
-            return (
-                "An accepted job survives a crash of Redis; a power cut may take the last half minute (appendfsync no)."
-            )
-        case _:
-            return "Redis writes an append-only file; how often it reaches the disk can't be read here."

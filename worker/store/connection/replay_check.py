@@ -18,7 +18,8 @@ from redis.exceptions import ResponseError
 from worker import redis_address
 from worker.jobs.errors import UnsafeStore
 from worker.settings import Settings
-from worker.store.connection.pool import UNAVAILABLE_ERRORS, connect_to, store_errors
+from worker.store.connection.errors import UNAVAILABLE_ERRORS, store_errors
+from worker.store.connection.pool import connect_to
 
 RULE: Final = "user default off resetpass ~* &* +@all"
 """The rule of ops/users.acl: cannot log in, may replay."""

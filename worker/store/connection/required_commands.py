@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from worker.store import keys
+from worker.store import channels, keys
 
 Role = Literal["api", "worker"]
 Words = tuple[str, ...]
@@ -18,11 +18,11 @@ Words = tuple[str, ...]
 _K: Final = keys.PROBE
 _EMPTY: Final = "return 1"
 
-_CONNECTION: Final[tuple[Words, ...]] = (("PING",), ("TIME",), ("INFO",), ("PUBLISH", keys.CHANGED, "x"))
+_CONNECTION: Final[tuple[Words, ...]] = (("PING",), ("TIME",), ("INFO",), ("PUBLISH", channels.CHANGED, "x"))
 _TRANSACTIONS: Final[tuple[Words, ...]] = (("WATCH", _K), ("UNWATCH",))
 _CHANNELS: Final[tuple[Words, ...]] = (
-    ("SUBSCRIBE", keys.CHANGED),
-    ("UNSUBSCRIBE", keys.CHANGED),
+    ("SUBSCRIBE", channels.CHANGED),
+    ("UNSUBSCRIBE", channels.CHANGED),
 )
 _SCRIPTS: Final[tuple[Words, ...]] = (
     ("EVALSHA", "0" * 40, "1", _K),

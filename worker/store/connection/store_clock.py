@@ -15,7 +15,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
-from worker.store.connection.pool import store_errors
+from worker.store.connection.errors import store_errors
 
 _REFRESH_INTERVAL_S: Final = (
     5.0  # after that long the time is asked for again: clocks drift, and Redis may be another one

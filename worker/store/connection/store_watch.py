@@ -16,10 +16,9 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import StoreChanged, StoreUnavailable, UnsafeStore
-from worker.store.connection import command_rights
+from worker.store.connection import capacity, command_rights
 from worker.store.connection.pool import set_missing_permissions
 from worker.store.connection.required_commands import Role
-from worker.store.stats import queue_depth
 from worker.telemetry.events import emit
 
 Check = Callable[[], Awaitable[object]]
@@ -60,7 +59,7 @@ class StoreWatch:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await self._check_rights()
                 if not self._missing_rights:
-                    await queue_depth.check_writable(self._redis)
+                    await capacity.check_writable(self._redis)
             reason, changed = self._missing_rights, False
         except TimeoutError:
             reason, changed = _TIMED_OUT, False

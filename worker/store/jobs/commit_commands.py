@@ -13,7 +13,7 @@ from worker.audit.record import record_of
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev
 from worker.jobs.record import Job
-from worker.store import codec, keys
+from worker.store import channels, codec, keys
 from worker.store.admission.pauses import PREFIX
 from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.commands import Command
@@ -71,7 +71,7 @@ class CommitCommands:
         commands.extend(ledger_commands(after, trail, self._shut))
         commands.extend(tally_commands(after, trail))
         commands.extend(outbox_commands(after, trail, self._clock))
-        commands.append(("PUBLISH", keys.CHANGED, f"{after.id} {after.version} {after.status}"))
+        commands.append(("PUBLISH", channels.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head
 
     def retire(self, job: Job) -> list[Command]:

@@ -12,7 +12,7 @@ from worker.clock import to_ms
 from worker.jobs.deadline import deadline_of
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.admission.pauses import scopes_of
 from worker.store.commands import Command, CommandArg
 
@@ -44,10 +44,10 @@ def queue_commands(before: Job | None, job: Job) -> list[Command]:
         return commands
     if job.status is Status.QUEUED:
         commands += [("ZADD", where, at, job.id) for where in (keys.READY, keys.app_queue(job.app))]
-        commands += [("ZADD", keys.RING, "NX", 0, job.app), ("PUBLISH", keys.WAKE, "1")]
+        commands += [("ZADD", keys.RING, "NX", 0, job.app), ("PUBLISH", channels.WAKE, "1")]
     else:
         due = to_ms(job.next_attempt_at) if job.next_attempt_at else RANK_STEP
-        commands += [("ZADD", keys.LATER, due, job.id), ("PUBLISH", keys.WAKE, "1")]
+        commands += [("ZADD", keys.LATER, due, job.id), ("PUBLISH", channels.WAKE, "1")]
     deadline = deadline_of(job)
     if deadline is not None:
         commands.append(("ZADD", keys.DEADLINE, to_ms(deadline.at), job.id))

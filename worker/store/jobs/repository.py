@@ -39,14 +39,15 @@ from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
+from worker.store.connection.capacity import check_writable
+from worker.store.connection.errors import store_errors
 from worker.store.connection.job_keys import ciphers_for_writing, require_object, unseal_by_job
-from worker.store.connection.pool import keyring_of, store_errors
+from worker.store.connection.pool import keyring_of
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE, MasterKeyring
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes
 from worker.store.jobs.scripts import ClaimReply, Scripts
 from worker.store.jobs.unreadable_records import read_job
 from worker.store.lifecycle.set_aside import UnreadableJobs
-from worker.store.stats.queue_depth import check_writable
 from worker.store.values import report_unreadable, valid_members
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import committed
@@ -390,3 +391,8 @@ class Jobs:
             now = to_ms(self._clock.now())
             rows = await self._redis.zrangebyscore(keys.DEADLINE, "-inf", now, start=0, num=limit)
         return await valid_members(self._redis, keys.DEADLINE, rows, ids.is_job_id)
+
+    async def remove_deadline(self, job_id: str) -> None:
+        """Remove the job from the index of deadlines: it is settled, or gone."""
+        async with store_errors("forget a deadline"):
+            await self._redis.zrem(keys.DEADLINE, job_id)

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
 from worker.store.connection.lua_scripts import script
@@ -134,7 +134,7 @@ class Scripts:
 
     async def append_output(self, pieces: Sequence[CommandArg]) -> tuple[int, list[str]]:
         """Keeps pieces (job id, token, "id:attempt", piece, …): (how many watch, the jobs whose lease is lost)."""
-        watching, *lost = await self._pieces(keys=[], args=[keys.JOB, keys.TEXT, keys.OUTPUT_CHUNKS, *pieces])
+        watching, *lost = await self._pieces(keys=[], args=[keys.JOB, keys.TEXT, channels.OUTPUT_CHUNKS, *pieces])
         return int(watching), [job_id.decode() for job_id in lost]
 
 

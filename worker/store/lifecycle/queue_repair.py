@@ -15,10 +15,10 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable, Refused
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.commands import Command
+from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
 from worker.store.jobs.queue import queue_commands
 from worker.store.jobs.scripts import Scripts
 from worker.store.stats import queue_depth
@@ -156,7 +156,7 @@ class QueueRepair:
         commands: list[Command] = [
             *queue_commands(None, job),
             ("ZADD", keys.RING, "NX", 0, job.app),
-            ("PUBLISH", keys.WAKE, "1"),
+            ("PUBLISH", channels.WAKE, "1"),
         ]
         if job.status in UNDER_WAY:
             commands.append(("ZADD", keys.LEASED, to_ms(self._clock.now()) - 1, job.id))

@@ -24,8 +24,8 @@ from worker.safety import messages
 from worker.store import keys
 from worker.store.audit.trail import Trail, head_of
 from worker.store.commands import Command
+from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
 from worker.store.jobs.commit_commands import CommitCommands
 from worker.store.jobs.queue import queue_commands, script_fields
 from worker.store.jobs.scripts import Scripts

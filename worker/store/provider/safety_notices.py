@@ -13,9 +13,9 @@ from typing import Any, Final
 from arq.connections import ArqRedis
 
 from worker.safety.notices import ENDS, TYPES, SafetyNotice
-from worker.store import keys
+from worker.store import channels, keys
+from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
 from worker.store.values import count_of, readable, reporting_unreadable
 
 _WEBHOOK_ID_TTL_S: Final = 7 * 86_400  # the provider delivers again for 72 hours
@@ -87,8 +87,8 @@ class SafetyNotices:
     async def notify_response_ended(self, job_id: str, response_id: str) -> None:
         """Whoever holds the job is told to look whether this response is over; a job that nobody holds is rung for."""
         async with store_errors("tell the holder"), self._redis.pipeline(transaction=False) as pipe:
-            pipe.publish(keys.CONTROL, f"{job_id} {RESPONSE_ENDED} {response_id}")
-            pipe.publish(keys.WAKE, "1")
+            pipe.publish(channels.CONTROL, f"{job_id} {RESPONSE_ENDED} {response_id}")
+            pipe.publish(channels.WAKE, "1")
             await pipe.execute()
 
 

@@ -17,10 +17,10 @@ from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store import keys
 from worker.store.admission.circuit_breaker import list_circuits
 from worker.store.admission.model_access import known_access
-from worker.store.connection.pool import UNAVAILABLE_ERRORS, store_errors
+from worker.store.connection.errors import UNAVAILABLE_ERRORS, store_errors
 from worker.store.provider.account_state import read_account_state
 from worker.store.provider.safety_notices import SafetyNotices
-from worker.store.stats import queue_depth
+from worker.store.stats import queue_depth, worker_registry
 from worker.store.values import report_unreadable
 from worker.telemetry.metrics import Sample
 
@@ -58,7 +58,7 @@ async def _queue(redis: ArqRedis, clock: Clock) -> list[Sample]:
 
 
 async def _workers(redis: ArqRedis, clock: Clock) -> list[Sample]:
-    found = await queue_depth.workers(redis, clock)
+    found = await worker_registry.workers(redis, clock)
     return [
         ("vigil_workers_alive", _NO_LABELS, len(found)),
         ("vigil_workers_draining", _NO_LABELS, sum(bool(w.get("draining")) for w in found)),
@@ -109,7 +109,7 @@ class ScaleDemand:
 
 async def scale_demand(redis: ArqRedis, clock: Clock) -> ScaleDemand:
     """Slots that would be busy now: ready + running; only the running ones while a circuit is open."""
-    found, alive = await queue_depth.depths(redis, clock), await queue_depth.workers(redis, clock)
+    found, alive = await queue_depth.depths(redis, clock), await worker_registry.workers(redis, clock)
     running, broken = found.running + found.checking, await list_circuits(redis)
     held = await _held(redis, [str(row["scope"]) for row in broken])
     return ScaleDemand(

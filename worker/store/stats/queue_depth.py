@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
 
 from arq.connections import ArqRedis
 
@@ -13,12 +11,9 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.states import Status
 from worker.store import keys
-from worker.store.connection.pool import store_errors
+from worker.store.connection.errors import store_errors
 from worker.store.jobs.queue import RANK_STEP, RANKS
-from worker.store.values import pipeline_replies, readable, report_unreadable, reporting_unreadable
-
-_STALE_AFTER_S: Final = 60
-_WITHOUT_END: Final = -1  # what PTTL says of a key that does not expire
+from worker.store.values import pipeline_replies, readable, report_unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,42 +59,3 @@ async def apps(redis: ArqRedis) -> list[str]:
     names = [keys.api_key(digest.decode(errors="replace")) for digest in digests]
     rows = await redis.mget(names) if names else []
     return sorted({app for _, app in readable(zip(names, rows, strict=True), lambda raw: str(json.loads(raw)["app"]))})
-
-
-async def workers(redis: ArqRedis, clock: Clock) -> list[dict[str, Any]]:
-    """Workers whose last heartbeat is younger than a minute, as they describe themselves."""
-    rows = list[bytes]()
-    with reporting_unreadable():
-        async with store_errors("ask for the workers", keys.WORKERS):
-            rows = await redis.hvals(keys.WORKERS)
-    oldest = clock.now() - timedelta(seconds=_STALE_AFTER_S)
-    found = [one for _, one in readable(((keys.WORKERS, row) for row in rows), _worker)]
-    return sorted((w for w in found if datetime.fromisoformat(w["beat_at"]) > oldest), key=lambda w: str(w["id"]))
-
-
-def _worker(raw: bytes) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(raw)
-    if datetime.fromisoformat(body["beat_at"]).tzinfo is None or not isinstance(body.get("slots", 0), int):
-        raise ValueError("not a heartbeat")
-    return {"id": str(body.pop("id")), **body}
-
-
-async def should_warn(redis: ArqRedis, what: str, seconds: float) -> bool:
-    """True for the first of all processes that asks; False for the others until so many seconds have passed."""
-    return await try_lock(redis, keys.warning(what), seconds)
-
-
-async def try_lock(redis: ArqRedis, name: str, seconds: float) -> bool:
-    """True for one of all processes that ask for this turn, until so many seconds have passed."""
-    async with store_errors("take turns", name):
-        if await redis.set(name, "1", nx=True, px=max(1, int(seconds * 1000))):
-            return True
-        if await redis.pttl(name) == _WITHOUT_END:
-            await redis.delete(name)  # nobody writes such a one: whoever asks next has the turn
-        return False
-
-
-async def check_writable(redis: ArqRedis) -> None:
-    """Returns when Redis takes writes; StoreUnavailable when it is away, full or read-only."""
-    async with store_errors("take a write"):
-        await redis.set(keys.PROBE, "1", px=60_000)

@@ -16,9 +16,10 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command, CommandArg
+from worker.store.connection.errors import store_errors
 from worker.store.connection.job_keys import ciphers_for_writing, require_object
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import keyring_of, store_errors
+from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE, JobCipher, body_field, tries_field
 from worker.store.jobs.repository import StoredJob
 from worker.store.jobs.unreadable_records import parse_events, read_job

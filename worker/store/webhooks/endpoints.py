@@ -16,8 +16,9 @@ from redis.exceptions import WatchError
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, Refused
-from worker.store import keys
-from worker.store.connection.pool import keyring_of, store_errors
+from worker.store import channels, keys
+from worker.store.connection.errors import store_errors
+from worker.store.connection.pool import keyring_of
 from worker.store.envelope import MasterKeyring
 from worker.store.values import read, report_unreadable
 
@@ -199,4 +200,4 @@ def _write(
             pipe.srem(keys.PAUSED_TARGETS, endpoint_id)
             if before.get(endpoint_id) != after.get(endpoint_id):
                 pipe.zadd(keys.TARGETS, {endpoint_id: 0}, lt=True)  # what waited for it is looked at again
-    pipe.publish(keys.OUTBOX_FILLED, "1")
+    pipe.publish(channels.OUTBOX_FILLED, "1")

@@ -20,10 +20,11 @@ from worker.jobs import ids
 from worker.jobs.errors import Refused
 from worker.jobs.events import Event
 from worker.jobs.record import Job
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.commands import Command
+from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import keyring_of, store_errors
+from worker.store.connection.pool import keyring_of
 from worker.store.envelope import tries_field
 from worker.store.values import pipeline_replies, read, readable
 
@@ -94,7 +95,7 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
         due, hears = to_ms(event.at), keys.endpoint_events(job.app)
         turn = outbox_score(due, event.seq)  # events of one commit have one time
         commands.append(("IF", hears, event.type, "ZADD", keys.OUTBOX, turn, f"{job.id}:{event.seq}:{event.type}"))
-        commands.append(("IF", hears, event.type, "PUBLISH", keys.OUTBOX_FILLED, "1"))
+        commands.append(("IF", hears, event.type, "PUBLISH", channels.OUTBOX_FILLED, "1"))
         if event.type in job.webhook_events:
             message_id = ids.new_id("msg", due, clock.dice(ids.DICE_BYTES))
             told = event.dump()["at"]
@@ -106,7 +107,7 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
             commands.append(("SET", keys.message(message_id), message.dump()))
             commands.append(("RPUSH", keys.messages(job.id), message_id))
             commands.append(("ZADD", keys.OUTBOX, turn, message_id))
-            commands.append(("PUBLISH", keys.OUTBOX_FILLED, "1"))
+            commands.append(("PUBLISH", channels.OUTBOX_FILLED, "1"))
     return commands
 
 
@@ -175,7 +176,7 @@ class Outbox:
                     keys=[keys.TARGETS, keys.SENDING, keys.target_queue(seen.target), keys.message(message_id)],
                     args=[seen.target, seen.member, raw, asked.dump()],
                 )
-                await self._redis.publish(keys.OUTBOX_FILLED, "1")
+                await self._redis.publish(channels.OUTBOX_FILLED, "1")
             if said == b"UNDER_WAY":
                 return seen
             if said == b"OK":

@@ -22,10 +22,10 @@ from arq.connections import ArqRedis
 from worker.clock import Clock, to_ms
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused, StoreUnavailable
 from worker.settings import Settings
-from worker.store import keys
+from worker.store import channels
 from worker.store.admission.quarantine import QuarantineLimits
 from worker.store.apps import Apps
-from worker.store.connection.pool import UNAVAILABLE_ERRORS
+from worker.store.connection.errors import UNAVAILABLE_ERRORS
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import ClaimedMessage, DeliveryQueue
@@ -100,7 +100,7 @@ class Dispatcher:
         while not _cancelled():
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(keys.OUTBOX_FILLED)
+                    await pubsub.subscribe(channels.OUTBOX_FILLED)
                     self._wake.set()  # something may have been said while we were deaf
                     while not _cancelled():
                         if await pubsub.get_message(timeout=5.0) is not None:
