@@ -22,7 +22,7 @@ from worker.jobs.record import Block, Disclosure, Job, JobError, ProviderError, 
 from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
 from worker.store.envelope import MasterKeyring
-from worker.store.jobs.repository import NewJob
+from worker.store.jobs.stored_job import NewJob
 
 SOL, TERRA, LUNA = "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"
 PLAIN = bool(os.environ.get("VIGIL_TEST_PLAIN"))  # noqa: TID251

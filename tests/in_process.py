@@ -22,7 +22,8 @@ from worker.settings import Settings
 from worker.simulator import Simulator
 from worker.simulator.pace import Pace
 from worker.store import keys
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 
 __all__ = ["LIMIT", "LUNA", "SOL", "TERRA", "Stage", "until"]
 

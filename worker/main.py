@@ -30,7 +30,8 @@ from worker.store.connection.store_guard import StoreGuard, guard_of
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.envelope import MasterKeyring
 from worker.store.jobs.output_chunks import OutputChunks
-from worker.store.jobs.repository import ClaimedJob, Jobs, retention_of
+from worker.store.jobs.repository import Jobs, retention_of
+from worker.store.jobs.stored_job import ClaimedJob
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.delivery.dispatcher import Dispatcher
 from worker.tasks.execution.claimer import Claimer

@@ -13,7 +13,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import INPUT, unread
 from worker.store.envelope import OUTPUT
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import report_unreadable
 
 

@@ -39,7 +39,7 @@ from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle.erasure import erase, is_erased, schedule_erasure
 
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])

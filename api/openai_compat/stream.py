@@ -24,7 +24,7 @@ from api.web.problems import problem_of
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.jobs.streamed_chunks import ChunkCounts, StreamedChunks
 from worker.store.lifecycle.erasure import is_erased
 from worker.store.values import report_unreadable

@@ -33,7 +33,7 @@ from worker.store import channels, keys
 from worker.store.apps import ApiKey
 from worker.store.commands import Command
 from worker.store.jobs.listing import ListFilters, list_jobs
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle.erasure import erase
 
 router = APIRouter(route_class=DirectRoute, tags=["jobs"])

@@ -29,7 +29,7 @@ from api.web.tracing_middleware import trace_of
 from worker.jobs.errors import RateExceeded, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 
 router = APIRouter(route_class=DirectRoute, tags=["jobs"])
 _MOST: Final = 1_000

@@ -20,7 +20,7 @@ from api.web.responses import as_json
 from worker.safety.packet import packet
 from worker.safety.redact import Redacted, redacted
 from worker.store.jobs import batch_reads
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.provider.safety_notices import notices_named
 
 router = APIRouter(route_class=DirectRoute, tags=["jobs"])

@@ -25,7 +25,7 @@ from api.web.problems import Problem, from_validation
 from api.web.responses import as_json
 from worker.jobs.events import TERMINAL_FACTS
 from worker.jobs.spec import PayloadKind, Spec
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import Outbox, OutboxMessage
 from worker.webhooks.signing import new_secret

@@ -18,7 +18,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import OUTPUT, unread
 from worker.store.jobs import batch_reads
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle.erasure import is_erased, schedule_erasure
 from worker.store.provider.safety_notices import notices_named
 

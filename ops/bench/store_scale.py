@@ -35,7 +35,8 @@ from worker.store import codec, keys
 from worker.store.commands import Command
 from worker.store.connection.pool import connect
 from worker.store.jobs.listing import ListFilters, list_jobs
-from worker.store.jobs.repository import Jobs, NewJob, RetentionTimes
+from worker.store.jobs.repository import Jobs, RetentionTimes
+from worker.store.jobs.stored_job import NewJob
 from worker.store.stats.queue_depth import depths
 
 MODEL = "gpt-5.6-sol"

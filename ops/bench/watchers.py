@@ -27,7 +27,8 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.store.connection.pool import connect
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 
 MODEL = "gpt-5.6-sol"
 MOST_CONNECTIONS = 20

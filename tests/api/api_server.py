@@ -22,7 +22,8 @@ from worker.settings import Settings
 from worker.store import codec, keys
 from worker.store.apps import SCOPES, Apps
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
-from worker.store.jobs.repository import ClaimedJob, Jobs
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import ClaimedJob
 
 
 @dataclass

@@ -71,9 +71,9 @@ async def test_blocks_that_are_old_do_not_count(jobs, clock, quarantine):
 
 
 async def test_how_many_blocks_is_a_setting_and_none_means_never(redis, clock, quarantine):
-    await block(Jobs(redis, clock, shut_out=QuarantineLimits(blocks=1)), clock, BOB)
+    await block(Jobs(redis, clock, limits=QuarantineLimits(blocks=1)), clock, BOB)
     assert [one.safety_identifier for one in await quarantine.of_app("shop")] == [BOB]
-    never = Jobs(redis, clock, shut_out=QuarantineLimits(blocks=0))
+    never = Jobs(redis, clock, limits=QuarantineLimits(blocks=0))
     for _ in range(5):
         await block(never, clock)
     assert len(await quarantine.of_app("shop")) == 1

@@ -15,7 +15,8 @@ from worker.store.envelope import MasterKeyring
 from worker.store.jobs.batch_reads import outputs
 from worker.store.jobs.listing import ListFilters, list_jobs
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 from worker.store.webhooks.endpoints import Endpoints
 
 KEY, OTHER = bytes([7]) * 32, bytes([8]) * 32

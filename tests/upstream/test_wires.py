@@ -27,7 +27,8 @@ from worker.main import WorkerProcess
 from worker.safety.output import MENDED
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 from worker.telemetry import events
 from worker.upstream.content import MALFORMED, NOT_A_NUMBER
 from worker.upstream.halves import REPLACED

@@ -16,7 +16,7 @@ from waiting import LIMIT
 from webhook_receivers import LIFE, SECRET, Post, Receiver
 
 from worker.clock import Clock
-from worker.store.jobs.repository import NewJob
+from worker.store.jobs.stored_job import NewJob
 from worker.tasks.delivery.dispatcher import MOST_AT_ONCE
 from worker.webhooks.guard import AddressPolicy, judge_url
 from worker.webhooks.resolver import SystemResolver

@@ -21,7 +21,8 @@ from worker.jobs import events as ev
 from worker.settings import Settings
 from worker.store import codec, keys
 from worker.store.apps import Apps
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import Outbox, OutboxMessage
 from worker.tasks.delivery.dispatcher import Dispatcher

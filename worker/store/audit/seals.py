@@ -15,7 +15,7 @@ from worker.store import keys
 from worker.store.commands import Command, flatten
 from worker.store.connection.errors import store_errors
 from worker.store.connection.locks import try_lock
-from worker.store.connection.lua_scripts import script
+from worker.store.connection.lua_scripts import RUN_COMMANDS, script
 
 _PAGE: Final = 200
 _RETENTION: Final = b'"kind":"retention"'
@@ -26,7 +26,7 @@ class Seals:
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
-        self._script: Any = script(redis, "audit/seal")
+        self._script: Any = script(redis, RUN_COMMANDS, "audit/seal")
 
     async def try_lock(self, seconds: float) -> bool:
         """True for one of all workers, once in so many seconds."""

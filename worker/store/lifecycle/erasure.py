@@ -25,7 +25,8 @@ from worker.store.commands import Command
 from worker.store.connection.errors import store_errors
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE, MasterKeyring, body_field, tries_field
-from worker.store.jobs.repository import Jobs, StoredJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import readable, report_unreadable, reporting_unreadable, valid_members
 from worker.store.webhooks.outbox import OutboxMessage, load_message, message_ids_of
 

@@ -1,7 +1,10 @@
--- look: what is known of a job whose record can't be read.
--- KEYS     the job's hash, leased     ARGV[1] job id
--- returns  {v, rec, tok, chain, app, rank, stops, 1 if somebody's lease on it lasts}
-local seen = call('HMGET', KEYS[1], 'v', 'rec', 'tok', 'chain', 'app', 'rank', 'stops')
-local t, ends = call('TIME'), call('ZSCORE', KEYS[2], ARGV[1])
-seen[8] = (seen[3] and ends and tonumber(ends) > t[1] * 1000) and 1 or 0
-return seen
+-- read_unreadable: Read the fields of a job whose record can't be read, and whether a worker holds it.
+-- KEYS     job: its hash     leased: jobs by lease end
+-- ARGV     job_id
+-- Returns  {v, rec, tok, chain, app, rank, stops, 1 if a lease on it lasts}
+local job, leased = KEYS[1], KEYS[2]
+local job_id = ARGV[1]
+local fields = call('HMGET', job, 'v', 'rec', 'tok', 'chain', 'app', 'rank', 'stops')
+local t, lease_end = call('TIME'), call('ZSCORE', leased, job_id)
+fields[8] = (fields[3] and lease_end and tonumber(lease_end) > t[1] * 1000) and 1 or 0
+return fields

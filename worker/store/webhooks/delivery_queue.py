@@ -21,7 +21,7 @@ from worker.store.connection.job_keys import ciphers_for_writing, require_object
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE, JobCipher, body_field, tries_field
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.jobs.unreadable_records import parse_events, read_job
 from worker.store.values import pipeline_replies, read, readable, report_unreadable, valid_members
 from worker.store.webhooks.outbox import OutboxMessage, load_message, outbox_score

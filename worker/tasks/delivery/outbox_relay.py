@@ -20,7 +20,8 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store.commands import Command
 from worker.store.jobs import batch_reads
-from worker.store.jobs.repository import Jobs, StoredJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import DeliveryQueue, OutboxJob, RoutedEntry
 from worker.store.webhooks.endpoints import Endpoint, Endpoints

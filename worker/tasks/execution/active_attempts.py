@@ -17,7 +17,7 @@ from worker.jobs.states import CheckEnd, Outcome
 from worker.safety.signals import Signal
 from worker.safety.watch import AttemptWatch
 from worker.store.jobs.output_chunks import OutputChunk
-from worker.store.jobs.repository import ClaimedJob
+from worker.store.jobs.stored_job import ClaimedJob
 from worker.store.values import report_unreadable
 from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.output_buffer import OutputBuffer

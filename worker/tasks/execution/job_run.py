@@ -19,7 +19,7 @@ from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose,
 from worker.safety import event_mapping, messages, retry, signals as sg
 from worker.safety.cuts import cuts_alike
 from worker.store.commands import Command
-from worker.store.jobs.repository import ClaimedJob
+from worker.store.jobs.stored_job import ClaimedJob
 from worker.store.provider.safety_notices import RESPONSE_ENDED
 from worker.store.values import report_unreadable
 from worker.tasks.execution.active_attempts import check_to_go_on

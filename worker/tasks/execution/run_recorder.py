@@ -20,7 +20,7 @@ from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import event_mapping, signals as sg
 from worker.store.commands import Command
 from worker.store.connection.capacity import ALWAYS_TAKEN, largest_argument
-from worker.store.jobs.repository import ClaimedJob
+from worker.store.jobs.stored_job import ClaimedJob
 from worker.tasks.execution.active_attempts import ActiveAttempts
 from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.unstored_change import RetryWait, ends, without_content
