@@ -1,6 +1,6 @@
-"""How a Redis stands, for the doctor: what it said of its last write, who we are to it, who else may come in.
+"""Inspect a Redis server for the doctor: its last write, its memory, the user of this client, and anonymous access.
 
-Reads only; the one command that changes anything changes our own connection. Must not know: what is wrong with it.
+Only reads; the one command that changes anything changes this connection alone. What is wrong is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from worker.store.connection.pool import connect_to
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """`user` is None where the server won't say; `open_door` is None where it can't be tried."""
+    """What was found. `user` is None where ACL WHOAMI is forbidden, `admits_anonymous` where it can't be tried."""
 
     version: tuple[int, ...]
     valkey: bool
@@ -34,11 +34,11 @@ class ServerInfo:
 
 
 async def inspect_server(redis: ArqRedis, url: str) -> ServerInfo:
-    """All of it; StoreUnavailable when it doesn't answer."""
-    async with store_errors("say how it stands"):
+    """Return what was found. Raises StoreUnavailable when the server does not answer."""
+    async with store_errors("describe itself"):
         info: dict[str, Any] = await redis.info()
         user = await user_of(redis)
-        everything = await _is_admin(redis, user)
+        is_admin = await _is_admin(redis, user)
     version = str(info.get("valkey_version") or info.get("redis_version") or "0")
     return ServerInfo(
         version=tuple(int(part) for part in version.split(".") if part.isdigit()),
@@ -50,13 +50,13 @@ async def inspect_server(redis: ArqRedis, url: str) -> ServerInfo:
         used_memory=int(info.get("used_memory", 0)),
         maxmemory=int(info.get("maxmemory", 0)),
         user=user,
-        is_admin=everything,
+        is_admin=is_admin,
         admits_anonymous=await _admits_anonymous(url),
     )
 
 
 async def _is_admin(redis: ArqRedis, user: str | None) -> bool:
-    """Whether we may do what no Vigil needs: an administrator's command that touches our own connection alone."""
+    """Return whether this user may run an administrator's command, one that affects this connection only."""
     try:
         await redis.execute_command("CLIENT NO-EVICT", "OFF")
     except NoPermissionError:
@@ -67,13 +67,13 @@ async def _is_admin(redis: ArqRedis, user: str | None) -> bool:
 
 
 async def _admits_anonymous(url: str) -> bool | None:
-    """Whether somebody without a name gets in; a socket in the file system has its own door."""
+    """Return whether a client without credentials is let in; a socket is not tried: the file system protects it."""
     address = redis_address.parse(url)
     if address.scheme in {"redis+sentinel", "unix"}:
         return None
-    stranger = connect_to(replace(address, username=None, password=None), max_connections=1, retries=0)
+    anonymous = connect_to(replace(address, username=None, password=None), max_connections=1, retries=0)
     try:
-        await stranger.execute_command("PING")
+        await anonymous.execute_command("PING")
     except (AuthenticationError, NoPermissionError, ResponseError):
         return False
     except (RedisError, *UNAVAILABLE_ERRORS):
@@ -81,4 +81,4 @@ async def _admits_anonymous(url: str) -> bool | None:
     else:
         return True
     finally:
-        await stranger.aclose()
+        await anonymous.aclose()

@@ -16,9 +16,9 @@ from worker.store.values import pipeline_replies
 
 
 async def unseal_by_job(redis: ArqRedis, field: str, rows: Mapping[str, bytes | None]) -> dict[str, Any]:
-    """The content behind each job's value; what is gone, or whose job is gone, is missing.
+    """Decrypt each job's value; values and jobs that no longer exist are left out.
 
-    One more trip for jobs that this process has not met. Raises KeyMissing, ContentDamaged.
+    Takes one more round trip for jobs whose cipher is not cached. Raises KeyMissing, ContentDamaged.
     """
     found: dict[str, Any] = {}
     sealed: dict[str, bytes] = {}
@@ -33,7 +33,7 @@ async def unseal_by_job(redis: ArqRedis, field: str, rows: Mapping[str, bytes | 
 
 
 def require_object(job_id: str, field: str, content: Any) -> Any:
-    """The content, which is an object (of what was asked, one with an input) or gone. Raises ContentDamaged."""
+    """Return the content, an object or None; the field INPUT needs a member `input`. Raises ContentDamaged."""
     fits = content is None or (isinstance(content, dict) and (field != INPUT or "input" in content))
     if not fits:
         raise ContentDamaged(job_id, field)
@@ -41,9 +41,9 @@ def require_object(job_id: str, field: str, content: Any) -> Any:
 
 
 async def ciphers_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool = False) -> dict[str, JobCipher]:
-    """Each job's cipher; those of jobs that are no longer kept are missing.
+    """Return each job's cipher; jobs that no longer exist are left out.
 
-    `plain_too`: a remembered cipher without a key will do, though the job may have got one since.
+    `plain_too`: accept a cached cipher without a key, although the job may have got one since.
     """
     keyring, found, unknown = keyring_of(redis), dict[str, JobCipher](), list[str]()
     for job_id in job_ids:
@@ -65,7 +65,7 @@ async def ciphers_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool
 
 
 async def ciphers_for_writing(redis: ArqRedis, job_ids: Iterable[str]) -> dict[str, JobCipher]:
-    """The ciphers that new content goes into; no trip when nothing is encrypted here, or all jobs are known."""
+    """Return ciphers to encrypt new content with; no round trip when encryption is off, or all are cached."""
     keyring, names = keyring_of(redis), list(job_ids)
     found = await ciphers_of(redis, names, plain_too=True) if keyring.enabled else {}
     return {job_id: found.get(job_id) or keyring.ephemeral(job_id) for job_id in names}

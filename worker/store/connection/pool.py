@@ -1,6 +1,6 @@
-"""How Vigil connects to Redis: one bounded pool that reconnects by itself, and what it insists on.
+"""Connect to Redis: one bounded pool per process that reconnects by itself and checks each new connection.
 
-Nobody else opens a connection. `ArqRedis` because arq's worker shares the pool.
+No other code opens a connection. The client is an `ArqRedis` because arq's worker shares the pool.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from worker.store.connection.errors import StoreChangedError
 from worker.store.envelope import MasterKeyring
 
 Redis = ArqRedis
-"""The client that everyone is handed."""
+"""The client that the rest of Vigil is given."""
 
 _NO_KEYS: Final = MasterKeyring()
 _RETRY_ON: Final = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError]
 
 
 class ConnectionChecks(Protocol):
-    """What each new connection must pass before anything is asked over it, and again when `epoch` has moved on."""
+    """What each new connection must pass before it is used, and again when `epoch` has changed."""
 
     epoch: int
 
     async def check_connection(self, connection: Any) -> None:
-        """Return when the server may be spoken to; raises Changed when it may not."""
+        """Return when the server may be used. Raises StoreChangedError when it may not."""
         ...
 
 
 def keyring_of(redis: ArqRedis) -> MasterKeyring:
-    """The keyring that content on this client goes through: whoever can reach Redis can't forget it."""
+    """Return the keyring of this client: all content goes through it, so it is attached to the client."""
     keyring: MasterKeyring = vars(redis).get("keyring", _NO_KEYS)
     return keyring
 
@@ -59,10 +59,10 @@ def connect(
     max_connections: int = 32,
     retries: int = 3,
 ) -> ArqRedis:
-    """A client on the Redis of an address; opens nothing yet. AddressError when it can't be read.
+    """Return a client for the Redis at this address; it connects on first use. Raises AddressError.
 
-    `keyring`: what seals content; without one it lies plain. `guard`: what each connection must pass. `retries`: how
-    often a command is sent again over a fresh connection; every script of ours stands it.
+    `keyring`: encrypts content; without one it is stored plain. `guard`: what each connection must pass. `retries`: how
+    often a command is sent again over a fresh connection; all of Vigil's scripts may be sent twice.
     """
     return connect_to(
         redis_address.parse(url), keyring=keyring, guard=guard, max_connections=max_connections, retries=retries
@@ -77,7 +77,7 @@ def connect_to(
     max_connections: int = 32,
     retries: int = 3,
 ) -> ArqRedis:
-    """`connect` for an address that was taken apart already."""
+    """Do what `connect` does, for a parsed address."""
     options: dict[str, Any] = {
         "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
         "retry_on_error": _RETRY_ON,
@@ -101,10 +101,10 @@ def connect_to(
 
 
 def _pack_with_hiredis(pool: ConnectionPool) -> None:
-    """Commands are packed by hiredis: redis-py's asyncio side does it in Python, 100 us for a commit (measured)."""
-    slow = pool.connection_class
+    """Pack commands with hiredis: redis-py's asyncio side does it in Python, 100 us for a commit (measured)."""
+    unpacked = pool.connection_class
 
-    class Packing(slow):  # type: ignore[misc, valid-type]
+    class Packing(unpacked):  # type: ignore[misc, valid-type]
         connecting = False
 
         async def on_connect(self) -> None:
@@ -124,12 +124,12 @@ def _pack_with_hiredis(pool: ConnectionPool) -> None:
             try:
                 return [hiredis.pack_command((*head.split(), *args[1:]))]
             except (TypeError, AttributeError):
-                packed: list[bytes] = super().pack_command(*args)  # a kind of word that hiredis does not know
+                packed: list[bytes] = super().pack_command(*args)  # a type of argument that hiredis does not know
                 return packed
 
         async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
-            # redis-py waits with asyncio.wait_for, which on Python 3.11 can swallow a cancellation: say it again. The
-            # command has left by then: without its connection, or the next caller would read this one's reply
+            # redis-py waits with asyncio.wait_for, which on Python 3.11 can swallow a cancellation: raise it again. The
+            # command has been sent by then, so the connection goes too: the next caller would read this one's reply
             task = asyncio.current_task()
             before = task.cancelling() if task else 0
             await super().send_packed_command(*args, **kwargs)
@@ -141,7 +141,7 @@ def _pack_with_hiredis(pool: ConnectionPool) -> None:
 
 
 def _check_new_connections(pool: ConnectionPool, guard: ConnectionChecks) -> None:
-    """Nothing is asked over a new connection before it has passed the guard."""
+    """Let the guard check each new connection before it is used."""
     unguarded = pool.connection_class
 
     class Guarded(unguarded):  # type: ignore[misc, valid-type]
@@ -159,26 +159,26 @@ def _check_new_connections(pool: ConnectionPool, guard: ConnectionChecks) -> Non
             await guard.check_connection(self)
 
         async def can_read_destructive(self) -> bool:
-            if self.epoch != guard.epoch:  # the pool asks this before each use, and connects anew on this error
+            if self.epoch != guard.epoch:  # the pool calls this before each use, and reconnects on this error
                 raise RedisConnectionError("the store behind this connection was changed")
-            there: bool = await super().can_read_destructive()
-            return there
+            readable: bool = await super().can_read_destructive()
+            return readable
 
     pool.connection_class = Guarded
 
 
 def _endpoint(address: Address) -> dict[str, Any]:
-    """Where a connection goes and as whom."""
-    who = {"username": address.username, "password": address.password, "db": address.db}
+    """Return the connection options of an address: where to connect and as which user."""
+    user = {"username": address.username, "password": address.password, "db": address.db}
     if address.scheme == "unix":
-        return {"connection_class": UnixDomainSocketConnection, "path": address.path, **who}
+        return {"connection_class": UnixDomainSocketConnection, "path": address.path, **user}
     (host, port), *_ = address.hosts
     secure = {"connection_class": SSLConnection} if address.scheme == "rediss" else {}
-    return {"host": host, "port": port, **secure, **who}
+    return {"host": host, "port": port, **secure, **user}
 
 
 def _through_sentinel(address: Address, options: dict[str, Any]) -> ArqRedis:
-    """A client on whoever is primary now, by the word of the sentinels."""
+    """Return a client for the current primary, as the sentinels name it."""
     sentinel = Sentinel(
         list(address.hosts),
         sentinel_kwargs={"socket_connect_timeout": 2, "socket_timeout": 2},
@@ -193,7 +193,7 @@ def _through_sentinel(address: Address, options: dict[str, Any]) -> ArqRedis:
 
 
 class _SentinelClient(ArqRedis):
-    """A client on whoever is primary; its end is also the end of the connections to the sentinels."""
+    """A client for the current primary. Closing it also closes the connections to the sentinels."""
 
     sentinel: Sentinel
 
@@ -207,16 +207,16 @@ class _SentinelClient(ArqRedis):
 
 
 def _dumps(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, default=lambda _: None).encode()  # results are not kept; no exception is ever stored
+    return json.dumps(value, default=lambda _: None).encode()  # arq's results are not kept; no exception is ever stored
 
 
 def set_missing_permissions(redis: ArqRedis, reason: str) -> None:
-    """From now on `require_permissions` raises this for the client; "" = it may be used again."""
-    redis.refused = reason
+    """Make `require_permissions` raise this reason for the client from now on; "" = all permissions are there."""
+    redis.missing_permissions = reason
 
 
 def require_permissions(redis: Any) -> None:
-    """StoreRefused when this client lacks a right: a script that may do half of its work leaves half a job."""
-    reason = vars(redis).get("refused", "")
+    """Raise StoreRefused when the client lacks a permission: a script that may do half its work leaves half a job."""
+    reason = vars(redis).get("missing_permissions", "")
     if reason:
-        raise StoreRefused("Redis does not let us do all that a job needs", reason)
+        raise StoreRefused("The Redis user lacks permissions that a job needs", reason)

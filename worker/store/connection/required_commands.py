@@ -1,9 +1,9 @@
-"""Every command that Vigil sends to Redis, by who sends it: the one list that start-up, `vigil doctor`, `/readyz` and
-the rules of `ops/users.acl` are held against.
+"""List every command that Vigil sends to Redis, by process: start-up, `vigil doctor`, `/readyz` and the rules of
+`ops/users.acl` are checked against this list.
 
-Each is written as it could be sent, with a key of ours, so that a server says whether it would be allowed. A command
-that is used anywhere in `worker/store`, its scripts, or by arq stands here: `tests/ops/test_ops_acl.py` runs a whole
-Vigil as users who may do this and nothing else. Must not know: how a server is asked.
+Each is written as it could be sent, with a key of Vigil's, so that a server says whether it would be allowed. Every
+command that `worker/store`, its scripts or arq use is here: `tests/ops/test_ops_acl.py` runs all of Vigil as users who
+may do this and nothing else.
 """
 
 from __future__ import annotations

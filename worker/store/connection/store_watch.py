@@ -1,8 +1,7 @@
-"""Whether this process can work on its Redis: looked at every few seconds, told in the log when that changes and now
-and then while it can't, so that nobody waits in silence. `/readyz` says the same.
+"""Watch whether this process can use its Redis: check every few seconds, and report changes and lasting outages.
 
-While a right is missing no job is taken, claimed or changed: a script that may do half of its work would leave half a
-job. Must not know: HTTP, jobs.
+`/readyz` says the same. While a permission is missing no job is submitted, claimed or changed: a script that may do
+half of its work would leave half a job.
 """
 
 from __future__ import annotations
@@ -23,38 +22,38 @@ from worker.telemetry.events import emit
 
 Check = Callable[[], Awaitable[object]]
 CHECK_TIMEOUT_S: Final = 1.0
-"""How long one look may take."""
+"""How long one check may take."""
 _CHECK_INTERVAL_S: Final = 2.0
-_RIGHTS_INTERVAL_S: Final = 5.0  # seconds between two questions about rights …
+_RIGHTS_INTERVAL_S: Final = 5.0  # between two checks of permissions …
 _RIGHTS_RETRY_S: Final = 1.0  # … and while one is missing
 _REPORT_INTERVAL_S: Final = 30.0
 _TIMED_OUT: Final = "Redis does not answer in time"
 
 
 class StoreWatch:
-    """`reason` is why Redis can't be used now, in one line; "" when it can."""
+    """Watches one Redis. `reason` is why it can't be used now, in one line; "" when it can."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, role: Role, check: Check | None = None, **about: object) -> None:
-        """`check` raises UnsafeStore for a server that would lose what it takes: asked once it answers, and again after
-        it was away. `about`: fields that go with what is told.
+    def __init__(self, redis: ArqRedis, clock: Clock, role: Role, check: Check | None = None, **fields: object) -> None:
+        """`check` raises UnsafeStore for a server that would lose data; it runs once Redis answers, and again after an
+        outage. `fields` are added to each reported event.
         """
         self._check, self._checked = check, False
-        self._redis, self._clock, self._role, self._fields = redis, clock, role, about
+        self._redis, self._clock, self._role, self._fields = redis, clock, role, fields
         self._rights_checked_at = -math.inf
         self._since: float | None = None
         self._reported_at = -math.inf
         self._missing_rights = ""
         self.reason = ""
-        self.changed = False  # Redis answers, and does not hold the store that this process knows
+        self.changed = False  # Redis answers, but does not hold the store that this process knows
 
     async def run(self) -> None:
-        """Looks until cancelled."""
+        """Check until cancelled."""
         while True:
             await self.check()
             await asyncio.sleep(_CHECK_INTERVAL_S)
 
     async def check(self) -> str:
-        """The reason, found out now; never takes longer than `CHECK_TIMEOUT_S`, never raises."""
+        """Check now and return the reason. Never takes longer than `CHECK_TIMEOUT_S`, never raises."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await self._check_rights()
@@ -65,7 +64,7 @@ class StoreWatch:
             reason, changed = _TIMED_OUT, False
         except StoreUnavailable as error:
             reason, changed = error.reason, isinstance(error, StoreChanged)
-            self._checked, self._rights_checked_at = False, -math.inf  # whoever comes back may be set up otherwise
+            self._checked, self._rights_checked_at = False, -math.inf  # it may come back set up differently
         self.changed = changed
         self._report(reason)
         return reason
@@ -82,7 +81,7 @@ class StoreWatch:
         set_missing_permissions(self._redis, self._missing_rights)
 
     async def _unsafe(self) -> str:
-        """Why nothing may be entrusted to this server; "" when it may."""
+        """Return why this server must not be used; "" when it may."""
         if self._check is None or self._checked:
             return ""
         try:
