@@ -1,13 +1,13 @@
-"""The envelope around content: AES-256-GCM under a random key per job, which is wrapped under a master key.
+"""Encrypt content with AES-256-GCM under a random key per job, which is wrapped under a master key.
 
-What a sealed value looks like, by its first byte (`1` is plain JSON, see codec):
+The layout of a sealed value, by its first byte (`1` is plain JSON, see codec):
 
     2 | nonce 12 | ciphertext                                    content of a job, under the job's key
-    3 | kid 4 | nonce 12 | wrapped key 48 | nonce 12 | ciphertext   the same, and brings the job's key along
-    4 | kid 4 | nonce 12 | ciphertext                            what belongs to no job, under a key of its own
+    3 | kid 4 | nonce 12 | wrapped key 48 | nonce 12 | ciphertext   the same, together with the wrapped key of the job
+    4 | kid 4 | nonce 12 | ciphertext                            what belongs to no job, under a key derived for that
 
-The associated data names app, job and field, so a ciphertext that was moved to another one does not open. A master key
-is named by the first bytes of its SHA-256; per app it wraps with HKDF(master, salt = app). Must not know: Redis.
+The associated data names app, job and field, so a ciphertext that was moved to another place does not decrypt. A master
+key is named by the first bytes of its SHA-256 (kid); for each app it wraps with HKDF(master, salt = app).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import codec
 
 PRIVATE, INPUT, OUTPUT = "private", "asked", "answer"
-"""Fields of a job; `text:<attempt>`, `body:<message>` and `tries:<message>` are made by these functions:"""
+"""Fields of a job, as the associated data names them; three more are made by the functions below."""
 
 _OF_JOB, _WITH_KEY, _NAMED = b"2", b"3", b"4"
 _KID, _NONCE, _KEY, _TAG = 4, 12, 32, 16
@@ -41,31 +41,31 @@ _MAX_CACHED_APPS: Final = 1_000
 
 
 def text_field(attempt: int | str) -> str:
-    """The field of an attempt's pieces; a piece's place among them is its offset, inside."""
+    """Return the field of an attempt's chunks of text; their order is inside, as offsets."""
     return f"text:{attempt}"
 
 
 def body_field(message_id: str) -> str:
-    """The field of what a webhook message says."""
+    """Return the field of a webhook message's body."""
     return f"body:{message_id}"
 
 
 def tries_field(message_id: str) -> str:
-    """The field of a webhook message's receipts: receivers may answer with what they were told."""
+    """Return the field of a webhook message's receipts: a receiver may quote the message in its response."""
     return f"tries:{message_id}"
 
 
 def kid_of(key: bytes) -> bytes:
-    """The name of a master key, which says nothing of it."""
+    """Return the name of a master key, which reveals nothing of it."""
     return hashlib.sha256(b"vigil master key\0" + key).digest()[:_KID]
 
 
-def _aad(*words: str) -> bytes:
-    return "\0".join(("v1", *words)).encode()
+def _aad(*parts: str) -> bytes:
+    return "\0".join(("v1", *parts)).encode()
 
 
 class JobCipher:
-    """One job's cipher. Without a key it keeps things plain; reads plain things either way."""
+    """One job's cipher. Without a key it stores content plain; it reads plain content either way."""
 
     __slots__ = ("_app", "_cipher", "_job_id", "_names", "_random", "header")
 
@@ -77,19 +77,19 @@ class JobCipher:
         self._names: dict[str, bytes] = {}
 
     def seal(self, field: str, value: Any) -> bytes:
-        """Content of the job as bytes."""
+        """Encrypt content of the job."""
         if self._cipher is None:
             return codec.seal(value)
         nonce = self._random(_NONCE)
         return _OF_JOB + nonce + self._cipher.encrypt(nonce, codec.pack(value), self._name(field))
 
     def seal_with_key(self, field: str, value: Any) -> bytes:
-        """The same with the wrapped key before it, so that it can be read by itself."""
+        """Encrypt content and put the wrapped key before it, so that it can be read on its own."""
         sealed = self.seal(field, value)
         return sealed if self._cipher is None else _WITH_KEY + self.header + sealed[1:]
 
     def unseal(self, field: str, raw: bytes | None) -> Any:
-        """The content again; None when it is gone. Raises ContentDamaged."""
+        """Decrypt content; return None when there is none. Raises ContentDamaged."""
         if not raw:
             return None
         if codec.is_plain(raw):
@@ -112,10 +112,10 @@ class JobCipher:
 
 
 class MasterKeyring:
-    """The master keys of this process, and the ciphers of the jobs that it met lately."""
+    """The master keys of this process, and a cache of the ciphers of recent jobs."""
 
     def __init__(self, keys: Sequence[bytes] = (), clock: Clock | None = None) -> None:
-        """The first key encrypts, all decrypt; without keys new things stay plain."""
+        """The first key encrypts, all decrypt; without keys new content is stored plain."""
         self._masters = {kid_of(key): key for key in keys}
         self._random = (clock or Clock()).dice
         self._cached: OrderedDict[str, JobCipher] = OrderedDict()
@@ -124,27 +124,22 @@ class MasterKeyring:
 
     @classmethod
     def from_settings(cls, keys: Sequence[SecretStr]) -> MasterKeyring:
-        """The keyring of keys as the settings hold them: urlsafe base64 of 32 bytes."""
+        """Make a keyring of the keys of the settings: urlsafe base64 of 32 bytes."""
         return cls([base64.urlsafe_b64decode(key.get_secret_value() + "==") for key in keys])
 
     @property
     def enabled(self) -> bool:
-        """True when new content is encrypted."""
+        """Return True when new content is encrypted."""
         return bool(self.first)
-
-    @property
-    def kids(self) -> list[str]:
-        """The names of the keys, the one that encrypts first."""
-        return [kid.hex() for kid in self._masters]
 
     # -- jobs
 
     def ephemeral(self, job_id: str) -> JobCipher:
-        """A cipher for a job that is no longer kept: what goes in comes out no more."""
+        """Return a cipher for a job that no longer exists: what it encrypts can never be decrypted."""
         return JobCipher("", job_id, self._random, self._random(_KEY) if self.enabled else b"")
 
     def new(self, app: str, job_id: str) -> JobCipher:
-        """The cipher of a job to be, with a key of its own."""
+        """Create the cipher of a new job, with a key of its own."""
         if not self.enabled:
             return JobCipher(app, job_id, self._random)
         key = self._random(_KEY)
@@ -153,7 +148,7 @@ class MasterKeyring:
         )
 
     def open(self, app: str, job_id: str, field: str, raw: bytes | None) -> tuple[JobCipher, Any]:
-        """(The job's cipher, the content) of a value that brings the key along, or of a plain one.
+        """Return (the job's cipher, the content) of a value with its wrapped key, or of a plain value.
 
         Raises KeyMissing, ContentDamaged.
         """
@@ -192,7 +187,7 @@ class MasterKeyring:
             raise ContentDamaged(job_id, "key") from None
 
     def _derive(self, kid: bytes, app: str) -> AESGCM:
-        """What wraps the keys of an app's jobs; "" is for what belongs to no job."""
+        """Derive the key that wraps the keys of an app's jobs; "" is for what belongs to no job."""
         master = self._masters.get(kid)
         if master is None:
             raise KeyMissing(kid.hex())
@@ -202,7 +197,7 @@ class MasterKeyring:
     # -- what belongs to no job: endpoints, secrets
 
     def seal_named(self, name: str, value: Any) -> bytes:
-        """A value that belongs to no job; `name` says where it lies, and it opens nowhere else."""
+        """Encrypt a value that belongs to no job; it can be decrypted under the same `name` only."""
         if not self.enabled:
             return codec.seal(value)
         nonce = self._random(_NONCE)
@@ -214,7 +209,7 @@ class MasterKeyring:
         )
 
     def unseal_named(self, name: str, raw: bytes | None) -> Any:
-        """The value again; None when there is none. Raises KeyMissing, ContentDamaged."""
+        """Decrypt such a value; return None when there is none. Raises KeyMissing, ContentDamaged."""
         if not raw or codec.is_plain(raw):
             return _unseal_plain("", name.partition(":")[0], raw)
         if raw[:1] != _NAMED:
@@ -226,11 +221,11 @@ class MasterKeyring:
             raise ContentDamaged("", name.partition(":")[0]) from None
 
     def seal_text(self, name: str, text: str) -> str:
-        """A secret that stands in a larger plain value."""
+        """Encrypt a secret inside a larger plain value."""
         return _SEALED_TEXT + base64.b64encode(self.seal_named(name, text)).decode() if self.enabled else text
 
     def unseal_text(self, name: str, text: str) -> str:
-        """The secret again, plain ones as they are."""
+        """Decrypt such a secret; return a plain one as it is. Raises KeyMissing, ContentDamaged."""
         if not text.startswith(_SEALED_TEXT):
             return text
         try:
@@ -239,16 +234,16 @@ class MasterKeyring:
             raise ContentDamaged("", name.partition(":")[0]) from None
         return str(self.unseal_named(name, raw))
 
-    # -- turning keys over
+    # -- rotation of master keys
 
     def rewrap(self, app: str, job_id: str, raw: bytes) -> bytes:
-        """The same value with its key wrapped under the first master key; its content is not touched."""
+        """Return the value with its key wrapped under the first master key; its content is not touched."""
         header = self._wrap(self.first, app, job_id, self._unwrap(app, job_id, raw[1 : 1 + _HEADER]))
         return _WITH_KEY + header + raw[1 + _HEADER :]
 
 
 def _unseal_plain(job_id: str, field: str, raw: bytes | None) -> Any:
-    """Content that lies plain. Raises ContentDamaged for what is none."""
+    """Decode plain content. Raises ContentDamaged."""
     try:
         return codec.unseal(raw)
     except ValueError:
@@ -256,10 +251,10 @@ def _unseal_plain(job_id: str, field: str, raw: bytes | None) -> Any:
 
 
 def kid_in(raw: bytes) -> bytes | None:
-    """The name of the master key that a value needs; None for one that names none."""
+    """Return the name of the master key that a value needs; None for one that needs none."""
     return raw[1 : 1 + _KID] if raw[:1] in {_WITH_KEY, _NAMED} else None
 
 
 def kid_in_text(text: str) -> bytes | None:
-    """The same for a secret in a larger value."""
+    """Return the name of the master key that such a secret needs; None for a plain one."""
     return kid_in(base64.b64decode(text.removeprefix(_SEALED_TEXT))) if text.startswith(_SEALED_TEXT) else None

@@ -115,7 +115,7 @@ def _pack_with_hiredis(pool: ConnectionPool) -> None:
                 self.connecting = False
 
         async def check_health(self) -> None:
-            # not while coming in: where a name is asked for, redis-py would connect again, and again, without end
+            # not while connecting: with credentials redis-py would connect again and again without end
             if not self.connecting:
                 await super().check_health()
 

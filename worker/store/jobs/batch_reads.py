@@ -1,4 +1,4 @@
-"""What an answer to an app needs beyond the record, for many jobs in one trip."""
+"""Read what a response to an app needs beyond the records, for many jobs in one round trip."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from worker.store.values import pipeline_replies, readable
 from worker.store.webhooks.outbox import load_message
 
 _UNSENT = "exhausted"
-"""The state of a message that can't be read: nobody sends it any more."""
+"""The state of a message that can't be read: it is not sent any more."""
 
 
 async def outputs(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What came back, by job; jobs without an answer are missing. Raises KeyMissing, ContentDamaged."""
+    """Return the outputs by job; jobs without one are left out. Raises KeyMissing, ContentDamaged."""
     if not job_ids:
         return {}
-    async with store_errors("read the answers"):
+    async with store_errors("read the outputs"):
         rows = await redis.mget([keys.job_output(job_id) for job_id in job_ids])
     return await unseal_by_job(redis, OUTPUT, dict(zip(job_ids, rows, strict=True)))
 
@@ -31,9 +31,9 @@ async def outputs(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str
 async def outputs_or_none(
     redis: ArqRedis, job_ids: Sequence[str], *, need_key: bool = False
 ) -> dict[str, dict[str, Any] | None]:
-    """The same; None for an answer that can't be read, which must not hide the others.
+    """Return the outputs by job; None for one that can't be read, so that it does not hide the others.
 
-    `need_key`: a key that is missing raises KeyMissing all the same.
+    `need_key`: a missing master key raises KeyMissing all the same.
     """
     try:
         return {**await outputs(redis, job_ids)}
@@ -48,7 +48,7 @@ async def outputs_or_none(
 
 
 async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, str]:
-    """The state of each job's newest webhook message; jobs without one are missing."""
+    """Return the state of each job's newest webhook message; jobs without one are left out."""
     if not job_ids:
         return {}
     async with store_errors("read the webhook states"):

@@ -1,7 +1,7 @@
-"""Where an unsettled job stands, as commands: ready (and in its app's line), later, or leased (and in a slot).
+"""Build the commands that put an unsettled job into a queue: ready (and its app's), later, or leased (and a slot).
 
-The line is the order in which an app's ready jobs are handed out; the ring of apps says whose turn it is. Both follow
-`ready` in the same commit; the claim script does the same when it moves a job.
+An app's queue is the order in which its ready jobs are claimed; the ring of apps says which app is next. Both are
+updated together with `ready` in one commit; the claim script does the same when it moves a job.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ RANK_STEP: Final = 10**13
 
 
 def rank(job: Job) -> int:
-    """Where the job stands among its app's ready ones: by priority, then by age."""
+    """Return the job's rank among its app's ready ones: by priority, then by age."""
     return RANKS[job.priority] * RANK_STEP + to_ms(job.created_at)
 
 
 def script_fields(job: Job) -> tuple[CommandArg, ...]:
-    """The fields of a job's hash that scripts read, and that never change: whose it is, its rank, what may stop it."""
+    """Return the fields of a job's hash that scripts read and that never change: app, rank, scopes of its pauses."""
     return ("app", job.app, "rank", rank(job), "stops", "\0".join(scopes_of(job)))
 
 
 def queue_commands(before: Job | None, job: Job) -> list[Command]:
-    """Moves the job to the one place where its status belongs; a running job stays where the claim put it."""
+    """Return the commands that move the job to the queue of its status; a running job stays in `leased`."""
     if job.status in UNDER_WAY:
         return [("ZREM", keys.DEADLINE, job.id)]
     at, commands = rank(job), list[Command]()

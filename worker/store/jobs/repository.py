@@ -131,7 +131,7 @@ class Jobs:
     async def claim(
         self, worker: str, limit: int, lease_seconds: float, circuit: str = "", app_limit: int = 0
     ) -> tuple[float, list[ClaimedJob]]:
-        """Lease jobs to this worker; return the seconds until something falls due, or -1, and the jobs.
+        """Claim jobs for this worker; return the seconds until something falls due, or -1, and the jobs.
 
         `circuit`: the scope of the provider's account; each job then says whether it must pass the circuit's gate.
         `app_limit`: how many jobs of an app may run at once if its record says nothing; 0 = any number.

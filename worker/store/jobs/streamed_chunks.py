@@ -1,6 +1,7 @@
-"""How much of each attempt's text the OpenAI-shaped face has shown while it ran: counts, no content.
+"""Count how much of each attempt's text the OpenAI-compatible API has streamed while it ran; no content.
 
-Said before it is shown, and frozen with the job's end, so that the events of a stream keep their numbers for ever.
+The count is written before the text is streamed and frozen with the job's end, so that the events of a stream keep
+their numbers in every replay.
 """
 
 from __future__ import annotations
@@ -28,15 +29,18 @@ class StreamedChunks:
         self._script = script(redis, "jobs/grow_streamed")
 
     async def grow(self, job_id: str, attempt: int, chunks: int) -> ChunkCounts:
-        """What may be shown: with the wish, or without it when the job is nobody's or the attempt is superseded."""
+        """Request to stream more; return the counts that hold now.
+
+        The request is refused when no worker holds the job any more, or a later attempt has streamed text.
+        """
         args = [attempt, chunks, self._keep]
-        async with store_errors("note what is shown"):
+        async with store_errors("note what is streamed"):
             rows = await self._script(keys=[keys.job(job_id), keys.streamed_chunks(job_id)], args=args)
         return _sorted(zip(rows[::2], rows[1::2], strict=True))
 
     async def read(self, job_id: str) -> ChunkCounts:
-        """What was shown."""
-        async with store_errors("read what was shown", keys.streamed_chunks(job_id)):
+        """Return the counts."""
+        async with store_errors("read what was streamed", keys.streamed_chunks(job_id)):
             rows = await self._redis.hgetall(keys.streamed_chunks(job_id))
         return _sorted(rows.items())
 
