@@ -1,76 +1,76 @@
-"""The name of every key that Vigil keeps in Redis, and what is in it. No other file spells one.
+"""Name every key that Vigil keeps in Redis, and describe its value. No other file spells a key.
 
 vigil:job:<id>          hash    v version · rec record · priv what only the app may see, with the job's wrapped key
-                                before it (vault.py) · tok lease token ·
-                                gen wake-ups so far · ctl what the API asks of the holder · chain audit head ·
-                                cid the ids of the last commits · ntc the names of notices about it ·
-                                app, rank, stops what scripts know of it
-vigil:in:<id>           string  what was asked: input, instructions, params
-vigil:out:<id>          string  what came back
+                                before it (envelope.py) · tok lease token · gen number of claims so far · ctl what the
+                                API asks of the holder · chain end of the audit chain · cid ids of the last commits ·
+                                ntc names of notices about it · app, rank, stops: what scripts read of it
+vigil:in:<id>           string  the input: input, instructions, params
+vigil:out:<id>          string  the output of the model
 vigil:trail:<id>        list    events in order; index = seq - 1
-vigil:text:<id>:<n>     list    pieces of attempt n's text, in order, while it runs
-vigil:shown:<id>        hash    attempt -> how much of its text the OpenAI-shaped face has shown, in chunks; no content
-vigil:ready             zset    queued jobs by rank         ┐ an unsettled job stands in exactly one of
-vigil:later             zset    scheduled jobs by due time  │ these three, so it can't be forgotten
+vigil:text:<id>:<n>     list    chunks of attempt n's text, in order, while it runs
+vigil:shown:<id>        hash    attempt -> chunks of its text that the OpenAI-compatible API has streamed; no content
+vigil:ready             zset    queued jobs by rank         ┐ an unsettled job is in exactly one of
+vigil:later             zset    scheduled jobs by due time  │ these three, so that none is forgotten
 vigil:leased            zset    running jobs by lease end   ┘
-vigil:line:<app>        zset    the app's ready jobs, in the order in which they are handed out
+vigil:line:<app>        zset    the app's ready jobs, in the order in which they are claimed
 vigil:slots:<app>       set     the app's leased jobs
-vigil:ring              zset    apps with something in line by virtual time;  vigil:hand, where the ring has come to
+vigil:ring              zset    apps with ready jobs by virtual time;  vigil:hand, the virtual time it has reached
 vigil:deadline          zset    waiting jobs by the time they expire
-vigil:forget            zset    settled jobs whose content is to go, or was just removed, by when to look at them
+vigil:forget            zset    settled jobs whose content is to be erased, or was just erased, by when to check them
 vigil:idx:<app>[:…]     zset    the app's jobs by creation, all and by status, model, end user
 vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
 vigil:audit             stream  one record per event, chained per job
-vigil:audited:<chain>   list    the places of a chain's records in that stream; <chain> is a job's id or `app:<name>`
-vigil:seals             list    signed seals over that stream, in order;  vigil:sealing, taken by the worker that seals
+vigil:audited:<chain>   list    ids of a chain's records in that stream; <chain> is a job's id or `app:<name>`
+vigil:seals             list    signed seals over that stream, in order;  vigil:sealing, lock of the worker that seals
 vigil:retained          string  the last of them that says what retention removed
 vigil:holds             set     what a legal hold keeps: ids of jobs, `app:<name>`;  vigil:holdnotes hash, who and why
-vigil:settled           zset    settled jobs by when their time is over: then their leftovers are cleared away
-vigil:acts              string  how many records there are that are no event of a job
-vigil:outbox            zset    what no target has yet: ids of messages of jobs' own webhooks, and `<job>:<seq>:<event>`
-                                for the standing endpoints of the job's app; by time,
-                                and within a millisecond by seq
-vigil:router            string  who carries messages from there to their targets now
-vigil:msg:<id>          string  a webhook message;  vigil:body:<id> what is sent, and where to;  vigil:tries:<id> list,
-                                its receipts
+vigil:settled           zset    settled jobs by the end of their retention time: then their leftovers are cleared away
+vigil:acts              string  how many audit records are notes, that is no events of a job
+vigil:outbox            zset    entries that are not routed to a target yet: ids of messages of jobs' own webhooks, and
+                                `<job>:<seq>:<event>` for the standing endpoints of the job's app; by time, and within
+                                a millisecond by seq
+vigil:router            string  lock of the worker that routes these entries to their targets
+vigil:msg:<id>          string  a webhook message;  vigil:body:<id> its body and URL;  vigil:tries:<id> list, its
+                                receipts
 vigil:msgs:<job>        list    the messages of the job's own webhook;  vigil:emsgs:<job> list, those of endpoints
 vigil:targets           zset    targets (an endpoint; an app's receiver of per-job webhooks) by when they are due
 vigil:queue:<target>    zset    `<job>:<seq>:<message>` by due time
 vigil:flying:<target>   hash    job id -> token of the one message that is being sent
 vigil:sending           zset    `<target>|<job>:<seq>:<message>` by lease end
-vigil:sends             string  a counter: what makes tokens unique
+vigil:sends             string  a counter that makes tokens unique
 vigil:fails             hash    target -> failed tries in a row
 vigil:parked            set     targets that are paused
 vigil:refused:<job>     string  the job's own webhook has answered 410
 vigil:endpoints:<app>   hash    id -> a standing endpoint;  vigil:hears:<app> set, the events that they want
 vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> digest
 vigil:app:<name>        string  an app's record
-vigil:rate:<app>        string  when the app's bucket of submits will be full again, microseconds
+vigil:rate:<app>        string  when the app's token bucket will be full again, microseconds
 vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, their scopes
-vigil:held:<scope>      zset    the jobs a circuit or a pause holds, by since when
+vigil:held:<scope>      zset    the jobs that a circuit or a pause holds, by since when
 vigil:pauses            zset    scopes of pauses by when they end;  vigil:pause:<scope> string, who paused it and why;
                                 vigil:paused, set of scopes of pauses that may hold jobs
-vigil:quarantine        hash    safety identifier -> who is shut out and why;  vigil:clearing set, those whose waiting
-                                jobs are to be cancelled;  vigil:lifted hash, when they were let in again, ms
+vigil:quarantine        hash    safety identifier -> why and until when the end user is quarantined;  vigil:clearing
+                                set, those whose waiting jobs are to be cancelled;  vigil:lifted hash, when the
+                                quarantine was lifted, ms
 vigil:ledger:<kind>:<id> zset   an end user's checks, blocks or warnings, `<job>:<seq>` or a notice's id, by time
-vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was asked last;
-                                vigil:accessturn:<scope>, taken by the worker that probes
+vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was probed last;
+                                vigil:accessturn:<scope>, lock of the worker that probes
 vigil:ref:<kind>:<name> string  a request's or response's job; the app of an end user's safety identifier
-vigil:heard:<digest>    string  a webhook of the provider that came already;  vigil:heard hash, type -> how many
-vigil:notice:<id>       string  what the provider told of a request, an end user or the account
-vigil:notices           zset    their ids by when they came;  vigil:notices:due zset, those to be looked at, by due time
-vigil:tally:<bucket>    hash    `<model>|<what>` -> how many, in ten minutes;  vigil:people:<bucket>:<model> how many
+vigil:heard:<digest>    string  mark of a webhook of the provider that was received;  vigil:heard hash, type -> how many
+vigil:notice:<id>       string  a notice of the provider about a request, an end user or the account
+vigil:notices           zset    their ids by when they came;  vigil:notices:due zset, those to process, by due time
+vigil:tally:<bucket>    hash    `<model>|<field>` -> how many, in ten minutes;  vigil:people:<bucket>:<model> how many
                                 end users were checked (HyperLogLog)
-vigil:standing:<name>   string  the state of the account, or of a family, that was last told
+vigil:standing:<name>   string  the state of the account, or of a family, that was reported last
 vigil:workers           hash    worker id -> its last heartbeat
-vigil:warned:<what>     string  ops were told of this lately, so nobody tells them again
-vigil:secret:<name>     string  a secret that Vigil made for itself, hex, sealed when there are keys
-vigil:deployment        string  the id of this store, made once: what processes know it by (mark.py)
-vigil:looks             string  a counter: how often processes have looked at it
-vigil:accepted          string  the same, for a day after operators said that this store is meant
-vigil:probe             string  written to learn whether writes are taken
-vigil:aside:<key>       any     what stood in <key> and could not be read, as it was, for 30 days: of a job's hash the
-                                bytes of its record, else the whole value;  vigil:asides zset, those keys by when
+vigil:warned:<what>     string  operators were warned of this lately: no process warns again
+vigil:secret:<name>     string  a secret that Vigil created for itself, hex, sealed when there are master keys
+vigil:deployment        string  the id of this store, created once: how processes recognise it (store_mark.py)
+vigil:looks             string  a counter of how often processes have checked it
+vigil:accepted          string  the same id, for a day after operators accepted this store
+vigil:probe             string  written to find out whether writes are accepted
+vigil:aside:<key>       any     the unreadable value of <key>, kept for 30 days: of a job's hash the bytes of its
+                                record, else the whole value;  vigil:asides zset, those keys by when
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def streamed_chunks(job_id: str) -> str:
 
 
 def index(app: str, kind: str = "", value: str = "") -> str:
-    """All jobs of an app, or those with one status, model or end user."""
+    """Return the index of all jobs of an app, or of those with one status, model or end user."""
     return f"vigil:idx:{app}:{kind}:{value}" if kind else f"vigil:idx:{app}"
 
 
@@ -293,10 +293,10 @@ def aside(key: str) -> str:
 
 
 KINDS: Final = frozenset(re.findall(r"vigil:([a-z]+)", __doc__))
-"""The kinds of keys, as the table has them: the word behind `vigil:`."""
+"""The kinds of keys in the table above: the word behind `vigil:`."""
 
 
 def kind_of(key: str) -> str:
-    """The kind of a key, as the table has it; "other" for one that it does not name."""
+    """Return the kind of a key; "other" for one that is not in the table above."""
     kind = key.split(":")[1] if key.startswith("vigil:") else ""
     return kind if kind in KINDS else "other"

@@ -1,7 +1,4 @@
-"""Exports of the trail in Redis, as they are written: lines while they are read, then what the manifest needs.
-
-Must not know: where the lines go.
-"""
+"""Export the audit trail of Redis: its lines page by page, then what the manifest needs."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _PAGE = 5_000
 
 @dataclass(slots=True)
 class Export:
-    """One export: read `lines()` to the end, then `book` and `seals` are whole."""
+    """One export: read `lines()` to the end, then `manifest` and `seals` are complete."""
 
     redis: ArqRedis
     clock: Clock
@@ -33,8 +30,8 @@ class Export:
     seals: list[Seal] = field(default_factory=list)
 
     async def lines(self) -> AsyncIterator[list[bytes]]:
-        """The lines, page by page, up to what the trail holds now."""
-        trail, mark = Trail(self.redis, self.clock), record_prefix(self.app) if self.app is not None else b""
+        """Yield the lines, page by page, up to what the trail holds now."""
+        trail, prefix = Trail(self.redis, self.clock), record_prefix(self.app) if self.app is not None else b""
         high, heads = await trail.last(), await self._sealed()
         if high is None:
             return
@@ -45,7 +42,7 @@ class Export:
         async for rows in trail.pages(low, high, _PAGE):
             out = []
             for row in rows:
-                if mark and not row.record.startswith(mark):
+                if prefix and not row.record.startswith(prefix):
                     continue
                 first, last = first or row.id, row.id
                 out.append(await self._line(trail, row, heads))
@@ -59,7 +56,7 @@ class Export:
         return self.manifest.add(chain, row)
 
     async def _sealed(self) -> dict[str, str]:
-        """Reads the seals; the ends of chains of which retention removed the beginning."""
+        """Read the seals; return the ends of chains whose beginning retention removed."""
         seals = Seals(self.redis)
         async for lines in seals.pages(await seals.count()):
             self.seals += [parse(line) for line in lines]
@@ -67,7 +64,7 @@ class Export:
         return dict(retention.body["heads"]) if retention is not None else {}
 
     def _narrow(self, first: str, last: str) -> None:
-        """Keeps the seals that this export can prove: all of the whole trail's, those that lie within some time's."""
+        """Keep the seals that this export can prove: all of them, or those within its time range."""
         if self.app is not None or not last:
             self.seals = []
             return

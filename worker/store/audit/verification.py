@@ -1,7 +1,4 @@
-"""Proves the trail in Redis: streams it through the verifier, and holds the jobs' own records against it.
-
-Must not know: how a fault is told.
-"""
+"""Verify the audit trail in Redis: stream it through the verifier, and compare the jobs' own records with it."""
 
 from __future__ import annotations
 
@@ -29,13 +26,13 @@ from worker.store.values import pipeline_replies
 
 _PAGE: Final = 5_000
 _SCAN: Final = 1_000
-_MAX_DETAILED_FAULTS: Final = 5  # faults are told one by one up to here
+_MAX_DETAILED_FAULTS: Final = 5  # more faults than that are reported as a number
 _MAX_PASSES: Final = 3
 _HOUR: Final = 3600
 
 
 class TrailVerification:
-    """One look at the whole trail."""
+    """One verification of the whole trail."""
 
     def __init__(self, redis: ArqRedis, clock: Clock, trusted: Trusted, sealed_within: float | None = None) -> None:
         """`sealed_within`: older records that no checkpoint covers are a fault, if there is a key; None = never."""
@@ -46,7 +43,7 @@ class TrailVerification:
         self._chain_heads_script: Any = script(redis, "audit/chain_heads")
 
     async def verify(self, shipped: Iterable[bytes] | None = None) -> Report:
-        """What the trail is worth; `shipped`: the copy of the seals that was kept elsewhere."""
+        """Verify the trail and return a report; `shipped`: the copy of the seals that was kept elsewhere."""
         try:
             return await self._verify(shipped)
         except RecordUnreadable as error:
@@ -59,7 +56,7 @@ class TrailVerification:
             report = await self._pass()
             report.seconds = self._clock.monotonic() - begun
             if report.good or before == await self._seals.first():
-                break  # (else retention was at work meanwhile: look again)
+                break  # otherwise retention ran meanwhile: verify again
         if shipped is not None:
             report.faults += await self._compare(shipped, report)
         return report
@@ -113,7 +110,7 @@ class TrailVerification:
         verifier.finish()
 
     def _unsealed(self, verifier: Verifier, now: int) -> list[AuditFault]:
-        """Checkpoints that should be there by now."""
+        """Return the fault of checkpoints that are missing by now."""
         first = verifier.first_unsealed
         if first is None or self._sealed_within is None:
             return []
@@ -135,13 +132,16 @@ class TrailVerification:
             found += [fault] if fault is not None else []
         either = {TamperKind.REMOVED, TamperKind.ALTERED}
         if found and verifier.faults and {found[0].kind, verifier.faults[0].kind} == either:
-            return [*verifier.faults, *found]  # a chain alone can't always tell; the checkpoint has counted
+            return [
+                *verifier.faults,
+                *found,
+            ]  # a chain alone can't always tell which; a checkpoint can
         if found and verifier.faults and found[0].kind is TamperKind.ALTERED and _earlier(verifier.faults[0], found[0]):
-            return [*verifier.faults, *found]  # one with the hash that fits it, so that the next one does not follow
+            return [*verifier.faults, *found]  # a record with a fitting hash, so that the next one does not follow
         return [*found, *verifier.faults]
 
     async def _check_heads(self, verifier: Verifier) -> list[AuditFault]:
-        """Jobs whose record names another end of their trail than there is; jobs without a trail, and the reverse."""
+        """Find jobs that name another end of their trail than it has, jobs without a trail, trails without a job."""
         wrong = dict.fromkeys([job_id async for job_id in self._scan_mismatches()])
         if not verifier.stopped:
             wrong |= dict.fromkeys(await self._mismatches_of(verifier.tail))
@@ -162,7 +162,7 @@ class TrailVerification:
         return faults
 
     async def _scan_mismatches(self) -> AsyncIterator[str]:
-        """Ids of jobs in Redis whose last known place in the trail doesn't hold what they call its end."""
+        """Yield ids of jobs whose last listed record is not what the job names as the end of its chain."""
         cursor = 0
         while True:
             async with store_errors("read the jobs"):
@@ -175,7 +175,7 @@ class TrailVerification:
                 return
 
     async def _confirmed_mismatches(self, suspected: dict[str, None]) -> dict[str, None]:
-        """Those whose trail ends elsewhere by the trail itself: the list of their places may be what is wrong."""
+        """Return those whose trail itself ends elsewhere: the list of their records may be what is wrong."""
         ends: dict[str, str] = {}
         async for rows in self._trail.pages(count=_PAGE):
             for row in rows:
@@ -189,7 +189,7 @@ class TrailVerification:
         )
 
     async def _mismatches_of(self, tail: dict[str, str]) -> list[str]:
-        """Those of these chains whose job names another end than the one that was read."""
+        """Return those of these chains whose job names another end than the one that was read."""
         ids = [chain for chain in tail if not chain.startswith("app:")]
         out: list[str] = []
         for start in range(0, len(ids), _SCAN):
@@ -206,7 +206,7 @@ class TrailVerification:
         return [head.decode(errors="replace") if head else None for head in heads]
 
     async def _inspect_job(self, job_id: str) -> AuditFault | None:
-        """A closer look at one job, again while it changes."""
+        """Inspect one job closely, again while it changes."""
         fault: AuditFault | None = None
         for _ in range(_MAX_PASSES):
             rows = await self._rows_of(job_id)
@@ -245,13 +245,13 @@ class TrailVerification:
         return faults
 
     async def _ended(self, rows: list[AuditRow]) -> bool:
-        """True when the trail tells of the job's end by now."""
+        """Return True when the records include the job's end."""
         verifier = Verifier(self._trusted)
         verifier.feed(rows)
         return bool(verifier.ended)
 
     async def _rows_of(self, chain: str) -> list[AuditRow]:
-        """Every record of a chain, found by reading the whole trail: its index may have been tampered with too."""
+        """Find every record of a chain by reading the whole trail: its index may have been tampered with too."""
         mark = b'"job_id":"%b"' % chain.encode()
         found: list[AuditRow] = []
         async for rows in self._trail.pages(count=_PAGE):
@@ -259,7 +259,7 @@ class TrailVerification:
         return found
 
     async def _compare(self, shipped: Iterable[bytes], report: Report) -> list[AuditFault]:
-        """The first way in which the seals in Redis are not those that were shipped."""
+        """Return the first difference between the seals in Redis and those that were shipped."""
         first = await self._seals.first()
         begin = _number(first) if first else 1
         copies, last = iter(shipped), 0
@@ -267,8 +267,8 @@ class TrailVerification:
         while lines := list(islice(copies, 200)):
             checker.add(lines)
             if checker.faults:
-                told = checker.faults[0]
-                return [AuditFault(told.kind, f"in the shipped copy: {told.detail}", checkpoint=told.checkpoint)]
+                fault = checker.faults[0]
+                return [AuditFault(fault.kind, f"in the shipped copy: {fault.detail}", checkpoint=fault.checkpoint)]
             known = [(number, text) for text in lines if (number := parse(text).number) >= begin]
             last = parse(lines[-1]).number
             if not known:
@@ -287,7 +287,7 @@ class TrailVerification:
 
 
 def _unreadable(error: RecordUnreadable, job_id: str | None = None) -> AuditFault:
-    """What can't be read can't be proven; names of keys hold no secrets."""
+    """Return the fault of a value that can't be read; names of keys hold no secrets."""
     detail = (
         f"{error}; what stood there may be under vigil:aside:{error.key}: put back what was there, from it or from "
         "a copy of Redis, and verify again; see ops/runbook/RecordsUnreadable.md"
@@ -303,7 +303,7 @@ def _number(line: bytes) -> int:
     try:
         return parse(line).number
     except BadSeal:
-        return 1  # the verifier will say so
+        return 1  # the verifier reports it
 
 
 def _time(place: str) -> str:

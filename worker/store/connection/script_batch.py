@@ -14,9 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 _MAX_CALLS_PER_PACKET: Final = 16  # Redis does nothing else while it runs them
-_MAX_PACKETS_IN_FLIGHT: Final = (
-    8  # with fewer, callers and Redis wait for each other
-)
+_MAX_PACKETS_IN_FLIGHT: Final = 8  # with fewer, callers and Redis wait for each other
 _PACKET_TIMEOUT_S: Final = 3.0  # a packet that takes longer fails, and the next one gets a fresh connection
 
 

@@ -105,7 +105,7 @@ def replay_events(job_id: str, events: list[dict[str, Any]]) -> Job | None:
 
 
 def minimal_record(job_id: str, known: Mapping[str, bytes | None], first: Mapping[str, Any] | None) -> Job | None:
-    """Return a record made of the fields that scripts read and the first audit record; None when neither names the app."""
+    """Return a record made of the fields that scripts read and the first audit record; None without an app."""
     first_data = dict((first or {}).get("data") or {})
     stops = (known.get("stops") or b"").decode(errors="replace").split("\0")
     app = (known.get("app") or b"").decode(errors="replace") or str((first or {}).get("app") or "")

@@ -1,8 +1,8 @@
-"""Removing what an app sent and got: the record and its trail stay, they hold no content.
+"""Erase the content of jobs: what an app sent and got. The record and its trail stay; they hold no content.
 
-One commit says who removed it, replaces the job's key and drops input, answer and text. Webhook messages are emptied of
-content after it, and once more a minute later: one that was just being made may have come behind. A job that is not to
-be stored stands in `forget` from its end on, sooner once its app has read it, and is looked at when its time has come.
+One commit records who erased it, replaces the job's key and deletes input, output and text. Webhook messages are
+emptied after it, and once more a minute later, for those that were just being created. A job with `store: false` is in
+`vigil:forget` from its end on, is due sooner once its app has read it, and is erased when due.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from worker.store.values import readable, report_unreadable, reporting_unreadabl
 from worker.store.webhooks.outbox import OutboxMessage, load_message, message_ids_of
 
 REREAD_S: Final = 60
-"""After its app has read a job that is not to be stored it can ask again for so long: the answer may have got lost."""
+"""Once its app has read a job with `store: false`, it can read it again for so long: the response may get lost."""
 _CONTENT: Final[dict[str, Any]] = {"output_text": None, "output": [], "draft": None, "refusal": None, "metadata": {}}
 _MAX_PER_SWEEP: Final = 100
 
 
 async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal, by: str) -> Job:
-    """The content of a settled job is gone; again changes nothing. Refused while it is not settled, or held.
+    """Erase the content of a settled job; idempotent. Raises Refused while it is not settled or under a legal hold.
 
-    Deleted on request, metadata and the end user's name go too; the address of its webhook stays in either case.
+    On request (not for `not_stored`) metadata and the end user's name go too; the URL of its webhook always stays.
     """
     job_id, private = stored.job.id, stored.private
     if await is_held(redis, stored.job.app, job_id):
         raise Refused("legal_hold", "The job is kept for a legal case; it can't be deleted until that is over.")
     hook = {"webhook": private.get("webhook")}
     kept = {**private, **hook} if because == "not_stored" else {"metadata": {}, "end_user": None, **hook}
-    fresh = keyring_of(redis).new(stored.job.app, job_id)  # the key of what was there is gone with it
+    fresh = keyring_of(redis).new(stored.job.app, job_id)  # the old key is lost with this
 
     def decide(job: Job) -> Sequence[EventDraft]:
         if not job.settled:
@@ -68,43 +68,43 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal
 
 
 def is_erased(stored: StoredJob) -> bool:
-    """True when its content was removed."""
+    """Return True when its content was erased."""
     return stored.job.content_removed is not None
 
 
 async def schedule_erasure(redis: ArqRedis, clock: Clock, jobs: Sequence[Job]) -> None:
-    """Their app has seen what came back: what is not to be stored goes a minute from now."""
-    seen = [job.id for job in jobs if job.settled and not job.store and job.content_removed is None]
-    if seen:
+    """Schedule the erasure of jobs with `store: false` for a minute from now: their app has read them."""
+    due_jobs = [job.id for job in jobs if job.settled and not job.store and job.content_removed is None]
+    if due_jobs:
         due = to_ms(clock.now() + timedelta(seconds=REREAD_S))
-        with reporting_unreadable():  # a key that all share must not stop one app's reading
+        with reporting_unreadable():  # an unreadable shared key must not stop one app's read
             async with store_errors("note what was read", keys.ERASURE_DUE):
-                await redis.zadd(keys.ERASURE_DUE, dict.fromkeys(seen, due), lt=True)
+                await redis.zadd(keys.ERASURE_DUE, dict.fromkeys(due_jobs, due), lt=True)
 
 
 class Eraser:
-    """Removes what is not to be stored, when its time has come."""
+    """Erases jobs with `store: false` when they are due."""
 
     def __init__(self, redis: ArqRedis, jobs: Jobs, clock: Clock) -> None:
         self._redis, self._jobs, self._clock = redis, jobs, clock
 
     async def sweep(self) -> None:
-        """Everything that is due is gone; what a webhook has yet to tell of waits another minute."""
-        async with store_errors("look for what to forget"):
+        """Erase everything that is due; a job with pending webhook messages waits another minute."""
+        async with store_errors("look for what to erase"):
             due = await self._redis.zrangebyscore(
                 keys.ERASURE_DUE, "-inf", to_ms(self._clock.now()), start=0, num=_MAX_PER_SWEEP
             )
         for job_id in await valid_members(self._redis, keys.ERASURE_DUE, due, ids.is_job_id):
-            if await self._forget(job_id):
-                async with store_errors("forget"):
+            if await self._erase(job_id):
+                async with store_errors("end an erasure"):
                     await self._redis.zrem(keys.ERASURE_DUE, job_id)
             else:
                 later = to_ms(self._clock.now() + timedelta(seconds=REREAD_S))
-                async with store_errors("forget later"):
+                async with store_errors("postpone an erasure"):
                     await self._redis.zadd(keys.ERASURE_DUE, {job_id: later}, xx=True)
 
-    async def _forget(self, job_id: str) -> bool:
-        """True when there is nothing left to do for this job."""
+    async def _erase(self, job_id: str) -> bool:
+        """Erase the job; return True when there is nothing left to do for it."""
         try:
             stored = await self._jobs.load(job_id)
             if stored is None:
@@ -117,7 +117,7 @@ class Eraser:
         except RecordUnreadable as error:
             report_unreadable(error)
         except (KeyMissing, ContentDamaged, Refused):
-            pass  # later, or when its time to be kept is over
+            pass  # tried again later, or its retention time ends
         return False
 
 
@@ -129,7 +129,7 @@ async def _messages(redis: ArqRedis, job_id: str) -> list[OutboxMessage]:
 
 
 async def _empty_messages(redis: ArqRedis, job_id: str) -> None:
-    """Bodies say what happened without content, receipts no longer quote the receiver."""
+    """Remove content from the bodies of messages, and the receiver's words from their receipts."""
     keyring = keyring_of(redis)
     for one in await _messages(redis, job_id):
         try:
@@ -155,12 +155,12 @@ async def _empty(redis: ArqRedis, keyring: MasterKeyring, one: OutboxMessage) ->
 
 
 def without_content(body: str) -> str:
-    """A webhook's body with nothing in it of what was asked or came back."""
-    told: dict[str, Any] = json.loads(body)
-    data = told.get("data")
+    """Return a webhook's body without the input and output."""
+    message: dict[str, Any] = json.loads(body)
+    data = message.get("data")
     if not isinstance(data, dict):
         return body
     data |= {name: empty for name, empty in _CONTENT.items() if name in data}
     for attempt in data.get("attempts") or []:
         attempt["provider_message"] = None
-    return json.dumps(told, ensure_ascii=False)
+    return json.dumps(message, ensure_ascii=False)

@@ -1,7 +1,7 @@
-"""The queue made whole again after one of its keys was damaged or lost: no waiting job depends on a single key.
+"""Repair the queues after one of their keys was damaged or lost: no waiting job depends on a single key.
 
-Asked for now and then by every worker; each step is harmless when others do the same, and when nothing is wrong it
-costs a few questions for each app. Must not know: how a job is run, who damages keys.
+Every worker does this now and then; concurrent repairs are harmless, and when nothing is wrong one costs a few reads
+per app.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _SHARED_KEY_TYPES: Final = {
     keys.ASIDES: "zset",
     keys.LEGAL_HOLD_NOTES: "hash",
 }
-"""The keys that all share, with their types. Not the legal holds: what can't be read there must stop retention."""
+"""The shared keys with their types. Without the legal holds: an unreadable set of holds must stop retention."""
 
 
 class QueueRepair:
-    """What is put right, and told of."""
+    """Finds and repairs damage, and reports it."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
@@ -59,23 +59,23 @@ class QueueRepair:
         self._cursor = 0
 
     async def repair(self, read: Any) -> int:
-        """Keys of a wrong type are out of the way, and every waiting job stands where it will be found.
+        """Set aside keys of a wrong type, and put every waiting job into its queue; return how many jobs were lost.
 
-        `read(job_id)` gives a job's record; how many jobs had been lost.
+        `read(job_id)` returns a job's record.
         """
-        async with store_errors("look at the types of keys"):
+        async with store_errors("check the types of keys"):
             for name in await self._types_script(keys=list(_SHARED_KEY_TYPES), args=list(_SHARED_KEY_TYPES.values())):
                 report_unreadable(RecordUnreadable(name.decode(), "wrong_type"))
         apps = await queue_depth.apps(self._redis)
-        waiting, standing, in_line = await self._count(apps)
-        if in_line:
+        waiting, queued, may_lack_queue = await self._count(apps)
+        if may_lack_queue:
             async for ids in self._ready():
-                async with store_errors("put ready jobs in line"):
+                async with store_errors("queue ready jobs"):
                     await self._requeue_script(keys=[keys.RING], args=[keys.JOB, keys.app_queue(""), *ids])
         for app in apps:
             await self._repair_indexes(app)
         lost = 0
-        if waiting > standing:
+        if waiting > queued:
             for app in apps:
                 async for job_id in self._lost_jobs(app):
                     lost += await self._put_back(job_id, read)
@@ -84,28 +84,29 @@ class QueueRepair:
         return lost
 
     async def _repair_indexes(self, app: str) -> None:
-        """The app's own keys are of their types, and its index of all jobs has those of the indexes by status."""
-        whole, parts = keys.index(app), [keys.index(app, "status", status) for status in Status]
-        own = dict.fromkeys((whole, *parts, keys.app_queue(app)), "zset")
-        own |= {keys.endpoints(app): "hash", keys.endpoint_events(app): "set", keys.slots(app): "set"}
-        async with store_errors("look at an app's indexes"):
-            for name in await self._types_script(keys=list(own), args=list(own.values())):
+        """Set aside the app's keys of a wrong type, and rebuild its index of all jobs from those by status."""
+        all_jobs, by_status = keys.index(app), [keys.index(app, "status", status) for status in Status]
+        types = dict.fromkeys((all_jobs, *by_status, keys.app_queue(app)), "zset")
+        types |= {keys.endpoints(app): "hash", keys.endpoint_events(app): "set", keys.slots(app): "set"}
+        async with store_errors("check an app's indexes"):
+            for name in await self._types_script(keys=list(types), args=list(types.values())):
                 report_unreadable(RecordUnreadable(name.decode(errors="replace"), "wrong_type"))
             async with self._redis.pipeline(transaction=True) as pipe:
-                for name in (whole, *parts):
+                for name in (all_jobs, *by_status):
                     pipe.zcard(name)
                 count, *counts = await pipe.execute()
             if count < sum(counts):
-                await self._redis.zunionstore(whole, [whole, *parts], aggregate="MAX")
+                await self._redis.zunionstore(all_jobs, [all_jobs, *by_status], aggregate="MAX")
 
     async def _count(self, apps: list[str]) -> tuple[int, int, bool]:
-        """(jobs that wait or run by their apps' indexes, those that stand in a queue, whether a ready one may stand in
-        no line), all at one moment.
+        """Count, at one moment, the unsettled jobs by the apps' indexes and those in a queue.
+
+        The third value says whether a ready job may be missing in its app's queue, or an app in the ring.
         """
-        places = [keys.READY, keys.LATER, keys.LEASED]
-        lines = [keys.app_queue(app) for app in apps]
+        queues = [keys.READY, keys.LATER, keys.LEASED]
+        app_queues = [keys.app_queue(app) for app in apps]
         indexes = [keys.index(app, "status", status) for app in apps for status in _WAITING]
-        names = [*places, *lines, *indexes]
+        names = [*queues, *app_queues, *indexes]
         async with store_errors("count the queue"), self._redis.pipeline(transaction=True) as pipe:
             for name in names:
                 pipe.zcard(name)
@@ -113,9 +114,9 @@ class QueueRepair:
                 pipe.zscore(keys.RING, app)
             found = await pipeline_replies(pipe, [*names, *(keys.RING for _ in apps)])
         counts, ring = [reply or 0 for reply in found[: len(names)]], found[len(names) :]
-        filled = counts[3 : 3 + len(lines)]
-        turnless = any(count and turn is None for count, turn in zip(filled, ring, strict=True))
-        return sum(counts[3 + len(lines) :]), sum(counts[:3]), turnless or counts[0] != sum(filled)
+        lengths = counts[3 : 3 + len(app_queues)]
+        not_in_ring = any(count and score is None for count, score in zip(lengths, ring, strict=True))
+        return sum(counts[3 + len(app_queues) :]), sum(counts[:3]), not_in_ring or counts[0] != sum(lengths)
 
     async def _ready(self) -> AsyncIterator[list[bytes]]:
         start = 0
@@ -128,7 +129,7 @@ class QueueRepair:
             start += _PAGE
 
     async def _lost_jobs(self, app: str) -> AsyncIterator[str]:
-        """Jobs of the app that wait or run by its indexes, and stand in no queue."""
+        """Yield unsettled jobs of the app, by its indexes, that are in no queue."""
         for status in _WAITING:
             name, start = keys.index(app, "status", status), 0
             while True:
@@ -137,8 +138,8 @@ class QueueRepair:
                     if not ids:
                         break
                     async with self._redis.pipeline(transaction=True) as pipe:
-                        for place_of_it in (keys.READY, keys.LATER, keys.LEASED):
-                            pipe.zmscore(place_of_it, ids)
+                        for queue in (keys.READY, keys.LATER, keys.LEASED):
+                            pipe.zmscore(queue, ids)
                         rows = await pipe.execute()
                 for job_id, *scores in zip(ids, *rows, strict=True):
                     if scores == [None, None, None]:
@@ -146,7 +147,7 @@ class QueueRepair:
                 start += _PAGE
 
     async def _put_back(self, job_id: str, read: Any) -> bool:
-        """The job stands again where its record says; one that ran is taken up as if its worker had died."""
+        """Put the job into the queue of its status; a running one is claimed again as if its worker had died."""
         try:
             job: Job = await read(job_id)
         except (RecordUnreadable, Refused):
@@ -165,7 +166,7 @@ class QueueRepair:
             return await self._scripts.commit(job_id, job.version, "", commit_id, commands) == "OK"
 
     async def _repair_targets(self) -> None:
-        """Targets with messages in their queue are looked at: a part of all keys each time."""
+        """Make targets with queued messages due; each call scans a part of all keys."""
         async with store_errors("look for queues of messages", keys.TARGETS):
             self._cursor, found = await self._redis.scan(
                 self._cursor, match=keys.TARGET_QUEUE + "*", count=_KEYS_PER_SCAN

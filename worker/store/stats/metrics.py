@@ -1,7 +1,4 @@
-"""What is true of the whole, as metrics: read from Redis when somebody asks, never from a process's memory.
-
-Names no job, no app and no person. Must not know: HTTP, what an alert makes of it.
-"""
+"""Read the metrics of the whole deployment from Redis, when they are scraped. They name no job, app or end user."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ _NO_LABELS: dict[str, str] = {}
 
 
 async def collect_samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
-    """Every metric of the whole; only that Redis is away, when it is."""
+    """Read every metric of the deployment; return only `vigil_redis_up` 0 when Redis is away."""
     parts: tuple[Callable[[], Awaitable[list[Sample]]], ...] = (
         lambda: _queue(redis, clock),
         lambda: _workers(redis, clock),
@@ -41,7 +38,7 @@ async def collect_samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, n
         for part in parts:
             try:
                 found += await part()
-            except RecordUnreadable as error:  # its numbers are missing, the others are told
+            except RecordUnreadable as error:  # its numbers are missing, the others are reported
                 report_unreadable(error)
     except (StoreUnavailable, *UNAVAILABLE_ERRORS):
         return [("vigil_redis_up", _NO_LABELS, 0)]
@@ -79,24 +76,26 @@ async def _provider(redis: ArqRedis) -> list[Sample]:
 
 
 async def _account(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
-    stands = (await read_account_state(redis, catalogue, notices, clock.now())).standing.state
-    return [("vigil_account_state", {"account": state}, state == stands) for state in ("normal", "elevated", "widened")]
+    current = (await read_account_state(redis, catalogue, notices, clock.now())).standing.state
+    return [
+        ("vigil_account_state", {"account": state}, state == current) for state in ("normal", "elevated", "widened")
+    ]
 
 
 async def _memory(redis: ArqRedis) -> list[Sample]:
-    async with store_errors("tell its memory"):
+    async with store_errors("report its memory"):
         info: dict[str, Any] = await redis.info()
-    used, most = float(info.get("used_memory", 0)), float(info.get("maxmemory", 0))
+    used, maxmemory = float(info.get("used_memory", 0)), float(info.get("maxmemory", 0))
     rows: list[Sample] = [("vigil_redis_used_memory_bytes", _NO_LABELS, used)]
-    if most:
-        rows.append(("vigil_redis_used_memory_ratio", _NO_LABELS, used / most))
+    if maxmemory:
+        rows.append(("vigil_redis_used_memory_ratio", _NO_LABELS, used / maxmemory))
     rows.append(("vigil_redis_persistence_ok", _NO_LABELS, info.get("aof_last_write_status", "ok") == "ok"))
     return rows
 
 
 @dataclass(frozen=True, slots=True)
 class ScaleDemand:
-    """What an autoscaler asks: `wanted` slots, and what they are made of. Held jobs want none: nothing may call."""
+    """The demand for an autoscaler: `wanted` slots, and what they consist of. Held jobs want none: nothing may call."""
 
     wanted: int
     ready: int
@@ -108,18 +107,18 @@ class ScaleDemand:
 
 
 async def scale_demand(redis: ArqRedis, clock: Clock) -> ScaleDemand:
-    """Slots that would be busy now: ready + running; only the running ones while a circuit is open."""
+    """Return the slots that would be busy now: ready + running; ready ones count as one while a circuit is open."""
     found, alive = await queue_depth.depths(redis, clock), await worker_registry.workers(redis, clock)
-    running, broken = found.running + found.checking, await list_circuits(redis)
-    held = await _held(redis, [str(row["scope"]) for row in broken])
+    running, open_circuits = found.running + found.checking, await list_circuits(redis)
+    held = await _held(redis, [str(row["scope"]) for row in open_circuits])
     return ScaleDemand(
-        wanted=running + (min(found.queued, 1) if broken else found.queued),
+        wanted=running + (min(found.queued, 1) if open_circuits else found.queued),
         ready=found.queued,
         running=running,
         held=held,
         workers=sum(not w.get("draining") for w in alive),
         slots=sum(w.get("slots", 0) for w in alive if not w.get("draining")),
-        held_back="circuit_open" if broken else None,
+        held_back="circuit_open" if open_circuits else None,
     )
 
 

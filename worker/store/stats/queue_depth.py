@@ -1,4 +1,4 @@
-"""How much waits, how much runs, who works: counted in Redis when asked. Names no job and no app."""
+"""Count waiting and running jobs in Redis. The counts name no job and no app."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.store.values import pipeline_replies, readable, report_unreadable
 
 @dataclass(frozen=True, slots=True)
 class QueueDepths:
-    """Jobs by where they stand; the age in seconds of the oldest that waits to be run, None when none does."""
+    """Jobs by state, and the age in seconds of the oldest queued one, None when none is queued."""
 
     queued: int
     scheduled: int
@@ -28,7 +28,7 @@ class QueueDepths:
 
 
 async def depths(redis: ArqRedis, clock: Clock) -> QueueDepths:
-    """The queue as it stands."""
+    """Count the jobs now."""
     async with store_errors("count the queue"):
         known = await apps(redis)
         async with redis.pipeline(transaction=False) as pipe:
@@ -49,7 +49,7 @@ async def depths(redis: ArqRedis, clock: Clock) -> QueueDepths:
 
 
 async def apps(redis: ArqRedis) -> list[str]:
-    """Every app whose keys can be read."""
+    """Return every app whose keys can be read."""
     try:
         async with store_errors("list keys", keys.API_KEYS):
             digests: list[bytes] = await redis.hvals(keys.API_KEYS)

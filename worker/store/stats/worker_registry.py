@@ -1,4 +1,4 @@
-"""The registry of workers: each records a heartbeat, and whoever asks gets those that are alive."""
+"""Record the heartbeats of workers, and list the workers that are alive."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The way of a message from the outbox to its receiver, in Redis: whose turn it is, what is due, what came of a try.
+"""Move webhook messages from the outbox to the queues of their targets, lease due ones to a worker, and record tries.
 
-Each target has a queue of its own. A message that is being sent stands in `sending` under a lease, so a dead worker's
-messages are sent again by another one: at least once. Must not know: what is sent, how, or what an answer means.
+Each target has a queue of its own. A message that is being sent is in `sending` under a lease, so the messages of a
+dead worker are sent again by another one: delivery is at least once. Nothing is sent here.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _MAX_RECEIPTS: Final = 50
 
 
 class OutboxBatch(NamedTuple):
-    """What waits in the outbox: message ids, and `<job>:<seq>:<event>` for the app's standing endpoints."""
+    """Entries of the outbox: message ids, and `<job>:<seq>:<event>` for the app's standing endpoints."""
 
     now_ms: int
     entries: list[str]
 
 
 class OutboxJob(NamedTuple):
-    """A job as it stands: the record, and what only its app may see."""
+    """A job as it is now: the record, and what only its app may see."""
 
     job: Job
     private: dict[str, Any]
@@ -48,7 +48,7 @@ class OutboxJob(NamedTuple):
 
 
 class RoutedEntry(NamedTuple):
-    """An entry of the outbox, and what stands in its place."""
+    """An entry of the outbox, and the commands that replace it."""
 
     entry: str
     commands: Sequence[Command]
@@ -56,7 +56,7 @@ class RoutedEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedMessage:
-    """A message that is ours to send while the token holds."""
+    """A message that this worker may send, as long as its token is the one in Redis."""
 
     target: str
     member: str
@@ -69,7 +69,7 @@ class ClaimedMessage:
 
 
 class DeliveryQueue:
-    """All that the sending worker does in Redis."""
+    """The queues in Redis, as the sending worker uses them."""
 
     def __init__(self, redis: ArqRedis, worker_id: str, *, per_target: int, keep: int, max_pending: int) -> None:
         """`keep`: seconds that a settled message is kept; `max_pending`: seconds that one may stay unsettled."""
@@ -79,26 +79,26 @@ class DeliveryQueue:
 
         self._redis, self._worker_id, self._per_target = redis, worker_id, per_target
         self._keyring = keyring_of(redis)
-        self._keep, self._unsettled = keep, keep + max_pending
-        self._route, self._routed, self._take = (
+        self._keep, self._keep_pending = keep, keep + max_pending
+        self._take_outbox, self._commit_routing, self._claim_due = (
             load("webhooks/take_outbox"),
             load("webhooks/commit_routing"),
             load("webhooks/claim_due"),
         )
-        self._sent, self._hold = load("webhooks/record_try"), load("webhooks/extend_lease")
+        self._record_try, self._extend_lease = load("webhooks/record_try"), load("webhooks/extend_lease")
 
-    async def take_outbox(self, most: int) -> OutboxBatch | None:
-        """The oldest entries of the outbox; None while another worker carries them."""
-        async with store_errors("look into the outbox"):
-            rows = await self._route(
-                keys=[keys.ROUTER_LOCK, keys.OUTBOX], args=[self._worker_id, _ROUTER_LOCK_MS, most]
+    async def take_outbox(self, limit: int) -> OutboxBatch | None:
+        """Return the oldest entries of the outbox; None while another worker routes them."""
+        async with store_errors("read the outbox"):
+            rows = await self._take_outbox(
+                keys=[keys.ROUTER_LOCK, keys.OUTBOX], args=[self._worker_id, _ROUTER_LOCK_MS, limit]
             )
         return (
             None if rows is None else OutboxBatch(int(rows[0]), await valid_members(self._redis, keys.OUTBOX, rows[1:]))
         )
 
     async def load_messages(self, message_ids: Sequence[str]) -> dict[str, OutboxMessage]:
-        """The messages by id; missing ones are missing."""
+        """Return the messages by id; leave out those that are gone."""
         if not message_ids:
             return {}
         async with store_errors("read the messages"):
@@ -107,7 +107,7 @@ class DeliveryQueue:
         return {names[key]: message for key, message in readable(zip(names, rows, strict=True), load_message)}
 
     async def load_jobs(self, job_ids: Sequence[str]) -> dict[str, OutboxJob]:
-        """The jobs as they stand, in one trip; those that are no longer kept, or can't be read, are missing."""
+        """Return the jobs in one round trip; leave out those that are gone or can't be read."""
         async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hmget(keys.job(job_id), "rec", "priv")
@@ -122,7 +122,7 @@ class DeliveryQueue:
         return found
 
     async def as_outbox_job(self, stored: StoredJob) -> OutboxJob:
-        """The same for a job that was read otherwise, because its record can't be read as it is."""
+        """Convert a job that was read another way, because its record can't be read."""
         ciphers = await ciphers_for_writing(self._redis, [stored.job.id])
         return OutboxJob(stored.job, stored.private, ciphers[stored.job.id])
 
@@ -134,7 +134,7 @@ class DeliveryQueue:
             return OutboxJob(job, {}, self._keyring.ephemeral(job.id), error)
 
     async def load_events(self, wanted: Sequence[tuple[str, int, int]]) -> list[list[dict[str, Any]]]:
-        """For each (job id, from seq, to seq) those events of the job, in one trip."""
+        """Return, for each (job id, from seq, to seq), those events of the job, in one round trip."""
         async with store_errors("read the trails"), self._redis.pipeline(transaction=False) as pipe:
             for job_id, first, last in wanted:
                 pipe.lrange(keys.trail(job_id), first - 1, last - 1)
@@ -144,70 +144,73 @@ class DeliveryQueue:
     def enqueue_commands(
         self, message: OutboxMessage, cipher: JobCipher, url: str, body: str, now_ms: int
     ) -> list[Command]:
-        """The commands by which a message stands in its target's queue, due at once; `cipher`: its job's."""
+        """Return the commands that put a message into its target's queue, due at once; `cipher`: its job's."""
         sealed = cipher.seal_with_key(body_field(message.id), {"url": url, "body": body})
         commands: list[Command] = [
-            ("SET", keys.message(message.id), message.dump(), "EX", self._unsettled),
-            ("SET", keys.body(message.id), sealed, "EX", self._unsettled),
+            ("SET", keys.message(message.id), message.dump(), "EX", self._keep_pending),
+            ("SET", keys.body(message.id), sealed, "EX", self._keep_pending),
             ("ZADD", keys.target_queue(message.target), now_ms, message.member),
             ("ZADD", keys.TARGETS, "LT", now_ms, message.target),
         ]
         if message.endpoint:
             commands.append(("RPUSH", keys.endpoint_messages(message.job_id), message.id))
-            commands.append(("EXPIRE", keys.endpoint_messages(message.job_id), self._unsettled))
+            commands.append(("EXPIRE", keys.endpoint_messages(message.job_id), self._keep_pending))
         return commands
 
     def settle_commands(self, message: OutboxMessage) -> list[Command]:
-        """The commands by which a message is kept as it is and never sent."""
+        """Return the commands that store a message that is never sent."""
         return [("SET", keys.message(message.id), message.dump(), "EX", self._keep)]
 
     @staticmethod
     def drop_commands(message: OutboxMessage) -> list[Command]:
-        """The commands by which a message never was."""
+        """Return the commands that delete a message."""
         return [("DEL", keys.message(message.id)), ("LREM", keys.messages(message.job_id), 0, message.id)]
 
     async def postpone(self, entries: Sequence[str], at_ms: int) -> None:
-        """These entries stay in the outbox, and are looked at again behind those that came before that time."""
+        """Move these entries of the outbox behind those that came before that time."""
         if entries:
             async with store_errors("postpone messages"):
                 later = {entry: outbox_score(at_ms, place) for place, entry in enumerate(entries)}
                 await self._redis.zadd(keys.OUTBOX, later, xx=True)
 
     async def commit_routing(self, rows: Sequence[RoutedEntry]) -> int:
-        """The entries are in their queues now; the number of those that nobody else had carried away."""
+        """Replace the entries by their commands; return how many no other worker had routed in the meantime."""
         args: list[CommandArg] = [self._worker_id]
         for entry, commands in rows:
             args += [entry, len(commands)]
             for command in commands:
                 args += [len(command), *command]
-        async with store_errors("carry messages to their targets"):
-            return int(await self._routed(keys=[keys.ROUTER_LOCK, keys.OUTBOX], args=args))
+        async with store_errors("route messages to their targets"):
+            return int(await self._commit_routing(keys=[keys.ROUTER_LOCK, keys.OUTBOX], args=args))
 
     async def claim_due(
-        self, room: int, lease: float, failing_after: int, under_way: Mapping[str, int]
+        self, room: int, lease: float, failing_after: int, running: Mapping[str, int]
     ) -> tuple[float, list[ClaimedMessage]]:
-        """(seconds until something falls due, or -1; the messages to send now). `under_way`: how many, by app."""
+        """Lease messages; return the seconds until something falls due, or -1, and the messages to send now.
+
+        `running`: how many messages this worker is sending, by app.
+        """
         args: list[CommandArg] = [self._worker_id, room, int(lease * 1000), self._per_target, failing_after]
         args += [keys.TARGET_QUEUE, keys.IN_FLIGHT, keys.MESSAGE, keys.BODY, _FULL_APP_RETRY_MS]
-        for app, number in under_way.items():
+        for app, number in running.items():
             args += [app, number]
         names = [keys.TARGETS, keys.SENDING, keys.PAUSED_TARGETS, keys.TARGET_FAILURES, keys.SEND_COUNTER]
-        async with store_errors("take messages"):
-            wait, rows = await self._take(keys=names, args=args)
-        taken = list[ClaimedMessage]()
+        async with store_errors("claim messages"):
+            wait, rows = await self._claim_due(keys=names, args=args)
+        claimed = list[ClaimedMessage]()
         for row in rows:
             try:
-                taken.append(self._claimed_message(row))
+                claimed.append(self._claimed_message(row))
             except RecordUnreadable as error:
                 report_unreadable(error)
-                await self._drop_unreadable(*(word.decode(errors="replace") for word in row[:2]))
-        return (int(wait) / 1000 if wait >= 0 else -1.0), taken
+                await self._drop_unreadable(*(part.decode(errors="replace") for part in row[:2]))
+        return (int(wait) / 1000 if wait >= 0 else -1.0), claimed
 
     async def _drop_unreadable(self, target: str, member: str) -> None:
-        """Nobody sends a message that can't be read; it is kept as it is, and its target is free for the next."""
-        lane, name = member.partition(":")[0], keys.message(member.rpartition(":")[2])
+        """Set aside a message that can't be read, and free its target for the next one."""
+        job_id, name = member.partition(":")[0], keys.message(member.rpartition(":")[2])
         async with store_errors("drop a message", name), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hdel(keys.in_flight(target), lane)
+            pipe.hdel(keys.in_flight(target), job_id)
             pipe.zrem(keys.SENDING, f"{target}|{member}")
             pipe.zadd(keys.TARGETS, {target: 0}, lt=True)
             pipe.copy(name, keys.aside(name), replace=True)
@@ -223,51 +226,54 @@ class DeliveryQueue:
             cipher, sealed = self._keyring.open(message.app, message.job_id, body_field(message.id), row[4])
         except (KeyMissing, ContentDamaged) as fault:
             error = fault
-        what = {"url": "", "body": ""}
+        content = {"url": "", "body": ""}
         if isinstance(sealed, dict) and isinstance(sealed.get("url"), str) and isinstance(sealed.get("body"), str):
-            what = sealed
+            content = sealed
         elif sealed is not None:
             error = ContentDamaged(message.job_id, body_field(message.id))
-        ours = (row[0].decode(), row[1].decode(), row[2].decode())
-        return ClaimedMessage(*ours, message, what["url"], what["body"], cipher, error)
+        target, member, token = row[0].decode(), row[1].decode(), row[2].decode()
+        return ClaimedMessage(target, member, token, message, content["url"], content["body"], cipher, error)
 
-    async def extend_lease(self, taken: Sequence[ClaimedMessage], lease: float) -> int:
-        """The leases of these go on; with 0 seconds they are given back at once. How many were still ours."""
-        if not taken:
+    async def extend_lease(self, claimed: Sequence[ClaimedMessage], lease: float) -> int:
+        """Extend the leases of messages; 0 seconds gives them back. Return how many this worker still held."""
+        if not claimed:
             return 0
         args: list[CommandArg] = [int(lease * 1000), keys.IN_FLIGHT]
-        for one in taken:
+        for one in claimed:
             args += [one.target, one.member, one.token]
-        async with store_errors("hold messages"):
-            return int(await self._hold(keys=[keys.SENDING], args=args))
+        async with store_errors("extend the leases of messages"):
+            return int(await self._extend_lease(keys=[keys.SENDING], args=args))
 
     async def record_try(
         self,
-        taken: ClaimedMessage,
+        claimed: ClaimedMessage,
         after: OutboxMessage,
         *,
         retry_in: float | None = None,
         result: Literal["ok", "failed", ""] = "",
         receipt: dict[str, Any] | None = None,
     ) -> bool:
-        """The message stands as `after`, tried again in so many seconds; False when the lease was lost before."""
-        m, target = taken.message, taken.target
-        own = keys.endpoint_messages(m.job_id) if m.endpoint else keys.messages(m.job_id)
+        """Record a try: the message becomes `after`, and is tried again in `retry_in` seconds unless that is None.
+
+        Return False when the lease was lost before.
+        """
+        m, target = claimed.message, claimed.target
+        job_messages = keys.endpoint_messages(m.job_id) if m.endpoint else keys.messages(m.job_id)
         names = [keys.TARGETS, keys.SENDING, keys.TARGET_FAILURES, keys.target_queue(target), keys.in_flight(target)]
-        names += [keys.message(m.id), keys.body(m.id), keys.tries(m.id), own]
-        keep = self._keep if retry_in is None else self._unsettled
+        names += [keys.message(m.id), keys.body(m.id), keys.tries(m.id), job_messages]
+        keep = self._keep if retry_in is None else self._keep_pending
         wait = -1 if retry_in is None else max(0, round(retry_in * 1000))
-        sealed = taken.cipher.seal_with_key(tries_field(m.id), receipt) if receipt is not None else b""
-        args = [target, taken.member, taken.token, after.dump(), keep, wait, result, sealed, _MAX_RECEIPTS]
+        sealed = claimed.cipher.seal_with_key(tries_field(m.id), receipt) if receipt is not None else b""
+        args = [target, claimed.member, claimed.token, after.dump(), keep, wait, result, sealed, _MAX_RECEIPTS]
         async with store_errors("keep a receipt"):
-            return bool(await self._sent(keys=names, args=args))
+            return bool(await self._record_try(keys=names, args=args))
 
     async def set_refused(self, job_id: str) -> None:
-        """The job's own webhook wants to hear no more."""
+        """Record that the job's own webhook answered 410: nothing more is sent to it."""
         async with store_errors("note a refusal"):
-            await self._redis.set(keys.webhook_refused(job_id), "1", ex=self._unsettled)
+            await self._redis.set(keys.webhook_refused(job_id), "1", ex=self._keep_pending)
 
     async def is_refused(self, job_id: str) -> bool:
-        """True once the job's own webhook has refused."""
+        """Return True once the job's own webhook has answered 410."""
         async with store_errors("look for a refusal"):
             return bool(await self._redis.exists(keys.webhook_refused(job_id)))
