@@ -37,12 +37,12 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings, load
 from worker.store.connection.durability import check_durability
-from worker.store.connection.error_reasons import WRONG_USER
 from worker.store.connection.pool import Redis, connect
 from worker.store.connection.replay_check import check_replay
 from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_guard import StoreGuard, guard_of
 from worker.store.envelope import MasterKeyring
+from worker.store.error_reasons import WRONG_USER
 from worker.telemetry.events import emit
 from worker.telemetry.setup import listen
 

@@ -22,13 +22,13 @@ from worker.store.admission.circuit_breaker import CircuitBreaker, scope_of
 from worker.store.admission.model_access import ModelAccessStore
 from worker.store.admission.quarantine import Quarantine, QuarantineLimits as Shutting
 from worker.store.connection.durability import check_durability
-from worker.store.connection.error_reasons import WRONG_USER
 from worker.store.connection.pool import connect
 from worker.store.connection.replay_check import check_replay, replay_check
 from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_guard import StoreGuard, guard_of
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.envelope import MasterKeyring
+from worker.store.error_reasons import WRONG_USER
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.stored_job import ClaimedJob

@@ -15,10 +15,10 @@ from worker.cli.errors import BAD
 from worker.cli.processes import with_redis
 from worker.clock import Clock
 from worker.settings import Settings, load
-from worker.store.connection.errors import store_errors
 from worker.store.connection.pool import connect
 from worker.store.connection.store_guard import accept as accept_store, read_answer
 from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load as load_mark
+from worker.store.errors import store_errors
 
 app = typer.Typer(
     help="Show which store is known; accept another.",

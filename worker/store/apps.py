@@ -23,8 +23,8 @@ from worker.jobs.errors import RecordUnreadable, Refused
 from worker.store import channels, keys
 from worker.store.admission import rate_limit
 from worker.store.admission.rate_limit import RateLimit
-from worker.store.connection.errors import store_errors
 from worker.store.connection.pool import keyring_of
+from worker.store.errors import store_errors
 from worker.store.values import read, readable, report_unreadable
 
 SCOPES: Final = ("submit", "read", "audit", "ops")

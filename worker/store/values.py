@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Unreadable
 from worker.store import keys
-from worker.store.connection.errors import is_wrong_type, store_errors
+from worker.store.errors import is_wrong_type, store_errors
 from worker.telemetry.events import emit
 
 T = TypeVar("T")

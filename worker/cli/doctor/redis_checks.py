@@ -19,11 +19,11 @@ from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.command_rights import advice, missing_rules, user_of
 from worker.store.connection.durability import check_durability, describe_durability
-from worker.store.connection.errors import store_errors
 from worker.store.connection.inspection import ServerInfo, inspect_server
 from worker.store.connection.pool import Redis, connect
 from worker.store.connection.replay_check import assess_replay
 from worker.store.connection.required_commands import REQUIRED
+from worker.store.errors import store_errors
 from worker.store.stats import worker_registry
 
 _OLDEST: Final = (7, 2)

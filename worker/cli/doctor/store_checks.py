@@ -8,10 +8,10 @@ from typing import Final
 
 from worker.cli.doctor.check import DoctorCheck
 from worker.settings import Settings
-from worker.store.connection.errors import store_errors
 from worker.store.connection.pool import Redis
 from worker.store.connection.store_guard import read_answer
 from worker.store.connection.store_mark import describe, judge, load
+from worker.store.errors import store_errors
 
 _GOES: Final = {"tmpfs", "ramfs", "overlay"}
 _KEEP: Final = "VIGIL_STORE_MARK, a file on a disk that outlives the process and its container, one for each machine"

@@ -14,8 +14,8 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import RecordUnreadable
 from worker.store import channels, keys
-from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
+from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies, report_unreadable, reporting_unreadable
 
 FIRST_WAIT, MAX_WAIT = 5.0, 60.0

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from worker.safety.access import ModelAccess
 from worker.safety.endpoint import EndpointFit
 from worker.store import keys
-from worker.store.connection.errors import store_errors
 from worker.store.connection.locks import try_lock
 from worker.store.connection.lua_scripts import script
+from worker.store.errors import store_errors
 from worker.store.values import readable, reporting_unreadable
 
 PROBE_FUNCTION: Final = "probe_models"

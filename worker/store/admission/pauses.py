@@ -17,8 +17,8 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import channels, keys
-from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
+from worker.store.errors import store_errors
 from worker.store.values import read, report_unreadable, valid_members
 
 Kind = Literal["all", "app", "model", "end_user"]

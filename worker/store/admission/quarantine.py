@@ -21,11 +21,11 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.connection.errors import store_errors
 from worker.store.connection.job_keys import require_object
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE
+from worker.store.errors import store_errors
 from worker.store.values import count_of, readable, reporting_unreadable, valid_members
 
 Source = Literal["blocks", "provider", "ops"]

@@ -17,7 +17,7 @@ from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.store import codec, keys
 from worker.store.audit.trail import Trail
-from worker.store.connection.errors import store_errors
+from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies, readable
 
 _PAGE: Final = 500

@@ -10,9 +10,9 @@ from arq.connections import ArqRedis
 from worker.audit.seals import Seal, parse
 from worker.store import keys
 from worker.store.commands import Command, flatten
-from worker.store.connection.errors import store_errors
 from worker.store.connection.locks import try_lock
 from worker.store.connection.lua_scripts import RUN_COMMANDS, script
+from worker.store.errors import store_errors
 
 _PAGE: Final = 200
 _RETENTION: Final = b'"kind":"retention"'

@@ -18,8 +18,8 @@ from worker.audit.record import act_of
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.store import keys
-from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
+from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies
 
 START: Final = "-"

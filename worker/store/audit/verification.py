@@ -20,8 +20,8 @@ from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
-from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
+from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies
 
 _PAGE: Final = 5_000

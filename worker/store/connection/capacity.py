@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from worker.jobs.errors import ContentTooLarge
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.connection.errors import store_errors
+from worker.store.errors import store_errors
 
 ALWAYS_TAKEN: Final = 2**20 - 1024
 """Bytes of one value that every server accepts: proto-max-bulk-len can't be set below 1 MiB."""

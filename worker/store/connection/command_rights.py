@@ -12,8 +12,8 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from worker.store.connection.errors import store_errors
 from worker.store.connection.required_commands import REQUIRED, Role, Words, name_of
+from worker.store.errors import store_errors
 
 
 async def missing_rules(redis: ArqRedis, role: Role) -> list[str]:

@@ -6,7 +6,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError, RedisError
 
 from worker.jobs.errors import UnsafeStore
-from worker.store.connection.errors import store_errors
+from worker.store.errors import store_errors
 
 
 async def check_durability(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[str, str]:

@@ -13,8 +13,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from worker import redis_address
 from worker.store.connection.command_rights import user_of
-from worker.store.connection.errors import UNAVAILABLE_ERRORS, store_errors
 from worker.store.connection.pool import connect_to
+from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged
 from worker.store import codec, keys
-from worker.store.connection.errors import store_errors
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import INPUT, PRIVATE, JobCipher
+from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies
 
 

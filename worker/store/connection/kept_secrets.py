@@ -15,8 +15,8 @@ from worker.audit.chain import canonical
 from worker.clock import Clock
 from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
-from worker.store.connection.errors import store_errors
 from worker.store.connection.pool import keyring_of
+from worker.store.errors import store_errors
 from worker.store.values import read
 
 IDENTIFIER: Final = "identifier"

@@ -7,7 +7,7 @@ from typing import Final
 from arq.connections import ArqRedis
 
 from worker.store import keys
-from worker.store.connection.errors import store_errors
+from worker.store.errors import store_errors
 
 _NO_EXPIRY: Final = -1  # the reply of PTTL for a key that does not expire
 

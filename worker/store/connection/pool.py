@@ -25,8 +25,8 @@ from redis.exceptions import (
 from worker import redis_address
 from worker.jobs.errors import StoreRefused
 from worker.redis_address import Address
-from worker.store.connection.errors import StoreChangedError
 from worker.store.envelope import MasterKeyring
+from worker.store.errors import StoreChangedError
 
 Redis = ArqRedis
 """The client that the rest of Vigil is given."""

@@ -17,8 +17,8 @@ from redis.exceptions import ResponseError
 from worker import redis_address
 from worker.jobs.errors import UnsafeStore
 from worker.settings import Settings
-from worker.store.connection.errors import UNAVAILABLE_ERRORS, store_errors
 from worker.store.connection.pool import connect_to
+from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
 
 RULE: Final = "user default off resetpass ~* &* +@all"
 """The rule of ops/users.acl: cannot log in, may replay."""

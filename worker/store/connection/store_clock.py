@@ -14,7 +14,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
-from worker.store.connection.errors import store_errors
+from worker.store.errors import store_errors
 
 _REFRESH_INTERVAL_S: Final = 5.0  # clocks drift, and Redis may be another server by then
 _MAX_ROUND_TRIP_S: Final = 1.0  # a reply that took longer says too little about now

@@ -20,8 +20,8 @@ from redis.exceptions import ResponseError
 from worker.audit.chain import stream_id
 from worker.jobs.errors import StoreUnavailable
 from worker.store import keys
-from worker.store.connection.errors import StoreChangedError, store_errors
 from worker.store.connection.store_mark import Reason, StoreAnswer, StoreMark, describe, judge, load, save
+from worker.store.errors import StoreChangedError, store_errors
 from worker.store.values import count_of
 from worker.telemetry.events import emit
 

@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from worker.store.connection.errors import UNAVAILABLE_ERRORS
+from worker.store.errors import UNAVAILABLE_ERRORS
 
 _PING_AFTER_S: Final = 10.0  # after that much silence the connection is checked with a ping
 _MAX_RECONNECT_PAUSE_S: Final = 1.0

@@ -9,9 +9,9 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import keys
-from worker.store.connection.errors import store_errors
 from worker.store.connection.job_keys import unseal_by_job
 from worker.store.envelope import OUTPUT
+from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies, readable
 from worker.store.webhooks.outbox import load_message
 

@@ -15,9 +15,9 @@ from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.jobs.record import Job
 from worker.store import keys
-from worker.store.connection.errors import store_errors
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import MasterKeyring
+from worker.store.errors import store_errors
 from worker.store.jobs.stored_job import StoredJob, stored_of, unreadable_of
 from worker.store.jobs.unreadable_records import read_job
 from worker.store.values import pipeline_replies, report_unreadable

@@ -14,9 +14,9 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.store import codec, keys
 from worker.store.commands import CommandArg
-from worker.store.connection.errors import store_errors
 from worker.store.connection.job_keys import ciphers_for_writing, ciphers_of
 from worker.store.envelope import JobCipher, MasterKeyring, text_field
+from worker.store.errors import store_errors
 from worker.store.jobs.scripts import Scripts
 from worker.store.values import report_unreadable
 

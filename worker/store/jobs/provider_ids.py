@@ -16,7 +16,7 @@ from worker.jobs import events as ev, ids
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.connection.errors import store_errors
+from worker.store.errors import store_errors
 from worker.store.values import read
 
 _END_USER_TTL_S: Final = 90 * 86_400

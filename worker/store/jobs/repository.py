@@ -37,15 +37,15 @@ from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
 from worker.store.connection.capacity import check_writable
-from worker.store.connection.errors import store_errors
 from worker.store.connection.job_keys import ciphers_for_writing, require_object, unseal_by_job
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE
+from worker.store.errors import store_errors
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes
 from worker.store.jobs.scripts import ClaimReply, Scripts
+from worker.store.jobs.set_aside import UnreadableJobs
 from worker.store.jobs.stored_job import ClaimedJob, NewJob, StoredJob, stored_of, unreadable_of
 from worker.store.jobs.unreadable_records import read_job
-from worker.store.lifecycle.set_aside import UnreadableJobs
 from worker.store.values import report_unreadable, valid_members
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import committed

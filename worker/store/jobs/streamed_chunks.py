@@ -12,8 +12,8 @@ from typing import Final
 from arq.connections import ArqRedis
 
 from worker.store import keys
-from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
+from worker.store.errors import store_errors
 from worker.store.values import count_of
 
 ChunkCounts = dict[int, int]

@@ -22,9 +22,9 @@ from worker.jobs.record import Job, Removal
 from worker.store import keys
 from worker.store.audit.legal_holds import is_held
 from worker.store.commands import Command
-from worker.store.connection.errors import store_errors
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE, MasterKeyring, body_field, tries_field
+from worker.store.errors import store_errors
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import readable, report_unreadable, reporting_unreadable, valid_members

@@ -17,11 +17,11 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import codec, keys
 from worker.store.admission.quarantine import secret_name as end_user_name
 from worker.store.apps import secret_name as app_secret
-from worker.store.connection.errors import store_errors
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import kid_in, kid_in_text
+from worker.store.errors import store_errors
 from worker.store.webhooks.endpoints import endpoint_name
 from worker.store.webhooks.outbox import load_message
 

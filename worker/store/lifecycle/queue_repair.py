@@ -17,8 +17,8 @@ from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
 from worker.store import channels, keys
 from worker.store.commands import Command
-from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
+from worker.store.errors import store_errors
 from worker.store.jobs.queue import queue_commands
 from worker.store.jobs.scripts import Scripts
 from worker.store.stats import queue_depth

@@ -26,7 +26,7 @@ from worker.store.audit.legal_holds import LegalHolds
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.commands import Command
-from worker.store.connection.errors import store_errors
+from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies, report_unreadable, valid_members
 
 _MAX_RECORDS_PER_SEAL: Final = 10_000

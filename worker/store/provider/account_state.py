@@ -24,7 +24,7 @@ from worker.safety.account import (
 )
 from worker.safety.notices import SafetyNotice
 from worker.store import keys
-from worker.store.connection.errors import store_errors
+from worker.store.errors import store_errors
 from worker.store.provider.request_counts import RequestCounts, checked_end_users, read_request_counts
 from worker.store.provider.safety_notices import SafetyNotices
 

@@ -20,7 +20,7 @@ from worker.jobs.states import Evidence, Outcome
 from worker.safety.account import BASELINE_DAYS, RATE_SECONDS, WIDENED_SECONDS, Counts
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.connection.errors import store_errors
+from worker.store.errors import store_errors
 from worker.store.values import count_of, pipeline_replies, report_unreadable
 
 _BUCKET_S: Final = 600

@@ -13,8 +13,8 @@ from arq.connections import ArqRedis
 
 from worker.safety.notices import ENDS, TYPES, SafetyNotice
 from worker.store import channels, keys
-from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
+from worker.store.errors import store_errors
 from worker.store.values import count_of, readable, reporting_unreadable
 
 _WEBHOOK_ID_TTL_S: Final = 7 * 86_400  # the provider delivers again for 72 hours

@@ -14,7 +14,7 @@ from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store import keys
 from worker.store.admission.circuit_breaker import list_circuits
 from worker.store.admission.model_access import known_access
-from worker.store.connection.errors import UNAVAILABLE_ERRORS, store_errors
+from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
 from worker.store.provider.account_state import read_account_state
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import queue_depth, worker_registry

@@ -11,7 +11,7 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.states import Status
 from worker.store import keys
-from worker.store.connection.errors import store_errors
+from worker.store.errors import store_errors
 from worker.store.jobs.queue import RANK_STEP, RANKS
 from worker.store.values import pipeline_replies, readable, report_unreadable
 

@@ -11,7 +11,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.store import keys
-from worker.store.connection.errors import store_errors
+from worker.store.errors import store_errors
 from worker.store.values import readable, reporting_unreadable
 
 _STALE_AFTER_S: Final = 60

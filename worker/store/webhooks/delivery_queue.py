@@ -13,17 +13,13 @@ from typing import Any, Final, Literal, NamedTuple
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
-from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command, CommandArg
-from worker.store.connection.errors import store_errors
-from worker.store.connection.job_keys import ciphers_for_writing, require_object
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
-from worker.store.envelope import PRIVATE, JobCipher, body_field, tries_field
-from worker.store.jobs.stored_job import StoredJob
-from worker.store.jobs.unreadable_records import parse_events, read_job
-from worker.store.values import pipeline_replies, read, readable, report_unreadable, valid_members
+from worker.store.envelope import JobCipher, body_field, tries_field
+from worker.store.errors import store_errors
+from worker.store.values import read, readable, report_unreadable, valid_members
 from worker.store.webhooks.outbox import OutboxMessage, load_message, outbox_score
 
 _ROUTER_LOCK_MS: Final = 3_000
@@ -36,15 +32,6 @@ class OutboxBatch(NamedTuple):
 
     now_ms: int
     entries: list[str]
-
-
-class OutboxJob(NamedTuple):
-    """A job as it is now: the record, and what only its app may see."""
-
-    job: Job
-    private: dict[str, Any]
-    cipher: JobCipher
-    unreadable: KeyMissing | ContentDamaged | None = None
 
 
 class RoutedEntry(NamedTuple):
@@ -105,41 +92,6 @@ class DeliveryQueue:
             rows = await self._redis.mget([keys.message(one) for one in message_ids])
         names = {keys.message(one): one for one in message_ids}
         return {names[key]: message for key, message in readable(zip(names, rows, strict=True), load_message)}
-
-    async def load_jobs(self, job_ids: Sequence[str]) -> dict[str, OutboxJob]:
-        """Return the jobs in one round trip; leave out those that are gone or can't be read."""
-        async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
-            for job_id in job_ids:
-                pipe.hmget(keys.job(job_id), "rec", "priv")
-            rows = await pipeline_replies(pipe, map(keys.job, job_ids))
-        found: dict[str, OutboxJob] = {}
-        for job_id, row in zip(job_ids, rows, strict=True):
-            if row is not None and row[0]:
-                try:
-                    found[job_id] = self._outbox_job(read_job(job_id, row[0]), row[1])
-                except RecordUnreadable as error:
-                    report_unreadable(error)
-        return found
-
-    async def as_outbox_job(self, stored: StoredJob) -> OutboxJob:
-        """Convert a job that was read another way, because its record can't be read."""
-        ciphers = await ciphers_for_writing(self._redis, [stored.job.id])
-        return OutboxJob(stored.job, stored.private, ciphers[stored.job.id])
-
-    def _outbox_job(self, job: Job, private: bytes | None) -> OutboxJob:
-        try:
-            cipher, opened = self._keyring.open(job.app, job.id, PRIVATE, private)
-            return OutboxJob(job, require_object(job.id, PRIVATE, opened) or {}, cipher)
-        except (KeyMissing, ContentDamaged) as error:
-            return OutboxJob(job, {}, self._keyring.ephemeral(job.id), error)
-
-    async def load_events(self, wanted: Sequence[tuple[str, int, int]]) -> list[list[dict[str, Any]]]:
-        """Return, for each (job id, from seq, to seq), those events of the job, in one round trip."""
-        async with store_errors("read the trails"), self._redis.pipeline(transaction=False) as pipe:
-            for job_id, first, last in wanted:
-                pipe.lrange(keys.trail(job_id), first - 1, last - 1)
-            rows = await pipeline_replies(pipe, (keys.trail(job_id) for job_id, _, _ in wanted))
-        return [parse_events(row or ()) for row in rows]
 
     def enqueue_commands(
         self, message: OutboxMessage, cipher: JobCipher, url: str, body: str, now_ms: int

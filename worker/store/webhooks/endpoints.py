@@ -17,9 +17,9 @@ from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, Refused
 from worker.store import channels, keys
-from worker.store.connection.errors import store_errors
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import MasterKeyring
+from worker.store.errors import store_errors
 from worker.store.values import read, report_unreadable
 
 State = Literal["active", "paused", "gone"]

@@ -22,10 +22,10 @@ from worker.jobs.events import Event
 from worker.jobs.record import Job
 from worker.store import channels, keys
 from worker.store.commands import Command
-from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import tries_field
+from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies, read, readable
 
 State = Literal["pending", "delivered", "exhausted", "gone"]

@@ -25,7 +25,7 @@ from worker.settings import Settings
 from worker.store import channels
 from worker.store.admission.quarantine import QuarantineLimits
 from worker.store.apps import Apps
-from worker.store.connection.errors import UNAVAILABLE_ERRORS
+from worker.store.errors import UNAVAILABLE_ERRORS
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import ClaimedMessage, DeliveryQueue

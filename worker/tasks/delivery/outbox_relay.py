@@ -20,10 +20,11 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store.commands import Command
 from worker.store.jobs import batch_reads
+from worker.store.jobs.outbox_jobs import OutboxJob, as_outbox_job, load_event_ranges, load_outbox_jobs
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import report_unreadable
-from worker.store.webhooks.delivery_queue import DeliveryQueue, OutboxJob, RoutedEntry
+from worker.store.webhooks.delivery_queue import DeliveryQueue, RoutedEntry
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import OutboxMessage, iso_time, trace_of
 from worker.telemetry.internal_errors import broke
@@ -105,14 +106,14 @@ class OutboxRelay:
     async def _known(self, entries: Sequence[_Entry], now_ms: int) -> list[_EntryContext | None]:
         """What is known of each entry's job, read in a few trips for all of them."""
         wanted = list({one.job_id for one in entries if one.job_id})
-        records = await self._deliveries.load_jobs(wanted)
+        records = await load_outbox_jobs(self._redis, wanted)
         for job_id in wanted:
             if job_id not in records and (stored := await self._otherwise(job_id)) is not None:
-                records[job_id] = await self._deliveries.as_outbox_job(stored)
+                records[job_id] = await as_outbox_job(self._redis, stored)
         kept = [one for one in entries if one.job_id in records]
         # the record is the one as of the event, unless more has happened since: then it is made again from the start
         spans = [(e.job_id, e.seq if records[e.job_id].job.version == e.seq else 1, e.seq) for e in kept]
-        stories = dict(zip((e.name for e in kept), await self._deliveries.load_events(spans), strict=True))
+        stories = dict(zip((e.name for e in kept), await load_event_ranges(self._redis, spans), strict=True))
         hearers = {app: await self._hearers(app) for app in {r.job.app for r in records.values()}}
         full = {e.job_id for e in kept if _wants_all(records[e.job_id], hearers, e)}
         answers = await self._answers(list(full))

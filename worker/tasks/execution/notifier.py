@@ -11,7 +11,7 @@ from collections.abc import Callable
 from arq.connections import ArqRedis
 
 from worker.store import channels
-from worker.store.connection.errors import UNAVAILABLE_ERRORS
+from worker.store.errors import UNAVAILABLE_ERRORS
 
 _AGAIN = 0.2
 

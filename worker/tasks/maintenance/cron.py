@@ -20,7 +20,7 @@ from redis.exceptions import ResponseError
 
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store.admission.model_access import PROBE_FUNCTION
-from worker.store.connection.errors import UNAVAILABLE_ERRORS, is_wrong_type, store_errors
+from worker.store.errors import UNAVAILABLE_ERRORS, is_wrong_type, store_errors
 from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
 

@@ -25,8 +25,8 @@ from worker.safety import messages
 from worker.store import keys
 from worker.store.audit.trail import Trail, head_of
 from worker.store.commands import Command
-from worker.store.connection.errors import store_errors
 from worker.store.connection.lua_scripts import script
+from worker.store.errors import store_errors
 from worker.store.jobs.commit_commands import CommitCommands
 from worker.store.jobs.queue import queue_commands, script_fields
 from worker.store.jobs.scripts import Scripts
@@ -71,7 +71,7 @@ class UnreadableJobs:
     def __init__(self, redis: ArqRedis, clock: Clock, changes: CommitCommands, scripts: Scripts) -> None:
         self._redis, self._clock, self._changes, self._scripts = redis, clock, changes, scripts
         self._trail = Trail(redis, clock)
-        self._read_script: Any = script(redis, "lifecycle/read_unreadable")
+        self._read_script: Any = script(redis, "jobs/read_unreadable")
 
     async def check_missing(self, job_id: str) -> Job | None:
         """Return None for a job that does not exist. Raises RecordUnreadable when only its record is gone."""

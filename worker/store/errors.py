@@ -7,7 +7,7 @@ from typing import Final
 from redis.exceptions import RedisError, ResponseError
 
 from worker.jobs.errors import RecordUnreadable, StoreChanged, StoreFull, StoreRefused, StoreUnavailable
-from worker.store.connection.error_reasons import FULL, is_permanent, reason_of
+from worker.store.error_reasons import FULL, is_permanent, reason_of
 
 UNAVAILABLE_ERRORS: Final = (RedisError, OSError, TimeoutError)
 """What a call raises when Redis is unreachable, loading, read-only or full."""
