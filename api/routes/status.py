@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from api.runtime.context import AppContext, parts_of
 from api.runtime.store_deadline import SECONDS, ask, within
+from api.schema.account_view import account_view, rates_view
 from api.schema.openapi import DirectRoute, operation
 from api.schema.requests import EmptyBody
 from api.schema.views import concerns, model_view, pause_view
@@ -96,8 +97,8 @@ async def _status(parts: AppContext, key: ApiKey) -> dict[str, Any]:
     return {
         "queue": asdict(await queue_depth.depths(parts.redis, parts.clock)),
         "workers": await workers(parts.redis, parts.clock),
-        "account": stands.view(),
-        "rates": stands.rates(),
+        "account": account_view(stands),
+        "rates": rates_view(stands),
         "circuits": await open_circuits(parts.redis),
         "pauses": [pause_view(one) for one in await Pauses(parts.redis, parts.clock).list() if concerns(one, key)],
     }

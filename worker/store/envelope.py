@@ -30,7 +30,7 @@ from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import codec
 
 PRIVATE, INPUT, OUTPUT = "private", "asked", "answer"
-"""Fields of a job, as the associated data names them; three more are made by the functions below."""
+"""Fields of a job, as the associated data names them (so the texts never change); three more are made below."""
 
 _OF_JOB, _WITH_KEY, _NAMED = b"2", b"3", b"4"
 _KID, _NONCE, _KEY, _TAG = 4, 12, 32, 16

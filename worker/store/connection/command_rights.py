@@ -12,7 +12,7 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from worker.store.connection.required_commands import REQUIRED, Role, Words, name_of
+from worker.store.connection.required_commands import REQUIRED, Role, Arguments, name_of
 from worker.store.errors import store_errors
 
 
@@ -40,7 +40,7 @@ async def _find_missing(pool: Any, role: Role) -> list[str]:
         await pool.release(connection)
 
 
-async def _refused(connection: Any, commands: Iterable[Words]) -> list[tuple[Words, str]]:
+async def _refused(connection: Any, commands: Iterable[Arguments]) -> list[tuple[Arguments, str]]:
     sent = list(commands)
     await connection.send_packed_command(connection.pack_commands(sent))
     refused = []
@@ -63,7 +63,7 @@ async def user_of(redis: ArqRedis) -> str | None:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _rules(refused: list[tuple[Words, str]]) -> list[str]:
+def _rules(refused: list[tuple[Arguments, str]]) -> list[str]:
     found: dict[str, None] = {}
     for command, message in refused:
         if "channel" in message:
@@ -75,7 +75,7 @@ def _rules(refused: list[tuple[Words, str]]) -> list[str]:
     return sorted(found)
 
 
-def _key_at(command: Words) -> int:
+def _key_at(command: Arguments) -> int:
     return {"EVALSHA": 3, "ZINTER": 2, "ZINTERCARD": 2}.get(command[0], 1)
 
 

@@ -13,22 +13,22 @@ from typing import Final, Literal
 from worker.store import channels, keys
 
 Role = Literal["api", "worker"]
-Words = tuple[str, ...]
+Arguments = tuple[str, ...]
 
 _K: Final = keys.PROBE
 _EMPTY: Final = "return 1"
 
-_CONNECTION: Final[tuple[Words, ...]] = (("PING",), ("TIME",), ("INFO",), ("PUBLISH", channels.CHANGED, "x"))
-_TRANSACTIONS: Final[tuple[Words, ...]] = (("WATCH", _K), ("UNWATCH",))
-_CHANNELS: Final[tuple[Words, ...]] = (
+_CONNECTION: Final[tuple[Arguments, ...]] = (("PING",), ("TIME",), ("INFO",), ("PUBLISH", channels.CHANGED, "x"))
+_TRANSACTIONS: Final[tuple[Arguments, ...]] = (("WATCH", _K), ("UNWATCH",))
+_CHANNELS: Final[tuple[Arguments, ...]] = (
     ("SUBSCRIBE", channels.CHANGED),
     ("UNSUBSCRIBE", channels.CHANGED),
 )
-_SCRIPTS: Final[tuple[Words, ...]] = (
+_SCRIPTS: Final[tuple[Arguments, ...]] = (
     ("EVALSHA", "0" * 40, "1", _K),
     ("SCRIPT", "LOAD", _EMPTY),
 )
-_READS: Final[tuple[Words, ...]] = (
+_READS: Final[tuple[Arguments, ...]] = (
     ("EXISTS", _K),
     ("GET", _K),
     ("MGET", _K),
@@ -60,7 +60,7 @@ _READS: Final[tuple[Words, ...]] = (
     ("ZREVRANGEBYSCORE", _K, "1", "0"),
     ("ZSCORE", _K, "m"),
 )
-_WRITES: Final[tuple[Words, ...]] = (
+_WRITES: Final[tuple[Arguments, ...]] = (
     ("DEL", _K),
     ("EXPIRE", _K, "60"),
     ("PERSIST", _K),
@@ -84,7 +84,7 @@ _WRITES: Final[tuple[Words, ...]] = (
     ("ZREM", _K, "m"),
     ("ZREMRANGEBYSCORE", _K, "0", "1"),
 )
-_WORKERS: Final[tuple[Words, ...]] = (
+_WORKERS: Final[tuple[Arguments, ...]] = (
     ("ZINTERCARD", "1", _K),
     ("ZPOPMIN", _K),
     ("DBSIZE",),
@@ -125,7 +125,7 @@ PREFIXES: Final[tuple[str, ...]] = (
 )
 """Keys of every kind; each must be open for reading and writing."""
 
-REQUIRED: Final[dict[Role, tuple[Words, ...]]] = {
+REQUIRED: Final[dict[Role, tuple[Arguments, ...]]] = {
     "api": (*_COMMON, *(("SET", key, "1") for key in PREFIXES)),
     "worker": (*_COMMON, *_WORKERS, *(("SET", key, "1") for key in PREFIXES)),
 }
@@ -140,12 +140,12 @@ OPTIONAL: Final = frozenset({"config|get", "acl|whoami", "acl|dryrun", "script|e
 """Used where it is allowed, and done without where it is not."""
 
 
-def name_of(words: Words) -> str:
+def name_of(arguments: Arguments) -> str:
     """The command as a rule names it: `get`, `script|load`."""
-    name = words[0].lower()
-    return f"{name}|{words[1].lower()}" if name in {"script", "config", "acl", "client"} else name
+    name = arguments[0].lower()
+    return f"{name}|{arguments[1].lower()}" if name in {"script", "config", "acl", "client"} else name
 
 
 def names(role: Role) -> frozenset[str]:
     """The commands that a role needs, as rules name them, with those of the connection."""
-    return frozenset({name_of(words) for words in REQUIRED[role]}) | CONNECTION_ONLY
+    return frozenset({name_of(arguments) for arguments in REQUIRED[role]}) | CONNECTION_ONLY

@@ -160,12 +160,12 @@ class Jobs:
 
     def _claimed_job(self, c: ClaimReply, gated: bool) -> ClaimedJob:
         job = read_job(c.job_id, c.record)
-        private, asked = dict[str, Any](), None
+        private, input_ = dict[str, Any](), None
         unreadable: Literal["", "locked", "damaged"] = ""
         try:
             cipher, opened_part = self._keyring.open(job.app, job.id, PRIVATE, c.private)
             private = require_object(job.id, PRIVATE, opened_part) or {}
-            asked = require_object(job.id, INPUT, cipher.unseal(INPUT, c.input))
+            input_ = require_object(job.id, INPUT, cipher.unseal(INPUT, c.input))
         except KeyMissing as missing:
             emit("encryption.key_missing", job_id=job.id, code=missing.kid)
             unreadable = "locked"
@@ -177,7 +177,7 @@ class Jobs:
         # a job that was handed over while its response was running goes on, whatever is paused
         pause = pause_of(c.pause) if c.pause and not job.open_attempts else None
         crashed = c.previous_token != ""
-        return ClaimedJob(job, private or {}, c.token, c.generation, crashed, pause, gated, asked, unreadable)
+        return ClaimedJob(job, private or {}, c.token, c.generation, crashed, pause, gated, input_, unreadable)
 
     async def renew(self, lease_seconds: float, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""
