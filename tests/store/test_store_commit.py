@@ -63,13 +63,13 @@ async def test_nothing_to_say_writes_nothing(redis, jobs):
 
 
 @pytest.mark.parametrize(
-    ("said", "error"), [([(done(), 1)], IllegalEvent), ([FLAGGED, (COMPLETED, 1)], IllegalEvent)], ids=str
+    ("drafts", "error"), [([(done(), 1)], IllegalEvent), ([FLAGGED, (COMPLETED, 1)], IllegalEvent)], ids=str
 )
-async def test_a_fact_that_does_not_fit_writes_nothing_at_all(redis, jobs, said, error):
+async def test_a_fact_that_does_not_fit_writes_nothing_at_all(redis, jobs, drafts, error):
     job = await submitted(jobs)
     before = await everything(redis)
     with pytest.raises(error):
-        await jobs.change(job.id, lambda _: said)
+        await jobs.change(job.id, lambda _: drafts)
     assert await everything(redis) == before
 
 
@@ -141,11 +141,11 @@ async def test_a_caller_who_tries_again_after_an_outage_writes_once(redis, jobs,
     job = await submitted(jobs)
     (_, (held,)) = await jobs.claim("w1", 1, 15)
     jobs._scripts._commit = LostAnswers(jobs._scripts._commit)
-    said = [(STARTED, None), (began(), 1)]
+    drafts = [(STARTED, None), (began(), 1)]
     with pytest.raises(StoreUnavailable):
-        await jobs.change(job.id, lambda _: said, job=held.job, token=held.token)
+        await jobs.change(job.id, lambda _: drafts, job=held.job, token=held.token)
     clock.step(3)
-    after = await jobs.change(job.id, lambda _: said, job=held.job, token=held.token)
+    after = await jobs.change(job.id, lambda _: drafts, job=held.job, token=held.token)
     assert (after.version, len(after.attempts)) == (3, 1)
     assert await sound(redis, jobs, [job.id]) == [after], "what the caller holds is what is stored"
     await jobs.change(job.id, lambda _: [(done(), 1)], job=after, token=held.token)
@@ -156,11 +156,11 @@ async def test_a_lost_answer_is_found_again_behind_someone_elses_commit(redis, j
     job = await submitted(jobs)
     (_, (held,)) = await jobs.claim("w1", 1, 15)
     jobs._scripts._commit = LostAnswers(jobs._scripts._commit)
-    said = [(STARTED, None), (began(), 1)]
+    drafts = [(STARTED, None), (began(), 1)]
     with pytest.raises(StoreUnavailable):
-        await jobs.change(job.id, lambda _: said, job=held.job, token=held.token)
+        await jobs.change(job.id, lambda _: drafts, job=held.job, token=held.token)
     await other.change(job.id, lambda _: [ASKED])
-    after = await jobs.change(job.id, lambda _: said, job=held.job, token=held.token)
+    after = await jobs.change(job.id, lambda _: drafts, job=held.job, token=held.token)
     assert (after.version, len(after.attempts)) == (4, 1)
     await sound(redis, jobs, [job.id])
 
@@ -216,12 +216,12 @@ async def test_settled_jobs_are_kept_for_their_time_and_unsettled_ones_without_e
 
 async def test_the_status_index_follows_the_job(redis, jobs):
     job = await submitted(jobs)
-    for said, status in (
+    for drafts, status in (
         ([(STARTED, None)], "running"),
         ([(backoff(), None)], "scheduled"),
         ([(CANCELLED, None)], "cancelled"),
     ):
-        await jobs.change(job.id, lambda _, s=said: s)
+        await jobs.change(job.id, lambda _, s=drafts: s)
         rows = await redis.keys(keys.index("shop", "status", "*"))
         assert [row.decode() for row in rows] == [keys.index("shop", "status", status)]
 

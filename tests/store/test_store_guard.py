@@ -12,7 +12,7 @@ from arq.connections import ArqRedis
 from builders import VAULT, FakeClock, new_job
 from hypothesis import given, strategies as st
 from in_process import until
-from sealed_trail import SIGNER, House
+from sealed_trail import SIGNER, SealedTrail
 
 from worker.jobs.errors import StoreChanged
 from worker.store import keys
@@ -132,7 +132,9 @@ async def test_connections_that_meet_an_accepted_store_at_once_agree(
     await client.aclose()
 
 
-async def test_the_right_store_coming_back_is_taken_at_once(guarded: ArqRedis, redis: ArqRedis, told: Told) -> None:
+async def test_the_known_store_is_accepted_at_once_when_it_is_back(
+    guarded: ArqRedis, redis: ArqRedis, told: Told
+) -> None:
     await Jobs(guarded, FakeClock()).submit(new_job())
     await looked(guarded)
     held = {name: await redis.dump(name) for name in await redis.keys("*")}
@@ -164,8 +166,8 @@ async def test_what_retention_removed_is_not_missed(
 ) -> None:
     await Jobs(guarded, FakeClock()).submit(new_job())
     mark = await looked(guarded)
-    house = House(redis, FakeClock(), Jobs(redis, FakeClock()))
-    await house.seal()
+    sealed = SealedTrail(redis, FakeClock(), Jobs(redis, FakeClock()))
+    await sealed.seal()
     clock = FakeClock()
     clock.step(10**8)
     assert await Retention(redis, clock, audit_ttl=60, result_ttl=60).trim(SIGNER) > 0

@@ -23,7 +23,7 @@ HELLO = [OutputChunk(3, 0, "Hel"), OutputChunk(5, 3, "lo, "), OutputChunk(-1, 7,
 
 
 @pytest.fixture
-def pieces(redis) -> OutputChunks:
+def chunks(redis) -> OutputChunks:
     return OutputChunks(redis)
 
 
@@ -34,39 +34,39 @@ async def running(jobs, worker="w1"):
     return held
 
 
-async def test_pieces_come_back_as_they_were_and_in_order(jobs, pieces):
+async def test_chunks_come_back_as_they_were_and_in_order(jobs, chunks):
     held = await running(jobs)
-    assert (await pieces.append([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO[:2]]))[1] == []
-    assert (await pieces.append([PendingChunk(held.job.id, held.token, 1, HELLO[2])]))[1] == []
-    assert await pieces.read(held.job.id, 1) == HELLO
-    assert await pieces.read(held.job.id, 2) == []
+    assert (await chunks.append([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO[:2]]))[1] == []
+    assert (await chunks.append([PendingChunk(held.job.id, held.token, 1, HELLO[2])]))[1] == []
+    assert await chunks.read(held.job.id, 1) == HELLO
+    assert await chunks.read(held.job.id, 2) == []
 
 
-async def test_pieces_of_a_lost_lease_are_dropped_and_the_others_kept(redis, jobs, pieces):
+async def test_chunks_of_a_lost_lease_are_dropped_and_the_others_stored(redis, jobs, chunks):
     lost = await running(jobs)
     ours = await running(jobs)
     await lapse(redis, lost.job.id)
     await jobs.claim("w2", 1, 15)
     out = [PendingChunk(h.job.id, h.token, 1, HELLO[0]) for h in (lost, ours)]
-    assert (await pieces.append([*out, PendingChunk("job_none", "w1:1", 1, HELLO[0])]))[1] == [lost.job.id, "job_none"]
-    assert await pieces.read(lost.job.id, 1) == []
-    assert await pieces.read(ours.job.id, 1) == [HELLO[0]]
+    assert (await chunks.append([*out, PendingChunk("job_none", "w1:1", 1, HELLO[0])]))[1] == [lost.job.id, "job_none"]
+    assert await chunks.read(lost.job.id, 1) == []
+    assert await chunks.read(ours.job.id, 1) == [HELLO[0]]
 
 
-async def test_pieces_that_come_after_the_end_are_dropped(redis, jobs, pieces):
+async def test_chunks_that_come_after_the_end_are_dropped(redis, jobs, chunks):
     held = await running(jobs)
-    await pieces.append([PendingChunk(held.job.id, held.token, 1, HELLO[0])])
+    await chunks.append([PendingChunk(held.job.id, held.token, 1, HELLO[0])])
     await jobs.change(held.job.id, lambda _: [(done(), 1), (COMPLETED, 1)], token=held.token)
-    assert (await pieces.append([PendingChunk(held.job.id, held.token, 1, HELLO[1])]))[1] == [held.job.id]
+    assert (await chunks.append([PendingChunk(held.job.id, held.token, 1, HELLO[1])]))[1] == [held.job.id]
     assert not await redis.exists(keys.text(held.job.id, 1))
 
 
-async def test_watchers_hear_pieces_as_they_are_kept(redis, jobs, pieces):
+async def test_watchers_receive_chunks_as_they_are_appended(redis, jobs, chunks):
     held = await running(jobs)
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(channels.OUTPUT_CHUNKS)
         await pubsub.get_message(timeout=LIMIT)
-        await pieces.append([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO])
+        await chunks.append([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO])
         heard = [await pubsub.get_message(timeout=LIMIT) for _ in HELLO]
     assert [parse_message(m["data"], VAULT.cached(held.job.id)) for m in heard] == [(held.job.id, 1, p) for p in HELLO]
 

@@ -22,12 +22,12 @@ from worker.store.jobs.repository import Jobs
 async def test_the_shipped_server_is_safe_and_says_so(tmp_path):
     async with Embedded(tmp_path) as server:
         client = connect(server.url)
-        said = await check_durability(client)
+        durability = await check_durability(client)
         await client.aclose()
-    assert said["maxmemory_policy"] == "noeviction"
-    assert (said["appendonly"], said["appendfsync"]) == ("yes", "always")
-    assert said["version"].split(".")[0].isdigit()
-    assert "power cut: every write is on disk before the answer" in describe_durability(said)
+    assert durability["maxmemory_policy"] == "noeviction"
+    assert (durability["appendonly"], durability["appendfsync"]) == ("yes", "always")
+    assert durability["version"].split(".")[0].isdigit()
+    assert "power cut: every write is on disk before the answer" in describe_durability(durability)
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
@@ -54,9 +54,9 @@ async def test_the_guarantee_is_told_as_it_is(options, sentence):
 async def test_a_server_that_forbids_config_is_taken_at_its_word():
     async with private_server() as (client, _):
         await client.execute_command("ACL", "SETUSER", "default", "-config")
-        said = await check_durability(client)
-        assert said["appendfsync"] == "unknown"
-        assert said["maxmemory_policy"] == "noeviction", "INFO says it too"
+        durability = await check_durability(client)
+        assert durability["appendfsync"] == "unknown"
+        assert durability["maxmemory_policy"] == "noeviction", "INFO says it too"
     assert "can't be read here" in describe_durability({"appendonly": "yes", "appendfsync": "unknown"})
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from worker.store.connection.required_commands import REQUIRED, Role, Arguments, name_of
+from worker.store.connection.required_commands import REQUIRED, Arguments, Role, name_of
 from worker.store.errors import store_errors
 
 
