@@ -140,7 +140,7 @@ async def test_what_was_removed_between_two_looks_is_no_damage(
 
     async with whole(redis, valkey_url, speed=200.0) as running:
         job_id = await _settled(running)
-        read = responses.batch_reads.answers_or_none
+        read = responses.batch_reads.outputs_or_none
 
         async def deleted_first(*given: Any, **more: Any) -> Any:
             jobs: Jobs = running.stage.jobs
