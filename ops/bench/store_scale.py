@@ -89,7 +89,7 @@ def settled_commands(jobs: Jobs, person: int, age_ms: int) -> list[Command]:
     commands, head = jobs.changes.commands(None, first, trail[:1], GENESIS)
     content = [
         ("HSET", keys.job(job_id), "priv", codec.seal(new_job().private)),
-        ("SET", keys.job_input(job_id), codec.seal(new_job().asked)),
+        ("SET", keys.job_input(job_id), codec.seal(new_job().input)),
         ("SET", keys.job_output(job_id), codec.seal({"output_text": "y" * 500, "output": [], "refusal": None})),
     ]
     more, _ = jobs.changes.commands(first, job, trail[1:], head)
