@@ -101,8 +101,8 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
 @asynccontextmanager
 async def _background_tasks(context: AppContext, redis: Redis, store_clock: StoreClock) -> AsyncIterator[None]:
     """Run the watch over the store, its clock, the subscription of the broadcaster and the guard of the store."""
-    await context.store_watch.look()  # reports missing rights before anything else fails because of them
-    await store_clock.ask()
+    await context.store_watch.check()  # reports missing rights before anything else fails because of them
+    await store_clock.refresh()
     tasks = [
         asyncio.create_task(context.store_watch.run(), name="vigil-store"),
         asyncio.create_task(store_clock.run(), name="vigil-clock"),

@@ -21,14 +21,14 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Block, Disclosure, Job, JobError, ProviderError, Usage
 from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
-from worker.store.envelope import Vault
-from worker.store.jobs.repository import NewJob
+from worker.store.envelope import MasterKeyring
+from worker.store.jobs.stored_job import NewJob
 
 SOL, TERRA, LUNA = "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"
 PLAIN = bool(os.environ.get("VIGIL_TEST_PLAIN"))  # noqa: TID251
 """1 runs every test without encryption; as in production, it is on."""
 ENCRYPTION_KEYS = "" if PLAIN else base64.urlsafe_b64encode(bytes(range(32))).decode()
-VAULT = Vault.of([SecretStr(ENCRYPTION_KEYS)] if ENCRYPTION_KEYS else [])
+VAULT = MasterKeyring.from_settings([SecretStr(ENCRYPTION_KEYS)] if ENCRYPTION_KEYS else [])
 T0 = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 JOB = "job_01k0000000abcdefghjkmnpqrs"
 BLOCK = Block(

@@ -56,7 +56,7 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def redis(valkey_url: str) -> AsyncIterator[ArqRedis]:
     """A client on an empty database."""
-    client = connect(valkey_url, vault=VAULT)
+    client = connect(valkey_url, keyring=VAULT)
     await client.flushall()
     yield client
     await client.aclose()

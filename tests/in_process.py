@@ -22,7 +22,8 @@ from worker.settings import Settings
 from worker.simulator import Simulator
 from worker.simulator.pace import Pace
 from worker.store import keys
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 
 __all__ = ["LIMIT", "LUNA", "SOL", "TERRA", "Stage", "until"]
 
@@ -93,7 +94,7 @@ class Stage:
         row = next(r for r in self._workers if r[0] is worker)
         self._workers.remove(row)
         worker.shop.jobs.change = _dead  # type: ignore[method-assign]
-        worker.shop.pieces.keep = _dead  # type: ignore[method-assign]
+        worker.shop.pieces.append = _dead  # type: ignore[method-assign]
         runs = [*worker.runner.running.values(), *worker.runner.tasks.values()]
         row[2].cancel()
         for task in runs:
@@ -144,7 +145,7 @@ class Stage:
 
     async def output(self, job_id: str) -> object:
         """All that could be delivered of the job: its text, items, refusal and draft; None when there is nothing."""
-        answer = await self.jobs.answer(job_id) or {}
+        answer = await self.jobs.load_output(job_id) or {}
         return next((answer[k] for k in ("output_text", "output", "refusal", "draft") if answer.get(k)), None)
 
     async def types(self, job_id: str) -> list[str]:

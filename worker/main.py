@@ -21,15 +21,17 @@ from worker.settings import Settings
 from worker.store.admission.circuit_breaker import CircuitBreaker, scope_of
 from worker.store.admission.model_access import ModelAccessStore
 from worker.store.admission.quarantine import Quarantine, QuarantineLimits as Shutting
-from worker.store.connection.error_reasons import WRONG_USER
-from worker.store.connection.pool import check_safe, connect
+from worker.store.connection.durability import check_durability
+from worker.store.connection.pool import connect
 from worker.store.connection.replay_check import check_replay, replay_check
 from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_guard import StoreGuard, guard_of
 from worker.store.connection.store_watch import StoreWatch
-from worker.store.envelope import Vault
+from worker.store.envelope import MasterKeyring
+from worker.store.error_reasons import WRONG_USER
 from worker.store.jobs.output_chunks import OutputChunks
-from worker.store.jobs.repository import ClaimedJob, Jobs, retention_of
+from worker.store.jobs.repository import Jobs, retention_of
+from worker.store.jobs.stored_job import ClaimedJob
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.delivery.dispatcher import Dispatcher
 from worker.tasks.execution.claimer import Claimer
@@ -64,7 +66,7 @@ async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
             url = (await stack.enter_async_context(embedded.Embedded(settings.data_dir))).url
         given = settings.model_copy(update={"redis_url": url})
         guard = StoreGuard(given.mark_file, Clock().dice)
-        redis = connect(url, vault=Vault.of(settings.encryption_keys), guard=guard)
+        redis = connect(url, keyring=MasterKeyring.from_settings(settings.encryption_keys), guard=guard)
         stack.push_async_callback(redis.aclose)
         yield redis
 
@@ -126,7 +128,7 @@ class WorkerProcess:
         )
         self.ears = Notifier(redis, self.runner.wake, leases.look, leases.tell)
         rounds = settings.probe_seconds if settings.openai_api_key else 0
-        self.errands = CronWorker(redis, access.probe_all, book.take_turn, rounds, access.probe_on_request)
+        self.errands = CronWorker(redis, access.probe_all, book.try_lock, rounds, access.probe_on_request)
         self.sweeper = Sweeper(redis, jobs, clock, circuit, self.id, self._state, settings.stuck_seconds)
         notices = SafetyNotices(redis, settings.audit_ttl)
         self.notices = NoticeProcessor(redis, notices, provider, clock, self._shut_out)
@@ -138,7 +140,7 @@ class WorkerProcess:
     async def _shut_out(self, app: str, notice: SafetyNotice) -> None:
         """The provider's word on an end user puts that end user into quarantine."""
         person = notice.safety_identifier or ""
-        if await Quarantine(self._redis, self.shop.clock).by_provider(app, person, notice.at, notice.type):
+        if await Quarantine(self._redis, self.shop.clock).add_by_provider(app, person, notice.at, notice.type):
             await nobody_shut_out(app, notice)
 
     def _state(self) -> dict[str, object]:
@@ -148,7 +150,7 @@ class WorkerProcess:
         """Why no jobs are claimed now; "" when they are."""
         if self.draining:
             return "draining"
-        return await self.store.look()
+        return await self.store.check()
 
     async def _run(self, held: ClaimedJob) -> None:
         run = JobRun(self.shop, held)
@@ -174,8 +176,8 @@ class WorkerProcess:
             await self._serve(stop, ready)
 
     async def _serve(self, stop: asyncio.Event, ready: asyncio.Event | None) -> None:
-        await self.store.look()  # what is missing is said first
-        await self.clock.ask()
+        await self.store.check()  # what is missing is said first
+        await self.clock.refresh()
         with contextlib.suppress(StoreUnavailable), loop_pass("access"):
             await self.shop.access.refresh()  # what is denied is known before the first job
         guard = guard_of(self._redis)
@@ -262,7 +264,7 @@ async def run_worker(
     """One worker until `stop` is set. Raises StoreUnavailable or UnsafeStore when it can't begin."""
     async with redis_of(settings) as redis:
         try:
-            await check_safe(redis, allow_eviction=settings.allow_eviction)
+            await check_durability(redis, allow_eviction=settings.allow_eviction)
             await check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
         except StoreChanged:
             pass  # it stays, not ready, and says why, until its store is back

@@ -18,7 +18,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.states import Outcome, Purpose
 from worker.store.jobs.output_chunks import OutputChunk
-from worker.store.values import tell
+from worker.store.values import report_unreadable
 
 _HEARTBEAT_S: Final = 15.0
 _KEY_CHECK_S: Final = 3.0
@@ -137,7 +137,7 @@ class EventFeed:
         try:
             return await with_timeout(STORE_TIMEOUT_S, self._context.output_chunks.read(self._job_id, attempt))
         except RecordUnreadable as error:
-            tell(error)
+            report_unreadable(error)
             return []
 
     def _deltas(self, chunks: Iterable[tuple[int, OutputChunk]]) -> list[bytes]:
@@ -171,7 +171,7 @@ class EventFeed:
     async def _remaining_text(self, completed: dict[str, Any]) -> list[bytes]:
         """Return the delta of what was not sent of a completed output, whose chunks are no longer stored."""
         try:
-            output = await with_timeout(STORE_TIMEOUT_S, self._context.jobs.answer(self._job_id)) or {}
+            output = await with_timeout(STORE_TIMEOUT_S, self._context.jobs.load_output(self._job_id)) or {}
         except (RecordUnreadable, ContentDamaged):  # `GET /v1/jobs/{id}` reports it
             return []
         winner, text = completed["attempt"], output.get("output_text") or ""

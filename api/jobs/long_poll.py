@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from api.runtime.context import AppContext
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 
 
 async def wait_until(

@@ -18,7 +18,7 @@ from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
-from worker.store.jobs.repository import NewJob, StoredJob
+from worker.store.jobs.stored_job import NewJob, StoredJob
 from worker.telemetry.tracing import publishing
 
 

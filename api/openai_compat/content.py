@@ -12,17 +12,17 @@ from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import INPUT, unread
-from worker.store.envelope import ANSWER
-from worker.store.jobs.repository import StoredJob
-from worker.store.values import tell
+from worker.store.envelope import OUTPUT
+from worker.store.jobs.stored_job import StoredJob
+from worker.store.values import report_unreadable
 
 
 async def load_input(context: AppContext, stored: StoredJob) -> tuple[StoredJob, dict[str, Any] | None]:
     """Return (the job, its input); if that can't be read, None, and the job is marked. Raises KeyMissing."""
     try:
-        return stored, await context.jobs.asked(stored.job.id)
+        return stored, await context.jobs.load_input(stored.job.id)
     except RecordUnreadable as error:
-        tell(error)
+        report_unreadable(error)
     except ContentDamaged:
         pass
     return replace(stored, private=unread(stored.private, INPUT)), None
@@ -33,10 +33,10 @@ async def load_output(context: AppContext, job: Job) -> dict[str, Any] | None:
     if not job.settled:
         return None
     try:
-        found = await context.jobs.answer(job.id)
+        found = await context.jobs.load_output(job.id)
     except RecordUnreadable as error:
-        tell(error)
-        raise ContentDamaged(job.id, ANSWER) from None
+        report_unreadable(error)
+        raise ContentDamaged(job.id, OUTPUT) from None
     if found is None and job.status is Status.COMPLETED and job.content_removed is None:
-        raise ContentDamaged(job.id, ANSWER)
+        raise ContentDamaged(job.id, OUTPUT)
     return found

@@ -41,8 +41,8 @@ from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
-from worker.store.jobs.repository import StoredJob
-from worker.store.lifecycle.erasure import erased
+from worker.store.jobs.stored_job import StoredJob
+from worker.store.lifecycle.erasure import is_erased
 
 routes = Routes("openai", OpenAIRoute)
 _KEEP_ALIVE_S: Final = 15.0
@@ -120,7 +120,7 @@ async def unsupported(request: Request) -> Response:  # noqa: ARG001
 
 async def _load_own(request: Request, key: ApiKey) -> StoredJob:
     stored = await load_own_job(request, key)
-    if erased(stored):
+    if is_erased(stored):
         raise not_found()
     return stored
 

@@ -21,10 +21,10 @@ from api.web.problems import problem_of
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose
-from worker.store.jobs.repository import StoredJob
-from worker.store.jobs.streamed_chunks import Shown
-from worker.store.lifecycle.erasure import erased
-from worker.store.values import tell
+from worker.store.jobs.stored_job import StoredJob
+from worker.store.jobs.streamed_chunks import ChunkCounts
+from worker.store.lifecycle.erasure import is_erased
+from worker.store.values import report_unreadable
 
 _HEARTBEAT_S: Final = 15.0
 _KEY_CHECK_S: Final = 3.0
@@ -81,7 +81,7 @@ class ResponseStream:
         self._context, self._key, self._stored, self._id = context, key, stored, stored.job.id
         self._events = EventSequence(self._id.removeprefix("job_"), after)
         self._streamed = context.streamed_chunks
-        self._shown: Shown | None = None
+        self._shown: ChunkCounts | None = None
         self._unshown: UnshownText | None = None
         self._request: dict[str, Any] | None = None
         self._created = False
@@ -120,7 +120,7 @@ class ResponseStream:
         if note.changed:
             stored = await with_timeout(STORE_TIMEOUT_S, self._context.jobs.load(self._id, locked=True))
             self._stored = stored if stored is not None else self._stored
-        if erased(self._stored):
+        if is_erased(self._stored):
             return True
         job = self._stored.job
         if not self._created:
@@ -175,7 +175,7 @@ class ResponseStream:
             try:
                 chunks = await with_timeout(STORE_TIMEOUT_S, self._context.output_chunks.read(self._id, attempt))
             except RecordUnreadable as error:  # the end of the stream brings all of it
-                tell(error)
+                report_unreadable(error)
                 chunks = []
             for chunk in chunks:
                 unshown.add(chunk.offset, chunk.text)

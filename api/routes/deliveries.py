@@ -19,7 +19,7 @@ from api.web.params import query_params
 from api.web.problems import Problem
 from api.web.responses import json_response
 from api.web.validation import validate
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.webhooks.outbox import OutboxMessage
 
 routes = Routes("webhooks")
@@ -73,7 +73,7 @@ async def redeliver(request: Request) -> Response:
         endpoint = await with_deadline(request, context.endpoints.find(key.app, message.endpoint))
         if endpoint is None or endpoint.state == "gone":
             raise Problem(409, "endpoint_gone", "The endpoint is gone; PATCH its state to active first.")
-    message = await with_deadline(request, context.outbox.again(stored.job.id, message_id))
+    message = await with_deadline(request, context.outbox.redeliver(stored.job.id, message_id))
     return json_response((await _views(request, stored, [(message, deliveries)]))[0], 202)
 
 

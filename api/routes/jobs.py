@@ -22,7 +22,7 @@ from api.web.responses import etag, job_headers, json_response, matches_etag, vi
 from worker.jobs.states import Status
 from worker.store.apps import ApiKey
 from worker.store.jobs.listing import ListFilters
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 
 routes = Routes("jobs")
 _HEADERS: Final = ("ETag", "Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")

@@ -51,7 +51,7 @@ async def receive(request: Request) -> Response:
     if kind is None:
         raise Problem(400, "malformed_event", "The body is not an event: it has no type.")
     notice = provider.read(event, webhook_id, context.clock.now())
-    new = await with_deadline(request, context.notices.hear(webhook_id, kind, notice))
+    new = await with_deadline(request, context.notices.store_webhook(webhook_id, kind, notice))
     if new and kind in provider.ENDS:
         await with_deadline(request, _notify_holder(context, provider.response_of(event)))
     return json_response({"received": True, "duplicate": not new})
@@ -85,4 +85,4 @@ async def _notify_holder(context: AppContext, response_id: str | None) -> None:
     """Have the worker that reads the response check whether it has ended: only that can settle a job."""
     job_id = await context.job_access.of_response(response_id)
     if job_id is not None and response_id is not None:
-        await context.notices.ended(job_id, response_id)
+        await context.notices.notify_response_ended(job_id, response_id)

@@ -22,7 +22,7 @@ from api.web.params import query_params
 from api.web.problems import Problem
 from api.web.responses import json_response
 from api.web.validation import validate
-from worker.store.admission.quarantine import LEDGER_KEPT, QuarantinedUser
+from worker.store.admission.quarantine import LEDGER_TTL_S, QuarantinedUser
 from worker.store.apps import ApiKey
 
 routes = Routes("ops")
@@ -137,7 +137,7 @@ async def _of_named_user(
 async def _view(request: Request, one: QuarantinedUser) -> dict[str, Any]:
     quarantine, window = context_of(request).quarantine, context_of(request).settings.quarantine_window_seconds
     counts = await with_deadline(request, quarantine.counts(one.safety_identifier, window))
-    ledger = await with_deadline(request, quarantine.counts(one.safety_identifier, LEDGER_KEPT))
+    ledger = await with_deadline(request, quarantine.counts(one.safety_identifier, LEDGER_TTL_S))
     return {
         "end_user": one.name,
         "safety_identifier": one.safety_identifier,
@@ -148,7 +148,7 @@ async def _view(request: Request, one: QuarantinedUser) -> dict[str, Any]:
         "by": one.by,
         "checks": counts["checks"],
         "blocks": counts["blocks"],
-        "ledger": {"days": LEDGER_KEPT // 86_400, **ledger},
+        "ledger": {"days": LEDGER_TTL_S // 86_400, **ledger},
     }
 
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
+from api.schema.account_view import account_view, rates_view
 from api.schema.documented_route import Routes
 from api.schema.openapi import operation
 from api.schema.requests import EmptyBody
@@ -92,8 +93,8 @@ async def _status(context: AppContext, key: ApiKey) -> dict[str, Any]:
     return {
         "queue": asdict(await deployment.queue()),
         "workers": await deployment.workers(),
-        "account": account.view(),
-        "rates": account.rates(),
+        "account": account_view(account),
+        "rates": rates_view(account),
         "circuits": await deployment.circuits(),
         "pauses": [pause_view(one) for one in await context.pauses.list() if may_see_pause(one, key)],
     }

@@ -29,7 +29,7 @@ from api.web.validation import validate
 from worker.jobs.errors import RateExceeded, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 
 routes = Routes("jobs")
 _MAX_BATCH: Final = 1_000

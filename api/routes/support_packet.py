@@ -18,7 +18,7 @@ from api.web.responses import json_response
 from api.web.validation import validate
 from worker.safety.packet import packet
 from worker.safety.redact import Redacted, redacted
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 
 routes = Routes("jobs")
 _PACKET = f"{JOB}/support-packet"

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from worker.jobs.errors import ContentDamaged
-from worker.store import keys
-from worker.store.connection.pool import Redis, vault_of
+from worker.store import channels
+from worker.store.connection.pool import Redis, keyring_of
 from worker.store.connection.subscriber import Subscriber
 from worker.store.jobs.output_chunks import OutputChunk, parse_message
 
@@ -90,11 +90,11 @@ class Broadcaster:
     """All watchers of this process."""
 
     def __init__(self, redis: Redis) -> None:
-        self._vault = vault_of(redis)
+        self._keyring = keyring_of(redis)
         self._watchers: dict[str, set[Watcher]] = {}
         self._text_watchers = 0
         self._subscriber = Subscriber(redis, self._on_message, self._on_subscribed)
-        self._subscriber.want(keys.CHANGED)
+        self._subscriber.subscribe(channels.CHANGED)
         self._task: asyncio.Task[None] | None = None
         self.closing = False
 
@@ -135,15 +135,15 @@ class Broadcaster:
     def _count_text_watchers(self, step: int) -> None:
         self._text_watchers += step
         if step and self._text_watchers:
-            self._subscriber.want(keys.PIECES)
+            self._subscriber.subscribe(channels.OUTPUT_CHUNKS)
         elif step:
-            self._subscriber.drop(keys.PIECES)
+            self._subscriber.unsubscribe(channels.OUTPUT_CHUNKS)
 
     def _all_watchers(self) -> list[Watcher]:
         return [watcher for watchers in self._watchers.values() for watcher in watchers]
 
     def _on_message(self, channel: str, message: bytes) -> None:
-        if channel == keys.CHANGED:
+        if channel == channels.CHANGED:
             job_id, _, rest = message.decode(errors="replace").partition(" ")
             for watcher in self._watchers.get(job_id, ()):
                 watcher.mark_changed(rest.rpartition(" ")[2])
@@ -153,7 +153,7 @@ class Broadcaster:
             self._distribute_chunk(message, watchers)
 
     def _distribute_chunk(self, message: bytes, watchers: list[Watcher]) -> None:
-        box = self._vault.known(message.partition(b":")[0].decode())
+        box = self._keyring.cached(message.partition(b":")[0].decode())
         try:
             _, attempt, chunk = parse_message(message, box)
         except (ContentDamaged, ValueError):  # or the job's key is no longer cached: reading the text looks it up again
@@ -166,7 +166,7 @@ class Broadcaster:
     def _on_subscribed(self, channel: str) -> None:
         """Mark everything as missed that may have been published while there was no subscription."""
         for watcher in self._all_watchers():
-            if channel == keys.CHANGED:
+            if channel == channels.CHANGED:
                 watcher.mark_changed(None)
             elif watcher.text:
                 watcher.mark_missed()

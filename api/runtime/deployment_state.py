@@ -16,7 +16,7 @@ from worker.store.connection.pool import Redis
 from worker.store.provider import account_state
 from worker.store.provider.account_state import AccountState
 from worker.store.provider.safety_notices import SafetyNotices
-from worker.store.stats import metrics, queue_depth
+from worker.store.stats import metrics, queue_depth, worker_registry
 from worker.store.stats.metrics import ScaleDemand
 from worker.store.stats.queue_depth import QueueDepths
 from worker.telemetry.metrics import Sample
@@ -34,23 +34,23 @@ class DeploymentState:
 
     async def workers(self) -> list[dict[str, Any]]:
         """Return the workers that have reported recently."""
-        return await queue_depth.workers(self._redis, self._clock)
+        return await worker_registry.workers(self._redis, self._clock)
 
     async def scale(self) -> ScaleDemand:
         """Return how many worker slots are wanted."""
-        return await metrics.scale(self._redis, self._clock)
+        return await metrics.scale_demand(self._redis, self._clock)
 
     async def samples(self) -> list[Sample]:
         """Return the metrics that are read from Redis."""
-        return await metrics.samples(self._redis, self._clock, self._catalogue, self._notices)
+        return await metrics.collect_samples(self._redis, self._clock, self._catalogue, self._notices)
 
     async def account(self) -> AccountState:
         """Return the state of the provider's account."""
-        return await account_state.account(self._redis, self._catalogue, self._notices, self._clock.now())
+        return await account_state.read_account_state(self._redis, self._catalogue, self._notices, self._clock.now())
 
     async def circuits(self) -> list[dict[str, object]]:
         """Return the circuits that are not closed."""
-        return await circuit_breaker.circuits(self._redis)
+        return await circuit_breaker.list_circuits(self._redis)
 
     async def access(self) -> dict[str, ModelAccess]:
         """Return what the workers know of the access to each model."""
@@ -62,4 +62,4 @@ class DeploymentState:
 
     async def request_probe(self, seconds: float) -> bool:
         """Request a probe of all models and return whether a worker finished it within `seconds`."""
-        return await model_access.ask_for_probe(self._redis, seconds)
+        return await model_access.request_probe(self._redis, seconds)

@@ -14,7 +14,8 @@ from worker.safety.notices import SafetyNotice
 from worker.store.connection.pool import Redis
 from worker.store.jobs import batch_reads, listing, provider_ids
 from worker.store.jobs.listing import ListFilters
-from worker.store.jobs.repository import Jobs, StoredJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle import erasure
 from worker.store.provider import safety_notices
 
@@ -36,7 +37,7 @@ class JobAccess:
 
         `need_key`: raise KeyMissing for an output whose encryption key is missing.
         """
-        return await batch_reads.answers_or_none(self._redis, job_ids, need_key=need_key)
+        return await batch_reads.outputs_or_none(self._redis, job_ids, need_key=need_key)
 
     async def webhook_states(self, job_ids: Sequence[str]) -> dict[str, str]:
         """Return the state of each job's newest webhook message; no entry for a job without one."""
@@ -48,7 +49,7 @@ class JobAccess:
 
     async def mark_read(self, jobs: Sequence[Job]) -> None:
         """Record that the app has read these jobs: content that is not to be stored is removed a minute later."""
-        await erasure.was_read(self._redis, self._clock, jobs)
+        await erasure.schedule_erasure(self._redis, self._clock, jobs)
 
     async def erase(self, stored: StoredJob, by: str) -> None:
         """Remove the content of a settled job on request. Raises Refused if it is not settled or under legal hold."""

@@ -8,11 +8,12 @@ from api.runtime.store_deadline import with_timeout
 from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings
-from worker.store.connection.error_reasons import WRONG_USER
-from worker.store.connection.pool import Redis, check_safe, connect
+from worker.store.connection.durability import check_durability
+from worker.store.connection.pool import Redis, connect
 from worker.store.connection.replay_check import check_replay
 from worker.store.connection.store_guard import StoreGuard
-from worker.store.envelope import Vault
+from worker.store.envelope import MasterKeyring
+from worker.store.error_reasons import WRONG_USER
 from worker.telemetry.events import emit
 
 _CHECK_TIMEOUT_S: Final = 2.0
@@ -21,9 +22,9 @@ _MAX_CONNECTIONS: Final = 16  # with the subscriber's, below 20 whatever the loa
 
 def open_store(settings: Settings) -> Redis:
     """Return a client for the Redis of the settings, or for the embedded one."""
-    vault = Vault.of(settings.encryption_keys)
+    vault = MasterKeyring.from_settings(settings.encryption_keys)
     guard = StoreGuard(settings.mark_file, Clock().dice)
-    return connect(settings.store_url, vault=vault, guard=guard, max_connections=_MAX_CONNECTIONS)
+    return connect(settings.store_url, keyring=vault, guard=guard, max_connections=_MAX_CONNECTIONS)
 
 
 async def check_store(settings: Settings, redis: Redis) -> None:
@@ -33,7 +34,7 @@ async def check_store(settings: Settings, redis: Redis) -> None:
     if not settings.encryption_keys:
         emit("encryption.off")
     try:
-        await with_timeout(_CHECK_TIMEOUT_S, check_safe(redis, allow_eviction=settings.allow_eviction))
+        await with_timeout(_CHECK_TIMEOUT_S, check_durability(redis, allow_eviction=settings.allow_eviction))
         checking = check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
         await with_timeout(_CHECK_TIMEOUT_S, checking)
     except StoreRefused as error:

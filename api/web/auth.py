@@ -10,7 +10,7 @@ from api.web.params import header_values
 from api.web.problems import Problem, not_found
 from worker.jobs import ids
 from worker.store.apps import ApiKey
-from worker.store.jobs.repository import StoredJob
+from worker.store.jobs.stored_job import StoredJob
 
 
 def bearer_token(request: Request) -> str | None:

@@ -27,7 +27,7 @@ from worker.jobs.errors import (
     StoreChanged,
     StoreUnavailable,
 )
-from worker.store.values import tell
+from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import broke
 
@@ -148,7 +148,7 @@ def _store_problem(error: StoreUnavailable | ContentDamaged | RecordUnreadable) 
             )
             return Problem(410, "content_damaged", detail)
         case RecordUnreadable():
-            tell(error)
+            report_unreadable(error)
             detail = (
                 "A stored record can't be read by this release of Vigil: it was damaged, or a newer release wrote it. "
                 "What Vigil can repair, it repairs within a minute; if the error persists, tell the operators."

@@ -20,7 +20,7 @@ def rate_limit_headers(meter: RateMeter) -> dict[str, str]:
     """Return the header fields of a request that was charged; none if it was not."""
     if meter.left is None:
         return {}
-    return header_fields(meter.rate.holds, meter.rate.window_seconds, meter.left, meter.full_in)
+    return header_fields(meter.rate.capacity, meter.rate.window_seconds, meter.left, meter.full_in)
 
 
 def header_fields(limit: int, window: int, remaining: int, seconds: int) -> dict[str, str]:

@@ -17,8 +17,8 @@ from api.web.params import base_url, header_values
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import OUTPUT, unread
-from worker.store.jobs.repository import StoredJob
-from worker.store.lifecycle.erasure import erased
+from worker.store.jobs.stored_job import StoredJob
+from worker.store.lifecycle.erasure import is_erased
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -71,7 +71,7 @@ async def view_job(request: Request, stored: StoredJob) -> dict[str, Any]:
     shown = (await view_jobs(request, [stored], strict=True))[0]
     if OUTPUT in shown["unreadable"]:
         now = await with_timeout(STORE_TIMEOUT_S, context_of(request).jobs.load(stored.job.id, locked=True))
-        if now is not None and erased(now):  # removed between the two reads
+        if now is not None and is_erased(now):  # removed between the two reads
             return (await view_jobs(request, [now], strict=True))[0]
     return shown
 

@@ -47,7 +47,7 @@ async def bench(folder: Path, count: int) -> Report:
         rates, cpu = [], 0.0
         for _ in range(_ROUNDS):
             used = time.process_time()
-            proven = await TrailVerification(redis, clock, Trusted([signer.public])).prove()
+            proven = await TrailVerification(redis, clock, Trusted([signer.public])).verify()
             cpu = max(cpu, proven.records / (time.process_time() - used))
             if not proven.good:
                 raise RuntimeError(proven.faults)
@@ -56,7 +56,7 @@ async def bench(folder: Path, count: int) -> Report:
         with path.open("wb") as file:
             async for lines in book.lines():
                 file.writelines(line + b"\n" for line in lines)
-        raw = manifest(book.book, book.seals, filters={}, public=[signer.public], signer=signer, at=clock.now())
+        raw = manifest(book.manifest, book.seals, filters={}, public=[signer.public], signer=signer, at=clock.now())
         await redis.aclose()
     began = time.perf_counter()
     with path.open("rb") as file:

@@ -22,7 +22,8 @@ from worker.embedded import Embedded
 from worker.jobs import events as ev
 from worker.jobs.states import Outcome, Purpose
 from worker.store.connection.pool import connect
-from worker.store.jobs.repository import ClaimedJob, Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import ClaimedJob, NewJob
 
 MODEL = "gpt-5.6-sol"
 AGREED = 2.0

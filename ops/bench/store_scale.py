@@ -35,7 +35,8 @@ from worker.store import codec, keys
 from worker.store.commands import Command
 from worker.store.connection.pool import connect
 from worker.store.jobs.listing import ListFilters, list_jobs
-from worker.store.jobs.repository import Jobs, NewJob, RetentionTimes
+from worker.store.jobs.repository import Jobs, RetentionTimes
+from worker.store.jobs.stored_job import NewJob
 from worker.store.stats.queue_depth import depths
 
 MODEL = "gpt-5.6-sol"
@@ -88,8 +89,8 @@ def settled_commands(jobs: Jobs, person: int, age_ms: int) -> list[Command]:
     commands, head = jobs.changes.commands(None, first, trail[:1], GENESIS)
     content = [
         ("HSET", keys.job(job_id), "priv", codec.seal(new_job().private)),
-        ("SET", keys.asked(job_id), codec.seal(new_job().asked)),
-        ("SET", keys.answer(job_id), codec.seal({"output_text": "y" * 500, "output": [], "refusal": None})),
+        ("SET", keys.job_input(job_id), codec.seal(new_job().input)),
+        ("SET", keys.job_output(job_id), codec.seal({"output_text": "y" * 500, "output": [], "refusal": None})),
     ]
     more, _ = jobs.changes.commands(first, job, trail[1:], head)
     return [*commands, *content, *more]

@@ -173,7 +173,8 @@ async def worker(port: int, streams: int, got: Callable[[], None]) -> None:
     from worker.main import WorkerProcess
     from worker.settings import Settings
     from worker.store.connection.pool import connect
-    from worker.store.jobs.repository import Jobs, NewJob
+    from worker.store.jobs.repository import Jobs
+    from worker.store.jobs.stored_job import NewJob
     from worker.tasks.execution.output_buffer import OutputBuffer
 
     keep = OutputBuffer.add

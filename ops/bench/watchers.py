@@ -27,7 +27,8 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.store.connection.pool import connect
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 
 MODEL = "gpt-5.6-sol"
 MOST_CONNECTIONS = 20
@@ -149,7 +150,7 @@ class Work:
     async def write(self, words: str) -> None:
         """More text of every job."""
         piece = OutputChunk(-1, self.characters, words)
-        await OutputChunks(self.redis).keep(
+        await OutputChunks(self.redis).append(
             [PendingChunk(name, token, 1, piece) for name, token in self.tokens.items()]
         )
         self.characters += len(words)
@@ -177,7 +178,7 @@ async def finish(work: Work) -> None:
     texts = {name: await OutputChunks(work.redis).read(name, 1) for name in work.tokens}
     for name, token in work.tokens.items():
         whole = "".join(piece.text for piece in texts[name])
-        answer = [("SET", keys.answer(name), codec.seal({"output_text": whole, "output": [], "refusal": None}))]
+        answer = [("SET", keys.job_output(name), codec.seal({"output_text": whole, "output": [], "refusal": None}))]
         said = [(ev.Completed(served_model=MODEL), 1)]
         await work.jobs.change(name, lambda _, s=said: s, token=token, writes=lambda _, a=answer: a)
     work.events += 1

@@ -23,7 +23,8 @@ from report import HOST, VIGIL, Figure, House, Report, answers, free_port, run
 from worker.clock import Clock
 from worker.jobs.events import Queued
 from worker.store.connection.pool import Redis, connect
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 
 _STAMPING = Path(__file__).resolve().with_name("stamping.py")
 _WORKERS = (1, 2, 4)

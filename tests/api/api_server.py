@@ -22,7 +22,8 @@ from worker.settings import Settings
 from worker.store import codec, keys
 from worker.store.apps import SCOPES, Apps
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
-from worker.store.jobs.repository import ClaimedJob, Jobs
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import ClaimedJob
 
 
 @dataclass
@@ -96,12 +97,12 @@ class Worker:
         await self.commit(job_id, (fact, number))
 
     async def commit(self, job_id: str, *drafts: EventDraft, answer: dict[str, Any] | None = None) -> None:
-        writes = [("SET", keys.answer(job_id), codec.seal(answer))] if answer is not None else []
+        writes = [("SET", keys.job_output(job_id), codec.seal(answer))] if answer is not None else []
         await self.jobs.change(job_id, lambda _: drafts, token=self.claimed[job_id].token, writes=lambda _: writes)
 
     async def text(self, job_id: str, attempt: int, offset: int, text: str) -> None:
         assert (
-            await self.chunks.keep(
+            await self.chunks.append(
                 [PendingChunk(job_id, self.claimed[job_id].token, attempt, OutputChunk(-1, offset, text))]
             )
         )[1] == []

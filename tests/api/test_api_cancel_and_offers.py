@@ -12,7 +12,7 @@ from api_server import submitted
 
 from worker.audit.chain import canonical
 from worker.jobs import events as ev
-from worker.store import keys
+from worker.store import channels, keys
 
 
 async def cancel(client, job_id):
@@ -41,7 +41,7 @@ async def test_the_holder_of_a_running_job_is_requested_to_stop(acme, worker, re
     job_id = await submitted(acme)
     await worker.start(job_id)
     async with redis.pubsub(ignore_subscribe_messages=True) as heard:
-        await heard.subscribe(keys.CONTROL)
+        await heard.subscribe(channels.CONTROL)
         await heard.get_message(timeout=5)
         job = await cancel(acme, job_id)
         assert (job["status"], job["cancel"]) == ("running", {"upstream_under_way": True})

@@ -14,7 +14,7 @@ from api.jobs.event_stream import EventFeed
 from api.runtime.context import build_context
 from worker.jobs import events as ev
 from worker.jobs.errors import StoreUnavailable
-from worker.store import keys
+from worker.store import channels
 
 
 def numbered(events):
@@ -210,7 +210,7 @@ async def test_no_text_after_a_block(acme, worker, redis):
         assert (await stream.next())["data"]["delta"] == "before "
         await worker.block(job_id, output_text="SECRET")
         late = b'1[-1,7,"SECRET"]'
-        await redis.publish(keys.PIECES, f"{job_id}:1 ".encode() + late)
+        await redis.publish(channels.OUTPUT_CHUNKS, f"{job_id}:1 ".encode() + late)
         assert [e["type"] for e in await stream.remaining()] == ["job.attempt.finished", "job.blocked"]
     async with watching(acme, job_id) as stream:
         events = await stream.remaining()
@@ -281,7 +281,7 @@ async def test_text_is_subscribed_only_while_someone_watches(acme, redis):
     job_id = await submitted(acme)
 
     async def listeners():
-        return dict(await redis.pubsub_numsub(keys.PIECES))[keys.PIECES.encode()]
+        return dict(await redis.pubsub_numsub(channels.OUTPUT_CHUNKS))[channels.OUTPUT_CHUNKS.encode()]
 
     for _ in range(2):
         async with watching(acme, job_id) as stream:
@@ -308,14 +308,14 @@ async def test_a_redis_that_fails_half_way_loses_and_repeats_nothing(settings, r
         return await known(key)
 
     context.key_cache.find = find
-    answer, reads = context.jobs.answer, iter((True, True))
+    answer, reads = context.jobs.load_output, iter((True, True))
 
     async def once_away(name):
         if next(reads, False):
             raise StoreUnavailable("played")
         return await answer(name)
 
-    context.jobs.answer = once_away
+    context.jobs.load_output = once_away
     try:
         feed = EventFeed(context, acme.headers["authorization"].removeprefix("Bearer "), job_id, 0, 0)
         said = b"".join([chunk async for chunk in feed.run()]).decode()

@@ -35,7 +35,7 @@ async def test_deleted_content_is_gone_and_the_record_stays(acme, worker, job_bo
     assert job["content_removed_at"]
     same = ("status", "finished_at", "served_model", "usage", "cost", "requested_model", "attempts")
     assert {name: job[name] for name in same} == {name: before[name] for name in same}
-    assert await redis.exists(keys.asked(job_id), keys.answer(job_id), keys.text(job_id, 1)) == 0
+    assert await redis.exists(keys.job_input(job_id), keys.job_output(job_id), keys.text(job_id, 1)) == 0
     assert (await redis.hget(keys.job(job_id), "priv"))[:65] != sealed[:65], "the wrapped key is gone with it"
 
 
@@ -71,30 +71,30 @@ async def test_a_job_that_is_not_to_be_stored_is_dropped_a_minute_after_it_was_r
     acme, worker, job_body, redis, clock, jobs
 ):
     job_id = await done(acme, worker, job_body, store=False, metadata={"who": "Ann"})
-    unread = await redis.zscore(keys.FORGET, job_id)
+    unread = await redis.zscore(keys.ERASURE_DUE, job_id)
     assert (await acme.get(f"/v1/jobs/{job_id}")).json()["output_text"] == "The answer."
-    read = await redis.zscore(keys.FORGET, job_id)
+    read = await redis.zscore(keys.ERASURE_DUE, job_id)
     assert unread - read > 3000 * 1000, "an hour unread, a minute once read"
     assert (await acme.get(f"/v1/jobs/{job_id}")).json()["output_text"] == "The answer.", "the answer may have got lost"
-    await redis.zadd(keys.FORGET, {job_id: 0})
+    await redis.zadd(keys.ERASURE_DUE, {job_id: 0})
     await Eraser(redis, jobs, clock).sweep()
     job = (await acme.get(f"/v1/jobs/{job_id}")).json()
     assert (job["content"], job["output_text"], job["metadata"]) == ("not_stored", None, {"who": "Ann"})
-    assert await redis.exists(keys.asked(job_id), keys.answer(job_id)) == 0
-    await redis.zadd(keys.FORGET, {job_id: 0})
+    assert await redis.exists(keys.job_input(job_id), keys.job_output(job_id)) == 0
+    await redis.zadd(keys.ERASURE_DUE, {job_id: 0})
     await Eraser(redis, jobs, clock).sweep()
-    assert await redis.zscore(keys.FORGET, job_id) is None, "nothing is left to do"
+    assert await redis.zscore(keys.ERASURE_DUE, job_id) is None, "nothing is left to do"
 
 
 async def test_it_is_not_dropped_before_its_webhook_was_delivered(acme, worker, job_body, redis, clock, jobs):
     hook = {"url": "https://hooks.example/a", "payload": "full"}
     job_id = await done(acme, worker, job_body, store=False, webhook=hook)
-    await redis.zadd(keys.FORGET, {job_id: 0})
+    await redis.zadd(keys.ERASURE_DUE, {job_id: 0})
     await Eraser(redis, jobs, clock).sweep()
     assert (await acme.get(f"/v1/jobs/{job_id}")).json()["output_text"] == "The answer."
     name = keys.message((await redis.lindex(keys.messages(job_id), 0)).decode())
     await redis.set(name, json.dumps({**json.loads(await redis.get(name)), "state": "delivered"}))
-    await redis.zadd(keys.FORGET, {job_id: 0})
+    await redis.zadd(keys.ERASURE_DUE, {job_id: 0})
     await Eraser(redis, jobs, clock).sweep()
     assert (await acme.get(f"/v1/jobs/{job_id}")).json()["content"] == "not_stored"
 
@@ -102,7 +102,7 @@ async def test_it_is_not_dropped_before_its_webhook_was_delivered(acme, worker, 
 async def test_a_stored_job_is_never_dropped(acme, worker, job_body, redis):
     job_id = await done(acme, worker, job_body)
     await acme.get(f"/v1/jobs/{job_id}")
-    assert await redis.zscore(keys.FORGET, job_id) is None
+    assert await redis.zscore(keys.ERASURE_DUE, job_id) is None
 
 
 @pytest.mark.parametrize("prompt", [0, 100])
@@ -110,8 +110,8 @@ async def test_a_prompt_may_go_before_the_answer(acme, job_body, redis, clock, p
     keep = replace(RetentionTimes(), prompt=prompt)
     worker = Worker(redis, Jobs(redis, clock, keep), clock)
     job_id = await done(acme, worker, job_body)
-    assert await redis.ttl(keys.asked(job_id)) in ({-2} if prompt == 0 else {99, 100})
-    assert await redis.ttl(keys.answer(job_id)) > 6 * 86_400
+    assert await redis.ttl(keys.job_input(job_id)) in ({-2} if prompt == 0 else {99, 100})
+    assert await redis.ttl(keys.job_output(job_id)) > 6 * 86_400
     assert (await acme.get(f"/v1/jobs/{job_id}")).json()["output_text"] == "The answer."
 
 

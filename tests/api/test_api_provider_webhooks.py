@@ -81,13 +81,13 @@ async def test_a_signed_event_is_stored_once_however_often_it_is_delivered(outsi
     assert [a.status_code for a in (first, again, other_delivery)] == [200, 200, 200]
     assert [a.json()["duplicate"] for a in (first, again, other_delivery)] == [False, True, True]
     assert [notice.safety_identifier for notice in await kept.since(0)] == ["u_1"]
-    assert (await kept.heard())["safety_identifier.blocked"] == 2  # two webhooks told of one event
+    assert (await kept.webhook_counts())["safety_identifier.blocked"] == 2  # two webhooks told of one event
 
 
 async def test_an_unknown_type_is_taken_and_counted_without_being_kept(outside, kept):
     for number in range(3):
         assert (await send(outside, event(f"future.thing_{number}", id="x"), name=f"wh_{number}")).status_code == 200
-    assert await kept.heard() == {"other": 3}
+    assert await kept.webhook_counts() == {"other": 3}
     assert await kept.since(0) == []
 
 
@@ -112,7 +112,7 @@ async def test_every_other_signature_is_refused_and_nothing_is_kept(outside, kep
     for headers in (strange, twice):
         assert refused(await outside.post("/hooks/openai", content=body, headers=headers), "invalid_signature")
     assert refused(await outside.post("/hooks/openai", content=body + b" ", headers=good), "invalid_signature")
-    assert await kept.heard() == {}
+    assert await kept.webhook_counts() == {}
 
 
 @pytest.mark.parametrize(

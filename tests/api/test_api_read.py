@@ -15,7 +15,7 @@ from api.schema.views import job_view
 from worker.jobs import events as ev
 from worker.jobs.record import Usage
 from worker.store import codec, keys
-from worker.store.jobs.repository import NewJob
+from worker.store.jobs.stored_job import NewJob
 
 
 async def get(client, job_id):

@@ -24,7 +24,7 @@ async def test_an_accepted_job_is_in_redis_before_the_answer(acme, job_body, job
     assert answer.headers["retry-after"] == "2"
     assert answer.headers["vary"] == "Prefer"
     assert (await jobs.load(job["id"])).job.requested_model == "gpt-5.6-sol"
-    assert await jobs.asked(job["id"]) == {"input": job_body["input"], "instructions": None, "params": {}}
+    assert await jobs.load_input(job["id"]) == {"input": job_body["input"], "instructions": None, "params": {}}
     assert await redis.zscore(keys.READY, job["id"]) is not None
     assert job == (await acme.get(answer.headers["location"])).json()
 
@@ -63,7 +63,7 @@ async def test_everything_the_contract_allows_is_kept(acme, jobs):
         "end_user": "person-1",
         "webhook": {"url": WEBHOOK["url"], "payload": "full", "events": WEBHOOK["events"]},
     }
-    assert await jobs.asked(job_id) == {
+    assert await jobs.load_input(job_id) == {
         "input": body["input"],
         "instructions": "Be brief.",
         "params": {"reasoning": {"effort": "high"}, "top_p": 0.5},

@@ -19,10 +19,10 @@ QUICK = "[[sim: normal tokens=3]] hello"
 
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
 async def test_what_is_no_pause_stops_nobody_and_is_shown_as_unreadable(valkey_url, redis, told, junk: bytes) -> None:
-    values._told.clear()
+    values._reported.clear()
     async with whole(redis, valkey_url, speed=200.0) as running:
         await redis.zadd(keys.PAUSES, {junk: 10**13})
-        await redis.sadd(keys.PAUSED, "x")
+        await redis.sadd(keys.HOLDING_SCOPES, "x")
         assert (await running.app.post("/v1/pause", json={"scope": "model", "name": LUNA})).status_code == 200
         shown = (await running.app.get("/v1/status")).json()["pauses"]
         text = junk.decode(errors="replace")

@@ -19,7 +19,7 @@ from worker.jobs.events import TERMINAL_FACTS
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.apps import SCOPES, Apps
-from worker.store.webhooks.endpoints import MOST, Endpoints
+from worker.store.webhooks.endpoints import MAX_ENDPOINTS, Endpoints
 
 URL = "https://app.example/hooks"
 
@@ -74,14 +74,14 @@ async def test_an_endpoint_is_changed_paused_and_deleted(acme, redis):
     changed = await acme.patch(path, json={"url": "https://other.example:8443/x", "events": ["job.queued"]})
     assert (changed.status_code, changed.json()["url"]) == (200, "https://other.example:8443/x")
     assert (changed.json()["events"], changed.json()["payload"]) == (["job.queued"], "thin")
-    assert await redis.smembers(keys.hears("acme")) == {b"job.queued"}
+    assert await redis.smembers(keys.endpoint_events("acme")) == {b"job.queued"}
     assert (await acme.patch(path, json={"state": "paused"})).json()["state"] == "paused"
     assert (await acme.patch(path, json={"state": "active", "payload": "full"})).json()["state"] == "active"
     gone = await acme.delete(path)
     assert (gone.status_code, gone.content) == (204, b"")
     for answer in (await acme.get(path), await acme.delete(path), await acme.patch(path, json={})):
         assert (answer.status_code, answer.json()["code"]) == (404, "webhook_endpoint_not_found")
-    assert await redis.exists(keys.hears("acme")) == 0
+    assert await redis.exists(keys.endpoint_events("acme")) == 0
 
 
 async def test_rotation_shows_a_new_secret_and_keeps_two_live_for_a_day(acme, redis, clock):
@@ -163,7 +163,7 @@ async def test_scopes(server, acme):
 
 
 async def test_an_app_has_at_most_fifty_endpoints(acme):
-    for _ in range(MOST):
+    for _ in range(MAX_ENDPOINTS):
         await made(acme)
     answer = await acme.post("/v1/webhook-endpoints", json={"url": URL})
     assert (answer.status_code, answer.json()["code"]) == (409, "too_many_endpoints")

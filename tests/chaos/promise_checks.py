@@ -13,7 +13,8 @@ from worker.jobs.events import Event
 from worker.jobs.record import Job
 from worker.jobs.spec import Policy
 from worker.store import codec, keys
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 
 __all__ = ["check_books", "submit"]
 

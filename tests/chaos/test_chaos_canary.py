@@ -29,7 +29,7 @@ from worker.clock import Clock
 from worker.simulator import errors
 from worker.store.apps import SCOPES, Apps
 from worker.store.connection.pool import connect
-from worker.store.envelope import Vault
+from worker.store.envelope import MasterKeyring
 
 FAULTS: Final = Path(__file__).with_name("faults")
 SAID = {n: canary(n) for n in ("prompt", "instructions", "params", "tool", "metadata", "user", "hook", "description")}
@@ -276,7 +276,7 @@ async def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         async with Processes(tmp_path, speed=10, **settings) as stage:
             await locked(stage)
             address = stage.valkey.url.replace("unix://", f"unix://default:{PASSWORD}@")
-            stage.redis = connect(address, vault=Vault([RAW]))
+            stage.redis = connect(address, keyring=MasterKeyring([RAW]))
             _, token, secret = await Apps(stage.redis, Clock()).create_key("canary", SCOPES)
             at = f"http://127.0.0.1:{port}"
             stage._settings |= {"VIGIL_REDIS_URL": address, "VIGIL_URL": at, "VIGIL_API_KEY": token}

@@ -30,7 +30,7 @@ async def test_a_stream_cut_at_every_event_is_resumed_and_paid_once(redis: ArqRe
         for (after, how), job_id in ids.items():
             job = await stage.settled(job_id)
             assert job.status is Status.COMPLETED, (after, how, job.error)
-            got = await stage.jobs.answer(job_id)
+            got = await stage.jobs.load_output(job_id)
             assert got is not None
             assert got["output_text"] == await _upstream_text(stage, job.attempts[-1].response_id), (after, how)
             if after > 0:  # the response's id was known

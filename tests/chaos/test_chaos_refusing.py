@@ -72,7 +72,7 @@ async def full(server: SlowToLoad, redis: ArqRedis) -> AsyncIterator[type[RedisE
 @pytest.mark.parametrize("fault", [loading, read_only, full])
 async def test_a_stream_goes_on_while_redis_refuses_and_is_committed_later(tmp_path: Path, fault: Faulty) -> None:
     async with SlowToLoad(tmp_path / "v") as server, contextlib.AsyncExitStack() as closing:
-        redis, eye = connect(server.url), connect(server.url, patience=0)
+        redis, eye = connect(server.url), connect(server.url, retries=0)
         for client in (redis, eye):
             closing.push_async_callback(client.aclose)
         stage = await closing.enter_async_context(Stage(redis, server.url, speed=1, lease_seconds=300))
@@ -101,7 +101,7 @@ async def test_a_stream_goes_on_while_redis_refuses_and_is_committed_later(tmp_p
         stage.hurry()
         job = await stage.settled(job_id)
         assert (job.status, len(job.attempts), job.attempts[0].resumed) == (Status.COMPLETED, 1, 0)
-        answer = await stage.jobs.answer(job_id)
+        answer = await stage.jobs.load_output(job_id)
         assert answer is not None
         assert len(answer["output_text"].split()) == 400
         assert stage.sim.calls()["creates"] == 1

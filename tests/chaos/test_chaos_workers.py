@@ -81,7 +81,7 @@ async def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_thaws(tmp_p
         assert after == before, "terminal is terminal"
         assert stage.sim.calls()["creates"] == 5
         jobs = Jobs(stage.redis, Clock())
-        answers = [await jobs.answer(job_id) for job_id in ids]
+        answers = [await jobs.load_output(job_id) for job_id in ids]
         assert all(a and a["output_text"] for a in answers)
 
 

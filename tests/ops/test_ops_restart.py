@@ -35,7 +35,7 @@ from worker.store.apps import SCOPES, Apps
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.pool import connect
-from worker.store.connection.replay_check import RULE, check_replay, replay_check, replay_of
+from worker.store.connection.replay_check import RULE, assess_replay, check_replay, replay_check
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.jobs.repository import Jobs
 
@@ -77,7 +77,7 @@ def url(one: Server, made: dict[str, str], role: str) -> str:
 
 @asynccontextmanager
 async def client(one: Server, made: dict[str, str], role: str) -> AsyncIterator[ArqRedis]:
-    redis = connect(url(one, made, role), vault=VAULT)
+    redis = connect(url(one, made, role), keyring=VAULT)
     try:
         yield redis
     finally:
@@ -143,7 +143,7 @@ async def test_the_rule_of_before_is_found_before_it_loses_anything(name: str, t
         found = {}
         for role in ("api", "worker"):
             async with client(one, made, role) as redis:
-                found[role] = await replay_of(redis, url(one, made, role))
+                found[role] = await assess_replay(redis, url(one, made, role))
         one.kill()
     with server(tmp_path / "data", *options, binary=binary(name), port=one.port) as again:
         after = await everything(again, made)
@@ -175,7 +175,7 @@ async def test_what_default_may_do_is_asked(default: str, ask: bool, verdict: st
     options = ("--aclfile", str(tmp_path / "s" / "users.acl"))
     with server(tmp_path / "data", *options, binary=tool("valkey-server-trixie")) as one:
         async with client(one, made, "api") as redis:
-            found = await replay_of(redis, url(one, made, "api"))
+            found = await assess_replay(redis, url(one, made, "api"))
             assert found.verdict == verdict
             if verdict != "kept":
                 with pytest.raises(UnsafeStore, match="VIGIL_ALLOW_LOSSY_RESTART"):
@@ -187,14 +187,14 @@ async def test_who_is_default_and_what_has_no_file_has_nothing_to_lose(tmp_path:
     binary = tool("redis-server-bookworm")
     with server(tmp_path / "a", binary=binary) as one:
         redis = connect(one.url)
-        assert (await replay_of(redis, one.url)).verdict == "kept"
+        assert (await assess_replay(redis, one.url)).verdict == "kept"
         await redis.aclose()
     made = rules(tmp_path / "s", BEFORE)
     with server(
         tmp_path / "b", "--appendonly", "no", "--aclfile", str(tmp_path / "s" / "users.acl"), binary=binary
     ) as one:
         async with client(one, made, "worker") as redis:
-            assert (await replay_of(redis, url(one, made, "worker"))).verdict == "kept"
+            assert (await assess_replay(redis, url(one, made, "worker"))).verdict == "kept"
 
 
 @pytest.mark.parametrize("ask", [True, False], ids=["may-ask", "as-deployed-before"])
@@ -278,14 +278,14 @@ async def test_a_server_that_was_away_at_the_start_is_asked_once_it_answers(tmp_
     """Nothing is entrusted to one that would lose it, whenever it comes; what mends it is taken up by itself."""
     made, port = rules(tmp_path / "s", BEFORE), free_port()
     address = f"redis://api:{made['valkey_password_api']}@127.0.0.1:{port}/0"
-    redis = connect(address, vault=VAULT, patience=0)
+    redis = connect(address, keyring=VAULT, retries=0)
     settings = Settings(_env_file=None, redis_url=address)
     watch = StoreWatch(redis, Clock(), "api", replay_check(redis, settings))
 
     async def says(word: str) -> bool:
-        return word in await watch.look() if word else not await watch.look()
+        return word in await watch.check() if word else not await watch.check()
 
-    assert await watch.look()
+    assert await watch.check()
     options = ("--aclfile", str(tmp_path / "s" / "users.acl"))
     with server(tmp_path / "data", *options, port=port, binary=tool("valkey-server-trixie")) as one:
         await until("the server to be found out", lambda: says("lose committed jobs at its next restart"))

@@ -1,4 +1,4 @@
-"""The store's own fixtures: a clock that obeys, in place of the machine's."""
+"""Fixtures of the store tests: jobs on a clock that the test sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sealed trail to tamper with: jobs in every state, checkpoints, a shipped copy; and small hands for its records."""
+"""Build a sealed audit trail to tamper with: jobs in every state, checkpoints, a shipped copy of the seals."""
 
 import asyncio
 import json
@@ -19,14 +19,14 @@ from worker.store.audit.trail import Trail
 from worker.store.audit.verification import TrailVerification
 from worker.store.jobs.repository import Jobs
 
-SIGNER, THIEF = Signer(b"s" * 32), Signer(b"t" * 32)
+SIGNER, OTHER_SIGNER = Signer(b"s" * 32), Signer(b"t" * 32)
 NORMAL = [(STARTED, None), (began(), 1), (done(), 1), (COMPLETED, 1)]
 REFUSED = [(STARTED, None), (began(), 1), (done(Outcome.BLOCKED), 1), (BLOCKED, 1)]
 FLAGGED = (ev.AccountFlagged(), None)
 
 
 @dataclass
-class House:
+class SealedTrail:
     """A trail with jobs in every state, sealed in ranges of 25 records, its last records not sealed yet."""
 
     redis: ArqRedis
@@ -44,12 +44,12 @@ class House:
             last = seal
             self.shipped.append(seal.line)
 
-    async def fill(self, count: int, size: int = 25, together: int = 1) -> None:
-        """So many jobs, `together` at a time; nine of ten are sealed."""
+    async def fill(self, count: int, size: int = 25, concurrency: int = 1) -> None:
+        """Submit and run so many jobs, `concurrency` at a time; seal nine of ten."""
         made = 0
         for end in (count * 9 // 10 + 1, count):
             while made < end:
-                some = range(made, min(made + together, end))
+                some = range(made, min(made + concurrency, end))
                 fresh = [one.job.id for one, *_ in await asyncio.gather(*(self.jobs.submit(new_job()) for _ in some))]
                 await asyncio.gather(*map(self._live, fresh, some))
                 self.ids += fresh
@@ -59,11 +59,11 @@ class House:
 
     async def _live(self, job_id: str, n: int) -> None:
         lives = [[NORMAL], [NORMAL[:2], NORMAL[2:]], [REFUSED], [[FLAGGED], [FLAGGED]]]
-        for said in lives[n % 4]:
-            await self.jobs.change(job_id, lambda _, said=said: said)
+        for drafts in lives[n % 4]:
+            await self.jobs.change(job_id, lambda _, drafts=drafts: drafts)
 
-    async def prove(self, *, shipped: bool = False) -> Report:
-        return await TrailVerification(self.redis, self.clock, Trusted([SIGNER.public])).prove(
+    async def verify(self, *, shipped: bool = False) -> Report:
+        return await TrailVerification(self.redis, self.clock, Trusted([SIGNER.public])).verify(
             self.shipped if shipped else None
         )
 
@@ -71,7 +71,7 @@ class House:
         return await Trail(self.redis, self.clock).page("-", count=10**6)
 
     async def rebuild(self, rows: list[AuditRow]) -> None:
-        """The stream with these records in this order, as whoever holds Redis can make it."""
+        """Rewrite the stream with these records in this order, as anyone with access to Redis can."""
         await self.redis.delete(keys.AUDIT)
         async with self.redis.pipeline(transaction=False) as pipe:
             for row in rows:
@@ -83,11 +83,11 @@ class House:
 
     @property
     def middle(self) -> int:
-        """The number of a sealed job with records of two commits; the next but one has not ended."""
+        """Return the number of a sealed job with records of two commits; the next but one has not ended."""
         return len(self.ids) // 2 + 1
 
     async def copy(self) -> dict[bytes, bytes]:
-        """All that is in this Redis."""
+        """Dump all keys of this Redis."""
         names = await self.redis.keys("*")
         async with self.redis.pipeline(transaction=False) as pipe:
             for name in names:
@@ -95,7 +95,7 @@ class House:
             return dict(zip(names, await pipe.execute(), strict=True))
 
     async def restore(self, copy: dict[bytes, bytes]) -> None:
-        """This Redis as it was."""
+        """Restore this Redis from a dump."""
         async with self.redis.pipeline(transaction=False) as pipe:
             pipe.flushdb()
             for name, value in copy.items():
@@ -109,7 +109,7 @@ def altered(row: AuditRow, name: str = "at", value: object = "2020-01-01T00:00:0
 
 
 def swapped(rows: list[AuditRow], a: int, b: int) -> list[AuditRow]:
-    """The two records trade places; the places keep their ids."""
+    """Swap two records; the ids stay in place."""
     out = list(rows)
     out[a], out[b] = rows[b]._replace(id=rows[a].id), rows[a]._replace(id=rows[b].id)
     return out

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.store import keys
-from worker.store.apps import Apps, new_key, plausible
+from worker.store.apps import Apps, is_well_formed, new_key
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import KeptSecrets
 
@@ -85,9 +85,9 @@ async def test_an_app_whose_name_could_be_anothers_key_is_refused(redis, apps, n
 def test_every_key_is_plausible_and_one_wrong_character_is_not(dice):
     key = new_key(dice)
     assert len(key) == 42
-    assert plausible(key)
+    assert is_well_formed(key)
     for at in range(4, 42):
-        assert not plausible(key[:at] + ("0" if key[at] != "0" else "1") + key[at + 1 :])
+        assert not is_well_formed(key[:at] + ("0" if key[at] != "0" else "1") + key[at + 1 :])
 
 
 @pytest.mark.parametrize("junk", ["", "vgl_", "vgl_" + "0" * 38, "sk-proj-123", "vgl_" + "é" * 38, "vgl_" + "0" * 9999])

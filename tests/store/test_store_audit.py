@@ -90,7 +90,7 @@ async def test_notes_and_commits_at_once_make_one_chain(redis, jobs, trail):
 
 async def test_a_note_whose_answer_was_lost_is_written_once(redis, jobs, trail):
     job = await submitted(jobs)
-    trail._act = LostAnswers(trail._act)
+    trail._append_script = LostAnswers(trail._append_script)
     with pytest.raises(Exception, match="Redis"):
         await deleted(trail, job.id)
     assert len((await audit_chains(redis))[job.id]) == 2
@@ -103,7 +103,7 @@ async def test_an_app_has_a_chain_of_its_own(redis, trail):
         await trail.note("audit.hold", app="shop", job_id=None, by="ops", why=why)
     rows = await trail.of_chain("app:shop")
     assert [row.record.partition(b'"reason":"')[2][:5] for row in rows] == [b"first", b"secon"]
-    assert await redis.get(keys.ACTS) == b"2"
+    assert await redis.get(keys.NOTE_COUNT) == b"2"
 
 
 async def test_a_note_on_a_job_that_never_was_is_refused(redis, trail):

@@ -79,7 +79,7 @@ async def test_what_is_not_due_is_not_handed_out(jobs, clock):
     assert await claim(jobs) == []
 
 
-async def test_a_worker_is_told_when_the_next_job_falls_due(redis, jobs, clock):
+async def test_a_claim_returns_when_the_next_job_falls_due(redis, jobs, clock):
     assert (await jobs.claim("w1", 1, 15))[0] == -1
     job_id = await submit(jobs, clock, not_before=T0 + timedelta(hours=1))
     seconds, micros = await redis.time()
@@ -142,7 +142,7 @@ async def test_a_lapsed_lease_is_still_ours_until_someone_takes_it(redis, jobs, 
     assert await claim(jobs, "w2") == []
 
 
-async def test_renewing_says_for_each_job_how_it_stands(redis, jobs, clock):
+async def test_renewing_returns_the_state_of_each_job(redis, jobs, clock):
     ours, lost, asked, settled = [await submit(jobs, clock) for _ in range(4)]
     tokens = {h.job.id: h.token for h in await claim(jobs, limit=4)}
     await lapse(redis, lost)
@@ -159,7 +159,7 @@ async def test_renewing_says_for_each_job_how_it_stands(redis, jobs, clock):
 
 
 @pytest.mark.parametrize(
-    ("said", "place"),
+    ("drafts", "place"),
     [
         ([], keys.LEASED),
         ([(STARTED, None)], keys.LEASED),
@@ -173,10 +173,10 @@ async def test_renewing_says_for_each_job_how_it_stands(redis, jobs, clock):
     ],
     ids=str,
 )
-async def test_a_job_stands_in_the_one_place_where_it_belongs(redis, jobs, clock, said, place):
+async def test_a_job_is_in_the_one_queue_of_its_status(redis, jobs, clock, drafts, place):
     job_id = await submit(jobs, clock, policy=Policy(queue_deadline_seconds=60))
     (held,) = await claim(jobs)
-    job = await jobs.change(job_id, lambda _: said, token=held.token)
+    job = await jobs.change(job_id, lambda _: drafts, token=held.token)
     assert await places(redis, job_id) == ([place] if place else [])
     still_ours = await jobs.renew(15, [(job_id, held.token)]) == [""]
     assert still_ours == (place == keys.LEASED), "whoever lets go of a job has let go of its lease"
@@ -230,7 +230,7 @@ async def test_a_released_job_is_first_in_line_again_by_its_age(jobs, clock):
 
 
 async def test_a_job_held_while_its_circuit_closed_is_let_go_by_the_next_probe(redis, jobs, clock):
-    """The gate said open, the circuit closed, then the hold was written: nobody else would ever wake that job."""
+    """The gate drafts open, the circuit closed, then the hold was written: nobody else would ever wake that job."""
     from worker.store.admission.circuit_breaker import CircuitBreaker
 
     circuit = CircuitBreaker(redis, HELD.hold_scope)
@@ -240,5 +240,5 @@ async def test_a_job_held_while_its_circuit_closed_is_let_go_by_the_next_probe(r
     assert (await circuit.gate(job_id)).state == "open"
     await circuit.close()
     await jobs.change(job_id, lambda _: [(HELD, None)], token=held.token)
-    await circuit.probe()
+    await circuit.start_trial()
     assert [h.job.id for h in await claim(jobs)] == [job_id]

@@ -22,7 +22,7 @@ from waiting import LIMIT
 from worker.jobs import events as ev
 from worker.jobs.errors import AlreadySettled, IllegalEvent, LeaseLost, Refused, StoreUnavailable
 from worker.jobs.states import Outcome
-from worker.store import codec, keys
+from worker.store import channels, codec, keys
 from worker.store.jobs.repository import Jobs, RetentionTimes
 
 FLAGGED = (ev.AccountFlagged(), None)
@@ -63,13 +63,13 @@ async def test_nothing_to_say_writes_nothing(redis, jobs):
 
 
 @pytest.mark.parametrize(
-    ("said", "error"), [([(done(), 1)], IllegalEvent), ([FLAGGED, (COMPLETED, 1)], IllegalEvent)], ids=str
+    ("drafts", "error"), [([(done(), 1)], IllegalEvent), ([FLAGGED, (COMPLETED, 1)], IllegalEvent)], ids=str
 )
-async def test_a_fact_that_does_not_fit_writes_nothing_at_all(redis, jobs, said, error):
+async def test_a_fact_that_does_not_fit_writes_nothing_at_all(redis, jobs, drafts, error):
     job = await submitted(jobs)
     before = await everything(redis)
     with pytest.raises(error):
-        await jobs.change(job.id, lambda _: said)
+        await jobs.change(job.id, lambda _: drafts)
     assert await everything(redis) == before
 
 
@@ -141,11 +141,11 @@ async def test_a_caller_who_tries_again_after_an_outage_writes_once(redis, jobs,
     job = await submitted(jobs)
     (_, (held,)) = await jobs.claim("w1", 1, 15)
     jobs._scripts._commit = LostAnswers(jobs._scripts._commit)
-    said = [(STARTED, None), (began(), 1)]
+    drafts = [(STARTED, None), (began(), 1)]
     with pytest.raises(StoreUnavailable):
-        await jobs.change(job.id, lambda _: said, job=held.job, token=held.token)
+        await jobs.change(job.id, lambda _: drafts, job=held.job, token=held.token)
     clock.step(3)
-    after = await jobs.change(job.id, lambda _: said, job=held.job, token=held.token)
+    after = await jobs.change(job.id, lambda _: drafts, job=held.job, token=held.token)
     assert (after.version, len(after.attempts)) == (3, 1)
     assert await sound(redis, jobs, [job.id]) == [after], "what the caller holds is what is stored"
     await jobs.change(job.id, lambda _: [(done(), 1)], job=after, token=held.token)
@@ -156,11 +156,11 @@ async def test_a_lost_answer_is_found_again_behind_someone_elses_commit(redis, j
     job = await submitted(jobs)
     (_, (held,)) = await jobs.claim("w1", 1, 15)
     jobs._scripts._commit = LostAnswers(jobs._scripts._commit)
-    said = [(STARTED, None), (began(), 1)]
+    drafts = [(STARTED, None), (began(), 1)]
     with pytest.raises(StoreUnavailable):
-        await jobs.change(job.id, lambda _: said, job=held.job, token=held.token)
+        await jobs.change(job.id, lambda _: drafts, job=held.job, token=held.token)
     await other.change(job.id, lambda _: [ASKED])
-    after = await jobs.change(job.id, lambda _: said, job=held.job, token=held.token)
+    after = await jobs.change(job.id, lambda _: drafts, job=held.job, token=held.token)
     assert (after.version, len(after.attempts)) == (4, 1)
     await sound(redis, jobs, [job.id])
 
@@ -192,21 +192,21 @@ async def test_a_job_that_is_not_there_cannot_change(jobs):
 async def test_the_answer_is_in_the_commit_that_completes(redis, jobs):
     job = await submitted(jobs)
     answer = {"output_text": "hello", "output": [], "refusal": None}
-    writes = [("SET", keys.answer(job.id), codec.seal(answer))]
+    writes = [("SET", keys.job_output(job.id), codec.seal(answer))]
     with pytest.raises(LeaseLost):
         await jobs.change(job.id, lambda _: NORMAL, token="w9:9", writes=lambda _: writes)
-    assert await jobs.answer(job.id) is None
+    assert await jobs.load_output(job.id) is None
     await jobs.change(job.id, lambda _: NORMAL, writes=lambda _: writes)
-    assert await jobs.answer(job.id) == answer
+    assert await jobs.load_output(job.id) == answer
 
 
 async def test_settled_jobs_are_kept_for_their_time_and_unsettled_ones_without_end(redis, clock):
     jobs = Jobs(redis, clock, RetentionTimes(result=3600))
     job = await submitted(jobs)
     await redis.rpush(keys.text(job.id, 1), "piece")
-    kept = [keys.job(job.id), keys.trail(job.id), keys.asked(job.id)]
+    kept = [keys.job(job.id), keys.trail(job.id), keys.job_input(job.id)]
     assert [await redis.ttl(name) for name in kept] == [-1, -1, -1]
-    answer = keys.answer(job.id)
+    answer = keys.job_output(job.id)
     await jobs.change(job.id, lambda _: NORMAL, writes=lambda _: [("SET", answer, codec.seal({}))])
     for name in [*kept, answer]:
         assert 3590 <= await redis.ttl(name) <= 3600, name
@@ -216,12 +216,12 @@ async def test_settled_jobs_are_kept_for_their_time_and_unsettled_ones_without_e
 
 async def test_the_status_index_follows_the_job(redis, jobs):
     job = await submitted(jobs)
-    for said, status in (
+    for drafts, status in (
         ([(STARTED, None)], "running"),
         ([(backoff(), None)], "scheduled"),
         ([(CANCELLED, None)], "cancelled"),
     ):
-        await jobs.change(job.id, lambda _, s=said: s)
+        await jobs.change(job.id, lambda _, s=drafts: s)
         rows = await redis.keys(keys.index("shop", "status", "*"))
         assert [row.decode() for row in rows] == [keys.index("shop", "status", status)]
 
@@ -249,7 +249,7 @@ async def test_a_message_is_born_with_its_event_or_not_at_all(redis, jobs):
 async def test_watchers_are_told_after_each_change(redis, jobs):
     job = await submitted(jobs)
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(keys.CHANGED)
+        await pubsub.subscribe(channels.CHANGED)
         await pubsub.get_message(timeout=LIMIT)
         await jobs.change(job.id, lambda _: [(STARTED, None), (began(), 1)])
         message = await pubsub.get_message(timeout=LIMIT)

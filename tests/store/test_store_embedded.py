@@ -14,7 +14,8 @@ from builders import FakeClock, new_job
 
 from worker.embedded import Embedded, socket_path, url
 from worker.jobs.errors import StoreUnavailable
-from worker.store.connection.pool import check_safe, connect
+from worker.store.connection.durability import check_durability
+from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +88,7 @@ async def test_jobs_survive_a_sigkill_of_the_server(tmp_path):
 async def test_the_server_keeps_what_we_insist_on_and_only_for_us(tmp_path):
     async with Embedded(tmp_path) as server:
         client = connect(server.url)
-        said = await check_safe(client)
+        said = await check_durability(client)
         assert (said["appendonly"], said["appendfsync"], said["maxmemory_policy"]) == ("yes", "always", "noeviction")
         assert (await client.config_get("port"))["port"] == "0", "no network port"
         await client.aclose()

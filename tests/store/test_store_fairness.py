@@ -63,7 +63,7 @@ async def test_priorities_count_inside_an_app_and_not_against_another(jobs, cloc
 
 
 async def test_a_weight_is_a_share(apps, jobs, clock):
-    await apps.set_terms("big", weight=3)
+    await apps.set_limits("big", weight=3)
     for app in ("big", "small"):
         await submit(jobs, clock, app, 20)
     assert Counter(await takers(jobs, 16)) == {"big": 12, "small": 4}
@@ -81,7 +81,7 @@ async def test_whose_line_runs_dry_now_and_then_gets_no_more_than_its_turns(jobs
     await submit(jobs, clock, "big", 20)
     got = []
     for _ in range(12):
-        if await jobs._redis.zcard(keys.line("small")) == 0:
+        if await jobs._redis.zcard(keys.app_queue("small")) == 0:
             await submit(jobs, clock, "small")
         got += await takers(jobs, 1)
     assert Counter(got) == {"big": 6, "small": 6}
@@ -99,7 +99,7 @@ async def test_due_retries_wait_for_their_apps_turn(redis, jobs, clock):
 
 
 async def test_an_app_runs_no_more_at_once_than_it_may_and_holds_nobody_up(apps, redis, jobs, clock):
-    await apps.set_terms("big", max_running=2)
+    await apps.set_limits("big", max_running=2)
     big = await submit(jobs, clock, "big", 6)
     assert len(await claim(jobs, 10)) == 2
     small = await submit(jobs, clock, "small", 3)
@@ -110,7 +110,7 @@ async def test_an_app_runs_no_more_at_once_than_it_may_and_holds_nobody_up(apps,
 
 @pytest.mark.parametrize("end", [CANCELLED, backoff(), HELD, ev.Interrupted(worker="w1")], ids=lambda fact: fact.TYPE)
 async def test_a_slot_that_frees_is_taken_at_once(apps, redis, jobs, clock, end):
-    await apps.set_terms("big", max_running=1)
+    await apps.set_limits("big", max_running=1)
     big = await submit(jobs, clock, "big", 3)
     (held,) = await claim(jobs, 10)
     assert await claim(jobs, 10) == []
@@ -120,7 +120,7 @@ async def test_a_slot_that_frees_is_taken_at_once(apps, redis, jobs, clock, end)
 
 
 async def test_a_dead_workers_jobs_keep_their_slots_and_are_rescued_in_them(apps, redis, jobs, clock):
-    await apps.set_terms("big", max_running=1)
+    await apps.set_limits("big", max_running=1)
     await submit(jobs, clock, "big", 3)
     (held,) = await claim(jobs, 10)
     await lapse(redis, held.job.id)
@@ -131,7 +131,7 @@ async def test_a_dead_workers_jobs_keep_their_slots_and_are_rescued_in_them(apps
 
 async def test_a_slot_without_a_lease_does_not_count(apps, redis, jobs, clock):
     """The count is that of the leases: whatever was lost besides, no slot is lost for ever."""
-    await apps.set_terms("big", max_running=1)
+    await apps.set_limits("big", max_running=1)
     first, second = await submit(jobs, clock, "big", 2)
     (held,) = await claim(jobs, 1)
     assert held.job.id == first
@@ -142,18 +142,18 @@ async def test_a_slot_without_a_lease_does_not_count(apps, redis, jobs, clock):
 
 async def test_a_new_limit_counts_at_once_whether_it_rises_or_falls(apps, jobs, clock):
     await submit(jobs, clock, "big", 9)
-    await apps.set_terms("big", max_running=2)
+    await apps.set_limits("big", max_running=2)
     assert len(await claim(jobs, 10)) == 2
-    await apps.set_terms("big", max_running=3)
+    await apps.set_limits("big", max_running=3)
     assert len(await claim(jobs, 10)) == 1
-    await apps.set_terms("big", max_running=1)
+    await apps.set_limits("big", max_running=1)
     assert await claim(jobs, 10) == []
-    await apps.set_terms("big", max_running=0)
+    await apps.set_limits("big", max_running=0)
     assert len(await claim(jobs, 10)) == 6
 
 
 async def test_the_settings_limit_goes_for_apps_without_their_own(apps, jobs, clock):
-    await apps.set_terms("small", max_running=3)
+    await apps.set_limits("small", max_running=3)
     for app in ("big", "small", "without a record"):
         await submit(jobs, clock, app, 5)
     assert Counter([h.job.app for h in await claim(jobs, 20, app_limit=2)]) == {
@@ -161,16 +161,16 @@ async def test_the_settings_limit_goes_for_apps_without_their_own(apps, jobs, cl
         "small": 3,
         "without a record": 2,
     }
-    await apps.set_terms("small", default_max=True)
+    await apps.set_limits("small", default_max=True)
     assert (await apps.app("small")).max_running is None
 
 
 async def test_terms_that_make_no_sense_are_refused(apps):
     for terms in ({"weight": 0}, {"weight": float("nan")}, {"weight": -1}, {"max_running": -1}, {"weight": 10**9}):
         with pytest.raises(Refused):
-            await apps.set_terms("big", **terms)
+            await apps.set_limits("big", **terms)
     with pytest.raises(Refused):
-        await apps.set_terms("nobody", weight=1)
+        await apps.set_limits("nobody", weight=1)
     assert [(a.name, a.weight, a.max_running) for a in await apps.list_apps()] == [
         (name, 1.0, None) for name in ("big", "small", "third")
     ]
@@ -191,7 +191,7 @@ async def test_nobody_is_further_behind_than_one_turn(valkey_url, weights, round
         apps, jobs, got = Apps(redis, clock), Jobs(redis, clock), Counter()
         for n, weight in enumerate(weights):
             await apps.create_key(f"app{n}", ("submit",))
-            await apps.set_terms(f"app{n}", weight=weight)
+            await apps.set_limits(f"app{n}", weight=weight)
             await submit(jobs, clock, f"app{n}", sum(rounds))
         for size in rounds:
             got.update(await takers(jobs, size))

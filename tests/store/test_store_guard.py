@@ -12,13 +12,13 @@ from arq.connections import ArqRedis
 from builders import VAULT, FakeClock, new_job
 from hypothesis import given, strategies as st
 from in_process import until
-from sealed_trail import SIGNER, House
+from sealed_trail import SIGNER, SealedTrail
 
 from worker.jobs.errors import StoreChanged
 from worker.store import keys
 from worker.store.connection.pool import connect
 from worker.store.connection.store_guard import StoreGuard, accept, guard_of
-from worker.store.connection.store_mark import StoreAnswer, StoreMark, judge, load, save, sentence
+from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load, save
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.retention import Retention
 
@@ -28,7 +28,7 @@ Told = list[tuple[str, dict[str, object]]]
 @pytest.fixture
 async def guarded(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> AsyncIterator[ArqRedis]:
     """A guarded client on the emptied Valkey, as a process has it."""
-    client = connect(valkey_url, vault=VAULT, guard=StoreGuard(tmp_path / "store.json", FakeClock().dice))
+    client = connect(valkey_url, keyring=VAULT, guard=StoreGuard(tmp_path / "store.json", FakeClock().dice))
     yield client
     await client.aclose()
 
@@ -36,7 +36,7 @@ async def guarded(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> AsyncIter
 async def looked(client: ArqRedis) -> StoreMark:
     guard = guard_of(client)
     assert guard is not None
-    await guard.look(client)
+    await guard.check(client)
     assert guard.mark is not None
     return guard.mark
 
@@ -45,7 +45,7 @@ async def again(valkey_url: str, mark: StoreMark | None, path: Path) -> ArqRedis
     """A client of a process that starts with this mark."""
     if mark is not None:
         save(path, mark)
-    return connect(valkey_url, vault=VAULT, guard=StoreGuard(path, FakeClock(start=7).dice))
+    return connect(valkey_url, keyring=VAULT, guard=StoreGuard(path, FakeClock(start=7).dice))
 
 
 async def test_a_fresh_store_gets_an_id_and_the_mark_follows_what_is_committed(
@@ -132,7 +132,9 @@ async def test_connections_that_meet_an_accepted_store_at_once_agree(
     await client.aclose()
 
 
-async def test_the_right_store_coming_back_is_taken_at_once(guarded: ArqRedis, redis: ArqRedis, told: Told) -> None:
+async def test_the_known_store_is_accepted_at_once_when_it_is_back(
+    guarded: ArqRedis, redis: ArqRedis, told: Told
+) -> None:
     await Jobs(guarded, FakeClock()).submit(new_job())
     await looked(guarded)
     held = {name: await redis.dump(name) for name in await redis.keys("*")}
@@ -146,7 +148,7 @@ async def test_the_right_store_coming_back_is_taken_at_once(guarded: ArqRedis, r
 
 
 @pytest.mark.parametrize("spoil", ["gone", "list"])
-@pytest.mark.parametrize("key", [keys.DEPLOYMENT, keys.AUDIT, keys.LOOKS, keys.RETAINED, keys.ACCEPTED])
+@pytest.mark.parametrize("key", [keys.DEPLOYMENT, keys.AUDIT, keys.CHECK_COUNT, keys.RETENTION_SEAL, keys.ACCEPTED])
 async def test_one_spoiled_key_is_no_other_store(key: str, spoil: str, guarded: ArqRedis, redis: ArqRedis) -> None:
     await Jobs(guarded, FakeClock()).submit(new_job())
     await looked(guarded)
@@ -164,12 +166,12 @@ async def test_what_retention_removed_is_not_missed(
 ) -> None:
     await Jobs(guarded, FakeClock()).submit(new_job())
     mark = await looked(guarded)
-    house = House(redis, FakeClock(), Jobs(redis, FakeClock()))
-    await house.seal()
+    sealed = SealedTrail(redis, FakeClock(), Jobs(redis, FakeClock()))
+    await sealed.seal()
     clock = FakeClock()
     clock.step(10**8)
     assert await Retention(redis, clock, audit_ttl=60, result_ttl=60).trim(SIGNER) > 0
-    await redis.delete(keys.LOOKS)
+    await redis.delete(keys.CHECK_COUNT)
     client = await again(valkey_url, mark, tmp_path / "again.json")
     await client.ping()
     await client.aclose()
@@ -225,7 +227,7 @@ def test_only_the_known_or_an_accepted_store_passes(mark: StoreMark, seen: Store
         assert reason == (None if seen.accepted == seen.deployment else "other")
     assert judge(None, seen) is None
     if reason:
-        assert "vigil store accept" in sentence(reason, mark, seen)
+        assert "vigil store accept" in describe(reason, mark, seen)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from worker.store.admission.quarantine import Quarantine
 from worker.store.apps import Apps
 from worker.store.connection.kept_secrets import KeptSecrets
 from worker.store.connection.pool import connect
-from worker.store.envelope import Vault
+from worker.store.envelope import MasterKeyring
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.key_rotation import KeyRotation
 from worker.store.webhooks.endpoints import Endpoints
@@ -19,8 +19,11 @@ OLD, NEW = bytes([3]) * 32, bytes([4]) * 32
 
 async def test_after_a_rewrap_the_old_key_can_be_dropped(redis: ArqRedis, valkey_url: str) -> None:
     clock = FakeClock()
-    old, both = connect(valkey_url, vault=Vault([OLD])), connect(valkey_url, vault=Vault([NEW, OLD]))
-    new = connect(valkey_url, vault=Vault([NEW]))
+    old, both = (
+        connect(valkey_url, keyring=MasterKeyring([OLD])),
+        connect(valkey_url, keyring=MasterKeyring([NEW, OLD])),
+    )
+    new = connect(valkey_url, keyring=MasterKeyring([NEW]))
     made = [(await Jobs(old, clock).submit(new_job(prompt=f"p{i}")))[0].job for i in range(3)]
     _, _, secret = await Apps(old, clock).create_key("acme", ("read",))
     hook = await Endpoints(old, clock).create(
@@ -34,18 +37,18 @@ async def test_after_a_rewrap_the_old_key_can_be_dropped(redis: ArqRedis, valkey
     again = await KeyRotation(both).run()
     assert (again["rewrapped"], again["under_first_key"]) == (0, 7), "begun again it passes over what is done"
 
-    assert [(await Jobs(new, clock).asked(job.id) or {})["input"] for job in made] == ["p0", "p1", "p2"]
+    assert [(await Jobs(new, clock).load_input(job.id) or {})["input"] for job in made] == ["p0", "p1", "p2"]
     assert await Apps(new, clock).webhook_secret("acme") == secret
     assert await Endpoints(new, clock).find("acme", hook.id) == hook
     assert [one.name for one in await Quarantine(new, clock).of_app("acme")] == ["ann"]
     assert await KeptSecrets(new, clock).get("digest") == kept
-    assert (await Jobs(old, clock).asked(made[0].id) or {})["input"] == "p0", "a running process keeps its box"
+    assert (await Jobs(old, clock).load_input(made[0].id) or {})["input"] == "p0", "a running process keeps its box"
     for client in (old, both, new):
         await client.aclose()
 
 
 async def test_what_needs_a_key_that_is_not_there_is_counted_and_left_alone(redis: ArqRedis, valkey_url: str) -> None:
-    old, new = connect(valkey_url, vault=Vault([OLD])), connect(valkey_url, vault=Vault([NEW]))
+    old, new = connect(valkey_url, keyring=MasterKeyring([OLD])), connect(valkey_url, keyring=MasterKeyring([NEW]))
     job = (await Jobs(old, FakeClock()).submit(new_job(prompt="p")))[0].job
     assert (await KeyRotation(new).run())["unreadable"] == 1
     assert (await Jobs(old, FakeClock()).load(job.id)) is not None

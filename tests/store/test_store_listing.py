@@ -148,7 +148,7 @@ async def test_a_cursor_outlives_the_job_it_names(redis, jobs, clock):
 
 
 async def test_a_filter_that_almost_nothing_fits_ends_the_page_early_and_goes_on(redis, jobs, clock, monkeypatch):
-    monkeypatch.setattr("worker.store.jobs.listing._MOST_READ", 200)
+    monkeypatch.setattr("worker.store.jobs.listing._MAX_READ", 200)
     ids = [await submit(jobs, clock, safety_identifier="anna") for _ in range(450)]
     await jobs.change(ids[0], lambda _: [(CANCELLED, None)])
     page, cursor = await names(redis, 10, safety_identifier="anna", status="cancelled")

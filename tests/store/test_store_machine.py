@@ -121,12 +121,12 @@ class Store(RuleBasedStateMachine):
                 self.lost_lease(one.job.id)
         left = {one.job.app for one in held if one.pause}  # these left their slots behind the claim
         for app in set(APPS) - left if len(held) < limit else ():
-            waits = self.run(self.redis.zcard(keys.line(app)))
+            waits = self.run(self.redis.zcard(keys.app_queue(app)))
             assert not waits or self.run(full(self.redis, app)), "room is left, and the app is not full: nobody waits"
 
     @rule(app=st.sampled_from(APPS), most=st.integers(0, 2), weight=st.sampled_from([0.5, 1.0, 3.0]))
     def terms_change(self, app, most, weight) -> None:
-        self.run(self.apps.set_terms(app, weight=weight, max_running=most))
+        self.run(self.apps.set_limits(app, weight=weight, max_running=most))
         self.most[app] = most
 
     @rule(kind=st.sampled_from(["all", "app"]), app=st.sampled_from(APPS))
@@ -153,8 +153,8 @@ class Store(RuleBasedStateMachine):
     @precondition(lambda self: self.tokens or self.stale)
     def renew(self) -> None:
         held = [*self.tokens.items(), *self.stale]
-        said = self.run(self.worker.renew(600, held))
-        assert said == [""] * len(self.tokens) + ["LOST"] * len(self.stale)
+        drafts = self.run(self.worker.renew(600, held))
+        assert drafts == [""] * len(self.tokens) + ["LOST"] * len(self.stale)
 
     @rule(pick=picks)
     @precondition(lambda self: self.tokens)
@@ -171,14 +171,14 @@ class Store(RuleBasedStateMachine):
         self.clock.step(seconds)
 
     def facts(self, job, data, most):
-        said = []
+        drafts = []
         for _ in range(data.draw(st.integers(1, most))):
             fits = [s for s in candidates(job, self.clock.at) if legal(job, s)]
             if not fits:
                 break
-            said.append(data.draw(st.sampled_from(fits)))
-            job = fold.apply(job, ev.event(job.version + 1, self.clock.at, job.id, *said[-1]))
-        return said, job
+            drafts.append(data.draw(st.sampled_from(fits)))
+            job = fold.apply(job, ev.event(job.version + 1, self.clock.at, job.id, *drafts[-1]))
+        return drafts, job
 
     @rule(pick=picks, data=st.data(), answer_lost=st.booleans(), interloper=st.booleans())
     @precondition(lambda self: self.tokens)
@@ -186,11 +186,11 @@ class Store(RuleBasedStateMachine):
         """A holder says what fits; its answer may be lost, and the app may speak in between."""
         job_id = self.any_of(pick, list(self.tokens))
         token, job = self.tokens[job_id], self.load(job_id)
-        said, expected = self.facts(job, data, 3)
+        drafts, expected = self.facts(job, data, 3)
         script = self.worker._scripts._commit
 
         def commit():
-            return self.run(self.worker.change(job_id, lambda _: said, job=job, token=token))
+            return self.run(self.worker.change(job_id, lambda _: drafts, job=job, token=token))
 
         if answer_lost:
             self.worker._scripts._commit = LostAnswers(script)
@@ -204,7 +204,7 @@ class Store(RuleBasedStateMachine):
         assert after == self.load(job_id)
         assert after.attempts == expected.attempts
         assert after.status == expected.status
-        moved = any(isinstance(f, ev.Scheduled | ev.Released | ev.Interrupted) for f, _ in said)
+        moved = any(isinstance(f, ev.Scheduled | ev.Released | ev.Interrupted) for f, _ in drafts)
         if after.settled or (moved and after.status not in UNDER_WAY):
             self.lost_lease(job_id)
 
@@ -213,9 +213,9 @@ class Store(RuleBasedStateMachine):
     def stale_holder_commits(self, pick, data) -> None:
         job_id, token = self.any_of(pick, self.stale)
         job = self.load(job_id)
-        said = [(ev.AccountFlagged(), None)] if job.settled else self.facts(job, data, 2)[0]
+        drafts = [(ev.AccountFlagged(), None)] if job.settled else self.facts(job, data, 2)[0]
         try:
-            self.run(self.worker.change(job_id, lambda _: said, token=token))
+            self.run(self.worker.change(job_id, lambda _: drafts, token=token))
         except AlreadySettled:
             assert job.settled
         except LeaseLost:

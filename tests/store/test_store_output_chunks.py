@@ -12,16 +12,18 @@ from waiting import LIMIT
 
 from worker.audit.chain import canonical
 from worker.jobs import ids
-from worker.store import codec, keys
-from worker.store.jobs.batch_reads import answers, message_states
+from worker.store import channels, codec, keys
+from worker.store.connection.capacity import check_writable
+from worker.store.jobs.batch_reads import message_states, outputs
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk, parse_message
-from worker.store.stats.queue_depth import depths, workers, writable
+from worker.store.stats.queue_depth import depths
+from worker.store.stats.worker_registry import workers
 
 HELLO = [OutputChunk(3, 0, "Hel"), OutputChunk(5, 3, "lo, "), OutputChunk(-1, 7, "wörld 🎈 \ud800")]
 
 
 @pytest.fixture
-def pieces(redis) -> OutputChunks:
+def chunks(redis) -> OutputChunks:
     return OutputChunks(redis)
 
 
@@ -32,41 +34,41 @@ async def running(jobs, worker="w1"):
     return held
 
 
-async def test_pieces_come_back_as_they_were_and_in_order(jobs, pieces):
+async def test_chunks_come_back_as_they_were_and_in_order(jobs, chunks):
     held = await running(jobs)
-    assert (await pieces.keep([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO[:2]]))[1] == []
-    assert (await pieces.keep([PendingChunk(held.job.id, held.token, 1, HELLO[2])]))[1] == []
-    assert await pieces.read(held.job.id, 1) == HELLO
-    assert await pieces.read(held.job.id, 2) == []
+    assert (await chunks.append([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO[:2]]))[1] == []
+    assert (await chunks.append([PendingChunk(held.job.id, held.token, 1, HELLO[2])]))[1] == []
+    assert await chunks.read(held.job.id, 1) == HELLO
+    assert await chunks.read(held.job.id, 2) == []
 
 
-async def test_pieces_of_a_lost_lease_are_dropped_and_the_others_kept(redis, jobs, pieces):
+async def test_chunks_of_a_lost_lease_are_dropped_and_the_others_stored(redis, jobs, chunks):
     lost = await running(jobs)
     ours = await running(jobs)
     await lapse(redis, lost.job.id)
     await jobs.claim("w2", 1, 15)
     out = [PendingChunk(h.job.id, h.token, 1, HELLO[0]) for h in (lost, ours)]
-    assert (await pieces.keep([*out, PendingChunk("job_none", "w1:1", 1, HELLO[0])]))[1] == [lost.job.id, "job_none"]
-    assert await pieces.read(lost.job.id, 1) == []
-    assert await pieces.read(ours.job.id, 1) == [HELLO[0]]
+    assert (await chunks.append([*out, PendingChunk("job_none", "w1:1", 1, HELLO[0])]))[1] == [lost.job.id, "job_none"]
+    assert await chunks.read(lost.job.id, 1) == []
+    assert await chunks.read(ours.job.id, 1) == [HELLO[0]]
 
 
-async def test_pieces_that_come_after_the_end_are_dropped(redis, jobs, pieces):
+async def test_chunks_that_come_after_the_end_are_dropped(redis, jobs, chunks):
     held = await running(jobs)
-    await pieces.keep([PendingChunk(held.job.id, held.token, 1, HELLO[0])])
+    await chunks.append([PendingChunk(held.job.id, held.token, 1, HELLO[0])])
     await jobs.change(held.job.id, lambda _: [(done(), 1), (COMPLETED, 1)], token=held.token)
-    assert (await pieces.keep([PendingChunk(held.job.id, held.token, 1, HELLO[1])]))[1] == [held.job.id]
+    assert (await chunks.append([PendingChunk(held.job.id, held.token, 1, HELLO[1])]))[1] == [held.job.id]
     assert not await redis.exists(keys.text(held.job.id, 1))
 
 
-async def test_watchers_hear_pieces_as_they_are_kept(redis, jobs, pieces):
+async def test_watchers_receive_chunks_as_they_are_appended(redis, jobs, chunks):
     held = await running(jobs)
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(keys.PIECES)
+        await pubsub.subscribe(channels.OUTPUT_CHUNKS)
         await pubsub.get_message(timeout=LIMIT)
-        await pieces.keep([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO])
+        await chunks.append([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO])
         heard = [await pubsub.get_message(timeout=LIMIT) for _ in HELLO]
-    assert [parse_message(m["data"], VAULT.known(held.job.id)) for m in heard] == [(held.job.id, 1, p) for p in HELLO]
+    assert [parse_message(m["data"], VAULT.cached(held.job.id)) for m in heard] == [(held.job.id, 1, p) for p in HELLO]
 
 
 _json = st.recursive(
@@ -105,9 +107,9 @@ def test_a_record_comes_back_as_it_was_and_one_of_another_schema_is_refused():
 
 
 async def test_answers_are_read_in_one_trip_and_missing_ones_are_missing(redis):
-    await redis.set(keys.answer("job_1"), codec.seal({"output_text": "x"}))
-    assert await answers(redis, ["job_1", "job_2"]) == {"job_1": {"output_text": "x"}}
-    assert await answers(redis, []) == {}
+    await redis.set(keys.job_output("job_1"), codec.seal({"output_text": "x"}))
+    assert await outputs(redis, ["job_1", "job_2"]) == {"job_1": {"output_text": "x"}}
+    assert await outputs(redis, []) == {}
 
 
 async def test_the_newest_message_of_each_job_tells_the_webhooks_state(redis, jobs):
@@ -152,7 +154,7 @@ async def test_only_workers_that_beat_lately_are_alive(redis, clock):
 
 
 async def test_a_redis_that_takes_writes_says_nothing(redis):
-    await writable(redis)
+    await check_writable(redis)
 
 
 def test_the_test_clock_makes_ids_of_ours():

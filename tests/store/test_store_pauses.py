@@ -138,7 +138,7 @@ async def test_a_job_held_while_the_pause_ended_is_let_go_by_the_next_sweep(redi
     await pauses.sweep()
     assert await work(jobs) == [job_id]
     await pauses.sweep()
-    assert await redis.smembers(keys.PAUSED) in ({b"pause:app:shop"}, set())
+    assert await redis.smembers(keys.HOLDING_SCOPES) in ({b"pause:app:shop"}, set())
 
 
 async def test_two_pauses_must_both_end(jobs, clock, pauses):

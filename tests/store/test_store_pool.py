@@ -10,31 +10,32 @@ from waiting import stopwatch
 from worker.embedded import Embedded
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.store.apps import Apps
-from worker.store.connection.pool import check_safe, connect, durability
-from worker.store.jobs.batch_reads import answers
+from worker.store.connection.capacity import check_writable
+from worker.store.connection.durability import check_durability, describe_durability
+from worker.store.connection.pool import connect
+from worker.store.jobs.batch_reads import outputs
 from worker.store.jobs.listing import ListFilters, list_jobs
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
 from worker.store.jobs.repository import Jobs
-from worker.store.stats.queue_depth import writable
 
 
 async def test_the_shipped_server_is_safe_and_says_so(tmp_path):
     async with Embedded(tmp_path) as server:
         client = connect(server.url)
-        said = await check_safe(client)
+        durability = await check_durability(client)
         await client.aclose()
-    assert said["maxmemory_policy"] == "noeviction"
-    assert (said["appendonly"], said["appendfsync"]) == ("yes", "always")
-    assert said["version"].split(".")[0].isdigit()
-    assert "power cut: every write is on disk before the answer" in durability(said)
+    assert durability["maxmemory_policy"] == "noeviction"
+    assert (durability["appendonly"], durability["appendfsync"]) == ("yes", "always")
+    assert durability["version"].split(".")[0].isdigit()
+    assert "power cut: every write is on disk before the answer" in describe_durability(durability)
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 async def test_a_server_that_evicts_is_refused_unless_that_is_wanted(policy):
     async with private_server(maxmemory="100mb", maxmemory_policy=policy) as (client, _):
         with pytest.raises(UnsafeStore, match=rf"{policy}.*noeviction.*VIGIL_ALLOW_EVICTION=1"):
-            await check_safe(client)
-        assert (await check_safe(client, allow_eviction=True))["maxmemory_policy"] == policy
+            await check_durability(client)
+        assert (await check_durability(client, allow_eviction=True))["maxmemory_policy"] == policy
 
 
 @pytest.mark.parametrize(
@@ -47,16 +48,16 @@ async def test_a_server_that_evicts_is_refused_unless_that_is_wanted(policy):
 )
 async def test_the_guarantee_is_told_as_it_is(options, sentence):
     async with private_server(**options) as (client, _):
-        assert sentence in durability(await check_safe(client))
+        assert sentence in describe_durability(await check_durability(client))
 
 
 async def test_a_server_that_forbids_config_is_taken_at_its_word():
     async with private_server() as (client, _):
         await client.execute_command("ACL", "SETUSER", "default", "-config")
-        said = await check_safe(client)
-        assert said["appendfsync"] == "unknown"
-        assert said["maxmemory_policy"] == "noeviction", "INFO says it too"
-    assert "can't be read here" in durability({"appendonly": "yes", "appendfsync": "unknown"})
+        durability = await check_durability(client)
+        assert durability["appendfsync"] == "unknown"
+        assert durability["maxmemory_policy"] == "noeviction", "INFO says it too"
+    assert "can't be read here" in describe_durability({"appendonly": "yes", "appendfsync": "unknown"})
 
 
 async def test_a_stopped_server_is_store_unavailable_within_two_seconds_whatever_is_asked():
@@ -72,16 +73,16 @@ async def test_a_stopped_server_is_store_unavailable_within_two_seconds_whatever
             jobs.claim("w1", 1, 15),
             jobs.renew(15, [(job.id, "w1:1")]),
             jobs.load(job.id),
-            jobs.asked(job.id),
-            jobs.answer(job.id),
+            jobs.load_input(job.id),
+            jobs.load_output(job.id),
             jobs.trail(job.id),
             jobs.overdue(),
             list_jobs(client, "shop", ListFilters(), 10, None),
-            answers(client, [job.id]),
-            OutputChunks(client).keep([PendingChunk(job.id, "w1:1", 1, OutputChunk(0, 0, "x"))]),
+            outputs(client, [job.id]),
+            OutputChunks(client).append([PendingChunk(job.id, "w1:1", 1, OutputChunk(0, 0, "x"))]),
             Apps(client, clock).list_keys(),
-            writable(client),
-            check_safe(client),
+            check_writable(client),
+            check_durability(client),
         )
         async with stopwatch() as watch:
             errors = await asyncio.gather(*asks, return_exceptions=True)

@@ -71,9 +71,9 @@ async def test_blocks_that_are_old_do_not_count(jobs, clock, quarantine):
 
 
 async def test_how_many_blocks_is_a_setting_and_none_means_never(redis, clock, quarantine):
-    await block(Jobs(redis, clock, shut_out=QuarantineLimits(blocks=1)), clock, BOB)
+    await block(Jobs(redis, clock, limits=QuarantineLimits(blocks=1)), clock, BOB)
     assert [one.safety_identifier for one in await quarantine.of_app("shop")] == [BOB]
-    never = Jobs(redis, clock, shut_out=QuarantineLimits(blocks=0))
+    never = Jobs(redis, clock, limits=QuarantineLimits(blocks=0))
     for _ in range(5):
         await block(never, clock)
     assert len(await quarantine.of_app("shop")) == 1
@@ -122,11 +122,11 @@ async def test_after_a_lift_the_old_blocks_and_the_old_notice_count_no_more(jobs
     assert lifted is not None
     assert await quarantine.lift("shop", ANN) is None
     await block(jobs, clock)
-    assert await quarantine.by_provider("shop", ANN, at, "safety_identifier.blocked") is False
+    assert await quarantine.add_by_provider("shop", ANN, at, "safety_identifier.blocked") is False
     await submit(jobs, clock)
     clock.step(60)
-    assert await quarantine.by_provider("shop", ANN, clock.now(), "safety_identifier.blocked") is True
-    assert await quarantine.by_provider("shop", ANN, clock.now(), "safety_identifier.blocked") is False
+    assert await quarantine.add_by_provider("shop", ANN, clock.now(), "safety_identifier.blocked") is True
+    assert await quarantine.add_by_provider("shop", ANN, clock.now(), "safety_identifier.blocked") is False
     assert await refused(jobs, clock)
     (row,) = await quarantine.of_app("shop")
     assert (row.source, row.reason) == ("provider", "safety_identifier.blocked")
@@ -232,7 +232,7 @@ async def test_the_name_is_learnt_from_a_job_and_outlives_it(redis, jobs, clock,
     await submit(jobs, clock)  # a newer job, of which the name is gone
     for _ in range(3):
         await block(jobs, clock)
-    await quarantine.by_provider("shop", BOB, clock.now(), "safety_identifier.blocked")
+    await quarantine.add_by_provider("shop", BOB, clock.now(), "safety_identifier.blocked")
     await clear(jobs, quarantine)
     for job_id in await redis.zrange(keys.index("shop"), 0, -1):
         await redis.delete(keys.job(job_id.decode()))
@@ -261,14 +261,14 @@ async def test_the_provider_shuts_out_again_whose_time_was_over(redis, quarantin
 
     here, now = Quarantine(redis, Clock()), Clock().now()
     await here.add("shop", ANN, by="key_ops", reason="", until=now - timedelta(seconds=2))
-    assert await here.by_provider("shop", ANN, now, "safety_identifier.blocked") is True
+    assert await here.add_by_provider("shop", ANN, now, "safety_identifier.blocked") is True
     assert [one.source for one in await here.of_app("shop")] == ["provider"]
 
 
 async def test_a_warning_is_one_line_however_often_its_notice_is_looked_at(clock, quarantine):
     for notice in ("evt_1", "evt_1", "evt_2"):
-        await quarantine.warned(ANN, notice, clock.now())
+        await quarantine.record_warning(ANN, notice, clock.now())
     assert (await quarantine.counts(ANN, 86_400))["warnings"] == 2
     clock.step(91 * 86_400)
-    await quarantine.warned(ANN, "evt_3", clock.now())
+    await quarantine.record_warning(ANN, "evt_3", clock.now())
     assert (await quarantine.counts(ANN, 365 * 86_400))["warnings"] == 1

@@ -11,11 +11,12 @@ from worker.store import keys
 from worker.store.apps import Apps
 from worker.store.connection.kept_secrets import KeptSecrets
 from worker.store.connection.pool import connect
-from worker.store.envelope import Vault
-from worker.store.jobs.batch_reads import answers
+from worker.store.envelope import MasterKeyring
+from worker.store.jobs.batch_reads import outputs
 from worker.store.jobs.listing import ListFilters, list_jobs
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 from worker.store.webhooks.endpoints import Endpoints
 
 KEY, OTHER = bytes([7]) * 32, bytes([8]) * 32
@@ -27,9 +28,9 @@ SECRET = "canary-2b9e"
 async def sides(redis: ArqRedis, valkey_url: str):
     """Clients on one Redis by what keys they were given."""
     made = {
-        "one": connect(valkey_url, vault=Vault([KEY])),
-        "same": connect(valkey_url, vault=Vault([KEY])),
-        "other": connect(valkey_url, vault=Vault([OTHER])),
+        "one": connect(valkey_url, keyring=MasterKeyring([KEY])),
+        "same": connect(valkey_url, keyring=MasterKeyring([KEY])),
+        "other": connect(valkey_url, keyring=MasterKeyring([OTHER])),
         "none": connect(valkey_url),
     }
     yield made
@@ -66,10 +67,10 @@ async def run(redis: ArqRedis) -> tuple[Jobs, str]:
     jobs = Jobs(redis, FakeClock())
     stored, _ = await jobs.submit(secret_job())
     _, (held,) = await jobs.claim("w1", 5, 60)
-    assert held.asked == {"input": SECRET, "instructions": SECRET, "params": {"tools": [{"name": SECRET}]}}
+    assert held.input == {"input": SECRET, "instructions": SECRET, "params": {"tools": [{"name": SECRET}]}}
     assert held.private["metadata"] == {"k": SECRET}
-    await OutputChunks(redis).keep([PendingChunk(held.job.id, held.token, 1, OutputChunk(1, 0, SECRET))])
-    wrote = [await jobs.answered(held.job.id, {"output_text": SECRET, "draft": SECRET})]
+    await OutputChunks(redis).append([PendingChunk(held.job.id, held.token, 1, OutputChunk(1, 0, SECRET))])
+    wrote = [await jobs.output_command(held.job.id, {"output_text": SECRET, "draft": SECRET})]
     await jobs.change(held.job.id, lambda _: BEGUN, token=held.token, writes=lambda _: wrote)
     return jobs, stored.job.id
 
@@ -96,8 +97,8 @@ async def test_nothing_that_an_app_sent_or_got_can_be_read_in_redis(sides) -> No
 async def test_a_process_with_the_same_key_reads_all_of_it(sides) -> None:
     _, job_id = await run(sides["one"])
     jobs = Jobs(sides["same"], FakeClock())
-    assert (await answers(sides["same"], [job_id]))[job_id]["output_text"] == SECRET
-    assert (await jobs.asked(job_id) or {})["input"] == SECRET
+    assert (await outputs(sides["same"], [job_id]))[job_id]["output_text"] == SECRET
+    assert (await jobs.load_input(job_id) or {})["input"] == SECRET
     assert [p.text for p in await OutputChunks(sides["same"]).read(job_id, 1)] == [SECRET]
     stored = await jobs.load(job_id)
     assert stored is not None
@@ -112,7 +113,7 @@ async def test_without_the_key_a_job_says_so_and_lists_still_show_the_others(sid
     with pytest.raises(KeyMissing):
         await jobs.load(job_id)
     with pytest.raises(KeyMissing):
-        await jobs.answer(job_id)
+        await jobs.load_output(job_id)
     found, _ = await list_jobs(sides[who], plain.job.app, ListFilters(), 10, None)
     assert {one.job.id: bool(one.private.get("locked")) for one in found} == {job_id: True, plain.job.id: False}
 
@@ -121,7 +122,7 @@ async def test_a_claim_hands_out_jobs_whose_key_is_missing_as_locked(sides) -> N
     locked, _ = await Jobs(sides["one"], FakeClock()).submit(secret_job())
     fine, _ = await Jobs(sides["other"], FakeClock(start=50)).submit(secret_job())
     _, held = await Jobs(sides["other"], FakeClock()).claim("w1", 5, 60)
-    assert {one.job.id: (one.unreadable, one.asked is None) for one in held} == {
+    assert {one.job.id: (one.unreadable, one.input is None) for one in held} == {
         locked.job.id: ("locked", True),
         fine.job.id: ("", False),
     }
@@ -131,9 +132,9 @@ async def test_content_that_was_moved_from_another_job_is_damaged(sides) -> None
     redis = sides["one"]
     jobs, first = await run(redis)
     second, _ = await Jobs(redis, FakeClock(start=70)).submit(secret_job())
-    await redis.copy(keys.answer(first), keys.answer(second.job.id))
+    await redis.copy(keys.job_output(first), keys.job_output(second.job.id))
     with pytest.raises(ContentDamaged):
-        await jobs.answer(second.job.id)
+        await jobs.load_output(second.job.id)
     await redis.hset(keys.job(second.job.id), "priv", await redis.hget(keys.job(first), "priv"))
     with pytest.raises(ContentDamaged):
         await jobs.load(second.job.id)
@@ -143,17 +144,17 @@ async def test_what_was_written_before_there_were_keys_stays_readable_and_goes_o
     stored, _ = await Jobs(sides["none"], FakeClock()).submit(secret_job())
     jobs = Jobs(sides["one"], FakeClock())
     _, (held,) = await jobs.claim("w1", 5, 60)
-    assert held.asked is not None
-    wrote = [await jobs.answered(held.job.id, {"output_text": SECRET})]
+    assert held.input is not None
+    wrote = [await jobs.output_command(held.job.id, {"output_text": SECRET})]
     await jobs.change(held.job.id, lambda _: BEGUN, token=held.token, writes=lambda _: wrote)
-    assert await jobs.answer(stored.job.id) == {"output_text": SECRET}
-    assert await Jobs(sides["same"], FakeClock()).answer(stored.job.id) == {"output_text": SECRET}
+    assert await jobs.load_output(stored.job.id) == {"output_text": SECRET}
+    assert await Jobs(sides["same"], FakeClock()).load_output(stored.job.id) == {"output_text": SECRET}
 
 
 async def test_a_job_that_is_no_longer_remembered_is_read_by_its_own_key(sides) -> None:
     redis = sides["one"]
     jobs, job_id = await run(redis)
-    redis.vault._known.clear()
-    assert (await jobs.answer(job_id) or {})["output_text"] == SECRET
-    redis.vault._known.clear()
+    redis.keyring._cached.clear()
+    assert (await jobs.load_output(job_id) or {})["output_text"] == SECRET
+    redis.keyring._cached.clear()
     assert [p.text for p in await OutputChunks(redis).read(job_id, 1)] == [SECRET]

@@ -22,8 +22,8 @@ async def test_a_submitted_job_is_there_with_all_that_belongs_to_it(redis, jobs)
     assert job.status == "queued"
     assert await jobs.load(job.id) == stored
     assert stored.private == {"metadata": {"ticket": "A-17"}}
-    assert await jobs.asked(job.id) == {"input": "hi"}
-    assert await jobs.answer(job.id) is None
+    assert await jobs.load_input(job.id) == {"input": "hi"}
+    assert await jobs.load_output(job.id) is None
     assert [e["type"] for e in await jobs.trail(job.id)] == ["job.queued"]
     assert await places(redis, job.id) == [keys.READY]
     for index in ("", "status:queued", "model:gpt-5.6-sol", "user:abc"):

@@ -1,11 +1,11 @@
-"""What somebody who holds Redis can do to a trail, and a trail to do it to; each says what a proof must tell of it."""
+"""Ways to tamper with an audit trail in Redis; each returns what a verification must report."""
 
 import json
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
-from sealed_trail import SIGNER, T0, THIEF, House, altered, place, swapped
+from sealed_trail import OTHER_SIGNER, SIGNER, T0, SealedTrail, altered, place, swapped
 
 from worker.audit.chain import GENESIS, AuditRow, canonical, chain_in, hash_of, link, stream_id
 from worker.audit.report import Report
@@ -14,7 +14,7 @@ from worker.store import keys
 from worker.store.audit.trail import Trail
 
 
-async def alter(h: House, job: int | None = None, seq: int = 3) -> dict:
+async def alter(h: SealedTrail, job: int | None = None, seq: int = 3) -> dict:
     rows, job_id = await h.rows(), h.ids[h.middle if job is None else job]
     n = place(rows, job_id, seq)
     rows[n] = altered(rows[n])
@@ -22,15 +22,15 @@ async def alter(h: House, job: int | None = None, seq: int = 3) -> dict:
     return {"kind": "altered", "record": rows[n].id, "job_id": job_id, "seq": seq}
 
 
-async def alter_the_first(h: House) -> dict:
+async def alter_the_first(h: SealedTrail) -> dict:
     return await alter(h, seq=1)
 
 
-async def alter_the_unsealed(h: House) -> dict:
+async def alter_the_unsealed(h: SealedTrail) -> dict:
     return await alter(h, job=-2, seq=4)
 
 
-async def alter_and_hash_anew(h: House) -> dict:
+async def alter_and_hash_anew(h: SealedTrail) -> dict:
     """A whole job's trail is written anew, every hash right, its record in Redis too."""
     rows, job_id, head = await h.rows(), h.ids[h.middle], GENESIS
     for n, row in enumerate(rows):
@@ -43,7 +43,7 @@ async def alter_and_hash_anew(h: House) -> dict:
     return {"kind": "altered", "record": rows[place(rows, job_id, 1)].id}
 
 
-async def alter_and_hash_one(h: House) -> dict:
+async def alter_and_hash_one(h: SealedTrail) -> dict:
     """The record has the hash that belongs to it now; the one behind it does not follow any more."""
     rows = await h.rows()
     n = place(rows, h.ids[h.middle], 3)
@@ -54,7 +54,7 @@ async def alter_and_hash_one(h: House) -> dict:
     return {"kind": "altered", "record": rows[n].id}
 
 
-async def alter_a_hash(h: House) -> dict:
+async def alter_a_hash(h: SealedTrail) -> dict:
     rows = await h.rows()
     n = place(rows, h.ids[h.middle], 5)
     rows[n] = rows[n]._replace(hash="0" * 64)
@@ -62,13 +62,13 @@ async def alter_a_hash(h: House) -> dict:
     return {"kind": "altered", "record": rows[n].id}
 
 
-def sealed_together(h: House, *rows: AuditRow) -> bool:
+def sealed_together(h: SealedTrail, *rows: AuditRow) -> bool:
     """Whether one checkpoint covers these rows: what is missing at its very end is told of the checkpoint instead."""
     ends = [stream_id(parse(line).last) for line in h.shipped]
     return len({bisect_left(ends, stream_id(row.id)) for row in rows}) == 1
 
 
-async def remove(h: House, job: int | None = None, seq: int = 3) -> dict:
+async def remove(h: SealedTrail, job: int | None = None, seq: int = 3) -> dict:
     rows = await h.rows()
     jobs = h.ids[h.middle :] if job is None else [h.ids[job]]
     around = ((one, rows[place(rows, one, seq)], rows[place(rows, one, seq + 1)]) for one in jobs)
@@ -78,11 +78,11 @@ async def remove(h: House, job: int | None = None, seq: int = 3) -> dict:
     return {"kind": "removed", "job_id": job_id, "seq": seq, "record": rows[place(rows, job_id, seq + 1)].id}
 
 
-async def remove_from_the_unsealed(h: House) -> dict:
+async def remove_from_the_unsealed(h: SealedTrail) -> dict:
     return await remove(h, job=-2, seq=3)
 
 
-async def remove_a_note(h: House) -> dict:
+async def remove_a_note(h: SealedTrail) -> dict:
     trail, job_id = Trail(h.redis, h.clock), h.ids[-1]
     gone = await trail.note("audit.hold", app="shop", job_id=job_id, by="ops", why="a case")
     after = await trail.note("audit.release", app="shop", job_id=job_id, by="ops", why="over")
@@ -100,7 +100,7 @@ def squeezed(rows: list[AuditRow]) -> list[AuditRow]:
     return out
 
 
-async def insert(h: House) -> dict:
+async def insert(h: SealedTrail) -> dict:
     """A record that follows from the one before it, in the middle of a job."""
     rows, job_id = await h.rows(), h.ids[h.middle]
     n = place(rows, job_id, 2)
@@ -110,7 +110,7 @@ async def insert(h: House) -> dict:
     return {"kind": "inserted", "job_id": job_id, "seq": 3, "record": out[n + 1].id}
 
 
-async def insert_with_any_hash(h: House) -> dict:
+async def insert_with_any_hash(h: SealedTrail) -> dict:
     rows, job_id = await h.rows(), h.ids[h.middle]
     n = place(rows, job_id, 2)
     out = squeezed([*rows[: n + 1], AuditRow(rows[n].id, "e" * 64, altered(rows[n]).record), *rows[n + 1 :]])
@@ -118,14 +118,14 @@ async def insert_with_any_hash(h: House) -> dict:
     return {"kind": "inserted", "job_id": job_id, "record": out[n + 1].id}
 
 
-async def tell_twice(h: House) -> dict:
+async def tell_twice(h: SealedTrail) -> dict:
     """An old record once more, at the end."""
     row = (await h.of(h.ids[h.middle]))[2]
     again = await h.redis.xadd(keys.AUDIT, {"hash": row.hash, "record": row.record})
     return {"record": again.decode(), "job_id": h.ids[h.middle]}
 
 
-async def insert_a_whole_job(h: House) -> dict:
+async def insert_a_whole_job(h: SealedTrail) -> dict:
     rows = await h.rows()
     n = place(rows, h.ids[h.middle], 1)
     hashed, body = link(GENESIS, {**json.loads(rows[n].record), "job_id": h.ids[h.middle][:-4] + "zzzz"})
@@ -134,7 +134,7 @@ async def insert_a_whole_job(h: House) -> dict:
     return {"kind": "inserted", "record": out[n].id}
 
 
-async def append_forged(h: House) -> dict:
+async def append_forged(h: SealedTrail) -> dict:
     """A record at the very end of a job's chain, hashed as it should be."""
     job_id = h.ids[-1]
     last = (await h.of(job_id))[-1]
@@ -143,14 +143,14 @@ async def append_forged(h: House) -> dict:
     return {"kind": "inserted", "record": forged.decode(), "job_id": job_id}
 
 
-async def reorder_two_of_a_job(h: House) -> dict:
+async def reorder_two_of_a_job(h: SealedTrail) -> dict:
     rows = await h.rows()
     a, b = place(rows, h.ids[h.middle - 1], 3), place(rows, h.ids[h.middle - 1], 4)
     await h.rebuild(swapped(rows, a, b))
     return {"kind": "reordered", "job_id": h.ids[h.middle - 1], "record": rows[a].id}
 
 
-async def reorder_two_jobs(h: House) -> dict:
+async def reorder_two_jobs(h: SealedTrail) -> dict:
     """Each job's own chain still holds."""
     rows = await h.rows()
     first = place(rows, h.ids[h.middle], 1)
@@ -161,77 +161,77 @@ async def reorder_two_jobs(h: House) -> dict:
     return {"kind": "reordered", "record": rows[a].id}
 
 
-async def cut_the_sealed_tail(h: House) -> dict:
+async def cut_the_sealed_tail(h: SealedTrail) -> dict:
     rows, last = await h.rows(), parse(h.shipped[-1])
     sealed = next(n for n, row in enumerate(rows) if row.id == last.last)
     await h.rebuild(rows[: sealed - 3])
     return {"kind": "truncated", "checkpoint": last.number, "record": rows[sealed - 4].id}
 
 
-async def cut_at_a_checkpoint(h: House) -> dict:
+async def cut_at_a_checkpoint(h: SealedTrail) -> dict:
     """The last range is gone as a whole, and all behind it."""
     last = parse(h.shipped[-1])
     await h.rebuild([row for row in await h.rows() if stream_id(row.id) < stream_id(last.body["first"])])
     return {"kind": "truncated", "checkpoint": last.number}
 
 
-async def cut_the_unsealed_tail(h: House) -> dict:
+async def cut_the_unsealed_tail(h: SealedTrail) -> dict:
     rows = await h.rows()
     await h.redis.xdel(keys.AUDIT, rows[-1].id)
     return {"kind": "truncated", "job_id": chain_in(rows[-1]), "seq": json.loads(rows[-1].record)["seq"]}
 
 
-async def cut_behind_the_last_checkpoint(h: House) -> dict:
+async def cut_behind_the_last_checkpoint(h: SealedTrail) -> dict:
     """Not one sealed record is missing: only the jobs remember."""
     last = parse(h.shipped[-1])
     await h.rebuild([row for row in await h.rows() if stream_id(row.id) <= stream_id(last.last)])
     return {"kind": ("removed", "truncated")}
 
 
-async def cut_the_tail_of_a_job(h: House) -> dict:
+async def cut_the_tail_of_a_job(h: SealedTrail) -> dict:
     rows, job_id = await h.rows(), h.ids[h.middle]
     gone = [row for row in rows if chain_in(row) == job_id][2:]
     await h.redis.xdel(keys.AUDIT, *(row.id for row in gone))
     return {"kind": "removed"}
 
 
-async def cut_the_tail_of_an_unsealed_job(h: House) -> dict:
+async def cut_the_tail_of_an_unsealed_job(h: SealedTrail) -> dict:
     job_id = h.ids[-2]
     gone = (await h.of(job_id))[2:]
     await h.redis.xdel(keys.AUDIT, *(row.id for row in gone))
     return {"kind": "truncated", "job_id": job_id, "seq": 3}
 
 
-async def remove_a_whole_job(h: House) -> dict:
+async def remove_a_whole_job(h: SealedTrail) -> dict:
     rows = await h.of(h.ids[h.middle])
     await h.redis.xdel(keys.AUDIT, *(row.id for row in rows))
     return {"kind": "removed"}
 
 
-async def remove_a_whole_unsealed_job(h: House) -> dict:
+async def remove_a_whole_unsealed_job(h: SealedTrail) -> dict:
     rows = await h.of(h.ids[-2])
     await h.redis.xdel(keys.AUDIT, *(row.id for row in rows))
-    await h.redis.delete(keys.audited(h.ids[-2]))
+    await h.redis.delete(keys.chain_records(h.ids[-2]))
     return {"kind": "removed", "job_id": h.ids[-2], "seq": 1}
 
 
-async def forge_a_checkpoint(h: House) -> dict:
+async def forge_a_checkpoint(h: SealedTrail) -> dict:
     """Signed, by a key of the forger's."""
     last = parse(h.shipped[-1])
     rows = await Trail(h.redis, h.clock).page(f"({last.last}")
-    await h.redis.rpush(keys.SEALS, checkpoint(THIEF, last, rows, T0).line)
+    await h.redis.rpush(keys.SEALS, checkpoint(OTHER_SIGNER, last, rows, T0).line)
     return {"kind": "checkpoint", "checkpoint": last.number + 1}
 
 
-async def forge_in_our_name(h: House) -> dict:
+async def forge_in_our_name(h: SealedTrail) -> dict:
     last = parse(h.shipped[-1])
     rows = await Trail(h.redis, h.clock).page(f"({last.last}")
-    body = dict(checkpoint(THIEF, last, rows, T0).body) | {"key": SIGNER.key_id}
+    body = dict(checkpoint(OTHER_SIGNER, last, rows, T0).body) | {"key": SIGNER.key_id}
     await h.redis.rpush(keys.SEALS, canonical(body))
     return {"kind": "checkpoint", "checkpoint": last.number + 1}
 
 
-async def swap_signatures(h: House) -> dict:
+async def swap_signatures(h: SealedTrail) -> dict:
     a, b = (dict(parse(line).body) for line in h.shipped[2:4])
     a["signature"], b["signature"] = b["signature"], a["signature"]
     await h.redis.lset(keys.SEALS, 2, canonical(a))
@@ -239,7 +239,7 @@ async def swap_signatures(h: House) -> dict:
     return {"kind": "checkpoint", "checkpoint": 3}
 
 
-async def take_one_of_another_trail(h: House) -> dict:
+async def take_one_of_another_trail(h: SealedTrail) -> dict:
     """Signed by our own key, over the same records, but behind another checkpoint than ours."""
     before, last = (parse(line) for line in h.shipped[-2:])
     rows = await Trail(h.redis, h.clock).page(last.body["first"], last.last)
@@ -248,47 +248,47 @@ async def take_one_of_another_trail(h: House) -> dict:
     return {"kind": "checkpoint", "checkpoint": last.number}
 
 
-async def swap_checkpoints(h: House) -> dict:
+async def swap_checkpoints(h: SealedTrail) -> dict:
     await h.redis.lset(keys.SEALS, 2, h.shipped[3])
     await h.redis.lset(keys.SEALS, 3, h.shipped[2])
     return {"kind": "checkpoint", "checkpoint": 3}
 
 
-async def alter_a_checkpoint(h: House) -> dict:
+async def alter_a_checkpoint(h: SealedTrail) -> dict:
     """It says of fewer records what the last one said, and its signature is as it was."""
     body = dict(parse(h.shipped[-1]).body)
     await h.redis.lset(keys.SEALS, -1, canonical(body | {"count": body["count"] - 1}))
     return {"kind": "checkpoint", "checkpoint": body["number"]}
 
 
-async def remove_the_first_checkpoint(h: House) -> dict:
+async def remove_the_first_checkpoint(h: SealedTrail) -> dict:
     await h.redis.lpop(keys.SEALS)
     return {"kind": "checkpoint", "checkpoint": 1}
 
 
-async def remove_a_checkpoint(h: House) -> dict:
+async def remove_a_checkpoint(h: SealedTrail) -> dict:
     await h.redis.lrem(keys.SEALS, 1, h.shipped[3])
     return {"kind": "checkpoint", "checkpoint": 4}
 
 
-async def scribble_on_a_checkpoint(h: House) -> dict:
+async def scribble_on_a_checkpoint(h: SealedTrail) -> dict:
     await h.redis.lset(keys.SEALS, 1, "nonsense")
     return {"kind": "checkpoint", "checkpoint": 2}
 
 
-async def alter_the_jobs_chain_head(h: House) -> dict:
+async def alter_the_jobs_chain_head(h: SealedTrail) -> dict:
     await h.redis.hset(keys.job(h.ids[h.middle + 2]), "chain", "f" * 64)
     return {"kind": "chain_head", "job_id": h.ids[h.middle + 2]}
 
 
-async def scribble_on_a_record(h: House) -> dict:
+async def scribble_on_a_record(h: SealedTrail) -> dict:
     rows = await h.rows()
     rows[30] = rows[30]._replace(record=b"nonsense")
     await h.rebuild(rows)
     return {"kind": "altered", "record": rows[30].id}
 
 
-Tampering = Callable[[House], Awaitable[dict]]
+Tampering = Callable[[SealedTrail], Awaitable[dict]]
 TAMPERINGS: list[Tampering] = [
     *(alter, alter_the_first, alter_the_unsealed, alter_and_hash_anew, alter_and_hash_one, alter_a_hash),
     *(scribble_on_a_record, remove, remove_from_the_unsealed, remove_a_note),

@@ -10,13 +10,14 @@ import httpx2
 import pytest
 from in_process import LUNA, SOL, Stage
 
+from api.schema.account_view import account_view
 from api.server import bind, serve
 from worker.clock import Clock
 from worker.safety.account import Counts
 from worker.settings import Settings
 from worker.store.apps import SCOPES, Apps
-from worker.store.provider.account_state import account
-from worker.store.provider.request_counts import checked_end_users, read_tally
+from worker.store.provider.account_state import read_account_state
+from worker.store.provider.request_counts import checked_end_users, read_request_counts
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.maintenance.account_monitor import AccountMonitor
 
@@ -47,23 +48,23 @@ async def test_what_happened_is_counted_with_the_commit_that_says_so(stage, redi
     at_once = {"on_delay": {"action": "switch", "after_seconds": 0.0}}
     await run(stage, 2, "[[sim: check_then_clear hold=500]]", policy=at_once)
     await run(stage, 1, "[[sim: normal tokens=2]]", model=LUNA)
-    tally = await read_tally(redis, Clock().now())
+    tally = await read_request_counts(redis, Clock().now())
     assert tally.hour[SOL]._replace(blocked_signalled=0) == Counts(7, 5, 0, 2, 0)
     assert tally.hour[LUNA] == Counts(ordinary=3)
     assert tally.ends == (11, 2, 2)
     assert await checked_end_users(redis, [SOL], Clock().now()) == 4  # two by name, two jobs that name nobody
-    later = await read_tally(redis, Clock().now() + timedelta(hours=2))
+    later = await read_request_counts(redis, Clock().now() + timedelta(hours=2))
     assert (later.hour, later.ends) == ({}, (0, 0, 0))
-    tomorrow = await read_tally(redis, Clock().now() + timedelta(days=1))
+    tomorrow = await read_request_counts(redis, Clock().now() + timedelta(days=1))
     assert tomorrow.before[SOL] == tally.hour[SOL]
 
 
 async def test_silence_is_counted_apart_and_never_widens(stage, redis):
     silent = {"on_delay": {"action": "wait", "silence_seconds": 0.02}}
     await run(stage, 22, "[[sim: silent_delay hold=30 tokens=2]]", policy=silent)
-    now = await account(redis, stage.settings().catalogue(), SafetyNotices(redis, 1000), Clock().now())
-    assert now.view()["families"]["gpt-5.6"]["suspected"] >= 20
-    assert (now.standing.state, now.view()["evidence"]["signalled"]) == ("normal", 0)
+    now = await read_account_state(redis, stage.settings().catalogue(), SafetyNotices(redis, 1000), Clock().now())
+    assert account_view(now)["families"]["gpt-5.6"]["suspected"] >= 20
+    assert (now.standing.state, account_view(now)["evidence"]["signalled"]) == ("normal", 0)
 
 
 async def test_an_account_under_extra_checks_is_seen_in_the_status_and_told_once(stage, redis, valkey_url, caplog):

@@ -40,7 +40,7 @@ Told = list[tuple[str, dict[str, object]]]
 @pytest.fixture
 async def own(tmp_path: Path) -> AsyncIterator[tuple[Embedded, ArqRedis]]:
     async with Embedded(tmp_path / "v") as server, contextlib.AsyncExitStack() as closing:
-        redis = connect(server.url, vault=VAULT)
+        redis = connect(server.url, keyring=VAULT)
         closing.push_async_callback(redis.aclose)
         yield server, redis
 
@@ -82,7 +82,7 @@ async def test_above_the_largest_value_the_job_fails_by_name(own, told: Told, ma
     if not may_ask:
         await redis.execute_command("ACL", "SETUSER", "vig", "on", ">pw", "~*", "&*", "+@all", "-config")
         url = server.url.replace("unix://", "unix://vig:pw@")
-    client = connect(url, vault=VAULT)
+    client = connect(url, keyring=VAULT)
     try:
         async with staged(client, url) as (stage, provider, let_go):
             let_go.set()
@@ -151,6 +151,6 @@ async def test_deadlines_are_kept_while_redis_is_full(own) -> None:
 def test_a_long_piece_is_kept_in_parts_that_every_redis_takes() -> None:
     text = "\x01" * (MOST_IN_A_PART * 2 + 5)
     parts = parts_of(PendingChunk("job_1", "t", 1, OutputChunk(7, 100, text)))
-    assert "".join(part.piece.text for part in parts) == text
-    assert [part.piece.offset for part in parts] == [100, 100 + MOST_IN_A_PART, 100 + 2 * MOST_IN_A_PART]
-    assert {part.piece.sequence for part in parts} == {7}
+    assert "".join(part.chunk.text for part in parts) == text
+    assert [part.chunk.offset for part in parts] == [100, 100 + MOST_IN_A_PART, 100 + 2 * MOST_IN_A_PART]
+    assert {part.chunk.sequence for part in parts} == {7}

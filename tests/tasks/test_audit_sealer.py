@@ -51,7 +51,7 @@ async def test_many_sealers_at_once_seal_everything_once(redis, jobs, tmp_path):
         await jobs.submit(new_job())
     made = await asyncio.gather(*(sealer(redis, tmp_path).seal(SIGNER) for _ in range(5)))
     assert sum(made) == 1
-    assert (await TrailVerification(redis, Clock(), TRUSTED).prove()).unsealed == 0
+    assert (await TrailVerification(redis, Clock(), TRUSTED).verify()).unsealed == 0
 
 
 async def test_a_worker_that_is_stopped_seals_what_it_wrote_last(redis, valkey_url, tmp_path):
@@ -59,7 +59,7 @@ async def test_a_worker_that_is_stopped_seals_what_it_wrote_last(redis, valkey_u
     async with Stage(redis, valkey_url, data_dir=tmp_path, audit_seal_seconds=3600, audit_checkpoints=copy) as stage:
         await stage.worker()
         await stage.settled(await stage.submit("Hello"))
-    report = await TrailVerification(redis, Clock(), Trusted([own("A" * 43, tmp_path, None).public])).prove(
+    report = await TrailVerification(redis, Clock(), Trusted([own("A" * 43, tmp_path, None).public])).verify(
         ship.read(copy)
     )
     assert (report.good, report.unsealed) == (True, 0), report
@@ -91,7 +91,7 @@ async def test_a_worker_seals_by_itself_and_ships_what_it_sealed(redis, valkey_u
 
         await until("the copy to have every seal", shipped)
         given = stage.settings().audit_key.get_secret_value()
-        report = await TrailVerification(redis, Clock(), Trusted([own(given, tmp_path, None).public])).prove(
+        report = await TrailVerification(redis, Clock(), Trusted([own(given, tmp_path, None).public])).verify(
             ship.read(copy)
         )
         assert report.good, report.faults

@@ -14,7 +14,7 @@ from in_process import LIMIT, LUNA, SOL, TERRA, Stage, until
 from pydantic import ValidationError
 
 from worker.settings import Settings
-from worker.store.admission.model_access import PROBE_FUNCTION, ModelAccessStore, ask_for_probe, known_access
+from worker.store.admission.model_access import PROBE_FUNCTION, ModelAccessStore, known_access, request_probe
 from worker.tasks.maintenance.cron import CronWorker, every
 
 
@@ -97,7 +97,7 @@ async def test_without_a_key_or_a_period_nobody_probes_by_himself(
     async with Stage(redis, valkey_url, **settings) as stage:
         worker = await stage.worker()
         assert worker.errands.worker.cron_jobs == []
-        assert await ask_for_probe(redis, LIMIT), "but whoever asks is answered"
+        assert await request_probe(redis, LIMIT), "but whoever asks is answered"
         statuses = {row.status for row in (await known_access(redis)).values()}
         assert statuses == {"ok"}  # the simulator takes any key
 
@@ -108,7 +108,7 @@ async def test_errands_take_no_slot_of_a_job(redis: ArqRedis, valkey_url: str) -
         job_id = await stage.submit("[[sim: normal tokens=4000 rate=40]] go")
         await stage.reaches(job_id, "output", lambda job: any(a.first_output_at for a in job.attempts))
         assert len(worker.runner.tasks) == 1
-        assert await ask_for_probe(redis, LIMIT)
+        assert await request_probe(redis, LIMIT)
         assert not (await stage.job(job_id)).settled
 
 
@@ -117,22 +117,22 @@ async def test_a_draining_worker_answers_nobody(redis: ArqRedis) -> None:
     errands = CronWorker(redis, counted.probe, mine, 0)
     errands.drain()
     async with running(errands):
-        assert not await ask_for_probe(redis, 1.2)
+        assert not await request_probe(redis, 1.2)
     assert counted.runs == 0
 
 
 async def test_a_request_that_nobody_took_is_not_done_later(redis: ArqRedis) -> None:
-    assert not await ask_for_probe(redis, 0.2)
+    assert not await request_probe(redis, 0.2)
     counted = Counted()
     errands = CronWorker(redis, counted.probe, mine, 0)
     async with running(errands):
-        assert await ask_for_probe(redis, LIMIT)
+        assert await request_probe(redis, LIMIT)
     assert counted.runs == 1
 
 
 async def test_one_caller_has_the_turn(redis: ArqRedis) -> None:
     book, other = ModelAccessStore(redis, "key:a"), ModelAccessStore(redis, "key:b")
-    assert [await book.take_turn(60), await book.take_turn(60), await other.take_turn(60)] == [True, False, True]
+    assert [await book.try_lock(60), await book.try_lock(60), await other.try_lock(60)] == [True, False, True]
 
 
 def test_a_period_is_a_calendar() -> None:

@@ -21,7 +21,7 @@ def test_whatever_becomes_of_the_pieces_the_text_is_whole(steps: list[str | bool
         elif not text.safe:
             outgoing: PendingChunk = text.take()
             if step:
-                kept.append(outgoing.piece)
+                kept.append(outgoing.chunk)
             elif step is False:
                 text.put_back(outgoing)
         assert (str(text), text.length) == (said, len(said))

@@ -157,14 +157,14 @@ async def test_draft_is_published_and_then_replaced(redis: ArqRedis, valkey_url:
         job_id = await stage.submit(LATE, policy=rule("draft"))
         drafted = await stage.reaches(job_id, "a draft", lambda j: j.draft_attempt is not None)
         assert not drafted.settled
-        kept = await stage.jobs.answer(job_id)
+        kept = await stage.jobs.load_output(job_id)
         assert kept is not None
         assert kept["draft"]
         assert kept["output_text"] is None
         stage.hurry()
         job = await stage.settled(job_id)
         assert (job.status, job.served_model, job.winner, job.disclosure) == (Status.COMPLETED, SOL, 1, None)
-        answer = await stage.jobs.answer(job_id)
+        answer = await stage.jobs.load_output(job_id)
         assert answer is not None
         assert answer["draft"] is None
         assert answer["output_text"]
@@ -233,7 +233,7 @@ async def test_a_check_in_the_middle_of_the_output_is_answered_too(redis: ArqRed
         await stage.worker()
         job = await stage.settled(await stage.submit(AGAIN, policy=rule("switch")))
         assert (job.status, job.served_model) == (Status.COMPLETED, LUNA)
-        answer = await stage.jobs.answer(job.id)
+        answer = await stage.jobs.load_output(job.id)
         assert answer is not None
         assert answer["output_text"], "the answer is the faster model's alone"
 

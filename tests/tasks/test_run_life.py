@@ -116,7 +116,7 @@ async def test_a_dead_workers_background_job_is_resumed_and_never_sent_again(red
         calls = stage.sim.calls()
         assert (job.status, len(job.attempts), calls["creates"], calls["resumes"]) == (Status.COMPLETED, 1, 1, 1)
         assert job.attempts[0].resumed == 1
-        answer = await stage.jobs.answer(job_id)
+        answer = await stage.jobs.load_output(job_id)
         assert answer is not None
         assert calls["tokens_billed"]["output"] == 4000
 
@@ -262,7 +262,7 @@ async def test_a_worker_that_lost_its_lease_writes_nothing_more(redis: ArqRedis,
             return not first.runs
 
         await until("the first worker to let go", let_go)
-        answer = await stage.jobs.answer(job_id)
+        answer = await stage.jobs.load_output(job_id)
         assert answer is not None
         assert len(answer["output_text"].split()) <= 4000, "no doubled output"
 

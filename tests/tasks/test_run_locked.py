@@ -9,12 +9,12 @@ from worker.clock import Clock
 from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.connection.pool import connect
-from worker.store.envelope import Vault
+from worker.store.envelope import MasterKeyring
 from worker.store.jobs.repository import Jobs
 
 
 async def test_a_job_whose_key_is_missing_is_held_and_runs_where_the_key_is(valkey_url: str, redis: ArqRedis) -> None:
-    locked = connect(valkey_url, vault=Vault([bytes([9]) * 32]))
+    locked = connect(valkey_url, keyring=MasterKeyring([bytes([9]) * 32]))
     async with Stage(locked, valkey_url) as there:
         job_id = await there.submit("[[sim: normal tokens=5]] hello")
         async with Stage(redis, valkey_url) as here:
@@ -38,11 +38,11 @@ async def test_a_job_whose_key_is_missing_is_held_and_runs_where_the_key_is(valk
 
 
 async def test_a_job_whose_content_was_changed_fails_and_says_what_to_do(valkey_url: str, redis: ArqRedis) -> None:
-    sealed = connect(valkey_url, vault=Vault([bytes([9]) * 32]))
+    sealed = connect(valkey_url, keyring=MasterKeyring([bytes([9]) * 32]))
     async with Stage(sealed, valkey_url) as stage:
         job_id = await stage.submit("[[sim: normal tokens=5]] hello")
         other = await stage.submit("[[sim: normal tokens=5]] something else")
-        await redis.copy(keys.asked(other), keys.asked(job_id), replace=True)
+        await redis.copy(keys.job_input(other), keys.job_input(job_id), replace=True)
         await stage.worker()
         job = await stage.settled(job_id)
         assert (job.status, job.error and job.error.code) == (Status.FAILED, "content_unreadable")

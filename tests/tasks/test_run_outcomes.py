@@ -150,7 +150,7 @@ async def test_the_text_and_the_bill_are_exact(redis: ArqRedis, valkey_url: str)
     async with Stage(redis, valkey_url) as stage:
         await stage.worker()
         job = await stage.settled(await stage.submit("[[sim: normal tokens=100]] hello there"))
-        answer = await stage.jobs.answer(job.id)
+        answer = await stage.jobs.load_output(job.id)
         attempt = job.attempts[0]
         assert answer is not None
         assert answer["output_text"]

@@ -14,7 +14,7 @@ from in_process import SOL
 from spoiling import GARBAGE, spoil
 
 from worker.store import keys
-from worker.store.connection.pool import connect, vault_of
+from worker.store.connection.pool import connect, keyring_of
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.erasure import erase
 
@@ -40,9 +40,9 @@ async def _settled(running: Whole) -> str:
 async def _spoil(running: Whole, job_id: str, what: str, how: str) -> None:
     """Spoiled, as a process sees it that has not met the job before."""
     redis = running.stage.redis
-    vault_of(redis)._known.clear()
+    keyring_of(redis)._cached.clear()
     if what == "out":
-        assert await spoil(redis, keys.answer(job_id).encode(), how)
+        assert await spoil(redis, keys.job_output(job_id).encode(), how)
     elif how == "gone":
         assert await redis.hdel(keys.job(job_id), "priv")
     else:
@@ -115,7 +115,7 @@ async def test_an_openai_client_is_told_what_is_left_when_only_the_question_is_l
 ) -> None:
     async with whole(redis, valkey_url, speed=200.0) as running:
         job_id = await _settled(running)
-        await redis.set(keys.asked(job_id), GARBAGE)
+        await redis.set(keys.job_input(job_id), GARBAGE)
         answer = (await running.app.get(f"/v1/responses/resp_{job_id.removeprefix('job_')}")).json()
         assert (answer["status"], answer["vigil"]["unreadable"]) == ("completed", ["input"])
         assert answer["output"]
@@ -159,8 +159,8 @@ async def test_the_key_of_the_content_is_waited_for(
 ) -> None:
     """A missing encryption key is no damage: operators can bring it back, so an app is told to come again."""
     async with whole(redis, valkey_url, speed=200.0) as running:
-        job_id, vault = await _settled(running), vault_of(redis)
-        vault._known.clear()
+        job_id, vault = await _settled(running), keyring_of(redis)
+        vault._cached.clear()
         vault._wrapping.cache_clear()
         monkeypatch.setattr(vault, "_masters", {})
         answer = await running.app.get(f"/v1/jobs/{job_id}")

@@ -26,7 +26,7 @@ from worker.store import keys
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.apps import SCOPES, Apps
 from worker.store.audit.legal_holds import LegalHolds
-from worker.store.connection.pool import vault_of
+from worker.store.connection.pool import keyring_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.maintenance import sweeper
@@ -87,14 +87,17 @@ NEVER = {
     *("deployment", "looks", "accepted"),  # what says which store this is: whatever changes it stops all, on purpose
 }
 FLEETING = {
-    **dict.fromkeys((keys.READY, keys.LEASED, keys.RING, keys.OUTBOX, keys.SENDING, keys.line("acme")), "zset"),
-    **dict.fromkeys((keys.LATER, keys.queue("we_x"), keys.ledger("x", "blocks")), "zset"),
-    **dict.fromkeys((keys.HAND, keys.ROUTER, keys.SEALING, keys.rate("acme"), keys.RETAINED), "string"),
+    **dict.fromkeys((keys.READY, keys.LEASED, keys.RING, keys.OUTBOX, keys.SENDING, keys.app_queue("acme")), "zset"),
+    **dict.fromkeys((keys.LATER, keys.target_queue("we_x"), keys.ledger("x", "blocks")), "zset"),
     **dict.fromkeys(
-        (keys.refused("job_x"), keys.warned("x"), keys.access_turn("x"), keys.standing("account")), "string"
+        (keys.RING_POSITION, keys.ROUTER_LOCK, keys.SEALING_LOCK, keys.rate("acme"), keys.RETENTION_SEAL), "string"
     ),
-    **dict.fromkeys((keys.slots("acme"), keys.PARKED, keys.CLEARING), "set"),
-    keys.flying("we_x"): "hash",
+    **dict.fromkeys(
+        (keys.webhook_refused("job_x"), keys.warning("x"), keys.access_probe_lock("x"), keys.account_state("account")),
+        "string",
+    ),
+    **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE), "set"),
+    keys.in_flight("we_x"): "hash",
     keys.text("job_x", 1): "list",
 }
 """Keys that need not stand in Redis at the moment when they are listed, with their types: they are made, spoiled."""
@@ -192,7 +195,7 @@ class Living:
         rows += [("waiting", kind, name) for kind, name in self.jobs if kind in WAITING]
         before = await self.other_job()
         made = await asyncio.gather(*(self.fresh(stands) for stands, _, _ in rows))
-        vault_of(self.redis)._known.clear()  # as a process sees it that has not met these jobs
+        keyring_of(self.redis)._cached.clear()  # as a process sees it that has not met these jobs
         done: list[tuple[str, str, str]] = []
         for (stands, kind, name), job_id in zip(rows, made, strict=True):
             mine = ":".join(job_id if word.startswith("job_") else word for word in name.split(":"))
@@ -298,13 +301,13 @@ async def fill(vigil: Living) -> None:
 
         await until("jobs to settle", settled)
     await StreamedChunks(redis, 1000).grow(done, 1, 3)
-    await redis.hset(keys.shown(done), 1, 3)
+    await redis.hset(keys.streamed_chunks(done), 1, 3)
     await redis.rpush(keys.text(done, 1), b'1[1,0,"x"]')
     notice = SafetyNotice.model_validate(
         {"id": "evt_1", "type": "safety_identifier.blocked", "at": clock.now(), "received_at": clock.now()}
     )
-    await SafetyNotices(redis, 1000).hear("wh_1", "safety_identifier.blocked", notice)
-    await redis.pfadd(keys.people(0, SOL), "x")
+    await SafetyNotices(redis, 1000).store_webhook("wh_1", "safety_identifier.blocked", notice)
+    await redis.pfadd(keys.checked_end_users(0, SOL), "x")
 
     async def everything() -> bool:
         return keys.KINDS - set(await cells(redis)) - {keys.kind_of(name) for name in FLEETING} <= NEVER

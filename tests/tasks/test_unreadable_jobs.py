@@ -19,7 +19,7 @@ from worker.store import keys
 from worker.store.apps import SCOPES, Apps
 from worker.store.audit.seals import Seals
 from worker.store.audit.verification import TrailVerification
-from worker.store.connection.pool import vault_of
+from worker.store.connection.pool import keyring_of
 
 QUICK = "[[sim: normal tokens=3]] hello"
 
@@ -52,7 +52,7 @@ async def _problems(redis: ArqRedis) -> list[str]:
     await until("the trail to be sealed", sealed)
     signer = own("A" * 43, None, Clock().dice)  # type: ignore[arg-type]
     assert signer is not None
-    report = await TrailVerification(redis, Clock(), Trusted([signer.public])).prove(None)
+    report = await TrailVerification(redis, Clock(), Trusted([signer.public])).verify(None)
     return [fault.detail for fault in report.faults]
 
 
@@ -97,7 +97,7 @@ async def test_a_waiting_job_is_set_aside_and_the_others_run(
         if bytes_now:
             assert await redis.get(keys.aside(keys.job(mine))) == bytes_now
             assert 0 < await redis.ttl(keys.aside(keys.job(mine))) <= keys.ASIDE_SECONDS
-        for place in (keys.READY, keys.LATER, keys.LEASED, keys.line("acme"), keys.DEADLINE):
+        for place in (keys.READY, keys.LATER, keys.LEASED, keys.app_queue("acme"), keys.DEADLINE):
             assert await redis.zscore(place, mine) is None
         assert not await redis.sismember(keys.slots("acme"), mine)
         assert await _problems(redis) == []
@@ -114,7 +114,7 @@ async def test_a_settled_job_stays_what_it_is(valkey_url: str, redis: ArqRedis, 
         await running.stage.settled(mine)
         await running.stage.stop(worker)
         await _spoil_record(redis, mine, how)
-        vault_of(redis)._known.clear()  # as a process sees it that has not met the job
+        keyring_of(redis)._cached.clear()  # as a process sees it that has not met the job
         answer = await running.app.get(f"/v1/jobs/{mine}")
         assert (answer.status_code, answer.json()["status"]) == (200, "completed"), answer.text
         lost = ["metadata", "webhook", "output"] if how in ("wrong type", "gone") else []  # the content's key was there
@@ -196,7 +196,7 @@ async def test_what_is_optional_survives_an_older_worker(valkey_url: str, redis:
         assert json.loads(await redis.hget(keys.job(mine), "rec"))["optional"] == {"hint": [1, 2]}
 
 
-@pytest.mark.parametrize("place", [keys.READY, keys.LATER, keys.RING, keys.LEASED, keys.line("acme")])
+@pytest.mark.parametrize("place", [keys.READY, keys.LATER, keys.RING, keys.LEASED, keys.app_queue("acme")])
 async def test_a_queue_that_lost_a_key_is_made_whole(
     valkey_url: str, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -229,7 +229,7 @@ async def test_numbers_beyond_all_bounds_hide_nothing(valkey_url: str, redis: Ar
             assert answer.status_code == 200, answer.text
             assert {one["name"] for one in answer.json()["pauses"]} == {SOL, "x"}
         bucket = int((await redis.time())[0]) // 600 * 600
-        for name in (keys.tally(bucket), keys.tally(bucket + 600), keys.HEARD):
+        for name in (keys.tally(bucket), keys.tally(bucket + 600), keys.RECEIVED_WEBHOOKS):
             await redis.hset(name, mapping={f"{SOL}|requests": b"9" * 6000, "response.completed": b"9" * 6000})
         for path in ("/v1/status", "/metrics"):
             assert (await running.app.get(path)).status_code == 200, path

@@ -151,7 +151,7 @@ async def _with_webhook(stage: Stage, url: str) -> str:
     from worker.clock import Clock
     from worker.jobs import events as ev
     from worker.store.apps import Apps
-    from worker.store.jobs.repository import NewJob
+    from worker.store.jobs.stored_job import NewJob
 
     await Apps(stage.redis, Clock()).create_key("stage", ("submit",))
     fact = ev.Queued(app="stage", key_id="k", requested_model="gpt-5.6-sol", webhook_events=("job.completed",))

@@ -27,7 +27,8 @@ from worker.main import WorkerProcess
 from worker.safety.output import MENDED
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 from worker.telemetry import events
 from worker.upstream.content import MALFORMED, NOT_A_NUMBER
 from worker.upstream.halves import REPLACED
@@ -81,7 +82,7 @@ async def test_a_wire(path: Path, mode: Mode, redis: ArqRedis, valkey_url: str) 
             await serving
             events.unsubscribe(hear)
         assert sorted(mended) == sorted(flag for a in job.attempts for flag in a.flags if flag in MENDED)
-        got = await _seen(job, await jobs.answer(job_id) or {}, provider, redis)
+        got = await _seen(job, await jobs.load_output(job_id) or {}, provider, redis)
         got["waits"] = waits
         _compare(case.about, case.expect, got)
         if job.block is not None:

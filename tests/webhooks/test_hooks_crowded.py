@@ -16,7 +16,7 @@ from waiting import LIMIT
 from webhook_receivers import LIFE, SECRET, Post, Receiver
 
 from worker.clock import Clock
-from worker.store.jobs.repository import NewJob
+from worker.store.jobs.stored_job import NewJob
 from worker.tasks.delivery.dispatcher import MOST_AT_ONCE
 from worker.webhooks.guard import AddressPolicy, judge_url
 from worker.webhooks.resolver import SystemResolver
@@ -69,7 +69,7 @@ async def test_an_app_full_of_tarpits_leaves_room_for_the_next(post: Post, recei
             await post.endpoints.create("tarpits", secret=SECRET, **of)
         for _ in range(1 + MOST_AT_ONCE // 50):
             new = new_job(app="tarpits")
-            await post.jobs.submit(NewJob(new.fact, {"metadata": {}}, new.asked))
+            await post.jobs.submit(NewJob(new.fact, {"metadata": {}}, new.input))
         post.worker("w")
         await pit.gets(MOST_AT_ONCE // 2)
         job_id = await post.submit(receiver.url, ("job.queued",))

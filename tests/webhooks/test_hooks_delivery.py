@@ -227,7 +227,7 @@ async def test_redelivery_sends_a_delivered_message_again_under_its_id(post, rec
     job_id = await post.submit(receiver.url)
     await post.complete(job_id)
     message, _ = await post.message(job_id, "delivered")
-    asked = await post.outbox.again(job_id, message.id)
+    asked = await post.outbox.redeliver(job_id, message.id)
     assert (asked.state, asked.before) == ("pending", "delivered")
     one, two = await receiver.gets(2)
     assert (one.id, one.body) == (two.id, two.body)
@@ -241,7 +241,7 @@ async def test_a_failed_redelivery_changes_nothing_of_the_plan(post, receiver):
     job_id = await post.submit(receiver.url)
     await post.complete(job_id)
     before, _ = await post.message(job_id, "pending", tries=1)
-    await post.outbox.again(job_id, before.id)
+    await post.outbox.redeliver(job_id, before.id)
     await receiver.gets(2)
     after, receipts = await post.message(job_id, "pending", tries=2)
     assert after == before
@@ -282,7 +282,9 @@ async def test_a_worker_that_dies_between_post_and_receipt_is_made_good_under_th
     await post.complete(job_id)
     await receiver.gets(1)
     dead = asyncio.get_running_loop().create_future()
-    doomed._deliveries.sent = doomed._deliveries.hold = lambda *_, **__: dead  # as after kill -9: it writes no more
+    doomed._deliveries.record_try = doomed._deliveries.extend_lease = lambda *_, **__: (
+        dead
+    )  # as after kill -9: it writes no more
     post.worker("heir")
     one, two = await receiver.gets(2)
     assert (one.id, one.body) == (two.id, two.body)
@@ -349,7 +351,7 @@ async def test_a_full_message_of_a_blocked_job_holds_no_output(post, receiver):
     job_id = await post.submit()
     said = [(STARTED, None), (began(), 1), (done("blocked"), 1), (BLOCKED, 1)]
     kept = codec.seal({"output_text": "half a secret", "draft": "a draft"})
-    await post.jobs.change(job_id, lambda _: said, writes=lambda _: [("SET", keys.answer(job_id), kept)])
+    await post.jobs.change(job_id, lambda _: said, writes=lambda _: [("SET", keys.job_output(job_id), kept)])
     (got,) = await receiver.gets(1)
     assert got.json["data"]["status"] == "blocked"
     assert "half a secret" not in got.body

@@ -17,7 +17,7 @@ from openai import OpenAI
 from webhook_receivers import ENDS, SECRET, Post, verified
 
 from worker.jobs import events as ev
-from worker.store.jobs.repository import NewJob
+from worker.store.jobs.stored_job import NewJob
 
 
 @contextlib.contextmanager

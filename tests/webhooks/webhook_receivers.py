@@ -21,7 +21,8 @@ from worker.jobs import events as ev
 from worker.settings import Settings
 from worker.store import codec, keys
 from worker.store.apps import Apps
-from worker.store.jobs.repository import Jobs, NewJob
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import NewJob
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import Outbox, OutboxMessage
 from worker.tasks.delivery.dispatcher import Dispatcher
@@ -168,12 +169,12 @@ class Post:
         hook = {"url": url, "payload": payload, "events": list(events)} if url else None
         new = new_job(webhook_events=events if url else ())
         private = {"metadata": {"ticket": "A-17"}, "webhook": hook}
-        stored, _ = await self.jobs.submit(NewJob(new.fact, private, new.asked))
+        stored, _ = await self.jobs.submit(NewJob(new.fact, private, new.input))
         return stored.job.id
 
     async def complete(self, job_id: str, text: str = "The secret answer.") -> None:
         answer = codec.seal({"output_text": text, "output": [], "draft": "A draft."})
-        await self.jobs.change(job_id, lambda _: LIFE, writes=lambda _: [("SET", keys.answer(job_id), answer)])
+        await self.jobs.change(job_id, lambda _: LIFE, writes=lambda _: [("SET", keys.job_output(job_id), answer)])
 
     async def messages(self, job_id: str) -> list[tuple[OutboxMessage, list[dict[str, Any]]]]:
         return await self.outbox.of_job(job_id)

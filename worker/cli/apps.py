@@ -64,7 +64,7 @@ def set_(
         raise CliError("--max-running is a whole number or the word default", USAGE)
     most = int(max_running) if max_running is not None and not default else None
     try:
-        kept = with_apps(lambda apps: apps.set_terms(name, weight=weight, max_running=most, default_max=default))
+        kept = with_apps(lambda apps: apps.set_limits(name, weight=weight, max_running=most, default_max=default))
     except Refused as error:
         raise CliError(error.detail, USAGE if error.status == 422 else 1) from None  # noqa: PLR2004
     if as_json:

@@ -19,11 +19,11 @@ from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.jobs.errors import Refused
 from worker.settings import Settings, load
-from worker.store.admission.rate_limit import MOST, RateLimit
+from worker.store.admission.rate_limit import MAX_RATE, RateLimit
 from worker.store.apps import SCOPES, ApiKey, Apps
 from worker.store.connection.pool import connect
 from worker.store.connection.store_guard import StoreGuard
-from worker.store.envelope import Vault
+from worker.store.envelope import MasterKeyring
 from worker.store.lifecycle.key_rotation import KeyRotation
 
 T = TypeVar("T")
@@ -48,7 +48,9 @@ async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
         url = settings.redis_url or (embedded.url if embedded else "")
         given = settings.model_copy(update={"redis_url": url})
         guard = StoreGuard(given.mark_file, Clock().dice)  # nothing is written to a store that lost its data
-        redis = connect(url, vault=Vault.of(settings.encryption_keys), guard=guard, max_connections=2)
+        redis = connect(
+            url, keyring=MasterKeyring.from_settings(settings.encryption_keys), guard=guard, max_connections=2
+        )
         try:
             yield Apps(redis, Clock())
         finally:
@@ -93,7 +95,9 @@ def create(
     ] = None,
     rate: Annotated[
         int | None,
-        typer.Option(min=0, max=MOST, help="Jobs a minute that the app may submit, 0 = no limit.", show_default=False),
+        typer.Option(
+            min=0, max=MAX_RATE, help="Jobs a minute that the app may submit, 0 = no limit.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -153,10 +157,10 @@ def revoke(
 def rate_(
     name: Annotated[str, typer.Argument(metavar="APP", help="The app.")],
     per_minute: Annotated[
-        int | None, typer.Argument(min=0, max=MOST, help="Jobs a minute, 0 = no limit.", show_default=False)
+        int | None, typer.Argument(min=0, max=MAX_RATE, help="Jobs a minute, 0 = no limit.", show_default=False)
     ] = None,
     burst: Annotated[
-        int, typer.Option(min=0, max=MOST, help="How many at once.  [as many as in a minute]", show_default=False)
+        int, typer.Option(min=0, max=MAX_RATE, help="How many at once.  [as many as in a minute]", show_default=False)
     ] = 0,
     default: Annotated[bool, typer.Option("--default", help="Give the app the default again.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -177,10 +181,10 @@ def rate_(
     settings = load()
     now = own or RateLimit(settings.rate_per_minute, settings.rate_burst)
     if as_json:
-        body = {"app": name, "per_minute": now.per_minute, "burst": now.holds, "default": own is None}
+        body = {"app": name, "per_minute": now.per_minute, "burst": now.capacity, "default": own is None}
         print(json.dumps(body, indent=2))
         return
-    said = f"{now.per_minute} jobs a minute, {now.holds} at once" if now.per_minute else "no limit"
+    said = f"{now.per_minute} jobs a minute, {now.capacity} at once" if now.per_minute else "no limit"
     print(f"{name}: {said}{' (the default)' if own is None else ''}")
 
 
@@ -209,8 +213,8 @@ def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
             raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", USAGE)
         async with with_redis(settings) as ours:
             guard = StoreGuard(ours.mark_file, Clock().dice)
-            vault = Vault.of(settings.encryption_keys)
-            redis = connect(ours.redis_url or "", vault=vault, guard=guard, max_connections=2)
+            keyring = MasterKeyring.from_settings(settings.encryption_keys)
+            redis = connect(ours.redis_url or "", keyring=keyring, guard=guard, max_connections=2)
             try:
                 return dict(await KeyRotation(redis).run())
             finally:

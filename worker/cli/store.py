@@ -15,9 +15,10 @@ from worker.cli.errors import BAD
 from worker.cli.processes import with_redis
 from worker.clock import Clock
 from worker.settings import Settings, load
-from worker.store.connection.pool import connect, store_errors
-from worker.store.connection.store_guard import accept as accept_store, look
-from worker.store.connection.store_mark import StoreAnswer, StoreMark, judge, load as load_mark, sentence
+from worker.store.connection.pool import connect
+from worker.store.connection.store_guard import accept as accept_store, read_answer
+from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load as load_mark
+from worker.store.errors import store_errors
 
 app = typer.Typer(
     help="Show which store is known; accept another.",
@@ -31,16 +32,16 @@ async def found(settings: Settings, new: str | None = None) -> tuple[StoreMark |
     """(the mark of this machine, what Redis says, what is wrong); `new` is accepted first, if given."""
     mark = load_mark(settings.mark_file)
     async with with_redis(settings) as ours:
-        redis = connect(ours.store_url, max_connections=1, patience=1)
+        redis = connect(ours.store_url, max_connections=1, retries=1)
         try:
             if new is not None:
                 await accept_store(redis, new)
             async with store_errors("say which deployment it holds"):
-                seen = await look(redis.execute_command, mark)
+                seen = await read_answer(redis.execute_command, mark)
         finally:
             await redis.aclose()
     reason = judge(mark, seen)
-    return mark, seen, sentence(reason, mark, seen) if mark and reason else ""
+    return mark, seen, describe(reason, mark, seen) if mark and reason else ""
 
 
 @app.command()

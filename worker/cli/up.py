@@ -26,9 +26,10 @@ from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings, key_file, load
 from worker.store.apps import SCOPES, Apps
-from worker.store.connection.pool import check_safe, connect, durability
+from worker.store.connection.durability import check_durability, describe_durability
+from worker.store.connection.pool import connect
 from worker.store.connection.store_guard import StoreGuard
-from worker.store.envelope import Vault
+from worker.store.envelope import MasterKeyring
 from worker.telemetry.log import configure
 from worker.webhooks.signing import new_secret
 
@@ -155,14 +156,16 @@ async def _look(settings: Settings) -> str:
     guard = StoreGuard(settings.mark_file, Clock().dice)
     redis = connect(settings.redis_url or "", guard=guard, max_connections=2)
     try:
-        return durability(await check_safe(redis, allow_eviction=settings.allow_eviction))
+        return describe_durability(await check_durability(redis, allow_eviction=settings.allow_eviction))
     finally:
         await redis.aclose()
 
 
 async def _key(settings: Settings) -> str:
     """A live key of the app "local": the one kept in the data folder, or a new one that is kept there."""
-    redis = connect(settings.redis_url or "", vault=Vault.of(settings.encryption_keys), max_connections=2)
+    redis = connect(
+        settings.redis_url or "", keyring=MasterKeyring.from_settings(settings.encryption_keys), max_connections=2
+    )
     try:
         apps = Apps(redis, Clock())
         left = kept(settings.data_dir)

@@ -1,6 +1,6 @@
-"""Apps and their API keys. A key is shown once; here only its SHA-256 is kept, as the name it is looked up by.
+"""Manage apps and their API keys. A key is shown once; only its SHA-256 is stored, and looked up.
 
-190 random bits need no slow hash: one would only give an attacker something to burn our CPU with.
+190 random bits need no slow hash: it would only let an attacker use up CPU.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from redis.exceptions import WatchError
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import RecordUnreadable, Refused
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.admission import rate_limit
 from worker.store.admission.rate_limit import RateLimit
-from worker.store.connection.pool import store_errors, vault_of
-from worker.store.values import read, readable, tell
+from worker.store.connection.pool import keyring_of
+from worker.store.errors import store_errors
+from worker.store.values import read, readable, report_unreadable
 
 SCOPES: Final = ("submit", "read", "audit", "ops")
-LEAST_WEIGHT, MOST_WEIGHT, MOST_RUNNING = 0.01, 1000.0, 1_000_000
+MIN_WEIGHT, MAX_WEIGHT, MAX_RUNNING = 0.01, 1000.0, 1_000_000
 _BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BODY, _CHECK = 32, 6
 _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make one app's index another's
@@ -35,8 +36,8 @@ _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make on
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What an app may have: turns in proportion to its weight, and so many jobs at once (0 = any number, None = what
-    the settings say).
+    """The limits of an app: it gets claims in proportion to its weight, and may run so many jobs at once (0 = any
+    number, None = what the settings say).
     """
 
     name: str
@@ -46,7 +47,7 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What a key may do; `revoked_at` in ms, 0 = live. `rate` is its app's own, None = the default."""
+    """An API key. `revoked_at` in ms, 0 = live. `rate` is its app's own limit, None = the default."""
 
     id: str
     app: str
@@ -66,13 +67,13 @@ def _base62(value: int, width: int) -> str:
 
 
 def new_key(dice: bytes) -> str:
-    """`vgl_`, 32 random characters, 6 that check them: a scanner can tell a real key without asking us."""
+    """Return `vgl_`, 32 random characters, and a checksum of 6: scanners recognise a key without asking Vigil."""
     body = _base62(int.from_bytes(dice, "big"), _BODY)
     return f"vgl_{body}{_base62(zlib.crc32(body.encode()), _CHECK)}"
 
 
-def plausible(key: str) -> bool:
-    """False for text that can't be a key of ours, so that junk never costs a question to Redis."""
+def is_well_formed(key: str) -> bool:
+    """Return False for text that can't be a key, so that junk costs no call to Redis."""
     if not key.startswith("vgl_") or len(key) != 4 + _BODY + _CHECK or not key.isascii():
         return False
     body = key[4 : 4 + _BODY]
@@ -84,17 +85,17 @@ def _digest(key: str) -> str:
 
 
 class Apps:
-    """Keys and apps in Redis."""
+    """The API keys and apps in Redis."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
-        self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
+        self._redis, self._clock, self._keyring = redis, clock, keyring_of(redis)
 
     async def create_key(
         self, app: str, scopes: tuple[str, ...], rate: RateLimit | None = None
     ) -> tuple[ApiKey, str, str]:
-        """(the key's record, the key itself, the app's webhook secret); makes the app when it is new.
+        """Create a key, and its app when that is new; return (the record, the key, the app's webhook secret).
 
-        `rate` becomes the app's own from now on; None leaves what it has.
+        `rate` becomes the app's own limit; None leaves the one it has. Raises Refused for a bad name or scope.
         """
         unknown = [s for s in scopes if s not in SCOPES]
         if unknown:
@@ -106,20 +107,20 @@ class Apps:
         record = ApiKey(ids.new_id("key", now, self._clock.dice(ids.DICE_BYTES)), app, scopes, now, key[-4:])
         secret = "whsec_" + base64.b64encode(self._clock.dice(32)).decode()
         async with store_errors("keep the key"):
-            sealed = self._vault.seal_text(secret_name(app), secret)
+            sealed = self._keyring.seal_text(secret_name(app), secret)
             await self._redis.set(keys.app(app), json.dumps({"name": app, "webhook_secret": sealed}), nx=True)
-            kept = _record(app, await self._redis.get(keys.app(app)) or b"")
+            stored = _record(app, await self._redis.get(keys.app(app)) or b"")
             if rate is not None:
-                await self._alter(app, {"rate": rate_limit.dump(rate)})
+                await self._update(app, {"rate": rate_limit.dump(rate)})
             async with self._redis.pipeline() as pipe:
                 pipe.set(keys.api_key(_digest(key)), _dump(record))
                 pipe.hset(keys.API_KEYS, record.id, _digest(key))
                 await pipe.execute()
-        return record, key, self._vault.unseal_text(secret_name(app), str(kept["webhook_secret"]))
+        return record, key, self._keyring.unseal_text(secret_name(app), str(stored["webhook_secret"]))
 
     async def find(self, key: str) -> ApiKey | None:
-        """The record behind a key, revoked or not; None for a key that is not ours."""
-        if not plausible(key):
+        """Return the record of a key, revoked or not; None for an unknown key."""
+        if not is_well_formed(key):
             return None
         name = keys.api_key(_digest(key))
         async with store_errors("look up the key", name):
@@ -131,19 +132,19 @@ class Apps:
             async with store_errors("look up the app", keys.app(found.app)):
                 app = await self._redis.get(keys.app(found.app))
             return replace(found, rate=read(keys.app(found.app), app, rate_limit.load) if app else None)
-        except RecordUnreadable as error:  # then the default rate is the app's
-            tell(error)
+        except RecordUnreadable as error:  # then the app has the default rate
+            report_unreadable(error)
             return found
 
     async def rate(self, app: str) -> RateLimit | None:
-        """The app's own rate, None = the default. Raises Refused when there is no such app."""
+        """Return the app's own rate, None = the default. Raises Refused when there is no such app."""
         async with store_errors("look up the app", keys.app(app)):
             return read(keys.app(app), await self._app(app), rate_limit.load)
 
     async def set_rate(self, app: str, rate: RateLimit | None) -> None:
-        """Gives an app a rate of its own, or the default again; API processes know within three seconds."""
+        """Set the app's own rate, or None for the default; API processes see it within three seconds."""
         async with store_errors("keep the app"):
-            await self._alter(app, {"rate": rate_limit.dump(rate)})
+            await self._update(app, {"rate": rate_limit.dump(rate)})
 
     async def _app(self, app: str) -> bytes:
         raw: bytes | None = await self._redis.get(keys.app(app))
@@ -152,7 +153,7 @@ class Apps:
         return raw
 
     async def list_keys(self) -> list[ApiKey]:
-        """Every key ever made, oldest first."""
+        """Return every key ever created, oldest first."""
         async with store_errors("list keys"):
             digests = (await self._redis.hgetall(keys.API_KEYS)).values()
             names = [keys.api_key(digest.decode(errors="replace")) for digest in digests]
@@ -160,7 +161,7 @@ class Apps:
         return sorted((key for _, key in readable(zip(names, rows, strict=True), _load)), key=lambda k: k.id)
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """Ends a key for good; again changes nothing. Raises Refused when there is no such key."""
+        """Revoke a key for good; idempotent. Raises Refused when there is no such key."""
         async with store_errors("revoke the key"):
             digest = await self._redis.hget(keys.API_KEYS, key_id)
             raw = await self._redis.get(keys.api_key(digest.decode())) if digest else None
@@ -173,39 +174,39 @@ class Apps:
         return revoked
 
     async def app(self, name: str) -> App:
-        """An app as it stands. Raises Refused when there is none of this name."""
+        """Return an app. Raises Refused when there is none of this name."""
         async with store_errors("look up the app"):
-            return _terms(_record(name, await self._app(name)))
+            return _app_of(_record(name, await self._app(name)))
 
     async def list_apps(self) -> list[App]:
-        """Every app that has ever had a key, by name."""
+        """Return every app that has ever had a key, by name."""
         names = sorted({key.app for key in await self.list_keys()})
         async with store_errors("list apps"):
-            places = [keys.app(name) for name in names]
-            rows = await self._redis.mget(places) if places else []
-        return [app for _, app in readable(zip(places, rows, strict=True), lambda raw: _terms(_object(raw)))]
+            names_of_keys = [keys.app(name) for name in names]
+            rows = await self._redis.mget(names_of_keys) if names_of_keys else []
+        return [app for _, app in readable(zip(names_of_keys, rows, strict=True), lambda raw: _app_of(_object(raw)))]
 
-    async def set_terms(
+    async def set_limits(
         self, name: str, *, weight: float | None = None, max_running: int | None = None, default_max: bool = False
     ) -> App:
-        """Changes what is given, for every job that is handed out from now on; `default_max`: as the settings say.
+        """Change the given limits, for every job that is claimed from now on; `default_max`: as the settings say.
 
-        Raises Refused for a value out of range and for an app that doesn't exist.
+        Raises Refused for a value out of range and for an app that does not exist.
         """
-        if weight is not None and not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-            raise Refused("invalid_weight", f"A weight is a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}.", 422)
-        if max_running is not None and not 0 <= max_running <= MOST_RUNNING:
-            raise Refused("invalid_max_running", f"max_running is a whole number from 0 to {MOST_RUNNING}.", 422)
+        if weight is not None and not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+            raise Refused("invalid_weight", f"A weight is a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}.", 422)
+        if max_running is not None and not 0 <= max_running <= MAX_RUNNING:
+            raise Refused("invalid_max_running", f"max_running is a whole number from 0 to {MAX_RUNNING}.", 422)
         given: dict[str, Any] = {"weight": weight, "max_running": max_running}
         changes = {field: value for field, value in given.items() if value is not None}
         async with store_errors("change the app"):
-            record = await self._alter(name, changes | ({"max_running": None} if default_max else {}))
-            await self._redis.zadd(keys.RING, {name: 0}, nx=True)  # it may have left as full
-            await self._redis.publish(keys.WAKE, "1")
-        return _terms(record)
+            record = await self._update(name, changes | ({"max_running": None} if default_max else {}))
+            await self._redis.zadd(keys.RING, {name: 0}, nx=True)  # a full app has left the ring
+            await self._redis.publish(channels.WAKE, "1")
+        return _app_of(record)
 
-    async def _alter(self, name: str, changes: dict[str, Any]) -> dict[str, Any]:
-        """The app's record with these changes; what somebody else changes at this moment stays."""
+    async def _update(self, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+        """Update fields of the app's record, keeping concurrent changes of others; return the record."""
         async with self._redis.pipeline() as pipe:
             while True:
                 await pipe.watch(keys.app(name))
@@ -217,24 +218,24 @@ class Apps:
                     return record
 
     async def webhook_secret(self, app: str) -> str | None:
-        """The secret that signs the app's per-job webhooks."""
+        """Return the secret that signs the app's per-job webhooks, or None when there is no such app."""
         async with store_errors("look up the app", keys.app(app)):
             raw = await self._redis.get(keys.app(app))
-        return self._vault.unseal_text(secret_name(app), str(_record(app, raw)["webhook_secret"])) if raw else None
+        return self._keyring.unseal_text(secret_name(app), str(_record(app, raw)["webhook_secret"])) if raw else None
 
 
 def secret_name(app: str) -> str:
-    """The name under which an app's webhook secret is sealed."""
+    """Return the name under which an app's webhook secret is sealed."""
     return f"app:{app}"
 
 
 def _dump(key: ApiKey) -> str:
-    """What is kept of a key: its app's rate stands with the app."""
+    """Encode a key's record, without the rate: that is stored with the app."""
     return json.dumps({name: value for name, value in asdict(key).items() if name != "rate"})
 
 
 def _record(name: str, raw: bytes) -> dict[str, Any]:
-    """An app's record. Raises RecordUnreadable."""
+    """Decode an app's record. Raises RecordUnreadable."""
     return read(keys.app(name), raw, _object)
 
 
@@ -245,13 +246,13 @@ def _object(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def _terms(record: dict[str, Any]) -> App:
+def _app_of(record: dict[str, Any]) -> App:
     return App(record["name"], record.get("weight", 1.0), record.get("max_running"))
 
 
 def _load(raw: bytes) -> ApiKey:
     body = json.loads(raw)
     key = ApiKey(**{**body, "scopes": tuple(body["scopes"])})
-    if not all(isinstance(word, str) for word in (key.id, key.app, *key.scopes)) or type(key.revoked_at) is not int:
+    if not all(isinstance(text, str) for text in (key.id, key.app, *key.scopes)) or type(key.revoked_at) is not int:
         raise ValueError("not a key's record")
     return key

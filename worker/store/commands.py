@@ -1,4 +1,4 @@
-"""A Redis command as a value, so that what builds a change need not send it."""
+"""Represent a Redis command as a value, so that code that builds a change need not send it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Command = tuple[CommandArg, ...]
 
 
 def flatten(commands: Sequence[Command]) -> list[CommandArg]:
-    """Commands as the scripts read them: how many, then each with its word count before it."""
+    """Flatten commands into the arguments that `run_commands.lua` reads: how many, then each with its length first."""
     out: list[CommandArg] = [len(commands)]
     for command in commands:
         out.append(len(command))

@@ -1,13 +1,13 @@
-"""The envelope around content: AES-256-GCM under a random key per job, which is wrapped under a master key.
+"""Encrypt content with AES-256-GCM under a random key per job, which is wrapped under a master key.
 
-What a sealed value looks like, by its first byte (`1` is plain JSON, see codec):
+The layout of a sealed value, by its first byte (`1` is plain JSON, see codec):
 
     2 | nonce 12 | ciphertext                                    content of a job, under the job's key
-    3 | kid 4 | nonce 12 | wrapped key 48 | nonce 12 | ciphertext   the same, and brings the job's key along
-    4 | kid 4 | nonce 12 | ciphertext                            what belongs to no job, under a key of its own
+    3 | kid 4 | nonce 12 | wrapped key 48 | nonce 12 | ciphertext   the same, together with the wrapped key of the job
+    4 | kid 4 | nonce 12 | ciphertext                            what belongs to no job, under a key derived for that
 
-The associated data names app, job and field, so a ciphertext that was moved to another one does not open. A master key
-is named by the first bytes of its SHA-256; per app it wraps with HKDF(master, salt = app). Must not know: Redis.
+The associated data names app, job and field, so a ciphertext that was moved to another place does not decrypt. A master
+key is named by the first bytes of its SHA-256 (kid); for each app it wraps with HKDF(master, salt = app).
 """
 
 from __future__ import annotations
@@ -29,71 +29,71 @@ from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import codec
 
-PRIVATE, ASKED, ANSWER = "private", "asked", "answer"
-"""Fields of a job; `text:<attempt>`, `body:<message>` and `tries:<message>` are made by these functions:"""
+PRIVATE, INPUT, OUTPUT = "private", "asked", "answer"
+"""Fields of a job, as the associated data names them (so the texts never change); three more are made below."""
 
-_OF_JOB, _WITH_KEY, _OWN = b"2", b"3", b"4"
+_OF_JOB, _WITH_KEY, _NAMED = b"2", b"3", b"4"
 _KID, _NONCE, _KEY, _TAG = 4, 12, 32, 16
 _HEADER: Final = _KID + _NONCE + _KEY + _TAG
 _SEALED_TEXT: Final = "sealed:"
-_MOST_KNOWN: Final = 10_000
-_MOST_APPS: Final = 1_000
+_MAX_CACHED_CIPHERS: Final = 10_000
+_MAX_CACHED_APPS: Final = 1_000
 
 
 def text_field(attempt: int | str) -> str:
-    """The field of an attempt's pieces; a piece's place among them is its offset, inside."""
+    """Return the field of an attempt's chunks of text; their order is inside, as offsets."""
     return f"text:{attempt}"
 
 
 def body_field(message_id: str) -> str:
-    """The field of what a webhook message says."""
+    """Return the field of a webhook message's body."""
     return f"body:{message_id}"
 
 
 def tries_field(message_id: str) -> str:
-    """The field of a webhook message's receipts: receivers may answer with what they were told."""
+    """Return the field of a webhook message's receipts: a receiver may quote the message in its response."""
     return f"tries:{message_id}"
 
 
 def kid_of(key: bytes) -> bytes:
-    """The name of a master key, which says nothing of it."""
+    """Return the name of a master key, which reveals nothing of it."""
     return hashlib.sha256(b"vigil master key\0" + key).digest()[:_KID]
 
 
-def _aad(*words: str) -> bytes:
-    return "\0".join(("v1", *words)).encode()
+def _aad(*parts: str) -> bytes:
+    return "\0".join(("v1", *parts)).encode()
 
 
 class JobCipher:
-    """One job's cipher. Without a key it keeps things plain; reads plain things either way."""
+    """One job's cipher. Without a key it stores content plain; it reads plain content either way."""
 
-    __slots__ = ("_app", "_cipher", "_dice", "_job_id", "_names", "header")
+    __slots__ = ("_app", "_cipher", "_job_id", "_names", "_random", "header")
 
     def __init__(
         self, app: str, job_id: str, dice: Callable[[int], bytes], key: bytes = b"", header: bytes = b""
     ) -> None:
-        self._app, self._job_id, self._dice, self.header = app, job_id, dice, header
+        self._app, self._job_id, self._random, self.header = app, job_id, dice, header
         self._cipher = AESGCM(key) if key else None
         self._names: dict[str, bytes] = {}
 
     def seal(self, field: str, value: Any) -> bytes:
-        """Content of the job as bytes."""
+        """Encrypt content of the job."""
         if self._cipher is None:
             return codec.seal(value)
-        nonce = self._dice(_NONCE)
+        nonce = self._random(_NONCE)
         return _OF_JOB + nonce + self._cipher.encrypt(nonce, codec.pack(value), self._name(field))
 
-    def seal_whole(self, field: str, value: Any) -> bytes:
-        """The same with the wrapped key before it, so that it can be read by itself."""
+    def seal_with_key(self, field: str, value: Any) -> bytes:
+        """Encrypt content and put the wrapped key before it, so that it can be read on its own."""
         sealed = self.seal(field, value)
         return sealed if self._cipher is None else _WITH_KEY + self.header + sealed[1:]
 
     def unseal(self, field: str, raw: bytes | None) -> Any:
-        """The content again; None when it is gone. Raises ContentDamaged."""
+        """Decrypt content; return None when there is none. Raises ContentDamaged."""
         if not raw:
             return None
         if codec.is_plain(raw):
-            return _plain(self._job_id, field, raw)
+            return _unseal_plain(self._job_id, field, raw)
         start = {_OF_JOB: 1, _WITH_KEY: 1 + _HEADER}.get(raw[:1])
         if self._cipher is None or start is None:
             raise ContentDamaged(self._job_id, field)
@@ -111,75 +111,72 @@ class JobCipher:
         return name
 
 
-class Vault:
-    """The master keys of this process, and the boxes of the jobs that it met lately."""
+class MasterKeyring:
+    """The master keys of this process, and a cache of the ciphers of recent jobs."""
 
     def __init__(self, keys: Sequence[bytes] = (), clock: Clock | None = None) -> None:
-        """The first key encrypts, all decrypt; without keys new things stay plain."""
+        """The first key encrypts, all decrypt; without keys new content is stored plain."""
         self._masters = {kid_of(key): key for key in keys}
-        self._dice = (clock or Clock()).dice
-        self._known: OrderedDict[str, JobCipher] = OrderedDict()
-        self._wrapping = lru_cache(maxsize=_MOST_APPS)(self._derive)
+        self._random = (clock or Clock()).dice
+        self._cached: OrderedDict[str, JobCipher] = OrderedDict()
+        self._wrapping = lru_cache(maxsize=_MAX_CACHED_APPS)(self._derive)
         self.first = kid_of(keys[0]) if keys else b""
 
     @classmethod
-    def of(cls, keys: Sequence[SecretStr]) -> Vault:
-        """The vault of keys as the settings hold them: urlsafe base64 of 32 bytes."""
+    def from_settings(cls, keys: Sequence[SecretStr]) -> MasterKeyring:
+        """Make a keyring of the keys of the settings: urlsafe base64 of 32 bytes."""
         return cls([base64.urlsafe_b64decode(key.get_secret_value() + "==") for key in keys])
 
     @property
-    def on(self) -> bool:
-        """True when new content is encrypted."""
+    def enabled(self) -> bool:
+        """Return True when new content is encrypted."""
         return bool(self.first)
-
-    @property
-    def kids(self) -> list[str]:
-        """The names of the keys, the one that encrypts first."""
-        return [kid.hex() for kid in self._masters]
 
     # -- jobs
 
-    def nobodys(self, job_id: str) -> JobCipher:
-        """A box for a job that is no longer kept: what goes in comes out no more."""
-        return JobCipher("", job_id, self._dice, self._dice(_KEY) if self.on else b"")
+    def ephemeral(self, job_id: str) -> JobCipher:
+        """Return a cipher for a job that no longer exists: what it encrypts can never be decrypted."""
+        return JobCipher("", job_id, self._random, self._random(_KEY) if self.enabled else b"")
 
     def new(self, app: str, job_id: str) -> JobCipher:
-        """The box of a job to be, with a key of its own."""
-        if not self.on:
-            return JobCipher(app, job_id, self._dice)
-        key = self._dice(_KEY)
-        return self._remember(job_id, JobCipher(app, job_id, self._dice, key, self._wrap(self.first, app, job_id, key)))
+        """Create the cipher of a new job, with a key of its own."""
+        if not self.enabled:
+            return JobCipher(app, job_id, self._random)
+        key = self._random(_KEY)
+        return self._remember(
+            job_id, JobCipher(app, job_id, self._random, key, self._wrap(self.first, app, job_id, key))
+        )
 
     def open(self, app: str, job_id: str, field: str, raw: bytes | None) -> tuple[JobCipher, Any]:
-        """(The job's box, the content) of a value that brings the key along, or of a plain one.
+        """Return (the job's cipher, the content) of a value with its wrapped key, or of a plain value.
 
         Raises KeyMissing, ContentDamaged.
         """
         if not raw or codec.is_plain(raw):
-            plain = JobCipher(app, job_id, self._dice)
-            content = _plain(job_id, field, raw)
-            return (self._remember(job_id, plain) if self.on and field == PRIVATE else plain), content
+            plain = JobCipher(app, job_id, self._random)
+            content = _unseal_plain(job_id, field, raw)
+            return (self._remember(job_id, plain) if self.enabled and field == PRIVATE else plain), content
         if raw[:1] != _WITH_KEY or len(raw) < 1 + _HEADER + _NONCE + _TAG:
             raise ContentDamaged(job_id, field)
-        header, box = raw[1 : 1 + _HEADER], self._known.get(job_id)
-        if box is None or box.header != header:
-            box = JobCipher(app, job_id, self._dice, self._unwrap(app, job_id, header), header)
-        content = box.unseal(field, raw)
-        return (self._remember(job_id, box) if field == PRIVATE else box), content
+        header, cipher = raw[1 : 1 + _HEADER], self._cached.get(job_id)
+        if cipher is None or cipher.header != header:
+            cipher = JobCipher(app, job_id, self._random, self._unwrap(app, job_id, header), header)
+        content = cipher.unseal(field, raw)
+        return (self._remember(job_id, cipher) if field == PRIVATE else cipher), content
 
-    def known(self, job_id: str) -> JobCipher | None:
-        """The job's box, if this process has seen it lately."""
-        return self._known.get(job_id)
+    def cached(self, job_id: str) -> JobCipher | None:
+        """The job's cipher, if this process has seen it lately."""
+        return self._cached.get(job_id)
 
-    def _remember(self, job_id: str, box: JobCipher) -> JobCipher:
-        self._known[job_id] = box
-        self._known.move_to_end(job_id)
-        while len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
-        return box
+    def _remember(self, job_id: str, cipher: JobCipher) -> JobCipher:
+        self._cached[job_id] = cipher
+        self._cached.move_to_end(job_id)
+        while len(self._cached) > _MAX_CACHED_CIPHERS:
+            self._cached.popitem(last=False)
+        return cipher
 
     def _wrap(self, kid: bytes, app: str, job_id: str, key: bytes) -> bytes:
-        nonce = self._dice(_NONCE)
+        nonce = self._random(_NONCE)
         return kid + nonce + self._wrapping(kid, app).encrypt(nonce, key, _aad(app, job_id, "key"))
 
     def _unwrap(self, app: str, job_id: str, header: bytes) -> bytes:
@@ -190,7 +187,7 @@ class Vault:
             raise ContentDamaged(job_id, "key") from None
 
     def _derive(self, kid: bytes, app: str) -> AESGCM:
-        """What wraps the keys of an app's jobs; "" is for what belongs to no job."""
+        """Derive the key that wraps the keys of an app's jobs; "" is for what belongs to no job."""
         master = self._masters.get(kid)
         if master is None:
             raise KeyMissing(kid.hex())
@@ -199,20 +196,23 @@ class Vault:
 
     # -- what belongs to no job: endpoints, secrets
 
-    def seal_own(self, name: str, value: Any) -> bytes:
-        """A value that belongs to no job; `name` says where it lies, and it opens nowhere else."""
-        if not self.on:
+    def seal_named(self, name: str, value: Any) -> bytes:
+        """Encrypt a value that belongs to no job; it can be decrypted under the same `name` only."""
+        if not self.enabled:
             return codec.seal(value)
-        nonce = self._dice(_NONCE)
+        nonce = self._random(_NONCE)
         return (
-            _OWN + self.first + nonce + self._wrapping(self.first, "").encrypt(nonce, codec.pack(value), _aad("", name))
+            _NAMED
+            + self.first
+            + nonce
+            + self._wrapping(self.first, "").encrypt(nonce, codec.pack(value), _aad("", name))
         )
 
-    def unseal_own(self, name: str, raw: bytes | None) -> Any:
-        """The value again; None when there is none. Raises KeyMissing, ContentDamaged."""
+    def unseal_named(self, name: str, raw: bytes | None) -> Any:
+        """Decrypt such a value; return None when there is none. Raises KeyMissing, ContentDamaged."""
         if not raw or codec.is_plain(raw):
-            return _plain("", name.partition(":")[0], raw)
-        if raw[:1] != _OWN:
+            return _unseal_plain("", name.partition(":")[0], raw)
+        if raw[:1] != _NAMED:
             raise ContentDamaged("", name.partition(":")[0])
         kid, nonce, rest = raw[1 : 1 + _KID], raw[1 + _KID : 1 + _KID + _NONCE], raw[1 + _KID + _NONCE :]
         try:
@@ -221,29 +221,29 @@ class Vault:
             raise ContentDamaged("", name.partition(":")[0]) from None
 
     def seal_text(self, name: str, text: str) -> str:
-        """A secret that stands in a larger plain value."""
-        return _SEALED_TEXT + base64.b64encode(self.seal_own(name, text)).decode() if self.on else text
+        """Encrypt a secret inside a larger plain value."""
+        return _SEALED_TEXT + base64.b64encode(self.seal_named(name, text)).decode() if self.enabled else text
 
     def unseal_text(self, name: str, text: str) -> str:
-        """The secret again, plain ones as they are."""
+        """Decrypt such a secret; return a plain one as it is. Raises KeyMissing, ContentDamaged."""
         if not text.startswith(_SEALED_TEXT):
             return text
         try:
             raw = base64.b64decode(text.removeprefix(_SEALED_TEXT), validate=True)
         except ValueError:
             raise ContentDamaged("", name.partition(":")[0]) from None
-        return str(self.unseal_own(name, raw))
+        return str(self.unseal_named(name, raw))
 
-    # -- turning keys over
+    # -- rotation of master keys
 
-    def wrapped_again(self, app: str, job_id: str, raw: bytes) -> bytes:
-        """The same value with its key wrapped under the first master key; its content is not touched."""
+    def rewrap(self, app: str, job_id: str, raw: bytes) -> bytes:
+        """Return the value with its key wrapped under the first master key; its content is not touched."""
         header = self._wrap(self.first, app, job_id, self._unwrap(app, job_id, raw[1 : 1 + _HEADER]))
         return _WITH_KEY + header + raw[1 + _HEADER :]
 
 
-def _plain(job_id: str, field: str, raw: bytes | None) -> Any:
-    """Content that lies plain. Raises ContentDamaged for what is none."""
+def _unseal_plain(job_id: str, field: str, raw: bytes | None) -> Any:
+    """Decode plain content. Raises ContentDamaged."""
     try:
         return codec.unseal(raw)
     except ValueError:
@@ -251,10 +251,10 @@ def _plain(job_id: str, field: str, raw: bytes | None) -> Any:
 
 
 def kid_in(raw: bytes) -> bytes | None:
-    """The name of the master key that a value needs; None for one that names none."""
-    return raw[1 : 1 + _KID] if raw[:1] in {_WITH_KEY, _OWN} else None
+    """Return the name of the master key that a value needs; None for one that needs none."""
+    return raw[1 : 1 + _KID] if raw[:1] in {_WITH_KEY, _NAMED} else None
 
 
 def kid_in_text(text: str) -> bytes | None:
-    """The same for a secret in a larger value."""
+    """Return the name of the master key that such a secret needs; None for a plain one."""
     return kid_in(base64.b64decode(text.removeprefix(_SEALED_TEXT))) if text.startswith(_SEALED_TEXT) else None

@@ -1,76 +1,76 @@
-"""The name of every key that Vigil keeps in Redis, and what is in it. No other file spells one.
+"""Name every key that Vigil keeps in Redis, and describe its value. No other file spells a key.
 
 vigil:job:<id>          hash    v version · rec record · priv what only the app may see, with the job's wrapped key
-                                before it (vault.py) · tok lease token ·
-                                gen wake-ups so far · ctl what the API asks of the holder · chain audit head ·
-                                cid the ids of the last commits · ntc the names of notices about it ·
-                                app, rank, stops what scripts know of it
-vigil:in:<id>           string  what was asked: input, instructions, params
-vigil:out:<id>          string  what came back
+                                before it (envelope.py) · tok lease token · gen number of claims so far · ctl what the
+                                API asks of the holder · chain end of the audit chain · cid ids of the last commits ·
+                                ntc names of notices about it · app, rank, stops: what scripts read of it
+vigil:in:<id>           string  the input: input, instructions, params
+vigil:out:<id>          string  the output of the model
 vigil:trail:<id>        list    events in order; index = seq - 1
-vigil:text:<id>:<n>     list    pieces of attempt n's text, in order, while it runs
-vigil:shown:<id>        hash    attempt -> how much of its text the OpenAI-shaped face has shown, in chunks; no content
-vigil:ready             zset    queued jobs by rank         ┐ an unsettled job stands in exactly one of
-vigil:later             zset    scheduled jobs by due time  │ these three, so it can't be forgotten
+vigil:text:<id>:<n>     list    chunks of attempt n's text, in order, while it runs
+vigil:shown:<id>        hash    attempt -> chunks of its text that the OpenAI-compatible API has streamed; no content
+vigil:ready             zset    queued jobs by rank         ┐ an unsettled job is in exactly one of
+vigil:later             zset    scheduled jobs by due time  │ these three, so that none is forgotten
 vigil:leased            zset    running jobs by lease end   ┘
-vigil:line:<app>        zset    the app's ready jobs, in the order in which they are handed out
+vigil:line:<app>        zset    the app's ready jobs, in the order in which they are claimed
 vigil:slots:<app>       set     the app's leased jobs
-vigil:ring              zset    apps with something in line by virtual time;  vigil:hand, where the ring has come to
+vigil:ring              zset    apps with ready jobs by virtual time;  vigil:hand, the virtual time it has reached
 vigil:deadline          zset    waiting jobs by the time they expire
-vigil:forget            zset    settled jobs whose content is to go, or was just removed, by when to look at them
+vigil:forget            zset    settled jobs whose content is to be erased, or was just erased, by when to check them
 vigil:idx:<app>[:…]     zset    the app's jobs by creation, all and by status, model, end user
 vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
 vigil:audit             stream  one record per event, chained per job
-vigil:audited:<chain>   list    the places of a chain's records in that stream; <chain> is a job's id or `app:<name>`
-vigil:seals             list    signed seals over that stream, in order;  vigil:sealing, taken by the worker that seals
+vigil:audited:<chain>   list    ids of a chain's records in that stream; <chain> is a job's id or `app:<name>`
+vigil:seals             list    signed seals over that stream, in order;  vigil:sealing, lock of the worker that seals
 vigil:retained          string  the last of them that says what retention removed
 vigil:holds             set     what a legal hold keeps: ids of jobs, `app:<name>`;  vigil:holdnotes hash, who and why
-vigil:settled           zset    settled jobs by when their time is over: then their leftovers are cleared away
-vigil:acts              string  how many records there are that are no event of a job
-vigil:outbox            zset    what no target has yet: ids of messages of jobs' own webhooks, and `<job>:<seq>:<event>`
-                                for the standing endpoints of the job's app; by time,
-                                and within a millisecond by seq
-vigil:router            string  who carries messages from there to their targets now
-vigil:msg:<id>          string  a webhook message;  vigil:body:<id> what is sent, and where to;  vigil:tries:<id> list,
-                                its receipts
+vigil:settled           zset    settled jobs by the end of their retention time: then their leftovers are cleared away
+vigil:acts              string  how many audit records are notes, that is no events of a job
+vigil:outbox            zset    entries that are not routed to a target yet: ids of messages of jobs' own webhooks, and
+                                `<job>:<seq>:<event>` for the standing endpoints of the job's app; by time, and within
+                                a millisecond by seq
+vigil:router            string  lock of the worker that routes these entries to their targets
+vigil:msg:<id>          string  a webhook message;  vigil:body:<id> its body and URL;  vigil:tries:<id> list, its
+                                receipts
 vigil:msgs:<job>        list    the messages of the job's own webhook;  vigil:emsgs:<job> list, those of endpoints
 vigil:targets           zset    targets (an endpoint; an app's receiver of per-job webhooks) by when they are due
 vigil:queue:<target>    zset    `<job>:<seq>:<message>` by due time
 vigil:flying:<target>   hash    job id -> token of the one message that is being sent
 vigil:sending           zset    `<target>|<job>:<seq>:<message>` by lease end
-vigil:sends             string  a counter: what makes tokens unique
+vigil:sends             string  a counter that makes tokens unique
 vigil:fails             hash    target -> failed tries in a row
 vigil:parked            set     targets that are paused
 vigil:refused:<job>     string  the job's own webhook has answered 410
 vigil:endpoints:<app>   hash    id -> a standing endpoint;  vigil:hears:<app> set, the events that they want
 vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> digest
 vigil:app:<name>        string  an app's record
-vigil:rate:<app>        string  when the app's bucket of submits will be full again, microseconds
+vigil:rate:<app>        string  when the app's token bucket will be full again, microseconds
 vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, their scopes
-vigil:held:<scope>      zset    the jobs a circuit or a pause holds, by since when
+vigil:held:<scope>      zset    the jobs that a circuit or a pause holds, by since when
 vigil:pauses            zset    scopes of pauses by when they end;  vigil:pause:<scope> string, who paused it and why;
                                 vigil:paused, set of scopes of pauses that may hold jobs
-vigil:quarantine        hash    safety identifier -> who is shut out and why;  vigil:clearing set, those whose waiting
-                                jobs are to be cancelled;  vigil:lifted hash, when they were let in again, ms
+vigil:quarantine        hash    safety identifier -> why and until when the end user is quarantined;  vigil:clearing
+                                set, those whose waiting jobs are to be cancelled;  vigil:lifted hash, when the
+                                quarantine was lifted, ms
 vigil:ledger:<kind>:<id> zset   an end user's checks, blocks or warnings, `<job>:<seq>` or a notice's id, by time
-vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was asked last;
-                                vigil:accessturn:<scope>, taken by the worker that probes
+vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was probed last;
+                                vigil:accessturn:<scope>, lock of the worker that probes
 vigil:ref:<kind>:<name> string  a request's or response's job; the app of an end user's safety identifier
-vigil:heard:<digest>    string  a webhook of the provider that came already;  vigil:heard hash, type -> how many
-vigil:notice:<id>       string  what the provider told of a request, an end user or the account
-vigil:notices           zset    their ids by when they came;  vigil:notices:due zset, those to be looked at, by due time
-vigil:tally:<bucket>    hash    `<model>|<what>` -> how many, in ten minutes;  vigil:people:<bucket>:<model> how many
+vigil:heard:<digest>    string  mark of a webhook of the provider that was received;  vigil:heard hash, type -> how many
+vigil:notice:<id>       string  a notice of the provider about a request, an end user or the account
+vigil:notices           zset    their ids by when they came;  vigil:notices:due zset, those to process, by due time
+vigil:tally:<bucket>    hash    `<model>|<field>` -> how many, in ten minutes;  vigil:people:<bucket>:<model> how many
                                 end users were checked (HyperLogLog)
-vigil:standing:<name>   string  the state of the account, or of a family, that was last told
+vigil:standing:<name>   string  the state of the account, or of a family, that was reported last
 vigil:workers           hash    worker id -> its last heartbeat
-vigil:warned:<what>     string  ops were told of this lately, so nobody tells them again
-vigil:secret:<name>     string  a secret that Vigil made for itself, hex, sealed when there are keys
-vigil:deployment        string  the id of this store, made once: what processes know it by (mark.py)
-vigil:looks             string  a counter: how often processes have looked at it
-vigil:accepted          string  the same, for a day after operators said that this store is meant
-vigil:probe             string  written to learn whether writes are taken
-vigil:aside:<key>       any     what stood in <key> and could not be read, as it was, for 30 days: of a job's hash the
-                                bytes of its record, else the whole value;  vigil:asides zset, those keys by when
+vigil:warned:<what>     string  operators were warned of this lately: no process warns again
+vigil:secret:<name>     string  a secret that Vigil created for itself, hex, sealed when there are master keys
+vigil:deployment        string  the id of this store, created once: how processes recognise it (store_mark.py)
+vigil:looks             string  a counter of how often processes have checked it
+vigil:accepted          string  the same id, for a day after operators accepted this store
+vigil:probe             string  written to find out whether writes are accepted
+vigil:aside:<key>       any     the unreadable value of <key>, kept for 30 days: of a job's hash the bytes of its
+                                record, else the whole value;  vigil:asides zset, those keys by when
 """
 
 from __future__ import annotations
@@ -85,38 +85,38 @@ READY: Final = "vigil:ready"
 LATER: Final = "vigil:later"
 LEASED: Final = "vigil:leased"
 RING: Final = "vigil:ring"
-HAND: Final = "vigil:hand"
+RING_POSITION: Final = "vigil:hand"
 DEADLINE: Final = "vigil:deadline"
-FORGET: Final = "vigil:forget"
+ERASURE_DUE: Final = "vigil:forget"
 AUDIT: Final = "vigil:audit"
-ACTS: Final = "vigil:acts"
-RETAINED: Final = "vigil:retained"
-HOLDS: Final = "vigil:holds"
-HOLD_NOTES: Final = "vigil:holdnotes"
+NOTE_COUNT: Final = "vigil:acts"
+RETENTION_SEAL: Final = "vigil:retained"
+LEGAL_HOLDS: Final = "vigil:holds"
+LEGAL_HOLD_NOTES: Final = "vigil:holdnotes"
 SETTLED: Final = "vigil:settled"
 SEALS: Final = "vigil:seals"
-SEALING: Final = "vigil:sealing"
+SEALING_LOCK: Final = "vigil:sealing"
 OUTBOX: Final = "vigil:outbox"
-ROUTER: Final = "vigil:router"
+ROUTER_LOCK: Final = "vigil:router"
 TARGETS: Final = "vigil:targets"
 SENDING: Final = "vigil:sending"
-SENDS: Final = "vigil:sends"
-FAILS: Final = "vigil:fails"
-PARKED: Final = "vigil:parked"
-QUEUE: Final = "vigil:queue:"
-FLYING: Final = "vigil:flying:"
+SEND_COUNTER: Final = "vigil:sends"
+TARGET_FAILURES: Final = "vigil:fails"
+PAUSED_TARGETS: Final = "vigil:parked"
+TARGET_QUEUE: Final = "vigil:queue:"
+IN_FLIGHT: Final = "vigil:flying:"
 MESSAGE: Final = "vigil:msg:"
 BODY: Final = "vigil:body:"
 API_KEYS: Final = "vigil:apikeys"
 PAUSES: Final = "vigil:pauses"
-PAUSED: Final = "vigil:paused"
+HOLDING_SCOPES: Final = "vigil:paused"
 PAUSE: Final = "vigil:pause:"
 QUARANTINE: Final = "vigil:quarantine"
-CLEARING: Final = "vigil:clearing"
+CANCELLATION_DUE: Final = "vigil:clearing"
 LIFTED: Final = "vigil:lifted"
 CIRCUITS: Final = "vigil:circuits"
 ACCESS: Final = "vigil:access"
-HEARD: Final = "vigil:heard"
+RECEIVED_WEBHOOKS: Final = "vigil:heard"
 NOTICE: Final = "vigil:notice:"
 NOTICES: Final = "vigil:notices"
 NOTICES_DUE: Final = "vigil:notices:due"
@@ -124,33 +124,22 @@ WORKERS: Final = "vigil:workers"
 PROBE: Final = "vigil:probe"
 DEPLOYMENT: Final = "vigil:deployment"
 ACCEPTED: Final = "vigil:accepted"
-LOOKS: Final = "vigil:looks"
+CHECK_COUNT: Final = "vigil:looks"
 
 ASIDE: Final = "vigil:aside:"
 ASIDES: Final = "vigil:asides"
 ASIDE_SECONDS: Final = 30 * 86_400
-
-WAKE: Final = "vigil:wake"
-"""Channel: something is ready to be claimed."""
-TOLD: Final = "vigil:told"
-"""Channel: there is a webhook message to send."""
-CHANGED: Final = "vigil:changed"
-"""Channel: `<job id> <version> <status>` after every commit."""
-CONTROL: Final = "vigil:control"
-"""Channel: `<job id>` whose holder should look at `ctl`, or `<job id> <word>` for a holder to hear at once."""
-PIECES: Final = "vigil:pieces"
-"""Channel: pieces of running answers, for watchers."""
 
 
 def job(job_id: str) -> str:
     return JOB + job_id
 
 
-def asked(job_id: str) -> str:
+def job_input(job_id: str) -> str:
     return "vigil:in:" + job_id
 
 
-def answer(job_id: str) -> str:
+def job_output(job_id: str) -> str:
     return "vigil:out:" + job_id
 
 
@@ -162,16 +151,16 @@ def text(job_id: str, attempt: int) -> str:
     return f"{TEXT}{job_id}:{attempt}"
 
 
-def shown(job_id: str) -> str:
+def streamed_chunks(job_id: str) -> str:
     return "vigil:shown:" + job_id
 
 
 def index(app: str, kind: str = "", value: str = "") -> str:
-    """All jobs of an app, or those with one status, model or end user."""
+    """Return the index of all jobs of an app, or of those with one status, model or end user."""
     return f"vigil:idx:{app}:{kind}:{value}" if kind else f"vigil:idx:{app}"
 
 
-def line(app: str) -> str:
+def app_queue(app: str) -> str:
     return "vigil:line:" + app
 
 
@@ -203,23 +192,23 @@ def endpoint_messages(job_id: str) -> str:
     return "vigil:emsgs:" + job_id
 
 
-def refused(job_id: str) -> str:
+def webhook_refused(job_id: str) -> str:
     return "vigil:refused:" + job_id
 
 
-def queue(target: str) -> str:
-    return QUEUE + target
+def target_queue(target: str) -> str:
+    return TARGET_QUEUE + target
 
 
-def flying(target: str) -> str:
-    return FLYING + target
+def in_flight(target: str) -> str:
+    return IN_FLIGHT + target
 
 
 def endpoints(app: str) -> str:
     return "vigil:endpoints:" + app
 
 
-def hears(app: str) -> str:
+def endpoint_events(app: str) -> str:
     return "vigil:hears:" + app
 
 
@@ -227,7 +216,7 @@ def circuit(scope: str) -> str:
     return "vigil:circuit:" + scope
 
 
-def held(scope: str) -> str:
+def held_jobs(scope: str) -> str:
     return "vigil:held:" + scope
 
 
@@ -243,11 +232,11 @@ def access(scope: str) -> str:
     return f"{ACCESS}:{scope}"
 
 
-def endpoint(scope: str) -> str:
+def endpoint_fit(scope: str) -> str:
     return "vigil:endpoint:" + scope
 
 
-def access_turn(scope: str) -> str:
+def access_probe_lock(scope: str) -> str:
     return "vigil:accessturn:" + scope
 
 
@@ -255,8 +244,8 @@ def ref(kind: str, name: str) -> str:
     return f"vigil:ref:{kind}:{name}"
 
 
-def heard(digest: str) -> str:
-    return f"{HEARD}:{digest}"
+def received_webhook(digest: str) -> str:
+    return f"{RECEIVED_WEBHOOKS}:{digest}"
 
 
 def notice(notice_id: str) -> str:
@@ -267,11 +256,11 @@ def tally(bucket: int) -> str:
     return f"vigil:tally:{bucket}"
 
 
-def people(bucket: int, model: str) -> str:
+def checked_end_users(bucket: int, model: str) -> str:
     return f"vigil:people:{bucket}:{model}"
 
 
-def standing(name: str) -> str:
+def account_state(name: str) -> str:
     return "vigil:standing:" + name
 
 
@@ -283,7 +272,7 @@ def app(name: str) -> str:
     return "vigil:app:" + name
 
 
-def audited(chain: str) -> str:
+def chain_records(chain: str) -> str:
     return "vigil:audited:" + chain
 
 
@@ -291,7 +280,7 @@ def rate(app_name: str) -> str:
     return "vigil:rate:" + app_name
 
 
-def warned(what: str) -> str:
+def warning(what: str) -> str:
     return "vigil:warned:" + what
 
 
@@ -304,10 +293,10 @@ def aside(key: str) -> str:
 
 
 KINDS: Final = frozenset(re.findall(r"vigil:([a-z]+)", __doc__))
-"""The kinds of keys, as the table has them: the word behind `vigil:`."""
+"""The kinds of keys in the table above: the word behind `vigil:`."""
 
 
 def kind_of(key: str) -> str:
-    """The kind of a key, as the table has it; "other" for one that it does not name."""
+    """Return the kind of a key; "other" for one that is not in the table above."""
     kind = key.split(":")[1] if key.startswith("vigil:") else ""
     return kind if kind in KINDS else "other"

@@ -1,7 +1,7 @@
-"""Reading what is stored: the value, or RecordUnreadable with its key and in which way, never its bytes.
+"""Read stored values: return the value, or raise RecordUnreadable with its key and the cause, never with its bytes.
 
-One value that can't be read must stop nobody: who reads one raises, who reads many leaves it out and tells. It is told
-once in five minutes for each key and process, and counted by the kind of key.
+One unreadable value must not stop the others: what reads one value raises, what reads many leaves it out and reports
+it. Each key is reported at most once in five minutes by each process, and counted by its kind.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from redis.exceptions import ResponseError
 from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Unreadable
 from worker.store import keys
-from worker.store.connection.pool import store_errors, unfit
+from worker.store.errors import is_wrong_type, store_errors
 from worker.telemetry.events import emit
 
 T = TypeVar("T")
-WRONG: Final = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What code raises that takes a value for what it is not."""
+PARSE_ERRORS: Final = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What code raises that parses a value of another shape."""
 _NEWER: Final = frozenset({"extra_forbidden", "literal_error", "enum"})
-_DIGITS: Final = 18
-_AGAIN_SECONDS: Final = 300.0
-_MOST_TOLD: Final = 10_000
+_MAX_DIGITS: Final = 18
+_REPORT_INTERVAL_S: Final = 300.0
+_MAX_REPORTED: Final = 10_000
 _CLOCK: Final = Clock()
-_told: OrderedDict[str, float] = OrderedDict()
+_reported: OrderedDict[str, float] = OrderedDict()
 
 
 def read(key: str, raw: bytes, load: Callable[[bytes], T]) -> T:
-    """What `load` makes of the bytes of a key. Raises RecordUnreadable, KeyMissing, ContentDamaged."""
+    """Parse the bytes of a key with `load`. Raises RecordUnreadable, KeyMissing, ContentDamaged."""
     try:
         return load(raw)
     except (KeyMissing, ContentDamaged, RecordUnreadable):
         raise
-    except WRONG as error:
-        raise RecordUnreadable(key, _why(error, raw)) from None
+    except PARSE_ERRORS as error:
+        raise RecordUnreadable(key, _cause(error, raw)) from None
 
 
-def _why(error: BaseException, raw: bytes) -> Unreadable:
+def _cause(error: BaseException, raw: bytes) -> Unreadable:
     if isinstance(error, ValidationError) and is_json(raw):
         rows = error.errors(include_input=False, include_url=False, include_context=False)
         return "newer" if all(row["type"] in _NEWER for row in rows) else "wrong_shape"
@@ -50,7 +50,7 @@ def _why(error: BaseException, raw: bytes) -> Unreadable:
 
 
 def is_json(raw: bytes) -> bool:
-    """True when these bytes are JSON."""
+    """Return True when these bytes are JSON."""
     try:
         json.loads(raw)
     except (ValueError, RecursionError):
@@ -59,88 +59,88 @@ def is_json(raw: bytes) -> bool:
 
 
 def count_of(raw: bytes | str | None) -> int | None:
-    """A count or a time, as Redis keeps it; None for what is none, also for one of more digits than any of ours has."""
-    return int(raw) if raw and raw.isdigit() and len(raw) <= _DIGITS else None
+    """Parse a count or a time; return None for anything else, also for more digits than Vigil ever writes."""
+    return int(raw) if raw and raw.isdigit() and len(raw) <= _MAX_DIGITS else None
 
 
 def readable(rows: Iterable[tuple[str, bytes | None]], load: Callable[[bytes], T]) -> Iterator[tuple[str, T]]:
-    """(key, value) of all that can be read; what is gone is missing, what can't be read is told of and missing."""
+    """Yield (key, value) for each value that can be read; leave out missing ones, and report unreadable ones."""
     for key, raw in rows:
         if raw is None:
             continue
         try:
             yield key, read(key, raw, load)
         except RecordUnreadable as error:
-            tell(error)
+            report_unreadable(error)
         except ContentDamaged:
-            tell(RecordUnreadable(key, "wrong_shape"))
+            report_unreadable(RecordUnreadable(key, "wrong_shape"))
 
 
-async def replies(pipe: Any, names: Iterable[str]) -> list[Any]:
-    """The replies of a pipeline, of which each command asks for one of the keys; None where the type is another one."""
+async def pipeline_replies(pipe: Any, names: Iterable[str]) -> list[Any]:
+    """Execute a pipeline of one command per key; return the replies, None where the key is of another type."""
     found: list[Any] = await pipe.execute(raise_on_error=False)
     for number, (key, reply) in enumerate(zip(names, found, strict=True)):
-        if isinstance(reply, ResponseError) and unfit(reply):
-            tell(RecordUnreadable(key, "wrong_type"))
+        if isinstance(reply, ResponseError) and is_wrong_type(reply):
+            report_unreadable(RecordUnreadable(key, "wrong_type"))
             found[number] = None
         elif isinstance(reply, BaseException):
             raise reply
     return found
 
 
-def tell(error: RecordUnreadable) -> None:
-    """It is known that this value can't be read."""
+def report_unreadable(error: RecordUnreadable) -> None:
+    """Report that this value can't be read."""
     now, name = _CLOCK.monotonic(), error.key or "other"
-    if _told.get(name, -_AGAIN_SECONDS) + _AGAIN_SECONDS > now:
+    if _reported.get(name, -_REPORT_INTERVAL_S) + _REPORT_INTERVAL_S > now:
         return
-    _told[name] = now
-    _told.move_to_end(name)
-    while len(_told) > _MOST_TOLD:
-        _told.popitem(last=False)
-    emit("record.unreadable", what=keys.kind_of(error.key), code=error.why, **_whose(error.key))
+    _reported[name] = now
+    _reported.move_to_end(name)
+    while len(_reported) > _MAX_REPORTED:
+        _reported.popitem(last=False)
+    emit("record.unreadable", what=keys.kind_of(error.key), code=error.why, **_job_field(error.key))
 
 
-def _whose(key: str) -> dict[str, str]:
-    """The job that the key names, if it names one."""
-    found = next((word for word in key.split(":") if word.startswith("job_")), None)
+def _job_field(key: str) -> dict[str, str]:
+    """Return the job that the key names, as a field of the event, if it names one."""
+    found = next((part for part in key.split(":") if part.startswith("job_")), None)
     return {"job_id": found} if found else {}
 
 
-async def members(
+async def valid_members(
     redis: ArqRedis,
     key: str,
     rows: Iterable[bytes],
     fits: Callable[[str], bool] = bool,
     kind: Literal["zset", "set"] = "zset",
 ) -> list[str]:
-    """These members of a set as text. Those that are none, or don't fit, are taken out: nobody of ours writes such, and
-    whoever works through a set would meet them for ever.
+    """Return these members of a set as text. Remove those that are not text or don't fit from the set: Vigil writes no
+    such members, and whoever works through the set would meet them again and again.
     """
-    good, odd = list[str](), list[bytes]()
+    valid, invalid = list[str](), list[bytes]()
     for row in rows:
         try:
             name = row.decode()
         except UnicodeDecodeError:
             name = ""
         if name and fits(name):
-            good.append(name)
+            valid.append(name)
         else:
-            odd.append(row)
-    if odd:
-        tell(RecordUnreadable(key, "wrong_shape"))
+            invalid.append(row)
+    if invalid:
+        report_unreadable(RecordUnreadable(key, "wrong_shape"))
         async with store_errors("take out what is no member", key):
-            await (redis.zrem if kind == "zset" else redis.srem)(key, *odd)
-    return good
+            await (redis.zrem if kind == "zset" else redis.srem)(key, *invalid)
+    return valid
 
 
-class reporting_unreadable:  # noqa: N801  reads like the contextlib function that it would be
-    """What is read inside and can't be read is told of, and passed: the caller goes on with what it had before."""
+class reporting_unreadable:  # noqa: N801  used like a contextlib function
+    """Report and swallow a RecordUnreadable that its block raises; the caller goes on with the values it had before."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, RecordUnreadable):
-            tell(error)
+            report_unreadable(error)
             return True
         return False

@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
-from worker.store.values import WRONG, tell
+from worker.store.values import PARSE_ERRORS, report_unreadable
 from worker.telemetry.internal_errors import broke, place
 
 _AGAIN_SECONDS: Final = 60.0
@@ -35,13 +35,13 @@ class loop_pass:  # noqa: N801  reads like the contextlib function that it would
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, (RecordUnreadable, ContentDamaged, *WRONG)):
+        if not isinstance(error, (RecordUnreadable, ContentDamaged, *PARSE_ERRORS)):
             return False
         self.broken = True
         if isinstance(error, RecordUnreadable):
-            tell(error)
+            report_unreadable(error)
         elif isinstance(error, ContentDamaged):
-            tell(RecordUnreadable("", "wrong_shape"))
+            report_unreadable(RecordUnreadable("", "wrong_shape"))
         elif _is_news(self._what, place(error)):
             broke("round.broke", error, what=self._what)
         return True

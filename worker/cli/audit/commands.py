@@ -110,7 +110,7 @@ def _of_redis(settings: Settings, trusted: Trusted, checkpoints: Path | None, *,
     within = None if allow_unsealed else max(_SEALED_WITHIN, _ROUNDS * settings.audit_seal_seconds)
 
     def work(redis: Redis) -> Awaitable[Report]:
-        return TrailVerification(redis, Clock(), trusted, within).prove(ship.read(path) if path else None)
+        return TrailVerification(redis, Clock(), trusted, within).verify(ship.read(path) if path else None)
 
     return with_trail(settings, work)
 
@@ -167,9 +167,9 @@ def export(
             file.flush()
         filters = {"app": app, "after": after, "before": before}
         if beside is not None:
-            raw = manifest(export.book, export.seals, filters=filters, public=public, signer=signer, at=clock.now())
+            raw = manifest(export.manifest, export.seals, filters=filters, public=public, signer=signer, at=clock.now())
             beside.write_bytes(raw)
-        return export.book.digest.count
+        return export.manifest.digest.count
 
     try:
         count = with_trail(settings, work)
@@ -229,7 +229,7 @@ def release(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By
 def holds(as_json: Json = False) -> None:
     """List all holds: what, who, why, since when."""
     settings = load()
-    rows = with_trail(settings, lambda r: LegalHolds(r, Clock(), settings.result_ttl).told())
+    rows = with_trail(settings, lambda r: LegalHolds(r, Clock(), settings.result_ttl).describe())
     if as_json:
         print(json.dumps({"object": "list", "data": rows}, indent=2))
     elif not rows:

@@ -13,7 +13,7 @@ from worker.clock import Clock
 from worker.settings import Settings
 from worker.store.connection.pool import Redis, connect
 from worker.store.connection.store_guard import StoreGuard
-from worker.store.envelope import Vault
+from worker.store.envelope import MasterKeyring
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -28,8 +28,8 @@ def with_trail(settings: Settings, work: Callable[[Redis], Awaitable[T]], *, wri
     async def go() -> T:
         async with with_redis(settings) as ours:
             guard = StoreGuard(ours.mark_file, Clock().dice) if writes else None
-            vault = Vault.of(ours.encryption_keys)
-            redis = connect(ours.redis_url or "", vault=vault, guard=guard, max_connections=4)
+            keyring = MasterKeyring.from_settings(ours.encryption_keys)
+            redis = connect(ours.redis_url or "", keyring=keyring, guard=guard, max_connections=4)
             try:
                 return await work(redis)
             finally:

@@ -17,12 +17,14 @@ from worker.settings import Settings
 from worker.store.admission.model_access import known_access
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
-from worker.store.connection.command_rights import advice, missing, user_of
-from worker.store.connection.inspection import ServerInfo, look_at
-from worker.store.connection.pool import Redis, check_safe, connect, durability, store_errors
-from worker.store.connection.replay_check import replay_of
+from worker.store.connection.command_rights import advice, missing_rules, user_of
+from worker.store.connection.durability import check_durability, describe_durability
+from worker.store.connection.inspection import ServerInfo, inspect_server
+from worker.store.connection.pool import Redis, connect
+from worker.store.connection.replay_check import assess_replay
 from worker.store.connection.required_commands import REQUIRED
-from worker.store.stats import queue_depth
+from worker.store.errors import store_errors
+from worker.store.stats import worker_registry
 
 _OLDEST: Final = (7, 2)
 _LATE_ROUNDS: Final = 6
@@ -37,7 +39,7 @@ async def redis_checks(settings: Settings) -> AsyncIterator[DoctorCheck]:
     try:
         async with with_redis(settings) as ours:
             url = ours.redis_url or ""
-            redis = connect(url, max_connections=2, patience=1)
+            redis = connect(url, max_connections=2, retries=1)
             try:
                 async for check in _of(redis, url, kind, settings):
                     yield check
@@ -51,8 +53,8 @@ async def redis_checks(settings: Settings) -> AsyncIterator[DoctorCheck]:
 
 async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIterator[DoctorCheck]:
     yield await _commands(redis)
-    said = await check_safe(redis, allow_eviction=True)
-    how = await look_at(redis, url)
+    said = await check_durability(redis, allow_eviction=True)
+    how = await inspect_server(redis, url)
     yield _server(how, said["version"], kind)
     yield _persistence(said, how)
     yield await _restart(redis, url, settings)
@@ -76,7 +78,7 @@ async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIte
 
 async def _commands(redis: Redis) -> DoctorCheck:
     """The user of this address may be the API's or the worker's: enough for one of them is enough."""
-    lacking = {role: await missing(redis, role) for role in REQUIRED}
+    lacking = {role: await missing_rules(redis, role) for role in REQUIRED}
     able = [role for role, rules in lacking.items() if not rules]
     if able:
         return DoctorCheck("commands", "ok", f"this user may do all that {' and '.join(able)} need")
@@ -96,8 +98,8 @@ def _server(how: ServerInfo, version: str, kind: str) -> DoctorCheck:
 
 
 def _persistence(said: dict[str, str], how: ServerInfo) -> DoctorCheck:
-    sentence = durability(said)
-    if not how.wrote:
+    sentence = describe_durability(said)
+    if not how.last_write_ok:
         fix = "look at its disk and its log now; see ops/runbook/RedisPersistence.md"
         return DoctorCheck("persistence", "problem", "Redis could not write to its disk the last time it tried.", fix)
     if said["appendonly"] != "yes":
@@ -111,7 +113,7 @@ def _persistence(said: dict[str, str], how: ServerInfo) -> DoctorCheck:
 
 
 async def _restart(redis: Redis, url: str, settings: Settings) -> DoctorCheck:
-    found = await replay_of(redis, url)
+    found = await assess_replay(redis, url)
     if found.verdict == "kept":
         return DoctorCheck("restart", "warning" if found.fix else "ok", found.detail, found.fix or None)
     return DoctorCheck("restart", "warning" if settings.allow_lossy_restart else "problem", found.detail, found.fix)
@@ -132,10 +134,10 @@ def _eviction(said: dict[str, str], settings: Settings) -> DoctorCheck:
 
 
 def _memory(how: ServerInfo) -> DoctorCheck:
-    used = f"{how.used / 2**20:.0f} MiB used"
-    if not how.most:
+    used = f"{how.used_memory / 2**20:.0f} MiB used"
+    if not how.maxmemory:
         return DoctorCheck("memory", "ok", f"{used}; no maxmemory: the machine's own is the limit")
-    share = how.used / how.most
+    share = how.used_memory / how.maxmemory
     said = f"{used}, {share:.0%} of maxmemory"
     if share < _FULL_WARNING:
         return DoctorCheck("memory", "ok", said)
@@ -148,7 +150,7 @@ def _memory(how: ServerInfo) -> DoctorCheck:
 def _door(how: ServerInfo, address: Address) -> DoctorCheck:
     if address.scheme == "unix":
         return DoctorCheck("door", "ok", "a socket of this machine; its folder says who may come in")
-    match how.open_door:
+    match how.admits_anonymous:
         case None:
             return DoctorCheck("door", "ok", "whether others get in without a name was not tried")
         case False:
@@ -161,7 +163,7 @@ def _door(how: ServerInfo, address: Address) -> DoctorCheck:
 
 def _rights(how: ServerInfo, address: Address) -> DoctorCheck:
     me = f"we are {how.user!r}" if how.user else "who we are can't be asked"
-    if not how.everything:
+    if not how.is_admin:
         return DoctorCheck("rights", "ok", f"{me}, and may not empty, stop or set up the server")
     if address.scheme == "unix":
         return DoctorCheck("rights", "ok", f"{me}; it is our own server")
@@ -183,7 +185,7 @@ def _tls(address: Address) -> DoctorCheck:
 
 
 async def _workers(redis: Redis, clock: Clock) -> DoctorCheck:
-    alive = await queue_depth.workers(redis, clock)
+    alive = await worker_registry.workers(redis, clock)
     draining = sum(bool(one.get("draining")) for one in alive)
     if len(alive) > draining:
         more = f", {draining} of them draining" if draining else ""

@@ -8,9 +8,10 @@ from typing import Final
 
 from worker.cli.doctor.check import DoctorCheck
 from worker.settings import Settings
-from worker.store.connection.pool import Redis, store_errors
-from worker.store.connection.store_guard import look
-from worker.store.connection.store_mark import judge, load, sentence
+from worker.store.connection.pool import Redis
+from worker.store.connection.store_guard import read_answer
+from worker.store.connection.store_mark import describe, judge, load
+from worker.store.errors import store_errors
 
 _GOES: Final = {"tmpfs", "ramfs", "overlay"}
 _KEEP: Final = "VIGIL_STORE_MARK, a file on a disk that outlives the process and its container, one for each machine"
@@ -26,11 +27,11 @@ async def store_check(redis: Redis, settings: Settings) -> DoctorCheck:
             "store", "warning", f"{path} can't be read ({error.strerror}): an emptied Redis goes unseen", _KEEP
         )
     async with store_errors("say which deployment it holds"):
-        seen = await look(redis.execute_command, mark)
+        seen = await read_answer(redis.execute_command, mark)
     reason = judge(mark, seen)
     if mark is not None and reason is not None:
         return DoctorCheck(
-            "store", "problem", sentence(reason, mark, seen), "bring its data back, or `vigil store accept`"
+            "store", "problem", describe(reason, mark, seen), "bring its data back, or `vigil store accept`"
         )
     known = f"deployment {seen.deployment}" if seen.deployment else "no deployment yet"
     if mark is None:

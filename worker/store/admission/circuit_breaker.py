@@ -1,7 +1,7 @@
-"""The circuit of the provider's account: open while its quota, key or organisation is at fault.
+"""The circuit breaker of the provider's account: open while its quota, key or organisation is at fault.
 
-While it is open no job calls the provider but one trial at a time; the others are held. A trial that meets no such
-fault closes it, and every held job falls due at once. Must not know: what the faults mean.
+While it is open one job at a time calls the provider, as a trial; the others are held. A trial without such a fault
+closes the circuit, and every held job falls due at once.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any, Literal, NamedTuple
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import RecordUnreadable
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
-from worker.store.values import replies, reporting_unreadable, tell
+from worker.store.errors import store_errors
+from worker.store.values import pipeline_replies, report_unreadable, reporting_unreadable
 
-FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
+FIRST_WAIT, MAX_WAIT = 5.0, 60.0
 """Seconds until the first trial; each failed one doubles the wait up to the longest."""
 
 
 class CallPermission(NamedTuple):
-    """Whether a job may call: `trial` = yes, and say how it went."""
+    """Whether a job may call the provider: `trial` = yes, and it must report the outcome."""
 
     state: Literal["closed", "trial", "open"]
     reason: str = ""
 
 
 def scope_of(api_key: str, organization: str | None, project: str | None) -> str:
-    """The name of an account's circuit: a new key is a new circuit. Not reversible."""
+    """Return the name of an account's circuit; a new key has a new circuit. Not reversible."""
     text = "\0".join((api_key, organization or "", project or ""))
     return "key:" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -39,50 +39,49 @@ class CircuitBreaker:
     """One account's circuit in Redis, shared by all workers."""
 
     def __init__(
-        self, redis: ArqRedis, scope: str, *, first_wait: float = FIRST_WAIT, longest: float = LONGEST_WAIT
+        self, redis: ArqRedis, scope: str, *, first_wait: float = FIRST_WAIT, longest: float = MAX_WAIT
     ) -> None:
         def load(name: str) -> Any:
             return script(redis, name)
 
         self._redis, self.scope = redis, scope
         self._waits = (int(first_wait * 1000), int(longest * 1000))
-        self._gate, self._trip, self._probe, self._close = (
+        self._gate, self._trip, self._start_trial, self._close = (
             load("admission/gate"),
             load("admission/trip"),
             load("admission/start_trial"),
             load("admission/close"),
         )
-        self._keys = [keys.circuit(scope), keys.held(scope), keys.LATER]
+        self._keys = [keys.circuit(scope), keys.held_jobs(scope), keys.LATER]
 
     async def gate(self, job_id: str) -> CallPermission:
-        """Whether this job may call the provider now."""
-        async with store_errors("ask the circuit"):
-            said = await self._gate(keys=self._keys[:1], args=[job_id])
-        word = said[0].decode().lower()
-        return CallPermission(word, said[1].decode(errors="replace") if len(said) > 1 else "")
+        """Return whether this job may call the provider now."""
+        async with store_errors("read the circuit"):
+            state, *reason = await self._gate(keys=self._keys[:1], args=[job_id])
+        return CallPermission(state.decode().lower(), reason[0].decode(errors="replace") if reason else "")
 
     async def trip(self, job_id: str, reason: str) -> bool:
-        """The account is at fault: opens the circuit, or keeps it open; True when it was closed before."""
+        """Open the circuit, or keep it open, because the account is at fault; return True when it was closed before."""
         async with store_errors("open the circuit"):
             opened, _ = await self._trip(
                 keys=[self._keys[0], keys.CIRCUITS], args=[reason, job_id, *self._waits, self.scope]
             )
         return bool(opened)
 
-    async def probe(self) -> str | None:
-        """Wakes the job that is to be the next trial, if it is time; gives its id."""
+    async def start_trial(self) -> str | None:
+        """Wake the job that is to be the next trial, if one is due; return its id."""
         async with store_errors("probe the circuit"):
-            woken = await self._probe(keys=self._keys, args=[keys.WAKE])
+            woken = await self._start_trial(keys=self._keys, args=[channels.WAKE])
         return woken.decode(errors="replace") if woken else None
 
     async def close(self) -> int:
-        """The account answers again: closed, and the number of held jobs that fall due now."""
+        """Close the circuit, because the account works again; return how many held jobs fall due now."""
         async with store_errors("close the circuit"):
-            return int(await self._close(keys=self._keys, args=[keys.WAKE]))
+            return int(await self._close(keys=self._keys, args=[channels.WAKE]))
 
 
-async def circuits(redis: ArqRedis) -> list[dict[str, object]]:
-    """Every open circuit: scope, state (open, half_open), reason, since, next_probe_at."""
+async def list_circuits(redis: ArqRedis) -> list[dict[str, object]]:
+    """Return every open circuit: scope, state (open, half_open), reason, since, next_probe_at."""
     scopes = list[str]()
     with reporting_unreadable():
         async with store_errors("list circuits", keys.CIRCUITS):
@@ -92,18 +91,18 @@ async def circuits(redis: ArqRedis) -> list[dict[str, object]]:
         async with redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hgetall(name)
-            found = await replies(pipe, names)
+            found = await pipeline_replies(pipe, names)
     rows = []
     for scope, name, row in zip(scopes, names, found, strict=True):
         if row:
             try:
-                rows.append(_shown(scope, row))
+                rows.append(_view(scope, row))
             except (ValueError, LookupError, OverflowError):
-                tell(RecordUnreadable(name, "wrong_shape"))
+                report_unreadable(RecordUnreadable(name, "wrong_shape"))
     return rows
 
 
-def _shown(scope: str, row: dict[bytes, bytes]) -> dict[str, object]:
+def _view(scope: str, row: dict[bytes, bytes]) -> dict[str, object]:
     return {
         "scope": scope,
         "state": "half_open" if b"trial" in row else "open",

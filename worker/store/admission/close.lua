@@ -1,11 +1,12 @@
--- close: the circuit is closed and every job that it held falls due now.
--- KEYS     the circuit's hash, the held jobs, later
--- ARGV[1]  the channel that wakes workers
--- returns  how many jobs were let go
-if call('DEL', KEYS[1]) == 0 then return 0 end
-local t = call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local held = call('ZRANGE', KEYS[2], 0, -1)
-for _, id in ipairs(held) do call('ZADD', KEYS[3], 'XX', now, id) end
-call('PUBLISH', ARGV[1], '1')
-return #held
+-- close: Close the circuit; every job that it held falls due now.
+-- KEYS     circuit: its hash     held: the jobs it holds     later: jobs by due time
+-- ARGV     wake_channel: the channel that wakes workers
+-- Returns  how many jobs fall due
+local circuit, held, later = KEYS[1], KEYS[2], KEYS[3]
+local wake_channel = ARGV[1]
+if call('DEL', circuit) == 0 then return 0 end
+local now = now_ms()
+local job_ids = call('ZRANGE', held, 0, -1)
+for _, id in ipairs(job_ids) do call('ZADD', later, 'XX', now, id) end
+call('PUBLISH', wake_channel, '1')
+return #job_ids

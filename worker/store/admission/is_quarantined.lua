@@ -1,10 +1,11 @@
--- shut: whether an end user is shut out now; put before the scripts that ask. A row whose time is over goes;
--- one that can't be read stands: who was shut out stays out until somebody lifts it.
-local function shut(rows, person)
-  local row = person ~= '' and call('HGET', rows, person)
+-- is_quarantined(quarantine, end_user): whether an end user is quarantined now; comes before scripts that need it.
+-- quarantine is the key of the hash, end_user the safety identifier ("" = none). A row that has run out is removed; one
+-- that can't be read stands: the end user stays quarantined until an operator lifts it.
+local function is_quarantined(quarantine, end_user)
+  local row = end_user ~= '' and call('HGET', quarantine, end_user)
   if not row then return false end
   local ends = tonumber(json(row).until_ms)
   if not ends or ends == 0 or ends > call('TIME')[1] * 1000 then return true end
-  call('HDEL', rows, person)
+  call('HDEL', quarantine, end_user)
   return false
 end

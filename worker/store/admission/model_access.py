@@ -1,7 +1,6 @@
-"""What is known of each model's access, per account, and how the API asks the workers to look again.
+"""Store what is known of each model's access, per account; let the API request a new probe from the workers.
 
-Shared by all workers: every change is a compare-and-set of one model's row. Must not know: what a status means, HTTP,
-the provider.
+All workers share the rows: every change is a compare-and-set of one model's row.
 """
 
 from __future__ import annotations
@@ -17,35 +16,35 @@ from pydantic import ValidationError
 from worker.safety.access import ModelAccess
 from worker.safety.endpoint import EndpointFit
 from worker.store import keys
+from worker.store.connection.locks import try_lock
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
-from worker.store.stats.queue_depth import take_turn
+from worker.store.errors import store_errors
 from worker.store.values import readable, reporting_unreadable
 
 PROBE_FUNCTION: Final = "probe_models"
-"""The name under which workers offer arq a probe of all models."""
+"""The name of the arq function by which workers probe all models."""
 
-_KEPT_SECONDS: Final = 30 * 86_400  # an account that nobody asks for any more is forgotten
-_POLL_SECONDS: Final = 0.1
+_TTL_S: Final = 30 * 86_400  # an account that is not used any more is forgotten
+_POLL_INTERVAL_S: Final = 0.1
 
 
 class ModelAccessStore:
-    """One account's rows."""
+    """The rows of one account."""
 
     def __init__(self, redis: ArqRedis, scope: str) -> None:
         self._redis, self.scope = redis, scope
         self._set: Any = script(redis, "admission/set_access")
 
     async def all(self) -> dict[str, ModelAccess]:
-        """Every model that anything is known of."""
+        """Return the access of every known model."""
         rows: dict[bytes, bytes] = {}
         with reporting_unreadable():
-            async with store_errors("tell the access", keys.access(self.scope)):
+            async with store_errors("read the access", keys.access(self.scope)):
                 rows = await self._redis.hgetall(keys.access(self.scope))
         return _read(self.scope, rows)
 
     async def change(self, model: str, decide: Callable[[ModelAccess], ModelAccess | None]) -> ModelAccess | None:
-        """The row after `decide`, which is asked again when somebody was faster; None when it changes nothing."""
+        """Change a row by `decide`; return it, or None if unchanged. A concurrent change calls `decide` again."""
         async with store_errors("note the access"):
             while True:
                 raw = await self._redis.hget(keys.access(self.scope), model)
@@ -54,53 +53,53 @@ class ModelAccessStore:
                 )
                 if new is None:
                     return None
-                args = [model, raw or b"", new.model_dump_json(), self.scope, _KEPT_SECONDS]
+                args = [model, raw or b"", new.model_dump_json(), self.scope, _TTL_S]
                 if await self._set(keys=[keys.access(self.scope), keys.ACCESS], args=args):
                     return new
 
     async def note_endpoint(self, endpoint: EndpointFit) -> None:
-        """How the mode in use fits the server, for whoever asks next."""
+        """Store how the configured mode fits the server."""
         async with store_errors("note the access"):
-            await self._redis.set(keys.endpoint(self.scope), endpoint.model_dump_json(), ex=_KEPT_SECONDS)
+            await self._redis.set(keys.endpoint_fit(self.scope), endpoint.model_dump_json(), ex=_TTL_S)
 
-    async def take_turn(self, seconds: float) -> bool:
-        """True for one caller of all workers; for the others, and for everybody within `seconds`, False."""
-        return await take_turn(self._redis, keys.access_turn(self.scope), seconds)
+    async def try_lock(self, seconds: float) -> bool:
+        """Return True for one of all workers, at most once in so many seconds."""
+        return await try_lock(self._redis, keys.access_probe_lock(self.scope), seconds)
 
 
 async def known_access(redis: ArqRedis) -> dict[str, ModelAccess]:
-    """What the workers know of the account they asked last: the API need not have the provider's key."""
+    """Return the access of the account that workers probed last: the API need not have the provider's key."""
     scope: bytes | None = None
     with reporting_unreadable():
-        async with store_errors("tell the access", keys.ACCESS):
+        async with store_errors("read the access", keys.ACCESS):
             scope = await redis.get(keys.ACCESS)
     return await ModelAccessStore(redis, scope.decode(errors="replace")).all() if scope else {}
 
 
 async def known_endpoint(redis: ArqRedis) -> EndpointFit | None:
-    """How the workers' mode fits the server that they asked last; None when nobody has asked, or it can't be read."""
-    async with store_errors("tell the access"):
+    """Return how the mode fits the server that workers probed last; None when none was probed, or it is unreadable."""
+    async with store_errors("read the access"):
         scope = await redis.get(keys.ACCESS)
-        raw = await redis.get(keys.endpoint(scope.decode())) if scope else None
+        raw = await redis.get(keys.endpoint_fit(scope.decode())) if scope else None
     try:
         return EndpointFit.model_validate_json(raw) if raw else None
     except ValidationError:
         return None
 
 
-async def ask_for_probe(redis: ArqRedis, seconds: float) -> bool:
-    """True once a worker has probed every model; False when none has within `seconds`."""
+async def request_probe(redis: ArqRedis, seconds: float) -> bool:
+    """Request a probe of every model; return True when a worker has done it, False when none has within `seconds`."""
     async with store_errors("take the request"):
         job = await redis.enqueue_job(PROBE_FUNCTION, _expires=seconds)
         try:
             async with asyncio.timeout(seconds):
-                return job is not None and await job.result(poll_delay=_POLL_SECONDS) is True
+                return job is not None and await job.result(poll_delay=_POLL_INTERVAL_S) is True
         except (TimeoutError, ResultNotFound, SerializationError):
             return False
 
 
 def _read(scope: str, rows: dict[bytes, bytes]) -> dict[str, ModelAccess]:
-    """A model of which nothing can be read is one that nothing is known of: the next look writes it anew."""
+    """Decode rows; an unreadable one counts as unknown, and the next probe overwrites it."""
     out: dict[str, ModelAccess] = {}
     for model, raw in rows.items():
         for _, access in readable([(keys.access(scope), raw)], ModelAccess.model_validate_json):

@@ -1,7 +1,7 @@
-"""Pauses: what operators have stopped for a while. Running jobs go on; the others are held as they come up.
+"""Pause and resume everything, an app, a model or an end user. Running jobs go on; others are held when claimed.
 
-A claim marks the jobs that it hands out while something pauses them, so none starts after `pause` has returned; the
-worker holds them, and `resume` or the end of its time makes them fall due at once. Must not know: who may pause.
+A claim marks the jobs that a pause stops, so none starts after `pause` has returned; the worker holds them, and
+`resume` or the end of the pause makes them fall due at once.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from arq.connections import ArqRedis
 from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
-from worker.store.values import members, read, tell
+from worker.store.errors import store_errors
+from worker.store.values import read, report_unreadable, valid_members
 
 Kind = Literal["all", "app", "model", "end_user"]
 UNREADABLE: Final = "unreadable"
-"""Stands for the kind where what is noted as paused names nothing that a job could be stopped by."""
+"""The kind of a stored pause whose scope no job can have."""
 PREFIX: Final = "pause:"
-"""What the name of a hold that a pause made begins with; a circuit's begins otherwise."""
+"""The beginning of a pause's scope; a circuit's begins differently."""
 _NEVER: Final = 10**13  # ms: a pause without an end
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """What is paused (`name`: an app, a model, an end user's safety identifier), by whom, why, since and until when."""
+    """A pause: of what (`name`: an app, a model, a safety identifier), by whom, why, since and until when."""
 
     kind: Kind | Literal["unreadable"]
     name: str
@@ -39,62 +39,62 @@ class Pause:
     note: str
     since_ms: int
     until_ms: int = _NEVER
-    app: str | None = None  # whose end user it is
+    app: str | None = None  # the app of the end user
 
     @property
     def scope(self) -> str:
-        """Its name among holds."""
+        """Return the scope under which jobs are held."""
         return self.name if self.kind == UNREADABLE else scope_of(self.kind, self.name)
 
     @property
     def since(self) -> datetime:
-        """When it began."""
+        """Return when it began."""
         return datetime.fromtimestamp(self.since_ms / 1000, UTC)
 
     @property
     def until(self) -> datetime | None:
-        """When it ends by itself; None = it does not."""
+        """Return when it ends by itself; None = never."""
         return None if self.until_ms >= _NEVER else datetime.fromtimestamp(self.until_ms / 1000, UTC)
 
 
 def scope_of(kind: str, name: str = "") -> str:
-    """`pause:all`, `pause:app:<name>`, `pause:model:<name>`, `pause:end_user:<safety identifier>`."""
+    """Return `pause:all`, `pause:app:<name>`, `pause:model:<name>` or `pause:end_user:<safety identifier>`."""
     return PREFIX + (kind if kind == "all" else f"{kind}:{name}")
 
 
 def scopes_of(job: Job) -> tuple[str, ...]:
-    """Every scope whose pause stops this job, for the claim script; widest first."""
+    """Return every scope whose pause stops this job, for the claim script; widest first."""
     person = (scope_of("end_user", job.safety_identifier),) if job.safety_identifier else ()
     return (scope_of("all"), scope_of("app", job.app), scope_of("model", job.requested_model), *person)
 
 
-def pause_of(said: bytes, until_ms: int = _NEVER) -> Pause:
-    """The pause behind `<scope> <what is kept of it>`; one that can't be read stands all the same, without a note."""
-    scope, _, raw = said.partition(b" ")
+def pause_of(reply: bytes, until_ms: int = _NEVER) -> Pause:
+    """Decode `<scope> <stored pause>` of a claim; an unreadable pause counts all the same, without a note."""
+    scope, _, raw = reply.partition(b" ")
     return _pause(scope, raw, until_ms)
 
 
 def _pause(scope: bytes, raw: bytes, until_ms: int) -> Pause:
-    """The same. A scope that no job of this release names is no pause: it is shown as what it is, and stops nobody."""
+    """Decode a pause. A scope that no job can have stops none: its pause has the kind UNREADABLE."""
     text = scope.decode(errors="replace")
     kind, _, rest = text.removeprefix(PREFIX).partition(":")
     known: tuple[Kind, ...] = get_args(Kind)
     found = next((one for one in known if one == kind), None)
     if found is None or text != scope_of(found, rest) or bool(rest) == (found == "all"):
-        tell(RecordUnreadable(keys.PAUSES, "wrong_shape"))
+        report_unreadable(RecordUnreadable(keys.PAUSES, "wrong_shape"))
         return Pause(UNREADABLE, text, "", "", 0, until_ms)
     try:
         pause = read(keys.pause(text), raw, load_pause)
         if pause.scope == text:
             return pause
-        tell(RecordUnreadable(keys.pause(text), "wrong_shape"))
+        report_unreadable(RecordUnreadable(keys.pause(text), "wrong_shape"))
     except RecordUnreadable as error:
-        tell(error)
+        report_unreadable(error)
     return Pause(found, rest, "", "", 0, until_ms)
 
 
 def load_pause(raw: bytes) -> Pause:
-    """A pause as Redis keeps it."""
+    """Decode a stored pause."""
     body = json.loads(raw)
     pause = Pause(**body)
     times = (pause.since_ms, pause.until_ms)
@@ -104,7 +104,7 @@ def load_pause(raw: bytes) -> Pause:
 
 
 class Pauses:
-    """All that is done with pauses in Redis."""
+    """The pauses in Redis."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
@@ -113,35 +113,35 @@ class Pauses:
     async def pause(
         self, kind: Kind, name: str, *, by: str, note: str = "", until: datetime | None = None, app: str | None = None
     ) -> Pause:
-        """From now on nothing of this starts, until `until` or `resume`; a pause that stands gets these words."""
+        """Pause this until `until` or `resume`; an existing pause is replaced."""
         ends = _NEVER if until is None else to_ms(until)
         made = Pause(kind, name, by, note, to_ms(self._clock.now()), ends, app)
         async with store_errors("pause"), self._redis.pipeline(transaction=True) as pipe:
             pipe.set(keys.pause(made.scope), json.dumps(asdict(made)))
             pipe.zadd(keys.PAUSES, {made.scope: ends})
-            pipe.sadd(keys.PAUSED, made.scope)
+            pipe.sadd(keys.HOLDING_SCOPES, made.scope)
             await pipe.execute()
         return made
 
     async def resume(self, kind: Kind, name: str = "") -> tuple[bool, int]:
-        """(whether it was paused, how many held jobs fall due now)."""
+        """End a pause; return whether it was paused, and how many held jobs fall due now."""
         return await self._end(scope_of(kind, name), force=True)
 
     async def sweep(self) -> None:
-        """What pauses hold that are over falls due."""
+        """Let the jobs fall due that pauses hold which have ended."""
         async with store_errors("look for pauses that are over"):
-            scopes = await self._redis.smembers(keys.PAUSED)
-        for scope in await members(self._redis, keys.PAUSED, scopes, kind="set"):
+            scopes = await self._redis.smembers(keys.HOLDING_SCOPES)
+        for scope in await valid_members(self._redis, keys.HOLDING_SCOPES, scopes, kind="set"):
             await self._end(scope, force=False)
 
     async def _end(self, scope: str, *, force: bool) -> tuple[bool, int]:
-        places = [keys.PAUSES, keys.pause(scope), keys.held(scope), keys.LATER, keys.PAUSED]
+        places = [keys.PAUSES, keys.pause(scope), keys.held_jobs(scope), keys.LATER, keys.HOLDING_SCOPES]
         async with store_errors("resume"):
-            was, count = await self._resume(keys=places, args=[scope, int(force), keys.WAKE])
+            was, count = await self._resume(keys=places, args=[scope, int(force), channels.WAKE])
         return bool(was), int(count)
 
     async def list(self) -> list[Pause]:
-        """The pauses that stand, the oldest first."""
+        """Return the current pauses, oldest first."""
         async with store_errors("list the pauses", keys.PAUSES):
             now = to_ms(self._clock.now())
             scopes = await self._redis.zrangebyscore(keys.PAUSES, f"({now}", "+inf", withscores=True)

@@ -1,8 +1,8 @@
-"""Quarantine: end users whose jobs are not sent, and the ledger of checks, blocks and warnings that leads there.
+"""Quarantine end users, and keep the ledger of checks, blocks and warnings that leads to it.
 
-Everything is under the safety identifier and content-free; only the app's own name of the person is kept, sealed. A
-block that is one too many shuts out in its own commit, and the submit script refuses whoever stands here, so a submit
-is refused, or in the app's index when the waiting jobs are cancelled. Must not know: HTTP, why the provider blocks.
+All of it is stored under the safety identifier and without content; only the app's own name of the end user is kept,
+sealed. The block that reaches the limit quarantines in its own commit, and the submit script refuses quarantined end
+users: so a submit is either refused, or in the app's index when the waiting jobs are cancelled.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.connection.job_keys import as_object
+from worker.store.connection.job_keys import require_object
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors, vault_of
+from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE
-from worker.store.values import count_of, members, readable, reporting_unreadable
+from worker.store.errors import store_errors
+from worker.store.values import count_of, readable, reporting_unreadable, valid_members
 
 Source = Literal["blocks", "provider", "ops"]
 BY_VIGIL: Final = "vigil"
-LEDGER_KEPT: Final = 90 * 86_400
-"""Seconds that a line of the ledger is kept."""
+LEDGER_TTL_S: Final = 90 * 86_400
+"""Seconds that an entry of the ledger is kept."""
 _LEDGERS: Final = ("checks", "blocks", "warnings")
-_ASKED_JOBS: Final = 10  # the newest jobs that are asked for the end user's name
+_MAX_JOBS_READ: Final = 10  # the newest jobs, in which the end user's name is looked for
 _KINDS: Final[tuple[tuple[type[ev.Fact], str], ...]] = ((ev.CheckStarted, "checks"), (ev.Blocked, "blocks"))
 
 
 @dataclass(frozen=True, slots=True)
 class QuarantineLimits:
-    """So many blocks within so many seconds shut an end user out; 0 blocks = never by itself."""
+    """So many blocks within so many seconds quarantine an end user; 0 blocks = never automatically."""
 
     blocks: int = 3
     window: int = 86_400
@@ -46,7 +47,7 @@ class QuarantineLimits:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedUser:
-    """An end user who is shut out: of which app, by whom, why, since and until when (ms, 0 = until it is lifted)."""
+    """A quarantined end user: of which app, by whom, why, since and until when (ms, 0 = until it is lifted)."""
 
     app: str
     safety_identifier: str
@@ -55,42 +56,43 @@ class QuarantinedUser:
     by: str
     since_ms: int
     until_ms: int = 0
-    name: str | None = None  # as the app calls the person, if that is known; sealed in Redis
+    name: str | None = None  # the app's own name of the end user, if known; sealed in Redis
 
 
 def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: QuarantineLimits) -> list[Command]:
-    """What the commit of these events adds: lines in the ledger, and the quarantine if this block is one too many."""
+    """Return the commands that a commit of these events adds: ledger entries, and the quarantine at the limit."""
     commands: list[Command] = []
-    person = job.safety_identifier
-    for event in trail if person else ():
+    end_user = job.safety_identifier
+    for event in trail if end_user else ():
         kind = next((name for fact, name in _KINDS if isinstance(event.fact, fact)), None)
-        if person is None or kind is None:
+        if end_user is None or kind is None:
             continue
-        at, book = to_ms(event.at), keys.ledger(person, kind)
-        commands += _line(book, at, f"{job.id}:{event.seq}")
+        at, ledger = to_ms(event.at), keys.ledger(end_user, kind)
+        commands += _ledger_entry(ledger, at, f"{job.id}:{event.seq}")
         if kind == "blocks" and limits.blocks:
             reason = f"{limits.blocks} blocks within {limits.window} s"
-            row = json.dumps(asdict(QuarantinedUser(job.app, person, "blocks", reason, BY_VIGIL, at)))
-            when = ("WHEN", book, at - limits.window * 1000, limits.blocks)
-            commands.append((*when, "HSETNX", keys.QUARANTINE, person, row))
-            commands.append((*when, "SADD", keys.CLEARING, person))
+            row = json.dumps(asdict(QuarantinedUser(job.app, end_user, "blocks", reason, BY_VIGIL, at)))
+            when = ("WHEN", ledger, at - limits.window * 1000, limits.blocks)
+            commands.append((*when, "HSETNX", keys.QUARANTINE, end_user, row))
+            commands.append((*when, "SADD", keys.CANCELLATION_DUE, end_user))
     return commands
 
 
-def _line(book: str, at: int, what: str) -> list[Command]:
-    """One more line in a ledger; written again it stays one."""
-    old = at - LEDGER_KEPT * 1000
-    return [("ZADD", book, at, what), ("ZREMRANGEBYSCORE", book, "-inf", old), ("EXPIRE", book, LEDGER_KEPT)]
+def _ledger_entry(ledger: str, at: int, member: str) -> list[Command]:
+    """Return the commands that add an entry to a ledger; repeated, it stays one entry."""
+    old = at - LEDGER_TTL_S * 1000
+    return [("ZADD", ledger, at, member), ("ZREMRANGEBYSCORE", ledger, "-inf", old), ("EXPIRE", ledger, LEDGER_TTL_S)]
 
 
-def secret_name(person: str) -> str:
-    """Where the name of a person lies, for the vault."""
-    return f"end_user:{person}"
+def secret_name(end_user: str) -> str:
+    """Return the name under which an end user's name is sealed."""
+    return f"end_user:{end_user}"
 
 
-def must_be_free(job: Job, trail: Sequence[ev.Event]) -> str:
-    """The end user who must not be shut out when these events are committed: a worker that has just taken the job up
-    is about to call the model. "" = nobody; what runs goes on.
+def must_not_be_quarantined(job: Job, trail: Sequence[ev.Event]) -> str:
+    """Return the end user who must not be quarantined when these events are committed, or "".
+
+    Only the commit by which a worker begins a claimed job is checked; running jobs go on.
     """
     kinds = {type(event.fact) for event in trail}
     calls = ev.AttemptStarted in kinds and not kinds.isdisjoint({ev.Started, ev.Rescued})
@@ -98,135 +100,135 @@ def must_be_free(job: Job, trail: Sequence[ev.Event]) -> str:
 
 
 class Quarantine:
-    """All that is done with the quarantine in Redis."""
+    """The quarantine in Redis."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
-        self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
+        self._redis, self._clock, self._keyring = redis, clock, keyring_of(redis)
         self._swap: Any = script(redis, "lifecycle/compare_and_set")
 
     async def add(
-        self, app: str, person: str, *, by: str, reason: str, until: datetime | None = None, name: str | None = None
+        self, app: str, end_user: str, *, by: str, reason: str, until: datetime | None = None, name: str | None = None
     ) -> QuarantinedUser:
-        """An operator shuts the app's end user out from now on, whatever stood here before."""
+        """Quarantine the app's end user by an operator, replacing an earlier row."""
         ends = 0 if until is None else to_ms(until)
-        made = QuarantinedUser(app, person, "ops", reason, by, to_ms(self._clock.now()), ends, name)
-        async with store_errors("shut the end user out"), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(keys.QUARANTINE, person, self._dump(made))
-            pipe.sadd(keys.CLEARING, person)
+        made = QuarantinedUser(app, end_user, "ops", reason, by, to_ms(self._clock.now()), ends, name)
+        async with store_errors("quarantine the end user"), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(keys.QUARANTINE, end_user, self._dump(made))
+            pipe.sadd(keys.CANCELLATION_DUE, end_user)
             await pipe.execute()
         return made
 
-    async def by_provider(self, app: str, person: str, at: datetime, reason: str) -> bool:
-        """The provider has shut this end user out, at a time of its own; True when that is news.
+    async def add_by_provider(self, app: str, end_user: str, at: datetime, reason: str) -> bool:
+        """Quarantine the end user because the provider blocks them since `at`; return True when that is new.
 
-        A notice from before the last lift is an old one, however often it is delivered: it changes nothing.
+        A notice from before the last lift changes nothing, however often it is delivered.
         """
-        row = QuarantinedUser(app, person, "provider", reason, "provider", to_ms(self._clock.now()))
-        async with store_errors("shut the end user out"):
-            lifted = count_of(await self._redis.hget(keys.LIFTED, person))
+        row = QuarantinedUser(app, end_user, "provider", reason, "provider", to_ms(self._clock.now()))
+        async with store_errors("quarantine the end user"):
+            lifted = count_of(await self._redis.hget(keys.LIFTED, end_user))
             if lifted is not None and to_ms(at) <= lifted:
                 return False
-            stands = await self._redis.hget(keys.QUARANTINE, person)
+            stored = await self._redis.hget(keys.QUARANTINE, end_user)
             async with self._redis.pipeline(transaction=True) as pipe:
-                row_of_it = self._readable(stands) if stands is not None else None
-                if row_of_it is not None and self._over(row_of_it):
-                    pipe.hset(keys.QUARANTINE, person, self._dump(row))
-                    pipe.sadd(keys.CLEARING, person)
+                current = self._readable(stored) if stored is not None else None
+                if current is not None and self._is_over(current):
+                    pipe.hset(keys.QUARANTINE, end_user, self._dump(row))
+                    pipe.sadd(keys.CANCELLATION_DUE, end_user)
                     await pipe.execute()
                     return True
-                pipe.hsetnx(keys.QUARANTINE, person, json.dumps(asdict(row)))
-                pipe.sadd(keys.CLEARING, person)
-                news, _ = await pipe.execute()
-        return bool(news)
+                pipe.hsetnx(keys.QUARANTINE, end_user, json.dumps(asdict(row)))
+                pipe.sadd(keys.CANCELLATION_DUE, end_user)
+                new, _ = await pipe.execute()
+        return bool(new)
 
-    async def lift(self, app: str, person: str) -> QuarantinedUser | None:
-        """The end user may submit again, and the blocks so far no longer count; None when none of the app was here."""
-        found = await self.find(app, person)
+    async def lift(self, app: str, end_user: str) -> QuarantinedUser | None:
+        """Lift the quarantine and forget the blocks so far; return the lifted row, or None if there was none."""
+        found = await self.find(app, end_user)
         if found is None:
             return None
         async with store_errors("lift the quarantine"), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(keys.LIFTED, person, to_ms(self._clock.now()))
-            pipe.hdel(keys.QUARANTINE, person)
-            pipe.delete(keys.ledger(person, "blocks"))
-            pipe.srem(keys.CLEARING, person)
+            pipe.hset(keys.LIFTED, end_user, to_ms(self._clock.now()))
+            pipe.hdel(keys.QUARANTINE, end_user)
+            pipe.delete(keys.ledger(end_user, "blocks"))
+            pipe.srem(keys.CANCELLATION_DUE, end_user)
             await pipe.execute()
         return found
 
-    async def find(self, app: str, person: str) -> QuarantinedUser | None:
-        """The app's end user, if shut out now."""
+    async def find(self, app: str, end_user: str) -> QuarantinedUser | None:
+        """Return the app's end user if quarantined now, else None."""
         async with store_errors("look into the quarantine", keys.QUARANTINE):
-            raw = await self._redis.hget(keys.QUARANTINE, person)
+            raw = await self._redis.hget(keys.QUARANTINE, end_user)
         found = self._readable(raw) if raw else None
-        if raw and found is None and await self._of_app(app, person):
-            return QuarantinedUser(
-                app, person, "ops", "", "", 0
-            )  # it can't be read: the person stays out until this is lifted
-        if found is None or found.app != app or self._over(found):
+        if raw and found is None and await self._belongs_to(app, end_user):
+            return QuarantinedUser(app, end_user, "ops", "", "", 0)  # unreadable: in force until it is lifted
+        if found is None or found.app != app or self._is_over(found):
             return None
-        return await self._named(found, raw)
+        return await self._with_name(found, raw)
 
     async def of_app(self, app: str) -> list[QuarantinedUser]:
-        """The app's end users who are shut out now, the newest first."""
-        kept = list[bytes]()
+        """Return the app's quarantined end users, newest first."""
+        stored = list[bytes]()
         with reporting_unreadable():
             async with store_errors("list the quarantine", keys.QUARANTINE):
-                kept = await self._redis.hvals(keys.QUARANTINE)
-        rows = [(one, raw) for raw in kept if (one := self._readable(raw)) is not None]
-        found = [await self._named(one, raw) for one, raw in rows if one.app == app and not self._over(one)]
+                stored = await self._redis.hvals(keys.QUARANTINE)
+        rows = [(one, raw) for raw in stored if (one := self._readable(raw)) is not None]
+        found = [await self._with_name(one, raw) for one, raw in rows if one.app == app and not self._is_over(one)]
         return sorted(found, key=lambda one: (-one.since_ms, one.safety_identifier))
 
-    async def counts(self, person: str, window: int) -> dict[str, int]:
-        """Checks, blocks and warnings of an end user within the last `window` seconds."""
+    async def counts(self, end_user: str, window: int) -> dict[str, int]:
+        """Count the checks, blocks and warnings of an end user within the last `window` seconds."""
         since = to_ms(self._clock.now()) - window * 1000
         async with store_errors("read the ledger"), self._redis.pipeline(transaction=False) as pipe:
             for kind in _LEDGERS:
-                pipe.zcount(keys.ledger(person, kind), since, "+inf")
+                pipe.zcount(keys.ledger(end_user, kind), since, "+inf")
             found = await pipe.execute()
         return {kind: int(count) for kind, count in zip(_LEDGERS, found, strict=True)}
 
-    async def warned(self, person: str, notice_id: str, at: datetime) -> None:
-        """The provider has warned of this end user: a line in the ledger, once for each notice."""
+    async def record_warning(self, end_user: str, notice_id: str, at: datetime) -> None:
+        """Record a warning of the provider in the ledger, once for each notice."""
         async with store_errors("note a warning"), self._redis.pipeline(transaction=True) as pipe:
-            for command in _line(keys.ledger(person, "warnings"), to_ms(at), notice_id):
+            for command in _ledger_entry(keys.ledger(end_user, "warnings"), to_ms(at), notice_id):
                 pipe.execute_command(*command)
             await pipe.execute()
 
-    async def to_clear(self) -> list[tuple[str, list[str]]]:
-        """(safety identifier, ids of jobs that wait) of everybody whose waiting jobs are still to be cancelled."""
+    async def pending_cancellations(self) -> list[tuple[str, list[str]]]:
+        """Return (safety identifier, ids of waiting jobs) of each end user with waiting jobs to be cancelled."""
         out: list[tuple[str, list[str]]] = []
         async with store_errors("look into the quarantine"):
-            for person in await members(
-                self._redis, keys.CLEARING, await self._redis.smembers(keys.CLEARING), kind="set"
+            for end_user in await valid_members(
+                self._redis, keys.CANCELLATION_DUE, await self._redis.smembers(keys.CANCELLATION_DUE), kind="set"
             ):
-                raw = await self._redis.hget(keys.QUARANTINE, person)
+                raw = await self._redis.hget(keys.QUARANTINE, end_user)
                 one = self._readable(raw) if raw else None
-                app = (await self._named(one, raw)).app if one is not None else ""
+                app = (await self._with_name(one, raw)).app if one is not None else ""
                 waiting: list[str] = []
                 for status in ("queued", "scheduled"):
-                    index = [keys.index(app, "user", person), keys.index(app, "status", status)]
+                    index = [keys.index(app, "user", end_user), keys.index(app, "status", status)]
                     waiting += [name.decode(errors="replace") for name in await self._redis.zinter(index)]
-                out.append((person, waiting))
+                out.append((end_user, waiting))
         return out
 
-    async def cleared(self, person: str) -> None:
-        """Nothing of this end user waits any more."""
+    async def mark_cancelled(self, end_user: str) -> None:
+        """Record that no job of this end user waits any more."""
         async with store_errors("note what was cancelled"):
-            await self._redis.srem(keys.CLEARING, person)
+            await self._redis.srem(keys.CANCELLATION_DUE, end_user)
 
-    async def _named(self, one: QuarantinedUser, raw: bytes) -> QuarantinedUser:
-        """With the app's own name of the person. A block and the provider know none: the newest job that has it still
-        tells, and it is kept from then on. Nobody asks for a name but operators, so the commit of a block needs none.
+    async def _with_name(self, one: QuarantinedUser, raw: bytes) -> QuarantinedUser:
+        """Add the app's own name of the end user, from the newest job that has it, and store it from then on.
+
+        A quarantine by a block or by the provider comes without it. Only operators ask for it, so the commit of a block
+        need not look it up.
         """
         if one.name is not None:
             return one
-        person = one.safety_identifier
+        end_user = one.safety_identifier
         async with store_errors("look for the end user's name"):
-            newest = await self._redis.zrevrange(keys.index(one.app, "user", person), 0, _ASKED_JOBS - 1)
+            newest = await self._redis.zrevrange(keys.index(one.app, "user", end_user), 0, _MAX_JOBS_READ - 1)
             for job_id in newest:
                 name = await self._name_in(one.app, job_id.decode(errors="replace"))
                 if name is not None:
                     named = replace(one, name=name)
-                    await self._swap(keys=[keys.QUARANTINE], args=[person, raw, self._dump(named)])
+                    await self._swap(keys=[keys.QUARANTINE], args=[end_user, raw, self._dump(named)])
                     return named
         return one
 
@@ -234,23 +236,23 @@ class Quarantine:
         try:
             async with store_errors("look for the end user's name", keys.job(job_id)):
                 private = await self._redis.hget(keys.job(job_id), "priv")
-            body = as_object(job_id, PRIVATE, self._vault.open(app, job_id, PRIVATE, private)[1]) or {}
+            body = require_object(job_id, PRIVATE, self._keyring.open(app, job_id, PRIVATE, private)[1]) or {}
         except (KeyMissing, ContentDamaged, RecordUnreadable):
             return None
         name = body.get("end_user")
         return name if isinstance(name, str) else None
 
     def _dump(self, one: QuarantinedUser) -> str:
-        sealed = None if one.name is None else self._vault.seal_text(secret_name(one.safety_identifier), one.name)
+        sealed = None if one.name is None else self._keyring.seal_text(secret_name(one.safety_identifier), one.name)
         return json.dumps(asdict(replace(one, name=sealed)))
 
-    def _over(self, one: QuarantinedUser) -> bool:
+    def _is_over(self, one: QuarantinedUser) -> bool:
         return 0 < one.until_ms <= to_ms(self._clock.now())
 
-    async def _of_app(self, app: str, person: str) -> bool:
-        """True when the person has submitted jobs of this app: the row itself can't say whose it is."""
-        async with store_errors("look for the end user's jobs", keys.index(app, "user", person)):
-            return bool(await self._redis.exists(keys.index(app, "user", person)))
+    async def _belongs_to(self, app: str, end_user: str) -> bool:
+        """Return True when the end user has submitted jobs of this app: an unreadable row can't say whose it is."""
+        async with store_errors("look for the end user's jobs", keys.index(app, "user", end_user)):
+            return bool(await self._redis.exists(keys.index(app, "user", end_user)))
 
     def _readable(self, raw: bytes) -> QuarantinedUser | None:
         return next((one for _, one in readable([(keys.QUARANTINE, raw)], self._load)), None)
@@ -261,7 +263,7 @@ class Quarantine:
             raise ValueError("not a row of the quarantine")
         if body["name"] is not None:
             try:
-                body["name"] = self._vault.unseal_text(secret_name(body["safety_identifier"]), body["name"])
-            except (KeyMissing, ContentDamaged, ValueError):  # ValueError: a plain name that looks like a sealed one
+                body["name"] = self._keyring.unseal_text(secret_name(body["safety_identifier"]), body["name"])
+            except (KeyMissing, ContentDamaged, ValueError):  # ValueError: a plain name that looks sealed
                 body["name"] = None
         return QuarantinedUser(**body)

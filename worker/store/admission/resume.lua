@@ -1,17 +1,19 @@
--- resume: a pause is over, and every job that it held falls due now.
--- KEYS     pauses by when they end, the pause, the jobs it holds, later, scopes that hold jobs
--- ARGV[1]  scope     ARGV[2] '1' = end it, '0' = only if its time has come or nobody pauses this any more
--- ARGV[3]  the channel that wakes workers
--- returns  {1 if it was paused, how many jobs were let go}
--- Asked again and again, so that a job that was held while its pause ended is let go as well.
-local t = call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local ends = call('ZSCORE', KEYS[1], ARGV[1])
+-- resume: End a pause; every job that it held falls due now.
+-- KEYS     pauses: scopes by when they end     pause: this one     held: the jobs it holds     later: jobs by due time
+--          holding_scopes: scopes of pauses that may hold jobs
+-- ARGV     scope, force: '1' = end it, '0' = only if its time has come or it no longer exists
+--          wake_channel: the channel that wakes workers
+-- Returns  {1 if it was paused, how many jobs fall due}
+-- Called again and again, so that a job that was held while its pause ended falls due as well.
+local pauses, pause, held, later, holding_scopes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local scope, force, wake_channel = ARGV[1], ARGV[2], ARGV[3]
+local now = now_ms()
+local ends = call('ZSCORE', pauses, scope)
 local paused = ends and tonumber(ends) > now
-if paused and ARGV[2] == '0' then return {1, 0} end
-call('ZREM', KEYS[1], ARGV[1])
-call('DEL', KEYS[2])
-local held = call('ZRANGE', KEYS[3], 0, -1)
-for _, id in ipairs(held) do call('ZADD', KEYS[4], 'XX', 'LT', now, id) end
-if #held > 0 then call('PUBLISH', ARGV[3], '1') else call('SREM', KEYS[5], ARGV[1]) end
-return {paused and 1 or 0, #held}
+if paused and force == '0' then return {1, 0} end
+call('ZREM', pauses, scope)
+call('DEL', pause)
+local job_ids = call('ZRANGE', held, 0, -1)
+for _, id in ipairs(job_ids) do call('ZADD', later, 'XX', 'LT', now, id) end
+if #job_ids > 0 then call('PUBLISH', wake_channel, '1') else call('SREM', holding_scopes, scope) end
+return {paused and 1 or 0, #job_ids}

@@ -1,9 +1,12 @@
--- access: set what is known of one model, if nobody changed it since it was read.
--- KEYS[1]  the account's hash, model -> JSON     KEYS[2]  the account that was asked last
--- ARGV     model, what was read ('' = nothing), what it is now, the account's scope, keep for so many seconds
--- returns  1 = set, 0 = read again
-if (call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-call('HSET', KEYS[1], ARGV[1], ARGV[3])
-call('EXPIRE', KEYS[1], ARGV[5])
-call('SET', KEYS[2], ARGV[4])
+-- set_access: Set what is known of one model's access, if nothing has changed it since it was read.
+-- KEYS     access: the account's hash, model -> JSON     latest_scope: the account that was probed last
+-- ARGV     model, before: the value that was read ('' = none), after: the new value
+--          scope: the account's, ttl_s: seconds that it is kept
+-- Returns  1 = set, 0 = read again
+local access, latest_scope = KEYS[1], KEYS[2]
+local model, before, after, scope, ttl_s = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if (call('HGET', access, model) or '') ~= before then return 0 end
+call('HSET', access, model, after)
+call('EXPIRE', access, ttl_s)
+call('SET', latest_scope, scope)
 return 1

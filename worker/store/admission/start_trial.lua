@@ -1,18 +1,19 @@
--- probe: when the time to probe has come, wake the job that was held first, to be the trial.
--- KEYS     the circuit's hash, the held jobs, later
--- ARGV[1]  the channel that wakes workers
--- returns  the job's id, or nil
-local seen = call('HMGET', KEYS[1], 'next_probe_at', 'trial')
-local t = call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-if not seen[1] then -- closed: whoever was held while it closed would wait for ever
-  for _, id in ipairs(call('ZRANGE', KEYS[2], 0, -1)) do call('ZADD', KEYS[3], 'XX', 'LT', now, id) end
+-- start_trial: When a trial of the open circuit is due, wake the job that was held first, to be the trial.
+-- KEYS     circuit: its hash     held: the jobs it holds     later: jobs by due time
+-- ARGV     wake_channel: the channel that wakes workers
+-- Returns  the job's id, or nil
+local circuit, held, later = KEYS[1], KEYS[2], KEYS[3]
+local wake_channel = ARGV[1]
+local next_probe_at = call('HMGET', circuit, 'next_probe_at')[1]
+local now = now_ms()
+if not next_probe_at then -- closed: a job that was held while it closed would wait for ever
+  for _, id in ipairs(call('ZRANGE', held, 0, -1)) do call('ZADD', later, 'XX', 'LT', now, id) end
   return nil
 end
-if now < number(seen[1]) then return nil end
-local first = call('ZRANGE', KEYS[2], 0, 0)[1]
+if now < number(next_probe_at) then return nil end
+local first = call('ZRANGE', held, 0, 0)[1]
 if not first then return nil end
-call('HSET', KEYS[1], 'trial', first, 'next_probe_at', now + 60000)
-call('ZADD', KEYS[3], 'XX', now, first)
-call('PUBLISH', ARGV[1], '1')
+call('HSET', circuit, 'trial', first, 'next_probe_at', now + 60000)
+call('ZADD', later, 'XX', now, first)
+call('PUBLISH', wake_channel, '1')
 return first

@@ -1,16 +1,16 @@
--- bucket: a token bucket that fills steadily by the server's clock; the scripts that charge begin with this text.
--- take(key, interval, burst)
---   key       when the bucket will be full again, microseconds; gone = it is full
---   interval  microseconds in which one token comes back     burst  how many tokens it holds
--- returns  left, microseconds until it is full, microseconds until there is a token (0 = one was taken)
--- A bucket that was changed since is never worse than empty.
-local function take(key, interval, burst)
+-- take_token(key, interval_us, capacity): take a token from a bucket that fills steadily by the server's clock; comes
+-- before scripts that charge.
+--   key          holds when the bucket will be full again, microseconds; no key = it is full
+--   interval_us  microseconds in which one token comes back     capacity  tokens of a full bucket
+-- Returns tokens left, microseconds until it is full, microseconds until there is a token (0 = one was taken).
+-- A bucket whose limits have changed since is never worse than empty.
+local function take_token(key, interval_us, capacity)
   local t = call('TIME')
-  local now, room = t[1] * 1000000 + t[2], burst * interval
-  local full = math.max(now, math.min(number(call('GET', key)), now + room))
-  local wait = full + interval - now - room
-  if wait > 0 then return 0, full - now, wait end
-  full = full + interval
-  call('SET', key, string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
-  return math.floor((now + room - full) / interval), full - now, 0
+  local now, fill_time = t[1] * 1000000 + t[2], capacity * interval_us
+  local full_at = math.max(now, math.min(number(call('GET', key)), now + fill_time))
+  local wait = full_at + interval_us - now - fill_time
+  if wait > 0 then return 0, full_at - now, wait end
+  full_at = full_at + interval_us
+  call('SET', key, string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+  return math.floor((now + fill_time - full_at) / interval_us), full_at - now, 0
 end

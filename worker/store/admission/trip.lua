@@ -1,17 +1,18 @@
--- trip: open a circuit, or keep it open for longer after a trial that failed.
--- KEYS     the circuit's hash, the set of all circuits
--- ARGV[1]  reason     ARGV[2] the job that met the fault     ARGV[3] first wait, ms     ARGV[4] longest wait, ms
--- ARGV[5]  the circuit's scope
--- returns  {1 if it was closed before, next_probe_at in ms}
--- Each failed trial doubles the wait; jobs that were under way when the circuit opened change nothing.
-local t = call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local seen = call('HMGET', KEYS[1], 'reason', 'tries', 'next_probe_at', 'trial')
-if seen[1] and seen[4] ~= ARGV[2] then return {0, number(seen[3])} end
-local tries = number(seen[2])
-local due = now + math.min(tonumber(ARGV[4]), tonumber(ARGV[3]) * 2 ^ tries)
-call('HSET', KEYS[1], 'reason', ARGV[1], 'tries', tries + 1, 'next_probe_at', due)
-call('HSETNX', KEYS[1], 'since', now)
-call('HDEL', KEYS[1], 'trial')
-call('SADD', KEYS[2], ARGV[5])
-return {seen[1] and 0 or 1, due}
+-- trip: Open a circuit, or keep it open for longer after a trial that failed.
+-- KEYS     circuit: its hash     circuits: the set of all circuits' scopes
+-- ARGV     reason, job_id: the job that met the fault, first_wait_ms, max_wait_ms, scope: the circuit's
+-- Returns  {1 if it was closed before, next_probe_at in ms}
+-- Each failed trial doubles the wait; jobs that were running when the circuit opened change nothing.
+local circuit, circuits = KEYS[1], KEYS[2]
+local reason, job_id, first_wait_ms, max_wait_ms, scope = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local now = now_ms()
+local state = call('HMGET', circuit, 'reason', 'tries', 'next_probe_at', 'trial')
+local open, next_probe_at, trial = state[1], state[3], state[4]
+if open and trial ~= job_id then return {0, number(next_probe_at)} end
+local tries = number(state[2])
+local due = now + math.min(tonumber(max_wait_ms), tonumber(first_wait_ms) * 2 ^ tries)
+call('HSET', circuit, 'reason', reason, 'tries', tries + 1, 'next_probe_at', due)
+call('HSETNX', circuit, 'since', now)
+call('HDEL', circuit, 'trial')
+call('SADD', circuits, scope)
+return {open and 0 or 1, due}

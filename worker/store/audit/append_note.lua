@@ -1,10 +1,12 @@
--- act: add a record to the audit trail that is no event of a job, behind the last record of its chain.
--- KEYS     the trail, the places of the chain's records, the job's hash, a counter of such records
--- ARGV[1]  the place of the last record that the caller saw ("" = none)     ARGV[2] hash     ARGV[3] record
--- returns  the place of the new record, or nil when another record came first
-if (call('LINDEX', KEYS[2], -1) or '') ~= ARGV[1] then return nil end
-local place = call('XADD', KEYS[1], '*', 'hash', ARGV[2], 'record', ARGV[3])
-call('RPUSH', KEYS[2], place)
-if call('EXISTS', KEYS[3]) == 1 then call('HSET', KEYS[3], 'chain', ARGV[2]) end
-call('INCR', KEYS[4])
-return place
+-- append_note: Append a record that is no event of a job to the audit trail, behind the last record of its chain.
+-- KEYS     trail     chain_records: ids of the chain's records     job: the job's hash     note_count: number of notes
+-- ARGV     last_id: id of the last record that the caller read ("" = none), hash, record
+-- Returns  the id of the new record, or nil when another record came first
+local trail, chain_records, job, note_count = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local last_id, hash, record = ARGV[1], ARGV[2], ARGV[3]
+if (call('LINDEX', chain_records, -1) or '') ~= last_id then return nil end
+local id = call('XADD', trail, '*', 'hash', hash, 'record', record)
+call('RPUSH', chain_records, id)
+if call('EXISTS', job) == 1 then call('HSET', job, 'chain', hash) end
+call('INCR', note_count)
+return id

@@ -1,7 +1,4 @@
-"""Exports of the trail in Redis, as they are written: lines while they are read, then what the manifest needs.
-
-Must not know: where the lines go.
-"""
+"""Export the audit trail of Redis: its lines page by page, then what the manifest needs."""
 
 from __future__ import annotations
 
@@ -15,26 +12,26 @@ from worker.audit.export import ExportManifest, follows_from_nothing
 from worker.audit.seals import Seal, parse
 from worker.clock import Clock
 from worker.store.audit.seals import Seals
-from worker.store.audit.trail import Trail, mark_of
+from worker.store.audit.trail import Trail, record_prefix
 
 _PAGE = 5_000
 
 
 @dataclass(slots=True)
 class Export:
-    """One export: read `lines()` to the end, then `book` and `seals` are whole."""
+    """One export: read `lines()` to the end, then `manifest` and `seals` are complete."""
 
     redis: ArqRedis
     clock: Clock
     app: str | None = None
     after_ms: int | None = None
     before_ms: int | None = None
-    book: ExportManifest = field(default_factory=ExportManifest)
+    manifest: ExportManifest = field(default_factory=ExportManifest)
     seals: list[Seal] = field(default_factory=list)
 
     async def lines(self) -> AsyncIterator[list[bytes]]:
-        """The lines, page by page, up to what the trail holds now."""
-        trail, mark = Trail(self.redis, self.clock), mark_of(self.app) if self.app is not None else b""
+        """Yield the lines, page by page, up to what the trail holds now."""
+        trail, prefix = Trail(self.redis, self.clock), record_prefix(self.app) if self.app is not None else b""
         high, heads = await trail.last(), await self._sealed()
         if high is None:
             return
@@ -45,7 +42,7 @@ class Export:
         async for rows in trail.pages(low, high, _PAGE):
             out = []
             for row in rows:
-                if mark and not row.record.startswith(mark):
+                if prefix and not row.record.startswith(prefix):
                     continue
                 first, last = first or row.id, row.id
                 out.append(await self._line(trail, row, heads))
@@ -54,12 +51,12 @@ class Export:
 
     async def _line(self, trail: Trail, row: AuditRow, heads: dict[str, str]) -> bytes:
         chain = chain_in(row)
-        if not self.book.knows(chain) and not follows_from_nothing(row):
-            self.book.starts[chain] = heads.get(chain) or await trail.before(chain, row.id)
-        return self.book.add(chain, row)
+        if not self.manifest.knows(chain) and not follows_from_nothing(row):
+            self.manifest.starts[chain] = heads.get(chain) or await trail.hash_before(chain, row.id)
+        return self.manifest.add(chain, row)
 
     async def _sealed(self) -> dict[str, str]:
-        """Reads the seals; the ends of chains of which retention removed the beginning."""
+        """Read the seals; return the ends of chains whose beginning retention removed."""
         seals = Seals(self.redis)
         async for lines in seals.pages(await seals.count()):
             self.seals += [parse(line) for line in lines]
@@ -67,7 +64,7 @@ class Export:
         return dict(retention.body["heads"]) if retention is not None else {}
 
     def _narrow(self, first: str, last: str) -> None:
-        """Keeps the seals that this export can prove: all of the whole trail's, those that lie within some time's."""
+        """Keep the seals that this export can prove: all of them, or those within its time range."""
         if self.app is not None or not last:
             self.seals = []
             return

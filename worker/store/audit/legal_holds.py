@@ -1,6 +1,6 @@
-"""Legal holds: nothing of a held job, or of any job of a held app, is removed by time: neither trail nor content.
+"""Place and release legal holds: retention removes nothing of a held job, or of any job of a held app.
 
-Who and why stands in the trail. Must not know: how retention removes.
+Who placed one and why is recorded in the audit trail.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.store import codec, keys
 from worker.store.audit.trail import Trail
-from worker.store.connection.pool import store_errors
-from worker.store.values import readable, replies
+from worker.store.errors import store_errors
+from worker.store.values import pipeline_replies, readable
 
 _PAGE: Final = 500
-_LEAST: Final = 60  # seconds that content stays after a release, if its time was over long ago
+_MIN_TTL_S: Final = 60  # seconds that content is kept after a release, if its time was over long ago
 
 
 class LegalHolds:
@@ -32,72 +32,72 @@ class LegalHolds:
         self._trail = Trail(redis, clock)
 
     async def names(self) -> set[str]:
-        """What is held."""
-        async with store_errors("read the holds", keys.HOLDS):
-            return {name.decode(errors="replace") for name in await self._redis.smembers(keys.HOLDS)}
+        """Return the names of what is held."""
+        async with store_errors("read the holds", keys.LEGAL_HOLDS):
+            return {name.decode(errors="replace") for name in await self._redis.smembers(keys.LEGAL_HOLDS)}
 
-    async def told(self) -> list[dict[str, Any]]:
-        """Every hold with who, why and since when."""
-        async with store_errors("read the holds", keys.HOLD_NOTES):
-            rows = await self._redis.hgetall(keys.HOLD_NOTES)
+    async def describe(self) -> list[dict[str, Any]]:
+        """Return every hold with who, why and since when."""
+        async with store_errors("read the holds", keys.LEGAL_HOLD_NOTES):
+            rows = await self._redis.hgetall(keys.LEGAL_HOLD_NOTES)
         found = [_note(name.decode(errors="replace"), raw) for name, raw in rows.items()]
         return sorted(found, key=lambda row: str(row["since"]))
 
     async def place(self, name: str, *, by: str, why: str) -> AuditRow:
-        """The hold stands, and its record in the trail says so. Refused: nothing to hold, or held already."""
+        """Place a hold and record it in the trail. Raises Refused when there is nothing to hold, or a hold already."""
         if name in await self.names():
             raise Refused("held_already", f"{name} is held already; `vigil audit holds` says by whom.")
-        app, job_id = await self._whose(name)
+        app, job_id = await self._owner(name)
         row = await self._trail.note("audit.hold", app=app, job_id=job_id, by=by, why=why)
         since = self._clock.now().isoformat(timespec="seconds").replace("+00:00", "Z")
         async with store_errors("place a hold"), self._redis.pipeline(transaction=True) as pipe:
-            pipe.sadd(keys.HOLDS, name)
-            pipe.hset(keys.HOLD_NOTES, name, json.dumps({"by": by, "reason": why, "since": since}))
+            pipe.sadd(keys.LEGAL_HOLDS, name)
+            pipe.hset(keys.LEGAL_HOLD_NOTES, name, json.dumps({"by": by, "reason": why, "since": since}))
             await pipe.execute()
         async for ids in self._jobs(name):
             async with store_errors("keep what is held"), self._redis.pipeline(transaction=False) as pipe:
                 for one in ids:
-                    for kept in _content(one):
-                        pipe.persist(kept)
+                    for name_of_key in _content(one):
+                        pipe.persist(name_of_key)
                 await pipe.execute()
         return row
 
     async def release(self, name: str, *, by: str, why: str) -> AuditRow:
-        """The hold is over; what was kept gets the time back that it would have had. Refused: there is no such hold."""
-        held = await self.names()
-        if name not in held:
+        """Release a hold; what it kept expires when it would have without it. Raises Refused when there is none."""
+        is_held = await self.names()
+        if name not in is_held:
             raise Refused("not_held", f"{name} is not held.", 404)
-        app, job_id = await self._whose(name)
+        app, job_id = await self._owner(name)
         row = await self._trail.note("audit.release", app=app, job_id=job_id, by=by, why=why)
         async with store_errors("release a hold"), self._redis.pipeline(transaction=True) as pipe:
-            pipe.srem(keys.HOLDS, name)
-            pipe.hdel(keys.HOLD_NOTES, name)
+            pipe.srem(keys.LEGAL_HOLDS, name)
+            pipe.hdel(keys.LEGAL_HOLD_NOTES, name)
             await pipe.execute()
-        others = held - {name}
+        others = is_held - {name}
         async for ids in self._jobs(name):
-            await self._let_go([one for one in ids if one not in others], others)
+            await self._restore_expiry([one for one in ids if one not in others], others)
         return row
 
-    async def _let_go(self, ids: list[str], others: set[str]) -> None:
+    async def _restore_expiry(self, ids: list[str], others: set[str]) -> None:
         async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for one in ids:
                 pipe.hget(keys.job(one), "rec")
-            rows = await replies(pipe, map(keys.job, ids))
+            rows = await pipeline_replies(pipe, map(keys.job, ids))
         found = [job for _, job in readable(zip(map(keys.job, ids), rows, strict=True), codec.load_job)]
         over = [job for job in found if job.settled and app_chain(job.app) not in others]
         async with store_errors("give back the time of what was held"), self._redis.pipeline(transaction=False) as pipe:
             for job in over:
-                for kept in _content(job.id):
-                    pipe.expire(kept, self._left(job))
+                for name_of_key in _content(job.id):
+                    pipe.expire(name_of_key, self._remaining_seconds(job))
             await pipe.execute()
 
-    def _left(self, job: Job) -> int:
-        """The seconds that are left of a settled job's time."""
+    def _remaining_seconds(self, job: Job) -> int:
+        """Return the seconds that are left of a settled job's retention time."""
         ended = job.finished_at or job.created_at
-        return max(_LEAST, round(self._keep - (self._clock.now() - ended).total_seconds()))
+        return max(_MIN_TTL_S, round(self._keep - (self._clock.now() - ended).total_seconds()))
 
-    async def _whose(self, name: str) -> tuple[str, str | None]:
-        """(app, job id or None) of what is named."""
+    async def _owner(self, name: str) -> tuple[str, str | None]:
+        """Return (app, job id or None) of what is named. Raises Refused when there is no such job."""
         if name.startswith("app:"):
             return name.removeprefix("app:"), None
         rows = await self._trail.of_chain(name)
@@ -121,18 +121,18 @@ class LegalHolds:
             start += _PAGE
 
 
-async def held(redis: ArqRedis, app: str, job_id: str) -> bool:
-    """True while a hold keeps the job or its app: its content must not be deleted."""
-    async with store_errors("read the holds", keys.HOLDS):
-        return any(await redis.smismember(keys.HOLDS, [job_id, app_chain(app)]))
+async def is_held(redis: ArqRedis, app: str, job_id: str) -> bool:
+    """Return True while a hold keeps the job or its app: its content must not be deleted."""
+    async with store_errors("read the holds", keys.LEGAL_HOLDS):
+        return any(await redis.smismember(keys.LEGAL_HOLDS, [job_id, app_chain(app)]))
 
 
 def _note(name: str, raw: bytes) -> dict[str, Any]:
-    """Who holds it and why; a hold of which that can't be read stands all the same."""
-    words = ("by", "reason", "since")
-    found = readable([(keys.HOLD_NOTES, raw)], lambda raw: {word: json.loads(raw)[word] for word in words})
-    return {"name": name, **next((note for _, note in found), dict.fromkeys(words, ""))}
+    """Decode who placed a hold and why; an unreadable note leaves the hold in force."""
+    fields = ("by", "reason", "since")
+    found = readable([(keys.LEGAL_HOLD_NOTES, raw)], lambda raw: {field: json.loads(raw)[field] for field in fields})
+    return {"name": name, **next((note for _, note in found), dict.fromkeys(fields, ""))}
 
 
 def _content(job_id: str) -> tuple[str, ...]:
-    return keys.job(job_id), keys.trail(job_id), keys.asked(job_id), keys.answer(job_id)
+    return keys.job(job_id), keys.trail(job_id), keys.job_input(job_id), keys.job_output(job_id)

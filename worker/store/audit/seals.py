@@ -1,7 +1,4 @@
-"""The seals in Redis: a list, appended to by whoever seals next, cut at the front by retention.
-
-Must not know: what a seal states, who signs.
-"""
+"""Store the seals of the audit trail: a list to which workers append, and that retention cuts at the front."""
 
 from __future__ import annotations
 
@@ -13,44 +10,44 @@ from arq.connections import ArqRedis
 from worker.audit.seals import Seal, parse
 from worker.store import keys
 from worker.store.commands import Command, flatten
-from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
-from worker.store.stats.queue_depth import take_turn
+from worker.store.connection.locks import try_lock
+from worker.store.connection.lua_scripts import RUN_COMMANDS, script
+from worker.store.errors import store_errors
 
 _PAGE: Final = 200
 _RETENTION: Final = b'"kind":"retention"'
 
 
 class Seals:
-    """All that is done with the seals in Redis."""
+    """The seals in Redis."""
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
-        self._script: Any = script(redis, "audit/seal")
+        self._script: Any = script(redis, RUN_COMMANDS, "audit/seal")
 
-    async def take_turn(self, seconds: float) -> bool:
-        """True for one of all workers, once in so many seconds."""
-        return await take_turn(self._redis, keys.SEALING, seconds)
+    async def try_lock(self, seconds: float) -> bool:
+        """Return True for one of all workers, at most once in so many seconds."""
+        return await try_lock(self._redis, keys.SEALING_LOCK, seconds)
 
     async def last(self) -> Seal | None:
-        """The newest seal; None before the first. Raises BadSeal when it is none."""
+        """Return the newest seal, or None before the first. Raises BadSeal when it can't be parsed."""
         async with store_errors("read the seals", keys.SEALS):
             raw = await self._redis.lindex(keys.SEALS, -1)
         return parse(raw) if raw else None
 
-    async def append(self, before: Seal | None, seal: Seal, commands: Sequence[Command] = (), acts: str = "-") -> bool:
-        """False when another seal came first (or `acts` is not the counter any more): then nothing was written."""
-        args = [before.line if before else b"", seal.line, acts, *flatten(commands)]
+    async def append(self, before: Seal | None, seal: Seal, commands: Sequence[Command] = (), notes: str = "-") -> bool:
+        """Append a seal and run commands; return False, with nothing written, when another seal or note came first."""
+        args = [before.line if before else b"", seal.line, notes, *flatten(commands)]
         async with store_errors("seal the trail"):
-            return bool(await self._script(keys=[keys.SEALS, keys.ACTS], args=args))
+            return bool(await self._script(keys=[keys.SEALS, keys.NOTE_COUNT], args=args))
 
     async def count(self) -> int:
-        """How many seals are kept."""
+        """Return how many seals are kept."""
         async with store_errors("count the seals", keys.SEALS):
             return int(await self._redis.llen(keys.SEALS))
 
     async def pages(self, count: int, start: int = 0) -> AsyncIterator[list[bytes]]:
-        """The lines of the first `count` seals that are kept, from `start` on, page by page."""
+        """Yield the lines of the first `count` seals, from `start` on, page by page."""
         for low in range(start, count, _PAGE):
             async with store_errors("read the seals", keys.SEALS):
                 lines: list[bytes] = await self._redis.lrange(keys.SEALS, low, min(count, low + _PAGE) - 1)
@@ -59,13 +56,13 @@ class Seals:
             yield lines
 
     async def first(self) -> bytes | None:
-        """The line of the oldest seal that is kept."""
+        """Return the line of the oldest seal, or None."""
         async with store_errors("read the seals", keys.SEALS):
             raw: bytes | None = await self._redis.lindex(keys.SEALS, 0)
         return raw
 
     async def last_retention(self, count: int) -> bytes | None:
-        """The line of the newest retention seal among the first `count`; None when there is none."""
+        """Return the line of the newest retention seal among the first `count`, or None."""
         for high in range(count, 0, -_PAGE):
             async with store_errors("read the seals", keys.SEALS):
                 lines = await self._redis.lrange(keys.SEALS, max(0, high - _PAGE), high - 1)
@@ -74,8 +71,8 @@ class Seals:
                 return found
         return None
 
-    async def behind(self, number: int) -> list[Seal]:
-        """Up to a page of seals with a higher number, in order."""
+    async def after_number(self, number: int) -> list[Seal]:
+        """Return up to a page of seals with a higher number, in order."""
         first = await self.first()
         if first is None:
             return []

@@ -1,7 +1,6 @@
-"""The audit trail in Redis: read one chain, read on from any place, and write what is no event of a job.
+"""Read the audit trail, by chain or from any id on, and append notes: records that are no events of a job.
 
-The record of an event is written in the event's own commit (`jobs.py`). Must not know: what a record says, how it is
-proven.
+The record of an event is written in the event's own commit (`jobs/commit_commands.py`).
 """
 
 from __future__ import annotations
@@ -20,55 +19,55 @@ from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
-from worker.store.values import replies
+from worker.store.errors import store_errors
+from worker.store.values import pipeline_replies
 
 START: Final = "-"
 NO_HASH: Final = "f" * 64
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _PLACE: Final = re.compile(r"\d{1,15}-\d{1,15}")
 _PAGE: Final = 2_000
-_MOST_PAGES: Final = 5
-_TRIES: Final = 50
+_MAX_PAGES: Final = 5
+_MAX_TRIES: Final = 50
 
 
 class Trail:
-    """All that is read of the audit trail, and what is added to it outside a job's own commits."""
+    """The audit trail in Redis."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
-        self._act: Any = script(redis, "audit/append_note")
+        self._append_script: Any = script(redis, "audit/append_note")
 
     async def of_chain(self, chain: str) -> list[AuditRow]:
-        """All records of a job (or of `app:<name>`), in order; empty when there are none."""
-        async with store_errors("read the audit trail", keys.audited(chain)):
-            places = await self._redis.lrange(keys.audited(chain), 0, -1)
-        return await self.at([place.decode(errors="replace") for place in places])
+        """Return all records of a job (or of `app:<name>`), in order."""
+        async with store_errors("read the audit trail", keys.chain_records(chain)):
+            places = await self._redis.lrange(keys.chain_records(chain), 0, -1)
+        return await self.records_at([place.decode(errors="replace") for place in places])
 
-    async def at(self, places: Sequence[str]) -> list[AuditRow]:
-        """The records at these places; those that are gone are missing."""
+    async def records_at(self, places: Sequence[str]) -> list[AuditRow]:
+        """Return the records with these ids; leave out those that are gone."""
         known = [place for place in places if _PLACE.fullmatch(place)]
         if not known:
             return []
         async with store_errors("read the audit trail", keys.AUDIT), self._redis.pipeline(transaction=False) as pipe:
             for place in known:
                 pipe.xrange(keys.AUDIT, place, place)
-            found = await replies(pipe, (keys.AUDIT for _ in known))
+            found = await pipeline_replies(pipe, (keys.AUDIT for _ in known))
         return [row_of(*rows[0]) for rows in found if rows]
 
     async def page(self, low: str, high: str = "+", count: int = _PAGE) -> list[AuditRow]:
-        """Up to `count` records from `low` on; `(<id>` is what comes after that id."""
+        """Return up to `count` records from `low` on; `(<id>` excludes that id."""
         async with store_errors("read the audit trail", keys.AUDIT):
             return [row_of(*row) for row in await self._redis.xrange(keys.AUDIT, low, high, count)]
 
     async def pages(self, low: str = START, high: str = "+", count: int = _PAGE) -> AsyncIterator[list[AuditRow]]:
-        """All records from `low` to `high`, in order, page by page; Redis fetches the next one while one is read."""
+        """Yield all records from `low` to `high`, in order, by pages; the next one is fetched meanwhile."""
         ahead = asyncio.ensure_future(self.page(low, high, count))
         try:
             while rows := await ahead:
                 if len(rows) == count:
                     ahead = asyncio.ensure_future(self.page(f"({rows[-1].id}", high, count))
-                    await asyncio.sleep(0)  # now it is under way
+                    await asyncio.sleep(0)  # lets the request be sent
                 yield rows
                 if len(rows) < count:
                     return
@@ -77,29 +76,31 @@ class Trail:
             await asyncio.gather(ahead, return_exceptions=True)
 
     async def last(self) -> str | None:
-        """The id of the newest record."""
+        """Return the id of the newest record, or None."""
         async with store_errors("read the audit trail", keys.AUDIT):
             rows = await self._redis.xrevrange(keys.AUDIT, count=1)
         return row_of(*rows[0]).id if rows else None
 
-    async def before(self, chain: str, place: str) -> str:
-        """The hash of the record that stands before this one in its chain; 64 zeros when it isn't there."""
-        async with store_errors("read the audit trail", keys.audited(chain)):
-            places = [raw.decode(errors="replace") for raw in await self._redis.lrange(keys.audited(chain), 0, -1)]
+    async def hash_before(self, chain: str, place: str) -> str:
+        """Return the hash of the record before this one in its chain; 64 zeros when there is none."""
+        async with store_errors("read the audit trail", keys.chain_records(chain)):
+            places = [
+                raw.decode(errors="replace") for raw in await self._redis.lrange(keys.chain_records(chain), 0, -1)
+            ]
         n = places.index(place) if place in places else 0
-        rows = await self.at(places[n - 1 : n]) if n else []
+        rows = await self.records_at(places[n - 1 : n]) if n else []
         return rows[0].hash if rows else GENESIS
 
     async def of_app(self, app: str, low: str, high: str, limit: int) -> tuple[list[AuditRow], str | None]:
-        """(up to `limit` records of the app, oldest first; the id after which the next page begins, or None).
+        """Return up to `limit` records of the app, oldest first, and the id after which the next page begins, or None.
 
-        In a trail that others fill a page may be short and yet have a next one: a look reads a bounded part of it.
+        One call reads a bounded part of the trail, so a page may be short, or empty, and yet have a next one.
         """
-        found, mark = list[AuditRow](), mark_of(app)
-        for _ in range(_MOST_PAGES):
+        found, prefix = list[AuditRow](), record_prefix(app)
+        for _ in range(_MAX_PAGES):
             rows = await self.page(low, high)
             for row in rows:
-                if row.record.startswith(mark):
+                if row.record.startswith(prefix):
                     found.append(row)
                     if len(found) > limit:
                         return found[:limit], found[limit - 1].id
@@ -109,49 +110,49 @@ class Trail:
         return found, low.removeprefix("(")
 
     async def note(self, act: str, *, app: str, job_id: str | None, by: str, why: str, **data: Any) -> AuditRow:
-        """The record of something done to a job, or (without `job_id`) to all of an app: who, what and why.
+        """Append the record of an action on a job, or (without `job_id`) on an app: who, what and why.
 
-        Chained to the records before it. Give no content. Raises Refused for a job that has no trail.
+        It is chained to the records before it, and must hold no content. Raises Refused for a job without a trail.
         """
         chain = job_id if job_id is not None else app_chain(app)
         record = act_of(act, at=self._clock.now(), app=app, job_id=job_id, by=by, why=why, data=data)
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             last = await self._last(chain)
             if last is None and job_id is not None:
                 raise Refused("job_not_found", "There is no audit trail of such a job.", 404)
             if last is not None and last.record == canonical(record):
-                return last  # it was written, only the answer was lost
+                return last  # it was written, only the reply was lost
             head, body = link(last.hash if last else GENESIS, record)
             async with store_errors("write to the audit trail"):
-                names = [keys.AUDIT, keys.audited(chain), keys.job(chain), keys.ACTS]
-                place = await self._act(keys=names, args=[last.id if last else "", head, body])
+                names = [keys.AUDIT, keys.chain_records(chain), keys.job(chain), keys.NOTE_COUNT]
+                place = await self._append_script(keys=names, args=[last.id if last else "", head, body])
             if place:
                 return AuditRow(place.decode(), head, body)
         raise Refused("job_busy", "The job is changing right now; try again.", 409)
 
     async def _last(self, chain: str) -> AuditRow | None:
-        async with store_errors("read the audit trail", keys.audited(chain)):
-            place = await self._redis.lindex(keys.audited(chain), -1)
+        async with store_errors("read the audit trail", keys.chain_records(chain)):
+            place = await self._redis.lindex(keys.chain_records(chain), -1)
         if place is None:
             return None
-        rows = await self.at([place.decode(errors="replace")])
+        rows = await self.records_at([place.decode(errors="replace")])
         if not rows:
             raise Refused("trail_broken", f"The last record of {chain} is gone; `vigil audit verify` says more.")
         return rows[0]
 
 
 def head_of(raw: bytes | None) -> str | None:
-    """The end of a chain as it is kept beside a job; None when it is gone or can't be one."""
+    """Decode the end of a chain as it is stored beside a job; None when it is missing or invalid."""
     head = (raw or b"").decode(errors="replace")
     return head if _HASH.fullmatch(head) else None
 
 
 def row_of(place: bytes, fields: dict[bytes, bytes]) -> AuditRow:
-    """A record as Redis gives it; what is none has a hash that no record has, so that a proof tells of it."""
+    """Decode a record; an invalid one gets a hash that no record has, so that a verification reports it."""
     head = fields.get(b"hash", b"").decode(errors="replace")
     return AuditRow(place.decode(), head if _HASH.fullmatch(head) else NO_HASH, fields.get(b"record", b""))
 
 
-def mark_of(app: str) -> bytes:
-    """How each record of an app begins: keys are sorted, and none comes before `app`."""
+def record_prefix(app: str) -> bytes:
+    """Return how each record of an app begins: keys are sorted, and none comes before `app`."""
     return b'{"app":%b,' % json.dumps(app, ensure_ascii=False).encode()

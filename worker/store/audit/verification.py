@@ -1,7 +1,4 @@
-"""Proves the trail in Redis: streams it through the verifier, and holds the jobs' own records against it.
-
-Must not know: how a fault is told.
-"""
+"""Verify the audit trail in Redis: stream it through the verifier, and compare the jobs' own records with it."""
 
 from __future__ import annotations
 
@@ -24,18 +21,18 @@ from worker.store import keys
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
-from worker.store.values import replies
+from worker.store.errors import store_errors
+from worker.store.values import pipeline_replies
 
 _PAGE: Final = 5_000
 _SCAN: Final = 1_000
-_LOOKED_AT: Final = 5  # faults are told one by one up to here
-_TIMES: Final = 3
+_MAX_DETAILED_FAULTS: Final = 5  # more faults than that are reported as a number
+_MAX_PASSES: Final = 3
 _HOUR: Final = 3600
 
 
 class TrailVerification:
-    """One look at the whole trail."""
+    """One verification of the whole trail."""
 
     def __init__(self, redis: ArqRedis, clock: Clock, trusted: Trusted, sealed_within: float | None = None) -> None:
         """`sealed_within`: older records that no checkpoint covers are a fault, if there is a key; None = never."""
@@ -43,23 +40,23 @@ class TrailVerification:
         self._sealed_within = sealed_within if len(trusted) else None
         self._trail, self._seals = Trail(redis, clock), Seals(redis)
         self._starts: dict[str, str] = {}
-        self._unlike_of: Any = script(redis, "audit/chain_heads")
+        self._chain_heads_script: Any = script(redis, "audit/chain_heads")
 
-    async def prove(self, shipped: Iterable[bytes] | None = None) -> Report:
-        """What the trail is worth; `shipped`: the copy of the seals that was kept elsewhere."""
+    async def verify(self, shipped: Iterable[bytes] | None = None) -> Report:
+        """Verify the trail and return a report; `shipped`: the copy of the seals that was kept elsewhere."""
         try:
-            return await self._prove(shipped)
+            return await self._verify(shipped)
         except RecordUnreadable as error:
             return Report(faults=[_unreadable(error)])
 
-    async def _prove(self, shipped: Iterable[bytes] | None) -> Report:
+    async def _verify(self, shipped: Iterable[bytes] | None) -> Report:
         report = Report()
-        for _ in range(_TIMES):
+        for _ in range(_MAX_PASSES):
             before, begun = await self._seals.first(), self._clock.monotonic()
             report = await self._pass()
             report.seconds = self._clock.monotonic() - begun
             if report.good or before == await self._seals.first():
-                break  # (else retention was at work meanwhile: look again)
+                break  # otherwise retention ran meanwhile: verify again
         if shipped is not None:
             report.faults += await self._compare(shipped, report)
         return report
@@ -77,7 +74,7 @@ class TrailVerification:
         await self._stream(verifier, count)
         faults = await self._explain(verifier)
         named = {fault.job_id for fault in faults}
-        faults += [fault for fault in await self._ends(verifier) if fault.job_id not in named]
+        faults += [fault for fault in await self._check_heads(verifier) if fault.job_id not in named]
         if not verifier.stopped:
             faults += self._unsealed(verifier, begun)
         report = Report(
@@ -113,7 +110,7 @@ class TrailVerification:
         verifier.finish()
 
     def _unsealed(self, verifier: Verifier, now: int) -> list[AuditFault]:
-        """Checkpoints that should be there by now."""
+        """Return the fault of checkpoints that are missing by now."""
         first = verifier.first_unsealed
         if first is None or self._sealed_within is None:
             return []
@@ -130,50 +127,55 @@ class TrailVerification:
 
     async def _explain(self, verifier: Verifier) -> list[AuditFault]:
         found: list[AuditFault] = []
-        for chain in islice(verifier.suspects, _LOOKED_AT):
+        for chain in islice(verifier.suspects, _MAX_DETAILED_FAULTS):
             fault = in_chain(chain, await self._rows_of(chain), self._starts.get(chain, GENESIS))
             found += [fault] if fault is not None else []
         either = {TamperKind.REMOVED, TamperKind.ALTERED}
         if found and verifier.faults and {found[0].kind, verifier.faults[0].kind} == either:
-            return [*verifier.faults, *found]  # a chain alone can't always tell; the checkpoint has counted
+            return [
+                *verifier.faults,
+                *found,
+            ]  # a chain alone can't always tell which; a checkpoint can
         if found and verifier.faults and found[0].kind is TamperKind.ALTERED and _earlier(verifier.faults[0], found[0]):
-            return [*verifier.faults, *found]  # one with the hash that fits it, so that the next one does not follow
+            return [*verifier.faults, *found]  # a record with a fitting hash, so that the next one does not follow
         return [*found, *verifier.faults]
 
-    async def _ends(self, verifier: Verifier) -> list[AuditFault]:
-        """Jobs whose record names another end of their trail than there is; jobs without a trail, and the reverse."""
-        wrong = dict.fromkeys([job_id async for job_id in self._unlike()])
+    async def _check_heads(self, verifier: Verifier) -> list[AuditFault]:
+        """Find jobs that name another end of their trail than it has, jobs without a trail, trails without a job."""
+        wrong = dict.fromkeys([job_id async for job_id in self._scan_mismatches()])
         if not verifier.stopped:
-            wrong |= dict.fromkeys(await self._unlike_seen(verifier.tail))
-        if len(wrong) > _LOOKED_AT:
-            wrong = await self._really_unlike(wrong)
+            wrong |= dict.fromkeys(await self._mismatches_of(verifier.tail))
+        if len(wrong) > _MAX_DETAILED_FAULTS:
+            wrong = await self._confirmed_mismatches(wrong)
         faults: list[AuditFault] = []
-        for job_id in islice(wrong, _LOOKED_AT):
-            fault = await self._look(job_id)
+        for job_id in islice(wrong, _MAX_DETAILED_FAULTS):
+            fault = await self._inspect_job(job_id)
             faults += [fault] if fault is not None else []
-        if len(wrong) > _LOOKED_AT:
+        if len(wrong) > _MAX_DETAILED_FAULTS:
             faults.append(
-                AuditFault(TamperKind.CHAIN_HEAD, f"{len(wrong) - _LOOKED_AT:,} more jobs disagree with their trail")
+                AuditFault(
+                    TamperKind.CHAIN_HEAD, f"{len(wrong) - _MAX_DETAILED_FAULTS:,} more jobs disagree with their trail"
+                )
             )
         if not verifier.stopped:
             faults += await self._without_job([c for c in verifier.open if not c.startswith("app:")])
         return faults
 
-    async def _unlike(self) -> AsyncIterator[str]:
-        """Ids of jobs in Redis whose last known place in the trail doesn't hold what they call its end."""
+    async def _scan_mismatches(self) -> AsyncIterator[str]:
+        """Yield ids of jobs whose last listed record is not what the job names as the end of its chain."""
         cursor = 0
         while True:
             async with store_errors("read the jobs"):
                 cursor, names = await self._redis.scan(cursor, match=f"{keys.JOB}*", count=_SCAN)
             ids = [name.decode(errors="replace").removeprefix(keys.JOB) for name in names]
             async with store_errors("compare the trail's ends"):
-                for job_id in await self._unlike_of(args=[keys.JOB, keys.audited(""), keys.AUDIT, *ids]):
+                for job_id in await self._chain_heads_script(args=[keys.JOB, keys.chain_records(""), keys.AUDIT, *ids]):
                     yield job_id.decode(errors="replace")
             if not cursor:
                 return
 
-    async def _really_unlike(self, suspected: dict[str, None]) -> dict[str, None]:
-        """Those whose trail ends elsewhere by the trail itself: the list of their places may be what is wrong."""
+    async def _confirmed_mismatches(self, suspected: dict[str, None]) -> dict[str, None]:
+        """Return those whose trail itself ends elsewhere: the list of their records may be what is wrong."""
         ends: dict[str, str] = {}
         async for rows in self._trail.pages(count=_PAGE):
             for row in rows:
@@ -181,11 +183,13 @@ class TrailVerification:
                 if chain in suspected:
                     ends[chain] = row.hash
         return dict.fromkeys(
-            await self._unlike_seen({job_id: ends.get(job_id) or self._starts.get(job_id, "") for job_id in suspected})
+            await self._mismatches_of(
+                {job_id: ends.get(job_id) or self._starts.get(job_id, "") for job_id in suspected}
+            )
         )
 
-    async def _unlike_seen(self, tail: dict[str, str]) -> list[str]:
-        """Those of these chains whose job names another end than the one that was read."""
+    async def _mismatches_of(self, tail: dict[str, str]) -> list[str]:
+        """Return those of these chains whose job names another end than the one that was read."""
         ids = [chain for chain in tail if not chain.startswith("app:")]
         out: list[str] = []
         for start in range(0, len(ids), _SCAN):
@@ -198,19 +202,19 @@ class TrailVerification:
         async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hget(keys.job(job_id), "chain")
-            heads = await replies(pipe, map(keys.job, job_ids))
+            heads = await pipeline_replies(pipe, map(keys.job, job_ids))
         return [head.decode(errors="replace") if head else None for head in heads]
 
-    async def _look(self, job_id: str) -> AuditFault | None:
-        """A closer look at one job, again while it changes."""
+    async def _inspect_job(self, job_id: str) -> AuditFault | None:
+        """Inspect one job closely, again while it changes."""
         fault: AuditFault | None = None
-        for _ in range(_TIMES):
+        for _ in range(_MAX_PASSES):
             rows = await self._rows_of(job_id)
             try:
                 async with store_errors("read the job", keys.job(job_id)):
                     version, head = await self._redis.hmget(keys.job(job_id), "v", "chain")
-                async with store_errors("read the audit trail", keys.audited(job_id)):
-                    await self._redis.llen(keys.audited(job_id))
+                async with store_errors("read the audit trail", keys.chain_records(job_id)):
+                    await self._redis.llen(keys.chain_records(job_id))
             except RecordUnreadable as error:
                 return _unreadable(error, job_id)
             if head is None:
@@ -231,9 +235,9 @@ class TrailVerification:
                 try:
                     rows = await self._trail.of_chain(job_id)
                 except RecordUnreadable as error:
-                    faults += [_unreadable(error, job_id)] if len(faults) < _LOOKED_AT else []
+                    faults += [_unreadable(error, job_id)] if len(faults) < _MAX_DETAILED_FAULTS else []
                     continue
-                if len(faults) < _LOOKED_AT and not (rows and await self._ended(rows)):
+                if len(faults) < _MAX_DETAILED_FAULTS and not (rows and await self._ended(rows)):
                     detail = f"{job_id} never ended by its trail, but is not in Redis"
                     faults.append(
                         AuditFault(TamperKind.INSERTED if not rows else TamperKind.REMOVED, detail, job_id=job_id)
@@ -241,13 +245,13 @@ class TrailVerification:
         return faults
 
     async def _ended(self, rows: list[AuditRow]) -> bool:
-        """True when the trail tells of the job's end by now."""
+        """Return True when the records include the job's end."""
         verifier = Verifier(self._trusted)
         verifier.feed(rows)
         return bool(verifier.ended)
 
     async def _rows_of(self, chain: str) -> list[AuditRow]:
-        """Every record of a chain, found by reading the whole trail: its index may have been tampered with too."""
+        """Find every record of a chain by reading the whole trail: its index may have been tampered with too."""
         mark = b'"job_id":"%b"' % chain.encode()
         found: list[AuditRow] = []
         async for rows in self._trail.pages(count=_PAGE):
@@ -255,7 +259,7 @@ class TrailVerification:
         return found
 
     async def _compare(self, shipped: Iterable[bytes], report: Report) -> list[AuditFault]:
-        """The first way in which the seals in Redis are not those that were shipped."""
+        """Return the first difference between the seals in Redis and those that were shipped."""
         first = await self._seals.first()
         begin = _number(first) if first else 1
         copies, last = iter(shipped), 0
@@ -263,8 +267,8 @@ class TrailVerification:
         while lines := list(islice(copies, 200)):
             checker.add(lines)
             if checker.faults:
-                told = checker.faults[0]
-                return [AuditFault(told.kind, f"in the shipped copy: {told.detail}", checkpoint=told.checkpoint)]
+                fault = checker.faults[0]
+                return [AuditFault(fault.kind, f"in the shipped copy: {fault.detail}", checkpoint=fault.checkpoint)]
             known = [(number, text) for text in lines if (number := parse(text).number) >= begin]
             last = parse(lines[-1]).number
             if not known:
@@ -283,7 +287,7 @@ class TrailVerification:
 
 
 def _unreadable(error: RecordUnreadable, job_id: str | None = None) -> AuditFault:
-    """What can't be read can't be proven; names of keys hold no secrets."""
+    """Return the fault of a value that can't be read; names of keys hold no secrets."""
     detail = (
         f"{error}; what stood there may be under vigil:aside:{error.key}: put back what was there, from it or from "
         "a copy of Redis, and verify again; see ops/runbook/RecordsUnreadable.md"
@@ -299,7 +303,7 @@ def _number(line: bytes) -> int:
     try:
         return parse(line).number
     except BadSeal:
-        return 1  # the verifier will say so
+        return 1  # the verifier reports it
 
 
 def _time(place: str) -> str:

@@ -1,6 +1,6 @@
-"""How much Redis takes: what is too large for it is found before it is sent, where the server says its bounds.
+"""Check how much Redis accepts: whether it takes writes at all, and whether a value is too large for it.
 
-Must not know: what is done with content that does not fit.
+A value that is too large is refused before it is sent, where the server tells its limits.
 """
 
 from __future__ import annotations
@@ -12,20 +12,28 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from worker.jobs.errors import ContentTooLarge
+from worker.store import keys
 from worker.store.commands import Command
+from worker.store.errors import store_errors
 
 ALWAYS_TAKEN: Final = 2**20 - 1024
-"""Bytes of one value: proto-max-bulk-len can't be set below 1 MiB, so less needs no question."""
+"""Bytes of one value that every server accepts: proto-max-bulk-len can't be set below 1 MiB."""
 
 
-def largest(commands: Sequence[Command]) -> int:
-    """Bytes of the largest word of these commands."""
-    words = (word for command in commands for word in command)
-    return max((len(word) if isinstance(word, bytes) else len(str(word).encode()) for word in words), default=0)
+async def check_writable(redis: ArqRedis) -> None:
+    """Return when Redis accepts a write. Raises StoreUnavailable when it is unreachable, full or read-only."""
+    async with store_errors("take a write"):
+        await redis.set(keys.PROBE, "1", px=60_000)
+
+
+def largest_argument(commands: Sequence[Command]) -> int:
+    """Return the size in bytes of the largest argument of these commands."""
+    arguments = (argument for command in commands for argument in command)
+    return max((len(a) if isinstance(a, bytes) else len(str(a).encode()) for a in arguments), default=0)
 
 
 async def must_fit(redis: ArqRedis, size: int) -> None:
-    """ContentTooLarge when the server takes no value of `size` bytes; where it may not be asked, it is not known."""
+    """Raise ContentTooLarge when the server accepts no value of `size` bytes; pass where CONFIG is forbidden."""
     if size <= ALWAYS_TAKEN:
         return
     try:
@@ -38,11 +46,11 @@ async def must_fit(redis: ArqRedis, size: int) -> None:
 
 
 async def must_fit_when_empty(redis: ArqRedis, size: int) -> None:
-    """ContentTooLarge when `size` bytes are more than a Redis that is full now could hold if it were empty."""
+    """Raise ContentTooLarge when this Redis, full now, could not hold `size` bytes even if it were empty."""
     try:
         info = await redis.info("memory")
     except RedisError:
         return
-    most = int(info.get("maxmemory") or 0)
-    if most and size > most - int(info.get("used_memory_startup") or 0):
-        raise ContentTooLarge(size, most)
+    limit = int(info.get("maxmemory") or 0)
+    if limit and size > limit - int(info.get("used_memory_startup") or 0):
+        raise ContentTooLarge(size, limit)

@@ -1,7 +1,7 @@
-"""Whether Redis would let us do all that we need, asked without doing any of it.
+"""Find the permissions that the Redis user lacks, without running any of the commands that need them.
 
-Every command is queued in a transaction that is then discarded: a server checks rights when it queues, and runs
-nothing. One trip, whatever the server is (ACL DRYRUN is an administrator's).
+Every command is queued in a transaction that is then discarded: a server checks permissions when it queues, and runs
+nothing. One round trip on any server (ACL DRYRUN needs an administrator).
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from worker.store.connection.pool import store_errors
-from worker.store.connection.required_commands import REQUIRED, Role, Words, name_of
+from worker.store.connection.required_commands import REQUIRED, Arguments, Role, name_of
+from worker.store.errors import store_errors
 
 
-async def missing(redis: ArqRedis, role: Role) -> list[str]:
-    """What the user of this client lacks, as rules that grant it (`+time`, `~vigil:*`, `&vigil:*`); [] = nothing.
+async def missing_rules(redis: ArqRedis, role: Role) -> list[str]:
+    """Return what the user of this client lacks, as ACL rules that grant it (`+time`, `~vigil:*`, `&vigil:*`).
 
-    StoreUnavailable when Redis can't be asked.
+    Raises StoreUnavailable.
     """
-    async with store_errors("say what we may do"):
-        return await _missing(redis.connection_pool, role)
+    async with store_errors("say what its user may do"):
+        return await _find_missing(redis.connection_pool, role)
 
 
-async def _missing(pool: Any, role: Role) -> list[str]:
+async def _find_missing(pool: Any, role: Role) -> list[str]:
     connection, clean = await pool.get_connection(), False
     try:
         refused = await _refused(connection, [("MULTI",)])
-        if not refused:  # without a transaction the others would be carried out
+        if not refused:  # outside a transaction the others would be executed
             refused += await _refused(connection, [*REQUIRED[role], ("DISCARD",)])
             refused += await _refused(connection, [("MULTI",), ("EXEC",)])
         clean = not refused
@@ -40,22 +40,22 @@ async def _missing(pool: Any, role: Role) -> list[str]:
         await pool.release(connection)
 
 
-async def _refused(connection: Any, commands: Iterable[Words]) -> list[tuple[Words, str]]:
+async def _refused(connection: Any, commands: Iterable[Arguments]) -> list[tuple[Arguments, str]]:
     sent = list(commands)
     await connection.send_packed_command(connection.pack_commands(sent))
     refused = []
-    for words in sent:
+    for command in sent:
         try:
             await connection.read_response()
         except NoPermissionError as error:
-            refused.append((words, str(error)))
+            refused.append((command, str(error)))
         except ResponseError:
-            pass  # full, a replica, WATCH inside a transaction: allowed, and told by others
+            pass  # full, a replica, WATCH inside a transaction: permitted; other checks report it
     return refused
 
 
 async def user_of(redis: ArqRedis) -> str | None:
-    """The name of the user that this client is, or None where it may not ask."""
+    """Return the name of this client's user, or None where it may not run ACL WHOAMI."""
     try:
         name = await redis.execute_command("ACL WHOAMI")
     except ResponseError:  # NoPermissionError is one
@@ -63,24 +63,24 @@ async def user_of(redis: ArqRedis) -> str | None:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _rules(refused: list[tuple[Words, str]]) -> list[str]:
+def _rules(refused: list[tuple[Arguments, str]]) -> list[str]:
     found: dict[str, None] = {}
-    for words, said in refused:
-        if "channel" in said:
+    for command, message in refused:
+        if "channel" in message:
             found["&vigil:*"] = None
-        elif " key" in said:
-            found[f"~{words[_key_at(words)].partition(':')[0]}:*"] = None
+        elif " key" in message:
+            found[f"~{command[_key_at(command)].partition(':')[0]}:*"] = None
         else:
-            found[f"+{name_of(words)}"] = None
+            found[f"+{name_of(command)}"] = None
     return sorted(found)
 
 
-def _key_at(words: Words) -> int:
-    return {"EVALSHA": 3, "ZINTER": 2, "ZINTERCARD": 2}.get(words[0], 1)
+def _key_at(command: Arguments) -> int:
+    return {"EVALSHA": 3, "ZINTER": 2, "ZINTERCARD": 2}.get(command[0], 1)
 
 
 def advice(user: str | None, rules: list[str]) -> str:
-    """One line: what is missing, and the command that grants it."""
+    """Return one line that says what is missing, and the command that grants it."""
     return (
         f"the Redis user {user or 'of VIGIL_REDIS_URL'} lacks {' '.join(rules)}: take the rules of ops/users.acl, or "
         f"ACL SETUSER {user or 'NAME'} {' '.join(rules)}"

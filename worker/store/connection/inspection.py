@@ -1,6 +1,6 @@
-"""How a Redis stands, for the doctor: what it said of its last write, who we are to it, who else may come in.
+"""Inspect a Redis server for the doctor: its last write, its memory, the user of this client, and anonymous access.
 
-Reads only; the one command that changes anything changes our own connection. Must not know: what is wrong with it.
+Only reads; the one command that changes anything changes this connection alone. What is wrong is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -13,48 +13,50 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from worker import redis_address
 from worker.store.connection.command_rights import user_of
-from worker.store.connection.pool import AWAY, connect_to, store_errors
+from worker.store.connection.pool import connect_to
+from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """`user` is None where the server won't say; `open_door` is None where it can't be tried."""
+    """What was found. `user` is None where ACL WHOAMI is forbidden, `admits_anonymous` where it can't be tried."""
 
     version: tuple[int, ...]
     valkey: bool
-    wrote: bool
+    last_write_ok: bool
     loading: bool
     replicas: int
-    used: int
-    most: int
+    used_memory: int
+    maxmemory: int
     user: str | None
-    everything: bool
-    open_door: bool | None
+    is_admin: bool
+    admits_anonymous: bool | None
 
 
-async def look_at(redis: ArqRedis, url: str) -> ServerInfo:
-    """All of it; StoreUnavailable when it doesn't answer."""
-    async with store_errors("say how it stands"):
+async def inspect_server(redis: ArqRedis, url: str) -> ServerInfo:
+    """Return what was found. Raises StoreUnavailable when the server does not answer."""
+    async with store_errors("describe itself"):
         info: dict[str, Any] = await redis.info()
         user = await user_of(redis)
-        everything = await _everything(redis, user)
+        is_admin = await _is_admin(redis, user)
     version = str(info.get("valkey_version") or info.get("redis_version") or "0")
     return ServerInfo(
         version=tuple(int(part) for part in version.split(".") if part.isdigit()),
         valkey="valkey_version" in info,
-        wrote=info.get("aof_last_write_status", "ok") == "ok" and info.get("rdb_last_bgsave_status", "ok") == "ok",
+        last_write_ok=info.get("aof_last_write_status", "ok") == "ok"
+        and info.get("rdb_last_bgsave_status", "ok") == "ok",
         loading=bool(info.get("loading")),
         replicas=int(info.get("connected_slaves", 0)),
-        used=int(info.get("used_memory", 0)),
-        most=int(info.get("maxmemory", 0)),
+        used_memory=int(info.get("used_memory", 0)),
+        maxmemory=int(info.get("maxmemory", 0)),
         user=user,
-        everything=everything,
-        open_door=await _open_door(url),
+        is_admin=is_admin,
+        admits_anonymous=await _admits_anonymous(url),
     )
 
 
-async def _everything(redis: ArqRedis, user: str | None) -> bool:
-    """Whether we may do what no Vigil needs: an administrator's command that touches our own connection alone."""
+async def _is_admin(redis: ArqRedis, user: str | None) -> bool:
+    """Return whether this user may run an administrator's command, one that affects this connection only."""
     try:
         await redis.execute_command("CLIENT NO-EVICT", "OFF")
     except NoPermissionError:
@@ -64,19 +66,19 @@ async def _everything(redis: ArqRedis, user: str | None) -> bool:
     return True
 
 
-async def _open_door(url: str) -> bool | None:
-    """Whether somebody without a name gets in; a socket in the file system has its own door."""
+async def _admits_anonymous(url: str) -> bool | None:
+    """Return whether a client without credentials is let in; a socket is not tried: the file system protects it."""
     address = redis_address.parse(url)
     if address.scheme in {"redis+sentinel", "unix"}:
         return None
-    stranger = connect_to(replace(address, username=None, password=None), max_connections=1, patience=0)
+    anonymous = connect_to(replace(address, username=None, password=None), max_connections=1, retries=0)
     try:
-        await stranger.execute_command("PING")
+        await anonymous.execute_command("PING")
     except (AuthenticationError, NoPermissionError, ResponseError):
         return False
-    except (RedisError, *AWAY):
+    except (RedisError, *UNAVAILABLE_ERRORS):
         return None
     else:
         return True
     finally:
-        await stranger.aclose()
+        await anonymous.aclose()

@@ -1,4 +1,4 @@
-"""How a job's box is found: remembered by this process, else made from the key that lies in the job's private part."""
+"""Find the cipher of a job: cached by this process, else opened with the wrapped key in the job's private part."""
 
 from __future__ import annotations
 
@@ -9,46 +9,47 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged
 from worker.store import codec, keys
-from worker.store.connection.pool import store_errors, vault_of
-from worker.store.envelope import ASKED, PRIVATE, JobCipher
-from worker.store.values import replies
+from worker.store.connection.pool import keyring_of
+from worker.store.envelope import INPUT, PRIVATE, JobCipher
+from worker.store.errors import store_errors
+from worker.store.values import pipeline_replies
 
 
-async def opened(redis: ArqRedis, field: str, rows: Mapping[str, bytes | None]) -> dict[str, Any]:
-    """The content behind each job's value; what is gone, or whose job is gone, is missing.
+async def unseal_by_job(redis: ArqRedis, field: str, rows: Mapping[str, bytes | None]) -> dict[str, Any]:
+    """Decrypt each job's value; values and jobs that no longer exist are left out.
 
-    One more trip for jobs that this process has not met. Raises KeyMissing, ContentDamaged.
+    Takes one more round trip for jobs whose cipher is not cached. Raises KeyMissing, ContentDamaged.
     """
     found: dict[str, Any] = {}
     sealed: dict[str, bytes] = {}
     for job_id, raw in rows.items():
         if raw and codec.is_plain(raw):
-            found[job_id] = vault_of(redis).nobodys(job_id).unseal(field, raw)
+            found[job_id] = keyring_of(redis).ephemeral(job_id).unseal(field, raw)
         elif raw:
             sealed[job_id] = raw
-    boxes = await boxes_of(redis, sealed)
-    found |= {job_id: boxes[job_id].unseal(field, raw) for job_id, raw in sealed.items() if job_id in boxes}
-    return {job_id: as_object(job_id, field, content) for job_id, content in found.items()}
+    ciphers = await ciphers_of(redis, sealed)
+    found |= {job_id: ciphers[job_id].unseal(field, raw) for job_id, raw in sealed.items() if job_id in ciphers}
+    return {job_id: require_object(job_id, field, content) for job_id, content in found.items()}
 
 
-def as_object(job_id: str, field: str, content: Any) -> Any:
-    """The content, which is an object (of what was asked, one with an input) or gone. Raises ContentDamaged."""
-    fits = content is None or (isinstance(content, dict) and (field != ASKED or "input" in content))
+def require_object(job_id: str, field: str, content: Any) -> Any:
+    """Return the content, an object or None; the field INPUT needs a member `input`. Raises ContentDamaged."""
+    fits = content is None or (isinstance(content, dict) and (field != INPUT or "input" in content))
     if not fits:
         raise ContentDamaged(job_id, field)
     return content
 
 
-async def boxes_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool = False) -> dict[str, JobCipher]:
-    """Each job's box; those of jobs that are no longer kept are missing.
+async def ciphers_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool = False) -> dict[str, JobCipher]:
+    """Return each job's cipher; jobs that no longer exist are left out.
 
-    `plain_too`: a remembered box without a key will do, though the job may have got one since.
+    `plain_too`: accept a cached cipher without a key, although the job may have got one since.
     """
-    vault, found, unknown = vault_of(redis), dict[str, JobCipher](), list[str]()
+    keyring, found, unknown = keyring_of(redis), dict[str, JobCipher](), list[str]()
     for job_id in job_ids:
-        box = vault.known(job_id)
-        if box is not None and (plain_too or box.header):
-            found[job_id] = box
+        cipher = keyring.cached(job_id)
+        if cipher is not None and (plain_too or cipher.header):
+            found[job_id] = cipher
         else:
             unknown.append(job_id)
     if not unknown:
@@ -56,15 +57,15 @@ async def boxes_of(redis: ArqRedis, job_ids: Iterable[str], *, plain_too: bool =
     async with store_errors("find the key of a job"), redis.pipeline(transaction=False) as pipe:
         for job_id in unknown:
             pipe.hmget(keys.job(job_id), "app", "priv")
-        rows = await replies(pipe, map(keys.job, unknown))
+        rows = await pipeline_replies(pipe, map(keys.job, unknown))
     for job_id, row in zip(unknown, rows, strict=True):
         if row is not None and row[0]:
-            found[job_id] = vault.open(row[0].decode(errors="replace"), job_id, PRIVATE, row[1])[0]
+            found[job_id] = keyring.open(row[0].decode(errors="replace"), job_id, PRIVATE, row[1])[0]
     return found
 
 
-async def boxes_to_write(redis: ArqRedis, job_ids: Iterable[str]) -> dict[str, JobCipher]:
-    """The boxes that new content goes into; no trip when nothing is encrypted here, or all jobs are known."""
-    vault, names = vault_of(redis), list(job_ids)
-    found = await boxes_of(redis, names, plain_too=True) if vault.on else {}
-    return {job_id: found.get(job_id) or vault.nobodys(job_id) for job_id in names}
+async def ciphers_for_writing(redis: ArqRedis, job_ids: Iterable[str]) -> dict[str, JobCipher]:
+    """Return ciphers to encrypt new content with; no round trip when encryption is off, or all are cached."""
+    keyring, names = keyring_of(redis), list(job_ids)
+    found = await ciphers_of(redis, names, plain_too=True) if keyring.enabled else {}
+    return {job_id: found.get(job_id) or keyring.ephemeral(job_id) for job_id in names}

@@ -1,4 +1,4 @@
-"""Load the Lua scripts of this package. Each is preceded by the functions of `guard.lua`."""
+"""Load the Lua scripts of this package. Each is preceded by the functions of `tolerant_calls.lua`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-_FLAGS: Final = "connection/allow_oom"
+ALLOW_OOM: Final = "connection/allow_oom"
+"""Let a script run although Redis has reached its maxmemory."""
+RUN_COMMANDS: Final = "connection/run_commands"
+"""Give a script `run_commands`, the interpreter of a commit's commands."""
 _PRELUDE: Final = "connection/tolerant_calls"
 
 
 @cache
 def _source(*names: str) -> str:
     package = files("worker.store")
-    flags = [name for name in names if name == _FLAGS]  # Redis reads a script's flags from its first line only
-    parts = (*flags, _PRELUDE, *(name for name in names if name != _FLAGS))
+    flags = [name for name in names if name == ALLOW_OOM]  # Redis reads a script's flags from its first line only
+    parts = (*flags, _PRELUDE, *(name for name in names if name != ALLOW_OOM))
     return "".join(package.joinpath(f"{name}.lua").read_text() for name in parts)
 
 

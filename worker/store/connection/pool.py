@@ -1,6 +1,6 @@
-"""How Vigil connects to Redis: one bounded pool that reconnects by itself, and what it insists on.
+"""Connect to Redis: one bounded pool per process that reconnects by itself and checks each new connection.
 
-Nobody else opens a connection. `ArqRedis` because arq's worker shares the pool.
+No other code opens a connection. The client is an `ArqRedis` because arq's worker shares the pool.
 """
 
 from __future__ import annotations
@@ -18,116 +18,105 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError as RedisConnectionError,
-    NoPermissionError,
     ReadOnlyError,
-    RedisError,
-    ResponseError,
     TimeoutError as RedisTimeoutError,
 )
 
 from worker import redis_address
-from worker.jobs.errors import RecordUnreadable, StoreChanged, StoreFull, StoreRefused, StoreUnavailable, UnsafeStore
+from worker.jobs.errors import StoreRefused
 from worker.redis_address import Address
-from worker.store.connection.error_reasons import FULL, lasting, reason_of
-from worker.store.envelope import Vault
+from worker.store.envelope import MasterKeyring
+from worker.store.errors import StoreChangedError
 
 Redis = ArqRedis
-"""The client that everyone is handed."""
+"""The client that the rest of Vigil is given."""
 
-AWAY: Final = (RedisError, OSError, TimeoutError)
-"""What a Redis that is away, loading, read-only or full raises here."""
-
-_UNFIT: Final = ("WRONGTYPE", "is not an integer", "is not a float", "Invalid stream ID")
-_NO_KEYS: Final = Vault()
+_NO_KEYS: Final = MasterKeyring()
 _RETRY_ON: Final = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError]
 
 
-class StoreChangedError(RedisError):  # type: ignore[misc]  # redis-py is not typed
-    """The server does not hold the store that this process knows; not tried again over a fresh connection."""
-
-
 class ConnectionChecks(Protocol):
-    """What each new connection must pass before anything is asked over it, and again when `epoch` has moved on."""
+    """What each new connection must pass before it is used, and again when `epoch` has changed."""
 
     epoch: int
 
-    async def meet(self, connection: Any) -> None:
-        """Return when the server may be spoken to; raises Changed when it may not."""
+    async def check_connection(self, connection: Any) -> None:
+        """Return when the server may be used. Raises StoreChangedError when it may not."""
         ...
 
 
-def vault_of(redis: ArqRedis) -> Vault:
-    """The vault that content on this client goes through: whoever can reach Redis can't forget it."""
-    vault: Vault = vars(redis).get("vault", _NO_KEYS)
-    return vault
+def keyring_of(redis: ArqRedis) -> MasterKeyring:
+    """Return the keyring of this client: all content goes through it, so it is attached to the client."""
+    keyring: MasterKeyring = vars(redis).get("keyring", _NO_KEYS)
+    return keyring
 
 
 def connect(
     url: str,
     *,
-    vault: Vault | None = None,
+    keyring: MasterKeyring | None = None,
     guard: ConnectionChecks | None = None,
     max_connections: int = 32,
-    patience: int = 3,
+    retries: int = 3,
 ) -> ArqRedis:
-    """A client on the Redis of an address; opens nothing yet. AddressError when it can't be read.
+    """Return a client for the Redis at this address; it connects on first use. Raises AddressError.
 
-    `vault`: what seals content; without one it lies plain. `guard`: what each connection must pass. `patience`: how
-    often a command is sent again over a fresh connection; every script of ours stands it.
+    `keyring`: encrypts content; without one it is stored plain. `guard`: what each connection must pass. `retries`: how
+    often a command is sent again over a fresh connection; all of Vigil's scripts may be sent twice.
     """
     return connect_to(
-        redis_address.parse(url), vault=vault, guard=guard, max_connections=max_connections, patience=patience
+        redis_address.parse(url), keyring=keyring, guard=guard, max_connections=max_connections, retries=retries
     )
 
 
 def connect_to(
     address: Address,
     *,
-    vault: Vault | None = None,
+    keyring: MasterKeyring | None = None,
     guard: ConnectionChecks | None = None,
     max_connections: int = 32,
-    patience: int = 3,
+    retries: int = 3,
 ) -> ArqRedis:
-    """`connect` for an address that was taken apart already."""
-    manners: dict[str, Any] = {
-        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), patience),
+    """Do what `connect` does, for a parsed address."""
+    options: dict[str, Any] = {
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
         "retry_on_error": _RETRY_ON,
         "socket_connect_timeout": 2,
         "socket_timeout": 10,
         "health_check_interval": 30,
     }
     if address.scheme == "redis+sentinel":
-        client = _through_sentinel(address, manners)
+        client = _through_sentinel(address, options)
     else:
         pool = BlockingConnectionPool(
-            max_connections=max_connections, timeout=5, **{**manners, **_place(address), **address.options}
+            max_connections=max_connections, timeout=5, **{**options, **_endpoint(address), **address.options}
         )
         client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
-    _pack_in_c(client.connection_pool)
+    _pack_with_hiredis(client.connection_pool)
     if guard is not None:
-        _meet_first(client.connection_pool, guard)
-    client.vault, client.guard = vault or _NO_KEYS, guard
+        _check_new_connections(client.connection_pool, guard)
+    client.keyring, client.guard = keyring or _NO_KEYS, guard
     client.auto_close_connection_pool = True  # the pool is this client's own: `aclose` ends every connection
     return client
 
 
-def _pack_in_c(pool: ConnectionPool) -> None:
-    """Commands are packed by hiredis: redis-py's asyncio side does it in Python, 100 us for a commit (measured)."""
-    slow = pool.connection_class
+def _pack_with_hiredis(pool: ConnectionPool) -> None:
+    """Pack commands with hiredis: redis-py's asyncio side does it in Python, 100 us for a commit (measured)."""
+    unpacked = pool.connection_class
 
-    class Packing(slow):  # type: ignore[misc, valid-type]
-        coming_in = False
+    class Packing(unpacked):  # type: ignore[misc, valid-type]
+        connecting = False
 
         async def on_connect(self) -> None:
-            self.coming_in = True
+            self.connecting = True
             try:
                 await super().on_connect()
             finally:
-                self.coming_in = False
+                self.connecting = False
 
         async def check_health(self) -> None:
-            # not while coming in: where a name is asked for, redis-py would connect again, and again, without end
-            if not self.coming_in:
+            # not while connecting: with credentials redis-py would connect again and again without end
+            if not self.connecting:
                 await super().check_health()
 
         def pack_command(self, *args: Any) -> list[bytes]:
@@ -135,12 +124,12 @@ def _pack_in_c(pool: ConnectionPool) -> None:
             try:
                 return [hiredis.pack_command((*head.split(), *args[1:]))]
             except (TypeError, AttributeError):
-                packed: list[bytes] = super().pack_command(*args)  # a kind of word that hiredis does not know
+                packed: list[bytes] = super().pack_command(*args)  # a type of argument that hiredis does not know
                 return packed
 
         async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
-            # redis-py waits with asyncio.wait_for, which on Python 3.11 can swallow a cancellation: say it again. The
-            # command has left by then: without its connection, or the next caller would read this one's reply
+            # redis-py waits with asyncio.wait_for, which on Python 3.11 can swallow a cancellation: raise it again. The
+            # command has been sent by then, so the connection goes too: the next caller would read this one's reply
             task = asyncio.current_task()
             before = task.cancelling() if task else 0
             await super().send_packed_command(*args, **kwargs)
@@ -151,8 +140,8 @@ def _pack_in_c(pool: ConnectionPool) -> None:
     pool.connection_class = Packing
 
 
-def _meet_first(pool: ConnectionPool, guard: ConnectionChecks) -> None:
-    """Nothing is asked over a new connection before it has passed the guard."""
+def _check_new_connections(pool: ConnectionPool, guard: ConnectionChecks) -> None:
+    """Let the guard check each new connection before it is used."""
     unguarded = pool.connection_class
 
     class Guarded(unguarded):  # type: ignore[misc, valid-type]
@@ -167,33 +156,33 @@ def _meet_first(pool: ConnectionPool, guard: ConnectionChecks) -> None:
         async def on_connect(self) -> None:
             await super().on_connect()
             self.epoch = guard.epoch
-            await guard.meet(self)
+            await guard.check_connection(self)
 
         async def can_read_destructive(self) -> bool:
-            if self.epoch != guard.epoch:  # the pool asks this before each use, and connects anew on this error
+            if self.epoch != guard.epoch:  # the pool calls this before each use, and reconnects on this error
                 raise RedisConnectionError("the store behind this connection was changed")
-            there: bool = await super().can_read_destructive()
-            return there
+            readable: bool = await super().can_read_destructive()
+            return readable
 
     pool.connection_class = Guarded
 
 
-def _place(address: Address) -> dict[str, Any]:
-    """Where a connection goes and as whom."""
-    who = {"username": address.username, "password": address.password, "db": address.db}
+def _endpoint(address: Address) -> dict[str, Any]:
+    """Return the connection options of an address: where to connect and as which user."""
+    user = {"username": address.username, "password": address.password, "db": address.db}
     if address.scheme == "unix":
-        return {"connection_class": UnixDomainSocketConnection, "path": address.path, **who}
+        return {"connection_class": UnixDomainSocketConnection, "path": address.path, **user}
     (host, port), *_ = address.hosts
     secure = {"connection_class": SSLConnection} if address.scheme == "rediss" else {}
-    return {"host": host, "port": port, **secure, **who}
+    return {"host": host, "port": port, **secure, **user}
 
 
-def _through_sentinel(address: Address, manners: dict[str, Any]) -> ArqRedis:
-    """A client on whoever is primary now, by the word of the sentinels."""
+def _through_sentinel(address: Address, options: dict[str, Any]) -> ArqRedis:
+    """Return a client for the current primary, as the sentinels name it."""
     sentinel = Sentinel(
         list(address.hosts),
         sentinel_kwargs={"socket_connect_timeout": 2, "socket_timeout": 2},
-        **{**manners, **address.options},
+        **{**options, **address.options},
         username=address.username,
         password=address.password,
         db=address.db,
@@ -204,7 +193,7 @@ def _through_sentinel(address: Address, manners: dict[str, Any]) -> ArqRedis:
 
 
 class _SentinelClient(ArqRedis):
-    """A client on whoever is primary; its end is also the end of the connections to the sentinels."""
+    """A client for the current primary. Closing it also closes the connections to the sentinels."""
 
     sentinel: Sentinel
 
@@ -218,96 +207,16 @@ class _SentinelClient(ArqRedis):
 
 
 def _dumps(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, default=lambda _: None).encode()  # results are not kept; no exception is ever stored
+    return json.dumps(value, default=lambda _: None).encode()  # arq's results are not kept; no exception is ever stored
 
 
-def unfit(error: ResponseError) -> bool:
-    """True when Redis has refused because of what stands in a key, not because of how it is itself."""
-    said = str(error)
-    return any(mark in said for mark in _UNFIT)
+def set_missing_permissions(redis: ArqRedis, reason: str) -> None:
+    """Make `require_permissions` raise this reason for the client from now on; "" = all permissions are there."""
+    redis.missing_permissions = reason
 
 
-class store_errors:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
-    """Turns every way in which Redis can be away into StoreUnavailable, and a value of another type than the one that
-    is wanted into RecordUnreadable; `key` is the one that is asked for, where it is one.
-    """
-
-    __slots__ = ("_key", "_what")
-
-    def __init__(self, what: str, key: str = "") -> None:
-        self._what, self._key = what, key
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, StoreChangedError):
-            raise StoreChanged(str(error)) from None
-        if isinstance(error, ResponseError) and unfit(error):
-            raise RecordUnreadable(self._key, "wrong_type") from None
-        if isinstance(error, AWAY):
-            reason = reason_of(error)
-            kind = StoreFull if reason == FULL else StoreRefused if lasting(error) else StoreUnavailable
-            raise kind(f"Redis could not {self._what}: {type(error).__name__}", reason) from None
-
-
-def refuse(redis: ArqRedis, reason: str) -> None:
-    """From now on `must_serve` raises this for the client; "" = it may be used again."""
-    redis.refused = reason
-
-
-def must_serve(redis: Any) -> None:
-    """StoreRefused when this client lacks a right: a script that may do half of its work leaves half a job."""
-    reason = vars(redis).get("refused", "")
+def require_permissions(redis: Any) -> None:
+    """Raise StoreRefused when the client lacks a permission: a script that may do half its work leaves half a job."""
+    reason = vars(redis).get("missing_permissions", "")
     if reason:
-        raise StoreRefused("Redis does not let us do all that a job needs", reason)
-
-
-async def check_safe(redis: ArqRedis, *, allow_eviction: bool = False) -> dict[str, str]:
-    """What Redis says of its own safety; raises UnsafeStore when it may evict accepted jobs.
-
-    Keys: maxmemory_policy, appendonly, appendfsync, version; a value is "unknown" where CONFIG or INFO is forbidden.
-    """
-    async with store_errors("say how safe it is"):
-        try:
-            info = await redis.info()
-        except NoPermissionError:
-            info = {}  # `store.rights` names it
-        said = {
-            "version": str(info.get("valkey_version") or info.get("redis_version")),
-            "maxmemory_policy": str(info.get("maxmemory_policy", "unknown")),
-            "appendonly": ("yes" if info.get("aof_enabled") else "no") if info else "unknown",
-            "appendfsync": "unknown",
-        }
-        try:
-            found = await redis.config_get("appendfsync", "maxmemory-policy")
-            said["appendfsync"] = found.get("appendfsync", "unknown")
-            said["maxmemory_policy"] = found.get("maxmemory-policy", said["maxmemory_policy"])
-        except RedisError:
-            pass  # a managed Redis forbids CONFIG; INFO has said what it can
-    if said["maxmemory_policy"] not in {"noeviction", "unknown"} and not allow_eviction:
-        raise UnsafeStore(
-            f"Redis evicts keys (maxmemory-policy {said['maxmemory_policy']}), so accepted jobs could vanish. "
-            "Set it to noeviction, or VIGIL_ALLOW_EVICTION=1 if losing jobs is acceptable."
-        )
-    return said
-
-
-def durability(said: dict[str, str]) -> str:
-    """The guarantee behind a 202, in one sentence."""
-    if said["appendonly"] != "yes":
-        return "An accepted job is lost if Redis stops: the append-only file is off (set appendonly yes)."
-    match said["appendfsync"]:
-        case "always":
-            return "An accepted job survives a crash and a power cut: every write is on disk before the answer."
-        case "everysec":
-            return (
-                "An accepted job survives a crash of Redis; a power cut may take the last second or two "
-                "(appendfsync everysec; set it to always)."
-            )
-        case "no":
-            return (
-                "An accepted job survives a crash of Redis; a power cut may take the last half minute (appendfsync no)."
-            )
-        case _:
-            return "Redis writes an append-only file; how often it reaches the disk can't be read here."
+        raise StoreRefused("The Redis user lacks permissions that a job needs", reason)

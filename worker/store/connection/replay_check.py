@@ -1,9 +1,8 @@
-"""Whether a restart of Redis keeps what was committed, as far as its users decide that.
+"""Check whether a restart of Redis keeps committed transactions, as far as its users decide that.
 
 Until Valkey 9.1.2 (valkey #3984, redis #14545) a server replays MULTI/EXEC from its append-only file as the user
-`default` and drops, with no more than a line in its log, what that user may not do; scripts stand there as MULTI/EXEC
-too. So `default` must be allowed what our users write, while nobody can log in as it. Reads only: `ACL DRYRUN` runs
-nothing.
+`default` and drops, with only a line in its log, what that user may not do; scripts are logged as MULTI/EXEC too. So
+`default` must be allowed what Vigil's users write, while nobody can log in as it. Only reads: `ACL DRYRUN` runs none.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ from redis.exceptions import ResponseError
 from worker import redis_address
 from worker.jobs.errors import UnsafeStore
 from worker.settings import Settings
-from worker.store.connection.pool import AWAY, connect_to, store_errors
+from worker.store.connection.pool import connect_to
+from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
 
 RULE: Final = "user default off resetpass ~* &* +@all"
 """The rule of ops/users.acl: cannot log in, may replay."""
 
-_KEEPS_SINCE: Final = (9, 1, 2)  # Valkey, tested; of Redis no release that keeps was at hand
+_KEEPS_SINCE: Final = (9, 1, 2)  # Valkey, tested; no release of Redis that keeps them was available
 _KEYS: Final = ("vigil:replay", "vigil:audit", "vigil:seals", "arq:replay")
 _WRITES: Final = (
     *("DEL", "UNLINK", "PERSIST", "INCR", "SPOP", "ZPOPMIN", "LPOP"),
@@ -31,20 +31,20 @@ _WRITES: Final = (
     *("HSET x 1", "HSETNX x 1", "HINCRBY x 1", "ZADD 1 x", "ZINCRBY 1 x", "LSET 0 x", "LREM 0 x", "LTRIM 0 0"),
     *("ZREMRANGEBYSCORE 0 1", "XADD 1-1 x 1", "XTRIM MAXLEN 1"),
 )
-"""What Vigil and arq write, as the file holds it, without the key."""
+"""What Vigil and arq write, as the append-only file holds it, without the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
-    """What a restart does with committed transactions (or that we may not ask), why, and what mends it."""
+    """What a restart does with committed transactions (or that this is not known), why, and how to fix it."""
 
     verdict: Literal["kept", "lost", "unknown"]
     detail: str
     fix: str = ""
 
 
-async def replay_of(redis: ArqRedis, url: str) -> ReplayOutcome:
-    """The verdict on this server and its users; StoreUnavailable when it doesn't answer."""
+async def assess_replay(redis: ArqRedis, url: str) -> ReplayOutcome:
+    """Return the verdict on this server and its users. Raises StoreUnavailable."""
     async with store_errors("say whether a restart keeps what it holds"):
         info = await redis.info()
         if not info.get("aof_enabled"):
@@ -62,24 +62,24 @@ async def replay_of(redis: ArqRedis, url: str) -> ReplayOutcome:
     if name == "Valkey" and _number(version) >= _KEEPS_SINCE:
         if refused is None:
             return ReplayOutcome("kept", f"{name} {version} replays transactions whatever `default` may do")
-        said = f"{name} {version} replays them all the same, but older servers lose what `default` may not {refused}"
-        return ReplayOutcome("kept", said, fix)
+        detail = f"{name} {version} replays them all the same, but older servers lose what `default` may not {refused}"
+        return ReplayOutcome("kept", detail, fix)
     if refused is None:
-        said = (
+        detail = (
             f"{name} {version} may lose committed jobs at its next restart: it replays transactions as the user "
             "`default`, and our user may not ask what that one may do (`ACL DRYRUN`)"
         )
-        return ReplayOutcome("unknown", said, fix)
-    said = (
+        return ReplayOutcome("unknown", detail, fix)
+    detail = (
         f"{name} {version} would lose committed jobs at its next restart: it replays transactions as the user "
         f"`default`, who may not {refused}"
     )
-    return ReplayOutcome("lost", said, fix)
+    return ReplayOutcome("lost", detail, fix)
 
 
 async def check_replay(redis: ArqRedis, url: str, *, allow: bool = False) -> ReplayOutcome:
-    """The verdict; raises UnsafeStore unless a restart keeps what was committed, or `allow`."""
-    found = await replay_of(redis, url)
+    """Return the verdict. Raises UnsafeStore unless a restart keeps what was committed, or `allow` is set."""
+    found = await assess_replay(redis, url)
     if found.verdict != "kept" and not allow:
         raise UnsafeStore(
             f"{found.detail}. What mends it: {found.fix}. VIGIL_ALLOW_LOSSY_RESTART=1 starts in spite of it."
@@ -88,44 +88,44 @@ async def check_replay(redis: ArqRedis, url: str, *, allow: bool = False) -> Rep
 
 
 def replay_check(redis: ArqRedis, settings: Settings) -> Callable[[], Awaitable[ReplayOutcome]]:
-    """`check_replay` for whoever has to ask again: Redis may be away when a process starts, and come back otherwise."""
+    """Return `check_replay` as a function to repeat: Redis may be away at start, and come back set up differently."""
     return lambda: check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
 
 
 async def _refused(redis: ArqRedis) -> str | None:
-    """The first command of ours that `default` may not run, "" when it may run all, None when we may not ask."""
+    """Return the first command that `default` may not run, "" when it may run all, None when this can't be asked."""
     try:
         if _text(await redis.execute_command("ACL WHOAMI")) == "default":
-            return ""  # what it may not do was refused when it was to be written
+            return ""  # what it may not do is refused when it is written
     except ResponseError:
-        pass  # who may not ask that may still ask this
+        pass  # a user without ACL WHOAMI may still have ACL DRYRUN
     return await _dry_run(redis)
 
 
 async def _refused_without_name(url: str) -> str | None:
-    """The same, asked as `default` itself where that one needs no password; None where it does."""
+    """Ask the same as `default` itself where that user needs no password; return None where it does."""
     address = redis_address.parse(url)
     if address.scheme == "redis+sentinel":
         return None
-    stranger = connect_to(replace(address, username=None, password=None), max_connections=1, patience=0)
+    anonymous = connect_to(replace(address, username=None, password=None), max_connections=1, retries=0)
     try:
-        return await _dry_run(stranger)
-    except AWAY:
+        return await _dry_run(anonymous)
+    except UNAVAILABLE_ERRORS:
         return None
     finally:
-        await stranger.aclose()
+        await anonymous.aclose()
 
 
 async def _dry_run(redis: ArqRedis) -> str | None:
-    asked = [(write, key) for write in _WRITES for key in _KEYS]
+    queries = [(write, key) for write in _WRITES for key in _KEYS]
     async with redis.pipeline(transaction=False) as pipe:
-        for write, key in asked:
+        for write, key in queries:
             name, *more = write.split()
             pipe.execute_command("ACL DRYRUN", "default", name, key, *more)
         answers = await pipe.execute(raise_on_error=False)
-    for (write, key), answer in zip(asked, answers, strict=True):
+    for (write, key), answer in zip(queries, answers, strict=True):
         if isinstance(answer, ResponseError):
-            return None  # not ours to ask, or a server that is too old to know the question
+            return None  # not permitted, or a server that is too old to know the command
         if isinstance(answer, Exception):
             raise answer
         if _text(answer) != "OK":

@@ -1,34 +1,34 @@
-"""Every command that Vigil sends to Redis, by who sends it: the one list that start-up, `vigil doctor`, `/readyz` and
-the rules of `ops/users.acl` are held against.
+"""List every command that Vigil sends to Redis, by process: start-up, `vigil doctor`, `/readyz` and the rules of
+`ops/users.acl` are checked against this list.
 
-Each is written as it could be sent, with a key of ours, so that a server says whether it would be allowed. A command
-that is used anywhere in `worker/store`, its scripts, or by arq stands here: `tests/ops/test_ops_acl.py` runs a whole
-Vigil as users who may do this and nothing else. Must not know: how a server is asked.
+Each is written as it could be sent, with a key of Vigil's, so that a server says whether it would be allowed. Every
+command that `worker/store`, its scripts or arq use is here: `tests/ops/test_ops_acl.py` runs all of Vigil as users who
+may do this and nothing else.
 """
 
 from __future__ import annotations
 
 from typing import Final, Literal
 
-from worker.store import keys
+from worker.store import channels, keys
 
 Role = Literal["api", "worker"]
-Words = tuple[str, ...]
+Arguments = tuple[str, ...]
 
 _K: Final = keys.PROBE
 _EMPTY: Final = "return 1"
 
-_CONNECTION: Final[tuple[Words, ...]] = (("PING",), ("TIME",), ("INFO",), ("PUBLISH", keys.CHANGED, "x"))
-_TRANSACTIONS: Final[tuple[Words, ...]] = (("WATCH", _K), ("UNWATCH",))
-_CHANNELS: Final[tuple[Words, ...]] = (
-    ("SUBSCRIBE", keys.CHANGED),
-    ("UNSUBSCRIBE", keys.CHANGED),
+_CONNECTION: Final[tuple[Arguments, ...]] = (("PING",), ("TIME",), ("INFO",), ("PUBLISH", channels.CHANGED, "x"))
+_TRANSACTIONS: Final[tuple[Arguments, ...]] = (("WATCH", _K), ("UNWATCH",))
+_CHANNELS: Final[tuple[Arguments, ...]] = (
+    ("SUBSCRIBE", channels.CHANGED),
+    ("UNSUBSCRIBE", channels.CHANGED),
 )
-_SCRIPTS: Final[tuple[Words, ...]] = (
+_SCRIPTS: Final[tuple[Arguments, ...]] = (
     ("EVALSHA", "0" * 40, "1", _K),
     ("SCRIPT", "LOAD", _EMPTY),
 )
-_READS: Final[tuple[Words, ...]] = (
+_READS: Final[tuple[Arguments, ...]] = (
     ("EXISTS", _K),
     ("GET", _K),
     ("MGET", _K),
@@ -60,7 +60,7 @@ _READS: Final[tuple[Words, ...]] = (
     ("ZREVRANGEBYSCORE", _K, "1", "0"),
     ("ZSCORE", _K, "m"),
 )
-_WRITES: Final[tuple[Words, ...]] = (
+_WRITES: Final[tuple[Arguments, ...]] = (
     ("DEL", _K),
     ("EXPIRE", _K, "60"),
     ("PERSIST", _K),
@@ -84,7 +84,7 @@ _WRITES: Final[tuple[Words, ...]] = (
     ("ZREM", _K, "m"),
     ("ZREMRANGEBYSCORE", _K, "0", "1"),
 )
-_WORKERS: Final[tuple[Words, ...]] = (
+_WORKERS: Final[tuple[Arguments, ...]] = (
     ("ZINTERCARD", "1", _K),
     ("ZPOPMIN", _K),
     ("DBSIZE",),
@@ -93,20 +93,39 @@ _WORKERS: Final[tuple[Words, ...]] = (
     ("RPUSH", keys.SEALS, "m"),
     ("LTRIM", keys.SEALS, "0", "0"),
     ("XDEL", keys.AUDIT, "1-1"),
-    ("SET", keys.SEALING, "1"),
+    ("SET", keys.SEALING_LOCK, "1"),
 )
 _COMMON: Final = (*_CONNECTION, *_TRANSACTIONS, *_CHANNELS, *_SCRIPTS, *_READS, *_WRITES)
 
 PREFIXES: Final[tuple[str, ...]] = (
-    *(keys.JOB, keys.TRAIL, keys.TEXT, keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.HAND, keys.DEADLINE),
-    *(keys.OUTBOX, keys.TARGETS, keys.QUEUE, keys.MESSAGE, keys.API_KEYS, keys.PAUSES, keys.QUARANTINE, keys.WORKERS),
-    *(keys.asked("x"), keys.answer("x"), keys.app("x"), keys.audited("x"), keys.SETTLED, keys.SENDING),
+    *(
+        keys.JOB,
+        keys.TRAIL,
+        keys.TEXT,
+        keys.READY,
+        keys.LATER,
+        keys.LEASED,
+        keys.RING,
+        keys.RING_POSITION,
+        keys.DEADLINE,
+    ),
+    *(
+        keys.OUTBOX,
+        keys.TARGETS,
+        keys.TARGET_QUEUE,
+        keys.MESSAGE,
+        keys.API_KEYS,
+        keys.PAUSES,
+        keys.QUARANTINE,
+        keys.WORKERS,
+    ),
+    *(keys.job_input("x"), keys.job_output("x"), keys.app("x"), keys.chain_records("x"), keys.SETTLED, keys.SENDING),
     "arq:queue",
     "arq:job:x",
 )
 """Keys of every kind; each must be open for reading and writing."""
 
-REQUIRED: Final[dict[Role, tuple[Words, ...]]] = {
+REQUIRED: Final[dict[Role, tuple[Arguments, ...]]] = {
     "api": (*_COMMON, *(("SET", key, "1") for key in PREFIXES)),
     "worker": (*_COMMON, *_WORKERS, *(("SET", key, "1") for key in PREFIXES)),
 }
@@ -121,12 +140,12 @@ OPTIONAL: Final = frozenset({"config|get", "acl|whoami", "acl|dryrun", "script|e
 """Used where it is allowed, and done without where it is not."""
 
 
-def name_of(words: Words) -> str:
+def name_of(arguments: Arguments) -> str:
     """The command as a rule names it: `get`, `script|load`."""
-    name = words[0].lower()
-    return f"{name}|{words[1].lower()}" if name in {"script", "config", "acl", "client"} else name
+    name = arguments[0].lower()
+    return f"{name}|{arguments[1].lower()}" if name in {"script", "config", "acl", "client"} else name
 
 
 def names(role: Role) -> frozenset[str]:
     """The commands that a role needs, as rules name them, with those of the connection."""
-    return frozenset({name_of(words) for words in REQUIRED[role]}) | CONNECTION_ONLY
+    return frozenset({name_of(arguments) for arguments in REQUIRED[role]}) | CONNECTION_ONLY

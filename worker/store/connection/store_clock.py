@@ -1,8 +1,7 @@
-"""The clock of a process that shares a Redis with others: it shows the time of Redis, so that deadlines, `not_before`
-and backoffs mean the same wherever they are written and wherever they are read.
+"""A clock that shows the time of Redis, so that deadlines, `not_before` and backoffs mean the same in every process.
 
-Between two answers of Redis it goes on by the machine's monotonic clock, so a wall clock that is wrong or jumps changes
-nothing. Before the first answer it shows the machine's own time.
+Between two replies of Redis it advances by the machine's monotonic clock, so a wall clock that is wrong or jumps
+changes nothing. Before the first reply it shows the machine's own time.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable
-from worker.store.connection.pool import store_errors
+from worker.store.errors import store_errors
 
-_FRESH_SECONDS: Final = 5.0  # after that long the time is asked for again: clocks drift, and Redis may be another one
-_SLOWEST: Final = 1.0  # seconds: an answer that took longer says too little about now
+_REFRESH_INTERVAL_S: Final = 5.0  # clocks drift, and Redis may be another server by then
+_MAX_ROUND_TRIP_S: Final = 1.0  # a reply that took longer says too little about now
 
 
 class StoreClock(Clock):
-    """`now` is the time of Redis; waiting, dice and chance are the machine's."""
+    """`now` is the time of Redis; sleeping and randomness are the machine's."""
 
     def __init__(self, redis: ArqRedis, machine: Clock) -> None:
         self._redis, self._machine = redis, machine
@@ -47,16 +46,16 @@ class StoreClock(Clock):
         return self._machine.chance()
 
     async def run(self) -> None:
-        """Keeps the time until cancelled."""
+        """Refresh the time until cancelled."""
         while True:
-            await self.ask()
-            await asyncio.sleep(_FRESH_SECONDS)
+            await self.refresh()
+            await asyncio.sleep(_REFRESH_INTERVAL_S)
 
-    async def ask(self) -> None:
-        """The time was asked for once; where Redis does not answer, the clock goes on as it was."""
+    async def refresh(self) -> None:
+        """Read the time of Redis once; if it does not answer, the clock goes on as before."""
         began = self._machine.monotonic()
         try:
-            async with asyncio.timeout(_SLOWEST), store_errors("tell the time"):
+            async with asyncio.timeout(_MAX_ROUND_TRIP_S), store_errors("tell the time"):
                 seconds, micros = await self._redis.time()
         except (StoreUnavailable, TimeoutError):
             return

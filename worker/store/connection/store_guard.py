@@ -1,8 +1,8 @@
-"""Lets a process speak only to the store that it knows: each new connection is asked first, and once a second the rest.
+"""Refuse a Redis that does not hold the store this process knows; check each new connection, and all once a second.
 
-A store that isn't the known one is no store: every command fails with StoreChanged, so nothing is accepted, claimed or
-shown from it, and commits wait for the right one to come back. A restart ends every connection, so nothing slips in
-between. Must not know: what a job is, who is told.
+While another store is there every command fails with StoreChanged: nothing is accepted, claimed or shown from it, and
+commits wait for the known one to come back. A restart ends every connection, so no command reaches a changed store
+unchecked.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from redis.exceptions import ResponseError
 from worker.audit.chain import stream_id
 from worker.jobs.errors import StoreUnavailable
 from worker.store import keys
-from worker.store.connection.pool import StoreChangedError, store_errors
-from worker.store.connection.store_mark import Reason, StoreAnswer, StoreMark, judge, load, save, sentence
+from worker.store.connection.store_mark import Reason, StoreAnswer, StoreMark, describe, judge, load, save
+from worker.store.errors import StoreChangedError, store_errors
 from worker.store.values import count_of
 from worker.telemetry.events import emit
 
-INTERVAL: Final = 1.0
-_SAVE_EVERY: Final = 5  # looks
-_ACCEPTED_SECONDS: Final = 86_400
+CHECK_INTERVAL_S: Final = 1.0
+_CHECKS_PER_SAVE: Final = 5
+_ACCEPTED_TTL_S: Final = 86_400
 
 
 class StoreGuard:
-    """Knows the store by its mark; `path` is where that is kept, None for a process that keeps none."""
+    """Compares the store with a mark; `path` is the mark's file, None for a process that keeps none."""
 
     def __init__(self, path: Path | None, dice: Callable[[int], bytes]) -> None:
         self._path, self._dice = path, dice
@@ -41,61 +41,62 @@ class StoreGuard:
         self.fault = ""
         self.epoch = 0
         if path is not None:
-            with contextlib.suppress(OSError):  # told when it can't be written either
+            with contextlib.suppress(OSError):  # reported when it can't be written either
                 self._mark = self._saved = load(path)
 
     @property
     def mark(self) -> StoreMark | None:
-        """What is known of the store; None before it was first seen."""
+        """What is known of the store; None before the first connection."""
         return self._mark
 
-    async def meet(self, connection: Any) -> None:
-        """Returns when the server behind this new connection holds the known store; raises Changed when it doesn't."""
+    async def check_connection(self, connection: Any) -> None:
+        """Return when this new connection leads to the known store. Raises StoreChangedError for another one."""
 
-        async def ask(*words: Any) -> Any:
-            await connection.send_command(*words, check_health=False)
+        async def execute(*args: Any) -> Any:
+            await connection.send_command(*args, check_health=False)
             return await connection.read_response()
 
         if self._mark is None:
-            await _or_none(ask("SET", keys.DEPLOYMENT, self._dice(8).hex(), "NX"))  # full or read-only: later
-        await self._check(ask)
+            await _or_none(execute("SET", keys.DEPLOYMENT, self._dice(8).hex(), "NX"))  # full or read-only: later
+        await self._check(execute)
 
-    async def _check(self, ask: Callable[..., Any]) -> None:
-        mark = self._mark  # what is seen is held against this one: other connections may move it on meanwhile
-        seen = await look(ask, mark)
-        reason = judge(mark, seen)
+    async def _check(self, execute: Callable[..., Any]) -> None:
+        mark = self._mark  # compare with this one: other connections may replace it meanwhile
+        answer = await read_answer(execute, mark)
+        reason = judge(mark, answer)
         if mark is not None and reason is not None:
-            self._refuse(reason, sentence(reason, mark, seen))
+            self._refuse(reason, describe(reason, mark, answer))
         if self.fault:
             self.fault = ""
             emit("store.known")
-        if seen.deployment is not None and self._mark is mark and (mark is None or mark.deployment != seen.deployment):
-            self._mark = StoreMark(seen.deployment)
-        if seen.deployment is None and mark is not None:
-            await _or_none(ask("SET", keys.DEPLOYMENT, mark.deployment))
+        if answer.deployment is None:
+            if mark is not None:
+                await _or_none(execute("SET", keys.DEPLOYMENT, mark.deployment))
+        elif self._mark is mark and (mark is None or mark.deployment != answer.deployment):
+            self._mark = StoreMark(answer.deployment)
 
-    def _refuse(self, reason: Reason, said: str) -> None:
-        if said != self.fault:
-            self.fault = said
+    def _refuse(self, reason: Reason, fault: str) -> None:
+        if fault != self.fault:
+            self.fault = fault
             emit("store.changed", reason=reason)
-        raise StoreChangedError(said)
+        raise StoreChangedError(fault)
 
     async def run(self, redis: ArqRedis) -> None:
-        """Looks once a second, until cancelled, and keeps the mark's file."""
-        looks = 0
+        """Check once a second until cancelled, and save the mark now and then."""
+        checks = 0
         try:
             while True:
                 with contextlib.suppress(StoreUnavailable):
-                    await self.look(redis)
-                if looks % _SAVE_EVERY == 0:
+                    await self.check(redis)
+                if checks % _CHECKS_PER_SAVE == 0:
                     await asyncio.to_thread(self._save)
-                looks += 1
-                await asyncio.sleep(INTERVAL)
+                checks += 1
+                await asyncio.sleep(CHECK_INTERVAL_S)
         finally:
             self._save(".last")
 
-    async def look(self, redis: ArqRedis) -> None:
-        """The mark is the newest there is; StoreChanged when this isn't the known store any more."""
+    async def check(self, redis: ArqRedis) -> None:
+        """Check the store and bring the mark up to date. Raises StoreChanged when it is no longer the known store."""
         async with store_errors("say which deployment it holds"):
             try:
                 await self._check(redis.execute_command)
@@ -104,7 +105,7 @@ class StoreGuard:
                 raise
             mark = self._mark
             newest = await _or_none(redis.xrevrange(keys.AUDIT, count=1))
-            looks = await _or_none(redis.incr(keys.LOOKS))
+            looks = await _or_none(redis.incr(keys.CHECK_COUNT))
         if mark is not None and self._mark is mark and not self.fault:
             record = _text(newest[0][0]) if newest else mark.record
             self._mark = StoreMark(mark.deployment, record or "", looks or mark.looks)
@@ -122,38 +123,38 @@ class StoreGuard:
             self._saved, self._unwritable = self._mark, False
 
 
-async def look(ask: Callable[..., Any], mark: StoreMark | None) -> StoreAnswer:
-    """What the store says of itself, held against the mark."""
-    deployment = _text(await _or_none(ask("GET", keys.DEPLOYMENT)))
+async def read_answer(execute: Callable[..., Any], mark: StoreMark | None) -> StoreAnswer:
+    """Read what the store says of itself, and compare it with the mark."""
+    deployment = _text(await _or_none(execute("GET", keys.DEPLOYMENT)))
     if mark is None:
         return StoreAnswer(deployment, has_all=True)
     if deployment is not None and deployment != mark.deployment:
-        return StoreAnswer(deployment, has_all=False, accepted=_text(await _or_none(ask("GET", keys.ACCEPTED))))
-    return StoreAnswer(deployment, has_all=await _has(ask, mark, deployment is not None))
+        return StoreAnswer(deployment, has_all=False, accepted=_text(await _or_none(execute("GET", keys.ACCEPTED))))
+    return StoreAnswer(deployment, has_all=await _has_marked(execute, mark, deployment is not None))
 
 
-async def _has(ask: Callable[..., Any], mark: StoreMark, named: bool) -> bool:
-    """Whether the marked record is there, or retention has removed it; where there is no trail the looks have to do."""
+async def _has_marked(execute: Callable[..., Any], mark: StoreMark, named: bool) -> bool:
+    """Return whether the marked record exists or retention removed it; without a trail the counter decides."""
     if mark.record:
-        if await _or_none(ask("XRANGE", keys.AUDIT, mark.record, mark.record)):
+        if await _or_none(execute("XRANGE", keys.AUDIT, mark.record, mark.record)):
             return True
-        if _text(await _or_none(ask("TYPE", keys.AUDIT))) == "stream":
-            return await _removed(ask, mark.record)
-    looks = count_of(_text(await _or_none(ask("GET", keys.LOOKS))))
+        if _text(await _or_none(execute("TYPE", keys.AUDIT))) == "stream":
+            return await _removed(execute, mark.record)
+    looks = count_of(_text(await _or_none(execute("GET", keys.CHECK_COUNT))))
     if not mark.looks:
         return named  # nothing but the id was known
     return looks is not None and looks >= mark.looks
 
 
-async def _removed(ask: Callable[..., Any], record: str) -> bool:
-    line = await _or_none(ask("GET", keys.RETAINED))
+async def _removed(execute: Callable[..., Any], record: str) -> bool:
+    line = await _or_none(execute("GET", keys.RETENTION_SEAL))
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return stream_id(record) <= stream_id(str(json.loads(line)["upto"]))
     return False
 
 
 async def _or_none(answer: Awaitable[Any]) -> Any:
-    """The answer; None where the command can't be done on what is there (its type is wrong, no room, no right)."""
+    """Return the reply, or None where the command fails on this store (wrong type, no memory, no permission)."""
     try:
         return await answer
     except ResponseError:
@@ -161,15 +162,15 @@ async def _or_none(answer: Awaitable[Any]) -> Any:
 
 
 async def accept(redis: ArqRedis, deployment: str) -> None:
-    """From now on this is the store: it gets a new id, which every process takes over that knew another, for a day."""
+    """Accept this store: give it a new id, which every process that knew another one takes over within a day."""
     async with store_errors("take a new deployment id"), redis.pipeline(transaction=True) as pipe:
         pipe.set(keys.DEPLOYMENT, deployment)
-        pipe.set(keys.ACCEPTED, deployment, ex=_ACCEPTED_SECONDS)
+        pipe.set(keys.ACCEPTED, deployment, ex=_ACCEPTED_TTL_S)
         await pipe.execute()
 
 
 def guard_of(redis: ArqRedis) -> StoreGuard | None:
-    """The guard that this client was connected with."""
+    """Return the guard that this client was connected with."""
     guard: StoreGuard | None = vars(redis).get("guard")
     return guard
 

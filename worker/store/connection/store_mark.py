@@ -1,8 +1,7 @@
-"""What a process remembers of its store outside Redis, so that one that came back empty, older or another's is noticed.
+"""The mark of a store: what a process remembers outside Redis, to notice one that came back empty, older or another's.
 
-The mark is the store's deployment id and the newest audit record that was seen in it: every change of a job writes one
-in its own commit, so a store that has lost a commit has lost a record. It is kept in a small file.
-Must not know: Redis.
+It is the store's deployment id and the newest audit record that was read from it: every change of a job writes one in
+its own commit, so a store that has lost a commit has lost a record. It is kept in a small file. No Redis here.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Reason = Literal["empty", "older", "other"]
 
 @dataclass(frozen=True, slots=True)
 class StoreMark:
-    """A deployment, the id of its newest audit record ("" before the first), and how often it was looked at."""
+    """A deployment, the id of its newest audit record ("" before the first), and its check counter."""
 
     deployment: str
     record: str = ""
@@ -28,31 +27,31 @@ class StoreMark:
 
 @dataclass(frozen=True, slots=True)
 class StoreAnswer:
-    """What a store answers: its deployment, whether it has what was marked, and which id operators accepted last."""
+    """What a store answers: its deployment, whether it has the marked record, and the id accepted last."""
 
     deployment: str | None
     has_all: bool
     accepted: str | None = None
 
 
-def judge(mark: StoreMark | None, seen: StoreAnswer) -> Reason | None:
-    """Why the store can't be the one that left the mark; None when it is that one, or nothing is known of it."""
-    if mark is None or (seen.deployment and seen.deployment == seen.accepted != mark.deployment):
+def judge(mark: StoreMark | None, answer: StoreAnswer) -> Reason | None:
+    """Return why the store can't be the marked one; None when it is, or when there is no mark."""
+    if mark is None or (answer.deployment and answer.deployment == answer.accepted != mark.deployment):
         return None
-    if seen.deployment is not None and seen.deployment != mark.deployment:
+    if answer.deployment is not None and answer.deployment != mark.deployment:
         return "other"
-    if seen.has_all:
+    if answer.has_all:
         return None  # the id alone may have been removed
-    return "empty" if seen.deployment is None else "older"
+    return "empty" if answer.deployment is None else "older"
 
 
-def sentence(reason: Reason, mark: StoreMark, seen: StoreAnswer) -> str:
-    """What happened and what to do, for operators."""
+def describe(reason: Reason, mark: StoreMark, answer: StoreAnswer) -> str:
+    """Say what happened and what to do, for operators."""
     known = f"deployment {mark.deployment}" + (f", records up to {_time(mark.record)}" if mark.record else "")
     what = {
         "empty": f"Redis came back empty: what was known here ({known}) is gone",
         "older": f"Redis came back older: it has lost records that were seen here ({known})",
-        "other": f"Redis holds another deployment ({seen.deployment}) than was known here ({known})",
+        "other": f"Redis holds another deployment ({answer.deployment}) than was known here ({known})",
     }[reason]
     return (
         f"{what}. Nothing is read or written until its data is back, or until `vigil store accept` says that this "
@@ -61,7 +60,7 @@ def sentence(reason: Reason, mark: StoreMark, seen: StoreAnswer) -> str:
 
 
 def load(path: Path) -> StoreMark | None:
-    """The mark of the file; None when there is none that can be read. Raises OSError when the file can't be opened."""
+    """Read the mark from the file; None when there is no readable one. Raises OSError when the file can't be opened."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         return StoreMark(str(body["deployment"]), str(body["record"]), int(body["looks"]))
@@ -70,7 +69,7 @@ def load(path: Path) -> StoreMark | None:
 
 
 def save(path: Path, mark: StoreMark, by: str = "") -> None:
-    """The file holds this mark, whole, also after a power cut; `by` keeps two writers apart. Raises OSError."""
+    """Write the mark to the file, safe against a power cut; `by` keeps two writers apart. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{id(mark):x}{by}.new")
     with fresh.open("w", encoding="utf-8") as file:

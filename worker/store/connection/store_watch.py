@@ -1,8 +1,7 @@
-"""Whether this process can work on its Redis: looked at every few seconds, told in the log when that changes and now
-and then while it can't, so that nobody waits in silence. `/readyz` says the same.
+"""Watch whether this process can use its Redis: check every few seconds, and report changes and lasting outages.
 
-While a right is missing no job is taken, claimed or changed: a script that may do half of its work would leave half a
-job. Must not know: HTTP, jobs.
+`/readyz` says the same. While a permission is missing no job is submitted, claimed or changed: a script that may do
+half of its work would leave half a job.
 """
 
 from __future__ import annotations
@@ -16,74 +15,73 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import StoreChanged, StoreUnavailable, UnsafeStore
-from worker.store.connection import command_rights
-from worker.store.connection.pool import refuse
+from worker.store.connection import capacity, command_rights
+from worker.store.connection.pool import set_missing_permissions
 from worker.store.connection.required_commands import Role
-from worker.store.stats import queue_depth
 from worker.telemetry.events import emit
 
 Check = Callable[[], Awaitable[object]]
-LOOK_SECONDS: Final = 1.0
-"""How long one look may take."""
-_EVERY: Final = 2.0
-_RIGHTS_EVERY: Final = 5.0  # seconds between two questions about rights …
-_RIGHTS_AGAIN: Final = 1.0  # … and while one is missing
-_TELL_EVERY: Final = 30.0
-_SLOW: Final = "Redis does not answer in time"
+CHECK_TIMEOUT_S: Final = 1.0
+"""How long one check may take."""
+_CHECK_INTERVAL_S: Final = 2.0
+_RIGHTS_INTERVAL_S: Final = 5.0  # between two checks of permissions …
+_RIGHTS_RETRY_S: Final = 1.0  # … and while one is missing
+_REPORT_INTERVAL_S: Final = 30.0
+_TIMED_OUT: Final = "Redis does not answer in time"
 
 
 class StoreWatch:
-    """`reason` is why Redis can't be used now, in one line; "" when it can."""
+    """Watches one Redis. `reason` is why it can't be used now, in one line; "" when it can."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, role: Role, check: Check | None = None, **about: object) -> None:
-        """`check` raises UnsafeStore for a server that would lose what it takes: asked once it answers, and again after
-        it was away. `about`: fields that go with what is told.
+    def __init__(self, redis: ArqRedis, clock: Clock, role: Role, check: Check | None = None, **fields: object) -> None:
+        """`check` raises UnsafeStore for a server that would lose data; it runs once Redis answers, and again after an
+        outage. `fields` are added to each reported event.
         """
         self._check, self._checked = check, False
-        self._redis, self._clock, self._role, self._about = redis, clock, role, about
-        self._asked = -math.inf
+        self._redis, self._clock, self._role, self._fields = redis, clock, role, fields
+        self._rights_checked_at = -math.inf
         self._since: float | None = None
-        self._told = -math.inf
-        self._lacking = ""
+        self._reported_at = -math.inf
+        self._missing_rights = ""
         self.reason = ""
-        self.changed = False  # Redis answers, and does not hold the store that this process knows
+        self.changed = False  # Redis answers, but does not hold the store that this process knows
 
     async def run(self) -> None:
-        """Looks until cancelled."""
+        """Check until cancelled."""
         while True:
-            await self.look()
-            await asyncio.sleep(_EVERY)
+            await self.check()
+            await asyncio.sleep(_CHECK_INTERVAL_S)
 
-    async def look(self) -> str:
-        """The reason, found out now; never takes longer than `LOOK_SECONDS`, never raises."""
+    async def check(self) -> str:
+        """Check now and return the reason. Never takes longer than `CHECK_TIMEOUT_S`, never raises."""
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._ask_rights()
-                if not self._lacking:
-                    await queue_depth.writable(self._redis)
-            reason, changed = self._lacking, False
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await self._check_rights()
+                if not self._missing_rights:
+                    await capacity.check_writable(self._redis)
+            reason, changed = self._missing_rights, False
         except TimeoutError:
-            reason, changed = _SLOW, False
+            reason, changed = _TIMED_OUT, False
         except StoreUnavailable as error:
             reason, changed = error.reason, isinstance(error, StoreChanged)
-            self._checked, self._asked = False, -math.inf  # whoever comes back may be set up otherwise
+            self._checked, self._rights_checked_at = False, -math.inf  # it may come back set up differently
         self.changed = changed
-        self._tell(reason)
+        self._report(reason)
         return reason
 
-    async def _ask_rights(self) -> None:
+    async def _check_rights(self) -> None:
         now = self._clock.monotonic()
-        if now - self._asked < (_RIGHTS_AGAIN if self._lacking else _RIGHTS_EVERY):
+        if now - self._rights_checked_at < (_RIGHTS_RETRY_S if self._missing_rights else _RIGHTS_INTERVAL_S):
             return
-        rules = await command_rights.missing(self._redis, self._role)
-        self._asked = now
-        self._lacking = (
+        rules = await command_rights.missing_rules(self._redis, self._role)
+        self._rights_checked_at = now
+        self._missing_rights = (
             command_rights.advice(await command_rights.user_of(self._redis), rules) if rules else await self._unsafe()
         )
-        refuse(self._redis, self._lacking)
+        set_missing_permissions(self._redis, self._missing_rights)
 
     async def _unsafe(self) -> str:
-        """Why nothing may be entrusted to this server; "" when it may."""
+        """Return why this server must not be used; "" when it may."""
         if self._check is None or self._checked:
             return ""
         try:
@@ -93,16 +91,16 @@ class StoreWatch:
         self._checked = True
         return ""
 
-    def _tell(self, reason: str) -> None:
+    def _report(self, reason: str) -> None:
         now = self._clock.monotonic()
         if not reason:
             if self._since is not None:
-                emit("store.back", **self._about, seconds=round(now - self._since, 3))
+                emit("store.back", **self._fields, seconds=round(now - self._since, 3))
             self._since = None
         elif self._since is None:
-            self._since = self._told = now
-            emit("store.away", **self._about, reason=reason)
-        elif reason != self.reason or now - self._told >= _TELL_EVERY:
-            self._told = now
-            emit("store.waiting", **self._about, reason=reason, seconds=round(now - self._since, 3))
+            self._since = self._reported_at = now
+            emit("store.away", **self._fields, reason=reason)
+        elif reason != self.reason or now - self._reported_at >= _REPORT_INTERVAL_S:
+            self._reported_at = now
+            emit("store.waiting", **self._fields, reason=reason, seconds=round(now - self._since, 3))
         self.reason = reason

@@ -1,28 +1,29 @@
--- guard: put before every script, so that one value that can't be what a command needs never stops the others.
--- call(…)    redis.call; a key of another type (or of no number) is moved out of the way, its value kept, and the
---            command runs as if the key were not there
--- aside(key) moves it: to vigil:aside:<key>, for 30 days, noted in vigil:asides by time
--- json(text) the object behind JSON text, {} for nil and for what is none; the second value says whether it was one
--- within(set, member, word)  whether the set has the member. One that can't be read has none and is left in place; but
---            what it may have kept (PERSIST) is kept
--- number(text) the number, 0 for nil and for what is none
+-- tolerant_calls: functions that come before every script, so that one unreadable value never stops the others.
+-- call(command…)  redis.call. A key of another type (or one that holds no number) is set aside, its value kept, and the
+--                 command runs as if the key did not exist
+-- aside(key)      set the key aside: renamed to vigil:aside:<key>, kept for 30 days, listed in vigil:asides by time
+-- json(text)      the object in JSON text, {} for nil and for text that holds none; then whether it held one
+-- within(set, member, command)  whether the set has the member. A set that can't be read has none and stays in place,
+--                 but PERSIST runs all the same: what it may protect is kept
+-- number(text)    the number, 0 for nil and for text that is none
+-- now_ms()        the time of the server in milliseconds since 1970
 local function aside(key)
-  local t, to = redis.call('TIME'), 'vigil:aside:' .. key
-  redis.call('RENAME', key, to)
-  redis.call('EXPIRE', to, 2592000)
+  local t, target = redis.call('TIME'), 'vigil:aside:' .. key
+  redis.call('RENAME', key, target)
+  redis.call('EXPIRE', target, 2592000)
   redis.pcall('ZADD', 'vigil:asides', t[1] * 1000 + math.floor(t[2] / 1000), key)
 end
-local function unfit(said)
-  return string.find(said, 'WRONGTYPE', 1, true) or string.find(said, 'is not an integer', 1, true)
-    or string.find(said, 'is not a float', 1, true)
+local function is_wrong_type(message)
+  return string.find(message, 'WRONGTYPE', 1, true) or string.find(message, 'is not an integer', 1, true)
+    or string.find(message, 'is not a float', 1, true)
 end
 local function call(...)
-  local said = redis.pcall(...)
-  if type(said) == 'table' and said.err then
-    if unfit(said.err) then aside((select(2, ...))) end
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then
+    if is_wrong_type(reply.err) then aside((select(2, ...))) end
     return redis.call(...)
   end
-  return said
+  return reply
 end
 local function json(text)
   if not text then return {}, false end
@@ -31,8 +32,12 @@ local function json(text)
   return {}, false
 end
 local function number(text) return tonumber(text) or 0 end
-local function within(set, member, word)
-  local said = redis.pcall('SISMEMBER', set, member)
-  if type(said) == 'table' then return word == 'PERSIST' end
-  return said == 1
+local function within(set, member, command)
+  local reply = redis.pcall('SISMEMBER', set, member)
+  if type(reply) == 'table' then return command == 'PERSIST' end
+  return reply == 1
+end
+local function now_ms()
+  local t = call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
 end

@@ -1,4 +1,4 @@
-"""What an answer to an app needs beyond the record, for many jobs in one trip."""
+"""Read what a response to an app needs beyond the records, for many jobs in one round trip."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing
 from worker.store import keys
-from worker.store.connection.job_keys import opened
-from worker.store.connection.pool import store_errors
-from worker.store.envelope import ANSWER
-from worker.store.values import readable, replies
+from worker.store.connection.job_keys import unseal_by_job
+from worker.store.envelope import OUTPUT
+from worker.store.errors import store_errors
+from worker.store.values import pipeline_replies, readable
 from worker.store.webhooks.outbox import load_message
 
 _UNSENT = "exhausted"
-"""The state of a message that can't be read: nobody sends it any more."""
+"""The state of a message that can't be read: it is not sent any more."""
 
 
-async def answers(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What came back, by job; jobs without an answer are missing. Raises KeyMissing, ContentDamaged."""
+async def outputs(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the outputs by job; jobs without one are left out. Raises KeyMissing, ContentDamaged."""
     if not job_ids:
         return {}
-    async with store_errors("read the answers"):
-        rows = await redis.mget([keys.answer(job_id) for job_id in job_ids])
-    return await opened(redis, ANSWER, dict(zip(job_ids, rows, strict=True)))
+    async with store_errors("read the outputs"):
+        rows = await redis.mget([keys.job_output(job_id) for job_id in job_ids])
+    return await unseal_by_job(redis, OUTPUT, dict(zip(job_ids, rows, strict=True)))
 
 
-async def answers_or_none(
+async def outputs_or_none(
     redis: ArqRedis, job_ids: Sequence[str], *, need_key: bool = False
 ) -> dict[str, dict[str, Any] | None]:
-    """The same; None for an answer that can't be read, which must not hide the others.
+    """Return the outputs by job; None for one that can't be read, so that it does not hide the others.
 
-    `need_key`: a key that is missing raises KeyMissing all the same.
+    `need_key`: a missing master key raises KeyMissing all the same.
     """
     try:
-        return {**await answers(redis, job_ids)}
+        return {**await outputs(redis, job_ids)}
     except (KeyMissing, ContentDamaged) as error:
         if need_key and isinstance(error, KeyMissing):
             raise
         if len(job_ids) == 1:
             return dict.fromkeys(job_ids)
         half = len(job_ids) // 2
-        first = await answers_or_none(redis, job_ids[:half], need_key=need_key)
-        return first | await answers_or_none(redis, job_ids[half:], need_key=need_key)
+        first = await outputs_or_none(redis, job_ids[:half], need_key=need_key)
+        return first | await outputs_or_none(redis, job_ids[half:], need_key=need_key)
 
 
 async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, str]:
-    """The state of each job's newest webhook message; jobs without one are missing."""
+    """Return the state of each job's newest webhook message; jobs without one are left out."""
     if not job_ids:
         return {}
     async with store_errors("read the webhook states"):
         async with redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.lindex(keys.messages(job_id), -1)
-            newest = await replies(pipe, map(keys.messages, job_ids))
+            newest = await pipeline_replies(pipe, map(keys.messages, job_ids))
         named = [(job_id, raw.decode(errors="replace")) for job_id, raw in zip(job_ids, newest, strict=True) if raw]
         rows = await redis.mget([keys.message(message) for _, message in named]) if named else []
     jobs = {keys.message(message): job_id for job_id, message in named}

@@ -1,112 +1,124 @@
--- claim: lease up to ARGV[2] jobs to a worker: first those whose lease ran out, then app by app in turn.
--- KEYS     ready, later, leased, the circuit of the provider's account, the ring of apps, the ring's hand,
---          the scopes of pauses by when they end
--- ARGV[1]  worker id     ARGV[2] how many     ARGV[3] lease, milliseconds
--- ARGV[4]  prefix of a job's hash     ARGV[5] prefix of arq's payload key
--- ARGV[6]  arq's payload up to the job id     ARGV[7] the rest of it
--- ARGV[8]  prefix of what was asked     ARGV[9] the most bytes of it that come along
--- ARGV[10] prefix of an app's line     ARGV[11] of its slots     ARGV[12] of its record
--- ARGV[13] most jobs at once of an app whose record says nothing, 0 = no limit     ARGV[14] prefix of a pause
--- A job whose record is gone is handed out like the others, with an empty one: whoever gets it settles it.
--- returns  {next due time in ms or -1, now in ms, 1 if the circuit is open, {id, generation, token, previous token, record, private, audit head, asked, pause}…}
+-- claim: Lease up to `limit` jobs to a worker: first those whose lease has run out, then ready ones, app by app.
+-- KEYS     ready, later, leased: the three queues, one of which each unsettled job is in
+--          circuit: the circuit of the provider's account     ring: apps with ready jobs, by virtual time
+--          ring_position: the virtual time that the ring has reached     pauses: scopes of pauses, by when they end
+-- ARGV     worker_id, limit, lease_ms
+--          job_prefix: prefix of a job's hash     arq_prefix: prefix of arq's payload key
+--          arq_head, arq_tail: arq's payload before and behind the job's id
+--          input_prefix, max_input: prefix of a job's input, and the most bytes of it that are returned
+--          queue_prefix, slots_prefix, app_prefix: prefixes of an app's queue, its slots, its record
+--          default_max: jobs that an app may run at once if its record does not say, 0 = no limit
+--          pause_prefix: prefix of a pause
+-- Returns  {next due time in ms or -1, now in ms, 1 if the circuit is open, {id, generation, token, previous token,
+--          record, private, audit head, input, pause}…}
+-- A job without a record is handed out like the others, with an empty record: its worker settles it.
 -- The server's clock decides. A running job is not due, so it is never read again. arq is given a fresh id for each
--- wake-up ("<id>.<generation>"), so nothing that arq remembers of an earlier one can stand in the way.
--- Turns are stride scheduling: each job an app is given moves its virtual time on by 1/weight, and the app that is
--- furthest behind is next. Who joins the ring stands at 0, which counts as where the hand is: neither idleness nor
--- waiting for a slot saves anything up. An app leaves when its turn finds its line empty or its slots full; whatever
--- puts a job in line or frees a slot lets it join again. So the work grows with what is taken, not with what waits.
-local t = call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local room, out, apps = tonumber(ARGV[2]), {}, {}
-local pauses = call('ZCARD', KEYS[7]) > 0
+-- wake-up ("<id>.<generation>"), so that nothing arq remembers of an earlier one can interfere.
+-- Fairness is stride scheduling: each job that an app is given advances the app's virtual time by 1/weight, and the app
+-- with the lowest one is next. An app that joins the ring has 0, which counts as the ring's position: neither idleness
+-- nor waiting for a slot saves anything up. An app leaves the ring when its queue is found empty or its slots full;
+-- whatever puts a job in the queue or frees a slot lets it join again. So the work grows with what is taken, not with
+-- what waits.
+local ready, later, leased, circuit = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local ring, ring_position, pauses = KEYS[5], KEYS[6], KEYS[7]
+local worker_id, limit, lease_ms, job_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local arq_prefix, arq_head, arq_tail = ARGV[5], ARGV[6], ARGV[7]
+local input_prefix, max_input = ARGV[8], tonumber(ARGV[9])
+local queue_prefix, slots_prefix, app_prefix = ARGV[10], ARGV[11], ARGV[12]
+local default_max, pause_prefix = tonumber(ARGV[13]), ARGV[14]
+local now = now_ms()
+local room, out, apps = tonumber(limit), {}, {}
+local any_pause = call('ZCARD', pauses) > 0
 
--- the pause that stops a job from starting, as '<scope> <what is kept of it>', or ''
-local function stop(scopes)
+-- the pause that stops a job from starting, as '<scope> <the stored pause>', or ''
+local function pause_of(scopes)
   for scope in string.gmatch(scopes, '%Z+') do
-    local ends = call('ZSCORE', KEYS[7], scope)
-    if ends and tonumber(ends) > now then return scope .. ' ' .. (call('GET', ARGV[14] .. scope) or '') end
+    local ends = call('ZSCORE', pauses, scope)
+    if ends and tonumber(ends) > now then return scope .. ' ' .. (call('GET', pause_prefix .. scope) or '') end
   end
   return ''
 end
 
 local function lease(id, starts)
-  if not string.match(id, '^job_%w+$') then -- nobody writes such: it names no job
-    call('ZREM', KEYS[3], id)
+  if not string.match(id, '^job_%w+$') then -- Vigil writes no such member: it names no job
+    call('ZREM', leased, id)
     return
   end
-  local key = ARGV[4] .. id
-  local seen = call('HMGET', key, 'rec', 'tok', 'priv', 'chain', 'app', 'stops')
+  local key = job_prefix .. id
+  local job = call('HMGET', key, 'rec', 'tok', 'priv', 'chain', 'app', 'stops')
+  local record, previous_token, private, chain, app, scopes = job[1], job[2], job[3], job[4], job[5], job[6]
   local generation = call('HINCRBY', key, 'gen', 1)
-  local token = ARGV[1] .. ':' .. generation
+  local token = worker_id .. ':' .. generation
   call('HSET', key, 'tok', token)
-  call('ZADD', KEYS[3], now + ARGV[3], id)
-  if seen[5] then call('SADD', ARGV[11] .. seen[5], id) end
-  call('SET', ARGV[5] .. id .. '.' .. generation, ARGV[6] .. id .. ARGV[7], 'PX', 60000)
-  local asked = ''
-  if call('STRLEN', ARGV[8] .. id) <= tonumber(ARGV[9]) then asked = call('GET', ARGV[8] .. id) or '' end
-  out[#out + 1] = {id, generation, token, seen[2] or '', seen[1] or '', seen[3] or '', seen[4] or '', asked,
-    pauses and starts and stop(seen[6] or '') or ''}
+  call('ZADD', leased, now + lease_ms, id)
+  if app then call('SADD', slots_prefix .. app, id) end
+  call('SET', arq_prefix .. id .. '.' .. generation, arq_head .. id .. arq_tail, 'PX', 60000)
+  local input = ''
+  if call('STRLEN', input_prefix .. id) <= max_input then input = call('GET', input_prefix .. id) or '' end
+  out[#out + 1] = {id, generation, token, previous_token or '', record or '', private or '', chain or '', input,
+    any_pause and starts and pause_of(scopes or '') or ''}
   room = room - 1
 end
 
-local function terms(app)
+local function limits_of(app)
   if not apps[app] then
-    local record = json(call('GET', ARGV[12] .. app))
+    local record = json(call('GET', app_prefix .. app))
     local weight = number(record.weight)
-    apps[app] = {weight = weight > 0 and weight or 1, most = tonumber(record.max_running) or tonumber(ARGV[13])}
+    apps[app] = {weight = weight > 0 and weight or 1, max_running = tonumber(record.max_running) or default_max}
   end
   return apps[app]
 end
 
 -- counted from the leases themselves: a slot whose job has no lease any more is free
-local function full(app, most)
-  local slots = ARGV[11] .. app
-  if most <= 0 or call('SCARD', slots) < most then return false end
-  return call('ZINTERCARD', 2, slots, KEYS[3]) >= most
+local function is_full(app, max_running)
+  local slots = slots_prefix .. app
+  if max_running <= 0 or call('SCARD', slots) < max_running then return false end
+  return call('ZINTERCARD', 2, slots, leased) >= max_running
 end
 
--- a dead worker's jobs keep the slots that they have; P4 promises them the next worker
+-- the jobs of a dead worker keep their slots; promise P4: the next worker takes them
 if room > 0 then
-  for _, id in ipairs(call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, room)) do
+  for _, id in ipairs(call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', 0, room)) do
     lease(id)
   end
 end
 
--- what fell due stands in its app's line from now on, in its own rank
-for _, id in ipairs(call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 500)) do
-  local seen = call('HMGET', ARGV[4] .. id, 'app', 'rank')
-  call('ZREM', KEYS[2], id)
-  if seen[1] and tonumber(seen[2]) then
-    call('ZADD', KEYS[1], seen[2], id)
-    call('ZADD', ARGV[10] .. seen[1], seen[2], id)
-    call('ZADD', KEYS[5], 'NX', 0, seen[1])
+-- what has fallen due moves to its app's queue, at its own rank
+for _, id in ipairs(call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 500)) do
+  local job = call('HMGET', job_prefix .. id, 'app', 'rank')
+  local app, rank = job[1], job[2]
+  call('ZREM', later, id)
+  if app and tonumber(rank) then
+    call('ZADD', ready, rank, id)
+    call('ZADD', queue_prefix .. app, rank, id)
+    call('ZADD', ring, 'NX', 0, app)
   else
-    call('ZADD', KEYS[3], now, id) -- whose it is can't be read: leased as if its holder had died, it is looked into
+    call('ZADD', leased, now, id) -- its app can't be read: leased as if its worker had died, so that it is looked into
   end
 end
 
-local hand = number(call('GET', KEYS[6]))
-local began = hand
+local position = number(call('GET', ring_position))
+local before = position
 while room > 0 do
-  local first = call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')
-  local app = first[1]
+  local first = call('ZRANGE', ring, 0, 0, 'WITHSCORES')
+  local app, virtual_time = first[1], first[2]
   if not app then break end
-  local given = terms(app)
-  local id = not full(app, given.most) and call('ZPOPMIN', ARGV[10] .. app)[1]
+  local limits = limits_of(app)
+  local id = not is_full(app, limits.max_running) and call('ZPOPMIN', queue_prefix .. app)[1]
   if not id then
-    call('ZREM', KEYS[5], app)
+    call('ZREM', ring, app)
   else
-    call('ZREM', KEYS[1], id)
+    call('ZREM', ready, id)
     lease(id, true)
-    hand = math.max(hand, tonumber(first[2]))
-    call('ZADD', KEYS[5], hand + 1 / given.weight, app)
+    position = math.max(position, tonumber(virtual_time))
+    call('ZADD', ring, position + 1 / limits.weight, app)
   end
 end
-if hand ~= began then call('SET', KEYS[6], string.format('%.17g', hand)) end
+if position ~= before then call('SET', ring_position, string.format('%.17g', position)) end
 
 local due = -1
-for _, key in ipairs({KEYS[2], KEYS[3]}) do
+for _, key in ipairs({later, leased}) do
   local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if first[2] and (due < 0 or tonumber(first[2]) < due) then due = tonumber(first[2]) end
 end
-return {due, now, call('EXISTS', KEYS[4]), out}
+return {due, now, call('EXISTS', circuit), out}

@@ -1,6 +1,6 @@
-"""What one change of a job writes: record, events, audit, queue place, index and outbox, as commands of one commit.
+"""Build the commands of one change of a job: record, events, audit records, queue, indexes and outbox.
 
-Pure but for the dice of message ids. Must not know: how the commands get to Redis, what decided the change.
+Pure except for random message ids. The commands are sent elsewhere, in one commit.
 """
 
 from __future__ import annotations
@@ -13,76 +13,78 @@ from worker.audit.record import record_of
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev
 from worker.jobs.record import Job
-from worker.store import codec, keys
+from worker.store import channels, codec, keys
 from worker.store.admission.pauses import PREFIX
 from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.commands import Command
 from worker.store.jobs.provider_ids import ref_commands
-from worker.store.jobs.queue import facts_for_scripts, place
+from worker.store.jobs.queue import queue_commands, script_fields
 from worker.store.provider.request_counts import tally_commands
 from worker.store.webhooks.outbox import outbox_commands
 
-_MOVES: Final = (ev.Scheduled, ev.Released, ev.Interrupted)  # these give a waiting job its place anew
+_MOVES: Final = (ev.Scheduled, ev.Released, ev.Interrupted)  # these put a waiting job into a queue again
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionTimes:
-    """How long settled things stay, in seconds."""
+    """How long what settled jobs leave is kept, in seconds."""
 
     result: int = 7 * 86_400
-    prompt: int | None = None  # what was asked, when it goes before what came back
-    unstored: int = 3600  # … of a job that is not to be stored and that nobody reads
+    prompt: int | None = None  # the input, when it goes before the output
+    unstored: int = 3600  # of a job with `store: false` whose output its app has not read
     audit: int = 400 * 86_400
     idempotency: int = 86_400
 
 
 class CommitCommands:
-    """The commands of changes, with how long settled things stay and when end users are shut out."""
+    """Builds commands, with the retention times and the limits of the quarantine."""
 
-    def __init__(self, clock: Clock, keep: RetentionTimes, shut: QuarantineLimits) -> None:
-        self._clock, self._keep, self._shut = clock, keep, shut
+    def __init__(self, clock: Clock, keep: RetentionTimes, limits: QuarantineLimits) -> None:
+        self._clock, self._keep, self._limits = clock, keep, limits
 
     def commands(self, before: Job | None, after: Job, trail: list[ev.Event], head: str) -> tuple[list[Command], str]:
-        """(record, events, audit, queue place, index and outbox of one change; the audit chain's head after it)."""
+        """Return the commands of one change, and the end of the audit chain after it."""
         key, commands = keys.job(after.id), list[Command]()
         wires = [event.dump() for event in trail]
         for event, wire in zip(trail, wires, strict=True):
             head, body = chain.link(head, record_of(after, event, wire))
-            commands.append(("NOTE", keys.audited(after.id), "XADD", keys.AUDIT, "*", "hash", head, "record", body))
+            commands.append(
+                ("NOTE", keys.chain_records(after.id), "XADD", keys.AUDIT, "*", "hash", head, "record", body)
+            )
         commands.append(("RPUSH", keys.trail(after.id), *(codec.dump_event(wire) for wire in wires)))
-        born = facts_for_scripts(after) if before is None else ()
-        commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head, *born))
+        initial = script_fields(after) if before is None else ()
+        commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head, *initial))
         moved = before is None or before.status is not after.status
         if moved or any(isinstance(event.fact, _MOVES) for event in trail):
-            commands.extend(place(before, after))
+            commands.extend(queue_commands(before, after))
         if moved:
             commands.extend(_index(before, after))
         if before is not None and before.hold is not None:
-            commands.append(("ZREM", keys.held(before.hold.scope), after.id))
+            commands.append(("ZREM", keys.held_jobs(before.hold.scope), after.id))
         if after.hold is not None:
-            commands.append(("ZADD", keys.held(after.hold.scope), to_ms(after.hold.since), after.id))
+            commands.append(("ZADD", keys.held_jobs(after.hold.scope), to_ms(after.hold.since), after.id))
             if after.hold.scope.startswith(PREFIX):
-                commands.append(("SADD", keys.PAUSED, after.hold.scope))
+                commands.append(("SADD", keys.HOLDING_SCOPES, after.hold.scope))
         if after.settled and (before is None or not before.settled):
             commands.extend(self.retire(after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
-        commands.extend(ledger_commands(after, trail, self._shut))
+        commands.extend(ledger_commands(after, trail, self._limits))
         commands.extend(tally_commands(after, trail))
         commands.extend(outbox_commands(after, trail, self._clock))
-        commands.append(("PUBLISH", keys.CHANGED, f"{after.id} {after.version} {after.status}"))
+        commands.append(("PUBLISH", channels.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head
 
     def retire(self, job: Job) -> list[Command]:
-        """What a settled job leaves, and for how long."""
+        """Return the commands that limit how long a settled job's data is kept."""
         keep = self._keep.result
-        names = (keys.job(job.id), keys.trail(job.id), keys.asked(job.id), keys.answer(job.id))
+        names = (keys.job(job.id), keys.trail(job.id), keys.job_input(job.id), keys.job_output(job.id))
         commands: list[Command] = [("EXPIRE", name, keep) for name in names]
         if self._keep.prompt is not None and self._keep.prompt < keep:
-            commands.append(("EXPIRE", keys.asked(job.id), self._keep.prompt))
+            commands.append(("EXPIRE", keys.job_input(job.id), self._keep.prompt))
         if not job.store:
-            commands.append(("ZADD", keys.FORGET, to_ms(self._clock.now()) + self._keep.unstored * 1000, job.id))
-        for held in (job.id, chain.app_chain(job.app)):  # a legal hold keeps the content too
-            commands.extend(("IF", keys.HOLDS, held, "PERSIST", name) for name in names)
+            commands.append(("ZADD", keys.ERASURE_DUE, to_ms(self._clock.now()) + self._keep.unstored * 1000, job.id))
+        for hold in (job.id, chain.app_chain(job.app)):  # a legal hold keeps the content too
+            commands.extend(("IF", keys.LEGAL_HOLDS, hold, "PERSIST", name) for name in names)
         commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
         ended = job.finished_at or job.created_at
         commands.append(("ZADD", keys.SETTLED, to_ms(ended) + keep * 1000, job.id))

@@ -15,7 +15,7 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
 from worker.safety import messages
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.commands import Command
 from worker.store.jobs.repository import Jobs
 
@@ -72,7 +72,7 @@ class JobControl:
 
 def control_commands(job_id: str, request: ControlRequest) -> list[Command]:
     """Return the commands that keep the request for the next renewal of the lease, and send it to the holder now."""
-    return [("HSET", keys.job(job_id), "ctl", request), ("PUBLISH", keys.CONTROL, job_id)]
+    return [("HSET", keys.job(job_id), "ctl", request), ("PUBLISH", channels.CONTROL, job_id)]
 
 
 def _unless_settled(request: ControlRequest) -> Callable[[Job], list[Command]]:

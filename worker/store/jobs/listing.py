@@ -1,4 +1,4 @@
-"""Lists of an app's jobs, newest first, with filters and a cursor that stays true while jobs come and go."""
+"""List an app's jobs, newest first, with filters and a cursor that stays valid while jobs come and go."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.jobs.record import Job
 from worker.store import keys
-from worker.store.connection.pool import store_errors, vault_of
-from worker.store.envelope import Vault
-from worker.store.jobs.repository import StoredJob, stored_of, unread_of
+from worker.store.connection.pool import keyring_of
+from worker.store.envelope import MasterKeyring
+from worker.store.errors import store_errors
+from worker.store.jobs.stored_job import StoredJob, stored_of, unreadable_of
 from worker.store.jobs.unreadable_records import read_job
-from worker.store.values import replies, tell
+from worker.store.values import pipeline_replies, report_unreadable
 
-Load = Callable[[str], Awaitable[StoredJob | None]]
+LoadJob = Callable[[str], Awaitable[StoredJob | None]]
 _BATCH = 100
-_MOST_READ = 2_000  # an unlucky pair of filters ends the page early rather than reading the whole store
+_MAX_READ = 2_000  # two filters that rarely match together end the page early instead of reading the whole store
 
 
 @dataclass(frozen=True, slots=True)
 class ListFilters:
-    """What a list is narrowed to; times are inclusive below and exclusive above."""
+    """The filters of a list; `created_after` is inclusive, `created_before` exclusive."""
 
     status: str | None = None
     model: str | None = None
@@ -38,12 +39,12 @@ class ListFilters:
 
 
 def cursor_of(job_id: str) -> str:
-    """The opaque cursor that goes on after this job."""
+    """Return the opaque cursor that continues after this job."""
     return base64.urlsafe_b64encode(job_id.encode()).decode().rstrip("=")
 
 
 def _last_seen(cursor: str) -> tuple[int, str]:
-    """(creation time in ms, id) of the job behind a cursor; raises Refused for one that we did not make."""
+    """Return (creation time in ms, id) of the job in a cursor. Raises Refused for a cursor that Vigil did not make."""
     try:
         job_id = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
@@ -54,12 +55,11 @@ def _last_seen(cursor: str) -> tuple[int, str]:
 
 
 async def list_jobs(
-    redis: ArqRedis, app: str, filters: ListFilters, limit: int, cursor: str | None, load: Load | None = None
+    redis: ArqRedis, app: str, filters: ListFilters, limit: int, cursor: str | None, load: LoadJob | None = None
 ) -> tuple[list[StoredJob], str | None]:
-    """(up to `limit` jobs, newest first; the cursor of the next page or None).
+    """Return up to `limit` jobs, newest first, and the cursor of the next page or None.
 
-    `load`: how a job is read whose record can't be read here or is gone; without it, or when it can't be read either,
-    it is left out.
+    `load` reads a job whose record is unreadable or gone here; without it, or when it fails too, the job is left out.
     """
     index, last = _index_for(app, filters), ""
     low = f"({to_ms(filters.created_after) - 1}" if filters.created_after else "-inf"
@@ -69,23 +69,23 @@ async def list_jobs(
         if not filters.created_before or at < to_ms(filters.created_before):
             high = at
     found: list[StoredJob] = []
-    offset, read, size = 0, 0, limit + 1  # without a second filter the first look is enough
+    offset, read, size = 0, 0, limit + 1  # without a second filter the first read is enough
     async with store_errors("list jobs", index):
-        while read < _MOST_READ:
+        while read < _MAX_READ:
             members = await redis.zrevrangebyscore(index, high, low, start=offset, num=size)
             names = [row.decode(errors="replace") for row in members]
-            odd = [row for row, name in zip(members, names, strict=True) if not ids.is_job_id(name)]
-            if odd:
-                await redis.zrem(index, *odd)  # nobody writes such: they name no job
+            invalid = [row for row, name in zip(members, names, strict=True) if not ids.is_job_id(name)]
+            if invalid:
+                await redis.zrem(index, *invalid)  # Vigil writes no such members: they name no job
                 continue
             fresh = [name for name in names if not last or name < last]
-            if names:  # go on behind the last name: a mere count would slip when jobs come and go meanwhile
+            if names:  # continue after the last name: a count alone would shift when jobs come and go
                 last, at = min(last or names[-1], names[-1]), ids.time_ms(names[-1])
                 offset, high, read = (offset + len(names) if at == high else 0), at, read + len(names)
             rows = await _load(redis, fresh, load)
             gone = [name for name in fresh if name in rows and rows[name] is None]
             if gone:
-                await redis.zrem(index, *gone)  # their time to be kept is over
+                await redis.zrem(index, *gone)  # their retention time is over
                 offset = max(0, offset - len(gone))
             found += [stored for stored in rows.values() if stored is not None and _fits(stored, filters)]
             if len(found) > limit:
@@ -97,7 +97,7 @@ async def list_jobs(
 
 
 def _index_for(app: str, filters: ListFilters) -> str:
-    """The narrowest index that serves the filters."""
+    """Return the narrowest index for the filters."""
     if filters.safety_identifier is not None:
         return keys.index(app, "user", filters.safety_identifier)
     if filters.status is not None:
@@ -107,46 +107,46 @@ def _index_for(app: str, filters: ListFilters) -> str:
     return keys.index(app)
 
 
-async def _load(redis: ArqRedis, names: list[str], load: Load | None) -> dict[str, StoredJob | None]:
-    """Each job, None where it is gone; what can't be read is missing."""
+async def _load(redis: ArqRedis, names: list[str], load: LoadJob | None) -> dict[str, StoredJob | None]:
+    """Return each job, None where it is gone; leave out what can't be read."""
     if not names:
         return {}
-    places = [keys.job(name) for name in names]
+    job_keys = [keys.job(name) for name in names]
     async with redis.pipeline(transaction=False) as pipe:
-        for place in places:
-            pipe.hmget(place, "rec", "priv", "ntc")
-        rows = await replies(pipe, places)
-    vault, out = vault_of(redis), dict[str, StoredJob | None]()
+        for job_key in job_keys:
+            pipe.hmget(job_key, "rec", "priv", "ntc")
+        rows = await pipeline_replies(pipe, job_keys)
+    keyring, out = keyring_of(redis), dict[str, StoredJob | None]()
     for name, row in zip(names, rows, strict=True):
         try:
             if row is not None and row[0]:
-                out[name] = _stored(vault, read_job(name, row[0]), *row[1:])
+                out[name] = _stored(keyring, read_job(name, row[0]), *row[1:])
                 continue
         except RecordUnreadable as error:
-            tell(error)
-        found = await _otherwise(name, load)
+            report_unreadable(error)
+        found = await _load_fallback(name, load)
         if found is not None or (row is not None and not row[0]):
             out[name] = found
     return out
 
 
-async def _otherwise(name: str, load: Load | None) -> StoredJob | None:
-    """A job whose record can't be read as it is, as it may be shown all the same."""
+async def _load_fallback(name: str, load: LoadJob | None) -> StoredJob | None:
+    """Load a job whose record can't be read, with what is known of it."""
     try:
         return await load(name) if load is not None else None
     except RecordUnreadable as error:
-        tell(error)
+        report_unreadable(error)
     except (KeyMissing, ContentDamaged):
         pass
     return None
 
 
-def _stored(vault: Vault, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
-    """One job whose content can't be read must not hide the others."""
+def _stored(keyring: MasterKeyring, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
+    """Return the job; content that can't be read is marked, so that it does not hide the other jobs."""
     try:
-        return stored_of(vault, job, private, notices)
+        return stored_of(keyring, job, private, notices)
     except (KeyMissing, ContentDamaged):
-        return unread_of(job, notices)
+        return unreadable_of(job, notices)
 
 
 def _fits(stored: StoredJob, filters: ListFilters) -> bool:

@@ -1,7 +1,7 @@
-"""The text of running answers, kept piece by piece so that a crash costs none of it and watchers see it grow.
+"""Store the text of running answers in chunks, so that a crash loses none of it and watchers see it grow.
 
-A piece is (sequence, offset, text): the provider's last sequence number that it covers, how many characters came
-before it, the characters. Pieces of hundreds of jobs go in one call.
+A chunk is (sequence, offset, text): the last sequence number of the provider that it covers, how many characters came
+before it, the characters. Chunks of hundreds of jobs go in one call.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.store import codec, keys
 from worker.store.commands import CommandArg
-from worker.store.connection.job_keys import boxes_of, boxes_to_write
-from worker.store.connection.pool import store_errors
-from worker.store.envelope import JobCipher, Vault, text_field
+from worker.store.connection.job_keys import ciphers_for_writing, ciphers_of
+from worker.store.envelope import JobCipher, MasterKeyring, text_field
+from worker.store.errors import store_errors
 from worker.store.jobs.scripts import Scripts
-from worker.store.values import tell
+from worker.store.values import report_unreadable
 
-_PLAIN = Vault().nobodys("")
+_PLAIN = MasterKeyring().ephemeral("")
 
 
 class OutputChunk(NamedTuple):
@@ -32,55 +32,55 @@ class OutputChunk(NamedTuple):
 
 
 class PendingChunk(NamedTuple):
-    """A piece on its way: whose, under which lease."""
+    """A chunk to be stored: of which job and attempt, under which lease."""
 
     job_id: str
     token: str
     attempt: int
-    piece: OutputChunk
+    chunk: OutputChunk
 
 
 class OutputChunks:
-    """Pieces in Redis."""
+    """The chunks in Redis."""
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis, self._scripts = redis, Scripts(redis)
 
-    async def keep(self, outgoing: Sequence[PendingChunk]) -> tuple[int, list[str]]:
-        """Keeps and publishes the pieces: (how many watch, the ids of jobs whose lease is lost: dropped)."""
-        words: list[CommandArg] = []
-        boxes = await boxes_to_write(self._redis, {one.job_id for one in outgoing})
-        for job_id, token, attempt, piece in outgoing:
-            words += (job_id, token, f"{job_id}:{attempt}", boxes[job_id].seal(text_field(attempt), piece))
+    async def append(self, outgoing: Sequence[PendingChunk]) -> tuple[int, list[str]]:
+        """Append and publish chunks; return the number of subscribers, and the jobs whose lease is lost."""
+        args: list[CommandArg] = []
+        ciphers = await ciphers_for_writing(self._redis, {one.job_id for one in outgoing})
+        for job_id, token, attempt, chunk in outgoing:
+            args += (job_id, token, f"{job_id}:{attempt}", ciphers[job_id].seal(text_field(attempt), chunk))
         async with store_errors("keep the text so far"):
-            return await self._scripts.pieces(words)
+            return await self._scripts.append_output(args)
 
     async def read(self, job_id: str, attempt: int) -> list[OutputChunk]:
-        """All pieces of an attempt, in order, up to the first that can't be read. Raises RecordUnreadable."""
-        return (await self.kept(job_id, attempt))[0]
+        """Return the chunks of an attempt, in order, up to the first unreadable one. Raises RecordUnreadable."""
+        return (await self.read_checked(job_id, attempt))[0]
 
-    async def kept(self, job_id: str, attempt: int) -> tuple[list[OutputChunk], bool]:
-        """(all pieces of an attempt, in order, up to the first that can't be read; whether that is all of them)."""
+    async def read_checked(self, job_id: str, attempt: int) -> tuple[list[OutputChunk], bool]:
+        """Return the chunks of an attempt up to the first unreadable one, and whether these are all of them."""
         async with store_errors("read the text so far", keys.text(job_id, attempt)):
             rows = await self._redis.lrange(keys.text(job_id, attempt), 0, -1)
         if not rows:
             return [], True
-        found = await boxes_of(self._redis, [job_id])
+        found = await ciphers_of(self._redis, [job_id])
         if job_id not in found:
             return [], False  # the job is gone
-        box, name = found[job_id], text_field(attempt)
-        pieces = list[OutputChunk]()
+        cipher, name = found[job_id], text_field(attempt)
+        chunks = list[OutputChunk]()
         for row in rows:
             try:
-                pieces.append(_piece(job_id, box.unseal(name, row)))
+                chunks.append(_parse_chunk(job_id, cipher.unseal(name, row)))
             except ContentDamaged:
-                tell(RecordUnreadable(keys.text(job_id, attempt), "wrong_shape"))
-                return pieces, False
-        return pieces, True
+                report_unreadable(RecordUnreadable(keys.text(job_id, attempt), "wrong_shape"))
+                return chunks, False
+        return chunks, True
 
 
-def _piece(job_id: str, content: Any) -> OutputChunk:
-    """The piece in the content of a value. Raises ContentDamaged."""
+def _parse_chunk(job_id: str, content: Any) -> OutputChunk:
+    """Parse the content of a value as a chunk. Raises ContentDamaged."""
     match content:
         case [int(sequence), int(offset), str(text)]:
             return OutputChunk(sequence, offset, text)
@@ -88,12 +88,12 @@ def _piece(job_id: str, content: Any) -> OutputChunk:
             raise ContentDamaged(job_id, "text")
 
 
-def parse_message(raw: bytes, box: JobCipher | None) -> tuple[str, int, OutputChunk]:
-    """(job id, attempt, piece) of a message on the channel `keys.PIECES`; ContentDamaged without the right box."""
+def parse_message(raw: bytes, cipher: JobCipher | None) -> tuple[str, int, OutputChunk]:
+    """Parse a message on OUTPUT_CHUNKS: (job id, attempt, chunk). Raises ContentDamaged without its cipher."""
     head, _, body = raw.partition(b" ")
     job_id, _, attempt = head.decode().rpartition(":")
     if codec.is_plain(body):
-        box = _PLAIN
-    if box is None:
+        cipher = _PLAIN
+    if cipher is None:
         raise ContentDamaged(job_id, "text")
-    return job_id, int(attempt), _piece(job_id, box.unseal(text_field(attempt), body))
+    return job_id, int(attempt), _parse_chunk(job_id, cipher.unseal(text_field(attempt), body))

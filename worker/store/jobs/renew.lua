@@ -1,15 +1,17 @@
--- renew: push the lease end of every job a worker still holds, and hear what is asked of it.
--- KEYS[1]  leased
--- ARGV[1]  lease, milliseconds     ARGV[2] prefix of a job's hash, then for each job: id, token
--- returns  for each job: "" (still ours), a word of control (still ours, and asked for), or "LOST"
-local t = call('TIME')
-local until_ms = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[1]
+-- renew: Extend the lease of each job that a worker still holds, and return what the API requests of it.
+-- KEYS     leased: jobs by lease end
+-- ARGV     lease_ms, job_prefix: prefix of a job's hash, then for each job: id, token
+-- Returns  for each job: "" (still held), a control message (still held), or "LOST"
+local leased = KEYS[1]
+local lease_ms, job_prefix = ARGV[1], ARGV[2]
+local until_ms = now_ms() + lease_ms
 local out = {}
 for i = 3, #ARGV, 2 do
-  local seen = call('HMGET', ARGV[2] .. ARGV[i], 'tok', 'ctl')
-  if seen[1] == ARGV[i + 1] then
-    call('ZADD', KEYS[1], until_ms, ARGV[i])
-    out[#out + 1] = seen[2] or ''
+  local job_id, token = ARGV[i], ARGV[i + 1]
+  local job = call('HMGET', job_prefix .. job_id, 'tok', 'ctl')
+  if job[1] == token then
+    call('ZADD', leased, until_ms, job_id)
+    out[#out + 1] = job[2] or ''
   else
     out[#out + 1] = 'LOST'
   end

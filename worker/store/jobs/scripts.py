@@ -1,56 +1,64 @@
-"""The Lua scripts as typed functions; the contract of each stands at the head of its file in lua/."""
+"""The Lua scripts of jobs as typed functions. The contract of each is in the header of its .lua file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from redis.asyncio import Redis
 
-from worker.jobs.errors import Refused
 from worker.jobs.record import Job
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
-from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import must_serve
+from worker.store.connection.lua_scripts import ALLOW_OOM, RUN_COMMANDS, script
+from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
 
-_ARQ_JOB = "arq:job:"
-_ASKED_ALONG = 64 * 1024  # bytes of input that a claim brings along; more is read by itself
-_SHUT = "Jobs of this end user are not sent, because of recent blocks, a notice of the provider, or an operator's word."
-ARQ_FUNCTION = "run_job"
+_ARQ_JOB: Final = "arq:job:"
+_MAX_INPUT_WITH_CLAIM: Final = 64 * 1024  # bytes of input that a claim returns; a larger one is read on its own
+ARQ_FUNCTION: Final = "run_job"
+
+_QUARANTINE: Final = "admission/is_quarantined"
+
+Verdict = Literal["OK", "DONE", "CONFLICT", "LOST", "QUARANTINED"]
+
+
+class SubmitReply(NamedTuple):
+    """What became of a submit; `remembered` is what the idempotency key of an earlier one holds."""
+
+    verdict: Literal["created", "exists", "quarantined"]
+    remembered: str = ""
 
 
 class ClaimReply(NamedTuple):
-    """One job that is ours now."""
+    """One job that this worker now holds."""
 
     job_id: str
     generation: int
     token: str
-    previous_token: str  # not empty: its holder died without letting go
+    previous_token: str  # not empty: its last holder died without releasing it
     record: bytes
     private: bytes
-    chain: str  # the audit chain's head
-    asked: bytes  # what was asked, unless it is large
+    chain: str  # the end of its audit chain
+    input: bytes  # empty when it is large
     pause: bytes  # what stops it from starting, if anything does
 
 
 class Scripts:
-    """All scripts on one connection pool; loaded again by themselves when Redis forgot them."""
+    """All scripts of jobs on one connection pool. They are loaded again when Redis has forgotten them."""
 
     def __init__(self, redis: Redis) -> None:
         def load(*names: str) -> Any:
             return script(redis, *names)
 
         self._redis = redis
-        self._commit, self._claim = (
-            load("connection/allow_oom", "admission/is_quarantined", "jobs/commit"),
-            load("jobs/claim"),
-        )
-        self._commit_if_room = load("admission/is_quarantined", "jobs/commit")
-        self._submit = ScriptBatch(redis, load("admission/is_quarantined", "admission/token_bucket", "jobs/submit"))
-        self._renew, self._pieces = load("connection/allow_oom", "jobs/renew"), load("jobs/append_output")
+        self._commit = load(ALLOW_OOM, _QUARANTINE, RUN_COMMANDS, "jobs/commit")
+        self._commit_unless_full = load(_QUARANTINE, RUN_COMMANDS, "jobs/commit")
+        self._submit = ScriptBatch(redis, load(_QUARANTINE, "admission/token_bucket", RUN_COMMANDS, "jobs/submit"))
+        self._claim = load("jobs/claim")
+        self._renew = load(ALLOW_OOM, "jobs/renew")
+        self._append_output = load("jobs/append_output")
 
     async def commit(
         self,
@@ -60,20 +68,21 @@ class Scripts:
         commit_id: str,
         commands: Sequence[Command],
         head: str | bytes = "",
-        person: str = "",
+        end_user: str = "",
         *,
         although_full: bool = False,
-    ) -> str:
-        """OK, DONE, CONFLICT, LOST or SHUT.
+    ) -> Verdict:
+        """Run the commands if the job is unchanged and still held; see commit.lua for the verdicts.
 
-        `head`: the end of the audit chain gone on from. `person`: the end user who must not be shut out.
-        `although_full`: also when Redis has reached its maxmemory.
+        `head`: the end of the audit chain that the commands extend. `end_user`: who must not be quarantined.
+        `although_full`: commit even when Redis has reached its maxmemory.
         """
-        must_serve(self._redis)
-        args = [version, token, commit_id, head, person, *flatten(commands)]
-        run = self._commit if although_full else self._commit_if_room
+        require_permissions(self._redis)
+        args = [version, token, commit_id, head, end_user, *flatten(commands)]
+        run = self._commit if although_full else self._commit_unless_full
         reply = await run(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
-        return str(reply[0].decode())
+        verdict: Verdict = reply[0].decode()
+        return verdict
 
     async def submit(
         self,
@@ -83,49 +92,54 @@ class Scripts:
         ttl_ms: int,
         meter: RateMeter,
         commands: Sequence[Command],
-    ) -> str | None:
-        """None when the job was created, else what the idempotency key remembers; RateLimited when none may be."""
-        must_serve(self._redis)
-        name, rate = keys.job(job.id), meter.rate
-        args = [remembered, ttl_ms, rate.interval_us, rate.holds, job.safety_identifier or "", *flatten(commands)]
-        places = [idempotency_key or name, name, keys.rate(job.app), keys.QUARANTINE]
-        verdict, *said = await self._submit(keys=places, args=args)
-        if verdict == b"SHUT":
-            raise Refused("end_user_quarantined", _SHUT, 403)
+    ) -> SubmitReply:
+        """Create the job unless its idempotency key has created one. Raises RateExceeded when the app must wait."""
+        require_permissions(self._redis)
+        job_key, rate = keys.job(job.id), meter.rate
+        args = [remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or "", *flatten(commands)]
+        names = [idempotency_key or job_key, job_key, keys.rate(job.app), keys.QUARANTINE]
+        verdict, *rest = await self._submit(keys=names, args=args)
+        if verdict == b"QUARANTINED":
+            return SubmitReply("quarantined")
         if verdict == b"WAIT":
-            raise meter.empty(*said)
+            raise meter.exceeded(*rest)
         if verdict == b"SEEN":
-            return str(said[0].decode(errors="replace"))
-        if said:
-            meter.charged(*said)
-        return None
+            return SubmitReply("exists", str(rest[0].decode(errors="replace")))
+        if rest:
+            meter.record_charge(*rest)
+        return SubmitReply("created")
 
     async def claim(
         self, worker: str, limit: int, lease_ms: int, circuit: str, app_limit: int
     ) -> tuple[int, int, bool, list[ClaimReply]]:
-        """(next due time in ms or -1, the server's time in ms, whether the circuit is open, the jobs now ours)."""
-        must_serve(self._redis)
+        """Return (next due time in ms or -1, server time in ms, whether the circuit is open, the claimed jobs)."""
+        require_permissions(self._redis)
         head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
-        args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.asked(""), _ASKED_ALONG]
-        args += [keys.line(""), keys.slots(""), keys.app(""), app_limit, keys.PAUSE]
-        places = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit), keys.RING, keys.HAND, keys.PAUSES]
-        due, now, is_open, rows = await self._claim(keys=places, args=args)
+        args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.job_input(""), _MAX_INPUT_WITH_CLAIM]
+        args += [keys.app_queue(""), keys.slots(""), keys.app(""), app_limit, keys.PAUSE]
+        names = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit)]
+        names += [keys.RING, keys.RING_POSITION, keys.PAUSES]
+        due, now, is_open, rows = await self._claim(keys=names, args=args)
         claimed = [
             ClaimReply(r[0].decode(), int(r[1]), r[2].decode(), _text(r[3]), r[4], r[5], _text(r[6]), r[7], r[8])
             for r in rows
         ]
         return int(due), int(now), bool(is_open), claimed
 
-    async def renew(self, lease_ms: int, held: Sequence[tuple[str, str]]) -> list[str]:
-        """For each (job id, token): "" = ours, "LOST" = not ours any more, else what the API asks for."""
-        flat = [word for pair in held for word in pair]
+    async def renew(self, lease_ms: int, claims: Sequence[tuple[str, str]]) -> list[str]:
+        """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""
+        flat = [argument for pair in claims for argument in pair]
         reply = await self._renew(keys=[keys.LEASED], args=[lease_ms, keys.JOB, *flat])
-        return [word.decode(errors="replace") for word in reply]
+        return [message.decode(errors="replace") for message in reply]
 
-    async def pieces(self, pieces: Sequence[CommandArg]) -> tuple[int, list[str]]:
-        """Keeps pieces (job id, token, "id:attempt", piece, …): (how many watch, the jobs whose lease is lost)."""
-        watching, *lost = await self._pieces(keys=[], args=[keys.JOB, keys.TEXT, keys.PIECES, *pieces])
-        return int(watching), [job_id.decode() for job_id in lost]
+    async def append_output(self, chunks: Sequence[CommandArg]) -> tuple[int, list[str]]:
+        """Append and publish chunks (job id, token, "id:attempt", chunk, …).
+
+        Return the number of subscribers and the jobs whose lease is lost, of which nothing was stored.
+        """
+        args = [keys.JOB, keys.TEXT, channels.OUTPUT_CHUNKS, *chunks]
+        subscribers, *lost = await self._append_output(keys=[], args=args)
+        return int(subscribers), [job_id.decode() for job_id in lost]
 
 
 def _text(raw: bytes) -> str:

@@ -1,6 +1,7 @@
-"""How much of each attempt's text the OpenAI-shaped face has shown while it ran: counts, no content.
+"""Count how much of each attempt's text the OpenAI-compatible API has streamed while it ran; no content.
 
-Said before it is shown, and frozen with the job's end, so that the events of a stream keep their numbers for ever.
+The count is written before the text is streamed and frozen with the job's end, so that the events of a stream keep
+their numbers in every replay.
 """
 
 from __future__ import annotations
@@ -12,35 +13,38 @@ from arq.connections import ArqRedis
 
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
+from worker.store.errors import store_errors
 from worker.store.values import count_of
 
-Shown = dict[int, int]
+ChunkCounts = dict[int, int]
 """Attempt -> chunks, by attempt."""
-_LONGEST_RUN: Final = 604_800  # the highest run deadline that a policy may set
+_MAX_RUN_S: Final = 604_800  # the highest run deadline that a policy may set
 
 
 class StreamedChunks:
     """The counts in Redis."""
 
     def __init__(self, redis: ArqRedis, result_ttl: int) -> None:
-        self._redis, self._keep = redis, result_ttl + _LONGEST_RUN
+        self._redis, self._keep = redis, result_ttl + _MAX_RUN_S
         self._script = script(redis, "jobs/grow_streamed")
 
-    async def grow(self, job_id: str, attempt: int, chunks: int) -> Shown:
-        """What may be shown: with the wish, or without it when the job is nobody's or the attempt is superseded."""
+    async def grow(self, job_id: str, attempt: int, chunks: int) -> ChunkCounts:
+        """Request to stream more; return the counts that hold now.
+
+        The request is refused when no worker holds the job any more, or a later attempt has streamed text.
+        """
         args = [attempt, chunks, self._keep]
-        async with store_errors("note what is shown"):
-            rows = await self._script(keys=[keys.job(job_id), keys.shown(job_id)], args=args)
+        async with store_errors("note what is streamed"):
+            rows = await self._script(keys=[keys.job(job_id), keys.streamed_chunks(job_id)], args=args)
         return _sorted(zip(rows[::2], rows[1::2], strict=True))
 
-    async def read(self, job_id: str) -> Shown:
-        """What was shown."""
-        async with store_errors("read what was shown", keys.shown(job_id)):
-            rows = await self._redis.hgetall(keys.shown(job_id))
+    async def read(self, job_id: str) -> ChunkCounts:
+        """Return the counts."""
+        async with store_errors("read what was streamed", keys.streamed_chunks(job_id)):
+            rows = await self._redis.hgetall(keys.streamed_chunks(job_id))
         return _sorted(rows.items())
 
 
-def _sorted(rows: Iterable[tuple[bytes, bytes]]) -> Shown:
+def _sorted(rows: Iterable[tuple[bytes, bytes]]) -> ChunkCounts:
     counts = ((count_of(attempt), count_of(chunks)) for attempt, chunks in rows)
     return dict(sorted((a, chunks) for a, chunks in counts if a is not None and chunks is not None))

@@ -1,7 +1,7 @@
-"""Records and events that can't be read as they are: what can still be told of them. Pure.
+"""Recover what is known of a job whose record or events can't be read. Pure.
 
-A record is read strictly: a field that this release doesn't know may mean anything, so what it may mean is not guessed.
-What is salvaged here serves to show a job and to settle it, never to run it.
+A record is read strictly: a field that this release does not know may mean anything, and is not guessed. What is
+recovered here serves to show a job and to settle it, never to run it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from worker.store import codec, keys
 from worker.store.jobs.queue import RANK_STEP, RANKS
 from worker.store.values import read
 
-_MOST_FAULTS: Final = 20  # rounds of leaving out what is not known
+_MAX_REMOVAL_ROUNDS: Final = 20  # rounds of removing unknown fields
 _EVENT: Final = ("seq", "type", "at", "job_id", "attempt", "data")
 _UNKNOWN: Final = "unknown"
 
 
 def read_job(job_id: str, raw: bytes, version: bytes | None = None) -> Job:
-    """The record of this job. Raises RecordUnreadable, also for one that is another job's, or of another version than
-    the one that stands beside it (it could never be changed).
+    """Decode the record of this job. Raises RecordUnreadable, also for the record of another job, or of another version
+    than the one stored beside it (it could never be changed).
     """
     job = read(keys.job(job_id), raw or b"", codec.load_job)
     if job.id != job_id or (version is not None and version != str(job.version).encode()):
@@ -37,17 +37,17 @@ def read_job(job_id: str, raw: bytes, version: bytes | None = None) -> Job:
     return job
 
 
-def salvaged(job_id: str, raw: bytes) -> Job | None:
-    """The record without the fields that this release doesn't know; None when that leaves none."""
+def salvage(job_id: str, raw: bytes) -> Job | None:
+    """Return the record without the fields that this release does not know; None when that leaves no valid one."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
         return None
-    for _ in range(_MOST_FAULTS):
+    for _ in range(_MAX_REMOVAL_ROUNDS):
         try:
             job = Job.model_validate_json(json.dumps(body))
         except ValidationError as error:
-            if not _without(body, error):
+            if not _remove_unknown(body, error):
                 return None
         except (ValueError, RecursionError):
             return None
@@ -56,8 +56,8 @@ def salvaged(job_id: str, raw: bytes) -> Job | None:
     return None
 
 
-def _without(body: Any, error: ValidationError) -> bool:
-    """What is not known was taken out of the body; False when something else is wrong with it."""
+def _remove_unknown(body: Any, error: ValidationError) -> bool:
+    """Remove unknown fields from the body; return False when something else is wrong with it."""
     for row in error.errors(include_input=False, include_url=False, include_context=False):
         *path, last = row["loc"] or ("",)
         here = body
@@ -75,7 +75,7 @@ def _without(body: Any, error: ValidationError) -> bool:
     return True
 
 
-def events_of(rows: Iterable[bytes]) -> list[dict[str, Any]]:
+def parse_events(rows: Iterable[bytes]) -> list[dict[str, Any]]:
     """The events that can be read, by seq."""
     found: dict[int, dict[str, Any]] = {}
     for row in rows:
@@ -88,14 +88,14 @@ def events_of(rows: Iterable[bytes]) -> list[dict[str, Any]]:
     return [found[seq] for seq in sorted(found)]
 
 
-def whole(events: list[dict[str, Any]]) -> bool:
-    """True when there are events, from the first on and without a gap."""
+def is_complete(events: list[dict[str, Any]]) -> bool:
+    """Return True when there are events, from the first on and without a gap."""
     return bool(events) and [one["seq"] for one in events] == list(range(1, len(events) + 1))
 
 
-def retold(job_id: str, events: list[dict[str, Any]]) -> Job | None:
-    """The record that a job's events give; None when they are not whole or can't be understood."""
-    if not whole(events):
+def replay_events(job_id: str, events: list[dict[str, Any]]) -> Job | None:
+    """Return the record that a job's events give; None when they have gaps or can't be parsed."""
+    if not is_complete(events):
         return None
     try:
         job = fold.replay(ev.Event.load(body) for body in events)
@@ -104,27 +104,25 @@ def retold(job_id: str, events: list[dict[str, Any]]) -> Job | None:
     return job if job.id == job_id else None
 
 
-def barely(job_id: str, known: Mapping[str, bytes | None], first: Mapping[str, Any] | None) -> Job | None:
-    """A record made of what scripts know of a job (fields of its hash) and of the first record of its audit trail;
-    None when neither says whose it is.
-    """
-    told = dict((first or {}).get("data") or {})
+def minimal_record(job_id: str, known: Mapping[str, bytes | None], first: Mapping[str, Any] | None) -> Job | None:
+    """Return a record made of the fields that scripts read and the first audit record; None without an app."""
+    first_data = dict((first or {}).get("data") or {})
     stops = (known.get("stops") or b"").decode(errors="replace").split("\0")
     app = (known.get("app") or b"").decode(errors="replace") or str((first or {}).get("app") or "")
     model = next((one.removeprefix("pause:model:") for one in stops if one.startswith("pause:model:")), None)
     person = next((one.removeprefix("pause:end_user:") for one in stops if one.startswith("pause:end_user:")), None)
     if not app:
         return None
-    events = told.get("webhook_events")
+    events = first_data.get("webhook_events")
     return Job(
         id=job_id,
         version=1,
         app=app,
-        key_id=str(told.get("key_id") or _UNKNOWN),
-        requested_model=model or str(told.get("requested_model") or _UNKNOWN),
+        key_id=str(first_data.get("key_id") or _UNKNOWN),
+        requested_model=model or str(first_data.get("requested_model") or _UNKNOWN),
         policy=Policy(),
         priority=_priority(known.get("rank")),
-        safety_identifier=person or told.get("safety_identifier"),
+        safety_identifier=person or first_data.get("safety_identifier"),
         input_digest=None,
         not_before=None,
         webhook_events=tuple(str(name) for name in events) if isinstance(events, list) else (),

@@ -1,10 +1,10 @@
--- types: keys that all share are of the type that they must be; another one is moved out of the way.
+-- check_types: Set aside each of these keys that is not of its type.
 -- KEYS     the keys     ARGV     their types, in the same order
--- returns  the keys that were moved
+-- Returns  the keys that were set aside
 local moved = {}
 for i, key in ipairs(KEYS) do
-  local is = call('TYPE', key).ok
-  if is ~= 'none' and is ~= ARGV[i] then
+  local type_of_key = call('TYPE', key).ok
+  if type_of_key ~= 'none' and type_of_key ~= ARGV[i] then
     aside(key)
     moved[#moved + 1] = key
   end

@@ -1,12 +1,14 @@
--- swap: put a value in the place of the one that was read, if it still stands there; its time to live stays.
--- KEYS[1]  the key
--- ARGV[1]  the hash's field ("" = a string)     ARGV[2] what was read     ARGV[3] what takes its place
--- returns  1, or 0 when somebody else has written in the meantime
-if ARGV[1] ~= '' then
-  if call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-  call('HSET', KEYS[1], ARGV[1], ARGV[3])
+-- compare_and_set: Replace a value by another one, if it is still the one that was read; its time to live stays.
+-- KEYS     key
+-- ARGV     field: the hash's field ("" = the key is a string), before: the value that was read, after: the new one
+-- Returns  1, or 0 when the value has changed in the meantime
+local key = KEYS[1]
+local field, before, after = ARGV[1], ARGV[2], ARGV[3]
+if field ~= '' then
+  if call('HGET', key, field) ~= before then return 0 end
+  call('HSET', key, field, after)
 else
-  if call('GET', KEYS[1]) ~= ARGV[2] then return 0 end
-  call('SET', KEYS[1], ARGV[3], 'KEEPTTL')
+  if call('GET', key) ~= before then return 0 end
+  call('SET', key, after, 'KEEPTTL')
 end
 return 1

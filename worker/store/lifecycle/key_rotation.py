@@ -1,7 +1,7 @@
-"""Turning master keys over: every wrapped key and every secret comes under the first key, beside running workers.
+"""Rotate master keys: wrap every job key and encrypt every secret with the first key, while workers run.
 
-Content is not touched, only the keys in front of it. Each change is a compare-and-set of one value, and what is under
-the first key already is passed over: so it may be stopped and begun again at any time.
+Content is not touched, only the wrapped keys before it. Each change is a compare-and-set of one value, and values that
+use the first key already are skipped: so a rotation may be stopped and started rewrapped at any time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from worker.store.admission.quarantine import secret_name as end_user_name
 from worker.store.apps import secret_name as app_secret
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors, vault_of
+from worker.store.connection.pool import keyring_of
 from worker.store.envelope import kid_in, kid_in_text
+from worker.store.errors import store_errors
 from worker.store.webhooks.endpoints import endpoint_name
 from worker.store.webhooks.outbox import load_message
 
@@ -28,17 +29,17 @@ _BATCH: Final = 500
 
 
 class KeyRotation:
-    """One pass over all that is sealed. `counts`: what became of it, by kind."""
+    """One pass over all sealed values. `counts`: how many were rewrapped or skipped, and why."""
 
     def __init__(self, redis: ArqRedis) -> None:
-        self._redis, self._vault = redis, vault_of(redis)
+        self._redis, self._keyring = redis, keyring_of(redis)
         self._swap: Any = script(redis, "lifecycle/compare_and_set")
         self.counts: Counter[str] = Counter(
             {"under_first_key": 0, "rewrapped": 0, "plain": 0, "changed_meanwhile": 0, "unreadable": 0}
         )
 
     async def run(self) -> Counter[str]:
-        """Everything is under the first key, unless `changed_meanwhile` or `unreadable` say otherwise."""
+        """Rotate everything; return the counts. All is done when `changed_meanwhile` and `unreadable` are 0."""
         kinds = {
             keys.JOB: self._job,
             keys.BODY: self._body,
@@ -49,14 +50,14 @@ class KeyRotation:
         }
         for prefix, rewrap in kinds.items():
             async for name in self._names(prefix):
-                await self._passed(name, rewrap(name))
-        await self._passed(keys.QUARANTINE, self._quarantine())
+                await self._count_unreadable(name, rewrap(name))
+        await self._count_unreadable(keys.QUARANTINE, self._quarantine())
         return self.counts
 
-    async def _passed(self, name: str, one: Awaitable[None]) -> None:
-        """One value is done; one that can't be read is counted, and stops no other."""
+    async def _count_unreadable(self, name: str, one: Awaitable[None]) -> None:
+        """Await the rotation of one value; count one that can't be read, so that it does not stop the others."""
         try:
-            async with store_errors("wrap keys again", name):
+            async with store_errors("wrap keys rewrapped", name):
                 await one
         except (RecordUnreadable, ContentDamaged, ValueError, LookupError, TypeError, AttributeError):
             self.counts["unreadable"] += 1
@@ -64,8 +65,8 @@ class KeyRotation:
     async def _secret(self, name: str) -> None:
         raw = await self._redis.get(name)
         if raw:
-            own = secret_name(name.removeprefix(keys.secret("")))
-            await self._text(name, raw, raw.decode(), own, lambda text: text)
+            sealed_as = secret_name(name.removeprefix(keys.secret("")))
+            await self._text(name, raw, raw.decode(), sealed_as, lambda text: text)
 
     async def _names(self, prefix: str) -> AsyncIterator[str]:
         async with store_errors("list keys"):
@@ -76,92 +77,94 @@ class KeyRotation:
         record, private = await self._redis.hmget(name, "rec", "priv")
         if record and private:
             job = codec.load_job(record)
-            await self._wrapped(name, "priv", private, job.app, job.id)
+            await self._rewrap(name, "priv", private, job.app, job.id)
 
     async def _body(self, name: str) -> None:
         raw = await self._redis.get(name)
         message = await self._redis.get(keys.message(name.removeprefix(keys.BODY)))
         if raw and message:
             one = load_message(message)
-            await self._wrapped(name, "", raw, one.app, one.job_id)
+            await self._rewrap(name, "", raw, one.app, one.job_id)
 
     async def _tries(self, name: str) -> None:
-        """Receipts are only ever appended, so each is put back at its place."""
+        """Rewrap receipts in place: the list is only ever appended to."""
         message = await self._redis.get(keys.message(name.removeprefix(keys.tries(""))))
         for number, raw in enumerate(await self._redis.lrange(name, 0, -1) if message else ()):
-            if self._pending(kid_in(raw)):
+            if self._needs_rewrap(kid_in(raw)):
                 one = load_message(message)
                 try:
-                    again = self._vault.wrapped_again(one.app, one.job_id, raw)
+                    rewrapped = self._keyring.rewrap(one.app, one.job_id, raw)
                 except (KeyMissing, ContentDamaged):
                     self.counts["unreadable"] += 1
                     continue
                 if await self._redis.lindex(name, number) == raw:
-                    await self._redis.lset(name, number, again)
+                    await self._redis.lset(name, number, rewrapped)
                     self.counts["rewrapped"] += 1
                 else:
                     self.counts["changed_meanwhile"] += 1
 
-    async def _wrapped(self, name: str, field: str, raw: bytes, app: str, job_id: str) -> None:
-        if self._pending(kid_in(raw)):
+    async def _rewrap(self, name: str, field: str, raw: bytes, app: str, job_id: str) -> None:
+        if self._needs_rewrap(kid_in(raw)):
             try:
-                again = self._vault.wrapped_again(app, job_id, raw)
+                rewrapped = self._keyring.rewrap(app, job_id, raw)
             except (KeyMissing, ContentDamaged):
                 self.counts["unreadable"] += 1
                 return
-            await self._put(name, field, raw, again)
+            await self._replace(name, field, raw, rewrapped)
 
     async def _endpoints(self, name: str) -> None:
         app = name.removeprefix(keys.endpoints(""))
         for field, raw in (await self._redis.hgetall(name)).items():
-            if self._pending(kid_in(raw)):
-                own = endpoint_name(app, field.decode())
+            if self._needs_rewrap(kid_in(raw)):
+                sealed_as = endpoint_name(app, field.decode())
                 try:
-                    again = self._vault.seal_own(own, self._vault.unseal_own(own, raw))
+                    rewrapped = self._keyring.seal_named(sealed_as, self._keyring.unseal_named(sealed_as, raw))
                 except (KeyMissing, ContentDamaged):
                     self.counts["unreadable"] += 1
                     continue
-                await self._put(name, field.decode(), raw, again)
+                await self._replace(name, field.decode(), raw, rewrapped)
 
     async def _quarantine(self) -> None:
         for person, raw in (await self._redis.hgetall(keys.QUARANTINE)).items():
-            body, own = json.loads(raw), end_user_name(person.decode())
-            if body["name"] is not None and self._pending(kid_in_text(body["name"])):
+            body, sealed_as = json.loads(raw), end_user_name(person.decode())
+            if body["name"] is not None and self._needs_rewrap(kid_in_text(body["name"])):
                 try:
-                    body["name"] = self._vault.seal_text(own, self._vault.unseal_text(own, body["name"]))
+                    body["name"] = self._keyring.seal_text(
+                        sealed_as, self._keyring.unseal_text(sealed_as, body["name"])
+                    )
                 except (KeyMissing, ContentDamaged):
                     self.counts["unreadable"] += 1
                     continue
-                await self._put(keys.QUARANTINE, person.decode(), raw, json.dumps(body).encode())
+                await self._replace(keys.QUARANTINE, person.decode(), raw, json.dumps(body).encode())
 
     async def _app(self, name: str) -> None:
         raw = await self._redis.get(name)
         if raw:
             body = json.loads(raw)
-            own = app_secret(name.removeprefix(keys.app("")))
+            sealed_as = app_secret(name.removeprefix(keys.app("")))
             await self._text(
-                name, raw, body["webhook_secret"], own, lambda text: json.dumps({**body, "webhook_secret": text})
+                name, raw, body["webhook_secret"], sealed_as, lambda text: json.dumps({**body, "webhook_secret": text})
             )
 
-    async def _text(self, name: str, raw: bytes, text: str, own: str, whole: Any) -> None:
-        if self._pending(kid_in_text(text)):
+    async def _text(self, name: str, raw: bytes, text: str, sealed_as: str, dump: Any) -> None:
+        if self._needs_rewrap(kid_in_text(text)):
             try:
-                again = self._vault.seal_text(own, self._vault.unseal_text(own, text))
+                rewrapped = self._keyring.seal_text(sealed_as, self._keyring.unseal_text(sealed_as, text))
             except (KeyMissing, ContentDamaged):
                 self.counts["unreadable"] += 1
                 return
-            await self._put(name, "", raw, whole(again))
+            await self._replace(name, "", raw, dump(rewrapped))
 
-    def _pending(self, kid: bytes | None) -> bool:
-        """Whether a value has to be turned; counts those that have not."""
+    def _needs_rewrap(self, kid: bytes | None) -> bool:
+        """Return whether a value must be rewrapped; count those that need not."""
         if kid is None:
             self.counts["plain"] += 1
-        elif kid == self._vault.first:
+        elif kid == self._keyring.first:
             self.counts["under_first_key"] += 1
         else:
             return True
         return False
 
-    async def _put(self, name: str, field: str, raw: bytes, again: bytes | str) -> None:
-        done = await self._swap(keys=[name], args=[field, raw, again])
+    async def _replace(self, name: str, field: str, raw: bytes, rewrapped: bytes | str) -> None:
+        done = await self._swap(keys=[name], args=[field, raw, rewrapped])
         self.counts["rewrapped" if done else "changed_meanwhile"] += 1

@@ -1,7 +1,7 @@
-"""The queue made whole again after one of its keys was damaged or lost: no waiting job depends on a single key.
+"""Repair the queues after one of their keys was damaged or lost: no waiting job depends on a single key.
 
-Asked for now and then by every worker; each step is harmless when others do the same, and when nothing is wrong it
-costs a few questions for each app. Must not know: how a job is run, who damages keys.
+Every worker does this now and then; concurrent repairs are harmless, and when nothing is wrong one costs a few reads
+per app.
 """
 
 from __future__ import annotations
@@ -15,99 +15,108 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable, Refused
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
-from worker.store.jobs.queue import place
+from worker.store.errors import store_errors
+from worker.store.jobs.queue import queue_commands
 from worker.store.jobs.scripts import Scripts
 from worker.store.stats import queue_depth
-from worker.store.values import replies, tell
+from worker.store.values import pipeline_replies, report_unreadable
 
 _PAGE: Final = 500
-_KEYS_AT_ONCE: Final = 1_000
+_KEYS_PER_SCAN: Final = 1_000
 _WAITING: Final = (Status.QUEUED, Status.SCHEDULED, *sorted(UNDER_WAY))
-_SHARED: Final = {
-    **dict.fromkeys((keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.DEADLINE, keys.FORGET, keys.SETTLED), "zset"),
+_SHARED_KEY_TYPES: Final = {
+    **dict.fromkeys(
+        (keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.DEADLINE, keys.ERASURE_DUE, keys.SETTLED), "zset"
+    ),
     **dict.fromkeys((keys.OUTBOX, keys.TARGETS, keys.SENDING, keys.PAUSES, keys.NOTICES, keys.NOTICES_DUE), "zset"),
-    **dict.fromkeys((keys.PARKED, keys.PAUSED, keys.CLEARING, keys.CIRCUITS), "set"),
-    **dict.fromkeys((keys.FAILS, keys.WORKERS, keys.QUARANTINE, keys.LIFTED, keys.API_KEYS, keys.HEARD), "hash"),
-    **dict.fromkeys((keys.HAND, keys.SENDS, keys.ACTS, keys.ROUTER, keys.SEALING, keys.ACCESS), "string"),
+    **dict.fromkeys((keys.PAUSED_TARGETS, keys.HOLDING_SCOPES, keys.CANCELLATION_DUE, keys.CIRCUITS), "set"),
+    **dict.fromkeys(
+        (keys.TARGET_FAILURES, keys.WORKERS, keys.QUARANTINE, keys.LIFTED, keys.API_KEYS, keys.RECEIVED_WEBHOOKS),
+        "hash",
+    ),
+    **dict.fromkeys(
+        (keys.RING_POSITION, keys.SEND_COUNTER, keys.NOTE_COUNT, keys.ROUTER_LOCK, keys.SEALING_LOCK, keys.ACCESS),
+        "string",
+    ),
     keys.AUDIT: "stream",
     keys.SEALS: "list",
     keys.ASIDES: "zset",
-    keys.HOLD_NOTES: "hash",
+    keys.LEGAL_HOLD_NOTES: "hash",
 }
-"""The keys that all share, with their types. Not the legal holds: what can't be read there must stop retention."""
+"""The shared keys with their types. Without the legal holds: an unreadable set of holds must stop retention."""
 
 
 class QueueRepair:
-    """What is put right, and told of."""
+    """Finds and repairs damage, and reports it."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
-        self._types: Any = script(redis, "lifecycle/check_types")
-        self._lines: Any = script(redis, "lifecycle/requeue_ready")
+        self._types_script: Any = script(redis, "lifecycle/check_types")
+        self._requeue_script: Any = script(redis, "lifecycle/requeue_ready")
         self._cursor = 0
 
-    async def look(self, read: Any) -> int:
-        """Keys of a wrong type are out of the way, and every waiting job stands where it will be found.
+    async def repair(self, read: Any) -> int:
+        """Set aside keys of a wrong type, and put every waiting job into its queue; return how many jobs were lost.
 
-        `read(job_id)` gives a job's record; how many jobs had been lost.
+        `read(job_id)` returns a job's record.
         """
-        async with store_errors("look at the types of keys"):
-            for name in await self._types(keys=list(_SHARED), args=list(_SHARED.values())):
-                tell(RecordUnreadable(name.decode(), "wrong_type"))
+        async with store_errors("check the types of keys"):
+            for name in await self._types_script(keys=list(_SHARED_KEY_TYPES), args=list(_SHARED_KEY_TYPES.values())):
+                report_unreadable(RecordUnreadable(name.decode(), "wrong_type"))
         apps = await queue_depth.apps(self._redis)
-        waiting, standing, in_line = await self._counts(apps)
-        if in_line:
+        waiting, queued, may_lack_queue = await self._count(apps)
+        if may_lack_queue:
             async for ids in self._ready():
-                async with store_errors("put ready jobs in line"):
-                    await self._lines(keys=[keys.RING], args=[keys.JOB, keys.line(""), *ids])
+                async with store_errors("queue ready jobs"):
+                    await self._requeue_script(keys=[keys.RING], args=[keys.JOB, keys.app_queue(""), *ids])
         for app in apps:
-            await self._indexes(app)
+            await self._repair_indexes(app)
         lost = 0
-        if waiting > standing:
+        if waiting > queued:
             for app in apps:
-                async for job_id in self._astray(app):
+                async for job_id in self._lost_jobs(app):
                     lost += await self._put_back(job_id, read)
-        await self._queues()
-        await self._trimmed()
+        await self._repair_targets()
+        await self._trim_set_aside()
         return lost
 
-    async def _indexes(self, app: str) -> None:
-        """The app's own keys are of their types, and its index of all jobs has those of the indexes by status."""
-        whole, parts = keys.index(app), [keys.index(app, "status", status) for status in Status]
-        own = dict.fromkeys((whole, *parts, keys.line(app)), "zset")
-        own |= {keys.endpoints(app): "hash", keys.hears(app): "set", keys.slots(app): "set"}
-        async with store_errors("look at an app's indexes"):
-            for name in await self._types(keys=list(own), args=list(own.values())):
-                tell(RecordUnreadable(name.decode(errors="replace"), "wrong_type"))
+    async def _repair_indexes(self, app: str) -> None:
+        """Set aside the app's keys of a wrong type, and rebuild its index of all jobs from those by status."""
+        all_jobs, by_status = keys.index(app), [keys.index(app, "status", status) for status in Status]
+        types = dict.fromkeys((all_jobs, *by_status, keys.app_queue(app)), "zset")
+        types |= {keys.endpoints(app): "hash", keys.endpoint_events(app): "set", keys.slots(app): "set"}
+        async with store_errors("check an app's indexes"):
+            for name in await self._types_script(keys=list(types), args=list(types.values())):
+                report_unreadable(RecordUnreadable(name.decode(errors="replace"), "wrong_type"))
             async with self._redis.pipeline(transaction=True) as pipe:
-                for name in (whole, *parts):
+                for name in (all_jobs, *by_status):
                     pipe.zcard(name)
                 count, *counts = await pipe.execute()
             if count < sum(counts):
-                await self._redis.zunionstore(whole, [whole, *parts], aggregate="MAX")
+                await self._redis.zunionstore(all_jobs, [all_jobs, *by_status], aggregate="MAX")
 
-    async def _counts(self, apps: list[str]) -> tuple[int, int, bool]:
-        """(jobs that wait or run by their apps' indexes, those that stand in a queue, whether a ready one may stand in
-        no line), all at one moment.
+    async def _count(self, apps: list[str]) -> tuple[int, int, bool]:
+        """Count, at one moment, the unsettled jobs by the apps' indexes and those in a queue.
+
+        The third value says whether a ready job may be missing in its app's queue, or an app in the ring.
         """
-        places = [keys.READY, keys.LATER, keys.LEASED]
-        lines = [keys.line(app) for app in apps]
+        queues = [keys.READY, keys.LATER, keys.LEASED]
+        app_queues = [keys.app_queue(app) for app in apps]
         indexes = [keys.index(app, "status", status) for app in apps for status in _WAITING]
-        names = [*places, *lines, *indexes]
+        names = [*queues, *app_queues, *indexes]
         async with store_errors("count the queue"), self._redis.pipeline(transaction=True) as pipe:
             for name in names:
                 pipe.zcard(name)
             for app in apps:
                 pipe.zscore(keys.RING, app)
-            found = await replies(pipe, [*names, *(keys.RING for _ in apps)])
+            found = await pipeline_replies(pipe, [*names, *(keys.RING for _ in apps)])
         counts, ring = [reply or 0 for reply in found[: len(names)]], found[len(names) :]
-        filled = counts[3 : 3 + len(lines)]
-        turnless = any(count and turn is None for count, turn in zip(filled, ring, strict=True))
-        return sum(counts[3 + len(lines) :]), sum(counts[:3]), turnless or counts[0] != sum(filled)
+        lengths = counts[3 : 3 + len(app_queues)]
+        not_in_ring = any(count and score is None for count, score in zip(lengths, ring, strict=True))
+        return sum(counts[3 + len(app_queues) :]), sum(counts[:3]), not_in_ring or counts[0] != sum(lengths)
 
     async def _ready(self) -> AsyncIterator[list[bytes]]:
         start = 0
@@ -119,8 +128,8 @@ class QueueRepair:
             yield ids
             start += _PAGE
 
-    async def _astray(self, app: str) -> AsyncIterator[str]:
-        """Jobs of the app that wait or run by its indexes, and stand in no queue."""
+    async def _lost_jobs(self, app: str) -> AsyncIterator[str]:
+        """Yield unsettled jobs of the app, by its indexes, that are in no queue."""
         for status in _WAITING:
             name, start = keys.index(app, "status", status), 0
             while True:
@@ -129,8 +138,8 @@ class QueueRepair:
                     if not ids:
                         break
                     async with self._redis.pipeline(transaction=True) as pipe:
-                        for place_of_it in (keys.READY, keys.LATER, keys.LEASED):
-                            pipe.zmscore(place_of_it, ids)
+                        for queue in (keys.READY, keys.LATER, keys.LEASED):
+                            pipe.zmscore(queue, ids)
                         rows = await pipe.execute()
                 for job_id, *scores in zip(ids, *rows, strict=True):
                     if scores == [None, None, None]:
@@ -138,7 +147,7 @@ class QueueRepair:
                 start += _PAGE
 
     async def _put_back(self, job_id: str, read: Any) -> bool:
-        """The job stands again where its record says; one that ran is taken up as if its worker had died."""
+        """Put the job into the queue of its status; a running one is claimed again as if its worker had died."""
         try:
             job: Job = await read(job_id)
         except (RecordUnreadable, Refused):
@@ -146,9 +155,9 @@ class QueueRepair:
         if job.settled:
             return False
         commands: list[Command] = [
-            *place(None, job),
+            *queue_commands(None, job),
             ("ZADD", keys.RING, "NX", 0, job.app),
-            ("PUBLISH", keys.WAKE, "1"),
+            ("PUBLISH", channels.WAKE, "1"),
         ]
         if job.status in UNDER_WAY:
             commands.append(("ZADD", keys.LEASED, to_ms(self._clock.now()) - 1, job.id))
@@ -156,15 +165,17 @@ class QueueRepair:
             commit_id = self._clock.dice(16).hex()
             return await self._scripts.commit(job_id, job.version, "", commit_id, commands) == "OK"
 
-    async def _queues(self) -> None:
-        """Targets with messages in their queue are looked at: a part of all keys each time."""
+    async def _repair_targets(self) -> None:
+        """Make targets with queued messages due; each call scans a part of all keys."""
         async with store_errors("look for queues of messages", keys.TARGETS):
-            self._cursor, found = await self._redis.scan(self._cursor, match=keys.QUEUE + "*", count=_KEYS_AT_ONCE)
-            due = {name.decode(errors="replace").removeprefix(keys.QUEUE): 0 for name in found}
+            self._cursor, found = await self._redis.scan(
+                self._cursor, match=keys.TARGET_QUEUE + "*", count=_KEYS_PER_SCAN
+            )
+            due = {name.decode(errors="replace").removeprefix(keys.TARGET_QUEUE): 0 for name in found}
             if due:
                 await self._redis.zadd(keys.TARGETS, due, nx=True)
 
-    async def _trimmed(self) -> None:
+    async def _trim_set_aside(self) -> None:
         async with store_errors("forget what was set aside"):
             edge = to_ms(self._clock.now()) - keys.ASIDE_SECONDS * 1000
             await self._redis.zremrangebyscore(keys.ASIDES, "-inf", edge)

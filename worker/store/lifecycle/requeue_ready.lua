@@ -1,10 +1,15 @@
--- lines: every one of these ready jobs stands in its app's line, and its app in the ring.
--- KEYS     the ring     ARGV     prefix of a job's hash, prefix of a line, then ids of ready jobs
+-- requeue_ready: Put each of these ready jobs into its app's queue, and the app into the ring, where it is missing.
+-- KEYS     ring: apps with ready jobs, by virtual time
+-- ARGV     job_prefix, queue_prefix: prefixes of a job's hash and of an app's queue, then ids of ready jobs
+-- Returns  1
+local ring = KEYS[1]
+local job_prefix, queue_prefix = ARGV[1], ARGV[2]
 for i = 3, #ARGV do
-  local seen = call('HMGET', ARGV[1] .. ARGV[i], 'app', 'rank')
-  if seen[1] and tonumber(seen[2]) then
-    call('ZADD', ARGV[2] .. seen[1], 'NX', seen[2], ARGV[i])
-    call('ZADD', KEYS[1], 'NX', 0, seen[1])
+  local job = call('HMGET', job_prefix .. ARGV[i], 'app', 'rank')
+  local app, rank = job[1], job[2]
+  if app and tonumber(rank) then
+    call('ZADD', queue_prefix .. app, 'NX', rank, ARGV[i])
+    call('ZADD', ring, 'NX', 0, app)
   end
 end
 return 1

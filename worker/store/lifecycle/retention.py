@@ -1,7 +1,7 @@
-"""What time removes: audit records that are old enough and not held, and what settled jobs leave behind.
+"""Remove audit records that are old enough and not held, and what settled jobs leave behind.
 
-Records go by whole checkpoints, in one script with a signed seal that says so (`audit/seals.py`): at no moment does a
-trail look tampered with. The work grows with what is due. Must not know: who signs.
+Records go by whole checkpoints, in one script with a signed seal that says so (`audit/seals.py`), so the trail never
+looks tampered with. The work grows with what is due.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from worker.store.audit.legal_holds import LegalHolds
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.commands import Command
-from worker.store.connection.pool import store_errors
-from worker.store.values import members, replies, tell
+from worker.store.errors import store_errors
+from worker.store.values import pipeline_replies, report_unreadable, valid_members
 
-_MOST: Final = 10_000
-"""Records that one seal removes, about: a script must not hold Redis for long."""
-_SEALS_AT_ONCE: Final = 50
-_WORDS: Final = 500
-_LATER: Final = 3_600_000
-_MESSAGES: Final = 40 * 86_400  # longer than any schedule of tries
-_JOBS_AT_ONCE: Final = 100
+_MAX_RECORDS_PER_SEAL: Final = 10_000
+"""Approximate number of records that one seal removes: a script must not block Redis for long."""
+_SEALS_PER_PAGE: Final = 50
+_IDS_PER_COMMAND: Final = 500
+_RECHECK_MS: Final = 3_600_000
+_MESSAGE_TTL_S: Final = 40 * 86_400  # longer than any schedule of tries
+_JOBS_PER_PAGE: Final = 100
 
 
 @dataclass(slots=True)
 class _RetentionPass:
-    """What one seal will say."""
+    """What one retention seal will state."""
 
     kept: int = 0
     kept_head: str = GENESIS
     removed: list[str] = field(default_factory=list)
     heads: dict[str, str] = field(default_factory=dict)  # chain -> hash of its last removed record
     counts: dict[str, int] = field(default_factory=dict)  # chain -> how many of its records go now
-    whole: bool = True  # all that is over goes with this round
+    complete: bool = True  # all that is due goes in this pass
 
 
 class Retention:
-    """Removes what is over."""
+    """Removes what is older than the retention times."""
 
     def __init__(self, redis: ArqRedis, clock: Clock, *, audit_ttl: int, result_ttl: int) -> None:
         """The trail is kept at least as long as its jobs."""
@@ -59,20 +59,20 @@ class Retention:
         self._trail, self._seals, self._holds = Trail(redis, clock), Seals(redis), LegalHolds(redis, clock, result_ttl)
 
     async def trim(self, signer: Signer) -> int:
-        """How many audit records were removed."""
+        """Remove due audit records; return how many."""
         total = 0
-        while (removed := await self._round(signer)) is not None:
+        while (removed := await self._remove_once(signer)) is not None:
             total += removed
         return total
 
-    async def _round(self, signer: Signer) -> int | None:
-        """How many records went; None when nothing is due, or somebody else was at it."""
-        last = await self._seals.last()  # first of all: what is read behind it holds if no seal comes between
+    async def _remove_once(self, signer: Signer) -> int | None:
+        """Remove what one seal can state; return how many records, or None when none is due or another seal came."""
+        last = await self._seals.last()  # read first: the rest stays valid if no seal is appended meanwhile
         if last is None:
             return None
-        async with store_errors("look for what is over"):
-            acts = (await self._redis.get(keys.ACTS) or b"0").decode(errors="replace")
-            line = await self._redis.get(keys.RETAINED)
+        async with store_errors("look for what has expired"):
+            notes = (await self._redis.get(keys.NOTE_COUNT) or b"0").decode(errors="replace")
+            line = await self._redis.get(keys.RETENTION_SEAL)
         before = parse(line) if line else None
         holds = await self._holds.names()
         released = before is not None and bool(set(before.body["holds"]) - holds)
@@ -81,7 +81,7 @@ class Retention:
         if not checkpoints and not released:
             return None
         upto = checkpoints[-1].last if checkpoints else str(before.body["upto"] if before else "")
-        work = await self._sort(before, upto, holds, again=released)
+        work = await self._select(before, upto, holds, again=released)
         through = (due[-1].number, due[-1].hash) if due else (0, "")
         if not due and before is not None:
             through = before.body["through"], before.body["through_hash"]
@@ -91,39 +91,39 @@ class Retention:
             through,
             upto=upto,
             removed=len(work.removed) + (int(before.body["removed"]) if before else 0),
-            heads=await self._going_on(work, dict(before.body["heads"]) if before else {}),
+            heads=await self._continuing_heads(work, dict(before.body["heads"]) if before else {}),
             kept=(work.kept, work.kept_head),
-            holds=holds if work.whole or before is None else holds | set(before.body["holds"]),
+            holds=holds if work.complete or before is None else holds | set(before.body["holds"]),
             at=self._clock.now(),
         )
-        if not await self._seals.append(last, seal, self._commands(work, seal, len(due)), acts):
-            return None  # somebody sealed or noted something: another round will see
+        if not await self._seals.append(last, seal, self._commands(work, seal, len(due)), notes):
+            return None  # another seal or note was appended: the next call sees it
         return len(work.removed)
 
     async def _due(self) -> list[Seal]:
-        """The oldest seals whose records are all old enough."""
+        """Return the oldest seals whose records are all old enough."""
         edge, found, size = to_ms(self._clock.now()) - self._keep * 1000, list[Seal](), 0
-        async for lines in self._seals.pages(_SEALS_AT_ONCE):
+        async for lines in self._seals.pages(_SEALS_PER_PAGE):
             for seal in map(parse, lines):
                 at = stream_id(seal.last)[0]
                 if seal.kind == "retention":
                     at = to_ms(datetime.fromisoformat(str(seal.body["at"])))
-                if at >= edge or size >= _MOST:
+                if at >= edge or size >= _MAX_RECORDS_PER_SEAL:
                     return found
                 found.append(seal)
                 size += int(seal.body.get("count", 0))
         return found
 
-    async def _sort(self, before: Seal | None, upto: str, holds: set[str], *, again: bool) -> _RetentionPass:
-        """What goes and what is kept; `again`: also of what earlier rounds kept, because a hold was released."""
+    async def _select(self, before: Seal | None, upto: str, holds: set[str], *, again: bool) -> _RetentionPass:
+        """Select what is removed and what is kept; `again`: also from what earlier passes kept under a hold."""
         work, low = _RetentionPass(), "-"
         if before is not None and not again:
             work.kept, work.kept_head = int(before.body["kept"]["count"]), str(before.body["kept"]["head"])
             low = f"({before.body['upto']}"
         async for rows in self._trail.pages(low, upto):
             for row in rows:
-                if _is_held(row, holds) or (again and len(work.removed) >= _MOST):
-                    work.whole &= _is_held(row, holds)
+                if _is_held(row, holds) or (again and len(work.removed) >= _MAX_RECORDS_PER_SEAL):
+                    work.complete &= _is_held(row, holds)
                     work.kept, work.kept_head = work.kept + 1, keep(work.kept_head, row)
                     continue
                 chain = chain_in(row)
@@ -132,13 +132,13 @@ class Retention:
                 work.counts[chain] = work.counts.get(chain, 0) + 1
         return work
 
-    async def _going_on(self, work: _RetentionPass, before: dict[str, str]) -> dict[str, str]:
-        """The ends of removed pieces of those chains that have more records, or may get some."""
+    async def _continuing_heads(self, work: _RetentionPass, before: dict[str, str]) -> dict[str, str]:
+        """Return the ends of the removed parts of chains that have more records, or may get some."""
         heads, out = {**before, **work.heads}, dict[str, str]()
         names = list(heads)
-        async with store_errors("look at the jobs"), self._redis.pipeline(transaction=False) as pipe:
+        async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
             for chain in names:
-                pipe.llen(keys.audited(chain))
+                pipe.llen(keys.chain_records(chain))
                 pipe.exists(keys.job(chain))
             found = await pipe.execute()
         for chain, records, job in zip(names, found[::2], found[1::2], strict=True):
@@ -148,55 +148,57 @@ class Retention:
 
     @staticmethod
     def _commands(work: _RetentionPass, seal: Seal, seals: int) -> list[Command]:
-        commands: list[Command] = [("SET", keys.RETAINED, seal.line)]
+        commands: list[Command] = [("SET", keys.RETENTION_SEAL, seal.line)]
         gone = work.removed
-        commands += [("XDEL", keys.AUDIT, *gone[n : n + _WORDS]) for n in range(0, len(gone), _WORDS)]
-        commands += [("LTRIM", keys.audited(chain), count, -1) for chain, count in work.counts.items()]
+        commands += [
+            ("XDEL", keys.AUDIT, *gone[n : n + _IDS_PER_COMMAND]) for n in range(0, len(gone), _IDS_PER_COMMAND)
+        ]
+        commands += [("LTRIM", keys.chain_records(chain), count, -1) for chain, count in work.counts.items()]
         if seals:
             commands.append(("LTRIM", keys.SEALS, seals, -1))
         return commands
 
     async def clear(self) -> int:
-        """Settled jobs whose time is over leave no entry in an index and no message without an end; how many."""
+        """Remove what expired jobs leave in indexes, and let their messages expire; return how many jobs."""
         done = 0
-        async for ids in self._over():
+        async for ids in self._expired_jobs():
             for job_id in ids:
-                async with store_errors("look at a job"):
-                    kept = await self._redis.exists(keys.job(job_id))
-                    if kept:  # held, or its time is not over by Redis's clock
-                        await self._redis.zadd(keys.SETTLED, {job_id: to_ms(self._clock.now()) + _LATER})
+                async with store_errors("read the job"):
+                    exists = await self._redis.exists(keys.job(job_id))
+                    if exists:  # held, or not expired by the clock of Redis
+                        await self._redis.zadd(keys.SETTLED, {job_id: to_ms(self._clock.now()) + _RECHECK_MS})
                         continue
-                await self._forget(job_id)
+                await self._clear_job(job_id)
                 done += 1
         return done
 
-    async def _over(self) -> AsyncIterator[Sequence[str]]:
+    async def _expired_jobs(self) -> AsyncIterator[Sequence[str]]:
         edge = to_ms(self._clock.now())
         while True:
-            async with store_errors("look for what is over"):
-                rows = await self._redis.zrangebyscore(keys.SETTLED, "-inf", edge, start=0, num=_JOBS_AT_ONCE)
+            async with store_errors("look for what has expired"):
+                rows = await self._redis.zrangebyscore(keys.SETTLED, "-inf", edge, start=0, num=_JOBS_PER_PAGE)
             if not rows:
                 return
-            yield await members(self._redis, keys.SETTLED, rows, is_job_id)
+            yield await valid_members(self._redis, keys.SETTLED, rows, is_job_id)
 
-    async def _forget(self, job_id: str) -> None:
+    async def _clear_job(self, job_id: str) -> None:
         async with store_errors("read what a job left"):
-            names = [keys.audited(job_id), keys.messages(job_id), keys.endpoint_messages(job_id)]
+            names = [keys.chain_records(job_id), keys.messages(job_id), keys.endpoint_messages(job_id)]
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.lrange(names[0], 0, 0)
                 for name in names[1:]:
                     pipe.lrange(name, 0, -1)
-                places, *found = [row or [] for row in await replies(pipe, names)]
+                places, *found = [row or [] for row in await pipeline_replies(pipe, names)]
             messages = [raw.decode(errors="replace") for row in found for raw in row]
-        rows = await self._trail.at([place.decode(errors="replace") for place in places])
+        rows = await self._trail.records_at([place.decode(errors="replace") for place in places])
         async with store_errors("clear away what a job left"), self._redis.pipeline(transaction=True) as pipe:
             for name in _indexes(rows):
                 pipe.zrem(name, job_id)
             for one in messages:
                 for name in (keys.message(one), keys.body(one), keys.tries(one)):
-                    pipe.expire(name, _MESSAGES, nx=True)
-            for name in (keys.messages(job_id), keys.endpoint_messages(job_id), keys.shown(job_id)):
-                pipe.expire(name, _MESSAGES, nx=True)
+                    pipe.expire(name, _MESSAGE_TTL_S, nx=True)
+            for name in (keys.messages(job_id), keys.endpoint_messages(job_id), keys.streamed_chunks(job_id)):
+                pipe.expire(name, _MESSAGE_TTL_S, nx=True)
             pipe.zrem(keys.SETTLED, job_id)
             await pipe.execute()
 
@@ -207,19 +209,19 @@ def _is_held(row: AuditRow, holds: set[str]) -> bool:
     try:
         return chain_in(row) in holds or f"app:{json.loads(row.record)['app']}" in holds
     except (ValueError, LookupError, TypeError):
-        return True  # whose it is can't be read: it may be held
+        return True  # its job can't be read: it may be held
 
 
 def _indexes(rows: Sequence[AuditRow]) -> list[str]:
-    """The indexes in which a job stands, by its first record."""
+    """Return the indexes that hold a job, by its first audit record."""
     if not rows:
         return []
     try:
         first = json.loads(rows[0].record)
         app, person = str(first["app"]), first["data"].get("safety_identifier")
         names = [keys.index(app), keys.index(app, "model", str(first["requested_model"]))]
-    except (ValueError, LookupError, TypeError, AttributeError):  # lists leave out what is gone
-        tell(RecordUnreadable(keys.AUDIT, "not_json"))
+    except (ValueError, LookupError, TypeError, AttributeError):  # lists skip what is gone
+        report_unreadable(RecordUnreadable(keys.AUDIT, "not_json"))
         return []
     names += [keys.index(app, "status", status) for status in Status]
     return [*names, keys.index(app, "user", person)] if person else names

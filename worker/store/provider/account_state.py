@@ -1,13 +1,13 @@
-"""How the account stands now: the counts and the notices put before the judgement, family by family.
+"""Read the state of the provider's account: counts and notices, judged by `worker.safety.account`, family by family.
 
-Names no job, no app and no end user. Must not know: when a state is bad, what is done about it.
+It names no job, no app and no end user.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from arq.connections import ArqRedis
 
@@ -15,7 +15,6 @@ from worker.clock import to_ms
 from worker.jobs.catalogue import Catalogue
 from worker.safety.account import (
     NOTICE_SECONDS,
-    RATE_SECONDS,
     AccountVerdict,
     Counts,
     FamilyCounts,
@@ -24,94 +23,50 @@ from worker.safety.account import (
 )
 from worker.safety.notices import SafetyNotice
 from worker.store import keys
-from worker.store.connection.pool import store_errors
-from worker.store.provider.request_counts import RequestCounts, checked_end_users, read_tally
+from worker.store.errors import store_errors
+from worker.store.provider.request_counts import RequestCounts, checked_end_users, read_request_counts
 from worker.store.provider.safety_notices import SafetyNotices
 
-_OTHER: Final = "other"  # models that models.toml does not know
-_AT_FIRST: Final = "normal"
-_KEPT: Final = 30 * 86_400
+_OTHER_FAMILY: Final = "other"  # models that models.toml does not know
+_INITIAL_STATE: Final = "normal"
+_STATE_TTL_S: Final = 30 * 86_400
 
 
 class AccountState(NamedTuple):
-    """The account's standing with all that it was judged by."""
+    """The verdict on the account, with all that it is based on."""
 
     standing: AccountVerdict
     families: dict[str, tuple[FamilyCounts, AccountVerdict]]
     notices: list[SafetyNotice]
     tally: RequestCounts
 
-    def view(self) -> dict[str, Any]:
-        """`account` of GET /v1/status."""
-        all_of = sum((seen.hour for seen, _ in self.families.values()), Counts())
-        return {
-            "state": self.standing.state,
-            "families": {name: _family(seen, one) for name, (seen, one) in self.families.items()},
-            "evidence": {
-                "because": self.standing.because,
-                "requests": all_of.ordinary + all_of.blocked,
-                "signalled": all_of.signalled + all_of.blocked_signalled,
-                "suspected": all_of.suspected,
-                "blocks": all_of.blocked,
-                "notices": dict(Counter(notice.type for notice in self.notices)),
-                "last_notice_at": max((notice.received_at for notice in self.notices), default=None),
-                "window_seconds": RATE_SECONDS,
-                "notices_window_seconds": NOTICE_SECONDS,
-            },
-        }
 
-    def rates(self) -> dict[str, Any]:
-        """`rates` of GET /v1/status: shares from 0 to 1, None where there was nothing to have a share of."""
-        all_of, ends = sum(self.tally.hour.values(), Counts()), self.tally.ends
-        requests = all_of.ordinary + all_of.blocked
-        checks = all_of.signalled + all_of.blocked_signalled
-        return {
-            "checks": round(checks / requests, 4) if requests else None,
-            "blocks": round(ends.blocked / ends.all, 4) if ends.all else None,
-            "substitutions": round(ends.substituted / ends.all, 4) if ends.all else None,
-            "window_seconds": RATE_SECONDS,
-        }
-
-
-def _family(seen: FamilyCounts, one: AccountVerdict) -> dict[str, Any]:
-    hour, share, usual = seen.hour, seen.half_hour.share, seen.before.share
-    return {
-        "state": one.state,
-        "because": one.because,
-        "requests": hour.ordinary,
-        "checked": hour.signalled,
-        "suspected": hour.suspected,
-        "blocked": hour.blocked,
-        "share": None if share is None else round(share, 4),
-        "usual_share": None if usual is None else round(usual, 4),
-        "end_users_checked": seen.end_users,
-    }
-
-
-async def account(redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices, now: datetime) -> AccountState:
-    """The account as it stands `now`."""
-    tally = await read_tally(redis, now)
+async def read_account_state(
+    redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices, now: datetime
+) -> AccountState:
+    """Read and judge the state of the account at `now`."""
+    tally = await read_request_counts(redis, now)
     families: dict[str, tuple[FamilyCounts, AccountVerdict]] = {}
     for family, models in sorted(_families(catalogue, tally).items()):
-        seen = FamilyCounts(
+        counts = FamilyCounts(
             hour=_of(tally.hour, models),
             half_hour=_of(tally.half_hour, models),
             before=_of(tally.before, models),
             end_users=await checked_end_users(redis, models, now) if _of(tally.half_hour, models).signalled else 0,
         )
-        families[family] = (seen, standing_of(seen))
-    came = await notices.since(to_ms(now - timedelta(seconds=NOTICE_SECONDS)))
-    judged = standing({name: one for name, (_, one) in families.items()}, Counter(notice.type for notice in came))
-    return AccountState(judged, families, came, tally)
+        families[family] = (counts, standing_of(counts))
+    recent = await notices.since(to_ms(now - timedelta(seconds=NOTICE_SECONDS)))
+    verdict = standing({name: one for name, (_, one) in families.items()}, Counter(notice.type for notice in recent))
+    return AccountState(verdict, families, recent, tally)
 
 
 def _families(catalogue: Catalogue, tally: RequestCounts) -> dict[str, list[str]]:
-    """The models that may be checked, by family: those that models.toml says, and those that were."""
+    """Return the models that may be checked, by family: those of models.toml, and those that were checked."""
     out: dict[str, list[str]] = {model.family: [] for model in catalogue.models.values() if model.checked}
     for name, counts in {**tally.before, **tally.hour}.items():
         model = catalogue.find(name)
         if model is None or model.checked or counts.signalled:
-            out.setdefault(model.family if model is not None else _OTHER, []).append(name)
+            out.setdefault(model.family if model is not None else _OTHER_FAMILY, []).append(name)
     return out
 
 
@@ -119,16 +74,16 @@ def _of(counts: dict[str, Counts], models: list[str]) -> Counts:
     return sum((counts.get(model, Counts()) for model in models), Counts())
 
 
-async def changed(redis: ArqRedis, states: dict[str, str]) -> dict[str, str]:
-    """The states that are not what they were when this was last asked; each change is told to one caller alone."""
-    moved: dict[str, str] = {}
+async def record_changes(redis: ArqRedis, states: dict[str, str]) -> dict[str, str]:
+    """Store the states; return those that have changed. Each change is returned to one caller only."""
+    changed: dict[str, str] = {}
     for name, state in states.items():
-        async with store_errors("remember the account's state", keys.standing(name)):
-            # MGET: what is no string there has told of nothing; SET with GET would refuse it for ever
-            (before,) = await redis.mget([keys.standing(name)])
+        async with store_errors("remember the account's state", keys.account_state(name)):
+            # MGET gives None for a key of another type; SET with GET would fail on it for ever
+            (before,) = await redis.mget([keys.account_state(name)])
             if before != state.encode():
-                told = await redis.set(keys.standing(name), state, ex=_KEPT, get=before is not None)
-                before = told if before is not None else None
-            if state != (before.decode(errors="replace") if before else _AT_FIRST):
-                moved[name] = state
-    return moved
+                previous = await redis.set(keys.account_state(name), state, ex=_STATE_TTL_S, get=before is not None)
+                before = previous if before is not None else None
+            if state != (before.decode(errors="replace") if before else _INITIAL_STATE):
+                changed[name] = state
+    return changed

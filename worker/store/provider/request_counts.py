@@ -1,7 +1,7 @@
-"""How many requests were answered, checked, blocked, and how many jobs ended how: counted in the commit that says so.
+"""Count requests that were answered, checked or blocked, and how jobs ended, in the commit of the event.
 
-Buckets of ten minutes, by model, kept for eight days, so that an hour can be compared with the same hour of a week; who
-was checked is counted without being named (HyperLogLog). Holds no content. Must not know: what the counts mean.
+Buckets of ten minutes, by model, kept for eight days, so that an hour can be compared with the same hour of the days
+before; checked end users are counted without being named (HyperLogLog). No content.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from worker.jobs.states import Evidence, Outcome
 from worker.safety.account import BASELINE_DAYS, RATE_SECONDS, WIDENED_SECONDS, Counts
 from worker.store import keys
 from worker.store.commands import Command
-from worker.store.connection.pool import store_errors
-from worker.store.values import count_of, replies, tell
+from worker.store.errors import store_errors
+from worker.store.values import count_of, pipeline_replies, report_unreadable
 
-_BUCKET: Final = 600
-_DAY: Final = 86_400
-_KEPT: Final = (BASELINE_DAYS + 1) * _DAY
-_PEOPLE_KEPT: Final = 2 * WIDENED_SECONDS
+_BUCKET_S: Final = 600
+_DAY_S: Final = 86_400
+_COUNTS_TTL_S: Final = (BASELINE_DAYS + 1) * _DAY_S
+_END_USERS_TTL_S: Final = 2 * WIDENED_SECONDS
 _JOBS: Final = ""  # no model has this name
 
 
 class EndCounts(NamedTuple):
-    """Jobs that ended."""
+    """Counts of jobs that ended."""
 
     all: int = 0
     blocked: int = 0
@@ -39,7 +39,7 @@ class EndCounts(NamedTuple):
 
 
 class RequestCounts(NamedTuple):
-    """Requests by model for three windows, and the ends of jobs in the hour."""
+    """Requests by model for three windows (`before`: the same hour on earlier days), and ends of jobs in the hour."""
 
     hour: dict[str, Counts]
     half_hour: dict[str, Counts]
@@ -48,7 +48,7 @@ class RequestCounts(NamedTuple):
 
 
 def tally_commands(after: Job, trail: Sequence[ev.Event]) -> list[Command]:
-    """What the commit of these events adds."""
+    """Return the commands by which a commit of these events counts them."""
     commands: list[Command] = []
     for event in trail:
         bucket = _bucket(event.at)
@@ -57,24 +57,24 @@ def tally_commands(after: Job, trail: Sequence[ev.Event]) -> list[Command]:
             attempt = after.attempt(event.attempt or 0)
             evidence = {check.evidence for check in after.checks if check.attempt == attempt.number}
             if attempt.first_event_at is None and attempt.outcome is not Outcome.BLOCKED:
-                continue  # the provider said nothing: neither of this request nor of this account
+                continue  # the provider answered nothing: it says nothing about this account
             fields = _fields(attempt.model, evidence, blocked=attempt.outcome is Outcome.BLOCKED)
             if Evidence.SIGNALLED in evidence and attempt.outcome is not Outcome.BLOCKED:
-                people = keys.people(bucket, attempt.model)
-                commands.append(("PFADD", people, after.safety_identifier or after.id))
-                commands.append(("EXPIRE", people, _PEOPLE_KEPT))
+                end_users = keys.checked_end_users(bucket, attempt.model)
+                commands.append(("PFADD", end_users, after.safety_identifier or after.id))
+                commands.append(("EXPIRE", end_users, _END_USERS_TTL_S))
         elif isinstance(event.fact, ev.TERMINAL_FACTS):
             substituted = after.served_model is not None and after.disclosure is not None
             ends = {"all": True, "blocked": isinstance(event.fact, ev.Blocked), "substituted": substituted}
             fields = [f"{_JOBS}|{name}" for name, true in ends.items() if true]
         if fields:
             commands.extend(("HINCRBY", keys.tally(bucket), name, 1) for name in fields)
-            commands.append(("EXPIRE", keys.tally(bucket), _KEPT))
+            commands.append(("EXPIRE", keys.tally(bucket), _COUNTS_TTL_S))
     return commands
 
 
 def _fields(model: str, evidence: set[Evidence], *, blocked: bool) -> list[str]:
-    """The counts that one attempt adds to, as `<model>|<name of a field of Counts>`."""
+    """Return the counts that one attempt increments, as `<model>|<field of Counts>`."""
     signalled = Evidence.SIGNALLED in evidence
     if blocked:
         return [f"{model}|blocked", *([f"{model}|blocked_signalled"] if signalled else [])]
@@ -84,22 +84,22 @@ def _fields(model: str, evidence: set[Evidence], *, blocked: bool) -> list[str]:
     return fields
 
 
-async def read_tally(redis: ArqRedis, now: datetime) -> RequestCounts:
-    """The counts of the windows that end `now`; a window begins with the bucket that its first second lies in."""
+async def read_request_counts(redis: ArqRedis, now: datetime) -> RequestCounts:
+    """Read the counts of the windows that end `now`; a window begins with the bucket of its first second."""
     hour = _buckets(now, RATE_SECONDS)
     half = set(_buckets(now, WIDENED_SECONDS))
-    before = [bucket - day * _DAY for day in range(1, BASELINE_DAYS + 1) for bucket in hour]
+    before = [bucket - day * _DAY_S for day in range(1, BASELINE_DAYS + 1) for bucket in hour]
     async with store_errors("count the requests"), redis.pipeline(transaction=False) as pipe:
         for bucket in (*hour, *before):
             pipe.hgetall(keys.tally(bucket))
-        found = await replies(pipe, map(keys.tally, (*hour, *before)))
+        found = await pipeline_replies(pipe, map(keys.tally, (*hour, *before)))
     rows: list[dict[bytes, bytes]] = [row or {} for row in found]
     recent, ends = rows[: len(hour)], dict[str, int]()
     for row in recent:
         for name, count in row.items():
             model, _, field = name.decode(errors="replace").rpartition("|")
             if model == _JOBS and field in EndCounts._fields:
-                ends[field] = ends.get(field, 0) + _whole(count)
+                ends[field] = ends.get(field, 0) + _number(count)
     return RequestCounts(
         hour=_counts(recent),
         half_hour=_counts(row for bucket, row in zip(hour, recent, strict=True) if bucket in half),
@@ -109,13 +109,13 @@ async def read_tally(redis: ArqRedis, now: datetime) -> RequestCounts:
 
 
 async def checked_end_users(redis: ArqRedis, models: Sequence[str], now: datetime) -> int:
-    """How many different end users were checked on any of these models in the half hour, to within a percent or so."""
-    places = [keys.people(bucket, model) for bucket in _buckets(now, WIDENED_SECONDS) for model in models]
+    """Return how many end users were checked on any of these models in the half hour, to within a percent or so."""
+    names = [keys.checked_end_users(bucket, model) for bucket in _buckets(now, WIDENED_SECONDS) for model in models]
     try:
-        async with store_errors("count the end users", places[0] if places else ""):
-            return int(await redis.pfcount(*places)) if places else 0
+        async with store_errors("count the end users", names[0] if names else ""):
+            return int(await redis.pfcount(*names)) if names else 0
     except RecordUnreadable as error:
-        tell(error)
+        report_unreadable(error)
         return 0
 
 
@@ -126,20 +126,20 @@ def _counts(rows: Iterable[dict[bytes, bytes]]) -> dict[str, Counts]:
             model, _, field = name.decode(errors="replace").rpartition("|")
             if model != _JOBS and field in Counts._fields:
                 old = out.get(model, Counts())
-                out[model] = old._replace(**{field: getattr(old, field) + _whole(count)})
+                out[model] = old._replace(**{field: getattr(old, field) + _number(count)})
     return out
 
 
-def _whole(count: bytes) -> int:
-    """A count; 0 for what is none."""
+def _number(count: bytes) -> int:
+    """Parse a count; return 0 for anything else."""
     return count_of(count) or 0
 
 
 def _bucket(at: datetime) -> int:
-    """The bucket of a time: its first second."""
-    return to_ms(at) // 1000 // _BUCKET * _BUCKET
+    """Return the bucket of a time: its first second."""
+    return to_ms(at) // 1000 // _BUCKET_S * _BUCKET_S
 
 
 def _buckets(now: datetime, seconds: int) -> list[int]:
     last = _bucket(now)
-    return list(range((to_ms(now) // 1000 - seconds) // _BUCKET * _BUCKET, last + 1, _BUCKET))
+    return list(range((to_ms(now) // 1000 - seconds) // _BUCKET_S * _BUCKET_S, last + 1, _BUCKET_S))

@@ -1,22 +1,23 @@
--- noted: keep what is known of a notice now, say when to look again, and put its name on the jobs it concerns.
--- KEYS[1]  the notice     KEYS[2] notices that are due     KEYS[3..] hashes of jobs
--- ARGV     the notice, its id, milliseconds until it is due again ('' = never), how many names a job keeps
--- returns  how many of the jobs exist (one that has expired is not made anew)
-call('SET', KEYS[1], ARGV[1], 'XX', 'KEEPTTL')
-if ARGV[3] == '' then
-  call('ZREM', KEYS[2], ARGV[2])
+-- update_notice: Store the new state of a notice, when to look at it again, and its name on the jobs it concerns.
+-- KEYS     notice     due: notices by when they are due, then hashes of jobs
+-- ARGV     body: the notice, id, wait_ms: until it is due again ('' = never), max_names: how many names a job keeps
+-- Returns  how many of the jobs exist (one that has expired is not made anew)
+local notice, due = KEYS[1], KEYS[2]
+local body, id, wait_ms, max_names = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+call('SET', notice, body, 'XX', 'KEEPTTL')
+if wait_ms == '' then
+  call('ZREM', due, id)
 else
-  local t = call('TIME')
-  call('ZADD', KEYS[2], t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[3], ARGV[2])
+  call('ZADD', due, now_ms() + wait_ms, id)
 end
 local found = 0
 for i = 3, #KEYS do
-  local seen = call('HMGET', KEYS[i], 'v', 'ntc')
-  if seen[1] then
+  local job = call('HMGET', KEYS[i], 'v', 'ntc')
+  if job[1] then
     found = found + 1
-    local names, count = ARGV[2], 1
-    for name in string.gmatch(seen[2] or '', '%S+') do
-      if name ~= ARGV[2] and count < tonumber(ARGV[4]) then
+    local names, count = id, 1
+    for name in string.gmatch(job[2] or '', '%S+') do
+      if name ~= id and count < max_names then
         names, count = names .. ' ' .. name, count + 1
       end
     end

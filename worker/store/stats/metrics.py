@@ -1,7 +1,4 @@
-"""What is true of the whole, as metrics: read from Redis when somebody asks, never from a process's memory.
-
-Names no job, no app and no person. Must not know: HTTP, what an alert makes of it.
-"""
+"""Read the metrics of the whole deployment from Redis, when they are scraped. They name no job, app or end user."""
 
 from __future__ import annotations
 
@@ -15,20 +12,20 @@ from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store import keys
-from worker.store.admission.circuit_breaker import circuits
+from worker.store.admission.circuit_breaker import list_circuits
 from worker.store.admission.model_access import known_access
-from worker.store.connection.pool import AWAY, store_errors
-from worker.store.provider.account_state import account
+from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
+from worker.store.provider.account_state import read_account_state
 from worker.store.provider.safety_notices import SafetyNotices
-from worker.store.stats import queue_depth
-from worker.store.values import tell
+from worker.store.stats import queue_depth, worker_registry
+from worker.store.values import report_unreadable
 from worker.telemetry.metrics import Sample
 
-_NOTHING: dict[str, str] = {}
+_NO_LABELS: dict[str, str] = {}
 
 
-async def samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
-    """Every metric of the whole; only that Redis is away, when it is."""
+async def collect_samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
+    """Read every metric of the deployment; return only `vigil_redis_up` 0 when Redis is away."""
     parts: tuple[Callable[[], Awaitable[list[Sample]]], ...] = (
         lambda: _queue(redis, clock),
         lambda: _workers(redis, clock),
@@ -36,15 +33,15 @@ async def samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: 
         lambda: _account(redis, clock, catalogue, notices),
         lambda: _memory(redis),
     )
-    found: list[Sample] = [("vigil_redis_up", _NOTHING, 1)]
+    found: list[Sample] = [("vigil_redis_up", _NO_LABELS, 1)]
     try:
         for part in parts:
             try:
                 found += await part()
-            except RecordUnreadable as error:  # its numbers are missing, the others are told
-                tell(error)
-    except (StoreUnavailable, *AWAY):
-        return [("vigil_redis_up", _NOTHING, 0)]
+            except RecordUnreadable as error:  # its numbers are missing, the others are reported
+                report_unreadable(error)
+    except (StoreUnavailable, *UNAVAILABLE_ERRORS):
+        return [("vigil_redis_up", _NO_LABELS, 0)]
     return found
 
 
@@ -53,22 +50,22 @@ async def _queue(redis: ArqRedis, clock: Clock) -> list[Sample]:
     states = {"queued": found.queued, "scheduled": found.scheduled, "running": found.running}
     rows: list[Sample] = [("vigil_queue_depth", {"state": state}, count) for state, count in states.items()]
     rows.append(("vigil_queue_depth", {"state": "checking"}, found.checking))
-    rows.append(("vigil_queue_oldest_age_seconds", _NOTHING, found.oldest_queued_seconds or 0))
+    rows.append(("vigil_queue_oldest_age_seconds", _NO_LABELS, found.oldest_queued_seconds or 0))
     return rows
 
 
 async def _workers(redis: ArqRedis, clock: Clock) -> list[Sample]:
-    found = await queue_depth.workers(redis, clock)
+    found = await worker_registry.workers(redis, clock)
     return [
-        ("vigil_workers_alive", _NOTHING, len(found)),
-        ("vigil_workers_draining", _NOTHING, sum(bool(w.get("draining")) for w in found)),
-        ("vigil_worker_slots_alive", _NOTHING, sum(w.get("slots", 0) for w in found if not w.get("draining"))),
+        ("vigil_workers_alive", _NO_LABELS, len(found)),
+        ("vigil_workers_draining", _NO_LABELS, sum(bool(w.get("draining")) for w in found)),
+        ("vigil_worker_slots_alive", _NO_LABELS, sum(w.get("slots", 0) for w in found if not w.get("draining"))),
     ]
 
 
 async def _provider(redis: ArqRedis) -> list[Sample]:
     rows: list[Sample] = []
-    states = [row["state"] for row in await circuits(redis)]
+    states = [row["state"] for row in await list_circuits(redis)]
     rows += [("vigil_circuits", {"circuit": state}, states.count(state)) for state in ("open", "half_open")]
     for model, access in (await known_access(redis)).items():
         if access.status != "unknown":
@@ -79,24 +76,26 @@ async def _provider(redis: ArqRedis) -> list[Sample]:
 
 
 async def _account(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
-    stands = (await account(redis, catalogue, notices, clock.now())).standing.state
-    return [("vigil_account_state", {"account": state}, state == stands) for state in ("normal", "elevated", "widened")]
+    current = (await read_account_state(redis, catalogue, notices, clock.now())).standing.state
+    return [
+        ("vigil_account_state", {"account": state}, state == current) for state in ("normal", "elevated", "widened")
+    ]
 
 
 async def _memory(redis: ArqRedis) -> list[Sample]:
-    async with store_errors("tell its memory"):
+    async with store_errors("report its memory"):
         info: dict[str, Any] = await redis.info()
-    used, most = float(info.get("used_memory", 0)), float(info.get("maxmemory", 0))
-    rows: list[Sample] = [("vigil_redis_used_memory_bytes", _NOTHING, used)]
-    if most:
-        rows.append(("vigil_redis_used_memory_ratio", _NOTHING, used / most))
-    rows.append(("vigil_redis_persistence_ok", _NOTHING, info.get("aof_last_write_status", "ok") == "ok"))
+    used, maxmemory = float(info.get("used_memory", 0)), float(info.get("maxmemory", 0))
+    rows: list[Sample] = [("vigil_redis_used_memory_bytes", _NO_LABELS, used)]
+    if maxmemory:
+        rows.append(("vigil_redis_used_memory_ratio", _NO_LABELS, used / maxmemory))
+    rows.append(("vigil_redis_persistence_ok", _NO_LABELS, info.get("aof_last_write_status", "ok") == "ok"))
     return rows
 
 
 @dataclass(frozen=True, slots=True)
 class ScaleDemand:
-    """What an autoscaler asks: `wanted` slots, and what they are made of. Held jobs want none: nothing may call."""
+    """The demand for an autoscaler: `wanted` slots, and what they consist of. Held jobs want none: nothing may call."""
 
     wanted: int
     ready: int
@@ -107,22 +106,22 @@ class ScaleDemand:
     held_back: str | None
 
 
-async def scale(redis: ArqRedis, clock: Clock) -> ScaleDemand:
-    """Slots that would be busy now: ready + running; only the running ones while a circuit is open."""
-    found, alive = await queue_depth.depths(redis, clock), await queue_depth.workers(redis, clock)
-    running, broken = found.running + found.checking, await circuits(redis)
-    held = await _held(redis, [str(row["scope"]) for row in broken])
+async def scale_demand(redis: ArqRedis, clock: Clock) -> ScaleDemand:
+    """Return the slots that would be busy now: ready + running; ready ones count as one while a circuit is open."""
+    found, alive = await queue_depth.depths(redis, clock), await worker_registry.workers(redis, clock)
+    running, open_circuits = found.running + found.checking, await list_circuits(redis)
+    held = await _held(redis, [str(row["scope"]) for row in open_circuits])
     return ScaleDemand(
-        wanted=running + (min(found.queued, 1) if broken else found.queued),
+        wanted=running + (min(found.queued, 1) if open_circuits else found.queued),
         ready=found.queued,
         running=running,
         held=held,
         workers=sum(not w.get("draining") for w in alive),
         slots=sum(w.get("slots", 0) for w in alive if not w.get("draining")),
-        held_back="circuit_open" if broken else None,
+        held_back="circuit_open" if open_circuits else None,
     )
 
 
 async def _held(redis: ArqRedis, scopes: Sequence[str]) -> int:
     async with store_errors("count held jobs"):
-        return sum([await redis.zcard(keys.held(scope)) for scope in scopes])
+        return sum([await redis.zcard(keys.held_jobs(scope)) for scope in scopes])

@@ -1,11 +1,9 @@
-"""How much waits, how much runs, who works: counted in Redis when asked. Names no job and no app."""
+"""Count waiting and running jobs in Redis. The counts name no job and no app."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
 
 from arq.connections import ArqRedis
 
@@ -13,17 +11,14 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.states import Status
 from worker.store import keys
-from worker.store.connection.pool import store_errors
+from worker.store.errors import store_errors
 from worker.store.jobs.queue import RANK_STEP, RANKS
-from worker.store.values import readable, replies, reporting_unreadable, tell
-
-_STALE_SECONDS: Final = 60
-_WITHOUT_END: Final = -1  # what PTTL says of a key that does not expire
+from worker.store.values import pipeline_replies, readable, report_unreadable
 
 
 @dataclass(frozen=True, slots=True)
 class QueueDepths:
-    """Jobs by where they stand; the age in seconds of the oldest that waits to be run, None when none does."""
+    """Jobs by state, and the age in seconds of the oldest queued one, None when none is queued."""
 
     queued: int
     scheduled: int
@@ -33,7 +28,7 @@ class QueueDepths:
 
 
 async def depths(redis: ArqRedis, clock: Clock) -> QueueDepths:
-    """The queue as it stands."""
+    """Count the jobs now."""
     async with store_errors("count the queue"):
         known = await apps(redis)
         async with redis.pipeline(transaction=False) as pipe:
@@ -46,7 +41,7 @@ async def depths(redis: ArqRedis, clock: Clock) -> QueueDepths:
                 pipe.zcard(keys.index(app, "status", Status.CHECKING))
             names = [keys.READY, keys.LATER, keys.LEASED, *(keys.READY for _ in RANKS)]
             names += [keys.index(app, "status", Status.CHECKING) for app in known]
-            ready, later, leased, *rest = [reply or 0 for reply in await replies(pipe, names)]
+            ready, later, leased, *rest = [reply or 0 for reply in await pipeline_replies(pipe, names)]
     heads, checking = rest[: len(RANKS)], sum(rest[len(RANKS) :])
     created = [row[0][1] % RANK_STEP for row in heads if isinstance(row, list) and row]
     oldest = max(0.0, (to_ms(clock.now()) - min(created)) / 1000) if created else None
@@ -54,52 +49,13 @@ async def depths(redis: ArqRedis, clock: Clock) -> QueueDepths:
 
 
 async def apps(redis: ArqRedis) -> list[str]:
-    """Every app whose keys can be read."""
+    """Return every app whose keys can be read."""
     try:
         async with store_errors("list keys", keys.API_KEYS):
             digests: list[bytes] = await redis.hvals(keys.API_KEYS)
     except RecordUnreadable as error:
-        tell(error)
+        report_unreadable(error)
         return []
     names = [keys.api_key(digest.decode(errors="replace")) for digest in digests]
     rows = await redis.mget(names) if names else []
     return sorted({app for _, app in readable(zip(names, rows, strict=True), lambda raw: str(json.loads(raw)["app"]))})
-
-
-async def workers(redis: ArqRedis, clock: Clock) -> list[dict[str, Any]]:
-    """Workers whose last heartbeat is younger than a minute, as they describe themselves."""
-    rows = list[bytes]()
-    with reporting_unreadable():
-        async with store_errors("ask for the workers", keys.WORKERS):
-            rows = await redis.hvals(keys.WORKERS)
-    oldest = clock.now() - timedelta(seconds=_STALE_SECONDS)
-    found = [one for _, one in readable(((keys.WORKERS, row) for row in rows), _worker)]
-    return sorted((w for w in found if datetime.fromisoformat(w["beat_at"]) > oldest), key=lambda w: str(w["id"]))
-
-
-def _worker(raw: bytes) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(raw)
-    if datetime.fromisoformat(body["beat_at"]).tzinfo is None or not isinstance(body.get("slots", 0), int):
-        raise ValueError("not a heartbeat")
-    return {"id": str(body.pop("id")), **body}
-
-
-async def tell_once(redis: ArqRedis, what: str, seconds: float) -> bool:
-    """True for the first of all processes that asks; False for the others until so many seconds have passed."""
-    return await take_turn(redis, keys.warned(what), seconds)
-
-
-async def take_turn(redis: ArqRedis, name: str, seconds: float) -> bool:
-    """True for one of all processes that ask for this turn, until so many seconds have passed."""
-    async with store_errors("take turns", name):
-        if await redis.set(name, "1", nx=True, px=max(1, int(seconds * 1000))):
-            return True
-        if await redis.pttl(name) == _WITHOUT_END:
-            await redis.delete(name)  # nobody writes such a one: whoever asks next has the turn
-        return False
-
-
-async def writable(redis: ArqRedis) -> None:
-    """Returns when Redis takes writes; StoreUnavailable when it is away, full or read-only."""
-    async with store_errors("take a write"):
-        await redis.set(keys.PROBE, "1", px=60_000)

@@ -1,83 +1,89 @@
--- take: lease due messages to a worker: a few per target, and of a job only one at a time per target.
--- KEYS     targets, sending, parked, fails, sends
--- ARGV[1]  worker id     ARGV[2] how many     ARGV[3] lease, ms     ARGV[4] most at once per target
--- ARGV[5]  failures in a row after which a target gets one at a time
--- ARGV[6]  prefixes of queues     ARGV[7] of flying     ARGV[8] of messages     ARGV[9] of bodies
--- ARGV[10] ms until a target whose app has its share is looked at again
--- ARGV[11] on: an app and how many of its messages the worker is sending, and so on
--- returns  {ms until something falls due or -1, {target, member, token, message, body}…}
--- An app gets no more places than it leaves free, so whatever its receivers do, there is one for the next app.
--- A target that can take no more now leaves `targets`; the end of one of its sends puts it back (sent.lua).
-local t = call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local room, out, has = tonumber(ARGV[2]), {}, {}
-for i = 11, #ARGV, 2 do has[ARGV[i]] = tonumber(ARGV[i + 1]) end
+-- claim_due: Lease due messages to a worker: a few per target, and of one job only one at a time per target.
+-- KEYS     targets: by when they are due     sending: leased messages by lease end     paused: targets that are paused
+--          failures: target -> failed tries in a row     counter: what makes tokens unique
+-- ARGV     worker_id, limit, lease_ms, max_per_target
+--          failing_after: failures in a row after which a target gets one message at a time
+--          queue_prefix, in_flight_prefix, message_prefix, body_prefix: prefixes of a target's queue and of its messages
+--          in flight, of a message, of its body
+--          full_retry_ms: how soon to look again at a target whose app has all its places
+--          then for each app of which the worker is sending messages: app, how many
+-- Returns  {ms until something falls due or -1, {target, member, token, message, body}…}
+-- An app gets no more places than it leaves free, so that whatever its receivers do there is one for the next app.
+-- A target that can take no more now leaves `targets`; the end of one of its tries puts it back (record_try.lua).
+local targets, sending, paused, failures, counter = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local worker_id, limit, lease_ms = ARGV[1], ARGV[2], ARGV[3]
+local max_per_target, failing_after = tonumber(ARGV[4]), tonumber(ARGV[5])
+local queue_prefix, in_flight_prefix, message_prefix, body_prefix = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local full_retry_ms, first_app = ARGV[10], 11
+local now = now_ms()
+local room, out, running = tonumber(limit), {}, {}
+for i = first_app, #ARGV, 2 do running[ARGV[i]] = tonumber(ARGV[i + 1]) end
 
-local function lane_of(member) return string.match(member, '^[^:]+') end
+local function job_of(member) return string.match(member, '^[^:]+') end
 
--- whose worker died or gave it back: first in its queue again, before what came after it
-for _, place in ipairs(call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 500)) do
+-- messages whose worker has died or given them back: first in their queue again, before what came after them
+for _, place in ipairs(call('ZRANGEBYSCORE', sending, '-inf', now, 'LIMIT', 0, 500)) do
   local target, member = string.match(place, '^([^|]+)|([^:]+:.+)$')
-  call('ZREM', KEYS[2], place)
+  call('ZREM', sending, place)
   if target then
-    local first = call('ZRANGE', ARGV[6] .. target, 0, 0, 'WITHSCORES')
+    local first = call('ZRANGE', queue_prefix .. target, 0, 0, 'WITHSCORES')
     local score = math.min(now, (tonumber(first[2] or now)) - 1)
-    call('HDEL', ARGV[7] .. target, lane_of(member))
-    call('ZADD', ARGV[6] .. target, score, member)
-    call('ZADD', KEYS[1], score, target)
+    call('HDEL', in_flight_prefix .. target, job_of(member))
+    call('ZADD', queue_prefix .. target, score, member)
+    call('ZADD', targets, score, target)
   end
 end
 
-local due = call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 500)
+local due = call('ZRANGEBYSCORE', targets, '-inf', now, 'LIMIT', 0, 500)
 local share = math.max(1, math.ceil(room / math.max(1, #due)))
 for _, target in ipairs(due) do
   if room <= 0 then break end
-  local queue, flying = ARGV[6] .. target, ARGV[7] .. target
-  local most = tonumber(ARGV[4])
-  if number(call('HGET', KEYS[4], target)) >= tonumber(ARGV[5]) then most = 1 end
-  local left, next_due = math.min(share, room, most - call('HLEN', flying)), nil
+  local queue, in_flight = queue_prefix .. target, in_flight_prefix .. target
+  local max = max_per_target
+  if number(call('HGET', failures, target)) >= failing_after then max = 1 end
+  local left, next_due = math.min(share, room, max - call('HLEN', in_flight)), nil
   local rows = call('ZRANGE', queue, 0, 99, 'WITHSCORES')
-  if call('SISMEMBER', KEYS[3], target) == 1 then rows = {} end
+  if call('SISMEMBER', paused, target) == 1 then rows = {} end
   for i = 1, #rows, 2 do
     local member, score = rows[i], tonumber(rows[i + 1])
-    local lane = lane_of(member) or ''
-    if call('HEXISTS', flying, lane) == 0 then
+    local job_id = job_of(member) or ''
+    if call('HEXISTS', in_flight, job_id) == 0 then
       if score > now or left <= 0 then
         next_due = score
         break
       end
       local id = string.match(member, '[^:]+$') or ''
-      local message = call('GET', ARGV[8] .. id)
-      local said, good = json(message)
-      if message and not good then -- its bytes stay for whoever mends it; it is told by the sweep
-        aside(ARGV[8] .. id)
+      local message = call('GET', message_prefix .. id)
+      local fields, good = json(message)
+      if message and not good then -- its bytes are kept for an operator; the sweep reports it
+        aside(message_prefix .. id)
         message = false
       end
-      local app = message and tostring(said.app)
-      if app and (has[app] or 0) >= room then
-        next_due = now + ARGV[10]
+      local app = message and tostring(fields.app)
+      if app and (running[app] or 0) >= room then
+        next_due = now + full_retry_ms
         break
       end
       call('ZREM', queue, member)
       if message then
-        has[app] = (has[app] or 0) + 1
-        local token = ARGV[1] .. ':' .. call('INCR', KEYS[5])
-        call('HSET', flying, lane, token)
-        call('ZADD', KEYS[2], now + ARGV[3], target .. '|' .. member)
-        out[#out + 1] = {target, member, token, message, call('GET', ARGV[9] .. id) or ''}
+        running[app] = (running[app] or 0) + 1
+        local token = worker_id .. ':' .. call('INCR', counter)
+        call('HSET', in_flight, job_id, token)
+        call('ZADD', sending, now + lease_ms, target .. '|' .. member)
+        out[#out + 1] = {target, member, token, message, call('GET', body_prefix .. id) or ''}
         left, room = left - 1, room - 1
       end
     end
   end
-  if next_due and call('HLEN', flying) < most then
-    call('ZADD', KEYS[1], next_due, target)
+  if next_due and call('HLEN', in_flight) < max then
+    call('ZADD', targets, next_due, target)
   else
-    call('ZREM', KEYS[1], target)
+    call('ZREM', targets, target)
   end
 end
 
 local wait = -1
-for _, key in ipairs({KEYS[1], KEYS[2]}) do
+for _, key in ipairs({targets, sending}) do
   local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if first[2] and (wait < 0 or tonumber(first[2]) - now < wait) then wait = math.max(0, tonumber(first[2]) - now) end
 end

@@ -1,7 +1,7 @@
-"""The way of a message from the outbox to its receiver, in Redis: whose turn it is, what is due, what came of a try.
+"""Move webhook messages from the outbox to the queues of their targets, lease due ones to a worker, and record tries.
 
-Each target has a queue of its own. A message that is being sent stands in `sending` under a lease, so a dead worker's
-messages are sent again by another one: at least once. Must not know: what is sent, how, or what an answer means.
+Each target has a queue of its own. A message that is being sent is in `sending` under a lease, so the messages of a
+dead worker are sent again by another one: delivery is at least once. Nothing is sent here.
 """
 
 from __future__ import annotations
@@ -13,41 +13,29 @@ from typing import Any, Final, Literal, NamedTuple
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
-from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.commands import Command, CommandArg
-from worker.store.connection.job_keys import as_object, boxes_to_write
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors, vault_of
-from worker.store.envelope import PRIVATE, JobCipher, body_field, tries_field
-from worker.store.jobs.repository import StoredJob
-from worker.store.jobs.unreadable_records import events_of, read_job
-from worker.store.values import members, read, readable, replies, tell
-from worker.store.webhooks.outbox import OutboxMessage, in_turn, load_message
+from worker.store.connection.pool import keyring_of
+from worker.store.envelope import JobCipher, body_field, tries_field
+from worker.store.errors import store_errors
+from worker.store.values import read, readable, report_unreadable, valid_members
+from worker.store.webhooks.outbox import OutboxMessage, load_message, outbox_score
 
-_TURN_MS: Final = 3_000
-_FULL_MS: Final = 250
-_MOST_RECEIPTS: Final = 50
+_ROUTER_LOCK_MS: Final = 3_000
+_FULL_APP_RETRY_MS: Final = 250
+_MAX_RECEIPTS: Final = 50
 
 
 class OutboxBatch(NamedTuple):
-    """What waits in the outbox: message ids, and `<job>:<seq>:<event>` for the app's standing endpoints."""
+    """Entries of the outbox: message ids, and `<job>:<seq>:<event>` for the app's standing endpoints."""
 
     now_ms: int
     entries: list[str]
 
 
-class OutboxJob(NamedTuple):
-    """A job as it stands: the record, and what only its app may see."""
-
-    job: Job
-    private: dict[str, Any]
-    box: JobCipher
-    unreadable: KeyMissing | ContentDamaged | None = None
-
-
 class RoutedEntry(NamedTuple):
-    """An entry of the outbox, and what stands in its place."""
+    """An entry of the outbox, and the commands that replace it."""
 
     entry: str
     commands: Sequence[Command]
@@ -55,7 +43,7 @@ class RoutedEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedMessage:
-    """A message that is ours to send while the token holds."""
+    """A message that this worker may send, as long as its token is the one in Redis."""
 
     target: str
     member: str
@@ -63,37 +51,41 @@ class ClaimedMessage:
     message: OutboxMessage
     url: str = field(repr=False)
     body: str = field(repr=False)
-    box: JobCipher = field(repr=False)
+    cipher: JobCipher = field(repr=False)
     unreadable: KeyMissing | ContentDamaged | None = None
 
 
 class DeliveryQueue:
-    """All that the sending worker does in Redis."""
+    """The queues in Redis, as the sending worker uses them."""
 
-    def __init__(self, redis: ArqRedis, worker_id: str, *, per_target: int, keep: int, patience: int) -> None:
-        """`keep`: seconds that a settled message is kept; `patience`: the most seconds that one may stay unsettled."""
+    def __init__(self, redis: ArqRedis, worker_id: str, *, per_target: int, keep: int, max_pending: int) -> None:
+        """`keep`: seconds that a settled message is kept; `max_pending`: seconds that one may stay unsettled."""
 
         def load(name: str) -> Any:
             return script(redis, name)
 
         self._redis, self._worker_id, self._per_target = redis, worker_id, per_target
-        self._vault = vault_of(redis)
-        self._keep, self._unsettled = keep, keep + patience
-        self._route, self._routed, self._take = (
+        self._keyring = keyring_of(redis)
+        self._keep, self._keep_pending = keep, keep + max_pending
+        self._take_outbox, self._commit_routing, self._claim_due = (
             load("webhooks/take_outbox"),
             load("webhooks/commit_routing"),
             load("webhooks/claim_due"),
         )
-        self._sent, self._hold = load("webhooks/record_try"), load("webhooks/extend_lease")
+        self._record_try, self._extend_lease = load("webhooks/record_try"), load("webhooks/extend_lease")
 
-    async def turn(self, most: int) -> OutboxBatch | None:
-        """The oldest entries of the outbox; None while another worker carries them."""
-        async with store_errors("look into the outbox"):
-            rows = await self._route(keys=[keys.ROUTER, keys.OUTBOX], args=[self._worker_id, _TURN_MS, most])
-        return None if rows is None else OutboxBatch(int(rows[0]), await members(self._redis, keys.OUTBOX, rows[1:]))
+    async def take_outbox(self, limit: int) -> OutboxBatch | None:
+        """Return the oldest entries of the outbox; None while another worker routes them."""
+        async with store_errors("read the outbox"):
+            rows = await self._take_outbox(
+                keys=[keys.ROUTER_LOCK, keys.OUTBOX], args=[self._worker_id, _ROUTER_LOCK_MS, limit]
+            )
+        return (
+            None if rows is None else OutboxBatch(int(rows[0]), await valid_members(self._redis, keys.OUTBOX, rows[1:]))
+        )
 
-    async def messages(self, message_ids: Sequence[str]) -> dict[str, OutboxMessage]:
-        """The messages by id; missing ones are missing."""
+    async def load_messages(self, message_ids: Sequence[str]) -> dict[str, OutboxMessage]:
+        """Return the messages by id; leave out those that are gone."""
         if not message_ids:
             return {}
         async with store_errors("read the messages"):
@@ -101,106 +93,76 @@ class DeliveryQueue:
         names = {keys.message(one): one for one in message_ids}
         return {names[key]: message for key, message in readable(zip(names, rows, strict=True), load_message)}
 
-    async def records(self, job_ids: Sequence[str]) -> dict[str, OutboxJob]:
-        """The jobs as they stand, in one trip; those that are no longer kept, or can't be read, are missing."""
-        async with store_errors("read the jobs"), self._redis.pipeline(transaction=False) as pipe:
-            for job_id in job_ids:
-                pipe.hmget(keys.job(job_id), "rec", "priv")
-            rows = await replies(pipe, map(keys.job, job_ids))
-        found: dict[str, OutboxJob] = {}
-        for job_id, row in zip(job_ids, rows, strict=True):
-            if row is not None and row[0]:
-                try:
-                    found[job_id] = self._record(read_job(job_id, row[0]), row[1])
-                except RecordUnreadable as error:
-                    tell(error)
-        return found
-
-    async def record_of(self, stored: StoredJob) -> OutboxJob:
-        """The same for a job that was read otherwise, because its record can't be read as it is."""
-        boxes = await boxes_to_write(self._redis, [stored.job.id])
-        return OutboxJob(stored.job, stored.private, boxes[stored.job.id])
-
-    def _record(self, job: Job, private: bytes | None) -> OutboxJob:
-        try:
-            box, opened = self._vault.open(job.app, job.id, PRIVATE, private)
-            return OutboxJob(job, as_object(job.id, PRIVATE, opened) or {}, box)
-        except (KeyMissing, ContentDamaged) as error:
-            return OutboxJob(job, {}, self._vault.nobodys(job.id), error)
-
-    async def stories(self, wanted: Sequence[tuple[str, int, int]]) -> list[list[dict[str, Any]]]:
-        """For each (job id, from seq, to seq) those events of the job, in one trip."""
-        async with store_errors("read the trails"), self._redis.pipeline(transaction=False) as pipe:
-            for job_id, first, last in wanted:
-                pipe.lrange(keys.trail(job_id), first - 1, last - 1)
-            rows = await replies(pipe, (keys.trail(job_id) for job_id, _, _ in wanted))
-        return [events_of(row or ()) for row in rows]
-
-    def queued(self, message: OutboxMessage, box: JobCipher, url: str, body: str, now_ms: int) -> list[Command]:
-        """The commands by which a message stands in its target's queue, due at once; `box`: its job's."""
-        sealed = box.seal_whole(body_field(message.id), {"url": url, "body": body})
+    def enqueue_commands(
+        self, message: OutboxMessage, cipher: JobCipher, url: str, body: str, now_ms: int
+    ) -> list[Command]:
+        """Return the commands that put a message into its target's queue, due at once; `cipher`: its job's."""
+        sealed = cipher.seal_with_key(body_field(message.id), {"url": url, "body": body})
         commands: list[Command] = [
-            ("SET", keys.message(message.id), message.dump(), "EX", self._unsettled),
-            ("SET", keys.body(message.id), sealed, "EX", self._unsettled),
-            ("ZADD", keys.queue(message.target), now_ms, message.member),
+            ("SET", keys.message(message.id), message.dump(), "EX", self._keep_pending),
+            ("SET", keys.body(message.id), sealed, "EX", self._keep_pending),
+            ("ZADD", keys.target_queue(message.target), now_ms, message.member),
             ("ZADD", keys.TARGETS, "LT", now_ms, message.target),
         ]
         if message.endpoint:
             commands.append(("RPUSH", keys.endpoint_messages(message.job_id), message.id))
-            commands.append(("EXPIRE", keys.endpoint_messages(message.job_id), self._unsettled))
+            commands.append(("EXPIRE", keys.endpoint_messages(message.job_id), self._keep_pending))
         return commands
 
-    def settled(self, message: OutboxMessage) -> list[Command]:
-        """The commands by which a message is kept as it is and never sent."""
+    def settle_commands(self, message: OutboxMessage) -> list[Command]:
+        """Return the commands that store a message that is never sent."""
         return [("SET", keys.message(message.id), message.dump(), "EX", self._keep)]
 
     @staticmethod
-    def dropped(message: OutboxMessage) -> list[Command]:
-        """The commands by which a message never was."""
+    def drop_commands(message: OutboxMessage) -> list[Command]:
+        """Return the commands that delete a message."""
         return [("DEL", keys.message(message.id)), ("LREM", keys.messages(message.job_id), 0, message.id)]
 
     async def postpone(self, entries: Sequence[str], at_ms: int) -> None:
-        """These entries stay in the outbox, and are looked at again behind those that came before that time."""
+        """Move these entries of the outbox behind those that came before that time."""
         if entries:
             async with store_errors("postpone messages"):
-                later = {entry: in_turn(at_ms, place) for place, entry in enumerate(entries)}
+                later = {entry: outbox_score(at_ms, place) for place, entry in enumerate(entries)}
                 await self._redis.zadd(keys.OUTBOX, later, xx=True)
 
-    async def carried(self, rows: Sequence[RoutedEntry]) -> int:
-        """The entries are in their queues now; the number of those that nobody else had carried away."""
+    async def commit_routing(self, rows: Sequence[RoutedEntry]) -> int:
+        """Replace the entries by their commands; return how many no other worker had routed in the meantime."""
         args: list[CommandArg] = [self._worker_id]
         for entry, commands in rows:
             args += [entry, len(commands)]
             for command in commands:
                 args += [len(command), *command]
-        async with store_errors("carry messages to their targets"):
-            return int(await self._routed(keys=[keys.ROUTER, keys.OUTBOX], args=args))
+        async with store_errors("route messages to their targets"):
+            return int(await self._commit_routing(keys=[keys.ROUTER_LOCK, keys.OUTBOX], args=args))
 
-    async def take(
-        self, room: int, lease: float, failing_after: int, under_way: Mapping[str, int]
+    async def claim_due(
+        self, room: int, lease: float, failing_after: int, running: Mapping[str, int]
     ) -> tuple[float, list[ClaimedMessage]]:
-        """(seconds until something falls due, or -1; the messages to send now). `under_way`: how many, by app."""
+        """Lease messages; return the seconds until something falls due, or -1, and the messages to send now.
+
+        `running`: how many messages this worker is sending, by app.
+        """
         args: list[CommandArg] = [self._worker_id, room, int(lease * 1000), self._per_target, failing_after]
-        args += [keys.QUEUE, keys.FLYING, keys.MESSAGE, keys.BODY, _FULL_MS]
-        for app, number in under_way.items():
+        args += [keys.TARGET_QUEUE, keys.IN_FLIGHT, keys.MESSAGE, keys.BODY, _FULL_APP_RETRY_MS]
+        for app, number in running.items():
             args += [app, number]
-        names = [keys.TARGETS, keys.SENDING, keys.PARKED, keys.FAILS, keys.SENDS]
-        async with store_errors("take messages"):
-            wait, rows = await self._take(keys=names, args=args)
-        taken = list[ClaimedMessage]()
+        names = [keys.TARGETS, keys.SENDING, keys.PAUSED_TARGETS, keys.TARGET_FAILURES, keys.SEND_COUNTER]
+        async with store_errors("claim messages"):
+            wait, rows = await self._claim_due(keys=names, args=args)
+        claimed = list[ClaimedMessage]()
         for row in rows:
             try:
-                taken.append(self._taken(row))
+                claimed.append(self._claimed_message(row))
             except RecordUnreadable as error:
-                tell(error)
-                await self._dropped_for_good(*(word.decode(errors="replace") for word in row[:2]))
-        return (int(wait) / 1000 if wait >= 0 else -1.0), taken
+                report_unreadable(error)
+                await self._drop_unreadable(*(part.decode(errors="replace") for part in row[:2]))
+        return (int(wait) / 1000 if wait >= 0 else -1.0), claimed
 
-    async def _dropped_for_good(self, target: str, member: str) -> None:
-        """Nobody sends a message that can't be read; it is kept as it is, and its target is free for the next."""
-        lane, name = member.partition(":")[0], keys.message(member.rpartition(":")[2])
+    async def _drop_unreadable(self, target: str, member: str) -> None:
+        """Set aside a message that can't be read, and free its target for the next one."""
+        job_id, name = member.partition(":")[0], keys.message(member.rpartition(":")[2])
         async with store_errors("drop a message", name), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hdel(keys.flying(target), lane)
+            pipe.hdel(keys.in_flight(target), job_id)
             pipe.zrem(keys.SENDING, f"{target}|{member}")
             pipe.zadd(keys.TARGETS, {target: 0}, lt=True)
             pipe.copy(name, keys.aside(name), replace=True)
@@ -208,59 +170,62 @@ class DeliveryQueue:
             pipe.delete(name)
             await pipe.execute()
 
-    def _taken(self, row: list[bytes]) -> ClaimedMessage:
+    def _claimed_message(self, row: list[bytes]) -> ClaimedMessage:
         name = keys.message(row[1].decode(errors="replace").rpartition(":")[2])
         message, sealed, error = read(name, row[3], load_message), None, None
-        box = self._vault.nobodys(message.job_id)
+        cipher = self._keyring.ephemeral(message.job_id)
         try:
-            box, sealed = self._vault.open(message.app, message.job_id, body_field(message.id), row[4])
+            cipher, sealed = self._keyring.open(message.app, message.job_id, body_field(message.id), row[4])
         except (KeyMissing, ContentDamaged) as fault:
             error = fault
-        what = {"url": "", "body": ""}
+        content = {"url": "", "body": ""}
         if isinstance(sealed, dict) and isinstance(sealed.get("url"), str) and isinstance(sealed.get("body"), str):
-            what = sealed
+            content = sealed
         elif sealed is not None:
             error = ContentDamaged(message.job_id, body_field(message.id))
-        ours = (row[0].decode(), row[1].decode(), row[2].decode())
-        return ClaimedMessage(*ours, message, what["url"], what["body"], box, error)
+        target, member, token = row[0].decode(), row[1].decode(), row[2].decode()
+        return ClaimedMessage(target, member, token, message, content["url"], content["body"], cipher, error)
 
-    async def hold(self, taken: Sequence[ClaimedMessage], lease: float) -> int:
-        """The leases of these go on; with 0 seconds they are given back at once. How many were still ours."""
-        if not taken:
+    async def extend_lease(self, claimed: Sequence[ClaimedMessage], lease: float) -> int:
+        """Extend the leases of messages; 0 seconds gives them back. Return how many this worker still held."""
+        if not claimed:
             return 0
-        args: list[CommandArg] = [int(lease * 1000), keys.FLYING]
-        for one in taken:
+        args: list[CommandArg] = [int(lease * 1000), keys.IN_FLIGHT]
+        for one in claimed:
             args += [one.target, one.member, one.token]
-        async with store_errors("hold messages"):
-            return int(await self._hold(keys=[keys.SENDING], args=args))
+        async with store_errors("extend the leases of messages"):
+            return int(await self._extend_lease(keys=[keys.SENDING], args=args))
 
-    async def sent(
+    async def record_try(
         self,
-        taken: ClaimedMessage,
+        claimed: ClaimedMessage,
         after: OutboxMessage,
         *,
-        again_in: float | None = None,
-        went: Literal["ok", "failed", ""] = "",
+        retry_in: float | None = None,
+        result: Literal["ok", "failed", ""] = "",
         receipt: dict[str, Any] | None = None,
     ) -> bool:
-        """The message stands as `after`, tried again in so many seconds; False when the lease was lost before."""
-        m, target = taken.message, taken.target
-        own = keys.endpoint_messages(m.job_id) if m.endpoint else keys.messages(m.job_id)
-        names = [keys.TARGETS, keys.SENDING, keys.FAILS, keys.queue(target), keys.flying(target)]
-        names += [keys.message(m.id), keys.body(m.id), keys.tries(m.id), own]
-        keep = self._keep if again_in is None else self._unsettled
-        wait = -1 if again_in is None else max(0, round(again_in * 1000))
-        sealed = taken.box.seal_whole(tries_field(m.id), receipt) if receipt is not None else b""
-        args = [target, taken.member, taken.token, after.dump(), keep, wait, went, sealed, _MOST_RECEIPTS]
+        """Record a try: the message becomes `after`, and is tried again in `retry_in` seconds unless that is None.
+
+        Return False when the lease was lost before.
+        """
+        m, target = claimed.message, claimed.target
+        job_messages = keys.endpoint_messages(m.job_id) if m.endpoint else keys.messages(m.job_id)
+        names = [keys.TARGETS, keys.SENDING, keys.TARGET_FAILURES, keys.target_queue(target), keys.in_flight(target)]
+        names += [keys.message(m.id), keys.body(m.id), keys.tries(m.id), job_messages]
+        keep = self._keep if retry_in is None else self._keep_pending
+        wait = -1 if retry_in is None else max(0, round(retry_in * 1000))
+        sealed = claimed.cipher.seal_with_key(tries_field(m.id), receipt) if receipt is not None else b""
+        args = [target, claimed.member, claimed.token, after.dump(), keep, wait, result, sealed, _MAX_RECEIPTS]
         async with store_errors("keep a receipt"):
-            return bool(await self._sent(keys=names, args=args))
+            return bool(await self._record_try(keys=names, args=args))
 
-    async def refuse(self, job_id: str) -> None:
-        """The job's own webhook wants to hear no more."""
+    async def set_refused(self, job_id: str) -> None:
+        """Record that the job's own webhook answered 410: nothing more is sent to it."""
         async with store_errors("note a refusal"):
-            await self._redis.set(keys.refused(job_id), "1", ex=self._unsettled)
+            await self._redis.set(keys.webhook_refused(job_id), "1", ex=self._keep_pending)
 
-    async def refused(self, job_id: str) -> bool:
-        """True once the job's own webhook has refused."""
+    async def is_refused(self, job_id: str) -> bool:
+        """Return True once the job's own webhook has answered 410."""
         async with store_errors("look for a refusal"):
-            return bool(await self._redis.exists(keys.refused(job_id)))
+            return bool(await self._redis.exists(keys.webhook_refused(job_id)))

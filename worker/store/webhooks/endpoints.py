@@ -1,6 +1,6 @@
-"""The standing webhook endpoints of apps: made, changed, rotated, stopped. Secrets lie sealed and are shown once.
+"""Create, change and delete the standing webhook endpoints of apps. Secrets are stored sealed and shown once.
 
-`vigil:hears:<app>` is kept in the same transaction: it is what a commit looks at to know whether anybody listens.
+`vigil:hears:<app>` is updated in the same transaction: commits read it to know whether any endpoint wants an event.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from redis.exceptions import WatchError
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, Refused
-from worker.store import keys
-from worker.store.connection.pool import store_errors, vault_of
-from worker.store.envelope import Vault
-from worker.store.values import read, tell
+from worker.store import channels, keys
+from worker.store.connection.pool import keyring_of
+from worker.store.envelope import MasterKeyring
+from worker.store.errors import store_errors
+from worker.store.values import read, report_unreadable
 
 State = Literal["active", "paused", "gone"]
-MOST: Final = 50
-OVERLAP_MS: Final = 24 * 3600 * 1000
-"""How long the secret before a rotation still signs."""
+MAX_ENDPOINTS: Final = 50
+SECRET_OVERLAP_MS: Final = 24 * 3600 * 1000
+"""How long the previous secret still signs after a rotation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an app hears of all its jobs. `secrets`: the newest first, at most two."""
+    """A URL that receives events of all jobs of an app. `secrets`: the newest first, at most two."""
 
     id: str
     app: str
@@ -50,7 +51,7 @@ class Endpoint:
     secrets: tuple[Secret, ...] = field(repr=False)
 
     def live_secrets(self, now_ms: int) -> list[str]:
-        """Those that sign now."""
+        """Return the secrets that sign now."""
         return [one.text for one in self.secrets if not one.until or one.until > now_ms]
 
 
@@ -61,16 +62,16 @@ class Endpoints:
     """The endpoints in Redis, by app."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
-        self._redis, self._clock, self._vault = redis, clock, vault_of(redis)
+        self._redis, self._clock, self._keyring = redis, clock, keyring_of(redis)
 
     async def of_app(self, app: str) -> list[Endpoint]:
-        """All endpoints of the app that can be read, oldest first. Raises KeyMissing."""
+        """Return all readable endpoints of the app, oldest first. Raises KeyMissing."""
         async with store_errors("list endpoints", keys.endpoints(app)):
             rows = await self._redis.hgetall(keys.endpoints(app))
         return sorted(self._load_all(app, rows).values(), key=lambda one: one.id)
 
     async def find(self, app: str, endpoint_id: str) -> Endpoint | None:
-        """The endpoint, or None when the app has no such one."""
+        """Return the endpoint, or None when the app has no such one."""
         async with store_errors("look up an endpoint", keys.endpoints(app)):
             raw = await self._redis.hget(keys.endpoints(app), endpoint_id)
         return self._load(app, endpoint_id, raw) if raw else None
@@ -78,58 +79,60 @@ class Endpoints:
     async def create(
         self, app: str, *, url: str, events: tuple[str, ...], payload: str, description: str, secret: str
     ) -> Endpoint:
-        """A new endpoint, which hears of every commit from now on. Refused when the app has too many."""
+        """Create an endpoint, which gets the events of every commit from now on. Raises Refused at the limit."""
         now = to_ms(self._clock.now())
         name = ids.new_id("we", now, self._clock.dice(ids.DICE_BYTES))
         made = Endpoint(name, app, url, events, payload, description, "active", now, (Secret(secret),))
 
-        def add(all_of_them: dict[str, Endpoint]) -> dict[str, Endpoint]:
-            if len(all_of_them) >= MOST:
-                raise Refused("too_many_endpoints", f"An app has at most {MOST} webhook endpoints; delete one.")
-            return {**all_of_them, made.id: made}
+        def add(endpoints: dict[str, Endpoint]) -> dict[str, Endpoint]:
+            if len(endpoints) >= MAX_ENDPOINTS:
+                raise Refused(
+                    "too_many_endpoints", f"An app has at most {MAX_ENDPOINTS} webhook endpoints; delete one."
+                )
+            return {**endpoints, made.id: made}
 
         await self._edit(app, add)
         return made
 
     async def change(self, app: str, endpoint_id: str, change: Change) -> Endpoint:
-        """The endpoint after `change`, which gives None to delete it; Refused when there is no such one."""
-        seen: list[Endpoint] = []
+        """Change an endpoint and return it; `change` returns None to delete it. Raises Refused for an unknown one."""
+        changed: list[Endpoint] = []
 
-        def apply(all_of_them: dict[str, Endpoint]) -> dict[str, Endpoint]:
-            if endpoint_id not in all_of_them:
+        def apply(endpoints: dict[str, Endpoint]) -> dict[str, Endpoint]:
+            if endpoint_id not in endpoints:
                 raise Refused("webhook_endpoint_not_found", "There is no such webhook endpoint.", 404)
-            after = change(all_of_them[endpoint_id])
-            seen[:] = [after or all_of_them[endpoint_id]]
-            rest = {name: one for name, one in all_of_them.items() if name != endpoint_id}
-            return {**rest, endpoint_id: after} if after is not None else rest
+            after = change(endpoints[endpoint_id])
+            changed[:] = [after or endpoints[endpoint_id]]
+            others = {name: one for name, one in endpoints.items() if name != endpoint_id}
+            return {**others, endpoint_id: after} if after is not None else others
 
         await self._edit(app, apply)
-        return seen[0]
+        return changed[0]
 
     async def rotate(self, app: str, endpoint_id: str, secret: str) -> Endpoint:
-        """The endpoint with a new secret; the one before signs for another day, any older one no more."""
-        until = to_ms(self._clock.now()) + OVERLAP_MS
+        """Give the endpoint a new secret; the previous one signs for another day, older ones no more."""
+        until = to_ms(self._clock.now()) + SECRET_OVERLAP_MS
 
-        def turn(one: Endpoint) -> Endpoint:
+        def add_secret(one: Endpoint) -> Endpoint:
             return replace(one, secrets=(Secret(secret), replace(one.secrets[0], until=until)))
 
-        return await self.change(app, endpoint_id, turn)
+        return await self.change(app, endpoint_id, add_secret)
 
-    async def stop(self, app: str, endpoint_id: str, url: str) -> bool:
-        """The endpoint answered 410 at this address: nothing is sent until its app makes it active again.
+    async def mark_gone(self, app: str, endpoint_id: str, url: str) -> bool:
+        """Stop sending to an endpoint that answered 410 at this URL, until its app makes it active again.
 
-        False when it has another address by now, which has refused nothing.
+        Return False when the endpoint has another URL by now.
         """
 
-        def end(one: Endpoint) -> Endpoint:
+        def set_gone(one: Endpoint) -> Endpoint:
             return replace(one, state="gone") if one.url == url else one
 
         with contextlib.suppress(Refused):  # deleted in the meantime
-            return (await self.change(app, endpoint_id, end)).state == "gone"
+            return (await self.change(app, endpoint_id, set_gone)).state == "gone"
         return True
 
     async def _edit(self, app: str, edit: Callable[[dict[str, Endpoint]], dict[str, Endpoint]]) -> None:
-        """All endpoints of the app changed at once, with what commits and the sending workers look at."""
+        """Change the app's endpoints in one transaction with the keys that commits and the sending workers read."""
         name = keys.endpoints(app)
         async with store_errors("change an endpoint"), self._redis.pipeline() as pipe:
             while True:
@@ -139,20 +142,20 @@ class Endpoints:
                     before = self._load_all(app, rows)
                     after = edit(before)
                     pipe.multi()
-                    _write(pipe, self._vault, app, before, after)
+                    _write(pipe, self._keyring, app, before, after)
                     await pipe.execute()
                 except WatchError:
                     continue
                 return
 
     def _load_all(self, app: str, rows: dict[bytes, bytes]) -> dict[str, Endpoint]:
-        """Those that can be read; the others stay as they are."""
+        """Decode the readable endpoints; the others stay as they are."""
         out: dict[str, Endpoint] = {}
         for name, raw in rows.items():
             try:
                 out[name.decode(errors="replace")] = self._load(app, name.decode(errors="replace"), raw)
             except RecordUnreadable as error:
-                tell(error)
+                report_unreadable(error)
         return out
 
     def _load(self, app: str, endpoint_id: str, raw: bytes) -> Endpoint:
@@ -162,7 +165,7 @@ class Endpoints:
             raise RecordUnreadable(keys.endpoints(app), "wrong_shape") from None
 
     def _opened(self, app: str, endpoint_id: str, raw: bytes) -> Endpoint:
-        body = self._vault.unseal_own(endpoint_name(app, endpoint_id), raw)
+        body = self._keyring.unseal_named(endpoint_name(app, endpoint_id), raw)
         secrets = tuple(Secret(**one) for one in body["secrets"])
         one = Endpoint(**{**body, "events": tuple(body["events"]), "secrets": secrets})
         texts = (one.url, one.payload, one.description, *one.events, *(secret.text for secret in secrets))
@@ -172,27 +175,29 @@ class Endpoints:
 
 
 def endpoint_name(app: str, endpoint_id: str) -> str:
-    """The name under which an endpoint is sealed."""
+    """Return the name under which an endpoint is sealed."""
     return f"endpoint:{app}:{endpoint_id}"
 
 
-def _write(pipe: Any, vault: Vault, app: str, before: dict[str, Endpoint], after: dict[str, Endpoint]) -> None:
+def _write(
+    pipe: Any, keyring: MasterKeyring, app: str, before: dict[str, Endpoint], after: dict[str, Endpoint]
+) -> None:
     name = keys.endpoints(app)
     for gone in before.keys() - after.keys():
         pipe.hdel(name, gone)
     for one in after.values():
         if before.get(one.id) != one:
-            pipe.hset(name, one.id, vault.seal_own(endpoint_name(app, one.id), asdict(one)))
+            pipe.hset(name, one.id, keyring.seal_named(endpoint_name(app, one.id), asdict(one)))
     wanted = sorted({event for one in after.values() if one.state != "gone" for event in one.events})
-    pipe.delete(keys.hears(app))
+    pipe.delete(keys.endpoint_events(app))
     if wanted:
-        pipe.sadd(keys.hears(app), *wanted)
+        pipe.sadd(keys.endpoint_events(app), *wanted)
     for endpoint_id in before.keys() | after.keys():
         paused = endpoint_id in after and after[endpoint_id].state == "paused"
         if paused:
-            pipe.sadd(keys.PARKED, endpoint_id)
+            pipe.sadd(keys.PAUSED_TARGETS, endpoint_id)
         else:
-            pipe.srem(keys.PARKED, endpoint_id)
+            pipe.srem(keys.PAUSED_TARGETS, endpoint_id)
             if before.get(endpoint_id) != after.get(endpoint_id):
-                pipe.zadd(keys.TARGETS, {endpoint_id: 0}, lt=True)  # what waited for it is looked at again
-    pipe.publish(keys.TOLD, "1")
+                pipe.zadd(keys.TARGETS, {endpoint_id: 0}, lt=True)  # its waiting messages are due again
+    pipe.publish(channels.OUTBOX_FILLED, "1")

@@ -1,14 +1,16 @@
--- hold: push the lease end of messages that a worker is sending; with a lease of 0 they are given back.
--- KEYS     sending
--- ARGV[1]  lease, ms     ARGV[2] prefix of flying, then for each message: target, member, token
--- returns  how many are still the worker's
-local t = call('TIME')
-local until_ms = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[1]
-local held = 0
+-- extend_lease: Extend the leases of messages that a worker is sending; a lease of 0 ms gives them back.
+-- KEYS     sending: leased messages by lease end
+-- ARGV     lease_ms, in_flight_prefix: prefix of a target's messages in flight, then for each message: target, member, token
+-- Returns  how many are still the worker's
+local sending = KEYS[1]
+local lease_ms, in_flight_prefix = ARGV[1], ARGV[2]
+local until_ms = now_ms() + lease_ms
+local count = 0
 for i = 3, #ARGV, 3 do
-  if call('HGET', ARGV[2] .. ARGV[i], string.match(ARGV[i + 1], '^[^:]+')) == ARGV[i + 2] then
-    call('ZADD', KEYS[1], 'XX', until_ms, ARGV[i] .. '|' .. ARGV[i + 1])
-    held = held + 1
+  local target, member, token = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if call('HGET', in_flight_prefix .. target, string.match(member, '^[^:]+')) == token then
+    call('ZADD', sending, 'XX', until_ms, target .. '|' .. member)
+    count = count + 1
   end
 end
-return held
+return count

@@ -1,8 +1,8 @@
-"""Webhook messages are born here, in the commit of the event they tell of, so none is lost between the two.
+"""Create webhook messages in the commit of the event that they report, so that none is lost between the two.
 
-A job's own webhook gets its message at once. For standing endpoints the commit asks Redis itself whether any endpoint
-of the app wants the event (`IF` in commit.lua): an app without endpoints costs one look at a missing key, and an
-endpoint that was just made is known to every process at once. What to say, and to whom, is looked up when it is sent.
+A job's own webhook gets its message at once. For standing endpoints the commit itself checks in Redis whether any
+endpoint of the app wants the event (`IF` in run_commands.lua): an app without endpoints costs one read of a missing
+key, and a new endpoint is known to every process at once. Body and receivers are looked up when it is sent.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from worker.jobs import ids
 from worker.jobs.errors import Refused
 from worker.jobs.events import Event
 from worker.jobs.record import Job
-from worker.store import keys
+from worker.store import channels, keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors, vault_of
+from worker.store.connection.pool import keyring_of
 from worker.store.envelope import tries_field
-from worker.store.values import read, readable, replies
+from worker.store.errors import store_errors
+from worker.store.values import pipeline_replies, read, readable
 
 State = Literal["pending", "delivered", "exhausted", "gone"]
 _SEQ_DIGITS: Final = 10
-_STEPS: Final = 4096  # a score of today's milliseconds has room for so many steps between two of them
-_TRIES_TO_CHANGE: Final = 5
+_STEPS_PER_MS: Final = 4096  # a float64 of today's milliseconds has that many steps between two of them
+_MAX_CHANGE_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxMessage:
-    """One event for one receiver. Content-free: what is sent lies sealed beside it."""
+    """One event for one receiver. Without content: the body is stored sealed under a key of its own."""
 
     id: str
     job_id: str
@@ -45,26 +46,26 @@ class OutboxMessage:
     state: State
     created_at: str
     endpoint: str = ""  # a standing endpoint's id; empty = the job's own webhook
-    target: str = ""  # whose queue it stands in; empty = not carried there yet
-    tries: int = 0  # on schedule, made so far
+    target: str = ""  # in whose queue it is; empty = not routed yet
+    tries: int = 0  # scheduled tries made so far
     next_try_at: str | None = None
-    before: State | Literal[""] = ""  # asked for by hand: what it was before
-    planned: str | None = None  # … and when it would have been tried on schedule
+    before: State | Literal[""] = ""  # its state before a manual redelivery
+    planned: str | None = None  # … and when its next scheduled try would have been
     trace: str = ""  # the carrier of the submit's trace, as JSON
 
     @property
     def member(self) -> str:
-        """Its name in a target's queue: sorts by job and seq, and says whose turn it waits for."""
+        """Return its name in a target's queue; it sorts by job and seq."""
         return f"{self.job_id}:{self.seq:0{_SEQ_DIGITS}}:{self.id}"
 
     @property
     def carrier(self) -> dict[str, str]:
-        """The trace of the submit, for the span of a delivery."""
+        """Return the trace context of the submit, for the span of a delivery."""
         carrier: dict[str, str] = json.loads(self.trace) if self.trace else {}
         return carrier
 
     def dump(self) -> str:
-        """As Redis keeps it."""
+        """Encode the message for Redis."""
         return json.dumps(asdict(self) | {"deliveries": []})
 
 
@@ -72,7 +73,7 @@ _FIELDS: Final = frozenset(field.name for field in fields(OutboxMessage))
 
 
 def load_message(raw: bytes) -> OutboxMessage:
-    """A message as Redis keeps it; fields of other releases are left out."""
+    """Decode a message; fields of other releases are ignored."""
     message = OutboxMessage(**{name: value for name, value in json.loads(raw).items() if name in _FIELDS})
     texts = (message.id, message.job_id, message.app, message.type, message.created_at, message.target, message.trace)
     if message.state not in get_args(State) or not all(isinstance(text, str) for text in texts):
@@ -82,62 +83,62 @@ def load_message(raw: bytes) -> OutboxMessage:
     return message
 
 
-def iso(at: datetime) -> str:
-    """A time as messages keep it."""
+def iso_time(at: datetime) -> str:
+    """Format a time as messages hold it."""
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Command]:
-    """What the commit of these events adds to the outbox."""
+    """Return the commands by which a commit of these events fills the outbox."""
     commands: list[Command] = []
     for event in trail:
-        due, hears = to_ms(event.at), keys.hears(job.app)
-        turn = in_turn(due, event.seq)  # events of one commit have one time
-        commands.append(("IF", hears, event.type, "ZADD", keys.OUTBOX, turn, f"{job.id}:{event.seq}:{event.type}"))
-        commands.append(("IF", hears, event.type, "PUBLISH", keys.TOLD, "1"))
+        due, wanted = to_ms(event.at), keys.endpoint_events(job.app)
+        score = outbox_score(due, event.seq)  # events of one commit have one time
+        commands.append(("IF", wanted, event.type, "ZADD", keys.OUTBOX, score, f"{job.id}:{event.seq}:{event.type}"))
+        commands.append(("IF", wanted, event.type, "PUBLISH", channels.OUTBOX_FILLED, "1"))
         if event.type in job.webhook_events:
             message_id = ids.new_id("msg", due, clock.dice(ids.DICE_BYTES))
-            told = event.dump()["at"]
+            at = event.dump()["at"]
             message = OutboxMessage(
-                *(message_id, job.id, job.app, event.type, event.seq, "pending", told),
-                next_try_at=told,
+                *(message_id, job.id, job.app, event.type, event.seq, "pending", at),
+                next_try_at=at,
                 trace=trace_of(job),
             )
             commands.append(("SET", keys.message(message_id), message.dump()))
             commands.append(("RPUSH", keys.messages(job.id), message_id))
-            commands.append(("ZADD", keys.OUTBOX, turn, message_id))
-            commands.append(("PUBLISH", keys.TOLD, "1"))
+            commands.append(("ZADD", keys.OUTBOX, score, message_id))
+            commands.append(("PUBLISH", channels.OUTBOX_FILLED, "1"))
     return commands
 
 
-def in_turn(ms: int, number: int) -> float:
-    """A place in the outbox: by time, and at one and the same time by number."""
-    return ms + min(number, _STEPS - 1) / _STEPS
+def outbox_score(ms: int, number: int) -> float:
+    """Return the score of an entry of the outbox: by time, and within a millisecond by number."""
+    return ms + min(number, _STEPS_PER_MS - 1) / _STEPS_PER_MS
 
 
 def trace_of(job: Job) -> str:
-    """The carrier of the job's trace, as a message keeps it."""
+    """Encode the job's trace context for a message."""
     return json.dumps(job.trace) if job.trace else ""
 
 
 async def message_ids_of(redis: ArqRedis, job_id: str) -> list[str]:
-    """The ids of the job's messages, those of its own webhook first."""
+    """Return the ids of the job's messages, those of its own webhook first."""
     names = [keys.messages(job_id), keys.endpoint_messages(job_id)]
     async with redis.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.lrange(name, 0, -1)
-        return [raw.decode(errors="replace") for row in await replies(pipe, names) for raw in row or ()]
+        return [raw.decode(errors="replace") for row in await pipeline_replies(pipe, names) for raw in row or ()]
 
 
 class Outbox:
-    """The messages of jobs, as their app sees them and may send them again."""
+    """The messages of jobs, as their app reads and redelivers them."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
-        self._again: Any = script(redis, "webhooks/redeliver")
+        self._redeliver: Any = script(redis, "webhooks/redeliver")
 
     async def of_job(self, job_id: str) -> list[tuple[OutboxMessage, list[dict[str, Any]]]]:
-        """Every message of the job with its receipts, by seq."""
+        """Return every message of the job with its receipts, by seq."""
         async with store_errors("read the messages"):
             found = await message_ids_of(self._redis, job_id)
             names = [name for one in found for name in (keys.message(one), keys.tries(one))]
@@ -145,39 +146,39 @@ class Outbox:
                 for one in found:
                     pipe.get(keys.message(one))
                     pipe.lrange(keys.tries(one), 0, -1)
-                rows = await replies(pipe, names)
+                rows = await pipeline_replies(pipe, names)
         tries = dict(zip(names[::2], rows[1::2], strict=True))
         messages = readable(zip(names[::2], rows[::2], strict=True), load_message)
         pairs = [(message, self._receipts(message, tries[name] or [])) for name, message in messages]
         return sorted(pairs, key=lambda pair: (pair[0].seq, pair[0].id))
 
     def _receipts(self, message: OutboxMessage, rows: list[bytes]) -> list[dict[str, Any]]:
-        field, vault, key = tries_field(message.id), vault_of(self._redis), keys.tries(message.id)
+        field, keyring, key = tries_field(message.id), keyring_of(self._redis), keys.tries(message.id)
         opened = readable(
-            ((key, raw) for raw in rows), lambda raw: dict(vault.open(message.app, message.job_id, field, raw)[1])
+            ((key, raw) for raw in rows), lambda raw: dict(keyring.open(message.app, message.job_id, field, raw)[1])
         )
         return [receipt for _, receipt in opened]
 
-    async def again(self, job_id: str, message_id: str) -> OutboxMessage:
-        """The message, which is due now; one that is just being sent stays as it is. Refused: no such message."""
-        for _ in range(_TRIES_TO_CHANGE):
+    async def redeliver(self, job_id: str, message_id: str) -> OutboxMessage:
+        """Make the message due now and return it; one that is being sent stays as it is. Raises Refused."""
+        for _ in range(_MAX_CHANGE_TRIES):
             async with store_errors("read the message", keys.message(message_id)):
                 raw = await self._redis.get(keys.message(message_id))
-            seen = read(keys.message(message_id), raw, load_message) if raw else None
-            if seen is None or seen.job_id != job_id:
+            current = read(keys.message(message_id), raw, load_message) if raw else None
+            if current is None or current.job_id != job_id:
                 raise Refused("message_not_found", "The job has no such message.", 404)
-            if not seen.target or seen.before:
-                return seen  # it is about to be sent anyway
-            at = iso(self._clock.now())
-            asked = replace(seen, state="pending", next_try_at=at, before=seen.state, planned=seen.next_try_at)
+            if not current.target or current.before:
+                return current  # it is about to be sent
+            at = iso_time(self._clock.now())
+            due = replace(current, state="pending", next_try_at=at, before=current.state, planned=current.next_try_at)
             async with store_errors("send the message again"):
-                said = await self._again(
-                    keys=[keys.TARGETS, keys.SENDING, keys.queue(seen.target), keys.message(message_id)],
-                    args=[seen.target, seen.member, raw, asked.dump()],
+                verdict = await self._redeliver(
+                    keys=[keys.TARGETS, keys.SENDING, keys.target_queue(current.target), keys.message(message_id)],
+                    args=[current.target, current.member, raw, due.dump()],
                 )
-                await self._redis.publish(keys.TOLD, "1")
-            if said == b"UNDER_WAY":
-                return seen
-            if said == b"OK":
-                return asked
+                await self._redis.publish(channels.OUTBOX_FILLED, "1")
+            if verdict == b"UNDER_WAY":
+                return current
+            if verdict == b"OK":
+                return due
         raise Refused("message_busy", "The message is changing right now; look at it again.", 409)

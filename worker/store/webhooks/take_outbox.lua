@@ -1,14 +1,15 @@
--- route: take the turn of carrying messages from the outbox to their targets; one worker at a time, so order is kept.
--- KEYS     router, outbox
--- ARGV[1]  who asks     ARGV[2] how long the turn lasts without a sign of life, ms     ARGV[3] how many entries
--- returns  nil when it is another's turn, else {now in ms, entry…}; without entries the turn is over at once
-local holder = call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] and call('PTTL', KEYS[1]) > 0 then return nil end -- (a turn without an end is none)
-local entries = call('ZRANGE', KEYS[2], 0, ARGV[3] - 1)
+-- take_outbox: Take the router's lock and read the oldest entries of the outbox; one worker at a time, so order is kept.
+-- KEYS     router_lock     outbox
+-- ARGV     worker_id, lock_ms: how long the lock lasts unless it is renewed, limit: how many entries
+-- Returns  nil while another worker has the lock, else {now in ms, entry…}; without entries the lock is released at once
+local router_lock, outbox = KEYS[1], KEYS[2]
+local worker_id, lock_ms, limit = ARGV[1], ARGV[2], ARGV[3]
+local holder = call('GET', router_lock)
+if holder and holder ~= worker_id and call('PTTL', router_lock) > 0 then return nil end -- (a lock without an end is none)
+local entries = call('ZRANGE', outbox, 0, limit - 1)
 if #entries > 0 then
-  call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  call('SET', router_lock, worker_id, 'PX', lock_ms)
 elseif holder then
-  call('DEL', KEYS[1])
+  call('DEL', router_lock)
 end
-local t = call('TIME')
-return {t[1] * 1000 + math.floor(t[2] / 1000), unpack(entries)}
+return {now_ms(), unpack(entries)}

@@ -22,15 +22,15 @@ from arq.connections import ArqRedis
 from worker.clock import Clock, to_ms
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused, StoreUnavailable
 from worker.settings import Settings
-from worker.store import keys
+from worker.store import channels
 from worker.store.admission.quarantine import QuarantineLimits
 from worker.store.apps import Apps
-from worker.store.connection.pool import AWAY
+from worker.store.errors import UNAVAILABLE_ERRORS
 from worker.store.jobs.repository import Jobs, retention_of
-from worker.store.values import tell
+from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import ClaimedMessage, DeliveryQueue
 from worker.store.webhooks.endpoints import Endpoints
-from worker.store.webhooks.outbox import OutboxMessage, State, iso
+from worker.store.webhooks.outbox import OutboxMessage, State, iso_time
 from worker.tasks.delivery.outbox_relay import OutboxRelay
 from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
@@ -77,7 +77,7 @@ class Dispatcher:
             worker_id,
             per_target=PER_TARGET,
             keep=settings.result_ttl,
-            patience=round(longest(self._delays)),
+            max_pending=round(longest(self._delays)),
         )
         shutting = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
         jobs = Jobs(redis, clock, retention_of(settings), shutting)
@@ -100,12 +100,12 @@ class Dispatcher:
         while not _cancelled():
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(keys.TOLD)
+                    await pubsub.subscribe(channels.OUTBOX_FILLED)
                     self._wake.set()  # something may have been said while we were deaf
                     while not _cancelled():
                         if await pubsub.get_message(timeout=5.0) is not None:
                             self._wake.set()
-            except AWAY:
+            except UNAVAILABLE_ERRORS:
                 await asyncio.sleep(_AWAY)
 
     async def _loop(self) -> None:
@@ -130,7 +130,7 @@ class Dispatcher:
         if room <= 0:
             return _IDLE  # the end of a flight wakes us
         under_way = Counter(one.message.app for one in self._flights.values())
-        due, taken = await self._deliveries.take(room, self._lease, FAILING_AFTER, under_way)
+        due, taken = await self._deliveries.claim_due(room, self._lease, FAILING_AFTER, under_way)
         for one in taken:
             flight = asyncio.create_task(self._deliver(one), name=f"webhook {one.message.id}")
             self._flights[flight] = one
@@ -149,7 +149,7 @@ class Dispatcher:
         while not _cancelled():
             await asyncio.sleep(self._lease / 3)
             with contextlib.suppress(StoreUnavailable), loop_pass("leases of messages"):
-                await self._deliveries.hold(list(self._flights.values()), self._lease)
+                await self._deliveries.extend_lease(list(self._flights.values()), self._lease)
 
     async def _end(self) -> None:
         if self._flights:
@@ -159,7 +159,7 @@ class Dispatcher:
             flight.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         with contextlib.suppress(StoreUnavailable):
-            await self._deliveries.hold(list(left.values()), 0)
+            await self._deliveries.extend_lease(list(left.values()), 0)
         self._resolver.close()
 
     async def _deliver(self, taken: ClaimedMessage) -> None:
@@ -175,7 +175,7 @@ class Dispatcher:
                 await self._keep(taken, message, again_in=_LOCKED)
                 return
             except RecordUnreadable as error:  # the endpoint or the app's record: somebody may mend it
-                tell(error)
+                report_unreadable(error)
                 await self._keep(taken, message, again_in=_LOCKED)
                 return
             except ContentDamaged:
@@ -199,7 +199,7 @@ class Dispatcher:
             if endpoint is None or endpoint.state == "gone":
                 return None
             return _Destination(endpoint.url, endpoint.live_secrets(to_ms(self._clock.now())))
-        if not message.before and await self._deliveries.refused(message.job_id):
+        if not message.before and await self._deliveries.is_refused(message.job_id):
             return None
         secret = await self._apps.webhook_secret(message.app)
         return _Destination(taken.url, [secret] if secret else [])
@@ -226,7 +226,7 @@ class Dispatcher:
         message, by_hand = taken.message, bool(taken.message.before)
         came = verdict(answer.status, answer.error)
         receipt = {
-            "at": iso(at),
+            "at": iso_time(at),
             "trigger": "manual" if by_hand else "scheduled",
             "status_code": answer.status,
             "seconds": answer.seconds,
@@ -252,8 +252,8 @@ class Dispatcher:
     async def _stopped(self, message: OutboxMessage, hook: _Destination) -> bool:
         """Nothing more goes to whoever answered 410; False when its app has named another address since."""
         if message.endpoint:
-            return await self._endpoints.stop(message.app, message.endpoint, hook.url)
-        await self._deliveries.refuse(message.job_id)
+            return await self._endpoints.mark_gone(message.app, message.endpoint, hook.url)
+        await self._deliveries.set_refused(message.job_id)
         return True
 
     def _failed(self, tried: OutboxMessage, answer: TryResult) -> tuple[OutboxMessage, float | None]:
@@ -267,7 +267,7 @@ class Dispatcher:
         delay = next_delay(self._delays, tried.tries, self._clock.chance(), answer.retry_after)
         if delay is None:
             return _after(tried, "exhausted"), None
-        return replace(tried, next_try_at=iso(now + timedelta(seconds=delay))), delay
+        return replace(tried, next_try_at=iso_time(now + timedelta(seconds=delay))), delay
 
     async def _keep(
         self,
@@ -282,7 +282,7 @@ class Dispatcher:
         until = self._clock.monotonic() + self._lease
         while True:
             try:
-                await self._deliveries.sent(taken, after, again_in=again_in, went=went, receipt=receipt)
+                await self._deliveries.record_try(taken, after, retry_in=again_in, result=went, receipt=receipt)
             except StoreUnavailable:
                 if self._clock.monotonic() > until:
                     raise

@@ -20,11 +20,13 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store.commands import Command
 from worker.store.jobs import batch_reads
-from worker.store.jobs.repository import Jobs, StoredJob
-from worker.store.values import tell
-from worker.store.webhooks.delivery_queue import DeliveryQueue, OutboxJob, RoutedEntry
+from worker.store.jobs.outbox_jobs import OutboxJob, as_outbox_job, load_event_ranges, load_outbox_jobs
+from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import StoredJob
+from worker.store.values import report_unreadable
+from worker.store.webhooks.delivery_queue import DeliveryQueue, RoutedEntry
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
-from worker.store.webhooks.outbox import OutboxMessage, iso, trace_of
+from worker.store.webhooks.outbox import OutboxMessage, iso_time, trace_of
 from worker.telemetry.internal_errors import broke
 from worker.webhooks.guard import AddressPolicy, judge_url
 from worker.webhooks.message import WebhookEvent, body_of
@@ -65,7 +67,7 @@ class OutboxRelay:
 
     async def carry(self) -> bool:
         """One turn; True when there was something to carry, so there may be more."""
-        turn = await self._deliveries.turn(_BATCH)
+        turn = await self._deliveries.take_outbox(_BATCH)
         if turn is None or not turn.entries:
             return False
         entries = await self._entries(turn.entries)
@@ -82,11 +84,11 @@ class OutboxRelay:
                 commands = self._given_up(entry)
             rows.append(RoutedEntry(entry.name, commands))
         await self._deliveries.postpone(locked, turn.now_ms + _LOCKED_MS)
-        await self._deliveries.carried(rows)
+        await self._deliveries.commit_routing(rows)
         return bool(rows)
 
     async def _entries(self, names: Sequence[str]) -> list[_Entry]:
-        messages = await self._deliveries.messages([name for name in names if name.startswith("msg_")])
+        messages = await self._deliveries.load_messages([name for name in names if name.startswith("msg_")])
         out = []
         for name in names:
             message = messages.get(name)
@@ -104,14 +106,14 @@ class OutboxRelay:
     async def _known(self, entries: Sequence[_Entry], now_ms: int) -> list[_EntryContext | None]:
         """What is known of each entry's job, read in a few trips for all of them."""
         wanted = list({one.job_id for one in entries if one.job_id})
-        records = await self._deliveries.records(wanted)
+        records = await load_outbox_jobs(self._redis, wanted)
         for job_id in wanted:
             if job_id not in records and (stored := await self._otherwise(job_id)) is not None:
-                records[job_id] = await self._deliveries.record_of(stored)
+                records[job_id] = await as_outbox_job(self._redis, stored)
         kept = [one for one in entries if one.job_id in records]
         # the record is the one as of the event, unless more has happened since: then it is made again from the start
         spans = [(e.job_id, e.seq if records[e.job_id].job.version == e.seq else 1, e.seq) for e in kept]
-        stories = dict(zip((e.name for e in kept), await self._deliveries.stories(spans), strict=True))
+        stories = dict(zip((e.name for e in kept), await load_event_ranges(self._redis, spans), strict=True))
         hearers = {app: await self._hearers(app) for app in {r.job.app for r in records.values()}}
         full = {e.job_id for e in kept if _wants_all(records[e.job_id], hearers, e)}
         answers = await self._answers(list(full))
@@ -131,7 +133,7 @@ class OutboxRelay:
         try:
             return await self._jobs.load(job_id)
         except RecordUnreadable as error:
-            tell(error)
+            report_unreadable(error)
         except (KeyMissing, ContentDamaged):
             pass
         return None
@@ -143,12 +145,12 @@ class OutboxRelay:
         except KeyMissing:
             return None
         except RecordUnreadable as error:
-            tell(error)
+            report_unreadable(error)
             return []
 
     async def _answers(self, job_ids: list[str]) -> dict[str, dict[str, Any]]:
         """What came back; an answer that can't be opened must not hold up the others."""
-        found = await batch_reads.answers_or_none(self._redis, job_ids)
+        found = await batch_reads.outputs_or_none(self._redis, job_ids)
         return {job_id: answer for job_id, answer in found.items() if answer is not None}
 
     def _commands(self, entry: _Entry, known: _EntryContext | None) -> list[Command]:
@@ -174,13 +176,13 @@ class OutboxRelay:
         if body is None:
             return []
         message = OutboxMessage(
-            *(name, job.id, job.app, told.type, told.seq, "pending", iso(told.at)),
+            *(name, job.id, job.app, told.type, told.seq, "pending", iso_time(told.at)),
             endpoint=endpoint.id,
             target=endpoint.id,
-            next_try_at=iso(told.at),
+            next_try_at=iso_time(told.at),
             trace=trace_of(job),
         )
-        return self._deliveries.queued(message, known.record.box, endpoint.url, body, known.now_ms)
+        return self._deliveries.enqueue_commands(message, known.record.cipher, endpoint.url, body, known.now_ms)
 
     def _own(self, message: OutboxMessage, job: Job, told: WebhookEvent, known: _EntryContext) -> list[Command] | None:
         """The job's own webhook: its target is the receiver's origin, so a dead one holds up nobody else's. None when
@@ -191,15 +193,15 @@ class OutboxRelay:
             return None
         body = body_of(str(hook.get("payload")), message.id, job, told, known.record.private, known.answer)
         if body is None:
-            return self._deliveries.dropped(message)
+            return self._deliveries.drop_commands(message)
         url = str(hook["url"])
         message = replace(message, target=target_of(job.app, url))
-        return self._deliveries.queued(message, known.record.box, url, body, known.now_ms)
+        return self._deliveries.enqueue_commands(message, known.record.cipher, url, body, known.now_ms)
 
     def _given_up(self, entry: _Entry) -> list[Command]:
         if entry.message is None:
             return []
-        return self._deliveries.settled(replace(entry.message, state="exhausted", next_try_at=None))
+        return self._deliveries.settle_commands(replace(entry.message, state="exhausted", next_try_at=None))
 
 
 def target_of(app: str, url: str) -> str:

@@ -17,8 +17,8 @@ from worker.jobs.states import CheckEnd, Outcome
 from worker.safety.signals import Signal
 from worker.safety.watch import AttemptWatch
 from worker.store.jobs.output_chunks import OutputChunk
-from worker.store.jobs.repository import ClaimedJob
-from worker.store.values import tell
+from worker.store.jobs.stored_job import ClaimedJob
+from worker.store.values import report_unreadable
 from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.output_buffer import OutputBuffer
 from worker.tasks.execution.stream_reader import StreamReader
@@ -37,7 +37,7 @@ class ActiveAttempts:
 
     def __init__(self, shop: RunContext, held: ClaimedJob, say: Say, wake: Callable[[], None]) -> None:
         self._shop, self._job_id, self._token, self._say, self._wake = shop, held.job.id, held.token, say, wake
-        self._asked = held.asked
+        self._asked = held.input
         self.readers: dict[int, StreamReader] = {}
         self._leaving: set[asyncio.Task[Any]] = set()
 
@@ -45,7 +45,7 @@ class ActiveAttempts:
         """What is asked of the model: it came with the claim, or is read; waits for a Redis that is away."""
         while self._asked is None:
             try:
-                return await self._shop.jobs.asked(self._job_id)
+                return await self._shop.jobs.load_input(self._job_id)
             except StoreUnavailable:
                 await asyncio.sleep(_AGAIN)
         return self._asked
@@ -75,9 +75,9 @@ class ActiveAttempts:
         """(what was kept of the attempt's text, whether all of that can be read)."""
         while True:
             try:
-                return await self._shop.pieces.kept(self._job_id, number)
+                return await self._shop.pieces.read_checked(self._job_id, number)
             except RecordUnreadable as error:
-                tell(error)
+                report_unreadable(error)
                 return [], False
             except StoreUnavailable:
                 await asyncio.sleep(_AGAIN)

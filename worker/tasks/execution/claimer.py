@@ -17,8 +17,9 @@ import arq.worker
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import StoreUnavailable
-from worker.store.jobs.repository import ClaimedJob, Jobs
+from worker.store.jobs.repository import Jobs
 from worker.store.jobs.scripts import ARQ_FUNCTION
+from worker.store.jobs.stored_job import ClaimedJob
 from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 

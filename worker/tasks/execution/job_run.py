@@ -19,9 +19,9 @@ from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose,
 from worker.safety import event_mapping, messages, retry, signals as sg
 from worker.safety.cuts import cuts_alike
 from worker.store.commands import Command
-from worker.store.jobs.repository import ClaimedJob
-from worker.store.provider.safety_notices import ENDED
-from worker.store.values import tell
+from worker.store.jobs.stored_job import ClaimedJob
+from worker.store.provider.safety_notices import RESPONSE_ENDED
+from worker.store.values import report_unreadable
 from worker.tasks.execution.active_attempts import check_to_go_on
 from worker.tasks.execution.attempt_start import AttemptStarter
 from worker.tasks.execution.context import RunContext
@@ -84,7 +84,7 @@ class JobRun:
         except AlreadySettled as settled:
             emit("job.settled_elsewhere", job_id=job_id, status=settled.status)
         except RecordUnreadable as error:
-            tell(error)
+            report_unreadable(error)
             await self._give_up("record_unreadable")
         except ContentDamaged:
             emit("content.damaged", job_id=job_id)
@@ -157,8 +157,8 @@ class JobRun:
                 broke = self._desk.attempts.broke()
                 if broke is not None:
                     raise broke
-            case _ if word.startswith(ENDED):
-                self._desk.attempts.hurry(word.removeprefix(ENDED).strip())
+            case _ if word.startswith(RESPONSE_ENDED):
+                self._desk.attempts.hurry(word.removeprefix(RESPONSE_ENDED).strip())
             case _ if word == LOST:
                 raise LeaseLost(self._desk.job.id)
             case _:

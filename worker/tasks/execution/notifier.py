@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from arq.connections import ArqRedis
 
-from worker.store import keys
-from worker.store.connection.pool import AWAY
+from worker.store import channels
+from worker.store.errors import UNAVAILABLE_ERRORS
 
 _AGAIN = 0.2
 
@@ -33,7 +33,7 @@ class Notifier:
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(keys.WAKE, keys.CONTROL)
+                    await pubsub.subscribe(channels.WAKE, channels.CONTROL)
                     if ready is not None:
                         ready.set()
                     self._wake()  # something may have been said while we were deaf
@@ -41,7 +41,7 @@ class Notifier:
                         message = await pubsub.get_message(timeout=5.0)
                         if message is None:
                             continue
-                        if message["channel"].decode() == keys.WAKE:
+                        if message["channel"].decode() == channels.WAKE:
                             self._wake()
                             continue
                         job_id, _, word = message["data"].decode(errors="replace").partition(" ")
@@ -49,5 +49,5 @@ class Notifier:
                             self._tell(job_id, word)
                         else:
                             self._look(job_id)
-            except AWAY:
+            except UNAVAILABLE_ERRORS:
                 await asyncio.sleep(_AGAIN)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
-from worker.store.values import tell
+from worker.store.values import report_unreadable
 from worker.tasks.rounds import loop_pass
 
 WATCHED, UNWATCHED = 0.05, 0.5
@@ -71,8 +71,8 @@ class OutputBuffer:
 
     def put_back(self, outgoing: PendingChunk) -> None:
         """The piece waits again, in front of what came since."""
-        self._waiting.insert(0, outgoing.piece.text)
-        self._waiting_from = outgoing.piece.offset
+        self._waiting.insert(0, outgoing.chunk.text)
+        self._waiting_from = outgoing.chunk.offset
         self._dirty.add(self)
 
     def __str__(self) -> str:
@@ -120,13 +120,13 @@ class OutputFlusher:
         self.dirty.clear()
         out = [(text, text.take()) for text in texts]
         try:
-            watching, lost = await self._pieces.keep([part for _, o in out for part in parts_of(o)])
+            watching, lost = await self._pieces.append([part for _, o in out for part in parts_of(o)])
         except (StoreUnavailable, RecordUnreadable, ContentDamaged) as error:
             if isinstance(error, RecordUnreadable):
-                tell(error)
+                report_unreadable(error)
             waiting = 0
             for text, outgoing in out:
-                waiting += len(outgoing.piece.text)
+                waiting += len(outgoing.chunk.text)
                 if waiting < _MOST_WAITING:
                     text.put_back(outgoing)  # past the bound the piece is dropped: the cursor stands before it
         else:

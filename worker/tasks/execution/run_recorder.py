@@ -19,8 +19,8 @@ from worker.jobs.record import Job, Usage
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import event_mapping, signals as sg
 from worker.store.commands import Command
-from worker.store.connection.capacity import ALWAYS_TAKEN, largest
-from worker.store.jobs.repository import ClaimedJob
+from worker.store.connection.capacity import ALWAYS_TAKEN, largest_argument
+from worker.store.jobs.stored_job import ClaimedJob
 from worker.tasks.execution.active_attempts import ActiveAttempts
 from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.unstored_change import RetryWait, ends, without_content
@@ -73,7 +73,7 @@ class RunRecorder:
             lost = lost + 1 if not full and writes and await self._only_this_is_lost(writes) else 0
             late = full and self.until_deadline() <= 0
             if not left_out and (isinstance(fault, ContentTooLarge) or lost == _TOO_LARGE_AFTER or (late and writes)):
-                size = fault.size if isinstance(fault, ContentTooLarge) else largest(writes)
+                size = fault.size if isinstance(fault, ContentTooLarge) else largest_argument(writes)
                 emit("answer.too_large", size_bytes=size, reason="full" if late else "too_large")
                 said, writes, left_out = self._without_content(said)
             elif isinstance(fault, StoreUnavailable):
@@ -93,12 +93,12 @@ class RunRecorder:
 
     async def _only_this_is_lost(self, writes: Sequence[Command]) -> bool:
         """Whether a large write fails while small ones pass: a server that may not be asked for its bounds hangs up."""
-        return largest(writes) > ALWAYS_TAKEN and await self.shop.jobs.takes_writes()
+        return largest_argument(writes) > ALWAYS_TAKEN and await self.shop.jobs.accepts_writes()
 
     def _without_content(self, said: Sequence[EventDraft]) -> tuple[list[EventDraft], list[Command], Literal[True]]:
         self._content = None  # it is read again: what we have in hand is not what is kept
         kept = without_content(said)
-        return kept, [self.shop.jobs.unanswered(self.job.id)] if ends(kept) else [], True
+        return kept, [self.shop.jobs.delete_output_command(self.job.id)] if ends(kept) else [], True
 
     def until_deadline(self) -> float:
         """Seconds until the job's deadline; infinite when it has none."""
@@ -111,13 +111,13 @@ class RunRecorder:
             self._content = dict(_NOTHING)  # nothing can have come back before
         while self._content is None:
             try:
-                self._content = await self.shop.jobs.answer(self.job.id) or dict(_NOTHING)
+                self._content = await self.shop.jobs.load_output(self.job.id) or dict(_NOTHING)
             except StoreUnavailable:
                 await asyncio.sleep(AGAIN)
         self._content = {**self._content, **changes}
         while True:
             try:
-                return [await self.shop.jobs.answered(self.job.id, self._content)]
+                return [await self.shop.jobs.output_command(self.job.id, self._content)]
             except StoreUnavailable:
                 await asyncio.sleep(AGAIN)
 

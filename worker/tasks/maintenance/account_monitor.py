@@ -14,7 +14,7 @@ from arq.connections import ArqRedis
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import StoreUnavailable
-from worker.store.provider.account_state import account, changed
+from worker.store.provider.account_state import read_account_state, record_changes
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
@@ -38,8 +38,8 @@ class AccountMonitor:
 
     async def look(self) -> None:
         """Every change since somebody last looked has been said."""
-        now = await account(self._redis, self._catalogue, self._notices, self._clock.now())
+        now = await read_account_state(self._redis, self._catalogue, self._notices, self._clock.now())
         states: dict[str, str] = {name: one.state for name, (_, one) in now.families.items()}
-        for name, state in (await changed(self._redis, {**states, _ACCOUNT: now.standing.state})).items():
+        for name, state in (await record_changes(self._redis, {**states, _ACCOUNT: now.standing.state})).items():
             because = ",".join(now.standing.because) or "over"
             emit("account.state", model=name, status=state, code=because)

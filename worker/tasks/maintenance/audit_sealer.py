@@ -52,7 +52,7 @@ class AuditSealer:
     async def _round(self, signer: Signer | None) -> None:
         """What is new is sealed, what is over removed, and the copy has all seals."""
         try:
-            if signer is not None and await self._seals.take_turn(self._seconds * _PART_OF_A_ROUND):
+            if signer is not None and await self._seals.try_lock(self._seconds * _PART_OF_A_ROUND):
                 await self.seal(signer)
                 await self.retention.trim(signer)
             if self._copy is not None:
@@ -84,7 +84,7 @@ class AuditSealer:
         """The copy has every seal that Redis has. Raises BadSeal when the two disagree."""
         last = await asyncio.to_thread(ship.last_in, path)
         number = last.number if last else 0
-        while seals := await self._seals.behind(number):
+        while seals := await self._seals.after_number(number):
             await asyncio.to_thread(ship.append, path, seals)
             number = seals[-1].number
 

@@ -20,8 +20,8 @@ from redis.exceptions import ResponseError
 
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store.admission.model_access import PROBE_FUNCTION
-from worker.store.connection.pool import AWAY, store_errors, unfit
-from worker.store.values import tell
+from worker.store.errors import UNAVAILABLE_ERRORS, is_wrong_type, store_errors
+from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
 
 _SLOTS: Final = 4
@@ -99,9 +99,9 @@ class CronWorker:
         while True:
             try:
                 await self.worker.main()
-            except (*AWAY, UnicodeDecodeError) as error:
+            except (*UNAVAILABLE_ERRORS, UnicodeDecodeError) as error:
                 emit("errands.away", error=type(error).__name__)
-                if isinstance(error, UnicodeDecodeError) or (isinstance(error, ResponseError) and unfit(error)):
+                if isinstance(error, UnicodeDecodeError) or (isinstance(error, ResponseError) and is_wrong_type(error)):
                     await self._afresh()
             finally:
                 await self._end()
@@ -113,7 +113,7 @@ class CronWorker:
         """What can't be read would stop arq again and again: such errands are taken out of the queue. Where it is the
         queue itself, it begins anew: every errand comes round, or is asked for again.
         """
-        tell(RecordUnreadable(default_queue_name, "wrong_shape"))
+        report_unreadable(RecordUnreadable(default_queue_name, "wrong_shape"))
         with contextlib.suppress(StoreUnavailable, RecordUnreadable):
             async with store_errors("mend the queue of errands", default_queue_name):
                 bad = await self._unreadable()

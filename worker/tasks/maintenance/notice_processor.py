@@ -64,7 +64,7 @@ class NoticeProcessor:
 
     async def look(self) -> None:
         """What is due now has been looked at; what could not be finished falls due again by itself."""
-        due = await self._notices.due()
+        due = await self._notices.claim_due()
         for done in await asyncio.gather(*(self._one(notice) for notice in due), return_exceptions=True):
             if isinstance(done, BaseException):
                 if not isinstance(done, StoreUnavailable | asyncio.CancelledError):
@@ -78,9 +78,9 @@ class NoticeProcessor:
         if notice.page is not None and notice.lookup == "pending":
             notice = await self._with_end_user(await self._joined(await self._looked_up(notice)))
         if notice.type == WARNING and notice.app is not None and notice.safety_identifier is not None:
-            await self._quarantine.warned(notice.safety_identifier, notice.id, notice.at)
+            await self._quarantine.record_warning(notice.safety_identifier, notice.id, notice.at)
         await self._on_record(notice, [job_id for job_id in notice.jobs if job_id not in before.jobs])
-        await self._notices.noted(notice)
+        await self._notices.update(notice)
         if not before.tries:
             emit("notice.received", code=notice.type, count=len(notice.jobs))
 

@@ -23,11 +23,11 @@ BY = "quarantine"
 async def clear(jobs: Jobs, quarantine: Quarantine) -> int:
     """Nothing waits any more of anybody who was shut out; gives how many jobs were cancelled."""
     count = 0
-    for person, waiting in await quarantine.to_clear():
+    for person, waiting in await quarantine.pending_cancellations():
         for job_id in waiting:
             with contextlib.suppress(AlreadySettled, Refused, RecordUnreadable):  # an unreadable one is being run
                 count += (await jobs.change(job_id, _cancel)).settled
-        await quarantine.cleared(person)
+        await quarantine.mark_cancelled(person)
     return count
 
 

@@ -7,7 +7,6 @@ what is stored: leases and due times are the claim's business.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 
 from arq.connections import ArqRedis
@@ -20,15 +19,15 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety import messages
-from worker.store import keys
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.admission.pauses import Pauses
 from worker.store.admission.quarantine import Quarantine
-from worker.store.connection.pool import store_errors
+from worker.store.connection.locks import should_warn
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.erasure import Eraser
 from worker.store.lifecycle.queue_repair import QueueRepair
 from worker.store.stats import queue_depth
+from worker.store.stats.worker_registry import record_heartbeat, remove_heartbeat
 from worker.tasks.maintenance.quarantine_cleanup import clear
 from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
@@ -73,7 +72,7 @@ class Sweeper:
                     with loop_pass("look at the queue"):
                         await self.look()
                     with loop_pass("repair of the queue"):
-                        await self._repair.look(self._jobs.current)
+                        await self._repair.repair(self._jobs.current)
                 emit("sweep.done", worker=self._worker_id)
             except StoreUnavailable:
                 pass  # the process's `StoreWatch` says so
@@ -86,7 +85,7 @@ class Sweeper:
         """Ops have been told, by one worker, when a job has been ready for too long: nobody takes it."""
         found = await queue_depth.depths(self._redis, self._clock)
         age = found.oldest_queued_seconds or 0.0
-        if age > self._stuck_seconds and await queue_depth.tell_once(self._redis, "queue.stuck", self._stuck_seconds):
+        if age > self._stuck_seconds and await should_warn(self._redis, "queue.stuck", self._stuck_seconds):
             emit("queue.stuck", seconds=round(age, 1), count=found.queued)
 
     async def sweep(self) -> None:
@@ -94,7 +93,7 @@ class Sweeper:
         pause holds that is over falls due.
         """
         with loop_pass("probe of the circuit"):
-            await self._circuit.probe()
+            await self._circuit.start_trial()
         with loop_pass("sweep of pauses"):
             await self._pauses.sweep()
         with loop_pass("sweep of what is not stored"):
@@ -111,8 +110,7 @@ class Sweeper:
             try:
                 await self._jobs.change(job_id, self._expire)
             except (AlreadySettled, Refused):
-                async with store_errors("forget a deadline"):
-                    await self._redis.zrem(keys.DEADLINE, job_id)
+                await self._jobs.remove_deadline(job_id)
             except IllegalEvent as error:
                 broke("sweep.stuck", error, job_id=job_id)
 
@@ -125,14 +123,9 @@ class Sweeper:
 
     async def beat(self) -> None:
         """Says that this worker is alive, and how busy it is."""
-        now = self._clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        async with store_errors("beat"):
-            await self._redis.hset(
-                keys.WORKERS, self._worker_id, json.dumps({"id": self._worker_id, "beat_at": now, **self._state()})
-            )
+        await record_heartbeat(self._redis, self._clock, self._worker_id, self._state())
         emit("worker.beat", worker=self._worker_id, count=self._state().get("running", 0), lag_seconds=self._late)
 
     async def leave(self) -> None:
         """Says that this worker is gone."""
-        async with store_errors("say goodbye"):
-            await self._redis.hdel(keys.WORKERS, self._worker_id)
+        await remove_heartbeat(self._redis, self._worker_id)

@@ -1,9 +1,9 @@
-"""A job whose record can't be read is set aside: it fails as `record_unreadable`, and nobody else is stopped.
+"""Set aside jobs whose record can't be read: such a job fails as `record_unreadable`, and stops no other.
 
-The bytes are kept under `vigil:aside:<key>` for whoever mends it. What is told of the job comes from what can still be
-read, best first: the record less what is not known, its events, its audit trail, what scripts know of it. A job that
-its own events tell to be over stays what it is, and its record is written anew. While somebody runs a job it is left to
-them: their next commit writes the record whole. Must not know: HTTP, how a job is run.
+The bytes are kept under `vigil:aside:<key>` for operators. What is shown of the job comes from what can still be read,
+best first: the record without unknown fields, its events, its audit trail, the fields that scripts read. A job that has
+ended by its own events stays what it is, and its record is rewritten. A job that a worker runs is left to it: its next
+commit rewrites the record.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from worker.audit.chain import GENESIS, AuditRow
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold
 from worker.jobs.errors import LeaseLost, RecordUnreadable, StoreUnavailable
+from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import CheckEnd, Outcome, Status
 from worker.safety import messages
@@ -25,140 +26,146 @@ from worker.store import keys
 from worker.store.audit.trail import Trail, head_of
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.pool import store_errors
+from worker.store.errors import store_errors
 from worker.store.jobs.commit_commands import CommitCommands
-from worker.store.jobs.queue import facts_for_scripts, place
+from worker.store.jobs.queue import queue_commands, script_fields
 from worker.store.jobs.scripts import Scripts
-from worker.store.jobs.unreadable_records import barely, events_of, read_job, retold, salvaged, whole
-from worker.store.values import tell
+from worker.store.jobs.unreadable_records import (
+    is_complete,
+    minimal_record,
+    parse_events,
+    read_job,
+    replay_events,
+    salvage,
+)
+from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import committed
 
-_TRIES: Final = 20
-_ON_ITS_WAY_MS: Final = 60_000  # what is left of a job that expires: not worth mending
+_MAX_TRIES: Final = 20
+_EXPIRING_MS: Final = 60_000  # a job that expires within this time is not repaired
 _FIELDS: Final = ("v", "rec", "tok", "chain", "app", "rank", "stops")
-
-Said = tuple[ev.Fact, int | None]
 
 
 class _Found(NamedTuple):
-    """All that is known of a job: the fields of its hash, whether somebody runs it, its events, its audit records."""
+    """All that is known of a job: the fields of its hash, whether a worker runs it, its events, its audit records."""
 
     fields: dict[str, bytes | None]
-    held: bool
-    own: list[dict[str, Any]]  # the events of its own list
-    told: list[dict[str, Any]]  # the events as its audit trail has them
+    running: bool
+    own_events: list[dict[str, Any]]  # the events in its own list
+    audit_events: list[dict[str, Any]]  # the events in its audit trail
     listed: int  # how long its own list is
     first: dict[str, Any] | None  # the first record of its audit trail
     head: str  # the hash of the last one
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Every event that one of the two has."""
-        both = {one["seq"]: one for one in (*self.told, *self.own)}
+        """Return the events of both sources, by seq."""
+        both = {one["seq"]: one for one in (*self.audit_events, *self.own_events)}
         return [both[seq] for seq in sorted(both)]
 
 
 class UnreadableJobs:
-    """All that is done about jobs whose record can't be read."""
+    """Jobs whose record can't be read, in Redis."""
 
     def __init__(self, redis: ArqRedis, clock: Clock, changes: CommitCommands, scripts: Scripts) -> None:
         self._redis, self._clock, self._changes, self._scripts = redis, clock, changes, scripts
         self._trail = Trail(redis, clock)
-        self._look: Any = script(redis, "lifecycle/read_unreadable")
+        self._read_script: Any = script(redis, "jobs/read_unreadable")
 
-    async def found(self, job_id: str) -> Job | None:
-        """None for a job that there is none of. Raises RecordUnreadable for one whose record alone is gone."""
+    async def check_missing(self, job_id: str) -> Job | None:
+        """Return None for a job that does not exist. Raises RecordUnreadable when only its record is gone."""
         key = keys.trail(job_id)
         async with store_errors("look for a job's events", key):
             left = await self._redis.pttl(key)  # -2: there are none, -1: they stay until the job is settled
-        if left == -1 or left > _ON_ITS_WAY_MS:
+        if left == -1 or left > _EXPIRING_MS:
             raise RecordUnreadable(keys.job(job_id), "gone")
         return None
 
-    async def seen(self, job_id: str, error: RecordUnreadable) -> Job | None:
-        """The job as it may be shown. What a newer release wrote is left alone: others can read it."""
-        tell(error)
-        found = await self._all_of(job_id)
+    async def view(self, job_id: str, error: RecordUnreadable) -> Job | None:
+        """Return the job as far as it is known. A record of a newer release is left alone: others can read it."""
+        report_unreadable(error)
+        found = await self._gather(job_id)
         raw = found.fields["rec"] or b""
-        shown = salvaged(job_id, raw) or (retold(job_id, found.events) if found.held else None)
-        if shown is not None and (error.why == "newer" or found.held):
-            return shown
+        known = salvage(job_id, raw) or (replay_events(job_id, found.events) if found.running else None)
+        if known is not None and (error.why == "newer" or found.running):
+            return known
         return await self.settle(job_id)
 
     async def events(self, job_id: str, after: int = 0) -> list[dict[str, Any]]:
-        """The job's events with seq > `after`."""
+        """Return the job's events with seq > `after`, from the audit trail where its own list has gaps."""
         key, start = keys.trail(job_id), max(0, after - 1)
         try:
             async with store_errors("read the trail", key):
                 rows = await self._redis.lrange(key, start, -1)
-            found = events_of(rows)
+            found = parse_events(rows)
             if rows and [one["seq"] for one in found] == list(range(start + 1, start + 1 + len(rows))):
                 return found if not after else found[1:]
         except RecordUnreadable as error:
-            tell(error)
-        all_of = await self._all_of(job_id)
-        if all_of.events and not whole(all_of.own):
-            tell(RecordUnreadable(key, "wrong_shape"))
+            report_unreadable(error)
+        all_of = await self._gather(job_id)
+        if all_of.events and not is_complete(all_of.own_events):
+            report_unreadable(RecordUnreadable(key, "wrong_shape"))
         return [one for one in all_of.events if one["seq"] > after]
 
     async def settle(self, job_id: str, token: str = "") -> Job | None:
-        """The job as it stands from now on; None when nothing at all is known of it, and no queue has it any more.
+        """Settle the job and return it; None when nothing at all is known of it: then it is removed from the queues.
 
-        Raises LeaseLost (token given and no longer ours), RecordUnreadable (somebody runs the job), StoreUnavailable.
+        Raises LeaseLost (a token was given and is no longer the job's), RecordUnreadable (a worker runs the job),
+        StoreUnavailable.
         """
-        for _ in range(_TRIES):
-            found = await self._all_of(job_id)
+        for _ in range(_MAX_TRIES):
+            found = await self._gather(job_id)
             error = _unreadable(job_id, found)
             if error is None:
                 return read_job(job_id, found.fields["rec"] or b"")
             if token and found.fields["tok"] != token.encode():
                 raise LeaseLost(job_id)
-            if found.held and not token:
+            if found.running and not token:
                 raise error
-            before = _as_told(job_id, found)
+            before = _best_known(job_id, found)
             if before is None:
-                await self._forgotten(job_id)
+                await self._forget(job_id)
                 return None
             if before.settled and error.why == "newer" and not token:
-                raise error  # others can read it, and nothing of it waits
-            tell(error)
-            job = await self._written(before, found, error)
+                raise error  # other processes can read it, and nothing waits for it
+            report_unreadable(error)
+            job = await self._commit_ending(before, found, error)
             if job is not None:
                 return job
         raise StoreUnavailable("the job changes faster than it can be set aside")
 
-    async def chained(self, job: Job, beside: bytes | None) -> str:
-        """The end of the job's audit chain as its trail has it; what stands beside the record becomes that."""
-        tell(RecordUnreadable(keys.job(job.id), "wrong_shape"))
+    async def repair_chain_head(self, job: Job, stored: bytes | None) -> str:
+        """Return the end of the job's audit chain by its trail, and store it beside the record."""
+        report_unreadable(RecordUnreadable(keys.job(job.id), "wrong_shape"))
         audited = await self._audited(job.id)
         head = audited[-1].hash if audited else GENESIS
         commands: list[Command] = [("HSET", keys.job(job.id), "chain", head)]
         commit_id = self._clock.dice(16).hex()
-        await self._scripts.commit(job.id, job.version, "", commit_id, commands, beside or "", although_full=True)
-        return head  # where something came between, it is seen at the next commit
+        await self._scripts.commit(job.id, job.version, "", commit_id, commands, stored or "", although_full=True)
+        return head  # if another commit came between, the next commit sees it
 
-    async def _all_of(self, job_id: str) -> _Found:
-        async with store_errors("look at a job", keys.job(job_id)):
-            *seen, held = await self._look(keys=[keys.job(job_id), keys.LEASED], args=[job_id])
+    async def _gather(self, job_id: str) -> _Found:
+        async with store_errors("read the job", keys.job(job_id)):
+            *values, running = await self._read_script(keys=[keys.job(job_id), keys.LEASED], args=[job_id])
         rows: list[bytes] = []
         try:
             async with store_errors("read the trail", keys.trail(job_id)):
                 rows = await self._redis.lrange(keys.trail(job_id), 0, -1)
         except RecordUnreadable as error:
-            tell(error)
+            report_unreadable(error)
         audited = await self._audited(job_id)
         records = [one for one in map(_record, audited) if one is not None]
-        told = [
+        audit_events = [
             {name: one.get(name) for name in ev.Event.model_fields if name != "fact"} | {"data": one.get("data")}
             for one in records
             if isinstance(one.get("seq"), int)
         ]
         return _Found(
-            fields=dict(zip(_FIELDS, seen, strict=True)),
-            held=bool(held),
-            own=events_of(rows),
-            told=told,
+            fields=dict(zip(_FIELDS, values, strict=True)),
+            running=bool(running),
+            own_events=parse_events(rows),
+            audit_events=audit_events,
             listed=len(rows),
             first=records[0] if records else None,
             head=audited[-1].hash if audited else "",
@@ -168,24 +175,24 @@ class UnreadableJobs:
         try:
             return await self._trail.of_chain(job_id)
         except RecordUnreadable as error:
-            tell(error)
+            report_unreadable(error)
             return []
 
-    async def _written(self, before: Job, found: _Found, error: RecordUnreadable) -> Job | None:
-        """The job after the commit; None when something else came between, and it must be looked at again."""
+    async def _commit_ending(self, before: Job, found: _Found, error: RecordUnreadable) -> Job | None:
+        """Commit the end of the job; return the job, or None when another commit came between: read it again."""
         now, after, trail = self._clock.now(), before, list[ev.Event]()
-        for fact, attempt in _end(before):
+        for fact, attempt in _ending_drafts(before):
             trail.append(ev.event(after.version + 1, now, before.id, fact, attempt))
             after = fold.apply(after, trail[-1])
         chained = found.fields["chain"] or b""
-        commands = [*self._kept(before.id, found), *_history(before, found)]
+        commands = [*self._keep_commands(before.id, found), *_history_commands(before, found)]
         more, _ = self._changes.commands(before, after, trail, found.head or head_of(chained) or GENESIS)
-        commands += more if trail else _mended(before)
-        commands.append(("HSET", keys.job(before.id), *facts_for_scripts(after)))
-        commands += await self._nowhere_else(after)
+        commands += more if trail else _rewrite_commands(before)
+        commands.append(("HSET", keys.job(before.id), *script_fields(after)))
+        commands += await self._unindex_commands(after)
         if after.settled and not trail:
             commands += self._changes.retire(after)
-        version = b"0" if found.fields["v"] is None else found.fields["v"]  # as it is, whatever it is
+        version = b"0" if found.fields["v"] is None else found.fields["v"]  # unchanged, whatever it is
         token = found.fields["tok"] or b""
         async with store_errors("set a job aside"):
             commit_id = self._clock.dice(16).hex()
@@ -197,40 +204,40 @@ class UnreadableJobs:
             emit("record.set_aside", job_id=after.id, app=after.app, code=error.why)
         return after
 
-    def _kept(self, job_id: str, found: _Found) -> list[Command]:
-        """The bytes of the record as they were; of a hash of another type the look has kept the whole."""
+    def _keep_commands(self, job_id: str, found: _Found) -> list[Command]:
+        """Return the commands that keep the bytes of the record; a hash of another type is set aside by the script."""
         raw, name = found.fields["rec"], keys.job(job_id)
         if not raw:
             return []
         at = to_ms(self._clock.now())
         return [("SET", keys.aside(name), raw, "EX", keys.ASIDE_SECONDS), ("ZADD", keys.ASIDES, at, name)]
 
-    async def _nowhere_else(self, job: Job) -> list[Command]:
-        """The job leaves what its record may have said wrongly: the indexes of other statuses, and every hold."""
+    async def _unindex_commands(self, job: Job) -> list[Command]:
+        """Return the commands that remove the job from indexes of other statuses and from every hold."""
         commands: list[Command] = [
             ("ZREM", keys.index(job.app, "status", status), job.id) for status in Status if status is not job.status
         ]
-        for name in (keys.CIRCUITS, keys.PAUSED):
+        for name in (keys.CIRCUITS, keys.HOLDING_SCOPES):
             try:
                 async with store_errors("read the holds", name):
                     scopes = await self._redis.smembers(name)
             except RecordUnreadable as error:
-                tell(error)
+                report_unreadable(error)
                 continue
-            commands += [("ZREM", keys.held(scope.decode(errors="replace")), job.id) for scope in scopes]
+            commands += [("ZREM", keys.held_jobs(scope.decode(errors="replace")), job.id) for scope in scopes]
         return commands
 
-    async def _forgotten(self, job_id: str) -> None:
-        """No queue hands out a job of which nothing is left but its name."""
+    async def _forget(self, job_id: str) -> None:
+        """Remove a job of which only the id is left from every queue."""
         async with store_errors("forget a job"), self._redis.pipeline(transaction=True) as pipe:
-            for name in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE, keys.FORGET):
+            for name in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE, keys.ERASURE_DUE):
                 pipe.zrem(name, job_id)
             pipe.delete(keys.job(job_id))
             await pipe.execute()
 
 
 def _unreadable(job_id: str, found: _Found) -> RecordUnreadable | None:
-    """What is wrong with the record, if anything is."""
+    """Return what is wrong with the record, or None."""
     raw, version = found.fields["rec"], found.fields["v"]
     if not raw:
         return RecordUnreadable(keys.job(job_id), "gone")
@@ -251,15 +258,17 @@ def _record(row: AuditRow) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def _as_told(job_id: str, found: _Found) -> Job | None:
-    """The job as far as it is known, in the version that comes before its next event."""
+def _best_known(job_id: str, found: _Found) -> Job | None:
+    """Return the best known state of the job, in the version before its next event."""
     raw, listed = found.fields["rec"] or b"", [one["seq"] for one in found.events]
     version = max([_number(found.fields["v"]), found.listed, *listed, 1])
-    for one in (retold(job_id, found.events), salvaged(job_id, raw)):
+    for one in (replay_events(job_id, found.events), salvage(job_id, raw)):
         if one is not None and (one.version == version or one.settled):
             return one.evolve(version=max(version, one.version))
-    bare = salvaged(job_id, raw) or retold(job_id, found.events) or barely(job_id, found.fields, found.first)
-    return None if bare is None else bare.evolve(version=version)
+    best = (
+        salvage(job_id, raw) or replay_events(job_id, found.events) or minimal_record(job_id, found.fields, found.first)
+    )
+    return None if best is None else best.evolve(version=version)
 
 
 def _number(raw: bytes | None) -> int:
@@ -270,31 +279,33 @@ def _number(raw: bytes | None) -> int:
     return number if 0 <= number < 10**6 else 0
 
 
-def _end(job: Job) -> list[Said]:
-    """The facts that end a job whose record can't be read; none for one that is over."""
+def _ending_drafts(job: Job) -> list[EventDraft]:
+    """Return the facts that end a job whose record can't be read; none for a settled one."""
     if job.settled:
         return []
-    said: list[Said] = [(ev.CheckEnded(ended_by=CheckEnd.LOST, repeats=c.repeats), c.attempt) for c in job.open_checks]
-    said += [(ev.AttemptFinished(outcome=Outcome.LOST), one.number) for one in job.open_attempts]
+    drafts: list[EventDraft] = [
+        (ev.CheckEnded(ended_by=CheckEnd.LOST, repeats=c.repeats), c.attempt) for c in job.open_checks
+    ]
+    drafts += [(ev.AttemptFinished(outcome=Outcome.LOST), one.number) for one in job.open_attempts]
     if job.offer is not None:
-        said.append((ev.OfferExpired(because="settled"), None))
+        drafts.append((ev.OfferExpired(because="settled"), None))
     if job.draft_attempt is not None and not job.draft_withdrawn:
-        said.append((ev.DraftWithdrawn(because="settled"), job.draft_attempt))
-    return [*said, (ev.Failed(error=messages.job_error("record_unreadable")), None)]
+        drafts.append((ev.DraftWithdrawn(because="settled"), job.draft_attempt))
+    return [*drafts, (ev.Failed(error=messages.job_error("record_unreadable")), None)]
 
 
-def _history(job: Job, found: _Found) -> Sequence[Command]:
-    """The job's own list of events has all of them, so that the next one stands in its place."""
+def _history_commands(job: Job, found: _Found) -> Sequence[Command]:
+    """Return the commands that rewrite the job's list of events, so that the next one has the right index."""
     name = keys.trail(job.id)
-    if (found.listed == job.version and whole(found.own)) or len(found.events) != job.version:
+    if (found.listed == job.version and is_complete(found.own_events)) or len(found.events) != job.version:
         return []
     rows = [json.dumps(one, separators=(",", ":")) for one in found.events]
-    kept: list[Command] = []
+    keep: list[Command] = []
     if found.listed:
-        kept = [("RENAME", name, keys.aside(name)), ("EXPIRE", keys.aside(name), keys.ASIDE_SECONDS)]
-    return [*kept, ("RPUSH", name, *rows)]
+        keep = [("RENAME", name, keys.aside(name)), ("EXPIRE", keys.aside(name), keys.ASIDE_SECONDS)]
+    return [*keep, ("RPUSH", name, *rows)]
 
 
-def _mended(job: Job) -> list[Command]:
-    """The commands that write the record of a settled job anew."""
-    return [("HSET", keys.job(job.id), "v", job.version, "rec", job.model_dump_json()), *place(job, job)]
+def _rewrite_commands(job: Job) -> list[Command]:
+    """Return the commands that rewrite the record of a settled job."""
+    return [("HSET", keys.job(job.id), "v", job.version, "rec", job.model_dump_json()), *queue_commands(job, job)]

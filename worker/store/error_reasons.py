@@ -1,7 +1,4 @@
-"""Why Redis can't be used now, in plain words, found by the error's type and code: never by quoting its text.
-
-Must not know: what was asked, who is told.
-"""
+"""Explain in plain text why Redis can't be used now, by the error's type and code; its own text is never quoted."""
 
 from __future__ import annotations
 
@@ -50,15 +47,15 @@ _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 
 
 def reason_of(error: BaseException) -> str:
-    """One line without a full stop that says why, fit for a log, a person and `/readyz`."""
+    """Return one line without a full stop that says why, for logs, people and `/readyz`."""
     for kind, reason in _KINDS:
         if isinstance(error, kind):
             return reason
-    said = str(error)
-    found = _CODES.get(said.partition(" ")[0])
+    text = str(error)
+    found = _CODES.get(text.partition(" ")[0])
     if found is not None:
         return found
-    if "DB index is out of range" in said:
+    if "DB index is out of range" in text:
         return "Redis has no database of the number in VIGIL_REDIS_URL"
     if _certificate(error):
         return "the certificate of Redis is not trusted; give its authority as ?ssl_ca_certs= in VIGIL_REDIS_URL"
@@ -67,8 +64,8 @@ def reason_of(error: BaseException) -> str:
     return f"Redis answered with an error ({type(error).__name__})"
 
 
-def lasting(error: BaseException) -> bool:
-    """True when waiting alone does not help: who we are, or what we may do, has to be changed."""
+def is_permanent(error: BaseException) -> bool:
+    """Return True when waiting does not help: the user, its password or its permissions must be changed."""
     return reason_of(error) in {WRONG_USER, NO_RIGHT}
 
 

@@ -1,0 +1,24 @@
+-- run_commands(count, at): run `count` commands that stand in ARGV from position `at` on; used by scripts that commit.
+-- A command is the number of its words, then its words. It may begin with a condition:
+--   IF set member command…                 runs the command only when the set has the member
+--   WHEN zset min_score min_count command…  runs it only when so many members have that score or a higher one
+--   NOTE list command…                     runs it, and appends its reply to the list
+-- Raises what a command raises; the commands before it have been run.
+local function run_commands(count, at)
+  for _ = 1, count do
+    local n = tonumber(ARGV[at])
+    local word = ARGV[at + 1]
+    if word == 'NOTE' then
+      call('RPUSH', ARGV[at + 2], call(unpack(ARGV, at + 3, at + n)))
+    elseif word == 'WHEN' then
+      if call('ZCOUNT', ARGV[at + 2], ARGV[at + 3], '+inf') >= tonumber(ARGV[at + 4]) then
+        call(unpack(ARGV, at + 5, at + n))
+      end
+    elseif word ~= 'IF' then
+      call(unpack(ARGV, at + 1, at + n))
+    elseif within(ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]) then
+      call(unpack(ARGV, at + 4, at + n))
+    end
+    at = at + n + 1
+  end
+end

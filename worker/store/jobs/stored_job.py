@@ -1,0 +1,67 @@
+"""The shapes in which jobs go into the store and come out of it: NewJob, StoredJob, ClaimedJob."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from worker.jobs import events as ev
+from worker.jobs.record import Job
+from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, unread
+from worker.store.admission.pauses import Pause
+from worker.store.admission.rate_limit import RateLimit, RateMeter
+from worker.store.connection.job_keys import require_object
+from worker.store.envelope import PRIVATE, MasterKeyring
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to create: the fact that begins it, what only the app may see, and the input for the model."""
+
+    fact: ev.Queued
+    private: dict[str, Any] = field(repr=False)
+    input: dict[str, Any] = field(repr=False)
+    idempotency_key: str | None = field(default=None, repr=False)
+    fingerprint: str = ""
+    meter: RateMeter = field(default_factory=lambda: RateMeter(RateLimit(0)))  # charged for the job
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """A job as it is in Redis: its record, what only its app may see, and the names of notices about it."""
+
+    job: Job
+    private: dict[str, Any] = field(repr=False)
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A job whose lease this worker holds, as long as `token` is the one in Redis."""
+
+    job: Job
+    private: dict[str, Any] = field(repr=False)
+    token: str
+    generation: int
+    crashed: bool  # its last holder died without releasing it
+    pause: Pause | None = None  # what stops it from starting
+    gated: bool = False  # a circuit was open when it was claimed: check the gate before calling
+    input: dict[str, Any] | None = field(default=None, repr=False)  # None when it is large: it is read on its own
+    unreadable: Literal["", "locked", "damaged"] = ""  # its master key is not here (yet), or its content is damaged
+
+
+def stored_of(keyring: MasterKeyring, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
+    """Return the job with the fields `priv` and `ntc` of its hash. Raises KeyMissing, ContentDamaged."""
+    if not private:  # each job is written with one
+        return unreadable_of(job, notices)
+    content = require_object(job.id, PRIVATE, keyring.open(job.app, job.id, PRIVATE, private)[1]) or {}
+    return StoredJob(job, content, _names(notices))
+
+
+def unreadable_of(job: Job, notices: bytes | None) -> StoredJob:
+    """Return the job with a private part that says that it can't be read."""
+    return StoredJob(job, unread({}, *PRIVATE_MEMBERS), _names(notices))
+
+
+def _names(notices: bytes | None) -> tuple[str, ...]:
+    return tuple(notices.decode(errors="replace").split()) if notices else ()

@@ -1,0 +1,48 @@
+"""Record the heartbeats of workers, and list the workers that are alive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.store import keys
+from worker.store.errors import store_errors
+from worker.store.values import readable, reporting_unreadable
+
+_STALE_AFTER_S: Final = 60
+
+
+async def record_heartbeat(redis: ArqRedis, clock: Clock, worker_id: str, state: Mapping[str, Any]) -> None:
+    """Record that this worker is alive now, with its state (slots, draining, …)."""
+    async with store_errors("note the heartbeat"):
+        beat_at = clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        await redis.hset(keys.WORKERS, worker_id, json.dumps({"id": worker_id, "beat_at": beat_at, **state}))
+
+
+async def remove_heartbeat(redis: ArqRedis, worker_id: str) -> None:
+    """Remove this worker from the registry: it has stopped."""
+    async with store_errors("forget the heartbeat"):
+        await redis.hdel(keys.WORKERS, worker_id)
+
+
+async def workers(redis: ArqRedis, clock: Clock) -> list[dict[str, Any]]:
+    """Return the state of each worker whose last heartbeat is younger than a minute."""
+    rows = list[bytes]()
+    with reporting_unreadable():
+        async with store_errors("ask for the workers", keys.WORKERS):
+            rows = await redis.hvals(keys.WORKERS)
+    oldest = clock.now() - timedelta(seconds=_STALE_AFTER_S)
+    found = [one for _, one in readable(((keys.WORKERS, row) for row in rows), _parse_heartbeat)]
+    return sorted((w for w in found if datetime.fromisoformat(w["beat_at"]) > oldest), key=lambda w: str(w["id"]))
+
+
+def _parse_heartbeat(raw: bytes) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(raw)
+    if datetime.fromisoformat(body["beat_at"]).tzinfo is None or not isinstance(body.get("slots", 0), int):
+        raise ValueError("not a heartbeat")
+    return {"id": str(body.pop("id")), **body}
