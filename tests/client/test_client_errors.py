@@ -145,7 +145,7 @@ async def test_an_api_that_hangs_is_not_waited_for_for_ever(how):
 
 
 async def asked(vigil: Both, ask: requests.ApiRequest[Job]) -> Job:
-    steps = vigil.client._talk.call(ask)
+    steps = vigil.client._conversation.call(ask)
     run = vigil.client._run
     return await (asyncio.to_thread(run, steps) if vigil.blocking else run(steps))
 

@@ -6,20 +6,28 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.cli.errors import USAGE, CliError
-from worker.client.http import DEFAULT_URL, ClientSettings
+from worker.client.environment import DEFAULT_URL, is_http_url
 
 
-class CommandSettings(ClientSettings):
-    """What the client commands read; none of the server's settings has to be right for them."""
+class CommandSettings(BaseSettings):
+    """The settings of the client commands; the server's settings may be wrong or missing."""
 
-    model_config = SettingsConfigDict(env_file=".env")
+    model_config = SettingsConfigDict(
+        env_prefix="VIGIL_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+    )
 
+    url: str | None = None
+    api_key: SecretStr | None = None
     data_dir: Path = Path(".vigil")
 
 
@@ -65,12 +73,8 @@ def find_door() -> Profile:
         names = ", ".join(f"VIGIL_{str(fault['loc'][0]).upper()}" for fault in error.errors(include_input=False))
         raise CliError(f"wrong settings: {names}", USAGE) from None
     left = kept(settings.data_dir)
-    if settings.url is not None:
-        parts = urlsplit(settings.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise CliError(
-                f"wrong settings: VIGIL_URL must be an http:// or https:// address such as {DEFAULT_URL}", USAGE
-            )
+    if settings.url is not None and not is_http_url(settings.url):
+        raise CliError(f"wrong settings: VIGIL_URL must be an http:// or https:// address such as {DEFAULT_URL}", USAGE)
     url = (settings.url or (left.url if left else DEFAULT_URL)).rstrip("/").removesuffix("/v1")
     same = left is not None and left.url == url
     key = settings.api_key or (left.key if left and same else None)

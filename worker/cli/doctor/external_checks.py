@@ -13,7 +13,7 @@ import httpx2
 from worker.cli.doctor.check import DoctorCheck
 from worker.cli.errors import CliError
 from worker.cli.profile import find_door
-from worker.client.http import DEFAULT_URL
+from worker.client.environment import DEFAULT_URL
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.settings import Settings
