@@ -10,7 +10,7 @@ import typer
 from lab_cases import Trail, parsed
 
 from worker.cli import lab
-from worker.cli.errors import USAGE, CliError
+from worker.cli.errors import EXIT_USAGE, CliError
 from worker.jobs.errors import UnknownModel
 
 
@@ -99,7 +99,7 @@ def test_bad_input_gives_one_clear_line(call, tmp_path, words, line):
     with pytest.raises(CliError) as caught:
         call(*words)
     assert str(caught.value).startswith(line)
-    assert caught.value.code == USAGE
+    assert caught.value.code == EXIT_USAGE
     assert "\n" not in str(caught.value)
 
 
