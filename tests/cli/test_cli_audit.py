@@ -171,11 +171,11 @@ def test_a_hold_is_placed_listed_and_released(told: Up) -> None:
     again = told("audit", "hold", job_id, "--reason", "x")
     assert "is held already" in one_line(again)
     assert told("audit", "release", job_id, "--reason", "closed").returncode == 0
-    assert told("audit", "holds").stdout == "Nothing is held.\n"
+    assert told("audit", "holds").stdout == "There are no legal holds.\n"
     shown = told("audit", "show", job_id).stdout
     assert "dana · case 7" in shown
     both = told("audit", "hold", job_id, "--app", "x", "--reason", "y")
-    assert (both.returncode, one_line(both)) == (2, "vigil: name a job or --app, one of the two")
+    assert (both.returncode, one_line(both)) == (2, "vigil: give either a job or --app")
 
 
 def test_an_export_to_stdout_is_lines_alone(told: Up) -> None:
@@ -190,7 +190,7 @@ def test_lab_reads_an_export(told: Up, exported: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("verify", "--key", "x"), "--key is a public key"),
+        (("verify", "--key", "x"), "--key must be a public key"),
         (("verify", "--file", "nothing"), "nothing can't be read"),
         (("verify", "--checkpoints", "nothing"), "nothing can't be read"),
         (("export", "--after", "soon"), "--after takes a time"),
@@ -200,7 +200,7 @@ def test_lab_reads_an_export(told: Up, exported: Path) -> None:
         (("export", "--out", "no/where"), "no/where can't be written"),
         (("export", "--out", "x", "--manifest", "no/where"), "no/where can't be written"),
         (("show", "job_x", "--prompt-file", "nothing"), "nothing"),
-        (("hold", "--reason", "x"), "name a job or --app"),
+        (("hold", "--reason", "x"), "give either a job or --app"),
     ],
 )
 def test_wrong_usage_is_one_line(told: Up, words: tuple[str, ...], said: str) -> None:

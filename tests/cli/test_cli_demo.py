@@ -35,9 +35,9 @@ def job(**more: object) -> dict[str, object]:
 def test_the_judge_says_what_is_wrong() -> None:
     normal = next(case for case in CASES if case.scenario == "normal")
     assert find_mismatch(normal, job()) is None
-    assert find_mismatch(normal, None) == "it was never accepted"
+    assert find_mismatch(normal, None) == "it was not accepted"
     assert find_mismatch(normal, job(status="failed")) == "status is failed, not completed"
-    assert find_mismatch(normal, job(served_model="b")) == "another model served and it was not said"
+    assert find_mismatch(normal, job(served_model="b")) == "another model answered without a disclosure"
     block = next(case for case in CASES if case.scenario == "misalignment")
     blocked = job(
         status="blocked",
@@ -46,4 +46,4 @@ def test_the_judge_says_what_is_wrong() -> None:
         safety={"block": {"category": "misalignment", "carrier": "http_403"}},
     )
     assert find_mismatch(block, blocked) is None
-    assert find_mismatch(block, {**blocked, "output_text": "x"}) == "a blocked job gave text away"
+    assert find_mismatch(block, {**blocked, "output_text": "x"}) == "a blocked job delivered text"

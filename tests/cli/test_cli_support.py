@@ -52,7 +52,7 @@ def test_what_is_taken_out_of_a_description_is_told_before_it_is_sent(up: Up, bl
     file.write_text(words, encoding="utf-8")
     whole = up("support-packet", blocked, "--description-file", str(file))
     assert "0123456789abcdefghij" not in whole.stdout + whole.stderr
-    assert "taken out of the description: 1 x Vigil API Key" in whole.stderr
+    assert "removed from the description: 1 x Vigil API Key" in whole.stderr
     assert up.json("support-packet", blocked, "--description", "plain words")["redactions"] == []
 
 

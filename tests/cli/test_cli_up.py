@@ -210,7 +210,7 @@ def test_ctrl_c_leaves_the_job_alone(up: Up) -> None:
         waiting.send_signal(signal.SIGINT)
         _, said = waiting.communicate(timeout=LIMIT)
     assert waiting.returncode == 130
-    assert f"the job goes on; `vigil watch {job['id']}` follows it again" in said
+    assert f"the job continues; `vigil watch {job['id']}` follows it again" in said
     assert up.json("get", job["id"])["status"] in {"queued", "running", "checking"}
     up("cancel", job["id"])
 

@@ -87,7 +87,7 @@ def test_with_its_users_nobody_else_gets_in_and_config_may_be_closed(tmp_path: P
         stranger = on(one, tmp_path)
     for name in ("persistence", "eviction", "password", "rights", "tls"):
         assert worker[name]["state"] == "ok", worker[name]
-    assert "we are 'worker', and may not empty" in worker["rights"]["detail"]
+    assert "the user is 'worker', who may not empty" in worker["rights"]["detail"]
     assert "can't be read here" in api["persistence"]["detail"]
     assert "worker of ops/users.acl" in api["persistence"]["fix"]
     assert api["eviction"]["state"] == "ok"  # INFO tells
@@ -166,7 +166,7 @@ def answering(status: int, date: str | None = None) -> Iterator[tuple[int, list[
 
 @pytest.mark.parametrize(
     ("status", "state", "said"),
-    [(200, "ok", "takes envelopes"), (403, "warning", "refuses the DSN"), (404, "warning", "answers 404")],
+    [(200, "ok", "accepts envelopes"), (403, "warning", "refuses the DSN"), (404, "warning", "answers 404")],
 )
 def test_sentry_is_asked_to_take_an_envelope(tmp_path: Path, status: int, state: str, said: str) -> None:
     with answering(status) as (port, asked):
