@@ -147,7 +147,7 @@ def test_one_job_is_shown_and_a_prompt_proves_to_be_the_one_that_was_asked(told:
     lines = shown.stdout.splitlines()
     assert lines[0].split() == ["SEQ", "AT", "EVENT", "ATTEMPT", "WHAT"]
     assert "app local" in lines[1]
-    assert lines[-2:] == ["every hash follows from the one before", "the prompt is what was asked"]
+    assert lines[-2:] == ["every hash follows from the one before", "the prompt is the submitted one"]
     assert "short prompt" not in shown.stdout
     prompt.write_text("Another prompt")
     wrong = told("audit", "show", done["id"], "--prompt-file", str(prompt), "--json")

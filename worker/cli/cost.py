@@ -25,8 +25,8 @@ def parse_tokens(text: str) -> int:
     """Parse a number of tokens such as 250000, 250_000, 250k, 10M or 1.5G. Raise CliError for anything else."""
     found = _AMOUNT.fullmatch(text.strip())
     if found:
-        whole, part, suffix = found.groups()
-        value = Decimal(whole.replace("_", "") + (part or "")) * _SUFFIX[suffix.lower()]
+        integer, fraction, suffix = found.groups()
+        value = Decimal(integer.replace("_", "") + (fraction or "")) * _SUFFIX[suffix.lower()]
         if value == value.to_integral_value() and value <= _MAX_TOKENS:
             return int(value)
     raise CliError(f"{text!r} is no number of tokens; write it as 250000, 250_000, 250k, 10M or 1.5G", EXIT_USAGE)
@@ -64,7 +64,7 @@ def cost(
         print(json.dumps({"currency": "USD", "models": models}, indent=2))
         return
     table = [(name, *(format_dollars(one) if one is not None else "-" for one in prices)) for name, prices in rows]
-    print_columns(("MODEL", *(part.upper() for part in _COLUMNS)), table, right=True)
+    print_columns(("MODEL", *(name.upper() for name in _COLUMNS)), table, right=True)
 
 
 def _decimal_text(amount: Decimal | None) -> str | None:

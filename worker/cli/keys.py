@@ -213,10 +213,10 @@ def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         settings = load()
         if not settings.encryption_keys:
             raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", EXIT_USAGE)
-        async with with_redis(settings) as ours:
-            guard = StoreGuard(ours.mark_file, Clock().dice)
+        async with with_redis(settings) as actual:
+            guard = StoreGuard(actual.mark_file, Clock().dice)
             vault = Vault.of(settings.encryption_keys)
-            redis = connect(ours.redis_url or "", vault=vault, guard=guard, max_connections=2)
+            redis = connect(actual.redis_url or "", vault=vault, guard=guard, max_connections=2)
             try:
                 return dict(await KeyRotation(redis).run())
             finally:

@@ -109,6 +109,7 @@ def _usage_error(error: Exception) -> int:
         print(f"{path}: name a command; `{path} --help` lists them", file=sys.stderr)
         return EXIT_USAGE
     message = error.format_message() if hasattr(error, "format_message") else str(error)
+    message = message.replace("Value error, ", "")  # typer lets a word of pydantic through
     print_error(f"{message} (see `{path} --help`)")
     return EXIT_USAGE
 

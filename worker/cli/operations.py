@@ -62,14 +62,14 @@ def resume(scope: Scope, name: Name = None, as_json: Json = False) -> None:
 def list_(as_json: Json = False) -> None:
     """List the quarantined end users of the key's app, newest first."""
     with Client() as client:
-        found = client.call("GET", "/v1/quarantine")
+        answer = client.call("GET", "/v1/quarantine")
     if as_json:
-        print(json.dumps(found, indent=2))
-    elif not found["data"]:
+        print(json.dumps(answer, indent=2))
+    elif not answer["data"]:
         print("No end user is in quarantine.")
     else:
         columns = ("END USER", "SOURCE", "SINCE", "UNTIL", "CHECKS", "BLOCKS", "WARNINGS", "REASON")
-        print_columns(columns, [_row(row) for row in found["data"]])
+        print_columns(columns, [_row(row) for row in answer["data"]])
 
 
 @group.command()
@@ -93,8 +93,8 @@ def lift(
 ) -> None:
     """Lift the quarantine of an end user. The blocks so far no longer count."""
     with Client() as client:
-        found = client.call("DELETE", f"/v1/quarantine/{quote(end_user, safe='')}")
-    print(json.dumps(found, indent=2) if as_json else f"{clean(_end_user(found))} may submit again")
+        answer = client.call("DELETE", f"/v1/quarantine/{quote(end_user, safe='')}")
+    print(json.dumps(answer, indent=2) if as_json else f"{clean(_end_user(answer))} may submit again")
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:

@@ -169,10 +169,10 @@ def api(
             await ready.wait()
             emit("api.ready", host=settings.host, port=settings.port)
 
-        async with with_redis(settings) as ours:
+        async with with_redis(settings) as actual:
             reporting = asyncio.create_task(report_ready())
             try:
-                await load_api_server()(ours, ready=ready, stop=stop)
+                await load_api_server()(actual, ready=ready, stop=stop)
             finally:
                 reporting.cancel()
 
@@ -207,8 +207,8 @@ def worker(
 
     async def work(stop: asyncio.Event) -> None:
         main = importlib.import_module("worker.main")  # slow to import: only this command needs it
-        async with with_redis(settings) as ours:
-            await main.run_worker(ours, stop=stop)
+        async with with_redis(settings) as actual:
+            await main.run_worker(actual, stop=stop)
 
     run_until_signal(work, f"draining: running jobs have {settings.drain_seconds:g} s; a second signal stops at once")
 

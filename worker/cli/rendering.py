@@ -45,8 +45,8 @@ def seconds_between(start: str | None, end: str | datetime | None = None) -> flo
 
 def format_duration(seconds: float) -> str:
     """Format seconds as 0:42, 12:05 or 1:00:09; negative ones as 0:00."""
-    whole = max(0, int(seconds))
-    minutes, seconds_left = divmod(whole, 60)
+    total = max(0, int(seconds))
+    minutes, seconds_left = divmod(total, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds_left:02}" if hours else f"{minutes}:{seconds_left:02}"
 

@@ -30,8 +30,8 @@ app = typer.Typer(
 async def compare_store(settings: Settings, new: str | None = None) -> tuple[StoreMark | None, StoreAnswer, str]:
     """Return (this machine's mark, what Redis holds, what is wrong). `new`: first accept Redis as this deployment."""
     mark = load_mark(settings.mark_file)
-    async with with_redis(settings) as ours:
-        redis = connect(ours.store_url, max_connections=1, patience=1)
+    async with with_redis(settings) as actual:
+        redis = connect(actual.store_url, max_connections=1, patience=1)
         try:
             if new is not None:
                 await accept_store(redis, new)

@@ -64,7 +64,7 @@ def _preview(packet: dict[str, Any]) -> None:
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print the state of Vigil. That is queue, workers, the provider's account, pauses and the rates of the last hour."""
+    """Print the state of Vigil. Shows queue, workers, the provider's account, pauses, rates of the last hour."""
     with Client() as client:
         body = client.call("GET", "/v1/status")
     if as_json:

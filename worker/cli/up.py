@@ -67,32 +67,34 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
             listen(settings.host, settings.port)
         )  # first: of two processes only the one that has the port starts
         settings = with_encryption_key(settings.model_copy(update={"port": int(sock.getsockname()[1])}))
-        ours = await stack.enter_async_context(with_redis(settings))
-        durability_text = await _check_store(ours)
+        actual = await stack.enter_async_context(with_redis(settings))
+        durability_text = await _check_store(actual)
         simulator = None
-        if ours.openai_api_key is None and ours.openai_base_url is not None:
-            ours = ours.model_copy(update={"openai_api_key": SecretStr("none")})  # a server that needs no key
-        elif ours.openai_api_key is None:
-            if ours.openai_webhook_secret is None:  # Vigil runs both ends: webhooks need no setup
-                ours = ours.model_copy(update={"openai_webhook_secret": SecretStr(new_secret(Clock().dice(32)))})
-            simulator = await stack.enter_async_context(_simulator(ours, speed))
-            ours = ours.model_copy(update={"openai_api_key": SecretStr("sk-simulator"), "openai_base_url": simulator})
+        if actual.openai_api_key is None and actual.openai_base_url is not None:
+            actual = actual.model_copy(update={"openai_api_key": SecretStr("none")})  # a server that needs no key
+        elif actual.openai_api_key is None:
+            if actual.openai_webhook_secret is None:  # Vigil runs both ends: webhooks need no setup
+                actual = actual.model_copy(update={"openai_webhook_secret": SecretStr(new_secret(Clock().dice(32)))})
+            simulator = await stack.enter_async_context(_simulator(actual, speed))
+            actual = actual.model_copy(
+                update={"openai_api_key": SecretStr("sk-simulator"), "openai_base_url": simulator}
+            )
         ready = asyncio.Event(), asyncio.Event()
         main = importlib.import_module("worker.main")
         tasks = (
-            asyncio.create_task(main.run_worker(ours, stop=stop, ready=ready[0]), name="worker"),
-            asyncio.create_task(_serve_api(ours, ready[1], stop, sock), name="api"),
+            asyncio.create_task(main.run_worker(actual, stop=stop, ready=ready[0]), name="worker"),
+            asyncio.create_task(_serve_api(actual, ready[1], stop, sock), name="api"),
         )
         try:
             await _until_ready(tasks, ready, stop)
-            key = await _key(ours)
+            key = await _key(actual)
             yield Running(
-                address(ours),
+                address(actual),
                 key,
-                _provider(ours, settings),
+                _provider(actual, settings),
                 durability_text,
                 simulator,
-                bool(ours.encryption_keys),
+                bool(actual.encryption_keys),
                 tasks,
             )
         finally:
@@ -124,11 +126,11 @@ def with_encryption_key(settings: Settings) -> Settings:
     return settings.model_copy(update={"encryption_keys": (SecretStr(path.read_text(encoding="ascii").strip()),)})
 
 
-def _provider(ours: Settings, given: Settings) -> str:
+def _provider(actual: Settings, given: Settings) -> str:
     """Describe where the jobs are sent, and how."""
-    base = ours.openai_base_url or "the provider's own address"
-    how = {"background": "", "stream": ", foreground streams", "chat": ", Chat Completions"}[ours.upstream]
-    return f"{base}{how}" + (", without a key (OPENAI_API_KEY)" if given.openai_api_key is None else "")
+    base = actual.openai_base_url or "the provider's own address"
+    mode = {"background": "", "stream": ", foreground streams", "chat": ", Chat Completions"}[actual.upstream]
+    return f"{base}{mode}" + (", without a key (OPENAI_API_KEY)" if given.openai_api_key is None else "")
 
 
 async def _serve_api(settings: Settings, ready: asyncio.Event, stop: asyncio.Event, sock: socket.socket) -> None:

@@ -217,7 +217,7 @@ class StillRunning(VigilError):
     """The job has not settled within the timeout; `job` is its last known state."""
 
     def __init__(self, job: Job, seconds: float) -> None:
-        super().__init__(f"{job.id} is still {job.status} after {seconds:g} s; it goes on")
+        super().__init__(f"{job.id} is still {job.status} after {seconds:g} s; it continues")
         self.job = job
 
 

@@ -62,7 +62,7 @@ def show(
             else "BAD: the chain is broken; run `vigil audit verify`"
         )
         if matches is not None:
-            print("the prompt is what was asked" if matches else "the prompt is NOT what was asked")
+            print("the prompt is the submitted one" if matches else "the prompt is NOT the submitted one")
     if not chain_ok or matches is False:
         raise typer.Exit(EXIT_FAILED)
 

@@ -26,10 +26,10 @@ def with_trail(settings: Settings, work: Callable[[Redis], Awaitable[T]], *, wri
     """
 
     async def go() -> T:
-        async with with_redis(settings) as ours:
-            guard = StoreGuard(ours.mark_file, Clock().dice) if writes else None
-            vault = Vault.of(ours.encryption_keys)
-            redis = connect(ours.redis_url or "", vault=vault, guard=guard, max_connections=4)
+        async with with_redis(settings) as actual:
+            guard = StoreGuard(actual.mark_file, Clock().dice) if writes else None
+            vault = Vault.of(actual.encryption_keys)
+            redis = connect(actual.redis_url or "", vault=vault, guard=guard, max_connections=4)
             try:
                 return await work(redis)
             finally:

@@ -53,10 +53,10 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
         return
     try:
         theirs = parsedate_to_datetime(answer.headers.get("date") or "")
-        ours = clock.now()
+        here = clock.now()
         # the header has whole seconds, and the response took some time to arrive
         yield clock_check(
-            "their clock", "the provider", (theirs - ours + timedelta(seconds=0.5)).total_seconds(), slack=2.0
+            "their clock", "the provider", (theirs - here + timedelta(seconds=0.5)).total_seconds(), slack=2.0
         )
     except (ValueError, TypeError):
         pass
@@ -77,9 +77,12 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
 def _reachability(base: str, answer: httpx2.Response | Exception) -> DoctorCheck:
     if isinstance(answer, Exception):
         failure: Failure = classify.closed(closed_from(answer, opened=False))
-        words = job_error(failure.code)
+        explanation = job_error(failure.code)
         return DoctorCheck(
-            "provider", "problem", f"{base} can't be reached: {words.message}", _without_doctor_hint(words.advice)
+            "provider",
+            "problem",
+            f"{base} can't be reached: {explanation.message}",
+            _without_doctor_hint(explanation.advice),
         )
     match answer.status_code:
         case 200:
@@ -159,11 +162,11 @@ async def _trial(provider: Provider, mode: Mode, model: str) -> DoctorCheck:
 def _judged(trial: EndpointTrial, mode: Mode, model: str) -> DoctorCheck:
     verdict, name = trial.verdict, clean(model)
     if verdict.failure is not None:
-        words = job_error(verdict.failure.code, verdict.failure.outcome.value)
-        told = verdict.failure.provider
-        code = f" ({told.http_status or ''} {spelled(told.code) or ''})".replace("( ", "(") if told else ""
-        detail = f"{name} gave no answer: {words.message.rstrip('.')}{code.replace(' )', ')').replace(' ()', '')}"
-        return DoctorCheck("trial", "problem", detail, _without_doctor_hint(words.advice))
+        explanation = job_error(verdict.failure.code, verdict.failure.outcome.value)
+        error = verdict.failure.provider
+        code = f" ({error.http_status or ''} {spelled(error.code) or ''})".replace("( ", "(") if error else ""
+        detail = f"{name} gave no answer: {explanation.message.rstrip('.')}{code.replace(' )', ')').replace(' ()', '')}"
+        return DoctorCheck("trial", "problem", detail, _without_doctor_hint(explanation.advice))
     tokens = "no usage" if verdict.usage is None else f"{verdict.usage.total_tokens} tokens"
     detail = f"{name} answered ({verdict.outcome.value}, {tokens}, id {clean(trial.response_id or 'none')})"
     if mode == "background" and trial.kept is False:

@@ -35,8 +35,8 @@ async def redis_checks(settings: Settings) -> AsyncIterator[DoctorCheck]:
     kind = "external (VIGIL_REDIS_URL)" if settings.redis_url else f"embedded, data in {settings.data_dir}"
     fix = "start it, or correct VIGIL_REDIS_URL" if settings.redis_url else f"see {settings.data_dir / 'valkey.log'}"
     try:
-        async with with_redis(settings) as ours:
-            url = ours.redis_url or ""
+        async with with_redis(settings) as actual:
+            url = actual.redis_url or ""
             redis = connect(url, max_connections=2, patience=1)
             try:
                 async for check in _checks(redis, url, kind, settings):
@@ -136,12 +136,12 @@ def _memory(info: ServerInfo) -> DoctorCheck:
     if not info.most:
         return DoctorCheck("memory", "ok", f"{used}; no maxmemory: the limit is the machine's memory")
     share = info.used / info.most
-    said = f"{used}, {share:.0%} of maxmemory"
+    detail = f"{used}, {share:.0%} of maxmemory"
     if share < _MEMORY_WARNING:
-        return DoctorCheck("memory", "ok", said)
+        return DoctorCheck("memory", "ok", detail)
     state: State = "warning" if share < _MEMORY_PROBLEM else "problem"
     return DoctorCheck(
-        "memory", state, f"{said}; when it is full, submits are refused", "see ops/runbook/RedisMemory.md"
+        "memory", state, f"{detail}; when it is full, submits are refused", "see ops/runbook/RedisMemory.md"
     )
 
 
@@ -157,8 +157,8 @@ def _password(info: ServerInfo, address: Address) -> DoctorCheck:
             return DoctorCheck("password", "ok", "nobody may connect without a user name and a password")
         case True:
             state: State = "warning" if address.local else "problem"
-            said = "the default user is on and has no password: anyone who reaches Redis may read and change every job"
-            return DoctorCheck("password", state, said, _USERS_FIX)
+            detail = "the default user is on and has no password: whoever reaches Redis may read and change every job"
+            return DoctorCheck("password", state, detail, _USERS_FIX)
 
 
 def _rights(info: ServerInfo, address: Address) -> DoctorCheck:
@@ -194,8 +194,8 @@ async def _workers(redis: Redis, clock: Clock) -> DoctorCheck:
     if len(alive) > draining:
         more = f", {draining} of them draining" if draining else ""
         return DoctorCheck("workers", "ok", f"{len(alive)} with a heartbeat within a minute{more}")
-    said = "all workers drain" if alive else "no worker shows a heartbeat"
-    return DoctorCheck("workers", "warning", f"{said}: jobs are accepted and wait", "start `vigil worker`")
+    detail = "all workers drain" if alive else "no worker shows a heartbeat"
+    return DoctorCheck("workers", "warning", f"{detail}: jobs are accepted and wait", "start `vigil worker`")
 
 
 async def _audit_trail(redis: Redis, clock: Clock, settings: Settings) -> DoctorCheck:
@@ -205,13 +205,13 @@ async def _audit_trail(redis: Redis, clock: Clock, settings: Settings) -> Doctor
     except BadSeal:
         return DoctorCheck("audit trail", "problem", "its last checkpoint can't be read", "run `vigil audit verify`")
     waiting = await Trail(redis, clock).page(f"({last.last}" if last else "-", count=1)
-    said = f"the last checkpoint is number {last.number}, of {last.body['at']}" if last else "no checkpoint"
+    detail = f"the last checkpoint is number {last.number}, of {last.body['at']}" if last else "no checkpoint"
     if not waiting:
-        return DoctorCheck("audit trail", "ok", f"{said}; all records are covered")
+        return DoctorCheck("audit trail", "ok", f"{detail}; all records are covered")
     age = clock.now().timestamp() - stream_id(waiting[0].id)[0] / 1000
     if age <= _LATE_SEAL_ROUNDS * settings.audit_seal_seconds:
-        return DoctorCheck("audit trail", "ok", f"{said}; the next one is due")
-    return DoctorCheck("audit trail", "warning", f"{said}; records have waited {age:,.0f} s for the next one", fix)
+        return DoctorCheck("audit trail", "ok", f"{detail}; the next one is due")
+    return DoctorCheck("audit trail", "warning", f"{detail}; records have waited {age:,.0f} s for the next one", fix)
 
 
 async def _access(redis: Redis) -> DoctorCheck:
@@ -222,5 +222,5 @@ async def _access(redis: Redis) -> DoctorCheck:
     granted = len(rows) - len(not_ok)
     if not not_ok:
         return DoctorCheck("access", "ok", f"all {granted} models may be called, as of the last probe")
-    said = f"{granted} of {len(rows)} models may be called; {', '.join(not_ok)}"
-    return DoctorCheck("access", "warning", said, "`vigil probe` shows the next step for each")
+    detail = f"{granted} of {len(rows)} models may be called; {', '.join(not_ok)}"
+    return DoctorCheck("access", "warning", detail, "`vigil probe` shows the next step for each")
