@@ -49,7 +49,7 @@ def problem(status: int, code: str, detail: str) -> bytes:
     )
 
 
-def test_a_refused_resume_is_told() -> None:
+def test_a_refused_resume_is_reported() -> None:
     cut = HEAD + b"%x\r\n%s\r\n" % (len(EVENT), EVENT)
     with playing(cut, problem(404, "job_not_found", "There is no job job_1.")) as profile:
         with (
@@ -82,7 +82,7 @@ def test_a_refusal_is_one_line_and_a_code(answer: bytes, words: str, code: int) 
 
 
 @pytest.mark.parametrize("profile", [("http://127.0.0.1:1", "vgl_\u00e9"), ("http://127.0.0.1:1\u0000", "vgl_x")])
-def test_what_cannot_be_sent_is_told_without_it(profile: tuple[str, str]) -> None:
+def test_what_cannot_be_sent_is_reported_without_it(profile: tuple[str, str]) -> None:
     with pytest.raises(CliError, match="can't be sent") as caught:
         Client(Profile(profile[0], SecretStr(profile[1])))
     assert "\u00e9" not in str(caught.value)

@@ -32,7 +32,7 @@ def job(**more: object) -> dict[str, object]:
     return {"status": "completed", "requested_model": "a", "served_model": "a", "attempts": [attempt], **more}
 
 
-def test_the_judge_says_what_is_wrong() -> None:
+def test_a_mismatch_is_reported() -> None:
     normal = next(case for case in CASES if case.scenario == "normal")
     assert find_mismatch(normal, job()) is None
     assert find_mismatch(normal, None) == "it was not accepted"

@@ -31,7 +31,7 @@ def test_a_key_is_made_listed_and_revoked(vigil: Vigil) -> None:
     assert made["key"][-4:] in vigil("keys", "list").stdout
 
 
-def test_a_person_is_told_that_the_key_is_shown_once(vigil: Vigil) -> None:
+def test_a_person_is_reported_that_the_key_is_shown_once(vigil: Vigil) -> None:
     result = vigil("keys", "create", "--app", "shop")
     assert result.returncode == 0
     assert "shown only now" in result.stdout

@@ -37,7 +37,7 @@ def test_the_webhooks_of_the_simulator_reach_it_without_being_set_up(up: Up, blo
     assert up.json("status")["account"]["evidence"]["notices"] == {"safety_identifier.blocked": 1}
 
 
-def test_what_is_taken_out_of_a_description_is_told_before_it_is_sent(up: Up, blocked: str, tmp_path) -> None:
+def test_what_is_taken_out_of_a_description_is_reported_before_it_is_sent(up: Up, blocked: str, tmp_path) -> None:
     words = "Withheld since noon; our key is vgl_0123456789abcdefghij and mine is a@example.com."
     preview = up("support-packet", blocked, "--description", words, "--preview")
     assert preview.returncode == 0
@@ -76,7 +76,7 @@ def test_a_job_that_is_not_there_is_one_line(up: Up) -> None:
     assert "no such job" in one_line(result)
 
 
-def test_how_the_whole_stands(up: Up, blocked: str) -> None:
+def test_status_shows_queue_account_and_rates(up: Up, blocked: str) -> None:
     result = up("status")
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
