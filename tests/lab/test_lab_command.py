@@ -78,7 +78,7 @@ def test_numbers_out_of_range_are_usage_errors(call, words):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--action", "sell"], "--action 'sell' is none of wait, offer, switch, race, draft"),
+        (["--action", "sell"], "--action 'sell' is unknown; known: wait, offer, switch, race, draft"),
         (["--after", "soon"], "--after 'soon' is no list of seconds"),
         (["--after", "nan"], "--after 'nan' is no list of seconds"),
         (["--after", "-1"], "--after '-1' is no list of seconds"),

@@ -63,7 +63,7 @@ def lab(
     chart_file: Annotated[Path | None, typer.Option("--chart", help="Write an SVG chart to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; money as decimal strings.")] = False,
 ) -> None:
-    """Compare delay rules on synthetic or past jobs. Prints waiting time, substitutions and cost; works offline."""
+    """Compare delay rules offline. Takes past or synthetic jobs; prints waiting time, substitutions and cost."""
     catalogue = load().catalogue()
     actions, thresholds = _actions(action), _thresholds(after)
     for name in (faster, model):

@@ -107,7 +107,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check this installation and say how to fix it.
+    """Check this installation and suggest fixes.
 
     Checks settings; Redis, its persistence and its access rights; workers, API and key, access to models, the provider,
     its models and whether VIGIL_UPSTREAM fits it, clocks, webhooks, Sentry, audit trail and encryption. Costs nothing
