@@ -60,7 +60,7 @@ def resume(scope: Scope, name: Name = None, as_json: Json = False) -> None:
 
 @group.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the quarantined end users of the key's app, newest first."""
+    """List quarantined end users, newest first. Only those of the key's app."""
     with Client() as client:
         answer = client.call("GET", "/v1/quarantine")
     if as_json:

@@ -65,9 +65,9 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 
 @app.command()
 def accept() -> None:
-    """Accept what Redis holds now, although jobs are missing.
+    """Accept what Redis holds now.
 
-    Only if its data can't be brought back: see ops/runbook/StoreChanged.md. Redis gets a new deployment id.
+    Although jobs are missing: only if its data can't be brought back: see ops/runbook/StoreChanged.md. Redis gets a new deployment id.
     Every running process accepts it within a second, one that is down accepts it if it starts within a day.
     """
     new = Clock().dice(8).hex()

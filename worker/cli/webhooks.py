@@ -32,7 +32,7 @@ def list_(
     job: Annotated[str | None, typer.Option("--job", help="List the messages of this job instead.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the app's endpoints, or a job's messages."""
+    """List endpoints, or the messages of a job."""
     with Client() as client:
         path = "/v1/webhook-endpoints" if job is None else f"/v1/jobs/{quote(job, safe='')}/deliveries"
         body = client.call("GET", path)

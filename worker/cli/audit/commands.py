@@ -90,7 +90,7 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Verify that the audit trail is complete and unaltered.
+    """Verify the audit trail.
 
     Finds records that were altered, removed, inserted, reordered or truncated. Exits 1 if something is wrong and names
     the first bad record.
@@ -151,9 +151,9 @@ def export(
     before: Annotated[str | None, typer.Option(help="Only records before this time, ISO 8601.")] = None,
     manifest_file: Annotated[Path | None, typer.Option("--manifest", help="Write the manifest to this file.")] = None,
 ) -> None:
-    """Export the audit trail as NDJSON, one record per line.
+    """Export the audit trail as NDJSON.
 
-    Also writes a manifest with which anyone can verify the export (ops/audit.md).
+    Writes one record per line and a manifest with which anyone can verify the export (ops/audit.md).
     """
     settings = load()
     times = {"after": _parse_time_ms("--after", after), "before": _parse_time_ms("--before", before)}
@@ -201,7 +201,7 @@ def _parse_time_ms(option: str, text: str | None) -> int | None:
 
 @group.command("key")
 def key_(as_json: Json = False) -> None:
-    """Print this machine's public key, which verifies its checkpoints."""
+    """Print this machine's public key. It verifies the checkpoints that this machine signed."""
     signer = load_signer(load())
     if signer is None:
         raise CliError("this machine has no signing key: set VIGIL_AUDIT_KEY, or start a worker, which makes one")
@@ -217,9 +217,9 @@ By = Annotated[str, typer.Option("--by", help="The person responsible.  [your lo
 
 @group.command()
 def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
-    """Put a job, or all jobs of an app, on legal hold.
+    """Place a legal hold.
 
-    Its audit trail and its content are then kept beyond their time to live.
+    The audit trail and the content of the job, or of all jobs of the app, are kept beyond their time to live.
     """
     name, settings = _chain_name(job, app), load()
     who, ttl = by or _login(), settings.result_ttl
