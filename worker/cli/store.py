@@ -67,8 +67,9 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 def accept() -> None:
     """Accept what Redis holds now.
 
-    Although jobs are missing: only if its data can't be brought back: see ops/runbook/StoreChanged.md. Redis gets a new deployment id.
-    Every running process accepts it within a second, one that is down accepts it if it starts within a day.
+    Jobs that are missing in it are lost, so use it only if its data can't be brought back: see
+    ops/runbook/StoreChanged.md. Redis gets a new deployment id. Every running process accepts it within a second, one
+    that is down accepts it if it starts within a day.
     """
     new = Clock().dice(8).hex()
     asyncio.run(compare_store(load(), new))
