@@ -60,7 +60,7 @@ def test_what_is_taken_out_of_a_description_is_reported_before_it_is_sent(up: Up
     ("words", "said"),
     [
         (["--description", "a", "--description-file", "b"], "not both"),
-        (["--preview"], "give one"),
+        (["--preview"], "--preview needs --description"),
         (["--description-file", "nowhere"], "nowhere can't be read"),
     ],
 )
