@@ -38,4 +38,7 @@ async def test_the_key_is_named_and_left_as_it_is(house, what, shipped):
 
 def test_a_command_that_meets_one_names_it_too():
     line, code = explain(RecordUnreadable(keys.AUDIT, "wrong_type"))
-    assert (code, line.startswith("the value of vigil:audit can't be read (wrong_type); ops/runbook/")) == (EXIT_FAILED, True)
+    assert (code, line.startswith("the value of vigil:audit can't be read (wrong_type); ops/runbook/")) == (
+        EXIT_FAILED,
+        True,
+    )
