@@ -49,12 +49,12 @@ def problem(status: int, code: str, detail: str) -> bytes:
     )
 
 
-def test_a_refused_resume_is_told() -> None:
+def test_a_refused_resume_is_reported() -> None:
     cut = HEAD + b"%x\r\n%s\r\n" % (len(EVENT), EVENT)
-    with playing(cut, problem(404, "job_not_found", "There is no job job_1.")) as door:
+    with playing(cut, problem(404, "job_not_found", "There is no job job_1.")) as profile:
         with (
             pytest.raises(CliError, match=r"There is no job job_1 \(job_not_found\)") as caught,
-            Client(door) as client,
+            Client(profile) as client,
         ):
             list(client.events("job_1"))
         assert caught.value.code == 1
@@ -75,14 +75,14 @@ def test_a_refused_resume_is_told() -> None:
     ],
 )
 def test_a_refusal_is_one_line_and_a_code(answer: bytes, words: str, code: int) -> None:
-    with playing(answer) as door:
-        with pytest.raises(CliError, match=words) as caught, Client(door) as client:
+    with playing(answer) as profile:
+        with pytest.raises(CliError, match=words) as caught, Client(profile) as client:
             client.get("job_1")
         assert (caught.value.code, "\n" in str(caught.value)) == (code, False)
 
 
-@pytest.mark.parametrize("door", [("http://127.0.0.1:1", "vgl_\u00e9"), ("http://127.0.0.1:1\u0000", "vgl_x")])
-def test_what_cannot_be_sent_is_told_without_it(door: tuple[str, str]) -> None:
+@pytest.mark.parametrize("profile", [("http://127.0.0.1:1", "vgl_\u00e9"), ("http://127.0.0.1:1\u0000", "vgl_x")])
+def test_what_cannot_be_sent_is_reported_without_it(profile: tuple[str, str]) -> None:
     with pytest.raises(CliError, match="can't be sent") as caught:
-        Client(Profile(door[0], SecretStr(door[1])))
+        Client(Profile(profile[0], SecretStr(profile[1])))
     assert "\u00e9" not in str(caught.value)

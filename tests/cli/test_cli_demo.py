@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vigil_process import run
 
-from worker.cli.demo.cases import CASES, judge
+from worker.cli.demo.cases import CASES, find_mismatch
 
 
 def test_every_job_of_the_demo_comes_out_as_it_should(tmp_path: Path) -> None:
@@ -32,12 +32,12 @@ def job(**more: object) -> dict[str, object]:
     return {"status": "completed", "requested_model": "a", "served_model": "a", "attempts": [attempt], **more}
 
 
-def test_the_judge_says_what_is_wrong() -> None:
+def test_a_mismatch_is_reported() -> None:
     normal = next(case for case in CASES if case.scenario == "normal")
-    assert judge(normal, job()) is None
-    assert judge(normal, None) == "it was never accepted"
-    assert judge(normal, job(status="failed")) == "status is failed, not completed"
-    assert judge(normal, job(served_model="b")) == "another model served and it was not said"
+    assert find_mismatch(normal, job()) is None
+    assert find_mismatch(normal, None) == "it was not accepted"
+    assert find_mismatch(normal, job(status="failed")) == "status is failed, not completed"
+    assert find_mismatch(normal, job(served_model="b")) == "another model answered without a disclosure"
     block = next(case for case in CASES if case.scenario == "misalignment")
     blocked = job(
         status="blocked",
@@ -45,5 +45,5 @@ def test_the_judge_says_what_is_wrong() -> None:
         attempts=[{"outcome": "blocked"}],
         safety={"block": {"category": "misalignment", "carrier": "http_403"}},
     )
-    assert judge(block, blocked) is None
-    assert judge(block, {**blocked, "output_text": "x"}) == "a blocked job gave text away"
+    assert find_mismatch(block, blocked) is None
+    assert find_mismatch(block, {**blocked, "output_text": "x"}) == "a blocked job delivered text"

@@ -31,7 +31,7 @@ def test_a_key_is_made_listed_and_revoked(vigil: Vigil) -> None:
     assert made["key"][-4:] in vigil("keys", "list").stdout
 
 
-def test_a_person_is_told_that_the_key_is_shown_once(vigil: Vigil) -> None:
+def test_a_person_is_reported_that_the_key_is_shown_once(vigil: Vigil) -> None:
     result = vigil("keys", "create", "--app", "shop")
     assert result.returncode == 0
     assert "shown only now" in result.stdout
@@ -39,14 +39,14 @@ def test_a_person_is_told_that_the_key_is_shown_once(vigil: Vigil) -> None:
 
 def test_an_app_has_the_default_rate_or_its_own(vigil: Vigil) -> None:
     vigil("keys", "create", "--app", "shop", "--rate", "600")
-    assert vigil("keys", "rate", "shop").stdout == "shop: 600 jobs a minute, 600 at once\n"
+    assert vigil("keys", "rate", "shop").stdout == "shop: 600 jobs per minute, 600 at once\n"
     vigil("keys", "create", "--app", "shop")
     assert vigil("keys", "rate", "shop").stdout.startswith("shop: 600 jobs")  # another key of it changes nothing
     shown = json.loads(vigil("keys", "rate", "shop", "60", "--burst", "5", "--json").stdout)
     assert shown == {"app": "shop", "per_minute": 60, "burst": 5, "default": False}
     assert vigil("keys", "rate", "shop", "0").stdout == "shop: no limit\n"
     default = vigil("keys", "rate", "shop", "--default", VIGIL_RATE_PER_MINUTE="90").stdout
-    assert default == "shop: 90 jobs a minute, 90 at once (the default)\n"
+    assert default == "shop: 90 jobs per minute, 90 at once (the default)\n"
 
 
 def test_a_rate_that_cant_be_set_says_why(vigil: Vigil) -> None:

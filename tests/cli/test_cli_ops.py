@@ -42,7 +42,7 @@ def test_a_paused_model_starts_nothing_until_it_is_resumed(paused: Up) -> None:
     (row,) = up.json("status")["pauses"]
     assert (row["scope"], row["name"], row["note"], row["until"]) == ("model", "gpt-5.6-terra", "look first", None)
     assert "gpt-5.6-terra" in up("status").stdout
-    assert up("resume", "model", "gpt-5.6-terra").stdout == "resumed model gpt-5.6-terra; 1 held jobs fall due now\n"
+    assert up("resume", "model", "gpt-5.6-terra").stdout == "resumed model gpt-5.6-terra; 1 held jobs are due now\n"
     assert status_of(up, job["id"], "completed")
     again = up("resume", "model", "gpt-5.6-terra")
     assert (again.returncode, again.stdout) == (0, "model gpt-5.6-terra was not paused\n")
@@ -61,7 +61,7 @@ def test_everything_is_paused_with_an_end_and_as_json(paused: Up) -> None:
 
 def test_an_end_user_is_shut_out_reviewed_and_let_in_again(paused: Up) -> None:
     up, ann = paused, "ann/1 ü"
-    assert up("quarantine", "list").stdout == "Nobody is in quarantine.\n"
+    assert up("quarantine", "list").stdout == "No end user is in quarantine.\n"
     assert up("quarantine", "add", ann, "--reason", "reported").stdout == "ann/1 ü is in quarantine\n"
     listed = up("quarantine", "list").stdout
     assert "ann/1 ü" in listed

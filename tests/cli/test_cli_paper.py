@@ -23,7 +23,7 @@ def variables() -> list[str]:
     ]
 
 
-def test_every_setting_stands_in_the_example() -> None:
+def test_every_setting_is_in_the_example() -> None:
     text = (ROOT / "ops" / "env.example").read_text()
     written = re.findall(r"^# ([A-Z][A-Z0-9_]+)=", text, re.MULTILINE)
     assert sorted(set(variables()) - set(written)) == []

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from builders import BLOCK, ERROR, JOB, LUNA, SOL, T0
 
-from worker.cli.progress import after
-from worker.cli.rendering import sentence
+from worker.cli.progress import apply_event
+from worker.cli.rendering import job_summary
 from worker.client import Event
 from worker.jobs import events as ev, fold
 from worker.jobs.record import Job
@@ -76,14 +76,14 @@ def test_the_line_from_events_is_the_line_about_the_job(life: str) -> None:
     for seq, (fact, number) in enumerate(facts, 1):
         event = ev.event(seq, T0 + timedelta(seconds=seq), JOB, fact, number)
         record = fold.apply(record, event)
-        shown = after(shown, Event.model_validate(event.dump()))
+        shown = apply_event(shown, Event.model_validate(event.dump()))
         truth = json.loads(dumps(job_view(record, {}, None, None, "")))
         assert shown["status"] == truth["status"]
         if not record.settled:
             now = T0 + timedelta(seconds=60.5)
-            assert sentence(shown, now=now) == sentence(truth, now=now)
+            assert job_summary(shown, now=now) == job_summary(truth, now=now)
 
 
 def test_an_event_of_a_newer_api_changes_nothing() -> None:
     job = {"status": "running"}
-    assert after(job, Event(type="job.sung", seq=7)) == job
+    assert apply_event(job, Event(type="job.sung", seq=7)) == job

@@ -41,7 +41,7 @@ def test_an_empty_file_is_a_setting_not_set(monkeypatch: pytest.MonkeyPatch, tmp
     assert load().openai_api_key is None
 
 
-def test_all_faults_are_told_together_and_no_value_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_all_faults_are_reported_together_without_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("not-a-key-but-secret")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00secret")
     monkeypatch.setenv("VIGIL_ENCRYPTION_KEYS_FILE", str(tmp_path / "keys"))

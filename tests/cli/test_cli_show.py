@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from worker.cli.rendering import LiveLine, clean, clock_face, fit, sentence
+from worker.cli.rendering import LiveLine, clean, format_duration, job_summary, truncate
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 
@@ -64,18 +64,18 @@ CHECK = {"evidence": "signalled", "use_cases": ["cyber"], "started_at": ago(42.5
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_job_in_one_line(one: dict[str, Any], line: str) -> None:
-    assert sentence(one, characters=240, now=NOW) == line
+    assert job_summary(one, characters=240, now=NOW) == line
 
 
 @pytest.mark.parametrize(("seconds", "face"), [(-5, "0:00"), (9.9, "0:09"), (725, "12:05"), (3609, "1:00:09")])
 def test_a_clock_face(seconds: float, face: str) -> None:
-    assert clock_face(seconds) == face
+    assert format_duration(seconds) == face
 
 
 def test_a_line_never_wraps() -> None:
-    assert fit("safety check running, 0:42 (signalled: cyber)", 40) == "safety check running, 0:42 (signalled:…"
-    assert len(fit("x" * 500, 40)) < 40
-    assert fit("a\nb", 40) == "a b"
+    assert truncate("safety check running, 0:42 (signalled: cyber)", 40) == "safety check running, 0:42 (signalled:…"
+    assert len(truncate("x" * 500, 40)) < 40
+    assert truncate("a\nb", 40) == "a b"
 
 
 def test_an_answer_cannot_play_with_the_terminal() -> None:

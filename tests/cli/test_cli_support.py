@@ -37,7 +37,7 @@ def test_the_webhooks_of_the_simulator_reach_it_without_being_set_up(up: Up, blo
     assert up.json("status")["account"]["evidence"]["notices"] == {"safety_identifier.blocked": 1}
 
 
-def test_what_is_taken_out_of_a_description_is_told_before_it_is_sent(up: Up, blocked: str, tmp_path) -> None:
+def test_what_is_taken_out_of_a_description_is_reported_before_it_is_sent(up: Up, blocked: str, tmp_path) -> None:
     words = "Withheld since noon; our key is vgl_0123456789abcdefghij and mine is a@example.com."
     preview = up("support-packet", blocked, "--description", words, "--preview")
     assert preview.returncode == 0
@@ -52,7 +52,7 @@ def test_what_is_taken_out_of_a_description_is_told_before_it_is_sent(up: Up, bl
     file.write_text(words, encoding="utf-8")
     whole = up("support-packet", blocked, "--description-file", str(file))
     assert "0123456789abcdefghij" not in whole.stdout + whole.stderr
-    assert "taken out of the description: 1 x Vigil API Key" in whole.stderr
+    assert "removed from the description: 1 x Vigil API Key" in whole.stderr
     assert up.json("support-packet", blocked, "--description", "plain words")["redactions"] == []
 
 
@@ -60,7 +60,7 @@ def test_what_is_taken_out_of_a_description_is_told_before_it_is_sent(up: Up, bl
     ("words", "said"),
     [
         (["--description", "a", "--description-file", "b"], "not both"),
-        (["--preview"], "give one"),
+        (["--preview"], "--preview needs --description"),
         (["--description-file", "nowhere"], "nowhere can't be read"),
     ],
 )
@@ -76,7 +76,7 @@ def test_a_job_that_is_not_there_is_one_line(up: Up) -> None:
     assert "no such job" in one_line(result)
 
 
-def test_how_the_whole_stands(up: Up, blocked: str) -> None:
+def test_status_shows_queue_account_and_rates(up: Up, blocked: str) -> None:
     result = up("status")
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()

@@ -186,7 +186,7 @@ def test_cancel_ends_a_running_job_and_can_be_repeated(up: Up) -> None:
     assert up("cancel", job["id"]).returncode == 0
 
 
-def test_wait_gives_up_when_told_and_the_job_goes_on(up: Up) -> None:
+def test_wait_ends_at_its_timeout_and_the_job_continues(up: Up) -> None:
     job = up.json("submit", "[[sim: queued_forever]] x")
     result = up("wait", job["id"], "--timeout", "0.3")
     assert result.returncode == 1
@@ -210,7 +210,7 @@ def test_ctrl_c_leaves_the_job_alone(up: Up) -> None:
         waiting.send_signal(signal.SIGINT)
         _, said = waiting.communicate(timeout=LIMIT)
     assert waiting.returncode == 130
-    assert f"the job goes on; `vigil watch {job['id']}` follows it again" in said
+    assert f"the job continues; `vigil watch {job['id']}` follows it again" in said
     assert up.json("get", job["id"])["status"] in {"queued", "running", "checking"}
     up("cancel", job["id"])
 
@@ -329,7 +329,7 @@ def key(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_it_ends_when_told_to_though_nobody_reads_what_it_says(tmp_path: Path, number: int) -> None:
+def test_it_ends_after_its_timeout_to_though_nobody_reads_what_it_says(tmp_path: Path, number: int) -> None:
     running = start_up(tmp_path, free_port())
     assert running.process.stdout is not None
     running.process.stdout.close()

@@ -20,7 +20,7 @@ def test_every_command_explains_itself(vigil: Vigil, words: list[str]) -> None:
     assert "Usage: vigil" in result.stdout
 
 
-def test_the_version_is_told(vigil: Vigil) -> None:
+def test_the_version_is_printed(vigil: Vigil) -> None:
     result = vigil("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, "vigil 0.1.0\n", "")
 
@@ -59,7 +59,7 @@ def test_wrong_usage_is_one_line_and_exit_2(vigil: Vigil, words: list[str], said
 
 
 @pytest.mark.parametrize("command", ["api", "worker", "up"])
-def test_all_faults_of_the_settings_are_told_together(vigil: Vigil, command: str) -> None:
+def test_all_faults_of_the_settings_are_reported_together(vigil: Vigil, command: str) -> None:
     result = vigil(
         command, VIGIL_PORT="http", VIGIL_MAX_JOBS="0", VIGIL_ENCRYPTION_KEYS="hunter2", SENTRY_TRACES_SAMPLE_RATE="7"
     )

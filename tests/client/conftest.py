@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from arq.connections import ArqRedis
 from breaking_proxy import Both, Proxy, both
+from installed_client import InstalledClient, install
 
 from worker.clock import Clock
 from worker.settings import Settings
@@ -18,6 +19,12 @@ from worker.store.jobs.repository import Jobs
 @pytest.fixture
 def settings(valkey_url: str, tmp_path: Path) -> Settings:
     return Settings(_env_file=None, redis_url=valkey_url, data_dir=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> InstalledClient:
+    """The distribution `vigil-client`, without the rest of Vigil."""
+    return install(tmp_path_factory.mktemp("client"))
 
 
 @pytest.fixture

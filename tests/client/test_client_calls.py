@@ -156,7 +156,7 @@ async def _used(proxy) -> bool:
     return not proxy.plan
 
 
-async def test_a_job_that_is_not_there_is_told_at_once(vigil: Both):
+async def test_a_job_that_is_not_there_is_reported_at_once(vigil: Both):
     for ask in (vigil.get, vigil.cancel, vigil.wait, vigil.audit, vigil.all_events):
         with pytest.raises(NotFound):
             await ask("job_nope/../x?y")

@@ -54,7 +54,7 @@ from worker.client import (
     ],
 )
 @pytest.mark.parametrize("how", ["blocking", "awaiting"])
-async def test_a_problem_is_an_exception_with_all_that_it_says(how, status, kind, api, proxy: Proxy):
+async def test_a_problem_is_an_exception_with_all_its_members(how, status, kind, api, proxy: Proxy):
     problem = {
         "type": "urn:vigil:problem:x_y",
         "title": "Title",
@@ -108,7 +108,7 @@ async def test_a_wrong_key_and_a_missing_scope(api, proxy: Proxy):
         (b"SSH-2.0-OpenSSH\r\n", ConnectionFailed, "broke"),
     ],
 )
-async def test_something_else_on_the_port_is_told(proxy: Proxy, said, kind, words):
+async def test_something_else_on_the_port_is_reported(proxy: Proxy, said, kind, words):
     proxy.plan = [said]
     async with both("awaiting", proxy.url, "vgl_x", Retries(times=0)) as vigil:
         with pytest.raises(kind, match=re.escape(words)) as caught:
@@ -145,7 +145,7 @@ async def test_an_api_that_hangs_is_not_waited_for_for_ever(how):
 
 
 async def asked(vigil: Both, ask: requests.ApiRequest[Job]) -> Job:
-    steps = vigil.client._talk.call(ask)
+    steps = vigil.client._conversation.call(ask)
     run = vigil.client._run
     return await (asyncio.to_thread(run, steps) if vigil.blocking else run(steps))
 

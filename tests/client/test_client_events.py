@@ -23,7 +23,7 @@ async def played(worker: Any, job_id: str, words: str = "The answer.") -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 150, 400, 650, 900, 1400])
-async def test_a_stream_cut_anywhere_is_told_whole(vigil: Both, proxy: Proxy, worker, size: int):
+async def test_a_stream_cut_anywhere_is_complete(vigil: Both, proxy: Proxy, worker, size: int):
     job = await vigil.submit(model=MODEL, input="x")
     await played(worker, job.id)
     whole = await vigil.all_events(job.id)
@@ -105,7 +105,7 @@ async def test_events_after_a_number_and_text_after_a_character(vigil: Both, wor
     assert await vigil.all_events(job.id, after=5) == []
 
 
-async def test_a_stream_that_is_refused_is_told(vigil: Both, proxy: Proxy, worker):
+async def test_a_stream_that_is_refused_is_reported(vigil: Both, proxy: Proxy, worker):
     job = await vigil.submit(model=MODEL, input="x")
     await proxy.drop()
     proxy.plan = [150, answer(401, '{"code": "unknown_key", "detail": "No such key."}')]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from worker.client import models, responses
+from worker.client.enums import TERMINAL, JobStatus
 from worker.client.models import ApiModel, Event, Job
-from worker.jobs.states import TERMINAL, Status
 
 LEAST: dict[str, Any] = {
     "id": "job_1",
@@ -50,10 +50,10 @@ def test_words_of_a_newer_api_stay_words():
     assert Job.model_validate(newer | {"finished_at": LEAST["created_at"]}).settled
 
 
-@pytest.mark.parametrize("status", list(Status))
-def test_known_words_are_ours(status):
+@pytest.mark.parametrize("status", list(JobStatus))
+def test_known_values_are_enum_members(status):
     job = Job.model_validate(LEAST | {"status": status.value})
-    assert type(job.status) is Status
+    assert type(job.status) is JobStatus
     assert job.settled is (status in TERMINAL)
 
 

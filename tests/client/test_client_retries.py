@@ -15,21 +15,21 @@ CHANCE = st.floats(0, 1, exclude_max=True)
 
 @given(tries=st.integers(1, 10_000), chance=CHANCE, asked=st.none() | st.floats(0, 60))
 def test_a_pause_is_bounded_and_never_shorter_than_asked(tries, chance, asked):
-    pause = Retries().pause(tries, chance, asked)
+    pause = Retries().delay(tries, chance, asked)
     assert pause is not None
     assert max(asked or 0, 0.125) <= pause <= max(asked or 0, 8.0)
 
 
 @given(tries=st.integers(1, 50), chance=CHANCE)
 def test_pauses_grow(tries, chance):
-    now, later = Retries().pause(tries, chance), Retries().pause(tries + 1, chance)
+    now, later = Retries().delay(tries, chance), Retries().delay(tries + 1, chance)
     assert now is not None
     assert later is not None
     assert now <= later
 
 
 def test_more_patience_than_we_have_is_not_given():
-    assert Retries(most_asked=10).pause(1, 0.5, 11) is None
+    assert Retries(most_asked=10).delay(1, 0.5, 11) is None
 
 
 @pytest.mark.parametrize(

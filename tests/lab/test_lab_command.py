@@ -10,7 +10,7 @@ import typer
 from lab_cases import Trail, parsed
 
 from worker.cli import lab
-from worker.cli.errors import USAGE, CliError
+from worker.cli.errors import EXIT_USAGE, CliError
 from worker.jobs.errors import UnknownModel
 
 
@@ -30,7 +30,7 @@ def call(tmp_path, monkeypatch, capsys):
 
 def test_a_table_for_a_person(call):
     said = call("--jobs", "200", "--seed", "4").splitlines()
-    assert said[0].startswith("200 jobs (synthetic, seed 4); silence counts after 120 s")
+    assert said[0].startswith("200 jobs (synthetic, seed 4); silence counts as a check after 120 s")
     assert said[1].split()[:4] == ["ACTION", "AFTER", "P50", "P95"]
     assert len(said) == 2 + 25 + 2
 
@@ -78,7 +78,7 @@ def test_numbers_out_of_range_are_usage_errors(call, words):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--action", "sell"], "--action 'sell' is none of wait, offer, switch, race, draft"),
+        (["--action", "sell"], "--action 'sell' is unknown; known: wait, offer, switch, race, draft"),
         (["--after", "soon"], "--after 'soon' is no list of seconds"),
         (["--after", "nan"], "--after 'nan' is no list of seconds"),
         (["--after", "-1"], "--after '-1' is no list of seconds"),
@@ -87,7 +87,7 @@ def test_numbers_out_of_range_are_usage_errors(call, words):
         (["--trail", "binary"], "binary is not UTF-8 text"),
         (["--trail", "words"], "words, line 1: not JSON"),
         (["--trail", "empty"], "empty: there is no audit record in it"),
-        (["--trail", "open"], "open: no job in it can be replayed: 1 still running"),
+        (["--trail", "open"], "open: none of its jobs can be replayed: 1 still running"),
         (["--chart", "no/such/folder.svg", "--jobs", "5"], "no/such/folder.svg can't be written"),
     ],
 )
@@ -99,7 +99,7 @@ def test_bad_input_gives_one_clear_line(call, tmp_path, words, line):
     with pytest.raises(CliError) as caught:
         call(*words)
     assert str(caught.value).startswith(line)
-    assert caught.value.code == USAGE
+    assert caught.value.code == EXIT_USAGE
     assert "\n" not in str(caught.value)
 
 
@@ -119,5 +119,5 @@ def test_a_models_file_without_delays_asks_for_a_model(call, tmp_path, monkeypat
     monkeypatch.setenv("VIGIL_MODELS_FILE", "mine.toml")
     with pytest.raises(CliError) as caught:
         call()
-    assert "say --model" in str(caught.value)
+    assert "give --model" in str(caught.value)
     assert "50 jobs" in call("--model", "tiny", "--jobs", "50")

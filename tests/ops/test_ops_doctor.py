@@ -57,7 +57,7 @@ def on(one: Server, tmp_path: Path, **env: str) -> Findings:
         (["--maxmemory-policy", "volatile-ttl"], "eviction", "problem", "maxmemory-policy is volatile-ttl"),
         (["--maxmemory", "1100kb"], "memory", "problem", "of maxmemory"),
         ([], "persistence", "ok", "every write is on disk before the answer"),
-        ([], "door", "warning", "the default user is on and has no password"),
+        ([], "password", "warning", "the default user is on and has no password"),
         ([], "rights", "warning", "may do everything"),
         ([], "workers", "warning", "no worker shows a heartbeat"),
         ([], "clock", "ok", "Redis"),
@@ -79,9 +79,9 @@ def test_with_its_users_nobody_else_gets_in_and_config_may_be_closed(tmp_path: P
         admin = f"redis://admin:{made['valkey_password_admin']}@{one.place}/0"
         assert on(one, tmp_path, url=admin)["rights"]["state"] == "warning"
         stranger = on(one, tmp_path)
-    for name in ("persistence", "eviction", "door", "rights", "tls"):
+    for name in ("persistence", "eviction", "password", "rights", "tls"):
         assert worker[name]["state"] == "ok", worker[name]
-    assert "we are 'worker', and may not empty" in worker["rights"]["detail"]
+    assert "the user is 'worker', who may not empty" in worker["rights"]["detail"]
     assert "can't be read here" in api["persistence"]["detail"]
     assert "worker of ops/users.acl" in api["persistence"]["fix"]
     assert api["eviction"]["state"] == "ok"  # INFO tells
@@ -160,7 +160,7 @@ def answering(status: int, date: str | None = None) -> Iterator[tuple[int, list[
 
 @pytest.mark.parametrize(
     ("status", "state", "said"),
-    [(200, "ok", "takes envelopes"), (403, "warning", "refuses the DSN"), (404, "warning", "answers 404")],
+    [(200, "ok", "accepts envelopes"), (403, "warning", "refuses the DSN"), (404, "warning", "answers 404")],
 )
 def test_sentry_is_asked_to_take_an_envelope(tmp_path: Path, status: int, state: str, said: str) -> None:
     with answering(status) as (port, asked):

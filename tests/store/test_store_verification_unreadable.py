@@ -4,7 +4,7 @@ import pytest
 from sealed_trail import SIGNER, SealedTrail
 
 from worker.audit.keys import Trusted
-from worker.cli.errors import BAD, explain
+from worker.cli.errors import EXIT_FAILED, explain
 from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
 from worker.store.audit.verification import TrailVerification
@@ -40,4 +40,7 @@ async def test_the_key_is_named_and_left_as_it_is(sealed, what, shipped):
 
 def test_a_command_that_meets_one_names_it_too():
     line, code = explain(RecordUnreadable(keys.AUDIT, "wrong_type"))
-    assert (code, line.startswith("the value of vigil:audit can't be read (wrong_type); ops/runbook/")) == (BAD, True)
+    assert (code, line.startswith("the value of vigil:audit can't be read (wrong_type); ops/runbook/")) == (
+        EXIT_FAILED,
+        True,
+    )

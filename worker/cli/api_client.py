@@ -1,11 +1,11 @@
-"""The HTTP API for the commands: `worker.client` with URL and key from the door, and one line for each failure."""
+"""The HTTP API for the commands: `worker.client` with the URL and key of the profile, and one line for each failure."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from worker.cli.errors import BAD, USAGE, CliError
-from worker.cli.profile import Profile, find_door
+from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
+from worker.cli.profile import Profile, load_profile
 from worker.client import (
     ApiError,
     BadRequest,
@@ -20,37 +20,35 @@ from worker.client import (
 )
 from worker.client.requests import Method
 
-_QUICK: Final = Retries(
-    times=3, first=0.1, longest=5.0
-)  # somebody sits there: a Vigil that isn't there is told at once
+_RETRIES: Final = Retries(times=3, first=0.1, longest=5.0)  # a person waits: report a missing API within a second
 
 
 class Client(Vigil):
-    """Vigil's HTTP API; every failure leaves the block as a CliError with one line that says what to do."""
+    """Calls the HTTP API; its exceptions leave the `with` block as a CliError whose line says what to do."""
 
-    def __init__(self, door: Profile | None = None) -> None:
-        self.door = door or find_door()
-        if self.door.key is None:
+    def __init__(self, profile: Profile | None = None) -> None:
+        self.profile = profile or load_profile()
+        if self.profile.key is None:
             raise CliError(
                 "no API key: set VIGIL_API_KEY (`vigil keys create --app NAME` makes one), "
-                "or start `vigil up` in this folder, whose key is then used",
-                USAGE,
+                "or start `vigil up` in this folder: its key is then used",
+                EXIT_USAGE,
             )
         try:
-            super().__init__(self.door.url, self.door.key, retries=_QUICK, agent="vigil-cli")
+            super().__init__(self.profile.url, self.profile.key, retries=_RETRIES, agent="vigil-cli")
         except Misconfigured:
             raise CliError(
-                "wrong settings: VIGIL_URL or VIGIL_API_KEY holds characters that can't be sent", USAGE
+                "wrong settings: VIGIL_URL or VIGIL_API_KEY has characters that can't be sent", EXIT_USAGE
             ) from None
 
     def __exit__(self, *ended: object) -> None:
         super().__exit__(*ended)
         for error in ended:
             if isinstance(error, VigilError):
-                raise told(error, self.door) from None
+                raise to_cli_error(error, self.profile) from None
 
     def call(self, method: Method, path: str, body: object = None, **headers: str) -> dict[str, Any]:
-        """The JSON answer of a route without a method of its own. `headers`: underscores stand for dashes."""
+        """Call a route without a method of its own and return its JSON object. `headers`: underscores become dashes."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = self.request(method, path, body, given)
         if not isinstance(answer, dict):
@@ -58,20 +56,22 @@ class Client(Vigil):
         return answer
 
 
-def told(error: VigilError, door: Profile) -> CliError:
-    """The line and the exit code for what went wrong between us and the API."""
+def to_cli_error(error: VigilError, profile: Profile) -> CliError:
+    """Convert an exception of the client to the line and the exit code of the command."""
     match error:
         case TimedOut():
-            return CliError(f"Vigil at {door.url} took too long to answer; try again, or look with `vigil doctor`")
+            return CliError(f"Vigil at {profile.url} took too long to answer; try again, or run `vigil doctor`")
         case ConnectionFailed(sent=False):
-            return CliError(f"no Vigil answers at {door.url}; start one with `vigil up`, or set VIGIL_URL")
+            return CliError(f"no Vigil answers at {profile.url}; start one with `vigil up`, or set VIGIL_URL")
         case Unauthorized():
-            where = f"the one in {door.left_by_up}" if door.left_by_up else "VIGIL_API_KEY"
-            return CliError(f"{door.url} doesn't know this API key ({where}); set VIGIL_API_KEY to a live one", USAGE)
-        case ApiError(code="insufficient_scope"):
-            said = (error.detail or "This key lacks a scope.").rstrip(".")
+            where = f"the one in {profile.saved_by_up}" if profile.saved_by_up else "VIGIL_API_KEY"
             return CliError(
-                f"{said}; `vigil keys create --app NAME --scope SCOPE` makes a key that has it ({error.code})"
+                f"{profile.url} doesn't know this API key ({where}); set VIGIL_API_KEY to a valid one", EXIT_USAGE
+            )
+        case ApiError(code="insufficient_scope"):
+            detail = (error.detail or "This key lacks a scope.").rstrip(".")
+            return CliError(
+                f"{detail}; `vigil keys create --app NAME --scope SCOPE` makes a key that has it ({error.code})"
             )
         case _:
-            return CliError(str(error), USAGE if isinstance(error, BadRequest) else BAD)
+            return CliError(str(error), EXIT_USAGE if isinstance(error, BadRequest) else EXIT_FAILED)

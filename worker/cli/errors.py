@@ -1,6 +1,6 @@
-"""What can go wrong at a command line, and the one line that a person gets to see: never a traceback.
+"""The exit codes of the commands, and the one line that is printed for an exception: never a traceback.
 
-Exit codes: 0 done, 1 it came out badly, 2 wrong usage or settings, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from worker.jobs.errors import (
     VigilError,
 )
 
-BAD: Final = 1
-USAGE: Final = 2
-INTERRUPTED: Final = 130
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
 
 
 class CliError(Exception):
-    """Ends the command with one line on stderr; `code` is the exit code."""
+    """Ends the command with one line on stderr and the exit code `code`."""
 
-    def __init__(self, line: str, code: Literal[1, 2] = BAD) -> None:
+    def __init__(self, line: str, code: Literal[1, 2] = EXIT_FAILED) -> None:
         super().__init__(line)
         self.code = code
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """(the line, the exit code) for an exception that ended a command; foreign ones show their class alone."""
+    """Return (line, exit code) for an exception that ended a command. Of unexpected ones only the class is shown."""
     match error:
         case CliError():
             return str(error), error.code
         case SettingsError():
-            return "wrong settings: " + "; ".join(error.faults), USAGE
+            return "wrong settings: " + "; ".join(error.faults), EXIT_USAGE
         case UnsafeStore() | UnknownModel() | Refused():
-            return str(error), USAGE
+            return str(error), EXIT_USAGE
         case StoreRefused():
-            return f"{error}; `vigil doctor` looks further", USAGE
+            return f"{error}; `vigil doctor` shows more", EXIT_USAGE
         case StoreUnavailable():
-            more = "" if isinstance(error, StoreChanged) else "; `vigil doctor` looks further"
-            return f"{error}{more}", BAD
+            more = "" if isinstance(error, StoreChanged) else "; `vigil doctor` shows more"
+            return f"{error}{more}", EXIT_FAILED
         case VigilError():
             more = "; ops/runbook/RecordsUnreadable.md says what to do" if isinstance(error, RecordUnreadable) else ""
-            return f"{error}{more}", BAD
+            return f"{error}{more}", EXIT_FAILED
         case OSError(errno=errno.EADDRINUSE):
-            return "another process took the port at the same moment; choose another with --port", BAD
+            return "another process has just taken the port; choose another with --port", EXIT_FAILED
         case ExceptionGroup() if len(error.exceptions) == 1:
             return explain(error.exceptions[0])
         case ExceptionGroup():
@@ -62,16 +62,16 @@ def explain(error: BaseException) -> tuple[str, int]:
         case _:
             name = type(error).__name__
             return (
-                f"{name}: this should not happen; VIGIL_LOG_LEVEL=DEBUG shows where, `vigil doctor` may know why",
-                BAD,
+                f"{name}: an unexpected error; VIGIL_LOG_LEVEL=DEBUG prints where, `vigil doctor` may show why",
+                EXIT_FAILED,
             )
 
 
 def wants_traceback() -> bool:
-    """True when the user asked for all there is to see; read here because the settings may be what is broken."""
+    """Return whether VIGIL_LOG_LEVEL is DEBUG. Not read from the settings, which may be what is wrong."""
     return os.environ.get("VIGIL_LOG_LEVEL", "").upper() == "DEBUG"  # noqa: TID251
 
 
-def complain(line: str) -> None:
-    """One line on stderr, whatever is in it."""
+def print_error(line: str) -> None:
+    """Print one line to stderr; line breaks in it become spaces."""
     print("vigil:", " ".join(line.split()), file=sys.stderr)

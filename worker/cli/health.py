@@ -1,4 +1,4 @@
-"""`vigil health`: whether the process beside us answers; for the healthchecks of containers, which have no curl."""
+"""`vigil health`: asks a process on this machine whether it is alive; for healthchecks of containers without curl."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from worker.cli.errors import BAD
+from worker.cli.errors import EXIT_FAILED
 from worker.settings import load
 
-_SECONDS: Final = 5.0
+_TIMEOUT_S: Final = 5.0
 _OK: Final = 200
 _SIMULATOR_PORT: Final = 8790
 
-What = Literal["api", "worker", "simulator"]
+ProcessKind = Literal["api", "worker", "simulator"]
 
 
 def health(
-    what: Annotated[What, typer.Argument(help="api (takes writes), worker (alive) or simulator.")] = "api",
+    what: Annotated[ProcessKind, typer.Argument(help="api (can accept jobs), worker (is alive) or simulator.")] = "api",
 ) -> None:
-    """Say whether a process of this machine lives. Exits 1 when it doesn't.
+    """Check a process on this machine. Exits 1 if it is not healthy.
 
-    The API at VIGIL_PORT, a worker at VIGIL_WORKER_PORT, the simulator at its usual port.
+    The API is asked at VIGIL_PORT, a worker at VIGIL_WORKER_PORT, the simulator at its default port.
     """
     settings = load()
     port, path = {
@@ -31,22 +31,22 @@ def health(
         "simulator": (_SIMULATOR_PORT, "/sim/healthz"),
     }[what]
     if not port:
-        print(f"{what}: no port is set to ask it at (VIGIL_WORKER_PORT)")
-        raise typer.Exit(BAD)
-    line = http.client.HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
+        print(f"{what}: it has no port; set VIGIL_WORKER_PORT")
+        raise typer.Exit(EXIT_FAILED)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
     try:
-        line.request("GET", path)
-        status = line.getresponse().status
+        connection.request("GET", path)
+        status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         print(f"{what}: nothing answers on port {port} ({type(error).__name__})")
-        raise typer.Exit(BAD) from None
+        raise typer.Exit(EXIT_FAILED) from None
     finally:
-        line.close()
+        connection.close()
     print(f"{what}: {path} answers {status}")
     if status != _OK:
-        raise typer.Exit(BAD)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def register(app: typer.Typer) -> None:
-    """Put the command on the app."""
+    """Add the command to `app`."""
     app.command()(health)

@@ -1,4 +1,4 @@
-"""The commands about jobs: submit, get, wait, watch, list, cancel, retry. Each is one question to the HTTP API."""
+"""The commands about jobs: submit, get, wait, watch, list, cancel, delete, retry, over the HTTP API."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from urllib.parse import quote
 import typer
 
 from worker.cli.api_client import Client
-from worker.cli.arguments import as_value, pairs, read_prompt
-from worker.cli.errors import BAD, INTERRUPTED, USAGE, CliError
-from worker.cli.rendering import clean, clock_face, money, paint, print_columns, seconds_between, sentence
-from worker.cli.watch import Follower
+from worker.cli.arguments import parse_json, parse_pairs, read_prompt
+from worker.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CliError
+from worker.cli.rendering import (
+    clean,
+    colour_status,
+    format_cost,
+    format_duration,
+    job_summary,
+    print_columns,
+    seconds_between,
+)
+from worker.cli.watch import JobWatcher
 from worker.client import Filters, NewJob
 from worker.jobs.states import Status
 
@@ -28,19 +36,23 @@ Action = Literal["wait", "offer", "switch", "race", "draft"]
 def submit(  # noqa: C901  one branch per option
     prompt: Annotated[str | None, typer.Argument(help="The prompt; `-` or nothing reads stdin.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="The model to ask.")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option("--model", "-m", help="The model.")] = DEFAULT_MODEL,
     on_delay: Annotated[Action | None, typer.Option(help="What to do when a safety check delays the answer.")] = None,
-    after_seconds: Annotated[float | None, typer.Option(min=0, help="… once it has run this long.  [45]")] = None,
-    silence_seconds: Annotated[
-        float | None, typer.Option(min=0, help="… or silence has lasted this long; 0 = never act on silence.  [120]")
+    after_seconds: Annotated[
+        float | None, typer.Option(min=0, help="… once the check has run for this many seconds.  [45]")
     ] = None,
-    instructions: Annotated[str | None, typer.Option(help="Instructions beside the prompt.")] = None,
-    param: Annotated[list[str] | None, typer.Option(help="KEY=JSON for the provider; may be repeated.")] = None,
+    silence_seconds: Annotated[
+        float | None, typer.Option(min=0, help="… or silence has lasted this many seconds; 0 = ignore silence.  [120]")
+    ] = None,
+    instructions: Annotated[str | None, typer.Option(help="Instructions for the model, beside the prompt.")] = None,
+    param: Annotated[list[str] | None, typer.Option(help="KEY=JSON, passed to the provider; may be repeated.")] = None,
     end_user: Annotated[
-        str | None, typer.Option(help="Your id of the person behind it; only a digest is sent on.")
+        str | None, typer.Option(help="Your id of the end user; the provider gets only a digest of it.")
     ] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="KEY=VALUE to keep with the job; may be repeated.")] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="The same key again gives the same job.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A second submit with this key returns the first one's job.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end and print the answer.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -53,25 +65,25 @@ def submit(  # noqa: C901  one branch per option
     if instructions is not None:
         body["instructions"] = instructions
     if param:
-        body["params"] = {name: as_value(name, text) for name, text in pairs("--param", param)}
+        body["params"] = {name: parse_json(name, text) for name, text in parse_pairs("--param", param)}
     if end_user is not None:
         body["end_user"] = end_user
     if metadata:
-        body["metadata"] = dict(pairs("--metadata", metadata))
+        body["metadata"] = dict(parse_pairs("--metadata", metadata))
     if idempotency_key is not None:
         if not idempotency_key.isascii() or not idempotency_key.isprintable() or not idempotency_key:
-            raise CliError("--idempotency-key is 1-255 visible ASCII characters", USAGE)
+            raise CliError("--idempotency-key must be 1-255 visible ASCII characters", EXIT_USAGE)
         body["idempotency_key"] = idempotency_key
     with Client() as client:
         job = client.submit(**body)
         if wait:
-            _to_the_end(client, job.id, as_json=as_json)
+            _wait_and_print(client, job.id, as_json=as_json)
         elif as_json:
             _print_json(job.raw)
         else:
             print(job.id)
             if sys.stdout.isatty():
-                print(f"follow it with `vigil watch {job.id}`", file=sys.stderr)
+                print(f"`vigil watch {job.id}` follows it", file=sys.stderr)
 
 
 def get(job_id: JobId, as_json: Json = False) -> None:
@@ -89,22 +101,22 @@ def wait(
     timeout: Annotated[float | None, typer.Option(min=0, help="Give up after this many seconds.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Wait for a job's end and print its answer. Exits 0 when it completed, 1 for every other end."""
+    """Wait for a job's end and print its answer. Exits 0 if it completed, 1 otherwise."""
     with Client() as client:
-        _to_the_end(client, job_id, as_json=as_json, timeout=timeout)
+        _wait_and_print(client, job_id, as_json=as_json, timeout=timeout)
 
 
-def _to_the_end(client: Client, job_id: str, *, as_json: bool, timeout: float | None = None) -> None:
+def _wait_and_print(client: Client, job_id: str, *, as_json: bool, timeout: float | None = None) -> None:
     try:
-        job = Follower(client, job_id).run(timeout)
+        job = JobWatcher(client, job_id).run(timeout)
     except KeyboardInterrupt:
-        raise _left_alone(job_id) from None
+        raise _interrupted(job_id) from None
     if as_json:
         _print_json(job)
     elif answer := job.get("output_text") or job.get("refusal"):
         print(clean(answer))
     if job["status"] != Status.COMPLETED:
-        raise typer.Exit(BAD)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def watch(
@@ -113,41 +125,43 @@ def watch(
 ) -> None:
     """Follow a job live.
 
-    Shows what happens to it, and its text as it is written. Exits 0 when it completed, 1 for every other end.
+    Shows its progress and its text as they come. Exits 0 if it completed, 1 otherwise.
     """
     with Client() as client:
         try:
-            job = Follower(client, job_id, "events" if as_json else "text").run()
+            job = JobWatcher(client, job_id, "events" if as_json else "text").run()
         except KeyboardInterrupt:
-            raise _left_alone(job_id) from None
+            raise _interrupted(job_id) from None
     if job["status"] != Status.COMPLETED:
-        raise typer.Exit(BAD)
+        raise typer.Exit(EXIT_FAILED)
 
 
-def _left_alone(job_id: str) -> typer.Exit:
-    print(f"\nthe job goes on; `vigil watch {job_id}` follows it again", file=sys.stderr)
-    return typer.Exit(INTERRUPTED)
+def _interrupted(job_id: str) -> typer.Exit:
+    print(f"\nthe job continues; `vigil watch {job_id}` follows it again", file=sys.stderr)
+    return typer.Exit(EXIT_INTERRUPTED)
 
 
 def list_(
-    status: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(Status)}.", show_default=False)] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Only those that asked for this model.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help=f"Only jobs in this status: {', '.join(Status)}.", show_default=False)
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only jobs that requested this model.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="At most this many.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="Go on where an earlier list ended.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="Continue where an earlier list ended.")] = None,
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first."""
     if status is not None and status not in set(Status):
-        raise CliError(f"unknown status {status!r}; known: {', '.join(Status)}", USAGE)
-    asked: Filters = {"limit": limit}
+        raise CliError(f"unknown status {status!r}; known: {', '.join(Status)}", EXIT_USAGE)
+    filters: Filters = {"limit": limit}
     if status is not None:
-        asked["status"] = status
+        filters["status"] = status
     if model is not None:
-        asked["model"] = model
+        filters["model"] = model
     if cursor is not None:
-        asked["cursor"] = cursor
+        filters["cursor"] = cursor
     with Client() as client:
-        page = client.list(**asked).raw
+        page = client.list(**filters).raw
     if as_json:
         _print_json(page)
         return
@@ -155,7 +169,7 @@ def list_(
         print("no jobs", file=sys.stderr)
         return
     rows = [
-        (job["id"], job["status"], job.get("served_model") or job["requested_model"], _age(job), money(job))
+        (job["id"], job["status"], job.get("served_model") or job["requested_model"], _age(job), format_cost(job))
         for job in page["data"]
     ]
     print_columns(("ID", "STATUS", "MODEL", "AGE", "COST"), rows)
@@ -164,11 +178,11 @@ def list_(
 
 
 def _age(job: dict[str, Any]) -> str:
-    return clock_face(seconds_between(job["created_at"]))
+    return format_duration(seconds_between(job["created_at"]))
 
 
 def cancel(job_id: JobId, as_json: Json = False) -> None:
-    """Cancel a job. Doing it again changes nothing."""
+    """Cancel a job. A second cancel changes nothing."""
     with Client() as client:
         job = client.cancel(job_id)
     if as_json:
@@ -178,7 +192,7 @@ def cancel(job_id: JobId, as_json: Json = False) -> None:
 
 
 def delete(job_id: JobId, as_json: Json = False) -> None:
-    """Delete what a job was asked and answered. Its record and its trail stay; doing it again changes nothing."""
+    """Delete a job's input and output. Its record and its audit trail stay; a second delete changes nothing."""
     with Client() as client:
         client.request("DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
     if as_json:
@@ -198,7 +212,7 @@ def retry(
     if as_json:
         _print_json(job)
     else:
-        print(sentence(job))
+        print(job_summary(job))
 
 
 def _print_json(body: dict[str, Any]) -> None:
@@ -206,20 +220,20 @@ def _print_json(body: dict[str, Any]) -> None:
 
 
 def _print_job(job: dict[str, Any]) -> None:
-    print(f"{job['id']}  {paint(job['status'], sentence(job), sys.stdout)}")
+    print(f"{job['id']}  {colour_status(job['status'], job_summary(job), sys.stdout)}")
     served = job.get("served_model")
     print(f"model     {job['requested_model']}" + (f", served {served}" if served else ""))
     if disclosure := job.get("disclosure"):
         print(f"served by {disclosure['message']}")
     for one in job.get("attempts") or []:
         print(f"attempt {one['number']} {one['model']} {one.get('purpose')}: {one.get('outcome') or 'running'}")
-    print(f"cost      {money(job)}")
+    print(f"cost      {format_cost(job)}")
     if answer := job.get("output_text") or job.get("refusal"):
         print(f"\n{clean(answer)}")
 
 
 def register(app: typer.Typer) -> None:
-    """Put the commands on the app."""
+    """Add the commands to `app`."""
     app.command()(submit)
     app.command()(get)
     app.command()(wait)

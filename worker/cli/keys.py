@@ -1,4 +1,4 @@
-"""`vigil keys`: API keys and the encryption key. Speaks to Redis directly: the first key can't come over HTTP."""
+"""`vigil keys`: API keys and encryption keys. Uses Redis directly: the first key can't be made over HTTP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from worker.cli.errors import BAD, USAGE, CliError
+from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
 from worker.cli.processes import with_redis
 from worker.cli.rendering import print_columns
 from worker.clock import Clock
@@ -28,10 +28,10 @@ from worker.store.lifecycle.key_rotation import KeyRotation
 
 T = TypeVar("T")
 DEFAULT_SCOPES = ("submit", "read")
-_LONGEST_NAME = 64
+_MAX_NAME_LENGTH = 64
 
 app = typer.Typer(
-    help="API keys, and keys of encryption.",
+    help="Manage API keys and encryption keys.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -40,14 +40,14 @@ app = typer.Typer(
 
 @asynccontextmanager
 async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
-    """The keys in the Redis of the settings; the embedded server is started for the moment if none runs."""
+    """Open the apps and keys in the Redis of the settings; starts the embedded server if it does not run."""
     embedded = None if settings.redis_url else Embedded(settings.data_dir)
     if embedded:
         await embedded.start()
     try:
         url = settings.redis_url or (embedded.url if embedded else "")
         given = settings.model_copy(update={"redis_url": url})
-        guard = StoreGuard(given.mark_file, Clock().dice)  # nothing is written to a store that lost its data
+        guard = StoreGuard(given.mark_file, Clock().dice)  # refuses to write to a store that lost its data
         redis = connect(
             url, keyring=MasterKeyring.from_settings(settings.encryption_keys), guard=guard, max_connections=2
         )
@@ -61,7 +61,7 @@ async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
 
 
 def with_apps(work: Callable[[Apps], Awaitable[T]]) -> T:
-    """What `work` gives, on the Redis of the settings."""
+    """Run `work` on the Redis of the settings and return its result."""
 
     async def go() -> T:
         async with open_apps(load()) as apps:
@@ -70,8 +70,8 @@ def with_apps(work: Callable[[Apps], Awaitable[T]]) -> T:
     return asyncio.run(go())
 
 
-def shown(key: ApiKey) -> dict[str, Any]:
-    """What may be told of a key: never the key."""
+def to_json(key: ApiKey) -> dict[str, Any]:
+    """Return the public fields of a key: never the key itself."""
     return {
         "id": key.id,
         "app": key.app,
@@ -88,7 +88,7 @@ def _time(ms: int) -> str:
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Option("--app", help="The app that the key is for; a new name makes a new app.")],
+    name: Annotated[str, typer.Option("--app", help="The app of the key; a new name makes a new app.")],
     scope: Annotated[
         list[str] | None,
         typer.Option("--scope", "-s", help=f"May be repeated: {', '.join(SCOPES)}.  [default: submit, read]"),
@@ -96,18 +96,18 @@ def create(
     rate: Annotated[
         int | None,
         typer.Option(
-            min=0, max=MAX_RATE, help="Jobs a minute that the app may submit, 0 = no limit.", show_default=False
+            min=0, max=MAX_RATE, help="Jobs that the app may submit per minute; 0 = no limit.", show_default=False
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make an API key. It is shown this once: only its digest is kept."""
-    if not name.isprintable() or not name.strip() or len(name) > _LONGEST_NAME or any(c.isspace() for c in name):
-        raise CliError(f"--app is a name of 1-{_LONGEST_NAME} characters without spaces", USAGE)
-    scopes = tuple(dict.fromkeys(word for one in scope or DEFAULT_SCOPES for word in one.split(",") if word))
-    unknown = [word for word in scopes if word not in SCOPES]
+    """Make an API key. It is shown only once: Vigil stores its digest."""
+    if not name.isprintable() or not name.strip() or len(name) > _MAX_NAME_LENGTH or any(c.isspace() for c in name):
+        raise CliError(f"--app is a name of 1-{_MAX_NAME_LENGTH} characters without spaces", EXIT_USAGE)
+    scopes = tuple(dict.fromkeys(name for one in scope or DEFAULT_SCOPES for name in one.split(",") if name))
+    unknown = [name for name in scopes if name not in SCOPES]
     if unknown or not scopes:
-        raise CliError(f"unknown scope {', '.join(unknown) or repr('')}; known: {', '.join(SCOPES)}", USAGE)
+        raise CliError(f"unknown scope {', '.join(unknown) or repr('')}; known: {', '.join(SCOPES)}", EXIT_USAGE)
     record, key, secret = with_apps(
         lambda apps: apps.create_key(name, scopes, None if rate is None else RateLimit(rate))
     )
@@ -120,13 +120,15 @@ def create(
     print(f"scopes          {', '.join(record.scopes)}")
     print(f"key             {key}")
     print(f"webhook secret  {secret}")
-    print("The key is shown only now. Clients send it as `Authorization: Bearer …`; `vigil` reads VIGIL_API_KEY.")
+    print(
+        "The key is shown only now. Clients send it as `Authorization: Bearer …`; `vigil` reads it from VIGIL_API_KEY."
+    )
 
 
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List all keys, oldest first. Their ids, not the keys themselves."""
-    found = [shown(key) for key in with_apps(lambda apps: apps.list_keys())]
+    """List the ids of all keys, oldest first."""
+    found = [to_json(key) for key in with_apps(lambda apps: apps.list_keys())]
     if as_json:
         print(json.dumps({"object": "list", "data": found}, indent=2))
         return
@@ -145,9 +147,9 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `vigil keys list` shows it.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """End a key for good. Its app's jobs stay; other keys of the app see them."""
+    """Revoke a key for good. The app's jobs stay; its other keys see them."""
     try:
-        found = shown(with_apps(lambda apps: apps.revoke(key_id)))
+        found = to_json(with_apps(lambda apps: apps.revoke(key_id)))
     except Refused as error:
         raise CliError(error.detail) from None
     print(json.dumps(found, indent=2) if as_json else f"revoked {found['id']} of app {found['app']}")
@@ -157,17 +159,19 @@ def revoke(
 def rate_(
     name: Annotated[str, typer.Argument(metavar="APP", help="The app.")],
     per_minute: Annotated[
-        int | None, typer.Argument(min=0, max=MAX_RATE, help="Jobs a minute, 0 = no limit.", show_default=False)
+        int | None, typer.Argument(min=0, max=MAX_RATE, help="Jobs per minute; 0 = no limit.", show_default=False)
     ] = None,
     burst: Annotated[
-        int, typer.Option(min=0, max=MAX_RATE, help="How many at once.  [as many as in a minute]", show_default=False)
+        int, typer.Option(min=0, max=MAX_RATE, help="Jobs at once.  [as many as per minute]", show_default=False)
     ] = 0,
-    default: Annotated[bool, typer.Option("--default", help="Give the app the default again.")] = False,
+    default: Annotated[
+        bool, typer.Option("--default", help="Remove the app's own rate: the default applies again.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show or set the rate of an app's submits. Without its own it has VIGIL_RATE_PER_MINUTE."""
+    """Show or set an app's submit rate. The default is VIGIL_RATE_PER_MINUTE."""
     if (default and per_minute is not None) or (burst and not per_minute):
-        raise CliError("give a number of jobs a minute (and perhaps --burst), or --default, or neither", USAGE)
+        raise CliError("give jobs per minute (and --burst if you like), or --default, or neither", EXIT_USAGE)
 
     async def work(apps: Apps) -> RateLimit | None:
         if per_minute is not None or default:
@@ -179,42 +183,42 @@ def rate_(
     except Refused as error:
         raise CliError(error.detail) from None
     settings = load()
-    now = own or RateLimit(settings.rate_per_minute, settings.rate_burst)
+    rate = own or RateLimit(settings.rate_per_minute, settings.rate_burst)
     if as_json:
-        body = {"app": name, "per_minute": now.per_minute, "burst": now.capacity, "default": own is None}
+        body = {"app": name, "per_minute": rate.per_minute, "burst": rate.capacity, "default": own is None}
         print(json.dumps(body, indent=2))
         return
-    said = f"{now.per_minute} jobs a minute, {now.capacity} at once" if now.per_minute else "no limit"
-    print(f"{name}: {said}{' (the default)' if own is None else ''}")
+    text = f"{rate.per_minute} jobs per minute, {rate.capacity} at once" if rate.per_minute else "no limit"
+    print(f"{name}: {text}{' (the default)' if own is None else ''}")
 
 
 @app.command("generate-encryption")
 def generate_encryption() -> None:
-    """Print a fresh encryption key. For VIGIL_ENCRYPTION_KEYS: urlsafe base64 of 32 random bytes; keep it safe."""
+    """Print a new key for VIGIL_ENCRYPTION_KEYS. It is 32 random bytes as urlsafe base64; store it safely."""
     print(new_encryption_key())
 
 
 def new_encryption_key() -> str:
-    """A value for VIGIL_ENCRYPTION_KEYS."""
+    """Return a new value for VIGIL_ENCRYPTION_KEYS."""
     return base64.urlsafe_b64encode(Clock().dice(32)).decode()
 
 
 @app.command()
 def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Bring everything under the first key. Beside running workers; may be begun again.
+    """Re-encrypt everything with the first key. Workers may run; it may be repeated.
 
-    Put the new key first in VIGIL_ENCRYPTION_KEYS on every process and keep the old one behind it, run this, then drop
+    Put the new key first in VIGIL_ENCRYPTION_KEYS of every process and keep the old one after it, run this, then remove
     the old one. Exits 1 while something still needs another key than the first.
     """
 
     async def go() -> dict[str, int]:
         settings = load()
         if not settings.encryption_keys:
-            raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", USAGE)
-        async with with_redis(settings) as ours:
-            guard = StoreGuard(ours.mark_file, Clock().dice)
-            keyring = MasterKeyring.from_settings(settings.encryption_keys)
-            redis = connect(ours.redis_url or "", keyring=keyring, guard=guard, max_connections=2)
+            raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", EXIT_USAGE)
+        async with with_redis(settings) as actual:
+            guard = StoreGuard(actual.mark_file, Clock().dice)
+            vault = MasterKeyring.from_settings(settings.encryption_keys)
+            redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=2)
             try:
                 return dict(await KeyRotation(redis).run())
             finally:
@@ -226,11 +230,11 @@ def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         print(json.dumps({**counts, "done": not left}, indent=2))
     else:
         print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
-        print("run it again: something needs another key" if left else "done: the other keys can be dropped")
+        print("run it again: something still needs another key" if left else "done: the other keys can be removed")
     if left:
-        raise typer.Exit(BAD)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def register(root: typer.Typer) -> None:
-    """Put the commands on the app."""
+    """Add the commands to `root`."""
     root.add_typer(app, name="keys")

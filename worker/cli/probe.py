@@ -1,4 +1,4 @@
-"""`vigil probe`: which models this organisation may really call, since when, and what to do about the others."""
+"""`vigil probe`: shows which models this organisation may call, since when, and what to do about the others."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from worker.cli.api_client import Client
-from worker.cli.errors import BAD
+from worker.cli.errors import EXIT_FAILED
 from worker.cli.rendering import clean, print_columns
 
 
 def probe(
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, as POST /v1/models/probe and GET /v1/ops/endpoint give it.")
+        bool, typer.Option("--json", help="Print JSON, as POST /v1/models/probe and GET /v1/ops/endpoint return it.")
     ] = False,
 ) -> None:
-    """Ask the provider which models may be called. Exit 1 if any may not.
+    """Ask the provider which models may be called. Exits 1 if any may not.
 
-    Also says whether VIGIL_UPSTREAM fits the provider; exit 1 if it does not. A worker asks, with its own key;
+    Also checks whether VIGIL_UPSTREAM fits the provider; exits 1 if it does not. A worker asks, with its own key;
     VIGIL_API_KEY needs the scope ops. Nothing is generated, so nothing is billed.
     """
     with Client() as client:
@@ -34,7 +34,7 @@ def probe(
         fits = {True: "fits", False: "does not fit"}.get(endpoint["fits"], "may fit")
         print(f"\nVIGIL_UPSTREAM={clean(str(endpoint['upstream']))} {fits} this provider. {clean(endpoint['advice'])}")
     if any(model["access"]["status"] != "ok" for model in models) or endpoint["fits"] is False:
-        raise typer.Exit(BAD)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _row(model: dict[str, Any]) -> tuple[str, str, str, str]:
@@ -47,5 +47,5 @@ def _row(model: dict[str, Any]) -> tuple[str, str, str, str]:
 
 
 def register(app: typer.Typer) -> None:
-    """Put the command on the app."""
+    """Add the command to `app`."""
     app.command()(probe)

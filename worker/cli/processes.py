@@ -1,5 +1,6 @@
-"""`vigil api`, `vigil worker`, `vigil simulator`: one process of each kind, and what all long-running commands share:
-one event loop, a graceful end on the first signal, an immediate one on the second.
+"""`vigil api`, `vigil worker` and `vigil simulator`, and what long-running commands share: the event loop and signals.
+
+The first signal stops a process gracefully, the second at once.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from typing import Annotated, Protocol, cast
 
 import typer
 
-from worker.cli.errors import INTERRUPTED, USAGE, CliError
+from worker.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CliError
 from worker.embedded import Embedded
 from worker.settings import Settings, load
 from worker.telemetry.events import emit
 from worker.telemetry.log import configure
 from worker.telemetry.setup import finish
 
-_WARM_SECONDS = 1.0
-_COLLECT_AFTER = 50_000  # allocations
+_STARTUP_S = 1.0
+_GC_THRESHOLD = 50_000  # allocations
 
 
-class ServesApi(Protocol):
-    """`api.server.serve`, which is found by name: the worker side never imports the API."""
+class ApiServer(Protocol):
+    """The type of `api.server.serve`, which is imported by name: `worker` must not import `api`."""
 
     def __call__(
         self,
@@ -46,9 +47,9 @@ class ServesApi(Protocol):
         ...
 
 
-def serves_api() -> ServesApi:
-    """The API's entry."""
-    return cast("ServesApi", importlib.import_module("api.server").serve)
+def load_api_server() -> ApiServer:
+    """Import and return `api.server.serve`."""
+    return cast("ApiServer", importlib.import_module("api.server").serve)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -58,32 +59,32 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
 
 
-def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], said: str = "") -> None:
-    """Run `work(stop)`; the first signal to end sets `stop` and prints `said`, a second one ends us at once.
+def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], message: str = "") -> None:
+    """Run `work(stop)`. The first signal sets `stop` and prints `message`, a second one exits at once.
 
-    Ends the command: 130 after SIGINT, 0 after another signal, else what `work` returned.
+    Exits with 130 after SIGINT, 0 after another signal, else with what `work` returned.
     """
-    got: list[int] = []
+    received: list[int] = []
 
     async def go() -> int:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        loop.call_later(_WARM_SECONDS, _calm_collector)
+        loop.call_later(_STARTUP_S, _freeze_startup_objects)
 
         def on_signal(number: int) -> None:
-            if got:
-                os._exit(INTERRUPTED)
-            got.append(number)
+            if received:
+                os._exit(EXIT_INTERRUPTED)
+            received.append(number)
             stop.set()
-            if said:
+            if message:
                 try:
-                    print(f"\n{said}", file=sys.stderr, flush=True)
-                except OSError:  # who read this, or the terminal, has gone: we end all the same, and quietly
+                    print(f"\n{message}", file=sys.stderr, flush=True)
+                except OSError:  # the terminal or the reader of the pipe has gone: stop without the message
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a closed terminal; nohup has it ignored
-            numbers.append(signal.SIGHUP)
-        for number in numbers:
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a closed terminal; nohup ignores it
+            signals.append(signal.SIGHUP)
+        for number in signals:
             loop.add_signal_handler(number, on_signal, number)
         return await work(stop) or 0
 
@@ -92,28 +93,28 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], sai
             code = runner.run(go())
     finally:
         finish()
-    if got and got[0] == signal.SIGINT:
-        code = INTERRUPTED
+    if received and received[0] == signal.SIGINT:
+        code = EXIT_INTERRUPTED
     if code:
         raise typer.Exit(code)
 
 
-def _calm_collector() -> None:
-    """Frees the collector from what start-up made, which lives as long as the process (a fifth of a submit's CPU)."""
+def _freeze_startup_objects() -> None:
+    """Exclude the objects made at start from garbage collection; scanning them takes a fifth of a submit's CPU."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 20, 50)
+    gc.set_threshold(_GC_THRESHOLD, 20, 50)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A place that is ours from here on, port 0 a free one; CliError when it can't be had.
+    """Open and return a listening socket; port 0 takes a free one. Raise CliError if the port is not available.
 
-    It listens at once: two that only bind may both believe that the port is theirs.
+    It listens at once: two processes that only bind may both succeed.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except OSError:
-        raise CliError(f"{host!r} is no address of this machine", USAGE) from None
+        raise CliError(f"{host!r} is no address of this machine", EXIT_USAGE) from None
     place = socket.socket(family, socket.SOCK_STREAM)
     place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -123,7 +124,7 @@ def listen(host: str, port: int) -> socket.socket:
         place.close()
         if error.errno == errno.EADDRINUSE:
             raise CliError(f"port {port} on {host} is taken; choose another with --port") from None
-        raise CliError(f"can't listen on {host} port {port}: {error.strerror}", USAGE) from None
+        raise CliError(f"can't listen on {host} port {port}: {error.strerror}", EXIT_USAGE) from None
     return place
 
 
@@ -164,59 +165,62 @@ def api(
     async def work(stop: asyncio.Event) -> None:
         ready = asyncio.Event()
 
-        async def tell() -> None:
+        async def report_ready() -> None:
             await ready.wait()
             emit("api.ready", host=settings.host, port=settings.port)
 
-        async with with_redis(settings) as ours:
-            telling = asyncio.create_task(tell())
+        async with with_redis(settings) as actual:
+            reporting = asyncio.create_task(report_ready())
             try:
-                await serves_api()(ours, ready=ready, stop=stop)
+                await load_api_server()(actual, ready=ready, stop=stop)
             finally:
-                telling.cancel()
+                reporting.cancel()
 
-    run_until_signal(work, "stopping: no new requests, the open ones are answered")
+    run_until_signal(work, "stopping: no new requests are accepted, open ones are answered")
 
 
 def worker(
     max_jobs: Annotated[
-        int | None, typer.Option(min=1, help="Jobs at the same time.  [VIGIL_MAX_JOBS, 200]", show_default=False)
+        int | None, typer.Option(min=1, help="Jobs running at once.  [VIGIL_MAX_JOBS, 200]", show_default=False)
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="Where --port listens.  [VIGIL_WORKER_HOST, 127.0.0.1]", show_default=False)
+        str | None, typer.Option(help="The address for --port.  [VIGIL_WORKER_HOST, 127.0.0.1]", show_default=False)
     ] = None,
     port: Annotated[
         int | None,
         typer.Option(
             min=0,
             max=65_535,
-            help="Answer /healthz, /readyz and /metrics there; 0 = nowhere.  [VIGIL_WORKER_PORT, 0]",
+            help="Serve /healthz, /readyz and /metrics on this port; 0 = off.  [VIGIL_WORKER_PORT, 0]",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Run a worker. The first signal drains it: running jobs get VIGIL_DRAIN_SECONDS, then another worker goes on."""
+    """Run a worker. The first signal drains it.
+
+    Running jobs get VIGIL_DRAIN_SECONDS to finish; then another worker continues them. A second signal stops at once.
+    """
     given = {"max_jobs": max_jobs, "worker_host": host, "worker_port": port}
     settings = load({name: value for name, value in given.items() if value is not None})
     check_port(settings.worker_host, settings.worker_port)
     configure(settings.log_level, settings.log_format)
 
     async def work(stop: asyncio.Event) -> None:
-        main = importlib.import_module("worker.main")  # heavy: only those who work pay for it
-        async with with_redis(settings) as ours:
-            await main.run_worker(ours, stop=stop)
+        main = importlib.import_module("worker.main")  # slow to import: only this command needs it
+        async with with_redis(settings) as actual:
+            await main.run_worker(actual, stop=stop)
 
-    run_until_signal(work, f"draining: running jobs have {settings.drain_seconds:g} s; again = stop at once")
+    run_until_signal(work, f"draining: running jobs have {settings.drain_seconds:g} s; a second signal stops at once")
 
 
 def simulator(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 takes a free one.")] = 8790,
-    speed: Annotated[float, typer.Option(help="Divides every wait.")] = 1.0,
-    mix: Annotated[Path | None, typer.Option(help="A weighted table of scenarios, for load.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Draw the same scenarios again.")] = None,
-    webhook_url: Annotated[str | None, typer.Option(help="Where the provider's webhooks go.")] = None,
-    webhook_secret: Annotated[str | None, typer.Option(help="Their secret, whsec_….")] = None,
+    speed: Annotated[float, typer.Option(help="Divide every wait by this.")] = 1.0,
+    mix: Annotated[Path | None, typer.Option(help="A file with a weighted table of scenarios, for load tests.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed draws the same scenarios.")] = None,
+    webhook_url: Annotated[str | None, typer.Option(help="The URL that receives the fake provider's webhooks.")] = None,
+    webhook_secret: Annotated[str | None, typer.Option(help="The secret that signs these webhooks, whsec_….")] = None,
 ) -> None:
     """Run the fake provider. `[[sim: list]]` as a prompt answers with its scenarios."""
     check_port(host, port)
@@ -227,7 +231,7 @@ def simulator(
         try:
             simulator = Simulator(host, port, speed, mix, seed, webhook_url, webhook_secret)
         except (ValueError, OSError) as error:
-            raise CliError(f"the simulator can't start: {error}", USAGE) from None
+            raise CliError(f"the simulator can't start: {error}", EXIT_USAGE) from None
         async with simulator:
             print(f"simulator on {simulator.url}; scenarios at {simulator.root}/sim/scenarios", flush=True)
             await stop.wait()
@@ -236,7 +240,7 @@ def simulator(
 
 
 async def first_of(*tasks: asyncio.Task[None], also: asyncio.Event) -> None:
-    """Returns when `also` is set or a task has ended; raises what a task raised."""
+    """Return when `also` is set or a task has ended. Raise what a task raised."""
     waiting = asyncio.ensure_future(also.wait())
     try:
         done, _ = await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -250,7 +254,7 @@ async def first_of(*tasks: asyncio.Task[None], also: asyncio.Event) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    """Put the commands on the app."""
+    """Add the commands to `app`."""
     app.command()(api)
     app.command()(worker)
     app.command()(simulator)

@@ -1,4 +1,4 @@
-"""What a line of progress needs to know of a job, told by its events alone. Pure; unknown events change nothing."""
+"""Updates the fields of a job that a progress line shows from its events. Pure; unknown events change nothing."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from worker.client import Event
 from worker.jobs import events as ev
 from worker.jobs.states import Status
 
-Shown = dict[str, Any]
-"""A job in the API's words, as far as `show.sentence` reads it."""
+JobView = dict[str, Any]
+"""The fields of the API's job that `rendering.job_summary` reads."""
 
-_FREE: Final = {"reason": None, "hold": None, "next_attempt_at": None}
+_NOT_WAITING: Final = {"reason": None, "hold": None, "next_attempt_at": None}
 
 
-def after(job: Shown, event: Event) -> Shown:
-    """The job after this event; the first event starts from nothing."""
+def apply_event(job: JobView, event: Event) -> JobView:
+    """Return the job after this event; the first event makes a new one."""
     at, data = event.raw.get("at"), event.data
     match event.type:
         case ev.Queued.TYPE:
-            asked = data.get("requested_model")
-            return {"id": event.job_id, "status": Status.QUEUED, "created_at": at, "requested_model": asked}
+            requested = data.get("requested_model")
+            return {"id": event.job_id, "status": Status.QUEUED, "created_at": at, "requested_model": requested}
         case ev.Scheduled.TYPE:
             hold = {"reason": data["hold_reason"]} if data.get("hold_reason") else None
             waiting = {"reason": data.get("reason"), "hold": hold, "next_attempt_at": data.get("until")}
             return job | {"status": Status.SCHEDULED, **waiting}
         case ev.Released.TYPE | ev.Interrupted.TYPE:
-            return job | {"status": Status.QUEUED, **_FREE}
+            return job | {"status": Status.QUEUED, **_NOT_WAITING}
         case ev.Started.TYPE:
-            return job | {"status": Status.RUNNING, "started_at": job.get("started_at") or at, **_FREE}
+            return job | {"status": Status.RUNNING, "started_at": job.get("started_at") or at, **_NOT_WAITING}
         case ev.AttemptStarted.TYPE:
             new = {"number": event.attempt, "started_at": at, **data}
             return job | {"attempts": [*(job.get("attempts") or []), new]}
         case ev.CheckStarted.TYPE | ev.CheckUpdated.TYPE | ev.CheckEnded.TYPE:
-            return _checked(job, event)
+            return _apply_check(job, event)
         case ev.OfferMade.TYPE:
             return job | {"offer": data}
         case ev.OfferAccepted.TYPE | ev.OfferExpired.TYPE:
@@ -44,7 +44,7 @@ def after(job: Shown, event: Event) -> Shown:
             return job
 
 
-def _checked(job: Shown, event: Event) -> Shown:
+def _apply_check(job: JobView, event: Event) -> JobView:
     checks = list((job.get("safety") or {}).get("checks") or [])
     if event.type == ev.CheckStarted.TYPE:
         checks.append({"attempt": event.attempt, "started_at": event.raw.get("at"), **event.data})

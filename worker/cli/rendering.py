@@ -1,4 +1,4 @@
-"""What a person sees: one line about a job, a live line on a terminal, plain tables. Knows the API's JSON, asks nobody.
+"""Formats jobs for a terminal: one line about a job, a line that updates in place, plain tables.
 
 Progress goes to stderr and results to stdout, so that output can be piped. Colours only on a terminal without NO_COLOR.
 """
@@ -17,7 +17,7 @@ from worker.clock import Clock
 from worker.jobs.states import TERMINAL, Status
 
 TERMINAL_STATUSES: Final = frozenset(str(status) for status in TERMINAL)
-_COLOURS: Final = {
+_STATUS_COLOURS: Final = {
     Status.COMPLETED: "32",
     Status.BLOCKED: "31",
     Status.FAILED: "31",
@@ -26,16 +26,16 @@ _COLOURS: Final = {
     Status.CHECKING: "35",
     Status.RUNNING: "36",
 }
-_CLEAR: Final = "\r\x1b[2K"
+_CLEAR_LINE: Final = "\r\x1b[2K"
 
 
 def clean(text: str) -> str:
-    """Text without the control characters by which an answer could play with the terminal."""
+    """Remove control characters, with which an answer could control the terminal."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf"} or c in "\u200d\u200c")
 
 
 def seconds_between(start: str | None, end: str | datetime | None = None) -> float:
-    """Seconds from one API time to another, or to now; 0 without a start."""
+    """Return the seconds from one API time to another, or to now; 0 without a start."""
     if not start:
         return 0.0
     until = datetime.fromisoformat(end) if isinstance(end, str) else end or Clock().now()
@@ -43,58 +43,60 @@ def seconds_between(start: str | None, end: str | datetime | None = None) -> flo
     return (until - begun.replace(tzinfo=begun.tzinfo or UTC)).total_seconds()
 
 
-def clock_face(seconds: float) -> str:
-    """0:42, 12:05, 1:00:09; never negative."""
-    whole = max(0, int(seconds))
-    minutes, rest = divmod(whole, 60)
+def format_duration(seconds: float) -> str:
+    """Format seconds as 0:42, 12:05 or 1:00:09; negative ones as 0:00."""
+    total = max(0, int(seconds))
+    minutes, seconds_left = divmod(total, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{seconds_left:02}" if hours else f"{minutes}:{seconds_left:02}"
 
 
-def sentence(job: dict[str, Any], characters: int = 0, now: datetime | None = None) -> str:
-    """The job in one line, as it is `now`."""
+def job_summary(job: dict[str, Any], characters: int = 0, now: datetime | None = None) -> str:
+    """Describe the job in one line, as it is at `now`."""
     now = now or Clock().now()
     match job["status"]:
         case Status.QUEUED:
-            return f"queued, {clock_face(seconds_between(job['created_at'], now))}"
+            return f"queued, {format_duration(seconds_between(job['created_at'], now))}"
         case Status.SCHEDULED:
-            return _waiting(job, now)
+            return _scheduled_summary(job, now)
         case Status.RUNNING:
             since = next((a["started_at"] for a in reversed(job.get("attempts") or [])), None) or job.get("started_at")
             written = f", {characters} characters" if characters else ""
-            return f"running, {clock_face(seconds_between(since, now))}{written}"
+            return f"running, {format_duration(seconds_between(since, now))}{written}"
         case Status.CHECKING:
-            return _checking(job, now)
+            return _checking_summary(job, now)
         case _:
-            return _ended(job)
+            return _ended_summary(job)
 
 
-def _waiting(job: dict[str, Any], now: datetime) -> str:
+def _scheduled_summary(job: dict[str, Any], now: datetime) -> str:
     reason = job.get("reason")
     if hold := job.get("hold"):
         return f"on hold, {hold.get('reason') or reason}"
     due = job.get("next_attempt_at")
-    when = f" in {clock_face(-seconds_between(due, now))}" if due else ""
+    when = f" in {format_duration(-seconds_between(due, now))}" if due else ""
     what = "waiting to start" if reason == "not_before" else "waiting for retry"
     return f"{what}{when}" + (f" ({reason})" if reason else "")
 
 
-def _checking(job: dict[str, Any], now: datetime) -> str:
+def _checking_summary(job: dict[str, Any], now: datetime) -> str:
     checks = (job.get("safety") or {}).get("checks") or []
     check = next((c for c in reversed(checks) if not c.get("ended_at")), None) or (checks[-1] if checks else {})
     evidence = check.get("evidence") or "signalled"
     about = ", ".join(check.get("use_cases") or [])
-    line = f"safety check running, {clock_face(seconds_between(check.get('started_at'), now))}"
+    line = f"safety check running, {format_duration(seconds_between(check.get('started_at'), now))}"
     line += f" ({evidence}{f': {about}' if about else ''})"
     offer = job.get("offer")
     return f"{line}; {offer['model']} is offered" if offer and offer.get("model") else line
 
 
-def _ended(job: dict[str, Any]) -> str:
+def _ended_summary(job: dict[str, Any]) -> str:
     status, error, served = job["status"], job.get("error") or {}, job.get("served_model")
     block = (job.get("safety") or {}).get("block") or {}
     took = (
-        f" after {clock_face(seconds_between(job['created_at'], job['finished_at']))}" if job.get("finished_at") else ""
+        f" after {format_duration(seconds_between(job['created_at'], job['finished_at']))}"
+        if job.get("finished_at")
+        else ""
     )
     if status == Status.COMPLETED:
         line = f"completed{took}"
@@ -110,29 +112,29 @@ def _ended(job: dict[str, Any]) -> str:
         return f"blocked{took}: {block.get('category', 'unknown')} ({block.get('code')})" + (
             f". {advice}" if advice else ""
         )
-    why = " ".join(word for word in (error.get("message"), error.get("advice")) if word)
+    why = " ".join(text for text in (error.get("message"), error.get("advice")) if text)
     return f"{status}{took}" + (f" ({error['code']})" if error.get("code") else "") + (f": {why}" if why else "")
 
 
-def coloured(stream: TextIO) -> bool:
-    """Whether colours may be used on this stream."""
+def use_colours(stream: TextIO) -> bool:
+    """Return whether colours may be used on this stream."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"  # noqa: TID251
 
 
-def paint(status: str, text: str, stream: TextIO) -> str:
-    """`text` in the colour of a status, where colours may be used."""
-    colour = _COLOURS.get(Status(status)) if status in set(Status) else None
-    return f"\x1b[{colour}m{text}\x1b[0m" if colour and coloured(stream) else text
+def colour_status(status: str, text: str, stream: TextIO) -> str:
+    """Return `text` in the colour of a status, if colours may be used."""
+    colour = _STATUS_COLOURS.get(Status(status)) if status in set(Status) else None
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour and use_colours(stream) else text
 
 
-def fit(text: str, width: int) -> str:
-    """`text` cut so that it stays on one line of a terminal."""
+def truncate(text: str, width: int) -> str:
+    """Return `text` cut to one line of a terminal."""
     flat = " ".join(text.split())
     return flat if len(flat) < width else flat[: max(1, width - 2)] + "…"
 
 
 class LiveLine:
-    """One line on stderr that is rewritten in place; without a terminal each change is a line of its own."""
+    """A line on stderr that is rewritten in place; without a terminal each change is printed as a line."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._out = stream or sys.stderr
@@ -140,10 +142,10 @@ class LiveLine:
         self._kind, self._up = "", False
 
     def show(self, status: str, line: str, kind: str) -> None:
-        """Show `line`; `kind` says what it is about: without a terminal only a new kind is told."""
+        """Show `line`. Without a terminal it is printed only if `kind` differs from the last one's."""
         if self.live:
             width = shutil.get_terminal_size().columns
-            self._out.write(_CLEAR + paint(status, fit(line, width), self._out))
+            self._out.write(_CLEAR_LINE + colour_status(status, truncate(line, width), self._out))
             self._out.flush()
             self._up = True
         elif kind != self._kind:
@@ -151,27 +153,27 @@ class LiveLine:
         self._kind = kind
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._up:
-            self._out.write(_CLEAR)
+            self._out.write(_CLEAR_LINE)
             self._out.flush()
             self._up = False
 
     def settle(self, status: str, line: str) -> None:
-        """The last line: it stays."""
+        """Print the final line, which stays."""
         self.clear()
-        print(paint(status, line, self._out), file=self._out, flush=True)
+        print(colour_status(status, line, self._out), file=self._out, flush=True)
 
 
 def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = False) -> None:
-    """A plain table, two spaces between columns; `right` puts all but the first column to the right."""
+    """Print a plain table with two spaces between columns; `right` aligns all but the first column to the right."""
     widths = [max(len(row[n]) for row in [head, *rows]) for n in range(len(head))]
     for row in [head, *rows]:
         cells = [cell.rjust(widths[n]) if right and n else cell.ljust(widths[n]) for n, cell in enumerate(row)]
         print("  ".join(cells).rstrip())
 
 
-def money(job: dict[str, Any]) -> str:
-    """The job's cost for a person; `-` without a price."""
+def format_cost(job: dict[str, Any]) -> str:
+    """Return the job's cost, or `-` without a price."""
     total = (job.get("cost") or {}).get("total")
     return f"${total}" if total is not None else "-"

@@ -1,6 +1,6 @@
-"""`vigil store show` and `vigil store accept`: which store is known here, which one Redis holds, and that it is meant.
+"""`vigil store show` and `vigil store accept`: compare the store known here with Redis's, and accept another one.
 
-Commands of their own and no option of the doctor: the doctor only looks and may be run by anybody, this is a decision.
+`vigil doctor` has no option for it: the doctor changes nothing and anyone may run it; accepting is a decision.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.errors import BAD
+from worker.cli.errors import EXIT_FAILED
 from worker.cli.processes import with_redis
 from worker.clock import Clock
 from worker.settings import Settings, load
@@ -28,63 +28,63 @@ app = typer.Typer(
 )
 
 
-async def found(settings: Settings, new: str | None = None) -> tuple[StoreMark | None, StoreAnswer, str]:
-    """(the mark of this machine, what Redis says, what is wrong); `new` is accepted first, if given."""
+async def compare_store(settings: Settings, new: str | None = None) -> tuple[StoreMark | None, StoreAnswer, str]:
+    """Return (this machine's mark, what Redis holds, what is wrong). `new`: first accept Redis as this deployment."""
     mark = load_mark(settings.mark_file)
-    async with with_redis(settings) as ours:
-        redis = connect(ours.store_url, max_connections=1, retries=1)
+    async with with_redis(settings) as actual:
+        redis = connect(actual.store_url, max_connections=1, retries=1)
         try:
             if new is not None:
                 await accept_store(redis, new)
             async with store_errors("say which deployment it holds"):
-                seen = await read_answer(redis.execute_command, mark)
+                answer = await read_answer(redis.execute_command, mark)
         finally:
             await redis.aclose()
-    reason = judge(mark, seen)
-    return mark, seen, describe(reason, mark, seen) if mark and reason else ""
+    reason = judge(mark, answer)
+    return mark, answer, describe(reason, mark, answer) if mark and reason else ""
 
 
 @app.command()
 def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Compare what is known here with Redis.
+    """Compare the deployment known here with Redis.
 
-    Which deployment this machine knows and which one Redis holds. Exits 1 when they differ, or records are missing.
+    Shows which deployment this machine knows and which one Redis holds. Exits 1 if they differ or records are missing.
     """
     settings = load()
-    mark, seen, wrong = asyncio.run(found(settings))
+    mark, answer, wrong = asyncio.run(compare_store(settings))
     if as_json:
         known = {"deployment": mark.deployment, "record": mark.record} if mark else None
-        said = {"known": known, "redis": seen.deployment, "wrong": wrong or None, "file": str(settings.mark_file)}
-        print(json.dumps(said, indent=2))
+        body = {"known": known, "redis": answer.deployment, "wrong": wrong or None, "file": str(settings.mark_file)}
+        print(json.dumps(body, indent=2))
     else:
         print(f"known here  {mark.deployment if mark else 'nothing'}, in {settings.mark_file}")
-        print(f"in Redis    {seen.deployment or 'no deployment'}")
-        print(wrong or _words(mark, seen))
+        print(f"in Redis    {answer.deployment or 'no deployment'}")
+        print(wrong or _verdict(mark, answer))
     if wrong:
-        raise typer.Exit(BAD)
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
 def accept() -> None:
-    """Say that what Redis holds now is meant.
+    """Accept what Redis holds now.
 
-    Although jobs are missing from it: only after its data could not be brought back, see ops/runbook/StoreChanged.md.
-    It gets a new deployment id; every process that knew another one takes it over within a second (those that are down
-    have a day).
+    Jobs that are missing in it are lost, so use it only if its data can't be brought back: see
+    ops/runbook/StoreChanged.md. Redis gets a new deployment id. Every running process accepts it within a second, one
+    that is down accepts it if it starts within a day.
     """
     new = Clock().dice(8).hex()
-    asyncio.run(found(load(), new))
-    print(f"accepted: Redis is deployment {new} from now on; processes go on within a second")
+    asyncio.run(compare_store(load(), new))
+    print(f"accepted: Redis is deployment {new} from now on; processes continue within a second")
 
 
-def _words(mark: StoreMark | None, seen: StoreAnswer) -> str:
+def _verdict(mark: StoreMark | None, answer: StoreAnswer) -> str:
     if mark is None:
-        return "a process that starts here takes what Redis holds"
-    if seen.deployment == seen.accepted:
-        return "it was accepted: a process here takes it over"
+        return "a process that starts here accepts what Redis holds"
+    if answer.deployment == answer.accepted:
+        return "it was accepted: the next process here uses it"
     return "they are the same, and nothing is missing"
 
 
 def register(root: typer.Typer) -> None:
-    """Put the commands on the app."""
+    """Add the commands to `root`."""
     root.add_typer(app, name="store")

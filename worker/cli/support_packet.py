@@ -1,4 +1,4 @@
-"""`vigil support-packet` and `vigil status`: what the provider's support asks for, and how the whole stands."""
+"""`vigil support-packet` and `vigil status`: a job's packet for the provider's support, and the state of Vigil."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import typer
 
 from worker.cli.api_client import Client
 from worker.cli.arguments import read_prompt
-from worker.cli.errors import USAGE, CliError
+from worker.cli.errors import EXIT_USAGE, CliError
 from worker.cli.rendering import clean, print_columns
 
-_STATUS: Final = ("queued", "scheduled", "running", "checking")
+_QUEUE_FIELDS: Final = ("queued", "scheduled", "running", "checking")
 
 
 def support_packet(
     job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id, job_….")],
     description: Annotated[
-        str | None, typer.Option(help="What happened, in your own words; secrets are taken out.")
+        str | None, typer.Option(help="What happened, in your own words; secrets are removed.")
     ] = None,
     description_file: Annotated[
         Path | None, typer.Option(help="The same from a file; - reads stdin.", show_default=False)
     ] = None,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Print what is taken out of the description, and by which detector.")
+        bool, typer.Option("--preview", help="Print what is removed from the description, and by which detector.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print what the provider's support asks for. No prompt, no output, nothing but ids, times and codes."""
+    """Print the packet for the provider's support. It has ids, times and codes, no prompt and no output."""
     if description is not None and description_file is not None:
-        raise CliError("give --description or --description-file, not both", USAGE)
+        raise CliError("give --description or --description-file, not both", EXIT_USAGE)
     if preview and description is None and description_file is None:
-        raise CliError("--preview shows what is taken out of a description: give one", USAGE)
+        raise CliError("--preview needs --description or --description-file", EXIT_USAGE)
     if description_file is not None:
         description = read_prompt(None, description_file)
     path = f"/v1/jobs/{quote(job, safe='')}/support-packet"
@@ -51,7 +51,7 @@ def support_packet(
     else:
         print(clean(packet["text"]), end="")
         for found in packet["redactions"]:
-            print(f"taken out of the description: {found['count']} x {found['detector']}", file=sys.stderr)
+            print(f"removed from the description: {found['count']} x {found['detector']}", file=sys.stderr)
 
 
 def _preview(packet: dict[str, Any]) -> None:
@@ -60,26 +60,26 @@ def _preview(packet: dict[str, Any]) -> None:
     if packet["redactions"]:
         print_columns(("DETECTOR", "FOUND"), [(one["detector"], str(one["count"])) for one in packet["redactions"]])
     else:
-        print("nothing was taken out")
+        print("nothing was removed")
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print how the whole stands. The queue, the workers, the provider's account, the rates of the last hour."""
+    """Print the state of Vigil. Shows queue, workers, the provider's account, pauses, rates of the last hour."""
     with Client() as client:
         body = client.call("GET", "/v1/status")
     if as_json:
         print(json.dumps(body, indent=2))
         return
     queue, account, rates = body["queue"], body["account"], body["rates"]
-    print("queue    " + ", ".join(f"{queue[name]} {name}" for name in _STATUS))
+    print("queue    " + ", ".join(f"{queue[name]} {name}" for name in _QUEUE_FIELDS))
     print(f"workers  {len(body['workers'])}")
     because = ", ".join(account["evidence"].get("because") or [])
     print(f"account  {account['state']}" + (f" ({because})" if because else ""))
-    shares = (f"{_share(rates[name])} {name}" for name in ("checks", "blocks", "substitutions"))
+    shares = (f"{_percentage(rates[name])} {name}" for name in ("checks", "blocks", "substitutions"))
     for pause in body["pauses"]:
         if pause["scope"] == "unreadable":
             what = clean(pause["name"] or "")
-            print(f"paused   nothing by {what!r}: it can't be read and stops nobody (ops/runbook/RecordsUnreadable.md)")
+            print(f"paused   nothing by {what!r}: it can't be read and stops no job (ops/runbook/RecordsUnreadable.md)")
             continue
         name = "everything" if pause["name"] is None else f"{pause['scope']} {clean(pause['name'])}"
         print(f"paused   {name} since {pause['since']}" + (f": {clean(pause['note'])}" if pause["note"] else ""))
@@ -93,11 +93,11 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         print_columns(("FAMILY", "STATE", "REQUESTS", "CHECKED", "SUSPECTED", "BLOCKED"), rows)
 
 
-def _share(value: float | None) -> str:
+def _percentage(value: float | None) -> str:
     return "no" if value is None else f"{value:.1%}"
 
 
 def register(app: typer.Typer) -> None:
-    """Put the commands on the app."""
+    """Add the commands to `app`."""
     app.command()(support_packet)
     app.command()(status)

@@ -1,4 +1,4 @@
-"""`vigil up`: everything on one machine in one process and one event loop; and the same, as a context, for the demo."""
+"""`vigil up`: runs Redis, API, worker and simulator in one process and one event loop. The demo uses it too."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pydantic import SecretStr
 from worker.cli.errors import CliError
 from worker.cli.jobs import DEFAULT_MODEL
 from worker.cli.keys import new_encryption_key
-from worker.cli.processes import first_of, listen, run_until_signal, serves_api, with_redis
-from worker.cli.profile import keep, kept
+from worker.cli.processes import first_of, listen, load_api_server, run_until_signal, with_redis
+from worker.cli.profile import save_profile, saved_profile
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings, key_file, load
@@ -33,14 +33,14 @@ from worker.store.envelope import MasterKeyring
 from worker.telemetry.log import configure
 from worker.webhooks.signing import new_secret
 
-_APP: Final = "local"
-_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not listened on
-_READY_SECONDS: Final = 60.0
+_LOCAL_APP: Final = "local"
+_ALL_INTERFACES: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not listened on
+_READY_TIMEOUT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A Vigil that answers: where, with which key, and what stands behind it."""
+    """A running Vigil: its URL, key, provider and tasks."""
 
     url: str
     key: str
@@ -52,41 +52,51 @@ class Running:
 
 
 def address(settings: Settings) -> str:
-    """The URL under which this machine reaches the API."""
-    host = _ANYWHERE.get(settings.host, settings.host)
+    """Return the URL of the API for this machine."""
+    host = _ALL_INTERFACES.get(settings.host, settings.host)
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 @asynccontextmanager
 async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 1.0) -> AsyncIterator[Running]:
-    """Redis, the simulator unless there is a provider's key or address, worker and API; all have ended after the block.
+    """Run Redis, worker, API, and the simulator unless there is a provider's key or address.
 
-    Leaving the block sets `stop`: API and worker drain first, then the simulator and Redis end.
+    Leaving the block sets `stop`: API and worker drain first, then the simulator and Redis stop.
     """
     async with AsyncExitStack() as stack:
-        sock = stack.enter_context(listen(settings.host, settings.port))  # before all else: who has the port starts
-        settings = with_key(settings.model_copy(update={"port": int(sock.getsockname()[1])}))
-        ours = await stack.enter_async_context(with_redis(settings))
-        safe = await _look(ours)
+        sock = stack.enter_context(
+            listen(settings.host, settings.port)
+        )  # first: of two processes only the one that has the port starts
+        settings = with_encryption_key(settings.model_copy(update={"port": int(sock.getsockname()[1])}))
+        actual = await stack.enter_async_context(with_redis(settings))
+        durability_text = await _check_store(actual)
         simulator = None
-        if ours.openai_api_key is None and ours.openai_base_url is not None:
-            ours = ours.model_copy(update={"openai_api_key": SecretStr("none")})  # a server that asks for no key
-        elif ours.openai_api_key is None:
-            if ours.openai_webhook_secret is None:  # both ends are ours: the webhooks work without being set up
-                ours = ours.model_copy(update={"openai_webhook_secret": SecretStr(new_secret(Clock().dice(32)))})
-            simulator = await stack.enter_async_context(_simulator(ours, speed))
-            ours = ours.model_copy(update={"openai_api_key": SecretStr("sk-simulator"), "openai_base_url": simulator})
+        if actual.openai_api_key is None and actual.openai_base_url is not None:
+            actual = actual.model_copy(update={"openai_api_key": SecretStr("none")})  # a server that needs no key
+        elif actual.openai_api_key is None:
+            if actual.openai_webhook_secret is None:  # Vigil runs both ends: webhooks need no setup
+                actual = actual.model_copy(update={"openai_webhook_secret": SecretStr(new_secret(Clock().dice(32)))})
+            simulator = await stack.enter_async_context(_simulator(actual, speed))
+            actual = actual.model_copy(
+                update={"openai_api_key": SecretStr("sk-simulator"), "openai_base_url": simulator}
+            )
         ready = asyncio.Event(), asyncio.Event()
         main = importlib.import_module("worker.main")
         tasks = (
-            asyncio.create_task(main.run_worker(ours, stop=stop, ready=ready[0]), name="worker"),
-            asyncio.create_task(_as_coroutine(ours, ready[1], stop, sock), name="api"),
+            asyncio.create_task(main.run_worker(actual, stop=stop, ready=ready[0]), name="worker"),
+            asyncio.create_task(_serve_api(actual, ready[1], stop, sock), name="api"),
         )
         try:
             await _until_ready(tasks, ready, stop)
-            key = await _key(ours)
+            key = await _key(actual)
             yield Running(
-                address(ours), key, _provider(ours, settings), safe, simulator, bool(ours.encryption_keys), tasks
+                address(actual),
+                key,
+                _provider(actual, settings),
+                durability_text,
+                simulator,
+                bool(actual.encryption_keys),
+                tasks,
             )
         finally:
             stop.set()
@@ -96,8 +106,11 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
                 raise error
 
 
-def with_key(settings: Settings) -> Settings:
-    """The settings with an encryption key: without one, a new one is kept in the data folder of the embedded Redis."""
+def with_encryption_key(settings: Settings) -> Settings:
+    """Return the settings with an encryption key; without one, make one and keep it in the data folder.
+
+    With an external Redis the settings stay as they are.
+    """
     if settings.encryption_keys or settings.redis_url is not None:
         return settings
     settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -108,21 +121,21 @@ def with_key(settings: Settings) -> Settings:
         file.write(new_encryption_key() + "\n")
         file.flush()
         os.fsync(file.fileno())
-    with suppress(FileExistsError):  # another one started in this folder at the same time: its key is the one
+    with suppress(FileExistsError):  # another process started in this folder at the same time: its key is used
         os.link(fresh, path)
     fresh.unlink()
     return settings.model_copy(update={"encryption_keys": (SecretStr(path.read_text(encoding="ascii").strip()),)})
 
 
-def _provider(ours: Settings, given: Settings) -> str:
-    """Where the jobs are sent, and how."""
-    base = ours.openai_base_url or "the provider's own address"
-    how = {"background": "", "stream": ", foreground streams", "chat": ", Chat Completions"}[ours.upstream]
-    return f"{base}{how}" + (", without a key (OPENAI_API_KEY)" if given.openai_api_key is None else "")
+def _provider(actual: Settings, given: Settings) -> str:
+    """Describe where the jobs are sent, and how."""
+    base = actual.openai_base_url or "the provider's own address"
+    mode = {"background": "", "stream": ", foreground streams", "chat": ", Chat Completions"}[actual.upstream]
+    return f"{base}{mode}" + (", without a key (OPENAI_API_KEY)" if given.openai_api_key is None else "")
 
 
-async def _as_coroutine(settings: Settings, ready: asyncio.Event, stop: asyncio.Event, sock: socket.socket) -> None:
-    await serves_api()(settings, ready=ready, stop=stop, sock=sock)
+async def _serve_api(settings: Settings, ready: asyncio.Event, stop: asyncio.Event, sock: socket.socket) -> None:
+    await load_api_server()(settings, ready=ready, stop=stop, sock=sock)
 
 
 async def _until_ready(
@@ -137,10 +150,10 @@ async def _until_ready(
 
     watcher, stopper = asyncio.create_task(watch()), asyncio.create_task(stop.wait())
     try:
-        async with asyncio.timeout(_READY_SECONDS):
+        async with asyncio.timeout(_READY_TIMEOUT_S):
             await asyncio.wait({*tasks, watcher, stopper}, return_when=asyncio.FIRST_COMPLETED)
     except TimeoutError:
-        raise CliError("API or worker did not get ready within a minute; `vigil doctor` looks further") from None
+        raise CliError("API or worker did not get ready within a minute; `vigil doctor` shows more") from None
     finally:
         watcher.cancel()
         stopper.cancel()
@@ -152,7 +165,7 @@ async def _until_ready(
                 raise CliError(f"the {task.get_name()} ended before it was ready")
 
 
-async def _look(settings: Settings) -> str:
+async def _check_store(settings: Settings) -> str:
     guard = StoreGuard(settings.mark_file, Clock().dice)
     redis = connect(settings.redis_url or "", guard=guard, max_connections=2)
     try:
@@ -162,21 +175,21 @@ async def _look(settings: Settings) -> str:
 
 
 async def _key(settings: Settings) -> str:
-    """A live key of the app "local": the one kept in the data folder, or a new one that is kept there."""
+    """Return a valid key of the app "local": the one saved in the data folder, or a new one that is saved there."""
     redis = connect(
         settings.redis_url or "", keyring=MasterKeyring.from_settings(settings.encryption_keys), max_connections=2
     )
     try:
         apps = Apps(redis, Clock())
-        left = kept(settings.data_dir)
+        left = saved_profile(settings.data_dir)
         key = left.key.get_secret_value() if left and left.key else None
         record = await apps.find(key) if key else None
-        if key is None or record is None or record.revoked_at or record.app != _APP:
-            _, key, _ = await apps.create_key(_APP, SCOPES)
+        if key is None or record is None or record.revoked_at or record.app != _LOCAL_APP:
+            _, key, _ = await apps.create_key(_LOCAL_APP, SCOPES)
     finally:
         await redis.aclose()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    keep(settings.data_dir, address(settings), key)
+    save_profile(settings.data_dir, address(settings), key)
     return key
 
 
@@ -207,31 +220,31 @@ def up(
         int | None, typer.Option(min=0, max=65_535, help="The API's port; 0 takes a free one.  [VIGIL_PORT, 8700]")
     ] = None,
     host: Annotated[str | None, typer.Option(help="The API's address.  [VIGIL_HOST, 127.0.0.1]")] = None,
-    speed: Annotated[float, typer.Option(help="Divides every wait of the simulator.")] = 1.0,
+    speed: Annotated[float, typer.Option(help="Divide every wait of the simulator by this.")] = 1.0,
 ) -> None:
     """Start everything on this machine.
 
-    An embedded Valkey (unless VIGIL_REDIS_URL names one), API, worker, and the simulator when there is neither an
-    OPENAI_API_KEY nor an OPENAI_BASE_URL. Prints the URL, an API key and a line to try. Ctrl-C drains.
+    That is an embedded Valkey (unless VIGIL_REDIS_URL is set), API, worker, and the simulator if neither OPENAI_API_KEY
+    nor OPENAI_BASE_URL is set. Prints the URL, an API key and a line to try. Ctrl-C drains and stops.
     """
     given = {"port": port, "host": host}
     settings = load({name: value for name, value in given.items() if value is not None})
     if speed <= 0 or speed == float("inf") or speed != speed:  # noqa: PLR0124  nan
         raise CliError("--speed is a number above 0", 2)
     if "log_level" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"log_level": "WARNING"})  # this terminal is for a person
+        settings = settings.model_copy(update={"log_level": "WARNING"})  # a person reads this terminal
     configure(settings.log_level, settings.log_format)
 
     async def work(stop: asyncio.Event) -> None:
         async with everything(settings, stop, speed=speed) as running:
             if not stop.is_set():
-                _tell(settings, running)
+                _print_running(settings, running)
                 await first_of(*running.tasks, also=stop)
 
     run_until_signal(work, f"draining: running jobs have {settings.drain_seconds:g} s; Ctrl-C again stops at once")
 
 
-def _tell(settings: Settings, running: Running) -> None:
+def _print_running(settings: Settings, running: Running) -> None:
     data = "the Redis of VIGIL_REDIS_URL" if settings.redis_url else settings.data_dir
     provider = (
         f"simulator on {running.simulator}; set OPENAI_API_KEY for the real one, OPENAI_BASE_URL for another"
@@ -253,15 +266,15 @@ Try it:
     -H 'Content-Type: application/json' -H 'Prefer: wait=30' \\
     -d {shlex.quote(json.dumps({"model": model, "input": f"{directive}Why is the sky blue?"}))}
 or, in this folder:
-  vigil submit --wait{chosen} 'Why is the sky blue?'{_sure(running, model)}
+  vigil submit --wait{chosen} 'Why is the sky blue?'{_check_hint(running, model)}
 
 Ctrl-C drains and stops.""",
         flush=True,
     )
 
 
-def _sure(running: Running, model: str) -> str:
-    """How to see whether a provider that is not ours fits, before the first job."""
+def _check_hint(running: Running, model: str) -> str:
+    """Return how to check, before the first job, whether a provider fits; "" for the simulator."""
     if running.simulator:
         return ""
     return f"""
@@ -270,10 +283,10 @@ Does this provider fit?
 
 
 def example_model(catalogue: Catalogue) -> str:
-    """A model that the catalogue in use knows: the one that `vigil submit` takes by itself, else its first."""
+    """Return a model of the catalogue: the default of `vigil submit`, or the first if it is not in the catalogue."""
     return DEFAULT_MODEL if catalogue.find(DEFAULT_MODEL) else next(iter(catalogue.models))
 
 
 def register(app: typer.Typer) -> None:
-    """Put the command on the app."""
+    """Add the command to `app`."""
     app.command()(up)

@@ -1,14 +1,15 @@
-"""Vigil from Python: `Vigil` blocks, `AsyncVigil` awaits, both say the same.
+"""The Python client of Vigil: `Vigil` is synchronous, `AsyncVigil` has the same methods for asyncio.
 
     with Vigil() as vigil:
         job = vigil.submit(model="gpt-5.6-sol", input="Why is the sky blue?")
         print(vigil.wait(job.id).output_text)
 
-The room knows the API and nothing behind it: no Redis, no provider.
+The distribution `vigil-client` installs this package as `vigil`; inside Vigil it is `worker.client`. It must import
+nothing else of Vigil.
 """
 
-from worker.client.async_client import AsyncVigil
-from worker.client.errors import (
+from .async_client import AsyncVigil
+from .errors import (
     ApiError,
     BadRequest,
     Conflict,
@@ -25,12 +26,12 @@ from worker.client.errors import (
     Unreadable,
     VigilError,
 )
-from worker.client.models import Event, Job
-from worker.client.requests import Filters, NewJob
-from worker.client.responses import Message, Model, Page, Status
-from worker.client.retry import Retries
-from worker.client.sync_client import Vigil
-from worker.jobs.spec import OnDelay, Policy
+from .models import Event, Job
+from .policy import OnDelay, Policy
+from .requests import Filters, NewJob
+from .responses import Message, Model, Page, Status
+from .retry import Retries
+from .sync_client import Vigil
 
 __all__ = [
     "ApiError",

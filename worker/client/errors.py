@@ -1,22 +1,22 @@
-"""What can go wrong between an app and Vigil, as exceptions.
+"""The exceptions of the client.
 
     VigilError
-    ├── ApiError             the API answered no: status, code, detail, errors, request_id (RFC 9457)
+    ├── ApiError             the API refused: status, code, detail, errors, request_id (RFC 9457)
     │   ├── BadRequest       400, 413, 415, 422: the request can't be used as sent; `errors` points at the fields
     │   ├── Unauthorized     401: no such key
     │   ├── Forbidden        403: the key lacks a scope, or the end user is quarantined
-    │   ├── NotFound         404: not there, or another app's
-    │   ├── Conflict         409: not as things stand: no open offer, settled already
-    │   ├── RateLimited      429: too fast; `retry_after` says when
+    │   ├── NotFound         404: no such job, or another app's
+    │   ├── Conflict         409: not possible in this state: no open offer, settled already
+    │   ├── RateLimited      429: too many requests; `retry_after` says when to retry
     │   └── ServerError      5xx
-    │       └── Unavailable  503: not now; try again
-    ├── ConnectionFailed     nobody answers, or the connection broke
-    │   └── TimedOut         it took too long
-    ├── Unreadable           something answered that is no Vigil, or one that this client can't read
-    ├── StillRunning         the job has not settled within the time given; it goes on
-    └── Misconfigured        no key, or an address or a key that can't be used
+    │       └── Unavailable  503: try again later
+    ├── ConnectionFailed     no server at the URL, or the connection broke
+    │   └── TimedOut         the response took too long
+    ├── Unreadable           the response is not Vigil's, or one that this client can't read
+    ├── StillRunning         the job has not settled within the timeout; it continues
+    └── Misconfigured        no key, or a URL or a key that can't be used
 
-The API tells where a bad field stands, never what it held; no message holds a prompt, an output or a key.
+The API names a bad field, never its value; no message contains a prompt, an output or a key.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from worker.client.models import Job
-from worker.jobs.errors import VigilError
+from .models import Job
 
 __all__ = [
     "ApiError",
@@ -48,12 +47,16 @@ __all__ = [
     "VigilError",
     "api_error",
 ]
-_SERVER: Final = 500
+_SERVER_ERRORS: Final = 500
+
+
+class VigilError(Exception):
+    """The base of all exceptions of the client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One bad field: where it stands, as a JSON pointer, and what is wrong with it."""
+    """One bad field: its JSON pointer and what is wrong with it."""
 
     pointer: str
     detail: str
@@ -62,7 +65,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem document (RFC 9457), and the X-Request-Id of the answer that carried it."""
+    """A problem document (RFC 9457), with the X-Request-Id and Retry-After of its response."""
 
     status: int
     type: str = "about:blank"
@@ -78,31 +81,31 @@ class Problem:
     def read(
         cls, status: int, body: Mapping[str, Any], request_id: str | None = None, retry_after: float | None = None
     ) -> Problem:
-        """The problem in `body`; members that are missing or of another kind are empty."""
-        words = {name: value if isinstance(value := body.get(name), str) else "" for name in _WORDS}
+        """Read the problem in `body`; members that are missing or of another type are empty."""
+        texts = {name: value if isinstance(value := body.get(name), str) else "" for name in _TEXT_MEMBERS}
         rows = body.get("errors")
         faults = tuple(
             Fault(*(str(row.get(name) or "") for name in ("pointer", "detail", "code")))
             for row in (rows if isinstance(rows, Sequence) else ())
             if isinstance(row, Mapping)
         )
-        extra = {name: value for name, value in body.items() if name not in {*_WORDS, "status", "errors"}}
-        return cls(status=status, **words, errors=faults, request_id=request_id, retry_after=retry_after, extra=extra)
+        extra = {name: value for name, value in body.items() if name not in {*_TEXT_MEMBERS, "status", "errors"}}
+        return cls(status=status, **texts, errors=faults, request_id=request_id, retry_after=retry_after, extra=extra)
 
     def line(self) -> str:
-        """All of it in one line for a person."""
-        said = (self.detail or self.title or f"status {self.status}").rstrip(".")
+        """Return the problem in one line for a person."""
+        text = (self.detail or self.title or f"status {self.status}").rstrip(".")
         faults = [f"{one.pointer} {one.detail}".strip().rstrip(".") for one in self.errors]
-        faults = [one for one, fault in zip(faults, self.errors, strict=True) if fault.detail.rstrip(".") not in said]
+        faults = [one for one, fault in zip(faults, self.errors, strict=True) if fault.detail.rstrip(".") not in text]
         more = f": {'; '.join(faults)}" if faults else ""
-        return said + more + (f" ({self.code})" if self.code else "")
+        return text + more + (f" ({self.code})" if self.code else "")
 
 
-_WORDS: Final = ("type", "title", "detail", "code")
+_TEXT_MEMBERS: Final = ("type", "title", "detail", "code")
 
 
 class ApiError(VigilError):
-    """The API answered no; `problem` is what it said."""
+    """The API refused the request; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.line())
@@ -110,32 +113,32 @@ class ApiError(VigilError):
 
     @property
     def status(self) -> int:
-        """The HTTP status."""
+        """Return the HTTP status."""
         return self.problem.status
 
     @property
     def code(self) -> str:
-        """For programs: `job_not_found`, `idempotency_key_reused` and so on."""
+        """Return the code for programs: `job_not_found`, `idempotency_key_reused` and so on."""
         return self.problem.code
 
     @property
     def detail(self) -> str:
-        """For people."""
+        """Return the explanation for people."""
         return self.problem.detail
 
     @property
     def errors(self) -> tuple[Fault, ...]:
-        """The bad fields."""
+        """Return the bad fields."""
         return self.problem.errors
 
     @property
     def request_id(self) -> str | None:
-        """What to quote when you ask."""
+        """Return the request id to quote in a support question."""
         return self.problem.request_id
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds after which it makes sense to try again, where the API said so."""
+        """Return the seconds after which to retry, or None if the API did not say."""
         return self.problem.retry_after
 
 
@@ -148,27 +151,27 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """403: not with this key, or not for this end user."""
+    """403: the key lacks a scope, or the end user is quarantined."""
 
 
 class NotFound(ApiError):
-    """404: not there, or another app's."""
+    """404: no such job, or another app's."""
 
 
 class Conflict(ApiError):
-    """409: not as things stand."""
+    """409: not possible in the job's state."""
 
 
 class RateLimited(ApiError):
-    """429: too fast."""
+    """429: too many requests."""
 
 
 class ServerError(ApiError):
-    """5xx: a fault on the other side."""
+    """5xx: an error of the server."""
 
 
 class Unavailable(ServerError):
-    """503: not now. A job may have been taken all the same, so the same Idempotency-Key should go with the next try."""
+    """503: try again later, with the same Idempotency-Key: the job may have been accepted all the same."""
 
 
 _BY_STATUS: Final[dict[int, type[ApiError]]] = {
@@ -186,12 +189,12 @@ _BY_STATUS: Final[dict[int, type[ApiError]]] = {
 
 
 def api_error(problem: Problem) -> ApiError:
-    """The exception for this problem; a status that we don't know is an ApiError or a ServerError."""
-    return _BY_STATUS.get(problem.status, ServerError if problem.status >= _SERVER else ApiError)(problem)
+    """Return the exception for a problem: the class of its status, else ServerError (5xx) or ApiError."""
+    return _BY_STATUS.get(problem.status, ServerError if problem.status >= _SERVER_ERRORS else ApiError)(problem)
 
 
 class ConnectionFailed(VigilError):
-    """Nobody answers at `url`, or the connection broke. `sent`: the request may have arrived all the same."""
+    """There is no server at `url`, or the connection broke. `sent`: the request may have arrived all the same."""
 
     def __init__(self, url: str, why: str, *, sent: bool) -> None:
         super().__init__(f"the connection to {url} broke ({why})" if sent else f"no Vigil answers at {url} ({why})")
@@ -199,7 +202,7 @@ class ConnectionFailed(VigilError):
 
 
 class TimedOut(ConnectionFailed):
-    """Vigil took too long to answer."""
+    """The response took too long."""
 
     def __init__(self, url: str, why: str, *, sent: bool) -> None:
         super().__init__(url, why, sent=sent)
@@ -207,16 +210,16 @@ class TimedOut(ConnectionFailed):
 
 
 class Unreadable(VigilError):
-    """Something answered that is no Vigil, or one that this client can't read."""
+    """The response is not Vigil's, or one that this client can't read."""
 
 
 class StillRunning(VigilError):
-    """The job has not settled within the time given; `job` is how it stood last."""
+    """The job has not settled within the timeout; `job` is its last known state."""
 
     def __init__(self, job: Job, seconds: float) -> None:
-        super().__init__(f"{job.id} is still {job.status} after {seconds:g} s; it goes on")
+        super().__init__(f"{job.id} is still {job.status} after {seconds:g} s; it continues")
         self.job = job
 
 
 class Misconfigured(VigilError):
-    """No key, or an address or a key that can't be used."""
+    """There is no key, or the URL or the key can't be used."""

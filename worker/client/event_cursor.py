@@ -1,6 +1,6 @@
-"""Where a reader of a job's events stands: what is new, what was seen before, what is missing.
+"""The position of a reader in a job's events: which are new, which were read before, where some are missing.
 
-Pure. Events are told apart by `seq`, text by its attempt and its offset.
+Pure. Events are identified by `seq`, text by its attempt and its offset.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ import json
 from contextlib import suppress
 from typing import Any, Final
 
-from worker.client.models import DELTA, Event
-from worker.client.sse import Frame
+from .models import DELTA, Event
+from .sse import Frame
 
-_TURNS: Final = frozenset({"job.attempt.started", "job.attempt.finished"})
+_ATTEMPT_EVENTS: Final = frozenset({"job.attempt.started", "job.attempt.finished"})
 
 
 class Gap(Exception):
-    """Something between this event and the one before was never heard: ask again from where we stand."""
+    """Events or text before this event are missing: reconnect from the cursor's position."""
 
 
 class Cursor:
-    """Reads frames into events, each once and in order.
+    """Converts frames to events, each once and in order.
 
-    `after` and `offset` are what the next connection is asked to go on behind.
+    `after` and `offset` are the position from which the next connection continues.
     """
 
     def __init__(self, after: int = 0, offset: int = 0) -> None:
@@ -32,22 +32,22 @@ class Cursor:
         self._trusted = offset > 0  # the caller says where the first text begins
 
     def take(self, frame: Frame) -> Event | None:
-        """What the frame tells that is new; Gap when something before it is missing."""
+        """Return the new event in the frame, or None if it has none. Raise Gap if something before it is missing."""
         event = _read(frame)
         if event is None:
             return None
         if event.type == DELTA:
             return self._text(event)
         if event.seq is None:
-            return event  # of a kind that we don't know: nothing to tell it apart by
+            return event  # an unknown kind without a number: it can't be recognised when it comes again
         if event.seq <= self.after:
             return None
         if event.seq > self.after + 1:
             raise Gap
         self.after = event.seq
         self.over = event.terminal
-        if event.type in _TURNS:
-            self.offset = 0  # the next text may be another attempt's: ask for all of it, what was read is cut off here
+        if event.type in _ATTEMPT_EVENTS:
+            self.offset = 0  # the next text may be another attempt's: request all of it, `_text` drops what was read
         return event
 
     def _text(self, event: Event) -> Event | None:
@@ -59,17 +59,17 @@ class Cursor:
         self._trusted = False
         fresh = text[known - start :]
         if not fresh:
-            return None  # nothing new says nothing of which attempt writes now: `offset` stays
+            return None  # text read before doesn't show which attempt is writing now: `offset` stays
         self._ends[event.attempt] = self.offset = known + len(fresh)
-        return event if start == known else _cut(event, known, fresh)
+        return event if start == known else _with_delta(event, known, fresh)
 
 
-def _cut(event: Event, offset: int, delta: str) -> Event:
+def _with_delta(event: Event, offset: int, delta: str) -> Event:
     return Event.model_validate({**event.raw, "data": {**event.data, "offset": offset, "delta": delta}})
 
 
 def _read(frame: Frame) -> Event | None:
-    """The event in a frame; None for one that holds no JSON object of an event's shape."""
+    """Return the event in a frame, or None if the frame is not JSON of an event's shape."""
     with suppress(ValueError):
         body: Any = json.loads(frame.data)
         if not isinstance(body, dict):

@@ -1,7 +1,7 @@
-"""A job and its events as types (contract section 3); the other answers are in `answers.py`.
+"""The types of a job and its events; the other responses are in `responses.py`.
 
-An older client must live with a newer server: fields that it doesn't know are kept (`model_extra`), words that it
-doesn't know stay strings, and `raw` is the JSON as it came. Nothing is shown of content in a repr.
+An older client works with a newer server: unknown fields are kept (`model_extra`), unknown values stay strings, and
+`raw` is the JSON as it came. A repr never shows content.
 """
 
 from __future__ import annotations
@@ -13,28 +13,31 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
-from worker.jobs.record import BlockCategory, Carrier, DecidedBy, DisclosureReason
-from worker.jobs.states import (
+from .enums import (
     TERMINAL,
+    BlockCategory,
+    Carrier,
     CheckEnd,
+    DecidedBy,
+    DisclosureReason,
     Evidence,
+    JobStatus,
     Outcome,
     Purpose,
     RetryModelState,
     SafetyState,
-    Status as JobStatus,
 )
 
 T = TypeVar("T")
 Open = Annotated[T | str, Field(union_mode="left_to_right")]
-"""One of the known words, or whatever a newer server says."""
+"""One of the known values, or any string that a newer server sends."""
 
 DELTA: Final = "job.output.delta"
 TERMINAL_EVENTS: Final = frozenset(f"job.{status.value}" for status in TERMINAL)
 
 
 class ApiModel(BaseModel):
-    """The base: frozen, tolerant, silent about content."""
+    """The base: frozen, accepts unknown fields, shows only the fields in SHOWN in a repr."""
 
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True, protected_namespaces=())
     SHOWN: ClassVar[tuple[str, ...]] = ()
@@ -45,12 +48,12 @@ class ApiModel(BaseModel):
     def _keep(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         made = handler(data)
         if isinstance(data, dict):
-            made._raw = data  # noqa: SLF001  it is one of us
+            made._raw = data  # noqa: SLF001  an instance of this class
         return made
 
     @property
     def raw(self) -> dict[str, Any]:
-        """The JSON as it came."""
+        """Return the JSON as it came."""
         return self._raw
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
@@ -58,7 +61,7 @@ class ApiModel(BaseModel):
 
 
 class Usage(ApiModel):
-    """Tokens; `estimated` when Vigil counted them itself."""
+    """Token counts; `estimated` if Vigil counted them itself."""
 
     input_tokens: int = 0
     cached_input_tokens: int = 0
@@ -69,7 +72,7 @@ class Usage(ApiModel):
 
 
 class Cost(ApiModel):
-    """Exact money; `wasted` went into attempts that gave no answer."""
+    """The exact cost; `wasted` is the part spent on attempts that gave no answer."""
 
     currency: str = "USD"
     total: Decimal
@@ -77,7 +80,7 @@ class Cost(ApiModel):
 
 
 class Disclosure(ApiModel):
-    """The statement that another model served than was asked for."""
+    """The statement that another model answered than the requested one."""
 
     SHOWN = ("requested_model", "served_model", "reason")
     requested_model: str
@@ -90,7 +93,7 @@ class Disclosure(ApiModel):
 
 
 class Check(ApiModel):
-    """A span in which a safety check was signalled, or suspected from silence."""
+    """An interval in which a safety check was signalled by the provider, or suspected from silence."""
 
     SHOWN = ("attempt", "evidence", "started_at", "ended_at")
     attempt: int
@@ -118,7 +121,7 @@ class Block(ApiModel):
 
 
 class Notice(ApiModel):
-    """What the provider's safety team told of the job by webhook, perhaps long after its end."""
+    """What the provider reported about the job by webhook, perhaps long after its end."""
 
     SHOWN = ("id", "type", "about")
     id: str
@@ -136,7 +139,7 @@ class Notice(ApiModel):
 
 
 class Safety(ApiModel):
-    """What was seen of safety checks."""
+    """The safety checks, block and notices of a job."""
 
     SHOWN = ("state",)
     state: Open[SafetyState] = SafetyState.NONE
@@ -156,7 +159,7 @@ class Offer(ApiModel):
 
 
 class Hold(ApiModel):
-    """Why the job is held back."""
+    """Why the job is on hold."""
 
     SHOWN = ("scope", "reason")
     scope: str = ""
@@ -165,7 +168,7 @@ class Hold(ApiModel):
 
 
 class ProviderError(ApiModel):
-    """What the provider said, by its codes."""
+    """The provider's error, as codes."""
 
     SHOWN = ("code", "type", "http_status", "request_id")
     code: str | None = None
@@ -175,7 +178,7 @@ class ProviderError(ApiModel):
 
 
 class JobError(ApiModel):
-    """Why it ended badly; `advice` is one sentence that says what to do next."""
+    """Why the job or the attempt failed; `advice` is one sentence that says what to do next."""
 
     SHOWN = ("code",)
     type: str = ""
@@ -215,7 +218,7 @@ class Attempt(ApiModel):
 
 
 class JobWebhook(ApiModel):
-    """The job's own webhook, and how its newest message fares."""
+    """The job's own webhook, and the state of its newest message."""
 
     SHOWN = ("state",)
     url: str
@@ -257,24 +260,24 @@ class Job(ApiModel):
 
     @property
     def settled(self) -> bool:
-        """Whether the job has ended, in whatever status: nothing of it changes any more."""
+        """Return whether the job has ended, in any status; it changes no more."""
         return self.status in TERMINAL or self.finished_at is not None
 
     @property
     def completed(self) -> bool:
-        """Whether there is an answer; a refusal is one."""
+        """Return whether the job completed; a refusal counts as an answer."""
         return self.status == JobStatus.COMPLETED
 
 
 class Cancellation(ApiModel):
-    """What a cancel met."""
+    """What the request to cancel found."""
 
     SHOWN = ("upstream_under_way",)
     upstream_under_way: bool = False
 
 
 class CancelledJob(Job):
-    """The job after a cancel: a running one is asked to stop and ends a moment later."""
+    """The job after the request to cancel it; a running job ends a moment later."""
 
     cancel: Cancellation = Cancellation()
 
@@ -292,16 +295,16 @@ class Event(ApiModel):
 
     @property
     def delta(self) -> str | None:
-        """The new text, of a `job.output.delta`."""
+        """Return the new text of a `job.output.delta`, or None for other events."""
         return str(self.data.get("delta", "")) if self.type == DELTA else None
 
     @property
     def offset(self) -> int:
-        """The characters of the attempt's text before this delta."""
+        """Return the number of characters of the attempt's text before this delta."""
         offset = self.data.get("offset", 0)
         return offset if isinstance(offset, int) else 0
 
     @property
     def terminal(self) -> bool:
-        """Whether it is the job's last one."""
+        """Return whether this is the job's last event."""
         return self.type in TERMINAL_EVENTS

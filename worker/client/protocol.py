@@ -1,13 +1,15 @@
-"""The conversations with the API, without I/O: generators that say what to do next and are told what came of it.
+"""What the client sends and when it sends it again, without I/O.
 
-    Send(ask)      -> Reply or Lost       a whole answer
-    Listen(ask)    -> Reply or Lost       the head of a stream; Reply with the body where the status is not 200
-    Read()         -> bytes or Lost       more of that stream, b"" at its end
-    Hang()         -> None                that stream is not needed any more
-    Pause(seconds) -> None
-    Event          -> None                one for the caller
+Generators yield the next action and receive its result:
 
-Two shells drive them, one that blocks and one that awaits; neither decides anything.
+    SendRequest(request) -> Reply or ConnectionLost       send a request and read the whole response
+    OpenStream(request)  -> Reply or ConnectionLost       open a stream; the Reply has a body if the status is not 200
+    ReadStream()         -> bytes or ConnectionLost       read more of the stream, b"" at its end
+    CloseStream()        -> None
+    Sleep(seconds)       -> None
+    Event                -> None                          one event for the caller
+
+`Vigil` and `AsyncVigil` perform the actions; they decide nothing.
 """
 
 from __future__ import annotations
@@ -17,46 +19,42 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from worker.client import requests
-from worker.client.errors import (
-    ConnectionFailed,
-    Problem,
-    StillRunning,
-    TimedOut,
-    Unreadable,
-    VigilError,
-    api_error,
-)
-from worker.client.event_cursor import Cursor, Gap
-from worker.client.models import Event, Job
-from worker.client.requests import ApiRequest
-from worker.client.retry import Retries, may_repeat, retry_after
-from worker.client.sse import FrameTooLarge, Parser
-from worker.clock import Clock
+from . import requests
+from .clock import Clock
+from .errors import ConnectionFailed, Problem, StillRunning, TimedOut, Unreadable, VigilError, api_error
+from .event_cursor import Cursor, Gap
+from .models import Event, Job
+from .requests import ApiRequest
+from .retry import Retries, may_repeat, retry_after
+from .sse import FrameTooLarge, Parser
 
 T = TypeVar("T")
 _OK, _NO_CONTENT, _REDIRECTS = 200, 204, 300
-_POLL_SECONDS: Final = 30.0
-_STEADY_SECONDS: Final = 1.0  # a connection that lived this long was one
+_LONG_POLL_S: Final = 30.0
+_STABLE_CONNECTION_S: Final = 1.0
+"""A stream that lived this long counts as a success, even without a new event: failures count from zero again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: status, headers by lower-case name, body."""
+    """A response: status, headers by lower-case name, body."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(default=b"", repr=False)
 
     @property
-    def good(self) -> bool:
-        """Whether it is a 2xx."""
+    def successful(self) -> bool:
+        """Return whether the status is a 2xx."""
         return _OK <= self.status < _REDIRECTS
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLost:
-    """The connection failed; `sent`: the request may have arrived. `why` is a class name, never content."""
+    """The connection failed.
+
+    `why`: the name of an exception class, never content. `sent`: the request may have arrived. `slow`: a timeout.
+    """
 
     why: str
     sent: bool
@@ -65,125 +63,130 @@ class ConnectionLost:
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """Ask, and give me the whole answer."""
+    """Send a request and read the whole response."""
 
-    ask: ApiRequest[Any]
+    request: ApiRequest[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class OpenStream:
     """Open a stream."""
 
-    ask: ApiRequest[Any]
+    request: ApiRequest[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ReadStream:
-    """More of the open stream."""
+    """Read more of the open stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloseStream:
-    """Hang up the open stream."""
+    """Close the open stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Let this many seconds pass."""
+    """Wait this many seconds."""
 
     seconds: float
 
 
-Deed = SendRequest | OpenStream | ReadStream | CloseStream | Sleep
-Told = Reply | ConnectionLost | bytes | None
-Steps = Generator[Deed, Told, T]
-Telling = Generator[Deed | Event, Told, T]
+Action = SendRequest | OpenStream | ReadStream | CloseStream | Sleep
+Result = Reply | ConnectionLost | bytes | None
+CallSteps = Generator[Action, Result, T]
+StreamSteps = Generator[Action | Event, Result, T]
 
 
 class Conversation:
-    """The conversations of one client."""
+    """The exchanges of one client with the API."""
 
     def __init__(self, url: str, retries: Retries, clock: Clock) -> None:
         self._url, self._retries, self._clock = url, retries, clock
 
-    def call(self, ask: ApiRequest[T], until: float | None = None) -> Steps[T]:
-        """The answer to one question, asked again where that can do no harm.
+    def call(self, request: ApiRequest[T], until: float | None = None) -> CallSteps[T]:
+        """Return the answer to a request, sent again where that is safe.
 
-        `until`: goes on to that moment, however often, in place of `Retries.times`.
+        `until`: retry until that moment, however often, in place of `Retries.times`.
         """
         tries = 0
         while True:
             tries += 1
-            told = yield SendRequest(ask)
-            if isinstance(told, Reply) and told.good:
-                return self._understood(ask, told)
-            error, pause = self._judge(told, ask, tries)
+            result = yield SendRequest(request)
+            if isinstance(result, Reply) and result.successful:
+                return self._parse(request, result)
+            error, delay = self._failure(result, request, tries)
             now = self._clock.monotonic()
-            if pause is None or (tries > self._retries.times if until is None else now + pause >= until):
+            if delay is None or (tries > self._retries.times if until is None else now + delay >= until):
                 raise error
-            yield Sleep(pause)
+            yield Sleep(delay)
 
-    def wait(self, job_id: str, timeout: float | None) -> Steps[Job]:
-        """The settled job. A lost API is asked again for `patience` seconds, or as long as there is time."""
+    def wait(self, job_id: str, timeout: float | None) -> CallSteps[Job]:
+        """Return the settled job. An API that goes away is retried for `patience` seconds, at most until the timeout.
+
+        Raise StillRunning if the job has not settled within `timeout` seconds.
+        """
         end = None if timeout is None else self._clock.monotonic() + timeout
         job: Job | None = None
         while True:
             now = self._clock.monotonic()
-            left = _POLL_SECONDS if end is None else end - now
-            if job is None:  # the first look shows whether there is an API at all: it is not waited for
+            left = _LONG_POLL_S if end is None else end - now
+            if job is None:  # the first request shows whether there is an API at all: `patience` is not for it
                 job = yield from self.call(requests.get(job_id))
             elif left <= 0:
                 raise StillRunning(job, timeout or 0.0)
             else:
-                poll = min(_POLL_SECONDS, left)
+                poll = min(_LONG_POLL_S, left)
                 until = now + poll + self._retries.patience
-                ask = requests.get(job_id, poll, min(requests.ANSWER_SECONDS, max(left, 1.0)))
-                job = yield from self.call(ask, min(end or until, until))
+                request = requests.get(job_id, poll, min(requests.RESPONSE_TIMEOUT_S, max(left, 1.0)))
+                job = yield from self.call(request, min(end or until, until))
             if job.settled:
                 return job
 
-    def events(self, job_id: str, after: int, offset: int) -> Telling[None]:
-        """Every event once and in order, over as many connections as it takes."""
-        cursor, failures, met = Cursor(after, offset), 0, False
+    def events(self, job_id: str, after: int, offset: int) -> StreamSteps[None]:
+        """Yield every event once and in order, over as many connections as it takes."""
+        cursor, failures, connected = Cursor(after, offset), 0, False
         lost_at = self._clock.monotonic()
         while not cursor.over:
-            ask = requests.stream(job_id, cursor.after, cursor.offset)
+            request = requests.stream(job_id, cursor.after, cursor.offset)
             began = self._clock.monotonic()
-            told = yield OpenStream(ask)
-            if isinstance(told, Reply) and told.status == _NO_CONTENT:
+            result = yield OpenStream(request)
+            if isinstance(result, Reply) and result.status == _NO_CONTENT:
                 return
-            if isinstance(told, Reply) and told.status == _OK:
-                new, told = yield from self._read(cursor)
+            if isinstance(result, Reply) and result.status == _OK:
+                new, result = yield from self._read(cursor)
                 yield CloseStream()
                 now = self._clock.monotonic()
-                if new or now - began > _STEADY_SECONDS:
-                    failures, met, lost_at = 0, True, now
+                if new or now - began > _STABLE_CONNECTION_S:
+                    failures, connected, lost_at = 0, True, now
             if cursor.over:
                 return
             failures += 1
-            error, pause = self._judge_stream(told, ask, failures)
-            late = self._clock.monotonic() + (pause or 0) > lost_at + self._retries.patience
-            if pause is None or (late if met else failures > self._retries.times):
+            error, delay = self._stream_failure(result, request, failures)
+            late = self._clock.monotonic() + (delay or 0) > lost_at + self._retries.patience
+            if delay is None or (late if connected else failures > self._retries.times):
                 raise error
-            if pause:
-                yield Sleep(pause)
+            if delay:
+                yield Sleep(delay)
 
-    def _judge_stream(self, told: Told, ask: ApiRequest[None], failures: int) -> tuple[VigilError, float | None]:
-        """The same for a stream; one that just ended is asked for again at once, the first time."""
-        if told is not None:
-            return self._judge(told, ask, failures)
+    def _stream_failure(
+        self, result: Result, request: ApiRequest[None], failures: int
+    ) -> tuple[VigilError, float | None]:
+        """Return what `_failure` does; a stream that just ended (None) is opened again at once, the first time."""
+        if result is not None:
+            return self._failure(result, request, failures)
         error = ConnectionFailed(self._url, "the event stream ended before the job did", sent=True)
-        return error, self._retries.pause(failures - 1, self._clock.chance()) if failures > 1 else 0.0
+        return error, self._retries.delay(failures - 1, self._clock.jitter()) if failures > 1 else 0.0
 
-    def _read(self, cursor: Cursor) -> Telling[tuple[bool, Told]]:
-        """(did anything new come, what broke the stream off or None for its plain end)."""
+    def _read(self, cursor: Cursor) -> StreamSteps[tuple[bool, Result]]:
+        """Yield the new events; return (whether there were any, what broke the stream or None if it just ended)."""
         parser, new = Parser(), False
         try:
             while True:
-                told = yield ReadStream()
-                if not isinstance(told, bytes) or not told:
-                    return new, None if isinstance(told, bytes) else told
-                for frame in parser.feed(told):
+                result = yield ReadStream()
+                if not isinstance(result, bytes) or not result:
+                    return new, None if isinstance(result, bytes) else result
+                for frame in parser.feed(result):
                     event = cursor.take(frame)
                     if event is not None:
                         new = True
@@ -193,40 +196,41 @@ class Conversation:
         except Gap:
             return new, None
         except FrameTooLarge:
-            raise Unreadable(f"{self._url} sent an event that is too large to be one") from None
+            raise Unreadable(f"{self._url} sent an event that is too large") from None
 
-    def _understood(self, ask: ApiRequest[T], reply: Reply) -> T:
+    def _parse(self, request: ApiRequest[T], reply: Reply) -> T:
         try:
             body = json.loads(reply.body) if reply.body else None
         except ValueError:
             raise Unreadable(f"{self._url} answered {reply.status} without JSON; is that a Vigil?") from None
         try:
-            return ask.read(body)
+            return request.read(body)
         except ValueError as error:
-            where = type(error).__name__
-            raise Unreadable(f"{self._url} answered with JSON that this client can't read ({where})") from None
+            kind = type(error).__name__
+            raise Unreadable(f"{self._url} answered with JSON that this client can't read ({kind})") from None
 
-    def _judge(self, told: Told, ask: ApiRequest[Any], tries: int) -> tuple[VigilError, float | None]:
-        """(the error, the pause before it makes sense to ask again or None)."""
-        chance = self._clock.chance()
-        if isinstance(told, ConnectionLost):
-            kind = TimedOut if told.slow else ConnectionFailed
-            again = may_repeat(repeatable=ask.repeatable, status=None, sent=told.sent)
-            return kind(self._url, told.why, sent=told.sent), self._retries.pause(tries, chance) if again else None
-        if not isinstance(told, Reply):
-            raise TypeError(f"a shell told {type(told).__name__}")
-        asked = retry_after(told.headers, self._clock.now())
-        again = may_repeat(repeatable=ask.repeatable, status=told.status, sent=True)
-        return self._refused(told, asked), self._retries.pause(tries, chance, asked) if again else None
+    def _failure(self, result: Result, request: ApiRequest[Any], tries: int) -> tuple[VigilError, float | None]:
+        """Return (the error, the delay before the next try or None if there must be none)."""
+        jitter = self._clock.jitter()
+        if isinstance(result, ConnectionLost):
+            kind = TimedOut if result.slow else ConnectionFailed
+            again = may_repeat(repeatable=request.repeatable, status=None, sent=result.sent)
+            error = kind(self._url, result.why, sent=result.sent)
+            return error, self._retries.delay(tries, jitter) if again else None
+        if not isinstance(result, Reply):
+            raise TypeError(f"the result of a request is a {type(result).__name__}")
+        seconds = retry_after(result.headers, self._clock.now())
+        again = may_repeat(repeatable=request.repeatable, status=result.status, sent=True)
+        return self._api_error(result, seconds), self._retries.delay(tries, jitter, seconds) if again else None
 
-    def _refused(self, reply: Reply, asked: float | None) -> VigilError:
+    def _api_error(self, reply: Reply, seconds: float | None) -> VigilError:
         try:
             body = json.loads(reply.body)
         except ValueError:
             body = None
         if not isinstance(body, dict):
             if reply.status in {502, 503, 504}:
-                body = {}  # a proxy's own words
+                body = {}  # the answer of a proxy before the API
             else:
                 return Unreadable(f"{self._url} answered {reply.status} without JSON; is that a Vigil?")
-        return api_error(Problem.read(reply.status, body, reply.headers.get("x-request-id"), asked))
+        return api_error(Problem.read(reply.status, body, reply.headers.get("x-request-id"), seconds))

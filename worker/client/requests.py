@@ -1,6 +1,6 @@
-"""Every question to the API as a value: method, path, body, how its answer is read, whether it may be asked again.
+"""Every request to the API as a value: method, path, body, how its answer is read, whether it may be repeated.
 
-Pure. Must not know how a question is sent or how often.
+Pure: `protocol.py` decides how often a request is sent.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from urllib.parse import quote, urlencode
 
 from pydantic import TypeAdapter
 
-from worker.client import models, responses
-from worker.jobs.spec import Policy, Priority
+from . import models, responses
+from .policy import Policy, Priority
 
 T = TypeVar("T")
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
-ANSWER_SECONDS: Final = 15.0
-SILENCE_SECONDS: Final = 45.0  # a comment comes every 15 s
+RESPONSE_TIMEOUT_S: Final = 15.0
+STREAM_READ_TIMEOUT_S: Final = 45.0  # the API sends a comment every 15 s
 
 
 class NewJob(TypedDict, total=False):
-    """A job to be, as `submit` and `batch` take it (contract section 3, "Submit")."""
+    """The fields of a job, as `submit` and `batch` take them."""
 
     model: Required[str]
     input: Required[str | Sequence[Mapping[str, Any]]]
@@ -40,7 +40,7 @@ class NewJob(TypedDict, total=False):
 
 
 class Filters(TypedDict, total=False):
-    """Which jobs `list` gives, newest first."""
+    """Which jobs `list` returns."""
 
     status: str
     model: str
@@ -53,9 +53,9 @@ class Filters(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest(Generic[T]):
-    """One question.
+    """One request.
 
-    `repeatable`: asking again does no more than asking once. `seconds`: how long the answer may take.
+    `repeatable`: sending it twice does no more than sending it once. `seconds`: how long the response may take.
     """
 
     method: Method
@@ -64,13 +64,13 @@ class ApiRequest(Generic[T]):
     body: bytes | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     repeatable: bool = True
-    seconds: float = ANSWER_SECONDS
+    seconds: float = RESPONSE_TIMEOUT_S
 
 
 def raw(
     method: Method, path: str, body: object = None, headers: Mapping[str, str] | None = None, *, repeatable: bool
 ) -> ApiRequest[Any]:
-    """A question whose answer is JSON as it comes."""
+    """Build a request to any route; its answer is the JSON as it comes."""
     given = {"Accept": "application/json", **(headers or {})}
     if body is None:
         return ApiRequest(method, path, lambda body: body, headers=given, repeatable=repeatable)
@@ -79,77 +79,80 @@ def raw(
 
 
 def submit(job: NewJob, idempotency_key: str, wait: float = 0) -> ApiRequest[models.Job]:
-    """A job to be; the key makes it repeatable."""
+    """Build the request that submits a job; the key makes it repeatable."""
     headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
     if wait:
         headers["Prefer"] = f"wait={wait:g}"
-    body = {name: _plain(value) for name, value in job.items() if name != "idempotency_key"}
+    body = {name: _to_json(value) for name, value in job.items() if name != "idempotency_key"}
     reader = models.Job.model_validate
-    return ApiRequest("POST", "/v1/jobs", reader, _dumps(body), headers, seconds=ANSWER_SECONDS + wait)
+    return ApiRequest("POST", "/v1/jobs", reader, _dumps(body), headers, seconds=RESPONSE_TIMEOUT_S + wait)
 
 
 def batch(jobs: Sequence[NewJob], idempotency_key: str) -> ApiRequest[list[responses.BatchRow]]:
-    """Many jobs to be; one without a key of its own gets one from the batch's."""
-    body = {"jobs": [{name: _plain(value) for name, value in job.items()} for job in jobs]}
+    """Build the request that submits many jobs; one without a key of its own gets one derived from the batch's."""
+    body = {"jobs": [{name: _to_json(value) for name, value in job.items()} for job in jobs]}
     headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
     return ApiRequest(
-        "POST", "/v1/jobs/batch", _ROWS.validate_python, _dumps(body), headers, seconds=4 * ANSWER_SECONDS
+        "POST", "/v1/jobs/batch", _BATCH_ROWS.validate_python, _dumps(body), headers, seconds=4 * RESPONSE_TIMEOUT_S
     )
 
 
-def get(job_id: str, wait: float = 0, seconds: float = ANSWER_SECONDS) -> ApiRequest[models.Job]:
-    """The job, now or at its next change of status within `wait` seconds; `seconds` more may pass."""
+def get(job_id: str, wait: float = 0, seconds: float = RESPONSE_TIMEOUT_S) -> ApiRequest[models.Job]:
+    """Build the request for a job as it is now, or at its next change of status within `wait` seconds.
+
+    The response may take `seconds` more than `wait`.
+    """
     path = _job(job_id) + (f"?wait={wait:.3f}" if wait else "")
     return ApiRequest("GET", path, models.Job.model_validate, seconds=wait + seconds)
 
 
 def cancel(job_id: str) -> ApiRequest[models.CancelledJob]:
-    """Idempotent, says the contract."""
+    """Build the request that cancels a job; it is idempotent."""
     return ApiRequest("POST", _job(job_id, "/cancel"), models.CancelledJob.model_validate)
 
 
 def retry(job_id: str, model: str | None) -> ApiRequest[models.Job]:
-    """Accepts an offer: the second time there is none, so it isn't repeatable."""
+    """Build the request that accepts an offer. It isn't repeatable: the second time there is no offer."""
     body = _dumps({} if model is None else {"model": model})
     headers = {"Content-Type": "application/json"}
     return ApiRequest("POST", _job(job_id, "/retry"), models.Job.model_validate, body, headers, repeatable=False)
 
 
 def list_jobs(filters: Filters) -> ApiRequest[responses.Page[models.Job]]:
-    """A page of jobs."""
-    words = {name: _plain(value) for name, value in filters.items() if value is not None}
-    path = "/v1/jobs" + (f"?{urlencode(words)}" if words else "")
+    """Build the request for a page of jobs."""
+    query = {name: _to_json(value) for name, value in filters.items() if value is not None}
+    path = "/v1/jobs" + (f"?{urlencode(query)}" if query else "")
     return ApiRequest("GET", path, responses.Page[models.Job].model_validate)
 
 
 def deliveries(job_id: str) -> ApiRequest[list[responses.Message]]:
-    """The webhook messages of a job."""
+    """Build the request for the webhook messages of a job."""
     return ApiRequest("GET", _job(job_id, "/deliveries"), _rows(responses.Message))
 
 
 def audit(job_id: str) -> ApiRequest[list[responses.AuditRecord]]:
-    """The trail of a job."""
+    """Build the request for the audit trail of a job."""
     return ApiRequest("GET", _job(job_id, "/audit"), _rows(responses.AuditRecord))
 
 
 def list_models() -> ApiRequest[list[responses.Model]]:
-    """The models that Vigil knows."""
+    """Build the request for the known models."""
     return ApiRequest("GET", "/v1/models", _rows(responses.Model))
 
 
 def status() -> ApiRequest[responses.Status]:
-    """The state of the whole."""
+    """Build the request for the state of queue, workers and account."""
     return ApiRequest("GET", "/v1/status", responses.Status.model_validate)
 
 
 def stream(job_id: str, after: int, offset: int) -> ApiRequest[None]:
-    """The event stream behind event `after`, text from character `offset` on."""
+    """Build the request for the event stream after event `after`, with text from character `offset` on."""
     headers = {"Accept": "text/event-stream", **({"Last-Event-ID": str(after)} if after else {})}
     path = _job(job_id, "/events") + (f"?offset={offset}" if offset else "")
-    return ApiRequest("GET", path, lambda _: None, headers=headers, seconds=SILENCE_SECONDS)
+    return ApiRequest("GET", path, lambda _: None, headers=headers, seconds=STREAM_READ_TIMEOUT_S)
 
 
-_ROWS: Final = TypeAdapter(list[responses.BatchRow])
+_BATCH_ROWS: Final = TypeAdapter(list[responses.BatchRow])
 Row = TypeVar("Row", bound=models.ApiModel)
 
 
@@ -162,25 +165,25 @@ def _job(job_id: str, tail: str = "") -> str:
     return f"/v1/jobs/{quote(job_id, safe='')}{tail}"
 
 
-def _plain(value: object) -> Any:
-    """Only what was set goes out: an older API refuses fields that it doesn't know."""
+def _to_json(value: object) -> Any:
+    """Convert a value for JSON. Only fields that were set are sent: an older API refuses fields it doesn't know."""
     match value:
         case Policy():
             return value.model_dump(mode="json", exclude_unset=True)
         case datetime():
             return value.isoformat()
         case Mapping():
-            return {name: _plain(inner) for name, inner in value.items()}
+            return {name: _to_json(inner) for name, inner in value.items()}
         case _:
             return value
 
 
 def _dumps(body: object) -> bytes:
-    return json.dumps(body, default=_other).encode()
+    return json.dumps(body, default=_convert).encode()
 
 
-def _other(value: object) -> object:
-    """What JSON has no word for: a sequence that is no list, a mapping that is no dict."""
+def _convert(value: object) -> object:
+    """Convert a sequence that is no list, or a mapping that is no dict. Raise TypeError for anything else."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence):

@@ -1,4 +1,4 @@
-"""The API's other answers as types: batches, messages, the trail, models, the state of the whole, and pages of them."""
+"""The types of the API's other responses: batch rows, webhook messages, audit records, models, status, pages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar
 
-from worker.client.models import ApiModel, Job, Open
+from .models import ApiModel, Job, Open
 
 
 class BatchRow(ApiModel):
-    """What became of one job of a batch: `job`, or the problem for which there is none."""
+    """The outcome of one job of a batch: either `job` or `problem`."""
 
     SHOWN = ("index", "status")
     index: int
@@ -21,7 +21,7 @@ class BatchRow(ApiModel):
 
 
 class Receipt(ApiModel):
-    """One try to deliver a message."""
+    """One attempt to deliver a message."""
 
     SHOWN = ("at", "status_code", "error")
     at: datetime
@@ -33,7 +33,7 @@ class Receipt(ApiModel):
 
 
 class Message(ApiModel):
-    """A webhook message about a job, with a receipt for each try."""
+    """A webhook message about a job, with a receipt for each delivery attempt."""
 
     SHOWN = ("id", "type", "state")
     id: str
@@ -48,7 +48,7 @@ class Message(ApiModel):
 
 
 class AuditRecord(ApiModel):
-    """One record of the trail; those of a job are chained, each to the one before by its hash."""
+    """One record of the audit trail. The records of a job are chained: each hash covers the hash before."""
 
     SHOWN = ("seq", "type", "hash")
     seq: int | None = None
@@ -63,7 +63,7 @@ class AuditRecord(ApiModel):
 
 
 class Access(ApiModel):
-    """Whether this organisation may call a model, as far as is known, and what to do if not."""
+    """Whether this organisation may call a model, as of the last probe, and what to do if not."""
 
     SHOWN = ("status", "since")
     status: str = "unknown"
@@ -89,7 +89,7 @@ class Model(ApiModel):
 
 
 class Queue(ApiModel):
-    """How much waits and runs."""
+    """How many jobs wait and run."""
 
     SHOWN = ("queued", "scheduled", "running", "checking")
     queued: int = 0
@@ -100,7 +100,7 @@ class Queue(ApiModel):
 
 
 class Worker(ApiModel):
-    """A worker process that lives."""
+    """A worker process that is alive."""
 
     SHOWN = ("id", "running", "draining")
     id: str
@@ -110,7 +110,7 @@ class Worker(ApiModel):
 
 
 class Account(ApiModel):
-    """How the provider treats the account now."""
+    """How the provider treats the account: normal, or with more checks than usual."""
 
     SHOWN = ("state",)
     state: str = "unknown"
@@ -119,7 +119,7 @@ class Account(ApiModel):
 
 
 class Rates(ApiModel):
-    """How often things happen, over the last `window_seconds`."""
+    """The shares of requests that were checked, blocked or substituted in the last `window_seconds`."""
 
     SHOWN = ("checks", "blocks", "substitutions")
     checks: float | None = None
@@ -129,7 +129,7 @@ class Rates(ApiModel):
 
 
 class Status(ApiModel):
-    """The state of the whole."""
+    """The state of queue, workers, account, circuits and pauses."""
 
     SHOWN = ("queue",)
     queue: Queue = Queue()
@@ -144,7 +144,7 @@ Row = TypeVar("Row", bound=ApiModel)
 
 
 class Page(ApiModel, Generic[Row]):
-    """A page of a list; `next_cursor` leads on."""
+    """A page of a list; `next_cursor` is the cursor of the next page."""
 
     SHOWN = ("next_cursor",)
     data: tuple[Row, ...] = ()

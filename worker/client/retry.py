@@ -1,6 +1,6 @@
-"""Whether a question is asked again, and after how long: a value in, a number of seconds or None out.
+"""Whether a request is sent again, and after how many seconds.
 
-Pure: time and dice come in as arguments.
+Pure: time and randomness are arguments.
 """
 
 from __future__ import annotations
@@ -11,45 +11,48 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-NOT_TAKEN: Final = frozenset({429})
-"""Statuses that say that nothing was done: any question may be asked again."""
-PASSING: Final = frozenset({429, 502, 503, 504})
-"""Statuses after which a repeatable question is asked again."""
+NOT_PROCESSED: Final = frozenset({429})
+"""Statuses that say that nothing was done: any request may be sent again."""
+TEMPORARY: Final = frozenset({429, 502, 503, 504})
+"""Statuses after which a repeatable request is sent again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How patient a client is.
+    """How often and how long a client retries.
 
-    Pause n is `first * 2**n` seconds, at most `longest`, less up to half of it by the dice; never less than the
-    server asked for in Retry-After, and one above `most_asked` is not waited for.
+    The delay before retry n, counted from 0, is `first * 2**n` seconds, at most `longest`, less up to half of it at
+    random. It is never shorter than the server's Retry-After; a Retry-After above `most_asked` ends the retries.
     """
 
     times: int = 5
-    """How often one question is asked again."""
+    """How often one request is sent again."""
     patience: float = 60.0
-    """Seconds for which `wait` and `events` go on asking an API that has gone away."""
+    """For how many seconds `wait` and `events` try to reach an API that has gone away."""
     first: float = 0.25
     longest: float = 8.0
     most_asked: float = 60.0
 
-    def pause(self, tries: int, chance: float, asked: float | None = None) -> float | None:
-        """Seconds before try number `tries` + 1; None when the server asks for more patience than we have."""
-        if asked is not None and asked > self.most_asked:
+    def delay(self, tries: int, jitter: float, retry_after: float | None = None) -> float | None:
+        """Return the seconds to wait after `tries` tries, or None if `retry_after` is above `most_asked`."""
+        if retry_after is not None and retry_after > self.most_asked:
             return None
-        grown: float = min(self.longest, self.first * 2 ** min(tries - 1, 30))
-        return max(asked or 0.0, grown * (1 - chance / 2))
+        backoff: float = min(self.longest, self.first * 2 ** min(tries - 1, 30))
+        return max(retry_after or 0.0, backoff * (1 - jitter / 2))
 
 
 def may_repeat(*, repeatable: bool, status: int | None, sent: bool) -> bool:
-    """Whether asking again can do no harm. `status` None: the connection failed, before or after all was `sent`."""
+    """Return whether it is safe to send the request again.
+
+    `status` None: the connection failed; `sent`: after the request may have arrived.
+    """
     if status is None:
         return repeatable or not sent
-    return status in (PASSING if repeatable else NOT_TAKEN)
+    return status in (TEMPORARY if repeatable else NOT_PROCESSED)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """The seconds of a Retry-After header, given as a number or as a date; None without one that can be read."""
+    """Return the seconds of a Retry-After header, a number or a date, or None if there is none that can be read."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])

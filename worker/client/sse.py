@@ -1,7 +1,4 @@
-"""Server-sent events without I/O: bytes in, frames out, however the bytes were cut into chunks.
-
-Knows lines and frames as the HTML standard defines them; what a frame means is not its business.
-"""
+"""A parser of server-sent events without I/O: takes chunks of bytes and returns frames, as the HTML standard says."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ MAX_FRAME: Final = 64 * 1024 * 1024
 
 
 class FrameTooLarge(ValueError):
-    """One frame grew past the limit; the stream can't be trusted to end it."""
+    """One frame is larger than the limit."""
 
 
 class Frame(NamedTuple):
-    """One event of the stream; `id` is the last one that was sent, as the standard wants it."""
+    """One event of the stream; `id` is the last id that was sent, as the standard requires."""
 
     event: str
     data: str
@@ -26,19 +23,19 @@ class Frame(NamedTuple):
 
 
 class Parser:
-    """Splits a byte stream into frames; comments, unknown fields and frames without data vanish."""
+    """Splits a byte stream into frames; drops comments, unknown fields and frames without data."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self._limit = limit
-        self._rest: list[bytes] = []  # the pieces of a line whose end has not come: joined once, so never quadratic
+        self._partial: list[bytes] = []  # the chunks of an unfinished line: joined once, so never quadratic
         self._size = 0  # bytes of the frame being read
-        self._begun = False  # the first line is behind us, and with it a BOM
+        self._begun = False  # the first line was read, and with it a BOM
         self._after_cr = False  # the last chunk ended in CR: a LF that follows belongs to it
         self._event, self._id = "", ""
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> list[Frame]:
-        """The frames that `chunk` completes, in order."""
+        """Return the frames that `chunk` completes, in order. Raise FrameTooLarge above the limit."""
         if self._after_cr and chunk:
             chunk = chunk.removeprefix(b"\n")
             self._after_cr = False
@@ -46,16 +43,16 @@ class Parser:
             return []
         self._after_cr = chunk.endswith(b"\r")
         lines = _LINE_END.split(chunk)
-        lines[0] = b"".join([*self._rest, lines[0]]) if len(lines) > 1 else lines[0]
+        lines[0] = b"".join([*self._partial, lines[0]]) if len(lines) > 1 else lines[0]
         if len(lines) > 1:
-            self._rest = []
+            self._partial = []
         last = lines.pop()
         frames = [frame for line in lines if (frame := self._take(line)) is not None]
         self._size += len(last)
         if self._size > self._limit:
             raise FrameTooLarge
         if last:
-            self._rest.append(last)
+            self._partial.append(last)
         return frames
 
     def _take(self, line: bytes) -> Frame | None:
@@ -76,5 +73,5 @@ class Parser:
             case "id" if "\0" not in value:
                 self._id = value
             case _:
-                pass  # a comment, or a field that we don't know
+                pass  # a comment or an unknown field
         return None

@@ -1,4 +1,4 @@
-"""`Vigil`: the client that blocks. What it says and when it says it again stands in `talk.py`."""
+"""`Vigil`, the synchronous client: performs the actions of `protocol.py` with httpx2."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx2
 from pydantic import SecretStr
 
-from worker.client import requests
-from worker.client.http import lost, lower, manners, reply, request, whereabouts
-from worker.client.models import CancelledJob, Event, Job
-from worker.client.protocol import (
+from . import requests
+from .clock import Clock
+from .environment import connection_settings
+from .httpx_adapter import client_options, connection_lost, http_request, lower_case, to_reply
+from .models import CancelledJob, Event, Job
+from .protocol import (
+    Action,
+    CallSteps,
     CloseStream,
     Conversation,
-    Deed,
     OpenStream,
     ReadStream,
     Reply,
+    Result,
     SendRequest,
     Sleep,
-    Steps,
-    Telling,
-    Told,
+    StreamSteps,
 )
-from worker.client.requests import ApiRequest, Filters, Method, NewJob
-from worker.client.responses import AuditRecord, BatchRow, Message, Model, Page, Status
-from worker.client.retry import Retries
-from worker.clock import Clock
+from .requests import ApiRequest, Filters, Method, NewJob
+from .responses import AuditRecord, BatchRow, Message, Model, Page, Status
+from .retry import Retries
 
 T = TypeVar("T")
 _OK = httpx2.codes.OK
 
 
 class Vigil:
-    """Vigil over HTTP; without arguments as VIGIL_URL and VIGIL_API_KEY say.
+    """Calls the API of Vigil.
 
-    Safe to share between threads. Errors are those of `worker.client.errors`.
+    Without `url` and `key` it reads VIGIL_URL and VIGIL_API_KEY. Threads may share it. Exceptions are in `errors.py`.
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class Vigil:
         agent: str = "vigil-python",
         clock: Clock | None = None,
     ) -> None:
-        self.url, secret = whereabouts(url, key)
+        self.url, secret = connection_settings(url, key)
         self._clock = clock or Clock()
-        self._talk = Conversation(self.url, retries or Retries(), self._clock)
-        self._http = httpx2.Client(**manners(self.url, secret, agent))
+        self._conversation = Conversation(self.url, retries or Retries(), self._clock)
+        self._http = httpx2.Client(**client_options(self.url, secret, agent))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -64,66 +65,66 @@ class Vigil:
         self.close()
 
     def close(self) -> None:
-        """Every connection is closed."""
+        """Close all connections."""
         self._http.close()
 
     def submit(self, *, wait: float = 0, **job: Unpack[NewJob]) -> Job:
-        """The accepted job, or with `wait` (at most 60 seconds) the job as it is then.
+        """Submit a job and return it; `wait` waits up to that many seconds (at most 60) for its end.
 
         One call makes one job, however often it has to be sent: without an `idempotency_key` it gets one.
         """
         key = job.get("idempotency_key") or self._new_key()
-        return self._run(self._talk.call(requests.submit(job, key, wait)))
+        return self._run(self._conversation.call(requests.submit(job, key, wait)))
 
     def batch(self, jobs: Sequence[NewJob], *, idempotency_key: str | None = None) -> Sequence[BatchRow]:
-        """One outcome per job, in order; at most 1,000 jobs."""
-        return self._run(self._talk.call(requests.batch(jobs, idempotency_key or self._new_key())))
+        """Submit up to 1,000 jobs and return one outcome for each, in order."""
+        return self._run(self._conversation.call(requests.batch(jobs, idempotency_key or self._new_key())))
 
     def get(self, job_id: str) -> Job:
-        """The job as it is now."""
-        return self._run(self._talk.call(requests.get(job_id)))
+        """Return the job as it is now."""
+        return self._run(self._conversation.call(requests.get(job_id)))
 
     def wait(self, job_id: str, timeout: float | None = None) -> Job:
-        """The settled job; StillRunning when it has not settled within `timeout` seconds.
+        """Return the settled job, also when the API restarts in between.
 
-        A restart of the API in between is waited out.
+        Raise StillRunning if the job has not settled within `timeout` seconds.
         """
-        return self._run(self._talk.wait(job_id, timeout))
+        return self._run(self._conversation.wait(job_id, timeout))
 
     def events(self, job_id: str, *, after: int = 0, offset: int = 0) -> Iterator[Event]:
-        """All events behind number `after`, then live, to the last one; each once and in order over reconnections.
+        """Yield all events after number `after`, then live, to the last one; each once and in order over reconnections.
 
         Text comes as `job.output.delta` events, from character `offset` on.
         """
-        return self._stream(self._talk.events(job_id, after, offset))
+        return self._stream(self._conversation.events(job_id, after, offset))
 
     def cancel(self, job_id: str) -> CancelledJob:
-        """The job after the request to stop it; asking again changes nothing."""
-        return self._run(self._talk.call(requests.cancel(job_id)))
+        """Request that the job stops, and return it. A second request changes nothing."""
+        return self._run(self._conversation.call(requests.cancel(job_id)))
 
     def retry(self, job_id: str, model: str | None = None) -> Job:
-        """The job after its open offer of a faster model was accepted; Conflict when there is none."""
-        return self._run(self._talk.call(requests.retry(job_id, model)))
+        """Accept the job's open offer of a faster model, and return it. Raise Conflict if there is no offer."""
+        return self._run(self._conversation.call(requests.retry(job_id, model)))
 
     def list(self, **filters: Unpack[Filters]) -> Page[Job]:
-        """A page of jobs, newest first; `cursor` goes on where a page ended."""
-        return self._run(self._talk.call(requests.list_jobs(filters)))
+        """Return a page of jobs, newest first; `cursor` is the `next_cursor` of the page before."""
+        return self._run(self._conversation.call(requests.list_jobs(filters)))
 
     def deliveries(self, job_id: str) -> Sequence[Message]:
-        """The webhook messages of the job, with a receipt for each try."""
-        return self._run(self._talk.call(requests.deliveries(job_id)))
+        """Return the webhook messages of the job, with a receipt for each delivery attempt."""
+        return self._run(self._conversation.call(requests.deliveries(job_id)))
 
     def audit(self, job_id: str) -> Sequence[AuditRecord]:
-        """The job's trail; the key needs the scope audit."""
-        return self._run(self._talk.call(requests.audit(job_id)))
+        """Return the job's audit trail; the key needs the scope `audit`."""
+        return self._run(self._conversation.call(requests.audit(job_id)))
 
     def models(self) -> Sequence[Model]:
-        """The models that Vigil knows, with prices and access."""
-        return self._run(self._talk.call(requests.list_models()))
+        """Return the known models, with prices and access."""
+        return self._run(self._conversation.call(requests.list_models()))
 
     def status(self) -> Status:
-        """The state of the whole: queue, workers, circuits."""
-        return self._run(self._talk.call(requests.status()))
+        """Return the state of queue, workers, account, circuits and pauses."""
+        return self._run(self._conversation.call(requests.status()))
 
     def request(
         self,
@@ -134,79 +135,79 @@ class Vigil:
         *,
         repeatable: bool | None = None,
     ) -> Any:
-        """The JSON of any other route, as it comes. Unless told otherwise, GET and DELETE alone are repeatable."""
+        """Call any other route and return its JSON. By default only GET and DELETE are sent again after a failure."""
         again = method in {"GET", "DELETE"} if repeatable is None else repeatable
-        return self._run(self._talk.call(requests.raw(method, path, body, headers, repeatable=again)))
+        return self._run(self._conversation.call(requests.raw(method, path, body, headers, repeatable=again)))
 
     def _new_key(self) -> str:
-        return self._clock.dice(16).hex()
+        return self._clock.random_hex(16)
 
-    def _run(self, steps: Steps[T]) -> T:
-        hands, told = _HttpActions(self._http), None
+    def _run(self, steps: CallSteps[T]) -> T:
+        actions, result = _HttpActions(self._http), None
         try:
             while True:
-                told = hands.do(steps.send(told))
+                result = actions.perform(steps.send(result))
         except StopIteration as end:
-            result: T = end.value
-            return result
+            answer: T = end.value
+            return answer
 
-    def _stream(self, steps: Telling[None]) -> Iterator[Event]:
-        hands, told = _HttpActions(self._http), None
+    def _stream(self, steps: StreamSteps[None]) -> Iterator[Event]:
+        actions, result = _HttpActions(self._http), None
         try:
             while True:
-                step = steps.send(told)
+                step = steps.send(result)
                 if isinstance(step, Event):
                     yield step
-                    told = None
+                    result = None
                 else:
-                    told = hands.do(step)
+                    result = actions.perform(step)
         except StopIteration:
             return
         finally:
-            hands.hang_up()
+            actions.close_stream()
 
 
 class _HttpActions:
-    """Does what a conversation asks for; at most one stream is open."""
+    """Performs the actions of one conversation; at most one stream is open."""
 
     def __init__(self, http: httpx2.Client) -> None:
         self._http = http
-        self._answer: httpx2.Response | None = None
+        self._response: httpx2.Response | None = None
         self._chunks: Iterator[bytes] | None = None
 
-    def do(self, deed: Deed) -> Told:
+    def perform(self, action: Action) -> Result:
         try:
-            match deed:
-                case SendRequest(ask):
-                    return reply(self._http.send(request(self._http, ask)))
-                case OpenStream(ask):
-                    return self._open(ask)
+            match action:
+                case SendRequest(request):
+                    return to_reply(self._http.send(http_request(self._http, request)))
+                case OpenStream(request):
+                    return self._open(request)
                 case ReadStream():
-                    return self._more()
+                    return self._read()
                 case CloseStream():
-                    self.hang_up()
+                    self.close_stream()
                 case Sleep(seconds):
                     time.sleep(seconds)
         except (httpx2.HTTPError, httpx2.StreamError) as error:
-            return lost(error)
+            return connection_lost(error)
         return None
 
-    def _open(self, ask: ApiRequest[Any]) -> Reply:
-        self.hang_up()
-        self._answer = answer = self._http.send(request(self._http, ask), stream=True)
-        if answer.status_code != _OK:
-            answer.read()
-            return reply(answer)
-        self._chunks = answer.iter_bytes()
-        return Reply(_OK, lower(answer.headers))
+    def _open(self, request: ApiRequest[Any]) -> Reply:
+        self.close_stream()
+        self._response = response = self._http.send(http_request(self._http, request), stream=True)
+        if response.status_code != _OK:
+            response.read()
+            return to_reply(response)
+        self._chunks = response.iter_bytes()
+        return Reply(_OK, lower_case(response.headers))
 
-    def _more(self) -> bytes:
+    def _read(self) -> bytes:
         for chunk in self._chunks or ():
             if chunk:
                 return chunk
         return b""
 
-    def hang_up(self) -> None:
-        answer, self._answer, self._chunks = self._answer, None, None
-        if answer is not None:
-            answer.close()
+    def close_stream(self) -> None:
+        response, self._response, self._chunks = self._response, None, None
+        if response is not None:
+            response.close()

@@ -1,4 +1,4 @@
-"""`vigil audit`: prove the trail, take it out, look at one job's. Speaks to Redis directly: an auditor needs no API."""
+"""`vigil audit`: verifies, exports, shows and holds the audit trail. Uses Redis directly: an auditor needs no API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from worker.audit.report import Report
 from worker.audit.seals import BadSeal
 from worker.cli.audit.show import show
 from worker.cli.audit.trail_access import Json, with_trail
-from worker.cli.errors import BAD, USAGE, CliError
+from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
 from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock, to_ms
 from worker.jobs.ids import job_id_of
@@ -33,10 +33,10 @@ from worker.store.audit.legal_holds import LegalHolds
 from worker.store.audit.verification import TrailVerification
 from worker.store.connection.pool import Redis
 
-_SEALED_WITHIN, _ROUNDS = 600.0, 60  # seconds, or rounds of the sealer if they take longer
+_MAX_UNSEALED_S, _MAX_UNSEALED_ROUNDS = 600.0, 60  # seconds, or rounds of the sealer if they take longer
 
-room = typer.Typer(
-    help="Prove the audit trail, export or hold it.",
+group = typer.Typer(
+    help="Verify, export or hold the audit trail.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,70 +44,73 @@ room = typer.Typer(
 
 
 def register(app: typer.Typer) -> None:
-    """Put the commands on the root."""
-    room.command()(show)
-    app.add_typer(room, name="audit")
+    """Add the commands to `app`."""
+    group.command()(show)
+    app.add_typer(group, name="audit")
 
 
-def signer_of(settings: Settings) -> Signer | None:
-    """The key of this machine, if it has one."""
+def load_signer(settings: Settings) -> Signer | None:
+    """Return this machine's signing key, or None. Raise CliError if its file can't be used."""
     given = settings.audit_key.get_secret_value() if settings.audit_key else None
     try:
         return own(given, settings.data_dir, None)
     except (OSError, ValueError) as error:
-        raise CliError(f"{settings.data_dir / 'audit.key'} can't be used ({type(error).__name__})", USAGE) from None
+        raise CliError(
+            f"{settings.data_dir / 'audit.key'} can't be used ({type(error).__name__})", EXIT_USAGE
+        ) from None
 
 
-def _trusted(settings: Settings, more: list[str]) -> list[bytes]:
-    signer = signer_of(settings)
+def _trusted_keys(settings: Settings, more: list[str]) -> list[bytes]:
+    signer = load_signer(settings)
     try:
         given = [from_text(key) for key in (*settings.audit_public_keys, *more)]
     except ValueError:
-        raise CliError("--key is a public key as `vigil audit key` prints it", USAGE) from None
+        raise CliError("--key must be a public key as `vigil audit key` prints it", EXIT_USAGE) from None
     return [*given, *([signer.public] if signer is not None else [])]
 
 
-@room.command()
+@group.command()
 def verify(
     file: Annotated[
-        Path | None, typer.Option("--file", help="Prove this export in place of the trail in Redis.")
+        Path | None, typer.Option("--file", help="Verify this export instead of the trail in Redis.")
     ] = None,
     manifest_file: Annotated[
         Path | None, typer.Option("--manifest", help="The export's manifest.  [FILE.manifest.json]")
     ] = None,
     checkpoints: Annotated[
-        Path | None, typer.Option(help="The copy of the checkpoints that VIGIL_AUDIT_CHECKPOINTS shipped.")
+        Path | None, typer.Option(help="The copy of the checkpoints that VIGIL_AUDIT_CHECKPOINTS wrote.")
     ] = None,
-    key: Annotated[list[str] | None, typer.Option("--key", help="A public key to believe; may be repeated.")] = None,
+    key: Annotated[list[str] | None, typer.Option("--key", help="A public key to trust; may be repeated.")] = None,
     allow_unsealed: Annotated[
         bool,
         typer.Option(
             "--allow-unsealed",
-            help="Old records that no checkpoint covers are no fault: for a Vigil whose workers stood still.",
+            help="Accept old records that no checkpoint covers: for a Vigil whose workers were stopped.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Prove that the trail is whole. Nothing was altered, removed, inserted, reordered or truncated.
+    """Verify the audit trail.
 
-    Exit code 1 when something is wrong; then the first bad record is named.
+    Finds records that were altered, removed, inserted, reordered or truncated. Exits 1 if something is wrong and names
+    the first bad record.
     """
     settings = load()
-    public = _trusted(settings, key or [])
+    public = _trusted_keys(settings, key or [])
     if file is not None:
-        report = _of_file(file, manifest_file, Trusted(public) if public else None)
+        report = _verify_file(file, manifest_file, Trusted(public) if public else None)
     else:
-        report = _of_redis(settings, Trusted(public), checkpoints, allow_unsealed=allow_unsealed)
+        report = _verify_redis(settings, Trusted(public), checkpoints, allow_unsealed=allow_unsealed)
     print(json.dumps(report.dump(), indent=2) if as_json else "\n".join(report.lines()))
     if not report.good:
-        raise typer.Exit(BAD)
+        raise typer.Exit(EXIT_FAILED)
 
 
-def _of_redis(settings: Settings, trusted: Trusted, checkpoints: Path | None, *, allow_unsealed: bool) -> Report:
+def _verify_redis(settings: Settings, trusted: Trusted, checkpoints: Path | None, *, allow_unsealed: bool) -> Report:
     path = ship.file_of(checkpoints) if checkpoints is not None else None
     if path is not None and not path.is_file():
-        raise CliError(f"{path} can't be read", USAGE)
-    within = None if allow_unsealed else max(_SEALED_WITHIN, _ROUNDS * settings.audit_seal_seconds)
+        raise CliError(f"{path} can't be read", EXIT_USAGE)
+    within = None if allow_unsealed else max(_MAX_UNSEALED_S, _MAX_UNSEALED_ROUNDS * settings.audit_seal_seconds)
 
     def work(redis: Redis) -> Awaitable[Report]:
         return TrailVerification(redis, Clock(), trusted, within).verify(ship.read(path) if path else None)
@@ -115,16 +118,16 @@ def _of_redis(settings: Settings, trusted: Trusted, checkpoints: Path | None, *,
     return with_trail(settings, work)
 
 
-def _of_file(path: Path, told: Path | None, trusted: Trusted | None) -> Report:
+def _verify_file(path: Path, manifest_file: Path | None, trusted: Trusted | None) -> Report:
     clock = Clock()
     begun = clock.monotonic()
-    beside = told or Path(f"{path}.manifest.json")
+    manifest_path = manifest_file or Path(f"{path}.manifest.json")
     try:
-        body = _manifest(beside) if told is not None or beside.exists() else None
+        body = _manifest(manifest_path) if manifest_file is not None or manifest_path.exists() else None
         with ExitStack() as stack:
             report = FileProof(lambda: lines_of(stack.enter_context(path.open("rb"))), body, trusted).prove()
     except OSError as error:
-        raise CliError(f"{error.filename} can't be read: {error.strerror}", USAGE) from None
+        raise CliError(f"{error.filename} can't be read: {error.strerror}", EXIT_USAGE) from None
     except (BadExport, BadSeal) as error:
         raise CliError(f"{path}: {error}") from None
     report.seconds = clock.monotonic() - begun
@@ -138,27 +141,32 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise CliError(f"{path}: {error}") from None
 
 
-@room.command()
+@group.command()
 def export(
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write here, and the manifest to FILE.manifest.json.  [stdout]")
+        Path | None, typer.Option("--out", help="Write to this file, and the manifest to FILE.manifest.json.  [stdout]")
     ] = None,
     app: Annotated[str | None, typer.Option(help="Only this app's records.")] = None,
-    after: Annotated[str | None, typer.Option(help="From this time on, ISO 8601.")] = None,
-    before: Annotated[str | None, typer.Option(help="Before this time, ISO 8601.")] = None,
-    manifest_file: Annotated[Path | None, typer.Option("--manifest", help="Where the manifest goes.")] = None,
+    after: Annotated[str | None, typer.Option(help="Only records from this time on, ISO 8601.")] = None,
+    before: Annotated[str | None, typer.Option(help="Only records before this time, ISO 8601.")] = None,
+    manifest_file: Annotated[Path | None, typer.Option("--manifest", help="Write the manifest to this file.")] = None,
 ) -> None:
-    """Write the trail as NDJSON. One record a line, with a manifest by which anybody can prove it (ops/audit.md)."""
+    """Export the audit trail as NDJSON.
+
+    Writes one record per line and a manifest with which anyone can verify the export (ops/audit.md).
+    """
     settings = load()
-    times = {"after": _ms("--after", after), "before": _ms("--before", before)}
-    beside = manifest_file or (Path(f"{out}.manifest.json") if out else None)
-    signer, public = signer_of(settings), _trusted(settings, [])
+    times = {"after": _parse_time_ms("--after", after), "before": _parse_time_ms("--before", before)}
+    manifest_path = manifest_file or (Path(f"{out}.manifest.json") if out else None)
+    signer, public = load_signer(settings), _trusted_keys(settings, [])
 
     async def work(redis: Redis) -> int:
         clock = Clock()
         export = Export(redis, clock, app, times["after"], times["before"])
         batches = export.lines()
-        first: list[bytes] = await anext(batches, [])  # (before an earlier export is overwritten: Redis may be away)
+        first: list[bytes] = await anext(
+            batches, []
+        )  # (read before an earlier export is overwritten: Redis may be away)
         with ExitStack() as stack:
             file: IO[bytes] = stack.enter_context(out.open("wb")) if out is not None else sys.stdout.buffer
             file.writelines(line + b"\n" for line in first)
@@ -166,9 +174,9 @@ def export(
                 file.writelines(line + b"\n" for line in lines)
             file.flush()
         filters = {"app": app, "after": after, "before": before}
-        if beside is not None:
+        if manifest_path is not None:
             raw = manifest(export.manifest, export.seals, filters=filters, public=public, signer=signer, at=clock.now())
-            beside.write_bytes(raw)
+            manifest_path.write_bytes(raw)
         return export.manifest.digest.count
 
     try:
@@ -176,72 +184,79 @@ def export(
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise CliError(f"{error.filename} can't be written: {error.strerror}", USAGE) from None
+        raise CliError(f"{error.filename} can't be written: {error.strerror}", EXIT_USAGE) from None
     if out is not None:
-        typer.echo(f"{count:,} records in {out}; prove them with `vigil audit verify --file {out}`", err=True)
+        typer.echo(f"{count:,} records in {out}; `vigil audit verify --file {out}` verifies them", err=True)
 
 
-def _ms(option: str, text: str | None) -> int | None:
+def _parse_time_ms(option: str, text: str | None) -> int | None:
     if text is None:
         return None
     try:
         at = datetime.fromisoformat(text)
         return max(0, to_ms(at if at.tzinfo else at.replace(tzinfo=UTC)))
     except (ValueError, OverflowError):
-        raise CliError(f"{option} takes a time such as 2026-07-01T12:00:00Z, not {text!r}", USAGE) from None
+        raise CliError(f"{option} takes a time such as 2026-07-01T12:00:00Z, not {text!r}", EXIT_USAGE) from None
 
 
-@room.command("key")
+@group.command("key")
 def key_(as_json: Json = False) -> None:
-    """Print this machine's public key. By it its checkpoints are checked."""
-    signer = signer_of(load())
+    """Print this machine's public key. It verifies the checkpoints that this machine signed."""
+    signer = load_signer(load())
     if signer is None:
-        raise CliError("there is no signing key here: set VIGIL_AUDIT_KEY, or start a worker, which makes one")
+        raise CliError("this machine has no signing key: set VIGIL_AUDIT_KEY, or start a worker, which makes one")
     text = as_text(signer.public)
     print(json.dumps({"key_id": signer.key_id, "public_key": text}) if as_json else text)
 
 
 JobOrNone = Annotated[str | None, typer.Argument(metavar="[JOB]", help="The job's id, job_….")]
-AppOrNone = Annotated[str | None, typer.Option("--app", help="All jobs of this app, in place of one job.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the audit trail.")]
-By = Annotated[str, typer.Option("--by", help="Who says so.  [your login]")]
+AppOrNone = Annotated[str | None, typer.Option("--app", help="All jobs of this app instead of one job.")]
+Reason = Annotated[str, typer.Option("--reason", help="The reason; it is kept in the audit trail.")]
+By = Annotated[str, typer.Option("--by", help="The person responsible.  [your login]")]
 
 
-@room.command()
+@group.command()
 def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
-    """Keep what a legal case needs. Neither trail nor content of the job, or of all jobs of the app, goes by time."""
-    name, settings = _named(job, app), load()
+    """Place a legal hold.
+
+    The audit trail and the content of the job, or of all jobs of the app, are kept beyond their time to live.
+    """
+    name, settings = _chain_name(job, app), load()
     who, ttl = by or _login(), settings.result_ttl
     with_trail(settings, lambda r: LegalHolds(r, Clock(), ttl).place(name, by=who, why=reason), writes=True)
-    print(json.dumps({"name": name, "held": True}) if as_json else f"{name} is held; `vigil audit release` ends that")
+    print(
+        json.dumps({"name": name, "held": True})
+        if as_json
+        else f"{name} is on hold; `vigil audit release` ends the hold"
+    )
 
 
-@room.command()
+@group.command()
 def release(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
-    """End a hold: what is over is removed again."""
-    name, settings = _named(job, app), load()
+    """Release a legal hold. Expired records and content are removed again."""
+    name, settings = _chain_name(job, app), load()
     who, ttl = by or _login(), settings.result_ttl
     with_trail(settings, lambda r: LegalHolds(r, Clock(), ttl).release(name, by=who, why=reason), writes=True)
-    print(json.dumps({"name": name, "held": False}) if as_json else f"{name} is not held any more")
+    print(json.dumps({"name": name, "held": False}) if as_json else f"{name} is no longer on hold")
 
 
-@room.command()
+@group.command()
 def holds(as_json: Json = False) -> None:
-    """List all holds: what, who, why, since when."""
+    """List all legal holds."""
     settings = load()
     rows = with_trail(settings, lambda r: LegalHolds(r, Clock(), settings.result_ttl).describe())
     if as_json:
         print(json.dumps({"object": "list", "data": rows}, indent=2))
     elif not rows:
-        print("Nothing is held.")
+        print("There are no legal holds.")
     else:
         cells = [(row["name"], row["since"], clean(row["by"]), clean(row["reason"])) for row in rows]
         print_columns(("HELD", "SINCE", "BY", "REASON"), cells)
 
 
-def _named(job: str | None, app: str | None) -> str:
+def _chain_name(job: str | None, app: str | None) -> str:
     if (job is None) == (app is None):
-        raise CliError("name a job or --app, one of the two", USAGE)
+        raise CliError("give either a job or --app", EXIT_USAGE)
     return app_chain(app) if app is not None else job_id_of(job or "")
 
 

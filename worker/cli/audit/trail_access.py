@@ -1,4 +1,4 @@
-"""What the `vigil audit` commands share: the way to the trail."""
+"""What the `vigil audit` commands share: access to the audit trail in Redis."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def with_trail(settings: Settings, work: Callable[[Redis], Awaitable[T]], *, writes: bool = False) -> T:
-    """`work` on the Redis of the settings; the embedded server is started for the moment if none runs.
+    """Run `work` on the Redis of the settings and return its result; starts the embedded server if it does not run.
 
-    `writes`: only to the store that this machine knows; a proof may read any.
+    `writes`: refuse any store but the one that this machine knows. Reading is allowed in any.
     """
 
     async def go() -> T:
-        async with with_redis(settings) as ours:
-            guard = StoreGuard(ours.mark_file, Clock().dice) if writes else None
-            keyring = MasterKeyring.from_settings(ours.encryption_keys)
-            redis = connect(ours.redis_url or "", keyring=keyring, guard=guard, max_connections=4)
+        async with with_redis(settings) as actual:
+            guard = StoreGuard(actual.mark_file, Clock().dice) if writes else None
+            vault = MasterKeyring.from_settings(actual.encryption_keys)
+            redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=4)
             try:
                 return await work(redis)
             finally:

@@ -1,6 +1,6 @@
-"""The jobs of `vigil demo`: one per outcome, what is asked for and what should come of it. Pure data and pure judging.
+"""The jobs of `vigil demo`, one per outcome, with the expected result of each, and the comparison with the real one.
 
-What should come of it stands in the simulator's table of scenarios, in the words of the contract.
+The expected results come from the simulator's table of scenarios.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SILENCE: Final = {"on_delay": {"action": "wait", "silence_seconds": 1.0}}
 
 @dataclass(frozen=True, slots=True)
 class DemoCase:
-    """One job. `last`: it closes the whole account, so it goes when the others have ended. `cancel`: we cancel it."""
+    """One job. `cancel`: the demo cancels it. `last`: it stops the account, so it is submitted after the others."""
 
     title: str
     scenario: str
@@ -30,18 +30,18 @@ class DemoCase:
 
     @property
     def directive(self) -> str:
-        """The prompt."""
-        return f"[[sim: {' '.join(word for word in (self.scenario, self.options) if word)}]] Why is the sky blue?"
+        """Return the prompt."""
+        return f"[[sim: {' '.join(part for part in (self.scenario, self.options) if part)}]] Why is the sky blue?"
 
     def expected(self) -> dict[str, Any]:
-        """What should come of it: status, and where they matter outcome, block, carrier, check, disclosure, reason."""
-        told = SCENARIOS[self.scenario].expected
+        """Return the expected status, and where they matter outcome, block, carrier, check, disclosure, reason."""
+        scenario_result = SCENARIOS[self.scenario].expected
         by_table = {
-            "status": told.status,
-            "outcome": told.outcome,
-            "block": told.block,
-            "carrier": told.carrier,
-            "check": told.check,
+            "status": scenario_result.status,
+            "outcome": scenario_result.outcome,
+            "block": scenario_result.block,
+            "carrier": scenario_result.carrier,
+            "check": scenario_result.check,
         }
         return {name: value for name, value in {**by_table, **self.want}.items() if value is not None}
 
@@ -59,7 +59,7 @@ CASES: Final = (
     ),
     DemoCase("silence, then an answer", "silent_delay", "", _SILENCE),
     DemoCase("silence, then blocked", "silent_block", "", _SILENCE),
-    DemoCase("blocked at the door", "block_before_stream"),
+    DemoCase("blocked before any output", "block_before_stream"),
     DemoCase("biology block", "bio_block"),
     DemoCase("misalignment", "misalignment"),
     DemoCase("content filter", "content_filter"),
@@ -67,7 +67,7 @@ CASES: Final = (
     DemoCase("cut by the token limit", "max_tokens", "", {}, {"reason": "max_output_tokens"}),
     DemoCase("model not granted", "model_not_found"),
     DemoCase(
-        "… another stands in",
+        "… another model answers",
         "model_not_found",
         "only=gpt-5.6-sol",
         {},
@@ -83,7 +83,7 @@ CASES: Final = (
     DemoCase("provider rerouted", "rerouted", "", {}, {"disclosure": "provider_reroute"}),
     DemoCase("cancelled", "queued_forever", "", {}, {"status": "cancelled", "outcome": "cancelled"}, cancel=True),
     DemoCase("deadline passed", "queued_forever", "", {"run_deadline_seconds": 3}),
-    # These say something about the whole account. Only the first of a circuit is tried; held jobs expire.
+    # These concern the whole account. Only the first job of a circuit is tried; held jobs expire.
     DemoCase(
         "wrong organization", "wrong_organization", "", {"queue_deadline_seconds": 3}, {"outcome": None}, last=True
     ),
@@ -91,8 +91,8 @@ CASES: Final = (
 )
 
 
-def seen(job: Mapping[str, Any]) -> dict[str, Any]:
-    """What came of a job, under the names of `Case.expected`."""
+def observed(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of a job, under the names of `DemoCase.expected`."""
     safety = job.get("safety") or {}
     block, checks, attempts = safety.get("block") or {}, safety.get("checks") or [], job.get("attempts") or []
     return {
@@ -106,15 +106,15 @@ def seen(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def judge(case: DemoCase, job: Mapping[str, Any] | None) -> str | None:
-    """What is wrong with a job's end, in words; None when it came out as it should."""
+def find_mismatch(case: DemoCase, job: Mapping[str, Any] | None) -> str | None:
+    """Return how the job's result differs from the expected one, or None if it does not."""
     if job is None:
-        return "it was never accepted"
-    found = seen(job)
+        return "it was not accepted"
+    found = observed(job)
     wrong = [f"{name} is {found[name]}, not {value}" for name, value in case.expected().items() if found[name] != value]
     if job["status"] == "blocked" and (job.get("output_text") or job.get("draft")):
-        wrong.append("a blocked job gave text away")
+        wrong.append("a blocked job delivered text")
     served = job.get("served_model")
     if served and served != job["requested_model"] and not job.get("disclosure"):
-        wrong.append("another model served and it was not said")
+        wrong.append("another model answered without a disclosure")
     return "; ".join(wrong) or None

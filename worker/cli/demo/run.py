@@ -1,4 +1,4 @@
-"""What `vigil demo` does: a whole Vigil in a throw-away folder, one job per outcome, a live table, a verdict."""
+"""Runs `vigil demo`: a complete Vigil in a temporary folder, one job per outcome, a live table, the result."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from worker.cli.demo.cases import CASES, SPEED, DemoCase, judge
-from worker.cli.errors import BAD, CliError, wants_traceback
-from worker.cli.rendering import TERMINAL_STATUSES, clock_face, seconds_between
+from worker.cli.demo.cases import CASES, SPEED, DemoCase, find_mismatch
+from worker.cli.errors import EXIT_FAILED, CliError, wants_traceback
+from worker.cli.rendering import TERMINAL_STATUSES, format_duration, seconds_between
 from worker.cli.up import Running, everything
 from worker.clock import Clock
 from worker.settings import Settings, load
 from worker.telemetry.log import configure
 
 _MODEL: Final = "gpt-5.6-sol"
-_PATIENCE: Final = 30.0
-_LOOK_EVERY: Final = 0.25
+_TIMEOUT_S: Final = 30.0
+_POLL_INTERVAL_S: Final = 0.25
 _STYLES: Final = {"completed": "green", "blocked": "red", "failed": "red", "checking": "magenta", "running": "cyan"}
-_NARROW: Final = 100
+_NARROW_WIDTH: Final = 100
 
 
 @dataclass(slots=True)
@@ -41,14 +41,14 @@ class DemoRow:
     id: str | None = None
 
     @property
-    def over(self) -> bool:
-        """Whether it has settled."""
+    def settled(self) -> bool:
+        """Return whether the job has settled."""
         return self.job is not None and self.job["status"] in TERMINAL_STATUSES
 
     def verdict(self) -> dict[str, Any]:
-        """The row of `--json`."""
+        """Return the row of `--json`."""
         job = self.job or {}
-        wrong = judge(self.case, self.job)
+        wrong = find_mismatch(self.case, self.job)
         return {
             "job": self.id,
             "title": self.case.title,
@@ -59,20 +59,20 @@ class DemoRow:
             "wrong": wrong,
             "requested_model": job.get("requested_model"),
             "served_model": job.get("served_model"),
-            "check_seconds": round(checked(job), 3),
+            "check_seconds": round(check_seconds(job), 3),
             "attempts": len(job.get("attempts") or []),
             "cost": (job.get("cost") or {}).get("total"),
         }
 
 
-def checked(job: Mapping[str, Any]) -> float:
-    """Seconds that the job has spent in checks, signalled or suspected."""
+def check_seconds(job: Mapping[str, Any]) -> float:
+    """Return the seconds that the job has spent in checks, signalled or suspected."""
     checks = (job.get("safety") or {}).get("checks") or []
     return float(sum(seconds_between(c["started_at"], c.get("ended_at")) for c in checks if c.get("started_at")))
 
 
 def demo_settings(folder: Path) -> Settings:
-    """The user's settings do not count here: nothing leaves this machine and nothing stays on it."""
+    """Return settings that override the user's: the demo calls no other machine and leaves nothing on this one."""
     return load(
         {
             "redis_url": None,
@@ -98,20 +98,20 @@ def demo_settings(folder: Path) -> Settings:
 
 
 class Demo:
-    """Submits the cases, looks at them until all have ended."""
+    """Submits the cases and polls them until all have settled."""
 
     def __init__(self, http: httpx2.AsyncClient, rows: Sequence[DemoRow]) -> None:
         self._http, self.rows = http, rows
 
     async def play(self, stop: asyncio.Event) -> None:
-        """All jobs have ended, or time is up, or `stop` is set."""
-        for last in (False, True):  # an account's circuit would hold the others
+        """Submit the jobs; return when all have settled, after a timeout, or when `stop` is set."""
+        for last in (False, True):  # an open circuit would hold the others
             batch = [row for row in self.rows if row.case.last == last]
             await asyncio.gather(*(self._submit(row) for row in batch))
-            until = Clock().monotonic() + _PATIENCE
-            while not stop.is_set() and not all(row.over for row in batch) and Clock().monotonic() < until:
-                await self._look(batch)
-                await asyncio.sleep(_LOOK_EVERY)
+            until = Clock().monotonic() + _TIMEOUT_S
+            while not stop.is_set() and not all(row.settled for row in batch) and Clock().monotonic() < until:
+                await self._poll(batch)
+                await asyncio.sleep(_POLL_INTERVAL_S)
 
     async def _submit(self, row: DemoRow) -> None:
         body = {"model": _MODEL, "input": row.case.directive, "metadata": {"scenario": row.case.scenario}}
@@ -122,21 +122,21 @@ class Demo:
             row.job = answer.json()
             row.id = row.job["id"] if row.job else None
 
-    async def _look(self, batch: Sequence[DemoRow]) -> None:
+    async def _poll(self, batch: Sequence[DemoRow]) -> None:
         for row in batch:
-            if row.id is None or row.over:
+            if row.id is None or row.settled:
                 continue
             answer = await self._http.get(f"/v1/jobs/{row.id}")
             if answer.is_success:
                 row.job = answer.json()
-            if row.case.cancel and row.job and row.job.get("attempts") and not row.over:
+            if row.case.cancel and row.job and row.job.get("attempts") and not row.settled:
                 await self._http.post(f"/v1/jobs/{row.id}/cancel")
 
 
-def picture(rows: Sequence[DemoRow], width: int) -> Table:
-    """The table as it is now."""
+def render_table(rows: Sequence[DemoRow], width: int) -> Table:
+    """Build the table of the current state."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    narrow = width < _NARROW
+    narrow = width < _NARROW_WIDTH
     for name in (
         ("", "job", "status") if narrow else ("", "job", "scenario", "status", "served by", "check", "tries", "cost")
     ):
@@ -144,21 +144,21 @@ def picture(rows: Sequence[DemoRow], width: int) -> Table:
     for row in rows:
         job = row.job or {}
         status = str(job.get("status", ""))
-        mark = " " if not row.over else "[green]✓[/]" if judge(row.case, row.job) is None else "[red]✗[/]"
+        mark = " " if not row.settled else "[green]✓[/]" if find_mismatch(row.case, row.job) is None else "[red]✗[/]"
         painted = f"[{_STYLES[status]}]{status}[/]" if status in _STYLES else status
         if narrow:
             table.add_row(mark, row.case.title, painted)
             continue
         served = job.get("served_model") or ""
-        asked = job.get("requested_model")
-        check = checked(job)
+        requested = job.get("requested_model")
+        check = check_seconds(job)
         table.add_row(
             mark,
             row.case.title,
             row.case.scenario,
             painted,
-            f"[yellow]{served}[/]" if served and served != asked else served,
-            clock_face(check) if check else "",
+            f"[yellow]{served}[/]" if served and served != requested else served,
+            format_duration(check) if check else "",
             str(len(job.get("attempts") or [])) if job else "",
             str((job.get("cost") or {}).get("total") or ""),
         )
@@ -166,33 +166,33 @@ def picture(rows: Sequence[DemoRow], width: int) -> Table:
 
 
 async def _show_live(console: Console, rows: Sequence[DemoRow], playing: asyncio.Task[None]) -> None:
-    with Live(picture(rows, console.width), console=console, auto_refresh=False) as live:
+    with Live(render_table(rows, console.width), console=console, auto_refresh=False) as live:
         while not playing.done():
-            await asyncio.wait({playing}, timeout=_LOOK_EVERY)
-            live.update(picture(rows, console.width), refresh=True)
+            await asyncio.wait({playing}, timeout=_POLL_INTERVAL_S)
+            live.update(render_table(rows, console.width), refresh=True)
 
 
 async def _show_plain(rows: Sequence[DemoRow], playing: asyncio.Task[None], *, quiet: bool) -> None:
-    told: dict[int, str] = {}
+    printed: dict[int, str] = {}
     while True:
-        over = playing.done()
+        settled = playing.done()
         for number, row in enumerate(rows):
             status = str(row.job["status"]) if row.job else ""
-            if status and told.get(number) != status and not quiet:
-                told[number] = status
+            if status and printed.get(number) != status and not quiet:
+                printed[number] = status
                 print(f"{row.case.title:<26} {status}", flush=True)
-        if over:
+        if settled:
             return
-        await asyncio.wait({playing}, timeout=_LOOK_EVERY)
+        await asyncio.wait({playing}, timeout=_POLL_INTERVAL_S)
 
 
 async def run_demo(stop: asyncio.Event, *, as_json: bool) -> int:
-    """Play the demo; 0 when each job came out as it should."""
+    """Run the demo. Return 0 if each job ended as expected, else 1."""
     console = Console()
     rows = [DemoRow(case) for case in CASES]
     clock = Clock()
     begun = clock.monotonic()
-    configure("DEBUG" if wants_traceback() else "CRITICAL", "console")  # the faults here are played
+    configure("DEBUG" if wants_traceback() else "CRITICAL", "console")  # the faults here are simulated
     folder = Path(tempfile.mkdtemp(prefix="vigil-demo-"))
     try:
         async with everything(demo_settings(folder), stop, speed=SPEED) as running:
@@ -206,14 +206,12 @@ async def run_demo(stop: asyncio.Event, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"ok": not wrong, "jobs": verdicts}, indent=2))
     else:
-        print(
-            f"{len(rows) - len(wrong)} of {len(rows)} jobs came out as they should, {clock.monotonic() - begun:.0f} s."
-        )
+        print(f"{len(rows) - len(wrong)} of {len(rows)} jobs ended as expected, {clock.monotonic() - begun:.0f} s.")
         for one in wrong:
             print(f"vigil: {one['title']} ({one['scenario']}): {one['wrong']}", file=sys.stderr)
         if not wrong:
-            print("Next: `vigil up` keeps one running; set OPENAI_API_KEY to use the real provider.")
-    return BAD if wrong else 0
+            print("Next: `vigil up` keeps a Vigil running; set OPENAI_API_KEY to use the real provider.")
+    return EXIT_FAILED if wrong else 0
 
 
 async def _play(

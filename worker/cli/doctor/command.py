@@ -1,4 +1,4 @@
-"""`vigil doctor`: looks at everything a Vigil needs, one line each: ok, warning or problem, and what mends it."""
+"""`vigil doctor`: checks everything that Vigil needs and prints ok, warning or problem for each, with a fix."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from worker.audit.keyfile import NAME
-from worker.cli.audit.commands import signer_of
-from worker.cli.doctor.check import DoctorCheck, written
+from worker.cli.audit.commands import load_signer
+from worker.cli.doctor.check import DoctorCheck, format_check
 from worker.cli.doctor.external_checks import api_check, sentry_check, webhook_checks
 from worker.cli.doctor.provider_checks import provider_checks
 from worker.cli.doctor.redis_checks import redis_checks
-from worker.cli.errors import BAD, CliError
+from worker.cli.errors import EXIT_FAILED, CliError
 from worker.jobs.errors import SettingsError
 from worker.settings import Settings, load
 
 
-def wrong_settings(error: SettingsError) -> list[DoctorCheck]:
-    """What is wrong with them, each with what mends it."""
+def settings_problems(error: SettingsError) -> list[DoctorCheck]:
+    """Return a check for each wrong setting."""
     fix = "correct it in the environment or in .env; see ops/env.example"
     return [DoctorCheck("settings", "problem", fault, fix) for fault in error.faults]
 
@@ -30,7 +30,7 @@ def wrong_settings(error: SettingsError) -> list[DoctorCheck]:
 async def examine(
     settings: Settings, webhook: str | None = None, model: str | None = None
 ) -> AsyncIterator[DoctorCheck]:
-    """All checks, in the order in which one builds on the other."""
+    """Yield all checks; later ones build on earlier ones."""
     yield DoctorCheck("settings", "ok", "all settings can be used")
     models = settings.catalogue().models
     yield DoctorCheck("models", "ok", f"{len(models)} models: {', '.join(models)}")
@@ -51,35 +51,38 @@ def _audit_key(settings: Settings) -> DoctorCheck:
     path = settings.data_dir / NAME
     try:
         shared = settings.audit_key is None and path.stat().st_mode & 0o077 != 0
-        signer = signer_of(settings)
+        signer = load_signer(settings)
     except FileNotFoundError:
         signer, shared = None, False
     except (CliError, OSError):
-        return DoctorCheck("audit key", "problem", f"{path} can't be used", "VIGIL_AUDIT_KEY, or take the file away")
+        return DoctorCheck("audit key", "problem", f"{path} can't be used", "set VIGIL_AUDIT_KEY, or remove the file")
     if signer is None:
-        fix = "VIGIL_AUDIT_KEY, the same for every worker; a worker without one makes its own"
+        fix = "set VIGIL_AUDIT_KEY, the same for every worker; a worker without one makes its own"
         return DoctorCheck(
-            "audit key", "warning", "none here: only who has it can sign the audit trail, or prove it", fix
+            "audit key",
+            "warning",
+            "none on this machine: it can neither sign the audit trail nor verify its signatures",
+            fix,
         )
     if shared:
         return DoctorCheck("audit key", "problem", f"{path} can be read by others on this machine", f"chmod 600 {path}")
-    said = f"{signer.key_id}, from {'VIGIL_AUDIT_KEY' if settings.audit_key else path}"
+    detail = f"{signer.key_id}, from {'VIGIL_AUDIT_KEY' if settings.audit_key else path}"
     if settings.audit_checkpoints is None:
-        fix = "VIGIL_AUDIT_CHECKPOINTS, a file where whoever can write Redis can't"
-        return DoctorCheck("audit key", "warning", f"{said}; no copy of the checkpoints is kept outside Redis", fix)
-    return DoctorCheck("audit key", "ok", f"{said}; checkpoints are copied to {settings.audit_checkpoints}")
+        fix = "set VIGIL_AUDIT_CHECKPOINTS to a file that nobody with access to Redis can write"
+        return DoctorCheck("audit key", "warning", f"{detail}; no copy of the checkpoints is kept outside Redis", fix)
+    return DoctorCheck("audit key", "ok", f"{detail}; checkpoints are copied to {settings.audit_checkpoints}")
 
 
 def _encryption(settings: Settings) -> DoctorCheck:
     if settings.encryption_keys:
         return DoctorCheck("encryption", "ok", f"on; {len(settings.encryption_keys)} key(s), the first encrypts")
-    fix = "VIGIL_ENCRYPTION_KEYS; `vigil keys generate-encryption` makes one"
-    return DoctorCheck("encryption", "warning", "off: prompts and answers lie in Redis as they are", fix)
+    fix = "set VIGIL_ENCRYPTION_KEYS; `vigil keys generate-encryption` makes a key"
+    return DoctorCheck("encryption", "warning", "off: prompts and answers are in Redis unencrypted", fix)
 
 
 def _identifiers(settings: Settings) -> DoctorCheck:
     if settings.identifier_secret:
-        return DoctorCheck("identifiers", "ok", "end users are sent on as keyed digests of your own secret")
+        return DoctorCheck("identifiers", "ok", "end users are sent to the provider as digests keyed with your secret")
     return DoctorCheck(
         "identifiers",
         "warning",
@@ -91,30 +94,30 @@ def _identifiers(settings: Settings) -> DoctorCheck:
 def doctor(
     webhook: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Also try to reach this receiver, with an unsigned {}.", show_default=False),
+        typer.Option(metavar="URL", help="Also send an unsigned {} to this webhook receiver.", show_default=False),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             "--try",
             metavar="MODEL",
-            help="Also send one request of some 80 tokens to this model, as a job would; it costs what they cost.",
+            help="Also send one request of some 80 tokens to this model, as a job would; it is billed.",
             show_default=False,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what is wrong here and what mends it.
+    """Check this installation and suggest fixes.
 
-    Looks at settings; at Redis, what it keeps, who may come in; workers, API and key, access to models, provider,
-    its models and whether VIGIL_UPSTREAM fits it, clocks, webhooks, Sentry, audit trail, encryption. Costs nothing
-    without --try. Exits 1 on a problem, 2 when the settings can't be used.
+    Checks settings; Redis, its persistence and its access rights; workers, API and key, access to models, the provider,
+    its models and whether VIGIL_UPSTREAM fits it, clocks, webhooks, Sentry, audit trail and encryption. Costs nothing
+    without --try. Exits 1 on a problem, 2 if the settings can't be used.
     """
     try:
         settings = load()
     except SettingsError as error:
         if as_json:
-            _print_json("problem", wrong_settings(error))
+            _print_json("problem", settings_problems(error))
         raise
 
     async def go() -> list[DoctorCheck]:
@@ -122,7 +125,7 @@ def doctor(
         async for check in examine(settings, webhook, model):
             found.append(check)
             if not as_json:
-                print(written(check))
+                print(format_check(check))
         return found
 
     found = asyncio.run(go())
@@ -130,7 +133,7 @@ def doctor(
     if as_json:
         _print_json(worst, found)
     if worst == "problem":
-        raise typer.Exit(BAD)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _print_json(state: str, checks: list[DoctorCheck]) -> None:
@@ -139,5 +142,5 @@ def _print_json(state: str, checks: list[DoctorCheck]) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    """Put the command on the app."""
+    """Add the command to `app`."""
     app.command()(doctor)

@@ -1,5 +1,6 @@
-"""What `vigil doctor` says of the provider: reachable, its clock, the models of the catalogue in use, and whether
-VIGIL_UPSTREAM fits it. Nothing is generated unless `--try` names a model.
+"""The checks of `vigil doctor` for the provider: reachable, its clock, its models, and whether VIGIL_UPSTREAM fits it.
+
+Nothing is generated unless `--try` names a model.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any, Final
 
 import httpx2
 
-from worker.cli.doctor.check import DoctorCheck, skew
-from worker.cli.doctor.external_checks import LOCAL, ask
+from worker.cli.doctor.check import DoctorCheck, clock_check
+from worker.cli.doctor.external_checks import LOCAL, fetch
 from worker.cli.rendering import clean
 from worker.clock import Clock
 from worker.jobs.errors import Failure
@@ -28,14 +29,14 @@ from worker.upstream.errors import closed_from
 from worker.upstream.probe import model_names
 from worker.upstream.trial import SECONDS, EndpointTrial, tried
 
-_SHOWN: Final = 5
-_NO_KEY: Final = "none"  # what a worker without a key sends, too
+_MAX_MODELS_SHOWN: Final = 5
+_NO_KEY: Final = "none"  # a worker without a key sends this too
 
 
 async def provider_checks(settings: Settings, model: str | None = None) -> AsyncIterator[DoctorCheck]:
-    """Whether the provider takes our key, what time it has, its models, its APIs; `model`: one small request to it."""
+    """Check the provider: key, clock, models and APIs; with `model` also one small request to that model."""
     if settings.openai_api_key is None and settings.openai_base_url is None:
-        fix = "set it for the real provider, or OPENAI_BASE_URL alone for a server that asks for no key"
+        fix = "set it for the real provider, or only OPENAI_BASE_URL for a server that needs no key"
         yield DoctorCheck("provider", "warning", "no OPENAI_API_KEY: `vigil up` uses the simulator", fix)
         return
     base = (settings.openai_base_url or OPENAI).rstrip("/")
@@ -46,15 +47,17 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
     if settings.openai_project_id:
         headers["OpenAI-Project"] = settings.openai_project_id
     clock = Clock()
-    answer = await ask(f"{base}/models", headers, local=base.startswith(LOCAL))
-    yield _reached(base, answer)
+    answer = await fetch(f"{base}/models", headers, local=base.startswith(LOCAL))
+    yield _reachability(base, answer)
     if isinstance(answer, Exception):
         return
     try:
         theirs = parsedate_to_datetime(answer.headers.get("date") or "")
-        ours = clock.now()
-        # the header has whole seconds, and the answer was some time under way
-        yield skew("their clock", "the provider", (theirs - ours + timedelta(seconds=0.5)).total_seconds(), slack=2.0)
+        here = clock.now()
+        # the header has whole seconds, and the response took some time to arrive
+        yield clock_check(
+            "their clock", "the provider", (theirs - here + timedelta(seconds=0.5)).total_seconds(), slack=2.0
+        )
     except (ValueError, TypeError):
         pass
     if (listed := _listed(answer)) is not None:
@@ -62,8 +65,8 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
     provider = Provider(key, base, settings.openai_org_id, settings.openai_project_id)
     try:
         found = judged(settings.upstream, await endpoints(provider, f"doctor-{clock.dice(8).hex()}"), clock.now())
-        said, state = WORDS[found.code].message, {True: "ok", False: "problem", None: "warning"}[found.fits]
-        detail = f"VIGIL_UPSTREAM={settings.upstream}: {said}"
+        detail, state = WORDS[found.code].message, {True: "ok", False: "problem", None: "warning"}[found.fits]
+        detail = f"VIGIL_UPSTREAM={settings.upstream}: {detail}"
         yield DoctorCheck("endpoint", state, detail, None if found.fits else found.advice)  # type: ignore[arg-type]
         if model is not None:
             yield await _trial(provider, settings.upstream, model)
@@ -71,11 +74,16 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
         await provider.aclose()
 
 
-def _reached(base: str, answer: httpx2.Response | Exception) -> DoctorCheck:
+def _reachability(base: str, answer: httpx2.Response | Exception) -> DoctorCheck:
     if isinstance(answer, Exception):
         failure: Failure = classify.closed(closed_from(answer, opened=False))
-        words = job_error(failure.code)
-        return DoctorCheck("provider", "problem", f"{base} can't be reached: {words.message}", _here(words.advice))
+        explanation = job_error(failure.code)
+        return DoctorCheck(
+            "provider",
+            "problem",
+            f"{base} can't be reached: {explanation.message}",
+            _without_doctor_hint(explanation.advice),
+        )
     match answer.status_code:
         case 200:
             return DoctorCheck("provider", "ok", f"{base} accepts the key")
@@ -84,20 +92,20 @@ def _reached(base: str, answer: httpx2.Response | Exception) -> DoctorCheck:
             return DoctorCheck("provider", "problem", f"{base} refuses the key (401{_code(answer)})", fix)
         case 403:
             fix = "this key, project or location may not use the API; ask an owner of the organisation"
-            return DoctorCheck("provider", "problem", f"{base} forbids it (403{_code(answer)})", fix)
+            return DoctorCheck("provider", "problem", f"{base} forbids the request (403{_code(answer)})", fix)
         case 404 | 405:
             fix = "check OPENAI_BASE_URL, which usually ends in /v1, unless the line `endpoint` is ok"
             return DoctorCheck("provider", "warning", f"{base} has no list of models ({answer.status_code})", fix)
         case 429:
-            fix = "look at the organisation's limits and credit"
-            return DoctorCheck("provider", "warning", f"{base} limits us (429{_code(answer)})", fix)
+            fix = "check the organisation's limits and credit"
+            return DoctorCheck("provider", "warning", f"{base} limits the rate (429{_code(answer)})", fix)
         case status:
             fix = "check OPENAI_BASE_URL; try later"
             return DoctorCheck("provider", "problem", f"{base} answers {status}{_code(answer)}", fix)
 
 
-def _here(advice: str) -> str:
-    """The advice for somebody who runs the doctor already."""
+def _without_doctor_hint(advice: str) -> str:
+    """Return the advice without the hint to run the doctor."""
     return advice.removeprefix("Run `vigil doctor` on the worker's machine and ")
 
 
@@ -110,37 +118,43 @@ def _listed(answer: httpx2.Response) -> frozenset[str] | None:
 
 
 def _models(listed: frozenset[str], settings: Settings) -> DoctorCheck:
-    """How the server's list and the catalogue in use fit."""
+    """Compare the provider's list of models with the catalogue."""
     catalogue = settings.catalogue()
     missing = [
         name for name, model in catalogue.models.items() if name not in listed and listed.isdisjoint(model.aliases)
     ]
-    shown = [clean(name) for name in sorted(listed)[:_SHOWN]]
-    theirs = ", ".join(shown) + (f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else "")
+    shown = [clean(name) for name in sorted(listed)[:_MAX_MODELS_SHOWN]]
+    theirs = ", ".join(shown) + (
+        f" and {len(listed) - _MAX_MODELS_SHOWN} more" if len(listed) > _MAX_MODELS_SHOWN else ""
+    )
     if not listed:
-        return DoctorCheck("their models", "ok", "the provider's list is empty: what it takes, only a request tells")
+        return DoctorCheck(
+            "their models", "ok", "the provider's list is empty: only a request shows which models it accepts"
+        )
     if not missing:
         return DoctorCheck("their models", "ok", "the provider lists every model of the catalogue in use")
     if len(missing) < len(catalogue.models):
-        fix = "`vigil probe` says why; or take them out of the file of VIGIL_MODELS_FILE"
+        fix = "`vigil probe` says why; or remove them from the file of VIGIL_MODELS_FILE"
         return DoctorCheck("their models", "warning", f"the provider does not list {', '.join(missing)}", fix)
     if settings.allow_unknown_models:
-        said = f"the provider lists {theirs}: taken as they are (VIGIL_ALLOW_UNKNOWN_MODELS), without a price"
-        return DoctorCheck("their models", "ok", said)
-    fix = f'a file of VIGIL_MODELS_FILE with [models."{shown[0]}"], or VIGIL_ALLOW_UNKNOWN_MODELS=1'
-    return DoctorCheck("their models", "warning", f"the provider lists none of our models; it lists {theirs}", fix)
+        detail = f"the provider lists {theirs}: accepted (VIGIL_ALLOW_UNKNOWN_MODELS), without a price"
+        return DoctorCheck("their models", "ok", detail)
+    fix = f'set VIGIL_MODELS_FILE to a file with [models."{shown[0]}"], or VIGIL_ALLOW_UNKNOWN_MODELS=1'
+    return DoctorCheck(
+        "their models", "warning", f"the provider lists no model of the catalogue; it lists {theirs}", fix
+    )
 
 
 async def _trial(provider: Provider, mode: Mode, model: str) -> DoctorCheck:
-    """One small request in the mode in use, as a job would send it."""
+    """Send one small request in the mode of VIGIL_UPSTREAM, as a job would."""
     name = f"doctor-{Clock().dice(8).hex()}"
     try:
         async with asyncio.timeout(SECONDS):
             trial = await tried(provider, model, mode, name)
     except TimeoutError:
-        said = f"{clean(model)} did not finish a small request within {SECONDS:g} s"
+        detail = f"{clean(model)} did not finish a small request within {SECONDS:g} s"
         return DoctorCheck(
-            "trial", "problem", said, "is the model being loaded? try again, or look at the server's log"
+            "trial", "problem", detail, "is the model being loaded? try again, or look at the server's log"
         )
     return _judged(trial, mode, model)
 
@@ -148,19 +162,19 @@ async def _trial(provider: Provider, mode: Mode, model: str) -> DoctorCheck:
 def _judged(trial: EndpointTrial, mode: Mode, model: str) -> DoctorCheck:
     verdict, name = trial.verdict, clean(model)
     if verdict.failure is not None:
-        words = job_error(verdict.failure.code, verdict.failure.outcome.value)
-        told = verdict.failure.provider
-        code = f" ({told.http_status or ''} {spelled(told.code) or ''})".replace("( ", "(") if told else ""
-        said = f"{name} gave no answer: {words.message.rstrip('.')}{code.replace(' )', ')').replace(' ()', '')}"
-        return DoctorCheck("trial", "problem", said, _here(words.advice))
+        explanation = job_error(verdict.failure.code, verdict.failure.outcome.value)
+        error = verdict.failure.provider
+        code = f" ({error.http_status or ''} {spelled(error.code) or ''})".replace("( ", "(") if error else ""
+        detail = f"{name} gave no answer: {explanation.message.rstrip('.')}{code.replace(' )', ')').replace(' ()', '')}"
+        return DoctorCheck("trial", "problem", detail, _without_doctor_hint(explanation.advice))
     tokens = "no usage" if verdict.usage is None else f"{verdict.usage.total_tokens} tokens"
-    said = f"{name} answered ({verdict.outcome.value}, {tokens}, id {clean(trial.response_id or 'none')})"
+    detail = f"{name} answered ({verdict.outcome.value}, {tokens}, id {clean(trial.response_id or 'none')})"
     if mode == "background" and trial.kept is False:
-        fix = "set VIGIL_UPSTREAM=stream for the workers: this server answers, but keeps no response to resume"
-        return DoctorCheck("trial", "problem", said, fix)
+        fix = "set VIGIL_UPSTREAM=stream for the workers: this server answers, but stores no response to resume"
+        return DoctorCheck("trial", "problem", detail, fix)
     if trial.characters == 0:
-        return DoctorCheck("trial", "warning", f"{said}, without any text", "look at that server's log")
-    return DoctorCheck("trial", "ok", said)
+        return DoctorCheck("trial", "warning", f"{detail}, without any text", "look at that server's log")
+    return DoctorCheck("trial", "ok", detail)
 
 
 def _code(answer: httpx2.Response) -> str:

@@ -1,4 +1,4 @@
-"""What `vigil doctor` says of Redis: whether it keeps what it is given, who may come in, what time it has."""
+"""The checks of `vigil doctor` for Redis: persistence, access rights, memory, clock, workers, audit trail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
-from worker.cli.doctor.check import DoctorCheck, State, skew
+from worker.cli.doctor.check import DoctorCheck, State, clock_check
 from worker.cli.doctor.store_checks import store_check
 from worker.cli.processes import with_redis
 from worker.clock import Clock
@@ -26,22 +26,22 @@ from worker.store.connection.required_commands import REQUIRED
 from worker.store.errors import store_errors
 from worker.store.stats import worker_registry
 
-_OLDEST: Final = (7, 2)
-_LATE_ROUNDS: Final = 6
-_FULL_WARNING, _FULL_PROBLEM = 0.75, 0.9
-_USERS: Final = "use the users of ops/users.acl (`ops/secrets.sh` makes them)"
+_OLDEST_TESTED: Final = (7, 2)
+_LATE_SEAL_ROUNDS: Final = 6
+_MEMORY_WARNING, _MEMORY_PROBLEM = 0.75, 0.9
+_USERS_FIX: Final = "use the users of ops/users.acl (`ops/secrets.sh` makes them)"
 
 
 async def redis_checks(settings: Settings) -> AsyncIterator[DoctorCheck]:
-    """Everything that Redis can tell."""
+    """Yield all checks of Redis."""
     kind = "external (VIGIL_REDIS_URL)" if settings.redis_url else f"embedded, data in {settings.data_dir}"
     fix = "start it, or correct VIGIL_REDIS_URL" if settings.redis_url else f"see {settings.data_dir / 'valkey.log'}"
     try:
-        async with with_redis(settings) as ours:
-            url = ours.redis_url or ""
+        async with with_redis(settings) as actual:
+            url = actual.redis_url or ""
             redis = connect(url, max_connections=2, retries=1)
             try:
-                async for check in _of(redis, url, kind, settings):
+                async for check in _checks(redis, url, kind, settings):
                     yield check
             finally:
                 await redis.aclose()
@@ -51,63 +51,63 @@ async def redis_checks(settings: Settings) -> AsyncIterator[DoctorCheck]:
         yield DoctorCheck("redis", "problem", f"{kind}: {error.strerror or type(error).__name__}", fix)
 
 
-async def _of(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIterator[DoctorCheck]:
+async def _checks(redis: Redis, url: str, kind: str, settings: Settings) -> AsyncIterator[DoctorCheck]:
     yield await _commands(redis)
-    said = await check_durability(redis, allow_eviction=True)
-    how = await inspect_server(redis, url)
-    yield _server(how, said["version"], kind)
-    yield _persistence(said, how)
+    config = await check_durability(redis, allow_eviction=True)
+    info = await inspect_server(redis, url)
+    yield _server(info, config["version"], kind)
+    yield _persistence(config, info)
     yield await _restart(redis, url, settings)
     yield await store_check(redis, settings)
-    yield _eviction(said, settings)
-    yield _memory(how)
+    yield _eviction(config, settings)
+    yield _memory(info)
     address = parse(url)
-    yield _door(how, address)
-    yield _rights(how, address)
+    yield _password(info, address)
+    yield _rights(info, address)
     yield _tls(address)
     clock = Clock()
     before = clock.now().timestamp()
     async with store_errors("tell the time"):
         seconds, micros = await redis.time()
     after = clock.now().timestamp()
-    yield skew("clock", "Redis", seconds + micros / 1e6 - (before + after) / 2)
+    yield clock_check("clock", "Redis", seconds + micros / 1e6 - (before + after) / 2)
     yield await _workers(redis, clock)
     yield await _access(redis)
-    yield await _sealed(redis, clock, settings)
+    yield await _audit_trail(redis, clock, settings)
 
 
 async def _commands(redis: Redis) -> DoctorCheck:
-    """The user of this address may be the API's or the worker's: enough for one of them is enough."""
+    """Check the rights of the Redis user, which may be the API's or the worker's: one role's rights are enough."""
     lacking = {role: await missing_rules(redis, role) for role in REQUIRED}
     able = [role for role, rules in lacking.items() if not rules]
     if able:
-        return DoctorCheck("commands", "ok", f"this user may do all that {' and '.join(able)} need")
+        return DoctorCheck("commands", "ok", f"this user may run all commands that {' and '.join(able)} need")
     rules = min(lacking.values(), key=len)
-    return DoctorCheck("commands", "problem", advice(await user_of(redis), rules), _USERS)
+    return DoctorCheck("commands", "problem", advice(await user_of(redis), rules), _USERS_FIX)
 
 
-def _server(how: ServerInfo, version: str, kind: str) -> DoctorCheck:
-    name = f"{kind}; {'Valkey' if how.valkey else 'Redis'} {version}"
-    if how.loading:
-        return DoctorCheck("redis", "problem", f"{name}, still reading its data", "wait until it has read them")
-    if not how.valkey and how.version < _OLDEST:
+def _server(info: ServerInfo, version: str, kind: str) -> DoctorCheck:
+    name = f"{kind}; {'Valkey' if info.valkey else 'Redis'} {version}"
+    if info.loading:
+        return DoctorCheck("redis", "problem", f"{name}, still loading its data", "wait until it has loaded it")
+    if not info.valkey and info.version < _OLDEST_TESTED:
         return DoctorCheck(
-            "redis", "warning", f"{name} is old: Vigil is tested on Valkey 9", "take Valkey 8 or Redis 7.2"
+            "redis", "warning", f"{name} is old: Vigil is tested on Valkey 9", "use Valkey 8 or Redis 7.2 or newer"
         )
     return DoctorCheck("redis", "ok", name)
 
 
-def _persistence(said: dict[str, str], how: ServerInfo) -> DoctorCheck:
-    sentence = describe_durability(said)
-    if not how.last_write_ok:
-        fix = "look at its disk and its log now; see ops/runbook/RedisPersistence.md"
+def _persistence(config: dict[str, str], info: ServerInfo) -> DoctorCheck:
+    sentence = describe_durability(config)
+    if not info.last_write_ok:
+        fix = "check its disk and its log now; see ops/runbook/RedisPersistence.md"
         return DoctorCheck("persistence", "problem", "Redis could not write to its disk the last time it tried.", fix)
-    if said["appendonly"] != "yes":
+    if config["appendonly"] != "yes":
         return DoctorCheck("persistence", "problem", sentence, "set appendonly yes and appendfsync always")
-    if said["appendfsync"] == "always":
+    if config["appendfsync"] == "always":
         return DoctorCheck("persistence", "ok", sentence)
-    if said["appendfsync"] == "unknown":
-        fix = "ask as a user that may `CONFIG GET`, such as worker of ops/users.acl, or ask whoever runs it"
+    if config["appendfsync"] == "unknown":
+        fix = "use a user that may `CONFIG GET`, such as worker of ops/users.acl, or ask its operator"
         return DoctorCheck("persistence", "warning", sentence, fix)
     return DoctorCheck("persistence", "warning", sentence, "set appendfsync always")
 
@@ -119,13 +119,13 @@ async def _restart(redis: Redis, url: str, settings: Settings) -> DoctorCheck:
     return DoctorCheck("restart", "warning" if settings.allow_lossy_restart else "problem", found.detail, found.fix)
 
 
-def _eviction(said: dict[str, str], settings: Settings) -> DoctorCheck:
-    policy = said["maxmemory_policy"]
+def _eviction(config: dict[str, str], settings: Settings) -> DoctorCheck:
+    policy = config["maxmemory_policy"]
     if policy == "noeviction":
         return DoctorCheck("eviction", "ok", "noeviction: accepted jobs are never dropped for memory")
     if policy == "unknown":
         return DoctorCheck(
-            "eviction", "warning", "the eviction policy can't be read here", "make sure that it is noeviction"
+            "eviction", "warning", "the eviction policy can't be read", "make sure that it is noeviction"
         )
     state: State = "warning" if settings.allow_eviction else "problem"
     return DoctorCheck(
@@ -133,54 +133,60 @@ def _eviction(said: dict[str, str], settings: Settings) -> DoctorCheck:
     )
 
 
-def _memory(how: ServerInfo) -> DoctorCheck:
-    used = f"{how.used_memory / 2**20:.0f} MiB used"
-    if not how.maxmemory:
-        return DoctorCheck("memory", "ok", f"{used}; no maxmemory: the machine's own is the limit")
-    share = how.used_memory / how.maxmemory
-    said = f"{used}, {share:.0%} of maxmemory"
-    if share < _FULL_WARNING:
-        return DoctorCheck("memory", "ok", said)
-    state: State = "warning" if share < _FULL_PROBLEM else "problem"
+def _memory(info: ServerInfo) -> DoctorCheck:
+    used = f"{info.used_memory / 2**20:.0f} MiB used"
+    if not info.maxmemory:
+        return DoctorCheck("memory", "ok", f"{used}; no maxmemory: the limit is the machine's memory")
+    share = info.used_memory / info.maxmemory
+    detail = f"{used}, {share:.0%} of maxmemory"
+    if share < _MEMORY_WARNING:
+        return DoctorCheck("memory", "ok", detail)
+    state: State = "warning" if share < _MEMORY_PROBLEM else "problem"
     return DoctorCheck(
-        "memory", state, f"{said}; when it is full, submits are refused", "see ops/runbook/RedisMemory.md"
+        "memory", state, f"{detail}; when it is full, submits are refused", "see ops/runbook/RedisMemory.md"
     )
 
 
-def _door(how: ServerInfo, address: Address) -> DoctorCheck:
+def _password(info: ServerInfo, address: Address) -> DoctorCheck:
     if address.scheme == "unix":
-        return DoctorCheck("door", "ok", "a socket of this machine; its folder says who may come in")
-    match how.admits_anonymous:
+        return DoctorCheck(
+            "password", "ok", "a socket of this machine; the rights of its folder decide who may connect"
+        )
+    match info.admits_anonymous:
         case None:
-            return DoctorCheck("door", "ok", "whether others get in without a name was not tried")
+            return DoctorCheck("password", "ok", "whether others may connect without a password was not tried")
         case False:
-            return DoctorCheck("door", "ok", "nobody gets in without a name and a password")
+            return DoctorCheck("password", "ok", "nobody may connect without a user name and a password")
         case True:
             state: State = "warning" if address.local else "problem"
-            said = "the default user is on and has no password: whatever reaches Redis may read and change every job"
-            return DoctorCheck("door", state, said, _USERS)
+            detail = "the default user is on and has no password: whoever reaches Redis may read and change every job"
+            return DoctorCheck("password", state, detail, _USERS_FIX)
 
 
-def _rights(how: ServerInfo, address: Address) -> DoctorCheck:
-    me = f"we are {how.user!r}" if how.user else "who we are can't be asked"
-    if not how.is_admin:
-        return DoctorCheck("rights", "ok", f"{me}, and may not empty, stop or set up the server")
+def _rights(info: ServerInfo, address: Address) -> DoctorCheck:
+    user = f"the user is {info.user!r}" if info.user else "the user name can't be read"
+    if not info.is_admin:
+        return DoctorCheck("rights", "ok", f"{user}, who may not empty, stop or configure the server")
     if address.scheme == "unix":
-        return DoctorCheck("rights", "ok", f"{me}; it is our own server")
-    return DoctorCheck("rights", "warning", f"{me}, and may do everything: also empty and stop the server", _USERS)
+        return DoctorCheck("rights", "ok", f"{user}, on Vigil's own server")
+    return DoctorCheck(
+        "rights", "warning", f"{user}, who may do everything, also empty and stop the server", _USERS_FIX
+    )
 
 
 def _tls(address: Address) -> DoctorCheck:
     if address.scheme == "rediss":
-        return DoctorCheck("tls", "ok", "the way to Redis is encrypted")
+        return DoctorCheck("tls", "ok", "the connection to Redis is encrypted")
     if address.scheme == "redis+sentinel":
         if address.local:
             return DoctorCheck("tls", "ok", "the sentinels are on this machine")
-        return DoctorCheck("tls", "warning", "the way to Redis is not encrypted", "keep it in a network of its own")
+        return DoctorCheck(
+            "tls", "warning", "the connection to Redis is not encrypted", "keep Redis in a network of its own"
+        )
     if address.local:
         return DoctorCheck("tls", "ok", "Redis is on this machine: nothing crosses a network")
     return DoctorCheck(
-        "tls", "warning", "passwords and jobs cross the network as they are", "rediss://, or a network of its own"
+        "tls", "warning", "passwords and jobs cross the network unencrypted", "use rediss://, or a network of its own"
     )
 
 
@@ -190,35 +196,33 @@ async def _workers(redis: Redis, clock: Clock) -> DoctorCheck:
     if len(alive) > draining:
         more = f", {draining} of them draining" if draining else ""
         return DoctorCheck("workers", "ok", f"{len(alive)} with a heartbeat within a minute{more}")
-    said = "all workers drain" if alive else "no worker shows a heartbeat"
-    return DoctorCheck("workers", "warning", f"{said}: jobs are accepted and wait", "start `vigil worker`")
+    detail = "all workers drain" if alive else "no worker shows a heartbeat"
+    return DoctorCheck("workers", "warning", f"{detail}: jobs are accepted and wait", "start `vigil worker`")
 
 
-async def _sealed(redis: Redis, clock: Clock, settings: Settings) -> DoctorCheck:
-    fix = "start a worker that has the key of `vigil audit key`; `vigil audit verify` says more"
+async def _audit_trail(redis: Redis, clock: Clock, settings: Settings) -> DoctorCheck:
+    fix = "start a worker that has the key of `vigil audit key`; `vigil audit verify` shows more"
     try:
         last = await Seals(redis).last()
     except BadSeal:
-        return DoctorCheck(
-            "audit trail", "problem", "what stands as its last checkpoint is none", "`vigil audit verify`"
-        )
+        return DoctorCheck("audit trail", "problem", "its last checkpoint can't be read", "run `vigil audit verify`")
     waiting = await Trail(redis, clock).page(f"({last.last}" if last else "-", count=1)
-    said = f"the last checkpoint is number {last.number}, of {last.body['at']}" if last else "no checkpoint"
+    detail = f"the last checkpoint is number {last.number}, of {last.body['at']}" if last else "no checkpoint"
     if not waiting:
-        return DoctorCheck("audit trail", "ok", f"{said}; nothing waits for one")
+        return DoctorCheck("audit trail", "ok", f"{detail}; all records are covered")
     age = clock.now().timestamp() - stream_id(waiting[0].id)[0] / 1000
-    if age <= _LATE_ROUNDS * settings.audit_seal_seconds:
-        return DoctorCheck("audit trail", "ok", f"{said}; the next one is due")
-    return DoctorCheck("audit trail", "warning", f"{said}; records have waited {age:,.0f} s for the next one", fix)
+    if age <= _LATE_SEAL_ROUNDS * settings.audit_seal_seconds:
+        return DoctorCheck("audit trail", "ok", f"{detail}; the next one is due")
+    return DoctorCheck("audit trail", "warning", f"{detail}; records have waited {age:,.0f} s for the next one", fix)
 
 
 async def _access(redis: Redis) -> DoctorCheck:
     rows = await known_access(redis)
     if not rows:
-        return DoctorCheck("access", "warning", "which models may be called was never asked", "`vigil probe`")
+        return DoctorCheck("access", "warning", "which models may be called is unknown", "run `vigil probe`")
     not_ok = [f"{model} {row.status}" for model, row in sorted(rows.items()) if row.status != "ok"]
     granted = len(rows) - len(not_ok)
     if not not_ok:
         return DoctorCheck("access", "ok", f"all {granted} models may be called, as of the last probe")
-    said = f"{granted} of {len(rows)} models may be called; {', '.join(not_ok)}"
-    return DoctorCheck("access", "warning", said, "`vigil probe` tells the next step for each")
+    detail = f"{granted} of {len(rows)} models may be called; {', '.join(not_ok)}"
+    return DoctorCheck("access", "warning", detail, "`vigil probe` shows the next step for each")
