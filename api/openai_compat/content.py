@@ -11,7 +11,7 @@ from api.runtime.context import AppContext
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.jobs.record import Job
 from worker.jobs.states import Status
-from worker.jobs.view import INPUT, unread
+from worker.jobs.view import INPUT, mark_unreadable
 from worker.store.envelope import ANSWER
 from worker.store.jobs.repository import StoredJob
 from worker.store.values import tell
@@ -25,7 +25,7 @@ async def with_asked(parts: AppContext, stored: StoredJob) -> tuple[StoredJob, d
         tell(error)
     except ContentDamaged:
         pass
-    return replace(stored, private=unread(stored.private, INPUT)), None
+    return replace(stored, private=mark_unreadable(stored.private, INPUT)), None
 
 
 async def answer_of(parts: AppContext, job: Job) -> dict[str, Any] | None:

@@ -44,14 +44,14 @@ async def receive(request: Request) -> Response:
     raw = await read(request, parts.settings.max_body_bytes)
     webhook_id = _authentic(request, parts, raw)
     event = _event(raw)
-    kind = provider.kind_of(event)
+    kind = provider.type_of(event)
     if kind is None:
         raise Problem(400, "malformed_event", "The body is not an event: it has no type.")
     notices = SafetyNotices(parts.redis, parts.settings.audit_ttl)
     notice = provider.read(event, webhook_id, parts.clock.now())
     new = await ask(request, notices.hear(webhook_id, kind, notice))
-    if new and kind in provider.ENDS:
-        await ask(request, _tell_holder(parts, notices, provider.response_of(event)))
+    if new and kind in provider.RESPONSE_ENDED:
+        await ask(request, _tell_holder(parts, notices, provider.response_id_of(event)))
     return as_json({"received": True, "duplicate": not new})
 
 

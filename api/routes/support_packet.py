@@ -17,8 +17,8 @@ from api.web.body import read_json
 from api.web.params import header, query
 from api.web.problems import from_validation
 from api.web.responses import as_json
-from worker.safety.packet import packet
-from worker.safety.redact import Redacted, redacted
+from worker.safety.packet import build_packet
+from worker.safety.redact import Redacted, redact
 from worker.store.jobs import batch_reads
 from worker.store.jobs.repository import StoredJob
 from worker.store.provider.safety_notices import notices_named
@@ -69,7 +69,7 @@ async def describe(request: Request) -> Response:
         described = Described.model_validate(sent)
     except ValidationError as error:
         raise from_validation(error, sent) from None
-    return await _packet(request, await own_job(request, key), redacted(described.description))
+    return await _packet(request, await own_job(request, key), redact(described.description))
 
 
 async def _packet(request: Request, stored: StoredJob, description: Redacted | None) -> Response:
@@ -77,7 +77,7 @@ async def _packet(request: Request, stored: StoredJob, description: Redacted | N
     answer = (await ask(request, batch_reads.answers_or_none(parts.redis, [job.id]))).get(job.id) or {}
     known = await ask(request, notices_named(parts.redis, stored.notices))
     notices = [known[name] for name in stored.notices if name in known]
-    body = packet(job, answer.get("provider_messages") or {}, notices, description, parts.clock.now())
+    body = build_packet(job, answer.get("provider_messages") or {}, notices, description, parts.clock.now())
     if "application/json" in ",".join(header(request.scope, b"accept")):
         return as_json(body)
     return Response(body["text"], media_type="text/plain; charset=utf-8")

@@ -16,7 +16,7 @@ from api.schema.views import dumps, job_view
 from api.web.params import base_url, header
 from worker.jobs.record import Job
 from worker.jobs.states import Status
-from worker.jobs.view import OUTPUT, unread
+from worker.jobs.view import OUTPUT, mark_unreadable
 from worker.store.jobs import batch_reads
 from worker.store.jobs.repository import StoredJob
 from worker.store.lifecycle.erasure import erased, was_read
@@ -64,7 +64,7 @@ def _private(stored: StoredJob, answers: Mapping[str, Any]) -> dict[str, Any]:
     job = stored.job
     kept = job.status is Status.COMPLETED and job.content_removed is None
     lost = answers[job.id] is None if job.id in answers else kept
-    return unread(stored.private, OUTPUT) if lost else stored.private
+    return mark_unreadable(stored.private, OUTPUT) if lost else stored.private
 
 
 async def view(request: Request, stored: StoredJob) -> dict[str, Any]:

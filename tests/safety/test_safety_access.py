@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, strategies as st
 
-from worker.safety.access import DENIED, LONGEST_WAIT, OK, UNCLEAR, Diagnosis, ModelAccess, backoff
+from worker.safety.access import DENIED, MAX_PROBE_DELAY, OK, UNCLEAR, Diagnosis, ModelAccess, backoff
 
 START = datetime(2026, 7, 1, tzinfo=UTC)
 NOT_GRANTED, WRONG_PROJECT = Diagnosis("not_granted", "model_not_granted"), Diagnosis("wrong_project", "wrong_project")
@@ -40,7 +40,7 @@ def test_a_model_is_skipped_only_after_a_real_denial_that_the_latest_probe_since
         fresh = access.status != before.status or before.since is None
         assert access.since == before.since or (access.since == now and fresh)
         if access.next_probe_at is not None:
-            assert access.next_probe_at <= now + LONGEST_WAIT
+            assert access.next_probe_at <= now + MAX_PROBE_DELAY
         assert access.advice.endswith(".")
         assert ModelAccess.model_validate_json(access.model_dump_json()) == access
 

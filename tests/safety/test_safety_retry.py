@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from worker.jobs.errors import Failure
 from worker.jobs.states import Outcome
-from worker.safety.retry import CAP, GiveUp, RetryAt, counted, decide, delay, hold
+from worker.safety.retry import CAP, GiveUp, RetryAt, counted, decide, delay, hold_delay
 
 DICE = st.floats(0, 1, exclude_max=True)
 AGAIN = Failure(Outcome.OVERLOADED, "overloaded", "provider", retryable=True)
@@ -101,5 +101,5 @@ def test_interrupted_attempts_cost_none_and_lost_ones_do():
 
 
 def test_a_job_whose_deployment_is_at_fault_comes_back_ever_later_and_never_later_than_five_minutes():
-    assert [hold(times, 0.0) for times in (1, 2, 3, 10, 10**6)] == [5.0, 10.0, 20.0, 300.0, 300.0]
-    assert hold(1, 0.999) < 6.0
+    assert [hold_delay(times, 0.0) for times in (1, 2, 3, 10, 10**6)] == [5.0, 10.0, 20.0, 300.0, 300.0]
+    assert hold_delay(1, 0.999) < 6.0

@@ -15,7 +15,7 @@ from worker.safety import classify
 from worker.safety.codes import BLOCK, CODES, CodeKind, code_of, rank
 from worker.safety.stream import Closed, StreamError, Terminal
 from worker.safety.watch import AttemptWatch
-from worker.upstream.embedded import objects_in
+from worker.upstream.embedded import find_objects
 from worker.upstream.headers import rejected_from
 from worker.upstream.payload import parse
 from worker.upstream.problems import is_block, problem_of
@@ -178,7 +178,7 @@ def test_no_error_of_any_shape_raises(body: Any) -> None:
 @given(st.text(alphabet="{}[]\"'\\:,aux0N \n", max_size=200))
 @settings(max_examples=300, deadline=None)
 def test_no_text_breaks_the_reading_of_what_it_quotes(text: str) -> None:
-    assert all(type(found) is dict for found in objects_in(text))
+    assert all(type(found) is dict for found in find_objects(text))
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ async def test_it_is_cancelled_upstream_like_a_background_response(rig: Rig) -> 
 def test_the_record_learns_that_it_runs_in_the_background() -> None:
     (event,) = translate_snapshot(SNAPSHOT)
     signals = AttemptWatch("m", checked=False, now=0.0).feed(event, 1.0)
-    told = [event_mapping.of_signal(signal, datetime(2026, 11, 29, tzinfo=UTC)) for signal in signals]
+    told = [event_mapping.fact_of(signal, datetime(2026, 11, 29, tzinfo=UTC)) for signal in signals]
     assert "background" in [fact.mode for fact in told if isinstance(fact, AttemptUpdated)]
 
 

@@ -21,7 +21,7 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
-from worker.upstream.retry_after import delay_in
+from worker.upstream.retry_after import delay_in_message
 from worker.upstream.translate import NOT_TEXT, translate, translate_snapshot
 
 BUFFERING = {"use_cases": ["cyber"], "reasons": ["user_risk"], "retry_model": "gpt-5.6-luna"}
@@ -314,7 +314,7 @@ def test_access_programs_are_noticed_in_fields_and_never_in_prose() -> None:
     ],
 )
 def test_a_delay_is_read_from_prose(message: str, seconds: float | None) -> None:
-    assert delay_in(message) == seconds
+    assert delay_in_message(message) == seconds
 
 
 @pytest.mark.parametrize(

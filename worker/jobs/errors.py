@@ -58,7 +58,7 @@ class LeaseLost(VigilError):
         self.job_id = job_id
 
 
-class EndUserShut(VigilError):
+class EndUserQuarantined(VigilError):
     """The job's end user is shut out, so the model is not called for it."""
 
     def __init__(self, job_id: str) -> None:
@@ -117,13 +117,13 @@ class ContentTooLarge(VigilError):
         self.size, self.limit = size, limit
 
 
-Unreadable = Literal["newer", "not_json", "wrong_shape", "wrong_type", "gone"]
+UnreadableReason = Literal["newer", "not_json", "wrong_shape", "wrong_type", "gone"]
 
 
 class RecordUnreadable(VigilError):
     """A stored value can't be read: `key` says which, `why` in which way; never what stands in it."""
 
-    def __init__(self, key: str, why: Unreadable) -> None:
+    def __init__(self, key: str, why: UnreadableReason) -> None:
         super().__init__(f"the value of {key or 'a key'} can't be read ({why})")
         self.key, self.why = key, why
 

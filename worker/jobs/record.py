@@ -31,7 +31,7 @@ Carrier = Literal["http_400", "http_403", "error_event", "response_failed", "inc
 DisclosureReason = Literal["safety_check_delay", "silence", "access_denied", "provider_reroute", "offer_accepted"]
 Removal = Literal["deleted", "not_stored"]
 DecidedBy = Literal["policy", "app", "provider"]
-_WAITS = frozenset(ScheduledReason)
+_WAIT_REASONS = frozenset(ScheduledReason)
 
 
 class Frozen(BaseModel):
@@ -264,7 +264,7 @@ class Job(Frozen):
             raise ValueError("blocked and block go together")
         if (self.status is Status.CHECKING) != bool(self.open_checks):
             raise ValueError("checking means that a check is open")
-        if (self.status is Status.SCHEDULED) != (self.reason in _WAITS and not self.settled):
+        if (self.status is Status.SCHEDULED) != (self.reason in _WAIT_REASONS and not self.settled):
             raise ValueError("scheduled jobs say why")
         self._sound_after_a_block()
         self._sound_about_the_model()

@@ -23,13 +23,13 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
-_ENDS: Final = frozenset({Status.BLOCKED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+_UNSUCCESSFUL: Final = frozenset({Status.BLOCKED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
 
 TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
-    Status.QUEUED: frozenset({Status.RUNNING, Status.SCHEDULED}) | _ENDS,
-    Status.SCHEDULED: frozenset({Status.QUEUED, Status.RUNNING}) | _ENDS,
-    Status.RUNNING: frozenset({Status.CHECKING, Status.SCHEDULED, Status.QUEUED, Status.COMPLETED}) | _ENDS,
-    Status.CHECKING: frozenset({Status.RUNNING, Status.SCHEDULED, Status.QUEUED, Status.COMPLETED}) | _ENDS,
+    Status.QUEUED: frozenset({Status.RUNNING, Status.SCHEDULED}) | _UNSUCCESSFUL,
+    Status.SCHEDULED: frozenset({Status.QUEUED, Status.RUNNING}) | _UNSUCCESSFUL,
+    Status.RUNNING: frozenset({Status.CHECKING, Status.SCHEDULED, Status.QUEUED, Status.COMPLETED}) | _UNSUCCESSFUL,
+    Status.CHECKING: frozenset({Status.RUNNING, Status.SCHEDULED, Status.QUEUED, Status.COMPLETED}) | _UNSUCCESSFUL,
     Status.COMPLETED: frozenset(),
     Status.BLOCKED: frozenset(),
     Status.FAILED: frozenset(),

@@ -27,7 +27,7 @@ OUTPUT: Final = "output"
 
 _URLS: Final = {"self": "", "events": "/events", "cancel": "/cancel", "support_packet": "/support-packet"}
 
-_SHOWN: Final = (
+_ATTEMPT_FIELDS: Final = (
     *("number", "model", "served_model", "purpose", "because", "outcome", "mode", "client_request_id"),
     *("request_id", "response_id", "organization", "project", "started_at", "first_event_at", "first_output_at"),
     *("finished_at", "http_status", "processing_ms", "resumed", "sequence", "served_raw", "flags", "service_tier"),
@@ -36,7 +36,7 @@ _SHOWN: Final = (
 """Fields of an attempt that its app sees as they are; a new field of the record is shown only once it stands here."""
 
 
-def unread(private: dict[str, Any], *names: str) -> dict[str, Any]:
+def mark_unreadable(private: dict[str, Any], *names: str) -> dict[str, Any]:
     """The private part with the word that these parts of the job can't be read."""
     return {**private, LOCKED: tuple(dict.fromkeys((*private.get(LOCKED, ()), *names)))}
 
@@ -46,10 +46,10 @@ def dumps(value: Any) -> bytes:
     try:
         return to_json(value)
     except PydanticSerializationError:
-        return json.dumps(value, default=_plain).encode()
+        return json.dumps(value, default=_json_default).encode()
 
 
-def _plain(value: object) -> str:
+def _json_default(value: object) -> str:
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
 
 
@@ -103,11 +103,11 @@ def job_view(
         "content": LOCKED if LOCKED in private else job.content_removed or "kept",
         "unreadable": list(private.get(LOCKED, ())),
         "content_removed_at": job.content_removed_at,
-        "urls": addresses(job, base),
+        "urls": job_urls(job, base),
     }
 
 
-def addresses(job: Job, base: str) -> dict[str, str]:
+def job_urls(job: Job, base: str) -> dict[str, str]:
     """Where the job and what belongs to it is found; `base` is what comes before `/v1`."""
     return {name: f"{base}/v1/jobs/{job.id}{tail}" for name, tail in _URLS.items()}
 
@@ -163,7 +163,7 @@ def _attempt(attempt: Attempt, said: dict[str, str]) -> dict[str, Any]:
     """The attempt, money as text; the provider's own words only where nothing was withheld."""
     blocked = attempt.outcome is Outcome.BLOCKED
     return {
-        **{name: getattr(attempt, name) for name in _SHOWN},
+        **{name: getattr(attempt, name) for name in _ATTEMPT_FIELDS},
         "error": attempt.error and attempt.error.model_dump(),
         "usage": _usage(attempt.usage) or {},
         "cost": None if attempt.cost is None else dollars(attempt.cost),

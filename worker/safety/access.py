@@ -14,20 +14,20 @@ from worker.jobs.record import Frozen
 from worker.jobs.states import Outcome
 from worker.safety.messages import job_error
 
-Status = Literal[
+AccessStatus = Literal[
     "ok", "not_granted", "wrong_project", "wrong_organization", "region", "key", "network", "quota", "unknown"
 ]
-DENIED: Final[frozenset[Status]] = frozenset({"not_granted", "wrong_project"})
+DENIED: Final[frozenset[AccessStatus]] = frozenset({"not_granted", "wrong_project"})
 """The answers that are about this model and this account, and nothing else."""
 
-FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=30), timedelta(minutes=10)
+FIRST_PROBE_DELAY, MAX_PROBE_DELAY = timedelta(seconds=30), timedelta(minutes=10)
 """Until a skipped model is probed again; each denial doubles the wait up to the longest."""
 
 
 class Diagnosis(NamedTuple):
     """What one probe found; `code` names its plain words."""
 
-    status: Status
+    status: AccessStatus
     code: str
 
 
@@ -45,7 +45,7 @@ _BY_CODE: Final[dict[str, Diagnosis]] = {
     "model_or_path_not_found": Diagnosis("unknown", "probe_not_offered"),
     "access_refused": Diagnosis("unknown", "probe_refused"),
 }
-_BY_OUTCOME: Final[dict[Outcome, Status]] = {
+_BY_OUTCOME: Final[dict[Outcome, AccessStatus]] = {
     Outcome.AUTH_FAILED: "key",
     Outcome.QUOTA_EXHAUSTED: "quota",
     Outcome.CONNECT_FAILED: "network",
@@ -58,7 +58,7 @@ NOT_OFFERED: Final = Diagnosis("unknown", "probe_not_offered")
 NOT_LISTED: Final = Diagnosis("not_granted", "model_not_listed")
 
 
-def diagnosed(failure: Failure) -> Diagnosis:
+def diagnose(failure: Failure) -> Diagnosis:
     """What the failure of a probe says about the access; all that is about something else is unknown."""
     if failure.code in _BY_CODE:
         return _BY_CODE[failure.code]
@@ -74,13 +74,13 @@ def diagnosed(failure: Failure) -> Diagnosis:
 
 def backoff(tries: int) -> timedelta:
     """The wait after probe number `tries` (from 1) that confirmed a denial."""
-    return min(LONGEST_WAIT, FIRST_WAIT * (1 << min(max(tries - 1, 0), 10)))
+    return min(MAX_PROBE_DELAY, FIRST_PROBE_DELAY * (1 << min(max(tries - 1, 0), 10)))
 
 
 class ModelAccess(Frozen):
     """What is known of one model: `since` when, and by which request. Holds no content."""
 
-    status: Status = "unknown"
+    status: AccessStatus = "unknown"
     code: str = "access_not_probed"
     since: datetime | None = None
     probed_at: datetime | None = None
@@ -135,5 +135,5 @@ class ModelAccess(Frozen):
             return None
         return self.evolve(tries=self.tries + 1, next_probe_at=now + backoff(self.tries + 1))
 
-    def _since(self, status: Status, now: datetime) -> datetime:
+    def _since(self, status: AccessStatus, now: datetime) -> datetime:
         return self.since if self.status == status and self.since is not None else now

@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple
 from worker.safety.notices import DEACTIVATION, ORG_ALERT, WARNING
 
 State = Literal["normal", "elevated", "widened"]
-Because = Literal["checks_widened", "checks_on_few_end_users", "check_rate_up", "provider_notice"]
+AccountReason = Literal["checks_widened", "checks_on_few_end_users", "check_rate_up", "provider_notice"]
 
 RATE_SECONDS: Final = 3600
 """The window of the rates, and of the comparison with the days before."""
@@ -26,20 +26,20 @@ NOTICE_SECONDS: Final = 7 * 86_400
 """A warning is usually followed by the loss of access after seven days: for so long it counts (wire.md section 3)."""
 BASELINE_DAYS: Final = 7
 
-ENOUGH: Final = 20
+MIN_ORDINARY_REQUESTS: Final = 20
 """Fewer ordinary requests than this say nothing."""
 WIDENED_SHARE: Final = 0.8
-FEW: Final = 3
+MIN_END_USERS: Final = 3
 """Checks on fewer end users than this are about those end users. A job that names nobody stands for itself."""
-TIMES: Final = 3.0
+RISE_FACTOR: Final = 3.0
 """So many times the share of the same hour of the last seven days is more than usual."""
-LEAST_SHARE: Final = 0.1
+MIN_RISE_SHARE: Final = 0.1
 """Below this a rise is noise, whatever the days before were like."""
 UNUSUAL_SHARE: Final = 0.3
 """Without days before to compare with, this share is taken as more than usual."""
 
-ABOUT_THE_ACCOUNT: Final = frozenset({WARNING, DEACTIVATION, ORG_ALERT})
-_ORDER: Final[tuple[State, ...]] = ("normal", "elevated", "widened")
+ACCOUNT_NOTICES: Final = frozenset({WARNING, DEACTIVATION, ORG_ALERT})
+_SEVERITY: Final[tuple[State, ...]] = ("normal", "elevated", "widened")
 
 
 class Counts(NamedTuple):
@@ -76,33 +76,33 @@ class AccountVerdict(NamedTuple):
     """A state, and why it is not normal."""
 
     state: State
-    because: tuple[Because, ...] = ()
+    because: tuple[AccountReason, ...] = ()
 
 
-def standing_of(seen: FamilyCounts) -> AccountVerdict:
+def judge_family(seen: FamilyCounts) -> AccountVerdict:
     """How one family stands."""
     recent = seen.half_hour
-    if recent.ordinary >= ENOUGH and (recent.share or 0.0) > WIDENED_SHARE:
-        if seen.end_users >= FEW:
+    if recent.ordinary >= MIN_ORDINARY_REQUESTS and (recent.share or 0.0) > WIDENED_SHARE:
+        if seen.end_users >= MIN_END_USERS:
             return AccountVerdict("widened", ("checks_widened",))
         return AccountVerdict("elevated", ("checks_on_few_end_users",))
     hour, before = seen.hour, seen.before
     share = hour.share or 0.0
-    usual = before.share if before.ordinary >= ENOUGH else None
-    limit = UNUSUAL_SHARE if usual is None else max(LEAST_SHARE, TIMES * usual)
-    if hour.ordinary > ENOUGH and share > limit:
+    usual = before.share if before.ordinary >= MIN_ORDINARY_REQUESTS else None
+    limit = UNUSUAL_SHARE if usual is None else max(MIN_RISE_SHARE, RISE_FACTOR * usual)
+    if hour.ordinary > MIN_ORDINARY_REQUESTS and share > limit:
         return AccountVerdict("elevated", ("check_rate_up",))
     return AccountVerdict("normal")
 
 
-def standing(families: Mapping[str, AccountVerdict], notices: Mapping[str, int]) -> AccountVerdict:
+def judge_account(families: Mapping[str, AccountVerdict], notices: Mapping[str, int]) -> AccountVerdict:
     """How the account stands: as its worst family, and no better than elevated while a notice about it is fresh.
 
     `notices`: how many came within NOTICE_SECONDS, by type.
     """
     because = {why for one in families.values() for why in one.because}
-    state: State = max((one.state for one in families.values()), key=_ORDER.index, default="normal")
-    if any(notices.get(kind) for kind in ABOUT_THE_ACCOUNT):
+    state: State = max((one.state for one in families.values()), key=_SEVERITY.index, default="normal")
+    if any(notices.get(kind) for kind in ACCOUNT_NOTICES):
         because.add("provider_notice")
         state = "elevated" if state == "normal" else state
     return AccountVerdict(state, tuple(sorted(because)))

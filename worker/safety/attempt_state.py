@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from worker.jobs.errors import Failure
 from worker.jobs.states import DELIVERED, Outcome
-from worker.safety.called_tools import Calls
+from worker.safety.called_tools import ToolCallArguments
 from worker.safety.codes import GENERIC
-from worker.safety.output import Item, message, refuses, said
+from worker.safety.output import Item, has_refusal, message_item, text_length
 from worker.safety.served_model import judge_served
 from worker.safety.signals import AttemptVerdict, ResponseKnown, Signal
 from worker.safety.stream import CallDone, Created, ItemDone, Opened, PartDone, Rejected, Terminal
@@ -61,7 +61,7 @@ class AttemptState:
         self._facts: dict[str, Any] = {}
         self._items: dict[tuple[int, str, str], dict[str, Any]] = {}
         self._parts: dict[tuple[int, str], dict[int, tuple[Literal["text", "refusal"], str]]] = {}
-        self._calls = Calls()
+        self._calls = ToolCallArguments()
         self._rate_limits: dict[str, str] = {}
         self._created: str | None = None
         self.header: str | None = None
@@ -107,7 +107,7 @@ class AttemptState:
     def terminal(self, event: Terminal) -> list[Signal]:
         """The last snapshot came."""
         self.tier = event.service_tier or self.tier
-        self.refused = self.refused or any(refuses(item) for item in (*event.output, *self._items.values()))
+        self.refused = self.refused or any(has_refusal(item) for item in (*event.output, *self._items.values()))
         return self._learn(first=True, response_id=event.response_id)
 
     def whole(self, event: ItemDone | PartDone | CallDone) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ class AttemptState:
         name = event.item.get("id")  # some servers give all items the same index: they are told apart by more
         key = name if isinstance(name, str) and name else json.dumps(event.item, sort_keys=True)
         self._items[index, str(event.item.get("type")), key] = event.item
-        if said([event.item]):
+        if text_length([event.item]):
             for place in [at for at in self._parts if at[0] == index and (not name or at[1] in ("", name))]:
                 del self._parts[place]  # the item has its parts
         return event.flags
@@ -186,8 +186,8 @@ class AttemptState:
         """
         streamed = [item for _, item in sorted(self._items.items(), key=lambda row: row[0][0])]
         places = sorted(self._parts.items(), key=lambda row: row[0][0])
-        told = [message(parts[n] for n in sorted(parts)) for _, parts in places]
-        if not said(streamed):
+        told = [message_item(parts[n] for n in sorted(parts)) for _, parts in places]
+        if not text_length(streamed):
             streamed = [item for item in streamed if item.get("type") != "message" or not told] + told
         snapshot = event.output if event is not None else ()
         if not snapshot:
@@ -196,7 +196,7 @@ class AttemptState:
 
     def _chosen(self, snapshot: tuple[Item, ...], streamed: list[Item]) -> tuple[Item, ...]:
         """The items of the snapshot; the messages of the stream where only those say anything."""
-        if said(snapshot) or not said(streamed):
+        if text_length(snapshot) or not text_length(streamed):
             return snapshot
         rest = [item for item in snapshot if item.get("type") != "message"]
         return (*rest, *(item for item in streamed if item.get("type") == "message"))

@@ -8,7 +8,7 @@ from worker.safety.output import Item
 from worker.safety.stream import CallDone
 
 
-class Calls:
+class ToolCallArguments:
     """What such events said, in the order of their items."""
 
     __slots__ = ("_told",)
@@ -29,7 +29,7 @@ class Calls:
         """Return the items with the arguments that they lack; a call whose item never came is one more item."""
         out, left = list(items), {place: event for place, event in self._told.items() if event.arguments}
         for at, item in enumerate(out):
-            place = _place(left, item, at)
+            place = _matching_key(left, item, at)
             if place is None:
                 continue
             event = left.pop(place)
@@ -38,11 +38,11 @@ class Calls:
         known = {(item.get("type"), item.get("name"), item.get(e.field)) for item in out for e in left.values()}
         for (index, _), event in sorted(left.items(), key=lambda row: row[0][0]):
             if event.name is not None and (event.type, event.name, event.arguments) not in known:
-                out.insert(index, _item(event))
+                out.insert(index, _new_item(event))
         return tuple(out)
 
 
-def _place(told: dict[tuple[int, str], CallDone], item: Item, at: int) -> tuple[int, str] | None:
+def _matching_key(told: dict[tuple[int, str], CallDone], item: Item, at: int) -> tuple[int, str] | None:
     """The event that is about an item: it has its id; where either has none, its type and its place."""
     calls = [place for place, event in told.items() if event.type == item.get("type")]
     name = item.get("id")
@@ -53,7 +53,7 @@ def _place(told: dict[tuple[int, str], CallDone], item: Item, at: int) -> tuple[
     return next((place for place in open_ if place[0] == at), open_[0] if len(open_) == 1 else None)
 
 
-def _item(event: CallDone) -> Item:
+def _new_item(event: CallDone) -> Item:
     """A call whose item never came."""
     call_id = event.call_id or event.item or f"call_{event.index}"
     item: Item = {"type": event.type, "id": event.item} if event.item else {"type": event.type}

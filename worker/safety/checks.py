@@ -12,17 +12,17 @@ from worker.jobs.states import CheckEnd, Evidence, RetryModelState
 from worker.safety.signals import CheckEndedSignal, CheckStartedSignal, CheckUpdatedSignal, Signal
 from worker.safety.stream import CheckNotice
 
-MOST: Final = 8
-LONGEST: Final = 64
-LONGEST_MODEL: Final = 200
+MAX_TERMS: Final = 8
+MAX_TERM_LENGTH: Final = 64
+MAX_MODEL_LENGTH: Final = 200
 
-Said = tuple[tuple[str, ...], tuple[str, ...], str | None, RetryModelState]
+NoticeFields = tuple[tuple[str, ...], tuple[str, ...], str | None, RetryModelState]
 
 
 @dataclass(slots=True)
 class _Check:
     evidence: Evidence
-    said: Said
+    said: NoticeFields
     repeats: int = 0
     told: int = 0  # the repeats that a signal has told of already
 
@@ -84,28 +84,28 @@ class Checks:
         last.told = last.repeats
         return [CheckUpdatedSignal(last.evidence, *last.said, last.repeats)]
 
-    def _begin(self, evidence: Evidence, said: Said) -> list[Signal]:
+    def _begin(self, evidence: Evidence, said: NoticeFields) -> list[Signal]:
         before = self.flush()
         self.open, self._last = True, _Check(evidence, said)
         return [*before, CheckStartedSignal(evidence, *said)]
 
-    def _resolve(self, notice: CheckNotice) -> Said:
-        model = _name(notice.retry_model)
+    def _resolve(self, notice: CheckNotice) -> NoticeFields:
+        model = _valid_model_name(notice.retry_model)
         if notice.retry_model_state is RetryModelState.NONE:
             self._named = (None, RetryModelState.NONE)
         elif notice.retry_model_state is RetryModelState.NAMED and model:
             self._named = (model, RetryModelState.NAMED)
-        return (_tidy(notice.use_cases), _tidy(notice.reasons), *self._named)
+        return (_clean_terms(notice.use_cases), _clean_terms(notice.reasons), *self._named)
 
 
-def _tidy(words: tuple[str, ...]) -> tuple[str, ...]:
+def _clean_terms(words: tuple[str, ...]) -> tuple[str, ...]:
     """The first few different words, cut to length, printable: they go into the record and are the provider's."""
-    kept = ("".join(c for c in word if c.isprintable()).strip()[:LONGEST] for word in words)
-    return tuple(dict.fromkeys(word for word in kept if word))[:MOST]
+    kept = ("".join(c for c in word if c.isprintable()).strip()[:MAX_TERM_LENGTH] for word in words)
+    return tuple(dict.fromkeys(word for word in kept if word))[:MAX_TERMS]
 
 
-def _name(model: str | None) -> str | None:
+def _valid_model_name(model: str | None) -> str | None:
     """A model's name that could be called; None for anything else."""
     name = (model or "").strip()
-    ok = 0 < len(name) <= LONGEST_MODEL and name.isprintable() and not any(c.isspace() for c in name)
+    ok = 0 < len(name) <= MAX_MODEL_LENGTH and name.isprintable() and not any(c.isspace() for c in name)
     return name if ok else None

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from worker.jobs.errors import RETRYABLE, Failure, Fault as Whose
 from worker.jobs.record import Block, BlockCategory, Carrier, ProviderError
 from worker.jobs.states import Outcome
-from worker.safety.codes import Code, CodeKind, code_of, known, says_invalid, spelled, status_of
+from worker.safety.codes import Code, CodeKind, code_of, is_invalid_request, lookup, normalize_code, status_of
 from worker.safety.messages import block_advice
 from worker.safety.stream import Closed, NoConnection, ProviderProblem, Rejected, StreamError, Terminal
 
@@ -35,12 +35,12 @@ _BY_KIND: Final[dict[CodeKind, tuple[Outcome, str, Whose, Scope]]] = {
     CodeKind.REQUEST: (Outcome.BAD_REQUEST, "bad_request", "caller", "attempt"),
 }
 
-_OF_A_DEPLOYMENT: Final = {
+_DEPLOYMENT_CODES: Final = {
     Outcome.AUTH_FAILED: "deployment_auth_failed",
     Outcome.QUOTA_EXHAUSTED: "deployment_quota_exhausted",
 }
 
-_VERIFY: Final = frozenset({"stream", "reasoning.summary"})
+_VERIFICATION_PARAMS: Final = frozenset({"stream", "reasoning.summary"})
 """With `unsupported_value`: what an organisation may use only after its verification (wire.md section 4)."""
 
 
@@ -62,7 +62,7 @@ def rejected(event: Rejected, *, after_output: bool = False) -> Failure:
     asked = event.retry_after
     if asked is None and event.problem is not None:
         asked = event.problem.retry_after
-    said = _provider(event.problem, event.http_status, event.request_id)
+    said = _provider_error(event.problem, event.http_status, event.request_id)
     carrier: Carrier = "http_403" if event.http_status == 403 else "http_400"
     code = code_of(event.problem)
     if code is not None and code.kind is CodeKind.BLOCK:
@@ -73,8 +73,8 @@ def rejected(event: Rejected, *, after_output: bool = False) -> Failure:
         return _failure(Outcome.LOST, "response_lost", "provider", said, retryable=True)
     if event.on != "create" and event.http_status == 400:
         return _failure(Outcome.STREAM_CUT, "resume_refused", "provider", said)
-    failure = _judge(event.problem, code, event.http_status, said, asked)
-    return _of_one_deployment(failure, event.problem, forwarded=event.forwarded)
+    failure = _classify(event.problem, code, event.http_status, said, asked)
+    return _scope_to_deployment(failure, event.problem, forwarded=event.forwarded)
 
 
 def fault(
@@ -91,23 +91,25 @@ def terminal(
 
     A block code is a block in every status, and `content_filter` is one as the reason of an incomplete response.
     """
-    problem, reason = event.problem, spelled(event.incomplete_reason)
+    problem, reason = event.problem, normalize_code(event.incomplete_reason)
     code = code_of(problem)
-    if (code is None or code.kind is not CodeKind.BLOCK) and reason and known(reason).kind is CodeKind.BLOCK:
-        code = known(reason)
+    if (code is None or code.kind is not CodeKind.BLOCK) and reason and lookup(reason).kind is CodeKind.BLOCK:
+        code = lookup(reason)
     if event.status == "failed" and (code is None or code.kind is not CodeKind.BLOCK):
         return _in_stream(problem, event.carrier, http_status, request_id, after_output)
     if code is not None and code.kind is CodeKind.BLOCK:
         carrier = event.carrier
         if event.status == "incomplete" and carrier != "chat_chunk":
             carrier = "incomplete"
-        return _blocked(code, carrier, after_output, _provider(problem, http_status, request_id))
+        return _blocked(code, carrier, after_output, _provider_error(problem, http_status, request_id))
     if event.status == "cancelled":
-        return _failure(Outcome.CANCELLED, "cancelled_upstream", "provider", _provider(None, http_status, request_id))
+        return _failure(
+            Outcome.CANCELLED, "cancelled_upstream", "provider", _provider_error(None, http_status, request_id)
+        )
     return None
 
 
-_CUT: Final = {
+_CUT_CODES: Final = {
     "clean": "no_terminal",
     "nothing": "empty_stream",
     "half_frame": "half_frame",
@@ -131,7 +133,7 @@ def closed(event: Closed, *, opened: bool = False) -> Failure:
         return _failure(Outcome.PROTOCOL_ERROR, "gateway_page", "network")
     if not opened and (event.how == "connect_failed" or not event.opened):
         return _failure(Outcome.CONNECT_FAILED, NO_CONNECTION.get(event.why, "connect_failed"), "network")
-    return _failure(Outcome.STREAM_CUT, _CUT.get(event.how, "stream_cut"), "network")
+    return _failure(Outcome.STREAM_CUT, _CUT_CODES.get(event.how, "stream_cut"), "network")
 
 
 def after_check(failure: Failure) -> Failure:
@@ -154,28 +156,28 @@ def _in_stream(
     request_id: str | None,
     after_output: bool,
 ) -> Failure:
-    code, said = code_of(problem), _provider(problem, http_status, request_id)
+    code, said = code_of(problem), _provider_error(problem, http_status, request_id)
     if code is not None and code.kind is CodeKind.BLOCK:
         return _blocked(code, carrier, after_output, said)
-    failure = _judge(problem, code, None, said, problem.retry_after if problem else None)
-    return _of_one_deployment(failure, problem, forwarded=False)
+    failure = _classify(problem, code, None, said, problem.retry_after if problem else None)
+    return _scope_to_deployment(failure, problem, forwarded=False)
 
 
-def _of_one_deployment(failure: Failure, problem: ProviderProblem | None, *, forwarded: bool) -> Failure:
+def _scope_to_deployment(failure: Failure, problem: ProviderProblem | None, *, forwarded: bool) -> Failure:
     """The failure, for one deployment alone when a gateway passes on that the server behind it refused its key.
 
     Vigil's own key was accepted then, and other models may stand on other keys. A gateway that passes an error on
     quotes it, names the deployment in its headers, or gives it the status as its code (LiteLLM: `"code": "401"`);
     when it refuses our key itself, it says so by a code or a type of its own.
     """
-    name = _OF_A_DEPLOYMENT.get(failure.outcome)
+    name = _DEPLOYMENT_CODES.get(failure.outcome)
     if name is None or failure.scope != "account" or problem is None:
         return failure
     wrapped = (problem.code or "").strip() == "401" and code_of(problem) is None
     return replace(failure, code=name, scope="deployment") if forwarded or problem.quoted or wrapped else failure
 
 
-def _judge(
+def _classify(
     problem: ProviderProblem | None,
     code: Code | None,
     status: int | None,
@@ -185,10 +187,14 @@ def _judge(
     """All that is no block. `status` is None inside a stream, where HTTP has nothing more to say."""
     if status is None and (code is None or code.generic):
         status = status_of(problem)  # gateways repeat there what the status would have been
-    special = _special(problem, code, status, said)
+    special = _special_case(problem, code, status, said)
     if special is not None:
         return special
-    if code is not None and code.kind is not CodeKind.UNKNOWN and not (code.generic and _tells_more(status)):
+    if (
+        code is not None
+        and code.kind is not CodeKind.UNKNOWN
+        and not (code.generic and _status_is_more_specific(status))
+    ):
         outcome, name, whose, scope = _BY_KIND[code.kind]
         return _failure(outcome, code.ours or name, whose, said, scope=scope, asked=asked)
     if status is None:
@@ -196,12 +202,12 @@ def _judge(
     return _by_status(problem, code, status, said, asked)
 
 
-def _tells_more(status: int | None) -> bool:
+def _status_is_more_specific(status: int | None) -> bool:
     """A generic code next to a status such as 401 or 429: the status says more than the code."""
     return status is not None and status < 500
 
 
-def _special(
+def _special_case(
     problem: ProviderProblem | None, code: Code | None, status: int | None, said: ProviderError | None
 ) -> Failure | None:
     """The cases in which a code alone would mislead."""
@@ -211,7 +217,7 @@ def _special(
     unclear = blank or (code is not None and code.kind in (CodeKind.UNKNOWN, CodeKind.REQUEST))
     if name == "model_not_found" and status == 403:
         return _failure(Outcome.ACCESS_DENIED, "wrong_project", "account", said, scope="model")
-    if name == "unsupported_value" and param in _VERIFY:
+    if name == "unsupported_value" and param in _VERIFICATION_PARAMS:
         return _failure(Outcome.ACCESS_DENIED, "verification_required", "account", said)
     if status in (None, 400, 422) and unclear and param == "background":
         return _failure(Outcome.BAD_REQUEST, "background_refused", "us", said)
@@ -237,7 +243,7 @@ def _unexplained(
     An unknown code may be a block that is new to us, so it is never sent again by itself: clients that did so
     replayed blocked prompts (wire.md section 1, CPA4854).
     """
-    if says_invalid(problem):
+    if is_invalid_request(problem):
         return _failure(Outcome.BAD_REQUEST, "bad_request", "caller", said)
     return _failure(Outcome.SERVER_ERROR, "server_error", "provider", said, asked=asked, retryable=code is None)
 
@@ -276,7 +282,7 @@ def _by_status(  # noqa: C901, PLR0912  one row per status
             return _failure(Outcome.BAD_REQUEST, "bad_request", "caller", said)
         case _ if status >= 500:
             # a proxied 4xx that calls the request invalid stays invalid; another try would replay it
-            again = not says_invalid(problem)
+            again = not is_invalid_request(problem)
             return _failure(Outcome.SERVER_ERROR, "server_error", "provider", said, asked=asked, retryable=again)
         case _:
             return _failure(Outcome.PROTOCOL_ERROR, "unexpected_status", "network", said)
@@ -291,11 +297,11 @@ def _blocked(code: Code, carrier: Carrier, after_output: bool, said: ProviderErr
     return Failure(Outcome.BLOCKED, code.name, "caller", block=block, provider=said)
 
 
-def _provider(problem: ProviderProblem | None, http_status: int | None, request_id: str | None) -> ProviderError:
+def _provider_error(problem: ProviderProblem | None, http_status: int | None, request_id: str | None) -> ProviderError:
     """What the provider said, without its words: values that don't look like codes are left out (promise P7)."""
     return ProviderError(
-        code=spelled(problem.code) if problem else None,
-        type=spelled(problem.type) if problem else None,
+        code=normalize_code(problem.code) if problem else None,
+        type=normalize_code(problem.type) if problem else None,
         http_status=http_status,
         request_id=request_id,
     )

@@ -129,21 +129,21 @@ def _rows() -> list[Code]:
 
 CODES: Final[dict[str, Code]] = {row.name: row for row in _rows()}
 
-INVALID: Final = frozenset({"invalid_request", "invalid_request_error"})
+INVALID_REQUEST_CODES: Final = frozenset({"invalid_request", "invalid_request_error"})
 
-_REFUSED: Final = frozenset({400, 422})
+_INVALID_STATUSES: Final = frozenset({400, 422})
 
-_SHAPE: Final = re.compile(r"[a-z0-9][a-z0-9_.:/-]{0,99}")
-_SPENT: Final = re.compile(r"quota|^credit_|^billing_|spend_limit|usage_limit|budget_exceeded")
-_POLICY: Final = re.compile(r"content_policy|(?:^|_)policy(?:_violation)?$")
-_BY_FIRST_WORD: Final[dict[str, BlockCategory]] = {"image": "image", "cyber": "cyber", "bio": "bio"}
+_CODE_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9_.:/-]{0,99}")
+_QUOTA_PATTERN: Final = re.compile(r"quota|^credit_|^billing_|spend_limit|usage_limit|budget_exceeded")
+_POLICY_PATTERN: Final = re.compile(r"content_policy|(?:^|_)policy(?:_violation)?$")
+_CATEGORY_BY_PREFIX: Final[dict[str, BlockCategory]] = {"image": "image", "cyber": "cyber", "bio": "bio"}
 
 
 _SEPARATORS: Final = re.compile(r"[-_ ]+")
-_LONGEST: Final = 100
+_MAX_LENGTH: Final = 100
 
 
-def spelled(value: str | None) -> str | None:
+def normalize_code(value: str | None) -> str | None:
     """`value` as a code, lower-case; None when it does not look like one (then it may be somebody's text).
 
     A known code is one however its words are joined: `cyber-policy` and `Cyber Policy` are `cyber_policy`.
@@ -151,20 +151,20 @@ def spelled(value: str | None) -> str | None:
     word = (value or "").strip().lower()
     if word in CODES:
         return word
-    joined = _SEPARATORS.sub("_", word) if len(word) <= _LONGEST else ""
-    return joined if joined in CODES else word if _SHAPE.fullmatch(word) else None
+    joined = _SEPARATORS.sub("_", word) if len(word) <= _MAX_LENGTH else ""
+    return joined if joined in CODES else word if _CODE_PATTERN.fullmatch(word) else None
 
 
-def known(name: str) -> Code:
+def lookup(name: str) -> Code:
     """What is known of a code, by the table, else by its form, else that it is unknown."""
     if name in CODES:
         return CODES[name]
-    if _POLICY.search(name):
-        category = _BY_FIRST_WORD.get(name.partition("_")[0], "unknown")
+    if _POLICY_PATTERN.search(name):
+        category = _CATEGORY_BY_PREFIX.get(name.partition("_")[0], "unknown")
         return Code(name, CodeKind.BLOCK, "by its form", category, guessed=True)
     if name.endswith("_model_access_denied"):
         return Code(name, CodeKind.MODEL, "by its form", guessed=True)
-    if _SPENT.search(name):
+    if _QUOTA_PATTERN.search(name):
         return Code(name, CodeKind.QUOTA, "by its form", ours="quota_exhausted", guessed=True)
     return Code(name, CodeKind.UNKNOWN, "unknown", guessed=True)
 
@@ -177,10 +177,10 @@ def code_of(problem: ProviderProblem | None) -> Code | None:
     """
     if problem is None:
         return None
-    code, kind = spelled(problem.code), spelled(problem.type)
+    code, kind = normalize_code(problem.code), normalize_code(problem.type)
     names = [name for name in (code, kind) if name and not (name not in CODES and is_blank(name))]
-    found = sorted((known(name) for name in names), key=rank, reverse=True)
-    first = known(names[0]) if names else None
+    found = sorted((lookup(name) for name in names), key=rank, reverse=True)
+    first = lookup(names[0]) if names else None
     if first is None or rank(first) >= KNOWN:
         return first
     if code is not None and code not in names and rank(found[0]) <= UNKNOWN:
@@ -190,15 +190,18 @@ def code_of(problem: ProviderProblem | None) -> Code | None:
 
 def status_of(problem: ProviderProblem | None) -> int | None:
     """Return the HTTP status that an error repeats in its `code` or its `type`, or None."""
-    words = [spelled(problem.code), spelled(problem.type)] if problem is not None else []
+    words = [normalize_code(problem.code), normalize_code(problem.type)] if problem is not None else []
     return next((status for word in words if word and (status := status_in(word)) is not None), None)
 
 
-def says_invalid(problem: ProviderProblem | None) -> bool:
+def is_invalid_request(problem: ProviderProblem | None) -> bool:
     """True when the error calls the request itself invalid, by type or by code."""
     if problem is None:
         return False
-    return bool({spelled(problem.code), spelled(problem.type)} & INVALID) or status_of(problem) in _REFUSED
+    return (
+        bool({normalize_code(problem.code), normalize_code(problem.type)} & INVALID_REQUEST_CODES)
+        or status_of(problem) in _INVALID_STATUSES
+    )
 
 
 NOTHING, GENERIC, UNKNOWN, KNOWN, SUSPECT, BLOCK = range(6)
@@ -221,5 +224,5 @@ def rank(code: Code | None) -> int:
 
 def weight(problem: ProviderProblem | None, incomplete_reason: str | None = None) -> int:
     """The rank of all that one event says: its error, or its reason to stop."""
-    reason = spelled(incomplete_reason)
-    return max(rank(code_of(problem)), rank(known(reason)) if reason else NOTHING)
+    reason = normalize_code(incomplete_reason)
+    return max(rank(code_of(problem)), rank(lookup(reason)) if reason else NOTHING)

@@ -59,6 +59,6 @@ class EndpointFit(Frozen):
         return job_error(self.code).advice
 
 
-def judged(mode: Mode, found: ServerEndpoints, now: datetime) -> EndpointFit:
+def judge_endpoint(mode: Mode, found: ServerEndpoints, now: datetime) -> EndpointFit:
     """Whether `mode` fits what was found."""
     return EndpointFit(upstream=mode, fits=found.has(mode), best=found.best(), probed_at=now)

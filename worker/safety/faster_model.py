@@ -11,9 +11,9 @@ from typing import Literal
 
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.states import RetryModelState
-from worker.safety.served_model import base
+from worker.safety.served_model import base_name
 
-WhyNone = Literal["provider_said_none", "no_faster_tier", "same_model", "denied", "unknown_model"]
+NoFasterModelReason = Literal["provider_said_none", "no_faster_tier", "same_model", "denied", "unknown_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class FasterModel:
 class NoFasterModel:
     """There is none; `reason` says which rule forbids it."""
 
-    reason: WhyNone
+    reason: NoFasterModelReason
 
 
 def faster_model(
@@ -55,21 +55,21 @@ def faster_model(
     elif retry_model_state is RetryModelState.NAMED and retry_model:
         name = retry_model
     else:
-        name = catalogue.faster(_known(running or requested, catalogue) or running or requested)
+        name = catalogue.faster(_catalogue_id(running or requested, catalogue) or running or requested)
     if name is None:
         return NoFasterModel("no_faster_tier")
-    bare = base(name, catalogue.aliases)
-    if bare in {base(other, catalogue.aliases) for other in (requested, running) if other is not None}:
+    bare = base_name(name, catalogue.aliases)
+    if bare in {base_name(other, catalogue.aliases) for other in (requested, running) if other is not None}:
         return NoFasterModel("same_model")
-    if bare in {base(other, catalogue.aliases) for other in denied}:
+    if bare in {base_name(other, catalogue.aliases) for other in denied}:
         return NoFasterModel("denied")
-    known = _known(name, catalogue)
+    known = _catalogue_id(name, catalogue)
     if known is None and not allow_unknown:
         return NoFasterModel("unknown_model")
     return FasterModel(known or name)
 
 
-def _known(name: str, catalogue: Catalogue) -> str | None:
+def _catalogue_id(name: str, catalogue: Catalogue) -> str | None:
     """The model's id in models.toml, found as it is written or without its date and case."""
-    model = catalogue.find(name) or catalogue.find(base(name, catalogue.aliases))
+    model = catalogue.find(name) or catalogue.find(base_name(name, catalogue.aliases))
     return model.id if model else None

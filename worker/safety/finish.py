@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from worker.safety.codes import spelled
+from worker.safety.codes import normalize_code
 
 MAX_TOKENS: Final = "max_output_tokens"
 """The Responses API's own word for an answer that its token limit cut short."""
@@ -64,7 +64,7 @@ CODES: Final = {
 }
 """The error code under which a finish is judged that is no answer."""
 
-_NONE: Final = frozenset({"", "null", "none"})
+_NO_WORDS: Final = frozenset({"", "null", "none"})
 
 
 def finish_word(value: object) -> str | None:
@@ -75,10 +75,10 @@ def finish_word(value: object) -> str | None:
     if value is None or value is False:
         return None
     word = value.strip().lower().replace("-", "_").replace(" ", "_") if isinstance(value, str) else "unknown"
-    if word in _NONE:
+    if word in _NO_WORDS:
         return None
     word = word[:64]
-    return word if spelled(word) else "unknown"
+    return word if normalize_code(word) else "unknown"
 
 
 def meaning(word: str) -> Finish:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from worker.jobs.record import Frozen, JobError
-from worker.safety.codes import spelled
+from worker.safety.codes import normalize_code
 from worker.safety.messages import job_error
 
 BLOCKED: Final = "safety_identifier.blocked"
@@ -24,9 +24,11 @@ ORG_ALERT: Final = "safety.org_alert.created"
 
 TYPES: Final = frozenset({BLOCKED, WARNING, DEACTIVATION, ALERT, ORG_ALERT})
 """The events that become notices (wire.md section 8)."""
-ENDS: Final = frozenset({"response.completed", "response.failed", "response.incomplete", "response.cancelled"})
+RESPONSE_ENDED: Final = frozenset(
+    {"response.completed", "response.failed", "response.incomplete", "response.cancelled"}
+)
 """The events that say that a background response is over; what it came to is not in them."""
-SHUT_OUT: Final = frozenset({BLOCKED, DEACTIVATION})
+QUARANTINING: Final = frozenset({BLOCKED, DEACTIVATION})
 """The notices after which the provider takes no more from that end user, so nothing more should be sent."""
 
 Lookup = Literal["none", "pending", "done", "refused"]
@@ -35,18 +37,18 @@ About = Literal["request", "end_user", "account"]
 _LOOKED_UP: Final = {WARNING: "case", DEACTIVATION: "case", ALERT: "alert"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _ID: Final = re.compile(r"[!-~]{1,4096}")  # whole, or it would name nothing; nothing with a space could be an id
-_KNOWN_KIND: Final = re.compile(r"[a-z0-9_.]{1,100}")
-_WORDS: Final = {
+_TYPE: Final = re.compile(r"[a-z0-9_.]{1,100}")
+_MESSAGE_CODES: Final = {
     BLOCKED: "notice_identifier_blocked",
     WARNING: "notice_warning",
     DEACTIVATION: "notice_deactivation",
     ALERT: "notice_alert",
     ORG_ALERT: "notice_org_alert",
 }
-_WAITS: Final = (2.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
+_LOOKUP_DELAYS_S: Final = (2.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
 """Seconds until a notice is looked at again: a webhook may come before our own record of the request it names, and the
 provider's pages may be away for a while."""
-_LONGEST_SKEW: Final = timedelta(days=30)
+_MAX_SKEW: Final = timedelta(days=30)
 
 
 class SafetyNotice(Frozen):
@@ -87,7 +89,7 @@ class SafetyNotice(Frozen):
     @property
     def words(self) -> JobError:
         """What it means and what to do next, in plain words."""
-        return job_error(_WORDS[self.type])
+        return job_error(_MESSAGE_CODES[self.type])
 
     def learned(self, page: Mapping[str, Any]) -> SafetyNotice:
         """After its page was read: what it did not say itself is filled in."""
@@ -109,9 +111,9 @@ class SafetyNotice(Frozen):
     def wait(self) -> float | None:
         """Seconds until it should be looked at again; None when there is nothing more to learn, or no use in it."""
         joined = self.about == "account" or bool(self.jobs)
-        if (joined and self.lookup != "pending") or self.tries > len(_WAITS):
+        if (joined and self.lookup != "pending") or self.tries > len(_LOOKUP_DELAYS_S):
             return None
-        return _WAITS[max(0, self.tries - 1)]
+        return _LOOKUP_DELAYS_S[max(0, self.tries - 1)]
 
     def view(self) -> dict[str, Any]:
         """As the app of a job sees it."""
@@ -132,20 +134,20 @@ class SafetyNotice(Frozen):
         }
 
 
-def kind_of(event: Mapping[str, Any]) -> str | None:
+def type_of(event: Mapping[str, Any]) -> str | None:
     """The event's type; None when it has none that could be one."""
     kind = event.get("type")
-    return kind if isinstance(kind, str) and _KNOWN_KIND.fullmatch(kind) else None
+    return kind if isinstance(kind, str) and _TYPE.fullmatch(kind) else None
 
 
-def response_of(event: Mapping[str, Any]) -> str | None:
+def response_id_of(event: Mapping[str, Any]) -> str | None:
     """The response that an event of ENDS speaks of."""
     return _id(_data(event).get("id"))
 
 
 def read(event: Mapping[str, Any], webhook_id: str, now: datetime) -> SafetyNotice | None:
     """The notice behind a webhook's event; None when it is of another type."""
-    kind = kind_of(event)
+    kind = type_of(event)
     if kind is None or kind not in TYPES:
         return None
     data = _data(event)
@@ -179,7 +181,7 @@ def _id(value: object) -> str | None:
 
 
 def _code(value: object) -> str | None:
-    return spelled(value) if isinstance(value, str) else None
+    return normalize_code(value) if isinstance(value, str) else None
 
 
 def _time(value: object, now: datetime) -> datetime:
@@ -190,4 +192,4 @@ def _time(value: object, now: datetime) -> datetime:
         at = datetime.fromtimestamp(value, UTC)
     except (ValueError, OverflowError, OSError):
         return now
-    return at if abs(at - now) <= _LONGEST_SKEW else now
+    return at if abs(at - now) <= _MAX_SKEW else now

@@ -20,10 +20,10 @@ CHECK_ENDS: Final = {
 }
 """What ends a check that is still open, by how its attempt ended."""
 
-GOES_ON: Final = frozenset(
+MAY_RUN_ON: Final = frozenset(
     {Outcome.STREAM_CUT, Outcome.IDLE_TIMEOUT, Outcome.PROTOCOL_ERROR, Outcome.CONNECT_FAILED, Outcome.INTERRUPTED}
 )
 """Outcomes after which a background response may run on at the provider."""
 
-OURS: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED})
+STOPPED_BY_VIGIL: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED})
 """Outcomes that are our own doing."""

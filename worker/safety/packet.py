@@ -15,13 +15,13 @@ from typing import Any, Final, Literal
 
 from worker.jobs.record import Attempt, Check, Job, ProviderError
 from worker.jobs.states import Evidence, Outcome
-from worker.safety.codes import spelled
+from worker.safety.codes import normalize_code
 from worker.safety.notices import SafetyNotice
-from worker.safety.redact import Redacted, redacted
+from worker.safety.redact import Redacted, redact
 
-Why = Literal["blocked", "denied", "checked", "rerouted", "delayed", "failed", "other"]
+Relevance = Literal["blocked", "denied", "checked", "rerouted", "delayed", "failed", "other"]
 
-_RANK: Final[tuple[Why, ...]] = ("blocked", "denied", "checked", "rerouted", "delayed", "failed", "other")
+_RANK: Final[tuple[Relevance, ...]] = ("blocked", "denied", "checked", "rerouted", "delayed", "failed", "other")
 _DENIED: Final = frozenset({Outcome.ACCESS_DENIED, Outcome.AUTH_FAILED, Outcome.QUOTA_EXHAUSTED})
 _SURFACES: Final = {
     "background": "API, Responses (background mode, streamed)",
@@ -44,11 +44,11 @@ _LABELS: Final = (
 _WIDTH: Final = max(len(label) for label, _ in _LABELS) + 2
 
 
-def packet(
+def build_packet(
     job: Job, messages: Mapping[str, str], notices: Sequence[SafetyNotice], description: Redacted | None, now: datetime
 ) -> dict[str, Any]:
     """The packet as JSON values, its `text` in the template; `messages`: the provider's words by attempt number."""
-    chosen = _chosen(job)
+    chosen = _relevant_attempts(job)
     requests = [_request(job, attempt, messages.get(str(attempt.number))) for attempt in chosen]
     body: dict[str, Any] = {
         "object": "support_packet",
@@ -68,7 +68,7 @@ def packet(
     return {**body, "text": _text(body, job)}
 
 
-def why(job: Job, attempt: Attempt) -> Why:
+def relevance(job: Job, attempt: Attempt) -> Relevance:
     """Why this request matters to the provider's support."""
     evidence = {check.evidence for check in job.checks if check.attempt == attempt.number}
     if attempt.outcome is Outcome.BLOCKED:
@@ -84,10 +84,10 @@ def why(job: Job, attempt: Attempt) -> Why:
     return "failed" if attempt.error is not None else "other"
 
 
-def _chosen(job: Job) -> list[Attempt]:
+def _relevant_attempts(job: Job) -> list[Attempt]:
     """The attempts that matter, the one that matters most first; the last one when none does."""
-    ranked = sorted(job.attempts, key=lambda attempt: (_RANK.index(why(job, attempt)), attempt.number))
-    return [attempt for attempt in ranked if why(job, attempt) != "other"] or list(job.attempts[-1:])
+    ranked = sorted(job.attempts, key=lambda attempt: (_RANK.index(relevance(job, attempt)), attempt.number))
+    return [attempt for attempt in ranked if relevance(job, attempt) != "other"] or list(job.attempts[-1:])
 
 
 def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
     who = _name(job.safety_identifier)
     return {
         "attempt": attempt.number,
-        "why": why(job, attempt),
+        "why": relevance(job, attempt),
         "surface": _SURFACES.get(attempt.mode, "API"),
         "model": model or _UNKNOWN,
         "served_model": served,
@@ -107,7 +107,7 @@ def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
         "project": _name(attempt.project),
         "account": f"API key of project {_name(attempt.project) or _UNKNOWN}"
         + (f"; end user by safety_identifier {who}" if who else ""),
-        "exact_message": _exact(job, attempt, checks, message),
+        "exact_message": _exact_message(job, attempt, checks, message),
         "outcome": attempt.outcome.value if attempt.outcome else None,
         "error": _error(job, attempt),
         "checks": [_check(check) for check in checks],
@@ -123,11 +123,11 @@ def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
     }
 
 
-def _exact(job: Job, attempt: Attempt, checks: Sequence[Check], message: str | None) -> str:
+def _exact_message(job: Job, attempt: Attempt, checks: Sequence[Check], message: str | None) -> str:
     """What the provider said, as exactly as it can be told without its prose."""
     error = _error(job, attempt)
     words = (message or "").strip()
-    if words and words in _known(attempt):
+    if words and words in _harmless_messages(attempt):
         said = f'"{words}"'
     elif words or error["code"] or error["type"]:
         said = f"error {_WITHHELD}" if words else "an error without words"
@@ -145,7 +145,7 @@ def _exact(job: Job, attempt: Attempt, checks: Sequence[Check], message: str | N
     return "no error was told"
 
 
-def _known(attempt: Attempt) -> set[str]:
+def _harmless_messages(attempt: Attempt) -> set[str]:
     """Messages that hold nothing but names which stand in this packet anyway (wire.md section 4)."""
     return {
         f"The model `{attempt.model}` does not exist or you do not have access to it.",
@@ -157,11 +157,11 @@ def _known(attempt: Attempt) -> set[str]:
 def _error(job: Job, attempt: Attempt) -> dict[str, Any]:
     """The provider's code, type and status; each only if it looks like one."""
     provider = (attempt.error.provider if attempt.error is not None else None) or ProviderError()
-    code = spelled(provider.code)
+    code = normalize_code(provider.code)
     if code is None and attempt.outcome is Outcome.BLOCKED and job.block is not None:
-        code = spelled(job.block.code)
+        code = normalize_code(job.block.code)
     status = provider.http_status or attempt.http_status
-    return {"code": code, "type": spelled(provider.type), "http_status": status}
+    return {"code": code, "type": normalize_code(provider.type), "http_status": status}
 
 
 def _check(check: Check) -> dict[str, Any]:
@@ -169,8 +169,8 @@ def _check(check: Check) -> dict[str, Any]:
     return {
         "evidence": check.evidence.value,
         "seconds": None if seconds is None else round(seconds, 3),
-        "use_cases": [word for word in map(spelled, check.use_cases) if word],
-        "reasons": [word for word in map(spelled, check.reasons) if word],
+        "use_cases": [word for word in map(normalize_code, check.use_cases) if word],
+        "reasons": [word for word in map(normalize_code, check.reasons) if word],
     }
 
 
@@ -185,7 +185,7 @@ def _check_line(check: Check) -> str:
 
 def _name(value: str | None) -> str | None:
     """An id or a name; anything that could be prose or a secret is not shown."""
-    if value is None or _NAME.fullmatch(value) is None or redacted(value).found:
+    if value is None or _NAME.fullmatch(value) is None or redact(value).found:
         return None
     return value
 
@@ -199,7 +199,7 @@ def _text(body: Mapping[str, Any], job: Job) -> str:
     lines = [f"Support request about {job.id} (made by Vigil; it holds no prompt and no output)", ""]
     first, *others = body["requests"] or [None]
     if first is None:
-        lines += _fields(_unsent(job))
+        lines += _fields(_fields_without_request(job))
     else:
         lines += _fields(first)
     about = str(body["description"] or "(none given)").splitlines() or [""]
@@ -221,7 +221,7 @@ def _line(label: str, value: str) -> str:
     return f"{label + ':':<{_WIDTH}}{value}"
 
 
-def _unsent(job: Job) -> dict[str, str]:
+def _fields_without_request(job: Job) -> dict[str, str]:
     """The fields of a job that never got as far as the provider."""
     said = f"no request was sent ({job.error.code})" if job.error is not None else "no request was sent yet"
     return {

@@ -87,7 +87,7 @@ class DraftAction(_Action):
 
 
 Decision = WaitAction | OfferAction | SwitchAction | RaceAction | DraftAction
-_FOREVER: Final = WaitAction()
+_WAIT_FOR_CHANGE: Final = WaitAction()
 
 
 def decide(
@@ -100,7 +100,7 @@ def decide(
     """
     rule = policy.on_delay
     if rule.action == "wait" or isinstance(faster, NoFasterModel) or not cost_allows or not _may_act(policy, situation):
-        return _FOREVER
+        return _WAIT_FOR_CHANGE
     reason = _due(rule, situation, now)
     if isinstance(reason, WaitAction):
         return reason

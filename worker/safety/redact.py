@@ -50,7 +50,7 @@ _PLUGINS: Final[tuple[RegexBasedDetector, ...]] = (
 )
 
 # in this order: what spans lines first, what is vague last
-_OURS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
+_OWN_PATTERNS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
     (
         "Private Key",
         re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY.*?(?:-----END [A-Z0-9 ]{0,50}-----|\Z)", re.DOTALL),
@@ -82,30 +82,30 @@ class Redacted(NamedTuple):
     found: tuple[Redaction, ...] = ()
 
 
-def redacted(text: str) -> Redacted:
+def redact(text: str) -> Redacted:
     """`text` with `[redacted: <detector>]` in the place of each secret; what is invisible is dropped first."""
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf"})
     found: Counter[str] = Counter()
-    for name, pattern in _OURS[:-2]:
-        text, count = pattern.subn(_mark(name), text)
+    for name, pattern in _OWN_PATTERNS[:-2]:
+        text, count = pattern.subn(_placeholder(name), text)
         found[name] += count
     for plugin in _PLUGINS:
         for pattern in plugin.denylist:
-            text, count = _whole(pattern).subn(_mark(plugin.secret_type), text)
+            text, count = _with_rest_of_token(pattern).subn(_placeholder(plugin.secret_type), text)
             found[plugin.secret_type] += count
-    for name, pattern in _OURS[-2:]:
-        text, count = pattern.subn(_mark(name), text)
+    for name, pattern in _OWN_PATTERNS[-2:]:
+        text, count = pattern.subn(_placeholder(name), text)
         found[name] += count
     return Redacted(text, tuple(Redaction(name, count) for name, count in sorted(found.items()) if count))
 
 
 @cache
-def _whole(pattern: re.Pattern[str]) -> re.Pattern[str]:
+def _with_rest_of_token(pattern: re.Pattern[str]) -> re.Pattern[str]:
     """The pattern with the rest of the token behind it: a plugin's own reading may give a part of what it found, as the
     `ghp` of a GitHub token, and leave the rest where it was.
     """
     return re.compile(f"(?:{pattern.pattern})[A-Za-z0-9_+/=-]*(?:[.][A-Za-z0-9_+/=-]+)*", pattern.flags)
 
 
-def _mark(name: str) -> str:
+def _placeholder(name: str) -> str:
     return f"[redacted: {name}]"

@@ -20,23 +20,23 @@ SPREAD: Final = 0.1
 ONCE: Final = frozenset({"edge_refused", "access_refused", "protocol_error", "bad_json", "unexpected_status"})
 """Codes after which one more try is sensible and a second one is not (wire.md table A)."""
 
-HOLDS: Final = frozenset({"account", "deployment"})
+HELD_SCOPES: Final = frozenset({"account", "deployment"})
 """Scopes of failures after which a job is held instead of counted: it can't be the job's fault."""
 
-FIRST_HOLD, LONGEST_HOLD = 5.0, 300.0
+FIRST_HOLD, MAX_HOLD = 5.0, 300.0
 
-MOST_CUTS: Final = 3
+MAX_CUTS: Final = 3
 """Cuts after the same time each that are enough to know: each may have left a response running that costs."""
 
-SAID_LOST: Final = "response_lost"
+RESPONSE_LOST: Final = "response_lost"
 """The failure after which only a new response can bring an answer, because the provider itself says so."""
 
-_NAMED: Final = frozenset({Outcome.RATE_LIMITED, Outcome.OVERLOADED})
+_NAMED_CAUSES: Final = frozenset({Outcome.RATE_LIMITED, Outcome.OVERLOADED})
 """Failures whose cause the provider names, and which can't be a block that lost its code."""
 
 _NOT_COUNTED: Final = frozenset({Outcome.INTERRUPTED, Outcome.QUOTA_EXHAUSTED, Outcome.AUTH_FAILED})
 
-Why = Literal[
+GiveUpReason = Literal[
     "not_retryable",
     "attempts_exhausted",
     "output_seen",
@@ -59,7 +59,7 @@ class RetryAt:
 class GiveUp:
     """No further attempt on this model; `reason` says which rule forbids it."""
 
-    reason: Why
+    reason: GiveUpReason
 
 
 def counted(outcomes: Iterable[Outcome | None]) -> int:
@@ -86,21 +86,21 @@ def delay(attempts_so_far: int, dice: float, retry_after: float | None = None) -
     return max(backoff, retry_after * (1 + SPREAD * dice))
 
 
-def hold(times: int, dice: float) -> float:
+def hold_delay(times: int, dice: float) -> float:
     """Seconds until a job is tried again whose model's deployment was at fault `times` times: 5, 10, 20 … 300, spread
     by `dice` so that the jobs of a model don't come at once.
     """
     steps = min(max(times - 1, 0), 30)
-    return min(LONGEST_HOLD, FIRST_HOLD * FACTOR**steps) * (1 + SPREAD * dice)
+    return min(MAX_HOLD, FIRST_HOLD * FACTOR**steps) * (1 + SPREAD * dice)
 
 
-def sent_already(failure: Failure, output_seen: bool, check_signalled: bool) -> Why | None:
+def resend_forbidden(failure: Failure, output_seen: bool, check_signalled: bool) -> GiveUpReason | None:
     """Return the rule that forbids sending the same prompt again, or None when no rule does."""
-    if failure.code == SAID_LOST:
+    if failure.code == RESPONSE_LOST:
         return None
     if output_seen:
         return "output_seen"
-    return "check_signalled" if check_signalled and failure.outcome not in _NAMED else None
+    return "check_signalled" if check_signalled and failure.outcome not in _NAMED_CAUSES else None
 
 
 def decide(
@@ -129,11 +129,11 @@ def decide(
     """
     if not failure.retryable:
         return GiveUp("not_retryable")
-    if (why := sent_already(failure, output_seen and not can_resume, check_signalled)) is not None:
+    if (why := resend_forbidden(failure, output_seen and not can_resume, check_signalled)) is not None:
         return GiveUp(why)
     if attempts_so_far >= max_attempts:
         return GiveUp("attempts_exhausted")
-    if cuts_alike >= MOST_CUTS:
+    if cuts_alike >= MAX_CUTS:
         return GiveUp("cut_alike")
     if failure.code in ONCE and same_code_before >= 1:
         return GiveUp("retried_once")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _DATED: Final = re.compile(r"-\d{4}-\d{2}-\d{2}$")
-_LONGEST: Final = 200
-_HOPS: Final = 4  # aliases of aliases; a bound, so that a circle in the map can't hang us
+_MAX_LENGTH: Final = 200
+_MAX_ALIAS_HOPS: Final = 4  # aliases of aliases; a bound, so that a circle in the map can't hang us
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,11 @@ class ServedVerdict:
     conflict: bool = False
 
 
-def base(model: str, aliases: Mapping[str, str] | None = None) -> str:
+def base_name(model: str, aliases: Mapping[str, str] | None = None) -> str:
     """The name without date and case, with aliases followed: equal bases are the same model."""
     name = _DATED.sub("", model.strip().lower())
     lower = {_DATED.sub("", key.strip().lower()): value for key, value in (aliases or {}).items()}
-    for _ in range(_HOPS):
+    for _ in range(_MAX_ALIAS_HOPS):
         if name not in lower:
             break
         name = _DATED.sub("", lower[name].strip().lower())
@@ -49,11 +49,11 @@ def judge_served(
     name different models.
     """
     seen = {"header": header, "created": created, "terminal": terminal}
-    raw = {name: value.strip()[:_LONGEST] for name, value in seen.items() if value and value.strip()}
+    raw = {name: value.strip()[:_MAX_LENGTH] for name, value in seen.items() if value and value.strip()}
     if not raw:
         return ServedVerdict(None)
-    wanted = base(requested, aliases)
-    bases = {name: base(value, aliases) for name, value in raw.items()}
+    wanted = base_name(requested, aliases)
+    bases = {name: base_name(value, aliases) for name, value in raw.items()}
     strong = [bases[name] for name in ("terminal", "header") if name in bases] or [bases["created"]]
     others = [name for name in strong if name != wanted]
     return ServedVerdict(

@@ -18,7 +18,7 @@ from worker.safety.attempt_state import AttemptState, PendingError
 from worker.safety.checks import Checks
 from worker.safety.codes import weight
 from worker.safety.cuts import UNANSWERED
-from worker.safety.outcomes import CHECK_ENDS, GOES_ON, OURS
+from worker.safety.outcomes import CHECK_ENDS, MAY_RUN_ON, STOPPED_BY_VIGIL
 from worker.safety.signals import AccountFlagSignal, AttemptEnded, AttemptVerdict, FirstOutput, ResponseKnown, Signal
 from worker.safety.stream import (
     CallDone,
@@ -39,7 +39,7 @@ from worker.safety.stream import (
 )
 from worker.safety.watch_limits import WatchLimits
 
-Heard = Literal["signals", "stale", "late"]
+DeltaEffect = Literal["signals", "stale", "late"]
 
 _RUNNING: Final = frozenset({"response.in_progress", "response.output_item.added", "response.content_part.added"})
 
@@ -123,7 +123,7 @@ class AttemptWatch:
         """True when a resumed stream repeats an event that was seen before the cut."""
         return sequence is not None and sequence <= self._floor
 
-    def delta(self, sequence: int | None, now: float) -> Heard | None:
+    def delta(self, sequence: int | None, now: float) -> DeltaEffect | None:
         """The fast path for a piece of text that is not empty; it is called for every delta.
 
         None = append the text, nothing else changed. "signals" = append it and call `take`. "stale" and "late" =
@@ -207,7 +207,7 @@ class AttemptWatch:
             return []
         if self._held.block is not None:
             self._fail(self._held.block)
-        elif outcome in OURS:
+        elif outcome in STOPPED_BY_VIGIL:
             self._end(outcome, None)
         else:
             self._fail(Failure(outcome, "run_deadline" if outcome is Outcome.TIMED_OUT else outcome.value, "us"))
@@ -321,7 +321,7 @@ class AttemptWatch:
         if not self._calm:
             self._stir()
 
-    def _stir(self) -> Heard | None:
+    def _stir(self) -> DeltaEffect | None:
         """Output came while something was open, or for the first time."""
         if self._verdict is not None:
             self._late()
@@ -389,6 +389,6 @@ class AttemptWatch:
             sequence=self.sequence,
             deltas=self.deltas,
             output_seen=self._output_seen,
-            resumable=(outcome in GOES_ON or may_go_on) and not told_of_error,
+            resumable=(outcome in MAY_RUN_ON or may_go_on) and not told_of_error,
         )
         self._pending.append(AttemptEnded(self._verdict))

@@ -18,18 +18,18 @@ import openai
 from worker.safety.stream import Closed, Keepalive, StreamEvent
 from worker.upstream.body import BODY, AnswerBody
 from worker.upstream.errors import closed_from
-from worker.upstream.halves import SurrogateHalves
-from worker.upstream.headers import On, opened_from, rejected_from
-from worker.upstream.payload import BadJson, parse, parse_frame, parse_halves
+from worker.upstream.halves import SurrogateJoiner
+from worker.upstream.headers import RequestKind, opened_from, rejected_from
+from worker.upstream.payload import BadJson, parse, parse_frame, parse_surrogates
 from worker.upstream.sniff import BodyKind, BodySniffer
 from worker.upstream.sse import FrameTooLarge, SseSplitter
 from worker.upstream.translate import translate, translate_snapshot
 from worker.upstream.translate_chat import ChatTranslator
-from worker.upstream.wide_encodings import Narrowing
-from worker.upstream.wrapped_answer import understood, unwrapped
+from worker.upstream.wide_encodings import Utf8Decoder
+from worker.upstream.wrapped_answer import is_answer, unwrap
 
 _DONE: Final = b"[done]"
-_MOST_JSON: Final = 64 * 1024 * 1024
+_MAX_JSON_BYTES: Final = 64 * 1024 * 1024
 
 
 class UpstreamAnswer:
@@ -58,14 +58,14 @@ class UpstreamAnswer:
         self,
         send: Callable[[], Coroutine[Any, Any, httpx2.Response]],
         *,
-        on: On,
+        on: RequestKind,
         chat: bool,
         wall: Callable[[], datetime],
         refused: Callable[[int, bytes], bool] | None = None,
     ) -> None:
         """`refused(status, body)`: whether a refused request will be put otherwise the next time."""
         self._send = send
-        self._on: On = on
+        self._on: RequestKind = on
         self._chat = ChatTranslator() if chat else None
         self._wall = wall
         self._refused = refused
@@ -74,10 +74,10 @@ class UpstreamAnswer:
         self._response: httpx2.Response | None = None
         self._body: AnswerBody | None = None
         self._sniff = BodySniffer("")
-        self._narrowing: Narrowing | None = Narrowing()  # None once the body is known to be UTF-8
+        self._narrowing: Utf8Decoder | None = Utf8Decoder()  # None once the body is known to be UTF-8
         self._kind: BodyKind | None = None  # what the body is, once its first bytes told
         self._json: list[bytes] = []  # the pieces of a body that is JSON
-        self._halves: SurrogateHalves | None = None  # once a character came in two halves
+        self._halves: SurrogateJoiner | None = None  # once a character came in two halves
         self._ended = False
         self._stopped = False  # by aclose
 
@@ -149,7 +149,7 @@ class UpstreamAnswer:
             return self._narrowed(self._narrowing, chunk)
         return self._digested(chunk)
 
-    def _narrowed(self, narrowing: Narrowing, chunk: bytes, *, last: bool = False) -> list[StreamEvent]:
+    def _narrowed(self, narrowing: Utf8Decoder, chunk: bytes, *, last: bool = False) -> list[StreamEvent]:
         """The events of a body that is UTF-16 or UTF-32, or whose first bytes have not told yet."""
         piece = narrowing.feed(chunk, last=last)
         if narrowing.wide is False:
@@ -204,8 +204,8 @@ class UpstreamAnswer:
             if bare[:1] not in (b"{", b"["):
                 return [Keepalive(None, "no JSON")]  # "ping" and its kin prove life
             if self._halves is None:
-                self._halves = SurrogateHalves()
-            data = parse_halves(payload)
+                self._halves = SurrogateJoiner()
+            data = parse_surrogates(payload)
         return self._event(data)
 
     def _done(self) -> list[StreamEvent]:
@@ -226,7 +226,7 @@ class UpstreamAnswer:
 
     def _gather(self, piece: bytes) -> list[StreamEvent]:
         self._json.append(piece)
-        if len(self._json) % 64 == 0 and sum(map(len, self._json)) > _MOST_JSON:
+        if len(self._json) % 64 == 0 and sum(map(len, self._json)) > _MAX_JSON_BYTES:
             return self._garbled(FrameTooLarge())
         return []
 
@@ -250,7 +250,7 @@ class UpstreamAnswer:
             return [*events, Closed("bad_json" if self._kind is BodyKind.JSON else "half_frame", "BadJson")]
         if self._chat is not None:
             events += self._whole_characters(self._chat.done() if self._kind is BodyKind.JSON else self._chat.end())
-        if self._kind is BodyKind.JSON and self._on == "create" and not understood(events, chat=self._chat is not None):
+        if self._kind is BodyKind.JSON and self._on == "create" and not is_answer(events, chat=self._chat is not None):
             return [Closed("not_an_answer")]
         if self._halves is not None:
             events += self._halves.rest()
@@ -275,7 +275,7 @@ class UpstreamAnswer:
         return [event for line in lines for event in self._event(parse(line))]
 
     def _value(self, data: object) -> list[StreamEvent]:
-        data = unwrapped(data)
+        data = unwrap(data)
         if type(data) is list:
             return [event for one in data for event in self._event(one)]  # the events of a stream, all at once
         kind = data.get("type") if type(data) is dict else None

@@ -31,12 +31,12 @@ def code_in(value: object) -> str | None:
     """Return the code of a `base_resp`; None when it tells of no error. A number that is new to us stays one."""
     for told in value if type(value) is list else [value]:
         number = cast("dict[str, Any]", told).get("status_code") if type(told) is dict else None
-        word = str(number) if type(number) is int and abs(number) < _LARGEST else number
-        if type(word) is str and (word := word.strip()) not in _FINE:
-            return _MEANINGS.get(word, f"base_resp_{word[:_LONGEST]}")
+        word = str(number) if type(number) is int and abs(number) < _MAX_NUMBER else number
+        if type(word) is str and (word := word.strip()) not in _NO_ERROR:
+            return _MEANINGS.get(word, f"base_resp_{word[:_MAX_LENGTH]}")
     return None
 
 
-_LARGEST: Final = 10**15
-_LONGEST: Final = 32
-_FINE: Final = ("", "0")
+_MAX_NUMBER: Final = 10**15
+_MAX_LENGTH: Final = 32
+_NO_ERROR: Final = ("", "0")

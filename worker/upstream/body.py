@@ -14,10 +14,10 @@ import httpx2
 
 BODY: Final = "vigil_body"
 """The key in `response.extensions` under which a 2xx answer's `AnswerBody` is found."""
-NEVER_SENT: Final = frozenset({"sentry-trace", "baggage", "traceparent", "tracestate"})
+TRACING_HEADERS: Final = frozenset({"sentry-trace", "baggage", "traceparent", "tracestate"})
 """Tracing headers: ours end at our door, whatever library adds them to a request."""
-_ERROR_BODY: Final = 1024 * 1024  # some echo the whole request before the code
-_ERROR_BODY_SECONDS: Final = 10.0
+_MAX_ERROR_BODY_BYTES: Final = 1024 * 1024  # some echo the whole request before the code
+_ERROR_BODY_TIMEOUT_S: Final = 10.0
 
 
 class AnswerBody(httpx2.AsyncByteStream):
@@ -39,11 +39,11 @@ class AnswerBody(httpx2.AsyncByteStream):
         """The start of an error body, whatever of it comes within the limits; closes the connection."""
         pieces: list[bytes] = []
         try:
-            async with asyncio.timeout(_ERROR_BODY_SECONDS):
-                while sum(map(len, pieces)) < _ERROR_BODY and (piece := await self.read()):
+            async with asyncio.timeout(_ERROR_BODY_TIMEOUT_S):
+                while sum(map(len, pieces)) < _MAX_ERROR_BODY_BYTES and (piece := await self.read()):
                     pieces.append(piece)
         except Exception:  # noqa: BLE001 - the status and the headers stand without it
             pieces.append(self.rest())
         finally:
             await self.aclose()
-        return b"".join(pieces)[:_ERROR_BODY]
+        return b"".join(pieces)[:_MAX_ERROR_BODY_BYTES]

@@ -7,9 +7,9 @@ from typing import Any
 
 from worker.safety.endpoint import Mode
 
-__all__ = ["OWNED", "Mode", "UpstreamCall"]
+__all__ = ["OWNED_PARAMS", "Mode", "UpstreamCall"]
 
-OWNED: frozenset[str] = frozenset(
+OWNED_PARAMS: frozenset[str] = frozenset(
     {"model", "input", "instructions", "stream", "background", "store", "safety_identifier"}
 )
 """Keys of `params` that Vigil owns: dropped, never passed on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from worker.safety.stream import CallDone
-from worker.upstream.tolerant_fields import identifier, named, table, text, whole
+from worker.upstream.tolerant_fields import bounded_identifier, identifier, mapping, non_negative, text
 from worker.upstream.tool_calls import arguments_of
 
 _ARGUMENTS: Final = {
@@ -29,22 +29,22 @@ def call_done(kind: str, sequence: int | None, data: dict[str, Any]) -> CallDone
         return None
     return CallDone(
         sequence,
-        whole(data.get("output_index")) or 0,
+        non_negative(data.get("output_index")) or 0,
         identifier(data.get("item_id")) or "",
         item,
         field,
         arguments,
         text(data.get("name"), 256),
-        named(data.get("call_id")),
+        bounded_identifier(data.get("call_id")),
     )
 
 
-def call_begun(data: dict[str, Any]) -> CallDone | None:
+def call_started(data: dict[str, Any]) -> CallDone | None:
     """The name of a call, for when nothing but its arguments comes later."""
-    item = table(data.get("item"))
+    item = mapping(data.get("item"))
     field = next((field for kind, field in _ARGUMENTS.values() if kind == item.get("type")), None)
     name = text(item.get("name"), 256)
     if field is None or name is None:
         return None
-    index, item_id = whole(data.get("output_index")) or 0, identifier(item.get("id")) or ""
-    return CallDone(None, index, item_id, item["type"], field, "", name, named(item.get("call_id")))
+    index, item_id = non_negative(data.get("output_index")) or 0, identifier(item.get("id")) or ""
+    return CallDone(None, index, item_id, item["type"], field, "", name, bounded_identifier(item.get("call_id")))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-DEEPEST: Final = 100
+MAX_DEPTH: Final = 100
 """Levels of nesting that are kept; what lies deeper becomes null."""
-_MOST_BITS: Final = 1024  # a float's; writing larger ones as text is refused by Python
+_MAX_BITS: Final = 1024  # a float's; writing larger ones as text is refused by Python
 NOT_A_NUMBER: Final = "not_a_number"
 """The flag of an answer that held NaN, an infinity or a number without measure: null stands there now."""
-MALFORMED: Final = "malformed_content"
+MALFORMED_CONTENT: Final = "malformed_content"
 """The flag of an answer in which something stood that no reading makes sense of: it was left out."""
 
 _TEXT: Final = frozenset({"output_text", "text", "input_text"})
@@ -33,14 +33,14 @@ class ContentReader:
         if type(value) is dict:
             value = [value]
         if type(value) is not list:
-            self.flags.add(MALFORMED)
+            self.flags.add(MALFORMED_CONTENT)
             return ()
         found = []
         for one in value:
             if type(one) is dict:
                 found.append(self.item(one))
             elif one is not None:
-                self.flags.add(MALFORMED)
+                self.flags.add(MALFORMED_CONTENT)
         return tuple(found)
 
     def item(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -59,20 +59,20 @@ class ContentReader:
             return [output_text(content)]
         if type(content) is dict:
             return [self._part(content)]
-        if type(content) is list and depth < DEEPEST:
+        if type(content) is list and depth < MAX_DEPTH:
             return [part for one in content for part in self.parts(one, depth + 1)]
-        self.flags.add(MALFORMED)
+        self.flags.add(MALFORMED_CONTENT)
         return []
 
     def plain(self, value: Any, depth: int = 0) -> Any:
         """Return `value` as JSON can write it: finite, and not too deep."""
         kind = type(value)
-        if (kind is float and not math.isfinite(value)) or (kind is int and value.bit_length() > _MOST_BITS):
+        if (kind is float and not math.isfinite(value)) or (kind is int and value.bit_length() > _MAX_BITS):
             self.flags.add(NOT_A_NUMBER)
             return None
         if kind is dict or kind is list:
-            if depth >= DEEPEST:
-                self.flags.add(MALFORMED)
+            if depth >= MAX_DEPTH:
+                self.flags.add(MALFORMED_CONTENT)
                 return None
             if kind is dict:
                 return {key: self.plain(one, depth + 1) for key, one in value.items()}
@@ -94,7 +94,7 @@ class ContentReader:
         if type(value) is str:
             return value
         if value is not None:
-            self.flags.add(MALFORMED)
+            self.flags.add(MALFORMED_CONTENT)
         return ""
 
 

@@ -11,12 +11,12 @@ from typing import Any, Final
 from worker.safety.finish import Finish, finish_word, meaning
 from worker.upstream.problems import is_block, problem_of
 
-_WORST: Final = ("error", "response.error", "response.failed", "failed", "response.incomplete", "incomplete")
+_WORST_FIRST: Final = ("error", "response.error", "response.failed", "failed", "response.incomplete", "incomplete")
 """Of several types or statuses the one that says least good: an error is not hidden behind a completion."""
-_MOST_COPIES: Final = 16
+_MAX_COPIES: Final = 16
 
 
-def chosen(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def merge_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the object of these pairs."""
     data = dict(pairs)
     if len(data) == len(pairs):
@@ -24,25 +24,25 @@ def chosen(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     copies: dict[str, list[Any]] = {}
     for key, value in pairs:
         copies.setdefault(key, []).append(value)
-    return {key: _choice(key, values) if len(values) > 1 else values[0] for key, values in copies.items()}
+    return {key: _choose(key, values) if len(values) > 1 else values[0] for key, values in copies.items()}
 
 
-def _choice(key: str, values: list[Any]) -> Any:
+def _choose(key: str, values: list[Any]) -> Any:
     """The first value that tells of a block; without one the last. A type or a status: the worst."""
-    for value in values[:_MOST_COPIES]:
-        if _tells_of_block(key, value):
+    for value in values[:_MAX_COPIES]:
+        if _is_block(key, value):
             return value
     if key in ("type", "status"):
-        return next((word for word in _WORST if word in values), values[-1])
+        return next((word for word in _WORST_FIRST if word in values), values[-1])
     return values[-1]
 
 
-def _tells_of_block(key: str, value: Any) -> bool:
+def _is_block(key: str, value: Any) -> bool:
     if key == "finish_reason":
         word = finish_word(value)
         return word is not None and meaning(word) is Finish.BLOCK
     if key == "choices":
         choices = value if type(value) is list else [value]
-        found = (pair for choice in choices[:_MOST_COPIES] if type(choice) is dict for pair in choice.items())
-        return any(_tells_of_block(*pair) for pair in found)
+        found = (pair for choice in choices[:_MAX_COPIES] if type(choice) is dict for pair in choice.items())
+        return any(_is_block(*pair) for pair in found)
     return is_block(problem_of({key: value}))

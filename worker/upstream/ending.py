@@ -16,7 +16,7 @@ from worker.safety.codes import KNOWN, SUSPECT, weight
 from worker.safety.stream import Closed, Keepalive, ProviderProblem, Rejected, StreamError, StreamEvent, Terminal
 from worker.upstream.answer import UpstreamAnswer
 
-LISTEN_SECONDS: Final = 2.0
+DRAIN_SECONDS: Final = 2.0
 """How long a failure is listened to, and how long the look at its response may take."""
 
 
@@ -31,31 +31,31 @@ async def last_batch(
     at, terminal = next((at, event) for at, event in enumerate(events) if isinstance(event, Terminal))
     after = events[at + 1 :] + answer.trailing()
     if _may_be_block(terminal, after):
-        after += await _rest_of(answer, seconds, terminal, after)
+        after += await _read_rest(answer, seconds, terminal, after)
     await answer.aclose()
-    if look is not None and terminal.status == "failed" and _vague(terminal, after):
+    if look is not None and terminal.status == "failed" and _is_unexplained(terminal, after):
         snapshot = look()
-        after += await _rest_of(snapshot, seconds, terminal, after)
+        after += await _read_rest(snapshot, seconds, terminal, after)
         await snapshot.aclose()
     return events[:at] + _ordered(terminal, after)
 
 
-def _vague(terminal: Terminal, after: list[StreamEvent]) -> bool:
+def _is_unexplained(terminal: Terminal, after: list[StreamEvent]) -> bool:
     """Whether the provider has not said yet why the response failed, or was cut short."""
-    return _tells_less(terminal, after, KNOWN)
+    return _weighs_less(terminal, after, KNOWN)
 
 
 def _may_be_block(terminal: Terminal, after: list[StreamEvent]) -> bool:
     """Whether the response failed for what is no block so far: the code of a block may still come."""
-    return _tells_less(terminal, after, SUSPECT)
+    return _weighs_less(terminal, after, SUSPECT)
 
 
-def _tells_less(terminal: Terminal, after: list[StreamEvent], than: int) -> bool:
+def _weighs_less(terminal: Terminal, after: list[StreamEvent], than: int) -> bool:
     unexplained = terminal.status == "failed" or (terminal.status == "incomplete" and not terminal.incomplete_reason)
     return unexplained and max(map(_weight, (terminal, *after))) < than
 
 
-async def _rest_of(
+async def _read_rest(
     answer: UpstreamAnswer, seconds: float, terminal: Terminal, before: list[StreamEvent]
 ) -> list[StreamEvent]:
     """What still comes over a connection, until it ends, says why, or has been listened to for long enough."""
@@ -81,16 +81,16 @@ def _ordered(terminal: Terminal, after: list[StreamEvent]) -> list[StreamEvent]:
     late: list[StreamEvent] = []
     for event in after:
         if _weight(event) <= least:
-            late += [] if isinstance(event, Closed | Rejected) else [_late(event)]
+            late += [] if isinstance(event, Closed | Rejected) else [_as_keepalive(event)]
         elif isinstance(event, Terminal) and terminal.status != "completed":
             terminal = event._replace(sequence=terminal.sequence, usage=event.usage or terminal.usage)
             least = _weight(event)
         else:
-            told.append(_fault(event))
+            told.append(_as_stream_error(event))
     return [*told, terminal, *late]
 
 
-def _fault(event: StreamEvent) -> StreamError:
+def _as_stream_error(event: StreamEvent) -> StreamError:
     """The same as an error event; without a number, which would be one after the terminal event's."""
     said = event.problem if isinstance(event, StreamError | Rejected | Terminal) else None
     problem = said or ProviderProblem(None, None)
@@ -106,6 +106,6 @@ def _weight(event: StreamEvent) -> int:
     return weight(event.problem) if isinstance(event, StreamError | Rejected) else 0
 
 
-def _late(event: StreamEvent) -> Keepalive:
+def _as_keepalive(event: StreamEvent) -> Keepalive:
     """What comes after the terminal event proves life and says nothing more."""
     return Keepalive(getattr(event, "sequence", None), event.type if type(event) is Keepalive else type(event).__name__)

@@ -19,10 +19,10 @@ from worker.safety.stream import Closed, NoConnection
 
 How = Literal["cut", "connect_failed", "bad_json"]
 
-_DEEPEST: Final = 8  # causes of causes; a bound, so that a circle can't hang us
+_MAX_CAUSES: Final = 8  # causes of causes; a bound, so that a circle can't hang us
 _UNKNOWN_ISSUER: Final = frozenset({2, 18, 19, 20, 21, 24, 26, 27})
 """OpenSSL's X509_V_ERR_… of a chain that ends at nobody who is trusted: self-signed, no issuer, not a CA."""
-_BY_NUMBER: Final[dict[int | None, NoConnection]] = {
+_REASON_BY_ERRNO: Final[dict[int | None, NoConnection]] = {
     errno.EHOSTUNREACH: "unreachable",
     errno.ENETUNREACH: "unreachable",
     errno.ENETDOWN: "unreachable",
@@ -137,14 +137,14 @@ def closed_from(error: BaseException, *, opened: bool) -> Closed:
         how = "cut"
     # "refused" or "unknown name" tell more than "no connection"
     told = error.__cause__ if isinstance(error, httpx2.ConnectError) and error.__cause__ is not None else error
-    return Closed(how, type(told).__name__, opened, _why(error) if how == "connect_failed" else None)
+    return Closed(how, type(told).__name__, opened, _connection_reason(error) if how == "connect_failed" else None)
 
 
-def _why(error: BaseException) -> NoConnection | None:
+def _connection_reason(error: BaseException) -> NoConnection | None:
     """Why there was no connection, as the deepest exception that knows it says; None when none does."""
     found: NoConnection | None = None
     seen: BaseException | None = error
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_CAUSES):
         if seen is None:
             break
         found = _reason(seen) or found
@@ -169,4 +169,4 @@ def _reason(error: BaseException) -> NoConnection | None:
         return "timeout"
     if isinstance(error, ConnectionRefusedError):
         return "refused"
-    return _BY_NUMBER.get(error.errno) if isinstance(error, OSError) else None
+    return _REASON_BY_ERRNO.get(error.errno) if isinstance(error, OSError) else None

@@ -11,37 +11,37 @@ from typing import Any, Final
 
 from worker.safety.stream import Delta, Keepalive, StreamEvent, Terminal
 
-_HALF: Final = re.compile("[\ud800-\udfff]")
-_FIRST: Final = re.compile("[\ud800-\udbff]\\Z")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_TRAILING_HIGH_SURROGATE: Final = re.compile("[\ud800-\udbff]\\Z")
 
 
 REPLACED: Final = "replaced_characters"
 """The flag of an answer in whose stream U+FFFD stands for half a character."""
 
 
-def joined(text: str, alone: str = "\ufffd") -> str:
+def join_surrogates(text: str, alone: str = "\ufffd") -> str:
     """Return `text` with each pair of halves as its character, and `alone` for every half alone."""
-    if _HALF.search(text) is None:
+    if _SURROGATE.search(text) is None:
         return text
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-    return _HALF.sub(alone, whole)
+    return _SURROGATE.sub(alone, whole)
 
 
-def mended(value: Any, alone: str = "\ufffd") -> Any:
-    """Return a JSON value, or an event, with every string in it `joined`."""
+def join_surrogates_in(value: Any, alone: str = "\ufffd") -> Any:
+    """Return a JSON value, or an event, with every string in it `join_surrogates`."""
     if isinstance(value, str):
-        return joined(value, alone)
+        return join_surrogates(value, alone)
     if isinstance(value, list):
-        return [mended(one, alone) for one in value]
+        return [join_surrogates_in(one, alone) for one in value]
     if isinstance(value, dict):
-        return {mended(key, alone): mended(one, alone) for key, one in value.items()}
+        return {join_surrogates_in(key, alone): join_surrogates_in(one, alone) for key, one in value.items()}
     if isinstance(value, tuple):
-        parts = [mended(one, alone) for one in value]
+        parts = [join_surrogates_in(one, alone) for one in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value
 
 
-class SurrogateHalves:
+class SurrogateJoiner:
     """The first halves of one stream that wait for their second: one for each kind of text."""
 
     def __init__(self) -> None:
@@ -55,18 +55,20 @@ class SurrogateHalves:
             if type(event) is not Delta:
                 if type(event) is not Keepalive:
                     out += self.rest()
-                whole = mended(event)
-                self._replaced = self._replaced or mended(event, alone="") != whole
+                whole = join_surrogates_in(event)
+                self._replaced = self._replaced or join_surrogates_in(event, alone="") != whole
                 if self._replaced and type(whole) is Terminal:
                     whole = whole._replace(flags=(*whole.flags, REPLACED))
                 out.append(whole)
                 continue
             text = self._waiting.pop(event.kind, "") + event.text
-            if half := _FIRST.search(text):
+            if half := _TRAILING_HIGH_SURROGATE.search(text):
                 self._waiting[event.kind] = half[0]
                 text = text[:-1]
-            self._replaced = self._replaced or joined(text, "") != joined(text)
-            out.append(event._replace(text=joined(text)) if text else Keepalive(event.sequence, "half a character"))
+            self._replaced = self._replaced or join_surrogates(text, "") != join_surrogates(text)
+            out.append(
+                event._replace(text=join_surrogates(text)) if text else Keepalive(event.sequence, "half a character")
+            )
         return out
 
     def rest(self) -> list[StreamEvent]:

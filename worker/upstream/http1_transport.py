@@ -21,15 +21,15 @@ import aiohappyeyeballs
 import httptools
 import httpx2
 
-from worker.upstream.body import BODY, NEVER_SENT, AnswerBody
+from worker.upstream.body import BODY, TRACING_HEADERS, AnswerBody
 from worker.upstream.inflate import ContentDecoder
-from worker.upstream.send_gate import released
+from worker.upstream.send_gate import wait_until_open
 
 _IPV4: Final = 4
-_MOST_HEAD: Final = 64 * 1024
-_MOST_HELD: Final = 1024 * 1024  # unread bytes, after which the server is made to wait
-_NOT_IN_A_HEADER: Final = re.compile(rb"[\x00\r\n]")
-_KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+_MAX_HEAD_BYTES: Final = 64 * 1024
+_MAX_BUFFERED_BYTES: Final = 1024 * 1024  # unread bytes, after which the server is made to wait
+_FORBIDDEN_IN_HEADER: Final = re.compile(rb"[\x00\r\n]")
+_KEEPALIVE_OPTIONS: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 
 class Http1Connection(asyncio.Protocol, AnswerBody):
@@ -93,7 +93,7 @@ class Http1Connection(asyncio.Protocol, AnswerBody):
         """Parse; a delta costs one pass through here."""
         if not self.status.done():
             self._head_size += len(data)
-            if self._head_size > _MOST_HEAD and b"\r\n\r\n" not in data:
+            if self._head_size > _MAX_HEAD_BYTES and b"\r\n\r\n" not in data:
                 self._break(httpx2.RemoteProtocolError("headers without end"))
                 return
         try:
@@ -145,7 +145,7 @@ class Http1Connection(asyncio.Protocol, AnswerBody):
         self._held += len(body)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        elif self._held > _MOST_HELD and not self._paused and self._transport is not None:
+        elif self._held > _MAX_BUFFERED_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 
@@ -186,10 +186,10 @@ class Http1Transport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send, and return as soon as headers are there; an error comes with its (bounded) body read."""
-        sent = _serialized(request)
+        sent = _serialize(request)
         connection = await self._connect(request.url)
         try:
-            fresh = await released()
+            fresh = await wait_until_open()
         except BaseException:
             await connection.aclose()
             raise
@@ -226,7 +226,9 @@ class Http1Transport(httpx2.AsyncBaseTransport):
         try:
             async with asyncio.timeout(self._connect_timeout):
                 port = url.port or (443 if tls else 80)
-                found = _literal(url.host, port) or await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+                found = _literal_address(url.host, port) or await loop.getaddrinfo(
+                    url.host, port, type=socket.SOCK_STREAM
+                )
                 dialled = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=0.25, interleave=1)
                 _keep_alive(dialled)
                 _, connection = await loop.create_connection(
@@ -249,7 +251,7 @@ class Http1Transport(httpx2.AsyncBaseTransport):
         return self._tls
 
 
-def _literal(host: str, port: int) -> list[aiohappyeyeballs.AddrInfoType] | None:
+def _literal_address(host: str, port: int) -> list[aiohappyeyeballs.AddrInfoType] | None:
     """The address that `host` is already: nothing to look up, no thread to wait for."""
     try:
         address = ipaddress.ip_address(host)
@@ -263,19 +265,19 @@ def _literal(host: str, port: int) -> list[aiohappyeyeballs.AddrInfoType] | None
 def _keep_alive(dialled: socket.socket) -> None:
     """Let the kernel notice a peer that vanished while a stream was silent for an hour."""
     dialled.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE:
+    for name, value in _KEEPALIVE_OPTIONS:
         if hasattr(socket, name):  # not on every system
             with contextlib.suppress(OSError):
                 dialled.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _serialized(request: httpx2.Request) -> bytes:
+def _serialize(request: httpx2.Request) -> bytes:
     lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
     for name, value in request.headers.raw:
-        if _NOT_IN_A_HEADER.search(name) or _NOT_IN_A_HEADER.search(value):
+        if _FORBIDDEN_IN_HEADER.search(name) or _FORBIDDEN_IN_HEADER.search(value):
             raise httpx2.LocalProtocolError("a header with a line end")
-        if name.lower() != b"connection" and name.decode("latin-1").lower() not in NEVER_SENT:
+        if name.lower() != b"connection" and name.decode("latin-1").lower() not in TRACING_HEADERS:
             lines.append(b"%b: %b" % (name, value))
-    if _NOT_IN_A_HEADER.search(lines[0]):
+    if _FORBIDDEN_IN_HEADER.search(lines[0]):
         raise httpx2.LocalProtocolError("a target with a line end")
     return b"\r\n".join([*lines, b"connection: close", b"", request.content])

@@ -9,11 +9,11 @@ from typing import Final
 
 from worker.telemetry.events import emit
 
-LONG: Final = 30.0
+OUT_OF_REACH_SECONDS: Final = 30.0
 """Seconds without a word of the response after which it is out of reach."""
 
 
-class Reach:
+class Reachability:
     """What is known of one response's reach; the log hears two lines at most of each time that it is out of reach."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Reach:
     def missed(self, seconds: float) -> None:
         """A look brought nothing; it and the wait after it take so long."""
         self._seconds += seconds
-        if self._seconds > LONG and not self.lost:
+        if self._seconds > OUT_OF_REACH_SECONDS and not self.lost:
             self.lost = True
             emit("response.out_of_reach", seconds=round(self._seconds, 1))
 

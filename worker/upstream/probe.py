@@ -9,13 +9,13 @@ import asyncio
 from typing import Final, NamedTuple
 
 from worker.safety import classify
-from worker.safety.access import NOT_LISTED, NOT_OFFERED, OK, UNCLEAR, Diagnosis, Status, diagnosed
+from worker.safety.access import NOT_LISTED, NOT_OFFERED, OK, UNCLEAR, AccessStatus, Diagnosis, diagnose
 from worker.safety.messages import job_error
 from worker.safety.stream import Closed, Rejected
 from worker.upstream.client import ModelPage, Provider, ProviderPage
-from worker.upstream.tolerant_fields import table
+from worker.upstream.tolerant_fields import mapping
 
-SECONDS: Final = 8.0
+TIMEOUT_S: Final = 8.0
 """One probe takes no longer."""
 
 
@@ -27,7 +27,7 @@ class ProbeResult(NamedTuple):
     request_id: str | None
 
     @property
-    def status(self) -> Status:
+    def status(self) -> AccessStatus:
         """The answer in one word."""
         return self.found.status
 
@@ -37,27 +37,27 @@ class ProbeResult(NamedTuple):
         return job_error(self.found.code).advice
 
 
-async def probe(provider: Provider, model: str, request_id: str, seconds: float = SECONDS) -> ProbeResult:
+async def probe(provider: Provider, model: str, request_id: str, seconds: float = TIMEOUT_S) -> ProbeResult:
     """Whether `model` is listed for the provider's key; `request_id` is ours. Never raises, never longer than asked."""
     until = asyncio.get_running_loop().time() + seconds
     answer = await provider.listed(model, request_id, seconds)
     if isinstance(answer, Closed):
-        return ProbeResult(model, diagnosed(classify.closed(answer)), None)
-    found = _said(answer)
+        return ProbeResult(model, diagnose(classify.closed(answer)), None)
+    found = _diagnosis_of(answer)
     if found == NOT_OFFERED or (isinstance(answer, ModelPage) and not answer.known):
         left = max(until - asyncio.get_running_loop().time(), 0.0)
-        told = await _by_list(provider, model, f"{request_id}.list", left)
+        told = await _probe_by_list(provider, model, f"{request_id}.list", left)
         found = told if found == NOT_OFFERED or told == OK else found  # a page of another kind denies nothing
     return ProbeResult(model, found, answer.request_id)
 
 
-def _said(answer: ModelPage | Rejected) -> Diagnosis:
+def _diagnosis_of(answer: ModelPage | Rejected) -> Diagnosis:
     if isinstance(answer, Rejected):
-        return diagnosed(classify.rejected(answer))
+        return diagnose(classify.rejected(answer))
     return OK if answer.known else UNCLEAR
 
 
-async def _by_list(provider: Provider, model: str, request_id: str, seconds: float) -> Diagnosis:
+async def _probe_by_list(provider: Provider, model: str, request_id: str, seconds: float) -> Diagnosis:
     """What the list of all models says, where one model has no page: compatible servers have the one or the other."""
     answer = await provider.page("/models", request_id, seconds)
     names = model_names(answer.body) if isinstance(answer, ProviderPage) else None
@@ -68,7 +68,7 @@ async def _by_list(provider: Provider, model: str, request_id: str, seconds: flo
 
 def model_names(body: object) -> frozenset[str] | None:
     """The names in a page of `GET /models`, or None when it is no such page."""
-    rows = table(body).get("data")
+    rows = mapping(body).get("data")
     if type(rows) is not list:
         return None
     return frozenset(row["id"] for row in rows if type(row) is dict and type(row.get("id")) is str)

@@ -9,34 +9,34 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from worker.safety.codes import BLOCK, KNOWN, SUSPECT, code_of, known, rank, spelled
+from worker.safety.codes import BLOCK, KNOWN, SUSPECT, code_of, lookup, normalize_code, rank
 from worker.safety.stream import ProviderProblem
 from worker.upstream.base_resp import code_in
-from worker.upstream.embedded import MOST_TEXT, errors_in, whole_in
-from worker.upstream.retry_after import delay_in
-from worker.upstream.tolerant_fields import MAX_MESSAGE, table, text
+from worker.upstream.embedded import MAX_TEXT, find_errors, parse_full
+from worker.upstream.retry_after import delay_in_message
+from worker.upstream.tolerant_fields import MAX_MESSAGE, mapping, text
 
-_DEEPEST: Final = 12
-_MOST_OBJECTS: Final = 400
-_MOST_ITEMS: Final = 64
-_LONGEST_NUMBER: Final = 10**15
-_NO_ERROR: Final = frozenset({"", "0", "null", "none", "ok", "success"})
+_MAX_DEPTH: Final = 12
+_MAX_OBJECTS: Final = 400
+_MAX_ITEMS: Final = 64
+_MAX_NUMBER: Final = 10**15
+_NO_ERROR_WORDS: Final = frozenset({"", "0", "null", "none", "ok", "success"})
 
-_CODES: Final = ("code", "error_code", "errorCode")
-_MAYBE_CODES: Final = ("reason", "status", "error_type", "name", "id", "value", "key")
+_CODE_KEYS: Final = ("code", "error_code", "errorCode")
+_POSSIBLE_CODE_KEYS: Final = ("reason", "status", "error_type", "name", "id", "value", "key")
 """Fields that name a code in some shapes and something else in others: only a word that the table knows counts."""
-_ERRORS: Final = (
+_ERROR_KEYS: Final = (
     "error", "errors", "incomplete_details", "innererror", "innerError", "inner_error", "detail", "details",
     "status_details", "last_error", "cause", "body", "data", "provider_specific_fields", "misalignment", "extensions",
 )  # fmt: skip
 """Fields of an error that hold another one: an object, a list, a code as a bare word, or a text that quotes a body."""
-_PROSE: Final = ("message", "msg", "title")
+_PROSE_KEYS: Final = ("message", "msg", "title")
 """Fields that are text: not even a word that is a code counts, only the JSON that they quote."""
-_NESTS: Final = (dict, list)
+_CONTAINERS: Final = (dict, list)
 BASE_RESP: Final = "base_resp"
 """MiniMax: the outcome of a call beside its answer."""
-_OF_A_RESPONSE: Final = ("error", "errors", "incomplete_details", "status_details", "last_error")
-_FILTERS: Final = ("content_filter_result", "content_filter_results", "content_filters", "prompt_filter_results")
+_RESPONSE_ERROR_KEYS: Final = ("error", "errors", "incomplete_details", "status_details", "last_error")
+_FILTER_KEYS: Final = ("content_filter_result", "content_filter_results", "content_filters", "prompt_filter_results")
 
 
 class _Found(NamedTuple):
@@ -58,24 +58,24 @@ class _Search:
 
     def __init__(self) -> None:
         self.found: list[_Found] = []
-        self._objects, self._characters = _MOST_OBJECTS, MOST_TEXT
+        self._objects, self._characters = _MAX_OBJECTS, MAX_TEXT
 
     def error(self, value: object, depth: int = 0, *, quoted: bool = False) -> None:
         """Collects what an error and the errors in it say, outermost first."""
         self._objects -= 1
-        if self._objects < 0 or depth > _DEEPEST:
+        if self._objects < 0 or depth > _MAX_DEPTH:
             return
         if type(value) is str:
             self._word(value, depth, quoted=quoted)
         elif type(value) is list:
-            for item in value[:_MOST_ITEMS]:
+            for item in value[:_MAX_ITEMS]:
                 self.error(item, depth + 1, quoted=quoted)
         elif type(value) is dict:
             self._object(value, depth, quoted=quoted)
 
     def response(self, data: dict[str, Any], depth: int = 0, *, quoted: bool = False) -> None:
         """Collects what the errors in a response say; its other fields are the app's (metadata) or the model's."""
-        for key in _OF_A_RESPONSE:
+        for key in _RESPONSE_ERROR_KEYS:
             if data.get(key) is not None:
                 self.error(data[key], depth + 1, quoted=quoted)
         self._beside(data, quoted=quoted)
@@ -88,13 +88,13 @@ class _Search:
             self._text(value, depth)
 
     def _object(self, data: dict[str, Any], depth: int, *, quoted: bool) -> None:
-        kind, param = _word_of(data.get("type")), _word_of(data.get("param")) or _field(data.get("loc"))
+        kind, param = _code_text(data.get("type")), _code_text(data.get("param")) or _field(data.get("loc"))
         kind = None if kind == "error" else kind  # the name of the event, or of the envelope (Anthropic)
-        code = next((word for key in _CODES if (word := _word_of(data.get(key))) is not None), None)
+        code = next((word for key in _CODE_KEYS if (word := _code_text(data.get(key))) is not None), None)
         if code or kind or param:
             self.found.append(_Found(code, kind, param, quoted))
-        for key in _MAYBE_CODES:
-            word = _word_of(data.get(key))
+        for key in _POSSIBLE_CODE_KEYS:
+            word = _code_text(data.get(key))
             if word is not None and _is_known(word):
                 self.found.append(_Found(word, kind, param, quoted))
         if param is not None and _is_known(param, BLOCK):
@@ -104,10 +104,10 @@ class _Search:
             self.error(inner, depth + 1, quoted=quoted)
         for response in _objects(data.get("response")):
             self.response(response, depth + 1, quoted=quoted)
-        raw = table(data.get("metadata")).get("raw")  # OpenRouter: the body that its own provider answered with
+        raw = mapping(data.get("metadata")).get("raw")  # OpenRouter: the body that its own provider answered with
         if type(raw) is dict or type(raw) is list:
             self.error(raw, depth + 1, quoted=True)
-        for told in (*(data.get(key) for key in _PROSE), raw):
+        for told in (*(data.get(key) for key in _PROSE_KEYS), raw):
             if type(told) is str:
                 self._text(told, depth)
 
@@ -117,15 +117,15 @@ class _Search:
         self._characters -= len(value)
         if "{" not in value:
             return
-        whole = whole_in(value)
-        for data in errors_in(value) if whole is None else [whole]:
+        whole = parse_full(value)
+        for data in find_errors(value) if whole is None else [whole]:
             self.error(data, depth + 1, quoted=True)
 
     def _beside(self, data: dict[str, Any], *, quoted: bool) -> None:
         """What stands beside errors: the results of a content filter, the outcome of a call to MiniMax."""
         if (code := code_in(data.get(BASE_RESP))) is not None:
             self.found.append(_Found(code, quoted=quoted))
-        if any(_withheld(data.get(key)) for key in _FILTERS):
+        if any(_is_withheld(data.get(key)) for key in _FILTER_KEYS):
             self.found.append(_Found("content_filter", quoted=quoted))
 
     def problem(self, message: str | None, *, mentions_access: bool) -> ProviderProblem:
@@ -136,7 +136,7 @@ class _Search:
             code=best.code,
             type=best.type,
             param=best.param or next((found.param for found in self.found if found.param), None),
-            retry_after=delay_in(message) if message else None,
+            retry_after=delay_in_message(message) if message else None,
             message=text(message, MAX_MESSAGE),
             mentions_access=mentions_access or any("access_program" in word for word in words),
             quoted=any(found.quoted for found in self.found),
@@ -171,63 +171,67 @@ def is_block(problem: ProviderProblem | None) -> bool:
     return rank(code_of(problem)) >= SUSPECT
 
 
-def says_nothing(error: object) -> bool:
+def is_empty_error(error: object) -> bool:
     """Return True for the error of a server that always fills the field: `null`, `{}`, `{"code": 0, "message": ""}`."""
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         if type(error) is not dict:
             break
-        rest = [value for value in error.values() if not _is_nothing(value)]
+        rest = [value for value in error.values() if not _is_empty(value)]
         if len(rest) != 1 or type(rest[0]) is not dict:
             return not rest
         error = rest[0]
-    return _is_nothing(error)
+    return _is_empty(error)
 
 
-def _is_nothing(value: object) -> bool:
-    return not value or (type(value) is str and value.strip().lower() in _NO_ERROR)
+def _is_empty(value: object) -> bool:
+    return not value or (type(value) is str and value.strip().lower() in _NO_ERROR_WORDS)
 
 
 def _is_known(word: str, least: int = KNOWN) -> bool:
     """Whether a word that may be anything is a code that the table knows; with spaces in it, it may be a sentence."""
-    return " " not in word.strip() and rank(known(spelled(word) or "")) >= least
+    return " " not in word.strip() and rank(lookup(normalize_code(word) or "")) >= least
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
-    return [one for one in (value[:_MOST_ITEMS] if type(value) is list else [value]) if type(one) is dict]
+    return [one for one in (value[:_MAX_ITEMS] if type(value) is list else [value]) if type(one) is dict]
 
 
 def _inner_errors(data: dict[str, Any]) -> list[object]:
     """The errors that an error object holds; a code, a type or a message that is an object is one too."""
-    inner = [data[key] for key in _ERRORS if data.get(key) is not None]
-    return inner + [data[key] for key in (*_CODES, "type", "param", "reason", *_PROSE) if type(data.get(key)) in _NESTS]
+    inner = [data[key] for key in _ERROR_KEYS if data.get(key) is not None]
+    return inner + [
+        data[key]
+        for key in (*_CODE_KEYS, "type", "param", "reason", *_PROSE_KEYS)
+        if type(data.get(key)) in _CONTAINERS
+    ]
 
 
-def _word_of(value: object) -> str | None:
+def _code_text(value: object) -> str | None:
     """A code as a string; a number is one too, because gateways repeat the HTTP status there."""
     if type(value) is int:
-        return str(value) if -_LONGEST_NUMBER < value < _LONGEST_NUMBER else None
+        return str(value) if -_MAX_NUMBER < value < _MAX_NUMBER else None
     return text(value)
 
 
 def _field(place: object) -> str | None:
     """The field that a fault of FastAPI's is about: the last name in its `loc`."""
-    names = [name for name in place[:_MOST_ITEMS] if type(name) is str] if type(place) is list else []
+    names = [name for name in place[:_MAX_ITEMS] if type(name) is str] if type(place) is list else []
     return text(names[-1]) if names else None
 
 
-def _withheld(value: object) -> bool:
+def _is_withheld(value: object) -> bool:
     """True when the results of a content filter say that something was filtered or blocked (Azure OpenAI)."""
     left = [value]
-    for _ in range(_MOST_ITEMS):
+    for _ in range(_MAX_ITEMS):
         if not left:
             return False
         at = left.pop()
         if type(at) is dict:
             if at.get("filtered") is True or at.get("blocked") is True:
                 return True
-            left += [inner for inner in list(at.values())[:_MOST_ITEMS] if type(inner) in (dict, list)]
+            left += [inner for inner in list(at.values())[:_MAX_ITEMS] if type(inner) in (dict, list)]
         elif type(at) is list:
-            left += at[:_MOST_ITEMS]
+            left += at[:_MAX_ITEMS]
     return False
 
 
@@ -238,7 +242,7 @@ def _message(value: object) -> str | None:
             value = value[0] if value else None
         if type(value) is str:
             return value or None
-        data = table(value)
+        data = mapping(value)
         told = data.get("message") or data.get("msg")
         if type(told) is str:
             return told
@@ -248,6 +252,6 @@ def _message(value: object) -> str | None:
 
 def _names_program(value: object) -> bool:
     """True when a field of the error is named after an access program."""
-    data = table(value)
+    data = mapping(value)
     inner = data.get("error")
-    return any("access_program" in key for key in [*data, *table(inner)][: 2 * _MOST_ITEMS] if type(key) is str)
+    return any("access_program" in key for key in [*data, *mapping(inner)][: 2 * _MAX_ITEMS] if type(key) is str)

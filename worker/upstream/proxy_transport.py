@@ -15,9 +15,9 @@ from typing import cast
 import aiohttp
 import httpx2
 
-from worker.upstream.body import BODY, NEVER_SENT, AnswerBody
+from worker.upstream.body import BODY, TRACING_HEADERS, AnswerBody
 from worker.upstream.inflate import ContentDecoder
-from worker.upstream.send_gate import released
+from worker.upstream.send_gate import wait_until_open
 
 
 class AiohttpBody(AnswerBody):
@@ -77,8 +77,8 @@ class ProxyTransport(httpx2.AsyncBaseTransport):
                 timeout=self._timeout,
             )
             self._session.trace_configs.clear()  # a tracing library that patched aiohttp put itself here
-        await released()
-        left_out = NEVER_SENT | {"connection", "transfer-encoding"}  # the latter two are aiohttp's affair
+        await wait_until_open()
+        left_out = TRACING_HEADERS | {"connection", "transfer-encoding"}  # the latter two are aiohttp's affair
         response = await self._session.request(
             request.method,
             str(request.url),

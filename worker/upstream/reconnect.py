@@ -27,25 +27,25 @@ from typing import Final, NamedTuple
 
 from worker.jobs.states import Outcome
 from worker.safety import classify
-from worker.safety.codes import spelled
+from worker.safety.codes import normalize_code
 from worker.safety.stream import Closed, Rejected, StreamEvent
 
 BACKOFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before the next request after ends in a row; the last repeats. The first is the least there is."""
 MISSING_SECONDS: Final = 12.0
 """A 404 that has lasted this long is no lag between the provider's write and our read any more."""
-_QUICK: Final = 2  # place in BACKOFF beyond which connections that bring something new do not go
-_LONGEST: Final = 86_400.0  # of a Retry-After: longer than any deadline that a job is likely to have
-_MISSING_WAIT: Final = 3.0  # between two looks for what is not found
-_HEALTHY: Final = 5.0  # a connection that stood this long was no failure, even if nothing came
-_EMPTY_RESUMES: Final = 3  # short resumed streams that brought nothing new before we poll instead
+_MAX_STEP_WITH_PROGRESS: Final = 2  # place in BACKOFF beyond which connections that bring something new do not go
+_MAX_RETRY_AFTER_S: Final = 86_400.0  # of a Retry-After: longer than any deadline that a job is likely to have
+_MISSING_DELAY_S: Final = 3.0  # between two looks for what is not found
+_HEALTHY_SECONDS: Final = 5.0  # a connection that stood this long was no failure, even if nothing came
+_MAX_EMPTY_RESUMES: Final = 3  # short resumed streams that brought nothing new before we poll instead
 _NOT_FOUND: Final = 404
 _GONE: Final = 410
 _SERVER_FAULT: Final = 500
 _NOT_IMPLEMENTED: Final = 501
-_AGAIN: Final = frozenset({401, 403, 407, 408, 409, 425, 429})
-_EXPIRED: Final = frozenset({"response_expired", "expired"})
-_UNKNOWN: Final = frozenset({"response_not_found", "response_id_not_found"})
+_TRANSIENT_STATUSES: Final = frozenset({401, 403, 407, 408, 409, 425, 429})
+_EXPIRED_CODES: Final = frozenset({"response_expired", "expired"})
+_NOT_FOUND_CODES: Final = frozenset({"response_not_found", "response_id_not_found"})
 
 
 class NextRequest(Enum):
@@ -118,7 +118,7 @@ class Reconnect:
         if classify.rejected(end).outcome is Outcome.BLOCKED:
             return end
         gone = end.http_status == _GONE and end.problem is not None and self.in_background is not False
-        if gone or _code(end) in _EXPIRED:
+        if gone or _code(end) in _EXPIRED_CODES:
             return Closed("lost")
         if not missing:
             return None
@@ -130,16 +130,16 @@ class Reconnect:
     def _missing_now(self, end: Rejected) -> bool:
         """Whether the response is not found, by the word of whoever keeps responses here."""
         status = end.http_status
-        if self.in_background is False and (_refused(status) or status == _NOT_IMPLEMENTED):
+        if self.in_background is False and (_is_final(status) or status == _NOT_IMPLEMENTED):
             return self.way is NextRequest.POLL or status in (_NOT_FOUND, _NOT_IMPLEMENTED)
-        return (status == _NOT_FOUND and _told(end)) or _code(end) in _UNKNOWN
+        return (status == _NOT_FOUND and _has_error_object(end)) or _code(end) in _NOT_FOUND_CODES
 
     def _count(self, ended: ConnectionEnd) -> None:
-        if ended.standing >= _HEALTHY or ended.end is None:
+        if ended.standing >= _HEALTHY_SECONDS or ended.end is None:
             self._ends = 0
         elif ended.progress:
-            self._ends = min(self._ends, _QUICK)
-        if ended.progress or ended.standing >= _HEALTHY:
+            self._ends = min(self._ends, _MAX_STEP_WITH_PROGRESS)
+        if ended.progress or ended.standing >= _HEALTHY_SECONDS:
             self._empty = 0
         elif self.way is NextRequest.RESUME and type(ended.end) is Closed and ended.end.opened:
             self._empty += 1
@@ -150,9 +150,9 @@ class Reconnect:
             return wait
         wait = BACKOFF[min(self._ends, len(BACKOFF) - 1)]
         if self._missing is not None:
-            wait = min(wait, _MISSING_WAIT)
+            wait = min(wait, _MISSING_DELAY_S)
         self._ends += 1
-        asked = _asked(ended.end)
+        asked = _retry_after_of(ended.end)
         if asked >= wait:
             self.asked, wait = True, asked
         return wait
@@ -171,33 +171,33 @@ class Reconnect:
             return NextRequest.POLL
         if missing:
             return NextRequest.POLL
-        too_old = type(end) is Rejected and _refused(end.http_status) and end.http_status != _NOT_FOUND
-        if too_old or self._empty >= _EMPTY_RESUMES:  # what can't be streamed any more can still be polled
+        too_old = type(end) is Rejected and _is_final(end.http_status) and end.http_status != _NOT_FOUND
+        if too_old or self._empty >= _MAX_EMPTY_RESUMES:  # what can't be streamed any more can still be polled
             self._stream_again = False
             return NextRequest.POLL
         return NextRequest.RESUME
 
 
-def _refused(status: int) -> bool:
+def _is_final(status: int) -> bool:
     """Whether the same request will be refused again."""
-    return status not in _AGAIN and status < _SERVER_FAULT
+    return status not in _TRANSIENT_STATUSES and status < _SERVER_FAULT
 
 
-def _told(end: Rejected) -> bool:
+def _has_error_object(end: Rejected) -> bool:
     """Whether the answer holds an error object: a gateway's own page has none."""
     problem = end.problem
     return problem is not None and bool(problem.code or problem.type or problem.param)
 
 
 def _code(end: Rejected) -> str | None:
-    return spelled(end.problem.code) if end.problem is not None else None
+    return normalize_code(end.problem.code) if end.problem is not None else None
 
 
-def _asked(end: StreamEvent | None) -> float:
+def _retry_after_of(end: StreamEvent | None) -> float:
     """The seconds that the provider asks us to wait; 0 when it asks for nothing."""
     if type(end) is not Rejected:
         return 0.0
     asked = end.retry_after
     if asked is None and end.problem is not None:
         asked = end.problem.retry_after
-    return min(asked, _LONGEST) if asked is not None and math.isfinite(asked) and asked > 0 else 0.0
+    return min(asked, _MAX_RETRY_AFTER_S) if asked is not None and math.isfinite(asked) and asked > 0 else 0.0

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from worker.upstream.call import OWNED, UpstreamCall
+from worker.upstream.call import OWNED_PARAMS, UpstreamCall
 from worker.upstream.token_limit import BOTH, NEW, OLD
-from worker.upstream.tolerant_fields import table
+from worker.upstream.tolerant_fields import mapping
 
 
 def path_of(call: UpstreamCall) -> str:
@@ -24,9 +24,9 @@ def body_of(call: UpstreamCall, limit_names: Sequence[str] = BOTH) -> dict[str, 
 
 
 def _responses_body(call: UpstreamCall) -> dict[str, Any]:
-    body = {key: value for key, value in call.params.items() if key not in OWNED}
+    body = {key: value for key, value in call.params.items() if key not in OWNED_PARAMS}
     # padding against traffic analysis costs a third of every delta; a caller may ask for it
-    body["stream_options"] = {"include_obfuscation": False, **table(body.get("stream_options"))}
+    body["stream_options"] = {"include_obfuscation": False, **mapping(body.get("stream_options"))}
     body |= {"model": call.model, "input": call.input, "stream": True}
     if call.mode == "background":
         body |= {"background": True, "store": True}  # only a stored response can be resumed
@@ -40,23 +40,23 @@ def _responses_body(call: UpstreamCall) -> dict[str, Any]:
 
 
 def _chat_body(call: UpstreamCall, limit_names: Sequence[str]) -> dict[str, Any]:
-    body = {key: value for key, value in call.params.items() if key not in OWNED}
+    body = {key: value for key, value in call.params.items() if key not in OWNED_PARAMS}
     limit = body.pop("max_output_tokens", None)
     if limit is not None and NEW not in body and OLD not in body:  # the caller may name it as the server likes it
         body |= dict.fromkeys(limit_names, limit)
-    effort = table(body.pop("reasoning", None)).get("effort")
+    effort = mapping(body.pop("reasoning", None)).get("effort")
     if effort is not None:
         body["reasoning_effort"] = effort
-    shape = table(body.pop("text", None))
+    shape = mapping(body.pop("text", None))
     if shape.get("verbosity") is not None:
         body["verbosity"] = shape["verbosity"]
-    if (wanted := _response_format(table(shape.get("format")))) is not None:
+    if (wanted := _response_format(mapping(shape.get("format")))) is not None:
         body["response_format"] = wanted
     if type(body.get("tools")) is list:
         body["tools"] = [_tool(tool) for tool in body["tools"]]
     if "tool_choice" in body:
         body["tool_choice"] = _tool(body["tool_choice"])
-    body["stream_options"] = {**table(body.get("stream_options")), "include_usage": True}
+    body["stream_options"] = {**mapping(body.get("stream_options")), "include_usage": True}
     body |= {"model": call.model, "messages": _messages(call), "stream": True}
     if call.safety_identifier is not None:
         body["safety_identifier"] = call.safety_identifier

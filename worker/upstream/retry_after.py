@@ -1,7 +1,7 @@
 """How long the provider asks us to wait: the one reader of Retry-After, in headers and in words.
 
-Pure. Whatever is sent, the answer is None or a number of seconds from 0 to `LONGEST`, so that adding it to a time can't
-overflow. `LONGEST` is longer than the longest deadline of a run: such a wait ends at the job's deadline, not earlier.
+Pure. Whatever is sent, the answer is None or a number of seconds from 0 to `MAX_SECONDS`, so that adding it to a time can't
+overflow. `MAX_SECONDS` is longer than the longest deadline of a run: such a wait ends at the job's deadline, not earlier.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-LONGEST: Final = 8 * 86_400.0
+MAX_SECONDS: Final = 8 * 86_400.0
 """Seconds; a run may last 7 days at most."""
 
 _NUMBER: Final = re.compile(r"\d{1,400}(?:\.\d{0,40})?(?:[eE][+-]?\d{1,4})?", re.ASCII)
-_SEARCHED: Final = 4000
-_ASKS_TO_WAIT: Final = re.compile(r"(?:try again|retry)\s+(?:in|after)\s+", re.IGNORECASE)
+_MAX_SEARCHED: Final = 4000
+_WAIT_PHRASE: Final = re.compile(r"(?:try again|retry)\s+(?:in|after)\s+", re.IGNORECASE)
 _SPAN: Final = re.compile(
     r"\s*(?:and\s+)?(\d{1,12}(?:\.\d{1,9})?)\s*"
     r"(milliseconds?|ms|minutes?|mins?|m|seconds?|secs?|s|hours?|hrs?|h|days?|d)(?![a-z])",
     re.IGNORECASE,
 )
-_SECONDS: Final = {"ms": 0.001, "m": 60.0, "s": 1.0, "h": 3600.0, "d": 86400.0}
+_UNIT_SECONDS: Final = {"ms": 0.001, "m": 60.0, "s": 1.0, "h": 3600.0, "d": 86400.0}
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -35,16 +35,16 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """
     millis = number(headers.get("retry-after-ms"))
     if millis is not None:
-        return min(millis / 1000, LONGEST)
+        return min(millis / 1000, MAX_SECONDS)
     said = headers.get("retry-after")
     seconds = number(said)
     if seconds is not None:
-        return min(seconds, LONGEST)
+        return min(seconds, MAX_SECONDS)
     until = _date(said)
     if until is None:
         return None
     # the server's own clock is the better measure of its date
-    return min(max(0.0, (until - (_date(headers.get("date")) or now)).total_seconds()), LONGEST)
+    return min(max(0.0, (until - (_date(headers.get("date")) or now)).total_seconds()), MAX_SECONDS)
 
 
 def number(value: str | None) -> float | None:
@@ -55,18 +55,18 @@ def number(value: str | None) -> float | None:
     return min(max(map(float, parts)), 1e300)  # a number that is too large for a float is infinite
 
 
-def delay_in(message: str) -> float | None:
+def delay_in_message(message: str) -> float | None:
     """Return the seconds of "try again in 1m2s" and its kin, or None: the wire has no field for it inside a stream."""
-    asked = _ASKS_TO_WAIT.search(message, 0, _SEARCHED)
+    asked = _WAIT_PHRASE.search(message, 0, _MAX_SEARCHED)
     if asked is None:
         return None
     at, seconds, found = asked.end(), 0.0, False
     while span := _SPAN.match(message, at):
         unit = span[2].lower()
         unit = "ms" if unit.startswith(("ms", "mil")) else unit[0]
-        seconds += float(span[1]) * _SECONDS[unit]
+        seconds += float(span[1]) * _UNIT_SECONDS[unit]
         at, found = span.end(), True
-    return min(round(seconds, 6), LONGEST) if found else None
+    return min(round(seconds, 6), MAX_SECONDS) if found else None
 
 
 def _date(value: str | None) -> datetime | None:

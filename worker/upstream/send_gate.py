@@ -10,18 +10,18 @@ import asyncio
 from contextvars import ContextVar
 from typing import Final
 
-GO: Final[ContextVar[asyncio.Future[None] | None]] = ContextVar("go", default=None)
+SEND_GATE: Final[ContextVar[asyncio.Future[None] | None]] = ContextVar("go", default=None)
 """Requests of this context are not sent before it is done; None = at once."""
 
-_FRESH_SECONDS: Final = 1.0
+_MAX_FRESH_WAIT_S: Final = 1.0
 
 
-async def released() -> bool:
+async def wait_until_open() -> bool:
     """Returns when the request may be sent: True if that was soon, so that a connection made before is still fresh."""
-    go = GO.get()
+    go = SEND_GATE.get()
     if go is None or go.done():
         return True
     loop = asyncio.get_running_loop()
     began = loop.time()
     await asyncio.shield(go)
-    return loop.time() - began < _FRESH_SECONDS
+    return loop.time() - began < _MAX_FRESH_WAIT_S

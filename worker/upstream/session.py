@@ -16,11 +16,11 @@ from worker.safety.stream import Closed, Created, Delta, Opened, Rejected, Strea
 from worker.upstream.answer import UpstreamAnswer
 from worker.upstream.call import UpstreamCall
 from worker.upstream.client import CancelResult, Provider
-from worker.upstream.ending import LISTEN_SECONDS, last_batch
-from worker.upstream.out_of_reach import Reach
+from worker.upstream.ending import DRAIN_SECONDS, last_batch
+from worker.upstream.out_of_reach import Reachability
 from worker.upstream.reconnect import MISSING_SECONDS, ConnectionEnd, NextRequest, Reconnect
-from worker.upstream.send_gate import GO
-from worker.upstream.tolerant_fields import LONGEST_ID
+from worker.upstream.send_gate import SEND_GATE
+from worker.upstream.tolerant_fields import MAX_ID_LENGTH
 
 
 class ResumePoint(NamedTuple):
@@ -46,7 +46,7 @@ class Session:
         missing_for: float = MISSING_SECONDS,
         identify_within: float = 2.0,
         hurry_after: float = 1.0,
-        listen_for: float = LISTEN_SECONDS,
+        listen_for: float = DRAIN_SECONDS,
         go: asyncio.Future[None] | None = None,
     ) -> None:
         """`missing_for`: seconds for which a 404 must last before the response counts as lost; `poll_within` bounds
@@ -79,7 +79,7 @@ class Session:
         self._stopped = False
         self._over = False  # the terminal event was seen
         self._doubted = False  # the stream was given up for its silence, so the response's state is asked for
-        self._reach = Reach()
+        self._reach = Reachability()
         self._kept = False  # the call was answered with the state of a response that still runs
         self._bare = False  # this connection told the response's state in an event without a number
         self._hurried: asyncio.Task[None] | None = None
@@ -89,7 +89,7 @@ class Session:
     async def batches(self) -> AsyncGenerator[list[StreamEvent], None]:  # noqa: C901, PLR0912
         """Batches of events in order. The last holds a Terminal, a Rejected or a Closed, unless we hung up."""
         loop = asyncio.get_running_loop()
-        GO.set(self._go)
+        SEND_GATE.set(self._go)
         while not self._stopped:
             began, opened = loop.time(), None
             named, stood = self.response_id, self.sequence
@@ -319,7 +319,7 @@ class Session:
             self._reconnect.in_background = event.background or self._kept
         if event.response_id is None:
             return True
-        if len(event.response_id) > LONGEST_ID:
+        if len(event.response_id) > MAX_ID_LENGTH:
             return False
         self.response_id = event.response_id
         self._named.set()

@@ -9,8 +9,8 @@ from enum import Enum
 from typing import Final
 
 _BOM: Final = b"\xef\xbb\xbf"
-_SPACE: Final = b" \t\r\n\x00"
-_LINES: Final = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
+_WHITE_SPACE: Final = b" \t\r\n\x00"
+_SSE_PREFIXES: Final = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
 
 
 class BodyKind(Enum):
@@ -30,7 +30,7 @@ class BodySniffer:
 
     def feed(self, piece: bytes) -> tuple[BodyKind, bytes] | None:
         """Return what it is and the bytes from its beginning on, or None while that is open."""
-        head = (self._head + piece).removeprefix(_BOM).lstrip(_SPACE)
+        head = (self._head + piece).removeprefix(_BOM).lstrip(_WHITE_SPACE)
         kind = self._kind(head)
         self._head = b"" if kind is not None else head
         return None if kind is None else (kind, head)
@@ -52,8 +52,8 @@ class BodySniffer:
             return BodyKind.JSON
         if first == b"<":
             return BodyKind.PAGE
-        if head.startswith(_LINES):
+        if head.startswith(_SSE_PREFIXES):
             return BodyKind.EVENTS
-        if any(line.startswith(head) for line in _LINES):
+        if any(line.startswith(head) for line in _SSE_PREFIXES):
             return None
         return BodyKind.JSON if self._label_is_json else BodyKind.EVENTS

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 _BOM: Final = b"\xef\xbb\xbf"
-_IN_JSON: Final = b' \t"{}[]'  # with which a line of JSON that is written over several begins
+_JSON_LINE_STARTS: Final = b' \t"{}[]'  # with which a line of JSON that is written over several begins
 MAX_FRAME: Final = 64 * 1024 * 1024
 
 
@@ -121,7 +121,7 @@ class SseSplitter:
         elif line.startswith(b"error:"):
             self._flush(payloads)
             self._data.append(line[6:].strip())
-        elif line.startswith(b"{") or (self._bare and line[:1] in _IN_JSON):
+        elif line.startswith(b"{") or (self._bare and line[:1] in _JSON_LINE_STARTS):
             if self._data:
                 self._flush(payloads)
             self._bare.append(line)

@@ -15,8 +15,8 @@ NEW: Final = "max_completion_tokens"
 OLD: Final = "max_tokens"
 BOTH: Final = (NEW, OLD)
 _REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
-_ONLY_NEW: Final = (".openai.com", ".openai.azure.com")
-_MOST_MODELS: Final = 1000
+_NEW_ONLY_HOSTS: Final = (".openai.com", ".openai.azure.com")
+_MAX_MODELS: Final = 1000
 
 
 class TokenLimit:
@@ -24,7 +24,7 @@ class TokenLimit:
 
     def __init__(self, base_url: str) -> None:
         host = f".{urlsplit(base_url).hostname or ''}"
-        self._usual: tuple[str, ...] = (NEW,) if host.endswith(_ONLY_NEW) else BOTH
+        self._usual: tuple[str, ...] = (NEW,) if host.endswith(_NEW_ONLY_HOSTS) else BOTH
         self._tried: dict[str, list[tuple[str, ...]]] = {}
 
     def names(self, model: str) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ class TokenLimit:
         tried = self._tried.setdefault(model, [self._usual])
         wanted = [(OLD,), (NEW,)] if new and not old else [(NEW,), (OLD,)]
         left = [names for names in wanted if names not in tried]
-        if not left or len(self._tried) > _MOST_MODELS:
+        if not left or len(self._tried) > _MAX_MODELS:
             del self._tried[model]  # it is not the name
             return False
         tried.append(left[0])

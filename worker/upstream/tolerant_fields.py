@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 from worker.jobs.record import Usage
 
 MAX_MESSAGE: Final = 500
-MOST_TOKENS: Final = 10**9
+MAX_TOKENS_PER_ANSWER: Final = 10**9
 """Of one answer: a thousand times the largest context. More is a counter gone wrong, and its price is nonsense."""
-_LARGEST: Final = 2**53 - 1
-_MOST_BITS: Final = 1024  # of a number that is read as text: Python refuses to write much larger ones
-LONGEST_ID: Final = 4096
+_MAX_INTEGER: Final = 2**53 - 1
+_MAX_BITS: Final = 1024  # of a number that is read as text: Python refuses to write much larger ones
+MAX_ID_LENGTH: Final = 4096
 """Characters of an id that is kept."""
 
 
@@ -26,59 +26,59 @@ def text(value: object, limit: int = 128) -> str | None:
 
 def identifier(value: object) -> str | None:
     """An id of the provider's, never cut: a part of an id names nothing. A whole number is one too, as its digits."""
-    if type(value) is int and value.bit_length() <= _MOST_BITS:
+    if type(value) is int and value.bit_length() <= _MAX_BITS:
         return str(value)
     return value if type(value) is str and value else None
 
 
-def named(value: object) -> str | None:
+def bounded_identifier(value: object) -> str | None:
     """An id that is only kept for whoever asks for it: whole, or left out when it is longer than any id should be."""
     name = identifier(value)
-    return name if name is not None and len(name) <= LONGEST_ID else None
+    return name if name is not None and len(name) <= MAX_ID_LENGTH else None
 
 
-def written(value: object) -> str | None:
+def text_or_number(value: object) -> str | None:
     """A piece of text; a number is the text that it is written with, since some servers send digits as numbers."""
     if type(value) is str:
         return value
-    if type(value) is int and value.bit_length() <= _MOST_BITS:
+    if type(value) is int and value.bit_length() <= _MAX_BITS:
         return str(value)
     return repr(value) if type(value) is float and math.isfinite(value) else None
 
 
-def whole(value: object) -> int | None:
+def non_negative(value: object) -> int | None:
     """A non-negative integer that JSON can carry exactly; else None."""
-    return value if type(value) is int and 0 <= value <= _LARGEST else None
+    return value if type(value) is int and 0 <= value <= _MAX_INTEGER else None
 
 
-def table(value: object) -> dict[str, Any]:
+def mapping(value: object) -> dict[str, Any]:
     """An object; else an empty one."""
     return value if type(value) is dict else {}
 
 
-def words(value: object, most: int = 8, limit: int = 64) -> tuple[str, ...]:
+def strings(value: object, most: int = 8, limit: int = 64) -> tuple[str, ...]:
     """The strings of a list, a handful at most, each cut to `limit`; else nothing."""
     if type(value) is not list:
         return ()
     return tuple(item[:limit] for item in value if type(item) is str and item)[:most]
 
 
-class Counted(NamedTuple):
+class ReadUsage(NamedTuple):
     """The tokens of an answer, and the flags of what was wrong with them."""
 
     usage: Usage | None
     flags: tuple[str, ...] = ()
 
 
-def usage_of(value: object) -> Counted:
+def usage_of(value: object) -> ReadUsage:
     """The tokens of a `usage` in the names of either API; None when it counts nothing, or what nobody can believe."""
-    data = table(value)
+    data = mapping(value)
     spent = _tokens(data, "input_tokens", "prompt_tokens")
     made = _tokens(data, "output_tokens", "completion_tokens")
     if spent is None and made is None:
-        return Counted(None)
-    kept = table(data.get("input_tokens_details") or data.get("prompt_tokens_details"))
-    thought = table(data.get("output_tokens_details") or data.get("completion_tokens_details"))
+        return ReadUsage(None)
+    kept = mapping(data.get("input_tokens_details") or data.get("prompt_tokens_details"))
+    thought = mapping(data.get("output_tokens_details") or data.get("completion_tokens_details"))
     total = _tokens(data, "total_tokens")
     counts = {
         "input_tokens": spent or 0,
@@ -87,9 +87,9 @@ def usage_of(value: object) -> Counted:
         "reasoning_tokens": _tokens(thought, "reasoning_tokens") or 0,
         "total_tokens": (spent or 0) + (made or 0) if total is None else total,
     }
-    if max(counts.values()) > MOST_TOKENS:
-        return Counted(None, ("usage_not_believed",))
-    return Counted(Usage(**counts))
+    if max(counts.values()) > MAX_TOKENS_PER_ANSWER:
+        return ReadUsage(None, ("usage_not_believed",))
+    return ReadUsage(Usage(**counts))
 
 
 def _tokens(data: dict[str, Any], *names: str) -> int | None:

@@ -11,11 +11,11 @@ import json
 from typing import Any, Final
 
 from worker.upstream.content import ContentReader
-from worker.upstream.halves import joined
-from worker.upstream.tolerant_fields import named, table, text, whole
+from worker.upstream.halves import join_surrogates
+from worker.upstream.tolerant_fields import bounded_identifier, mapping, non_negative, text
 
-_WHOLE: Final = 1 << 30  # characters: content is never cut
-_OPENS, _CLOSES = frozenset("{["), frozenset("}]")
+_UNLIMITED: Final = 1 << 30  # characters: content is never cut
+_OPENING, _CLOSING = frozenset("{["), frozenset("}]")
 
 
 class ToolCall:
@@ -32,7 +32,7 @@ class ToolCall:
     @property
     def arguments(self) -> str:
         """The arguments so far."""
-        return joined("".join(self._pieces))
+        return join_surrogates("".join(self._pieces))
 
     @property
     def complete(self) -> bool:
@@ -50,10 +50,10 @@ class ToolCall:
                 self._in_string = char != '"'
             elif char == '"':
                 self._begun = self._in_string = True
-            elif char in _OPENS:
+            elif char in _OPENING:
                 self._begun = True
                 self._depth += 1
-            elif char in _CLOSES:
+            elif char in _CLOSING:
                 self._depth -= 1
 
 
@@ -71,7 +71,7 @@ class ToolCalls:
     def add(self, fragment: dict[str, Any], position: int, of: int) -> str | None:
         """Take fragment number `position` of the `of` in one chunk; return its piece of the arguments, or None."""
         custom = type(fragment.get("custom")) is dict
-        said = table(fragment["custom"] if custom else fragment.get("function"))
+        said = mapping(fragment["custom"] if custom else fragment.get("function"))
         name, piece = text(said.get("name"), 256), arguments_of(said.get("input" if custom else "arguments"))
         call = self._call(fragment, name, piece, position if of > 1 else None, custom=custom)
         if name is not None and name != call.name:
@@ -98,11 +98,11 @@ class ToolCalls:
     def _call(
         self, fragment: dict[str, Any], name: str | None, piece: str | None, position: int | None, *, custom: bool
     ) -> ToolCall:
-        called, index = named(fragment.get("id")), whole(fragment.get("index"))
+        called, index = bounded_identifier(fragment.get("id")), non_negative(fragment.get("index"))
         if called is not None and called in self._by_id:
             return self._by_id[called]
         call = self._meant(index, position)
-        if call is None or _begins_another(call, called, name, piece):
+        if call is None or _starts_new_call(call, called, name, piece):
             call = ToolCall(custom=custom)
             self._calls.append(call)
         if index is not None:
@@ -121,7 +121,7 @@ class ToolCalls:
         return self._calls[-1] if self._calls else None
 
 
-def _begins_another(call: ToolCall, called: str | None, name: str | None, piece: str | None) -> bool:
+def _starts_new_call(call: ToolCall, called: str | None, name: str | None, piece: str | None) -> bool:
     if name is None:
         return False  # every call has a name; a fragment without one goes on, whatever its id
     if call.name is None:
@@ -136,7 +136,7 @@ def _begins_another(call: ToolCall, called: str | None, name: str | None, piece:
 def arguments_of(value: object) -> str | None:
     """Arguments as text; some servers send them as the object that they stand for."""
     if type(value) is str:
-        return text(value, _WHOLE)
+        return text(value, _UNLIMITED)
     return (
         None if value is None else json.dumps(ContentReader().plain(value), ensure_ascii=False, separators=(",", ":"))
     )

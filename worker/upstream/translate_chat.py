@@ -13,15 +13,15 @@ from worker.safety.finish import NO_REASON, UNKNOWN, Finish, finish_word, meanin
 from worker.safety.stream import Created, Delta, Keepalive, ProviderProblem, StreamError, StreamEvent, Terminal
 from worker.upstream.base_resp import code_in
 from worker.upstream.content import ContentReader
-from worker.upstream.halves import joined
-from worker.upstream.problems import BASE_RESP, problem_of, says_nothing
-from worker.upstream.tolerant_fields import named, table, text, usage_of, whole, written
+from worker.upstream.halves import join_surrogates
+from worker.upstream.problems import BASE_RESP, is_empty_error, problem_of
+from worker.upstream.tolerant_fields import bounded_identifier, mapping, non_negative, text, text_or_number, usage_of
 from worker.upstream.tool_calls import ToolCalls
-from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, judged, side_signals
+from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, side_signals, terminal_for_finish
 
-_WHOLE: Final = 1 << 30  # characters: content is never cut
-_MOST_CHOICES: Final = 128
-_THOUGHTS: Final = ("reasoning_content", "reasoning")  # other providers
+_UNLIMITED: Final = 1 << 30  # characters: content is never cut
+_MAX_CHOICES: Final = 128
+_REASONING_KEYS: Final = ("reasoning_content", "reasoning")  # other providers
 
 
 class _Choice:
@@ -71,7 +71,7 @@ class ChatTranslator:
         choices = data.get("choices")
         if type(choices) is dict:
             choices = [choices]
-        name = named(data.get("id")) if self._id is None else None
+        name = bounded_identifier(data.get("id")) if self._id is None else None
         if name or (type(choices) is list and not self._begun):
             self._begun = True
             self._id = name or self._id
@@ -101,7 +101,7 @@ class ChatTranslator:
             status, reason = "incomplete", NO_REASON
             self._flags.add(NO_REASON)
         elif finish not in (Finish.END, Finish.REFUSAL):
-            status, reason, problem = judged(word)
+            status, reason, problem = terminal_for_finish(word)
             if finish is Finish.UNKNOWN:
                 self._flags.add(UNKNOWN)
         return [
@@ -138,18 +138,18 @@ class ChatTranslator:
         return words[0] if words else None
 
     def _choice(self, data: dict[str, Any]) -> list[StreamEvent]:
-        number = whole(data.get("index"))
+        number = non_negative(data.get("index"))
         if number is None:
             number = self._ours or 0
         if self._ours is None:
             self._ours = number
-        if number not in self._choices and len(self._choices) >= _MOST_CHOICES:
+        if number not in self._choices and len(self._choices) >= _MAX_CHOICES:
             return []
         choice = self._choices.setdefault(number, _Choice())
         said = _message(data.get("delta")) or ({"content": data.get("text")} if "text" in data else {})
         if not said:  # a whole message: of it, what the deltas did not say
             said = _message(data.get("message"))
-            said = said if choice.empty else _rest(choice, said)
+            said = said if choice.empty else _remainder(choice, said)
         events = self._deltas(choice, said)
         word = finish_word(data.get("finish_reason"))
         if word is not None and not (choice.finish is not None and meaning(choice.finish) is Finish.BLOCK):
@@ -159,18 +159,18 @@ class ChatTranslator:
     def _deltas(self, choice: _Choice, delta: dict[str, Any]) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         content = delta.get("content")
-        content = content if (said := written(content)) is None else said
+        content = content if (said := text_or_number(content)) is None else said
         if type(content) is str:
             if content:
                 choice.text.append(content)
                 events.append(Delta(None, content))
         elif content is not None:
             for part in self._reading.parts(content):
-                events += _told_by(choice, part)
-        if piece := text(delta.get("refusal"), _WHOLE):
+                events += _part_deltas(choice, part)
+        if piece := text(delta.get("refusal"), _UNLIMITED):
             choice.refusal.append(piece)
             events.append(Delta(None, piece, "refusal"))
-        thoughts = (text(delta.get(name), _WHOLE) for name in _THOUGHTS)
+        thoughts = (text(delta.get(name), _UNLIMITED) for name in _REASONING_KEYS)
         events += [Delta(None, piece, "other") for piece in thoughts if piece]
         calls = delta.get("tool_calls")
         calls = [calls] if type(calls) is dict else list(calls) if type(calls) is list else []
@@ -184,7 +184,7 @@ class ChatTranslator:
     def _output(self, choice: _Choice, status: str, *, refused: bool) -> tuple[dict[str, Any], ...]:
         """The answer as Responses output items, so that it has one shape in every mode."""
         tail = (self._id or "").removeprefix("chatcmpl-") or "0"
-        said, refusal = joined("".join(choice.text)), joined("".join(choice.refusal))
+        said, refusal = join_surrogates("".join(choice.text)), join_surrogates("".join(choice.refusal))
         if refused and not refusal:
             said, refusal = "", said
         content: list[dict[str, Any]] = []
@@ -202,13 +202,13 @@ class ChatTranslator:
 
 def _message(value: object) -> dict[str, Any]:
     """A message or a delta of one; some servers send its text in its place."""
-    said = written(value)
-    return table(value) if said is None else {"content": said}
+    said = text_or_number(value)
+    return mapping(value) if said is None else {"content": said}
 
 
-def _rest(choice: _Choice, message: dict[str, Any]) -> dict[str, Any]:
+def _remainder(choice: _Choice, message: dict[str, Any]) -> dict[str, Any]:
     """The end of a text whose beginning came in deltas; nothing where the two differ."""
-    whole_text, begun = text(message.get("content"), _WHOLE) or "", "".join(choice.text)
+    whole_text, begun = text(message.get("content"), _UNLIMITED) or "", "".join(choice.text)
     return {"content": whole_text[len(begun) :]} if begun and whole_text.startswith(begun) else {}
 
 
@@ -219,7 +219,7 @@ def translate_chat_completion(data: object) -> list[StreamEvent]:
     return [*events, *translator.end()]
 
 
-def _told_by(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
+def _part_deltas(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
     """The delta of one content part; parts that are neither text nor refusal are thoughts and the like."""
     if part.get("type") == "refusal":
         choice.refusal.append(part["refusal"])
@@ -233,13 +233,13 @@ def _told_by(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
 def _problem(data: dict[str, Any]) -> ProviderProblem | None:
     """The error that a chunk is: in an envelope, or bare, as some servers send it in the place of a chunk."""
     error = data.get("error")
-    envelope = type(error) in (dict, str, list) and ("choices" not in data or not says_nothing(error))
+    envelope = type(error) in (dict, str, list) and ("choices" not in data or not is_empty_error(error))
     bare = "choices" not in data and "code" in data and "message" in data
     if envelope or bare or data.get("type") == "error" or is_error(data) or code_in(data.get(BASE_RESP)):
         return problem_of(data)
     choices = data.get("choices")
     for choice in choices if type(choices) is list else ():
         inner = choice.get("error") if type(choice) is dict else None
-        if not says_nothing(inner) and type(inner) in (dict, str, list):
+        if not is_empty_error(inner) and type(inner) in (dict, str, list):
             return problem_of(inner)  # OpenRouter: an error of a choice
     return None

@@ -12,17 +12,17 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_ENOUGH: Final = 4
-_WIDE: Final = ("utf-16", "utf-32")
+_MARK_BYTES: Final = 4
+_WIDE_ENCODINGS: Final = ("utf-16", "utf-32")
 
 
-def narrow(body: bytes) -> bytes | None:
+def to_utf8(body: bytes) -> bytes | None:
     """Return a whole body of JSON as UTF-8, or None when it is no wide one; the mark may be missing."""
     encoding = json.detect_encoding(body)
-    return body.decode(encoding, "replace").encode("utf-8", "replace") if encoding.startswith(_WIDE) else None
+    return body.decode(encoding, "replace").encode("utf-8", "replace") if encoding.startswith(_WIDE_ENCODINGS) else None
 
 
-class Narrowing:
+class Utf8Decoder:
     """Turns the pieces of a body into UTF-8 if its first bytes are the mark of a wide encoding."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Narrowing:
         if self._head is not None:
             piece, self._head = self._head + piece, None
             could_be = any(mark.startswith(piece) for mark, _ in _MARKS)
-            if not last and (could_be or piece == codecs.BOM_UTF16_LE) and len(piece) < _ENOUGH:
+            if not last and (could_be or piece == codecs.BOM_UTF16_LE) and len(piece) < _MARK_BYTES:
                 self._head = piece
                 return b""
             encoding = next((name for mark, name in _MARKS if piece.startswith(mark)), None)

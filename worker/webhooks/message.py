@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from worker.jobs import ids
 from worker.jobs.record import Job
 from worker.jobs.states import Status
-from worker.jobs.view import addresses, dumps, job_view
+from worker.jobs.view import dumps, job_urls, job_view
 
 _TRUNCATED: Final = "max_output_tokens"
 _OPENAI: Final = {
@@ -60,7 +60,7 @@ def _thin(job: Job, event: WebhookEvent, private: dict[str, Any]) -> dict[str, A
             "block": job.block and job.block.model_dump(),
             "account_flagged": job.account_flagged,
         },
-        "urls": addresses(job, ""),
+        "urls": job_urls(job, ""),
         "metadata": private.get("metadata") or {},
     }
 

@@ -22,7 +22,7 @@ from worker.settings import load
 from worker.store.audit.trail import Trail
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, input_digest
 from worker.store.connection.pool import Redis
-from worker.upstream.call import OWNED
+from worker.upstream.call import OWNED_PARAMS
 
 
 def show(
@@ -83,7 +83,7 @@ def _readings(prompt: str, model: str) -> Iterator[dict[str, Any]]:
     if isinstance(body, dict) and "input" in body:
         params = body.get("params")
         given = params if isinstance(params, dict) else {}
-        passed = {name: value for name, value in given.items() if name not in OWNED}
+        passed = {name: value for name, value in given.items() if name not in OWNED_PARAMS}
         named = {"model": body.get("model", model), "input": body["input"], "instructions": body.get("instructions")}
         yield {**named, "params": passed}
     elif isinstance(body, list):

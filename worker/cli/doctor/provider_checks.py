@@ -18,15 +18,15 @@ from worker.cli.rendering import clean
 from worker.clock import Clock
 from worker.jobs.errors import Failure
 from worker.safety import classify
-from worker.safety.codes import spelled
-from worker.safety.endpoint import Mode, judged
-from worker.safety.messages import WORDS, job_error
+from worker.safety.codes import normalize_code
+from worker.safety.endpoint import Mode, judge_endpoint
+from worker.safety.messages import MESSAGES, job_error
 from worker.settings import Settings
 from worker.upstream.client import OPENAI, Provider
-from worker.upstream.endpoints import endpoints
+from worker.upstream.endpoints import find_endpoints
 from worker.upstream.errors import closed_from
 from worker.upstream.probe import model_names
-from worker.upstream.trial import SECONDS, EndpointTrial, tried
+from worker.upstream.trial import TIMEOUT_S, EndpointTrial, try_model
 
 _SHOWN: Final = 5
 _NO_KEY: Final = "none"  # what a worker without a key sends, too
@@ -61,8 +61,10 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
         yield _models(listed, settings)
     provider = Provider(key, base, settings.openai_org_id, settings.openai_project_id)
     try:
-        found = judged(settings.upstream, await endpoints(provider, f"doctor-{clock.dice(8).hex()}"), clock.now())
-        said, state = WORDS[found.code].message, {True: "ok", False: "problem", None: "warning"}[found.fits]
+        found = judge_endpoint(
+            settings.upstream, await find_endpoints(provider, f"doctor-{clock.dice(8).hex()}"), clock.now()
+        )
+        said, state = MESSAGES[found.code].message, {True: "ok", False: "problem", None: "warning"}[found.fits]
         detail = f"VIGIL_UPSTREAM={settings.upstream}: {said}"
         yield DoctorCheck("endpoint", state, detail, None if found.fits else found.advice)  # type: ignore[arg-type]
         if model is not None:
@@ -135,10 +137,10 @@ async def _trial(provider: Provider, mode: Mode, model: str) -> DoctorCheck:
     """One small request in the mode in use, as a job would send it."""
     name = f"doctor-{Clock().dice(8).hex()}"
     try:
-        async with asyncio.timeout(SECONDS):
-            trial = await tried(provider, model, mode, name)
+        async with asyncio.timeout(TIMEOUT_S):
+            trial = await try_model(provider, model, mode, name)
     except TimeoutError:
-        said = f"{clean(model)} did not finish a small request within {SECONDS:g} s"
+        said = f"{clean(model)} did not finish a small request within {TIMEOUT_S:g} s"
         return DoctorCheck(
             "trial", "problem", said, "is the model being loaded? try again, or look at the server's log"
         )
@@ -150,7 +152,7 @@ def _judged(trial: EndpointTrial, mode: Mode, model: str) -> DoctorCheck:
     if verdict.failure is not None:
         words = job_error(verdict.failure.code, verdict.failure.outcome.value)
         told = verdict.failure.provider
-        code = f" ({told.http_status or ''} {spelled(told.code) or ''})".replace("( ", "(") if told else ""
+        code = f" ({told.http_status or ''} {normalize_code(told.code) or ''})".replace("( ", "(") if told else ""
         said = f"{name} gave no answer: {words.message.rstrip('.')}{code.replace(' )', ')').replace(' ()', '')}"
         return DoctorCheck("trial", "problem", said, _here(words.advice))
     tokens = "no usage" if verdict.usage is None else f"{verdict.usage.total_tokens} tokens"

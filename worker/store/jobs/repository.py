@@ -20,7 +20,7 @@ from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import (
     ContentDamaged,
-    EndUserShut,
+    EndUserQuarantined,
     KeyMissing,
     LeaseLost,
     RecordUnreadable,
@@ -30,7 +30,7 @@ from worker.jobs.errors import (
 )
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
-from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, unread
+from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, mark_unreadable
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.admission.pauses import Pause, pause_of
@@ -93,7 +93,7 @@ def stored_of(vault: Vault, job: Job, private: bytes | None, notices: bytes | No
 
 def unread_of(job: Job, notices: bytes | None) -> StoredJob:
     """A job whose private part is lost or does not open, which says so."""
-    return StoredJob(job, unread({}, *PRIVATE_MEMBERS), _names(notices))
+    return StoredJob(job, mark_unreadable({}, *PRIVATE_MEMBERS), _names(notices))
 
 
 def _names(notices: bytes | None) -> tuple[str, ...]:
@@ -287,7 +287,7 @@ class Jobs:
             if verdict == "LOST":
                 raise LeaseLost(job_id)
             if verdict == "SHUT":
-                raise EndUserShut(job_id)
+                raise EndUserQuarantined(job_id)
             job = None
 
     def _commit_id(self, seen: Job, token: str, said: Sequence[EventDraft]) -> str:

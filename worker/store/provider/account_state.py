@@ -19,8 +19,8 @@ from worker.safety.account import (
     AccountVerdict,
     Counts,
     FamilyCounts,
-    standing,
-    standing_of,
+    judge_account,
+    judge_family,
 )
 from worker.safety.notices import SafetyNotice
 from worker.store import keys
@@ -99,9 +99,9 @@ async def account(redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices,
             before=_of(tally.before, models),
             end_users=await checked_end_users(redis, models, now) if _of(tally.half_hour, models).signalled else 0,
         )
-        families[family] = (seen, standing_of(seen))
+        families[family] = (seen, judge_family(seen))
     came = await notices.since(to_ms(now - timedelta(seconds=NOTICE_SECONDS)))
-    judged = standing({name: one for name, (_, one) in families.items()}, Counter(notice.type for notice in came))
+    judged = judge_account({name: one for name, (_, one) in families.items()}, Counter(notice.type for notice in came))
     return AccountState(judged, families, came, tally)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.safety.notices import ENDS, TYPES, SafetyNotice
+from worker.safety.notices import RESPONSE_ENDED, TYPES, SafetyNotice
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import store_errors
@@ -48,7 +48,7 @@ class SafetyNotices:
         mark = hashlib.sha256(webhook_id.encode()).hexdigest()
         named = keys.notice(notice.id if notice else "")
         places = [keys.heard(mark), named, keys.NOTICES_DUE, keys.NOTICES, keys.HEARD]
-        counted = kind if kind in TYPES | ENDS else _OTHER
+        counted = kind if kind in TYPES | RESPONSE_ENDED else _OTHER
         kept = notice.model_dump_json() if notice else ""
         async with store_errors("keep the webhook"):
             args = [counted, _MARK_SECONDS, kept, notice.id if notice else "", self._keep]

@@ -18,14 +18,14 @@ from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import DELIVERED
 from worker.safety.access import ModelAccess
-from worker.safety.endpoint import Mode, judged
-from worker.safety.served_model import base
+from worker.safety.endpoint import Mode, judge_endpoint
+from worker.safety.served_model import base_name
 from worker.safety.signals import AttemptVerdict
 from worker.store.admission.model_access import ModelAccessStore
 from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 from worker.upstream.client import Provider
-from worker.upstream.endpoints import endpoints
+from worker.upstream.endpoints import find_endpoints
 from worker.upstream.probe import probe
 
 REFRESH: Final = 1.0
@@ -91,7 +91,7 @@ class AccessProber:
     def _served(self, model: str, verdict: AttemptVerdict) -> bool:
         """An answer of another model says nothing about this one."""
         served = verdict.served_model
-        return served is None or base(served, self._catalogue.aliases) == base(model, self._catalogue.aliases)
+        return served is None or base_name(served, self._catalogue.aliases) == base_name(model, self._catalogue.aliases)
 
     async def _note_denial(self, name: str) -> None:
         await self._change(name, lambda old, now: old.denied(now))
@@ -108,8 +108,8 @@ class AccessProber:
 
     async def probe_endpoint(self) -> None:
         """Whether the server has what our mode needs; nothing is generated."""
-        found = await endpoints(self._provider, f"probe-{self._clock.dice(8).hex()}")
-        await self.book.note_endpoint(judged(self._mode, found, self._clock.now()))
+        found = await find_endpoints(self._provider, f"probe-{self._clock.dice(8).hex()}")
+        await self.book.note_endpoint(judge_endpoint(self._mode, found, self._clock.now()))
 
     async def probe_on_request(self) -> None:
         """All that `vigil probe` shows: every model, and what the server offers."""
@@ -142,7 +142,7 @@ class AccessProber:
     # -- small parts
 
     def _name(self, model: str) -> str | None:
-        found = self._catalogue.find(model) or self._catalogue.find(base(model, self._catalogue.aliases))
+        found = self._catalogue.find(model) or self._catalogue.find(base_name(model, self._catalogue.aliases))
         return found.id if found else None
 
     async def _change(self, name: str, change: Change) -> ModelAccess | None:
