@@ -33,8 +33,8 @@ def alive(sequence=None, kind="keepalive"):
     return Keepalive(sequence, kind)
 
 
-def notice(sequence=None, use_cases=("cyber",), reasons=("user_risk",), model=LUNA, state=NAMED, riding=False):
-    return CheckNotice(sequence, use_cases, reasons, model if state is NAMED else None, state, riding)
+def notice(sequence=None, use_cases=("cyber",), reasons=("user_risk",), model=LUNA, state=NAMED, piggybacked=False):
+    return CheckNotice(sequence, use_cases, reasons, model if state is NAMED else None, state, piggybacked)
 
 
 def out(start):

@@ -54,8 +54,8 @@ def test_cuts_after_different_times_are_not_alike():
 
 
 def test_a_third_cut_is_not_followed_by_a_fourth_send():
-    assert isinstance(retry.decide(2, 5, CUT, False, 0.5, 0.0, None, cuts_alike=2), retry.RetryAt)
-    assert retry.decide(3, 5, CUT, False, 0.5, 0.0, None, cuts_alike=3) == retry.GiveUp("cut_alike")
+    assert isinstance(retry.decide(2, 5, CUT, False, 0.5, 0.0, None, repeated_cuts=2), retry.RetryAt)
+    assert retry.decide(3, 5, CUT, False, 0.5, 0.0, None, repeated_cuts=3) == retry.GiveUp("cut_alike")
 
 
 def test_the_record_says_after_what_time_and_how_often():

@@ -56,11 +56,11 @@ def test_a_retry_says_in_how_many_seconds_and_when():
         (ask(so_far=5), "attempts_exhausted"),
         (ask(so_far=9), "attempts_exhausted"),
         (
-            ask(Failure(Outcome.ACCESS_DENIED, "edge_refused", "network", retryable=True), same_code_before=1),
+            ask(Failure(Outcome.ACCESS_DENIED, "edge_refused", "network", retryable=True), earlier_same_code=1),
             "retried_once",
         ),
         (
-            ask(Failure(Outcome.PROTOCOL_ERROR, "bad_json", "provider", retryable=True), same_code_before=1),
+            ask(Failure(Outcome.PROTOCOL_ERROR, "bad_json", "provider", retryable=True), earlier_same_code=1),
             "retried_once",
         ),
         (ask(deadline=100.0), "run_deadline"),

@@ -276,7 +276,7 @@ async def test_a_reader_that_falls_behind_makes_the_server_wait() -> None:
             for _ in range(200):
                 await asyncio.sleep(0)
         assert sent < 40_000
-        assert body._held < 4 << 20
+        assert body._buffered < 4 << 20
         events = await drain(answer)
         await provider.aclose()
     assert len([event for event in events if type(event) is Delta]) == 40_000

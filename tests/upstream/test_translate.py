@@ -144,7 +144,7 @@ def test_wrong_types_in_a_notice_are_left_out_and_long_lists_are_cut() -> None:
 )
 def test_a_notice_on_output_or_on_an_end_rides_and_comes_first(data: dict[str, Any]) -> None:
     plain = translate(data)
-    assert translate(data | {"safety_buffering": BUFFERING}) == [NOTICE._replace(riding=True), *plain]
+    assert translate(data | {"safety_buffering": BUFFERING}) == [NOTICE._replace(piggybacked=True), *plain]
 
 
 @pytest.mark.parametrize("data", [WAITING, created(4), {"type": "keepalive", "sequence_number": 4}, delta(4, "")])

@@ -1,7 +1,7 @@
-"""`apply(job, event) -> job`: the only way a record changes.
+"""Applies events to a job's record: `apply(job, event) -> job` is the only way a record changes.
 
 Pure and total: any event either gives the next record or raises `IllegalEvent` / `AlreadySettled`; replaying a
-job's trail gives its record. Must not know: Redis, time, the provider.
+job's trail gives its record. It must not depend on Redis, time or the provider.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from worker.jobs.states import (
 
 
 def apply(job: Job | None, event: ev.Event) -> Job:
-    """The record after `event`.
+    """Return the record after `event`.
 
-    Raises AlreadySettled when the job is terminal (promise P8), IllegalEvent when the event does not fit.
+    Raise AlreadySettled if the job is terminal (promise P8), IllegalEvent if the event does not fit.
     """
     if job is None:
         return _create(event)
@@ -44,7 +44,7 @@ def apply(job: Job | None, event: ev.Event) -> Job:
 
 
 def _apply_to_settled(job: Job, event: ev.Event) -> Job:
-    """Terminal is terminal: only the content may go, once, and the record's own story stays what it was."""
+    """Apply the one event that a settled job accepts: its content may be removed, once."""
     fits = event.job_id == job.id and event.seq == job.version + 1
     if not fits or not isinstance(event.fact, ev.ContentRemoved) or job.content_removed:
         raise AlreadySettled(job.id, job.status)
@@ -52,7 +52,7 @@ def _apply_to_settled(job: Job, event: ev.Event) -> Job:
 
 
 def replay(trail: Iterable[ev.Event]) -> Job:
-    """The record that a whole trail gives."""
+    """Return the record that a full trail gives; raise IllegalEvent for an empty one."""
     job: Job | None = None
     for event in trail:
         job = apply(job, event)
@@ -69,15 +69,15 @@ def _create(event: ev.Event) -> Job:
 
 
 def _transition(job: Job, status: Status, event: ev.Event) -> Status:
-    """`status`, if the table lets the job go there (staying is always allowed)."""
+    """Return `status` if the table allows the transition (staying is always allowed); else raise IllegalEvent."""
     if status is not job.status and status not in TRANSITIONS[job.status]:
         raise IllegalEvent(event.type, f"{job.status} does not become {status}")
     return status
 
 
-def _require(condition: bool, event: ev.Event, why: str) -> None:
+def _require(condition: bool, event: ev.Event, reason: str) -> None:
     if not condition:
-        raise IllegalEvent(event.type, why)
+        raise IllegalEvent(event.type, reason)
 
 
 def _apply_fact(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901, PLR0912  one row per fact
@@ -185,16 +185,16 @@ def _apply_attempt_fact(
             return job.evolve(attempts=(*job.attempts, new))
         case ev.AttemptUpdated():
             old = _open_attempt(job, event)
-            said = {k: v for k, v in fact.__dict__.items() if v is not None}
-            return _replace_attempt(job, old.evolve(**said))
+            changes = {k: v for k, v in fact.__dict__.items() if v is not None}
+            return _replace_attempt(job, old.evolve(**changes))
         case ev.AttemptFinished():
             old = _open_attempt(job, event)
             _require(not any(c.attempt == number for c in job.open_checks), event, "its check is still open")
             always = {"outcome", "flags", "rate_limits", "served_raw"}
-            said = {k: v for k, v in fact.__dict__.items() if v is not None or k in always}
+            changes = {k: v for k, v in fact.__dict__.items() if v is not None or k in always}
             if old.first_output_at is not None:
-                said.pop("first_output_at", None)
-            return _replace_attempt(job, old.evolve(**said, finished_at=event.at))
+                changes.pop("first_output_at", None)
+            return _replace_attempt(job, old.evolve(**changes, finished_at=event.at))
         case _:
             assert_never(fact)
 
@@ -213,8 +213,8 @@ def _replace_attempt(job: Job, attempt: Attempt) -> Job:
 
 def _apply_check_fact(job: Job, event: ev.Event, fact: ev.CheckStarted | ev.CheckUpdated | ev.CheckEnded) -> Job:
     number = event.attempt or 0
-    mine = [i for i, c in enumerate(job.checks) if c.attempt == number]
-    running = [i for i in mine if job.checks[i].ended_at is None]
+    of_attempt = [i for i, c in enumerate(job.checks) if c.attempt == number]
+    running = [i for i in of_attempt if job.checks[i].ended_at is None]
     match fact:
         case ev.CheckStarted():
             _open_attempt(job, event)
@@ -222,14 +222,14 @@ def _apply_check_fact(job: Job, event: ev.Event, fact: ev.CheckStarted | ev.Chec
             new = Check(attempt=number, started_at=event.at, **fact.__dict__)
             return job.evolve(status=_transition(job, Status.CHECKING, event), checks=(*job.checks, new))
         case ev.CheckUpdated():
-            _require(bool(mine), event, "this attempt had no check")
-            old = job.checks[mine[-1]]
+            _require(bool(of_attempt), event, "this attempt had no check")
+            old = job.checks[of_attempt[-1]]
             lowered = old.evidence is Evidence.SIGNALLED and fact.evidence is Evidence.SUSPECTED
             _require(not lowered, event, "evidence never falls")
-            said = dict(fact.__dict__)
-            if fact.retry_model_state is RetryModelState.ABSENT:  # absent keeps what was said before
-                said["retry_model"], said["retry_model_state"] = old.retry_model, old.retry_model_state
-            return job.evolve(checks=_replace_check(job.checks, mine[-1], old.evolve(**said)))
+            changes = dict(fact.__dict__)
+            if fact.retry_model_state is RetryModelState.ABSENT:  # absent keeps the model named before
+                changes["retry_model"], changes["retry_model_state"] = old.retry_model, old.retry_model_state
+            return job.evolve(checks=_replace_check(job.checks, of_attempt[-1], old.evolve(**changes)))
         case ev.CheckEnded():
             _require(bool(running), event, "no check of this attempt is open")
             old = job.checks[running[0]]

@@ -1,6 +1,6 @@
-"""The statuses of a job and the one table that says which may follow which.
+"""Defines the statuses of a job and the one table of legal transitions.
 
-Terminal statuses have empty rows. Nothing else in Vigil decides whether a change is legal.
+Terminal statuses have empty rows. No other code decides whether a change of status is legal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Status(StrEnum):
-    """Where a job stands, in the words an app sees."""
+    """The status of a job, as an app sees it."""
 
     QUEUED = "queued"
     SCHEDULED = "scheduled"  # waiting on purpose: not_before, backoff, hold
@@ -91,14 +91,14 @@ class Purpose(StrEnum):
 
 
 class Evidence(StrEnum):
-    """How sure we are that a safety check runs (promise P5)."""
+    """The strength of the evidence that a safety check runs (promise P5)."""
 
     SIGNALLED = "signalled"
     SUSPECTED = "suspected"
 
 
 class CheckEnd(StrEnum):
-    """What ended a check's interval; there is no wire event for it (wire.md section 2.3)."""
+    """The reason why a check's interval ended; there is no wire event for it (wire.md section 2.3)."""
 
     OUTPUT = "output"
     COMPLETED = "completed"
@@ -120,7 +120,7 @@ class RetryModelState(StrEnum):
 
 
 class SafetyState(StrEnum):
-    """The job's safety in one word."""
+    """A summary of the job's safety checks and block."""
 
     NONE = "none"
     CHECKING = "checking"

@@ -1,9 +1,9 @@
-"""How the provider treats this account as a whole: from how many ordinary requests were checked, and from its notices.
+"""Judges how the provider treats this account: by the share of ordinary requests that were checked, and by notices.
 
 One checked prompt says something of the prompt, many checked prompts of one end user say something of that end user;
 only checks on the ordinary requests of several end users say that the whole account is under extra checks (widened).
-*Ordinary* is a request that the provider answered and withheld nothing of. Only what was signalled decides: silence is
-shown beside it and changes nothing (promise P5). Pure. Must not know: Redis, time, what is done about it.
+*Ordinary* is a request that the provider answered without withholding anything. Only signalled checks decide: suspected
+ones are shown beside them and change nothing (promise P5). Pure: it must not depend on Redis or time.
 
 The numbers are the start values of operations.md (ChecksWidened, SafetyCheckRateUp).
 """
@@ -23,20 +23,20 @@ RATE_SECONDS: Final = 3600
 WIDENED_SECONDS: Final = 1800
 """The window in which widened checks are looked for."""
 NOTICE_SECONDS: Final = 7 * 86_400
-"""A warning is usually followed by the loss of access after seven days: for so long it counts (wire.md section 3)."""
+"""How long a notice counts: the loss of access usually follows a warning after seven days (wire.md section 3)."""
 BASELINE_DAYS: Final = 7
 
 MIN_ORDINARY_REQUESTS: Final = 20
-"""Fewer ordinary requests than this say nothing."""
+"""With fewer ordinary requests than this no share is judged."""
 WIDENED_SHARE: Final = 0.8
 MIN_END_USERS: Final = 3
-"""Checks on fewer end users than this are about those end users. A job that names nobody stands for itself."""
+"""Checks on fewer end users than this concern those end users. A job without an end user counts as one."""
 RISE_FACTOR: Final = 3.0
-"""So many times the share of the same hour of the last seven days is more than usual."""
+"""A share is unusual if it exceeds that of the same hour of the last seven days by this factor."""
 MIN_RISE_SHARE: Final = 0.1
-"""Below this a rise is noise, whatever the days before were like."""
+"""Below this share a rise is noise, whatever the days before were like."""
 UNUSUAL_SHARE: Final = 0.3
-"""Without days before to compare with, this share is taken as more than usual."""
+"""The share that counts as unusual if there are no days before to compare with."""
 
 ACCOUNT_NOTICES: Final = frozenset({WARNING, DEACTIVATION, ORG_ALERT})
 _SEVERITY: Final[tuple[State, ...]] = ("normal", "elevated", "widened")
@@ -52,19 +52,19 @@ class Counts(NamedTuple):
     blocked_signalled: int = 0
 
     def __add__(self, other: object) -> Counts:
-        """The counts of two windows, or of two models, together."""
+        """Return the sum of the counts of two windows or two models."""
         if not isinstance(other, Counts):
             return NotImplemented
         return Counts(*(a + b for a, b in zip(self, other, strict=True)))
 
     @property
     def share(self) -> float | None:
-        """The part of the ordinary requests that was checked; None when there were none."""
+        """Return the share of the ordinary requests that was checked, or None if there were none."""
         return self.signalled / self.ordinary if self.ordinary else None
 
 
 class FamilyCounts(NamedTuple):
-    """What was seen of one family of models."""
+    """The counts of one family of models."""
 
     hour: Counts = Counts()
     half_hour: Counts = Counts()
@@ -73,14 +73,14 @@ class FamilyCounts(NamedTuple):
 
 
 class AccountVerdict(NamedTuple):
-    """A state, and why it is not normal."""
+    """A state, and the reasons if it is not normal."""
 
     state: State
     because: tuple[AccountReason, ...] = ()
 
 
 def judge_family(seen: FamilyCounts) -> AccountVerdict:
-    """How one family stands."""
+    """Return the verdict on one family."""
     recent = seen.half_hour
     if recent.ordinary >= MIN_ORDINARY_REQUESTS and (recent.share or 0.0) > WIDENED_SHARE:
         if seen.end_users >= MIN_END_USERS:
@@ -96,9 +96,9 @@ def judge_family(seen: FamilyCounts) -> AccountVerdict:
 
 
 def judge_account(families: Mapping[str, AccountVerdict], notices: Mapping[str, int]) -> AccountVerdict:
-    """How the account stands: as its worst family, and no better than elevated while a notice about it is fresh.
+    """Return the verdict on the account: that of its worst family, at least elevated while a notice counts.
 
-    `notices`: how many came within NOTICE_SECONDS, by type.
+    `notices`: the number of notices within NOTICE_SECONDS, by type.
     """
     because = {why for one in families.values() for why in one.because}
     state: State = max((one.state for one in families.values()), key=_SEVERITY.index, default="normal")

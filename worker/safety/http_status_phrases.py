@@ -1,7 +1,7 @@
-"""Codes that only repeat an HTTP status: `404`, `"400"`, `forbidden`, `NotFoundError`. They tell nothing of their own.
+"""Recognises codes that only repeat an HTTP status: `404`, `"400"`, `forbidden`, `NotFoundError`.
 
 Gateways put them where the provider had a real code or none (LiteLLM: `"code": "404"`; vLLM: `"type": "NotFoundError",
-"code": 404`; Google's gRPC names), so they must not count as a code that is new to us. Pure.
+"code": 404`; Google's gRPC names), so they must not count as an unknown code. Pure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ENDINGS: Final = ("error", "exception")
 _NO_CODE_WORDS: Final = frozenset(
     {"none", "null", "nil", "undefined", "unknown", "na", "aboutblank", "requests", "tokens"}
 )
-"""Words for "no code"; LiteLLM writes Python's None as a string, OpenAI names the counter of a rate limit in `type`."""
+"""Words for "no code": LiteLLM writes Python's None as a string, OpenAI's `type` names the counter of a rate limit."""
 
 _STATUS_BY_NAME: Final[dict[str, int]] = {
     # names of exceptions (openai, LiteLLM, vLLM) and classes of errors, without their ending
@@ -67,7 +67,7 @@ _STATUSES: Final = _PHRASES | _STATUS_BY_NAME
 
 
 def status_in(word: str) -> int | None:
-    """Return the HTTP status that `word` repeats, or None when it repeats none."""
+    """Return the HTTP status that `word` repeats, or None if it repeats none."""
     name = _squeeze(word)
     if (number := _NUMBER.fullmatch(name)) is not None:
         return int(number[1])
@@ -80,7 +80,7 @@ def status_in(word: str) -> int | None:
 
 
 def is_blank(word: str) -> bool:
-    """Return True for a word that says no more than an HTTP status or "no code" does."""
+    """Return whether a word says no more than an HTTP status or "no code" does."""
     return (
         "://" in word  # the address of a page about a class of errors (RFC 9457's `type`)
         or _squeeze(word) in _NO_CODE_WORDS

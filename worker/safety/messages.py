@@ -1,7 +1,7 @@
-"""Plain words for a person: one table of what happened and what to do next, for every code that Vigil can show.
+"""Renders the messages for a person: what happened and what to do next, for every code that Vigil can show.
 
-From the access and safety tables of wire.md sections 3 to 6. Every advice is one sentence. No words of the provider
-are quoted here or anywhere: they can quote the prompt. Must not know: how a code was found.
+From the access and safety tables of wire.md sections 3 to 6. Every advice is one sentence. The provider's messages are
+never quoted, because they can quote the prompt.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ _DISCLOSURE_REASONS: Final[dict[DisclosureReason, str]] = {
 
 
 def job_error(code: str, type: str | None = None, provider: ProviderError | None = None) -> JobError:  # noqa: A002
-    """The error of a job in plain words; an unknown `code` keeps its name and gets the words of its `type`."""
+    """Return the error of a job; an unknown `code` keeps its name and gets the message of its `type`."""
     words = MESSAGES.get(code) or MESSAGES.get(type or "") or MESSAGES["unknown_error"]
     return JobError(type=type or words.type, code=code, message=words.message, advice=words.advice, provider=provider)
 
 
 def failure_error(failure: Failure) -> JobError:
-    """The error of a failed attempt in plain words."""
+    """Return the error of a failed attempt."""
     return job_error(failure.code, failure.outcome.value, failure.provider)
 
 
 def final_error(failure: Failure, why: str, cuts: ConnectionCuts | None) -> JobError:
-    """The error of a job whose failed attempt is the last one; `why` as `retry` says it."""
+    """Return the error of a job that is not retried; `why` is the reason that `retry` gives."""
     error = failure_error(failure)
     if cuts is not None and cuts.times > 1:
         words = MESSAGES["proxy_timeout"]
@@ -74,17 +74,17 @@ def final_error(failure: Failure, why: str, cuts: ConnectionCuts | None) -> JobE
 
 
 def block_error(block: Block) -> JobError:
-    """A block in plain words, under the provider's own code."""
+    """Return the error of a block, under the provider's own code."""
     return JobError(type="blocked", code=block.code, message=MESSAGES["blocked"].message, advice=block.advice)
 
 
 def block_advice(category: BlockCategory) -> str:
-    """What to do after content was withheld, in one sentence."""
+    """Return what to do after content was withheld, in one sentence."""
     return _BLOCK_ADVICE[category]
 
 
 def disclosure_message(requested: str, served: str, reason: DisclosureReason) -> str:
-    """One plain sentence that says which model serves instead of which, and why; true also if no answer comes of it."""
+    """Return the sentence that names the serving and the requested model, and why; true even if no answer follows."""
     return (
         f"The model {served} serves this request instead of the requested {requested}, {_DISCLOSURE_REASONS[reason]}."
     )

@@ -1,4 +1,4 @@
-"""Plain words about access: the model, the key, the organisation, and the server that VIGIL_UPSTREAM has to fit.
+"""Lists the messages about access: the model, the key, the organisation, and the server that VIGIL_UPSTREAM must fit.
 
 From the access tables of wire.md sections 4 and 6. Every advice is one sentence.
 """
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 
 class Message(NamedTuple):
-    """`type` is the outcome that the code belongs to."""
+    """What to show for one code; `type` is the outcome that it belongs to."""
 
     type: str
     message: str

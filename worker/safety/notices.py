@@ -1,7 +1,7 @@
-"""What the provider's safety team tells of an account: its webhooks read into notices, and whom they concern.
+"""Reads the webhooks of the provider's safety team into notices, and tells whom they concern.
 
-A notice keeps names, codes and times; the provider's free text is left out, because it may quote a prompt. Pure.
-Must not know: Redis, signatures, how a case is asked for, what a quarantine is.
+A notice keeps names, codes and times; the provider's free text is left out, because it may quote a prompt. Pure: it
+must not depend on Redis or signatures.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ TYPES: Final = frozenset({BLOCKED, WARNING, DEACTIVATION, ALERT, ORG_ALERT})
 RESPONSE_ENDED: Final = frozenset(
     {"response.completed", "response.failed", "response.incomplete", "response.cancelled"}
 )
-"""The events that say that a background response is over; what it came to is not in them."""
+"""The events that report the end of a background response; they do not include the result."""
 QUARANTINING: Final = frozenset({BLOCKED, DEACTIVATION})
-"""The notices after which the provider takes no more from that end user, so nothing more should be sent."""
+"""The notices after which the provider refuses that end user, so nothing more should be sent."""
 
 Lookup = Literal["none", "pending", "done", "refused"]
 About = Literal["request", "end_user", "account"]
 
 _LOOKED_UP: Final = {WARNING: "case", DEACTIVATION: "case", ALERT: "alert"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
-_ID: Final = re.compile(r"[!-~]{1,4096}")  # whole, or it would name nothing; nothing with a space could be an id
+_ID: Final = re.compile(r"[!-~]{1,4096}")  # a cut id would name nothing; an id has no space
 _TYPE: Final = re.compile(r"[a-z0-9_.]{1,100}")
 _MESSAGE_CODES: Final = {
     BLOCKED: "notice_identifier_blocked",
@@ -46,17 +46,17 @@ _MESSAGE_CODES: Final = {
     ORG_ALERT: "notice_org_alert",
 }
 _LOOKUP_DELAYS_S: Final = (2.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
-"""Seconds until a notice is looked at again: a webhook may come before our own record of the request it names, and the
-provider's pages may be away for a while."""
+"""Seconds until a notice is looked up again: a webhook may come before the record of the request that it names, and the
+provider's pages may be unavailable for a while."""
 _MAX_SKEW: Final = timedelta(days=30)
 
 
 class SafetyNotice(Frozen):
-    """One thing that the provider told; content-free."""
+    """One notice of the provider; content-free."""
 
-    id: str  # the event's own, so that the same event under another webhook-id is still the same notice
+    id: str  # the event's own id, so that the same event under another webhook-id is the same notice
     type: str
-    at: datetime  # when it happened, as the provider says
+    at: datetime  # the provider's time of the event
     received_at: datetime
     safety_identifier: str | None = None
     request_id: str | None = None
@@ -65,34 +65,34 @@ class SafetyNotice(Frozen):
     project: str | None = None
     category: str | None = None
     subject: str | None = None  # the id of the case or the alert, for whoever writes to the provider
-    # learnt later, by looking it up and by joining it to what we know
+    # added later, by lookup and by matching it to Vigil's own records
     lookup: Lookup = "none"
     request_paused: bool | None = None
     tries: int = 0
     app: str | None = None
     jobs: tuple[str, ...] = ()
-    shut_out: bool = False  # the end user was put into quarantine because of it
+    shut_out: bool = False  # the end user was quarantined because of it
 
     @property
     def about(self) -> About:
-        """Whom it concerns: one request, one end user, or the account as a whole."""
+        """Return whom it concerns: one request, one end user, or the account."""
         if self.request_id is not None or self.response_id is not None:
             return "request"
         return "end_user" if self.safety_identifier is not None else "account"
 
     @property
     def page(self) -> tuple[str, str] | None:
-        """("case" | "alert", its id) when the provider has a page that says more; None when it has not."""
+        """Return ("case" | "alert", its id) if the provider has a page about it, else None."""
         kind = _LOOKED_UP.get(self.type)
         return (kind, self.subject) if kind is not None and self.subject is not None else None
 
     @property
     def words(self) -> JobError:
-        """What it means and what to do next, in plain words."""
+        """Return the message: what it means and what to do next."""
         return job_error(_MESSAGE_CODES[self.type])
 
     def learned(self, page: Mapping[str, Any]) -> SafetyNotice:
-        """After its page was read: what it did not say itself is filled in."""
+        """Return the notice with missing fields filled in from its page."""
         said = page.get("notice")
         kind = said.get("type") if isinstance(said, dict) else None
         reason = _code(page.get("reason")) or _code(page.get("error_type")) or _code(kind)
@@ -109,14 +109,14 @@ class SafetyNotice(Frozen):
 
     @property
     def wait(self) -> float | None:
-        """Seconds until it should be looked at again; None when there is nothing more to learn, or no use in it."""
+        """Return the seconds until the next lookup, or None if none is needed or all were made."""
         joined = self.about == "account" or bool(self.jobs)
         if (joined and self.lookup != "pending") or self.tries > len(_LOOKUP_DELAYS_S):
             return None
         return _LOOKUP_DELAYS_S[max(0, self.tries - 1)]
 
     def view(self) -> dict[str, Any]:
-        """As the app of a job sees it."""
+        """Return the notice as the app of a job sees it."""
         words = self.words
         return {
             "id": self.id,
@@ -135,18 +135,18 @@ class SafetyNotice(Frozen):
 
 
 def type_of(event: Mapping[str, Any]) -> str | None:
-    """The event's type; None when it has none that could be one."""
+    """Return the event's type, or None if it has no valid one."""
     kind = event.get("type")
     return kind if isinstance(kind, str) and _TYPE.fullmatch(kind) else None
 
 
 def response_id_of(event: Mapping[str, Any]) -> str | None:
-    """The response that an event of ENDS speaks of."""
+    """Return the id of the response that an event of RESPONSE_ENDED is about."""
     return _id(_data(event).get("id"))
 
 
 def read(event: Mapping[str, Any], webhook_id: str, now: datetime) -> SafetyNotice | None:
-    """The notice behind a webhook's event; None when it is of another type."""
+    """Return the notice of a webhook's event, or None if it is of another type."""
     kind = type_of(event)
     if kind is None or kind not in TYPES:
         return None
@@ -172,7 +172,7 @@ def _data(event: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _name(value: object) -> str | None:
-    """An id or a model's name; anything that could be prose is dropped."""
+    """Return an id or a model's name, or None for anything that could be prose."""
     return value if isinstance(value, str) and _NAME.fullmatch(value) else None
 
 
@@ -185,7 +185,7 @@ def _code(value: object) -> str | None:
 
 
 def _time(value: object, now: datetime) -> datetime:
-    """The provider's Unix seconds, as far as they can be true; else now."""
+    """Return the provider's Unix time if it is plausible, else now."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return now
     try:

@@ -1,4 +1,4 @@
-"""What an attempt's outcome means for its open check, for its response, and for whose doing it was. Pure data."""
+"""Says what an attempt's outcome means for its open check and its response, and whether Vigil caused it. Pure data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECK_ENDS: Final = {
     Outcome.INTERRUPTED: CheckEnd.INTERRUPTED,
     Outcome.LOST: CheckEnd.LOST,
 }
-"""What ends a check that is still open, by how its attempt ended."""
+"""How a check that is still open ends, by the outcome of its attempt."""
 
 MAY_RUN_ON: Final = frozenset(
     {Outcome.STREAM_CUT, Outcome.IDLE_TIMEOUT, Outcome.PROTOCOL_ERROR, Outcome.CONNECT_FAILED, Outcome.INTERRUPTED}
@@ -26,4 +26,4 @@ MAY_RUN_ON: Final = frozenset(
 """Outcomes after which a background response may run on at the provider."""
 
 STOPPED_BY_VIGIL: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED})
-"""Outcomes that are our own doing."""
+"""Outcomes that Vigil caused itself."""

@@ -1,4 +1,4 @@
-"""Output items of an answer as Responses items, and what they say. Pure; whoever made them keeps their shape."""
+"""Reads and makes the output items of an answer in the shape of Responses items. Pure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any, Literal
 
 Item = dict[str, Any]
 REPAIR_FLAGS = frozenset({"not_a_number", "malformed_content", "usage_not_believed", "replaced_characters"})
-"""Flags of an attempt in whose answer something had to be replaced or left out."""
+"""Flags of an attempt whose answer had to be repaired: something was replaced or left out."""
 
 
 def text_length(items: Iterable[Item]) -> int:
-    """Return how many characters of text and refusal the messages among `items` hold."""
+    """Return the number of characters of text and refusal in the messages among `items`."""
     return sum(len(part.get(_TEXT_FIELD[part["type"]]) or "") for part in _parts(items))
 
 
 def texts(items: Iterable[Item]) -> tuple[list[str], list[str]]:
     """Return (the texts, the refusals) of the messages among `items`, in order."""
-    told: dict[str, list[str]] = {"output_text": [], "refusal": []}
+    found_texts: dict[str, list[str]] = {"output_text": [], "refusal": []}
     for part in _parts(items):
-        told[part["type"]].append(part.get(_TEXT_FIELD[part["type"]]) or "")
-    return told["output_text"], told["refusal"]
+        found_texts[part["type"]].append(part.get(_TEXT_FIELD[part["type"]]) or "")
+    return found_texts["output_text"], found_texts["refusal"]
 
 
 def message_item(parts: Iterable[tuple[Literal["text", "refusal"], str]]) -> Item:

@@ -1,9 +1,8 @@
-"""The packet for the provider's support, in the form that the access guide asks for: what was sent where, when, under
-which request id, and what came of it.
+"""Builds the packet for the provider's support: what was sent where, when, under which request id, and the result.
 
-Made of fields that hold no content; the only free text is the app's own description, with its secrets taken out. The
-provider's message is shown when it is, word for word, one that is known to hold nothing but names: any other may quote
-the prompt (promise P7). Pure.
+In the form that the access guide asks for. Made of content-free fields; the only free text is the app's own description
+with its secrets removed. The provider's message is shown only if it is, word for word, one that is known to hold
+nothing but names: any other may quote the prompt (promise P7). Pure.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _WIDTH: Final = max(len(label) for label, _ in _LABELS) + 2
 def build_packet(
     job: Job, messages: Mapping[str, str], notices: Sequence[SafetyNotice], description: Redacted | None, now: datetime
 ) -> dict[str, Any]:
-    """The packet as JSON values, its `text` in the template; `messages`: the provider's words by attempt number."""
+    """Return the packet as JSON values with its `text`; `messages`: the provider's messages by attempt number."""
     chosen = _relevant_attempts(job)
     requests = [_request(job, attempt, messages.get(str(attempt.number))) for attempt in chosen]
     body: dict[str, Any] = {
@@ -69,7 +68,7 @@ def build_packet(
 
 
 def relevance(job: Job, attempt: Attempt) -> Relevance:
-    """Why this request matters to the provider's support."""
+    """Return why this request matters to the provider's support."""
     evidence = {check.evidence for check in job.checks if check.attempt == attempt.number}
     if attempt.outcome is Outcome.BLOCKED:
         return "blocked"
@@ -85,7 +84,7 @@ def relevance(job: Job, attempt: Attempt) -> Relevance:
 
 
 def _relevant_attempts(job: Job) -> list[Attempt]:
-    """The attempts that matter, the one that matters most first; the last one when none does."""
+    """Return the relevant attempts, most relevant first, or the last attempt if none is."""
     ranked = sorted(job.attempts, key=lambda attempt: (_RANK.index(relevance(job, attempt)), attempt.number))
     return [attempt for attempt in ranked if relevance(job, attempt) != "other"] or list(job.attempts[-1:])
 
@@ -124,29 +123,29 @@ def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
 
 
 def _exact_message(job: Job, attempt: Attempt, checks: Sequence[Check], message: str | None) -> str:
-    """What the provider said, as exactly as it can be told without its prose."""
+    """Return the provider's error as exactly as it can be shown without its prose."""
     error = _error(job, attempt)
     words = (message or "").strip()
     if words and words in _harmless_messages(attempt):
-        said = f'"{words}"'
+        error_text = f'"{words}"'
     elif words or error["code"] or error["type"]:
-        said = f"error {_WITHHELD}" if words else "an error without words"
+        error_text = f"error {_WITHHELD}" if words else "an error without words"
     else:
-        said = ""
+        error_text = ""
     named = ", ".join(
         f"{name} {value}"
         for name, value in (("code", error["code"]), ("type", error["type"]), ("HTTP", error["http_status"]))
         if value
     )
-    if said:
-        return f"{said} ({named})" if named else said
+    if error_text:
+        return f"{error_text} ({named})" if named else error_text
     if checks:
         return "no error; " + "; ".join(_check_line(check) for check in checks)
-    return "no error was told"
+    return "no error was shown"
 
 
 def _harmless_messages(attempt: Attempt) -> set[str]:
-    """Messages that hold nothing but names which stand in this packet anyway (wire.md section 4)."""
+    """Return messages that hold nothing but names which are in this packet anyway (wire.md section 4)."""
     return {
         f"The model `{attempt.model}` does not exist or you do not have access to it.",
         f"Project `{attempt.project}` does not have access to model `{attempt.model}`",
@@ -155,7 +154,7 @@ def _harmless_messages(attempt: Attempt) -> set[str]:
 
 
 def _error(job: Job, attempt: Attempt) -> dict[str, Any]:
-    """The provider's code, type and status; each only if it looks like one."""
+    """Return the provider's code, type and status; each only if it looks like one."""
     provider = (attempt.error.provider if attempt.error is not None else None) or ProviderError()
     code = normalize_code(provider.code)
     if code is None and attempt.outcome is Outcome.BLOCKED and job.block is not None:
@@ -175,16 +174,16 @@ def _check(check: Check) -> dict[str, Any]:
 
 
 def _check_line(check: Check) -> str:
-    told = _check(check)
-    lasted = f" for {told['seconds']:g} s" if told["seconds"] is not None else ""
+    shown = _check(check)
+    lasted = f" for {shown['seconds']:g} s" if shown["seconds"] is not None else ""
     if check.evidence is not Evidence.SIGNALLED:
         return f"silence{lasted}, which may have been a safety check"
-    about = ", ".join([*told["use_cases"], *told["reasons"]])
+    about = ", ".join([*shown["use_cases"], *shown["reasons"]])
     return f"an additional safety check was signalled{lasted}" + (f" ({about})" if about else "")
 
 
 def _name(value: str | None) -> str | None:
-    """An id or a name; anything that could be prose or a secret is not shown."""
+    """Return an id or a name, or None for anything that could be prose or a secret."""
     if value is None or _NAME.fullmatch(value) is None or redact(value).found:
         return None
     return value
@@ -195,7 +194,7 @@ def _iso(at: datetime) -> str:
 
 
 def _text(body: Mapping[str, Any], job: Job) -> str:
-    """The template: one block for the request that matters most, then the description, then the others."""
+    """Render the text: the most relevant request, the description, then the other requests."""
     lines = [f"Support request about {job.id} (made by Vigil; it holds no prompt and no output)", ""]
     first, *others = body["requests"] or [None]
     if first is None:
@@ -222,13 +221,13 @@ def _line(label: str, value: str) -> str:
 
 
 def _fields_without_request(job: Job) -> dict[str, str]:
-    """The fields of a job that never got as far as the provider."""
-    said = f"no request was sent ({job.error.code})" if job.error is not None else "no request was sent yet"
+    """Return the fields of a job that was never sent to the provider."""
+    error_text = f"no request was sent ({job.error.code})" if job.error is not None else "no request was sent yet"
     return {
         **dict.fromkeys((name for _, name in _LABELS), _UNKNOWN),
         "surface": "API",
         "model_line": _name(job.requested_model) or _UNKNOWN,
-        "exact_message": said,
+        "exact_message": error_text,
         "request_id": "none",
         "timestamp": _iso(job.finished_at or job.created_at),
     }

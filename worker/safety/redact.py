@@ -1,7 +1,7 @@
-"""Secrets out of a person's own words before they leave the house: what was found, by which detector, never its value.
+"""Removes secrets from a person's text before it is sent out; reports the detectors that found one, never the value.
 
-The patterns of detect-secrets (its plugins that guess from entropy flag plain words, so they are left out), each taken
-with the whole token that it stands in, and our own for what it does not know. Pure.
+Uses the patterns of detect-secrets (without its plugins that guess from entropy, which flag plain words), each extended
+to the full token, and own patterns for what it does not know. Pure.
 """
 
 from __future__ import annotations
@@ -69,21 +69,21 @@ _OWN_PATTERNS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
 
 
 class Redaction(NamedTuple):
-    """How often a detector found something."""
+    """The number of findings of one detector."""
 
     detector: str
     times: int
 
 
 class Redacted(NamedTuple):
-    """A text without what was found in it."""
+    """A text with its secrets replaced, and the findings."""
 
     text: str
     found: tuple[Redaction, ...] = ()
 
 
 def redact(text: str) -> Redacted:
-    """`text` with `[redacted: <detector>]` in the place of each secret; what is invisible is dropped first."""
+    """Replace each secret in `text` by `[redacted: <detector>]`; invisible characters are removed first."""
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf"})
     found: Counter[str] = Counter()
     for name, pattern in _OWN_PATTERNS[:-2]:
@@ -101,8 +101,9 @@ def redact(text: str) -> Redacted:
 
 @cache
 def _with_rest_of_token(pattern: re.Pattern[str]) -> re.Pattern[str]:
-    """The pattern with the rest of the token behind it: a plugin's own reading may give a part of what it found, as the
-    `ghp` of a GitHub token, and leave the rest where it was.
+    """Return the pattern extended to the rest of the token.
+
+    A plugin may match only a part of the secret, such as the `ghp` of a GitHub token, and leave the rest in the text.
     """
     return re.compile(f"(?:{pattern.pattern})[A-Za-z0-9_+/=-]*(?:[.][A-Za-z0-9_+/=-]+)*", pattern.flags)
 

@@ -39,10 +39,10 @@ class UpstreamAnswer:
         "_body",
         "_chat",
         "_ended",
-        "_halves",
+        "_surrogates",
         "_json",
         "_kind",
-        "_narrowing",
+        "_utf8_decoder",
         "_on",
         "_opening",
         "_refused",
@@ -51,7 +51,7 @@ class UpstreamAnswer:
         "_sniff",
         "_splitter",
         "_stopped",
-        "_wall",
+        "_now",
     )
 
     def __init__(
@@ -60,24 +60,24 @@ class UpstreamAnswer:
         *,
         on: RequestKind,
         chat: bool,
-        wall: Callable[[], datetime],
+        now: Callable[[], datetime],
         refused: Callable[[int, bytes], bool] | None = None,
     ) -> None:
         """`refused(status, body)`: whether a refused request will be put otherwise the next time."""
         self._send = send
         self._on: RequestKind = on
         self._chat = ChatTranslator() if chat else None
-        self._wall = wall
+        self._now = now
         self._refused = refused
         self._splitter = SseSplitter()
         self._opening: asyncio.Task[httpx2.Response] | None = None
         self._response: httpx2.Response | None = None
         self._body: AnswerBody | None = None
         self._sniff = BodySniffer("")
-        self._narrowing: Utf8Decoder | None = Utf8Decoder()  # None once the body is known to be UTF-8
-        self._kind: BodyKind | None = None  # what the body is, once its first bytes told
+        self._utf8_decoder: Utf8Decoder | None = Utf8Decoder()  # None once the body is known to be UTF-8
+        self._kind: BodyKind | None = None  # what the body is, once its first bytes found
         self._json: list[bytes] = []  # the pieces of a body that is JSON
-        self._halves: SurrogateJoiner | None = None  # once a character came in two halves
+        self._surrogates: SurrogateJoiner | None = None  # once a character came in two halves
         self._ended = False
         self._stopped = False  # by aclose
 
@@ -98,7 +98,7 @@ class UpstreamAnswer:
         except Exception as error:  # noqa: BLE001 - the room's border: nothing foreign passes
             if self._stopped:
                 return []
-            events = self._digest(body.rest())
+            events = self._digest(body.read_available())
             if not self._ended:
                 events.append(closed_from(error, opened=True))
             return await self._finish(events)
@@ -107,7 +107,7 @@ class UpstreamAnswer:
         """The events that have arrived already, without waiting: what came with the terminal event."""
         if self._body is None:
             return []
-        return [event for event in self._digest(self._body.rest()) if type(event) is not Closed]
+        return [event for event in self._digest(self._body.read_available()) if type(event) is not Closed]
 
     async def aclose(self) -> None:
         """Close the connection at once; a pending `read()` returns an empty list."""
@@ -115,7 +115,7 @@ class UpstreamAnswer:
         self._body = None
         if self._opening is not None and not self._opening.done():
             self._opening.cancel()
-        await self._shut()
+        await self._close()
 
     async def _open(self) -> list[StreamEvent]:
         self._opening = asyncio.ensure_future(self._send())
@@ -129,15 +129,15 @@ class UpstreamAnswer:
         except openai.APIStatusError as error:
             self._ended = True
             answer = error.response
-            told = rejected_from(answer.status_code, answer.headers, answer.content, self._wall(), on=self._on)
+            found = rejected_from(answer.status_code, answer.headers, answer.content, self._now(), on=self._on)
             if self._refused is not None and self._refused(answer.status_code, answer.content):
-                told = told._replace(otherwise=True)
-            return [told]
+                found = found._replace(next_differs=True)
+            return [found]
         except Exception as error:  # noqa: BLE001 - the room's border: nothing foreign passes
             self._ended = True
             return [closed_from(error, opened=False)]
         if self._stopped:
-            await self._shut()
+            await self._close()
             return []
         self._body = cast("AnswerBody", response.extensions[BODY])
         self._sniff = BodySniffer(response.headers.get("content-type", "").partition(";")[0].strip().lower())
@@ -145,18 +145,18 @@ class UpstreamAnswer:
 
     def _digest(self, chunk: bytes) -> list[StreamEvent]:
         """The events that `chunk` completes; sets `_ended` when what follows can't be trusted."""
-        if self._narrowing is not None:
-            return self._narrowed(self._narrowing, chunk)
-        return self._digested(chunk)
+        if self._utf8_decoder is not None:
+            return self._decode(self._utf8_decoder, chunk)
+        return self._feed(chunk)
 
-    def _narrowed(self, narrowing: Utf8Decoder, chunk: bytes, *, last: bool = False) -> list[StreamEvent]:
-        """The events of a body that is UTF-16 or UTF-32, or whose first bytes have not told yet."""
-        piece = narrowing.feed(chunk, last=last)
-        if narrowing.wide is False:
-            self._narrowing = None
-        return self._digested(piece) if piece else []
+    def _decode(self, decoder: Utf8Decoder, chunk: bytes, *, last: bool = False) -> list[StreamEvent]:
+        """The events of a body that is UTF-16 or UTF-32, or whose first bytes have not found yet."""
+        piece = decoder.feed(chunk, last=last)
+        if decoder.wide is False:
+            self._utf8_decoder = None
+        return self._feed(piece) if piece else []
 
-    def _digested(self, chunk: bytes) -> list[StreamEvent]:
+    def _feed(self, chunk: bytes) -> list[StreamEvent]:
         if self._kind is not BodyKind.EVENTS:
             return self._begin(chunk)
         splitter = self._splitter
@@ -164,8 +164,8 @@ class UpstreamAnswer:
         try:
             payloads = splitter.feed(chunk)
         except FrameTooLarge as error:
-            return self._garbled(error)
-        if len(payloads) == 1 and self._chat is None and self._halves is None:
+            return self._end_as_bad_json(error)
+        if len(payloads) == 1 and self._chat is None and self._surrogates is None:
             try:
                 return translate(parse_frame(payloads[0]))
             except ValueError:
@@ -175,7 +175,7 @@ class UpstreamAnswer:
             try:
                 events += self._translate(payload)
             except BadJson as error:
-                return [*events, *self._garbled(error)]
+                return [*events, *self._end_as_bad_json(error)]
         if not events and splitter.comments > comments:
             events.append(Keepalive(None, "comment"))
         return events
@@ -183,16 +183,16 @@ class UpstreamAnswer:
     def _begin(self, chunk: bytes) -> list[StreamEvent]:
         """The events of a body that is no event stream, or not yet known to be one."""
         if self._kind is None:
-            told = self._sniff.feed(chunk)
-            if told is None:
+            found = self._sniff.feed(chunk)
+            if found is None:
                 return [Keepalive(None, "padding")] if chunk else []
-            self._kind, chunk = told
+            self._kind, chunk = found
         if self._kind is BodyKind.EVENTS:
-            return self._digested(chunk)
+            return self._feed(chunk)
         if self._kind is BodyKind.PAGE:
             self._ended = True
             return [Closed("page")]  # a portal or an edge page under 200
-        return self._gather(chunk)
+        return self._buffer_json(chunk)
 
     def _translate(self, payload: bytes) -> list[StreamEvent]:
         try:
@@ -203,57 +203,57 @@ class UpstreamAnswer:
                 return self._done()
             if bare[:1] not in (b"{", b"["):
                 return [Keepalive(None, "no JSON")]  # "ping" and its kin prove life
-            if self._halves is None:
-                self._halves = SurrogateJoiner()
+            if self._surrogates is None:
+                self._surrogates = SurrogateJoiner()
             data = parse_surrogates(payload)
         return self._event(data)
 
     def _done(self) -> list[StreamEvent]:
-        return self._whole_characters(self._chat.done()) if self._chat is not None else []
+        return self._join_surrogates(self._chat.done()) if self._chat is not None else []
 
     def _event(self, data: object) -> list[StreamEvent]:
         if type(data) is str and data.strip().lower() == "[done]":
             return self._done()
         events = translate(data) if self._chat is None else self._chat.feed(data)
-        return self._whole_characters(events)
+        return self._join_surrogates(events)
 
-    def _whole_characters(self, events: list[StreamEvent]) -> list[StreamEvent]:
-        return events if self._halves is None else self._halves.mend(events)
+    def _join_surrogates(self, events: list[StreamEvent]) -> list[StreamEvent]:
+        return events if self._surrogates is None else self._surrogates.mend(events)
 
-    def _garbled(self, error: Exception) -> list[StreamEvent]:
+    def _end_as_bad_json(self, error: Exception) -> list[StreamEvent]:
         self._ended = True
         return [Closed("bad_json", type(error).__name__)]
 
-    def _gather(self, piece: bytes) -> list[StreamEvent]:
+    def _buffer_json(self, piece: bytes) -> list[StreamEvent]:
         self._json.append(piece)
         if len(self._json) % 64 == 0 and sum(map(len, self._json)) > _MAX_JSON_BYTES:
-            return self._garbled(FrameTooLarge())
+            return self._end_as_bad_json(FrameTooLarge())
         return []
 
     def _last_events(self) -> list[StreamEvent]:
         """What the end of the body tells: the rest, and that it was the end."""
         events: list[StreamEvent] = []
-        if self._narrowing is not None:
-            events += self._narrowed(self._narrowing, b"", last=True)
+        if self._utf8_decoder is not None:
+            events += self._decode(self._utf8_decoder, b"", last=True)
         if self._kind is None:
             self._kind, head = self._sniff.end()
             if not head and (ended := self._ended_empty(self._kind)) is not None:
                 return [ended]
-            events += self._digested(head)
+            events += self._feed(head)
         try:
             if self._kind is BodyKind.JSON:
-                events += self._whole()
+                events += self._json_events()
             elif (rest := self._splitter.close()) is not None:
                 # A whole payload without its blank line is an answer of a hasty server, not half a frame.
                 events += self._translate(rest)
         except BadJson:
             return [*events, Closed("bad_json" if self._kind is BodyKind.JSON else "half_frame", "BadJson")]
         if self._chat is not None:
-            events += self._whole_characters(self._chat.done() if self._kind is BodyKind.JSON else self._chat.end())
+            events += self._join_surrogates(self._chat.done() if self._kind is BodyKind.JSON else self._chat.end())
         if self._kind is BodyKind.JSON and self._on == "create" and not is_answer(events, chat=self._chat is not None):
             return [Closed("not_an_answer")]
-        if self._halves is not None:
-            events += self._halves.rest()
+        if self._surrogates is not None:
+            events += self._surrogates.flush()
         events.append(Closed("clean"))
         return events
 
@@ -263,7 +263,7 @@ class UpstreamAnswer:
             return Closed("bad_json", "empty")
         return Closed("nothing") if self._on == "create" else None
 
-    def _whole(self) -> list[StreamEvent]:
+    def _json_events(self) -> list[StreamEvent]:
         """The events of a body that is JSON: one value, or one value a line."""
         body = b"".join(self._json)
         try:
@@ -286,10 +286,10 @@ class UpstreamAnswer:
     async def _finish(self, events: list[StreamEvent]) -> list[StreamEvent]:
         self._ended = True
         self._body = None
-        await self._shut()
+        await self._close()
         return events
 
-    async def _shut(self) -> None:
+    async def _close(self) -> None:
         response, self._response = self._response, None
         if response is not None:
             with contextlib.suppress(Exception):  # closing what is broken already

@@ -28,14 +28,14 @@ class AnswerBody(httpx2.AsyncByteStream):
         """What has arrived, after waiting for something; b"" is the end. Raises when the connection broke."""
 
     @abstractmethod
-    def rest(self) -> bytes:
+    def read_available(self) -> bytes:
         """What has arrived and was not read, without waiting; survives a broken connection."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while chunk := await self.read():
             yield chunk
 
-    async def bounded(self) -> bytes:
+    async def read_error_body(self) -> bytes:
         """The start of an error body, whatever of it comes within the limits; closes the connection."""
         pieces: list[bytes] = []
         try:
@@ -43,7 +43,7 @@ class AnswerBody(httpx2.AsyncByteStream):
                 while sum(map(len, pieces)) < _MAX_ERROR_BODY_BYTES and (piece := await self.read()):
                     pieces.append(piece)
         except Exception:  # noqa: BLE001 - the status and the headers stand without it
-            pieces.append(self.rest())
+            pieces.append(self.read_available())
         finally:
             await self.aclose()
         return b"".join(pieces)[:_MAX_ERROR_BODY_BYTES]

@@ -31,10 +31,10 @@ async def find_endpoints(provider: Provider, request_id: str, seconds: float = T
     """What the provider has. Never raises, and no request takes longer than `seconds`."""
 
     async def post(path: str) -> ProviderPage | Rejected | Closed:
-        return await provider.page(path, f"{request_id}.{path.strip('/')[:9]}", seconds, body=_NO_PROMPT.get(path, {}))
+        return await provider.get_page(path, f"{request_id}.{path.strip('/')[:9]}", seconds, body=_NO_PROMPT.get(path, {}))
 
     async def get(path: str) -> ProviderPage | Rejected | Closed:
-        return await provider.page(path, f"{request_id}.get", seconds)
+        return await provider.get_page(path, f"{request_id}.get", seconds)
 
     nowhere, nothing, responses, chat, kept = await asyncio.gather(
         post(f"/{_UNUSED_NAME}"),

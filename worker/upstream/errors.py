@@ -136,8 +136,8 @@ def closed_from(error: BaseException, *, opened: bool) -> Closed:
     if how == "connect_failed" and opened:
         how = "cut"
     # "refused" or "unknown name" tell more than "no connection"
-    told = error.__cause__ if isinstance(error, httpx2.ConnectError) and error.__cause__ is not None else error
-    return Closed(how, type(told).__name__, opened, _connection_reason(error) if how == "connect_failed" else None)
+    named = error.__cause__ if isinstance(error, httpx2.ConnectError) and error.__cause__ is not None else error
+    return Closed(how, type(named).__name__, opened, _connection_reason(error) if how == "connect_failed" else None)
 
 
 def _connection_reason(error: BaseException) -> NoConnection | None:

@@ -54,7 +54,7 @@ class SurrogateJoiner:
         for event in events:
             if type(event) is not Delta:
                 if type(event) is not Keepalive:
-                    out += self.rest()
+                    out += self.flush()
                 whole = join_surrogates_in(event)
                 self._replaced = self._replaced or join_surrogates_in(event, alone="") != whole
                 if self._replaced and type(whole) is Terminal:
@@ -71,7 +71,7 @@ class SurrogateJoiner:
             )
         return out
 
-    def rest(self) -> list[StreamEvent]:
+    def flush(self) -> list[StreamEvent]:
         """Return what no second half came for."""
         waiting, self._waiting = self._waiting, {}
         self._replaced = self._replaced or bool(waiting)

@@ -42,10 +42,10 @@ class Http1Connection(asyncio.Protocol, AnswerBody):
         self._layers = ContentDecoder()
         self._waiter: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
-        self._held = 0
+        self._buffered = 0
         self._paused = False
         self._head_size = 0
-        self._to_the_end = True  # the body has no length: the connection's end is its end
+        self._until_close = True  # the body has no length: the connection's end is its end
         self._complete = False
         self._error: BaseException | None = None
         self.headers: list[tuple[bytes, bytes]] = []
@@ -66,12 +66,12 @@ class Http1Connection(asyncio.Protocol, AnswerBody):
                 await waiter
             finally:
                 self._waiter = None
-        return self.rest()
+        return self.read_available()
 
-    def rest(self) -> bytes:
+    def read_available(self) -> bytes:
         """What has arrived and was not read."""
         pieces = self._pieces
-        self._pieces, self._held = [], 0
+        self._pieces, self._buffered = [], 0
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
@@ -104,7 +104,7 @@ class Http1Connection(asyncio.Protocol, AnswerBody):
     def connection_lost(self, exc: Exception | None) -> None:
         """The end of the body if it had no other, else a break."""
         self._transport = None
-        if exc is None and self._to_the_end and self.status.done():
+        if exc is None and self._until_close and self.status.done():
             self.on_message_complete()
         self._fail(exc or httpx2.RemoteProtocolError("closed early"))
         if not self.lost.done():
@@ -116,7 +116,7 @@ class Http1Connection(asyncio.Protocol, AnswerBody):
         """Keep a header; the ones that shape the body are minded here."""
         lowered = name.lower()
         if lowered in (b"content-length", b"transfer-encoding"):
-            self._to_the_end = False
+            self._until_close = False
         elif lowered == b"content-encoding":
             self._layers = ContentDecoder(value.strip().lower())
             return  # the body is handed on in the clear
@@ -129,7 +129,7 @@ class Http1Connection(asyncio.Protocol, AnswerBody):
             self.headers.clear()
         elif not self.status.done():
             if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-                self._to_the_end = True
+                self._until_close = True
             self.status.set_result(status)
 
     def on_body(self, body: bytes) -> None:
@@ -142,10 +142,10 @@ class Http1Connection(asyncio.Protocol, AnswerBody):
         if not body or self._complete:
             return  # bytes after the end belong to nobody
         self._pieces.append(body)
-        self._held += len(body)
+        self._buffered += len(body)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        elif self._held > _MAX_BUFFERED_BYTES and not self._paused and self._transport is not None:
+        elif self._buffered > _MAX_BUFFERED_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 
@@ -207,7 +207,7 @@ class Http1Transport(httpx2.AsyncBaseTransport):
             raise
         headers = connection.headers
         if status >= HTTPStatus.MULTIPLE_CHOICES:
-            content = await connection.bounded()
+            content = await connection.read_error_body()
             return httpx2.Response(status, headers=headers, content=content, request=request)
         extensions = {BODY: connection}
         return httpx2.Response(status, headers=headers, stream=connection, request=request, extensions=extensions)
@@ -229,11 +229,11 @@ class Http1Transport(httpx2.AsyncBaseTransport):
                 found = _literal_address(url.host, port) or await loop.getaddrinfo(
                     url.host, port, type=socket.SOCK_STREAM
                 )
-                dialled = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=0.25, interleave=1)
-                _keep_alive(dialled)
+                sock = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=0.25, interleave=1)
+                _keep_alive(sock)
                 _, connection = await loop.create_connection(
                     lambda: Http1Connection(loop),
-                    sock=dialled,
+                    sock=sock,
                     ssl=self._context() if tls else None,
                     server_hostname=url.host if tls else None,
                     ssl_shutdown_timeout=1.0 if tls else None,
@@ -262,13 +262,13 @@ def _literal_address(host: str, port: int) -> list[aiohappyeyeballs.AddrInfoType
     return [(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0))]
 
 
-def _keep_alive(dialled: socket.socket) -> None:
+def _keep_alive(sock: socket.socket) -> None:
     """Let the kernel notice a peer that vanished while a stream was silent for an hour."""
-    dialled.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE_OPTIONS:
         if hasattr(socket, name):  # not on every system
             with contextlib.suppress(OSError):
-                dialled.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _serialize(request: httpx2.Request) -> bytes:

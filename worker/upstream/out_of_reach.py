@@ -21,14 +21,14 @@ class Reachability:
         self.lost = False
         """True once it was told that the response is out of reach."""
 
-    def missed(self, seconds: float) -> None:
+    def record_failure(self, seconds: float) -> None:
         """A look brought nothing; it and the wait after it take so long."""
         self._seconds += seconds
         if self._seconds > OUT_OF_REACH_SECONDS and not self.lost:
             self.lost = True
             emit("response.out_of_reach", seconds=round(self._seconds, 1))
 
-    def met(self) -> None:
+    def record_success(self) -> None:
         """There is word of the response."""
         if self.lost:
             emit("response.back", seconds=round(self._seconds, 1))

@@ -40,7 +40,7 @@ class ProbeResult(NamedTuple):
 async def probe(provider: Provider, model: str, request_id: str, seconds: float = TIMEOUT_S) -> ProbeResult:
     """Whether `model` is listed for the provider's key; `request_id` is ours. Never raises, never longer than asked."""
     until = asyncio.get_running_loop().time() + seconds
-    answer = await provider.listed(model, request_id, seconds)
+    answer = await provider.get_model(model, request_id, seconds)
     if isinstance(answer, Closed):
         return ProbeResult(model, diagnose(classify.closed(answer)), None)
     found = _diagnosis_of(answer)
@@ -59,7 +59,7 @@ def _diagnosis_of(answer: ModelPage | Rejected) -> Diagnosis:
 
 async def _probe_by_list(provider: Provider, model: str, request_id: str, seconds: float) -> Diagnosis:
     """What the list of all models says, where one model has no page: compatible servers have the one or the other."""
-    answer = await provider.page("/models", request_id, seconds)
+    answer = await provider.get_page("/models", request_id, seconds)
     names = model_names(answer.body) if isinstance(answer, ProviderPage) else None
     if not names:  # an empty list is that of a server which loads a model when it is first asked
         return NOT_OFFERED

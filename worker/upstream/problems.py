@@ -60,34 +60,34 @@ class _Search:
         self.found: list[_Found] = []
         self._objects, self._characters = _MAX_OBJECTS, MAX_TEXT
 
-    def error(self, value: object, depth: int = 0, *, quoted: bool = False) -> None:
+    def search_error(self, value: object, depth: int = 0, *, quoted: bool = False) -> None:
         """Collects what an error and the errors in it say, outermost first."""
         self._objects -= 1
         if self._objects < 0 or depth > _MAX_DEPTH:
             return
         if type(value) is str:
-            self._word(value, depth, quoted=quoted)
+            self._search_word(value, depth, quoted=quoted)
         elif type(value) is list:
             for item in value[:_MAX_ITEMS]:
-                self.error(item, depth + 1, quoted=quoted)
+                self.search_error(item, depth + 1, quoted=quoted)
         elif type(value) is dict:
-            self._object(value, depth, quoted=quoted)
+            self._search_object(value, depth, quoted=quoted)
 
-    def response(self, data: dict[str, Any], depth: int = 0, *, quoted: bool = False) -> None:
+    def search_response(self, data: dict[str, Any], depth: int = 0, *, quoted: bool = False) -> None:
         """Collects what the errors in a response say; its other fields are the app's (metadata) or the model's."""
         for key in _RESPONSE_ERROR_KEYS:
             if data.get(key) is not None:
-                self.error(data[key], depth + 1, quoted=quoted)
-        self._beside(data, quoted=quoted)
+                self.search_error(data[key], depth + 1, quoted=quoted)
+        self._search_siblings(data, quoted=quoted)
 
-    def _word(self, value: str, depth: int, *, quoted: bool) -> None:
+    def _search_word(self, value: str, depth: int, *, quoted: bool) -> None:
         """An error that is a string: a known code, or a text."""
         if _is_known(value):
             self.found.append(_Found(value, quoted=quoted))
         else:
-            self._text(value, depth)
+            self._search_text(value, depth)
 
-    def _object(self, data: dict[str, Any], depth: int, *, quoted: bool) -> None:
+    def _search_object(self, data: dict[str, Any], depth: int, *, quoted: bool) -> None:
         kind, param = _code_text(data.get("type")), _code_text(data.get("param")) or _field(data.get("loc"))
         kind = None if kind == "error" else kind  # the name of the event, or of the envelope (Anthropic)
         code = next((word for key in _CODE_KEYS if (word := _code_text(data.get(key))) is not None), None)
@@ -99,19 +99,19 @@ class _Search:
                 self.found.append(_Found(word, kind, param, quoted))
         if param is not None and _is_known(param, BLOCK):
             self.found.append(_Found(param, kind, None, quoted))
-        self._beside(data, quoted=quoted)
+        self._search_siblings(data, quoted=quoted)
         for inner in _inner_errors(data):
-            self.error(inner, depth + 1, quoted=quoted)
+            self.search_error(inner, depth + 1, quoted=quoted)
         for response in _objects(data.get("response")):
-            self.response(response, depth + 1, quoted=quoted)
+            self.search_response(response, depth + 1, quoted=quoted)
         raw = mapping(data.get("metadata")).get("raw")  # OpenRouter: the body that its own provider answered with
         if type(raw) is dict or type(raw) is list:
-            self.error(raw, depth + 1, quoted=True)
-        for told in (*(data.get(key) for key in _PROSE_KEYS), raw):
-            if type(told) is str:
-                self._text(told, depth)
+            self.search_error(raw, depth + 1, quoted=True)
+        for message in (*(data.get(key) for key in _PROSE_KEYS), raw):
+            if type(message) is str:
+                self._search_text(message, depth)
 
-    def _text(self, value: str, depth: int) -> None:
+    def _search_text(self, value: str, depth: int) -> None:
         """The body that a text is, or those that it quotes: in prose only what has the name of an error is one."""
         value = value[: max(0, self._characters)]
         self._characters -= len(value)
@@ -119,9 +119,9 @@ class _Search:
             return
         whole = parse_full(value)
         for data in find_errors(value) if whole is None else [whole]:
-            self.error(data, depth + 1, quoted=True)
+            self.search_error(data, depth + 1, quoted=True)
 
-    def _beside(self, data: dict[str, Any], *, quoted: bool) -> None:
+    def _search_siblings(self, data: dict[str, Any], *, quoted: bool) -> None:
         """What stands beside errors: the results of a content filter, the outcome of a call to MiniMax."""
         if (code := code_in(data.get(BASE_RESP))) is not None:
             self.found.append(_Found(code, quoted=quoted))
@@ -146,7 +146,7 @@ class _Search:
 def problem_of(value: object) -> ProviderProblem:
     """Return what an error says: an object, a list, a bare string, or the body or frame around them."""
     search = _Search()
-    search.error(value)
+    search.search_error(value)
     return search.problem(_message(value), mentions_access=_names_program(value))
 
 
@@ -156,9 +156,9 @@ def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) ->
     What the response says comes first; the event's own `type` is no code.
     """
     search = _Search()
-    search.response(snapshot)
+    search.search_response(snapshot)
     around = {} if frame is None else {key: value for key, value in frame.items() if key not in ("type", "response")}
-    search.error(around)
+    search.search_error(around)
     message = _message(snapshot.get("error")) or _message(around)
     error = snapshot.get("error")
     if not search.found and message is None and not error:
@@ -243,9 +243,9 @@ def _message(value: object) -> str | None:
         if type(value) is str:
             return value or None
         data = mapping(value)
-        told = data.get("message") or data.get("msg")
-        if type(told) is str:
-            return told
+        message = data.get("message") or data.get("msg")
+        if type(message) is str:
+            return message
         value = next((data[key] for key in ("error", "detail", "response") if data.get(key)), None)
     return None
 

@@ -35,7 +35,7 @@ class AiohttpBody(AnswerBody):
                 return plain
         return b""
 
-    def rest(self) -> bytes:
+    def read_available(self) -> bytes:
         """What has arrived and was not read."""
         content = self._response.content
         if content.exception() is not None:
@@ -90,7 +90,7 @@ class ProxyTransport(httpx2.AsyncBaseTransport):
         headers = [(k, v) for k, v in response.raw_headers if k.lower() != b"content-encoding"]  # decoded by us
         body = AiohttpBody(response)
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            return httpx2.Response(response.status, headers=headers, content=await body.bounded(), request=request)
+            return httpx2.Response(response.status, headers=headers, content=await body.read_error_body(), request=request)
         return httpx2.Response(response.status, headers=headers, stream=body, request=request, extensions={BODY: body})
 
     async def aclose(self) -> None:

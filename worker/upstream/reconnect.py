@@ -62,35 +62,35 @@ class ConnectionEnd(NamedTuple):
     end: StreamEvent | None
     progress: bool  # it brought something new
     opening: float  # seconds until the headers came, or until it failed
-    standing: float  # seconds from the headers on
+    lasted: float  # seconds from the headers on
     snapshot: bool = False  # it was answered with the state of the response instead of a stream
 
 
 class Reconnect:
     """Counts the ends in a row and chooses: resume, poll, or tell that the response is lost.
 
-    `asked`: the last wait is one that the provider asked for, so nothing may cut it short.
+    `provider_asked`: the last wait is one that the provider retry_after for, so nothing may cut it short.
     """
 
     def __init__(
-        self, way: NextRequest, *, poll_first: float, poll_most: float, missing_for: float = MISSING_SECONDS
+        self, next_request: NextRequest, *, poll_interval: float, max_poll_interval: float, missing_timeout: float = MISSING_SECONDS
     ) -> None:
-        self.way = way
-        self.asked = False
+        self.next_request = next_request
+        self.provider_asked = False
         self.in_background: bool | None = None
         """Whether the provider took the call as a background one: None = nobody has heard its answer."""
-        self._poll_most = poll_most
-        self._interval = poll_first
-        self._missing_for = missing_for
+        self._max_poll_interval = max_poll_interval
+        self._interval = poll_interval
+        self._missing_timeout = missing_timeout
         self._missing: float | None = None  # seconds since the first 404 in a row, waits included
         self._ends = 0
         self._empty = 0
         self._stream_again = True  # a resume that met a 404 may only have come too early
 
     def after(self, ended: ConnectionEnd) -> float | StreamEvent:
-        """The seconds to wait before the next request of `way`; or the event that is the last word."""
-        end, was = ended.end, self.way
-        self.asked = False
+        """The seconds to wait before the next request of `next_request`; or the event that is the last word."""
+        end, was = ended.end, self.next_request
+        self.provider_asked = False
         if type(end) is Rejected and was is NextRequest.CREATE:
             return end
         missing = type(end) is Rejected and self._missing_now(end)
@@ -103,15 +103,15 @@ class Reconnect:
             self.in_background = self.in_background or was is not NextRequest.CREATE  # what can be looked at runs there
         self._count(ended)
         wait = self._wait(ended)
-        self.way = self._next(ended, missing=missing)
+        self.next_request = self._next(ended, missing=missing)
         if self._missing is not None:
             self._missing += wait
         return wait
 
-    def ask_for_state(self) -> None:
+    def request_state(self) -> None:
         """Poll next, and go back to the stream when the response still runs: a stream may hang for ever."""
-        if self.way is NextRequest.RESUME:
-            self.way, self._stream_again = NextRequest.POLL, True
+        if self.next_request is NextRequest.RESUME:
+            self.next_request, self._stream_again = NextRequest.POLL, True
 
     def _last_word(self, end: Rejected, ended: ConnectionEnd, *, missing: bool) -> StreamEvent | None:
         """The event that ends it all, for an answer after which no other look can bring anything."""
@@ -123,7 +123,7 @@ class Reconnect:
         if not missing:
             return None
         self._missing = 0.0 if self._missing is None else self._missing + ended.opening
-        if self._missing < self._missing_for:
+        if self._missing < self._missing_timeout:
             return None
         return Closed("unreachable" if self.in_background is False else "lost")
 
@@ -131,30 +131,30 @@ class Reconnect:
         """Whether the response is not found, by the word of whoever keeps responses here."""
         status = end.http_status
         if self.in_background is False and (_is_final(status) or status == _NOT_IMPLEMENTED):
-            return self.way is NextRequest.POLL or status in (_NOT_FOUND, _NOT_IMPLEMENTED)
+            return self.next_request is NextRequest.POLL or status in (_NOT_FOUND, _NOT_IMPLEMENTED)
         return (status == _NOT_FOUND and _has_error_object(end)) or _code(end) in _NOT_FOUND_CODES
 
     def _count(self, ended: ConnectionEnd) -> None:
-        if ended.standing >= _HEALTHY_SECONDS or ended.end is None:
+        if ended.lasted >= _HEALTHY_SECONDS or ended.end is None:
             self._ends = 0
         elif ended.progress:
             self._ends = min(self._ends, _MAX_STEP_WITH_PROGRESS)
-        if ended.progress or ended.standing >= _HEALTHY_SECONDS:
+        if ended.progress or ended.lasted >= _HEALTHY_SECONDS:
             self._empty = 0
-        elif self.way is NextRequest.RESUME and type(ended.end) is Closed and ended.end.opened:
+        elif self.next_request is NextRequest.RESUME and type(ended.end) is Closed and ended.end.opened:
             self._empty += 1
 
     def _wait(self, ended: ConnectionEnd) -> float:
         if ended.end is None or ended.snapshot:
-            self._interval, wait = min(self._interval * 1.5, self._poll_most), self._interval
+            self._interval, wait = min(self._interval * 1.5, self._max_poll_interval), self._interval
             return wait
         wait = BACKOFF[min(self._ends, len(BACKOFF) - 1)]
         if self._missing is not None:
             wait = min(wait, _MISSING_DELAY_S)
         self._ends += 1
-        asked = _retry_after_of(ended.end)
-        if asked >= wait:
-            self.asked, wait = True, asked
+        retry_after = _retry_after_of(ended.end)
+        if retry_after >= wait:
+            self.provider_asked, wait = True, retry_after
         return wait
 
     def _next(self, ended: ConnectionEnd, *, missing: bool) -> NextRequest:
@@ -162,9 +162,9 @@ class Reconnect:
         if ended.snapshot:
             self._stream_again = False
             return NextRequest.POLL
-        if self.way is NextRequest.CREATE:
+        if self.next_request is NextRequest.CREATE:
             return NextRequest.RESUME
-        if self.way is NextRequest.POLL:
+        if self.next_request is NextRequest.POLL:
             if end is None and self._stream_again:
                 self._stream_again = False
                 return NextRequest.RESUME
@@ -197,7 +197,7 @@ def _retry_after_of(end: StreamEvent | None) -> float:
     """The seconds that the provider asks us to wait; 0 when it asks for nothing."""
     if type(end) is not Rejected:
         return 0.0
-    asked = end.retry_after
-    if asked is None and end.problem is not None:
-        asked = end.problem.retry_after
-    return min(asked, _MAX_RETRY_AFTER_S) if asked is not None and math.isfinite(asked) and asked > 0 else 0.0
+    retry_after = end.retry_after
+    if retry_after is None and end.problem is not None:
+        retry_after = end.problem.retry_after
+    return min(retry_after, _MAX_RETRY_AFTER_S) if retry_after is not None and math.isfinite(retry_after) and retry_after > 0 else 0.0

@@ -30,17 +30,17 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Return the seconds that an answer's headers ask to wait, or None if they don't say.
 
     `retry-after-ms` counts before `retry-after`, which is a number of seconds or an HTTP date (RFC 9110, section
-    10.2.3). A number that is negative or no number counts as not said; so does a date that can't be read. A header that
+    10.2.3). A number that is negative or no number counts as not value; so does a date that can't be read. A header that
     was sent twice means its longest wait.
     """
     millis = number(headers.get("retry-after-ms"))
     if millis is not None:
         return min(millis / 1000, MAX_SECONDS)
-    said = headers.get("retry-after")
-    seconds = number(said)
+    value = headers.get("retry-after")
+    seconds = number(value)
     if seconds is not None:
         return min(seconds, MAX_SECONDS)
-    until = _date(said)
+    until = _date(value)
     if until is None:
         return None
     # the server's own clock is the better measure of its date
@@ -57,10 +57,10 @@ def number(value: str | None) -> float | None:
 
 def delay_in_message(message: str) -> float | None:
     """Return the seconds of "try again in 1m2s" and its kin, or None: the wire has no field for it inside a stream."""
-    asked = _WAIT_PHRASE.search(message, 0, _MAX_SEARCHED)
-    if asked is None:
+    phrase = _WAIT_PHRASE.search(message, 0, _MAX_SEARCHED)
+    if phrase is None:
         return None
-    at, seconds, found = asked.end(), 0.0, False
+    at, seconds, found = phrase.end(), 0.0, False
     while span := _SPAN.match(message, at):
         unit = span[2].lower()
         unit = "ms" if unit.startswith(("ms", "mil")) else unit[0]

@@ -25,7 +25,7 @@ PageFailure = Literal["refused", "unavailable"]
 
 async def safety_page(provider: Provider, kind: str, name: str, request_id: str) -> Mapping[str, Any] | PageFailure:
     """The page of a "case" or an "alert"; never raises. `request_id` is ours."""
-    answer = await provider.page(_PATHS[kind] + quote(name, safe=""), request_id, TIMEOUT_S)
+    answer = await provider.get_page(_PATHS[kind] + quote(name, safe=""), request_id, TIMEOUT_S)
     if isinstance(answer, Rejected):
         again = answer.http_status in _TRANSIENT_STATUSES or answer.http_status >= _SERVER_FAULT
         return "unavailable" if again else "refused"

@@ -68,12 +68,12 @@ class ToolCalls:
     def __bool__(self) -> bool:
         return bool(self._calls)
 
-    def add(self, fragment: dict[str, Any], position: int, of: int) -> str | None:
-        """Take fragment number `position` of the `of` in one chunk; return its piece of the arguments, or None."""
+    def add(self, fragment: dict[str, Any], position: int, total: int) -> str | None:
+        """Take fragment number `position` of the `total` in one chunk; return its piece of the arguments, or None."""
         custom = type(fragment.get("custom")) is dict
-        said = mapping(fragment["custom"] if custom else fragment.get("function"))
-        name, piece = text(said.get("name"), 256), arguments_of(said.get("input" if custom else "arguments"))
-        call = self._call(fragment, name, piece, position if of > 1 else None, custom=custom)
+        fields = mapping(fragment["custom"] if custom else fragment.get("function"))
+        name, piece = text(fields.get("name"), 256), arguments_of(fields.get("input" if custom else "arguments"))
+        call = self._call(fragment, name, piece, position if total > 1 else None, custom=custom)
         if name is not None and name != call.name:
             call.name = (call.name or "") + name  # a name may come in pieces too
         if piece:
@@ -98,21 +98,21 @@ class ToolCalls:
     def _call(
         self, fragment: dict[str, Any], name: str | None, piece: str | None, position: int | None, *, custom: bool
     ) -> ToolCall:
-        called, index = bounded_identifier(fragment.get("id")), non_negative(fragment.get("index"))
-        if called is not None and called in self._by_id:
-            return self._by_id[called]
-        call = self._meant(index, position)
-        if call is None or _starts_new_call(call, called, name, piece):
+        call_id, index = bounded_identifier(fragment.get("id")), non_negative(fragment.get("index"))
+        if call_id is not None and call_id in self._by_id:
+            return self._by_id[call_id]
+        call = self._continued_call(index, position)
+        if call is None or _starts_new_call(call, call_id, name, piece):
             call = ToolCall(custom=custom)
             self._calls.append(call)
         if index is not None:
             self._by_index[index] = call
-        if called is not None:
-            call.id = call.id or called
-            self._by_id[called] = call
+        if call_id is not None:
+            call.id = call.id or call_id
+            self._by_id[call_id] = call
         return call
 
-    def _meant(self, index: int | None, position: int | None) -> ToolCall | None:
+    def _continued_call(self, index: int | None, position: int | None) -> ToolCall | None:
         """The call that a fragment without a known id goes on with, if it begins no other."""
         if index is not None:
             return self._by_index.get(index)
@@ -121,15 +121,15 @@ class ToolCalls:
         return self._calls[-1] if self._calls else None
 
 
-def _starts_new_call(call: ToolCall, called: str | None, name: str | None, piece: str | None) -> bool:
+def _starts_new_call(call: ToolCall, call_id: str | None, name: str | None, piece: str | None) -> bool:
     if name is None:
         return False  # every call has a name; a fragment without one goes on, whatever its id
     if call.name is None:
         return False
-    if called is not None and call.id is not None:
+    if call_id is not None and call.id is not None:
         return True  # an id that is not known
     if name != call.name:
-        return not (call.id is not None and called is None and not call.arguments)  # else the rest of the name
+        return not (call.id is not None and call_id is None and not call.arguments)  # else the rest of the name
     return call.complete and bool(piece and piece.strip())
 
 

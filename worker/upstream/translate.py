@@ -82,7 +82,7 @@ def translate_snapshot(data: object) -> list[StreamEvent]:
     elif identifier(data.get("id")) is None:
         main = Keepalive(None, "response")
     else:
-        main = _created(None, "queued" if status == "queued" else "in_progress", data)._replace(state=True)
+        main = _created(None, "queued" if status == "queued" else "in_progress", data)._replace(is_snapshot=True)
     return [*side_signals("", {"response": data}, main), main]
 
 
@@ -94,11 +94,11 @@ def side_signals(kind: str, data: dict[str, Any], main: StreamEvent) -> list[Str
     metadata = mapping(data.get("metadata")) if kind == "response.metadata" else {}
     if programs := tuple(p for p in strings(metadata.get("openai_verification_recommendation")) if p in _PROGRAMS):
         found.append(Flagged(programs))
-    told = _safety_buffering(kind, data, metadata)
-    if told is not None:
+    fields = _safety_buffering(kind, data, metadata)
+    if fields is not None:
         # An output or an end in the same frame closes what the notice would open.
-        riding = type(main) in (Delta, ItemDone, PartDone, CallDone, Terminal, StreamError)
-        found.append(_notice(non_negative(data.get("sequence_number")), told, riding))
+        piggybacked = type(main) in (Delta, ItemDone, PartDone, CallDone, Terminal, StreamError)
+        found.append(_notice(non_negative(data.get("sequence_number")), fields, piggybacked))
     return found
 
 
@@ -255,25 +255,25 @@ def _safety_buffering(kind: str, data: dict[str, Any], metadata: dict[str, Any])
     """The object of the notice, or None: forms S1-S4 of wire.md section 2.1."""
     if "safety_buffering" in data:
         # Present at top level it wins over every other form, even when it says nothing.
-        told = data["safety_buffering"]
-        return told if type(told) is dict else None
+        fields = data["safety_buffering"]
+        return fields if type(fields) is dict else None
     if metadata.get("type") == "safety_buffering":
         return metadata
     if kind == "response.safety_buffering":
         return data
-    told = mapping(data.get("response")).get("safety_buffering")
-    return told if type(told) is dict else None
+    fields = mapping(data.get("response")).get("safety_buffering")
+    return fields if type(fields) is dict else None
 
 
-def _notice(sequence: int | None, told: dict[str, Any], riding: bool) -> CheckNotice:
+def _notice(sequence: int | None, fields: dict[str, Any], piggybacked: bool) -> CheckNotice:
     model, state = None, RetryModelState.ABSENT
-    if "retry_model" in told:
-        model = text(told["retry_model"])
+    if "retry_model" in fields:
+        model = text(fields["retry_model"])
         if model is not None:
             state = RetryModelState.NAMED
-        elif told["retry_model"] is None:
+        elif fields["retry_model"] is None:
             state = RetryModelState.NONE
-    return CheckNotice(sequence, strings(told.get("use_cases")), strings(told.get("reasons")), model, state, riding)
+    return CheckNotice(sequence, strings(fields.get("use_cases")), strings(fields.get("reasons")), model, state, piggybacked)
 
 
 def _served_model(data: dict[str, Any]) -> str | None:

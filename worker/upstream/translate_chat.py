@@ -35,7 +35,7 @@ class _Choice:
 
     @property
     def empty(self) -> bool:
-        """True while it has said nothing."""
+        """True while it has text_read nothing."""
         return not (self.text or self.refusal or self.calls)
 
 
@@ -43,7 +43,7 @@ class ChatTranslator:
     """Translates the chunks of one chat stream, then says how it ended."""
 
     def __init__(self) -> None:
-        self._begun = False
+        self._created_sent = False
         self._ended = False
         self._faulted = False
         self._id: str | None = None
@@ -53,7 +53,7 @@ class ChatTranslator:
         self._reading = ContentReader()
         self._flags: set[str] = set()
         self._choices: dict[int, _Choice] = {}
-        self._ours: int | None = None  # the choice that is told: the first that came
+        self._chosen_index: int | None = None  # the choice that is told: the first that came
 
     def feed(self, data: object) -> list[StreamEvent]:
         """What one chunk says; at least one StreamEvent, since any frame proves life."""
@@ -72,8 +72,8 @@ class ChatTranslator:
         if type(choices) is dict:
             choices = [choices]
         name = bounded_identifier(data.get("id")) if self._id is None else None
-        if name or (type(choices) is list and not self._begun):
-            self._begun = True
+        if name or (type(choices) is list and not self._created_sent):
+            self._created_sent = True
             self._id = name or self._id
             events.append(Created(None, self._id, self._model, "in_progress", self._tier))
         for choice in choices if type(choices) is list else ():
@@ -88,8 +88,8 @@ class ChatTranslator:
         Nothing before the first chunk, after an error chunk, or when neither a word nor a reason to stop had come: such
         an end is none.
         """
-        choice = self._told()
-        if self._ended or not self._begun or self._faulted or (choice.empty and self._finish(choice) is None):
+        choice = self._answer_choice()
+        if self._ended or not self._created_sent or self._faulted or (choice.empty and self._finish(choice) is None):
             return []
         self._ended = True
         status: TerminalStatus = "completed"
@@ -122,12 +122,12 @@ class ChatTranslator:
 
     def end(self) -> list[StreamEvent]:
         """The terminal event when the stream ended without `[DONE]`: only if a finish_reason had been seen."""
-        return self.done() if self._finish(self._told()) is not None else []
+        return self.done() if self._finish(self._answer_choice()) is not None else []
 
-    def _told(self) -> _Choice:
-        """The choice that is the answer: ours, or if it has said nothing, one that has."""
-        ours = self._choices.get(self._ours or 0) or _Choice()
-        return next((c for c in self._choices.values() if not c.empty), ours) if ours.empty else ours
+    def _answer_choice(self) -> _Choice:
+        """The choice that is the answer: chosen, or if it has text_read nothing, one that has."""
+        chosen = self._choices.get(self._chosen_index or 0) or _Choice()
+        return next((c for c in self._choices.values() if not c.empty), chosen) if chosen.empty else chosen
 
     def _finish(self, choice: _Choice) -> str | None:
         """Why it stopped: a block of any choice, else the choice's own word, else another's, since servers that number
@@ -140,26 +140,26 @@ class ChatTranslator:
     def _choice(self, data: dict[str, Any]) -> list[StreamEvent]:
         number = non_negative(data.get("index"))
         if number is None:
-            number = self._ours or 0
-        if self._ours is None:
-            self._ours = number
+            number = self._chosen_index or 0
+        if self._chosen_index is None:
+            self._chosen_index = number
         if number not in self._choices and len(self._choices) >= _MAX_CHOICES:
             return []
         choice = self._choices.setdefault(number, _Choice())
-        said = _message(data.get("delta")) or ({"content": data.get("text")} if "text" in data else {})
-        if not said:  # a whole message: of it, what the deltas did not say
-            said = _message(data.get("message"))
-            said = said if choice.empty else _remainder(choice, said)
-        events = self._deltas(choice, said)
+        text_read = _message(data.get("delta")) or ({"content": data.get("text")} if "text" in data else {})
+        if not text_read:  # a whole message: of it, what the deltas did not say
+            text_read = _message(data.get("message"))
+            text_read = text_read if choice.empty else _remainder(choice, text_read)
+        events = self._deltas(choice, text_read)
         word = finish_word(data.get("finish_reason"))
         if word is not None and not (choice.finish is not None and meaning(choice.finish) is Finish.BLOCK):
-            choice.finish = word  # a block stands, whatever is said after it
-        return events if number == self._ours else []
+            choice.finish = word  # a block stands, whatever is text_read after it
+        return events if number == self._chosen_index else []
 
     def _deltas(self, choice: _Choice, delta: dict[str, Any]) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         content = delta.get("content")
-        content = content if (said := text_or_number(content)) is None else said
+        content = content if (text_read := text_or_number(content)) is None else text_read
         if type(content) is str:
             if content:
                 choice.text.append(content)
@@ -184,12 +184,12 @@ class ChatTranslator:
     def _output(self, choice: _Choice, status: str, *, refused: bool) -> tuple[dict[str, Any], ...]:
         """The answer as Responses output items, so that it has one shape in every mode."""
         tail = (self._id or "").removeprefix("chatcmpl-") or "0"
-        said, refusal = join_surrogates("".join(choice.text)), join_surrogates("".join(choice.refusal))
+        text_read, refusal = join_surrogates("".join(choice.text)), join_surrogates("".join(choice.refusal))
         if refused and not refusal:
-            said, refusal = "", said
+            text_read, refusal = "", text_read
         content: list[dict[str, Any]] = []
-        if said:
-            content.append({"type": "output_text", "text": said, "annotations": [], "logprobs": []})
+        if text_read:
+            content.append({"type": "output_text", "text": text_read, "annotations": [], "logprobs": []})
         if refusal or refused:
             content.append({"type": "refusal", "refusal": refusal})
         items: list[dict[str, Any]] = []
@@ -202,8 +202,8 @@ class ChatTranslator:
 
 def _message(value: object) -> dict[str, Any]:
     """A message or a delta of one; some servers send its text in its place."""
-    said = text_or_number(value)
-    return mapping(value) if said is None else {"content": said}
+    text_read = text_or_number(value)
+    return mapping(value) if text_read is None else {"content": text_read}
 
 
 def _remainder(choice: _Choice, message: dict[str, Any]) -> dict[str, Any]:

@@ -280,9 +280,9 @@ class JobRun:
                 shop.clock.chance(),
                 shop.clock.monotonic(),
                 None,  # a deadline ends the job as expired, whatever it waits for
-                same_code_before=sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code),
+                earlier_same_code=sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code),
                 check_signalled=checked,
-                cuts_alike=cuts.times if cuts is not None else 0,
+                repeated_cuts=cuts.times if cuts is not None else 0,
             )
             if isinstance(again, retry.GiveUp):
                 await desk.settle(said, ev.Failed(error=messages.final_error(failure, again.reason, cuts)), kept)

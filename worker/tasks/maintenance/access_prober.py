@@ -83,9 +83,9 @@ class AccessProber:
         known = self._known.get(name, _UNKNOWN)
         failure, now = verdict.failure, self._clock.now()
         if failure is not None and failure.scope == "model":
-            if known.denied(now) is not None:
+            if known.after_denial(now) is not None:
                 self._behind("denial", name, lambda: self._note_denial(name))
-        elif verdict.outcome in DELIVERED and self._served(model, verdict) and known.answered(None, now) is not None:
+        elif verdict.outcome in DELIVERED and self._served(model, verdict) and known.after_answer(None, now) is not None:
             self._behind("answer", name, lambda: self._note_answer(name, verdict.request_id))
 
     def _served(self, model: str, verdict: AttemptVerdict) -> bool:
@@ -94,11 +94,11 @@ class AccessProber:
         return served is None or base_name(served, self._catalogue.aliases) == base_name(model, self._catalogue.aliases)
 
     async def _note_denial(self, name: str) -> None:
-        await self._change(name, lambda old, now: old.denied(now))
+        await self._change(name, lambda old, now: old.after_denial(now))
         await self.probe(name)
 
     async def _note_answer(self, name: str, request_id: str | None) -> None:
-        await self._change(name, lambda old, now: old.answered(request_id, now))
+        await self._change(name, lambda old, now: old.after_answer(request_id, now))
 
     # -- probing
 
@@ -119,7 +119,7 @@ class AccessProber:
         """One model has been probed."""
         async with self._room:
             found = await probe(self._provider, name, f"probe-{self._clock.dice(8).hex()}")
-        await self._change(name, lambda old, now: old.probed(found.found, found.request_id, now))
+        await self._change(name, lambda old, now: old.after_probe(found.found, found.request_id, now))
 
     async def run(self) -> None:
         """Keeps the copy fresh and probes skipped models when they are due, until cancelled."""
@@ -135,7 +135,7 @@ class AccessProber:
     async def _probe_due(self) -> None:
         for name, access in list(self._known.items()):
             if name in self._catalogue.models and access.due(self._clock.now()):
-                claimed = await self._change(name, lambda old, now: old.claimed(now))
+                claimed = await self._change(name, lambda old, now: old.after_claim(now))
                 if claimed is not None:  # else another worker was faster
                     self._behind("probe", name, partial(self.probe, name))
 
