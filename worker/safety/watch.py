@@ -77,7 +77,7 @@ class AttemptWatch:
         self._checks, self._error = Checks(check), PendingError()
         self._state = AttemptState(model, aliases or {}, service_tier, resumed)
         self._start = self._last = now
-        # since when no output has come, from the call on, because gateways hold back even the headers; None = not judged
+        # since when no output has come, from the call on, because gateways hold back even the headers; None: not judged
         self._silent_since: float | None = now
         self._any_event = self._opened = self._first_event_reported = self._on_fast_path = False
         self._output_seen = output_seen

@@ -1,7 +1,7 @@
-"""One HTTP answer being read: from the socket's bytes to batches of StreamEvents.
+"""Reads one HTTP answer: from the socket's bytes to batches of StreamEvents.
 
-Knows one connection and nothing of reconnecting. The hot path of Vigil: every delta of every stream goes through
-`Answer.read`. No foreign exception leaves it; the last batch says how it ended (Closed or Rejected).
+Handles one connection; `session` reconnects. This is the hot path of Vigil: every delta of every stream goes through
+`UpstreamAnswer.read`. It raises no exception of a library; the last batch says how it ended (Closed or Rejected).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_JSON_BYTES: Final = 64 * 1024 * 1024
 
 
 class UpstreamAnswer:
-    """The answer to one request: `read()` until it gives an empty list, then or before `aclose()`."""
+    """The answer to one request: call `read()` until it gives an empty list; call `aclose()` then or earlier."""
 
     __slots__ = (
         "_body",
@@ -63,7 +63,7 @@ class UpstreamAnswer:
         now: Callable[[], datetime],
         refused: Callable[[int, bytes], bool] | None = None,
     ) -> None:
-        """`refused(status, body)`: whether a refused request will be put otherwise the next time."""
+        """`refused(status, body)`: returns whether the next request will differ after this refusal."""
         self._send = send
         self._on: RequestKind = on
         self._chat = ChatTranslator() if chat else None
@@ -75,18 +75,18 @@ class UpstreamAnswer:
         self._body: AnswerBody | None = None
         self._sniff = BodySniffer("")
         self._utf8_decoder: Utf8Decoder | None = Utf8Decoder()  # None once the body is known to be UTF-8
-        self._kind: BodyKind | None = None  # what the body is, once its first bytes found
+        self._kind: BodyKind | None = None  # what the body is, once its first bytes show it
         self._json: list[bytes] = []  # the pieces of a body that is JSON
         self._surrogates: SurrogateJoiner | None = None  # once a character came in two halves
         self._ended = False
         self._stopped = False  # by aclose
 
     async def read(self) -> list[StreamEvent]:
-        """The events of what arrived next; empty when there is nothing more. The first call sends the request."""
+        """Return the next events, or an empty list at the end. The first call sends the request."""
         body = self._body
         if body is None:
             if self._ended or self._stopped or self._opening is not None:
-                return []  # a request that was broken off while it was sent may have run: it is never sent again
+                return []  # a request that was interrupted while it was sent may have run: it is never sent again
             return await self._open()
         try:
             while True:
@@ -104,7 +104,7 @@ class UpstreamAnswer:
             return await self._finish(events)
 
     def trailing(self) -> list[StreamEvent]:
-        """The events that have arrived already, without waiting: what came with the terminal event."""
+        """Return the events that have already arrived with the terminal event, without waiting."""
         if self._body is None:
             return []
         return [event for event in self._digest(self._body.read_available()) if type(event) is not Closed]
@@ -124,7 +124,7 @@ class UpstreamAnswer:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._stopped and not (task and task.cancelling()):
-                return []  # it was aclose that cancelled the request, not somebody who cancels us
+                return []  # aclose cancelled the request, and not a caller the current task
             raise
         except openai.APIStatusError as error:
             self._ended = True
@@ -144,13 +144,13 @@ class UpstreamAnswer:
         return [opened_from(response.status_code, response.headers, resumed=self._on != "create")]
 
     def _digest(self, chunk: bytes) -> list[StreamEvent]:
-        """The events that `chunk` completes; sets `_ended` when what follows can't be trusted."""
+        """Return the events that `chunk` completes; sets `_ended` if what follows can't be trusted."""
         if self._utf8_decoder is not None:
             return self._decode(self._utf8_decoder, chunk)
         return self._feed(chunk)
 
     def _decode(self, decoder: Utf8Decoder, chunk: bytes, *, last: bool = False) -> list[StreamEvent]:
-        """The events of a body that is UTF-16 or UTF-32, or whose first bytes have not found yet."""
+        """Return the events of a body that is, or may still turn out to be, UTF-16 or UTF-32."""
         piece = decoder.feed(chunk, last=last)
         if decoder.wide is False:
             self._utf8_decoder = None
@@ -169,7 +169,7 @@ class UpstreamAnswer:
             try:
                 return translate(parse_frame(payloads[0]))
             except ValueError:
-                pass  # not JSON, or not all of a character
+                pass  # not JSON, or only half a character
         events: list[StreamEvent] = []
         for payload in payloads:
             try:
@@ -181,7 +181,7 @@ class UpstreamAnswer:
         return events
 
     def _begin(self, chunk: bytes) -> list[StreamEvent]:
-        """The events of a body that is no event stream, or not yet known to be one."""
+        """Return the events of a body that is no event stream, or not yet known to be one."""
         if self._kind is None:
             found = self._sniff.feed(chunk)
             if found is None:
@@ -202,7 +202,7 @@ class UpstreamAnswer:
             if bare.strip(b'"').lower() == _DONE:
                 return self._done()
             if bare[:1] not in (b"{", b"["):
-                return [Keepalive(None, "no JSON")]  # "ping" and its kin prove life
+                return [Keepalive(None, "no JSON")]  # "ping" and the like show that the stream is alive
             if self._surrogates is None:
                 self._surrogates = SurrogateJoiner()
             data = parse_surrogates(payload)
@@ -231,7 +231,7 @@ class UpstreamAnswer:
         return []
 
     def _last_events(self) -> list[StreamEvent]:
-        """What the end of the body tells: the rest, and that it was the end."""
+        """Return the events of the rest of the body and of its end."""
         events: list[StreamEvent] = []
         if self._utf8_decoder is not None:
             events += self._decode(self._utf8_decoder, b"", last=True)
@@ -244,7 +244,7 @@ class UpstreamAnswer:
             if self._kind is BodyKind.JSON:
                 events += self._json_events()
             elif (rest := self._splitter.close()) is not None:
-                # A whole payload without its blank line is an answer of a hasty server, not half a frame.
+                # A complete payload without its blank line is an answer too, not half a frame.
                 events += self._translate(rest)
         except BadJson:
             return [*events, Closed("bad_json" if self._kind is BodyKind.JSON else "half_frame", "BadJson")]
@@ -258,13 +258,13 @@ class UpstreamAnswer:
         return events
 
     def _ended_empty(self, kind: BodyKind) -> Closed | None:
-        """Return what a body without a byte means, or None where a resumed stream had nothing more to say."""
+        """Return the end of a body without a byte, or None if it is a resumed stream without news."""
         if kind is BodyKind.JSON or self._on == "poll":
             return Closed("bad_json", "empty")
         return Closed("nothing") if self._on == "create" else None
 
     def _json_events(self) -> list[StreamEvent]:
-        """The events of a body that is JSON: one value, or one value a line."""
+        """Return the events of a body that is JSON: one value, or one value a line."""
         body = b"".join(self._json)
         try:
             return self._value(parse(body))
@@ -292,5 +292,5 @@ class UpstreamAnswer:
     async def _close(self) -> None:
         response, self._response = self._response, None
         if response is not None:
-            with contextlib.suppress(Exception):  # closing what is broken already
+            with contextlib.suppress(Exception):  # the connection may be broken already
                 await response.aclose()

@@ -1,6 +1,7 @@
-"""MiniMax's own way to say how a call went: `"base_resp": {"status_code": 1026, "status_msg": "…"}` beside the answer.
+"""Translates MiniMax's `base_resp`, the outcome of a call beside its answer, into error codes.
 
-Its numbers as the codes that they mean, from MiniMax's list of error codes; 0 is no error. Pure.
+Its form is `"base_resp": {"status_code": 1026, "status_msg": "…"}`; the numbers are from MiniMax's list of error codes,
+and 0 is no error. Pure.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _MEANINGS: Final[dict[str, str]] = {
 
 
 def code_in(value: object) -> str | None:
-    """Return the code of a `base_resp`; None when it tells of no error. A number that is new to us stays one."""
+    """Return the code of a `base_resp` (an unknown number as `base_resp_<number>`), or None if it is no error."""
     for told in value if type(value) is list else [value]:
         number = cast("dict[str, Any]", told).get("status_code") if type(told) is dict else None
         word = str(number) if type(number) is int and abs(number) < _MAX_NUMBER else number

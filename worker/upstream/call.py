@@ -1,4 +1,4 @@
-"""What one call upstream needs, as a value; the shell builds it from the record and the stored content."""
+"""Defines the data of one upstream call; the worker builds it from the record and the stored content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events of a Responses stream that tell of a tool call beside its item: that it has begun, and all its arguments.
+"""Reads the events of a Responses stream about a tool call: that it has begun, and its complete arguments.
 
 Pure.
 """
@@ -16,11 +16,11 @@ _ARGUMENTS: Final = {
     "response.custom_tool_call_input.done": ("custom_tool_call", "input"),
     "response.mcp_call_arguments.done": ("mcp_call", "arguments"),
 }
-"""The type of the item, and the field of it, whose whole text such an event has."""
+"""By event type: the type of the item, and its field whose full text the event has."""
 
 
 def call_done(kind: str, sequence: int | None, data: dict[str, Any]) -> CallDone | None:
-    """The whole arguments of a call: with some servers they come only here, and its item has none."""
+    """Return the complete arguments of a call, or None; some servers send them only here and not in the item."""
     if kind not in _ARGUMENTS:
         return None
     item, field = _ARGUMENTS[kind]
@@ -40,7 +40,7 @@ def call_done(kind: str, sequence: int | None, data: dict[str, Any]) -> CallDone
 
 
 def call_started(data: dict[str, Any]) -> CallDone | None:
-    """The name of a call, for when nothing but its arguments comes later."""
+    """Return the name of a call that has begun, or None; some servers send only its arguments later."""
     item = mapping(data.get("item"))
     field = next((field for kind, field in _ARGUMENTS.values() if kind == item.get("type")), None)
     name = text(item.get("name"), 256)

@@ -1,7 +1,7 @@
-"""Content of messages and output items, however a server wrote it: the one tolerant reader of both.
+"""Reads the content of messages and output items tolerantly, in whatever shape a server sends it.
 
-Pure. What it gives has the shape of the Responses API whatever came, so nobody behind it has to doubt: an item is an
-object, a message's content a list of objects, text a string, every number finite.
+Pure. The result always has the shape of the Responses API: an item is an object, a message's content a list of objects,
+text a string, every number finite.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import math
 from typing import Any, Final
 
 MAX_DEPTH: Final = 100
-"""Levels of nesting that are kept; what lies deeper becomes null."""
+"""Levels of nesting that are kept; a deeper value becomes null."""
 _MAX_BITS: Final = 1024  # a float's; writing larger ones as text is refused by Python
 NOT_A_NUMBER: Final = "not_a_number"
-"""The flag of an answer that held NaN, an infinity or a number without measure: null stands there now."""
+"""The flag of an answer in which NaN, an infinity or an oversized number was replaced by null."""
 MALFORMED_CONTENT: Final = "malformed_content"
-"""The flag of an answer in which something stood that no reading makes sense of: it was left out."""
+"""The flag of an answer in which an unreadable part was left out."""
 
 _TEXT: Final = frozenset({"output_text", "text", "input_text"})
 
 
 class ContentReader:
-    """Reads the items of one answer; `flags` says afterwards what had to be mended."""
+    """Reads the items of one answer; `flags` then names what had to be repaired."""
 
     def __init__(self) -> None:
         self.flags: set[str] = set()
@@ -44,7 +44,7 @@ class ContentReader:
         return tuple(found)
 
     def item(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Return one output item; of a message the content is read, the rest stays as it came."""
+        """Return one output item; the content of a message is normalised, the rest stays as it came."""
         item: dict[str, Any] = self.plain(value)
         if item.get("type") == "message" or ("type" not in item and "content" in item and "role" in item):
             item["type"] = "message"
@@ -65,7 +65,7 @@ class ContentReader:
         return []
 
     def plain(self, value: Any, depth: int = 0) -> Any:
-        """Return `value` as JSON can write it: finite, and not too deep."""
+        """Return `value` in a form that JSON can express: finite, and not too deep."""
         kind = type(value)
         if (kind is float and not math.isfinite(value)) or (kind is int and value.bit_length() > _MAX_BITS):
             self.flags.add(NOT_A_NUMBER)
@@ -88,7 +88,7 @@ class ContentReader:
         return part
 
     def _string(self, value: object) -> str:
-        """Return a text; some servers put it into an object once more: `{"value": ...}`, `{"text": ...}`."""
+        """Return a text; some servers wrap it in an object: `{"value": ...}`, `{"text": ...}`."""
         if type(value) is dict:
             value = value.get("value", value.get("text"))
         if type(value) is str:

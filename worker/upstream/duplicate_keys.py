@@ -1,4 +1,4 @@
-"""An object in which a key stands twice: the value that tells of a block counts, else the last one.
+"""Resolves duplicate keys in a JSON object: the value that reports a block counts, else the last one.
 
 A parser that takes the last value hides an error that stands in the first (`"code": "cyber_policy", "code": "400"`);
 one that takes the first hides it in the last. Pure.
@@ -12,12 +12,12 @@ from worker.safety.finish import Finish, finish_word, meaning
 from worker.upstream.problems import is_block, problem_of
 
 _WORST_FIRST: Final = ("error", "response.error", "response.failed", "failed", "response.incomplete", "incomplete")
-"""Of several types or statuses the one that says least good: an error is not hidden behind a completion."""
+"""Of several types or statuses the first of these counts, so that a completion does not hide an error."""
 _MAX_COPIES: Final = 16
 
 
 def merge_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the object of these pairs."""
+    """Return the object of these pairs, with one value for each key."""
     data = dict(pairs)
     if len(data) == len(pairs):
         return data
@@ -28,7 +28,7 @@ def merge_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _choose(key: str, values: list[Any]) -> Any:
-    """The first value that tells of a block; without one the last. A type or a status: the worst."""
+    """Return the first value that reports a block; else the worst type or status, or the last value."""
     for value in values[:_MAX_COPIES]:
         if _is_block(key, value):
             return value

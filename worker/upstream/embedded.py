@@ -1,9 +1,9 @@
-"""JSON objects written into a text: a gateway's message that quotes the provider's error body.
+"""Finds JSON objects inside a text: a gateway's message may quote the provider's error body.
 
 `litellm.BadRequestError: OpenAIException - {"error":{…}}. Received Model Group=…`, `Error code: 400 - {'error': {…}}`
 (the OpenAI SDK prints a dict as Python does), an escaped body inside a string, a body that was cut in the middle. Only
-objects are read, never the prose around them, and of those that stand in prose only bodies with an `error`.
-Pure; the work is a fixed multiple of the text's length.
+objects are read, never the prose around them, and objects within prose count only if they have an `error`.
+Pure; the work is linear in the text's length.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _JSON: Final = json.JSONDecoder(strict=False, object_pairs_hook=collect_copies)
 
 
 def parse_full(text: str) -> dict[str, Any] | list[Any] | None:
-    """Return the object or the list that `text` is from its first character to its last, escaped or not; else None."""
+    """Return the object or list if the full `text` is one, escaped or not; else None."""
     text = text[:MAX_TEXT].strip()
     for _ in range(_MAX_ESCAPE_LEVELS + 1):
         if text[:1] not in ("{", "[", '"'):
@@ -57,12 +57,12 @@ def parse_full(text: str) -> dict[str, Any] | list[Any] | None:
 
 
 def find_errors(text: str) -> list[dict[str, Any]]:
-    """Return the bodies that a text quotes: JSON objects with an error in them, the mark of a provider's answer."""
+    """Return the error bodies that a text quotes: JSON objects that contain an error."""
     return [body for data in find_objects(text) if (body := _find_envelope(data)) is not None]
 
 
 def _find_envelope(data: dict[str, Any], depth: int = 0) -> dict[str, Any] | None:
-    """Return `data`, or the object in it, that has the name of an error as one of its keys."""
+    """Return `data`, or the object in it, that has an error among its keys; else None."""
     if any(data.get(key) for key in _ERROR_KEYS):
         return data
     inner = (data.get(key) for key in _WRAPPER_KEYS) if depth < _MAX_ESCAPE_LEVELS else ()
@@ -71,7 +71,7 @@ def _find_envelope(data: dict[str, Any], depth: int = 0) -> dict[str, Any] | Non
 
 
 def find_objects(text: str) -> list[dict[str, Any]]:
-    """Return the JSON objects that stand in `text`, in order; Python's way of printing a dict counts as JSON."""
+    """Return the JSON objects in `text`, in order; a dict printed by Python counts as JSON."""
     text = text[:MAX_TEXT]
     found, escaped = _search(text)
     for _ in range(_MAX_ESCAPE_LEVELS):
@@ -84,7 +84,7 @@ def find_objects(text: str) -> list[dict[str, Any]]:
 
 
 def _search(text: str) -> tuple[list[dict[str, Any]], bool]:
-    """Return the objects, and whether one seems to begin whose quotes are escaped."""
+    """Return the objects, and whether one with escaped quotes seems to begin."""
     found: list[dict[str, Any]] = []
     at, escaped = 0, False
     for _ in range(_MAX_CANDIDATES):
@@ -103,7 +103,7 @@ def _search(text: str) -> tuple[list[dict[str, Any]], bool]:
 
 
 def _json(text: str, start: int, *, cut: bool = True) -> tuple[object, int]:
-    """Return the value that begins at `start`, and where it ends; `cut`: it may be cut off by the end of the text."""
+    """Return the value at `start` and where it ends; `cut`: the end of the text may cut it off."""
     try:
         return _JSON.raw_decode(text, start)
     except (ValueError, RecursionError):
@@ -117,7 +117,7 @@ def _json(text: str, start: int, *, cut: bool = True) -> tuple[object, int]:
 
 
 def _python(text: str, start: int) -> tuple[object, int]:
-    """Return the dict that Python printed at `start` and where it ends; None when it is none, or is cut off."""
+    """Return the dict that Python printed at `start` and where it ends; None if there is none or it is cut off."""
     out: list[str] = []
     at, end, depth = start, min(len(text), start + _MAX_PYTHON_LENGTH), 0
     while at < end:
@@ -146,7 +146,7 @@ def _python(text: str, start: int) -> tuple[object, int]:
 
 
 def _string(text: str, at: int, end: int) -> tuple[str, int]:
-    """Return the string that begins at `at` as JSON writes it, and where it ends."""
+    """Return the string at `at` in JSON's notation, and where it ends."""
     quote, out = text[at], ['"']
     at += 1
     while at < end and (char := text[at]) != quote:

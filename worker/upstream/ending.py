@@ -1,9 +1,9 @@
-"""How the reading of a response ends: what follows its last word, and what of it still counts.
+"""Reads the end of a response: collects what follows the terminal event and decides what of it counts.
 
 A failure often comes in two events, the vague one first: `response.failed` with `error: null`, then an error with the
-code of a block, or the code only in the response that a GET shows (wire.md section 0.7). So nothing is decided by a
-failure that is no block before its connection has ended or a moment has passed; and the response of one that names no
-cause is looked at once.
+code of a block, or the code only in the response that a GET shows (wire.md section 0.7). So a failure that is no block
+is final only when the connection has ended or a moment has passed; and if it names no cause, the response is polled
+once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from worker.safety.stream import Closed, Keepalive, ProviderProblem, Rejected, S
 from worker.upstream.answer import UpstreamAnswer
 
 DRAIN_SECONDS: Final = 2.0
-"""How long a failure is listened to, and how long the look at its response may take."""
+"""How long to read on after a failure, and how long the poll of its response may take."""
 
 
 async def last_batch(
@@ -25,8 +25,8 @@ async def last_batch(
 ) -> list[StreamEvent]:
     """Return the last events of a response, of which one must be the terminal event; closes `answer`.
 
-    `look` asks for the response once more, where it can be asked for. What tells more than the terminal event is put
-    before it, what else came after it only proves life.
+    `look` polls the response once more, if that is possible. Events that tell more than the terminal event are moved
+    before it; other late events become keepalives.
     """
     at, terminal = next((at, event) for at, event in enumerate(events) if isinstance(event, Terminal))
     after = events[at + 1 :] + answer.trailing()
@@ -41,12 +41,12 @@ async def last_batch(
 
 
 def _is_unexplained(terminal: Terminal, after: list[StreamEvent]) -> bool:
-    """Whether the provider has not said yet why the response failed, or was cut short."""
+    """Return whether the provider has not said yet why the response failed or was cut short."""
     return _weighs_less(terminal, after, KNOWN)
 
 
 def _may_be_block(terminal: Terminal, after: list[StreamEvent]) -> bool:
-    """Whether the response failed for what is no block so far: the code of a block may still come."""
+    """Return whether the response failed, and no block was reported yet: its code may still come."""
     return _weighs_less(terminal, after, SUSPECT)
 
 
@@ -58,7 +58,7 @@ def _weighs_less(terminal: Terminal, after: list[StreamEvent], than: int) -> boo
 async def _read_rest(
     answer: UpstreamAnswer, seconds: float, terminal: Terminal, before: list[StreamEvent]
 ) -> list[StreamEvent]:
-    """What still comes over a connection, until it ends, says why, or has been listened to for long enough."""
+    """Return what still comes over a connection, until it ends, gives the cause, or the time is over."""
     events: list[StreamEvent] = []
     try:
         async with asyncio.timeout(seconds):
@@ -72,9 +72,9 @@ async def _read_rest(
 
 
 def _ordered(terminal: Terminal, after: list[StreamEvent]) -> list[StreamEvent]:
-    """The events as they are passed on: what tells more, the last word, signs of life.
+    """Return the events in order: those that tell more, the terminal event, keepalives.
 
-    A response that was delivered whole is taken back by nothing but a block.
+    Only a block overrides a response that was delivered completely.
     """
     least = max(_weight(terminal), SUSPECT - 1 if terminal.status in ("completed", "cancelled") else 0)
     told: list[StreamEvent] = []
@@ -91,7 +91,7 @@ def _ordered(terminal: Terminal, after: list[StreamEvent]) -> list[StreamEvent]:
 
 
 def _as_stream_error(event: StreamEvent) -> StreamError:
-    """The same as an error event; without a number, which would be one after the terminal event's."""
+    """Return the event as an error event, without its sequence number, which is after the terminal event's."""
     said = event.problem if isinstance(event, StreamError | Rejected | Terminal) else None
     problem = said or ProviderProblem(None, None)
     if isinstance(event, Terminal) and weight(problem) < _weight(event):
@@ -100,12 +100,12 @@ def _as_stream_error(event: StreamEvent) -> StreamError:
 
 
 def _weight(event: StreamEvent) -> int:
-    """How much an event tells of an error."""
+    """Return how much an event tells of an error."""
     if isinstance(event, Terminal):
         return weight(event.problem, event.incomplete_reason)
     return weight(event.problem) if isinstance(event, StreamError | Rejected) else 0
 
 
 def _as_keepalive(event: StreamEvent) -> Keepalive:
-    """What comes after the terminal event proves life and says nothing more."""
+    """Return a late event as a keepalive."""
     return Keepalive(getattr(event, "sequence", None), event.type if type(event) is Keepalive else type(event).__name__)

@@ -1,9 +1,9 @@
-"""Which of the provider's addresses are there, asked without a prompt: so nothing is generated and nothing is billed.
+"""Finds out which endpoints the provider has, without a prompt: nothing is generated and nothing is billed.
 
-Gateways and compatible servers offer one API or two. Each is asked with a body without a model whose input is a number:
-a server that has the address refuses it. An empty body would not do, since llama-cpp-python takes it for a prompt of no
-messages and answers. Whether responses are kept is asked by the name of one that never was. What comes back is compared
-with what the same server answers at an address that no server has.
+Gateways and compatible servers offer one API or two. Each is called with a body without a model whose input is a
+number: a server that has the endpoint refuses it. An empty body would not do, since llama-cpp-python takes it for a
+prompt of no messages and answers. Whether responses are kept is tested with an id that never existed. Each answer is
+compared with the same server's answer at a path that no server has.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ _NO_PROMPT: Final[dict[str, dict[str, Any]]] = {
     "/responses": {"input": 0, "max_output_tokens": 1},
     "/chat/completions": {"messages": 0, "max_tokens": 1},
 }
-"""By path what is posted: refused, and if some server runs it all the same, it writes one token."""
+"""The body to post by path: it is refused, and a server that runs it all the same writes one token."""
 TIMEOUT_S: Final = 8.0
-"""No question takes longer."""
+"""The limit for each request."""
 
 _ABSENT_STATUSES: Final = frozenset({404, 405, 501})
 
 
 async def find_endpoints(provider: Provider, request_id: str, seconds: float = TIMEOUT_S) -> ServerEndpoints:
-    """What the provider has. Never raises, and no request takes longer than `seconds`."""
+    """Return which endpoints the provider has. Never raises; no request takes longer than `seconds`."""
 
     async def post(path: str) -> ProviderPage | Rejected | Closed:
-        return await provider.get_page(path, f"{request_id}.{path.strip('/')[:9]}", seconds, body=_NO_PROMPT.get(path, {}))
+        return await provider.get_page(
+            path, f"{request_id}.{path.strip('/')[:9]}", seconds, body=_NO_PROMPT.get(path, {})
+        )
 
     async def get(path: str) -> ProviderPage | Rejected | Closed:
         return await provider.get_page(path, f"{request_id}.get", seconds)
@@ -47,11 +49,13 @@ async def find_endpoints(provider: Provider, request_id: str, seconds: float = T
 
 
 def _exists(answer: ProviderPage | Rejected | Closed, elsewhere: ProviderPage | Rejected | Closed) -> bool | None:
-    """Whether the address of `answer` is there; `elsewhere` is what the server says where nothing is."""
+    """Return whether the endpoint of `answer` exists; `elsewhere` is the server's answer at a path that does not."""
     if isinstance(answer, Closed):
         return None
     if isinstance(answer, ProviderPage):
-        return None if isinstance(elsewhere, ProviderPage) else True  # who answers everything tells nothing
+        return (
+            None if isinstance(elsewhere, ProviderPage) else True
+        )  # a server that answers everything is not conclusive
     if answer.http_status in {401, 403, 407, 429} or answer.http_status in {502, 503, 504}:
         return None
     if answer.http_status not in _ABSENT_STATUSES:
@@ -62,7 +66,7 @@ def _exists(answer: ProviderPage | Rejected | Closed, elsewhere: ProviderPage | 
 
 
 def _comparable(answer: Rejected) -> tuple[Any, ...]:
-    """What a refusal says, apart from the address that it names."""
+    """Return what a refusal says, without the path that it names."""
     problem = answer.problem
     if problem is None:
         return (answer.http_status, None)

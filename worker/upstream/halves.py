@@ -1,7 +1,7 @@
-"""Characters that a server cut in two: halves of a surrogate pair in the strings of its JSON.
+"""Joins characters that a server cut in two: halves of a surrogate pair in the strings of its JSON.
 
 Servers that write text as UTF-16 send one half per delta. Two halves in a row are one character; a half that stays
-alone becomes U+FFFD. Pure, and off the hot path: only a stream that ever held a half comes through here.
+alone becomes U+FFFD. Pure, and off the hot path: only a stream that ever had a half goes through here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _TRAILING_HIGH_SURROGATE: Final = re.compile("[\ud800-\udbff]\\Z")
 
 
 REPLACED: Final = "replaced_characters"
-"""The flag of an answer in whose stream U+FFFD stands for half a character."""
+"""The flag of an answer in whose stream U+FFFD replaces half a character."""
 
 
 def join_surrogates(text: str, alone: str = "\ufffd") -> str:
-    """Return `text` with each pair of halves as its character, and `alone` for every half alone."""
+    """Return `text` with each surrogate pair as one character, and `alone` for every lone half."""
     if _SURROGATE.search(text) is None:
         return text
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
@@ -28,7 +28,7 @@ def join_surrogates(text: str, alone: str = "\ufffd") -> str:
 
 
 def join_surrogates_in(value: Any, alone: str = "\ufffd") -> Any:
-    """Return a JSON value, or an event, with every string in it `join_surrogates`."""
+    """Return a JSON value, or an event, with the surrogates joined in every string."""
     if isinstance(value, str):
         return join_surrogates(value, alone)
     if isinstance(value, list):
@@ -42,14 +42,14 @@ def join_surrogates_in(value: Any, alone: str = "\ufffd") -> Any:
 
 
 class SurrogateJoiner:
-    """The first halves of one stream that wait for their second: one for each kind of text."""
+    """Joins the deltas of one stream; keeps a first half, one for each kind of text, until its second comes."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, str] = {}
         self._replaced = False
 
     def mend(self, events: list[StreamEvent]) -> list[StreamEvent]:
-        """Return the events with every character whole; a half at the end of a delta is kept for the next one."""
+        """Return the events with complete characters; a half at the end of a delta is kept for the next one."""
         out: list[StreamEvent] = []
         for event in events:
             if type(event) is not Delta:
@@ -72,7 +72,7 @@ class SurrogateJoiner:
         return out
 
     def flush(self) -> list[StreamEvent]:
-        """Return what no second half came for."""
+        """Return U+FFFD for each half whose second never came."""
         waiting, self._waiting = self._waiting, {}
         self._replaced = self._replaced or bool(waiting)
         return [Delta(None, "\ufffd", kind) for kind in waiting]  # type: ignore[arg-type]  # kinds of deltas

@@ -1,4 +1,4 @@
-"""What the headers of an answer say, and what an HTTP error says as a whole.
+"""Reads the headers of an answer, and HTTP errors.
 
 Pure. Headers come as a case-insensitive mapping; values are copied with a length limit and never judged.
 """
@@ -38,7 +38,7 @@ _FORWARDED_PREFIX: Final = "llm_provider-"
 
 
 def opened_from(status: int, headers: Mapping[str, str], *, resumed: bool) -> Opened:
-    """The accepted call, with everything that an audit may ask for later."""
+    """Return the accepted call, with everything that an audit may need later."""
     return Opened(
         http_status=status,
         request_id=request_id(headers),
@@ -53,7 +53,7 @@ def opened_from(status: int, headers: Mapping[str, str], *, resumed: bool) -> Op
 
 
 def rejected_from(status: int, headers: Mapping[str, str], body: bytes, now: datetime, *, on: RequestKind) -> Rejected:
-    """An HTTP error as a value; a body that is not JSON gives no problem."""
+    """Return an HTTP error as a value; its problem is None if the body is not JSON."""
     return Rejected(
         http_status=status,
         problem=_problem(body),
@@ -69,12 +69,12 @@ def rejected_from(status: int, headers: Mapping[str, str], body: bytes, now: dat
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """Return the id that the provider, or a gateway for it, gave the request."""
+    """Return the request id of the provider, or of a gateway before it, or None."""
     return next((said for name in _REQUEST_IDS if (said := bounded_identifier(headers.get(name))) is not None), None)
 
 
 def _problem(body: bytes) -> ProviderProblem | None:
-    """What an error body says: JSON, JSON framed as server-sent events, or JSON that was cut; None for a web page."""
+    """Read an error body: JSON, JSON framed as server-sent events, or JSON that was cut; None for a web page."""
     body = Utf8Decoder().feed(body, last=True)
     try:
         data = parse(body)
@@ -82,13 +82,13 @@ def _problem(body: bytes) -> ProviderProblem | None:
         frames = _frames(body)
         if frames:
             return problem_of(frames)
-        problem = problem_of(body.decode("utf-8", "replace"))  # what a text quotes must be known to count
+        problem = problem_of(body.decode("utf-8", "replace"))  # a code that prose quotes counts only if it is known
         return problem if rank(code_of(problem)) >= KNOWN else None
     return problem_of(data) if type(data) in (dict, list, str) else ProviderProblem(None, None)
 
 
 def _frames(body: bytes) -> list[object]:
-    """The JSON values of a body that is framed as events, whatever its content type says."""
+    """Return the JSON values of a body that is framed as events, whatever its content type says."""
     splitter, values = SseSplitter(), list[object]()
     try:
         payloads = splitter.feed(body)

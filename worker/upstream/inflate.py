@@ -1,6 +1,7 @@
-"""A compressed body, piece by piece: gzip in any number of members, deflate with and without its zlib header.
+"""Decompresses a body piece by piece: gzip in any number of members, deflate with and without its zlib header.
 
-Labels lie: what is plainly a stream of events, JSON or a page is handed on as it is, whatever encoding is claimed.
+A body that is plainly a stream of events, JSON or a page is passed on unchanged, because headers may name an encoding
+that was not applied.
 """
 
 from __future__ import annotations
@@ -9,24 +10,24 @@ import re
 import zlib
 from typing import Final
 
-_MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024  # from one piece: no bombs
+_MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024  # of one piece, against compression bombs
 _GZIP_OR_ZLIB: Final = 47
 _RAW: Final = -15
 _GZIP: Final = b"\x1f\x8b"
-_HEADER_BYTES: Final = 2  # bytes that tell which it is
+_HEADER_BYTES: Final = 2  # bytes that show the encoding
 _MAX_LAYERS: Final = 3
 _PLAIN: Final = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:data:|event:|id:|retry:|error:|:[ \r\n]|[\[{]\s*[\"\[{]|<[!?a-zA-Z])"
 )
-_PLAIN_HEADER_BYTES: Final = 8  # bytes that tell whether it is compressed at all
+_PLAIN_HEADER_BYTES: Final = 8  # bytes that show whether it is compressed at all
 
 
 class InflatedTooLarge(zlib.error):
-    """One piece inflates beyond reason."""
+    """One piece inflates to more than the limit."""
 
 
 class Inflater:
-    """Inflates one body. `feed` raises `zlib.error` for what is none of the encodings."""
+    """Inflates one body. `feed` raises `zlib.error` for anything that is none of the encodings."""
 
     def __init__(self, encoding: bytes = b"deflate") -> None:
         self._raw = encoding == b"deflate"  # only then may it have no header
@@ -37,7 +38,7 @@ class Inflater:
         self._over = False
 
     def feed(self, piece: bytes) -> bytes:
-        """Return what `piece` holds; may be empty."""
+        """Return the decompressed `piece`, which may be empty."""
         if self._plain:
             return piece
         if self._inflate is None:
@@ -73,14 +74,14 @@ class Inflater:
 
 
 class ContentDecoder:
-    """Undoes what was done to a body: the encoding that its header names, gzip that no header names, gzip in gzip."""
+    """Decodes a body: the encoding that its header names, gzip that no header names, gzip in gzip."""
 
     def __init__(self, encoding: bytes = b"") -> None:
         self._layers = [] if encoding in (b"", b"identity") else [Inflater(encoding)]
         self._begun = False
 
     def feed(self, piece: bytes) -> bytes:
-        """Return what `piece` holds; may be empty. Raises `zlib.error` for what can't be undone."""
+        """Return the decoded `piece`, which may be empty; raise `zlib.error` if that fails."""
         for layer in self._layers:
             piece = layer.feed(piece)
         while piece and not self._begun:
@@ -93,6 +94,6 @@ class ContentDecoder:
 
 
 def _window_bits(head: bytes) -> int:
-    """What zlib is told: RFC 1950's header is a multiple of 31 with method 8; deflate without one is raw (RFC 1951)."""
+    """Return zlib's window bits: RFC 1950's header is a multiple of 31 with method 8, else it is raw (RFC 1951)."""
     zlib_header = head[0] & 0x0F == zlib.DEFLATED and (head[0] << 8 | head[1]) % 31 == 0
     return _GZIP_OR_ZLIB if zlib_header or head.startswith(_GZIP) else _RAW

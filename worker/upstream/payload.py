@@ -1,4 +1,4 @@
-"""One payload of a stream or a body, from bytes to plain JSON values.
+"""Parses one payload of a stream, or a body, from bytes to plain JSON values.
 
 The only place that parses what the provider sent. Its errors carry no text of the payload.
 """
@@ -18,15 +18,15 @@ from worker.upstream.wide_encodings import to_utf8
 _MAX_DIGITS: Final = 310  # a float's; beyond them a number is as good as infinite
 
 _ERROR_MARKERS: Final = (b"error", b"code", b"reason")
-"""What a frame must name for a key that stands twice in it to hide an error; looking for such keys costs time."""
+"""Duplicate keys are looked for only in frames with one of these, because only there they can hide an error."""
 
 
 class BadJson(ValueError):
-    """The payload is not JSON; says nothing of what it was."""
+    """The payload is not JSON; the error has none of its text."""
 
 
 def parse(payload: bytes) -> object:
-    """The JSON value of `payload`; invalid UTF-8 and lone surrogates become U+FFFD instead of an error."""
+    """Parse `payload`; invalid UTF-8 and lone surrogates become U+FFFD. Raise BadJson if it is not JSON."""
     try:
         return jiter.from_json(payload, catch_duplicate_keys=True)
     except ValueError:
@@ -38,7 +38,7 @@ def parse(payload: bytes) -> object:
 
 
 def parse_frame(payload: bytes) -> object:
-    """The JSON value of one event of a stream; ValueError for what `parse_surrogates` must read."""
+    """Parse one event of a stream; raise ValueError for what `parse_surrogates` must read."""
     for word in _ERROR_MARKERS:
         if word in payload:
             return jiter.from_json(payload, catch_duplicate_keys=True)
@@ -46,7 +46,7 @@ def parse_frame(payload: bytes) -> object:
 
 
 def parse_surrogates(payload: bytes) -> object:
-    """The JSON value of what jiter refuses, halves of surrogate pairs as they came: servers send one per delta."""
+    """Parse what jiter refuses, and keep lone surrogates: servers send half a pair per delta."""
     try:
         return json.loads(payload.decode("utf-8", "replace"), parse_int=_integer, object_pairs_hook=merge_pairs)
     except (ValueError, RecursionError):

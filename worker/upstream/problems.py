@@ -1,8 +1,8 @@
-"""The one search for an error's code: known places of known shapes, wherever the error came from.
+"""Searches an error for its code, in known places of known shapes, wherever the error came from.
 
-Used for HTTP bodies, error frames, terminal events, chat chunks and polled snapshots alike. Read are `code`, `type`,
-`param` and `reason` of error objects, errors nested in errors, bodies quoted in a message (see `embedded`) and the
-results of a content filter (Azure). Prose is never read for a verdict. Pure; bounded in depth and size.
+The one search for HTTP bodies, error frames, terminal events, chat chunks and polled snapshots. It reads `code`,
+`type`, `param` and `reason` of error objects, errors nested in errors, bodies quoted in a message (see `embedded`) and
+the results of a content filter (Azure). Prose is never read for a verdict. Pure; limited in depth and size.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _NO_ERROR_WORDS: Final = frozenset({"", "0", "null", "none", "ok", "success"})
 
 _CODE_KEYS: Final = ("code", "error_code", "errorCode")
 _POSSIBLE_CODE_KEYS: Final = ("reason", "status", "error_type", "name", "id", "value", "key")
-"""Fields that name a code in some shapes and something else in others: only a word that the table knows counts."""
+"""Fields that name a code in some shapes and something else in others: only a known code counts."""
 _ERROR_KEYS: Final = (
     "error", "errors", "incomplete_details", "innererror", "innerError", "inner_error", "detail", "details",
     "status_details", "last_error", "cause", "body", "data", "provider_specific_fields", "misalignment", "extensions",
 )  # fmt: skip
-"""Fields of an error that hold another one: an object, a list, a code as a bare word, or a text that quotes a body."""
+"""Fields of an error that hold another one: an object, a list, a bare code, or a text that quotes a body."""
 _PROSE_KEYS: Final = ("message", "msg", "title")
-"""Fields that are text: not even a word that is a code counts, only the JSON that they quote."""
+"""Fields that are prose: only the JSON that they quote counts, not even a word that is a code."""
 _CONTAINERS: Final = (dict, list)
 BASE_RESP: Final = "base_resp"
 """MiniMax: the outcome of a call beside its answer."""
@@ -40,28 +40,28 @@ _FILTER_KEYS: Final = ("content_filter_result", "content_filter_results", "conte
 
 
 class _Found(NamedTuple):
-    """What one error object says, as it came."""
+    """The fields of one error object, unchanged."""
 
     code: str | None
     type: str | None = None
     param: str | None = None
-    quoted: bool = False  # it stood in another error's text
+    quoted: bool = False  # it was quoted in another error's text
 
     @property
     def weight(self) -> tuple[int, bool]:
-        """How much it tells."""
+        """Return how much the code tells."""
         return rank(code_of(ProviderProblem(self.code, self.type))), bool(self.code or self.type)
 
 
 class _Search:
-    """One walk through an error; every limit holds for the whole of it."""
+    """One walk through an error; every limit applies to the full walk."""
 
     def __init__(self) -> None:
         self.found: list[_Found] = []
         self._objects, self._characters = _MAX_OBJECTS, MAX_TEXT
 
     def search_error(self, value: object, depth: int = 0, *, quoted: bool = False) -> None:
-        """Collects what an error and the errors in it say, outermost first."""
+        """Collect the codes of an error and of the errors in it, outermost first."""
         self._objects -= 1
         if self._objects < 0 or depth > _MAX_DEPTH:
             return
@@ -74,14 +74,14 @@ class _Search:
             self._search_object(value, depth, quoted=quoted)
 
     def search_response(self, data: dict[str, Any], depth: int = 0, *, quoted: bool = False) -> None:
-        """Collects what the errors in a response say; its other fields are the app's (metadata) or the model's."""
+        """Collect the codes of the errors in a response; its other fields are the app's (metadata) or the model's."""
         for key in _RESPONSE_ERROR_KEYS:
             if data.get(key) is not None:
                 self.search_error(data[key], depth + 1, quoted=quoted)
         self._search_siblings(data, quoted=quoted)
 
     def _search_word(self, value: str, depth: int, *, quoted: bool) -> None:
-        """An error that is a string: a known code, or a text."""
+        """Search an error that is a string: a known code, or a text."""
         if _is_known(value):
             self.found.append(_Found(value, quoted=quoted))
         else:
@@ -112,7 +112,7 @@ class _Search:
                 self._search_text(message, depth)
 
     def _search_text(self, value: str, depth: int) -> None:
-        """The body that a text is, or those that it quotes: in prose only what has the name of an error is one."""
+        """Search the body that a text is, or those that it quotes; in prose only a body with an error counts."""
         value = value[: max(0, self._characters)]
         self._characters -= len(value)
         if "{" not in value:
@@ -122,14 +122,14 @@ class _Search:
             self.search_error(data, depth + 1, quoted=True)
 
     def _search_siblings(self, data: dict[str, Any], *, quoted: bool) -> None:
-        """What stands beside errors: the results of a content filter, the outcome of a call to MiniMax."""
+        """Search the fields beside errors: the results of a content filter, the outcome of a call to MiniMax."""
         if (code := code_in(data.get(BASE_RESP))) is not None:
             self.found.append(_Found(code, quoted=quoted))
         if any(_is_withheld(data.get(key)) for key in _FILTER_KEYS):
             self.found.append(_Found("content_filter", quoted=quoted))
 
     def problem(self, message: str | None, *, mentions_access: bool) -> ProviderProblem:
-        """What was found: the code that tells most, and among equals the outermost."""
+        """Return what was found: the code that tells most, and among equals the outermost."""
         best = max(self.found, key=lambda found: found.weight, default=_Found(None))
         words = [word for one in self.found for word in (one.code, one.type, one.param) if word]
         return ProviderProblem(
@@ -144,16 +144,16 @@ class _Search:
 
 
 def problem_of(value: object) -> ProviderProblem:
-    """Return what an error says: an object, a list, a bare string, or the body or frame around them."""
+    """Return the problem of an error: an object, a list, a bare string, or the body or frame around them."""
     search = _Search()
     search.search_error(value)
     return search.problem(_message(value), mentions_access=_names_program(value))
 
 
 def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) -> ProviderProblem | None:
-    """Return what a response, and the event that brought it, say of an error; None when they say nothing of one.
+    """Return the problem of a response and of the event that brought it, or None if they report no error.
 
-    What the response says comes first; the event's own `type` is no code.
+    The response's own error comes first; the event's own `type` is no code.
     """
     search = _Search()
     search.search_response(snapshot)
@@ -167,12 +167,12 @@ def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) ->
 
 
 def is_block(problem: ProviderProblem | None) -> bool:
-    """Return True when an error's code is one of a block, known or by its form."""
+    """Return whether an error's code is one of a block, known or by its form."""
     return rank(code_of(problem)) >= SUSPECT
 
 
 def is_empty_error(error: object) -> bool:
-    """Return True for the error of a server that always fills the field: `null`, `{}`, `{"code": 0, "message": ""}`."""
+    """Return whether an error is empty, as of a server that always sends it: `{}`, `{"code": 0, "message": ""}`."""
     for _ in range(_MAX_DEPTH):
         if type(error) is not dict:
             break
@@ -188,7 +188,7 @@ def _is_empty(value: object) -> bool:
 
 
 def _is_known(word: str, least: int = KNOWN) -> bool:
-    """Whether a word that may be anything is a code that the table knows; with spaces in it, it may be a sentence."""
+    """Return whether a word is a known code; with spaces in it, it may be a sentence."""
     return " " not in word.strip() and rank(lookup(normalize_code(word) or "")) >= least
 
 
@@ -197,7 +197,7 @@ def _objects(value: object) -> list[dict[str, Any]]:
 
 
 def _inner_errors(data: dict[str, Any]) -> list[object]:
-    """The errors that an error object holds; a code, a type or a message that is an object is one too."""
+    """Return the errors inside an error object; a code, a type or a message that is an object is one too."""
     inner = [data[key] for key in _ERROR_KEYS if data.get(key) is not None]
     return inner + [
         data[key]
@@ -207,20 +207,20 @@ def _inner_errors(data: dict[str, Any]) -> list[object]:
 
 
 def _code_text(value: object) -> str | None:
-    """A code as a string; a number is one too, because gateways repeat the HTTP status there."""
+    """Return a code as a string; a number is one too, because gateways repeat the HTTP status there."""
     if type(value) is int:
         return str(value) if -_MAX_NUMBER < value < _MAX_NUMBER else None
     return text(value)
 
 
 def _field(place: object) -> str | None:
-    """The field that a fault of FastAPI's is about: the last name in its `loc`."""
+    """Return the field that a validation error of FastAPI is about: the last name in its `loc`."""
     names = [name for name in place[:_MAX_ITEMS] if type(name) is str] if type(place) is list else []
     return text(names[-1]) if names else None
 
 
 def _is_withheld(value: object) -> bool:
-    """True when the results of a content filter say that something was filtered or blocked (Azure OpenAI)."""
+    """Return whether the results of a content filter say that something was filtered or blocked (Azure OpenAI)."""
     left = [value]
     for _ in range(_MAX_ITEMS):
         if not left:
@@ -236,7 +236,7 @@ def _is_withheld(value: object) -> bool:
 
 
 def _message(value: object) -> str | None:
-    """The words of the outermost error that has any: shown to the app alone."""
+    """Return the message of the outermost error that has one: shown to the app only."""
     for _ in range(4):
         if type(value) is list:
             value = value[0] if value else None
@@ -251,7 +251,7 @@ def _message(value: object) -> str | None:
 
 
 def _names_program(value: object) -> bool:
-    """True when a field of the error is named after an access program."""
+    """Return whether a field of the error is named after an access program."""
     data = mapping(value)
     inner = data.get("error")
     return any("access_program" in key for key in [*data, *mapping(inner)][: 2 * _MAX_ITEMS] if type(key) is str)

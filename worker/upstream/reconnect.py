@@ -1,22 +1,22 @@
-"""How the reading of a response goes on after a connection ended without its terminal event.
+"""Decides how to read on after a connection ended without a terminal event.
 
 Pure: the end of a connection in, the next step out; no clock and no socket. Only a background response can be read
-again, and only once it has an id. It is kept until the provider says that it is lost: time and failures alone never
-end it, the job's deadline does. Nothing here ever starts a second response.
+again, and only once it has an id. It is given up only when the provider says that it is lost, or at the job's deadline;
+time and failures alone never end it. A second response is never started here.
 
-    a look is answered with                  | what follows
-    events, a snapshot                       | it is there: resume, or poll where streams bring nothing
+    answer to the request                    | what follows
+    events, a snapshot                       | it exists: resume, or poll if streams bring nothing
     408, 409, 425, 429, 5xx, no connection   | the same again, no earlier than Retry-After asks
-    401, 403, 407                            | the same again: a key can be put right, a second response costs
-    404 with an error object                 | lost, once it has lasted longer than a write takes to be seen
+    401, 403, 407                            | the same again: a key can be corrected, a second response costs
+    404 with an error object                 | lost, once it has lasted longer than the lag of a write
     404 without one (a gateway's page)       | the same again
     410 as JSON, or a code that says expired | lost
     410 as a page (a gateway's)              | the same again
-    400 and others to a resume               | the stream can't be had any more: poll
-    a code that blocks                       | the provider's last word
+    400 and others to a resume               | the stream is not available any more: poll
+    a code that blocks                       | the end
 
-A server that never said that it took the call as a background one may not know such looks at all: what it refuses for
-as long as a 404 may last is unreachable, which is no word of the provider's on what became of the response.
+A server that never confirmed a background response may not support these requests at all: if it refuses them for as
+long as a 404 may last, the response is unreachable, which says nothing about its state.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from worker.safety.codes import normalize_code
 from worker.safety.stream import Closed, Rejected, StreamEvent
 
 BACKOFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before the next request after ends in a row; the last repeats. The first is the least there is."""
+"""Seconds before the next request, by the number of ends in a row; the last repeats."""
 MISSING_SECONDS: Final = 12.0
-"""A 404 that has lasted this long is no lag between the provider's write and our read any more."""
-_MAX_STEP_WITH_PROGRESS: Final = 2  # place in BACKOFF beyond which connections that bring something new do not go
-_MAX_RETRY_AFTER_S: Final = 86_400.0  # of a Retry-After: longer than any deadline that a job is likely to have
-_MISSING_DELAY_S: Final = 3.0  # between two looks for what is not found
-_HEALTHY_SECONDS: Final = 5.0  # a connection that stood this long was no failure, even if nothing came
-_MAX_EMPTY_RESUMES: Final = 3  # short resumed streams that brought nothing new before we poll instead
+"""A 404 that lasts this long is not a lag between the provider's write and its reads."""
+_MAX_STEP_WITH_PROGRESS: Final = 2  # the highest step of BACKOFF for connections that bring something new
+_MAX_RETRY_AFTER_S: Final = 86_400.0  # longer than any likely deadline of a job
+_MISSING_DELAY_S: Final = 3.0  # between two requests for a response that is not found
+_HEALTHY_SECONDS: Final = 5.0  # a connection that lasted this long was no failure, even if nothing came
+_MAX_EMPTY_RESUMES: Final = 3  # short resumed streams without news, after which to poll
 _NOT_FOUND: Final = 404
 _GONE: Final = 410
 _SERVER_FAULT: Final = 500
@@ -49,7 +49,7 @@ _NOT_FOUND_CODES: Final = frozenset({"response_not_found", "response_id_not_foun
 
 
 class NextRequest(Enum):
-    """What the next request is."""
+    """The kind of the next request."""
 
     CREATE = "create"
     RESUME = "resume"
@@ -57,7 +57,7 @@ class NextRequest(Enum):
 
 
 class ConnectionEnd(NamedTuple):
-    """One connection that is over. `end` is None for a poll that was answered."""
+    """The end of one connection. `end` is None for a poll that was answered."""
 
     end: StreamEvent | None
     progress: bool  # it brought something new
@@ -67,18 +67,23 @@ class ConnectionEnd(NamedTuple):
 
 
 class Reconnect:
-    """Counts the ends in a row and chooses: resume, poll, or tell that the response is lost.
+    """Counts the ends in a row and chooses: resume, poll, or report that the response is lost.
 
-    `provider_asked`: the last wait is one that the provider retry_after for, so nothing may cut it short.
+    `provider_asked`: the provider asked for the last wait, so nothing may cut it short.
     """
 
     def __init__(
-        self, next_request: NextRequest, *, poll_interval: float, max_poll_interval: float, missing_timeout: float = MISSING_SECONDS
+        self,
+        next_request: NextRequest,
+        *,
+        poll_interval: float,
+        max_poll_interval: float,
+        missing_timeout: float = MISSING_SECONDS,
     ) -> None:
         self.next_request = next_request
         self.provider_asked = False
         self.in_background: bool | None = None
-        """Whether the provider took the call as a background one: None = nobody has heard its answer."""
+        """Whether the provider runs the response in the background; None: not known, because no answer came."""
         self._max_poll_interval = max_poll_interval
         self._interval = poll_interval
         self._missing_timeout = missing_timeout
@@ -88,7 +93,7 @@ class Reconnect:
         self._stream_again = True  # a resume that met a 404 may only have come too early
 
     def after(self, ended: ConnectionEnd) -> float | StreamEvent:
-        """The seconds to wait before the next request of `next_request`; or the event that is the last word."""
+        """Return the seconds to wait before the request `next_request`, or the event that ends the attempt."""
         end, was = ended.end, self.next_request
         self.provider_asked = False
         if type(end) is Rejected and was is NextRequest.CREATE:
@@ -100,7 +105,9 @@ class Reconnect:
                 return last
         elif end is None or ended.progress or ended.snapshot:
             self._missing = None
-            self.in_background = self.in_background or was is not NextRequest.CREATE  # what can be looked at runs there
+            self.in_background = (
+                self.in_background or was is not NextRequest.CREATE
+            )  # a response that can be read again does
         self._count(ended)
         wait = self._wait(ended)
         self.next_request = self._next(ended, missing=missing)
@@ -109,12 +116,12 @@ class Reconnect:
         return wait
 
     def request_state(self) -> None:
-        """Poll next, and go back to the stream when the response still runs: a stream may hang for ever."""
+        """Poll next, and return to the stream if the response still runs: a stream may hang forever."""
         if self.next_request is NextRequest.RESUME:
             self.next_request, self._stream_again = NextRequest.POLL, True
 
     def _last_word(self, end: Rejected, ended: ConnectionEnd, *, missing: bool) -> StreamEvent | None:
-        """The event that ends it all, for an answer after which no other look can bring anything."""
+        """Return the event that ends the attempt, for an answer after which no other request helps, else None."""
         if classify.rejected(end).outcome is Outcome.BLOCKED:
             return end
         gone = end.http_status == _GONE and end.problem is not None and self.in_background is not False
@@ -128,7 +135,7 @@ class Reconnect:
         return Closed("unreachable" if self.in_background is False else "lost")
 
     def _missing_now(self, end: Rejected) -> bool:
-        """Whether the response is not found, by the word of whoever keeps responses here."""
+        """Return whether the server that keeps the responses says that this one is not found."""
         status = end.http_status
         if self.in_background is False and (_is_final(status) or status == _NOT_IMPLEMENTED):
             return self.next_request is NextRequest.POLL or status in (_NOT_FOUND, _NOT_IMPLEMENTED)
@@ -179,12 +186,12 @@ class Reconnect:
 
 
 def _is_final(status: int) -> bool:
-    """Whether the same request will be refused again."""
+    """Return whether the same request would be refused again."""
     return status not in _TRANSIENT_STATUSES and status < _SERVER_FAULT
 
 
 def _has_error_object(end: Rejected) -> bool:
-    """Whether the answer holds an error object: a gateway's own page has none."""
+    """Return whether the answer has an error object; a gateway's own page has none."""
     problem = end.problem
     return problem is not None and bool(problem.code or problem.type or problem.param)
 
@@ -194,10 +201,14 @@ def _code(end: Rejected) -> str | None:
 
 
 def _retry_after_of(end: StreamEvent | None) -> float:
-    """The seconds that the provider asks us to wait; 0 when it asks for nothing."""
+    """Return the seconds that the provider asks to wait, or 0."""
     if type(end) is not Rejected:
         return 0.0
     retry_after = end.retry_after
     if retry_after is None and end.problem is not None:
         retry_after = end.problem.retry_after
-    return min(retry_after, _MAX_RETRY_AFTER_S) if retry_after is not None and math.isfinite(retry_after) and retry_after > 0 else 0.0
+    return (
+        min(retry_after, _MAX_RETRY_AFTER_S)
+        if retry_after is not None and math.isfinite(retry_after) and retry_after > 0
+        else 0.0
+    )

@@ -1,7 +1,8 @@
-"""How long the provider asks us to wait: the one reader of Retry-After, in headers and in words.
+"""Reads how long the provider asks to wait, in Retry-After headers and in messages.
 
-Pure. Whatever is sent, the answer is None or a number of seconds from 0 to `MAX_SECONDS`, so that adding it to a time can't
-overflow. `MAX_SECONDS` is longer than the longest deadline of a run: such a wait ends at the job's deadline, not earlier.
+Pure. The result is always None or a number of seconds from 0 to `MAX_SECONDS`, so that adding it to a time can't
+overflow. `MAX_SECONDS` is longer than the longest deadline of a run: such a wait ends at the job's deadline, not
+earlier.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _UNIT_SECONDS: Final = {"ms": 0.001, "m": 60.0, "s": 1.0, "h": 3600.0, "d": 8640
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds that an answer's headers ask to wait, or None if they don't say.
+    """Return the seconds that an answer's headers ask to wait, or None if they ask for none.
 
     `retry-after-ms` counts before `retry-after`, which is a number of seconds or an HTTP date (RFC 9110, section
-    10.2.3). A number that is negative or no number counts as not value; so does a date that can't be read. A header that
-    was sent twice means its longest wait.
+    10.2.3). A negative or invalid number is ignored, and so is a date that can't be read. A header that was sent twice
+    means its longest wait.
     """
     millis = number(headers.get("retry-after-ms"))
     if millis is not None:
@@ -56,7 +57,7 @@ def number(value: str | None) -> float | None:
 
 
 def delay_in_message(message: str) -> float | None:
-    """Return the seconds of "try again in 1m2s" and its kin, or None: the wire has no field for it inside a stream."""
+    """Return the seconds of "try again in 1m2s" and the like, or None: a stream has no field for it."""
     phrase = _WAIT_PHRASE.search(message, 0, _MAX_SEARCHED)
     if phrase is None:
         return None

@@ -1,6 +1,6 @@
-"""One attempt's events from its first byte to its last, over every reconnection.
+"""Reads one attempt's events from the first byte to the last, over every reconnection.
 
-Knows one response and its cursor; how to go on is `reconnect`'s choice. Judges no content, and never sends the
+Keeps the response's id and cursor; `reconnect` decides how to go on. It judges no content, and never sends the
 prompt twice. A background response outlives its reader, a foreground stream does not.
 """
 
@@ -24,14 +24,14 @@ from worker.upstream.tolerant_fields import MAX_ID_LENGTH
 
 
 class ResumePoint(NamedTuple):
-    """Where a response cursor_before when its reader died: go on after `sequence`."""
+    """The position at which a response's reader died: resume after `sequence`."""
 
     response_id: str
     sequence: int | None
 
 
 class Session:
-    """The event source of one attempt. Read `batches()` once; `aclose()` when done, whatever happened."""
+    """The event source of one attempt. Iterate `batches()` once; always call `aclose()` afterwards."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Session:
         drain_timeout: float = DRAIN_SECONDS,
         send_gate: asyncio.Future[None] | None = None,
     ) -> None:
-        """`missing_timeout`: seconds for which a 404 must last before the response counts as lost; `poll_timeout` bounds
+        """`missing_timeout`: seconds for which a 404 must last before the response is lost; `poll_timeout` limits
         the body of a poll. ValueError when nothing can resume. `go`: the call is not sent before it is done, though it
         is prepared.
         """
@@ -78,16 +78,16 @@ class Session:
         self._reading = False
         self._stopped = False
         self._terminal_seen = False  # the terminal event was seen
-        self._state_wanted = False  # the stream was given up for its silence, so the response's state is asked for
+        self._state_wanted = False  # the stream was given up because it was silent, so the state is requested next
         self._reachability = Reachability()
         self._runs_in_background = False  # the call was answered with the state of a response that still runs
-        self._bare_state_seen = False  # this connection told the response's state in an event without a number
+        self._bare_state_seen = False  # this connection sent the response's state in an event without a number
         self._look_task: asyncio.Task[None] | None = None
         self._look_now = asyncio.Event()
 
-    # one loop and long: a generator inside a generator would cost every delta
+    # one long loop: a nested generator would add a cost to every delta
     async def batches(self) -> AsyncGenerator[list[StreamEvent], None]:  # noqa: C901, PLR0912
-        """Batches of events in order. The last holds a Terminal, a Rejected or a Closed, unless we hung up."""
+        """Yield batches of events in order. The last has a Terminal, a Rejected or a Closed, unless this was closed."""
         loop = asyncio.get_running_loop()
         SEND_GATE.set(self._send_gate)
         while not self._stopped:
@@ -108,7 +108,7 @@ class Session:
                     break
                 first = batch[0]
                 if type(first) is Delta and floor is None and len(batch) == 1 and first.sequence is not None:
-                    self.sequence = first.sequence  # the usual case, and the only one that must be cheap
+                    self.sequence = first.sequence  # the common case, the only one that must be cheap
                     yield batch
                     continue
                 if type(first) is Opened:
@@ -130,7 +130,7 @@ class Session:
                 yield [end or Closed("clean")]
                 return
             if self._look_now.is_set() and end is None and not polling:
-                end = Closed("cut", "hurried", opened=True)  # it was we who hung up: the response is read on
+                end = Closed("cut", "hurried", opened=True)  # closed from here; the response is read on
             now = loop.time()
             progress = self.sequence != cursor_before or self.response_id != id_before
             snapshot = self._bare_state_seen and not polling and self.sequence == cursor_before
@@ -154,26 +154,30 @@ class Session:
 
     @property
     def outlives(self) -> bool:
-        """True when the response goes on without this connection and can be read over another one."""
+        """Return whether the response goes on without this connection and can be read over another one."""
         return self._background and self.response_id is not None
 
     @property
     def _background(self) -> bool:
-        """True when the response runs in the background: we asked for it, or were answered with its state unasked."""
+        """Return whether the response runs in the background: as requested, or as the answer showed."""
         return self._call.mode == "background" or self._runs_in_background
 
     def expedite(self) -> None:
-        """Somebody says that the response is over: if its end is not here in a moment, a connection that may be dead is
-        given up for a new one, and a pause that nobody asked for is cut short. Only a background response can be read
-        again.
+        """Look at a response that is reported to be over.
+
+        If its end does not come in a moment, a connection that may be dead is replaced by a new one, and a pause that
+        the provider did not ask for is cut short. Only a background response can be read again.
         """
         self._schedule_look(self._expedite_delay)
 
     def reconnect(self) -> None:
-        """Give the connection up and ask for the response's state, because the stream has been silent for too long or
-        told of an error that may not be the response's; a pause is not cut short.
+        """Give up the connection and request the response's state; a pause is not cut short.
+
+        For a stream that was silent for too long, or that sent an error which may not be the response's.
         """
-        if self._reading and self._reconnect.next_request is not NextRequest.POLL:  # which asks for that, and is bounded
+        if (
+            self._reading and self._reconnect.next_request is not NextRequest.POLL
+        ):  # a poll gets the state and is limited
             self._state_wanted = True
             self._schedule_look(0.0)
 
@@ -198,7 +202,7 @@ class Session:
             return [Closed("cut", "TimeoutError")]
 
     async def _pause(self, seconds: float, *, cut_short: bool) -> None:
-        """A pause, which `expedite` ends unless the provider asked for it."""
+        """Wait; `expedite` ends the wait unless the provider asked for it."""
         if not cut_short:
             await self._sleep(seconds)
             return
@@ -214,7 +218,7 @@ class Session:
             await asyncio.gather(pause, woken, return_exceptions=True)
 
     async def cancel(self) -> CancelResult:
-        """Stop the response upstream (a foreground stream: by hanging up), close, and say whether it took effect.
+        """Stop the response upstream (a foreground stream: by closing it), and return whether it took effect.
 
         A pending `batches()` ends; whether it still shows the terminal event of the cancelled response is open.
         """
@@ -225,7 +229,7 @@ class Session:
             await self._wait_for_id()
         if self.response_id is None:
             await self.aclose()
-            return CancelResult(took_effect=False)  # sent but never id_before: it may run on, and nobody can reach it
+            return CancelResult(took_effect=False)  # sent, but its id is unknown: it may run on unreachable
         self._stopped = True
         try:
             return await self._provider.cancel(self.response_id, self._request_id("c"))
@@ -233,7 +237,7 @@ class Session:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Hang up at once, without cancelling: a background response runs on for whoever resumes it."""
+        """Close the connection without cancelling: a background response runs on and can be resumed."""
         self._stopped = True
         if self._look_task is not None:
             self._look_task.cancel()
@@ -248,25 +252,25 @@ class Session:
         return self._provider.open_poll(self.response_id, self._request_id("p"))
 
     def _look_once(self) -> Callable[[], UpstreamAnswer] | None:
-        """How to see a background response that has ended, unless it was seen so already."""
+        """Return the poll for a background response that has ended, or None if a poll showed the end already."""
         response_id = self.response_id
         if not self._background or response_id is None or self._reconnect.next_request is NextRequest.POLL:
             return None
         return lambda: self._provider.open_poll(response_id, self._request_id("p"))
 
     def _request_id(self, letter: str) -> str:
-        """Each request has an id of its own, recognisable as one of this attempt's."""
+        """Return a new request id that begins with the attempt's id."""
         self._requests += 1
         return f"{self._call.client_request_id}.{letter}{self._requests}"
 
     def _filter(self, batch: list[StreamEvent], floor: int | None) -> tuple[list[StreamEvent], StreamEvent | None]:
-        """The events to pass on, and the end of the connection if it is there; keeps the cursor and the id."""
+        """Return the events to pass on and the end of the connection, if it came; update the cursor and the id."""
         passed: list[StreamEvent] = []
         end: StreamEvent | None = None
         for sent in batch:
             event, kind = sent, type(sent)
             if self._terminal_seen:
-                passed.append(event)  # what still counts of it, `last_batch` says
+                passed.append(event)  # `last_batch` decides what of it counts
                 continue
             if kind is Rejected or kind is Closed:
                 answered = self._reconnect.next_request is NextRequest.POLL and event == Closed("clean")
@@ -285,14 +289,14 @@ class Session:
             self._bare_state_seen = self._bare_state_seen or (kind is Created and number is None)
             if number is not None:
                 if floor is not None and number <= floor:
-                    continue  # a resumed stream may say again what we have
+                    continue  # a resumed stream may repeat events
                 self.sequence = number
             passed.append(event)
             self._terminal_seen = kind is Terminal
         return passed, end
 
     def _with_first_id(self, event: Created | Terminal) -> Created | Terminal:
-        """Return the event under the response's first id; an answer that came under another one is flagged."""
+        """Return the event with the response's first id; flag an answer that came with another one."""
         other = event.response_id not in (None, self.response_id)
         event = event._replace(response_id=self.response_id)
         if other and isinstance(event, Terminal):
@@ -300,7 +304,7 @@ class Session:
         return event
 
     def _count_reopening(self) -> bool:
-        """Whether this opening is progress: each resumption is, and the first of the polls."""
+        """Return whether this opening counts as progress: each resumption does, and the first of the polls."""
         if self._reconnect.next_request is NextRequest.CREATE:
             return True
         progress = not self._polling
@@ -309,8 +313,9 @@ class Session:
         return progress
 
     def _learn_id_from(self, event: Created | Terminal) -> bool:
-        """Learn the response's id; False when it can't be passed whole. The first one stays: gateways give a response
-        another one in each answer.
+        """Record the response's id; return False if it is too long to be kept.
+
+        The first id stays, because some gateways give a response another one in each answer.
         """
         if self.response_id is not None:
             return True
@@ -326,7 +331,7 @@ class Session:
         return True
 
     def _is_about_the_look(self, event: StreamEvent) -> bool:
-        """Whether an error is about our looking and not the response's own: only those have a place in its sequence."""
+        """Return whether an error concerns the request, not the response, whose own errors are numbered."""
         looking = self._reconnect.next_request is not NextRequest.CREATE
         return (
             looking
@@ -336,7 +341,7 @@ class Session:
         )
 
     async def _wait_for_id(self) -> None:
-        """Wait a moment for the response's id: without it nothing can be cancelled, and it would run and cost."""
+        """Wait briefly for the response's id: without it the response can't be cancelled and would run up a cost."""
         try:
             async with asyncio.timeout(self._identify_timeout):
                 if self._reading:

@@ -1,8 +1,8 @@
-"""Under which name a chat server takes the limit of tokens: learnt from what it refuses.
+"""Learns from refusals under which name a chat server takes the token limit.
 
-`max_completion_tokens` is OpenAI's, `max_tokens` what it replaces. Servers that know one of them ignore the other (and
-write on), refuse it, or refuse both together. So both are sent, except to OpenAI; a refusal that names either changes
-what the next attempt sends for that model. A refused request has not run.
+`max_completion_tokens` is OpenAI's name, `max_tokens` the one that it replaces. Servers that know one of them ignore
+the other (and exceed the limit), refuse it, or refuse both together. So both are sent, except to OpenAI; a refusal that
+names either changes what the next attempt sends for that model. A refused request has not run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_MODELS: Final = 1000
 
 
 class TokenLimit:
-    """What one server takes, by model."""
+    """The names that one server accepts, by model."""
 
     def __init__(self, base_url: str) -> None:
         host = f".{urlsplit(base_url).hostname or ''}"
@@ -33,7 +33,7 @@ class TokenLimit:
         return tried[-1] if tried else self._usual
 
     def refused(self, model: str, status: int, body: bytes) -> bool:
-        """Return whether the next request for `model` will name the limit otherwise, after this refusal."""
+        """Record a refusal; return whether the next request for `model` will use another name."""
         new, old = NEW.encode() in body, OLD.encode() in body
         if status not in _REFUSALS or not (new or old):
             return False

@@ -1,8 +1,8 @@
-"""The tool calls of one chat answer, put together from their fragments, however a server numbers them.
+"""Assembles the tool calls of one chat answer from their fragments, however a server numbers them.
 
-Pure. Servers leave out the index, give all parallel calls the same one, repeat id and name in every fragment or make up
-a new id for each. What tells calls apart is, in this order: a known id; the index; and where both fail, that a call has
-one name and its arguments are one JSON value.
+Pure. Servers leave out the index, give all parallel calls the same one, repeat id and name in every fragment or invent
+a new id for each. Calls are told apart by, in this order: a known id; the index; and if both fail, that a call has one
+name and its arguments are one JSON value.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class ToolCall:
 
     @property
     def arguments(self) -> str:
-        """The arguments so far."""
+        """Return the arguments so far."""
         return join_surrogates("".join(self._pieces))
 
     @property
     def complete(self) -> bool:
-        """True when the arguments are a whole JSON object or list: what follows belongs to another call."""
+        """Return whether the arguments are a complete JSON value, so that what follows belongs to another call."""
         return self._begun and self._depth == 0 and not self._in_string
 
     def add(self, piece: str) -> None:
-        """Append a piece of the arguments; looks at each character once."""
+        """Append a piece of the arguments; reads each character once."""
         self._pieces.append(piece)
         for char in piece:
             if self._escaped:
@@ -69,7 +69,7 @@ class ToolCalls:
         return bool(self._calls)
 
     def add(self, fragment: dict[str, Any], position: int, total: int) -> str | None:
-        """Take fragment number `position` of the `total` in one chunk; return its piece of the arguments, or None."""
+        """Add fragment number `position` of the `total` in one chunk; return its piece of the arguments, or None."""
         custom = type(fragment.get("custom")) is dict
         fields = mapping(fragment["custom"] if custom else fragment.get("function"))
         name, piece = text(fields.get("name"), 256), arguments_of(fields.get("input" if custom else "arguments"))
@@ -113,7 +113,7 @@ class ToolCalls:
         return call
 
     def _continued_call(self, index: int | None, position: int | None) -> ToolCall | None:
-        """The call that a fragment without a known id goes on with, if it begins no other."""
+        """Return the call that a fragment without a known id continues, unless it begins another one, or None."""
         if index is not None:
             return self._by_index.get(index)
         if position is not None:
@@ -134,7 +134,7 @@ def _starts_new_call(call: ToolCall, call_id: str | None, name: str | None, piec
 
 
 def arguments_of(value: object) -> str | None:
-    """Arguments as text; some servers send them as the object that they stand for."""
+    """Return arguments as text, or None; some servers send them as an object instead."""
     if type(value) is str:
         return text(value, _UNLIMITED)
     return (

@@ -1,6 +1,6 @@
-"""One parsed event of a Responses stream, or one polled snapshot, in our own words.
+"""Translates one parsed event of a Responses stream, or one polled snapshot, into StreamEvents.
 
-Pure: a JSON value in, StreamEvents out, whatever the value is; nothing here raises or judges (the watch does).
+Pure: it accepts any JSON value and never raises or judges (the watch does).
 The facts are wire.md sections 1-3 and 5: the JSON's own `type` decides, never the SSE event name, never a message.
 """
 
@@ -51,11 +51,11 @@ _PART_TYPES: Final = frozenset({"response.content_part.done", "response.output_t
 _PROGRAMS: Final = frozenset({"trusted_access_for_cyber"})
 _MODEL_HEADERS: Final = frozenset({"openai-model", "x-openai-model"})
 NOT_TEXT: Final = "\ufffc"
-"""Stands for a delta that is not a string (audio, objects): output all the same, so it is never empty."""
+"""The text of a delta that is not a string (audio, objects); not empty, because it is output too."""
 
 
 def translate(data: object) -> list[StreamEvent]:
-    """What one event of a Responses stream says; at least one StreamEvent, since any frame proves life."""
+    """Translate one event of a Responses stream into at least one StreamEvent, since any frame is a sign of life."""
     if (
         type(data) is dict
         and data.get("type") == "response.output_text.delta"
@@ -71,7 +71,7 @@ def translate(data: object) -> list[StreamEvent]:
 
 
 def translate_snapshot(data: object) -> list[StreamEvent]:
-    """What a polled (or unasked for, unstreamed) response says: Created while it runs, Terminal when it ended."""
+    """Translate a polled or unstreamed response: Created while it runs, Terminal once it has ended."""
     if type(data) is not dict:
         return [Keepalive(None, "")]
     status = data.get("status")
@@ -87,7 +87,7 @@ def translate_snapshot(data: object) -> list[StreamEvent]:
 
 
 def side_signals(kind: str, data: dict[str, Any], main: StreamEvent) -> list[StreamEvent]:
-    """What rides on a frame beside its main event: who serves, account flags, a safety notice."""
+    """Return the events that a frame has beside its main event: serving model, account flags, a safety notice."""
     found: list[StreamEvent] = []
     if served := _served_model(data):
         found.append(Served(served))
@@ -96,7 +96,7 @@ def side_signals(kind: str, data: dict[str, Any], main: StreamEvent) -> list[Str
         found.append(Flagged(programs))
     fields = _safety_buffering(kind, data, metadata)
     if fields is not None:
-        # An output or an end in the same frame closes what the notice would open.
+        # output or an end in the same frame would at once close the check that the notice opens
         piggybacked = type(main) in (Delta, ItemDone, PartDone, CallDone, Terminal, StreamError)
         found.append(_notice(non_negative(data.get("sequence_number")), fields, piggybacked))
     return found
@@ -114,14 +114,14 @@ def _translate(data: object) -> list[StreamEvent]:
     if type(main) not in (StreamError, Terminal):
         problem = problem_in(mapping(data.get("response")), {key: data.get(key) for key in ("error", BASE_RESP)})
         if problem is not None and is_block(problem):
-            events.append(StreamError(None, problem, "error_event"))  # a block that rides on another event
+            events.append(StreamError(None, problem, "error_event"))  # a block inside another event
     return events
 
 
 def is_error(data: dict[str, Any]) -> bool:
-    """Return True when a frame, or a body, is an error and nothing else: an envelope without the name of an event."""
+    """Return whether a frame or a body is nothing but an error: an envelope without an event type."""
     if data.get("object") == "error":
-        return True  # vLLM and its kin
+        return True  # vLLM and others
     if "choices" in data or "id" in data or "object" in data:
         return False
     if data.get("errors") and type(data["errors"]) in (dict, list):
@@ -136,7 +136,7 @@ def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
     if kind in _TERMINAL_TYPES:
         return _terminal(sequence, _TERMINAL_TYPES[kind], mapping(snapshot), data)
     if kind == "response.done" and type(snapshot) is dict and snapshot.get("status") in _STATUSES:
-        return _terminal(sequence, cast("TerminalStatus", snapshot["status"]), snapshot, data)  # one word for all ends
+        return _terminal(sequence, cast("TerminalStatus", snapshot["status"]), snapshot, data)  # one type for all ends
     if kind in _START_TYPES and type(snapshot) is dict:
         return _created(sequence, _START_TYPES[kind], snapshot)
     if kind == "response.output_item.done" and type(data.get("item")) is dict:
@@ -177,7 +177,7 @@ def _created(sequence: int | None, status: str, snapshot: dict[str, Any]) -> Cre
 
 
 def _part_done(kind: str, sequence: int | None, data: dict[str, Any]) -> PartDone | None:
-    """A content part with its whole text: as an object, or as the text alone."""
+    """Return a content part with its full text, sent as an object or as the text alone; else None."""
     part: object = data.get("part")
     if kind == "response.output_text.done":
         part = {"type": "output_text", "text": data["text"]} if data.get("text") else None
@@ -196,7 +196,7 @@ def _part_done(kind: str, sequence: int | None, data: dict[str, Any]) -> PartDon
 
 
 def _items(reading: ContentReader, snapshot: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """The output of a response; where no message of it says anything, what stands in `output_text` beside it."""
+    """Return the output of a response; if its messages have no text, that of the `output_text` beside it."""
     items, beside = reading.items(snapshot.get("output")), text_or_number(snapshot.get("output_text"))
     if not beside or text_length(items):
         return items
@@ -213,7 +213,7 @@ def _terminal(
     problem = problem_in(snapshot, frame)
     reason = finish_word(mapping(snapshot.get("incomplete_details")).get("reason"))
     if status == "completed" and reason is not None and meaning(reason) is not Finish.END:
-        status = "incomplete"  # an answer that was cut short is not a whole one
+        status = "incomplete"  # an answer that was cut short is not complete
     if status == "incomplete" and reason is not None:
         status, reason, problem = terminal_for_finish(reason, problem)
     reading, counted = ContentReader(), usage_of(snapshot.get("usage"))
@@ -235,7 +235,7 @@ def _terminal(
 def terminal_for_finish(
     word: str, problem: ProviderProblem | None = None
 ) -> tuple[TerminalStatus, str | None, ProviderProblem | None]:
-    """(status, reason, error) of an answer that stopped for `word`, which is not the end of an answer."""
+    """Return (status, reason, error) of an answer whose finish reason `word` is not a normal end."""
     finish = meaning(word)
     if finish is Finish.LENGTH:
         return "incomplete", MAX_TOKENS, problem
@@ -252,7 +252,7 @@ def terminal_for_finish(
 
 
 def _safety_buffering(kind: str, data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any] | None:
-    """The object of the notice, or None: forms S1-S4 of wire.md section 2.1."""
+    """Return the object of the notice, or None: forms S1-S4 of wire.md section 2.1."""
     if "safety_buffering" in data:
         # Present at top level it wins over every other form, even when it says nothing.
         fields = data["safety_buffering"]
@@ -273,11 +273,13 @@ def _notice(sequence: int | None, fields: dict[str, Any], piggybacked: bool) -> 
             state = RetryModelState.NAMED
         elif fields["retry_model"] is None:
             state = RetryModelState.NONE
-    return CheckNotice(sequence, strings(fields.get("use_cases")), strings(fields.get("reasons")), model, state, piggybacked)
+    return CheckNotice(
+        sequence, strings(fields.get("use_cases")), strings(fields.get("reasons")), model, state, piggybacked
+    )
 
 
 def _served_model(data: dict[str, Any]) -> str | None:
-    """The model named by the stream's own headers; those of the snapshot win."""
+    """Return the model named by the stream's own headers, or None; those of the snapshot win."""
     snapshot = data.get("response")
     inner = _model_header(snapshot.get("headers")) if type(snapshot) is dict else None
     return inner or _model_header(data.get("headers"))

@@ -1,7 +1,7 @@
-"""Chat Completions chunks in the same words as a Responses stream.
+"""Translates Chat Completions chunks into the same StreamEvents as a Responses stream.
 
-Pure. One `ChatTranslator` per stream, since a chat stream has no snapshot: what a Responses terminal event would
-carry is put together here, in the shape of Responses output items.
+Pure. One `ChatTranslator` per stream, since a chat stream has no snapshot: it assembles what a Responses terminal event
+would have, in the shape of Responses output items.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class _Choice:
 
     @property
     def empty(self) -> bool:
-        """True while it has text_read nothing."""
+        """Return whether the choice has no content yet."""
         return not (self.text or self.refusal or self.calls)
 
 
 class ChatTranslator:
-    """Translates the chunks of one chat stream, then says how it ended."""
+    """Translates the chunks of one chat stream and its end."""
 
     def __init__(self) -> None:
         self._created_sent = False
@@ -53,10 +53,10 @@ class ChatTranslator:
         self._reading = ContentReader()
         self._flags: set[str] = set()
         self._choices: dict[int, _Choice] = {}
-        self._chosen_index: int | None = None  # the choice that is told: the first that came
+        self._chosen_index: int | None = None  # the choice that is passed on: the first that came
 
     def feed(self, data: object) -> list[StreamEvent]:
-        """What one chunk says; at least one StreamEvent, since any frame proves life."""
+        """Translate one chunk into at least one StreamEvent, since any frame is a sign of life."""
         if type(data) is not dict:
             return [Keepalive(None, "")]
         if (problem := _problem(data)) is not None:
@@ -83,10 +83,10 @@ class ChatTranslator:
         return [*side_signals("", data, main), *(events or [main])]
 
     def done(self) -> list[StreamEvent]:
-        """The terminal event for `[DONE]`, once.
+        """Return the terminal event for `[DONE]`, once.
 
-        Nothing before the first chunk, after an error chunk, or when neither a word nor a reason to stop had come: such
-        an end is none.
+        Return nothing before the first chunk, after an error chunk, or if neither content nor a finish reason had come:
+        that is no proper end.
         """
         choice = self._answer_choice()
         if self._ended or not self._created_sent or self._faulted or (choice.empty and self._finish(choice) is None):
@@ -121,17 +121,18 @@ class ChatTranslator:
         ]
 
     def end(self) -> list[StreamEvent]:
-        """The terminal event when the stream ended without `[DONE]`: only if a finish_reason had been seen."""
+        """Return the terminal event if the stream ended without `[DONE]` but with a finish reason."""
         return self.done() if self._finish(self._answer_choice()) is not None else []
 
     def _answer_choice(self) -> _Choice:
-        """The choice that is the answer: chosen, or if it has text_read nothing, one that has."""
+        """Return the choice that is the answer: the chosen one, or if it has no content, one that has."""
         chosen = self._choices.get(self._chosen_index or 0) or _Choice()
         return next((c for c in self._choices.values() if not c.empty), chosen) if chosen.empty else chosen
 
     def _finish(self, choice: _Choice) -> str | None:
-        """Why it stopped: a block of any choice, else the choice's own word, else another's, since servers that number
-        the last chunk otherwise still mean this answer.
+        """Return the finish reason: a block of any choice, else the choice's own, else another's.
+
+        The last, because some servers number the last chunk differently and still mean this answer.
         """
         words = [c.finish for c in (choice, *self._choices.values()) if c.finish is not None]
         words.sort(key=lambda word: meaning(word) is not Finish.BLOCK)
@@ -147,13 +148,13 @@ class ChatTranslator:
             return []
         choice = self._choices.setdefault(number, _Choice())
         text_read = _message(data.get("delta")) or ({"content": data.get("text")} if "text" in data else {})
-        if not text_read:  # a whole message: of it, what the deltas did not say
+        if not text_read:  # a complete message: use what the deltas did not have
             text_read = _message(data.get("message"))
             text_read = text_read if choice.empty else _remainder(choice, text_read)
         events = self._deltas(choice, text_read)
         word = finish_word(data.get("finish_reason"))
         if word is not None and not (choice.finish is not None and meaning(choice.finish) is Finish.BLOCK):
-            choice.finish = word  # a block stands, whatever is text_read after it
+            choice.finish = word  # a later finish reason does not replace a block
         return events if number == self._chosen_index else []
 
     def _deltas(self, choice: _Choice, delta: dict[str, Any]) -> list[StreamEvent]:
@@ -182,7 +183,7 @@ class ChatTranslator:
         return events
 
     def _output(self, choice: _Choice, status: str, *, refused: bool) -> tuple[dict[str, Any], ...]:
-        """The answer as Responses output items, so that it has one shape in every mode."""
+        """Return the answer as Responses output items, so that it has one shape in every mode."""
         tail = (self._id or "").removeprefix("chatcmpl-") or "0"
         text_read, refusal = join_surrogates("".join(choice.text)), join_surrogates("".join(choice.refusal))
         if refused and not refusal:
@@ -201,13 +202,13 @@ class ChatTranslator:
 
 
 def _message(value: object) -> dict[str, Any]:
-    """A message or a delta of one; some servers send its text in its place."""
+    """Return a message or a delta of one; some servers send the bare text."""
     text_read = text_or_number(value)
     return mapping(value) if text_read is None else {"content": text_read}
 
 
 def _remainder(choice: _Choice, message: dict[str, Any]) -> dict[str, Any]:
-    """The end of a text whose beginning came in deltas; nothing where the two differ."""
+    """Return the rest of a text whose beginning came in deltas; nothing if the two differ."""
     whole_text, begun = text(message.get("content"), _UNLIMITED) or "", "".join(choice.text)
     return {"content": whole_text[len(begun) :]} if begun and whole_text.startswith(begun) else {}
 
@@ -220,7 +221,7 @@ def translate_chat_completion(data: object) -> list[StreamEvent]:
 
 
 def _part_deltas(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
-    """The delta of one content part; parts that are neither text nor refusal are thoughts and the like."""
+    """Return the delta of one content part; a part that is neither text nor refusal counts as reasoning or the like."""
     if part.get("type") == "refusal":
         choice.refusal.append(part["refusal"])
         return [Delta(None, part["refusal"], "refusal")] if part["refusal"] else []
@@ -231,7 +232,7 @@ def _part_deltas(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
 
 
 def _problem(data: dict[str, Any]) -> ProviderProblem | None:
-    """The error that a chunk is: in an envelope, or bare, as some servers send it in the place of a chunk."""
+    """Return the error of a chunk, in an envelope or bare as some servers send it, or None."""
     error = data.get("error")
     envelope = type(error) in (dict, str, list) and ("choices" not in data or not is_empty_error(error))
     bare = "choices" not in data and "code" in data and "message" in data

@@ -1,4 +1,4 @@
-"""One small request to a model, as a job would send it: the one way to be sure that a mode fits. It costs tokens."""
+"""Sends one small request to a model, as a job would: the only sure test that a mode fits. It costs tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.upstream.client import Provider
 from worker.upstream.session import Session
 
 TIMEOUT_S: Final = 60.0
-"""A trial takes no longer."""
+"""The limit for a trial."""
 
 _PROMPT: Final = "Reply with the word: ok"
 _MAX_TOKENS: Final = 64  # a reasoning model needs some before its first word
@@ -23,7 +23,7 @@ _ABSENT_STATUSES: Final = frozenset({404, 405, 501})
 
 
 class EndpointTrial(NamedTuple):
-    """What came of it. `kept`: the response could be read again; None when that was not asked, or not answered."""
+    """The result. `kept`: whether the response could be read again; None if that was not tested or not answered."""
 
     verdict: AttemptVerdict
     response_id: str | None
@@ -32,7 +32,7 @@ class EndpointTrial(NamedTuple):
 
 
 async def try_model(provider: Provider, model: str, mode: Mode, request_id: str) -> EndpointTrial:
-    """Send one small request to `model` and read the answer to its end. Bound its time from outside."""
+    """Send one small request to `model` and read the answer to its end. The caller limits its time."""
     loop = asyncio.get_running_loop()
     params = {"max_output_tokens": _MAX_TOKENS}
     call = UpstreamCall(model=model, mode=mode, client_request_id=request_id, input=_PROMPT, params=params)

@@ -1,6 +1,6 @@
-"""An answer inside something else: `{"response": {…}}`, `{"data": {…}}`, `{"result": {…}, "success": true}`, `[{…}]`.
+"""Unwraps answers inside an envelope: `{"response": {…}}`, `{"data": {…}}`, `{"result": {…}}` or `[{…}]`.
 
-And what of a whole body of JSON is an answer at all. Pure.
+It also decides whether a complete JSON body is an answer at all. Pure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _UNINFORMATIVE: Final = (Keepalive, Served, Flagged, CheckNotice)
 
 
 def unwrap(value: object) -> object:
-    """Return the answer that `value` holds, or `value` itself when it is one, holds none, or tells of a block."""
+    """Return the answer inside `value`, or `value` itself if it is one, has none, or reports a block."""
     inner = value
     for _ in range(_MAX_DEPTH):
         if type(inner) is list and len(inner) == 1:
@@ -33,14 +33,14 @@ def unwrap(value: object) -> object:
 
 
 def is_answer(events: list[StreamEvent], *, chat: bool) -> bool:
-    """Return whether a whole body said anything of an answer; a chat has no state that could be asked for later."""
+    """Return whether a complete body was an answer; for chat it must have ended, as there is no state to poll later."""
     if chat:
         return any(isinstance(event, Terminal | StreamError) for event in events)
     return any(not isinstance(event, _UNINFORMATIVE) for event in events)
 
 
 def _is_answer(data: dict[str, Any]) -> bool:
-    """Whether an object looks like a response, a completion, an event of a stream, or an error."""
+    """Return whether an object looks like a response, a completion, an event of a stream, or an error."""
     kind = data.get("type")
     return (
         "choices" in data
