@@ -19,7 +19,7 @@ from api.web.responses import as_json
 from worker.safety import notices as provider
 from worker.store.jobs.provider_ids import job_of
 from worker.store.provider.safety_notices import SafetyNotices
-from worker.webhooks.verifying import NotAuthentic, verified
+from worker.webhooks.verifying import NotAuthentic, verify
 
 router = APIRouter(route_class=DirectRoute, tags=["hooks"])
 _HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -64,7 +64,7 @@ def _authentic(request: Request, parts: AppContext, raw: bytes) -> str:
     sent = [header(request.scope, name.encode()) for name in _HEADERS]
     ids, stamps, signatures = sent
     try:
-        return verified([secret.get_secret_value()], ids, stamps, signatures, raw, parts.clock.now())
+        return verify([secret.get_secret_value()], ids, stamps, signatures, raw, parts.clock.now())
     except NotAuthentic as error:
         raise Problem(400, "invalid_signature", f"This is no webhook of the provider's: {error}.") from None
 

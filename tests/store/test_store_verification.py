@@ -8,14 +8,14 @@ from thorough import cases
 from trail_tampering import TAMPERINGS, matches, remove_a_whole_job
 
 from worker.audit.chain import canonical, stream_id
-from worker.audit.keys import Trusted
+from worker.audit.keys import TrustedKeys
 from worker.audit.report import Report
 from worker.audit.seals import parse
 from worker.store import keys
 from worker.store.audit.trail import Trail
 from worker.store.audit.verification import TrailVerification
 
-TRUSTED = Trusted([SIGNER.public])
+TRUSTED = TrustedKeys([SIGNER.public])
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ async def test_seals_that_differ_from_the_shipped_ones_are_named(house):
 
 
 async def test_records_that_nothing_covers_in_time_are_missing_checkpoints(house):
-    async def prove(seconds: float, *, within: float | None = 600, trusted: Trusted = TRUSTED) -> Report:
+    async def prove(seconds: float, *, within: float | None = 600, trusted: TrustedKeys = TRUSTED) -> Report:
         first = stream_id((await house.rows())[0].id)[0]
         house.clock.at = datetime.fromtimestamp(first / 1000 + seconds, UTC)
         return await TrailVerification(house.redis, house.clock, trusted, within).prove()
@@ -97,7 +97,7 @@ async def test_records_that_nothing_covers_in_time_are_missing_checkpoints(house
     assert (gone.kind, gone.checkpoint, gone.record) == ("checkpoint", 1, (await house.rows())[0].id)
     assert gone.detail.startswith("missing checkpoints: none covers the last 180 records, the oldest 2.0 hours old")
     assert (await prove(7200, within=None)).good
-    assert (await prove(7200, trusted=Trusted([]))).good, "without a key nobody knows whether there were any"
+    assert (await prove(7200, trusted=TrustedKeys([]))).good, "without a key nobody knows whether there were any"
     house.shipped.clear()
     await house.seal()
     assert (await prove(7200)).good

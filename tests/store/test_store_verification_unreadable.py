@@ -3,7 +3,7 @@
 import pytest
 from sealed_trail import SIGNER, House
 
-from worker.audit.keys import Trusted
+from worker.audit.keys import TrustedKeys
 from worker.cli.errors import BAD, explain
 from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
@@ -25,7 +25,7 @@ async def test_the_key_is_named_and_left_as_it_is(house, what, shipped):
     copies = await house.redis.lrange(keys.SEALS, 0, -1) if shipped else None
     await house.redis.delete(key)
     await house.redis.set(key, "of another type")
-    report = await TrailVerification(house.redis, house.clock, Trusted([SIGNER.public])).prove(copies)
+    report = await TrailVerification(house.redis, house.clock, TrustedKeys([SIGNER.public])).prove(copies)
     found = [fault for fault in report.faults if fault.kind == "unreadable"]
     assert len(found) == 1, report.faults
     assert found[0].detail.startswith(f"the value of {key} can't be read (wrong_type); ")

@@ -100,7 +100,9 @@ async def test_who_is_hurried_reads_on_over_a_new_connection_and_never_sends_aga
     rig: Rig, sim: Simulator, mode: str
 ) -> None:
     """A stream that hangs for ever; only a background response can be read again."""
-    session = rig.session(sim.url, call(mode, input=f"[[sim: cut how=hang after=6 tokens=8]] {mode}"), expedite_delay=0.01)
+    session = rig.session(
+        sim.url, call(mode, input=f"[[sim: cut how=hang after=6 tokens=8]] {mode}"), expedite_delay=0.01
+    )
     seen: list[object] = []
 
     async def read() -> None:

@@ -16,6 +16,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from worker.jobs.catalogue import dollars
 from worker.jobs.record import Attempt, Check, Job, Usage
 from worker.jobs.states import Outcome, Status
+from worker.jobs.timestamps import iso_utc
 
 LOCKED: Final = "locked"
 """The member of a private part that lists what can't be read, because its key is missing or it was changed."""
@@ -50,7 +51,7 @@ def dumps(value: Any) -> bytes:
 
 
 def _json_default(value: object) -> str:
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
+    return iso_utc(value) if isinstance(value, datetime) else str(value)
 
 
 def job_view(

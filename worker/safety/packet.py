@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from worker.jobs.record import Attempt, Check, Job, ProviderError
 from worker.jobs.states import Evidence, Outcome
+from worker.jobs.timestamps import iso_utc
 from worker.safety.codes import normalize_code
 from worker.safety.notices import SafetyNotice
 from worker.safety.redact import Redacted, redact
@@ -53,10 +54,16 @@ def build_packet(
         "object": "support_packet",
         "job": job.id,
         "status": job.status.value,
-        "created_at": _iso(now),
+        "created_at": iso_utc(now, "milliseconds"),
         "requests": requests,
         "notices": [
-            {"type": n.type, "at": _iso(n.at), "subject": n.subject, "category": n.category, "request_id": n.request_id}
+            {
+                "type": n.type,
+                "at": iso_utc(n.at, "milliseconds"),
+                "subject": n.subject,
+                "category": n.category,
+                "request_id": n.request_id,
+            }
             for n in notices
         ],
         "description": description.text if description else None,
@@ -113,8 +120,8 @@ def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
         "request_id": _name(attempt.request_id) or _UNKNOWN,
         "client_request_id": _name(attempt.client_request_id),
         "response_id": _name(attempt.response_id),
-        "started_at": _iso(attempt.started_at),
-        "ended_at": _iso(attempt.finished_at) if attempt.finished_at else None,
+        "started_at": iso_utc(attempt.started_at, "milliseconds"),
+        "ended_at": iso_utc(attempt.finished_at, "milliseconds") if attempt.finished_at else None,
         "timestamp": f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.}{at.microsecond // 1000:03} UTC (+00:00)",
         "proxy": attempt.proxied,
         "vpn_or_proxy": f"{'an' if attempt.proxied else 'no'} egress proxy was configured; whether a VPN was in use is "
@@ -189,10 +196,6 @@ def _name(value: str | None) -> str | None:
     return value
 
 
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _text(body: Mapping[str, Any], job: Job) -> str:
     """Render the text: the most relevant request, the description, then the other requests."""
     lines = [f"Support request about {job.id} (made by Vigil; it holds no prompt and no output)", ""]
@@ -229,5 +232,5 @@ def _fields_without_request(job: Job) -> dict[str, str]:
         "model_line": _name(job.requested_model) or _UNKNOWN,
         "exact_message": error_text,
         "request_id": "none",
-        "timestamp": _iso(job.finished_at or job.created_at),
+        "timestamp": iso_utc(job.finished_at or job.created_at, "milliseconds"),
     }

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, Literal
 
+from worker.http_headers import parse_number
 from worker.safety.codes import KNOWN, code_of, rank
 from worker.safety.stream import Opened, ProviderProblem, Rejected
 from worker.upstream.payload import BadJson, parse
 from worker.upstream.problems import problem_of
-from worker.upstream.retry_after import number, retry_after
+from worker.upstream.retry_after import retry_after
 from worker.upstream.sse import FrameTooLarge, SseSplitter
 from worker.upstream.tolerant_fields import bounded_identifier, non_negative, text
 from worker.upstream.wide_encodings import Utf8Decoder
@@ -125,5 +126,5 @@ def _context(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _digits(value: str | None) -> int | None:
-    millis = number(value)
+    millis = parse_number(value)
     return None if millis is None or millis > _MAX_MS else non_negative(int(millis))

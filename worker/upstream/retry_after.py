@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Final
+
+from worker.http_headers import parse_http_date, parse_number, parse_retry_after
 
 MAX_SECONDS: Final = 8 * 86_400.0
 """Seconds; a run may last 7 days at most."""
 
-_NUMBER: Final = re.compile(r"\d{1,400}(?:\.\d{0,40})?(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _MAX_SEARCHED: Final = 4000
 _WAIT_PHRASE: Final = re.compile(r"(?:try again|retry)\s+(?:in|after)\s+", re.IGNORECASE)
 _SPAN: Final = re.compile(
@@ -30,30 +30,14 @@ _UNIT_SECONDS: Final = {"ms": 0.001, "m": 60.0, "s": 1.0, "h": 3600.0, "d": 8640
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Return the seconds that an answer's headers ask to wait, or None if they ask for none.
 
-    `retry-after-ms` counts before `retry-after`, which is a number of seconds or an HTTP date (RFC 9110, section
-    10.2.3). A negative or invalid number is ignored, and so is a date that can't be read. A header that was sent twice
-    means its longest wait.
+    `retry-after-ms` counts before `retry-after`, which is read as `parse_retry_after` says.
     """
-    millis = number(headers.get("retry-after-ms"))
+    millis = parse_number(headers.get("retry-after-ms"))
     if millis is not None:
         return min(millis / 1000, MAX_SECONDS)
-    value = headers.get("retry-after")
-    seconds = number(value)
-    if seconds is not None:
-        return min(seconds, MAX_SECONDS)
-    until = _date(value)
-    if until is None:
-        return None
     # the server's own clock is the better measure of its date
-    return min(max(0.0, (until - (_date(headers.get("date")) or now)).total_seconds()), MAX_SECONDS)
-
-
-def number(value: str | None) -> float | None:
-    """Return the number in a header's value, never negative and always finite, or None."""
-    parts = [part.strip() for part in value.split(",")] if value else []
-    if not parts or not all(_NUMBER.fullmatch(part) for part in parts):
-        return None
-    return min(max(map(float, parts)), 1e300)  # a number that is too large for a float is infinite
+    seconds = parse_retry_after(headers.get("retry-after"), parse_http_date(headers.get("date")) or now)
+    return None if seconds is None else min(seconds, MAX_SECONDS)
 
 
 def delay_in_message(message: str) -> float | None:
@@ -68,11 +52,3 @@ def delay_in_message(message: str) -> float | None:
         seconds += float(span[1]) * _UNIT_SECONDS[unit]
         at, found = span.end(), True
     return min(round(seconds, 6), MAX_SECONDS) if found else None
-
-
-def _date(value: str | None) -> datetime | None:
-    try:
-        at = parsedate_to_datetime(value) if value else None
-    except (ValueError, OverflowError):
-        return None
-    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at

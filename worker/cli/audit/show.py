@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from worker.audit.chain import GENESIS, AuditRow
-from worker.audit.diagnose import in_chain
+from worker.audit.diagnose import diagnose_chain
 from worker.cli.arguments import read_prompt
 from worker.cli.audit.trail_access import Json, with_trail
 from worker.cli.errors import BAD, CliError
@@ -48,7 +48,7 @@ def show(
     if not rows:
         raise CliError(f"there is no audit trail of {job_id}")
     records = [json.loads(row.record) for row in rows]
-    whole = records[0]["seq"] == 1 and in_chain(job_id, rows, GENESIS) is None
+    whole = records[0]["seq"] == 1 and diagnose_chain(job_id, rows, GENESIS) is None
     matches = None if prompt is None else _matches(prompt, records[0], secret)
     if as_json:
         data = [{**record, "hash": row.hash} for record, row in zip(records, rows, strict=True)]

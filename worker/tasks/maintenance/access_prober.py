@@ -85,7 +85,9 @@ class AccessProber:
         if failure is not None and failure.scope == "model":
             if known.after_denial(now) is not None:
                 self._behind("denial", name, lambda: self._note_denial(name))
-        elif verdict.outcome in DELIVERED and self._served(model, verdict) and known.after_answer(None, now) is not None:
+        elif (
+            verdict.outcome in DELIVERED and self._served(model, verdict) and known.after_answer(None, now) is not None
+        ):
             self._behind("answer", name, lambda: self._note_answer(name, verdict.request_id))
 
     def _served(self, model: str, verdict: AttemptVerdict) -> bool:
