@@ -167,7 +167,7 @@ def test_a_certificate_nobody_trusts_is_a_failed_connect(run: Callable[[Any], No
             provider = Provider("sk", server.url)
             (end,) = await drain(provider.open(call()))
             await provider.aclose()
-        assert end == Closed("connect_failed", "SSLCertVerificationError", opened=False, why="untrusted")
+        assert end == Closed("connect_failed", "SSLCertVerificationError", opened=False, reason="untrusted")
 
     run(story())
 

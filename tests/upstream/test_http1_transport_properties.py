@@ -110,7 +110,7 @@ def judged(
         return httpx2.Response(200, headers={"content-type": label}, stream=body, extensions={BODY: body})
 
     async def play() -> tuple[AttemptWatch, str]:
-        answer = UpstreamAnswer(send, on="create", chat=chat, wall=lambda: NOW)
+        answer = UpstreamAnswer(send, on="create", chat=chat, now=lambda: NOW)
         watch, text = AttemptWatch("m", checked=True, now=0.0), ""
         while batch := await answer.read():
             for event in batch:

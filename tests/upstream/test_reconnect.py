@@ -22,9 +22,9 @@ def reconnect(way: NextRequest = NextRequest.CREATE, *, in_background: bool | No
 
 
 def ended(
-    end: Any, *, progress: bool = False, opening: float = 0.0, standing: float = 0.0, **more: bool
+    end: Any, *, progress: bool = False, opening: float = 0.0, lasted: float = 0.0, **more: bool
 ) -> ConnectionEnd:
-    return ConnectionEnd(end, progress, opening, standing, **more)
+    return ConnectionEnd(end, progress, opening, lasted, **more)
 
 
 def rejected(status: int, retry_after: float | None = None, problem: ProviderProblem | None = None) -> Rejected:

@@ -1,7 +1,7 @@
-"""Recorded jobs become cases: reads an audit export (NDJSON, one record a line) and rebuilds each original's course.
+"""Turns recorded jobs into cases: reads an audit export (NDJSON, a record a line) and rebuilds each original's course.
 
 Only jobs whose original attempt ran to its own end tell how it would go if left alone; the others are left out and
-counted. Pure over lines of text. Must not know: files, policies, the hash chain (`vigil audit verify` proves that).
+counted. Pure over lines of text. It must not depend on files or policies; `vigil audit verify` proves the hash chain.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Attempt:
     checks: list[_Check] = field(default_factory=list)
 
     def after(self, at: datetime | None) -> float:
-        """Seconds from its start to `at`; 0 when that is not known."""
+        """Return the seconds from its start to `at`, or 0 if that is not known."""
         return 0.0 if at is None else max(0.0, (at - self.started).total_seconds())
 
 
@@ -57,7 +57,7 @@ class _Job:
 
 
 def read(lines: Iterable[str], source: str, *, seed: int = 1, faster_takes: float = 0.4) -> LabCases:
-    """The cases of a trail; BadTrail names the line that is no audit record.
+    """Return the cases of a trail; raise BadTrail, which names the line, for what is no audit record.
 
     `faster_takes`: the part of the original's own time (checks apart) that a faster model needs, for jobs that did
     not run one to its end.
@@ -82,7 +82,7 @@ def read(lines: Iterable[str], source: str, *, seed: int = 1, faster_takes: floa
 
 
 def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, record) of each line; an export may wrap a record beside its hash."""
+    """Yield (line number, record) of each line; an export may wrap a record beside its hash."""
     for number, line in zip(count(1), lines, strict=False):
         if not line.strip():
             continue
@@ -108,7 +108,7 @@ def _name(text: object) -> str:
 
 
 def _number(value: object) -> float:
-    """A number that is finite and not negative."""
+    """Return a number that is finite and not negative, or raise ValueError."""
     number = float(str(value))
     if not 0 <= number < math.inf:
         raise ValueError("no such number")
@@ -116,7 +116,7 @@ def _number(value: object) -> float:
 
 
 def _note(job: _Job, kind: str, at: datetime, number: int | None, data: dict[str, Any]) -> None:  # noqa: C901
-    """One record is taken into account; kinds that tell nothing of delays are passed over."""
+    """Apply one record; kinds that do not concern delays are ignored."""
     attempt = job.attempts.get(number or 0)
     match kind:
         case "job.queued":
@@ -154,7 +154,7 @@ def _said(check: _Check, at: datetime, data: dict[str, Any]) -> None:
 
 
 def _case(job: _Job, dice: float, faster_takes: float) -> LabCase | LeftOut:
-    """The course of the job's last attempt that no delay rule started, or why it can't be told."""
+    """Return the course of the job's last attempt that no delay rule started, or why it is not known."""
     tried = [job.attempts[n] for n in sorted(job.attempts) if job.attempts[n].purpose not in _FASTER]
     if not tried:
         return "not_started"

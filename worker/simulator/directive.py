@@ -1,6 +1,6 @@
-"""The directive language `[[sim: SCENARIO key=value ...]]`: its options, how to find one in a text, how to print one.
+"""Parses and prints the directive language `[[sim: SCENARIO key=value ...]]`, and defines its options.
 
-Pure. It must not know which scenarios exist (scenarios.py does) nor what an option leads to (script.py does).
+Pure. It must not depend on which scenarios exist (scenarios.py does) nor what an option leads to (script.py does).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CARRIER = re.compile(
 
 
 class DirectiveError(ValueError):
-    """A directive that can't be obeyed; its text is one sentence for the person who wrote it."""
+    """A directive that is not valid; the message is one sentence for its author."""
 
 
 @dataclass(frozen=True, slots=True)

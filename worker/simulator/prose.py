@@ -1,4 +1,4 @@
-"""What the fake model says: pleasant deterministic words, a minimal value for a JSON schema, padding.
+"""Writes the fake model's text: deterministic words, a minimal value for a JSON schema, padding.
 
 Pure. It never repeats any of the prompt; only the prompt's length chooses where the text starts.
 """

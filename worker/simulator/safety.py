@@ -1,6 +1,6 @@
-"""What the provider's safety team would tell of a request: events for webhooks, and the pages behind them.
+"""Makes the notices of the provider's safety team about a request: webhook events, and the pages behind them.
 
-It must not know how an event is signed or sent.
+It must not depend on how an event is signed or sent.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 from .wire import Json
 
-NOTIFY = ("identifier_blocked", "warning", "deactivation", "alert")
 _KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Of the request that is told about: who asked which model, and how the provider called it."""
+class NoticeSubject:
+    """The request that a notice is about: end user, model and the provider's ids."""
 
     model: str
     project: str
@@ -27,7 +26,7 @@ class Asked:
     category: str
 
 
-class Pages:
+class SafetyPages:
     """The pages under /v1/safety, by their last two steps; the oldest go first."""
 
     def __init__(self) -> None:
@@ -35,18 +34,18 @@ class Pages:
         self._pages: dict[str, Json] = {}
 
     def put(self, name: str, page: Json) -> None:
-        """Keep a page under the name of its case or alert."""
+        """Store a page under the id of its case or alert."""
         self._pages[name] = page
         while len(self._pages) > _KEPT:
             del self._pages[next(iter(self._pages))]
 
     def get(self, name: str) -> Json | None:
-        """The page of that name."""
+        """Return the page with that id."""
         return self._pages.get(name)
 
 
-def event(what: str, asked: Asked, pages: Pages) -> tuple[str, Json] | None:
-    """(type, data) of the webhook for one of NOTIFY, its page kept; None when the request names no end user."""
+def event(what: str, asked: NoticeSubject, pages: SafetyPages) -> tuple[str, Json] | None:
+    """Return (type, data) of the webhook for a kind of notice and store its page, or None if there is no end user."""
     now = int(time.time())
     if what == "alert":
         name = f"alert_{secrets.token_hex(16)}"

@@ -213,13 +213,6 @@ def _remainder(choice: _Choice, message: dict[str, Any]) -> dict[str, Any]:
     return {"content": whole_text[len(begun) :]} if begun and whole_text.startswith(begun) else {}
 
 
-def translate_chat_completion(data: object) -> list[StreamEvent]:
-    """What an unstreamed chat completion says, from a server that did not heed `stream`."""
-    translator = ChatTranslator()
-    events = translator.feed(data)
-    return [*events, *translator.end()]
-
-
 def _part_deltas(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
     """Return the delta of one content part; a part that is neither text nor refusal counts as reasoning or the like."""
     if part.get("type") == "refusal":
