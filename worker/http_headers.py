@@ -13,8 +13,8 @@ _NUMBER: Final = re.compile(r"\d{1,400}(?:\.\d{0,40})?(?:[eE][+-]?\d{1,4})?", re
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
     """Return the seconds that a Retry-After asks to wait, never negative and always finite, or None.
 
-    The value is a number of seconds or an HTTP date (RFC 9110, section 10.2.3), which is compared with `now`. An invalid
-    or negative value is ignored. A header that was sent twice means its longest wait.
+    The value is a number of seconds or an HTTP date (RFC 9110, section 10.2.3), which is compared with `now`. An
+    invalid or negative value is ignored. A header that was sent twice means its longest wait.
     """
     seconds = parse_number(value)
     if seconds is not None:

@@ -188,7 +188,7 @@ def test_what_an_answer_means(status, error, what):
         (429, None, None),
         (429, "soon", None),
         (429, "-5", None),
-        (429, "9" * 400, float("9" * 12)),
+        (429, "9" * 400, MAX_RETRY_AFTER),
         (429, "", None),
         (500, "7", None),
         (200, "7", None),

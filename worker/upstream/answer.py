@@ -39,10 +39,9 @@ class UpstreamAnswer:
         "_body",
         "_chat",
         "_ended",
-        "_surrogates",
         "_json",
         "_kind",
-        "_utf8_decoder",
+        "_now",
         "_on",
         "_opening",
         "_refused",
@@ -51,7 +50,8 @@ class UpstreamAnswer:
         "_sniff",
         "_splitter",
         "_stopped",
-        "_now",
+        "_surrogates",
+        "_utf8_decoder",
     )
 
     def __init__(

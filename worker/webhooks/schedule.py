@@ -47,8 +47,9 @@ def next_delay(delays: Sequence[float], tries: int, chance: float, retry_after: 
 
 
 def retry_after(status: int | None, value: str | None, now: datetime) -> float | None:
-    """Return the seconds that a 429 or 503 asks to wait by its Retry-After, or None."""
-    return parse_retry_after(value, now) if status in _THROTTLED_STATUSES else None
+    """Return the seconds that a 429 or 503 asks to wait by its Retry-After, at most MAX_RETRY_AFTER, or None."""
+    seconds = parse_retry_after(value, now) if status in _THROTTLED_STATUSES else None
+    return None if seconds is None else min(seconds, MAX_RETRY_AFTER)
 
 
 def max_duration(delays: Sequence[float]) -> float:
