@@ -71,10 +71,10 @@ def test_prose_of_the_provider_is_dropped():
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
 def test_every_notice_has_words_and_a_next_step(kind):
-    words = read(event(kind, {"id": "x"}), "wh_1", NOW).words
-    assert words.type == "notice"
-    assert words.message.endswith(".")
-    assert words.advice.count(".") == 1
+    message = read(event(kind, {"id": "x"}), "wh_1", NOW).message
+    assert message.type == "notice"
+    assert message.message.endswith(".")
+    assert message.advice.count(".") == 1
 
 
 def test_an_event_without_an_id_is_known_by_its_webhook():

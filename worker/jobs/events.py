@@ -50,7 +50,7 @@ class Scheduled(Fact):
     until: datetime | None = None
     hold_scope: str | None = None
     hold_reason: str | None = None
-    hold_by: str | None = None  # the key of whoever paused it
+    hold_by: str | None = None  # the key that paused it
 
 
 class Released(Fact):
@@ -250,7 +250,7 @@ class Cancelled(Fact):
     upstream_under_way: bool
     billed: bool
     error: JobError | None = None
-    by: str | None = None  # the key of whoever cancelled a job that waited; a running job's is in the request's event
+    by: str | None = None  # the key that cancelled a waiting job; for a running job the request's event has it
 
 
 class Expired(Fact):

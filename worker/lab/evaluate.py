@@ -97,9 +97,9 @@ def course(case: LabCase, catalogue: Catalogue, on_delay_model: str | None = Non
         if hold is None and (silence is None or not checked):
             continue
         last = max((h for h in case.holds if h.start <= start), key=lambda h: h.start, default=CheckSpan(0.0, 0.0))
-        said = (last.retry_model, last.retry_model_state)
-        if said not in chosen:
-            chosen[said] = faster_model(case.model, on_delay_model, *said, catalogue, allow_unknown=True)
+        notice = (last.retry_model, last.retry_model_state)
+        if notice not in chosen:
+            chosen[notice] = faster_model(case.model, on_delay_model, *notice, catalogue, allow_unknown=True)
         situation = Situation(
             check_since=hold.start if hold else None,
             silent_since=silence[0] if silence else None,
@@ -108,7 +108,7 @@ def course(case: LabCase, catalogue: Catalogue, on_delay_model: str | None = Non
             retry_model_state=last.retry_model_state,
         )
         ends = (hold.end if hold else start, silence[1] if silence else start)
-        moments.append(SituationSpan(start, end, situation, chosen[said], *ends))
+        moments.append(SituationSpan(start, end, situation, chosen[notice], *ends))
     return PreparedCase(case, tuple(moments))
 
 

@@ -69,7 +69,7 @@ def draw(jobs: int, seed: int, model: str, faster: str | None) -> LabCases:
 
 def _case(dice: SeededDraws, model: str, faster: str | None) -> LabCase:
     """Draw one job; every job uses the same number of draws, so that changing one share changes no other job."""
-    kind, ends, again, said = dice.even(), dice.even(), dice.even(), dice.even()
+    kind, ends, again, draw_value = dice.even(), dice.even(), dice.even(), dice.even()
     held, second = dice.lognormal(50, 0.7, 2, 600), dice.lognormal(50, 0.7, 2, 600)
     first, quick = dice.lognormal(12, 0.5, 1, 120), dice.lognormal(2.5, 0.5, 0.3, 30)
     tokens = round(dice.lognormal(1500, 0.8, 20, 30_000))
@@ -79,7 +79,7 @@ def _case(dice: SeededDraws, model: str, faster: str | None) -> LabCase:
     blocked = ends < (BLOCKED_IN_CHECK if delayed else BLOCKED_OTHERWISE)
     writing = tokens / ORIGINAL_RATE
     output_at = SIGNAL_AT + (held if delayed else 0.0) + first
-    retry_model, state = _named(said, faster)
+    retry_model, state = _named(draw_value, faster)
     holds: list[CheckSpan] = []
     silences = [(SIGNAL_AT, output_at)]
     end = output_at + writing
@@ -108,7 +108,7 @@ def _case(dice: SeededDraws, model: str, faster: str | None) -> LabCase:
     )
 
 
-def _named(said: float, faster: str | None) -> tuple[str | None, RetryModelState]:
-    if faster is not None and said < NAMED:
+def _named(draw_value: float, faster: str | None) -> tuple[str | None, RetryModelState]:
+    if faster is not None and draw_value < NAMED:
         return faster, RetryModelState.NAMED
-    return None, RetryModelState.ABSENT if said < ABSENT else RetryModelState.NONE
+    return None, RetryModelState.ABSENT if draw_value < ABSENT else RetryModelState.NONE

@@ -19,7 +19,7 @@ from worker.jobs.states import DELIVERED, Evidence, Outcome, Purpose, RetryModel
 from worker.lab.model import SILENCE, BadTrail, CheckSpan, LabCase, LabCases, LeftOut
 from worker.lab.synthetic import SeededDraws
 
-_OURS: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED, Outcome.TIMED_OUT})
+_STOPPED_BY_VIGIL: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED, Outcome.TIMED_OUT})
 _FASTER: Final = frozenset({Purpose.FASTER, Purpose.RACE, Purpose.DRAFT})
 
 
@@ -127,9 +127,9 @@ def _note(job: _Job, kind: str, at: datetime, number: int | None, data: dict[str
             return
         case "job.attempt.updated" | "job.attempt.finished":
             for name in ("first_event", "first_output"):
-                said = data.get(f"{name}_at")
-                if said is not None and getattr(attempt, name) is None:
-                    setattr(attempt, name, _time(said))
+                notice = data.get(f"{name}_at")
+                if notice is not None and getattr(attempt, name) is None:
+                    setattr(attempt, name, _time(notice))
             if kind == "job.attempt.finished":
                 attempt.finished, attempt.outcome = at, Outcome(data["outcome"])
                 usage = data.get("usage") or {}
@@ -137,14 +137,14 @@ def _note(job: _Job, kind: str, at: datetime, number: int | None, data: dict[str
                 attempt.written = int(_number(usage.get("output_tokens", 0)))
         case "job.check.started":
             attempt.checks.append(_Check(at, None))
-            _said(attempt.checks[-1], at, data)
+            _apply_notice(attempt.checks[-1], at, data)
         case "job.check.updated" if attempt.checks:
-            _said(attempt.checks[-1], at, data)
+            _apply_notice(attempt.checks[-1], at, data)
         case "job.check.ended" if attempt.checks:
             attempt.checks[-1].ended = at
 
 
-def _said(check: _Check, at: datetime, data: dict[str, Any]) -> None:
+def _apply_notice(check: _Check, at: datetime, data: dict[str, Any]) -> None:
     if Evidence(data["evidence"]) is Evidence.SIGNALLED and check.signalled is None and check.ended is None:
         check.signalled = at
     state = RetryModelState(data.get("retry_model_state", "absent"))
@@ -161,7 +161,7 @@ def _case(job: _Job, dice: float, faster_takes: float) -> LabCase | LeftOut:
     original = tried[-1]
     if original.outcome is None:
         return "unfinished"
-    if original.outcome in _OURS:
+    if original.outcome in _STOPPED_BY_VIGIL:
         return "cut_short"
     if original.outcome not in DELIVERED | {Outcome.BLOCKED}:
         return "failed"

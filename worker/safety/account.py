@@ -79,14 +79,14 @@ class AccountVerdict(NamedTuple):
     because: tuple[AccountReason, ...] = ()
 
 
-def judge_family(seen: FamilyCounts) -> AccountVerdict:
+def judge_family(counts: FamilyCounts) -> AccountVerdict:
     """Return the verdict on one family."""
-    recent = seen.half_hour
+    recent = counts.half_hour
     if recent.ordinary >= MIN_ORDINARY_REQUESTS and (recent.share or 0.0) > WIDENED_SHARE:
-        if seen.end_users >= MIN_END_USERS:
+        if counts.end_users >= MIN_END_USERS:
             return AccountVerdict("widened", ("checks_widened",))
         return AccountVerdict("elevated", ("checks_on_few_end_users",))
-    hour, before = seen.hour, seen.before
+    hour, before = counts.hour, counts.before
     share = hour.share or 0.0
     usual = before.share if before.ordinary >= MIN_ORDINARY_REQUESTS else None
     limit = UNUSUAL_SHARE if usual is None else max(MIN_RISE_SHARE, RISE_FACTOR * usual)

@@ -100,8 +100,8 @@ class AttemptState:
         """Record the response's id; the model of the first snapshot is kept."""
         self._created = self._created or event.model
         self.tier = event.service_tier or self.tier
-        kept = "background" if event.is_snapshot and event.response_id is not None else None
-        return self._update_facts(first=True, response_id=event.response_id, mode=kept)
+        mode = "background" if event.is_snapshot and event.response_id is not None else None
+        return self._update_facts(first=True, response_id=event.response_id, mode=mode)
 
     def rejected(self, event: Rejected) -> list[Signal]:
         """Record that the call was answered with an HTTP error."""
@@ -190,9 +190,9 @@ class AttemptState:
         """
         streamed = [item for _, item in sorted(self._items.items(), key=lambda row: row[0][0])]
         places = sorted(self._parts.items(), key=lambda row: row[0][0])
-        told = [message_item(parts[n] for n in sorted(parts)) for _, parts in places]
+        messages = [message_item(parts[n] for n in sorted(parts)) for _, parts in places]
         if not text_length(streamed):
-            streamed = [item for item in streamed if item.get("type") != "message" or not told] + told
+            streamed = [item for item in streamed if item.get("type") != "message" or not messages] + messages
         snapshot = event.output if event is not None else ()
         if not snapshot:
             return self._tool_arguments.fill(streamed)
@@ -202,8 +202,8 @@ class AttemptState:
         """Return the items of the snapshot, with the messages of the stream if only those have text."""
         if text_length(snapshot) or not text_length(streamed):
             return snapshot
-        rest = [item for item in snapshot if item.get("type") != "message"]
-        return (*rest, *(item for item in streamed if item.get("type") == "message"))
+        others = [item for item in snapshot if item.get("type") != "message"]
+        return (*others, *(item for item in streamed if item.get("type") == "message"))
 
     def _call_facts(self, event: Opened | Rejected, *, first: bool) -> list[Signal]:
         self._rate_limits = event.rate_limits or self._rate_limits

@@ -100,10 +100,10 @@ class Checks:
         return (_clean_terms(notice.use_cases), _clean_terms(notice.reasons), *self._retry_model)
 
 
-def _clean_terms(words: tuple[str, ...]) -> tuple[str, ...]:
+def _clean_terms(terms: tuple[str, ...]) -> tuple[str, ...]:
     """Return the first few different terms, printable and cut to length: the provider's text goes into the record."""
-    kept = ("".join(c for c in word if c.isprintable()).strip()[:MAX_TERM_LENGTH] for word in words)
-    return tuple(dict.fromkeys(word for word in kept if word))[:MAX_TERMS]
+    cleaned = ("".join(c for c in term if c.isprintable()).strip()[:MAX_TERM_LENGTH] for term in terms)
+    return tuple(dict.fromkeys(term for term in cleaned if term))[:MAX_TERMS]
 
 
 def _valid_model_name(model: str | None) -> str | None:

@@ -64,7 +64,7 @@ class SafetyNotice(Frozen):
     model: str | None = None
     project: str | None = None
     category: str | None = None
-    subject: str | None = None  # the id of the case or the alert, for whoever writes to the provider
+    subject: str | None = None  # the id of the case or the alert, for an answer to the provider
     # added later, by lookup and by matching it to Vigil's own records
     lookup: Lookup = "none"
     request_paused: bool | None = None
@@ -87,14 +87,14 @@ class SafetyNotice(Frozen):
         return (kind, self.subject) if kind is not None and self.subject is not None else None
 
     @property
-    def words(self) -> JobError:
+    def message(self) -> JobError:
         """Return the message: what it means and what to do next."""
         return job_error(_MESSAGE_CODES[self.type])
 
     def learned(self, page: Mapping[str, Any]) -> SafetyNotice:
         """Return the notice with missing fields filled in from its page."""
-        said = page.get("notice")
-        kind = said.get("type") if isinstance(said, dict) else None
+        notice = page.get("notice")
+        kind = notice.get("type") if isinstance(notice, dict) else None
         reason = _code(page.get("reason")) or _code(page.get("error_type")) or _code(kind)
         paused = page.get("request_paused")
         return self.evolve(
@@ -117,7 +117,7 @@ class SafetyNotice(Frozen):
 
     def view(self) -> dict[str, Any]:
         """Return the notice as the app of a job sees it."""
-        words = self.words
+        message = self.message
         return {
             "id": self.id,
             "type": self.type,
@@ -129,8 +129,8 @@ class SafetyNotice(Frozen):
             "category": self.category,
             "subject": self.subject,
             "request_paused": self.request_paused,
-            "message": words.message,
-            "advice": words.advice,
+            "message": message.message,
+            "advice": message.advice,
         }
 
 

@@ -41,7 +41,7 @@ class Situation:
     checked: bool = False  # additional checks are known for this model, so silence may mean one
     retry_model: str | None = None  # of the attempt's latest check, like its state
     retry_model_state: RetryModelState = RetryModelState.ABSENT
-    blocked: bool = False  # any attempt of the job, or a block that is told of and not yet committed
+    blocked: bool = False  # any attempt of the job, or a block that is reported and not yet committed
     faster_running: bool = False  # a faster attempt was started, whatever its state now
     offered: bool = False  # an offer is open
     acted: bool = False  # this rule has switched, raced or drafted once in this job

@@ -58,10 +58,10 @@ class Delta(NamedTuple):
 
 
 class ItemDone(NamedTuple):
-    """Output-bearing: a whole output item (a Responses output item as it came)."""
+    """Output-bearing: a complete output item (an unchanged Responses output item)."""
 
     sequence: int | None
-    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which is not used
     item: dict[str, Any]
     flags: tuple[str, ...] = ()  # what had to be repaired to read it
 
@@ -70,7 +70,7 @@ class PartDone(NamedTuple):
     """Output-bearing: a content part is complete; its text came in deltas, or with some servers only here."""
 
     sequence: int | None
-    index: int = 0  # type: ignore[assignment]  # of its output item; shadows tuple.index, which nobody needs here
+    index: int = 0  # type: ignore[assignment]  # of its output item; shadows tuple.index, which is not used
     part: int = 0
     text: str = ""
     kind: Literal["text", "refusal"] = "text"
@@ -84,7 +84,7 @@ class CallDone(NamedTuple):
     """
 
     sequence: int | None
-    index: int  # type: ignore[assignment]  # of its output item; shadows tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # of its output item; shadows tuple.index, which is not used
     item: str  # the id of its output item
     type: str  # of its output item
     field: str  # of the item, to which the arguments belong

@@ -165,9 +165,9 @@ class AttemptWatch:
     def tick(self, now: float) -> list[Signal]:
         """Return the signals of elapsed time: silence that suggests a check, or that is too long."""
         if self._verdict is None:
-            held = self._error.failure
-            if held is not None and now >= min(self._error_due_at, self._idle_deadline()):
-                self._fail(held)
+            pending = self._error.failure
+            if pending is not None and now >= min(self._error_due_at, self._idle_deadline()):
+                self._fail(pending)
             elif now >= self._idle_deadline():
                 if self._checks.open:
                     self._flags.add("in_check")
@@ -182,10 +182,10 @@ class AttemptWatch:
 
         That is after silence, or after a retryable error event without a terminal event.
         """
-        held = self._error.failure
-        if self._verdict is not None or (held is not None and not held.retryable):
+        pending = self._error.failure
+        if self._verdict is not None or (pending is not None and not pending.retryable):
             return False
-        return now >= (self._idle_deadline() if held is None else min(self._error_due_at, self._idle_deadline()))
+        return now >= (self._idle_deadline() if pending is None else min(self._error_due_at, self._idle_deadline()))
 
     def extend(self, now: float) -> None:
         """Restart the idle timers, because the response is looked at again before anything is decided."""
@@ -381,7 +381,7 @@ class AttemptWatch:
         self._pending += self._checks.close(CHECK_ENDS.get(outcome, CheckEnd.FAILED))
         self._pending += self._checks.flush()
         self._on_fast_path = False
-        told_of_error = self._error_due_at < math.inf
+        error_reported = self._error_due_at < math.inf
         self._verdict = self._state.verdict(
             outcome,
             failure,
@@ -390,6 +390,6 @@ class AttemptWatch:
             sequence=self.sequence,
             deltas=self.deltas,
             output_seen=self._output_seen,
-            resumable=(outcome in MAY_RUN_ON or may_go_on) and not told_of_error,
+            resumable=(outcome in MAY_RUN_ON or may_go_on) and not error_reported,
         )
         self._pending.append(AttemptEnded(self._verdict))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .wire import Json
 
-_KEPT = 1000
+_MAX_PAGES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class SafetyPages:
     def put(self, name: str, page: Json) -> None:
         """Store a page under the id of its case or alert."""
         self._pages[name] = page
-        while len(self._pages) > _KEPT:
+        while len(self._pages) > _MAX_PAGES:
             del self._pages[next(iter(self._pages))]
 
     def get(self, name: str) -> Json | None:
@@ -44,7 +44,7 @@ class SafetyPages:
         return self._pages.get(name)
 
 
-def event(what: str, asked: NoticeSubject, pages: SafetyPages) -> tuple[str, Json] | None:
+def event(what: str, subject: NoticeSubject, pages: SafetyPages) -> tuple[str, Json] | None:
     """Return (type, data) of the webhook for a kind of notice and store its page, or None if there is no end user."""
     now = int(time.time())
     if what == "alert":
@@ -56,23 +56,23 @@ def event(what: str, asked: NoticeSubject, pages: SafetyPages) -> tuple[str, Jso
                 "object": "safety.alert",
                 "created_at": now,
                 "error_type": "potentially_unintended_data_access",
-                "model": asked.model,
+                "model": subject.model,
                 "reason": "simulated: a description for customers",
-                "request_id": asked.request_id,
+                "request_id": subject.request_id,
                 "request_paused": True,
-                "response_id": asked.response_id or "resp_unknown",
+                "response_id": subject.response_id or "resp_unknown",
             },
         )
         return "safety.alert.created", {"id": name}
-    if asked.safety_identifier is None:
+    if subject.safety_identifier is None:
         return None
     if what == "identifier_blocked":
         data: Json = {
-            "safety_category": asked.category,
-            "safety_identifier": asked.safety_identifier,
-            "model": asked.model,
-            "project_id": asked.project,
-            "request_id": asked.request_id,
+            "safety_category": subject.category,
+            "safety_identifier": subject.safety_identifier,
+            "model": subject.model,
+            "project_id": subject.project,
+            "request_id": subject.request_id,
         }
         return "safety_identifier.blocked", data
     name = f"C-{secrets.token_hex(8)}"
@@ -82,9 +82,9 @@ def event(what: str, asked: NoticeSubject, pages: SafetyPages) -> tuple[str, Jso
             "id": name,
             "object": "safety.case",
             "created_at": now,
-            "entity_identifier": asked.safety_identifier,
+            "entity_identifier": subject.safety_identifier,
             "notice": {"type": what},
-            "reason": f"{asked.category}_abuse",
+            "reason": f"{subject.category}_abuse",
         },
     )
     return f"safety.{what}_issued", {"id": name}

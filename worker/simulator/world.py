@@ -46,7 +46,7 @@ CATALOG = (
     "gpt-6.1-terra",
 )
 DENIED = frozenset({"gpt-5.6-cyber"})  # known, not granted: what a probe should find
-_KEPT = 5_000  # finished responses; the oldest go first
+_MAX_RESPONSES = 5_000  # finished responses; the oldest go first
 _RESUME_FLOOR = 10.0  # seconds of real time a stream stays resumable however fast the clock
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class World:
         live = self.unkept(ask, plan)
         ids = live.ids
         self.lives[ids.response] = live
-        while len(self.lives) > _KEPT:
+        while len(self.lives) > _MAX_RESPONSES:
             oldest = next((key for key, old in self.lives.items() if old.done), None)
             if oldest is None:
                 break
@@ -142,10 +142,10 @@ class World:
     async def _notify(self, ask: ParsedRequest, plan: Plan, call: Call, project: str) -> None:
         await self.pace.sleep(plan.hold)
         who = call.safety_identifier
-        asked = NoticeSubject(
+        subject = NoticeSubject(
             ask.model, project, call.request_id, call.response_id, who, (plan.labels("use_case") or ["other"])[0]
         )
-        told = event(plan.notify, asked, self.pages)
+        told = event(plan.notify, subject, self.pages)
         if told is not None:
             await self.webhooks.emit(*told)
 

@@ -243,9 +243,9 @@ class UpstreamAnswer:
         try:
             if self._kind is BodyKind.JSON:
                 events += self._json_events()
-            elif (rest := self._splitter.close()) is not None:
+            elif (remainder := self._splitter.close()) is not None:
                 # A complete payload without its blank line is an answer too, not half a frame.
-                events += self._translate(rest)
+                events += self._translate(remainder)
         except BadJson:
             return [*events, Closed("bad_json" if self._kind is BodyKind.JSON else "half_frame", "BadJson")]
         if self._chat is not None:

@@ -30,8 +30,8 @@ _MEANINGS: Final[dict[str, str]] = {
 
 def code_in(value: object) -> str | None:
     """Return the code of a `base_resp` (an unknown number as `base_resp_<number>`), or None if it is no error."""
-    for told in value if type(value) is list else [value]:
-        number = cast("dict[str, Any]", told).get("status_code") if type(told) is dict else None
+    for entry in value if type(value) is list else [value]:
+        number = cast("dict[str, Any]", entry).get("status_code") if type(entry) is dict else None
         word = str(number) if type(number) is int and abs(number) < _MAX_NUMBER else number
         if type(word) is str and (word := word.strip()) not in _NO_ERROR:
             return _MEANINGS.get(word, f"base_resp_{word[:_MAX_LENGTH]}")

@@ -41,7 +41,7 @@ async def last_batch(
 
 
 def _is_unexplained(terminal: Terminal, after: list[StreamEvent]) -> bool:
-    """Return whether the provider has not said yet why the response failed or was cut short."""
+    """Return whether the provider has not reported yet why the response failed or was cut short."""
     return _weighs_less(terminal, after, KNOWN)
 
 
@@ -76,24 +76,24 @@ def _ordered(terminal: Terminal, after: list[StreamEvent]) -> list[StreamEvent]:
 
     Only a block overrides a response that was delivered completely.
     """
-    least = max(_weight(terminal), SUSPECT - 1 if terminal.status in ("completed", "cancelled") else 0)
-    told: list[StreamEvent] = []
+    threshold = max(_weight(terminal), SUSPECT - 1 if terminal.status in ("completed", "cancelled") else 0)
+    telling: list[StreamEvent] = []
     late: list[StreamEvent] = []
     for event in after:
-        if _weight(event) <= least:
+        if _weight(event) <= threshold:
             late += [] if isinstance(event, Closed | Rejected) else [_as_keepalive(event)]
         elif isinstance(event, Terminal) and terminal.status != "completed":
             terminal = event._replace(sequence=terminal.sequence, usage=event.usage or terminal.usage)
-            least = _weight(event)
+            threshold = _weight(event)
         else:
-            told.append(_as_stream_error(event))
-    return [*told, terminal, *late]
+            telling.append(_as_stream_error(event))
+    return [*telling, terminal, *late]
 
 
 def _as_stream_error(event: StreamEvent) -> StreamError:
     """Return the event as an error event, without its sequence number, which is after the terminal event's."""
-    said = event.problem if isinstance(event, StreamError | Rejected | Terminal) else None
-    problem = said or ProviderProblem(None, None)
+    reported = event.problem if isinstance(event, StreamError | Rejected | Terminal) else None
+    problem = reported or ProviderProblem(None, None)
     if isinstance(event, Terminal) and weight(problem) < _weight(event):
         problem = problem._replace(code=event.incomplete_reason)
     return StreamError(None, problem, event.carrier if isinstance(event, StreamError | Terminal) else "error_event")

@@ -23,8 +23,8 @@ def join_surrogates(text: str, alone: str = "\ufffd") -> str:
     """Return `text` with each surrogate pair as one character, and `alone` for every lone half."""
     if _SURROGATE.search(text) is None:
         return text
-    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-    return _SURROGATE.sub(alone, whole)
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return _SURROGATE.sub(alone, joined)
 
 
 def join_surrogates_in(value: Any, alone: str = "\ufffd") -> Any:
@@ -55,11 +55,11 @@ class SurrogateJoiner:
             if type(event) is not Delta:
                 if type(event) is not Keepalive:
                     out += self.flush()
-                whole = join_surrogates_in(event)
-                self._replaced = self._replaced or join_surrogates_in(event, alone="") != whole
-                if self._replaced and type(whole) is Terminal:
-                    whole = whole._replace(flags=(*whole.flags, REPLACED))
-                out.append(whole)
+                joined = join_surrogates_in(event)
+                self._replaced = self._replaced or join_surrogates_in(event, alone="") != joined
+                if self._replaced and type(joined) is Terminal:
+                    joined = joined._replace(flags=(*joined.flags, REPLACED))
+                out.append(joined)
                 continue
             text = self._waiting.pop(event.kind, "") + event.text
             if half := _TRAILING_HIGH_SURROGATE.search(text):

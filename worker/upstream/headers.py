@@ -71,7 +71,7 @@ def rejected_from(status: int, headers: Mapping[str, str], body: bytes, now: dat
 
 def request_id(headers: Mapping[str, str]) -> str | None:
     """Return the request id of the provider, or of a gateway before it, or None."""
-    return next((said for name in _REQUEST_IDS if (said := bounded_identifier(headers.get(name))) is not None), None)
+    return next((found for name in _REQUEST_IDS if (found := bounded_identifier(headers.get(name))) is not None), None)
 
 
 def _problem(body: bytes) -> ProviderProblem | None:
@@ -93,8 +93,8 @@ def _frames(body: bytes) -> list[object]:
     splitter, values = SseSplitter(), list[object]()
     try:
         payloads = splitter.feed(body)
-        if (rest := splitter.close()) is not None:
-            payloads.append(rest)
+        if (remainder := splitter.close()) is not None:
+            payloads.append(remainder)
     except FrameTooLarge:
         return []
     for payload in payloads[:_MAX_FRAMES]:

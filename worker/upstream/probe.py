@@ -42,9 +42,9 @@ async def probe(provider: Provider, model: str, request_id: str, seconds: float 
         return ProbeResult(model, diagnose(classify.closed(answer)), None)
     found = _diagnosis_of(answer)
     if found == NOT_OFFERED or (isinstance(answer, ModelPage) and not answer.known):
-        left = max(until - asyncio.get_running_loop().time(), 0.0)
-        told = await _probe_by_list(provider, model, f"{request_id}.list", left)
-        found = told if found == NOT_OFFERED or told == OK else found  # a page of another kind is no denial
+        remaining = max(until - asyncio.get_running_loop().time(), 0.0)
+        by_list = await _probe_by_list(provider, model, f"{request_id}.list", remaining)
+        found = by_list if found == NOT_OFFERED or by_list == OK else found  # a page of another kind is no denial
     return ProbeResult(model, found, answer.request_id)
 
 

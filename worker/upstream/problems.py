@@ -117,8 +117,8 @@ class _Search:
         self._characters -= len(value)
         if "{" not in value:
             return
-        whole = parse_full(value)
-        for data in find_errors(value) if whole is None else [whole]:
+        full = parse_full(value)
+        for data in find_errors(value) if full is None else [full]:
             self.search_error(data, depth + 1, quoted=True)
 
     def _search_siblings(self, data: dict[str, Any], *, quoted: bool) -> None:
@@ -187,9 +187,9 @@ def _is_empty(value: object) -> bool:
     return not value or (type(value) is str and value.strip().lower() in _NO_ERROR_WORDS)
 
 
-def _is_known(word: str, least: int = KNOWN) -> bool:
+def _is_known(word: str, minimum: int = KNOWN) -> bool:
     """Return whether a word is a known code; with spaces in it, it may be a sentence."""
-    return " " not in word.strip() and rank(lookup(normalize_code(word) or "")) >= least
+    return " " not in word.strip() and rank(lookup(normalize_code(word) or "")) >= minimum
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
@@ -221,17 +221,17 @@ def _field(place: object) -> str | None:
 
 def _is_withheld(value: object) -> bool:
     """Return whether the results of a content filter say that something was filtered or blocked (Azure OpenAI)."""
-    left = [value]
+    pending = [value]
     for _ in range(_MAX_ITEMS):
-        if not left:
+        if not pending:
             return False
-        at = left.pop()
+        at = pending.pop()
         if type(at) is dict:
             if at.get("filtered") is True or at.get("blocked") is True:
                 return True
-            left += [inner for inner in list(at.values())[:_MAX_ITEMS] if type(inner) in (dict, list)]
+            pending += [inner for inner in list(at.values())[:_MAX_ITEMS] if type(inner) in (dict, list)]
         elif type(at) is list:
-            left += at[:_MAX_ITEMS]
+            pending += at[:_MAX_ITEMS]
     return False
 
 

@@ -87,7 +87,7 @@ class ProxyTransport(httpx2.AsyncBaseTransport):
             allow_redirects=False,
             proxy=self._proxy,
         )
-        headers = [(k, v) for k, v in response.raw_headers if k.lower() != b"content-encoding"]  # decoded by us
+        headers = [(k, v) for k, v in response.raw_headers if k.lower() != b"content-encoding"]
         body = AiohttpBody(response)
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             return httpx2.Response(

@@ -100,7 +100,7 @@ class Reconnect:
             return end
         missing = type(end) is Rejected and self._missing_now(end)
         if type(end) is Rejected:
-            last = self._last_word(end, ended, missing=missing)
+            last = self._final_event(end, ended, missing=missing)
             if last is not None:
                 return last
         elif end is None or ended.progress or ended.snapshot:
@@ -120,7 +120,7 @@ class Reconnect:
         if self.next_request is NextRequest.RESUME:
             self.next_request, self._stream_again = NextRequest.POLL, True
 
-    def _last_word(self, end: Rejected, ended: ConnectionEnd, *, missing: bool) -> StreamEvent | None:
+    def _final_event(self, end: Rejected, ended: ConnectionEnd, *, missing: bool) -> StreamEvent | None:
         """Return the event that ends the attempt, for an answer after which no other request helps, else None."""
         if classify.rejected(end).outcome is Outcome.BLOCKED:
             return end

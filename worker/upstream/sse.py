@@ -136,9 +136,9 @@ class SseSplitter:
 
     def _dispatch(self, payloads: list[bytes]) -> None:
         if self._field_seen:
-            told = len(payloads)
+            count = len(payloads)
             self._flush(payloads)
-            if len(payloads) == told:
+            if len(payloads) == count:
                 self.comments += 1
             self._field_seen = False
         self._size = 0

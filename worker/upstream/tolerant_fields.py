@@ -56,11 +56,11 @@ def mapping(value: object) -> dict[str, Any]:
     return value if type(value) is dict else {}
 
 
-def strings(value: object, most: int = 8, limit: int = 64) -> tuple[str, ...]:
+def strings(value: object, count: int = 8, limit: int = 64) -> tuple[str, ...]:
     """Return the first strings of a list, each cut to `limit`."""
     if type(value) is not list:
         return ()
-    return tuple(item[:limit] for item in value if type(item) is str and item)[:most]
+    return tuple(item[:limit] for item in value if type(item) is str and item)[:count]
 
 
 class ReadUsage(NamedTuple):
@@ -77,12 +77,12 @@ def usage_of(value: object) -> ReadUsage:
     made = _tokens(data, "output_tokens", "completion_tokens")
     if spent is None and made is None:
         return ReadUsage(None)
-    kept = mapping(data.get("input_tokens_details") or data.get("prompt_tokens_details"))
+    input_details = mapping(data.get("input_tokens_details") or data.get("prompt_tokens_details"))
     thought = mapping(data.get("output_tokens_details") or data.get("completion_tokens_details"))
     total = _tokens(data, "total_tokens")
     counts = {
         "input_tokens": spent or 0,
-        "cached_input_tokens": _tokens(kept, "cached_tokens") or 0,
+        "cached_input_tokens": _tokens(input_details, "cached_tokens") or 0,
         "output_tokens": made or 0,
         "reasoning_tokens": _tokens(thought, "reasoning_tokens") or 0,
         "total_tokens": (spent or 0) + (made or 0) if total is None else total,
