@@ -50,8 +50,8 @@ class Session:
         send_gate: asyncio.Future[None] | None = None,
     ) -> None:
         """`missing_timeout`: seconds for which a 404 must last before the response is lost; `poll_timeout` limits
-        the body of a poll. ValueError when nothing can resume. `go`: the call is not sent before it is done, though it
-        is prepared.
+        the body of a poll. `send_gate`: the call is prepared, but not sent before this is done. Raise ValueError if
+        `resume_from` is given for a mode that can't resume.
         """
         if resume_from is not None and call.mode != "background":
             raise ValueError("only a background response can be resumed")
