@@ -148,7 +148,7 @@ def _exact_message(job: Job, attempt: Attempt, checks: Sequence[Check], message:
         return f"{error_text} ({named})" if named else error_text
     if checks:
         return "no error; " + "; ".join(_check_line(check) for check in checks)
-    return "no error was shown"
+    return "no error was reported"
 
 
 def _harmless_messages(attempt: Attempt) -> set[str]:
