@@ -11,7 +11,7 @@ from api.runtime.context import AppContext
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.jobs.record import Job
 from worker.jobs.states import Status
-from worker.jobs.view import INPUT, unread
+from worker.jobs.view import INPUT, mark_unreadable
 from worker.store.envelope import OUTPUT
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import report_unreadable
@@ -25,7 +25,7 @@ async def load_input(context: AppContext, stored: StoredJob) -> tuple[StoredJob,
         report_unreadable(error)
     except ContentDamaged:
         pass
-    return replace(stored, private=unread(stored.private, INPUT)), None
+    return replace(stored, private=mark_unreadable(stored.private, INPUT)), None
 
 
 async def load_output(context: AppContext, job: Job) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from api.web.params import header_values
 from api.web.problems import Problem
 from api.web.responses import json_response
 from worker.safety import notices as provider
-from worker.webhooks.verifying import NotAuthentic, verified
+from worker.webhooks.verifying import NotAuthentic, verify
 
 routes = Routes("hooks")
 _HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -47,13 +47,13 @@ async def receive(request: Request) -> Response:
     raw = await read_body(request, context.settings.max_body_bytes)
     webhook_id = _verified_id(request, context, raw)
     event = _parse_event(raw)
-    kind = provider.kind_of(event)
+    kind = provider.type_of(event)
     if kind is None:
         raise Problem(400, "malformed_event", "The body is not an event: it has no type.")
     notice = provider.read(event, webhook_id, context.clock.now())
     new = await with_deadline(request, context.notices.store_webhook(webhook_id, kind, notice))
-    if new and kind in provider.ENDS:
-        await with_deadline(request, _notify_holder(context, provider.response_of(event)))
+    if new and kind in provider.RESPONSE_END_TYPES:
+        await with_deadline(request, _notify_holder(context, provider.response_id_of(event)))
     return json_response({"received": True, "duplicate": not new})
 
 
@@ -66,7 +66,7 @@ def _verified_id(request: Request, context: AppContext, raw: bytes) -> str:
     sent = [header_values(request.scope, name.encode()) for name in _HEADERS]
     ids, stamps, signatures = sent
     try:
-        return verified([secret.get_secret_value()], ids, stamps, signatures, raw, context.clock.now())
+        return verify([secret.get_secret_value()], ids, stamps, signatures, raw, context.clock.now())
     except NotAuthentic as error:
         raise Problem(400, "invalid_signature", f"The webhook could not be verified: {error}.") from None
 

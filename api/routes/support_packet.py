@@ -16,8 +16,8 @@ from api.web.body import read_json
 from api.web.params import header_values, query_params
 from api.web.responses import json_response
 from api.web.validation import validate
-from worker.safety.packet import packet
-from worker.safety.redact import Redacted, redacted
+from worker.safety.packet import build_packet
+from worker.safety.redact import Redacted, redact
 from worker.store.jobs.stored_job import StoredJob
 
 routes = Routes("jobs")
@@ -62,7 +62,7 @@ async def describe_support_packet(request: Request) -> Response:
     key, context = await authorize(request, "read"), context_of(request)
     query_params(request)
     described = validate(Described, await read_json(request, context.settings.max_body_bytes))
-    return await _packet(request, await load_own_job(request, key), redacted(described.description))
+    return await _packet(request, await load_own_job(request, key), redact(described.description))
 
 
 async def _packet(request: Request, stored: StoredJob, description: Redacted | None) -> Response:
@@ -70,7 +70,7 @@ async def _packet(request: Request, stored: StoredJob, description: Redacted | N
     output = (await with_deadline(request, context.job_access.outputs([job.id]))).get(job.id) or {}
     by_name = await with_deadline(request, context.job_access.notices(stored.notices))
     notices = [by_name[name] for name in stored.notices if name in by_name]
-    body = packet(job, output.get("provider_messages") or {}, notices, description, context.clock.now())
+    body = build_packet(job, output.get("provider_messages") or {}, notices, description, context.clock.now())
     if "application/json" in ",".join(header_values(request.scope, b"accept")):
         return json_response(body)
     return Response(body["text"], media_type="text/plain; charset=utf-8")

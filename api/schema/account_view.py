@@ -13,10 +13,10 @@ def account_view(state: AccountState) -> dict[str, Any]:
     """Return `account`: the verdict, by family, and what it is based on."""
     total = sum((counts.hour for counts, _ in state.families.values()), Counts())
     return {
-        "state": state.standing.state,
+        "state": state.verdict.state,
         "families": {name: _family_view(counts, verdict) for name, (counts, verdict) in state.families.items()},
         "evidence": {
-            "because": state.standing.because,
+            "because": state.verdict.because,
             "requests": total.ordinary + total.blocked,
             "signalled": total.signalled + total.blocked_signalled,
             "suspected": total.suspected,

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Wit
 
 from worker.jobs.events import FACTS, TERMINAL_FACTS
 from worker.jobs.spec import ModelName, PayloadKind, Policy, Priority, Spec
-from worker.webhooks.guard import LONGEST
+from worker.webhooks.guard import MAX_URL_LENGTH
 
 OWNED_PARAMS: Final = frozenset(
     {"model", "input", "instructions", "stream", "background", "store", "safety_identifier"}
@@ -78,7 +78,7 @@ Input = Annotated[
 Instant = Annotated[datetime, BeforeValidator(instant), WithJsonSchema({"type": "string", "format": "date-time"})]
 MetaKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_no_nul)]
 MetaValue = Annotated[str, Field(max_length=512)]
-Url = Annotated[str, Field(min_length=1, json_schema_extra={"format": "uri", "maxLength": LONGEST})]
+Url = Annotated[str, Field(min_length=1, json_schema_extra={"format": "uri", "maxLength": MAX_URL_LENGTH})]
 """Any text: `worker.webhooks.guard` alone parses URLs, and says what is wrong with one."""
 EventName = Annotated[str, AfterValidator(_event), WithJsonSchema({"type": "string", "enum": sorted(FACTS)})]
 

@@ -7,10 +7,10 @@ from typing import Any, Final, get_args
 from worker.jobs.record import BlockCategory, Carrier, DecidedBy, DisclosureReason
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
 from worker.jobs.view import INPUT, OUTPUT, PRIVATE
-from worker.safety.access import Status as AccessStatus
+from worker.safety.access import AccessStatus
 from worker.safety.account import State as AccountState
 from worker.safety.endpoint import MODES
-from worker.safety.packet import Why
+from worker.safety.packet import Relevance
 from worker.store.admission.pauses import UNREADABLE, Kind as PauseKind
 from worker.store.admission.quarantine import Source as QuarantineSource
 
@@ -305,7 +305,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         requests=array_of(
             object_of(
                 attempt=INTEGER,
-                why=one_of(*get_args(Why)),
+                why=one_of(*get_args(Relevance)),
                 surface=TEXT,
                 model=TEXT,
                 organization=TEXT,

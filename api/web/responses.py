@@ -16,7 +16,7 @@ from api.schema.views import dumps, job_view
 from api.web.params import base_url, header_values
 from worker.jobs.record import Job
 from worker.jobs.states import Status
-from worker.jobs.view import OUTPUT, unread
+from worker.jobs.view import OUTPUT, mark_unreadable
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle.erasure import is_erased
 
@@ -63,7 +63,7 @@ def _private(stored: StoredJob, outputs: Mapping[str, Any]) -> dict[str, Any]:
     job = stored.job
     expected = job.status is Status.COMPLETED and job.content_removed is None
     lost = outputs[job.id] is None if job.id in outputs else expected
-    return unread(stored.private, OUTPUT) if lost else stored.private
+    return mark_unreadable(stored.private, OUTPUT) if lost else stored.private
 
 
 async def view_job(request: Request, stored: StoredJob) -> dict[str, Any]:

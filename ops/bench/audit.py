@@ -20,7 +20,7 @@ from report import Figure, Report
 from store_scale import fill
 
 from worker.audit.export import FileProof, lines_of, manifest, read_manifest
-from worker.audit.keys import Signer, Trusted
+from worker.audit.keys import Signer, TrustedKeys
 from worker.clock import Clock
 from worker.embedded import Embedded
 from worker.settings import Settings
@@ -47,7 +47,7 @@ async def bench(folder: Path, count: int) -> Report:
         rates, cpu = [], 0.0
         for _ in range(_ROUNDS):
             used = time.process_time()
-            proven = await TrailVerification(redis, clock, Trusted([signer.public])).verify()
+            proven = await TrailVerification(redis, clock, TrustedKeys([signer.public])).verify()
             cpu = max(cpu, proven.records / (time.process_time() - used))
             if not proven.good:
                 raise RuntimeError(proven.faults)
@@ -60,7 +60,7 @@ async def bench(folder: Path, count: int) -> Report:
         await redis.aclose()
     began = time.perf_counter()
     with path.open("rb") as file:
-        of_file = FileProof(lambda: lines_of(file), read_manifest(raw), Trusted([signer.public])).prove()
+        of_file = FileProof(lambda: lines_of(file), read_manifest(raw), TrustedKeys([signer.public])).prove()
     from_file = of_file.records / (time.perf_counter() - began)
     size = path.stat().st_size / of_file.records
     report.lines.append(f"{of_file.records:,} records of {size:.0f} bytes; sealing {of_file.records / sealing:,.0f}/s")

@@ -49,8 +49,8 @@ async def packet_of(vigil, text, **more):
         ("misalignment", "blocked", "code misalignment_policy_violation"),
         ("content_filter", "blocked", "code content_filter"),
         ("check_then_clear hold=2", "checked", "an additional safety check was signalled for"),
-        ("rerouted", "rerouted", "no error was told"),
-        ("normal", "other", "no error was told"),
+        ("rerouted", "rerouted", "no error was reported"),
+        ("normal", "other", "no error was reported"),
     ],
 )
 async def test_the_outcome_is_named_by_its_code(vigil, scenario, why, said):

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from builders import BLOCKED, COMPLETED, LUNA, SOL, STARTED, T0, began, disclosure, done, life, noticed, queued
 
-from worker.audit.record import act_of, record_of
+from worker.audit.record import note_record, record_of
 from worker.jobs import events as ev
 from worker.jobs.record import JobError, ProviderError, Usage
 from worker.jobs.states import CheckEnd, Outcome, Purpose
@@ -134,7 +134,7 @@ def test_an_end_of_any_kind_tells_its_cost():
 
 
 def test_an_act_is_no_event_and_says_who_and_why():
-    record = act_of(
+    record = note_record(
         "job.content.deleted", at=T0, app="shop", job_id="job_1", by="key_1", why="asked for", data={"n": 1}
     )
     assert (record["seq"], record["type"], record["at"]) == (None, "job.content.deleted", "2026-07-01T12:00:00Z")

@@ -1,4 +1,4 @@
-"""A server whose model always says one sentence: what jobs told of it, against what it answers to a direct call."""
+"""Compares the answers of jobs with a server's direct answer, for a model that always writes one sentence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOO_LONG = "x" * (CONTEXT + 1)  # each byte is a token
 
 
 def direct(base: str, key: str, model: str, prompt: str) -> dict[str, Any]:
-    """The server's own unstreamed answer over chat."""
+    """Return the server's own unstreamed answer over chat."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
@@ -35,7 +35,7 @@ def direct(base: str, key: str, model: str, prompt: str) -> dict[str, Any]:
 
 
 def ended(client: httpx2.Client, model: str, prompt: str, limit: int) -> dict[str, Any]:
-    """A job that has ended."""
+    """Submit a job and return it once it has ended."""
     body = {
         "model": model,
         "input": prompt,
@@ -51,14 +51,14 @@ def ended(client: httpx2.Client, model: str, prompt: str, limit: int) -> dict[st
 
 
 def counted(usage: dict[str, Any] | None) -> list[int] | None:
-    """The tokens of prompt and answer as the server counted them, None where Vigil counted pieces itself."""
+    """Return the server's token counts of prompt and answer, or None if Vigil counted pieces itself."""
     return None if not usage or usage.get("estimated") else [usage["input_tokens"], usage["output_tokens"]]
 
 
 def faults(
     client: httpx2.Client, own: dict[str, Any], server: Server, model: str, prompt: str, *, counts: bool
 ) -> Iterator[str]:
-    """What differs from what the server itself said, `own`; `counts`: it tells its usage in a stream."""
+    """Return what differs from the server's own answer `own`; `counts`: it sends its usage in a stream."""
     says = server.says or ""
     if (own["text"], own["finish"]) != (says, "stop"):
         yield f"the server itself said {own}"
@@ -81,7 +81,7 @@ def faults(
 
 
 def _as_responses(client: httpx2.Client, model: str, prompt: str, says: str, usage: list[int] | None) -> Iterator[str]:
-    """What differs through `/v1/responses`, plain and streamed; its usage can't say that it is an estimate."""
+    """Yield what differs through `/v1/responses`, plain and streamed; its usage can't be marked as an estimate."""
     body = {"model": model, "input": prompt, "max_output_tokens": ROOM}
     plain = client.post("/v1/responses", json=body | {"stream": False}).json()
     pieces, last = "", {}

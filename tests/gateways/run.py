@@ -77,7 +77,7 @@ def until(what: str, check: Any, running: subprocess.Popen[bytes], log: Path, se
 
 @contextlib.contextmanager
 def serving(server: Server, home: Path, folder: Path) -> Iterator[str]:
-    """The server, and the simulator behind it if it needs one; yields the base URL for OPENAI_BASE_URL."""
+    """Run the server, and the simulator behind it if it needs one; yield the base URL for OPENAI_BASE_URL."""
     with contextlib.ExitStack() as stack:
         port, upstream = free_port(), free_port()
         filled = {"home": str(home), "port": str(port), "upstream": str(upstream)}
@@ -100,7 +100,7 @@ def serving(server: Server, home: Path, folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def vigil_up(base: str, mode: str, folder: Path, model: str) -> Iterator[httpx2.Client]:
-    """`vigil up` at this server; yields a client of its API."""
+    """Run `vigil up` with this server; yield a client of its API."""
     port = free_port()
     models = folder / "models.toml"
     models.write_text(f'[models."{model}"]\n')
@@ -123,7 +123,7 @@ def vigil_up(base: str, mode: str, folder: Path, model: str) -> Iterator[httpx2.
 
 
 def streamed(client: httpx2.Client, job: str) -> str:
-    """The text that the events of a job told, piece by piece."""
+    """Return the text in the events of a job."""
     text = ""
     with client.stream("GET", f"/v1/jobs/{job}/events") as answer:
         for line in answer.iter_lines():
@@ -154,7 +154,7 @@ def one_job(client: httpx2.Client, server: Server, model: str, mode: str) -> dic
 
 
 def judged(server: Server, mode: str, job: dict[str, Any], pieces: str, faced: dict[str, Any]) -> dict[str, Any]:
-    """What came of it, and what of it is wrong."""
+    """Return the result, and what of it is wrong."""
     attempt = job["attempts"][-1] if job["attempts"] else {}
     usage, error = job.get("usage") or {}, job.get("error") or {}
     if mode in server.refuses:
@@ -178,14 +178,14 @@ def judged(server: Server, mode: str, job: dict[str, Any], pieces: str, faced: d
 
 
 def refused(code: str, job: dict[str, Any], error: dict[str, Any]) -> list[str]:
-    """What is wrong with a job in a mode that the server can't serve: it fails once and names the setting."""
+    """Return what is wrong with a job in a mode that the server can't serve: it must fail once and name the setting."""
     if (job["status"], error.get("code"), len(job["attempts"])) != ("failed", code, 1):
         return [f"{job['status']}: {error.get('code')}, {len(job['attempts'])} attempts"]
     return [] if "VIGIL_UPSTREAM" in error["advice"] else [error["advice"]]
 
 
 def answered(server: Server, mode: str, job: dict[str, Any], pieces: str, faced: dict[str, Any]) -> list[str]:
-    """What is wrong with an answer."""
+    """Return what is wrong with an answer."""
     text, attempt = job.get("output_text") or "", job["attempts"][-1]
     right = server.text or ""
     faults = {

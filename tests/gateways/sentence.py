@@ -1,4 +1,4 @@
-"""Make a model that always says one sentence: sentence.py gguf FILE, or sentence.py hf FOLDER. Nothing is downloaded.
+"""Make a model that always writes one sentence: sentence.py gguf FILE, or sentence.py hf FOLDER. Nothing is downloaded.
 
 A Llama whose attention and feed-forward add nothing: the next token follows from the last one alone. The tokens are
 single bytes, which make up every prompt, and a few words, which only the answer has. So text, usage and end are known.
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 SENTENCE = ("Sun", "light", " meets", " air", ":", " Rayleigh", " scattering", ",", " ca", "fé", " is ", "🌈", ".")
-"""Told word by word; what is not ASCII is told byte by byte, so that characters come in pieces."""
+"""Written word by word, and byte by byte where it is not ASCII, so that characters come in pieces."""
 END = "<|end|>"
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
 WIDTH, LAYERS, HEADS, INNER, CONTEXT = 512, 1, 8, 32, 4096
 
 
 def letters() -> dict[int, str]:
-    """The character by which byte-level vocabularies write each byte."""
+    """Return the character that byte-level vocabularies use for each byte."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = (byte for byte in range(256) if byte not in plain)
     return {byte: chr(byte) for byte in plain} | {byte: chr(256 + place) for place, byte in enumerate(others)}
@@ -34,7 +34,7 @@ def written(piece: str) -> str:
 
 
 def steps() -> list[str]:
-    """The tokens of the answer."""
+    """Return the tokens of the answer."""
     found: list[str] = []
     for piece in SENTENCE:
         found += [written(piece)] if piece.isascii() and len(piece) > 1 else list(written(piece))
@@ -47,7 +47,7 @@ def vocabulary() -> list[str]:
 
 
 def weights() -> Iterator[tuple[str, str, np.ndarray[Any, Any]]]:
-    """Each tensor with its name in GGUF and in Hugging Face's files."""
+    """Yield each tensor with its name in GGUF and in Hugging Face's files."""
     import numpy as np
 
     tokens = vocabulary()

@@ -1,4 +1,4 @@
-"""The gateways and compatible servers of ops/gateways.md: how each is started, and what a job there must come to.
+"""Lists the gateways and compatible servers of ops/gateways.md: how each is started, and the expected result of a job.
 
 Each is installed by `install.sh` into a folder of its own, outside the project; what is not there is skipped.
 """

@@ -15,7 +15,7 @@ def test_all_errors_have_one_root():
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (errors.LeaseLost("job_1"), "job_1: the lease is not ours any more"),
+        (errors.LeaseLost("job_1"), "job_1: another worker holds the lease"),
         (errors.AlreadySettled("job_1", "blocked"), "job_1 is blocked already"),
         (errors.SettingsError(["one", "two"]), "one; two"),
         (errors.UnknownModel("x", ["a", "b"]), "unknown model 'x'; known: a, b"),

@@ -1,4 +1,4 @@
-"""Small cases that a person can reckon with, and a trail as an export would write it."""
+"""Makes small cases that can be calculated by hand, and a trail in the form of an export."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def case(**changes):
 
 
 def one(cases, action, after=40.0, silence=0.0, **more):
-    """The row of one policy over the cases."""
+    """Return the row of one policy over the cases."""
     cases = cases if isinstance(cases, list) else [cases]
     return evaluate.grid(cases, CATALOGUE, [action], [after], silence, **more)[0]
 
 
 def parsed(svg):
-    """The chart as XML; ParseError when it is none."""
+    """Return the chart as XML; raise ParseError if it is none."""
     return ET.fromstring(svg)  # noqa: S314  we wrote it
 
 

@@ -1,4 +1,4 @@
-"""Short ways to play a stream to a watch; shared by the tests of this room."""
+"""Feeds streams to a watch; shared by the tests of `safety`."""
 
 from worker.jobs.record import Usage
 from worker.jobs.states import RetryModelState
@@ -33,12 +33,12 @@ def alive(sequence=None, kind="keepalive"):
     return Keepalive(sequence, kind)
 
 
-def notice(sequence=None, use_cases=("cyber",), reasons=("user_risk",), model=LUNA, state=NAMED, riding=False):
-    return CheckNotice(sequence, use_cases, reasons, model if state is NAMED else None, state, riding)
+def notice(sequence=None, use_cases=("cyber",), reasons=("user_risk",), model=LUNA, state=NAMED, piggybacked=False):
+    return CheckNotice(sequence, use_cases, reasons, model if state is NAMED else None, state, piggybacked)
 
 
 def out(start):
-    """The usual run of output events (wire.md, $OUT)."""
+    """Return the usual sequence of output events (wire.md, $OUT)."""
     return [
         alive(start, "response.output_item.added"),
         alive(start + 1, "response.content_part.added"),
@@ -59,7 +59,7 @@ def problem(code, type=None, **more):  # noqa: A002
 
 
 class Play:
-    """A watch, a clock that is moved by hand, and every signal so far."""
+    """A watch, a manual clock, and every signal so far."""
 
     def __init__(self, *, limits=None, checked=True, model=SOL, start=1000.0, **more):
         self.now = start

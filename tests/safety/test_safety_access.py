@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, strategies as st
 
-from worker.safety.access import DENIED, LONGEST_WAIT, OK, UNCLEAR, Diagnosis, ModelAccess, backoff
+from worker.safety.access import DENIED, MAX_PROBE_DELAY, OK, UNCLEAR, Diagnosis, ModelAccess, backoff
 
 START = datetime(2026, 7, 1, tzinfo=UTC)
 NOT_GRANTED, WRONG_PROJECT = Diagnosis("not_granted", "model_not_granted"), Diagnosis("wrong_project", "wrong_project")
@@ -23,15 +23,15 @@ def test_a_model_is_skipped_only_after_a_real_denial_that_the_latest_probe_since
         before = access
         match step:
             case "denied":
-                access = access.denied(now) or access
+                access = access.after_denial(now) or access
                 denied = True  # what was confirmed stays so
             case "answered":
-                access = access.answered("req", now) or access
+                access = access.after_answer("req", now) or access
                 denied = confirmed = False
             case "claimed":
-                access = access.claimed(now) or access
+                access = access.after_claim(now) or access
             case _:
-                access = access.probed(step, "req", now)
+                access = access.after_probe(step, "req", now)
                 denied = denied and step is not OK
                 confirmed = denied and step.status in DENIED
                 assert access.probed_at == now
@@ -40,7 +40,7 @@ def test_a_model_is_skipped_only_after_a_real_denial_that_the_latest_probe_since
         fresh = access.status != before.status or before.since is None
         assert access.since == before.since or (access.since == now and fresh)
         if access.next_probe_at is not None:
-            assert access.next_probe_at <= now + LONGEST_WAIT
+            assert access.next_probe_at <= now + MAX_PROBE_DELAY
         assert access.advice.endswith(".")
         assert ModelAccess.model_validate_json(access.model_dump_json()) == access
 
@@ -50,9 +50,9 @@ def test_the_wait_grows_from_half_a_minute_to_ten():
 
 
 def test_only_one_claims_a_probe_that_is_due():
-    row = (ModelAccess().denied(START) or ModelAccess()).probed(NOT_GRANTED, None, START)
-    assert row.claimed(START + timedelta(seconds=29)) is None
+    row = (ModelAccess().after_denial(START) or ModelAccess()).after_probe(NOT_GRANTED, None, START)
+    assert row.after_claim(START + timedelta(seconds=29)) is None
     later = START + timedelta(seconds=30)
-    first = row.claimed(later)
+    first = row.after_claim(later)
     assert first is not None
-    assert (first.tries, first.claimed(later)) == (2, None)
+    assert (first.tries, first.after_claim(later)) == (2, None)

@@ -3,13 +3,13 @@
 import pytest
 
 from worker.safety import codes
-from worker.safety.codes import CODES, CodeKind, code_of, known, rank, weight
+from worker.safety.codes import CODES, CodeKind, code_of, lookup, rank, weight
 from worker.safety.stream import ProviderProblem
 
 
 def test_every_code_has_a_source_and_one_spelling():
     for name, code in CODES.items():
-        assert name == code.name == codes.spelled(name)
+        assert name == code.name == codes.normalize_code(name)
         assert code.source
         assert (code.kind is CodeKind.BLOCK) == (code.category is not None)
 
@@ -17,11 +17,11 @@ def test_every_code_has_a_source_and_one_spelling():
 def test_what_tells_more_ranks_higher():
     order = [
         None,
-        known("server_error"),
-        known("brand_new"),
-        known("server_is_overloaded"),
-        known("chem_policy"),
-        known("cyber_policy"),
+        lookup("server_error"),
+        lookup("brand_new"),
+        lookup("server_is_overloaded"),
+        lookup("chem_policy"),
+        lookup("cyber_policy"),
     ]
     assert [rank(code) for code in order] == [0, 1, 2, 3, 4, 5]
     assert weight(None, "content_filter") == codes.BLOCK
@@ -51,4 +51,4 @@ def test_code_comes_before_type_and_precise_before_generic(code, kind, found):
 
 def test_no_error_has_no_code():
     assert code_of(None) is None
-    assert not codes.says_invalid(None)
+    assert not codes.is_invalid_request(None)

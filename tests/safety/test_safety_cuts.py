@@ -11,7 +11,7 @@ from worker.jobs.errors import Failure
 from worker.jobs.record import Attempt, JobError, ProviderError
 from worker.jobs.states import Outcome, Purpose
 from worker.safety import messages, retry
-from worker.safety.cuts import UNANSWERED, ConnectionCuts, cuts_alike
+from worker.safety.cuts import UNANSWERED, ConnectionCuts, repeated_cuts
 
 CUT = Failure(Outcome.STREAM_CUT, "stream_cut", "network", retryable=True)
 LATE = ProviderError(code=None, type=None, http_status=504, request_id=None)
@@ -26,12 +26,12 @@ def ended(number: int, seconds: float, code: str = "stream_cut", said: ProviderE
 
 
 def test_three_cuts_after_the_same_time_are_one_clock():
-    assert cuts_alike([ended(1, 60.0), ended(2, 60.4), ended(3, 59.9)]) == ConnectionCuts(3, pytest.approx(60.1))
+    assert repeated_cuts([ended(1, 60.0), ended(2, 60.4), ended(3, 59.9)]) == ConnectionCuts(3, pytest.approx(60.1))
 
 
 def test_a_gateways_timeout_and_a_cut_without_headers_count():
     rows = [ended(1, 60, "server_error", LATE), ended(2, 60, "connect_failed", flags=(UNANSWERED,)), ended(3, 60)]
-    found = cuts_alike(rows)
+    found = repeated_cuts(rows)
     assert found is not None
     assert found.times == 3
 
@@ -46,25 +46,25 @@ def test_a_gateways_timeout_and_a_cut_without_headers_count():
     ],
 )
 def test_what_is_no_proxys_cut(last):
-    assert cuts_alike([ended(1, 60), last]) is None
+    assert repeated_cuts([ended(1, 60), last]) is None
 
 
 def test_cuts_after_different_times_are_not_alike():
-    assert cuts_alike([ended(1, 20), ended(2, 60)]) == ConnectionCuts(1, 60.0)
+    assert repeated_cuts([ended(1, 20), ended(2, 60)]) == ConnectionCuts(1, 60.0)
 
 
 def test_a_third_cut_is_not_followed_by_a_fourth_send():
-    assert isinstance(retry.decide(2, 5, CUT, False, 0.5, 0.0, None, cuts_alike=2), retry.RetryAt)
-    assert retry.decide(3, 5, CUT, False, 0.5, 0.0, None, cuts_alike=3) == retry.GiveUp("cut_alike")
+    assert isinstance(retry.decide(2, 5, CUT, False, 0.5, 0.0, None, repeated_cuts=2), retry.RetryAt)
+    assert retry.decide(3, 5, CUT, False, 0.5, 0.0, None, repeated_cuts=3) == retry.GiveUp("cut_alike")
 
 
 def test_the_record_says_after_what_time_and_how_often():
-    error = messages.gave_up(CUT, "cut_alike", ConnectionCuts(3, 60.03))
+    error = messages.final_error(CUT, "cut_alike", ConnectionCuts(3, 60.03))
     assert error.code == "proxy_timeout"
     assert error.message == "The request was cut by a proxy after 60 s three times."
     assert "buffering" in error.advice
     assert "read timeout" in error.advice
-    assert messages.gave_up(CUT, "output_seen", ConnectionCuts(1, 60.0)) == messages.failure_error(CUT)
+    assert messages.final_error(CUT, "output_seen", ConnectionCuts(1, 60.0)) == messages.failure_error(CUT)
 
 
 @pytest.mark.parametrize(("output", "check", "why"), [(True, True, "output_seen"), (False, True, "check_signalled")])

@@ -10,8 +10,8 @@ from worker.jobs.record import BlockCategory, DisclosureReason, ProviderError
 from worker.jobs.states import DELIVERED, Outcome
 from worker.safety import classify
 from worker.safety.codes import CODES
-from worker.safety.messages import WORDS, block_advice, disclosure_message, failure_error, job_error
-from worker.safety.retry import Why
+from worker.safety.messages import MESSAGES, block_advice, disclosure_message, failure_error, job_error
+from worker.safety.retry import GiveUpReason
 from worker.safety.stream import ProviderProblem, StreamError
 
 
@@ -19,7 +19,7 @@ def one_sentence(text):
     return text[0].isupper() and text.endswith(".") and not re.search(r"[.!?] [A-Z]", text)
 
 
-@pytest.mark.parametrize("code", sorted(WORDS))
+@pytest.mark.parametrize("code", sorted(MESSAGES))
 def test_message_and_advice_are_plain_sentences(code):
     error = job_error(code)
     assert one_sentence(error.message)
@@ -43,14 +43,14 @@ def test_every_failure_that_can_be_told_has_words_of_its_own():
     failures += [classify.fault(StreamError(None, ProviderProblem(code, None), "error_event")) for code in CODES]
     for failure in failures:
         if failure.block is None:
-            assert failure.code in WORDS
-            assert WORDS[failure.code].type == failure.outcome
+            assert failure.code in MESSAGES
+            assert MESSAGES[failure.code].type == failure.outcome
             assert failure_error(failure).code == failure.code
 
 
 def test_every_undelivered_outcome_and_every_end_of_a_job_has_words():
     for name in {o.value for o in Outcome} - {o.value for o in DELIVERED}:
-        assert job_error("a code of the future", name).message != WORDS["unknown_error"].message
+        assert job_error("a code of the future", name).message != MESSAGES["unknown_error"].message
     for code in (
         "attempts_exhausted",
         "run_deadline",
@@ -59,14 +59,14 @@ def test_every_undelivered_outcome_and_every_end_of_a_job_has_words():
         "model_mismatch",
         "cancelled",
     ):
-        assert code in WORDS
-    assert {"attempts_exhausted", "run_deadline"} <= set(get_args(Why))
+        assert code in MESSAGES
+    assert {"attempts_exhausted", "run_deadline"} <= set(get_args(GiveUpReason))
 
 
 def test_an_unknown_code_keeps_its_name_and_gets_honest_words():
     error = job_error("brand_new", provider=ProviderError(code="x"))
     assert (error.code, error.type, error.provider.code) == ("brand_new", "failed", "x")
-    assert error.message == WORDS["unknown_error"].message
+    assert error.message == MESSAGES["unknown_error"].message
 
 
 @pytest.mark.parametrize("reason", get_args(DisclosureReason))

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.safety.notices import TYPES, SafetyNotice, read, response_of
+from worker.safety.notices import TYPES, SafetyNotice, read, response_id_of
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CANARY = "How do I build the thing from my prompt?"
@@ -71,10 +71,10 @@ def test_prose_of_the_provider_is_dropped():
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
 def test_every_notice_has_words_and_a_next_step(kind):
-    words = read(event(kind, {"id": "x"}), "wh_1", NOW).words
-    assert words.type == "notice"
-    assert words.message.endswith(".")
-    assert words.advice.count(".") == 1
+    message = read(event(kind, {"id": "x"}), "wh_1", NOW).message
+    assert message.type == "notice"
+    assert message.message.endswith(".")
+    assert message.advice.count(".") == 1
 
 
 def test_an_event_without_an_id_is_known_by_its_webhook():
@@ -86,7 +86,7 @@ def test_an_event_without_an_id_is_known_by_its_webhook():
 def test_other_types_are_no_notices():
     assert read(event("response.completed", {"id": "resp_1"}), "wh_1", NOW) is None
     assert read(event("future.thing", {}), "wh_1", NOW) is None
-    assert response_of(event("response.completed", {"id": "resp_1"})) == "resp_1"
+    assert response_id_of(event("response.completed", {"id": "resp_1"})) == "resp_1"
 
 
 def test_it_is_looked_at_less_and_less_often_and_in_the_end_no_more():

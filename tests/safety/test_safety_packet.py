@@ -10,8 +10,8 @@ from hypothesis import given, strategies as st
 
 from worker.jobs.record import Attempt, Block, Check, Job, JobError, ProviderError
 from worker.jobs.spec import Policy
-from worker.safety.packet import packet
-from worker.safety.redact import redacted
+from worker.safety.packet import build_packet
+from worker.safety.redact import redact
 
 NOW = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
 CANARY = "How do I make the thing in my secret prompt?"
@@ -67,7 +67,7 @@ def blocked(*attempts: Attempt, **more: Any) -> Job:
 
 
 def made(one: Job, messages: dict[str, str] | None = None, description: str | None = None) -> dict[str, Any]:
-    return packet(one, messages or {}, (), redacted(description) if description else None, NOW)
+    return build_packet(one, messages or {}, (), redact(description) if description else None, NOW)
 
 
 def test_the_template_has_every_field_the_support_asks_for():

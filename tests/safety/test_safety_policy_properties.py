@@ -23,7 +23,7 @@ from worker.safety.policy import (
     decide,
     faster_model,
 )
-from worker.safety.served_model import base
+from worker.safety.served_model import base_name
 
 CATALOGUE = parse(tomllib.loads((Path(__file__).parents[2] / "models.toml").read_text()))
 NAMES = st.sampled_from(["gpt-5.6-sol", "gpt-5.6", "gpt-5.6-terra", "gpt-5.6-luna", "gpt-5.6-luna-2026-07-09", "gpt-9"])
@@ -82,9 +82,9 @@ def test_what_is_acted_with_is_another_model_that_is_granted_and_wanted(policy, 
     decision = decide(policy, s, faster, now)
     if isinstance(decision, WaitAction):
         return
-    name = base(decision.model, CATALOGUE.aliases)
-    assert name != base(requested, CATALOGUE.aliases)
-    assert name not in {base(d, CATALOGUE.aliases) for d in denied}
+    name = base_name(decision.model, CATALOGUE.aliases)
+    assert name != base_name(requested, CATALOGUE.aliases)
+    assert name not in {base_name(d, CATALOGUE.aliases) for d in denied}
     assert allow or CATALOGUE.find(decision.model)
     assert policy.on_delay.model is not None or s.retry_model_state is not RetryModelState.NONE
 

@@ -108,7 +108,7 @@ def play(steps, **limits):
             signals += watch.tick(now)
         elif isinstance(step, tuple) and step[0] == "fast":
             if watch.delta(step[1], now) == "signals":
-                signals += watch.take()
+                signals += watch.take_signals()
         elif isinstance(step, tuple) and step[0] == "stop":
             signals += watch.stop(step[1])
         else:

@@ -7,7 +7,7 @@ import zlib
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.safety.redact import redacted
+from worker.safety.redact import redact
 
 SECRETS = {
     "Vigil API Key": "vgl_Ab3dEf6hIj9kLm2nOp5qRs8tUv1wXy4z0000aB",
@@ -28,13 +28,13 @@ SECRETS = {
 @pytest.mark.parametrize("detector", sorted(SECRETS))
 def test_each_kind_is_found_and_named_but_not_shown(detector):
     secret = SECRETS[detector]
-    out = redacted(f"It broke at noon with {secret} and then again.")
+    out = redact(f"It broke at noon with {secret} and then again.")
     assert [found.detector for found in out.found] == [detector]
     assert out.text == f"It broke at noon with [redacted: {detector}] and then again."
 
 
 def test_all_at_once_leave_nothing():
-    out = redacted("\n".join(SECRETS.values()))
+    out = redact("\n".join(SECRETS.values()))
     for secret in SECRETS.values():
         for part in secret.split("\n"):
             assert part not in out.text
@@ -42,15 +42,15 @@ def test_all_at_once_leave_nothing():
 
 
 def test_a_key_without_its_end_is_taken_to_the_end():
-    assert redacted("x -----BEGIN PRIVATE KEY-----\nMIIEow\nnever ends").text == "x [redacted: Private Key]"
+    assert redact("x -----BEGIN PRIVATE KEY-----\nMIIEow\nnever ends").text == "x [redacted: Private Key]"
 
 
 def test_invisible_characters_hide_nothing():
-    assert redacted("vgl_Ab3dEf\u200b6hIj9kLm2nOp5\u00adqRs8").text == "[redacted: Vigil API Key]"
+    assert redact("vgl_Ab3dEf\u200b6hIj9kLm2nOp5\u00adqRs8").text == "[redacted: Vigil API Key]"
 
 
 def test_a_password_in_an_address():
-    assert redacted("see https://bob:s3cr3tpw@internal/x").text.count("s3cr3tpw") == 0
+    assert redact("see https://bob:s3cr3tpw@internal/x").text.count("s3cr3tpw") == 0
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,16 @@ def test_a_password_in_an_address():
     ],
 )
 def test_plain_words_and_ids_stay(text):
-    assert redacted(text) == (text, ())
+    assert redact(text) == (text, ())
 
 
 @given(st.text(max_size=300))
 def test_any_text_is_read_and_twice_is_as_good_as_once(text):
-    once = redacted(text)
-    assert redacted(once.text).text == once.text
+    once = redact(text)
+    assert redact(once.text).text == once.text
 
 
 @given(st.text(alphabet="abcXYZ019", min_size=32, max_size=32), st.text(max_size=50), st.text(max_size=50))
 def test_no_key_of_ours_gets_through_whatever_stands_around_it(body, before, after):
     key = f"vgl_{body}{zlib.crc32(body.encode()) % 10**6:06}"
-    assert key not in redacted(before + key + after).text
+    assert key not in redact(before + key + after).text

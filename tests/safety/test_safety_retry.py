@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from worker.jobs.errors import Failure
 from worker.jobs.states import Outcome
-from worker.safety.retry import CAP, GiveUp, RetryAt, counted, decide, delay, hold
+from worker.safety.retry import CAP, GiveUp, RetryAt, counted, decide, delay, hold_delay
 
 DICE = st.floats(0, 1, exclude_max=True)
 AGAIN = Failure(Outcome.OVERLOADED, "overloaded", "provider", retryable=True)
@@ -56,11 +56,11 @@ def test_a_retry_says_in_how_many_seconds_and_when():
         (ask(so_far=5), "attempts_exhausted"),
         (ask(so_far=9), "attempts_exhausted"),
         (
-            ask(Failure(Outcome.ACCESS_DENIED, "edge_refused", "network", retryable=True), same_code_before=1),
+            ask(Failure(Outcome.ACCESS_DENIED, "edge_refused", "network", retryable=True), earlier_same_code=1),
             "retried_once",
         ),
         (
-            ask(Failure(Outcome.PROTOCOL_ERROR, "bad_json", "provider", retryable=True), same_code_before=1),
+            ask(Failure(Outcome.PROTOCOL_ERROR, "bad_json", "provider", retryable=True), earlier_same_code=1),
             "retried_once",
         ),
         (ask(deadline=100.0), "run_deadline"),
@@ -101,5 +101,5 @@ def test_interrupted_attempts_cost_none_and_lost_ones_do():
 
 
 def test_a_job_whose_deployment_is_at_fault_comes_back_ever_later_and_never_later_than_five_minutes():
-    assert [hold(times, 0.0) for times in (1, 2, 3, 10, 10**6)] == [5.0, 10.0, 20.0, 300.0, 300.0]
-    assert hold(1, 0.999) < 6.0
+    assert [hold_delay(times, 0.0) for times in (1, 2, 3, 10, 10**6)] == [5.0, 10.0, 20.0, 300.0, 300.0]
+    assert hold_delay(1, 0.999) < 6.0

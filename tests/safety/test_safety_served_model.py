@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from worker.safety.served_model import base, judge_served
+from worker.safety.served_model import base_name, judge_served
 
 ALIASES = {"gpt-5.6": "gpt-5.6-sol", "GPT-Daybreak-Blue-latest": "gpt-5.6-sol", "loop-a": "loop-b", "loop-b": "loop-a"}
 SOL, LUNA, TERRA = "gpt-5.6-sol", "gpt-5.6-luna", "gpt-5.6-terra"
@@ -13,11 +13,11 @@ SOL, LUNA, TERRA = "gpt-5.6-sol", "gpt-5.6-luna", "gpt-5.6-terra"
     "name", [SOL, "GPT-5.6-Sol", "gpt-5.6-sol-2026-07-09", "gpt-5.6", "gpt-daybreak-blue-latest", "gpt-5.6-2026-07-09"]
 )
 def test_names_of_the_same_model_have_one_base(name):
-    assert base(name, ALIASES) == SOL
+    assert base_name(name, ALIASES) == SOL
 
 
 def test_a_circle_of_aliases_ends():
-    assert base("loop-a", ALIASES) in ("loop-a", "loop-b")
+    assert base_name("loop-a", ALIASES) in ("loop-a", "loop-b")
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def test_a_response_cancelled_by_the_provider_is_no_answer():
 CLOSED = [
     (Closed("connect_failed", opened=False), False, "connect_failed", "connect_failed"),
     *(
-        (Closed("connect_failed", "X", opened=False, why=why), False, "connect_failed", code)
+        (Closed("connect_failed", "X", opened=False, reason=why), False, "connect_failed", code)
         for why, code in classify.NO_CONNECTION.items()
     ),
     (Closed("cut", opened=False), False, "connect_failed", "connect_failed"),

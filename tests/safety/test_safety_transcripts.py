@@ -73,9 +73,9 @@ def test_t03_a_long_check_that_is_repeated_to_the_end():
     play.feed(
         alive(5),
         alive(6),
-        notice(7, **bio, riding=True),
+        notice(7, **bio, piggybacked=True),
         Delta(7, "Hello."),
-        notice(12, **bio, riding=True),
+        notice(12, **bio, piggybacked=True),
         completed(12),
     )
     assert play.of(CheckStartedSignal, CheckUpdatedSignal, CheckEndedSignal) == [
@@ -259,7 +259,7 @@ def test_t17_a_resumed_stream_repeats_nothing():
     )
     play.feed(alive(3), alive(4), Delta(5, "Hel"))
     play.feed(Opened(200, "req_other", resumed=True))
-    assert play.watch.stale(5)
+    assert play.watch.is_stale(5)
     assert play.watch.delta(5, play.now) == "stale"
     assert play.watch.delta(6, play.now) is None
     play.feed(Delta(4, "stale"), ItemDone(9, 0, MESSAGE), completed(10))

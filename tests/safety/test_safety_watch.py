@@ -79,7 +79,7 @@ def test_a_later_notice_opens_a_second_check():
 
 
 def test_a_notice_riding_on_output_with_news_is_a_check_without_length():
-    play = Play().feed(*STARTED, Delta(2, "a"), notice(3, riding=True), Delta(3, "b"))
+    play = Play().feed(*STARTED, Delta(2, "a"), notice(3, piggybacked=True), Delta(3, "b"))
     assert play.of(CheckStartedSignal, CheckEndedSignal) == [
         CheckStartedSignal(SIGNALLED, ("cyber",), ("user_risk",), LUNA, NAMED),
         CheckEndedSignal(CheckEnd.OUTPUT, 0),
@@ -90,9 +90,9 @@ def test_late_repeats_are_told_before_the_next_check_begins():
     play = Play().feed(
         *STARTED,
         notice(1),
-        notice(2, riding=True),
+        notice(2, piggybacked=True),
         Delta(2, "a"),
-        notice(3, riding=True),
+        notice(3, piggybacked=True),
         Delta(3, "b"),
         notice(4, use_cases=("bio",)),
     )
@@ -131,7 +131,7 @@ def test_an_empty_notice_after_a_suspicion_is_still_a_signal():
         Play(limits=WatchLimits(suspect_after=45))
         .feed(*STARTED)
         .wait(45)
-        .feed(Delta(1, "a"), CheckNotice(2, riding=True), Delta(2, "b"))
+        .feed(Delta(1, "a"), CheckNotice(2, piggybacked=True), Delta(2, "b"))
     )
     assert [s.evidence for s in play.of(CheckStartedSignal)] == [SUSPECTED, SIGNALLED]
 
@@ -309,7 +309,7 @@ def test_a_second_last_word_changes_nothing_and_leaves_a_flag():
     assert play.watch.verdict.flags == ("late_events", "terminal_conflict")
     assert play.watch.late_events == 2
     assert play.watch.delta(11, play.now) == "late"
-    assert play.watch.take() == []
+    assert play.watch.take_signals() == []
 
 
 # -- the fast path
@@ -319,11 +319,11 @@ def test_the_fast_path_speaks_only_when_something_changed():
     play = Play().feed(*STARTED)
     watch, now = play.watch, play.now
     assert watch.delta(1, now) == "signals"
-    assert watch.take() == [FirstOutput()]
+    assert watch.take_signals() == [FirstOutput()]
     assert watch.delta(2, now) is None
     play.feed(notice(3))
     assert watch.delta(4, now) == "signals"
-    assert watch.take() == [CheckEndedSignal(CheckEnd.OUTPUT, 0)]
+    assert watch.take_signals() == [CheckEndedSignal(CheckEnd.OUTPUT, 0)]
     assert watch.delta(5, now) is None
     assert (watch.deltas, watch.sequence, watch.output_seen) == (4, 5, True)
 
@@ -331,7 +331,7 @@ def test_the_fast_path_speaks_only_when_something_changed():
 def test_a_delta_may_be_the_first_thing_of_all():
     play = Play()
     assert play.watch.delta(None, play.now) == "signals"
-    assert play.watch.take() == [ResponseKnown(first_event=True), FirstOutput()]
+    assert play.watch.take_signals() == [ResponseKnown(first_event=True), FirstOutput()]
     assert play.watch.sequence is None
 
 

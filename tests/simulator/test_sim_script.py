@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from worker.simulator import SCENARIOS
-from worker.simulator.ask import Ask, read
 from worker.simulator.chat_script import chat_script
 from worker.simulator.directive import Directive, parse
 from worker.simulator.plan import Plan, resolve
 from worker.simulator.prose import sample, words
+from worker.simulator.request_body import ParsedRequest, read
 from worker.simulator.script import responses_script
 from worker.simulator.wire import Ids, Step
 
@@ -23,7 +23,7 @@ IDS = Ids("resp_1", "msg_1", "call_1", 1_790_000_000)
 TERMINAL = {"response.completed", "response.failed", "response.incomplete", "error"}
 
 
-def ask(**more: Any) -> Ask:
+def ask(**more: Any) -> ParsedRequest:
     """Return a request."""
     return read(json.dumps({"model": SOL, "input": "hello there", **more}).encode(), chat=False)
 

@@ -8,7 +8,7 @@ from arq.connections import ArqRedis
 from builders import BLOCKED, COMPLETED, STARTED, T0, FakeClock, began, done, new_job
 
 from worker.audit.chain import AuditRow, canonical
-from worker.audit.keys import Signer, Trusted
+from worker.audit.keys import Signer, TrustedKeys
 from worker.audit.report import Report
 from worker.audit.seals import checkpoint
 from worker.jobs import events as ev
@@ -63,7 +63,7 @@ class SealedTrail:
             await self.jobs.change(job_id, lambda _, drafts=drafts: drafts)
 
     async def verify(self, *, shipped: bool = False) -> Report:
-        return await TrailVerification(self.redis, self.clock, Trusted([SIGNER.public])).verify(
+        return await TrailVerification(self.redis, self.clock, TrustedKeys([SIGNER.public])).verify(
             self.shipped if shipped else None
         )
 

@@ -11,7 +11,7 @@ from builders import BLOCKED, PLAIN, STARTED, T0, began, done, new_job, noticed
 from store_inspection import places, sound
 
 from worker.jobs import events as ev
-from worker.jobs.errors import EndUserShut, Refused
+from worker.jobs.errors import EndUserQuarantined, Refused
 from worker.jobs.states import CheckEnd, Outcome
 from worker.store import keys
 from worker.store.admission.quarantine import Quarantine, QuarantineLimits
@@ -167,7 +167,7 @@ async def test_what_was_claimed_before_does_not_begin_after(redis, jobs, clock, 
     held, bobs = await taken_up(jobs, clock), await taken_up(jobs, clock, BOB)
     nobodys = await taken_up(jobs, clock, None)
     await quarantine.add("shop", ANN, by="key_ops", reason="")
-    with pytest.raises(EndUserShut):
+    with pytest.raises(EndUserQuarantined):
         await jobs.change(held.job.id, lambda _: BEGIN, token=held.token)
     job = (await jobs.load(held.job.id)).job
     assert (job.status, job.version, job.attempts) == ("queued", 1, ())
@@ -184,7 +184,7 @@ async def test_a_lost_attempt_is_not_sent_again_and_a_running_job_writes_on(jobs
         await jobs.change(one.job.id, lambda _: BEGIN, token=one.token)
     await quarantine.add("shop", ANN, by="key_ops", reason="")
     again = [(ev.Rescued(worker="w2", generation=2), None), (done(Outcome.LOST), 1), (began(), 2)]
-    with pytest.raises(EndUserShut):
+    with pytest.raises(EndUserQuarantined):
         await jobs.change(dead.job.id, lambda _: again, token=dead.token)
     said = [(done(Outcome.SUBSTITUTED), 1), (began(), 2)]  # a switch of its own accord
     assert len((await jobs.change(runs.job.id, lambda _: said, token=runs.token)).attempts) == 2
@@ -199,7 +199,7 @@ async def test_when_begin_and_quarantine_race_nothing_begins_after_its_answer(re
         late = shut.is_set()
         try:
             await room.change(held.job.id, lambda _: BEGIN, token=held.token)
-        except EndUserShut:
+        except EndUserQuarantined:
             return
         begun.append((held.job.id, late))
 

@@ -7,7 +7,7 @@ import pytest
 from arq.connections import ArqRedis
 from builders import COMPLETED, STARTED, FakeClock, began, done, new_job
 
-from worker.audit.keys import Signer, Trusted
+from worker.audit.keys import Signer, TrustedKeys
 from worker.audit.report import Report
 from worker.audit.seals import checkpoint, parse
 from worker.clock import Clock
@@ -64,7 +64,7 @@ class RetainedStore:
         return await self.retention.trim(SIGNER)
 
     async def verify(self) -> Report:
-        return await TrailVerification(self.redis, self.clock, Trusted([SIGNER.public])).verify()
+        return await TrailVerification(self.redis, self.clock, TrustedKeys([SIGNER.public])).verify()
 
 
 @pytest.fixture

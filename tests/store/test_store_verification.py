@@ -8,14 +8,14 @@ from thorough import cases
 from trail_tampering import TAMPERINGS, matches, remove_a_whole_job
 
 from worker.audit.chain import canonical, stream_id
-from worker.audit.keys import Trusted
+from worker.audit.keys import TrustedKeys
 from worker.audit.report import Report
 from worker.audit.seals import parse
 from worker.store import keys
 from worker.store.audit.trail import Trail
 from worker.store.audit.verification import TrailVerification
 
-TRUSTED = Trusted([SIGNER.public])
+TRUSTED = TrustedKeys([SIGNER.public])
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ async def test_seals_that_differ_from_the_shipped_ones_are_named(sealed):
 
 
 async def test_records_unsealed_for_too_long_are_missing_checkpoints(sealed):
-    async def verify(seconds: float, *, within: float | None = 600, trusted: Trusted = TRUSTED) -> Report:
+    async def verify(seconds: float, *, within: float | None = 600, trusted: TrustedKeys = TRUSTED) -> Report:
         first = stream_id((await sealed.rows())[0].id)[0]
         sealed.clock.at = datetime.fromtimestamp(first / 1000 + seconds, UTC)
         return await TrailVerification(sealed.redis, sealed.clock, trusted, within).verify()
@@ -99,7 +99,7 @@ async def test_records_unsealed_for_too_long_are_missing_checkpoints(sealed):
     assert (gone.kind, gone.checkpoint, gone.record) == ("checkpoint", 1, (await sealed.rows())[0].id)
     assert gone.detail.startswith("missing checkpoints: none covers the last 180 records, the oldest 2.0 hours old")
     assert (await verify(7200, within=None)).good
-    assert (await verify(7200, trusted=Trusted([]))).good, "without a key nobody knows whether there were any"
+    assert (await verify(7200, trusted=TrustedKeys([]))).good, "without a key nobody knows whether there were any"
     sealed.shipped.clear()
     await sealed.seal()
     assert (await verify(7200)).good

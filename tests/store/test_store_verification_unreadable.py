@@ -3,7 +3,7 @@
 import pytest
 from sealed_trail import SIGNER, SealedTrail
 
-from worker.audit.keys import Trusted
+from worker.audit.keys import TrustedKeys
 from worker.cli.errors import EXIT_FAILED, explain
 from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
@@ -27,7 +27,7 @@ async def test_the_key_is_named_and_left_as_it_is(sealed, what, shipped):
     copies = await sealed.redis.lrange(keys.SEALS, 0, -1) if shipped else None
     await sealed.redis.delete(key)
     await sealed.redis.set(key, "of another type")
-    report = await TrailVerification(sealed.redis, sealed.clock, Trusted([SIGNER.public])).verify(copies)
+    report = await TrailVerification(sealed.redis, sealed.clock, TrustedKeys([SIGNER.public])).verify(copies)
     found = [fault for fault in report.faults if fault.kind == "unreadable"]
     assert len(found) == 1, report.faults
     assert found[0].detail.startswith(f"the value of {key} can't be read (wrong_type); ")

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from sealed_trail import OTHER_SIGNER, SIGNER, T0, SealedTrail, altered, place, swapped
 
-from worker.audit.chain import GENESIS, AuditRow, canonical, chain_in, hash_of, link, stream_id
+from worker.audit.chain import GENESIS, AuditRow, canonical, chain_of_row, hash_of, link, stream_id
 from worker.audit.report import Report
 from worker.audit.seals import Seal, checkpoint, parse
 from worker.store import keys
@@ -156,7 +156,7 @@ async def reorder_two_jobs(h: SealedTrail) -> dict:
     first = place(rows, h.ids[h.middle], 1)
     ends = {parse(line).last for line in h.shipped}
     pairs = enumerate(pairwise(rows[first:]), first)
-    a = next(n for n, (one, two) in pairs if chain_in(one) != chain_in(two) and one.id not in ends)
+    a = next(n for n, (one, two) in pairs if chain_of_row(one) != chain_of_row(two) and one.id not in ends)
     await h.rebuild(swapped(rows, a, a + 1))
     return {"kind": "reordered", "record": rows[a].id}
 
@@ -178,7 +178,7 @@ async def cut_at_a_checkpoint(h: SealedTrail) -> dict:
 async def cut_the_unsealed_tail(h: SealedTrail) -> dict:
     rows = await h.rows()
     await h.redis.xdel(keys.AUDIT, rows[-1].id)
-    return {"kind": "truncated", "job_id": chain_in(rows[-1]), "seq": json.loads(rows[-1].record)["seq"]}
+    return {"kind": "truncated", "job_id": chain_of_row(rows[-1]), "seq": json.loads(rows[-1].record)["seq"]}
 
 
 async def cut_behind_the_last_checkpoint(h: SealedTrail) -> dict:
@@ -190,7 +190,7 @@ async def cut_behind_the_last_checkpoint(h: SealedTrail) -> dict:
 
 async def cut_the_tail_of_a_job(h: SealedTrail) -> dict:
     rows, job_id = await h.rows(), h.ids[h.middle]
-    gone = [row for row in rows if chain_in(row) == job_id][2:]
+    gone = [row for row in rows if chain_of_row(row) == job_id][2:]
     await h.redis.xdel(keys.AUDIT, *(row.id for row in gone))
     return {"kind": "removed"}
 

@@ -64,7 +64,7 @@ async def test_silence_is_counted_apart_and_never_widens(stage, redis):
     await run(stage, 22, "[[sim: silent_delay hold=30 tokens=2]]", policy=silent)
     now = await read_account_state(redis, stage.settings().catalogue(), SafetyNotices(redis, 1000), Clock().now())
     assert account_view(now)["families"]["gpt-5.6"]["suspected"] >= 20
-    assert (now.standing.state, account_view(now)["evidence"]["signalled"]) == ("normal", 0)
+    assert (now.verdict.state, account_view(now)["evidence"]["signalled"]) == ("normal", 0)
 
 
 async def test_an_account_under_extra_checks_is_seen_in_the_status_and_told_once(stage, redis, valkey_url, caplog):

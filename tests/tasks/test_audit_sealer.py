@@ -8,9 +8,9 @@ from builders import FakeClock, new_job
 from in_process import Stage, until
 
 from worker.audit import ship
-from worker.audit.keyfile import own
-from worker.audit.keys import Signer, Trusted
-from worker.audit.seals import BadSeal, checkpoint, judge, parse
+from worker.audit.keyfile import load_or_create
+from worker.audit.keys import Signer, TrustedKeys
+from worker.audit.seals import BadSeal, checkpoint, parse, verify_signature
 from worker.clock import Clock
 from worker.settings import Settings
 from worker.store import keys
@@ -19,7 +19,7 @@ from worker.store.audit.verification import TrailVerification
 from worker.tasks.maintenance.audit_sealer import AuditSealer
 
 SIGNER = Signer(b"s" * 32)
-TRUSTED = Trusted([SIGNER.public])
+TRUSTED = TrustedKeys([SIGNER.public])
 
 
 def settings(folder, **more) -> Settings:
@@ -59,9 +59,9 @@ async def test_a_worker_that_is_stopped_seals_what_it_wrote_last(redis, valkey_u
     async with Stage(redis, valkey_url, data_dir=tmp_path, audit_seal_seconds=3600, audit_checkpoints=copy) as stage:
         await stage.worker()
         await stage.settled(await stage.submit("Hello"))
-    report = await TrailVerification(redis, Clock(), Trusted([own("A" * 43, tmp_path, None).public])).verify(
-        ship.read(copy)
-    )
+    report = await TrailVerification(
+        redis, Clock(), TrustedKeys([load_or_create("A" * 43, tmp_path, None).public])
+    ).verify(ship.read(copy))
     assert (report.good, report.unsealed) == (True, 0), report
     assert report.records > 3
 
@@ -91,9 +91,9 @@ async def test_a_worker_seals_by_itself_and_ships_what_it_sealed(redis, valkey_u
 
         await until("the copy to have every seal", shipped)
         given = stage.settings().audit_key.get_secret_value()
-        report = await TrailVerification(redis, Clock(), Trusted([own(given, tmp_path, None).public])).verify(
-            ship.read(copy)
-        )
+        report = await TrailVerification(
+            redis, Clock(), TrustedKeys([load_or_create(given, tmp_path, None).public])
+        ).verify(ship.read(copy))
         assert report.good, report.faults
 
 
@@ -106,8 +106,11 @@ async def test_a_key_is_made_once_for_this_user_alone_and_not_kept_in_redis(redi
     path = tmp_path / "data" / "audit.key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [p.name for p in path.parent.iterdir()] == ["audit.key"]
-    assert own(None, path.parent, None).public == own(None, path.parent, Clock().dice).public
-    assert judge(parse((await lines(redis))[0]), Trusted([own(None, path.parent, None).public])) == "good"
+    assert load_or_create(None, path.parent, None).public == load_or_create(None, path.parent, Clock().dice).public
+    assert (
+        verify_signature(parse((await lines(redis))[0]), TrustedKeys([load_or_create(None, path.parent, None).public]))
+        == "good"
+    )
     secret = path.read_text().strip()
     for name in await redis.keys("*"):
         assert secret.encode() not in (await redis.dump(name) or b"")

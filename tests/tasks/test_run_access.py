@@ -34,9 +34,9 @@ async def set_row(worker: WorkerProcess, model: str, row: ModelAccess) -> None:
 async def deny(worker: WorkerProcess, *models: str) -> None:
     """The models were denied for real, and by a probe since, just now."""
     for model in models:
-        row = ModelAccess().denied(now())
+        row = ModelAccess().after_denial(now())
         assert row is not None
-        await set_row(worker, model, row.probed(NOT_GRANTED, "req_probe", now()))
+        await set_row(worker, model, row.after_probe(NOT_GRANTED, "req_probe", now()))
 
 
 async def knows(
@@ -200,9 +200,9 @@ async def test_a_denial_that_the_probe_does_not_confirm_skips_nothing(redis: Arq
 async def test_only_a_probe_that_denies_skips(redis: ArqRedis, valkey_url: str, found: Diagnosis) -> None:
     async with Stage(redis, valkey_url, **QUIET) as stage:
         worker = await stage.worker()
-        row = ModelAccess().denied(now())
+        row = ModelAccess().after_denial(now())
         assert row is not None
-        await set_row(worker, SOL, row.probed(NOT_GRANTED, None, now()).probed(found, None, now()))
+        await set_row(worker, SOL, row.after_probe(NOT_GRANTED, None, now()).after_probe(found, None, now()))
         job = await stage.settled(await stage.submit("go"))
         assert [a.model for a in job.attempts] == [SOL]
 

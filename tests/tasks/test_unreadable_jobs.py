@@ -11,8 +11,8 @@ from full_stack import whole
 from in_process import SOL, until
 from spoiling import HOWS, spoil
 
-from worker.audit.keyfile import own
-from worker.audit.keys import Trusted
+from worker.audit.keyfile import load_or_create
+from worker.audit.keys import TrustedKeys
 from worker.clock import Clock
 from worker.jobs.states import Status
 from worker.store import keys
@@ -50,9 +50,9 @@ async def _problems(redis: ArqRedis) -> list[str]:
         return last is not None and last.last == newest[0][0].decode()
 
     await until("the trail to be sealed", sealed)
-    signer = own("A" * 43, None, Clock().dice)  # type: ignore[arg-type]
+    signer = load_or_create("A" * 43, None, Clock().dice)  # type: ignore[arg-type]
     assert signer is not None
-    report = await TrailVerification(redis, Clock(), Trusted([signer.public])).verify(None)
+    report = await TrailVerification(redis, Clock(), TrustedKeys([signer.public])).verify(None)
     return [fault.detail for fault in report.faults]
 
 

@@ -261,7 +261,7 @@ def test_an_exception_is_told_by_type_and_place_and_only_in_our_own_words() -> N
         told = sentry_scrubbing.exception(error)
     assert [(one["type"], one["value"]) for one in told["values"]] == [
         ("ValidationError", ""),
-        ("LeaseLost", "job_1: the lease is not ours any more"),
+        ("LeaseLost", "job_1: another worker holds the lease"),
     ]
     assert SECRET not in repr(told)
 

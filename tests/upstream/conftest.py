@@ -11,13 +11,13 @@ from worker.upstream.proxy_transport import ProxyTransport
 
 @pytest.fixture
 def over() -> str:
-    """Which transport: a module may ask for both."""
+    """Return the transport; a module may override it to test both."""
     return "wire"
 
 
 @pytest.fixture
 async def provider_at(over: str) -> AsyncIterator[Callable[..., Provider]]:
-    """Providers for base URLs, closed at the end of the test."""
+    """Make providers for base URLs; they are closed at the end of the test."""
     made: list[Provider] = []
 
     def make(url: str, **options: object) -> Provider:
@@ -33,5 +33,5 @@ async def provider_at(over: str) -> AsyncIterator[Callable[..., Provider]]:
 
 @pytest.fixture
 def rig(provider_at: Callable[..., Provider]) -> Rig:
-    """Sessions that do not really sleep."""
+    """Make sessions that do not really sleep."""
     return Rig(provider_at)

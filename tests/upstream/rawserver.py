@@ -1,4 +1,4 @@
-"""A server that plays scripted bytes: the wire cases that no well-behaved double has."""
+"""Serves scripted bytes: the wire cases that a well-behaved double does not have."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ USAGE = {"input_tokens": 11, "output_tokens": 3, "total_tokens": 14}
 
 
 def frame(data: Any) -> bytes:
-    """One event as the provider frames it."""
+    """Return one event in the provider's frame."""
     return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 def chunk(payload: bytes) -> bytes:
-    """One HTTP chunk."""
+    """Return one HTTP chunk."""
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
@@ -58,7 +58,7 @@ def completed(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def as_json(status: int, data: Any, *headers: str) -> bytes:
-    """A whole answer with a JSON body."""
+    """Return a complete answer with a JSON body."""
     body = data if isinstance(data, bytes) else json.dumps(data).encode()
     lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(body)}", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
@@ -66,7 +66,7 @@ def as_json(status: int, data: Any, *headers: str) -> bytes:
 
 @dataclass
 class Request:
-    """What a client sent."""
+    """A request as received."""
 
     method: str
     path: str
@@ -122,7 +122,7 @@ def plays(*parts: bytes) -> Script:
 
 
 class RawServer:
-    """Each request gets the next script; the last one repeats. `requests` holds what came."""
+    """Each request gets the next script; the last one repeats. `requests` has what was received."""
 
     def __init__(self, *scripts: Script) -> None:
         self._scripts = scripts

@@ -1,4 +1,4 @@
-"""Scripts that several tests of a session play, and what a server was asked."""
+"""Makes server scripts for the tests of a session, and reads which requests a server received."""
 
 from __future__ import annotations
 

@@ -193,13 +193,13 @@ async def test_nobody_listening_is_a_failed_connect(provider_at: ProviderAt) -> 
         url = server.url
     (end,) = await drain(provider_at(url).open(call()))
     assert isinstance(end, Closed)
-    assert (end.how, end.opened, end.why) == ("connect_failed", False, "refused")
+    assert (end.how, end.opened, end.reason) == ("connect_failed", False, "refused")
 
 
 async def test_an_unknown_host_is_a_failed_connect(provider_at: ProviderAt) -> None:
     (end,) = await drain(provider_at("http://no-such-host.invalid/v1").open(call()))
     assert isinstance(end, Closed)
-    assert (end.how, end.opened, end.why) == ("connect_failed", False, "name")
+    assert (end.how, end.opened, end.reason) == ("connect_failed", False, "name")
 
 
 async def test_a_key_that_cannot_be_sent_is_not_shown() -> None:

@@ -181,7 +181,7 @@ async def test_a_poll(provider_at: ProviderAt) -> None:
         assert server.requests[0].path == "/v1/responses/resp_1"
     assert events == [
         Opened(200, resumed=True),
-        Created(None, "resp_raw01", "gpt-5.6-sol", "queued", "default", state=True),
+        Created(None, "resp_raw01", "gpt-5.6-sol", "queued", "default", is_snapshot=True),
     ]
 
 

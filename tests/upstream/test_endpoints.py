@@ -12,7 +12,7 @@ from tests.upstream.rawserver import Connection, RawServer, as_json
 from tests.upstream.upstream_calls import ProviderAt
 from worker.safety.endpoint import ServerEndpoints
 from worker.simulator.app import Simulator
-from worker.upstream.endpoints import endpoints
+from worker.upstream.endpoints import find_endpoints
 
 Route = tuple[int, Any]
 NAMED = ("POST /v1/responses", "POST /v1/chat/completions", "GET /v1/responses/")
@@ -63,7 +63,7 @@ async def test_what_a_server_has(
     provider_at: ProviderAt, elsewhere: Any, answers: Any, found: ServerEndpoints, best: str | None
 ) -> None:
     async with RawServer(serving(elsewhere, *answers)) as server:
-        seen = await endpoints(provider_at(server.url), "probe-1", 10.0)
+        seen = await find_endpoints(provider_at(server.url), "probe-1", 10.0)
         assert (seen, seen.best()) == (found, best)
         assert {request.method for request in server.requests} == {"GET", "POST"}
         for request in server.requests:
@@ -86,22 +86,22 @@ async def test_a_server_that_takes_no_messages_for_a_prompt_generates_nothing(pr
 
     generated: list[bool] = []
     async with RawServer(script) as server:
-        assert (await endpoints(provider_at(server.url), "probe-1", 10.0)).best() == "chat"
+        assert (await find_endpoints(provider_at(server.url), "probe-1", 10.0)).best() == "chat"
     assert generated == [False]
 
 
 async def test_who_answers_everything_tells_nothing(provider_at: ProviderAt) -> None:
     async with RawServer(serving(lambda *_: (200, {}), None, None, None)) as server:
-        assert await endpoints(provider_at(server.url), "probe-1", 10.0) == ServerEndpoints(None, None, None)
+        assert await find_endpoints(provider_at(server.url), "probe-1", 10.0) == ServerEndpoints(None, None, None)
 
 
 async def test_nobody_there_tells_nothing(provider_at: ProviderAt) -> None:
-    assert await endpoints(provider_at("http://127.0.0.1:1/v1"), "probe-1", 5.0) == ServerEndpoints()
+    assert await find_endpoints(provider_at("http://127.0.0.1:1/v1"), "probe-1", 5.0) == ServerEndpoints()
 
 
 async def test_the_simulator_has_everything(provider_at: ProviderAt) -> None:
     async with Simulator() as simulator:
-        assert (await endpoints(provider_at(simulator.url), "probe-1", 10.0)).best() == "background"
+        assert (await find_endpoints(provider_at(simulator.url), "probe-1", 10.0)).best() == "background"
 
 
 def test_each_mode_needs_its_own() -> None:

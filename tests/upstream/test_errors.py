@@ -99,14 +99,14 @@ def untrusted(number: int) -> ssl.SSLCertVerificationError:
 )
 def test_why_there_is_no_connection_is_told_through_every_wrapper(error: OSError, why: str | None) -> None:
     wrapped = chained(openai.APIConnectionError(request=REQUEST), httpx2.ConnectError("x"), error)
-    assert closed_from(wrapped, opened=False).why == why
-    assert closed_from(wrapped, opened=True).why is None
+    assert closed_from(wrapped, opened=False).reason == why
+    assert closed_from(wrapped, opened=True).reason is None
 
 
 def test_a_proxy_that_is_away_is_told_as_the_proxy() -> None:
     key = aiohttp.client_reqrep.ConnectionKey("p", 1, False, False, None, None, None)
     away = aiohttp.ClientProxyConnectionError(key, ConnectionRefusedError(111, "x"))
-    assert closed_from(chained(openai.APIConnectionError(request=REQUEST), away), opened=False).why == "proxy"
+    assert closed_from(chained(openai.APIConnectionError(request=REQUEST), away), opened=False).reason == "proxy"
 
 
 def test_a_circle_of_causes_ends() -> None:

@@ -167,7 +167,7 @@ def test_a_certificate_nobody_trusts_is_a_failed_connect(run: Callable[[Any], No
             provider = Provider("sk", server.url)
             (end,) = await drain(provider.open(call()))
             await provider.aclose()
-        assert end == Closed("connect_failed", "SSLCertVerificationError", opened=False, why="untrusted")
+        assert end == Closed("connect_failed", "SSLCertVerificationError", opened=False, reason="untrusted")
 
     run(story())
 
@@ -276,7 +276,7 @@ async def test_a_reader_that_falls_behind_makes_the_server_wait() -> None:
             for _ in range(200):
                 await asyncio.sleep(0)
         assert sent < 40_000
-        assert body._held < 4 << 20
+        assert body._buffered < 4 << 20
         events = await drain(answer)
         await provider.aclose()
     assert len([event for event in events if type(event) is Delta]) == 40_000

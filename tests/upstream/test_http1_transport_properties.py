@@ -95,7 +95,7 @@ class Memory(AnswerBody):
     async def read(self) -> bytes:
         return self._pieces.pop(0) if self._pieces else b""
 
-    def rest(self) -> bytes:
+    def read_available(self) -> bytes:
         rest, self._pieces = b"".join(self._pieces), []
         return rest
 
@@ -110,7 +110,7 @@ def judged(
         return httpx2.Response(200, headers={"content-type": label}, stream=body, extensions={BODY: body})
 
     async def play() -> tuple[AttemptWatch, str]:
-        answer = UpstreamAnswer(send, on="create", chat=chat, wall=lambda: NOW)
+        answer = UpstreamAnswer(send, on="create", chat=chat, now=lambda: NOW)
         watch, text = AttemptWatch("m", checked=True, now=0.0), ""
         while batch := await answer.read():
             for event in batch:
@@ -120,7 +120,7 @@ def judged(
                     and watch.delta(event.sequence, 1.0) in (None, "signals")
                 ):
                     text += event.text
-                    watch.take()
+                    watch.take_signals()
                 elif type(event) is not Delta or event.kind != "text":
                     watch.feed(event, 1.0)
         watch.feed(Closed("clean"), 2.0)

@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from tests.upstream.test_translate_chat import unstreamed
 from worker.jobs.states import Outcome
 from worker.safety import classify
 from worker.safety.codes import BLOCK, CODES, CodeKind, code_of, rank
 from worker.safety.stream import Closed, StreamError, Terminal
 from worker.safety.watch import AttemptWatch
-from worker.upstream.embedded import objects_in
+from worker.upstream.embedded import find_objects
 from worker.upstream.headers import rejected_from
 from worker.upstream.payload import parse
 from worker.upstream.problems import is_block, problem_of
 from worker.upstream.translate import translate, translate_snapshot
-from worker.upstream.translate_chat import ChatTranslator, translate_chat_completion
+from worker.upstream.translate_chat import ChatTranslator
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 BLOCKS = st.sampled_from(sorted(name for name, code in CODES.items() if code.kind is CodeKind.BLOCK))
@@ -98,7 +99,7 @@ def _blocked(body: object, *, chat: bool = False) -> list[bool]:
     for events in (translate(frame), translate(ends), translate(rides), translate_snapshot(ends["response"])):
         failures += [classify.fault(e) for e in events if isinstance(e, StreamError)]
         failures += [f for e in events if isinstance(e, Terminal) and (f := classify.terminal(e)) is not None]
-    chunks = [ChatTranslator().feed({"error": body}), translate_chat_completion({"error": body})]
+    chunks = [ChatTranslator().feed({"error": body}), unstreamed({"error": body})]
     failures += [classify.fault(e) for events in chunks for e in events if isinstance(e, StreamError)]
     assert len(failures) >= 7 or not body
     return [failure.outcome is Outcome.BLOCKED for failure in failures]
@@ -178,7 +179,7 @@ def test_no_error_of_any_shape_raises(body: Any) -> None:
 @given(st.text(alphabet="{}[]\"'\\:,aux0N \n", max_size=200))
 @settings(max_examples=300, deadline=None)
 def test_no_text_breaks_the_reading_of_what_it_quotes(text: str) -> None:
-    assert all(type(found) is dict for found in objects_in(text))
+    assert all(type(found) is dict for found in find_objects(text))
 
 
 @pytest.mark.parametrize(

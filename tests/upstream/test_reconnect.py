@@ -16,15 +16,15 @@ TYPED = ProviderProblem(None, "invalid_request_error")
 
 
 def reconnect(way: NextRequest = NextRequest.CREATE, *, in_background: bool | None = True) -> Reconnect:
-    state = Reconnect(way, poll_first=1.0, poll_most=5.0)
+    state = Reconnect(way, poll_interval=1.0, max_poll_interval=5.0)
     state.in_background = in_background
     return state
 
 
 def ended(
-    end: Any, *, progress: bool = False, opening: float = 0.0, standing: float = 0.0, **more: bool
+    end: Any, *, progress: bool = False, opening: float = 0.0, lasted: float = 0.0, **more: bool
 ) -> ConnectionEnd:
-    return ConnectionEnd(end, progress, opening, standing, **more)
+    return ConnectionEnd(end, progress, opening, lasted, **more)
 
 
 def rejected(status: int, retry_after: float | None = None, problem: ProviderProblem | None = None) -> Rejected:
@@ -35,7 +35,7 @@ def rejected(status: int, retry_after: float | None = None, problem: ProviderPro
 def test_a_cut_response_is_resumed_soon(how: Any) -> None:
     state = reconnect()
     assert state.after(ended(Closed(how), progress=True)) == 0.2
-    assert state.way is NextRequest.RESUME
+    assert state.next_request is NextRequest.RESUME
 
 
 @pytest.mark.parametrize("way", [NextRequest.RESUME, NextRequest.POLL])
@@ -45,23 +45,23 @@ def test_failures_in_a_row_wait_longer_and_never_give_up(way: NextRequest, end: 
     waits = [state.after(ended(end, opening=10.0)) for _ in range(500)]
     assert waits[:6] == list(BACKOFF)
     assert set(waits[6:]) == {BACKOFF[-1]}
-    assert state.way is way
+    assert state.next_request is way
 
 
 def test_connections_that_bring_a_little_each_are_not_made_faster_and_faster() -> None:
     state = reconnect(NextRequest.RESUME)
     waits = [state.after(ended(CUT, progress=True)) for _ in range(6)]
     assert waits == [0.2, 0.5, 1.0, 1.0, 1.0, 1.0]
-    assert state.after(ended(CUT, standing=6.0)) == 0.2
+    assert state.after(ended(CUT, lasted=6.0)) == 0.2
 
 
 @pytest.mark.parametrize("status", [400, 405, 422])
 def test_a_refused_resume_is_polled(status: int) -> None:
     state = reconnect(NextRequest.RESUME)
     assert state.after(ended(rejected(status))) == 0.2
-    assert state.way is NextRequest.POLL
+    assert state.next_request is NextRequest.POLL
     assert state.after(ended(None)) == 1.0
-    assert state.way is NextRequest.POLL, "the stream is not asked for again"
+    assert state.next_request is NextRequest.POLL, "the stream is not asked for again"
 
 
 def test_a_rejected_first_call_is_the_last_word() -> None:
@@ -71,10 +71,10 @@ def test_a_rejected_first_call_is_the_last_word() -> None:
 def test_retry_after_is_heeded_without_a_ceiling_of_ours() -> None:
     state = reconnect(NextRequest.RESUME)
     assert state.after(ended(rejected(429, 7.0))) == 7.0
-    assert state.asked
+    assert state.provider_asked
     assert state.after(ended(rejected(429, 7000.0))) == 7000.0
     assert state.after(ended(rejected(429, 0.01))) == 1.0
-    assert not state.asked
+    assert not state.provider_asked
 
 
 @pytest.mark.parametrize("asked", [float("inf"), float("nan"), -1.0, 1e300])
@@ -95,7 +95,7 @@ def test_a_wait_named_in_the_error_counts_too() -> None:
 
 def test_short_resumes_that_bring_nothing_new_are_given_up_for_polling() -> None:
     state, steps = reconnect(NextRequest.RESUME), 0
-    while state.way is NextRequest.RESUME:
+    while state.next_request is NextRequest.RESUME:
         state.after(ended(Closed("clean")))
         steps += 1
     assert steps == 3
@@ -105,8 +105,8 @@ def test_long_silent_streams_are_no_reason_to_poll() -> None:
     """A proxy that cuts after a minute of silence: the notice of a check comes only in the stream."""
     state = reconnect(NextRequest.RESUME)
     for _ in range(60):
-        state.after(ended(CUT, standing=60.0))
-    assert state.way is NextRequest.RESUME
+        state.after(ended(CUT, lasted=60.0))
+    assert state.next_request is NextRequest.RESUME
 
 
 def test_a_404_has_to_last() -> None:
@@ -124,7 +124,7 @@ def test_a_404_that_went_away_starts_anew() -> None:
         for _ in range(5):
             assert isinstance(state.after(ended(rejected(404, problem=TYPED))), float)
         assert isinstance(state.after(ended(None)), float)
-        state.way = NextRequest.POLL
+        state.next_request = NextRequest.POLL
 
 
 def test_a_slow_404_counts_its_own_time() -> None:
@@ -160,7 +160,7 @@ ENDS = st.one_of(
 @given(
     way=st.sampled_from([NextRequest.RESUME, NextRequest.POLL]),
     steps=st.lists(
-        st.builds(ended, ENDS, progress=st.booleans(), standing=st.floats(0, 100), snapshot=st.booleans()), max_size=60
+        st.builds(ended, ENDS, progress=st.booleans(), lasted=st.floats(0, 100), snapshot=st.booleans()), max_size=60
     ),
 )
 def test_whatever_looks_are_answered_with_a_response_that_nobody_calls_lost_is_kept(
@@ -171,4 +171,4 @@ def test_whatever_looks_are_answered_with_a_response_that_nobody_calls_lost_is_k
         wait = state.after(step)
         assert isinstance(wait, float)
         assert 0.2 <= wait <= 86_400
-        assert state.way is not NextRequest.CREATE
+        assert state.next_request is not NextRequest.CREATE

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from worker.upstream.call import OWNED, UpstreamCall
+from worker.upstream.call import OWNED_PARAMS, UpstreamCall
 from worker.upstream.request import body_of, path_of
 
 
@@ -30,7 +30,7 @@ def test_a_foreground_call_is_stored_as_asked(store: bool) -> None:
 
 
 def test_params_pass_as_they_are_less_what_vigil_owns() -> None:
-    owned = dict.fromkeys(OWNED, "x")
+    owned = dict.fromkeys(OWNED_PARAMS, "x")
     params = {"reasoning": {"effort": "high"}, "new": [1, {"a": None}], **owned}
     before = copy.deepcopy(params)
     body = body_of(call(params=params, instructions="be brief", safety_identifier="u_1"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from worker.jobs.spec import Policy
-from worker.upstream.retry_after import LONGEST, delay_in, retry_after
+from worker.upstream.retry_after import MAX_SECONDS, delay_in_message, retry_after
 
 NOW = datetime(2026, 7, 10, 12, 0, 0, tzinfo=UTC)
 
@@ -26,15 +26,15 @@ NOW = datetime(2026, 7, 10, 12, 0, 0, tzinfo=UTC)
         ({"retry-after": "Fri, 10 Jul 2026 12:00:30 GMT", "date": "Fri, 10 Jul 2026 12:00:10 GMT"}, 20.0),
         ({"retry-after": "Fri, 10 Jul 2026 11:00:00 GMT"}, 0.0),
         ({"retry-after": "Fri, 10 Jul 2026 12:00:30"}, 30.0),
-        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, LONGEST),
-        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -1200"}, LONGEST),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, MAX_SECONDS),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -1200"}, MAX_SECONDS),
         ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
         ({"retry-after": "Mon, 01 Jan 0001 00:00:00 +1200"}, 0.0),
-        ({"retry-after": "3e11"}, LONGEST),
-        ({"retry-after": "1e300"}, LONGEST),
-        ({"retry-after": "1e999"}, LONGEST),
-        ({"retry-after": "9" * 300}, LONGEST),
-        ({"retry-after-ms": "1e15"}, LONGEST),
+        ({"retry-after": "3e11"}, MAX_SECONDS),
+        ({"retry-after": "1e300"}, MAX_SECONDS),
+        ({"retry-after": "1e999"}, MAX_SECONDS),
+        ({"retry-after": "9" * 300}, MAX_SECONDS),
+        ({"retry-after-ms": "1e15"}, MAX_SECONDS),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-3"}, None),
         ({"retry-after": "1_0"}, None),
@@ -57,15 +57,15 @@ def test_what_a_header_asks_for(headers: dict[str, str], seconds: float | None) 
 def test_whatever_is_sent_can_be_added_to_a_time(headers: dict[str, str]) -> None:
     sent = httpx2.Headers([(name.encode(), value.encode("utf-8", "replace")) for name, value in headers.items()])
     seconds = retry_after(sent, NOW)
-    assert seconds is None or (0 <= seconds <= LONGEST and NOW + timedelta(seconds=seconds))
+    assert seconds is None or (0 <= seconds <= MAX_SECONDS and NOW + timedelta(seconds=seconds))
 
 
 @given(st.from_regex(r"try again in (\d{1,14}(\.\d{1,12})? ?(ms|m|s|h|d) ?){1,4}"))
 def test_words_ask_for_no_more_than_headers(message: str) -> None:
-    seconds = delay_in(message)
-    assert seconds is None or (math.isfinite(seconds) and 0 <= seconds <= LONGEST)
+    seconds = delay_in_message(message)
+    assert seconds is None or (math.isfinite(seconds) and 0 <= seconds <= MAX_SECONDS)
 
 
 def test_the_bound_is_no_ceiling_below_a_deadline() -> None:
     longest_run = Policy.model_json_schema()["properties"]["run_deadline_seconds"]["maximum"]
-    assert longest_run < LONGEST
+    assert longest_run < MAX_SECONDS

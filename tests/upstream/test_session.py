@@ -294,7 +294,7 @@ async def test_cancel_learns_the_id_itself_when_nobody_reads(rig: Rig) -> None:
 
 async def test_cancel_of_a_response_without_a_name_has_no_effect(rig: Rig) -> None:
     async with RawServer(Connection.gone) as server:
-        session = rig.session(server.url, identify_within=0.02)
+        session = rig.session(server.url, identify_timeout=0.02)
         reader = asyncio.create_task(rest_of(session.batches()))
         assert not (await session.cancel()).took_effect
         assert await soon(reader) == []

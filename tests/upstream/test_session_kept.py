@@ -111,11 +111,11 @@ async def test_a_wait_that_was_asked_for_is_not_cut_short_by_a_hint(rig: Rig) ->
         await streams(completed(2))(connection)
 
     async with RawServer(breaks_after(created()), limited, there) as server:
-        session = rig.session(server.url, sleep=asyncio.sleep, hurry_after=0.0)
+        session = rig.session(server.url, sleep=asyncio.sleep, expedite_delay=0.0)
         reading = asyncio.create_task(play(session))
         await hinted.wait()
         while not reading.done():
-            session.hurry()
+            session.expedite()
             await asyncio.sleep(0.01)
         assert type((await reading)[-1]) is Terminal
     assert times[1] - times[0] >= 0.49
@@ -237,7 +237,7 @@ async def test_it_is_cancelled_upstream_like_a_background_response(rig: Rig) -> 
 def test_the_record_learns_that_it_runs_in_the_background() -> None:
     (event,) = translate_snapshot(SNAPSHOT)
     signals = AttemptWatch("m", checked=False, now=0.0).feed(event, 1.0)
-    told = [event_mapping.of_signal(signal, datetime(2026, 11, 29, tzinfo=UTC)) for signal in signals]
+    told = [event_mapping.fact_of(signal, datetime(2026, 11, 29, tzinfo=UTC)) for signal in signals]
     assert "background" in [fact.mode for fact in told if isinstance(fact, AttemptUpdated)]
 
 
@@ -291,7 +291,7 @@ async def test_a_stream_that_is_silent_for_too_long_is_read_over_a_new_connectio
         reading = asyncio.create_task(play(session))
         await silent.wait()
         while len(server.requests) < 2:
-            session.renew()
+            session.reconnect()
             await asyncio.sleep(0.01)
         events = await reading
         assert [request.method for request in server.requests] == ["POST", "GET"]
@@ -304,5 +304,5 @@ async def test_a_poll_that_never_ends_is_given_up(rig: Rig) -> None:
         await connection.gone()
 
     async with RawServer(breaks_after(created()), TOO_LATE, hangs, state("completed")) as server:
-        events = await play(rig.session(server.url, poll_within=0.05))
+        events = await play(rig.session(server.url, poll_timeout=0.05))
     assert type(events[-1]) is Terminal

@@ -43,7 +43,7 @@ async def test_a_refused_resume_in_the_simulator(rig: Rig, sim: Simulator) -> No
             sim.url,
             call("background", input="[[sim: resume_refused tokens=6]] x"),
             sleep=asyncio.sleep,
-            poll_first=0.01,
+            poll_interval=0.01,
         )
     )
     assert any(type(event) is Terminal and event.status == "completed" for event in events)
@@ -100,13 +100,15 @@ async def test_who_is_hurried_reads_on_over_a_new_connection_and_never_sends_aga
     rig: Rig, sim: Simulator, mode: str
 ) -> None:
     """A stream that hangs for ever; only a background response can be read again."""
-    session = rig.session(sim.url, call(mode, input=f"[[sim: cut how=hang after=6 tokens=8]] {mode}"), hurry_after=0.01)
+    session = rig.session(
+        sim.url, call(mode, input=f"[[sim: cut how=hang after=6 tokens=8]] {mode}"), expedite_delay=0.01
+    )
     seen: list[object] = []
 
     async def read() -> None:
         async for batch in session.batches():
             seen.extend(batch)
-            session.hurry()
+            session.expedite()
 
     try:
         async with asyncio.timeout(LIMIT if mode == "background" else 0.5):

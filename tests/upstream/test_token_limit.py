@@ -66,7 +66,7 @@ async def test_what_the_caller_names_is_sent_as_it_is(provider_at: ProviderAt, p
         sent = json.loads(server.requests[0].body)
     assert names(sent) == names(params)
     assert isinstance(told, Rejected)
-    assert not told.otherwise
+    assert not told.next_differs
 
 
 def test_openai_gets_its_own_name_alone() -> None:

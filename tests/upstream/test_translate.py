@@ -21,7 +21,7 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
-from worker.upstream.retry_after import delay_in
+from worker.upstream.retry_after import delay_in_message
 from worker.upstream.translate import NOT_TEXT, translate, translate_snapshot
 
 BUFFERING = {"use_cases": ["cyber"], "reasons": ["user_risk"], "retry_model": "gpt-5.6-luna"}
@@ -144,7 +144,7 @@ def test_wrong_types_in_a_notice_are_left_out_and_long_lists_are_cut() -> None:
 )
 def test_a_notice_on_output_or_on_an_end_rides_and_comes_first(data: dict[str, Any]) -> None:
     plain = translate(data)
-    assert translate(data | {"safety_buffering": BUFFERING}) == [NOTICE._replace(riding=True), *plain]
+    assert translate(data | {"safety_buffering": BUFFERING}) == [NOTICE._replace(piggybacked=True), *plain]
 
 
 @pytest.mark.parametrize("data", [WAITING, created(4), {"type": "keepalive", "sequence_number": 4}, delta(4, "")])
@@ -314,7 +314,7 @@ def test_access_programs_are_noticed_in_fields_and_never_in_prose() -> None:
     ],
 )
 def test_a_delay_is_read_from_prose(message: str, seconds: float | None) -> None:
-    assert delay_in(message) == seconds
+    assert delay_in_message(message) == seconds
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,13 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
-from worker.upstream.translate_chat import ChatTranslator, translate_chat_completion
+from worker.upstream.translate_chat import ChatTranslator
+
+
+def unstreamed(data: object) -> list[StreamEvent]:
+    """Return the events of a chat completion that came as one body."""
+    translator = ChatTranslator()
+    return [*translator.feed(data), *translator.end()]
 
 
 def chunk(finish: str | None = None, model: str = "gpt-5.6-sol", **content: Any) -> dict[str, Any]:
@@ -146,15 +152,13 @@ def test_other_choices_are_only_life() -> None:
 def test_a_notice_may_ride_on_a_chunk() -> None:
     _, events = play(chunk(), chunk(content="x") | {"safety_buffering": BUFFERING})
     assert isinstance(events[1], CheckNotice)
-    assert events[1].riding
+    assert events[1].piggybacked
     assert events[2] == Delta(None, "x")
 
 
 def test_an_unstreamed_completion_is_the_same() -> None:
     message = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
-    events = translate_chat_completion(
-        {"id": "chatcmpl-2", "model": "m", "choices": [message], "usage": usage()["usage"]}
-    )
+    events = unstreamed({"id": "chatcmpl-2", "model": "m", "choices": [message], "usage": usage()["usage"]})
     assert [type(event) for event in events] == [Created, Delta, Terminal]
 
 

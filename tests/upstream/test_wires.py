@@ -24,13 +24,12 @@ from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.jobs.spec import OnDelay, Policy
 from worker.main import WorkerProcess
-from worker.safety.output import MENDED
+from worker.safety.output import REPAIR_FLAGS
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.jobs.repository import Jobs
-from worker.store.jobs.stored_job import NewJob
+from worker.store.jobs.repository import Jobs, NewJob
 from worker.telemetry import events
-from worker.upstream.content import MALFORMED, NOT_A_NUMBER
+from worker.upstream.content import MALFORMED_CONTENT, NOT_A_NUMBER
 from worker.upstream.halves import REPLACED
 
 PERSON = "u_wires"
@@ -81,8 +80,8 @@ async def test_a_wire(path: Path, mode: Mode, redis: ArqRedis, valkey_url: str) 
             stop.set()
             await serving
             events.unsubscribe(hear)
-        assert sorted(mended) == sorted(flag for a in job.attempts for flag in a.flags if flag in MENDED)
-        got = await _seen(job, await jobs.load_output(job_id) or {}, provider, redis)
+        assert sorted(mended) == sorted(flag for a in job.attempts for flag in a.flags if flag in REPAIR_FLAGS)
+        got = await _seen(job, await jobs.answer(job_id) or {}, provider, redis)
         got["waits"] = waits
         _compare(case.about, case.expect, got)
         if job.block is not None:
@@ -176,7 +175,7 @@ def _compare(about: str, expect: Expect, got: dict[str, Any]) -> None:
 
 
 def test_what_is_counted_as_mended_are_the_flags_of_the_readers() -> None:
-    assert {NOT_A_NUMBER, MALFORMED, REPLACED, "usage_not_believed"} == MENDED
+    assert {NOT_A_NUMBER, MALFORMED_CONTENT, REPLACED, "usage_not_believed"} == REPAIR_FLAGS
 
 
 @pytest.mark.parametrize(

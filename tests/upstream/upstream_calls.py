@@ -1,4 +1,4 @@
-"""How the tests of this room ask: a call, all events of an answer or of a session, and their kinds."""
+"""Helps the tests of `upstream`: makes a call, collects all events of an answer or of a session, and their kinds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def kinds(events: list[StreamEvent]) -> list[type]:
 
 
 class Sleeps:
-    """A sleep that only notes how long."""
+    """A sleep that only records its durations."""
 
     def __init__(self) -> None:
         self.taken: list[float] = []
@@ -64,7 +64,7 @@ class Rig:
 
 
 async def play(session: Session) -> list[StreamEvent]:
-    """Every event of a session, which is closed then."""
+    """Return every event of a session and close it."""
     events: list[StreamEvent] = []
     async with asyncio.timeout(LIMIT):
         async for batch in session.batches():

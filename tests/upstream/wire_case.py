@@ -1,4 +1,4 @@
-"""One wire: what a provider sends, byte for byte, and what must become of the job. Read from a TOML file.
+"""Reads a wire case from a TOML file: what a provider sends, byte for byte, and the expected result of the job.
 
 Strict: a key that nobody knows is an error, so that a misspelt expectation can't pass for ever.
 """
@@ -49,7 +49,7 @@ class Answer(_Strict):
 
 
 class Submitted(_Strict):
-    """What is asked of Vigil, where it is not the usual."""
+    """What is submitted to Vigil, if it differs from the default."""
 
     model: str = "gpt-5.6-sol"
     params: dict[str, Any] = {}
@@ -58,7 +58,7 @@ class Submitted(_Strict):
 
 
 class Expect(_Strict):
-    """What must become of the job; only what is given is compared."""
+    """The expected result of the job; only given fields are compared."""
 
     status: str
     reason: str | None = None
@@ -86,7 +86,7 @@ class Expect(_Strict):
 
 
 class Case(_Strict):
-    """A whole file."""
+    """The content of a file."""
 
     about: str = Field(min_length=20)
     modes: list[Mode] = Field(min_length=1)
@@ -98,12 +98,12 @@ class Case(_Strict):
 
 
 def every_case() -> list[tuple[Path, Mode]]:
-    """Each file in each of its modes."""
+    """Return each file in each of its modes."""
     return [(path, mode) for path in sorted(WIRES.glob("*/*.toml")) for mode in read(path).modes]
 
 
 def read(path: Path) -> Case:
-    """The case of a file; an error names the file."""
+    """Return the case of a file; an error names the file."""
     try:
         return Case.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:

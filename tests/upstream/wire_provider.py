@@ -1,4 +1,4 @@
-"""A provider that sends the bytes of one wire, and counts what it was asked."""
+"""Serves the bytes of one wire case as a provider, and counts the requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CANCELLED = Answer(headers={"content-type": "application/json"}, body='{"id":"r
 
 
 class WireProvider(RawServer):
-    """The Nth create, look and cancel gets the Nth answer of its kind; the last one repeats."""
+    """The Nth create, poll and cancel gets the Nth answer of its kind; the last one repeats."""
 
     def __init__(self, case: Case) -> None:
         super().__init__(self._answer)

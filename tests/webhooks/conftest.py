@@ -1,4 +1,4 @@
-"""Fixtures for webhooks: receivers on loopback sockets, a post office that plays the worker, and no mocks."""
+"""Provides fixtures for webhooks: receivers on loopback sockets and the worker's delivery, without mocks."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from webhook_receivers import LIFE, SECRET, Post, Receiver
 from worker.clock import Clock
 from worker.store.jobs.stored_job import NewJob
 from worker.tasks.delivery.dispatcher import MOST_AT_ONCE
-from worker.webhooks.guard import AddressPolicy, judge_url
+from worker.webhooks.guard import AddressPolicy, check_url
 from worker.webhooks.resolver import SystemResolver
 from worker.webhooks.sender import WebhookSender
 
@@ -128,5 +128,5 @@ async def test_an_address_where_packets_vanish_leaves_time_for_the_next(deaf):
     policy = AddressPolicy(allow_private=True)
     async with await asyncio.start_server(answer, "127.0.0.1", deaf[1]):
         way = WebhookSender(policy, names, Clock(), total=6)
-        got = await way.post(judge_url(f"http://two.example:{deaf[1]}/", policy), {}, b"{}")
+        got = await way.post(check_url(f"http://two.example:{deaf[1]}/", policy), {}, b"{}")
     assert (got.status, got.error) == (200, None)

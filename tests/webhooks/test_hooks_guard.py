@@ -11,7 +11,7 @@ from hypothesis import example, given, strategies as st
 from worker.jobs.errors import Refused
 from worker.settings import Settings
 from worker.webhooks.addresses import address_allowed
-from worker.webhooks.guard import AddressBlocked, AddressPolicy, check_webhook_url, judge_url, resolve_and_judge
+from worker.webhooks.guard import AddressBlocked, AddressPolicy, check_url, check_webhook_url, resolve_allowed
 
 PUBLIC, DEVELOPMENT = AddressPolicy(), AddressPolicy(allow_private=True)
 ROWS = [(url, reason) for reason, urls in FORBIDDEN.items() for url in urls]
@@ -24,7 +24,7 @@ def test_the_table_is_long_enough():
 @pytest.mark.parametrize(("url", "reason"), ROWS, ids=[f"{reason}-{n}" for n, (_, reason) in enumerate(ROWS)])
 def test_forbidden_addresses_are_422_with_the_reason(url, reason):
     with pytest.raises(Refused) as refused:
-        judge_url(url, PUBLIC)
+        check_url(url, PUBLIC)
     assert (refused.value.status, refused.value.code) == (422, f"webhook_url_{reason}")
     assert refused.value.detail.endswith(".")
     assert len(url) < 10 or url not in refused.value.detail
@@ -48,16 +48,16 @@ def test_forbidden_addresses_are_422_with_the_reason(url, reason):
     ],
 )
 def test_allowed_addresses_have_one_spelling_and_keep_it(url, stored):
-    checked = judge_url(url, PUBLIC)
+    checked = check_url(url, PUBLIC)
     assert checked.text == stored
-    assert judge_url(stored, PUBLIC) == checked
+    assert check_url(stored, PUBLIC) == checked
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8080/x", "http://localhost:9/", "http://[::1]:9/", "https://10.1.2.3/", "http://api/"]
 )
 def test_development_lifts_scheme_port_and_range_rules(url):
-    assert judge_url(url, DEVELOPMENT).text.startswith("http")
+    assert check_url(url, DEVELOPMENT).text.startswith("http")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_development_lifts_scheme_port_and_range_rules(url):
 )
 def test_development_lifts_nothing_else(url):
     with pytest.raises(Refused):
-        judge_url(url, DEVELOPMENT)
+        check_url(url, DEVELOPMENT)
 
 
 def test_the_ports_come_from_the_settings():
@@ -136,13 +136,13 @@ class Names:
 
 
 async def test_every_address_must_be_allowed():
-    assert await resolve_and_judge("app.example", Names(["8.8.8.8", "1.1.1.1", "8.8.8.8"]), PUBLIC) == [
+    assert await resolve_allowed("app.example", Names(["8.8.8.8", "1.1.1.1", "8.8.8.8"]), PUBLIC) == [
         "8.8.8.8",
         "1.1.1.1",
     ]
     for answer in ([], ["127.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["8.8.8.8", "::1"], ["8.8.8.8", "fe80::1%eth0"]):
         with pytest.raises(AddressBlocked):
-            await resolve_and_judge("app.example", Names(answer), PUBLIC)
+            await resolve_allowed("app.example", Names(answer), PUBLIC)
 
 
 METADATA = """
@@ -152,17 +152,17 @@ fd00:ec2::254 fd00:ec2::23 fd20:ce::254 fd00:c1::a9fe:a9fe fd00:42::42
 
 
 async def test_development_still_refuses_metadata_and_multicast():
-    assert await resolve_and_judge("dev.example", Names(["127.0.0.1"]), DEVELOPMENT) == ["127.0.0.1"]
+    assert await resolve_allowed("dev.example", Names(["127.0.0.1"]), DEVELOPMENT) == ["127.0.0.1"]
     for address in ("169.254.169.254", "224.0.0.1", "0.0.0.0", "255.255.255.255", *METADATA):  # noqa: S104
         answer = ["127.0.0.1", address]
         with pytest.raises(AddressBlocked):
-            await resolve_and_judge("dev.example", Names(answer), DEVELOPMENT)
+            await resolve_allowed("dev.example", Names(answer), DEVELOPMENT)
 
 
 async def test_literals_are_never_looked_up():
     names = Names(["8.8.8.8"])
-    assert await resolve_and_judge("127.0.0.1", names, DEVELOPMENT) == ["127.0.0.1"]
-    assert await resolve_and_judge("[::1]", names, DEVELOPMENT) == ["::1"]
+    assert await resolve_allowed("127.0.0.1", names, DEVELOPMENT) == ["127.0.0.1"]
+    assert await resolve_allowed("[::1]", names, DEVELOPMENT) == ["::1"]
     with pytest.raises(AddressBlocked):
-        await resolve_and_judge("8.8.8.8", names, PUBLIC)
+        await resolve_allowed("8.8.8.8", names, PUBLIC)
     assert names.asked == []

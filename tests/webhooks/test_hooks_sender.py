@@ -18,9 +18,9 @@ from cryptography.x509.oid import NameOID
 from waiting import LIMIT, stopwatch
 
 from worker.clock import Clock
-from worker.webhooks.guard import AddressPolicy, CheckedUrl, judge_url
+from worker.webhooks.guard import AddressPolicy, CheckedUrl, check_url
 from worker.webhooks.resolver import SystemResolver
-from worker.webhooks.sender import BROKEN, MOST_READ, NO_TLS, TOO_SLOW, UNREACHABLE, WebhookSender
+from worker.webhooks.sender import BROKEN, MAX_BODY_BYTES, NO_TLS, TOO_SLOW, UNREACHABLE, WebhookSender
 
 LOOPBACK = AddressPolicy(allow_private=True)
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]
@@ -87,7 +87,7 @@ def sender(
 
 
 async def post(way: WebhookSender, url: str, policy: AddressPolicy = LOOPBACK):
-    return await way.post(judge_url(url, policy), {"webhook-id": "msg_1"}, b'{"a":1}')
+    return await way.post(check_url(url, policy), {"webhook-id": "msg_1"}, b'{"a":1}')
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +270,7 @@ async def test_only_so_much_of_an_answer_is_read(chunked):
         got = await post(sender(), f"http://x.example:{server.port}/")
     assert (got.status, got.error) == (200, None)
     assert got.excerpt == "z" * 2048
-    assert sent < MOST_READ + 16 * 2**20, "the rest stayed in the buffers of the sockets"
+    assert sent < MAX_BODY_BYTES + 16 * 2**20, "the rest stayed in the buffers of the sockets"
 
 
 @pytest.mark.parametrize("tls", [True, False])

@@ -12,7 +12,7 @@ from standardwebhooks.webhooks import Webhook
 
 from worker.clock import Clock
 from worker.simulator.webhooks import sign
-from worker.webhooks.verifying import TOLERANCE_SECONDS, NotAuthentic, verified
+from worker.webhooks.verifying import TOLERANCE_SECONDS, NotAuthentic, verify
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 NOW = Clock().now().replace(microsecond=0)
@@ -20,7 +20,7 @@ BODY = b'{"type":"response.completed","data":{"id":"resp_1"}}'
 
 
 def check(signature, *, stamp=None, body=BODY, secrets=(SECRET,), now=NOW, name="wh_1"):
-    return verified(secrets, [name], [str(stamp or int(NOW.timestamp()))], [signature], body, now)
+    return verify(secrets, [name], [str(stamp or int(NOW.timestamp()))], [signature], body, now)
 
 
 def test_what_either_library_signs_is_authentic_and_what_the_simulator_signs_too():
@@ -78,20 +78,20 @@ def test_an_old_or_a_future_stamp_is_refused_though_well_signed(seconds):
 )
 def test_rubbish_is_refused_and_never_breaks(ids, stamps, signatures):
     with pytest.raises(NotAuthentic):
-        verified([SECRET], ids, stamps, signatures, BODY, NOW)
+        verify([SECRET], ids, stamps, signatures, BODY, NOW)
 
 
 def test_a_header_that_is_sent_twice_is_refused_though_one_of_the_two_is_right():
     stamp = str(int(NOW.timestamp()))
     good = sign(SECRET, "wh_1", int(stamp), BODY)
-    assert verified([SECRET], ["wh_1"], [stamp], [good], BODY, NOW) == "wh_1"
+    assert verify([SECRET], ["wh_1"], [stamp], [good], BODY, NOW) == "wh_1"
     for ids, stamps, signatures in (
         (["wh_1", "wh_1"], [stamp], [good]),
         (["wh_1"], [stamp, stamp], [good]),
         (["wh_1"], [stamp], [good, good]),
     ):
         with pytest.raises(NotAuthentic, match="once"):
-            verified([SECRET], ids, stamps, signatures, BODY, NOW)
+            verify([SECRET], ids, stamps, signatures, BODY, NOW)
 
 
 @given(st.binary(max_size=200), st.integers(0, 199), st.integers(1, 255))

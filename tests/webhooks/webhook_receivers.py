@@ -1,4 +1,4 @@
-"""Hands of the webhook tests: receivers that listen on real sockets, and a post office over the test's own Valkey."""
+"""Helps the webhook tests: receivers that listen on real sockets, and delivery over the test's own Valkey."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def _ok(request: web.Request, count: int) -> web.StreamResponse:
 
 
 class Receiver:
-    """An app's webhook receiver; `answer` decides what it says to its n-th request (from 1)."""
+    """An app's webhook receiver; `answer` makes the answer to its n-th request (from 1)."""
 
     def __init__(self, answer: Answer = _ok) -> None:
         self.answer, self.got = answer, list[Got]()
@@ -113,13 +113,13 @@ class Receiver:
 
 
 def verified(got: Got, secret: str) -> dict[str, Any]:
-    """The body, after the `standardwebhooks` package has checked it as a receiver would."""
+    """Return the body after the `standardwebhooks` package has verified it, as a receiver would."""
     value: dict[str, Any] = Webhook(secret).verify(got.body, got.headers)
     return value
 
 
 class Post:
-    """Plays the worker of jobs, and runs real delivering parts of workers."""
+    """Commits the events of jobs like a worker, and runs the real delivery."""
 
     def __init__(self, redis: ArqRedis, url: str, clock: Clock) -> None:
         self.redis, self.url, self.clock = redis, url, clock

@@ -1,6 +1,6 @@
-"""What a chain of records is: hash = SHA-256(previous hash + canonical JSON), and how one stands in an export.
+"""Hashes the chain of audit records: hash = SHA-256(previous hash + canonical JSON); writes the lines of an export.
 
-Pure. The bytes that were hashed are the bytes that are kept, so nobody has to spell JSON anew to check a hash.
+Pure. The hashed bytes are the stored bytes, so a check of a hash never has to serialise JSON again.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any, Final, NamedTuple
 import jiter
 
 GENESIS: Final = "0" * 64
-"""What stands before the first record of a chain."""
+"""The previous hash of the first record of a chain."""
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 class AuditRow(NamedTuple):
-    """One record as it is kept: the id of its place in the stream, its hash, its bytes."""
+    """One stored record: its id in the stream, its hash, its bytes."""
 
     id: str
     hash: str
@@ -25,44 +25,39 @@ class AuditRow(NamedTuple):
 
 
 def canonical(body: dict[str, Any]) -> bytes:
-    """Canonical JSON: sorted keys, no spaces, UTF-8 (contract section 8)."""
+    """Return canonical JSON: sorted keys, no spaces, UTF-8 (contract section 8)."""
     return _CANONICAL(body).encode()
 
 
 def hash_of(previous: str, body: bytes) -> str:
-    """The hash of these bytes behind a record with the hash `previous`."""
+    """Return the hash of these bytes after a record with the hash `previous`."""
     return hashlib.sha256(previous.encode() + body).hexdigest()
 
 
 def link(previous: str, record: dict[str, Any]) -> tuple[str, bytes]:
-    """(The record's hash, its canonical bytes)."""
+    """Return (the record's hash, its canonical bytes)."""
     body = canonical(record)
     return hash_of(previous, body), body
 
 
-def line(row: AuditRow) -> bytes:
-    """The record as a line of an export, without its end; canonical JSON too: {"hash", "id", "record"}."""
+def export_line(row: AuditRow) -> bytes:
+    """Return the record as a line of an export without line end; canonical JSON too: {"hash", "id", "record"}."""
     return b'{"hash":"%b","id":"%b","record":%b}' % (row.hash.encode(), row.id.encode(), row.record)
 
 
-def chain_of(record: dict[str, Any]) -> str:
-    """Which chain a record belongs to: its job's, or its app's for what is said of all jobs of an app."""
-    job_id = record["job_id"]
-    return str(job_id) if job_id is not None else app_chain(str(record["app"]))
-
-
-def chain_in(row: AuditRow) -> str:
-    """The chain of a row; "" when its bytes are no record."""
+def chain_of_row(row: AuditRow) -> str:
+    """Return the chain of a row, or "" if its bytes are no record."""
     try:
-        return glance(row.record)[0]
+        return read_header(row.record)[0]
     except ValueError:
         return ""
 
 
-def glance(record: bytes) -> tuple[str, int | None, str]:
-    """(chain, seq, type) of a record's bytes, a fifth of the price of reading it all; ValueError for what is none.
+def read_header(record: bytes) -> tuple[str, int | None, str]:
+    """Return (chain, seq, type) of a record's bytes; raise ValueError if they are none.
 
-    Keys are sorted, so what a verifier needs is the end of a record, and nothing behind `job_id` holds an object.
+    A record belongs to its job's chain, or to its app's if it concerns all jobs of an app. Parsing only the end costs a
+    fifth of parsing the record: keys are sorted, and nothing after `job_id` is an object.
     """
     at = record.rfind(b',"job_id":')
     if at < 0:
@@ -76,11 +71,11 @@ def glance(record: bytes) -> tuple[str, int | None, str]:
 
 
 def app_chain(app: str) -> str:
-    """The chain of what is said of an app as a whole."""
+    """Return the chain of the records that concern an app."""
     return f"app:{app}"
 
 
 def stream_id(text: str) -> tuple[int, int]:
-    """(millisecond, number) of an id of the stream; such pairs sort as the stream does."""
+    """Return (millisecond, number) of an id of the stream; such pairs sort as the stream does."""
     ms, _, number = text.partition("-")
     return int(ms), int(number)

@@ -1,6 +1,6 @@
-"""What is wrong with a trail, in a person's words: which record is the first bad one and what was done to it. Pure.
+"""Diagnoses a damaged trail: which record is the first bad one and what was done to it. Pure.
 
-Finding that something is wrong is quick and done elsewhere (`verify`); this looks closely at one chain or one range.
+`verify` detects quickly that something is wrong; this looks closely at one chain or one range.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from itertools import zip_longest
 from typing import Any
 
 from worker.audit.chain import GENESIS, AuditRow, hash_of
-from worker.audit.seals import MARK, Seal
+from worker.audit.seals import MARK_DIGITS, Seal
 
 
 class TamperKind(StrEnum):
-    """What was done."""
+    """The kind of tampering."""
 
     ALTERED = "altered"
     REMOVED = "removed"
@@ -31,7 +31,7 @@ class TamperKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuditFault:
-    """One thing that is wrong; `record` is an id of the stream, `seq` the event's number within its job."""
+    """One fault; `record` is an id of the stream, `seq` the event's number within its job."""
 
     kind: TamperKind
     detail: str
@@ -41,12 +41,12 @@ class AuditFault:
     checkpoint: int | None = None
 
     def dump(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the fault as JSON values."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def in_chain(chain: str, rows: Sequence[AuditRow], start: str) -> AuditFault | None:
-    """The first record of a chain that doesn't follow from the one before; `start` is what stands before the first."""
+def diagnose_chain(chain: str, rows: Sequence[AuditRow], start: str) -> AuditFault | None:
+    """Return the first break of a chain, or None; `start` is the hash before the first record."""
     earlier, head, seq = "", start, 0
     for n, row in enumerate(rows):
         if hash_of(head, row.record) == row.hash:
@@ -66,9 +66,7 @@ def _misfit(chain: str, rows: Sequence[AuditRow], n: int, heads: tuple[str, str]
     moved = any(hash_of(one.hash, row.record) == row.hash for one in others[n:])
     fits_here = any(hash_of(head, one.record) == one.hash for one in rows[n + 1 :])
     if moved or (fits_here and any(hash_of(one.hash, row.record) == row.hash for one in others)):
-        return _fault(
-            TamperKind.REORDERED, chain, row, f"{_name(row, chain)} stands in the wrong place of its job's trail"
-        )
+        return _fault(TamperKind.REORDERED, chain, row, f"{_name(row, chain)} is in the wrong place of its job's trail")
     if fits_here:
         return _fault(TamperKind.INSERTED, chain, row, f"{_name(row, chain)} was never part of its job's trail")
     if n and hash_of(earlier, row.record) == row.hash:
@@ -81,10 +79,10 @@ def _misfit(chain: str, rows: Sequence[AuditRow], n: int, heads: tuple[str, str]
     return _fault(TamperKind.ALTERED, chain, row, f"{_name(row, chain)} is not what was written")
 
 
-def in_range(seal: Seal, rows: Sequence[tuple[str, str]], *, more_follow: bool) -> AuditFault:
-    """What differs between a checkpoint and the (id, hash)es of its records as they are now."""
+def diagnose_range(seal: Seal, rows: Sequence[tuple[str, str]], *, more_follow: bool) -> AuditFault:
+    """Return how the (id, hash) pairs of a checkpoint's records differ from what it sealed."""
     sealed, number = seal.marks, seal.number
-    found = [hashed[:MARK] for _, hashed in rows]
+    found = [hashed[:MARK_DIGITS] for _, hashed in rows]
     n = next((i for i, (a, b) in enumerate(zip_longest(sealed, found)) if a != b), None)
     missing = len(sealed) - len(found)
     where = rows[n][0] if n is not None and n < len(rows) else None
@@ -92,7 +90,7 @@ def in_range(seal: Seal, rows: Sequence[tuple[str, str]], *, more_follow: bool) 
         place = where or (rows[-1][0] if rows else str(seal.body["first"]))
         after = f"after {rows[n - 1][0]}" if n else f"from {seal.body['first']} on"
         if n == len(rows) and not more_follow:
-            detail = f"the trail ends {after}: {missing} sealed records behind it are gone"
+            detail = f"the trail ends {after}: {missing} sealed records after it are gone"
             return AuditFault(TamperKind.TRUNCATED, detail, place, checkpoint=number)
         detail = f"{missing} of {len(sealed)} records sealed by checkpoint {number} are gone, the first {after}"
         return AuditFault(TamperKind.REMOVED, detail, place, checkpoint=number)
@@ -100,7 +98,7 @@ def in_range(seal: Seal, rows: Sequence[tuple[str, str]], *, more_follow: bool) 
         detail = f"{where} is none of the {len(sealed)} records that checkpoint {number} sealed"
         return AuditFault(TamperKind.INSERTED, detail, where, checkpoint=number)
     if n is not None and sorted(sealed) == sorted(found):
-        detail = f"{where} stands where checkpoint {number} sealed another record"
+        detail = f"{where} is in the place of another record that checkpoint {number} sealed"
         return AuditFault(TamperKind.REORDERED, detail, where, checkpoint=number)
     if n is not None:
         return AuditFault(
@@ -111,8 +109,8 @@ def in_range(seal: Seal, rows: Sequence[tuple[str, str]], *, more_follow: bool) 
     return AuditFault(TamperKind.ALTERED, detail, checkpoint=number)
 
 
-def at_end(chain: str, rows: Sequence[AuditRow], version: int, head: str) -> AuditFault | None:
-    """How a job's trail and the end of it that the job's own record names disagree; None when they agree."""
+def diagnose_end(chain: str, rows: Sequence[AuditRow], version: int, head: str) -> AuditFault | None:
+    """Return how a job's trail and the end that the job's own record names disagree, or None."""
     if rows and rows[-1].hash == head:
         return None
     if not rows:

@@ -1,4 +1,4 @@
-"""The signing key of this machine: the one that was given, or one that is made once and kept in a file of mode 600.
+"""Loads the signing key of this machine: the given one, or one that is created once in a file of mode 600.
 
 It is not kept in Redis: whoever can write the trail must not be able to sign it.
 """
@@ -14,30 +14,30 @@ from typing import Final
 from worker.audit.keys import Signer
 from worker.audit.keytext import SIZE, as_text, from_text
 
-NAME: Final = "audit.key"
+FILE_NAME: Final = "audit.key"
 
 
-def own(given: str | None, folder: Path, dice: Callable[[int], bytes] | None) -> Signer | None:
-    """The signer of the given key, or of the folder's; without either a new one is made (with `dice`), else None.
+def load_or_create(given: str | None, folder: Path, dice: Callable[[int], bytes] | None) -> Signer | None:
+    """Return the signer of the given key or of the folder's key; create one with `dice`, or return None without it.
 
-    Raises ValueError when the key can't be used, OSError when the file can't be read or made.
+    Raise ValueError if the key can't be used, OSError if the file can't be read or created.
     """
     if given is not None:
         return Signer(from_text(given))
-    path = folder / NAME
+    path = folder / FILE_NAME
     with contextlib.suppress(FileNotFoundError):
         return Signer(from_text(path.read_text(encoding="ascii")))
     if dice is None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{NAME}.{dice(8).hex()}")
+    fresh = path.with_name(f".{FILE_NAME}.{dice(8).hex()}")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
         file.write(as_text(dice(SIZE)) + "\n")
         file.flush()
         os.fsync(file.fileno())
     try:
         with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)  # whole or not at all, and the first one wins
+            os.link(fresh, path)  # atomic, and the first one wins
     finally:
         fresh.unlink()
     return Signer(from_text(path.read_text(encoding="ascii")))

@@ -1,4 +1,4 @@
-"""The keys that sign checkpoints: Ed25519, named by the first 16 hex digits of the SHA-256 of the public key. Pure."""
+"""Signs and verifies checkpoints: Ed25519, keys named by the first 16 hex digits of the public key's SHA-256. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.audit.keytext import id_of
 
 
 class Signer:
-    """Signs with one private key, which never shows."""
+    """Signs with one private key, which is never shown."""
 
     __slots__ = ("_key", "key_id", "public")
 
@@ -24,12 +24,12 @@ class Signer:
         self.key_id = id_of(self.public)
 
     def sign(self, body: bytes) -> str:
-        """The signature of these bytes, base64."""
+        """Return the signature of these bytes in base64."""
         return base64.b64encode(self._key.sign(body)).decode()
 
 
-class Trusted:
-    """The public keys that a verifier believes."""
+class TrustedKeys:
+    """The public keys that a verifier trusts."""
 
     def __init__(self, public: Iterable[bytes]) -> None:
         self._keys = {id_of(raw): Ed25519PublicKey.from_public_bytes(raw) for raw in public}
@@ -37,8 +37,8 @@ class Trusted:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def judge(self, key_id: str, signature: str, body: bytes) -> Literal["good", "bad", "unknown"]:
-        """Whether this key signed these bytes; unknown: the key is none of ours."""
+    def verify(self, key_id: str, signature: str, body: bytes) -> Literal["good", "bad", "unknown"]:
+        """Return whether this key signed these bytes; "unknown" if the key is not a trusted one."""
         key = self._keys.get(key_id)
         if key is None:
             return "unknown"

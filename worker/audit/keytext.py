@@ -1,4 +1,4 @@
-"""How keys of the audit trail are written down: urlsafe base64 of 32 bytes. Pure, and quick to import."""
+"""Encodes the keys of the audit trail as text: urlsafe base64 of 32 bytes. Pure, and quick to import."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ SIZE: Final = 32
 
 
 def id_of(public: bytes) -> str:
-    """The name of a public key."""
+    """Return the id of a public key."""
     return hashlib.sha256(public).hexdigest()[:16]
 
 
 def as_text(public: bytes) -> str:
-    """A public key as people pass it on."""
+    """Return a public key as text."""
     return base64.urlsafe_b64encode(public).decode()
 
 
 def from_text(text: str) -> bytes:
-    """The 32 bytes behind urlsafe base64; ValueError for anything else, which never shows the text."""
+    """Decode 32 bytes of urlsafe base64; raise ValueError for anything else, without the text in its message."""
     try:
         raw = base64.b64decode(text.strip() + "=" * (-len(text.strip()) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):

@@ -1,7 +1,7 @@
-"""What an auditor reads of one event: the event, whose job it was, who served and decided, the whole upstream call.
+"""Builds the audit record of one event: the event, its job's app, who served and decided, the full upstream call.
 
-Pure, and content-free because events and records are. The last record of an attempt (`job.attempt.finished`) tells all
-that is known of that call, so each upstream call has a record that stands by itself.
+Pure, and content-free because events and records are. The last record of an attempt (`job.attempt.finished`) has all
+that is known of that call, so each upstream call has one complete record.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Any, Final
 from worker.jobs.catalogue import dollars
 from worker.jobs.events import AttemptStarted, Event
 from worker.jobs.record import Attempt, Check, Disclosure, Job, JobError
+from worker.jobs.timestamps import iso_utc
 from worker.safety.policy import POLICY_VERSION
 
-_AS_IT_IS: Final = (
+_COPIED_FIELDS: Final = (
     *("model", "mode", "client_request_id", "request_id", "response_id", "organization", "project", "http_status"),
     *("served_model", "service_tier", "resumed"),
 )
 
 
 def record_of(job: Job, event: Event, dumped: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The record of `event`; `job` is as the commit of it leaves the job. What is not known yet is null or missing.
+    """Return the record of `event`; `job` is the job after it. Unknown values are null or missing.
 
-    `dumped`: the event's wire shape, by whoever has it already.
+    `dumped`: the event's wire form, if the caller has it already.
     """
     body = {
         **(dumped or event.dump()),
@@ -44,14 +45,14 @@ def record_of(job: Job, event: Event, dumped: dict[str, Any] | None = None) -> d
     return body
 
 
-def act_of(
+def note_record(
     act: str, *, at: datetime, app: str, job_id: str | None, by: str, why: str, data: dict[str, Any]
 ) -> dict[str, Any]:
-    """The record of something that was done to a job, or to all of an app, and is no event of a job's life."""
+    """Return the record of an action on a job or on an app that is no event of a job."""
     return {
         "seq": None,
         "type": act,
-        "at": _time(at),
+        "at": iso_utc(at),
         "job_id": job_id,
         "attempt": None,
         "app": app,
@@ -60,12 +61,12 @@ def act_of(
 
 
 def _decision(job: Job, event: Event) -> dict[str, Any] | None:
-    """Who decided what this event tells, where somebody did: the policy (in which version), the app, the provider."""
-    data = vars(event.fact)  # a pydantic model takes its time to say that it has no such field
-    said = data.get("disclosure")
-    if isinstance(said, Disclosure):
-        by_policy = said.decided_by == "policy"
-        return {"by": said.decided_by, "policy_version": POLICY_VERSION if by_policy else None}
+    """Return who decided the event, if it was a decision: the policy (with its version), the app or the provider."""
+    data = vars(event.fact)  # getattr with a default is slow on a pydantic model
+    disclosure = data.get("disclosure")
+    if isinstance(disclosure, Disclosure):
+        by_policy = disclosure.decided_by == "policy"
+        return {"by": disclosure.decided_by, "policy_version": POLICY_VERSION if by_policy else None}
     if (by := data.get("by")) is not None:
         return {"by": "app", "key_id": by, "policy_version": None}
     if isinstance(event.fact, AttemptStarted) and event.fact.because is not None:
@@ -76,13 +77,13 @@ def _decision(job: Job, event: Event) -> dict[str, Any] | None:
 
 def _call(attempt: Attempt) -> dict[str, Any]:
     raw = attempt.served_raw
-    named = raw.get("terminal") or raw.get("header") or raw.get("created")
+    served = raw.get("terminal") or raw.get("header") or raw.get("created")
     return {
-        **{name: getattr(attempt, name) for name in _AS_IT_IS},
+        **{name: getattr(attempt, name) for name in _COPIED_FIELDS},
         "purpose": attempt.purpose.value,
         "because": attempt.because,
         "outcome": attempt.outcome and attempt.outcome.value,
-        "alias_target": named if named != attempt.model else None,
+        "alias_target": served if served != attempt.model else None,
         "error": _error(attempt.error),
         "usage": attempt.usage and attempt.usage.model_dump(),
         "cost": _money(attempt.cost),
@@ -97,7 +98,7 @@ def _call(attempt: Attempt) -> dict[str, Any]:
 
 
 def _error(error: JobError | None) -> dict[str, Any] | None:
-    """Class and code, ours and the provider's; no sentences."""
+    """Return class and code, Vigil's and the provider's, without messages."""
     if error is None:
         return None
     return {"class": error.type, "code": error.code, "provider": error.provider and error.provider.model_dump()}
@@ -106,8 +107,8 @@ def _error(error: JobError | None) -> dict[str, Any] | None:
 def _check(check: Check) -> dict[str, Any]:
     return {
         "evidence": check.evidence.value,
-        "started_at": _time(check.started_at),
-        "ended_at": check.ended_at and _time(check.ended_at),
+        "started_at": iso_utc(check.started_at),
+        "ended_at": check.ended_at and iso_utc(check.ended_at),
         "use_cases": list(check.use_cases),
         "reasons": list(check.reasons),
         "ended_by": check.ended_by and check.ended_by.value,
@@ -124,7 +125,3 @@ def _money(amount: Any) -> str | None:
 
 def _ms(start: datetime, end: datetime | None) -> int | None:
     return None if end is None else round((end - start).total_seconds() * 1000)
-
-
-def _time(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""What a proof came to, for people and for programs. Pure."""
+"""Renders the result of a proof, for people and for programs. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.audit.diagnose import AuditFault
 
 @dataclass(slots=True)
 class Report:
-    """The counts of what was read, what is wrong, and what could not be proven."""
+    """The counts of the records, the faults, and notes on what could not be proven."""
 
     records: int = 0
     jobs: int = 0
@@ -25,11 +25,11 @@ class Report:
 
     @property
     def good(self) -> bool:
-        """True when nothing is wrong."""
+        """Return whether there are no faults."""
         return not self.faults
 
     def dump(self) -> dict[str, Any]:
-        """For programs; `first_bad` is null when all is well."""
+        """Return the report as JSON values; `first_bad` is null without a fault."""
         faults = [fault.dump() for fault in self.faults]
         return {
             "ok": self.good,
@@ -47,15 +47,15 @@ class Report:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
-        said = [f"{self.records:,} records of {self.jobs:,} jobs read in {self.seconds:.1f} s"]
-        said[0] += f", {self.seals:,} checkpoints, {self.unsealed:,} records not sealed yet"
+        """Return the report as lines of text."""
+        lines = [f"{self.records:,} records of {self.jobs:,} jobs read in {self.seconds:.1f} s"]
+        lines[0] += f", {self.seals:,} checkpoints, {self.unsealed:,} records not sealed yet"
         if self.removed:
-            said.append(f"{self.removed:,} records before {self.removed_before} were removed by retention")
+            lines.append(f"{self.removed:,} records before {self.removed_before} were removed by retention")
         if self.kept:
-            said.append(f"{self.kept:,} records of that time were kept by a legal hold")
-        said += self.notes
+            lines.append(f"{self.kept:,} records of that time were kept by a legal hold")
+        lines += self.notes
         if self.good:
-            return [*said, "ok: nothing was altered, removed, inserted, reordered or truncated"]
+            return [*lines, "ok: nothing was altered, removed, inserted, reordered or truncated"]
         first, *more = self.faults
-        return [*said, f"BAD: {first.kind}: {first.detail}", *(f"also {f.kind}: {f.detail}" for f in more)]
+        return [*lines, f"BAD: {first.kind}: {first.detail}", *(f"also {f.kind}: {f.detail}" for f in more)]

@@ -1,10 +1,10 @@
-"""Seals: signed statements about the trail, each naming the hash of the one before. Pure.
+"""Makes and parses seals: signed statements about the trail, each with the hash of the one before. Pure.
 
-A *checkpoint* seals the records behind the last one: their range, count and digest (SHA-256 over each line of an
-export behind its length in 8 bytes), and the first 4 bytes of each record's hash, so that a verifier can say which one
+A *checkpoint* seals the records after the last one: their range, count and digest (SHA-256 over each line of an
+export after its length in 8 bytes), and the first 4 bytes of each record's hash, so that a verifier can say which one
 is wrong.
 A *retention* seal says up to where records were removed because their time was over, so that this can be told from
-tampering: how the chains stood that go on, and what a legal hold kept.
+tampering: the ends of the chains that go on, and what a legal hold kept.
 The signature is over the canonical JSON of the seal without it; the hash of a seal is over its whole line.
 """
 
@@ -18,21 +18,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from worker.audit.chain import GENESIS, AuditRow, canonical, hash_of, line
-from worker.audit.keys import Signer, Trusted
+from worker.audit.chain import GENESIS, AuditRow, canonical, export_line, hash_of
+from worker.audit.keys import Signer, TrustedKeys
+from worker.jobs.timestamps import iso_utc
 
-MOST: Final = 1_000
-"""The most records of one checkpoint."""
-MARK: Final = 8  # hex digits of a record's hash
-_BOTH: Final = frozenset({"kind", "number", "last", "total", "previous", "at", "key", "signature"})
-_MORE: Final = {
+MAX_RECORDS: Final = 1_000
+"""The maximum number of records in one checkpoint."""
+MARK_DIGITS: Final = 8  # hex digits of a record's hash
+_COMMON_FIELDS: Final = frozenset({"kind", "number", "last", "total", "previous", "at", "key", "signature"})
+_FIELDS_BY_KIND: Final = {
     "checkpoint": frozenset({"first", "count", "digest", "marks"}),
     "retention": frozenset({"upto", "through", "through_hash", "removed", "heads", "kept", "holds"}),
 }
 
 
 class BadSeal(ValueError):
-    """Not a seal, or one whose signature doesn't hold."""
+    """The text is no seal, or its signature is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +45,34 @@ class Seal:
 
     @property
     def kind(self) -> Literal["checkpoint", "retention"]:
-        """What it states."""
+        """Return the kind of statement."""
         kind: Literal["checkpoint", "retention"] = self.body["kind"]
         return kind
 
     @property
     def number(self) -> int:
-        """Its place among all seals, from 1."""
+        """Return its number among all seals, from 1."""
         return int(self.body["number"])
 
     @property
     def last(self) -> str:
-        """The id of the last record that is sealed after it."""
+        """Return the id of the last record that is sealed once it exists."""
         return str(self.body["last"])
 
     @property
     def hash(self) -> str:
-        """What the next seal names."""
+        """Return the hash that the next seal names."""
         return hashlib.sha256(self.line).hexdigest()
 
     @property
     def marks(self) -> list[str]:
-        """The beginning of each sealed record's hash, in order."""
+        """Return the beginning of each sealed record's hash, in order."""
         text = base64.b64decode(self.body["marks"]).hex()
-        return [text[n : n + MARK] for n in range(0, len(text), MARK)]
+        return [text[n : n + MARK_DIGITS] for n in range(0, len(text), MARK_DIGITS)]
 
 
 class Digest:
-    """SHA-256 over lines, each behind its length: no two lists of lines have the same."""
+    """SHA-256 over lines, each after its length, so that no two lists of lines share one."""
 
     __slots__ = ("_sum", "count")
 
@@ -79,21 +80,21 @@ class Digest:
         self._sum, self.count = hashlib.sha256(), 0
 
     def add(self, text: bytes) -> None:
-        """One more line."""
+        """Add a line."""
         self._sum.update(len(text).to_bytes(8, "big") + text)
         self.count += 1
 
     def hexdigest(self) -> str:
-        """The digest so far."""
+        """Return the digest so far."""
         return self._sum.hexdigest()
 
 
 def parse(text: bytes) -> Seal:
-    """The seal of a line; BadSeal when it isn't shaped like one."""
+    """Parse a line; raise BadSeal if it does not have the form of a seal."""
     try:
         body = json.loads(text)
         kind = body["kind"]
-        if set(body) != _BOTH | _MORE[kind] or not isinstance(body["number"], int):
+        if set(body) != _COMMON_FIELDS | _FIELDS_BY_KIND[kind] or not isinstance(body["number"], int):
             raise BadSeal("a seal has other fields")
         if canonical(body) != text:
             raise BadSeal("a seal is canonical JSON")
@@ -105,18 +106,18 @@ def parse(text: bytes) -> Seal:
     return seal
 
 
-def judge(seal: Seal, trusted: Trusted) -> Literal["good", "bad", "unknown"]:
-    """Whether a key that is trusted signed the seal."""
+def verify_signature(seal: Seal, trusted: TrustedKeys) -> Literal["good", "bad", "unknown"]:
+    """Return whether a trusted key signed the seal."""
     body = {name: value for name, value in seal.body.items() if name != "signature"}
-    return trusted.judge(str(body["key"]), str(seal.body["signature"]), canonical(body))
+    return trusted.verify(str(body["key"]), str(seal.body["signature"]), canonical(body))
 
 
 def checkpoint(signer: Signer, before: Seal | None, rows: Sequence[AuditRow], at: datetime) -> Seal:
-    """The seal of the records behind the last one; there is at least one."""
+    """Return the seal of the records after the last one; there must be at least one."""
     digest = Digest()
     for row in rows:
-        digest.add(line(row))
-    marks = base64.b64encode(bytes.fromhex("".join(row.hash[:MARK] for row in rows))).decode()
+        digest.add(export_line(row))
+    marks = base64.b64encode(bytes.fromhex("".join(row.hash[:MARK_DIGITS] for row in rows))).decode()
     body = {
         "kind": "checkpoint",
         "first": rows[0].id,
@@ -141,11 +142,11 @@ def retention(
     holds: Iterable[str],
     at: datetime,
 ) -> Seal:
-    """The seal that says: what is sealed by `through` and before is over, all but what is `kept` was removed.
+    """Return the seal which states that all records sealed by `through` and before were removed but those `kept`.
 
     `through`: (number, hash) of a seal; `upto`: the last record that it and those before it seal.
-    `heads`: chain -> hash of its last removed record, of chains that go on. `kept`: (how many records stayed, the end
-    of the chain over their lines). `removed`: how many are gone since ever. `holds`: what was held.
+    `heads`: chain -> hash of its last removed record, for chains that go on. `kept`: (how many records stayed, the end
+    of the chain over their lines). `removed`: how many were removed in all. `holds`: the legal holds.
     """
     body = {
         "kind": "retention",
@@ -166,13 +167,13 @@ def _signed(signer: Signer, before: Seal | None, body: dict[str, Any], at: datet
     body |= {
         "number": before.number + 1 if before else 1,
         "previous": before.hash if before else GENESIS,
-        "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "at": iso_utc(at, "milliseconds"),
         "key": signer.key_id,
     }
     body["signature"] = signer.sign(canonical(body))
     return Seal(canonical(body), body)
 
 
-def keep(head: str, row: AuditRow) -> str:
-    """The end of the chain over the lines of kept records, one record later."""
-    return hash_of(head, line(row))
+def extend_kept_chain(head: str, row: AuditRow) -> str:
+    """Return the end of the chain over the lines of kept records after one more record."""
+    return hash_of(head, export_line(row))

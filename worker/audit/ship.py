@@ -1,6 +1,6 @@
-"""The copy of the seals outside Redis: a file to which they are appended, flushed to disk, one a line.
+"""Copies the seals to a file outside Redis: appended one a line and flushed to disk.
 
-What was shipped is never changed: a seal that doesn't follow from the last one in the file isn't written.
+The file's lines are never changed: a seal that doesn't follow from the last one in the file isn't written.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import BinaryIO, Final
 
 from worker.audit.seals import BadSeal, Seal, parse
 
-NAME: Final = "checkpoints.ndjson"
-_STEP: Final = 64 * 1024
+FILE_NAME: Final = "checkpoints.ndjson"
+_CHUNK_BYTES: Final = 64 * 1024
 
 
 def file_of(path: Path) -> Path:
-    """The file itself, or the one of this name in a folder."""
-    return path / NAME if path.is_dir() else path
+    """Return the path itself, or the file of the standard name if it is a folder."""
+    return path / FILE_NAME if path.is_dir() else path
 
 
 def last_in(path: Path) -> Seal | None:
-    """The last seal of the file, None when it is empty or not there; BadSeal when the last whole line is none."""
+    """Return the file's last seal, or None without one; raise BadSeal if the last complete line is none."""
     try:
         with path.open("rb") as file:
             whole = [text for text in _tail(file).split(b"\n")[:-1] if text]
@@ -33,8 +33,8 @@ def last_in(path: Path) -> Seal | None:
 
 
 def _tail(file: BinaryIO) -> bytes:
-    """The end of the file, with at least one whole line if there is one."""
-    size, step = file.seek(0, os.SEEK_END), _STEP
+    """Return the end of the file, with at least one complete line if there is one."""
+    size, step = file.seek(0, os.SEEK_END), _CHUNK_BYTES
     while True:
         file.seek(max(0, size - step))
         tail = file.read()
@@ -44,9 +44,9 @@ def _tail(file: BinaryIO) -> bytes:
 
 
 def append(path: Path, seals: Sequence[Seal]) -> int:
-    """How many of the seals were appended: those behind the file's last one. On disk when it returns.
+    """Append the seals after the file's last one, flush them to disk and return their number.
 
-    Raises BadSeal when they don't follow from it, OSError when the file can't be written.
+    Raise BadSeal if they don't follow from it, OSError if the file can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
@@ -63,7 +63,7 @@ def append(path: Path, seals: Sequence[Seal]) -> int:
 
 
 def _end_line(path: Path, descriptor: int) -> None:
-    """A line that a crash cut short is taken away, so that the next one begins where it should."""
+    """Remove a line that a crash cut short, so that the next one begins a new line."""
     with path.open("rb") as file:
         tail = _tail(file)
         size = file.seek(0, os.SEEK_END)
@@ -72,7 +72,7 @@ def _end_line(path: Path, descriptor: int) -> None:
 
 
 def read(path: Path) -> Iterator[bytes]:
-    """The lines of a shipped copy."""
+    """Yield the lines of a shipped copy."""
     with path.open("rb") as file:
         for text in file:
             if text.endswith(b"\n") and text != b"\n":

@@ -1,6 +1,6 @@
-"""The models Vigil knows and what they cost: models.toml as values. Exact decimals, no floats.
+"""Defines the catalogue of models and prices: models.toml as values, with exact decimals.
 
-Pure: the file is read elsewhere. Unknown models are no error here: they have no price and no family.
+Pure: another module reads the file. An unknown model is no error here: it has no price and no family.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _MILLION: Final = Decimal(1_000_000)
 
 
 class Model(Frozen):
-    """One model: where it stands and what a million tokens cost in US dollars, or None where nobody said.
+    """One model: its family, tier and price of a million tokens in US dollars, or None if the file has no price.
 
-    A file needs the name only: then the model is a family of its own, and nothing is known of its price and rank.
+    A file needs the name only: then the model is a family of its own without a price or a known tier.
     """
 
     id: str
@@ -34,7 +34,7 @@ class Model(Frozen):
 
 
 class Family(Frozen):
-    """Models that can stand in for one another."""
+    """Models that can replace one another."""
 
     fast: str | None = None
     fallback: tuple[str, ...] = ()
@@ -46,51 +46,51 @@ class Catalogue:
     def __init__(
         self, models: Mapping[str, Model], families: Mapping[str, Family], *, unknown_checked: bool = False
     ) -> None:
-        """`unknown_checked`: additional safety checks may run on models that stand in no file, too."""
+        """`unknown_checked`: additional safety checks may also run on models that are not in the file."""
         self.models, self.families = dict(models), dict(families)
         self._unknown_checked = unknown_checked
         self.aliases = {alias: model.id for model in models.values() for alias in model.aliases}
 
     def find(self, name: str) -> Model | None:
-        """The model behind a name or an alias, or None."""
+        """Return the model with this name or alias, or None."""
         return self.models.get(self.aliases.get(name, name))
 
     def get(self, name: str) -> Model:
-        """The model behind a name or an alias; UnknownModel names the known ones."""
+        """Return the model with this name or alias; raise UnknownModel, which lists the known ones."""
         model = self.find(name)
         if model is None:
             raise UnknownModel(name, sorted(self.models))
         return model
 
     def checked(self, name: str) -> bool:
-        """Whether additional safety checks may run on this model, so that its silence may mean one."""
+        """Return whether additional safety checks may run on this model, so that its silence may mean one."""
         model = self.find(name)
         return model.checked if model else self._unknown_checked
 
     def faster(self, name: str) -> str | None:
-        """The fast tier of the same family; None when there is none or it is the model itself."""
+        """Return the fast model of the same family, or None if there is none or it is the model itself."""
         model = self.find(name)
         fast = self.families[model.family].fast if model else None
         return fast if model and fast != model.id else None
 
     def fallback(self, name: str) -> tuple[str, ...]:
-        """The models after this one in its family's chain."""
+        """Return the models after this one in its family's fallback chain."""
         model = self.find(name)
         chain = self.families[model.family].fallback if model else ()
         return chain[chain.index(model.id) + 1 :] if model and model.id in chain else ()
 
     def capability(self, requested: str, served: str) -> Literal["lower", "same", "higher", "unknown"]:
-        """How the served model stands to the requested one, by tier within one family."""
-        asked, got = self.find(requested), self.find(served)
-        if asked is None or got is None or asked.family != got.family:
+        """Compare the served model with the requested one, by tier within one family."""
+        wanted, got = self.find(requested), self.find(served)
+        if wanted is None or got is None or wanted.family != got.family:
             return "unknown"
-        if asked.id != got.id and not all("tier" in model.model_fields_set for model in (asked, got)):
-            return "unknown"  # a rank that nobody gave is no evidence
-        step = _RANK[got.tier] - _RANK[asked.tier]
+        if wanted.id != got.id and not all("tier" in model.model_fields_set for model in (wanted, got)):
+            return "unknown"  # a default tier is no evidence
+        step = _RANK[got.tier] - _RANK[wanted.tier]
         return "same" if step == 0 else "higher" if step > 0 else "lower"
 
     def cost(self, name: str, usage: Usage) -> Decimal | None:
-        """What `usage` costs in US dollars, exactly: tokens / 10^6 x price, summed; None without a price."""
+        """Return the exact cost of `usage` in US dollars (tokens / 10^6 x price, summed), or None without a price."""
         model = self.find(name)
         if model is None or model.input is None or model.output is None:
             return None
@@ -101,7 +101,7 @@ class Catalogue:
 
 
 def dollars(amount: Decimal) -> str:
-    """Money as a string: at least six decimals, more only where they are needed to stay exact."""
+    """Format money with at least six decimals, and with more only if they are needed to stay exact."""
     exact = amount.normalize()
     exponent = exact.as_tuple().exponent
     places = max(6, -exponent if isinstance(exponent, int) else 6)
@@ -109,7 +109,7 @@ def dollars(amount: Decimal) -> str:
 
 
 def parse(table: Mapping[str, Any], *, unknown_checked: bool = False) -> Catalogue:
-    """The catalogue behind a parsed models.toml; SettingsError lists every fault."""
+    """Return the catalogue of a parsed models.toml; raise SettingsError, which lists every fault."""
     faults: list[str] = []
     models: dict[str, Model] = {}
     families: dict[str, Family] = {}

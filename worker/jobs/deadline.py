@@ -1,4 +1,4 @@
-"""Which deadline a job runs against, and when: the queue's before the first start or in a hold, then the run's."""
+"""Determines a job's deadline: that of the queue before the first start or in a hold, then that of the run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from worker.jobs.record import Job
 
 
 class Deadline(NamedTuple):
-    """The time at which the job expires as it stands, and the word that says why."""
+    """The time at which the job expires in its current state, and which deadline that is."""
 
     kind: Literal["queue_deadline", "run_deadline"]
     at: datetime
 
 
 def deadline_of(job: Job) -> Deadline | None:
-    """The job's deadline; None when it may wait for ever."""
+    """Return the job's deadline, or None if it may wait forever."""
     queue = job.policy.queue_deadline_seconds
     if queue is not None and (job.started_at is None or job.hold is not None):
         return Deadline("queue_deadline", job.created_at + timedelta(seconds=queue))

@@ -1,22 +1,24 @@
-"""Every error that Vigil raises on purpose, and the failures it keeps as values.
+"""Defines every error that Vigil raises on purpose, and the failures that it keeps as values.
+
+The tree names who can do something about each error.
 
     VigilError
-    ├── IllegalEvent        us: an event that does not fit the record
-    ├── AlreadySettled      nobody: the job is terminal; a late writer is told so
-    ├── LeaseLost           us: another worker holds the job now; stop, write nothing
-    ├── EndUserShut         operator: the end user was shut out before the model was called; nothing is sent
+    ├── IllegalEvent        Vigil: an event that does not fit the record
+    ├── AlreadySettled      nobody: the job is terminal, so a late write is refused
+    ├── LeaseLost           Vigil: another worker holds the lease; stop and write nothing
+    ├── EndUserQuarantined  operator: the end user was quarantined before the model was called; nothing is sent
     ├── SettingsError       operator: all faults of the settings together
     ├── StoreUnavailable    operator: Redis can't answer or can't take the job; try again
     │   ├── StoreChanged    operator: Redis came back empty, older or as another's; its data must come back
-    │   ├── StoreRefused    operator: Redis does not let us in, or not do what we need
+    │   ├── StoreRefused    operator: Redis refuses the login or a command that Vigil needs
     │   ├── StoreFull       operator: Redis has reached its maxmemory
     │   └── KeyMissing      operator: content is sealed under a key that this process was not given
-    ├── ContentDamaged      nobody knows: sealed content was changed or moved; it can't be read
+    ├── ContentDamaged      unknown: sealed content was changed or moved; it can't be read
     ├── ContentTooLarge     operator: a value is larger than Redis takes, however often it is sent
-    ├── RecordUnreadable    nobody knows: a stored value is not what was written, or a newer release wrote it
+    ├── RecordUnreadable    unknown: a stored value is damaged, or a newer release wrote it
     ├── UnsafeStore         operator: Redis could drop accepted jobs (eviction policy)
     ├── UnknownModel        caller: models.toml has no such model
-    ├── RateLimited         caller: its app's bucket is empty; when to come again
+    ├── RateExceeded        caller: the app's token bucket is empty; says when to try again
     └── Refused             caller: the request can't be done as it stands (code, detail)
 
 No message holds a prompt, an output, a key or a secret.
@@ -32,18 +34,18 @@ from worker.jobs.states import Outcome
 
 
 class VigilError(Exception):
-    """The root of our own errors."""
+    """The base class of Vigil's own errors."""
 
 
 class IllegalEvent(VigilError):
     """The event does not fit the record."""
 
-    def __init__(self, event: str, why: str) -> None:
-        super().__init__(f"{event}: {why}")
+    def __init__(self, event: str, reason: str) -> None:
+        super().__init__(f"{event}: {reason}")
 
 
 class AlreadySettled(VigilError):
-    """The job is terminal, and terminal is terminal (promise P8)."""
+    """The job is terminal and takes no more events (promise P8)."""
 
     def __init__(self, job_id: str, status: str) -> None:
         super().__init__(f"{job_id} is {status} already")
@@ -51,23 +53,23 @@ class AlreadySettled(VigilError):
 
 
 class LeaseLost(VigilError):
-    """The token is not the one that holds the job now."""
+    """Another worker holds the job's lease."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"{job_id}: the lease is not ours any more")
+        super().__init__(f"{job_id}: another worker holds the lease")
         self.job_id = job_id
 
 
-class EndUserShut(VigilError):
-    """The job's end user is shut out, so the model is not called for it."""
+class EndUserQuarantined(VigilError):
+    """The job's end user is quarantined, so the model is not called."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"{job_id}: its end user is shut out")
+        super().__init__(f"{job_id}: its end user is quarantined")
         self.job_id = job_id
 
 
 class SettingsError(VigilError):
-    """The settings can't be used; `faults` has one line for each."""
+    """The settings can't be used; `faults` has one line for each fault."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
@@ -75,7 +77,7 @@ class SettingsError(VigilError):
 
 
 class StoreUnavailable(VigilError):
-    """Redis did not answer, or refused the write; `reason` says why in one line, where that is known."""
+    """Redis did not answer or refused the write; `reason` is one line, if the cause is known."""
 
     def __init__(self, what: str, reason: str = "") -> None:
         super().__init__(f"{what} ({reason})" if reason else what)
@@ -83,19 +85,19 @@ class StoreUnavailable(VigilError):
 
 
 class StoreRefused(StoreUnavailable):
-    """Redis answers and does not let us in, or not do what we need; to wait does not help."""
+    """Redis refuses the login or a command that Vigil needs; waiting does not help."""
 
 
 class StoreFull(StoreUnavailable):
-    """Redis has reached its maxmemory; what is written may fit later."""
+    """Redis has reached its maxmemory; a later write may fit."""
 
 
 class StoreChanged(StoreUnavailable):
-    """Redis does not hold what this process knew it to hold; the message says what is missing and what to do."""
+    """Redis lost data that this process had seen there; the message says what is missing and what to do."""
 
 
 class KeyMissing(StoreUnavailable):
-    """What is wanted is sealed under a key that this process was not given; it is kept, and waits for the key."""
+    """The content is sealed under a key that this process does not have; it is kept until the key is given."""
 
     def __init__(self, kid: str) -> None:
         super().__init__(f"content is sealed under encryption key {kid}, which VIGIL_ENCRYPTION_KEYS does not hold")
@@ -103,33 +105,33 @@ class KeyMissing(StoreUnavailable):
 
 
 class ContentDamaged(VigilError):
-    """What is sealed does not open: it was changed, or moved from another job or field."""
+    """Sealed content does not open: it was changed, or moved from another job or field."""
 
     def __init__(self, job_id: str, field: str) -> None:
         super().__init__(f"the stored {field} of {job_id or 'this Vigil'} can't be opened: it was changed or moved")
 
 
 class ContentTooLarge(VigilError):
-    """A value is larger than the store takes, however often it is sent."""
+    """A value exceeds the store's limit, so sending it again does not help."""
 
     def __init__(self, size: int, limit: int | None = None) -> None:
         super().__init__(f"{size} bytes are more than Redis takes" + (f" ({limit})" if limit else ""))
         self.size, self.limit = size, limit
 
 
-Unreadable = Literal["newer", "not_json", "wrong_shape", "wrong_type", "gone"]
+UnreadableReason = Literal["newer", "not_json", "wrong_shape", "wrong_type", "gone"]
 
 
 class RecordUnreadable(VigilError):
-    """A stored value can't be read: `key` says which, `why` in which way; never what stands in it."""
+    """A stored value can't be read: `key` names it and `why` the kind of damage; the message has no content."""
 
-    def __init__(self, key: str, why: Unreadable) -> None:
+    def __init__(self, key: str, why: UnreadableReason) -> None:
         super().__init__(f"the value of {key or 'a key'} can't be read ({why})")
         self.key, self.why = key, why
 
 
 class UnsafeStore(VigilError):
-    """Redis is set up so that accepted jobs could vanish."""
+    """The configuration of Redis would let it drop accepted jobs."""
 
 
 class UnknownModel(VigilError):
@@ -141,7 +143,7 @@ class UnknownModel(VigilError):
 
 
 class RateExceeded(VigilError):
-    """The app has submitted more jobs than its rate allows: `limit` in `window` seconds; the next one in `wait`."""
+    """The app exceeded its submit rate of `limit` jobs in `window` seconds; the next fits after `wait` seconds."""
 
     def __init__(self, limit: int, window: int, wait: int) -> None:
         super().__init__(f"more than {limit} jobs in {window} s; again in {wait} s")
@@ -149,7 +151,7 @@ class RateExceeded(VigilError):
 
 
 class Refused(VigilError):
-    """The request can't be done as it stands; `code` is for programs, `detail` for people."""
+    """The request can't be carried out; `code` is for programs, `detail` for people."""
 
     def __init__(self, code: str, detail: str, status: int = 409) -> None:
         super().__init__(detail)
@@ -161,9 +163,9 @@ Fault = Literal["caller", "us", "provider", "network", "account"]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt gave no answer, as a value.
+    """The reason why an attempt gave no answer, as a value.
 
-    `retry_after`: seconds the provider asked us to wait. `scope`: "attempt" failures concern this call alone,
+    `retry_after`: the seconds that the provider asks to wait. `scope`: "attempt" failures concern this call alone,
     "account" ones the key, its quota or organisation, "deployment" ones the key or quota that a gateway uses for this
     model, "model" ones the access to this model.
     """
@@ -189,4 +191,4 @@ RETRYABLE: Final = frozenset(
         Outcome.PROTOCOL_ERROR,
     }
 )
-"""Outcomes after which the same model may be asked again (wire.md section 11, rule 6)."""
+"""Outcomes after which the same model may be called again (wire.md section 11, rule 6)."""

@@ -1,7 +1,7 @@
-"""The facts of a job's life: what can happen, and with which data.
+"""Defines the events of a job: what can happen, and with which data.
 
-An event that exists is legal in itself: frozen, checked at birth. Whether it may follow the events before it is
-`fold.apply`'s business. Facts hold no content: no prompt, no output, no address.
+Each event is frozen and validated when it is made; `fold.apply` checks whether it may follow the events before it.
+Facts hold no content: no prompt, no output, no address.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelS
 
 
 class Fact(Frozen):
-    """The data of one event; `TYPE` is its only spelling."""
+    """The data of one event; `TYPE` is its name on the wire."""
 
     TYPE: ClassVar[str]
 
 
 class Queued(Fact):
-    """The job was accepted; everything that never changes is said here."""
+    """The job was accepted; the fact has everything that never changes."""
 
     TYPE = "job.queued"
     app: str
@@ -50,11 +50,11 @@ class Scheduled(Fact):
     until: datetime | None = None
     hold_scope: str | None = None
     hold_reason: str | None = None
-    hold_by: str | None = None  # the key of whoever paused it
+    hold_by: str | None = None  # the key that paused it
 
 
 class Released(Fact):
-    """A wait is over before its time: the job stands in the queue again."""
+    """A wait ended early: the job is in the queue again."""
 
     TYPE = "job.released"
 
@@ -75,12 +75,12 @@ class AttemptStarted(Fact):
     purpose: Purpose
     mode: str
     client_request_id: str
-    because: DisclosureReason | None = None  # why another model than the requested one is asked
-    proxied: bool = False  # an egress proxy is configured; asked for by the support packet
+    because: DisclosureReason | None = None  # why another model than the requested one is called
+    proxied: bool = False  # an egress proxy is configured; the support packet shows it
 
 
 class AttemptUpdated(Fact):
-    """What the provider said of itself while the attempt runs; None = not said, so unchanged."""
+    """New facts about the running call; None leaves a field unchanged."""
 
     TYPE = "job.attempt.updated"
     request_id: str | None = None
@@ -115,7 +115,7 @@ class AttemptFinished(Fact):
 
 
 class CheckStarted(Fact):
-    """A safety check was signalled, or silence makes us suspect one."""
+    """A safety check was signalled, or is suspected because of silence."""
 
     TYPE = "job.check.started"
     evidence: Evidence
@@ -126,7 +126,7 @@ class CheckStarted(Fact):
 
 
 class CheckUpdated(Fact):
-    """More was said of the running (or, for late repeats, of the last) check of the attempt."""
+    """The provider told more of the attempt's running check or, for late repeats, of its last one."""
 
     TYPE = "job.check.updated"
     evidence: Evidence
@@ -138,7 +138,7 @@ class CheckUpdated(Fact):
 
 
 class CheckEnded(Fact):
-    """The check is over, by what came next: the wire has no event for it."""
+    """The check ended, as inferred from what came next: the wire has no event for it."""
 
     TYPE = "job.check.ended"
     ended_by: CheckEnd
@@ -162,14 +162,14 @@ class OfferAccepted(Fact):
 
 
 class OfferExpired(Fact):
-    """The offer no longer stands."""
+    """The offer is no longer open."""
 
     TYPE = "job.offer.expired"
     because: Literal["cleared", "settled", "superseded"]
 
 
 class ModelSubstituted(Fact):
-    """Another model takes over from attempt `envelope.attempt`: the act, with its statement."""
+    """Another model takes over from the event's attempt; the fact has the disclosure."""
 
     TYPE = "job.model.substituted"
     disclosure: Disclosure
@@ -177,28 +177,28 @@ class ModelSubstituted(Fact):
 
 
 class DraftReady(Fact):
-    """A faster model's answer stands as a draft until the original's replaces it."""
+    """A faster model's answer is shown as a draft until the original's answer replaces it."""
 
     TYPE = "job.draft.ready"
     model: str
 
 
 class DraftWithdrawn(Fact):
-    """The draft no longer stands."""
+    """The draft is no longer shown."""
 
     TYPE = "job.draft.withdrawn"
     because: Literal["blocked", "replaced", "settled"]
 
 
 class Interrupted(Fact):
-    """Our own shutdown hands the job over; it costs no attempt."""
+    """A worker that shuts down hands the job over; this counts as no attempt."""
 
     TYPE = "job.interrupted"
     worker: str
 
 
 class Rescued(Fact):
-    """The lease of a dead worker ran out and another worker took the job; it costs no attempt."""
+    """The lease of a dead worker expired and another worker took the job; this counts as no attempt."""
 
     TYPE = "job.rescued"
     worker: str
@@ -206,7 +206,7 @@ class Rescued(Fact):
 
 
 class CancelRequested(Fact):
-    """Someone asked to cancel a running job; the holder of the lease acts on it."""
+    """A client asked to cancel a running job; the holder of the lease acts on it."""
 
     TYPE = "job.cancel.requested"
     by: str
@@ -219,7 +219,7 @@ class AccountFlagged(Fact):
 
 
 class Completed(Fact):
-    """The answer of attempt `envelope.attempt` is the job's."""
+    """The answer of the event's attempt is the job's answer."""
 
     TYPE = "job.completed"
     served_model: str
@@ -250,7 +250,7 @@ class Cancelled(Fact):
     upstream_under_way: bool
     billed: bool
     error: JobError | None = None
-    by: str | None = None  # the key of whoever cancelled a job that waited; a running job's is in the request's event
+    by: str | None = None  # the key that cancelled a waiting job; for a running job the request's event has it
 
 
 class Expired(Fact):
@@ -262,7 +262,7 @@ class Expired(Fact):
 
 
 class ContentRemoved(Fact):
-    """What was asked and came back is gone: deleted on request, or not to be stored. The one fact after the end."""
+    """Prompt and output were removed: deleted on request, or not to be stored. The only fact after the end."""
 
     TYPE = "job.content.removed"
     because: Removal
@@ -274,7 +274,7 @@ TERMINAL_FACTS: Final = (Completed, Blocked, Failed, Cancelled, Expired)
 
 
 class Event(Frozen):
-    """One fact in its place: `seq` rises by one from 1 within a job."""
+    """One fact with its position; `seq` rises by one from 1 within a job."""
 
     seq: int
     type: str
@@ -284,22 +284,22 @@ class Event(Frozen):
     fact: Fact
 
     def dump(self) -> dict[str, Any]:
-        """The wire shape: seq, type, at, job_id, attempt, data; JSON values only."""
+        """Return the wire form as JSON values: seq, type, at, job_id, attempt, data."""
         body = self.model_dump(mode="json", exclude={"fact"})
         body["data"] = self.fact.model_dump(mode="json", exclude_none=isinstance(self.fact, AttemptUpdated))
         return body
 
     @classmethod
     def load(cls, body: dict[str, Any]) -> Event:
-        """The event behind a wire shape; KeyError on an unknown type, ValidationError on bad data."""
+        """Return the event of a wire form; raise KeyError on an unknown type, ValidationError on bad data."""
         fact = FACTS[body["type"]].model_validate_json(json.dumps(body["data"]))
         return cls(**{k: v for k, v in body.items() if k != "data"}, fact=fact)
 
 
 def event(seq: int, at: datetime, job_id: str, fact: Fact, attempt: int | None = None) -> Event:
-    """`fact` as event number `seq` of the job."""
+    """Return `fact` as event number `seq` of the job."""
     return Event(seq=seq, type=fact.TYPE, at=at, job_id=job_id, attempt=attempt, fact=fact)
 
 
 EventDraft = tuple[Fact, int | None]
-"""A fact that is not in the record yet, and the number of the attempt that it is about."""
+"""A fact that is not in the record yet, and the number of its attempt, if it is about one."""

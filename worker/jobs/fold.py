@@ -1,7 +1,7 @@
-"""`apply(job, event) -> job`: the only way a record changes.
+"""Applies events to a job's record: `apply(job, event) -> job` is the only way a record changes.
 
 Pure and total: any event either gives the next record or raises `IllegalEvent` / `AlreadySettled`; replaying a
-job's trail gives its record. Must not know: Redis, time, the provider.
+job's trail gives its record. It must not depend on Redis, time or the provider.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from worker.jobs.states import (
 
 
 def apply(job: Job | None, event: ev.Event) -> Job:
-    """The record after `event`.
+    """Return the record after `event`.
 
-    Raises AlreadySettled when the job is terminal (promise P8), IllegalEvent when the event does not fit.
+    Raise AlreadySettled if the job is terminal (promise P8), IllegalEvent if the event does not fit.
     """
     if job is None:
-        return _born(event)
+        return _create(event)
     if job.settled:
-        return _after_the_end(job, event)
+        return _apply_to_settled(job, event)
     if event.job_id != job.id or event.seq != job.version + 1:
         raise IllegalEvent(event.type, f"expected event {job.version + 1} of {job.id}")
     try:
-        return _next(job, event, event.fact).evolve(version=event.seq)
+        return _apply_fact(job, event, event.fact).evolve(version=event.seq)
     except ValidationError as error:
         raise IllegalEvent(event.type, error.errors(include_input=False, include_url=False)[0]["msg"]) from None
 
 
-def _after_the_end(job: Job, event: ev.Event) -> Job:
-    """Terminal is terminal: only the content may go, once, and the record's own story stays what it was."""
+def _apply_to_settled(job: Job, event: ev.Event) -> Job:
+    """Apply the one event that a settled job accepts: its content may be removed, once."""
     fits = event.job_id == job.id and event.seq == job.version + 1
     if not fits or not isinstance(event.fact, ev.ContentRemoved) or job.content_removed:
         raise AlreadySettled(job.id, job.status)
@@ -52,7 +52,7 @@ def _after_the_end(job: Job, event: ev.Event) -> Job:
 
 
 def replay(trail: Iterable[ev.Event]) -> Job:
-    """The record that a whole trail gives."""
+    """Return the record that a full trail gives; raise IllegalEvent for an empty one."""
     job: Job | None = None
     for event in trail:
         job = apply(job, event)
@@ -61,85 +61,85 @@ def replay(trail: Iterable[ev.Event]) -> Job:
     return job
 
 
-def _born(event: ev.Event) -> Job:
+def _create(event: ev.Event) -> Job:
     fact = event.fact
     if not isinstance(fact, ev.Queued) or event.seq != 1:
         raise IllegalEvent(event.type, "a job begins with job.queued as event 1")
     return Job(id=event.job_id, version=1, created_at=event.at, status=Status.QUEUED, **fact.__dict__)
 
 
-def _to(job: Job, status: Status, event: ev.Event) -> Status:
-    """`status`, if the table lets the job go there (staying is always allowed)."""
+def _transition(job: Job, status: Status, event: ev.Event) -> Status:
+    """Return `status` if the table allows the transition (staying is always allowed); else raise IllegalEvent."""
     if status is not job.status and status not in TRANSITIONS[job.status]:
         raise IllegalEvent(event.type, f"{job.status} does not become {status}")
     return status
 
 
-def _need(condition: bool, event: ev.Event, why: str) -> None:
+def _require(condition: bool, event: ev.Event, reason: str) -> None:
     if not condition:
-        raise IllegalEvent(event.type, why)
+        raise IllegalEvent(event.type, reason)
 
 
-def _next(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901, PLR0912  one row per fact
+def _apply_fact(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901, PLR0912  one row per fact
     match fact:
         case ev.Scheduled():
-            _need(not job.open_attempts, event, "an attempt is still open")
-            _need(fact.until is not None or fact.reason is ScheduledReason.HOLD, event, "only a hold has no end")
+            _require(not job.open_attempts, event, "an attempt is still open")
+            _require(fact.until is not None or fact.reason is ScheduledReason.HOLD, event, "only a hold has no end")
             hold = None
             if fact.reason is ScheduledReason.HOLD:
                 scope, reason = fact.hold_scope or "", fact.hold_reason or ""
                 hold = Hold(scope=scope, reason=reason, since=event.at, by=fact.hold_by)
-            status = _to(job, Status.SCHEDULED, event)
+            status = _transition(job, Status.SCHEDULED, event)
             return job.evolve(status=status, reason=fact.reason.value, next_attempt_at=fact.until, hold=hold)
         case ev.Released():
-            _need(job.status is Status.SCHEDULED, event, "the job does not wait")
+            _require(job.status is Status.SCHEDULED, event, "the job does not wait")
             return job.evolve(status=Status.QUEUED, reason=None, next_attempt_at=None, hold=None)
         case ev.Started():
-            _need(job.status not in UNDER_WAY, event, "the job runs already")
+            _require(job.status not in UNDER_WAY, event, "the job runs already")
             started_at = job.started_at or event.at
-            status = _to(job, Status.RUNNING, event)
+            status = _transition(job, Status.RUNNING, event)
             return job.evolve(status=status, reason=None, started_at=started_at, next_attempt_at=None, hold=None)
         case ev.Rescued():
-            _need(job.status in UNDER_WAY, event, "only a running job can be rescued")
+            _require(job.status in UNDER_WAY, event, "only a running job can be rescued")
             return job
         case ev.Interrupted():
-            _need(job.status in UNDER_WAY, event, "only a running job can be interrupted")
-            _need(not job.open_checks, event, "a check is still open")
-            return job.evolve(status=_to(job, Status.QUEUED, event), reason=None)
+            _require(job.status in UNDER_WAY, event, "only a running job can be interrupted")
+            _require(not job.open_checks, event, "a check is still open")
+            return job.evolve(status=_transition(job, Status.QUEUED, event), reason=None)
         case ev.CancelRequested():
             return job.evolve(cancel_requested_at=job.cancel_requested_at or event.at)
         case ev.AccountFlagged():
             return job.evolve(account_flagged=True)
         case ev.AttemptStarted() | ev.AttemptUpdated() | ev.AttemptFinished():
-            return _attempt(job, event, fact)
+            return _apply_attempt_fact(job, event, fact)
         case ev.CheckStarted() | ev.CheckUpdated() | ev.CheckEnded():
-            return _check(job, event, fact)
+            return _apply_check_fact(job, event, fact)
         case ev.OfferMade():
-            _need(job.status in UNDER_WAY and job.offer is None, event, "no offer fits here")
+            _require(job.status in UNDER_WAY and job.offer is None, event, "no offer fits here")
             return job.evolve(offer=Offer(model=fact.model, since=event.at, until=fact.until))
         case ev.OfferAccepted():
-            _need(job.offer is not None and job.offer.model == fact.model, event, "there is no such offer")
+            _require(job.offer is not None and job.offer.model == fact.model, event, "there is no such offer")
             return job.evolve(offer=None, accepted=fact.model)
         case ev.OfferExpired():
-            _need(job.offer is not None, event, "there is no offer")
+            _require(job.offer is not None, event, "there is no offer")
             return job.evolve(offer=None)
         case ev.ModelSubstituted():
-            _need(job.status in UNDER_WAY, event, "only a running job changes its model")
+            _require(job.status in UNDER_WAY, event, "only a running job changes its model")
             return job.evolve(disclosure=fact.disclosure, accepted=None)
         case ev.DraftReady():
-            _need(job.status in UNDER_WAY and job.draft_attempt is None, event, "no draft fits here")
-            _need(not _blocked(job), event, "nothing is delivered after a block")
+            _require(job.status in UNDER_WAY and job.draft_attempt is None, event, "no draft fits here")
+            _require(not _has_blocked_attempt(job), event, "nothing is delivered after a block")
             drafts = {a.number for a in job.attempts if a.outcome in DELIVERED}
-            _need(event.attempt in drafts, event, "a draft is the answer of an attempt")
+            _require(event.attempt in drafts, event, "a draft is the answer of an attempt")
             return job.evolve(draft_attempt=event.attempt, draft_withdrawn=False)
         case ev.DraftWithdrawn():
-            _need(job.draft_attempt is not None and not job.draft_withdrawn, event, "there is no draft")
+            _require(job.draft_attempt is not None and not job.draft_withdrawn, event, "there is no draft")
             return job.evolve(draft_withdrawn=True)
         case _:
             return _settle(job, event, fact)
 
 
-def _blocked(job: Job) -> bool:
+def _has_blocked_attempt(job: Job) -> bool:
     return any(a.outcome is Outcome.BLOCKED for a in job.attempts)
 
 
@@ -150,7 +150,7 @@ def _settle(job: Job, event: ev.Event, fact: ev.Fact) -> Job:
             common["reason"] = fact.reason
             return job.evolve(
                 **common,
-                status=_to(job, Status.COMPLETED, event),
+                status=_transition(job, Status.COMPLETED, event),
                 served_model=fact.served_model,
                 disclosure=fact.disclosure,
                 refused=fact.refused,
@@ -158,41 +158,43 @@ def _settle(job: Job, event: ev.Event, fact: ev.Fact) -> Job:
             )
         case ev.Blocked():
             common["draft_withdrawn"] = job.draft_attempt is not None
-            status = _to(job, Status.BLOCKED, event)
+            status = _transition(job, Status.BLOCKED, event)
             return job.evolve(**common, status=status, block=fact.block, error=fact.error)
         case ev.Failed():
-            return job.evolve(**common, status=_to(job, Status.FAILED, event), error=fact.error)
+            return job.evolve(**common, status=_transition(job, Status.FAILED, event), error=fact.error)
         case ev.Cancelled():
-            status = _to(job, Status.CANCELLED, event)
+            status = _transition(job, Status.CANCELLED, event)
             return job.evolve(**common, status=status, billed_on_cancel=fact.billed, error=fact.error)
         case ev.Expired():
             common["reason"] = fact.deadline
-            return job.evolve(**common, status=_to(job, Status.EXPIRED, event), error=fact.error)
+            return job.evolve(**common, status=_transition(job, Status.EXPIRED, event), error=fact.error)
         case _:
             raise IllegalEvent(event.type, "not an event of a job that exists")
 
 
-def _attempt(job: Job, event: ev.Event, fact: ev.AttemptStarted | ev.AttemptUpdated | ev.AttemptFinished) -> Job:
+def _apply_attempt_fact(
+    job: Job, event: ev.Event, fact: ev.AttemptStarted | ev.AttemptUpdated | ev.AttemptFinished
+) -> Job:
     number = event.attempt
     match fact:
         case ev.AttemptStarted():
-            _need(job.status in UNDER_WAY, event, "only a running job calls upstream")
-            _need(number == len(job.attempts) + 1, event, "attempts are numbered from 1 without a gap")
-            _need(not _blocked(job), event, "after a block no further attempt is made")
+            _require(job.status in UNDER_WAY, event, "only a running job calls upstream")
+            _require(number == len(job.attempts) + 1, event, "attempts are numbered from 1 without a gap")
+            _require(not _has_blocked_attempt(job), event, "after a block no further attempt is made")
             new = Attempt(number=len(job.attempts) + 1, started_at=event.at, **fact.__dict__)
             return job.evolve(attempts=(*job.attempts, new))
         case ev.AttemptUpdated():
             old = _open_attempt(job, event)
-            said = {k: v for k, v in fact.__dict__.items() if v is not None}
-            return _with(job, old.evolve(**said))
+            changes = {k: v for k, v in fact.__dict__.items() if v is not None}
+            return _replace_attempt(job, old.evolve(**changes))
         case ev.AttemptFinished():
             old = _open_attempt(job, event)
-            _need(not any(c.attempt == number for c in job.open_checks), event, "its check is still open")
+            _require(not any(c.attempt == number for c in job.open_checks), event, "its check is still open")
             always = {"outcome", "flags", "rate_limits", "served_raw"}
-            said = {k: v for k, v in fact.__dict__.items() if v is not None or k in always}
+            changes = {k: v for k, v in fact.__dict__.items() if v is not None or k in always}
             if old.first_output_at is not None:
-                said.pop("first_output_at", None)
-            return _with(job, old.evolve(**said, finished_at=event.at))
+                changes.pop("first_output_at", None)
+            return _replace_attempt(job, old.evolve(**changes, finished_at=event.at))
         case _:
             assert_never(fact)
 
@@ -204,40 +206,40 @@ def _open_attempt(job: Job, event: ev.Event) -> Attempt:
     return job.attempt(number)
 
 
-def _with(job: Job, attempt: Attempt) -> Job:
+def _replace_attempt(job: Job, attempt: Attempt) -> Job:
     n = attempt.number
     return job.evolve(attempts=(*job.attempts[: n - 1], attempt, *job.attempts[n:]))
 
 
-def _check(job: Job, event: ev.Event, fact: ev.CheckStarted | ev.CheckUpdated | ev.CheckEnded) -> Job:
+def _apply_check_fact(job: Job, event: ev.Event, fact: ev.CheckStarted | ev.CheckUpdated | ev.CheckEnded) -> Job:
     number = event.attempt or 0
-    mine = [i for i, c in enumerate(job.checks) if c.attempt == number]
-    running = [i for i in mine if job.checks[i].ended_at is None]
+    of_attempt = [i for i, c in enumerate(job.checks) if c.attempt == number]
+    running = [i for i in of_attempt if job.checks[i].ended_at is None]
     match fact:
         case ev.CheckStarted():
             _open_attempt(job, event)
-            _need(not running, event, "a check of this attempt is open already")
+            _require(not running, event, "a check of this attempt is open already")
             new = Check(attempt=number, started_at=event.at, **fact.__dict__)
-            return job.evolve(status=_to(job, Status.CHECKING, event), checks=(*job.checks, new))
+            return job.evolve(status=_transition(job, Status.CHECKING, event), checks=(*job.checks, new))
         case ev.CheckUpdated():
-            _need(bool(mine), event, "this attempt had no check")
-            old = job.checks[mine[-1]]
+            _require(bool(of_attempt), event, "this attempt had no check")
+            old = job.checks[of_attempt[-1]]
             lowered = old.evidence is Evidence.SIGNALLED and fact.evidence is Evidence.SUSPECTED
-            _need(not lowered, event, "evidence never falls")
-            said = dict(fact.__dict__)
-            if fact.retry_model_state is RetryModelState.ABSENT:  # absent keeps what was said before
-                said["retry_model"], said["retry_model_state"] = old.retry_model, old.retry_model_state
-            return job.evolve(checks=_put(job.checks, mine[-1], old.evolve(**said)))
+            _require(not lowered, event, "evidence never falls")
+            changes = dict(fact.__dict__)
+            if fact.retry_model_state is RetryModelState.ABSENT:  # absent keeps the model named before
+                changes["retry_model"], changes["retry_model_state"] = old.retry_model, old.retry_model_state
+            return job.evolve(checks=_replace_check(job.checks, of_attempt[-1], old.evolve(**changes)))
         case ev.CheckEnded():
-            _need(bool(running), event, "no check of this attempt is open")
+            _require(bool(running), event, "no check of this attempt is open")
             old = job.checks[running[0]]
             ended = old.evolve(ended_at=event.at, ended_by=fact.ended_by, repeats=max(old.repeats, fact.repeats))
-            checks = _put(job.checks, running[0], ended)
+            checks = _replace_check(job.checks, running[0], ended)
             status = Status.CHECKING if any(c.ended_at is None for c in checks) else Status.RUNNING
-            return job.evolve(checks=checks, status=_to(job, status, event))
+            return job.evolve(checks=checks, status=_transition(job, status, event))
         case _:
             assert_never(fact)
 
 
-def _put(checks: tuple[Check, ...], index: int, check: Check) -> tuple[Check, ...]:
+def _replace_check(checks: tuple[Check, ...], index: int, check: Check) -> tuple[Check, ...]:
     return (*checks[:index], check, *checks[index + 1 :])

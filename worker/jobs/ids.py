@@ -1,7 +1,7 @@
-"""Names of things: how an id is spelt and nothing else.
+"""Makes and parses the ids of jobs, messages and keys.
 
-Pure: time and dice come in as arguments. An id sorts by the millisecond it was made in, so a cursor over ids is
-a cursor over time.
+Pure: the time and the random bytes (`dice`) are arguments. Ids sort by the millisecond they were made in, so a cursor
+over ids is a cursor over time.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _TAIL: Final = re.compile(rf"[{_ALPHABET}]{{{_TIME_DIGITS + _DICE_DIGITS}}}")
 
 
 def _digits(value: int, width: int) -> str:
-    """`width`, which is even, digits of the value; two at a time, because every request makes ids."""
+    """Return `width` digits of the value; two at a time for speed, so `width` must be even."""
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(5 * width - 10, -1, -10)])
 
 
 @lru_cache(maxsize=16)
 def _time_digits(now_ms: int) -> str:
-    """Under load a millisecond makes several ids."""
+    """Return the digits of the time; cached because several ids share a millisecond under load."""
     return _digits(now_ms, _TIME_DIGITS)
 
 
 def new_tail(now_ms: int, dice: bytes) -> str:
-    """26 characters: the millisecond, then 80 bits of `dice` (10 bytes)."""
+    """Return 26 characters: the millisecond, then the 80 bits of `dice` (10 bytes)."""
     if len(dice) != DICE_BYTES:
         msg = f"dice must be {DICE_BYTES} bytes"
         raise ValueError(msg)
@@ -39,17 +39,17 @@ def new_tail(now_ms: int, dice: bytes) -> str:
 
 
 def new_id(prefix: str, now_ms: int, dice: bytes) -> str:
-    """`job_…`, `msg_…`, `key_…`: a prefix that says what it names, then the tail."""
+    """Return `job_…`, `msg_…` or `key_…`: the prefix for the kind of object, then a tail of `new_tail`."""
     return f"{prefix}_{new_tail(now_ms, dice)}"
 
 
 def is_job_id(text: str) -> bool:
-    """True for text that could name a job; anything else is not worth a question to Redis."""
+    """Return whether the text could be the id of a job; anything else needs no look into Redis."""
     return text.startswith("job_") and _TAIL.fullmatch(text, 4) is not None
 
 
 def time_ms(named: str) -> int:
-    """The millisecond in which an id of ours was made."""
+    """Return the millisecond in which an id was made."""
     value = 0
     for digit in named.partition("_")[2][:_TIME_DIGITS]:
         value = value * 32 + _ALPHABET.index(digit)
@@ -57,10 +57,10 @@ def time_ms(named: str) -> int:
 
 
 def response_id_of(job_id: str) -> str:
-    """The job's name on the OpenAI-shaped face: the same tail behind `resp_`."""
+    """Return the job's id in the OpenAI-compatible API: the same tail after `resp_`."""
     return "resp_" + job_id.removeprefix("job_")
 
 
 def job_id_of(either: str) -> str:
-    """The job id behind a `job_…` or `resp_…` id."""
+    """Return the job id that belongs to a `job_…` or `resp_…` id."""
     return "job_" + either.removeprefix("resp_") if either.startswith("resp_") else either

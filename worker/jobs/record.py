@@ -1,7 +1,7 @@
-"""The record of one job: what is true of it now. Every field says when it changes.
+"""Defines the record of one job: its current state. Comments say when each field changes.
 
-Content-free by construction: no prompt, no output, no metadata value, no address lives here, so the record may be
-kept, hashed and shown to auditors. Only `fold.apply` makes a new record; everything is frozen.
+Content-free by construction: it has no prompt, output, metadata value or address, so the record may be kept, hashed
+and shown to auditors. Only `fold.apply` makes a new record; everything is frozen.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ Carrier = Literal["http_400", "http_403", "error_event", "response_failed", "inc
 DisclosureReason = Literal["safety_check_delay", "silence", "access_denied", "provider_reroute", "offer_accepted"]
 Removal = Literal["deleted", "not_stored"]
 DecidedBy = Literal["policy", "app", "provider"]
-_WAITS = frozenset(ScheduledReason)
+_WAIT_REASONS = frozenset(ScheduledReason)
 
 
 class Frozen(BaseModel):
-    """Frozen, slotted in spirit: a change is a new value, validated again."""
+    """The base of immutable values; `evolve` makes a changed copy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     def evolve(self, **changes: object) -> Self:
-        """The same value with `changes`, checked like a new one (`model_copy` would not check)."""
+        """Return a copy with `changes`, validated like a new value (`model_copy` would not validate)."""
         return type(self)(**{**self.__dict__, **changes})
 
 
 class Usage(Frozen):
-    """Tokens as the provider counted them; `estimated` when we counted deltas ourselves."""
+    """Tokens as the provider counted them; `estimated` if Vigil counted deltas instead."""
 
     input_tokens: int = 0
     cached_input_tokens: int = 0
@@ -56,7 +56,7 @@ class Usage(Frozen):
 
 
 class ProviderError(Frozen):
-    """What the provider said, without its words: messages can quote the prompt."""
+    """The provider's error without its message, which can quote the prompt."""
 
     code: str | None = None
     type: str | None = None
@@ -65,7 +65,7 @@ class ProviderError(Frozen):
 
 
 class JobError(Frozen):
-    """Why it ended badly, in our words, and what to do next."""
+    """Why the job or attempt failed, in Vigil's words, and what to do next."""
 
     type: str
     code: str
@@ -118,9 +118,9 @@ class Attempt(Frozen):
     model: str
     purpose: Purpose
     mode: str  # background | stream | chat
-    client_request_id: str  # ours, sent as X-Client-Request-Id; the intent is recorded before the call
+    client_request_id: str  # made by Vigil, sent as X-Client-Request-Id; the intent is recorded before the call
     started_at: datetime
-    because: DisclosureReason | None = None  # why another model than the requested one was asked
+    because: DisclosureReason | None = None  # why another model than the requested one was called
     proxied: bool = False  # an egress proxy is configured
     # from here on: set when the provider answers (job.attempt.updated), while the stream runs
     request_id: str | None = None
@@ -147,12 +147,12 @@ class Attempt(Frozen):
 
 
 class Hold(Frozen):
-    """A job waiting because a circuit or a pause says so."""
+    """A wait that an open circuit or a pause imposes."""
 
     scope: str
     reason: str
     since: datetime
-    by: str | None = None  # the key of whoever paused it; a circuit is nobody's
+    by: str | None = None  # the key that paused it; None for a circuit
 
 
 class Offer(Frozen):
@@ -164,7 +164,7 @@ class Offer(Frozen):
 
 
 class Job(Frozen):
-    """The whole record. `version` is the `seq` of its last event."""
+    """The full record of a job. `version` is the `seq` of its last event."""
 
     schema_number: Literal[1] = 1
     id: str
@@ -176,14 +176,14 @@ class Job(Frozen):
     policy: Policy
     priority: Priority
     safety_identifier: str | None
-    input_digest: str | None  # HMAC of what was asked: proves, and can't be guessed from
+    input_digest: str | None  # HMAC of the request: proves what it was without revealing it
     store: bool = True
     not_before: datetime | None
     trace: dict[str, str] = {}  # sentry-trace, baggage: the submit's trace goes on in the worker
-    webhook_events: tuple[str, ...] = ()  # which events its own webhook is told of; where to is not here
+    webhook_events: tuple[str, ...] = ()  # events that its own webhook receives; the address is not in the record
     created_at: datetime
     optional: dict[str, JsonValue] = Field(default={}, exclude_if=lambda value: not value)
-    """What a newer release keeps of a job and an older one may ignore: carried along unchanged, not looked at here."""
+    """Fields of newer releases that an older one may ignore: kept unchanged and never read here."""
     # changed by events
     status: Status
     reason: str | None = None
@@ -206,28 +206,28 @@ class Job(Frozen):
     cancel_requested_at: datetime | None = None
     billed_on_cancel: bool | None = None
     winner: int | None = None  # the attempt whose answer is the job's
-    # the only change after the end: what was asked and came back is gone
+    # the only change after the end: prompt and output are removed
     content_removed: Removal | None = None
     content_removed_at: datetime | None = None
 
     @property
     def settled(self) -> bool:
-        """True in a terminal status."""
+        """Return whether the status is terminal."""
         return self.status in TERMINAL
 
     @property
     def open_attempts(self) -> tuple[Attempt, ...]:
-        """Attempts without an outcome: calls that may be under way upstream."""
+        """Return the attempts without an outcome: calls that may be under way upstream."""
         return tuple(a for a in self.attempts if a.outcome is None)
 
     @property
     def open_checks(self) -> tuple[Check, ...]:
-        """Checks that go on now."""
+        """Return the checks that have not ended."""
         return tuple(c for c in self.checks if c.ended_at is None)
 
     @property
     def safety_state(self) -> SafetyState:
-        """The checks and the block in one word."""
+        """Return the summary of the checks and the block."""
         if self.block is not None:
             return SafetyState.BLOCKED
         if self.open_checks:
@@ -236,24 +236,24 @@ class Job(Frozen):
 
     @property
     def total_cost(self) -> Decimal | None:
-        """The sum over all attempts that have a price; None when none has."""
+        """Return the sum over all attempts that have a price, or None if none has."""
         priced = [a.cost for a in self.attempts if a.cost is not None]
         return sum(priced, Decimal(0)) if priced else None
 
     @property
     def wasted_cost(self) -> Decimal | None:
-        """What was paid for attempts whose answer was not delivered."""
+        """Return the cost of attempts whose answer was not delivered."""
         if self.total_cost is None:
             return None
         return sum((a.cost for a in self.attempts if a.cost is not None and a.number != self.winner), Decimal(0))
 
     def attempt(self, number: int) -> Attempt:
-        """Attempt `number`, from 1."""
+        """Return attempt `number`, counted from 1."""
         return self.attempts[number - 1]
 
     @model_validator(mode="after")
-    def _sound(self) -> Self:
-        """What no record may be: the promises that a type can keep."""
+    def _validate(self) -> Self:
+        """Check the invariants that one record alone can show."""
         if self.settled and (self.open_attempts or self.open_checks or self.offer):
             raise ValueError("a settled job has nothing open")
         if self.content_removed and not self.settled:
@@ -264,22 +264,22 @@ class Job(Frozen):
             raise ValueError("blocked and block go together")
         if (self.status is Status.CHECKING) != bool(self.open_checks):
             raise ValueError("checking means that a check is open")
-        if (self.status is Status.SCHEDULED) != (self.reason in _WAITS and not self.settled):
+        if (self.status is Status.SCHEDULED) != (self.reason in _WAIT_REASONS and not self.settled):
             raise ValueError("scheduled jobs say why")
-        self._sound_after_a_block()
-        self._sound_about_the_model()
+        self._validate_block()
+        self._validate_served_model()
         return self
 
-    def _sound_after_a_block(self) -> None:
-        """Promise P2, as far as one record can tell."""
+    def _validate_block(self) -> None:
+        """Check promise P2 as far as one record shows it: nothing is delivered after a block."""
         blocked = any(a.outcome is Outcome.BLOCKED for a in self.attempts)
         if blocked and self.settled and self.status is not Status.BLOCKED:
             raise ValueError("a blocked attempt makes a blocked job: nothing is delivered after a block")
         if self.block is not None and self.draft_attempt is not None and not self.draft_withdrawn:
             raise ValueError("a block withdraws the draft")
 
-    def _sound_about_the_model(self) -> None:
-        """Promise P3: who answered is said, and if it is not the one who was asked, so is why."""
+    def _validate_served_model(self) -> None:
+        """Check promise P3: the serving model is named, and a substitution has its disclosure."""
         completed = self.status is Status.COMPLETED
         if completed != (self.winner is not None) or completed != (self.served_model is not None):
             raise ValueError("a completed job, and no other, names the attempt that answered and the model that served")

@@ -1,6 +1,6 @@
-"""What a caller may ask for beyond model and input: the policy and its limits.
+"""Defines the policy that a caller may send with a job, and its limits.
 
-Data at the border, so pydantic: strict, frozen, unknown fields refused. Defaults are the contract's.
+Input from outside, so the models are strict, frozen and refuse unknown fields. Defaults are those of the contract.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
 
 
 def _money(value: object, info: ValidationInfo) -> object:
-    """A JSON number from a caller becomes exact money; a decimal string is how our own record writes it back."""
+    """Convert a caller's JSON number to exact money; a decimal string is accepted from our own records only."""
     if isinstance(value, bool) or (isinstance(value, str) and info.mode != "json"):
         msg = "money is a number"
         raise ValueError(msg)
@@ -29,7 +29,7 @@ Money = Annotated[Decimal, BeforeValidator(_money), Field(ge=0, le=1_000_000, al
 
 
 class Spec(BaseModel):
-    """The base of everything a caller sends: strict, frozen, no unknown fields, values never echoed in errors."""
+    """The base of everything that a caller sends: strict, frozen, no unknown fields; errors never echo a value."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
@@ -40,13 +40,13 @@ class OnDelay(Spec):
     action: Action = "offer"
     after_seconds: Seconds = 45.0
     silence_seconds: Seconds = 120.0
-    """Silence that counts like a check; 0 = never act on silence."""
+    """Silence after which the rule acts as on a check; 0 = never act on silence."""
     model: ModelName | None = None
     """None = the provider's retry_model, else the fast tier of the same family."""
 
 
 class Policy(Spec):
-    """How one job may be retried, rerouted, bounded. Delay rules and error rules are separate (promise P2)."""
+    """The limits for retries, rerouting, time and cost. Delay rules and error rules are separate (promise P2)."""
 
     on_delay: OnDelay = OnDelay()
     fallback: Literal["default"] | Annotated[tuple[ModelName, ...], Field(max_length=10, strict=False)] = "default"

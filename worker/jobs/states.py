@@ -1,6 +1,6 @@
-"""The statuses of a job and the one table that says which may follow which.
+"""Defines the statuses of a job and the one table of legal transitions.
 
-Terminal statuses have empty rows. Nothing else in Vigil decides whether a change is legal.
+Terminal statuses have empty rows. No other code decides whether a change of status is legal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Status(StrEnum):
-    """Where a job stands, in the words an app sees."""
+    """The status of a job, as an app sees it."""
 
     QUEUED = "queued"
     SCHEDULED = "scheduled"  # waiting on purpose: not_before, backoff, hold
@@ -23,13 +23,13 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
-_ENDS: Final = frozenset({Status.BLOCKED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+_UNSUCCESSFUL: Final = frozenset({Status.BLOCKED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
 
 TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
-    Status.QUEUED: frozenset({Status.RUNNING, Status.SCHEDULED}) | _ENDS,
-    Status.SCHEDULED: frozenset({Status.QUEUED, Status.RUNNING}) | _ENDS,
-    Status.RUNNING: frozenset({Status.CHECKING, Status.SCHEDULED, Status.QUEUED, Status.COMPLETED}) | _ENDS,
-    Status.CHECKING: frozenset({Status.RUNNING, Status.SCHEDULED, Status.QUEUED, Status.COMPLETED}) | _ENDS,
+    Status.QUEUED: frozenset({Status.RUNNING, Status.SCHEDULED}) | _UNSUCCESSFUL,
+    Status.SCHEDULED: frozenset({Status.QUEUED, Status.RUNNING}) | _UNSUCCESSFUL,
+    Status.RUNNING: frozenset({Status.CHECKING, Status.SCHEDULED, Status.QUEUED, Status.COMPLETED}) | _UNSUCCESSFUL,
+    Status.CHECKING: frozenset({Status.RUNNING, Status.SCHEDULED, Status.QUEUED, Status.COMPLETED}) | _UNSUCCESSFUL,
     Status.COMPLETED: frozenset(),
     Status.BLOCKED: frozenset(),
     Status.FAILED: frozenset(),
@@ -91,14 +91,14 @@ class Purpose(StrEnum):
 
 
 class Evidence(StrEnum):
-    """How sure we are that a safety check runs (promise P5)."""
+    """The strength of the evidence that a safety check runs (promise P5)."""
 
     SIGNALLED = "signalled"
     SUSPECTED = "suspected"
 
 
 class CheckEnd(StrEnum):
-    """What ended a check's interval; there is no wire event for it (wire.md section 2.3)."""
+    """The reason why a check's interval ended; there is no wire event for it (wire.md section 2.3)."""
 
     OUTPUT = "output"
     COMPLETED = "completed"
@@ -120,7 +120,7 @@ class RetryModelState(StrEnum):
 
 
 class SafetyState(StrEnum):
-    """The job's safety in one word."""
+    """A summary of the job's safety checks and block."""
 
     NONE = "none"
     CHECKING = "checking"

@@ -1,7 +1,7 @@
-"""Record, private part and answer -> the job as its app sees it (contract section 3, "The job").
+"""Renders a job as its app sees it, from record, private part and answer (contract section 3, "The job").
 
-Pure; the API's answers and the webhooks' `full` bodies are made here. Output is shown of completed jobs alone; times
-and money stay exact.
+Pure. Makes the API's answers and the `full` bodies of webhooks. Output is shown for completed jobs only; times and
+money stay exact.
 """
 
 from __future__ import annotations
@@ -16,41 +16,42 @@ from pydantic_core import PydanticSerializationError, to_json
 from worker.jobs.catalogue import dollars
 from worker.jobs.record import Attempt, Check, Job, Usage
 from worker.jobs.states import Outcome, Status
+from worker.jobs.timestamps import iso_utc
 
 LOCKED: Final = "locked"
-"""The member of a private part that names what of the job can't be read: its key is missing, or it was changed."""
+"""The member of a private part that lists what can't be read, because its key is missing or it was changed."""
 PRIVATE: Final = ("metadata", "webhook")
-"""Members of a job that are read from its private part."""
+"""Members of the view that come from the private part."""
 INPUT: Final = "input"
 OUTPUT: Final = "output"
-"""Stands for all that came back."""
+"""The name for the whole answer in the list of unreadable parts."""
 
 _URLS: Final = {"self": "", "events": "/events", "cancel": "/cancel", "support_packet": "/support-packet"}
 
-_SHOWN: Final = (
+_ATTEMPT_FIELDS: Final = (
     *("number", "model", "served_model", "purpose", "because", "outcome", "mode", "client_request_id"),
     *("request_id", "response_id", "organization", "project", "started_at", "first_event_at", "first_output_at"),
     *("finished_at", "http_status", "processing_ms", "resumed", "sequence", "served_raw", "flags", "service_tier"),
     "rate_limits",
 )
-"""Fields of an attempt that its app sees as they are; a new field of the record is shown only once it stands here."""
+"""Fields of an attempt that its app sees unchanged; a new field of the record is shown only once it is listed here."""
 
 
-def unread(private: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The private part with the word that these parts of the job can't be read."""
+def mark_unreadable(private: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return the private part with `names` added to the list of what can't be read."""
     return {**private, LOCKED: tuple(dict.fromkeys((*private.get(LOCKED, ()), *names)))}
 
 
 def dumps(value: Any) -> bytes:
-    """JSON bytes; times as ISO-8601 with Z. Half a surrogate pair in a provider's text stays an escape."""
+    """Return JSON bytes; times are ISO-8601 with Z. A lone surrogate in a provider's text stays an escape."""
     try:
         return to_json(value)
     except PydanticSerializationError:
-        return json.dumps(value, default=_plain).encode()
+        return json.dumps(value, default=_json_default).encode()
 
 
-def _plain(value: object) -> str:
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
+def _json_default(value: object) -> str:
+    return iso_utc(value) if isinstance(value, datetime) else str(value)
 
 
 def job_view(
@@ -61,8 +62,10 @@ def job_view(
     base: str,
     notices: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The job; `base` is what its addresses begin with, `webhook_state` that of its newest message, `notices` what the
-    provider's safety team told of it by webhook: they may come long after its end, so they stand beside the record.
+    """Return the job as its app sees it.
+
+    `base` is the start of its URLs, `webhook_state` the state of its newest message. `notices` came from the provider's
+    safety team by webhook, perhaps long after the job's end, so they are stored beside the record.
     """
     answer = answer or {}
     done = answer if job.status is Status.COMPLETED else {}
@@ -103,25 +106,25 @@ def job_view(
         "content": LOCKED if LOCKED in private else job.content_removed or "kept",
         "unreadable": list(private.get(LOCKED, ())),
         "content_removed_at": job.content_removed_at,
-        "urls": addresses(job, base),
+        "urls": job_urls(job, base),
     }
 
 
-def addresses(job: Job, base: str) -> dict[str, str]:
-    """Where the job and what belongs to it is found; `base` is what comes before `/v1`."""
+def job_urls(job: Job, base: str) -> dict[str, str]:
+    """Return the URLs of the job and its resources; `base` is what comes before `/v1`."""
     return {name: f"{base}/v1/jobs/{job.id}{tail}" for name, tail in _URLS.items()}
 
 
 def _draft(job: Job, answer: dict[str, Any]) -> dict[str, Any]:
-    """A draft stands until the job is settled or it is withdrawn, and says whose it is."""
-    stands = job.draft_attempt is not None and not job.draft_withdrawn and not job.settled
-    text = answer.get("draft") if stands else None
+    """Return the draft and its model; it is shown until the job is settled or the draft is withdrawn."""
+    visible = job.draft_attempt is not None and not job.draft_withdrawn and not job.settled
+    text = answer.get("draft") if visible else None
     model = job.attempt(job.draft_attempt).model if text is not None and job.draft_attempt else None
     return {"draft": text, "draft_model": model}
 
 
 def _job_usage(job: Job) -> Usage | None:
-    """The winner's usage, or the sum over all attempts that have one."""
+    """Return the winner's usage, or the sum over all attempts that have one."""
     if job.winner is not None and job.attempt(job.winner).usage is not None:
         return job.attempt(job.winner).usage
     known = [a.usage for a in job.attempts if a.usage is not None]
@@ -159,13 +162,13 @@ def _check(check: Check) -> dict[str, Any]:
     }
 
 
-def _attempt(attempt: Attempt, said: dict[str, str]) -> dict[str, Any]:
-    """The attempt, money as text; the provider's own words only where nothing was withheld."""
+def _attempt(attempt: Attempt, provider_messages: dict[str, str]) -> dict[str, Any]:
+    """Return the attempt, money as text; the provider's message is left out if content was withheld."""
     blocked = attempt.outcome is Outcome.BLOCKED
     return {
-        **{name: getattr(attempt, name) for name in _SHOWN},
+        **{name: getattr(attempt, name) for name in _ATTEMPT_FIELDS},
         "error": attempt.error and attempt.error.model_dump(),
         "usage": _usage(attempt.usage) or {},
         "cost": None if attempt.cost is None else dollars(attempt.cost),
-        "provider_message": None if blocked else said.get(str(attempt.number)),
+        "provider_message": None if blocked else provider_messages.get(str(attempt.number)),
     }

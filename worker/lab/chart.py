@@ -1,6 +1,6 @@
-"""The simulation's rows as one SVG: four small charts over the threshold, a line for each action.
+"""Draws the simulation's rows as one SVG: four small charts over the threshold, a line for each action.
 
-Written by hand and self-contained: no script, no font, no address to fetch. Must not know: files, policies.
+Written by hand and self-contained: no script, no font, no address to fetch. It must not depend on files, policies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
 class LineStyle(NamedTuple):
-    """How an action is drawn: never by colour alone, because lines lie on one another."""
+    """How an action is drawn: never by colour alone, because lines overlap."""
 
     colour: str
     dash: str
@@ -59,7 +59,7 @@ PANELS: Final = (
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round numbers that cover low to high; the first and the last may lie outside."""
+    """Return round numbers that cover low to high; the first and the last may lie outside."""
     span = max(high - low, 1e-9)
     power = 10.0 ** math.floor(math.log10(span / wanted))
     step = next(s * power for s in _STEPS if s * power * wanted >= span * 0.999)
@@ -68,7 +68,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def draw(rows: Sequence[PolicyResult], subtitle: str) -> str:
-    """The whole SVG; `subtitle` says where the jobs come from."""
+    """Return the SVG; `subtitle` says where the jobs come from."""
     subtitle = "".join(c for c in subtitle if c.isprintable())  # XML admits no control characters
     actions = list(dict.fromkeys(row.action for row in rows))
     wide, high = 2 * _WIDE, _HEAD + 2 * _HIGH
@@ -146,7 +146,7 @@ def _panel(panel: Panel, rows: Sequence[PolicyResult], actions: Sequence[Action]
 
 
 def _apart(xs: Sequence[float], across: Callable[[float], float]) -> list[float]:
-    """The labels that have room beside one another."""
+    """Return the labels that have room beside one another."""
     kept: list[float] = []
     for x in xs:
         if not kept or across(x) - across(kept[-1]) >= 34:  # noqa: PLR2004  pixels that a label needs

@@ -1,7 +1,7 @@
-"""Plays cases through the real delay rule, for a grid of policies: discrete events, no ticks.
+"""Evaluates the real delay rule on cases, for a grid of policies: discrete events, no ticks.
 
 `policy.decide` is asked when the situation of the original changes and at the times it asks for, as the worker does.
-Pure. Must not know: where cases come from, how results are shown.
+Pure. It must not depend on where cases come from, how results are shown.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SituationSpan:
 
 @dataclass(frozen=True, slots=True)
 class PreparedCase:
-    """A case, ready to be asked about."""
+    """A case with the spans for which the rule is evaluated."""
 
     case: LabCase
     moments: tuple[SituationSpan, ...]
@@ -52,7 +52,7 @@ class PreparedCase:
 
 @dataclass(slots=True)
 class Totals:
-    """What one policy gathers over all cases; tokens are kept by model and counted as (input, output)."""
+    """The totals of one policy over all cases; tokens are counted by model as (input, output)."""
 
     waits: list[float] = field(default_factory=list)
     settled: list[float] = field(default_factory=list)
@@ -64,12 +64,12 @@ class Totals:
     output: Counter[tuple[str, bool]] = field(default_factory=Counter)
 
     def pay(self, model: str, read: int, written: int, *, delivered: bool) -> None:
-        """One attempt's tokens are counted."""
+        """Count the tokens of one attempt."""
         self.input[model, delivered] += read
         self.output[model, delivered] += written
 
     def cost(self, catalogue: Catalogue, *, wasted_only: bool = False) -> Decimal | None:
-        """Dollars for all tokens, or for those of undelivered answers; None when a model has no price."""
+        """Return the dollars for all tokens, or for those of undelivered answers; None if a model has no price."""
         total = Decimal(0)
         for model, delivered in sorted(self.input):
             if wasted_only and delivered:
@@ -83,7 +83,7 @@ class Totals:
 
 
 def course(case: LabCase, catalogue: Catalogue, on_delay_model: str | None = None) -> PreparedCase:
-    """The moments of a case at which the rule could want something."""
+    """Return the case with its spans, each with one situation."""
     checked = catalogue.checked(case.model)
     points = {0.0, case.end}
     for start, end in (*((h.start, h.end) for h in case.holds), *case.silences):
@@ -97,9 +97,9 @@ def course(case: LabCase, catalogue: Catalogue, on_delay_model: str | None = Non
         if hold is None and (silence is None or not checked):
             continue
         last = max((h for h in case.holds if h.start <= start), key=lambda h: h.start, default=CheckSpan(0.0, 0.0))
-        said = (last.retry_model, last.retry_model_state)
-        if said not in chosen:
-            chosen[said] = faster_model(case.model, on_delay_model, *said, catalogue, allow_unknown=True)
+        notice = (last.retry_model, last.retry_model_state)
+        if notice not in chosen:
+            chosen[notice] = faster_model(case.model, on_delay_model, *notice, catalogue, allow_unknown=True)
         situation = Situation(
             check_since=hold.start if hold else None,
             silent_since=silence[0] if silence else None,
@@ -108,12 +108,12 @@ def course(case: LabCase, catalogue: Catalogue, on_delay_model: str | None = Non
             retry_model_state=last.retry_model_state,
         )
         ends = (hold.end if hold else start, silence[1] if silence else start)
-        moments.append(SituationSpan(start, end, situation, chosen[said], *ends))
+        moments.append(SituationSpan(start, end, situation, chosen[notice], *ends))
     return PreparedCase(case, tuple(moments))
 
 
 def _first_act(policy: Policy, course: PreparedCase, accept: float) -> tuple[float, Decision, bool]:
-    """(when, what the rule does first that is not waiting, whether offers were made); an accepted offer is a switch."""
+    """Return (time, the first decision that is no wait, whether offers were made); an accepted offer is a switch."""
     closes, offered = -1.0, False
     for moment in course.moments:
         situation = moment.situation
@@ -135,7 +135,7 @@ def _first_act(policy: Policy, course: PreparedCase, accept: float) -> tuple[flo
 
 
 def play(policy: Policy, course: PreparedCase, totals: Totals, accept: float = 0.0) -> None:
-    """Adds to `totals` how the job would have gone under `policy`."""
+    """Add the job's result under `policy` to `totals`."""
     case = course.case
     at, decision, offered = _first_act(policy, course, accept)
     totals.offered += offered
@@ -167,19 +167,19 @@ def play(policy: Policy, course: PreparedCase, totals: Totals, accept: float = 0
 
 
 def _written(tokens: int, until: float, whole: float) -> int:
-    """Tokens written by then: evenly over the attempt, checks included, because what is held back is written too."""
+    """Return the tokens written by then: evenly over the attempt, checks included, as withheld text is written too."""
     return tokens if until >= whole else int(tokens * max(0.0, until) / whole)
 
 
 def percentile(ordered: Sequence[float], percent: int) -> float:
-    """The nearest-rank percentile of sorted values; 0 for none."""
+    """Return the nearest-rank percentile of sorted values, or 0 for none."""
     return ordered[max(0, -(-percent * len(ordered) // 100) - 1)] if ordered else 0.0
 
 
 def row(
     policy: Policy, courses: Iterable[PreparedCase], catalogue: Catalogue, base: Decimal | None, accept: float
 ) -> PolicyResult:
-    """What one policy does over all courses; `base`: what plain waiting costs."""
+    """Return the result of one policy over all courses; `base`: the cost of waiting only."""
     totals, jobs = Totals(), 0
     for one in courses:
         play(policy, one, totals, accept)
@@ -216,7 +216,7 @@ def grid(
     model: str | None = None,
     accept: float = 0.0,
 ) -> list[PolicyResult]:
-    """One row for each action and threshold, in the order given."""
+    """Return one row for each action and threshold, in the order given."""
     courses = [course(case, catalogue, model) for case in cases]
     waiting = Totals()
     for one in courses:

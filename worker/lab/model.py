@@ -1,6 +1,6 @@
-"""What the "what if" simulation knows of one past or made-up job: how its original attempt would go if left alone.
+"""Defines the cases of the "what if" simulation: how the original attempt of a past or invented job would go on.
 
-Pure values; seconds count from the start of that attempt. Must not know: where a case came from, policies, charts.
+Pure values; seconds count from the start of that attempt. It must not depend on policies or charts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ACTIONS: Final[tuple[Action, ...]] = ("wait", "offer", "switch", "race", "draft"
 THRESHOLDS: Final = (15.0, 30.0, 45.0, 60.0, 90.0)
 SILENCE: Final = 120.0
 ACCEPTED_AFTER: Final = 15.0
-"""Seconds an app takes to accept an offer, if it accepts at all."""
+"""Seconds that an app takes to accept an offer, if it accepts at all."""
 
 LeftOut = Literal["cut_short", "failed", "unfinished", "not_started"]
 
@@ -28,7 +28,7 @@ class BadTrail(VigilError):
 
 @dataclass(frozen=True, slots=True)
 class CheckSpan:
-    """One signalled check, from the notice to what ended it."""
+    """One signalled check, from the notice to its end."""
 
     start: float
     end: float
@@ -38,7 +38,7 @@ class CheckSpan:
 
 @dataclass(frozen=True, slots=True)
 class LabCase:
-    """One job: the course of its original attempt, and what a faster model would take for the same answer.
+    """One job: the course of its original attempt, and the time and tokens of a faster model for the same answer.
 
     `silences`: spans without output that are judged as silence, signalled or not. `blocked`: the content is
     withheld, by the original at `end`; a faster model is taken to withhold it too, so no policy rescues a block.
@@ -68,7 +68,7 @@ class LabCases:
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
-    """What one policy would have done. Shares are of all jobs, waiting times of the jobs that get an answer.
+    """The result of one policy. Shares are of all jobs, waiting times of the jobs that get an answer.
 
     `wait_*`: until the first usable answer, a draft counts. `settled_*`: until the final one. `wasted`: paid for
     attempts whose answer is not delivered; `extra`: paid beyond what plain waiting costs. Both for all jobs, in US

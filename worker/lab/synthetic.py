@@ -1,4 +1,4 @@
-"""Made-up jobs for the simulation, drawn from a documented mixture; the same seed gives the same jobs.
+"""Draws invented jobs for the simulation from a documented mixture; the same seed gives the same jobs.
 
     what                                drawn from                                     why (wire.md section 2.3)
     a signalled check                   25 % of jobs                                   an account under extra checks
@@ -41,35 +41,35 @@ _EDGE: Final = 1e-12
 
 
 class SeededDraws:
-    """Seeded draws, by inverse so that one number is used for each."""
+    """Seeded draws by the inverse of the distribution, so that each uses one number."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311  no secret is drawn
 
     def even(self) -> float:
-        """A number in [0, 1)."""
+        """Return a number in [0, 1)."""
         return self._random.random()
 
     def lognormal(self, median: float, sigma: float, least: float, most: float) -> float:
-        """A lognormal number, cut to its bounds."""
+        """Return a lognormal number, cut to its bounds."""
         z = _NORMAL.inv_cdf(min(1 - _EDGE, max(_EDGE, self.even())))
         return min(most, max(least, median * math.exp(sigma * z)))
 
 
 def delayed_model(catalogue: Catalogue) -> str | None:
-    """The first model in models.toml that is checked and has a faster one."""
+    """Return the first model in models.toml that is checked and has a faster one, or None."""
     return next((m.id for m in catalogue.models.values() if m.checked and catalogue.faster(m.id)), None)
 
 
 def draw(jobs: int, seed: int, model: str, faster: str | None) -> LabCases:
-    """`jobs` cases for `model`; `faster` is what a provider that names a retry_model names."""
+    """Draw `jobs` cases for `model`; `faster` is the retry_model of a provider that names one."""
     dice = SeededDraws(seed)
     return LabCases(tuple(_case(dice, model, faster) for _ in range(jobs)), f"synthetic, seed {seed}")
 
 
 def _case(dice: SeededDraws, model: str, faster: str | None) -> LabCase:
-    """One job; every job uses the same number of draws, so that one share's change moves no other job."""
-    kind, ends, again, said = dice.even(), dice.even(), dice.even(), dice.even()
+    """Draw one job; every job uses the same number of draws, so that changing one share changes no other job."""
+    kind, ends, again, draw_value = dice.even(), dice.even(), dice.even(), dice.even()
     held, second = dice.lognormal(50, 0.7, 2, 600), dice.lognormal(50, 0.7, 2, 600)
     first, quick = dice.lognormal(12, 0.5, 1, 120), dice.lognormal(2.5, 0.5, 0.3, 30)
     tokens = round(dice.lognormal(1500, 0.8, 20, 30_000))
@@ -79,7 +79,7 @@ def _case(dice: SeededDraws, model: str, faster: str | None) -> LabCase:
     blocked = ends < (BLOCKED_IN_CHECK if delayed else BLOCKED_OTHERWISE)
     writing = tokens / ORIGINAL_RATE
     output_at = SIGNAL_AT + (held if delayed else 0.0) + first
-    retry_model, state = _named(said, faster)
+    retry_model, state = _named(draw_value, faster)
     holds: list[CheckSpan] = []
     silences = [(SIGNAL_AT, output_at)]
     end = output_at + writing
@@ -108,7 +108,7 @@ def _case(dice: SeededDraws, model: str, faster: str | None) -> LabCase:
     )
 
 
-def _named(said: float, faster: str | None) -> tuple[str | None, RetryModelState]:
-    if faster is not None and said < NAMED:
+def _named(draw_value: float, faster: str | None) -> tuple[str | None, RetryModelState]:
+    if faster is not None and draw_value < NAMED:
         return faster, RetryModelState.NAMED
-    return None, RetryModelState.ABSENT if said < ABSENT else RetryModelState.NONE
+    return None, RetryModelState.ABSENT if draw_value < ABSENT else RetryModelState.NONE

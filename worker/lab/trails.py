@@ -1,7 +1,7 @@
-"""Recorded jobs become cases: reads an audit export (NDJSON, one record a line) and rebuilds each original's course.
+"""Turns recorded jobs into cases: reads an audit export (NDJSON, a record a line) and rebuilds each original's course.
 
 Only jobs whose original attempt ran to its own end tell how it would go if left alone; the others are left out and
-counted. Pure over lines of text. Must not know: files, policies, the hash chain (`vigil audit verify` proves that).
+counted. Pure over lines of text. It must not depend on files or policies; `vigil audit verify` proves the hash chain.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from worker.jobs.states import DELIVERED, Evidence, Outcome, Purpose, RetryModel
 from worker.lab.model import SILENCE, BadTrail, CheckSpan, LabCase, LabCases, LeftOut
 from worker.lab.synthetic import SeededDraws
 
-_OURS: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED, Outcome.TIMED_OUT})
+_STOPPED_BY_VIGIL: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED, Outcome.TIMED_OUT})
 _FASTER: Final = frozenset({Purpose.FASTER, Purpose.RACE, Purpose.DRAFT})
 
 
@@ -46,7 +46,7 @@ class _Attempt:
     checks: list[_Check] = field(default_factory=list)
 
     def after(self, at: datetime | None) -> float:
-        """Seconds from its start to `at`; 0 when that is not known."""
+        """Return the seconds from its start to `at`, or 0 if that is not known."""
         return 0.0 if at is None else max(0.0, (at - self.started).total_seconds())
 
 
@@ -57,7 +57,7 @@ class _Job:
 
 
 def read(lines: Iterable[str], source: str, *, seed: int = 1, faster_takes: float = 0.4) -> LabCases:
-    """The cases of a trail; BadTrail names the line that is no audit record.
+    """Return the cases of a trail; raise BadTrail, which names the line, for what is no audit record.
 
     `faster_takes`: the part of the original's own time (checks apart) that a faster model needs, for jobs that did
     not run one to its end.
@@ -82,7 +82,7 @@ def read(lines: Iterable[str], source: str, *, seed: int = 1, faster_takes: floa
 
 
 def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, record) of each line; an export may wrap a record beside its hash."""
+    """Yield (line number, record) of each line; an export may wrap a record beside its hash."""
     for number, line in zip(count(1), lines, strict=False):
         if not line.strip():
             continue
@@ -108,7 +108,7 @@ def _name(text: object) -> str:
 
 
 def _number(value: object) -> float:
-    """A number that is finite and not negative."""
+    """Return a number that is finite and not negative, or raise ValueError."""
     number = float(str(value))
     if not 0 <= number < math.inf:
         raise ValueError("no such number")
@@ -116,7 +116,7 @@ def _number(value: object) -> float:
 
 
 def _note(job: _Job, kind: str, at: datetime, number: int | None, data: dict[str, Any]) -> None:  # noqa: C901
-    """One record is taken into account; kinds that tell nothing of delays are passed over."""
+    """Apply one record; kinds that do not concern delays are ignored."""
     attempt = job.attempts.get(number or 0)
     match kind:
         case "job.queued":
@@ -127,9 +127,9 @@ def _note(job: _Job, kind: str, at: datetime, number: int | None, data: dict[str
             return
         case "job.attempt.updated" | "job.attempt.finished":
             for name in ("first_event", "first_output"):
-                said = data.get(f"{name}_at")
-                if said is not None and getattr(attempt, name) is None:
-                    setattr(attempt, name, _time(said))
+                notice = data.get(f"{name}_at")
+                if notice is not None and getattr(attempt, name) is None:
+                    setattr(attempt, name, _time(notice))
             if kind == "job.attempt.finished":
                 attempt.finished, attempt.outcome = at, Outcome(data["outcome"])
                 usage = data.get("usage") or {}
@@ -137,14 +137,14 @@ def _note(job: _Job, kind: str, at: datetime, number: int | None, data: dict[str
                 attempt.written = int(_number(usage.get("output_tokens", 0)))
         case "job.check.started":
             attempt.checks.append(_Check(at, None))
-            _said(attempt.checks[-1], at, data)
+            _apply_notice(attempt.checks[-1], at, data)
         case "job.check.updated" if attempt.checks:
-            _said(attempt.checks[-1], at, data)
+            _apply_notice(attempt.checks[-1], at, data)
         case "job.check.ended" if attempt.checks:
             attempt.checks[-1].ended = at
 
 
-def _said(check: _Check, at: datetime, data: dict[str, Any]) -> None:
+def _apply_notice(check: _Check, at: datetime, data: dict[str, Any]) -> None:
     if Evidence(data["evidence"]) is Evidence.SIGNALLED and check.signalled is None and check.ended is None:
         check.signalled = at
     state = RetryModelState(data.get("retry_model_state", "absent"))
@@ -154,14 +154,14 @@ def _said(check: _Check, at: datetime, data: dict[str, Any]) -> None:
 
 
 def _case(job: _Job, dice: float, faster_takes: float) -> LabCase | LeftOut:
-    """The course of the job's last attempt that no delay rule started, or why it can't be told."""
+    """Return the course of the job's last attempt that no delay rule started, or why it is not known."""
     tried = [job.attempts[n] for n in sorted(job.attempts) if job.attempts[n].purpose not in _FASTER]
     if not tried:
         return "not_started"
     original = tried[-1]
     if original.outcome is None:
         return "unfinished"
-    if original.outcome in _OURS:
+    if original.outcome in _STOPPED_BY_VIGIL:
         return "cut_short"
     if original.outcome not in DELIVERED | {Outcome.BLOCKED}:
         return "failed"

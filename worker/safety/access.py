@@ -1,7 +1,7 @@
-"""Whether this account may call a model: what a probe says of it, and when a model is not called any more.
+"""Decides whether this account may call a model, from probes and from real attempts.
 
-A model is skipped only when a real attempt was denied and the latest probe since says so too: a probe alone may be
-wrong about a call, and one denial may be a hiccup. Pure. Must not know: Redis, the provider, jobs.
+A model is skipped only if a real attempt was denied and the latest probe since then confirms it: a probe alone may be
+wrong about a call, and one denial may be a hiccup. Pure: it must not depend on Redis, the provider or jobs.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from worker.jobs.record import Frozen
 from worker.jobs.states import Outcome
 from worker.safety.messages import job_error
 
-Status = Literal[
+AccessStatus = Literal[
     "ok", "not_granted", "wrong_project", "wrong_organization", "region", "key", "network", "quota", "unknown"
 ]
-DENIED: Final[frozenset[Status]] = frozenset({"not_granted", "wrong_project"})
-"""The answers that are about this model and this account, and nothing else."""
+DENIED: Final[frozenset[AccessStatus]] = frozenset({"not_granted", "wrong_project"})
+"""The statuses that concern this model and this account only."""
 
-FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=30), timedelta(minutes=10)
-"""Until a skipped model is probed again; each denial doubles the wait up to the longest."""
+FIRST_PROBE_DELAY, MAX_PROBE_DELAY = timedelta(seconds=30), timedelta(minutes=10)
+"""The wait before a skipped model is probed again; each denial doubles it up to the maximum."""
 
 
 class Diagnosis(NamedTuple):
-    """What one probe found; `code` names its plain words."""
+    """The result of one probe; `code` names its message."""
 
-    status: Status
+    status: AccessStatus
     code: str
 
 
@@ -45,7 +45,7 @@ _BY_CODE: Final[dict[str, Diagnosis]] = {
     "model_or_path_not_found": Diagnosis("unknown", "probe_not_offered"),
     "access_refused": Diagnosis("unknown", "probe_refused"),
 }
-_BY_OUTCOME: Final[dict[Outcome, Status]] = {
+_BY_OUTCOME: Final[dict[Outcome, AccessStatus]] = {
     Outcome.AUTH_FAILED: "key",
     Outcome.QUOTA_EXHAUSTED: "quota",
     Outcome.CONNECT_FAILED: "network",
@@ -58,8 +58,8 @@ NOT_OFFERED: Final = Diagnosis("unknown", "probe_not_offered")
 NOT_LISTED: Final = Diagnosis("not_granted", "model_not_listed")
 
 
-def diagnosed(failure: Failure) -> Diagnosis:
-    """What the failure of a probe says about the access; all that is about something else is unknown."""
+def diagnose(failure: Failure) -> Diagnosis:
+    """Return what a probe's failure says about the access; a failure of another kind gives "unknown"."""
     if failure.code in _BY_CODE:
         return _BY_CODE[failure.code]
     status = _BY_OUTCOME.get(failure.outcome)
@@ -73,14 +73,14 @@ def diagnosed(failure: Failure) -> Diagnosis:
 
 
 def backoff(tries: int) -> timedelta:
-    """The wait after probe number `tries` (from 1) that confirmed a denial."""
-    return min(LONGEST_WAIT, FIRST_WAIT * (1 << min(max(tries - 1, 0), 10)))
+    """Return the wait after probe number `tries` (from 1) that confirmed a denial."""
+    return min(MAX_PROBE_DELAY, FIRST_PROBE_DELAY * (1 << min(max(tries - 1, 0), 10)))
 
 
 class ModelAccess(Frozen):
-    """What is known of one model: `since` when, and by which request. Holds no content."""
+    """The access to one model, since when, and the request that showed it. Has no content."""
 
-    status: Status = "unknown"
+    status: AccessStatus = "unknown"
     code: str = "access_not_probed"
     since: datetime | None = None
     probed_at: datetime | None = None
@@ -91,16 +91,16 @@ class ModelAccess(Frozen):
 
     @property
     def advice(self) -> str:
-        """What to do next, in one sentence."""
+        """Return what to do next, in one sentence."""
         return job_error(self.code).advice
 
     @property
     def skipped(self) -> bool:
-        """True while the model is not called: denied for real, and by the latest probe since."""
+        """Return whether the model is not called: a real attempt was denied, and the latest probe confirms it."""
         return self.denied_by_attempt_at is not None and self.status in DENIED and self.tries > 0
 
-    def probed(self, found: Diagnosis, request_id: str | None, now: datetime) -> ModelAccess:
-        """After a probe. A model that is listed again is called again at once."""
+    def after_probe(self, found: Diagnosis, request_id: str | None, now: datetime) -> ModelAccess:
+        """Return the state after a probe. A model that is listed again is called again at once."""
         denied = None if found.status == "ok" else self.denied_by_attempt_at
         confirmed = denied is not None and found.status in DENIED
         return ModelAccess(
@@ -114,26 +114,26 @@ class ModelAccess(Frozen):
             next_probe_at=(self.next_probe_at or now + backoff(1)) if confirmed else None,
         )
 
-    def denied(self, now: datetime) -> ModelAccess | None:
-        """After a real call was denied; None when that is known."""
+    def after_denial(self, now: datetime) -> ModelAccess | None:
+        """Return the state after a real call was denied, or None if nothing changes."""
         return None if self.skipped else self.evolve(denied_by_attempt_at=now, tries=0, next_probe_at=None)
 
-    def answered(self, request_id: str | None, now: datetime) -> ModelAccess | None:
-        """After a real call was answered by this model: the best of all probes; None when that is known."""
+    def after_answer(self, request_id: str | None, now: datetime) -> ModelAccess | None:
+        """Return the state after this model answered a real call, the best probe, or None if nothing changes."""
         if self.status == "ok" and self.denied_by_attempt_at is None:
             return None
         since = self._since("ok", now)
         return ModelAccess(status="ok", code=OK.code, since=since, probed_at=self.probed_at, request_id=request_id)
 
     def due(self, now: datetime) -> bool:
-        """Whether a skipped model is to be probed again."""
+        """Return whether a skipped model is due for the next probe."""
         return self.skipped and (self.next_probe_at is None or self.next_probe_at <= now)
 
-    def claimed(self, now: datetime) -> ModelAccess | None:
-        """After the next probe was taken on by somebody; None when it is not due."""
+    def after_claim(self, now: datetime) -> ModelAccess | None:
+        """Return the state after a worker has claimed the next probe, or None if it is not due."""
         if not self.due(now):
             return None
         return self.evolve(tries=self.tries + 1, next_probe_at=now + backoff(self.tries + 1))
 
-    def _since(self, status: Status, now: datetime) -> datetime:
+    def _since(self, status: AccessStatus, now: datetime) -> datetime:
         return self.since if self.status == status and self.since is not None else now

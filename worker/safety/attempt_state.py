@@ -1,6 +1,6 @@
-"""What one attempt has shown so far: the facts of the call, who serves, the items of the answer, the error held.
+"""Collects what one attempt has shown so far: facts of the call, the serving model, output items, the pending error.
 
-Bookkeeping for the watch. Must not know: time, checks, limits.
+Used by the watch; it must not depend on time, checks or limits.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any, Literal
 
 from worker.jobs.errors import Failure
 from worker.jobs.states import DELIVERED, Outcome
-from worker.safety.called_tools import Calls
+from worker.safety.called_tools import ToolCallArguments
 from worker.safety.codes import GENERIC
-from worker.safety.output import Item, message, refuses, said
+from worker.safety.output import Item, has_refusal, message_item, text_length
 from worker.safety.served_model import judge_served
 from worker.safety.signals import AttemptVerdict, ResponseKnown, Signal
 from worker.safety.stream import CallDone, Created, ItemDone, Opened, PartDone, Rejected, Terminal
 
 
 class PendingError:
-    """The error that stands until the last word: the first one, unless a later one tells more."""
+    """The error that counts until the response ends: the first one, unless a later one is more specific."""
 
     __slots__ = ("failure", "weight")
 
@@ -29,8 +29,11 @@ class PendingError:
         self.failure: Failure | None = None
         self.weight = 0
 
-    def hold(self, failure: Failure, weight: int) -> Failure:
-        """The failure that stands now; a wait that only the later one names is kept (wire.md section 11, rule 2)."""
+    def update(self, failure: Failure, weight: int) -> Failure:
+        """Add an error and return the one that counts; a wait that only a later one names is kept.
+
+        (wire.md section 11, rule 2)
+        """
         if self.failure is None or weight > self.weight:
             self.failure, self.weight = failure, weight
         elif self.failure.retryable and self.failure.retry_after is None and failure.retry_after is not None:
@@ -39,21 +42,21 @@ class PendingError:
 
     @property
     def unexplained(self) -> bool:
-        """True when the provider told of a failure and named no cause."""
+        """Return whether the provider reported a failure without a cause."""
         return self.failure is not None and self.weight <= GENERIC
 
     @property
     def block(self) -> Failure | None:
-        """The held failure if it is a block."""
+        """Return the pending failure if it is a block."""
         return self.failure if self.failure is not None and self.failure.outcome is Outcome.BLOCKED else None
 
 
 class AttemptState:
-    """Facts of the call in the order of their arrival; each is told once."""
+    """The facts of the call; each new one gives a signal once."""
 
     __slots__ = (
-        "_aliases", "_calls", "_created", "_facts", "_items", "_model", "_parts", "_rate_limits", "_wanted_tier",
-        "header", "refused", "resumed", "tier",
+        "_aliases", "_created", "_facts", "_items", "_model", "_parts", "_rate_limits", "_tool_arguments",
+        "_wanted_tier", "header", "refused", "resumed", "tier",
     )  # fmt: skip
 
     def __init__(self, model: str, aliases: Mapping[str, str], wanted_tier: str | None, resumed: int = 0) -> None:
@@ -61,7 +64,7 @@ class AttemptState:
         self._facts: dict[str, Any] = {}
         self._items: dict[tuple[int, str, str], dict[str, Any]] = {}
         self._parts: dict[tuple[int, str], dict[int, tuple[Literal["text", "refusal"], str]]] = {}
-        self._calls = Calls()
+        self._tool_arguments = ToolCallArguments()
         self._rate_limits: dict[str, str] = {}
         self._created: str | None = None
         self.header: str | None = None
@@ -71,50 +74,50 @@ class AttemptState:
 
     @property
     def http_status(self) -> int | None:
-        """The status of the first answer."""
+        """Return the HTTP status of the first answer."""
         return self._facts.get("http_status")
 
     @property
     def request_id(self) -> str | None:
-        """The provider's id of the first call."""
+        """Return the provider's id of the first call."""
         return self._facts.get("request_id")
 
     @property
     def response_id(self) -> str | None:
-        """The provider's id of the response, once it has one."""
+        """Return the provider's id of the response, once it is known."""
         return self._facts.get("response_id")
 
     def opened(self, event: Opened) -> list[Signal]:
-        """Headers came. After a resume the ids of the first call stay those of the attempt."""
+        """Record the headers. After a resume the attempt keeps the ids of the first call."""
         signals: list[Signal] = []
         self.header = event.served_header or self.header
         if event.resumed:
             self.resumed += 1
             signals.append(ResponseKnown(resumed=self.resumed))
-        return signals + self._call(event, first=not event.resumed)
+        return signals + self._call_facts(event, first=not event.resumed)
 
     def created(self, event: Created) -> list[Signal]:
-        """The response has an id; the first snapshot's model is kept."""
+        """Record the response's id; the model of the first snapshot is kept."""
         self._created = self._created or event.model
         self.tier = event.service_tier or self.tier
-        kept = "background" if event.state and event.response_id is not None else None
-        return self._learn(first=True, response_id=event.response_id, mode=kept)
+        mode = "background" if event.is_snapshot and event.response_id is not None else None
+        return self._update_facts(first=True, response_id=event.response_id, mode=mode)
 
     def rejected(self, event: Rejected) -> list[Signal]:
-        """The call was answered with an HTTP error."""
-        return self._call(event, first=event.on == "create")
+        """Record that the call was answered with an HTTP error."""
+        return self._call_facts(event, first=event.on == "create")
 
     def terminal(self, event: Terminal) -> list[Signal]:
-        """The last snapshot came."""
+        """Record the last snapshot."""
         self.tier = event.service_tier or self.tier
-        self.refused = self.refused or any(refuses(item) for item in (*event.output, *self._items.values()))
-        return self._learn(first=True, response_id=event.response_id)
+        self.refused = self.refused or any(has_refusal(item) for item in (*event.output, *self._items.values()))
+        return self._update_facts(first=True, response_id=event.response_id)
 
-    def whole(self, event: ItemDone | PartDone | CallDone) -> tuple[str, ...]:
-        """An item, a content part or a call's arguments are complete; the flags of what had to be mended in it."""
+    def add_completed(self, event: ItemDone | PartDone | CallDone) -> tuple[str, ...]:
+        """Record a complete item, content part or call; return the flags of what had to be repaired in it."""
         index = event.index
         if isinstance(event, CallDone):
-            self._calls.add(event)
+            self._tool_arguments.add(event)
             return ()
         if isinstance(event, PartDone):
             if event.text:
@@ -124,13 +127,13 @@ class AttemptState:
         name = event.item.get("id")  # some servers give all items the same index: they are told apart by more
         key = name if isinstance(name, str) and name else json.dumps(event.item, sort_keys=True)
         self._items[index, str(event.item.get("type")), key] = event.item
-        if said([event.item]):
+        if text_length([event.item]):
             for place in [at for at in self._parts if at[0] == index and (not name or at[1] in ("", name))]:
                 del self._parts[place]  # the item has its parts
         return event.flags
 
     def _item_of(self, event: PartDone) -> tuple[int, str]:
-        """The item that a part belongs to, by index and id; a part that is told again under another id is the same."""
+        """Return the key of a part's item, by index and id; a part that comes again under another id is the same."""
         for (index, name), parts in self._parts.items():
             same = parts.get(event.part) == (event.kind, event.text)
             if index == event.index and (not name or not event.item or same):
@@ -149,7 +152,7 @@ class AttemptState:
         output_seen: bool,
         resumable: bool,
     ) -> AttemptVerdict:
-        """All of it as the verdict. Only a delivered outcome carries output (promises P2, P7)."""
+        """Return everything as the verdict. Only a delivered outcome has output (promises P2, P7)."""
         delivered = outcome in DELIVERED
         served = judge_served(self._model, self.header, self._created, event.model if event else None, self._aliases)
         derived = {
@@ -181,29 +184,30 @@ class AttemptState:
         )
 
     def _answer(self, event: Terminal | None) -> tuple[dict[str, Any], ...]:
-        """The terminal snapshot's items. Where it is empty, or silent though the stream was not, those that came one by
-        one; where they are silent too, the parts.
+        """Return the items of the terminal snapshot.
+
+        If it is empty, or has no text though the stream had, return the streamed items; if those have none, the parts.
         """
         streamed = [item for _, item in sorted(self._items.items(), key=lambda row: row[0][0])]
         places = sorted(self._parts.items(), key=lambda row: row[0][0])
-        told = [message(parts[n] for n in sorted(parts)) for _, parts in places]
-        if not said(streamed):
-            streamed = [item for item in streamed if item.get("type") != "message" or not told] + told
+        messages = [message_item(parts[n] for n in sorted(parts)) for _, parts in places]
+        if not text_length(streamed):
+            streamed = [item for item in streamed if item.get("type") != "message" or not messages] + messages
         snapshot = event.output if event is not None else ()
         if not snapshot:
-            return self._calls.filled(streamed)
-        return self._calls.filled(self._chosen(snapshot, streamed))
+            return self._tool_arguments.fill(streamed)
+        return self._tool_arguments.fill(self._merge_snapshot(snapshot, streamed))
 
-    def _chosen(self, snapshot: tuple[Item, ...], streamed: list[Item]) -> tuple[Item, ...]:
-        """The items of the snapshot; the messages of the stream where only those say anything."""
-        if said(snapshot) or not said(streamed):
+    def _merge_snapshot(self, snapshot: tuple[Item, ...], streamed: list[Item]) -> tuple[Item, ...]:
+        """Return the items of the snapshot, with the messages of the stream if only those have text."""
+        if text_length(snapshot) or not text_length(streamed):
             return snapshot
-        rest = [item for item in snapshot if item.get("type") != "message"]
-        return (*rest, *(item for item in streamed if item.get("type") == "message"))
+        others = [item for item in snapshot if item.get("type") != "message"]
+        return (*others, *(item for item in streamed if item.get("type") == "message"))
 
-    def _call(self, event: Opened | Rejected, *, first: bool) -> list[Signal]:
+    def _call_facts(self, event: Opened | Rejected, *, first: bool) -> list[Signal]:
         self._rate_limits = event.rate_limits or self._rate_limits
-        return self._learn(
+        return self._update_facts(
             first=first,
             request_id=event.request_id,
             organization=event.organization,
@@ -212,8 +216,8 @@ class AttemptState:
             processing_ms=event.processing_ms,
         )
 
-    def _learn(self, *, first: bool, **facts: str | int | None) -> list[Signal]:
-        """What is new; of a call that is not the first, only what nobody said before."""
+    def _update_facts(self, *, first: bool, **facts: str | int | None) -> list[Signal]:
+        """Return a signal of the new facts; of a call that is not the first, only those that were unknown."""
         old = self._facts
         new = {k: v for k, v in facts.items() if v is not None and old.get(k) != v and (first or k not in old)}
         self._facts = old | new

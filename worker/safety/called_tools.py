@@ -1,4 +1,4 @@
-"""The arguments of tool calls that came whole in an event of their own: into the items that lack them. Pure."""
+"""Puts the arguments of tool calls that came in an event of their own into the output items that lack them. Pure."""
 
 from __future__ import annotations
 
@@ -8,53 +8,53 @@ from worker.safety.output import Item
 from worker.safety.stream import CallDone
 
 
-class Calls:
-    """What such events said, in the order of their items."""
+class ToolCallArguments:
+    """The arguments of such events by item."""
 
-    __slots__ = ("_told",)
+    __slots__ = ("_events",)
 
     def __init__(self) -> None:
-        self._told: dict[tuple[int, str], CallDone] = {}
+        self._events: dict[tuple[int, str], CallDone] = {}
 
     def add(self, event: CallDone) -> None:
-        """The arguments of one call are complete, or it has begun."""
-        before = self._told.get((event.index, event.item), event)
-        self._told[event.index, event.item] = event._replace(
+        """Record that a call has begun or that its arguments are complete."""
+        before = self._events.get((event.index, event.item), event)
+        self._events[event.index, event.item] = event._replace(
             arguments=event.arguments or before.arguments,
             name=event.name or before.name,
             call_id=event.call_id or before.call_id,
         )
 
-    def filled(self, items: Iterable[Item]) -> tuple[Item, ...]:
-        """Return the items with the arguments that they lack; a call whose item never came is one more item."""
-        out, left = list(items), {place: event for place, event in self._told.items() if event.arguments}
+    def fill(self, items: Iterable[Item]) -> tuple[Item, ...]:
+        """Return the items with the missing arguments; a call whose item never came becomes an item."""
+        out, unmatched = list(items), {place: event for place, event in self._events.items() if event.arguments}
         for at, item in enumerate(out):
-            place = _place(left, item, at)
+            place = _matching_key(unmatched, item, at)
             if place is None:
                 continue
-            event = left.pop(place)
+            event = unmatched.pop(place)
             if not item.get(event.field):
                 out[at] = {**item, event.field: event.arguments}
-        known = {(item.get("type"), item.get("name"), item.get(e.field)) for item in out for e in left.values()}
-        for (index, _), event in sorted(left.items(), key=lambda row: row[0][0]):
+        known = {(item.get("type"), item.get("name"), item.get(e.field)) for item in out for e in unmatched.values()}
+        for (index, _), event in sorted(unmatched.items(), key=lambda row: row[0][0]):
             if event.name is not None and (event.type, event.name, event.arguments) not in known:
-                out.insert(index, _item(event))
+                out.insert(index, _new_item(event))
         return tuple(out)
 
 
-def _place(told: dict[tuple[int, str], CallDone], item: Item, at: int) -> tuple[int, str] | None:
-    """The event that is about an item: it has its id; where either has none, its type and its place."""
-    calls = [place for place, event in told.items() if event.type == item.get("type")]
+def _matching_key(events: dict[tuple[int, str], CallDone], item: Item, at: int) -> tuple[int, str] | None:
+    """Return the key of the event about an item: by id, or if either has none, by type and position."""
+    calls = [place for place, event in events.items() if event.type == item.get("type")]
     name = item.get("id")
     same = [place for place in calls if name and place[1] == str(name)]
     if same:
         return same[0]
-    open_ = [place for place in calls if not (name and place[1]) or not item.get(told[place].field)]
+    open_ = [place for place in calls if not (name and place[1]) or not item.get(events[place].field)]
     return next((place for place in open_ if place[0] == at), open_[0] if len(open_) == 1 else None)
 
 
-def _item(event: CallDone) -> Item:
-    """A call whose item never came."""
+def _new_item(event: CallDone) -> Item:
+    """Return the item of a call whose own item never came."""
     call_id = event.call_id or event.item or f"call_{event.index}"
     item: Item = {"type": event.type, "id": event.item} if event.item else {"type": event.type}
     return {**item, "call_id": call_id, "name": event.name, event.field: event.arguments, "status": "completed"}

@@ -1,7 +1,4 @@
-"""What a provider's server offers, and whether that fits the mode in which it is called (VIGIL_UPSTREAM).
-
-Pure. Must not know: how it was asked.
-"""
+"""Judges whether a provider's endpoints fit the mode in which they are called (VIGIL_UPSTREAM). Pure."""
 
 from __future__ import annotations
 
@@ -13,18 +10,18 @@ from worker.safety.messages import job_error
 
 Mode = Literal["background", "stream", "chat"]
 MODES: Final[tuple[Mode, ...]] = ("background", "stream", "chat")
-"""By what they give: an answer that can be resumed first."""
+"""In order of preference: a response that can be resumed comes first."""
 
 
 class ServerEndpoints(NamedTuple):
-    """What a server has; None where its answer told nothing, such as 401 for everything."""
+    """The endpoints of a server; None where its answer is not conclusive, such as 401 for everything."""
 
     responses: bool | None = None  # POST /responses
     kept: bool | None = None  # GET /responses/{id}: a background response can be read again
     chat: bool | None = None  # POST /chat/completions
 
     def has(self, mode: Mode) -> bool | None:
-        """Whether the server has what VIGIL_UPSTREAM=`mode` needs; None when that is not known."""
+        """Return whether the server has what VIGIL_UPSTREAM=`mode` needs, or None if that is not known."""
         if mode == "chat":
             return self.chat
         if mode == "stream" or self.responses is False:
@@ -32,12 +29,12 @@ class ServerEndpoints(NamedTuple):
         return None if self.responses is None or self.kept is None else self.kept
 
     def best(self) -> Mode | None:
-        """The mode to take, or None when none is known to fit."""
+        """Return the best mode that fits, or None if none is known to fit."""
         return next((mode for mode in MODES if self.has(mode)), None)
 
 
 class EndpointFit(Frozen):
-    """How the mode in use fits the server, as the latest probe found it."""
+    """Whether the mode in use fits the server, as the latest probe found."""
 
     upstream: Mode
     fits: bool | None = None
@@ -46,7 +43,7 @@ class EndpointFit(Frozen):
 
     @property
     def code(self) -> str:
-        """The name of its plain words."""
+        """Return the code of its message."""
         if self.fits is None:
             return "upstream_unclear"
         if self.fits:
@@ -55,10 +52,10 @@ class EndpointFit(Frozen):
 
     @property
     def advice(self) -> str:
-        """What to do next, in one sentence."""
+        """Return what to do next, in one sentence."""
         return job_error(self.code).advice
 
 
-def judged(mode: Mode, found: ServerEndpoints, now: datetime) -> EndpointFit:
-    """Whether `mode` fits what was found."""
+def judge_endpoint(mode: Mode, found: ServerEndpoints, now: datetime) -> EndpointFit:
+    """Return whether `mode` fits the endpoints that were found."""
     return EndpointFit(upstream=mode, fits=found.has(mode), best=found.best(), probed_at=now)

@@ -1,6 +1,6 @@
-"""Signals and verdicts become facts of the record; pure, so that the shell only passes them on.
+"""Maps signals and verdicts to facts of the record.
 
-Must not know: Redis, the provider, time beyond the arguments.
+Pure: it must not depend on Redis, the provider, or any time but its arguments.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Attempt, Block, Check, DecidedBy, Disclosure, DisclosureReason, Job, Usage
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose
 from worker.safety import messages, signals as sg
-from worker.safety.output import message, said, texts
+from worker.safety.output import message_item, text_length, texts
 
-_ASKING_AGAIN = frozenset({None, Outcome.SUBSTITUTED, Outcome.LOST, Outcome.INTERRUPTED})
+_REPLACED_OUTCOMES = frozenset({None, Outcome.SUBSTITUTED, Outcome.LOST, Outcome.INTERRUPTED})
 
 
-def of_signal(signal: sg.Signal, now: datetime) -> ev.Fact | None:
-    """The fact behind a signal; None for `Ended`, whose facts need the whole job."""
+def fact_of(signal: sg.Signal, now: datetime) -> ev.Fact | None:
+    """Return the fact of a signal, or None for `AttemptEnded`, whose facts need the full job."""
     match signal:
         case sg.ResponseKnown():
             return ev.AttemptUpdated(
@@ -65,10 +65,10 @@ def of_signal(signal: sg.Signal, now: datetime) -> ev.Fact | None:
             return None
 
 
-def merged(said: Sequence[EventDraft]) -> list[EventDraft]:
-    """The same facts, neighbouring updates of one attempt told as one."""
+def merge_updates(drafts: Sequence[EventDraft]) -> list[EventDraft]:
+    """Return the same facts with neighbouring updates of one attempt merged."""
     out: list[EventDraft] = []
-    for fact, number in said:
+    for fact, number in drafts:
         last = out[-1] if out else None
         if (
             isinstance(fact, ev.AttemptUpdated)
@@ -83,11 +83,11 @@ def merged(said: Sequence[EventDraft]) -> list[EventDraft]:
     return out
 
 
-def whole(job: Job, said: Sequence[EventDraft]) -> list[EventDraft]:
-    """The facts with what follows from them: an end closes the offer and withdraws the draft."""
+def with_consequences(job: Job, drafts: Sequence[EventDraft]) -> list[EventDraft]:
+    """Return the facts with those that follow from them: an end closes the offer and withdraws the draft."""
     out: list[EventDraft] = []
     offer, draft = job.offer is not None, job.draft_attempt is not None and not job.draft_withdrawn
-    for fact, number in merged(said):
+    for fact, number in merge_updates(drafts):
         ended = isinstance(fact, ev.TERMINAL_FACTS)
         if isinstance(fact, ev.DraftReady):
             draft = True
@@ -106,21 +106,21 @@ def whole(job: Job, said: Sequence[EventDraft]) -> list[EventDraft]:
 
 
 def offer_until(job: Job) -> datetime | None:
-    """Until when an offer can be accepted at the latest: the job's deadline."""
+    """Return the latest time at which an offer can be accepted: the job's deadline."""
     deadline = deadline_of(job)
     return None if deadline is None else deadline.at
 
 
 def affordable(job: Job) -> bool:
-    """True while the job's cost cap leaves room for one more attempt; each attempt's cost is known only after it."""
+    """Return whether the job's cost cap allows one more attempt; an attempt's cost is known only after it."""
     cap = job.policy.max_cost_usd
     return cap is None or (job.total_cost or Decimal(0)) < cap
 
 
-def disclosure(
+def make_disclosure(
     job: Job, catalogue: Catalogue, served: str, reason: DisclosureReason, decided_by: DecidedBy, now: datetime
 ) -> Disclosure:
-    """The statement that `served` answers instead of the requested model."""
+    """Return the statement that `served` answers instead of the requested model."""
     return Disclosure(
         requested_model=job.requested_model,
         served_model=served,
@@ -133,7 +133,7 @@ def disclosure(
 
 
 def cost_of(catalogue: Catalogue, attempt: Attempt, verdict: sg.AttemptVerdict) -> tuple[Usage | None, Decimal | None]:
-    """(what the attempt used, what it cost): the provider's count, else the deltas we counted, marked estimated."""
+    """Return usage and cost of the attempt: as the provider counted, else by counted deltas, marked as estimated."""
     usage = verdict.usage
     if usage is None and verdict.deltas_counted:
         n = verdict.deltas_counted
@@ -143,8 +143,10 @@ def cost_of(catalogue: Catalogue, attempt: Attempt, verdict: sg.AttemptVerdict) 
     return usage, catalogue.cost(priced, usage or Usage())
 
 
-def finished(catalogue: Catalogue, attempt: Attempt, verdict: sg.AttemptVerdict, now: datetime) -> ev.AttemptFinished:
-    """How the attempt ended."""
+def attempt_finished(
+    catalogue: Catalogue, attempt: Attempt, verdict: sg.AttemptVerdict, now: datetime
+) -> ev.AttemptFinished:
+    """Return the fact that the attempt finished."""
     usage, cost = cost_of(catalogue, attempt, verdict)
     return ev.AttemptFinished(
         outcome=verdict.outcome,
@@ -162,25 +164,25 @@ def finished(catalogue: Catalogue, attempt: Attempt, verdict: sg.AttemptVerdict,
     )
 
 
-def disclosed(job: Job, catalogue: Catalogue, attempt: Attempt, served: str, now: datetime) -> Disclosure | None:
-    """The statement that goes with this served model; None when the requested model served."""
+def disclosure_of(job: Job, catalogue: Catalogue, attempt: Attempt, served: str, now: datetime) -> Disclosure | None:
+    """Return the disclosure for this served model, or None if it is the requested one."""
     if served == job.requested_model:
         return None
     pending = job.disclosure
     if pending is not None and attempt.model == pending.served_model == served:
         return pending
     if attempt.purpose in (Purpose.RACE, Purpose.DRAFT) and served == attempt.model:
-        return disclosure(job, catalogue, served, attempt.because or "safety_check_delay", "policy", now)
-    return disclosure(job, catalogue, served, "provider_reroute", "provider", now)
+        return make_disclosure(job, catalogue, served, attempt.because or "safety_check_delay", "policy", now)
+    return make_disclosure(job, catalogue, served, "provider_reroute", "provider", now)
 
 
-def delivered(
+def completion(
     job: Job, catalogue: Catalogue, number: int, verdict: sg.AttemptVerdict, now: datetime
 ) -> list[EventDraft]:
-    """The job's end after an attempt that answered: completed, or failed where only the requested model would do."""
+    """Return the job's end after an answer: completed, or failed if only the requested model is allowed."""
     attempt = job.attempt(number)
     served = verdict.served_model or attempt.model
-    statement = disclosed(job, catalogue, attempt, served, now)
+    statement = disclosure_of(job, catalogue, attempt, served, now)
     if statement is not None and job.policy.require_model:
         return [(ev.Failed(error=messages.job_error("model_mismatch")), None)]
     fact = ev.Completed(
@@ -192,25 +194,27 @@ def delivered(
     return [(fact, number)]
 
 
-def blocked(block: Block) -> ev.Blocked:
-    """The job's end after a block, with what to say to a person."""
+def block_fact(block: Block) -> ev.Blocked:
+    """Return the job's end after a block, with its message for a person."""
     return ev.Blocked(block=block, error=messages.block_error(block))
 
 
-def intended(intent: ev.AttemptStarted, number: int, now: datetime) -> Attempt:
-    """The attempt that the intent is about, before it is on record."""
+def intended_attempt(intent: ev.AttemptStarted, number: int, now: datetime) -> Attempt:
+    """Return the attempt of the intent before it is recorded."""
     return Attempt(number=number, started_at=now, **intent.__dict__)
 
 
-def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: Catalogue | None) -> list[EventDraft]:
-    """The facts that end an attempt by our own doing: its open check, then itself; without a catalogue, costless."""
+def abort_attempt(
+    job: Job, number: int, outcome: Outcome, deltas: int, catalogue: Catalogue | None
+) -> list[EventDraft]:
+    """Return the facts that end an attempt which Vigil stopped: its open check, then itself."""
     ended_by = {
         Outcome.CANCELLED: CheckEnd.CANCELLED,
         Outcome.TIMED_OUT: CheckEnd.TIMED_OUT,
         Outcome.SUBSTITUTED: CheckEnd.SUBSTITUTED,
         Outcome.INTERRUPTED: CheckEnd.INTERRUPTED,
     }.get(outcome, CheckEnd.LOST)
-    said: list[EventDraft] = [
+    drafts: list[EventDraft] = [
         (ev.CheckEnded(ended_by=ended_by, repeats=check.repeats), number)
         for check in job.open_checks
         if check.attempt == number
@@ -218,12 +222,12 @@ def broken_off(job: Job, number: int, outcome: Outcome, deltas: int, catalogue: 
     attempt = job.attempt(number)
     usage = Usage(output_tokens=deltas, total_tokens=deltas, estimated=True) if deltas else None
     cost = catalogue.cost(attempt.model, usage or Usage()) if catalogue else None
-    said.append((ev.AttemptFinished(outcome=outcome, usage=usage, cost=cost), number))
-    return said
+    drafts.append((ev.AttemptFinished(outcome=outcome, usage=usage, cost=cost), number))
+    return drafts
 
 
-def check_again(check: Check) -> ev.CheckStarted:
-    """The check that our own shutdown interrupted goes on: a new interval with what was known."""
+def restart_check(check: Check) -> ev.CheckStarted:
+    """Return the fact that a check goes on after a shutdown interrupted it: a new interval with what was known."""
     return ev.CheckStarted(
         evidence=check.evidence,
         use_cases=check.use_cases,
@@ -233,30 +237,33 @@ def check_again(check: Check) -> ev.CheckStarted:
     )
 
 
-def check_signalled(job: Job, number: int, said: Sequence[EventDraft]) -> bool:
-    """Whether a safety check was signalled for what attempt `number` or an earlier failed one sent. Attempts that the
-    delay rule ended, that the provider lost or that a worker left are none of those: they ask for another one.
+def check_signalled(job: Job, number: int, drafts: Sequence[EventDraft]) -> bool:
+    """Return whether a safety check was signalled for what attempt `number` or an earlier failed one sent.
+
+    Attempts that the delay rule ended, that the provider lost or that a worker gave up don't count: those are replaced.
     """
-    begun = {n for fact, n in said if isinstance(fact, ev.CheckStarted | ev.CheckUpdated) and _signals(fact.evidence)}
-    begun |= {check.attempt for check in job.checks if _signals(check.evidence)}
-    return number in begun or any(a.number in begun and a.outcome not in _ASKING_AGAIN for a in job.attempts)
+    begun = {
+        n for fact, n in drafts if isinstance(fact, ev.CheckStarted | ev.CheckUpdated) and _is_signalled(fact.evidence)
+    }
+    begun |= {check.attempt for check in job.checks if _is_signalled(check.evidence)}
+    return number in begun or any(a.number in begun and a.outcome not in _REPLACED_OUTCOMES for a in job.attempts)
 
 
-def _signals(evidence: Evidence) -> bool:
+def _is_signalled(evidence: Evidence) -> bool:
     return evidence is Evidence.SIGNALLED
 
 
-def as_ended(job: Job, number: int, said: Sequence[EventDraft], now: datetime) -> list[Attempt]:
-    """The attempts up to `number`, that one as `said` ends it."""
+def attempts_after(job: Job, number: int, drafts: Sequence[EventDraft], now: datetime) -> list[Attempt]:
+    """Return the attempts up to `number`, with that one as `drafts` end it."""
     attempt = job.attempt(number)
-    for fact, n in said:
+    for fact, n in drafts:
         if isinstance(fact, ev.AttemptFinished) and n == number:
             first = fact.first_output_at or attempt.first_output_at
             attempt = attempt.evolve(finished_at=now, error=fact.error, flags=fact.flags, first_output_at=first)
     return [*(a for a in job.attempts if a.number < number), attempt]
 
 
-def stand_in(
+def access_fallback(
     job: Job,
     catalogue: Catalogue,
     failure: Failure,
@@ -265,14 +272,14 @@ def stand_in(
     now: datetime,
     denied: Collection[str] = (),
 ) -> ev.ModelSubstituted | None:
-    """The next model of the fallback chain after an access denial; None when the rule does not apply or is used up."""
+    """Return the switch to the next fallback model after an access denial, or None if there is none."""
     if failure.scope != "model" or output_seen:
         return None
     return next_in_chain(job, catalogue, denied, now)
 
 
 def next_in_chain(job: Job, catalogue: Catalogue, denied: Collection[str], now: datetime) -> ev.ModelSubstituted | None:
-    """The next model that may stand in for a denied one; `denied`: models of the catalogue that are not called now."""
+    """Return the switch to the next model of the chain; `denied`: models of the catalogue that are not called now."""
     if job.policy.require_model:
         return None
     chain = catalogue.fallback(job.requested_model) if job.policy.fallback == "default" else job.policy.fallback
@@ -281,17 +288,17 @@ def next_in_chain(job: Job, catalogue: Catalogue, denied: Collection[str], now: 
     model = next((m for m in chain if m not in tried and names[m] not in denied), None)
     if model is None:
         return None
-    return ev.ModelSubstituted(disclosure=disclosure(job, catalogue, model, "access_denied", "policy", now))
+    return ev.ModelSubstituted(disclosure=make_disclosure(job, catalogue, model, "access_denied", "policy", now))
 
 
 def answer_of(verdict: sg.AttemptVerdict, text: str) -> dict[str, Any]:
-    """What is delivered: `{"output_text", "output", "refusal"}`; the provider's items win over our own deltas."""
+    """Return `{"output_text", "output", "refusal"}`; the provider's items win over the collected deltas."""
     if verdict.outcome not in DELIVERED:
         return {"output_text": None, "output": [], "refusal": None}
     output = list(verdict.output)
-    if text and not said(output):
+    if text and not text_length(output):
         output = [item for item in output if item.get("type") != "message"]
-        output.append(message([("text", text)]))
-    told, refusals = texts(output)
+        output.append(message_item([("text", text)]))
+    found_texts, refusals = texts(output)
     refusal = "".join(refusals) or None
-    return {"output_text": "".join(told) or (None if refusal else ""), "output": output, "refusal": refusal}
+    return {"output_text": "".join(found_texts) or (None if refusal else ""), "output": output, "refusal": refusal}

@@ -1,6 +1,6 @@
-"""What the reasons to stop mean that chat servers and gateways write, as data: one table for all of them.
+"""Maps the finish reasons of chat servers and gateways to their meaning, in one table.
 
-A word that is not in the table is unknown: it is named in the record and never taken for a completion. Pure.
+A reason that is not in the table is unknown: it is named in the record and never taken for a completion. Pure.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from worker.safety.codes import spelled
+from worker.safety.codes import normalize_code
 
 MAX_TOKENS: Final = "max_output_tokens"
 """The Responses API's own word for an answer that its token limit cut short."""
@@ -20,7 +20,7 @@ UNKNOWN: Final = "unknown_finish_reason"
 class Finish(StrEnum):
     """Why a model stopped."""
 
-    END = "end"  # it had said all
+    END = "end"  # the answer was complete
     LENGTH = "length"  # a limit of tokens cut it short
     BLOCK = "block"  # its content was withheld
     REFUSAL = "refusal"  # its own refusal
@@ -53,7 +53,7 @@ _ROWS: Final = (
     (Finish.OVERLOAD, "by its meaning", "overloaded"),
     (Finish.CONTEXT, "Anthropic, Zhipu", "model_context_window_exceeded"),
 )
-"""(meaning, who writes so, the words), words as `finish_word` spells them."""
+"""(meaning, servers, words), words as `finish_word` spells them."""
 
 FINISHES: Final[dict[str, Finish]] = {word: finish for finish, _, words in _ROWS for word in words.split()}
 
@@ -62,25 +62,25 @@ CODES: Final = {
     Finish.OVERLOAD: "server_is_overloaded",
     Finish.CONTEXT: "context_length_exceeded",
 }
-"""The error code under which a finish is judged that is no answer."""
+"""The error code for a finish that gives no answer."""
 
-_NONE: Final = frozenset({"", "null", "none"})
+_NO_WORDS: Final = frozenset({"", "null", "none"})
 
 
 def finish_word(value: object) -> str | None:
     """Return a finish reason in one spelling, or None if there is none yet.
 
-    What does not look like a word of a protocol may be somebody's text: it becomes "unknown".
+    A value that does not look like a word of a protocol may be prose: it becomes "unknown".
     """
     if value is None or value is False:
         return None
     word = value.strip().lower().replace("-", "_").replace(" ", "_") if isinstance(value, str) else "unknown"
-    if word in _NONE:
+    if word in _NO_WORDS:
         return None
     word = word[:64]
-    return word if spelled(word) else "unknown"
+    return word if normalize_code(word) else "unknown"
 
 
 def meaning(word: str) -> Finish:
-    """Return what a finish reason of `finish_word` means."""
+    """Return the meaning of a finish reason as `finish_word` gives it."""
     return FINISHES.get(word, Finish.UNKNOWN)

@@ -1,7 +1,7 @@
-"""Codes that only repeat an HTTP status: `404`, `"400"`, `forbidden`, `NotFoundError`. They tell nothing of their own.
+"""Recognises codes that only repeat an HTTP status: `404`, `"400"`, `forbidden`, `NotFoundError`.
 
 Gateways put them where the provider had a real code or none (LiteLLM: `"code": "404"`; vLLM: `"type": "NotFoundError",
-"code": 404`; Google's gRPC names), so they must not count as a code that is new to us. Pure.
+"code": 404`; Google's gRPC names), so they must not count as an unknown code. Pure.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from http import HTTPStatus
 from typing import Final
 
 _NUMBER: Final = re.compile(r"(?:http|status|error|code)*([1-5][0-9]{2})(?:error)?")
-_SMALL: Final = re.compile(r"-?[0-9]{1,2}")  # a gRPC or process code: 0, 3, 13, -1
-_NOISE: Final = re.compile(r"[^a-z0-9]")
+_PROCESS_CODE: Final = re.compile(r"-?[0-9]{1,2}")  # a gRPC or process code: 0, 3, 13, -1
+_PUNCTUATION: Final = re.compile(r"[^a-z0-9]")
 _ENDINGS: Final = ("error", "exception")
 
-_NOTHING: Final = frozenset({"none", "null", "nil", "undefined", "unknown", "na", "aboutblank", "requests", "tokens"})
-"""Words for "no code"; LiteLLM writes Python's None as a string, OpenAI names the counter of a rate limit in `type`."""
+_NO_CODE_WORDS: Final = frozenset(
+    {"none", "null", "nil", "undefined", "unknown", "na", "aboutblank", "requests", "tokens"}
+)
+"""Words for "no code": LiteLLM writes Python's None as a string, OpenAI's `type` names the counter of a rate limit."""
 
-_MORE: Final[dict[str, int]] = {
+_STATUS_BY_NAME: Final[dict[str, int]] = {
     # names of exceptions (openai, LiteLLM, vLLM) and classes of errors, without their ending
     "invalidrequest": 400,
     "invalidargument": 400,
@@ -56,17 +58,17 @@ _MORE: Final[dict[str, int]] = {
 }
 
 
-def _squeezed(word: str) -> str:
-    return _NOISE.sub("", word.lower())
+def _squeeze(word: str) -> str:
+    return _PUNCTUATION.sub("", word.lower())
 
 
-_PHRASES: Final = {_squeezed(s.phrase): s.value for s in HTTPStatus if s.value >= HTTPStatus.BAD_REQUEST}
-_STATUSES: Final = _PHRASES | _MORE
+_PHRASES: Final = {_squeeze(s.phrase): s.value for s in HTTPStatus if s.value >= HTTPStatus.BAD_REQUEST}
+_STATUSES: Final = _PHRASES | _STATUS_BY_NAME
 
 
 def status_in(word: str) -> int | None:
-    """Return the HTTP status that `word` repeats, or None when it repeats none."""
-    name = _squeezed(word)
+    """Return the HTTP status that `word` repeats, or None if it repeats none."""
+    name = _squeeze(word)
     if (number := _NUMBER.fullmatch(name)) is not None:
         return int(number[1])
     if name in _STATUSES:
@@ -78,10 +80,10 @@ def status_in(word: str) -> int | None:
 
 
 def is_blank(word: str) -> bool:
-    """Return True for a word that says no more than an HTTP status or "no code" does."""
+    """Return whether a word says no more than an HTTP status or "no code" does."""
     return (
         "://" in word  # the address of a page about a class of errors (RFC 9457's `type`)
-        or _squeezed(word) in _NOTHING
-        or _SMALL.fullmatch(word) is not None
+        or _squeeze(word) in _NO_CODE_WORDS
+        or _PROCESS_CODE.fullmatch(word) is not None
         or status_in(word) is not None
     )

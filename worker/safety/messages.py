@@ -1,7 +1,7 @@
-"""Plain words for a person: one table of what happened and what to do next, for every code that Vigil can show.
+"""Renders the messages for a person: what happened and what to do next, for every code that Vigil can show.
 
-From the access and safety tables of wire.md sections 3 to 6. Every advice is one sentence. No words of the provider
-are quoted here or anywhere: they can quote the prompt. Must not know: how a code was found.
+From the access and safety tables of wire.md sections 3 to 6. Every advice is one sentence. The provider's messages are
+never quoted, because they can quote the prompt.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from worker.safety.cuts import ConnectionCuts
 from worker.safety.messages_access import ACCESS, Message
 from worker.safety.messages_failures import FAILURES
 
-WORDS: Final[dict[str, Message]] = {**ACCESS, **FAILURES}
+MESSAGES: Final[dict[str, Message]] = {**ACCESS, **FAILURES}
 
 _WHOLE_SECONDS: Final = 10
 _TIMES: Final = ("", "once", "twice", "three times", "four times", "five times")
-_CHECKED: Final = (
+_CHECK_ADVICE: Final = (
     "Submit the job again if it should be asked anew: Vigil does not send a prompt again by itself once a safety check "
     "was signalled for it, and with VIGIL_UPSTREAM=background a cut stream is resumed instead."
 )
 _MISTAKE = "use the support packet of this job if you think that it is a mistake."
 _NO_FINDING = "a block is no finding of a violation, so"
 
-_BLOCKS: Final[dict[BlockCategory, str]] = {
+_BLOCK_ADVICE: Final[dict[BlockCategory, str]] = {
     "cyber": "Do not send the same prompt again as it is: state the defensive purpose more clearly or ask for Trusted "
     f"Access for Cyber; {_NO_FINDING} {_MISTAKE}",
     "bio": "Do not send the same prompt again as it is: reword it without the biological detail that it does not need; "
@@ -39,7 +39,7 @@ _BLOCKS: Final[dict[BlockCategory, str]] = {
     f"{_MISTAKE}",
 }
 
-_BECAUSE: Final[dict[DisclosureReason, str]] = {
+_DISCLOSURE_REASONS: Final[dict[DisclosureReason, str]] = {
     "safety_check_delay": "because an additional safety check delayed the requested model",
     "silence": "because the requested model had been silent for too long",
     "access_denied": "because the provider denied access to the requested model",
@@ -49,40 +49,42 @@ _BECAUSE: Final[dict[DisclosureReason, str]] = {
 
 
 def job_error(code: str, type: str | None = None, provider: ProviderError | None = None) -> JobError:  # noqa: A002
-    """The error of a job in plain words; an unknown `code` keeps its name and gets the words of its `type`."""
-    words = WORDS.get(code) or WORDS.get(type or "") or WORDS["unknown_error"]
+    """Return the error of a job; an unknown `code` keeps its name and gets the message of its `type`."""
+    words = MESSAGES.get(code) or MESSAGES.get(type or "") or MESSAGES["unknown_error"]
     return JobError(type=type or words.type, code=code, message=words.message, advice=words.advice, provider=provider)
 
 
 def failure_error(failure: Failure) -> JobError:
-    """The error of a failed attempt in plain words."""
+    """Return the error of a failed attempt."""
     return job_error(failure.code, failure.outcome.value, failure.provider)
 
 
-def gave_up(failure: Failure, why: str, cuts: ConnectionCuts | None) -> JobError:
-    """The error of a job whose failed attempt is the last one; `why` as `retry` says it."""
+def final_error(failure: Failure, why: str, cuts: ConnectionCuts | None) -> JobError:
+    """Return the error of a job that is not retried; `why` is the reason that `retry` gives."""
     error = failure_error(failure)
     if cuts is not None and cuts.times > 1:
-        words = WORDS["proxy_timeout"]
+        words = MESSAGES["proxy_timeout"]
         lasted = round(cuts.seconds) if cuts.seconds >= _WHOLE_SECONDS else round(cuts.seconds, 1)
         often = _TIMES[cuts.times] if cuts.times < len(_TIMES) else f"{cuts.times} times"
         message = f"The request was cut by a proxy after {lasted:g} s {often}."
         return error.evolve(code="proxy_timeout", message=message, advice=words.advice)
     if why == "check_signalled":
-        return error.evolve(advice=_CHECKED)
+        return error.evolve(advice=_CHECK_ADVICE)
     return error
 
 
 def block_error(block: Block) -> JobError:
-    """A block in plain words, under the provider's own code."""
-    return JobError(type="blocked", code=block.code, message=WORDS["blocked"].message, advice=block.advice)
+    """Return the error of a block, under the provider's own code."""
+    return JobError(type="blocked", code=block.code, message=MESSAGES["blocked"].message, advice=block.advice)
 
 
 def block_advice(category: BlockCategory) -> str:
-    """What to do after content was withheld, in one sentence."""
-    return _BLOCKS[category]
+    """Return what to do after content was withheld, in one sentence."""
+    return _BLOCK_ADVICE[category]
 
 
 def disclosure_message(requested: str, served: str, reason: DisclosureReason) -> str:
-    """One plain sentence that says which model serves instead of which, and why; true also if no answer comes of it."""
-    return f"The model {served} serves this request instead of the requested {requested}, {_BECAUSE[reason]}."
+    """Return the sentence that names the serving and the requested model, and why; true even if no answer follows."""
+    return (
+        f"The model {served} serves this request instead of the requested {requested}, {_DISCLOSURE_REASONS[reason]}."
+    )

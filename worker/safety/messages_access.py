@@ -1,4 +1,4 @@
-"""Plain words about access: the model, the key, the organisation, and the server that VIGIL_UPSTREAM has to fit.
+"""Lists the messages about access: the model, the key, the organisation, and the server that VIGIL_UPSTREAM must fit.
 
 From the access tables of wire.md sections 4 and 6. Every advice is one sentence.
 """
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 
 class Message(NamedTuple):
-    """`type` is the outcome that the code belongs to."""
+    """What to show for one code; `type` is the outcome that it belongs to."""
 
     type: str
     message: str
@@ -45,7 +45,7 @@ ACCESS: Final[dict[str, Message]] = {
     ),
     "access_refused": Message(
         "access_denied",
-        "The API refused the request without saying why.",
+        "The API refused the request without a reason.",
         "Ask the organisation's owner about the rights of this key and project, and give the provider's support the "
         "packet of this job.",
     ),
@@ -67,16 +67,16 @@ ACCESS: Final[dict[str, Message]] = {
     ),
     "model_or_path_not_found": Message(
         "access_denied",
-        "The server answered that what was called does not exist: the model, or this part of the API.",
-        "Check the model's name in the gateway or server, and if every model is answered so, OPENAI_BASE_URL and "
-        "VIGIL_UPSTREAM.",
+        "The server answered that the model or this endpoint does not exist.",
+        "Check the model's name in the gateway or server, and if the answer is the same for every model, "
+        "OPENAI_BASE_URL and VIGIL_UPSTREAM.",
     ),
     "access_denied": Message(
         "access_denied",
         "The provider denied access.",
         "Run `vigil probe` to see which models this organisation may call and what each denial means.",
     ),
-    # what a probe of a model's access found, where no failure has the words for it
+    # results of a probe of a model's access that no failure describes
     "access_ok": Message(
         "probe",
         "The provider lists this model for this key.",
@@ -84,13 +84,13 @@ ACCESS: Final[dict[str, Message]] = {
     ),
     "access_not_probed": Message(
         "probe",
-        "Nobody has asked the provider about this model yet.",
+        "The access to this model has not been probed yet.",
         "Not probed yet: run `vigil probe` to learn whether this key may call it.",
     ),
     "probe_not_offered": Message(
         "probe",
         "The address has no page about this model, which a compatible server need not have.",
-        "Check OPENAI_BASE_URL, and submit a small job with this model, because here only a real call tells.",
+        "Check OPENAI_BASE_URL, and submit a small job with this model, because here only a real call shows it.",
     ),
     "model_not_listed": Message(
         "probe",
@@ -132,7 +132,7 @@ ACCESS: Final[dict[str, Message]] = {
     ),
     "probe_refused": Message(
         "probe",
-        "The API refused to say anything about this model.",
+        "The API refused the request about this model.",
         "Give the key the right to read models, or ask the provider's support with the request id and the time of "
         "this probe.",
     ),
@@ -154,8 +154,8 @@ ACCESS: Final[dict[str, Message]] = {
     ),
     "auth_failed": Message(
         "auth_failed",
-        "The provider did not accept who is calling.",
-        "Check that the key is alive, that it belongs to the organisation and project in the settings, and that this "
+        "The provider did not accept the credentials.",
+        "Check that the key is active, that it belongs to the organisation and project in the settings, and that this "
         "machine's address is on the organisation's allow-list.",
     ),
     "deployment_auth_failed": Message(

@@ -1,4 +1,4 @@
-"""Plain words about everything else that can end a job: limits, capacity, the request, the connection, deadlines.
+"""Lists the messages for everything else that can end a job: limits, capacity, the request, the connection, deadlines.
 
 From the tables of wire.md sections 3 and 5. Every advice is one sentence.
 """
@@ -47,7 +47,7 @@ FAILURES: Final[dict[str, Message]] = {
     # capacity
     "rate_limited": Message(
         "rate_limited",
-        "The requests of this organisation come faster than its rate limit allows.",
+        "The organisation exceeded its rate limit.",
         "Submit less at once or ask for a higher rate limit, and try this job again in a few minutes.",
     ),
     "slow_down": Message(
@@ -58,21 +58,21 @@ FAILURES: Final[dict[str, Message]] = {
     "overloaded": Message(
         "overloaded",
         "The provider's model servers are overloaded.",
-        "Submit the job again later; the provider's status page tells whether the overload goes on.",
+        "Submit the job again later; the provider's status page says whether the overload goes on.",
     ),
     "flex_unavailable": Message(
         "overloaded",
         "The provider has no capacity for flex processing now.",
         "Submit the job again later, or without the flex service tier.",
     ),
-    "server_error": Message("server_error", "The provider had a fault of its own.", _RETRIED),
+    "server_error": Message("server_error", "The provider had an internal error.", _RETRIED),
     "failed_after_check": Message(
         "server_error",
         "The provider failed without saying why, after it had announced a safety check.",
         "Look at the prompt before you submit the job again, because the content may have been withheld: Vigil does "
-        "not send it again by itself.",
+        "not send it again automatically.",
     ),
-    "upstream_timeout": Message("server_error", "The provider gave up because it took too long itself.", _RETRIED),
+    "upstream_timeout": Message("server_error", "The provider timed out.", _RETRIED),
     # the request
     "bad_request": Message(
         "bad_request",
@@ -81,7 +81,7 @@ FAILURES: Final[dict[str, Message]] = {
     ),
     "request_too_large": Message(
         "bad_request",
-        "The request is larger than the server, or a proxy on the way to it, takes.",
+        "The request is larger than the server, or a proxy before it, accepts.",
         "Raise the limit for request bodies of the proxy or gateway in front of the model (nginx: "
         "client_max_body_size), or send less in one job.",
     ),
@@ -99,13 +99,13 @@ FAILURES: Final[dict[str, Message]] = {
         "bad_request",
         "The address that was called does not exist at the provider.",
         "Check OPENAI_BASE_URL, and set VIGIL_UPSTREAM=chat for a server that has no Responses API, only Chat "
-        "Completions; `vigil doctor` tells which one it has.",
+        "Completions; `vigil doctor` shows which one it has.",
     ),
     "background_refused": Message(
         "bad_request",
-        "The provider does not take background requests.",
+        "The provider does not accept background requests.",
         "Set VIGIL_UPSTREAM=stream for the workers, or chat for a server that has only Chat Completions; `vigil "
-        "doctor` tells which one it has.",
+        "doctor` shows which one it has.",
     ),
     "context_too_long": Message(
         "context_too_long",
@@ -126,13 +126,13 @@ FAILURES: Final[dict[str, Message]] = {
     ),
     "certificate_invalid": Message(
         "connect_failed",
-        "The provider's certificate does not hold: it has run out, is not valid yet, or is for another name.",
-        "Check the host name in OPENAI_BASE_URL and this machine's clock, then ask whoever runs that server to renew "
+        "The provider's certificate is not valid: it has expired, is not valid yet, or is for another name.",
+        "Check the host name in OPENAI_BASE_URL and this machine's clock, then ask the server's operators to renew "
         "its certificate.",
     ),
     "tls_failed": Message(
         "connect_failed",
-        "The provider's address does not speak TLS as it should.",
+        "The TLS handshake with the provider's address failed.",
         "Check whether OPENAI_BASE_URL should begin with http:// or name another port.",
     ),
     "name_not_resolved": Message(
@@ -147,79 +147,79 @@ FAILURES: Final[dict[str, Message]] = {
     ),
     "host_unreachable": Message(
         "connect_failed",
-        "There is no way from here to the provider's address.",
+        "There is no route to the provider's address.",
         "Check the network, the routes and the firewall of the worker's machine.",
     ),
     "connect_timeout": Message(
         "connect_failed",
         "The provider's address did not answer in time.",
-        "Check the firewall and the proxy between this worker and the provider; VIGIL_CONNECT_SECONDS says how long "
-        "is waited.",
+        "Check the firewall and the proxy between this worker and the provider; VIGIL_CONNECT_SECONDS sets the "
+        "timeout.",
     ),
     "proxy_failed": Message(
         "connect_failed",
-        "The proxy on the way to the provider could not be used.",
+        "The proxy to the provider could not be used.",
         "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY, and whether that proxy is running.",
     ),
     "stream_cut": Message("stream_cut", "The connection broke before the answer was complete.", _RETRIED),
-    "no_terminal": Message("stream_cut", "The stream ended without the provider's last word.", _RETRIED),
+    "no_terminal": Message("stream_cut", "The stream ended without a terminal event.", _RETRIED),
     "empty_stream": Message(
         "stream_cut",
-        "The server began an answer and ended it without a word.",
-        "Look into that server's own log, because one that finds a fault after its headers cannot name it: so "
-        "llama-cpp-python answers a prompt that is longer than its context.",
+        "The server began an answer and ended it without content.",
+        "Look into that server's log, because a server that fails after its headers cannot send an error: "
+        "llama-cpp-python, for example, does so for a prompt that is longer than its context.",
     ),
     "half_frame": Message("stream_cut", "The stream ended in the middle of an event.", _RETRIED),
-    "reconnect_failed": Message("stream_cut", "The connection broke and could not be made again.", _RETRIED),
-    "resume_refused": Message("stream_cut", "The provider does not let this response be resumed any more.", _RETRIED),
-    "response_lost": Message("lost", "The provider no longer has the response that it began.", _RETRIED),
+    "reconnect_failed": Message("stream_cut", "The connection broke and could not be restored.", _RETRIED),
+    "resume_refused": Message("stream_cut", "The provider no longer lets this response be resumed.", _RETRIED),
+    "response_lost": Message("lost", "The provider no longer has the response that it started.", _RETRIED),
     "idle_timeout": Message(
         "idle_timeout",
         "Nothing came from the provider for longer than the limit.",
-        "Submit the job again later, or use VIGIL_UPSTREAM=background, where a silent response can be taken up again.",
+        "Submit the job again later, or use VIGIL_UPSTREAM=background, where a silent response can be resumed.",
     ),
     "no_first_event": Message(
         "idle_timeout",
         "The provider did not answer at all within the limit.",
         "Run `vigil doctor` to see whether the provider is reachable, then submit the job again.",
     ),
-    "protocol_error": Message("protocol_error", "What the provider sent could not be understood.", _RETRIED),
+    "protocol_error": Message("protocol_error", "The provider's answer could not be parsed.", _RETRIED),
     "token_limit_name": Message(
         "bad_request",
         "The server refused the name under which the limit of tokens was sent.",
-        "Nothing to do at first, Vigil tries the other name; else put max_tokens or max_completion_tokens into params.",
+        "Do nothing at first, as Vigil tries the other name; else set max_tokens or max_completion_tokens in params.",
     ),
     "gateway_page": Message(
         "protocol_error", "A gateway answered with a web page where the provider's answer should be.", _RETRIED
     ),
     "not_an_answer": Message(
         "protocol_error",
-        "The provider answered with JSON that holds neither an answer nor an error.",
-        "Check OPENAI_BASE_URL and VIGIL_UPSTREAM, because something else than the API may have answered; the request "
-        "is not sent again by itself, because it may have been paid for.",
+        "The provider answered with JSON that has neither an answer nor an error.",
+        "Check OPENAI_BASE_URL and VIGIL_UPSTREAM, because something other than the API may have answered; the "
+        "request is not sent again automatically, because it may have been billed.",
     ),
     "bad_json": Message("protocol_error", "The provider sent an event that is not valid JSON.", _RETRIED),
     "unexpected_status": Message(
         "protocol_error",
         "The API answered with an HTTP status that it should not use.",
-        "Check OPENAI_BASE_URL and the proxies on the way, because something else than the API may have answered.",
+        "Check OPENAI_BASE_URL and the proxies before it, because something other than the API may have answered.",
     ),
     "proxy_timeout": Message(
         "stream_cut",
         "The request was cut by a proxy.",
         "Turn response buffering off in each proxy between Vigil and the provider and raise its read timeout above the "
-        "longest silence of a model (ops/production.md has the lines), because what was cut may run on and be billed.",
+        "longest silence of a model (see ops/production.md), because a response that was cut may run on and be billed.",
     ),
     "response_unreachable": Message(
         "lost",
-        "The connection broke, and the server lets nobody look at a response of its own again.",
+        "The connection broke, and the server does not support reading a response again.",
         "Set VIGIL_UPSTREAM=stream if the server behind OPENAI_BASE_URL does not know background mode, and submit the "
         "job again if its answer is still wanted.",
     ),
     "response_id_too_long": Message(
         "protocol_error",
-        "The provider gave the response an id of more than 4,096 characters, under which nothing can be looked up.",
-        "Check OPENAI_BASE_URL and the gateways on the way, because no API names responses like that.",
+        "The provider gave the response an id of more than 4,096 characters, which can't be looked up.",
+        "Check OPENAI_BASE_URL and the gateways before it, because no API uses such ids.",
     ),
     # ends of a job
     "queue_deadline": Message(
@@ -242,8 +242,8 @@ FAILURES: Final[dict[str, Message]] = {
     ),
     "cancelled_upstream": Message(
         "cancelled",
-        "The provider cancelled the response though Vigil had not asked for it.",
-        "Find out whether somebody cancelled it with the same project's key, then submit the job again.",
+        "The provider cancelled the response though Vigil had not requested it.",
+        "Check whether another client cancelled it with the same project's key, then submit the job again.",
     ),
     "attempts_exhausted": Message(
         "failed",
@@ -263,26 +263,26 @@ FAILURES: Final[dict[str, Message]] = {
     ),
     "answer_too_large": Message(
         "failed",
-        "The answer is larger than the store of this Vigil takes, so it could not be kept.",
+        "The answer is larger than the store accepts, so it could not be kept.",
         "Ask for a shorter answer, for example with a lower max_output_tokens, or let the operators raise "
         "proto-max-bulk-len or maxmemory of Redis, and submit the job again.",
     ),
     "timed_out": Message(
         "timed_out",
-        "The attempt was cut because a deadline passed.",
+        "The attempt was stopped because a deadline passed.",
         "Submit the job again with a larger deadline.",
     ),
     "interrupted": Message(
         "interrupted",
         "The worker was shut down while the job ran.",
-        "Wait: another worker takes the job over by itself.",
+        "Wait: another worker takes the job over automatically.",
     ),
     "substituted": Message(
         "substituted",
         "Another model took over from this attempt.",
         "Read the job's disclosure to see which model answered and why.",
     ),
-    "lost": Message("lost", "What became of this attempt is not known.", _RETRIED),
+    "lost": Message("lost", "The result of this attempt is not known.", _RETRIED),
     "end_user_quarantined": Message(
         "refused",
         "Jobs of this end user are not sent, because of recent blocks or a notice of the provider.",
@@ -296,29 +296,30 @@ FAILURES: Final[dict[str, Message]] = {
     "record_unreadable": Message(
         "failed",
         "The job's stored record can't be read by this release of Vigil: it was damaged, or a newer release wrote it.",
-        "Tell the operators of this Vigil the job's id (its bytes are kept for them), and submit the job again.",
+        "Report the job's id to the operators (its bytes are kept for them), and submit the job again.",
     ),
     "internal_error": Message(
         "failed",
-        "A fault of Vigil itself ended the job.",
-        "Tell the operators of this Vigil the job's id, and submit the job again.",
+        "An internal error of Vigil ended the job.",
+        "Report the job's id to the operators, and submit the job again.",
     ),
-    # what the provider's safety team told by webhook
+    # notices of the provider's safety team, by webhook
     "notice_identifier_blocked": Message(
         "notice",
-        "The provider has blocked this end user: it takes no more requests under this safety identifier.",
-        "Send nothing more for this end user, look at what was asked, and write to the provider's support with the "
+        "The provider has blocked this end user: it accepts no more requests with this safety identifier.",
+        "Send nothing more for this end user, look at the requests, and write to the provider's support with the "
         "packet of this job if you think that it is a mistake.",
     ),
     "notice_warning": Message(
         "notice",
-        "The provider has warned of this end user's requests; it may take the access away, usually after some days.",
-        "Look at what this end user asks for and stop what breaks the provider's usage policies; the case's id is for "
-        "your answer to the provider.",
+        "The provider has issued a warning about this end user's requests; it may remove the access, usually after "
+        "some days.",
+        "Review this end user's requests and stop those that break the provider's usage policies; give the case's id "
+        "in your answer to the provider.",
     ),
     "notice_deactivation": Message(
         "notice",
-        "The provider has taken away the access of this end user.",
+        "The provider has removed the access of this end user.",
         "Send nothing more for this end user, and answer the provider's notice with the case's id if you think that "
         "it is a mistake.",
     ),
@@ -332,11 +333,11 @@ FAILURES: Final[dict[str, Message]] = {
         "The provider has raised a safety alert about the organisation.",
         "Ask the organisation's owner to look at the alert in the provider's dashboard.",
     ),
-    # never shown for a job that blocks (its block speaks), but a support packet may name it
+    # never shown for a blocked job (its block has its own message), but a support packet may name it
     "blocked": Message(
         "blocked",
         "The provider withheld the content.",
         "Do not send the same prompt again as it is, and use the support packet if you think that it is a mistake.",
     ),
-    "unknown_error": Message("failed", "It failed for a reason that Vigil does not know.", _RETRIED),
+    "unknown_error": Message("failed", "The job failed for an unknown reason.", _RETRIED),
 }

@@ -1,7 +1,7 @@
-"""What the provider's safety team tells of an account: its webhooks read into notices, and whom they concern.
+"""Reads the webhooks of the provider's safety team into notices, and tells whom they concern.
 
-A notice keeps names, codes and times; the provider's free text is left out, because it may quote a prompt. Pure.
-Must not know: Redis, signatures, how a case is asked for, what a quarantine is.
+A notice keeps names, codes and times; the provider's free text is left out, because it may quote a prompt. Pure: it
+must not depend on Redis or signatures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from worker.jobs.record import Frozen, JobError
-from worker.safety.codes import spelled
+from worker.safety.codes import normalize_code
 from worker.safety.messages import job_error
 
 BLOCKED: Final = "safety_identifier.blocked"
@@ -24,37 +24,39 @@ ORG_ALERT: Final = "safety.org_alert.created"
 
 TYPES: Final = frozenset({BLOCKED, WARNING, DEACTIVATION, ALERT, ORG_ALERT})
 """The events that become notices (wire.md section 8)."""
-ENDS: Final = frozenset({"response.completed", "response.failed", "response.incomplete", "response.cancelled"})
-"""The events that say that a background response is over; what it came to is not in them."""
-SHUT_OUT: Final = frozenset({BLOCKED, DEACTIVATION})
-"""The notices after which the provider takes no more from that end user, so nothing more should be sent."""
+RESPONSE_END_TYPES: Final = frozenset(
+    {"response.completed", "response.failed", "response.incomplete", "response.cancelled"}
+)
+"""The events that report the end of a background response; they do not include the result."""
+QUARANTINING: Final = frozenset({BLOCKED, DEACTIVATION})
+"""The notices after which the provider refuses that end user, so nothing more should be sent."""
 
 Lookup = Literal["none", "pending", "done", "refused"]
 About = Literal["request", "end_user", "account"]
 
 _LOOKED_UP: Final = {WARNING: "case", DEACTIVATION: "case", ALERT: "alert"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
-_ID: Final = re.compile(r"[!-~]{1,4096}")  # whole, or it would name nothing; nothing with a space could be an id
-_KNOWN_KIND: Final = re.compile(r"[a-z0-9_.]{1,100}")
-_WORDS: Final = {
+_ID: Final = re.compile(r"[!-~]{1,4096}")  # a cut id would name nothing; an id has no space
+_TYPE: Final = re.compile(r"[a-z0-9_.]{1,100}")
+_MESSAGE_CODES: Final = {
     BLOCKED: "notice_identifier_blocked",
     WARNING: "notice_warning",
     DEACTIVATION: "notice_deactivation",
     ALERT: "notice_alert",
     ORG_ALERT: "notice_org_alert",
 }
-_WAITS: Final = (2.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
-"""Seconds until a notice is looked at again: a webhook may come before our own record of the request it names, and the
-provider's pages may be away for a while."""
-_LONGEST_SKEW: Final = timedelta(days=30)
+_LOOKUP_DELAYS_S: Final = (2.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
+"""Seconds until a notice is looked up again: a webhook may come before the record of the request that it names, and the
+provider's pages may be unavailable for a while."""
+_MAX_SKEW: Final = timedelta(days=30)
 
 
 class SafetyNotice(Frozen):
-    """One thing that the provider told; content-free."""
+    """One notice of the provider; content-free."""
 
-    id: str  # the event's own, so that the same event under another webhook-id is still the same notice
+    id: str  # the event's own id, so that the same event under another webhook-id is the same notice
     type: str
-    at: datetime  # when it happened, as the provider says
+    at: datetime  # the provider's time of the event
     received_at: datetime
     safety_identifier: str | None = None
     request_id: str | None = None
@@ -62,37 +64,37 @@ class SafetyNotice(Frozen):
     model: str | None = None
     project: str | None = None
     category: str | None = None
-    subject: str | None = None  # the id of the case or the alert, for whoever writes to the provider
-    # learnt later, by looking it up and by joining it to what we know
+    subject: str | None = None  # the id of the case or the alert, for an answer to the provider
+    # added later, by lookup and by matching it to Vigil's own records
     lookup: Lookup = "none"
     request_paused: bool | None = None
     tries: int = 0
     app: str | None = None
     jobs: tuple[str, ...] = ()
-    shut_out: bool = False  # the end user was put into quarantine because of it
+    shut_out: bool = False  # the end user was quarantined because of it
 
     @property
     def about(self) -> About:
-        """Whom it concerns: one request, one end user, or the account as a whole."""
+        """Return whom it concerns: one request, one end user, or the account."""
         if self.request_id is not None or self.response_id is not None:
             return "request"
         return "end_user" if self.safety_identifier is not None else "account"
 
     @property
     def page(self) -> tuple[str, str] | None:
-        """("case" | "alert", its id) when the provider has a page that says more; None when it has not."""
+        """Return ("case" | "alert", its id) if the provider has a page about it, else None."""
         kind = _LOOKED_UP.get(self.type)
         return (kind, self.subject) if kind is not None and self.subject is not None else None
 
     @property
-    def words(self) -> JobError:
-        """What it means and what to do next, in plain words."""
-        return job_error(_WORDS[self.type])
+    def message(self) -> JobError:
+        """Return the message: what it means and what to do next."""
+        return job_error(_MESSAGE_CODES[self.type])
 
     def learned(self, page: Mapping[str, Any]) -> SafetyNotice:
-        """After its page was read: what it did not say itself is filled in."""
-        said = page.get("notice")
-        kind = said.get("type") if isinstance(said, dict) else None
+        """Return the notice with missing fields filled in from its page."""
+        notice = page.get("notice")
+        kind = notice.get("type") if isinstance(notice, dict) else None
         reason = _code(page.get("reason")) or _code(page.get("error_type")) or _code(kind)
         paused = page.get("request_paused")
         return self.evolve(
@@ -107,15 +109,15 @@ class SafetyNotice(Frozen):
 
     @property
     def wait(self) -> float | None:
-        """Seconds until it should be looked at again; None when there is nothing more to learn, or no use in it."""
+        """Return the seconds until the next lookup, or None if none is needed or all were made."""
         joined = self.about == "account" or bool(self.jobs)
-        if (joined and self.lookup != "pending") or self.tries > len(_WAITS):
+        if (joined and self.lookup != "pending") or self.tries > len(_LOOKUP_DELAYS_S):
             return None
-        return _WAITS[max(0, self.tries - 1)]
+        return _LOOKUP_DELAYS_S[max(0, self.tries - 1)]
 
     def view(self) -> dict[str, Any]:
-        """As the app of a job sees it."""
-        words = self.words
+        """Return the notice as the app of a job sees it."""
+        message = self.message
         return {
             "id": self.id,
             "type": self.type,
@@ -127,25 +129,25 @@ class SafetyNotice(Frozen):
             "category": self.category,
             "subject": self.subject,
             "request_paused": self.request_paused,
-            "message": words.message,
-            "advice": words.advice,
+            "message": message.message,
+            "advice": message.advice,
         }
 
 
-def kind_of(event: Mapping[str, Any]) -> str | None:
-    """The event's type; None when it has none that could be one."""
+def type_of(event: Mapping[str, Any]) -> str | None:
+    """Return the event's type, or None if it has no valid one."""
     kind = event.get("type")
-    return kind if isinstance(kind, str) and _KNOWN_KIND.fullmatch(kind) else None
+    return kind if isinstance(kind, str) and _TYPE.fullmatch(kind) else None
 
 
-def response_of(event: Mapping[str, Any]) -> str | None:
-    """The response that an event of ENDS speaks of."""
+def response_id_of(event: Mapping[str, Any]) -> str | None:
+    """Return the id of the response that an event of RESPONSE_END_TYPES is about."""
     return _id(_data(event).get("id"))
 
 
 def read(event: Mapping[str, Any], webhook_id: str, now: datetime) -> SafetyNotice | None:
-    """The notice behind a webhook's event; None when it is of another type."""
-    kind = kind_of(event)
+    """Return the notice of a webhook's event, or None if it is of another type."""
+    kind = type_of(event)
     if kind is None or kind not in TYPES:
         return None
     data = _data(event)
@@ -170,7 +172,7 @@ def _data(event: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _name(value: object) -> str | None:
-    """An id or a model's name; anything that could be prose is dropped."""
+    """Return an id or a model's name, or None for anything that could be prose."""
     return value if isinstance(value, str) and _NAME.fullmatch(value) else None
 
 
@@ -179,15 +181,15 @@ def _id(value: object) -> str | None:
 
 
 def _code(value: object) -> str | None:
-    return spelled(value) if isinstance(value, str) else None
+    return normalize_code(value) if isinstance(value, str) else None
 
 
 def _time(value: object, now: datetime) -> datetime:
-    """The provider's Unix seconds, as far as they can be true; else now."""
+    """Return the provider's Unix time if it is plausible, else now."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return now
     try:
         at = datetime.fromtimestamp(value, UTC)
     except (ValueError, OverflowError, OSError):
         return now
-    return at if abs(at - now) <= _LONGEST_SKEW else now
+    return at if abs(at - now) <= _MAX_SKEW else now

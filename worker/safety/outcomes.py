@@ -1,4 +1,4 @@
-"""What an attempt's outcome means for its open check, for its response, and for whose doing it was. Pure data."""
+"""Says what an attempt's outcome means for its open check and its response, and whether Vigil caused it. Pure data."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CHECK_ENDS: Final = {
     Outcome.INTERRUPTED: CheckEnd.INTERRUPTED,
     Outcome.LOST: CheckEnd.LOST,
 }
-"""What ends a check that is still open, by how its attempt ended."""
+"""How a check that is still open ends, by the outcome of its attempt."""
 
-GOES_ON: Final = frozenset(
+MAY_RUN_ON: Final = frozenset(
     {Outcome.STREAM_CUT, Outcome.IDLE_TIMEOUT, Outcome.PROTOCOL_ERROR, Outcome.CONNECT_FAILED, Outcome.INTERRUPTED}
 )
 """Outcomes after which a background response may run on at the provider."""
 
-OURS: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED})
-"""Outcomes that are our own doing."""
+STOPPED_BY_VIGIL: Final = frozenset({Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.INTERRUPTED})
+"""Outcomes that Vigil caused itself."""

@@ -1,4 +1,4 @@
-"""Output items of an answer as Responses items, and what they say. Pure; whoever made them keeps their shape."""
+"""Reads and makes the output items of an answer in the shape of Responses items. Pure."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 Item = dict[str, Any]
-MENDED = frozenset({"not_a_number", "malformed_content", "usage_not_believed", "replaced_characters"})
-"""Flags of an attempt in whose answer something had to be replaced or left out."""
+REPAIR_FLAGS = frozenset({"not_a_number", "malformed_content", "usage_not_believed", "replaced_characters"})
+"""Flags of an attempt whose answer had to be repaired: something was replaced or left out."""
 
 
-def said(items: Iterable[Item]) -> int:
-    """Return how many characters of text and refusal the messages among `items` hold."""
-    return sum(len(part.get(_FIELD[part["type"]]) or "") for part in _parts(items))
+def text_length(items: Iterable[Item]) -> int:
+    """Return the number of characters of text and refusal in the messages among `items`."""
+    return sum(len(part.get(_TEXT_FIELD[part["type"]]) or "") for part in _parts(items))
 
 
 def texts(items: Iterable[Item]) -> tuple[list[str], list[str]]:
     """Return (the texts, the refusals) of the messages among `items`, in order."""
-    told: dict[str, list[str]] = {"output_text": [], "refusal": []}
+    found_texts: dict[str, list[str]] = {"output_text": [], "refusal": []}
     for part in _parts(items):
-        told[part["type"]].append(part.get(_FIELD[part["type"]]) or "")
-    return told["output_text"], told["refusal"]
+        found_texts[part["type"]].append(part.get(_TEXT_FIELD[part["type"]]) or "")
+    return found_texts["output_text"], found_texts["refusal"]
 
 
-def message(parts: Iterable[tuple[Literal["text", "refusal"], str]]) -> Item:
+def message_item(parts: Iterable[tuple[Literal["text", "refusal"], str]]) -> Item:
     """Return a message item with these parts."""
     content = [
         {"type": "refusal", "refusal": text}
@@ -34,12 +34,12 @@ def message(parts: Iterable[tuple[Literal["text", "refusal"], str]]) -> Item:
     return {"type": "message", "role": "assistant", "status": "completed", "content": content}
 
 
-def refuses(item: Item) -> bool:
+def has_refusal(item: Item) -> bool:
     """Return whether a message item has a refusal part."""
     return any(part["type"] == "refusal" for part in _parts([item]))
 
 
-_FIELD = {"output_text": "text", "refusal": "refusal"}
+_TEXT_FIELD = {"output_text": "text", "refusal": "refusal"}
 
 
 def _parts(items: Iterable[Item]) -> list[Item]:
@@ -48,7 +48,7 @@ def _parts(items: Iterable[Item]) -> list[Item]:
         content = item.get("content") if item.get("type") == "message" else None
         for part in content if isinstance(content, list) else ():
             if isinstance(part, dict) and part.get("type") in ("output_text", "refusal"):
-                value = part.get(_FIELD[part["type"]])
+                value = part.get(_TEXT_FIELD[part["type"]])
                 if value is None or isinstance(value, str):
                     found.append(part)
     return found

@@ -1,9 +1,8 @@
-"""The packet for the provider's support, in the form that the access guide asks for: what was sent where, when, under
-which request id, and what came of it.
+"""Builds the packet for the provider's support: what was sent where, when, under which request id, and the result.
 
-Made of fields that hold no content; the only free text is the app's own description, with its secrets taken out. The
-provider's message is shown when it is, word for word, one that is known to hold nothing but names: any other may quote
-the prompt (promise P7). Pure.
+In the form that the access guide asks for. Made of content-free fields; the only free text is the app's own description
+with its secrets removed. The provider's message is shown only if it is, word for word, one that is known to hold
+nothing but names: any other may quote the prompt (promise P7). Pure.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ from typing import Any, Final, Literal
 
 from worker.jobs.record import Attempt, Check, Job, ProviderError
 from worker.jobs.states import Evidence, Outcome
-from worker.safety.codes import spelled
+from worker.jobs.timestamps import iso_utc
+from worker.safety.codes import normalize_code
 from worker.safety.notices import SafetyNotice
-from worker.safety.redact import Redacted, redacted
+from worker.safety.redact import Redacted, redact
 
-Why = Literal["blocked", "denied", "checked", "rerouted", "delayed", "failed", "other"]
+Relevance = Literal["blocked", "denied", "checked", "rerouted", "delayed", "failed", "other"]
 
-_RANK: Final[tuple[Why, ...]] = ("blocked", "denied", "checked", "rerouted", "delayed", "failed", "other")
+_RANK: Final[tuple[Relevance, ...]] = ("blocked", "denied", "checked", "rerouted", "delayed", "failed", "other")
 _DENIED: Final = frozenset({Outcome.ACCESS_DENIED, Outcome.AUTH_FAILED, Outcome.QUOTA_EXHAUSTED})
 _SURFACES: Final = {
     "background": "API, Responses (background mode, streamed)",
@@ -44,20 +44,26 @@ _LABELS: Final = (
 _WIDTH: Final = max(len(label) for label, _ in _LABELS) + 2
 
 
-def packet(
+def build_packet(
     job: Job, messages: Mapping[str, str], notices: Sequence[SafetyNotice], description: Redacted | None, now: datetime
 ) -> dict[str, Any]:
-    """The packet as JSON values, its `text` in the template; `messages`: the provider's words by attempt number."""
-    chosen = _chosen(job)
+    """Return the packet as JSON values with its `text`; `messages`: the provider's messages by attempt number."""
+    chosen = _relevant_attempts(job)
     requests = [_request(job, attempt, messages.get(str(attempt.number))) for attempt in chosen]
     body: dict[str, Any] = {
         "object": "support_packet",
         "job": job.id,
         "status": job.status.value,
-        "created_at": _iso(now),
+        "created_at": iso_utc(now, "milliseconds"),
         "requests": requests,
         "notices": [
-            {"type": n.type, "at": _iso(n.at), "subject": n.subject, "category": n.category, "request_id": n.request_id}
+            {
+                "type": n.type,
+                "at": iso_utc(n.at, "milliseconds"),
+                "subject": n.subject,
+                "category": n.category,
+                "request_id": n.request_id,
+            }
             for n in notices
         ],
         "description": description.text if description else None,
@@ -68,8 +74,8 @@ def packet(
     return {**body, "text": _text(body, job)}
 
 
-def why(job: Job, attempt: Attempt) -> Why:
-    """Why this request matters to the provider's support."""
+def relevance(job: Job, attempt: Attempt) -> Relevance:
+    """Return why this request matters to the provider's support."""
     evidence = {check.evidence for check in job.checks if check.attempt == attempt.number}
     if attempt.outcome is Outcome.BLOCKED:
         return "blocked"
@@ -84,10 +90,10 @@ def why(job: Job, attempt: Attempt) -> Why:
     return "failed" if attempt.error is not None else "other"
 
 
-def _chosen(job: Job) -> list[Attempt]:
-    """The attempts that matter, the one that matters most first; the last one when none does."""
-    ranked = sorted(job.attempts, key=lambda attempt: (_RANK.index(why(job, attempt)), attempt.number))
-    return [attempt for attempt in ranked if why(job, attempt) != "other"] or list(job.attempts[-1:])
+def _relevant_attempts(job: Job) -> list[Attempt]:
+    """Return the relevant attempts, most relevant first, or the last attempt if none is."""
+    ranked = sorted(job.attempts, key=lambda attempt: (_RANK.index(relevance(job, attempt)), attempt.number))
+    return [attempt for attempt in ranked if relevance(job, attempt) != "other"] or list(job.attempts[-1:])
 
 
 def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
@@ -98,7 +104,7 @@ def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
     who = _name(job.safety_identifier)
     return {
         "attempt": attempt.number,
-        "why": why(job, attempt),
+        "why": relevance(job, attempt),
         "surface": _SURFACES.get(attempt.mode, "API"),
         "model": model or _UNKNOWN,
         "served_model": served,
@@ -107,15 +113,15 @@ def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
         "project": _name(attempt.project),
         "account": f"API key of project {_name(attempt.project) or _UNKNOWN}"
         + (f"; end user by safety_identifier {who}" if who else ""),
-        "exact_message": _exact(job, attempt, checks, message),
+        "exact_message": _exact_message(job, attempt, checks, message),
         "outcome": attempt.outcome.value if attempt.outcome else None,
         "error": _error(job, attempt),
         "checks": [_check(check) for check in checks],
         "request_id": _name(attempt.request_id) or _UNKNOWN,
         "client_request_id": _name(attempt.client_request_id),
         "response_id": _name(attempt.response_id),
-        "started_at": _iso(attempt.started_at),
-        "ended_at": _iso(attempt.finished_at) if attempt.finished_at else None,
+        "started_at": iso_utc(attempt.started_at, "milliseconds"),
+        "ended_at": iso_utc(attempt.finished_at, "milliseconds") if attempt.finished_at else None,
         "timestamp": f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.}{at.microsecond // 1000:03} UTC (+00:00)",
         "proxy": attempt.proxied,
         "vpn_or_proxy": f"{'an' if attempt.proxied else 'no'} egress proxy was configured; whether a VPN was in use is "
@@ -123,30 +129,30 @@ def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
     }
 
 
-def _exact(job: Job, attempt: Attempt, checks: Sequence[Check], message: str | None) -> str:
-    """What the provider said, as exactly as it can be told without its prose."""
+def _exact_message(job: Job, attempt: Attempt, checks: Sequence[Check], message: str | None) -> str:
+    """Return the provider's error as exactly as it can be shown without its prose."""
     error = _error(job, attempt)
     words = (message or "").strip()
-    if words and words in _known(attempt):
-        said = f'"{words}"'
+    if words and words in _harmless_messages(attempt):
+        error_text = f'"{words}"'
     elif words or error["code"] or error["type"]:
-        said = f"error {_WITHHELD}" if words else "an error without words"
+        error_text = f"error {_WITHHELD}" if words else "an error without words"
     else:
-        said = ""
+        error_text = ""
     named = ", ".join(
         f"{name} {value}"
         for name, value in (("code", error["code"]), ("type", error["type"]), ("HTTP", error["http_status"]))
         if value
     )
-    if said:
-        return f"{said} ({named})" if named else said
+    if error_text:
+        return f"{error_text} ({named})" if named else error_text
     if checks:
         return "no error; " + "; ".join(_check_line(check) for check in checks)
-    return "no error was told"
+    return "no error was reported"
 
 
-def _known(attempt: Attempt) -> set[str]:
-    """Messages that hold nothing but names which stand in this packet anyway (wire.md section 4)."""
+def _harmless_messages(attempt: Attempt) -> set[str]:
+    """Return messages that hold nothing but names which are in this packet anyway (wire.md section 4)."""
     return {
         f"The model `{attempt.model}` does not exist or you do not have access to it.",
         f"Project `{attempt.project}` does not have access to model `{attempt.model}`",
@@ -155,13 +161,13 @@ def _known(attempt: Attempt) -> set[str]:
 
 
 def _error(job: Job, attempt: Attempt) -> dict[str, Any]:
-    """The provider's code, type and status; each only if it looks like one."""
+    """Return the provider's code, type and status; each only if it looks like one."""
     provider = (attempt.error.provider if attempt.error is not None else None) or ProviderError()
-    code = spelled(provider.code)
+    code = normalize_code(provider.code)
     if code is None and attempt.outcome is Outcome.BLOCKED and job.block is not None:
-        code = spelled(job.block.code)
+        code = normalize_code(job.block.code)
     status = provider.http_status or attempt.http_status
-    return {"code": code, "type": spelled(provider.type), "http_status": status}
+    return {"code": code, "type": normalize_code(provider.type), "http_status": status}
 
 
 def _check(check: Check) -> dict[str, Any]:
@@ -169,37 +175,33 @@ def _check(check: Check) -> dict[str, Any]:
     return {
         "evidence": check.evidence.value,
         "seconds": None if seconds is None else round(seconds, 3),
-        "use_cases": [word for word in map(spelled, check.use_cases) if word],
-        "reasons": [word for word in map(spelled, check.reasons) if word],
+        "use_cases": [word for word in map(normalize_code, check.use_cases) if word],
+        "reasons": [word for word in map(normalize_code, check.reasons) if word],
     }
 
 
 def _check_line(check: Check) -> str:
-    told = _check(check)
-    lasted = f" for {told['seconds']:g} s" if told["seconds"] is not None else ""
+    shown = _check(check)
+    lasted = f" for {shown['seconds']:g} s" if shown["seconds"] is not None else ""
     if check.evidence is not Evidence.SIGNALLED:
         return f"silence{lasted}, which may have been a safety check"
-    about = ", ".join([*told["use_cases"], *told["reasons"]])
+    about = ", ".join([*shown["use_cases"], *shown["reasons"]])
     return f"an additional safety check was signalled{lasted}" + (f" ({about})" if about else "")
 
 
 def _name(value: str | None) -> str | None:
-    """An id or a name; anything that could be prose or a secret is not shown."""
-    if value is None or _NAME.fullmatch(value) is None or redacted(value).found:
+    """Return an id or a name, or None for anything that could be prose or a secret."""
+    if value is None or _NAME.fullmatch(value) is None or redact(value).found:
         return None
     return value
 
 
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _text(body: Mapping[str, Any], job: Job) -> str:
-    """The template: one block for the request that matters most, then the description, then the others."""
+    """Render the text: the most relevant request, the description, then the other requests."""
     lines = [f"Support request about {job.id} (made by Vigil; it holds no prompt and no output)", ""]
     first, *others = body["requests"] or [None]
     if first is None:
-        lines += _fields(_unsent(job))
+        lines += _fields(_fields_without_request(job))
     else:
         lines += _fields(first)
     about = str(body["description"] or "(none given)").splitlines() or [""]
@@ -221,14 +223,14 @@ def _line(label: str, value: str) -> str:
     return f"{label + ':':<{_WIDTH}}{value}"
 
 
-def _unsent(job: Job) -> dict[str, str]:
-    """The fields of a job that never got as far as the provider."""
-    said = f"no request was sent ({job.error.code})" if job.error is not None else "no request was sent yet"
+def _fields_without_request(job: Job) -> dict[str, str]:
+    """Return the fields of a job that was never sent to the provider."""
+    error_text = f"no request was sent ({job.error.code})" if job.error is not None else "no request was sent yet"
     return {
         **dict.fromkeys((name for _, name in _LABELS), _UNKNOWN),
         "surface": "API",
         "model_line": _name(job.requested_model) or _UNKNOWN,
-        "exact_message": said,
+        "exact_message": error_text,
         "request_id": "none",
-        "timestamp": _iso(job.finished_at or job.created_at),
+        "timestamp": iso_utc(job.finished_at or job.created_at, "milliseconds"),
     }

@@ -1,16 +1,16 @@
-"""The Luna policy: what to do now about an attempt that a safety check, or silence, delays.
+"""Decides the delay rule (the "Luna policy"): what to do about an attempt that a safety check, or silence, delays.
 
-(the job's policy, the situation, the clock) -> a decision. It is about delays alone: errors are `retry`'s business,
-access denials the fallback's, and after a block it never acts (promise P2). Pure; every time is monotonic seconds and
-an argument. Must not know: the record, the provider, how a decision is carried out.
+(the job's policy, the situation, the clock) -> a decision. It concerns delays only: `retry` decides about errors, the
+fallback rule about access denials, and after a block it never acts (promise P2). Pure: every time is an argument in
+monotonic seconds. It must not depend on the record or the provider.
 
     what is open                     | due at                                  | stated reason
     a signalled check                | its start + after_seconds               | safety_check_delay
     silence on a model that may be   | its start + silence_seconds (0 = never) | silence
     checked                          |                                         |
 
-The earlier one acts; when both are due the signalled check is stated, because it is the better evidence (promise P5).
-A check that ended starts no clock; the next one starts its own.
+The earlier one acts; if both are due, the signalled check is the stated reason, because it is the better evidence
+(promise P5). A check that ended starts no timer; the next one starts its own.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ __all__ = [
 ]  # fmt: skip
 
 POLICY_VERSION: Final = 1
-"""Rises with every change of what `decide` or `faster_model` answers; the trail says by which version was decided."""
+"""Rises with each change of what `decide` or `faster_model` returns; the trail records the version of a decision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What is known of the original attempt right now. Times are monotonic seconds."""
+    """What is known of the original attempt at present. Times are monotonic seconds."""
 
     check_since: float | None = None  # the start of the open check, counted from when it was signalled; else None
     silent_since: float | None = None  # the last output-bearing event or the opening; None = not to be judged
     checked: bool = False  # additional checks are known for this model, so silence may mean one
     retry_model: str | None = None  # of the attempt's latest check, like its state
     retry_model_state: RetryModelState = RetryModelState.ABSENT
-    blocked: bool = False  # any attempt of the job, or a block that is told of and not yet committed
-    faster_running: bool = False  # a faster attempt was started, whatever has become of it
+    blocked: bool = False  # any attempt of the job, or a block that is reported and not yet committed
+    faster_running: bool = False  # a faster attempt was started, whatever its state now
     offered: bool = False  # an offer is open
     acted: bool = False  # this rule has switched, raced or drafted once in this job
     settled: bool = False
-    output_seen: bool = False  # changes nothing: a check may begin in the middle, and only the winner's text counts
+    output_seen: bool = False  # changes nothing: a check may begin in mid-output, and only the winner's text counts
 
 
 @dataclass(frozen=True, slots=True)
 class WaitAction:
-    """Do nothing; ask again at the monotonic time `until`, or (None) not before something changes."""
+    """Do nothing; decide again at the monotonic time `until`, or (None) when something changes."""
 
     until: float | None = None
 
@@ -87,20 +87,20 @@ class DraftAction(_Action):
 
 
 Decision = WaitAction | OfferAction | SwitchAction | RaceAction | DraftAction
-_FOREVER: Final = WaitAction()
+_WAIT_FOR_CHANGE: Final = WaitAction()
 
 
 def decide(
     policy: Policy, situation: Situation, faster: FasterModel | NoFasterModel, now: float, cost_allows: bool = True
 ) -> Decision:
-    """What the job's own delay rule asks for at `now`.
+    """Return what the job's delay rule demands at `now`.
 
-    Asked at a `Wait.until` it acts, unless the situation has changed. `cost_allows`: the job's cost cap leaves room
-    for an attempt on the faster model; without room there is not even an offer.
+    At the time of `WaitAction.until` it acts, unless the situation has changed. `cost_allows`: the job's cost cap
+    allows an attempt on the faster model; otherwise there is not even an offer.
     """
     rule = policy.on_delay
     if rule.action == "wait" or isinstance(faster, NoFasterModel) or not cost_allows or not _may_act(policy, situation):
-        return _FOREVER
+        return _WAIT_FOR_CHANGE
     reason = _due(rule, situation, now)
     if isinstance(reason, WaitAction):
         return reason
@@ -118,7 +118,7 @@ def decide(
 
 
 def _may_act(policy: Policy, situation: Situation) -> bool:
-    """Whether there is anything left to do for this job, whatever the clock says."""
+    """Return whether the rule may act on this job at all, whatever the time."""
     if situation.blocked or situation.settled or policy.require_model:
         return False
     if situation.acted or situation.faster_running:
@@ -127,7 +127,7 @@ def _may_act(policy: Policy, situation: Situation) -> bool:
 
 
 def _due(rule: OnDelay, situation: Situation, now: float) -> DisclosureReason | WaitAction:
-    """The reason to act now, or until when there is none."""
+    """Return the reason to act now, or the wait until there is one."""
     check = None if situation.check_since is None else situation.check_since + rule.after_seconds
     if check is not None and now >= check:
         return "safety_check_delay"

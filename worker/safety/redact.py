@@ -1,7 +1,7 @@
-"""Secrets out of a person's own words before they leave the house: what was found, by which detector, never its value.
+"""Removes secrets from a person's text before it is sent out; reports the detectors that found one, never the value.
 
-The patterns of detect-secrets (its plugins that guess from entropy flag plain words, so they are left out), each taken
-with the whole token that it stands in, and our own for what it does not know. Pure.
+Uses the patterns of detect-secrets (without its plugins that guess from entropy, which flag plain words), each extended
+to the full token, and own patterns for what it does not know. Pure.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _PLUGINS: Final[tuple[RegexBasedDetector, ...]] = (
 )
 
 # in this order: what spans lines first, what is vague last
-_OURS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
+_OWN_PATTERNS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
     (
         "Private Key",
         re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY.*?(?:-----END [A-Z0-9 ]{0,50}-----|\Z)", re.DOTALL),
@@ -69,43 +69,44 @@ _OURS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
 
 
 class Redaction(NamedTuple):
-    """How often a detector found something."""
+    """The number of findings of one detector."""
 
     detector: str
     times: int
 
 
 class Redacted(NamedTuple):
-    """A text without what was found in it."""
+    """A text with its secrets replaced, and the findings."""
 
     text: str
     found: tuple[Redaction, ...] = ()
 
 
-def redacted(text: str) -> Redacted:
-    """`text` with `[redacted: <detector>]` in the place of each secret; what is invisible is dropped first."""
+def redact(text: str) -> Redacted:
+    """Replace each secret in `text` by `[redacted: <detector>]`; invisible characters are removed first."""
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf"})
     found: Counter[str] = Counter()
-    for name, pattern in _OURS[:-2]:
-        text, count = pattern.subn(_mark(name), text)
+    for name, pattern in _OWN_PATTERNS[:-2]:
+        text, count = pattern.subn(_placeholder(name), text)
         found[name] += count
     for plugin in _PLUGINS:
         for pattern in plugin.denylist:
-            text, count = _whole(pattern).subn(_mark(plugin.secret_type), text)
+            text, count = _with_rest_of_token(pattern).subn(_placeholder(plugin.secret_type), text)
             found[plugin.secret_type] += count
-    for name, pattern in _OURS[-2:]:
-        text, count = pattern.subn(_mark(name), text)
+    for name, pattern in _OWN_PATTERNS[-2:]:
+        text, count = pattern.subn(_placeholder(name), text)
         found[name] += count
     return Redacted(text, tuple(Redaction(name, count) for name, count in sorted(found.items()) if count))
 
 
 @cache
-def _whole(pattern: re.Pattern[str]) -> re.Pattern[str]:
-    """The pattern with the rest of the token behind it: a plugin's own reading may give a part of what it found, as the
-    `ghp` of a GitHub token, and leave the rest where it was.
+def _with_rest_of_token(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """Return the pattern extended to the rest of the token.
+
+    A plugin may match only a part of the secret, such as the `ghp` of a GitHub token, and leave the rest in the text.
     """
     return re.compile(f"(?:{pattern.pattern})[A-Za-z0-9_+/=-]*(?:[.][A-Za-z0-9_+/=-]+)*", pattern.flags)
 
 
-def _mark(name: str) -> str:
+def _placeholder(name: str) -> str:
     return f"[redacted: {name}]"

@@ -1,6 +1,6 @@
-"""Whether a failed attempt is followed by another one on the same model, and when. The only owner of retries (P6).
+"""Decides whether and when a failed attempt is repeated on the same model. The only owner of retries (P6).
 
-Pure: dice and times are arguments. Must not know: the queue, other models (that is the policy's business), words.
+Pure: times and random numbers (`dice`) are arguments. Other models are the policy's decision.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ FACTOR: Final = 2.0
 CAP: Final = 60.0
 SPREAD: Final = 0.1
 ONCE: Final = frozenset({"edge_refused", "access_refused", "protocol_error", "bad_json", "unexpected_status"})
-"""Codes after which one more try is sensible and a second one is not (wire.md table A)."""
+"""Codes after which one more attempt is sensible and a second one is not (wire.md table A)."""
 
-HOLDS: Final = frozenset({"account", "deployment"})
-"""Scopes of failures after which a job is held instead of counted: it can't be the job's fault."""
+HELD_SCOPES: Final = frozenset({"account", "deployment"})
+"""Scopes of failures that the job did not cause: it is held, and the attempt is not counted."""
 
-FIRST_HOLD, LONGEST_HOLD = 5.0, 300.0
+FIRST_HOLD, MAX_HOLD = 5.0, 300.0
 
-MOST_CUTS: Final = 3
-"""Cuts after the same time each that are enough to know: each may have left a response running that costs."""
+MAX_CUTS: Final = 3
+"""Give up after this many cuts after the same time: each may have left a billed response running."""
 
-SAID_LOST: Final = "response_lost"
-"""The failure after which only a new response can bring an answer, because the provider itself says so."""
+RESPONSE_LOST: Final = "response_lost"
+"""The failure after which only a new response can bring an answer, because the provider says that it is lost."""
 
-_NAMED: Final = frozenset({Outcome.RATE_LIMITED, Outcome.OVERLOADED})
-"""Failures whose cause the provider names, and which can't be a block that lost its code."""
+_NAMED_CAUSES: Final = frozenset({Outcome.RATE_LIMITED, Outcome.OVERLOADED})
+"""Failures with a cause that the provider names, so that they can't be a block without its code."""
 
 _NOT_COUNTED: Final = frozenset({Outcome.INTERRUPTED, Outcome.QUOTA_EXHAUSTED, Outcome.AUTH_FAILED})
 
-Why = Literal[
+GiveUpReason = Literal[
     "not_retryable",
     "attempts_exhausted",
     "output_seen",
@@ -49,7 +49,7 @@ Why = Literal[
 
 @dataclass(frozen=True, slots=True)
 class RetryAt:
-    """Try again after `seconds`, that is at the monotonic time `at`."""
+    """Repeat after `seconds`, at the monotonic time `at`."""
 
     seconds: float
     at: float
@@ -57,27 +57,29 @@ class RetryAt:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """No further attempt on this model; `reason` says which rule forbids it."""
+    """Make no further attempt on this model; `reason` names the rule."""
 
-    reason: Why
+    reason: GiveUpReason
 
 
 def counted(outcomes: Iterable[Outcome | None]) -> int:
-    """How many attempts count against `max_attempts`: not those that our own shutdown interrupted, and not those
-    that met an account at fault, because the circuit and not the job decides about the next one.
+    """Return the number of attempts that count against `max_attempts`.
+
+    Not counted are those that a shutdown interrupted and those that failed for the account, after which the circuit and
+    not the job decides about the next attempt.
     """
     return sum(1 for outcome in outcomes if outcome not in _NOT_COUNTED)
 
 
 def delay(attempts_so_far: int, dice: float, retry_after: float | None = None) -> float:
-    """Seconds to wait after failed attempt number `attempts_so_far` (from 1), `dice` in [0, 1).
+    """Return the seconds to wait after failed attempt number `attempts_so_far` (from 1), with `dice` in [0, 1).
 
         backoff = min(60, 1 * 2 ** (attempts_so_far - 1)) * (0.5 + 0.5 * dice)
         asked   = retry_after * (1 + 0.1 * dice)
         delay   = max(backoff, asked)
 
-    Never earlier than the provider asked for, and without a ceiling of ours on what it asks (wire.md section 11,
-    rule 7). A `retry_after` that is negative or no number counts as not said.
+    Never earlier than the provider asks, and without a limit on what it asks (wire.md section 11, rule 7). A
+    `retry_after` that is negative or no number is ignored.
     """
     steps = min(max(attempts_so_far - 1, 0), 30)  # 2 ** 30 s is past the cap; more would only overflow
     backoff = min(CAP, BASE * FACTOR**steps) * (0.5 + 0.5 * dice)
@@ -86,21 +88,22 @@ def delay(attempts_so_far: int, dice: float, retry_after: float | None = None) -
     return max(backoff, retry_after * (1 + SPREAD * dice))
 
 
-def hold(times: int, dice: float) -> float:
-    """Seconds until a job is tried again whose model's deployment was at fault `times` times: 5, 10, 20 … 300, spread
-    by `dice` so that the jobs of a model don't come at once.
+def hold_delay(times: int, dice: float) -> float:
+    """Return the seconds for which a job is held after its deployment failed `times` times: 5, 10, 20 … 300.
+
+    Spread by `dice` so that the jobs of a model don't come at once.
     """
     steps = min(max(times - 1, 0), 30)
-    return min(LONGEST_HOLD, FIRST_HOLD * FACTOR**steps) * (1 + SPREAD * dice)
+    return min(MAX_HOLD, FIRST_HOLD * FACTOR**steps) * (1 + SPREAD * dice)
 
 
-def sent_already(failure: Failure, output_seen: bool, check_signalled: bool) -> Why | None:
+def resend_forbidden(failure: Failure, output_seen: bool, check_signalled: bool) -> GiveUpReason | None:
     """Return the rule that forbids sending the same prompt again, or None when no rule does."""
-    if failure.code == SAID_LOST:
+    if failure.code == RESPONSE_LOST:
         return None
     if output_seen:
         return "output_seen"
-    return "check_signalled" if check_signalled and failure.outcome not in _NAMED else None
+    return "check_signalled" if check_signalled and failure.outcome not in _NAMED_CAUSES else None
 
 
 def decide(
@@ -112,30 +115,29 @@ def decide(
     now: float,
     deadline: float | None,
     *,
-    same_code_before: int = 0,
+    earlier_same_code: int = 0,
     can_resume: bool = False,
     check_signalled: bool = False,
-    cuts_alike: int = 0,
+    repeated_cuts: int = 0,
 ) -> RetryAt | GiveUp:
-    """The retry after a failed attempt, or the rule that forbids it.
+    """Return the retry after a failed attempt, or the rule that forbids it.
 
-    `attempts_so_far` includes the failed one and is `counted(...)`. `same_code_before`: earlier attempts of the job
+    `attempts_so_far` includes the failed one and is `counted(...)`. `earlier_same_code`: earlier attempts of the job
     that ended with `failure.code`. `can_resume`: the response goes on upstream, so output already seen is not paid
-    for twice. `check_signalled`: a safety check was signalled for what was sent; such a prompt is not sent again by
-    itself, like one that was answered in part, unless the provider says that the response is lost or names a rate limit
-    or an overload as the cause. `cuts_alike`: how
-    many attempts in a row were cut after the same time. A delay that ends at or past `deadline` is a
-    GiveUp("run_deadline").
+    for twice. `check_signalled`: a safety check was signalled for what was sent; like a prompt that was answered in
+    part, it is not sent again automatically, unless the provider says that the response is lost or names a rate limit
+    or an overload as the cause. `repeated_cuts`: attempts in a row that were cut after the same time. A delay that ends
+    at or past `deadline` is a GiveUp("run_deadline").
     """
     if not failure.retryable:
         return GiveUp("not_retryable")
-    if (why := sent_already(failure, output_seen and not can_resume, check_signalled)) is not None:
+    if (why := resend_forbidden(failure, output_seen and not can_resume, check_signalled)) is not None:
         return GiveUp(why)
     if attempts_so_far >= max_attempts:
         return GiveUp("attempts_exhausted")
-    if cuts_alike >= MOST_CUTS:
+    if repeated_cuts >= MAX_CUTS:
         return GiveUp("cut_alike")
-    if failure.code in ONCE and same_code_before >= 1:
+    if failure.code in ONCE and earlier_same_code >= 1:
         return GiveUp("retried_once")
     seconds = delay(attempts_so_far, dice, failure.retry_after)
     if deadline is not None and not now + seconds < deadline:

@@ -1,7 +1,7 @@
-"""What the watch tells the shell about one attempt: signals while it runs, one verdict at its end.
+"""Defines what the watch reports about one attempt: signals while it runs, one verdict at its end.
 
 Values only. Field names are those of worker/jobs/events.py, so that a signal becomes a fact by copying. No signal
-and no repr holds content; a verdict carries the output, and hides it from its repr.
+and no repr holds content; a verdict has the output and leaves it out of its repr.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from worker.jobs.states import CheckEnd, Evidence, Outcome, RetryModelState
 
 @dataclass(frozen=True, slots=True)
 class ResponseKnown:
-    """The provider said something of the call itself; None = nothing new, so unchanged."""
+    """New facts about the call; None leaves a field unchanged."""
 
     request_id: str | None = None
     response_id: str | None = None
@@ -25,7 +25,7 @@ class ResponseKnown:
     http_status: int | None = None
     processing_ms: int | None = None
     mode: Literal["background"] | None = None  # the response turned out to run in the background
-    resumed: int | None = None  # how often this attempt was taken up again
+    resumed: int | None = None  # how often this attempt was resumed
     first_event: bool = False  # the first event of the stream itself has just come
 
 
@@ -36,7 +36,7 @@ class FirstOutput:
 
 @dataclass(frozen=True, slots=True)
 class CheckStartedSignal:
-    """A check is signalled, or silence makes us suspect one."""
+    """A check is signalled, or suspected because of silence."""
 
     evidence: Evidence
     use_cases: tuple[str, ...] = ()
@@ -67,17 +67,17 @@ class CheckEndedSignal:
 
 @dataclass(frozen=True, slots=True)
 class AccountFlagSignal:
-    """The provider recommends verification for this account; told once per attempt."""
+    """The provider recommends verification for this account; emitted once per attempt."""
 
     programs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptVerdict:
-    """How the attempt ended and all that was learnt from it.
+    """The outcome of an attempt and everything that is known of it.
 
-    `failure` is None exactly when the outcome is delivered (completed, refused, incomplete) or was our own doing
-    (substituted, cancelled, interrupted). `block` is set exactly when the outcome is blocked; `output` is then empty.
+    `failure` is None exactly if the outcome is delivered (completed, refused, incomplete) or Vigil caused it
+    (substituted, cancelled, interrupted). `block` is set exactly if the outcome is blocked; `output` is then empty.
     """
 
     outcome: Outcome
@@ -85,7 +85,7 @@ class AttemptVerdict:
     block: Block | None = None
     refused: bool = False
     incomplete_reason: str | None = None
-    served_model: str | None = None  # None: nobody said, and nothing is delivered
+    served_model: str | None = None  # None: the provider named none, and nothing is delivered
     served_raw: dict[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     usage: Usage | None = None  # None: the provider gave none; `deltas_counted` may serve as an estimate
@@ -98,7 +98,7 @@ class AttemptVerdict:
     sequence: int | None = None  # the highest sequence number seen: the resume cursor
     deltas_counted: int = 0
     first_output_seen: bool = False
-    resumable: bool = False  # the transport ended, the response has an id and may go on without us
+    resumable: bool = False  # the connection ended, the response has an id and may go on
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""What can come from the provider, in our own words: one union for Responses, Chat Completions and polling.
+"""Defines the events of a provider's stream: one union for Responses, Chat Completions and polling.
 
-The upstream room translates the wire into these; the watch judges them. An event of an unknown type is `Keepalive`: it
-proves life and nothing else. Named tuples, because one of them is made for every delta of every stream.
+`worker/upstream` translates the wire into these; the watch judges them. An event of an unknown type is a `Keepalive`:
+it shows that the stream is alive. Named tuples, because one of them is made for every delta of every stream.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Created(NamedTuple):
     status: str
     service_tier: str | None = None
     background: bool = False  # the provider says that the response runs in the background
-    state: bool = False  # it is the state of a response, told in the place of a stream of its events
+    is_snapshot: bool = False  # it is the state of a response, sent instead of a stream of events
 
 
 class CheckNotice(NamedTuple):
@@ -46,7 +46,7 @@ class CheckNotice(NamedTuple):
     reasons: tuple[str, ...] = ()
     retry_model: str | None = None
     retry_model_state: RetryModelState = RetryModelState.ABSENT
-    riding: bool = False  # it rode on an output-bearing or terminal event, so it can't open a check that lasts
+    piggybacked: bool = False  # it was part of an output or terminal event, so it can't open a check that lasts
 
 
 class Delta(NamedTuple):
@@ -58,19 +58,19 @@ class Delta(NamedTuple):
 
 
 class ItemDone(NamedTuple):
-    """Output-bearing: a whole output item (a Responses output item as it came)."""
+    """Output-bearing: a complete output item (an unchanged Responses output item)."""
 
     sequence: int | None
-    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which is not used
     item: dict[str, Any]
-    flags: tuple[str, ...] = ()  # what had to be mended to read it
+    flags: tuple[str, ...] = ()  # what had to be repaired to read it
 
 
 class PartDone(NamedTuple):
-    """Output-bearing: a content part is complete; its text came in deltas, and with some servers only here."""
+    """Output-bearing: a content part is complete; its text came in deltas, or with some servers only here."""
 
     sequence: int | None
-    index: int = 0  # type: ignore[assignment]  # of its output item; shadows tuple.index, which nobody needs here
+    index: int = 0  # type: ignore[assignment]  # of its output item; shadows tuple.index, which is not used
     part: int = 0
     text: str = ""
     kind: Literal["text", "refusal"] = "text"
@@ -78,13 +78,13 @@ class PartDone(NamedTuple):
 
 
 class CallDone(NamedTuple):
-    """Output-bearing: the arguments of a tool call are complete; with some servers they come only here.
+    """Output-bearing: the arguments of a tool call are complete; some servers send them only here.
 
-    Without arguments it says that a call has begun, under which name, and is no output.
+    Without arguments it reports that a call with this name has begun, and is no output.
     """
 
     sequence: int | None
-    index: int  # type: ignore[assignment]  # of its output item; shadows tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # of its output item; shadows tuple.index, which is not used
     item: str  # the id of its output item
     type: str  # of its output item
     field: str  # of the item, to which the arguments belong
@@ -94,7 +94,7 @@ class CallDone(NamedTuple):
 
 
 class Keepalive(NamedTuple):
-    """Liveness only: keepalive, unknown types, in_progress, item added, late events."""
+    """A sign that the stream is alive: keepalive, unknown types, in_progress, item added, late events."""
 
     sequence: int | None
     type: str
@@ -113,7 +113,7 @@ class Flagged(NamedTuple):
 
 
 class ProviderProblem(NamedTuple):
-    """What an error said: codes as they came, message only as what it asks us to wait for."""
+    """The fields of a provider's error: codes as sent, and the wait that its message asks for."""
 
     code: str | None
     type: str | None
@@ -125,7 +125,7 @@ class ProviderProblem(NamedTuple):
 
 
 class StreamError(NamedTuple):
-    """An error event inside a stream, nested or flat, or an error chunk of a chat stream. Not yet the end."""
+    """An error event inside a stream, nested or flat, or an error chunk of a chat stream. Not the end."""
 
     sequence: int | None
     problem: ProviderProblem
@@ -133,7 +133,7 @@ class StreamError(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """An HTTP error instead of a stream: the end of the call. `problem` is None when the body was not JSON."""
+    """An HTTP error instead of a stream: the end of the call. `problem` is None if the body was not JSON."""
 
     http_status: int
     problem: ProviderProblem | None
@@ -144,12 +144,12 @@ class Rejected(NamedTuple):
     retry_after: float | None = None
     rate_limits: dict[str, str] = {}
     on: Literal["create", "resume", "poll"] = "create"
-    otherwise: bool = False  # it was refused for how we put it, and the next request puts it otherwise
-    forwarded: bool = False  # a gateway's headers name the deployment that answered: it was not the gateway itself
+    next_differs: bool = False  # refused for the name of a parameter; the next request uses another one
+    forwarded: bool = False  # a gateway's headers name the deployment that answered, so it was not the gateway itself
 
 
 class Terminal(NamedTuple):
-    """The provider's last word on the response."""
+    """The terminal event of a response."""
 
     sequence: int | None
     status: Literal["completed", "incomplete", "failed", "cancelled"]
@@ -161,17 +161,17 @@ class Terminal(NamedTuple):
     service_tier: str | None = None
     carrier: Carrier = "response_failed"
     response_id: str | None = None
-    flags: tuple[str, ...] = ()  # what had to be mended to read it
+    flags: tuple[str, ...] = ()  # what had to be repaired to read it
 
 
 NoConnection = Literal["untrusted", "certificate", "tls", "name", "refused", "unreachable", "timeout", "proxy"]
-"""Why there was no connection: a certificate whose issuer nobody here knows, one that is otherwise wrong, TLS, the
-name, a closed port, no route, no answer, the proxy.
+"""Why there was no connection: a certificate of an unknown issuer, another fault of the certificate, TLS, DNS, a closed
+port, no route, a timeout, the proxy.
 """
 
 
 class Closed(NamedTuple):
-    """The transport ended. `clean` = an orderly end; nothing may be concluded from it but that nothing more comes."""
+    """The connection ended. `clean` = an orderly end, which says only that nothing more comes."""
 
     how: Literal[
         # "nothing": headers, and an orderly end without a byte
@@ -180,7 +180,7 @@ class Closed(NamedTuple):
     ]  # fmt: skip
     detail: str = ""  # the class of the foreign exception; never its text
     opened: bool = True  # bytes were sent and headers came back, so the call may have run
-    why: NoConnection | None = None  # of "connect_failed", where the system says it
+    reason: NoConnection | None = None  # of "connect_failed", if the system gives it
 
 
 StreamEvent = (

@@ -1,4 +1,4 @@
-"""How long the watch of an attempt waits for the next event before it concludes something. Pure data."""
+"""Defines how long the watch of an attempt waits for the next event. Pure data."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class WatchLimits:
     """Seconds. `idle` rises to `check_idle` while a check is signalled, never for a suspected one.
 
     `suspect_after`: silence (keepalives allowed) after which a check is suspected; None = never.
-    `after_fault`: how long the last word may take after an error event, before the error stands alone.
-    Clients' own idle limit is 300 s; holds of 35 to 240 s were seen (wire.md section 2.3).
+    `after_fault`: how long to wait for a terminal event after an error event. Clients' own idle limit is 300 s; checks
+    of 35 to 240 s were seen (wire.md section 2.3).
     """
 
     first_event: float = 300.0

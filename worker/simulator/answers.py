@@ -1,6 +1,6 @@
-"""Answers that aren't streams: JSON, the provider's error envelope, failures before the stream, the guard.
+"""Makes the answers that aren't streams: JSON, the provider's error envelope, failures before the stream.
 
-It must not know what a response is; handlers hand it bodies and plans.
+It must not depend on what a response is; handlers hand it bodies and plans.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from .ask import Ask, BadAskError
 from .directive import DirectiveError
 from .errors import ErrorShape, envelope, shape, simple, wrapped
 from .ledger import Call
-from .odd import PAGE
 from .plan import Plan
+from .request_body import BadRequestError, ParsedRequest
 from .transport import reset
 from .wire import Json, dumps, retry_headers
+from .wire_shapes import PAGE
 from .world import CALL, WORLD, call_of, project_of
 
 log = logging.getLogger(__name__)
@@ -62,8 +62,8 @@ def _error_object(request: web.Request, error: ErrorShape, plan: Plan) -> web.Re
     )
 
 
-async def before_stream(request: web.Request, ask: Ask, plan: Plan) -> web.StreamResponse | None:
-    """Return the answer of a plan that fails before any stream, after its hold; None when it gets through."""
+async def before_stream(request: web.Request, ask: ParsedRequest, plan: Plan) -> web.StreamResponse | None:
+    """Return the answer of a plan that fails before any stream, after its hold, or None if it does not fail."""
     world = request.app[WORLD]
     if plan.how == "drop":
         await reset(request)
@@ -100,7 +100,7 @@ async def guard(
     request.app[WORLD].ledger.begin(call)
     try:
         answer = await handler(request) if _has_key(request) else refuse(request, _no_key())
-    except BadAskError as error:
+    except BadRequestError as error:
         answer = refuse(request, error.error)
     except DirectiveError as error:
         answer = refuse(request, simple(400, str(error), code="sim_directive_invalid", param="input"))

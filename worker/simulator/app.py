@@ -1,4 +1,4 @@
-"""The simulator as a server: `Simulator` to embed it, `run` to serve until cancelled.
+"""Serves the simulator: `Simulator` to embed it, `run` to serve until cancelled.
 
 It assembles routes and state; it must not know what any of them does.
 """
@@ -52,12 +52,12 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The base URL for an SDK, `http://HOST:PORT/v1`."""
+        """Return the base URL for an SDK, `http://HOST:PORT/v1`."""
         return f"{self.root}/v1"
 
     @property
     def root(self) -> str:
-        """The URL without /v1, for the pages under /sim."""
+        """Return the URL without /v1, for the pages under /sim."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 

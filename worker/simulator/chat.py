@@ -1,6 +1,6 @@
-"""Handler of /v1/chat/completions, stream and not.
+"""Handles /v1/chat/completions, streamed or not.
 
-It must not know scenarios' insides; nothing of a chat completion is stored.
+It must not depend on scenarios' insides; nothing of a chat completion is stored.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from .answers import before_stream, ok, refuse
-from .ask import read
 from .chat_script import chat_script
 from .errors import shape
-from .live import Live
-from .odd import odd
+from .live_response import LiveResponse
+from .request_body import read
 from .responses import left, note
 from .transport import CutError, EventStream, break_json
 from .wire import Step, dumps
+from .wire_shapes import reshape
 from .world import WORLD, call_of, project_of
 
 
@@ -33,7 +33,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     live = world.unkept(ask, plan)
     call.response_id = live.ids.response.replace("resp_", "chatcmpl-", 1)
     steps = chat_script(ask, plan, live.ids, project_of(request))
-    steps = odd(steps, plan.odd) if ask.stream else steps
+    steps = reshape(steps, plan.odd) if ask.stream else steps
     try:
         return await (_stream if ask.stream else _wait)(request, live, steps)
     finally:
@@ -42,7 +42,7 @@ async def create(request: web.Request) -> web.StreamResponse:
             call.ended = "aborted"
 
 
-async def _stream(request: web.Request, live: Live, steps: Iterator[Step]) -> web.StreamResponse:
+async def _stream(request: web.Request, live: LiveResponse, steps: Iterator[Step]) -> web.StreamResponse:
     world, call = request.app[WORLD], call_of(request)
     out = EventStream(request, world.headers(request, call, live.plan), world.fault(live, first=True))
     call.status = 200
@@ -64,7 +64,7 @@ async def _stream(request: web.Request, live: Live, steps: Iterator[Step]) -> we
     return out.response
 
 
-async def _wait(request: web.Request, live: Live, steps: Iterator[Step]) -> web.StreamResponse:
+async def _wait(request: web.Request, live: LiveResponse, steps: Iterator[Step]) -> web.StreamResponse:
     world, call = request.app[WORLD], call_of(request)
     async for step in world.pace.steps(steps):
         live.absorb(step)

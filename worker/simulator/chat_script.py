@@ -1,6 +1,6 @@
-"""A Chat Completions stream as a list of steps (wire.md T19): no check signals exist there, only delay and endings.
+"""Scripts a Chat Completions stream as a list of steps (wire.md T19): it has no check signals, only delay and endings.
 
-Pure. It must not know sockets, tasks or the clock.
+Pure. It must not depend on sockets, tasks or the clock.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import prose
-from .ask import Ask
 from .errors import ErrorShape, envelope, shape
 from .plan import Plan
+from .request_body import ParsedRequest
 from .wire import Ids, Json, Step, chat_frame, chat_usage, dumps
 
 _REASONS = {"max_output_tokens": "length", "max_messages": "length", "server_error": "content_filter"}
 
 
-def chat_script(ask: Ask, plan: Plan, ids: Ids, project: str) -> Iterator[Step]:
+def chat_script(ask: ParsedRequest, plan: Plan, ids: Ids, project: str) -> Iterator[Step]:
     """Yield the steps of one chat completion; the step before `[DONE]` carries the whole non-stream answer."""
     return _Chat(ask, plan, ids, project).steps()
 
 
 class _Chat:
-    """The writing hand of one completion."""
+    """Writes the steps of one completion."""
 
-    def __init__(self, ask: Ask, plan: Plan, ids: Ids, project: str) -> None:
+    def __init__(self, ask: ParsedRequest, plan: Plan, ids: Ids, project: str) -> None:
         self.ask, self.plan, self.ids = ask, plan, ids
         self.model = {
             "header": plan.served or ask.model,

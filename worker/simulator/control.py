@@ -1,4 +1,4 @@
-"""The simulator's own pages under /sim, and the model list.
+"""Handles the simulator's own pages under /sim, and the model list.
 
 It must not change what is on the wire of a response.
 """
@@ -34,7 +34,7 @@ async def model(request: web.Request) -> web.StreamResponse:
 
 
 async def safety_page(request: web.Request) -> web.StreamResponse:
-    """GET /v1/safety/cases/{id} and /v1/safety/alerts/{id}: what a webhook told of."""
+    """GET /v1/safety/cases/{id} and /v1/safety/alerts/{id}: the page behind a webhook."""
     name = request.match_info["id"][:128]
     page = request.app[WORLD].pages.get(name)
     if page is None or not request.path.startswith(f"/v1/safety/{page['object'].removeprefix('safety.')}s/"):
@@ -99,7 +99,7 @@ async def healthz(_request: web.Request) -> web.StreamResponse:
 
 
 async def webhook(request: web.Request) -> web.StreamResponse:
-    """POST /sim/webhooks {type, data, variant?, url?, page?}: send any event, and tell how it was received.
+    """POST /sim/webhooks {type, data, variant?, url?, page?}: send any event, and report how it was received.
 
     `page`: what GET /v1/safety/… answers for `data.id` from now on.
     """

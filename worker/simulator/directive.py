@@ -1,6 +1,6 @@
-"""The directive language `[[sim: SCENARIO key=value ...]]`: its options, how to find one in a text, how to print one.
+"""Parses and prints the directive language `[[sim: SCENARIO key=value ...]]`, and defines its options.
 
-Pure. It must not know which scenarios exist (scenarios.py does) nor what an option leads to (script.py does).
+Pure. It must not depend on which scenarios exist (scenarios.py does) nor what an option leads to (script.py does).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 Value = str | int | float | bool
 
 OPENING = "[[sim:"
-_WHOLE = re.compile(r"\[\[sim:(.{0,2000}?)\]\]", re.DOTALL | re.IGNORECASE)
+_DIRECTIVE = re.compile(r"\[\[sim:(.{0,2000}?)\]\]", re.DOTALL | re.IGNORECASE)
 _WORD = re.compile(r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")
 _TEXT = re.compile(r"^[^\s\[\]=]{1,200}$")
 _CARRIER = re.compile(
@@ -22,7 +22,7 @@ _CARRIER = re.compile(
 
 
 class DirectiveError(ValueError):
-    """A directive that can't be obeyed; its text is one sentence for the person who wrote it."""
+    """A directive that is not valid; the message is one sentence for its author."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def _number(low: float, high: float) -> Callable[[str], float]:
     return read
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def _integer(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
             raise ValueError(f"must be a whole number from {low} to {high}")
@@ -102,13 +102,13 @@ OPTIONS: dict[str, Option] = {
     "keepalive": Option(_number(0, DAY), "seconds between keepalive events during the hold; 0 = none"),
     "queue": Option(_number(0, DAY), "seconds that a background response stays queued"),
     "latency": Option(_number(0, DAY), "ordinary seconds before the first output"),
-    "tokens": Option(_whole(0, 200_000), "length of the answer, one delta per token"),
+    "tokens": Option(_integer(0, 200_000), "length of the answer, one delta per token"),
     "rate": Option(_number(0.01, 100_000), "tokens per second"),
-    "partial": Option(_whole(0, 200_000), "deltas sent before a failure or an early end"),
+    "partial": Option(_integer(0, 200_000), "deltas sent before a failure or an early end"),
     "signal": Option(
         _one_of("none", "metadata", "top", "typed", "snapshot", "mid"), "how a check is announced (mid: during output)"
     ),
-    "repeats": Option(_whole(0, 1000), "how often the announcement is repeated during the hold"),
+    "repeats": Option(_integer(0, 1000), "how often the announcement is repeated during the hold"),
     "again": Option(_number(0, DAY), "seconds of a second check in the middle of the output; 0 = none"),
     "use_case": Option(_text, "use cases of the check, comma separated"),
     "reason": Option(_text, "reasons of the check, comma separated"),
@@ -116,11 +116,11 @@ OPTIONS: dict[str, Option] = {
     "code": Option(_text, "error code, or the reason of an incomplete response"),
     "carrier": Option(_carrier, "how the failure travels"),
     "retry_after": Option(_number(0, DAY), "seconds to wait told by the provider (headers, or prose in a stream)"),
-    "times": Option(_whole(0, 1_000_000), "happen this often for the same input and model, then answer; 0 = always"),
+    "times": Option(_integer(0, 1_000_000), "happen this often for the same input and model, then answer; 0 = always"),
     "how": Option(
         _one_of("rst", "fin", "clean", "half", "bad_json", "hang", "no_terminal", "drop"), "how a connection is cut"
     ),
-    "after": Option(_whole(0, 200_000), "events sent on a connection before it is cut"),
+    "after": Option(_integer(0, 200_000), "events sent on a connection before it is cut"),
     "served": Option(_text, "name of the model that really serves"),
     "org": Option(_text, "value of the openai-organization header"),
     "resume": Option(_one_of("ok", "refused", "lost"), "what happens to a resume: works, 400 too old, 404"),
@@ -144,7 +144,7 @@ def find(text: str) -> Directive | None:
 
     Raises DirectiveError for a directive that is unclosed or malformed, or has an unknown option or a bad value.
     """
-    found = _WHOLE.search(text)
+    found = _DIRECTIVE.search(text)
     if found is None:
         if OPENING in text.lower():
             raise DirectiveError("A [[sim: directive isn't closed by ]] (or is longer than 2000 characters).")

@@ -1,6 +1,6 @@
-"""The provider's error shapes as data: code -> HTTP status, type, param, message (wire.md sections 3, 4, 6).
+"""Lists the provider's errors: code -> HTTP status, type, param, message (wire.md sections 3, 4, 6).
 
-Pure. It must not know scenarios, sockets or HTTP frameworks.
+Pure. It must not depend on scenarios, sockets or HTTP frameworks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ErrorShape:
-    """How one failure looks in the provider's envelope; `code` is what stands on the wire (None = null)."""
+    """One failure in the provider's envelope; `code` is the code on the wire (None = null)."""
 
     status: int
     type: str

@@ -1,4 +1,4 @@
-"""Scenarios of gateways and compatible servers: the provider's errors as they pass them on.
+"""Defines scenarios of gateways and compatible servers: the provider's errors as they forward them.
 
 Pure data, part of scenarios.py's table.
 """

@@ -1,6 +1,6 @@
-"""What was asked of the simulator and what it cost: the counts behind GET /sim/calls.
+"""Counts the simulator's requests and what they cost, for GET /sim/calls.
 
-It must not know scenarios or the wire, and never keeps a prompt: only a digest of it.
+It must not depend on scenarios or the wire, and never keeps a prompt: only a digest of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-KEPT = 1000
+MAX_CALLS_KEPT = 1000
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Ledger:
     open_streams: int = 0
     aborted: int = 0
     cut: int = 0
-    calls: deque[Call] = field(default_factory=lambda: deque(maxlen=KEPT))
+    calls: deque[Call] = field(default_factory=lambda: deque(maxlen=MAX_CALLS_KEPT))
 
     def begin(self, call: Call) -> None:
         """Record a request that just came in."""

@@ -1,6 +1,6 @@
-"""Scenarios drawn from a weighted table, for load: `--mix FILE` with `--seed`.
+"""Draws scenarios from a weighted table, for load: `--mix FILE` with `--seed`.
 
-It must not know requests; a table is read and checked once, at the start.
+It must not depend on requests; a table is read and checked once, at the start.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MixTable = Sequence[Mapping[str, Any]]
 
 
 class MixError(ValueError):
-    """The table can't be used; its text says which entry and why."""
+    """The table can't be used; the message names the entry and the reason."""
 
 
 class Mix:

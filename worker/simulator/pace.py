@@ -1,4 +1,4 @@
-"""How fast simulated time runs. It may change at any moment, and whoever waits follows at once."""
+"""Runs simulated time. Its speed may change at any moment, and pending waits follow at once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Pace:
         self._waiting: set[asyncio.Future[None]] = set()
 
     def now(self) -> float:
-        """The simulated seconds so far."""
+        """Return the simulated seconds so far."""
         return self._passed + (time.monotonic() - self._since) * self.speed
 
     def change(self, speed: float) -> None:
-        """Let time run at another speed (ValueError), also for the waits that are under way."""
+        """Set another speed (ValueError), also for pending waits."""
         speed = _checked(speed)
         self._passed, self._since = self.now(), time.monotonic()
         self.speed = speed
@@ -36,7 +36,7 @@ class Pace:
                 waiter.set_result(None)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so many simulated seconds."""
+        """Wait for a number of simulated seconds."""
         await self.until(self.now() + seconds)
 
     async def until(self, due: float) -> None:

@@ -1,6 +1,6 @@
-"""What will happen to one request: a scenario's defaults and a directive's options, resolved into one flat value.
+"""Resolves what will happen to one request: a scenario's defaults and a directive's options in one flat value.
 
-Pure. It must not know HTTP, the wire's JSON or time; the counting behind `times` lives in world.py.
+Pure. It must not depend on HTTP, the wire's JSON or time; the counting behind `times` lives in world.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOO_OLD_AFTER = 300.0  # seconds after which a stream can't be resumed (wire.md 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every knob of one response; a directive's options and a scenario's defaults share these names."""
+    """Every setting of one response; a directive's options and a scenario's defaults share these names."""
 
     scenario: str = "normal"
     # -- pace, in seconds before --speed divides them
@@ -58,7 +58,7 @@ class Plan:
     trailing: int = 1  # 0 none, 1 the usual rate_limits.updated, 2 several
     twice: bool = False  # a second terminal event
     gap: bool = False  # sequence numbers are skipped
-    odd: str = ""  # a shape of odd.py
+    odd: str = ""  # a shape of wire_shapes.py
     noise: bool = False  # comments, unknown types, an event without a type
     # -- who serves
     served: str | None = None
@@ -77,12 +77,12 @@ class Plan:
         return Plan(tokens=self.tokens, rate=self.rate, latency=self.latency, tool=self.tool, queue=self.queue)
 
     def labels(self, kind: str) -> list[str]:
-        """Return the check's `use_case` or `reason` as the list that stands on the wire."""
+        """Return the check's `use_case` or `reason` as the list on the wire."""
         return [word for word in (self.use_case if kind == "use_case" else self.reason).split(",") if word]
 
     @property
     def http_status(self) -> int | None:
-        """The status of a failure that comes before the stream: 0 = the code's own, None = not such a failure."""
+        """Return the status of a failure before the stream: 0 = the code's own, None = no such failure."""
         if self.carrier is None or not self.carrier.startswith("http"):
             return None
         return int(self.carrier[5:] or 0)

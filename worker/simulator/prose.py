@@ -1,4 +1,4 @@
-"""What the fake model says: pleasant deterministic words, a minimal value for a JSON schema, padding.
+"""Writes the fake model's text: deterministic words, a minimal value for a JSON schema, padding.
 
 Pure. It never repeats any of the prompt; only the prompt's length chooses where the text starts.
 """
@@ -23,7 +23,7 @@ _SENTENCES = (
 _WORDS = tuple(f"{word} " for sentence in _SENTENCES for word in sentence.split())
 _STARTS = tuple(i for i, word in enumerate(_WORDS) if i == 0 or _WORDS[i - 1].endswith(". "))
 REFUSAL = ("Sorry, ", "I ", "can't ", "help ", "with ", "that.")
-_DEEPEST = 20
+_MAX_DEPTH = 20
 PADDING = ("p3X", "q81", "k2", "Zt90a", "m", "v7Qe2d", "0fR", "hY4b")
 
 
@@ -45,7 +45,7 @@ def pieces(text: str, size: int = 6) -> list[str]:
 
 def sample(schema: Any, depth: int = 0) -> Any:
     """Return a small value that satisfies an ordinary JSON schema; $ref isn't followed."""
-    if not isinstance(schema, dict) or depth > _DEEPEST:
+    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
         return {}
     if "const" in schema:
         return schema["const"]

@@ -1,6 +1,6 @@
-"""Handlers of /v1/responses: create (four ways), poll, resume, cancel, delete.
+"""Handles /v1/responses: create (four modes), poll, resume, cancel, delete.
 
-They must not know scenarios' insides: a plan, its steps and a fault are all they see.
+They must not depend on scenarios' insides: a plan, its steps and a fault are all they see.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from .answers import before_stream, ok, refuse
-from .ask import Ask, read
 from .errors import ErrorShape, shape, simple
 from .ledger import Call, Ledger
-from .live import Live
+from .live_response import LiveResponse
+from .request_body import ParsedRequest, read
 from .transport import CutError, EventStream, break_json
 from .wire import Step, dumps
 from .world import WORLD, World, call_of, project_of
@@ -23,8 +23,8 @@ _REFUSED_LOOKS = {"limited": "rate_limit_exceeded", "overloaded": "server_is_ove
 _DIGITS = 18  # of a sequence number that is still believed
 
 
-def note(request: web.Request, ask: Ask) -> None:
-    """Write into the ledger's entry what the body told."""
+def note(request: web.Request, ask: ParsedRequest) -> None:
+    """Record the body's fields in the ledger's entry."""
     call = call_of(request)
     safety = ask.body.get("safety_identifier")
     call.model, call.stream, call.background = ask.model, ask.stream, ask.background
@@ -33,7 +33,7 @@ def note(request: web.Request, ask: Ask) -> None:
 
 
 def left(ledger: Ledger, call: Call, out: EventStream, *, done: bool) -> None:
-    """Write down why a stream ended before its end: broken by us, or left by the client while generating."""
+    """Record why a stream ended early: broken by the simulator, or left by the client while generating."""
     if out.broken:
         ledger.cut += 1
         call.ended = "cut"
@@ -62,7 +62,9 @@ async def create(request: web.Request) -> web.StreamResponse:
     return ok(request, live.snapshot, plan)
 
 
-async def _foreground(request: web.Request, world: World, live: Live, steps: Iterator[Step]) -> web.StreamResponse:
+async def _foreground(
+    request: web.Request, world: World, live: LiveResponse, steps: Iterator[Step]
+) -> web.StreamResponse:
     """Generate while the client listens; it stops when the client leaves."""
     call, ledger = call_of(request), world.ledger
     out = EventStream(request, world.headers(request, call, live.plan), world.fault(live, first=True))
@@ -87,7 +89,7 @@ async def _foreground(request: web.Request, world: World, live: Live, steps: Ite
     return out.response
 
 
-async def _wait(request: web.Request, world: World, live: Live, steps: Iterator[Step]) -> web.StreamResponse:
+async def _wait(request: web.Request, world: World, live: LiveResponse, steps: Iterator[Step]) -> web.StreamResponse:
     """Generate, then answer in one piece."""
     call = call_of(request)
     try:
@@ -114,8 +116,10 @@ async def _wait(request: web.Request, world: World, live: Live, steps: Iterator[
     return ok(request, live.snapshot, live.plan)
 
 
-async def _follow(request: web.Request, world: World, live: Live, *, after: int, first: bool) -> web.StreamResponse:
-    """Tell a background response's events from after + 1 on; the response doesn't mind who listens."""
+async def _follow(
+    request: web.Request, world: World, live: LiveResponse, *, after: int, first: bool
+) -> web.StreamResponse:
+    """Send a background response's events from after + 1 on; the response does not depend on its readers."""
     call = call_of(request)
     out = EventStream(request, world.headers(request, call, live.plan), world.fault(live, first=first))
     call.status = 200
@@ -162,7 +166,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
 
 
 async def cancel(request: web.Request) -> web.StreamResponse:
-    """POST /v1/responses/{id}/cancel: background only; once more changes nothing."""
+    """POST /v1/responses/{id}/cancel: background only; idempotent."""
     live = _find(request)
     if live is None:
         return refuse(request, _gone(request))
@@ -184,7 +188,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     return ok(request, {"id": live.ids.response, "object": "response", "deleted": True})
 
 
-def _find(request: web.Request) -> Live | None:
+def _find(request: web.Request) -> LiveResponse | None:
     live = request.app[WORLD].lives.get(request.match_info["id"])
     call = call_of(request)
     call.response_id = request.match_info["id"][:128]

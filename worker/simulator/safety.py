@@ -1,6 +1,6 @@
-"""What the provider's safety team would tell of a request: events for webhooks, and the pages behind them.
+"""Makes the notices of the provider's safety team about a request: webhook events, and the pages behind them.
 
-It must not know how an event is signed or sent.
+It must not depend on how an event is signed or sent.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 from .wire import Json
 
-NOTIFY = ("identifier_blocked", "warning", "deactivation", "alert")
-_KEPT = 1000
+_MAX_PAGES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Of the request that is told about: who asked which model, and how the provider called it."""
+class NoticeSubject:
+    """The request that a notice is about: end user, model and the provider's ids."""
 
     model: str
     project: str
@@ -27,7 +26,7 @@ class Asked:
     category: str
 
 
-class Pages:
+class SafetyPages:
     """The pages under /v1/safety, by their last two steps; the oldest go first."""
 
     def __init__(self) -> None:
@@ -35,18 +34,18 @@ class Pages:
         self._pages: dict[str, Json] = {}
 
     def put(self, name: str, page: Json) -> None:
-        """Keep a page under the name of its case or alert."""
+        """Store a page under the id of its case or alert."""
         self._pages[name] = page
-        while len(self._pages) > _KEPT:
+        while len(self._pages) > _MAX_PAGES:
             del self._pages[next(iter(self._pages))]
 
     def get(self, name: str) -> Json | None:
-        """The page of that name."""
+        """Return the page with that id."""
         return self._pages.get(name)
 
 
-def event(what: str, asked: Asked, pages: Pages) -> tuple[str, Json] | None:
-    """(type, data) of the webhook for one of NOTIFY, its page kept; None when the request names no end user."""
+def event(what: str, subject: NoticeSubject, pages: SafetyPages) -> tuple[str, Json] | None:
+    """Return (type, data) of the webhook for a kind of notice and store its page, or None if there is no end user."""
     now = int(time.time())
     if what == "alert":
         name = f"alert_{secrets.token_hex(16)}"
@@ -57,23 +56,23 @@ def event(what: str, asked: Asked, pages: Pages) -> tuple[str, Json] | None:
                 "object": "safety.alert",
                 "created_at": now,
                 "error_type": "potentially_unintended_data_access",
-                "model": asked.model,
+                "model": subject.model,
                 "reason": "simulated: a description for customers",
-                "request_id": asked.request_id,
+                "request_id": subject.request_id,
                 "request_paused": True,
-                "response_id": asked.response_id or "resp_unknown",
+                "response_id": subject.response_id or "resp_unknown",
             },
         )
         return "safety.alert.created", {"id": name}
-    if asked.safety_identifier is None:
+    if subject.safety_identifier is None:
         return None
     if what == "identifier_blocked":
         data: Json = {
-            "safety_category": asked.category,
-            "safety_identifier": asked.safety_identifier,
-            "model": asked.model,
-            "project_id": asked.project,
-            "request_id": asked.request_id,
+            "safety_category": subject.category,
+            "safety_identifier": subject.safety_identifier,
+            "model": subject.model,
+            "project_id": subject.project,
+            "request_id": subject.request_id,
         }
         return "safety_identifier.blocked", data
     name = f"C-{secrets.token_hex(8)}"
@@ -83,9 +82,9 @@ def event(what: str, asked: Asked, pages: Pages) -> tuple[str, Json] | None:
             "id": name,
             "object": "safety.case",
             "created_at": now,
-            "entity_identifier": asked.safety_identifier,
+            "entity_identifier": subject.safety_identifier,
             "notice": {"type": what},
-            "reason": f"{asked.category}_abuse",
+            "reason": f"{subject.category}_abuse",
         },
     )
     return f"safety.{what}_issued", {"id": name}

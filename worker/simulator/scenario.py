@@ -1,4 +1,4 @@
-"""The shape of a scenario and of what is expected of a client that meets it.
+"""Defines the types of a scenario and of the result that a client is expected to show.
 
 Pure. The scenarios themselves are in scenarios.py.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What Vigil (default policy, background mode) should make of it, in the words of the contract."""
+    """The result that Vigil (default policy, background mode) should show, in the terms of the contract."""
 
     status: str = "completed"  # job status
     outcome: str = "completed"  # outcome of the attempt that met the scenario

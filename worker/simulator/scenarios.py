@@ -1,6 +1,6 @@
-"""All scenarios as data: what each does, its default options, and what a well-behaved client makes of it.
+"""Lists all scenarios: what each does, its default options, and the result of a well-behaved client.
 
-Pure data. It must not know how a scenario is played; names in `defaults` are fields of plan.Plan.
+Pure data. It must not depend on how a scenario is played; names in `defaults` are fields of plan.Plan.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from .gateway_scenarios import GATEWAYS
-from .looked_at_scenarios import LOOKED_AT
-from .odd_scenarios import ODD
+from .resume_scenarios import RESUME_SCENARIOS
 from .scenario import Expected, Scenario
+from .wire_shape_scenarios import WIRE_SHAPE_SCENARIOS
 
 _CHECK = ("hold", "keepalive", "use_case", "reason", "retry_model", "signal", "repeats")
 _FAIL = ("code", "carrier", "times")
@@ -387,7 +387,9 @@ _ALL: tuple[Scenario, ...] = (
     Scenario("alias", "The answer names the dated model: not a reroute.", {"route": "alias"}, ("served",), _ok()),
 )
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*_ALL, *LOOKED_AT, *ODD)}
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario for scenario in (*_ALL, *RESUME_SCENARIOS, *WIRE_SHAPE_SCENARIOS)
+}
 
 
 def listing() -> str:

@@ -1,6 +1,6 @@
-"""A Responses stream as a list of steps: which frames, in which order, after which wait (wire.md T01-T18).
+"""Scripts a Responses stream as a list of steps: which frames, in which order, after which wait (wire.md T01-T18).
 
-Pure: same arguments, same steps. It must not know sockets, tasks, the clock or how often a plan ran.
+Pure: same arguments, same steps. It must not depend on sockets, tasks, the clock or how often a plan ran.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import prose
-from .ask import Ask
 from .errors import MISALIGNMENT, ErrorShape, shape
 from .plan import Plan
+from .request_body import ParsedRequest
 from .wire import Ids, Json, Step, dumps, frame, function_call, message, snapshot, text_part, usage
 
 GENERIC = {"code": "server_error", "message": "simulated generic"}
 FOREVER = math.inf
 
 
-def responses_script(ask: Ask, plan: Plan, ids: Ids, project: str) -> Iterator[Step]:
+def responses_script(ask: ParsedRequest, plan: Plan, ids: Ids, project: str) -> Iterator[Step]:
     """Yield the steps of one response; waits are in unscaled seconds, and a wait of infinity never ends."""
     return _Script(ask, plan, ids, project).steps()
 
@@ -27,7 +27,7 @@ def responses_script(ask: Ask, plan: Plan, ids: Ids, project: str) -> Iterator[S
 class _Script:
     """The writing hand: holds the next sequence number and what was said so far."""
 
-    def __init__(self, ask: Ask, plan: Plan, ids: Ids, project: str) -> None:
+    def __init__(self, ask: ParsedRequest, plan: Plan, ids: Ids, project: str) -> None:
         self.ask, self.plan, self.ids = ask, plan, ids
         self.seq = 0
         self.sent = 0  # output tokens so far

@@ -1,6 +1,6 @@
-"""What happens to one connection: events written as TCP chunks, and all the ways a connection can break (wire.md T14).
+"""Writes events as TCP chunks, and breaks connections in every way that a plan asks for (wire.md T14).
 
-It must not know scenarios or the Responses API; it sees frames and a Fault.
+It must not depend on scenarios or the Responses API; it sees frames and a Fault.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Webhooks out: Standard Webhooks, signed by hand, with the variants of wire.md T20.
+"""Sends webhooks: Standard Webhooks, signed by hand, with the variants of wire.md T20.
 
-It must not know responses; it is told a type and data. The signature is written here again on purpose.
+It must not depend on responses; it is told a type and data. The signature is written here again on purpose.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The provider's JSON: frames, response snapshots, usage, output items, headers (wire.md part B).
+"""Builds the provider's JSON: frames, response snapshots, usage, output items, headers (wire.md part B).
 
-Pure builders. They must not know scenarios, pace or sockets.
+Pure builders. They must not depend on scenarios, pace or sockets.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .ask import Ask
+from .request_body import ParsedRequest
 
 Json = dict[str, Any]
 
@@ -97,7 +97,7 @@ _ECHOED: tuple[tuple[str, Any], ...] = (
 )
 
 
-def snapshot(ask: Ask, ids: Ids, model: str) -> Json:
+def snapshot(ask: ParsedRequest, ids: Ids, model: str) -> Json:
     """Return the base snapshot of a response in progress, with the request's own values echoed."""
     body = ask.body
     tier = body.get("service_tier")

@@ -1,6 +1,6 @@
-"""The state that all handlers share: live responses, counts behind `times`, the ledger, the mix, who is denied.
+"""Holds the state that all handlers share: responses, counts for `times`, the ledger, the mix, denied models.
 
-It must not know routes or write answers.
+It must not depend on routes or write answers.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any
 from aiohttp import web
 
 from . import wire
-from .ask import Ask
 from .directive import find
 from .ledger import Call, Ledger
-from .live import Live
+from .live_response import LiveResponse
 from .mix import Mix
-from .odd import odd
 from .pace import Pace
 from .plan import TOO_OLD_AFTER, Plan, resolve
-from .safety import Asked, Pages, event
+from .request_body import ParsedRequest
+from .safety import NoticeSubject, SafetyPages, event
 from .script import responses_script
 from .transport import Fault
 from .webhooks import WebhookError, Webhooks
 from .wire import Ids, Step
+from .wire_shapes import reshape
 
 CATALOG = (
     "gpt-5.5",
@@ -46,7 +46,7 @@ CATALOG = (
     "gpt-6.1-terra",
 )
 DENIED = frozenset({"gpt-5.6-cyber"})  # known, not granted: what a probe should find
-_KEPT = 5_000  # finished responses; the oldest go first
+_MAX_RESPONSES = 5_000  # finished responses; the oldest go first
 _RESUME_FLOOR = 10.0  # seconds of real time a stream stays resumable however fast the clock
 
 log = logging.getLogger(__name__)
@@ -59,14 +59,14 @@ class World:
         """Start empty."""
         self.pace, self.mix, self.webhooks, self.denied = pace, mix, webhooks, denied
         self.ledger = Ledger()
-        self.lives: dict[str, Live] = {}
-        self.pages = Pages()
+        self.lives: dict[str, LiveResponse] = {}
+        self.pages = SafetyPages()
         self._hits: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- what happens to a request
 
-    def plan(self, ask: Ask, call: Call) -> Plan:
+    def plan(self, ask: ParsedRequest, call: Call) -> Plan:
         """Return what happens to a create and count it; DirectiveError for a directive that can't be obeyed."""
         directive = find(ask.text)
         if directive is not None:
@@ -81,17 +81,17 @@ class World:
         self.ledger.chosen(ask.model, plan.scenario)
         return plan
 
-    def fault(self, live: Live, *, first: bool) -> Fault | None:
+    def fault(self, live: LiveResponse, *, first: bool) -> Fault | None:
         """Return how this connection to a response breaks; further connections count against `times` too."""
         return self.connection_fault(live.plan, live.ask, first=first)
 
-    def connection_fault(self, plan: Plan, ask: Ask, *, first: bool) -> Fault | None:
-        """As `fault`, before a response exists."""
+    def connection_fault(self, plan: Plan, ask: ParsedRequest, *, first: bool) -> Fault | None:
+        """Return how this connection breaks before a response exists."""
         if plan.how is None or (not first and (plan.drawn or not self._happens(plan, ask))):
             return None
         return Fault(plan.how, plan.after)
 
-    def _happens(self, plan: Plan, ask: Ask) -> bool:
+    def _happens(self, plan: Plan, ask: ParsedRequest) -> bool:
         if not plan.times or plan.drawn:
             return True
         key = f"{plan.scenario}\n{ask.identity}"
@@ -100,61 +100,61 @@ class World:
 
     # -- responses
 
-    def create(self, ask: Ask, plan: Plan, project: str) -> tuple[Live, Iterator[Step]]:
+    def create(self, ask: ParsedRequest, plan: Plan, project: str) -> tuple[LiveResponse, Iterator[Step]]:
         """Register a new response; return it with the steps that it will take."""
         live = self.unkept(ask, plan)
         ids = live.ids
         self.lives[ids.response] = live
-        while len(self.lives) > _KEPT:
+        while len(self.lives) > _MAX_RESPONSES:
             oldest = next((key for key, old in self.lives.items() if old.done), None)
             if oldest is None:
                 break
             del self.lives[oldest]
-        return live, odd(responses_script(ask, plan, ids, project), plan.odd)
+        return live, reshape(responses_script(ask, plan, ids, project), plan.odd)
 
-    def unkept(self, ask: Ask, plan: Plan) -> Live:
+    def unkept(self, ask: ParsedRequest, plan: Plan) -> LiveResponse:
         """Return a new response under fresh names that no GET will find."""
         tail = secrets.token_hex(24)
         ids = Ids(f"resp_{tail}", f"msg_{tail[::-1]}", f"call_{secrets.token_hex(12)}", int(time.time()))
-        return Live(ask, plan, ids, self.ledger, asyncio.get_running_loop().time())
+        return LiveResponse(ask, plan, ids, self.ledger, asyncio.get_running_loop().time())
 
-    def run(self, live: Live, steps: Iterator[Step]) -> None:
+    def run(self, live: LiveResponse, steps: Iterator[Step]) -> None:
         """Let a background response happen by itself; its first event has happened when this returns."""
         live.absorb(next(steps))
         live.task = self.spawn(self._generate(live, steps))
 
-    async def _generate(self, live: Live, steps: Iterator[Step]) -> None:
+    async def _generate(self, live: LiveResponse, steps: Iterator[Step]) -> None:
         async for step in self.pace.steps(steps):
             live.absorb(step)
         live.finish()
         await self.tell(live)
 
-    async def tell(self, live: Live) -> None:
+    async def tell(self, live: LiveResponse) -> None:
         """Send the terminal webhook of a background response, when there is somebody to send it to."""
         if self.webhooks.url and live.ask.background:
             await self.webhooks.emit(f"response.{live.status}", {"id": live.ids.response})
 
-    def notify(self, ask: Ask, plan: Plan, call: Call, project: str) -> None:
+    def notify(self, ask: ParsedRequest, plan: Plan, call: Call, project: str) -> None:
         """Let the safety team tell of this request after its hold, when the plan says so and somebody listens."""
         if plan.notify and self.webhooks.url:
             _ = self.spawn(self._notify(ask, plan, call, project))
 
-    async def _notify(self, ask: Ask, plan: Plan, call: Call, project: str) -> None:
+    async def _notify(self, ask: ParsedRequest, plan: Plan, call: Call, project: str) -> None:
         await self.pace.sleep(plan.hold)
         who = call.safety_identifier
-        asked = Asked(
+        subject = NoticeSubject(
             ask.model, project, call.request_id, call.response_id, who, (plan.labels("use_case") or ["other"])[0]
         )
-        told = event(plan.notify, asked, self.pages)
+        told = event(plan.notify, subject, self.pages)
         if told is not None:
             await self.webhooks.emit(*told)
 
-    def resumable(self, live: Live) -> bool:
+    def resumable(self, live: LiveResponse) -> bool:
         """Whether the stream is young enough to be resumed."""
         age = asyncio.get_running_loop().time() - live.born
         return age <= max(TOO_OLD_AFTER / self.pace.speed, _RESUME_FLOOR)
 
-    def looks(self, live: Live) -> str:
+    def looks(self, live: LiveResponse) -> str:
         """Return what a GET of the response meets now."""
         plan, age = live.plan, asyncio.get_running_loop().time() - live.born
         return plan.looks if not plan.look_hold or age < plan.look_hold / self.pace.speed else "ok"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from redis.exceptions import ResponseError
 
 from worker.clock import Clock
-from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Unreadable
+from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, UnreadableReason
 from worker.store import keys
 from worker.store.errors import is_wrong_type, store_errors
 from worker.telemetry.events import emit
@@ -42,7 +42,7 @@ def read(key: str, raw: bytes, load: Callable[[bytes], T]) -> T:
         raise RecordUnreadable(key, _cause(error, raw)) from None
 
 
-def _cause(error: BaseException, raw: bytes) -> Unreadable:
+def _cause(error: BaseException, raw: bytes) -> UnreadableReason:
     if isinstance(error, ValidationError) and is_json(raw):
         rows = error.errors(include_input=False, include_url=False, include_context=False)
         return "newer" if all(row["type"] in _NEWER for row in rows) else "wrong_shape"

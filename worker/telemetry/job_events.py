@@ -12,7 +12,7 @@ from typing import Any
 from worker.jobs import events as ev
 from worker.jobs.record import Attempt, Check, Job
 from worker.jobs.states import Status
-from worker.safety.output import MENDED
+from worker.safety.output import REPAIR_FLAGS
 from worker.telemetry.events import emit
 
 Told = tuple[str, dict[str, Any]]
@@ -64,7 +64,7 @@ def _told(before: Job | None, job: Job, event: ev.Event) -> Iterator[Told]:  # n
             yield "attempt.started", {"model": fact.model, "purpose": fact.purpose.value, "mode": fact.mode}
         case ev.AttemptFinished() if event.attempt is not None:
             yield "attempt.finished", _attempt(job, job.attempt(event.attempt), event.at)
-            for flag in sorted(MENDED.intersection(fact.flags)):
+            for flag in sorted(REPAIR_FLAGS.intersection(fact.flags)):
                 yield "answer.mended", {"model": _model_of(job, event), "what": flag}
         case ev.Completed() | ev.Blocked() | ev.Failed() | ev.Cancelled() | ev.Expired():
             if job.block is not None:

@@ -20,10 +20,10 @@ from prometheus_client.registry import Collector
 
 from worker.jobs.record import BlockCategory, DecidedBy, DisclosureReason
 from worker.jobs.states import TERMINAL, Evidence, Outcome
-from worker.safety.access import Status as AccessStatus
+from worker.safety.access import AccessStatus
 from worker.safety.codes import CODES
-from worker.safety.messages import WORDS
-from worker.safety.output import MENDED
+from worker.safety.messages import MESSAGES
+from worker.safety.output import REPAIR_FLAGS
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OTHER: Final = "other"
@@ -59,7 +59,7 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
     "outcome": frozenset(Outcome),
     "evidence": frozenset(Evidence),
     "category": frozenset(get_args(BlockCategory)),
-    "code": frozenset(CODES) | frozenset(WORDS),
+    "code": frozenset(CODES) | frozenset(MESSAGES),
     "reason": frozenset(get_args(DisclosureReason)),
     "decided_by": frozenset(get_args(DecidedBy)),
     "disclosed": frozenset({"not_needed", "yes", "no"}),
@@ -70,7 +70,7 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
     "access": frozenset(get_args(AccessStatus)),
     "circuit": frozenset({"open", "half_open"}),
     "what": frozenset({"event", "field"}),
-    "flag": MENDED,
+    "flag": REPAIR_FLAGS,
     "kind": "the kinds of keys, as worker/store/keys.py names them",
     "status_class": frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"}),
     "version": "of Vigil",

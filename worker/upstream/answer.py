@@ -1,7 +1,7 @@
-"""One HTTP answer being read: from the socket's bytes to batches of StreamEvents.
+"""Reads one HTTP answer: from the socket's bytes to batches of StreamEvents.
 
-Knows one connection and nothing of reconnecting. The hot path of Vigil: every delta of every stream goes through
-`Answer.read`. No foreign exception leaves it; the last batch says how it ended (Closed or Rejected).
+Handles one connection; `session` reconnects. This is the hot path of Vigil: every delta of every stream goes through
+`UpstreamAnswer.read`. It raises no exception of a library; the last batch says how it ended (Closed or Rejected).
 """
 
 from __future__ import annotations
@@ -18,31 +18,30 @@ import openai
 from worker.safety.stream import Closed, Keepalive, StreamEvent
 from worker.upstream.body import BODY, AnswerBody
 from worker.upstream.errors import closed_from
-from worker.upstream.halves import SurrogateHalves
-from worker.upstream.headers import On, opened_from, rejected_from
-from worker.upstream.payload import BadJson, parse, parse_frame, parse_halves
+from worker.upstream.halves import SurrogateJoiner
+from worker.upstream.headers import RequestKind, opened_from, rejected_from
+from worker.upstream.payload import BadJson, parse, parse_frame, parse_surrogates
 from worker.upstream.sniff import BodyKind, BodySniffer
 from worker.upstream.sse import FrameTooLarge, SseSplitter
 from worker.upstream.translate import translate, translate_snapshot
 from worker.upstream.translate_chat import ChatTranslator
-from worker.upstream.wide_encodings import Narrowing
-from worker.upstream.wrapped_answer import understood, unwrapped
+from worker.upstream.wide_encodings import Utf8Decoder
+from worker.upstream.wrapped_answer import is_answer, unwrap
 
 _DONE: Final = b"[done]"
-_MOST_JSON: Final = 64 * 1024 * 1024
+_MAX_JSON_BYTES: Final = 64 * 1024 * 1024
 
 
 class UpstreamAnswer:
-    """The answer to one request: `read()` until it gives an empty list, then or before `aclose()`."""
+    """The answer to one request: call `read()` until it gives an empty list; call `aclose()` then or earlier."""
 
     __slots__ = (
         "_body",
         "_chat",
         "_ended",
-        "_halves",
         "_json",
         "_kind",
-        "_narrowing",
+        "_now",
         "_on",
         "_opening",
         "_refused",
@@ -51,42 +50,43 @@ class UpstreamAnswer:
         "_sniff",
         "_splitter",
         "_stopped",
-        "_wall",
+        "_surrogates",
+        "_utf8_decoder",
     )
 
     def __init__(
         self,
         send: Callable[[], Coroutine[Any, Any, httpx2.Response]],
         *,
-        on: On,
+        on: RequestKind,
         chat: bool,
-        wall: Callable[[], datetime],
+        now: Callable[[], datetime],
         refused: Callable[[int, bytes], bool] | None = None,
     ) -> None:
-        """`refused(status, body)`: whether a refused request will be put otherwise the next time."""
+        """`refused(status, body)`: returns whether the next request will differ after this refusal."""
         self._send = send
-        self._on: On = on
+        self._on: RequestKind = on
         self._chat = ChatTranslator() if chat else None
-        self._wall = wall
+        self._now = now
         self._refused = refused
         self._splitter = SseSplitter()
         self._opening: asyncio.Task[httpx2.Response] | None = None
         self._response: httpx2.Response | None = None
         self._body: AnswerBody | None = None
         self._sniff = BodySniffer("")
-        self._narrowing: Narrowing | None = Narrowing()  # None once the body is known to be UTF-8
-        self._kind: BodyKind | None = None  # what the body is, once its first bytes told
+        self._utf8_decoder: Utf8Decoder | None = Utf8Decoder()  # None once the body is known to be UTF-8
+        self._kind: BodyKind | None = None  # what the body is, once its first bytes show it
         self._json: list[bytes] = []  # the pieces of a body that is JSON
-        self._halves: SurrogateHalves | None = None  # once a character came in two halves
+        self._surrogates: SurrogateJoiner | None = None  # once a character came in two halves
         self._ended = False
         self._stopped = False  # by aclose
 
     async def read(self) -> list[StreamEvent]:
-        """The events of what arrived next; empty when there is nothing more. The first call sends the request."""
+        """Return the next events, or an empty list at the end. The first call sends the request."""
         body = self._body
         if body is None:
             if self._ended or self._stopped or self._opening is not None:
-                return []  # a request that was broken off while it was sent may have run: it is never sent again
+                return []  # a request that was interrupted while it was sent may have run: it is never sent again
             return await self._open()
         try:
             while True:
@@ -98,16 +98,16 @@ class UpstreamAnswer:
         except Exception as error:  # noqa: BLE001 - the room's border: nothing foreign passes
             if self._stopped:
                 return []
-            events = self._digest(body.rest())
+            events = self._digest(body.read_available())
             if not self._ended:
                 events.append(closed_from(error, opened=True))
             return await self._finish(events)
 
     def trailing(self) -> list[StreamEvent]:
-        """The events that have arrived already, without waiting: what came with the terminal event."""
+        """Return the events that have already arrived with the terminal event, without waiting."""
         if self._body is None:
             return []
-        return [event for event in self._digest(self._body.rest()) if type(event) is not Closed]
+        return [event for event in self._digest(self._body.read_available()) if type(event) is not Closed]
 
     async def aclose(self) -> None:
         """Close the connection at once; a pending `read()` returns an empty list."""
@@ -115,7 +115,7 @@ class UpstreamAnswer:
         self._body = None
         if self._opening is not None and not self._opening.done():
             self._opening.cancel()
-        await self._shut()
+        await self._close()
 
     async def _open(self) -> list[StreamEvent]:
         self._opening = asyncio.ensure_future(self._send())
@@ -124,39 +124,39 @@ class UpstreamAnswer:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._stopped and not (task and task.cancelling()):
-                return []  # it was aclose that cancelled the request, not somebody who cancels us
+                return []  # aclose cancelled the request, and not a caller the current task
             raise
         except openai.APIStatusError as error:
             self._ended = True
             answer = error.response
-            told = rejected_from(answer.status_code, answer.headers, answer.content, self._wall(), on=self._on)
+            found = rejected_from(answer.status_code, answer.headers, answer.content, self._now(), on=self._on)
             if self._refused is not None and self._refused(answer.status_code, answer.content):
-                told = told._replace(otherwise=True)
-            return [told]
+                found = found._replace(next_differs=True)
+            return [found]
         except Exception as error:  # noqa: BLE001 - the room's border: nothing foreign passes
             self._ended = True
             return [closed_from(error, opened=False)]
         if self._stopped:
-            await self._shut()
+            await self._close()
             return []
         self._body = cast("AnswerBody", response.extensions[BODY])
         self._sniff = BodySniffer(response.headers.get("content-type", "").partition(";")[0].strip().lower())
         return [opened_from(response.status_code, response.headers, resumed=self._on != "create")]
 
     def _digest(self, chunk: bytes) -> list[StreamEvent]:
-        """The events that `chunk` completes; sets `_ended` when what follows can't be trusted."""
-        if self._narrowing is not None:
-            return self._narrowed(self._narrowing, chunk)
-        return self._digested(chunk)
+        """Return the events that `chunk` completes; sets `_ended` if what follows can't be trusted."""
+        if self._utf8_decoder is not None:
+            return self._decode(self._utf8_decoder, chunk)
+        return self._feed(chunk)
 
-    def _narrowed(self, narrowing: Narrowing, chunk: bytes, *, last: bool = False) -> list[StreamEvent]:
-        """The events of a body that is UTF-16 or UTF-32, or whose first bytes have not told yet."""
-        piece = narrowing.feed(chunk, last=last)
-        if narrowing.wide is False:
-            self._narrowing = None
-        return self._digested(piece) if piece else []
+    def _decode(self, decoder: Utf8Decoder, chunk: bytes, *, last: bool = False) -> list[StreamEvent]:
+        """Return the events of a body that is, or may still turn out to be, UTF-16 or UTF-32."""
+        piece = decoder.feed(chunk, last=last)
+        if decoder.wide is False:
+            self._utf8_decoder = None
+        return self._feed(piece) if piece else []
 
-    def _digested(self, chunk: bytes) -> list[StreamEvent]:
+    def _feed(self, chunk: bytes) -> list[StreamEvent]:
         if self._kind is not BodyKind.EVENTS:
             return self._begin(chunk)
         splitter = self._splitter
@@ -164,35 +164,35 @@ class UpstreamAnswer:
         try:
             payloads = splitter.feed(chunk)
         except FrameTooLarge as error:
-            return self._garbled(error)
-        if len(payloads) == 1 and self._chat is None and self._halves is None:
+            return self._end_as_bad_json(error)
+        if len(payloads) == 1 and self._chat is None and self._surrogates is None:
             try:
                 return translate(parse_frame(payloads[0]))
             except ValueError:
-                pass  # not JSON, or not all of a character
+                pass  # not JSON, or only half a character
         events: list[StreamEvent] = []
         for payload in payloads:
             try:
                 events += self._translate(payload)
             except BadJson as error:
-                return [*events, *self._garbled(error)]
+                return [*events, *self._end_as_bad_json(error)]
         if not events and splitter.comments > comments:
             events.append(Keepalive(None, "comment"))
         return events
 
     def _begin(self, chunk: bytes) -> list[StreamEvent]:
-        """The events of a body that is no event stream, or not yet known to be one."""
+        """Return the events of a body that is no event stream, or not yet known to be one."""
         if self._kind is None:
-            told = self._sniff.feed(chunk)
-            if told is None:
+            found = self._sniff.feed(chunk)
+            if found is None:
                 return [Keepalive(None, "padding")] if chunk else []
-            self._kind, chunk = told
+            self._kind, chunk = found
         if self._kind is BodyKind.EVENTS:
-            return self._digested(chunk)
+            return self._feed(chunk)
         if self._kind is BodyKind.PAGE:
             self._ended = True
             return [Closed("page")]  # a portal or an edge page under 200
-        return self._gather(chunk)
+        return self._buffer_json(chunk)
 
     def _translate(self, payload: bytes) -> list[StreamEvent]:
         try:
@@ -202,69 +202,69 @@ class UpstreamAnswer:
             if bare.strip(b'"').lower() == _DONE:
                 return self._done()
             if bare[:1] not in (b"{", b"["):
-                return [Keepalive(None, "no JSON")]  # "ping" and its kin prove life
-            if self._halves is None:
-                self._halves = SurrogateHalves()
-            data = parse_halves(payload)
+                return [Keepalive(None, "no JSON")]  # "ping" and the like show that the stream is alive
+            if self._surrogates is None:
+                self._surrogates = SurrogateJoiner()
+            data = parse_surrogates(payload)
         return self._event(data)
 
     def _done(self) -> list[StreamEvent]:
-        return self._whole_characters(self._chat.done()) if self._chat is not None else []
+        return self._join_surrogates(self._chat.done()) if self._chat is not None else []
 
     def _event(self, data: object) -> list[StreamEvent]:
         if type(data) is str and data.strip().lower() == "[done]":
             return self._done()
         events = translate(data) if self._chat is None else self._chat.feed(data)
-        return self._whole_characters(events)
+        return self._join_surrogates(events)
 
-    def _whole_characters(self, events: list[StreamEvent]) -> list[StreamEvent]:
-        return events if self._halves is None else self._halves.mend(events)
+    def _join_surrogates(self, events: list[StreamEvent]) -> list[StreamEvent]:
+        return events if self._surrogates is None else self._surrogates.mend(events)
 
-    def _garbled(self, error: Exception) -> list[StreamEvent]:
+    def _end_as_bad_json(self, error: Exception) -> list[StreamEvent]:
         self._ended = True
         return [Closed("bad_json", type(error).__name__)]
 
-    def _gather(self, piece: bytes) -> list[StreamEvent]:
+    def _buffer_json(self, piece: bytes) -> list[StreamEvent]:
         self._json.append(piece)
-        if len(self._json) % 64 == 0 and sum(map(len, self._json)) > _MOST_JSON:
-            return self._garbled(FrameTooLarge())
+        if len(self._json) % 64 == 0 and sum(map(len, self._json)) > _MAX_JSON_BYTES:
+            return self._end_as_bad_json(FrameTooLarge())
         return []
 
     def _last_events(self) -> list[StreamEvent]:
-        """What the end of the body tells: the rest, and that it was the end."""
+        """Return the events of the rest of the body and of its end."""
         events: list[StreamEvent] = []
-        if self._narrowing is not None:
-            events += self._narrowed(self._narrowing, b"", last=True)
+        if self._utf8_decoder is not None:
+            events += self._decode(self._utf8_decoder, b"", last=True)
         if self._kind is None:
             self._kind, head = self._sniff.end()
             if not head and (ended := self._ended_empty(self._kind)) is not None:
                 return [ended]
-            events += self._digested(head)
+            events += self._feed(head)
         try:
             if self._kind is BodyKind.JSON:
-                events += self._whole()
-            elif (rest := self._splitter.close()) is not None:
-                # A whole payload without its blank line is an answer of a hasty server, not half a frame.
-                events += self._translate(rest)
+                events += self._json_events()
+            elif (remainder := self._splitter.close()) is not None:
+                # A complete payload without its blank line is an answer too, not half a frame.
+                events += self._translate(remainder)
         except BadJson:
             return [*events, Closed("bad_json" if self._kind is BodyKind.JSON else "half_frame", "BadJson")]
         if self._chat is not None:
-            events += self._whole_characters(self._chat.done() if self._kind is BodyKind.JSON else self._chat.end())
-        if self._kind is BodyKind.JSON and self._on == "create" and not understood(events, chat=self._chat is not None):
+            events += self._join_surrogates(self._chat.done() if self._kind is BodyKind.JSON else self._chat.end())
+        if self._kind is BodyKind.JSON and self._on == "create" and not is_answer(events, chat=self._chat is not None):
             return [Closed("not_an_answer")]
-        if self._halves is not None:
-            events += self._halves.rest()
+        if self._surrogates is not None:
+            events += self._surrogates.flush()
         events.append(Closed("clean"))
         return events
 
     def _ended_empty(self, kind: BodyKind) -> Closed | None:
-        """Return what a body without a byte means, or None where a resumed stream had nothing more to say."""
+        """Return the end of a body without a byte, or None if it is a resumed stream without news."""
         if kind is BodyKind.JSON or self._on == "poll":
             return Closed("bad_json", "empty")
         return Closed("nothing") if self._on == "create" else None
 
-    def _whole(self) -> list[StreamEvent]:
-        """The events of a body that is JSON: one value, or one value a line."""
+    def _json_events(self) -> list[StreamEvent]:
+        """Return the events of a body that is JSON: one value, or one value a line."""
         body = b"".join(self._json)
         try:
             return self._value(parse(body))
@@ -275,7 +275,7 @@ class UpstreamAnswer:
         return [event for line in lines for event in self._event(parse(line))]
 
     def _value(self, data: object) -> list[StreamEvent]:
-        data = unwrapped(data)
+        data = unwrap(data)
         if type(data) is list:
             return [event for one in data for event in self._event(one)]  # the events of a stream, all at once
         kind = data.get("type") if type(data) is dict else None
@@ -286,11 +286,11 @@ class UpstreamAnswer:
     async def _finish(self, events: list[StreamEvent]) -> list[StreamEvent]:
         self._ended = True
         self._body = None
-        await self._shut()
+        await self._close()
         return events
 
-    async def _shut(self) -> None:
+    async def _close(self) -> None:
         response, self._response = self._response, None
         if response is not None:
-            with contextlib.suppress(Exception):  # closing what is broken already
+            with contextlib.suppress(Exception):  # the connection may be broken already
                 await response.aclose()

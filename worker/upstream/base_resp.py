@@ -1,6 +1,7 @@
-"""MiniMax's own way to say how a call went: `"base_resp": {"status_code": 1026, "status_msg": "…"}` beside the answer.
+"""Translates MiniMax's `base_resp`, the outcome of a call beside its answer, into error codes.
 
-Its numbers as the codes that they mean, from MiniMax's list of error codes; 0 is no error. Pure.
+Its form is `"base_resp": {"status_code": 1026, "status_msg": "…"}`; the numbers are from MiniMax's list of error codes,
+and 0 is no error. Pure.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ _MEANINGS: Final[dict[str, str]] = {
 
 
 def code_in(value: object) -> str | None:
-    """Return the code of a `base_resp`; None when it tells of no error. A number that is new to us stays one."""
-    for told in value if type(value) is list else [value]:
-        number = cast("dict[str, Any]", told).get("status_code") if type(told) is dict else None
-        word = str(number) if type(number) is int and abs(number) < _LARGEST else number
-        if type(word) is str and (word := word.strip()) not in _FINE:
-            return _MEANINGS.get(word, f"base_resp_{word[:_LONGEST]}")
+    """Return the code of a `base_resp` (an unknown number as `base_resp_<number>`), or None if it is no error."""
+    for entry in value if type(value) is list else [value]:
+        number = cast("dict[str, Any]", entry).get("status_code") if type(entry) is dict else None
+        word = str(number) if type(number) is int and abs(number) < _MAX_NUMBER else number
+        if type(word) is str and (word := word.strip()) not in _NO_ERROR:
+            return _MEANINGS.get(word, f"base_resp_{word[:_MAX_LENGTH]}")
     return None
 
 
-_LARGEST: Final = 10**15
-_LONGEST: Final = 32
-_FINE: Final = ("", "0")
+_MAX_NUMBER: Final = 10**15
+_MAX_LENGTH: Final = 32
+_NO_ERROR: Final = ("", "0")

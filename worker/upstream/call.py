@@ -1,4 +1,4 @@
-"""What one call upstream needs, as a value; the shell builds it from the record and the stored content."""
+"""Defines the data of one upstream call; the worker builds it from the record and the stored content."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from worker.safety.endpoint import Mode
 
-__all__ = ["OWNED", "Mode", "UpstreamCall"]
+__all__ = ["OWNED_PARAMS", "Mode", "UpstreamCall"]
 
-OWNED: frozenset[str] = frozenset(
+OWNED_PARAMS: frozenset[str] = frozenset(
     {"model", "input", "instructions", "stream", "background", "store", "safety_identifier"}
 )
 """Keys of `params` that Vigil owns: dropped, never passed on."""

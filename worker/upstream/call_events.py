@@ -1,4 +1,4 @@
-"""Events of a Responses stream that tell of a tool call beside its item: that it has begun, and all its arguments.
+"""Reads the events of a Responses stream about a tool call: that it has begun, and its complete arguments.
 
 Pure.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from worker.safety.stream import CallDone
-from worker.upstream.tolerant_fields import identifier, named, table, text, whole
+from worker.upstream.tolerant_fields import bounded_identifier, identifier, mapping, non_negative, text
 from worker.upstream.tool_calls import arguments_of
 
 _ARGUMENTS: Final = {
@@ -16,11 +16,11 @@ _ARGUMENTS: Final = {
     "response.custom_tool_call_input.done": ("custom_tool_call", "input"),
     "response.mcp_call_arguments.done": ("mcp_call", "arguments"),
 }
-"""The type of the item, and the field of it, whose whole text such an event has."""
+"""By event type: the type of the item, and its field whose full text the event has."""
 
 
 def call_done(kind: str, sequence: int | None, data: dict[str, Any]) -> CallDone | None:
-    """The whole arguments of a call: with some servers they come only here, and its item has none."""
+    """Return the complete arguments of a call, or None; some servers send them only here and not in the item."""
     if kind not in _ARGUMENTS:
         return None
     item, field = _ARGUMENTS[kind]
@@ -29,22 +29,22 @@ def call_done(kind: str, sequence: int | None, data: dict[str, Any]) -> CallDone
         return None
     return CallDone(
         sequence,
-        whole(data.get("output_index")) or 0,
+        non_negative(data.get("output_index")) or 0,
         identifier(data.get("item_id")) or "",
         item,
         field,
         arguments,
         text(data.get("name"), 256),
-        named(data.get("call_id")),
+        bounded_identifier(data.get("call_id")),
     )
 
 
-def call_begun(data: dict[str, Any]) -> CallDone | None:
-    """The name of a call, for when nothing but its arguments comes later."""
-    item = table(data.get("item"))
+def call_started(data: dict[str, Any]) -> CallDone | None:
+    """Return the name of a call that has begun, or None; some servers send only its arguments later."""
+    item = mapping(data.get("item"))
     field = next((field for kind, field in _ARGUMENTS.values() if kind == item.get("type")), None)
     name = text(item.get("name"), 256)
     if field is None or name is None:
         return None
-    index, item_id = whole(data.get("output_index")) or 0, identifier(item.get("id")) or ""
-    return CallDone(None, index, item_id, item["type"], field, "", name, named(item.get("call_id")))
+    index, item_id = non_negative(data.get("output_index")) or 0, identifier(item.get("id")) or ""
+    return CallDone(None, index, item_id, item["type"], field, "", name, bounded_identifier(item.get("call_id")))

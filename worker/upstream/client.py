@@ -1,7 +1,7 @@
-"""The provider as Vigil sees it: a few calls, no retries, no exceptions.
+"""Calls the provider: a few methods, no retries, no exceptions.
 
-The SDK gives authentication, headers and the meaning of HTTP errors; `UpstreamAnswer` reads the body. It must not
-know jobs, attempts, or which mode follows which (that is `session`).
+The SDK adds authentication and headers and recognises HTTP errors; `UpstreamAnswer` reads the body. It must not depend
+on jobs or attempts; `session` decides which request follows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HEADERS: Final = {"Accept-Encoding": "identity"}  # a compressed stream is a bu
 
 
 class CancelResult(NamedTuple):
-    """What became of a cancellation upstream."""
+    """The result of a cancellation upstream."""
 
     took_effect: bool  # the provider says (or, for a foreground stream, promises) that it stopped
     status: str | None = None  # the response's status in the provider's answer
@@ -43,14 +43,14 @@ class CancelResult(NamedTuple):
 
 
 class ModelPage(NamedTuple):
-    """The provider's page about one model: `known` when it really is one."""
+    """The provider's page about one model; `known` is true if it really is such a page."""
 
     known: bool
     request_id: str | None
 
 
 class ProviderPage(NamedTuple):
-    """A JSON object of the provider's, as it came."""
+    """A JSON object of the provider, unchanged."""
 
     body: dict[str, Any]
     request_id: str | None
@@ -73,12 +73,12 @@ class Provider:
         clock: Clock = _CLOCK,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        """`answer_timeout` bounds polls, cancels and the opening of a resumed stream; the first call has no clock."""
+        """`answer_timeout` limits polls, cancels and the opening of a resumed stream; the first call has no limit."""
         self.base_url = base_url or OPENAI
         self.proxy = environment_proxy(self.base_url) if proxy == "environment" else proxy
         self._answer_timeout = answer_timeout
         self._limit = TokenLimit(self.base_url)
-        self._wall = clock.now
+        self._now = clock.now
         if transport is None and self.proxy is None:
             transport = Http1Transport(connect_timeout=connect_timeout)
         self._sdk = openai.AsyncOpenAI(
@@ -94,29 +94,29 @@ class Provider:
                 trust_env=False,
             ),
         )
-        self._sdk.organization = organization  # not what the environment says behind our settings' back
+        self._sdk.organization = organization  # the SDK would take it from the environment, past Vigil's settings
         self._sdk.project = project
 
     def __repr__(self) -> str:
-        """Without the key."""
+        """Return a text without the key."""
         return "Provider()"
 
     def open(self, call: UpstreamCall) -> UpstreamAnswer:
-        """The answer to `call`; nothing is sent before its first `read()`."""
+        """Return the answer to `call`; nothing is sent before its first `read()`."""
 
-        def refused(status: int, said: bytes) -> bool:
-            return self._limit.refused(call.model, status, said)
+        def refused(status: int, error_body: bytes) -> bool:
+            return self._limit.refused(call.model, status, error_body)
 
         async def send() -> httpx2.Response:
             return await self._post(path_of(call), call.client_request_id, body)
 
         chat = call.mode == "chat"
         body = body_of(call, self._limit.names(call.model))
-        named = chat and call.params.get("max_output_tokens") is not None and not {NEW, OLD} & call.params.keys()
-        return UpstreamAnswer(send, on="create", chat=chat, wall=self._wall, refused=refused if named else None)
+        renamable = chat and call.params.get("max_output_tokens") is not None and not {NEW, OLD} & call.params.keys()
+        return UpstreamAnswer(send, on="create", chat=chat, now=self._now, refused=refused if renamable else None)
 
     def resume(self, response_id: str, starting_after: int | None, client_request_id: str) -> UpstreamAnswer:
-        """The stream of a background response again, from the event after `starting_after`."""
+        """Return the stream of a background response from the event after `starting_after`."""
         query: dict[str, object] = {"stream": "true"}
         if starting_after is not None:
             query["starting_after"] = starting_after
@@ -125,29 +125,29 @@ class Provider:
             async with asyncio.timeout(self._answer_timeout):
                 return await self._get(_response_path(response_id), client_request_id, query, "text/event-stream")
 
-        return UpstreamAnswer(send, on="resume", chat=False, wall=self._wall)
+        return UpstreamAnswer(send, on="resume", chat=False, now=self._now)
 
-    def polled(self, response_id: str, client_request_id: str) -> UpstreamAnswer:
-        """The answer to one poll of a response."""
+    def open_poll(self, response_id: str, client_request_id: str) -> UpstreamAnswer:
+        """Return the answer to one poll of a response; nothing is sent before its first `read()`."""
 
         async def send() -> httpx2.Response:
             async with asyncio.timeout(self._answer_timeout):
                 return await self._get(_response_path(response_id), client_request_id, {}, "application/json")
 
-        return UpstreamAnswer(send, on="poll", chat=False, wall=self._wall)
+        return UpstreamAnswer(send, on="poll", chat=False, now=self._now)
 
     async def poll(self, response_id: str, client_request_id: str) -> list[StreamEvent]:
-        """Opened and the state of the response; or one Rejected or Closed."""
-        return await self._whole(self.polled(response_id, client_request_id))
+        """Poll a response: return Opened and its state, or one Rejected or Closed."""
+        return await self._collect(self.open_poll(response_id, client_request_id))
 
     async def cancel(self, response_id: str, client_request_id: str) -> CancelResult:
-        """Ask the provider to stop a background response, and say whether it did."""
+        """Ask the provider to stop a background response, and return whether it did."""
 
         async def send() -> httpx2.Response:
             return await self._post(f"{_response_path(response_id)}/cancel", client_request_id, None)
 
         http_status: int | None = None
-        for event in await self._whole(UpstreamAnswer(send, on="poll", chat=False, wall=self._wall)):
+        for event in await self._collect(UpstreamAnswer(send, on="poll", chat=False, now=self._now)):
             if type(event) is Terminal:
                 return CancelResult(event.status == "cancelled", event.status, event.usage, http_status)
             if type(event) is Rejected:
@@ -156,17 +156,17 @@ class Provider:
                 http_status = event.http_status
         return CancelResult(took_effect=False, http_status=http_status)
 
-    async def listed(self, model: str, client_request_id: str, seconds: float) -> ModelPage | Rejected | Closed:
-        """Whether the provider lists a model for this key: the cheapest question there is; nothing is generated."""
-        page = await self.page(f"/models/{quote(model, safe='')}", client_request_id, seconds)
+    async def get_model(self, model: str, client_request_id: str, seconds: float) -> ModelPage | Rejected | Closed:
+        """Get the page of one model, which shows whether this key may use it; the cheapest request there is."""
+        page = await self.get_page(f"/models/{quote(model, safe='')}", client_request_id, seconds)
         return (
             ModelPage(isinstance(page.body.get("id"), str), page.request_id) if isinstance(page, ProviderPage) else page
         )
 
-    async def page(
+    async def get_page(
         self, path: str, client_request_id: str, seconds: float, body: dict[str, Any] | None = None
     ) -> ProviderPage | Rejected | Closed:
-        """One page that is a JSON object, anything else under 200 is an empty one; `body` is posted."""
+        """Request a page that is a JSON object; anything else under 200 gives an empty one. A `body` is posted."""
         opened = False
         try:
             async with asyncio.timeout(seconds):
@@ -175,23 +175,23 @@ class Provider:
                 else:
                     answer = await self._post(path, client_request_id, body)
                 opened = True
-                raw = await cast("AnswerBody", answer.extensions[BODY]).bounded()
+                raw = await cast("AnswerBody", answer.extensions[BODY]).read_error_body()
         except openai.APIStatusError as error:
             refused = error.response
-            return rejected_from(refused.status_code, refused.headers, refused.content, self._wall(), on="create")
+            return rejected_from(refused.status_code, refused.headers, refused.content, self._now(), on="create")
         except Exception as error:  # noqa: BLE001 - the room's border: nothing foreign passes
             return closed_from(error, opened=opened)
         try:
-            told = parse(raw)
+            parsed = parse(raw)
         except BadJson:
-            told = None
-        return ProviderPage(told if isinstance(told, dict) else {}, request_id(answer.headers))
+            parsed = None
+        return ProviderPage(parsed if isinstance(parsed, dict) else {}, request_id(answer.headers))
 
     async def aclose(self) -> None:
         """Close every connection to the provider."""
         await self._sdk.close()
 
-    async def _whole(self, answer: UpstreamAnswer) -> list[StreamEvent]:
+    async def _collect(self, answer: UpstreamAnswer) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         try:
             async with asyncio.timeout(self._answer_timeout):

@@ -1,7 +1,7 @@
-"""Content of messages and output items, however a server wrote it: the one tolerant reader of both.
+"""Reads the content of messages and output items tolerantly, in whatever shape a server sends it.
 
-Pure. What it gives has the shape of the Responses API whatever came, so nobody behind it has to doubt: an item is an
-object, a message's content a list of objects, text a string, every number finite.
+Pure. The result always has the shape of the Responses API: an item is an object, a message's content a list of objects,
+text a string, every number finite.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-DEEPEST: Final = 100
-"""Levels of nesting that are kept; what lies deeper becomes null."""
-_MOST_BITS: Final = 1024  # a float's; writing larger ones as text is refused by Python
+MAX_DEPTH: Final = 100
+"""Levels of nesting that are kept; a deeper value becomes null."""
+_MAX_BITS: Final = 1024  # a float's; writing larger ones as text is refused by Python
 NOT_A_NUMBER: Final = "not_a_number"
-"""The flag of an answer that held NaN, an infinity or a number without measure: null stands there now."""
-MALFORMED: Final = "malformed_content"
-"""The flag of an answer in which something stood that no reading makes sense of: it was left out."""
+"""The flag of an answer in which NaN, an infinity or an oversized number was replaced by null."""
+MALFORMED_CONTENT: Final = "malformed_content"
+"""The flag of an answer in which an unreadable part was left out."""
 
 _TEXT: Final = frozenset({"output_text", "text", "input_text"})
 
 
 class ContentReader:
-    """Reads the items of one answer; `flags` says afterwards what had to be mended."""
+    """Reads the items of one answer; `flags` then names what had to be repaired."""
 
     def __init__(self) -> None:
         self.flags: set[str] = set()
@@ -33,18 +33,18 @@ class ContentReader:
         if type(value) is dict:
             value = [value]
         if type(value) is not list:
-            self.flags.add(MALFORMED)
+            self.flags.add(MALFORMED_CONTENT)
             return ()
         found = []
         for one in value:
             if type(one) is dict:
                 found.append(self.item(one))
             elif one is not None:
-                self.flags.add(MALFORMED)
+                self.flags.add(MALFORMED_CONTENT)
         return tuple(found)
 
     def item(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Return one output item; of a message the content is read, the rest stays as it came."""
+        """Return one output item; the content of a message is normalised, the rest stays as it came."""
         item: dict[str, Any] = self.plain(value)
         if item.get("type") == "message" or ("type" not in item and "content" in item and "role" in item):
             item["type"] = "message"
@@ -59,20 +59,20 @@ class ContentReader:
             return [output_text(content)]
         if type(content) is dict:
             return [self._part(content)]
-        if type(content) is list and depth < DEEPEST:
+        if type(content) is list and depth < MAX_DEPTH:
             return [part for one in content for part in self.parts(one, depth + 1)]
-        self.flags.add(MALFORMED)
+        self.flags.add(MALFORMED_CONTENT)
         return []
 
     def plain(self, value: Any, depth: int = 0) -> Any:
-        """Return `value` as JSON can write it: finite, and not too deep."""
+        """Return `value` in a form that JSON can express: finite, and not too deep."""
         kind = type(value)
-        if (kind is float and not math.isfinite(value)) or (kind is int and value.bit_length() > _MOST_BITS):
+        if (kind is float and not math.isfinite(value)) or (kind is int and value.bit_length() > _MAX_BITS):
             self.flags.add(NOT_A_NUMBER)
             return None
         if kind is dict or kind is list:
-            if depth >= DEEPEST:
-                self.flags.add(MALFORMED)
+            if depth >= MAX_DEPTH:
+                self.flags.add(MALFORMED_CONTENT)
                 return None
             if kind is dict:
                 return {key: self.plain(one, depth + 1) for key, one in value.items()}
@@ -88,13 +88,13 @@ class ContentReader:
         return part
 
     def _string(self, value: object) -> str:
-        """Return a text; some servers put it into an object once more: `{"value": ...}`, `{"text": ...}`."""
+        """Return a text; some servers wrap it in an object: `{"value": ...}`, `{"text": ...}`."""
         if type(value) is dict:
             value = value.get("value", value.get("text"))
         if type(value) is str:
             return value
         if value is not None:
-            self.flags.add(MALFORMED)
+            self.flags.add(MALFORMED_CONTENT)
         return ""
 
 

@@ -1,9 +1,9 @@
-"""JSON objects written into a text: a gateway's message that quotes the provider's error body.
+"""Finds JSON objects inside a text: a gateway's message may quote the provider's error body.
 
 `litellm.BadRequestError: OpenAIException - {"error":{…}}. Received Model Group=…`, `Error code: 400 - {'error': {…}}`
 (the OpenAI SDK prints a dict as Python does), an escaped body inside a string, a body that was cut in the middle. Only
-objects are read, never the prose around them, and of those that stand in prose only bodies with an `error`.
-Pure; the work is a fixed multiple of the text's length.
+objects are read, never the prose around them, and objects within prose count only if they have an `error`.
+Pure; the work is linear in the text's length.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any, Final
 
 import jiter
 
-MOST_TEXT: Final = 64 * 1024
-_MOST_TRIES: Final = 12
-_MOST_LEVELS: Final = 4  # of escaping
-_MOST_PYTHON: Final = 16 * 1024
-_DEEPEST: Final = 100
+MAX_TEXT: Final = 64 * 1024
+_MAX_CANDIDATES: Final = 12
+_MAX_ESCAPE_LEVELS: Final = 4  # of escaping
+_MAX_PYTHON_LENGTH: Final = 16 * 1024
+_MAX_DEPTH: Final = 100
 _BEGINS: Final = re.compile(r"""\{\s{0,16}(\\{0,16})(["'])""")
 _ESCAPED: Final = re.compile(r'\\(["\\/])')
-_WORDS: Final = {"None": "null", "True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
-_ENVELOPES: Final = ("error", "errors")
-_AROUND: Final = ("detail", "response", "body", "data")
+_PYTHON_LITERALS: Final = {"None": "null", "True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
+_ERROR_KEYS: Final = ("error", "errors")
+_WRAPPER_KEYS: Final = ("detail", "response", "body", "data")
 
 
-def every_copy(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def collect_copies(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object in which a key that was given more than once has the list of its values."""
     data = dict(pairs)
     if len(data) < len(pairs):
@@ -37,13 +37,13 @@ def every_copy(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-_JSON: Final = json.JSONDecoder(strict=False, object_pairs_hook=every_copy)
+_JSON: Final = json.JSONDecoder(strict=False, object_pairs_hook=collect_copies)
 
 
-def whole_in(text: str) -> dict[str, Any] | list[Any] | None:
-    """Return the object or the list that `text` is from its first character to its last, escaped or not; else None."""
-    text = text[:MOST_TEXT].strip()
-    for _ in range(_MOST_LEVELS + 1):
+def parse_full(text: str) -> dict[str, Any] | list[Any] | None:
+    """Return the object or list if the full `text` is one, escaped or not; else None."""
+    text = text[:MAX_TEXT].strip()
+    for _ in range(_MAX_ESCAPE_LEVELS + 1):
         if text[:1] not in ("{", "[", '"'):
             return None
         value, end = _json(text, 0, cut=False)
@@ -56,25 +56,25 @@ def whole_in(text: str) -> dict[str, Any] | list[Any] | None:
     return None
 
 
-def errors_in(text: str) -> list[dict[str, Any]]:
-    """Return the bodies that a text quotes: JSON objects with an error in them, the mark of a provider's answer."""
-    return [body for data in objects_in(text) if (body := _enveloped(data)) is not None]
+def find_errors(text: str) -> list[dict[str, Any]]:
+    """Return the error bodies that a text quotes: JSON objects that contain an error."""
+    return [body for data in find_objects(text) if (body := _find_envelope(data)) is not None]
 
 
-def _enveloped(data: dict[str, Any], depth: int = 0) -> dict[str, Any] | None:
-    """Return `data`, or the object in it, that has the name of an error as one of its keys."""
-    if any(data.get(key) for key in _ENVELOPES):
+def _find_envelope(data: dict[str, Any], depth: int = 0) -> dict[str, Any] | None:
+    """Return `data`, or the object in it, that has an error among its keys; else None."""
+    if any(data.get(key) for key in _ERROR_KEYS):
         return data
-    inner = (data.get(key) for key in _AROUND) if depth < _MOST_LEVELS else ()
-    found = (_enveloped(one, depth + 1) for one in inner if type(one) is dict)
+    inner = (data.get(key) for key in _WRAPPER_KEYS) if depth < _MAX_ESCAPE_LEVELS else ()
+    found = (_find_envelope(one, depth + 1) for one in inner if type(one) is dict)
     return next((one for one in found if one is not None), None)
 
 
-def objects_in(text: str) -> list[dict[str, Any]]:
-    """Return the JSON objects that stand in `text`, in order; Python's way of printing a dict counts as JSON."""
-    text = text[:MOST_TEXT]
+def find_objects(text: str) -> list[dict[str, Any]]:
+    """Return the JSON objects in `text`, in order; a dict printed by Python counts as JSON."""
+    text = text[:MAX_TEXT]
     found, escaped = _search(text)
-    for _ in range(_MOST_LEVELS):
+    for _ in range(_MAX_ESCAPE_LEVELS):
         if not escaped:
             break
         text = _ESCAPED.sub(r"\1", text)
@@ -84,10 +84,10 @@ def objects_in(text: str) -> list[dict[str, Any]]:
 
 
 def _search(text: str) -> tuple[list[dict[str, Any]], bool]:
-    """Return the objects, and whether one seems to begin whose quotes are escaped."""
+    """Return the objects, and whether one with escaped quotes seems to begin."""
     found: list[dict[str, Any]] = []
     at, escaped = 0, False
-    for _ in range(_MOST_TRIES):
+    for _ in range(_MAX_CANDIDATES):
         begin = _BEGINS.search(text, at)
         if begin is None:
             break
@@ -103,7 +103,7 @@ def _search(text: str) -> tuple[list[dict[str, Any]], bool]:
 
 
 def _json(text: str, start: int, *, cut: bool = True) -> tuple[object, int]:
-    """Return the value that begins at `start`, and where it ends; `cut`: it may be cut off by the end of the text."""
+    """Return the value at `start` and where it ends; `cut`: the end of the text may cut it off."""
     try:
         return _JSON.raw_decode(text, start)
     except (ValueError, RecursionError):
@@ -117,9 +117,9 @@ def _json(text: str, start: int, *, cut: bool = True) -> tuple[object, int]:
 
 
 def _python(text: str, start: int) -> tuple[object, int]:
-    """Return the dict that Python printed at `start` and where it ends; None when it is none, or is cut off."""
+    """Return the dict that Python printed at `start` and where it ends; None if there is none or it is cut off."""
     out: list[str] = []
-    at, end, depth = start, min(len(text), start + _MOST_PYTHON), 0
+    at, end, depth = start, min(len(text), start + _MAX_PYTHON_LENGTH), 0
     while at < end:
         char = text[at]
         if char in "\"'":
@@ -131,13 +131,13 @@ def _python(text: str, start: int) -> tuple[object, int]:
         elif char in "}]":
             depth -= 1
         elif char in "NTFin":
-            word = next((w for w in _WORDS if text.startswith(w, at)), char)
-            out.append(_WORDS.get(word, char))
+            word = next((w for w in _PYTHON_LITERALS if text.startswith(w, at)), char)
+            out.append(_PYTHON_LITERALS.get(word, char))
             at += len(word)
             continue
         out.append(char)
         at += 1
-        if depth == 0 or depth > _DEEPEST:
+        if depth == 0 or depth > _MAX_DEPTH:
             break
     try:
         return _JSON.decode("".join(out)), at
@@ -146,7 +146,7 @@ def _python(text: str, start: int) -> tuple[object, int]:
 
 
 def _string(text: str, at: int, end: int) -> tuple[str, int]:
-    """Return the string that begins at `at` as JSON writes it, and where it ends."""
+    """Return the string at `at` in JSON's notation, and where it ends."""
     quote, out = text[at], ['"']
     at += 1
     while at < end and (char := text[at]) != quote:

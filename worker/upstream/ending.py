@@ -1,9 +1,9 @@
-"""How the reading of a response ends: what follows its last word, and what of it still counts.
+"""Reads the end of a response: collects what follows the terminal event and decides what of it counts.
 
 A failure often comes in two events, the vague one first: `response.failed` with `error: null`, then an error with the
-code of a block, or the code only in the response that a GET shows (wire.md section 0.7). So nothing is decided by a
-failure that is no block before its connection has ended or a moment has passed; and the response of one that names no
-cause is looked at once.
+code of a block, or the code only in the response that a GET shows (wire.md section 0.7). So a failure that is no block
+is final only when the connection has ended or a moment has passed; and if it names no cause, the response is polled
+once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from worker.safety.codes import KNOWN, SUSPECT, weight
 from worker.safety.stream import Closed, Keepalive, ProviderProblem, Rejected, StreamError, StreamEvent, Terminal
 from worker.upstream.answer import UpstreamAnswer
 
-LISTEN_SECONDS: Final = 2.0
-"""How long a failure is listened to, and how long the look at its response may take."""
+DRAIN_SECONDS: Final = 2.0
+"""How long to read on after a failure, and how long the poll of its response may take."""
 
 
 async def last_batch(
@@ -25,40 +25,40 @@ async def last_batch(
 ) -> list[StreamEvent]:
     """Return the last events of a response, of which one must be the terminal event; closes `answer`.
 
-    `look` asks for the response once more, where it can be asked for. What tells more than the terminal event is put
-    before it, what else came after it only proves life.
+    `look` polls the response once more, if that is possible. Events that tell more than the terminal event are moved
+    before it; other late events become keepalives.
     """
     at, terminal = next((at, event) for at, event in enumerate(events) if isinstance(event, Terminal))
     after = events[at + 1 :] + answer.trailing()
     if _may_be_block(terminal, after):
-        after += await _rest_of(answer, seconds, terminal, after)
+        after += await _read_rest(answer, seconds, terminal, after)
     await answer.aclose()
-    if look is not None and terminal.status == "failed" and _vague(terminal, after):
+    if look is not None and terminal.status == "failed" and _is_unexplained(terminal, after):
         snapshot = look()
-        after += await _rest_of(snapshot, seconds, terminal, after)
+        after += await _read_rest(snapshot, seconds, terminal, after)
         await snapshot.aclose()
     return events[:at] + _ordered(terminal, after)
 
 
-def _vague(terminal: Terminal, after: list[StreamEvent]) -> bool:
-    """Whether the provider has not said yet why the response failed, or was cut short."""
-    return _tells_less(terminal, after, KNOWN)
+def _is_unexplained(terminal: Terminal, after: list[StreamEvent]) -> bool:
+    """Return whether the provider has not reported yet why the response failed or was cut short."""
+    return _weighs_less(terminal, after, KNOWN)
 
 
 def _may_be_block(terminal: Terminal, after: list[StreamEvent]) -> bool:
-    """Whether the response failed for what is no block so far: the code of a block may still come."""
-    return _tells_less(terminal, after, SUSPECT)
+    """Return whether the response failed, and no block was reported yet: its code may still come."""
+    return _weighs_less(terminal, after, SUSPECT)
 
 
-def _tells_less(terminal: Terminal, after: list[StreamEvent], than: int) -> bool:
+def _weighs_less(terminal: Terminal, after: list[StreamEvent], than: int) -> bool:
     unexplained = terminal.status == "failed" or (terminal.status == "incomplete" and not terminal.incomplete_reason)
     return unexplained and max(map(_weight, (terminal, *after))) < than
 
 
-async def _rest_of(
+async def _read_rest(
     answer: UpstreamAnswer, seconds: float, terminal: Terminal, before: list[StreamEvent]
 ) -> list[StreamEvent]:
-    """What still comes over a connection, until it ends, says why, or has been listened to for long enough."""
+    """Return what still comes over a connection, until it ends, gives the cause, or the time is over."""
     events: list[StreamEvent] = []
     try:
         async with asyncio.timeout(seconds):
@@ -72,40 +72,40 @@ async def _rest_of(
 
 
 def _ordered(terminal: Terminal, after: list[StreamEvent]) -> list[StreamEvent]:
-    """The events as they are passed on: what tells more, the last word, signs of life.
+    """Return the events in order: those that tell more, the terminal event, keepalives.
 
-    A response that was delivered whole is taken back by nothing but a block.
+    Only a block overrides a response that was delivered completely.
     """
-    least = max(_weight(terminal), SUSPECT - 1 if terminal.status in ("completed", "cancelled") else 0)
-    told: list[StreamEvent] = []
+    threshold = max(_weight(terminal), SUSPECT - 1 if terminal.status in ("completed", "cancelled") else 0)
+    telling: list[StreamEvent] = []
     late: list[StreamEvent] = []
     for event in after:
-        if _weight(event) <= least:
-            late += [] if isinstance(event, Closed | Rejected) else [_late(event)]
+        if _weight(event) <= threshold:
+            late += [] if isinstance(event, Closed | Rejected) else [_as_keepalive(event)]
         elif isinstance(event, Terminal) and terminal.status != "completed":
             terminal = event._replace(sequence=terminal.sequence, usage=event.usage or terminal.usage)
-            least = _weight(event)
+            threshold = _weight(event)
         else:
-            told.append(_fault(event))
-    return [*told, terminal, *late]
+            telling.append(_as_stream_error(event))
+    return [*telling, terminal, *late]
 
 
-def _fault(event: StreamEvent) -> StreamError:
-    """The same as an error event; without a number, which would be one after the terminal event's."""
-    said = event.problem if isinstance(event, StreamError | Rejected | Terminal) else None
-    problem = said or ProviderProblem(None, None)
+def _as_stream_error(event: StreamEvent) -> StreamError:
+    """Return the event as an error event, without its sequence number, which is after the terminal event's."""
+    reported = event.problem if isinstance(event, StreamError | Rejected | Terminal) else None
+    problem = reported or ProviderProblem(None, None)
     if isinstance(event, Terminal) and weight(problem) < _weight(event):
         problem = problem._replace(code=event.incomplete_reason)
     return StreamError(None, problem, event.carrier if isinstance(event, StreamError | Terminal) else "error_event")
 
 
 def _weight(event: StreamEvent) -> int:
-    """How much an event tells of an error."""
+    """Return how much an event tells of an error."""
     if isinstance(event, Terminal):
         return weight(event.problem, event.incomplete_reason)
     return weight(event.problem) if isinstance(event, StreamError | Rejected) else 0
 
 
-def _late(event: StreamEvent) -> Keepalive:
-    """What comes after the terminal event proves life and says nothing more."""
+def _as_keepalive(event: StreamEvent) -> Keepalive:
+    """Return a late event as a keepalive."""
     return Keepalive(getattr(event, "sequence", None), event.type if type(event) is Keepalive else type(event).__name__)

@@ -1,7 +1,7 @@
-"""The one table from foreign exceptions to our own words; no exception and no text of one leaves the room.
+"""Maps the exceptions of the HTTP libraries to `Closed` events; no exception and no text of one leaves `upstream`.
 
-Foreign: openai (the SDK), httpx2 (its HTTP), aiohttp (the transport under it). A test keeps the table complete.
-HTTP errors are not here: they are answers, see `headers`.
+The libraries are openai (the SDK), httpx2 (its HTTP) and aiohttp (the proxy transport). A test keeps the table
+complete. HTTP errors are not here: they are answers, see `headers`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from worker.safety.stream import Closed, NoConnection
 
 How = Literal["cut", "connect_failed", "bad_json"]
 
-_DEEPEST: Final = 8  # causes of causes; a bound, so that a circle can't hang us
+_MAX_CAUSES: Final = 8  # causes of causes; bounded because the chain may have a circle
 _UNKNOWN_ISSUER: Final = frozenset({2, 18, 19, 20, 21, 24, 26, 27})
-"""OpenSSL's X509_V_ERR_… of a chain that ends at nobody who is trusted: self-signed, no issuer, not a CA."""
-_BY_NUMBER: Final[dict[int | None, NoConnection]] = {
+"""OpenSSL's X509_V_ERR_… of a chain without a trusted root: self-signed, no issuer, not a CA."""
+_REASON_BY_ERRNO: Final[dict[int | None, NoConnection]] = {
     errno.EHOSTUNREACH: "unreachable",
     errno.ENETUNREACH: "unreachable",
     errno.ENETDOWN: "unreachable",
@@ -125,10 +125,10 @@ TABLE: Final[dict[type[BaseException], How]] = {
 
 
 def closed_from(error: BaseException, *, opened: bool) -> Closed:
-    """How the connection ended; `opened` says whether headers had come back.
+    """Return how the connection ended; `opened` says whether headers had come.
 
-    `connect_failed` is certain that the call can't have run. A cut before the headers is `cut` with
-    `opened=False`: the request was sent and may have run, and may be billed.
+    `connect_failed` means that the call can't have run. A cut before the headers is `cut` with `opened=False`: the
+    request was sent, may have run and may be billed.
     """
     while isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
         error = error.__cause__  # the SDK's wrapper says less than what it wraps
@@ -136,15 +136,15 @@ def closed_from(error: BaseException, *, opened: bool) -> Closed:
     if how == "connect_failed" and opened:
         how = "cut"
     # "refused" or "unknown name" tell more than "no connection"
-    told = error.__cause__ if isinstance(error, httpx2.ConnectError) and error.__cause__ is not None else error
-    return Closed(how, type(told).__name__, opened, _why(error) if how == "connect_failed" else None)
+    named = error.__cause__ if isinstance(error, httpx2.ConnectError) and error.__cause__ is not None else error
+    return Closed(how, type(named).__name__, opened, _connection_reason(error) if how == "connect_failed" else None)
 
 
-def _why(error: BaseException) -> NoConnection | None:
-    """Why there was no connection, as the deepest exception that knows it says; None when none does."""
+def _connection_reason(error: BaseException) -> NoConnection | None:
+    """Return why there was no connection, by the deepest exception that shows it, or None."""
     found: NoConnection | None = None
     seen: BaseException | None = error
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_CAUSES):
         if seen is None:
             break
         found = _reason(seen) or found
@@ -169,4 +169,4 @@ def _reason(error: BaseException) -> NoConnection | None:
         return "timeout"
     if isinstance(error, ConnectionRefusedError):
         return "refused"
-    return _BY_NUMBER.get(error.errno) if isinstance(error, OSError) else None
+    return _REASON_BY_ERRNO.get(error.errno) if isinstance(error, OSError) else None

@@ -1,4 +1,4 @@
-"""One payload of a stream or a body, from bytes to plain JSON values.
+"""Parses one payload of a stream, or a body, from bytes to plain JSON values.
 
 The only place that parses what the provider sent. Its errors carry no text of the payload.
 """
@@ -11,47 +11,47 @@ from typing import Final
 
 import jiter
 
-from worker.upstream.duplicate_keys import chosen
-from worker.upstream.halves import mended
-from worker.upstream.wide_encodings import narrow
+from worker.upstream.duplicate_keys import merge_pairs
+from worker.upstream.halves import join_surrogates_in
+from worker.upstream.wide_encodings import to_utf8
 
-_MOST_DIGITS: Final = 310  # a float's; beyond them a number is as good as infinite
+_MAX_DIGITS: Final = 310  # a float's; beyond them a number is as good as infinite
 
-_CAN_HIDE: Final = (b"error", b"code", b"reason")
-"""What a frame must name for a key that stands twice in it to hide an error; looking for such keys costs time."""
+_ERROR_MARKERS: Final = (b"error", b"code", b"reason")
+"""Duplicate keys are looked for only in frames with one of these, because only there they can hide an error."""
 
 
 class BadJson(ValueError):
-    """The payload is not JSON; says nothing of what it was."""
+    """The payload is not JSON; the error has none of its text."""
 
 
 def parse(payload: bytes) -> object:
-    """The JSON value of `payload`; invalid UTF-8 and lone surrogates become U+FFFD instead of an error."""
+    """Parse `payload`; invalid UTF-8 and lone surrogates become U+FFFD. Raise BadJson if it is not JSON."""
     try:
         return jiter.from_json(payload, catch_duplicate_keys=True)
     except ValueError:
         pass
     try:
-        return mended(parse_halves(narrow(payload) or payload))
+        return join_surrogates_in(parse_surrogates(to_utf8(payload) or payload))
     except RecursionError:
         raise BadJson from None
 
 
 def parse_frame(payload: bytes) -> object:
-    """The JSON value of one event of a stream; ValueError for what `parse_halves` must read."""
-    for word in _CAN_HIDE:
+    """Parse one event of a stream; raise ValueError for what `parse_surrogates` must read."""
+    for word in _ERROR_MARKERS:
         if word in payload:
             return jiter.from_json(payload, catch_duplicate_keys=True)
     return jiter.from_json(payload)
 
 
-def parse_halves(payload: bytes) -> object:
-    """The JSON value of what jiter refuses, halves of surrogate pairs as they came: servers send one per delta."""
+def parse_surrogates(payload: bytes) -> object:
+    """Parse what jiter refuses, and keep lone surrogates: servers send half a pair per delta."""
     try:
-        return json.loads(payload.decode("utf-8", "replace"), parse_int=_integer, object_pairs_hook=chosen)
+        return json.loads(payload.decode("utf-8", "replace"), parse_int=_integer, object_pairs_hook=merge_pairs)
     except (ValueError, RecursionError):
         raise BadJson from None
 
 
 def _integer(digits: str) -> float:
-    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf
+    return int(digits) if len(digits) <= _MAX_DIGITS else math.inf

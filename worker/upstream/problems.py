@@ -1,142 +1,142 @@
-"""The one search for an error's code: known places of known shapes, wherever the error came from.
+"""Searches an error for its code, in known places of known shapes, wherever the error came from.
 
-Used for HTTP bodies, error frames, terminal events, chat chunks and polled snapshots alike. Read are `code`, `type`,
-`param` and `reason` of error objects, errors nested in errors, bodies quoted in a message (see `embedded`) and the
-results of a content filter (Azure). Prose is never read for a verdict. Pure; bounded in depth and size.
+The one search for HTTP bodies, error frames, terminal events, chat chunks and polled snapshots. It reads `code`,
+`type`, `param` and `reason` of error objects, errors nested in errors, bodies quoted in a message (see `embedded`) and
+the results of a content filter (Azure). Prose is never read for a verdict. Pure; limited in depth and size.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from worker.safety.codes import BLOCK, KNOWN, SUSPECT, code_of, known, rank, spelled
+from worker.safety.codes import BLOCK, KNOWN, SUSPECT, code_of, lookup, normalize_code, rank
 from worker.safety.stream import ProviderProblem
 from worker.upstream.base_resp import code_in
-from worker.upstream.embedded import MOST_TEXT, errors_in, whole_in
-from worker.upstream.retry_after import delay_in
-from worker.upstream.tolerant_fields import MAX_MESSAGE, table, text
+from worker.upstream.embedded import MAX_TEXT, find_errors, parse_full
+from worker.upstream.retry_after import delay_in_message
+from worker.upstream.tolerant_fields import MAX_MESSAGE, mapping, text
 
-_DEEPEST: Final = 12
-_MOST_OBJECTS: Final = 400
-_MOST_ITEMS: Final = 64
-_LONGEST_NUMBER: Final = 10**15
-_NO_ERROR: Final = frozenset({"", "0", "null", "none", "ok", "success"})
+_MAX_DEPTH: Final = 12
+_MAX_OBJECTS: Final = 400
+_MAX_ITEMS: Final = 64
+_MAX_NUMBER: Final = 10**15
+_NO_ERROR_WORDS: Final = frozenset({"", "0", "null", "none", "ok", "success"})
 
-_CODES: Final = ("code", "error_code", "errorCode")
-_MAYBE_CODES: Final = ("reason", "status", "error_type", "name", "id", "value", "key")
-"""Fields that name a code in some shapes and something else in others: only a word that the table knows counts."""
-_ERRORS: Final = (
+_CODE_KEYS: Final = ("code", "error_code", "errorCode")
+_POSSIBLE_CODE_KEYS: Final = ("reason", "status", "error_type", "name", "id", "value", "key")
+"""Fields that name a code in some shapes and something else in others: only a known code counts."""
+_ERROR_KEYS: Final = (
     "error", "errors", "incomplete_details", "innererror", "innerError", "inner_error", "detail", "details",
     "status_details", "last_error", "cause", "body", "data", "provider_specific_fields", "misalignment", "extensions",
 )  # fmt: skip
-"""Fields of an error that hold another one: an object, a list, a code as a bare word, or a text that quotes a body."""
-_PROSE: Final = ("message", "msg", "title")
-"""Fields that are text: not even a word that is a code counts, only the JSON that they quote."""
-_NESTS: Final = (dict, list)
+"""Fields of an error that hold another one: an object, a list, a bare code, or a text that quotes a body."""
+_PROSE_KEYS: Final = ("message", "msg", "title")
+"""Fields that are prose: only the JSON that they quote counts, not even a word that is a code."""
+_CONTAINERS: Final = (dict, list)
 BASE_RESP: Final = "base_resp"
 """MiniMax: the outcome of a call beside its answer."""
-_OF_A_RESPONSE: Final = ("error", "errors", "incomplete_details", "status_details", "last_error")
-_FILTERS: Final = ("content_filter_result", "content_filter_results", "content_filters", "prompt_filter_results")
+_RESPONSE_ERROR_KEYS: Final = ("error", "errors", "incomplete_details", "status_details", "last_error")
+_FILTER_KEYS: Final = ("content_filter_result", "content_filter_results", "content_filters", "prompt_filter_results")
 
 
 class _Found(NamedTuple):
-    """What one error object says, as it came."""
+    """The fields of one error object, unchanged."""
 
     code: str | None
     type: str | None = None
     param: str | None = None
-    quoted: bool = False  # it stood in another error's text
+    quoted: bool = False  # it was quoted in another error's text
 
     @property
     def weight(self) -> tuple[int, bool]:
-        """How much it tells."""
+        """Return how much the code tells."""
         return rank(code_of(ProviderProblem(self.code, self.type))), bool(self.code or self.type)
 
 
 class _Search:
-    """One walk through an error; every limit holds for the whole of it."""
+    """One walk through an error; every limit applies to the full walk."""
 
     def __init__(self) -> None:
         self.found: list[_Found] = []
-        self._objects, self._characters = _MOST_OBJECTS, MOST_TEXT
+        self._objects, self._characters = _MAX_OBJECTS, MAX_TEXT
 
-    def error(self, value: object, depth: int = 0, *, quoted: bool = False) -> None:
-        """Collects what an error and the errors in it say, outermost first."""
+    def search_error(self, value: object, depth: int = 0, *, quoted: bool = False) -> None:
+        """Collect the codes of an error and of the errors in it, outermost first."""
         self._objects -= 1
-        if self._objects < 0 or depth > _DEEPEST:
+        if self._objects < 0 or depth > _MAX_DEPTH:
             return
         if type(value) is str:
-            self._word(value, depth, quoted=quoted)
+            self._search_word(value, depth, quoted=quoted)
         elif type(value) is list:
-            for item in value[:_MOST_ITEMS]:
-                self.error(item, depth + 1, quoted=quoted)
+            for item in value[:_MAX_ITEMS]:
+                self.search_error(item, depth + 1, quoted=quoted)
         elif type(value) is dict:
-            self._object(value, depth, quoted=quoted)
+            self._search_object(value, depth, quoted=quoted)
 
-    def response(self, data: dict[str, Any], depth: int = 0, *, quoted: bool = False) -> None:
-        """Collects what the errors in a response say; its other fields are the app's (metadata) or the model's."""
-        for key in _OF_A_RESPONSE:
+    def search_response(self, data: dict[str, Any], depth: int = 0, *, quoted: bool = False) -> None:
+        """Collect the codes of the errors in a response; its other fields are the app's (metadata) or the model's."""
+        for key in _RESPONSE_ERROR_KEYS:
             if data.get(key) is not None:
-                self.error(data[key], depth + 1, quoted=quoted)
-        self._beside(data, quoted=quoted)
+                self.search_error(data[key], depth + 1, quoted=quoted)
+        self._search_siblings(data, quoted=quoted)
 
-    def _word(self, value: str, depth: int, *, quoted: bool) -> None:
-        """An error that is a string: a known code, or a text."""
+    def _search_word(self, value: str, depth: int, *, quoted: bool) -> None:
+        """Search an error that is a string: a known code, or a text."""
         if _is_known(value):
             self.found.append(_Found(value, quoted=quoted))
         else:
-            self._text(value, depth)
+            self._search_text(value, depth)
 
-    def _object(self, data: dict[str, Any], depth: int, *, quoted: bool) -> None:
-        kind, param = _word_of(data.get("type")), _word_of(data.get("param")) or _field(data.get("loc"))
+    def _search_object(self, data: dict[str, Any], depth: int, *, quoted: bool) -> None:
+        kind, param = _code_text(data.get("type")), _code_text(data.get("param")) or _field(data.get("loc"))
         kind = None if kind == "error" else kind  # the name of the event, or of the envelope (Anthropic)
-        code = next((word for key in _CODES if (word := _word_of(data.get(key))) is not None), None)
+        code = next((word for key in _CODE_KEYS if (word := _code_text(data.get(key))) is not None), None)
         if code or kind or param:
             self.found.append(_Found(code, kind, param, quoted))
-        for key in _MAYBE_CODES:
-            word = _word_of(data.get(key))
+        for key in _POSSIBLE_CODE_KEYS:
+            word = _code_text(data.get(key))
             if word is not None and _is_known(word):
                 self.found.append(_Found(word, kind, param, quoted))
         if param is not None and _is_known(param, BLOCK):
             self.found.append(_Found(param, kind, None, quoted))
-        self._beside(data, quoted=quoted)
+        self._search_siblings(data, quoted=quoted)
         for inner in _inner_errors(data):
-            self.error(inner, depth + 1, quoted=quoted)
+            self.search_error(inner, depth + 1, quoted=quoted)
         for response in _objects(data.get("response")):
-            self.response(response, depth + 1, quoted=quoted)
-        raw = table(data.get("metadata")).get("raw")  # OpenRouter: the body that its own provider answered with
+            self.search_response(response, depth + 1, quoted=quoted)
+        raw = mapping(data.get("metadata")).get("raw")  # OpenRouter: the body that its own provider answered with
         if type(raw) is dict or type(raw) is list:
-            self.error(raw, depth + 1, quoted=True)
-        for told in (*(data.get(key) for key in _PROSE), raw):
-            if type(told) is str:
-                self._text(told, depth)
+            self.search_error(raw, depth + 1, quoted=True)
+        for message in (*(data.get(key) for key in _PROSE_KEYS), raw):
+            if type(message) is str:
+                self._search_text(message, depth)
 
-    def _text(self, value: str, depth: int) -> None:
-        """The body that a text is, or those that it quotes: in prose only what has the name of an error is one."""
+    def _search_text(self, value: str, depth: int) -> None:
+        """Search the body that a text is, or those that it quotes; in prose only a body with an error counts."""
         value = value[: max(0, self._characters)]
         self._characters -= len(value)
         if "{" not in value:
             return
-        whole = whole_in(value)
-        for data in errors_in(value) if whole is None else [whole]:
-            self.error(data, depth + 1, quoted=True)
+        full = parse_full(value)
+        for data in find_errors(value) if full is None else [full]:
+            self.search_error(data, depth + 1, quoted=True)
 
-    def _beside(self, data: dict[str, Any], *, quoted: bool) -> None:
-        """What stands beside errors: the results of a content filter, the outcome of a call to MiniMax."""
+    def _search_siblings(self, data: dict[str, Any], *, quoted: bool) -> None:
+        """Search the fields beside errors: the results of a content filter, the outcome of a call to MiniMax."""
         if (code := code_in(data.get(BASE_RESP))) is not None:
             self.found.append(_Found(code, quoted=quoted))
-        if any(_withheld(data.get(key)) for key in _FILTERS):
+        if any(_is_withheld(data.get(key)) for key in _FILTER_KEYS):
             self.found.append(_Found("content_filter", quoted=quoted))
 
     def problem(self, message: str | None, *, mentions_access: bool) -> ProviderProblem:
-        """What was found: the code that tells most, and among equals the outermost."""
+        """Return what was found: the code that tells most, and among equals the outermost."""
         best = max(self.found, key=lambda found: found.weight, default=_Found(None))
         words = [word for one in self.found for word in (one.code, one.type, one.param) if word]
         return ProviderProblem(
             code=best.code,
             type=best.type,
             param=best.param or next((found.param for found in self.found if found.param), None),
-            retry_after=delay_in(message) if message else None,
+            retry_after=delay_in_message(message) if message else None,
             message=text(message, MAX_MESSAGE),
             mentions_access=mentions_access or any("access_program" in word for word in words),
             quoted=any(found.quoted for found in self.found),
@@ -144,21 +144,21 @@ class _Search:
 
 
 def problem_of(value: object) -> ProviderProblem:
-    """Return what an error says: an object, a list, a bare string, or the body or frame around them."""
+    """Return the problem of an error: an object, a list, a bare string, or the body or frame around them."""
     search = _Search()
-    search.error(value)
+    search.search_error(value)
     return search.problem(_message(value), mentions_access=_names_program(value))
 
 
 def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) -> ProviderProblem | None:
-    """Return what a response, and the event that brought it, say of an error; None when they say nothing of one.
+    """Return the problem of a response and of the event that brought it, or None if they report no error.
 
-    What the response says comes first; the event's own `type` is no code.
+    The response's own error comes first; the event's own `type` is no code.
     """
     search = _Search()
-    search.response(snapshot)
+    search.search_response(snapshot)
     around = {} if frame is None else {key: value for key, value in frame.items() if key not in ("type", "response")}
-    search.error(around)
+    search.search_error(around)
     message = _message(snapshot.get("error")) or _message(around)
     error = snapshot.get("error")
     if not search.found and message is None and not error:
@@ -167,87 +167,91 @@ def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) ->
 
 
 def is_block(problem: ProviderProblem | None) -> bool:
-    """Return True when an error's code is one of a block, known or by its form."""
+    """Return whether an error's code is one of a block, known or by its form."""
     return rank(code_of(problem)) >= SUSPECT
 
 
-def says_nothing(error: object) -> bool:
-    """Return True for the error of a server that always fills the field: `null`, `{}`, `{"code": 0, "message": ""}`."""
-    for _ in range(_DEEPEST):
+def is_empty_error(error: object) -> bool:
+    """Return whether an error is empty, as of a server that always sends it: `{}`, `{"code": 0, "message": ""}`."""
+    for _ in range(_MAX_DEPTH):
         if type(error) is not dict:
             break
-        rest = [value for value in error.values() if not _is_nothing(value)]
+        rest = [value for value in error.values() if not _is_empty(value)]
         if len(rest) != 1 or type(rest[0]) is not dict:
             return not rest
         error = rest[0]
-    return _is_nothing(error)
+    return _is_empty(error)
 
 
-def _is_nothing(value: object) -> bool:
-    return not value or (type(value) is str and value.strip().lower() in _NO_ERROR)
+def _is_empty(value: object) -> bool:
+    return not value or (type(value) is str and value.strip().lower() in _NO_ERROR_WORDS)
 
 
-def _is_known(word: str, least: int = KNOWN) -> bool:
-    """Whether a word that may be anything is a code that the table knows; with spaces in it, it may be a sentence."""
-    return " " not in word.strip() and rank(known(spelled(word) or "")) >= least
+def _is_known(word: str, minimum: int = KNOWN) -> bool:
+    """Return whether a word is a known code; with spaces in it, it may be a sentence."""
+    return " " not in word.strip() and rank(lookup(normalize_code(word) or "")) >= minimum
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
-    return [one for one in (value[:_MOST_ITEMS] if type(value) is list else [value]) if type(one) is dict]
+    return [one for one in (value[:_MAX_ITEMS] if type(value) is list else [value]) if type(one) is dict]
 
 
 def _inner_errors(data: dict[str, Any]) -> list[object]:
-    """The errors that an error object holds; a code, a type or a message that is an object is one too."""
-    inner = [data[key] for key in _ERRORS if data.get(key) is not None]
-    return inner + [data[key] for key in (*_CODES, "type", "param", "reason", *_PROSE) if type(data.get(key)) in _NESTS]
+    """Return the errors inside an error object; a code, a type or a message that is an object is one too."""
+    inner = [data[key] for key in _ERROR_KEYS if data.get(key) is not None]
+    return inner + [
+        data[key]
+        for key in (*_CODE_KEYS, "type", "param", "reason", *_PROSE_KEYS)
+        if type(data.get(key)) in _CONTAINERS
+    ]
 
 
-def _word_of(value: object) -> str | None:
-    """A code as a string; a number is one too, because gateways repeat the HTTP status there."""
+def _code_text(value: object) -> str | None:
+    """Return a code as a string; a number is one too, because gateways repeat the HTTP status there."""
     if type(value) is int:
-        return str(value) if -_LONGEST_NUMBER < value < _LONGEST_NUMBER else None
+        return str(value) if -_MAX_NUMBER < value < _MAX_NUMBER else None
     return text(value)
 
 
 def _field(place: object) -> str | None:
-    """The field that a fault of FastAPI's is about: the last name in its `loc`."""
-    names = [name for name in place[:_MOST_ITEMS] if type(name) is str] if type(place) is list else []
+    """Return the field that a validation error of FastAPI is about: the last name in its `loc`."""
+    names = [name for name in place[:_MAX_ITEMS] if type(name) is str] if type(place) is list else []
     return text(names[-1]) if names else None
 
 
-def _withheld(value: object) -> bool:
-    """True when the results of a content filter say that something was filtered or blocked (Azure OpenAI)."""
-    left = [value]
-    for _ in range(_MOST_ITEMS):
-        if not left:
+def _is_withheld(value: object) -> bool:
+    """Return whether the results of a content filter say that something was filtered or blocked (Azure OpenAI)."""
+    pending = [value]
+    for _ in range(_MAX_ITEMS):
+        if not pending:
             return False
-        at = left.pop()
+        at = pending.pop()
         if type(at) is dict:
             if at.get("filtered") is True or at.get("blocked") is True:
                 return True
-            left += [inner for inner in list(at.values())[:_MOST_ITEMS] if type(inner) in (dict, list)]
+            pending += [inner for inner in list(at.values())[:_MAX_ITEMS] if type(inner) in (dict, list)]
         elif type(at) is list:
-            left += at[:_MOST_ITEMS]
+            pending += at[:_MAX_ITEMS]
     return False
 
 
 def _message(value: object) -> str | None:
-    """The words of the outermost error that has any: shown to the app alone."""
+    """Return the message of the outermost error that has one: shown to the app only."""
     for _ in range(4):
         if type(value) is list:
             value = value[0] if value else None
         if type(value) is str:
             return value or None
-        data = table(value)
-        told = data.get("message") or data.get("msg")
-        if type(told) is str:
-            return told
+        data = mapping(value)
+        message = data.get("message") or data.get("msg")
+        if type(message) is str:
+            return message
         value = next((data[key] for key in ("error", "detail", "response") if data.get(key)), None)
     return None
 
 
 def _names_program(value: object) -> bool:
-    """True when a field of the error is named after an access program."""
-    data = table(value)
+    """Return whether a field of the error is named after an access program."""
+    data = mapping(value)
     inner = data.get("error")
-    return any("access_program" in key for key in [*data, *table(inner)][: 2 * _MOST_ITEMS] if type(key) is str)
+    return any("access_program" in key for key in [*data, *mapping(inner)][: 2 * _MAX_ITEMS] if type(key) is str)

@@ -1,7 +1,7 @@
-"""HTTP through a proxy, over aiohttp: the same `AnswerBody` as `wire` gives, at half as much CPU again.
+"""Sends HTTP requests through a proxy, over aiohttp, with the same `AnswerBody` as `http1_transport`.
 
-Knows HTTP and proxies, not the provider. Why not the SDK's own transport (`DefaultAioHttpClient`): a lost connection
-would be reported as a connect timeout, an error body had no bound, and a tracing library could add headers.
+It costs more CPU per delta (see there). Why not the SDK's own transport (`DefaultAioHttpClient`): a lost connection
+would be reported as a connect timeout, an error body had no limit, and a tracing library could add headers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import cast
 import aiohttp
 import httpx2
 
-from worker.upstream.body import BODY, NEVER_SENT, AnswerBody
+from worker.upstream.body import BODY, TRACING_HEADERS, AnswerBody
 from worker.upstream.inflate import ContentDecoder
-from worker.upstream.send_gate import released
+from worker.upstream.send_gate import wait_until_open
 
 
 class AiohttpBody(AnswerBody):
@@ -29,14 +29,14 @@ class AiohttpBody(AnswerBody):
         self._layers = ContentDecoder(encoding)
 
     async def read(self) -> bytes:
-        """What has arrived, after waiting for something; b"" is the end. Raises when the connection broke."""
+        """Wait for data and return it; b"" is the end. Raise if the connection broke."""
         while piece := await self._response.content.readany():
             if plain := self._plain(piece):
                 return plain
         return b""
 
-    def rest(self) -> bytes:
-        """What has arrived and was not read."""
+    def read_available(self) -> bytes:
+        """Return the data that has arrived and was not read."""
         content = self._response.content
         if content.exception() is not None:
             # aiohttp hides received bytes behind the error that came after them: the last frames before a reset
@@ -53,12 +53,12 @@ class AiohttpBody(AnswerBody):
             raise httpx2.DecodingError("not what the header says, or more than it may hold") from None
 
     async def aclose(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._response.close()
 
 
 class ProxyTransport(httpx2.AsyncBaseTransport):
-    """Sends the SDK's requests through `proxy`, each over a connection of its own: none is stale."""
+    """Sends the SDK's requests through `proxy`, each over a new connection, so none is stale."""
 
     def __init__(self, *, connect_timeout: float, proxy: str | None) -> None:
         self._timeout = aiohttp.ClientTimeout(
@@ -68,7 +68,7 @@ class ProxyTransport(httpx2.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send, and return as soon as headers are there; an error comes with its (bounded) body read."""
+        """Send, and return as soon as headers have come; the body of an error is read within limits."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, force_close=True),
@@ -77,8 +77,8 @@ class ProxyTransport(httpx2.AsyncBaseTransport):
                 timeout=self._timeout,
             )
             self._session.trace_configs.clear()  # a tracing library that patched aiohttp put itself here
-        await released()
-        left_out = NEVER_SENT | {"connection", "transfer-encoding"}  # the latter two are aiohttp's affair
+        await wait_until_open()
+        left_out = TRACING_HEADERS | {"connection", "transfer-encoding"}  # aiohttp sets the latter two
         response = await self._session.request(
             request.method,
             str(request.url),
@@ -87,10 +87,12 @@ class ProxyTransport(httpx2.AsyncBaseTransport):
             allow_redirects=False,
             proxy=self._proxy,
         )
-        headers = [(k, v) for k, v in response.raw_headers if k.lower() != b"content-encoding"]  # decoded by us
+        headers = [(k, v) for k, v in response.raw_headers if k.lower() != b"content-encoding"]
         body = AiohttpBody(response)
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            return httpx2.Response(response.status, headers=headers, content=await body.bounded(), request=request)
+            return httpx2.Response(
+                response.status, headers=headers, content=await body.read_error_body(), request=request
+            )
         return httpx2.Response(response.status, headers=headers, stream=body, request=request, extensions={BODY: body})
 
     async def aclose(self) -> None:
@@ -100,7 +102,7 @@ class ProxyTransport(httpx2.AsyncBaseTransport):
 
 
 def environment_proxy(url: str) -> str | None:
-    """The proxy that the environment (HTTPS_PROXY, NO_PROXY ...) names for `url`."""
+    """Return the proxy that the environment (HTTPS_PROXY, NO_PROXY ...) names for `url`, or None."""
     parts = urllib.parse.urlsplit(url)
     if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
         return None

@@ -1,22 +1,22 @@
-"""How the reading of a response goes on after a connection ended without its terminal event.
+"""Decides how to read on after a connection ended without a terminal event.
 
 Pure: the end of a connection in, the next step out; no clock and no socket. Only a background response can be read
-again, and only once it has an id. It is kept until the provider says that it is lost: time and failures alone never
-end it, the job's deadline does. Nothing here ever starts a second response.
+again, and only once it has an id. It is given up only when the provider says that it is lost, or at the job's deadline;
+time and failures alone never end it. A second response is never started here.
 
-    a look is answered with                  | what follows
-    events, a snapshot                       | it is there: resume, or poll where streams bring nothing
+    answer to the request                    | what follows
+    events, a snapshot                       | it exists: resume, or poll if streams bring nothing
     408, 409, 425, 429, 5xx, no connection   | the same again, no earlier than Retry-After asks
-    401, 403, 407                            | the same again: a key can be put right, a second response costs
-    404 with an error object                 | lost, once it has lasted longer than a write takes to be seen
+    401, 403, 407                            | the same again: a key can be corrected, a second response costs
+    404 with an error object                 | lost, once it has lasted longer than the lag of a write
     404 without one (a gateway's page)       | the same again
     410 as JSON, or a code that says expired | lost
     410 as a page (a gateway's)              | the same again
-    400 and others to a resume               | the stream can't be had any more: poll
-    a code that blocks                       | the provider's last word
+    400 and others to a resume               | the stream is not available any more: poll
+    a code that blocks                       | the end
 
-A server that never said that it took the call as a background one may not know such looks at all: what it refuses for
-as long as a 404 may last is unreachable, which is no word of the provider's on what became of the response.
+A server that never confirmed a background response may not support these requests at all: if it refuses them for as
+long as a 404 may last, the response is unreachable, which says nothing about its state.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from typing import Final, NamedTuple
 
 from worker.jobs.states import Outcome
 from worker.safety import classify
-from worker.safety.codes import spelled
+from worker.safety.codes import normalize_code
 from worker.safety.stream import Closed, Rejected, StreamEvent
 
 BACKOFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before the next request after ends in a row; the last repeats. The first is the least there is."""
+"""Seconds before the next request, by the number of ends in a row; the last repeats."""
 MISSING_SECONDS: Final = 12.0
-"""A 404 that has lasted this long is no lag between the provider's write and our read any more."""
-_QUICK: Final = 2  # place in BACKOFF beyond which connections that bring something new do not go
-_LONGEST: Final = 86_400.0  # of a Retry-After: longer than any deadline that a job is likely to have
-_MISSING_WAIT: Final = 3.0  # between two looks for what is not found
-_HEALTHY: Final = 5.0  # a connection that stood this long was no failure, even if nothing came
-_EMPTY_RESUMES: Final = 3  # short resumed streams that brought nothing new before we poll instead
+"""A 404 that lasts this long is not a lag between the provider's write and its reads."""
+_MAX_STEP_WITH_PROGRESS: Final = 2  # the highest step of BACKOFF for connections that bring something new
+_MAX_RETRY_AFTER_S: Final = 86_400.0  # longer than any likely deadline of a job
+_MISSING_DELAY_S: Final = 3.0  # between two requests for a response that is not found
+_HEALTHY_SECONDS: Final = 5.0  # a connection that lasted this long was no failure, even if nothing came
+_MAX_EMPTY_RESUMES: Final = 3  # short resumed streams without news, after which to poll
 _NOT_FOUND: Final = 404
 _GONE: Final = 410
 _SERVER_FAULT: Final = 500
 _NOT_IMPLEMENTED: Final = 501
-_AGAIN: Final = frozenset({401, 403, 407, 408, 409, 425, 429})
-_EXPIRED: Final = frozenset({"response_expired", "expired"})
-_UNKNOWN: Final = frozenset({"response_not_found", "response_id_not_found"})
+_TRANSIENT_STATUSES: Final = frozenset({401, 403, 407, 408, 409, 425, 429})
+_EXPIRED_CODES: Final = frozenset({"response_expired", "expired"})
+_NOT_FOUND_CODES: Final = frozenset({"response_not_found", "response_id_not_found"})
 
 
 class NextRequest(Enum):
-    """What the next request is."""
+    """The kind of the next request."""
 
     CREATE = "create"
     RESUME = "resume"
@@ -57,104 +57,111 @@ class NextRequest(Enum):
 
 
 class ConnectionEnd(NamedTuple):
-    """One connection that is over. `end` is None for a poll that was answered."""
+    """The end of one connection. `end` is None for a poll that was answered."""
 
     end: StreamEvent | None
     progress: bool  # it brought something new
     opening: float  # seconds until the headers came, or until it failed
-    standing: float  # seconds from the headers on
+    lasted: float  # seconds from the headers on
     snapshot: bool = False  # it was answered with the state of the response instead of a stream
 
 
 class Reconnect:
-    """Counts the ends in a row and chooses: resume, poll, or tell that the response is lost.
+    """Counts the ends in a row and chooses: resume, poll, or report that the response is lost.
 
-    `asked`: the last wait is one that the provider asked for, so nothing may cut it short.
+    `provider_asked`: the provider asked for the last wait, so nothing may cut it short.
     """
 
     def __init__(
-        self, way: NextRequest, *, poll_first: float, poll_most: float, missing_for: float = MISSING_SECONDS
+        self,
+        next_request: NextRequest,
+        *,
+        poll_interval: float,
+        max_poll_interval: float,
+        missing_timeout: float = MISSING_SECONDS,
     ) -> None:
-        self.way = way
-        self.asked = False
+        self.next_request = next_request
+        self.provider_asked = False
         self.in_background: bool | None = None
-        """Whether the provider took the call as a background one: None = nobody has heard its answer."""
-        self._poll_most = poll_most
-        self._interval = poll_first
-        self._missing_for = missing_for
+        """Whether the provider runs the response in the background; None: not known, because no answer came."""
+        self._max_poll_interval = max_poll_interval
+        self._interval = poll_interval
+        self._missing_timeout = missing_timeout
         self._missing: float | None = None  # seconds since the first 404 in a row, waits included
         self._ends = 0
         self._empty = 0
         self._stream_again = True  # a resume that met a 404 may only have come too early
 
     def after(self, ended: ConnectionEnd) -> float | StreamEvent:
-        """The seconds to wait before the next request of `way`; or the event that is the last word."""
-        end, was = ended.end, self.way
-        self.asked = False
+        """Return the seconds to wait before the request `next_request`, or the event that ends the attempt."""
+        end, was = ended.end, self.next_request
+        self.provider_asked = False
         if type(end) is Rejected and was is NextRequest.CREATE:
             return end
         missing = type(end) is Rejected and self._missing_now(end)
         if type(end) is Rejected:
-            last = self._last_word(end, ended, missing=missing)
+            last = self._final_event(end, ended, missing=missing)
             if last is not None:
                 return last
         elif end is None or ended.progress or ended.snapshot:
             self._missing = None
-            self.in_background = self.in_background or was is not NextRequest.CREATE  # what can be looked at runs there
+            self.in_background = (
+                self.in_background or was is not NextRequest.CREATE
+            )  # a response that can be read again does
         self._count(ended)
         wait = self._wait(ended)
-        self.way = self._next(ended, missing=missing)
+        self.next_request = self._next(ended, missing=missing)
         if self._missing is not None:
             self._missing += wait
         return wait
 
-    def ask_for_state(self) -> None:
-        """Poll next, and go back to the stream when the response still runs: a stream may hang for ever."""
-        if self.way is NextRequest.RESUME:
-            self.way, self._stream_again = NextRequest.POLL, True
+    def request_state(self) -> None:
+        """Poll next, and return to the stream if the response still runs: a stream may hang forever."""
+        if self.next_request is NextRequest.RESUME:
+            self.next_request, self._stream_again = NextRequest.POLL, True
 
-    def _last_word(self, end: Rejected, ended: ConnectionEnd, *, missing: bool) -> StreamEvent | None:
-        """The event that ends it all, for an answer after which no other look can bring anything."""
+    def _final_event(self, end: Rejected, ended: ConnectionEnd, *, missing: bool) -> StreamEvent | None:
+        """Return the event that ends the attempt, for an answer after which no other request helps, else None."""
         if classify.rejected(end).outcome is Outcome.BLOCKED:
             return end
         gone = end.http_status == _GONE and end.problem is not None and self.in_background is not False
-        if gone or _code(end) in _EXPIRED:
+        if gone or _code(end) in _EXPIRED_CODES:
             return Closed("lost")
         if not missing:
             return None
         self._missing = 0.0 if self._missing is None else self._missing + ended.opening
-        if self._missing < self._missing_for:
+        if self._missing < self._missing_timeout:
             return None
         return Closed("unreachable" if self.in_background is False else "lost")
 
     def _missing_now(self, end: Rejected) -> bool:
-        """Whether the response is not found, by the word of whoever keeps responses here."""
+        """Return whether the server that keeps the responses says that this one is not found."""
         status = end.http_status
-        if self.in_background is False and (_refused(status) or status == _NOT_IMPLEMENTED):
-            return self.way is NextRequest.POLL or status in (_NOT_FOUND, _NOT_IMPLEMENTED)
-        return (status == _NOT_FOUND and _told(end)) or _code(end) in _UNKNOWN
+        if self.in_background is False and (_is_final(status) or status == _NOT_IMPLEMENTED):
+            return self.next_request is NextRequest.POLL or status in (_NOT_FOUND, _NOT_IMPLEMENTED)
+        return (status == _NOT_FOUND and _has_error_object(end)) or _code(end) in _NOT_FOUND_CODES
 
     def _count(self, ended: ConnectionEnd) -> None:
-        if ended.standing >= _HEALTHY or ended.end is None:
+        if ended.lasted >= _HEALTHY_SECONDS or ended.end is None:
             self._ends = 0
         elif ended.progress:
-            self._ends = min(self._ends, _QUICK)
-        if ended.progress or ended.standing >= _HEALTHY:
+            self._ends = min(self._ends, _MAX_STEP_WITH_PROGRESS)
+        if ended.progress or ended.lasted >= _HEALTHY_SECONDS:
             self._empty = 0
-        elif self.way is NextRequest.RESUME and type(ended.end) is Closed and ended.end.opened:
+        elif self.next_request is NextRequest.RESUME and type(ended.end) is Closed and ended.end.opened:
             self._empty += 1
 
     def _wait(self, ended: ConnectionEnd) -> float:
         if ended.end is None or ended.snapshot:
-            self._interval, wait = min(self._interval * 1.5, self._poll_most), self._interval
+            self._interval, wait = min(self._interval * 1.5, self._max_poll_interval), self._interval
             return wait
         wait = BACKOFF[min(self._ends, len(BACKOFF) - 1)]
         if self._missing is not None:
-            wait = min(wait, _MISSING_WAIT)
+            wait = min(wait, _MISSING_DELAY_S)
         self._ends += 1
-        asked = _asked(ended.end)
-        if asked >= wait:
-            self.asked, wait = True, asked
+        retry_after = _retry_after_of(ended.end)
+        if retry_after >= wait:
+            self.provider_asked, wait = True, retry_after
         return wait
 
     def _next(self, ended: ConnectionEnd, *, missing: bool) -> NextRequest:
@@ -162,42 +169,46 @@ class Reconnect:
         if ended.snapshot:
             self._stream_again = False
             return NextRequest.POLL
-        if self.way is NextRequest.CREATE:
+        if self.next_request is NextRequest.CREATE:
             return NextRequest.RESUME
-        if self.way is NextRequest.POLL:
+        if self.next_request is NextRequest.POLL:
             if end is None and self._stream_again:
                 self._stream_again = False
                 return NextRequest.RESUME
             return NextRequest.POLL
         if missing:
             return NextRequest.POLL
-        too_old = type(end) is Rejected and _refused(end.http_status) and end.http_status != _NOT_FOUND
-        if too_old or self._empty >= _EMPTY_RESUMES:  # what can't be streamed any more can still be polled
+        too_old = type(end) is Rejected and _is_final(end.http_status) and end.http_status != _NOT_FOUND
+        if too_old or self._empty >= _MAX_EMPTY_RESUMES:  # what can't be streamed any more can still be polled
             self._stream_again = False
             return NextRequest.POLL
         return NextRequest.RESUME
 
 
-def _refused(status: int) -> bool:
-    """Whether the same request will be refused again."""
-    return status not in _AGAIN and status < _SERVER_FAULT
+def _is_final(status: int) -> bool:
+    """Return whether the same request would be refused again."""
+    return status not in _TRANSIENT_STATUSES and status < _SERVER_FAULT
 
 
-def _told(end: Rejected) -> bool:
-    """Whether the answer holds an error object: a gateway's own page has none."""
+def _has_error_object(end: Rejected) -> bool:
+    """Return whether the answer has an error object; a gateway's own page has none."""
     problem = end.problem
     return problem is not None and bool(problem.code or problem.type or problem.param)
 
 
 def _code(end: Rejected) -> str | None:
-    return spelled(end.problem.code) if end.problem is not None else None
+    return normalize_code(end.problem.code) if end.problem is not None else None
 
 
-def _asked(end: StreamEvent | None) -> float:
-    """The seconds that the provider asks us to wait; 0 when it asks for nothing."""
+def _retry_after_of(end: StreamEvent | None) -> float:
+    """Return the seconds that the provider asks to wait, or 0."""
     if type(end) is not Rejected:
         return 0.0
-    asked = end.retry_after
-    if asked is None and end.problem is not None:
-        asked = end.problem.retry_after
-    return min(asked, _LONGEST) if asked is not None and math.isfinite(asked) and asked > 0 else 0.0
+    retry_after = end.retry_after
+    if retry_after is None and end.problem is not None:
+        retry_after = end.problem.retry_after
+    return (
+        min(retry_after, _MAX_RETRY_AFTER_S)
+        if retry_after is not None and math.isfinite(retry_after) and retry_after > 0
+        else 0.0
+    )

@@ -1,6 +1,6 @@
-"""A Call as the body of a request: for Responses as it is, for Chat Completions translated.
+"""Builds the body of a request from an UpstreamCall: for Responses directly, for Chat Completions translated.
 
-Pure. Params pass through untouched, less the keys that Vigil owns; only chat needs other names and shapes.
+Pure. Params pass through unchanged, without the keys that Vigil owns; only chat needs other names and shapes.
 """
 
 from __future__ import annotations
@@ -8,25 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from worker.upstream.call import OWNED, UpstreamCall
+from worker.upstream.call import OWNED_PARAMS, UpstreamCall
 from worker.upstream.token_limit import BOTH, NEW, OLD
-from worker.upstream.tolerant_fields import table
+from worker.upstream.tolerant_fields import mapping
 
 
 def path_of(call: UpstreamCall) -> str:
-    """Where the call is sent, below the base URL."""
+    """Return the path of the call below the base URL."""
     return "/chat/completions" if call.mode == "chat" else "/responses"
 
 
 def body_of(call: UpstreamCall, limit_names: Sequence[str] = BOTH) -> dict[str, Any]:
-    """The JSON body that starts `call`; nothing of the call is changed. `limit_names`: see `token_limit`."""
+    """Return the JSON body of `call`, which is not changed. `limit_names`: see `token_limit`."""
     return _chat_body(call, limit_names) if call.mode == "chat" else _responses_body(call)
 
 
 def _responses_body(call: UpstreamCall) -> dict[str, Any]:
-    body = {key: value for key, value in call.params.items() if key not in OWNED}
+    body = {key: value for key, value in call.params.items() if key not in OWNED_PARAMS}
     # padding against traffic analysis costs a third of every delta; a caller may ask for it
-    body["stream_options"] = {"include_obfuscation": False, **table(body.get("stream_options"))}
+    body["stream_options"] = {"include_obfuscation": False, **mapping(body.get("stream_options"))}
     body |= {"model": call.model, "input": call.input, "stream": True}
     if call.mode == "background":
         body |= {"background": True, "store": True}  # only a stored response can be resumed
@@ -40,23 +40,23 @@ def _responses_body(call: UpstreamCall) -> dict[str, Any]:
 
 
 def _chat_body(call: UpstreamCall, limit_names: Sequence[str]) -> dict[str, Any]:
-    body = {key: value for key, value in call.params.items() if key not in OWNED}
+    body = {key: value for key, value in call.params.items() if key not in OWNED_PARAMS}
     limit = body.pop("max_output_tokens", None)
-    if limit is not None and NEW not in body and OLD not in body:  # the caller may name it as the server likes it
+    if limit is not None and NEW not in body and OLD not in body:  # the caller may use the server's own name
         body |= dict.fromkeys(limit_names, limit)
-    effort = table(body.pop("reasoning", None)).get("effort")
+    effort = mapping(body.pop("reasoning", None)).get("effort")
     if effort is not None:
         body["reasoning_effort"] = effort
-    shape = table(body.pop("text", None))
+    shape = mapping(body.pop("text", None))
     if shape.get("verbosity") is not None:
         body["verbosity"] = shape["verbosity"]
-    if (wanted := _response_format(table(shape.get("format")))) is not None:
+    if (wanted := _response_format(mapping(shape.get("format")))) is not None:
         body["response_format"] = wanted
     if type(body.get("tools")) is list:
         body["tools"] = [_tool(tool) for tool in body["tools"]]
     if "tool_choice" in body:
         body["tool_choice"] = _tool(body["tool_choice"])
-    body["stream_options"] = {**table(body.get("stream_options")), "include_usage": True}
+    body["stream_options"] = {**mapping(body.get("stream_options")), "include_usage": True}
     body |= {"model": call.model, "messages": _messages(call), "stream": True}
     if call.safety_identifier is not None:
         body["safety_identifier"] = call.safety_identifier
@@ -92,7 +92,7 @@ def _messages(call: UpstreamCall) -> list[Any]:
         elif kind == "function_call_output":
             output = _plain(item.get("output"))
             messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": output})
-        elif kind != "reasoning":  # chat has no place for it; anything else the provider shall judge
+        elif kind != "reasoning":  # chat has no form for it; the provider judges anything else
             messages.append({"role": "user", "content": item} if type(item) is str else item)
     return messages
 
@@ -135,13 +135,13 @@ def _add_tool_call(messages: list[Any], item: dict[str, Any]) -> None:
     }
     last = messages[-1] if messages else None
     if type(last) is dict and last.get("role") == "assistant":
-        last.setdefault("tool_calls", []).append(call)  # made by `_message`, so it is ours to extend
+        last.setdefault("tool_calls", []).append(call)  # made by `_message`, so it may be changed
     else:
         messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
 
 
 def _plain(content: object) -> object:
-    """Text parts as one string; anything else as it is."""
+    """Return text parts as one string; anything else unchanged."""
     if type(content) is list and all(type(part) is dict and type(part.get("text")) is str for part in content):
         return "".join(part["text"] for part in content)
     return content

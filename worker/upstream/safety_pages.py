@@ -1,6 +1,6 @@
-"""The provider's pages about a safety case or an alert. Reading one changes nothing on the provider's side.
+"""Reads the provider's pages about a safety case or an alert, which changes nothing on the provider's side.
 
-Paths and fields are the SDK's (types/safety); that a key may read them is seldom granted, so a refusal is an answer.
+Paths and fields are the SDK's (types/safety); few keys may read them, so a refusal is an expected answer.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from urllib.parse import quote
 from worker.safety.stream import Closed, Rejected
 from worker.upstream.client import Provider
 
-SECONDS: Final = 8.0
-"""One question takes no longer."""
+TIMEOUT_S: Final = 8.0
+"""The limit for one request."""
 
 _PATHS: Final = {"case": "/safety/cases/", "alert": "/safety/alerts/"}
-_LATER: Final = frozenset({408, 409, 425, 429})
+_TRANSIENT_STATUSES: Final = frozenset({408, 409, 425, 429})
 _SERVER_FAULT: Final = 500
 
-Unread = Literal["refused", "unavailable"]
-"""`refused`: asking again is no use; `unavailable`: it may be read later."""
+PageFailure = Literal["refused", "unavailable"]
+"""`refused`: trying again is useless; `unavailable`: it may be readable later."""
 
 
-async def safety_page(provider: Provider, kind: str, name: str, request_id: str) -> Mapping[str, Any] | Unread:
-    """The page of a "case" or an "alert"; never raises. `request_id` is ours."""
-    answer = await provider.page(_PATHS[kind] + quote(name, safe=""), request_id, SECONDS)
+async def safety_page(provider: Provider, kind: str, name: str, request_id: str) -> Mapping[str, Any] | PageFailure:
+    """Return the page of a "case" or an "alert"; never raises. `request_id` is Vigil's own."""
+    answer = await provider.get_page(_PATHS[kind] + quote(name, safe=""), request_id, TIMEOUT_S)
     if isinstance(answer, Rejected):
-        again = answer.http_status in _LATER or answer.http_status >= _SERVER_FAULT
+        again = answer.http_status in _TRANSIENT_STATUSES or answer.http_status >= _SERVER_FAULT
         return "unavailable" if again else "refused"
     if isinstance(answer, Closed):
         return "unavailable"

@@ -1,6 +1,6 @@
-"""One attempt's events from its first byte to its last, over every reconnection.
+"""Reads one attempt's events from the first byte to the last, over every reconnection.
 
-Knows one response and its cursor; how to go on is `reconnect`'s choice. Judges no content, and never sends the
+Keeps the response's id and cursor; `reconnect` decides how to go on. It judges no content, and never sends the
 prompt twice. A background response outlives its reader, a foreground stream does not.
 """
 
@@ -16,22 +16,22 @@ from worker.safety.stream import Closed, Created, Delta, Opened, Rejected, Strea
 from worker.upstream.answer import UpstreamAnswer
 from worker.upstream.call import UpstreamCall
 from worker.upstream.client import CancelResult, Provider
-from worker.upstream.ending import LISTEN_SECONDS, last_batch
-from worker.upstream.out_of_reach import Reach
+from worker.upstream.ending import DRAIN_SECONDS, last_batch
+from worker.upstream.out_of_reach import Reachability
 from worker.upstream.reconnect import MISSING_SECONDS, ConnectionEnd, NextRequest, Reconnect
-from worker.upstream.send_gate import GO
-from worker.upstream.tolerant_fields import LONGEST_ID
+from worker.upstream.send_gate import SEND_GATE
+from worker.upstream.tolerant_fields import MAX_ID_LENGTH
 
 
 class ResumePoint(NamedTuple):
-    """Where a response stood when its reader died: go on after `sequence`."""
+    """The position at which a response's reader died: resume after `sequence`."""
 
     response_id: str
     sequence: int | None
 
 
 class Session:
-    """The event source of one attempt. Read `batches()` once; `aclose()` when done, whatever happened."""
+    """The event source of one attempt. Iterate `batches()` once; always call `aclose()` afterwards."""
 
     def __init__(
         self,
@@ -40,18 +40,18 @@ class Session:
         resume_from: ResumePoint | None = None,
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        poll_first: float = 1.0,
-        poll_most: float = 5.0,
-        poll_within: float = 30.0,
-        missing_for: float = MISSING_SECONDS,
-        identify_within: float = 2.0,
-        hurry_after: float = 1.0,
-        listen_for: float = LISTEN_SECONDS,
-        go: asyncio.Future[None] | None = None,
+        poll_interval: float = 1.0,
+        max_poll_interval: float = 5.0,
+        poll_timeout: float = 30.0,
+        missing_timeout: float = MISSING_SECONDS,
+        identify_timeout: float = 2.0,
+        expedite_delay: float = 1.0,
+        drain_timeout: float = DRAIN_SECONDS,
+        send_gate: asyncio.Future[None] | None = None,
     ) -> None:
-        """`missing_for`: seconds for which a 404 must last before the response counts as lost; `poll_within` bounds
-        the body of a poll. ValueError when nothing can resume. `go`: the call is not sent before it is done, though it
-        is prepared.
+        """`missing_timeout`: seconds for which a 404 must last before the response is lost; `poll_timeout` limits
+        the body of a poll. `send_gate`: the call is prepared, but not sent before this is done. Raise ValueError if
+        `resume_from` is given for a mode that can't resume.
         """
         if resume_from is not None and call.mode != "background":
             raise ValueError("only a background response can be resumed")
@@ -63,39 +63,39 @@ class Session:
         self._sleep = sleep
         self._reconnect = Reconnect(
             NextRequest.CREATE if resume_from is None else NextRequest.RESUME,
-            poll_first=poll_first,
-            poll_most=poll_most,
-            missing_for=missing_for,
+            poll_interval=poll_interval,
+            max_poll_interval=max_poll_interval,
+            missing_timeout=missing_timeout,
         )
-        self._poll_within = poll_within
-        self._identify_within, self._hurry_after = identify_within, hurry_after
-        self._listen_for = listen_for  # after a failure that says nothing
-        self._go = go
-        self._named = asyncio.Event()
+        self._poll_timeout = poll_timeout
+        self._identify_timeout, self._expedite_delay = identify_timeout, expedite_delay
+        self._drain_timeout = drain_timeout  # after a failure that says nothing
+        self._send_gate = send_gate
+        self._id_known = asyncio.Event()
         self._answer: UpstreamAnswer | None = None
         self._requests = 0
         self._polling = False
         self._reading = False
         self._stopped = False
-        self._over = False  # the terminal event was seen
-        self._doubted = False  # the stream was given up for its silence, so the response's state is asked for
-        self._reach = Reach()
-        self._kept = False  # the call was answered with the state of a response that still runs
-        self._bare = False  # this connection told the response's state in an event without a number
-        self._hurried: asyncio.Task[None] | None = None
-        self._woken = asyncio.Event()
+        self._terminal_seen = False  # the terminal event was seen
+        self._state_wanted = False  # the stream was given up because it was silent, so the state is requested next
+        self._reachability = Reachability()
+        self._runs_in_background = False  # the call was answered with the state of a response that still runs
+        self._bare_state_seen = False  # this connection sent the response's state in an event without a number
+        self._look_task: asyncio.Task[None] | None = None
+        self._look_now = asyncio.Event()
 
-    # one loop and long: a generator inside a generator would cost every delta
+    # one long loop: a nested generator would add a cost to every delta
     async def batches(self) -> AsyncGenerator[list[StreamEvent], None]:  # noqa: C901, PLR0912
-        """Batches of events in order. The last holds a Terminal, a Rejected or a Closed, unless we hung up."""
+        """Yield batches of events in order. The last has a Terminal, a Rejected or a Closed, unless this was closed."""
         loop = asyncio.get_running_loop()
-        GO.set(self._go)
+        SEND_GATE.set(self._send_gate)
         while not self._stopped:
             began, opened = loop.time(), None
-            named, stood = self.response_id, self.sequence
-            floor = stood if self._reconnect.way is not NextRequest.CREATE else None
-            polling = self._reconnect.way is NextRequest.POLL
-            self._bare = False
+            id_before, cursor_before = self.response_id, self.sequence
+            floor = cursor_before if self._reconnect.next_request is not NextRequest.CREATE else None
+            polling = self._reconnect.next_request is NextRequest.POLL
+            self._bare_state_seen = False
             end: StreamEvent | None = None
             answer = self._answer = self._request()
             while end is None:
@@ -108,102 +108,106 @@ class Session:
                     break
                 first = batch[0]
                 if type(first) is Delta and floor is None and len(batch) == 1 and first.sequence is not None:
-                    self.sequence = first.sequence  # the usual case, and the only one that must be cheap
+                    self.sequence = first.sequence  # the common case, the only one that must be cheap
                     yield batch
                     continue
                 if type(first) is Opened:
                     opened = loop.time()
-                kept, end = self._sift(batch, floor)
-                if self._reach.lost and any(type(event) is not Opened for event in kept):
-                    self._reach.met()
-                if self._over:
-                    yield await last_batch(kept, answer, self._look_once(), self._listen_for)
+                passed, end = self._filter(batch, floor)
+                if self._reachability.lost and any(type(event) is not Opened for event in passed):
+                    self._reachability.record_success()
+                if self._terminal_seen:
+                    yield await last_batch(passed, answer, self._look_once(), self._drain_timeout)
                     return
                 if floor is not None and self.sequence != floor:
                     floor = None  # what is replayed comes first
-                if kept:
-                    yield kept
+                if passed:
+                    yield passed
             await answer.aclose()
             if self._stopped:
                 return
             if not self.outlives:
                 yield [end or Closed("clean")]
                 return
-            if self._woken.is_set() and end is None and not polling:
-                end = Closed("cut", "hurried", opened=True)  # it was we who hung up: the response is read on
+            if self._look_now.is_set() and end is None and not polling:
+                end = Closed("cut", "hurried", opened=True)  # closed from here; the response is read on
             now = loop.time()
-            news = self.sequence != stood or self.response_id != named
-            snapshot = self._bare and not polling and self.sequence == stood
-            step = self._step(ConnectionEnd(end, news, (opened or now) - began, now - (opened or now), snapshot))
+            progress = self.sequence != cursor_before or self.response_id != id_before
+            snapshot = self._bare_state_seen and not polling and self.sequence == cursor_before
+            step = self._step(ConnectionEnd(end, progress, (opened or now) - began, now - (opened or now), snapshot))
             if not isinstance(step, float):
                 yield [step]
                 return
-            await self._rest(step, cut_short=not self._reconnect.asked)
-            self._woken.clear()
+            await self._pause(step, cut_short=not self._reconnect.provider_asked)
+            self._look_now.clear()
 
     def _step(self, ended: ConnectionEnd) -> float | StreamEvent:
         step = self._reconnect.after(ended)
         if ended.end is None or ended.progress or ended.snapshot:
-            self._reach.met()
+            self._reachability.record_success()
         elif isinstance(step, float):
-            self._reach.missed(ended.opening + step)
-        if self._doubted:
-            self._doubted = False
-            self._reconnect.ask_for_state()
+            self._reachability.record_failure(ended.opening + step)
+        if self._state_wanted:
+            self._state_wanted = False
+            self._reconnect.request_state()
         return step
 
     @property
     def outlives(self) -> bool:
-        """True when the response goes on without this connection and can be read over another one."""
+        """Return whether the response goes on without this connection and can be read over another one."""
         return self._background and self.response_id is not None
 
     @property
     def _background(self) -> bool:
-        """True when the response runs in the background: we asked for it, or were answered with its state unasked."""
-        return self._call.mode == "background" or self._kept
+        """Return whether the response runs in the background: as requested, or as the answer showed."""
+        return self._call.mode == "background" or self._runs_in_background
 
-    def hurry(self) -> None:
-        """Somebody says that the response is over: if its end is not here in a moment, a connection that may be dead is
-        given up for a new one, and a pause that nobody asked for is cut short. Only a background response can be read
-        again.
+    def expedite(self) -> None:
+        """Look at a response that is reported to be over.
+
+        If its end does not come in a moment, a connection that may be dead is replaced by a new one, and a pause that
+        the provider did not ask for is cut short. Only a background response can be read again.
         """
-        self._start_looking_anew(self._hurry_after)
+        self._schedule_look(self._expedite_delay)
 
-    def renew(self) -> None:
-        """Give the connection up and ask for the response's state, because the stream has been silent for too long or
-        told of an error that may not be the response's; a pause is not cut short.
+    def reconnect(self) -> None:
+        """Give up the connection and request the response's state; a pause is not cut short.
+
+        For a stream that was silent for too long, or that sent an error which may not be the response's.
         """
-        if self._reading and self._reconnect.way is not NextRequest.POLL:  # which asks for that, and is bounded
-            self._doubted = True
-            self._start_looking_anew(0.0)
+        if (
+            self._reading and self._reconnect.next_request is not NextRequest.POLL
+        ):  # a poll gets the state and is limited
+            self._state_wanted = True
+            self._schedule_look(0.0)
 
-    def _start_looking_anew(self, after: float) -> None:
-        if self.outlives and self._hurried is None:
-            self._hurried = asyncio.create_task(self._look_anew(after), name="hurry")
+    def _schedule_look(self, after: float) -> None:
+        if self.outlives and self._look_task is None:
+            self._look_task = asyncio.create_task(self._look_after(after), name="hurry")
 
-    async def _look_anew(self, after: float) -> None:
+    async def _look_after(self, after: float) -> None:
         await asyncio.sleep(after)
-        self._hurried = None
-        if self._stopped or self._over:
+        self._look_task = None
+        if self._stopped or self._terminal_seen:
             return
-        self._woken.set()
+        self._look_now.set()
         if self._reading and self._answer is not None:
             await self._answer.aclose()
 
     async def _poll(self, answer: UpstreamAnswer) -> list[StreamEvent]:
         try:
-            async with asyncio.timeout(self._poll_within):
+            async with asyncio.timeout(self._poll_timeout):
                 return await answer.read()
         except TimeoutError:
             return [Closed("cut", "TimeoutError")]
 
-    async def _rest(self, seconds: float, *, cut_short: bool) -> None:
-        """A pause, which `hurry` ends unless the provider asked for it."""
+    async def _pause(self, seconds: float, *, cut_short: bool) -> None:
+        """Wait; `expedite` ends the wait unless the provider asked for it."""
         if not cut_short:
             await self._sleep(seconds)
             return
         pause = asyncio.ensure_future(self._sleep(seconds))
-        woken = asyncio.ensure_future(self._woken.wait())
+        woken = asyncio.ensure_future(self._look_now.wait())
         try:
             await asyncio.wait({pause, woken}, return_when=asyncio.FIRST_COMPLETED)
             if pause.done():
@@ -214,7 +218,7 @@ class Session:
             await asyncio.gather(pause, woken, return_exceptions=True)
 
     async def cancel(self) -> CancelResult:
-        """Stop the response upstream (a foreground stream: by hanging up), close, and say whether it took effect.
+        """Stop the response upstream (a foreground stream: by closing it), and return whether it took effect.
 
         A pending `batches()` ends; whether it still shows the terminal event of the cancelled response is open.
         """
@@ -222,10 +226,10 @@ class Session:
             await self.aclose()
             return CancelResult(took_effect=True)
         if self.response_id is None:
-            await self._learn_id()
+            await self._wait_for_id()
         if self.response_id is None:
             await self.aclose()
-            return CancelResult(took_effect=False)  # sent but never named: it may run on, and nobody can reach it
+            return CancelResult(took_effect=False)  # sent, but its id is unknown: it may run on unreachable
         self._stopped = True
         try:
             return await self._provider.cancel(self.response_id, self._request_id("c"))
@@ -233,66 +237,66 @@ class Session:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Hang up at once, without cancelling: a background response runs on for whoever resumes it."""
+        """Close the connection without cancelling: a background response runs on and can be resumed."""
         self._stopped = True
-        if self._hurried is not None:
-            self._hurried.cancel()
+        if self._look_task is not None:
+            self._look_task.cancel()
         if self._answer is not None:
             await self._answer.aclose()
 
     def _request(self) -> UpstreamAnswer:
-        if self._reconnect.way is NextRequest.CREATE or self.response_id is None:
+        if self._reconnect.next_request is NextRequest.CREATE or self.response_id is None:
             return self._provider.open(self._call)
-        if self._reconnect.way is NextRequest.RESUME:
+        if self._reconnect.next_request is NextRequest.RESUME:
             return self._provider.resume(self.response_id, self.sequence, self._request_id("r"))
-        return self._provider.polled(self.response_id, self._request_id("p"))
+        return self._provider.open_poll(self.response_id, self._request_id("p"))
 
     def _look_once(self) -> Callable[[], UpstreamAnswer] | None:
-        """How to see a background response that has ended, unless it was seen so already."""
+        """Return the poll for a background response that has ended, or None if a poll showed the end already."""
         response_id = self.response_id
-        if not self._background or response_id is None or self._reconnect.way is NextRequest.POLL:
+        if not self._background or response_id is None or self._reconnect.next_request is NextRequest.POLL:
             return None
-        return lambda: self._provider.polled(response_id, self._request_id("p"))
+        return lambda: self._provider.open_poll(response_id, self._request_id("p"))
 
     def _request_id(self, letter: str) -> str:
-        """Each request has an id of its own, recognisable as one of this attempt's."""
+        """Return a new request id that begins with the attempt's id."""
         self._requests += 1
         return f"{self._call.client_request_id}.{letter}{self._requests}"
 
-    def _sift(self, batch: list[StreamEvent], floor: int | None) -> tuple[list[StreamEvent], StreamEvent | None]:
-        """The events to pass on, and the end of the connection if it is there; keeps the cursor and the id."""
-        kept: list[StreamEvent] = []
+    def _filter(self, batch: list[StreamEvent], floor: int | None) -> tuple[list[StreamEvent], StreamEvent | None]:
+        """Return the events to pass on and the end of the connection, if it came; update the cursor and the id."""
+        passed: list[StreamEvent] = []
         end: StreamEvent | None = None
         for sent in batch:
             event, kind = sent, type(sent)
-            if self._over:
-                kept.append(event)  # what still counts of it, `last_batch` says
+            if self._terminal_seen:
+                passed.append(event)  # `last_batch` decides what of it counts
                 continue
             if kind is Rejected or kind is Closed:
-                answered = self._reconnect.way is NextRequest.POLL and event == Closed("clean")
+                answered = self._reconnect.next_request is NextRequest.POLL and event == Closed("clean")
                 end = end if answered else event
                 continue
             if kind is Opened and not self._count_reopening():
                 continue
             if isinstance(sent, Created | Terminal):
-                if not self._name(sent):
-                    return kept, Closed("bad_id")
-                event = self._as_ours(sent)
-            elif self._of_the_look(sent):
+                if not self._learn_id_from(sent):
+                    return passed, Closed("bad_id")
+                event = self._with_first_id(sent)
+            elif self._is_about_the_look(sent):
                 end = Closed("bad_json", "Fault")
                 continue
             number: int | None = getattr(event, "sequence", None)
-            self._bare = self._bare or (kind is Created and number is None)
+            self._bare_state_seen = self._bare_state_seen or (kind is Created and number is None)
             if number is not None:
                 if floor is not None and number <= floor:
-                    continue  # a resumed stream may say again what we have
+                    continue  # a resumed stream may repeat events
                 self.sequence = number
-            kept.append(event)
-            self._over = kind is Terminal
-        return kept, end
+            passed.append(event)
+            self._terminal_seen = kind is Terminal
+        return passed, end
 
-    def _as_ours(self, event: Created | Terminal) -> Created | Terminal:
-        """Return the event under the response's first id; an answer that came under another one is flagged."""
+    def _with_first_id(self, event: Created | Terminal) -> Created | Terminal:
+        """Return the event with the response's first id; flag an answer that came with another one."""
         other = event.response_id not in (None, self.response_id)
         event = event._replace(response_id=self.response_id)
         if other and isinstance(event, Terminal):
@@ -300,34 +304,35 @@ class Session:
         return event
 
     def _count_reopening(self) -> bool:
-        """Whether this opening is news: each resumption is, and the first of the polls."""
-        if self._reconnect.way is NextRequest.CREATE:
+        """Return whether this opening counts as progress: each resumption does, and the first of the polls."""
+        if self._reconnect.next_request is NextRequest.CREATE:
             return True
-        news = not self._polling
-        self._polling = self._reconnect.way is NextRequest.POLL
-        self.resumed += news
-        return news
+        progress = not self._polling
+        self._polling = self._reconnect.next_request is NextRequest.POLL
+        self.resumed += progress
+        return progress
 
-    def _name(self, event: Created | Terminal) -> bool:
-        """Learn the response's id; False when it can't be kept whole. The first one stays: gateways give a response
-        another one in each answer.
+    def _learn_id_from(self, event: Created | Terminal) -> bool:
+        """Record the response's id; return False if it is too long to be kept.
+
+        The first id stays, because some gateways give a response another one in each answer.
         """
         if self.response_id is not None:
             return True
         if type(event) is Created:
-            self._kept = event.state and self._call.mode != "chat"
-            self._reconnect.in_background = event.background or self._kept
+            self._runs_in_background = event.is_snapshot and self._call.mode != "chat"
+            self._reconnect.in_background = event.background or self._runs_in_background
         if event.response_id is None:
             return True
-        if len(event.response_id) > LONGEST_ID:
+        if len(event.response_id) > MAX_ID_LENGTH:
             return False
         self.response_id = event.response_id
-        self._named.set()
+        self._id_known.set()
         return True
 
-    def _of_the_look(self, event: StreamEvent) -> bool:
-        """Whether an error is about our looking and not the response's own: only those have a place in its sequence."""
-        looking = self._reconnect.way is not NextRequest.CREATE
+    def _is_about_the_look(self, event: StreamEvent) -> bool:
+        """Return whether an error concerns the request, not the response, whose own errors are numbered."""
+        looking = self._reconnect.next_request is not NextRequest.CREATE
         return (
             looking
             and isinstance(event, StreamError)
@@ -335,14 +340,14 @@ class Session:
             and classify.fault(event).outcome is not Outcome.BLOCKED
         )
 
-    async def _learn_id(self) -> None:
-        """Wait a moment for the response's id: without it nothing can be cancelled, and it would run and cost."""
+    async def _wait_for_id(self) -> None:
+        """Wait briefly for the response's id: without it the response can't be cancelled and would run up a cost."""
         try:
-            async with asyncio.timeout(self._identify_within):
+            async with asyncio.timeout(self._identify_timeout):
                 if self._reading:
-                    await self._named.wait()
+                    await self._id_known.wait()
                 elif self._answer is not None:
                     while self.response_id is None and (batch := await self._answer.read()):
-                        self._sift(batch, None)
+                        self._filter(batch, None)
         except TimeoutError:
             pass

@@ -1,6 +1,6 @@
-"""What a body under 200 is, told by its first bytes: labels lie, and some answers have none.
+"""Detects what a body under 200 is by its first bytes: content types may be wrong or missing.
 
-Pure and bounded: white space in front is dropped, then seven bytes are enough.
+Pure and bounded: leading white space is dropped, then seven bytes are enough.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from enum import Enum
 from typing import Final
 
 _BOM: Final = b"\xef\xbb\xbf"
-_SPACE: Final = b" \t\r\n\x00"
-_LINES: Final = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
+_WHITE_SPACE: Final = b" \t\r\n\x00"
+_SSE_PREFIXES: Final = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
 
 
 class BodyKind(Enum):
-    """What is read."""
+    """The kind of a body."""
 
     EVENTS = "events"
     JSON = "json"
@@ -22,21 +22,21 @@ class BodyKind(Enum):
 
 
 class BodySniffer:
-    """Looks at the first bytes of one body until they tell; `label` is its content type, "" for none."""
+    """Looks at the first bytes of one body until its kind is clear; `label` is its content type, "" for none."""
 
     def __init__(self, label: str) -> None:
         self._label = label
         self._head = b""
 
     def feed(self, piece: bytes) -> tuple[BodyKind, bytes] | None:
-        """Return what it is and the bytes from its beginning on, or None while that is open."""
-        head = (self._head + piece).removeprefix(_BOM).lstrip(_SPACE)
+        """Return the kind and the bytes from the beginning on, or None while it is undecided."""
+        head = (self._head + piece).removeprefix(_BOM).lstrip(_WHITE_SPACE)
         kind = self._kind(head)
         self._head = b"" if kind is not None else head
         return None if kind is None else (kind, head)
 
     def end(self) -> tuple[BodyKind, bytes]:
-        """Return what the whole body was: it ended before its beginning told."""
+        """Return the kind by content type, and the bytes, of a body that ended while it was undecided."""
         by_label = BodyKind.JSON if self._label_is_json else BodyKind.EVENTS
         return by_label, self._head
 
@@ -52,8 +52,8 @@ class BodySniffer:
             return BodyKind.JSON
         if first == b"<":
             return BodyKind.PAGE
-        if head.startswith(_LINES):
+        if head.startswith(_SSE_PREFIXES):
             return BodyKind.EVENTS
-        if any(line.startswith(head) for line in _LINES):
+        if any(line.startswith(head) for line in _SSE_PREFIXES):
             return None
         return BodyKind.JSON if self._label_is_json else BodyKind.EVENTS

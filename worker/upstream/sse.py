@@ -1,6 +1,6 @@
-"""Server-sent events without I/O: bytes in, data payloads out.
+"""Splits server-sent events without I/O: bytes in, data payloads out.
 
-Knows lines and frames only; what a payload means is not its business. Never blocks, never decodes text.
+Handles lines and frames only and leaves the payloads unread. Never blocks, never decodes text.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 _BOM: Final = b"\xef\xbb\xbf"
-_IN_JSON: Final = b' \t"{}[]'  # with which a line of JSON that is written over several begins
+_JSON_LINE_STARTS: Final = b' \t"{}[]'  # how the lines after the first begin in JSON over several lines
 MAX_FRAME: Final = 64 * 1024 * 1024
 
 
@@ -19,8 +19,8 @@ class FrameTooLarge(ValueError):
 class SseSplitter:
     """Splits a byte stream into the data payloads of its events, however the bytes were cut into chunks.
 
-    `comments` counts what proves life and carries nothing: comment lines and events without data. JSON without a field
-    name, and a field named `error`, are payloads too: so some servers tell of a fault.
+    `comments` counts signs of life without content: comment lines and events without data. JSON without a field name,
+    and a field named `error`, are payloads too: some servers report errors so.
     """
 
     __slots__ = (
@@ -35,14 +35,14 @@ class SseSplitter:
         self._begun = False
         self._parts: list[bytes] = []  # the pieces of a line whose end has not come: joined once, so never quadratic
         self._data: list[bytes] = []  # the data lines of the event being read
-        self._bare: list[bytes] = []  # the lines of JSON without a field's name
+        self._bare: list[bytes] = []  # the lines of JSON without a field name
         self._field_seen = False  # the event being read has a line that is not a comment
         self._after_cr = False  # the last chunk ended in CR: a LF that follows belongs to it
         self._size = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The payloads that `chunk` completes, in order."""
-        # One whole frame per chunk is the rule with a live model: no state is touched for it.
+        """Return the payloads that `chunk` completes, in order."""
+        # One complete frame per chunk is the rule with a live model: no state is touched for it.
         if (
             self._begun
             and not self._parts
@@ -61,7 +61,7 @@ class SseSplitter:
         return self._feed(chunk)
 
     def close(self) -> bytes | None:
-        """The data of an event that was cut off by the end, None when the stream ended between events."""
+        """Return the data of an event that the end cut off, or None if the stream ended between events."""
         line = self._head + b"".join(self._parts)
         if not line and not self._field_seen:
             return None
@@ -112,7 +112,7 @@ class SseSplitter:
         return payloads
 
     def _line(self, line: bytes, payloads: list[bytes]) -> None:
-        """A line that is neither empty nor a comment."""
+        """Process a line that is neither empty nor a comment."""
         self._field_seen = True
         if line.startswith(b"data:"):
             if self._bare:
@@ -121,7 +121,7 @@ class SseSplitter:
         elif line.startswith(b"error:"):
             self._flush(payloads)
             self._data.append(line[6:].strip())
-        elif line.startswith(b"{") or (self._bare and line[:1] in _IN_JSON):
+        elif line.startswith(b"{") or (self._bare and line[:1] in _JSON_LINE_STARTS):
             if self._data:
                 self._flush(payloads)
             self._bare.append(line)
@@ -136,9 +136,9 @@ class SseSplitter:
 
     def _dispatch(self, payloads: list[bytes]) -> None:
         if self._field_seen:
-            told = len(payloads)
+            count = len(payloads)
             self._flush(payloads)
-            if len(payloads) == told:
+            if len(payloads) == count:
                 self.comments += 1
             self._field_seen = False
         self._size = 0

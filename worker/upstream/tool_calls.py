@@ -1,8 +1,8 @@
-"""The tool calls of one chat answer, put together from their fragments, however a server numbers them.
+"""Assembles the tool calls of one chat answer from their fragments, however a server numbers them.
 
-Pure. Servers leave out the index, give all parallel calls the same one, repeat id and name in every fragment or make up
-a new id for each. What tells calls apart is, in this order: a known id; the index; and where both fail, that a call has
-one name and its arguments are one JSON value.
+Pure. Servers leave out the index, give all parallel calls the same one, repeat id and name in every fragment or invent
+a new id for each. Calls are told apart by, in this order: a known id; the index; and if both fail, that a call has one
+name and its arguments are one JSON value.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import json
 from typing import Any, Final
 
 from worker.upstream.content import ContentReader
-from worker.upstream.halves import joined
-from worker.upstream.tolerant_fields import named, table, text, whole
+from worker.upstream.halves import join_surrogates
+from worker.upstream.tolerant_fields import bounded_identifier, mapping, non_negative, text
 
-_WHOLE: Final = 1 << 30  # characters: content is never cut
-_OPENS, _CLOSES = frozenset("{["), frozenset("}]")
+_UNLIMITED: Final = 1 << 30  # characters: content is never cut
+_OPENING, _CLOSING = frozenset("{["), frozenset("}]")
 
 
 class ToolCall:
@@ -31,16 +31,16 @@ class ToolCall:
 
     @property
     def arguments(self) -> str:
-        """The arguments so far."""
-        return joined("".join(self._pieces))
+        """Return the arguments so far."""
+        return join_surrogates("".join(self._pieces))
 
     @property
     def complete(self) -> bool:
-        """True when the arguments are a whole JSON object or list: what follows belongs to another call."""
+        """Return whether the arguments are a complete JSON value, so that what follows belongs to another call."""
         return self._begun and self._depth == 0 and not self._in_string
 
     def add(self, piece: str) -> None:
-        """Append a piece of the arguments; looks at each character once."""
+        """Append a piece of the arguments; reads each character once."""
         self._pieces.append(piece)
         for char in piece:
             if self._escaped:
@@ -50,10 +50,10 @@ class ToolCall:
                 self._in_string = char != '"'
             elif char == '"':
                 self._begun = self._in_string = True
-            elif char in _OPENS:
+            elif char in _OPENING:
                 self._begun = True
                 self._depth += 1
-            elif char in _CLOSES:
+            elif char in _CLOSING:
                 self._depth -= 1
 
 
@@ -68,12 +68,12 @@ class ToolCalls:
     def __bool__(self) -> bool:
         return bool(self._calls)
 
-    def add(self, fragment: dict[str, Any], position: int, of: int) -> str | None:
-        """Take fragment number `position` of the `of` in one chunk; return its piece of the arguments, or None."""
+    def add(self, fragment: dict[str, Any], position: int, total: int) -> str | None:
+        """Add fragment number `position` of the `total` in one chunk; return its piece of the arguments, or None."""
         custom = type(fragment.get("custom")) is dict
-        said = table(fragment["custom"] if custom else fragment.get("function"))
-        name, piece = text(said.get("name"), 256), arguments_of(said.get("input" if custom else "arguments"))
-        call = self._call(fragment, name, piece, position if of > 1 else None, custom=custom)
+        fields = mapping(fragment["custom"] if custom else fragment.get("function"))
+        name, piece = text(fields.get("name"), 256), arguments_of(fields.get("input" if custom else "arguments"))
+        call = self._call(fragment, name, piece, position if total > 1 else None, custom=custom)
         if name is not None and name != call.name:
             call.name = (call.name or "") + name  # a name may come in pieces too
         if piece:
@@ -98,22 +98,22 @@ class ToolCalls:
     def _call(
         self, fragment: dict[str, Any], name: str | None, piece: str | None, position: int | None, *, custom: bool
     ) -> ToolCall:
-        called, index = named(fragment.get("id")), whole(fragment.get("index"))
-        if called is not None and called in self._by_id:
-            return self._by_id[called]
-        call = self._meant(index, position)
-        if call is None or _begins_another(call, called, name, piece):
+        call_id, index = bounded_identifier(fragment.get("id")), non_negative(fragment.get("index"))
+        if call_id is not None and call_id in self._by_id:
+            return self._by_id[call_id]
+        call = self._continued_call(index, position)
+        if call is None or _starts_new_call(call, call_id, name, piece):
             call = ToolCall(custom=custom)
             self._calls.append(call)
         if index is not None:
             self._by_index[index] = call
-        if called is not None:
-            call.id = call.id or called
-            self._by_id[called] = call
+        if call_id is not None:
+            call.id = call.id or call_id
+            self._by_id[call_id] = call
         return call
 
-    def _meant(self, index: int | None, position: int | None) -> ToolCall | None:
-        """The call that a fragment without a known id goes on with, if it begins no other."""
+    def _continued_call(self, index: int | None, position: int | None) -> ToolCall | None:
+        """Return the call that a fragment without a known id continues, unless it begins another one, or None."""
         if index is not None:
             return self._by_index.get(index)
         if position is not None:
@@ -121,22 +121,22 @@ class ToolCalls:
         return self._calls[-1] if self._calls else None
 
 
-def _begins_another(call: ToolCall, called: str | None, name: str | None, piece: str | None) -> bool:
+def _starts_new_call(call: ToolCall, call_id: str | None, name: str | None, piece: str | None) -> bool:
     if name is None:
         return False  # every call has a name; a fragment without one goes on, whatever its id
     if call.name is None:
         return False
-    if called is not None and call.id is not None:
+    if call_id is not None and call.id is not None:
         return True  # an id that is not known
     if name != call.name:
-        return not (call.id is not None and called is None and not call.arguments)  # else the rest of the name
+        return not (call.id is not None and call_id is None and not call.arguments)  # else the rest of the name
     return call.complete and bool(piece and piece.strip())
 
 
 def arguments_of(value: object) -> str | None:
-    """Arguments as text; some servers send them as the object that they stand for."""
+    """Return arguments as text, or None; some servers send them as an object instead."""
     if type(value) is str:
-        return text(value, _WHOLE)
+        return text(value, _UNLIMITED)
     return (
         None if value is None else json.dumps(ContentReader().plain(value), ensure_ascii=False, separators=(",", ":"))
     )

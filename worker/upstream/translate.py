@@ -1,6 +1,6 @@
-"""One parsed event of a Responses stream, or one polled snapshot, in our own words.
+"""Translates one parsed event of a Responses stream, or one polled snapshot, into StreamEvents.
 
-Pure: a JSON value in, StreamEvents out, whatever the value is; nothing here raises or judges (the watch does).
+Pure: it accepts any JSON value and never raises or judges (the watch does).
 The facts are wire.md sections 1-3 and 5: the JSON's own `type` decides, never the SSE event name, never a message.
 """
 
@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, cast
 
 from worker.jobs.states import RetryModelState
 from worker.safety.finish import CODES, MAX_TOKENS, Finish, finish_word, meaning
-from worker.safety.output import said
+from worker.safety.output import text_length
 from worker.safety.stream import (
     CallDone,
     CheckNotice,
@@ -27,35 +27,35 @@ from worker.safety.stream import (
     Terminal,
 )
 from worker.upstream.base_resp import code_in
-from worker.upstream.call_events import call_begun, call_done
+from worker.upstream.call_events import call_done, call_started
 from worker.upstream.content import ContentReader, output_text
-from worker.upstream.problems import BASE_RESP, is_block, problem_in, problem_of, says_nothing
-from worker.upstream.tolerant_fields import identifier, table, text, usage_of, whole, words, written
+from worker.upstream.problems import BASE_RESP, is_block, is_empty_error, problem_in, problem_of
+from worker.upstream.tolerant_fields import identifier, mapping, non_negative, strings, text, text_or_number, usage_of
 
 TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 
-_ENDS: Final[dict[str, TerminalStatus]] = {
+_TERMINAL_TYPES: Final[dict[str, TerminalStatus]] = {
     "response.completed": "completed",
     "response.incomplete": "incomplete",
     "response.failed": "failed",
     "response.cancelled": "cancelled",
 }
-_BEGINS: Final = {
+_START_TYPES: Final = {
     "response.created": "in_progress",
     "response.queued": "queued",
     "response.in_progress": "in_progress",
 }
-_FAULTS: Final = ("error", "response.error")  # a tuple, like the statuses
-_STATUSES: Final = tuple(_ENDS.values())  # a tuple: what is looked up may be unhashable
-_PARTS: Final = frozenset({"response.content_part.done", "response.output_text.done", "response.refusal.done"})
+_ERROR_TYPES: Final = ("error", "response.error")  # a tuple, like the statuses
+_STATUSES: Final = tuple(_TERMINAL_TYPES.values())  # a tuple: what is looked up may be unhashable
+_PART_TYPES: Final = frozenset({"response.content_part.done", "response.output_text.done", "response.refusal.done"})
 _PROGRAMS: Final = frozenset({"trusted_access_for_cyber"})
-_SERVED_BY: Final = frozenset({"openai-model", "x-openai-model"})
+_MODEL_HEADERS: Final = frozenset({"openai-model", "x-openai-model"})
 NOT_TEXT: Final = "\ufffc"
-"""Stands for a delta that is not a string (audio, objects): output all the same, so it is never empty."""
+"""The text of a delta that is not a string (audio, objects); not empty, because it is output too."""
 
 
 def translate(data: object) -> list[StreamEvent]:
-    """What one event of a Responses stream says; at least one StreamEvent, since any frame proves life."""
+    """Translate one event of a Responses stream into at least one StreamEvent, since any frame is a sign of life."""
     if (
         type(data) is dict
         and data.get("type") == "response.output_text.delta"
@@ -71,34 +71,34 @@ def translate(data: object) -> list[StreamEvent]:
 
 
 def translate_snapshot(data: object) -> list[StreamEvent]:
-    """What a polled (or unasked for, unstreamed) response says: Created while it runs, Terminal when it ended."""
+    """Translate a polled or unstreamed response: Created while it runs, Terminal once it has ended."""
     if type(data) is not dict:
         return [Keepalive(None, "")]
     status = data.get("status")
     if status in _STATUSES:
         main: StreamEvent = _terminal(None, cast("TerminalStatus", status), data, None)
-    elif not says_nothing(data.get("error")) or is_error(data) or code_in(data.get(BASE_RESP)):
+    elif not is_empty_error(data.get("error")) or is_error(data) or code_in(data.get(BASE_RESP)):
         main = StreamError(None, problem_of(data), "error_event")
     elif identifier(data.get("id")) is None:
         main = Keepalive(None, "response")
     else:
-        main = _created(None, "queued" if status == "queued" else "in_progress", data)._replace(state=True)
+        main = _created(None, "queued" if status == "queued" else "in_progress", data)._replace(is_snapshot=True)
     return [*side_signals("", {"response": data}, main), main]
 
 
 def side_signals(kind: str, data: dict[str, Any], main: StreamEvent) -> list[StreamEvent]:
-    """What rides on a frame beside its main event: who serves, account flags, a safety notice."""
+    """Return the events that a frame has beside its main event: serving model, account flags, a safety notice."""
     found: list[StreamEvent] = []
-    if served := _served(data):
+    if served := _served_model(data):
         found.append(Served(served))
-    metadata = table(data.get("metadata")) if kind == "response.metadata" else {}
-    if programs := tuple(p for p in words(metadata.get("openai_verification_recommendation")) if p in _PROGRAMS):
+    metadata = mapping(data.get("metadata")) if kind == "response.metadata" else {}
+    if programs := tuple(p for p in strings(metadata.get("openai_verification_recommendation")) if p in _PROGRAMS):
         found.append(Flagged(programs))
-    told = _safety_buffering(kind, data, metadata)
-    if told is not None:
-        # An output or an end in the same frame closes what the notice would open.
-        riding = type(main) in (Delta, ItemDone, PartDone, CallDone, Terminal, StreamError)
-        found.append(_notice(whole(data.get("sequence_number")), told, riding))
+    fields = _safety_buffering(kind, data, metadata)
+    if fields is not None:
+        # output or an end in the same frame would at once close the check that the notice opens
+        piggybacked = type(main) in (Delta, ItemDone, PartDone, CallDone, Terminal, StreamError)
+        found.append(_notice(non_negative(data.get("sequence_number")), fields, piggybacked))
     return found
 
 
@@ -106,22 +106,22 @@ def _translate(data: object) -> list[StreamEvent]:
     if type(data) is not dict:
         return [Keepalive(None, "")]
     kind = text(data.get("type"), 64) or ""
-    main = _main(kind, whole(data.get("sequence_number")), data)
+    main = _main(kind, non_negative(data.get("sequence_number")), data)
     events = side_signals(kind, data, main)
     events.append(main)
-    if kind == "response.output_item.added" and (begun := call_begun(data)) is not None:
+    if kind == "response.output_item.added" and (begun := call_started(data)) is not None:
         events.append(begun)
     if type(main) not in (StreamError, Terminal):
-        problem = problem_in(table(data.get("response")), {key: data.get(key) for key in ("error", BASE_RESP)})
+        problem = problem_in(mapping(data.get("response")), {key: data.get(key) for key in ("error", BASE_RESP)})
         if problem is not None and is_block(problem):
-            events.append(StreamError(None, problem, "error_event"))  # a block that rides on another event
+            events.append(StreamError(None, problem, "error_event"))  # a block inside another event
     return events
 
 
 def is_error(data: dict[str, Any]) -> bool:
-    """Return True when a frame, or a body, is an error and nothing else: an envelope without the name of an event."""
+    """Return whether a frame or a body is nothing but an error: an envelope without an event type."""
     if data.get("object") == "error":
-        return True  # vLLM and its kin
+        return True  # vLLM and others
     if "choices" in data or "id" in data or "object" in data:
         return False
     if data.get("errors") and type(data["errors"]) in (dict, list):
@@ -133,28 +133,28 @@ def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:
     if kind.endswith(".delta"):
         return _delta(kind, sequence, data.get("delta"))
     snapshot = data.get("response")
-    if kind in _ENDS:
-        return _terminal(sequence, _ENDS[kind], table(snapshot), data)
+    if kind in _TERMINAL_TYPES:
+        return _terminal(sequence, _TERMINAL_TYPES[kind], mapping(snapshot), data)
     if kind == "response.done" and type(snapshot) is dict and snapshot.get("status") in _STATUSES:
-        return _terminal(sequence, cast("TerminalStatus", snapshot["status"]), snapshot, data)  # one word for all ends
-    if kind in _BEGINS and type(snapshot) is dict:
-        return _created(sequence, _BEGINS[kind], snapshot)
+        return _terminal(sequence, cast("TerminalStatus", snapshot["status"]), snapshot, data)  # one type for all ends
+    if kind in _START_TYPES and type(snapshot) is dict:
+        return _created(sequence, _START_TYPES[kind], snapshot)
     if kind == "response.output_item.done" and type(data.get("item")) is dict:
         reading = ContentReader()
         item = reading.item(data["item"])
-        return ItemDone(sequence, whole(data.get("output_index")) or 0, item, tuple(sorted(reading.flags)))
+        return ItemDone(sequence, non_negative(data.get("output_index")) or 0, item, tuple(sorted(reading.flags)))
     if (call := call_done(kind, sequence, data)) is not None:
         return call
-    if kind in _PARTS and (part := _part_done(kind, sequence, data)) is not None:
+    if kind in _PART_TYPES and (part := _part_done(kind, sequence, data)) is not None:
         return part
-    if kind in _FAULTS or data.get("object") == "error" or (not kind and is_error(data)):
-        around = {key: value for key, value in data.items() if key != "type" or value not in _FAULTS}
+    if kind in _ERROR_TYPES or data.get("object") == "error" or (not kind and is_error(data)):
+        around = {key: value for key, value in data.items() if key != "type" or value not in _ERROR_TYPES}
         return StreamError(sequence, problem_of(around), "error_event")
     return Keepalive(sequence, kind)
 
 
 def _delta(kind: str, sequence: int | None, piece: object) -> StreamEvent:
-    piece = written(piece) if type(piece) in (int, float) else piece
+    piece = text_or_number(piece) if type(piece) in (int, float) else piece
     if type(piece) is str and piece:
         if kind == "response.output_text.delta":
             return Delta(sequence, piece)
@@ -165,19 +165,19 @@ def _delta(kind: str, sequence: int | None, piece: object) -> StreamEvent:
 
 
 def _created(sequence: int | None, status: str, snapshot: dict[str, Any]) -> Created:
-    said = snapshot.get("status")
+    reported = snapshot.get("status")
     return Created(
         sequence,
         identifier(snapshot.get("id")),
         text(snapshot.get("model")),
-        said if said in ("queued", "in_progress") else status,
+        reported if reported in ("queued", "in_progress") else status,
         text(snapshot.get("service_tier"), 32),
         snapshot.get("background") is True,
     )
 
 
 def _part_done(kind: str, sequence: int | None, data: dict[str, Any]) -> PartDone | None:
-    """A content part with its whole text: as an object, or as the text alone."""
+    """Return a content part with its full text, sent as an object or as the text alone; else None."""
     part: object = data.get("part")
     if kind == "response.output_text.done":
         part = {"type": "output_text", "text": data["text"]} if data.get("text") else None
@@ -185,7 +185,7 @@ def _part_done(kind: str, sequence: int | None, data: dict[str, Any]) -> PartDon
         part = {"type": "refusal", "refusal": data["refusal"]} if data.get("refusal") else None
     if type(part) is not dict:
         return None
-    index, number = whole(data.get("output_index")) or 0, whole(data.get("content_index")) or 0
+    index, number = non_negative(data.get("output_index")) or 0, non_negative(data.get("content_index")) or 0
     item = text(data.get("item_id")) or ""
     for read in ContentReader().parts(part):
         if read.get("type") == "refusal":
@@ -196,9 +196,9 @@ def _part_done(kind: str, sequence: int | None, data: dict[str, Any]) -> PartDon
 
 
 def _items(reading: ContentReader, snapshot: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """The output of a response; where no message of it says anything, what stands in `output_text` beside it."""
-    items, beside = reading.items(snapshot.get("output")), written(snapshot.get("output_text"))
-    if not beside or said(items):
+    """Return the output of a response; if its messages have no text, that of the `output_text` beside it."""
+    items, beside = reading.items(snapshot.get("output")), text_or_number(snapshot.get("output_text"))
+    if not beside or text_length(items):
         return items
     silent = [item for item in items if item.get("type") != "message"]
     return (*silent, {"type": "message", "role": "assistant", "status": "completed", "content": [output_text(beside)]})
@@ -207,15 +207,15 @@ def _items(reading: ContentReader, snapshot: dict[str, Any]) -> tuple[dict[str, 
 def _terminal(
     sequence: int | None, status: TerminalStatus, snapshot: dict[str, Any], frame: dict[str, Any] | None
 ) -> Terminal:
-    said = snapshot.get("status")
-    if status == "completed" and said in _STATUSES:
-        status = cast("TerminalStatus", said)  # a "completed" event around a failed snapshot is not a success
+    reported = snapshot.get("status")
+    if status == "completed" and reported in _STATUSES:
+        status = cast("TerminalStatus", reported)  # a "completed" event around a failed snapshot is not a success
     problem = problem_in(snapshot, frame)
-    reason = finish_word(table(snapshot.get("incomplete_details")).get("reason"))
+    reason = finish_word(mapping(snapshot.get("incomplete_details")).get("reason"))
     if status == "completed" and reason is not None and meaning(reason) is not Finish.END:
-        status = "incomplete"  # an answer that was cut short is not a whole one
+        status = "incomplete"  # an answer that was cut short is not complete
     if status == "incomplete" and reason is not None:
-        status, reason, problem = judged(reason, problem)
+        status, reason, problem = terminal_for_finish(reason, problem)
     reading, counted = ContentReader(), usage_of(snapshot.get("usage"))
     return Terminal(
         sequence,
@@ -232,10 +232,10 @@ def _terminal(
     )
 
 
-def judged(
+def terminal_for_finish(
     word: str, problem: ProviderProblem | None = None
 ) -> tuple[TerminalStatus, str | None, ProviderProblem | None]:
-    """(status, reason, error) of an answer that stopped for `word`, which is not the end of an answer."""
+    """Return (status, reason, error) of an answer whose finish reason `word` is not a normal end."""
     finish = meaning(word)
     if finish is Finish.LENGTH:
         return "incomplete", MAX_TOKENS, problem
@@ -252,40 +252,42 @@ def judged(
 
 
 def _safety_buffering(kind: str, data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any] | None:
-    """The object of the notice, or None: forms S1-S4 of wire.md section 2.1."""
+    """Return the object of the notice, or None: forms S1-S4 of wire.md section 2.1."""
     if "safety_buffering" in data:
         # Present at top level it wins over every other form, even when it says nothing.
-        told = data["safety_buffering"]
-        return told if type(told) is dict else None
+        fields = data["safety_buffering"]
+        return fields if type(fields) is dict else None
     if metadata.get("type") == "safety_buffering":
         return metadata
     if kind == "response.safety_buffering":
         return data
-    told = table(data.get("response")).get("safety_buffering")
-    return told if type(told) is dict else None
+    fields = mapping(data.get("response")).get("safety_buffering")
+    return fields if type(fields) is dict else None
 
 
-def _notice(sequence: int | None, told: dict[str, Any], riding: bool) -> CheckNotice:
+def _notice(sequence: int | None, fields: dict[str, Any], piggybacked: bool) -> CheckNotice:
     model, state = None, RetryModelState.ABSENT
-    if "retry_model" in told:
-        model = text(told["retry_model"])
+    if "retry_model" in fields:
+        model = text(fields["retry_model"])
         if model is not None:
             state = RetryModelState.NAMED
-        elif told["retry_model"] is None:
+        elif fields["retry_model"] is None:
             state = RetryModelState.NONE
-    return CheckNotice(sequence, words(told.get("use_cases")), words(told.get("reasons")), model, state, riding)
+    return CheckNotice(
+        sequence, strings(fields.get("use_cases")), strings(fields.get("reasons")), model, state, piggybacked
+    )
 
 
-def _served(data: dict[str, Any]) -> str | None:
-    """The model named by the stream's own headers; those of the snapshot win."""
+def _served_model(data: dict[str, Any]) -> str | None:
+    """Return the model named by the stream's own headers, or None; those of the snapshot win."""
     snapshot = data.get("response")
     inner = _model_header(snapshot.get("headers")) if type(snapshot) is dict else None
     return inner or _model_header(data.get("headers"))
 
 
 def _model_header(headers: object) -> str | None:
-    for name, value in table(headers).items():
-        if type(name) is str and name.lower() in _SERVED_BY:
+    for name, value in mapping(headers).items():
+        if type(name) is str and name.lower() in _MODEL_HEADERS:
             one = value[0] if type(value) is list and len(value) == 1 else value
             if model := text(one):
                 return model

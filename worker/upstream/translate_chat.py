@@ -1,7 +1,7 @@
-"""Chat Completions chunks in the same words as a Responses stream.
+"""Translates Chat Completions chunks into the same StreamEvents as a Responses stream.
 
-Pure. One `ChatTranslator` per stream, since a chat stream has no snapshot: what a Responses terminal event would
-carry is put together here, in the shape of Responses output items.
+Pure. One `ChatTranslator` per stream, since a chat stream has no snapshot: it assembles what a Responses terminal event
+would have, in the shape of Responses output items.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from worker.safety.finish import NO_REASON, UNKNOWN, Finish, finish_word, meanin
 from worker.safety.stream import Created, Delta, Keepalive, ProviderProblem, StreamError, StreamEvent, Terminal
 from worker.upstream.base_resp import code_in
 from worker.upstream.content import ContentReader
-from worker.upstream.halves import joined
-from worker.upstream.problems import BASE_RESP, problem_of, says_nothing
-from worker.upstream.tolerant_fields import named, table, text, usage_of, whole, written
+from worker.upstream.halves import join_surrogates
+from worker.upstream.problems import BASE_RESP, is_empty_error, problem_of
+from worker.upstream.tolerant_fields import bounded_identifier, mapping, non_negative, text, text_or_number, usage_of
 from worker.upstream.tool_calls import ToolCalls
-from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, judged, side_signals
+from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, side_signals, terminal_for_finish
 
-_WHOLE: Final = 1 << 30  # characters: content is never cut
-_MOST_CHOICES: Final = 128
-_THOUGHTS: Final = ("reasoning_content", "reasoning")  # other providers
+_UNLIMITED: Final = 1 << 30  # characters: content is never cut
+_MAX_CHOICES: Final = 128
+_REASONING_KEYS: Final = ("reasoning_content", "reasoning")  # other providers
 
 
 class _Choice:
@@ -35,15 +35,15 @@ class _Choice:
 
     @property
     def empty(self) -> bool:
-        """True while it has said nothing."""
+        """Return whether the choice has no content yet."""
         return not (self.text or self.refusal or self.calls)
 
 
 class ChatTranslator:
-    """Translates the chunks of one chat stream, then says how it ended."""
+    """Translates the chunks of one chat stream and its end."""
 
     def __init__(self) -> None:
-        self._begun = False
+        self._created_sent = False
         self._ended = False
         self._faulted = False
         self._id: str | None = None
@@ -53,10 +53,10 @@ class ChatTranslator:
         self._reading = ContentReader()
         self._flags: set[str] = set()
         self._choices: dict[int, _Choice] = {}
-        self._ours: int | None = None  # the choice that is told: the first that came
+        self._chosen_index: int | None = None  # the choice that is passed on: the first that came
 
     def feed(self, data: object) -> list[StreamEvent]:
-        """What one chunk says; at least one StreamEvent, since any frame proves life."""
+        """Translate one chunk into at least one StreamEvent, since any frame is a sign of life."""
         if type(data) is not dict:
             return [Keepalive(None, "")]
         if (problem := _problem(data)) is not None:
@@ -71,9 +71,9 @@ class ChatTranslator:
         choices = data.get("choices")
         if type(choices) is dict:
             choices = [choices]
-        name = named(data.get("id")) if self._id is None else None
-        if name or (type(choices) is list and not self._begun):
-            self._begun = True
+        name = bounded_identifier(data.get("id")) if self._id is None else None
+        if name or (type(choices) is list and not self._created_sent):
+            self._created_sent = True
             self._id = name or self._id
             events.append(Created(None, self._id, self._model, "in_progress", self._tier))
         for choice in choices if type(choices) is list else ():
@@ -83,13 +83,13 @@ class ChatTranslator:
         return [*side_signals("", data, main), *(events or [main])]
 
     def done(self) -> list[StreamEvent]:
-        """The terminal event for `[DONE]`, once.
+        """Return the terminal event for `[DONE]`, once.
 
-        Nothing before the first chunk, after an error chunk, or when neither a word nor a reason to stop had come: such
-        an end is none.
+        Return nothing before the first chunk, after an error chunk, or if neither content nor a finish reason had come:
+        that is no proper end.
         """
-        choice = self._told()
-        if self._ended or not self._begun or self._faulted or (choice.empty and self._finish(choice) is None):
+        choice = self._answer_choice()
+        if self._ended or not self._created_sent or self._faulted or (choice.empty and self._finish(choice) is None):
             return []
         self._ended = True
         status: TerminalStatus = "completed"
@@ -101,7 +101,7 @@ class ChatTranslator:
             status, reason = "incomplete", NO_REASON
             self._flags.add(NO_REASON)
         elif finish not in (Finish.END, Finish.REFUSAL):
-            status, reason, problem = judged(word)
+            status, reason, problem = terminal_for_finish(word)
             if finish is Finish.UNKNOWN:
                 self._flags.add(UNKNOWN)
         return [
@@ -121,56 +121,57 @@ class ChatTranslator:
         ]
 
     def end(self) -> list[StreamEvent]:
-        """The terminal event when the stream ended without `[DONE]`: only if a finish_reason had been seen."""
-        return self.done() if self._finish(self._told()) is not None else []
+        """Return the terminal event if the stream ended without `[DONE]` but with a finish reason."""
+        return self.done() if self._finish(self._answer_choice()) is not None else []
 
-    def _told(self) -> _Choice:
-        """The choice that is the answer: ours, or if it has said nothing, one that has."""
-        ours = self._choices.get(self._ours or 0) or _Choice()
-        return next((c for c in self._choices.values() if not c.empty), ours) if ours.empty else ours
+    def _answer_choice(self) -> _Choice:
+        """Return the choice that is the answer: the chosen one, or if it has no content, one that has."""
+        chosen = self._choices.get(self._chosen_index or 0) or _Choice()
+        return next((c for c in self._choices.values() if not c.empty), chosen) if chosen.empty else chosen
 
     def _finish(self, choice: _Choice) -> str | None:
-        """Why it stopped: a block of any choice, else the choice's own word, else another's, since servers that number
-        the last chunk otherwise still mean this answer.
+        """Return the finish reason: a block of any choice, else the choice's own, else another's.
+
+        The last, because some servers number the last chunk differently and still mean this answer.
         """
         words = [c.finish for c in (choice, *self._choices.values()) if c.finish is not None]
         words.sort(key=lambda word: meaning(word) is not Finish.BLOCK)
         return words[0] if words else None
 
     def _choice(self, data: dict[str, Any]) -> list[StreamEvent]:
-        number = whole(data.get("index"))
+        number = non_negative(data.get("index"))
         if number is None:
-            number = self._ours or 0
-        if self._ours is None:
-            self._ours = number
-        if number not in self._choices and len(self._choices) >= _MOST_CHOICES:
+            number = self._chosen_index or 0
+        if self._chosen_index is None:
+            self._chosen_index = number
+        if number not in self._choices and len(self._choices) >= _MAX_CHOICES:
             return []
         choice = self._choices.setdefault(number, _Choice())
-        said = _message(data.get("delta")) or ({"content": data.get("text")} if "text" in data else {})
-        if not said:  # a whole message: of it, what the deltas did not say
-            said = _message(data.get("message"))
-            said = said if choice.empty else _rest(choice, said)
-        events = self._deltas(choice, said)
+        text_read = _message(data.get("delta")) or ({"content": data.get("text")} if "text" in data else {})
+        if not text_read:  # a complete message: use what the deltas did not have
+            text_read = _message(data.get("message"))
+            text_read = text_read if choice.empty else _remainder(choice, text_read)
+        events = self._deltas(choice, text_read)
         word = finish_word(data.get("finish_reason"))
         if word is not None and not (choice.finish is not None and meaning(choice.finish) is Finish.BLOCK):
-            choice.finish = word  # a block stands, whatever is said after it
-        return events if number == self._ours else []
+            choice.finish = word  # a later finish reason does not replace a block
+        return events if number == self._chosen_index else []
 
     def _deltas(self, choice: _Choice, delta: dict[str, Any]) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         content = delta.get("content")
-        content = content if (said := written(content)) is None else said
+        content = content if (text_read := text_or_number(content)) is None else text_read
         if type(content) is str:
             if content:
                 choice.text.append(content)
                 events.append(Delta(None, content))
         elif content is not None:
             for part in self._reading.parts(content):
-                events += _told_by(choice, part)
-        if piece := text(delta.get("refusal"), _WHOLE):
+                events += _part_deltas(choice, part)
+        if piece := text(delta.get("refusal"), _UNLIMITED):
             choice.refusal.append(piece)
             events.append(Delta(None, piece, "refusal"))
-        thoughts = (text(delta.get(name), _WHOLE) for name in _THOUGHTS)
+        thoughts = (text(delta.get(name), _UNLIMITED) for name in _REASONING_KEYS)
         events += [Delta(None, piece, "other") for piece in thoughts if piece]
         calls = delta.get("tool_calls")
         calls = [calls] if type(calls) is dict else list(calls) if type(calls) is list else []
@@ -182,14 +183,14 @@ class ChatTranslator:
         return events
 
     def _output(self, choice: _Choice, status: str, *, refused: bool) -> tuple[dict[str, Any], ...]:
-        """The answer as Responses output items, so that it has one shape in every mode."""
+        """Return the answer as Responses output items, so that it has one shape in every mode."""
         tail = (self._id or "").removeprefix("chatcmpl-") or "0"
-        said, refusal = joined("".join(choice.text)), joined("".join(choice.refusal))
+        text_read, refusal = join_surrogates("".join(choice.text)), join_surrogates("".join(choice.refusal))
         if refused and not refusal:
-            said, refusal = "", said
+            text_read, refusal = "", text_read
         content: list[dict[str, Any]] = []
-        if said:
-            content.append({"type": "output_text", "text": said, "annotations": [], "logprobs": []})
+        if text_read:
+            content.append({"type": "output_text", "text": text_read, "annotations": [], "logprobs": []})
         if refusal or refused:
             content.append({"type": "refusal", "refusal": refusal})
         items: list[dict[str, Any]] = []
@@ -201,26 +202,19 @@ class ChatTranslator:
 
 
 def _message(value: object) -> dict[str, Any]:
-    """A message or a delta of one; some servers send its text in its place."""
-    said = written(value)
-    return table(value) if said is None else {"content": said}
+    """Return a message or a delta of one; some servers send the bare text."""
+    text_read = text_or_number(value)
+    return mapping(value) if text_read is None else {"content": text_read}
 
 
-def _rest(choice: _Choice, message: dict[str, Any]) -> dict[str, Any]:
-    """The end of a text whose beginning came in deltas; nothing where the two differ."""
-    whole_text, begun = text(message.get("content"), _WHOLE) or "", "".join(choice.text)
+def _remainder(choice: _Choice, message: dict[str, Any]) -> dict[str, Any]:
+    """Return the rest of a text whose beginning came in deltas; nothing if the two differ."""
+    whole_text, begun = text(message.get("content"), _UNLIMITED) or "", "".join(choice.text)
     return {"content": whole_text[len(begun) :]} if begun and whole_text.startswith(begun) else {}
 
 
-def translate_chat_completion(data: object) -> list[StreamEvent]:
-    """What an unstreamed chat completion says, from a server that did not heed `stream`."""
-    translator = ChatTranslator()
-    events = translator.feed(data)
-    return [*events, *translator.end()]
-
-
-def _told_by(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
-    """The delta of one content part; parts that are neither text nor refusal are thoughts and the like."""
+def _part_deltas(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
+    """Return the delta of one content part; a part that is neither text nor refusal counts as reasoning or the like."""
     if part.get("type") == "refusal":
         choice.refusal.append(part["refusal"])
         return [Delta(None, part["refusal"], "refusal")] if part["refusal"] else []
@@ -231,15 +225,15 @@ def _told_by(choice: _Choice, part: dict[str, Any]) -> list[StreamEvent]:
 
 
 def _problem(data: dict[str, Any]) -> ProviderProblem | None:
-    """The error that a chunk is: in an envelope, or bare, as some servers send it in the place of a chunk."""
+    """Return the error of a chunk, in an envelope or bare as some servers send it, or None."""
     error = data.get("error")
-    envelope = type(error) in (dict, str, list) and ("choices" not in data or not says_nothing(error))
+    envelope = type(error) in (dict, str, list) and ("choices" not in data or not is_empty_error(error))
     bare = "choices" not in data and "code" in data and "message" in data
     if envelope or bare or data.get("type") == "error" or is_error(data) or code_in(data.get(BASE_RESP)):
         return problem_of(data)
     choices = data.get("choices")
     for choice in choices if type(choices) is list else ():
         inner = choice.get("error") if type(choice) is dict else None
-        if not says_nothing(inner) and type(inner) in (dict, str, list):
+        if not is_empty_error(inner) and type(inner) in (dict, str, list):
             return problem_of(inner)  # OpenRouter: an error of a choice
     return None

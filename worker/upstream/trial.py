@@ -1,4 +1,4 @@
-"""One small request to a model, as a job would send it: the one way to be sure that a mode fits. It costs tokens."""
+"""Sends one small request to a model, as a job would: the only sure test that a mode fits. It costs tokens."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from worker.upstream.call import UpstreamCall
 from worker.upstream.client import Provider
 from worker.upstream.session import Session
 
-SECONDS: Final = 60.0
-"""A trial takes no longer."""
+TIMEOUT_S: Final = 60.0
+"""The limit for a trial."""
 
 _PROMPT: Final = "Reply with the word: ok"
-_MOST_TOKENS: Final = 64  # a reasoning model needs some before its first word
-_NO_SUCH: Final = frozenset({404, 405, 501})
+_MAX_TOKENS: Final = 64  # a reasoning model needs some before its first word
+_ABSENT_STATUSES: Final = frozenset({404, 405, 501})
 
 
 class EndpointTrial(NamedTuple):
-    """What came of it. `kept`: the response could be read again; None when that was not asked, or not answered."""
+    """The result. `kept`: whether the response could be read again; None if that was not tested or not answered."""
 
     verdict: AttemptVerdict
     response_id: str | None
@@ -31,10 +31,10 @@ class EndpointTrial(NamedTuple):
     kept: bool | None
 
 
-async def tried(provider: Provider, model: str, mode: Mode, request_id: str) -> EndpointTrial:
-    """Send one small request to `model` and read the answer to its end. Bound its time from outside."""
+async def try_model(provider: Provider, model: str, mode: Mode, request_id: str) -> EndpointTrial:
+    """Send one small request to `model` and read the answer to its end. The caller limits its time."""
     loop = asyncio.get_running_loop()
-    params = {"max_output_tokens": _MOST_TOKENS}
+    params = {"max_output_tokens": _MAX_TOKENS}
     call = UpstreamCall(model=model, mode=mode, client_request_id=request_id, input=_PROMPT, params=params)
     watch = AttemptWatch(model, checked=False, now=loop.time())
     session = Session(provider, call)
@@ -52,6 +52,6 @@ async def tried(provider: Provider, model: str, mode: Mode, request_id: str) -> 
     if mode == "background" and session.response_id is not None:
         first = (await provider.poll(session.response_id, f"{request_id}.p"))[0]
         kept = None if isinstance(first, Closed) else not isinstance(first, Rejected)
-        if isinstance(first, Rejected) and first.http_status not in _NO_SUCH:
+        if isinstance(first, Rejected) and first.http_status not in _ABSENT_STATUSES:
             kept = None
     return EndpointTrial(verdict, session.response_id, characters, kept)

@@ -1,4 +1,4 @@
-"""Bodies in UTF-16 and UTF-32: what else begins with a byte order mark is UTF-8 already. Pure."""
+"""Converts bodies in UTF-16 and UTF-32 to UTF-8. Pure."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_ENOUGH: Final = 4
-_WIDE: Final = ("utf-16", "utf-32")
+_MARK_BYTES: Final = 4
+_WIDE_ENCODINGS: Final = ("utf-16", "utf-32")
 
 
-def narrow(body: bytes) -> bytes | None:
-    """Return a whole body of JSON as UTF-8, or None when it is no wide one; the mark may be missing."""
+def to_utf8(body: bytes) -> bytes | None:
+    """Return a complete JSON body as UTF-8, or None if it is not UTF-16 or UTF-32; the mark may be missing."""
     encoding = json.detect_encoding(body)
-    return body.decode(encoding, "replace").encode("utf-8", "replace") if encoding.startswith(_WIDE) else None
+    return body.decode(encoding, "replace").encode("utf-8", "replace") if encoding.startswith(_WIDE_ENCODINGS) else None
 
 
-class Narrowing:
-    """Turns the pieces of a body into UTF-8 if its first bytes are the mark of a wide encoding."""
+class Utf8Decoder:
+    """Converts the pieces of a body to UTF-8 if its first bytes are the mark of UTF-16 or UTF-32."""
 
     def __init__(self) -> None:
         self._head: bytes | None = b""
@@ -31,15 +31,15 @@ class Narrowing:
 
     @property
     def wide(self) -> bool | None:
-        """Whether the body is a wide one; None while its first bytes leave it open."""
+        """Return whether the body is UTF-16 or UTF-32, or None while that is undecided."""
         return None if self._head is not None else self._decoder is not None
 
     def feed(self, piece: bytes, *, last: bool = False) -> bytes:
-        """Return what has come as UTF-8; nothing while the beginning is open. `last`: nothing more comes."""
+        """Return the piece as UTF-8, or nothing while the encoding is undecided. `last`: nothing more comes."""
         if self._head is not None:
             piece, self._head = self._head + piece, None
             could_be = any(mark.startswith(piece) for mark, _ in _MARKS)
-            if not last and (could_be or piece == codecs.BOM_UTF16_LE) and len(piece) < _ENOUGH:
+            if not last and (could_be or piece == codecs.BOM_UTF16_LE) and len(piece) < _MARK_BYTES:
                 self._head = piece
                 return b""
             encoding = next((name for mark, name in _MARKS if piece.startswith(mark)), None)

@@ -1,4 +1,4 @@
-"""Which IP addresses a webhook may reach: the public ones, and nothing that leads back inside.
+"""Decides which IP addresses a webhook may reach: public ones, and none that leads into a private network.
 
 Pure. `ipaddress.is_global` alone is not enough: it calls multicast, NAT64, 6to4 and the platform channel of a cloud
 global (measured), and its answers change between Python releases.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-_V4_NEVER: Final = tuple(
+_V4_FORBIDDEN: Final = tuple(
     IPv4Network(text)
     for text in (
         "168.63.129.16/32",  # Azure's platform channel
@@ -21,7 +21,7 @@ _V4_NEVER: Final = tuple(
 )
 _V6_UNIQUE_LOCAL: Final = IPv6Network("fc00::/7")
 _V6_ALLOCATED: Final = IPv6Network("2000::/3")
-_V6_NEVER: Final = tuple(
+_V6_FORBIDDEN: Final = tuple(
     IPv6Network(text)
     for text in (
         "2001::/23",  # Teredo, benchmarking, ORCHID and other protocol assignments
@@ -30,7 +30,7 @@ _V6_NEVER: Final = tuple(
         "3fff::/20",  # documentation
     )
 )
-_EVEN_FOR_DEVELOPMENT: Final = tuple(
+_V4_ALWAYS_FORBIDDEN: Final = tuple(
     IPv4Network(text)
     for text in (
         *("0.0.0.0/8", "169.254.0.0/16", "255.255.255.255/32"),
@@ -49,8 +49,10 @@ _V6_METADATA: Final = tuple(
 
 
 def address_allowed(text: str, *, allow_private: bool = False) -> bool:
-    """True when a connection to this address may be opened. `allow_private` lets loopback and private ranges
-    through, but never metadata services, link-local, multicast, broadcast or the unspecified address.
+    """Return whether a connection to this address may be opened.
+
+    `allow_private` admits loopback and private ranges, but never metadata services, link-local, multicast, broadcast or
+    the unspecified address.
     """
     try:
         address = ip_address(text)
@@ -66,16 +68,16 @@ def address_allowed(text: str, *, allow_private: bool = False) -> bool:
 
 
 def _v4(address: IPv4Address, *, allow_private: bool) -> bool:
-    if address.is_multicast or any(address in network for network in _EVEN_FOR_DEVELOPMENT):
+    if address.is_multicast or any(address in network for network in _V4_ALWAYS_FORBIDDEN):
         return False
     if allow_private:
         return True
-    return address.is_global and not any(address in network for network in _V4_NEVER)
+    return address.is_global and not any(address in network for network in _V4_FORBIDDEN)
 
 
 def _v6(address: IPv6Address, *, allow_private: bool) -> bool:
     if allow_private and (address.is_loopback or address in _V6_UNIQUE_LOCAL):
         return not any(address in network for network in _V6_METADATA)
-    if address not in _V6_ALLOCATED or any(address in network for network in _V6_NEVER):
+    if address not in _V6_ALLOCATED or any(address in network for network in _V6_FORBIDDEN):
         return False
     return address.is_global and not address.is_multicast

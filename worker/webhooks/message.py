@@ -1,7 +1,7 @@
-"""What a message says. Pure: the record as it was when the event happened -> a body, rendered once and kept.
+"""Renders the body of a webhook message from the record as of its event; it is rendered once and kept. Pure.
 
-`thin` and `openai` bodies hold no content at all; a `full` one is the job as the API gives it, without a draft's text:
-a draft may have to be withdrawn, and what was sent can't be.
+`thin` and `openai` bodies have no content at all; a `full` one is the job as the API shows it, without a draft's text:
+a draft may be withdrawn, a sent message can't.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 from worker.jobs import ids
 from worker.jobs.record import Job
 from worker.jobs.states import Status
-from worker.jobs.view import addresses, dumps, job_view
+from worker.jobs.view import dumps, job_urls, job_view
 
-_TRUNCATED: Final = "max_output_tokens"
-_OPENAI: Final = {
+_TRUNCATED_REASON: Final = "max_output_tokens"
+_OPENAI_TYPES: Final = {
     Status.COMPLETED: "response.completed",
     Status.BLOCKED: "response.failed",
     Status.FAILED: "response.failed",
@@ -25,7 +25,7 @@ _OPENAI: Final = {
 
 
 class WebhookEvent(NamedTuple):
-    """The event that a message tells of."""
+    """The event that a message reports."""
 
     type: str
     seq: int
@@ -35,9 +35,9 @@ class WebhookEvent(NamedTuple):
 def body_of(
     kind: str, message_id: str, job: Job, event: WebhookEvent, private: dict[str, Any], answer: dict[str, Any] | None
 ) -> str | None:
-    """The body to sign and send; `job` is the record as of `event`. None when this kind has no words for the event.
+    """Return the body to sign and send, or None if this kind of payload does not report the event.
 
-    `answer` is what came back; it is looked at for `full` alone.
+    `job` is the record as of `event`. `answer` is used for `full` only.
     """
     if kind == "openai":
         return _openai(message_id, job, event)
@@ -60,7 +60,7 @@ def _thin(job: Job, event: WebhookEvent, private: dict[str, Any]) -> dict[str, A
             "block": job.block and job.block.model_dump(),
             "account_flagged": job.account_flagged,
         },
-        "urls": addresses(job, ""),
+        "urls": job_urls(job, ""),
         "metadata": private.get("metadata") or {},
     }
 
@@ -71,17 +71,17 @@ def _full(job: Job, private: dict[str, Any], answer: dict[str, Any] | None) -> d
 
 
 def _openai(message_id: str, job: Job, event: WebhookEvent) -> str | None:
-    """The event that the provider's SDK unwraps; it has words for ends only."""
-    kind = _OPENAI.get(job.status)
+    """Return the event in the form that the provider's SDK unwraps, or None: it has types for ends only."""
+    kind = _OPENAI_TYPES.get(job.status)
     if kind is None:
         return None
-    if job.status is Status.COMPLETED and job.reason == _TRUNCATED:
+    if job.status is Status.COMPLETED and job.reason == _TRUNCATED_REASON:
         kind = "response.incomplete"
-    told = {
+    event_body = {
         "object": "event",
         "id": "evt_" + message_id.partition("_")[2],
         "type": kind,
         "created_at": int(event.at.timestamp()),
         "data": {"id": ids.response_id_of(job.id)},
     }
-    return dumps(told).decode()
+    return dumps(event_body).decode()

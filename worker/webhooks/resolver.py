@@ -1,7 +1,7 @@
-"""Names of receivers -> addresses, on threads of their own: a hostile name server can't stall the lookups of others.
+"""Resolves the names of receivers on separate threads, so that a hostile name server can't delay other lookups.
 
-One name takes one thread however many wait for it, and the names of one domain take a few, however many there are: a
-name server that never answers blocks nobody but its own domain.
+One name takes one thread however many callers wait for it, and the names of one domain take a few: a name server that
+never answers blocks only its own domain.
 """
 
 from __future__ import annotations
@@ -13,57 +13,57 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from weakref import WeakValueDictionary
 
-_THREADS: Final = 64
-_PER_DOMAIN: Final = 4
-_SECONDS: Final = 5.0
+_MAX_THREADS: Final = 64
+_MAX_THREADS_PER_DOMAIN: Final = 4
+_TIMEOUT_S: Final = 5.0
 
 Lookup = Callable[[str], Sequence[str]]
 
 
-def _system(host: str) -> list[str]:
+def _system_lookup(host: str) -> list[str]:
     rows = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(row[4][0]) for row in rows))
 
 
 class SystemResolver:
-    """The system's resolver, bounded in time."""
+    """The system's resolver with a timeout."""
 
-    def __init__(self, lookup: Lookup = _system, *, seconds: float = _SECONDS) -> None:
+    def __init__(self, lookup: Lookup = _system_lookup, *, seconds: float = _TIMEOUT_S) -> None:
         self._lookup, self._seconds = lookup, seconds
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="vigil-names")
-        self._asked: dict[str, asyncio.Future[Sequence[str]]] = {}
+        self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="vigil-names")
+        self._lookups: dict[str, asyncio.Future[Sequence[str]]] = {}
         self._domains: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def __call__(self, host: str) -> Sequence[str]:
-        """Every address of the name; OSError when it has none or nobody says so in time."""
+        """Return every address of the name; raise OSError if it has none or there is no answer in time."""
         try:
             async with asyncio.timeout(self._seconds):
-                return await asyncio.shield(self._asked.get(host) or await self._ask(host))
+                return await asyncio.shield(self._lookups.get(host) or await self._start_lookup(host))
         except TimeoutError:
             raise OSError("no answer from the name servers") from None
         except UnicodeError:
             raise OSError("not a name") from None
 
-    async def _ask(self, host: str) -> asyncio.Future[Sequence[str]]:
-        """The lookup of the name, begun as soon as its domain has a thread to spare."""
+    async def _start_lookup(self, host: str) -> asyncio.Future[Sequence[str]]:
+        """Start the lookup of the name as soon as its domain has a free thread, and return its future."""
         domain = ".".join(host.split(".")[-2:])
-        places = self._domains.get(domain) or asyncio.Semaphore(_PER_DOMAIN)
-        self._domains[domain] = places
-        await places.acquire()
-        if (asked := self._asked.get(host)) is not None:  # somebody else was waiting for it too
-            places.release()
-            return asked
-        asked = asyncio.get_running_loop().run_in_executor(self._threads, self._lookup, host)
-        self._asked[host] = asked
-        asked.add_done_callback(lambda done: self._answered(host, done, places))
-        return asked
+        slots = self._domains.get(domain) or asyncio.Semaphore(_MAX_THREADS_PER_DOMAIN)
+        self._domains[domain] = slots
+        await slots.acquire()
+        if (lookup := self._lookups.get(host)) is not None:  # another caller has started it meanwhile
+            slots.release()
+            return lookup
+        lookup = asyncio.get_running_loop().run_in_executor(self._threads, self._lookup, host)
+        self._lookups[host] = lookup
+        lookup.add_done_callback(lambda done: self._on_done(host, done, slots))
+        return lookup
 
-    def _answered(self, host: str, done: asyncio.Future[Sequence[str]], places: asyncio.Semaphore) -> None:
-        places.release()
-        self._asked.pop(host, None)
+    def _on_done(self, host: str, done: asyncio.Future[Sequence[str]], slots: asyncio.Semaphore) -> None:
+        slots.release()
+        self._lookups.pop(host, None)
         if not done.cancelled():
-            done.exception()  # whoever waited has seen it; if nobody did any more, it is not a fault of ours
+            done.exception()  # marks it as retrieved, even if no caller waits any more
 
     def close(self) -> None:
-        """No more lookups; one that hangs is left behind."""
+        """Stop lookups; one that hangs is abandoned."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,23 +1,24 @@
-"""When a message is tried again, and what an answer means. Pure: time and dice come in as arguments."""
+"""Decides what a receiver's answer means and when a message is sent again. Pure: times and chance are arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from worker.http_headers import parse_retry_after
+
 JITTER: Final = 0.2
-LONGEST_RETRY_AFTER: Final = 7 * 86_400.0
-"""A receiver may ask for a pause of up to a week; more is taken as a week."""
+MAX_RETRY_AFTER: Final = 7 * 86_400.0
+"""A receiver may ask for a wait of up to a week; more counts as a week."""
 
 _GONE: Final = 410
-_THROTTLED: Final = frozenset({429, 503})
+_THROTTLED_STATUSES: Final = frozenset({429, 503})
 
 
 class TryVerdict(StrEnum):
-    """What one try came to."""
+    """The result of one try."""
 
     DELIVERED = "delivered"
     GONE = "gone"
@@ -25,7 +26,7 @@ class TryVerdict(StrEnum):
 
 
 def verdict(status: int | None, error: str | None) -> TryVerdict:
-    """2xx acknowledges, 410 stops the endpoint, all else is a failure: redirects and half answers too."""
+    """Judge a try: 2xx acknowledges, 410 stops the endpoint, anything else fails, redirects and half answers too."""
     if status == _GONE:
         return TryVerdict.GONE
     if error is None and status is not None and 200 <= status < 300:  # noqa: PLR2004  the 2xx family
@@ -34,7 +35,7 @@ def verdict(status: int | None, error: str | None) -> TryVerdict:
 
 
 def next_delay(delays: Sequence[float], tries: int, chance: float, retry_after: float | None = None) -> float | None:
-    """Seconds from the `tries`-th failure (from 1) to the next try; None when there is none left.
+    """Return the seconds from the `tries`-th failure (from 1) to the next try, or None if there is none left.
 
     `delays` are those between tries: the first try is made at once, so there is one more try than there are delays.
     `chance` in [0, 1) spreads the delay by 20 % each way; never earlier than the receiver asked.
@@ -42,24 +43,15 @@ def next_delay(delays: Sequence[float], tries: int, chance: float, retry_after: 
     if tries > len(delays):
         return None
     spread = delays[tries - 1] * (1 - JITTER + 2 * JITTER * chance)
-    return max(spread, min(retry_after or 0.0, LONGEST_RETRY_AFTER))
+    return max(spread, min(retry_after or 0.0, MAX_RETRY_AFTER))
 
 
 def retry_after(status: int | None, value: str | None, now: datetime) -> float | None:
-    """The seconds that a 429 or 503 asks us to wait: a number or an HTTP date; None when it doesn't say."""
-    if status not in _THROTTLED or value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:12])
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, OverflowError, IndexError, TypeError):
-        return None
-    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    return max(0.0, (at - now).total_seconds())
+    """Return the seconds that a 429 or 503 asks to wait by its Retry-After, at most MAX_RETRY_AFTER, or None."""
+    seconds = parse_retry_after(value, now) if status in _THROTTLED_STATUSES else None
+    return None if seconds is None else min(seconds, MAX_RETRY_AFTER)
 
 
-def longest(delays: Sequence[float]) -> float:
-    """The most seconds that can pass from the first try to the last, however often a receiver asks for patience."""
-    return sum(max(delay * (1 + JITTER), LONGEST_RETRY_AFTER) for delay in delays)
+def max_duration(delays: Sequence[float]) -> float:
+    """Return the most seconds that can pass from the first try to the last, whatever waits a receiver asks for."""
+    return sum(max(delay * (1 + JITTER), MAX_RETRY_AFTER) for delay in delays)

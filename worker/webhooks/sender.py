@@ -1,9 +1,9 @@
-"""One try: one POST to one checked address, over a connection of its own that nothing else ever uses.
+"""Sends one webhook try: one POST to one checked address, over a new connection that nothing else uses.
 
-Choice: a network backend. It is the one place where a name becomes a socket, so the name is looked up once, every
-answer is judged and the connection goes to a judged address, while Host, SNI and the certificate's name stay the
-URL's. (Rewriting the URL to the address would need Host and SNI set by hand and keeps one address only.) No client
-object: nothing that could follow a redirect, keep a cookie, read a proxy from the environment or reuse a connection.
+Uses a network backend, the one place where a name becomes a socket: the name is looked up once, every address is
+checked and the connection goes to a checked address, while Host, SNI and the certificate's name stay those of the URL.
+(Rewriting the URL to the address would need Host and SNI set by hand and allows one address only.) No client object is
+used, so nothing can follow a redirect, keep a cookie, read a proxy from the environment or reuse a connection.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ import httpcore2
 import httpx2
 
 from worker.clock import Clock
-from worker.webhooks.guard import AddressPolicy, CheckedUrl, Resolver, resolve_and_judge
+from worker.webhooks.guard import AddressPolicy, CheckedUrl, Resolver, resolve_allowed
 from worker.webhooks.schedule import retry_after
 
-TOTAL_SECONDS: Final = 15.0
-MOST_READ: Final = 64 * 1024
-MOST_ON_THE_WIRE: Final = 256 * 1024
-"""Heads, chunk sizes and body together: what is no body costs time to read too, and may have no end."""
-EXCERPT: Final = 2048
+TOTAL_TIMEOUT_S: Final = 15.0
+MAX_BODY_BYTES: Final = 64 * 1024
+MAX_WIRE_BYTES: Final = 256 * 1024
+"""The limit for headers, chunk sizes and body together: headers take time to read too, and may be endless."""
+MAX_EXCERPT_BYTES: Final = 2048
 UNREACHABLE: Final = "The target can't be reached, or may not be called."
-"""The one text for every target that is refused, unknown or silent: the log must tell nobody what is inside."""
+"""The one text for every target that is refused, unknown or silent: it must not reveal private hosts."""
 TOO_SLOW: Final = "No complete answer in time."
 BROKEN: Final = "The connection broke before the answer was complete."
-NO_TLS: Final = "The TLS handshake failed: look at the certificate and the names it is for."
+NO_TLS: Final = "The TLS handshake failed: check the certificate and the names that it is for."
 _TCP: Final = httpcore2.AnyIOBackend()
-_ALWAYS: Final = {
+_DEFAULT_HEADERS: Final = {
     "content-type": "application/json",
     "user-agent": "Vigil-Webhooks/1",
     "accept": "*/*",
     "accept-encoding": "identity",
     "connection": "close",
 }
-_UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs"})
+_INVISIBLE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Co", "Cs"})
 
 
 @dataclass(frozen=True, slots=True)
 class TryResult:
-    """What came of a try; `error` None means that a complete answer came (of at most 64 kB)."""
+    """The result of a try; `error` None means that a complete answer came (of at most 64 kB)."""
 
     status: int | None
     seconds: float
@@ -55,8 +55,8 @@ class TryResult:
     retry_after: float | None = None
 
 
-class _Pinned(httpcore2.AsyncNetworkBackend):
-    """Opens a TCP connection to a judged address and to no other."""
+class _PinnedBackend(httpcore2.AsyncNetworkBackend):
+    """Opens TCP connections to checked addresses only."""
 
     def __init__(self, policy: AddressPolicy, resolver: Resolver, total: float) -> None:
         self._policy, self._resolver, self._total = policy, resolver, total
@@ -73,10 +73,10 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
         if not self._policy.allow_private and port not in self._policy.ports:
             raise httpcore2.ConnectError
         try:
-            addresses = await resolve_and_judge(host, self._resolver, self._policy)
+            addresses = await resolve_allowed(host, self._resolver, self._policy)
         except OSError:
             raise httpcore2.ConnectError from None
-        # one address may take all the time there is; of several each has a share, and one is left for the exchange
+        # one address may take all the time; several have a share each, and one share is left for the exchange
         share = timeout if len(addresses) == 1 else self._total / (len(addresses) + 1)
         for number, address in enumerate(addresses, 1):
             try:
@@ -86,15 +86,15 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
                     raise
             else:
                 self.connected = True
-                return _Bounded(stream)
+                return _LimitedStream(stream)
         raise httpcore2.ConnectError
 
 
-class _Bounded(httpcore2.AsyncNetworkStream):
-    """A connection of which only so much is read."""
+class _LimitedStream(httpcore2.AsyncNetworkStream):
+    """A connection from which only a limited number of bytes is read."""
 
     def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
-        self._stream, self._left = stream, MOST_ON_THE_WIRE
+        self._stream, self._left = stream, MAX_WIRE_BYTES
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  the interface's own
         if self._left <= 0:
@@ -115,14 +115,14 @@ class _Bounded(httpcore2.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  the interface's own
     ) -> httpcore2.AsyncNetworkStream:
-        return _Bounded(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        return _LimitedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)
 
 
 class WebhookSender:
-    """Makes tries; keeps nothing between them."""
+    """Sends tries; keeps nothing between them."""
 
     def __init__(
         self,
@@ -130,47 +130,52 @@ class WebhookSender:
         resolver: Resolver,
         clock: Clock,
         *,
-        total: float = TOTAL_SECONDS,
+        total: float = TOTAL_TIMEOUT_S,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._policy, self._resolver, self._clock = policy, resolver, clock
         self._total, self._tls = total, tls
 
     async def post(self, url: CheckedUrl, headers: Mapping[str, str], body: bytes) -> TryResult:
-        """One POST, over within the total time whatever the receiver does."""
+        """Send one POST, which ends within the total time whatever the receiver does."""
         began = self._clock.monotonic()
-        seen, way = _PartialAnswer(), _Pinned(self._policy, self._resolver, self._total)
+        received, backend = _PartialAnswer(), _PinnedBackend(self._policy, self._resolver, self._total)
         error: str | None = None
         try:
             async with asyncio.timeout(self._total):
-                await self._exchange(url, headers, body, seen, way)
+                await self._exchange(url, headers, body, received, backend)
         except TimeoutError:
-            error = TOO_SLOW if way.connected else UNREACHABLE
+            error = TOO_SLOW if backend.connected else UNREACHABLE
         except httpcore2.ConnectError:
-            error = NO_TLS if way.connected else UNREACHABLE
+            error = NO_TLS if backend.connected else UNREACHABLE
         except (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError, OSError):
-            error = BROKEN if way.connected else UNREACHABLE
-        wait = retry_after(seen.status, seen.retry_after, self._clock.now())
+            error = BROKEN if backend.connected else UNREACHABLE
+        wait = retry_after(received.status, received.retry_after, self._clock.now())
         took = round(self._clock.monotonic() - began, 3)
-        return TryResult(seen.status, took, error, seen.excerpt(), wait)
+        return TryResult(received.status, took, error, received.excerpt(), wait)
 
     async def _exchange(
-        self, url: CheckedUrl, headers: Mapping[str, str], body: bytes, seen: _PartialAnswer, way: _Pinned
+        self,
+        url: CheckedUrl,
+        headers: Mapping[str, str],
+        body: bytes,
+        received: _PartialAnswer,
+        backend: _PinnedBackend,
     ) -> None:
         request = _request(url, headers, body)
         connection = httpcore2.AsyncHTTPConnection(
-            request.url.origin, self._tls_of(url), http2=False, retries=0, network_backend=way
+            request.url.origin, self._tls_of(url), http2=False, retries=0, network_backend=backend
         )
         try:
             answer = await connection.handle_async_request(request)
-            seen.status = answer.status
-            seen.retry_after = next(
+            received.status = answer.status
+            received.retry_after = next(
                 (v.decode("latin-1") for k, v in answer.headers if k.lower() == b"retry-after"), None
             )
             async with contextlib.aclosing(answer.aiter_stream()) as pieces:
                 async for piece in pieces:
-                    seen.add(piece)
-                    if seen.read >= MOST_READ:
+                    received.add(piece)
+                    if received.read >= MAX_BODY_BYTES:
                         break
         finally:
             await connection.aclose()
@@ -182,7 +187,7 @@ class WebhookSender:
 
 
 class _PartialAnswer:
-    """What has arrived of an answer so far."""
+    """The part of an answer that has arrived so far."""
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -191,22 +196,22 @@ class _PartialAnswer:
         self._head = b""
 
     def add(self, piece: bytes) -> None:
-        """One more piece of the body."""
+        """Add a piece of the body."""
         self.read += len(piece)
-        if len(self._head) < EXCERPT:
-            self._head = (self._head + piece)[:EXCERPT]
+        if len(self._head) < MAX_EXCERPT_BYTES:
+            self._head = (self._head + piece)[:MAX_EXCERPT_BYTES]
 
     def excerpt(self) -> str | None:
-        """The beginning as text, without characters that could play with a terminal or a log."""
+        """Return the beginning as text, without characters that could manipulate a terminal or a log."""
         if self.status is None:
             return None
         text = self._head.decode("utf-8", "ignore")
-        return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _UNSEEN)
+        return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _INVISIBLE_CATEGORIES)
 
 
 def _request(url: CheckedUrl, headers: Mapping[str, str], body: bytes) -> httpcore2.Request:
-    """httpx2 reads the stored text; if it reads another target than the guard did, nothing is sent."""
-    read = httpx2.Request("POST", url.text, headers={**_ALWAYS, **headers}, content=body)
+    """Return the request; refuse to send if httpx2 parses another target from the URL than the guard did."""
+    read = httpx2.Request("POST", url.text, headers={**_DEFAULT_HEADERS, **headers}, content=body)
     target, default = read.url, 443 if url.scheme == "https" else 80
     if (target.scheme, target.raw_host.decode(), target.port or default) != (
         url.scheme,

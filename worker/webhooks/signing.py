@@ -1,4 +1,4 @@
-"""Standard Webhooks headers: one signature per live secret over the exact bytes that are sent.
+"""Makes the headers of Standard Webhooks: one signature per active secret over the exact bytes that are sent.
 
 The package signs naive local times and bytes wrongly (measured), so it is only ever given UTC and text.
 """
@@ -14,12 +14,12 @@ from standardwebhooks.webhooks import Webhook
 
 
 def new_secret(dice: bytes) -> str:
-    """`whsec_` and 32 random bytes in base64."""
+    """Return a new secret: `whsec_` and 32 random bytes in base64."""
     return "whsec_" + base64.b64encode(dice).decode()
 
 
 def signed_headers(message_id: str, at: datetime, body: str, secrets: Sequence[str]) -> dict[str, str]:
-    """The three headers of one try at `at`; `secrets` are all that are live, the newest first."""
+    """Return the three headers of one try at `at`; `secrets` are all active ones, newest first."""
     at = at.astimezone(UTC)
     signatures = [Webhook(secret).sign(msg_id=message_id, timestamp=at, data=body) for secret in secrets]
     return {

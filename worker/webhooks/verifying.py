@@ -1,7 +1,7 @@
-"""Whether a webhook that came in is the provider's: its signature scheme is Standard Webhooks (wire.md section 8).
+"""Verifies the signature of the provider's webhooks, which follow Standard Webhooks (wire.md section 8).
 
-Our own few lines, because the SDK's and the package's take their time from the machine and raise five kinds of
-exceptions on five kinds of rubbish. Must not know: HTTP, what an event means.
+Not by the SDK or the package, because both read the machine's clock and raise five kinds of exceptions on invalid
+input. It must not depend on HTTP or on the meaning of an event.
 """
 
 from __future__ import annotations
@@ -17,43 +17,44 @@ from typing import Final
 from worker.settings import webhook_key
 
 TOLERANCE_SECONDS: Final = 300
-"""How old, or how far ahead, a stamp may be; inclusive."""
+"""The maximum age, past or future, of a timestamp in seconds; inclusive."""
 
 _ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
-_STAMP: Final = re.compile(r"[0-9]{1,12}")
-_MOST_CANDIDATES: Final = 20
+_TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
+_MAX_SIGNATURES: Final = 20
 
 
 class NotAuthentic(Exception):
-    """The request is not one that the provider signed just now; its text says why, and quotes nothing of it."""
+    """The provider did not sign this request recently; the message says why and quotes nothing of it."""
 
 
-def verified(
+def verify(
     secrets: Sequence[str],
     ids: Sequence[str],
-    stamps: Sequence[str],
+    timestamps: Sequence[str],
     signatures: Sequence[str],
     body: bytes,
     now: datetime,
 ) -> str:
-    """The webhook-id of an authentic request; `ids`, `stamps`, `signatures`: all that came under each header.
+    """Return the webhook-id of an authentic request; `ids`, `timestamps`, `signatures`: all values of each header.
 
-    Raises NotAuthentic. Any of the candidates in the signature header may match: the sender may be rotating its secret.
+    Raise NotAuthentic for any other. Any of the candidates in the signature header may match: the sender may be
+    rotating its secret.
     """
-    if not (len(ids) == len(stamps) == len(signatures) == 1):
+    if not (len(ids) == len(timestamps) == len(signatures) == 1):
         raise NotAuthentic("webhook-id, webhook-timestamp and webhook-signature must each be sent once")
-    webhook_id, stamp = ids[0], stamps[0]
+    webhook_id, timestamp = ids[0], timestamps[0]
     if _ID.fullmatch(webhook_id) is None:
         raise NotAuthentic("webhook-id must be 1 to 256 visible ASCII characters")
-    if _STAMP.fullmatch(stamp) is None:
+    if _TIMESTAMP.fullmatch(timestamp) is None:
         raise NotAuthentic("webhook-timestamp must be Unix seconds")
-    age = int(now.timestamp()) - int(stamp)
+    age = int(now.timestamp()) - int(timestamp)
     if abs(age) > TOLERANCE_SECONDS:
         raise NotAuthentic(f"webhook-timestamp is too {'old' if age > 0 else 'new'}")
-    found = [part.removeprefix("v1,").encode("utf-8", "replace") for part in signatures[0].split()[:_MOST_CANDIDATES]]
-    message = f"{webhook_id}.{stamp}.".encode() + body
+    found = [part.removeprefix("v1,").encode("utf-8", "replace") for part in signatures[0].split()[:_MAX_SIGNATURES]]
+    message = f"{webhook_id}.{timestamp}.".encode() + body
     expected = [base64.b64encode(hmac.new(webhook_key(s), message, hashlib.sha256).digest()) for s in secrets]
-    # each is compared with each, so that the time tells nothing of which one was near
+    # every pair is compared, so that the time taken reveals nothing
     if not sum(hmac.compare_digest(one, other) for one in expected for other in found):
         raise NotAuthentic("no signature matches")
     return webhook_id

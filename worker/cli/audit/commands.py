@@ -16,8 +16,8 @@ import typer
 from worker.audit import ship
 from worker.audit.chain import app_chain
 from worker.audit.export import BadExport, FileProof, lines_of, manifest, read_manifest
-from worker.audit.keyfile import own
-from worker.audit.keys import Signer, Trusted
+from worker.audit.keyfile import load_or_create
+from worker.audit.keys import Signer, TrustedKeys
 from worker.audit.keytext import as_text, from_text
 from worker.audit.report import Report
 from worker.audit.seals import BadSeal
@@ -53,7 +53,7 @@ def load_signer(settings: Settings) -> Signer | None:
     """Return this machine's signing key, or None. Raise CliError if its file can't be used."""
     given = settings.audit_key.get_secret_value() if settings.audit_key else None
     try:
-        return own(given, settings.data_dir, None)
+        return load_or_create(given, settings.data_dir, None)
     except (OSError, ValueError) as error:
         raise CliError(
             f"{settings.data_dir / 'audit.key'} can't be used ({type(error).__name__})", EXIT_USAGE
@@ -98,15 +98,17 @@ def verify(
     settings = load()
     public = _trusted_keys(settings, key or [])
     if file is not None:
-        report = _verify_file(file, manifest_file, Trusted(public) if public else None)
+        report = _verify_file(file, manifest_file, TrustedKeys(public) if public else None)
     else:
-        report = _verify_redis(settings, Trusted(public), checkpoints, allow_unsealed=allow_unsealed)
+        report = _verify_redis(settings, TrustedKeys(public), checkpoints, allow_unsealed=allow_unsealed)
     print(json.dumps(report.dump(), indent=2) if as_json else "\n".join(report.lines()))
     if not report.good:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _verify_redis(settings: Settings, trusted: Trusted, checkpoints: Path | None, *, allow_unsealed: bool) -> Report:
+def _verify_redis(
+    settings: Settings, trusted: TrustedKeys, checkpoints: Path | None, *, allow_unsealed: bool
+) -> Report:
     path = ship.file_of(checkpoints) if checkpoints is not None else None
     if path is not None and not path.is_file():
         raise CliError(f"{path} can't be read", EXIT_USAGE)
@@ -118,7 +120,7 @@ def _verify_redis(settings: Settings, trusted: Trusted, checkpoints: Path | None
     return with_trail(settings, work)
 
 
-def _verify_file(path: Path, manifest_file: Path | None, trusted: Trusted | None) -> Report:
+def _verify_file(path: Path, manifest_file: Path | None, trusted: TrustedKeys | None) -> Report:
     clock = Clock()
     begun = clock.monotonic()
     manifest_path = manifest_file or Path(f"{path}.manifest.json")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from worker.audit.chain import GENESIS, AuditRow
-from worker.audit.diagnose import in_chain
+from worker.audit.diagnose import diagnose_chain
 from worker.cli.arguments import read_prompt
 from worker.cli.audit.trail_access import Json, with_trail
 from worker.cli.errors import EXIT_FAILED, CliError
@@ -22,7 +22,7 @@ from worker.settings import load
 from worker.store.audit.trail import Trail
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, input_digest
 from worker.store.connection.pool import Redis
-from worker.upstream.call import OWNED
+from worker.upstream.call import OWNED_PARAMS
 
 
 def show(
@@ -48,7 +48,7 @@ def show(
     if not rows:
         raise CliError(f"there is no audit trail of {job_id}")
     records = [json.loads(row.record) for row in rows]
-    chain_ok = records[0]["seq"] == 1 and in_chain(job_id, rows, GENESIS) is None
+    chain_ok = records[0]["seq"] == 1 and diagnose_chain(job_id, rows, GENESIS) is None
     matches = None if prompt is None else _matches(prompt, records[0], secret)
     if as_json:
         data = [{**record, "hash": row.hash} for record, row in zip(records, rows, strict=True)]
@@ -87,7 +87,7 @@ def _candidate_inputs(prompt: str, model: str) -> Iterator[dict[str, Any]]:
     if isinstance(body, dict) and "input" in body:
         params = body.get("params")
         given = params if isinstance(params, dict) else {}
-        passed = {name: value for name, value in given.items() if name not in OWNED}
+        passed = {name: value for name, value in given.items() if name not in OWNED_PARAMS}
         named = {"model": body.get("model", model), "input": body["input"], "instructions": body.get("instructions")}
         yield {**named, "params": passed}
     elif isinstance(body, list):

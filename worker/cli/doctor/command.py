@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.audit.keyfile import NAME
+from worker.audit.keyfile import FILE_NAME
 from worker.cli.audit.commands import load_signer
 from worker.cli.doctor.check import DoctorCheck, format_check
 from worker.cli.doctor.external_checks import api_check, sentry_check, webhook_checks
@@ -48,7 +48,7 @@ async def examine(
 
 
 def _audit_key(settings: Settings) -> DoctorCheck:
-    path = settings.data_dir / NAME
+    path = settings.data_dir / FILE_NAME
     try:
         shared = settings.audit_key is None and path.stat().st_mode & 0o077 != 0
         signer = load_signer(settings)

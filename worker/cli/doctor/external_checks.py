@@ -17,7 +17,7 @@ from worker.client.environment import DEFAULT_URL
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.settings import Settings
-from worker.webhooks.guard import AddressPolicy, judge_url
+from worker.webhooks.guard import AddressPolicy, check_url
 from worker.webhooks.resolver import SystemResolver
 from worker.webhooks.sender import WebhookSender
 
@@ -92,7 +92,7 @@ async def webhook_checks(settings: Settings, target: str | None) -> AsyncIterato
 async def _receiver(settings: Settings, target: str) -> DoctorCheck:
     policy, resolver = AddressPolicy.of(settings), SystemResolver()
     try:
-        url = judge_url(target, policy)
+        url = check_url(target, policy)
     except Refused as error:
         return DoctorCheck("receiver", "problem", str(error), "give a URL to which webhooks may be sent")
     try:

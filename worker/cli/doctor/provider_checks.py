@@ -19,15 +19,15 @@ from worker.cli.rendering import clean
 from worker.clock import Clock
 from worker.jobs.errors import Failure
 from worker.safety import classify
-from worker.safety.codes import spelled
-from worker.safety.endpoint import Mode, judged
-from worker.safety.messages import WORDS, job_error
+from worker.safety.codes import normalize_code
+from worker.safety.endpoint import Mode, judge_endpoint
+from worker.safety.messages import MESSAGES, job_error
 from worker.settings import Settings
 from worker.upstream.client import OPENAI, Provider
-from worker.upstream.endpoints import endpoints
+from worker.upstream.endpoints import find_endpoints
 from worker.upstream.errors import closed_from
 from worker.upstream.probe import model_names
-from worker.upstream.trial import SECONDS, EndpointTrial, tried
+from worker.upstream.trial import TIMEOUT_S, EndpointTrial, try_model
 
 _MAX_MODELS_SHOWN: Final = 5
 _NO_KEY: Final = "none"  # a worker without a key sends this too
@@ -64,8 +64,10 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
         yield _models(listed, settings)
     provider = Provider(key, base, settings.openai_org_id, settings.openai_project_id)
     try:
-        found = judged(settings.upstream, await endpoints(provider, f"doctor-{clock.dice(8).hex()}"), clock.now())
-        detail, state = WORDS[found.code].message, {True: "ok", False: "problem", None: "warning"}[found.fits]
+        found = judge_endpoint(
+            settings.upstream, await find_endpoints(provider, f"doctor-{clock.dice(8).hex()}"), clock.now()
+        )
+        detail, state = MESSAGES[found.code].message, {True: "ok", False: "problem", None: "warning"}[found.fits]
         detail = f"VIGIL_UPSTREAM={settings.upstream}: {detail}"
         yield DoctorCheck("endpoint", state, detail, None if found.fits else found.advice)  # type: ignore[arg-type]
         if model is not None:
@@ -149,10 +151,10 @@ async def _trial(provider: Provider, mode: Mode, model: str) -> DoctorCheck:
     """Send one small request in the mode of VIGIL_UPSTREAM, as a job would."""
     name = f"doctor-{Clock().dice(8).hex()}"
     try:
-        async with asyncio.timeout(SECONDS):
-            trial = await tried(provider, model, mode, name)
+        async with asyncio.timeout(TIMEOUT_S):
+            trial = await try_model(provider, model, mode, name)
     except TimeoutError:
-        detail = f"{clean(model)} did not finish a small request within {SECONDS:g} s"
+        detail = f"{clean(model)} did not finish a small request within {TIMEOUT_S:g} s"
         return DoctorCheck(
             "trial", "problem", detail, "is the model being loaded? try again, or look at the server's log"
         )
@@ -164,7 +166,7 @@ def _judged(trial: EndpointTrial, mode: Mode, model: str) -> DoctorCheck:
     if verdict.failure is not None:
         explanation = job_error(verdict.failure.code, verdict.failure.outcome.value)
         error = verdict.failure.provider
-        code = f" ({error.http_status or ''} {spelled(error.code) or ''})".replace("( ", "(") if error else ""
+        code = f" ({error.http_status or ''} {normalize_code(error.code) or ''})".replace("( ", "(") if error else ""
         detail = f"{name} gave no answer: {explanation.message.rstrip('.')}{code.replace(' )', ')').replace(' ()', '')}"
         return DoctorCheck("trial", "problem", detail, _without_doctor_hint(explanation.advice))
     tokens = "no usage" if verdict.usage is None else f"{verdict.usage.total_tokens} tokens"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import AuditRow, chain_in, stream_id
+from worker.audit.chain import AuditRow, chain_of_row, stream_id
 from worker.audit.export import ExportManifest, follows_from_nothing
 from worker.audit.seals import Seal, parse
 from worker.clock import Clock
@@ -50,8 +50,8 @@ class Export:
         self._narrow(first, last)
 
     async def _line(self, trail: Trail, row: AuditRow, heads: dict[str, str]) -> bytes:
-        chain = chain_in(row)
-        if not self.manifest.knows(chain) and not follows_from_nothing(row):
+        chain = chain_of_row(row)
+        if not self.manifest.has(chain) and not follows_from_nothing(row):
             self.manifest.starts[chain] = heads.get(chain) or await trail.hash_before(chain, row.id)
         return self.manifest.add(chain, row)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from arq.connections import ArqRedis
 
 from worker.audit.chain import GENESIS, AuditRow, app_chain, canonical, link
-from worker.audit.record import act_of
+from worker.audit.record import note_record
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.store import keys
@@ -115,7 +115,7 @@ class Trail:
         It is chained to the records before it, and must hold no content. Raises Refused for a job without a trail.
         """
         chain = job_id if job_id is not None else app_chain(app)
-        record = act_of(act, at=self._clock.now(), app=app, job_id=job_id, by=by, why=why, data=data)
+        record = note_record(act, at=self._clock.now(), app=app, job_id=job_id, by=by, why=why, data=data)
         for _ in range(_MAX_TRIES):
             last = await self._last(chain)
             if last is None and job_id is not None:

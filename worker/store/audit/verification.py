@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import GENESIS, AuditRow, chain_in, stream_id
-from worker.audit.diagnose import AuditFault, TamperKind, at_end, in_chain
-from worker.audit.keys import Trusted
+from worker.audit.chain import GENESIS, AuditRow, chain_of_row, stream_id
+from worker.audit.diagnose import AuditFault, TamperKind, diagnose_chain, diagnose_end
+from worker.audit.keys import TrustedKeys
 from worker.audit.report import Report
 from worker.audit.seals import BadSeal, parse
 from worker.audit.verify import Verifier
@@ -34,7 +34,7 @@ _HOUR: Final = 3600
 class TrailVerification:
     """One verification of the whole trail."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, trusted: Trusted, sealed_within: float | None = None) -> None:
+    def __init__(self, redis: ArqRedis, clock: Clock, trusted: TrustedKeys, sealed_within: float | None = None) -> None:
         """`sealed_within`: older records that no checkpoint covers are a fault, if there is a key; None = never."""
         self._redis, self._clock, self._trusted = redis, clock, trusted
         self._sealed_within = sealed_within if len(trusted) else None
@@ -128,7 +128,7 @@ class TrailVerification:
     async def _explain(self, verifier: Verifier) -> list[AuditFault]:
         found: list[AuditFault] = []
         for chain in islice(verifier.suspects, _MAX_DETAILED_FAULTS):
-            fault = in_chain(chain, await self._rows_of(chain), self._starts.get(chain, GENESIS))
+            fault = diagnose_chain(chain, await self._rows_of(chain), self._starts.get(chain, GENESIS))
             found += [fault] if fault is not None else []
         either = {TamperKind.REMOVED, TamperKind.ALTERED}
         if found and verifier.faults and {found[0].kind, verifier.faults[0].kind} == either:
@@ -179,7 +179,7 @@ class TrailVerification:
         ends: dict[str, str] = {}
         async for rows in self._trail.pages(count=_PAGE):
             for row in rows:
-                chain = chain_in(row)
+                chain = chain_of_row(row)
                 if chain in suspected:
                     ends[chain] = row.hash
         return dict.fromkeys(
@@ -221,7 +221,7 @@ class TrailVerification:
                 return None
             if not rows and head.decode(errors="replace") == self._starts.get(job_id):
                 return None  # all of it was removed by retention
-            fault = at_end(job_id, rows, int(version), head.decode(errors="replace"))
+            fault = diagnose_end(job_id, rows, int(version), head.decode(errors="replace"))
             if fault is None:
                 return None
         return fault

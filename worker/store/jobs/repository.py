@@ -19,7 +19,7 @@ from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import (
     ContentDamaged,
-    EndUserShut,
+    EndUserQuarantined,
     KeyMissing,
     LeaseLost,
     RecordUnreadable,
@@ -239,7 +239,7 @@ class Jobs:
             if verdict == "LOST":
                 raise LeaseLost(job_id)
             if verdict == "QUARANTINED":
-                raise EndUserShut(job_id)
+                raise EndUserQuarantined(job_id)
             job = None
 
     def _commit_id(self, job: Job, token: str, drafts: Sequence[EventDraft]) -> str:

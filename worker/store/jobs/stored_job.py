@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from worker.jobs import events as ev
 from worker.jobs.record import Job
-from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, unread
+from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, mark_unreadable
 from worker.store.admission.pauses import Pause
 from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.connection.job_keys import require_object
@@ -60,7 +60,7 @@ def stored_of(keyring: MasterKeyring, job: Job, private: bytes | None, notices: 
 
 def unreadable_of(job: Job, notices: bytes | None) -> StoredJob:
     """Return the job with a private part that says that it can't be read."""
-    return StoredJob(job, unread({}, *PRIVATE_MEMBERS), _names(notices))
+    return StoredJob(job, mark_unreadable({}, *PRIVATE_MEMBERS), _names(notices))
 
 
 def _names(notices: bytes | None) -> tuple[str, ...]:

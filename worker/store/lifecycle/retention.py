@@ -14,9 +14,9 @@ from typing import Final
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import GENESIS, AuditRow, chain_in, stream_id
+from worker.audit.chain import GENESIS, AuditRow, chain_of_row, stream_id
 from worker.audit.keys import Signer
-from worker.audit.seals import Seal, keep, parse, retention
+from worker.audit.seals import Seal, extend_kept_chain, parse, retention
 from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.ids import is_job_id
@@ -124,9 +124,9 @@ class Retention:
             for row in rows:
                 if _is_held(row, holds) or (again and len(work.removed) >= _MAX_RECORDS_PER_SEAL):
                     work.complete &= _is_held(row, holds)
-                    work.kept, work.kept_head = work.kept + 1, keep(work.kept_head, row)
+                    work.kept, work.kept_head = work.kept + 1, extend_kept_chain(work.kept_head, row)
                     continue
-                chain = chain_in(row)
+                chain = chain_of_row(row)
                 work.removed.append(row.id)
                 work.heads[chain] = row.hash
                 work.counts[chain] = work.counts.get(chain, 0) + 1
@@ -207,7 +207,7 @@ def _is_held(row: AuditRow, holds: set[str]) -> bool:
     if not holds:
         return False
     try:
-        return chain_in(row) in holds or f"app:{json.loads(row.record)['app']}" in holds
+        return chain_of_row(row) in holds or f"app:{json.loads(row.record)['app']}" in holds
     except (ValueError, LookupError, TypeError):
         return True  # its job can't be read: it may be held
 

@@ -18,8 +18,8 @@ from worker.safety.account import (
     AccountVerdict,
     Counts,
     FamilyCounts,
-    standing,
-    standing_of,
+    judge_account,
+    judge_family,
 )
 from worker.safety.notices import SafetyNotice
 from worker.store import keys
@@ -35,7 +35,7 @@ _STATE_TTL_S: Final = 30 * 86_400
 class AccountState(NamedTuple):
     """The verdict on the account, with all that it is based on."""
 
-    standing: AccountVerdict
+    verdict: AccountVerdict
     families: dict[str, tuple[FamilyCounts, AccountVerdict]]
     notices: list[SafetyNotice]
     tally: RequestCounts
@@ -54,9 +54,11 @@ async def read_account_state(
             before=_of(tally.before, models),
             end_users=await checked_end_users(redis, models, now) if _of(tally.half_hour, models).signalled else 0,
         )
-        families[family] = (counts, standing_of(counts))
+        families[family] = (counts, judge_family(counts))
     recent = await notices.since(to_ms(now - timedelta(seconds=NOTICE_SECONDS)))
-    verdict = standing({name: one for name, (_, one) in families.items()}, Counter(notice.type for notice in recent))
+    verdict = judge_account(
+        {name: one for name, (_, one) in families.items()}, Counter(notice.type for notice in recent)
+    )
     return AccountState(verdict, families, recent, tally)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.safety.notices import ENDS, TYPES, SafetyNotice
+from worker.safety.notices import RESPONSE_END_TYPES, TYPES, SafetyNotice
 from worker.store import channels, keys
 from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
@@ -47,7 +47,7 @@ class SafetyNotices:
         mark = hashlib.sha256(webhook_id.encode()).hexdigest()
         named = keys.notice(notice.id if notice else "")
         places = [keys.received_webhook(mark), named, keys.NOTICES_DUE, keys.NOTICES, keys.RECEIVED_WEBHOOKS]
-        counted = kind if kind in TYPES | ENDS else _OTHER_TYPE
+        counted = kind if kind in TYPES | RESPONSE_END_TYPES else _OTHER_TYPE
         body = notice.model_dump_json() if notice else ""
         async with store_errors("keep the webhook"):
             args = [counted, _WEBHOOK_ID_TTL_S, body, notice.id if notice else "", self._keep]

@@ -76,7 +76,7 @@ async def _provider(redis: ArqRedis) -> list[Sample]:
 
 
 async def _account(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
-    current = (await read_account_state(redis, catalogue, notices, clock.now())).standing.state
+    current = (await read_account_state(redis, catalogue, notices, clock.now())).verdict.state
     return [
         ("vigil_account_state", {"account": state}, state == current) for state in ("normal", "elevated", "widened")
     ]

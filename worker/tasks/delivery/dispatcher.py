@@ -36,10 +36,10 @@ from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import broke
 from worker.telemetry.tracing import delivering, for_receiver
-from worker.webhooks.guard import AddressPolicy, CheckedUrl, judge_url
+from worker.webhooks.guard import AddressPolicy, CheckedUrl, check_url
 from worker.webhooks.resolver import SystemResolver
-from worker.webhooks.schedule import TryVerdict, longest, next_delay, verdict
-from worker.webhooks.sender import TOTAL_SECONDS, UNREACHABLE, TryResult, WebhookSender
+from worker.webhooks.schedule import TryVerdict, max_duration, next_delay, verdict
+from worker.webhooks.sender import TOTAL_TIMEOUT_S, UNREACHABLE, TryResult, WebhookSender
 from worker.webhooks.signing import signed_headers
 
 MOST_AT_ONCE: Final = 256
@@ -70,14 +70,14 @@ class Dispatcher:
         self._clock, self._lease, self._delays = clock, settings.lease_seconds, settings.webhook_schedule
         self._policy = AddressPolicy.of(settings)
         self._resolver = SystemResolver()
-        self._sender = sender or WebhookSender(self._policy, self._resolver, clock, total=TOTAL_SECONDS)
+        self._sender = sender or WebhookSender(self._policy, self._resolver, clock, total=TOTAL_TIMEOUT_S)
         self._apps, self._endpoints = Apps(redis, clock), Endpoints(redis, clock)
         self._deliveries = DeliveryQueue(
             redis,
             worker_id,
             per_target=PER_TARGET,
             keep=settings.result_ttl,
-            max_pending=round(longest(self._delays)),
+            max_pending=round(max_duration(self._delays)),
         )
         shutting = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
         jobs = Jobs(redis, clock, retention_of(settings), shutting)
@@ -208,7 +208,7 @@ class Dispatcher:
         """(what came of one POST, the host it went to)."""
         url: CheckedUrl | None = None
         try:
-            url = judge_url(hook.url, self._policy)
+            url = check_url(hook.url, self._policy)
             if not hook.secrets:
                 return TryResult(None, 0.0, _NO_SECRET), url.host
             headers = signed_headers(taken.message.id, at, taken.body, hook.secrets)

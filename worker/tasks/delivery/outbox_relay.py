@@ -28,7 +28,7 @@ from worker.store.webhooks.delivery_queue import DeliveryQueue, RoutedEntry
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import OutboxMessage, iso_time, trace_of
 from worker.telemetry.internal_errors import broke
-from worker.webhooks.guard import AddressPolicy, judge_url
+from worker.webhooks.guard import AddressPolicy, check_url
 from worker.webhooks.message import WebhookEvent, body_of
 
 _BATCH: Final = 100
@@ -206,7 +206,7 @@ class OutboxRelay:
 
 def target_of(app: str, url: str) -> str:
     """The queue of an app's per-job webhooks to one origin."""
-    origin = judge_url(url, AddressPolicy(allow_private=True)).origin  # whether it may be called is judged when it is
+    origin = check_url(url, AddressPolicy(allow_private=True)).origin  # whether it may be called is judged when it is
     return "wu_" + hashlib.sha256(f"{app}\0{origin}".encode()).hexdigest()[:24]
 
 

@@ -119,7 +119,7 @@ class ActiveAttempts:
             check=check_to_go_on(job, attempt.number),
             resumed=attempt.resumed,
         )
-        session = Session(shop.provider, call, resume, sleep=shop.clock.sleep, go=go)
+        session = Session(shop.provider, call, resume, sleep=shop.clock.sleep, send_gate=go)
         reader = StreamReader(attempt.number, session, watch, text, self._say, shop.clock.monotonic)
         self.readers[attempt.number] = reader
         reader.start(self._wake)
@@ -137,7 +137,7 @@ class ActiveAttempts:
         """Somebody says that this response is over: whoever reads it makes sure."""
         for reader in self.readers.values():
             if reader.session.response_id == response_id:
-                reader.session.hurry()
+                reader.session.expedite()
 
     def broke(self) -> BaseException | None:
         """What ended some reading by surprise: a fault of ours."""

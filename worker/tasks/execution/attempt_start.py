@@ -10,7 +10,7 @@ import asyncio
 from datetime import timedelta
 
 from worker.jobs import events as ev
-from worker.jobs.errors import EndUserShut, Failure, StoreUnavailable
+from worker.jobs.errors import EndUserQuarantined, Failure, StoreUnavailable
 from worker.jobs.events import EventDraft
 from worker.jobs.record import DisclosureReason
 from worker.jobs.states import Outcome, Purpose, ScheduledReason
@@ -61,7 +61,7 @@ class AttemptStarter:
                 await self.open([*said, (stand_in, None)], model, Purpose.FALLBACK, "access_denied")
             else:
                 await self.open(said, model, Purpose.RETRY if tried else Purpose.ORIGINAL)
-        except EndUserShut:  # since the claim, or before the sweep came by
+        except EndUserQuarantined:  # since the claim, or before the sweep came by
             await desk.attempts.close()  # nothing was sent
             await desk.commit([*_without_start(said), *shut_out(job)])
 
@@ -88,12 +88,14 @@ class AttemptStarter:
         try:
             asked = await desk.attempts.asked()
             if asked is not None:  # connect while the intent is written; nothing is sent before it is
-                desk.attempts.start(job, event_mapping.intended(intent, number, desk.shop.clock.now()), asked, go)
+                desk.attempts.start(
+                    job, event_mapping.intended_attempt(intent, number, desk.shop.clock.now()), asked, go
+                )
         finally:
             await recording
         go.set_result(None)
         if asked is None:
-            gone = event_mapping.broken_off(desk.job, number, Outcome.BAD_REQUEST, 0, desk.shop.catalogue)
+            gone = event_mapping.abort_attempt(desk.job, number, Outcome.BAD_REQUEST, 0, desk.shop.catalogue)
             await desk.settle(
                 [*desk.stop(Outcome.CANCELLED), *gone], ev.Failed(error=messages.job_error("content_unreadable"))
             )
@@ -111,7 +113,7 @@ class AttemptStarter:
             return self.held(failure.code)
         job, clock = self._desk.job, self._desk.shop.clock
         alike = sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code)
-        until = clock.now() + timedelta(seconds=retry.hold(alike + 1, clock.chance()))
+        until = clock.now() + timedelta(seconds=retry.hold_delay(alike + 1, clock.chance()))
         scope = f"deployment:{job.attempt(number).model}"
         held = ev.Scheduled(reason=ScheduledReason.HOLD, until=until, hold_scope=scope, hold_reason=failure.code)
         return held, None

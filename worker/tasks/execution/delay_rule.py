@@ -129,7 +129,7 @@ class DelayRule:
         if blocked is not None:  # the provider was faster than the rule: a block is never routed around
             await desk.settle(said, blocked[0])
             return
-        disclosure = event_mapping.disclosure(
+        disclosure = event_mapping.make_disclosure(
             desk.job, desk.shop.catalogue, model, reason, decided_by, desk.shop.clock.now()
         )
         said.append((ev.ModelSubstituted(disclosure=disclosure, policy_version=policy.POLICY_VERSION), reader.number))

@@ -17,7 +17,7 @@ from worker.jobs.errors import AlreadySettled, ContentDamaged, Failure, LeaseLos
 from worker.jobs.events import EventDraft
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
 from worker.safety import event_mapping, messages, retry, signals as sg
-from worker.safety.cuts import cuts_alike
+from worker.safety.cuts import repeated_cuts
 from worker.store.commands import Command
 from worker.store.jobs.stored_job import ClaimedJob
 from worker.store.provider.safety_notices import RESPONSE_ENDED
@@ -177,9 +177,9 @@ class JobRun:
             check = check_to_go_on(job, attempt.number)
             if attempt.number not in goes_on:
                 tokens = await desk.attempts.kept_tokens(attempt.number)
-                said += event_mapping.broken_off(job, attempt.number, Outcome.LOST, tokens, shop.catalogue)
+                said += event_mapping.abort_attempt(job, attempt.number, Outcome.LOST, tokens, shop.catalogue)
             elif check is not None and check.ended_at is not None:
-                said.append((event_mapping.check_again(check), attempt.number))
+                said.append((event_mapping.restart_check(check), attempt.number))
         if not goes_on and not late and job.cancel_requested_at is None:
             await self._opening.next(said)
             return
@@ -201,13 +201,13 @@ class JobRun:
         """The attempt is over: the job settles, goes on with its other attempt, or tries again."""
         desk, job, catalogue, now = self._desk, self._desk.job, self._shop.catalogue, self._shop.clock.now()
         reader = await desk.attempts.finish(number)
-        said = [*said, (event_mapping.finished(catalogue, job.attempt(number), verdict, now), number)]
+        said = [*said, (event_mapping.attempt_finished(catalogue, job.attempt(number), verdict, now), number)]
         self._shop.access.heard(job.attempt(number).model, verdict)
         await self._tell_circuit(verdict.failure)
         words_of_it = await desk.message(number, reader.message)
         if verdict.block is not None:
             said += _without_block(desk.stop(Outcome.CANCELLED))
-            await desk.settle(said, event_mapping.blocked(verdict.block), words_of_it)
+            await desk.settle(said, event_mapping.block_fact(verdict.block), words_of_it)
         elif verdict.outcome not in DELIVERED:
             failure = verdict.failure or Failure(verdict.outcome, "cancelled_upstream", "provider")
             await self._failed(number, failure, said, words_of_it, output_seen=verdict.first_output_seen)
@@ -225,7 +225,7 @@ class JobRun:
         if stopped and isinstance(stopped[-1][0], ev.Blocked):
             await desk.settle([*said, *stopped], stopped[-1][0])
             return
-        end = event_mapping.delivered(job, catalogue, number, verdict, now)
+        end = event_mapping.completion(job, catalogue, number, verdict, now)
         writes: list[Command] = []
         if isinstance(end[-1][0], ev.Completed):
             writes = await desk.content(**event_mapping.answer_of(verdict, text), draft=None)
@@ -258,18 +258,20 @@ class JobRun:
             return
         tried = retry.counted([a.outcome for a in job.attempts])
         now, denied = shop.clock.now(), shop.access.denied
-        stand_in = event_mapping.stand_in(job, shop.catalogue, failure, output_seen=output_seen, now=now, denied=denied)
+        stand_in = event_mapping.access_fallback(
+            job, shop.catalogue, failure, output_seen=output_seen, now=now, denied=denied
+        )
         checked = event_mapping.check_signalled(job, number, said)
         said += desk.stop(Outcome.CANCELLED)  # a draft, if there is one
         if isinstance(said[-1][0], ev.Blocked):
             await desk.settle(said, said[-1][0], kept)
-        elif failure.scope in retry.HOLDS and retry.sent_already(failure, output_seen, checked) is None:
+        elif failure.scope in retry.HELD_SCOPES and retry.resend_forbidden(failure, output_seen, checked) is None:
             await desk.commit([*said, self._opening.held_after(failure, number)], kept)
         elif stand_in is not None and tried < job.policy.max_attempts:
             model = stand_in.disclosure.served_model
             await self._opening.open([*said, (stand_in, number)], model, Purpose.FALLBACK, "access_denied")
         else:
-            cuts = cuts_alike(event_mapping.as_ended(job, number, said, now))
+            cuts = repeated_cuts(event_mapping.attempts_after(job, number, said, now))
             again = retry.decide(
                 tried,
                 job.policy.max_attempts,
@@ -278,12 +280,12 @@ class JobRun:
                 shop.clock.chance(),
                 shop.clock.monotonic(),
                 None,  # a deadline ends the job as expired, whatever it waits for
-                same_code_before=sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code),
+                earlier_same_code=sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code),
                 check_signalled=checked,
-                cuts_alike=cuts.times if cuts is not None else 0,
+                repeated_cuts=cuts.times if cuts is not None else 0,
             )
             if isinstance(again, retry.GiveUp):
-                await desk.settle(said, ev.Failed(error=messages.gave_up(failure, again.reason, cuts)), kept)
+                await desk.settle(said, ev.Failed(error=messages.final_error(failure, again.reason, cuts)), kept)
                 return
             until = shop.clock.now() + timedelta(seconds=again.seconds)
             await desk.commit([*said, (ev.Scheduled(reason=ScheduledReason.BACKOFF, until=until), None)], kept)
@@ -305,7 +307,9 @@ class JobRun:
         said = desk.stop(Outcome.TIMED_OUT)
         for attempt in desk.job.open_attempts:
             if attempt.number not in desk.attempts.readers:
-                said += event_mapping.broken_off(desk.job, attempt.number, Outcome.TIMED_OUT, 0, self._shop.catalogue)
+                said += event_mapping.abort_attempt(
+                    desk.job, attempt.number, Outcome.TIMED_OUT, 0, self._shop.catalogue
+                )
         await desk.settle(said, ev.Expired(deadline=which, error=messages.job_error(which)))
 
     # -- letting go
@@ -356,7 +360,7 @@ class JobRun:
             with contextlib.suppress(Exception):
                 said: list[EventDraft] = []
                 for attempt in self._desk.job.open_attempts:
-                    said += event_mapping.broken_off(self._desk.job, attempt.number, Outcome.LOST, 0, catalogue)
+                    said += event_mapping.abort_attempt(self._desk.job, attempt.number, Outcome.LOST, 0, catalogue)
                 await self._desk.commit([*said, (ev.Failed(error=messages.job_error(code)), None)])
                 await self._desk.attempts.cancel_upstream()  # nobody will read what it costs
                 return

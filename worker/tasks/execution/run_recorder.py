@@ -85,7 +85,7 @@ class RunRecorder:
     async def _change(self, said: Sequence[EventDraft], writes: Sequence[Command]) -> Job:
         return await self.shop.jobs.change(
             self.job.id,
-            lambda job: event_mapping.whole(job, said),
+            lambda job: event_mapping.with_consequences(job, said),
             job=self.job,
             token=self.token,
             writes=lambda _: writes,
@@ -142,7 +142,7 @@ class RunRecorder:
 
     def said(self, number: int, signal: sg.Signal) -> list[EventDraft]:
         """The facts behind a signal; a check's come with the cursor, so that a resume goes on behind its notice."""
-        fact = event_mapping.of_signal(signal, self.shop.clock.now())
+        fact = event_mapping.fact_of(signal, self.shop.clock.now())
         reader = self.attempts.readers.get(number)
         if fact is None or reader is None:
             return []
@@ -164,10 +164,10 @@ class RunRecorder:
                 now, verdict = self.shop.clock.now(), signal.verdict
                 if verdict.usage is None and used and number in used:
                     verdict = replace(verdict, usage=used[number])
-                done = event_mapping.finished(self.shop.catalogue, self.job.attempt(number), verdict, now)
+                done = event_mapping.attempt_finished(self.shop.catalogue, self.job.attempt(number), verdict, now)
                 said.append((done, number))
                 if signal.verdict.block is not None:
-                    blocked = [(event_mapping.blocked(signal.verdict.block), number)]
+                    blocked = [(event_mapping.block_fact(signal.verdict.block), number)]
             else:
                 said += self.said(number, signal)
         return said + blocked

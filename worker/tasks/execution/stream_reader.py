@@ -64,7 +64,7 @@ class StreamReader:
                             text.add(event.sequence, event.text)
                         elif heard == "signals":
                             text.add(event.sequence, event.text)
-                            self._tell(watch.take())
+                            self._tell(watch.take_signals())
                     else:
                         if isinstance(event, StreamError | Terminal | Rejected) and event.problem is not None:
                             self.message = event.problem.message or self.message
@@ -95,9 +95,9 @@ class StreamReader:
         for an error event that nothing followed: its state is asked for, and it is read on over another connection.
         """
         now = self._now()
-        if self.session.outlives and self.watch.overdue(now):
-            self.watch.wait_on(now)
-            self.session.renew()
+        if self.session.outlives and self.watch.is_overdue(now):
+            self.watch.extend(now)
+            self.session.reconnect()
         self._tell(self.watch.tick(now))
 
     def stop(self, outcome: Outcome) -> list[Signal]:

@@ -18,14 +18,14 @@ from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import DELIVERED
 from worker.safety.access import ModelAccess
-from worker.safety.endpoint import Mode, judged
-from worker.safety.served_model import base
+from worker.safety.endpoint import Mode, judge_endpoint
+from worker.safety.served_model import base_name
 from worker.safety.signals import AttemptVerdict
 from worker.store.admission.model_access import ModelAccessStore
 from worker.tasks.rounds import loop_pass
 from worker.telemetry.events import emit
 from worker.upstream.client import Provider
-from worker.upstream.endpoints import endpoints
+from worker.upstream.endpoints import find_endpoints
 from worker.upstream.probe import probe
 
 REFRESH: Final = 1.0
@@ -83,22 +83,24 @@ class AccessProber:
         known = self._known.get(name, _UNKNOWN)
         failure, now = verdict.failure, self._clock.now()
         if failure is not None and failure.scope == "model":
-            if known.denied(now) is not None:
+            if known.after_denial(now) is not None:
                 self._behind("denial", name, lambda: self._note_denial(name))
-        elif verdict.outcome in DELIVERED and self._served(model, verdict) and known.answered(None, now) is not None:
+        elif (
+            verdict.outcome in DELIVERED and self._served(model, verdict) and known.after_answer(None, now) is not None
+        ):
             self._behind("answer", name, lambda: self._note_answer(name, verdict.request_id))
 
     def _served(self, model: str, verdict: AttemptVerdict) -> bool:
         """An answer of another model says nothing about this one."""
         served = verdict.served_model
-        return served is None or base(served, self._catalogue.aliases) == base(model, self._catalogue.aliases)
+        return served is None or base_name(served, self._catalogue.aliases) == base_name(model, self._catalogue.aliases)
 
     async def _note_denial(self, name: str) -> None:
-        await self._change(name, lambda old, now: old.denied(now))
+        await self._change(name, lambda old, now: old.after_denial(now))
         await self.probe(name)
 
     async def _note_answer(self, name: str, request_id: str | None) -> None:
-        await self._change(name, lambda old, now: old.answered(request_id, now))
+        await self._change(name, lambda old, now: old.after_answer(request_id, now))
 
     # -- probing
 
@@ -108,8 +110,8 @@ class AccessProber:
 
     async def probe_endpoint(self) -> None:
         """Whether the server has what our mode needs; nothing is generated."""
-        found = await endpoints(self._provider, f"probe-{self._clock.dice(8).hex()}")
-        await self.book.note_endpoint(judged(self._mode, found, self._clock.now()))
+        found = await find_endpoints(self._provider, f"probe-{self._clock.dice(8).hex()}")
+        await self.book.note_endpoint(judge_endpoint(self._mode, found, self._clock.now()))
 
     async def probe_on_request(self) -> None:
         """All that `vigil probe` shows: every model, and what the server offers."""
@@ -119,7 +121,7 @@ class AccessProber:
         """One model has been probed."""
         async with self._room:
             found = await probe(self._provider, name, f"probe-{self._clock.dice(8).hex()}")
-        await self._change(name, lambda old, now: old.probed(found.found, found.request_id, now))
+        await self._change(name, lambda old, now: old.after_probe(found.found, found.request_id, now))
 
     async def run(self) -> None:
         """Keeps the copy fresh and probes skipped models when they are due, until cancelled."""
@@ -135,14 +137,14 @@ class AccessProber:
     async def _probe_due(self) -> None:
         for name, access in list(self._known.items()):
             if name in self._catalogue.models and access.due(self._clock.now()):
-                claimed = await self._change(name, lambda old, now: old.claimed(now))
+                claimed = await self._change(name, lambda old, now: old.after_claim(now))
                 if claimed is not None:  # else another worker was faster
                     self._behind("probe", name, partial(self.probe, name))
 
     # -- small parts
 
     def _name(self, model: str) -> str | None:
-        found = self._catalogue.find(model) or self._catalogue.find(base(model, self._catalogue.aliases))
+        found = self._catalogue.find(model) or self._catalogue.find(base_name(model, self._catalogue.aliases))
         return found.id if found else None
 
     async def _change(self, name: str, change: Change) -> ModelAccess | None:

@@ -40,6 +40,6 @@ class AccountMonitor:
         """Every change since somebody last looked has been said."""
         now = await read_account_state(self._redis, self._catalogue, self._notices, self._clock.now())
         states: dict[str, str] = {name: one.state for name, (_, one) in now.families.items()}
-        for name, state in (await record_changes(self._redis, {**states, _ACCOUNT: now.standing.state})).items():
-            because = ",".join(now.standing.because) or "over"
+        for name, state in (await record_changes(self._redis, {**states, _ACCOUNT: now.verdict.state})).items():
+            because = ",".join(now.verdict.because) or "over"
             emit("account.state", model=name, status=state, code=because)

@@ -13,9 +13,9 @@ from pathlib import Path
 from arq.connections import ArqRedis
 
 from worker.audit import ship
-from worker.audit.keyfile import own
+from worker.audit.keyfile import load_or_create
 from worker.audit.keys import Signer
-from worker.audit.seals import MOST, BadSeal, checkpoint
+from worker.audit.seals import MAX_RECORDS, BadSeal, checkpoint
 from worker.clock import Clock
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.settings import Settings
@@ -73,7 +73,7 @@ class AuditSealer:
     async def seal(self, signer: Signer) -> int:
         """Everything that is in the trail now is sealed; how many checkpoints that took."""
         made, last = 0, await self._seals.last()
-        while rows := await self._trail.page(f"({last.last}" if last else "-", count=MOST):
+        while rows := await self._trail.page(f"({last.last}" if last else "-", count=MAX_RECORDS):
             seal = checkpoint(signer, last, rows, self._clock.now())
             if not await self._seals.append(last, seal):
                 break  # another one is at it
@@ -92,7 +92,7 @@ class AuditSealer:
 def _signer(settings: Settings, clock: Clock) -> Signer | None:
     given = settings.audit_key.get_secret_value() if settings.audit_key else None
     try:
-        return own(given, settings.data_dir, clock.dice)
+        return load_or_create(given, settings.data_dir, clock.dice)
     except (OSError, ValueError) as error:
         emit("audit.no_key", error=type(error).__name__)
         return None

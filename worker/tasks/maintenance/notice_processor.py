@@ -15,7 +15,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import Refused, StoreUnavailable
-from worker.safety.notices import SHUT_OUT, WARNING, SafetyNotice
+from worker.safety.notices import QUARANTINING, WARNING, SafetyNotice
 from worker.store.admission.quarantine import Quarantine
 from worker.store.audit.trail import Trail
 from worker.store.jobs.provider_ids import end_user_of, job_of
@@ -117,7 +117,7 @@ class NoticeProcessor:
                     await self._trail.note(_ACT, app=app, job_id=job_id, by="provider", why=notice.type, **told)
 
     async def _with_end_user(self, notice: SafetyNotice) -> SafetyNotice:
-        if notice.type not in SHUT_OUT or notice.shut_out or notice.app is None or notice.safety_identifier is None:
+        if notice.type not in QUARANTINING or notice.shut_out or notice.app is None or notice.safety_identifier is None:
             return notice
         await self._shut_out(notice.app, notice)
         return notice.evolve(shut_out=True)

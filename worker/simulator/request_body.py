@@ -1,6 +1,6 @@
-"""One request body read into a value: its prompt text, its flags, its identity.
+"""Parses one request body into a value: its prompt text, its flags, its identity.
 
-Pure. It must not know scenarios or HTTP; a body that the provider would refuse raises BadAskError.
+Pure. It must not depend on scenarios or HTTP; a body that the provider would refuse raises BadRequestError.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .errors import ErrorShape, simple
 Json = dict[str, Any]
 
 
-class BadAskError(ValueError):
+class BadRequestError(ValueError):
     """A request body that the provider refuses; `.error` is the answer."""
 
     def __init__(self, error: ErrorShape) -> None:
@@ -25,7 +25,7 @@ class BadAskError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ParsedRequest:
     """A parsed create request; `text` is the string input or the last user message."""
 
     body: Json
@@ -42,7 +42,7 @@ class Ask:
 
     @property
     def identity(self) -> str:
-        """What `times` counts by: the same input to the same model."""
+        """Return the key by which `times` counts: the same input to the same model."""
         return f"{self.model}\n{self.sha256}"
 
     def function(self) -> Json | None:
@@ -70,14 +70,14 @@ class Ask:
                 return None
 
 
-def read(raw: bytes, *, chat: bool) -> Ask:
-    """Return the request in a POST body of /v1/responses or /v1/chat/completions; BadAskError when it isn't one."""
+def read(raw: bytes, *, chat: bool) -> ParsedRequest:
+    """Return the request in a POST body of /v1/responses or /v1/chat/completions; BadRequestError when it isn't one."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
-        raise BadAskError(simple(400, "We could not parse the JSON body of your request.")) from None
+        raise BadRequestError(simple(400, "We could not parse the JSON body of your request.")) from None
     if not isinstance(body, dict):
-        raise BadAskError(simple(400, "The JSON body of your request must be an object."))
+        raise BadRequestError(simple(400, "The JSON body of your request must be an object."))
     model = body.get("model")
     if model is None:
         raise _missing("model")
@@ -95,7 +95,7 @@ def read(raw: bytes, *, chat: bool) -> Ask:
     return _ask(body, model, source, chat=chat)
 
 
-def _ask(body: Json, model: str, source: str | list[Any], *, chat: bool) -> Ask:
+def _ask(body: Json, model: str, source: str | list[Any], *, chat: bool) -> ParsedRequest:
     text = source if isinstance(source, str) else _last_user_text(source)
     options = body.get("stream_options")
     options = options if isinstance(options, dict) else {}
@@ -103,7 +103,7 @@ def _ask(body: Json, model: str, source: str | list[Any], *, chat: bool) -> Ask:
     instructions = body.get("instructions")
     length = len(source) if isinstance(source, str) else sum(len(_text_of(item)) for item in source)
     length += len(instructions) if isinstance(instructions, str) else 0
-    return Ask(
+    return ParsedRequest(
         body=body,
         model=model,
         text=text,
@@ -134,11 +134,11 @@ def _text_of(item: Any) -> str:
     return " ".join(text for text in texts if isinstance(text, str))
 
 
-def _missing(name: str) -> BadAskError:
-    return BadAskError(
+def _missing(name: str) -> BadRequestError:
+    return BadRequestError(
         simple(400, f"Missing required parameter: '{name}'.", code="missing_required_parameter", param=name)
     )
 
 
-def _wrong(name: str, want: str) -> BadAskError:
-    return BadAskError(simple(400, f"Invalid type for '{name}': expected {want}.", code="invalid_type", param=name))
+def _wrong(name: str, want: str) -> BadRequestError:
+    return BadRequestError(simple(400, f"Invalid type for '{name}': expected {want}.", code="invalid_type", param=name))

@@ -1,4 +1,4 @@
-"""Scenarios of other servers and of gateways: what they send is odd, and an answer (or a block) all the same.
+"""Defines scenarios of other servers and of gateways: unusual on the wire, but still an answer or a block.
 
 Pure data, like scenarios.py.
 """
@@ -9,7 +9,7 @@ from typing import Final
 
 from .scenario import Expected, Scenario
 
-ODD: Final[tuple[Scenario, ...]] = (
+WIRE_SHAPE_SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario(
         "finish_reason",
         "The answer stops for code=WORD (default SAFETY) after some output: the words of other providers.",

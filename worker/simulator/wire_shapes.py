@@ -1,6 +1,6 @@
-"""Streams as other servers and gateways write them: the same answer in another shape on the wire.
+"""Reshapes streams to the form of other servers and gateways: the same answer in another shape on the wire.
 
-Pure: steps in, steps out; what a response is afterwards (its snapshot) does not change. It must not know sockets.
+Pure: steps in, steps out; what a response is afterwards (its snapshot) does not change. It must not depend on sockets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PING: Final = b"event: ping\ndata: ping\n\n"
 PAGE: Final = "<!doctype html><html><body>simulated gateway page</body></html>"
 
 
-def odd(steps: Iterator[Step], shape: str) -> Iterator[Step]:
+def reshape(steps: Iterator[Step], shape: str) -> Iterator[Step]:
     """Return the steps in this shape; an empty one changes nothing."""
     if not shape or shape == "page":  # a page takes the place of the whole answer: see answers.py
         return steps
@@ -25,7 +25,7 @@ def odd(steps: Iterator[Step], shape: str) -> Iterator[Step]:
 
 
 def _each(steps: Iterator[Step], change: Callable[[Json], Json | None]) -> Iterator[Step]:
-    """Each frame changed, or left out."""
+    """Yield each frame changed, or leave it out."""
     for step in steps:
         data = _data(step.frame)
         if data is None:
@@ -41,7 +41,7 @@ def _each(steps: Iterator[Step], change: Callable[[Json], Json | None]) -> Itera
 
 
 def _json_body(steps: Iterator[Step]) -> Iterator[Step]:
-    """Nothing, then the whole answer as one JSON value, still labelled as an event stream."""
+    """Yield the complete answer as one JSON value at the end, still labelled as an event stream."""
     for step in steps:
         body = dumps(step.snapshot).encode() if step.terminal and step.snapshot is not None else b""
         yield step._replace(frame=body)
@@ -60,7 +60,7 @@ def _same(data: Json) -> Json:
 
 
 def _only_whole(data: Json) -> Json | None:
-    """Deltas and items left out, also from the last snapshot: the text stands in `output_text.done` alone."""
+    """Leave out deltas and items, also of the last snapshot: only `output_text.done` has the text."""
     kind = str(data.get("type"))
     if kind.endswith(".delta") or kind in ("response.output_item.done", "response.content_part.done"):
         return None
@@ -83,7 +83,7 @@ def _numbered_from_one(data: Json) -> Json:
 
 
 def _parts(data: Json) -> Json:
-    """Content as a list of parts; of a Responses message, the whole of it as a string."""
+    """Write content as a list of parts, and the content of a Responses message as one string."""
 
     def change(choice: Json) -> None:
         content = choice["delta"].get("content")

@@ -1,6 +1,6 @@
-"""One response while it exists: its snapshot, its stored events, and what it has cost.
+"""Holds one response while it exists: its snapshot, its stored events, and its cost.
 
-It must not know HTTP or scenarios; steps come in, a snapshot and frames can be read.
+It must not depend on HTTP or scenarios; steps come in, a snapshot and frames can be read.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from .ask import Ask
 from .ledger import Ledger
 from .plan import Plan
+from .request_body import ParsedRequest
 from .wire import Ids, Json, Step
 
 TERMINAL = frozenset({"completed", "failed", "incomplete", "cancelled"})
 
 
 @dataclass(slots=True)
-class Live:
-    """A response and everything it said; only a background response stores its events."""
+class LiveResponse:
+    """A response and its events; only a background response stores them."""
 
-    ask: Ask
+    ask: ParsedRequest
     plan: Plan
     ids: Ids
     ledger: Ledger
@@ -38,11 +38,11 @@ class Live:
 
     @property
     def status(self) -> str:
-        """The status that a GET tells."""
+        """Return the status that a GET shows."""
         return str(self.snapshot.get("status"))
 
     def absorb(self, step: Step) -> None:
-        """Take over what a step changes: snapshot, bill, and for background responses the stored events."""
+        """Apply a step: change the snapshot, the bill, and for background responses the stored events."""
         if step.snapshot is not None:
             self.snapshot = step.snapshot
         if step.error is not None and self.error is None:
@@ -63,7 +63,7 @@ class Live:
         self.changed.set()
 
     def cancel(self) -> bool:
-        """Stop a running response; False when it had ended before."""
+        """Stop a running response; return False if it had ended before."""
         if self.done or self.status in TERMINAL:
             return False
         if self.task is not None:
