@@ -35,7 +35,8 @@ from api.web.middleware import RequestMiddleware
 from api.web.tracing_middleware import TracingMiddleware
 from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
-from worker.settings import Settings, load
+from worker.settings import Settings
+from worker.settings_loader import load
 from worker.store.connection.error_reasons import WRONG_USER
 from worker.store.connection.pool import Redis, check_safe, connect
 from worker.store.connection.replay_check import check_replay
@@ -43,7 +44,7 @@ from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_guard import StoreGuard, guard_of
 from worker.store.envelope import Vault
 from worker.telemetry.events import emit
-from worker.telemetry.setup import listen
+from worker.telemetry.setup import start_telemetry
 
 _CHECK_SECONDS = 2.0
 _MOST_CONNECTIONS = 16  # with the one that listens, below 20 whatever is asked at once (`ops/bench/watchers.py`)
@@ -104,7 +105,7 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
     A Redis it opens itself it checks and closes itself; one that it is given is its giver's business.
     """
     settings = settings or load()
-    listen(settings)
+    start_telemetry(settings)
     own = redis is None
     redis = redis if redis is not None else open_store(settings)
     shared = StoreClock(redis, clock or Clock())

@@ -92,9 +92,9 @@ class Stage:
         """The worker is gone as after kill -9: nothing is committed, released or cancelled upstream."""
         row = next(r for r in self._workers if r[0] is worker)
         self._workers.remove(row)
-        worker.shop.jobs.change = _dead  # type: ignore[method-assign]
-        worker.shop.pieces.keep = _dead  # type: ignore[method-assign]
-        runs = [*worker.runner.running.values(), *worker.runner.tasks.values()]
+        worker.components.context.jobs.change = _dead  # type: ignore[method-assign]
+        worker.components.context.chunks.keep = _dead  # type: ignore[method-assign]
+        runs = [*worker.components.claimer.running.values(), *worker.components.claimer.tasks.values()]
         row[2].cancel()
         for task in runs:
             task.cancel()

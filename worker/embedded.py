@@ -33,7 +33,7 @@ def url(data_dir: Path) -> str:
     return socket_address(socket_path(data_dir))
 
 
-class Embedded:
+class EmbeddedValkey:
     """A Valkey of our own, or the one that already runs on the same data folder."""
 
     def __init__(self, data_dir: Path) -> None:

@@ -21,7 +21,7 @@ from worker.jobs.errors import StoreUnavailable
 from worker.store.admission.model_access import known_endpoint
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import metrics as stored_metrics
-from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
+from worker.telemetry.metrics import CONTENT_TYPE, REGISTRY, Sample
 
 router = APIRouter(route_class=DirectRoute)
 _SCRAPE_SECONDS: Final = 3.0
@@ -62,7 +62,7 @@ async def readyz(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """What this process has counted, and the whole as Redis tells it now; names no job, no app and no person."""
-    return Response(BOOK.text(await _whole(parts_of(request))), media_type=CONTENT_TYPE)
+    return Response(REGISTRY.text(await _whole(parts_of(request))), media_type=CONTENT_TYPE)
 
 
 async def _whole(parts: AppContext) -> list[Sample]:

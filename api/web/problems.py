@@ -30,7 +30,7 @@ from worker.jobs.errors import (
 )
 from worker.store.values import tell
 from worker.telemetry.events import emit
-from worker.telemetry.internal_errors import broke
+from worker.telemetry.internal_errors import report_internal_error
 
 _MOST_ERRORS: Final = 20
 _LONGEST_NAME: Final = 64
@@ -164,7 +164,7 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
                 headers["Allow"] = ", ".join(sorted(_methods(scope)))
             return Problem(error.status_code, code, HTTPStatus(error.status_code).description, headers=headers)
         case _:
-            broke("api.broke", error)
+            report_internal_error("api.broke", error)
             return Problem(500, "internal_error", "A fault of ours; quote the X-Request-Id when you ask.")
 
 

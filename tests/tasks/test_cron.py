@@ -72,7 +72,7 @@ async def test_workers_that_start_together_probe_once(redis: ArqRedis, valkey_ur
         two = [await stage.worker(), await stage.worker()]
 
         async def both_had_their_occasion() -> bool:
-            return sum(one.errands.worker.jobs_complete for one in two) == 2
+            return sum(one.components.cron.worker.jobs_complete for one in two) == 2
 
         await until("both starts", both_had_their_occasion)
         assert asked(stage) == {SOL: 1, TERRA: 1, LUNA: 1}
@@ -96,7 +96,7 @@ async def test_without_a_key_or_a_period_nobody_probes_by_himself(
 ) -> None:
     async with Stage(redis, valkey_url, **settings) as stage:
         worker = await stage.worker()
-        assert worker.errands.worker.cron_jobs == []
+        assert worker.components.cron.worker.cron_jobs == []
         assert await ask_for_probe(redis, LIMIT), "but whoever asks is answered"
         statuses = {row.status for row in (await known_access(redis)).values()}
         assert statuses == {"ok"}  # the simulator takes any key
@@ -107,7 +107,7 @@ async def test_errands_take_no_slot_of_a_job(redis: ArqRedis, valkey_url: str) -
         worker = await stage.worker()
         job_id = await stage.submit("[[sim: normal tokens=4000 rate=40]] go")
         await stage.reaches(job_id, "output", lambda job: any(a.first_output_at for a in job.attempts))
-        assert len(worker.runner.tasks) == 1
+        assert len(worker.components.claimer.tasks) == 1
         assert await ask_for_probe(redis, LIMIT)
         assert not (await stage.job(job_id)).settled
 

@@ -119,7 +119,7 @@ async def test_the_end_user_of_a_block_is_shut_out_once(redis, valkey_url):
         await webhooks.emit("safety_identifier.blocked", data, "duplicate")
         await webhooks.emit("safety.warning_issued", {"id": "C-1"})
         for _ in range(3):  # its request is not ours yet, so it is looked at again
-            await board.look()
+            await board.process_due()
             for name in await redis.zrange(keys.NOTICES_DUE, 0, -1):
                 await redis.zadd(keys.NOTICES_DUE, {name: 0})
         assert shut == [("acme", job.safety_identifier)]

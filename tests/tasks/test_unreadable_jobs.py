@@ -200,7 +200,7 @@ async def test_what_is_optional_survives_an_older_worker(valkey_url: str, redis:
 async def test_a_queue_that_lost_a_key_is_made_whole(
     valkey_url: str, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    monkeypatch.setattr("worker.tasks.maintenance.sweeper._LOOK_EVERY", 1)
+    monkeypatch.setattr("worker.tasks.maintenance.sweeper._CHECK_QUEUE_EVERY", 1)
     async with whole(redis, valkey_url, speed=200.0) as running:
         ids = [await running.submit(QUICK) for _ in range(3)]
         soon = await running.submit(QUICK, not_before=(await _in_a_moment(redis)))

@@ -266,7 +266,7 @@ async def test_a_job_that_nobody_takes_is_told_of_once(
         waiting = await stage.submit("waits")
         await until("it to be old", lambda: _older(stage, waiting))
         for _ in range(3):
-            await worker.sweeper.look()
+            await worker.components.sweeper.report_stuck_queue()
         stuck = [fields for name, fields in told if name == "queue.stuck"]
         assert len(stuck) == 1
         assert stuck[0]["count"] == 1

@@ -124,7 +124,7 @@ async def _settled(worker: WorkerProcess, jobs: Jobs, redis: ArqRedis, job_id: s
             assert job.started_at is not None
             if due < job.started_at + timedelta(seconds=job.policy.run_deadline_seconds):
                 await redis.zadd(keys.LATER, {job_id: 0}, xx=True)
-                worker.runner.wake()
+                worker.components.claimer.wake()
         await asyncio.sleep(0.005)
 
 

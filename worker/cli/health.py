@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 import typer
 
 from worker.cli.errors import BAD
-from worker.settings import load
+from worker.settings_loader import load
 
 _SECONDS: Final = 5.0
 _OK: Final = 200

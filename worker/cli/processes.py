@@ -20,11 +20,12 @@ from typing import Annotated, Protocol, cast
 import typer
 
 from worker.cli.errors import INTERRUPTED, USAGE, CliError
-from worker.embedded import Embedded
-from worker.settings import Settings, load
+from worker.embedded import EmbeddedValkey
+from worker.settings import Settings
+from worker.settings_loader import load
 from worker.telemetry.events import emit
 from worker.telemetry.log import configure
-from worker.telemetry.setup import finish
+from worker.telemetry.setup import stop_telemetry
 
 _WARM_SECONDS = 1.0
 _COLLECT_AFTER = 50_000  # allocations
@@ -91,7 +92,7 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], sai
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             code = runner.run(go())
     finally:
-        finish()
+        stop_telemetry()
     if got and got[0] == signal.SIGINT:
         code = INTERRUPTED
     if code:
@@ -139,7 +140,7 @@ async def with_redis(settings: Settings) -> AsyncIterator[Settings]:
     if settings.redis_url is not None:
         yield settings
         return
-    async with Embedded(settings.data_dir) as embedded:
+    async with EmbeddedValkey(settings.data_dir) as embedded:
         yield settings.model_copy(update={"redis_url": embedded.url})
 
 

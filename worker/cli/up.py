@@ -24,7 +24,8 @@ from worker.cli.processes import first_of, listen, run_until_signal, serves_api,
 from worker.cli.profile import keep, kept
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
-from worker.settings import Settings, key_file, load
+from worker.settings import Settings
+from worker.settings_loader import key_file, load
 from worker.store.apps import SCOPES, Apps
 from worker.store.connection.pool import check_safe, connect, durability
 from worker.store.connection.store_guard import StoreGuard

@@ -69,7 +69,7 @@ FIELDS: Final[dict[str, str]] = {
 }
 """Every field, with its meaning and unit."""
 
-ABOUT: Final = frozenset({"job_id", "app", "attempt", "request_id", "trace_id", "worker"})
+COMMON_FIELDS: Final = frozenset({"job_id", "app", "attempt", "request_id", "trace_id", "worker"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class EventSpec:
 
 def _row(level: int, says: str, fields: str = "") -> EventSpec:
     own = frozenset(fields.split())
-    return EventSpec(level, says, own, own | ABOUT)
+    return EventSpec(level, says, own, own | COMMON_FIELDS)
 
 
 EVENTS: Final[dict[str, EventSpec]] = {
@@ -175,39 +175,39 @@ EVENTS: Final[dict[str, EventSpec]] = {
 }
 """Every event."""
 
-Hear = Callable[[str, Mapping[str, object]], None]
+EventHandler = Callable[[str, Mapping[str, object]], None]
 
-_hearers: dict[str, tuple[Hear, ...]] = {}
+_hearers: dict[str, tuple[EventHandler, ...]] = {}
 _bound: ContextVar[Mapping[str, object] | None] = ContextVar("vigil_about", default=None)
 _strict = False
 
 
-def strict(on: bool = True) -> None:
+def set_strict(on: bool = True) -> None:
     """From now on what no table lists raises, and so does a subscriber that breaks: for tests."""
     global _strict  # noqa: PLW0603
     _strict = on
 
 
-def subscribe(hear: Hear, names: Iterable[str] | None = None) -> None:
+def subscribe(hear: EventHandler, names: Iterable[str] | None = None) -> None:
     """`hear` is told of these events (all, by default) from now on, in the task that emits them; once per function."""
     for name in EVENTS if names is None else names:
         if hear not in _hearers.get(name, ()):
             _hearers[name] = (*_hearers.get(name, ()), hear)
 
 
-def unsubscribe(hear: Hear) -> None:
+def unsubscribe(hear: EventHandler) -> None:
     """`hear` is told of nothing any more."""
     for name, hearers in _hearers.items():
         _hearers[name] = tuple(h for h in hearers if h != hear)
 
 
-class about:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
+class event_context:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
     """Every event that is told inside, and in tasks begun inside, is about this as well."""
 
     __slots__ = ("_fields", "_token")
 
     def __init__(self, **fields: object) -> None:
-        self._fields = {k: v for k, v in fields.items() if k in ABOUT and v}
+        self._fields = {k: v for k, v in fields.items() if k in COMMON_FIELDS and v}
 
     def __enter__(self) -> None:
         self._token = _bound.set({**(_bound.get() or {}), **self._fields})
@@ -217,14 +217,14 @@ class about:  # noqa: N801  reads like the contextlib function that it would be,
 
 
 def emit(name: str, /, **fields: object) -> None:
-    """All subscribers have heard of the event. Raises nothing, unless `strict`."""
+    """All subscribers have heard of the event. Raises nothing, unless `set_strict`."""
     row = EVENTS.get(name)
     if row is None:
-        unlisted("event", name)
+        report_unlisted("event", name)
         return
     if not row.allowed.issuperset(fields):
         for field in sorted(fields.keys() - row.allowed):
-            unlisted("field", f"{name}.{field}")
+            report_unlisted("field", f"{name}.{field}")
             del fields[field]
     bound = _bound.get()
     said = {**bound, **fields} if bound else fields
@@ -237,7 +237,7 @@ def emit(name: str, /, **fields: object) -> None:
             _dropped("event")
 
 
-def unlisted(what: str, name: str) -> None:
+def report_unlisted(what: str, name: str) -> None:
     """Something that no table lists was said: a fault of ours, which must not become a fault of the job."""
     if _strict:
         msg = f"telemetry: no table lists the {what} {name!r}"

@@ -16,14 +16,14 @@ _OURS: Final = ("worker", "api")
 _captures: list[Capture] = []
 
 
-def broke(event: str, error: BaseException, **fields: object) -> None:
+def report_internal_error(event: str, error: BaseException, **fields: object) -> None:
     """`event` was told with the fault's type and place, and whoever keeps faults has been shown it, once."""
-    emit(event, error=type(error).__name__, at=place(error), **fields)
+    emit(event, error=type(error).__name__, at=error_location(error), **fields)
     for capture in _captures:
         capture(event, error, fields)
 
 
-def place(error: BaseException) -> str:
+def error_location(error: BaseException) -> str:
     """`module:line` of the innermost frame of ours; "" when there is none."""
     at = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
@@ -33,13 +33,13 @@ def place(error: BaseException) -> str:
     return at
 
 
-def keep(capture: Capture) -> None:
+def add_capture(capture: Capture) -> None:
     """`capture` is shown every fault from now on."""
     if capture not in _captures:
         _captures.append(capture)
 
 
-def forget(capture: Capture) -> None:
+def remove_capture(capture: Capture) -> None:
     """`capture` is shown no more."""
     if capture in _captures:
         _captures.remove(capture)

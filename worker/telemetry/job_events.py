@@ -15,10 +15,10 @@ from worker.jobs.states import Status
 from worker.safety.output import MENDED
 from worker.telemetry.events import emit
 
-Told = tuple[str, dict[str, Any]]
+TelemetryEvent = tuple[str, dict[str, Any]]
 
 
-def committed(before: Job | None, after: Job, trail: Iterable[ev.Event]) -> None:
+def emit_committed(before: Job | None, after: Job, trail: Iterable[ev.Event]) -> None:
     """Everyone who listens has heard of these events of the job."""
     about = {"job_id": after.id, "app": after.app}
     trace = trace_id(after.trace)
@@ -36,7 +36,7 @@ def trace_id(carrier: dict[str, str]) -> str:
     return carrier.get("sentry-trace", "")[:32]
 
 
-def _told(before: Job | None, job: Job, event: ev.Event) -> Iterator[Told]:  # noqa: C901, PLR0912  one table of cases
+def _told(before: Job | None, job: Job, event: ev.Event) -> Iterator[TelemetryEvent]:  # noqa: C901, PLR0912  one table of cases
     fact, model = event.fact, job.requested_model
     match fact:
         case ev.Queued():

@@ -25,7 +25,7 @@ def log(event: str, level: int = logging.INFO, **fields: object) -> None:
     said = {_OLD_NAMES.get(name, name): value for name, value in fields.items()}
     unknown = said.keys() - events.FIELDS.keys()
     if unknown:
-        events.unlisted("field", f"{event}.{min(unknown)}")
+        events.report_unlisted("field", f"{event}.{min(unknown)}")
     row = events.EVENTS.get(event)
     allowed = events.FIELDS.keys() if row is None else row.allowed
     said = {name: value for name, value in said.items() if name in allowed}

@@ -36,7 +36,7 @@ _SLOW: Final = (*_FAST, 600, 1800, 7200, 21_600, 86_400)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter tells nobody anything
 
 Kind = Literal["counter", "gauge", "histogram"]
-Place = Literal["process", "store"]
+Source = Literal["process", "store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Metric:
     says: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
-    place: Place = "process"
+    place: Source = "process"
 
 
 MODELS: Final = "the models of models.toml"
@@ -220,10 +220,10 @@ class _Whole(Collector):
         yield from families.values()
 
 
-BOOK: Final = MetricsRegistry()
+REGISTRY: Final = MetricsRegistry()
 """This process's own."""
 
 
-def build(version: str) -> None:
+def set_build_info(version: str) -> None:
     """What runs here."""
-    BOOK.set("vigil_build_info", 1, version=version, python=platform.python_version())
+    REGISTRY.set("vigil_build_info", 1, version=version, python=platform.python_version())

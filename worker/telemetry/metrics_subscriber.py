@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from worker.jobs.states import DELIVERED, Outcome
 from worker.telemetry import events
-from worker.telemetry.metrics import BOOK, MetricsRegistry
+from worker.telemetry.metrics import REGISTRY, MetricsRegistry
 from worker.telemetry.sentry_issues import ISSUES
 
 Fields = Mapping[str, Any]
@@ -132,7 +132,7 @@ def _one(name: str) -> Callable[[MetricsRegistry, Fields], None]:
     return lambda book, _: book.count(name)
 
 
-COUNTED: Final[dict[str, Callable[[MetricsRegistry, Fields], None]]] = {
+HANDLERS: Final[dict[str, Callable[[MetricsRegistry, Fields], None]]] = {
     "job.submitted": _submitted,
     "job.started": _started,
     "job.scheduled": _scheduled,
@@ -163,9 +163,9 @@ COUNTED: Final[dict[str, Callable[[MetricsRegistry, Fields], None]]] = {
 """The mapping."""
 
 
-def hear(name: str, fields: Fields) -> None:
+def observe(name: str, fields: Fields) -> None:
     """The metrics of this process have moved."""
-    COUNTED[name](BOOK, fields)
+    HANDLERS[name](REGISTRY, fields)
 
 
-events.subscribe(hear, COUNTED)
+events.subscribe(observe, HANDLERS)

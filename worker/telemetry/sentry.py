@@ -20,7 +20,7 @@ from worker.clock import Clock
 from worker.jobs.record import Job
 from worker.settings import Settings
 from worker.telemetry import events, internal_errors, sentry_issues, sentry_scrubbing, tracing
-from worker.telemetry.tracing import CALLER, Carrier, Done
+from worker.telemetry.tracing import CALLER, Carrier, SetJobId
 
 _DESTINATION: Final = "vigil"
 _BEAT_SECONDS: Final = 60.0
@@ -77,7 +77,7 @@ class _Run:
 
     def began(self, said: Mapping[str, Any]) -> None:
         """An attempt is called, or taken up where an earlier holder left it."""
-        model = sentry_scrubbing.word(said["model"])
+        model = sentry_scrubbing.identifier_or_other(said["model"])
         self.open[said["attempt"]] = traces.start_span(
             f"responses {model}",
             attributes={
@@ -100,11 +100,13 @@ class _Run:
             return
         for field, attribute in _FINISHED.items():
             if field in said:
-                span.set_attribute(attribute, sentry_scrubbing.word(said[field]) if field in _WORDS else said[field])
+                span.set_attribute(
+                    attribute, sentry_scrubbing.identifier_or_other(said[field]) if field in _WORDS else said[field]
+                )
         if "input_tokens" in said:
             span.set_attribute("gen_ai.usage.total_tokens", said["input_tokens"] + said.get("output_tokens", 0))
         outcome, code = str(said["outcome"]), said.get("code")
-        reason = f"{outcome}:{sentry_scrubbing.word(code)}" if code else outcome
+        reason = f"{outcome}:{sentry_scrubbing.identifier_or_other(code)}" if code else outcome
         span.set_attribute("gen_ai.response.finish_reasons", [reason])
         span.set_attribute("model.substituted", said.get("served", said["model"]) != said["model"])
         if outcome not in _OURS:
@@ -143,7 +145,7 @@ class _Spans:
                 span.end()
 
     @contextlib.contextmanager
-    def publishing(self, carrier: Mapping[str, str]) -> Iterator[tuple[Carrier, Done]]:
+    def publishing(self, carrier: Mapping[str, str]) -> Iterator[tuple[Carrier, SetJobId]]:
         with contextlib.ExitStack() as stack:
             if traces.get_current_span() is None:
                 stack.enter_context(_continued(carrier))
@@ -250,7 +252,7 @@ def _hear_issue(name: str, said: Mapping[str, Any]) -> None:
 
 
 def _hear_fault(name: str, error: BaseException, said: dict[str, object]) -> None:
-    told = {**said, "error": type(error).__name__, "at": internal_errors.place(error)}
+    told = {**said, "error": type(error).__name__, "at": internal_errors.error_location(error)}
     _send(name, told, {"exception": sentry_scrubbing.exception(error)})
 
 
@@ -286,7 +288,7 @@ _OF_A_RUN: Final = (
     "lease.lost",
     "run.broke",
 )
-_started: list[events.Hear] = []
+_started: list[events.EventHandler] = []
 
 
 def start(settings: Settings, clock: Clock | None = None) -> None:
@@ -323,7 +325,7 @@ def start(settings: Settings, clock: Clock | None = None) -> None:
     for hear, names in mine:
         events.subscribe(hear, names)
         _started.append(hear)
-    internal_errors.keep(_hear_fault)
+    internal_errors.add_capture(_hear_fault)
     tracing.install(_Spans())
 
 
@@ -332,7 +334,7 @@ def stop() -> None:
     if not _started:
         return
     tracing.install(None)
-    internal_errors.forget(_hear_fault)
+    internal_errors.remove_capture(_hear_fault)
     while _started:
         events.unsubscribe(_started.pop())
     sentry_sdk.get_client().close(timeout=_FLUSH_SECONDS)

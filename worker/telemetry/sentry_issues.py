@@ -80,7 +80,7 @@ def digest(value: object) -> str:
     return hashlib.sha256(f"vigil\0{value}".encode()).hexdigest()[:12]
 
 
-def told(field: str, value: object) -> str:
+def tag_value(field: str, value: object) -> str:
     """The field's value as it may leave the house."""
     return digest(value) if field in _DIGESTED else str(value)
 
@@ -93,7 +93,7 @@ def applies(name: str, fields: Mapping[str, object]) -> bool:
 
 def title(name: str, fields: Mapping[str, object]) -> str:
     """One sentence."""
-    return ISSUES[name].title.format_map({k: told(k, v) for k, v in fields.items()})
+    return ISSUES[name].title.format_map({k: tag_value(k, v) for k, v in fields.items()})
 
 
 def fingerprint(name: str, fields: Mapping[str, object]) -> list[str]:
@@ -101,9 +101,9 @@ def fingerprint(name: str, fields: Mapping[str, object]) -> list[str]:
     issue = ISSUES[name]
     if issue.bug:
         return ["bug", str(fields.get("error")), str(fields.get("at", "")).partition(":")[0], name]
-    return [issue.kind, *(told(field, fields.get(field)) for field in issue.of)]
+    return [issue.kind, *(tag_value(field, fields.get(field)) for field in issue.of)]
 
 
 def tags(name: str, fields: Mapping[str, object]) -> dict[str, str]:
     """What goes with it."""
-    return {"vigil.event": name, **{k: told(k, fields[k]) for k in TAGS if fields.get(k) is not None}}
+    return {"vigil.event": name, **{k: tag_value(k, fields[k]) for k in TAGS if fields.get(k) is not None}}

@@ -50,7 +50,7 @@ _SHAPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _DEEPEST: Final = 5
 
 
-def word(value: object) -> str:
+def identifier_or_other(value: object) -> str:
     """A model, a code, an id: itself when it is shaped like one, else "other"."""
     text = str(value)
     return text if _SHAPE.fullmatch(text) else "other"

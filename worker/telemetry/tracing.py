@@ -17,7 +17,7 @@ Carrier = dict[str, str]
 """What crosses a border: `sentry-trace`, `baggage`; `caller` when it began with the app's own trace."""
 
 CALLER: Final = "caller"
-Done = Callable[[str], None]
+SetJobId = Callable[[str], None]
 
 
 class Tracer(Protocol):
@@ -27,7 +27,7 @@ class Tracer(Protocol):
         """An API request, in the trace it came with."""
         ...
 
-    def publishing(self, carrier: Mapping[str, str]) -> AbstractContextManager[tuple[Carrier, Done]]:
+    def publishing(self, carrier: Mapping[str, str]) -> AbstractContextManager[tuple[Carrier, SetJobId]]:
         """A submit: (what goes with the job, to be told the job's id)."""
         ...
 
@@ -54,7 +54,7 @@ def serving(name: str, carrier: Callable[[], Mapping[str, str]]) -> AbstractCont
     return _tracer.serving(name, carrier()) if _tracer is not None else contextlib.nullcontext()
 
 
-def publishing(carrier: Carrier) -> AbstractContextManager[tuple[Carrier, Done]]:
+def publishing(carrier: Carrier) -> AbstractContextManager[tuple[Carrier, SetJobId]]:
     """A block that makes a job durable; without a tracer the caller's trace goes with it as it came."""
     began = {**carrier, CALLER: "1"} if carrier else {}
     if _tracer is None:

@@ -49,7 +49,7 @@ from worker.store.lifecycle.set_aside import UnreadableJobs
 from worker.store.stats.queue_depth import writable
 from worker.store.values import members, tell
 from worker.telemetry.events import emit
-from worker.telemetry.job_events import committed
+from worker.telemetry.job_events import emit_committed
 
 Decide = Callable[[Job], Sequence[EventDraft]]
 
@@ -165,7 +165,7 @@ class Jobs:
                     await capacity.must_fit_when_empty(self._redis, size)
                 raise
         if seen is None:
-            committed(None, job, trail)
+            emit_committed(None, job, trail)
             return StoredJob(job, new.private), False
         fingerprint, _, first = seen.partition(" ")
         if fingerprint != new.fingerprint:
@@ -278,7 +278,7 @@ class Jobs:
                     await capacity.must_fit_when_empty(self._redis, size)
                     raise
             if verdict in ("OK", "DONE"):
-                committed(seen, after, trail)
+                emit_committed(seen, after, trail)
             if verdict == "OK":
                 self._remember(after, head)
                 return after

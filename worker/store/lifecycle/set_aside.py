@@ -32,7 +32,7 @@ from worker.store.jobs.scripts import Scripts
 from worker.store.jobs.unreadable_records import barely, events_of, read_job, retold, salvaged, whole
 from worker.store.values import tell
 from worker.telemetry.events import emit
-from worker.telemetry.job_events import committed
+from worker.telemetry.job_events import emit_committed
 
 _TRIES: Final = 20
 _ON_ITS_WAY_MS: Final = 60_000  # what is left of a job that expires: not worth mending
@@ -193,7 +193,7 @@ class UnreadableJobs:
         if verdict not in ("OK", "DONE"):
             return None
         if trail:
-            committed(before, after, trail)
+            emit_committed(before, after, trail)
             emit("record.set_aside", job_id=after.id, app=after.app, code=error.why)
         return after
 
