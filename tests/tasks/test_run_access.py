@@ -15,6 +15,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose, Status
 from worker.main import WorkerProcess
 from worker.safety.access import OK, UNCLEAR, Diagnosis, ModelAccess
+from worker.tasks.execution.inbox import Control
 
 NOT_GRANTED = Diagnosis("not_granted", "model_not_granted")
 QUIET = {"probe_seconds": 0}
@@ -272,7 +273,7 @@ async def test_an_accepted_model_that_was_denied_since_does_not_stop_the_origina
         await stage.reaches(job_id, "the offer", lambda job: job.offer)
         await deny(worker, LUNA)
         await stage.jobs.change(job_id, lambda _: [(ev.OfferAccepted(model=LUNA, by="key"), None)])
-        next(iter(worker.runs)).tell("offer")
+        next(iter(worker.runs)).notify(Control.OFFER)
         stage.hurry()
         job = await stage.settled(job_id)
         assert (job.status, job.served_model, [a.model for a in job.attempts]) == (Status.COMPLETED, SOL, [SOL])

@@ -28,7 +28,7 @@ def test_every_field_of_every_event_has_a_meaning() -> None:
     assert events.FIELDS.keys() >= events.COMMON_FIELDS
     for name, row in events.EVENTS.items():
         assert row.fields <= events.FIELDS.keys(), name
-        assert row.says.endswith("."), name
+        assert row.description.endswith("."), name
         assert not row.fields & events.COMMON_FIELDS, name
     used = frozenset().union(*(row.fields for row in events.EVENTS.values()))
     reserved = {"sequence", "version"}  # for plain lines only
@@ -119,8 +119,8 @@ def test_every_metric_of_a_process_is_moved_by_some_event(monkeypatch: pytest.Mo
     for name in metrics_subscriber.HANDLERS:
         metrics_subscriber.observe(name, said)
         metrics_subscriber.observe(name, {**said, "reason": "access_denied"})
-    mine = {name for name, row in METRICS.items() if row.place == "process"}
-    assert mine - moved == {"vigil_build_info"}
+    own = {name for name, row in METRICS.items() if row.source == "process"}
+    assert own - moved == {"vigil_build_info"}
 
 
 def test_telling_is_cheap() -> None:

@@ -18,14 +18,14 @@ def test_a_name_says_its_unit_and_a_counter_that_it_only_rises(name: str) -> Non
     assert re.fullmatch(r"vigil_[a-z][a-z_]*[a-z]", name)
     assert (row.kind == "counter") == name.endswith("_total")
     assert row.kind != "histogram" or (name.endswith("_seconds") and list(row.buckets) == sorted(set(row.buckets)))
-    assert row.says.endswith(".")
+    assert row.help.endswith(".")
     assert set(row.labels) <= LABELS.keys()
     assert not {"job_id", "app", "end_user", "request_id"} & set(row.labels)
 
 
 def test_a_value_that_no_table_lists_counts_as_other() -> None:
     book = MetricsRegistry()
-    book.know(["gpt-5.6-sol"], {"gpt-5.6": "gpt-5.6-sol"})
+    book.set_models(["gpt-5.6-sol"], {"gpt-5.6": "gpt-5.6-sol"})
     for model in ("gpt-5.6-sol", "gpt-5.6", "sk-secret", "x" * 1000):
         book.count(
             "vigil_blocks_total",
