@@ -177,7 +177,7 @@ async def test_a_folder_with_odd_characters_is_no_obstacle(tmp_path):
 
 
 async def test_a_server_that_never_answers_says_where_to_look(tmp_path, monkeypatch):
-    monkeypatch.setattr("worker.embedded._START_SECONDS", 0.2)
+    monkeypatch.setattr("worker.embedded._START_TIMEOUT_S", 0.2)
     with (tmp_path / "valkey.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(StoreUnavailable, match=r"did not start; see .*valkey\.log"):

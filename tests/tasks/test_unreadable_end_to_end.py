@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 from arq.connections import ArqRedis
-from full_stack import Whole, whole
+from full_stack import FullStack, full_stack
 from in_process import LUNA, SOL, until
 from spoiling import GARBAGE, HOWS, spoil
 
@@ -104,7 +104,7 @@ FLEETING = {
 class Living:
     """A Vigil with two apps; `mine` is spoiled, `theirs` is looked at."""
 
-    running: Whole
+    running: FullStack
     worker: WorkerProcess
     mine: httpx2.AsyncClient
     theirs: httpx2.AsyncClient
@@ -178,7 +178,7 @@ class Living:
         if stands == "settled":
 
             async def told() -> bool:
-                done = (await self.running.seen(job_id))["status"] == "completed"
+                done = (await self.running.view(job_id))["status"] == "completed"
                 return done and bool(await self.redis.exists(keys.messages(job_id)))
 
             await until("a job to be over", told)
@@ -256,7 +256,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def living(redis: ArqRedis, url: str) -> AsyncIterator[Living]:
-    async with whole(redis, url, speed=200.0, lease_seconds=2.0, audit_seal_seconds=0.2) as running:
+    async with full_stack(redis, url, speed=200.0, lease_seconds=2.0, audit_seal_seconds=0.2) as running:
         key = (await Apps(redis, Clock()).create_key("theirs", SCOPES))[1]
         worker = await running.stage.worker(max_jobs=50)
         headers = {"Authorization": f"Bearer {key}"}
@@ -294,7 +294,7 @@ async def fill(vigil: Living) -> None:
     for one in (done, blocked):
 
         async def settled(one: str = one) -> bool:
-            return (await vigil.running.seen(one))["status"] in ("completed", "blocked", "failed")
+            return (await vigil.running.view(one))["status"] in ("completed", "blocked", "failed")
 
         await until("jobs to settle", settled)
     await StreamedChunks(redis, 1000).grow(done, 1, 3)

@@ -188,7 +188,7 @@ class MetricsRegistry:
         return child
 
     def count(self, name: str, amount: float = 1, **labels: object) -> None:
-        """Increase the counter by `amount`."""
+        """Add `amount` to the counter."""
         self._of(name, labels).inc(amount)
 
     def observe(self, name: str, value: float, **labels: object) -> None:
