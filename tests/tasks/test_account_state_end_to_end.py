@@ -1,4 +1,4 @@
-"""The account's state out of real jobs: counted in their commits, judged when asked, told once when it changes."""
+"""The account's state from real jobs: counted in their commits, judged on request, reported once when it changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An answer larger than the store takes: a prompt, named failure; deadlines are kept, and nobody else waits for it."""
+"""An answer larger than Redis accepts: the job fails promptly with its own code, and no other job is delayed."""
 
 from __future__ import annotations
 

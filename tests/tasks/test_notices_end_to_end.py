@@ -1,4 +1,4 @@
-"""The provider's safety webhooks from its door to the job that shows them: simulator, API, worker, nothing faked."""
+"""The provider's safety webhooks, from the request to the job that shows them: simulator, API and worker, no mocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quarantine with everything running: three blocks shut one end user out on every door, and touch nobody else."""
+"""Quarantine with everything running: three blocks exclude one end user on every route, and affect no other."""
 
 from __future__ import annotations
 

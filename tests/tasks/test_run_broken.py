@@ -1,4 +1,4 @@
-"""A worker that dies of a fault of its own hands over what runs upstream before it goes."""
+"""A worker that fails with an internal error hands over what runs upstream before it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Silence counts from the sending of the request, and ends no response that outlives its connection."""
+"""Silence is counted from the sending of the request, and ends no response that outlives its connection."""
 
 from __future__ import annotations
 

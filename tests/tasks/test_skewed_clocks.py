@@ -1,4 +1,4 @@
-"""Deadlines and times that are waited for count by the clock of Redis, whatever the machines' own clocks show."""
+"""Deadlines and due times follow the clock of Redis, whatever the machines' own clocks show."""
 
 from __future__ import annotations
 

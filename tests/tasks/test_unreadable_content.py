@@ -1,4 +1,4 @@
-"""A settled job whose content can't be read: its record, status and times are given, and which part is unreadable."""
+"""A settled job with unreadable content: its record, status and times are shown, and which part is unreadable."""
 
 from __future__ import annotations
 

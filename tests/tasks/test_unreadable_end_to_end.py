@@ -1,4 +1,4 @@
-"""One unreadable value stops nobody: each key of a living Vigil is spoiled in each way, and everybody else goes on.
+"""One unreadable value stops no other job: each kind of key is spoiled in each way while everything runs.
 
 `pytest -s` on this file prints the table: kind of key, how it was spoiled, its own app, the others.
 """

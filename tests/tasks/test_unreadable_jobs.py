@@ -1,4 +1,4 @@
-"""A job whose record can't be read: set aside as failed, told once, its bytes kept; the trail of audit stays right."""
+"""A job with an unreadable record: set aside as failed, reported once, its bytes kept; the audit trail stays valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of events: what it lists passes, what it does not is a fault in tests and dropped in production."""
+"""The table of events: what it lists passes; anything else raises in tests and is dropped in production."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person is told of: each abnormal end is one event with its own grouping, data never is; no content."""
+"""Issues: each abnormal end is one issue with its own grouping, data never is one; none has content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What machines ask: the worker's own port, the API's metrics and readiness, the number an autoscaler wants."""
+"""The worker's own port, the API's metrics and readiness, and the number for an autoscaler."""
 
 from __future__ import annotations
 

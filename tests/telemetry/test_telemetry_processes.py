@@ -1,4 +1,4 @@
-"""Real processes, every log loud, one of them killed: one trace, no content in any byte that leaves or is written."""
+"""Real processes at the loudest log level, one of them killed: one trace, and no content in any byte that is written."""
 
 from __future__ import annotations
 

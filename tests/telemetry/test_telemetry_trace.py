@@ -1,4 +1,4 @@
-"""One trace from the submit over the worker to the webhook, whatever becomes of the job; against a fake ingest."""
+"""One trace from the submit over the worker to the webhook, however the job ends; against a fake Sentry."""
 
 from __future__ import annotations
 
