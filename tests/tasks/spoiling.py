@@ -1,4 +1,4 @@
-"""Spoils a value in Redis, in several ways and whatever its type; each returns False if it does not apply to the value."""
+"""Spoils a value in Redis, in several ways, whatever its type; each returns False if it does not apply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real processes at the loudest log level, one of them killed: one trace, and no content in any byte that is written."""
+"""Real processes at the loudest log level, one of them killed: one trace, and no content in any byte written."""
 
 from __future__ import annotations
 

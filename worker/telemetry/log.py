@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from worker.jobs.timestamps import iso_ms
 from worker.telemetry import events
 
 _LOGGER: Final = logging.getLogger("vigil")
@@ -64,8 +65,11 @@ class _Console(logging.Formatter):
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"at": at, "level": record.levelname.lower(), "event": record.getMessage()}
+        line = {
+            "at": iso_ms(datetime.fromtimestamp(record.created, UTC)),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
         return json.dumps({**line, **getattr(record, "vigil", {})}, default=str)
 
 

@@ -19,6 +19,7 @@ from worker.jobs.errors import AlreadySettled, IllegalEvent, Refused, StoreUnava
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
+from worker.jobs.timestamps import iso_ms
 from worker.safety import messages
 from worker.store import keys
 from worker.store.admission.circuit_breaker import CircuitBreaker
@@ -127,7 +128,7 @@ class Sweeper:
 
     async def beat(self) -> None:
         """Write this worker's heartbeat: that it is alive, and how busy it is."""
-        now = self._clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = iso_ms(self._clock.now())
         async with store_errors("beat"):
             await self._redis.hset(
                 keys.WORKERS, self._worker_id, json.dumps({"id": self._worker_id, "beat_at": now, **self._state()})
