@@ -140,7 +140,7 @@ async def test_what_was_removed_between_two_looks_is_no_damage(
 
     async with full_stack(redis, valkey_url, speed=200.0) as running:
         job_id = await _settled(running)
-        read = responses.reading.answers_or_none
+        read = responses.batch_reads.answers_or_none
 
         async def deleted_first(*given: Any, **more: Any) -> Any:
             jobs: Jobs = running.stage.jobs
@@ -149,7 +149,7 @@ async def test_what_was_removed_between_two_looks_is_no_damage(
             await erase(redis, jobs, stored, "deleted", "k")
             return await read(*given, **more)
 
-        monkeypatch.setattr(responses.reading, "answers_or_none", deleted_first)
+        monkeypatch.setattr(responses.batch_reads, "answers_or_none", deleted_first)
         seen = await running.view(job_id)
         assert (seen["content"], seen["unreadable"]) == ("deleted", [])
 

@@ -251,7 +251,7 @@ class Living:
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeper, "INTERVAL", 0.05)
-    monkeypatch.setattr(sweeper, "_LOOK_EVERY", 4)
+    monkeypatch.setattr(sweeper, "_CHECK_QUEUE_EVERY", 4)
 
 
 @asynccontextmanager
