@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 OWNER = """
 import asyncio, sys
 from pathlib import Path
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 
 async def main():
-    server = Embedded(Path(sys.argv[1]))
+    server = EmbeddedValkey(Path(sys.argv[1]))
     await server.start()
     print(server.pid, flush=True)
     await asyncio.sleep(600)
