@@ -34,11 +34,12 @@ from api.runtime.store_setup import check_store, open_store
 from api.web.middleware import RequestMiddleware
 from api.web.tracing_middleware import TracingMiddleware
 from worker.clock import Clock
-from worker.settings import Settings, load
+from worker.settings import Settings
+from worker.settings_loader import load
 from worker.store.connection.pool import Redis
 from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_guard import guard_of
-from worker.telemetry.setup import listen
+from worker.telemetry.setup import start_telemetry
 
 _MODULES = (
     submit,
@@ -74,7 +75,7 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
     A client that it opens itself, it checks at start and closes at the end; one that it is given, the caller closes.
     """
     settings = settings or load()
-    listen(settings)
+    start_telemetry(settings)
     own = redis is None
     redis = redis if redis is not None else open_store(settings)
     store_clock = StoreClock(redis, clock or Clock())

@@ -1,4 +1,4 @@
-"""Records, events and facts for tests: a clock that obeys, lives told as facts, strategies for what may come next."""
+"""Builds records, events and facts for tests: a fake clock, histories of jobs, strategies for what may come next."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ERROR = JobError(type="provider", code="overloaded", message="The provider is ov
 
 
 class FakeClock(Clock):
-    """Time that moves only when told to; ids that never repeat."""
+    """Time that moves only by `step`; random bytes that never repeat."""
 
     def __init__(self, at: datetime = T0, start: int = 0) -> None:
         self.at, self._dice = at, start
@@ -55,22 +55,22 @@ class FakeClock(Clock):
 
 
 def shipped() -> catalogue.Catalogue:
-    """The models that ship with Vigil."""
+    """Return the models that ship with Vigil."""
     return catalogue.parse(tomllib.loads((Path(__file__).parent.parent / "models.toml").read_text(encoding="utf-8")))
 
 
 def queued(**changes: Any) -> ev.Queued:
-    """The fact that begins a job."""
+    """Return the fact that begins a job."""
     return ev.Queued(**{"app": "shop", "key_id": "key_1", "requested_model": SOL, **changes})
 
 
 def new_job(*, key: str | None = None, fingerprint: str = "f1", prompt: str = "hi", **changes: Any) -> NewJob:
-    """A job to be."""
+    """Return a job to submit."""
     return NewJob(queued(**changes), {"metadata": {"ticket": "A-17"}}, {"input": prompt}, key, fingerprint)
 
 
 def disclosure(served: str = LUNA, requested: str = SOL, **changes: Any) -> Disclosure:
-    """The statement that another model served."""
+    """Return the disclosure that another model served."""
     given = {
         "reason": "access_denied",
         "decided_by": "policy",
@@ -106,30 +106,30 @@ CANCELLED = ev.Cancelled(upstream_under_way=False, billed=False)
 EXPIRED = ev.Expired(deadline="queue_deadline", error=ERROR)
 
 
-def life(*said: ev.Fact | EventDraft, first: ev.Queued | None = None) -> tuple[Job, list[ev.Event]]:
-    """(the record, the trail) of a job to which these facts happened, a second apart."""
+def life(*drafts: ev.Fact | EventDraft, first: ev.Queued | None = None) -> tuple[Job, list[ev.Event]]:
+    """Return (the record, the trail) of a job to which these facts happened, a second apart."""
     trail = [ev.event(1, T0, JOB, first or queued())]
     job = fold.apply(None, trail[0])
-    for one in said:
+    for one in drafts:
         fact, attempt = one if isinstance(one, tuple) else (one, None)
         trail.append(ev.event(job.version + 1, T0 + timedelta(seconds=job.version), JOB, fact, attempt))
         job = fold.apply(job, trail[-1])
     return job, trail
 
 
-def legal(job: Job, said: EventDraft) -> bool:
-    """True when the fold takes this fact next."""
+def legal(job: Job, draft: EventDraft) -> bool:
+    """Return whether the fold accepts this fact next."""
     try:
-        fold.apply(job, ev.event(job.version + 1, T0, job.id, *said))
+        fold.apply(job, ev.event(job.version + 1, T0, job.id, *draft))
     except VigilError:
         return False
     return True
 
 
 def candidates(job: Job, at: datetime = T0) -> list[EventDraft]:
-    """What a worker or an app might say of this job next: each kind of fact, most of them fitting, some not."""
+    """Return facts that might come next: one of each kind, most of them legal, some not."""
     n = len(job.attempts)
-    said: list[EventDraft] = [
+    drafts: list[EventDraft] = [
         (STARTED, None),
         (ev.Rescued(worker="w2", generation=2), None),
         (ev.Interrupted(worker="w1"), None),
@@ -164,8 +164,8 @@ def candidates(job: Job, at: datetime = T0) -> list[EventDraft]:
             ev.DraftReady(model=LUNA),
             ev.Completed(served_model=served, disclosure=statement),
         )
-        said.extend((fact, attempt.number) for fact in facts)
-    return said
+        drafts.extend((fact, attempt.number) for fact in facts)
+    return drafts
 
 
 # -- strategies: any value that a fact may hold, from pools small enough to meet each other
@@ -303,11 +303,11 @@ FACTS[ev.ContentRemoved] = st.builds(
     ev.ContentRemoved, because=st.sampled_from(["deleted", "not_stored"]), by=st.just("key_1")
 )
 any_fact = st.one_of(*FACTS.values())
-any_said = st.tuples(any_fact, st.none() | st.integers(-2, 4))
+any_draft = st.tuples(any_fact, st.none() | st.integers(-2, 4))
 
 
 def keeps_its_promises(job: Job) -> None:
-    """Fails when a record that could be built breaks P2, P3 or P8."""
+    """Fail if the record breaks promise P2, P3 or P8."""
     if any(a.outcome is Outcome.BLOCKED for a in job.attempts):
         assert job.status not in {"completed", "failed", "cancelled", "expired"}, "P2: a block ends as blocked"
         assert job.served_model is None, "P2: nothing is delivered after a block"
@@ -341,7 +341,7 @@ def keeps_its_promises(job: Job) -> None:
 
 
 def trails(job: Job, steps: Sequence[EventDraft]) -> tuple[Job, list[ev.Event]]:
-    """The record after those of `steps` that the fold takes, and their events."""
+    """Return the record after those of `steps` that the fold accepts, and their events."""
     trail: list[ev.Event] = []
     for fact, attempt in steps:
         if legal(job, (fact, attempt)):

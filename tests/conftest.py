@@ -16,13 +16,13 @@ from leftovers import left_running
 from thorough import load_profile
 
 from worker.clock import Clock
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
 from worker.telemetry import events
 
 load_profile()
-events.strict()  # what no table of telemetry lists is a fault
+events.set_strict()  # what no table of telemetry lists is a fault
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,7 +33,7 @@ def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     assert left_running(tmp_path_factory.getbasetemp()) == []
 
 
-class Quick(Embedded):
+class Quick(EmbeddedValkey):
     """A server that writes to disk once a second."""
 
     def _options(self, path: Path) -> list[str]:

@@ -1,6 +1,7 @@
-"""Simulator, workers and the API in one loop, the provider's webhooks wired up between them: nothing faked.
+"""Runs simulator, workers and the API in one loop, with the provider's webhooks connected between them. No mocks.
 
-`async with whole(redis, url) as running:` then `running.stage.worker()`, `running.submit(...)`, `running.seen(job_id)`.
+`async with full_stack(redis, url) as running:` then `running.stage.worker()`, `running.submit(...)` and
+`running.view(job_id)`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 
 @dataclass
-class Whole:
-    """Simulator and workers, an API beside them, and an app's client of it."""
+class FullStack:
+    """Simulator and workers, an API beside them, and an app's client of the API."""
 
     stage: Stage
     app: httpx2.AsyncClient
@@ -36,31 +37,31 @@ class Whole:
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
-    async def seen(self, job_id: str) -> dict[str, Any]:
+    async def view(self, job_id: str) -> dict[str, Any]:
         return dict((await self.app.get(f"/v1/jobs/{job_id}")).json())
 
     async def notice(self, job_id: str, ready=lambda notice: True, seconds: float = LIMIT) -> dict[str, Any]:
-        """The job's one notice, once it is there and ready."""
+        """Return the job's one notice, once it is there and ready."""
 
         async def look() -> Any:
-            found = (await self.seen(job_id))["safety"]["notices"]
+            found = (await self.view(job_id))["safety"]["notices"]
             return found[0] if found and ready(found[0]) else None
 
         return dict(await until(f"a notice on {job_id}", look, seconds))
 
 
 @asynccontextmanager
-async def whole(redis: ArqRedis, url: str, **settings: Any) -> AsyncIterator[Whole]:
+async def full_stack(redis: ArqRedis, url: str, **settings: Any) -> AsyncIterator[FullStack]:
     ready, stop, sock = asyncio.Event(), asyncio.Event(), bind("127.0.0.1", 0)
     base = "http://{}:{}".format(*sock.getsockname())
-    ours = Settings(_env_file=None, redis_url=url, OPENAI_WEBHOOK_SECRET=SECRET)
-    serving = asyncio.create_task(serve(ours, redis, ready=ready, stop=stop, sock=sock))
+    settings_of_api = Settings(_env_file=None, redis_url=url, OPENAI_WEBHOOK_SECRET=SECRET)
+    serving = asyncio.create_task(serve(settings_of_api, redis, ready=ready, stop=stop, sock=sock))
     await ready.wait()
     key = (await Apps(redis, Clock()).create_key("acme", SCOPES))[1]
     async with Stage(redis, url, **settings) as stage:
         stage.sim.world.webhooks.url, stage.sim.world.webhooks.secret = f"{base}/hooks/openai", SECRET
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx2.AsyncClient(base_url=base, headers=headers, timeout=LIMIT, trust_env=False) as app:
-            yield Whole(stage, app)
+            yield FullStack(stage, app)
     stop.set()
     await serving

@@ -1,4 +1,4 @@
-"""A whole Vigil in the test's own loop: real Valkey, simulator over a socket, real workers. No mocks.
+"""Runs Vigil in the test's own loop: real Valkey, simulator over a socket, real workers. No mocks.
 
 `async with Stage(redis, url) as stage:` then `stage.submit(...)`, `await stage.settled(job_id)`. Nothing sleeps: every
 wait is for a described condition.
@@ -30,7 +30,7 @@ __all__ = ["LIMIT", "LUNA", "SOL", "TERRA", "Stage", "until"]
 SOL, TERRA, LUNA = "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"
 
 
-class PausesDivided(Clock):
+class ScaledClock(Clock):
     """The machine's clock; pauses within an attempt are divided like the simulator's waits."""
 
     def __init__(self, pace: Pace) -> None:
@@ -55,7 +55,7 @@ class Stage:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.hurry()  # nobody drains for long
+        self.hurry()  # so that draining is short
         for worker, _, _ in list(self._workers):
             await self.stop(worker)
         await self.sim.stop()
@@ -74,8 +74,8 @@ class Stage:
         return Settings(_env_file=None, **given)  # type: ignore[call-arg]
 
     async def worker(self, **settings: Any) -> WorkerProcess:
-        """One more worker, listening."""
-        worker = WorkerProcess(self.settings(**settings), self.redis, PausesDivided(self.sim.world.pace))
+        """Start one more worker, and return once it listens."""
+        worker = WorkerProcess(self.settings(**settings), self.redis, ScaledClock(self.sim.world.pace))
         stop, ready = asyncio.Event(), asyncio.Event()
         task = asyncio.create_task(worker.serve(stop, ready))
         await ready.wait()
@@ -83,34 +83,34 @@ class Stage:
         return worker
 
     async def stop(self, worker: WorkerProcess) -> None:
-        """Drains the worker and waits until it is gone."""
+        """Drain the worker and wait until it has ended."""
         row = next(r for r in self._workers if r[0] is worker)
         self._workers.remove(row)
         row[1].set()
         await row[2]
 
     async def crash(self, worker: WorkerProcess) -> None:
-        """The worker is gone as after kill -9: nothing is committed, released or cancelled upstream."""
+        """End the worker as kill -9 would: nothing is committed, released or cancelled upstream."""
         row = next(r for r in self._workers if r[0] is worker)
         self._workers.remove(row)
-        worker.shop.jobs.change = _dead  # type: ignore[method-assign]
-        worker.shop.pieces.append = _dead  # type: ignore[method-assign]
-        runs = [*worker.runner.running.values(), *worker.runner.tasks.values()]
+        worker.components.context.jobs.change = _never_returns  # type: ignore[method-assign]
+        worker.components.context.chunks.append = _never_returns  # type: ignore[method-assign]
+        runs = [*worker.components.claimer.running.values(), *worker.components.claimer.tasks.values()]
         row[2].cancel()
         for task in runs:
             task.cancel()
         await asyncio.gather(row[2], *runs, return_exceptions=True)
 
     async def lapse(self, job_id: str) -> None:
-        """The job's lease has run out: its holder renewed nothing in time."""
+        """Let the job's lease run out, as if its holder had not renewed it in time."""
         await self.redis.zadd(keys.LEASED, {job_id: 0}, xx=True)
 
     def hurry(self) -> None:
-        """Whatever the provider still waits for or writes comes at once."""
+        """Make the provider send whatever it still waits for at once."""
         self.sim.set_speed(1e6)
 
     async def submit(self, prompt: str, *, model: str = SOL, policy: dict[str, Any] | None = None, **fact: Any) -> str:
-        """The id of a new job."""
+        """Submit a job and return its id."""
         spec = dict(policy or {})
         if isinstance(spec.get("on_delay"), dict):
             spec["on_delay"] = OnDelay(**spec["on_delay"])
@@ -124,7 +124,7 @@ class Stage:
         return stored.job
 
     async def settled(self, job_id: str, seconds: float = LIMIT) -> Job:
-        """The job once it is terminal."""
+        """Return the job once it is terminal."""
 
         async def look() -> Job | None:
             job = await self.job(job_id)
@@ -134,7 +134,7 @@ class Stage:
         return job
 
     async def reaches(self, job_id: str, what: str, condition: Callable[[Job], Any], seconds: float = LIMIT) -> Job:
-        """The job once the condition holds."""
+        """Return the job once the condition holds."""
 
         async def look() -> Job | None:
             job = await self.job(job_id)
@@ -144,14 +144,14 @@ class Stage:
         return job
 
     async def output(self, job_id: str) -> object:
-        """All that could be delivered of the job: its text, items, refusal and draft; None when there is nothing."""
+        """Return the first of the job's text, items, refusal and draft that there is; None if there is none."""
         answer = await self.jobs.load_output(job_id) or {}
         return next((answer[k] for k in ("output_text", "output", "refusal", "draft") if answer.get(k)), None)
 
     async def types(self, job_id: str) -> list[str]:
-        """The types of the job's events, in order."""
+        """Return the types of the job's events, in order."""
         return [event["type"] for event in await self.jobs.trail(job_id)]
 
 
-async def _dead(*_: object, **__: object) -> Any:
+async def _never_returns(*_: object, **__: object) -> Any:
     await asyncio.get_running_loop().create_future()

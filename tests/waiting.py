@@ -1,6 +1,6 @@
-"""How tests wait, and how they judge time: by conditions, and beside a reference, so that a busy machine fails none.
+"""Waits for tests: for conditions rather than times, and durations measured so that a busy machine fails no test.
 
-A limit here is no promise: what is waited for comes in milliseconds on an idle machine, and a fault still fails.
+A limit here is no promise: on an idle machine each wait takes milliseconds, and a fault still fails.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 LIMIT = 90.0
 """Seconds until a wait has failed; below the limit of a whole test (`timeout` in pyproject.toml)."""
-_NAP = 0.01
+_NAP_S = 0.01
 
 
 async def until(what: str, condition: Callable[[], Awaitable[Any]], seconds: float = LIMIT) -> Any:
-    """The condition's first true value; fails with what was waited for."""
+    """Return the condition's first true value; fail with what was waited for."""
     end = time.monotonic() + seconds
     while True:
         value = await condition()
@@ -29,7 +29,7 @@ async def until(what: str, condition: Callable[[], Awaitable[Any]], seconds: flo
 
 
 def wait_for(what: str, condition: Callable[[], Any], seconds: float = LIMIT) -> Any:
-    """As `until`, for a test without a loop."""
+    """Wait as `until` does, for a test without a loop."""
     end = time.monotonic() + seconds
     while True:
         if value := condition():
@@ -39,7 +39,7 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float = LIMIT) ->
 
 
 async def soon(awaited: Awaitable[T], seconds: float = LIMIT) -> T:
-    """What is awaited; TimeoutError instead of a test that hangs."""
+    """Return the result of `awaited`; raise TimeoutError instead of hanging."""
     return await asyncio.wait_for(awaited, seconds)
 
 
@@ -47,7 +47,7 @@ class Stopwatch:
     """Measures how long something takes apart from what the machine does for others.
 
     Beside it a reference runs in the same loop: a nap of 10 ms and, with a client, one durable write, again and again.
-    What a round takes beyond its nap and beyond the CPU time of this process is time that others have had: `lost`.
+    What a round takes beyond its nap and beyond the CPU time of this process is the time of other processes: `lost`.
     """
 
     def __init__(self) -> None:
@@ -56,23 +56,23 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """What it has taken so far, without what was lost."""
+        """The seconds so far, without those that were lost."""
         return time.monotonic() - self.began - self.lost
 
     async def _rounds(self, write: Callable[[], Awaitable[Any]] | None) -> None:
         while True:
             began, cpu = time.monotonic(), time.process_time()
             try:
-                await asyncio.sleep(_NAP)
+                await asyncio.sleep(_NAP_S)
                 if write is not None:
                     await write()
             finally:
-                self.lost += max(0.0, time.monotonic() - began - max(_NAP, time.process_time() - cpu))
+                self.lost += max(0.0, time.monotonic() - began - max(_NAP_S, time.process_time() - cpu))
 
 
 @asynccontextmanager
 async def stopwatch(redis: Any = None) -> AsyncIterator[Stopwatch]:
-    """A watch that runs inside the block; `redis`: count the waits for its disk as well."""
+    """Run a stopwatch inside the block; `redis`: count the waits for its disk as well."""
     watch = Stopwatch()
     reference = asyncio.create_task(watch._rounds((lambda: redis.set("reference", "1")) if redis is not None else None))
     try:

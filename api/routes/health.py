@@ -18,7 +18,7 @@ from api.web.params import query_params
 from api.web.problems import Problem
 from api.web.responses import json_response
 from worker.jobs.errors import StoreUnavailable
-from worker.telemetry.metrics import BOOK, CONTENT_TYPE, Sample
+from worker.telemetry.metrics import CONTENT_TYPE, REGISTRY, Sample
 
 routes = Routes()
 _SCRAPE_TIMEOUT_S: Final = 3.0
@@ -59,7 +59,7 @@ async def readyz(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Returns what this process has counted and what Redis holds now; names no job, no app and no person."""
-    return Response(BOOK.text(await _store_samples(context_of(request))), media_type=CONTENT_TYPE)
+    return Response(REGISTRY.text(await _store_samples(context_of(request))), media_type=CONTENT_TYPE)
 
 
 async def _store_samples(context: AppContext) -> list[Sample]:

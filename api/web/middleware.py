@@ -16,7 +16,7 @@ from api.web.params import header_values
 from api.web.problems import Problem, problem_of
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
-from worker.telemetry.events import about, emit
+from worker.telemetry.events import emit, event_context
 
 _VALID_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}")
 _SECURITY_HEADERS: Final = [
@@ -64,7 +64,7 @@ class RequestMiddleware:
                 raise _HeadAnswered
 
         self._in_flight += 1
-        with about(request_id=request_id.decode()):
+        with event_context(request_id=request_id.decode()):
             try:
                 if self._in_flight > _MAX_REQUESTS:
                     await _TOO_BUSY.response()(scope, receive, send_with_headers)

@@ -29,7 +29,7 @@ from worker.jobs.errors import (
 )
 from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
-from worker.telemetry.internal_errors import broke
+from worker.telemetry.internal_errors import report_internal_error
 
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
@@ -116,7 +116,7 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
                 headers["Allow"] = ", ".join(sorted(_allowed_methods(scope)))
             return Problem(error.status_code, code, HTTPStatus(error.status_code).description, headers=headers)
         case _:
-            broke("api.broke", error)
+            report_internal_error("api.broke", error)
             return Problem(500, "internal_error", "Internal error. Quote the X-Request-Id when you report it.")
 
 

@@ -22,7 +22,7 @@ from store_scale import fill
 from worker.audit.export import FileProof, lines_of, manifest, read_manifest
 from worker.audit.keys import Signer, TrustedKeys
 from worker.clock import Clock
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.settings import Settings
 from worker.store.audit.export import Export
 from worker.store.audit.verification import TrailVerification
@@ -37,7 +37,7 @@ _ROUNDS = 3
 async def bench(folder: Path, count: int) -> Report:
     """Fills, seals, proves."""
     report, signer, clock = Report("audit"), Signer(b"s" * 32), Clock()
-    async with Embedded(folder) as server:
+    async with EmbeddedValkey(folder) as server:
         redis = connect(server.url)
         await redis.config_set("appendfsync", "no")
         await fill(redis, Jobs(redis, clock), count)

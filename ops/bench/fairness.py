@@ -18,7 +18,7 @@ from collections import Counter
 from report import Figure, House, Report, percentile, run
 
 from worker.clock import Clock
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.jobs import events as ev
 from worker.jobs.states import Outcome, Purpose
 from worker.store.connection.pool import connect
@@ -105,7 +105,7 @@ async def measure(given: argparse.Namespace) -> Report:
     """Both rounds on one server, B alone first."""
     report = Report("fairness")
     async with House() as house:
-        server: Embedded = await house.valkey("valkey")
+        server: EmbeddedValkey = await house.valkey("valkey")
         redis, clock = connect(server.url), Clock()
         fleet = Fleet(Jobs(redis, clock), clock, given.slots)
         working = asyncio.create_task(fleet.work())

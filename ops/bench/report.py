@@ -22,7 +22,7 @@ from typing import Any, Self, cast
 import uvloop
 
 from worker.clock import Clock
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
 
@@ -148,9 +148,9 @@ class House:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def valkey(self, name: str) -> Embedded:
+    async def valkey(self, name: str) -> EmbeddedValkey:
         """A Valkey as Vigil ships it: append-only file, flushed before each answer. No rewrite in mid-measurement."""
-        server = await self._stack.enter_async_context(Embedded(self.folder / name))
+        server = await self._stack.enter_async_context(EmbeddedValkey(self.folder / name))
         client = connect(server.url, max_connections=1)
         try:
             await client.config_set("auto-aof-rewrite-percentage", 0)

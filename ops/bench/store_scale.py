@@ -26,7 +26,7 @@ from arq.connections import ArqRedis
 
 from worker.audit.chain import GENESIS
 from worker.clock import Clock, to_ms
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.record import Job
 from worker.jobs.spec import Policy
@@ -194,7 +194,7 @@ async def main() -> int:
     if given.url:
         return 0 if await bench(given.url, given.few, given.many, given.rounds) else 1
     with tempfile.TemporaryDirectory(prefix="vigil-bench-") as folder:
-        async with Embedded(Path(folder)) as server:
+        async with EmbeddedValkey(Path(folder)) as server:
             return 0 if await bench(server.url, given.few, given.many, given.rounds) else 1
 
 

@@ -168,7 +168,7 @@ async def worker(port: int, streams: int, got: Callable[[], None]) -> None:
     import tempfile
 
     from worker.clock import Clock
-    from worker.embedded import Embedded
+    from worker.embedded import EmbeddedValkey
     from worker.jobs.events import Queued
     from worker.main import WorkerProcess
     from worker.settings import Settings
@@ -185,7 +185,7 @@ async def worker(port: int, streams: int, got: Callable[[], None]) -> None:
 
     OutputBuffer.add = counted  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        async with Embedded(Path(folder)) as valkey:
+        async with EmbeddedValkey(Path(folder)) as valkey:
             redis = connect(valkey.url)
             given = {"redis_url": valkey.url, "max_jobs": streams, "upstream": "stream"}
             address = {"OPENAI_API_KEY": "sk-bench", "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}

@@ -46,7 +46,7 @@ from report import (
 )
 
 from worker.clock import Clock
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.store.connection.pool import connect
 
 _THIS = Path(__file__).resolve()
@@ -194,7 +194,7 @@ class Side:
 
     name: str
     port: int
-    valkey: Embedded
+    valkey: EmbeddedValkey
     process: asyncio.subprocess.Process
     rounds: list[Load] = field(default_factory=list)
     half: Load = field(default_factory=Load)

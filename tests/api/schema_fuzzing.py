@@ -19,7 +19,7 @@ from arq.connections import ArqRedis  # noqa: E402
 from in_process import LIMIT, Stage  # noqa: E402
 
 from worker.clock import Clock  # noqa: E402
-from worker.embedded import Embedded  # noqa: E402
+from worker.embedded import EmbeddedValkey  # noqa: E402
 from worker.settings import Settings  # noqa: E402
 from worker.store.connection.pool import connect  # noqa: E402
 
@@ -89,7 +89,7 @@ async def fuzz(settings: Settings, redis: ArqRedis, url: str, seed: int, *more: 
 
 async def _by_hand(seed: int, seconds: float, more: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        async with Embedded(Path(folder)) as server:
+        async with EmbeddedValkey(Path(folder)) as server:
             redis = connect(server.url)
             given = {"redis_url": server.url, "data_dir": Path(folder), "allow_unknown_models": True}
             settings = Settings(_env_file=None, **given)  # type: ignore[call-arg]

@@ -28,7 +28,7 @@ async def test_a_probe_shows_at_once_and_stays(acme: AsyncClient, redis: ArqRedi
     async with Stage(redis, valkey_url, probe_seconds=0) as stage:
         stage.sim.deny(LUNA)
         worker = await stage.worker()
-        await worker.sweeper.beat()
+        await worker.components.sweeper.beat()
         before = await by_name(acme, "GET", "/v1/models")
         assert {access["status"] for access in before.values()} == {"unknown"}
         assert "vigil probe" in before[SOL]["advice"]

@@ -11,7 +11,7 @@ from api_server import running, submitted, watching
 from waiting import stopwatch
 
 from worker.clock import Clock
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.connection.pool import connect
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.production_timeouts
 @pytest.fixture
 async def own(tmp_path):
     """A Valkey that this test may stop."""
-    async with Embedded(tmp_path / "v") as server:
+    async with EmbeddedValkey(tmp_path / "v") as server:
         yield server
 
 
@@ -136,7 +136,7 @@ async def test_a_redis_that_takes_no_writes_takes_no_jobs(outage_api, job_body, 
 
 
 async def test_an_api_that_starts_before_redis_works_once_it_is_there(tmp_path, job_body):
-    server = Embedded(tmp_path / "v")
+    server = EmbeddedValkey(tmp_path / "v")
     settings = Settings(_env_file=None, redis_url=server.url, data_dir=tmp_path)
     redis = connect(server.url)
     async with running(settings, None, Clock(), keys_in=redis) as api, server:

@@ -8,7 +8,7 @@ import pytest
 from api_server import submitted
 
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets, safety_identifier
-from worker.tasks.execution.attempt_start import held_by
+from worker.tasks.execution.attempt_start import hold_for_pause
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ async def hold_all(jobs):
     """Do what a worker does with the jobs that it claims during a pause."""
     for held in (await jobs.claim("w1", 100, 60.0))[1]:
         if held.pause is not None:
-            await jobs.change(held.job.id, lambda _, p=held.pause: [held_by(p)], token=held.token)
+            await jobs.change(held.job.id, lambda _, p=held.pause: [hold_for_pause(p)], token=held.token)
 
 
 async def test_a_paused_apps_job_shows_its_hold(acme, ops, jobs):

@@ -15,7 +15,7 @@ from standardwebhooks.webhooks import Webhook
 from waiting import LIMIT
 
 from worker.clock import Clock
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.jobs import events as ev
 from worker.settings import Settings
 from worker.simulator import Simulator
@@ -141,7 +141,7 @@ async def test_without_a_secret_the_route_is_closed(valkey_url, redis, tmp_path)
 
 
 async def test_while_redis_is_away_the_provider_gets_a_503(tmp_path):
-    async with Embedded(tmp_path / "v") as own:
+    async with EmbeddedValkey(tmp_path / "v") as own:
         settings = Settings(_env_file=None, redis_url=own.url, data_dir=tmp_path, OPENAI_WEBHOOK_SECRET=SECRET)
         redis = connect(own.url)
         async with (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from api_server import submitted
-from full_stack import whole
+from full_stack import full_stack
 
 SECRET_WORDS = ["xyzzy-prompt-canary", "mallory@corp.example", "plugh-metadata-canary", "sk-stage", "hook.example"]
 PROMPT = "xyzzy-prompt-canary"
@@ -12,7 +12,7 @@ PROMPT = "xyzzy-prompt-canary"
 
 @pytest.fixture
 async def vigil(redis, valkey_url):
-    async with whole(redis, valkey_url, speed=200) as running:
+    async with full_stack(redis, valkey_url, speed=200) as running:
         await running.stage.worker()
         yield running
 
@@ -55,7 +55,7 @@ async def packet_of(vigil, text, **more):
 )
 async def test_the_outcome_is_named_by_its_code(vigil, scenario, why, said):
     job_id, body = await packet_of(vigil, f"[[sim: {scenario} tokens=3]]")
-    request, attempt = body["requests"][0], (await vigil.seen(job_id))["attempts"][0]
+    request, attempt = body["requests"][0], (await vigil.view(job_id))["attempts"][0]
     assert (request["why"], request["request_id"]) == (why, attempt["request_id"])
     assert said in request["exact_message"]
     assert request["organization"] == "org-sim"

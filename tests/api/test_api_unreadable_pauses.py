@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from full_stack import whole
+from full_stack import full_stack
 from in_process import LUNA, SOL
 
 from worker.clock import Clock
@@ -20,7 +20,7 @@ QUICK = "[[sim: normal tokens=3]] hello"
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
 async def test_what_is_no_pause_stops_nobody_and_is_shown_as_unreadable(valkey_url, redis, told, junk: bytes) -> None:
     values._reported.clear()
-    async with whole(redis, valkey_url, speed=200.0) as running:
+    async with full_stack(redis, valkey_url, speed=200.0) as running:
         await redis.zadd(keys.PAUSES, {junk: 10**13})
         await redis.sadd(keys.HOLDING_SCOPES, "x")
         assert (await running.app.post("/v1/pause", json={"scope": "model", "name": LUNA})).status_code == 200
@@ -37,7 +37,7 @@ async def test_what_is_no_pause_stops_nobody_and_is_shown_as_unreadable(valkey_u
 
 
 async def test_a_pause_of_one_model_whose_note_says_all_is_one_of_the_model(valkey_url, redis) -> None:
-    async with whole(redis, valkey_url) as running:
+    async with full_stack(redis, valkey_url) as running:
         await running.app.post("/v1/pause", json={"scope": "model", "name": LUNA})
         place = keys.pause(f"pause:model:{LUNA}")
         await redis.set(place, json.dumps({**json.loads(await redis.get(place)), "kind": "all", "name": ""}))

@@ -12,7 +12,7 @@ from typing import Self
 
 from in_process import until
 
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.simulator import Simulator
 from worker.store.connection.pool import connect
 
@@ -30,7 +30,7 @@ class Processes:
 
     def __init__(self, folder: Path, *, speed: float = 1.0, lease: float = 2.0, **settings: str) -> None:
         self.folder, self.lease = folder, lease
-        self.valkey = Embedded(folder / "data")
+        self.valkey = EmbeddedValkey(folder / "data")
         self.sim = Simulator(speed=speed)
         self.redis = connect(self.valkey.url)
         self._settings = settings

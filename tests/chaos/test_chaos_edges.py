@@ -50,16 +50,16 @@ async def _upstream_text(stage: Stage, response_id: str | None) -> str:
 async def test_jobs_run_without_their_doorbell(redis: ArqRedis, valkey_url: str) -> None:
     async with Stage(redis, valkey_url) as stage:
         worker = await stage.worker()
-        deaf = next(task for task in asyncio.all_tasks() if task.get_name() == "ears")
-        worker.ears.run = _deaf  # type: ignore[method-assign]
+        subscribed = next(task for task in asyncio.all_tasks() if task.get_name() == "notifier")
+        worker.components.notifier.run = _never  # type: ignore[method-assign]
         await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         ids = [await stage.submit(f"hello {n}") for n in range(5)]
         for job_id in ids:
             assert (await stage.settled(job_id)).status is Status.COMPLETED
-        assert not deaf.done(), "the ear hears again by itself"
+        assert not subscribed.done(), "the subscription is made again by itself"
 
 
-async def _deaf(*_: object) -> None:
+async def _never(*_: object) -> None:
     await asyncio.get_running_loop().create_future()
 
 

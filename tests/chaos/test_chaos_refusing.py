@@ -19,7 +19,7 @@ from in_process import Stage, until
 from promise_checks import check_books
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError
 
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import Status
 from worker.store.connection.pool import connect
@@ -30,7 +30,7 @@ _SAYS_SO = ["--loading-process-events-interval-bytes", "1024"]  # else it answer
 Faulty = Callable[["SlowToLoad", ArqRedis], AbstractAsyncContextManager[type[RedisError]]]
 
 
-class SlowToLoad(Embedded):
+class SlowToLoad(EmbeddedValkey):
     """A server that takes its time over each key when it loads them."""
 
     load_delay = 0

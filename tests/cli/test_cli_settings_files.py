@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from worker.jobs.errors import SettingsError
-from worker.settings import load
+from worker.settings_loader import load
 
 
 @pytest.fixture(autouse=True)

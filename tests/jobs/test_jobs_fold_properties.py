@@ -5,7 +5,7 @@ import contextlib
 from builders import (
     JOB,
     T0,
-    any_said,
+    any_draft,
     candidates,
     keeps_its_promises,
     policies,
@@ -33,7 +33,7 @@ def lived(data: st.DataObject, most: int = 25) -> tuple[Job, list[ev.Event]]:
     first = ev.event(1, T0, JOB, data.draw(firsts))
     job, trail = fold.apply(None, first), [first]
     for _ in range(data.draw(st.integers(0, most))):
-        job, new = trails(job, [data.draw(st.sampled_from(candidates(job)) | any_said)])
+        job, new = trails(job, [data.draw(st.sampled_from(candidates(job)) | any_draft)])
         trail += new
     return job, trail
 
@@ -42,7 +42,7 @@ def lived(data: st.DataObject, most: int = 25) -> tuple[Job, list[ev.Event]]:
 @given(st.data())
 def test_any_event_folds_or_is_refused_and_nothing_else(data):
     job, _ = lived(data, 12)
-    fact, attempt = data.draw(any_said)
+    fact, attempt = data.draw(any_draft)
     seq = data.draw(st.just(job.version + 1) | st.integers(-1, 40))
     event = ev.event(seq, T0, JOB, fact, attempt)
     try:
@@ -56,7 +56,7 @@ def test_any_event_folds_or_is_refused_and_nothing_else(data):
 
 
 @QUIET
-@given(st.lists(st.tuples(any_said, st.integers(-1, 5)), max_size=5))
+@given(st.lists(st.tuples(any_draft, st.integers(-1, 5)), max_size=5))
 def test_any_heap_of_events_folds_or_is_refused(heap):
     trail = [ev.event(seq, T0, JOB, *said) for said, seq in heap]
     with contextlib.suppress(IllegalEvent, AlreadySettled):
@@ -90,14 +90,14 @@ def test_replaying_the_trail_gives_the_record_even_after_the_wire(data):
 def test_terminal_is_terminal(data):
     job, _ = lived(data)
     assume(job.settled)
-    after, new = trails(job, [data.draw(any_said), *candidates(job)])
+    after, new = trails(job, [data.draw(any_draft), *candidates(job)])
     assert [event.type for event in new] == [] if job.content_removed else [ev.ContentRemoved.TYPE]
     removed = {"version", "content_removed", "content_removed_at"}
     assert after.model_dump(exclude=removed) == job.model_dump(exclude=removed)
 
 
 @settings(QUIET, max_examples=cases(40, 200))
-@given(st.data(), st.lists(any_said, max_size=6))
+@given(st.data(), st.lists(any_draft, max_size=6))
 def test_after_a_block_nothing_is_tried_and_nothing_is_delivered(data, wild):
     """Promise P2: whatever is said after a blocked attempt, no attempt starts, no answer and no draft goes out."""
     never = {ev.AttemptStarted.TYPE, ev.Completed.TYPE, ev.DraftReady.TYPE}

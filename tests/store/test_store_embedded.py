@@ -12,7 +12,7 @@ import pytest
 import waiting
 from builders import FakeClock, new_job
 
-from worker.embedded import Embedded, socket_path, url
+from worker.embedded import EmbeddedValkey, socket_path, url
 from worker.jobs.errors import StoreUnavailable
 from worker.store.connection.durability import check_durability
 from worker.store.connection.pool import connect
@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 OWNER = """
 import asyncio, sys
 from pathlib import Path
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 
 async def main():
-    server = Embedded(Path(sys.argv[1]))
+    server = EmbeddedValkey(Path(sys.argv[1]))
     await server.start()
     print(server.pid, flush=True)
     await asyncio.sleep(600)
@@ -67,26 +67,26 @@ async def load(folder: Path, job_id: str):
 
 
 async def test_jobs_survive_a_stop_and_a_start(tmp_path):
-    async with Embedded(tmp_path):
+    async with EmbeddedValkey(tmp_path):
         job = await submit(tmp_path)
-    async with Embedded(tmp_path):
+    async with EmbeddedValkey(tmp_path):
         assert await load(tmp_path, job.id) == job
 
 
 async def test_jobs_survive_a_sigkill_of_the_server(tmp_path):
     """What was answered was on disk: appendfsync always."""
-    server = Embedded(tmp_path)
+    server = EmbeddedValkey(tmp_path)
     await server.start()
     taken = [await submit(tmp_path, start=n * 10) for n in range(20)]
     os.kill(server.pid, signal.SIGKILL)
     await server.stop()
-    async with Embedded(tmp_path):
+    async with EmbeddedValkey(tmp_path):
         for job in taken:
             assert await load(tmp_path, job.id) == job
 
 
 async def test_the_server_keeps_what_we_insist_on_and_only_for_us(tmp_path):
-    async with Embedded(tmp_path) as server:
+    async with EmbeddedValkey(tmp_path) as server:
         client = connect(server.url)
         said = await check_durability(client)
         assert (said["appendonly"], said["appendfsync"], said["maxmemory_policy"]) == ("yes", "always", "noeviction")
@@ -96,9 +96,9 @@ async def test_the_server_keeps_what_we_insist_on_and_only_for_us(tmp_path):
 
 
 async def test_a_second_one_on_the_same_folder_shares_the_first_ones_server(tmp_path):
-    async with Embedded(tmp_path) as first:
+    async with EmbeddedValkey(tmp_path) as first:
         job = await submit(tmp_path)
-        async with Embedded(tmp_path) as second:
+        async with EmbeddedValkey(tmp_path) as second:
             assert first.pid is not None
             assert second.pid is None
             assert await load(tmp_path, job.id) == job
@@ -106,7 +106,7 @@ async def test_a_second_one_on_the_same_folder_shares_the_first_ones_server(tmp_
 
 
 async def test_a_guest_goes_on_when_its_host_has_left(tmp_path):
-    host, guest = Embedded(tmp_path), Embedded(tmp_path)
+    host, guest = EmbeddedValkey(tmp_path), EmbeddedValkey(tmp_path)
     await host.start()
     await guest.start()
     job = await submit(tmp_path)
@@ -114,12 +114,12 @@ async def test_a_guest_goes_on_when_its_host_has_left(tmp_path):
     await until("the guest's own server", lambda: guest.pid is not None and socket_path(tmp_path).exists())
     assert await load(tmp_path, job.id) == job
     await guest.stop()
-    async with Embedded(tmp_path) as next_one:
+    async with EmbeddedValkey(tmp_path) as next_one:
         assert next_one.pid is not None, "the guest left nothing behind"
 
 
 async def test_two_that_start_at_once_have_one_server(tmp_path):
-    both = [Embedded(tmp_path), Embedded(tmp_path)]
+    both = [EmbeddedValkey(tmp_path), EmbeddedValkey(tmp_path)]
     await asyncio.gather(*(one.start() for one in both))
     assert sorted(one.pid is None for one in both) == [False, True]
     for one in both:
@@ -127,13 +127,13 @@ async def test_two_that_start_at_once_have_one_server(tmp_path):
 
 
 async def test_after_a_stop_nothing_runs_and_the_folder_is_free(tmp_path):
-    server = Embedded(tmp_path)
+    server = EmbeddedValkey(tmp_path)
     await server.start()
     pid = server.pid
     await server.stop()
     assert not alive(pid)
     await server.stop()
-    async with Embedded(tmp_path) as again:
+    async with EmbeddedValkey(tmp_path) as again:
         assert again.pid is not None
 
 
@@ -152,7 +152,7 @@ async def test_kill_9_of_the_owner_leaves_no_orphan_and_no_loss(tmp_path):
         owner.kill()
         owner.wait()
         owner.stdout.close()
-    async with Embedded(tmp_path) as heir:
+    async with EmbeddedValkey(tmp_path) as heir:
         assert heir.pid is not None, "the folder is not locked by a ghost"
         assert await load(tmp_path, job.id) == job
 
@@ -160,26 +160,26 @@ async def test_kill_9_of_the_owner_leaves_no_orphan_and_no_loss(tmp_path):
 async def test_a_long_path_is_no_obstacle(tmp_path):
     folder = tmp_path / ("deep-" * 20) / ("er-" * 30)
     assert len(str(folder)) > 107, "longer than the kernel takes for a socket"
-    async with Embedded(folder) as server:
+    async with EmbeddedValkey(folder) as server:
         job = await submit(folder)
         assert len(server.url) < 107
         assert socket_path(folder).parent.stat().st_mode & 0o077 == 0
-    async with Embedded(folder):
+    async with EmbeddedValkey(folder):
         assert await load(folder, job.id) == job
     assert list(folder.glob("appendonlydir/*")), "the data lie in the folder all the same"
 
 
 async def test_a_folder_with_odd_characters_is_no_obstacle(tmp_path):
     folder = tmp_path / "mit Leerzeichen und ü"
-    async with Embedded(folder) as server:
+    async with EmbeddedValkey(folder) as server:
         job = await submit(folder)
         assert await load(folder, job.id) == job
         assert server.pid is not None
 
 
 async def test_a_server_that_never_answers_says_where_to_look(tmp_path, monkeypatch):
-    monkeypatch.setattr("worker.embedded._START_SECONDS", 0.2)
+    monkeypatch.setattr("worker.embedded._START_TIMEOUT_S", 0.2)
     with (tmp_path / "valkey.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(StoreUnavailable, match=r"did not start; see .*valkey\.log"):
-            await Embedded(tmp_path).start()
+            await EmbeddedValkey(tmp_path).start()

@@ -26,7 +26,7 @@ from worker.store.admission.pauses import Pauses, scope_of, scopes_of
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
-from worker.tasks.execution.attempt_start import held_by
+from worker.tasks.execution.attempt_start import hold_for_pause
 
 picks = st.integers(0, 2**16)
 APPS = ("mall", "shop")
@@ -117,7 +117,7 @@ class Store(RuleBasedStateMachine):
             stops = [] if one.crashed or one.job.open_attempts else [s for s in scopes_of(one.job) if s in self.paused]
             assert (one.pause.scope if one.pause else None) == (stops[0] if stops else None), "what is paused is marked"
             if one.pause:  # as the run does
-                self.run(self.worker.change(one.job.id, lambda _, p=one.pause: [held_by(p)], token=one.token))
+                self.run(self.worker.change(one.job.id, lambda _, p=one.pause: [hold_for_pause(p)], token=one.token))
                 self.lost_lease(one.job.id)
         left = {one.job.app for one in held if one.pause}  # these left their slots behind the claim
         for app in set(APPS) - left if len(held) < limit else ():

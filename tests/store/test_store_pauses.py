@@ -13,7 +13,7 @@ from worker.jobs import events as ev
 from worker.jobs.spec import Policy
 from worker.store import keys
 from worker.store.admission.pauses import Pauses
-from worker.tasks.execution.attempt_start import held_by
+from worker.tasks.execution.attempt_start import hold_for_pause
 
 SID = "ab" * 32
 
@@ -44,7 +44,7 @@ async def work(jobs):
         if held.pause is None:
             started.append(held.job.id)
         else:
-            await jobs.change(held.job.id, lambda _, p=held.pause: [held_by(p)], token=held.token)
+            await jobs.change(held.job.id, lambda _, p=held.pause: [hold_for_pause(p)], token=held.token)
     return started
 
 
@@ -133,7 +133,7 @@ async def test_a_job_held_while_the_pause_ended_is_let_go_by_the_next_sweep(redi
     (held,) = await claim(jobs)
     await pauses.resume("app", "shop")
     await pauses.sweep()
-    await jobs.change(job_id, lambda _: [held_by(held.pause)], token=held.token)
+    await jobs.change(job_id, lambda _: [hold_for_pause(held.pause)], token=held.token)
     assert await claim(jobs) == []
     await pauses.sweep()
     assert await work(jobs) == [job_id]

@@ -7,7 +7,7 @@ from builders import FakeClock, new_job
 from store_inspection import private_server
 from waiting import stopwatch
 
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.store.apps import Apps
 from worker.store.connection.capacity import check_writable
@@ -20,7 +20,7 @@ from worker.store.jobs.repository import Jobs
 
 
 async def test_the_shipped_server_is_safe_and_says_so(tmp_path):
-    async with Embedded(tmp_path) as server:
+    async with EmbeddedValkey(tmp_path) as server:
         client = connect(server.url)
         durability = await check_durability(client)
         await client.aclose()
@@ -92,14 +92,14 @@ async def test_a_stopped_server_is_store_unavailable_within_two_seconds_whatever
 
 
 async def test_a_server_that_comes_back_is_used_again_without_ado(tmp_path):
-    from worker.embedded import Embedded
+    from worker.embedded import EmbeddedValkey
 
-    async with Embedded(tmp_path) as server:
+    async with EmbeddedValkey(tmp_path) as server:
         client = connect(server.url)
         job = (await Jobs(client, FakeClock()).submit(new_job()))[0].job
     with pytest.raises(StoreUnavailable):
         await Jobs(client, FakeClock()).load(job.id)
-    async with Embedded(tmp_path):
+    async with EmbeddedValkey(tmp_path):
         assert (await Jobs(client, FakeClock()).load(job.id)).job == job
         await client.aclose()
 

@@ -17,7 +17,7 @@ from worker.store import keys
 from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
-from worker.tasks.maintenance.quarantine_cleanup import clear
+from worker.tasks.maintenance.quarantine_cleanup import cancel_quarantined_jobs
 
 ANN, BOB = "a" * 64, "b" * 64
 BEGIN = [(STARTED, None), (began(), 1)]
@@ -86,7 +86,7 @@ async def test_what_waits_is_cancelled_with_who_and_why_and_what_runs_goes_on(re
     waiting = [await submit(jobs, clock), await submit(jobs, clock, not_before=T0 + timedelta(days=9))]
     others = [await submit(jobs, clock, BOB), await submit(jobs, clock, None)]
     await quarantine.add("shop", ANN, by="key_ops", reason="reported")
-    assert await clear(jobs, quarantine) == 2
+    assert await cancel_quarantined_jobs(jobs, quarantine) == 2
     for job_id in waiting:
         job = (await jobs.load(job_id)).job
         assert (job.status, job.error.code) == ("cancelled", "end_user_quarantined")
@@ -96,7 +96,7 @@ async def test_what_waits_is_cancelled_with_who_and_why_and_what_runs_goes_on(re
     assert (await jobs.load(running)).job.status == "running"
     assert await jobs.renew(60, [(running, held.token)]) == [""]
     assert [(await jobs.load(job_id)).job.status for job_id in others] == ["queued", "queued"]
-    assert await clear(jobs, quarantine) == 0
+    assert await cancel_quarantined_jobs(jobs, quarantine) == 0
     await sound(redis, jobs, [running, *waiting, *others])
 
 
@@ -106,7 +106,7 @@ async def test_a_submit_that_races_the_quarantine_is_refused_or_cancelled(redis,
     made = await asyncio.gather(
         *tries[:20], quarantine.add("shop", ANN, by="k", reason=""), *tries[20:], return_exceptions=True
     )
-    await clear(rooms[0], quarantine)
+    await cancel_quarantined_jobs(rooms[0], quarantine)
     ids = [one[0].job.id for one in made if isinstance(one, tuple)]
     assert all(isinstance(one, Refused) for one in made if isinstance(one, BaseException))
     assert {(await rooms[0].load(job_id)).job.status for job_id in ids} <= {"cancelled"}
@@ -233,7 +233,7 @@ async def test_the_name_is_learnt_from_a_job_and_outlives_it(redis, jobs, clock,
     for _ in range(3):
         await block(jobs, clock)
     await quarantine.add_by_provider("shop", BOB, clock.now(), "safety_identifier.blocked")
-    await clear(jobs, quarantine)
+    await cancel_quarantined_jobs(jobs, quarantine)
     for job_id in await redis.zrange(keys.index("shop"), 0, -1):
         await redis.delete(keys.job(job_id.decode()))
     assert {one.safety_identifier: one.name for one in await quarantine.of_app("shop")} == {

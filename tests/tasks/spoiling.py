@@ -1,4 +1,4 @@
-"""Ways to spoil a value in Redis, whatever its type; each gives False where there is nothing to spoil in that way."""
+"""Spoils a value in Redis, in several ways, whatever its type; each returns False if it does not apply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The account's state out of real jobs: counted in their commits, judged when asked, told once when it changes."""
+"""The account's state from real jobs: counted in their commits, judged on request, reported once when it changes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_an_account_under_extra_checks_is_seen_in_the_status_and_told_once
     serving = asyncio.create_task(serve(settings, redis, ready=ready, stop=stop, sock=sock))
     await ready.wait()
     key = (await Apps(redis, Clock()).create_key("acme", SCOPES))[1]
-    watchman = AccountMonitor(redis, settings.catalogue(), SafetyNotices(redis, 1000), Clock())
+    monitor = AccountMonitor(redis, settings.catalogue(), SafetyNotices(redis, 1000), Clock())
     async with httpx2.AsyncClient(base_url=base, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as app:
         before = (await app.get("/v1/status")).json()
         assert before["account"]["state"] == "normal"
@@ -86,8 +86,8 @@ async def test_an_account_under_extra_checks_is_seen_in_the_status_and_told_once
     assert (after["account"]["evidence"]["signalled"], after["rates"]["checks"]) == (20, 1.0)
     assert "user1" not in str(after)
     with caplog.at_level(logging.WARNING, logger="vigil"):
-        await asyncio.gather(watchman.look(), watchman.look())
-        await watchman.look()
+        await asyncio.gather(monitor.report_changes(), monitor.report_changes())
+        await monitor.report_changes()
     told = [record for record in caplog.records if record.getMessage() == "account.state"]
     assert sorted(record.vigil["model"] for record in told) == ["account", "gpt-5.6"]
     stop.set()

@@ -1,4 +1,4 @@
-"""An answer larger than the store takes: a prompt, named failure; deadlines are kept, and nobody else waits for it."""
+"""An answer larger than Redis accepts: the job fails promptly with its own code, and no other job is delayed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.upstream.rawserver import (
     delta,
     frame,
 )
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Status
 from worker.store.connection.pool import connect
 from worker.store.jobs.output_chunks import OutputChunk, PendingChunk
-from worker.tasks.execution.output_buffer import MOST_IN_A_PART, parts_of
+from worker.tasks.execution.output_buffer import MAX_CHUNK_CHARACTERS, split_chunk
 
 LARGE, SMALL = "a large answer", "a small answer"
 PART = "0123456789abcdef" * 2**13
@@ -38,8 +38,8 @@ Told = list[tuple[str, dict[str, object]]]
 
 
 @pytest.fixture
-async def own(tmp_path: Path) -> AsyncIterator[tuple[Embedded, ArqRedis]]:
-    async with Embedded(tmp_path / "v") as server, contextlib.AsyncExitStack() as closing:
+async def own(tmp_path: Path) -> AsyncIterator[tuple[EmbeddedValkey, ArqRedis]]:
+    async with EmbeddedValkey(tmp_path / "v") as server, contextlib.AsyncExitStack() as closing:
         redis = connect(server.url, keyring=VAULT)
         closing.push_async_callback(redis.aclose)
         yield server, redis
@@ -149,8 +149,8 @@ async def test_deadlines_are_kept_while_redis_is_full(own) -> None:
 
 
 def test_a_long_piece_is_kept_in_parts_that_every_redis_takes() -> None:
-    text = "\x01" * (MOST_IN_A_PART * 2 + 5)
-    parts = parts_of(PendingChunk("job_1", "t", 1, OutputChunk(7, 100, text)))
+    text = "\x01" * (MAX_CHUNK_CHARACTERS * 2 + 5)
+    parts = split_chunk(PendingChunk("job_1", "t", 1, OutputChunk(7, 100, text)))
     assert "".join(part.chunk.text for part in parts) == text
-    assert [part.chunk.offset for part in parts] == [100, 100 + MOST_IN_A_PART, 100 + 2 * MOST_IN_A_PART]
+    assert [part.chunk.offset for part in parts] == [100, 100 + MAX_CHUNK_CHARACTERS, 100 + 2 * MAX_CHUNK_CHARACTERS]
     assert {part.chunk.sequence for part in parts} == {7}

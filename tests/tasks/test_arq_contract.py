@@ -1,4 +1,4 @@
-"""What we rely on inside arq 0.28: if an upgrade changes it, this fails before a worker does."""
+"""What Vigil relies on inside arq 0.28: if an upgrade changes it, this fails before a worker does."""
 
 import inspect
 
@@ -37,7 +37,7 @@ def test_arq_is_the_version_that_was_read() -> None:
     assert arq.VERSION.startswith("v0.28") or arq.VERSION.startswith("0.28")
 
 
-def test_the_errands_find_what_stock_arq_gives() -> None:
+def test_cron_finds_what_stock_arq_gives() -> None:
     assert {"run_at_startup", "unique", "name", "minute", "second"} <= set(parameters(arq.cron))
     assert parameters(arq.worker.Worker.run_cron) == ["self", "n", "delay", "num_windows"]
     beat = inspect.getsource(arq.worker.Worker.heart_beat)
@@ -46,7 +46,7 @@ def test_the_errands_find_what_stock_arq_gives() -> None:
     assert "{cron_job.name}:{to_unix_ms(cron_job.next_run)}" in unique, "one id for all workers"
 
 
-def test_the_runner_leaves_arqs_own_queue_to_the_errands() -> None:
+def test_the_claimer_leaves_arqs_own_queue_to_the_cron_worker() -> None:
     from worker.tasks.execution import claimer
     from worker.tasks.maintenance import cron
 

@@ -1,4 +1,4 @@
-"""The sealer: everything is sealed once, by however many workers, with a key that never lies in Redis."""
+"""The sealer: every record is sealed once, with any number of workers, and the signing key is never in Redis."""
 
 import asyncio
 import stat

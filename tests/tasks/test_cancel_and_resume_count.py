@@ -1,4 +1,4 @@
-"""What a cancelled response cost is what the provider says of it; every resumption of a response is counted."""
+"""The cost of a cancelled response is what the provider reports; every resumption of a response is counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cron and the errands of the API run by stock arq: once among all workers, and never in a job's place."""
+"""Cron and the API's small requests run on stock arq: once among all workers, and never in the slot of a job."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Counted:
         self.runs += 1
 
 
-async def mine(_: float) -> bool:
+async def always(_: float) -> bool:
     return True
 
 
 @asynccontextmanager
-async def running(*errands: CronWorker) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(one.run()) for one in errands]
+async def running(*workers: CronWorker) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(one.run()) for one in workers]
     try:
         yield
     finally:
@@ -50,7 +50,7 @@ def asked(stage: Stage) -> dict[str, int]:
 
 async def test_one_tick_of_the_cron_is_one_run_among_two_workers(redis: ArqRedis) -> None:
     counted = Counted()
-    two = [CronWorker(redis, counted.probe, mine, 600) for _ in range(2)]
+    two = [CronWorker(redis, counted.probe, always, 600) for _ in range(2)]
     tick = datetime.now().astimezone()  # noqa: TID251  arq's cron has no clock of ours
     for one in two:
         assert type(one.worker) is arq.worker.Worker, "nothing of arq is overridden"
@@ -72,7 +72,7 @@ async def test_workers_that_start_together_probe_once(redis: ArqRedis, valkey_ur
         two = [await stage.worker(), await stage.worker()]
 
         async def both_had_their_occasion() -> bool:
-            return sum(one.errands.worker.jobs_complete for one in two) == 2
+            return sum(one.components.cron.worker.jobs_complete for one in two) == 2
 
         await until("both starts", both_had_their_occasion)
         assert asked(stage) == {SOL: 1, TERRA: 1, LUNA: 1}
@@ -96,27 +96,27 @@ async def test_without_a_key_or_a_period_nobody_probes_by_himself(
 ) -> None:
     async with Stage(redis, valkey_url, **settings) as stage:
         worker = await stage.worker()
-        assert worker.errands.worker.cron_jobs == []
+        assert worker.components.cron.worker.cron_jobs == []
         assert await request_probe(redis, LIMIT), "but whoever asks is answered"
         statuses = {row.status for row in (await known_access(redis)).values()}
         assert statuses == {"ok"}  # the simulator takes any key
 
 
-async def test_errands_take_no_slot_of_a_job(redis: ArqRedis, valkey_url: str) -> None:
+async def test_cron_tasks_take_no_slot_of_a_job(redis: ArqRedis, valkey_url: str) -> None:
     async with Stage(redis, valkey_url, speed=1, max_jobs=1, probe_seconds=0) as stage:
         worker = await stage.worker()
         job_id = await stage.submit("[[sim: normal tokens=4000 rate=40]] go")
         await stage.reaches(job_id, "output", lambda job: any(a.first_output_at for a in job.attempts))
-        assert len(worker.runner.tasks) == 1
+        assert len(worker.components.claimer.tasks) == 1
         assert await request_probe(redis, LIMIT)
         assert not (await stage.job(job_id)).settled
 
 
 async def test_a_draining_worker_answers_nobody(redis: ArqRedis) -> None:
     counted = Counted()
-    errands = CronWorker(redis, counted.probe, mine, 0)
-    errands.drain()
-    async with running(errands):
+    cron_worker = CronWorker(redis, counted.probe, always, 0)
+    cron_worker.drain()
+    async with running(cron_worker):
         assert not await request_probe(redis, 1.2)
     assert counted.runs == 0
 
@@ -124,8 +124,8 @@ async def test_a_draining_worker_answers_nobody(redis: ArqRedis) -> None:
 async def test_a_request_that_nobody_took_is_not_done_later(redis: ArqRedis) -> None:
     assert not await request_probe(redis, 0.2)
     counted = Counted()
-    errands = CronWorker(redis, counted.probe, mine, 0)
-    async with running(errands):
+    cron_worker = CronWorker(redis, counted.probe, always, 0)
+    async with running(cron_worker):
         assert await request_probe(redis, LIMIT)
     assert counted.runs == 1
 
@@ -150,7 +150,7 @@ def test_a_period_that_no_clock_has_is_refused(seconds: int) -> None:
 @pytest.mark.parametrize("how", ["no text", "another type"])
 async def test_a_queue_that_cannot_be_read_stops_nothing(redis: ArqRedis, how: str) -> None:
     counted = Counted()
-    one = CronWorker(redis, counted.probe, mine, 0)
+    one = CronWorker(redis, counted.probe, always, 0)
     async with running(one):
         if how == "no text":
             await redis.zadd("arq:queue", {b"\xff\xfe{nonsense": 0})
@@ -172,22 +172,22 @@ async def test_a_queue_that_cannot_be_read_stops_nothing(redis: ArqRedis, how: s
 @pytest.mark.parametrize("queue", ["arq:job:", "arq:retry:", "arq:in-progress:"])
 async def test_an_errand_whose_key_is_of_another_type_holds_up_none_of_the_others(redis: ArqRedis, queue: str) -> None:
     """arq reads the key in the task of the errand: that one's fault ends arq's loop, which begins again."""
-    counted, errands = Counted(), 0
+    counted, requests = Counted(), 0
 
     async def on_request() -> None:
-        nonlocal errands
-        errands += 1
+        nonlocal requests
+        requests += 1
 
     bad = [await redis.enqueue_job(PROBE_FUNCTION, _job_id=f"bad{n}") for n in range(6)]  # more than there are slots
     for job in bad:
         assert job is not None
         await redis.delete(f"{queue}{job.job_id}")
         await redis.rpush(f"{queue}{job.job_id}", "of another type")
-    async with running(CronWorker(redis, counted.probe, mine, 0, on_request)):
-        before = errands
+    async with running(CronWorker(redis, counted.probe, always, 0, on_request)):
+        before = requests
         assert await redis.enqueue_job(PROBE_FUNCTION, _job_id="good") is not None
 
         async def done() -> bool:
-            return errands > before and await redis.zscore("arq:queue", "good") is None
+            return requests > before and await redis.zscore("arq:queue", "good") is None
 
         await until("the good errand to be done beside the bad ones", done, LIMIT)

@@ -1,9 +1,9 @@
-"""The provider's safety webhooks from its door to the job that shows them: simulator, API, worker, nothing faked."""
+"""The provider's safety webhooks, from the request to the job that shows them: simulator, API and worker, no mocks."""
 
 from __future__ import annotations
 
 import pytest
-from full_stack import whole
+from full_stack import full_stack
 from in_process import until
 
 from worker.clock import Clock
@@ -16,7 +16,7 @@ from worker.upstream.client import Provider
 
 @pytest.fixture
 async def all_of_it(redis, valkey_url):
-    async with whole(redis, valkey_url, speed=20) as running:
+    async with full_stack(redis, valkey_url, speed=20) as running:
         yield running
 
 
@@ -24,7 +24,7 @@ async def test_a_blocked_end_user_is_shown_on_the_job_whose_request_it_was(all_o
     await all_of_it.stage.worker()
     job_id = await all_of_it.submit("[[sim: check_then_block hold=1 notify=identifier_blocked]]", end_user="mallory")
     notice = await all_of_it.notice(job_id)
-    job = await all_of_it.seen(job_id)
+    job = await all_of_it.view(job_id)
     assert (notice["type"], notice["about"], notice["category"]) == ("safety_identifier.blocked", "request", "cyber")
     assert notice["request_id"] == job["attempts"][0]["request_id"]
     assert job["safety"]["account_flagged"] is True
@@ -44,7 +44,7 @@ async def test_a_warning_reaches_the_end_users_jobs_by_the_case_it_names(all_of_
         notice = await all_of_it.notice(one, lambda n: n["category"])
         assert (notice["about"], notice["category"]) == ("end_user", "bio_abuse")
         assert notice["subject"].startswith("C-")
-    assert (await all_of_it.seen(other))["safety"]["notices"] == []
+    assert (await all_of_it.view(other))["safety"]["notices"] == []
 
 
 async def test_an_alert_finds_its_job_by_the_request_it_names(all_of_it):
@@ -104,7 +104,7 @@ async def test_the_etag_changes_with_a_notice_though_the_record_does_not(all_of_
 
 
 async def test_the_end_user_of_a_block_is_shut_out_once(redis, valkey_url):
-    async with whole(redis, valkey_url, speed=20) as running:
+    async with full_stack(redis, valkey_url, speed=20) as running:
         job_id = await running.submit("hello", end_user="mallory")
         job = await running.stage.job(job_id)
         shut: list[tuple[str, str | None]] = []
@@ -119,7 +119,7 @@ async def test_the_end_user_of_a_block_is_shut_out_once(redis, valkey_url):
         await webhooks.emit("safety_identifier.blocked", data, "duplicate")
         await webhooks.emit("safety.warning_issued", {"id": "C-1"})
         for _ in range(3):  # its request is not ours yet, so it is looked at again
-            await board.look()
+            await board.process_due()
             for name in await redis.zrange(keys.NOTICES_DUE, 0, -1):
                 await redis.zadd(keys.NOTICES_DUE, {name: 0})
         assert shut == [("acme", job.safety_identifier)]
@@ -133,4 +133,4 @@ async def test_a_stream_that_died_unseen_is_given_up_when_the_provider_says_that
     job = await all_of_it.stage.settled(job_id)  # within a limit that is far below 300 s
     assert (job.status, len(job.attempts), job.attempts[0].resumed) == ("completed", 1, 1)
     assert all_of_it.stage.sim.calls()["creates"] == 1
-    assert len((await all_of_it.seen(job_id))["output_text"]) > 20
+    assert len((await all_of_it.view(job_id))["output_text"]) > 20

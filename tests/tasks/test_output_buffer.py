@@ -1,4 +1,4 @@
-"""The text of an attempt: whole in memory whatever happens to its pieces; those that got through fit together."""
+"""The text of an attempt stays complete in memory whatever is lost of its chunks; the stored chunks fit together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quarantine with everything running: three blocks shut one end user out on every door, and touch nobody else."""
+"""Quarantine with everything running: three blocks exclude one end user on every route, and affect no other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import httpx2
 import openai
 import pytest
 from builders import PLAIN
-from full_stack import whole
+from full_stack import full_stack
 from in_process import SOL, until
 
 from worker.clock import Clock
@@ -21,7 +21,7 @@ NORMAL = "[[sim: normal tokens=5]]"
 @pytest.fixture
 async def house(redis, valkey_url):
     """One job of an app at a time, so that what waits is queued for as long as another one runs."""
-    async with whole(redis, valkey_url, speed=20, app_max_running=1) as running:
+    async with full_stack(redis, valkey_url, speed=20, app_max_running=1) as running:
         yield running
 
 
@@ -78,7 +78,7 @@ async def test_what_waits_is_cancelled_with_who_and_why_and_is_never_sent(house)
     for job_id in await third_block(house):
         job = await house.stage.settled(job_id)
         assert (job.status, job.started_at, job.attempts) == ("cancelled", None, ())
-        seen = await house.seen(job_id)
+        seen = await house.view(job_id)
         assert seen["error"]["code"] == "end_user_quarantined"
         assert seen["error"]["advice"]
         trail = (await house.app.get(f"/v1/jobs/{job_id}/audit")).json()["data"]
@@ -135,7 +135,7 @@ async def test_the_providers_word_shuts_out_and_its_old_word_changes_nothing(hou
     await again(int(now()) - 3600)
 
     async def looked_at():
-        found = (await house.seen(job_id))["safety"]["notices"]
+        found = (await house.view(job_id))["safety"]["notices"]
         return [notice for notice in found if notice["id"] != old["id"]]
 
     await until("the old notice is joined to the job", looked_at)

@@ -1,4 +1,4 @@
-"""A worker that dies of a fault of its own hands over what runs upstream before it goes."""
+"""A worker that fails with an internal error hands over what runs upstream before it ends."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def once_broken(kept: Any) -> Any:
 
 def break_part(worker: WorkerProcess, part: str) -> None:
     place, name = {
-        "flusher": (worker.shop.flusher, "flush"),
-        "leases": (worker.shop.leases, "renew"),
-        "sweeper": (worker.sweeper, "sweep"),
-        "claiming": (worker.runner, "_poll_iteration"),
+        "flusher": (worker.components.context.flusher, "flush"),
+        "leases": (worker.components.context.leases, "renew"),
+        "sweeper": (worker.components.sweeper, "sweep"),
+        "claiming": (worker.components.claimer, "_poll_iteration"),
     }[part]
     setattr(place, name, once_broken(getattr(place, name)))
-    worker.runner.wake()
-    worker.shop.leases._now.set()
+    worker.components.claimer.wake()
+    worker.components.context.leases._renew_now.set()
 
 
 @pytest.mark.parametrize("part", ["flusher", "leases", "sweeper", "claiming", "cancelled"])

@@ -1,4 +1,4 @@
-"""The delay rule at work: every action against every way a check can go. A delay may be rerouted, a block never."""
+"""The delay rule: every action against every course of a check. A delay may lead to another model, a block never."""
 
 from __future__ import annotations
 

@@ -76,11 +76,11 @@ async def test_the_queue_deadline_ends_a_job_that_nobody_started(redis: ArqRedis
         job_id = await stage.submit("hello", policy={"queue_deadline_seconds": 0.3})
 
         async def swept() -> bool:
-            await nobody.sweeper.sweep()
+            await nobody.components.sweeper.sweep()
             return (await stage.job(job_id)).settled
 
         await until("the sweep to expire it", swept)
-        await nobody.shop.provider.aclose()
+        await nobody.components.context.provider.aclose()
         job = await stage.job(job_id)
         assert (job.status, job.reason, job.attempts) == (Status.EXPIRED, "queue_deadline", ())
 
@@ -240,17 +240,17 @@ async def test_a_worker_that_lost_its_lease_writes_nothing_more(redis: ArqRedis,
         first = await stage.worker()
         job_id = await stage.submit(LONG)
         await stage.reaches(job_id, "output", output_began)
-        renewals = first.shop.leases.renew
+        renewals = first.components.context.leases.renew
 
         async def frozen() -> None:
             """The first worker is as if stopped: it renews nothing."""
 
-        first.shop.leases.renew = frozen  # type: ignore[method-assign]
-        first.runner.allow_pick_jobs = False
+        first.components.context.leases.renew = frozen  # type: ignore[method-assign]
+        first.components.claimer.allow_pick_jobs = False
         await stage.lapse(job_id)
         await stage.worker()
         await until("job.rescued", lambda: _has(stage, job_id, "job.rescued"))
-        first.shop.leases.renew = renewals  # type: ignore[method-assign]
+        first.components.context.leases.renew = renewals  # type: ignore[method-assign]
         stage.hurry()
         job = await stage.settled(job_id)
         types = await stage.types(job_id)
@@ -286,7 +286,7 @@ async def test_a_fault_of_ours_ends_the_job_and_says_so(
 
     async with Stage(redis, valkey_url) as stage:
         worker = await stage.worker()
-        monkeypatch.setattr(type(worker.shop.catalogue), "cost", breaks)
+        monkeypatch.setattr(type(worker.components.context.catalogue), "cost", breaks)
         job = await stage.settled(await stage.submit("hello"))
         assert (job.status, job.error and job.error.code) == (Status.FAILED, "internal_error")
         assert job.attempts[0].outcome is Outcome.LOST

@@ -1,4 +1,4 @@
-"""Pauses and limits with a whole Vigil: what is paused doesn't start, what runs goes on, resume starts it at once."""
+"""Pauses and limits with real workers: a paused job does not start, a running one goes on, resume starts it at once."""
 
 from __future__ import annotations
 

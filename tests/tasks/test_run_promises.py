@@ -1,4 +1,4 @@
-"""P2 and P3 over many interleavings at once: checks, blocks, silences and races of random lengths, real parts."""
+"""P2 and P3 over many interleavings at once: checks, blocks, silences and races of random lengths, no mocks."""
 
 from __future__ import annotations
 

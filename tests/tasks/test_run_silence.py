@@ -1,4 +1,4 @@
-"""Silence counts from the sending of the request, and ends no response that outlives its connection."""
+"""Silence is counted from the sending of the request, and ends no response that outlives its connection."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ async def test_a_background_stream_that_says_no_more_is_looked_at_and_not_sent_a
 
     async with RawServer(provider) as server, Stage(redis, valkey_url, OPENAI_BASE_URL=server.url) as stage:
         worker = await stage.worker(idle_seconds=0.3)
-        object.__setattr__(worker.shop.limits, "after_fault", 0.3)
+        object.__setattr__(worker.components.context.limits, "after_fault", 0.3)
         job = await stage.settled(await stage.submit("hello", policy={"on_delay": {"action": "wait"}}))
     assert (job.status, len(job.attempts), posts) == (Status.COMPLETED, 1, 1)

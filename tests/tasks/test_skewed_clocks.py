@@ -1,4 +1,4 @@
-"""Deadlines and times that are waited for count by the clock of Redis, whatever the machines' own clocks show."""
+"""Deadlines and due times follow the clock of Redis, whatever the machines' own clocks show."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_deadlines_and_not_before_count_by_the_store(
             await working
             waits = await submit({"queue_deadline_seconds": 1})
             other = WorkerProcess(stage.settings(max_jobs=1), redis, Skewed(worker_wrong))
-            other.runner.allow_pick_jobs = False  # it sweeps, and claims nothing
+            other.components.claimer.allow_pick_jobs = False  # it sweeps, and claims nothing
             ending = asyncio.Event()
             sweeping = asyncio.create_task(other.serve(ending))
 

@@ -1,4 +1,4 @@
-"""A settled job whose content can't be read: its record, status and times are given, and which part is unreadable."""
+"""A settled job with unreadable content: its record, status and times are shown, and which part is unreadable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 from arq.connections import ArqRedis
-from full_stack import Whole, whole
+from full_stack import FullStack, full_stack
 from in_process import SOL
 from spoiling import GARBAGE, spoil
 
@@ -24,20 +24,20 @@ LOST = {"priv": ["metadata", "webhook", "output"], "out": ["output"]}
 """By what is spoiled: what the job then names; with its private part the key of all its content is gone."""
 
 
-async def _settled(running: Whole) -> str:
+async def _settled(running: FullStack) -> str:
     """A completed job, whose worker has ended: nobody works on it any more."""
     worker = await running.stage.worker()
     job_id = await running.submit(QUICK, webhook=HOOK, metadata={"ticket": "A-17"})
     await running.stage.settled(job_id)
     await running.stage.stop(worker)
-    seen = await running.seen(job_id)
+    seen = await running.view(job_id)
     assert (seen["status"], seen["unreadable"], seen["content"]) == ("completed", [], "kept")
     assert seen["output_text"]
     assert seen["metadata"] == {"ticket": "A-17"}
     return job_id
 
 
-async def _spoil(running: Whole, job_id: str, what: str, how: str) -> None:
+async def _spoil(running: FullStack, job_id: str, what: str, how: str) -> None:
     """Spoiled, as a process sees it that has not met the job before."""
     redis = running.stage.redis
     keyring_of(redis)._cached.clear()
@@ -60,7 +60,7 @@ async def test_a_settled_job_says_which_part_of_it_cannot_be_read(
 ) -> None:
     if how == "schema 2" and not encrypted:
         pytest.skip("a plain value has no schema of its own")
-    async with whole(redis if encrypted else plain_redis, valkey_url, speed=200.0) as running:
+    async with full_stack(redis if encrypted else plain_redis, valkey_url, speed=200.0) as running:
         job_id, other = await _settled(running), await _settled(running)
         whole_tag = (await running.app.get(f"/v1/jobs/{job_id}")).headers["etag"]
         await _spoil(running, job_id, what, how)
@@ -96,7 +96,7 @@ async def plain_redis(valkey_url: str, redis: ArqRedis) -> Any:
 
 @pytest.mark.parametrize("what", LOST)
 async def test_an_openai_client_gets_no_empty_answer_in_its_place(valkey_url: str, redis: ArqRedis, what: str) -> None:
-    async with whole(redis, valkey_url, speed=200.0) as running:
+    async with full_stack(redis, valkey_url, speed=200.0) as running:
         job_id = await _settled(running)
         await _spoil(running, job_id, what, "cut")
         headers, tail = running.app.headers, job_id.removeprefix("job_")
@@ -113,17 +113,17 @@ async def test_an_openai_client_gets_no_empty_answer_in_its_place(valkey_url: st
 async def test_an_openai_client_is_told_what_is_left_when_only_the_question_is_lost(
     valkey_url: str, redis: ArqRedis
 ) -> None:
-    async with whole(redis, valkey_url, speed=200.0) as running:
+    async with full_stack(redis, valkey_url, speed=200.0) as running:
         job_id = await _settled(running)
         await redis.set(keys.job_input(job_id), GARBAGE)
         answer = (await running.app.get(f"/v1/responses/resp_{job_id.removeprefix('job_')}")).json()
         assert (answer["status"], answer["vigil"]["unreadable"]) == ("completed", ["input"])
         assert answer["output"]
-        assert (await running.seen(job_id))["unreadable"] == []
+        assert (await running.view(job_id))["unreadable"] == []
 
 
 async def test_a_repeated_submit_finds_its_damaged_job(valkey_url: str, redis: ArqRedis) -> None:
-    async with whole(redis, valkey_url) as running:
+    async with full_stack(redis, valkey_url) as running:
         body = {"model": SOL, "input": QUICK, "not_before": "2035-01-01T00:00:00Z"}
         first = await running.app.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k"})
         await _spoil(running, first.json()["id"], "priv", "cut")
@@ -138,7 +138,7 @@ async def test_what_was_removed_between_two_looks_is_no_damage(
     """The record is read, then the app deletes the content, then the answer is read."""
     from api.runtime.job_access import JobAccess
 
-    async with whole(redis, valkey_url, speed=200.0) as running:
+    async with full_stack(redis, valkey_url, speed=200.0) as running:
         job_id = await _settled(running)
         read = JobAccess.outputs
 
@@ -150,7 +150,7 @@ async def test_what_was_removed_between_two_looks_is_no_damage(
             return await read(*given, **more)
 
         monkeypatch.setattr(JobAccess, "outputs", deleted_first)
-        seen = await running.seen(job_id)
+        seen = await running.view(job_id)
         assert (seen["content"], seen["unreadable"]) == ("deleted", [])
 
 
@@ -158,7 +158,7 @@ async def test_the_key_of_the_content_is_waited_for(
     valkey_url: str, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A missing encryption key is no damage: operators can bring it back, so an app is told to come again."""
-    async with whole(redis, valkey_url, speed=200.0) as running:
+    async with full_stack(redis, valkey_url, speed=200.0) as running:
         job_id, vault = await _settled(running), keyring_of(redis)
         vault._cached.clear()
         vault._wrapping.cache_clear()

@@ -1,4 +1,4 @@
-"""One unreadable value stops nobody: each key of a living Vigil is spoiled in each way, and everybody else goes on.
+"""One unreadable value stops no other job: each kind of key is spoiled in each way while everything runs.
 
 `pytest -s` on this file prints the table: kind of key, how it was spoiled, its own app, the others.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 from arq.connections import ArqRedis
-from full_stack import Whole, whole
+from full_stack import FullStack, full_stack
 from in_process import LUNA, SOL, until
 from spoiling import GARBAGE, HOWS, spoil
 
@@ -35,12 +35,12 @@ QUICK = "[[sim: normal tokens=3]] hello"
 PARTS = {
     "leases",
     "flusher",
-    "ears",
+    "notifier",
     "sweeper",
     "access",
-    "errands",
+    "cron",
     "notices",
-    "watchman",
+    "account-monitor",
     "delivery",
     "sealer",
     "claiming",
@@ -107,7 +107,7 @@ FLEETING = {
 class Living:
     """A Vigil with two apps; `mine` is spoiled, `theirs` is looked at."""
 
-    running: Whole
+    running: FullStack
     worker: WorkerProcess
     mine: httpx2.AsyncClient
     theirs: httpx2.AsyncClient
@@ -181,7 +181,7 @@ class Living:
         if stands == "settled":
 
             async def told() -> bool:
-                done = (await self.running.seen(job_id))["status"] == "completed"
+                done = (await self.running.view(job_id))["status"] == "completed"
                 return done and bool(await self.redis.exists(keys.messages(job_id)))
 
             await until("a job to be over", told)
@@ -254,12 +254,12 @@ class Living:
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeper, "INTERVAL", 0.05)
-    monkeypatch.setattr(sweeper, "_LOOK_EVERY", 4)
+    monkeypatch.setattr(sweeper, "_CHECK_QUEUE_EVERY", 4)
 
 
 @asynccontextmanager
 async def living(redis: ArqRedis, url: str) -> AsyncIterator[Living]:
-    async with whole(redis, url, speed=200.0, lease_seconds=2.0, audit_seal_seconds=0.2) as running:
+    async with full_stack(redis, url, speed=200.0, lease_seconds=2.0, audit_seal_seconds=0.2) as running:
         key = (await Apps(redis, Clock()).create_key("theirs", SCOPES))[1]
         worker = await running.stage.worker(max_jobs=50)
         headers = {"Authorization": f"Bearer {key}"}
@@ -297,7 +297,7 @@ async def fill(vigil: Living) -> None:
     for one in (done, blocked):
 
         async def settled(one: str = one) -> bool:
-            return (await vigil.running.seen(one))["status"] in ("completed", "blocked", "failed")
+            return (await vigil.running.view(one))["status"] in ("completed", "blocked", "failed")
 
         await until("jobs to settle", settled)
     await StreamedChunks(redis, 1000).grow(done, 1, 3)

@@ -1,4 +1,4 @@
-"""A job whose record can't be read: set aside as failed, told once, its bytes kept; the trail of audit stays right."""
+"""A job with an unreadable record: set aside as failed, reported once, its bytes kept; the audit trail stays valid."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import httpx2
 import pytest
 from arq.connections import ArqRedis
-from full_stack import whole
+from full_stack import full_stack
 from in_process import SOL, until
 from spoiling import HOWS, spoil
 
@@ -60,12 +60,12 @@ async def _problems(redis: ArqRedis) -> list[str]:
 async def test_a_waiting_job_is_set_aside_and_the_others_run(
     valkey_url: str, redis: ArqRedis, told: list[tuple[str, dict[str, object]]], how: str
 ) -> None:
-    async with whole(redis, valkey_url, speed=200.0, audit_seal_seconds=0.2) as running:
+    async with full_stack(redis, valkey_url, speed=200.0, audit_seal_seconds=0.2) as running:
         key = (await Apps(redis, Clock()).create_key("theirs", SCOPES))[1]
         hook = {"url": "https://hooks.example.com/x", "events": ["job.failed"]}
-        mine = await running.submit(QUICK, webhook=hook)
+        spoiled_id = await running.submit(QUICK, webhook=hook)
         fine = await running.submit(QUICK)
-        bytes_now = await _spoil_record(redis, mine, how)
+        bytes_now = await _spoil_record(redis, spoiled_id, how)
         worker = await running.stage.worker()
         async with httpx2.AsyncClient(
             base_url=running.app.base_url, headers={"Authorization": f"Bearer {key}"}, trust_env=False
@@ -78,28 +78,28 @@ async def test_a_waiting_job_is_set_aside_and_the_others_run(
             await until("the other app's job", completed)
 
         async def failed() -> bool:
-            return (await running.seen(mine)).get("status") == "failed"
+            return (await running.view(spoiled_id)).get("status") == "failed"
 
         await until("the job to be set aside", failed)
-        seen = await running.seen(mine)
+        seen = await running.view(spoiled_id)
         assert seen["error"]["code"] == "record_unreadable"
         assert seen["requested_model"] == SOL
         assert (await running.stage.settled(fine)).status is Status.COMPLETED
         listed = (await running.app.get("/v1/jobs?status=failed")).json()["data"]
-        assert [one["id"] for one in listed] == [mine]
-        events = (await running.app.get(f"/v1/jobs/{mine}/events", headers={"accept": "application/json"})).json()[
-            "data"
-        ]
+        assert [one["id"] for one in listed] == [spoiled_id]
+        events = (
+            await running.app.get(f"/v1/jobs/{spoiled_id}/events", headers={"accept": "application/json"})
+        ).json()["data"]
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         assert [event["type"] for event in events].count("job.failed") == 1
         assert [name for name, fields in told if name == "record.set_aside"] == ["record.set_aside"]
-        assert await redis.llen(keys.messages(mine)) == 1  # its webhook is told once
+        assert await redis.llen(keys.messages(spoiled_id)) == 1  # its webhook is told once
         if bytes_now:
-            assert await redis.get(keys.aside(keys.job(mine))) == bytes_now
-            assert 0 < await redis.ttl(keys.aside(keys.job(mine))) <= keys.ASIDE_SECONDS
+            assert await redis.get(keys.aside(keys.job(spoiled_id))) == bytes_now
+            assert 0 < await redis.ttl(keys.aside(keys.job(spoiled_id))) <= keys.ASIDE_SECONDS
         for place in (keys.READY, keys.LATER, keys.LEASED, keys.app_queue("acme"), keys.DEADLINE):
-            assert await redis.zscore(place, mine) is None
-        assert not await redis.sismember(keys.slots("acme"), mine)
+            assert await redis.zscore(place, spoiled_id) is None
+        assert not await redis.sismember(keys.slots("acme"), spoiled_id)
         assert await _problems(redis) == []
         assert not [fields for name, fields in told if name.endswith(("broke", "unmade"))]
         await running.stage.stop(worker)
@@ -108,27 +108,27 @@ async def test_a_waiting_job_is_set_aside_and_the_others_run(
 @pytest.mark.parametrize("how", HOWS)
 async def test_a_settled_job_stays_what_it_is(valkey_url: str, redis: ArqRedis, how: str) -> None:
     """Terminal is terminal: what the record said is told by its events."""
-    async with whole(redis, valkey_url, speed=200.0) as running:
+    async with full_stack(redis, valkey_url, speed=200.0) as running:
         worker = await running.stage.worker()
-        mine = await running.submit(QUICK)
-        await running.stage.settled(mine)
+        spoiled_id = await running.submit(QUICK)
+        await running.stage.settled(spoiled_id)
         await running.stage.stop(worker)
-        await _spoil_record(redis, mine, how)
+        await _spoil_record(redis, spoiled_id, how)
         keyring_of(redis)._cached.clear()  # as a process sees it that has not met the job
-        answer = await running.app.get(f"/v1/jobs/{mine}")
+        answer = await running.app.get(f"/v1/jobs/{spoiled_id}")
         assert (answer.status_code, answer.json()["status"]) == (200, "completed"), answer.text
         lost = ["metadata", "webhook", "output"] if how in ("wrong type", "gone") else []  # the content's key was there
         assert answer.json()["unreadable"] == lost
         listed = (await running.app.get("/v1/jobs")).json()["data"]
-        assert [(one["id"], one["status"]) for one in listed] == [(mine, "completed")]
+        assert [(one["id"], one["status"]) for one in listed] == [(spoiled_id, "completed")]
 
 
 async def test_without_a_worker_a_damaged_job_is_told_of_at_once(valkey_url: str, redis: ArqRedis) -> None:
-    async with whole(redis, valkey_url) as running:
-        mine = await running.submit(QUICK)
-        await _spoil_record(redis, mine, "cut")
-        assert (await running.seen(mine))["error"]["code"] == "record_unreadable"
-        cancelled = await running.app.post(f"/v1/jobs/{mine}/cancel")
+    async with full_stack(redis, valkey_url) as running:
+        spoiled_id = await running.submit(QUICK)
+        await _spoil_record(redis, spoiled_id, "cut")
+        assert (await running.view(spoiled_id))["error"]["code"] == "record_unreadable"
+        cancelled = await running.app.post(f"/v1/jobs/{spoiled_id}/cancel")
         assert (cancelled.status_code, cancelled.json()["status"]) == (200, "failed")
 
 
@@ -139,7 +139,7 @@ async def test_what_stands_beside_a_record_is_no_lock(
 ) -> None:
     """The version and the head of the audit chain are compared at each commit: no job hangs on a spoiled one."""
     fields = {"v": ("v",), "chain": ("chain",), "both": ("v", "rec", "chain")}[field]
-    async with whole(redis, valkey_url, speed=200.0, audit_seal_seconds=0.2) as running:
+    async with full_stack(redis, valkey_url, speed=200.0, audit_seal_seconds=0.2) as running:
         waiting = await running.submit(QUICK, not_before="2035-01-01T00:00:00Z")
         queued = await running.submit(QUICK)
         done = await running.submit(QUICK, not_before="2035-01-01T00:00:00Z")
@@ -155,7 +155,7 @@ async def test_what_stands_beside_a_record_is_no_lock(
         await running.stage.worker()
         settled = await running.stage.settled(queued)
         assert settled.status is (Status.COMPLETED if field == "chain" else Status.FAILED)
-        assert (await running.seen(waiting))["status"] == ("cancelled" if field == "chain" else "failed")
+        assert (await running.view(waiting))["status"] == ("cancelled" if field == "chain" else "failed")
         # a settled job has no next record: what stands beside it stays, for a proof to tell of
         assert [one for one in await _problems(redis) if done not in one] == []
 
@@ -163,45 +163,45 @@ async def test_what_stands_beside_a_record_is_no_lock(
 async def test_what_a_newer_release_wrote_is_shown_and_left_alone_by_who_only_reads(
     valkey_url: str, redis: ArqRedis
 ) -> None:
-    async with whole(redis, valkey_url) as running:
-        mine = await running.submit(QUICK)
-        spoiled = await _spoil_record(redis, mine, "unknown field")
-        assert (await running.seen(mine))["status"] == "queued"
+    async with full_stack(redis, valkey_url) as running:
+        spoiled_id = await running.submit(QUICK)
+        spoiled = await _spoil_record(redis, spoiled_id, "unknown field")
+        assert (await running.view(spoiled_id))["status"] == "queued"
         assert [one["status"] for one in (await running.app.get("/v1/jobs")).json()["data"]] == ["queued"]
-        assert await redis.hget(keys.job(mine), "rec") == spoiled
+        assert await redis.hget(keys.job(spoiled_id), "rec") == spoiled
 
 
 async def test_a_running_job_goes_on_its_holder_writes_the_record_whole(valkey_url: str, redis: ArqRedis) -> None:
-    async with whole(redis, valkey_url, speed=5.0) as running:
+    async with full_stack(redis, valkey_url, speed=5.0) as running:
         await running.stage.worker()
-        mine = await running.submit("[[sim: normal tokens=40]] hello")
+        spoiled_id = await running.submit("[[sim: normal tokens=40]] hello")
 
         async def runs() -> bool:
-            return (await running.seen(mine))["status"] == "running"
+            return (await running.view(spoiled_id))["status"] == "running"
 
         await until("the job to run", runs)
-        await _spoil_record(redis, mine, "not JSON")
-        assert (await running.seen(mine))["status"] in ("running", "completed")
-        assert (await running.stage.settled(mine)).status is Status.COMPLETED
+        await _spoil_record(redis, spoiled_id, "not JSON")
+        assert (await running.view(spoiled_id))["status"] in ("running", "completed")
+        assert (await running.stage.settled(spoiled_id)).status is Status.COMPLETED
 
 
 async def test_what_is_optional_survives_an_older_worker(valkey_url: str, redis: ArqRedis) -> None:
-    async with whole(redis, valkey_url, speed=200.0) as running:
-        mine = await running.submit(QUICK)
-        record = json.loads(await redis.hget(keys.job(mine), "rec"))
+    async with full_stack(redis, valkey_url, speed=200.0) as running:
+        spoiled_id = await running.submit(QUICK)
+        record = json.loads(await redis.hget(keys.job(spoiled_id), "rec"))
         assert "optional" not in record  # releases before this one can read what it writes
-        await redis.hset(keys.job(mine), "rec", json.dumps({**record, "optional": {"hint": [1, 2]}}))
+        await redis.hset(keys.job(spoiled_id), "rec", json.dumps({**record, "optional": {"hint": [1, 2]}}))
         await running.stage.worker()
-        assert (await running.stage.settled(mine)).status is Status.COMPLETED
-        assert json.loads(await redis.hget(keys.job(mine), "rec"))["optional"] == {"hint": [1, 2]}
+        assert (await running.stage.settled(spoiled_id)).status is Status.COMPLETED
+        assert json.loads(await redis.hget(keys.job(spoiled_id), "rec"))["optional"] == {"hint": [1, 2]}
 
 
 @pytest.mark.parametrize("place", [keys.READY, keys.LATER, keys.RING, keys.LEASED, keys.app_queue("acme")])
 async def test_a_queue_that_lost_a_key_is_made_whole(
     valkey_url: str, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    monkeypatch.setattr("worker.tasks.maintenance.sweeper._LOOK_EVERY", 1)
-    async with whole(redis, valkey_url, speed=200.0) as running:
+    monkeypatch.setattr("worker.tasks.maintenance.sweeper._CHECK_QUEUE_EVERY", 1)
+    async with full_stack(redis, valkey_url, speed=200.0) as running:
         ids = [await running.submit(QUICK) for _ in range(3)]
         soon = await running.submit(QUICK, not_before=(await _in_a_moment(redis)))
         await redis.delete(place)
@@ -218,7 +218,7 @@ async def _in_a_moment(redis: ArqRedis) -> str:
 
 
 async def test_numbers_beyond_all_bounds_hide_nothing(valkey_url: str, redis: ArqRedis) -> None:
-    async with whole(redis, valkey_url) as running:
+    async with full_stack(redis, valkey_url) as running:
         assert (await running.app.post("/v1/pause", json={"scope": "model", "name": SOL})).status_code == 200
         place = keys.pause(f"pause:model:{SOL}")
         kept = json.loads(await redis.get(place))

@@ -1,4 +1,4 @@
-"""What the tests of telemetry borrow from other rooms: real processes, a hand that plays an app."""
+"""Fixtures that telemetry shares with other tests: real processes, and a client that acts as an app."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fake Sentry: takes envelopes over HTTP and keeps every byte of them, decoded, for tests to look through."""
+"""A fake Sentry: receives envelopes over HTTP and keeps every byte of them, decoded, for tests to search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of events: what it lists passes, what it does not is a fault in tests and dropped in production."""
+"""The table of events: what it lists passes; anything else raises in tests and is dropped in production."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from collections.abc import Iterator
 import pytest
 
 from worker.jobs.errors import SettingsError
-from worker.settings import load
+from worker.settings_loader import load
 from worker.telemetry import events, log, metrics_subscriber
 from worker.telemetry.metrics import METRICS, MetricsRegistry
 
 
 @pytest.fixture
 def lenient() -> Iterator[None]:
-    events.strict(False)
+    events.set_strict(False)
     yield
-    events.strict()
+    events.set_strict()
 
 
 def test_every_field_of_every_event_has_a_meaning() -> None:
-    assert events.FIELDS.keys() >= events.ABOUT
+    assert events.FIELDS.keys() >= events.COMMON_FIELDS
     for name, row in events.EVENTS.items():
         assert row.fields <= events.FIELDS.keys(), name
-        assert row.says.endswith("."), name
-        assert not row.fields & events.ABOUT, name
+        assert row.description.endswith("."), name
+        assert not row.fields & events.COMMON_FIELDS, name
     used = frozenset().union(*(row.fields for row in events.EVENTS.values()))
     reserved = {"sequence", "version"}  # for plain lines only
-    assert events.FIELDS.keys() - used - events.ABOUT <= reserved
+    assert events.FIELDS.keys() - used - events.COMMON_FIELDS <= reserved
 
 
 @pytest.mark.parametrize("name", ["prompt", "output", "input", "text", "url", "body", "key", "message", "metadata"])
@@ -71,7 +71,7 @@ def test_a_subscriber_that_breaks_harms_nobody(told: list[tuple[str, dict[str, o
 
 
 def test_what_it_is_about_goes_with_everything_told_inside(told: list[tuple[str, dict[str, object]]]) -> None:
-    with events.about(request_id="req_1", nonsense="x"), events.about(job_id="job_1"):
+    with events.event_context(request_id="req_1", nonsense="x"), events.event_context(job_id="job_1"):
         events.emit("lease.lost", job_id="job_2")
         events.emit("job.rescued", generation=1)
     events.emit("job.rescued", generation=2)
@@ -116,11 +116,11 @@ def test_every_metric_of_a_process_is_moved_by_some_event(monkeypatch: pytest.Mo
         "outcome": "server_error", "ttft_seconds": 1, "input_tokens": 1, "cost_usd": 1, "resumed": 1, "slots": 1,
         "result": "delivered", "lag_seconds": 1, "http_status": 200, "what": "event", "decided_by": "policy",
     }  # fmt: skip
-    for name in metrics_subscriber.COUNTED:
-        metrics_subscriber.hear(name, said)
-        metrics_subscriber.hear(name, {**said, "reason": "access_denied"})
-    mine = {name for name, row in METRICS.items() if row.place == "process"}
-    assert mine - moved == {"vigil_build_info"}
+    for name in metrics_subscriber.HANDLERS:
+        metrics_subscriber.observe(name, said)
+        metrics_subscriber.observe(name, {**said, "reason": "access_denied"})
+    own = {name for name, row in METRICS.items() if row.source == "process"}
+    assert own - moved == {"vigil_build_info"}
 
 
 def test_telling_is_cheap() -> None:

@@ -1,4 +1,4 @@
-"""What a person is told of: each abnormal end is one event with its own grouping, data never is; no content."""
+"""Issues: each abnormal end is one issue with its own grouping, data never is one; none has content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.jobs.errors import LeaseLost, StoreUnavailable
 from worker.main import WorkerProcess
 from worker.store import keys
 from worker.telemetry import events, sentry, sentry_issues, sentry_scrubbing
-from worker.telemetry.internal_errors import broke
+from worker.telemetry.internal_errors import report_internal_error
 
 SECRET = "CANARY-7f1c"
 
@@ -76,7 +76,7 @@ async def test_a_bug_in_a_run_is_one_event_without_content(stage: Stage, ingest:
         except ValueError as error:
             raise RuntimeError(f"could not read {prompt}") from error
 
-    worker.shop.access.heard = broken  # type: ignore[method-assign]
+    worker.components.context.access.observe = broken  # type: ignore[method-assign]
     job_id = await stage.submit(f"[[sim: normal]] {SECRET}")
     assert (await stage.settled(job_id)).status.value == "failed"
     await idle(worker)
@@ -103,7 +103,7 @@ async def test_lost_access_is_one_event_per_model(stage: Stage, ingest: Ingest) 
         assert (await stage.settled(job_id)).status.value == "failed"
 
     async def skipped() -> bool:
-        return all("gpt-5.6-sol" in worker.shop.access.denied for worker in workers)
+        return all("gpt-5.6-sol" in worker.components.context.access.denied for worker in workers)
 
     await until("all workers to know", skipped)
     (event,) = arrived(ingest)
@@ -170,7 +170,7 @@ async def test_a_stuck_queue_is_one_event_of_all_workers(redis: ArqRedis, valkey
         await stage.submit(f"waits {SECRET}")
         await asyncio.sleep(1.1)  # it must be that old
         for worker in workers * 2:
-            await worker.sweeper.look()
+            await worker.components.sweeper.report_stuck_queue()
     (event,) = arrived(ingest)  # behind the workers' end: a span that closes after Sentry's wakes its thread again
     assert event["fingerprint"] == ["queue-stuck"]
 
@@ -216,7 +216,7 @@ async def test_workers_and_sweepers_show_a_heartbeat_once_a_minute(
 
     await until("a sweep", swept)
     for _ in range(3):
-        await worker.sweeper.beat()
+        await worker.components.sweeper.beat()
     sentry.stop()
     beats = ingest.items("check_in")
     assert sorted(beat["monitor_slug"] for beat in beats) == ["vigil-sweeper", "vigil-worker"]
@@ -294,13 +294,13 @@ def test_of_a_span_only_listed_attributes_leave_and_its_name_is_one_of_ours() ->
     )
     assert told == {"name": "other", "attributes": {"vigil.attempt": 1}}
     assert sentry_scrubbing.span({"name": "responses gpt-5.6-sol"})["name"] == "responses gpt-5.6-sol"
-    assert sentry_scrubbing.word("a prompt as a model") == "other"
+    assert sentry_scrubbing.identifier_or_other("a prompt as a model") == "other"
 
 
 def test_a_store_that_is_away_may_say_so_in_its_own_words(ingest: Ingest, valkey_url: str) -> None:
     from worker.settings import Settings
 
     sentry.start(Settings(_env_file=None, redis_url=valkey_url, SENTRY_DSN=ingest.dsn))
-    broke("worker.broke", StoreUnavailable("Redis could not commit: TimeoutError"), what="claiming")
+    report_internal_error("worker.broke", StoreUnavailable("Redis could not commit: TimeoutError"), what="claiming")
     (event,) = arrived(ingest)
     assert event["exception"]["values"][0]["value"] == "Redis could not commit: TimeoutError"

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from worker.telemetry import metrics_subscriber
-from worker.telemetry.metrics import BOOK, LABELS, METRICS, MetricsRegistry
+from worker.telemetry.metrics import LABELS, METRICS, REGISTRY, MetricsRegistry
 
 UNITS = ("_seconds", "_bytes", "_ratio", "_total", "_info")
 
@@ -18,14 +18,14 @@ def test_a_name_says_its_unit_and_a_counter_that_it_only_rises(name: str) -> Non
     assert re.fullmatch(r"vigil_[a-z][a-z_]*[a-z]", name)
     assert (row.kind == "counter") == name.endswith("_total")
     assert row.kind != "histogram" or (name.endswith("_seconds") and list(row.buckets) == sorted(set(row.buckets)))
-    assert row.says.endswith(".")
+    assert row.help.endswith(".")
     assert set(row.labels) <= LABELS.keys()
     assert not {"job_id", "app", "end_user", "request_id"} & set(row.labels)
 
 
 def test_a_value_that_no_table_lists_counts_as_other() -> None:
     book = MetricsRegistry()
-    book.know(["gpt-5.6-sol"], {"gpt-5.6": "gpt-5.6-sol"})
+    book.set_models(["gpt-5.6-sol"], {"gpt-5.6": "gpt-5.6-sol"})
     for model in ("gpt-5.6-sol", "gpt-5.6", "sk-secret", "x" * 1000):
         book.count(
             "vigil_blocks_total",
@@ -53,10 +53,10 @@ def test_what_is_true_of_the_whole_is_told_beside_what_is_true_of_the_process() 
 
 def test_a_mended_answer_is_counted_by_what_was_mended() -> None:
     line = 'vigil_answers_mended_total{flag="not_a_number"}'
-    metrics_subscriber.hear("answer.mended", {"what": "not_a_number", "model": "m"})
-    first = BOOK.text().decode()
-    metrics_subscriber.hear("answer.mended", {"what": "not_a_number", "model": "m"})
-    counts = [float(re.search(re.escape(line) + r" ([0-9.]+)", text)[1]) for text in (first, BOOK.text().decode())]  # type: ignore[index]
+    metrics_subscriber.observe("answer.mended", {"what": "not_a_number", "model": "m"})
+    first = REGISTRY.text().decode()
+    metrics_subscriber.observe("answer.mended", {"what": "not_a_number", "model": "m"})
+    counts = [float(re.search(re.escape(line) + r" ([0-9.]+)", text)[1]) for text in (first, REGISTRY.text().decode())]  # type: ignore[index]
     assert counts[1] == counts[0] + 1
 
 

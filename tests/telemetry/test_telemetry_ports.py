@@ -1,4 +1,4 @@
-"""What machines ask: the worker's own port, the API's metrics and readiness, the number an autoscaler wants."""
+"""The worker's own port, the API's metrics and readiness, and the number for an autoscaler."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ async def test_a_job_that_nobody_takes_is_told_of_once(
         waiting = await stage.submit("waits")
         await until("it to be old", lambda: _older(stage, waiting))
         for _ in range(3):
-            await worker.sweeper.look()
+            await worker.components.sweeper.report_stuck_queue()
         stuck = [fields for name, fields in told if name == "queue.stuck"]
         assert len(stuck) == 1
         assert stuck[0]["count"] == 1

@@ -1,4 +1,4 @@
-"""Real processes, every log loud, one of them killed: one trace, no content in any byte that leaves or is written."""
+"""Real processes at the loudest log level, one of them killed: one trace, and no content in any byte written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SECRETS = ("CANARY", "sk-chaos", "whsec_", "harbour", "patient host", "lighthouse", "librarian")
 
 
-class Whole:
+class ProcessStack:
     """An API and a worker as processes, with a key for the API."""
 
     def __init__(self, stage: Processes, receiver: Receiver, at: str, key: str) -> None:
@@ -61,35 +61,35 @@ async def test_processes_tell_one_trace_and_no_content(tmp_path: Path) -> None:
             at = f"http://127.0.0.1:{port}"
             first, api = await stage.worker(), await stage.start("api", "--port", str(port))
             _, key, secret = await Apps(stage.redis, Clock()).create_key("acme", SCOPES)
-            whole = Whole(stage, receiver, at, key)
+            stack = ProcessStack(stage, receiver, at, key)
             await until("the API", lambda: _answers(at))
 
-            killed = await whole.submit("[[sim: normal tokens=60 rate=15]]")
-            await until("its stream", lambda: whole.streams(killed))
+            killed = await stack.submit("[[sim: normal tokens=60 rate=15]]")
+            await until("its stream", lambda: stack.streams(killed))
             await stage.kill(first)
             second = await stage.worker()
             others = [
-                await whole.submit("[[sim: check_then_block hold=1]]"),
-                await whole.submit("[[sim: cut times=1 tokens=40]]"),
-                await whole.submit("[[sim: queued_forever]]", policy={"run_deadline_seconds": 1}),
+                await stack.submit("[[sim: check_then_block hold=1]]"),
+                await stack.submit("[[sim: cut times=1 tokens=40]]"),
+                await stack.submit("[[sim: queued_forever]]", policy={"run_deadline_seconds": 1}),
             ]
             for job_id, status in zip([killed, *others], ["completed", "blocked", "completed", "expired"], strict=True):
-                await until(f"{job_id} to be {status}", lambda j=job_id, s=status: whole.is_(j, s))
+                await until(f"{job_id} to be {status}", lambda j=job_id, s=status: stack.is_(j, s))
             await until("the webhooks", lambda: _true(len(receiver.got) >= 4))
             bad = {"content": b'{"model": "CANARY", "input": CANARY', "headers": {"Content-Type": "application/json"}}
-            assert (await whole.ask("POST", "/v1/jobs", **bad)).status_code == 400
-            assert (await whole.ask("POST", "/v1/jobs", json={"model": "CANARY", "input": "CANARY"})).status_code == 422
+            assert (await stack.ask("POST", "/v1/jobs", **bad)).status_code == 400
+            assert (await stack.ask("POST", "/v1/jobs", json={"model": "CANARY", "input": "CANARY"})).status_code == 422
             assert await stage.term(second) == 0
             assert await stage.term(api) == 0
             written = stage.logs()
 
     spans = ingest.spans
-    mine = [span for span in spans if span["trace_id"] == TRACE]
-    assert {span["attributes"]["sentry.op"] for span in mine} == {
+    own = [span for span in spans if span["trace_id"] == TRACE]
+    assert {span["attributes"]["sentry.op"] for span in own} == {
         "http.server", "queue.publish", "queue.process", "gen_ai.responses", "http.client",
     }  # fmt: skip
     runs = [
-        s["attributes"] for s in mine if s["name"] == "vigil.run" and s["attributes"]["messaging.message.id"] == killed
+        s["attributes"] for s in own if s["name"] == "vigil.run" and s["attributes"]["messaging.message.id"] == killed
     ]
     assert [(run["vigil.ended"], run["messaging.message.retry.count"]) for run in runs] == [("completed", 1)]
     assert {got["sentry-trace"][:32] for got in receiver.got} == {TRACE}

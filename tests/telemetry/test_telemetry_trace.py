@@ -1,4 +1,4 @@
-"""One trace from the submit over the worker to the webhook, whatever becomes of the job; against a fake ingest."""
+"""One trace from the submit over the worker to the webhook, however the job ends; against a fake Sentry."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-class Whole:
+class TracedStack:
     """API, worker, provider, receiver and Sentry."""
 
     def __init__(self, api: Running, stage: Stage, ingest: Ingest, receiver: Receiver) -> None:
@@ -95,14 +95,14 @@ ENDS = ("completed", "blocked", "failed", "cancelled", "expired")
 
 
 @pytest.fixture
-async def whole(
+async def stack(
     redis: ArqRedis, valkey_url: str, clock: Clock, tmp_path: Path, ingest: Ingest, receiver: Receiver
-) -> AsyncIterator[Whole]:
+) -> AsyncIterator[TracedStack]:
     more = {"SENTRY_DSN": ingest.dsn, "webhook_allow_private": True, "webhook_schedule": (0.05,)}
     settings = Settings(_env_file=None, redis_url=valkey_url, data_dir=tmp_path, **more)
     async with Stage(redis, valkey_url, **more) as stage, running(settings, redis, clock) as api:
         await stage.worker()
-        yield Whole(api, stage, ingest, receiver)
+        yield TracedStack(api, stage, ingest, receiver)
     sentry.stop()
 
 
@@ -134,12 +134,12 @@ CASES = [
     ("status", "prompt", "more", "outcomes"), CASES, ids=[c[1].strip("[]").split()[1] for c in CASES]
 )
 async def test_one_trace_in_every_outcome(
-    whole: Whole, status: str, prompt: str, more: dict[str, Any], outcomes: list[str]
+    stack: TracedStack, status: str, prompt: str, more: dict[str, Any], outcomes: list[str]
 ) -> None:
-    job_id = await whole.submit(prompt, {"sentry-trace": CALLER}, **more)
-    await whole.over(job_id, status)
+    job_id = await stack.submit(prompt, {"sentry-trace": CALLER}, **more)
+    await stack.over(job_id, status)
     sentry.stop()
-    spans = whole.ingest.spans
+    spans = stack.ingest.spans
     assert {span["trace_id"] for span in spans} == {TRACE}
     by_op: dict[str, list[dict[str, Any]]] = {}
     for span in spans:
@@ -164,18 +164,18 @@ async def test_one_trace_in_every_outcome(
     (told,) = by_op["http.client"]
     assert told["parent_span_id"] == published["span_id"]
     assert told["attributes"]["vigil.result"] == "delivered"
-    assert whole.receiver.got[0]["sentry-trace"].startswith(TRACE)
-    assert "baggage" not in whole.receiver.got[0]
-    assert whole.ingest.events == [], "an outcome is data, not an issue"
-    check_canaries(whole.ingest)
+    assert stack.receiver.got[0]["sentry-trace"].startswith(TRACE)
+    assert "baggage" not in stack.receiver.got[0]
+    assert stack.ingest.events == [], "an outcome is data, not an issue"
+    check_canaries(stack.ingest)
 
 
-async def test_what_a_call_was_like_stands_on_its_span(whole: Whole) -> None:
-    job_id = await whole.submit("[[sim: check_then_clear hold=6 tokens=40]]")
-    await whole.over(job_id, "completed")
-    job = await whole.stage.job(job_id)
+async def test_what_a_call_was_like_stands_on_its_span(stack: TracedStack) -> None:
+    job_id = await stack.submit("[[sim: check_then_clear hold=6 tokens=40]]")
+    await stack.over(job_id, "completed")
+    job = await stack.stage.job(job_id)
     sentry.stop()
-    (call,) = [s for s in whole.ingest.spans if s["attributes"]["sentry.op"] == "gen_ai.responses"]
+    (call,) = [s for s in stack.ingest.spans if s["attributes"]["sentry.op"] == "gen_ai.responses"]
     said, attempt = call["attributes"], job.attempts[0]
     assert said["gen_ai.request.model"] == said["gen_ai.response.model"] == "gpt-5.6-sol"
     assert said["gen_ai.usage.output_tokens"] == attempt.usage.output_tokens > 0
@@ -188,52 +188,52 @@ async def test_what_a_call_was_like_stands_on_its_span(whole: Whole) -> None:
     assert call["end_timestamp"] > call["start_timestamp"]
 
 
-async def test_each_job_of_a_worker_has_a_trace_of_its_own(whole: Whole) -> None:
-    ids = [await whole.submit("[[sim: normal]]") for _ in range(4)]
+async def test_each_job_of_a_worker_has_a_trace_of_its_own(stack: TracedStack) -> None:
+    ids = [await stack.submit("[[sim: normal]]") for _ in range(4)]
     for job_id in ids:
-        await whole.over(job_id, "completed")
+        await stack.over(job_id, "completed")
     sentry.stop()
     runs = {
-        s["attributes"]["messaging.message.id"]: s["trace_id"] for s in whole.ingest.spans if s["name"] == "vigil.run"
+        s["attributes"]["messaging.message.id"]: s["trace_id"] for s in stack.ingest.spans if s["name"] == "vigil.run"
     }
     assert runs.keys() == set(ids)
     assert len(set(runs.values())) == 4
-    assert not any("sentry-trace" in got for got in whole.receiver.got), "an app that traces nothing is sent nothing"
+    assert not any("sentry-trace" in got for got in stack.receiver.got), "an app that traces nothing is sent nothing"
 
 
-async def test_a_cancelled_job_closes_its_spans(whole: Whole) -> None:
-    job_id = await whole.submit("[[sim: normal tokens=400 rate=1]]", {"sentry-trace": CALLER})
-    await whole.stage.reaches(job_id, "text", lambda j: any(a.first_output_at for a in j.attempts))
-    client = await whole.api.client()
+async def test_a_cancelled_job_closes_its_spans(stack: TracedStack) -> None:
+    job_id = await stack.submit("[[sim: normal tokens=400 rate=1]]", {"sentry-trace": CALLER})
+    await stack.stage.reaches(job_id, "text", lambda j: any(a.first_output_at for a in j.attempts))
+    client = await stack.api.client()
     assert (await client.post(f"/v1/jobs/{job_id}/cancel")).status_code in (200, 202)
-    await whole.over(job_id, "cancelled")
+    await stack.over(job_id, "cancelled")
     sentry.stop()
-    (call,) = [s for s in whole.ingest.spans if s["attributes"]["sentry.op"] == "gen_ai.responses"]
+    (call,) = [s for s in stack.ingest.spans if s["attributes"]["sentry.op"] == "gen_ai.responses"]
     assert (call["trace_id"], call["attributes"]["safety.outcome"]) == (TRACE, "cancelled")
-    check_canaries(whole.ingest)
+    check_canaries(stack.ingest)
 
 
-async def test_a_batch_is_one_trace_with_a_span_for_each_job(whole: Whole) -> None:
-    client = await whole.api.client()
+async def test_a_batch_is_one_trace_with_a_span_for_each_job(stack: TracedStack) -> None:
+    client = await stack.api.client()
     jobs = [{"model": "gpt-5.6-sol", "input": "CANARY-prompt"} for _ in range(3)]
     rows = (await client.post("/v1/jobs/batch", json={"jobs": jobs}, headers={"sentry-trace": CALLER})).json()
     for row in rows:
-        await whole.stage.settled(row["job"]["id"])
+        await stack.stage.settled(row["job"]["id"])
     sentry.stop()
-    published = [s for s in whole.ingest.spans if s["name"] == "queue.publish"]
+    published = [s for s in stack.ingest.spans if s["name"] == "queue.publish"]
     assert {s["attributes"]["messaging.message.id"] for s in published} == {row["job"]["id"] for row in rows}
-    assert {s["trace_id"] for s in whole.ingest.spans} == {TRACE}
+    assert {s["trace_id"] for s in stack.ingest.spans} == {TRACE}
 
 
-async def test_an_unsampled_trace_stays_unsampled(whole: Whole) -> None:
-    job_id = await whole.submit("[[sim: normal]]", {"sentry-trace": CALLER[:-1] + "0"})
-    await whole.over(job_id, "completed")
+async def test_an_unsampled_trace_stays_unsampled(stack: TracedStack) -> None:
+    job_id = await stack.submit("[[sim: normal]]", {"sentry-trace": CALLER[:-1] + "0"})
+    await stack.over(job_id, "completed")
     sentry.stop()
-    assert whole.ingest.spans == []
+    assert stack.ingest.spans == []
 
 
-async def test_the_provider_never_hears_of_a_trace(whole: Whole) -> None:
-    job_id = await whole.submit("[[sim: normal]]", {"sentry-trace": CALLER})
-    await whole.over(job_id, "completed")
-    (call,) = (await asyncio.to_thread(whole.stage.sim.calls))["calls"][:1] or [{}]
+async def test_the_provider_never_hears_of_a_trace(stack: TracedStack) -> None:
+    job_id = await stack.submit("[[sim: normal]]", {"sentry-trace": CALLER})
+    await stack.over(job_id, "completed")
+    (call,) = (await asyncio.to_thread(stack.stage.sim.calls))["calls"][:1] or [{}]
     assert TRACE not in repr(call)

@@ -81,7 +81,7 @@ async def test_a_wire(path: Path, mode: Mode, redis: ArqRedis, valkey_url: str) 
             await serving
             events.unsubscribe(hear)
         assert sorted(mended) == sorted(flag for a in job.attempts for flag in a.flags if flag in REPAIR_FLAGS)
-        got = await _seen(job, await jobs.answer(job_id) or {}, provider, redis)
+        got = await _seen(job, await jobs.load_output(job_id) or {}, provider, redis)
         got["waits"] = waits
         _compare(case.about, case.expect, got)
         if job.block is not None:
@@ -124,7 +124,7 @@ async def _settled(worker: WorkerProcess, jobs: Jobs, redis: ArqRedis, job_id: s
             assert job.started_at is not None
             if due < job.started_at + timedelta(seconds=job.policy.run_deadline_seconds):
                 await redis.zadd(keys.LATER, {job_id: 0}, xx=True)
-                worker.runner.wake()
+                worker.components.claimer.wake()
         await asyncio.sleep(0.005)
 
 

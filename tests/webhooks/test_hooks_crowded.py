@@ -17,7 +17,7 @@ from webhook_receivers import LIFE, SECRET, Post, Receiver
 
 from worker.clock import Clock
 from worker.store.jobs.stored_job import NewJob
-from worker.tasks.delivery.dispatcher import MOST_AT_ONCE
+from worker.tasks.delivery.dispatcher import MAX_CONCURRENT
 from worker.webhooks.guard import AddressPolicy, check_url
 from worker.webhooks.resolver import SystemResolver
 from worker.webhooks.sender import WebhookSender
@@ -67,15 +67,15 @@ async def test_an_app_full_of_tarpits_leaves_room_for_the_next(post: Post, recei
         for number in range(50):
             of = {"url": f"{pit.url}/{number}", "events": ("job.queued",), "payload": "thin", "description": ""}
             await post.endpoints.create("tarpits", secret=SECRET, **of)
-        for _ in range(1 + MOST_AT_ONCE // 50):
+        for _ in range(1 + MAX_CONCURRENT // 50):
             new = new_job(app="tarpits")
             await post.jobs.submit(NewJob(new.fact, {"metadata": {}}, new.input))
         post.worker("w")
-        await pit.gets(MOST_AT_ONCE // 2)
+        await pit.gets(MAX_CONCURRENT // 2)
         job_id = await post.submit(receiver.url, ("job.queued",))
         await receiver.gets(1)
         await post.message(job_id, "delivered")
-        assert len(pit.got) == MOST_AT_ONCE // 2, "no more than it leaves free"
+        assert len(pit.got) == MAX_CONCURRENT // 2, "no more than it leaves free"
         free.set()
         await pit.gets(300)
 

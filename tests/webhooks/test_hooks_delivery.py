@@ -295,7 +295,7 @@ async def test_a_worker_that_dies_between_post_and_receipt_is_made_good_under_th
 
 
 async def test_shutdown_gives_back_what_is_on_its_way(post, receiver, monkeypatch):
-    monkeypatch.setattr("worker.tasks.delivery.dispatcher._GRACE", 0.05)
+    monkeypatch.setattr("worker.tasks.delivery.dispatcher._SHUTDOWN_GRACE_S", 0.05)
     held = asyncio.Event()
 
     async def first_never_answers(_: web.Request, count: int) -> web.StreamResponse:

@@ -13,7 +13,7 @@ from worker.cli.errors import EXIT_USAGE, CliError
 from worker.cli.rendering import print_columns
 from worker.jobs.catalogue import dollars
 from worker.jobs.record import Usage
-from worker.settings import load
+from worker.settings_loader import load
 
 _AMOUNT: Final = re.compile(r"([0-9][0-9_]*)(\.[0-9]+)?([kmg]?)", re.IGNORECASE)
 _SUFFIX: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 import typer
 
 from worker.cli.errors import EXIT_FAILED
-from worker.settings import load
+from worker.settings_loader import load
 
 _TIMEOUT_S: Final = 5.0
 _OK: Final = 200

@@ -16,9 +16,10 @@ from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
 from worker.cli.processes import with_redis
 from worker.cli.rendering import print_columns
 from worker.clock import Clock
-from worker.embedded import Embedded
+from worker.embedded import EmbeddedValkey
 from worker.jobs.errors import Refused
-from worker.settings import Settings, load
+from worker.settings import Settings
+from worker.settings_loader import load
 from worker.store.admission.rate_limit import MAX_RATE, RateLimit
 from worker.store.apps import SCOPES, ApiKey, Apps
 from worker.store.connection.pool import connect
@@ -41,7 +42,7 @@ app = typer.Typer(
 @asynccontextmanager
 async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
     """Open the apps and keys in the Redis of the settings; starts the embedded server if it does not run."""
-    embedded = None if settings.redis_url else Embedded(settings.data_dir)
+    embedded = None if settings.redis_url else EmbeddedValkey(settings.data_dir)
     if embedded:
         await embedded.start()
     try:

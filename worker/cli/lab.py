@@ -21,7 +21,7 @@ from worker.jobs.spec import Action
 from worker.lab import chart, evaluate, synthetic, trails
 from worker.lab.model import ACTIONS, SILENCE, THRESHOLDS, BadTrail, LabCases, PolicyResult
 from worker.safety.policy import POLICY_VERSION
-from worker.settings import load
+from worker.settings_loader import load
 
 _AFTER = ",".join(f"{threshold:g}" for threshold in THRESHOLDS)
 _MAX_SECONDS = 31_536_000.0

@@ -21,11 +21,12 @@ from typing import Annotated, Protocol, cast
 import typer
 
 from worker.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CliError
-from worker.embedded import Embedded
-from worker.settings import Settings, load
+from worker.embedded import EmbeddedValkey
+from worker.settings import Settings
+from worker.settings_loader import load
 from worker.telemetry.events import emit
 from worker.telemetry.log import configure
-from worker.telemetry.setup import finish
+from worker.telemetry.setup import stop_telemetry
 
 _STARTUP_S = 1.0
 _GC_THRESHOLD = 50_000  # allocations
@@ -92,7 +93,7 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], mes
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             code = runner.run(go())
     finally:
-        finish()
+        stop_telemetry()
     if received and received[0] == signal.SIGINT:
         code = EXIT_INTERRUPTED
     if code:
@@ -140,7 +141,7 @@ async def with_redis(settings: Settings) -> AsyncIterator[Settings]:
     if settings.redis_url is not None:
         yield settings
         return
-    async with Embedded(settings.data_dir) as embedded:
+    async with EmbeddedValkey(settings.data_dir) as embedded:
         yield settings.model_copy(update={"redis_url": embedded.url})
 
 

@@ -14,7 +14,8 @@ import typer
 from worker.cli.errors import EXIT_FAILED
 from worker.cli.processes import with_redis
 from worker.clock import Clock
-from worker.settings import Settings, load
+from worker.settings import Settings
+from worker.settings_loader import load
 from worker.store.connection.pool import connect
 from worker.store.connection.store_guard import accept as accept_store, read_answer
 from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load as load_mark

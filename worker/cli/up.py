@@ -24,7 +24,8 @@ from worker.cli.processes import first_of, listen, load_api_server, run_until_si
 from worker.cli.profile import save_profile, saved_profile
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
-from worker.settings import Settings, key_file, load
+from worker.settings import Settings
+from worker.settings_loader import key_file, load
 from worker.store.apps import SCOPES, Apps
 from worker.store.connection.durability import check_durability, describe_durability
 from worker.store.connection.pool import connect

@@ -1,8 +1,8 @@
-"""The worker's own small port: `/healthz`, `/readyz`, `/metrics`, for machines that look after it. GET and HEAD only.
+"""The worker's own HTTP port: `/healthz`, `/readyz` and `/metrics`, for orchestrators and scrapers. GET and HEAD only.
 
-Alive says that the event loop turns, and nothing of Redis: a restart would not bring that back. Ready says that jobs
-are claimed: not while draining, not while Redis takes no writes. One request per connection, so that nothing lingers.
-Must not know: jobs, what a caller makes of the answer.
+`/healthz` says that the event loop runs, and nothing about Redis: a restart would not bring that back. `/readyz` says
+that jobs are claimed: not while draining, not while Redis takes no writes. One request per connection, so that no
+connection stays open.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from worker.telemetry.events import emit
 from worker.telemetry.metrics import CONTENT_TYPE
 
 Ready = Callable[[], Awaitable[str]]
-"""Gives why no jobs are claimed now; "" when they are."""
+"""Returns why no jobs are claimed now; "" if they are."""
 
-_SECONDS: Final = 5.0
-_MOST_HEAD: Final = 8192
+_REQUEST_TIMEOUT_S: Final = 5.0
+_MAX_HEAD_BYTES: Final = 8192
 _PLAIN: Final = "text/plain; charset=utf-8"
 _PHRASES: Final = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
-_Answer = tuple[int, bytes, str]
+_Response = tuple[int, bytes, str]
 
 
 class HealthServer:
-    """Answers while its block lasts."""
+    """Answers as long as the block of `listening` lasts."""
 
     def __init__(self, ready: Ready, metrics: Callable[[], bytes]) -> None:
         self._ready, self._metrics = ready, metrics
-        self._open: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[int]:
-        """The port that is listened on; 0 asks for a free one. OSError when it is taken."""
-        server = await asyncio.start_server(self._serve, host, port, limit=_MOST_HEAD)
-        found = int(server.sockets[0].getsockname()[1])
-        emit("worker.listening", host=host, port=found)
+        """Listen inside the block and yield the port; 0 picks a free one. Raises OSError if the port is taken."""
+        server = await asyncio.start_server(self._serve, host, port, limit=_MAX_HEAD_BYTES)
+        bound = int(server.sockets[0].getsockname()[1])
+        emit("worker.listening", host=host, port=bound)
         try:
-            yield found
+            yield bound
         finally:
             server.close()
-            for task in list(self._open):
+            for task in list(self._tasks):
                 task.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is not None:
-            self._open.add(task)
-            task.add_done_callback(self._open.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(_REQUEST_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 method, _, rest = head.partition(b" ")
-                status, body, kind = await self._answer(method, rest.partition(b" ")[0].partition(b"?")[0])
+                status, body, kind = await self._respond(method, rest.partition(b" ")[0].partition(b"?")[0])
                 lines = [
                     f"HTTP/1.1 {status} {_PHRASES[status]}",
                     f"Content-Type: {kind}",
@@ -69,15 +69,15 @@ class HealthServer:
                 await writer.drain()
         writer.close()
 
-    async def _answer(self, method: bytes, path: bytes) -> _Answer:
+    async def _respond(self, method: bytes, path: bytes) -> _Response:
         if method not in (b"GET", b"HEAD"):
             return 405, b"GET only\n", _PLAIN
         match path:
             case b"/healthz":
                 return 200, b"ok\n", _PLAIN
             case b"/readyz":
-                why = await self._ready()
-                return (503, f"{why}\n".encode(), _PLAIN) if why else (200, b"ok\n", _PLAIN)
+                reason = await self._ready()
+                return (503, f"{reason}\n".encode(), _PLAIN) if reason else (200, b"ok\n", _PLAIN)
             case b"/metrics":
                 return 200, self._metrics(), CONTENT_TYPE
             case _:

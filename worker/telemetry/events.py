@@ -1,8 +1,8 @@
-"""What Vigil tells of itself: one table of events, their fields and units. Logs, metrics and Sentry only subscribe.
+"""Telemetry events: one table of all events, their fields and units. Logs, metrics and Sentry subscribe to them.
 
-An event passes with the fields its row lists and nothing else: anything more is a mistake of the programmer, which
-raises in tests and is dropped and counted in production. No field can hold a prompt, an output, an address's query, a
-key or a foreign error's text. Must not know: who listens, Redis, what is done about an event.
+An event is passed on with the fields that its row lists and nothing else: anything more is a programming error, which
+raises in tests and is dropped and counted in production. No field may hold a prompt, an output, the query of an
+address, a key or the text of a foreign error. Subscribers are not known here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Final
 
 FIELDS: Final[dict[str, str]] = {
-    # about: on every event, where known
+    # common: on every event, where known
     "job_id": "the job",
     "app": "the app that owns it",
     "attempt": "number of the attempt, from 1",
-    "request_id": "the provider's id of an upstream call, or ours of an API request",
+    "request_id": "the provider's id of an upstream call, or Vigil's of an API request",
     "trace_id": "32 hex digits: the trace from the submit over the worker to the webhook",
     "worker": "id of a worker process",
     # numbers
@@ -27,7 +27,7 @@ FIELDS: Final[dict[str, str]] = {
     "cached_input_tokens": "tokens",
     "check_seconds": "seconds that safety checks took",
     "cost_usd": "US dollars",
-    "count": "how many, said by the event",
+    "count": "how many; the event says of what",
     "generation": "wake-ups of the job so far",
     "http_status": "status of an HTTP answer",
     "input_tokens": "tokens",
@@ -36,59 +36,59 @@ FIELDS: Final[dict[str, str]] = {
     "port": "a TCP port",
     "reasoning_tokens": "tokens",
     "resumed": "reconnections",
-    "seconds": "seconds, said by the event",
+    "seconds": "seconds; the event says of what",
     "sequence": "number of the last stream event",
     "size_bytes": "bytes",
     "slots": "jobs that may run at once",
     "ttft_seconds": "seconds from the call to the first output",
     "version": "version number",
     "wait_seconds": "seconds from the submission (or not_before) to the start",
-    # words of fixed vocabularies
-    "at": "where in our code: module:line",
+    # values of fixed vocabularies
+    "at": "where in Vigil's code: module:line",
     "carrier": "how a block came",
     "category": "what a block is about",
-    "code": "an error's code, the provider's or ours",
+    "code": "an error's code, the provider's or Vigil's",
     "decided_by": "policy, app or provider",
     "disclosed": "not_needed, yes or no",
     "ended_by": "what ended a check",
     "error": "type of an exception, never its text",
     "evidence": "signalled or suspected",
-    "host": "host name of a receiver, or the address we listen on",
+    "host": "host name of a receiver, or the address listened on",
     "mode": "background, stream or chat",
     "model": "the requested model, or a family of models",
     "outcome": "how an attempt ended",
     "priority": "high, default or low",
     "purpose": "why an attempt was made",
-    "reason": "why, said by the event",
-    "refused": "True when the answer is the model's own refusal",
+    "reason": "why; the event says of what",
+    "refused": "True if the answer is the model's own refusal",
     "result": "what came of a try: delivered, failed, gone, exhausted",
     "scope": "name of an account's circuit or of a pause; not reversible",
     "served": "the model that served",
     "status": "a job's status, a model's access, an HTTP status",
-    "what": "which of several, said by the event",
+    "what": "which of several; the event says of what",
 }
 """Every field, with its meaning and unit."""
 
-ABOUT: Final = frozenset({"job_id", "app", "attempt", "request_id", "trace_id", "worker"})
+COMMON_FIELDS: Final = frozenset({"job_id", "app", "attempt", "request_id", "trace_id", "worker"})
 
 
 @dataclass(frozen=True, slots=True)
 class EventSpec:
-    """One event: what is true when it is told, how loud it is in the log, its fields beside ABOUT, and with ABOUT."""
+    """Describes one event: its log level, what is true when it is emitted, its own fields, and all that it may have."""
 
     level: int
-    says: str
+    description: str
     fields: frozenset[str]
     allowed: frozenset[str]
 
 
-def _row(level: int, says: str, fields: str = "") -> EventSpec:
+def _row(level: int, description: str, fields: str = "") -> EventSpec:
     own = frozenset(fields.split())
-    return EventSpec(level, says, own, own | ABOUT)
+    return EventSpec(level, description, own, own | COMMON_FIELDS)
 
 
 EVENTS: Final[dict[str, EventSpec]] = {
-    # jobs: told by the store when the change is committed, so by one process, once
+    # jobs: emitted by the store when the change is committed, so by one process, once
     "job.submitted": _row(DEBUG, "A job was accepted.", "model priority"),
     "job.started": _row(DEBUG, "A job began to run for the first time.", "model wait_seconds"),
     "job.scheduled": _row(DEBUG, "A job waits on purpose.", "reason code scope"),
@@ -102,7 +102,7 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "check.started": _row(DEBUG, "A safety check began.", "model evidence"),
     "check.ended": _row(DEBUG, "A safety check is over.", "model evidence ended_by seconds"),
     "attempt.started": _row(DEBUG, "The intent to call upstream is on record.", "model purpose mode"),
-    "attempt.taken_up": _row(DEBUG, "A running response goes on under a new holder.", "model mode"),
+    "attempt.taken_up": _row(DEBUG, "A running response is read on by a new holder.", "model mode"),
     "attempt.finished": _row(
         DEBUG,
         "An upstream call has ended.",
@@ -110,13 +110,13 @@ EVENTS: Final[dict[str, EventSpec]] = {
         "output_tokens reasoning_tokens cost_usd resumed",
     ),
     "answer.mended": _row(DEBUG, "Something in an answer had to be replaced or left out.", "model what"),
-    "response.out_of_reach": _row(WARNING, "Looks at a running response bring no word of it.", "seconds"),
+    "response.out_of_reach": _row(WARNING, "The state of a running response can't be read.", "seconds"),
     "response.back": _row(INFO, "A response that was out of reach can be read again.", "seconds"),
     # runs
-    "run.broke": _row(ERROR, "A run broke on a fault of ours.", "error at"),
-    "lease.lost": _row(WARNING, "A run was told that the lease is someone else's.", "generation"),
-    "job.settled_elsewhere": _row(INFO, "A late writer was told that the job is settled.", "status"),
-    "control.unknown": _row(WARNING, "The API asked for something that no run knows."),
+    "run.broke": _row(ERROR, "A run ended with an internal error.", "error at"),
+    "lease.lost": _row(WARNING, "A run lost its lease to another worker.", "generation"),
+    "job.settled_elsewhere": _row(INFO, "A run found its job settled by another writer.", "status"),
+    "control.unknown": _row(WARNING, "A control message of the API is not known to this version."),
     "circuit.opened": _row(ERROR, "The provider's account is at fault: its jobs are held.", "code scope"),
     "circuit.closed": _row(INFO, "The provider's account answers again.", "count scope"),
     # access and account
@@ -132,10 +132,10 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "notice.received": _row(WARNING, "The provider has sent a notice.", "code count"),
     "notice.end_user": _row(WARNING, "The provider has sent a notice about an end user.", "code"),
     "notice.page_refused": _row(INFO, "The provider gave no page about a notice.", "code"),
-    "notice.broke": _row(ERROR, "Looking up a notice broke on a fault of ours.", "error at"),
+    "notice.broke": _row(ERROR, "Processing a notice failed with an internal error.", "error at"),
     # keys and trails
     "encryption.off": _row(WARNING, "Content is kept as it came: there is no encryption key."),
-    "encryption.key_missing": _row(ERROR, "Content can't be read: its key isn't among ours.", "code"),
+    "encryption.key_missing": _row(ERROR, "Content can't be read: its key isn't configured.", "code"),
     "record.unreadable": _row(ERROR, "A stored value can't be read.", "what code"),
     "record.set_aside": _row(ERROR, "A job whose record can't be read has failed; its bytes are kept.", "code"),
     "content.damaged": _row(ERROR, "Content can't be read: it isn't what was written."),
@@ -143,21 +143,21 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "audit.no_key": _row(WARNING, "There is no key to sign the audit trail with.", "error"),
     # webhooks
     "webhook.tried": _row(DEBUG, "A message was sent once.", "result http_status seconds lag_seconds host attempts"),
-    "webhook.gone": _row(WARNING, "A receiver wants to hear no more.", "host attempts"),
+    "webhook.gone": _row(WARNING, "A receiver has refused all further messages.", "host attempts"),
     "webhook.exhausted": _row(WARNING, "A message was given up.", "host attempts status"),
-    "webhook.unmade": _row(ERROR, "A message could not be made.", "error at"),
-    "webhook.fault": _row(ERROR, "A try broke on a fault of ours.", "error at"),
+    "webhook.unmade": _row(ERROR, "A message could not be built.", "error at"),
+    "webhook.fault": _row(ERROR, "A try failed with an internal error.", "error at"),
     # processes
-    "worker.started": _row(INFO, "A worker works.", "slots"),
-    "worker.draining": _row(INFO, "A worker claims nothing more.", "count"),
+    "worker.started": _row(INFO, "A worker has started.", "slots"),
+    "worker.draining": _row(INFO, "A worker claims no more jobs.", "count"),
     "worker.stopped": _row(INFO, "A worker has ended."),
-    "worker.beat": _row(DEBUG, "A worker has shown its heartbeat.", "count lag_seconds"),
-    "worker.broke": _row(ERROR, "A part of a worker ended by itself.", "error at what"),
-    "round.broke": _row(ERROR, "A round of a worker's part broke; the next one follows.", "error at what"),
-    "worker.listening": _row(INFO, "A worker answers about itself.", "host port"),
-    "sweep.done": _row(DEBUG, "A sweep came to its end."),
+    "worker.beat": _row(DEBUG, "A worker has written its heartbeat.", "count lag_seconds"),
+    "worker.broke": _row(ERROR, "A component of a worker ended by itself.", "error at what"),
+    "round.broke": _row(ERROR, "A pass of a worker's loop failed with an internal error.", "error at what"),
+    "worker.listening": _row(INFO, "A worker's health port is open.", "host port"),
+    "sweep.done": _row(DEBUG, "A sweep is complete."),
     "sweep.stuck": _row(ERROR, "A job could not be expired.", "error at"),
-    "queue.stuck": _row(ERROR, "A job has been ready for long, and nobody takes it.", "seconds count"),
+    "queue.stuck": _row(ERROR, "A job has been ready for long, and no worker takes it.", "seconds count"),
     "store.away": _row(WARNING, "Redis can't be used: it is waited for.", "reason"),
     "store.waiting": _row(WARNING, "Redis still can't be used: it is waited for.", "reason seconds"),
     "commit.waiting": _row(WARNING, "A change of a job is not on record yet: it is tried again.", "reason seconds"),
@@ -166,48 +166,48 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "store.changed": _row(ERROR, "Redis came back empty, older or as another deployment's; it isn't used.", "reason"),
     "store.known": _row(INFO, "Redis holds the known store again, or operators have accepted this one."),
     "store.unmarked": _row(WARNING, "What is known of the store could not be kept on disk.", "error"),
-    "errands.away": _row(WARNING, "Redis was away from the errands.", "error"),
-    "arq.hiccup": _row(WARNING, "arq's own bookkeeping met a Redis that is away.", "error"),
+    "errands.away": _row(WARNING, "Redis was unavailable for cron and requested tasks.", "error"),
+    "arq.hiccup": _row(WARNING, "Redis was unavailable for arq's own bookkeeping.", "error"),
     "api.ready": _row(INFO, "The API takes requests.", "host port"),
     "api.answered": _row(DEBUG, "A request was answered.", "http_status"),
-    "api.broke": _row(ERROR, "A request broke on a fault of ours.", "error at"),
-    "telemetry.dropped": _row(DEBUG, "Something was told that no table lists, or a subscriber broke.", "what"),
+    "api.broke": _row(ERROR, "A request failed with an internal error.", "error at"),
+    "telemetry.dropped": _row(DEBUG, "An event or field is in no table, or a subscriber failed.", "what"),
 }
 """Every event."""
 
-Hear = Callable[[str, Mapping[str, object]], None]
+EventHandler = Callable[[str, Mapping[str, object]], None]
 
-_hearers: dict[str, tuple[Hear, ...]] = {}
+_handlers: dict[str, tuple[EventHandler, ...]] = {}
 _bound: ContextVar[Mapping[str, object] | None] = ContextVar("vigil_about", default=None)
 _strict = False
 
 
-def strict(on: bool = True) -> None:
-    """From now on what no table lists raises, and so does a subscriber that breaks: for tests."""
+def set_strict(on: bool = True) -> None:
+    """Raise from now on what is otherwise dropped: events and fields in no table, errors of subscribers. For tests."""
     global _strict  # noqa: PLW0603
     _strict = on
 
 
-def subscribe(hear: Hear, names: Iterable[str] | None = None) -> None:
-    """`hear` is told of these events (all, by default) from now on, in the task that emits them; once per function."""
+def subscribe(handler: EventHandler, names: Iterable[str] | None = None) -> None:
+    """Call `handler` with these events (default: all) from now on, in the task that emits them; once per function."""
     for name in EVENTS if names is None else names:
-        if hear not in _hearers.get(name, ()):
-            _hearers[name] = (*_hearers.get(name, ()), hear)
+        if handler not in _handlers.get(name, ()):
+            _handlers[name] = (*_handlers.get(name, ()), handler)
 
 
-def unsubscribe(hear: Hear) -> None:
-    """`hear` is told of nothing any more."""
-    for name, hearers in _hearers.items():
-        _hearers[name] = tuple(h for h in hearers if h != hear)
+def unsubscribe(handler: EventHandler) -> None:
+    """Stop calling `handler`."""
+    for name, handlers in _handlers.items():
+        _handlers[name] = tuple(h for h in handlers if h != handler)
 
 
-class about:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
-    """Every event that is told inside, and in tasks begun inside, is about this as well."""
+class event_context:  # noqa: N801  reads like the contextlib function that it would be, at a third of the price
+    """Add these fields to every event that is emitted inside, also by tasks started inside."""
 
     __slots__ = ("_fields", "_token")
 
     def __init__(self, **fields: object) -> None:
-        self._fields = {k: v for k, v in fields.items() if k in ABOUT and v}
+        self._fields = {k: v for k, v in fields.items() if k in COMMON_FIELDS and v}
 
     def __enter__(self) -> None:
         self._token = _bound.set({**(_bound.get() or {}), **self._fields})
@@ -217,28 +217,28 @@ class about:  # noqa: N801  reads like the contextlib function that it would be,
 
 
 def emit(name: str, /, **fields: object) -> None:
-    """All subscribers have heard of the event. Raises nothing, unless `strict`."""
+    """Pass the event to all its subscribers. Raises nothing, unless `set_strict` was called."""
     row = EVENTS.get(name)
     if row is None:
-        unlisted("event", name)
+        report_unlisted("event", name)
         return
     if not row.allowed.issuperset(fields):
         for field in sorted(fields.keys() - row.allowed):
-            unlisted("field", f"{name}.{field}")
+            report_unlisted("field", f"{name}.{field}")
             del fields[field]
     bound = _bound.get()
-    said = {**bound, **fields} if bound else fields
-    for hear in _hearers.get(name, ()):
+    full = {**bound, **fields} if bound else fields
+    for handler in _handlers.get(name, ()):
         try:
-            hear(name, said)
+            handler(name, full)
         except Exception:
             if _strict:
                 raise
             _dropped("event")
 
 
-def unlisted(what: str, name: str) -> None:
-    """Something that no table lists was said: a fault of ours, which must not become a fault of the job."""
+def report_unlisted(what: str, name: str) -> None:
+    """Count an event or field that is in no table: a programming error, which must not fail the job."""
     if _strict:
         msg = f"telemetry: no table lists the {what} {name!r}"
         raise ValueError(msg)
@@ -246,6 +246,6 @@ def unlisted(what: str, name: str) -> None:
 
 
 def _dropped(what: str) -> None:
-    with contextlib.suppress(Exception):  # a subscriber that breaks here has nobody left to tell
-        for hear in _hearers.get("telemetry.dropped", ()):
-            hear("telemetry.dropped", {"what": what})
+    with contextlib.suppress(Exception):  # a failing subscriber can't be reported to itself
+        for handler in _handlers.get("telemetry.dropped", ()):
+            handler("telemetry.dropped", {"what": what})

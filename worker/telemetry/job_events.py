@@ -1,6 +1,6 @@
-"""What a commit tells: facts of a job's life become telemetry events, each once, after they are durable.
+"""Turns the facts of a commit into telemetry events, each once, after the commit is durable.
 
-Pure but for the telling. Called by the store alone, so whoever commits (a run, a sweep, the API) tells of it.
+Called by the store alone, so that every commit is covered: of a run, a sweep or the API.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from worker.jobs.states import Status
 from worker.safety.output import REPAIR_FLAGS
 from worker.telemetry.events import emit
 
-Told = tuple[str, dict[str, Any]]
+TelemetryEvent = tuple[str, dict[str, Any]]
 
 
-def committed(before: Job | None, after: Job, trail: Iterable[ev.Event]) -> None:
-    """Everyone who listens has heard of these events of the job."""
-    about = {"job_id": after.id, "app": after.app}
+def emit_committed(before: Job | None, after: Job, trail: Iterable[ev.Event]) -> None:
+    """Emit the telemetry events of these events of the job."""
+    common = {"job_id": after.id, "app": after.app}
     trace = trace_id(after.trace)
     if trace:
-        about["trace_id"] = trace
+        common["trace_id"] = trace
     for event in trail:
-        for name, fields in _told(before, after, event):
+        for name, fields in _events_of(before, after, event):
             if event.attempt is not None:
                 fields.setdefault("attempt", event.attempt)
-            emit(name, **about, **fields)
+            emit(name, **common, **fields)
 
 
 def trace_id(carrier: dict[str, str]) -> str:
-    """The id of the trace that a submit's carrier belongs to; "" when there is none."""
+    """Return the id of the trace that a submit's carrier belongs to; "" if there is none."""
     return carrier.get("sentry-trace", "")[:32]
 
 
-def _told(before: Job | None, job: Job, event: ev.Event) -> Iterator[Told]:  # noqa: C901, PLR0912  one table of cases
+def _events_of(before: Job | None, job: Job, event: ev.Event) -> Iterator[TelemetryEvent]:  # noqa: C901, PLR0912  one table of cases
     fact, model = event.fact, job.requested_model
     match fact:
         case ev.Queued():
@@ -51,10 +51,15 @@ def _told(before: Job | None, job: Job, event: ev.Event) -> Iterator[Told]:  # n
         case ev.Interrupted():
             yield "job.interrupted", {"worker": fact.worker}
         case ev.ModelSubstituted():
-            said = fact.disclosure
+            disclosure = fact.disclosure
             yield (
                 "model.substituted",
-                {"model": model, "served": said.served_model, "reason": said.reason, "decided_by": said.decided_by},
+                {
+                    "model": model,
+                    "served": disclosure.served_model,
+                    "reason": disclosure.reason,
+                    "decided_by": disclosure.decided_by,
+                },
             )
         case ev.CheckStarted():
             yield "check.started", {"model": _model_of(job, event), "evidence": fact.evidence.value}
@@ -77,7 +82,7 @@ def _told(before: Job | None, job: Job, event: ev.Event) -> Iterator[Told]:  # n
 
 
 def _waited(job: Job, at: datetime) -> float:
-    """A job that may not begin before a time has not waited until then."""
+    """Return how long the job has waited, not counting the time before `not_before`."""
     since = max(job.created_at, job.not_before) if job.not_before else job.created_at
     return max(0.0, (at - since).total_seconds())
 
@@ -87,8 +92,8 @@ def _model_of(job: Job, event: ev.Event) -> str:
 
 
 def _check(job: Job, event: ev.Event, fact: ev.CheckEnded) -> dict[str, Any]:
-    mine = [c for c in job.checks if c.attempt == event.attempt and c.ended_at is not None]
-    found = next((c for c in reversed(mine) if c.ended_at == event.at), mine[-1] if mine else None)
+    checks = [c for c in job.checks if c.attempt == event.attempt and c.ended_at is not None]
+    found = next((c for c in reversed(checks) if c.ended_at == event.at), checks[-1] if checks else None)
     if found is None:
         return {"evidence": "suspected", "ended_by": fact.ended_by.value, "seconds": 0.0}
     return {"evidence": found.evidence.value, "ended_by": fact.ended_by.value, "seconds": _took(found)}
@@ -141,7 +146,10 @@ def _settled(job: Job) -> dict[str, Any]:
 
 
 def _disclosed(job: Job) -> str:
-    """Asked of the record once more, though it can't be built undisclosed: an alert stands on it (promise P3)."""
+    """Return whether a substitution is disclosed; an alert relies on it (promise P3).
+
+    The record can't be built without a disclosure; this looks at it once more.
+    """
     if job.served_model == job.requested_model:
         return "not_needed"
     return "yes" if job.disclosure is not None else "no"

@@ -1,9 +1,8 @@
-"""Every metric of Vigil by name: the one table that rules, dashboards and the runbook are written against.
+"""Every metric of Vigil: the one table that alerting rules, dashboards and the runbook are written against.
 
 Base units (seconds, bytes, US dollars), `_total` for what only rises, labels with few values: a label takes what its
-row in LABELS allows, anything else counts as "other". Numbers of a process stand in its own registry; what is true of
-the whole (`place="store"`) is read from Redis when somebody asks, by the API alone, so with several APIs take `max`.
-Must not know: Redis, who emits, who asks.
+row in LABELS allows, anything else counts as "other". Numbers of a process are in its own registry; those of the whole
+deployment (`source="store"`) are read from Redis at each scrape, by the API alone, so with several APIs take `max`.
 """
 
 from __future__ import annotations
@@ -33,21 +32,21 @@ _LONG: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_40
 
 _SLOW: Final = (*_FAST, 600, 1800, 7200, 21_600, 86_400)
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter tells nobody anything
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter has no use
 
 Kind = Literal["counter", "gauge", "histogram"]
-Place = Literal["process", "store"]
+Source = Literal["process", "store"]
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: what it counts, its labels, for histograms the upper bounds, and where its numbers come from."""
+    """Describes one metric: what it counts, its labels, the bounds of a histogram, where its numbers come from."""
 
     kind: Kind
-    says: str
+    help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
-    place: Place = "process"
+    source: Source = "process"
 
 
 MODELS: Final = "the models of models.toml"
@@ -76,7 +75,7 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
     "version": "of Vigil",
     "python": "of the interpreter",
 }
-"""What each label may be; a sentence where the values are not known before the process starts."""
+"""The values of each label; a description where they are not known before the process starts."""
 
 METRICS: Final[dict[str, Metric]] = {
     # jobs, counted by whichever process commits the event
@@ -88,8 +87,8 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_jobs_rescued_total": Metric("counter", "Jobs taken over from a dead worker."),
     "vigil_jobs_interrupted_total": Metric("counter", "Jobs handed over at a worker's shutdown."),
     "vigil_jobs_held_total": Metric("counter", "Times that a job began to wait for a circuit or a pause."),
-    "vigil_lease_lost_total": Metric("counter", "Runs that were told that their lease is someone else's."),
-    "vigil_run_faults_total": Metric("counter", "Runs, sweeps and requests that broke on a fault of ours."),
+    "vigil_lease_lost_total": Metric("counter", "Runs that lost their lease to another worker."),
+    "vigil_run_faults_total": Metric("counter", "Runs, sweeps and requests that failed with an internal error."),
     # attempts
     "vigil_attempts_total": Metric("counter", "Upstream calls that ended, by outcome.", ("outcome", "model")),
     "vigil_attempt_seconds": Metric("histogram", "From the call to its end.", ("model",), _LONG),
@@ -129,9 +128,9 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_jobs_set_aside_total": Metric("counter", "Jobs that failed because their record can't be read."),
     "vigil_telemetry_dropped_total": Metric("counter", "Events and fields that no table lists.", ("what",)),
     "vigil_build_info": Metric("gauge", "Always 1.", ("version", "python")),
-    # the whole, from Redis
+    # the whole deployment, from Redis
     "vigil_redis_up": Metric("gauge", "1 when Redis answered this scrape.", (), (), "store"),
-    "vigil_queue_depth": Metric("gauge", "Jobs that stand in the queue.", ("state",), (), "store"),
+    "vigil_queue_depth": Metric("gauge", "Jobs in the queue.", ("state",), (), "store"),
     "vigil_queue_oldest_age_seconds": Metric("gauge", "Age of the oldest job ready to run; 0 = none.", (), (), "store"),
     "vigil_workers_alive": Metric("gauge", "Workers with a heartbeat within a minute.", (), (), "store"),
     "vigil_workers_draining": Metric("gauge", "Those of them that drain.", (), (), "store"),
@@ -147,31 +146,31 @@ METRICS: Final[dict[str, Metric]] = {
 
 Labels = Mapping[str, str]
 Sample = tuple[str, Labels, float]
-"""(metric, its labels, its value): what a reader of Redis gives."""
+"""(metric, its labels, its value), as read from Redis."""
 
 
 class MetricsRegistry:
-    """The numbers of this process."""
+    """Holds the metrics of this process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._models: frozenset[str] = frozenset()
         self._aliases: Mapping[str, str] = {}
-        self._held: dict[str, Any] = {}
-        self._children: dict[tuple[object, ...], Any] = {}  # what needs no mapping, so there are few
+        self._metrics: dict[str, Any] = {}
+        self._children: dict[tuple[object, ...], Any] = {}  # only those whose labels need no mapping, so there are few
         makers: dict[Kind, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
         for name, row in METRICS.items():
-            if row.place == "process":
+            if row.source == "process":
                 more: dict[str, Any] = {"buckets": row.buckets} if row.kind == "histogram" else {}
-                self._held[name] = makers[row.kind](name, row.says, row.labels, registry=self.registry, **more)
+                self._metrics[name] = makers[row.kind](name, row.help, row.labels, registry=self.registry, **more)
 
-    def know(self, models: Collection[str], aliases: Mapping[str, str] | None = None) -> None:
-        """These models have a label of their own; every other one is "other"."""
+    def set_models(self, models: Collection[str], aliases: Mapping[str, str] | None = None) -> None:
+        """Give these models labels of their own; every other one counts as "other"."""
         self._models, self._aliases = frozenset(models), dict(aliases or {})
         self._children.clear()
 
     def value(self, label: str, value: object) -> str:
-        """The label's value as it may stand in a metric."""
+        """Return the value as the label takes it."""
         text, allowed = str(value), LABELS[label]
         if allowed is MODELS:
             text = self._aliases.get(text, text)
@@ -179,51 +178,51 @@ class MetricsRegistry:
         return text if isinstance(allowed, str) or text in allowed else OTHER
 
     def _of(self, name: str, labels: Mapping[str, object]) -> Any:
-        place = (name, *labels.items())
-        child = self._children.get(place)
+        key = (name, *labels.items())
+        child = self._children.get(key)
         if child is None:
             values = {label: self.value(label, labels[label]) for label in METRICS[name].labels}
-            child = self._held[name].labels(**values) if values else self._held[name]
+            child = self._metrics[name].labels(**values) if values else self._metrics[name]
             if values == labels:
-                self._children[place] = child
+                self._children[key] = child
         return child
 
     def count(self, name: str, amount: float = 1, **labels: object) -> None:
-        """The counter is higher by `amount`."""
+        """Add `amount` to the counter."""
         self._of(name, labels).inc(amount)
 
     def observe(self, name: str, value: float, **labels: object) -> None:
-        """One more observation in the histogram."""
+        """Add an observation to the histogram."""
         self._of(name, labels).observe(max(0.0, value))
 
     def set(self, name: str, value: float, **labels: object) -> None:
-        """The gauge stands at `value`."""
+        """Set the gauge to `value`."""
         self._of(name, labels).set(value)
 
     def text(self, samples: Iterable[Sample] = ()) -> bytes:
-        """The exposition of this process, and of `samples` of the whole."""
-        return generate_latest(self.registry) + generate_latest(cast("CollectorRegistry", _Whole(samples, self)))
+        """Return the exposition of this process's metrics and of `samples` from Redis."""
+        return generate_latest(self.registry) + generate_latest(cast("CollectorRegistry", _StoreSamples(samples, self)))
 
 
-class _Whole(Collector):
-    """Samples read elsewhere, as prometheus-client wants to see them."""
+class _StoreSamples(Collector):
+    """Presents samples read from Redis as prometheus-client collects them."""
 
-    def __init__(self, samples: Iterable[Sample], book: MetricsRegistry) -> None:
-        self._samples, self._book = tuple(samples), book
+    def __init__(self, samples: Iterable[Sample], registry: MetricsRegistry) -> None:
+        self._samples, self._registry = tuple(samples), registry
 
     def collect(self) -> Iterator[Family]:
         families: dict[str, GaugeMetricFamily] = {}
         for name, labels, value in self._samples:
             row = METRICS[name]
-            family = families.setdefault(name, GaugeMetricFamily(name, row.says, labels=row.labels))
-            family.add_metric([self._book.value(label, labels[label]) for label in row.labels], value)
+            family = families.setdefault(name, GaugeMetricFamily(name, row.help, labels=row.labels))
+            family.add_metric([self._registry.value(label, labels[label]) for label in row.labels], value)
         yield from families.values()
 
 
-BOOK: Final = MetricsRegistry()
-"""This process's own."""
+REGISTRY: Final = MetricsRegistry()
+"""The registry of this process."""
 
 
-def build(version: str) -> None:
-    """What runs here."""
-    BOOK.set("vigil_build_info", 1, version=version, python=platform.python_version())
+def set_build_info(version: str) -> None:
+    """Set the metric that names the running version."""
+    REGISTRY.set("vigil_build_info", 1, version=version, python=platform.python_version())

@@ -1,8 +1,8 @@
-"""Sentry: spans, issues and heartbeats, as one more subscriber of `events`. The only importer of its SDK.
+"""Sends spans, issues and check-ins to Sentry, as a subscriber of `events`. The only importer of its SDK.
 
 None of the SDK's integrations is on: each of them reads what it wraps (bodies, arguments, frames, exceptions), and
-`scrub` lets nothing through that it doesn't name. Spans are streamed, so what a worker did before it was killed is
-there. Must not know: Redis, what is done about an issue.
+`sentry_scrubbing` lets nothing through that it does not name. Spans are streamed, so what a worker did before it was
+killed has been sent.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from worker.clock import Clock
 from worker.jobs.record import Job
 from worker.settings import Settings
 from worker.telemetry import events, internal_errors, sentry_issues, sentry_scrubbing, tracing
-from worker.telemetry.tracing import CALLER, Carrier, Done
+from worker.telemetry.tracing import CALLER, Carrier, SetJobId
 
 _DESTINATION: Final = "vigil"
-_BEAT_SECONDS: Final = 60.0
-_FLUSH_SECONDS: Final = 2.0
+_CHECKIN_INTERVAL_S: Final = 60.0
+_FLUSH_TIMEOUT_S: Final = 2.0
 _SERVER_ERROR: Final = 500
 _MONITORS: Final = {"sweep.done": "vigil-sweeper", "worker.beat": "vigil-worker"}
 _MONITOR: Final[Any] = {
@@ -35,7 +35,7 @@ _MONITOR: Final[Any] = {
     "recovery_threshold": 1,
     "timezone": "UTC",
 }
-_NOTHING: Final[dict[str, Any]] = {
+_COLLECT_NOTHING: Final[dict[str, Any]] = {
     "user_info": False,
     "cookies": {"mode": "off"},
     "http_headers": {"request": {"mode": "off"}, "response": {"mode": "off"}},
@@ -49,7 +49,7 @@ _NOTHING: Final[dict[str, Any]] = {
     "frame_context_lines": 0,
 }
 _run: ContextVar[_Run | None] = ContextVar("vigil_run", default=None)
-_FINISHED: Final = {
+_ATTEMPT_ATTRIBUTES: Final = {
     "served": "gen_ai.response.model",
     "input_tokens": "gen_ai.usage.input_tokens",
     "cached_input_tokens": "gen_ai.usage.input_tokens.cached",
@@ -64,21 +64,23 @@ _FINISHED: Final = {
     "cost_usd": "vigil.cost_usd",
     "resumed": "vigil.resumed",
 }
-_WORDS: Final = frozenset({"served", "request_id", "code", "outcome"})
-_OURS: Final = frozenset({"completed", "refused", "incomplete", "blocked", "substituted", "cancelled", "interrupted"})
-"""Outcomes after which a call is not at fault: answers, blocks, and our own doing."""
+_IDENTIFIERS: Final = frozenset({"served", "request_id", "code", "outcome"})
+_NOT_ERRORS: Final = frozenset(
+    {"completed", "refused", "incomplete", "blocked", "substituted", "cancelled", "interrupted"}
+)
+"""Outcomes that are no error of the call: answers, blocks, and what Vigil ended itself."""
 
 
 class _Run:
-    """The spans of one run: its own, and one for each attempt that is open."""
+    """Holds the spans of one run: its own, and one for each attempt that is open."""
 
     def __init__(self, root: StreamedSpan) -> None:
         self.root, self.open, self.ended = root, dict[int, StreamedSpan](), ""
 
-    def began(self, said: Mapping[str, Any]) -> None:
-        """An attempt is called, or taken up where an earlier holder left it."""
-        model = sentry_scrubbing.word(said["model"])
-        self.open[said["attempt"]] = traces.start_span(
+    def attempt_started(self, fields: Mapping[str, Any]) -> None:
+        """Start the span of an attempt that is called, or resumed where an earlier holder left it."""
+        model = sentry_scrubbing.identifier_or_other(fields["model"])
+        self.open[fields["attempt"]] = traces.start_span(
             f"responses {model}",
             attributes={
                 "sentry.op": "gen_ai.responses",
@@ -86,39 +88,42 @@ class _Run:
                 "gen_ai.system": "openai",
                 "gen_ai.provider.name": "openai",
                 "gen_ai.request.model": model,
-                "vigil.attempt": said["attempt"],
-                "vigil.purpose": str(said.get("purpose", "resumed")),
+                "vigil.attempt": fields["attempt"],
+                "vigil.purpose": str(fields.get("purpose", "resumed")),
             },
             parent_span=self.root,
             active=False,
         )
 
-    def finished(self, said: Mapping[str, Any]) -> None:
-        """An attempt has ended, by whomever."""
-        span = self.open.pop(said["attempt"], None)
+    def attempt_finished(self, fields: Mapping[str, Any]) -> None:
+        """End the span of an attempt."""
+        span = self.open.pop(fields["attempt"], None)
         if span is None:
             return
-        for field, attribute in _FINISHED.items():
-            if field in said:
-                span.set_attribute(attribute, sentry_scrubbing.word(said[field]) if field in _WORDS else said[field])
-        if "input_tokens" in said:
-            span.set_attribute("gen_ai.usage.total_tokens", said["input_tokens"] + said.get("output_tokens", 0))
-        outcome, code = str(said["outcome"]), said.get("code")
-        reason = f"{outcome}:{sentry_scrubbing.word(code)}" if code else outcome
+        for field, attribute in _ATTEMPT_ATTRIBUTES.items():
+            if field in fields:
+                span.set_attribute(
+                    attribute,
+                    sentry_scrubbing.identifier_or_other(fields[field]) if field in _IDENTIFIERS else fields[field],
+                )
+        if "input_tokens" in fields:
+            span.set_attribute("gen_ai.usage.total_tokens", fields["input_tokens"] + fields.get("output_tokens", 0))
+        outcome, code = str(fields["outcome"]), fields.get("code")
+        reason = f"{outcome}:{sentry_scrubbing.identifier_or_other(code)}" if code else outcome
         span.set_attribute("gen_ai.response.finish_reasons", [reason])
-        span.set_attribute("model.substituted", said.get("served", said["model"]) != said["model"])
-        if outcome not in _OURS:
+        span.set_attribute("model.substituted", fields.get("served", fields["model"]) != fields["model"])
+        if outcome not in _NOT_ERRORS:
             span.status = traces.SpanStatus.ERROR
         span.end()
 
-    def end(self, how: str, *, fault: bool = False) -> None:
-        """How the run ends."""
+    def end(self, how: str, *, error: bool = False) -> None:
+        """Note how the run ends."""
         self.ended = how
-        if fault:
+        if error:
             self.root.status = traces.SpanStatus.ERROR
 
     def close(self) -> None:
-        """No span stays open, whatever ended the run."""
+        """End all spans that are open, whatever ended the run."""
         for span in self.open.values():
             span.set_attribute("gen_ai.response.finish_reasons", [f"left:{self.ended or 'unknown'}"])
             span.set_attribute("safety.outcome", self.ended or "unknown")
@@ -129,21 +134,21 @@ class _Run:
 
 
 class _Spans:
-    """The tracer."""
+    """Records spans with Sentry's SDK."""
 
     @contextlib.contextmanager
     def serving(self, name: str, carrier: Mapping[str, str]) -> Iterator[None]:
         with _continued(carrier):
             route = name.partition(" ")[2]
-            said = {"http.request.method": "POST", "http.route": route, "sentry.segment.name.source": "route"}
-            span = traces.start_span(name, {"sentry.op": "http.server", **said}, parent_span=None)
+            fields = {"http.request.method": "POST", "http.route": route, "sentry.segment.name.source": "route"}
+            span = traces.start_span(name, {"sentry.op": "http.server", **fields}, parent_span=None)
             try:
                 yield
             finally:
                 span.end()
 
     @contextlib.contextmanager
-    def publishing(self, carrier: Mapping[str, str]) -> Iterator[tuple[Carrier, Done]]:
+    def publishing(self, carrier: Mapping[str, str]) -> Iterator[tuple[Carrier, SetJobId]]:
         with contextlib.ExitStack() as stack:
             if traces.get_current_span() is None:
                 stack.enter_context(_continued(carrier))
@@ -155,9 +160,9 @@ class _Spans:
             }
             span = stack.enter_context(traces.start_span("queue.publish", attributes, active=False))
             scope = sentry_sdk.get_current_scope()
-            mine = dict(scope.iter_trace_propagation_headers(span=span))
-            kept = {CALLER: carrier[CALLER]} if CALLER in carrier else {}
-            yield {**mine, **kept}, lambda job_id: span.set_attribute("messaging.message.id", job_id)
+            headers = dict(scope.iter_trace_propagation_headers(span=span))
+            caller = {CALLER: carrier[CALLER]} if CALLER in carrier else {}
+            yield {**headers, **caller}, lambda job_id: span.set_attribute("messaging.message.id", job_id)
 
     @contextlib.contextmanager
     def processing(self, job: Job, generation: int, waited: float, worker: str) -> Iterator[None]:
@@ -179,7 +184,7 @@ class _Spans:
             try:
                 yield
             except BaseException:
-                run.end(run.ended or "cancelled", fault=True)
+                run.end(run.ended or "cancelled", error=True)
                 raise
             finally:
                 run.close()
@@ -200,7 +205,7 @@ class _Spans:
 
 @contextlib.contextmanager
 def _continued(carrier: Mapping[str, str]) -> Iterator[None]:
-    """Spans inside belong to the carrier's trace, or to a new one: never to the one of the job before."""
+    """Make spans inside belong to the carrier's trace, or to a new one: never to that of the previous job."""
     with sentry_sdk.isolation_scope():
         if carrier.get("sentry-trace"):
             traces.continue_trace({key: carrier[key] for key in ("sentry-trace", "baggage") if key in carrier})
@@ -209,73 +214,73 @@ def _continued(carrier: Mapping[str, str]) -> Iterator[None]:
         yield
 
 
-def _hear_run(name: str, said: Mapping[str, Any]) -> None:
-    """What a run tells becomes part of its spans."""
+def _on_run_event(name: str, fields: Mapping[str, Any]) -> None:
+    """Add an event of a run to its spans."""
     run = _run.get()
     if run is not None:
         match name:
             case "attempt.started" | "attempt.taken_up":
-                run.began(said)
+                run.attempt_started(fields)
             case "attempt.finished":
-                run.finished(said)
+                run.attempt_finished(fields)
             case "job.settled":
-                run.end(str(said["status"]), fault=said["status"] in ("failed", "expired"))
+                run.end(str(fields["status"]), error=fields["status"] in ("failed", "expired"))
                 run.root.set_attribute("vigil.status", run.ended)
             case "run.broke":
-                run.end("broke", fault=True)
+                run.end("broke", error=True)
             case _:
-                run.end(str(said.get("reason") or name.rpartition(".")[2]), fault=name == "lease.lost")
+                run.end(str(fields.get("reason") or name.rpartition(".")[2]), error=name == "lease.lost")
 
 
-def _hear_other(name: str, said: Mapping[str, Any]) -> None:
-    """What a request or a try tells becomes part of its span."""
+def _on_request_event(name: str, fields: Mapping[str, Any]) -> None:
+    """Add an event of a request or a webhook try to its span."""
     span = traces.get_current_span()
     if span is None:
         return
-    status = said.get("http_status")
+    status = fields.get("http_status")
     if status is not None:
         span.set_attribute("http.response.status_code", status)
     if status is not None and name == "api.answered" and status >= _SERVER_ERROR:
         span.status = traces.SpanStatus.ERROR
     if name == "webhook.tried":
-        span.set_attribute("vigil.result", said["result"])
-        span.set_attribute("vigil.lag_seconds", said["lag_seconds"])
-        if said["result"] == "failed":
+        span.set_attribute("vigil.result", fields["result"])
+        span.set_attribute("vigil.lag_seconds", fields["lag_seconds"])
+        if fields["result"] == "failed":
             span.status = traces.SpanStatus.ERROR
 
 
-def _hear_issue(name: str, said: Mapping[str, Any]) -> None:
-    if not sentry_issues.ISSUES[name].bug and sentry_issues.applies(name, said):  # a bug comes with its exception
-        _send(name, said, {"logentry": {"message": sentry_issues.title(name, said)}})
+def _on_issue(name: str, fields: Mapping[str, Any]) -> None:
+    if not sentry_issues.ISSUES[name].bug and sentry_issues.applies(name, fields):  # a bug is sent with its exception
+        _send(name, fields, {"logentry": {"message": sentry_issues.title(name, fields)}})
 
 
-def _hear_fault(name: str, error: BaseException, said: dict[str, object]) -> None:
-    told = {**said, "error": type(error).__name__, "at": internal_errors.place(error)}
-    _send(name, told, {"exception": sentry_scrubbing.exception(error)})
+def _on_internal_error(name: str, error: BaseException, fields: dict[str, object]) -> None:
+    tagged = {**fields, "error": type(error).__name__, "at": internal_errors.error_location(error)}
+    _send(name, tagged, {"exception": sentry_scrubbing.exception(error)})
 
 
-def _send(name: str, said: Mapping[str, Any], body: dict[str, Any]) -> None:
-    mark = {"fingerprint": sentry_issues.fingerprint(name, said), "tags": sentry_issues.tags(name, said)}
+def _send(name: str, fields: Mapping[str, Any], body: dict[str, Any]) -> None:
+    mark = {"fingerprint": sentry_issues.fingerprint(name, fields), "tags": sentry_issues.tags(name, fields)}
     sentry_sdk.capture_event({"level": sentry_issues.ISSUES[name].level, "platform": "python", **mark, **body})  # type: ignore[typeddict-item]
 
 
 class _Checkins:
-    """Check-ins, one a minute for each monitor, made with the first one: silence is what Sentry alerts on."""
+    """Sends one check-in a minute for each monitor, which the first one creates; Sentry alerts when they stop."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self._last = clock, dict[str, float]()
 
-    def hear(self, name: str, _: Mapping[str, Any]) -> None:
-        """A sign of life."""
+    def send(self, name: str, _: Mapping[str, Any]) -> None:
+        """Send a check-in, unless one was sent within the minute."""
         now = self._clock.monotonic()
-        if now - self._last.get(name, -_BEAT_SECONDS) >= _BEAT_SECONDS:
+        if now - self._last.get(name, -_CHECKIN_INTERVAL_S) >= _CHECKIN_INTERVAL_S:
             self._last[name] = now
             sentry_sdk.crons.capture_checkin(
                 monitor_slug=_MONITORS[name], status="ok", duration=0, monitor_config=_MONITOR
             )
 
 
-_OF_A_RUN: Final = (
+_RUN_EVENTS: Final = (
     "attempt.started",
     "attempt.taken_up",
     "attempt.finished",
@@ -286,11 +291,11 @@ _OF_A_RUN: Final = (
     "lease.lost",
     "run.broke",
 )
-_started: list[events.Hear] = []
+_started: list[events.EventHandler] = []
 
 
 def start(settings: Settings, clock: Clock | None = None) -> None:
-    """Sentry hears from now on, once per process; nothing without a DSN."""
+    """Subscribe Sentry to the events of this process; do nothing without a DSN, or if it is subscribed."""
     if settings.sentry_dsn is None or _started:
         return
     sentry_sdk.init(
@@ -301,7 +306,7 @@ def start(settings: Settings, clock: Clock | None = None) -> None:
         trace_lifecycle="stream",
         default_integrations=False,
         auto_enabling_integrations=False,
-        data_collection=_NOTHING,  # type: ignore[arg-type]
+        data_collection=_COLLECT_NOTHING,  # type: ignore[arg-type]
         max_request_body_size="never",
         include_local_variables=False,
         include_source_context=False,
@@ -317,22 +322,27 @@ def start(settings: Settings, clock: Clock | None = None) -> None:
         before_send_log=lambda *_: None,
         before_send_metric=lambda *_: None,
     )
-    heart = _Checkins(clock or Clock())
-    others = ("webhook.tried", "api.answered")
-    mine = ((_hear_run, _OF_A_RUN), (_hear_other, others), (_hear_issue, sentry_issues.ISSUES), (heart.hear, _MONITORS))
-    for hear, names in mine:
-        events.subscribe(hear, names)
-        _started.append(hear)
-    internal_errors.keep(_hear_fault)
+    checkins = _Checkins(clock or Clock())
+    request_events = ("webhook.tried", "api.answered")
+    handlers = (
+        (_on_run_event, _RUN_EVENTS),
+        (_on_request_event, request_events),
+        (_on_issue, sentry_issues.ISSUES),
+        (checkins.send, _MONITORS),
+    )
+    for handler, names in handlers:
+        events.subscribe(handler, names)
+        _started.append(handler)
+    internal_errors.add_capture(_on_internal_error)
     tracing.install(_Spans())
 
 
 def stop() -> None:
-    """What is on its way has had its moment to leave, and Sentry hears no more."""
+    """Unsubscribe Sentry and flush what is queued."""
     if not _started:
         return
     tracing.install(None)
-    internal_errors.forget(_hear_fault)
+    internal_errors.remove_capture(_on_internal_error)
     while _started:
         events.unsubscribe(_started.pop())
-    sentry_sdk.get_client().close(timeout=_FLUSH_SECONDS)
+    sentry_sdk.get_client().close(timeout=_FLUSH_TIMEOUT_S)

@@ -1,6 +1,6 @@
-"""Which events become issues for a person to look at, and which are one and the same. A pure table.
+"""Which events become issues for a person to look at, and which of them are the same issue. A pure table.
 
-Blocks, checks, refusals, retries and upstream errors are data: counted, never issues. Must not know: Sentry.
+Blocks, checks, refusals, retries and upstream errors are data: counted, never issues. Must not import Sentry's SDK.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Level = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """Its title, how loud, and the fields that make two events the same issue; `of` beside the kind's own name.
+    """Describes an issue: title, level, and what makes two events the same issue: `kind` and the fields `of`.
 
-    `bug`: the fault's type and place group it, its frames go with it.
+    `bug`: an internal error, grouped by the exception's type and location; its frames are sent with it.
     """
 
     title: str
@@ -36,7 +36,7 @@ ISSUES: Final[dict[str, Issue]] = {
     "account.state": Issue(
         "Safety checks meet ordinary requests", "warning", "checks-widened", ("model",), when="widened"
     ),
-    "queue.stuck": Issue("Jobs are ready and nobody takes them", "error", "queue-stuck"),
+    "queue.stuck": Issue("Jobs are ready and no worker takes them", "error", "queue-stuck"),
     "store.changed": Issue("Redis came back without its data ({reason})", "error", "store-changed", ("reason",)),
     "audit.unsealed": Issue("Audit records could not be sealed ({error})", "error", "audit-unsealed", ("error",)),
     "record.unreadable": Issue("A stored value can't be read: {what}", "error", "record-unreadable", ("what",)),
@@ -49,7 +49,7 @@ ISSUES: Final[dict[str, Issue]] = {
     "webhook.unmade": Issue("", "error", bug=True),
     "api.broke": Issue("", "error", bug=True),
 }
-"""Every event that is one."""
+"""Every event that is an issue."""
 
 TAGS: Final = (
     "job_id",
@@ -70,40 +70,43 @@ TAGS: Final = (
     "what",
     "reason",
 )
-"""The fields that go with an issue as tags; `app` and `host` as digests, because Sentry need not know who they are."""
+"""The fields that are sent as tags of an issue; `app` and `host` as digests, because Sentry need not know them."""
 
 _DIGESTED: Final = frozenset({"app", "host"})
 
 
 def digest(value: object) -> str:
-    """The same for the same value, not readable: an app, a receiver's host."""
+    """Return a short digest of an app's or a host's name, the same for the same name."""
     return hashlib.sha256(f"vigil\0{value}".encode()).hexdigest()[:12]
 
 
-def told(field: str, value: object) -> str:
-    """The field's value as it may leave the house."""
+def tag_value(field: str, value: object) -> str:
+    """Return the field's value as it may be sent to Sentry."""
     return digest(value) if field in _DIGESTED else str(value)
 
 
 def applies(name: str, fields: Mapping[str, object]) -> bool:
-    """Whether this event is an issue. The account as a whole is as its worst family is, which is told by itself."""
+    """Return whether this event is an issue.
+
+    The state of the account as a whole is not: it is that of its worst family, which has an event of its own.
+    """
     when = ISSUES[name].when
     return not when or (fields.get("status") == when and fields.get("model") != "account")
 
 
 def title(name: str, fields: Mapping[str, object]) -> str:
-    """One sentence."""
-    return ISSUES[name].title.format_map({k: told(k, v) for k, v in fields.items()})
+    """Return the issue's title, one sentence."""
+    return ISSUES[name].title.format_map({k: tag_value(k, v) for k, v in fields.items()})
 
 
 def fingerprint(name: str, fields: Mapping[str, object]) -> list[str]:
-    """What makes two events one issue."""
+    """Return what makes two events the same issue."""
     issue = ISSUES[name]
     if issue.bug:
         return ["bug", str(fields.get("error")), str(fields.get("at", "")).partition(":")[0], name]
-    return [issue.kind, *(told(field, fields.get(field)) for field in issue.of)]
+    return [issue.kind, *(tag_value(field, fields.get(field)) for field in issue.of)]
 
 
 def tags(name: str, fields: Mapping[str, object]) -> dict[str, str]:
-    """What goes with it."""
-    return {"vigil.event": name, **{k: told(k, fields[k]) for k in TAGS if fields.get(k) is not None}}
+    """Return the tags of the issue."""
+    return {"vigil.event": name, **{k: tag_value(k, fields[k]) for k in TAGS if fields.get(k) is not None}}

@@ -1,6 +1,6 @@
-"""What may leave for Sentry: allow-lists, applied to everything at the last moment. Pure dictionaries in and out.
+"""What may be sent to Sentry: allow-lists, applied to everything at the last moment. Pure dictionaries in and out.
 
-A rule of thumb would miss something; here whatever is not named is not sent. Must not know: Sentry's SDK.
+A heuristic would miss something; here whatever is not named is not sent. Must not import Sentry's SDK.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from worker.jobs.errors import AlreadySettled, LeaseLost, StoreUnavailable, Unsa
 from worker.telemetry.events import EVENTS
 from worker.telemetry.sentry_issues import TAGS
 
-_OWN_WORDS: Final = (AlreadySettled, LeaseLost, StoreUnavailable, UnsafeStore)
-"""Exceptions whose text is ours: an id, a status, a type. Every other text may quote a prompt."""
+_OWN_MESSAGES: Final = (AlreadySettled, LeaseLost, StoreUnavailable, UnsafeStore)
+"""Exceptions whose message is Vigil's own: an id, a status, a type. Every other message may quote a prompt."""
 
 _EVENT: Final = ("event_id", "timestamp", "platform", "level", "environment", "release", "fingerprint")
 _CHECK_IN: Final = ("type", "event_id", "timestamp", "check_in_id", "monitor_slug", "status", "duration",
@@ -43,21 +43,21 @@ ATTRIBUTES: Final = frozenset(
 )  # fmt: skip
 """Every attribute that a span may carry."""
 
-_NAMES: Final = re.compile(
+_SPAN_NAME: Final = re.compile(
     r"(POST /v1/[a-z/]{1,40}|queue\.publish|vigil\.run|webhook\.deliver|responses [\w.:/-]{1,64})"
 )
-_SHAPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
-_DEEPEST: Final = 5
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+_MAX_CAUSES: Final = 5
 
 
-def word(value: object) -> str:
-    """A model, a code, an id: itself when it is shaped like one, else "other"."""
+def identifier_or_other(value: object) -> str:
+    """Return a model, a code or an id as it is if it looks like one, else "other"."""
     text = str(value)
-    return text if _SHAPE.fullmatch(text) else "other"
+    return text if _IDENTIFIER.fullmatch(text) else "other"
 
 
 def event(sent: dict[str, Any]) -> dict[str, Any] | None:
-    """An event less all that is not named here; None when it is none of ours."""
+    """Return the event with only what is named here; None if it is not one of Vigil's."""
     if sent.get("type") == "check_in":
         return {key: sent[key] for key in _CHECK_IN if sent.get(key) is not None}
     tags = sent.get("tags") or {}
@@ -87,24 +87,24 @@ def _exception(one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def span(sent: dict[str, Any]) -> dict[str, Any]:
-    """A span less every attribute that is not named here."""
+    """Return the span with only the attributes that are named here."""
     name = sent.get("name") or ""
     attributes = {key: value for key, value in (sent.get("attributes") or {}).items() if key in ATTRIBUTES}
-    return {**sent, "name": name if _NAMES.fullmatch(name) else "other", "attributes": attributes}
+    return {**sent, "name": name if _SPAN_NAME.fullmatch(name) else "other", "attributes": attributes}
 
 
 def exception(error: BaseException) -> dict[str, Any]:
-    """An exception and what caused it, outermost last: types, places, and only words of our own."""
+    """Return an exception and its causes, outermost last: types, locations, and only messages of Vigil's own."""
     return {"values": [_value(one) for one in reversed(list(_chain(error)))]}
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    here: BaseException | None = error
-    for _ in range(_DEEPEST):
-        if here is None:
+    current: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if current is None:
             return
-        yield here
-        here = here.__cause__ or (None if here.__suppress_context__ else here.__context__)
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
 def _value(error: BaseException) -> dict[str, Any]:
@@ -123,6 +123,6 @@ def _value(error: BaseException) -> dict[str, Any]:
     return {
         "type": type(error).__name__,
         "module": type(error).__module__,
-        "value": str(error) if isinstance(error, _OWN_WORDS) else "",
+        "value": str(error) if isinstance(error, _OWN_MESSAGES) else "",
         "stacktrace": {"frames": frames[-50:]},
     }

@@ -1,4 +1,4 @@
-"""Puts telemetry together for a process that acts: who listens to events, which models metrics may name."""
+"""Starts telemetry in a process: log, metrics and Sentry subscribe to events; metrics learn the names of models."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from worker.settings import Settings
 from worker.telemetry import log, metrics, metrics_subscriber
 
 _SENTRY = "worker.telemetry.sentry"
-LISTENERS = (log, metrics_subscriber)
-"""They subscribe when they are imported."""
+SUBSCRIBERS = (log, metrics_subscriber)
+"""These subscribe when they are imported."""
 
 
-def listen(settings: Settings) -> None:
-    """From now on logs, metrics and, if there is a DSN, Sentry hear of what this process tells; once is enough."""
+def start_telemetry(settings: Settings) -> None:
+    """Send the events of this process to the log, the metrics and, if a DSN is set, Sentry; once is enough."""
     catalogue = settings.catalogue()
-    metrics.BOOK.know(catalogue.models, catalogue.aliases)
-    metrics.build(version("vigil-queue"))
+    metrics.REGISTRY.set_models(catalogue.models, catalogue.aliases)
+    metrics.set_build_info(version("vigil-queue"))
     if settings.sentry_dsn is not None:
-        importlib.import_module(_SENTRY).start(settings)  # who has no DSN pays nothing, not even the import
+        importlib.import_module(_SENTRY).start(settings)  # without a DSN not even the import is paid for
 
 
-def finish() -> None:
-    """The process is about to end: what is on its way to Sentry has had its moment to leave."""
+def stop_telemetry() -> None:
+    """Flush what is queued for Sentry, before the process ends."""
     if _SENTRY in sys.modules:
         sys.modules[_SENTRY].stop()

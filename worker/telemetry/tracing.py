@@ -1,7 +1,8 @@
-"""The trace of a job from the submit over the worker to the webhook, as the acting code sees it. Off unless installed.
+"""The trace of a job, from the submit over the worker to the webhook. Does nothing unless a tracer is installed.
 
 Four blocks: a request is served, a job is published, a run processes it, a message is delivered. Without a tracer each
-costs one test. What a span says comes from the events that are emitted inside. Must not know: Sentry.
+costs one comparison. Attributes of a span come from the events that are emitted inside. Must not import Sentry's SDK:
+`sentry.py` is the tracer.
 """
 
 from __future__ import annotations
@@ -14,29 +15,29 @@ from typing import Final, Protocol
 from worker.jobs.record import Job
 
 Carrier = dict[str, str]
-"""What crosses a border: `sentry-trace`, `baggage`; `caller` when it began with the app's own trace."""
+"""Trace headers to pass on: `sentry-trace`, `baggage`; `caller` if the trace is the app's own."""
 
 CALLER: Final = "caller"
-Done = Callable[[str], None]
+SetJobId = Callable[[str], None]
 
 
 class Tracer(Protocol):
-    """Whoever keeps spans."""
+    """Records spans."""
 
     def serving(self, name: str, carrier: Mapping[str, str]) -> AbstractContextManager[None]:
-        """An API request, in the trace it came with."""
+        """Trace an API request, in the trace that it came with."""
         ...
 
-    def publishing(self, carrier: Mapping[str, str]) -> AbstractContextManager[tuple[Carrier, Done]]:
-        """A submit: (what goes with the job, to be told the job's id)."""
+    def publishing(self, carrier: Mapping[str, str]) -> AbstractContextManager[tuple[Carrier, SetJobId]]:
+        """Trace a submit; yields (the carrier to store with the job, a function that takes the job's id)."""
         ...
 
     def processing(self, job: Job, generation: int, waited: float, worker: str) -> AbstractContextManager[None]:
-        """One run of a job, in the trace of its submit."""
+        """Trace one run of a job, in the trace of its submit."""
         ...
 
     def delivering(self, carrier: Mapping[str, str], about: Mapping[str, object]) -> AbstractContextManager[None]:
-        """One try of a webhook message."""
+        """Trace one try of a webhook message."""
         ...
 
 
@@ -44,42 +45,43 @@ _tracer: Tracer | None = None
 
 
 def install(tracer: Tracer | None) -> None:
-    """Spans are kept by this one from now on; None = by nobody."""
+    """Record spans with this tracer from now on; None: with none."""
     global _tracer  # noqa: PLW0603
     _tracer = tracer
 
 
 def serving(name: str, carrier: Callable[[], Mapping[str, str]]) -> AbstractContextManager[None]:
-    """A block that serves an API request."""
+    """Return a block that traces an API request."""
     return _tracer.serving(name, carrier()) if _tracer is not None else contextlib.nullcontext()
 
 
-def publishing(carrier: Carrier) -> AbstractContextManager[tuple[Carrier, Done]]:
-    """A block that makes a job durable; without a tracer the caller's trace goes with it as it came."""
-    began = {**carrier, CALLER: "1"} if carrier else {}
+def publishing(carrier: Carrier) -> AbstractContextManager[tuple[Carrier, SetJobId]]:
+    """Return a block that traces a submit; without a tracer the caller's trace is passed on as it came."""
+    started = {**carrier, CALLER: "1"} if carrier else {}
     if _tracer is None:
-        return contextlib.nullcontext((began, _nothing))
-    return _tracer.publishing(began)
+        return contextlib.nullcontext((started, _ignore_job_id))
+    return _tracer.publishing(started)
 
 
 def processing(job: Job, generation: int, waited: float, worker: str) -> AbstractContextManager[None]:
-    """A block that runs a job."""
+    """Return a block that traces one run of a job."""
     return _tracer.processing(job, generation, waited, worker) if _tracer is not None else contextlib.nullcontext()
 
 
 def delivering(carrier: Mapping[str, str], **about: object) -> AbstractContextManager[None]:
-    """A block that sends a message once."""
+    """Return a block that traces one try of a message."""
     return _tracer.delivering(carrier, about) if _tracer is not None else contextlib.nullcontext()
 
 
 def for_receiver(carrier: Mapping[str, str]) -> dict[str, str]:
-    """The header that goes out with a webhook: only an app that brought its trace along gets it back.
+    """Return the trace header to send with a webhook: only an app that sent its own trace gets it back.
 
-    Nobody else's: a receiver's tracer would take over our sampling. No baggage: it names our release and project.
+    A trace of ours is not sent, because the receiver's tracer would take over our sampling; nor is baggage, which names
+    our release and project.
     """
     trace = carrier.get("sentry-trace", "")
     return {"sentry-trace": trace} if trace and carrier.get(CALLER) else {}
 
 
-def _nothing(_: str) -> None:
+def _ignore_job_id(_: str) -> None:
     pass

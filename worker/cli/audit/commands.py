@@ -27,7 +27,8 @@ from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
 from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock, to_ms
 from worker.jobs.ids import job_id_of
-from worker.settings import Settings, load
+from worker.settings import Settings
+from worker.settings_loader import load
 from worker.store.audit.export import Export
 from worker.store.audit.legal_holds import LegalHolds
 from worker.store.audit.verification import TrailVerification

@@ -18,7 +18,7 @@ from worker.cli.errors import EXIT_FAILED, CliError
 from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock
 from worker.jobs.ids import job_id_of
-from worker.settings import load
+from worker.settings_loader import load
 from worker.store.audit.trail import Trail
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, input_digest
 from worker.store.connection.pool import Redis

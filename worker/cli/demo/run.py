@@ -22,7 +22,8 @@ from worker.cli.errors import EXIT_FAILED, CliError, wants_traceback
 from worker.cli.rendering import TERMINAL_STATUSES, format_duration, seconds_between
 from worker.cli.up import Running, everything
 from worker.clock import Clock
-from worker.settings import Settings, load
+from worker.settings import Settings
+from worker.settings_loader import load
 from worker.telemetry.log import configure
 
 _MODEL: Final = "gpt-5.6-sol"

@@ -18,7 +18,8 @@ from worker.cli.doctor.provider_checks import provider_checks
 from worker.cli.doctor.redis_checks import redis_checks
 from worker.cli.errors import EXIT_FAILED, CliError
 from worker.jobs.errors import SettingsError
-from worker.settings import Settings, load
+from worker.settings import Settings
+from worker.settings_loader import load
 
 
 def settings_problems(error: SettingsError) -> list[DoctorCheck]:

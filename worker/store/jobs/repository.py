@@ -48,7 +48,7 @@ from worker.store.jobs.stored_job import ClaimedJob, NewJob, StoredJob, stored_o
 from worker.store.jobs.unreadable_records import read_job
 from worker.store.values import report_unreadable, valid_members
 from worker.telemetry.events import emit
-from worker.telemetry.job_events import committed
+from worker.telemetry.job_events import emit_committed
 
 DraftEvents = Callable[[Job], Sequence[EventDraft]]
 
@@ -116,7 +116,7 @@ class Jobs:
         if reply.verdict == "quarantined":
             raise Refused("end_user_quarantined", _QUARANTINED, 403)
         if reply.verdict == "created":
-            committed(None, job, trail)
+            emit_committed(None, job, trail)
             return StoredJob(job, new.private), False
         fingerprint, _, first = reply.remembered.partition(" ")
         if fingerprint != new.fingerprint:
@@ -230,7 +230,7 @@ class Jobs:
                     await capacity.must_fit_when_empty(self._redis, size)
                     raise
             if verdict in ("OK", "DONE"):
-                committed(current, after, trail)
+                emit_committed(current, after, trail)
             if verdict == "OK":
                 self._remember(after, head)
                 return after

@@ -40,7 +40,7 @@ from worker.store.jobs.unreadable_records import (
 )
 from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
-from worker.telemetry.job_events import committed
+from worker.telemetry.job_events import emit_committed
 
 _MAX_TRIES: Final = 20
 _EXPIRING_MS: Final = 60_000  # a job that expires within this time is not repaired
@@ -200,7 +200,7 @@ class UnreadableJobs:
         if verdict not in ("OK", "DONE"):
             return None
         if trail:
-            committed(before, after, trail)
+            emit_committed(before, after, trail)
             emit("record.set_aside", job_id=after.id, app=after.app, code=error.why)
         return after
 

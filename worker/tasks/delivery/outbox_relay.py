@@ -1,7 +1,7 @@
-"""Messages on their way from the outbox into the queues of their targets: who hears of it, and in which words.
+"""Relays messages from the outbox into the queues of their targets: who receives an event, and with which body.
 
 One worker at a time does this, oldest first, so messages of a job enter each queue in the order of its events. The
-body is made here, once: from the record as it was at the event, so a message never says more than its event.
+body is built here, once: from the record as of the event, so that a message never contains more than its event.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import DeliveryQueue, RoutedEntry
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import OutboxMessage, iso_time, trace_of
-from worker.telemetry.internal_errors import broke
+from worker.telemetry.internal_errors import report_internal_error
 from worker.webhooks.guard import AddressPolicy, check_url
 from worker.webhooks.message import WebhookEvent, body_of
 
-_BATCH: Final = 100
-_LOCKED_MS: Final = 60_000
+_BATCH_SIZE: Final = 100
+_KEY_MISSING_RETRY_MS: Final = 60_000
 
 
 class _Entry(NamedTuple):
@@ -46,18 +46,18 @@ class _Entry(NamedTuple):
 
 
 class _EntryContext(NamedTuple):
-    """What is known of one entry's job: its record, its events from the needed one on, who listens, what came back."""
+    """What one entry needs of its job: the record, its events from the needed one on, the endpoints, the answer."""
 
     record: OutboxJob
-    story: list[dict[str, Any]]
-    hearers: list[Endpoint]
+    trail: list[dict[str, Any]]
+    endpoints: list[Endpoint]
     answer: dict[str, Any] | None
     now_ms: int
-    locked: bool  # a key that it takes is not here: it waits for it
+    key_missing: bool  # an encryption key that it needs is not here: it waits for it
 
 
 class OutboxRelay:
-    """Carries messages to their targets."""
+    """Moves messages from the outbox to the queues of their targets."""
 
     def __init__(
         self, redis: ArqRedis, jobs: Jobs, deliveries: DeliveryQueue, endpoints: Endpoints, clock: Clock
@@ -65,25 +65,25 @@ class OutboxRelay:
         self._jobs = jobs
         self._redis, self._deliveries, self._endpoints, self._clock = redis, deliveries, endpoints, clock
 
-    async def carry(self) -> bool:
-        """One turn; True when there was something to carry, so there may be more."""
-        turn = await self._deliveries.take_outbox(_BATCH)
-        if turn is None or not turn.entries:
+    async def relay(self) -> bool:
+        """Move one batch; return True if it was not empty, so that there may be more."""
+        batch = await self._deliveries.take_outbox(_BATCH_SIZE)
+        if batch is None or not batch.entries:
             return False
-        entries = await self._entries(turn.entries)
-        known = await self._known(entries, turn.now_ms)
-        rows, locked = [], list[str]()
-        for entry, about in zip(entries, known, strict=True):
-            if about is not None and about.locked:
-                locked.append(entry.name)
+        entries = await self._entries(batch.entries)
+        contexts = await self._contexts(entries, batch.now_ms)
+        rows, waiting = [], list[str]()
+        for entry, context in zip(entries, contexts, strict=True):
+            if context is not None and context.key_missing:
+                waiting.append(entry.name)
                 continue
             try:
-                commands = self._commands(entry, about)
-            except Exception as error:  # noqa: BLE001  one message that can't be made must not stop all others
-                broke("webhook.unmade", error, job_id=entry.job_id)
+                commands = self._commands(entry, context)
+            except Exception as error:  # noqa: BLE001  one message that can't be built must not stop all others
+                report_internal_error("webhook.unmade", error, job_id=entry.job_id)
                 commands = self._given_up(entry)
             rows.append(RoutedEntry(entry.name, commands))
-        await self._deliveries.postpone(locked, turn.now_ms + _LOCKED_MS)
+        await self._deliveries.postpone(waiting, batch.now_ms + _KEY_MISSING_RETRY_MS)
         await self._deliveries.commit_routing(rows)
         return bool(rows)
 
@@ -98,38 +98,40 @@ class OutboxRelay:
             job_id, _, rest = name.partition(":")
             seq, _, kind = rest.partition(":")
             if name.startswith("msg_") or not seq.isdigit():
-                out.append(_Entry(name, "", "", 0, None))  # it is no longer kept, or can't be read
+                out.append(_Entry(name, "", "", 0, None))  # it is no longer stored, or can't be read
             else:
                 out.append(_Entry(name, job_id, kind, int(seq), None))
         return out
 
-    async def _known(self, entries: Sequence[_Entry], now_ms: int) -> list[_EntryContext | None]:
-        """What is known of each entry's job, read in a few trips for all of them."""
+    async def _contexts(self, entries: Sequence[_Entry], now_ms: int) -> list[_EntryContext | None]:
+        """Return what each entry needs of its job, read in a few round trips for all of them."""
         wanted = list({one.job_id for one in entries if one.job_id})
         records = await load_outbox_jobs(self._redis, wanted)
         for job_id in wanted:
-            if job_id not in records and (stored := await self._otherwise(job_id)) is not None:
+            if job_id not in records and (stored := await self._load(job_id)) is not None:
                 records[job_id] = await as_outbox_job(self._redis, stored)
         kept = [one for one in entries if one.job_id in records]
-        # the record is the one as of the event, unless more has happened since: then it is made again from the start
+        # the record is as of the event, unless more has happened since: then it is folded again from the first event
         spans = [(e.job_id, e.seq if records[e.job_id].job.version == e.seq else 1, e.seq) for e in kept]
-        stories = dict(zip((e.name for e in kept), await load_event_ranges(self._redis, spans), strict=True))
-        hearers = {app: await self._hearers(app) for app in {r.job.app for r in records.values()}}
-        full = {e.job_id for e in kept if _wants_all(records[e.job_id], hearers, e)}
+        trails = dict(zip((e.name for e in kept), await load_event_ranges(self._redis, spans), strict=True))
+        endpoints = {app: await self._endpoints_of(app) for app in {r.job.app for r in records.values()}}
+        full = {e.job_id for e in kept if _wants_full(records[e.job_id], endpoints, e)}
         answers = await self._answers(list(full))
 
-        def about(one: _Entry) -> _EntryContext | None:
-            if one.job_id not in records or not stories[one.name]:
+        def context_of(one: _Entry) -> _EntryContext | None:
+            if one.job_id not in records or not trails[one.name]:
                 return None
             record = records[one.job_id]
-            listening = hearers[record.job.app]
-            locked = isinstance(record.unreadable, KeyMissing) or listening is None
-            return _EntryContext(record, stories[one.name], listening or [], answers.get(one.job_id), now_ms, locked)
+            listening = endpoints[record.job.app]
+            key_missing = isinstance(record.unreadable, KeyMissing) or listening is None
+            return _EntryContext(
+                record, trails[one.name], listening or [], answers.get(one.job_id), now_ms, key_missing
+            )
 
-        return [about(one) for one in entries]
+        return [context_of(one) for one in entries]
 
-    async def _otherwise(self, job_id: str) -> StoredJob | None:
-        """A job whose record can't be read as it is, as it can be told of all the same; None when it is gone."""
+    async def _load(self, job_id: str) -> StoredJob | None:
+        """Return a job whose record can't be read as it is, with what can be read of it; None if it is gone."""
         try:
             return await self._jobs.load(job_id)
         except RecordUnreadable as error:
@@ -138,8 +140,8 @@ class OutboxRelay:
             pass
         return None
 
-    async def _hearers(self, app: str) -> list[Endpoint] | None:
-        """The app's endpoints; None while the key that they are sealed under is missing."""
+    async def _endpoints_of(self, app: str) -> list[Endpoint] | None:
+        """Return the app's endpoints; None while the key that they are encrypted with is missing."""
         try:
             return await self._endpoints.of_app(app)
         except KeyMissing:
@@ -149,54 +151,57 @@ class OutboxRelay:
             return []
 
     async def _answers(self, job_ids: list[str]) -> dict[str, dict[str, Any]]:
-        """What came back; an answer that can't be opened must not hold up the others."""
+        """Return the answers of these jobs, without those that can't be decrypted: they must not delay the others."""
         found = await batch_reads.outputs_or_none(self._redis, job_ids)
         return {job_id: answer for job_id, answer in found.items() if answer is not None}
 
-    def _commands(self, entry: _Entry, known: _EntryContext | None) -> list[Command]:
-        """What stands in the entry's place; a job that is no longer kept has nothing left to tell."""
-        if known is None or known.record.unreadable is not None:
+    def _commands(self, entry: _Entry, context: _EntryContext | None) -> list[Command]:
+        """Return the commands that replace the entry; a job that is no longer stored sends nothing any more."""
+        if context is None or context.record.unreadable is not None:
             return self._given_up(entry)
-        job = known.record.job
-        if len(known.story) > 1 or job.version != entry.seq:
-            job = fold.replay(ev.Event.load(body) for body in known.story)
-        told = WebhookEvent(entry.type, entry.seq, datetime.fromisoformat(known.story[-1]["at"]))
+        job = context.record.job
+        if len(context.trail) > 1 or job.version != entry.seq:
+            job = fold.replay(ev.Event.load(body) for body in context.trail)
+        event = WebhookEvent(entry.type, entry.seq, datetime.fromisoformat(context.trail[-1]["at"]))
         if entry.message is not None:
-            own = self._own(entry.message, job, told, known)
+            own = self._own(entry.message, job, event, context)
             return self._given_up(entry) if own is None else own
         commands: list[Command] = []
-        for endpoint in known.hearers:
+        for endpoint in context.endpoints:
             if entry.type in endpoint.events and endpoint.state != "gone":
-                commands += self._for_endpoint(endpoint, job, told, known)
+                commands += self._for_endpoint(endpoint, job, event, context)
         return commands
 
-    def _for_endpoint(self, endpoint: Endpoint, job: Job, told: WebhookEvent, known: _EntryContext) -> list[Command]:
-        name = ids.new_id("msg", known.now_ms, self._clock.dice(ids.DICE_BYTES))
-        body = body_of(endpoint.payload, name, job, told, known.record.private, known.answer)
+    def _for_endpoint(self, endpoint: Endpoint, job: Job, event: WebhookEvent, context: _EntryContext) -> list[Command]:
+        name = ids.new_id("msg", context.now_ms, self._clock.dice(ids.DICE_BYTES))
+        body = body_of(endpoint.payload, name, job, event, context.record.private, context.answer)
         if body is None:
             return []
         message = OutboxMessage(
-            *(name, job.id, job.app, told.type, told.seq, "pending", iso_time(told.at)),
+            *(name, job.id, job.app, event.type, event.seq, "pending", iso_time(event.at)),
             endpoint=endpoint.id,
             target=endpoint.id,
-            next_try_at=iso_time(told.at),
+            next_try_at=iso_time(event.at),
             trace=trace_of(job),
         )
-        return self._deliveries.enqueue_commands(message, known.record.cipher, endpoint.url, body, known.now_ms)
+        return self._deliveries.enqueue_commands(message, context.record.cipher, endpoint.url, body, context.now_ms)
 
-    def _own(self, message: OutboxMessage, job: Job, told: WebhookEvent, known: _EntryContext) -> list[Command] | None:
-        """The job's own webhook: its target is the receiver's origin, so a dead one holds up nobody else's. None when
-        its address is lost with the job's private part.
+    def _own(
+        self, message: OutboxMessage, job: Job, event: WebhookEvent, context: _EntryContext
+    ) -> list[Command] | None:
+        """Return the commands for the job's own webhook; None if its address is lost with the job's private part.
+
+        The target is the receiver's origin, so a dead receiver delays no other one.
         """
-        hook = known.record.private.get("webhook") or {}
+        hook = context.record.private.get("webhook") or {}
         if not isinstance(hook.get("url"), str):
             return None
-        body = body_of(str(hook.get("payload")), message.id, job, told, known.record.private, known.answer)
+        body = body_of(str(hook.get("payload")), message.id, job, event, context.record.private, context.answer)
         if body is None:
             return self._deliveries.drop_commands(message)
         url = str(hook["url"])
         message = replace(message, target=target_of(job.app, url))
-        return self._deliveries.enqueue_commands(message, known.record.cipher, url, body, known.now_ms)
+        return self._deliveries.enqueue_commands(message, context.record.cipher, url, body, context.now_ms)
 
     def _given_up(self, entry: _Entry) -> list[Command]:
         if entry.message is None:
@@ -205,12 +210,14 @@ class OutboxRelay:
 
 
 def target_of(app: str, url: str) -> str:
-    """The queue of an app's per-job webhooks to one origin."""
-    origin = check_url(url, AddressPolicy(allow_private=True)).origin  # whether it may be called is judged when it is
+    """Return the name of the queue for an app's per-job webhooks to one origin."""
+    origin = check_url(
+        url, AddressPolicy(allow_private=True)
+    ).origin  # whether it may be called is judged when it is called
     return "wu_" + hashlib.sha256(f"{app}\0{origin}".encode()).hexdigest()[:24]
 
 
-def _wants_all(record: OutboxJob, hearers: dict[str, list[Endpoint] | None], entry: _Entry) -> bool:
+def _wants_full(record: OutboxJob, endpoints: dict[str, list[Endpoint] | None], entry: _Entry) -> bool:
     if entry.message is not None:
         return (record.private.get("webhook") or {}).get("payload") == "full"
-    return any(one.payload == "full" and entry.type in one.events for one in hearers[record.job.app] or ())
+    return any(one.payload == "full" and entry.type in one.events for one in endpoints[record.job.app] or ())

@@ -1,7 +1,7 @@
-"""How an attempt begins: pauses, the gate of the account's circuit, the intent on record, the call. Decides no model.
+"""Starts the attempts of one run: pauses, the account's circuit, the intent on record, then the call.
 
-A crash between intent and call leaves a trace; a job that may not call is held, and has not started. The intent
-of an end user's job is refused by the store once that end user is shut out, and the job ends.
+A crash between intent and call leaves a trace. A job that may not call is held, and has not started. The store refuses
+the intent of a job whose end user is in quarantine, and that ends the job.
 """
 
 from __future__ import annotations
@@ -10,130 +10,139 @@ import asyncio
 from datetime import timedelta
 
 from worker.jobs import events as ev
-from worker.jobs.errors import EndUserQuarantined, Failure, StoreUnavailable
+from worker.jobs.errors import EndUserQuarantined, Failure
 from worker.jobs.events import EventDraft
 from worker.jobs.record import DisclosureReason
 from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import event_mapping, messages, retry
 from worker.store.admission.circuit_breaker import CallPermission
 from worker.store.admission.pauses import Pause
-from worker.tasks.execution.run_recorder import AGAIN, RunRecorder
-from worker.tasks.maintenance.quarantine_cleanup import shut_out
+from worker.store.jobs.stored_job import ClaimedJob
+from worker.tasks.execution.active_attempts import ActiveAttempts
+from worker.tasks.execution.context import RunContext
+from worker.tasks.execution.run_recorder import RunRecorder
+from worker.tasks.execution.settlement import settle
+from worker.tasks.quarantine_end import quarantine_drafts
+from worker.tasks.store_retry import retry_store
 
 
 class AttemptStarter:
-    """Opens attempts of one run; `trial` is True while this run tries out an open circuit."""
+    """Starts the attempts of one run; `trial` is True while this run is the one call that tests an open circuit."""
 
-    def __init__(self, desk: RunRecorder) -> None:
-        self._desk = desk
+    def __init__(
+        self, context: RunContext, claimed: ClaimedJob, recorder: RunRecorder, attempts: ActiveAttempts
+    ) -> None:
+        self._context, self._recorder, self._attempts = context, recorder, attempts
+        self._gated, self._pause = claimed.gated, claimed.pause
         self.trial = False
 
-    async def next(self, said: list[EventDraft]) -> None:
-        """The next attempt on the model that was last tried, or a hold, or the end when there were enough.
+    async def start_next(self, drafts: list[EventDraft]) -> None:
+        """Start the next attempt, on the model that was tried last; or hold the job, or end it after enough attempts.
 
-        A model that is known to be denied isn't called: another one stands in, or the job ends with that denial.
+        A model that is known to be denied is not called: another one replaces it, or the job ends with that denial.
         """
-        desk, job, shop = self._desk, self._desk.job, self._desk.shop
-        if desk.pause is not None:
-            await desk.commit([*_without_start(said), held_by(desk.pause)])
+        recorder, job, context = self._recorder, self._recorder.job, self._context
+        if self._pause is not None:
+            await recorder.commit([*_without_start(drafts), hold_for_pause(self._pause)])
             return
         tried = [a for a in job.attempts if a.purpose not in (Purpose.RACE, Purpose.DRAFT)]
         model = tried[-1].model if tried else job.requested_model
-        skipped = shop.access.skipped(model)
-        stand_in = (
-            event_mapping.next_in_chain(job, shop.catalogue, shop.access.denied, shop.clock.now()) if skipped else None
+        denial = context.access.skipped(model)
+        substitute = (
+            event_mapping.next_in_chain(job, context.catalogue, context.access.denied, context.clock.now())
+            if denial
+            else None
         )
-        if skipped and stand_in is None:
-            await desk.settle(said, ev.Failed(error=messages.job_error(skipped.code)))
+        if denial and substitute is None:
+            await settle(recorder, self._attempts, drafts, ev.Failed(error=messages.job_error(denial.code)))
             return
-        gate = await self._gate()
-        if gate.state == "open":
-            await desk.commit([*_without_start(said), self.held(gate.reason)])
+        permission = await self._permission()
+        if permission.state == "open":
+            await recorder.commit([*_without_start(drafts), self.hold_for_circuit(permission.reason)])
             return
-        self.trial = gate.state == "trial"
-        lost = any(isinstance(fact, ev.AttemptFinished) for fact, _ in said)
+        self.trial = permission.state == "trial"
+        lost = any(isinstance(fact, ev.AttemptFinished) for fact, _ in drafts)
         if lost and retry.counted([a.outcome for a in job.attempts]) >= job.policy.max_attempts:
-            await desk.commit([*said, (ev.Failed(error=messages.job_error("attempts_exhausted")), None)])
+            await recorder.commit([*drafts, (ev.Failed(error=messages.job_error("attempts_exhausted")), None)])
             return
         try:
-            if stand_in is not None:
-                model = stand_in.disclosure.served_model
-                await self.open([*said, (stand_in, None)], model, Purpose.FALLBACK, "access_denied")
+            if substitute is not None:
+                model = substitute.disclosure.served_model
+                await self.start([*drafts, (substitute, None)], model, Purpose.FALLBACK, "access_denied")
             else:
-                await self.open(said, model, Purpose.RETRY if tried else Purpose.ORIGINAL)
-        except EndUserQuarantined:  # since the claim, or before the sweep came by
-            await desk.attempts.close()  # nothing was sent
-            await desk.commit([*_without_start(said), *shut_out(job)])
+                await self.start(drafts, model, Purpose.RETRY if tried else Purpose.ORIGINAL)
+        except EndUserQuarantined:  # in quarantine since the claim, and the sweep has not cancelled the job yet
+            await self._attempts.close()  # nothing was sent
+            await recorder.commit([*_without_start(drafts), *quarantine_drafts(job)])
 
-    async def open(
-        self, said: list[EventDraft], model: str, purpose: Purpose, because: DisclosureReason | None = None
+    async def start(
+        self, drafts: list[EventDraft], model: str, purpose: Purpose, because: DisclosureReason | None = None
     ) -> None:
-        """The intent is on record and the call is made; or the job has failed because it may cost no more."""
-        desk = self._desk
-        if not event_mapping.affordable(desk.job):
-            stopped = desk.stop(Outcome.CANCELLED)
-            await desk.settle([*said, *stopped], ev.Failed(error=messages.job_error("cost_limit")))
+        """Record the intent and make the call; or fail the job if it may cost no more."""
+        recorder, attempts, context = self._recorder, self._attempts, self._context
+        job = recorder.job
+        if not event_mapping.affordable(job):
+            stopped = attempts.stop(job, Outcome.CANCELLED)
+            end = ev.Failed(error=messages.job_error("cost_limit"))
+            await settle(recorder, attempts, [*drafts, *stopped], end)
             return
-        number = len(desk.job.attempts) + 1
+        number = len(job.attempts) + 1
         intent = ev.AttemptStarted(
             model=model,
             purpose=purpose,
             because=because,
-            mode=desk.shop.mode,
-            client_request_id=f"{desk.job.id}-{number}",
-            proxied=desk.shop.provider.proxy is not None,
+            mode=context.mode,
+            client_request_id=f"{job.id}-{number}",
+            proxied=context.provider.proxy is not None,
         )
         go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        job, recording = desk.job, asyncio.ensure_future(desk.commit([*said, (intent, number)]))
+        recording = asyncio.ensure_future(recorder.commit([*drafts, (intent, number)]))
         try:
-            asked = await desk.attempts.asked()
-            if asked is not None:  # connect while the intent is written; nothing is sent before it is
-                desk.attempts.start(
-                    job, event_mapping.intended_attempt(intent, number, desk.shop.clock.now()), asked, go
-                )
+            request = await attempts.request()
+            if request is not None:  # connect while the intent is written; nothing is sent before it is
+                attempts.start(job, event_mapping.intended_attempt(intent, number, context.clock.now()), request, go)
         finally:
             await recording
         go.set_result(None)
-        if asked is None:
-            gone = event_mapping.abort_attempt(desk.job, number, Outcome.BAD_REQUEST, 0, desk.shop.catalogue)
-            await desk.settle(
-                [*desk.stop(Outcome.CANCELLED), *gone], ev.Failed(error=messages.job_error("content_unreadable"))
-            )
+        if request is None:
+            job = recorder.job
+            ended = event_mapping.abort_attempt(job, number, Outcome.BAD_REQUEST, 0, context.catalogue)
+            stopped = attempts.stop(job, Outcome.CANCELLED)
+            end = ev.Failed(error=messages.job_error("content_unreadable"))
+            await settle(recorder, attempts, [*stopped, *ended], end)
 
-    def held(self, reason: str) -> EventDraft:
-        """The job waits until the account's circuit lets it go."""
-        scope = self._desk.shop.circuit.scope
+    def hold_for_circuit(self, reason: str) -> EventDraft:
+        """Return the fact that the job waits until the account's circuit closes."""
+        scope = self._context.circuit.scope
         return ev.Scheduled(reason=ScheduledReason.HOLD, hold_scope=scope, hold_reason=reason), None
 
-    def held_after(self, failure: Failure, number: int) -> EventDraft:
-        """The job waits after attempt `number`: for the account's circuit, or, where only the deployment of its model
-        is at fault, for a time of its own, so that jobs of other models go on.
+    def hold_after(self, failure: Failure, number: int) -> EventDraft:
+        """Return the fact that the job waits after attempt `number` failed.
+
+        It waits for the account's circuit; or, if only the deployment of its model is at fault, for a time of its own,
+        so that jobs of other models go on.
         """
         if failure.scope != "deployment":
-            return self.held(failure.code)
-        job, clock = self._desk.job, self._desk.shop.clock
-        alike = sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code)
-        until = clock.now() + timedelta(seconds=retry.hold_delay(alike + 1, clock.chance()))
+            return self.hold_for_circuit(failure.code)
+        job, clock = self._recorder.job, self._context.clock
+        before = sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code)
+        until = clock.now() + timedelta(seconds=retry.hold_delay(before + 1, clock.chance()))
         scope = f"deployment:{job.attempt(number).model}"
-        held = ev.Scheduled(reason=ScheduledReason.HOLD, until=until, hold_scope=scope, hold_reason=failure.code)
-        return held, None
+        return ev.Scheduled(reason=ScheduledReason.HOLD, until=until, hold_scope=scope, hold_reason=failure.code), None
 
-    async def _gate(self) -> CallPermission:
-        if not self._desk.gated:
+    async def _permission(self) -> CallPermission:
+        """Return whether the account's circuit lets this job call; a claim says whether there is anything to ask."""
+        if not self._gated:
             return CallPermission("closed")
-        while True:
-            try:
-                return await self._desk.shop.circuit.gate(self._desk.job.id)
-            except StoreUnavailable:
-                await asyncio.sleep(AGAIN)
+        return await retry_store(lambda: self._context.circuit.gate(self._recorder.job.id))
 
 
-def held_by(pause: Pause) -> EventDraft:
-    """The job waits until the pause is over."""
-    why = {"hold_scope": pause.scope, "hold_reason": pause.note or "paused", "hold_by": pause.by}
-    return ev.Scheduled(reason=ScheduledReason.HOLD, until=pause.until, **why), None
+def hold_for_pause(pause: Pause) -> EventDraft:
+    """Return the fact that the job waits until the pause is over."""
+    hold = {"hold_scope": pause.scope, "hold_reason": pause.note or "paused", "hold_by": pause.by}
+    return ev.Scheduled(reason=ScheduledReason.HOLD, until=pause.until, **hold), None
 
 
-def _without_start(said: list[EventDraft]) -> list[EventDraft]:
-    """A job that is held waits: it has not started."""
-    return [s for s in said if not isinstance(s[0], ev.Started)]
+def _without_start(drafts: list[EventDraft]) -> list[EventDraft]:
+    """Return the facts without `Started`: a job that is held has not started."""
+    return [draft for draft in drafts if not isinstance(draft[0], ev.Started)]

@@ -1,4 +1,4 @@
-"""What every run of a job needs, built once per worker process by the composition root."""
+"""What every run of a job needs, built once per worker process (`worker/components.py`)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from worker.safety.watch_limits import WatchLimits
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs
+from worker.tasks.access_prober import AccessProber
 from worker.tasks.execution.lease_renewal import Leases
 from worker.tasks.execution.output_buffer import OutputFlusher
-from worker.tasks.maintenance.access_prober import AccessProber
 from worker.upstream.call import Mode
 from worker.upstream.client import Provider
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """The tools; `limits` without `suspect_after`, which each job's policy gives."""
+    """The dependencies shared by all runs; `limits` without `suspect_after`, which each job's policy sets."""
 
     worker_id: str
     mode: Mode
@@ -29,7 +29,7 @@ class RunContext:
     catalogue: Catalogue
     jobs: Jobs
     circuit: CircuitBreaker
-    pieces: OutputChunks
+    chunks: OutputChunks
     provider: Provider
     access: AccessProber
     leases: Leases

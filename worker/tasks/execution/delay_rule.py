@@ -1,6 +1,7 @@
-"""Carries out the delay rule for one run: shows the policy how things stand, and does what it decides.
+"""Applies the delay rule to one run: shows the policy the situation, and does what it decides.
 
-The rule itself is `safety.policy`, pure. Must not know: errors and retries; after a block it is never asked (P2).
+The rule itself is pure: `safety/policy.py`. It has no part in errors and retries, and after a block it is never
+applied (promise P2).
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from worker.jobs.record import DecidedBy, DisclosureReason
 from worker.jobs.states import Evidence, Outcome, Purpose, RetryModelState
 from worker.safety import event_mapping, policy, signals as sg
 from worker.safety.faster_model import FasterModel, NoFasterModel, faster_model
+from worker.tasks.execution.active_attempts import ActiveAttempts
 from worker.tasks.execution.attempt_start import AttemptStarter
+from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.run_recorder import RunRecorder
+from worker.tasks.execution.settlement import settle
 from worker.tasks.execution.stream_reader import StreamReader
 
 _BESIDE = frozenset({Purpose.RACE, Purpose.DRAFT})
@@ -22,86 +26,89 @@ _FASTER = _BESIDE | {Purpose.FASTER}
 
 
 class DelayRule:
-    """One run's delay rule; `at` is the monotonic time at which it must be asked again."""
+    """The delay rule of one run; `at` is the monotonic time at which it must be applied again."""
 
-    def __init__(self, desk: RunRecorder, opening: AttemptStarter) -> None:
-        self._desk, self._opening = desk, opening
+    def __init__(
+        self, context: RunContext, recorder: RunRecorder, attempts: ActiveAttempts, starter: AttemptStarter
+    ) -> None:
+        self._context, self._recorder, self._attempts, self._starter = context, recorder, attempts, starter
         self._signalled: dict[int, float] = {}
         self.at = math.inf
 
-    def heard(self, number: int, signal: sg.Signal) -> None:
-        """Keeps when the open check was signalled, which may be later than when it was suspected."""
+    def observe(self, number: int, signal: sg.Signal) -> None:
+        """Note when the open check was signalled, which may be later than when it was suspected."""
         match signal:
             case (
                 sg.CheckStartedSignal(evidence=Evidence.SIGNALLED) | sg.CheckUpdatedSignal(evidence=Evidence.SIGNALLED)
             ):
-                self._signalled.setdefault(number, self._desk.shop.clock.monotonic())
+                self._signalled.setdefault(number, self._context.clock.monotonic())
             case sg.CheckEndedSignal():
                 self._signalled.pop(number, None)
             case _:
                 pass
 
-    async def ask(self) -> None:
-        """What the rule asks for now is done; `at` says when to ask again."""
+    async def apply(self) -> None:
+        """Do what the rule decides now, and set `at` to when it must be applied again."""
         self.at = math.inf
-        desk = self._desk
+        recorder, context = self._recorder, self._context
         reader = self.original()
-        if desk.done or reader is None or reader.watch.verdict is not None:
-            return  # an attempt that has just ended is about to be heard
-        if desk.job.accepted is not None and desk.shop.access.skipped(desk.job.accepted) is None:
-            await self._switch(reader, desk.job.accepted, "offer_accepted", "app")
+        if recorder.done or reader is None or reader.watch.verdict is not None:
+            return  # the end of this attempt is in the inbox
+        accepted = recorder.job.accepted
+        if accepted is not None and context.access.skipped(accepted) is None:
+            await self._switch(reader, accepted, "offer_accepted", "app")
             return
-        now = desk.shop.clock.monotonic()
+        now = context.clock.monotonic()
         faster = self.faster(reader)
-        decision = policy.decide(desk.job.policy, self._situation(reader, now), faster, now, self._affordable(faster))
+        situation = self._situation(reader, now)
+        decision = policy.decide(recorder.job.policy, situation, faster, now, self._affordable(faster))
         match decision:
             case policy.WaitAction():
                 self.at = math.inf if decision.until is None else decision.until
             case policy.OfferAction():
-                await desk.commit(
-                    [(ev.OfferMade(model=decision.model, until=event_mapping.offer_until(desk.job)), None)]
-                )
+                offer = ev.OfferMade(model=decision.model, until=event_mapping.offer_until(recorder.job))
+                await recorder.commit([(offer, None)])
             case policy.SwitchAction():
                 await self._switch(reader, decision.model, decision.reason, "policy")
             case policy.RaceAction():
-                await self._opening.open([], decision.model, Purpose.RACE, decision.reason)
+                await self._starter.start([], decision.model, Purpose.RACE, decision.reason)
             case policy.DraftAction():
-                await self._opening.open([], decision.model, Purpose.DRAFT, decision.reason)
+                await self._starter.start([], decision.model, Purpose.DRAFT, decision.reason)
 
     def original(self) -> StreamReader | None:
-        """The running attempt that the rule watches over: not the one it started itself beside it."""
-        for number, reader in self._desk.attempts.readers.items():
-            if self._desk.job.attempt(number).purpose not in _BESIDE:
+        """Return the reader of the running attempt that the rule is for, not of one that it started beside it."""
+        for number, reader in self._attempts.readers.items():
+            if self._recorder.job.attempt(number).purpose not in _BESIDE:
                 return reader
         return None
 
     def faster(self, reader: StreamReader) -> FasterModel | NoFasterModel:
-        """The model that may take over from this attempt, or why none may."""
-        job, shop = self._desk.job, self._desk.shop
+        """Return the model that may replace this attempt's, or why none may."""
+        job, context = self._recorder.job, self._context
         check = next((c for c in reversed(job.checks) if c.attempt == reader.number), None)
         return faster_model(
             job.requested_model,
             job.policy.on_delay.model,
             check.retry_model if check else None,
             check.retry_model_state if check else RetryModelState.ABSENT,
-            shop.catalogue,
-            shop.access.denied,
-            allow_unknown=shop.allow_unknown_models,
+            context.catalogue,
+            context.access.denied,
+            allow_unknown=context.allow_unknown_models,
             running=job.attempt(reader.number).model,
         )
 
     def _situation(self, reader: StreamReader, now: float) -> policy.Situation:
-        job, shop = self._desk.job, self._desk.shop
+        job, context = self._recorder.job, self._context
         check = next((c for c in reversed(job.checks) if c.attempt == reader.number), None)
         since = None
         if check is not None and check.ended_at is None and check.evidence is Evidence.SIGNALLED:
-            began = now - (shop.clock.now() - check.started_at).total_seconds()
+            began = now - (context.clock.now() - check.started_at).total_seconds()
             since = self._signalled.get(reader.number, began)
         beside = any(a.purpose in _FASTER for a in job.attempts)
         return policy.Situation(
             check_since=since,
             silent_since=reader.watch.silent_since,
-            checked=shop.catalogue.checked(job.attempt(reader.number).model),
+            checked=context.catalogue.checked(job.attempt(reader.number).model),
             retry_model=check.retry_model if check else None,
             retry_model_state=check.retry_model_state if check else RetryModelState.ABSENT,
             blocked=self._blocked(),
@@ -113,25 +120,24 @@ class DelayRule:
         )
 
     def _blocked(self) -> bool:
-        """Whether any attempt was blocked, or was just told so and waits for the stream's last word."""
-        desk = self._desk
-        told = any(reader.watch.blocked for reader in desk.attempts.readers.values())
-        return told or any(a.outcome is Outcome.BLOCKED for a in desk.job.attempts)
+        """Return whether an attempt was blocked, or is about to end as blocked once its stream has ended."""
+        blocking = any(reader.watch.blocked for reader in self._attempts.readers.values())
+        return blocking or any(a.outcome is Outcome.BLOCKED for a in self._recorder.job.attempts)
 
     def _affordable(self, faster: FasterModel | NoFasterModel) -> bool:
-        return isinstance(faster, NoFasterModel) or event_mapping.affordable(self._desk.job)
+        return isinstance(faster, NoFasterModel) or event_mapping.affordable(self._recorder.job)
 
     async def _switch(self, reader: StreamReader, model: str, reason: DisclosureReason, decided_by: DecidedBy) -> None:
-        """The original is stopped, the faster model takes over; one commit says both."""
-        desk = self._desk
-        said: list[EventDraft] = desk.stop(Outcome.SUBSTITUTED, [reader.number])
-        blocked = next(((fact, n) for fact, n in said if isinstance(fact, ev.Blocked)), None)
+        """Stop the original and start the faster model; one commit records both."""
+        recorder, context = self._recorder, self._context
+        drafts: list[EventDraft] = self._attempts.stop(recorder.job, Outcome.SUBSTITUTED, [reader.number])
+        blocked = next((fact for fact, _ in drafts if isinstance(fact, ev.Blocked)), None)
         if blocked is not None:  # the provider was faster than the rule: a block is never routed around
-            await desk.settle(said, blocked[0])
+            await settle(recorder, self._attempts, drafts, blocked)
             return
         disclosure = event_mapping.make_disclosure(
-            desk.job, desk.shop.catalogue, model, reason, decided_by, desk.shop.clock.now()
+            recorder.job, context.catalogue, model, reason, decided_by, context.clock.now()
         )
-        said.append((ev.ModelSubstituted(disclosure=disclosure, policy_version=policy.POLICY_VERSION), reader.number))
-        await self._opening.open(said, model, Purpose.FASTER, reason)
-        desk.attempts.discard(reader.number)
+        substituted = ev.ModelSubstituted(disclosure=disclosure, policy_version=policy.POLICY_VERSION)
+        await self._starter.start([*drafts, (substituted, reader.number)], model, Purpose.FASTER, reason)
+        self._attempts.discard(reader.number)

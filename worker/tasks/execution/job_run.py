@@ -1,15 +1,15 @@
-"""One wake-up of one job, from the claim until it lets go: open the stream, hear the watch, commit, decide.
+"""One wake-up of one job, from the claim until this worker lets go: read the inbox, commit, decide.
 
-The only loop that drives attempts. What happens comes as notes into one inbox, so nothing here races with itself;
-every change is one commit, fenced by the lease. Must not know: Redis, JSON of the provider, HTTP.
+The only loop that drives attempts. Whatever happens arrives as a message in one inbox, so nothing here races with
+itself; every change is one commit, fenced by the lease. Must not import Redis or the provider's SDK: the recorder and
+the attempts stand in between.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import math
 from datetime import timedelta
+from typing import Final
 
 from worker.jobs import events as ev
 from worker.jobs.deadline import deadline_of
@@ -20,67 +20,63 @@ from worker.safety import event_mapping, messages, retry, signals as sg
 from worker.safety.cuts import repeated_cuts
 from worker.store.commands import Command
 from worker.store.jobs.stored_job import ClaimedJob
-from worker.store.provider.safety_notices import RESPONSE_ENDED
 from worker.store.values import report_unreadable
-from worker.tasks.execution.active_attempts import check_to_go_on
+from worker.tasks.execution.active_attempts import ActiveAttempts, check_to_resume
 from worker.tasks.execution.attempt_start import AttemptStarter
 from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.delay_rule import DelayRule
-from worker.tasks.execution.lease_renewal import LOST
+from worker.tasks.execution.inbox import Control, Inbox, Message, ResponseEnded, SignalsReady
 from worker.tasks.execution.run_recorder import RunRecorder
-from worker.telemetry.events import about, emit
-from worker.telemetry.internal_errors import broke
+from worker.tasks.execution.settlement import settle
+from worker.telemetry.events import emit, event_context
+from worker.telemetry.internal_errors import report_internal_error
 from worker.telemetry.job_events import trace_id
 from worker.telemetry.tracing import processing
 
-CANCEL, OFFER, DRAIN, INTERRUPT = "cancel", "offer", "drain", "interrupt"
-_LOCKED, _LONGEST_LOCKED = 60.0, 1800.0
-_LOOK = "look"  # a reader stopped, or its next tick came nearer
-
-Note = int | str
-"""Attempt n has something to say, or a word of control."""
+_MIN_KEY_WAIT_S: Final = 60.0
+_MAX_KEY_WAIT_S: Final = 1800.0
 
 
 class JobRun:
-    """The state of one wake-up. `await run()` returns when the job is settled, waits, or is someone else's."""
+    """One wake-up of a job. `await run()` returns when the job is settled, waits, or has another holder."""
 
-    def __init__(self, shop: RunContext, held: ClaimedJob) -> None:
-        self._shop = shop
-        self._inbox: asyncio.Queue[Note] = asyncio.Queue()
-        self._desk = RunRecorder(shop, held, self._inbox.put_nowait, lambda: self.tell(_LOOK))
-        self._opening = AttemptStarter(self._desk)
-        self._delay = DelayRule(self._desk, self._opening)
+    def __init__(self, context: RunContext, claimed: ClaimedJob) -> None:
+        self._context, self._claimed = context, claimed
+        self._inbox = Inbox()
+        self._recorder = RunRecorder(context, claimed)
+        self._attempts = ActiveAttempts(context, claimed, self._inbox)
+        self._starter = AttemptStarter(context, claimed, self._recorder, self._attempts)
+        self._delay = DelayRule(context, self._recorder, self._attempts, self._starter)
         self._draining = False
-        self._unreadable = held.unreadable
 
-    def tell(self, word: str) -> None:
-        """A word of control: CANCEL, OFFER, DRAIN, INTERRUPT, or the lease's LOST."""
-        self._inbox.put_nowait(word)
+    def notify(self, message: Message) -> None:
+        """Put a message into the run's inbox."""
+        self._inbox.put(message)
 
     # -- the loop
 
     async def __call__(self) -> None:
-        """Runs the job as far as it goes. Raises nothing but CancelledError."""
-        desk, job = self._desk, self._desk.job
-        waited = (self._shop.clock.now() - (job.next_attempt_at or job.created_at)).total_seconds()
+        """Run the job as far as it goes. Raises nothing but CancelledError."""
+        job, worker_id = self._recorder.job, self._context.worker_id
+        waited = (self._context.clock.now() - (job.next_attempt_at or job.created_at)).total_seconds()
         with (
-            about(job_id=job.id, app=job.app, worker=self._shop.worker_id, trace_id=trace_id(job.trace)),
-            processing(job, desk.generation, max(0.0, waited), self._shop.worker_id),
+            event_context(job_id=job.id, app=job.app, worker=worker_id, trace_id=trace_id(job.trace)),
+            processing(job, self._claimed.generation, max(0.0, waited), worker_id),
         ):
-            await self._through()
+            await self._run()
 
-    async def _through(self) -> None:
-        desk, job_id = self._desk, self._desk.job.id
-        self._shop.leases.hold(job_id, desk.token, self.tell)
+    async def _run(self) -> None:
+        claimed, job_id = self._claimed, self._recorder.job.id
+        self._context.leases.add(job_id, claimed.token, self._inbox)
         try:
-            if self._unreadable:
-                await self._leave_locked()
+            if claimed.unreadable:
+                await self._leave_unreadable(claimed.unreadable)
                 return
             await self._begin()
-            while not desk.done:
-                await self._step(await self._notes())
+            while not self._recorder.done:
+                await self._step(await self._messages())
         except LeaseLost:
-            emit("lease.lost", job_id=job_id, generation=desk.generation)
+            emit("lease.lost", job_id=job_id, generation=claimed.generation)
         except AlreadySettled as settled:
             emit("job.settled_elsewhere", job_id=job_id, status=settled.status)
         except RecordUnreadable as error:
@@ -89,283 +85,288 @@ class JobRun:
         except ContentDamaged:
             emit("content.damaged", job_id=job_id)
             await self._give_up("content_unreadable")
-        except Exception as error:  # noqa: BLE001  a fault of ours must not leave the job in the air
-            broke("run.broke", error, job_id=job_id)
+        except Exception as error:  # noqa: BLE001  an internal error must not leave the job without an end
+            report_internal_error("run.broke", error, job_id=job_id)
             await self._give_up()
         finally:
-            self._shop.leases.release(job_id, desk.token)
-            await desk.attempts.close()
+            self._context.leases.release(job_id, claimed.token)
+            await self._attempts.close()
 
-    async def _notes(self) -> list[Note]:
-        """What has come in; waits for the next note or the next time that matters."""
-        now = self._shop.clock.monotonic()
-        wait = min(min(self._desk.attempts.next_tick(), self._delay.at) - now, self._desk.until_deadline())
-        notes: list[Note] = []
-        try:
-            async with asyncio.timeout(max(0.0, wait) if math.isfinite(wait) else None):
-                notes.append(await self._inbox.get())
-        except TimeoutError:
-            self._desk.attempts.tick()
-        while not self._inbox.empty():
-            notes.append(self._inbox.get_nowait())
-        return notes
+    async def _messages(self) -> list[Message]:
+        """Return what is in the inbox; wait for the next message, the next tick or the deadline if it is empty."""
+        now = self._context.clock.monotonic()
+        wait = min(min(self._attempts.next_tick(), self._delay.at) - now, self._recorder.seconds_to_deadline())
+        first = await self._inbox.get(wait)
+        if first is None:
+            self._attempts.tick()
+            return self._inbox.drain()
+        return [first, *self._inbox.drain()]
 
-    async def _step(self, notes: list[Note]) -> None:
-        """Commits what the notes say, and does what they ask."""
-        desk = self._desk
-        said: list[EventDraft] = []
-        for note in notes:
-            if isinstance(note, str):
-                await desk.commit(said)
-                said = []
-                await self._obey(note)
+    async def _step(self, messages: list[Message]) -> None:
+        """Commit the facts behind these messages, carry out the requests among them, and decide what is next."""
+        recorder = self._recorder
+        drafts: list[EventDraft] = []
+        for message in messages:
+            if isinstance(message, SignalsReady):
+                drafts = await self._observe(message.number, drafts)
             else:
-                said = await self._hear(note, said)
-            if desk.done:
+                await recorder.commit(drafts)
+                drafts = []
+                await self._handle(message)
+            if recorder.done:
                 return
-        await desk.commit(said)
+        await recorder.commit(drafts)
         if self._draining and self._can_hand_over():
             await self._hand_over()
-        elif desk.until_deadline() <= 0:
+        elif recorder.seconds_to_deadline() <= 0:
             await self._expire()
         else:
-            await self._delay.ask()
+            await self._delay.apply()
 
-    async def _hear(self, number: int, said: list[EventDraft]) -> list[EventDraft]:
-        """What attempt `number` has to say: the facts that are not committed yet."""
-        desk = self._desk
-        reader = desk.attempts.readers.get(number)
+    async def _observe(self, number: int, drafts: list[EventDraft]) -> list[EventDraft]:
+        """Take the signals of attempt `number`; return `drafts` with their facts, [] once all are committed."""
+        reader = self._attempts.readers.get(number)
         for signal in reader.take() if reader is not None else ():
             if isinstance(signal, sg.AttemptEnded):
-                await self._ended(number, signal.verdict, said)
+                await self._attempt_ended(number, signal.verdict, drafts)
                 return []
-            self._delay.heard(number, signal)
-            said += desk.said(number, signal)
-        return said
+            self._delay.observe(number, signal)
+            drafts += self._attempts.drafts_of(number, signal)
+        return drafts
 
-    async def _obey(self, word: str) -> None:
-        match word:
-            case "cancel":
+    async def _handle(self, message: ResponseEnded | Control) -> None:
+        match message:
+            case ResponseEnded(response_id):
+                self._attempts.check_now(response_id)
+            case Control.CANCEL:
                 await self._cancel()
-            case "offer":
-                await self._desk.look_again()
-            case "drain":
+            case Control.OFFER:
+                await self._recorder.reload()
+            case Control.DRAIN:
                 self._draining = True
-            case "interrupt":
+            case Control.INTERRUPT:
                 await self._interrupt()
-            case "look":
-                broke = self._desk.attempts.broke()
-                if broke is not None:
-                    raise broke
-            case _ if word.startswith(RESPONSE_ENDED):
-                self._desk.attempts.hurry(word.removeprefix(RESPONSE_ENDED).strip())
-            case _ if word == LOST:
-                raise LeaseLost(self._desk.job.id)
-            case _:
-                emit("control.unknown", job_id=self._desk.job.id)
+            case Control.READER_CHANGED:
+                error = self._attempts.error()
+                if error is not None:
+                    raise error
+            case Control.LEASE_LOST:
+                raise LeaseLost(self._recorder.job.id)
+            case Control.UNKNOWN:
+                emit("control.unknown", job_id=self._recorder.job.id)
 
     # -- beginning
 
     async def _begin(self) -> None:
-        """Takes up what an earlier holder left running, else opens the next attempt; or ends what may not go on."""
-        desk, job, shop = self._desk, self._desk.job, self._shop
-        who = {"worker": shop.worker_id, "generation": desk.generation}
-        said: list[EventDraft] = [(ev.Rescued(**who) if job.status in UNDER_WAY else ev.Started(**who), None)]
-        late = self._desk.until_deadline() <= 0
-        goes_on = [a.number for a in job.open_attempts if a.mode == "background" and a.response_id]
+        """Resume what an earlier holder left running, else start the next attempt; or end a job that may not go on."""
+        recorder, job, context = self._recorder, self._recorder.job, self._context
+        holder = {"worker": context.worker_id, "generation": self._claimed.generation}
+        drafts: list[EventDraft] = [(ev.Rescued(**holder) if job.status in UNDER_WAY else ev.Started(**holder), None)]
+        late = recorder.seconds_to_deadline() <= 0
+        resumable = [a.number for a in job.open_attempts if a.mode == "background" and a.response_id]
         for attempt in job.open_attempts:
-            check = check_to_go_on(job, attempt.number)
-            if attempt.number not in goes_on:
-                tokens = await desk.attempts.kept_tokens(attempt.number)
-                said += event_mapping.abort_attempt(job, attempt.number, Outcome.LOST, tokens, shop.catalogue)
+            check = check_to_resume(job, attempt.number)
+            if attempt.number not in resumable:
+                tokens = await self._attempts.estimate_tokens(attempt.number)
+                drafts += event_mapping.abort_attempt(job, attempt.number, Outcome.LOST, tokens, context.catalogue)
             elif check is not None and check.ended_at is not None:
-                said.append((event_mapping.restart_check(check), attempt.number))
-        if not goes_on and not late and job.cancel_requested_at is None:
-            await self._opening.next(said)
+                drafts.append((event_mapping.restart_check(check), attempt.number))
+        if not resumable and not late and job.cancel_requested_at is None:
+            await self._starter.start_next(drafts)
             return
-        if late and job.status not in UNDER_WAY and not goes_on:
-            said = said[1:]  # it never started: the queue's deadline ends it
-        await desk.commit(said)
-        for number in goes_on:
-            await desk.attempts.take_up(desk.job, desk.job.attempt(number))
+        if late and job.status not in UNDER_WAY and not resumable:
+            drafts = drafts[1:]  # it never started: its queue deadline has passed
+        await recorder.commit(drafts)
+        for number in resumable:
+            await self._attempts.resume(recorder.job, recorder.job.attempt(number))
         if job.cancel_requested_at is not None:
             await self._cancel()
         elif late:
             await self._expire()
         else:
-            await self._delay.ask()
+            await self._delay.apply()
 
     # -- ending
 
-    async def _ended(self, number: int, verdict: sg.AttemptVerdict, said: list[EventDraft]) -> None:
-        """The attempt is over: the job settles, goes on with its other attempt, or tries again."""
-        desk, job, catalogue, now = self._desk, self._desk.job, self._shop.catalogue, self._shop.clock.now()
-        reader = await desk.attempts.finish(number)
-        said = [*said, (event_mapping.attempt_finished(catalogue, job.attempt(number), verdict, now), number)]
-        self._shop.access.heard(job.attempt(number).model, verdict)
-        await self._tell_circuit(verdict.failure)
-        words_of_it = await desk.message(number, reader.message)
+    async def _attempt_ended(self, number: int, verdict: sg.AttemptVerdict, drafts: list[EventDraft]) -> None:
+        """Settle the job after an attempt has ended, or go on with its other attempt, or try again."""
+        recorder, job, context = self._recorder, self._recorder.job, self._context
+        now = context.clock.now()
+        reader = await self._attempts.finish(number)
+        drafts = [
+            *drafts,
+            (event_mapping.attempt_finished(context.catalogue, job.attempt(number), verdict, now), number),
+        ]
+        context.access.observe(job.attempt(number).model, verdict)
+        await self._update_circuit(verdict.failure)
+        writes = await recorder.add_provider_message(number, reader.message)
         if verdict.block is not None:
-            said += _without_block(desk.stop(Outcome.CANCELLED))
-            await desk.settle(said, event_mapping.block_fact(verdict.block), words_of_it)
+            drafts += _without_block(self._attempts.stop(recorder.job, Outcome.CANCELLED))
+            await settle(recorder, self._attempts, drafts, event_mapping.block_fact(verdict.block), writes)
         elif verdict.outcome not in DELIVERED:
             failure = verdict.failure or Failure(verdict.outcome, "cancelled_upstream", "provider")
-            await self._failed(number, failure, said, words_of_it, output_seen=verdict.first_output_seen)
-        elif job.attempt(number).purpose is Purpose.DRAFT and desk.attempts.readers:
+            await self._attempt_failed(number, failure, drafts, writes, output_seen=verdict.first_output_seen)
+        elif job.attempt(number).purpose is Purpose.DRAFT and self._attempts.readers:
             draft = event_mapping.answer_of(verdict, str(reader.text))["output_text"]
             ready = ev.DraftReady(model=verdict.served_model or job.attempt(number).model)
-            await desk.commit([*said, (ready, number)], await desk.content(draft=draft))
+            await recorder.commit([*drafts, (ready, number)], await recorder.update_content(draft=draft))
         else:
-            await self._deliver(number, verdict, said, str(reader.text))
+            await self._deliver(number, verdict, drafts, str(reader.text))
 
-    async def _deliver(self, number: int, verdict: sg.AttemptVerdict, said: list[EventDraft], text: str) -> None:
-        """The attempt's answer is the job's, unless the other attempt turns out to be blocked."""
-        desk, job, catalogue, now = self._desk, self._desk.job, self._shop.catalogue, self._shop.clock.now()
-        stopped = desk.stop(Outcome.CANCELLED)
+    async def _deliver(self, number: int, verdict: sg.AttemptVerdict, drafts: list[EventDraft], text: str) -> None:
+        """Complete the job with this attempt's answer, unless the other attempt turns out to be blocked."""
+        recorder, job, now = self._recorder, self._recorder.job, self._context.clock.now()
+        stopped = self._attempts.stop(recorder.job, Outcome.CANCELLED)
         if stopped and isinstance(stopped[-1][0], ev.Blocked):
-            await desk.settle([*said, *stopped], stopped[-1][0])
+            await settle(recorder, self._attempts, [*drafts, *stopped], stopped[-1][0])
             return
-        end = event_mapping.completion(job, catalogue, number, verdict, now)
+        end = event_mapping.completion(job, self._context.catalogue, number, verdict, now)
         writes: list[Command] = []
         if isinstance(end[-1][0], ev.Completed):
-            writes = await desk.content(**event_mapping.answer_of(verdict, text), draft=None)
+            writes = await recorder.update_content(**event_mapping.answer_of(verdict, text), draft=None)
         elif job.draft_attempt is not None:
-            writes = await desk.content(draft=None)
-        await desk.commit([*said, *stopped, *end], writes)
-        await desk.attempts.cancel_upstream()
+            writes = await recorder.update_content(draft=None)
+        await recorder.commit([*drafts, *stopped, *end], writes)
+        await self._attempts.cancel_upstream()
 
-    async def _tell_circuit(self, failure: Failure | None) -> None:
-        """An account at fault opens the circuit; a trial that met no such fault closes it."""
-        circuit = self._shop.circuit
+    async def _update_circuit(self, failure: Failure | None) -> None:
+        """Open the circuit if the account is at fault; close it if this trial met no such fault."""
+        circuit = self._context.circuit
         try:
             if failure is not None and failure.scope == "account":
-                if await circuit.trip(self._desk.job.id, failure.code):
+                if await circuit.trip(self._recorder.job.id, failure.code):
                     emit("circuit.opened", code=failure.code, scope=circuit.scope)
-            elif self._opening.trial:
+            elif self._starter.trial:
                 emit("circuit.closed", count=await circuit.close(), scope=circuit.scope)
-                self._opening.trial = False
+                self._starter.trial = False
         except StoreUnavailable:
-            pass  # the next job that meets the fault says it again; a trial's time runs out
+            pass  # the next job that meets the fault opens it; a trial ends by its time limit
 
-    async def _failed(
-        self, number: int, failure: Failure, said: list[EventDraft], kept: list[Command], *, output_seen: bool
+    async def _attempt_failed(
+        self, number: int, failure: Failure, drafts: list[EventDraft], writes: list[Command], *, output_seen: bool
     ) -> None:
-        """No answer from this attempt: another one runs, stands in, comes later, or the job fails."""
-        desk, job, shop = self._desk, self._desk.job, self._shop
-        others = [n for n in desk.attempts.readers if job.attempt(n).purpose is not Purpose.DRAFT]
-        if others or (job.attempt(number).purpose is Purpose.DRAFT and desk.attempts.readers):
-            await desk.commit(said, kept)  # the other attempt decides
+        """Go on after an attempt without an answer: the other attempt, another model, a retry later, or the end."""
+        recorder, job, context = self._recorder, self._recorder.job, self._context
+        others = [n for n in self._attempts.readers if job.attempt(n).purpose is not Purpose.DRAFT]
+        if others or (job.attempt(number).purpose is Purpose.DRAFT and self._attempts.readers):
+            await recorder.commit(drafts, writes)  # the other attempt decides
             return
         tried = retry.counted([a.outcome for a in job.attempts])
-        now, denied = shop.clock.now(), shop.access.denied
-        stand_in = event_mapping.access_fallback(
-            job, shop.catalogue, failure, output_seen=output_seen, now=now, denied=denied
+        now, denied = context.clock.now(), context.access.denied
+        substitute = event_mapping.access_fallback(
+            job, context.catalogue, failure, output_seen=output_seen, now=now, denied=denied
         )
-        checked = event_mapping.check_signalled(job, number, said)
-        said += desk.stop(Outcome.CANCELLED)  # a draft, if there is one
-        if isinstance(said[-1][0], ev.Blocked):
-            await desk.settle(said, said[-1][0], kept)
+        checked = event_mapping.check_signalled(job, number, drafts)
+        drafts += self._attempts.stop(recorder.job, Outcome.CANCELLED)  # a draft, if there is one
+        if isinstance(drafts[-1][0], ev.Blocked):
+            await settle(recorder, self._attempts, drafts, drafts[-1][0], writes)
         elif failure.scope in retry.HELD_SCOPES and retry.resend_forbidden(failure, output_seen, checked) is None:
-            await desk.commit([*said, self._opening.held_after(failure, number)], kept)
-        elif stand_in is not None and tried < job.policy.max_attempts:
-            model = stand_in.disclosure.served_model
-            await self._opening.open([*said, (stand_in, number)], model, Purpose.FALLBACK, "access_denied")
+            await recorder.commit([*drafts, self._starter.hold_after(failure, number)], writes)
+        elif substitute is not None and tried < job.policy.max_attempts:
+            model = substitute.disclosure.served_model
+            await self._starter.start([*drafts, (substitute, number)], model, Purpose.FALLBACK, "access_denied")
         else:
-            cuts = repeated_cuts(event_mapping.attempts_after(job, number, said, now))
+            cuts = repeated_cuts(event_mapping.attempts_after(job, number, drafts, now))
             again = retry.decide(
                 tried,
                 job.policy.max_attempts,
                 failure,
                 output_seen,
-                shop.clock.chance(),
-                shop.clock.monotonic(),
+                context.clock.chance(),
+                context.clock.monotonic(),
                 None,  # a deadline ends the job as expired, whatever it waits for
                 earlier_same_code=sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code),
                 check_signalled=checked,
                 repeated_cuts=cuts.times if cuts is not None else 0,
             )
             if isinstance(again, retry.GiveUp):
-                await desk.settle(said, ev.Failed(error=messages.final_error(failure, again.reason, cuts)), kept)
+                end = ev.Failed(error=messages.final_error(failure, again.reason, cuts))
+                await settle(recorder, self._attempts, drafts, end, writes)
                 return
-            until = shop.clock.now() + timedelta(seconds=again.seconds)
-            await desk.commit([*said, (ev.Scheduled(reason=ScheduledReason.BACKOFF, until=until), None)], kept)
+            until = context.clock.now() + timedelta(seconds=again.seconds)
+            await recorder.commit([*drafts, (ev.Scheduled(reason=ScheduledReason.BACKOFF, until=until), None)], writes)
 
     async def _cancel(self) -> None:
-        """On request: ends every attempt, settles, and asks the provider to stop."""
-        desk = self._desk
-        billed = any(a.response_id for a in desk.job.attempts)
+        """End the job as cancelled, with every attempt, and ask the provider to stop."""
+        recorder = self._recorder
+        billed = any(a.response_id for a in recorder.job.attempts)
         error = messages.job_error("cancelled")
-        under_way = bool(desk.attempts.readers)
-        used = await desk.attempts.used_when_cancelled()
+        under_way = bool(self._attempts.readers)
+        used = await self._attempts.cancel_and_get_usage()
         end = ev.Cancelled(upstream_under_way=under_way, billed=billed, error=error)
-        await desk.settle(desk.stop(Outcome.CANCELLED, used=used), end)
+        drafts = self._attempts.stop(recorder.job, Outcome.CANCELLED, used=used)
+        await settle(recorder, self._attempts, drafts, end)
 
     async def _expire(self) -> None:
-        """A deadline has passed."""
-        desk, deadline = self._desk, deadline_of(self._desk.job)
+        """End the job because its deadline has passed."""
+        recorder, deadline = self._recorder, deadline_of(self._recorder.job)
         which = deadline.kind if deadline else "run_deadline"
-        said = desk.stop(Outcome.TIMED_OUT)
-        for attempt in desk.job.open_attempts:
-            if attempt.number not in desk.attempts.readers:
-                said += event_mapping.abort_attempt(
-                    desk.job, attempt.number, Outcome.TIMED_OUT, 0, self._shop.catalogue
+        drafts = self._attempts.stop(recorder.job, Outcome.TIMED_OUT)
+        for attempt in recorder.job.open_attempts:
+            if attempt.number not in self._attempts.readers:
+                drafts += event_mapping.abort_attempt(
+                    recorder.job, attempt.number, Outcome.TIMED_OUT, 0, self._context.catalogue
                 )
-        await desk.settle(said, ev.Expired(deadline=which, error=messages.job_error(which)))
+        await settle(recorder, self._attempts, drafts, ev.Expired(deadline=which, error=messages.job_error(which)))
 
     # -- letting go
 
     def _can_hand_over(self) -> bool:
-        """True when another worker can take up every response where it stands."""
-        attempts = [self._desk.job.attempt(number) for number in self._desk.attempts.readers]
+        """Return whether another worker can resume every response where it is now."""
+        attempts = [self._recorder.job.attempt(number) for number in self._attempts.readers]
         return all(a.mode == "background" and a.response_id for a in attempts)
 
     async def _hand_over(self) -> None:
-        """Our own shutdown: the responses go on without us, and the next holder takes them up. No attempt is burnt."""
-        desk = self._desk
-        await self._shop.flusher.flush()
-        said: list[EventDraft] = [
+        """Let go at a shutdown: the responses go on upstream, and the next holder resumes them. No attempt is lost."""
+        recorder = self._recorder
+        await self._context.flusher.flush()
+        drafts: list[EventDraft] = [
             (ev.CheckEnded(ended_by=CheckEnd.INTERRUPTED, repeats=check.repeats), check.attempt)
-            for check in desk.job.open_checks
+            for check in recorder.job.open_checks
         ]
-        for number, reader in desk.attempts.readers.items():
-            if reader.text.safe and reader.watch.sequence is not None:
-                said.append((ev.AttemptUpdated(sequence=reader.watch.sequence), number))
-        await desk.commit([*said, (ev.Interrupted(worker=self._shop.worker_id), None)])
+        drafts += self._attempts.cursor_drafts()
+        await recorder.commit([*drafts, (ev.Interrupted(worker=self._context.worker_id), None)])
 
     async def _interrupt(self) -> None:
-        """The time to drain is over: what can't be handed over is broken off and runs again; no attempt is counted."""
+        """Let go now that the time to drain is over: what can't be handed over is stopped and runs again, uncounted."""
         if self._can_hand_over():
             await self._hand_over()
         else:
-            await self._desk.settle(self._desk.stop(Outcome.INTERRUPTED), ev.Interrupted(worker=self._shop.worker_id))
+            drafts = self._attempts.stop(self._recorder.job, Outcome.INTERRUPTED)
+            end = ev.Interrupted(worker=self._context.worker_id)
+            await settle(self._recorder, self._attempts, drafts, end)
 
-    async def _leave_locked(self) -> None:
-        """What was asked can't be read here. For want of a key the job waits, longer each time: another worker may have
-        it, and one that runs already is left to it by lease. Content that was changed fails the job.
+    async def _leave_unreadable(self, reason: str) -> None:
+        """Let go of a job whose request can't be read here.
+
+        If the key is missing, the job waits, longer each time: another worker may have the key; a running job is left
+        to such a worker by letting its lease run out. If the content was changed, the job fails.
         """
-        job, now = self._desk.job, self._shop.clock.now()
-        if self._unreadable == "damaged":
+        job, now = self._recorder.job, self._context.clock.now()
+        if reason == "damaged":
             await self._give_up("content_unreadable")
         elif job.status not in UNDER_WAY:
             age = (now - job.created_at).total_seconds()
-            until = now + timedelta(seconds=min(_LONGEST_LOCKED, max(_LOCKED, age / 4)))
-            held = ev.Scheduled(
+            until = now + timedelta(seconds=min(_MAX_KEY_WAIT_S, max(_MIN_KEY_WAIT_S, age / 4)))
+            hold = ev.Scheduled(
                 reason=ScheduledReason.HOLD, until=until, hold_scope="encryption", hold_reason="encryption_key_missing"
             )
-            await self._desk.commit([(held, None)])
+            await self._recorder.commit([(hold, None)])
 
     async def _give_up(self, code: str = "internal_error") -> None:
-        """After a fault of ours: the job ends as failed and says so, if that can still be written."""
-        for catalogue in (self._shop.catalogue, None):  # reckoning the costs may be what broke
+        """Fail the job after an internal error, if that can still be written."""
+        for catalogue in (self._context.catalogue, None):  # computing the cost may be what raised
             with contextlib.suppress(Exception):
-                said: list[EventDraft] = []
-                for attempt in self._desk.job.open_attempts:
-                    said += event_mapping.abort_attempt(self._desk.job, attempt.number, Outcome.LOST, 0, catalogue)
-                await self._desk.commit([*said, (ev.Failed(error=messages.job_error(code)), None)])
-                await self._desk.attempts.cancel_upstream()  # nobody will read what it costs
+                drafts: list[EventDraft] = []
+                for attempt in self._recorder.job.open_attempts:
+                    drafts += event_mapping.abort_attempt(
+                        self._recorder.job, attempt.number, Outcome.LOST, 0, catalogue
+                    )
+                await self._recorder.commit([*drafts, (ev.Failed(error=messages.job_error(code)), None)])
+                await self._attempts.cancel_upstream()  # its cost is not recorded any more
                 return
 
 
-def _without_block(said: list[EventDraft]) -> list[EventDraft]:
-    """The facts less a second block: the first one is the job's end already."""
-    return [(fact, number) for fact, number in said if not isinstance(fact, ev.Blocked)]
+def _without_block(drafts: list[EventDraft]) -> list[EventDraft]:
+    """Return the facts without a second block: the first one ends the job."""
+    return [(fact, number) for fact, number in drafts if not isinstance(fact, ev.Blocked)]

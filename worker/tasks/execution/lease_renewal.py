@@ -1,81 +1,80 @@
 """The leases that this process holds, renewed together at a third of their time, off every job's own path.
 
-Only Redis says whether a lease is ours; a local clock could only end trust, and every write is fenced by the token
-anyway. Also the ear for what the API asks of a job's holder.
+Only Redis says whether a lease still holds; a local clock could only end trust, and every write is fenced by the token
+anyway. A renewal also answers with what the API has asked of the job's holder, and passes it on to the run.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from worker.jobs.errors import StoreUnavailable
 from worker.store.jobs.repository import Jobs
-from worker.tasks.rounds import loop_pass
+from worker.tasks.execution.inbox import Control, Inbox, parse_control
+from worker.tasks.loop import loop_pass
 
-LOST = "LOST"
-Ask = Callable[[str], None]
-"""Called with a word of control ("cancel", …) or LOST."""
+_RETRY_INTERVAL_S = 0.5
 
 
 class Leases:
-    """Token and ear of every job that runs here."""
+    """The token and the inbox of every job that runs here."""
 
     def __init__(self, jobs: Jobs, lease_seconds: float) -> None:
         self._jobs, self.seconds = jobs, lease_seconds
-        self._held: dict[str, tuple[str, Ask]] = {}
-        self._now = asyncio.Event()
+        self._leases: dict[str, tuple[str, Inbox]] = {}
+        self._renew_now = asyncio.Event()
 
-    def hold(self, job_id: str, token: str, ask: Ask) -> None:
-        """From now on the lease is renewed and `ask` hears of it."""
-        self._held[job_id] = (token, ask)
+    def add(self, job_id: str, token: str, inbox: Inbox) -> None:
+        """Renew the lease from now on, and put what concerns its job into `inbox`."""
+        self._leases[job_id] = (token, inbox)
 
     def release(self, job_id: str, token: str) -> None:
-        """No more renewals; what another wake-up of the same job holds stays."""
-        if self._held.get(job_id, ("",))[0] == token:
-            del self._held[job_id]
+        """Stop renewing, unless a later wake-up of the same job holds the lease now."""
+        if self._leases.get(job_id, ("",))[0] == token:
+            del self._leases[job_id]
 
-    def lost(self, job_id: str) -> None:
-        """Someone was told by Redis that the lease of the job is not ours."""
-        held = self._held.pop(job_id, None)
-        if held is not None:
-            held[1](LOST)
+    def mark_lost(self, job_id: str) -> None:
+        """Inform the run that, as Redis has answered to a write, its lease is lost."""
+        lease = self._leases.pop(job_id, None)
+        if lease is not None:
+            lease[1].put(Control.LEASE_LOST)
 
-    def look(self, job_id: str) -> None:
-        """The API asks something of this job's holder; find out now rather than at the next renewal."""
-        if job_id in self._held:
-            self._now.set()
+    def renew_soon(self, job_id: str) -> None:
+        """Renew at once if the job runs here: the API has a request for its holder, which the renewal brings."""
+        if job_id in self._leases:
+            self._renew_now.set()
 
-    def tell(self, job_id: str, word: str) -> None:
-        """A word for the holder of the job, if that is us: a hint, which nobody keeps."""
-        if job_id in self._held:
-            self._held[job_id][1](word)
+    def forward(self, job_id: str, text: str) -> None:
+        """Pass a control message to the job if it runs here. It is a hint, stored nowhere."""
+        if job_id in self._leases:
+            self._leases[job_id][1].put(parse_control(text))
 
     async def run(self) -> None:
-        """Renews until cancelled."""
+        """Renew until cancelled."""
         while True:
             wait = self.seconds / 3
             try:
                 with loop_pass("renewal of leases") as one:
                     await self.renew()
-                wait = min(wait, 0.5) if one.broken else wait
+                wait = min(wait, _RETRY_INTERVAL_S) if one.broken else wait
             except StoreUnavailable:
-                wait = min(wait, 0.5)  # Redis is away: nobody can take the jobs either; be quick when it is back
+                wait = min(wait, _RETRY_INTERVAL_S)  # nobody can take the jobs either; be quick when Redis is back
             try:
                 async with asyncio.timeout(wait):
-                    await self._now.wait()
+                    await self._renew_now.wait()
             except TimeoutError:
                 pass
-            self._now.clear()
+            self._renew_now.clear()
 
     async def renew(self) -> None:
-        """Every lease is renewed, or its holder has been told that it is lost or what is asked."""
-        held = [(job_id, token) for job_id, (token, _) in self._held.items()]
-        if not held:
+        """Renew every lease and pass on what Redis answered: a request of the API, or that the lease is lost."""
+        leases = [(job_id, token) for job_id, (token, _) in self._leases.items()]
+        if not leases:
             return
-        for (job_id, token), said in zip(held, await self._jobs.renew(self.seconds, held), strict=True):
-            current = self._held.get(job_id)
-            if said and current is not None and current[0] == token:
-                if said == LOST:
-                    del self._held[job_id]
-                current[1](said)
+        for (job_id, token), text in zip(leases, await self._jobs.renew(self.seconds, leases), strict=True):
+            current = self._leases.get(job_id)
+            if text and current is not None and current[0] == token:
+                message = parse_control(text)
+                if message is Control.LEASE_LOST:
+                    del self._leases[job_id]
+                current[1].put(message)

@@ -1,6 +1,6 @@
-"""The worker's ear: one subscription that hears "something is ready", "look at this job" and a word for its holder.
+"""The worker's one subscription: a job is ready, a job's holder should look, a control message for a job's holder.
 
-A message may be lost; nothing depends on it but speed: claims poll, and renewals carry what is asked.
+A message may be lost, and only speed is lost with it: claims poll, and renewals bring what the API asks.
 """
 
 from __future__ import annotations
@@ -11,43 +11,37 @@ from collections.abc import Callable
 from arq.connections import ArqRedis
 
 from worker.store import channels
-from worker.store.errors import UNAVAILABLE_ERRORS
-
-_AGAIN = 0.2
+from worker.store.connection.subscriber import Subscriber
+from worker.tasks.execution.lease_renewal import Leases
 
 
 class Notifier:
-    """Listens until cancelled, through every loss of Redis."""
+    """Passes on what is published, until cancelled and through every loss of Redis."""
 
-    def __init__(
-        self,
-        redis: ArqRedis,
-        wake: Callable[[], None],
-        look: Callable[[str], None],
-        tell: Callable[[str, str], None],
-    ) -> None:
-        self._redis, self._wake, self._look, self._tell = redis, wake, look, tell
+    def __init__(self, redis: ArqRedis, wake: Callable[[], None], leases: Leases) -> None:
+        self._wake, self._leases = wake, leases
+        self._subscribed: set[str] = set()
+        self._ready = asyncio.Event()
+        self._subscriber = Subscriber(redis, self._on_message, self._on_subscribed)
+        self._subscriber.subscribe(channels.WAKE, channels.CONTROL)
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
-        """`ready` is set when the subscription stands for the first time."""
-        while True:
-            try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(channels.WAKE, channels.CONTROL)
-                    if ready is not None:
-                        ready.set()
-                    self._wake()  # something may have been said while we were deaf
-                    while True:
-                        message = await pubsub.get_message(timeout=5.0)
-                        if message is None:
-                            continue
-                        if message["channel"].decode() == channels.WAKE:
-                            self._wake()
-                            continue
-                        job_id, _, word = message["data"].decode(errors="replace").partition(" ")
-                        if word:
-                            self._tell(job_id, word)
-                        else:
-                            self._look(job_id)
-            except UNAVAILABLE_ERRORS:
-                await asyncio.sleep(_AGAIN)
+        """Listen until cancelled; `ready` is set once all channels are subscribed to for the first time."""
+        self._ready = ready or self._ready
+        await self._subscriber.run()
+
+    def _on_subscribed(self, channel: str) -> None:
+        self._subscribed.add(channel)
+        if self._subscribed == {channels.WAKE, channels.CONTROL}:
+            self._ready.set()
+        self._wake()  # a message may have been lost before
+
+    def _on_message(self, channel: str, data: bytes) -> None:
+        if channel == channels.WAKE:
+            self._wake()
+            return
+        job_id, _, text = data.decode(errors="replace").partition(" ")
+        if text:
+            self._leases.forward(job_id, text)
+        else:
+            self._leases.renew_soon(job_id)

@@ -1,8 +1,8 @@
-"""The text of one running attempt: whole in memory for the answer, in pieces on its way to Redis.
+"""The text of one running attempt: complete in memory for the answer, and in chunks to be stored in Redis.
 
-`OutputFlusher` takes the pieces of all attempts of this process to Redis together: every 50 ms while somebody watches,
-twice a second while nobody does (a crash then costs half a second of text, which the resumed stream tells again).
-Redis away costs nothing but memory, and that is bounded.
+`OutputFlusher` writes the chunks of all attempts of this process to Redis together: every 50 ms while somebody watches,
+twice a second while nobody does (a crash then costs half a second of text, which the resumed stream sends again).
+While Redis is unavailable they cost nothing but memory, and that is bounded.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Callable
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
 from worker.store.values import report_unreadable
-from worker.tasks.rounds import loop_pass
+from worker.tasks.loop import loop_pass
 
-WATCHED, UNWATCHED = 0.05, 0.5
+WATCHED_INTERVAL_S, UNWATCHED_INTERVAL_S = 0.05, 0.5
 """Seconds between two flushes."""
-MOST_IN_A_PART = 128 * 1024  # characters; written as JSON that is below 1 MiB, which every Redis takes
-_MOST_WAITING = 64 * 2**20  # characters kept for a Redis that is away, over all attempts
+MAX_CHUNK_CHARACTERS = 128 * 1024  # characters; written as JSON that is below 1 MiB, which every Redis takes
+_MAX_UNSTORED_CHARACTERS = 64 * 2**20  # kept in memory while Redis is unavailable, over all attempts
 
 
 class OutputBuffer:
-    """What an attempt has said so far. `add` is called for every delta."""
+    """Collects the output of an attempt. `add` is called for every delta."""
 
     __slots__ = ("_dirty", "_waiting", "_waiting_from", "attempt", "job_id", "length", "parts", "sequence", "token")
 
@@ -35,18 +35,18 @@ class OutputBuffer:
         self._waiting: list[str] = []
         self._waiting_from = 0
 
-    def restore(self, pieces: list[OutputChunk]) -> None:
-        """Takes up what an earlier holder kept: gapless pieces from the beginning, nothing behind a gap."""
-        for piece in pieces:
-            if piece.offset != self.length:
+    def restore(self, chunks: list[OutputChunk]) -> None:
+        """Begin with what an earlier holder stored: the chunks from the start up to the first gap."""
+        for chunk in chunks:
+            if chunk.offset != self.length:
                 break
-            self.parts.append(piece.text)
-            self.length += len(piece.text)
-            self.sequence = piece.sequence
+            self.parts.append(chunk.text)
+            self.length += len(chunk.text)
+            self.sequence = chunk.sequence
         self._waiting_from = self.length
 
     def add(self, sequence: int | None, text: str) -> None:
-        """One more delta."""
+        """Append one delta."""
         self.parts.append(text)
         self.length += len(text)
         if sequence is not None:
@@ -56,23 +56,23 @@ class OutputBuffer:
 
     @property
     def safe(self) -> bool:
-        """True when all of it is in Redis, so that a resume may go on behind the last event seen."""
+        """Whether all of it is in Redis, so that a resumed stream may continue behind the last event."""
         return not self._waiting
 
     def take(self) -> PendingChunk:
-        """What waits, as one piece; `put_back` when it could not be kept. A long one is kept in parts (`parts_of`)."""
+        """Return what is not stored yet as one chunk. A long one is stored in parts (`split_chunk`)."""
         text, count = "".join(self._waiting), len(self._waiting)
         if "".join(self.parts[-count:]) == text:  # a delta by itself costs 60 bytes, and streams are long
             self.parts[-count:] = [text]
         self._waiting.clear()
-        piece = OutputChunk(self.sequence, self._waiting_from, text)
+        chunk = OutputChunk(self.sequence, self._waiting_from, text)
         self._waiting_from += len(text)
-        return PendingChunk(self.job_id, self.token, self.attempt, piece)
+        return PendingChunk(self.job_id, self.token, self.attempt, chunk)
 
-    def put_back(self, outgoing: PendingChunk) -> None:
-        """The piece waits again, in front of what came since."""
-        self._waiting.insert(0, outgoing.chunk.text)
-        self._waiting_from = outgoing.chunk.offset
+    def put_back(self, pending: PendingChunk) -> None:
+        """Put a chunk that could not be stored back in front of what came since."""
+        self._waiting.insert(0, pending.chunk.text)
+        self._waiting_from = pending.chunk.offset
         self._dirty.add(self)
 
     def __str__(self) -> str:
@@ -82,32 +82,32 @@ class OutputBuffer:
         return f"<{self.length} characters of {self.job_id}:{self.attempt}>"
 
 
-def parts_of(outgoing: PendingChunk) -> list[PendingChunk]:
-    """The piece in parts that no Redis finds too large. They are kept by one script, so none is there without the rest,
-    and the sequence number, which covers them all, is true of each.
+def split_chunk(pending: PendingChunk) -> list[PendingChunk]:
+    """Return the chunk in parts that every Redis accepts.
+
+    One script stores them, so none is there without the others, and the sequence number, which covers them all, is
+    true of each.
     """
-    job_id, token, attempt, piece = outgoing
-    if len(piece.text) <= MOST_IN_A_PART:
-        return [outgoing]
-    starts = range(0, len(piece.text), MOST_IN_A_PART)
+    job_id, token, attempt, chunk = pending
+    size = MAX_CHUNK_CHARACTERS
+    if len(chunk.text) <= size:
+        return [pending]
     return [
-        PendingChunk(
-            job_id, token, attempt, OutputChunk(piece.sequence, piece.offset + at, piece.text[at : at + MOST_IN_A_PART])
-        )
-        for at in starts
+        PendingChunk(job_id, token, attempt, OutputChunk(chunk.sequence, chunk.offset + at, chunk.text[at : at + size]))
+        for at in range(0, len(chunk.text), size)
     ]
 
 
 class OutputFlusher:
-    """Carries waiting pieces to Redis; `on_lost(job_id)` is called for a job whose lease is no longer ours."""
+    """Writes what is not stored yet to Redis; calls `on_lost(job_id)` for a job whose lease another worker holds."""
 
-    def __init__(self, pieces: OutputChunks, on_lost: Callable[[str], None]) -> None:
-        self._pieces, self._on_lost = pieces, on_lost
+    def __init__(self, chunks: OutputChunks, on_lost: Callable[[str], None]) -> None:
+        self._chunks, self._on_lost = chunks, on_lost
         self.dirty: set[OutputBuffer] = set()
-        self.interval = UNWATCHED
+        self.interval = UNWATCHED_INTERVAL_S
 
     async def run(self) -> None:
-        """Flushes until cancelled."""
+        """Flush until cancelled."""
         while True:
             await asyncio.sleep(self.interval)
             if self.dirty:
@@ -115,25 +115,25 @@ class OutputFlusher:
                     await self.flush()
 
     async def flush(self) -> None:
-        """Every waiting piece is in Redis, or waits again because Redis is away."""
+        """Write every chunk that is not stored yet; keep it for the next time if Redis is unavailable."""
         texts = list(self.dirty)
         self.dirty.clear()
         out = [(text, text.take()) for text in texts]
         try:
-            watching, lost = await self._pieces.append([part for _, o in out for part in parts_of(o)])
+            watching, lost = await self._chunks.append([part for _, pending in out for part in split_chunk(pending)])
         except (StoreUnavailable, RecordUnreadable, ContentDamaged) as error:
             if isinstance(error, RecordUnreadable):
                 report_unreadable(error)
-            waiting = 0
-            for text, outgoing in out:
-                waiting += len(outgoing.chunk.text)
-                if waiting < _MOST_WAITING:
-                    text.put_back(outgoing)  # past the bound the piece is dropped: the cursor stands before it
+            unstored = 0
+            for text, pending in out:
+                unstored += len(pending.chunk.text)
+                if unstored < _MAX_UNSTORED_CHARACTERS:
+                    text.put_back(pending)  # past the bound the chunk is dropped: the stored cursor is before it
         else:
-            self.interval = WATCHED if watching else UNWATCHED
+            self.interval = WATCHED_INTERVAL_S if watching else UNWATCHED_INTERVAL_S
             for job_id in lost:
                 self._on_lost(job_id)
 
     def forget(self, text: OutputBuffer) -> None:
-        """The attempt is over: its pieces are not needed any more."""
+        """Drop what is not stored of an attempt that has ended."""
         self.dirty.discard(text)

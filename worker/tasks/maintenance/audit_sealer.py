@@ -1,7 +1,7 @@
-"""Seals the audit trail: one of all workers in each round signs checkpoints over what is new and removes what is over.
+"""Seals the audit trail: in each round one worker signs checkpoints over what is new and removes what has expired.
 
-Each worker ships the seals. Several at once are harmless: a seal is only taken behind the one that it names. Must not
-know: what a record says.
+Each worker ships the seals to its copy. Several sealers at once are harmless: Redis appends a seal only behind the one
+that it names. What a record contains does not matter here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from worker.settings import Settings
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.lifecycle.retention import Retention
-from worker.tasks.rounds import loop_pass
+from worker.tasks.loop import loop_pass
 from worker.telemetry.events import emit
 
-_PART_OF_A_ROUND = 0.9  # a turn ends before the next round begins
+_ROUND_LOCK_SHARE = 0.9  # of a round: the lock expires before the next round begins
 
 
 class AuditSealer:
-    """Seals until cancelled; without a key it only says so."""
+    """Seals until cancelled; without a key it only reports that."""
 
     def __init__(self, redis: ArqRedis, clock: Clock, settings: Settings) -> None:
         self._clock, self._seconds = clock, settings.audit_seal_seconds
@@ -39,7 +39,7 @@ class AuditSealer:
         self._copy = ship.file_of(settings.audit_checkpoints) if settings.audit_checkpoints else None
 
     async def run(self) -> None:
-        """A round every so many seconds."""
+        """Seal and clean up every `audit_seal_seconds`."""
         self._signer = signer = await asyncio.to_thread(_signer, self._settings, self._clock)
         while True:
             with contextlib.suppress(StoreUnavailable):
@@ -50,9 +50,9 @@ class AuditSealer:
             await asyncio.sleep(self._seconds)
 
     async def _round(self, signer: Signer | None) -> None:
-        """What is new is sealed, what is over removed, and the copy has all seals."""
+        """Seal what is new and remove what has expired, if it is this worker's round; bring the copy up to date."""
         try:
-            if signer is not None and await self._seals.try_lock(self._seconds * _PART_OF_A_ROUND):
+            if signer is not None and await self._seals.try_lock(self._seconds * _ROUND_LOCK_SHARE):
                 await self.seal(signer)
                 await self.retention.trim(signer)
             if self._copy is not None:
@@ -60,8 +60,8 @@ class AuditSealer:
         except (BadSeal, OSError, RecordUnreadable) as error:
             emit("audit.unsealed", error=type(error).__name__)
 
-    async def leave(self) -> None:
-        """What this worker wrote last is sealed before it goes: nobody else may come for long."""
+    async def seal_last(self) -> None:
+        """Seal what this worker wrote last before it stops: no other worker may run for long."""
         try:
             if self._signer is not None:
                 await self.seal(self._signer)
@@ -71,17 +71,17 @@ class AuditSealer:
             emit("audit.unsealed", error=type(error).__name__)
 
     async def seal(self, signer: Signer) -> int:
-        """Everything that is in the trail now is sealed; how many checkpoints that took."""
+        """Seal everything that is in the trail now, and return how many checkpoints that took."""
         made, last = 0, await self._seals.last()
         while rows := await self._trail.page(f"({last.last}" if last else "-", count=MAX_RECORDS):
             seal = checkpoint(signer, last, rows, self._clock.now())
             if not await self._seals.append(last, seal):
-                break  # another one is at it
+                break  # another worker has just sealed this
             last, made = seal, made + 1
         return made
 
     async def ship(self, path: Path) -> None:
-        """The copy has every seal that Redis has. Raises BadSeal when the two disagree."""
+        """Append every seal that the copy does not have yet. Raises BadSeal if copy and Redis disagree."""
         last = await asyncio.to_thread(ship.last_in, path)
         number = last.number if last else 0
         while seals := await self._seals.after_number(number):

@@ -1,4 +1,4 @@
-"""A worker that can't read a job: it waits for its key and is not lost; content that was changed fails plainly."""
+"""A worker that can't decrypt a job: the job waits for its key and is not lost; changed content fails it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,117 @@
+"""The composition root of a worker process: builds every component from the settings, on one Redis client.
+
+`main.py` runs them. Nothing here starts, connects or waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.safety.notices import SafetyNotice
+from worker.safety.watch_limits import WatchLimits
+from worker.settings import Settings
+from worker.store.admission.circuit_breaker import CircuitBreaker, scope_of
+from worker.store.admission.model_access import ModelAccessStore
+from worker.store.admission.quarantine import Quarantine, QuarantineLimits
+from worker.store.connection.replay_check import replay_check
+from worker.store.connection.store_clock import StoreClock
+from worker.store.connection.store_watch import StoreWatch
+from worker.store.jobs.output_chunks import OutputChunks
+from worker.store.jobs.repository import Jobs, retention_of
+from worker.store.provider.safety_notices import SafetyNotices
+from worker.tasks.access_prober import AccessProber
+from worker.tasks.delivery.dispatcher import Dispatcher
+from worker.tasks.execution.claimer import Claimer, RunJob
+from worker.tasks.execution.context import RunContext
+from worker.tasks.execution.lease_renewal import Leases
+from worker.tasks.execution.notifier import Notifier
+from worker.tasks.execution.output_buffer import OutputFlusher
+from worker.tasks.maintenance.account_monitor import AccountMonitor
+from worker.tasks.maintenance.audit_sealer import AuditSealer
+from worker.tasks.maintenance.cron import CronWorker
+from worker.tasks.maintenance.notice_processor import NoticeProcessor, QuarantineEndUser, log_notice
+from worker.tasks.maintenance.sweeper import Sweeper
+from worker.upstream.client import Provider
+
+
+class WorkerComponents:
+    """All components of one worker: `run` runs a claimed job, `state` is what its heartbeat says."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis: ArqRedis,
+        clock: Clock,
+        worker_id: str,
+        run: RunJob,
+        state: Callable[[], dict[str, object]],
+    ) -> None:
+        self.clock = store_clock = StoreClock(redis, clock)
+        limits = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
+        jobs = Jobs(redis, store_clock, retention_of(settings), limits)
+        chunks = OutputChunks(redis)
+        leases = Leases(jobs, settings.lease_seconds)
+        key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
+        scope = scope_of(key, settings.openai_org_id, settings.openai_project_id)
+        circuit, access_store, catalogue = (
+            CircuitBreaker(redis, scope),
+            ModelAccessStore(redis, scope),
+            settings.catalogue(),
+        )
+        self.provider = Provider(
+            key,
+            settings.openai_base_url,
+            settings.openai_org_id,
+            settings.openai_project_id,
+            connect_timeout=settings.connect_seconds,
+        )
+        self.access = AccessProber(self.provider, access_store, catalogue, store_clock, settings.upstream)
+        self.context = RunContext(
+            worker_id=worker_id,
+            mode=settings.upstream,
+            limits=WatchLimits(settings.first_event_seconds, settings.idle_seconds, settings.check_idle_seconds),
+            allow_unknown_models=settings.allow_unknown_models,
+            clock=store_clock,
+            catalogue=catalogue,
+            jobs=jobs,
+            circuit=circuit,
+            chunks=chunks,
+            provider=self.provider,
+            access=self.access,
+            leases=leases,
+            flusher=OutputFlusher(chunks, leases.mark_lost),
+        )
+        self.claimer = Claimer(
+            redis,
+            jobs,
+            run,
+            worker_id=worker_id,
+            max_jobs=settings.max_jobs,
+            lease=settings.lease_seconds,
+            circuit=scope,
+            app_limit=settings.app_max_running,
+        )
+        self.notifier = Notifier(redis, self.claimer.wake, leases)
+        probe_seconds = settings.probe_seconds if settings.openai_api_key else 0
+        self.cron = CronWorker(
+            redis, self.access.probe_all, access_store.try_lock, probe_seconds, self.access.probe_on_request
+        )
+        self.sweeper = Sweeper(redis, jobs, store_clock, circuit, worker_id, state, settings.stuck_seconds)
+        notices = SafetyNotices(redis, settings.audit_ttl)
+        quarantine = _quarantine_by_provider(Quarantine(redis, store_clock))
+        self.notice_processor = NoticeProcessor(redis, notices, self.provider, store_clock, quarantine)
+        self.account_monitor = AccountMonitor(redis, catalogue, notices, store_clock)
+        self.audit_sealer = AuditSealer(redis, store_clock, settings)
+        self.store_watch = StoreWatch(redis, store_clock, "worker", replay_check(redis, settings), worker=worker_id)
+        self.dispatcher = Dispatcher(redis, store_clock, settings, worker_id)
+
+
+def _quarantine_by_provider(quarantine: Quarantine) -> QuarantineEndUser:
+    async def quarantine_end_user(app: str, notice: SafetyNotice) -> None:
+        if await quarantine.add_by_provider(app, notice.safety_identifier or "", notice.at, notice.type):
+            await log_notice(app, notice)
+
+    return quarantine_end_user
