@@ -242,3 +242,13 @@ async def test_a_job_held_while_its_circuit_closed_is_let_go_by_the_next_probe(r
     await jobs.change(job_id, lambda _: [(HELD, None)], token=held.token)
     await circuit.start_trial()
     assert [h.job.id for h in await claim(jobs)] == [job_id]
+
+
+async def test_a_leased_job_in_its_apps_queue_is_not_claimed_twice(redis, jobs, clock):
+    first = await submit(jobs, clock)
+    (held,) = await claim(jobs)
+    await redis.zadd(keys.app_queue(held.job.app), {first: 0})
+    await redis.zadd(keys.RING, {held.job.app: 0})
+    second = await submit(jobs, clock)
+    assert [one.job.id for one in await claim(jobs, "w2", limit=5)] == [second]
+    assert (await redis.hget(keys.job(first), "tok")).decode() == held.token

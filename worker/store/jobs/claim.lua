@@ -109,9 +109,11 @@ while room > 0 do
     call('ZREM', ring, app)
   else
     call('ZREM', ready, id)
-    lease(id, true)
-    position = math.max(position, tonumber(virtual_time))
-    call('ZADD', ring, position + 1 / limits.weight, app)
+    if number(call('ZSCORE', leased, id)) <= now then -- P4: whatever an app's queue says, no job has two leases
+      lease(id, true)
+      position = math.max(position, tonumber(virtual_time))
+      call('ZADD', ring, position + 1 / limits.weight, app)
+    end
   end
 end
 if position ~= before then call('SET', ring_position, string.format('%.17g', position)) end

@@ -71,7 +71,7 @@ class QueueRepair:
         if may_lack_queue:
             async for ids in self._ready():
                 async with store_errors("queue ready jobs"):
-                    await self._requeue_script(keys=[keys.RING], args=[keys.JOB, keys.app_queue(""), *ids])
+                    await self._requeue_script(keys=[keys.RING, keys.READY], args=[keys.JOB, keys.app_queue(""), *ids])
         for app in apps:
             await self._repair_indexes(app)
         lost = 0
