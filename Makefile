@@ -26,6 +26,7 @@ lint: install-dev  ## ruff, import-linter, mypy, names and docstrings.
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/python ops/style.py
 
 lint-ops: install-dev  ## What ops ship: image, compose, Kubernetes, proxy, rules, dashboard, runbook.
 	$(BIN)/python -m pytest tests/ops/test_ops_containers.py tests/ops/test_ops_watch.py tests/ops/test_ops_proxy.py -rs
