@@ -57,7 +57,7 @@ def test_an_export_is_proven_where_there_is_no_vigil(audited: Up, exported: Path
     assert "--key pins them" in unpinned.stdout
     stranger = run(tmp_path, "audit", "verify", "--file", str(exported), "--key", "A" * 43)
     assert stranger.returncode == 1
-    assert "no key of ours" in stranger.stdout
+    assert "not a trusted key" in stranger.stdout
 
 
 def test_the_lines_of_the_page_prove_an_export(audited: Up, exported: Path) -> None:

@@ -90,7 +90,7 @@ def test_an_end_user_is_shut_out_reviewed_and_let_in_again(paused: Up) -> None:
         (["quarantine", "add", ""], 2, "end_user"),
         (["quarantine", "add", "ann", "--reason", "\x1b[31m"], 2, "reason"),
         (["quarantine", "add", "ann", "--until", "2020-01-01T00:00:00Z"], 2, "until"),
-        (["quarantine", "lift", "nobody"], 1, "Nobody of this name"),
+        (["quarantine", "lift", "nobody"], 1, "No end user of this name"),
     ],
     ids=str,
 )

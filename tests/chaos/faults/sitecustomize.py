@@ -13,7 +13,7 @@ from api.jobs import submission
 from worker.tasks.execution import active_attempts
 
 API_BUG, WORKER_BUG = "[[bug: api]]", "[[bug: worker]]"
-_new, _asked = submission._new, active_attempts.ActiveAttempts.request
+_new, _asked = submission._new_job, active_attempts.ActiveAttempts.request
 
 
 def _fall_over(prompt: str) -> None:
@@ -36,5 +36,5 @@ async def _broken_asked(self: active_attempts.ActiveAttempts) -> Any:
     return asked
 
 
-submission._new = _broken_new
+submission._new_job = _broken_new
 active_attempts.ActiveAttempts.request = _broken_asked  # type: ignore[method-assign]
