@@ -23,6 +23,7 @@ import typer
 from worker.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CliError
 from worker.embedded import EmbeddedValkey
 from worker.settings import Settings
+from worker.settings_files import check_files
 from worker.settings_loader import load
 from worker.telemetry.events import emit
 from worker.telemetry.log import configure
@@ -159,6 +160,7 @@ def api(
     """Run the HTTP API."""
     given = {"host": host, "port": port}
     settings = load({name: value for name, value in given.items() if value is not None})
+    check_files(settings)
     check_port(settings.host, settings.port)
 
     configure(settings.log_level, settings.log_format)
@@ -203,6 +205,7 @@ def worker(
     """
     given = {"max_jobs": max_jobs, "worker_host": host, "worker_port": port}
     settings = load({name: value for name, value in given.items() if value is not None})
+    check_files(settings)
     check_port(settings.worker_host, settings.worker_port)
     configure(settings.log_level, settings.log_format)
 

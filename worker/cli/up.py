@@ -25,6 +25,7 @@ from worker.cli.profile import save_profile, saved_profile
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
+from worker.settings_files import check_files
 from worker.settings_loader import key_file, load
 from worker.store.apps import SCOPES, Apps
 from worker.store.connection.durability import check_durability, describe_durability
@@ -232,6 +233,7 @@ def up(
     settings = load({name: value for name, value in given.items() if value is not None})
     if speed <= 0 or speed == float("inf") or speed != speed:  # noqa: PLR0124  nan
         raise CliError("--speed is a number above 0", 2)
+    check_files(settings)
     if "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "WARNING"})  # a person reads this terminal
     configure(settings.log_level, settings.log_format)
