@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vigil_process import one_line, run
+from vigil_process import free_port, one_line, run
 
+from worker.cli.doctor.external_checks import api_check
 from worker.cli.errors import explain
 from worker.embedded import EmbeddedValkey
 from worker.jobs.errors import SettingsError
@@ -147,3 +148,12 @@ def test_a_certificate_that_cannot_be_read_is_named(
     if option != "ssl_keyfile":  # unused without a certificate
         with pytest.raises(SettingsError, match="must be PEM"):
             load()
+
+
+async def test_doctor_looks_for_the_api_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, other = free_port(), free_port()
+    monkeypatch.setenv("VIGIL_PORT", str(port))
+    monkeypatch.setenv("VIGIL_HOST", "127.0.0.2")
+    assert f"nothing answers at http://127.0.0.2:{port} " in (await api_check(load())).detail
+    monkeypatch.setenv("VIGIL_URL", f"http://127.0.0.1:{other}")
+    assert f"nothing answers at http://127.0.0.1:{other} " in (await api_check(load())).detail

@@ -16,7 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Protocol, cast
+from typing import Annotated, Final, Protocol, cast
 
 import typer
 
@@ -30,6 +30,7 @@ from worker.telemetry.log import configure
 from worker.telemetry.setup import stop_telemetry
 
 _STARTUP_S = 1.0
+_ALL_INTERFACES: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not listened on
 _GC_THRESHOLD = 50_000  # allocations
 
 
@@ -134,6 +135,12 @@ def check_port(host: str, port: int) -> None:
     """CliError when the port can't be listened on, before anything is started."""
     if port:
         listen(host, port).close()
+
+
+def address(settings: Settings) -> str:
+    """Return the URL of the API for this machine."""
+    host = _ALL_INTERFACES.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 @asynccontextmanager

@@ -112,7 +112,7 @@ class StoreGuard:
             self._mark = StoreMark(mark.deployment, record or "", looks or mark.looks)
 
     async def _newest_record(self, redis: ArqRedis) -> Any:
-        """Read the newest audit record. A key of another type is no trail: report it, and set it aside if this user may.
+        """Read the newest audit record. Report a key of another type, and set it aside if this user may.
 
         Every change of a job adds a record, so all would wait for the next repair of the queues.
         """

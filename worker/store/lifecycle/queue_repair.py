@@ -188,7 +188,7 @@ class QueueRepair:
                 report_unreadable(RecordUnreadable(key, "wrong_type"))
 
     async def _trim_set_aside(self) -> None:
-        """Forget what was set aside too long ago, but never that the audit trail was: marks may still name its records."""
+        """Forget what was set aside too long ago, but never that the trail was: marks may still name its records."""
         async with store_errors("forget what was set aside"):
             edge = to_ms(self._clock.now()) - keys.ASIDE_SECONDS * 1000
             expired = await self._redis.zrangebyscore(keys.ASIDES, "-inf", edge)
