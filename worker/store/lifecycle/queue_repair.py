@@ -19,8 +19,10 @@ from worker.store import channels, keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
+from worker.store.jobs.listing import rebuild_index_of_all
 from worker.store.jobs.queue import queue_commands
 from worker.store.jobs.scripts import Scripts
+from worker.store.lifecycle.index_repair import IndexRepair
 from worker.store.stats import queue_depth
 from worker.store.values import pipeline_replies, report_unreadable
 
@@ -58,6 +60,7 @@ class QueueRepair:
         self._types_script: Any = script(redis, "lifecycle/check_types")
         self._requeue_script: Any = script(redis, "lifecycle/requeue_ready")
         self._cursor = 0
+        self._indexes = IndexRepair(redis, clock)
         self._told_until = to_ms(clock.now()) - _TELL_BACK_MS
 
     async def repair(self, read: Any) -> int:
@@ -83,6 +86,7 @@ class QueueRepair:
                     lost += await self._put_back(job_id, read)
         await self._repair_targets()
         await self._report_set_aside()
+        await self._indexes.proceed()
         await self._trim_set_aside()
         return lost
 
@@ -99,7 +103,7 @@ class QueueRepair:
                     pipe.zcard(name)
                 count, *counts = await pipe.execute()
             if count < sum(counts):
-                await self._redis.zunionstore(all_jobs, [all_jobs, *by_status], aggregate="MAX")
+                await rebuild_index_of_all(self._redis, app)
 
     async def _count(self, apps: list[str]) -> tuple[int, int, bool]:
         """Count, at one moment, the unsettled jobs by the apps' indexes and those in a queue.
@@ -179,12 +183,19 @@ class QueueRepair:
                 await self._redis.zadd(keys.TARGETS, due, nx=True)
 
     async def _report_set_aside(self) -> None:
-        """Report the shared keys that a script has set aside on its way since the last repair: it tells nobody."""
+        """Report the shared keys that a script has set aside on its way since the last repair: it tells nobody.
+
+        An app's index of jobs is rebuilt too.
+        """
         async with store_errors("list what was set aside", keys.ASIDES):
             rows = await self._redis.zrangebyscore(keys.ASIDES, f"({self._told_until}", "+inf", withscores=True)
         for name, at in rows:
             self._told_until = int(at)
-            if (key := name.decode(errors="replace")) in _SHARED_KEY_TYPES:
+            key = name.decode(errors="replace")
+            is_index = key.startswith(keys.index(""))
+            if is_index:
+                self._indexes.add(key)
+            if is_index or key in _SHARED_KEY_TYPES:
                 report_unreadable(RecordUnreadable(key, "wrong_type"))
 
     async def _trim_set_aside(self) -> None:
