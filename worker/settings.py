@@ -120,10 +120,8 @@ class Settings(BaseSettings):
     @field_validator("sentry_dsn")
     @classmethod
     def _dsn(cls, value: SecretStr | None) -> SecretStr | None:
-        parts = urlsplit(value.get_secret_value()) if value else None
-        if parts and not (
-            parts.scheme in {"http", "https"} and parts.username and parts.hostname and parts.path.strip("/")
-        ):
+        text = value.get_secret_value() if value else ""
+        if text and not (_is_http(text) and urlsplit(text).username and urlsplit(text).path.strip("/")):
             raise ValueError("must be an address such as https://KEY@HOST/PROJECT, as Sentry shows it")
         return value
 
@@ -131,14 +129,17 @@ class Settings(BaseSettings):
     @classmethod
     def _redis(cls, value: str | None) -> str | None:
         if value is not None:
-            redis_address.parse(value)
+            redis_address.check_certificates(redis_address.parse(value))
         return value
 
     @field_validator("openai_base_url")
     @classmethod
     def _base_url(cls, value: str | None) -> str | None:
-        if value is not None and (urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname):
-            raise ValueError("must be an http:// or https:// address, such as https://api.openai.com/v1")
+        if value is not None and not _is_http(value):
+            raise ValueError(
+                "must be an http:// or https:// address, with a port from 1 to 65535 if it has one, "
+                "such as https://api.openai.com/v1"
+            )
         return value
 
     @field_validator("audit_key")
@@ -230,6 +231,15 @@ class Settings(BaseSettings):
     def catalogue(self) -> Catalogue:
         """Return the models of `models_file`, or those that ship with Vigil."""
         return read_catalogue(self.models_file, unknown_checked=self.unknown_models_checked)
+
+
+def _is_http(text: str) -> bool:
+    """Return whether this is an http:// or https:// address with a host, and with a port that exists if it has one."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number or too large, brackets that hold no IPv6 address
+        return False
 
 
 def is_encryption_key(text: str) -> bool:

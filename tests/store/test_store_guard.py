@@ -14,14 +14,17 @@ from hypothesis import given, strategies as st
 from in_process import until
 from sealed_trail import SIGNER, SealedTrail
 
-from worker.jobs.errors import StoreChanged
-from worker.store import keys
+from worker.clock import Clock
+from worker.jobs.errors import RecordUnreadable, StoreChanged
+from worker.store import keys, values
 from worker.store.connection.pool import connect
 from worker.store.connection.store_guard import StoreGuard, accept, guard_of
 from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load, save
 from worker.store.jobs.repository import Jobs
+from worker.store.lifecycle.queue_repair import QueueRepair
 from worker.store.lifecycle.retention import Retention
 
+ACL = Path(__file__).parents[2] / "ops" / "users.acl"
 Told = list[tuple[str, dict[str, object]]]
 
 
@@ -208,6 +211,103 @@ async def test_the_file_is_kept_while_it_runs_and_a_full_disk_is_told_once(
     await asyncio.gather(running, return_exceptions=True)
     assert [name for name, _ in told].count("store.unmarked") == 1
     await client.aclose()
+
+
+async def spoil_trail(redis: ArqRedis) -> None:
+    await redis.rename(keys.AUDIT, "saved")
+    await redis.set(keys.AUDIT, "x")
+
+
+@pytest.mark.parametrize("by", ["a commit", "the guard", "a repair"])
+async def test_a_trail_that_vigil_set_aside_is_no_older_store(
+    by: str, valkey_url: str, guarded: ArqRedis, redis: ArqRedis, told: Told, tmp_path: Path
+) -> None:
+    jobs = Jobs(guarded, Clock())
+    await jobs.submit(new_job())
+    mark = await looked(guarded)
+    await spoil_trail(redis)
+    values._reported.clear()
+    repairing = QueueRepair(redis, Clock())
+    if by == "the guard":
+        await looked(guarded)
+    if by != "a repair":
+        await jobs.submit(new_job(prompt="next"))
+    await repairing.repair(jobs.current)
+    await jobs.submit(new_job(prompt="another"))
+    assert await redis.type(keys.AUDIT) == b"stream"
+    assert await redis.get(keys.aside(keys.AUDIT)) == b"x"
+    lost = {"what": "audit", "code": "wrong_type"}
+    assert [fields for name, fields in told if name == "record.unreadable"] == [lost]
+    assert (await looked(guarded)).record > mark.record
+    client = await again(valkey_url, mark, tmp_path / "again.json")  # as a process that was stopped meanwhile
+    await client.ping()
+    await client.aclose()
+
+
+async def test_an_older_store_is_noticed_although_its_trail_was_once_set_aside(
+    valkey_url: str, guarded: ArqRedis, redis: ArqRedis, tmp_path: Path
+) -> None:
+    jobs = Jobs(guarded, Clock())
+    await jobs.submit(new_job())
+    await looked(guarded)
+    await spoil_trail(redis)
+    await looked(guarded)
+    await jobs.submit(new_job(prompt="next"))
+    held = {name: await redis.dump(name) for name in await redis.keys("*")}
+    await asyncio.sleep(0.01)
+    await jobs.submit(new_job(prompt="lost"))
+    mark = await looked(guarded)
+    await redis.flushall()
+    for name, value in held.items():
+        await redis.restore(name, 0, value)
+    client = await again(valkey_url, mark, tmp_path / "again.json")
+    with pytest.raises(StoreChanged, match="older"):
+        await looked(client)
+    await client.aclose()
+
+
+async def test_that_the_trail_was_set_aside_is_never_forgotten(redis: ArqRedis) -> None:
+    await redis.zadd(keys.ASIDES, {keys.AUDIT: 1, "vigil:ready": 1})
+    await QueueRepair(redis, Clock()).repair(Jobs(redis, Clock()).current)
+    assert await redis.zrange(keys.ASIDES, 0, -1) == [keys.AUDIT.encode()]
+
+
+@pytest.fixture
+async def api_user(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> AsyncIterator[ArqRedis]:
+    """A guarded client that may do what ops/users.acl lets the API do: not rename the trail."""
+    rules = next(line for line in ACL.read_text().splitlines() if line.startswith("user api "))
+    await redis.execute_command("ACL", "SETUSER", "api", *_rules(rules.removeprefix("user api ")))
+    url = valkey_url.replace("://", "://api:none@")
+    client = connect(url, keyring=VAULT, guard=StoreGuard(tmp_path / "api.json", FakeClock(start=9).dice))
+    yield client
+    await client.aclose()
+    await redis.execute_command("ACL", "DELUSER", "api")
+
+
+def _rules(text: str) -> list[str]:
+    plain, _, selector = text.replace("#{api}", "nopass").partition("(")
+    return [*plain.split(), f"({selector}"]
+
+
+async def test_what_the_api_may_not_set_aside_is_reported_and_a_worker_does_it_at_once(
+    api_user: ArqRedis, guarded: ArqRedis, redis: ArqRedis, told: Told
+) -> None:
+    jobs = Jobs(api_user, Clock())
+    await jobs.submit(new_job())
+    await looked(api_user)
+    await looked(guarded)
+    await spoil_trail(redis)
+    values._reported.clear()
+    wanted = new_job(prompt="next", key="once")
+    with pytest.raises(RecordUnreadable):
+        await jobs.submit(wanted)
+    await looked(api_user)
+    assert [fields["what"] for name, fields in told if name == "record.unreadable"] == ["audit"]
+    assert await redis.get(keys.AUDIT) == b"x"
+    await looked(guarded)
+    stored, replayed = await jobs.submit(wanted)
+    assert (stored.job.status, replayed) == ("queued", False)
+    await looked(api_user)
 
 
 # ---- pure

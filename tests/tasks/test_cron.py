@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from worker.settings import Settings
 from worker.store.admission.model_access import PROBE_FUNCTION, ModelAccessStore, known_access, request_probe
+from worker.tasks.maintenance import cron
 from worker.tasks.maintenance.cron import CronWorker, every
 
 
@@ -128,6 +129,31 @@ async def test_a_request_that_nobody_took_is_not_done_later(redis: ArqRedis) -> 
     async with running(cron_worker):
         assert await request_probe(redis, LIMIT)
     assert counted.runs == 1
+
+
+async def test_a_store_that_stays_away_is_reported_once(
+    redis: ArqRedis, told: list[tuple[str, dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    async def away(_: arq.worker.Worker) -> None:
+        nonlocal calls
+        calls += 1
+        raise ConnectionError
+
+    monkeypatch.setattr(arq.worker.Worker, "main", away)
+    monkeypatch.setattr(cron, "_RESTART_S", 0.0)
+    async with running(CronWorker(redis, Counted().probe, always, 0)):
+
+        async def often() -> bool:
+            return calls > 3
+
+        await until("several tries", often)
+        assert [name for name, _ in told].count("errands.away") == 1
+        monkeypatch.setattr(cron, "_STEADY_S", 0.0)  # as if it had worked for long in between
+        calls = 0
+        await until("more tries", often)
+    assert [name for name, _ in told].count("errands.away") > 1
 
 
 async def test_one_caller_has_the_turn(redis: ArqRedis) -> None:

@@ -54,8 +54,8 @@ def explain(error: BaseException) -> tuple[str, int]:
             return f"{error}{more}", EXIT_FAILED
         case OSError(errno=errno.EADDRINUSE):
             return "another process has just taken the port; choose another with --port", EXIT_FAILED
-        case ExceptionGroup() if len(error.exceptions) == 1:
-            return explain(error.exceptions[0])
+        case OSError(filename=str(path), strerror=str(why)):
+            return f"{path} can't be used ({why})", EXIT_FAILED
         case ExceptionGroup():
             lines = [explain(one) for one in error.exceptions]
             return "; ".join(dict.fromkeys(line for line, _ in lines)), max(code for _, code in lines)

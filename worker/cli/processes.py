@@ -16,19 +16,21 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Protocol, cast
+from typing import Annotated, Final, Protocol, cast
 
 import typer
 
 from worker.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CliError
 from worker.embedded import EmbeddedValkey
 from worker.settings import Settings
+from worker.settings_files import check_files
 from worker.settings_loader import load
 from worker.telemetry.events import emit
 from worker.telemetry.log import configure
 from worker.telemetry.setup import stop_telemetry
 
 _STARTUP_S = 1.0
+_ALL_INTERFACES: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not listened on
 _GC_THRESHOLD = 50_000  # allocations
 
 
@@ -135,6 +137,12 @@ def check_port(host: str, port: int) -> None:
         listen(host, port).close()
 
 
+def address(settings: Settings) -> str:
+    """Return the URL of the API for this machine."""
+    host = _ALL_INTERFACES.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
 @asynccontextmanager
 async def with_redis(settings: Settings) -> AsyncIterator[Settings]:
     """Settings whose Redis runs: the one they name, or the embedded one of the data folder, started if need be."""
@@ -159,6 +167,7 @@ def api(
     """Run the HTTP API."""
     given = {"host": host, "port": port}
     settings = load({name: value for name, value in given.items() if value is not None})
+    check_files(settings)
     check_port(settings.host, settings.port)
 
     configure(settings.log_level, settings.log_format)
@@ -203,6 +212,7 @@ def worker(
     """
     given = {"max_jobs": max_jobs, "worker_host": host, "worker_port": port}
     settings = load({name: value for name, value in given.items() if value is not None})
+    check_files(settings)
     check_port(settings.worker_host, settings.worker_port)
     configure(settings.log_level, settings.log_format)
 

@@ -65,8 +65,11 @@ def saved_profile(data_dir: Path) -> Profile | None:
         return None
 
 
-def load_profile() -> Profile:
-    """Return URL and key: the variables first, then what a local `vigil up` saved. Raise CliError if they are wrong."""
+def load_profile(default_url: str = DEFAULT_URL) -> Profile:
+    """Return URL and key: the variables first, then what a local `vigil up` saved, then `default_url` without a key.
+
+    Raise CliError if they are wrong.
+    """
     try:
         settings = CommandSettings()
     except ValidationError as error:
@@ -77,7 +80,7 @@ def load_profile() -> Profile:
         raise CliError(
             f"wrong settings: VIGIL_URL must be an http:// or https:// address such as {DEFAULT_URL}", EXIT_USAGE
         )
-    url = (settings.url or (saved.url if saved else DEFAULT_URL)).rstrip("/").removesuffix("/v1")
+    url = (settings.url or (saved.url if saved else default_url)).rstrip("/").removesuffix("/v1")
     same = saved is not None and saved.url == url
     key = settings.api_key or (saved.key if saved and same else None)
     return Profile(url, key, saved.saved_by_up if saved and same and not settings.api_key else None)

@@ -20,11 +20,12 @@ from pydantic import SecretStr
 from worker.cli.errors import CliError
 from worker.cli.jobs import DEFAULT_MODEL
 from worker.cli.keys import new_encryption_key
-from worker.cli.processes import first_of, listen, load_api_server, run_until_signal, with_redis
+from worker.cli.processes import address, first_of, listen, load_api_server, run_until_signal, with_redis
 from worker.cli.profile import save_profile, saved_profile
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
+from worker.settings_files import check_files
 from worker.settings_loader import key_file, load
 from worker.store.apps import SCOPES, Apps
 from worker.store.connection.durability import check_durability, describe_durability
@@ -35,7 +36,6 @@ from worker.telemetry.log import configure
 from worker.webhooks.signing import new_secret
 
 _LOCAL_APP: Final = "local"
-_ALL_INTERFACES: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not listened on
 _READY_TIMEOUT_S: Final = 60.0
 
 
@@ -50,12 +50,6 @@ class Running:
     simulator: str | None
     encrypted: bool
     tasks: tuple[asyncio.Task[None], ...]
-
-
-def address(settings: Settings) -> str:
-    """Return the URL of the API for this machine."""
-    host = _ALL_INTERFACES.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 @asynccontextmanager
@@ -232,6 +226,7 @@ def up(
     settings = load({name: value for name, value in given.items() if value is not None})
     if speed <= 0 or speed == float("inf") or speed != speed:  # noqa: PLR0124  nan
         raise CliError("--speed is a number above 0", 2)
+    check_files(settings)
     if "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "WARNING"})  # a person reads this terminal
     configure(settings.log_level, settings.log_format)

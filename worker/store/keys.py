@@ -70,7 +70,8 @@ vigil:looks             string  a counter of how often processes have checked it
 vigil:accepted          string  the same id, for a day after operators accepted this store
 vigil:probe             string  written to find out whether writes are accepted
 vigil:aside:<key>       any     the unreadable value of <key>, kept for 30 days: of a job's hash the bytes of its
-                                record, else the whole value;  vigil:asides zset, those keys by when
+                                record, else the whole value;  vigil:asides zset, those keys by when (that the trail
+                                was is kept for ever: marks of the store may name its records)
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ async def examine(
     yield DoctorCheck("models", "ok", f"{len(models)} models: {', '.join(models)}")
     async for check in redis_checks(settings):
         yield check
-    yield await api_check()
+    yield await api_check(settings)
     async for check in provider_checks(settings, model):
         yield check
     async for check in webhook_checks(settings, webhook):

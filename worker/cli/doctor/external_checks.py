@@ -12,6 +12,7 @@ import httpx2
 
 from worker.cli.doctor.check import DoctorCheck
 from worker.cli.errors import CliError
+from worker.cli.processes import address
 from worker.cli.profile import load_profile
 from worker.client.environment import DEFAULT_URL
 from worker.clock import Clock
@@ -37,10 +38,10 @@ async def fetch(
         return error
 
 
-async def api_check() -> DoctorCheck:
+async def api_check(settings: Settings) -> DoctorCheck:
     """Check whether the API of the client commands answers and knows the key."""
     try:
-        profile = load_profile()
+        profile = load_profile(address(settings) if settings.port else DEFAULT_URL)
     except CliError as error:
         return DoctorCheck("api", "problem", str(error), f"unset it for {DEFAULT_URL}, or correct it")
     local = "//127." in profile.url or "//localhost" in profile.url or "//[::1]" in profile.url

@@ -18,11 +18,12 @@ from arq.connections import ArqRedis
 from redis.exceptions import ResponseError
 
 from worker.audit.chain import stream_id
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store import keys
+from worker.store.connection.lua_scripts import script
 from worker.store.connection.store_mark import Reason, StoreAnswer, StoreMark, describe, judge, load, save
-from worker.store.errors import StoreChangedError, store_errors
-from worker.store.values import count_of
+from worker.store.errors import StoreChangedError, is_wrong_type, store_errors
+from worker.store.values import count_of, report_unreadable
 from worker.telemetry.events import emit
 
 CHECK_INTERVAL_S: Final = 1.0
@@ -104,11 +105,24 @@ class StoreGuard:
                 self.epoch += 1
                 raise
             mark = self._mark
-            newest = await _or_none(redis.xrevrange(keys.AUDIT, count=1))
+            newest = await self._newest_record(redis)
             looks = await _or_none(redis.incr(keys.CHECK_COUNT))
         if mark is not None and self._mark is mark and not self.fault:
             record = _text(newest[0][0]) if newest else mark.record
             self._mark = StoreMark(mark.deployment, record or "", looks or mark.looks)
+
+    async def _newest_record(self, redis: ArqRedis) -> Any:
+        """Read the newest audit record. Report a key of another type, and set it aside if this user may.
+
+        Every change of a job adds a record, so all would wait for the next repair of the queues.
+        """
+        try:
+            return await redis.xrevrange(keys.AUDIT, count=1)
+        except ResponseError as error:
+            if is_wrong_type(error):
+                report_unreadable(RecordUnreadable(keys.AUDIT, "wrong_type"))
+                await _or_none(script(redis, "lifecycle/check_types")(keys=[keys.AUDIT], args=["stream"]))
+            return None
 
     def _save(self, by: str = "") -> None:
         if self._path is None or self._mark is None or self._mark == self._saved or self.fault:
@@ -134,16 +148,25 @@ async def read_answer(execute: Callable[..., Any], mark: StoreMark | None) -> St
 
 
 async def _has_marked(execute: Callable[..., Any], mark: StoreMark, named: bool) -> bool:
-    """Return whether the marked record exists or retention removed it; without a trail the counter decides."""
+    """Return whether the marked record exists, or retention removed it.
+
+    Without a trail, or when Vigil itself has set the trail aside since that record, the counter decides.
+    """
     if mark.record:
         if await _or_none(execute("XRANGE", keys.AUDIT, mark.record, mark.record)):
             return True
-        if _text(await _or_none(execute("TYPE", keys.AUDIT))) == "stream":
+        if _text(await _or_none(execute("TYPE", keys.AUDIT))) == "stream" and not await _aside(execute, mark.record):
             return await _removed(execute, mark.record)
     looks = count_of(_text(await _or_none(execute("GET", keys.CHECK_COUNT))))
     if not mark.looks:
         return named  # nothing but the id was known
     return looks is not None and looks >= mark.looks
+
+
+async def _aside(execute: Callable[..., Any], record: str) -> bool:
+    """Return whether the trail was set aside after this record: an older store does not know of that."""
+    at = _text(await _or_none(execute("ZSCORE", keys.ASIDES, keys.AUDIT)))
+    return at is not None and float(at) >= stream_id(record)[0]
 
 
 async def _removed(execute: Callable[..., Any], record: str) -> bool:

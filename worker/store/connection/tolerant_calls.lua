@@ -1,7 +1,9 @@
 -- tolerant_calls: functions that come before every script, so that one unreadable value never stops the others.
 -- call(command…)  redis.call. A key of another type (or one that holds no number) is set aside, its value kept, and the
 --                 command runs as if the key did not exist
--- aside(key)      set the key aside: renamed to vigil:aside:<key>, kept for 30 days, listed in vigil:asides by time
+-- aside(key)      set the key aside: renamed to vigil:aside:<key>, kept for 30 days, listed in vigil:asides by time.
+--                 Returns false if this user may not (the API: the audit trail): it stays for a worker to set aside,
+--                 and what ran into it raises its own error
 -- json(text)      the object in JSON text, {} for nil and for text that holds none; then whether it held one
 -- within(set, member, command)  whether the set has the member. A set that can't be read has none and stays in place,
 --                 but PERSIST runs all the same: what it may protect is kept
@@ -9,9 +11,11 @@
 -- now_ms()        the time of the server in milliseconds since 1970
 local function aside(key)
   local t, target = redis.call('TIME'), 'vigil:aside:' .. key
-  redis.call('RENAME', key, target)
+  local reply = redis.pcall('RENAME', key, target)
+  if reply.err then return false end
   redis.call('EXPIRE', target, 2592000)
   redis.pcall('ZADD', 'vigil:asides', t[1] * 1000 + math.floor(t[2] / 1000), key)
+  return true
 end
 local function is_wrong_type(message)
   return string.find(message, 'WRONGTYPE', 1, true) or string.find(message, 'is not an integer', 1, true)

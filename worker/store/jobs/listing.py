@@ -14,7 +14,9 @@ from worker.clock import to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.jobs.record import Job
+from worker.jobs.states import Status
 from worker.store import keys
+from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import MasterKeyring
 from worker.store.errors import store_errors
@@ -60,8 +62,35 @@ async def list_jobs(
     """Return up to `limit` jobs, newest first, and the cursor of the next page or None.
 
     `load` reads a job whose record is unreadable or gone here; without it, or when it fails too, the job is left out.
+    An index of another type is set aside, for a worker to rebuild it, and the jobs are read from the index of all. That
+    one is rebuilt at once.
     """
-    index, last = _index_for(app, filters), ""
+    index = _index_for(app, filters)
+    try:
+        return await _list(redis, index, filters, limit, cursor, load)
+    except RecordUnreadable as error:
+        if error.key != index:
+            raise
+        async with store_errors("set an index aside", index):
+            await script(redis, "lifecycle/check_types")(keys=[index], args=["zset"])
+        report_unreadable(error)
+        if index == keys.index(app):
+            await rebuild_index_of_all(redis, app)
+        return await _list(redis, keys.index(app), filters, limit, cursor, load)
+
+
+async def rebuild_index_of_all(redis: ArqRedis, app: str) -> None:
+    """Add every job of the indexes by status to the app's index of all."""
+    names = [keys.index(app), *(keys.index(app, "status", status) for status in Status)]
+    async with store_errors("rebuild an index"):
+        await redis.zunionstore(names[0], names, aggregate="MAX")
+
+
+async def _list(
+    redis: ArqRedis, index: str, filters: ListFilters, limit: int, cursor: str | None, load: LoadJob | None
+) -> tuple[list[StoredJob], str | None]:
+    """Return what `list_jobs` does, read from this index."""
+    last = ""
     low = f"({to_ms(filters.created_after) - 1}" if filters.created_after else "-inf"
     high: int | str = f"({to_ms(filters.created_before)}" if filters.created_before else "+inf"
     if cursor:

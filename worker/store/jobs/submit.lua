@@ -8,7 +8,7 @@
 --          count, then the commands (run_commands.lua)
 -- Returns  {"OK"[, tokens left, us until full]} | {"SEEN", "<fingerprint> <job id>"} | {"WAIT", us until full, us until
 --          there is a token} | {"QUARANTINED"}
--- Errors   what a command raises, with those before it already run
+-- Errors   what a command raises, with those before it already run; while the job does not exist, nothing is remembered
 local idempotency, job, bucket, quarantine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local remembered, remember_ms, interval_us, capacity = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local end_user, count, first = ARGV[5], tonumber(ARGV[6]), 7
@@ -26,5 +26,9 @@ if interval_us ~= '0' then
   if wait > 0 then return {'WAIT', full_in, wait} end
 end
 if remembered ~= '' then call('SET', idempotency, remembered, 'PX', remember_ms) end
-run_commands(count, first)
+local done, problem = pcall(run_commands, count, first)
+if not done then
+  if call('EXISTS', job) == 0 then call('DEL', idempotency) end -- the same key may be sent again
+  error(problem)
+end
 return {'OK', left, full_in}

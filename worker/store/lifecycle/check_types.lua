@@ -5,8 +5,7 @@ local moved = {}
 for i, key in ipairs(KEYS) do
   local type_of_key = call('TYPE', key).ok
   if type_of_key ~= 'none' and type_of_key ~= ARGV[i] then
-    aside(key)
-    moved[#moved + 1] = key
+    if aside(key) then moved[#moved + 1] = key end
   end
 end
 return moved

@@ -19,15 +19,19 @@ from worker.store import channels, keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
+from worker.store.jobs.listing import rebuild_index_of_all
 from worker.store.jobs.queue import queue_commands
 from worker.store.jobs.scripts import Scripts
+from worker.store.lifecycle.index_repair import IndexRepair
 from worker.store.stats import queue_depth
 from worker.store.values import pipeline_replies, report_unreadable
 
 _PAGE: Final = 500
 _KEYS_PER_SCAN: Final = 1_000
+_TELL_BACK_MS: Final = 60_000
 _WAITING: Final = (Status.QUEUED, Status.SCHEDULED, *sorted(UNDER_WAY))
 _SHARED_KEY_TYPES: Final = {
+    keys.ASIDES: "zset",  # first: it lists what is set aside of the others
     **dict.fromkeys(
         (keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.DEADLINE, keys.ERASURE_DUE, keys.SETTLED), "zset"
     ),
@@ -43,7 +47,6 @@ _SHARED_KEY_TYPES: Final = {
     ),
     keys.AUDIT: "stream",
     keys.SEALS: "list",
-    keys.ASIDES: "zset",
     keys.LEGAL_HOLD_NOTES: "hash",
 }
 """The shared keys with their types. Without the legal holds: an unreadable set of holds must stop retention."""
@@ -57,6 +60,8 @@ class QueueRepair:
         self._types_script: Any = script(redis, "lifecycle/check_types")
         self._requeue_script: Any = script(redis, "lifecycle/requeue_ready")
         self._cursor = 0
+        self._indexes = IndexRepair(redis, clock)
+        self._told_until = to_ms(clock.now()) - _TELL_BACK_MS
 
     async def repair(self, read: Any) -> int:
         """Set aside keys of a wrong type, and put every waiting job into its queue; return how many jobs were lost.
@@ -80,6 +85,8 @@ class QueueRepair:
                 async for job_id in self._lost_jobs(app):
                     lost += await self._put_back(job_id, read)
         await self._repair_targets()
+        await self._report_set_aside()
+        await self._indexes.proceed()
         await self._trim_set_aside()
         return lost
 
@@ -96,7 +103,7 @@ class QueueRepair:
                     pipe.zcard(name)
                 count, *counts = await pipe.execute()
             if count < sum(counts):
-                await self._redis.zunionstore(all_jobs, [all_jobs, *by_status], aggregate="MAX")
+                await rebuild_index_of_all(self._redis, app)
 
     async def _count(self, apps: list[str]) -> tuple[int, int, bool]:
         """Count, at one moment, the unsettled jobs by the apps' indexes and those in a queue.
@@ -175,7 +182,26 @@ class QueueRepair:
             if due:
                 await self._redis.zadd(keys.TARGETS, due, nx=True)
 
+    async def _report_set_aside(self) -> None:
+        """Report the shared keys that a script has set aside on its way since the last repair: it tells nobody.
+
+        An app's index of jobs is rebuilt too.
+        """
+        async with store_errors("list what was set aside", keys.ASIDES):
+            rows = await self._redis.zrangebyscore(keys.ASIDES, f"({self._told_until}", "+inf", withscores=True)
+        for name, at in rows:
+            self._told_until = int(at)
+            key = name.decode(errors="replace")
+            is_index = key.startswith(keys.index(""))
+            if is_index:
+                self._indexes.add(key)
+            if is_index or key in _SHARED_KEY_TYPES:
+                report_unreadable(RecordUnreadable(key, "wrong_type"))
+
     async def _trim_set_aside(self) -> None:
+        """Forget what was set aside too long ago, but never that the trail was: marks may still name its records."""
         async with store_errors("forget what was set aside"):
             edge = to_ms(self._clock.now()) - keys.ASIDE_SECONDS * 1000
-            await self._redis.zremrangebyscore(keys.ASIDES, "-inf", edge)
+            expired = await self._redis.zrangebyscore(keys.ASIDES, "-inf", edge)
+            if names := [name for name in expired if name != keys.AUDIT.encode()]:
+                await self._redis.zrem(keys.ASIDES, *names)

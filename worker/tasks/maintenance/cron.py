@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from worker.telemetry.events import emit
 _SLOTS: Final = 4
 _POLL_S: Final = 0.5
 _RESTART_S: Final = 1.0
+_STEADY_S: Final = 30.0  # after such a time a loss of Redis is another one
 _TIMEOUT_S: Final = 60
 _KEEP_RESULT_S: Final = 30
 
@@ -98,11 +100,15 @@ class CronWorker:
 
     async def run(self) -> None:
         """Run until cancelled, through every loss of Redis."""
+        reported = False
         while True:
+            began = time.monotonic()
             try:
                 await self.worker.main()
             except (*UNAVAILABLE_ERRORS, UnicodeDecodeError) as error:
-                emit("errands.away", error=type(error).__name__)
+                if not reported or time.monotonic() - began > _STEADY_S:  # once while it stays away
+                    emit("errands.away", error=type(error).__name__)
+                reported = True
                 if isinstance(error, UnicodeDecodeError) or (isinstance(error, ResponseError) and is_wrong_type(error)):
                     await self._repair_queue()
             finally:
