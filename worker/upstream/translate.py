@@ -31,6 +31,7 @@ from worker.upstream.call_events import call_done, call_started
 from worker.upstream.content import ContentReader, output_text
 from worker.upstream.problems import BASE_RESP, is_block, is_empty_error, problem_in, problem_of
 from worker.upstream.tolerant_fields import identifier, mapping, non_negative, strings, text, text_or_number, usage_of
+from worker.upstream.wrapped_answer import shape_of
 
 TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 
@@ -106,6 +107,8 @@ def _translate(data: object) -> list[StreamEvent]:
     if type(data) is not dict:
         return [Keepalive(None, "")]
     kind = text(data.get("type"), 64) or ""
+    if kind not in _ERROR_TYPES and shape_of(data) == "response":
+        return translate_snapshot(data)  # the response itself instead of an event about it
     main = _main(kind, non_negative(data.get("sequence_number")), data)
     events = side_signals(kind, data, main)
     events.append(main)
