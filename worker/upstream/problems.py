@@ -23,7 +23,7 @@ from worker.safety.codes import (
     rank,
 )
 from worker.safety.stream import ProviderProblem
-from worker.upstream.base_resp import code_in
+from worker.upstream.call_outcome import outcome_code
 from worker.upstream.embedded import MAX_TEXT, find_errors, parse_full
 from worker.upstream.retry_after import delay_in_message
 from worker.upstream.tolerant_fields import MAX_MESSAGE, mapping, text
@@ -45,10 +45,11 @@ _ERROR_KEYS: Final = (
 _PROSE_KEYS: Final = ("message", "msg", "title")
 """Fields that are prose: only the JSON that they quote counts, not even a word that is a code."""
 _CONTAINERS: Final = (dict, list)
-BASE_RESP: Final = "base_resp"
-"""MiniMax: the outcome of a call beside its answer."""
 _RESPONSE_ERROR_KEYS: Final = ("error", "errors", "incomplete_details", "status_details", "last_error")
 _FILTER_KEYS: Final = ("content_filter_result", "content_filter_results", "content_filters", "prompt_filter_results")
+
+
+_PROVIDER_ITEMS: Final = ("message", "reasoning")
 
 
 class _Found(NamedTuple):
@@ -87,10 +88,13 @@ class _Search:
             self._search_object(value, depth, quoted=quoted)
 
     def search_response(self, data: dict[str, Any], depth: int = 0, *, quoted: bool = False) -> None:
-        """Collect the codes of the errors in a response; its other fields are the app's (metadata) or the model's."""
+        """Collect the codes of the errors in a response; its other fields are the app's or the model's."""
         for key in _RESPONSE_ERROR_KEYS:
             if data.get(key) is not None:
                 self.search_error(data[key], depth + 1, quoted=quoted)
+        output = data.get("output")
+        for item in output[:_MAX_ITEMS] if type(output) is list else ():
+            self.search_error(item_error(item), depth + 1, quoted=quoted)
         self._search_siblings(data, quoted=quoted)
 
     def _search_word(self, value: str, depth: int, *, quoted: bool) -> None:
@@ -146,8 +150,8 @@ class _Search:
             self.search_error(data, depth + 1, quoted=True)
 
     def _search_siblings(self, data: dict[str, Any], *, quoted: bool) -> None:
-        """Search the fields beside errors: the results of a content filter, the outcome of a call to MiniMax."""
-        if (code := code_in(data.get(BASE_RESP))) is not None:
+        """Search the fields beside errors: the results of a content filter, the outcome of the call."""
+        if (code := outcome_code(data)) is not None:
             self.found.append(_Found(code, quoted=quoted))
         if any(_is_withheld(data.get(key)) for key in _FILTER_KEYS):
             self.found.append(_Found("content_filter", quoted=quoted))
@@ -188,6 +192,12 @@ def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) ->
     if not search.found and message is None and not error:
         return None
     return search.problem(message, mentions_access=_names_program(error))
+
+
+def item_error(item: object) -> object:
+    """Return the error of an output item if it is the provider's: that of a tool is the tool's own."""
+    data = mapping(item)
+    return data.get("error") if data.get("type") in _PROVIDER_ITEMS else None
 
 
 def is_block(problem: ProviderProblem | None) -> bool:
