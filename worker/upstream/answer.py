@@ -15,7 +15,8 @@ from typing import Any, Final, cast
 import httpx2
 import openai
 
-from worker.safety.stream import Closed, Keepalive, StreamEvent
+from worker.jobs.record import Carrier
+from worker.safety.stream import Closed, Created, Keepalive, StreamEvent
 from worker.upstream.body import BODY, AnswerBody
 from worker.upstream.errors import closed_from
 from worker.upstream.halves import SurrogateJoiner
@@ -25,8 +26,9 @@ from worker.upstream.sniff import BodyKind, BodySniffer
 from worker.upstream.sse import FrameTooLarge, SseSplitter
 from worker.upstream.translate import translate, translate_snapshot
 from worker.upstream.translate_chat import ChatTranslator
+from worker.upstream.unreadable import block_among, error_in_words, value_of_cut
 from worker.upstream.wide_encodings import Utf8Decoder
-from worker.upstream.wrapped_answer import is_answer, unwrap
+from worker.upstream.wrapped_answer import is_answer, shape_of, unwrap
 
 _DONE: Final = b"[done]"
 _MAX_JSON_BYTES: Final = 64 * 1024 * 1024
@@ -36,7 +38,9 @@ class UpstreamAnswer:
     """The answer to one request: call `read()` until it gives an empty list; call `aclose()` then or earlier."""
 
     __slots__ = (
+        "_asked_chat",
         "_body",
+        "_carrier",
         "_chat",
         "_ended",
         "_json",
@@ -66,6 +70,8 @@ class UpstreamAnswer:
         """`refused(status, body)`: returns whether the next request will differ after this refusal."""
         self._send = send
         self._on: RequestKind = on
+        self._asked_chat = chat
+        self._carrier: Carrier = "chat_chunk" if chat else "error_event"
         self._chat = ChatTranslator() if chat else None
         self._now = now
         self._refused = refused
@@ -100,6 +106,7 @@ class UpstreamAnswer:
                 return []
             events = self._digest(body.read_available())
             if not self._ended:
+                events += self._block_in(self._remainder())
                 events.append(closed_from(error, opened=True))
             return await self._finish(events)
 
@@ -167,15 +174,17 @@ class UpstreamAnswer:
             return self._end_as_bad_json(error)
         if len(payloads) == 1 and self._chat is None and self._surrogates is None:
             try:
-                return translate(parse_frame(payloads[0]))
+                data = parse_frame(payloads[0])
             except ValueError:
                 pass  # not JSON, or only half a character
+            else:
+                return translate(data) if type(data) is dict and "type" in data else self._event(data)
         events: list[StreamEvent] = []
         for payload in payloads:
             try:
                 events += self._translate(payload)
             except BadJson as error:
-                return [*events, *self._end_as_bad_json(error)]
+                return [*events, *self._block_in(payload), *self._end_as_bad_json(error)]
         if not events and splitter.comments > comments:
             events.append(Keepalive(None, "comment"))
         return events
@@ -202,7 +211,7 @@ class UpstreamAnswer:
             if bare.strip(b'"').lower() == _DONE:
                 return self._done()
             if bare[:1] not in (b"{", b"["):
-                return [Keepalive(None, "no JSON")]  # "ping" and the like show that the stream is alive
+                return self._event(bare.decode("utf-8", "replace"))
             if self._surrogates is None:
                 self._surrogates = SurrogateJoiner()
             data = parse_surrogates(payload)
@@ -212,10 +221,30 @@ class UpstreamAnswer:
         return self._join_surrogates(self._chat.done()) if self._chat is not None else []
 
     def _event(self, data: object) -> list[StreamEvent]:
-        if type(data) is str and data.strip().lower() == "[done]":
-            return self._done()
-        events = translate(data) if self._chat is None else self._chat.feed(data)
-        return self._join_surrogates(events)
+        """Return the events of one value of a stream: an event, a chunk, a response, or a list of them."""
+        if type(data) is str:
+            return self._done() if data.strip().lower() == "[done]" else [error_in_words(data, self._carrier)]
+        values = data if type(data) is list and data else [data]
+        return self._join_surrogates([event for value in values for event in self._one(value)])
+
+    def _one(self, data: object) -> list[StreamEvent]:
+        """Return the events of one object by its own shape, whichever API was called."""
+        shape = shape_of(data)
+        if shape is None:
+            data = unwrap(data)
+            shape = shape_of(data)
+        if shape == "chat" or (shape is None and self._chat is not None):
+            return self._chunk(data)
+        return translate(data)
+
+    def _chunk(self, data: object) -> list[StreamEvent]:
+        if self._chat is None:
+            self._chat = ChatTranslator()
+        events = self._chat.feed(data)
+        if self._asked_chat:
+            return events
+        # a completion can't be polled, so its id must not look like that of a response
+        return [event._replace(response_id=None) if type(event) is Created else event for event in events]
 
     def _join_surrogates(self, events: list[StreamEvent]) -> list[StreamEvent]:
         return events if self._surrogates is None else self._surrogates.mend(events)
@@ -233,6 +262,7 @@ class UpstreamAnswer:
     def _last_events(self) -> list[StreamEvent]:
         """Return the events of the rest of the body and of its end."""
         events: list[StreamEvent] = []
+        remainder: bytes | None = None
         if self._utf8_decoder is not None:
             events += self._decode(self._utf8_decoder, b"", last=True)
         if self._kind is None:
@@ -247,7 +277,8 @@ class UpstreamAnswer:
                 # A complete payload without its blank line is an answer too, not half a frame.
                 events += self._translate(remainder)
         except BadJson:
-            return [*events, Closed("bad_json" if self._kind is BodyKind.JSON else "half_frame", "BadJson")]
+            block = self._block_in(remainder or self._remainder())
+            return [*events, *block, Closed("bad_json" if self._kind is BodyKind.JSON else "half_frame", "BadJson")]
         if self._chat is not None:
             events += self._join_surrogates(self._chat.done() if self._kind is BodyKind.JSON else self._chat.end())
         if self._kind is BodyKind.JSON and self._on == "create" and not is_answer(events, chat=self._chat is not None):
@@ -256,6 +287,20 @@ class UpstreamAnswer:
             events += self._surrogates.flush()
         events.append(Closed("clean"))
         return events
+
+    def _remainder(self) -> bytes:
+        """Return what has come of a frame or a body whose end has not."""
+        return b"".join(self._json) if self._kind is BodyKind.JSON else self._splitter.close() or b""
+
+    def _block_in(self, payload: bytes) -> list[StreamEvent]:
+        """Return the block that a frame or a body reports that was cut or is no JSON; nothing else of it counts."""
+        data = value_of_cut(payload) if payload else None
+        if data is None:
+            return []
+        events = self._value(data) if self._kind is BodyKind.JSON else self._event(data)
+        if self._chat is not None:
+            events += self._chat.end()
+        return block_among(events)
 
     def _ended_empty(self, kind: BodyKind) -> Closed | None:
         """Return the end of a body without a byte, or None if it is a resumed stream without news."""
@@ -278,8 +323,9 @@ class UpstreamAnswer:
         data = unwrap(data)
         if type(data) is list:
             return [event for one in data for event in self._event(one)]  # the events of a stream, all at once
+        shape = shape_of(data)
         kind = data.get("type") if type(data) is dict else None
-        if self._chat is not None or (type(kind) is str and (kind == "error" or kind.startswith("response."))):
+        if shape in ("event", "chat") or kind == "error" or (shape is None and self._chat is not None):
             return self._event(data)
         return translate_snapshot(data)
 

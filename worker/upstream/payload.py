@@ -11,6 +11,7 @@ from typing import Final
 
 import jiter
 
+from worker.upstream.deep_json import cut_depth
 from worker.upstream.duplicate_keys import merge_pairs
 from worker.upstream.halves import join_surrogates_in
 from worker.upstream.wide_encodings import to_utf8
@@ -31,10 +32,11 @@ def parse(payload: bytes) -> object:
         return jiter.from_json(payload, catch_duplicate_keys=True)
     except ValueError:
         pass
+    payload = to_utf8(payload) or payload
     try:
-        return join_surrogates_in(parse_surrogates(to_utf8(payload) or payload))
+        return join_surrogates_in(parse_surrogates(payload))
     except RecursionError:
-        raise BadJson from None
+        return join_surrogates_in(parse_surrogates(cut_depth(payload)))
 
 
 def parse_frame(payload: bytes) -> object:
@@ -46,11 +48,24 @@ def parse_frame(payload: bytes) -> object:
 
 
 def parse_surrogates(payload: bytes) -> object:
-    """Parse what jiter refuses, and keep lone surrogates: servers send half a pair per delta."""
+    """Parse what jiter refuses, and keep lone surrogates: servers send half a pair per delta.
+
+    What is nested too deep becomes null.
+    """
     try:
-        return json.loads(payload.decode("utf-8", "replace"), parse_int=_integer, object_pairs_hook=merge_pairs)
+        return _loads(payload)
+    except RecursionError:
+        pass
+    except ValueError:
+        raise BadJson from None
+    try:
+        return _loads(cut_depth(payload))
     except (ValueError, RecursionError):
         raise BadJson from None
+
+
+def _loads(payload: bytes) -> object:
+    return json.loads(payload.decode("utf-8", "replace"), parse_int=_integer, object_pairs_hook=merge_pairs)
 
 
 def _integer(digits: str) -> float:

@@ -9,9 +9,21 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from worker.safety.codes import BLOCK, KNOWN, SUSPECT, code_of, lookup, normalize_code, rank
+from worker.safety.codes import (
+    BLOCK,
+    GENERIC,
+    INVALID_REQUEST_CODES,
+    KNOWN,
+    NOTHING,
+    SUSPECT,
+    UNKNOWN,
+    code_of,
+    lookup,
+    normalize_code,
+    rank,
+)
 from worker.safety.stream import ProviderProblem
-from worker.upstream.base_resp import code_in
+from worker.upstream.call_outcome import outcome_code
 from worker.upstream.embedded import MAX_TEXT, find_errors, parse_full
 from worker.upstream.retry_after import delay_in_message
 from worker.upstream.tolerant_fields import MAX_MESSAGE, mapping, text
@@ -33,10 +45,11 @@ _ERROR_KEYS: Final = (
 _PROSE_KEYS: Final = ("message", "msg", "title")
 """Fields that are prose: only the JSON that they quote counts, not even a word that is a code."""
 _CONTAINERS: Final = (dict, list)
-BASE_RESP: Final = "base_resp"
-"""MiniMax: the outcome of a call beside its answer."""
 _RESPONSE_ERROR_KEYS: Final = ("error", "errors", "incomplete_details", "status_details", "last_error")
 _FILTER_KEYS: Final = ("content_filter_result", "content_filter_results", "content_filters", "prompt_filter_results")
+
+
+_PROVIDER_ITEMS: Final = ("message", "reasoning")
 
 
 class _Found(NamedTuple):
@@ -59,6 +72,7 @@ class _Search:
     def __init__(self) -> None:
         self.found: list[_Found] = []
         self._objects, self._characters = _MAX_OBJECTS, MAX_TEXT
+        self._named = NOTHING  # how much the errors around what is searched tell of their cause
 
     def search_error(self, value: object, depth: int = 0, *, quoted: bool = False) -> None:
         """Collect the codes of an error and of the errors in it, outermost first."""
@@ -74,10 +88,13 @@ class _Search:
             self._search_object(value, depth, quoted=quoted)
 
     def search_response(self, data: dict[str, Any], depth: int = 0, *, quoted: bool = False) -> None:
-        """Collect the codes of the errors in a response; its other fields are the app's (metadata) or the model's."""
+        """Collect the codes of the errors in a response; its other fields are the app's or the model's."""
         for key in _RESPONSE_ERROR_KEYS:
             if data.get(key) is not None:
                 self.search_error(data[key], depth + 1, quoted=quoted)
+        output = data.get("output")
+        for item in output[:_MAX_ITEMS] if type(output) is list else ():
+            self.search_error(item_error(item), depth + 1, quoted=quoted)
         self._search_siblings(data, quoted=quoted)
 
     def _search_word(self, value: str, depth: int, *, quoted: bool) -> None:
@@ -90,7 +107,9 @@ class _Search:
     def _search_object(self, data: dict[str, Any], depth: int, *, quoted: bool) -> None:
         kind, param = _code_text(data.get("type")), _code_text(data.get("param")) or _field(data.get("loc"))
         kind = None if kind == "error" else kind  # the name of the event, or of the envelope (Anthropic)
-        code = next((word for key in _CODE_KEYS if (word := _code_text(data.get(key))) is not None), None)
+        code = _code_in(data)
+        named_around = self._named
+        self._named = max(self._named, _cause_rank(code or _code_in(mapping(data.get("error"))), kind))
         if code or kind or param:
             self.found.append(_Found(code, kind, param, quoted))
         for key in _POSSIBLE_CODE_KEYS:
@@ -110,20 +129,29 @@ class _Search:
         for message in (*(data.get(key) for key in _PROSE_KEYS), raw):
             if type(message) is str:
                 self._search_text(message, depth)
+        self._named = named_around
 
     def _search_text(self, value: str, depth: int) -> None:
-        """Search the body that a text is, or those that it quotes; in prose only a body with an error counts."""
+        """Search the body that a text is, or those that it quotes; in prose only a body with an error counts.
+
+        An error that names its own cause may quote the prompt: nothing in its texts counts. Of one with an unknown code
+        only a text counts that is a body from end to end.
+        """
+        if self._named >= KNOWN:
+            return
         value = value[: max(0, self._characters)]
         self._characters -= len(value)
         if "{" not in value:
             return
         full = parse_full(value)
+        if full is None and self._named >= UNKNOWN:
+            return
         for data in find_errors(value) if full is None else [full]:
             self.search_error(data, depth + 1, quoted=True)
 
     def _search_siblings(self, data: dict[str, Any], *, quoted: bool) -> None:
-        """Search the fields beside errors: the results of a content filter, the outcome of a call to MiniMax."""
-        if (code := code_in(data.get(BASE_RESP))) is not None:
+        """Search the fields beside errors: the results of a content filter, the outcome of the call."""
+        if (code := outcome_code(data)) is not None:
             self.found.append(_Found(code, quoted=quoted))
         if any(_is_withheld(data.get(key)) for key in _FILTER_KEYS):
             self.found.append(_Found("content_filter", quoted=quoted))
@@ -166,6 +194,12 @@ def problem_in(snapshot: dict[str, Any], frame: dict[str, Any] | None = None) ->
     return search.problem(message, mentions_access=_names_program(error))
 
 
+def item_error(item: object) -> object:
+    """Return the error of an output item if it is the provider's: that of a tool is the tool's own."""
+    data = mapping(item)
+    return data.get("error") if data.get("type") in _PROVIDER_ITEMS else None
+
+
 def is_block(problem: ProviderProblem | None) -> bool:
     """Return whether an error's code is one of a block, known or by its form."""
     return rank(code_of(problem)) >= SUSPECT
@@ -204,6 +238,18 @@ def _inner_errors(data: dict[str, Any]) -> list[object]:
         for key in (*_CODE_KEYS, "type", "param", "reason", *_PROSE_KEYS)
         if type(data.get(key)) in _CONTAINERS
     ]
+
+
+def _code_in(data: dict[str, Any]) -> str | None:
+    """Return the code of an error object, or None."""
+    return next((word for key in _CODE_KEYS if (word := _code_text(data.get(key))) is not None), None)
+
+
+def _cause_rank(code: str | None, kind: str | None) -> int:
+    """Return how much an error tells of its own cause; "invalid request" tells nothing, nor does an unknown type."""
+    found, typed = (code_of(ProviderProblem(word, None)) for word in (code, kind))
+    named = GENERIC if found is not None and found.name in INVALID_REQUEST_CODES else rank(found)
+    return max(named, rank(typed) if rank(typed) >= KNOWN else NOTHING)
 
 
 def _code_text(value: object) -> str | None:

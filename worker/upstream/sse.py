@@ -71,7 +71,7 @@ class SseSplitter:
         self._head, self._parts = b"", []
         if line:
             self._line(line, payloads)
-        self._flush(payloads)
+        self._flush(payloads, cut=True)
         self._field_seen = False
         return payloads[-1] if payloads else b""
 
@@ -126,11 +126,12 @@ class SseSplitter:
                 self._flush(payloads)
             self._bare.append(line)
 
-    def _flush(self, payloads: list[bytes]) -> None:
+    def _flush(self, payloads: list[bytes], *, cut: bool = False) -> None:
+        """Add the payload of the event; JSON without a field name counts if it has its end or was `cut`."""
         payload, bare = b"\n".join(self._data), b"\n".join(self._bare)
         if payload:
             payloads.append(payload)
-        if bare.rstrip().endswith(b"}"):
+        if bare.rstrip().endswith(b"}") or (cut and bare):
             payloads.append(bare)
         self._data, self._bare = [], []
 

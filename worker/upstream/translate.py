@@ -26,11 +26,12 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
-from worker.upstream.base_resp import code_in
 from worker.upstream.call_events import call_done, call_started
+from worker.upstream.call_outcome import OUTCOME_KEYS, outcome_code
 from worker.upstream.content import ContentReader, output_text
-from worker.upstream.problems import BASE_RESP, is_block, is_empty_error, problem_in, problem_of
+from worker.upstream.problems import is_block, is_empty_error, item_error, problem_in, problem_of
 from worker.upstream.tolerant_fields import identifier, mapping, non_negative, strings, text, text_or_number, usage_of
+from worker.upstream.wrapped_answer import shape_of
 
 TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 
@@ -77,7 +78,7 @@ def translate_snapshot(data: object) -> list[StreamEvent]:
     status = data.get("status")
     if status in _STATUSES:
         main: StreamEvent = _terminal(None, cast("TerminalStatus", status), data, None)
-    elif not is_empty_error(data.get("error")) or is_error(data) or code_in(data.get(BASE_RESP)):
+    elif not is_empty_error(data.get("error")) or is_error(data) or outcome_code(data):
         main = StreamError(None, problem_of(data), "error_event")
     elif identifier(data.get("id")) is None:
         main = Keepalive(None, "response")
@@ -106,16 +107,26 @@ def _translate(data: object) -> list[StreamEvent]:
     if type(data) is not dict:
         return [Keepalive(None, "")]
     kind = text(data.get("type"), 64) or ""
+    if kind not in _ERROR_TYPES and shape_of(data) == "response":
+        return translate_snapshot(data)  # the response itself instead of an event about it
     main = _main(kind, non_negative(data.get("sequence_number")), data)
     events = side_signals(kind, data, main)
     events.append(main)
     if kind == "response.output_item.added" and (begun := call_started(data)) is not None:
         events.append(begun)
     if type(main) not in (StreamError, Terminal):
-        problem = problem_in(mapping(data.get("response")), {key: data.get(key) for key in ("error", BASE_RESP)})
+        problem = problem_in(mapping(data.get("response")), _errors_in_event(data))
         if problem is not None and is_block(problem):
             events.append(StreamError(None, problem, "error_event"))  # a block inside another event
     return events
+
+
+def _errors_in_event(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what an event that is no error event may report of one; a filter only if it blocked (Azure OpenAI)."""
+    filters = data.get("content_filters")
+    blocking = [one for one in filters if mapping(one).get("blocked") is True] if type(filters) is list else []
+    beside = {key: data.get(key) for key in ("error", *OUTCOME_KEYS)}
+    return {**beside, "content_filters": blocking, "errors": item_error(data.get("item"))}
 
 
 def is_error(data: dict[str, Any]) -> bool:
@@ -126,7 +137,7 @@ def is_error(data: dict[str, Any]) -> bool:
         return False
     if data.get("errors") and type(data["errors"]) in (dict, list):
         return True  # GraphQL and JSON:API
-    return bool(data.get("error")) or "code" in data or "detail" in data or bool(code_in(data.get(BASE_RESP)))
+    return bool(data.get("error")) or "code" in data or "detail" in data or bool(outcome_code(data))
 
 
 def _main(kind: str, sequence: int | None, data: dict[str, Any]) -> StreamEvent:

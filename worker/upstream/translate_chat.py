@@ -11,10 +11,10 @@ from typing import Any, Final
 from worker.jobs.record import Usage
 from worker.safety.finish import NO_REASON, UNKNOWN, Finish, finish_word, meaning
 from worker.safety.stream import Created, Delta, Keepalive, ProviderProblem, StreamError, StreamEvent, Terminal
-from worker.upstream.base_resp import code_in
+from worker.upstream.call_outcome import outcome_code
 from worker.upstream.content import ContentReader
 from worker.upstream.halves import join_surrogates
-from worker.upstream.problems import BASE_RESP, is_empty_error, problem_of
+from worker.upstream.problems import is_empty_error, problem_of
 from worker.upstream.tolerant_fields import bounded_identifier, mapping, non_negative, text, text_or_number, usage_of
 from worker.upstream.tool_calls import ToolCalls
 from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, side_signals, terminal_for_finish
@@ -229,7 +229,7 @@ def _problem(data: dict[str, Any]) -> ProviderProblem | None:
     error = data.get("error")
     envelope = type(error) in (dict, str, list) and ("choices" not in data or not is_empty_error(error))
     bare = "choices" not in data and "code" in data and "message" in data
-    if envelope or bare or data.get("type") == "error" or is_error(data) or code_in(data.get(BASE_RESP)):
+    if envelope or bare or data.get("type") == "error" or is_error(data) or outcome_code(data):
         return problem_of(data)
     choices = data.get("choices")
     for choice in choices if type(choices) is list else ():

@@ -1,18 +1,18 @@
 """Unwraps answers inside an envelope: `{"response": {…}}`, `{"data": {…}}`, `{"result": {…}}` or `[{…}]`.
 
-It also decides whether a complete JSON body is an answer at all. Pure.
+It also decides which API's shape an object has, and whether a complete JSON body is an answer at all. Pure.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from worker.safety.stream import CheckNotice, Flagged, Keepalive, Served, StreamError, StreamEvent, Terminal
 from worker.upstream.problems import is_block, is_empty_error, problem_of
 
 _WRAPPER_KEYS: Final = ("response", "data", "result")
 _MAX_DEPTH: Final = 4
-_OBJECTS: Final = ("response", "chat.completion", "chat.completion.chunk", "text_completion", "error")
+_CHAT_OBJECTS: Final = ("chat.completion", "chat.completion.chunk", "text_completion")
 _STATUSES: Final = ("queued", "in_progress", "completed", "incomplete", "failed", "cancelled")
 _UNINFORMATIVE: Final = (Keepalive, Served, Flagged, CheckNotice)
 
@@ -39,13 +39,21 @@ def is_answer(events: list[StreamEvent], *, chat: bool) -> bool:
     return any(not isinstance(event, _UNINFORMATIVE) for event in events)
 
 
+def shape_of(data: object) -> Literal["event", "response", "chat"] | None:
+    """Return what an object is: an event of a Responses stream, a response, a completion or a chunk of one, or None."""
+    if type(data) is not dict:
+        return None
+    kind = data.get("type")
+    if type(kind) is str and kind.startswith("response."):
+        return "event"
+    if "choices" in data or data.get("object") in _CHAT_OBJECTS:
+        return "chat"
+    if data.get("object") == "response" or (data.get("status") in _STATUSES and ("id" in data or "output" in data)):
+        return "response"
+    return None
+
+
 def _is_answer(data: dict[str, Any]) -> bool:
     """Return whether an object looks like a response, a completion, an event of a stream, or an error."""
-    kind = data.get("type")
-    return (
-        "choices" in data
-        or data.get("object") in _OBJECTS
-        or (data.get("status") in _STATUSES and ("id" in data or "output" in data))
-        or (type(kind) is str and (kind == "error" or kind.startswith("response.")))
-        or not is_empty_error(data.get("error"))
-    )
+    errs = data.get("type") == "error" or data.get("object") == "error" or not is_empty_error(data.get("error"))
+    return errs or shape_of(data) is not None

@@ -1,7 +1,7 @@
-"""Translates MiniMax's `base_resp`, the outcome of a call beside its answer, into error codes.
+"""Translates the outcome of a call that some servers send beside the answer into error codes.
 
-Its form is `"base_resp": {"status_code": 1026, "status_msg": "…"}`; the numbers are from MiniMax's list of error codes,
-and 0 is no error. Pure.
+MiniMax: `"base_resp": {"status_code": 1026, "status_msg": "…"}`; the numbers are from its list of error codes, and 0 is
+no error. Gemini: `"promptFeedback": {"blockReason": "SAFETY"}`, only for a prompt that was withheld. Pure.
 """
 
 from __future__ import annotations
@@ -28,7 +28,29 @@ _MEANINGS: Final[dict[str, str]] = {
 }
 
 
-def code_in(value: object) -> str | None:
+OUTCOME_KEYS: Final = ("base_resp", "prompt_feedback", "promptFeedback")
+"""The fields that hold an outcome."""
+
+
+def outcome_code(data: dict[str, Any]) -> str | None:
+    """Return the code of the outcome beside an answer, or None if it is no error or there is none."""
+    code = _base_resp_code(data.get("base_resp"))
+    if code is None and any(_is_withheld(data.get(key)) for key in OUTCOME_KEYS[1:]):
+        code = "content_filter"
+    return code
+
+
+def _is_withheld(feedback: object) -> bool:
+    """Return whether Gemini's feedback gives a reason for which the prompt was withheld."""
+    for entry in feedback if type(feedback) is list else [feedback]:
+        if type(entry) is dict:
+            reason = entry.get("block_reason", entry.get("blockReason"))
+            if type(reason) is str and reason.strip() and not reason.strip().upper().endswith("UNSPECIFIED"):
+                return True
+    return False
+
+
+def _base_resp_code(value: object) -> str | None:
     """Return the code of a `base_resp` (an unknown number as `base_resp_<number>`), or None if it is no error."""
     for entry in value if type(value) is list else [value]:
         number = cast("dict[str, Any]", entry).get("status_code") if type(entry) is dict else None
