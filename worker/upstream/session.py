@@ -16,7 +16,7 @@ from worker.safety.stream import Closed, Created, Delta, Opened, Rejected, Strea
 from worker.upstream.answer import UpstreamAnswer
 from worker.upstream.call import UpstreamCall
 from worker.upstream.client import CancelResult, Provider
-from worker.upstream.ending import DRAIN_SECONDS, last_batch
+from worker.upstream.ending import BLOCK_SECONDS, DRAIN_SECONDS, last_batch, rest_after_block
 from worker.upstream.out_of_reach import Reachability
 from worker.upstream.reconnect import MISSING_SECONDS, ConnectionEnd, NextRequest, Reconnect
 from worker.upstream.send_gate import SEND_GATE
@@ -116,6 +116,9 @@ class Session:
                 passed, end = self._filter(batch, floor)
                 if self._reachability.lost and any(type(event) is not Opened for event in passed):
                     self._reachability.record_success()
+                if not self._terminal_seen and any(map(_is_block, passed)):
+                    yield await self._end_by_block(passed, answer, end)
+                    return
                 if self._terminal_seen:
                     yield await last_batch(passed, answer, self._look_once(), self._drain_timeout)
                     return
@@ -140,6 +143,16 @@ class Session:
                 return
             await self._pause(step, cut_short=not self._reconnect.provider_asked)
             self._look_now.clear()
+
+    async def _end_by_block(
+        self, passed: list[StreamEvent], answer: UpstreamAnswer, end: StreamEvent | None
+    ) -> list[StreamEvent]:
+        """Return the last events of a response whose block is known: nothing that may follow can delay it for long."""
+        rest: list[StreamEvent] = []
+        if end is None:
+            rest, end = self._filter(await rest_after_block(answer, BLOCK_SECONDS), None)
+        await answer.aclose()
+        return [*passed, *rest] if self._terminal_seen else [*passed, *rest, end or Closed("clean")]
 
     def _step(self, ended: ConnectionEnd) -> float | StreamEvent:
         step = self._reconnect.after(ended)
@@ -337,7 +350,7 @@ class Session:
             looking
             and isinstance(event, StreamError)
             and event.sequence is None
-            and classify.fault(event).outcome is not Outcome.BLOCKED
+            and not _is_block(event)
         )
 
     async def _wait_for_id(self) -> None:
@@ -351,3 +364,8 @@ class Session:
                         self._filter(batch, None)
         except TimeoutError:
             pass
+
+
+def _is_block(event: StreamEvent) -> bool:
+    """Return whether an error event inside the stream has the code of a block."""
+    return type(event) is StreamError and classify.fault(event).outcome is Outcome.BLOCKED
