@@ -64,7 +64,6 @@ UNREACHABLE = {
     "key": plays(as_json(401, {"error": {"code": "invalid_api_key"}})),
     "forbidden": plays(as_json(403, {"error": {"message": "no"}})),
     "gateway": plays(b"HTTP/1.1 404 Not Found\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>"),
-    "no such route": plays(as_json(404, {"detail": "Not Found"})),
     "error under 200": plays(as_json(200, {"object": "error", "error": {"message": "upstream", "code": "500"}})),
     "empty": plays(as_json(200, b"")),
     "empty stream": streams(),
@@ -306,6 +305,15 @@ async def test_a_poll_that_never_ends_is_given_up(rig: Rig) -> None:
     async with RawServer(breaks_after(created()), TOO_LATE, hangs, state("completed")) as server:
         events = await play(rig.session(server.url, poll_timeout=0.05))
     assert type(events[-1]) is Terminal
+
+
+async def test_a_server_without_a_route_for_responses_is_named_and_nothing_is_created_again(rig: Rig) -> None:
+    no_route = plays(as_json(404, {"detail": "Not Found"}))
+    async with RawServer(breaks_after(created(background=True), delta(1)), no_route) as server:
+        events = await play(rig.session(server.url))
+        assert [request.method for request in server.requests].count("POST") == 1
+    assert events[-1] == Closed("no_route")
+    assert sum(rig.sleeps.taken) >= 60
 
 
 # -- a block

@@ -176,7 +176,7 @@ class Closed(NamedTuple):
     how: Literal[
         # "nothing": headers, and an orderly end without a byte
         "clean", "nothing", "cut", "half_frame", "bad_json", "not_an_answer", "page", "connect_failed", "lost",
-        "unreachable", "bad_id",
+        "unreachable", "no_route", "bad_id",
     ]  # fmt: skip
     detail: str = ""  # the class of the foreign exception; never its text
     opened: bool = True  # bytes were sent and headers came back, so the call may have run

@@ -346,12 +346,7 @@ class Session:
     def _is_about_the_look(self, event: StreamEvent) -> bool:
         """Return whether an error concerns the request, not the response, whose own errors are numbered."""
         looking = self._reconnect.next_request is not NextRequest.CREATE
-        return (
-            looking
-            and isinstance(event, StreamError)
-            and event.sequence is None
-            and not _is_block(event)
-        )
+        return looking and isinstance(event, StreamError) and event.sequence is None and not _is_block(event)
 
     async def _wait_for_id(self) -> None:
         """Wait briefly for the response's id: without it the response can't be cancelled and would run up a cost."""
