@@ -86,7 +86,7 @@ class Session:
         self._look_now = asyncio.Event()
 
     # one long loop: a nested generator would add a cost to every delta
-    async def batches(self) -> AsyncGenerator[list[StreamEvent], None]:  # noqa: C901, PLR0912
+    async def batches(self) -> AsyncGenerator[list[StreamEvent], None]:  # noqa: C901, PLR0912, PLR0915
         """Yield batches of events in order. The last has a Terminal, a Rejected or a Closed, unless this was closed."""
         loop = asyncio.get_running_loop()
         SEND_GATE.set(self._send_gate)
