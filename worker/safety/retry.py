@@ -124,8 +124,8 @@ def decide(
     that ended with `failure.code`. `can_resume`: the response goes on upstream, so output already seen is not paid
     for twice. `check_signalled`: a safety check was signalled for what was sent; like a prompt that was answered in
     part, it is not sent again automatically, unless the provider names a rate limit or an overload as the cause.
-    `repeated_cuts`: attempts in a row that were cut after the same time. A delay that ends
-    at or past `deadline` is a GiveUp("run_deadline").
+    `repeated_cuts`: attempts in a row that were cut after the same time. A delay that ends at or past `deadline` is a
+    GiveUp("run_deadline").
     """
     if not failure.retryable:
         return GiveUp("not_retryable")

@@ -15,9 +15,9 @@ time and failures alone never end it. A second response is never started here.
     400 and others to a resume               | the stream is not available any more: poll
     a code that blocks                       | the end
 
-If no look was ever answered, and for a minute each has met 404, 405 or 501 as JSON without an error object, the server
-has no such route (a gateway that starts again sends pages): the response is unreachable and may run on, so that it is not
-created again.
+If no look was ever answered, and for a minute each has met 404, 405 or 501 as JSON without an error object, the
+server has no such route (a gateway that starts again sends pages): the response is unreachable, and as it may run on,
+no other one is created.
 
 A server that never confirmed a background response may not support these requests at all: if it refuses them for as
 long as a 404 may last, the response is unreachable, which says nothing about its state.
