@@ -27,7 +27,7 @@ from worker.safety.stream import (
     Terminal,
 )
 from worker.upstream.base_resp import code_in
-from worker.upstream.call_events import call_done, call_started
+from worker.upstream.call_events import call_done, call_piece, call_started
 from worker.upstream.content import ContentReader, output_text
 from worker.upstream.problems import BASE_RESP, is_block, is_empty_error, problem_in, problem_of
 from worker.upstream.tolerant_fields import identifier, mapping, non_negative, strings, text, text_or_number, usage_of
@@ -111,6 +111,8 @@ def _translate(data: object) -> list[StreamEvent]:
     events.append(main)
     if kind == "response.output_item.added" and (begun := call_started(data)) is not None:
         events.append(begun)
+    if (piece := call_piece(kind, data)) is not None:
+        events.append(piece)
     if type(main) not in (StreamError, Terminal):
         problem = problem_in(mapping(data.get("response")), {key: data.get(key) for key in ("error", BASE_RESP)})
         if problem is not None and is_block(problem):
