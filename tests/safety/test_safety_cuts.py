@@ -72,10 +72,14 @@ def test_a_prompt_that_was_answered_in_part_or_is_checked_is_not_sent_again(outp
     assert retry.decide(1, 5, CUT, output, 0.5, 0.0, None, check_signalled=check) == retry.GiveUp(why)
 
 
-def test_only_the_providers_own_word_lets_it_be_sent_again():
-    lost = Failure(Outcome.LOST, "response_lost", "provider", retryable=True)
+@pytest.mark.parametrize("code", ["response_lost", "response_unreachable"])
+def test_a_lost_response_is_asked_anew_only_before_output_and_outside_a_check(code):
+    lost = Failure(Outcome.LOST, code, "provider", retryable=True)
+    assert retry.decide(1, 5, lost, True, 0.5, 0.0, None) == retry.GiveUp("output_seen")
+    assert retry.decide(1, 5, lost, False, 0.5, 0.0, None, check_signalled=True) == retry.GiveUp("check_signalled")
+    assert isinstance(retry.decide(1, 5, lost, False, 0.5, 0.0, None), retry.RetryAt)
+
+
+def test_an_unreachable_response_names_the_setting():
     unreachable = Failure(Outcome.LOST, "response_unreachable", "provider", retryable=True)
-    assert isinstance(retry.decide(1, 5, lost, True, 0.5, 0.0, None, check_signalled=True), retry.RetryAt)
-    assert retry.decide(1, 5, unreachable, True, 0.5, 0.0, None) == retry.GiveUp("output_seen")
-    assert isinstance(retry.decide(1, 5, unreachable, False, 0.5, 0.0, None), retry.RetryAt)
     assert "VIGIL_UPSTREAM=stream" in messages.failure_error(unreachable).advice

@@ -256,6 +256,7 @@ CLOSED = [
     (Closed("bad_json"), True, "protocol_error", "bad_json"),
     (Closed("not_an_answer"), False, "protocol_error", "not_an_answer"),
     (Closed("lost"), True, "lost", "response_lost"),
+    (Closed("no_route"), True, "lost", "response_unreachable"),
 ]
 
 
@@ -263,7 +264,9 @@ CLOSED = [
 def test_the_end_of_a_connection_is_never_an_answer(event, opened, outcome, code):
     failure = classify.closed(event, opened=opened)
     assert (failure.outcome, failure.code) == (Outcome(outcome), code)
-    assert failure.retryable == (code != "not_an_answer"), "what was answered may have been paid for"
+    assert failure.retryable == (event.how not in ("not_an_answer", "no_route")), (
+        "what was answered may have been paid for"
+    )
 
 
 def test_the_wait_that_the_provider_asks_for_is_kept():

@@ -27,6 +27,7 @@ from worker.safety.signals import (
     ResponseKnown,
 )
 from worker.safety.stream import CheckNotice, Closed, Delta, Opened, PartDone, Rejected, StreamError, Terminal
+from worker.safety.watch import AttemptWatch
 from worker.safety.watch_limits import WatchLimits
 
 STARTED = (OPENED, created())
@@ -353,3 +354,12 @@ def test_a_watch_that_takes_up_a_dead_workers_attempt_knows_what_was_seen():
     play.feed(StreamError(6, problem("cyber_policy"), "error_event"), Closed("clean"))
     assert play.verdict.block.after_output
     assert not play.of(FirstOutput)
+
+
+def test_the_estimate_follows_the_text_and_not_only_the_number_of_deltas():
+    watch = AttemptWatch("gpt-5.6-sol", checked=False, now=0.0)
+    watch.delta(1, 1.0, 4_000)
+    watch.feed(Delta(2, "x" * 400, "other"), 1.0)
+    watch.stop(Outcome.CANCELLED)
+    assert watch.verdict is not None
+    assert watch.verdict.deltas_counted == 1_100

@@ -14,6 +14,7 @@ from worker.clock import Clock
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose, Status
 from worker.store.jobs.control_requests import JobControl
+from worker.store.jobs.output_chunks import OutputChunks
 
 SOON = {"after_seconds": 0.5, "silence_seconds": 0}
 LATE = "[[sim: check_then_clear hold=600 tokens=20 rate=40]] go"  # a hold ends when the test lets the provider hurry
@@ -283,10 +284,15 @@ async def test_the_fallback_chain_follows_access_denials_only(redis: ArqRedis, v
 
 
 async def test_the_cost_cap_stops_further_attempts(redis: ArqRedis, valkey_url: str) -> None:
-    async with Stage(redis, valkey_url) as stage:
+    async with Stage(redis, valkey_url, speed=1, upstream="stream") as stage:
+        first = await stage.worker()
+        job_id = await stage.submit("[[sim: normal tokens=4000 rate=40]] go", policy={"max_cost_usd": 0.000001})
+        await stage.reaches(job_id, "output", lambda job: job.attempts and job.attempts[0].first_output_at)
+        await until("text that is stored", lambda: OutputChunks(redis).read(job_id, 1))
+        await stage.crash(first)
+        await stage.lapse(job_id)
         await stage.worker()
-        prompt = "[[sim: response_lost]] go"  # it has cost something by then
-        job = await stage.settled(await stage.submit(prompt, policy={"max_cost_usd": 0.000001}))
+        job = await stage.settled(job_id)  # the lost attempt has cost something
         assert (job.status, job.error and job.error.code) == (Status.FAILED, "cost_limit")
 
 

@@ -136,8 +136,29 @@ def test_a_slow_404_counts_its_own_time() -> None:
 @pytest.mark.parametrize("problem", [None, ProviderProblem(None, None, message="Not Found")])
 def test_a_gateways_404_says_nothing_of_a_response_that_is_known_to_run(problem: ProviderProblem | None) -> None:
     state = reconnect(NextRequest.POLL)
+    state.after(ended(None))
     for _ in range(100):
         assert isinstance(state.after(ended(rejected(404, problem=problem))), float)
+
+
+DETAIL = ProviderProblem(None, None, message="Not Found")
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+@pytest.mark.parametrize("way", [NextRequest.RESUME, NextRequest.POLL])
+def test_a_route_that_never_was_there_is_named_after_a_minute(way: NextRequest, status: int) -> None:
+    state, waited = reconnect(way), 0.0
+    while isinstance(step := state.after(ended(rejected(status, problem=DETAIL))), float):
+        waited += step
+    assert step == Closed("no_route")
+    assert 60 <= waited < 80
+
+
+def test_a_gateways_pages_are_no_missing_route() -> None:
+    state = reconnect(NextRequest.POLL)
+    for _ in range(100):
+        assert isinstance(state.after(ended(rejected(404, problem=DETAIL))), float)
+        assert isinstance(state.after(ended(rejected(404))), float)
 
 
 def test_polls_slow_down() -> None:

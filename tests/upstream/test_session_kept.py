@@ -29,7 +29,7 @@ from tests.upstream.session_scripts import TOO_LATE, breaks_after, paths, state,
 from tests.upstream.upstream_calls import Rig, Sleeps, call, play
 from worker.jobs.events import AttemptUpdated
 from worker.safety import event_mapping
-from worker.safety.stream import Closed, Created, Delta, Rejected, StreamEvent, Terminal
+from worker.safety.stream import Closed, Created, Delta, Rejected, StreamError, StreamEvent, Terminal
 from worker.safety.watch import AttemptWatch
 from worker.telemetry import events
 from worker.upstream.session import Session
@@ -64,7 +64,6 @@ UNREACHABLE = {
     "key": plays(as_json(401, {"error": {"code": "invalid_api_key"}})),
     "forbidden": plays(as_json(403, {"error": {"message": "no"}})),
     "gateway": plays(b"HTTP/1.1 404 Not Found\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>"),
-    "no such route": plays(as_json(404, {"detail": "Not Found"})),
     "error under 200": plays(as_json(200, {"object": "error", "error": {"message": "upstream", "code": "500"}})),
     "empty": plays(as_json(200, b"")),
     "empty stream": streams(),
@@ -306,3 +305,40 @@ async def test_a_poll_that_never_ends_is_given_up(rig: Rig) -> None:
     async with RawServer(breaks_after(created()), TOO_LATE, hangs, state("completed")) as server:
         events = await play(rig.session(server.url, poll_timeout=0.05))
     assert type(events[-1]) is Terminal
+
+
+async def test_a_server_without_a_route_for_responses_is_named_and_nothing_is_created_again(rig: Rig) -> None:
+    no_route = plays(as_json(404, {"detail": "Not Found"}))
+    async with RawServer(breaks_after(created(background=True), delta(1)), no_route) as server:
+        events = await play(rig.session(server.url))
+        assert [request.method for request in server.requests].count("POST") == 1
+    assert events[-1] == Closed("no_route")
+    assert sum(rig.sleeps.taken) >= 60
+
+
+# -- a block
+
+
+async def test_a_block_is_the_end_and_nothing_is_looked_up_after_it(rig: Rig) -> None:
+    block = {"type": "error", "sequence_number": 1, "error": {"code": "cyber_policy", "message": "m"}}
+    async with RawServer(breaks_after(created(), block), plays(as_json(503, {}))) as server:
+        session = rig.session(server.url)
+        events = await play(session)
+        assert len(server.requests) == 1
+    assert [type(event) for event in events[-2:]] == [StreamError, Closed]
+    assert not rig.sleeps.taken
+
+
+async def test_the_terminal_event_behind_a_block_still_counts(rig: Rig) -> None:
+    block = {"type": "error", "sequence_number": 1, "error": {"code": "cyber_policy", "message": "m"}}
+
+    async def in_two_packets(connection: Connection) -> None:
+        await connection.send(CHUNKED)
+        await connection.events(created(), block)
+        await asyncio.sleep(0.02)
+        await connection.events(completed(2))
+        await connection.gone()
+
+    async with RawServer(in_two_packets) as server:
+        events = await play(rig.session(server.url))
+    assert [type(event) for event in events[-2:]] == [StreamError, Terminal]

@@ -8,6 +8,7 @@ from tests.upstream.rawserver import MESSAGE, SNAPSHOT, completed, created, delt
 from worker.jobs.record import Usage
 from worker.jobs.states import RetryModelState
 from worker.safety.stream import (
+    CallDone,
     CheckNotice,
     Created,
     Delta,
@@ -46,7 +47,10 @@ def notices(data: object) -> list[CheckNotice]:
         ({"type": "response.output_text.delta", "delta": "Hi"}, [Delta(None, "Hi")]),
         (delta(5, "No") | {"type": "response.refusal.delta"}, [Delta(5, "No", "refusal")]),
         (delta(5, "hm") | {"type": "response.reasoning_text.delta"}, [Delta(5, "hm", "other")]),
-        (delta(5, "{") | {"type": "response.function_call_arguments.delta"}, [Delta(5, "{", "other")]),
+        (
+            delta(5, "{") | {"type": "response.function_call_arguments.delta"},
+            [Delta(5, "{", "other"), CallDone(5, 0, "", "function_call", "arguments", "{", is_piece=True)],
+        ),
         ({"type": "response.new.delta", "sequence_number": 5, "delta": {"a": 1}}, [Delta(5, NOT_TEXT, "other")]),
         ({"type": "response.new.delta", "sequence_number": 5, "delta": {}}, [Keepalive(5, "response.new.delta")]),
         ({"type": "response.new.delta", "sequence_number": 5}, [Keepalive(5, "response.new.delta")]),

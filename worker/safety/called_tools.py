@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from worker.safety.output import Item
@@ -11,13 +12,18 @@ from worker.safety.stream import CallDone
 class ToolCallArguments:
     """The arguments of such events by item."""
 
-    __slots__ = ("_events",)
+    __slots__ = ("_events", "_pieces")
 
     def __init__(self) -> None:
         self._events: dict[tuple[int, str], CallDone] = {}
+        self._pieces: dict[tuple[int, str], list[str]] = {}
 
     def add(self, event: CallDone) -> None:
-        """Record that a call has begun or that its arguments are complete."""
+        """Record that a call has begun, the next piece of its arguments, or that they are complete."""
+        if event.is_piece:
+            if (event.index, event.item) in self._events:  # else the first pieces may be missing
+                self._pieces.setdefault((event.index, event.item), []).append(event.arguments)
+            return
         before = self._events.get((event.index, event.item), event)
         self._events[event.index, event.item] = event._replace(
             arguments=event.arguments or before.arguments,
@@ -27,7 +33,8 @@ class ToolCallArguments:
 
     def fill(self, items: Iterable[Item]) -> tuple[Item, ...]:
         """Return the items with the missing arguments; a call whose item never came becomes an item."""
-        out, unmatched = list(items), {place: event for place, event in self._events.items() if event.arguments}
+        told = {place: self._with_pieces(place, event) for place, event in self._events.items()}
+        out, unmatched = list(items), {place: event for place, event in told.items() if event.arguments}
         for at, item in enumerate(out):
             place = _matching_key(unmatched, item, at)
             if place is None:
@@ -40,6 +47,21 @@ class ToolCallArguments:
             if event.name is not None and (event.type, event.name, event.arguments) not in known:
                 out.insert(index, _new_item(event))
         return tuple(out)
+
+    def _with_pieces(self, place: tuple[int, str], event: CallDone) -> CallDone:
+        """Return the event with its arguments; those that came only in pieces count if they are whole."""
+        if event.arguments or place not in self._pieces:
+            return event
+        arguments = "".join(self._pieces[place])
+        return event._replace(arguments=arguments) if event.field == "input" or _is_json(arguments) else event
+
+
+def _is_json(arguments: str) -> bool:
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _matching_key(events: dict[tuple[int, str], CallDone], item: Item, at: int) -> tuple[int, str] | None:

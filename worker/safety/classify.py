@@ -123,6 +123,8 @@ def closed(event: Closed, *, opened: bool = False) -> Failure:
         return _failure(Outcome.LOST, "response_lost", "provider", None, retryable=True)
     if event.how == "unreachable":
         return _failure(Outcome.LOST, "response_unreachable", "provider", None, retryable=True)
+    if event.how == "no_route":  # it may run on, so that a new one would be paid twice
+        return _failure(Outcome.LOST, "response_unreachable", "provider", None, retryable=False)
     if event.how == "bad_id":
         return _failure(Outcome.PROTOCOL_ERROR, "response_id_too_long", "provider", retryable=False)
     if event.how == "bad_json":
@@ -283,6 +285,8 @@ def _by_status(  # noqa: C901, PLR0912  one row per status
             return _failure(Outcome.BAD_REQUEST, "not_found", "us", provider_error)
         case 413 if blank:
             return _failure(Outcome.BAD_REQUEST, "request_too_large", "network", provider_error)
+        case 407:
+            return _failure(Outcome.CONNECT_FAILED, "proxy_refused", "network", provider_error)
         case 408:
             return _failure(
                 Outcome.SERVER_ERROR, "upstream_timeout", "provider", provider_error, retry_after=retry_after

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from worker.safety.codes import normalize_code
+from worker.safety.codes import CodeKind, lookup, normalize_code
 
 MAX_TOKENS: Final = "max_output_tokens"
 """The Responses API's own word for an answer that its token limit cut short."""
@@ -44,6 +44,7 @@ _ROWS: Final = (
     (Finish.BLOCK, "Gemini", "finish_reason_safety finish_reason_prohibited_content finish_reason_blocklist"),
     (Finish.BLOCK, "Gemini", "finish_reason_recitation finish_reason_spii"),
     (Finish.BLOCK, "Zhipu, Bedrock, Cohere", "sensitive guardrail_intervened content_filtered error_toxic"),
+    (Finish.BLOCK, "by its meaning", "blocked block content_blocked filtered safety_blocked"),
     (Finish.REFUSAL, "Anthropic", "refusal refused"),
     (Finish.SERVER, "Mistral, OpenRouter, Cohere, Zhipu", "error network_error user_cancel"),
     (Finish.SERVER, "vLLM, SGLang, watsonx", "abort aborted cancelled canceled time_limit timeout"),
@@ -56,6 +57,8 @@ _ROWS: Final = (
 """(meaning, servers, words), words as `finish_word` spells them."""
 
 FINISHES: Final[dict[str, Finish]] = {word: finish for finish, _, words in _ROWS for word in words.split()}
+_SPELLINGS: Final = {word.replace("_", ""): word for word in FINISHES}
+"""The words by their letters alone: `contentFilter`, `content.filter` and `content_filter` are one word."""
 
 CODES: Final = {
     Finish.SERVER: "server_error",
@@ -74,13 +77,15 @@ def finish_word(value: object) -> str | None:
     """
     if value is None or value is False:
         return None
-    word = value.strip().lower().replace("-", "_").replace(" ", "_") if isinstance(value, str) else "unknown"
+    word = value.strip().lower().replace("-", "_").replace(" ", "_")[:64] if isinstance(value, str) else "unknown"
     if word in _NO_WORDS:
         return None
-    word = word[:64]
+    word = _SPELLINGS.get("".join(filter(str.isalnum, word)), word)
     return word if normalize_code(word) else "unknown"
 
 
 def meaning(word: str) -> Finish:
-    """Return the meaning of a finish reason as `finish_word` gives it."""
-    return FINISHES.get(word, Finish.UNKNOWN)
+    """Return the meaning of a finish reason as `finish_word` gives it; the code of a block means a block."""
+    if word in FINISHES:
+        return FINISHES[word]
+    return Finish.BLOCK if lookup(word).kind is CodeKind.BLOCK else Finish.UNKNOWN

@@ -156,6 +156,11 @@ FAILURES: Final[dict[str, Message]] = {
         "Check the firewall and the proxy between this worker and the provider; VIGIL_CONNECT_SECONDS sets the "
         "timeout.",
     ),
+    "proxy_refused": Message(
+        "connect_failed",
+        "The proxy to the provider asks for a user and a password (HTTP 407); the request did not reach the provider.",
+        "Put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY, or exempt the provider's host in NO_PROXY.",
+    ),
     "proxy_failed": Message(
         "connect_failed",
         "The proxy to the provider could not be used.",

@@ -28,9 +28,6 @@ FIRST_HOLD, MAX_HOLD = 5.0, 300.0
 MAX_CUTS: Final = 3
 """Give up after this many cuts after the same time: each may have left a billed response running."""
 
-RESPONSE_LOST: Final = "response_lost"
-"""The failure after which only a new response can bring an answer, because the provider says that it is lost."""
-
 _NAMED_CAUSES: Final = frozenset({Outcome.RATE_LIMITED, Outcome.OVERLOADED})
 """Failures with a cause that the provider names, so that they can't be a block without its code."""
 
@@ -98,9 +95,10 @@ def hold_delay(times: int, dice: float) -> float:
 
 
 def resend_forbidden(failure: Failure, output_seen: bool, check_signalled: bool) -> GiveUpReason | None:
-    """Return the rule that forbids sending the same prompt again, or None when no rule does."""
-    if failure.code == RESPONSE_LOST:
-        return None
+    """Return the rule that forbids sending the same prompt again, or None when no rule does.
+
+    That the provider lost the response is no exception: what was put out is paid, and a check may have ended it.
+    """
     if output_seen:
         return "output_seen"
     return "check_signalled" if check_signalled and failure.outcome not in _NAMED_CAUSES else None
@@ -125,9 +123,9 @@ def decide(
     `attempts_so_far` includes the failed one and is `counted(...)`. `earlier_same_code`: earlier attempts of the job
     that ended with `failure.code`. `can_resume`: the response goes on upstream, so output already seen is not paid
     for twice. `check_signalled`: a safety check was signalled for what was sent; like a prompt that was answered in
-    part, it is not sent again automatically, unless the provider says that the response is lost or names a rate limit
-    or an overload as the cause. `repeated_cuts`: attempts in a row that were cut after the same time. A delay that ends
-    at or past `deadline` is a GiveUp("run_deadline").
+    part, it is not sent again automatically, unless the provider names a rate limit or an overload as the cause.
+    `repeated_cuts`: attempts in a row that were cut after the same time. A delay that ends at or past `deadline` is a
+    GiveUp("run_deadline").
     """
     if not failure.retryable:
         return GiveUp("not_retryable")

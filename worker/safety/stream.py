@@ -80,7 +80,8 @@ class PartDone(NamedTuple):
 class CallDone(NamedTuple):
     """Output-bearing: the arguments of a tool call are complete; some servers send them only here.
 
-    Without arguments it reports that a call with this name has begun, and is no output.
+    With `is_piece` they are the next piece, because some servers send nothing else. Without arguments it reports that a
+    call with this name has begun, and is no output.
     """
 
     sequence: int | None
@@ -91,6 +92,7 @@ class CallDone(NamedTuple):
     arguments: str
     name: str | None = None
     call_id: str | None = None
+    is_piece: bool = False
 
 
 class Keepalive(NamedTuple):
@@ -176,7 +178,7 @@ class Closed(NamedTuple):
     how: Literal[
         # "nothing": headers, and an orderly end without a byte
         "clean", "nothing", "cut", "half_frame", "bad_json", "not_an_answer", "page", "connect_failed", "lost",
-        "unreachable", "bad_id",
+        "unreachable", "no_route", "bad_id",
     ]  # fmt: skip
     detail: str = ""  # the class of the foreign exception; never its text
     opened: bool = True  # bytes were sent and headers came back, so the call may have run

@@ -38,7 +38,7 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
-from worker.safety.watch_limits import WatchLimits
+from worker.safety.watch_limits import CHARACTERS_PER_TOKEN, WatchLimits
 
 DeltaEffect = Literal["signals", "stale", "late"]
 
@@ -51,7 +51,7 @@ class AttemptWatch:
     __slots__ = (
         "_any_event", "_checked", "_checks", "_cursor", "_error", "_error_due_at", "_first_event_reported", "_flags",
         "_last", "_limits", "_on_fast_path", "_opened", "_output_seen", "_pending", "_resume_floor", "_silent_since",
-        "_start", "_state", "_verdict", "deltas", "late_events",
+        "_start", "_state", "_verdict", "characters", "deltas", "late_events",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +86,7 @@ class AttemptWatch:
         self._flags: set[str] = set()
         self._pending: list[Signal] = []
         self._verdict: AttemptVerdict | None = None
-        self.deltas = 0
+        self.deltas = self.characters = 0
         self.late_events = 0
 
     @property
@@ -123,7 +123,7 @@ class AttemptWatch:
         """Return whether a resumed stream repeats an event that was seen before the cut."""
         return sequence is not None and sequence <= self._resume_floor
 
-    def delta(self, sequence: int | None, now: float) -> DeltaEffect | None:
+    def delta(self, sequence: int | None, now: float, length: int = 0) -> DeltaEffect | None:
         """Record a delta that is not empty: the fast path, called for every delta.
 
         None = append the text, nothing else changed. "signals" = append it and call `take_signals`. "stale" and
@@ -139,6 +139,7 @@ class AttemptWatch:
                 self._advance(sequence)
         self._last = self._silent_since = now
         self.deltas += 1
+        self.characters += length
         return None if self._on_fast_path else self._slow_path()
 
     def take_signals(self) -> list[Signal]:
@@ -222,6 +223,7 @@ class AttemptWatch:
                 if event.text:
                     self._state.refused |= event.kind == "refusal"
                     self.deltas += 1
+                    self.characters += len(event.text)
                     self._output(now)
             case ItemDone() | PartDone() | CallDone():
                 self._flags.update(self._state.add_completed(event))
@@ -388,7 +390,7 @@ class AttemptWatch:
             event,
             self._flags,
             sequence=self.sequence,
-            deltas=self.deltas,
+            deltas=max(self.deltas, math.ceil(self.characters / CHARACTERS_PER_TOKEN)),
             output_seen=self._output_seen,
             resumable=(outcome in MAY_RUN_ON or may_go_on) and not error_reported,
         )

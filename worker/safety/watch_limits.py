@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+CHARACTERS_PER_TOKEN: Final = 4
+"""About how many characters of an answer are one token, where the provider did not count."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -359,7 +359,7 @@ _ALL: tuple[Scenario, ...] = (
         "A cut stream whose response is gone (404) afterwards.",
         {"how": "rst", "resume": "lost", "times": 1},
         _CUT,
-        _retried("lost"),
+        Expected("failed", "lost", note="its text is paid, so the prompt is not sent again"),
     ),
     Scenario(
         "queued_forever",

@@ -19,6 +19,19 @@ _ARGUMENTS: Final = {
 """By event type: the type of the item, and its field whose full text the event has."""
 
 
+_PIECES: Final = {kind.removesuffix("done") + "delta": row for kind, row in _ARGUMENTS.items()}
+
+
+def call_piece(kind: str, data: dict[str, Any]) -> CallDone | None:
+    """Return the next piece of a call's arguments, or None."""
+    if kind not in _PIECES or type(data.get("delta")) is not str:
+        return None
+    item, field = _PIECES[kind]
+    index, item_id = non_negative(data.get("output_index")) or 0, identifier(data.get("item_id")) or ""
+    sequence = non_negative(data.get("sequence_number"))  # so that a piece that is sent again is left out
+    return CallDone(sequence, index, item_id, item, field, data["delta"], is_piece=True)
+
+
 def call_done(kind: str, sequence: int | None, data: dict[str, Any]) -> CallDone | None:
     """Return the complete arguments of a call, or None; some servers send them only here and not in the item."""
     if kind not in _ARGUMENTS:

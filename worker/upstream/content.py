@@ -6,6 +6,7 @@ text a string, every number finite.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ NOT_A_NUMBER: Final = "not_a_number"
 MALFORMED_CONTENT: Final = "malformed_content"
 """The flag of an answer in which an unreadable part was left out."""
 
+_ARGUMENTS: Final = {"function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input"}
+"""By the type of an item: its field that is a text, also where a server sends an object."""
 _TEXT: Final = frozenset({"output_text", "text", "input_text"})
 
 
@@ -32,6 +35,8 @@ class ContentReader:
             return ()
         if type(value) is dict:
             value = [value]
+        if type(value) is str:
+            value = [{"type": "message", "role": "assistant", "status": "completed", "content": value}] if value else []
         if type(value) is not list:
             self.flags.add(MALFORMED_CONTENT)
             return ()
@@ -49,6 +54,9 @@ class ContentReader:
         if item.get("type") == "message" or ("type" not in item and "content" in item and "role" in item):
             item["type"] = "message"
             item["content"] = self.parts(item.get("content"))
+        field = _ARGUMENTS.get(str(item.get("type")))
+        if field is not None and field in item and type(item[field]) is not str:
+            item[field] = arguments_of(item[field]) or ""
         return item
 
     def parts(self, content: object, depth: int = 0) -> list[dict[str, Any]]:
@@ -93,9 +101,20 @@ class ContentReader:
             value = value.get("value", value.get("text"))
         if type(value) is str:
             return value
+        if type(value) is list:
+            return "".join(self._string(one) for one in value)
+        if type(value) in (int, float):
+            return str(value)
         if value is not None:
             self.flags.add(MALFORMED_CONTENT)
         return ""
+
+
+def arguments_of(value: object) -> str | None:
+    """Return the arguments of a call as text, or None; some servers send them as an object instead."""
+    if value is None or type(value) is str:
+        return value
+    return json.dumps(ContentReader().plain(value), ensure_ascii=False, separators=(",", ":"))
 
 
 def output_text(text: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from worker.upstream.answer import UpstreamAnswer
 
 DRAIN_SECONDS: Final = 2.0
 """How long to read on after a failure, and how long the poll of its response may take."""
+BLOCK_SECONDS: Final = 0.3
+"""How long to read on after the code of a block, for the terminal event with the usage."""
 
 
 async def last_batch(
@@ -38,6 +40,25 @@ async def last_batch(
         after += await _read_rest(snapshot, seconds, terminal, after)
         await snapshot.aclose()
     return events[:at] + _ordered(terminal, after)
+
+
+async def rest_after_block(answer: UpstreamAnswer, seconds: float) -> list[StreamEvent]:
+    """Return what still comes over this connection after the code of a block, up to the end; closes `answer`.
+
+    The terminal event has the usage. The block is known without it, so it is awaited for a moment only and over no
+    other connection: a worker that dies before the block is on record would have the prompt sent again.
+    """
+    events: list[StreamEvent] = []
+    try:
+        async with asyncio.timeout(seconds):
+            while batch := await answer.read():
+                events += batch
+                if any(isinstance(event, Terminal | Rejected | Closed) for event in batch):
+                    break
+    except TimeoutError:
+        pass
+    await answer.aclose()
+    return events
 
 
 def _is_unexplained(terminal: Terminal, after: list[StreamEvent]) -> bool:

@@ -9,11 +9,15 @@ time and failures alone never end it. A second response is never started here.
     408, 409, 425, 429, 5xx, no connection   | the same again, no earlier than Retry-After asks
     401, 403, 407                            | the same again: a key can be corrected, a second response costs
     404 with an error object                 | lost, once it has lasted longer than the lag of a write
-    404 without one (a gateway's page)       | the same again
+    404, 405, 501 without one (a page)        | the same again, for a minute if no look was ever answered
     410 as JSON, or a code that says expired | lost
     410 as a page (a gateway's)              | the same again
     400 and others to a resume               | the stream is not available any more: poll
     a code that blocks                       | the end
+
+If no look was ever answered, and for a minute each has met 404, 405 or 501 as JSON without an error object, the
+server has no such route (a gateway that starts again sends pages): the response is unreachable, and as it may run on,
+no other one is created.
 
 A server that never confirmed a background response may not support these requests at all: if it refuses them for as
 long as a 404 may last, the response is unreachable, which says nothing about its state.
@@ -34,6 +38,8 @@ BACKOFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before the next request, by the number of ends in a row; the last repeats."""
 MISSING_SECONDS: Final = 12.0
 """A 404 that lasts this long is not a lag between the provider's write and its reads."""
+NO_ROUTE_SECONDS: Final = 60.0
+"""A route that has been missing for this long, and was never there, is no gateway that starts again."""
 _MAX_STEP_WITH_PROGRESS: Final = 2  # the highest step of BACKOFF for connections that bring something new
 _MAX_RETRY_AFTER_S: Final = 86_400.0  # longer than any likely deadline of a job
 _MISSING_DELAY_S: Final = 3.0  # between two requests for a response that is not found
@@ -43,6 +49,7 @@ _NOT_FOUND: Final = 404
 _GONE: Final = 410
 _SERVER_FAULT: Final = 500
 _NOT_IMPLEMENTED: Final = 501
+_NO_ROUTE_STATUSES: Final = frozenset({404, 405, 501})
 _TRANSIENT_STATUSES: Final = frozenset({401, 403, 407, 408, 409, 425, 429})
 _EXPIRED_CODES: Final = frozenset({"response_expired", "expired"})
 _NOT_FOUND_CODES: Final = frozenset({"response_not_found", "response_id_not_found"})
@@ -88,6 +95,7 @@ class Reconnect:
         self._interval = poll_interval
         self._missing_timeout = missing_timeout
         self._missing: float | None = None  # seconds since the first 404 in a row, waits included
+        self._no_route: float | None = 0.0  # seconds for which all looks met no route; None once one met it
         self._ends = 0
         self._empty = 0
         self._stream_again = True  # a resume that met a 404 may only have come too early
@@ -99,6 +107,8 @@ class Reconnect:
         if type(end) is Rejected and was is NextRequest.CREATE:
             return end
         missing = type(end) is Rejected and self._missing_now(end)
+        if was is not NextRequest.CREATE:
+            self._count_no_route(ended)
         if type(end) is Rejected:
             last = self._final_event(end, ended, missing=missing)
             if last is not None:
@@ -113,6 +123,8 @@ class Reconnect:
         self.next_request = self._next(ended, missing=missing)
         if self._missing is not None:
             self._missing += wait
+        if self._no_route:
+            self._no_route += wait
         return wait
 
     def request_state(self) -> None:
@@ -127,6 +139,8 @@ class Reconnect:
         gone = end.http_status == _GONE and end.problem is not None and self.in_background is not False
         if gone or _code(end) in _EXPIRED_CODES:
             return Closed("lost")
+        if self._no_route is not None and self._no_route >= NO_ROUTE_SECONDS and self.in_background is not False:
+            return Closed("no_route")
         if not missing:
             return None
         self._missing = 0.0 if self._missing is None else self._missing + ended.opening
@@ -140,6 +154,19 @@ class Reconnect:
         if self.in_background is False and (_is_final(status) or status == _NOT_IMPLEMENTED):
             return self.next_request is NextRequest.POLL or status in (_NOT_FOUND, _NOT_IMPLEMENTED)
         return (status == _NOT_FOUND and _has_error_object(end)) or _code(end) in _NOT_FOUND_CODES
+
+    def _count_no_route(self, ended: ConnectionEnd) -> None:
+        """Add to the time for which the route was missing; any answer about the response shows that there is one."""
+        end = ended.end
+        if type(end) is not Rejected:
+            answered = end is None or ended.progress or ended.snapshot or (type(end) is Closed and end.opened)
+            self._no_route = None if answered else self._no_route
+        elif end.http_status not in _NO_ROUTE_STATUSES or end.problem is None:
+            self._no_route = None if self._no_route is None else 0.0
+        elif _has_error_object(end):
+            self._no_route = None
+        elif self._no_route is not None:
+            self._no_route += max(ended.opening, 0.001)
 
     def _count(self, ended: ConnectionEnd) -> None:
         if ended.lasted >= _HEALTHY_SECONDS or ended.end is None:

@@ -16,7 +16,7 @@ from worker.safety.stream import Closed, Created, Delta, Opened, Rejected, Strea
 from worker.upstream.answer import UpstreamAnswer
 from worker.upstream.call import UpstreamCall
 from worker.upstream.client import CancelResult, Provider
-from worker.upstream.ending import DRAIN_SECONDS, last_batch
+from worker.upstream.ending import BLOCK_SECONDS, DRAIN_SECONDS, last_batch, rest_after_block
 from worker.upstream.out_of_reach import Reachability
 from worker.upstream.reconnect import MISSING_SECONDS, ConnectionEnd, NextRequest, Reconnect
 from worker.upstream.send_gate import SEND_GATE
@@ -86,7 +86,7 @@ class Session:
         self._look_now = asyncio.Event()
 
     # one long loop: a nested generator would add a cost to every delta
-    async def batches(self) -> AsyncGenerator[list[StreamEvent], None]:  # noqa: C901, PLR0912
+    async def batches(self) -> AsyncGenerator[list[StreamEvent], None]:  # noqa: C901, PLR0912, PLR0915
         """Yield batches of events in order. The last has a Terminal, a Rejected or a Closed, unless this was closed."""
         loop = asyncio.get_running_loop()
         SEND_GATE.set(self._send_gate)
@@ -116,6 +116,9 @@ class Session:
                 passed, end = self._filter(batch, floor)
                 if self._reachability.lost and any(type(event) is not Opened for event in passed):
                     self._reachability.record_success()
+                if not self._terminal_seen and any(map(_is_block, passed)):
+                    yield await self._end_by_block(passed, answer, end)
+                    return
                 if self._terminal_seen:
                     yield await last_batch(passed, answer, self._look_once(), self._drain_timeout)
                     return
@@ -140,6 +143,16 @@ class Session:
                 return
             await self._pause(step, cut_short=not self._reconnect.provider_asked)
             self._look_now.clear()
+
+    async def _end_by_block(
+        self, passed: list[StreamEvent], answer: UpstreamAnswer, end: StreamEvent | None
+    ) -> list[StreamEvent]:
+        """Return the last events of a response whose block is known: nothing that may follow can delay it for long."""
+        rest: list[StreamEvent] = []
+        if end is None:
+            rest, end = self._filter(await rest_after_block(answer, BLOCK_SECONDS), None)
+        await answer.aclose()
+        return [*passed, *rest] if self._terminal_seen else [*passed, *rest, end or Closed("clean")]
 
     def _step(self, ended: ConnectionEnd) -> float | StreamEvent:
         step = self._reconnect.after(ended)
@@ -333,12 +346,7 @@ class Session:
     def _is_about_the_look(self, event: StreamEvent) -> bool:
         """Return whether an error concerns the request, not the response, whose own errors are numbered."""
         looking = self._reconnect.next_request is not NextRequest.CREATE
-        return (
-            looking
-            and isinstance(event, StreamError)
-            and event.sequence is None
-            and classify.fault(event).outcome is not Outcome.BLOCKED
-        )
+        return looking and isinstance(event, StreamError) and event.sequence is None and not _is_block(event)
 
     async def _wait_for_id(self) -> None:
         """Wait briefly for the response's id: without it the response can't be cancelled and would run up a cost."""
@@ -351,3 +359,8 @@ class Session:
                         self._filter(batch, None)
         except TimeoutError:
             pass
+
+
+def _is_block(event: StreamEvent) -> bool:
+    """Return whether an error event inside the stream has the code of a block."""
+    return type(event) is StreamError and classify.fault(event).outcome is Outcome.BLOCKED

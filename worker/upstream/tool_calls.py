@@ -15,6 +15,8 @@ from worker.upstream.halves import join_surrogates
 from worker.upstream.tolerant_fields import bounded_identifier, mapping, non_negative, text
 
 _UNLIMITED: Final = 1 << 30  # characters: content is never cut
+NO_ARGUMENTS: Final = "{}"
+"""The arguments of a call that has none: an empty text is not JSON."""
 _OPENING, _CLOSING = frozenset("{["), frozenset("}]")
 
 
@@ -91,7 +93,12 @@ class ToolCalls:
                 )
             else:
                 items.append(
-                    {"id": f"fc_{tail}_{number}", "type": "function_call", **common, "arguments": call.arguments}
+                    {
+                        "id": f"fc_{tail}_{number}",
+                        "type": "function_call",
+                        **common,
+                        "arguments": call.arguments or (NO_ARGUMENTS if status == "completed" else ""),
+                    }
                 )
         return items
 

@@ -26,7 +26,7 @@ from worker.safety.stream import (
     StreamEvent,
     Terminal,
 )
-from worker.upstream.call_events import call_done, call_started
+from worker.upstream.call_events import call_done, call_piece, call_started
 from worker.upstream.call_outcome import OUTCOME_KEYS, outcome_code
 from worker.upstream.content import ContentReader, output_text
 from worker.upstream.problems import is_block, is_empty_error, item_error, problem_in, problem_of
@@ -114,6 +114,8 @@ def _translate(data: object) -> list[StreamEvent]:
     events.append(main)
     if kind == "response.output_item.added" and (begun := call_started(data)) is not None:
         events.append(begun)
+    if (piece := call_piece(kind, data)) is not None:
+        events.append(piece)
     if type(main) not in (StreamError, Terminal):
         problem = problem_in(mapping(data.get("response")), _errors_in_event(data))
         if problem is not None and is_block(problem):

@@ -19,6 +19,7 @@ from worker.jobs.record import Attempt, Check, Job, Usage
 from worker.jobs.states import CheckEnd, Outcome
 from worker.safety import event_mapping, signals as sg
 from worker.safety.watch import AttemptWatch
+from worker.safety.watch_limits import CHARACTERS_PER_TOKEN
 from worker.store.jobs.output_chunks import OutputChunk
 from worker.store.jobs.stored_job import ClaimedJob
 from worker.store.values import report_unreadable
@@ -31,7 +32,6 @@ from worker.telemetry.events import emit
 from worker.upstream.call import Mode, UpstreamCall
 from worker.upstream.session import ResumePoint, Session
 
-_CHARACTERS_PER_TOKEN: Final = 4
 _CANCEL_TIMEOUT_S: Final = 2.0  # how long a cancelled job waits for the provider to say what it cost
 
 
@@ -74,7 +74,7 @@ class ActiveAttempts:
     async def estimate_tokens(self, number: int) -> int:
         """Return about how many tokens a lost attempt had put out: its stored text, at four characters a token."""
         chunks, _ = await self._stored_chunks(number)
-        return math.ceil(sum(len(chunk.text) for chunk in chunks) / _CHARACTERS_PER_TOKEN)
+        return math.ceil(sum(len(chunk.text) for chunk in chunks) / CHARACTERS_PER_TOKEN)
 
     async def _stored_chunks(self, number: int) -> tuple[list[OutputChunk], bool]:
         """Return (the attempt's stored text, whether all of it could be read)."""

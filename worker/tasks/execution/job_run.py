@@ -172,6 +172,9 @@ class JobRun:
             elif check is not None and check.ended_at is not None:
                 drafts.append((event_mapping.restart_check(check), attempt.number))
         if not resumable and not late and job.cancel_requested_at is None:
+            if job.open_attempts:  # what a lost attempt has cost counts before another one is made
+                await recorder.commit(drafts)
+                drafts = []
             await self._starter.start_next(drafts)
             return
         if late and job.status not in UNDER_WAY and not resumable:

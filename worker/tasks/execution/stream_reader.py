@@ -58,7 +58,7 @@ class StreamReader:
                 at = now()
                 for event in batch:
                     if type(event) is Delta and event.kind == "text" and event.text:
-                        found = watch.delta(event.sequence, at)
+                        found = watch.delta(event.sequence, at, len(event.text))
                         if found is None:
                             text.add(event.sequence, event.text)
                         elif found == "signals":
