@@ -306,7 +306,8 @@ def test_t18_misalignment(event):
 
 def test_t19_chat_has_no_sequence_numbers():
     play = Play().feed(OPENED, created(None), Delta(None, "Hello."), Delta(None, ""), completed(None))
-    assert (play.verdict.outcome, play.verdict.sequence, play.verdict.deltas_counted) == (Outcome.COMPLETED, None, 1)
+    assert (play.verdict.outcome, play.verdict.sequence) == (Outcome.COMPLETED, None)
+    assert play.verdict.deltas_counted == 2  # six characters are about two tokens, however many deltas bring them
 
 
 def test_t19b_chat_content_filter():

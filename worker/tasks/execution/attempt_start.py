@@ -36,9 +36,10 @@ class AttemptStarter:
         self._gated, self._pause = claimed.gated, claimed.pause
         self.trial = False
 
-    async def start_next(self, drafts: list[EventDraft]) -> None:
+    async def start_next(self, drafts: list[EventDraft], *, after_lost: bool = False) -> None:
         """Start the next attempt, on the model that was tried last; or hold the job, or end it after enough attempts.
 
+        `after_lost`: an attempt of a dead worker was lost, so the attempts are counted before another one is made.
         A model that is known to be denied is not called: another one replaces it, or the job ends with that denial.
         """
         recorder, job, context = self._recorder, self._recorder.job, self._context
@@ -61,8 +62,7 @@ class AttemptStarter:
             await recorder.commit([*_without_start(drafts), self.hold_for_circuit(permission.reason)])
             return
         self.trial = permission.state == "trial"
-        lost = any(isinstance(fact, ev.AttemptFinished) for fact, _ in drafts)
-        if lost and retry.counted([a.outcome for a in job.attempts]) >= job.policy.max_attempts:
+        if after_lost and retry.counted([a.outcome for a in job.attempts]) >= job.policy.max_attempts:
             await recorder.commit([*drafts, (ev.Failed(error=messages.job_error("attempts_exhausted")), None)])
             return
         try:

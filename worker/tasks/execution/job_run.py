@@ -175,7 +175,7 @@ class JobRun:
             if job.open_attempts:  # what a lost attempt has cost counts before another one is made
                 await recorder.commit(drafts)
                 drafts = []
-            await self._starter.start_next(drafts)
+            await self._starter.start_next(drafts, after_lost=bool(job.open_attempts))
             return
         if late and job.status not in UNDER_WAY and not resumable:
             drafts = drafts[1:]  # it never started: its queue deadline has passed
