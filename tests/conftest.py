@@ -75,7 +75,7 @@ def long_store_timeouts(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def clock() -> Clock:
-    """The machine's clock and dice."""
+    """The machine's clock and random numbers."""
     return Clock()
 
 

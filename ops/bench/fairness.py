@@ -85,7 +85,7 @@ class Fleet:
             (ev.Completed(served_model=MODEL), 1),
         ]
         job = await self._jobs.change(name, lambda _: said[:2], job=held.job, token=held.token)
-        await asyncio.sleep(_SHORTEST + _SPREAD * self._clock.chance())
+        await asyncio.sleep(_SHORTEST + _SPREAD * self._clock.random())
         await self._jobs.change(name, lambda _: said[2:], job=job, token=held.token)
         self.done[name] = time.perf_counter()
 

@@ -237,7 +237,7 @@ async def _plain(house: House) -> Plain:
 
 async def _gap(clock: Clock) -> None:
     low, high = _GAP
-    await asyncio.sleep(low + (high - low) * clock.chance())
+    await asyncio.sleep(low + (high - low) * clock.random())
 
 
 async def measure(jobs: int, reference: int) -> Report:

@@ -83,7 +83,7 @@ def life(job_id: str, person: int, age_ms: int) -> tuple[Job, list[ev.Event]]:
 def settled_commands(jobs: Jobs, person: int, age_ms: int) -> list[Command]:
     """What the store writes over the life of a job that completed `age_ms` ago: its own commands, in one go."""
     clock = Clock()
-    job_id = ids.new_id("job", to_ms(clock.now()) - age_ms, clock.dice(ids.DICE_BYTES))
+    job_id = ids.new_id("job", to_ms(clock.now()) - age_ms, clock.random_bytes(ids.RANDOM_BYTES))
     job, trail = life(job_id, person, age_ms)
     first = fold.apply(None, trail[0])
     commands, head = jobs.changes.commands(None, first, trail[:1], GENESIS)

@@ -172,7 +172,7 @@ async def offered(port: int, request: bytes, connections: int, seconds: float, r
     began = due = perf_counter()
     while (now := perf_counter()) < began + seconds and not load.wrong:
         while due <= now:
-            due -= math.log(1.0 - clock.chance()) / rate
+            due -= math.log(1.0 - clock.random()) / rate
             if idle:
                 go(idle.popleft(), now)
             else:

@@ -31,7 +31,7 @@ def case(**changes):
         "faster_tokens": 1_000_000,
         "holds": (CheckSpan(0.0, 80.0),),
         "silences": ((0.0, 80.0),),
-        "dice": 0.5,
+        "acceptance_draw": 0.5,
     }
     return LabCase(**{**usual, **changes})
 

@@ -82,8 +82,8 @@ async def test_an_app_whose_name_could_be_anothers_key_is_refused(redis, apps, n
 
 
 @given(st.binary(min_size=24, max_size=24))
-def test_every_key_is_plausible_and_one_wrong_character_is_not(dice):
-    key = new_key(dice)
+def test_every_key_is_plausible_and_one_wrong_character_is_not(random_bytes):
+    key = new_key(random_bytes)
     assert len(key) == 42
     assert is_well_formed(key)
     for at in range(4, 42):

@@ -31,7 +31,7 @@ Told = list[tuple[str, dict[str, object]]]
 @pytest.fixture
 async def guarded(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> AsyncIterator[ArqRedis]:
     """A guarded client on the emptied Valkey, as a process has it."""
-    client = connect(valkey_url, keyring=VAULT, guard=StoreGuard(tmp_path / "store.json", FakeClock().dice))
+    client = connect(valkey_url, keyring=VAULT, guard=StoreGuard(tmp_path / "store.json", FakeClock().random_bytes))
     yield client
     await client.aclose()
 
@@ -48,7 +48,7 @@ async def again(valkey_url: str, mark: StoreMark | None, path: Path) -> ArqRedis
     """A client of a process that starts with this mark."""
     if mark is not None:
         save(path, mark)
-    return connect(valkey_url, keyring=VAULT, guard=StoreGuard(path, FakeClock(start=7).dice))
+    return connect(valkey_url, keyring=VAULT, guard=StoreGuard(path, FakeClock(start=7).random_bytes))
 
 
 async def test_a_fresh_store_gets_an_id_and_the_mark_follows_what_is_committed(
@@ -64,7 +64,8 @@ async def test_a_fresh_store_gets_an_id_and_the_mark_follows_what_is_committed(
 
 async def test_several_processes_that_start_at_once_agree(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> None:
     clients = [
-        connect(valkey_url, guard=StoreGuard(tmp_path / f"{n}.json", FakeClock(start=n * 10).dice)) for n in range(5)
+        connect(valkey_url, guard=StoreGuard(tmp_path / f"{n}.json", FakeClock(start=n * 10).random_bytes))
+        for n in range(5)
     ]
     await asyncio.gather(*(client.ping() for client in clients))
     assert len({(await looked(client)).deployment for client in clients}) == 1
@@ -198,7 +199,7 @@ async def test_the_file_is_kept_while_it_runs_and_a_full_disk_is_told_once(
     assert (await kept()).record == mark.record
     blocked = tmp_path / "file"
     blocked.write_text("")
-    client = connect(valkey_url, guard=StoreGuard(blocked / "store.json", FakeClock().dice))
+    client = connect(valkey_url, guard=StoreGuard(blocked / "store.json", FakeClock().random_bytes))
     other = guard_of(client)
     assert other is not None
     running = asyncio.create_task(other.run(client))
@@ -278,7 +279,7 @@ async def api_user(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> AsyncIte
     rules = next(line for line in ACL.read_text().splitlines() if line.startswith("user api "))
     await redis.execute_command("ACL", "SETUSER", "api", *_rules(rules.removeprefix("user api ")))
     url = valkey_url.replace("://", "://api:none@")
-    client = connect(url, keyring=VAULT, guard=StoreGuard(tmp_path / "api.json", FakeClock(start=9).dice))
+    client = connect(url, keyring=VAULT, guard=StoreGuard(tmp_path / "api.json", FakeClock(start=9).random_bytes))
     yield client
     await client.aclose()
     await redis.execute_command("ACL", "DELUSER", "api")

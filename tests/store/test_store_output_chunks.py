@@ -159,4 +159,4 @@ async def test_a_redis_that_takes_writes_says_nothing(redis):
 
 def test_the_test_clock_makes_ids_of_ours():
     clock = FakeClock()
-    assert ids.is_job_id(ids.new_id("job", 1, clock.dice(ids.DICE_BYTES)))
+    assert ids.is_job_id(ids.new_id("job", 1, clock.random_bytes(ids.RANDOM_BYTES)))

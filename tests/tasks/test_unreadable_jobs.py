@@ -50,7 +50,7 @@ async def _problems(redis: ArqRedis) -> list[str]:
         return last is not None and last.last == newest[0][0].decode()
 
     await until("the trail to be sealed", sealed)
-    signer = load_or_create("A" * 43, None, Clock().dice)  # type: ignore[arg-type]
+    signer = load_or_create("A" * 43, None, Clock().random_bytes)  # type: ignore[arg-type]
     assert signer is not None
     report = await TrailVerification(redis, Clock(), TrustedKeys([signer.public])).verify(None)
     return [fault.detail for fault in report.faults]

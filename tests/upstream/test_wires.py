@@ -30,7 +30,7 @@ from worker.store import keys
 from worker.store.jobs.repository import Jobs, NewJob
 from worker.telemetry import events
 from worker.upstream.content import MALFORMED_CONTENT, NOT_A_NUMBER
-from worker.upstream.halves import REPLACED
+from worker.upstream.surrogates import REPLACED
 
 PERSON = "u_wires"
 USUAL = {"max_attempts": 3, "queue_deadline_seconds": 8.0, "run_deadline_seconds": 8.0}

@@ -142,8 +142,8 @@ schedules = st.lists(st.floats(0, 86_400), min_size=1, max_size=10).map(tuple)
 
 
 @given(schedules, st.integers(1, 12), chances, st.none() | st.floats(0, 1e9))
-def test_delays_are_bounded_and_never_earlier_than_asked(delays, tries, chance, asked):
-    delay = next_delay(delays, tries, chance, asked)
+def test_delays_are_bounded_and_never_earlier_than_asked(delays, tries, jitter, asked):
+    delay = next_delay(delays, tries, jitter, asked)
     if tries > len(delays):
         assert delay is None
         return

@@ -65,7 +65,7 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
     provider = Provider(key, base, settings.openai_org_id, settings.openai_project_id)
     try:
         found = judge_endpoint(
-            settings.upstream, await find_endpoints(provider, f"doctor-{clock.dice(8).hex()}"), clock.now()
+            settings.upstream, await find_endpoints(provider, f"doctor-{clock.random_bytes(8).hex()}"), clock.now()
         )
         detail, state = MESSAGES[found.code].message, {True: "ok", False: "problem", None: "warning"}[found.fits]
         detail = f"VIGIL_UPSTREAM={settings.upstream}: {detail}"
@@ -149,7 +149,7 @@ def _models(listed: frozenset[str], settings: Settings) -> DoctorCheck:
 
 async def _trial(provider: Provider, mode: Mode, model: str) -> DoctorCheck:
     """Send one small request in the mode of VIGIL_UPSTREAM, as a job would."""
-    name = f"doctor-{Clock().dice(8).hex()}"
+    name = f"doctor-{Clock().random_bytes(8).hex()}"
     try:
         async with asyncio.timeout(TIMEOUT_S):
             trial = await try_model(provider, model, mode, name)

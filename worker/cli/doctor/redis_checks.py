@@ -8,7 +8,7 @@ from typing import Final
 from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
 from worker.cli.doctor.check import DoctorCheck, State, clock_check
-from worker.cli.doctor.store_checks import store_check
+from worker.cli.doctor.store_identity_check import store_check
 from worker.cli.processes import with_redis
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable, UnsafeStore

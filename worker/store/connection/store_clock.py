@@ -39,11 +39,11 @@ class StoreClock(Clock):
     async def sleep(self, seconds: float) -> None:
         await self._machine.sleep(seconds)
 
-    def dice(self, size: int) -> bytes:
-        return self._machine.dice(size)
+    def random_bytes(self, size: int) -> bytes:
+        return self._machine.random_bytes(size)
 
-    def chance(self) -> float:
-        return self._machine.chance()
+    def random(self) -> float:
+        return self._machine.random()
 
     async def run(self) -> None:
         """Refresh the time until cancelled."""

@@ -11,7 +11,7 @@ from worker.jobs.errors import Failure
 from worker.jobs.record import Attempt, JobError, ProviderError
 from worker.jobs.states import Outcome, Purpose
 from worker.safety import messages, retry
-from worker.safety.cuts import UNANSWERED, ConnectionCuts, repeated_cuts
+from worker.safety.connection_cuts import UNANSWERED, ConnectionCuts, repeated_cuts
 
 CUT = Failure(Outcome.STREAM_CUT, "stream_cut", "network", retryable=True)
 LATE = ProviderError(code=None, type=None, http_status=504, request_id=None)
