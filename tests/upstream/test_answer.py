@@ -114,11 +114,6 @@ async def test_bytes_that_are_not_utf8_are_mended(provider_at: ProviderAt) -> No
 # -- ends
 
 
-async def reset_after(connection: Connection, *parts: bytes) -> None:
-    await connection.send(CHUNKED, *parts)
-    connection.reset()
-
-
 async def test_a_reset_is_a_cut(provider_at: ProviderAt) -> None:
     async def script(connection: Connection) -> None:
         await connection.send(CHUNKED)

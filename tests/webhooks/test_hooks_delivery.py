@@ -21,7 +21,6 @@ from worker.store import codec, keys
 from worker.webhooks.sender import UNREACHABLE
 
 STEPS = ("job.queued", "job.started", "job.attempt.started", "job.attempt.finished", "job.completed")
-NOW_AND_THEN = (0.02,) * 9
 
 
 async def test_a_jobs_own_webhook_is_told_once_signed_with_the_apps_secret(post, receiver):

@@ -18,6 +18,7 @@ from worker.cli.rendering import print_columns
 from worker.clock import Clock
 from worker.embedded import EmbeddedValkey
 from worker.jobs.errors import Refused
+from worker.jobs.timestamps import iso_utc
 from worker.settings import Settings
 from worker.settings_loader import load
 from worker.store.admission.rate_limit import MAX_RATE, RateLimit
@@ -84,7 +85,7 @@ def to_json(key: ApiKey) -> dict[str, Any]:
 
 
 def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return iso_utc(datetime.fromtimestamp(ms / 1000, UTC), "seconds")
 
 
 @app.command()

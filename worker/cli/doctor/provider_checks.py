@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx2
@@ -17,6 +16,7 @@ from worker.cli.doctor.check import DoctorCheck, clock_check
 from worker.cli.doctor.external_checks import LOCAL, fetch
 from worker.cli.rendering import clean
 from worker.clock import Clock
+from worker.http_headers import parse_http_date
 from worker.jobs.errors import Failure
 from worker.safety import classify
 from worker.safety.codes import normalize_code
@@ -51,15 +51,10 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
     yield _reachability(base, answer)
     if isinstance(answer, Exception):
         return
-    try:
-        theirs = parsedate_to_datetime(answer.headers.get("date") or "")
-        here = clock.now()
+    if (theirs := parse_http_date(answer.headers.get("date"))) is not None:
         # the header has whole seconds, and the response took some time to arrive
-        yield clock_check(
-            "their clock", "the provider", (theirs - here + timedelta(seconds=0.5)).total_seconds(), slack=2.0
-        )
-    except (ValueError, TypeError):
-        pass
+        ahead = (theirs - clock.now() + timedelta(seconds=0.5)).total_seconds()
+        yield clock_check("their clock", "the provider", ahead, slack=2.0)
     if (listed := _listed(answer)) is not None:
         yield _models(listed, settings)
     provider = Provider(key, base, settings.openai_org_id, settings.openai_project_id)

@@ -15,6 +15,7 @@ from worker.audit.chain import AuditRow, app_chain
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
+from worker.jobs.timestamps import iso_utc
 from worker.store import codec, keys
 from worker.store.audit.trail import Trail
 from worker.store.errors import store_errors
@@ -49,7 +50,7 @@ class LegalHolds:
             raise Refused("held_already", f"{name} is held already; `vigil audit holds` says by whom.")
         app, job_id = await self._owner(name)
         row = await self._trail.note("audit.hold", app=app, job_id=job_id, by=by, why=why)
-        since = self._clock.now().isoformat(timespec="seconds").replace("+00:00", "Z")
+        since = iso_utc(self._clock.now(), "seconds")
         async with store_errors("place a hold"), self._redis.pipeline(transaction=True) as pipe:
             pipe.sadd(keys.LEGAL_HOLDS, name)
             pipe.hset(keys.LEGAL_HOLD_NOTES, name, json.dumps({"by": by, "reason": why, "since": since}))

@@ -10,6 +10,7 @@ from typing import Any, Final
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
+from worker.jobs.timestamps import iso_ms
 from worker.store import keys
 from worker.store.errors import store_errors
 from worker.store.values import readable, reporting_unreadable
@@ -20,7 +21,7 @@ _STALE_AFTER_S: Final = 60
 async def record_heartbeat(redis: ArqRedis, clock: Clock, worker_id: str, state: Mapping[str, Any]) -> None:
     """Record that this worker is alive now, with its state (slots, draining, …)."""
     async with store_errors("note the heartbeat"):
-        beat_at = clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        beat_at = iso_ms(clock.now())
         await redis.hset(keys.WORKERS, worker_id, json.dumps({"id": worker_id, "beat_at": beat_at, **state}))
 
 

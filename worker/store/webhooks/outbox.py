@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
 from arq.connections import ArqRedis
@@ -20,6 +19,7 @@ from worker.jobs import ids
 from worker.jobs.errors import Refused
 from worker.jobs.events import Event
 from worker.jobs.record import Job
+from worker.jobs.timestamps import iso_ms
 from worker.store import channels, keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
@@ -81,11 +81,6 @@ def load_message(raw: bytes) -> OutboxMessage:
     if not all(isinstance(number, int) for number in (message.seq, message.tries)):
         raise TypeError("not a message")
     return message
-
-
-def iso_time(at: datetime) -> str:
-    """Format a time as messages hold it."""
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Command]:
@@ -169,7 +164,7 @@ class Outbox:
                 raise Refused("message_not_found", "The job has no such message.", 404)
             if not current.target or current.before:
                 return current  # it is about to be sent
-            at = iso_time(self._clock.now())
+            at = iso_ms(self._clock.now())
             due = replace(current, state="pending", next_try_at=at, before=current.state, planned=current.next_try_at)
             async with store_errors("send the message again"):
                 verdict = await self._redeliver(
