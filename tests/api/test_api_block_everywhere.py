@@ -116,7 +116,7 @@ async def test_nothing_of_a_blocked_job_is_ever_delivered(settings, redis, clock
     rng = random.Random(seed)
     allowed = settings.model_copy(update={"webhook_allow_private": True})
     async with (
-        receiver() as (url, told),
+        receiver() as (url, received),
         Stage(redis, valkey_url, speed=1, webhook_allow_private=True) as stage,
         running(allowed, redis, clock) as api,
     ):
@@ -153,11 +153,11 @@ async def test_nothing_of_a_blocked_job_is_ever_delivered(settings, redis, clock
                 assert events[-1]["response"]["output"] == []
 
             async def its_end(job_id: str = job_id) -> list[dict[str, Any]]:
-                return [body for body in told[job_id] if body["type"] == "job.blocked"]
+                return [body for body in received[job_id] if body["type"] == "job.blocked"]
 
             (end,) = await until(f"the webhook of {job_id}", its_end)
             assert not shown(end["data"])
-            assert not any(body["type"] == "job.completed" for body in told[job_id])
+            assert not any(body["type"] == "job.completed" for body in received[job_id])
             finish = next(a.finished_at for a in stored.attempts if a.outcome == "blocked")
             assert all(a.started_at <= finish for a in stored.attempts), "no call after the block"
         assert blocked > 10, "the seed made blocks"

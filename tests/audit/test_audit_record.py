@@ -31,8 +31,8 @@ ANSWERED = done(
 )
 
 
-def last(*said, first=FIRST):
-    job, trail = life(*said, first=first)
+def last(*drafts, first=FIRST):
+    job, trail = life(*drafts, first=first)
     return record_of(job, trail[-1])
 
 
@@ -108,11 +108,11 @@ def test_a_substitution_says_who_decided_and_by_which_policy():
     stopped = done(Outcome.SUBSTITUTED)
     switched = ev.ModelSubstituted(disclosure=disclosure(reason="safety_check_delay"))
     again = began(LUNA, Purpose.FASTER).evolve(because="safety_check_delay")
-    told = [(STARTED, None), (began(), 1), (stopped, 1), (switched, 1)]
-    record = last(*told)
+    drafts = [(STARTED, None), (began(), 1), (stopped, 1), (switched, 1)]
+    record = last(*drafts)
     assert record["decision"] == {"by": "policy", "policy_version": 1}
     assert (record["disclosure"]["served_model"], record["disclosure"]["reason"]) == (LUNA, "safety_check_delay")
-    assert last(*told, (again, 2))["decision"] == {"by": "policy", "policy_version": 1}
+    assert last(*drafts, (again, 2))["decision"] == {"by": "policy", "policy_version": 1}
     assert last((STARTED, None), (began(), 1))["decision"] is None
 
 

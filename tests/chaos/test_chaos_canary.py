@@ -1,7 +1,7 @@
 """Promise P7 in real processes, every log and Sentry on: canaries go in everywhere, no sink outside the app has one.
 
 Jobs of all outcomes over all faces, bugs and outages in both processes, faults of the provider that quote the prompt.
-Another sink is one more line in `Whole.sinks`, another secret one in `Whole.caged`.
+Another sink is one more line in `AllProcesses.sinks`, another secret one in `AllProcesses.caged`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ SAID = {n: canary(n) for n in ("prompt", "instructions", "params", "tool", "meta
 RAW: Final = bytes(range(7, 39))
 PASSWORD: Final = "canary-redis-5f3a9c"
 PROVIDER_KEY: Final = "sk-proj-canary5f3a9cAAAABBBBCCCCDDDDEEEEFFFF"
-HEARD: Final = "whsec_" + base64.b64encode(b"canary-heard-5f3a9c-0123456789ab").decode()
+WEBHOOK_SECRET: Final = "whsec_" + base64.b64encode(b"canary-heard-5f3a9c-0123456789ab").decode()
 TOLD = {
     "encryption key": base64.urlsafe_b64encode(RAW).decode().rstrip("="),
     "audit key": base64.urlsafe_b64encode(RAW[::-1]).decode().rstrip("="),
     "identifier secret": "canary-identifier-5f3a9c-0123456789abcdef",
     "provider key": PROVIDER_KEY,
-    "heard secret": HEARD,
+    "heard secret": WEBHOOK_SECRET,
     "redis password": PASSWORD,
 }
 OUTPUT = {word: word for word in ("harbour", "lighthouse", "librarian", "patient host", "orchard", "traveller")}
@@ -70,7 +70,7 @@ DRAFTED: Final = {"policy": {"on_delay": {"action": "draft", "after_seconds": 1,
 QUOTING: Final = ("server_error", "context_length_exceeded", "invalid_prompt", "model_not_found", "cyber_policy")
 
 
-class Whole:
+class AllProcesses:
     """Every process of Vigil, and every hand on it: an app, a provider, a receiver, a person with a shell."""
 
     def __init__(self, folder: Path, stage: Processes, ingest: Ingest, hooks: Receiver, full: Receiver) -> None:
@@ -154,14 +154,14 @@ class Whole:
 
     async def openai_face(self) -> None:
         """A conversation with tool calls, over the face of the provider's SDK."""
-        talk = [
+        conversation = [
             {"role": "user", "content": f"[[sim: normal tokens=120]] {SAID['prompt']}"},
             {"type": "function_call", "call_id": "c1", "name": "look", "arguments": f'{{"a": "{SAID["tool"][:20]}"}}'},
             {"type": "function_call_output", "call_id": "c1", "output": SAID["tool"]},
         ]
         native = self.asking("")
         body = {name: native[name] for name in ("model", "instructions", "metadata")}
-        body |= {"input": talk, "tools": native["params"]["tools"], "safety_identifier": SAID["user"]}
+        body |= {"input": conversation, "tools": native["params"]["tools"], "safety_identifier": SAID["user"]}
         answer = await self.ask("POST", "/v1/responses", json=body)
         assert answer["status"] == "completed"
         body["input"] = f"[[sim: prompt_block hold=0]] {SAID['prompt']}"
@@ -179,7 +179,7 @@ class Whole:
         wrong = self.asking("x", webhook={"url": f"ftp://x/?{SAID['hook']}"})
         await self.refused(422, "POST", "/v1/jobs", json=wrong)
         await self.refused(401, "GET", "/v1/jobs", headers={"Authorization": f"Bearer {self.caged['api key']}x"})
-        forged = {"webhook-id": "w", "webhook-timestamp": "1", "webhook-signature": HEARD}
+        forged = {"webhook-id": "w", "webhook-timestamp": "1", "webhook-signature": WEBHOOK_SECRET}
         await self.refused(400, "POST", "/hooks/openai", json={"type": SAID["prompt"]}, headers=forged)
 
         running = await self.submit("normal tokens=120 rate=5")
@@ -252,7 +252,7 @@ async def locked(stage: Processes) -> None:
 
 
 @pytest.fixture
-async def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Whole]:
+async def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AllProcesses]:
     for code in QUOTING:  # the provider says what it was asked
         monkeypatch.setitem(errors._TABLE, code, replace(errors._TABLE[code], message=f"in: {SAID['prompt']}"))
     port, worker_port = free_port(), free_port()
@@ -268,7 +268,7 @@ async def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             "VIGIL_QUARANTINE_BLOCKS": "0",
             "VIGIL_WORKER_PORT": str(worker_port),
             "OPENAI_API_KEY": PROVIDER_KEY,
-            "OPENAI_WEBHOOK_SECRET": HEARD,
+            "OPENAI_WEBHOOK_SECRET": WEBHOOK_SECRET,
             "SENTRY_DSN": ingest.dsn,
             "PYTHONPATH": os.pathsep.join([str(FAULTS), os.environ.get("PYTHONPATH", "")]),  # noqa: TID251
         }
@@ -280,9 +280,9 @@ async def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             _, token, secret = await Apps(stage.redis, Clock()).create_key("canary", SCOPES)
             at = f"http://127.0.0.1:{port}"
             stage._settings |= {"VIGIL_REDIS_URL": address, "VIGIL_URL": at, "VIGIL_API_KEY": token}
-            stage.sim.world.webhooks.url, stage.sim.world.webhooks.secret = f"{at}/hooks/openai", HEARD
+            stage.sim.world.webhooks.url, stage.sim.world.webhooks.secret = f"{at}/hooks/openai", WEBHOOK_SECRET
             (tmp_path / "told").write_text(f"{token} {PROVIDER_KEY}")
-            one = Whole(tmp_path, stage, ingest, hooks, full)
+            one = AllProcesses(tmp_path, stage, ingest, hooks, full)
             one.worker_port = worker_port
             one.caged = {**SAID, **TOLD, **OUTPUT, "api key": token, "webhook secret": secret}
             headers = {"Authorization": f"Bearer {token}"}
@@ -290,38 +290,38 @@ async def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                 yield one
 
 
-async def test_no_canary_leaves_its_cage(whole: Whole) -> None:
-    stage = whole.stage
-    api = await stage.start("api", "--port", whole.http.base_url.netloc.decode().partition(":")[2])
+async def test_no_canary_leaves_its_cage(processes: AllProcesses) -> None:
+    stage = processes.stage
+    api = await stage.start("api", "--port", processes.http.base_url.netloc.decode().partition(":")[2])
     worker = await stage.worker()
 
     async def ready() -> bool:
         try:
-            return (await whole.http.get("/readyz")).status_code == 200
+            return (await processes.http.get("/readyz")).status_code == 200
         except httpx2.HTTPError:
             await asyncio.sleep(0.05)
             return False
 
     await until("the API", ready)
-    jobs = await whole.native()
-    await whole.openai_face()
-    await whole.faults()
+    jobs = await processes.native()
+    await processes.openai_face()
+    await processes.faults()
     await until("the provider's webhooks", lambda: stage.redis.exists("vigil:heard"))
-    await until("checkpoints", lambda: _true(list((whole.folder / "checkpoints").iterdir())))
-    await whole.operators(jobs[0], jobs[8])
-    assert whole.hooks.bodies
-    assert whole.full.bodies
+    await until("checkpoints", lambda: _true(list((processes.folder / "checkpoints").iterdir())))
+    await processes.operators(jobs[0], jobs[8])
+    assert processes.hooks.bodies
+    assert processes.full.bodies
     assert await stage.term(worker) == 0
     assert await stage.term(api) == 0
 
     allowed = {"thin": {"metadata"}, "receipts": {"metadata", "hook"}, "full": {*SAID, *OUTPUT} - {"prompt"}}
-    sinks = await whole.sinks()
+    sinks = await processes.sinks()
     assert all(sinks.values()), "each was looked into"
-    leaks = found(sinks, whole.caged, allowed)
+    leaks = found(sinks, processes.caged, allowed)
     assert not leaks, "\n".join(leaks)
-    bugs = [event["tags"]["vigil.event"] for event in whole.ingest.events if event.get("exception")]
+    bugs = [event["tags"]["vigil.event"] for event in processes.ingest.events if event.get("exception")]
     assert (bugs.count("api.broke"), bugs.count("run.broke")) == (1, 1), bugs
-    assert {span["attributes"].get("vigil.ended") for span in whole.ingest.spans} >= {
+    assert {span["attributes"].get("vigil.ended") for span in processes.ingest.spans} >= {
         "completed", "blocked", "failed", "expired", "cancelled",
     }  # fmt: skip
     assert '"event": "attempt.finished"' in stage.logs(), "every log was on"

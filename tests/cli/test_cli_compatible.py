@@ -37,12 +37,12 @@ class ChatOnly(BaseHTTPRequestHandler):
         elif not body.get("messages"):
             self._json(422, {"detail": [{"loc": ["body", "messages"], "msg": "Field required"}]})
         else:
-            said = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": body["model"]}
+            chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": body["model"]}
             text = body["messages"][-1]["content"]
             usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
             chunks = [
-                {**said, "choices": [{"index": 0, "delta": {"role": "assistant", "content": text}}]},
-                {**said, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage},
+                {**chunk, "choices": [{"index": 0, "delta": {"role": "assistant", "content": text}}]},
+                {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage},
             ]
             frames = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
             self._send(200, "text/event-stream", frames.encode())
@@ -86,9 +86,9 @@ def test_up_at_a_server_without_a_key_completes_a_job_as_it_says(tmp_path: Path,
         env = {"OPENAI_BASE_URL": base, "VIGIL_MODELS_FILE": short_file, "VIGIL_UPSTREAM": "chat"}
         up = start_up(tmp_path, free_port(), **env)
         try:
-            assert f"{base}, Chat Completions, without a key" in up.said
-            assert "[[sim:" not in up.said
-            line = re.search(r"vigil (submit --wait --model \S+) '([^']*)'", up.said)
+            assert f"{base}, Chat Completions, without a key" in up.output
+            assert "[[sim:" not in up.output
+            line = re.search(r"vigil (submit --wait --model \S+) '([^']*)'", up.output)
             assert line is not None
             done = up(*line[1].split(), line[2])
             assert (done.returncode, done.stdout.strip()) == (0, line[2])
@@ -98,9 +98,9 @@ def test_up_at_a_server_without_a_key_completes_a_job_as_it_says(tmp_path: Path,
             assert job["attempts"][0]["response_id"] == "chatcmpl-1"
             found = {model["id"]: model for model in up.json("probe")["data"]}
             assert (found[MODEL]["access"]["status"], found[MODEL]["input_per_million"]) == ("ok", None)
-            told = up("submit", "x", "--model", "gpt-9")
-            assert "VIGIL_MODELS_FILE" in told.stderr
-            assert "VIGIL_ALLOW_UNKNOWN_MODELS" in told.stderr
+            refused = up("submit", "x", "--model", "gpt-9")
+            assert "VIGIL_MODELS_FILE" in refused.stderr
+            assert "VIGIL_ALLOW_UNKNOWN_MODELS" in refused.stderr
             prompts = [body["messages"] for path, body, _ in asked if body.get("messages")]
             assert prompts == [[{"role": "user", "content": line[2]}]], "probing sends no prompt"
         finally:
@@ -141,14 +141,14 @@ def test_the_doctor_judges_the_catalogue_in_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "said"),
+    ("base", "message"),
     [
         ("http://127.0.0.1:1/v1", "Nothing listens at the provider's address"),
         ("http://no-such-host.invalid/v1", "host name could not be resolved"),
     ],
 )
-def test_the_doctor_says_why_there_is_no_connection(tmp_path: Path, base: str, said: str) -> None:
+def test_the_doctor_says_why_there_is_no_connection(tmp_path: Path, base: str, message: str) -> None:
     found = doctor(tmp_path, OPENAI_BASE_URL=base)
     assert found["provider"]["state"] == "problem"
-    assert said in found["provider"]["detail"]
+    assert message in found["provider"]["detail"]
     assert "endpoint" not in found

@@ -13,11 +13,11 @@ NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 JITTERS = st.floats(0, 1, exclude_max=True)
 
 
-@given(tries=st.integers(1, 10_000), jitter=JITTERS, asked=st.none() | st.floats(0, 60))
-def test_a_pause_is_bounded_and_never_shorter_than_asked(tries, jitter, asked):
-    pause = Retries().delay(tries, jitter, asked)
+@given(tries=st.integers(1, 10_000), jitter=JITTERS, retry_after=st.none() | st.floats(0, 60))
+def test_a_pause_is_bounded_and_never_shorter_than_asked(tries, jitter, retry_after):
+    pause = Retries().delay(tries, jitter, retry_after)
     assert pause is not None
-    assert max(asked or 0, 0.125) <= pause <= max(asked or 0, 8.0)
+    assert max(retry_after or 0, 0.125) <= pause <= max(retry_after or 0, 8.0)
 
 
 @given(tries=st.integers(1, 50), jitter=JITTERS)

@@ -52,14 +52,14 @@ def weights() -> Iterator[tuple[str, str, np.ndarray[Any, Any]]]:
 
     tokens = vocabulary()
     number = {token: place for place, token in enumerate(tokens)}
-    said = steps()
-    assert len(set(said)) == len(said), "a token that comes twice would loop"
-    follows = {number[a]: number[b] for a, b in zip(said, [*said[1:], END], strict=True)}
+    path = steps()
+    assert len(set(path)) == len(path), "a token that comes twice would loop"
+    follows = {number[a]: number[b] for a, b in zip(path, [*path[1:], END], strict=True)}
     embedding = np.zeros((len(tokens), WIDTH), np.float32)
     embedding[range(len(tokens)), range(len(tokens))] = 1.0
     head = np.zeros((len(tokens), WIDTH), np.float32)
     for place in range(len(tokens)):
-        head[follows.get(place, number[said[0]]), place] = 4.0
+        head[follows.get(place, number[path[0]]), place] = 4.0
     ones, square = np.ones(WIDTH, np.float32), np.zeros((WIDTH, WIDTH), np.float32)
     wide, narrow = np.zeros((INNER, WIDTH), np.float32), np.zeros((WIDTH, INNER), np.float32)
     yield "token_embd", "model.embed_tokens", embedding

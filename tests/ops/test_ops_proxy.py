@@ -38,8 +38,8 @@ class _Echo(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.send_response(200)
-        told = [self.headers.get(name, "-") for name in ("Host", "X-Forwarded-Proto", "X-Forwarded-For")]
-        self.send_header("X-Seen", " ".join(told))
+        seen_headers = [self.headers.get(name, "-") for name in ("Host", "X-Forwarded-Proto", "X-Forwarded-For")]
+        self.send_header("X-Seen", " ".join(seen_headers))
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"ok")

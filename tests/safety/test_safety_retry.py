@@ -26,10 +26,10 @@ def test_the_backoff_stays_between_half_and_all_of_the_doubled_base(so_far, jitt
 
 @given(st.integers(1, 50), JITTER, st.floats(0, 1e9))
 @settings(max_examples=80)
-def test_the_providers_wait_is_never_cut_short_and_has_no_ceiling(so_far, jitter, asked):
-    seconds = delay(so_far, jitter, asked)
-    assert seconds >= asked
-    assert seconds <= max(CAP, asked * 1.1 + 1e-6)
+def test_the_providers_wait_is_never_cut_short_and_has_no_ceiling(so_far, jitter, retry_after):
+    seconds = delay(so_far, jitter, retry_after)
+    assert seconds >= retry_after
+    assert seconds <= max(CAP, retry_after * 1.1 + 1e-6)
 
 
 @given(st.integers(1, 50), JITTER)
@@ -38,9 +38,9 @@ def test_with_the_same_jitter_a_later_attempt_never_waits_less(so_far, jitter):
     assert delay(so_far + 1, jitter) >= delay(so_far, jitter)
 
 
-@pytest.mark.parametrize("asked", [-1.0, math.nan])
-def test_a_wait_that_makes_no_sense_counts_as_not_said(asked):
-    assert delay(1, 0.0, asked) == delay(1, 0.0)
+@pytest.mark.parametrize("retry_after", [-1.0, math.nan])
+def test_a_wait_that_makes_no_sense_counts_as_not_said(retry_after):
+    assert delay(1, 0.0, retry_after) == delay(1, 0.0)
 
 
 def test_a_retry_says_in_how_many_seconds_and_when():

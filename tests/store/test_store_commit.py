@@ -94,14 +94,14 @@ async def test_a_settled_job_tells_late_writers_so(redis, jobs, other):
 async def test_whoever_was_slower_is_asked_again_with_the_record_as_it_is(redis, jobs, other):
     job = await submitted(jobs)
     await other.change(job.id, lambda _: [FLAGGED])
-    asked = []
+    records_seen = []
 
     def decide(seen):
-        asked.append((seen.version, seen.account_flagged))
+        records_seen.append((seen.version, seen.account_flagged))
         return [ASKED]
 
     after = await jobs.change(job.id, decide, job=job)
-    assert asked == [(1, False), (2, True)]
+    assert records_seen == [(1, False), (2, True)]
     assert after.version == 3
     await sound(redis, jobs, [job.id])
 

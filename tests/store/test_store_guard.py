@@ -25,7 +25,7 @@ from worker.store.lifecycle.queue_repair import QueueRepair
 from worker.store.lifecycle.retention import Retention
 
 ACL = Path(__file__).parents[2] / "ops" / "users.acl"
-Told = list[tuple[str, dict[str, object]]]
+TelemetryEvents = list[tuple[str, dict[str, object]]]
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ async def test_several_processes_that_start_at_once_agree(valkey_url: str, redis
 
 @pytest.mark.parametrize("reason", ["empty", "older", "other"])
 async def test_what_is_not_the_known_store_is_not_spoken_to(
-    reason: str, valkey_url: str, guarded: ArqRedis, redis: ArqRedis, told: Told, tmp_path: Path
+    reason: str, valkey_url: str, guarded: ArqRedis, redis: ArqRedis, telemetry_events: TelemetryEvents, tmp_path: Path
 ) -> None:
     jobs = Jobs(guarded, FakeClock())
     await jobs.submit(new_job())
@@ -94,14 +94,14 @@ async def test_what_is_not_the_known_store_is_not_spoken_to(
     for refused in (guarded, client):  # and nothing passes from now on, nor after a new start
         with pytest.raises(StoreChanged, match=r"vigil store accept"):
             await Jobs(refused, FakeClock()).submit(new_job())
-    assert {fields["reason"] for name, fields in told if name == "store.changed"} == {reason}
+    assert {fields["reason"] for name, fields in telemetry_events if name == "store.changed"} == {reason}
     assert await redis.exists("vigil:ready") == (reason == "older")
 
     await accept(redis, "meant")
     for accepted in (guarded, client):
         assert (await Jobs(accepted, FakeClock()).submit(new_job()))[0].job.status == "queued"
         assert (await looked(accepted)).deployment == "meant"
-    assert [name for name, _ in told if name.startswith("store.")].count("store.known") == 2
+    assert [name for name, _ in telemetry_events if name.startswith("store.")].count("store.known") == 2
     # accepted once is not accepted for ever
     await redis.flushall()
     for refused in (guarded, client):
@@ -125,19 +125,19 @@ async def test_an_older_store_that_others_went_on_with_is_noticed_too(
 
 
 async def test_connections_that_meet_an_accepted_store_at_once_agree(
-    valkey_url: str, guarded: ArqRedis, redis: ArqRedis, told: Told, tmp_path: Path
+    valkey_url: str, guarded: ArqRedis, redis: ArqRedis, telemetry_events: TelemetryEvents, tmp_path: Path
 ) -> None:
     await Jobs(guarded, FakeClock()).submit(new_job())
     client = await again(valkey_url, await looked(guarded), tmp_path / "again.json")
     await accept(redis, "meant")
     await asyncio.gather(*(client.incr(f"vigil:x{n}") for n in range(12)))
-    assert [name for name, _ in told if name.startswith("store.")] == []
+    assert [name for name, _ in telemetry_events if name.startswith("store.")] == []
     assert (await looked(client)).deployment == "meant"
     await client.aclose()
 
 
 async def test_the_known_store_is_accepted_at_once_when_it_is_back(
-    guarded: ArqRedis, redis: ArqRedis, told: Told
+    guarded: ArqRedis, redis: ArqRedis, telemetry_events: TelemetryEvents
 ) -> None:
     await Jobs(guarded, FakeClock()).submit(new_job())
     await looked(guarded)
@@ -148,7 +148,7 @@ async def test_the_known_store_is_accepted_at_once_when_it_is_back(
     for name, value in held.items():
         await redis.restore(name, 0, value)
     await looked(guarded)
-    assert [name for name, _ in told if name.startswith("store.")] == ["store.changed", "store.known"]
+    assert [name for name, _ in telemetry_events if name.startswith("store.")] == ["store.changed", "store.known"]
 
 
 @pytest.mark.parametrize("spoil", ["gone", "list"])
@@ -182,7 +182,7 @@ async def test_what_retention_removed_is_not_missed(
 
 
 async def test_the_file_is_kept_while_it_runs_and_a_full_disk_is_told_once(
-    valkey_url: str, guarded: ArqRedis, told: Told, tmp_path: Path
+    valkey_url: str, guarded: ArqRedis, telemetry_events: TelemetryEvents, tmp_path: Path
 ) -> None:
     guard = guard_of(guarded)
     assert guard is not None
@@ -205,12 +205,12 @@ async def test_the_file_is_kept_while_it_runs_and_a_full_disk_is_told_once(
     running = asyncio.create_task(other.run(client))
 
     async def complained() -> bool:
-        return any(name == "store.unmarked" for name, _ in told)
+        return any(name == "store.unmarked" for name, _ in telemetry_events)
 
     await until("the complaint", complained)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert [name for name, _ in told].count("store.unmarked") == 1
+    assert [name for name, _ in telemetry_events].count("store.unmarked") == 1
     await client.aclose()
 
 
@@ -221,7 +221,7 @@ async def spoil_trail(redis: ArqRedis) -> None:
 
 @pytest.mark.parametrize("by", ["a commit", "the guard", "a repair"])
 async def test_a_trail_that_vigil_set_aside_is_no_older_store(
-    by: str, valkey_url: str, guarded: ArqRedis, redis: ArqRedis, told: Told, tmp_path: Path
+    by: str, valkey_url: str, guarded: ArqRedis, redis: ArqRedis, telemetry_events: TelemetryEvents, tmp_path: Path
 ) -> None:
     jobs = Jobs(guarded, Clock())
     await jobs.submit(new_job())
@@ -238,7 +238,7 @@ async def test_a_trail_that_vigil_set_aside_is_no_older_store(
     assert await redis.type(keys.AUDIT) == b"stream"
     assert await redis.get(keys.aside(keys.AUDIT)) == b"x"
     lost = {"what": "audit", "code": "wrong_type"}
-    assert [fields for name, fields in told if name == "record.unreadable"] == [lost]
+    assert [fields for name, fields in telemetry_events if name == "record.unreadable"] == [lost]
     assert (await looked(guarded)).record > mark.record
     client = await again(valkey_url, mark, tmp_path / "again.json")  # as a process that was stopped meanwhile
     await client.ping()
@@ -291,7 +291,7 @@ def _rules(text: str) -> list[str]:
 
 
 async def test_what_the_api_may_not_set_aside_is_reported_and_a_worker_does_it_at_once(
-    api_user: ArqRedis, guarded: ArqRedis, redis: ArqRedis, told: Told
+    api_user: ArqRedis, guarded: ArqRedis, redis: ArqRedis, telemetry_events: TelemetryEvents
 ) -> None:
     jobs = Jobs(api_user, Clock())
     await jobs.submit(new_job())
@@ -303,7 +303,7 @@ async def test_what_the_api_may_not_set_aside_is_reported_and_a_worker_does_it_a
     with pytest.raises(RecordUnreadable):
         await jobs.submit(wanted)
     await looked(api_user)
-    assert [fields["what"] for name, fields in told if name == "record.unreadable"] == ["audit"]
+    assert [fields["what"] for name, fields in telemetry_events if name == "record.unreadable"] == ["audit"]
     assert await redis.get(keys.AUDIT) == b"x"
     await looked(guarded)
     stored, replayed = await jobs.submit(wanted)
