@@ -12,7 +12,7 @@ from worker.jobs.record import JobError, ProviderError, Usage
 from worker.jobs.states import CheckEnd, Outcome, Purpose
 
 FIRST = queued(input_digest="d" * 64)
-SAID = ev.AttemptUpdated(
+UPDATED = ev.AttemptUpdated(
     request_id="req_1",
     response_id="resp_1",
     organization="org-1",
@@ -50,7 +50,7 @@ def test_every_record_says_whose_job_it_was_and_what_was_asked_without_showing_i
 
 def test_the_last_record_of_an_attempt_tells_the_whole_call():
     began_proxied = began().evolve(proxied=True)
-    record = last((STARTED, None), (began_proxied, 1), (SAID, 1), (ANSWERED, 1))
+    record = last((STARTED, None), (began_proxied, 1), (UPDATED, 1), (ANSWERED, 1))
     assert record["call"] == {
         "model": SOL,
         "mode": "background",

@@ -21,7 +21,7 @@ class ChatOnly(BaseHTTPRequestHandler):
     """A local server with Chat Completions and a list of models, as most are; it echoes the last message."""
 
     protocol_version = "HTTP/1.1"
-    asked: list[tuple[str, dict[str, Any], str | None]]
+    requests: list[tuple[str, dict[str, Any], str | None]]
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
@@ -31,7 +31,7 @@ class ChatOnly(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        type(self).asked.append((self.path, body, self.headers.get("Authorization")))
+        type(self).requests.append((self.path, body, self.headers.get("Authorization")))
         if self.path != "/v1/chat/completions":
             self._json(404, {"detail": "Not Found"})
         elif not body.get("messages"):
@@ -63,12 +63,12 @@ class ChatOnly(BaseHTTPRequestHandler):
 
 @contextmanager
 def chat_only() -> Iterator[tuple[str, list[tuple[str, dict[str, Any], str | None]]]]:
-    handler = type("Handler", (ChatOnly,), {"asked": []})
+    handler = type("Handler", (ChatOnly,), {"requests": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/v1", handler.asked
+            yield f"http://127.0.0.1:{server.server_port}/v1", handler.requests
         finally:
             server.shutdown()
             thread.join()
@@ -82,7 +82,7 @@ def short_file(tmp_path: Path) -> str:
 
 
 def test_up_at_a_server_without_a_key_completes_a_job_as_it_says(tmp_path: Path, short_file: str) -> None:
-    with chat_only() as (base, asked):
+    with chat_only() as (base, requests):
         env = {"OPENAI_BASE_URL": base, "VIGIL_MODELS_FILE": short_file, "VIGIL_UPSTREAM": "chat"}
         up = start_up(tmp_path, free_port(), **env)
         try:
@@ -101,7 +101,7 @@ def test_up_at_a_server_without_a_key_completes_a_job_as_it_says(tmp_path: Path,
             refused = up("submit", "x", "--model", "gpt-9")
             assert "VIGIL_MODELS_FILE" in refused.stderr
             assert "VIGIL_ALLOW_UNKNOWN_MODELS" in refused.stderr
-            prompts = [body["messages"] for path, body, _ in asked if body.get("messages")]
+            prompts = [body["messages"] for path, body, _ in requests if body.get("messages")]
             assert prompts == [[{"role": "user", "content": line[2]}]], "probing sends no prompt"
         finally:
             up.process.terminate()
@@ -114,18 +114,18 @@ def doctor(folder: Path, *words: str, **env: str) -> dict[str, dict[str, str]]:
 
 
 def test_the_doctor_says_which_mode_fits_and_tries_it_on_request(tmp_path: Path, short_file: str) -> None:
-    with chat_only() as (base, asked):
+    with chat_only() as (base, requests):
         env = {"OPENAI_BASE_URL": base, "VIGIL_MODELS_FILE": short_file}
         found = doctor(tmp_path, **env)
         assert found["endpoint"]["state"] == "problem"
         assert "VIGIL_UPSTREAM=chat" in found["endpoint"]["fix"]
         assert found["their models"]["state"] == "ok"
-        prompts = [body.get("messages") or body.get("input") for _, body, _ in asked]
+        prompts = [body.get("messages") or body.get("input") for _, body, _ in requests]
         assert not any(prompts), "nothing is generated without --try"
         found = doctor(tmp_path, "--try", MODEL, VIGIL_UPSTREAM="chat", **env)
         assert (found["endpoint"]["state"], found["trial"]["state"]) == ("ok", "ok")
         assert "5 tokens, id chatcmpl-1" in found["trial"]["detail"]
-        assert len([body for _, body, _ in asked if body.get("messages") or body.get("input")]) == 1
+        assert len([body for _, body, _ in requests if body.get("messages") or body.get("input")]) == 1
         found = doctor(tmp_path, "--try", MODEL, **env)
         assert found["trial"]["state"] == "problem"
         assert "VIGIL_UPSTREAM=chat" in found["trial"]["fix"]

@@ -66,14 +66,14 @@ def weights() -> Iterator[tuple[str, str, np.ndarray[Any, Any]]]:
     yield "output_norm", "model.norm", ones
     yield "output", "lm_head", head
     for layer in range(LAYERS):
-        ours, theirs = f"blk.{layer}.", f"model.layers.{layer}."
-        yield ours + "attn_norm", theirs + "input_layernorm", ones
+        gguf, hf = f"blk.{layer}.", f"model.layers.{layer}."
+        yield gguf + "attn_norm", hf + "input_layernorm", ones
         for short, long in (("q", "q"), ("k", "k"), ("v", "v"), ("output", "o")):
-            yield f"{ours}attn_{short}", f"{theirs}self_attn.{long}_proj", square
-        yield ours + "ffn_norm", theirs + "post_attention_layernorm", ones
-        yield ours + "ffn_gate", theirs + "mlp.gate_proj", wide
-        yield ours + "ffn_up", theirs + "mlp.up_proj", wide
-        yield ours + "ffn_down", theirs + "mlp.down_proj", narrow
+            yield f"{gguf}attn_{short}", f"{hf}self_attn.{long}_proj", square
+        yield gguf + "ffn_norm", hf + "post_attention_layernorm", ones
+        yield gguf + "ffn_gate", hf + "mlp.gate_proj", wide
+        yield gguf + "ffn_up", hf + "mlp.up_proj", wide
+        yield gguf + "ffn_down", hf + "mlp.down_proj", narrow
 
 
 def gguf_file(path: Path) -> None:

@@ -257,8 +257,8 @@ def test_the_trial_valkey_is_set_up_like_ours(tmp_path: Path) -> None:
     words = next(one for one in trial if one["kind"] == "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     options = [word for word in words["args"] if not word.startswith(("--dir", "--aclfile"))]
     names = [line.split()[0] for line in CONF.read_text().splitlines() if line and not line.startswith("#")]
-    with server(tmp_path / "a") as ours, server(tmp_path / "b", *options, conf=None) as theirs:
-        assert ours.client().config_get(*names) == theirs.client().config_get(*names)
+    with server(tmp_path / "a") as server_here, server(tmp_path / "b", *options, conf=None) as server_there:
+        assert server_here.client().config_get(*names) == server_there.client().config_get(*names)
     assert [word.split()[0].removeprefix("--") for word in options] == names
 
 

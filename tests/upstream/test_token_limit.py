@@ -11,7 +11,7 @@ from worker.safety import classify
 from worker.safety.stream import Rejected
 from worker.upstream.token_limit import BOTH, NEW, OLD, TokenLimit
 
-ASKED = {"params": {"max_output_tokens": 5}}
+LIMITED = {"params": {"max_output_tokens": 5}}
 TOGETHER = {
     "error": {
         "message": "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
@@ -33,12 +33,12 @@ async def test_a_refusal_of_a_name_changes_what_is_sent_next(
 ) -> None:
     async with RawServer(plays(as_json(400, refusal))) as server:
         provider = provider_at(server.url)
-        (rejected,) = await drain(provider.open(call("chat", **ASKED)))
+        (rejected,) = await drain(provider.open(call("chat", **LIMITED)))
         assert isinstance(rejected, Rejected)
         failure = classify.rejected(rejected)
         assert (failure.code, failure.retryable) == ("token_limit_name", True)
-        await drain(provider.open(call("chat", **ASKED)))
-        await drain(provider.open(call("chat", model="another", **ASKED)))
+        await drain(provider.open(call("chat", **LIMITED)))
+        await drain(provider.open(call("chat", model="another", **LIMITED)))
         sent = [names(request.json) for request in server.requests]
     assert sent == [{NEW, OLD}, then, {NEW, OLD}]
 
@@ -46,7 +46,7 @@ async def test_a_refusal_of_a_name_changes_what_is_sent_next(
 async def test_it_ends_when_no_name_helps(provider_at: ProviderAt) -> None:
     async with RawServer(plays(as_json(400, TOGETHER))) as server:
         provider = provider_at(server.url)
-        rejected = [classify.rejected((await drain(provider.open(call("chat", **ASKED))))[0]) for _ in range(3)]
+        rejected = [classify.rejected((await drain(provider.open(call("chat", **LIMITED))))[0]) for _ in range(3)]
     assert [failure.retryable for failure in rejected] == [True, True, False]
     assert rejected[-1].code == "bad_request"
 
@@ -54,7 +54,7 @@ async def test_it_ends_when_no_name_helps(provider_at: ProviderAt) -> None:
 async def test_a_block_that_quotes_a_name_stays_a_block(provider_at: ProviderAt) -> None:
     block = {"error": {"code": "cyber_policy", "message": "max_tokens", "type": "invalid_request"}}
     async with RawServer(plays(as_json(400, block))) as server:
-        (rejected,) = await drain(provider_at(server.url).open(call("chat", **ASKED)))
+        (rejected,) = await drain(provider_at(server.url).open(call("chat", **LIMITED)))
     assert isinstance(rejected, Rejected)
     assert classify.rejected(rejected).block is not None
 

@@ -51,9 +51,9 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
     yield _reachability(base, answer)
     if isinstance(answer, Exception):
         return
-    if (theirs := parse_http_date(answer.headers.get("date"))) is not None:
+    if (provider_time := parse_http_date(answer.headers.get("date"))) is not None:
         # the header has whole seconds, and the response took some time to arrive
-        ahead = (theirs - clock.now() + timedelta(seconds=0.5)).total_seconds()
+        ahead = (provider_time - clock.now() + timedelta(seconds=0.5)).total_seconds()
         yield clock_check("their clock", "the provider", ahead, slack=2.0)
     if (listed := _listed(answer)) is not None:
         yield _models(listed, settings)
@@ -121,7 +121,7 @@ def _models(listed: frozenset[str], settings: Settings) -> DoctorCheck:
         name for name, model in catalogue.models.items() if name not in listed and listed.isdisjoint(model.aliases)
     ]
     shown = [clean(name) for name in sorted(listed)[:_MAX_MODELS_SHOWN]]
-    theirs = ", ".join(shown) + (
+    listed_models = ", ".join(shown) + (
         f" and {len(listed) - _MAX_MODELS_SHOWN} more" if len(listed) > _MAX_MODELS_SHOWN else ""
     )
     if not listed:
@@ -134,11 +134,11 @@ def _models(listed: frozenset[str], settings: Settings) -> DoctorCheck:
         fix = "`vigil probe` says why; or remove them from the file of VIGIL_MODELS_FILE"
         return DoctorCheck("their models", "warning", f"the provider does not list {', '.join(missing)}", fix)
     if settings.allow_unknown_models:
-        detail = f"the provider lists {theirs}: accepted (VIGIL_ALLOW_UNKNOWN_MODELS), without a price"
+        detail = f"the provider lists {listed_models}: accepted (VIGIL_ALLOW_UNKNOWN_MODELS), without a price"
         return DoctorCheck("their models", "ok", detail)
     fix = f'set VIGIL_MODELS_FILE to a file with [models."{shown[0]}"], or VIGIL_ALLOW_UNKNOWN_MODELS=1'
     return DoctorCheck(
-        "their models", "warning", f"the provider lists no model of the catalogue; it lists {theirs}", fix
+        "their models", "warning", f"the provider lists no model of the catalogue; it lists {listed_models}", fix
     )
 
 

@@ -67,7 +67,7 @@ async def _checks(redis: Redis, url: str, kind: str, settings: Settings) -> Asyn
     yield _tls(address)
     clock = Clock()
     before = clock.now().timestamp()
-    async with store_errors("tell the time"):
+    async with store_errors("report its time"):
         seconds, micros = await redis.time()
     after = clock.now().timestamp()
     yield clock_check("clock", "Redis", seconds + micros / 1e6 - (before + after) / 2)

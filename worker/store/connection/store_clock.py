@@ -55,7 +55,7 @@ class StoreClock(Clock):
         """Read the time of Redis once; if it does not answer, the clock goes on as before."""
         began = self._machine.monotonic()
         try:
-            async with asyncio.timeout(_MAX_ROUND_TRIP_S), store_errors("tell the time"):
+            async with asyncio.timeout(_MAX_ROUND_TRIP_S), store_errors("report its time"):
                 seconds, micros = await self._redis.time()
         except (StoreUnavailable, TimeoutError):
             return

@@ -137,7 +137,7 @@ class Jobs:
         `app_limit`: how many jobs of an app may run at once if its record says nothing; 0 = any number.
         """
         lease_ms = int(lease_seconds * 1000)
-        async with store_errors("hand out jobs"):
+        async with store_errors("claim jobs"):
             due, now, is_open, claimed = await self._scripts.claim(worker, limit, lease_ms, circuit, app_limit)
         readable, unreadable = list[ClaimedJob](), list[ClaimReply]()
         for one in claimed:

@@ -176,4 +176,4 @@ class Outbox:
                 return current
             if verdict == b"OK":
                 return due
-        raise Refused("message_busy", "The message is changing right now; look at it again.", 409)
+        raise Refused("message_busy", "The message is changing right now; read it again before you retry.", 409)
