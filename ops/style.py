@@ -1,4 +1,4 @@
-"""Check what ruff does not: names of files, their length, one name for one class, and a verb in each docstring.
+"""Check what ruff does not: names of files and of what they define, length, one name for one class, docstrings' verbs.
 
     python ops/style.py            # prints each finding, exits 1 if there is one
 
@@ -21,7 +21,9 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 MAX_LINES: Final = 400
 CONFIG: Final = tomllib.loads((ROOT / "ops" / "style.toml").read_text())
-VAGUE, VERBS, FORMS = (frozenset(CONFIG["words"][kind]) for kind in ("vague", "verbs", "forms"))
+VAGUE, VAGUE_IDENTIFIERS, VERBS, FORMS = (
+    frozenset(CONFIG["words"][kind]) for kind in ("vague", "vague_identifiers", "verbs", "forms")
+)
 DISTRIBUTIONS: Final = ("worker/client/", "worker/simulator/", "worker/lab/")
 """These share no names with the rest: each is used, or could be, without the rest of Vigil."""
 
@@ -59,15 +61,33 @@ def findings(paths: list[Path]) -> Iterator[tuple[str, str, str]]:
             yield "file-name", name, f"{name}: the name has {', '.join(sorted(vague))}; say what the file is about"
         if (lines := text.count("\n")) > MAX_LINES:
             yield "length", name, f"{name}: {lines} lines, at most {MAX_LINES}; split it along its subjects"
+        tree = ast.parse(text)
+        yield from _identifiers(name, tree)
         if name.startswith(("worker/", "api/")):
-            yield from _docstrings(name, text, classes)
+            yield from _docstrings(name, tree, classes)
     for (_, title), places in classes.items():
         if len(places) > 1:
             yield "class-name", title, f"{title}: {len(places)} public classes have this name: {', '.join(places)}"
 
 
-def _docstrings(name: str, text: str, classes: dict[tuple[str, str], list[str]]) -> Iterator[tuple[str, str, str]]:
-    tree = ast.parse(text)
+def _identifiers(name: str, tree: ast.Module) -> Iterator[tuple[str, str, str]]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=defined) | ast.AsyncFunctionDef(name=defined) | ast.ClassDef(name=defined):
+                pass
+            case ast.arg(arg=defined) | ast.Name(id=defined, ctx=ast.Store()):
+                pass
+            case ast.Attribute(attr=defined, ctx=ast.Store()) | ast.alias(asname=str(defined)):
+                pass
+            case _:
+                continue
+        if defined.strip("_").lower() in VAGUE_IDENTIFIERS:
+            yield "identifier", f"{name}:{defined}", f"{name}:{node.lineno} {defined}: a vague name; say what it holds"
+
+
+def _docstrings(
+    name: str, tree: ast.Module, classes: dict[tuple[str, str], list[str]]
+) -> Iterator[tuple[str, str, str]]:
     distribution = next((part for part in DISTRIBUTIONS if name.startswith(part)), "")
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):

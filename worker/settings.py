@@ -103,7 +103,6 @@ class Settings(BaseSettings):
     sentry_environment: str = Field("production", validation_alias="SENTRY_ENVIRONMENT")
     sentry_release: str | None = Field(None, validation_alias="SENTRY_RELEASE")
     sentry_traces_sample_rate: Annotated[float, Field(ge=0, le=1, validation_alias="SENTRY_TRACES_SAMPLE_RATE")] = 1.0
-    https_proxy: str | None = Field(None, validation_alias="HTTPS_PROXY")
 
     @field_validator("log_level", mode="before")
     @classmethod

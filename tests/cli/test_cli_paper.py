@@ -27,7 +27,7 @@ def test_every_setting_is_in_the_example() -> None:
     text = (ROOT / "ops" / "env.example").read_text()
     written = re.findall(r"^# ([A-Z][A-Z0-9_]+)=", text, re.MULTILINE)
     assert sorted(set(variables()) - set(written)) == []
-    assert sorted(set(written) - set(variables())) == ["VIGIL_API_KEY", "VIGIL_URL"]
+    assert sorted(set(written) - set(variables())) == ["HTTPS_PROXY", "VIGIL_API_KEY", "VIGIL_URL"]
     assert len(written) == len(set(written))
 
 

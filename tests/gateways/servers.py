@@ -14,7 +14,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from sentence import CONTEXT, SENTENCE
 
-FILES = Path(__file__).parent / "files"
 MODES = ("background", "stream", "chat")
 PROMPT = "Why is the sky blue?"
 KEY = "sk-0123456789abcdef0123456789abcdef0123456789abcdef"  # of servers that want one

@@ -37,6 +37,13 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> list
         ("file-name", {"desk": GOOD}),
         ("length", {"jobs": GOOD + "#\n" * 400}),
         ("verb", {"jobs": GOOD.replace("Return the job, or None.", "The job, or None.")}),
+        ("identifier", {"jobs": "_told = 1\n"}),
+        ("identifier", {"jobs": "async def asked():\n    pass\n"}),
+        ("identifier", {"jobs": "class Desk:\n    pass\n"}),
+        ("identifier", {"jobs": "def load(*, mine=None):\n    pass\n"}),
+        ("identifier", {"jobs": "def load(job):\n    for said in job:\n        pass\n"}),
+        ("identifier", {"jobs": "def load(job):\n    job.heard = 1\n"}),
+        ("identifier", {"jobs": "import random as dice\n"}),
         ("class-name", {"jobs": "class Job:\n    pass\n", "record": "class Job:\n    pass\n"}),
     ],
 )
@@ -47,7 +54,7 @@ def test_each_rule_finds_what_breaks_it(
 
 
 def test_what_keeps_the_rules_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert found(tmp_path, monkeypatch, jobs=GOOD, record="class Job:\n    pass\n") == []
+    assert found(tmp_path, monkeypatch, jobs=GOOD, record="class Job:\n    told_twice = asked.said\n") == []
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,6 @@ import pytest
 from worker.telemetry import metrics_subscriber
 from worker.telemetry.metrics import LABELS, METRICS, REGISTRY, MetricsRegistry
 
-UNITS = ("_seconds", "_bytes", "_ratio", "_total", "_info")
-
 
 @pytest.mark.parametrize("name", METRICS)
 def test_a_name_says_its_unit_and_a_counter_that_it_only_rises(name: str) -> None:

@@ -128,7 +128,6 @@ class RawServer:
         self._scripts = scripts
         self._tasks: set[asyncio.Task[None]] = set()
         self.requests: list[Request] = []
-        self.hung_up = asyncio.Event()  # a client closed while a script waited in `gone`
         self.port = 0
 
     @property

@@ -31,16 +31,3 @@ def parse_control(raw: bytes) -> ControlMessage:
     """Parse a message on CONTROL."""
     job_id, _, message = raw.decode(errors="replace").partition(" ")
     return ControlMessage(job_id, message)
-
-
-class JobChange(NamedTuple):
-    """A message on CHANGED, without the version."""
-
-    job_id: str
-    status: str
-
-
-def parse_change(raw: bytes) -> JobChange:
-    """Parse a message on CHANGED."""
-    job_id, _, rest = raw.decode(errors="replace").partition(" ")
-    return JobChange(job_id, rest.rpartition(" ")[2])

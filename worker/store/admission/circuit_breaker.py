@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import RecordUnreadable
+from worker.jobs.timestamps import iso_ms
 from worker.store import channels, keys
 from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
@@ -113,4 +114,4 @@ def _view(scope: str, row: dict[bytes, bytes]) -> dict[str, object]:
 
 
 def _time(ms: bytes) -> str:
-    return datetime.fromtimestamp(float(ms) / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso_ms(datetime.fromtimestamp(float(ms) / 1000, UTC))

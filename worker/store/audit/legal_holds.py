@@ -15,6 +15,7 @@ from worker.audit.chain import AuditRow, app_chain
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
+from worker.jobs.timestamps import iso_utc
 from worker.store import codec, keys
 from worker.store.audit.trail import Trail
 from worker.store.errors import store_errors
@@ -49,13 +50,16 @@ class LegalHolds:
             raise Refused("held_already", f"{name} is held already; `vigil audit holds` says by whom.")
         app, job_id = await self._owner(name)
         row = await self._trail.note("audit.hold", app=app, job_id=job_id, by=by, why=why)
-        since = self._clock.now().isoformat(timespec="seconds").replace("+00:00", "Z")
+        since = iso_utc(self._clock.now(), "seconds")
         async with store_errors("place a hold"), self._redis.pipeline(transaction=True) as pipe:
             pipe.sadd(keys.LEGAL_HOLDS, name)
             pipe.hset(keys.LEGAL_HOLD_NOTES, name, json.dumps({"by": by, "reason": why, "since": since}))
             await pipe.execute()
         async for ids in self._jobs(name):
-            async with store_errors("keep what is held"), self._redis.pipeline(transaction=False) as pipe:
+            async with (
+                store_errors("remove the expiry of what is held"),
+                self._redis.pipeline(transaction=False) as pipe,
+            ):
                 for one in ids:
                     for name_of_key in _content(one):
                         pipe.persist(name_of_key)
@@ -85,7 +89,7 @@ class LegalHolds:
             rows = await pipeline_replies(pipe, map(keys.job, ids))
         found = [job for _, job in readable(zip(map(keys.job, ids), rows, strict=True), codec.load_job)]
         over = [job for job in found if job.settled and app_chain(job.app) not in others]
-        async with store_errors("give back the time of what was held"), self._redis.pipeline(transaction=False) as pipe:
+        async with store_errors("restore the expiry of what was held"), self._redis.pipeline(transaction=False) as pipe:
             for job in over:
                 for name_of_key in _content(job.id):
                     pipe.expire(name_of_key, self._remaining_seconds(job))

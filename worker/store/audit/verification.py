@@ -17,6 +17,7 @@ from worker.audit.seals import BadSeal, parse
 from worker.audit.verify import Verifier
 from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
+from worker.jobs.timestamps import iso_ms
 from worker.store import keys
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
@@ -307,5 +308,4 @@ def _number(line: bytes) -> int:
 
 
 def _time(place: str) -> str:
-    at = datetime.fromtimestamp(stream_id(place)[0] / 1000, UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso_ms(datetime.fromtimestamp(stream_id(place)[0] / 1000, UTC))

@@ -25,7 +25,6 @@ class ServerInfo:
     valkey: bool
     last_write_ok: bool
     loading: bool
-    replicas: int
     used_memory: int
     maxmemory: int
     user: str | None
@@ -35,7 +34,7 @@ class ServerInfo:
 
 async def inspect_server(redis: ArqRedis, url: str) -> ServerInfo:
     """Return what was found. Raises StoreUnavailable when the server does not answer."""
-    async with store_errors("describe itself"):
+    async with store_errors("report its state"):
         info: dict[str, Any] = await redis.info()
         user = await user_of(redis)
         is_admin = await _is_admin(redis, user)
@@ -46,7 +45,6 @@ async def inspect_server(redis: ArqRedis, url: str) -> ServerInfo:
         last_write_ok=info.get("aof_last_write_status", "ok") == "ok"
         and info.get("rdb_last_bgsave_status", "ok") == "ok",
         loading=bool(info.get("loading")),
-        replicas=int(info.get("connected_slaves", 0)),
         used_memory=int(info.get("used_memory", 0)),
         maxmemory=int(info.get("maxmemory", 0)),
         user=user,

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from worker.jobs.timestamps import iso_utc
+
 Reason = Literal["empty", "older", "other"]
 
 
@@ -80,4 +82,4 @@ def save(path: Path, mark: StoreMark, by: str = "") -> None:
 
 
 def _time(record: str) -> str:
-    return datetime.fromtimestamp(int(record.partition("-")[0]) / 1000, UTC).isoformat(timespec="seconds")
+    return iso_utc(datetime.fromtimestamp(int(record.partition("-")[0]) / 1000, UTC), "seconds")

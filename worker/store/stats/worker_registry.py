@@ -10,6 +10,7 @@ from typing import Any, Final
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
+from worker.jobs.timestamps import iso_ms
 from worker.store import keys
 from worker.store.errors import store_errors
 from worker.store.values import readable, reporting_unreadable
@@ -20,7 +21,7 @@ _STALE_AFTER_S: Final = 60
 async def record_heartbeat(redis: ArqRedis, clock: Clock, worker_id: str, state: Mapping[str, Any]) -> None:
     """Record that this worker is alive now, with its state (slots, draining, …)."""
     async with store_errors("note the heartbeat"):
-        beat_at = clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        beat_at = iso_ms(clock.now())
         await redis.hset(keys.WORKERS, worker_id, json.dumps({"id": worker_id, "beat_at": beat_at, **state}))
 
 
@@ -34,7 +35,7 @@ async def workers(redis: ArqRedis, clock: Clock) -> list[dict[str, Any]]:
     """Return the state of each worker whose last heartbeat is younger than a minute."""
     rows = list[bytes]()
     with reporting_unreadable():
-        async with store_errors("ask for the workers", keys.WORKERS):
+        async with store_errors("list the workers", keys.WORKERS):
             rows = await redis.hvals(keys.WORKERS)
     oldest = clock.now() - timedelta(seconds=_STALE_AFTER_S)
     found = [one for _, one in readable(((keys.WORKERS, row) for row in rows), _parse_heartbeat)]

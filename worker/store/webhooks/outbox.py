@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
 from arq.connections import ArqRedis
@@ -20,6 +19,7 @@ from worker.jobs import ids
 from worker.jobs.errors import Refused
 from worker.jobs.events import Event
 from worker.jobs.record import Job
+from worker.jobs.timestamps import iso_ms
 from worker.store import channels, keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
@@ -83,11 +83,6 @@ def load_message(raw: bytes) -> OutboxMessage:
     return message
 
 
-def iso_time(at: datetime) -> str:
-    """Format a time as messages hold it."""
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Command]:
     """Return the commands by which a commit of these events fills the outbox."""
     commands: list[Command] = []
@@ -97,7 +92,7 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
         commands.append(("IF", wanted, event.type, "ZADD", keys.OUTBOX, score, f"{job.id}:{event.seq}:{event.type}"))
         commands.append(("IF", wanted, event.type, "PUBLISH", channels.OUTBOX_FILLED, "1"))
         if event.type in job.webhook_events:
-            message_id = ids.new_id("msg", due, clock.dice(ids.DICE_BYTES))
+            message_id = ids.new_id("msg", due, clock.random_bytes(ids.RANDOM_BYTES))
             at = event.dump()["at"]
             message = OutboxMessage(
                 *(message_id, job.id, job.app, event.type, event.seq, "pending", at),
@@ -169,7 +164,7 @@ class Outbox:
                 raise Refused("message_not_found", "The job has no such message.", 404)
             if not current.target or current.before:
                 return current  # it is about to be sent
-            at = iso_time(self._clock.now())
+            at = iso_ms(self._clock.now())
             due = replace(current, state="pending", next_try_at=at, before=current.state, planned=current.next_try_at)
             async with store_errors("send the message again"):
                 verdict = await self._redeliver(
@@ -181,4 +176,4 @@ class Outbox:
                 return current
             if verdict == b"OK":
                 return due
-        raise Refused("message_busy", "The message is changing right now; look at it again.", 409)
+        raise Refused("message_busy", "The message is changing right now; read it again before you retry.", 409)

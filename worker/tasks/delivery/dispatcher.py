@@ -21,6 +21,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused, StoreUnavailable
+from worker.jobs.timestamps import iso_ms
 from worker.settings import Settings
 from worker.store import channels
 from worker.store.admission.quarantine import QuarantineLimits
@@ -30,7 +31,7 @@ from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import ClaimedMessage, DeliveryQueue
 from worker.store.webhooks.endpoints import Endpoints
-from worker.store.webhooks.outbox import OutboxMessage, State, iso_time
+from worker.store.webhooks.outbox import OutboxMessage, State
 from worker.tasks.delivery.outbox_relay import OutboxRelay
 from worker.tasks.loop import loop_pass
 from worker.tasks.store_retry import retry_store
@@ -217,7 +218,7 @@ class Dispatcher:
         message, manual = taken.message, bool(taken.message.before)
         outcome = verdict(answer.status, answer.error)
         receipt = {
-            "at": iso_time(at),
+            "at": iso_ms(at),
             "trigger": "manual" if manual else "scheduled",
             "status_code": answer.status,
             "seconds": answer.seconds,
@@ -255,10 +256,10 @@ class Dispatcher:
                 return _after(tried, tried.before), None
             wait = max(0.0, (datetime.fromisoformat(tried.planned) - now).total_seconds())
             return replace(tried, state="pending", next_try_at=tried.planned, before="", planned=None), wait
-        delay = next_delay(self._delays, tried.tries, self._clock.chance(), answer.retry_after)
+        delay = next_delay(self._delays, tried.tries, self._clock.random(), answer.retry_after)
         if delay is None:
             return _after(tried, "exhausted"), None
-        return replace(tried, next_try_at=iso_time(now + timedelta(seconds=delay))), delay
+        return replace(tried, next_try_at=iso_ms(now + timedelta(seconds=delay))), delay
 
     async def _store_result(
         self,

@@ -18,6 +18,7 @@ from worker.clock import Clock
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
+from worker.jobs.timestamps import iso_ms
 from worker.store.commands import Command
 from worker.store.jobs import batch_reads
 from worker.store.jobs.outbox_jobs import OutboxJob, as_outbox_job, load_event_ranges, load_outbox_jobs
@@ -26,7 +27,7 @@ from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import DeliveryQueue, RoutedEntry
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
-from worker.store.webhooks.outbox import OutboxMessage, iso_time, trace_of
+from worker.store.webhooks.outbox import OutboxMessage, trace_of
 from worker.telemetry.internal_errors import report_internal_error
 from worker.webhooks.guard import AddressPolicy, check_url
 from worker.webhooks.message import WebhookEvent, body_of
@@ -173,15 +174,15 @@ class OutboxRelay:
         return commands
 
     def _for_endpoint(self, endpoint: Endpoint, job: Job, event: WebhookEvent, context: _EntryContext) -> list[Command]:
-        name = ids.new_id("msg", context.now_ms, self._clock.dice(ids.DICE_BYTES))
+        name = ids.new_id("msg", context.now_ms, self._clock.random_bytes(ids.RANDOM_BYTES))
         body = body_of(endpoint.payload, name, job, event, context.record.private, context.answer)
         if body is None:
             return []
         message = OutboxMessage(
-            *(name, job.id, job.app, event.type, event.seq, "pending", iso_time(event.at)),
+            *(name, job.id, job.app, event.type, event.seq, "pending", iso_ms(event.at)),
             endpoint=endpoint.id,
             target=endpoint.id,
-            next_try_at=iso_time(event.at),
+            next_try_at=iso_ms(event.at),
             trace=trace_of(job),
         )
         return self._deliveries.enqueue_commands(message, context.record.cipher, endpoint.url, body, context.now_ms)
