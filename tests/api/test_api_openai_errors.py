@@ -128,7 +128,10 @@ async def test_malformed_bodies_have_the_envelope(acme, sent, headers, status):
     assert set(answer.json()["error"]) == {"message", "type", "code", "param"}
 
 
-@pytest.mark.parametrize("params", [{"stream": "yes"}, {"starting_after": "-1"}, {"starting_after": "x"}])
+@pytest.mark.parametrize(
+    "params",
+    [{"stream": "yes"}, {"stream": ""}, {"starting_after": "-1"}, {"starting_after": "x"}, {"starting_after": ""}],
+)
 async def test_bad_parameters(acme, params):
     job_id = await submitted(acme)
     answer = await acme.get(f"/v1/responses/{job_id}", params=params)

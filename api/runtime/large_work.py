@@ -1,0 +1,35 @@
+"""Runs what takes long because a request's body is large in one thread beside the event loop.
+
+One thread, because it shares the interpreter with the loop: with more of them the loop would wait for each. Work on
+small bodies is done at once, since a thread costs more than it. What runs here must be cut into calls into C that are
+short (strict_json.py), as no other thread runs during one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+MAX_INLINE_BYTES: Final = 64 * 1024
+
+
+class LargeWork:
+    """The thread, started by the first large body."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vigil-large")
+
+    async def run(self, size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `function` returns; it takes long only if `size`, in bytes, is large."""
+        if size <= MAX_INLINE_BYTES:
+            return function(*args, **kwargs)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
+
+    def close(self) -> None:
+        """End the thread once what it does is done; what waits for it is dropped."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
