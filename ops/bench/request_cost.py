@@ -82,7 +82,9 @@ def run(settings: Settings, size: int, only: str, *, every: bool) -> Report:
                 figures = f"{cost.lag * 1000:7.1f} {cost.turn * 1000:8.1f} {cost.total * 1000:7.1f} {cost.status:6}"
                 lines.append(f"{route.method + ' ' + route.path:52} {figures}  {name}")
                 print(lines[-1], file=sys.stderr, flush=True)
-    return Report("request_cost", lines, [Figure.at_most("longest lag of the loop by one request", worst, target_ms, "ms")])
+    return Report(
+        "request_cost", lines, [Figure.at_most("longest lag of the loop by one request", worst, target_ms, "ms")]
+    )
 
 
 def main() -> int:

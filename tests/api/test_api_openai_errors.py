@@ -211,7 +211,7 @@ def test_text_is_split_alike_however_it_arrives(text):
     assert len(split(text, 9)) == max(9, -(-len(text) // CHUNK))
     at_once, one_by_one = EventSequence("t"), EventSequence("t")
     if text:
-        at_once.show(1, split(text))
+        list(at_once.show(1, split(text)))
         for chunk in split(text):
-            one_by_one.show(1, [chunk])
+            list(one_by_one.show(1, [chunk]))
     assert at_once.take() == one_by_one.take()

@@ -64,7 +64,9 @@ VALUES: dict[str, Callable[[int], str]] = {
     "messages": lambda n: "[" + _many(n - 2, '{"role":"user","content":[{"type":"input_text","text":"a"}]}') + "]",
     "nested lists": lambda n: _nested(n, "[", "]", 190),
     "nested objects": lambda n: "[" + _many(n - 2, '{"":' * 190 + "1" + "}" * 190) + "]",
-    "as many containers as are allowed": lambda n: "[" + _many(n // 5, '{"a":[1]}') + "," + _many(3 * n // 5, "1") + "]",
+    "as many containers as are allowed": lambda n: (
+        "[" + _many(n // 5, '{"a":[1]}') + "," + _many(3 * n // 5, "1") + "]"
+    ),
     "nested too deep, at the end": lambda n: "[" + _many(n - 800, "1") + "," + "[" * 300 + "]" * 300 + "]",
     "nested without end": lambda n: "[" * n,
     "objects without end": lambda n: '{"a":' * (n // 5),
