@@ -12,42 +12,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "tests" / name) for name in ("", "api")]
 
 from measured_api import Cost, MeasuredApi, measured_api  # noqa: E402
 from report import Figure, Report  # noqa: E402
-from worst_requests import (  # noqa: E402
-    WorstRequest,
-    bodies,
-    body_schema,
-    definitions_of,
-    heads,
-    target_of,
-)
+from worst_requests import WorstRequest, definitions_of, requests_for, target_of  # noqa: E402
 
-from api.schema.documented_route import DocumentedRoute  # noqa: E402
 from worker.embedded import EmbeddedValkey  # noqa: E402
 from worker.settings import Settings  # noqa: E402
 
 TARGET_MS = 50.0
 _MIB = 2**20
-_REPEATS = 0
-
-
-def requests_for(route: DocumentedRoute, target: str, size: int, named: dict[str, Any]) -> Iterator[WorstRequest]:
-    """Yield the worst requests for a route."""
-    yield from heads(route, target)
-    if route.method in {"POST", "PATCH"}:
-        schema, example = body_schema(route, named)
-        for name, body in bodies(schema, example, size):
-            yield WorstRequest(name, route.method, target, body=body)
+_REPEATS = 3
 
 
 def measure(api: MeasuredApi, request: WorstRequest, target_ms: float) -> Cost:
@@ -64,18 +44,14 @@ def run(settings: Settings, size: int, only: str, *, every: bool) -> Report:
     """Return the table."""
     target_ms = TARGET_MS * max(1.0, size / _MIB)
     lines, worst = [f"{'route':52} {'lag ms':>7} {'turn ms':>8} {'CPU ms':>7} {'status':>6}  worst request"], 0.0
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # as `vigil api` does
     with measured_api(settings) as api:
         api.loop.call_soon_threadsafe(api.loop.watch_lag)
         named, ids = definitions_of(api.routes), api.ids()
         for route in api.routes:
             if only and only not in route.path:
                 continue
-            rows = []
-            for request in requests_for(route, target_of(route, ids), size, named):
-                rows.append((measure(api, request, target_ms), request.name))
+            requests = requests_for(route, target_of(route, ids), size, named)
+            rows = [(measure(api, request, target_ms), request.name) for request in requests]
             rows.sort(key=lambda row: -row[0].lag)
             worst = max(worst, rows[0][0].lag * 1000)
             for cost, name in rows if every else rows[:1]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-
 from api.schema.documented_route import DocumentedRoute
 from api.schema.openapi import document
 
@@ -96,13 +95,20 @@ VALUES: dict[str, Callable[[int], str]] = {
 """What is wrong -> JSON text of about n bytes."""
 
 
-def bodies(schema: dict[str, Any], example: Any, size: int) -> Iterator[tuple[str, bytes]]:
-    """Yield each hostile value as the whole body, and in the place of each field that the schema documents."""
+def requests_for(
+    route: DocumentedRoute, target: str, size: int, named: dict[str, Any], in_fields: Iterable[str] = tuple(VALUES)
+) -> Iterator[WorstRequest]:
+    """Yield the worst requests for a route; `in_fields`: the values that are also sent in the place of each field."""
+    yield from heads(route, target)
+    if route.method not in {"POST", "PATCH"}:
+        return
     for name, make in VALUES.items():
-        yield name, make(size).encode()
+        yield WorstRequest(name, route.method, target, body=make(size).encode())
+    schema, example = body_schema(route, named)
     for path in fields(schema):
-        for name, make in VALUES.items():
-            yield f"{name} in {'.'.join(path)}", _placed(example, path, make(size))
+        for name in in_fields:
+            body = _placed(example, path, VALUES[name](size))
+            yield WorstRequest(f"{name} in {'.'.join(path)}", route.method, target, body=body)
 
 
 def fields(schema: dict[str, Any], outer: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -158,7 +164,6 @@ def definitions_of(routes: Iterable[DocumentedRoute]) -> dict[str, Any]:
     return found
 
 
-JSON = {"Content-Type": "application/json"}
 _WORDS = {
     "digits": "9" * MAX_TARGET,
     "percent escapes": "%30" * (MAX_TARGET // 3),
