@@ -67,6 +67,17 @@ async def test_a_long_response_is_streamed_in_short_turns(settings, redis, acme,
     assert cost.turn < 0.6 * cost.total
 
 
+async def test_a_list_of_long_outputs_is_read_in_short_turns(settings, redis, acme, worker):
+    ids = [await submitted(acme) for _ in range(12)]
+    for job_id in ids:
+        await worker.start(job_id)
+        await worker.complete(job_id, "\N{BULLET}" * 150_000)
+    with measured_api(settings, VAULT) as api:
+        cost = await asyncio.to_thread(api.send, WorstRequest("list", "GET", "/v1/jobs?limit=100"))
+    assert cost.status == 200
+    assert cost.turn < 0.5 * cost.total, cost
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_parsing_and_checking_grow_with_the_size(name):
     def refuse_or_take(raw: bytes) -> None:
