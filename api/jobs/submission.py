@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import AppContext
+from api.runtime.large_work import is_large
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.schema.requests import Submit
 from api.web.problems import Fault, Problem, bad_field, fault
@@ -35,13 +36,13 @@ class Digests(NamedTuple):
 async def digests_of(context: AppContext, body: Submit, size: int, *, repeatable: bool) -> Digests:
     """Return the digests of a request of `size` bytes; `repeatable`: it has an Idempotency-Key."""
     secret = await with_timeout(STORE_TIMEOUT_S, context.secrets.get(DIGEST))
-    return await context.large_work.run(size, _digests, secret, body, repeatable=repeatable)
+    return await context.large_work.run(size, _digests, secret, body, large=is_large(size), repeatable=repeatable)
 
 
-def _digests(secret: bytes, body: Submit, *, repeatable: bool) -> Digests:
+def _digests(secret: bytes, body: Submit, *, large: bool, repeatable: bool) -> Digests:
     return Digests(
-        kept_secrets.input_digest(secret, {"model": body.model, **_input_of(body)}),
-        fingerprint(secret, body) if repeatable else "",
+        kept_secrets.input_digest(secret, {"model": body.model, **_input_of(body)}, large=large),
+        fingerprint(secret, body, large=large) if repeatable else "",
     )
 
 
@@ -138,13 +139,13 @@ async def identifier(context: AppContext, app: str, end_user: str | None) -> str
     return kept_secrets.safety_identifier(await context.secrets.get(IDENTIFIER), app, end_user)
 
 
-def fingerprint(secret: bytes, body: Submit) -> str:
+def fingerprint(secret: bytes, body: Submit, *, large: bool = False) -> str:
     """Return a keyed digest of the request that is the same for every spelling of it: with defaults, and without the
     params that Vigil sets itself.
     """
     normalised: dict[str, Any] = body.model_dump(mode="json", exclude={"input", "params", "idempotency_key"})
     normalised |= {"input": body.input, "params": body.passed_params(), "store": _is_stored(body)}
-    return kept_secrets.input_digest(secret, normalised)
+    return kept_secrets.input_digest(secret, normalised, large=large)
 
 
 def require_future(until: datetime | None, context: AppContext) -> None:

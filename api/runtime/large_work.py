@@ -14,7 +14,12 @@ from typing import Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-MAX_INLINE_BYTES: Final = 64 * 1024
+_MAX_INLINE_BYTES: Final = 64 * 1024
+
+
+def is_large(size: int) -> bool:
+    """Return whether work on a body of `size` bytes is done beside the loop."""
+    return size > _MAX_INLINE_BYTES
 
 
 class LargeWork:
@@ -25,7 +30,7 @@ class LargeWork:
 
     async def run(self, size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `function` returns; it takes long only if `size`, in bytes, is large."""
-        if size <= MAX_INLINE_BYTES:
+        if not is_large(size):
             return function(*args, **kwargs)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
