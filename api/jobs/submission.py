@@ -33,10 +33,10 @@ class Digests(NamedTuple):
     """Of everything that an Idempotency-Key stands for; "" without one."""
 
 
-async def digests_of(context: AppContext, body: Submit, size: int, *, repeatable: bool) -> Digests:
+async def digests_of(context: AppContext, app: str, body: Submit, size: int, *, repeatable: bool) -> Digests:
     """Return the digests of a request of `size` bytes; `repeatable`: it has an Idempotency-Key."""
     secret = await with_timeout(STORE_TIMEOUT_S, context.secrets.get(DIGEST))
-    return await context.large_work.run(size, _digests, secret, body, large=is_large(size), repeatable=repeatable)
+    return await context.large_work.run(app, size, _digests, secret, body, large=is_large(size), repeatable=repeatable)
 
 
 def _digests(secret: bytes, body: Submit, *, large: bool, repeatable: bool) -> Digests:

@@ -59,7 +59,7 @@ async def create(request: Request) -> Response:
     idem = idempotency_key(request)
     parsed = parse_request(await read_json(request, context.settings.max_body_bytes))
     meter = meter_of(context.settings, key)
-    digests = await digests_of(context, parsed.job, body_size(request), repeatable=idem is not None)
+    digests = await digests_of(context, key.app, parsed.job, body_size(request), repeatable=idem is not None)
     stored, replayed = await with_deadline(
         request, submit(context, key, parsed.job, digests, trace_of(request.scope), idem, meter)
     )

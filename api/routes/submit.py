@@ -62,7 +62,7 @@ async def submit_one(request: Request) -> Response:
     context = context_of(request)
     meter = meter_of(context.settings, key)
     body = validate(Submit, await read_json(request, context.settings.max_body_bytes))
-    digests = await digests_of(context, body, body_size(request), repeatable=idem is not None)
+    digests = await digests_of(context, key.app, body, body_size(request), repeatable=idem is not None)
     trace = trace_of(request.scope)
     stored, replayed = await with_deadline(request, submit(context, key, body, digests, trace, idem, meter))
     headers = {"Location": f"/v1/jobs/{stored.job.id}", "Vary": "Prefer", **rate_limit_headers(meter)}
@@ -122,7 +122,7 @@ async def submit_batch(request: Request) -> Response:
     query_params(request)
     jobs = _jobs_of(await read_json(request, context.settings.max_body_bytes))
     batch = _Batch(request, context, key, idem)
-    rows = await batch.run(jobs, await context.large_work.run(body_size(request), _sizes, jobs))
+    rows = await batch.run(jobs, await context.large_work.run(key.app, body_size(request), _sizes, jobs))
     if batch.stopped is not None and all(row["status"] != 202 for row in rows):  # noqa: PLR2004
         raise batch.stopped
     return json_response(rows, headers=batch.headers)
@@ -179,7 +179,7 @@ class _Batch:
         body = validate(BatchItem, sent)
         idem = body.idempotency_key or (f"{self._idem}/{index}" if self._idem is not None else None)
         async with self._locks[idem] if idem is not None else contextlib.nullcontext():  # the first of two wins
-            digests = await digests_of(self._context, body, size, repeatable=idem is not None)
+            digests = await digests_of(self._context, self._key.app, body, size, repeatable=idem is not None)
             submitting = submit(self._context, self._key, body, digests, self._trace, idem, self._meter)
             stored, replayed = await with_timeout(STORE_TIMEOUT_S, submitting)
         job = await _view(self._request, stored)

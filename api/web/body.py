@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from api.runtime.context import context_of
-from api.web.params import header_values
+from api.web.params import APP_KEY, header_values
 from api.web.problems import Problem
 from api.web.strict_json import parse_json
 
@@ -58,7 +58,8 @@ async def read_optional_json(request: Request, limit: int) -> Any:
 async def parse_body(request: Request, raw: bytes, limit: int) -> Any:
     """Return a body that was read as JSON values; raise a Problem if `parse_json` refuses it."""
     request.scope[_SIZE_KEY] = len(raw)
-    return await context_of(request).large_work.run(len(raw), parse_json, raw, limit)
+    app = request.scope.get(APP_KEY, "")
+    return await context_of(request).large_work.run(app, len(raw), parse_json, raw, limit)
 
 
 def body_size(request: Request) -> int:
