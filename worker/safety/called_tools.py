@@ -33,8 +33,8 @@ class ToolCallArguments:
 
     def fill(self, items: Iterable[Item]) -> tuple[Item, ...]:
         """Return the items with the missing arguments; a call whose item never came becomes an item."""
-        told = {place: self._with_pieces(place, event) for place, event in self._events.items()}
-        out, unmatched = list(items), _UnmatchedCalls(told)
+        events = {place: self._with_pieces(place, event) for place, event in self._events.items()}
+        out, unmatched = list(items), _UnmatchedCalls(events)
         for at, item in enumerate(out):
             event = unmatched.take(item, at)
             if event is not None and not item.get(event.field):
