@@ -7,6 +7,7 @@ import os
 import random
 import time
 from datetime import UTC, datetime
+from typing import Final
 
 
 class Clock:
@@ -33,6 +34,15 @@ class Clock:
         return random.random()  # noqa: S311
 
 
+_MAX_MS: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999: a later one is no time."""
+
+
 def to_ms(at: datetime) -> int:
     """Return milliseconds since 1970, as scores in Redis have them."""
-    return round(at.timestamp() * 1000)
+    return min(round(at.timestamp() * 1000), _MAX_MS)
+
+
+def from_ms(ms: float) -> datetime:
+    """Return the time of milliseconds since 1970; the end of the year 9999 for anything later."""
+    return datetime.fromtimestamp(min(ms, _MAX_MS) / 1000, UTC)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import AppContext
+from api.runtime.large_work import is_large
+from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.schema.requests import Submit
 from api.web.problems import Fault, Problem, bad_field, fault
 from worker.jobs.events import Queued
@@ -22,8 +24,36 @@ from worker.store.jobs.stored_job import NewJob, StoredJob
 from worker.telemetry.tracing import publishing
 
 
+class Digests(NamedTuple):
+    """Keyed digests of a request."""
+
+    input: str
+    """Of {model, input, instructions, params}, for the audit trail."""
+    request: str
+    """Of everything that an Idempotency-Key stands for; "" without one."""
+
+
+async def digests_of(context: AppContext, app: str, body: Submit, size: int, *, repeatable: bool) -> Digests:
+    """Return the digests of a request of `size` bytes; `repeatable`: it has an Idempotency-Key."""
+    secret = await with_timeout(STORE_TIMEOUT_S, context.secrets.get(DIGEST))
+    return await context.large_work.run(app, size, _digests, secret, body, large=is_large(size), repeatable=repeatable)
+
+
+def _digests(secret: bytes, body: Submit, *, large: bool, repeatable: bool) -> Digests:
+    return Digests(
+        kept_secrets.input_digest(secret, {"model": body.model, **_input_of(body)}, large=large),
+        fingerprint(secret, body, large=large) if repeatable else "",
+    )
+
+
 async def submit(
-    context: AppContext, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None, meter: RateMeter
+    context: AppContext,
+    key: ApiKey,
+    body: Submit,
+    digests: Digests,
+    trace: dict[str, str],
+    idempotency_key: str | None,
+    meter: RateMeter,
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`."""
     check_models(context, body)
@@ -31,7 +61,7 @@ async def submit(
         url = check_webhook_url(body.webhook.url, context.settings)
         body = body.model_copy(update={"webhook": body.webhook.model_copy(update={"url": url})})
     with publishing(trace) as (trace_headers, published):
-        new = await _new_job(context, key, body, trace_headers, idempotency_key, meter)
+        new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter)
         stored, replayed = await context.jobs.submit(new)
         published(stored.job.id)
         return stored, replayed
@@ -63,12 +93,14 @@ def require_known(context: AppContext, named: Sequence[tuple[str, str | None]]) 
 
 
 async def _new_job(
-    context: AppContext, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None, meter: RateMeter
+    context: AppContext,
+    key: ApiKey,
+    body: Submit,
+    digests: Digests,
+    trace: dict[str, str],
+    idempotency_key: str | None,
+    meter: RateMeter,
 ) -> NewJob:
-    params = body.passed_params()
-    request = {"input": body.input, "instructions": body.instructions, "params": params}
-    secret = await context.secrets.get(DIGEST)
-    digest = kept_secrets.input_digest(secret, {"model": body.model, **request})
     hook = body.webhook
     fact = Queued(
         app=key.app,
@@ -77,8 +109,8 @@ async def _new_job(
         policy=body.policy,
         priority=body.priority,
         safety_identifier=await identifier(context, key.app, body.end_user),
-        input_digest=digest,
-        store=body.store and body.params.get("store") is not False,
+        input_digest=digests.input,
+        store=_is_stored(body),
         not_before=body.not_before,
         trace=trace,
         webhook_events=hook.events if hook else (),
@@ -88,8 +120,16 @@ async def _new_job(
         "end_user": body.end_user,
         "webhook": {"url": hook.url, "payload": hook.payload, "events": hook.events} if hook else None,
     }
-    digest_of_request = fingerprint(secret, body, fact) if idempotency_key is not None else ""
-    return NewJob(fact, private, request, idempotency_key, digest_of_request, meter)
+    return NewJob(fact, private, _input_of(body), idempotency_key, digests.request, meter)
+
+
+def _input_of(body: Submit) -> dict[str, Any]:
+    """Return what the worker sends to the provider, beside the model."""
+    return {"input": body.input, "instructions": body.instructions, "params": body.passed_params()}
+
+
+def _is_stored(body: Submit) -> bool:
+    return body.store and body.params.get("store") is not False
 
 
 async def identifier(context: AppContext, app: str, end_user: str | None) -> str | None:
@@ -99,13 +139,13 @@ async def identifier(context: AppContext, app: str, end_user: str | None) -> str
     return kept_secrets.safety_identifier(await context.secrets.get(IDENTIFIER), app, end_user)
 
 
-def fingerprint(secret: bytes, body: Submit, fact: Queued) -> str:
+def fingerprint(secret: bytes, body: Submit, *, large: bool = False) -> str:
     """Return a keyed digest of the request that is the same for every spelling of it: with defaults, and without the
     params that Vigil sets itself.
     """
-    normalised: dict[str, Any] = body.model_dump(mode="json", exclude={"params", "idempotency_key"})
-    normalised |= {"params": body.passed_params(), "store": fact.store}
-    return kept_secrets.input_digest(secret, normalised)
+    normalised: dict[str, Any] = body.model_dump(mode="json", exclude={"input", "params", "idempotency_key"})
+    normalised |= {"input": body.input, "params": body.passed_params(), "store": _is_stored(body)}
+    return kept_secrets.input_digest(secret, normalised, large=large)
 
 
 def require_future(until: datetime | None, context: AppContext) -> None:

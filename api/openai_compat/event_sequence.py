@@ -11,7 +11,7 @@ the terminal event is always the provider's, unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from api.openai_compat.response import ResponseSource
@@ -22,6 +22,8 @@ from worker.jobs.states import Status
 Json = dict[str, Any]
 CHUNK: Final = 32
 """Characters of a delta."""
+_MAX_AT_ONCE: Final = 500
+"""Events that are made before others are served: a long output has 30,000."""
 _INPUTS: Final = {
     "function_call": ("arguments", "response.function_call_arguments"),
     "custom_tool_call": ("input", "response.custom_tool_call_input"),
@@ -38,7 +40,8 @@ def split(text: str, min_count: int = 0) -> list[str]:
 class EventSequence:
     """Emits the events in order, each once, as frames; those up to number `after` are counted only.
 
-    The order of the calls depends on the job alone, so that all sequences of a job have the same numbers.
+    The order of the calls depends on the job alone, so that all sequences of a job have the same numbers. A method that
+    may emit many is an iterator, which stops every now and then, so that the caller can let others be served.
     """
 
     def __init__(self, tail: str, after: int = -1) -> None:
@@ -66,7 +69,7 @@ class EventSequence:
             self.begun = True
             self._emit("response.in_progress", {"response": job.started()})
 
-    def show(self, attempt: int, chunks: Sequence[str]) -> None:
+    def show(self, attempt: int, chunks: Sequence[str]) -> Iterator[None]:
         """Emit more of an attempt's text; close the text of an earlier attempt as incomplete."""
         if self._open != attempt:
             self._abandon()
@@ -75,11 +78,10 @@ class EventSequence:
             self._emit("response.output_item.added", {"output_index": self._items, "item": item})
             self._emit("response.content_part.added", {**self._location(0), "part": _text("")})
         at = self._location(0)
-        for chunk in chunks:
-            self._emit("response.output_text.delta", {**at, "delta": chunk, "logprobs": []})
+        yield from self._emit_chunks("response.output_text.delta", chunks, {**at, "logprobs": []})
         self.emitted[attempt] += len(chunks)
 
-    def end(self, job: ResponseSource, shown: dict[int, int]) -> None:
+    def end(self, job: ResponseSource, shown: dict[int, int]) -> Iterator[None]:
         """Emit the end of a settled job; `shown`: how many chunks of each attempt had been shown live."""
         record, newest = job.job, max(shown, default=0)
         live = newest > 0 and newest == record.winner
@@ -88,10 +90,10 @@ class EventSequence:
         for attempt, count in shown.items():
             chunks = split(job.text if live and attempt == newest else "", count)[self.emitted.get(attempt, 0) :]
             if chunks:
-                self.show(attempt, chunks)
+                yield from self.show(attempt, chunks)
         last = job.current()
         if record.status is Status.COMPLETED:
-            self._complete(job, live=live)
+            yield from self._complete(job, live=live)
             kind = "response.completed" if last["status"] == "completed" else "response.incomplete"
         else:
             kind = "response.failed"
@@ -102,7 +104,7 @@ class EventSequence:
         """Emit an error in place of the remaining events."""
         self._emit("error", {"code": problem.code, "message": problem.detail, "param": None})
 
-    def _complete(self, job: ResponseSource, *, live: bool) -> None:
+    def _complete(self, job: ResponseSource, *, live: bool) -> Iterator[None]:
         if not live:
             self._abandon()
         else:
@@ -114,9 +116,9 @@ class EventSequence:
         for item in job.output:
             remaining = _without_text(item) if live else item
             if remaining is not None:
-                self._emit_item(remaining)
+                yield from self._emit_item(remaining)
 
-    def _emit_item(self, item: Json) -> None:
+    def _emit_item(self, item: Json) -> Iterator[None]:
         """Emit all events of an item of the provider."""
         kind, at = item.get("type"), {"item_id": item["id"], "output_index": self._items}
         empty = {**item, **({"status": "in_progress"} if "status" in item else {})}
@@ -127,27 +129,32 @@ class EventSequence:
         self._emit("response.output_item.added", {"output_index": self._items, "item": empty})
         if kind == "message":
             for index, part in enumerate(item["content"]):
-                self._emit_part({**at, "content_index": index}, part)
+                yield from self._emit_part({**at, "content_index": index}, part)
         elif kind in _INPUTS:
             name, event = _INPUTS[kind]
             value = str(item.get(name) or "")
-            for chunk in split(value):
-                self._emit(f"{event}.delta", {**at, "delta": chunk})
+            yield from self._emit_chunks(f"{event}.delta", split(value), at)
             named = {"name": item.get("name")} if kind == "function_call" else {}
             self._emit(f"{event}.done", {**at, name: value, **named})
         self._close(item)
+        yield  # there may be many items
 
-    def _emit_part(self, at: Json, part: Json) -> None:
+    def _emit_part(self, at: Json, part: Json) -> Iterator[None]:
         kind = str(part.get("type"))
         name = _PARTS.get(kind)
         self._emit("response.content_part.added", {**at, "part": part if name is None else {**part, name: ""}})
         if name is not None:
             value = str(part.get(name) or "")
             more: Json = {"logprobs": []} if kind == "output_text" else {}
-            for chunk in split(value):
-                self._emit(f"response.{kind}.delta", {**at, "delta": chunk, **more})
+            yield from self._emit_chunks(f"response.{kind}.delta", split(value), {**at, **more})
             self._emit(f"response.{kind}.done", {**at, name: value, **more})
         self._emit("response.content_part.done", {**at, "part": part})
+
+    def _emit_chunks(self, kind: str, chunks: Sequence[str], body: Json) -> Iterator[None]:
+        for chunk in chunks:
+            self._emit(kind, {**body, "delta": chunk})
+            if self._number % _MAX_AT_ONCE == 0:
+                yield
 
     def _abandon(self) -> None:
         """Close the open text item as incomplete: its text is not the output."""

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from pydantic import ValidationError
-
 from api.openai_compat.errors import ParamProblem
 from api.schema.requests import Submit
 from api.web.problems import Fault, Problem, fault
-from api.web.validation import from_validation
+from api.web.validation import validate
 
 _VIGIL_FIELDS: Final = ("policy", "webhook", "end_user", "priority", "not_before", "metadata")
 _UNSUPPORTED: Final = ("previous_response_id", "conversation")
@@ -50,14 +48,13 @@ def parse_request(sent: Any) -> ParsedRequest:
     job["params"] = {name: value for name, value in sent.items() if name not in _MAPPED}
     job |= {"metadata": metadata, "end_user": end_user, **vigil}
     try:
-        return ParsedRequest(Submit.model_validate(job), bool(sent.get("background")), bool(sent.get("stream")))
-    except ValidationError as error:
-        problem = from_validation(error, job)
+        return ParsedRequest(validate(Submit, job), bool(sent.get("background")), bool(sent.get("stream")))
+    except Problem as problem:
         if "end_user" not in vigil:  # use the caller's name of the field
             name = "safety_identifier" if sent.get("safety_identifier") is not None else "user"
             for row in problem.errors:
                 row["pointer"] = row["pointer"].replace("/end_user", f"/{name}")
-        raise problem from None
+        raise
 
 
 def _vigil_fields(sent: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.long_poll import wait_until
-from api.jobs.submission import submit
+from api.jobs.submission import digests_of, submit
 from api.openai_compat import openapi as docs
 from api.openai_compat.content import load_input, load_output
 from api.openai_compat.errors import OpenAIRoute
@@ -29,7 +29,7 @@ from api.schema.documented_route import Routes
 from api.schema.requests import EmptyBody
 from api.schema.views import dumps
 from api.web.auth import authorize, bearer_token, load_own_job
-from api.web.body import read_json, read_optional_json
+from api.web.body import body_size, read_json, read_optional_json
 from api.web.params import idempotency_key, query_params
 from api.web.problems import Problem, bad_parameter, not_found
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
@@ -59,8 +59,9 @@ async def create(request: Request) -> Response:
     idem = idempotency_key(request)
     parsed = parse_request(await read_json(request, context.settings.max_body_bytes))
     meter = meter_of(context.settings, key)
+    digests = await digests_of(context, key.app, parsed.job, body_size(request), repeatable=idem is not None)
     stored, replayed = await with_deadline(
-        request, submit(context, key, parsed.job, trace_of(request.scope), idem, meter)
+        request, submit(context, key, parsed.job, digests, trace_of(request.scope), idem, meter)
     )
     headers = (
         {"X-Vigil-Job": stored.job.id}
@@ -137,7 +138,8 @@ async def _cancel_and_wait(request: Request, stored: StoredJob, key: ApiKey) -> 
 def _stream_params(request: Request) -> tuple[bool, int]:
     """Return (`stream`, `starting_after` or -1); other parameters of OpenAI are ignored."""
     try:
-        sent = dict(parse_qsl(request.scope["query_string"].decode("ascii"), errors="strict", max_num_fields=50))
+        raw = request.scope["query_string"].decode("ascii")
+        sent = dict(parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=50))
     except ValueError:
         raise bad_parameter("", "The query is not percent-encoded UTF-8 of at most 50 parameters.") from None
     stream, after = sent.get("stream", "false"), sent.get("starting_after")

@@ -8,7 +8,7 @@ as in every replay.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Final
 
 from api.openai_compat.content import load_input, load_output
@@ -130,9 +130,11 @@ class ResponseStream:
         if job.settled:
             shown = await with_timeout(STORE_TIMEOUT_S, self._streamed.read(self._id))
             try:
-                events.end(self._source(await with_timeout(STORE_TIMEOUT_S, load_output(self._context, job))), shown)
+                output = await with_timeout(STORE_TIMEOUT_S, load_output(self._context, job))
             except ContentDamaged as error:
                 events.fail(problem_of(error))
+            else:
+                await _let_others_run(events.end(self._source(output), shown))
             return True
         if job.started_at is not None:
             events.begin(self._source())
@@ -158,9 +160,9 @@ class ResponseStream:
         for number, count in self._shown.items():
             more = count - self._events.emitted.get(number, 0)
             if number < newest and more > 0:
-                self._events.show(number, [""] * more)  # superseded: its text is withdrawn
+                await _let_others_run(self._events.show(number, [""] * more))  # superseded: its text is withdrawn
             elif number == reading and self._unshown is not None and (chunks := self._unshown.take(count)):
-                self._events.show(number, chunks)
+                await _let_others_run(self._events.show(number, chunks))
 
     async def _read(self, note: Notification, attempt: int) -> UnshownText:
         """Return the attempt's unshown text with all that is known of it."""
@@ -180,3 +182,9 @@ class ResponseStream:
             for chunk in chunks:
                 unshown.add(chunk.offset, chunk.text)
         return unshown
+
+
+async def _let_others_run(steps: Iterator[None]) -> None:
+    """Go through the steps, and let the loop serve others between them."""
+    for _ in steps:
+        await asyncio.sleep(0)

@@ -29,7 +29,7 @@ from worker.audit.chain import AuditRow
 from worker.clock import to_ms
 
 routes = Routes("audit")
-_ENTRY_ID: Final = re.compile(r"\d{1,15}-\d{1,15}")
+_ENTRY_ID: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
 @routes.get(

@@ -18,7 +18,7 @@ from api.schema.responses import TIME, one_of
 from api.web.auth import authorize, load_own_job
 from api.web.params import integer_param, query_params, wait_seconds
 from api.web.problems import bad_parameter
-from api.web.responses import etag, job_headers, json_response, matches_etag, view_job, view_jobs
+from api.web.responses import etag, job_headers, json_response, list_response, matches_etag, view_job, view_jobs
 from worker.jobs.states import Status
 from worker.store.apps import ApiKey
 from worker.store.jobs.listing import ListFilters
@@ -87,8 +87,7 @@ async def list_jobs(request: Request) -> Response:
     limit, cursor = integer_param("limit", params.get("limit"), 20, 1, 100), params.get("cursor")
     filters = await with_deadline(request, _filters(context, key, params))
     found, next_cursor = await with_deadline(request, context.job_access.page(key.app, filters, limit, cursor))
-    data = await view_jobs(request, found)
-    return json_response({"object": "list", "data": data, "next_cursor": next_cursor})
+    return await list_response(await view_jobs(request, found), next_cursor)
 
 
 async def _filters(context: AppContext, key: ApiKey, params: dict[str, str]) -> ListFilters:

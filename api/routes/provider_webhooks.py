@@ -15,7 +15,7 @@ from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.openapi import json_body, operation, parameter
-from api.web.body import parse_json, read_body
+from api.web.body import parse_body, read_body
 from api.web.params import header_values
 from api.web.problems import Problem
 from api.web.responses import json_response
@@ -46,7 +46,7 @@ async def receive(request: Request) -> Response:
     context = context_of(request)
     raw = await read_body(request, context.settings.max_body_bytes)
     webhook_id = _verified_id(request, context, raw)
-    event = _parse_event(raw)
+    event = await _parse_event(request, raw, context.settings.max_body_bytes)
     kind = provider.type_of(event)
     if kind is None:
         raise Problem(400, "malformed_event", "The body is not an event: it has no type.")
@@ -71,9 +71,9 @@ def _verified_id(request: Request, context: AppContext, raw: bytes) -> str:
         raise Problem(400, "invalid_signature", f"The webhook could not be verified: {error}.") from None
 
 
-def _parse_event(raw: bytes) -> dict[str, Any]:
+async def _parse_event(request: Request, raw: bytes, limit: int) -> dict[str, Any]:
     try:
-        event = parse_json(raw)
+        event = await parse_body(request, raw, limit)
     except Problem as problem:
         raise Problem(400, problem.code, problem.detail) from None
     if not isinstance(event, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -22,6 +21,7 @@ from api.web.params import query_params
 from api.web.problems import Problem
 from api.web.responses import json_response
 from api.web.validation import validate
+from worker.clock import from_ms
 from worker.store.admission.quarantine import LEDGER_TTL_S, QuarantinedUser
 from worker.store.apps import ApiKey
 
@@ -143,17 +143,13 @@ async def _view(request: Request, one: QuarantinedUser) -> dict[str, Any]:
         "safety_identifier": one.safety_identifier,
         "source": one.source,
         "reason": one.reason,
-        "since": _time(one.since_ms),
-        "until": _time(one.until_ms) if one.until_ms else None,
+        "since": from_ms(one.since_ms),
+        "until": from_ms(one.until_ms) if one.until_ms else None,
         "by": one.by,
         "checks": counts["checks"],
         "blocks": counts["blocks"],
         "ledger": {"days": LEDGER_TTL_S // 86_400, **ledger},
     }
-
-
-def _time(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 async def _audit(request: Request, key: ApiKey, action: str, person: str, why: str) -> None:

@@ -11,15 +11,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.long_poll import wait_until
-from api.jobs.submission import submit
+from api.jobs.submission import digests_of, submit
 from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
 from api.schema.documented_route import Routes
 from api.schema.openapi import EXAMPLE, LIMITED, json_body, operation, parameter
 from api.schema.requests import BatchItem, Submit
 from api.schema.responses import ref
+from api.schema.views import dumps
 from api.web.auth import authorize
-from api.web.body import read_json
+from api.web.body import body_size, read_json
 from api.web.params import idempotency_key, preferred_wait, query_params
 from api.web.problems import Problem, bad_field, problem_of
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
@@ -61,7 +62,9 @@ async def submit_one(request: Request) -> Response:
     context = context_of(request)
     meter = meter_of(context.settings, key)
     body = validate(Submit, await read_json(request, context.settings.max_body_bytes))
-    stored, replayed = await with_deadline(request, submit(context, key, body, trace_of(request.scope), idem, meter))
+    digests = await digests_of(context, key.app, body, body_size(request), repeatable=idem is not None)
+    trace = trace_of(request.scope)
+    stored, replayed = await with_deadline(request, submit(context, key, body, digests, trace, idem, meter))
     headers = {"Location": f"/v1/jobs/{stored.job.id}", "Vary": "Prefer", **rate_limit_headers(meter)}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
@@ -119,7 +122,7 @@ async def submit_batch(request: Request) -> Response:
     query_params(request)
     jobs = _jobs_of(await read_json(request, context.settings.max_body_bytes))
     batch = _Batch(request, context, key, idem)
-    rows = await batch.run(jobs)
+    rows = await batch.run(jobs, await context.large_work.run(key.app, body_size(request), _sizes, jobs))
     if batch.stopped is not None and all(row["status"] != 202 for row in rows):  # noqa: PLR2004
         raise batch.stopped
     return json_response(rows, headers=batch.headers)
@@ -132,6 +135,11 @@ def _jobs_of(sent: Any) -> list[Any]:
     if not isinstance(jobs, list) or not 1 <= len(jobs) <= _MAX_BATCH:
         raise bad_field("jobs", f"jobs must be a list of 1 to {_MAX_BATCH} jobs.")
     return jobs
+
+
+def _sizes(jobs: list[Any]) -> list[int]:
+    """Return about how many bytes each job is."""
+    return [len(dumps(job)) for job in jobs]
 
 
 class _Batch:
@@ -150,27 +158,29 @@ class _Batch:
         retry_after = {"Retry-After": str(self.stopped.wait)} if isinstance(self.stopped, RateExceeded) else {}
         return rate_limit_headers(self._meter) | retry_after
 
-    async def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
-        """Return one outcome per job, in order."""
-        return list(await asyncio.gather(*(self._one(index, sent) for index, sent in enumerate(jobs))))
+    async def run(self, jobs: list[Any], sizes: list[int]) -> list[dict[str, Any]]:
+        """Return one outcome per job, in order; `sizes`: the bytes of each."""
+        each = zip(jobs, sizes, strict=True)
+        return list(await asyncio.gather(*(self._one(index, *one) for index, one in enumerate(each))))
 
-    async def _one(self, index: int, sent: Any) -> dict[str, Any]:
+    async def _one(self, index: int, sent: Any, size: int) -> dict[str, Any]:
         async with self._slots:
             try:
-                return {"index": index, **await self._submit(index, sent)}
+                return {"index": index, **await self._submit(index, sent, size)}
             except (Problem, VigilError) as error:
                 if isinstance(error, StoreUnavailable | RateExceeded):
                     self.stopped = error
                 problem = problem_of(error)
                 return {"index": index, "status": problem.status, "problem": problem.body()}
 
-    async def _submit(self, index: int, sent: Any) -> dict[str, Any]:
+    async def _submit(self, index: int, sent: Any, size: int) -> dict[str, Any]:
         if isinstance(self.stopped, StoreUnavailable):
             raise self.stopped
         body = validate(BatchItem, sent)
         idem = body.idempotency_key or (f"{self._idem}/{index}" if self._idem is not None else None)
         async with self._locks[idem] if idem is not None else contextlib.nullcontext():  # the first of two wins
-            submitting = submit(self._context, self._key, body, self._trace, idem, self._meter)
+            digests = await digests_of(self._context, self._key.app, body, size, repeatable=idem is not None)
+            submitting = submit(self._context, self._key, body, digests, self._trace, idem, self._meter)
             stored, replayed = await with_timeout(STORE_TIMEOUT_S, submitting)
         job = await _view(self._request, stored)
         return {"status": 202, "job": job, **({"idempotent_replayed": True} if replayed else {})}

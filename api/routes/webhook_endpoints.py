@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field
@@ -22,6 +21,7 @@ from api.web.params import query_params
 from api.web.problems import Problem
 from api.web.responses import json_response
 from api.web.validation import validate
+from worker.clock import from_ms
 from worker.jobs.events import TERMINAL_FACTS
 from worker.jobs.spec import PayloadKind, Spec
 from worker.store.webhooks.endpoints import Endpoint
@@ -212,5 +212,5 @@ def _view(one: Endpoint) -> dict[str, Any]:
         "payload": one.payload,
         "description": one.description,
         "state": one.state,
-        "created_at": datetime.fromtimestamp(one.created_at / 1000, UTC),
+        "created_at": from_ms(one.created_at),
     }

@@ -12,6 +12,7 @@ from api.runtime.broadcaster import Broadcaster
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
 from api.runtime.key_cache import KeyCache
+from api.runtime.large_work import LargeWork
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
@@ -65,6 +66,7 @@ class AppContext:
     deployment: DeploymentState
     broadcaster: Broadcaster
     store_watch: StoreWatch
+    large_work: LargeWork = field(default_factory=LargeWork)
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 

@@ -6,7 +6,7 @@ from starlette.requests import Request
 
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
-from api.web.params import header_values
+from api.web.params import APP_KEY, header_values
 from api.web.problems import Problem, not_found
 from worker.jobs import ids
 from worker.store.apps import ApiKey
@@ -34,6 +34,7 @@ async def authorize(request: Request, scope: str) -> ApiKey:
     if scope not in key.scopes:
         headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
         raise Problem(403, "insufficient_scope", f"This key lacks the scope {scope}.", headers=headers)
+    request.scope[APP_KEY] = key.app
     return key
 
 

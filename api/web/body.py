@@ -1,19 +1,20 @@
-"""Reads request bodies: limited in size, JSON only, and strict. Must not know what the JSON means."""
+"""Reads request bodies: limited in size, JSON only, and strict. Must not know what the JSON means.
+
+A large body is parsed beside the event loop. Every step is linear in the body's length, whatever it holds.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from typing import Any, Final
+from typing import Any
 
-import jiter
 from starlette.requests import ClientDisconnect, Request
 
-from api.web.params import header_values
+from api.runtime.context import context_of
+from api.web.params import APP_KEY, header_values
 from api.web.problems import Problem
+from api.web.strict_json import parse_json
 
-_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+_SIZE_KEY = "vigil.body_size"
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -42,7 +43,7 @@ async def read_json(request: Request, limit: int) -> Any:
     refuses.
     """
     _check_type(request)
-    return parse_json(await read_body(request, limit))
+    return await parse_body(request, await read_body(request, limit), limit)
 
 
 async def read_optional_json(request: Request, limit: int) -> Any:
@@ -51,7 +52,20 @@ async def read_optional_json(request: Request, limit: int) -> Any:
     if not raw:
         return {}
     _check_type(request)
-    return parse_json(raw)
+    return await parse_body(request, raw, limit)
+
+
+async def parse_body(request: Request, raw: bytes, limit: int) -> Any:
+    """Return a body that was read as JSON values; raise a Problem if `parse_json` refuses it."""
+    request.scope[_SIZE_KEY] = len(raw)
+    app = request.scope.get(APP_KEY, "")
+    return await context_of(request).large_work.run(app, len(raw), parse_json, raw, limit)
+
+
+def body_size(request: Request) -> int:
+    """Return the bytes of the JSON that the request has brought."""
+    size: int = request.scope.get(_SIZE_KEY, 0)
+    return size
 
 
 def _check_type(request: Request) -> None:
@@ -63,65 +77,6 @@ def _check_type(request: Request) -> None:
         raise Problem(415, "unsupported_media_type", "Send UTF-8 JSON, with Content-Type: application/json.")
     if any(coding.lower() != "identity" for coding in header_values(request.scope, b"content-encoding")):
         raise Problem(415, "unsupported_media_type", "Send the body without Content-Encoding.")
-
-
-def parse_json(raw: bytes) -> Any:
-    """Parse JSON; refuse duplicate keys, NaN, infinities, lone surrogates and nesting over 200 with a Problem."""
-    try:
-        value = jiter.from_json(raw, catch_duplicate_keys=True, allow_inf_nan=False)
-    except ValueError:
-        raise _reason(raw) from None
-    if _has_infinity(value):
-        raise _number_out_of_range()
-    return value
-
-
-def _has_infinity(value: Any) -> bool:
-    """Return whether a number in the value was too large for a float."""
-    if isinstance(value, dict):
-        return any(_has_infinity(inner) for inner in value.values() if not isinstance(inner, str))
-    if isinstance(value, list):
-        return any(_has_infinity(inner) for inner in value if not isinstance(inner, str))
-    return isinstance(value, float) and not math.isfinite(value)
-
-
-class _DuplicateKey(Exception):
-    """An object has the same key twice."""
-
-
-def _reason(raw: bytes) -> Problem:
-    """Return why the parser refused the body: 400 if it is not JSON by the grammar, 422 if it is."""
-    try:
-        text = raw.decode()
-        json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=float)
-    except _DuplicateKey:
-        return Problem(422, "duplicate_key", "An object of the body has the same key twice.")
-    except RecursionError:
-        return _too_deep()
-    except ValueError:
-        return Problem(400, "malformed_json", "The body is not JSON (RFC 8259).")
-    if _SURROGATE.search(text):
-        return Problem(422, "lone_surrogate", "A string of the body contains half a surrogate pair.")
-    return _number_out_of_range() if re.search(r"\d{4000}", text) else _too_deep()
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise _DuplicateKey
-    return out
-
-
-def _refuse_constant(_: str) -> Any:
-    raise ValueError
-
-
-def _too_deep() -> Problem:
-    return Problem(422, "too_deep", "The body is nested deeper than 200 levels.")
-
-
-def _number_out_of_range() -> Problem:
-    return Problem(422, "number_out_of_range", "A number of the body is too large for a double.")
 
 
 def _too_large(limit: int) -> Problem:

@@ -12,6 +12,8 @@ from starlette.types import Scope
 from api.web.problems import Problem, bad_parameter
 
 MAX_WAIT_S: Final = 60
+APP_KEY: Final = "vigil.app"
+"""Of a request's scope: the app of its API key, once that is known."""
 _SECONDS_PATTERN: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _HOST_PATTERN: Final = re.compile(r"[A-Za-z0-9._\-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -20,10 +21,25 @@ from worker.jobs.view import OUTPUT, mark_unreadable
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle.erasure import is_erased
 
+_MAX_BYTES_AT_ONCE: Final = 256 * 1024  # that are encoded before the event loop serves others
+
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return a response with this body as JSON."""
     return Response(dumps(body), status, headers, media_type="application/json")
+
+
+async def list_response(rows: Sequence[Any], next_cursor: str | None) -> Response:
+    """Return a response with a list of values, each of which may be large."""
+    parts, size = list[bytes](), 0
+    for row in rows:
+        parts.append(dumps(row))
+        size += len(parts[-1])
+        if size > _MAX_BYTES_AT_ONCE:
+            size = 0
+            await asyncio.sleep(0)
+    body = b'{"object":"list","data":[%b],"next_cursor":%b}' % (b",".join(parts), dumps(next_cursor))
+    return Response(body, media_type="application/json")
 
 
 def view_accepted(job: Job, private: dict[str, Any], request: Request) -> dict[str, Any]:

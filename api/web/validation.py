@@ -1,4 +1,8 @@
-"""Checks JSON values against the request models; says where each bad field is, by JSON pointer, never what was sent."""
+"""Checks JSON values against the request models; says where each bad field is, by JSON pointer, never what was sent.
+
+The work grows with the size of the model, not with the number of mistakes: what is sent beyond all limits of the model
+is cut before it is checked (`bounded_input`), and at most MAX_ERRORS mistakes are named.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from api.web.bounded_input import MAX_ERRORS, bounded
 from api.web.problems import Fault, Problem, fault
 
 M = TypeVar("M", bound=BaseModel)
 
-_MAX_ERRORS: Final = 20
 _MAX_NAME_LENGTH: Final = 64
 _MESSAGES: Final = {
     "missing": "is required",
@@ -26,31 +30,37 @@ _MESSAGES: Final = {
 
 
 def validate(model: type[M], sent: object) -> M:
-    """Return `sent` as the model; raise a Problem (422) that names every bad field."""
+    """Return `sent` as the model; raise a Problem (422) that names the first bad fields."""
     try:
-        return model.model_validate(sent)
+        return model.model_validate(bounded(model, sent))
     except ValidationError as error:
-        raise from_validation(error, sent) from None
+        raise _problem(error, sent) from None
 
 
-def from_validation(error: ValidationError, sent: object) -> Problem:
-    """Return the Problem (422) that names every bad field of `sent`."""
-    rows = error.errors(include_input=False, include_url=False, include_context=False)
-    faults: list[Fault] = []
-    for row in rows:
+def _problem(error: ValidationError, sent: object) -> Problem:
+    """Return the Problem (422) that names the first MAX_ERRORS bad fields of `sent`."""
+    found: dict[tuple[str, str, str], None] = {}  # in the order in which pydantic reports them, each once
+    for row in error.errors(include_input=False, include_url=False, include_context=False):
         pointer = _pointer(row["loc"], sent, missing=row["type"] == "missing")
         detail = _MESSAGES.get(row["type"], row["msg"].removeprefix("Value error, "))
-        one = fault(pointer, detail, row["type"])
-        if one not in faults:
-            faults.append(one)
-    faults = [one for one in faults if not any(_is_inside(other, one) for other in faults)]
-    detail = f"{len(faults)} field{'s' if len(faults) != 1 else ''} of the request can't be used as sent; see errors."
-    return Problem(422, "validation_error", detail, faults[:_MAX_ERRORS])
+        found[pointer, detail, row["type"]] = None
+    outer = {parent for pointer, _, _ in found for parent in _parents(pointer)}
+    # of the faults of a union, the deepest is the most precise
+    faults: list[Fault] = [fault(*one) for one in found if one[0] not in outer]
+    many = len(faults) > MAX_ERRORS
+    count = f"More than {MAX_ERRORS}" if many else str(len(faults))
+    fields = f"{count} field{'s' if len(faults) != 1 else ''} of the request can't be used as sent; "
+    detail = fields + (f"errors names the first {MAX_ERRORS}." if many else "see errors.")
+    return Problem(422, "validation_error", detail, faults[:MAX_ERRORS])
 
 
-def _is_inside(inner: Fault, outer: Fault) -> bool:
-    """Return whether `inner` is deeper in the same place: of the faults of a union, the deepest is the most precise."""
-    return inner["pointer"].startswith(outer["pointer"] + "/")
+def _parents(pointer: str) -> list[str]:
+    """Return the pointers of all values that the one of `pointer` is inside."""
+    out = []
+    while pointer:
+        pointer = pointer.rpartition("/")[0]
+        out.append(pointer)
+    return out
 
 
 def _pointer(loc: Sequence[int | str], sent: object, *, missing: bool) -> str:

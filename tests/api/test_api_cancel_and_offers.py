@@ -31,6 +31,14 @@ async def test_a_queued_job_is_cancelled_at_once(acme, redis, jobs):
     assert [e["type"] for e in await jobs.trail(job_id)] == ["job.queued", "job.cancelled"]
 
 
+async def test_a_cancelled_job_whose_content_was_deleted_is_still_cancelled(acme):
+    job_id = await submitted(acme)
+    await cancel(acme, job_id)
+    assert (await acme.delete(f"/v1/jobs/{job_id}")).status_code == 204
+    again = await cancel(acme, job_id)
+    assert (again["status"], again["cancel"]) == ("cancelled", {"upstream_under_way": False})
+
+
 async def test_a_scheduled_job_is_cancelled_at_once(acme, redis, clock):
     job_id = await submitted(acme, not_before=(clock.now() + timedelta(hours=1)).isoformat())
     assert (await cancel(acme, job_id))["status"] == "cancelled"

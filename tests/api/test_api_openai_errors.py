@@ -128,7 +128,10 @@ async def test_malformed_bodies_have_the_envelope(acme, sent, headers, status):
     assert set(answer.json()["error"]) == {"message", "type", "code", "param"}
 
 
-@pytest.mark.parametrize("params", [{"stream": "yes"}, {"starting_after": "-1"}, {"starting_after": "x"}])
+@pytest.mark.parametrize(
+    "params",
+    [{"stream": "yes"}, {"stream": ""}, {"starting_after": "-1"}, {"starting_after": "x"}, {"starting_after": ""}],
+)
 async def test_bad_parameters(acme, params):
     job_id = await submitted(acme)
     answer = await acme.get(f"/v1/responses/{job_id}", params=params)
@@ -208,7 +211,7 @@ def test_text_is_split_alike_however_it_arrives(text):
     assert len(split(text, 9)) == max(9, -(-len(text) // CHUNK))
     at_once, one_by_one = EventSequence("t"), EventSequence("t")
     if text:
-        at_once.show(1, split(text))
+        list(at_once.show(1, split(text)))
         for chunk in split(text):
-            one_by_one.show(1, [chunk])
+            list(one_by_one.show(1, [chunk]))
     assert at_once.take() == one_by_one.take()

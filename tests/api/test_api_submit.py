@@ -274,3 +274,15 @@ def test_the_schema_shows_no_value_in_its_errors():
     with pytest.raises(ValidationError) as caught:
         Submit.model_validate({"model": 5, "input": "CANARY"} | json.loads('{"CANARY2": 1}'))
     assert "CANARY'" not in str(caught.value)
+
+
+async def test_a_large_request_has_the_digests_of_a_small_one(settings, redis, clock):
+    sent = json.dumps(
+        {"model": "gpt-5.6-sol", "input": [{"role": "user", "content": "a"}] * 9, "params": {"x": [1] * 99}}
+    )
+    headers = {"Idempotency-Key": "large", "Content-Type": "application/json"}
+    async with running(settings.model_copy(update={"max_body_bytes": 2**20}), redis, clock) as api:
+        acme = await api.client("acme")
+        answers = [await acme.post("/v1/jobs", content=sent + " " * spaces, headers=headers) for spaces in (0, 2**17)]
+    assert [answer.status_code for answer in answers] == [202, 202], answers[1].text
+    assert answers[1].headers["Idempotent-Replayed"] == "true"

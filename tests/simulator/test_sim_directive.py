@@ -1,6 +1,9 @@
 """The directive language never crashes and prints what it reads."""
 
+import contextlib
+
 import pytest
+from growth import grows_too_fast
 from hypothesis import given, strategies as st
 
 from worker.simulator.directive import OPTIONS, Directive, DirectiveError, find, parse
@@ -101,3 +104,12 @@ def test_an_option_brings_what_it_needs() -> None:
     assert resolve(parse("normal served=gpt-5.6-terra"), "m").route == "header"
     assert resolve(parse("normal after=3"), "m").how == "rst"
     assert resolve(parse("max_tokens tokens=3"), "m").partial == 3
+
+
+@pytest.mark.parametrize("piece", ["[[sim:", "[[sim:]", "[[SIM: x", "]][[sim:"])
+def test_looking_for_a_directive_takes_as_long_as_the_text_is(piece):
+    def search(text):
+        with contextlib.suppress(DirectiveError):
+            find(text)
+
+    assert not grows_too_fast(search, lambda n: piece * n, 3_000)

@@ -113,3 +113,12 @@ def test_words_are_as_many_as_asked(length: int, count: int) -> None:
 @given(st.recursive(st.none() | st.text() | st.integers(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
 def test_any_schema_gets_a_json_value(schema: Any) -> None:
     json.dumps(sample(schema))
+
+
+def test_a_schema_that_asks_for_endless_values_gets_some():
+    nested = {"type": "string"}
+    for _ in range(15):
+        nested = {"type": "object", "properties": {"a": nested, "b": nested}, "required": ["a", "a", "b"] * 9}
+    endless = {"type": "array", "minItems": 10**12, "items": {"type": "array", "minItems": 10**9}}
+    for schema in (nested, endless):
+        assert len(json.dumps(sample(schema))) < 200_000

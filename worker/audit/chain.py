@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import jiter
 
 GENESIS: Final = "0" * 64
 """The previous hash of the first record of a chain."""
+_PIECE: Final = 32
+"""Values of a piece: a number may have 4,300 digits, and take 0.2 ms."""
+_SMALL: Final = 4
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -27,6 +31,67 @@ class AuditRow(NamedTuple):
 def canonical(body: dict[str, Any]) -> bytes:
     """Return canonical JSON: sorted keys, no spaces, UTF-8 (contract section 8)."""
     return _CANONICAL(body).encode()
+
+
+def canonical_pieces(value: Any) -> Iterator[bytes]:
+    """Yield the bytes of canonical JSON in pieces, each by a short call into C, during which no other thread runs."""
+    if isinstance(value, dict):
+        yield b"{"
+        yield from _member_pieces(sorted(value.items()))
+        yield b"}"
+    elif isinstance(value, list):
+        yield b"["
+        yield from _item_pieces(value)
+        yield b"]"
+    else:
+        yield _CANONICAL(value).encode()
+
+
+def _member_pieces(rows: list[tuple[str, Any]]) -> Iterator[bytes]:
+    run: dict[str, Any] = {}
+    comma = b""
+    for name, inner in rows:
+        if _is_small(inner):
+            run[name] = inner
+            if len(run) < _PIECE:
+                continue
+        if run:
+            yield comma + _CANONICAL(run)[1:-1].encode()
+            run, comma = {}, b","
+        if not _is_small(inner):
+            yield b"%b%b:" % (comma, _CANONICAL(name).encode())
+            yield from canonical_pieces(inner)
+            comma = b","
+    if run:
+        yield comma + _CANONICAL(run)[1:-1].encode()
+
+
+def _item_pieces(items: list[Any]) -> Iterator[bytes]:
+    run: list[Any] = []
+    comma = b""
+    for inner in items:
+        if _is_small(inner):
+            run.append(inner)
+            if len(run) < _PIECE:
+                continue
+        if run:
+            yield comma + _CANONICAL(run)[1:-1].encode()
+            run, comma = [], b","
+        if not _is_small(inner):
+            yield comma
+            yield from canonical_pieces(inner)
+            comma = b","
+    if run:
+        yield comma + _CANONICAL(run)[1:-1].encode()
+
+
+def _is_small(value: Any) -> bool:
+    """Return whether a value is part of a piece: neither list nor object, or a short one of such values."""
+    kind = type(value)
+    if kind is not dict and kind is not list:
+        return True
+    inner = value.values() if kind is dict else value
+    return len(value) <= _SMALL and all(type(one) is not dict and type(one) is not list for one in inner)
 
 
 def hash_of(previous: str, body: bytes) -> str:

@@ -34,18 +34,17 @@ class ToolCallArguments:
     def fill(self, items: Iterable[Item]) -> tuple[Item, ...]:
         """Return the items with the missing arguments; a call whose item never came becomes an item."""
         events = {place: self._with_pieces(place, event) for place, event in self._events.items()}
-        out, unmatched = list(items), {place: event for place, event in events.items() if event.arguments}
+        out, unmatched = list(items), _UnmatchedCalls(events)
         for at, item in enumerate(out):
-            place = _matching_key(unmatched, item, at)
-            if place is None:
-                continue
-            event = unmatched.pop(place)
-            if not item.get(event.field):
+            event = unmatched.take(item, at)
+            if event is not None and not item.get(event.field):
                 out[at] = {**item, event.field: event.arguments}
-        known = {(item.get("type"), item.get("name"), item.get(e.field)) for item in out for e in unmatched.values()}
-        for (index, _), event in sorted(unmatched.items(), key=lambda row: row[0][0]):
+        left = unmatched.remaining()
+        fields = {event.field for event in left}
+        known = {(item.get("type"), item.get("name"), item.get(field)) for item in out for field in fields}
+        for event in sorted(left, key=lambda event: event.index):
             if event.name is not None and (event.type, event.name, event.arguments) not in known:
-                out.insert(index, _new_item(event))
+                out.insert(event.index, _new_item(event))
         return tuple(out)
 
     def _with_pieces(self, place: tuple[int, str], event: CallDone) -> CallDone:
@@ -64,15 +63,53 @@ def _is_json(arguments: str) -> bool:
     return True
 
 
-def _matching_key(events: dict[tuple[int, str], CallDone], item: Item, at: int) -> tuple[int, str] | None:
-    """Return the key of the event about an item: by id, or if either has none, by type and position."""
-    calls = [place for place, event in events.items() if event.type == item.get("type")]
-    name = item.get("id")
-    same = [place for place in calls if name and place[1] == str(name)]
-    if same:
-        return same[0]
-    open_ = [place for place in calls if not (name and place[1]) or not item.get(events[place].field)]
-    return next((place for place in open_ if place[0] == at), open_[0] if len(open_) == 1 else None)
+class _UnmatchedCalls:
+    """The calls whose item was not found yet, by what an item may say of them: an answer may have thousands."""
+
+    def __init__(self, events: dict[tuple[int, str], CallDone]) -> None:
+        self._events = {place: event for place, event in events.items() if event.arguments}
+        self._by_type: dict[str, dict[tuple[int, str], None]] = {}
+        self._groups: dict[tuple[str, str, int | str], dict[tuple[int, str], None]] = {}
+        for place, event in self._events.items():
+            self._by_type.setdefault(event.type, {})[place] = None
+            for group in self._groups_of(place, event.type):
+                self._groups.setdefault(group, {})[place] = None
+
+    def take(self, item: Item, at: int) -> CallDone | None:
+        """Remove and return the call of an item: by id, or if either has none, by type and position."""
+        kind, name = str(item.get("type")), item.get("id")
+        calls = self._by_type.get(kind)
+        if not calls:
+            return None
+        place = self._first((kind, "id", str(name))) if name else None
+        if place is None:
+            lacks_arguments = not item.get(self._events[next(iter(calls))].field)
+            nameless = self._groups.get((kind, "nameless", ""), {})
+            open_ = calls if not name or lacks_arguments else nameless
+            place = self._first((kind, "at" if open_ is calls else "nameless at", at))
+            if place is None and len(open_) == 1:
+                place = next(iter(open_))
+        return None if place is None else self._remove(place)
+
+    def remaining(self) -> list[CallDone]:
+        """Return the calls of no item."""
+        return list(self._events.values())
+
+    @staticmethod
+    def _groups_of(place: tuple[int, str], kind: str) -> list[tuple[str, str, int | str]]:
+        index, name = place
+        nameless: list[tuple[str, str, int | str]] = [(kind, "nameless", ""), (kind, "nameless at", index)]
+        return [(kind, "id", name), (kind, "at", index), *(nameless if not name else [])]
+
+    def _first(self, group: tuple[str, str, int | str]) -> tuple[int, str] | None:
+        return next(iter(self._groups.get(group, ())), None)
+
+    def _remove(self, place: tuple[int, str]) -> CallDone:
+        event = self._events.pop(place)
+        del self._by_type[event.type][place]
+        for group in self._groups_of(place, event.type):
+            del self._groups[group][place]
+        return event
 
 
 def _new_item(event: CallDone) -> Item:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 Value = str | int | float | bool
 
 OPENING = "[[sim:"
-_DIRECTIVE = re.compile(r"\[\[sim:(.{0,2000}?)\]\]", re.DOTALL | re.IGNORECASE)
+_OPENING = re.compile(r"\[\[sim:", re.IGNORECASE)
+_MAX_LENGTH = 2000
 _WORD = re.compile(r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")
 _TEXT = re.compile(r"^[^\s\[\]=]{1,200}$")
 _CARRIER = re.compile(
@@ -144,12 +145,22 @@ def find(text: str) -> Directive | None:
 
     Raises DirectiveError for a directive that is unclosed or malformed, or has an unknown option or a bad value.
     """
-    found = _DIRECTIVE.search(text)
-    if found is None:
-        if OPENING in text.lower():
-            raise DirectiveError("A [[sim: directive isn't closed by ]] (or is longer than 2000 characters).")
-        return None
-    return parse(found.group(1))
+    inner, opened = None, False
+    end = -1  # of the first closing brackets after the opening ones: found once for all that are before it
+    for opening in _OPENING.finditer(text):
+        opened = True
+        if end < opening.end():
+            end = text.find("]]", opening.end())
+        if end < 0:
+            break
+        if end - opening.end() <= _MAX_LENGTH:
+            inner = text[opening.end() : end]
+            break
+    if inner is not None:
+        return parse(inner)
+    if opened:
+        raise DirectiveError(f"A {OPENING} directive isn't closed by ]] (or is longer than {_MAX_LENGTH} characters).")
+    return None
 
 
 def parse(inner: str) -> Directive:

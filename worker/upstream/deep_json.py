@@ -10,7 +10,8 @@ from typing import Final
 
 MAX_DEPTH: Final = 150
 """Below the limit of jiter (200); output of this depth is cut to null later anyway (`content`)."""
-_TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+_TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+"""A string without its end reaches to the end of the text, so that no quote in it is tried as a beginning."""
 
 
 def cut_depth(payload: bytes) -> bytes:

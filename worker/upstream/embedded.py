@@ -30,10 +30,10 @@ def collect_copies(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object in which a key that was given more than once has the list of its values."""
     data = dict(pairs)
     if len(data) < len(pairs):
-        for key in data:
-            copies = [value for name, value in pairs if name == key]
-            if len(copies) > 1:
-                data[key] = copies
+        copies: dict[str, list[Any]] = {}
+        for name, value in pairs:
+            copies.setdefault(name, []).append(value)
+        data = {name: values if len(values) > 1 else values[0] for name, values in copies.items()}
     return data
 
 

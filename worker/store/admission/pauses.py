@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
 from arq.connections import ArqRedis
 
-from worker.clock import Clock, to_ms
+from worker.clock import Clock, from_ms, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import channels, keys
@@ -49,12 +49,12 @@ class Pause:
     @property
     def since(self) -> datetime:
         """Return when it began."""
-        return datetime.fromtimestamp(self.since_ms / 1000, UTC)
+        return from_ms(self.since_ms)
 
     @property
     def until(self) -> datetime | None:
         """Return when it ends by itself; None = never."""
-        return None if self.until_ms >= _NEVER else datetime.fromtimestamp(self.until_ms / 1000, UTC)
+        return None if self.until_ms >= _NEVER else from_ms(self.until_ms)
 
 
 def scope_of(kind: str, name: str = "") -> str:

@@ -25,7 +25,7 @@ from worker.store.values import pipeline_replies
 START: Final = "-"
 NO_HASH: Final = "f" * 64
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
-_PLACE: Final = re.compile(r"\d{1,15}-\d{1,15}")
+_PLACE: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 _PAGE: Final = 2_000
 _MAX_PAGES: Final = 5
 _MAX_TRIES: Final = 50

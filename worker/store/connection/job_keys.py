@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from arq.connections import ArqRedis
 
@@ -14,22 +15,29 @@ from worker.store.envelope import INPUT, PRIVATE, JobCipher
 from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies
 
+_MAX_BYTES_AT_ONCE: Final = 256 * 1024  # that are decoded before the event loop serves others
+
 
 async def unseal_by_job(redis: ArqRedis, field: str, rows: Mapping[str, bytes | None]) -> dict[str, Any]:
     """Decrypt each job's value; values and jobs that no longer exist are left out.
 
     Takes one more round trip for jobs whose cipher is not cached. Raises KeyMissing, ContentDamaged.
     """
+    stored = {job_id: raw for job_id, raw in rows.items() if raw}
+    plain = [job_id for job_id, raw in stored.items() if codec.is_plain(raw)]
+    ciphers = {job_id: keyring_of(redis).ephemeral(job_id) for job_id in plain}
+    ciphers |= await ciphers_of(redis, [job_id for job_id in stored if job_id not in ciphers])
     found: dict[str, Any] = {}
-    sealed: dict[str, bytes] = {}
-    for job_id, raw in rows.items():
-        if raw and codec.is_plain(raw):
-            found[job_id] = keyring_of(redis).ephemeral(job_id).unseal(field, raw)
-        elif raw:
-            sealed[job_id] = raw
-    ciphers = await ciphers_of(redis, sealed)
-    found |= {job_id: ciphers[job_id].unseal(field, raw) for job_id, raw in sealed.items() if job_id in ciphers}
-    return {job_id: require_object(job_id, field, content) for job_id, content in found.items()}
+    size = 0
+    for job_id, raw in stored.items():
+        if job_id not in ciphers:
+            continue
+        found[job_id] = require_object(job_id, field, ciphers[job_id].unseal(field, raw))
+        size += len(raw)
+        if size > _MAX_BYTES_AT_ONCE:
+            size = 0
+            await asyncio.sleep(0)
+    return found
 
 
 def require_object(job_id: str, field: str, content: Any) -> Any:

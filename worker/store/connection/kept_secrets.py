@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import canonical
+from worker.audit.chain import canonical, canonical_pieces
 from worker.clock import Clock
 from worker.jobs.errors import RecordUnreadable
 from worker.store import keys
@@ -58,6 +58,14 @@ def safety_identifier(secret: bytes, app: str, end_user: str) -> str:
     return hmac.digest(secret, f"{app}\0{end_user}".encode(), "sha256").hex()
 
 
-def input_digest(secret: bytes, request: Mapping[str, Any]) -> str:
-    """Return a keyed digest of {model, input, instructions, params}: it proves a match and reveals nothing."""
-    return hmac.digest(secret, canonical(dict(request)), "sha256").hex()
+def input_digest(secret: bytes, request: Mapping[str, Any], *, large: bool = False) -> str:
+    """Return a keyed digest of {model, input, instructions, params}: it proves a match and reveals nothing.
+
+    `large`: the request may be; then the work is cut into short calls, and the result is the same.
+    """
+    if not large:
+        return hmac.digest(secret, canonical(dict(request)), "sha256").hex()
+    digest = hmac.new(secret, digestmod="sha256")
+    for piece in canonical_pieces(dict(request)):
+        digest.update(piece)
+    return digest.hexdigest()

@@ -65,8 +65,9 @@ class JobControl:
 
     async def _upstream_under_way(self, job: Job) -> bool:
         if job.status is Status.CANCELLED:
-            last = (await self._jobs.trail(job.id, job.version - 1))[-1:]
-            return any(bool(event["data"]["upstream_under_way"]) for event in last)
+            trail = await self._jobs.trail(job.id)  # the last event need not be this one: content is removed later
+            ends = [event for event in trail if event["type"] == ev.Cancelled.TYPE]
+            return any(bool(event["data"].get("upstream_under_way")) for event in ends)
         return not job.settled and bool(job.open_attempts)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from worker.clock import from_ms
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import RecordUnreadable, VigilError
 from worker.jobs.record import Job
@@ -126,7 +126,7 @@ def minimal_record(job_id: str, known: Mapping[str, bytes | None], first: Mappin
         input_digest=None,
         not_before=None,
         webhook_events=tuple(str(name) for name in events) if isinstance(events, list) else (),
-        created_at=datetime.fromtimestamp(ids.time_ms(job_id) / 1000, UTC),
+        created_at=from_ms(ids.time_ms(job_id)),
         status=Status.QUEUED,
     )
 
