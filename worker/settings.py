@@ -90,6 +90,11 @@ class Settings(BaseSettings):
     max_header_bytes: Annotated[int, Field(ge=1024, le=2**20)] = 32 * 1024
     rate_per_minute: Annotated[int, Field(ge=0, le=6_000_000)] = 120_000
     rate_burst: Annotated[int, Field(ge=0, le=6_000_000)] = 0
+    app_max_waiting: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
+    app_max_bytes: Annotated[int, Field(ge=0, le=2**50)] = 4 * 2**30
+    app_memory_percent: Annotated[int, Field(ge=0, le=100)] = 50
+    memory_reserve_percent: Annotated[int, Field(ge=0, le=50)] = 10
+    max_ahead_seconds: Annotated[int, Field(ge=3600, le=31_536_000)] = 30 * 86_400
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import AppContext
 from api.schema.requests import Submit
 from api.web.problems import Fault, Problem, bad_field, fault
+from api.web.rate_limit_headers import quota_of
 from worker.jobs.events import Queued
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
@@ -22,11 +23,15 @@ from worker.store.jobs.stored_job import NewJob, StoredJob
 from worker.telemetry.tracing import publishing
 
 
+_DAY_S: Final = 86_400
+
+
 async def submit(
     context: AppContext, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None, meter: RateMeter
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`."""
     check_models(context, body)
+    check_times(context, body)
     if body.webhook is not None:
         url = check_webhook_url(body.webhook.url, context.settings)
         body = body.model_copy(update={"webhook": body.webhook.model_copy(update={"url": url})})
@@ -43,6 +48,22 @@ def check_models(context: AppContext, body: Submit) -> None:
     if body.policy.fallback != "default":
         named += [(f"/policy/fallback/{i}", model) for i, model in enumerate(body.policy.fallback)]
     require_known(context, named)
+
+
+def check_times(context: AppContext, body: Submit) -> None:
+    """Raise a Problem (422) for a job that may wait longer than the settings allow: waiting jobs fill the store."""
+    most = context.settings.max_ahead_seconds
+    text = f"{most / 86_400:g} days" if most >= _DAY_S else f"{most:g} seconds"
+    faults: list[Fault] = []
+    if body.not_before is not None and (body.not_before - context.clock.now()).total_seconds() > most:
+        faults.append(fault("/not_before", f"must be at most {text} ahead (VIGIL_MAX_AHEAD_SECONDS)", "too_far_ahead"))
+    for name in ("queue_deadline_seconds", "run_deadline_seconds"):
+        seconds = getattr(body.policy, name)
+        if seconds is not None and seconds > most:
+            detail = f"must be at most {most} seconds, that is {text} (VIGIL_MAX_AHEAD_SECONDS)"
+            faults.append(fault(f"/policy/{name}", detail, "too_far_ahead"))
+    if faults:
+        raise Problem(422, "validation_error", "A time of the request is too far ahead; see errors.", faults)
 
 
 def require_known(context: AppContext, named: Sequence[tuple[str, str | None]]) -> None:
@@ -89,7 +110,7 @@ async def _new_job(
         "webhook": {"url": hook.url, "payload": hook.payload, "events": hook.events} if hook else None,
     }
     digest_of_request = fingerprint(secret, body, fact) if idempotency_key is not None else ""
-    return NewJob(fact, private, request, idempotency_key, digest_of_request, meter)
+    return NewJob(fact, private, request, idempotency_key, digest_of_request, meter, quota_of(context.settings, key))
 
 
 async def identifier(context: AppContext, app: str, end_user: str | None) -> str | None:

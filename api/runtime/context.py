@@ -20,6 +20,7 @@ from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.audit.trail import Trail
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets
+from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import Redis
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
@@ -75,7 +76,10 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
     limits = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
     catalogue = settings.catalogue()
-    jobs = Jobs(redis, clock, retention_of(settings), limits)
+    memory = MemoryGuard(
+        redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent
+    )
+    jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
     notices = SafetyNotices(redis, settings.audit_ttl)
     return AppContext(
         settings=settings,
@@ -96,7 +100,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         notices=notices,
         deployment=DeploymentState(redis, clock, catalogue, notices),
         broadcaster=Broadcaster(redis),
-        store_watch=StoreWatch(redis, clock, "api", replay_check(redis, settings)),
+        store_watch=StoreWatch(redis, clock, "api", replay_check(redis, settings), memory),
     )
 
 

@@ -88,7 +88,14 @@ class CommitCommands:
         commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
         ended = job.finished_at or job.created_at
         commands.append(("ZADD", keys.SETTLED, to_ms(ended) + keep * 1000, job.id))
+        commands.append(measure_command(job))
         return commands
+
+
+def measure_command(job: Job) -> Command:
+    """Return what a script runs to state how much content of the job is stored; it comes after what changes that."""
+    names = (keys.content_sizes(job.app), keys.content_expiry(job.app))
+    return ("MEASURE", *names, keys.job(job.id), keys.job_input(job.id), keys.job_output(job.id), job.id)
 
 
 def _index(before: Job | None, after: Job) -> list[Command]:
