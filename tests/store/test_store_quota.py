@@ -9,6 +9,7 @@ from builders import CANCELLED, COMPLETED, STARTED, FakeClock, backoff, began, d
 from waiting import until
 
 from worker.jobs.errors import ContentTooLarge, LeaseLost, QueueFull, Refused
+from worker.jobs.states import Outcome
 from worker.store import keys
 from worker.store.admission.app_quota import AppQuota, QuotaUse
 from worker.store.apps import Apps
@@ -52,11 +53,12 @@ async def run(jobs, one, *, text=None, ends=True):
         writes = [await jobs.output_command(one.job.id, {"output_text": output})] if output is not None else []
         await jobs.change(one.job.id, lambda _: drafts, token=one.token, writes=lambda _: writes)
 
-    await commit((STARTED, None), (began(), 1))
-    if text is not None and not ends:
-        await commit((backoff(), None), output=text)
+    number = len(one.job.attempts) + 1
+    await commit((STARTED, None), (began(), number))
     if ends:
-        await commit((done(), 1), (COMPLETED, 1), output=text)
+        await commit((done(), number), (COMPLETED, number), output=text)
+    else:
+        await commit((done(Outcome.SERVER_ERROR), number), (backoff(after=one.job.created_at), None), output=text)
 
 
 async def test_of_many_submits_at_once_exactly_the_quota_is_accepted(redis, jobs):
