@@ -119,3 +119,4 @@ async def _background_tasks(context: AppContext, redis: Redis, store_clock: Stor
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await context.broadcaster.stop()
+        context.resolver.close()

@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     app_max_bytes: Annotated[int, Field(ge=0, le=2**50)] = 4 * 2**30
     app_memory_percent: Annotated[int, Field(ge=0, le=100)] = 50
     memory_reserve_percent: Annotated[int, Field(ge=0, le=50)] = 10
+    shared_provider_state: Annotated[tuple[str, ...], NoDecode] = ()
     max_ahead_seconds: Annotated[int, Field(ge=3600, le=31_536_000)] = 30 * 86_400
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -165,7 +166,9 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        *("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", "trusted_proxies"), mode="before"
+        *("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", "trusted_proxies"),
+        "shared_provider_state",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:

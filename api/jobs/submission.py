@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from pydantic import TypeAdapter, ValidationError
+
+from api.jobs.provider_state import check_references
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import AppContext
-from api.schema.requests import Submit
+from api.schema.requests import EndUser, Submit
 from api.web.problems import Fault, Problem, bad_field, fault
 from api.web.rate_limit_headers import quota_of
 from worker.jobs.events import Queued
@@ -24,6 +27,7 @@ from worker.telemetry.tracing import publishing
 
 
 _DAY_S: Final = 86_400
+_END_USER: Final[TypeAdapter[str]] = TypeAdapter(EndUser)
 
 
 async def submit(
@@ -32,6 +36,8 @@ async def submit(
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`."""
     check_models(context, body)
     check_times(context, body)
+    body = with_end_user(body)
+    await check_references(context, key.app, body.passed_params(), body.input)
     if body.webhook is not None:
         url = check_webhook_url(body.webhook.url, context.settings)
         body = body.model_copy(update={"webhook": body.webhook.model_copy(update={"url": url})})
@@ -48,6 +54,21 @@ def check_models(context: AppContext, body: Submit) -> None:
     if body.policy.fallback != "default":
         named += [(f"/policy/fallback/{i}", model) for i, model in enumerate(body.policy.fallback)]
     require_known(context, named)
+
+
+def with_end_user(body: Submit) -> Submit:
+    """Return the request with the end user that `params.user` names, unless it names one itself.
+
+    Raises a Problem (422) for a `user` that can't be one.
+    """
+    user = body.params.get("user")
+    if user is None or body.end_user is not None:
+        return body
+    try:
+        return body.model_copy(update={"end_user": _END_USER.validate_python(user, strict=True)})
+    except ValidationError:
+        detail = "must be 1 to 200 characters without control characters, as `end_user`"
+        raise Problem(422, "validation_error", detail, [fault("/params/user", detail, "invalid")]) from None
 
 
 def check_times(context: AppContext, body: Submit) -> None:

@@ -12,6 +12,7 @@ from api.runtime.broadcaster import Broadcaster
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
 from api.runtime.key_cache import KeyCache
+from api.runtime.name_check import NameCheck
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
@@ -32,6 +33,7 @@ from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.webhooks.endpoints import Endpoints
 from worker.store.webhooks.outbox import Outbox
 from worker.telemetry.metrics import Sample
+from worker.webhooks.resolver import SystemResolver
 
 
 @dataclass(slots=True)
@@ -66,6 +68,8 @@ class AppContext:
     deployment: DeploymentState
     broadcaster: Broadcaster
     store_watch: StoreWatch
+    resolver: SystemResolver
+    name_check: NameCheck
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
@@ -76,6 +80,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
     limits = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
     catalogue = settings.catalogue()
+    resolver = SystemResolver()
     memory = MemoryGuard(
         redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent
     )
@@ -101,6 +106,8 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         deployment=DeploymentState(redis, clock, catalogue, notices),
         broadcaster=Broadcaster(redis),
         store_watch=StoreWatch(redis, clock, "api", replay_check(redis, settings), memory),
+        resolver=resolver,
+        name_check=NameCheck(resolver, clock, allow_private=settings.webhook_allow_private),
     )
 
 
