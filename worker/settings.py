@@ -31,6 +31,7 @@ _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
 _WEBHOOK_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 _WEBHOOK_PREFIX = "whsec_"
+_MIN_SECRET_BYTES = 24
 _MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
 
 
@@ -197,7 +198,14 @@ class Settings(BaseSettings):
             raise ValueError("what follows whsec_ is not base64; copy it as the provider showed it") from None
         if not key:  # with an empty key anybody could sign as the provider
             raise ValueError("must not be empty; leave it out and POST /hooks/openai is closed")
-        return value
+        return _long_enough(value, key, "copy it whole, as the provider showed it")
+
+    @field_validator("identifier_secret")
+    @classmethod
+    def _identifier_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        return _long_enough(value, value.get_secret_value().strip().encode(), "`openssl rand -hex 32` makes one")
 
     @property
     def store_url(self) -> str:
@@ -239,6 +247,13 @@ class Settings(BaseSettings):
     def catalogue(self) -> Catalogue:
         """Return the models of `models_file`, or those that ship with Vigil."""
         return read_catalogue(self.models_file, unknown_checked=self.unknown_models_checked)
+
+
+def _long_enough(value: SecretStr, key: bytes, cure: str) -> SecretStr:
+    """Return the value. Raises ValueError when its key is so short that it could be guessed."""
+    if len(key) < _MIN_SECRET_BYTES:
+        raise ValueError(f"is only {len(key)} bytes long, a secret has at least {_MIN_SECRET_BYTES}; {cure}")
+    return value
 
 
 def _is_http(text: str) -> bool:

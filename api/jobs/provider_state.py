@@ -71,7 +71,9 @@ async def _check_addresses(context: AppContext, addresses: list[AddressReference
                 hosts.setdefault(host, pointer_of(one.path))
     if len(hosts) > _MAX_HOSTS:
         detail = f"The request has addresses of more than {_MAX_HOSTS} hosts."
-        raise Problem(422, "url_not_allowed", detail, [fault(list(hosts.values())[_MAX_HOSTS], detail, "url_not_allowed")])
+        raise Problem(
+            422, "url_not_allowed", detail, [fault(list(hosts.values())[_MAX_HOSTS], detail, "url_not_allowed")]
+        )
     if not faults:
         detail = "The provider must not be sent to this address. Its name leads to a private or reserved address."
         faults = [fault(hosts[host], detail, "url_not_allowed") for host in await context.name_check.forbidden(hosts)]

@@ -25,7 +25,6 @@ from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
 from worker.store.jobs.stored_job import NewJob, StoredJob
 from worker.telemetry.tracing import publishing
 
-
 _DAY_S: Final = 86_400
 _END_USER: Final[TypeAdapter[str]] = TypeAdapter(EndUser)
 

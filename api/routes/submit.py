@@ -147,8 +147,9 @@ class _Batch:
     @property
     def headers(self) -> dict[str, str]:
         """Return what is left of the app's rate limit, and when to submit the jobs again that exceeded a limit."""
-        limited = isinstance(self.stopped, RateExceeded | QueueFull)
-        retry_after = {"Retry-After": str(self.stopped.wait)} if limited else {}
+        retry_after: dict[str, str] = {}
+        if isinstance(self.stopped, RateExceeded | QueueFull):
+            retry_after["Retry-After"] = str(self.stopped.wait)
         return rate_limit_headers(self._meter) | retry_after
 
     async def run(self, jobs: list[Any]) -> list[dict[str, Any]]:

@@ -81,9 +81,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     limits = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
     catalogue = settings.catalogue()
     resolver = SystemResolver()
-    memory = MemoryGuard(
-        redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent
-    )
+    memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
     notices = SafetyNotices(redis, settings.audit_ttl)
     return AppContext(

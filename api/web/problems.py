@@ -133,7 +133,10 @@ def _queue_full(error: QueueFull) -> Problem:
     emit("queue.full", what=error.limit)
     has, cure = {
         "jobs_waiting": ("jobs waiting", "Submit again once some of them have started, or cancel some"),
-        "bytes_held": ("bytes of input and output stored", "Delete jobs that you no longer need, or wait until some expire"),
+        "bytes_held": (
+            "bytes of input and output stored",
+            "Delete jobs that you no longer need, or wait until some expire",
+        ),
     }[error.limit]
     detail = (
         f"This app has {error.current} {has}, and may have at most {error.bound}. {cure}; the operators can raise the "

@@ -1,4 +1,4 @@
-"""One rule on both APIs: no app opens another's state at the provider, and none sends the provider into a private network."""
+"""One rule on both APIs: no app opens another's state at the provider, nor sends it into a private network."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_state_of_the_provider_is_refused_on_both_faces(sdk, acme, redis, 
     rows = (await acme.post("/v1/jobs/batch", json={"jobs": [native(fields)]})).json()
     assert rows[0]["status"] == 422
     with pytest.raises(BadRequestError) as raised:
-        await sdk.responses.create(**{"model": "gpt-5.6-sol", "input": "x", "background": True, "extra_body": fields})
+        await sdk.responses.create(model="gpt-5.6-sol", input="x", background=True, extra_body=fields)
     assert (raised.value.code, raised.value.param) == ("unsupported_parameter", param)
     assert await redis.zcard(keys.READY) == 0
 
@@ -76,7 +76,9 @@ async def test_addresses_in_a_private_network_are_refused_in_tools_and_input_on_
         for fields in ({"tools": [{**MCP, "server_url": url}]}, {"input": image(url)}, {"input": image({"url": url})}):
             answer = await acme.post("/v1/jobs", json=native(fields))
             assert (answer.status_code, answer.json()["code"]) == (422, "url_not_allowed"), (url, answer.text)
-            assert answer.json()["errors"][0]["pointer"].startswith(("/params/tools/0/server_url", "/input/0/content/0"))
+            assert answer.json()["errors"][0]["pointer"].startswith(
+                ("/params/tools/0/server_url", "/input/0/content/0")
+            )
             assert "169.254" not in answer.text, "what was sent is not repeated"
     with pytest.raises(UnprocessableEntityError) as raised:
         await sdk.responses.create(model="gpt-5.6-sol", input="x", tools=[{**MCP, "server_url": PRIVATE[0]}])
@@ -101,7 +103,9 @@ def lookups(monkeypatch):
 
 async def test_a_name_that_leads_into_a_private_network_is_refused_and_asked_once(lookups, acme):
     for _ in range(3):
-        answer = await acme.post("/v1/jobs", json=native({"tools": [{**MCP, "server_url": "https://rebind.example/mcp"}]}))
+        answer = await acme.post(
+            "/v1/jobs", json=native({"tools": [{**MCP, "server_url": "https://rebind.example/mcp"}]})
+        )
         assert (answer.status_code, answer.json()["code"]) == (422, "url_not_allowed")
     assert lookups == ["rebind.example"]
     many = {"input": [image(f"https://h{n}.example/")[0] for n in range(33)]}
@@ -126,7 +130,9 @@ async def test_what_may_be_forwarded_is_forwarded_as_it_came(lookups, acme, sdk,
         assert answer.status_code == 202, (fields, answer.text)
         stored = await jobs.load_input(answer.json()["id"])
         assert stored == {"instructions": None, **{k: v for k, v in native(fields).items() if k != "model"}}
-    response = await sdk.responses.create(model="gpt-5.6-sol", input="x", background=True, extra_body={"conversation": None})
+    response = await sdk.responses.create(
+        model="gpt-5.6-sol", input="x", background=True, extra_body={"conversation": None}
+    )
     assert response.status == "queued"
 
 

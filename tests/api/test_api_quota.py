@@ -1,8 +1,8 @@
-"""What an app sees of its quota: 429 `queue_full` on every way to submit, what frees it, and that others see nothing."""
+"""What an app sees of its quota: 429 `queue_full` on every way to submit, what frees it, and nothing for others."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from api_server import Worker, running, submitted
@@ -35,7 +35,7 @@ def is_full(answer, limit="jobs_waiting", current=3, maximum=3):
 
 
 async def test_jobs_waiting_are_bounded_whatever_they_wait_for_and_a_cancelled_one_frees_a_place(api, acme, job_body):
-    tomorrow = (datetime.now(UTC) + timedelta(hours=20)).isoformat()
+    tomorrow = (Clock().now() + timedelta(hours=20)).isoformat()
     first = await submitted(acme, not_before=tomorrow)
     for _ in range(2):
         await submitted(acme)

@@ -34,7 +34,10 @@ STATE = [
     ({"conversation": {"id": "conv_1"}}, "/params/conversation/id"),
     ({"conversation": {}}, "/params/conversation"),
     ({"prompt": {"id": "pmpt_1", "version": "2"}}, "/params/prompt/id"),
-    ({"prompt": {"variables": {"doc": {"type": "input_file", "file_id": "file-1"}}}}, "/params/prompt/variables/doc/file_id"),
+    (
+        {"prompt": {"variables": {"doc": {"type": "input_file", "file_id": "file-1"}}}},
+        "/params/prompt/variables/doc/file_id",
+    ),
     ({"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}, "/params/tools/0/vector_store_ids/0"),
     ({"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, "/params/tools/0/container"),
     (
@@ -54,7 +57,10 @@ STATE = [
         "/params/tools/0/input_image_mask/file_id",
     ),
     ({"tools": [{"type": "mcp", "connector_id": "connector_x"}]}, "/params/tools/0/connector_id"),
-    ({"tool_resources": {"file_search": {"vector_store_ids": ["vs_1"]}}}, "/params/tool_resources/file_search/vector_store_ids/0"),
+    (
+        {"tool_resources": {"file_search": {"vector_store_ids": ["vs_1"]}}},
+        "/params/tool_resources/file_search/vector_store_ids/0",
+    ),
     ({"audio": {"voice": {"id": "voice_1"}}}, "/params/audio/voice/id"),
     ({"cached_content": "cachedContents/1"}, "/params/cached_content"),
     ({"some_new_thing_id": 5}, "/params/some_new_thing_id"),
@@ -100,7 +106,10 @@ OWN = [
                 "type": "function",
                 "name": "open",
                 "description": "Open https://intranet.local/x by its file_id.",
-                "parameters": {"type": "object", "properties": {"file_id": {"type": "string"}, "url": {"type": "string"}}},
+                "parameters": {
+                    "type": "object",
+                    "properties": {"file_id": {"type": "string"}, "url": {"type": "string"}},
+                },
             },
             {"type": "function", "function": {"name": "f", "parameters": {"properties": {"conversation": {"id": 1}}}}},
             {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "4g"}},
@@ -139,7 +148,11 @@ def test_an_earlier_answer_may_be_sent_back_as_it_came():
                 }
             ],
         },
-        {"role": "assistant", "content": None, "tool_calls": [{"id": "call_2", "type": "function", "function": {"name": "f"}}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "call_2", "type": "function", "function": {"name": "f"}}],
+        },
         {"role": "user", "content": "Look at http://169.254.169.254/ for me."},
     ]
     assert names(items=output) == {}
@@ -166,10 +179,14 @@ def test_addresses_in_tools_and_input(params, items, pointer):
 
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.text(max_size=8)
-JSON = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3))
+JSON = st.recursive(
+    PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+)
 
 
-@given(around=JSON, depth=st.integers(0, 150), key=st.sampled_from(["file_id", "vector_store_ids", "previous_response_id"]))
+@given(
+    around=JSON, depth=st.integers(0, 150), key=st.sampled_from(["file_id", "vector_store_ids", "previous_response_id"])
+)
 def test_no_depth_and_no_company_hides_a_name(around, depth, key):
     inner: Any = {key: ["x_1"], "z": around}
     for level in range(depth):

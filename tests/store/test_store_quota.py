@@ -1,7 +1,7 @@
 """An app's quota: exact under concurrency, and never off by what a job's life, a loss or damage does to its content."""
 
 import asyncio
-import random
+import random  # noqa: TID251  seeded
 from dataclasses import replace
 
 import pytest
@@ -22,8 +22,8 @@ from worker.store.lifecycle.queue_repair import QueueRepair
 APP = "shop"
 
 
-def job(quota=AppQuota(), **given):
-    return replace(new_job(**given), quota=quota)
+def job(quota=None, **given):
+    return replace(new_job(**given), quota=quota or AppQuota())
 
 
 async def counted(redis) -> QuotaUse:

@@ -152,7 +152,7 @@ class RateExceeded(VigilError):
 
 
 class QueueFull(VigilError):
-    """The app's quota named `limit` is used up: it has `current` of at most `bound`; it may try after `wait` seconds."""
+    """The app's quota `limit` is used up: it has `current` of at most `bound`, and may try again in `wait` seconds."""
 
     def __init__(self, limit: Literal["jobs_waiting", "bytes_held"], current: int, bound: int, wait: int) -> None:
         super().__init__(f"{limit}: {current} of at most {bound}")

@@ -44,7 +44,18 @@ _WORDS: Final = frozenset(
 )
 """Fields that hold a name, or an object that may."""
 _URL_TAILS: Final = ("url", "urls", "uri", "uris")
-_HOST_TAILS: Final = ("href", "endpoint", "origin", "webhook", "callback", "host", "hostname", "proxy", "server", "address")
+_HOST_TAILS: Final = (
+    "href",
+    "endpoint",
+    "origin",
+    "webhook",
+    "callback",
+    "host",
+    "hostname",
+    "proxy",
+    "server",
+    "address",
+)
 _LOWER_TAILS: Final = ("_id", "_ids", "-id", "-ids", *_URL_TAILS, *_HOST_TAILS)
 _CAMEL_TAILS: Final = ("Id", "Ids", "ID", "IDs")
 _HARMLESS: Final = frozenset(
@@ -65,7 +76,9 @@ _OF_ANSWERS: Final = frozenset({"annotations", "results", "action", "actions", "
 """What an item of an earlier answer says of itself."""
 _SCHEMAS: Final = frozenset({"parameters", "schema", "input_schema", "output_schema"})
 _FREE: Final = frozenset({"metadata", "headers", "logit_bias"})
-_SCHEME: Final = re.compile(r"[\x00-\x20]*(?:(?i:https?|wss?):|[A-Za-z][A-Za-z0-9+.-]*:[\x00-\x20]*[/\\]{2})")
+_SCHEME: Final = re.compile(r"(?i:https?|wss?):|[A-Za-z][A-Za-z0-9+.-]*:[\x00-\x20]*[/\\]{2}")
+_LONGEST_SCHEME: Final = 40
+_BLANKS: Final = "".join(map(chr, range(33)))
 _NESTED: Final = frozenset({dict, list})
 
 
@@ -104,7 +117,7 @@ class _Search:
                     if type(value) in _NESTED:
                         if value:
                             stack.append((value, (*path, number)))
-                    elif not is_text and type(value) is str and _SCHEME.match(value):
+                    elif not is_text and type(value) is str and _has_scheme(value):
                         addresses.append(AddressReference((*path, number), value))
             else:
                 self._object(here, path, stack, of_item=of_item)
@@ -114,12 +127,14 @@ class _Search:
             if value is None or value is True or value is False:
                 continue
             kind = _kind_of(key)
+            if kind and len(self.found.names) >= _MAX_FOUND:
+                return
             if kind and self._record(kind, key, value, here, path, of_item=of_item):
                 continue
             if type(value) in _NESTED:
                 if value and not _is_own(key, here, path, of_item=of_item):
                     stack.append((value, (*path, key)))
-            elif type(value) is str and key not in _TEXTS and _SCHEME.match(value):
+            elif type(value) is str and key not in _TEXTS and _has_scheme(value):
                 self.found.addresses.append(AddressReference((*path, key), value))
 
     def _record(self, kind: Kind, key: str, value: Any, here: dict[str, Any], path: Path, *, of_item: bool) -> bool:
@@ -149,7 +164,9 @@ class _Search:
         return type(value) is not list
 
     def _names(self, value: Any, where: Path) -> None:
-        values = [((*where, number), one) for number, one in enumerate(value)] if type(value) is list else [(where, value)]
+        values = (
+            [((*where, number), one) for number, one in enumerate(value)] if type(value) is list else [(where, value)]
+        )
         for path, one in values[:_MAX_FOUND]:
             if one is not None and one != "":
                 self.found.names.append(StateReference(path, one if type(one) is str else None))
@@ -181,6 +198,10 @@ def _kind_of(key: str) -> Kind:
         return "host"
     plain = key.replace("_", "").replace("-", "").lower()
     return "" if plain in _HARMLESS or plain.endswith(("tokenid", "tokenids")) else "id"
+
+
+def _has_scheme(text: str) -> bool:
+    return _SCHEME.match(text.lstrip(_BLANKS)[:_LONGEST_SCHEME]) is not None
 
 
 def _is_reference(here: dict[str, Any], path: Path) -> bool:

@@ -5,6 +5,7 @@ Pure except for random message ids. The commands are sent elsewhere, in one comm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -90,6 +91,12 @@ class CommitCommands:
         commands.append(("ZADD", keys.SETTLED, to_ms(ended) + keep * 1000, job.id))
         commands.append(measure_command(job))
         return commands
+
+
+def measure_commands(job: Job, *, since: Job, writes: Sequence[Command]) -> list[Command]:
+    """Return what a change must run to state the job's content again: nothing without writes, or if `retire` does."""
+    ends = job.settled and not since.settled
+    return [measure_command(job)] if writes and not ends else []
 
 
 def measure_command(job: Job) -> Command:

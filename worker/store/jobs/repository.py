@@ -38,12 +38,12 @@ from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
 from worker.store.connection.capacity import check_writable
-from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.job_keys import ciphers_for_writing, require_object, unseal_by_job
+from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE
 from worker.store.errors import store_errors
-from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_command
+from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
 from worker.store.jobs.scripts import ClaimReply, Scripts
 from worker.store.jobs.set_aside import UnreadableJobs
 from worker.store.jobs.stored_job import ClaimedJob, NewJob, StoredJob, stored_of, unreadable_of
@@ -228,9 +228,8 @@ class Jobs:
                 size = capacity.largest_argument(commands)
                 await capacity.must_fit(self._redis, size)
                 more, head = self.changes.commands(current, after, trail, before)
-                if commands and (current.settled or not after.settled):  # a job that ends is measured anyway
-                    more.append(measure_command(after))
-                commands, commit_id = [*commands, *more], self._commit_id(current, token, drafts)
+                commands = [*commands, *more, *measure_commands(after, since=current, writes=commands)]
+                commit_id = self._commit_id(current, token, drafts)
                 end_user = must_not_be_quarantined(after, trail)
                 # a full Redis accepts no new work; a running job may go on and end, which frees more than it takes
                 small = size <= _MAX_BYTES_WHEN_FULL and (token != "" or after.settled)

@@ -25,7 +25,7 @@ class NewJob:
     idempotency_key: str | None = field(default=None, repr=False)
     fingerprint: str = ""
     meter: RateMeter = field(default_factory=lambda: RateMeter(RateLimit(0)))  # charged for the job
-    quota: AppQuota = AppQuota()  # of its app
+    quota: AppQuota = field(default_factory=AppQuota)  # of its app
 
 
 @dataclass(frozen=True, slots=True)
