@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     rate_burst: Annotated[int, Field(ge=0, le=6_000_000)] = 0
     app_max_waiting: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
     app_max_bytes: Annotated[int, Field(ge=0, le=2**50)] = 4 * 2**30
-    app_memory_percent: Annotated[int, Field(ge=0, le=100)] = 50
+    app_memory_percent: Annotated[int, Field(ge=0, le=100)] = 75
     memory_reserve_percent: Annotated[int, Field(ge=0, le=50)] = 10
     shared_provider_state: Annotated[tuple[str, ...], NoDecode] = ()
     max_ahead_seconds: Annotated[int, Field(ge=3600, le=31_536_000)] = 30 * 86_400

@@ -100,6 +100,7 @@ class Submit(Spec):
     input: Input
     instructions: str | None = None
     params: dict[str, Any] = {}
+    """Passed to the provider, but for names of state that it keeps for its account, and private addresses."""
     end_user: EndUser | None = None
     policy: Policy = Policy()
     webhook: Webhook | None = None

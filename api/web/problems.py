@@ -35,6 +35,25 @@ from worker.telemetry.internal_errors import report_internal_error
 
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
+_QUOTAS: Final = {
+    "jobs_waiting": (
+        "jobs waiting",
+        "Submit again once some of them have started, or cancel some",
+        "`vigil keys quota`",
+    ),
+    "bytes_held": (
+        "bytes of input and output stored",
+        "Delete jobs that you no longer need, or wait until some expire",
+        "`vigil keys quota`",
+    ),
+    "memory_held": (
+        "bytes of the store's memory in use by its jobs",
+        "Wait until some of them expire",
+        "VIGIL_APP_MEMORY_PERCENT, or more memory for Redis",
+    ),
+}
+"""Of each limit of an app: what it counts, what the app can do, and how operators raise it."""
+
 Fault = dict[str, str]
 """One bad field: pointer, detail, code."""
 
@@ -131,16 +150,10 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
 def _queue_full(error: QueueFull) -> Problem:
     """Return the Problem for a submit beyond the app's quota: it names the limit, its value and its bound."""
     emit("queue.full", what=error.limit)
-    has, cure = {
-        "jobs_waiting": ("jobs waiting", "Submit again once some of them have started, or cancel some"),
-        "bytes_held": (
-            "bytes of input and output stored",
-            "Delete jobs that you no longer need, or wait until some expire",
-        ),
-    }[error.limit]
+    has, cure, setting = _QUOTAS[error.limit]
     detail = (
         f"This app has {error.current} {has}, and may have at most {error.bound}. {cure}; the operators can raise the "
-        "limit (`vigil keys quota`)."
+        f"limit ({setting})."
     )
     limit = {"name": error.limit, "current": error.current, "maximum": error.bound}
     return Problem(429, "queue_full", detail, headers={"Retry-After": str(error.wait)}, members={"limit": limit})

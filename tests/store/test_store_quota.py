@@ -11,7 +11,7 @@ from waiting import until
 from worker.jobs.errors import ContentTooLarge, LeaseLost, QueueFull, Refused
 from worker.jobs.states import Outcome
 from worker.store import keys
-from worker.store.admission.app_quota import AppQuota, QuotaUse
+from worker.store.admission.app_quota import JOB_OVERHEAD, AppQuota, QuotaUse
 from worker.store.apps import Apps
 from worker.store.audit.legal_holds import LegalHolds
 from worker.store.jobs.repository import Jobs, RetentionTimes
@@ -27,7 +27,7 @@ def job(quota=None, **given):
 
 
 async def counted(redis) -> QuotaUse:
-    return await Apps(redis, FakeClock()).quota_use(APP)
+    return replace(await Apps(redis, FakeClock()).quota_use(APP), jobs=0)
 
 
 async def actual(redis) -> QuotaUse:
@@ -224,8 +224,14 @@ async def test_an_app_has_the_bounds_of_its_own_quota_and_the_default_for_the_re
         await apps.set_quota("nobody", AppQuota(1, 1))
 
 
-def test_the_share_of_memory_bounds_a_quota_that_has_none_or_more():
-    assert AppQuota(0, 0).capped(50) == AppQuota(0, 50)
-    assert AppQuota(0, 80).capped(50) == AppQuota(0, 50)
-    assert AppQuota(0, 20).capped(50) == AppQuota(0, 20)
-    assert AppQuota(0, 20).capped(0) == AppQuota(0, 20)
+async def test_small_jobs_count_with_all_that_belongs_to_them_towards_the_share_of_memory(redis, jobs):
+    tight = AppQuota(memory=5 * JOB_OVERHEAD)
+    tries = [jobs.submit(job(tight, prompt="x")) for _ in range(12)]
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, QueueFull)]
+    assert (len(refused), {error.limit for error in refused}) == (8, {"memory_held"})
+    before = (await redis.info("memory"))["used_memory"]
+    for _ in range(200):
+        await jobs.submit(job(prompt="x"))
+    grown = (await redis.info("memory"))["used_memory"] - before
+    assert grown < 200 * JOB_OVERHEAD, "a waiting job takes less than it is counted for"

@@ -151,10 +151,13 @@ class RateExceeded(VigilError):
         self.limit, self.window, self.wait = limit, window, wait
 
 
+QuotaLimit = Literal["jobs_waiting", "bytes_held", "memory_held"]
+
+
 class QueueFull(VigilError):
     """The app's quota `limit` is used up: it has `current` of at most `bound`, and may try again in `wait` seconds."""
 
-    def __init__(self, limit: Literal["jobs_waiting", "bytes_held"], current: int, bound: int, wait: int) -> None:
+    def __init__(self, limit: QuotaLimit, current: int, bound: int, wait: int) -> None:
         super().__init__(f"{limit}: {current} of at most {bound}")
         self.limit, self.current, self.bound, self.wait = limit, current, bound, wait
 

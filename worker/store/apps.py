@@ -168,8 +168,10 @@ class Apps:
             for status in (Status.QUEUED, Status.SCHEDULED):
                 pipe.zcard(keys.index(app, "status", status))
             pipe.hget(keys.content_sizes(app), "total")
-            queued, scheduled, held = await pipe.execute()
-        return QuotaUse(queued + scheduled, count_of((held or b"0").decode(errors="replace")) or 0)
+            pipe.hlen(keys.content_sizes(app))
+            queued, scheduled, held, fields = await pipe.execute()
+        size = count_of((held or b"0").decode(errors="replace")) or 0
+        return QuotaUse(queued + scheduled, size, max(0, fields - 1))  # one field is the total
 
     async def _app(self, app: str) -> bytes:
         raw: bytes | None = await self._redis.get(keys.app(app))

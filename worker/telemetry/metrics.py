@@ -69,7 +69,7 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
     "access": frozenset(get_args(AccessStatus)),
     "circuit": frozenset({"open", "half_open"}),
     "what": frozenset({"event", "field"}),
-    "limit": frozenset({"jobs_waiting", "bytes_held", "memory"}),
+    "limit": frozenset({"jobs_waiting", "bytes_held", "memory_held", "memory"}),
     "flag": REPAIR_FLAGS,
     "kind": "the kinds of keys, as worker/store/keys.py names them",
     "status_class": frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"}),

@@ -47,7 +47,7 @@ class MemoryGuard:
 
     @property
     def app_bytes(self) -> int:
-        """The most bytes of content that one app may hold; 0 = any number."""
+        """The most bytes that the jobs of one app may take; 0 = any number."""
         return self._limit * self._app_share // 100
 
     async def admit(self, size: int) -> None:

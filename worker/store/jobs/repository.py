@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from arq.connections import ArqRedis
@@ -117,7 +118,7 @@ class Jobs:
             try:
                 if self._memory is not None:
                     await self._memory.admit(held)
-                    quota = quota.capped(self._memory.app_bytes)
+                    quota = replace(quota, memory=self._memory.app_bytes)
                 reply = await self._scripts.submit(job, idem, remembered, ttl_ms, new.meter, quota, held, commands)
             except (OutOfMemoryError, StoreFull):
                 if size > capacity.ALWAYS_TAKEN:

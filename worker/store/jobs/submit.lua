@@ -8,7 +8,8 @@
 --          remember_ms: how long
 --          interval_us: microseconds in which one token comes back ("0" = no limit)     capacity: tokens of a full bucket
 --          end_user: the end user's safety identifier ("" = none)
---          max_waiting, max_bytes: the app's quota, 0 = no bound     size: bytes of the job's content
+--          max_waiting, max_bytes, max_memory, overhead: the app's quota (app_quota.lua)
+--          size: bytes of the job's content
 --          job_id     job_prefix, input_prefix, output_prefix: prefixes of a job's hash, input and output
 --          count, then the commands (run_commands.lua)
 -- Returns  {"OK"[, tokens left, us until full]} | {"SEEN", "<fingerprint> <job id>"} | {"WAIT", us until full, us until
@@ -17,9 +18,10 @@
 local idempotency, job, bucket, quarantine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local remembered, remember_ms, interval_us, capacity = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local queued, scheduled, sizes, due = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local end_user, max_waiting, max_bytes, size = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local job_id, prefixes = ARGV[9], {ARGV[10], ARGV[11], ARGV[12]}
-local count, first = tonumber(ARGV[13]), 14
+local end_user, size, job_id = ARGV[5], tonumber(ARGV[10]), ARGV[11]
+local bounds = {waiting = tonumber(ARGV[6]), bytes = tonumber(ARGV[7]), memory = tonumber(ARGV[8]), overhead = ARGV[9]}
+local prefixes = {ARGV[12], ARGV[13], ARGV[14]}
+local count, first = tonumber(ARGV[15]), 16
 if remembered ~= '' then
   local stored = redis.pcall('GET', idempotency)
   if type(stored) == 'table' then return {'SEEN', ''} end -- a key that can't be read: never a second job for it
@@ -29,10 +31,10 @@ end
 if call('EXISTS', job) == 1 then return {'OK'} end
 if is_quarantined(quarantine, end_user) then return {'QUARANTINED'} end
 measure_due(sizes, due, prefixes, 8) -- each submit clears away more than it adds
-local limit, current = over_quota(queued, scheduled, sizes, max_waiting, max_bytes, size)
-if limit == 'bytes_held' then
+local limit, current = over_quota(queued, scheduled, sizes, bounds, size)
+if limit and limit ~= 'jobs_waiting' then
   measure_due(sizes, due, prefixes, 200)
-  limit, current = over_quota(queued, scheduled, sizes, max_waiting, max_bytes, size)
+  limit, current = over_quota(queued, scheduled, sizes, bounds, size)
 end
 if limit then return {'FULL', limit, current} end
 local left, full_in, wait
