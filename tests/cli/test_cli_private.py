@@ -75,9 +75,9 @@ def test_all_that_is_written_is_for_its_own_user_and_listening_for_other_machine
     finally:
         os.umask(old)
     try:
-        assert "warning: other machines can reach this Vigil" in running.said
-        outside = re.search(r"outside +(\S+) ", running.said)
-        assert running.url in re.findall(r"http://[^\s/']+", running.said)
+        assert "warning: other machines can reach this Vigil" in running.output
+        outside = re.search(r"outside +(\S+) ", running.output)
+        assert running.url in re.findall(r"http://[^\s/']+", running.output)
         assert outside is not None
         for url in {running.url, outside[1]}:
             assert httpx2.get(f"{url}/healthz", timeout=LIMIT, trust_env=False).status_code == 200
@@ -123,8 +123,8 @@ def test_a_folder_that_serves_other_purposes_keeps_its_rights(tmp_path: Path, mo
 
 
 def test_nobody_is_warned_of_what_only_this_machine_reaches(up: Up) -> None:
-    assert "warning: other machines" not in up.said
-    assert "outside" not in up.said
+    assert "warning: other machines" not in up.output
+    assert "outside" not in up.output
 
 
 @pytest.mark.parametrize(

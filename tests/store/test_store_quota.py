@@ -76,31 +76,36 @@ async def test_of_many_submits_at_once_exactly_the_quota_is_accepted(redis, jobs
 
 
 async def test_a_random_life_of_many_jobs_is_counted_exactly(redis, clock):
-    dice, jobs = random.Random(15), Jobs(redis, clock, RetentionTimes(result=3600, prompt=1800))
+    random_bytes, jobs = random.Random(15), Jobs(redis, clock, RetentionTimes(result=3600, prompt=1800))
     prompt_gone = Jobs(redis, clock, RetentionTimes(result=3600, prompt=0))
     waiting, over = [], []
     for step in range(60):
         clock.step(10)  # what waited for its backoff is due
-        match dice.choice(("submit", "submit", "later", "run", "backoff", "cancel", "erase", "replay")):
+        match random_bytes.choice(("submit", "submit", "later", "run", "backoff", "cancel", "erase", "replay")):
             case "submit":
-                waiting.append((await jobs.submit(job(prompt="x" * dice.randint(1, 5000))))[0].job.id)
+                waiting.append((await jobs.submit(job(prompt="x" * random_bytes.randint(1, 5000))))[0].job.id)
             case "later":
                 when = clock.now().replace(year=clock.now().year + 1)
                 waiting.append((await jobs.submit(job(not_before=when)))[0].job.id)
             case "replay":
                 await jobs.submit(job(key="same"))
             case "cancel" if waiting:
-                one = waiting.pop(dice.randrange(len(waiting)))
-                await dice.choice((jobs, prompt_gone)).change(one, lambda _: [(CANCELLED, None)])
+                one = waiting.pop(random_bytes.randrange(len(waiting)))
+                await random_bytes.choice((jobs, prompt_gone)).change(one, lambda _: [(CANCELLED, None)])
                 over.append(one)
             case "erase" if over:
-                stored = await jobs.load(over.pop(dice.randrange(len(over))))
+                stored = await jobs.load(over.pop(random_bytes.randrange(len(over))))
                 await erase(redis, jobs, stored, "deleted", "key_1")
             case ("run" | "backoff") as which:
                 _, found = await jobs.claim("w1", 1, 60)
                 for one in found:
                     ends = which == "run"
-                    await run(dice.choice((jobs, prompt_gone)), one, text="y" * dice.randint(0, 9000), ends=ends)
+                    await run(
+                        random_bytes.choice((jobs, prompt_gone)),
+                        one,
+                        text="y" * random_bytes.randint(0, 9000),
+                        ends=ends,
+                    )
                     if ends and one.job.id in waiting:
                         waiting.remove(one.job.id)
                         over.append(one.job.id)

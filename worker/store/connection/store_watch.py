@@ -86,7 +86,7 @@ class StoreWatch:
         """Return why Redis takes no new job; "" when it does. Raises StoreUnavailable when it takes no write at all."""
         now, reason = self._clock.monotonic(), ""
         if self._memory is not None:
-            async with store_errors("describe itself"):
+            async with store_errors("report its state"):
                 reason = await self._memory.read()
         if self._memory is None or reason or now - self._wrote_at >= _WRITE_INTERVAL_S:
             await capacity.check_writable(self._redis)
