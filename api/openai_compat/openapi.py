@@ -44,7 +44,8 @@ _VIGIL_FIELDS: Final[Schema] = {
 _BODY: Final[Schema] = {
     "type": "object",
     "description": "OpenAI's request. Fields that are not listed here are passed to the provider unchanged; "
-    "`previous_response_id` and `conversation` are refused.",
+    "names of state that the provider keeps (`previous_response_id`, `conversation`, files, vector stores, containers, "
+    "stored prompts) are refused, and addresses in private networks.",
     "required": ["model", "input"],
     "additionalProperties": True,
     "properties": {

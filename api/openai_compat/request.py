@@ -13,11 +13,12 @@ from api.web.problems import Fault, Problem, fault
 from api.web.validation import validate
 
 _VIGIL_FIELDS: Final = ("policy", "webhook", "end_user", "priority", "not_before", "metadata")
-_UNSUPPORTED: Final = ("previous_response_id", "conversation")
 _FLAGS: Final = ("background", "stream", "store")
+_REFUSED: Final = ("previous_response_id", "conversation")
+"""Refused unless they are null, as the SDK of OpenAI may send them."""
 _MAPPED: Final = frozenset(
     {"model", "input", "instructions", "metadata", "vigil", "background", "stream", "stream_options", "user"}
-    | {"safety_identifier", *_UNSUPPORTED}
+    | {"safety_identifier"}
 )
 """Fields that are not passed to the provider as `params`."""
 
@@ -34,10 +35,6 @@ def parse_request(sent: Any) -> ParsedRequest:
     """Parse a body. Raises a Problem that names every bad field."""
     if not isinstance(sent, dict):
         raise Problem(422, "validation_error", "The body must be an object.")
-    for name in _UNSUPPORTED:
-        if sent.get(name) is not None:
-            detail = f"{name} is not supported: a job carries its whole input. Send the earlier items in `input`."
-            raise ParamProblem(400, "unsupported_parameter", detail, name)
     vigil = _vigil_fields(sent.get("vigil"))
     faults = [fault(f"/{name}", "must be true or false", "bool_type") for name in _FLAGS if not _flag(sent.get(name))]
     metadata = _metadata(sent.get("metadata"), vigil.pop("metadata", None), faults)
@@ -45,7 +42,9 @@ def parse_request(sent: Any) -> ParsedRequest:
         raise Problem(422, "validation_error", "Some fields can't be used as sent.", faults)
     end_user = sent.get("safety_identifier") if sent.get("safety_identifier") is not None else sent.get("user")
     job: dict[str, Any] = {name: sent[name] for name in ("model", "input", "instructions") if name in sent}
-    job["params"] = {name: value for name, value in sent.items() if name not in _MAPPED}
+    job["params"] = {
+        name: value for name, value in sent.items() if name not in _MAPPED and not (value is None and name in _REFUSED)
+    }
     job |= {"metadata": metadata, "end_user": end_user, **vigil}
     try:
         return ParsedRequest(validate(Submit, job), bool(sent.get("background")), bool(sent.get("stream")))

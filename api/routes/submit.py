@@ -27,7 +27,7 @@ from api.web.rate_limit_headers import meter_of, rate_limit_headers
 from api.web.responses import job_headers, json_response, view_accepted, view_job
 from api.web.tracing_middleware import trace_of
 from api.web.validation import validate
-from worker.jobs.errors import RateExceeded, StoreUnavailable, VigilError
+from worker.jobs.errors import QueueFull, RateExceeded, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
@@ -150,12 +150,14 @@ class _Batch:
         self._trace, self._slots = trace_of(request.scope), asyncio.Semaphore(_MAX_CONCURRENT)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._meter = meter_of(context.settings, key)
-        self.stopped: StoreUnavailable | RateExceeded | None = None
+        self.stopped: StoreUnavailable | RateExceeded | QueueFull | None = None
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return what is left of the app's rate limit, and when to submit the jobs again that exceeded it."""
-        retry_after = {"Retry-After": str(self.stopped.wait)} if isinstance(self.stopped, RateExceeded) else {}
+        """Return what is left of the app's rate limit, and when to submit the jobs again that exceeded a limit."""
+        retry_after: dict[str, str] = {}
+        if isinstance(self.stopped, RateExceeded | QueueFull):
+            retry_after["Retry-After"] = str(self.stopped.wait)
         return rate_limit_headers(self._meter) | retry_after
 
     async def run(self, jobs: list[Any], sizes: list[int]) -> list[dict[str, Any]]:
@@ -168,7 +170,7 @@ class _Batch:
             try:
                 return {"index": index, **await self._submit(index, sent, size)}
             except (Problem, VigilError) as error:
-                if isinstance(error, StoreUnavailable | RateExceeded):
+                if isinstance(error, StoreUnavailable | RateExceeded | QueueFull):
                     self.stopped = error
                 problem = problem_of(error)
                 return {"index": index, "status": problem.status, "problem": problem.body()}

@@ -13,6 +13,7 @@ from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
 from api.runtime.key_cache import KeyCache
 from api.runtime.large_work import LargeWork
+from api.runtime.name_check import NameCheck
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
@@ -21,6 +22,7 @@ from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.audit.trail import Trail
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets
+from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import Redis
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
@@ -32,6 +34,7 @@ from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.webhooks.endpoints import Endpoints
 from worker.store.webhooks.outbox import Outbox
 from worker.telemetry.metrics import Sample
+from worker.webhooks.resolver import SystemResolver
 
 
 @dataclass(slots=True)
@@ -66,6 +69,8 @@ class AppContext:
     deployment: DeploymentState
     broadcaster: Broadcaster
     store_watch: StoreWatch
+    resolver: SystemResolver
+    name_check: NameCheck
     large_work: LargeWork = field(default_factory=LargeWork)
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
@@ -77,7 +82,9 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
     limits = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
     catalogue = settings.catalogue()
-    jobs = Jobs(redis, clock, retention_of(settings), limits)
+    resolver = SystemResolver()
+    memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
+    jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
     notices = SafetyNotices(redis, settings.audit_ttl)
     return AppContext(
         settings=settings,
@@ -98,7 +105,9 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         notices=notices,
         deployment=DeploymentState(redis, clock, catalogue, notices),
         broadcaster=Broadcaster(redis),
-        store_watch=StoreWatch(redis, clock, "api", replay_check(redis, settings)),
+        store_watch=StoreWatch(redis, clock, "api", replay_check(redis, settings), memory),
+        resolver=resolver,
+        name_check=NameCheck(resolver, clock, allow_private=settings.webhook_allow_private),
     )
 
 

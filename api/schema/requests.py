@@ -16,9 +16,11 @@ from worker.jobs.spec import ModelName, PayloadKind, Policy, Priority, Spec
 from worker.webhooks.guard import MAX_URL_LENGTH
 
 OWNED_PARAMS: Final = frozenset(
-    {"model", "input", "instructions", "stream", "background", "store", "safety_identifier"}
+    {"model", "input", "instructions", "stream", "background", "store", "safety_identifier", "user"}
 )
-"""Keys of `params` that Vigil sets itself; those of a caller are dropped (contract section 8)."""
+"""Keys of `params` that Vigil sets itself; those of a caller are dropped (contract section 8), but for `user`: it is
+the end user, where the request names none, and reaches the provider as the safety identifier only.
+"""
 
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -98,6 +100,7 @@ class Submit(Spec):
     input: Input
     instructions: str | None = None
     params: dict[str, Any] = {}
+    """Passed to the provider, but for names of state that it keeps for its account, and private addresses."""
     end_user: EndUser | None = None
     policy: Policy = Policy()
     webhook: Webhook | None = None

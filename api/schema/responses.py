@@ -183,6 +183,9 @@ PROBLEM: Final[Schema] = object_of(
     code=TEXT,
     errors=array_of(object_of(pointer=TEXT, detail=TEXT, code=TEXT)),
 )
+PROBLEM["properties"]["limit"] = object_of(name=TEXT, current=INTEGER, maximum=INTEGER) | {
+    "description": "With `queue_full` only: the limit of the app that is reached, its value and its bound."
+}
 FRAME: Final[Schema] = object_of(event=TEXT, data=TEXT) | {"description": "One server-sent event; `data` is JSON."}
 EVENT: Final[Schema] = object_of(
     seq=INTEGER, type=TEXT, at=TIME, job_id=TEXT, attempt=nullable(INTEGER), data={"type": "object"}

@@ -21,10 +21,12 @@ from worker.jobs.errors import (
     ContentDamaged,
     ContentTooLarge,
     KeyMissing,
+    QueueFull,
     RateExceeded,
     RecordUnreadable,
     Refused,
     StoreChanged,
+    StoreFull,
     StoreUnavailable,
 )
 from worker.store.values import report_unreadable
@@ -32,6 +34,25 @@ from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import report_internal_error
 
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+
+_QUOTAS: Final = {
+    "jobs_waiting": (
+        "jobs waiting",
+        "Submit again once some of them have started, or cancel some",
+        "`vigil keys quota`",
+    ),
+    "bytes_held": (
+        "bytes of input and output stored",
+        "Delete jobs that you no longer need, or wait until some expire",
+        "`vigil keys quota`",
+    ),
+    "memory_held": (
+        "bytes of the store's memory in use by its jobs",
+        "Wait until some of them expire",
+        "VIGIL_APP_MEMORY_PERCENT, or more memory for Redis",
+    ),
+}
+"""Of each limit of an app: what it counts, what the app can do, and how operators raise it."""
 
 Fault = dict[str, str]
 """One bad field: pointer, detail, code."""
@@ -47,8 +68,11 @@ class Problem(Exception):
         detail: str,
         errors: Sequence[Fault] = (),
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
+        """`members`: further members of the document."""
         super().__init__(code)
+        self.members = dict(members or {})
         self.status, self.code, self.detail = status, code, detail
         self.errors, self.headers = list(errors), dict(headers or {})
 
@@ -61,6 +85,7 @@ class Problem(Exception):
             "detail": self.detail,
             "code": self.code,
             "errors": self.errors,
+            **self.members,
         }
 
     def response(self) -> Response:
@@ -103,6 +128,8 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
             detail = f"This app may submit {error.limit} jobs in {error.window} s; try again in {error.wait} s."
             headers = header_fields(error.limit, error.window, 0, error.wait) | {"Retry-After": str(error.wait)}
             return Problem(429, "rate_limited", detail, headers=headers)
+        case QueueFull():
+            return _queue_full(error)
         case ContentTooLarge():
             return _too_large(error)
         case StoreUnavailable() | ContentDamaged() | RecordUnreadable():
@@ -120,8 +147,26 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
             return Problem(500, "internal_error", "Internal error. Quote the X-Request-Id when you report it.")
 
 
+def _queue_full(error: QueueFull) -> Problem:
+    """Return the Problem for a submit beyond the app's quota: it names the limit, its value and its bound."""
+    emit("queue.full", what=error.limit)
+    has, cure, setting = _QUOTAS[error.limit]
+    detail = (
+        f"This app has {error.current} {has}, and may have at most {error.bound}. {cure}; the operators can raise the "
+        f"limit ({setting})."
+    )
+    limit = {"name": error.limit, "current": error.current, "maximum": error.bound}
+    return Problem(429, "queue_full", detail, headers={"Retry-After": str(error.wait)}, members={"limit": limit})
+
+
 def _too_large(error: ContentTooLarge) -> Problem:
-    """Return the Problem for a job that Redis refuses however often it is sent."""
+    """Return the Problem for a job that is refused however often it is sent."""
+    if error.of_app:
+        detail = (
+            f"The job is larger than all that this app may have stored ({error.limit} bytes): send a smaller input, or "
+            "ask the operators to raise the limit (`vigil keys quota`). Nothing of it was stored."
+        )
+        return Problem(413, "input_too_large", detail)
     limit = f", which takes {error.limit} bytes," if error.limit else ""
     detail = (
         f"The job is larger than the store{limit} can hold: send a smaller input, or ask the operators to raise "
@@ -160,6 +205,13 @@ def _store_problem(error: StoreUnavailable | ContentDamaged | RecordUnreadable) 
                 "later, a submit with the same Idempotency-Key."
             )
             return Problem(503, "store_changed", detail, headers={"Retry-After": "30"})
+        case StoreFull():
+            emit("queue.full", what="memory")
+            detail = (
+                "The store has no room for new jobs now: what is left is kept for those that were accepted. Nothing of "
+                "this one was stored. Try again later; its operators can make room."
+            )
+            return Problem(503, "store_unavailable", detail, headers={"Retry-After": "30"})
         case _:
             detail = (
                 "The store does not respond or takes no writes now. Try again, a submit with the same Idempotency-Key: "

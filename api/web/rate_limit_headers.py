@@ -6,6 +6,7 @@ There is one policy, "jobs": the size of the bucket, and the seconds in which an
 from __future__ import annotations
 
 from worker.settings import Settings
+from worker.store.admission.app_quota import AppQuota
 from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.apps import ApiKey
 
@@ -14,6 +15,11 @@ def meter_of(settings: Settings, key: ApiKey) -> RateMeter:
     """Return the meter of one request, at the rate of the app or at the default rate."""
     default = RateLimit(settings.rate_per_minute, settings.rate_burst)
     return RateMeter(key.rate if key.rate is not None else default)
+
+
+def quota_of(settings: Settings, key: ApiKey) -> AppQuota:
+    """Return the quota of the key's app: its own bounds, and the default where it has none."""
+    return (key.quota or AppQuota(None, None)).over(AppQuota(settings.app_max_waiting, settings.app_max_bytes))
 
 
 def rate_limit_headers(meter: RateMeter) -> dict[str, str]:

@@ -99,6 +99,9 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel("Requested and served", "Completed jobs.", {
             "{{requested}} by {{served}}": _rate("vigil_model_requested_served_total", "requested, served"),
         }, "ops"),
+        Panel("Submits refused", "A quota of the app, or the memory of Redis, is used up.", {
+            "{{limit}}": _rate("vigil_submits_refused_total", "limit"),
+        }, "ops"),
         Panel("Refusals", "Completed jobs that the model itself declined.", {
             "{{model}}": _rate("vigil_jobs_refused_total", "model"),
         }, "ops"),

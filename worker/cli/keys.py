@@ -21,6 +21,7 @@ from worker.jobs.errors import Refused
 from worker.jobs.timestamps import iso_utc
 from worker.settings import Settings
 from worker.settings_loader import load
+from worker.store.admission.app_quota import MAX_BYTES, MAX_WAITING, AppQuota, QuotaUse
 from worker.store.admission.rate_limit import MAX_RATE, RateLimit
 from worker.store.apps import SCOPES, ApiKey, Apps
 from worker.store.connection.pool import connect
@@ -192,6 +193,55 @@ def rate_(
         return
     text = f"{rate.per_minute} jobs per minute, {rate.capacity} at once" if rate.per_minute else "no limit"
     print(f"{name}: {text}{' (the default)' if own is None else ''}")
+
+
+@app.command("quota")
+def quota_(
+    name: Annotated[str, typer.Argument(metavar="APP", help="The app.")],
+    waiting: Annotated[
+        int | None, typer.Option(min=0, max=MAX_WAITING, help="Jobs waiting; 0 = any number.", show_default=False)
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--bytes", min=0, max=MAX_BYTES, help="Bytes stored; 0 = any number.", show_default=False),
+    ] = None,
+    default: Annotated[
+        bool, typer.Option("--default", help="Remove the app's own quota: the default applies again.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what an app has waiting and stored, and show or set its quota.
+
+    The defaults are VIGIL_APP_MAX_WAITING and VIGIL_APP_MAX_BYTES.
+    """
+    changed = waiting is not None or size is not None
+    if default and changed:
+        raise CliError("give --waiting and --bytes, or --default, or neither", EXIT_USAGE)
+
+    async def work(apps: Apps) -> tuple[AppQuota | None, QuotaUse]:
+        if changed:
+            await apps.set_quota(name, AppQuota(waiting, size).over(await apps.quota(name) or AppQuota(None, None)))
+        elif default:
+            await apps.set_quota(name, None)
+        return await apps.quota(name), await apps.quota_use(name)
+
+    try:
+        own, use = with_apps(work)
+    except Refused as error:
+        raise CliError(error.detail) from None
+    settings = load()
+    quota = (own or AppQuota(None, None)).over(AppQuota(settings.app_max_waiting, settings.app_max_bytes))
+    rows = (("jobs waiting", use.waiting, quota.waiting), ("bytes stored", use.bytes, quota.bytes))
+    if as_json:
+        keys = ("jobs_waiting", "bytes_held")
+        limits = {
+            key: {"current": now, "maximum": most or None} for key, (_, now, most) in zip(keys, rows, strict=True)
+        }
+        print(json.dumps({"app": name, **limits, "default": own is None}, indent=2))
+        return
+    print(f"{name}{' (the default quota)' if own is None else ''}")
+    for text, now, most in rows:
+        print(f"  {text}  {now} of {most or 'any number'}")
 
 
 @app.command("generate-encryption")

@@ -9,9 +9,11 @@ import json
 import os
 import shlex
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Final
 
 import typer
@@ -24,6 +26,7 @@ from worker.cli.processes import address, first_of, listen, load_api_server, run
 from worker.cli.profile import save_profile, saved_profile
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
+from worker.private_files import UMASK, make_private
 from worker.settings import Settings
 from worker.settings_files import check_files
 from worker.settings_loader import key_file, load
@@ -37,6 +40,10 @@ from worker.webhooks.signing import new_secret
 
 _LOCAL_APP: Final = "local"
 _READY_TIMEOUT_S: Final = 60.0
+_EXPOSED: Final = (
+    "warning: other machines can reach this Vigil, over plain HTTP: whoever is on the way can read keys and prompts. "
+    "Without --host (VIGIL_HOST) only this machine can; behind a proxy with TLS (ops/proxy) others can safely."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,7 @@ class Running:
     provider: str
     durability: str
     simulator: str | None
+    outside: str | None  # the URL for other machines, if they reach it
     encrypted: bool
     tasks: tuple[asyncio.Task[None], ...]
 
@@ -62,7 +70,11 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
         sock = stack.enter_context(
             listen(settings.host, settings.port)
         )  # first: of two processes only the one that has the port starts
-        settings = with_encryption_key(settings.model_copy(update={"port": int(sock.getsockname()[1])}))
+        bound = ip_address(sock.getsockname()[0])
+        place: dict[str, object] = {"port": int(sock.getsockname()[1])}
+        if bound.is_unspecified:  # however it was written
+            place["host"] = str(bound)
+        settings = with_encryption_key(settings.model_copy(update=place))
         actual = await stack.enter_async_context(with_redis(settings))
         durability_text = await _check_store(actual)
         simulator = None
@@ -92,6 +104,7 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
                 _provider(actual, settings),
                 durability_text,
                 simulator,
+                outside_url(bound, settings.port),
                 bool(actual.encryption_keys),
                 tasks,
             )
@@ -110,7 +123,7 @@ def with_encryption_key(settings: Settings) -> Settings:
     """
     if settings.encryption_keys or settings.redis_url is not None:
         return settings
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_private(settings.data_dir)
     path = key_file(settings.data_dir)
     fresh = path.with_suffix(f".{os.getpid()}.new")
     fresh.unlink(missing_ok=True)
@@ -122,6 +135,29 @@ def with_encryption_key(settings: Settings) -> Settings:
         os.link(fresh, path)
     fresh.unlink()
     return settings.model_copy(update={"encryption_keys": (SecretStr(path.read_text(encoding="ascii").strip()),)})
+
+
+def outside_url(bound: IPv4Address | IPv6Address, port: int) -> str | None:
+    """Return the URL under which other machines reach what listens on this address; None if none can."""
+    mapped = bound.ipv4_mapped if isinstance(bound, IPv6Address) else None
+    if (mapped or bound).is_loopback:
+        return None
+    host = str(bound)
+    if bound.is_unspecified:
+        found = _own_address(socket.AF_INET, "192.0.2.1")
+        if found is None and isinstance(bound, IPv6Address):
+            found = _own_address(socket.AF_INET6, "2001:db8::1")
+        host = found or socket.gethostname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _own_address(family: socket.AddressFamily, target: str) -> str | None:
+    """Return the address from which this machine would call the target; nothing is sent."""
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((target, 9))
+        found = str(probe.getsockname()[0])
+        return None if ip_address(found).is_loopback else found
+    return None
 
 
 def _provider(actual: Settings, given: Settings) -> str:
@@ -185,7 +221,7 @@ async def _key(settings: Settings) -> str:
             _, key, _ = await apps.create_key(_LOCAL_APP, SCOPES)
     finally:
         await redis.aclose()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_private(settings.data_dir)
     save_profile(settings.data_dir, address(settings), key)
     return key
 
@@ -228,7 +264,10 @@ def up(
     settings = load({name: value for name, value in given.items() if value is not None})
     if speed <= 0 or speed == float("inf") or speed != speed:  # noqa: PLR0124  nan
         raise CliError("--speed is a number above 0", 2)
+    os.umask(UMASK)  # whatever is written from here on is this user's alone
     check_files(settings)
+    with suppress(OSError):  # with a Redis of its own it may do without, until there is something to write
+        make_private(settings.data_dir)
     if "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "WARNING"})  # a person reads this terminal
     configure(settings.log_level, settings.log_format)
@@ -252,8 +291,12 @@ def _print_running(settings: Settings, running: Running) -> None:
     model = example_model(settings.catalogue())
     directive = "[[sim: check_then_clear hold=5]] " if running.simulator else ""
     chosen = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
+    outside = ""
+    if running.outside is not None:
+        outside = f"\n  outside   {running.outside}   (for other machines)"
+        print(_EXPOSED, file=sys.stderr, flush=True)
     print(
-        f"""Vigil answers on {running.url}   (docs: {running.url}/docs)
+        f"""Vigil answers on {running.url}   (docs: {running.url}/docs){outside}
   key       {running.key}
   provider  {provider}
   data      {data}, {"encrypted" if running.encrypted else "NOT encrypted: set VIGIL_ENCRYPTION_KEYS"}

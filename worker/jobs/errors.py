@@ -19,6 +19,7 @@ The tree names who can do something about each error.
     ├── UnsafeStore         operator: Redis could drop accepted jobs (eviction policy)
     ├── UnknownModel        caller: models.toml has no such model
     ├── RateExceeded        caller: the app's token bucket is empty; says when to try again
+    ├── QueueFull           caller: the app has reached its quota of jobs waiting or bytes held
     └── Refused             caller: the request can't be done as it stands (code, detail)
 
 No message holds a prompt, an output, a key or a secret.
@@ -112,11 +113,11 @@ class ContentDamaged(VigilError):
 
 
 class ContentTooLarge(VigilError):
-    """A value exceeds the store's limit, so sending it again does not help."""
+    """A value exceeds the store's limit, or alone the quota `of_app`, so sending it again does not help."""
 
-    def __init__(self, size: int, limit: int | None = None) -> None:
+    def __init__(self, size: int, limit: int | None = None, *, of_app: bool = False) -> None:
         super().__init__(f"{size} bytes are more than Redis takes" + (f" ({limit})" if limit else ""))
-        self.size, self.limit = size, limit
+        self.size, self.limit, self.of_app = size, limit, of_app
 
 
 UnreadableReason = Literal["newer", "not_json", "wrong_shape", "wrong_type", "gone"]
@@ -148,6 +149,17 @@ class RateExceeded(VigilError):
     def __init__(self, limit: int, window: int, wait: int) -> None:
         super().__init__(f"more than {limit} jobs in {window} s; again in {wait} s")
         self.limit, self.window, self.wait = limit, window, wait
+
+
+QuotaLimit = Literal["jobs_waiting", "bytes_held", "memory_held"]
+
+
+class QueueFull(VigilError):
+    """The app's quota `limit` is used up: it has `current` of at most `bound`, and may try again in `wait` seconds."""
+
+    def __init__(self, limit: QuotaLimit, current: int, bound: int, wait: int) -> None:
+        super().__init__(f"{limit}: {current} of at most {bound}")
+        self.limit, self.current, self.bound, self.wait = limit, current, bound, wait
 
 
 class Refused(VigilError):

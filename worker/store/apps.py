@@ -20,12 +20,14 @@ from redis.exceptions import WatchError
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import RecordUnreadable, Refused
+from worker.jobs.states import Status
 from worker.store import channels, keys
-from worker.store.admission import rate_limit
+from worker.store.admission import app_quota, rate_limit
+from worker.store.admission.app_quota import AppQuota, QuotaUse
 from worker.store.admission.rate_limit import RateLimit
 from worker.store.connection.pool import keyring_of
 from worker.store.errors import store_errors
-from worker.store.values import read, readable, report_unreadable
+from worker.store.values import count_of, read, readable, report_unreadable
 
 SCOPES: Final = ("submit", "read", "audit", "ops")
 MIN_WEIGHT, MAX_WEIGHT, MAX_RUNNING = 0.01, 1000.0, 1_000_000
@@ -47,7 +49,7 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key. `revoked_at` in ms, 0 = live. `rate` is its app's own limit, None = the default."""
+    """An API key. `revoked_at` in ms, 0 = live. `rate` and `quota` are its app's own, None = the default."""
 
     id: str
     app: str
@@ -56,6 +58,7 @@ class ApiKey:
     last4: str
     revoked_at: int = 0
     rate: RateLimit | None = None
+    quota: AppQuota | None = None
 
 
 def _base62(value: int, width: int) -> str:
@@ -131,8 +134,11 @@ class Apps:
         try:
             async with store_errors("look up the app", keys.app(found.app)):
                 app = await self._redis.get(keys.app(found.app))
-            return replace(found, rate=read(keys.app(found.app), app, rate_limit.load) if app else None)
-        except RecordUnreadable as error:  # then the app has the default rate
+            if not app:
+                return found
+            own = read(keys.app(found.app), app, rate_limit.load), read(keys.app(found.app), app, app_quota.load)
+            return replace(found, rate=own[0], quota=own[1])
+        except RecordUnreadable as error:  # then the app has the default limits
             report_unreadable(error)
             return found
 
@@ -145,6 +151,27 @@ class Apps:
         """Set the app's own rate, or None for the default; API processes see it within three seconds."""
         async with store_errors("keep the app"):
             await self._update(app, {"rate": rate_limit.dump(rate)})
+
+    async def quota(self, app: str) -> AppQuota | None:
+        """Return the app's own quota, None = the default. Raises Refused when there is no such app."""
+        async with store_errors("look up the app", keys.app(app)):
+            return read(keys.app(app), await self._app(app), app_quota.load)
+
+    async def set_quota(self, app: str, quota: AppQuota | None) -> None:
+        """Set the app's own quota, or None for the default; API processes see it within three seconds."""
+        async with store_errors("keep the app"):
+            await self._update(app, {"quota": app_quota.dump(quota)})
+
+    async def quota_use(self, app: str) -> QuotaUse:
+        """Return what the app has waiting and stored now."""
+        async with store_errors("count what the app has"), self._redis.pipeline(transaction=True) as pipe:
+            for status in (Status.QUEUED, Status.SCHEDULED):
+                pipe.zcard(keys.index(app, "status", status))
+            pipe.hget(keys.content_sizes(app), "total")
+            pipe.hlen(keys.content_sizes(app))
+            queued, scheduled, held, fields = await pipe.execute()
+        size = count_of((held or b"0").decode(errors="replace")) or 0
+        return QuotaUse(queued + scheduled, size, max(0, fields - 1))  # one field is the total
 
     async def _app(self, app: str) -> bytes:
         raw: bytes | None = await self._redis.get(keys.app(app))
@@ -230,8 +257,8 @@ def secret_name(app: str) -> str:
 
 
 def _dump(key: ApiKey) -> str:
-    """Encode a key's record, without the rate: that is stored with the app."""
-    return json.dumps({name: value for name, value in asdict(key).items() if name != "rate"})
+    """Encode a key's record, without the limits: they are stored with the app."""
+    return json.dumps({name: value for name, value in asdict(key).items() if name not in {"rate", "quota"}})
 
 
 def _record(name: str, raw: bytes) -> dict[str, Any]:

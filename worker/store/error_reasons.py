@@ -19,7 +19,7 @@ from redis.exceptions import (
 WRONG_USER: Final = "Redis does not accept the user or password of VIGIL_REDIS_URL"
 NO_RIGHT: Final = "the Redis user may not do what Vigil needs"
 FULL: Final = "Redis is full (maxmemory) and takes no writes"
-_READ_ONLY: Final = "this Redis is a replica and takes no writes"
+READ_ONLY: Final = "this Redis is a replica and takes no writes"
 _CODES: Final = {
     "MISCONF": "Redis can't write to its disk and takes no writes",
     "NOREPLICAS": "Redis has too few replicas and takes no writes",
@@ -31,7 +31,7 @@ _CODES: Final = {
     "WRONGPASS": WRONG_USER,
     "NOPERM": NO_RIGHT,
     "OOM": FULL,
-    "READONLY": _READ_ONLY,
+    "READONLY": READ_ONLY,
     "BUSY": "Redis is busy with a script and answers nothing else",
 }
 _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
@@ -39,7 +39,7 @@ _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (AuthorizationError, WRONG_USER),
     (NoPermissionError, NO_RIGHT),
     (OutOfMemoryError, FULL),
-    (ReadOnlyError, _READ_ONLY),
+    (ReadOnlyError, READ_ONLY),
     (BusyLoadingError, "Redis is still reading its data"),
     (RedisTimeoutError, "Redis does not answer in time"),
     (TimeoutError, "Redis does not answer in time"),

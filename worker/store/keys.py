@@ -14,6 +14,8 @@ vigil:later             zset    scheduled jobs by due time  │ these three, so 
 vigil:leased            zset    running jobs by lease end   ┘
 vigil:line:<app>        zset    the app's ready jobs, in the order in which they are claimed
 vigil:slots:<app>       set     the app's leased jobs
+vigil:size:<app>        hash    job id -> bytes of its content: input, output, private part; `total`, their sum
+vigil:sizedue:<app>     zset    jobs by when some of that content expires
 vigil:ring              zset    apps with ready jobs by virtual time;  vigil:hand, the virtual time it has reached
 vigil:deadline          zset    waiting jobs by the time they expire
 vigil:forget            zset    settled jobs whose content is to be erased, or was just erased, by when to check them
@@ -167,6 +169,14 @@ def app_queue(app: str) -> str:
 
 def slots(app: str) -> str:
     return "vigil:slots:" + app
+
+
+def content_sizes(app: str) -> str:
+    return "vigil:size:" + app
+
+
+def content_expiry(app: str) -> str:
+    return "vigil:sizedue:" + app
 
 
 def idempotency(app: str, digest: str) -> str:

@@ -168,6 +168,7 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "store.unmarked": _row(WARNING, "What is known of the store could not be kept on disk.", "error"),
     "errands.away": _row(WARNING, "Redis was unavailable for cron and requested tasks.", "error"),
     "arq.hiccup": _row(WARNING, "Redis was unavailable for arq's own bookkeeping.", "error"),
+    "queue.full": _row(DEBUG, "A submit was refused: a quota of its app, or the memory of Redis, is used up.", "what"),
     "api.ready": _row(INFO, "The API takes requests.", "host port"),
     "api.answered": _row(DEBUG, "A request was answered.", "http_status"),
     "api.broke": _row(ERROR, "A request failed with an internal error.", "error at"),

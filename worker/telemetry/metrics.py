@@ -69,6 +69,7 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
     "access": frozenset(get_args(AccessStatus)),
     "circuit": frozenset({"open", "half_open"}),
     "what": frozenset({"event", "field"}),
+    "limit": frozenset({"jobs_waiting", "bytes_held", "memory_held", "memory"}),
     "flag": REPAIR_FLAGS,
     "kind": "the kinds of keys, as worker/store/keys.py names them",
     "status_class": frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"}),
@@ -80,6 +81,9 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
 METRICS: Final[dict[str, Metric]] = {
     # jobs, counted by whichever process commits the event
     "vigil_jobs_submitted_total": Metric("counter", "Jobs accepted.", ("model",)),
+    "vigil_submits_refused_total": Metric(
+        "counter", "Submits refused because a quota of the app, or the memory of Redis, is used up.", ("limit",)
+    ),
     "vigil_jobs_finished_total": Metric("counter", "Jobs settled, by terminal status.", ("status", "model")),
     "vigil_jobs_refused_total": Metric("counter", "Completed jobs that the model refused to answer.", ("model",)),
     "vigil_job_wait_seconds": Metric("histogram", "From submission to the first start.", (), _LONG),

@@ -128,6 +128,10 @@ def _unreadable(metrics: MetricsRegistry, fields: Fields) -> None:
     metrics.count("vigil_records_unreadable_total", kind=fields["what"])
 
 
+def _queue_full(metrics: MetricsRegistry, fields: Fields) -> None:
+    metrics.count("vigil_submits_refused_total", limit=fields["what"])
+
+
 def _counter(name: str) -> Callable[[MetricsRegistry, Fields], None]:
     return lambda metrics, _: metrics.count(name)
 
@@ -154,6 +158,7 @@ HANDLERS: Final[dict[str, Callable[[MetricsRegistry, Fields], None]]] = {
     "store.away": _counter("vigil_store_away_total"),
     "store.changed": _store_changed,
     "store.known": _store_known,
+    "queue.full": _queue_full,
     "api.answered": _answered,
     "telemetry.dropped": _dropped,
     "record.unreadable": _unreadable,

@@ -10,7 +10,7 @@ from worker.safety.endpoint import Mode
 __all__ = ["OWNED_PARAMS", "Mode", "UpstreamCall"]
 
 OWNED_PARAMS: frozenset[str] = frozenset(
-    {"model", "input", "instructions", "stream", "background", "store", "safety_identifier"}
+    {"model", "input", "instructions", "stream", "background", "store", "safety_identifier", "user"}
 )
 """Keys of `params` that Vigil owns: dropped, never passed on."""
 

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import Final
 
 import httpx2
-from pydantic import HttpUrl, TypeAdapter
+from pydantic import AnyHttpUrl, HttpUrl, TypeAdapter
 
 from worker.jobs.errors import Refused
 from worker.settings import Settings
@@ -24,10 +24,14 @@ Resolver = Callable[[str], Awaitable[Sequence[str]]]
 
 MAX_URL_LENGTH: Final = 2048
 _URL: Final = TypeAdapter(HttpUrl)
+_FETCHED_URL: Final = TypeAdapter(AnyHttpUrl)  # without a limit to its length: links may be signed
 _FORBIDDEN_CHARACTERS: Final = re.compile(
     r"[\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\\]"
 )
 _PARTS: Final = re.compile(r"(?i:https?)://(?P<authority>[^/?#]+)(?:[/?][^#]*)?(?P<fragment>#.*)?", re.DOTALL)
+_FETCHED: Final = re.compile(
+    r"(?i:https?)://(?:(?P<user>[^/?#]*)@)?(?P<host>\[[^/?#@\[\]]*\]|[^/?#@:\[\]]+)(?::\d*)?(?:[/?#].*)?", re.DOTALL
+)
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _MAX_HOST_LENGTH: Final = 253
 _PRIVATE_LABELS: Final = frozenset(
@@ -173,3 +177,42 @@ async def resolve_allowed(host: str, resolver: Resolver, policy: AddressPolicy) 
 
 def _refused(code: str, detail: str) -> Refused:
     return Refused(code, detail, 422)
+
+
+def host_of_fetched_url(text: str, policy: AddressPolicy) -> str | None:
+    """Return the host name of a URL that the provider will open for an app; None for an address or a `data:` URL.
+
+    Raises Refused (422) for one that leads, or may be read as leading, into a private network or to a metadata service.
+    """
+    if text[:5].lower() == "data:":
+        return None
+    parts = _FETCHED.fullmatch(text)
+    if parts is None or _FORBIDDEN_CHARACTERS.search(text):
+        raise _not_allowed("It must be an http:// or https:// URL without spaces, or a data: URL.")
+    try:
+        url = _FETCHED_URL.validate_python(text)
+    except ValueError:
+        raise _not_allowed("It is not a valid URL.") from None
+    host, sent = (url.host or "").lower(), parts["host"].lower()
+    if parts["user"] and "@" in parts["user"]:
+        raise _not_allowed("It must have at most one user name.")
+    if sent not in {host, (url.unicode_host() or "").lower()}:
+        raise _not_allowed("Its host is written so that it may be read as another one.")
+    return check_fetched_host(host, policy)
+
+
+def check_fetched_host(host: str, policy: AddressPolicy) -> str | None:
+    """Return the host if it is a name; None if it is an address that may be reached. Raises Refused (422)."""
+    literal = _literal_ip(host)
+    if literal is not None:
+        if not address_allowed(literal, allow_private=policy.allow_private):
+            raise _not_allowed("It leads to a private, reserved or metadata address.")
+        return None
+    labels = host.lower().removesuffix(".").split(".")
+    if not policy.allow_private and (len(labels) == 1 or labels[-1] in _PRIVATE_LABELS or labels[-1].isdigit()):
+        raise _not_allowed("Its host is not a public name.")
+    return ".".join(labels)
+
+
+def _not_allowed(why: str) -> Refused:
+    return Refused("url_not_allowed", f"The provider must not be sent to this address. {why}", 422)

@@ -90,6 +90,8 @@ def _candidate_inputs(prompt: str, model: str) -> Iterator[dict[str, Any]]:
         passed = {name: value for name, value in given.items() if name not in OWNED_PARAMS}
         named = {"model": body.get("model", model), "input": body["input"], "instructions": body.get("instructions")}
         yield {**named, "params": passed}
+        if "user" in given:  # earlier releases passed it on
+            yield {**named, "params": passed | {"user": given["user"]}}
     elif isinstance(body, list):
         yield {"model": model, "input": body, "instructions": None, "params": {}}
     for text in dict.fromkeys((prompt, prompt.removesuffix("\n"))):

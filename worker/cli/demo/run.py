@@ -85,7 +85,7 @@ def demo_settings(folder: Path) -> Settings:
             "drain_seconds": 1.0,
             "models_file": None,
             "encryption_keys": (),
-            "identifier_secret": "demo",
+            "identifier_secret": "of a demonstration, and of nothing else",
             "log_level": "ERROR",
             "OPENAI_API_KEY": None,
             "OPENAI_BASE_URL": None,

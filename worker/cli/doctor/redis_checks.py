@@ -14,7 +14,9 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
 from worker.redis_address import Address, parse
 from worker.settings import Settings
+from worker.store.admission.app_quota import AppQuota
 from worker.store.admission.model_access import known_access
+from worker.store.apps import Apps
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.command_rights import advice, missing_rules, user_of
@@ -29,6 +31,7 @@ from worker.store.stats import worker_registry
 _OLDEST_TESTED: Final = (7, 2)
 _LATE_SEAL_ROUNDS: Final = 6
 _MEMORY_WARNING, _MEMORY_PROBLEM = 0.75, 0.9
+_QUOTA_WARNING, _MAX_NAMED = 0.8, 10
 _USERS_FIX: Final = "use the users of ops/users.acl (`ops/secrets.sh` makes them)"
 
 
@@ -60,7 +63,8 @@ async def _checks(redis: Redis, url: str, kind: str, settings: Settings) -> Asyn
     yield await _restart(redis, url, settings)
     yield await store_check(redis, settings)
     yield _eviction(config, settings)
-    yield _memory(info)
+    yield _memory(info, settings)
+    yield await _quotas(redis, info, settings)
     address = parse(url)
     yield _password(info, address)
     yield _rights(info, address)
@@ -133,18 +137,36 @@ def _eviction(config: dict[str, str], settings: Settings) -> DoctorCheck:
     )
 
 
-def _memory(info: ServerInfo) -> DoctorCheck:
+def _memory(info: ServerInfo, settings: Settings) -> DoctorCheck:
     used = f"{info.used_memory / 2**20:.0f} MiB used"
     if not info.maxmemory:
-        return DoctorCheck("memory", "ok", f"{used}; no maxmemory: the limit is the machine's memory")
+        detail = f"{used}; no maxmemory: the limit is the machine's memory, and neither a reserve nor shares are kept"
+        return DoctorCheck("memory", "ok", detail)
     share = info.used_memory / info.maxmemory
     detail = f"{used}, {share:.0%} of maxmemory"
     if share < _MEMORY_WARNING:
         return DoctorCheck("memory", "ok", detail)
-    state: State = "warning" if share < _MEMORY_PROBLEM else "problem"
-    return DoctorCheck(
-        "memory", state, f"{detail}; when it is full, submits are refused", "see ops/runbook/RedisMemory.md"
-    )
+    refused_at = 1 - settings.memory_reserve_percent / 100
+    state: State = "warning" if share < min(_MEMORY_PROBLEM, refused_at) else "problem"
+    submits = "submits are refused now" if share >= refused_at else f"from {refused_at:.0%} on submits are refused"
+    return DoctorCheck("memory", state, f"{detail}; {submits}", "see ops/runbook/RedisMemory.md")
+
+
+async def _quotas(redis: Redis, info: ServerInfo, settings: Settings) -> DoctorCheck:
+    """Check which apps are near a limit of what they may have waiting and stored."""
+    apps, default = Apps(redis, Clock()), AppQuota(settings.app_max_waiting, settings.app_max_bytes)
+    memory, near = info.maxmemory * settings.app_memory_percent // 100, list[str]()
+    names = [app.name for app in await apps.list_apps()]
+    for name in names:
+        quota, use = (await apps.quota(name) or AppQuota(None, None)).over(default), await apps.quota_use(name)
+        bounds = ((use.waiting, quota.waiting), (use.bytes, quota.bytes), (use.memory, memory))
+        share = max(current / most for current, most in bounds if most) if any(most for _, most in bounds) else 0
+        if share >= _QUOTA_WARNING:
+            near.append(f"{name} {share:.0%}")
+    if not near:
+        return DoctorCheck("quotas", "ok", f"none of {len(names)} apps is near a limit of what it may have stored")
+    detail = f"near a limit, beyond which submits are refused: {', '.join(near[:_MAX_NAMED])}"
+    return DoctorCheck("quotas", "warning", detail, "`vigil keys quota APP` shows which limit; see ops/production.md")
 
 
 def _password(info: ServerInfo, address: Address) -> DoctorCheck:

@@ -93,6 +93,7 @@ class LegalHolds:
             for job in over:
                 for name_of_key in _content(job.id):
                     pipe.expire(name_of_key, self._remaining_seconds(job))
+                pipe.zadd(keys.content_expiry(job.app), {job.id: 0})  # measured again: it expires after all
             await pipe.execute()
 
     def _remaining_seconds(self, job: Job) -> int:

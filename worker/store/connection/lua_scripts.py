@@ -10,8 +10,10 @@ from redis.asyncio import Redis
 
 ALLOW_OOM: Final = "connection/allow_oom"
 """Let a script run although Redis has reached its maxmemory."""
+CONTENT_SIZE: Final = "connection/content_size"
+"""Give a script `measure` and `measure_due`, which keep the bytes of content that an app holds."""
 RUN_COMMANDS: Final = "connection/run_commands"
-"""Give a script `run_commands`, the interpreter of a commit's commands."""
+"""Give a script `run_commands`, the interpreter of a commit's commands; comes after CONTENT_SIZE."""
 _PRELUDE: Final = "connection/tolerant_calls"
 
 

@@ -3,6 +3,7 @@
 --   IF set member command…                 runs the command only when the set has the member
 --   WHEN zset min_score min_count command…  runs it only when so many members have that score or a higher one
 --   NOTE list command…                     runs it, and appends its reply to the list
+--   MEASURE sizes due job input output id   no command: measure(…) of content_size.lua
 -- Raises what a command raises; the commands before it have been run.
 local function run_commands(count, at)
   for _ = 1, count do
@@ -10,6 +11,8 @@ local function run_commands(count, at)
     local word = ARGV[at + 1]
     if word == 'NOTE' then
       call('RPUSH', ARGV[at + 2], call(unpack(ARGV, at + 3, at + n)))
+    elseif word == 'MEASURE' then
+      measure(unpack(ARGV, at + 2, at + n))
     elseif word == 'WHEN' then
       if call('ZCOUNT', ARGV[at + 2], ARGV[at + 3], '+inf') >= tonumber(ARGV[at + 4]) then
         call(unpack(ARGV, at + 5, at + n))

@@ -16,14 +16,17 @@ from arq.connections import ArqRedis
 from worker.clock import Clock
 from worker.jobs.errors import StoreChanged, StoreUnavailable, UnsafeStore
 from worker.store.connection import capacity, command_rights
+from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import set_missing_permissions
 from worker.store.connection.required_commands import Role
+from worker.store.errors import store_errors
 from worker.telemetry.events import emit
 
 Check = Callable[[], Awaitable[object]]
 CHECK_TIMEOUT_S: Final = 1.0
 """How long one check may take."""
 _CHECK_INTERVAL_S: Final = 2.0
+_WRITE_INTERVAL_S: Final = 1.0  # between two writes of a process that can ask for the state instead
 _RIGHTS_INTERVAL_S: Final = 5.0  # between two checks of permissions …
 _RIGHTS_RETRY_S: Final = 1.0  # … and while one is missing
 _REPORT_INTERVAL_S: Final = 30.0
@@ -33,10 +36,20 @@ _TIMED_OUT: Final = "Redis does not answer in time"
 class StoreWatch:
     """Watches one Redis. `reason` is why it can't be used now, in one line; "" when it can."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, role: Role, check: Check | None = None, **fields: object) -> None:
+    def __init__(
+        self,
+        redis: ArqRedis,
+        clock: Clock,
+        role: Role,
+        check: Check | None = None,
+        memory: MemoryGuard | None = None,
+        **fields: object,
+    ) -> None:
         """`check` raises UnsafeStore for a server that would lose data; it runs once Redis answers, and again after an
-        outage. `fields` are added to each reported event.
+        outage. `memory` knows whether there is room for new jobs, and saves most writes that only try whether Redis
+        takes one. `fields` are added to each reported event.
         """
+        self._memory, self._wrote_at = memory, -math.inf
         self._check, self._checked = check, False
         self._redis, self._clock, self._role, self._fields = redis, clock, role, fields
         self._rights_checked_at = -math.inf
@@ -57,16 +70,27 @@ class StoreWatch:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await self._check_rights()
-                if not self._missing_rights:
-                    await capacity.check_writable(self._redis)
-            reason, changed = self._missing_rights, False
+                full = "" if self._missing_rights else await self._check_writes()
+            reason, changed = self._missing_rights or full, False
         except TimeoutError:
             reason, changed = _TIMED_OUT, False
         except StoreUnavailable as error:
             reason, changed = error.reason, isinstance(error, StoreChanged)
             self._checked, self._rights_checked_at = False, -math.inf  # it may come back set up differently
+            self._wrote_at = -math.inf
         self.changed = changed
         self._report(reason)
+        return reason
+
+    async def _check_writes(self) -> str:
+        """Return why Redis takes no new job; "" when it does. Raises StoreUnavailable when it takes no write at all."""
+        now, reason = self._clock.monotonic(), ""
+        if self._memory is not None:
+            async with store_errors("report its state"):
+                reason = await self._memory.read()
+        if self._memory is None or reason or now - self._wrote_at >= _WRITE_INTERVAL_S:
+            await capacity.check_writable(self._redis)
+            self._wrote_at = now
         return reason
 
     async def _check_rights(self) -> None:

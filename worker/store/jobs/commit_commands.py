@@ -5,6 +5,7 @@ Pure except for random message ids. The commands are sent elsewhere, in one comm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -88,7 +89,20 @@ class CommitCommands:
         commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
         ended = job.finished_at or job.created_at
         commands.append(("ZADD", keys.SETTLED, to_ms(ended) + keep * 1000, job.id))
+        commands.append(measure_command(job))
         return commands
+
+
+def measure_commands(job: Job, *, since: Job, writes: Sequence[Command]) -> list[Command]:
+    """Return what a change must run to state the job's content again: nothing without writes, or if `retire` does."""
+    ends = job.settled and not since.settled
+    return [measure_command(job)] if writes and not ends else []
+
+
+def measure_command(job: Job) -> Command:
+    """Return what a script runs to state how much content of the job is stored; it comes after what changes that."""
+    names = (keys.content_sizes(job.app), keys.content_expiry(job.app))
+    return ("MEASURE", *names, keys.job(job.id), keys.job_input(job.id), keys.job_output(job.id), job.id)
 
 
 def _index(before: Job | None, after: Job) -> list[Command]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from arq.connections import ArqRedis
@@ -24,6 +25,7 @@ from worker.jobs.errors import (
     LeaseLost,
     RecordUnreadable,
     Refused,
+    StoreFull,
     StoreUnavailable,
     VigilError,
 )
@@ -38,10 +40,11 @@ from worker.store.commands import Command
 from worker.store.connection import capacity
 from worker.store.connection.capacity import check_writable
 from worker.store.connection.job_keys import ciphers_for_writing, require_object, unseal_by_job
+from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE
 from worker.store.errors import store_errors
-from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes
+from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
 from worker.store.jobs.scripts import ClaimReply, Scripts
 from worker.store.jobs.set_aside import UnreadableJobs
 from worker.store.jobs.stored_job import ClaimedJob, NewJob, StoredJob, stored_of, unreadable_of
@@ -73,19 +76,23 @@ class Jobs:
         clock: Clock,
         retention: RetentionTimes | None = None,
         limits: QuarantineLimits | None = None,
+        memory: MemoryGuard | None = None,
     ) -> None:
+        """`memory`: refuses submits while Redis has too little memory left."""
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
         self._keep, self._keyring = retention or RetentionTimes(), keyring_of(redis)
         self.changes = CommitCommands(clock, self._keep, limits or QuarantineLimits())
         self._unreadable_jobs = UnreadableJobs(redis, clock, self.changes, self._scripts)
+        self._memory = memory
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
     async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
 
         Durable when it returns. Raises Refused when the key was used for another request or the end user is
-        quarantined, RateExceeded when the app must wait (a repeated request is free), ContentTooLarge when Redis
-        accepts no such job (then nothing of it is stored), StoreUnavailable.
+        quarantined, RateExceeded when the app must wait, QueueFull when its quota is used up (a repeated request is
+        free), ContentTooLarge when Redis or the quota takes no such job (then nothing of it is stored),
+        StoreUnavailable.
         """
         now = self._clock.now()
         job_id = ids.new_id("job", to_ms(now), self._clock.random_bytes(ids.RANDOM_BYTES))
@@ -97,19 +104,23 @@ class Jobs:
             job = fold.apply(job, trail[1])
         commands, _ = self.changes.commands(None, job, trail, chain.GENESIS)
         cipher = self._keyring.new(job.app, job_id)
-        commands.append(("HSET", keys.job(job_id), "priv", cipher.seal_with_key(PRIVATE, new.private)))
-        commands.append(("SET", keys.job_input(job_id), cipher.seal(INPUT, new.input)))
+        content = cipher.seal_with_key(PRIVATE, new.private), cipher.seal(INPUT, new.input)
+        commands.append(("HSET", keys.job(job_id), "priv", content[0]))
+        commands.append(("SET", keys.job_input(job_id), content[1]))
         idem, remembered = "", ""
         if new.idempotency_key is not None:
             digest = hashlib.sha256(new.idempotency_key.encode()).hexdigest()
             idem, remembered = keys.idempotency(job.app, digest), f"{new.fingerprint} {job_id}"
         ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
-        size = capacity.largest_argument(commands)
+        size, held, quota = capacity.largest_argument(commands), sum(map(len, content)), new.quota
         async with store_errors("take the job"):
             await capacity.must_fit(self._redis, size)
             try:
-                reply = await self._scripts.submit(job, idem, remembered, ttl_ms, new.meter, commands)
-            except OutOfMemoryError:
+                if self._memory is not None:
+                    await self._memory.admit(held)
+                    quota = replace(quota, memory=self._memory.app_bytes)
+                reply = await self._scripts.submit(job, idem, remembered, ttl_ms, new.meter, quota, held, commands)
+            except (OutOfMemoryError, StoreFull):
                 if size > capacity.ALWAYS_TAKEN:
                     await capacity.must_fit_when_empty(self._redis, size)
                 raise
@@ -218,7 +229,8 @@ class Jobs:
                 size = capacity.largest_argument(commands)
                 await capacity.must_fit(self._redis, size)
                 more, head = self.changes.commands(current, after, trail, before)
-                commands, commit_id = [*commands, *more], self._commit_id(current, token, drafts)
+                commands = [*commands, *more, *measure_commands(after, since=current, writes=commands)]
+                commit_id = self._commit_id(current, token, drafts)
                 end_user = must_not_be_quarantined(after, trail)
                 # a full Redis accepts no new work; a running job may go on and end, which frees more than it takes
                 small = size <= _MAX_BYTES_WHEN_FULL and (token != "" or after.settled)

@@ -8,10 +8,13 @@ from typing import Any, Final, Literal, NamedTuple
 from redis.asyncio import Redis
 
 from worker.jobs.record import Job
+from worker.jobs.states import Status
 from worker.store import channels, keys
+from worker.store.admission import app_quota
+from worker.store.admission.app_quota import AppQuota
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
-from worker.store.connection.lua_scripts import ALLOW_OOM, RUN_COMMANDS, script
+from worker.store.connection.lua_scripts import ALLOW_OOM, CONTENT_SIZE, RUN_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
 
@@ -53,9 +56,10 @@ class Scripts:
             return script(redis, *names)
 
         self._redis = redis
-        self._commit = load(ALLOW_OOM, _QUARANTINE, RUN_COMMANDS, "jobs/commit")
-        self._commit_unless_full = load(_QUARANTINE, RUN_COMMANDS, "jobs/commit")
-        self._submit = ScriptBatch(redis, load(_QUARANTINE, "admission/token_bucket", RUN_COMMANDS, "jobs/submit"))
+        self._commit = load(ALLOW_OOM, _QUARANTINE, CONTENT_SIZE, RUN_COMMANDS, "jobs/commit")
+        self._commit_unless_full = load(_QUARANTINE, CONTENT_SIZE, RUN_COMMANDS, "jobs/commit")
+        admission = (_QUARANTINE, "admission/token_bucket", "admission/app_quota")
+        self._submit = ScriptBatch(redis, load(*admission, CONTENT_SIZE, RUN_COMMANDS, "jobs/submit"))
         self._claim = load("jobs/claim")
         self._renew = load(ALLOW_OOM, "jobs/renew")
         self._append_output = load("jobs/append_output")
@@ -91,18 +95,30 @@ class Scripts:
         remembered: str,
         ttl_ms: int,
         meter: RateMeter,
+        quota: AppQuota,
+        size: int,
         commands: Sequence[Command],
     ) -> SubmitReply:
-        """Create the job unless its idempotency key has created one. Raises RateExceeded when the app must wait."""
+        """Create the job unless its idempotency key has created one. `size`: bytes of its content.
+
+        Raises RateExceeded when the app must wait, QueueFull when its quota is used up, ContentTooLarge when this job
+        alone is more than that.
+        """
         require_permissions(self._redis)
         job_key, rate = keys.job(job.id), meter.rate
-        args = [remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or "", *flatten(commands)]
+        args = [remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""]
+        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_OVERHEAD, size, job.id]
+        args += [keys.JOB, keys.job_input(""), keys.job_output(""), *flatten(commands)]
         names = [idempotency_key or job_key, job_key, keys.rate(job.app), keys.QUARANTINE]
+        names += [keys.index(job.app, "status", status) for status in (Status.QUEUED, Status.SCHEDULED)]
+        names += [keys.content_sizes(job.app), keys.content_expiry(job.app)]
         verdict, *rest = await self._submit(keys=names, args=args)
         if verdict == b"QUARANTINED":
             return SubmitReply("quarantined")
         if verdict == b"WAIT":
             raise meter.exceeded(*rest)
+        if verdict == b"FULL":
+            raise app_quota.exceeded(rest[0].decode(), int(rest[1]), size, quota)
         if verdict == b"SEEN":
             return SubmitReply("exists", str(rest[0].decode(errors="replace")))
         if rest:

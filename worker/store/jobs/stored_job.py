@@ -8,6 +8,7 @@ from typing import Any, Literal
 from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, mark_unreadable
+from worker.store.admission.app_quota import AppQuota
 from worker.store.admission.pauses import Pause
 from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.connection.job_keys import require_object
@@ -24,6 +25,7 @@ class NewJob:
     idempotency_key: str | None = field(default=None, repr=False)
     fingerprint: str = ""
     meter: RateMeter = field(default_factory=lambda: RateMeter(RateLimit(0)))  # charged for the job
+    quota: AppQuota = field(default_factory=AppQuota)  # of its app
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,27 @@
--- submit: Create a job, or return the one that the same idempotency key created. A new job takes one of its app's tokens.
+-- submit: Create a job, or return the one that the same idempotency key created. A new job takes one of its app's tokens
+-- and counts towards its quota.
 -- KEYS     idempotency: the idempotency key, or the job's hash again when the caller sent none
 --          job: the job's hash     bucket: the app's token bucket     quarantine: the end users who are quarantined
+--          queued, scheduled: the app's indexes of jobs of these statuses
+--          sizes, due: the bytes of content that the app holds, and when some of it expires (content_size.lua)
 -- ARGV     remembered: what the idempotency key will hold, "<fingerprint> <job id>" ("" = no key was sent)
 --          remember_ms: how long
 --          interval_us: microseconds in which one token comes back ("0" = no limit)     capacity: tokens of a full bucket
 --          end_user: the end user's safety identifier ("" = none)
+--          max_waiting, max_bytes, max_memory, overhead: the app's quota (app_quota.lua)
+--          size: bytes of the job's content
+--          job_id     job_prefix, input_prefix, output_prefix: prefixes of a job's hash, input and output
 --          count, then the commands (run_commands.lua)
 -- Returns  {"OK"[, tokens left, us until full]} | {"SEEN", "<fingerprint> <job id>"} | {"WAIT", us until full, us until
---          there is a token} | {"QUARANTINED"}
+--          there is a token} | {"QUARANTINED"} | {"FULL", the limit that is reached, its current value}
 -- Errors   what a command raises, with those before it already run; while the job does not exist, nothing is remembered
 local idempotency, job, bucket, quarantine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local remembered, remember_ms, interval_us, capacity = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local end_user, count, first = ARGV[5], tonumber(ARGV[6]), 7
+local queued, scheduled, sizes, due = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local end_user, size, job_id = ARGV[5], tonumber(ARGV[10]), ARGV[11]
+local bounds = {waiting = tonumber(ARGV[6]), bytes = tonumber(ARGV[7]), memory = tonumber(ARGV[8]), overhead = ARGV[9]}
+local prefixes = {ARGV[12], ARGV[13], ARGV[14]}
+local count, first = tonumber(ARGV[15]), 16
 if remembered ~= '' then
   local stored = redis.pcall('GET', idempotency)
   if type(stored) == 'table' then return {'SEEN', ''} end -- a key that can't be read: never a second job for it
@@ -20,6 +30,13 @@ if remembered ~= '' then
 end
 if call('EXISTS', job) == 1 then return {'OK'} end
 if is_quarantined(quarantine, end_user) then return {'QUARANTINED'} end
+measure_due(sizes, due, prefixes, 8) -- each submit clears away more than it adds
+local limit, current = over_quota(queued, scheduled, sizes, bounds, size)
+if limit and limit ~= 'jobs_waiting' then
+  measure_due(sizes, due, prefixes, 200)
+  limit, current = over_quota(queued, scheduled, sizes, bounds, size)
+end
+if limit then return {'FULL', limit, current} end
 local left, full_in, wait
 if interval_us ~= '0' then
   left, full_in, wait = take_token(bucket, tonumber(interval_us), tonumber(capacity))
@@ -28,7 +45,10 @@ end
 if remembered ~= '' then call('SET', idempotency, remembered, 'PX', remember_ms) end
 local done, problem = pcall(run_commands, count, first)
 if not done then
+  measure(sizes, due, job, prefixes[2] .. job_id, prefixes[3] .. job_id, job_id)
   if call('EXISTS', job) == 0 then call('DEL', idempotency) end -- the same key may be sent again
   error(problem)
 end
+call('HSET', sizes, job_id, string.format('%.0f', size))
+call('HINCRBY', sizes, 'total', string.format('%.0f', size))
 return {'OK', left, full_in}

@@ -22,6 +22,7 @@ from worker.store.errors import store_errors
 from worker.store.jobs.listing import rebuild_index_of_all
 from worker.store.jobs.queue import queue_commands
 from worker.store.jobs.scripts import Scripts
+from worker.store.lifecycle.content_recount import ContentRecount
 from worker.store.lifecycle.index_repair import IndexRepair
 from worker.store.stats import queue_depth
 from worker.store.values import pipeline_replies, report_unreadable
@@ -60,7 +61,7 @@ class QueueRepair:
         self._types_script: Any = script(redis, "lifecycle/check_types")
         self._requeue_script: Any = script(redis, "lifecycle/requeue_ready")
         self._cursor = 0
-        self._indexes = IndexRepair(redis, clock)
+        self._indexes, self._content = IndexRepair(redis, clock), ContentRecount(redis)
         self._told_until = to_ms(clock.now()) - _TELL_BACK_MS
 
     async def repair(self, read: Any) -> int:
@@ -83,10 +84,11 @@ class QueueRepair:
         if waiting > queued:
             for app in apps:
                 async for job_id in self._lost_jobs(app):
-                    lost += await self._put_back(job_id, read)
+                    lost += await self._put_back(app, job_id, read)
         await self._repair_targets()
         await self._report_set_aside()
         await self._indexes.proceed()
+        await self._content.proceed(apps)
         await self._trim_set_aside()
         return lost
 
@@ -95,6 +97,7 @@ class QueueRepair:
         all_jobs, by_status = keys.index(app), [keys.index(app, "status", status) for status in Status]
         types = dict.fromkeys((all_jobs, *by_status, keys.app_queue(app)), "zset")
         types |= {keys.endpoints(app): "hash", keys.endpoint_events(app): "set", keys.slots(app): "set"}
+        types |= {keys.content_sizes(app): "hash", keys.content_expiry(app): "zset"}
         async with store_errors("check an app's indexes"):
             for name in await self._types_script(keys=list(types), args=list(types.values())):
                 report_unreadable(RecordUnreadable(name.decode(errors="replace"), "wrong_type"))
@@ -153,11 +156,20 @@ class QueueRepair:
                         yield job_id.decode(errors="replace")
                 start += _PAGE
 
-    async def _put_back(self, job_id: str, read: Any) -> bool:
-        """Put the job into the queue of its status; a running one is claimed again as if its worker had died."""
+    async def _put_back(self, app: str, job_id: str, read: Any) -> bool:
+        """Put the job into the queue of its status; a running one is claimed again as if its worker had died.
+
+        One of which nothing is left leaves the indexes of jobs that wait: there it would count for ever.
+        """
         try:
             job: Job = await read(job_id)
-        except (RecordUnreadable, Refused):
+        except RecordUnreadable:
+            return False
+        except Refused:
+            async with store_errors("forget a job"), self._redis.pipeline(transaction=True) as pipe:
+                for status in _WAITING:
+                    pipe.zrem(keys.index(app, "status", status), job_id)
+                await pipe.execute()
             return False
         if job.settled:
             return False

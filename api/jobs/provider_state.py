@@ -1,0 +1,96 @@
+"""The one rule, for both APIs, of what a request may have the provider open: its app's own state, and public addresses.
+
+Which fields name state or an address is decided in `worker/jobs/request_references.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from api.runtime.context import AppContext
+from api.web.problems import Fault, Problem, fault
+from worker.jobs.errors import Refused
+from worker.jobs.request_references import (
+    AddressReference,
+    References,
+    StateReference,
+    find_references,
+    is_shared,
+    pointer_of,
+)
+from worker.webhooks.guard import AddressPolicy, check_fetched_host, host_of_fetched_url
+
+_MAX_FIELDS_INLINE: Final = 5_000  # more are searched by a thread: the loop must not stand still
+_MAX_HOSTS: Final = 32
+_MAX_ERRORS: Final = 20
+_EARLIER: Final = "A job carries its whole input: send the earlier items in `input`."
+_STATE: Final = (
+    "names state that the provider keeps, and one account of the provider serves all apps of this Vigil. Send the "
+    "content itself; the operators can allow a name for every app (VIGIL_SHARED_PROVIDER_STATE)."
+)
+
+
+async def check_references(context: AppContext, app: str, params: dict[str, Any], items: Any) -> None:
+    """Raise a Problem (422) for state of the provider that is not the app's own, and for forbidden addresses."""
+    found = find_references(params, items, _MAX_FIELDS_INLINE)
+    if found is None:
+        found = await asyncio.to_thread(find_references, params, items)
+    if found is None or not (found.names or found.addresses):
+        return
+    await _check_names(context, app, found)
+    await _check_addresses(context, found.addresses)
+
+
+async def made_here(context: AppContext, app: str, reference: StateReference) -> bool:  # noqa: ARG001
+    """Return whether the app itself made this state through this Vigil. None is kept for apps yet."""
+    return False
+
+
+async def _check_names(context: AppContext, app: str, found: References) -> None:
+    shared, faults = context.settings.shared_provider_state, list[Fault]()
+    for reference in found.names:
+        if not is_shared(reference.name, shared) and not await made_here(context, app, reference):
+            earlier = str(reference.path[1]).startswith(("previous", "conversation"))
+            detail = f"is not supported: it {_STATE}" + (f" {_EARLIER}" if earlier else "")
+            faults.append(fault(pointer_of(reference.path), detail, "unsupported_parameter"))
+    if faults:
+        detail = f"A field of the request {_STATE}"
+        raise Problem(422, "unsupported_parameter", detail, faults[:_MAX_ERRORS])
+
+
+async def _check_addresses(context: AppContext, addresses: list[AddressReference]) -> None:
+    policy, hosts, faults = AddressPolicy.of(context.settings), dict[str, str](), list[Fault]()
+    for one in addresses:
+        try:
+            host = host_of_fetched_url(one.text, policy) if _is_url(one) else _plain_host(one.text, policy)
+        except Refused as refused:
+            faults.append(fault(pointer_of(one.path), refused.detail, refused.code))
+        else:
+            if host is not None:
+                hosts.setdefault(host, pointer_of(one.path))
+    if len(hosts) > _MAX_HOSTS:
+        detail = f"The request has addresses of more than {_MAX_HOSTS} hosts."
+        raise Problem(
+            422, "url_not_allowed", detail, [fault(list(hosts.values())[_MAX_HOSTS], detail, "url_not_allowed")]
+        )
+    if not faults:
+        detail = "The provider must not be sent to this address. Its name leads to a private or reserved address."
+        faults = [fault(hosts[host], detail, "url_not_allowed") for host in await context.name_check.forbidden(hosts)]
+    if faults:
+        raise Problem(422, "url_not_allowed", faults[0]["detail"], faults[:_MAX_ERRORS])
+
+
+def _is_url(one: AddressReference) -> bool:
+    return one.is_url or "://" in one.text
+
+
+def _plain_host(text: str, policy: AddressPolicy) -> str | None:
+    """Return the host of text such as `host:port/path`, if it looks like one with a domain."""
+    host = text.strip().partition("/")[0]
+    if host.startswith("["):
+        host = host.partition("]")[0][1:]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    is_host = ("." in host or ":" in host or host.lower() == "localhost") and not any(c.isspace() for c in host)
+    return check_fetched_host(host, policy) if is_host else None
