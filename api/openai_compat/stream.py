@@ -8,7 +8,7 @@ as in every replay.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 from api.openai_compat.content import load_input, load_output
@@ -85,6 +85,8 @@ class ResponseStream:
         self._unshown: UnshownText | None = None
         self._request: dict[str, Any] | None = None
         self._created = False
+        self.on_whole_answer: Callable[[], None] = lambda: None
+        """Is called once the whole answer of the job is to be sent."""
 
     async def run(self) -> AsyncGenerator[bytes, None]:
         """Yield frames until the terminal event, the end of the process, the revocation of the key or the deletion of
@@ -131,6 +133,8 @@ class ResponseStream:
             shown = await with_timeout(STORE_TIMEOUT_S, self._streamed.read(self._id))
             try:
                 events.end(self._source(await with_timeout(STORE_TIMEOUT_S, load_output(self._context, job))), shown)
+                if events.gave_answer:
+                    self.on_whole_answer()
             except ContentDamaged as error:
                 events.fail(problem_of(error))
             return True

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass, field
+from typing import Final
 
 from starlette.requests import Request
 
+from api.runtime.bounded_turns import BoundedTurns
 from api.runtime.broadcaster import Broadcaster
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
 from api.runtime.key_cache import KeyCache
+from api.runtime.request_limits import RequestLimits
+from api.runtime.shared_call import SharedCall
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
@@ -31,6 +35,10 @@ from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.webhooks.endpoints import Endpoints
 from worker.store.webhooks.outbox import Outbox
 from worker.telemetry.metrics import Sample
+
+_MAX_WEBHOOK_BODIES: Final = 64
+_WEBHOOK_BODY_S: Final = 5.0
+"""Of the provider's webhooks: how many bodies are read at a time, and how long one may take."""
 
 
 @dataclass(slots=True)
@@ -65,6 +73,9 @@ class AppContext:
     deployment: DeploymentState
     broadcaster: Broadcaster
     store_watch: StoreWatch
+    readiness: SharedCall[str]
+    webhook_turns: BoundedTurns
+    request_limits: RequestLimits
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
@@ -77,6 +88,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     catalogue = settings.catalogue()
     jobs = Jobs(redis, clock, retention_of(settings), limits)
     notices = SafetyNotices(redis, settings.audit_ttl)
+    store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings))
     return AppContext(
         settings=settings,
         clock=clock,
@@ -96,7 +108,10 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         notices=notices,
         deployment=DeploymentState(redis, clock, catalogue, notices),
         broadcaster=Broadcaster(redis),
-        store_watch=StoreWatch(redis, clock, "api", replay_check(redis, settings)),
+        store_watch=store_watch,
+        readiness=SharedCall(store_watch.check),
+        webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
+        request_limits=RequestLimits(settings),
     )
 
 

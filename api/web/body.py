@@ -10,8 +10,10 @@ from typing import Any, Final
 import jiter
 from starlette.requests import ClientDisconnect, Request
 
+from api.runtime.request_limits import slot_of
 from api.web.params import header_values
 from api.web.problems import Problem
+from api.web.receipt import body_has_begun
 
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -22,8 +24,10 @@ async def read_body(request: Request, limit: int) -> bytes:
         declared.isdigit() and int(declared) > limit for declared in header_values(request.scope, b"content-length")
     ):
         raise _too_large(limit)
-    chunks, size, more = list[bytes](), 0, True
+    chunks, size, more, slot = list[bytes](), 0, True, slot_of(request.scope)
     while more:
+        if not body_has_begun(request.scope):
+            slot.rest()  # the client decides how long this takes
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
@@ -32,6 +36,7 @@ async def read_body(request: Request, limit: int) -> bytes:
         if size > limit:
             raise _too_large(limit)
         chunks.append(chunk)
+    await slot.resume()
     return b"".join(chunks)
 
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from api.runtime.request_limits import Kind, LimitReached
 from api.web.rate_limit_headers import header_fields
 from worker.jobs.errors import (
     AlreadySettled,
@@ -31,6 +32,11 @@ from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import report_internal_error
 
+_OPEN: Final = {
+    Kind.REQUESTS: "requests in flight",
+    Kind.WAITS: "requests that wait (long polls and waits for the end of a job)",
+    Kind.STREAMS: "event streams",
+}
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 Fault = dict[str, str]
@@ -103,6 +109,8 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
             detail = f"This app may submit {error.limit} jobs in {error.window} s; try again in {error.wait} s."
             headers = header_fields(error.limit, error.window, 0, error.wait) | {"Retry-After": str(error.wait)}
             return Problem(429, "rate_limited", detail, headers=headers)
+        case LimitReached():
+            return _limit_reached(error)
         case ContentTooLarge():
             return _too_large(error)
         case StoreUnavailable() | ContentDamaged() | RecordUnreadable():
@@ -118,6 +126,19 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
         case _:
             report_internal_error("api.broke", error)
             return Problem(500, "internal_error", "Internal error. Quote the X-Request-Id when you report it.")
+
+
+def _limit_reached(error: LimitReached) -> Problem:
+    """Return the Problem for an app that has too much open: 429, or 503 when all apps together have."""
+    headers = {"Retry-After": str(error.retry_after)}
+    if error.limit is None:
+        detail = f"All apps together have too many {_OPEN[error.kind]} open; try again in {error.retry_after} s."
+        return Problem(503, "too_busy", detail, headers=headers)
+    detail = (
+        f"This app has {error.limit} {_OPEN[error.kind]} open in this process, which is its limit "
+        f"(VIGIL_APP_MAX_{error.kind.upper()}); end some, or try again in {error.retry_after} s."
+    )
+    return Problem(429, f"too_many_{error.kind}", detail, headers=headers)
 
 
 def _too_large(error: ContentTooLarge) -> Problem:
