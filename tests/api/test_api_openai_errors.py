@@ -178,22 +178,22 @@ async def test_the_document_has_the_openai_routes(acme):
     doc = (await acme.get("/openapi.json")).json()
     routes = [
         ("/v1/responses", "post", {"200", "400", "401", "403", "413", "415", "422", "429", "500", "503"}),
-        ("/v1/responses/{job_id}", "get", {"200", "401", "403", "404", "422", "500", "503"}),
+        ("/v1/responses/{job_id}", "get", {"200", "401", "403", "404", "422", "429", "500", "503"}),
         (
             "/v1/responses/{job_id}",
             "delete",
-            {"200", "400", "401", "403", "404", "409", "413", "415", "422", "500", "503"},
+            {"200", "400", "401", "403", "404", "409", "413", "415", "422", "429", "500", "503"},
         ),
         (
             "/v1/responses/{job_id}/cancel",
             "post",
-            {"200", "400", "401", "403", "404", "413", "415", "422", "500", "503"},
+            {"200", "400", "401", "403", "404", "413", "415", "422", "429", "500", "503"},
         ),
     ]
     for path, method, statuses in routes:
         operation = doc["paths"][path][method]
         assert set(operation["responses"]) == statuses
-        assert operation["x-scope"] == "submit"
+        assert operation["x-scope"] == ("read or submit" if method == "get" else "submit")
         for status, row in operation["responses"].items():
             if status != "200":
                 assert set(row["content"]) == {"application/json"}
