@@ -27,7 +27,7 @@ class RawClient:
         self.socket = socket.socket()
         if buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        self.socket.setblocking(False)  # noqa: FBT003
+        self.socket.setblocking(False)
         self._address = (api.host, api.port)
 
     async def send(self, data: bytes) -> RawClient:

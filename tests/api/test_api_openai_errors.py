@@ -78,11 +78,12 @@ async def test_keys_and_scopes(api, client):
     with pytest.raises(openai.AuthenticationError) as raised:
         await client.with_options(api_key="vgl_wrong").responses.create(model=SOL, input="Hi")
     assert (raised.value.code, raised.value.response.headers["www-authenticate"]) == ("invalid_api_key", "Bearer")
+    neither = client.with_options(api_key=await api.key(scopes=("audit", "ops")))
     reading = client.with_options(api_key=await api.key(scopes=("read", "audit", "ops")))
     response_id = "resp_" + "0" * 26
     for call in (
         reading.responses.create(model=SOL, input="Hi"),
-        reading.responses.retrieve(response_id),
+        neither.responses.retrieve(response_id),
         reading.responses.cancel(response_id),
         reading.responses.delete(response_id),
     ):
