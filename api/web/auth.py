@@ -27,8 +27,10 @@ async def authorize(request: Request, scope: str, *others: str) -> ApiKey:
     """Return the API key of the request, and count the request for its app.
 
     Raises a Problem if the key is not live (401) or has none of the scopes (403), LimitReached if the app has too many
-    requests in flight.
+    requests in flight, ClientDisconnect if nobody is there any more to read what was to be read.
     """
+    if _abandoned(request):
+        raise ClientDisconnect
     token = bearer_token(request)
     key_cache = context_of(request).key_cache
     key = key_cache.cached(token) if token is not None else None
@@ -40,9 +42,14 @@ async def authorize(request: Request, scope: str, *others: str) -> ApiKey:
     if scope not in key.scopes and not any(other in key.scopes for other in others):
         headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
         raise Problem(403, "insufficient_scope", f"This key lacks the scope {scope}.", headers=headers)
-    if not await slot_of(request.scope).enter(key.app, lambda: has_left(request.scope)):
+    if not await slot_of(request.scope).enter(key.app, lambda: _abandoned(request)):
         raise ClientDisconnect
     return key
+
+
+def _abandoned(request: Request) -> bool:
+    """Return whether the client of a read has left; what is to be changed is changed all the same."""
+    return request.method == "GET" and has_left(request.scope)
 
 
 async def load_own_job(request: Request, key: ApiKey) -> StoredJob:

@@ -220,7 +220,6 @@ def named(**changes: str | None) -> dict[str, str]:
         {"webhook_timestamp": "9" * 12},
         {"webhook_signature": "v1,abc"},
         {"webhook_signature": "v2," + "A" * 43 + "="},
-        {"webhook_signature": "A" * 43 + "="},
     ],
 )
 async def test_what_no_body_could_make_authentic_is_refused_by_its_head(api, changes):
