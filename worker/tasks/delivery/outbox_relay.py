@@ -181,7 +181,7 @@ class OutboxRelay:
         return commands
 
     def _for_endpoint(self, endpoint: Endpoint, job: Job, event: WebhookEvent, context: _EntryContext) -> list[Command]:
-        name = ids.new_id("msg", context.now_ms, self._clock.dice(ids.DICE_BYTES))
+        name = ids.new_id("msg", context.now_ms, self._clock.random_bytes(ids.RANDOM_BYTES))
         body = self._body(endpoint.payload, name, job, event, context)
         if body is None:
             return []
