@@ -31,6 +31,7 @@ from api.routes import (
 from api.routes.documents import Documents
 from api.runtime.context import AppContext, build_context
 from api.runtime.store_setup import check_store, open_store
+from api.web.forwarded import ForwardedMiddleware
 from api.web.middleware import RequestMiddleware
 from api.web.tracing_middleware import TracingMiddleware
 from worker.clock import Clock
@@ -66,7 +67,9 @@ class _App(Starlette):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return what a request passes on its way to a route."""
-        return TracingMiddleware(RequestMiddleware(self.router, self.state.context.clock))
+        context: AppContext = self.state.context
+        inner = TracingMiddleware(RequestMiddleware(self.router, context))
+        return ForwardedMiddleware(inner, context.settings.trusted_proxies, context.settings.root_path)
 
 
 def create_app(settings: Settings | None = None, redis: Redis | None = None, clock: Clock | None = None) -> Starlette:

@@ -19,6 +19,8 @@ from worker.store.connection.pool import Redis
 
 _GRACE_S = 3
 _KEEP_ALIVE_S = 30
+_VANISHED_MS = 60_000
+"""How long a client may leave sent bytes unacknowledged."""
 
 
 class _Server(uvicorn.Server):
@@ -44,6 +46,8 @@ def bind(host: str, port: int) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of the connections too: a client that vanished is gone in a minute
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _VANISHED_MS)
         sock.bind(address)
     except OSError:
         sock.close()
@@ -71,18 +75,17 @@ async def serve(
     http = protocol_factory(settings, clock)
     try:
         if redis is not None:
-            await _run(create_app(settings, redis, clock), settings, http, sock, ready, stop)
+            await _run(create_app(settings, redis, clock), http, sock, ready, stop)
             return
         async with open_store(settings) as own:
             await check_store(settings, own)
-            await _run(create_app(settings, own, clock), settings, http, sock, ready, stop)
+            await _run(create_app(settings, own, clock), http, sock, ready, stop)
     finally:
         sock.close()
 
 
 async def _run(
     app: Starlette,
-    settings: Settings,
     http: type[asyncio.Protocol],
     sock: socket.socket,
     ready: asyncio.Event | None,
@@ -98,7 +101,7 @@ async def _run(
         log_level="error",
         access_log=False,
         server_header=False,
-        forwarded_allow_ips=list(settings.trusted_proxies),
+        proxy_headers=False,  # forwarded.py reads them
         timeout_graceful_shutdown=_GRACE_S,
         timeout_keep_alive=_KEEP_ALIVE_S,
     )

@@ -35,6 +35,10 @@ _MIN_SECRET_BYTES = 24
 _MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
 
 
+ROOT_PATH = r"(/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+;=:@-]+)*"
+"""A prefix of paths: without `//`, which would begin a host, and without anything that is escaped in a URL."""
+
+
 class Settings(BaseSettings):
     """All settings, frozen. Field `redis_url` is the variable VIGIL_REDIS_URL; the provider's own names are kept."""
 
@@ -86,8 +90,16 @@ class Settings(BaseSettings):
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
     webhook_schedule: Annotated[tuple[float, ...], NoDecode] = _WEBHOOK_DELAYS_S
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1", "::1")
+    root_path: str = ""
     header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    send_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    max_connections: Annotated[int, Field(ge=16, le=1_000_000)] = 10_000
+    max_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 5_000
+    max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 5_000
+    app_max_requests: Annotated[int, Field(ge=0, le=1_000_000)] = 1_000
+    app_max_waits: Annotated[int, Field(ge=0, le=1_000_000)] = 1_000
+    app_max_streams: Annotated[int, Field(ge=0, le=1_000_000)] = 1_000
     max_header_bytes: Annotated[int, Field(ge=1024, le=2**20)] = 32 * 1024
     rate_per_minute: Annotated[int, Field(ge=0, le=6_000_000)] = 120_000
     rate_burst: Annotated[int, Field(ge=0, le=6_000_000)] = 0
@@ -233,6 +245,14 @@ class Settings(BaseSettings):
             except ValueError:
                 raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
         return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _root_path(cls, value: str) -> str:
+        path = value.rstrip("/")
+        if re.fullmatch(ROOT_PATH, path) is None:
+            raise ValueError("must be a path such as /api/vigil: a slash first, no query and no escapes")
+        return path
 
     @field_validator("webhook_schedule")
     @classmethod

@@ -7,7 +7,7 @@ is not the current one is dropped, and none is sent once a block is known.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from api.runtime.broadcaster import Notification
@@ -66,6 +66,9 @@ class EventFeed:
         self._context, self._key, self._job_id = context, key, job_id
         self._after, self._seen, self._first_offset = after, 0, offset
         self._current, self._sent, self._gap = VisibleAttempt(), dict[int, int](), False
+        self._resumed: int | None = None  # the attempt of whose text this stream sends a part only
+        self.on_whole_answer: Callable[[], None] = lambda: None
+        """Is called once the whole answer of a completed job is to be sent."""
         self._out: list[bytes] = []  # to be sent; kept when a read of Redis fails half-way
         self._read_before: int | None = None  # the attempt whose text a resuming client was reading
 
@@ -158,6 +161,7 @@ class EventFeed:
         """Return how many characters of this attempt were sent; a resumed one starts at the client's offset."""
         if attempt not in self._sent:
             self._sent[attempt] = self._first_offset if self._read_before in {None, attempt} else 0
+            self._resumed = attempt if self._sent[attempt] else self._resumed
             self._first_offset = 0
         return self._sent[attempt]
 
@@ -176,7 +180,15 @@ class EventFeed:
             return []
         winner, text = completed["attempt"], output.get("output_text") or ""
         sent = self._start(winner)
+        if self._resumed != winner and _is_text(output):
+            self.on_whole_answer()
         return [self._delta(winner, sent, text[sent:])] if len(text) > sent else []
+
+
+def _is_text(output: dict[str, Any]) -> bool:
+    """Return whether the output is its text: what else it may hold, such as calls of tools, the events do not show."""
+    messages = all(isinstance(item, dict) and item.get("type") == "message" for item in output.get("output") or [])
+    return bool(output.get("output_text")) and messages and not output.get("refusal")
 
 
 def _joined(chunks: Sequence[OutputChunk]) -> OutputChunk:

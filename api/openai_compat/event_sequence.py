@@ -50,6 +50,8 @@ class EventSequence:
         self._open: int | None = None  # the attempt whose text item is open
         self._out: list[bytes] = []
         self.begun = False
+        self.gave_answer = False
+        """Whether the terminal event, which has the whole output, was emitted."""
         self.emitted: dict[int, int] = {}
         """Attempt -> number of emitted chunks."""
 
@@ -98,6 +100,7 @@ class EventSequence:
         else:
             kind = "response.failed"
             last["error"] = last["error"] or {"code": "cancelled", "message": "The response was cancelled on request."}
+        self.gave_answer = self._number > self._after
         self._emit(kind, {"response": last})
 
     def fail(self, problem: Problem) -> None:

@@ -84,7 +84,7 @@ _IDEMPOTENCY_KEY: Final = parameter(
 def _operation(name: str, summary: str, about: str, schema: Schema, **more: Any) -> Operation:
     """Return an operation as `api.schema.openapi.operation` does, with the schema inline and OpenAI's errors."""
     events = more.pop("events", False)
-    out = operation(name, summary, {200: (about, None)}, scope="submit", **more)
+    out = operation(name, summary, {200: (about, None)}, scope=more.pop("scope", "submit"), **more)
     for status, response in out["responses"].items():
         if status == "200":
             response["content"] = {"application/json": {"schema": schema}}
@@ -112,6 +112,7 @@ RETRIEVE: Final = _operation(
     "The response in its current state, or its typed events.",
     _RESPONSE,
     events=True,
+    scope="read or submit",
     problems=(404,),
     parameters=(_ID, _STREAM, _AFTER),
     headers=_HEADERS,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -24,6 +25,7 @@ from api.openai_compat.request import parse_request
 from api.openai_compat.response import ResponseSource
 from api.openai_compat.stream import ResponseStream
 from api.runtime.context import AppContext, context_of
+from api.runtime.request_limits import Kind, LimitReached, slot_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
 from api.schema.documented_route import Routes
 from api.schema.requests import EmptyBody
@@ -33,10 +35,12 @@ from api.web.body import body_size, read_json, read_optional_json
 from api.web.params import idempotency_key, query_params
 from api.web.problems import Problem, bad_parameter, not_found
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
+from api.web.receipt import note_answer, note_answers
 from api.web.responses import job_headers, json_response
 from api.web.streaming import ChunkedResponse
 from api.web.tracing_middleware import trace_of
 from api.web.validation import validate
+from api.web.waiting import until_disconnected, wait_for
 from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL
@@ -58,6 +62,8 @@ async def create(request: Request) -> Response:
     key, context = await authorize(request, "submit"), context_of(request)
     idem = idempotency_key(request)
     parsed = parse_request(await read_json(request, context.settings.max_body_bytes))
+    if parsed.stream or not parsed.background:  # before the job is accepted: its caller does not look for it later
+        slot_of(request.scope).begin(Kind.STREAMS if parsed.stream else Kind.WAITS)
     meter = meter_of(context.settings, key)
     digests = await digests_of(context, key.app, parsed.job, body_size(request), repeatable=idem is not None)
     stored, replayed = await with_deadline(
@@ -71,29 +77,30 @@ async def create(request: Request) -> Response:
     if parsed.stream:
         return _event_stream(request, stored, -1, headers)
     if not parsed.background:
-        return await _wait_for_response(context, stored, headers)
+        return await _wait_for_response(request, stored, headers)
     return json_response(
-        await with_timeout(STORE_TIMEOUT_S, _view(context, stored)), headers=headers | job_headers(stored.job)
+        await with_timeout(STORE_TIMEOUT_S, _view(request, stored)), headers=headers | job_headers(stored.job)
     )
 
 
 @routes.get(docs.RESPONSE, docs.RETRIEVE)
 async def retrieve(request: Request) -> Response:
     """Returns the response in its current state, or its events after `starting_after`."""
-    key, context = await authorize(request, "submit"), context_of(request)
+    key = await authorize(request, "read", "submit")
     streamed, after = _stream_params(request)
     stored = await _load_own(request, key)
     if streamed:
+        slot_of(request.scope).begin(Kind.STREAMS)
         return _event_stream(request, stored, after, {})
-    return json_response(await with_deadline(request, _view(context, stored)), headers=job_headers(stored.job))
+    return json_response(await with_deadline(request, _view(request, stored)), headers=job_headers(stored.job))
 
 
 @routes.post(f"{docs.RESPONSE}/cancel", docs.CANCEL)
 async def cancel(request: Request) -> Response:
     """Cancels the job, and waits up to 5 s for a running one to stop. One that has ended is not changed."""
-    key, context = await authorize(request, "submit"), context_of(request)
+    key = await authorize(request, "submit")
     stored = await _cancel_and_wait(request, await _load_own(request, key), key)
-    return json_response(await with_timeout(STORE_TIMEOUT_S, _view(context, stored)), headers=job_headers(stored.job))
+    return json_response(await with_timeout(STORE_TIMEOUT_S, _view(request, stored)), headers=job_headers(stored.job))
 
 
 @routes.delete(docs.RESPONSE, docs.DELETE)
@@ -132,7 +139,10 @@ async def _cancel_and_wait(request: Request, stored: StoredJob, key: ApiKey) -> 
     query_params(request)
     validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
     await with_deadline(request, context.job_control.request_cancel(stored.job.id, key.id))
-    return await wait_until(context, stored, TERMINAL.__contains__, _CANCEL_WAIT_S)
+    try:
+        return await wait_for(request, wait_until(context, stored, TERMINAL.__contains__, _CANCEL_WAIT_S))
+    except LimitReached:  # it is cancelled, whether this request sees its end or not
+        return stored
 
 
 def _stream_params(request: Request) -> tuple[bool, int]:
@@ -154,27 +164,31 @@ def _stream_params(request: Request) -> tuple[bool, int]:
 
 def _event_stream(request: Request, stored: StoredJob, after: int, headers: dict[str, str]) -> ChunkedResponse:
     stream = ResponseStream(context_of(request), bearer_token(request) or "", stored, after)
+    stream.on_whole_answer = partial(note_answer, request.scope, stored.job)
     served = job_headers(stored.job) if stored.job.settled else {}
     return ChunkedResponse(stream.run(), headers=headers | served)
 
 
-async def _wait_for_response(context: AppContext, stored: StoredJob, headers: dict[str, str]) -> Response:
+async def _wait_for_response(request: Request, stored: StoredJob, headers: dict[str, str]) -> Response:
     """Return the response once it is terminal; in a long wait the status and the headers are sent before the body."""
-    stored = await _wait(context, stored)
+    context = context_of(request)
+    slot_of(request.scope).rest()
+    stored = await until_disconnected(request, _wait(context, stored))
     if stored.job.settled or context.broadcaster.closing:
         return json_response(
-            await with_timeout(STORE_TIMEOUT_S, _view(context, stored)), headers=headers | job_headers(stored.job)
+            await with_timeout(STORE_TIMEOUT_S, _view(request, stored)), headers=headers | job_headers(stored.job)
         )
-    return ChunkedResponse(_body_with_keep_alive(context, stored), "application/json", headers)
+    return ChunkedResponse(_body_with_keep_alive(request, stored), "application/json", headers)
 
 
-async def _body_with_keep_alive(context: AppContext, stored: StoredJob) -> AsyncGenerator[bytes, None]:
+async def _body_with_keep_alive(request: Request, stored: StoredJob) -> AsyncGenerator[bytes, None]:
+    context = context_of(request)
     while True:
         yield b" "
         stored = await _wait(context, stored)
         if stored.job.settled or context.broadcaster.closing:
             with contextlib.suppress(StoreUnavailable):
-                yield dumps(await with_timeout(STORE_TIMEOUT_S, _view(context, stored)))
+                yield dumps(await with_timeout(STORE_TIMEOUT_S, _view(request, stored)))
                 return
 
 
@@ -187,9 +201,9 @@ async def _wait(context: AppContext, stored: StoredJob) -> StoredJob:
         return stored
 
 
-async def _view(context: AppContext, stored: StoredJob) -> dict[str, Any]:
-    job = stored.job
+async def _view(request: Request, stored: StoredJob) -> dict[str, Any]:
+    context, job = context_of(request), stored.job
     stored, job_input = await load_input(context, stored)
     output = await load_output(context, job)
-    await context.job_access.mark_read([job])
+    note_answers(request.scope, [job])
     return ResponseSource(job, stored.private, job_input, output).current()

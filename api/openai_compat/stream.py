@@ -8,7 +8,7 @@ as in every replay.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, Final
 
 from api.openai_compat.content import load_input, load_output
@@ -85,6 +85,8 @@ class ResponseStream:
         self._unshown: UnshownText | None = None
         self._request: dict[str, Any] | None = None
         self._created = False
+        self.on_whole_answer: Callable[[], None] = lambda: None
+        """Is called once the whole answer of the job is to be sent."""
 
     async def run(self) -> AsyncGenerator[bytes, None]:
         """Yield frames until the terminal event, the end of the process, the revocation of the key or the deletion of
@@ -135,6 +137,8 @@ class ResponseStream:
                 events.fail(problem_of(error))
             else:
                 await _let_others_run(events.end(self._source(output), shown))
+                if events.gave_answer:
+                    self.on_whole_answer()
             return True
         if job.started_at is not None:
             events.begin(self._source())

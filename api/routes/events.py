@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.event_stream import EventFeed
 from api.runtime.context import context_of
+from api.runtime.request_limits import Kind, slot_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.openapi import JOB, JOB_ID, operation, parameter
 from api.schema.responses import INTEGER
 from api.web.auth import authorize, bearer_token, load_own_job
 from api.web.params import header_values, integer_param, last_event_id, query_params
+from api.web.receipt import note_answer
 from api.web.responses import json_response
 from api.web.streaming import ChunkedResponse
 
@@ -50,7 +54,9 @@ async def watch_job(request: Request) -> Response:
         return json_response({"object": "list", "data": trail, "next_cursor": None})
     if stored.job.settled and resumed is not None and after >= stored.job.version:
         return Response(status_code=204)  # makes an EventSource stop reconnecting
+    slot_of(request.scope).begin(Kind.STREAMS)
     feed = EventFeed(context, bearer_token(request) or "", stored.job.id, after, offset)
+    feed.on_whole_answer = partial(note_answer, request.scope, stored.job)
     return ChunkedResponse(feed.run())
 
 

@@ -46,7 +46,7 @@ async def readyz(request: Request) -> Response:
     if context_of(request).broadcaster.closing:
         raise Problem(503, "shutting_down", "This process is shutting down.", headers={"Retry-After": "1"})
     store = context_of(request).store_watch
-    reason = await store.check()
+    reason = await context_of(request).readiness.result()
     if reason:  # this route is for operators' tools: they get the full reason
         code, later = ("store_changed", "30") if store.changed else ("store_unavailable", "2")
         raise Problem(503, code, reason if store.changed else f"Not ready: {reason}.", headers={"Retry-After": later})

@@ -19,6 +19,7 @@ from api.web.auth import authorize, load_own_job
 from api.web.params import integer_param, query_params, wait_seconds
 from api.web.problems import bad_parameter
 from api.web.responses import etag, job_headers, json_response, list_response, matches_etag, view_job, view_jobs
+from api.web.waiting import wait_for
 from worker.jobs.states import Status
 from worker.store.apps import ApiKey
 from worker.store.jobs.listing import ListFilters
@@ -49,7 +50,8 @@ async def get_job(request: Request) -> Response:
     shown = await with_deadline(request, view_job(request, stored))
     if wait and not stored.job.settled and _is_current(request, stored, shown):
         before = stored.job.status
-        stored = await wait_until(context_of(request), stored, lambda status: status != before, wait)
+        waiting = wait_until(context_of(request), stored, lambda status: status != before, wait)
+        stored = await wait_for(request, waiting)
         shown = await view_job(request, stored)
     headers = {"ETag": etag(stored.job, shown), **job_headers(stored.job)}
     if matches_etag(request, headers["ETag"]):

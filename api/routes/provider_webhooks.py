@@ -1,5 +1,7 @@
 """POST /hooks/openai: verifies and stores the provider's webhooks before it acknowledges them.
 
+Anybody can reach this route, so the body is read only when the head could be the provider's.
+
 A webhook never ends a job: it makes the holder of the job look at the response.
 """
 
@@ -20,10 +22,11 @@ from api.web.params import header_values
 from api.web.problems import Problem
 from api.web.responses import json_response
 from worker.safety import notices as provider
-from worker.webhooks.verifying import NotAuthentic, verify
+from worker.webhooks.verifying import NotAuthentic, check_headers, verify
 
 routes = Routes("hooks")
 _HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
+_MAX_BODY_BYTES: Final = 64 * 1024
 _EXAMPLE: Final = {"object": "event", "id": "evt_1", "type": "safety.alert.created", "data": {"id": "alert_1"}}
 
 
@@ -34,19 +37,20 @@ _EXAMPLE: Final = {"object": "event", "id": "evt_1", "type": "safety.alert.creat
         "Receive a webhook of the provider",
         {200: ("Stored, or a duplicate.", "Heard")},
         scope=None,
-        problems=(400, 404, 413, 503),
+        problems=(400, 404, 408, 413, 503),
         parameters=tuple(parameter(name, "As defined by Standard Webhooks.", where="header") for name in _HEADERS),
         body=json_body({"type": "object"}, _EXAMPLE),
     ),
 )
 async def receive(request: Request) -> Response:
-    """Stores the event; 400 without a recent signature of the provider, 503 if the store is unavailable: it is then
-    delivered again.
+    """Stores the event, of at most 64 KiB; 400 without a recent signature of the provider, 503 if the store is
+    unavailable: it is then delivered again.
     """
     context = context_of(request)
-    raw = await read_body(request, context.settings.max_body_bytes)
-    webhook_id = _verified_id(request, context, raw)
-    event = await _parse_event(request, raw, context.settings.max_body_bytes)
+    secret = _check_head(request, context)
+    raw = await _read_body(request, context)
+    webhook_id = _verified_id(request, context, secret, raw)
+    event = await _parse_event(request, raw, _MAX_BODY_BYTES)
     kind = provider.type_of(event)
     if kind is None:
         raise Problem(400, "malformed_event", "The body is not an event: it has no type.")
@@ -57,18 +61,45 @@ async def receive(request: Request) -> Response:
     return json_response({"received": True, "duplicate": not new})
 
 
-def _verified_id(request: Request, context: AppContext, raw: bytes) -> str:
-    """Return the webhook-id; raise a Problem unless the provider signed the request."""
+def _check_head(request: Request, context: AppContext) -> SecretStr:
+    """Return the secret; raise a Problem if no body could make the request authentic, so that none is read."""
     secret: SecretStr | None = context.settings.openai_webhook_secret
     if secret is None:
         detail = "Webhooks are not configured: OPENAI_WEBHOOK_SECRET is not set."
         raise Problem(404, "webhooks_not_configured", detail)
-    sent = [header_values(request.scope, name.encode()) for name in _HEADERS]
-    ids, stamps, signatures = sent
     try:
-        return verify([secret.get_secret_value()], ids, stamps, signatures, raw, context.clock.now())
+        check_headers(*_signed_headers(request), context.clock.now())
     except NotAuthentic as error:
-        raise Problem(400, "invalid_signature", f"The webhook could not be verified: {error}.") from None
+        raise _not_verified(error) from None
+    return secret
+
+
+async def _read_body(request: Request, context: AppContext) -> bytes:
+    """Return the body; raise a Problem if it is too long, or takes too long although others wait for their turn."""
+    try:
+        async with context.webhook_turns.turn():
+            return await read_body(request, min(_MAX_BODY_BYTES, context.settings.max_body_bytes))
+    except TimeoutError:
+        detail = "The body did not arrive in time; send it again."
+        raise Problem(408, "request_timeout", detail, headers={"Connection": "close"}) from None
+
+
+def _verified_id(request: Request, context: AppContext, secret: SecretStr, raw: bytes) -> str:
+    """Return the webhook-id; raise a Problem unless the provider signed the request."""
+    try:
+        return verify([secret.get_secret_value()], *_signed_headers(request), raw, context.clock.now())
+    except NotAuthentic as error:
+        raise _not_verified(error) from None
+
+
+def _signed_headers(request: Request) -> tuple[list[str], list[str], list[str]]:
+    """Return all values of each header."""
+    ids, stamps, signatures = (header_values(request.scope, name.encode()) for name in _HEADERS)
+    return ids, stamps, signatures
+
+
+def _not_verified(error: NotAuthentic) -> Problem:
+    return Problem(400, "invalid_signature", f"The webhook could not be verified: {error}.")
 
 
 async def _parse_event(request: Request, raw: bytes, limit: int) -> dict[str, Any]:

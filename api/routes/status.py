@@ -21,6 +21,7 @@ from api.web.params import query_params
 from api.web.problems import Problem
 from api.web.responses import json_response
 from api.web.validation import validate
+from api.web.waiting import wait_for
 from worker.safety.access import ModelAccess
 from worker.store.apps import ApiKey
 
@@ -63,9 +64,11 @@ async def probe(request: Request) -> Response:
     query_params(request)
     context = context_of(request)
     validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
-    if not await with_deadline(request, context.deployment.workers()) or not await with_timeout(
-        _PROBE_TIMEOUT_S + STORE_TIMEOUT_S, context.deployment.request_probe(_PROBE_TIMEOUT_S)
-    ):
+    found = bool(await with_deadline(request, context.deployment.workers()))
+    if found:
+        probing = context.deployment.request_probe(_PROBE_TIMEOUT_S)
+        found = await wait_for(request, with_timeout(_PROBE_TIMEOUT_S + STORE_TIMEOUT_S, probing))
+    if not found:
         detail = "No worker has responded: start one with `vigil worker`, or run `vigil doctor`."
         raise Problem(503, "no_worker", detail, headers={"Retry-After": "10"})
     return json_response(await with_deadline(request, _models(context)))

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import digests_of, submit
 from api.runtime.context import AppContext, context_of
+from api.runtime.request_limits import LimitReached
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
 from api.schema.documented_route import Routes
 from api.schema.openapi import EXAMPLE, LIMITED, json_body, operation, parameter
@@ -21,12 +22,14 @@ from api.schema.responses import ref
 from api.schema.views import dumps
 from api.web.auth import authorize
 from api.web.body import body_size, read_json
+from api.web.forwarded import prefix
 from api.web.params import idempotency_key, preferred_wait, query_params
 from api.web.problems import Problem, bad_field, problem_of
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
 from api.web.responses import job_headers, json_response, view_accepted, view_job
 from api.web.tracing_middleware import trace_of
 from api.web.validation import validate
+from api.web.waiting import wait_for
 from worker.jobs.errors import QueueFull, RateExceeded, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
@@ -65,22 +68,28 @@ async def submit_one(request: Request) -> Response:
     digests = await digests_of(context, key.app, body, body_size(request), repeatable=idem is not None)
     trace = trace_of(request.scope)
     stored, replayed = await with_deadline(request, submit(context, key, body, digests, trace, idem, meter))
-    headers = {"Location": f"/v1/jobs/{stored.job.id}", "Vary": "Prefer", **rate_limit_headers(meter)}
+    location = f"{prefix(request.scope)}/v1/jobs/{stored.job.id}"
+    headers = {"Location": location, "Vary": "Prefer", **rate_limit_headers(meter)}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
     if wait is not None:
-        headers["Preference-Applied"] = f"wait={wait:g}"
-        stored = await _wait(context, stored, wait)
+        stored, waited = await _wait(request, stored, wait)
+        headers |= {"Preference-Applied": f"wait={wait:g}"} if waited else {}
     status = 200 if wait is not None and stored.job.settled else 202
     return json_response(await _view(request, stored), status, headers | job_headers(stored.job))
 
 
-async def _wait(context: AppContext, stored: StoredJob, wait: float) -> StoredJob:
-    """Return the job once it is terminal or the wait is over; an outage only ends the wait: the job is accepted."""
+async def _wait(request: Request, stored: StoredJob, wait: float) -> tuple[StoredJob, bool]:
+    """Return (the job once it is terminal or the wait is over, whether it was waited for).
+
+    The job is accepted: an outage only ends the wait, and an app that waits for too much gets the job at once.
+    """
     try:
-        return await wait_until(context, stored, TERMINAL.__contains__, wait)
+        return await wait_for(request, wait_until(context_of(request), stored, TERMINAL.__contains__, wait)), True
     except StoreUnavailable:
-        return stored
+        return stored, True
+    except LimitReached:
+        return stored, False
 
 
 async def _view(request: Request, stored: StoredJob) -> dict[str, Any]:

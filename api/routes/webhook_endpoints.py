@@ -17,6 +17,7 @@ from api.schema.openapi import JOB_ID, json_body, operation
 from api.schema.requests import EmptyBody, EventName, Url
 from api.web.auth import authorize
 from api.web.body import read_json, read_optional_json
+from api.web.forwarded import prefix
 from api.web.params import query_params
 from api.web.problems import Problem
 from api.web.responses import json_response
@@ -111,7 +112,8 @@ async def create_endpoint(request: Request) -> Response:
         secret=secret,
     )
     endpoint = await with_deadline(request, creating)
-    return json_response({**_view(endpoint), "secret": secret}, 201, {"Location": f"{_ALL}/{endpoint.id}"})
+    location = f"{prefix(request.scope)}{_ALL}/{endpoint.id}"
+    return json_response({**_view(endpoint), "secret": secret}, 201, {"Location": location})
 
 
 @routes.get(

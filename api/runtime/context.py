@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass, field
+from typing import Final
 
 from starlette.requests import Request
 
+from api.runtime.bounded_turns import BoundedTurns
 from api.runtime.broadcaster import Broadcaster
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
 from api.runtime.key_cache import KeyCache
 from api.runtime.large_work import LargeWork
 from api.runtime.name_check import NameCheck
+from api.runtime.request_limits import RequestLimits
+from api.runtime.shared_call import SharedCall
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
@@ -35,6 +39,10 @@ from worker.store.webhooks.endpoints import Endpoints
 from worker.store.webhooks.outbox import Outbox
 from worker.telemetry.metrics import Sample
 from worker.webhooks.resolver import SystemResolver
+
+_MAX_WEBHOOK_BODIES: Final = 64
+_WEBHOOK_BODY_S: Final = 5.0
+"""Of the provider's webhooks: how many bodies are read at a time, and how long one may take."""
 
 
 @dataclass(slots=True)
@@ -71,6 +79,9 @@ class AppContext:
     store_watch: StoreWatch
     resolver: SystemResolver
     name_check: NameCheck
+    readiness: SharedCall[str]
+    webhook_turns: BoundedTurns
+    request_limits: RequestLimits
     large_work: LargeWork = field(default_factory=LargeWork)
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
@@ -86,6 +97,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
     notices = SafetyNotices(redis, settings.audit_ttl)
+    store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
     return AppContext(
         settings=settings,
         clock=clock,
@@ -105,9 +117,12 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         notices=notices,
         deployment=DeploymentState(redis, clock, catalogue, notices),
         broadcaster=Broadcaster(redis),
-        store_watch=StoreWatch(redis, clock, "api", replay_check(redis, settings), memory),
         resolver=resolver,
         name_check=NameCheck(resolver, clock, allow_private=settings.webhook_allow_private),
+        store_watch=store_watch,
+        readiness=SharedCall(store_watch.check),
+        webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
+        request_limits=RequestLimits(settings),
     )
 
 

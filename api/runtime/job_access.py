@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker.clock import Clock
-from worker.jobs.record import Job
 from worker.safety.notices import SafetyNotice
 from worker.store.connection.pool import Redis
 from worker.store.jobs import batch_reads, listing, provider_ids
@@ -47,9 +46,9 @@ class JobAccess:
         """Return the provider's notices by name; no entry for those that are no longer kept."""
         return await safety_notices.notices_named(self._redis, names)
 
-    async def mark_read(self, jobs: Sequence[Job]) -> None:
-        """Record that the app has read these jobs: content that is not to be stored is removed a minute later."""
-        await erasure.schedule_erasure(self._redis, self._clock, jobs)
+    async def mark_read(self, job_ids: Sequence[str]) -> None:
+        """Record that the app has the answers of these jobs: what is not to be stored is erased a minute later."""
+        await erasure.schedule_erasure(self._redis, self._clock, job_ids)
 
     async def erase(self, stored: StoredJob, by: str) -> None:
         """Remove the content of a settled job on request. Raises Refused if it is not settled or under legal hold."""

@@ -22,8 +22,9 @@ CONTENT_SECURITY_POLICY: Final = (
 """The Content-Security-Policy of the page: allows its style sheet and nothing else."""
 
 
-def render_page(document: dict[str, Any]) -> str:
-    """Return the page."""
+def render_page(document: dict[str, Any], prefix: str = "") -> str:
+    """Return the page; `prefix` is what comes before the paths of the API outside."""
+    link = escape(f"{prefix}/openapi.json", quote=True)
     info = document["info"]
     operations = [
         (method.upper(), path, operation)
@@ -32,7 +33,8 @@ def render_page(document: dict[str, Any]) -> str:
     ]
     parts = [
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['description'])}</p>",
-        "<p>For programs: <a href=/openapi.json>/openapi.json</a>.</p>",
+        f"<p>For programs: <a href='{link}'>{link}</a>.</p>",
+        *([f"<p>All paths are below <code>{escape(prefix)}</code>.</p>"] if prefix else []),
         "<p>Send the API key as <code>Authorization: Bearer vgl_…</code>.</p>",
         "<ul>",
         *(f"<li><a href='#{_name(operation)}'><code>{m} {escape(p)}</code></a></li>" for m, p, operation in operations),

@@ -18,11 +18,12 @@ _PROBLEMS: Final = {
     401: "No live API key.",
     403: "The key lacks the scope.",
     404: "No such job, or another app's.",
+    408: "The body did not arrive in time.",
     409: "The request conflicts with the state of the job.",
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "A field or parameter can't be used as sent.",
-    429: "A rate limit (`rate_limited`) or quota (`queue_full`) is reached; wait for the seconds of Retry-After.",
+    429: "A rate limit, a quota or a limit of what may be open is reached; wait for the seconds of Retry-After.",
     500: "Internal error.",
     503: "The store is unavailable. If it took too long, the request may have been accepted: use an Idempotency-Key.",
 }
@@ -68,7 +69,7 @@ def operation(
         response = responses[str(status)] = {"description": about, "headers": named}
         if kinds:
             response["content"] = {kind: {"schema": one} for kind, one in kinds.items()}
-    always = (500,) if scope is None else (401, 403, 422, 500, 503)
+    always = (500,) if scope is None else (401, 403, 422, 429, 500, 503)
     with_body = (400, 413, 415) if body is not None else ()
     for status in sorted({*always, *problems, *with_body} - set(answers)):
         content = {"application/problem+json": {"schema": ref("Problem")}}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from api.runtime.context import context_of
+from api.runtime.request_limits import slot_of
 from api.runtime.store_deadline import with_deadline
 from api.web.params import APP_KEY, header_values
 from api.web.problems import Problem, not_found
+from api.web.receipt import has_left
 from worker.jobs import ids
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
@@ -21,8 +23,14 @@ def bearer_token(request: Request) -> str | None:
     return token if scheme.lower() == "bearer" and token.isascii() and token else None
 
 
-async def authorize(request: Request, scope: str) -> ApiKey:
-    """Return the API key of the request; raise a Problem if it is not live (401) or lacks the scope (403)."""
+async def authorize(request: Request, scope: str, *others: str) -> ApiKey:
+    """Return the API key of the request, and count the request for its app.
+
+    Raises a Problem if the key is not live (401) or has none of the scopes (403), LimitReached if the app has too many
+    requests in flight, ClientDisconnect if nobody is there any more to read what was to be read.
+    """
+    if _abandoned(request):
+        raise ClientDisconnect
     token = bearer_token(request)
     key_cache = context_of(request).key_cache
     key = key_cache.cached(token) if token is not None else None
@@ -31,11 +39,18 @@ async def authorize(request: Request, scope: str) -> ApiKey:
     if key is None:
         detail = "Send a live API key as `Authorization: Bearer vgl_...`; `vigil keys create` makes one."
         raise Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
-    if scope not in key.scopes:
+    if scope not in key.scopes and not any(other in key.scopes for other in others):
         headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
         raise Problem(403, "insufficient_scope", f"This key lacks the scope {scope}.", headers=headers)
     request.scope[APP_KEY] = key.app
+    if not await slot_of(request.scope).enter(key.app, lambda: _abandoned(request)):
+        raise ClientDisconnect
     return key
+
+
+def _abandoned(request: Request) -> bool:
+    """Return whether the client of a read has left; what is to be changed is changed all the same."""
+    return request.method == "GET" and has_left(request.scope)
 
 
 async def load_own_job(request: Request, key: ApiKey) -> StoredJob:

@@ -10,8 +10,10 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from api.runtime.context import context_of
+from api.runtime.request_limits import slot_of
 from api.web.params import APP_KEY, header_values
 from api.web.problems import Problem
+from api.web.receipt import body_has_begun
 from api.web.strict_json import parse_json
 
 _SIZE_KEY = "vigil.body_size"
@@ -23,8 +25,10 @@ async def read_body(request: Request, limit: int) -> bytes:
         declared.isdigit() and int(declared) > limit for declared in header_values(request.scope, b"content-length")
     ):
         raise _too_large(limit)
-    chunks, size, more = list[bytes](), 0, True
+    chunks, size, more, slot = list[bytes](), 0, True, slot_of(request.scope)
     while more:
+        if not body_has_begun(request.scope):
+            slot.rest()  # the client decides how long this takes
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
@@ -33,6 +37,7 @@ async def read_body(request: Request, limit: int) -> bytes:
         if size > limit:
             raise _too_large(limit)
         chunks.append(chunk)
+    await slot.resume()
     return b"".join(chunks)
 
 

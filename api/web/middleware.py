@@ -1,5 +1,5 @@
-"""The ASGI middleware of every request: it adds a request id and security headers to each response, limits how many
-requests run at once, and turns every exception into a response. Must not know routes.
+"""The ASGI middleware of every request: it adds a request id and security headers to each response, counts what is
+open, turns every exception into a response, and records which answers were received. Must not know routes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.runtime.context import AppContext
+from api.runtime.request_limits import RequestSlot, set_slot
+from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.web.params import header_values
 from api.web.problems import Problem, problem_of
+from api.web.receipt import Receipt, noted_answers
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
+from worker.jobs.errors import StoreUnavailable
 from worker.telemetry.events import emit, event_context
+
+PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that are always served: a process that is busy must not look dead."""
 
 _VALID_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}")
 _SECURITY_HEADERS: Final = [
@@ -24,8 +32,8 @@ _SECURITY_HEADERS: Final = [
     (b"cache-control", b"no-store"),
     (b"referrer-policy", b"no-referrer"),
 ]
+_WITH_ANSWER: Final = frozenset({200, 202})
 _NO_CONTENT_CSP: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_MAX_REQUESTS: Final = 5_000
 _TOO_BUSY: Final = Problem(503, "too_busy", "Too many requests at once; try again.", headers={"Retry-After": "1"})
 
 
@@ -33,11 +41,38 @@ class _HeadAnswered(Exception):
     """Ends a HEAD request after the head of the response: the body of its GET may be an endless stream."""
 
 
+class _Sender:
+    """Sends the response to one request, with the headers that every response has."""
+
+    def __init__(self, scope: Scope, send: Send, request_id: bytes) -> None:
+        self._scope, self._send = scope, send
+        self._headers = [*_SECURITY_HEADERS, (b"x-request-id", request_id)]
+        self._bodiless = scope["method"] == "HEAD"
+        self.status = 0
+        self.receipt: Receipt | None = None
+        """Of a whole response that shows answers."""
+
+    async def __call__(self, message: Message) -> None:
+        """Send a part of the response."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            sent = message.get("headers", ())
+            has_csp = _NO_CONTENT_CSP[0] in [name for name, _ in sent]  # /docs has its own
+            message["headers"] = [*sent, *self._headers] if has_csp else [*sent, *self._headers, _NO_CONTENT_CSP]
+            emit("api.answered", http_status=self.status)
+        elif self.status in _WITH_ANSWER and not message.get("more_body") and noted_answers(self._scope):
+            self.receipt = Receipt(self._scope)
+        await self._send(message)
+        if self._bodiless:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            raise _HeadAnswered
+
+
 class RequestMiddleware:
     """Serves every request, around the router."""
 
-    def __init__(self, app: ASGIApp, clock: Clock) -> None:
-        self._app, self._clock, self._in_flight = app, clock, 0
+    def __init__(self, app: ASGIApp, context: AppContext) -> None:
+        self._app, self._clock, self._context = app, context.clock, context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -45,40 +80,38 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = self._request_id(scope)
-        headers = [*_SECURITY_HEADERS, (b"x-request-id", request_id)]
-        started, bodiless = False, scope["method"] == "HEAD"
-        if bodiless:
-            scope = {**scope, "method": "GET"}
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                sent = message.get("headers", ())
-                has_csp = _NO_CONTENT_CSP[0] in [name for name, _ in sent]  # /docs has its own
-                message["headers"] = [*sent, *headers] if has_csp else [*sent, *headers, _NO_CONTENT_CSP]
-                emit("api.answered", http_status=message["status"])
-            await send(message)
-            if bodiless and started:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-                raise _HeadAnswered
-
-        self._in_flight += 1
+        sender = _Sender(scope, send, request_id)
         with event_context(request_id=request_id.decode()):
-            try:
-                if self._in_flight > _MAX_REQUESTS:
-                    await _TOO_BUSY.response()(scope, receive, send_with_headers)
-                    return
-                await self._app(scope, receive, send_with_headers)
-            except (ClientDisconnect, _HeadAnswered):
-                pass
-            except Exception as error:  # noqa: BLE001  uvicorn must see none
-                problem = problem_of(error, scope)
-                if not started:
-                    with suppress(_HeadAnswered):
-                        await problem.response()(scope, receive, send_with_headers)
-            finally:
-                self._in_flight -= 1
+            await self._serve(scope, receive, sender)
+            if sender.receipt is not None:
+                await self._record_read(sender.receipt, noted_answers(scope))
+
+    async def _serve(self, scope: Scope, receive: Receive, sender: _Sender) -> None:
+        """Send the response of the app, or that to its exception."""
+        slot = RequestSlot(self._context.request_limits)
+        set_slot(scope, slot)
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        try:
+            if scope["path"] not in PROBES and not slot.start():
+                await _TOO_BUSY.response()(scope, receive, sender)
+            else:
+                await self._app(scope, receive, sender)
+        except (ClientDisconnect, _HeadAnswered):
+            pass
+        except Exception as error:  # noqa: BLE001  uvicorn must see none
+            problem = problem_of(error, scope)
+            if not sender.status:
+                with suppress(_HeadAnswered):
+                    await problem.response()(scope, receive, sender)
+        finally:
+            slot.leave()
+
+    async def _record_read(self, receipt: Receipt, answers: list[str]) -> None:
+        """Record that the app has the answers of these jobs, once it has: they are erased soon after."""
+        if await receipt.arrived(self._context.settings.send_seconds):
+            with suppress(StoreUnavailable):  # then they are erased later, as if nobody had read them
+                await with_timeout(STORE_TIMEOUT_S, self._context.job_access.mark_read(answers))
 
     def _request_id(self, scope: Scope) -> bytes:
         """Return the caller's X-Request-Id if it is valid, else a new one."""

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.types import Scope
 
+from api.web.forwarded import prefix
 from api.web.problems import Problem, bad_parameter
 
 MAX_WAIT_S: Final = 60
@@ -99,6 +100,7 @@ def last_event_id(request: Request) -> int | None:
 
 
 def base_url(request: Request) -> str:
-    """Return the address that the caller used, for URLs in responses; empty (so relative) for an invalid Host."""
+    """Return the address that the caller used, for URLs in responses; only its path for an invalid Host."""
     host = "".join(header_values(request.scope, b"host"))  # uvicorn_protocol.py refuses a second one
-    return f"{request.scope['scheme']}://{host}" if _HOST_PATTERN.fullmatch(host) else ""
+    path = prefix(request.scope)
+    return f"{request.scope['scheme']}://{host}{path}" if _HOST_PATTERN.fullmatch(host) else path

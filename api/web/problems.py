@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from api.runtime.request_limits import Kind, LimitReached
 from api.web.rate_limit_headers import header_fields
 from worker.jobs.errors import (
     AlreadySettled,
@@ -33,6 +34,11 @@ from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import report_internal_error
 
+_OPEN: Final = {
+    Kind.REQUESTS: "requests in flight",
+    Kind.WAITS: "requests that wait (long polls and waits for the end of a job)",
+    Kind.STREAMS: "event streams",
+}
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 _QUOTAS: Final = {
@@ -124,12 +130,8 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
             return error
         case Refused():
             return Problem(error.status, error.code, error.detail)
-        case RateExceeded():
-            detail = f"This app may submit {error.limit} jobs in {error.window} s; try again in {error.wait} s."
-            headers = header_fields(error.limit, error.window, 0, error.wait) | {"Retry-After": str(error.wait)}
-            return Problem(429, "rate_limited", detail, headers=headers)
-        case QueueFull():
-            return _queue_full(error)
+        case RateExceeded() | QueueFull() | LimitReached():
+            return _limit_problem(error)
         case ContentTooLarge():
             return _too_large(error)
         case StoreUnavailable() | ContentDamaged() | RecordUnreadable():
@@ -147,6 +149,16 @@ def problem_of(error: BaseException, scope: Scope | None = None) -> Problem:
             return Problem(500, "internal_error", "Internal error. Quote the X-Request-Id when you report it.")
 
 
+def _limit_problem(error: RateExceeded | QueueFull | LimitReached) -> Problem:
+    if isinstance(error, QueueFull):
+        return _queue_full(error)
+    if isinstance(error, LimitReached):
+        return _limit_reached(error)
+    detail = f"This app may submit {error.limit} jobs in {error.window} s; try again in {error.wait} s."
+    headers = header_fields(error.limit, error.window, 0, error.wait) | {"Retry-After": str(error.wait)}
+    return Problem(429, "rate_limited", detail, headers=headers)
+
+
 def _queue_full(error: QueueFull) -> Problem:
     """Return the Problem for a submit beyond the app's quota: it names the limit, its value and its bound."""
     emit("queue.full", what=error.limit)
@@ -157,6 +169,19 @@ def _queue_full(error: QueueFull) -> Problem:
     )
     limit = {"name": error.limit, "current": error.current, "maximum": error.bound}
     return Problem(429, "queue_full", detail, headers={"Retry-After": str(error.wait)}, members={"limit": limit})
+
+
+def _limit_reached(error: LimitReached) -> Problem:
+    """Return the Problem for an app that has too much open: 429, or 503 when all apps together have."""
+    headers = {"Retry-After": str(error.retry_after)}
+    if error.limit is None:
+        detail = f"All apps together have too many {_OPEN[error.kind]} open; try again in {error.retry_after} s."
+        return Problem(503, "too_busy", detail, headers=headers)
+    detail = (
+        f"This app has {error.limit} {_OPEN[error.kind]} open in this process, which is its limit "
+        f"(VIGIL_APP_MAX_{error.kind.upper()}); end some, or try again in {error.retry_after} s."
+    )
+    return Problem(429, f"too_many_{error.kind}", detail, headers=headers)
 
 
 def _too_large(error: ContentTooLarge) -> Problem:

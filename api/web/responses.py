@@ -15,6 +15,7 @@ from api.runtime.context import context_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.schema.views import dumps, job_view
 from api.web.params import base_url, header_values
+from api.web.receipt import note_answers
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import OUTPUT, mark_unreadable
@@ -59,7 +60,7 @@ async def view_jobs(request: Request, jobs: Sequence[StoredJob], *, strict: bool
     outputs = await with_timeout(STORE_TIMEOUT_S, access.outputs(attempted, need_key=need_key))
     states = await with_timeout(STORE_TIMEOUT_S, access.webhook_states(with_webhook))
     notices = await with_timeout(STORE_TIMEOUT_S, access.notices([name for s in jobs for name in s.notices]))
-    await with_timeout(STORE_TIMEOUT_S, access.mark_read([s.job for s in jobs]))
+    note_answers(request.scope, [s.job for s in jobs])
     base = base_url(request)
     return [
         job_view(

@@ -8,6 +8,9 @@ from collections.abc import AsyncGenerator, Mapping
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.runtime.request_limits import RequestSlot, slot_of
+from api.web.waiting import disconnected
+
 
 class ChunkedResponse(Response):
     """Sends chunks until there are no more or the client has disconnected."""
@@ -22,29 +25,25 @@ class ChunkedResponse(Response):
         self.raw_headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
         self._chunks = chunks
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        writing = asyncio.create_task(self._write(send))
-        disconnected = asyncio.create_task(_disconnected(receive))
+        writing = asyncio.create_task(self._write(send, slot_of(scope)))
+        leaving = asyncio.create_task(disconnected(receive))
         try:
-            await asyncio.wait({writing, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            disconnected.cancel()
+            leaving.cancel()
             writing.cancel()
-            results = await asyncio.gather(writing, disconnected, return_exceptions=True)
+            results = await asyncio.gather(writing, leaving, return_exceptions=True)
         if isinstance(results[0], Exception):
             raise results[0]
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, send: Send, slot: RequestSlot) -> None:
         try:
             async for chunk in self._chunks:
+                slot.rest()  # what comes now comes when it happens
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         finally:
             await self._chunks.aclose()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

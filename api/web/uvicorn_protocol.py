@@ -1,10 +1,13 @@
 """HTTP/1.1 for uvicorn, with deadlines and limits for what a client sends.
 
 uvicorn waits without limit for a request that has begun. Here the head and the body each have a deadline, however
-steadily they arrive; connections that are idle between requests, long polls and event streams have none. Trailers are
-not taken as headers, and a request to upgrade to another protocol is ignored: the request is read as if it had none.
-A request that is refused here never reaches the app: it gets a problem document like any other error, and the
-connection is closed.
+steadily they arrive; connections that are idle between requests, long polls and event streams have none. A client that
+takes too little of a response is disconnected. Trailers are not taken as headers, and a request to upgrade to another
+protocol is ignored: the request is read as if it had none. A request that is refused here never reaches the app: it
+gets a problem document like any other error, and the connection is closed.
+
+What a client sends behind a request that is being served is read up to a limit, so that its end is noticed; uvicorn
+would stop to read, and serve a client that has left.
 """
 
 from __future__ import annotations
@@ -16,15 +19,23 @@ from typing import Any, Final, cast
 from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api.web.middleware import raw_response
+from api.runtime.request_limits import is_waiting
+from api.web.connections import ConnectionTable, connection_limit
+from api.web.http10_cycle import Http10Cycle
+from api.web.middleware import PROBES, raw_response
 from api.web.problems import Problem
+from api.web.receipt import attach_connection
 from worker.clock import Clock
 from worker.settings import Settings
 
 MAX_TARGET_BYTES: Final = 8 * 1024
-_MAX_CONNECTIONS: Final = 10_000
+_MAX_PIPELINED: Final = 32
+"""Requests behind the one that is served; more are not read, or end the connection of one that waits."""
+_MIN_TAKEN: Final = 64 * 1024
+"""Bytes that a client must take of a response in `send_seconds`."""
 _FIELD_OVERHEAD: Final = 4  # bytes: ": " and CRLF
 
+_PROBE_TARGETS: Final = frozenset(path.encode() for path in PROBES)
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 _HEAD, _BODY, _COMPLETE = range(3)
@@ -36,6 +47,7 @@ _CODING: Final = Problem(400, "malformed_request", "Send the body without a tran
 _TARGET: Final = Problem(414, "target_too_long", f"The request's target is longer than {MAX_TARGET_BYTES} bytes.")
 _HEADERS: Final = Problem(431, "headers_too_large", "The request's header fields are too large.")
 _SLOW: Final = Problem(408, "request_timeout", "The request did not arrive in time; send it again.")
+_PIPELINED: Final = Problem(400, "too_many_pipelined", "Too many requests are sent before their responses.")
 _TOO_BUSY: Final = Problem(503, "too_busy", "Too many connections at once; try again.", headers={"Retry-After": "1"})
 
 
@@ -68,24 +80,43 @@ class _Parser(HttpRequestParser):
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, settings: Settings, clock: Clock, **kwargs: Any) -> None:
+    def __init__(self, settings: Settings, clock: Clock, table: ConnectionTable, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._settings, self._clock = settings, clock
+        self._settings, self._clock, self._table = settings, clock, table
         self.parser = _Parser(self)
         self._stage, self._transitions, self._size, self._body_chunks = _HEAD, 0, 0, 0
         self._problem = _MALFORMED
         self._timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
+        self._served: RequestResponseCycle | None = None
+        self._probes_only = False
+        self.failed = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > _MAX_CONNECTIONS:
-            self._refuse(_TOO_BUSY)
-        else:
-            self._start_timer()
+        self._probes_only = not self._table.add(self)
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.failed |= exc is not None
         self._stop_timer()
-        super().connection_lost(exc)
+        self._stop_send_timer()
+        self._table.remove(self)
+        super().connection_lost(exc)  # notifies the newest request only
+        served = self._served
+        if served is not None and served is not self.cycle and not served.response_complete:
+            served.disconnected = True
+            served.message_event.set()
+        self.pipeline.clear()
+
+    def give_way(self) -> None:
+        """Close the connection, which serves no request, for another one."""
+        if self.cycle is None:
+            self._refuse(_TOO_BUSY)
+        else:  # the client would take a response for that to its next request
+            self._stop_timer()
+            self._close()
 
     def data_received(self, data: bytes) -> None:
         transitions, body_chunks = self._transitions, self._body_chunks
@@ -111,33 +142,47 @@ class Protocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise _Refused
             return
+        fault = self._fault_of_head()
+        if fault is not None:
+            self._problem = fault
+            raise _Refused
+        super().on_headers_complete()
+        attach_connection(self.scope, self)
+        if self.parser.get_http_version() == "1.0":
+            self.cycle.__class__ = Http10Cycle  # uvicorn makes the object, and its task has not begun
+        if self._probes_only:
+            self.cycle.keep_alive = False
+        if len(self.pipeline) < _MAX_PIPELINED:
+            self.flow.resume_reading()
+        self._enter(_BODY)
+        self._size = 0
+        self.headers = []  # trailers are appended here, and ignored
+
+    def _fault_of_head(self) -> Problem | None:
+        """Return why a request with this head is not served, or None."""
         size, hosts, codings = len(self.url), 0, list[bytes]()
         for name, value in self.headers:
             size += len(name) + len(value) + _FIELD_OVERHEAD
             hosts += name == b"host"
             if name == b"transfer-encoding":
                 codings.append(value.strip().lower())
-        if len(self.url) > MAX_TARGET_BYTES:
-            self._problem = _TARGET
-        elif size > self._settings.max_header_bytes:
-            self._problem = _HEADERS
-        elif hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
-            self._problem = _HOST
-        elif self.parser.get_http_version() not in _VERSIONS:
-            self._problem = _MALFORMED
-        elif codings not in ([], [b"chunked"]):
-            self._problem = _CODING
-        else:
-            super().on_headers_complete()
-            self._enter(_BODY)
-            self._size = 0
-            self.headers = []  # trailers are appended here, and ignored
-            return
-        raise _Refused
+        version, ahead = self.parser.get_http_version(), len(self.pipeline)
+        faults = (
+            (len(self.url) > MAX_TARGET_BYTES, _TARGET),
+            (size > self._settings.max_header_bytes, _HEADERS),
+            (hosts > 1 or (not hosts and version != "1.0"), _HOST),
+            (version not in _VERSIONS, _MALFORMED),
+            (codings not in ([], [b"chunked"]), _CODING),
+            (self._probes_only and self.url.partition(b"?")[0] not in _PROBE_TARGETS, _TOO_BUSY),
+            (ahead >= 4 * _MAX_PIPELINED or (ahead >= _MAX_PIPELINED and self._waits()), _PIPELINED),
+        )
+        return next((problem for found, problem in faults if found), None)
 
     def on_body(self, body: bytes) -> None:
         self._body_chunks += 1
         super().on_body(body)
+        if self.pipeline and self.flow.read_paused and self._waits():
+            raise _Refused  # the end of the client would not be noticed
 
     def head_without_upgrade(self) -> bytes:
         """Return the head of the request that is being read, without its Upgrade field."""
@@ -154,6 +199,65 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Refuse the request: the parser failed, or we stopped it."""
         self._refuse(self._problem)
+
+    def on_response_complete(self) -> None:
+        self._served = None
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._close()
+        elif self._served is None:
+            self._table.set_idle(self)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        self._table.set_busy(self)
+        super()._start_asgi_task(cycle, app)
+
+    @property
+    def body_has_begun(self) -> bool:
+        """Return whether some of the body of the served request has been received, or it has none."""
+        served = self._served
+        return served is not None and (not served.more_body or len(served.body) > 0)
+
+    def _waits(self) -> bool:
+        """Return whether the request that is served waits for something to happen, perhaps for long."""
+        return self._served is not None and is_waiting(self._served.scope)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start_send_timer()
+
+    def resume_writing(self) -> None:
+        self._stop_send_timer()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Close the connection once the client has taken what was sent; if it takes too little of it, at once."""
+        if not self.transport.is_closing():
+            self.transport.close()
+        if self.transport.get_write_buffer_size() and self._send_timer is None:
+            self._start_send_timer()
+
+    def _start_send_timer(self) -> None:
+        self._stop_send_timer()
+        self._unsent = self.transport.get_write_buffer_size()
+        self._send_timer = self.loop.call_later(self._settings.send_seconds, self._on_send_deadline)
+
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+    def _on_send_deadline(self) -> None:
+        """Disconnect a client that has taken less than `_MIN_TAKEN` bytes; give it more time otherwise."""
+        if self._unsent - self.transport.get_write_buffer_size() < _MIN_TAKEN:
+            self.failed = True
+            self.transport.abort()
+        else:
+            self._start_send_timer()
 
     def _enter(self, stage: int) -> None:
         self._stage, self._transitions = stage, self._transitions + 1
@@ -187,13 +291,14 @@ class Protocol(HttpToolsProtocol):
         responding = self.cycle.response_started or self.pipeline if self._stage == _BODY else not self._idle()
         if not responding and not self.transport.is_closing():
             self.transport.write(raw_response(problem, self._clock))
-        self.transport.close()
+        self._close()
 
 
 def protocol_factory(settings: Settings, clock: Clock) -> type[asyncio.Protocol]:
-    """Return the factory that uvicorn calls for each connection."""
+    """Return the factory that uvicorn calls for each connection of one server."""
+    table = ConnectionTable(connection_limit(settings.max_connections))
 
     def factory(**kwargs: Any) -> Protocol:
-        return Protocol(settings, clock, **kwargs)
+        return Protocol(settings, clock, table, **kwargs)
 
     return cast("type[asyncio.Protocol]", cast("Callable[..., Protocol]", factory))

@@ -222,15 +222,6 @@ async def test_an_internal_error_is_a_500_without_details(
     assert "Traceback" not in caplog.text
 
 
-async def test_too_many_concurrent_requests_are_refused(settings, redis, clock, monkeypatch):
-    import api.web.middleware
-
-    monkeypatch.setattr(api.web.middleware, "_MAX_REQUESTS", 0)
-    async with running(settings, redis, clock) as served:
-        answer = await (await served.client()).get("/healthz")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-
-
 _ELSEWHERE = ("/v1/responses", "/v1/webhook-endpoints", "/hooks")  # test_api_{openai_errors,webhooks,hooks}.py
 
 

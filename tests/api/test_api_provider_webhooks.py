@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ import httpx2
 import pytest
 from api_server import running, submitted
 from openai import OpenAI
+from raw_client import RawClient
 from standardwebhooks.webhooks import Webhook
 from waiting import LIMIT
 
@@ -190,3 +192,65 @@ async def test_an_end_reported_by_the_provider_settles_nothing(outside, acme, wo
 
 async def test_the_webhook_needs_no_key_and_a_key_does_not_help(api, acme):
     assert refused(await acme.post("/hooks/openai", json=event()), "invalid_signature")
+
+
+HEAD = b"POST /hooks/openai HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+
+
+def half(headers: dict[str, str], length: int = 100) -> bytes:
+    """A request whose body never comes."""
+    return HEAD % length + "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() + b"\r\n"
+
+
+def named(**changes: str | None) -> dict[str, str]:
+    """Headers of a signed request, with changes; None leaves one out."""
+    headers = {name: value for name, value in signed(b"{}").items() if name.startswith("webhook-")}
+    headers |= {name.replace("_", "-"): value for name, value in changes.items()}
+    return {name: value for name, value in headers.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"webhook_id": None},
+        {"webhook_signature": None},
+        {"webhook_timestamp": None},
+        {"webhook_timestamp": "soon"},
+        {"webhook_timestamp": "1000"},
+        {"webhook_timestamp": "9" * 12},
+        {"webhook_signature": "v1,abc"},
+        {"webhook_signature": "v2," + "A" * 43 + "="},
+    ],
+)
+async def test_what_no_body_could_make_authentic_is_refused_by_its_head(api, changes):
+    client = await RawClient(api).send(half(named(**changes)))
+    assert b" 400 " in (got := await client.until(b"\r\n\r\n"))
+    assert b"100 Continue" not in got
+    client.close()
+
+
+async def test_without_a_secret_nothing_is_read(settings, redis, clock):
+    async with running(settings.model_copy(update={"openai_webhook_secret": None}), redis, clock) as api:
+        client = await RawClient(api).send(half(named() | {"Expect": "100-continue"}, 1_000_000))
+        assert b" 404 " in (got := await client.until(b"\r\n\r\n"))
+        assert b"100 Continue" not in got
+        client.close()
+
+
+async def test_its_bodies_are_small(settings, redis, clock):
+    async with running(settings.model_copy(update={"max_body_bytes": 2**20}), redis, clock) as api:
+        client = await RawClient(api).send(half(named(), 64 * 1024 + 1))
+        assert b" 413 " in await client.until(b"\r\n\r\n")
+        client.close()
+
+
+async def test_half_requests_shut_out_nobody(api, outside):
+    clients = [await RawClient(api).send(half(named(), 60_000) + b"{") for _ in range(70)]
+    assert (await send(outside, event())).json() == {"received": True, "duplicate": False}
+    assert b" 408 " in await clients[0].until(b"\r\n\r\n"), "the oldest gave way"
+    for client in clients:
+        client.close()
+    slow = await RawClient(api).send(half(named(), 60_000) + b"{")
+    async with asyncio.timeout(LIMIT):
+        assert b" 408 " in await slow.rest()
+    slow.close()

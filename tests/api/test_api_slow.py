@@ -219,13 +219,3 @@ async def test_a_fault_behind_a_request_does_not_disturb_its_answer(api, acme):
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.count(b"HTTP/1.1 ") == 2
     assert answer.index(b"HTTP/1.1 408") > answer.index(job_id.encode())
-
-
-async def test_one_connection_too_many_gets_a_503(settings, redis, clock, monkeypatch):
-    import api.web.uvicorn_protocol
-
-    monkeypatch.setattr(api.web.uvicorn_protocol, "_MAX_CONNECTIONS", 2)
-    async with running(settings.model_copy(update={"header_seconds": 30}), redis, clock) as served:
-        async with line(served), line(served) as (_, _), line(served) as (reader, _):
-            assert problem_of(await whole(reader)) == (503, "too_busy")
-        await alive(served)

@@ -164,10 +164,10 @@ class Post:
             "shop", url=url, events=events, payload=payload, description="", secret=secret, **more
         )
 
-    async def submit(self, url: str = "", events: tuple[str, ...] = ENDS, payload: str = "thin") -> str:
+    async def submit(self, url: str = "", events: tuple[str, ...] = ENDS, payload: str = "thin", **fact: Any) -> str:
         """The id of a new job, with a webhook of its own when there is a URL."""
         hook = {"url": url, "payload": payload, "events": list(events)} if url else None
-        new = new_job(webhook_events=events if url else ())
+        new = new_job(webhook_events=events if url else (), **fact)
         private = {"metadata": {"ticket": "A-17"}, "webhook": hook}
         stored, _ = await self.jobs.submit(NewJob(new.fact, private, new.input))
         return stored.job.id

@@ -6,6 +6,7 @@ a draft may be withdrawn, a sent message can't.
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -33,19 +34,34 @@ class WebhookEvent(NamedTuple):
 
 
 def body_of(
-    kind: str, message_id: str, job: Job, event: WebhookEvent, private: dict[str, Any], answer: dict[str, Any] | None
+    kind: str,
+    message_id: str,
+    job: Job,
+    event: WebhookEvent,
+    private: dict[str, Any],
+    answer: dict[str, Any] | None,
+    base: str = "",
 ) -> str | None:
     """Return the body to sign and send, or None if this kind of payload does not report the event.
 
-    `job` is the record as of `event`. `answer` is used for `full` only.
+    `job` is the record as of `event`. `answer` is used for `full` only. `base` is the start of the job's URLs.
     """
     if kind == "openai":
         return _openai(message_id, job, event)
-    data = _full(job, private, answer) if kind == "full" else _thin(job, event, private)
+    data = _full(job, private, answer, base) if kind == "full" else _thin(job, event, private, base)
     return dumps({"type": event.type, "timestamp": event.at, "data": data}).decode()
 
 
-def _thin(job: Job, event: WebhookEvent, private: dict[str, Any]) -> dict[str, Any]:
+def shows_answer(body: str) -> bool:
+    """Return whether the body of a message shows the answer of a completed job."""
+    try:
+        data = json.loads(body)["data"]
+        return data["status"] == Status.COMPLETED and "output" in data
+    except (ValueError, LookupError, TypeError):
+        return False
+
+
+def _thin(job: Job, event: WebhookEvent, private: dict[str, Any], base: str) -> dict[str, Any]:
     return {
         "id": job.id,
         "seq": event.seq,
@@ -60,14 +76,14 @@ def _thin(job: Job, event: WebhookEvent, private: dict[str, Any]) -> dict[str, A
             "block": job.block and job.block.model_dump(),
             "account_flagged": job.account_flagged,
         },
-        "urls": job_urls(job, ""),
+        "urls": job_urls(job, base),
         "metadata": private.get("metadata") or {},
     }
 
 
-def _full(job: Job, private: dict[str, Any], answer: dict[str, Any] | None) -> dict[str, Any]:
+def _full(job: Job, private: dict[str, Any], answer: dict[str, Any] | None, base: str) -> dict[str, Any]:
     without_draft = {name: value for name, value in (answer or {}).items() if name != "draft"}
-    return job_view(job, private, without_draft, None, "")
+    return job_view(job, private, without_draft, None, base)
 
 
 def _openai(message_id: str, job: Job, event: WebhookEvent) -> str | None:

@@ -2,7 +2,7 @@
 
 One commit records who erased it, replaces the job's key and deletes input, output and text. Webhook messages are
 emptied after it, and once more a minute later, for those that were just being created. A job with `store: false` is in
-`vigil:forget` from its end on, is due sooner once its app has read it, and is erased when due.
+`vigil:forget` from its end on, is due sooner once its app has received the answer, and is erased when due.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def is_erased(stored: StoredJob) -> bool:
     return stored.job.content_removed is not None
 
 
-async def schedule_erasure(redis: ArqRedis, clock: Clock, jobs: Sequence[Job]) -> None:
-    """Schedule the erasure of jobs with `store: false` for a minute from now: their app has read them."""
-    due_jobs = [job.id for job in jobs if job.settled and not job.store and job.content_removed is None]
-    if due_jobs:
-        due = to_ms(clock.now() + timedelta(seconds=REREAD_S))
-        with reporting_unreadable():  # an unreadable shared key must not stop one app's read
-            async with store_errors("note what was read", keys.ERASURE_DUE):
-                await redis.zadd(keys.ERASURE_DUE, dict.fromkeys(due_jobs, due), lt=True)
+async def schedule_erasure(redis: ArqRedis, clock: Clock, job_ids: Sequence[str]) -> None:
+    """Schedule the erasure of those of these jobs that are not to be stored for a minute from now: their app has their
+    answers.
+    """
+    due = to_ms(clock.now() + timedelta(seconds=REREAD_S))
+    with reporting_unreadable():  # an unreadable shared key must not stop one app's read
+        async with store_errors("note what was read", keys.ERASURE_DUE):
+            await redis.zadd(keys.ERASURE_DUE, dict.fromkeys(job_ids, due), xx=True, lt=True)
 
 
 class Eraser:

@@ -28,6 +28,7 @@ from worker.store.admission.quarantine import QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.connection.subscriber import Subscriber
 from worker.store.jobs.repository import Jobs, retention_of
+from worker.store.lifecycle.erasure import schedule_erasure
 from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import ClaimedMessage, DeliveryQueue
 from worker.store.webhooks.endpoints import Endpoints
@@ -39,6 +40,7 @@ from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import report_internal_error
 from worker.telemetry.tracing import delivering, for_receiver
 from worker.webhooks.guard import AddressPolicy, CheckedUrl, check_url
+from worker.webhooks.message import shows_answer
 from worker.webhooks.resolver import SystemResolver
 from worker.webhooks.schedule import TryVerdict, max_duration, next_delay, verdict
 from worker.webhooks.sender import TOTAL_TIMEOUT_S, UNREACHABLE, TryResult, WebhookSender
@@ -83,7 +85,8 @@ class Dispatcher:
         )
         limits = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
         jobs = Jobs(redis, clock, retention_of(settings), limits)
-        self._relay = OutboxRelay(redis, jobs, self._deliveries, self._endpoints, clock)
+        self._relay = OutboxRelay(redis, jobs, self._deliveries, self._endpoints, clock, root_path=settings.root_path)
+        self._redis = redis
         self._wake = asyncio.Event()
         # a message that is missed is found by the poll, a second later
         self._subscriber = Subscriber(redis, lambda *_: self._wake.set(), lambda _: self._wake.set())
@@ -232,6 +235,8 @@ class Dispatcher:
         emit("webhook.tried", **fields, **result)
         if outcome is TryVerdict.DELIVERED:
             await self._store_result(taken, _after(tried, "delivered"), result="ok", receipt=receipt)
+            if shows_answer(taken.body):  # the app has it: what is not to be stored is erased soon
+                await schedule_erasure(self._redis, self._clock, [message.job_id])
         elif outcome is TryVerdict.GONE and await self._stop_target(message, destination):
             emit("webhook.gone", **fields)
             await self._store_result(taken, _after(tried, "gone"), result="ok", receipt=receipt)

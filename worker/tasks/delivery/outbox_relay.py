@@ -61,9 +61,17 @@ class OutboxRelay:
     """Moves messages from the outbox to the queues of their targets."""
 
     def __init__(
-        self, redis: ArqRedis, jobs: Jobs, deliveries: DeliveryQueue, endpoints: Endpoints, clock: Clock
+        self,
+        redis: ArqRedis,
+        jobs: Jobs,
+        deliveries: DeliveryQueue,
+        endpoints: Endpoints,
+        clock: Clock,
+        *,
+        root_path: str = "",
     ) -> None:
-        self._jobs = jobs
+        """`root_path`: what comes before the paths of the API outside."""
+        self._jobs, self._root_path = jobs, root_path
         self._redis, self._deliveries, self._endpoints, self._clock = redis, deliveries, endpoints, clock
 
     async def relay(self) -> bool:
@@ -175,7 +183,7 @@ class OutboxRelay:
 
     def _for_endpoint(self, endpoint: Endpoint, job: Job, event: WebhookEvent, context: _EntryContext) -> list[Command]:
         name = ids.new_id("msg", context.now_ms, self._clock.random_bytes(ids.RANDOM_BYTES))
-        body = body_of(endpoint.payload, name, job, event, context.record.private, context.answer)
+        body = self._body(endpoint.payload, name, job, event, context)
         if body is None:
             return []
         message = OutboxMessage(
@@ -187,6 +195,9 @@ class OutboxRelay:
         )
         return self._deliveries.enqueue_commands(message, context.record.cipher, endpoint.url, body, context.now_ms)
 
+    def _body(self, kind: str, name: str, job: Job, event: WebhookEvent, context: _EntryContext) -> str | None:
+        return body_of(kind, name, job, event, context.record.private, context.answer, self._root_path)
+
     def _own(
         self, message: OutboxMessage, job: Job, event: WebhookEvent, context: _EntryContext
     ) -> list[Command] | None:
@@ -197,7 +208,7 @@ class OutboxRelay:
         hook = context.record.private.get("webhook") or {}
         if not isinstance(hook.get("url"), str):
             return None
-        body = body_of(str(hook.get("payload")), message.id, job, event, context.record.private, context.answer)
+        body = self._body(str(hook.get("payload")), message.id, job, event, context)
         if body is None:
             return self._deliveries.drop_commands(message)
         url = str(hook["url"])
