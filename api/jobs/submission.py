@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import AppContext
@@ -21,20 +21,31 @@ from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
 from worker.store.jobs.stored_job import NewJob, StoredJob
 from worker.telemetry.tracing import publishing
 
+PROMPT_OBJECTS_ENDED: Final = "The provider removed stored prompts (prompt objects) on 2026-11-30: "
+    "send the prompt's text in input and instructions."
+
 
 async def submit(
     context: AppContext, key: ApiKey, body: Submit, trace: dict[str, str], idempotency_key: str | None, meter: RateMeter
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`."""
-    check_models(context, body)
-    if body.webhook is not None:
-        url = check_webhook_url(body.webhook.url, context.settings)
-        body = body.model_copy(update={"webhook": body.webhook.model_copy(update={"url": url})})
+    body = check_request(context, body)
     with publishing(trace) as (trace_headers, published):
         new = await _new_job(context, key, body, trace_headers, idempotency_key, meter)
         stored, replayed = await context.jobs.submit(new)
         published(stored.job.id)
         return stored, replayed
+
+
+def check_request(context: AppContext, body: Submit) -> Submit:
+    """Return the request with its webhook's URL normalised; raise a Problem if it can't be carried out."""
+    check_models(context, body)
+    if isinstance(body.params.get("prompt"), dict):
+        raise bad_field("params/prompt", PROMPT_OBJECTS_ENDED)
+    if body.webhook is None:
+        return body
+    url = check_webhook_url(body.webhook.url, context.settings)
+    return body.model_copy(update={"webhook": body.webhook.model_copy(update={"url": url})})
 
 
 def check_models(context: AppContext, body: Submit) -> None:

@@ -15,6 +15,7 @@ import httpx2
 
 from worker.cli.doctor.check import DoctorCheck, clock_check
 from worker.cli.doctor.external_checks import LOCAL, fetch
+from worker.cli.doctor.model_checks import shutdown_check
 from worker.cli.rendering import clean
 from worker.clock import Clock
 from worker.jobs.errors import Failure
@@ -26,7 +27,7 @@ from worker.settings import Settings
 from worker.upstream.client import OPENAI, Provider
 from worker.upstream.endpoints import find_endpoints
 from worker.upstream.errors import closed_from
-from worker.upstream.probe import model_names
+from worker.upstream.probe import model_names, shutdown_dates
 from worker.upstream.trial import TIMEOUT_S, EndpointTrial, try_model
 
 _MAX_MODELS_SHOWN: Final = 5
@@ -62,6 +63,10 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
         pass
     if (listed := _listed(answer)) is not None:
         yield _models(listed, settings)
+        known = {name for model in settings.catalogue().models.values() for name in (model.id, *model.aliases)}
+        shutting = shutdown_check(shutdown_dates(answer.json()), known, clock.now().date())
+        if shutting is not None:
+            yield shutting
     provider = Provider(key, base, settings.openai_org_id, settings.openai_project_id)
     try:
         found = judge_endpoint(
