@@ -36,8 +36,7 @@ async def dry_run(context: AppContext, key: ApiKey, body: Submit) -> dict[str, A
     cap = body.policy.max_cost_usd
     plan = plan_call(context.catalogue, body.model, shape, now, left=cap, regional=context.settings.regional)
     stand_ins = [
-        _stand_in(context, model, purpose, shape, cap, now, access)
-        for model, purpose in _stand_ins(context, body, shape)
+        _stand_in(context, model, purpose, shape, cap, now, access) for model, purpose in _stand_ins(context, body)
     ]
     return {
         "object": "dry_run",

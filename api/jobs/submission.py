@@ -21,8 +21,10 @@ from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
 from worker.store.jobs.stored_job import NewJob, StoredJob
 from worker.telemetry.tracing import publishing
 
-PROMPT_OBJECTS_ENDED: Final = "The provider removed stored prompts (prompt objects) on 2026-11-30: "
+PROMPT_OBJECTS_ENDED: Final = (
+    "The provider removed stored prompts (prompt objects) on 2026-11-30: "
     "send the prompt's text in input and instructions."
+)
 
 
 async def submit(

@@ -53,7 +53,7 @@ _HEADERS: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference
         "Submit a job",
         {
             202: ("Accepted: the job is durably stored.", "Job"),
-            200: ("Terminal, or the result of a dry run.", _SUBMITTED),
+            200: ("Terminal within the preferred wait, or the result of a dry run.", "JobOrDryRun"),
         },
         scope="submit",
         problems=(429,),

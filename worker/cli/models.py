@@ -81,9 +81,7 @@ def _read_checked(file: Path, settings: Settings) -> tuple[Catalogue, bytes]:
     except OSError as error:
         raise CliError(f"{file} can't be read ({error.strerror})", EXIT_USAGE) from None
     except SettingsError as error:
-        faults = [
-            fault.removeprefix("VIGIL_MODELS_FILE: ").replace("models.toml", str(file), 1) for fault in error.faults
-        ]
+        faults = [fault.removeprefix("VIGIL_MODELS_FILE: ") for fault in error.faults]
         raise CliError(f"{file} can't be used, nothing was changed: " + "; ".join(faults), EXIT_USAGE) from None
     return newer, text
 
