@@ -35,6 +35,15 @@ class Catalogue:
         """Take over everything of a newer catalogue, for all who hold this one."""
         self.models, self.families, self.aliases = newer.models, newer.families, newer.aliases
 
+    def as_of(self, at: datetime) -> Catalogue:
+        """Return a catalogue with only the prices in force at this time, for sums that concern one day."""
+        rows = {name: model.row(at) for name, model in self.models.items()}
+        models = {
+            name: model if rows[name] is None else model.evolve(prices=(rows[name],))
+            for name, model in self.models.items()
+        }
+        return Catalogue(models, self.families, unknown_checked=self._unknown_checked)
+
     def find(self, name: str) -> Model | None:
         """Return the model with this name or alias, or None."""
         return self.models.get(self.aliases.get(name, name))

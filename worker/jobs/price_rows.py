@@ -117,7 +117,7 @@ def _with_terms(given: dict[str, Any], shared: Mapping[str, Any]) -> dict[str, A
 def _prices(given: Mapping[str, Any]) -> dict[str, Decimal]:
     prices = {key: _number(given, key) for key in PRICE_KEYS if key in given}
     if missing := [key for key in ("input", "output") if key not in prices]:
-        raise PriceRowFault(f"`{missing[0]}` is missing: a price has both input and output, or the model has none")
+        raise PriceRowFault(f"`{missing[0]}` is missing: a price has input and output, both or none")
     return prices
 
 
