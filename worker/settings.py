@@ -248,7 +248,7 @@ class Settings(BaseSettings):
     def catalogue_path(self) -> Path:
         """Return the file that the models are read from now."""
         own = self.own_models_file
-        return own if self.models_file is not None or own.exists() else shipped_models_file()
+        return own if self.models_file is not None or os.path.exists(own) else shipped_models_file()  # noqa: PTH110  False where it may not be looked at
 
     def catalogue(self) -> Catalogue:
         """Return the models of `models_file`, else those that were installed in data_dir or ship with Vigil."""

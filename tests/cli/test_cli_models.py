@@ -1,4 +1,4 @@
-"""`vigil models`: the rows with the one in force, and a newer file that is checked before it takes the old one's place."""
+"""`vigil models`: the rows with the one in force, and a newer file that is checked before it is used."""
 
 from __future__ import annotations
 

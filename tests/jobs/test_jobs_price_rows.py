@@ -1,4 +1,4 @@
-"""Price rows with dates: which one is in force, what long requests, caches, tiers and windows cost, and strict parsing."""
+"""Price rows: which is in force, what long requests, caches, tiers and windows cost, and strict parsing."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def at(month, day=1, hour=0):
     return datetime(2026, month, day, hour, tzinfo=UTC)
 
 
-def price(usage, when=at(1), tier=None, **terms):
-    found = rows().price("m", usage, when, CallTerms(**terms), served_tier=tier)
+def price(usage, when=None, tier=None, **terms):
+    found = rows().price("m", usage, when or at(1), CallTerms(**terms), served_tier=tier)
     assert found is not None
     return found
 

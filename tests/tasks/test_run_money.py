@@ -163,7 +163,7 @@ async def test_a_stand_in_that_refuses_the_effort_is_neither_offered_nor_called(
     async with Stage(redis, valkey_url, speed=1) as stage:
         await stage.worker()
         rule = OnDelay(action="switch", after_seconds=0.1, model="gpt-6.2-sol")
-        held, low = "[[sim: check_then_clear hold=600 tokens=50]] go", {"reasoning": {"effort": "minimal"}}
+        held, low = f"[[sim: check_then_clear hold=600 tokens=50 only={SOL}]] go", {"reasoning": {"effort": "minimal"}}
         refused = await submit(stage, held, low, on_delay=rule)
         taken = await submit(stage, held, {"reasoning": {"effort": "high"}}, on_delay=rule)
         assert (await stage.settled(taken)).served_model == "gpt-6.2-sol"
