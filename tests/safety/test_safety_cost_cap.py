@@ -8,6 +8,7 @@ import pytest
 from builders import LUNA, SOL, STARTED, T0, began, done, life, queued, shipped
 from hypothesis import given, strategies as st
 
+from worker.jobs.catalogue import parse
 from worker.jobs.record import CallTerms, Usage
 from worker.jobs.request_shape import RequestShape
 from worker.jobs.spec import Policy
@@ -33,8 +34,8 @@ def test_no_usage_within_the_bounds_costs_more_than_is_left(shape, model, left, 
     if not plan.fits:
         return
     known = CATALOGUE.get(model)
-    limits = [plan.terms.max_output_tokens, shape.output_limit, known.max_output_tokens]
-    limit = min(one for one in limits if one is not None)
+    limit = plan.terms.max_output_tokens or shape.output_limit
+    assert limit is not None, "no model's own limit is relied on"
     read = data.draw(st.integers(0, shape.highest_input(known.context_tokens)))
     cached, written = data.draw(st.integers(0, read)), data.draw(st.integers(0, read))
     usage = Usage(
@@ -51,12 +52,13 @@ def test_no_usage_within_the_bounds_costs_more_than_is_left(shape, model, left, 
 
 
 @given(_shapes, st.sampled_from(sorted(CATALOGUE.models)), st.decimals(0, 30, places=4))
-def test_a_limit_is_sent_only_where_it_lowers_what_would_hold_anyway(shape, model, left):
+def test_a_limit_that_is_sent_is_below_the_apps_own_and_never_above_the_models(shape, model, left):
     terms = plan_call(CATALOGUE, model, shape, T0, left=left).terms
     if terms.max_output_tokens is not None:
         assert terms.max_output_tokens < (shape.output_limit or 10**9)
-        assert terms.max_output_tokens < (CATALOGUE.get(model).max_output_tokens or 10**9)
         assert terms.max_output_tokens >= MIN_OUTPUT_TOKENS
+        if shape.output_limit is None:
+            assert terms.max_output_tokens <= (CATALOGUE.get(model).max_output_tokens or 0)
 
 
 def test_without_a_cap_nothing_is_limited_and_the_most_is_known():
@@ -67,6 +69,15 @@ def test_without_a_cap_nothing_is_limited_and_the_most_is_known():
 
 def test_a_model_without_a_price_has_no_bound():
     assert plan_call(CATALOGUE, "llama3", RequestShape(bytes_input=9), T0, left=Decimal(0)).fits
+
+
+def test_what_no_model_can_put_out_is_no_limit_to_send():
+    local = parse({"models": {"local": {"input": "0.1", "output": "0.1"}}})
+    rich, poor = (
+        plan_call(local, "local", RequestShape(bytes_input=9), T0, left=Decimal(left)) for left in (9, "0.01")
+    )
+    assert (rich.terms.max_output_tokens, rich.fits) == (None, True)
+    assert poor.terms.max_output_tokens == 99_991
 
 
 def test_a_dated_name_is_priced_as_its_model():

@@ -18,7 +18,7 @@ from worker.jobs.events import EventDraft
 from worker.jobs.model import Model
 from worker.jobs.pricing import highest_factor, highest_input_price, highest_output_price
 from worker.jobs.record import CallTerms, Job
-from worker.jobs.request_shape import RequestShape
+from worker.jobs.request_shape import MAX_CONTEXT_TOKENS, RequestShape
 from worker.safety.served_model import base_name
 
 MIN_OUTPUT_TOKENS: Final = 16
@@ -60,20 +60,19 @@ def plan_call(
     factor = highest_factor(row, terms) / _MILLION
     read = tokens * highest_input_price(row, long_context=is_long, kept_12h=shape.kept_12h) * factor
     per_token = highest_output_price(row, long_context=is_long) * factor * shape.choices
-    limits = [limit for limit in (shape.output_limit, known.max_output_tokens) if limit is not None]
-    ceiling = min(limits) if limits else None
+    own, known_limit = shape.output_limit, known.max_output_tokens
     if left is None:
-        return CallPlan(terms, highest=None if ceiling is None else read + ceiling * per_token)
-    if per_token == 0:
-        return CallPlan(terms.evolve(max_cost=read), fits=read <= left, highest=read)
-    affordable = int(((left - read) / per_token).to_integral_value(ROUND_DOWN))
-    needed = MIN_OUTPUT_TOKENS if shape.output_limit is None else min(MIN_OUTPUT_TOKENS, shape.output_limit)
-    limit = affordable if ceiling is None else min(affordable, ceiling)
+        limits = [limit for limit in (own, known_limit) if limit is not None]
+        return CallPlan(terms, highest=read + min(limits) * per_token if limits else None)
+    most = own or known_limit or known.context_tokens or MAX_CONTEXT_TOKENS
+    affordable = most if per_token == 0 else int(((left - read) / per_token).to_integral_value(ROUND_DOWN))
+    limit = min(affordable, most)
     highest = read + max(limit, 0) * per_token
-    if affordable < needed:
+    if read > left or affordable < min(MIN_OUTPUT_TOKENS, most):
         return CallPlan(terms, fits=False, highest=highest)
-    sent = limit if limit != ceiling else None
-    return CallPlan(terms.evolve(max_output_tokens=sent, max_cost=highest), highest=highest)
+    # without a limit of its own the request gets one, unless no model can put out what the cap allows
+    needless = affordable >= most and (own is not None or known_limit is None)
+    return CallPlan(terms.evolve(max_output_tokens=None if needless else limit, max_cost=highest), highest=highest)
 
 
 def left_of_cap(
