@@ -290,14 +290,25 @@ def socket_path(data_dir: Path) -> Path:
 
 def read_catalogue(path: Path, *, unknown_checked: bool = False) -> Catalogue:
     """Return the models of a file. Raises SettingsError, which lists every fault and names the file."""
+    return parse_models(read_models_text(path), path, unknown_checked=unknown_checked)
+
+
+def read_models_text(path: Path) -> bytes:
+    """Return what is in a models file. Raises SettingsError if it can't be read or is too large to be one."""
     try:
         with path.open("rb") as file:
             raw = file.read(_MAX_MODELS_FILE_BYTES + 1)
-        if len(raw) > _MAX_MODELS_FILE_BYTES:
-            raise SettingsError([f"{path} is larger than {_MAX_MODELS_FILE_BYTES} bytes, so it is no models file"])
-        table = tomllib.loads(raw.decode())
     except OSError as error:
         raise SettingsError([f"VIGIL_MODELS_FILE: {path} can't be read ({error.strerror})"]) from None
+    if len(raw) > _MAX_MODELS_FILE_BYTES:
+        raise SettingsError([f"{path} is larger than {_MAX_MODELS_FILE_BYTES} bytes, so it is no models file"])
+    return raw
+
+
+def parse_models(raw: bytes, path: Path, *, unknown_checked: bool = False) -> Catalogue:
+    """Return the catalogue of a models file's text. Raises SettingsError, which lists every fault."""
+    try:
+        table = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError([f"VIGIL_MODELS_FILE: {path} is not TOML: {error}"]) from None
     except ValueError as error:  # a date that no calendar has

@@ -21,7 +21,7 @@ from worker.jobs.catalogue import Catalogue, dollars
 from worker.jobs.errors import SettingsError
 from worker.jobs.model import Model
 from worker.jobs.pricing import PriceRow
-from worker.settings import Settings, read_catalogue
+from worker.settings import Settings, parse_models, read_models_text
 from worker.settings_loader import load
 
 _FILE_MODE: Final = 0o644
@@ -76,10 +76,8 @@ def update(
 def _read_checked(file: Path, settings: Settings) -> tuple[Catalogue, bytes]:
     """Return the catalogue of the file and its text. Raises CliError, which lists every fault."""
     try:
-        text = file.read_bytes()
-        newer = read_catalogue(file, unknown_checked=settings.unknown_models_checked)
-    except OSError as error:
-        raise CliError(f"{file} can't be read ({error.strerror})", EXIT_USAGE) from None
+        text = read_models_text(file)
+        newer = parse_models(text, file, unknown_checked=settings.unknown_models_checked)
     except SettingsError as error:
         faults = [fault.removeprefix("VIGIL_MODELS_FILE: ") for fault in error.faults]
         raise CliError(f"{file} can't be used, nothing was changed: " + "; ".join(faults), EXIT_USAGE) from None
