@@ -48,7 +48,7 @@ def code_of(job: Job) -> str | None:
 
 
 async def test_an_attempt_costs_what_was_in_force_when_it_began(
-    redis: ArqRedis, valkey_url: str, tmp_path: Path, told: list[Any]
+    redis: ArqRedis, valkey_url: str, tmp_path: Path, telemetry_events: list[Any]
 ) -> None:
     file = tmp_path / "models.toml"
     file.write_text(PRICES)
@@ -72,11 +72,11 @@ async def test_an_attempt_costs_what_was_in_force_when_it_began(
         [first], [second] = await audited_prices(redis, old), await audited_prices(redis, new)
         assert (first["valid_from"], first["checked_on"]) == ("2026-01-01T00:00:00Z", "2026-01-01")
         assert first["valid_until"] == second["valid_from"]
-        assert any(name == "models.reloaded" for name, _ in told)
+        assert any(name == "models.reloaded" for name, _ in telemetry_events)
 
 
 async def test_a_file_that_changes_is_read_and_a_bad_one_is_not(
-    redis: ArqRedis, valkey_url: str, tmp_path: Path, told: list[Any]
+    redis: ArqRedis, valkey_url: str, tmp_path: Path, telemetry_events: list[Any]
 ) -> None:
     file = tmp_path / "models.toml"
     file.write_text(PRICES)
@@ -84,7 +84,7 @@ async def test_a_file_that_changes_is_read_and_a_bad_one_is_not(
         catalogue = (await stage.worker()).components.context.catalogue
 
         async def refused() -> bool:
-            return any(name == "models.refused" for name, _ in told)
+            return any(name == "models.refused" for name, _ in telemetry_events)
 
         async def known() -> bool:
             return catalogue.find("tiny") is not None
