@@ -35,6 +35,7 @@ from api.web.forwarded import ForwardedMiddleware
 from api.web.middleware import RequestMiddleware
 from api.web.tracing_middleware import TracingMiddleware
 from worker.clock import Clock
+from worker.models_file import ModelsFileWatch
 from worker.settings import Settings
 from worker.settings_loader import load
 from worker.store.connection.pool import Redis
@@ -104,12 +105,13 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
 
 @asynccontextmanager
 async def _background_tasks(context: AppContext, redis: Redis, store_clock: StoreClock) -> AsyncIterator[None]:
-    """Run the watch over the store, its clock, the subscription of the broadcaster and the guard of the store."""
+    """Run the watches over the store and the models file, the store's clock, the broadcaster and the store's guard."""
     await context.store_watch.check()  # reports missing rights before anything else fails because of them
     await store_clock.refresh()
     tasks = [
         asyncio.create_task(context.store_watch.run(), name="vigil-store"),
         asyncio.create_task(store_clock.run(), name="vigil-clock"),
+        asyncio.create_task(ModelsFileWatch(context.settings, context.catalogue).run(), name="vigil-models"),
     ]
     context.broadcaster.start()
     guard = guard_of(redis)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
+from worker.models_file import ModelsFileWatch
 from worker.safety.notices import SafetyNotice
 from worker.safety.watch_limits import WatchLimits
 from worker.settings import Settings
@@ -74,6 +75,7 @@ class WorkerComponents:
             mode=settings.upstream,
             limits=WatchLimits(settings.first_event_seconds, settings.idle_seconds, settings.check_idle_seconds),
             allow_unknown_models=settings.allow_unknown_models,
+            regional=settings.regional,
             clock=store_clock,
             catalogue=catalogue,
             jobs=jobs,
@@ -103,6 +105,7 @@ class WorkerComponents:
         notices = SafetyNotices(redis, settings.audit_ttl)
         quarantine = _quarantine_by_provider(Quarantine(redis, store_clock))
         self.notice_processor = NoticeProcessor(redis, notices, self.provider, store_clock, quarantine)
+        self.models_watch = ModelsFileWatch(settings, catalogue)
         self.account_monitor = AccountMonitor(redis, catalogue, notices, store_clock)
         self.audit_sealer = AuditSealer(redis, store_clock, settings)
         self.store_watch = StoreWatch(redis, store_clock, "worker", replay_check(redis, settings), worker=worker_id)

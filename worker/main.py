@@ -122,6 +122,7 @@ class WorkerProcess:
                 ("cron", components.cron.run()),
                 ("notices", components.notice_processor.run()),
                 ("account-monitor", components.account_monitor.run()),
+                ("models-file", components.models_watch.run()),
                 ("delivery", components.dispatcher.run()),
                 ("sealer", components.audit_sealer.run()),
                 *((("store-guard", guard.run(self._redis)),) if guard else ()),

@@ -30,6 +30,8 @@ from worker.jobs.errors import SettingsError
 _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
 _WEBHOOK_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+_MAX_MODELS_FILE_BYTES = 2**20
+_REGIONAL_HOST = re.compile(r"[a-z]{2}\.api\.openai\.com")
 _WEBHOOK_PREFIX = "whsec_"
 _MIN_SECRET_BYTES = 24
 _MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
@@ -76,6 +78,7 @@ class Settings(BaseSettings):
     models_file: Path | None = None
     allow_unknown_models: bool = False
     unknown_models_checked: bool = False
+    regional_processing: bool | None = None
     result_ttl: Annotated[int, Field(ge=60)] = 7 * 86_400
     prompt_ttl: Annotated[int | None, Field(ge=0)] = None
     unstored_ttl: Annotated[int, Field(ge=60)] = 3600
@@ -263,9 +266,28 @@ class Settings(BaseSettings):
             )
         return value
 
+    @property
+    def regional(self) -> bool:
+        """Return whether the provider processes in one region, which costs more: as set, else by its address."""
+        if self.regional_processing is not None:
+            return self.regional_processing
+        host = urlsplit(self.openai_base_url or "").hostname or ""
+        return _REGIONAL_HOST.fullmatch(host) is not None
+
+    @property
+    def own_models_file(self) -> Path:
+        """Return the file that takes the place of the models that ship with Vigil; it may be missing in data_dir."""
+        return self.models_file or self.data_dir / "models.toml"
+
+    @property
+    def catalogue_path(self) -> Path:
+        """Return the file that the models are read from now."""
+        own = self.own_models_file
+        return own if self.models_file is not None or os.path.exists(own) else shipped_models_file()  # noqa: PTH110  False where it may not be looked at
+
     def catalogue(self) -> Catalogue:
-        """Return the models of `models_file`, or those that ship with Vigil."""
-        return read_catalogue(self.models_file, unknown_checked=self.unknown_models_checked)
+        """Return the models of `models_file`, else those that were installed in data_dir or ship with Vigil."""
+        return read_catalogue(self.catalogue_path, unknown_checked=self.unknown_models_checked)
 
 
 def _long_enough(value: SecretStr, key: bytes, cure: str) -> SecretStr:
@@ -308,15 +330,31 @@ def socket_path(data_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"vigil-{os.getuid()}-{short}" / "valkey.sock"
 
 
-def read_catalogue(models_file: Path | None, *, unknown_checked: bool = False) -> Catalogue:
-    """Return the models of a file, or those that ship with Vigil. Raises SettingsError, which lists every fault."""
-    path = models_file or shipped_models_file()
+def read_catalogue(path: Path, *, unknown_checked: bool = False) -> Catalogue:
+    """Return the models of a file. Raises SettingsError, which lists every fault and names the file."""
+    return parse_models(read_models_text(path), path, unknown_checked=unknown_checked)
+
+
+def read_models_text(path: Path) -> bytes:
+    """Return what is in a models file. Raises SettingsError if it can't be read or is too large to be one."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            raw = file.read(_MAX_MODELS_FILE_BYTES + 1)
     except OSError as error:
         raise SettingsError([f"VIGIL_MODELS_FILE: {path} can't be read ({error.strerror})"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(raw) > _MAX_MODELS_FILE_BYTES:
+        raise SettingsError([f"{path} is larger than {_MAX_MODELS_FILE_BYTES} bytes, so it is no models file"])
+    return raw
+
+
+def parse_models(raw: bytes, path: Path, *, unknown_checked: bool = False) -> Catalogue:
+    """Return the catalogue of a models file's text. Raises SettingsError, which lists every fault."""
+    try:
+        table = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError([f"VIGIL_MODELS_FILE: {path} is not TOML: {error}"]) from None
+    except ValueError as error:  # a date that no calendar has
+        raise SettingsError([f"VIGIL_MODELS_FILE: {path} has a value that can't be read: {error}"]) from None
     return parse(table, unknown_checked=unknown_checked)
 
 

@@ -16,8 +16,11 @@ from worker.jobs.errors import SettingsError
 from worker.settings import Settings, is_encryption_key, read_catalogue
 
 
-def load(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings of this process. Raises SettingsError, which lists all faults and shows no value."""
+def load(overrides: Mapping[str, Any] | None = None, *, check_models: bool = True) -> Settings:
+    """Return the settings of this process. Raises SettingsError, which lists all faults and shows no value.
+
+    `check_models`: False for a command that replaces the models file, which may be the one with the fault.
+    """
     given, faults = _from_files()
     settings: Settings | None = None
     try:
@@ -29,7 +32,7 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
             if name in given:
                 variable += "_FILE"
             faults.append(f"{variable}: {fault['msg'].removeprefix('Value error, ')}")
-    faults += _catalogue_faults(settings)
+    faults += _catalogue_faults(settings) if check_models else []
     if _AsGiven().openai_webhook_secret == "" and "OPENAI_WEBHOOK_SECRET" not in given:
         faults.append("OPENAI_WEBHOOK_SECRET: must not be empty; leave it out and POST /hooks/openai is closed")
     if settings is not None and not faults:
@@ -110,8 +113,9 @@ class _ModelsFile(BaseSettings):
 
 def _catalogue_faults(settings: Settings | None) -> list[str]:
     try:
-        path = settings.models_file if settings is not None else _ModelsFile().models_file
-        read_catalogue(path)
+        path = settings.catalogue_path if settings is not None else _ModelsFile().models_file
+        if path is not None:
+            read_catalogue(path)
     except SettingsError as error:
         return error.faults
     except ValidationError:

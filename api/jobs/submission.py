@@ -53,6 +53,12 @@ def _digests(secret: bytes, body: Submit, *, large: bool, repeatable: bool) -> D
     )
 
 
+PROMPT_OBJECTS_ENDED: Final = (
+    "The provider removed stored prompts (prompt objects) on 2026-11-30: "
+    "send the prompt's text in input and instructions."
+)
+
+
 async def submit(
     context: AppContext,
     key: ApiKey,
@@ -63,18 +69,26 @@ async def submit(
     meter: RateMeter,
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`."""
-    check_models(context, body)
-    check_times(context, body)
-    body = with_end_user(body)
-    await check_references(context, key.app, body.passed_params(), body.input)
-    if body.webhook is not None:
-        url = check_webhook_url(body.webhook.url, context.settings)
-        body = body.model_copy(update={"webhook": body.webhook.model_copy(update={"url": url})})
+    body = await check_request(context, key.app, body)
     with publishing(trace) as (trace_headers, published):
         new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter)
         stored, replayed = await context.jobs.submit(new)
         published(stored.job.id)
         return stored, replayed
+
+
+async def check_request(context: AppContext, app: str, body: Submit) -> Submit:
+    """Return the request with its end user and webhook normalised; raise a Problem if it must be refused."""
+    check_models(context, body)
+    check_times(context, body)
+    if isinstance(body.params.get("prompt"), dict):
+        raise bad_field("params/prompt", PROMPT_OBJECTS_ENDED)
+    body = with_end_user(body)
+    await check_references(context, app, body.passed_params(), body.input)
+    if body.webhook is None:
+        return body
+    url = check_webhook_url(body.webhook.url, context.settings)
+    return body.model_copy(update={"webhook": body.webhook.model_copy(update={"url": url})})
 
 
 def check_models(context: AppContext, body: Submit) -> None:

@@ -156,7 +156,10 @@ def _usage(usage: Json | None) -> Json | None:
         return None
     return {
         "input_tokens": usage["input_tokens"],
-        "input_tokens_details": {"cached_tokens": usage["cached_input_tokens"], "cache_write_tokens": 0},
+        "input_tokens_details": {
+            "cached_tokens": usage["cached_input_tokens"],
+            "cache_write_tokens": usage["cache_write_tokens"],
+        },
         "output_tokens": usage["output_tokens"],
         "output_tokens_details": {"reasoning_tokens": usage["reasoning_tokens"]},
         "total_tokens": usage["total_tokens"],

@@ -44,7 +44,8 @@ async def models(request: Request) -> Response:
 
 async def _models(context: AppContext) -> dict[str, Any]:
     access, unknown = await context.deployment.access(), ModelAccess()
-    data = [model_view(model, access.get(name, unknown)) for name, model in context.catalogue.models.items()]
+    now = context.clock.now()
+    data = [model_view(model, access.get(name, unknown), now) for name, model in context.catalogue.models.items()]
     return {"object": "list", "data": data, "next_cursor": None}
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.dry_run import dry_run
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import digests_of, submit
 from api.runtime.context import AppContext, context_of
@@ -24,7 +25,7 @@ from api.web.auth import authorize
 from api.web.body import body_size, read_json
 from api.web.forwarded import prefix
 from api.web.params import idempotency_key, preferred_wait, query_params
-from api.web.problems import Problem, bad_field, problem_of
+from api.web.problems import Problem, bad_field, bad_parameter, problem_of
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
 from api.web.responses import job_headers, json_response, view_accepted, view_job
 from api.web.tracing_middleware import trace_of
@@ -40,6 +41,11 @@ _MAX_BATCH: Final = 1_000
 _MAX_CONCURRENT: Final = 16
 _KEY_HEADER: Final = parameter("Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header")
 _PREFER: Final = parameter("Prefer", "`wait=N`, N at most 60: wait for a terminal status.", where="header")
+_DRY_RUN: Final = parameter(
+    "dry_run",
+    "`true`: only validate and price the job, and say what is known of access and queue. Nothing is created.",
+    {"type": "string", "enum": ["true", "false"], "default": "false"},
+)
 _ITEM: Final = {"anyOf": [ref("BatchItem"), {}], "description": "Each job is accepted or refused by itself."}
 _HEADERS: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference-Applied", *LIMITED)
 
@@ -49,22 +55,27 @@ _HEADERS: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference
     operation(
         "submit_job",
         "Submit a job",
-        {202: ("Accepted: the job is durably stored.", "Job"), 200: ("Terminal within the preferred wait.", "Job")},
+        {
+            202: ("Accepted: the job is durably stored.", "Job"),
+            200: ("Terminal within the preferred wait, or the result of a dry run.", "JobOrDryRun"),
+        },
         scope="submit",
         problems=(429,),
-        parameters=(_KEY_HEADER, _PREFER),
+        parameters=(_KEY_HEADER, _PREFER, _DRY_RUN),
         body=json_body(ref("Submit"), EXAMPLE),
         headers=_HEADERS,
     ),
 )
 async def submit_one(request: Request) -> Response:
-    """Accepts a job. It is durable when the response is sent."""
+    """Accepts a job. It is durable when the response is sent. With `dry_run=true` it says what the job would do."""
     key = await authorize(request, "submit")
     idem, wait = idempotency_key(request), preferred_wait(request)
-    query_params(request)
+    only_checked = _flag("dry_run", query_params(request, "dry_run").get("dry_run"))
     context = context_of(request)
     meter = meter_of(context.settings, key)
     body = validate(Submit, await read_json(request, context.settings.max_body_bytes))
+    if only_checked:
+        return json_response(await with_deadline(request, dry_run(context, key, body)))
     digests = await digests_of(context, key.app, body, body_size(request), repeatable=idem is not None)
     trace = trace_of(request.scope)
     stored, replayed = await with_deadline(request, submit(context, key, body, digests, trace, idem, meter))
@@ -77,6 +88,12 @@ async def submit_one(request: Request) -> Response:
         headers |= {"Preference-Applied": f"wait={wait:g}"} if waited else {}
     status = 200 if wait is not None and stored.job.settled else 202
     return json_response(await _view(request, stored), status, headers | job_headers(stored.job))
+
+
+def _flag(name: str, value: str | None) -> bool:
+    if value not in (None, "true", "false"):
+        raise bad_parameter(name, f"{name} must be true or false.")
+    return value == "true"
 
 
 async def _wait(request: Request, stored: StoredJob, wait: float) -> tuple[StoredJob, bool]:

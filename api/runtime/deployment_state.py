@@ -9,6 +9,7 @@ from typing import Any
 
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
+from worker.jobs.spec import Priority
 from worker.safety.access import ModelAccess
 from worker.safety.endpoint import EndpointFit
 from worker.store.admission import circuit_breaker, model_access
@@ -31,6 +32,10 @@ class DeploymentState:
     async def queue(self) -> QueueDepths:
         """Return how many jobs are in each state of the queue."""
         return await queue_depth.depths(self._redis, self._clock)
+
+    async def jobs_ahead(self, app: str, priority: Priority) -> int:
+        """Return how many waiting jobs of the app are claimed before one that is submitted now."""
+        return await queue_depth.jobs_ahead(self._redis, self._clock, app, priority)
 
     async def workers(self) -> list[dict[str, Any]]:
         """Return the workers that have reported recently."""

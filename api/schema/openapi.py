@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic.json_schema import models_json_schema
 
 from api.schema.documented_route import DocumentedRoute, Operation
+from api.schema.dry_run_schema import DRY_RUN_SCHEMAS
 from api.schema.requests import Accept, AskPause, AskQuarantine, BatchItem, Described, Submit, Target
 from api.schema.responses import FRAME, INTEGER, SCHEMAS, TEXT, Schema, ref
 
@@ -103,7 +104,7 @@ def document(title: str, version: str, description: str, routes: Iterable[object
         "openapi": "3.1.0",
         "info": {"title": title, "description": description, "version": version},
         "paths": paths,
-        "components": {"schemas": requests["$defs"] | SCHEMAS, "securitySchemes": {"key": scheme}},
+        "components": {"schemas": requests["$defs"] | SCHEMAS | DRY_RUN_SCHEMAS, "securitySchemes": {"key": scheme}},
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from worker.jobs.catalogue import dollars
+from worker.jobs.model import Model
 from worker.jobs.view import dumps, job_view
 from worker.safety.access import ModelAccess
 from worker.safety.endpoint import EndpointFit
@@ -16,16 +18,22 @@ from worker.store.apps import ApiKey
 __all__ = ["dumps", "endpoint_view", "job_view", "may_see_pause", "model_view", "pause_view"]
 
 
-def model_view(model: Any, access: ModelAccess) -> dict[str, Any]:
-    """Return a model of the catalogue with what is known about the access to it."""
+def model_view(model: Model, access: ModelAccess, now: datetime) -> dict[str, Any]:
+    """Return a model of the catalogue with its prices now, and what is known about the access to it."""
+    row = model.row(now)
     return {
         "id": model.id,
         "family": model.family,
         "tier": model.tier,
         "checked": model.checked,
-        "input_per_million": _price(model.input),
-        "output_per_million": _price(model.output),
-        "cached_input_per_million": _price(model.cached_input),
+        "input_per_million": row and dollars(row.input),
+        "output_per_million": row and dollars(row.output),
+        "cached_input_per_million": row and _price(row.cached_input),
+        "price_from": row and row.start,
+        "price_until": row and row.end,
+        "price_checked_on": row and row.checked_on,
+        "efforts_refused": model.efforts_refused,
+        "shutdown_date": access.shutdown_date or model.shutdown_date,
         "aliases": model.aliases,
         "access": {
             "status": access.status,

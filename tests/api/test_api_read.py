@@ -285,8 +285,14 @@ async def test_jobs_that_do_not_exist_are_404(acme):
 
 async def test_models_and_status(acme, worker, redis, clock):
     models = {m["id"]: m for m in (await acme.get("/v1/models")).json()["data"]}
-    assert set(models) == {"gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"}
-    assert (models["gpt-5.6-sol"]["input_per_million"], models["gpt-5.6-sol"]["tier"]) == ("5.000000", "flagship")
+    assert {"gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna", "gpt-6.2-sol", "gpt-5.5"} < set(models)
+    sol = models["gpt-5.6-sol"]
+    assert (sol["input_per_million"], sol["price_from"], sol["tier"]) == (
+        "4.000000",
+        "2026-08-21T00:00:00Z",
+        "flagship",
+    )
+    assert models["gpt-6.2-sol"]["efforts_refused"] == ["none", "minimal"]
     assert models["gpt-5.6-luna"]["access"]["status"] == "unknown"
     checked = await submitted(acme)
     await worker.start(checked)

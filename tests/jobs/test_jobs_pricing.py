@@ -1,6 +1,7 @@
 """Prices as the access guide has them, money as exact strings, and a catalogue that reports all its faults."""
 
 import tomllib
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -12,6 +13,7 @@ from worker.jobs.errors import SettingsError, UnknownModel
 from worker.jobs.record import Usage
 
 MILLION = 1_000_000
+JUNE = datetime(2026, 6, 29, tzinfo=UTC)
 ROW = {"family": "f", "tier": "fast", "checked": False, "input": "1", "output": "6"}
 
 
@@ -21,19 +23,19 @@ ROW = {"family": "f", "tier": "fast", "checked": False, "input": "1", "output": 
 )
 def test_the_access_guides_table_of_monthly_costs(tokens_in, tokens_out, sol, terra, luna):
     usage = Usage(input_tokens=tokens_in * MILLION, output_tokens=tokens_out * MILLION)
-    costs = [shipped().cost(model, usage) for model in (SOL, TERRA, LUNA)]
+    costs = [shipped().cost(model, usage, JUNE, long_context=False) for model in (SOL, TERRA, LUNA)]
     assert costs == [Decimal(sol), Decimal(terra), Decimal(luna)]
     assert dollars(costs[0]) == f"{sol}.000000"
 
 
 def test_reasoning_tokens_are_within_output_and_cost_nothing_more():
     with_reasoning = Usage(input_tokens=1000, output_tokens=500, reasoning_tokens=400, total_tokens=1500)
-    assert shipped().cost(SOL, with_reasoning) == Decimal("0.02")
+    assert shipped().cost(SOL, with_reasoning, JUNE) == Decimal("0.02")
 
 
 def test_a_single_token_is_counted_exactly():
-    assert shipped().cost(LUNA, Usage(input_tokens=1)) == Decimal("0.000001")
-    assert shipped().cost(TERRA, Usage(input_tokens=1)) == Decimal("0.0000025")
+    assert shipped().cost(LUNA, Usage(input_tokens=1), JUNE) == Decimal("0.000001")
+    assert shipped().cost(TERRA, Usage(input_tokens=1), JUNE) == Decimal("0.0000025")
     assert dollars(Decimal("0.0000025")) == "0.0000025"
 
 
@@ -67,9 +69,9 @@ def test_dollars_never_use_an_exponent():
 def test_an_alias_is_its_model_everywhere():
     models = shipped()
     assert models.get("gpt-5.6") == models.get(SOL)
-    assert models.cost("gpt-5.6", Usage(output_tokens=MILLION)) == 30
+    assert models.cost("gpt-5.6", Usage(output_tokens=MILLION), JUNE) == 30
     assert models.faster("gpt-5.6") == LUNA
-    assert models.fallback("gpt-5.6") == (TERRA, LUNA)
+    assert models.fallback("gpt-5.6") == (TERRA, LUNA, "gpt-5.5")
     assert models.capability("gpt-5.6", SOL) == "same"
 
 
@@ -79,7 +81,7 @@ def test_the_fast_tier_of_the_family_stands_in_for_the_others():
 
 def test_the_fallback_chain_goes_down_from_the_model_that_was_asked_for():
     chains = [shipped().fallback(m) for m in (SOL, TERRA, LUNA, "gpt-9")]
-    assert chains == [(TERRA, LUNA), (LUNA,), (), ()]
+    assert chains == [(TERRA, LUNA, "gpt-5.5"), (LUNA, "gpt-5.5"), ("gpt-5.4-mini",), ()]
 
 
 def test_a_model_outside_its_familys_chain_has_no_fallback():
@@ -114,7 +116,7 @@ def test_an_unknown_model_is_told_with_the_known_ones():
 def test_a_model_needs_its_name_only():
     models = parse(tomllib.loads('[models."llama3"]'))
     llama = models.get("llama3")
-    assert (llama.family, llama.tier, llama.checked, llama.input) == ("llama3", "balanced", False, None)
+    assert (llama.family, llama.tier, llama.checked, llama.prices) == ("llama3", "balanced", False, ())
     assert models.cost("llama3", Usage(input_tokens=MILLION)) is None
     assert (models.faster("llama3"), models.fallback("llama3")) == (None, ())
 

@@ -15,7 +15,9 @@ from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelS
 from worker.lab import evaluate
 from worker.lab.model import CheckSpan, LabCase
 
-CATALOGUE = parse(tomllib.loads((Path(__file__).parents[2] / "models.toml").read_text()))
+CATALOGUE = parse(tomllib.loads((Path(__file__).parents[2] / "models.toml").read_text())).as_of(
+    datetime(2026, 6, 29, tzinfo=UTC)
+)
 SOL, LUNA = "gpt-5.6-sol", "gpt-5.6-luna"
 T0 = datetime(2026, 7, 10, 12, 0, tzinfo=UTC)
 

@@ -40,7 +40,15 @@ def test_the_account_is_flagged_once():
 
 @pytest.mark.parametrize(
     ("wanted", "served", "flags"),
-    [("flex", "default", ("tier_changed",)), ("auto", "default", ()), (None, "flex", ()), ("flex", None, ())],
+    [
+        ("flex", "default", ("tier_changed",)),
+        ("auto", "default", ()),
+        (None, "flex", ()),
+        ("flex", None, ()),
+        ("fast", "priority", ()),
+        ("priority", "fast", ()),
+        ("fast", "default", ("tier_changed",)),
+    ],
 )
 def test_another_service_tier_is_flagged(wanted, served, flags):
     assert Play(service_tier=wanted).feed(*STARTED, completed(service_tier=served)).verdict.flags == flags

@@ -130,6 +130,9 @@ async def test_the_chain_leaves_out_who_is_known_to_be_denied(redis: ArqRedis, v
         known = await stage.settled(await stage.submit("go"))
         assert [a.model for a in known.attempts] == [LUNA]
         await deny(worker, LUNA)
+        outside = await stage.settled(await stage.submit("go"))
+        assert [a.model for a in outside.attempts] == ["gpt-5.5"], "the chain leaves the previewed family"
+        await deny(worker, "gpt-5.5")
         none = await stage.settled(await stage.submit("go"))
         assert (none.status, none.attempts) == (Status.FAILED, ())
 

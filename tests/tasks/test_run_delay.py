@@ -283,10 +283,11 @@ async def test_the_fallback_chain_follows_access_denials_only(redis: ArqRedis, v
         assert (required.status, len(required.attempts)) == (Status.FAILED, 1)
 
 
-async def test_the_cost_cap_stops_further_attempts(redis: ArqRedis, valkey_url: str) -> None:
+async def test_the_cost_cap_counts_what_a_lost_attempt_has_cost(redis: ArqRedis, valkey_url: str) -> None:
     async with Stage(redis, valkey_url, speed=1, upstream="stream") as stage:
         first = await stage.worker()
-        job_id = await stage.submit("[[sim: normal tokens=4000 rate=40]] go", policy={"max_cost_usd": 0.000001})
+        # 16 tokens of output fit beside the input, and not once more
+        job_id = await stage.submit("[[sim: normal tokens=4000 rate=40]] go", policy={"max_cost_usd": 0.001})
         await stage.reaches(job_id, "output", lambda job: job.attempts and job.attempts[0].first_output_at)
         await until("text that is stored", lambda: OutputChunks(redis).read(job_id, 1))
         await stage.crash(first)

@@ -281,12 +281,12 @@ async def test_many_jobs_share_two_workers_and_each_runs_once(redis: ArqRedis, v
 async def test_a_fault_of_ours_ends_the_job_and_says_so(
     redis: ArqRedis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(*_: object) -> None:
+    def breaks(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     async with Stage(redis, valkey_url) as stage:
         worker = await stage.worker()
-        monkeypatch.setattr(type(worker.components.context.catalogue), "cost", breaks)
+        monkeypatch.setattr(type(worker.components.context.catalogue), "price", breaks)
         job = await stage.settled(await stage.submit("hello"))
         assert (job.status, job.error and job.error.code) == (Status.FAILED, "internal_error")
         assert job.attempts[0].outcome is Outcome.LOST

@@ -156,8 +156,10 @@ async def test_the_text_and_the_bill_are_exact(redis: ArqRedis, valkey_url: str)
         assert answer["output_text"]
         assert attempt.usage is not None
         assert attempt.usage.output_tokens == 100
-        price = (attempt.usage.input_tokens * 5 + 100 * 30) / 1_000_000
-        assert float(job.total_cost or 0) == pytest.approx(price, abs=1e-12)
+        assert job.total_cost == stage.settings().catalogue().cost(SOL, attempt.usage, attempt.started_at)
+        assert job.total_cost
+        assert attempt.price is not None
+        assert (attempt.price.model, attempt.price.tier) == (SOL, "standard")
         assert job.wasted_cost == 0
         assert job.served_model == SOL
         assert attempt.request_id

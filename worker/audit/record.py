@@ -87,6 +87,7 @@ def _call(attempt: Attempt) -> dict[str, Any]:
         "error": _error(attempt.error),
         "usage": attempt.usage and attempt.usage.model_dump(),
         "cost": _money(attempt.cost),
+        **({"price": attempt.price.model_dump(mode="json")} if attempt.price is not None else {}),
         "egress_proxy": attempt.proxied,
         "latency_ms": {
             "provider": attempt.processing_ms,

@@ -16,6 +16,7 @@ from worker.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CliErro
 from worker.cli.rendering import (
     clean,
     colour_status,
+    dry_run_lines,
     format_cost,
     format_duration,
     job_summary,
@@ -33,7 +34,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Action = Literal["wait", "offer", "switch", "race", "draft"]
 
 
-def submit(  # noqa: C901  one branch per option
+def submit(  # noqa: C901, PLR0912  one branch per option
     prompt: Annotated[str | None, typer.Argument(help="The prompt; `-` or nothing reads stdin.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="The model.")] = DEFAULT_MODEL,
@@ -53,15 +54,24 @@ def submit(  # noqa: C901  one branch per option
     idempotency_key: Annotated[
         str | None, typer.Option(help="A second submit with this key returns the first one's job.")
     ] = None,
+    max_cost_usd: Annotated[
+        float | None, typer.Option(min=0, help="The job fails before it costs more than this.", show_default=False)
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end and print the answer.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check and price the job; say what is known of access and queue.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Submit a job. Prints its id, or with --wait its answer."""
+    """Submit a job. Prints its id, or with --wait its answer, or with --dry-run what it may cost."""
     body: NewJob = {"model": model, "input": read_prompt(prompt, file)}
     rule = {"action": on_delay, "after_seconds": after_seconds, "silence_seconds": silence_seconds}
     rule = {name: value for name, value in rule.items() if value is not None}
-    if rule:
-        body["policy"] = {"on_delay": rule}
+    policy: dict[str, Any] = {"on_delay": rule} if rule else {}
+    if max_cost_usd is not None:
+        policy["max_cost_usd"] = max_cost_usd
+    if policy:
+        body["policy"] = policy
     if instructions is not None:
         body["instructions"] = instructions
     if param:
@@ -75,6 +85,10 @@ def submit(  # noqa: C901  one branch per option
             raise CliError("--idempotency-key must be 1-255 visible ASCII characters", EXIT_USAGE)
         body["idempotency_key"] = idempotency_key
     with Client() as client:
+        if dry_run:
+            sent = {name: value for name, value in body.items() if name != "idempotency_key"}
+            _print_dry_run(client.call("POST", "/v1/jobs?dry_run=true", sent), as_json=as_json)
+            return
         job = client.submit(**body)
         if wait:
             _wait_and_print(client, job.id, as_json=as_json)
@@ -84,6 +98,17 @@ def submit(  # noqa: C901  one branch per option
             print(job.id)
             if sys.stdout.isatty():
                 print(f"`vigil watch {job.id}` follows it", file=sys.stderr)
+
+
+def _print_dry_run(found: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a job would do; exit 1 if it would fail."""
+    if as_json:
+        _print_json(found)
+    else:
+        for line in dry_run_lines(found):
+            print(line)
+    if any(one["code"] in ("cost_limit", "effort_refused") for one in found["warnings"]):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def get(job_id: JobId, as_json: Json = False) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from worker.cli.errors import EXIT_USAGE, CliError
 from worker.cli.rendering import print_columns, use_colours
+from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue, dollars
 from worker.jobs.spec import Action
 from worker.lab import chart, evaluate, synthetic, trails
@@ -64,7 +65,7 @@ def lab(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; money as decimal strings.")] = False,
 ) -> None:
     """Compare delay rules offline. Takes past or synthetic jobs; prints waiting time, substitutions and cost."""
-    catalogue = load().catalogue()
+    catalogue = load().catalogue().as_of(Clock().now())
     actions, thresholds = _actions(action), _thresholds(after)
     for name in (faster, model):
         if name is not None:

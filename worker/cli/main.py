@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "operations": ("pause", "resume", "quarantine"),
     "audit.commands": ("audit",),
     "cost": ("cost",),
+    "models": ("models",),
     "lab": ("lab",),
     "doctor.command": ("doctor",),
     "health": ("health",),

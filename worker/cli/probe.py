@@ -43,6 +43,8 @@ def _row(model: dict[str, Any]) -> tuple[str, str, str, str]:
     advice = str(access["advice"])
     if access.get("request_id") and access["status"] != "ok":
         advice += f" (request id {access['request_id']})"
+    if model.get("shutdown_date"):
+        advice += f" The model shuts down on {model['shutdown_date']}."
     return (clean(model["id"]), access["status"], f"{since[:19]}Z" if access["since"] else since, clean(advice))
 
 

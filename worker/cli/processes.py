@@ -1,6 +1,7 @@
 """`vigil api`, `vigil worker` and `vigil simulator`, and what long-running commands share: the event loop and signals.
 
-The first signal stops a process gracefully, the second at once.
+The first signal stops a process gracefully, the second at once. SIGHUP makes API and worker read their models file
+anew, unless it says that the terminal has gone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import typer
 
 from worker.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CliError
 from worker.embedded import EmbeddedValkey
+from worker.models_file import reload_models
 from worker.settings import Settings
 from worker.settings_files import check_files
 from worker.settings_loader import load
@@ -62,9 +64,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
 
 
-def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], message: str = "") -> None:
+def run_until_signal(  # noqa: C901  what a signal does depends on the terminal
+    work: Callable[[asyncio.Event], Awaitable[int | None]],
+    message: str = "",
+    on_hangup: Callable[[], None] | None = None,
+) -> None:
     """Run `work(stop)`. The first signal sets `stop` and prints `message`, a second one exits at once.
 
+    `on_hangup` is called for a SIGHUP, which then stops nothing unless the process has lost its terminal.
     Exits with 130 after SIGINT, 0 after another signal, else with what `work` returned.
     """
     received: list[int] = []
@@ -73,7 +80,12 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], mes
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         loop.call_later(_STARTUP_S, _freeze_startup_objects)
 
+        had_terminal, ignored = _has_terminal(), signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
+
         def on_signal(number: int) -> None:
+            if number == signal.SIGHUP and on_hangup is not None and (ignored or not had_terminal or _has_terminal()):
+                on_hangup()
+                return
             if received:
                 os._exit(EXIT_INTERRUPTED)
             received.append(number)
@@ -85,7 +97,7 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], mes
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
         signals = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a closed terminal; nohup ignores it
+        if on_hangup is not None or not ignored:
             signals.append(signal.SIGHUP)
         for number in signals:
             loop.add_signal_handler(number, on_signal, number)
@@ -100,6 +112,15 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[int | None]], mes
         code = EXIT_INTERRUPTED
     if code:
         raise typer.Exit(code)
+
+
+def _has_terminal() -> bool:
+    """Return whether the process has a terminal that controls it; not after that terminal was closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _freeze_startup_objects() -> None:
@@ -164,7 +185,7 @@ def api(
         int | None, typer.Option(min=0, max=65_535, help="The port.  [VIGIL_PORT, 8700]", show_default=False)
     ] = None,
 ) -> None:
-    """Run the HTTP API."""
+    """Run the HTTP API. SIGHUP makes it read the models file anew."""
     given = {"host": host, "port": port}
     settings = load({name: value for name, value in given.items() if value is not None})
     check_files(settings)
@@ -186,7 +207,7 @@ def api(
             finally:
                 reporting.cancel()
 
-    run_until_signal(work, "stopping: no new requests are accepted, open ones are answered")
+    run_until_signal(work, "stopping: no new requests are accepted, open ones are answered", reload_models)
 
 
 def worker(
@@ -209,6 +230,7 @@ def worker(
     """Run a worker. The first signal drains it.
 
     Running jobs get VIGIL_DRAIN_SECONDS to finish; then another worker continues them. A second signal stops at once.
+    SIGHUP makes it read the models file anew.
     """
     given = {"max_jobs": max_jobs, "worker_host": host, "worker_port": port}
     settings = load({name: value for name, value in given.items() if value is not None})
@@ -221,7 +243,8 @@ def worker(
         async with with_redis(settings) as actual:
             await main.run_worker(actual, stop=stop)
 
-    run_until_signal(work, f"draining: running jobs have {settings.drain_seconds:g} s; a second signal stops at once")
+    message = f"draining: running jobs have {settings.drain_seconds:g} s; a second signal stops at once"
+    run_until_signal(work, message, reload_models)
 
 
 def simulator(

@@ -177,3 +177,29 @@ def format_cost(job: dict[str, Any]) -> str:
     """Return the job's cost, or `-` without a price."""
     total = (job.get("cost") or {}).get("total")
     return f"${total}" if total is not None else "-"
+
+
+def dry_run_lines(found: dict[str, Any]) -> list[str]:
+    """Return what a dry run has found, one line for each subject."""
+    cost, access, queue = found["cost"], found["access"], found["queue"]
+    lowest, highest = cost["lowest"], cost["highest"]
+    if lowest is None:
+        price = "unknown: models.toml has no price for this model"
+    else:
+        price = f"${lowest} to " + (
+            f"${highest}" if highest else "no known limit: set max_output_tokens or max_cost_usd"
+        )
+        since = (cost["price"] or {}).get("valid_from")
+        price += f", prices since {since[:10]}" if since else ""
+    lines = [
+        f"model     {clean(found['model'])}",
+        f"cost      {price}",
+        f"input     about {cost['input_tokens']['likely']} tokens, at most {cost['input_tokens']['highest']}",
+        f"access    {access['status']}: {clean(access['advice'])}",
+        f"queue     place {queue['position']} of this app's jobs; {queue['queued']} wait, {queue['running']} run",
+    ]
+    for one in found["stand_ins"]:
+        refused = "" if one["effort_accepted"] else ", refuses the request's effort"
+        limit = f", at most ${one['highest']}" if one["highest"] else ""
+        lines.append(f"{one['purpose']:<9} {clean(one['model'])}: access {one['access']}{limit}{refused}")
+    return lines + [f"warning   {clean(one['detail'])}" for one in found["warnings"]]

@@ -69,6 +69,8 @@ class Usage(ApiModel):
     reasoning_tokens: int = 0
     total_tokens: int = 0
     estimated: bool = False
+    cache_write_tokens: int = 0
+    cache_write_12h_tokens: int = 0
 
 
 class Cost(ApiModel):
@@ -213,6 +215,7 @@ class Attempt(ApiModel):
     error: JobError | None = None
     usage: Usage | None = None
     cost: Decimal | None = None
+    price: dict[str, Any] | None = None
     resumed: int = 0
     sequence: int | None = None
 
@@ -248,6 +251,7 @@ class Job(ApiModel):
     refusal: str | None = None
     usage: Usage | None = None
     cost: Cost | None = None
+    cost_reason: str | None = None
     safety: Safety = Safety()
     offer: Offer | None = None
     hold: Hold | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar
 
@@ -84,6 +84,11 @@ class Model(ApiModel):
     input_per_million: Decimal | None
     output_per_million: Decimal | None
     cached_input_per_million: Decimal | None = None
+    price_from: datetime | None = None
+    price_until: datetime | None = None
+    price_checked_on: date | None = None
+    efforts_refused: tuple[str, ...] = ()
+    shutdown_date: date | None = None
     aliases: tuple[str, ...] = ()
     access: Access = Access()
 

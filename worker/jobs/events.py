@@ -13,7 +13,17 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, JsonValue
 
-from worker.jobs.record import Block, Disclosure, DisclosureReason, Frozen, JobError, Removal, Usage
+from worker.jobs.record import (
+    AppliedPrice,
+    Block,
+    CallTerms,
+    Disclosure,
+    DisclosureReason,
+    Frozen,
+    JobError,
+    Removal,
+    Usage,
+)
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
 
@@ -77,6 +87,7 @@ class AttemptStarted(Fact):
     client_request_id: str
     because: DisclosureReason | None = None  # why another model than the requested one is called
     proxied: bool = False  # an egress proxy is configured; the support packet shows it
+    terms: CallTerms | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class AttemptUpdated(Fact):
@@ -110,6 +121,7 @@ class AttemptFinished(Fact):
     error: JobError | None = None
     usage: Usage | None = None
     cost: Decimal | None = None
+    price: AppliedPrice | None = Field(default=None, exclude_if=lambda value: value is None)
     sequence: int | None = None
     first_output_at: datetime | None = None
 

@@ -6,7 +6,7 @@ and shown to auditors. Only `fold.apply` makes a new record; everything is froze
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Literal, Self
 
@@ -53,6 +53,34 @@ class Usage(Frozen):
     reasoning_tokens: int = 0
     total_tokens: int = 0
     estimated: bool = False
+    cache_write_tokens: int = Field(default=0, exclude_if=lambda value: not value)  # a part of the input
+    cache_write_12h_tokens: int = Field(default=0, exclude_if=lambda value: not value)  # of those, kept for 12 hours
+
+
+class CallTerms(Frozen):
+    """What an attempt's price and its highest cost depend on, as known when it begins. Has no content."""
+
+    service_tier: str | None = None  # as requested
+    window: str | None = None  # background_options.completion_window, as requested
+    regional: bool = False  # the provider processes in one region, at a higher price
+    input_tokens: int = 0  # about how many, estimated by size; used if the provider counts none
+    max_output_tokens: int | None = None  # the limit that was sent
+    max_cost: Decimal | None = None  # US dollars; set if the job has a cap
+
+
+class AppliedPrice(Frozen):
+    """The row of prices that an attempt was charged by, and the rules that applied."""
+
+    model: str
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    checked_on: date | None = None
+    tier: str = "standard"
+    factor: Decimal = Decimal(1)  # tier, completion window and region together
+    window: str | None = None
+    regional: bool = False
+    long_context: bool = False
+    notes: tuple[str, ...] = ()  # row_ended, before_first_row, tier_price_unknown, window_price_unknown
 
 
 class ProviderError(Frozen):
@@ -122,6 +150,7 @@ class Attempt(Frozen):
     started_at: datetime
     because: DisclosureReason | None = None  # why another model than the requested one was called
     proxied: bool = False  # an egress proxy is configured
+    terms: CallTerms | None = Field(default=None, exclude_if=lambda value: value is None)
     # from here on: set when the provider answers (job.attempt.updated), while the stream runs
     request_id: str | None = None
     response_id: str | None = None
@@ -144,6 +173,7 @@ class Attempt(Frozen):
     error: JobError | None = None
     usage: Usage | None = None
     cost: Decimal | None = None  # US dollars; None when the model has no price
+    price: AppliedPrice | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Hold(Frozen):
@@ -236,9 +266,10 @@ class Job(Frozen):
 
     @property
     def total_cost(self) -> Decimal | None:
-        """Return the sum over all attempts that have a price, or None if none has."""
+        """Return the sum over all attempts that have a price; None if attempts have ended and none has one."""
         priced = [a.cost for a in self.attempts if a.cost is not None]
-        return sum(priced, Decimal(0)) if priced else None
+        ended = any(a.outcome is not None for a in self.attempts)
+        return sum(priced, Decimal(0)) if priced or not ended else None
 
     @property
     def wasted_cost(self) -> Decimal | None:

@@ -90,6 +90,7 @@ def job_view(
         "refusal": done.get("refusal"),
         "usage": _usage(_job_usage(job)),
         "cost": _cost(job),
+        "cost_reason": "price_unknown" if job.total_cost is None else None,
         "safety": {
             "state": job.safety_state.value,
             "checks": [_check(check) for check in job.checks],
@@ -170,5 +171,6 @@ def _attempt(attempt: Attempt, provider_messages: dict[str, str]) -> dict[str, A
         "error": attempt.error and attempt.error.model_dump(),
         "usage": _usage(attempt.usage) or {},
         "cost": None if attempt.cost is None else dollars(attempt.cost),
+        "price": attempt.price and attempt.price.model_dump(),
         "provider_message": None if blocked else provider_messages.get(str(attempt.number)),
     }

@@ -75,7 +75,7 @@ class Totals:
             if wasted_only and delivered:
                 continue
             usage = Usage(input_tokens=self.input[model, delivered], output_tokens=self.output[model, delivered])
-            cost = catalogue.cost(model, usage)
+            cost = catalogue.cost(model, usage, long_context=False)  # a sum over many requests
             if cost is None:
                 return None
             total += cost

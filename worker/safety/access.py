@@ -6,8 +6,10 @@ wrong about a call, and one denial may be a hiccup. Pure: it must not depend on 
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final, Literal, NamedTuple
+
+from pydantic import Field
 
 from worker.jobs.errors import Failure
 from worker.jobs.record import Frozen
@@ -88,6 +90,8 @@ class ModelAccess(Frozen):
     denied_by_attempt_at: datetime | None = None  # a real call was denied, and none has been answered since
     tries: int = 0  # probes since then that said the same
     next_probe_at: datetime | None = None
+    shutdown_date: date | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The day on which the provider will shut the model down, as it says."""
 
     @property
     def advice(self) -> str:
@@ -99,7 +103,9 @@ class ModelAccess(Frozen):
         """Return whether the model is not called: a real attempt was denied, and the latest probe confirms it."""
         return self.denied_by_attempt_at is not None and self.status in DENIED and self.tries > 0
 
-    def after_probe(self, found: Diagnosis, request_id: str | None, now: datetime) -> ModelAccess:
+    def after_probe(
+        self, found: Diagnosis, request_id: str | None, now: datetime, shutdown_date: date | None = None
+    ) -> ModelAccess:
         """Return the state after a probe. A model that is listed again is called again at once."""
         denied = None if found.status == "ok" else self.denied_by_attempt_at
         confirmed = denied is not None and found.status in DENIED
@@ -112,6 +118,7 @@ class ModelAccess(Frozen):
             denied_by_attempt_at=denied,
             tries=max(1, self.tries) if confirmed else 0,
             next_probe_at=(self.next_probe_at or now + backoff(1)) if confirmed else None,
+            shutdown_date=shutdown_date if found.status == "ok" else shutdown_date or self.shutdown_date,
         )
 
     def after_denial(self, now: datetime) -> ModelAccess | None:
@@ -123,7 +130,14 @@ class ModelAccess(Frozen):
         if self.status == "ok" and self.denied_by_attempt_at is None:
             return None
         since = self._since("ok", now)
-        return ModelAccess(status="ok", code=OK.code, since=since, probed_at=self.probed_at, request_id=request_id)
+        return ModelAccess(
+            status="ok",
+            code=OK.code,
+            since=since,
+            probed_at=self.probed_at,
+            request_id=request_id,
+            shutdown_date=self.shutdown_date,
+        )
 
     def due(self, now: datetime) -> bool:
         """Return whether a skipped model is due for the next probe."""

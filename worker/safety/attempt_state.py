@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from worker.jobs.errors import Failure
+from worker.jobs.pricing import tier_name
 from worker.jobs.states import DELIVERED, Outcome
 from worker.safety.called_tools import ToolCallArguments
 from worker.safety.codes import GENERIC
@@ -155,10 +156,11 @@ class AttemptState:
         """Return everything as the verdict. Only a delivered outcome has output (promises P2, P7)."""
         delivered = outcome in DELIVERED
         served = judge_served(self._model, self.header, self._created, event.model if event else None, self._aliases)
+        wanted = tier_name(self._wanted_tier)
         derived = {
             "rerouted": served.rerouted,
             "model_conflict": served.conflict,
-            "tier_changed": bool(self.tier) and self._wanted_tier not in (None, "auto", self.tier),
+            "tier_changed": bool(self.tier and wanted) and tier_name(self.tier) != wanted,  # fast is priority
         }
         cut_short = event is not None and outcome is Outcome.INCOMPLETE
         return AttemptVerdict(

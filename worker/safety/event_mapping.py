@@ -7,19 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from worker.jobs import events as ev
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import Failure
 from worker.jobs.events import EventDraft
+from worker.jobs.pricing import Priced
 from worker.jobs.record import Attempt, Block, Check, DecidedBy, Disclosure, DisclosureReason, Job, Usage
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose
 from worker.safety import messages, signals as sg
+from worker.safety.cost_cap import known_model
 from worker.safety.output import message_item, text_length, texts
 
+_BILLED_UNREPORTED: Final = DELIVERED | {
+    *(Outcome.BLOCKED, Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.TIMED_OUT, Outcome.INTERRUPTED, Outcome.LOST),
+    *(Outcome.STREAM_CUT, Outcome.IDLE_TIMEOUT),
+}
+"""Ends of a call that the provider had accepted: its input is billed, also of a block, whether usage is told or not."""
+_HTTP_ERROR: Final = 400
 _REPLACED_OUTCOMES = frozenset({None, Outcome.SUBSTITUTED, Outcome.LOST, Outcome.INTERRUPTED})
 
 
@@ -111,12 +118,6 @@ def offer_until(job: Job) -> datetime | None:
     return None if deadline is None else deadline.at
 
 
-def affordable(job: Job) -> bool:
-    """Return whether the job's cost cap allows one more attempt; an attempt's cost is known only after it."""
-    cap = job.policy.max_cost_usd
-    return cap is None or (job.total_cost or Decimal(0)) < cap
-
-
 def make_disclosure(
     job: Job, catalogue: Catalogue, served: str, reason: DisclosureReason, decided_by: DecidedBy, now: datetime
 ) -> Disclosure:
@@ -132,22 +133,48 @@ def make_disclosure(
     )
 
 
-def cost_of(catalogue: Catalogue, attempt: Attempt, verdict: sg.AttemptVerdict) -> tuple[Usage | None, Decimal | None]:
-    """Return usage and cost of the attempt: as the provider counted, else by counted deltas, marked as estimated."""
-    usage = verdict.usage
-    if usage is None and verdict.deltas_counted:
-        n = verdict.deltas_counted
-        usage = Usage(output_tokens=n, total_tokens=n, estimated=True)
-    served = verdict.served_model or attempt.model
-    priced = served if catalogue.find(served) else attempt.model
-    return usage, catalogue.cost(priced, usage or Usage())
+def usage_or_estimate(
+    attempt: Attempt, outcome: Outcome, usage: Usage | None, deltas: int, http_status: int | None
+) -> Usage | None:
+    """Return the usage as the provider counted it, else an estimate, marked as such: counted deltas, input by size.
+
+    None for a call that the provider refused or that never reached it, which costs nothing.
+    """
+    if usage is not None:
+        return usage
+    status = http_status if http_status is not None else attempt.http_status
+    accepted = attempt.response_id is not None or (status is not None and status < _HTTP_ERROR)
+    if not deltas and not (accepted and outcome in _BILLED_UNREPORTED):
+        return None
+    read = attempt.terms.input_tokens if attempt.terms is not None else 0
+    if not deltas and not read:
+        return None
+    return Usage(input_tokens=read, output_tokens=deltas, total_tokens=read + deltas, estimated=True)
+
+
+def price_of(
+    catalogue: Catalogue,
+    attempt: Attempt,
+    usage: Usage | None,
+    served: str | None = None,
+    served_tier: str | None = None,
+) -> Priced | None:
+    """Return what the attempt costs: by the prices in force when it began, of the model that served it if known."""
+    for name in (served, attempt.model):
+        model = known_model(catalogue, name) if name else None
+        if model is not None:
+            return catalogue.price(
+                model.id, usage or Usage(), attempt.started_at, attempt.terms, served_tier=served_tier
+            )
+    return None
 
 
 def attempt_finished(
     catalogue: Catalogue, attempt: Attempt, verdict: sg.AttemptVerdict, now: datetime
 ) -> ev.AttemptFinished:
     """Return the fact that the attempt finished."""
-    usage, cost = cost_of(catalogue, attempt, verdict)
+    usage = usage_or_estimate(attempt, verdict.outcome, verdict.usage, verdict.deltas_counted, verdict.http_status)
+    priced = price_of(catalogue, attempt, usage, verdict.served_model, verdict.service_tier)
     return ev.AttemptFinished(
         outcome=verdict.outcome,
         served_model=verdict.served_model,
@@ -158,7 +185,8 @@ def attempt_finished(
         http_status=verdict.http_status,
         error=messages.failure_error(verdict.failure) if verdict.failure else None,
         usage=usage,
-        cost=cost,
+        cost=priced.amount if priced else None,
+        price=priced.applied if priced else None,
         sequence=verdict.sequence,
         first_output_at=now if verdict.first_output_seen else None,
     )
@@ -220,9 +248,10 @@ def abort_attempt(
         if check.attempt == number
     ]
     attempt = job.attempt(number)
-    usage = Usage(output_tokens=deltas, total_tokens=deltas, estimated=True) if deltas else None
-    cost = catalogue.cost(attempt.model, usage or Usage()) if catalogue else None
-    drafts.append((ev.AttemptFinished(outcome=outcome, usage=usage, cost=cost), number))
+    usage = usage_or_estimate(attempt, outcome, None, deltas, None)
+    priced = price_of(catalogue, attempt, usage) if catalogue else None
+    cost, applied = (priced.amount, priced.applied) if priced else (None, None)
+    drafts.append((ev.AttemptFinished(outcome=outcome, usage=usage, cost=cost, price=applied), number))
     return drafts
 
 
@@ -271,21 +300,30 @@ def access_fallback(
     output_seen: bool,
     now: datetime,
     denied: Collection[str] = (),
+    effort: str | None = None,
 ) -> ev.ModelSubstituted | None:
     """Return the switch to the next fallback model after an access denial, or None if there is none."""
     if failure.scope != "model" or output_seen:
         return None
-    return next_in_chain(job, catalogue, denied, now)
+    return next_in_chain(job, catalogue, denied, now, effort)
 
 
-def next_in_chain(job: Job, catalogue: Catalogue, denied: Collection[str], now: datetime) -> ev.ModelSubstituted | None:
-    """Return the switch to the next model of the chain; `denied`: models of the catalogue that are not called now."""
+def next_in_chain(
+    job: Job, catalogue: Catalogue, denied: Collection[str], now: datetime, effort: str | None = None
+) -> ev.ModelSubstituted | None:
+    """Return the switch to the next model of the chain.
+
+    `denied`: models of the catalogue that are not called now. One that refuses the request's `effort` is passed over.
+    """
     if job.policy.require_model:
         return None
     chain = catalogue.fallback(job.requested_model) if job.policy.fallback == "default" else job.policy.fallback
     tried = {a.model for a in job.attempts}
     names = {m: found.id if (found := catalogue.find(m)) else m for m in chain}
-    model = next((m for m in chain if m not in tried and names[m] not in denied), None)
+    model = next(
+        (m for m in chain if m not in tried and names[m] not in denied and not catalogue.refuses_effort(m, effort)),
+        None,
+    )
     if model is None:
         return None
     return ev.ModelSubstituted(disclosure=make_disclosure(job, catalogue, model, "access_denied", "policy", now))

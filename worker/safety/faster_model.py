@@ -13,7 +13,9 @@ from worker.jobs.catalogue import Catalogue
 from worker.jobs.states import RetryModelState
 from worker.safety.served_model import base_name
 
-NoFasterModelReason = Literal["provider_said_none", "no_faster_tier", "same_model", "denied", "unknown_model"]
+NoFasterModelReason = Literal[
+    "provider_said_none", "no_faster_tier", "same_model", "denied", "unknown_model", "effort_refused"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ def faster_model(
     denied: Collection[str] = (),
     *,
     running: str | None = None,
+    effort: str | None = None,
     allow_unknown: bool = False,
 ) -> FasterModel | NoFasterModel:
     """Return the model that would take over from `requested`, or why none may.
@@ -46,7 +49,8 @@ def faster_model(
     The app's own `on_delay.model` wins. Without it the provider's `retry_model` counts, and an explicit null means
     none; only if the provider named nothing, models.toml decides. A chosen model that can't be used is not replaced by
     a third one that nobody chose. `running`: the model of the delayed attempt if a fallback has moved it to another
-    one. Dates, case and aliases make no different model.
+    one. `effort`: the request's reasoning effort, which some models refuse. Dates, case and aliases make no different
+    model.
     """
     if on_delay_model is not None:
         name: str | None = on_delay_model
@@ -66,6 +70,8 @@ def faster_model(
     known = _catalogue_id(name, catalogue)
     if known is None and not allow_unknown:
         return NoFasterModel("unknown_model")
+    if catalogue.refuses_effort(known or name, effort):
+        return NoFasterModel("effort_refused")
     return FasterModel(known or name)
 
 

@@ -15,7 +15,7 @@ from .errors import CODES, shape, simple
 from .scenarios import SCENARIOS
 from .webhooks import VARIANTS, WebhookError
 from .wire import Json
-from .world import CATALOG, WORLD, call_of, project_of
+from .world import CATALOG, SHUTDOWN_DATES, WORLD, call_of, project_of
 
 
 async def models(request: web.Request) -> web.StreamResponse:
@@ -122,4 +122,5 @@ async def webhook(request: web.Request) -> web.StreamResponse:
 
 
 def _model(name: str) -> Json:
-    return {"id": name, "object": "model", "created": 1_782_432_000, "owned_by": "openai-sim"}
+    made = {"id": name, "object": "model", "created": 1_782_432_000, "owned_by": "openai-sim"}
+    return {**made, "shutdown_date": SHUTDOWN_DATES.get(name)}

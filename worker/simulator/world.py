@@ -32,6 +32,7 @@ from .wire import Ids, Step
 from .wire_shapes import reshape
 
 CATALOG = (
+    "gpt-5.4-mini",
     "gpt-5.5",
     "gpt-5.6",
     "gpt-5.6-luna",
@@ -44,7 +45,11 @@ CATALOG = (
     "gpt-6.1-luna",
     "gpt-6.1-sol",
     "gpt-6.1-terra",
+    "gpt-6.2-astra",
+    "gpt-6.2-sol",
 )
+SHUTDOWN_DATES = {"gpt-5.4-mini": "2027-04-01"}
+"""Days on which models shut down, as their pages say; those of the others are null."""
 DENIED = frozenset({"gpt-5.6-cyber"})  # known, not granted: what a probe should find
 _MAX_RESPONSES = 5_000  # finished responses; the oldest go first
 _RESUME_FLOOR = 10.0  # seconds of real time a stream stays resumable however fast the clock

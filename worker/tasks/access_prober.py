@@ -121,7 +121,9 @@ class AccessProber:
         """Probe one model."""
         async with self._slots:
             found = await probe(self._provider, name, f"probe-{self._clock.random_bytes(8).hex()}")
-        await self._change(name, lambda old, now: old.after_probe(found.found, found.request_id, now))
+        await self._change(
+            name, lambda old, now: old.after_probe(found.found, found.request_id, now, found.shutdown_date)
+        )
 
     async def run(self) -> None:
         """Refresh the copy and probe skipped models when they are due, until cancelled."""

@@ -128,6 +128,12 @@ EVENTS: Final[dict[str, EventSpec]] = {
         "The state of the provider's account, or of a family of models (`model`), has changed.",
         "model status code",
     ),
+    # the models file
+    "models.reloaded": _row(INFO, "The models file was read anew, and it has changed.", "count"),
+    "models.refused": _row(
+        WARNING, "The models file can't be used; what was read before stays in force.", "reason count"
+    ),
+    "models.broke": _row(ERROR, "Reading the models file failed with an internal error.", "error at"),
     # the provider's notices
     "notice.received": _row(WARNING, "The provider has sent a notice.", "code count"),
     "notice.end_user": _row(WARNING, "The provider has sent a notice about an end user.", "code"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from datetime import date
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from worker.upstream.payload import BadJson, parse
 from worker.upstream.proxy_transport import ProxyTransport, environment_proxy
 from worker.upstream.request import body_of, path_of
 from worker.upstream.token_limit import NEW, OLD, TokenLimit
+from worker.upstream.tolerant_fields import day
 
 OPENAI: Final = "https://api.openai.com/v1"
 _CLOCK: Final = Clock()
@@ -47,6 +49,7 @@ class ModelPage(NamedTuple):
 
     known: bool
     request_id: str | None
+    shutdown_date: date | None = None
 
 
 class ProviderPage(NamedTuple):
@@ -159,9 +162,9 @@ class Provider:
     async def get_model(self, model: str, client_request_id: str, seconds: float) -> ModelPage | Rejected | Closed:
         """Get the page of one model, which shows whether this key may use it; the cheapest request there is."""
         page = await self.get_page(f"/models/{quote(model, safe='')}", client_request_id, seconds)
-        return (
-            ModelPage(isinstance(page.body.get("id"), str), page.request_id) if isinstance(page, ProviderPage) else page
-        )
+        if not isinstance(page, ProviderPage):
+            return page
+        return ModelPage(isinstance(page.body.get("id"), str), page.request_id, day(page.body.get("shutdown_date")))
 
     async def get_page(
         self, path: str, client_request_id: str, seconds: float, body: dict[str, Any] | None = None

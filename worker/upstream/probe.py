@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import date
 from typing import Final, NamedTuple
 
 from worker.safety import classify
@@ -10,7 +11,7 @@ from worker.safety.access import NOT_LISTED, NOT_OFFERED, OK, UNCLEAR, AccessSta
 from worker.safety.messages import job_error
 from worker.safety.stream import Closed, Rejected
 from worker.upstream.client import ModelPage, Provider, ProviderPage
-from worker.upstream.tolerant_fields import mapping
+from worker.upstream.tolerant_fields import day, mapping
 
 TIMEOUT_S: Final = 8.0
 """The limit for one probe."""
@@ -22,6 +23,7 @@ class ProbeResult(NamedTuple):
     model: str
     found: Diagnosis
     request_id: str | None
+    shutdown_date: date | None = None
 
     @property
     def status(self) -> AccessStatus:
@@ -45,7 +47,7 @@ async def probe(provider: Provider, model: str, request_id: str, seconds: float 
         remaining = max(until - asyncio.get_running_loop().time(), 0.0)
         by_list = await _probe_by_list(provider, model, f"{request_id}.list", remaining)
         found = by_list if found == NOT_OFFERED or by_list == OK else found  # a page of another kind is no denial
-    return ProbeResult(model, found, answer.request_id)
+    return ProbeResult(model, found, answer.request_id, getattr(answer, "shutdown_date", None))
 
 
 def _diagnosis_of(answer: ModelPage | Rejected) -> Diagnosis:
@@ -69,3 +71,13 @@ def model_names(body: object) -> frozenset[str] | None:
     if type(rows) is not list:
         return None
     return frozenset(row["id"] for row in rows if type(row) is dict and type(row.get("id")) is str)
+
+
+def shutdown_dates(body: object) -> dict[str, date | None]:
+    """Return by model the day on which it will shut down, None where none is announced, from a page of the list."""
+    rows = mapping(body).get("data")
+    return {
+        row["id"]: day(row.get("shutdown_date"))
+        for row in (rows if type(rows) is list else ())
+        if type(row) is dict and type(row.get("id")) is str
+    }

@@ -6,6 +6,7 @@ Pure. A provider may send anything; nothing here raises, and every string that i
 from __future__ import annotations
 
 import math
+from datetime import date
 from typing import Any, Final, NamedTuple
 
 from worker.jobs.record import Usage
@@ -51,6 +52,14 @@ def non_negative(value: object) -> int | None:
     return value if type(value) is int and 0 <= value <= _MAX_INTEGER else None
 
 
+def day(value: object) -> date | None:
+    """Return a date written as YYYY-MM-DD, or None."""
+    try:
+        return date.fromisoformat(value) if type(value) is str else None
+    except ValueError:
+        return None
+
+
 def mapping(value: object) -> dict[str, Any]:
     """Return an object, or an empty one."""
     return value if type(value) is dict else {}
@@ -80,11 +89,14 @@ def usage_of(value: object) -> ReadUsage:
     input_details = mapping(data.get("input_tokens_details") or data.get("prompt_tokens_details"))
     thought = mapping(data.get("output_tokens_details") or data.get("completion_tokens_details"))
     total = _tokens(data, "total_tokens")
+    kept_long = _tokens(mapping(input_details.get("cache_write_tokens_details")), "ttl_12h_tokens") or 0
     counts = {
         "input_tokens": spent or 0,
         "cached_input_tokens": _tokens(input_details, "cached_tokens") or 0,
         "output_tokens": made or 0,
         "reasoning_tokens": _tokens(thought, "reasoning_tokens") or 0,
+        "cache_write_tokens": max(_tokens(input_details, "cache_write_tokens") or 0, kept_long),
+        "cache_write_12h_tokens": kept_long,
         "total_tokens": (spent or 0) + (made or 0) if total is None else total,
     }
     if max(counts.values()) > MAX_TOKENS_PER_ANSWER:

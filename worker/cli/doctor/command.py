@@ -14,9 +14,11 @@ from worker.audit.keyfile import FILE_NAME
 from worker.cli.audit.commands import load_signer
 from worker.cli.doctor.check import DoctorCheck, format_check
 from worker.cli.doctor.external_checks import api_check, sentry_check, webhook_checks
+from worker.cli.doctor.model_checks import model_checks
 from worker.cli.doctor.provider_checks import provider_checks
 from worker.cli.doctor.redis_checks import redis_checks
 from worker.cli.errors import EXIT_FAILED, CliError
+from worker.clock import Clock
 from worker.jobs.errors import SettingsError
 from worker.settings import Settings
 from worker.settings_loader import load
@@ -33,8 +35,8 @@ async def examine(
 ) -> AsyncIterator[DoctorCheck]:
     """Yield all checks; later ones build on earlier ones."""
     yield DoctorCheck("settings", "ok", "all settings can be used")
-    models = settings.catalogue().models
-    yield DoctorCheck("models", "ok", f"{len(models)} models: {', '.join(models)}")
+    for found in model_checks(settings, Clock().now()):
+        yield found
     async for check in redis_checks(settings):
         yield check
     yield await api_check(settings)
@@ -110,7 +112,8 @@ def doctor(
 ) -> None:
     """Check this installation and suggest fixes.
 
-    Checks settings; Redis, its persistence and its access rights; workers, API and key, access to models, the provider,
+    Checks settings; the models file, whether its prices are fresh and what shuts down soon; Redis, its persistence and
+    its access rights; workers, API and key, access to models, the provider,
     its models and whether VIGIL_UPSTREAM fits it, clocks, webhooks, Sentry, audit trail and encryption. Costs nothing
     without --try. Exits 1 on a problem, 2 if the settings can't be used.
     """

@@ -9,6 +9,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
+from worker.jobs.spec import Priority
 from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.errors import store_errors
@@ -46,6 +47,13 @@ async def depths(redis: ArqRedis, clock: Clock) -> QueueDepths:
     created = [row[0][1] % RANK_STEP for row in heads if isinstance(row, list) and row]
     oldest = max(0.0, (to_ms(clock.now()) - min(created)) / 1000) if created else None
     return QueueDepths(ready, later, max(0, leased - checking), checking, oldest)
+
+
+async def jobs_ahead(redis: ArqRedis, clock: Clock, app: str, priority: Priority) -> int:
+    """Count the app's waiting jobs that are claimed before one of this priority that is submitted now."""
+    rank = RANKS[priority] * RANK_STEP + to_ms(clock.now())
+    async with store_errors("count the queue", keys.app_queue(app)):
+        return int(await redis.zcount(keys.app_queue(app), "-inf", rank))
 
 
 async def apps(redis: ArqRedis) -> list[str]:

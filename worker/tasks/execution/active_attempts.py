@@ -16,6 +16,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Attempt, Check, Job, Usage
+from worker.jobs.request_shape import RequestShape, shape_of, with_output_limit
 from worker.jobs.states import CheckEnd, Outcome
 from worker.safety import event_mapping, signals as sg
 from worker.safety.watch import AttemptWatch
@@ -42,6 +43,8 @@ class ActiveAttempts:
         self._context, self._inbox = context, inbox
         self._job_id, self._token, self._request = claimed.job.id, claimed.token, claimed.input
         self.readers: dict[int, StreamReader] = {}
+        self.shape = RequestShape()
+        """What the request's price depends on; known once `request` has returned it."""
         self._closing: set[asyncio.Task[Any]] = set()
 
     async def request(self) -> dict[str, Any] | None:
@@ -49,9 +52,11 @@ class ActiveAttempts:
 
         They came with the claim, or are read now; waits while Redis is unavailable.
         """
-        if self._request is not None:
-            return self._request
-        return await retry_store(lambda: self._context.jobs.load_input(self._job_id))
+        if self._request is None:
+            self._request = await retry_store(lambda: self._context.jobs.load_input(self._job_id))
+        if self._request is not None and self.shape.bytes_input == 0:
+            self.shape = shape_of(self._request)
+        return self._request
 
     # -- starting
 
@@ -96,14 +101,15 @@ class ActiveAttempts:
         cursor: int | None,
         go: asyncio.Future[None] | None = None,
     ) -> None:
-        context = self._context
+        context, params = self._context, request.get("params") or {}
+        limit = attempt.terms.max_output_tokens if attempt.terms is not None else None
         call = UpstreamCall(
             model=attempt.model,
             mode=cast("Mode", attempt.mode),  # as it was begun, whatever the settings say now
             client_request_id=attempt.client_request_id,
             input=request["input"],
             instructions=request.get("instructions"),
-            params=request.get("params") or {},
+            params=params if limit is None else with_output_limit(params, limit),
             safety_identifier=job.safety_identifier,
             store=job.store,
         )
@@ -116,6 +122,7 @@ class ActiveAttempts:
             now=context.clock.monotonic(),
             limits=replace(context.limits, suspect_after=silence),
             aliases=context.catalogue.aliases,
+            service_tier=attempt.terms.service_tier if attempt.terms is not None else None,
             cursor=seen,
             output_seen=attempt.first_output_at is not None,
             check=check_to_resume(job, attempt.number),

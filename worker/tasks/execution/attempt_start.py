@@ -7,14 +7,16 @@ the intent of a job whose end user is in quarantine, and that ends the job.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 from worker.jobs import events as ev
-from worker.jobs.errors import EndUserQuarantined, Failure
+from worker.jobs.errors import EndUserQuarantined, Failure, VigilError
 from worker.jobs.events import EventDraft
 from worker.jobs.record import DisclosureReason
 from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import event_mapping, messages, retry
+from worker.safety.cost_cap import left_of_cap, plan_call
 from worker.store.admission.circuit_breaker import CallPermission
 from worker.store.admission.pauses import Pause
 from worker.store.jobs.stored_job import ClaimedJob
@@ -49,11 +51,7 @@ class AttemptStarter:
         tried = [a for a in job.attempts if a.purpose not in (Purpose.RACE, Purpose.DRAFT)]
         model = tried[-1].model if tried else job.requested_model
         denial = context.access.skipped(model)
-        substitute = (
-            event_mapping.next_in_chain(job, context.catalogue, context.access.denied, context.clock.now())
-            if denial
-            else None
-        )
+        substitute = await self._substitute() if denial else None
         if denial and substitute is None:
             await settle(recorder, self._attempts, drafts, ev.Failed(error=messages.job_error(denial.code)))
             return
@@ -78,10 +76,22 @@ class AttemptStarter:
     async def start(
         self, drafts: list[EventDraft], model: str, purpose: Purpose, because: DisclosureReason | None = None
     ) -> None:
-        """Record the intent and make the call; or fail the job if it may cost no more."""
+        """Record the intent and make the call; or fail the job before it costs more than its cap."""
         recorder, attempts, context = self._recorder, self._attempts, self._context
-        job = recorder.job
-        if not event_mapping.affordable(job):
+        job, request, fault = recorder.job, None, None
+        try:
+            request = await attempts.request()
+        except VigilError as error:
+            fault = error  # raised once the intent is on record
+        plan = plan_call(
+            context.catalogue,
+            model,
+            attempts.shape,
+            context.clock.now(),
+            left=left_of_cap(job, drafts),
+            regional=context.regional,
+        )
+        if request is not None and not plan.fits:
             stopped = attempts.stop(job, Outcome.CANCELLED)
             end = ev.Failed(error=messages.job_error("cost_limit"))
             await settle(recorder, attempts, [*drafts, *stopped], end)
@@ -94,15 +104,17 @@ class AttemptStarter:
             mode=context.mode,
             client_request_id=f"{job.id}-{number}",
             proxied=context.provider.proxy is not None,
+            terms=plan.terms,
         )
         go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         recording = asyncio.ensure_future(recorder.commit([*drafts, (intent, number)]))
         try:
-            request = await attempts.request()
             if request is not None:  # connect while the intent is written; nothing is sent before it is
                 attempts.start(job, event_mapping.intended_attempt(intent, number, context.clock.now()), request, go)
         finally:
             await recording
+        if fault is not None:
+            raise fault
         go.set_result(None)
         if request is None:
             job = recorder.job
@@ -110,6 +122,19 @@ class AttemptStarter:
             stopped = attempts.stop(job, Outcome.CANCELLED)
             end = ev.Failed(error=messages.job_error("content_unreadable"))
             await settle(recorder, attempts, [*stopped, *ended], end)
+
+    async def _substitute(self) -> ev.ModelSubstituted | None:
+        """Return the switch to the next model of the chain that is not denied and takes the request's effort."""
+        context = self._context
+        with contextlib.suppress(VigilError):  # a request that can't be read fails when its intent is on record
+            await self._attempts.request()
+        return event_mapping.next_in_chain(
+            self._recorder.job,
+            context.catalogue,
+            context.access.denied,
+            context.clock.now(),
+            self._attempts.shape.effort,
+        )
 
     def hold_for_circuit(self, reason: str) -> EventDraft:
         """Return the fact that the job waits until the account's circuit closes."""

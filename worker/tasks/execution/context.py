@@ -19,12 +19,16 @@ from worker.upstream.client import Provider
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """The dependencies shared by all runs; `limits` without `suspect_after`, which each job's policy sets."""
+    """The dependencies shared by all runs; `limits` without `suspect_after`, which each job's policy sets.
+
+    `regional`: the provider processes in one region, which costs more.
+    """
 
     worker_id: str
     mode: Mode
     limits: WatchLimits
     allow_unknown_models: bool
+    regional: bool
     clock: Clock
     catalogue: Catalogue
     jobs: Jobs

@@ -7,12 +7,14 @@ applied (promise P2).
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 from worker.jobs import events as ev
 from worker.jobs.events import EventDraft
 from worker.jobs.record import DecidedBy, DisclosureReason
 from worker.jobs.states import Evidence, Outcome, Purpose, RetryModelState
 from worker.safety import event_mapping, policy, signals as sg
+from worker.safety.cost_cap import left_of_cap, plan_call
 from worker.safety.faster_model import FasterModel, NoFasterModel, faster_model
 from worker.tasks.execution.active_attempts import ActiveAttempts
 from worker.tasks.execution.attempt_start import AttemptStarter
@@ -61,7 +63,7 @@ class DelayRule:
         now = context.clock.monotonic()
         faster = self.faster(reader)
         situation = self._situation(reader, now)
-        decision = policy.decide(recorder.job.policy, situation, faster, now, self._affordable(faster))
+        decision = policy.decide(recorder.job.policy, situation, faster, now, self._affordable(reader, faster))
         match decision:
             case policy.WaitAction():
                 self.at = math.inf if decision.until is None else decision.until
@@ -95,6 +97,7 @@ class DelayRule:
             context.access.denied,
             allow_unknown=context.allow_unknown_models,
             running=job.attempt(reader.number).model,
+            effort=self._attempts.shape.effort,
         )
 
     def _situation(self, reader: StreamReader, now: float) -> policy.Situation:
@@ -124,8 +127,23 @@ class DelayRule:
         blocking = any(reader.watch.blocked for reader in self._attempts.readers.values())
         return blocking or any(a.outcome is Outcome.BLOCKED for a in self._recorder.job.attempts)
 
-    def _affordable(self, faster: FasterModel | NoFasterModel) -> bool:
-        return isinstance(faster, NoFasterModel) or event_mapping.affordable(self._recorder.job)
+    def _affordable(self, reader: StreamReader, faster: FasterModel | NoFasterModel) -> bool:
+        """Return whether the cap allows an attempt on the faster model: instead of the original, or beside it."""
+        job, context = self._recorder.job, self._context
+        if isinstance(faster, NoFasterModel) or job.policy.max_cost_usd is None:
+            return True
+        stopping: dict[int, Decimal] = {}
+        if job.policy.on_delay.action not in ("race", "draft"):
+            stopping[reader.number] = self._cost_so_far(reader)
+        left = left_of_cap(job, stopping=stopping)
+        shape, now = self._attempts.shape, context.clock.now()
+        return plan_call(context.catalogue, faster.model, shape, now, left=left, regional=context.regional).fits
+
+    def _cost_so_far(self, reader: StreamReader) -> Decimal:
+        attempt = self._recorder.job.attempt(reader.number)
+        usage = event_mapping.usage_or_estimate(attempt, Outcome.SUBSTITUTED, None, reader.watch.deltas, None)
+        priced = event_mapping.price_of(self._context.catalogue, attempt, usage)
+        return priced.amount if priced is not None else Decimal(0)
 
     async def _switch(self, reader: StreamReader, model: str, reason: DisclosureReason, decided_by: DecidedBy) -> None:
         """Stop the original and start the faster model; one commit records both."""

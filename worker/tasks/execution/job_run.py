@@ -257,7 +257,13 @@ class JobRun:
         tried = retry.counted([a.outcome for a in job.attempts])
         now, denied = context.clock.now(), context.access.denied
         substitute = event_mapping.access_fallback(
-            job, context.catalogue, failure, output_seen=output_seen, now=now, denied=denied
+            job,
+            context.catalogue,
+            failure,
+            output_seen=output_seen,
+            now=now,
+            denied=denied,
+            effort=self._attempts.shape.effort,
         )
         checked = event_mapping.check_signalled(job, number, drafts)
         drafts += self._attempts.stop(recorder.job, Outcome.CANCELLED)  # a draft, if there is one
