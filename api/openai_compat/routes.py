@@ -57,7 +57,8 @@ async def create(request: Request) -> Response:
     """Submits a job; responds at once (`background`), as a stream (`stream`), or when it is terminal."""
     key, context = await authorize(request, "submit"), context_of(request)
     idem = idempotency_key(request)
-    parsed = parse_request(await read_json(request, context.settings.max_body_bytes))
+    sent = await read_json(request, context.settings.max_body_bytes)
+    parsed = await context.large_work.run(key.app, body_size(request), parse_request, sent)
     meter = meter_of(context.settings, key)
     digests = await digests_of(context, key.app, parsed.job, body_size(request), repeatable=idem is not None)
     stored, replayed = await with_deadline(
