@@ -61,7 +61,8 @@ async def create(request: Request) -> Response:
     """Submits a job; responds at once (`background`), as a stream (`stream`), or when it is terminal."""
     key, context = await authorize(request, "submit"), context_of(request)
     idem = idempotency_key(request)
-    parsed = parse_request(await read_json(request, context.settings.max_body_bytes))
+    sent = await read_json(request, context.settings.max_body_bytes)
+    parsed = await context.large_work.run(key.app, body_size(request), parse_request, sent)
     if parsed.stream or not parsed.background:  # before the job is accepted: its caller does not look for it later
         slot_of(request.scope).begin(Kind.STREAMS if parsed.stream else Kind.WAITS)
     meter = meter_of(context.settings, key)

@@ -155,7 +155,7 @@ async def submit_batch(request: Request) -> Response:
 
 
 def _jobs_of(sent: Any) -> list[Any]:
-    if not isinstance(sent, dict) or set(sent) != {"jobs"}:
+    if not isinstance(sent, dict) or len(sent) != 1 or "jobs" not in sent:
         raise bad_field("jobs", "A batch must be an object with `jobs` and nothing else.")
     jobs = sent["jobs"]
     if not isinstance(jobs, list) or not 1 <= len(jobs) <= _MAX_BATCH:
