@@ -19,6 +19,10 @@ from worker.store.connection.pool import Redis
 
 _GRACE_S = 3
 _KEEP_ALIVE_S = 30
+_ACCEPTED_AT_ONCE = 16
+"""uvloop takes one new connection of a socket in a turn of the loop: many that come at once would make others wait for
+seconds. So it listens on duplicates of the socket.
+"""
 _VANISHED_MS = 60_000
 """How long a client may leave sent bytes unacknowledged."""
 
@@ -106,7 +110,8 @@ async def _run(
         timeout_keep_alive=_KEEP_ALIVE_S,
     )
     server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[sock]), name="vigil-api")
+    listening = [sock, *(sock.dup() for _ in range(_ACCEPTED_AT_ONCE - 1))]
+    serving = asyncio.create_task(server.serve(sockets=listening), name="vigil-api")
     watching = asyncio.create_task(_watch(server, ready, stop))
     try:
         await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)

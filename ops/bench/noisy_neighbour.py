@@ -1,6 +1,6 @@
 """What one app can do to another: attacks on one API process, and what the neighbour sees of them meanwhile.
 
-    python ops/bench/noisy_neighbour.py [--attack NAME ...] [--seconds 8] [--rate 25] [--json]
+    python ops/bench/noisy_neighbour.py [--attack NAME ...] [--seconds 15] [--rate 25] [--json]
 
 `vigil api` and Valkey are processes of their own, and so is the attacker. The neighbour, another app, submits a job and
 gets /healthz `rate` times a second each, at fixed moments, whether earlier ones were answered or not. Windows without
@@ -27,7 +27,21 @@ from time import perf_counter
 from typing import cast
 
 import uvloop
-from report import HOST, VIGIL, Deployment, Figure, Line, Report, answers, free_port, get, percentile, post, run
+from report import (
+    HOST,
+    VIGIL,
+    Deployment,
+    Figure,
+    Line,
+    Report,
+    answers,
+    cpu_seconds,
+    free_port,
+    get,
+    percentile,
+    post,
+    run,
+)
 
 from worker.clock import Clock
 from worker.store.apps import Apps
@@ -191,6 +205,8 @@ class Seen:
     submits: list[float] = field(default_factory=list)
     healths: list[float] = field(default_factory=list)
     wrong: Counter[int] = field(default_factory=Counter)
+    cpu: float = 0.0
+    """Seconds of CPU that the API used; on a busy machine it says more than the times."""
 
     def p99(self) -> tuple[float, float]:
         """Return the p99 of submit and of /healthz, in milliseconds."""
@@ -200,20 +216,21 @@ class Seen:
 class Neighbour:
     """Another app of the same API."""
 
-    def __init__(self, port: int, key: str, rate: float) -> None:
-        self._port, self._rate = port, rate
+    def __init__(self, port: int, key: str, rate: float, api: int) -> None:
+        self._port, self._rate, self._api = port, rate, api
         self._submit, self._health = post("/v1/jobs", _BODY, key), get("/healthz")
         self._lines: list[tuple[float, Line]] = []
 
     async def watch(self, seconds: float) -> Seen:
         """Send requests for so long, at fixed moments, and return what came of them."""
-        seen, loop = Seen(), asyncio.get_running_loop()
+        seen, loop, used = Seen(), asyncio.get_running_loop(), cpu_seconds(self._api)
         began, tasks = loop.time(), list[asyncio.Task[None]]()
         for step in range(int(seconds * self._rate)):
             await asyncio.sleep(max(0.0, began + step / self._rate - loop.time()))
             tasks.append(asyncio.create_task(self._ask(self._submit, seen.submits, seen.wrong)))
             tasks.append(asyncio.create_task(self._ask(self._health, seen.healths, seen.wrong)))
         await asyncio.gather(*tasks)
+        seen.cpu = cpu_seconds(self._api) - used
         return seen
 
     async def _ask(self, request: bytes, waits: list[float], wrong: Counter[int]) -> None:
@@ -250,12 +267,12 @@ async def bench(args: argparse.Namespace) -> Report:
         server, port = await deployment.valkey("data"), free_port()
         attacker, own = await _keys(server.url)
         env = {"VIGIL_REDIS_URL": server.url, "VIGIL_LOG_LEVEL": "WARNING"}
-        await deployment.start(VIGIL, "api", "--port", str(port), env=env)
+        api = await deployment.start(VIGIL, "api", "--port", str(port), env=env)
         await deployment.until("the API's readiness", lambda: answers(port, "/readyz"))
         line = await Line.open(port)
         _, body = await line.ask(post("/v1/jobs", _BODY, attacker))
         line.close()
-        job, neighbour = str(json.loads(body)["id"]), Neighbour(port, own, args.rate)
+        job, neighbour = str(json.loads(body)["id"]), Neighbour(port, own, args.rate, api.pid)
         await neighbour.watch(1.0)  # warm
         before = await neighbour.watch(args.seconds)
         for name in args.attack or ATTACKS:
@@ -270,10 +287,8 @@ async def bench(args: argparse.Namespace) -> Report:
             after = await neighbour.watch(args.seconds)
             rows.append(_row(report, name, got, (before, under, after)))
             before = after
-    report.table(
-        ("attack", "what the attacker got", "submit p99 ms", "quiet", "ratio", "/healthz p99 ms", "quiet", "ratio"),
-        rows,
-    )
+    head = ("attack", "what the attacker got", "submit p99 ms", "quiet", "ratio", "/healthz p99 ms", "quiet", "ratio")
+    report.table((*head, "CPU s of the API", "quiet"), rows)
     return report
 
 
@@ -284,6 +299,7 @@ def _row(report: Report, name: str, got: dict[str, int], windows: tuple[Seen, Se
         quiet, attacked = (before.p99()[index] + after.p99()[index]) / 2, under.p99()[index]
         out += [attacked, quiet, attacked / quiet]
         report.figures.append(Figure.at_most(f"{name}: p99 of {route} over quiet", attacked / quiet, _MAX_RATIO, ""))
+    out += [under.cpu, (before.cpu + after.cpu) / 2]
     failed = sum(under.wrong.values())
     report.figures.append(Figure.at_most(f"{name}: requests of the neighbour that failed", failed, 0, ""))
     return out
@@ -299,7 +315,7 @@ def main() -> int:
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attack", action="append", choices=list(ATTACKS), help="only this one; may be repeated")
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of a window")
+    parser.add_argument("--seconds", type=float, default=15.0, help="length of a window")
     parser.add_argument("--rate", type=float, default=25.0, help="requests of the neighbour a second, to each route")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
