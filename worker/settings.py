@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 import tomllib
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -31,6 +31,8 @@ _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
 _WEBHOOK_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 _WEBHOOK_PREFIX = "whsec_"
+NAT64_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)
+"""The lengths that a prefix of NAT64 may have (RFC 6052)."""
 _MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
 
 
@@ -84,6 +86,7 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = False
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
     webhook_schedule: Annotated[tuple[float, ...], NoDecode] = _WEBHOOK_DELAYS_S
+    webhook_nat64_prefixes: Annotated[tuple[str, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1", "::1")
     header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
@@ -160,7 +163,9 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        *("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", "trusted_proxies"), mode="before"
+        *("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", "trusted_proxies"),
+        "webhook_nat64_prefixes",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -217,6 +222,22 @@ class Settings(BaseSettings):
                 ip_network(network)
             except ValueError:
                 raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
+        return value
+
+    @field_validator("webhook_nat64_prefixes")
+    @classmethod
+    def _nat64_prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                prefix = IPv6Network(text)
+            except ValueError:
+                prefix = IPv6Network("::/0")
+            if prefix.prefixlen not in NAT64_PREFIX_LENGTHS or prefix.network_address.packed[8]:
+                lengths = ", ".join(f"/{length}" for length in NAT64_PREFIX_LENGTHS)
+                raise ValueError(
+                    f"must be IPv6 prefixes of NAT64, separated by commas, such as 2001:db8:64::/96: of the lengths "
+                    f"{lengths}, with bits 64 to 71 zero (RFC 6052)"
+                )
         return value
 
     @field_validator("webhook_schedule")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Network, ip_address
 from typing import Final
 
 import httpx2
@@ -42,11 +42,17 @@ class AddressPolicy:
 
     ports: frozenset[int] = frozenset({443, 8443})
     allow_private: bool = False
+    nat64: tuple[IPv6Network, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings) -> AddressPolicy:
         """Return the policy of the settings."""
-        return cls(frozenset(settings.webhook_ports), settings.webhook_allow_private)
+        nat64 = tuple(IPv6Network(text) for text in settings.webhook_nat64_prefixes)
+        return cls(frozenset(settings.webhook_ports), settings.webhook_allow_private, nat64)
+
+    def allows(self, address: str) -> bool:
+        """Return whether a connection to this address may be opened."""
+        return address_allowed(address, allow_private=self.allow_private, nat64=self.nat64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,7 @@ def _check_host(host: str, policy: AddressPolicy) -> None:
     if literal is not None:
         if not policy.allow_private:
             raise _refused("webhook_url_ip_address", "A webhook's address must have a host name, not an IP address.")
-        if not address_allowed(literal, allow_private=True):
+        if not policy.allows(literal):
             raise _refused("webhook_url_address", "Webhooks are never sent to this address.")
         return
     labels = host.split(".")
@@ -162,11 +168,11 @@ async def resolve_allowed(host: str, resolver: Resolver, policy: AddressPolicy) 
     """Look a host up once and return its addresses; raise AddressBlocked if there is none or any is refused."""
     literal = _literal_ip(host)
     if literal is not None:
-        if not policy.allow_private or not address_allowed(literal, allow_private=True):
+        if not policy.allow_private or not policy.allows(literal):
             raise AddressBlocked(host)
         return [literal]
     found = list(dict.fromkeys(await resolver(host)))
-    if not found or not all(address_allowed(one, allow_private=policy.allow_private) for one in found):
+    if not found or not all(policy.allows(one) for one in found):
         raise AddressBlocked(host)
     return found
 
