@@ -230,7 +230,7 @@ class Names:
     def __init__(self, *answers: list[str]) -> None:
         self.answers, self.asked = list(answers), []
 
-    async def __call__(self, host: str) -> list[str]:
+    async def __call__(self, host: str, app: str = "") -> list[str]:
         self.asked.append(host)
         return self.answers[min(len(self.asked), len(self.answers)) - 1]
 

@@ -40,6 +40,10 @@ vigil:sending           zset    `<target>|<job>:<seq>:<message>` by lease end
 vigil:sends             string  a counter that makes tokens unique
 vigil:fails             hash    target -> failed tries in a row
 vigil:parked            set     targets that are paused
+vigil:allowance:<name>  hash    how many messages a receiver may get from an app; `app:<app>`, how many all of its
+                                receivers may that have not acknowledged the last one
+vigil:delayed:<name>    zset    targets that wait for that allowance, or as `full:<app>` for a place, by when they were
+                                due; `delayed|<name>` stands for them in vigil:targets
 vigil:refused:<job>     string  the job's own webhook has answered 410
 vigil:endpoints:<app>   hash    id -> a standing endpoint;  vigil:hears:<app> set, the events that they want
 vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> digest
@@ -106,6 +110,8 @@ TARGET_FAILURES: Final = "vigil:fails"
 PAUSED_TARGETS: Final = "vigil:parked"
 TARGET_QUEUE: Final = "vigil:queue:"
 IN_FLIGHT: Final = "vigil:flying:"
+ALLOWANCE: Final = "vigil:allowance:"
+DELAYED: Final = "vigil:delayed:"
 MESSAGE: Final = "vigil:msg:"
 BODY: Final = "vigil:body:"
 API_KEYS: Final = "vigil:apikeys"

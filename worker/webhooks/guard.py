@@ -19,8 +19,8 @@ from worker.jobs.errors import Refused
 from worker.settings import Settings
 from worker.webhooks.addresses import address_allowed
 
-Resolver = Callable[[str], Awaitable[Sequence[str]]]
-"""Returns every address of a name as text; raises OSError if it has none."""
+Resolver = Callable[[str, str], Awaitable[Sequence[str]]]
+"""Returns every address of a name as text, looked up for an app; raises OSError if it has none."""
 
 MAX_URL_LENGTH: Final = 2048
 _URL: Final = TypeAdapter(HttpUrl)
@@ -164,14 +164,14 @@ def _literal_ip(host: str) -> str | None:
     return bare
 
 
-async def resolve_allowed(host: str, resolver: Resolver, policy: AddressPolicy) -> list[str]:
-    """Look a host up once and return its addresses; raise AddressBlocked if there is none or any is refused."""
+async def resolve_allowed(host: str, resolver: Resolver, policy: AddressPolicy, app: str = "") -> list[str]:
+    """Look a host up once for an app and return its addresses; raise AddressBlocked if any is refused or none found."""
     literal = _literal_ip(host)
     if literal is not None:
         if not policy.allow_private or not policy.allows(literal):
             raise AddressBlocked(host)
         return [literal]
-    found = list(dict.fromkeys(await resolver(host)))
+    found = list(dict.fromkeys(await resolver(host, app)))
     if not found or not all(policy.allows(one) for one in found):
         raise AddressBlocked(host)
     return found

@@ -52,6 +52,8 @@ class OutboxMessage:
     before: State | Literal[""] = ""  # its state before a manual redelivery
     planned: str | None = None  # … and when its next scheduled try would have been
     trace: str = ""  # the carrier of the submit's trace, as JSON
+    receiver: str = ""  # whose allowance it is counted in; empty = its target's
+    shared_with: tuple[str, ...] = ()  # more standing endpoints at the same URL, which get this message too
 
     @property
     def member(self) -> str:
@@ -74,8 +76,10 @@ _FIELDS: Final = frozenset(field.name for field in fields(OutboxMessage))
 
 def load_message(raw: bytes) -> OutboxMessage:
     """Decode a message; fields of other releases are ignored."""
-    message = OutboxMessage(**{name: value for name, value in json.loads(raw).items() if name in _FIELDS})
-    texts = (message.id, message.job_id, message.app, message.type, message.created_at, message.target, message.trace)
+    fields = {name: value for name, value in json.loads(raw).items() if name in _FIELDS}
+    message = OutboxMessage(**{**fields, "shared_with": tuple(fields.get("shared_with") or ())})
+    texts = [message.id, message.job_id, message.app, message.type, message.created_at, message.target, message.trace]
+    texts += [message.receiver, *message.shared_with]
     if message.state not in get_args(State) or not all(isinstance(text, str) for text in texts):
         raise ValueError("not a message")
     if not all(isinstance(number, int) for number in (message.seq, message.tries)):
