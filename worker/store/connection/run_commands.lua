@@ -3,7 +3,20 @@
 --   IF set member command…                 runs the command only when the set has the member
 --   WHEN zset min_score min_count command…  runs it only when so many members have that score or a higher one
 --   NOTE list command…                     runs it, and appends its reply to the list
+-- or be one of its own, also after IF:
+--   PACE zset clock spacing score member   adds the member with that score, or with one `spacing` above the score that
+--                                          was added last under this clock: who adds many stands behind who adds few
 -- Raises what a command raises; the commands before it have been run.
+local PACE_CLOCK_S = 86400
+local function pace(zset, clock, spacing, score, member)
+  local paced = string.format('%.17g', math.max(tonumber(score), number(call('GET', clock)) + spacing))
+  call('SET', clock, paced, 'EX', PACE_CLOCK_S)
+  call('ZADD', zset, paced, member)
+end
+local function run_command(first, last)
+  if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
+  return call(unpack(ARGV, first, last))
+end
 local function run_commands(count, at)
   for _ = 1, count do
     local n = tonumber(ARGV[at])
@@ -15,9 +28,9 @@ local function run_commands(count, at)
         call(unpack(ARGV, at + 5, at + n))
       end
     elseif word ~= 'IF' then
-      call(unpack(ARGV, at + 1, at + n))
+      run_command(at + 1, at + n)
     elseif within(ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]) then
-      call(unpack(ARGV, at + 4, at + n))
+      run_command(at + 4, at + n)
     end
     at = at + n + 1
   end

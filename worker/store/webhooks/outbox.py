@@ -32,6 +32,8 @@ State = Literal["pending", "delivered", "exhausted", "gone"]
 _SEQ_DIGITS: Final = 10
 _STEPS_PER_MS: Final = 4096  # a float64 of today's milliseconds has that many steps between two of them
 _MAX_CHANGE_TRIES: Final = 5
+_SPACING_MS: Final = 2
+"""The least between two entries of one app: however many it adds at once, others' next entries come among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +97,11 @@ def iso_time(at: datetime) -> str:
 def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Command]:
     """Return the commands by which a commit of these events fills the outbox."""
     commands: list[Command] = []
+    pace = ("PACE", keys.OUTBOX, keys.outbox_clock(job.app), _SPACING_MS)
     for event in trail:
         due, wanted = to_ms(event.at), keys.endpoint_events(job.app)
         score = outbox_score(due, event.seq)  # events of one commit have one time
-        commands.append(("IF", wanted, event.type, "ZADD", keys.OUTBOX, score, f"{job.id}:{event.seq}:{event.type}"))
+        commands.append(("IF", wanted, event.type, *pace, score, f"{job.id}:{event.seq}:{event.type}"))
         commands.append(("IF", wanted, event.type, "PUBLISH", channels.OUTBOX_FILLED, "1"))
         if event.type in job.webhook_events:
             message_id = ids.new_id("msg", due, clock.dice(ids.DICE_BYTES))
@@ -110,7 +113,7 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
             )
             commands.append(("SET", keys.message(message_id), message.dump()))
             commands.append(("RPUSH", keys.messages(job.id), message_id))
-            commands.append(("ZADD", keys.OUTBOX, score, message_id))
+            commands.append((*pace, score, message_id))
             commands.append(("PUBLISH", channels.OUTBOX_FILLED, "1"))
     return commands
 

@@ -6,6 +6,7 @@ body is built here, once: from the record as of the event, so that a message nev
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -33,6 +34,8 @@ from worker.webhooks.message import WebhookEvent, body_of
 from worker.webhooks.registrable_domain import receiver_of
 
 _BATCH_SIZE: Final = 100
+_MAX_COMMANDS: Final = 2_000
+"""How many commands one batch writes, so that Redis is not held up; one entry may go over it."""
 _KEY_MISSING_RETRY_MS: Final = 60_000
 _ANY_ADDRESS: Final = AddressPolicy(allow_private=True)
 
@@ -75,7 +78,10 @@ class OutboxRelay:
         entries = await self._entries(batch.entries)
         contexts = await self._contexts(entries, batch.now_ms)
         rows, waiting = [], list[str]()
+        written = 0
         for entry, context in zip(entries, contexts, strict=True):
+            if written >= _MAX_COMMANDS:
+                break  # the rest stays in the outbox for the next batch
             if context is not None and context.key_missing:
                 waiting.append(entry.name)
                 continue
@@ -85,6 +91,8 @@ class OutboxRelay:
                 report_internal_error("webhook.unmade", error, job_id=entry.job_id)
                 commands = self._given_up(entry)
             rows.append(RoutedEntry(entry.name, commands))
+            written += len(commands)
+            await asyncio.sleep(0)  # an event for many endpoints takes milliseconds, in which others want the loop
         await self._deliveries.postpone(waiting, batch.now_ms + _KEY_MISSING_RETRY_MS)
         await self._deliveries.commit_routing(rows)
         return bool(rows)
