@@ -19,6 +19,7 @@ from worker.clock import Clock
 from worker.store import keys
 from worker.store.jobs.stored_job import NewJob
 from worker.store.webhooks.delivery_queue import _RECEIVER_ALLOWANCE
+from worker.store.webhooks.outbox import load_message
 from worker.tasks.delivery.dispatcher import Dispatcher
 from worker.tasks.delivery.outbox_relay import receiver_name
 from worker.webhooks.guard import AddressPolicy, check_url
@@ -56,6 +57,25 @@ async def test_events_of_one_commit_stand_in_the_outbox_by_their_number(post: Po
     await post.jobs.change(job_id, lambda _: [begin, *again])
     rows = [row.decode().split(":")[1] for row in await redis.zrange("vigil:outbox", 0, -1)]
     assert rows == [str(number) for number in range(3, 13)]
+
+
+async def test_an_app_that_adds_many_stands_behind_one_that_adds_few(post: Post, redis):
+    """A hundred entries of one app at once: the next of another app is among the first, and order is kept."""
+    hook = {"url": "http://127.0.0.1:1/", "payload": "thin", "events": list(STORY)}
+    for app, count in (("crowd", 20), ("shop", 1)):
+        for _ in range(count):
+            new = new_job(app=app, webhook_events=STORY)
+            stored, _ = await post.jobs.submit(NewJob(new.fact, {"metadata": {}, "webhook": hook}, new.input))
+            await post.jobs.change(stored.job.id, lambda _: LIFE)
+    rows = [row.decode() for row in await redis.zrange(keys.OUTBOX, 0, -1)]
+    messages = [load_message(await redis.get(keys.message(row))) for row in rows]
+    places = [place for place, message in enumerate(messages) if message.app == "shop"]
+    assert [messages[place].seq for place in places] == [1, 2, 3, 4, 5]
+    assert places[-1] < len(rows) // 2, "it came last"
+    by_job: dict[str, list[int]] = {}
+    for message in messages:
+        by_job.setdefault(message.job_id, []).append(message.seq)
+    assert set(map(tuple, by_job.values())) == {(1, 2, 3, 4, 5)}
 
 
 async def test_an_app_full_of_tarpits_leaves_room_for_the_next(post: Post, receiver: Receiver):

@@ -28,9 +28,9 @@ vigil:settled           zset    settled jobs by the end of their retention time:
 vigil:acts              string  how many audit records are notes, that is no events of a job
 vigil:outbox            zset    entries that are not routed to a target yet: ids of messages of jobs' own webhooks, and
                                 `<job>:<seq>:<event>` for the standing endpoints of the job's app; by time, and within
-                                a millisecond by seq; those of one app at least 2 ms apart, so that no app is first
-                                with more than it would be given in that time;  vigil:outboxclock:<app> string, the
-                                last score of an app's entries
+                                a millisecond by seq; those of one app at least 20 ms apart, so that an app that
+                                adds many stands behind those that add few;  vigil:outboxclock:<app> string, the last
+                                score of an app's entries
 vigil:router            string  lock of the worker that routes these entries to their targets
 vigil:msg:<id>          string  a webhook message;  vigil:body:<id> its body and URL;  vigil:tries:<id> list, its
                                 receipts

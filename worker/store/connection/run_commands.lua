@@ -4,12 +4,14 @@
 --   WHEN zset min_score min_count command…  runs it only when so many members have that score or a higher one
 --   NOTE list command…                     runs it, and appends its reply to the list
 -- or be one of its own, also after IF:
---   PACE zset clock spacing score member   adds the member with that score, or with one `spacing` above the score that
---                                          was added last under this clock: who adds many stands behind who adds few
+--   PACE zset clock spacing most score member   adds the member with that score, or with one `spacing` above the score
+--                                          added last under this clock, but by `most` higher at most: who adds many
+--                                          stands behind who adds few
 -- Raises what a command raises; the commands before it have been run.
 local PACE_CLOCK_S = 86400
-local function pace(zset, clock, spacing, score, member)
-  local paced = string.format('%.17g', math.max(tonumber(score), number(call('GET', clock)) + spacing))
+local function pace(zset, clock, spacing, most, score, member)
+  local after_last = math.min(number(call('GET', clock)) + spacing, score + most)
+  local paced = string.format('%.17g', math.max(tonumber(score), after_last))
   call('SET', clock, paced, 'EX', PACE_CLOCK_S)
   call('ZADD', zset, paced, member)
 end

@@ -32,8 +32,9 @@ State = Literal["pending", "delivered", "exhausted", "gone"]
 _SEQ_DIGITS: Final = 10
 _STEPS_PER_MS: Final = 4096  # a float64 of today's milliseconds has that many steps between two of them
 _MAX_CHANGE_TRIES: Final = 5
-_SPACING_MS: Final = 2
-"""The least between two entries of one app: however many it adds at once, others' next entries come among them."""
+_SPACING_MS: Final = 20
+_MAX_BEHIND_MS: Final = 600_000
+"""Entries of one app are so far apart, and at most so far behind their time: others come before a crowd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def iso_time(at: datetime) -> str:
 def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Command]:
     """Return the commands by which a commit of these events fills the outbox."""
     commands: list[Command] = []
-    pace = ("PACE", keys.OUTBOX, keys.outbox_clock(job.app), _SPACING_MS)
+    pace = ("PACE", keys.OUTBOX, keys.outbox_clock(job.app), _SPACING_MS, _MAX_BEHIND_MS)
     for event in trail:
         due, wanted = to_ms(event.at), keys.endpoint_events(job.app)
         score = outbox_score(due, event.seq)  # events of one commit have one time

@@ -36,6 +36,8 @@ from worker.webhooks.registrable_domain import receiver_of
 _BATCH_SIZE: Final = 100
 _MAX_COMMANDS: Final = 2_000
 """How many commands one batch writes, so that Redis is not held up; one entry may go over it."""
+_MAX_BLOCK_S: Final = 0.01
+"""How long messages are made before other tasks of the worker get the loop."""
 _KEY_MISSING_RETRY_MS: Final = 60_000
 _ANY_ADDRESS: Final = AddressPolicy(allow_private=True)
 
@@ -78,7 +80,7 @@ class OutboxRelay:
         entries = await self._entries(batch.entries)
         contexts = await self._contexts(entries, batch.now_ms)
         rows, waiting = [], list[str]()
-        written = 0
+        written, resumed = 0, self._clock.monotonic()
         for entry, context in zip(entries, contexts, strict=True):
             if written >= _MAX_COMMANDS:
                 break  # the rest stays in the outbox for the next batch
@@ -92,7 +94,9 @@ class OutboxRelay:
                 commands = self._given_up(entry)
             rows.append(RoutedEntry(entry.name, commands))
             written += len(commands)
-            await asyncio.sleep(0)  # an event for many endpoints takes milliseconds, in which others want the loop
+            if self._clock.monotonic() - resumed > _MAX_BLOCK_S:  # an event for many endpoints takes milliseconds
+                await asyncio.sleep(0)
+                resumed = self._clock.monotonic()
         await self._deliveries.postpone(waiting, batch.now_ms + _KEY_MISSING_RETRY_MS)
         await self._deliveries.commit_routing(rows)
         return bool(rows)
