@@ -154,8 +154,10 @@ class Dispatcher:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        # in a task of its own: in a cancelled one, Python 3.11.2 turns a timeout inside redis-py into another cancel
+        giving_back = asyncio.create_task(self._deliveries.extend_lease(list(left.values()), 0))
         with contextlib.suppress(StoreUnavailable):
-            await self._deliveries.extend_lease(list(left.values()), 0)
+            await giving_back
         self._resolver.close()
 
     async def _deliver(self, taken: ClaimedMessage) -> None:
