@@ -48,14 +48,14 @@ class Receiver:
 
     def __init__(self, status: int | None = 200) -> None:
         self.status, self.times = status, list[float]()
-        self.arrived = asyncio.Event()
+        self.arrived, self._closing = asyncio.Event(), asyncio.Event()
 
     async def _handle(self, request: web.Request) -> web.Response:
         await request.read()
         self.times.append(time.perf_counter())
         self.arrived.set()
         if self.status is None:
-            await asyncio.Event().wait()
+            await self._closing.wait()
         return web.Response(status=self.status or 500)
 
     async def __aenter__(self) -> Self:
@@ -70,6 +70,7 @@ class Receiver:
 
     async def __aexit__(self, *_: object) -> None:
         """Stop."""
+        self._closing.set()
         await self._runner.cleanup()
 
 
