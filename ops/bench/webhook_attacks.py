@@ -121,7 +121,7 @@ class Deployment:
             events=tuple(ev.FACTS),
             payload="thin",
             description="",
-            secret=new_secret(self.clock.dice(32)),
+            secret=new_secret(self.clock.random_bytes(32)),
         )
 
     async def latencies(self, receiver: Receiver, count: int) -> list[float]:
