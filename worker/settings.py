@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 import tomllib
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -34,6 +34,8 @@ _MAX_MODELS_FILE_BYTES = 2**20
 _REGIONAL_HOST = re.compile(r"[a-z]{2}\.api\.openai\.com")
 _WEBHOOK_PREFIX = "whsec_"
 _MIN_SECRET_BYTES = 24
+NAT64_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)
+"""The lengths that a prefix of NAT64 may have (RFC 6052)."""
 _MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
 
 
@@ -92,6 +94,8 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = False
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
     webhook_schedule: Annotated[tuple[float, ...], NoDecode] = _WEBHOOK_DELAYS_S
+    webhook_rate: Annotated[float, Field(ge=0, le=100_000)] = 100.0
+    webhook_nat64_prefixes: Annotated[tuple[str, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1", "::1")
     root_path: str = ""
     header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
@@ -183,6 +187,7 @@ class Settings(BaseSettings):
     @field_validator(
         *("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", "trusted_proxies"),
         "shared_provider_state",
+        "webhook_nat64_prefixes",
         mode="before",
     )
     @classmethod
@@ -256,6 +261,22 @@ class Settings(BaseSettings):
         if re.fullmatch(ROOT_PATH, path) is None:
             raise ValueError("must be a path such as /api/vigil: a slash first, no query and no escapes")
         return path
+
+    @field_validator("webhook_nat64_prefixes")
+    @classmethod
+    def _nat64_prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                prefix = IPv6Network(text)
+            except ValueError:
+                prefix = IPv6Network("::/0")
+            if prefix.prefixlen not in NAT64_PREFIX_LENGTHS or prefix.network_address.packed[8]:
+                lengths = ", ".join(f"/{length}" for length in NAT64_PREFIX_LENGTHS)
+                raise ValueError(
+                    f"must be IPv6 prefixes of NAT64, separated by commas, such as 2001:db8:64::/96: of the lengths "
+                    f"{lengths}, with bits 64 to 71 zero (RFC 6052)"
+                )
+        return value
 
     @field_validator("webhook_schedule")
     @classmethod

@@ -39,7 +39,7 @@ async def check_references(context: AppContext, app: str, params: dict[str, Any]
     if found is None or not (found.names or found.addresses):
         return
     await _check_names(context, app, found)
-    await _check_addresses(context, found.addresses)
+    await _check_addresses(context, app, found.addresses)
 
 
 async def made_here(context: AppContext, app: str, reference: StateReference) -> bool:  # noqa: ARG001
@@ -59,7 +59,7 @@ async def _check_names(context: AppContext, app: str, found: References) -> None
         raise Problem(422, "unsupported_parameter", detail, faults[:_MAX_ERRORS])
 
 
-async def _check_addresses(context: AppContext, addresses: list[AddressReference]) -> None:
+async def _check_addresses(context: AppContext, app: str, addresses: list[AddressReference]) -> None:
     policy, hosts, faults = AddressPolicy.of(context.settings), dict[str, str](), list[Fault]()
     for one in addresses:
         try:
@@ -76,7 +76,8 @@ async def _check_addresses(context: AppContext, addresses: list[AddressReference
         )
     if not faults:
         detail = "The provider must not be sent to this address. Its name leads to a private or reserved address."
-        faults = [fault(hosts[host], detail, "url_not_allowed") for host in await context.name_check.forbidden(hosts)]
+        found = await context.name_check.forbidden(hosts, app)
+        faults = [fault(hosts[host], detail, "url_not_allowed") for host in found]
     if faults:
         raise Problem(422, "url_not_allowed", faults[0]["detail"], faults[:_MAX_ERRORS])
 

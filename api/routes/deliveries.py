@@ -70,8 +70,8 @@ async def redeliver(request: Request) -> Response:
         raise Problem(404, "message_not_found", "The job has no such message.")
     message, deliveries = by_id[message_id]
     if message.endpoint:
-        endpoint = await with_deadline(request, context.endpoints.find(key.app, message.endpoint))
-        if endpoint is None or endpoint.state == "gone":
+        endpoints = await with_deadline(request, context.endpoints.of_app(key.app))
+        if not any(one.id in (message.endpoint, *message.shared_with) and one.state != "gone" for one in endpoints):
             raise Problem(409, "endpoint_gone", "The endpoint is gone; PATCH its state to active first.")
     message = await with_deadline(request, context.outbox.redeliver(stored.job.id, message_id))
     return json_response((await _views(request, stored, [(message, deliveries)]))[0], 202)

@@ -38,6 +38,7 @@ from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.webhooks.endpoints import Endpoints
 from worker.store.webhooks.outbox import Outbox
 from worker.telemetry.metrics import Sample
+from worker.webhooks.guard import AddressPolicy
 from worker.webhooks.resolver import SystemResolver
 
 _MAX_WEBHOOK_BODIES: Final = 64
@@ -118,7 +119,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         deployment=DeploymentState(redis, clock, catalogue, notices),
         broadcaster=Broadcaster(redis),
         resolver=resolver,
-        name_check=NameCheck(resolver, clock, allow_private=settings.webhook_allow_private),
+        name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
         store_watch=store_watch,
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),

@@ -91,7 +91,7 @@ def lookups(monkeypatch):
     """Names that this test's name servers know; every other one has no address. What was looked up is recorded."""
     known, looked_up = {"rebind.example": ["93.184.216.34", "10.1.2.3"], "public.example": ["93.184.216.34"]}, []
 
-    async def resolve(self, host):
+    async def resolve(self, host, app):
         looked_up.append(host)
         if host not in known:
             raise OSError("no such name")

@@ -9,6 +9,7 @@ from worker.simulator import Simulator
 from worker.simulator.errors import CODES, shape
 
 SOL = "gpt-5.6-sol"
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ async def test_who_is_denied_can_change_while_it_runs(sim: Simulator, client: As
         with pytest.raises(openai.NotFoundError):
             await client.responses.create(model=SOL, input="x")
         for body in (b"{", b"[]", b'{"models": "x"}', b'{"models": [1]}'):
-            async with session.post(f"{sim.root}/sim/denied", data=body) as answer:
+            async with session.post(f"{sim.root}/sim/denied", data=body, headers=JSON) as answer:
                 assert answer.status == 400
     sim.deny()
     assert (await client.models.retrieve(SOL)).id == SOL
@@ -148,7 +149,7 @@ async def test_wrong_requests_get_the_envelope(
     sim: Simulator, method: str, path: str, body: bytes, status: int
 ) -> None:
     async with (
-        aiohttp.ClientSession(headers={"Authorization": "Bearer k"}) as session,
+        aiohttp.ClientSession(headers={"Authorization": "Bearer k", **JSON}) as session,
         session.request(method, sim.root + path, data=body) as answer,
     ):
         assert answer.status == status

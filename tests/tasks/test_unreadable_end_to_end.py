@@ -97,7 +97,9 @@ FLEETING = {
         "string",
     ),
     **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE), "set"),
-    keys.in_flight("we_x"): "hash",
+    **dict.fromkeys((keys.in_flight("we_x"), keys.ALLOWANCE + "to_x"), "hash"),
+    keys.DELAYED + "full:acme": "zset",
+    keys.outbox_clock("acme"): "string",
     keys.text("job_x", 1): "list",
 }
 """Keys that need not stand in Redis at the moment when they are listed, with their types: they are made, spoiled."""

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import threading
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
 from builders import new_job
 from thorough import cases
-from waiting import LIMIT
 from webhook_receivers import LIFE, SECRET, Post, Receiver
 
 from worker.clock import Clock
+from worker.store import keys
 from worker.store.jobs.stored_job import NewJob
-from worker.tasks.delivery.dispatcher import MAX_CONCURRENT
+from worker.store.webhooks.delivery_queue import _RECEIVER_ALLOWANCE
+from worker.store.webhooks.outbox import load_message
+from worker.tasks.delivery.dispatcher import Dispatcher
+from worker.tasks.delivery.outbox_relay import receiver_name
 from worker.webhooks.guard import AddressPolicy, check_url
-from worker.webhooks.resolver import SystemResolver
 from worker.webhooks.sender import WebhookSender
 
 STORY = ("job.queued", "job.started", "job.attempt.started", "job.attempt.finished", "job.completed")
@@ -56,6 +59,25 @@ async def test_events_of_one_commit_stand_in_the_outbox_by_their_number(post: Po
     assert rows == [str(number) for number in range(3, 13)]
 
 
+async def test_an_app_that_adds_many_stands_behind_one_that_adds_few(post: Post, redis):
+    """A hundred entries of one app at once: the next of another app is among the first, and order is kept."""
+    hook = {"url": "http://127.0.0.1:1/", "payload": "thin", "events": list(STORY)}
+    for app, count in (("crowd", 20), ("shop", 1)):
+        for _ in range(count):
+            new = new_job(app=app, webhook_events=STORY)
+            stored, _ = await post.jobs.submit(NewJob(new.fact, {"metadata": {}, "webhook": hook}, new.input))
+            await post.jobs.change(stored.job.id, lambda _: LIFE)
+    rows = [row.decode() for row in await redis.zrange(keys.OUTBOX, 0, -1)]
+    messages = [load_message(await redis.get(keys.message(row))) for row in rows]
+    places = [place for place, message in enumerate(messages) if message.app == "shop"]
+    assert [messages[place].seq for place in places] == [1, 2, 3, 4, 5]
+    assert places[-1] < len(rows) // 2, "it came last"
+    by_job: dict[str, list[int]] = {}
+    for message in messages:
+        by_job.setdefault(message.job_id, []).append(message.seq)
+    assert set(map(tuple, by_job.values())) == {(1, 2, 3, 4, 5)}
+
+
 async def test_an_app_full_of_tarpits_leaves_room_for_the_next(post: Post, receiver: Receiver):
     free = asyncio.Event()
 
@@ -67,37 +89,41 @@ async def test_an_app_full_of_tarpits_leaves_room_for_the_next(post: Post, recei
         for number in range(50):
             of = {"url": f"{pit.url}/{number}", "events": ("job.queued",), "payload": "thin", "description": ""}
             await post.endpoints.create("tarpits", secret=SECRET, **of)
-        for _ in range(1 + MAX_CONCURRENT // 50):
+        for _ in range(2):
             new = new_job(app="tarpits")
             await post.jobs.submit(NewJob(new.fact, {"metadata": {}}, new.input))
         post.worker("w")
-        await pit.gets(MAX_CONCURRENT // 2)
+        await pit.gets(_RECEIVER_ALLOWANCE[0])
         job_id = await post.submit(receiver.url, ("job.queued",))
         await receiver.gets(1)
         await post.message(job_id, "delivered")
-        assert len(pit.got) == MAX_CONCURRENT // 2, "no more than it leaves free"
+        assert len(pit.got) < 50, "a receiver that has acknowledged nothing gets few"
         free.set()
-        await pit.gets(300)
+        await pit.gets(100)
 
 
-async def test_a_domain_whose_names_never_answer_takes_nobody_elses_time():
-    gate, hosts = threading.Event(), [f"n{number}.tarpit.example" for number in range(200)]
-
-    def lookup(host: str) -> list[str]:
-        if host.endswith("tarpit.example"):
-            gate.wait(LIMIT)
-        return ["127.0.0.1"]
-
-    resolver = SystemResolver(lookup, seconds=3)
-    stuck = [asyncio.create_task(resolver(host)) for host in hosts]
-    await asyncio.sleep(0)
-    assert await resolver("good.example") == ["127.0.0.1"]
-    for task in stuck:
-        with pytest.raises(OSError, match="no answer"):
-            await task
-    gate.set()
-    assert await resolver(hosts[-1]) == ["127.0.0.1"], "once it answers, it is heard"
-    resolver.close()
+async def test_an_app_gets_no_more_places_than_it_leaves_free(post: Post, redis):
+    """Its receivers have acknowledged, so nothing else bounds it; however many it has, the next app is served."""
+    for app, count in (("crowd", 60), ("shop", 1)):
+        for number in range(count):
+            url = f"http://10.0.{app == 'shop':d}.{number}/"
+            hook = {"url": url, "payload": "thin", "events": ["job.queued"]}
+            new = new_job(app=app, webhook_events=("job.queued",))
+            await post.jobs.submit(NewJob(new.fact, {"metadata": {}, "webhook": hook}, new.input))
+            await redis.hset(keys.ALLOWANCE + receiver_name(app, url), mapping={"good": 1})
+    dispatcher = Dispatcher(redis, post.clock, post.settings(), "w")
+    while await dispatcher._relay.relay():
+        pass
+    claim = dispatcher._deliveries.claim_due
+    _, taken = await claim(16, 60, 5, {})
+    assert Counter(one.message.app for one in taken) == {"crowd": 8, "shop": 1}
+    _, more = await claim(16 - len(taken), 60, 5, Counter(one.message.app for one in taken))
+    assert more == [], "what is left is looked at later, all at once"
+    assert await redis.zcard(keys.TARGETS) == 1
+    for one in taken:
+        await dispatcher._deliveries.record_try(one, replace(one.message, state="delivered"), result="ok")
+    _, again = await claim(16, 60, 5, {})
+    assert len(again) == 8, "the end of a try makes the others due"
 
 
 @pytest.fixture
@@ -122,7 +148,7 @@ async def test_an_address_where_packets_vanish_leaves_time_for_the_next(deaf):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         writer.close()
 
-    async def names(_: str) -> list[str]:
+    async def names(_: str, app: str) -> list[str]:
         return [deaf[0], "127.0.0.1"]
 
     policy = AddressPolicy(allow_private=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import pytest
 from forbidden_urls import FORBIDDEN
@@ -11,6 +11,7 @@ from hypothesis import example, given, strategies as st
 from worker.jobs.errors import Refused
 from worker.settings import Settings
 from worker.webhooks.addresses import address_allowed
+from worker.webhooks.embedded_ipv4 import translated_ipv4
 from worker.webhooks.guard import AddressBlocked, AddressPolicy, check_url, check_webhook_url, resolve_allowed
 
 PUBLIC, DEVELOPMENT = AddressPolicy(), AddressPolicy(allow_private=True)
@@ -85,12 +86,13 @@ REFUSED = """
 169.254.169.254 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.192 192.0.2.1 192.88.99.1 192.168.0.1 198.18.0.1
 198.19.255.255 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255 168.63.129.16
 100.100.100.200 :: ::1 ::2 ::127.0.0.1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:0:127.0.0.1
-64:ff9b::10.0.0.1 64:ff9b::8.8.8.8 64:ff9b:1::1 100::1 2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:10::1
-2001:20::1 2001:db8::1 2002:7f00:1::1 2002:808:808::1 3fff::1 5f00::1 fc00::1 fd00:ec2::254 fe80::1 fe80::1%eth0
+64:ff9b::10.0.0.1 64:ff9b:1::1 100::1 2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:10::1
+2001:20::1 2001:db8::1 2002:7f00:1::1 3fff::1 5f00::1 fc00::1 fd00:ec2::254 fe80::1 fe80::1%eth0
 fec0::1 ff02::1 ff0e::1 2606:4700:4700::1111%1 not-an-address 127.1 0x7f.0.0.1
 """.split()  # noqa: SIM905  a table
 ALLOWED = """
 1.1.1.1 8.8.8.8 93.184.216.34 192.88.98.1 192.88.100.1 168.63.129.17 ::ffff:8.8.8.8 2606:4700:4700::1111 2a00:1450::1
+64:ff9b::8.8.8.8 2002:808:808::1
 """.split()  # noqa: SIM905  a table
 
 
@@ -116,12 +118,110 @@ def test_an_address_that_is_allowed_is_public_by_the_library_too(address):
 
 @given(st.ip_addresses(v=6))
 @example(IPv6Address("2002::1"))
-def test_no_allowed_ipv6_address_hides_an_ipv4_one(address):
-    if address_allowed(str(address)) and address.ipv4_mapped is None:
-        assert address.is_global
-        assert address.teredo is None
-        assert address.sixtofour is None
-        assert ip_address("2000::") <= address < ip_address("4000::")
+def test_no_allowed_ipv6_address_hides_a_forbidden_ipv4_one(address):
+    if address_allowed(str(address)):
+        hidden = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+        assert all(address_allowed(str(one)) for one in hidden if one is not None)
+        assert any(hidden) or leads_to_ipv4(address) or ip_address("2000::") <= address < ip_address("4000::")
+
+
+def leads_to_ipv4(address: IPv6Address) -> bool:
+    return any(address in IPv6Network(text) for text in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48"))
+
+
+def embedded(prefix: str, address: IPv4Address) -> IPv6Address:
+    """What DNS64 makes of an address (RFC 6052, 2.2), written from the RFC's table."""
+    network, v4 = IPv6Network(prefix), int(address)
+    before = {32: 0, 40: 8, 48: 16, 56: 24, 64: 32, 96: 32}[network.prefixlen]  # bits of it before bits 64 to 71
+    if network.prefixlen == 96:
+        return IPv6Address(int(network.network_address) | v4)
+    if network.prefixlen == 64:
+        return IPv6Address(int(network.network_address) | v4 << 24)
+    width = 64 - network.prefixlen
+    high, low = v4 >> (32 - width), v4 & ((1 << (32 - width)) - 1)
+    assert 32 - width == before
+    return IPv6Address(int(network.network_address) | high << 64 | low << (56 - before))
+
+
+RFC_6052 = [  # the table of section 2.4
+    ("2001:db8::/32", "2001:db8:c000:221::"),
+    ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+    ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+    ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+    ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+    ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+]
+
+
+@pytest.mark.parametrize(("prefix", "text"), RFC_6052)
+def test_the_table_of_rfc_6052_is_read(prefix, text):
+    assert embedded(prefix, IPv4Address("192.0.2.33")) == IPv6Address(text)
+    assert translated_ipv4(IPv6Address(text), IPv6Network(prefix).prefixlen) == IPv4Address("192.0.2.33")
+
+
+TRANSLATED = ["64:ff9b::/96", "64:ff9b:1:7::/64", "64:ff9b:1::/48", "fd00:64::/96", *(prefix for prefix, _ in RFC_6052)]
+
+
+@given(st.ip_addresses(v=4), st.sampled_from(TRANSLATED), st.booleans())
+@example(IPv4Address("8.8.8.8"), "64:ff9b:1::/48", False)
+@example(IPv4Address("10.0.0.1"), "fd00:64::/96", False)
+@example(IPv4Address("169.254.169.254"), "fd00:64::/96", True)
+def test_a_translated_address_is_judged_as_what_it_leads_to(address, prefix, private):
+    one = AddressPolicy(allow_private=private, nat64=(IPv6Network(prefix),))
+    assert one.allows(str(embedded(prefix, address))) == address_allowed(str(address), allow_private=private)
+
+
+@given(st.ip_addresses(v=4), st.ip_addresses(v=4))
+@example(IPv4Address("8.8.8.8"), IPv4Address("127.0.0.1"))
+@example(IPv4Address("8.8.8.8"), IPv4Address("1.1.1.1"))
+def test_tunnels_and_old_forms_are_judged_as_what_they_lead_to(server, client):
+    good = [address_allowed(str(one)) for one in (server, client)]
+    assert address_allowed(str(IPv6Address(int(client)))) == good[1], "IPv4-compatible"
+    assert address_allowed(str(IPv6Address(0x2002 << 112 | int(client) << 80 | 1))) == good[1], "6to4"
+    teredo = IPv6Address(0x20010000 << 96 | int(server) << 64 | ~int(client) & 0xFFFF_FFFF)
+    assert address_allowed(str(teredo)) == all(good)
+    for identifier in (0x00005EFE, 0x02005EFE):
+        inner = identifier << 32 | int(client)
+        assert address_allowed(str(IPv6Address(0x26064700 << 96 | inner))) == good[1], "ISATAP"
+        assert not address_allowed(str(IPv6Address(0xFE80 << 112 | inner))), "link-local stays refused"
+
+
+@pytest.mark.parametrize("length", [48, 56, 64, 96])
+@pytest.mark.parametrize("inner", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "192.168.1.1"])
+def test_in_the_prefix_for_local_use_an_address_is_refused_wherever_it_may_stand(length, inner):
+    """Nothing says where the network puts the IPv4 address, and translators ignore what follows it."""
+    plain = embedded(f"64:ff9b:1::/{length}", IPv4Address(inner))
+    assert not address_allowed(str(plain))
+    if length < 96:
+        assert not address_allowed(str(IPv6Address(int(plain) | 0x0808))), "with a public one in its suffix"
+    assert address_allowed("64:ff9b:1::8.8.8.8")
+
+
+def test_a_network_s_own_prefix_is_private_until_it_is_named():
+    assert not address_allowed("2001:db8:64::8.8.8.8")
+    own = Settings(_env_file=None, webhook_nat64_prefixes="2001:db8:64::/96, fd00:64::/96")
+    policy = AddressPolicy.of(own)
+    assert [policy.allows(f"{net}::{v4}") for net in ("2001:db8:64", "fd00:64") for v4 in ("8.8.8.8", "10.0.0.1")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("text", ["2001:db8::/33", "10.0.0.0/8", "2001:db8::1/96", "x", "2001:db8:0:0:ff00::/96"])
+def test_a_prefix_that_no_translator_can_have_is_a_fault_of_the_settings(text):
+    with pytest.raises(ValueError, match="RFC 6052"):
+        Settings(_env_file=None, webhook_nat64_prefixes=text)
+
+
+async def test_behind_dns64_a_receiver_with_ipv4_only_is_reached_at_submit_and_at_connect():
+    both = Names(["64:ff9b::8.8.8.8"])
+    assert await resolve_allowed("app.example", both, PUBLIC) == ["64:ff9b::8.8.8.8"]
+    with pytest.raises(AddressBlocked):
+        await resolve_allowed("app.example", Names(["64:ff9b::8.8.8.8", "64:ff9b::7f00:1"]), PUBLIC)
+    with pytest.raises(Refused):
+        check_url("http://[64:ff9b::a9fe:a9fe]/", DEVELOPMENT)
 
 
 class Names:
@@ -130,7 +230,7 @@ class Names:
     def __init__(self, *answers: list[str]) -> None:
         self.answers, self.queries = list(answers), []
 
-    async def __call__(self, host: str) -> list[str]:
+    async def __call__(self, host: str, app: str = "") -> list[str]:
         self.queries.append(host)
         return self.answers[min(len(self.queries), len(self.answers)) - 1]
 

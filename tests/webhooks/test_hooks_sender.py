@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -15,11 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from waiting import LIMIT, stopwatch
+from waiting import stopwatch
 
 from worker.clock import Clock
 from worker.webhooks.guard import AddressPolicy, CheckedUrl, check_url
-from worker.webhooks.resolver import SystemResolver
 from worker.webhooks.sender import BROKEN, MAX_BODY_BYTES, NO_TLS, TOO_SLOW, UNREACHABLE, WebhookSender
 
 LOOPBACK = AddressPolicy(allow_private=True)
@@ -30,7 +28,7 @@ class Names:
     def __init__(self, *answers: list[str]) -> None:
         self.answers, self.queries = list(answers), []
 
-    async def __call__(self, host: str) -> list[str]:
+    async def __call__(self, host: str, app: str = "") -> list[str]:
         self.queries.append(host)
         return self.answers[min(len(self.queries), len(self.answers)) - 1]
 
@@ -184,10 +182,10 @@ async def test_refused_unknown_and_silent_targets_read_the_same():
     closed.close()
     await closed.wait_closed()
 
-    async def nowhere(_: str) -> list[str]:
+    async def nowhere(_: str, app: str) -> list[str]:
         raise OSError
 
-    async def never(_: str) -> list[str]:
+    async def never(_: str, app: str) -> list[str]:
         await asyncio.Event().wait()
         return []
 
@@ -317,33 +315,3 @@ async def test_an_excerpt_is_harmless_text():
     async with serving(says(raw)) as server:
         got = await post(sender(), f"http://x.example:{server.port}/")
     assert got.excerpt == "ok[31m\nnext \ud7ffé"
-
-
-async def test_a_name_that_never_resolves_takes_one_thread_and_nobody_elses_time():
-    gate, queries = threading.Event(), []
-
-    def lookup(host: str) -> list[str]:
-        queries.append(host)
-        if host == "tarpit.example":
-            gate.wait(LIMIT)
-        return ["127.0.0.1"]
-
-    resolver = SystemResolver(lookup, seconds=3)
-    stuck = [asyncio.create_task(resolver("tarpit.example")) for _ in range(100)]
-    await asyncio.sleep(0)
-    assert await resolver("good.example") == ["127.0.0.1"]
-    for task in stuck:
-        with pytest.raises(OSError, match="no answer"):
-            await task
-    assert sorted(queries) == ["good.example", "tarpit.example"]
-    gate.set()
-    resolver.close()
-
-
-async def test_the_systems_resolver_knows_this_machine_and_not_what_does_not_exist():
-    resolver = SystemResolver()
-    assert "127.0.0.1" in await resolver("localhost")
-    for name in ("no.such.name.invalid", "x" * 300, "a..b"):
-        with pytest.raises(OSError):  # noqa: PT011  whichever way there is none
-            await resolver(name)
-    resolver.close()

@@ -255,6 +255,9 @@ def simulator(
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same scenarios.")] = None,
     webhook_url: Annotated[str | None, typer.Option(help="The URL that receives the fake provider's webhooks.")] = None,
     webhook_secret: Annotated[str | None, typer.Option(help="The secret that signs these webhooks, whsec_….")] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A public name by which clients call it; may be given more than once.")
+    ] = None,
 ) -> None:
     """Run the fake provider. `[[sim: list]]` as a prompt answers with its scenarios."""
     check_port(host, port)
@@ -263,7 +266,9 @@ def simulator(
         from worker.simulator.app import Simulator  # noqa: PLC0415  aiohttp is slow to import
 
         try:
-            simulator = Simulator(host, port, speed, mix, seed, webhook_url, webhook_secret)
+            simulator = Simulator(
+                *(host, port, speed, mix, seed, webhook_url, webhook_secret), allowed_hosts=allowed_host or ()
+            )
         except (ValueError, OSError) as error:
             raise CliError(f"the simulator can't start: {error}", EXIT_USAGE) from None
         async with simulator:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from .browser_guard import refusal
 from .directive import DirectiveError
 from .errors import ErrorShape, envelope, shape, simple, wrapped
 from .ledger import Call
@@ -94,6 +95,9 @@ async def guard(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Record the call, ask for a key, and turn every fault into the provider's envelope: never a traceback."""
+    refused = refusal(request.method, request.headers, request.app[WORLD].allowed_hosts)
+    if refused is not None:
+        return problem(403, refused)
     if not request.path.startswith("/v1"):
         return await _control(request, handler)
     call = request[CALL] = _call(request)

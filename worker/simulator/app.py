@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,8 +39,12 @@ class Simulator:
         webhook_url: str | None = None,
         webhook_secret: str | None = None,
         denied: frozenset[str] = DENIED,
+        allowed_hosts: Iterable[str] = (),
     ) -> None:
-        """Check the arguments (ValueError); `port=0` takes a free one, `speed` divides every wait."""
+        """Check the arguments (ValueError); `port=0` takes a free one, `speed` divides every wait.
+
+        `allowed_hosts`: public names by which it is called, beside addresses and private names.
+        """
         pace = Pace(speed)
         if webhook_url and not webhook_secret:
             raise ValueError("a webhook URL needs a webhook secret")
@@ -47,7 +52,8 @@ class Simulator:
         drawn = Mix(table, seed) if table is not None else None
         hooks = Webhooks(webhook_url, webhook_secret, pace)
         self.host, self.port = host, port
-        self.world = World(pace=pace, mix=drawn, webhooks=hooks, denied=denied)
+        allowed = frozenset(name.lower() for name in (host, *allowed_hosts))
+        self.world = World(pace=pace, mix=drawn, webhooks=hooks, denied=denied, allowed_hosts=allowed)
         self._runner: web.AppRunner | None = None
 
     @property

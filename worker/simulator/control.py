@@ -6,10 +6,12 @@ It must not change what is on the wire of a response.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from aiohttp import web
 
 from .answers import ok, problem, refuse
+from .browser_guard import is_json
 from .directive import OPTIONS
 from .errors import CODES, shape, simple
 from .scenarios import SCENARIOS
@@ -59,17 +61,16 @@ async def options(_request: web.Request) -> web.StreamResponse:
 
 
 async def reset(request: web.Request) -> web.StreamResponse:
-    """POST /sim/reset: counts and the tallies behind `times` start again."""
+    """POST /sim/reset: counts and the tallies behind `times` start again; a body, which it needs not, must be JSON."""
+    if request.body_exists:
+        await _json(request)
     request.app[WORLD].reset()
     return web.json_response({"reset": True})
 
 
 async def denied(request: web.Request) -> web.StreamResponse:
     """POST /sim/denied {models}: from now on these, and no others, are not granted."""
-    try:
-        body = json.loads(await request.read())
-    except (ValueError, RecursionError):
-        return problem(400, "The body must be JSON.")
+    body = await _json(request)
     models = body.get("models") if isinstance(body, dict) else None
     if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
         return problem(400, "The body must be an object with `models`, a list of names.")
@@ -79,10 +80,7 @@ async def denied(request: web.Request) -> web.StreamResponse:
 
 async def speed(request: web.Request) -> web.StreamResponse:
     """POST /sim/speed {speed}: from now on every wait, also one under way, is divided by this."""
-    try:
-        body = json.loads(await request.read())
-    except (ValueError, RecursionError):
-        return problem(400, "The body must be JSON.")
+    body = await _json(request)
     wanted = body.get("speed") if isinstance(body, dict) else None
     if not isinstance(wanted, (int, float)) or isinstance(wanted, bool):
         return problem(400, "The body must be an object with `speed`, a number.")
@@ -101,24 +99,33 @@ async def healthz(_request: web.Request) -> web.StreamResponse:
 async def webhook(request: web.Request) -> web.StreamResponse:
     """POST /sim/webhooks {type, data, variant?, url?, page?}: send any event, and report how it was received.
 
+    `url` is on this machine, unless it is the one of --webhook-url.
     `page`: what GET /v1/safety/… answers for `data.id` from now on.
     """
-    try:
-        body = json.loads(await request.read())
-    except (ValueError, RecursionError):
-        return problem(400, "The body must be JSON.")
+    body = await _json(request)
     kind = body.get("type") if isinstance(body, dict) else None
     data = body.get("data") if isinstance(body, dict) else None
     if not isinstance(kind, str) or not isinstance(data, dict):
         return problem(400, "The body must be an object with a `type` (text) and `data` (an object).")
     variant, url, page = body.get("variant", "plain"), body.get("url"), body.get("page")
-    if isinstance(page, dict) and isinstance(page.get("object"), str) and isinstance(data.get("id"), str):
-        request.app[WORLD].pages.put(data["id"], page)
+    hooks = request.app[WORLD].webhooks
     try:
-        sent = await request.app[WORLD].webhooks.emit(kind, data, str(variant), url if isinstance(url, str) else None)
+        target = hooks.check(str(variant), url if isinstance(url, str) else None)
     except WebhookError as error:
         return problem(400, str(error))
-    return web.json_response({"deliveries": sent})
+    if isinstance(page, dict) and isinstance(page.get("object"), str) and isinstance(data.get("id"), str):
+        request.app[WORLD].pages.put(data["id"], page)
+    return web.json_response({"deliveries": await hooks.emit(kind, data, str(variant), target)})
+
+
+async def _json(request: web.Request) -> Any:
+    """Return the value in the body; raise the 415 or 400 that answers for any other body."""
+    if not is_json(request.headers.get("Content-Type", "")):
+        raise web.HTTPUnsupportedMediaType(reason="The body must be JSON, with Content-Type: application/json.")
+    try:
+        return json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise web.HTTPBadRequest(reason="The body must be JSON.") from None
 
 
 def _model(name: str) -> Json:

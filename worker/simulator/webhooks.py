@@ -13,7 +13,9 @@ import uuid
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
+from .browser_guard import is_loopback
 from .pace import Pace
 from .wire import Json, dumps
 
@@ -52,13 +54,24 @@ class Webhooks:
         self.sent: list[Json] = []
         self._session: aiohttp.ClientSession | None = None
 
-    async def emit(self, kind: str, data: Json, variant: str = "plain", url: str | None = None) -> list[Json]:
-        """Send one event in a variant; return a record per delivery: type, webhook_id, status (None = no answer)."""
+    def check(self, variant: str, url: str | None) -> str:
+        """Return where an event is sent; raise WebhookError unless that is the set URL or one on this machine."""
         target = url or self.url
         if not target:
             raise WebhookError("No webhook URL: start the simulator with --webhook-url, or give `url`.")
         if variant not in VARIANTS:
             raise WebhookError(f"Unknown variant; known: {', '.join(VARIANTS)}.")
+        try:
+            parsed = URL(target)
+        except ValueError:
+            parsed = URL()
+        if target != self.url and not (parsed.scheme in {"http", "https"} and is_loopback(parsed.host)):
+            raise WebhookError("The `url` must be an http address on this machine: 127.0.0.1, ::1 or localhost.")
+        return target
+
+    async def emit(self, kind: str, data: Json, variant: str = "plain", url: str | None = None) -> list[Json]:
+        """Send one event in a variant; return a record per delivery: type, webhook_id, status (None = no answer)."""
+        target = self.check(variant, url)
         if variant == "unknown_type":
             kind = "response.something_new"
         now = int(time.time())

@@ -60,9 +60,18 @@ log = logging.getLogger(__name__)
 class World:
     """Everything that outlives a request."""
 
-    def __init__(self, *, pace: Pace, mix: Mix | None, webhooks: Webhooks, denied: frozenset[str]) -> None:
+    def __init__(
+        self,
+        *,
+        pace: Pace,
+        mix: Mix | None,
+        webhooks: Webhooks,
+        denied: frozenset[str],
+        allowed_hosts: frozenset[str] = frozenset(),
+    ) -> None:
         """Start empty."""
         self.pace, self.mix, self.webhooks, self.denied = pace, mix, webhooks, denied
+        self.allowed_hosts = allowed_hosts
         self.ledger = Ledger()
         self.lives: dict[str, LiveResponse] = {}
         self.pages = SafetyPages()

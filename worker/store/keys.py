@@ -30,7 +30,9 @@ vigil:settled           zset    settled jobs by the end of their retention time:
 vigil:acts              string  how many audit records are notes, that is no events of a job
 vigil:outbox            zset    entries that are not routed to a target yet: ids of messages of jobs' own webhooks, and
                                 `<job>:<seq>:<event>` for the standing endpoints of the job's app; by time, and within
-                                a millisecond by seq
+                                a millisecond by seq; those of one app at least 20 ms apart, so that an app that
+                                adds many stands behind those that add few;  vigil:outboxclock:<app> string, the last
+                                score of an app's entries
 vigil:router            string  lock of the worker that routes these entries to their targets
 vigil:msg:<id>          string  a webhook message;  vigil:body:<id> its body and URL;  vigil:tries:<id> list, its
                                 receipts
@@ -42,6 +44,10 @@ vigil:sending           zset    `<target>|<job>:<seq>:<message>` by lease end
 vigil:sends             string  a counter that makes tokens unique
 vigil:fails             hash    target -> failed tries in a row
 vigil:parked            set     targets that are paused
+vigil:allowance:<name>  hash    how many messages a receiver may get from an app; `app:<app>`, how many all of its
+                                receivers may that have not acknowledged the last one
+vigil:delayed:<name>    zset    targets that wait for that allowance, or as `full:<app>` for a place, by when they were
+                                due; `delayed|<name>` stands for them in vigil:targets
 vigil:refused:<job>     string  the job's own webhook has answered 410
 vigil:endpoints:<app>   hash    id -> a standing endpoint;  vigil:hears:<app> set, the events that they want
 vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> digest
@@ -108,6 +114,8 @@ TARGET_FAILURES: Final = "vigil:fails"
 PAUSED_TARGETS: Final = "vigil:parked"
 TARGET_QUEUE: Final = "vigil:queue:"
 IN_FLIGHT: Final = "vigil:flying:"
+ALLOWANCE: Final = "vigil:allowance:"
+DELAYED: Final = "vigil:delayed:"
 MESSAGE: Final = "vigil:msg:"
 BODY: Final = "vigil:body:"
 API_KEYS: Final = "vigil:apikeys"
@@ -205,6 +213,10 @@ def endpoint_messages(job_id: str) -> str:
 
 def webhook_refused(job_id: str) -> str:
     return "vigil:refused:" + job_id
+
+
+def outbox_clock(app: str) -> str:
+    return f"vigil:outboxclock:{app}"
 
 
 def target_queue(target: str) -> str:

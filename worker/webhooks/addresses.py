@@ -6,8 +6,11 @@ global (measured), and its answers change between Python releases.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
+
+from worker.webhooks.embedded_ipv4 import carried_ipv4, isatap_ipv4
 
 _V4_FORBIDDEN: Final = tuple(
     IPv4Network(text)
@@ -24,9 +27,8 @@ _V6_ALLOCATED: Final = IPv6Network("2000::/3")
 _V6_FORBIDDEN: Final = tuple(
     IPv6Network(text)
     for text in (
-        "2001::/23",  # Teredo, benchmarking, ORCHID and other protocol assignments
+        "2001::/23",  # benchmarking, ORCHID and other protocol assignments
         "2001:db8::/32",  # documentation
-        "2002::/16",  # 6to4: an IPv4 address in disguise
         "3fff::/20",  # documentation
     )
 )
@@ -48,23 +50,30 @@ _V6_METADATA: Final = tuple(
 )
 
 
-def address_allowed(text: str, *, allow_private: bool = False) -> bool:
+def address_allowed(text: str, *, allow_private: bool = False, nat64: Sequence[IPv6Network] = ()) -> bool:
     """Return whether a connection to this address may be opened.
 
     `allow_private` admits loopback and private ranges, but never metadata services, link-local, multicast, broadcast or
-    the unspecified address.
+    the unspecified address. `nat64`: the network's own prefixes of NAT64, beside the well-known one. An IPv6 address
+    that leads to an IPv4 one is allowed exactly if that one is.
     """
     try:
         address = ip_address(text)
     except ValueError:
         return False
-    if isinstance(address, IPv6Address):
-        if address.scope_id is not None:
-            return False
-        if address.ipv4_mapped is not None:
-            return _v4(address.ipv4_mapped, allow_private=allow_private)
-        return _v6(address, allow_private=allow_private)
-    return _v4(address, allow_private=allow_private)
+    if isinstance(address, IPv4Address):
+        return _v4(address, allow_private=allow_private)
+    if address.scope_id is not None:
+        return False
+    if allow_private and address.is_loopback:  # ::1 would be the IPv4-compatible 0.0.0.1
+        return True
+    carried = carried_ipv4(address, nat64)
+    if carried is not None:
+        return bool(carried) and all(_v4(one, allow_private=allow_private) for one in carried)
+    inner = isatap_ipv4(address)
+    if inner is not None and not _v4(inner, allow_private=allow_private):
+        return False
+    return _v6(address, allow_private=allow_private)
 
 
 def _v4(address: IPv4Address, *, allow_private: bool) -> bool:
@@ -76,7 +85,7 @@ def _v4(address: IPv4Address, *, allow_private: bool) -> bool:
 
 
 def _v6(address: IPv6Address, *, allow_private: bool) -> bool:
-    if allow_private and (address.is_loopback or address in _V6_UNIQUE_LOCAL):
+    if allow_private and address in _V6_UNIQUE_LOCAL:
         return not any(address in network for network in _V6_METADATA)
     if address not in _V6_ALLOCATED or any(address in network for network in _V6_FORBIDDEN):
         return False

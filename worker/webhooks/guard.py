@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Network, ip_address
 from typing import Final
 
 import httpx2
@@ -19,8 +19,8 @@ from worker.jobs.errors import Refused
 from worker.settings import Settings
 from worker.webhooks.addresses import address_allowed
 
-Resolver = Callable[[str], Awaitable[Sequence[str]]]
-"""Returns every address of a name as text; raises OSError if it has none."""
+Resolver = Callable[[str, str], Awaitable[Sequence[str]]]
+"""Returns every address of a name as text, looked up for an app; raises OSError if it has none."""
 
 MAX_URL_LENGTH: Final = 2048
 _URL: Final = TypeAdapter(HttpUrl)
@@ -46,11 +46,17 @@ class AddressPolicy:
 
     ports: frozenset[int] = frozenset({443, 8443})
     allow_private: bool = False
+    nat64: tuple[IPv6Network, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings) -> AddressPolicy:
         """Return the policy of the settings."""
-        return cls(frozenset(settings.webhook_ports), settings.webhook_allow_private)
+        nat64 = tuple(IPv6Network(text) for text in settings.webhook_nat64_prefixes)
+        return cls(frozenset(settings.webhook_ports), settings.webhook_allow_private, nat64)
+
+    def allows(self, address: str) -> bool:
+        """Return whether a connection to this address may be opened."""
+        return address_allowed(address, allow_private=self.allow_private, nat64=self.nat64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,7 @@ def _check_host(host: str, policy: AddressPolicy) -> None:
     if literal is not None:
         if not policy.allow_private:
             raise _refused("webhook_url_ip_address", "A webhook's address must have a host name, not an IP address.")
-        if not address_allowed(literal, allow_private=True):
+        if not policy.allows(literal):
             raise _refused("webhook_url_address", "Webhooks are never sent to this address.")
         return
     labels = host.split(".")
@@ -162,15 +168,15 @@ def _literal_ip(host: str) -> str | None:
     return bare
 
 
-async def resolve_allowed(host: str, resolver: Resolver, policy: AddressPolicy) -> list[str]:
-    """Look a host up once and return its addresses; raise AddressBlocked if there is none or any is refused."""
+async def resolve_allowed(host: str, resolver: Resolver, policy: AddressPolicy, app: str = "") -> list[str]:
+    """Look a host up once for an app and return its addresses; raise AddressBlocked if any is refused or none found."""
     literal = _literal_ip(host)
     if literal is not None:
-        if not policy.allow_private or not address_allowed(literal, allow_private=True):
+        if not policy.allow_private or not policy.allows(literal):
             raise AddressBlocked(host)
         return [literal]
-    found = list(dict.fromkeys(await resolver(host)))
-    if not found or not all(address_allowed(one, allow_private=policy.allow_private) for one in found):
+    found = list(dict.fromkeys(await resolver(host, app)))
+    if not found or not all(policy.allows(one) for one in found):
         raise AddressBlocked(host)
     return found
 
@@ -205,7 +211,7 @@ def check_fetched_host(host: str, policy: AddressPolicy) -> str | None:
     """Return the host if it is a name; None if it is an address that may be reached. Raises Refused (422)."""
     literal = _literal_ip(host)
     if literal is not None:
-        if not address_allowed(literal, allow_private=policy.allow_private):
+        if not policy.allows(literal):
             raise _not_allowed("It leads to a private, reserved or metadata address.")
         return None
     labels = host.lower().removesuffix(".").split(".")

@@ -1,69 +1,69 @@
-"""Resolves the names of receivers on separate threads, so that a hostile name server can't delay other lookups.
+"""Resolves the names of receivers, so that a hostile name server can't delay the lookups of others.
 
-One name takes one thread however many callers wait for it, and the names of one domain take a few: a name server that
-never answers blocks only its own domain.
+One name is looked up once however many callers wait for it. Lookups are bounded per app and per registrable domain
+(lookup_places.py), and each ends after a few seconds, which truly frees its place (name_lookup.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Final
-from weakref import WeakValueDictionary
 
-_MAX_THREADS: Final = 64
-_MAX_THREADS_PER_DOMAIN: Final = 4
+from worker.webhooks.lookup_places import LookupPlaces
+from worker.webhooks.name_lookup import NameLookup, system_lookup
+from worker.webhooks.registrable_domain import registrable_domain
+
 _TIMEOUT_S: Final = 5.0
-
-Lookup = Callable[[str], Sequence[str]]
-
-
-def _system_lookup(host: str) -> list[str]:
-    rows = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(row[4][0]) for row in rows))
 
 
 class SystemResolver:
-    """The system's resolver with a timeout."""
+    """The system's resolver with a timeout, and with bounds per app and domain."""
 
-    def __init__(self, lookup: Lookup = _system_lookup, *, seconds: float = _TIMEOUT_S) -> None:
+    def __init__(self, lookup: NameLookup | None = None, *, seconds: float = _TIMEOUT_S) -> None:
         self._lookup, self._seconds = lookup, seconds
-        self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="vigil-names")
-        self._lookups: dict[str, asyncio.Future[Sequence[str]]] = {}
-        self._domains: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._places = LookupPlaces()
+        self._under_way: dict[str, asyncio.Task[Sequence[str]]] = {}
 
-    async def __call__(self, host: str) -> Sequence[str]:
-        """Return every address of the name; raise OSError if it has none or there is no answer in time."""
+    async def __call__(self, host: str, app: str) -> Sequence[str]:
+        """Return every address of the name; raise OSError if it has none or there is no answer in time.
+
+        `app`: whose webhook needs it.
+        """
         try:
             async with asyncio.timeout(self._seconds):
-                return await asyncio.shield(self._lookups.get(host) or await self._start_lookup(host))
+                return await asyncio.shield(self._under_way.get(host) or await self._start(host, app))
         except TimeoutError:
             raise OSError("no answer from the name servers") from None
-        except UnicodeError:
-            raise OSError("not a name") from None
 
-    async def _start_lookup(self, host: str) -> asyncio.Future[Sequence[str]]:
-        """Start the lookup of the name as soon as its domain has a free thread, and return its future."""
-        domain = ".".join(host.split(".")[-2:])
-        slots = self._domains.get(domain) or asyncio.Semaphore(_MAX_THREADS_PER_DOMAIN)
-        self._domains[domain] = slots
-        await slots.acquire()
-        if (lookup := self._lookups.get(host)) is not None:  # another caller has started it meanwhile
-            slots.release()
-            return lookup
-        lookup = asyncio.get_running_loop().run_in_executor(self._threads, self._lookup, host)
-        self._lookups[host] = lookup
-        lookup.add_done_callback(lambda done: self._on_done(host, done, slots))
-        return lookup
+    async def _start(self, host: str, app: str) -> asyncio.Task[Sequence[str]]:
+        """Return the lookup of the name, begun as soon as there is a place for it."""
+        domain = registrable_domain(host)
+        await self._places.take(app, domain)
+        if (begun := self._under_way.get(host)) is not None:  # by another caller meanwhile
+            self._places.give_back(app, domain)
+            return begun
+        task = asyncio.create_task(self._look_up(host), name="name lookup")
+        self._under_way[host] = task
 
-    def _on_done(self, host: str, done: asyncio.Future[Sequence[str]], slots: asyncio.Semaphore) -> None:
-        slots.release()
-        self._lookups.pop(host, None)
-        if not done.cancelled():
-            done.exception()  # marks it as retrieved, even if no caller waits any more
+        def forget(done: asyncio.Task[Sequence[str]]) -> None:
+            self._under_way.pop(host, None)
+            self._places.give_back(app, domain)
+            if not done.cancelled():
+                done.exception()  # marks it as retrieved, even if no caller waits any more
+
+        task.add_done_callback(forget)
+        return task
+
+    async def _look_up(self, host: str) -> Sequence[str]:
+        if self._lookup is None:
+            self._lookup = system_lookup()
+        async with asyncio.timeout(self._seconds):
+            return list(dict.fromkeys(await self._lookup.addresses(host)))
 
     def close(self) -> None:
-        """Stop lookups; one that hangs is abandoned."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Stop lookups."""
+        for task in self._under_way.values():
+            task.cancel()
+        if self._lookup is not None:
+            self._lookup.close()

@@ -58,8 +58,8 @@ class TryResult:
 class _PinnedBackend(httpcore2.AsyncNetworkBackend):
     """Opens TCP connections to checked addresses only."""
 
-    def __init__(self, policy: AddressPolicy, resolver: Resolver, total: float) -> None:
-        self._policy, self._resolver, self._total = policy, resolver, total
+    def __init__(self, policy: AddressPolicy, resolver: Resolver, total: float, app: str) -> None:
+        self._policy, self._resolver, self._total, self._app = policy, resolver, total, app
         self.connected = False
 
     async def connect_tcp(
@@ -73,7 +73,7 @@ class _PinnedBackend(httpcore2.AsyncNetworkBackend):
         if not self._policy.allow_private and port not in self._policy.ports:
             raise httpcore2.ConnectError
         try:
-            addresses = await resolve_allowed(host, self._resolver, self._policy)
+            addresses = await resolve_allowed(host, self._resolver, self._policy, self._app)
         except OSError:
             raise httpcore2.ConnectError from None
         # one address may take all the time; several have a share each, and one share is left for the exchange
@@ -136,10 +136,10 @@ class WebhookSender:
         self._policy, self._resolver, self._clock = policy, resolver, clock
         self._total, self._tls = total, tls
 
-    async def post(self, url: CheckedUrl, headers: Mapping[str, str], body: bytes) -> TryResult:
-        """Send one POST, which ends within the total time whatever the receiver does."""
+    async def post(self, url: CheckedUrl, headers: Mapping[str, str], body: bytes, app: str = "") -> TryResult:
+        """Send one POST for an app, which ends within the total time whatever the receiver does."""
         began = self._clock.monotonic()
-        received, backend = _PartialAnswer(), _PinnedBackend(self._policy, self._resolver, self._total)
+        received, backend = _PartialAnswer(), _PinnedBackend(self._policy, self._resolver, self._total, app)
         error: str | None = None
         try:
             async with asyncio.timeout(self._total):

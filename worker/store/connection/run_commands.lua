@@ -4,7 +4,22 @@
 --   WHEN zset min_score min_count command…  runs it only when so many members have that score or a higher one
 --   NOTE list command…                     runs it, and appends its reply to the list
 --   MEASURE sizes due job input output id   no command: measure(…) of content_size.lua
+-- or be one of its own, also after IF:
+--   PACE zset clock spacing most score member   adds the member with that score, or with one `spacing` above the score
+--                                          added last under this clock, but by `most` higher at most: who adds many
+--                                          stands behind who adds few
 -- Raises what a command raises; the commands before it have been run.
+local PACE_CLOCK_S = 86400
+local function pace(zset, clock, spacing, most, score, member)
+  local after_last = math.min(number(call('GET', clock)) + spacing, score + most)
+  local paced = string.format('%.17g', math.max(tonumber(score), after_last))
+  call('SET', clock, paced, 'EX', PACE_CLOCK_S)
+  call('ZADD', zset, paced, member)
+end
+local function run_command(first, last)
+  if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
+  return call(unpack(ARGV, first, last))
+end
 local function run_commands(count, at)
   for _ = 1, count do
     local n = tonumber(ARGV[at])
@@ -18,9 +33,9 @@ local function run_commands(count, at)
         call(unpack(ARGV, at + 5, at + n))
       end
     elseif word ~= 'IF' then
-      call(unpack(ARGV, at + 1, at + n))
+      run_command(at + 1, at + n)
     elseif within(ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]) then
-      call(unpack(ARGV, at + 4, at + n))
+      run_command(at + 4, at + n)
     end
     at = at + n + 1
   end

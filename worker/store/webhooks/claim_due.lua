@@ -5,21 +5,59 @@
 --          failing_after: failures in a row after which a target gets one message at a time
 --          queue_prefix, in_flight_prefix, message_prefix, body_prefix: prefixes of a target's queue and of its messages
 --          in flight, of a message, of its body
---          full_retry_ms: how soon to look again at a target whose app has all its places
+--          full_retry_ms: how soon to look again at an app that has all its places
+--          allowance_prefix, delayed_prefix: prefixes of a receiver's or app's allowance, and of what waits for it
+--          base, refill, rate: of a receiver's allowance (allowance.lua)     app_base, app_refill: of an app's, which
+--          counts the tries at receivers that have not acknowledged the try before
 --          then for each app of which the worker is sending messages: app, how many
 -- Returns  {ms until something falls due or -1, {target, member, token, message, body}…}
 -- An app gets no more places than it leaves free, so that whatever its receivers do there is one for the next app.
 -- A target that can take no more now leaves `targets`; the end of one of its tries puts it back (record_try.lua).
+-- One that has to wait for its receiver or app is in `delayed_prefix<name>`, and `delayed|<name>` stands in `targets` for
+-- all of them: however many targets an app has, only as many are looked at as may send.
 local targets, sending, paused, failures, counter = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker_id, limit, lease_ms = ARGV[1], ARGV[2], ARGV[3]
 local max_per_target, failing_after = tonumber(ARGV[4]), tonumber(ARGV[5])
 local queue_prefix, in_flight_prefix, message_prefix, body_prefix = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local full_retry_ms, first_app = ARGV[10], 11
+local full_retry_ms, allowance_prefix, delayed_prefix = tonumber(ARGV[10]), ARGV[11], ARGV[12]
+local base, refill, rate = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local app_base, app_refill, first_app = tonumber(ARGV[16]), tonumber(ARGV[17]), 18
 local now = now_ms()
-local room, out, running = tonumber(limit), {}, {}
+local room, out, running, allowances = tonumber(limit), {}, {}, {}
 for i = first_app, #ARGV, 2 do running[ARGV[i]] = tonumber(ARGV[i + 1]) end
 
 local function job_of(member) return string.match(member, '^[^:]+') end
+
+local function allowance_of(name)
+  if not allowances[name] then
+    if string.sub(name, 1, 4) == 'app:' then
+      allowances[name] = allowance(allowance_prefix .. name, app_base, app_refill, 0, now)
+    else
+      allowances[name] = allowance(allowance_prefix .. name, base, refill, rate, now)
+    end
+  end
+  return allowances[name]
+end
+
+-- what a message has to wait for: its name and until when, or nil; `full:<app>` are places, `app:<app>` is the allowance
+local function obstacle(app, receiver)
+  if (running[app] or 0) >= room then return 'full:' .. app, now + full_retry_ms end
+  local wait = allowance_wait(allowance_of(receiver))
+  if wait > 0 then return receiver, now + wait end
+  if allowance_of(receiver).good then return nil end
+  wait = allowance_wait(allowance_of('app:' .. app))
+  if wait > 0 then return 'app:' .. app, now + wait end
+end
+
+local function spend(app, receiver)
+  local a = allowance_of(receiver)
+  a.tokens, a.used = a.tokens - 1, true
+  if a.rate > 0 then a.spare = a.spare - 1 end
+  if not a.good then
+    local all = allowance_of('app:' .. app)
+    all.tokens, all.used = all.tokens - 1, true
+  end
+end
 
 -- messages whose worker has died or given them back: first in their queue again, before what came after them
 for _, place in ipairs(call('ZRANGEBYSCORE', sending, '-inf', now, 'LIMIT', 0, 500)) do
@@ -36,8 +74,9 @@ end
 
 local due = call('ZRANGEBYSCORE', targets, '-inf', now, 'LIMIT', 0, 500)
 local share = math.max(1, math.ceil(room / math.max(1, #due)))
-for _, target in ipairs(due) do
-  if room <= 0 then break end
+
+-- lease what the target may send now, and put it where it waits for the rest
+local function serve(target)
   local queue, in_flight = queue_prefix .. target, in_flight_prefix .. target
   local max = max_per_target
   if number(call('HGET', failures, target)) >= failing_after then max = 1 end
@@ -60,12 +99,20 @@ for _, target in ipairs(due) do
         message = false
       end
       local app = message and tostring(fields.app)
-      if app and (running[app] or 0) >= room then
-        next_due = now + full_retry_ms
-        break
+      local receiver = type(fields.receiver) == 'string' and fields.receiver or ''
+      if receiver == '' then receiver = target end
+      if app then
+        local name, at = obstacle(app, receiver)
+        if name then
+          call('ZREM', targets, target)
+          call('ZADD', delayed_prefix .. name, score, target)
+          call('ZADD', targets, 'LT', at, 'delayed|' .. name)
+          return
+        end
       end
       call('ZREM', queue, member)
       if message then
+        spend(app, receiver)
         running[app] = (running[app] or 0) + 1
         local token = worker_id .. ':' .. call('INCR', counter)
         call('HSET', in_flight, job_id, token)
@@ -80,6 +127,35 @@ for _, target in ipairs(due) do
   else
     call('ZREM', targets, target)
   end
+end
+
+-- serve as many of the targets that wait for `name` as may send now
+local function serve_delayed(entry, name)
+  local app, waiting, count, at = string.match(name, '^full:(.+)$'), delayed_prefix .. name, 0, now + full_retry_ms
+  call('ZREM', targets, entry)
+  if app then
+    count = room - (running[app] or 0)
+  else
+    local a = allowance_of(name)
+    count = allowance_wait(a) > 0 and 0 or math.floor(a.rate > 0 and math.min(a.tokens, a.spare) or a.tokens)
+  end
+  for _ = 1, count do
+    if room <= 0 then break end
+    local first = call('ZPOPMIN', waiting)
+    if not first[1] then return end
+    serve(first[1])
+  end
+  if not app then at = now + allowance_wait(allowance_of(name)) end
+  if call('EXISTS', waiting) == 1 then call('ZADD', targets, 'LT', at, entry) end
+end
+
+for _, target in ipairs(due) do
+  if room <= 0 then break end
+  local name = string.match(target, '^delayed|(.+)$')
+  if name then serve_delayed(target, name) else serve(target) end
+end
+for name, a in pairs(allowances) do
+  if a.used then keep_allowance(allowance_prefix .. name, a) end
 end
 
 local wait = -1

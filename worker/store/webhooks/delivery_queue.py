@@ -25,6 +25,10 @@ from worker.store.webhooks.outbox import OutboxMessage, load_message, outbox_sco
 _ROUTER_LOCK_MS: Final = 3_000
 _FULL_APP_RETRY_MS: Final = 250
 _MAX_RECEIPTS: Final = 50
+_RECEIVER_ALLOWANCE: Final = (8, 1.0, 64)
+"""The allowance of a receiver: messages at first, a second while it does not acknowledge, and under way at most."""
+_APP_ALLOWANCE: Final = (32, 4.0)
+"""The allowance of an app, counted over its receivers that have not acknowledged the last message."""
 
 
 class OutboxBatch(NamedTuple):
@@ -58,21 +62,28 @@ class ClaimedMessage:
 class DeliveryQueue:
     """The queues in Redis, as the sending worker uses them."""
 
-    def __init__(self, redis: ArqRedis, worker_id: str, *, per_target: int, keep: int, max_pending: int) -> None:
-        """`keep`: seconds that a settled message is kept; `max_pending`: seconds that one may stay unsettled."""
+    def __init__(
+        self, redis: ArqRedis, worker_id: str, *, per_target: int, rate: float, keep: int, max_pending: int
+    ) -> None:
+        """Load the scripts.
 
-        def load(name: str) -> Any:
-            return script(redis, name)
+        `rate`: messages a second that an app may send to one receiver, 0 = no limit; `keep`: seconds that a settled
+        message is kept; `max_pending`: seconds that one may stay unsettled.
+        """
 
-        self._redis, self._worker_id, self._per_target = redis, worker_id, per_target
+        def load(*names: str) -> Any:
+            return script(redis, *names)
+
+        self._redis, self._worker_id, self._per_target, self._rate = redis, worker_id, per_target, rate
         self._keyring = keyring_of(redis)
         self._keep, self._keep_pending = keep, keep + max_pending
         self._take_outbox, self._commit_routing, self._claim_due = (
             load("webhooks/take_outbox"),
             load("webhooks/commit_routing"),
-            load("webhooks/claim_due"),
+            load("webhooks/allowance", "webhooks/claim_due"),
         )
-        self._record_try, self._extend_lease = load("webhooks/record_try"), load("webhooks/extend_lease")
+        self._record_try = load("webhooks/allowance", "webhooks/record_try")
+        self._extend_lease = load("webhooks/extend_lease")
 
     async def take_outbox(self, limit: int) -> OutboxBatch | None:
         """Return the oldest entries of the outbox; None while another worker routes them."""
@@ -144,6 +155,8 @@ class DeliveryQueue:
         """
         args: list[CommandArg] = [self._worker_id, room, int(lease * 1000), self._per_target, failing_after]
         args += [keys.TARGET_QUEUE, keys.IN_FLIGHT, keys.MESSAGE, keys.BODY, _FULL_APP_RETRY_MS]
+        base, refill, _ = _RECEIVER_ALLOWANCE
+        args += [keys.ALLOWANCE, keys.DELAYED, base, refill, self._rate, *_APP_ALLOWANCE]
         for app, number in running.items():
             args += [app, number]
         names = [keys.TARGETS, keys.SENDING, keys.PAUSED_TARGETS, keys.TARGET_FAILURES, keys.SEND_COUNTER]
@@ -202,10 +215,13 @@ class DeliveryQueue:
         after: OutboxMessage,
         *,
         retry_in: float | None = None,
-        result: Literal["ok", "failed", ""] = "",
+        first: bool = False,
+        result: Literal["ok", "gone", "failed", ""] = "",
         receipt: dict[str, Any] | None = None,
     ) -> bool:
         """Record a try: the message becomes `after`, and is tried again in `retry_in` seconds unless that is None.
+
+        `first`: at once, and before all others of its target.
 
         Return False when the lease was lost before.
         """
@@ -213,10 +229,14 @@ class DeliveryQueue:
         job_messages = keys.endpoint_messages(m.job_id) if m.endpoint else keys.messages(m.job_id)
         names = [keys.TARGETS, keys.SENDING, keys.TARGET_FAILURES, keys.target_queue(target), keys.in_flight(target)]
         names += [keys.message(m.id), keys.body(m.id), keys.tries(m.id), job_messages]
-        keep = self._keep if retry_in is None else self._keep_pending
+        receiver, app = m.receiver or target, f"app:{m.app}"
+        names += [keys.ALLOWANCE + receiver, keys.ALLOWANCE + app]
+        keep = self._keep if retry_in is None and not first else self._keep_pending
         wait = -1 if retry_in is None else max(0, round(retry_in * 1000))
         sealed = claimed.cipher.seal_with_key(tries_field(m.id), receipt) if receipt is not None else b""
-        args = [target, claimed.member, claimed.token, after.dump(), keep, wait, result, sealed, _MAX_RECEIPTS]
+        args = [target, claimed.member, claimed.token, after.dump(), keep, -2 if first else wait, result, sealed]
+        base, refill, most = _RECEIVER_ALLOWANCE
+        args += [_MAX_RECEIPTS, receiver, m.app, base, refill, self._rate, most, *_APP_ALLOWANCE]
         async with store_errors("keep a receipt"):
             return bool(await self._record_try(keys=names, args=args))
 

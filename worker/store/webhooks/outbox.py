@@ -32,6 +32,9 @@ State = Literal["pending", "delivered", "exhausted", "gone"]
 _SEQ_DIGITS: Final = 10
 _STEPS_PER_MS: Final = 4096  # a float64 of today's milliseconds has that many steps between two of them
 _MAX_CHANGE_TRIES: Final = 5
+_SPACING_MS: Final = 20
+_MAX_BEHIND_MS: Final = 600_000
+"""Entries of one app are so far apart, and at most so far behind their time: others come before a crowd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class OutboxMessage:
     before: State | Literal[""] = ""  # its state before a manual redelivery
     planned: str | None = None  # … and when its next scheduled try would have been
     trace: str = ""  # the carrier of the submit's trace, as JSON
+    receiver: str = ""  # whose allowance it is counted in; empty = its target's
+    shared_with: tuple[str, ...] = ()  # more standing endpoints at the same URL, which get this message too
 
     @property
     def member(self) -> str:
@@ -74,8 +79,10 @@ _FIELDS: Final = frozenset(field.name for field in fields(OutboxMessage))
 
 def load_message(raw: bytes) -> OutboxMessage:
     """Decode a message; fields of other releases are ignored."""
-    message = OutboxMessage(**{name: value for name, value in json.loads(raw).items() if name in _FIELDS})
-    texts = (message.id, message.job_id, message.app, message.type, message.created_at, message.target, message.trace)
+    fields = {name: value for name, value in json.loads(raw).items() if name in _FIELDS}
+    message = OutboxMessage(**{**fields, "shared_with": tuple(fields.get("shared_with") or ())})
+    texts = [message.id, message.job_id, message.app, message.type, message.created_at, message.target, message.trace]
+    texts += [message.receiver, *message.shared_with]
     if message.state not in get_args(State) or not all(isinstance(text, str) for text in texts):
         raise ValueError("not a message")
     if not all(isinstance(number, int) for number in (message.seq, message.tries)):
@@ -86,10 +93,11 @@ def load_message(raw: bytes) -> OutboxMessage:
 def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Command]:
     """Return the commands by which a commit of these events fills the outbox."""
     commands: list[Command] = []
+    pace = ("PACE", keys.OUTBOX, keys.outbox_clock(job.app), _SPACING_MS, _MAX_BEHIND_MS)
     for event in trail:
         due, wanted = to_ms(event.at), keys.endpoint_events(job.app)
         score = outbox_score(due, event.seq)  # events of one commit have one time
-        commands.append(("IF", wanted, event.type, "ZADD", keys.OUTBOX, score, f"{job.id}:{event.seq}:{event.type}"))
+        commands.append(("IF", wanted, event.type, *pace, score, f"{job.id}:{event.seq}:{event.type}"))
         commands.append(("IF", wanted, event.type, "PUBLISH", channels.OUTBOX_FILLED, "1"))
         if event.type in job.webhook_events:
             message_id = ids.new_id("msg", due, clock.random_bytes(ids.RANDOM_BYTES))
@@ -101,7 +109,7 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
             )
             commands.append(("SET", keys.message(message_id), message.dump()))
             commands.append(("RPUSH", keys.messages(job.id), message_id))
-            commands.append(("ZADD", keys.OUTBOX, score, message_id))
+            commands.append((*pace, score, message_id))
             commands.append(("PUBLISH", channels.OUTBOX_FILLED, "1"))
     return commands
 

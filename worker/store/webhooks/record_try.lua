@@ -1,17 +1,25 @@
 -- record_try: End a try: keep its receipt and the message's new state, and let the target take its next message.
 -- KEYS     targets, sending, failures
 --          queue, in_flight: the target's     message, body, receipts: the message's     job_messages: the job's list
+--          receiver_allowance, app_allowance: what the try was counted in (allowance.lua)
 -- ARGV     target, member, token
 --          state: the message from now on, ttl_s: how long all of it is kept
---          retry_ms: until the next try, or -1     result: "ok", "failed" or "" (nothing was tried)
+--          retry_ms: until the next try, -1 = none, -2 = at once and before all others of the target
+--          result: "ok" (acknowledged), "gone" (410), "failed" or "" (nothing was tried)
 --          receipt: of this try, or ""     max_receipts: how many are kept
+--          receiver, app: the names of the allowances     base, refill, rate, most, app_base, app_refill: their numbers
 -- Returns  1, or 0 when the lease is lost: another worker sends the message again
 local targets, sending, failures, queue, in_flight = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local message, body, receipts, job_messages = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local receiver_allowance, app_allowance = KEYS[10], KEYS[11]
 local target, member, token, state, ttl_s = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local retry_ms, result, receipt, max_receipts = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local retry_ms, result, receipt, max_receipts = tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9]
+local receiver, app = ARGV[10], ARGV[11]
+local base, refill, rate, most = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local app_base, app_refill = tonumber(ARGV[16]), tonumber(ARGV[17])
 local job_id = string.match(member, '^[^:]+') or ''
 if call('HGET', in_flight, job_id) ~= token then return 0 end
+local now = now_ms()
 call('HDEL', in_flight, job_id)
 call('ZREM', sending, target .. '|' .. member)
 call('SET', message, state, 'EX', ttl_s)
@@ -20,10 +28,28 @@ if receipt ~= '' then
   call('LTRIM', receipts, -max_receipts, -1)
 end
 for _, key in ipairs({body, receipts, job_messages}) do call('EXPIRE', key, ttl_s) end
-if tonumber(retry_ms) >= 0 then call('ZADD', queue, now_ms() + retry_ms, member) end
-if result == 'ok' then call('HDEL', failures, target) end
-if result == 'failed' then call('HINCRBY', failures, target, 1) end
 local first = call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+if retry_ms >= 0 then call('ZADD', queue, now + retry_ms, member) end
+if retry_ms == -2 then call('ZADD', queue, math.min(now, tonumber(first[2] or now) - 1), member) end
+if result == 'ok' or result == 'gone' then call('HDEL', failures, target) end
+if result == 'failed' then call('HINCRBY', failures, target, 1) end
+
+-- an acknowledgement gives the receiver more, a try that was none gives back what it took; whoever waits is looked at
+local a = allowance(receiver_allowance, base, refill, rate, now)
+local was_good, all = a.good, allowance(app_allowance, app_base, app_refill, 0, now)
+if result == 'ok' then a.tokens, a.good = math.min(most, a.tokens + 2), true end
+if result == 'gone' or result == 'failed' then a.good = false end
+if result == '' then a.tokens, a.spare = a.tokens + 1, a.spare + 1 end
+keep_allowance(receiver_allowance, a)
+if not was_good and (result == 'ok' or result == '') then
+  all.tokens = math.min(app_base, all.tokens + 1)
+  keep_allowance(app_allowance, all)
+  call('ZADD', targets, 'XX', 'LT', now, 'delayed|app:' .. app)
+end
+if result == 'ok' or result == '' then call('ZADD', targets, 'XX', 'LT', now, 'delayed|' .. receiver) end
+call('ZADD', targets, 'XX', 'LT', now, 'delayed|full:' .. app)
+
+first = call('ZRANGE', queue, 0, 0, 'WITHSCORES')
 if first[1] then
   call('ZADD', targets, first[2], target)
 elseif call('HLEN', in_flight) == 0 then

@@ -3,7 +3,8 @@
 Delivery is at least once: a try whose receipt was not stored is repeated by the worker that takes the message next,
 under the same id. Of one job, one message at a time goes to a target, in the order of its events; one that failed waits
 for its retry and no longer delays those behind it. A dead or slow target has its own queue and a few slots, so it
-delays no other; an app with many such targets gets no more slots than it leaves free.
+delays no other; an app with many such targets gets no more slots than it leaves free. How many messages a receiver gets
+that does not acknowledge them is bounded whatever URLs an app gives it (claim_due.lua, ops/design/webhooks.md).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import ClaimedMessage, DeliveryQueue
 from worker.store.webhooks.endpoints import Endpoints
 from worker.store.webhooks.outbox import OutboxMessage, State
-from worker.tasks.delivery.outbox_relay import OutboxRelay
+from worker.tasks.delivery.outbox_relay import OutboxRelay, receiver_name
 from worker.tasks.loop import loop_pass
 from worker.tasks.store_retry import retry_store
 from worker.telemetry.events import emit
@@ -59,10 +60,13 @@ _NO_SECRET: Final = "The app has no secret to sign with."  # noqa: S105  a sente
 
 
 class _Destination(NamedTuple):
-    """Where a message is sent now, and the secrets that sign it."""
+    """Where a message is sent now, the secrets that sign it, and the standing endpoints that get it there."""
 
     url: str
     secrets: Sequence[str]
+    endpoints: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    """Endpoints that had the same URL when the message was made, and another one since: they get it afterwards."""
 
 
 class Dispatcher:
@@ -80,6 +84,7 @@ class Dispatcher:
             redis,
             worker_id,
             per_target=MAX_PER_TARGET,
+            rate=settings.webhook_rate,
             keep=settings.result_ttl,
             max_pending=round(max_duration(self._delays)),
         )
@@ -153,8 +158,10 @@ class Dispatcher:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        # in a task of its own: in a cancelled one, Python 3.11.2 turns a timeout inside redis-py into another cancel
+        giving_back = asyncio.create_task(self._deliveries.extend_lease(list(left.values()), 0))
         with contextlib.suppress(StoreUnavailable):
-            await self._deliveries.extend_lease(list(left.values()), 0)
+            await giving_back
         self._resolver.close()
 
     async def _deliver(self, taken: ClaimedMessage) -> None:
@@ -182,6 +189,10 @@ class Dispatcher:
                 return
             if _cancelled():
                 raise asyncio.CancelledError
+            receiver = receiver_name(message.app, destination.url)
+            if receiver != message.receiver:  # its endpoint has another URL since, or an older release has queued it
+                await self._store_result(taken, replace(message, receiver=receiver), first=True)
+                return
             with delivering(message.carrier, job_id=message.job_id, host=urlsplit(destination.url).hostname or ""):
                 answer, host = await self._try(taken, destination, at)
                 await self._settle(taken, destination, answer, at, host)
@@ -190,14 +201,23 @@ class Dispatcher:
         """Return where to send the message and with which secrets, as of now; None if it is not wanted any more."""
         message = taken.message
         if message.endpoint:
-            endpoint = await self._endpoints.find(message.app, message.endpoint)
-            if endpoint is None or endpoint.state == "gone":
-                return None
-            return _Destination(endpoint.url, endpoint.live_secrets(to_ms(self._clock.now())))
+            return await self._destination_of_endpoints(message)
         if not message.before and await self._deliveries.is_refused(message.job_id):
             return None
         secret = await self._apps.webhook_secret(message.app)
         return _Destination(taken.url, [secret] if secret else [])
+
+    async def _destination_of_endpoints(self, message: OutboxMessage) -> _Destination | None:
+        """Return where the message's endpoints receive it now; None if none of them is left."""
+        names, now = (message.endpoint, *message.shared_with), to_ms(self._clock.now())
+        found = [await self._endpoints.find(message.app, name) for name in names]
+        wanted = [one for one in found if one is not None and one.state != "gone"]
+        if not wanted:
+            return None
+        here = [one for one in wanted if one.url == wanted[0].url]
+        secrets = dict.fromkeys(secret for one in here for secret in one.live_secrets(now))
+        elsewhere = tuple(one.id for one in wanted if one not in here)
+        return _Destination(here[0].url, list(secrets), tuple(one.id for one in here), elsewhere)
 
     async def _try(self, taken: ClaimedMessage, destination: _Destination, at: datetime) -> tuple[TryResult, str]:
         """Make one POST; return (its result, the host it went to)."""
@@ -208,7 +228,7 @@ class Dispatcher:
                 return TryResult(None, 0.0, _NO_SECRET), url.host
             headers = signed_headers(taken.message.id, at, taken.body, destination.secrets)
             headers = {**headers, **for_receiver(taken.message.carrier)}
-            return await self._sender.post(url, headers, taken.body.encode()), url.host
+            return await self._sender.post(url, headers, taken.body.encode(), taken.message.app), url.host
         except Refused:
             return TryResult(None, 0.0, UNREACHABLE), ""
         except Exception as error:  # noqa: BLE001  it must count as a try, or it would be repeated for ever
@@ -234,22 +254,36 @@ class Dispatcher:
         result = {"result": outcome.value, "http_status": answer.status, "seconds": answer.seconds, "lag_seconds": lag}
         emit("webhook.tried", **fields, **result)
         if outcome is TryVerdict.DELIVERED:
-            await self._store_result(taken, _after(tried, "delivered"), result="ok", receipt=receipt)
+            after, wait = self._ended(tried, "delivered", destination)
+            await self._store_result(taken, after, again_in=wait, result="ok", receipt=receipt)
             if shows_answer(taken.body):  # the app has it: what is not to be stored is erased soon
                 await schedule_erasure(self._redis, self._clock, [message.job_id])
         elif outcome is TryVerdict.GONE and await self._stop_target(message, destination):
             emit("webhook.gone", **fields)
-            await self._store_result(taken, _after(tried, "gone"), result="ok", receipt=receipt)
+            after, wait = self._ended(tried, "gone", destination)
+            await self._store_result(taken, after, again_in=wait, result="gone", receipt=receipt)
         else:
             after, wait = self._failed(tried, answer)
             if after.state == "exhausted" and not manual:
                 emit("webhook.exhausted", status=answer.status, **fields)
+                after, wait = self._ended(tried, "exhausted", destination)
             await self._store_result(taken, after, again_in=wait, result="failed", receipt=receipt)
+
+    def _ended(
+        self, tried: OutboxMessage, state: State, destination: _Destination
+    ) -> tuple[OutboxMessage, float | None]:
+        """Return (the message after its last try here, 0 seconds until it is sent to those who moved away, or None)."""
+        if not destination.elsewhere:
+            return _after(tried, state), None
+        first, *others = destination.elsewhere
+        moved = replace(tried, endpoint=first, shared_with=tuple(others), tries=0, before="", planned=None)
+        return replace(moved, state="pending", next_try_at=iso_ms(self._clock.now())), 0.0
 
     async def _stop_target(self, message: OutboxMessage, destination: _Destination) -> bool:
         """Send nothing more to a target that answered 410; return False if its app has set another address since."""
         if message.endpoint:
-            return await self._endpoints.mark_gone(message.app, message.endpoint, destination.url)
+            gone = [await self._endpoints.mark_gone(message.app, one, destination.url) for one in destination.endpoints]
+            return all(gone)
         await self._deliveries.set_refused(message.job_id)
         return True
 
@@ -272,12 +306,15 @@ class Dispatcher:
         after: OutboxMessage,
         *,
         again_in: float | None = None,
-        result: Literal["ok", "failed", ""] = "",
+        first: bool = False,
+        result: Literal["ok", "gone", "failed", ""] = "",
         receipt: dict[str, Any] | None = None,
     ) -> None:
         """Store the message and the receipt, unless the lease is lost; without Redis, retry while the lease lasts."""
         await retry_store(
-            lambda: self._deliveries.record_try(taken, after, retry_in=again_in, result=result, receipt=receipt),
+            lambda: self._deliveries.record_try(
+                taken, after, retry_in=again_in, first=first, result=result, receipt=receipt
+            ),
             interval=_STORE_RETRY_S,
             give_up_after=self._lease,
             now=self._clock.monotonic,

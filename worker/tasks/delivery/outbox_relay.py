@@ -6,8 +6,9 @@ body is built here, once: from the record as of the event, so that a message nev
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -16,7 +17,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs import events as ev, fold, ids
-from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
+from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.jobs.record import Job
 from worker.jobs.timestamps import iso_ms
 from worker.store.commands import Command
@@ -29,11 +30,17 @@ from worker.store.webhooks.delivery_queue import DeliveryQueue, RoutedEntry
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import OutboxMessage, trace_of
 from worker.telemetry.internal_errors import report_internal_error
-from worker.webhooks.guard import AddressPolicy, check_url
+from worker.webhooks.guard import AddressPolicy, CheckedUrl, check_url
 from worker.webhooks.message import WebhookEvent, body_of
+from worker.webhooks.registrable_domain import receiver_of
 
 _BATCH_SIZE: Final = 100
+_MAX_COMMANDS: Final = 2_000
+"""How many commands one batch writes, so that Redis is not held up; one entry may go over it."""
+_MAX_BLOCK_S: Final = 0.01
+"""How long messages are made before other tasks of the worker get the loop."""
 _KEY_MISSING_RETRY_MS: Final = 60_000
+_ANY_ADDRESS: Final = AddressPolicy(allow_private=True)
 
 
 class _Entry(NamedTuple):
@@ -82,7 +89,10 @@ class OutboxRelay:
         entries = await self._entries(batch.entries)
         contexts = await self._contexts(entries, batch.now_ms)
         rows, waiting = [], list[str]()
+        written, resumed = 0, self._clock.monotonic()
         for entry, context in zip(entries, contexts, strict=True):
+            if written >= _MAX_COMMANDS:
+                break  # the rest stays in the outbox for the next batch
             if context is not None and context.key_missing:
                 waiting.append(entry.name)
                 continue
@@ -92,6 +102,10 @@ class OutboxRelay:
                 report_internal_error("webhook.unmade", error, job_id=entry.job_id)
                 commands = self._given_up(entry)
             rows.append(RoutedEntry(entry.name, commands))
+            written += len(commands)
+            if self._clock.monotonic() - resumed > _MAX_BLOCK_S:  # an event for many endpoints takes milliseconds
+                await asyncio.sleep(0)
+                resumed = self._clock.monotonic()
         await self._deliveries.postpone(waiting, batch.now_ms + _KEY_MISSING_RETRY_MS)
         await self._deliveries.commit_routing(rows)
         return bool(rows)
@@ -176,12 +190,13 @@ class OutboxRelay:
             own = self._own(entry.message, job, event, context)
             return self._given_up(entry) if own is None else own
         commands: list[Command] = []
-        for endpoint in context.endpoints:
-            if entry.type in endpoint.events and endpoint.state != "gone":
-                commands += self._for_endpoint(endpoint, job, event, context)
+        for endpoint, *others in _by_receiver(context.endpoints, entry.type):
+            commands += self._for_endpoint(endpoint, others, job, event, context)
         return commands
 
-    def _for_endpoint(self, endpoint: Endpoint, job: Job, event: WebhookEvent, context: _EntryContext) -> list[Command]:
+    def _for_endpoint(
+        self, endpoint: Endpoint, others: Sequence[Endpoint], job: Job, event: WebhookEvent, context: _EntryContext
+    ) -> list[Command]:
         name = ids.new_id("msg", context.now_ms, self._clock.random_bytes(ids.RANDOM_BYTES))
         body = self._body(endpoint.payload, name, job, event, context)
         if body is None:
@@ -192,6 +207,8 @@ class OutboxRelay:
             target=endpoint.id,
             next_try_at=iso_ms(event.at),
             trace=trace_of(job),
+            receiver=receiver_name(job.app, endpoint.url),
+            shared_with=tuple(one.id for one in others),
         )
         return self._deliveries.enqueue_commands(message, context.record.cipher, endpoint.url, body, context.now_ms)
 
@@ -212,7 +229,7 @@ class OutboxRelay:
         if body is None:
             return self._deliveries.drop_commands(message)
         url = str(hook["url"])
-        message = replace(message, target=target_of(job.app, url))
+        message = replace(message, target=target_of(job.app, url), receiver=receiver_name(job.app, url))
         return self._deliveries.enqueue_commands(message, context.record.cipher, url, body, context.now_ms)
 
     def _given_up(self, entry: _Entry) -> list[Command]:
@@ -221,12 +238,40 @@ class OutboxRelay:
         return self._deliveries.settle_commands(replace(entry.message, state="exhausted", next_try_at=None))
 
 
+def _by_receiver(endpoints: Sequence[Endpoint], event_type: str) -> Iterable[list[Endpoint]]:
+    """Return the endpoints that want an event, those with one URL and payload together: they get one message.
+
+    Those that are paused are alone, as each gets what it missed once it is active again.
+    """
+    groups: dict[tuple[str, ...], list[Endpoint]] = {}
+    for one in endpoints:
+        if event_type in one.events and one.state != "gone":
+            groups.setdefault((one.url, one.payload) if one.state == "active" else (one.id,), []).append(one)
+    return groups.values()
+
+
 def target_of(app: str, url: str) -> str:
     """Return the name of the queue for an app's per-job webhooks to one origin."""
-    origin = check_url(
-        url, AddressPolicy(allow_private=True)
-    ).origin  # whether it may be called is judged when it is called
-    return "wu_" + hashlib.sha256(f"{app}\0{origin}".encode()).hexdigest()[:24]
+    parsed = _parsed(url)
+    return "wu_" + _digest(app, parsed.origin if parsed else url)
+
+
+def receiver_name(app: str, url: str) -> str:
+    """Return under which name an app's messages to a URL are counted, "" if it can't be called; it reveals neither."""
+    parsed = _parsed(url)
+    return "to_" + _digest(app, receiver_of(parsed)) if parsed else ""
+
+
+def _parsed(url: str) -> CheckedUrl | None:
+    """Return the parts of a URL, or None if it can't be called; whether it may be is judged when it is called."""
+    try:
+        return check_url(url, _ANY_ADDRESS)
+    except Refused:
+        return None
+
+
+def _digest(app: str, name: str) -> str:
+    return hashlib.sha256(f"{app}\0{name}".encode()).hexdigest()[:24]
 
 
 def _wants_full(record: OutboxJob, endpoints: dict[str, list[Endpoint] | None], entry: _Entry) -> bool:
