@@ -10,6 +10,7 @@ import pytest
 from builders import PLAIN
 from full_stack import full_stack
 from in_process import SOL, until
+from waiting import next_week
 
 from worker.clock import Clock
 from worker.store.apps import SCOPES, Apps
@@ -29,7 +30,7 @@ async def third_block(house, person="mallory"):
     """Three jobs that the provider blocks, and (queued, scheduled): what waits of the same end user meanwhile."""
     blocked = [await house.submit(BLOCK, end_user=person) for _ in range(3)]
     queued = await house.submit(NORMAL, end_user=person)
-    scheduled = await house.submit(NORMAL, end_user=person, not_before="2099-01-01T00:00:00Z")
+    scheduled = await house.submit(NORMAL, end_user=person, not_before=next_week())
     await house.stage.worker()
     for job_id in blocked:
         assert (await house.stage.settled(job_id)).status == "blocked"
