@@ -22,7 +22,7 @@ _PROBLEMS: Final = {
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "A field or parameter can't be used as sent.",
-    429: "The app's rate limit (`rate_limited`) or quota (`queue_full`) is reached; try again after the seconds of Retry-After.",
+    429: "The app's rate limit or quota (`queue_full`) is reached; try again after the seconds of Retry-After.",
     500: "Internal error.",
     503: "The store is unavailable. If it took too long, the request may have been accepted: use an Idempotency-Key.",
 }
