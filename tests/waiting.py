@@ -9,12 +9,20 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
+
+from worker.clock import Clock
 
 T = TypeVar("T")
 LIMIT = 90.0
 """Seconds until a wait has failed; below the limit of a whole test (`timeout` in pyproject.toml)."""
 _NAP_S = 0.01
+
+
+def next_week() -> str:
+    """Return a time for `not_before` that no test lives to see."""
+    return (Clock().now() + timedelta(days=7)).isoformat()
 
 
 async def until(what: str, condition: Callable[[], Awaitable[Any]], seconds: float = LIMIT) -> Any:

@@ -7,6 +7,7 @@ an app, and one that is revoked is dead within five seconds in every API process
 from __future__ import annotations
 
 from api_server import AdjustableClock, running, submitted
+from waiting import next_week
 
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets, safety_identifier
 
@@ -26,7 +27,7 @@ async def resources_of_other(api, worker, redis, clock):
     given = {"metadata": {"note": SECRET}, "end_user": f"{SECRET}-user", "webhook": hook}
     job_id = await submitted(other, **given)
     await settle(worker, job_id)
-    waits = await submitted(other, **given, not_before="2099-01-01T00:00:00Z")
+    waits = await submitted(other, **given, not_before=next_week())
     shut = (await other.post("/v1/quarantine", json={"end_user": f"{SECRET}-shut", "reason": SECRET})).json()
     sid = safety_identifier(await KeptSecrets(redis, clock).get(IDENTIFIER), "other", f"{SECRET}-user")
     names = {

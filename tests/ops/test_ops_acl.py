@@ -10,6 +10,7 @@ from deployment import Deployment, deployed
 from openai import OpenAI
 from ops_server import Server, secrets, server
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from waiting import next_week
 
 from worker.store.connection.required_commands import OPTIONAL, Role, names
 
@@ -49,7 +50,7 @@ def work(vigil: Deployment) -> None:
         vigil.submit("[[sim: check_then_block hold=1]] hello", end_user="u2"),
         vigil.submit("[[sim: model_not_found]] hello"),
         vigil.submit("[[sim: server_error times=1]] hello"),
-        vigil.submit("later", not_before="2099-01-01T00:00:00Z"),
+        vigil.submit("later", not_before=next_week()),
     ]
     batch = vigil.http.post("/v1/jobs/batch", json={"jobs": [{"model": "gpt-5.6-sol", "input": "x"}] * 3})
     assert batch.status_code == 200, batch.text

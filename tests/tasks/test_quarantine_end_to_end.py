@@ -10,6 +10,7 @@ import pytest
 from builders import PLAIN
 from full_stack import full_stack
 from in_process import SOL, until
+from waiting import next_week
 
 from worker.clock import Clock
 from worker.store.apps import SCOPES, Apps
@@ -29,7 +30,7 @@ async def third_block(vigil, person="mallory"):
     """Three jobs that the provider blocks, and (queued, scheduled): what waits of the same end user meanwhile."""
     blocked = [await vigil.submit(BLOCK, end_user=person) for _ in range(3)]
     queued = await vigil.submit(NORMAL, end_user=person)
-    scheduled = await vigil.submit(NORMAL, end_user=person, not_before="2099-01-01T00:00:00Z")
+    scheduled = await vigil.submit(NORMAL, end_user=person, not_before=next_week())
     await vigil.stage.worker()
     for job_id in blocked:
         assert (await vigil.stage.settled(job_id)).status == "blocked"

@@ -12,6 +12,7 @@ from arq.connections import ArqRedis
 from full_stack import FullStack, full_stack
 from in_process import SOL
 from spoiling import GARBAGE, spoil
+from waiting import next_week
 
 from worker.store import keys
 from worker.store.connection.pool import connect, keyring_of
@@ -124,7 +125,7 @@ async def test_an_openai_client_is_told_what_is_left_when_only_the_question_is_l
 
 async def test_a_repeated_submit_finds_its_damaged_job(valkey_url: str, redis: ArqRedis) -> None:
     async with full_stack(redis, valkey_url) as running:
-        body = {"model": SOL, "input": QUICK, "not_before": "2035-01-01T00:00:00Z"}
+        body = {"model": SOL, "input": QUICK, "not_before": next_week()}
         first = await running.app.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k"})
         await _spoil(running, first.json()["id"], "priv", "cut")
         again = await running.app.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k"})

@@ -18,6 +18,7 @@ from arq.connections import ArqRedis
 from full_stack import FullStack, full_stack
 from in_process import LUNA, SOL, until
 from spoiling import GARBAGE, HOWS, spoil
+from waiting import next_week
 
 from worker.clock import Clock
 from worker.main import WorkerProcess
@@ -49,7 +50,7 @@ TOGETHER = 6
 """So many kinds are spoiled at a time; 1 tells which of them did it."""
 ALONE = {"idx", "endpoints", "quarantine", "audit", "app", "apikey", "apikeys"}
 """Kinds that an app's own lists stand on: spoiled one at a time, so that a cell tells of nothing but its own."""
-LATER = "2035-01-01T00:00:00Z"
+LATER = next_week()
 WAITING = ("job", "in", "trail", "audited")
 """Kinds of a single job that a waiting one has too."""
 _PRIVATE = "unreadable: metadata webhook"
@@ -282,10 +283,10 @@ async def fill(vigil: Living) -> None:
     await vigil.running.submit("[[sim: queued_forever]] stays", webhook=hook, end_user="anna")
     done = await vigil.running.submit(QUICK, webhook=hook, end_user="anna", store=False)
     blocked = await vigil.running.submit("[[sim: cyber_block]] x", end_user="eve")
-    await vigil.running.submit(QUICK, not_before="2035-01-01T00:00:00Z", policy={"queue_deadline_seconds": 1e6})
+    await vigil.running.submit(QUICK, not_before=next_week(), policy={"queue_deadline_seconds": 1e6})
     answer = await app.post(
         "/v1/jobs",
-        json={"model": SOL, "input": "x", "not_before": "2035-01-01T00:00:00Z"},
+        json={"model": SOL, "input": "x", "not_before": next_week()},
         headers={"Idempotency-Key": "k"},
     )
     assert answer.status_code == 202, answer.text

@@ -10,6 +10,7 @@ from arq.connections import ArqRedis
 from full_stack import full_stack
 from in_process import SOL, until
 from spoiling import HOWS, spoil
+from waiting import next_week
 
 from worker.audit.keyfile import load_or_create
 from worker.audit.keys import TrustedKeys
@@ -140,9 +141,9 @@ async def test_what_stands_beside_a_record_is_no_lock(
     """The version and the head of the audit chain are compared at each commit: no job hangs on a spoiled one."""
     fields = {"v": ("v",), "chain": ("chain",), "both": ("v", "rec", "chain")}[field]
     async with full_stack(redis, valkey_url, speed=200.0, audit_seal_seconds=0.2) as running:
-        waiting = await running.submit(QUICK, not_before="2035-01-01T00:00:00Z")
+        waiting = await running.submit(QUICK, not_before=next_week())
         queued = await running.submit(QUICK)
-        done = await running.submit(QUICK, not_before="2035-01-01T00:00:00Z")
+        done = await running.submit(QUICK, not_before=next_week())
         assert (await running.app.post(f"/v1/jobs/{done}/cancel")).status_code == 200
         for job_id in (waiting, queued, done):
             if value is None:
