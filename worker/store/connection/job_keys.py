@@ -7,7 +7,7 @@ from typing import Any
 
 from arq.connections import ArqRedis
 
-from worker.jobs.errors import ContentDamaged
+from worker.jobs.errors import ContentDamaged, ContentNotSealed
 from worker.store import codec, keys
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import INPUT, PRIVATE, JobCipher
@@ -18,14 +18,16 @@ from worker.store.values import pipeline_replies
 async def unseal_by_job(redis: ArqRedis, field: str, rows: Mapping[str, bytes | None]) -> dict[str, Any]:
     """Decrypt each job's value; values and jobs that no longer exist are left out.
 
-    Takes one more round trip for jobs whose cipher is not cached. Raises KeyMissing, ContentDamaged.
+    Takes one more round trip for jobs whose cipher is not cached. Raises KeyMissing, ContentDamaged, ContentNotSealed.
     """
-    found: dict[str, Any] = {}
+    keyring, found = keyring_of(redis), dict[str, Any]()
     sealed: dict[str, bytes] = {}
     for job_id, raw in rows.items():
-        if raw and codec.is_plain(raw):
-            found[job_id] = keyring_of(redis).ephemeral(job_id).unseal(field, raw)
-        elif raw:
+        if raw and codec.is_plain(raw) and not keyring.enabled:
+            found[job_id] = keyring.plain("", job_id).unseal(field, raw)
+        elif raw and codec.is_plain(raw) and not keyring.accepts_plain:
+            raise ContentNotSealed(job_id, field)
+        elif raw:  # the job's own cipher says whether it may be plain
             sealed[job_id] = raw
     ciphers = await ciphers_of(redis, sealed)
     found |= {job_id: ciphers[job_id].unseal(field, raw) for job_id, raw in sealed.items() if job_id in ciphers}

@@ -7,7 +7,7 @@
 --          end_user: the end user's safety identifier ("" = none)
 --          count, then the commands (run_commands.lua)
 -- Returns  {"OK"[, tokens left, us until full]} | {"SEEN", "<fingerprint> <job id>"} | {"WAIT", us until full, us until
---          there is a token} | {"QUARANTINED"}
+--          there is a token} | {"QUARANTINED"} | {"ENDED"}: it ran out, call again once its row is removed
 -- Errors   what a command raises, with those before it already run; while the job does not exist, nothing is remembered
 local idempotency, job, bucket, quarantine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local remembered, remember_ms, interval_us, capacity = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -19,7 +19,8 @@ if remembered ~= '' then
   if stored then return {'SEEN', stored} end
 end
 if call('EXISTS', job) == 1 then return {'OK'} end
-if is_quarantined(quarantine, end_user) then return {'QUARANTINED'} end
+local quarantined = quarantine_of(quarantine, end_user)
+if quarantined then return {quarantined} end
 local left, full_in, wait
 if interval_us ~= '0' then
   left, full_in, wait = take_token(bucket, tonumber(interval_us), tonumber(capacity))
