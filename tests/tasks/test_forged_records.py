@@ -47,7 +47,7 @@ async def completed(running: FullStack, **more: Any) -> str:
 
 async def verified(redis: ArqRedis) -> tuple[Report, list[str]]:
     """Return the report of the trail alone, and what the comparison of the records adds."""
-    signer = load_or_create("A" * 43, None, Clock().dice)  # type: ignore[arg-type]
+    signer = load_or_create("A" * 43, None, Clock().random_bytes)  # type: ignore[arg-type]
     assert signer is not None
     report = await TrailVerification(redis, Clock(), TrustedKeys([signer.public])).verify(None)
     trail = len(report.faults)

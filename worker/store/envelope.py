@@ -77,13 +77,13 @@ class JobCipher:
         self,
         app: str,
         job_id: str,
-        dice: Callable[[int], bytes],
+        random_bytes: Callable[[int], bytes],
         key: bytes = b"",
         header: bytes = b"",
         *,
         accept_plain: bool = True,
     ) -> None:
-        self._app, self._job_id, self._random, self.header = app, job_id, dice, header
+        self._app, self._job_id, self._random, self.header = app, job_id, random_bytes, header
         self._cipher = AESGCM(key) if key else None
         self._accept_plain = accept_plain and not key
         self._names: dict[str, bytes] = {}
@@ -136,7 +136,7 @@ class MasterKeyring:
         self.accepts_plain = accept_plain or not keys
         self.macs = RecordMacs({kid_of(key): key for key in keys}, accept_missing=accept_plain)
         self._masters = {kid_of(key): key for key in keys}
-        self._random = (clock or Clock()).dice
+        self._random = (clock or Clock()).random_bytes
         self._cached: OrderedDict[str, JobCipher] = OrderedDict()
         self._wrapping = lru_cache(maxsize=_MAX_CACHED_APPS)(self._derive)
         self.first = kid_of(keys[0]) if keys else b""

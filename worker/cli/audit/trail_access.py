@@ -26,7 +26,7 @@ def with_trail(settings: Settings, work: Callable[[Redis], Awaitable[T]], *, wri
 
     async def go() -> T:
         async with with_redis(settings) as actual:
-            guard = StoreGuard(actual.mark_file, Clock().dice) if writes else None
+            guard = StoreGuard(actual.mark_file, Clock().random_bytes) if writes else None
             vault = keyring_from(actual)
             redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=4)
             try:

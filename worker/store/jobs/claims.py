@@ -77,7 +77,7 @@ class JobClaims:
     ) -> tuple[float, list[ClaimedJob]]:
         """Do what `Jobs.claim` says."""
         lease_ms = int(lease_seconds * 1000)
-        async with store_errors("hand out jobs"):
+        async with store_errors("claim jobs"):
             due, now, is_open, claimed, apps = await self._scripts.claim(
                 worker, limit, lease_ms, circuit, app_limit, self._app_records.refused
             )
@@ -132,7 +132,7 @@ class JobClaims:
             ("ZADD", keys.LATER, due, job.id),
         ]
         async with store_errors("postpone a job"):
-            await self._scripts.commit(job.id, job.version, c.token, self._clock.dice(16).hex(), commands)
+            await self._scripts.commit(job.id, job.version, c.token, self._clock.random_bytes(16).hex(), commands)
 
     def _claimed_job(self, c: ClaimReply, gated: bool) -> ClaimedJob:
         job = self._reader.read(c.job_id, c.record, c.tag)

@@ -133,7 +133,7 @@ class StoreSealing:
             raw = await self._redis.get(key)
             if raw and codec.is_plain(raw):
                 commands.append(("SET", key, cipher.seal(field, codec.unseal(raw)), "XX", "KEEPTTL"))
-        verdict = await self._scripts.commit(job_id, job.version, "", self._clock.dice(16).hex(), commands)
+        verdict = await self._scripts.commit(job_id, job.version, "", self._clock.random_bytes(16).hex(), commands)
         self.counts["sealed" if verdict in ("OK", "DONE") else "changed_meanwhile"] += 1
         await self._messages(job, cipher)
 
