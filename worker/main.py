@@ -21,10 +21,9 @@ from worker.components import WorkerComponents
 from worker.jobs.errors import StoreChanged, StoreRefused, StoreUnavailable
 from worker.settings import Settings
 from worker.store.connection.durability import check_durability
-from worker.store.connection.pool import connect
+from worker.store.connection.pool import connect, keyring_from
 from worker.store.connection.replay_check import check_replay
 from worker.store.connection.store_guard import StoreGuard, guard_of
-from worker.store.envelope import MasterKeyring
 from worker.store.error_reasons import WRONG_USER
 from worker.store.jobs.stored_job import ClaimedJob
 from worker.tasks.execution.inbox import Control
@@ -48,7 +47,7 @@ async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
             url = (await stack.enter_async_context(embedded.EmbeddedValkey(settings.data_dir))).url
         given = settings.model_copy(update={"redis_url": url})
         guard = StoreGuard(given.mark_file, Clock().random_bytes)
-        redis = connect(url, keyring=MasterKeyring.from_settings(settings.encryption_keys), guard=guard)
+        redis = connect(url, keyring=keyring_from(settings), guard=guard)
         stack.push_async_callback(redis.aclose)
         yield redis
 
@@ -207,4 +206,6 @@ async def run_worker(
                 raise  # a missing right is reported by the watch, and waited for
         if not settings.encryption_keys:
             emit("encryption.off")
+        elif settings.accept_unsealed:
+            emit("encryption.unsealed_accepted")
         await WorkerProcess(settings, redis).serve(stop or asyncio.Event(), ready)

@@ -15,7 +15,7 @@ from api.runtime.context import AppContext
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.schema.views import dumps
 from worker.jobs import events as ev
-from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
+from worker.jobs.errors import UNAUTHENTIC, ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.states import Outcome, Purpose
 from worker.store.jobs.output_chunks import OutputChunk
 from worker.store.values import report_unreadable
@@ -104,7 +104,12 @@ class EventFeed:
                     note = everything._replace(closing=note is not None and note.closing)
 
     async def _may_watch(self) -> bool:
-        return await with_timeout(STORE_TIMEOUT_S, self._context.key_cache.find(self._key)) is not None
+        try:
+            return await with_timeout(STORE_TIMEOUT_S, self._context.key_cache.find(self._key)) is not None
+        except RecordUnreadable as error:
+            if error.why not in UNAUTHENTIC:
+                raise
+            return False  # its record was changed
 
     async def _advance(self, note: Notification) -> bool:
         """Append what is new to `_out`, and return whether the stream has ended.

@@ -77,7 +77,8 @@ async def add_quarantine(request: Request) -> Response:
     person = await with_deadline(request, identifier(context, key.app, body.end_user)) or ""
     given: dict[str, Any] = {"reason": body.reason, "until": body.until, "name": body.end_user}
     added = await with_deadline(request, context.quarantine.add(key.app, person, by=key.id, **given))
-    await _audit(request, key, "quarantine.added", person, body.reason)
+    until = body.until and body.until.isoformat()
+    await _audit(request, key, "quarantine.added", person, body.reason, until=until)
     return json_response(await _view(request, added))
 
 
@@ -152,9 +153,8 @@ async def _view(request: Request, one: QuarantinedUser) -> dict[str, Any]:
     }
 
 
-async def _audit(request: Request, key: ApiKey, action: str, person: str, why: str) -> None:
+async def _audit(request: Request, key: ApiKey, action: str, person: str, why: str, **data: object) -> None:
     """Record in the audit trail of the app who did what and why."""
+    data |= {"safety_identifier": person}
     trail = context_of(request).trail
-    await with_deadline(
-        request, trail.note(action, app=key.app, job_id=None, by=key.id, why=why, safety_identifier=person)
-    )
+    await with_deadline(request, trail.note(action, app=key.app, job_id=None, by=key.id, why=why, **data))

@@ -157,7 +157,7 @@ async def change_endpoint(request: Request) -> Response:
     changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
     if "url" in changes:
         changes["url"] = check_webhook_url(changes["url"], context.settings, "/url")
-    changing = context.endpoints.change(key.app, _endpoint_id(request), lambda one: replace(one, **changes))
+    changing = context.endpoints.change(key.app, _endpoint_id(request), lambda one: replace(one, **changes), key.id)
     return json_response(_view(await with_deadline(request, changing)))
 
 
@@ -176,7 +176,7 @@ async def delete_endpoint(request: Request) -> Response:
     """Deletes the endpoint. Nothing more is sent to it."""
     key = await authorize(request, "submit")
     query_params(request)
-    deleting = context_of(request).endpoints.change(key.app, _endpoint_id(request), lambda _: None)
+    deleting = context_of(request).endpoints.change(key.app, _endpoint_id(request), lambda _: None, key.id)
     await with_deadline(request, deleting)
     return Response(status_code=204)
 
@@ -198,7 +198,7 @@ async def rotate_secret(request: Request) -> Response:
     query_params(request)
     validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
     secret = new_secret(context.clock.random_bytes(_SECRET_BYTES))
-    endpoint = await with_deadline(request, context.endpoints.rotate(key.app, _endpoint_id(request), secret))
+    endpoint = await with_deadline(request, context.endpoints.rotate(key.app, _endpoint_id(request), secret, key.id))
     return json_response({**_view(endpoint), "secret": secret})
 
 

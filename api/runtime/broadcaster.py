@@ -153,10 +153,13 @@ class Broadcaster:
             self._distribute_chunk(message, watchers)
 
     def _distribute_chunk(self, message: bytes, watchers: list[Watcher]) -> None:
-        box = self._keyring.cached(message.partition(b":")[0].decode())
+        job_id = message.partition(b":")[0].decode()
+        cipher = self._keyring.cached(job_id)
+        if cipher is None and self._keyring.enabled:
+            cipher = self._keyring.ephemeral(job_id)  # it opens nothing: reading the text looks the job's key up
         try:
-            _, attempt, chunk = parse_message(message, box)
-        except (ContentDamaged, ValueError):  # or the job's key is no longer cached: reading the text looks it up again
+            _, attempt, chunk = parse_message(message, cipher)
+        except (ContentDamaged, ValueError):
             for watcher in watchers:
                 watcher.mark_missed()
             return

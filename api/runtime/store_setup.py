@@ -9,11 +9,11 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings
 from worker.store.connection.durability import check_durability
-from worker.store.connection.pool import Redis, connect
+from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.replay_check import check_replay
 from worker.store.connection.store_guard import StoreGuard
-from worker.store.envelope import MasterKeyring
 from worker.store.error_reasons import WRONG_USER
+from worker.store.lifecycle.seal_check import count_refused_at_start
 from worker.telemetry.events import emit
 
 _CHECK_TIMEOUT_S: Final = 2.0
@@ -22,7 +22,7 @@ _MAX_CONNECTIONS: Final = 16  # with the subscriber's, below 20 whatever the loa
 
 def open_store(settings: Settings) -> Redis:
     """Return a client for the Redis of the settings, or for the embedded one."""
-    vault = MasterKeyring.from_settings(settings.encryption_keys)
+    vault = keyring_from(settings)
     guard = StoreGuard(settings.mark_file, Clock().random_bytes)
     return connect(settings.store_url, keyring=vault, guard=guard, max_connections=_MAX_CONNECTIONS)
 
@@ -33,10 +33,15 @@ async def check_store(settings: Settings, redis: Redis) -> None:
     """
     if not settings.encryption_keys:
         emit("encryption.off")
+    elif settings.accept_unsealed:
+        emit("encryption.unsealed_accepted")
     try:
         await with_timeout(_CHECK_TIMEOUT_S, check_durability(redis, allow_eviction=settings.allow_eviction))
         checking = check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
         await with_timeout(_CHECK_TIMEOUT_S, checking)
+        refused = await with_timeout(_CHECK_TIMEOUT_S, count_refused_at_start(redis))
+        if refused:
+            emit("records.refused", count=refused)
     except StoreRefused as error:
         if error.reason == WRONG_USER:
             raise  # waiting does not help; a missing right is reported by StoreWatch and waited for

@@ -5,14 +5,17 @@ from __future__ import annotations
 from starlette.requests import ClientDisconnect, Request
 
 from api.runtime.context import context_of
+from api.runtime.key_cache import KeyCache
 from api.runtime.request_limits import slot_of
 from api.runtime.store_deadline import with_deadline
 from api.web.params import APP_KEY, header_values
 from api.web.problems import Problem, not_found
 from api.web.receipt import has_left
 from worker.jobs import ids
+from worker.jobs.errors import UNAUTHENTIC, RecordUnreadable
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
+from worker.store.values import report_unreadable
 
 
 def bearer_token(request: Request) -> str | None:
@@ -35,7 +38,7 @@ async def authorize(request: Request, scope: str, *others: str) -> ApiKey:
     key_cache = context_of(request).key_cache
     key = key_cache.cached(token) if token is not None else None
     if key is None and token is not None:
-        key = await with_deadline(request, key_cache.find(token))
+        key = await with_deadline(request, _find(key_cache, token))
     if key is None:
         detail = "Send a live API key as `Authorization: Bearer vgl_...`; `vigil keys create` makes one."
         raise Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
@@ -51,6 +54,21 @@ async def authorize(request: Request, scope: str, *others: str) -> ApiKey:
 def _abandoned(request: Request) -> bool:
     """Return whether the client of a read has left; what is to be changed is changed all the same."""
     return request.method == "GET" and has_left(request.scope)
+
+
+async def _find(key_cache: KeyCache, token: str) -> ApiKey | None:
+    """Return the live key; raise a Problem (401) for one whose record Vigil did not write."""
+    try:
+        return await key_cache.find(token)
+    except RecordUnreadable as error:
+        if error.why not in UNAUTHENTIC:
+            raise
+        report_unreadable(error)
+        detail = (
+            "The stored record of this API key is refused: it is not as Vigil wrote it. Ask the operators, who find it "
+            "with `vigil keys list`; after an upgrade `vigil store seal` accepts records that are older."
+        )
+        raise Problem(401, "key_not_authentic", detail, headers={"WWW-Authenticate": "Bearer"}) from None
 
 
 async def load_own_job(request: Request, key: ApiKey) -> StoredJob:

@@ -18,8 +18,10 @@ from starlette.types import Scope
 from api.runtime.request_limits import Kind, LimitReached
 from api.web.rate_limit_headers import header_fields
 from worker.jobs.errors import (
+    UNAUTHENTIC,
     AlreadySettled,
     ContentDamaged,
+    ContentNotSealed,
     ContentTooLarge,
     KeyMissing,
     QueueFull,
@@ -210,6 +212,14 @@ def _store_problem(error: StoreUnavailable | ContentDamaged | RecordUnreadable) 
                 "its operators."
             )
             return Problem(503, "encryption_key_missing", detail, headers={"Retry-After": "60"})
+        case ContentNotSealed():
+            emit("content.damaged")
+            detail = (
+                "The stored content is refused: it is not encrypted although this Vigil encrypts. Either it is older "
+                "than the encryption, or something else put it there. Tell the operators: VIGIL_ACCEPT_UNSEALED=1 "
+                "reads what is older."
+            )
+            return Problem(410, "content_not_sealed", detail)
         case ContentDamaged():
             emit("content.damaged")
             detail = (
@@ -219,6 +229,12 @@ def _store_problem(error: StoreUnavailable | ContentDamaged | RecordUnreadable) 
             return Problem(410, "content_damaged", detail)
         case RecordUnreadable():
             report_unreadable(error)
+            if error.why in UNAUTHENTIC:
+                detail = (
+                    "A stored record is refused: it can't be told that Vigil wrote it. Tell the operators: "
+                    "`vigil doctor` counts such records, and after an upgrade `vigil store seal` accepts older ones."
+                )
+                return Problem(503, "record_unreadable", detail, headers={"Retry-After": "60"})
             detail = (
                 "A stored record can't be read by this release of Vigil: it was damaged, or a newer release wrote it. "
                 "What Vigil can repair, it repairs within a minute; if the error persists, tell the operators."

@@ -19,7 +19,6 @@ from worker.jobs import events as ev
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Block, Disclosure, JobError, Usage
 from worker.settings import Settings
-from worker.store import codec, keys
 from worker.store.apps import SCOPES, Apps
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
 from worker.store.jobs.repository import Jobs
@@ -97,7 +96,7 @@ class Worker:
         await self.commit(job_id, (fact, number))
 
     async def commit(self, job_id: str, *drafts: EventDraft, answer: dict[str, Any] | None = None) -> None:
-        writes = [("SET", keys.job_output(job_id), codec.seal(answer))] if answer is not None else []
+        writes = [await self.jobs.output_command(job_id, answer)] if answer is not None else []
         await self.jobs.change(job_id, lambda _: drafts, token=self.claimed[job_id].token, writes=lambda _: writes)
 
     async def text(self, job_id: str, attempt: int, offset: int, text: str) -> None:

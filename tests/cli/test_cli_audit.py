@@ -46,6 +46,35 @@ def test_an_unaltered_trail_is_verified(audited: Up) -> None:
     assert audited("audit", "verify").stdout.splitlines()[-1].startswith("ok: nothing was altered")
 
 
+def test_a_planted_key_is_named_by_every_command_that_looks(audited: Up) -> None:
+    report = audited.json("audit", "verify", "--records")
+    assert (report["ok"], report["compared"]["jobs"] >= 3, report["compared"]["api_keys"] >= 1) == (True, True, True)
+    assert audited.json("keys", "list")["refused"] == []
+    record = {"id": "key_planted", "app": "local", "scopes": ["ops"], "created_at": 1, "last4": "abcd", "revoked_at": 0}
+    name = keys.api_key("f" * 64)
+    address = f"unix://{audited.folder / '.vigil' / 'valkey.sock'}"
+
+    async def write(*command: str) -> None:
+        redis = connect(address)
+        await redis.execute_command(*command)
+        await redis.aclose()
+
+    asyncio.run(write("SET", name, json.dumps(record)))
+    try:
+        found = audited("audit", "verify", "--records")
+        assert (found.returncode, "key_planted" in found.stdout) == (1, True), found.stdout
+        assert audited("audit", "verify").returncode == 0, "the trail itself was not touched"
+        (refused,) = audited.json("keys", "list")["refused"]
+        assert (refused["id"], refused["why"]) == ("key_planted", "no_mac")
+        assert "REFUSED: key key_planted of app local" in audited("keys", "list").stdout
+        checks = json.loads(audited("doctor", "--json").stdout)["checks"]
+        assert [one["state"] for one in checks if one["name"] == "seals"] == ["problem"]
+    finally:
+        asyncio.run(write("DEL", name))
+    assert "done" in audited("store", "seal").stdout
+    assert audited("audit", "verify", "--records", "--file", "x").returncode == 2
+
+
 def test_an_export_is_proven_where_there_is_no_vigil(audited: Up, exported: Path, tmp_path: Path) -> None:
     key = audited("audit", "key").stdout.strip()
     result = run(tmp_path, "audit", "verify", "--file", str(exported), "--key", key, "--json")

@@ -60,7 +60,7 @@ async def audit_chains(redis: ArqRedis) -> dict[str, list[dict[str, Any]]]:
     heads: dict[str, str] = {}
     for _, row in await redis.xrange(keys.AUDIT):
         record = json.loads(row[b"record"])
-        name = record["job_id"]
+        name = record["job_id"] or f"app:{record['app']}"
         assert row[b"hash"].decode() == recomputed(heads.get(name, "0" * 64), row[b"record"]), f"{name}: broken chain"
         heads[name] = row[b"hash"].decode()
         chains.setdefault(name, []).append(record)

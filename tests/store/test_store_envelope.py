@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.jobs.errors import ContentDamaged, KeyMissing, StoreUnavailable
+from worker.jobs.errors import ContentDamaged, ContentNotSealed, KeyMissing, StoreUnavailable
 from worker.store import codec
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE, JobCipher, MasterKeyring, kid_in, kid_of, text_field
 
@@ -88,14 +88,24 @@ def test_a_key_that_is_wrapped_again_leaves_the_content_as_it_is() -> None:
         MasterKeyring([OLD]).open("acme", "job_1", PRIVATE, again)
 
 
-def test_without_keys_all_is_plain_and_plain_values_stay_readable() -> None:
-    off = MasterKeyring()
+def test_without_keys_all_is_plain_and_with_keys_nothing_plain_opens_unless_that_is_accepted() -> None:
+    off, accepting, on = MasterKeyring(), MasterKeyring([NEW], accept_plain=True), MasterKeyring([NEW])
     raw = off.new("acme", "job_1").seal_with_key(PRIVATE, SECRET)
     assert codec.unseal(raw) == SECRET
-    box, value = MasterKeyring([NEW]).open("acme", "job_1", PRIVATE, raw)
-    assert value == SECRET
+    box, value = accepting.open("acme", "job_1", PRIVATE, raw)
+    assert (value, box.unseal(OUTPUT, raw)) == (SECRET, SECRET)
     assert codec.is_plain(box.seal(OUTPUT, 1)), "a job that began plain has no key"
-    assert off.seal_text("app:a", "whsec_x") == "whsec_x" == MasterKeyring([NEW]).unseal_text("app:a", "whsec_x")
+    assert off.seal_text("app:a", "whsec_x") == "whsec_x" == accepting.unseal_text("app:a", "whsec_x")
+    for opening in (
+        lambda: on.open("acme", "job_1", PRIVATE, raw),
+        lambda: on.new("acme", "job_2").unseal(OUTPUT, raw),
+        lambda: accepting.new("acme", "job_3").unseal(OUTPUT, raw),  # a job with a key has nothing plain, ever
+        lambda: on.ephemeral("job_4").unseal(OUTPUT, raw),
+        lambda: on.unseal_named("endpoint:a:we_1", raw),
+        lambda: on.unseal_text("app:a", "whsec_x"),
+    ):
+        with pytest.raises(ContentNotSealed):
+            opening()
 
 
 def test_secrets_that_belong_to_no_job_open_under_their_own_name_only() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from arq.connections import ArqRedis
 from builders import FakeClock, new_job
 
+from worker.store import keys
+from worker.store.admission.pauses import Pauses
 from worker.store.admission.quarantine import Quarantine
 from worker.store.apps import Apps
 from worker.store.connection.kept_secrets import KeptSecrets
@@ -12,6 +14,7 @@ from worker.store.connection.pool import connect
 from worker.store.envelope import MasterKeyring
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.key_rotation import KeyRotation
+from worker.store.record_mac import split
 from worker.store.webhooks.endpoints import Endpoints
 
 OLD, NEW = bytes([3]) * 32, bytes([4]) * 32
@@ -25,13 +28,14 @@ async def test_after_a_rewrap_the_old_key_can_be_dropped(redis: ArqRedis, valkey
     )
     new = connect(valkey_url, keyring=MasterKeyring([NEW]))
     made = [(await Jobs(old, clock).submit(new_job(prompt=f"p{i}")))[0].job for i in range(3)]
-    _, _, secret = await Apps(old, clock).create_key("acme", ("read",))
+    _, key, secret = await Apps(old, clock).create_key("acme", ("read",))
     hook = await Endpoints(old, clock).create(
         "acme", url="https://a.example/", events=("job.completed",), payload="thin", description="", secret="whsec_x"
     )
     await Quarantine(old, clock).add("acme", "a" * 64, by="key_ops", reason="", name="ann")
     kept = await KeptSecrets(old, clock).get("digest")
 
+    await Pauses(old, clock).pause("model", "m", by="key_ops", note="n")
     counts = await KeyRotation(both).run()
     assert (counts["rewrapped"], counts["unreadable"], counts["changed_meanwhile"]) == (7, 0, 0)
     again = await KeyRotation(both).run()
@@ -39,6 +43,13 @@ async def test_after_a_rewrap_the_old_key_can_be_dropped(redis: ArqRedis, valkey
 
     assert [(await Jobs(new, clock).load_input(job.id) or {})["input"] for job in made] == ["p0", "p1", "p2"]
     assert await Apps(new, clock).webhook_secret("acme") == secret
+    assert (await Apps(new, clock).find(key)).app == "acme"
+    assert [one.note for one in await Pauses(new, clock).list()] == ["n"]
+    assert [len(await Jobs(new, clock).trail(job.id)) for job in made] == [1, 1, 1]
+    assert (await Jobs(new, clock).load(made[0].id)).job == made[0]
+    assert [new.keyring.macs.needs_tag(split(raw)[1]) for raw in await redis.lrange(keys.trail(made[0].id), 0, -1)] == [
+        False
+    ]
     assert await Endpoints(new, clock).find("acme", hook.id) == hook
     assert [one.name for one in await Quarantine(new, clock).of_app("acme")] == ["ann"]
     assert await KeptSecrets(new, clock).get("digest") == kept

@@ -108,9 +108,10 @@ def test_a_record_comes_back_as_it_was_and_one_of_another_schema_is_refused():
         codec.load_job(codec.dump_job(job).replace(b'"schema_number":1', b'"schema_number":2'))
 
 
-async def test_answers_are_read_in_one_trip_and_missing_ones_are_missing(redis):
-    await redis.set(keys.job_output("job_1"), codec.seal({"output_text": "x"}))
-    assert await outputs(redis, ["job_1", "job_2"]) == {"job_1": {"output_text": "x"}}
+async def test_answers_are_read_in_one_trip_and_missing_ones_are_missing(redis, jobs):
+    job, _ = await jobs.submit(new_job())
+    await redis.execute_command(*await jobs.output_command(job.job.id, {"output_text": "x"}))
+    assert await outputs(redis, [job.job.id, "job_2"]) == {job.job.id: {"output_text": "x"}}
     assert await outputs(redis, []) == {}
 
 

@@ -6,7 +6,7 @@ import pytest
 from arq.connections import ArqRedis
 from builders import STARTED, FakeClock, began, new_job, queued
 
-from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.jobs.errors import ContentDamaged, ContentNotSealed, KeyMissing, RecordUnreadable
 from worker.store import keys
 from worker.store.apps import Apps
 from worker.store.connection.kept_secrets import KeptSecrets
@@ -32,6 +32,7 @@ async def sides(redis: ArqRedis, valkey_url: str):
         "same": connect(valkey_url, keyring=MasterKeyring([KEY])),
         "other": connect(valkey_url, keyring=MasterKeyring([OTHER])),
         "none": connect(valkey_url),
+        "accepting": connect(valkey_url, keyring=MasterKeyring([KEY], accept_plain=True)),
     }
     yield made
     for client in made.values():
@@ -108,7 +109,7 @@ async def test_a_process_with_the_same_key_reads_all_of_it(sides) -> None:
 @pytest.mark.parametrize("who", ["other", "none"])
 async def test_without_the_key_a_job_says_so_and_lists_still_show_the_others(sides, who: str) -> None:
     _, job_id = await run(sides["one"])
-    plain, _ = await Jobs(sides["none"], FakeClock(start=50)).submit(new_job())
+    plain, _ = await Jobs(sides[who], FakeClock(start=50)).submit(new_job())
     jobs = Jobs(sides[who], FakeClock())
     with pytest.raises(KeyMissing):
         await jobs.load(job_id)
@@ -140,15 +141,21 @@ async def test_content_that_was_moved_from_another_job_is_damaged(sides) -> None
         await jobs.load(second.job.id)
 
 
-async def test_what_was_written_before_there_were_keys_stays_readable_and_goes_on(sides) -> None:
+async def test_what_was_written_before_there_were_keys_waits_until_it_is_accepted_and_goes_on(sides) -> None:
     stored, _ = await Jobs(sides["none"], FakeClock()).submit(secret_job())
-    jobs = Jobs(sides["one"], FakeClock())
+    strict = Jobs(sides["one"], FakeClock())
+    assert (await strict.claim("w1", 5, 60))[1] == [], "it is not run"
+    with pytest.raises(RecordUnreadable, match="no_mac"):
+        await strict.load(stored.job.id)
+    jobs = Jobs(sides["accepting"], FakeClock())
+    assert (await jobs.load(stored.job.id)).job == stored.job, "and not failed: it waits for an operator"
     _, (held,) = await jobs.claim("w1", 5, 60)
     assert held.input is not None
     wrote = [await jobs.output_command(held.job.id, {"output_text": SECRET})]
     await jobs.change(held.job.id, lambda _: BEGUN, token=held.token, writes=lambda _: wrote)
     assert await jobs.load_output(stored.job.id) == {"output_text": SECRET}
-    assert await Jobs(sides["same"], FakeClock()).load_output(stored.job.id) == {"output_text": SECRET}
+    with pytest.raises(ContentNotSealed):
+        await Jobs(sides["same"], FakeClock()).load_output(stored.job.id)
 
 
 async def test_a_job_that_is_no_longer_remembered_is_read_by_its_own_key(sides) -> None:

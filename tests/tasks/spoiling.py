@@ -8,7 +8,15 @@ from functools import partial
 from typing import Any
 
 from arq.connections import ArqRedis
+from builders import VAULT
 
+from worker.store import keys
+from worker.store.admission.quarantine import row_name
+from worker.store.jobs.unreadable_records import event_name, record_tag
+from worker.store.lifecycle.record_tags import mac_name
+from worker.store.record_mac import split
+
+NEWER = ("unknown field", "schema 2")
 HOWS = ("unknown field", "schema 2", "cut", "not JSON", "wrong type", "gone")
 GARBAGE = b"\xff\xfe{nonsense"
 
@@ -19,6 +27,27 @@ def _object(raw: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return body if isinstance(body, dict) else None
+
+
+def as_newer_release(key: str, field: str, before: bytes, after: bytes) -> bytes:
+    """Return the value as a newer release would have written it, which knows the master keys: with its MAC."""
+    if split(before)[1] is None:
+        return after
+    body, name = json.loads(after), mac_name(key)
+    del body["mac"]
+    if key.startswith(keys.TRAIL):
+        name = event_name(key.removeprefix(keys.TRAIL))
+    elif key == keys.QUARANTINE:
+        name = row_name(field)
+    return VAULT.macs.attach(name, json.dumps(body))
+
+
+async def retag(redis: ArqRedis, job_id: str) -> None:
+    """Give the job's record, if it is JSON, the tag that a newer release would have given it."""
+    raw = await redis.hget(keys.job(job_id), "rec")
+    body = _object(raw or b"")
+    if body is not None and VAULT.macs.enabled:
+        await redis.hset(keys.job(job_id), "mac", record_tag(VAULT.macs, job_id, body["version"], raw))
 
 
 def _unknown_field(raw: bytes) -> bytes | None:
@@ -58,11 +87,14 @@ async def spoil(redis: ArqRedis, key: bytes, how: str) -> bool:
     if kind in ("zset", "set", "stream"):
         return how == "not JSON" and await _with_garbage(redis, key, kind)
     change, done = _CHANGES[how], False
-    for put, raw in await _values(redis, key, kind):
+    for field, put, raw in await _values(redis, key, kind):
         new = change(raw)
         if new is not None:
-            await put(new)
+            name = key.decode()
+            await put(as_newer_release(name, field, raw, new) if how in NEWER else new)
             done = True
+    if how in NEWER and key.startswith(keys.JOB.encode()):
+        await retag(redis, key.decode().removeprefix(keys.JOB))
     return done
 
 
@@ -76,12 +108,12 @@ async def _with_garbage(redis: ArqRedis, key: bytes, kind: str) -> bool:
     return True
 
 
-async def _values(redis: ArqRedis, key: bytes, kind: str) -> list[tuple[Callable[[bytes], Awaitable[Any]], bytes]]:
-    """(how it is written, what it is) of each value in a string, a hash or a list."""
+async def _values(redis: ArqRedis, key: bytes, kind: str) -> list[tuple[str, Callable[[bytes], Awaitable[Any]], bytes]]:
+    """(its field, how it is written, what it is) of each value in a string, a hash or a list."""
     if kind == "string":
-        return [(lambda new: redis.set(key, new, keepttl=True), await redis.get(key) or b"")]
+        return [("", lambda new: redis.set(key, new, keepttl=True), await redis.get(key) or b"")]
     if kind == "hash":
         fields = await redis.hgetall(key)
-        return [(partial(redis.hset, key, name), raw) for name, raw in fields.items()]
+        return [(name.decode(errors="replace"), partial(redis.hset, key, name), raw) for name, raw in fields.items()]
     rows = await redis.lrange(key, 0, -1)
-    return [(partial(redis.lset, key, place), raw) for place, raw in enumerate(rows)]
+    return [("", partial(redis.lset, key, place), raw) for place, raw in enumerate(rows)]

@@ -9,7 +9,7 @@ import pytest
 from arq.connections import ArqRedis
 from full_stack import full_stack
 from in_process import SOL, until
-from spoiling import HOWS, spoil
+from spoiling import HOWS, NEWER, as_newer_release, retag, spoil
 from waiting import next_week
 
 from worker.audit.keyfile import load_or_create
@@ -39,6 +39,8 @@ async def _spoil_record(redis: ArqRedis, job_id: str, how: str) -> bytes:
         "not JSON": b"\xff\xfenonsense",
     }[how]
     await redis.hset(name, "rec", spoiled)
+    if how in NEWER:
+        await retag(redis, job_id)
     return spoiled
 
 
@@ -192,6 +194,7 @@ async def test_what_is_optional_survives_an_older_worker(valkey_url: str, redis:
         record = json.loads(await redis.hget(keys.job(spoiled_id), "rec"))
         assert "optional" not in record  # releases before this one can read what it writes
         await redis.hset(keys.job(spoiled_id), "rec", json.dumps({**record, "optional": {"hint": [1, 2]}}))
+        await retag(redis, spoiled_id)
         await running.stage.worker()
         assert (await running.stage.settled(spoiled_id)).status is Status.COMPLETED
         assert json.loads(await redis.hget(keys.job(spoiled_id), "rec"))["optional"] == {"hint": [1, 2]}
@@ -222,9 +225,11 @@ async def test_numbers_beyond_all_bounds_hide_nothing(valkey_url: str, redis: Ar
     async with full_stack(redis, valkey_url) as running:
         assert (await running.app.post("/v1/pause", json={"scope": "model", "name": SOL})).status_code == 200
         place = keys.pause(f"pause:model:{SOL}")
-        kept = json.loads(await redis.get(place))
+        raw = await redis.get(place)
+        kept = json.loads(raw)
         for since in (10**30, -1, kept["since_ms"]):
-            await redis.set(place, json.dumps({**kept, "since_ms": since}))
+            spoiled = json.dumps({**kept, "since_ms": since}).encode()
+            await redis.set(place, as_newer_release(place, "", raw, spoiled))
             await redis.zadd(keys.PAUSES, {f"pause:model:{SOL}": float("inf"), "pause:app:x": 1e300})
             answer = await running.app.get("/v1/status")
             assert answer.status_code == 200, answer.text

@@ -19,7 +19,6 @@ from waiting import LIMIT
 from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.settings import Settings
-from worker.store import codec, keys
 from worker.store.apps import Apps
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import NewJob
@@ -173,8 +172,8 @@ class Post:
         return stored.job.id
 
     async def complete(self, job_id: str, text: str = "The secret answer.") -> None:
-        answer = codec.seal({"output_text": text, "output": [], "draft": "A draft."})
-        await self.jobs.change(job_id, lambda _: LIFE, writes=lambda _: [("SET", keys.job_output(job_id), answer)])
+        answer = await self.jobs.output_command(job_id, {"output_text": text, "output": [], "draft": "A draft."})
+        await self.jobs.change(job_id, lambda _: LIFE, writes=lambda _: [answer])
 
     async def messages(self, job_id: str) -> list[tuple[OutboxMessage, list[dict[str, Any]]]]:
         return await self.outbox.of_job(job_id)

@@ -27,6 +27,7 @@ class TamperKind(StrEnum):
     CHECKPOINT = "checkpoint"
     CHAIN_HEAD = "chain_head"
     UNREADABLE = "unreadable"
+    RECORD = "record"
 
 
 @dataclass(frozen=True, slots=True)

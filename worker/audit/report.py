@@ -10,7 +10,10 @@ from worker.audit.diagnose import AuditFault
 
 @dataclass(slots=True)
 class Report:
-    """The counts of the records, the faults, and notes on what could not be proven."""
+    """The counts of the records, the faults, and notes on what could not be proven.
+
+    `compared`: how many values in Redis were compared with the trail, by kind; empty if none were to be.
+    """
 
     records: int = 0
     jobs: int = 0
@@ -19,6 +22,7 @@ class Report:
     kept: int = 0
     removed: int = 0
     removed_before: str | None = None
+    compared: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     faults: list[AuditFault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -40,6 +44,7 @@ class Report:
             "kept_by_hold": self.kept,
             "removed_by_retention": self.removed,
             "removed_before": self.removed_before,
+            **({"compared": self.compared} if self.compared else {}),
             "seconds": round(self.seconds, 3),
             "first_bad": faults[0] if faults else None,
             "faults": faults,
@@ -54,6 +59,9 @@ class Report:
             lines.append(f"{self.removed:,} records before {self.removed_before} were removed by retention")
         if self.kept:
             lines.append(f"{self.kept:,} records of that time were kept by a legal hold")
+        if self.compared:
+            counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in self.compared.items())
+            lines.append(f"compared with the trail: {counts}")
         lines += self.notes
         if self.good:
             return [*lines, "ok: nothing was altered, removed, inserted, reordered or truncated"]

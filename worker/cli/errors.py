@@ -50,8 +50,7 @@ def explain(error: BaseException) -> tuple[str, int]:
             more = "" if isinstance(error, StoreChanged) else "; `vigil doctor` shows more"
             return f"{error}{more}", EXIT_FAILED
         case VigilError():
-            more = "; ops/runbook/RecordsUnreadable.md says what to do" if isinstance(error, RecordUnreadable) else ""
-            return f"{error}{more}", EXIT_FAILED
+            return f"{error}{_advice(error)}", EXIT_FAILED
         case OSError(errno=errno.EADDRINUSE):
             return "another process has just taken the port; choose another with --port", EXIT_FAILED
         case OSError(filename=str(path), strerror=str(why)):
@@ -65,6 +64,15 @@ def explain(error: BaseException) -> tuple[str, int]:
                 f"{name}: an unexpected error; VIGIL_LOG_LEVEL=DEBUG prints where, `vigil doctor` may show why",
                 EXIT_FAILED,
             )
+
+
+def _advice(error: VigilError) -> str:
+    """Return what to do about a record that can't be read; "" for other errors."""
+    if not isinstance(error, RecordUnreadable):
+        return ""
+    if error.why == "no_mac":
+        return ": it may be planted; if it is older than the encryption or this release, `vigil store seal` accepts it"
+    return "; ops/runbook/RecordsUnreadable.md says what to do"
 
 
 def wants_traceback() -> bool:

@@ -14,7 +14,7 @@ import typer
 
 from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
 from worker.cli.processes import with_redis
-from worker.cli.rendering import print_columns
+from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock
 from worker.embedded import EmbeddedValkey
 from worker.jobs.errors import Refused
@@ -23,15 +23,19 @@ from worker.settings import Settings
 from worker.settings_loader import load
 from worker.store.admission.app_quota import MAX_BYTES, MAX_WAITING, AppQuota, QuotaUse
 from worker.store.admission.rate_limit import MAX_RATE, RateLimit
-from worker.store.apps import SCOPES, ApiKey, Apps
-from worker.store.connection.pool import connect
+from worker.store.apps import SCOPES, ApiKey, Apps, RefusedKey
+from worker.store.connection.pool import connect, keyring_from
 from worker.store.connection.store_guard import StoreGuard
-from worker.store.envelope import MasterKeyring
 from worker.store.lifecycle.key_rotation import KeyRotation
 
 T = TypeVar("T")
 DEFAULT_SCOPES = ("submit", "read")
 _MAX_NAME_LENGTH = 64
+_REFUSED = {
+    "no_mac": "has no MAC: it is older than MACs (`vigil store seal` accepts it), or was planted",
+    "wrong_mac": "has a wrong MAC: something else than Vigil wrote or changed it",
+    "unknown_key": "has a MAC of a master key that VIGIL_ENCRYPTION_KEYS does not hold",
+}
 
 app = typer.Typer(
     help="Manage API keys and encryption keys.",
@@ -51,9 +55,7 @@ async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
         url = settings.redis_url or (embedded.url if embedded else "")
         given = settings.model_copy(update={"redis_url": url})
         guard = StoreGuard(given.mark_file, Clock().random_bytes)  # refuses to write to a store that lost its data
-        redis = connect(
-            url, keyring=MasterKeyring.from_settings(settings.encryption_keys), guard=guard, max_connections=2
-        )
+        redis = connect(url, keyring=keyring_from(settings), guard=guard, max_connections=2)
         try:
             yield Apps(redis, Clock())
         finally:
@@ -130,11 +132,23 @@ def create(
 
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the ids of all keys, oldest first."""
-    found = [to_json(key) for key in with_apps(lambda apps: apps.list_keys())]
+    """List the ids of all keys, oldest first.
+
+    Also names those that are refused, because it can't be told that Vigil wrote their records.
+    """
+
+    async def work(apps: Apps) -> tuple[list[ApiKey], list[RefusedKey]]:
+        return await apps.list_keys(), await apps.refused_keys()
+
+    keys, refused = with_apps(work)
+    found = [to_json(key) for key in keys]
     if as_json:
-        print(json.dumps({"object": "list", "data": found}, indent=2))
+        rows_refused = [{"id": key.id, "app": key.app, "why": key.why} for key in refused]
+        print(json.dumps({"object": "list", "data": found, "refused": rows_refused}, indent=2))
         return
+    for key in refused:
+        name = f"key {clean(key.id)} of app {clean(key.app)}" if key.id else "a key without an id"
+        print(f"REFUSED: {name} {_REFUSED.get(key.why, 'has a record that can not be read')}")
     if not found:
         print("There are no keys; `vigil keys create --app NAME` makes one.")
         return
@@ -269,7 +283,7 @@ def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
             raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", EXIT_USAGE)
         async with with_redis(settings) as actual:
             guard = StoreGuard(actual.mark_file, Clock().random_bytes)
-            vault = MasterKeyring.from_settings(settings.encryption_keys)
+            vault = keyring_from(settings)
             redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=2)
             try:
                 return dict(await KeyRotation(redis).run())

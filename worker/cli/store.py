@@ -1,4 +1,4 @@
-"""`vigil store show` and `vigil store accept`: compare the store known here with Redis's, and accept another one.
+"""`vigil store show`, `accept`, `seal`: compare the store known here with Redis's, accept another one, seal old data.
 
 `vigil doctor` has no option for it: the doctor changes nothing and anyone may run it; accepting is a decision.
 """
@@ -11,18 +11,21 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.errors import EXIT_FAILED
+from worker.cli.audit.trail_access import with_trail
+from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
 from worker.cli.processes import with_redis
+from worker.cli.rendering import clean
 from worker.clock import Clock
 from worker.settings import Settings
 from worker.settings_loader import load
-from worker.store.connection.pool import connect
+from worker.store.connection.pool import Redis, connect
 from worker.store.connection.store_guard import accept as accept_store, read_answer
 from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load as load_mark
 from worker.store.errors import store_errors
+from worker.store.lifecycle.sealing import StoreSealing
 
 app = typer.Typer(
-    help="Show which store is known; accept another.",
+    help="Show or accept a store; seal old data.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -76,6 +79,50 @@ def accept() -> None:
     new = Clock().random_bytes(8).hex()
     asyncio.run(compare_store(load(), new))
     print(f"accepted: Redis is deployment {new} from now on; processes continue within a second")
+
+
+@app.command()
+def seal(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Seal what is older than the encryption.
+
+    Or older than the release that gave records a MAC. Trusts what Redis holds now: run it once after an upgrade, or
+    after VIGIL_ENCRYPTION_KEYS was first set, when you know who could write to Redis. Encrypts what is plain, gives
+    records a MAC and notes them in the audit trail. Processes may run; it may be repeated. Exits 1 while something is
+    left to do.
+    """
+    settings = load()
+    if not settings.encryption_keys:
+        raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", EXIT_USAGE)
+    accepting = settings.model_copy(update={"accept_unsealed": True})
+
+    async def work(redis: Redis) -> tuple[dict[str, int], list[str]]:
+        sealing = StoreSealing(redis, Clock())
+        return dict(await sealing.run()), sealing.accepted
+
+    counts, accepted = with_trail(accepting, work, writes=True)
+    left = counts["jobs_not_over"] + counts["changed_meanwhile"] + counts["unreadable"]
+    if as_json:
+        print(json.dumps({**counts, "accepted": accepted, "done": not left}, indent=2))
+    else:
+        for name in accepted:
+            print(f"accepted {clean(name)}")
+        print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+        print(_seal_verdict(counts, on=settings.accept_unsealed))
+    if left:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _seal_verdict(counts: dict[str, int], *, on: bool) -> str:
+    if counts["jobs_not_over"]:
+        return (
+            "plain jobs are not over yet: keep VIGIL_ACCEPT_UNSEALED=1 until they are (without it they fail), then run "
+            "this again"
+        )
+    if counts["changed_meanwhile"]:
+        return "run it again: something changed in the meantime"
+    if counts["unreadable"]:
+        return "some records have a wrong MAC or can't be read: `vigil audit verify --records` names them"
+    return "done" + ("; VIGIL_ACCEPT_UNSEALED can be removed" if on else "")
 
 
 def _verdict(mark: StoreMark | None, answer: StoreAnswer) -> str:

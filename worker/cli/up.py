@@ -32,9 +32,8 @@ from worker.settings_files import check_files
 from worker.settings_loader import key_file, load
 from worker.store.apps import SCOPES, Apps
 from worker.store.connection.durability import check_durability, describe_durability
-from worker.store.connection.pool import connect
+from worker.store.connection.pool import connect, keyring_from
 from worker.store.connection.store_guard import StoreGuard
-from worker.store.envelope import MasterKeyring
 from worker.telemetry.log import configure
 from worker.webhooks.signing import new_secret
 
@@ -209,9 +208,7 @@ async def _check_store(settings: Settings) -> str:
 
 async def _key(settings: Settings) -> str:
     """Return a valid key of the app "local": the one saved in the data folder, or a new one that is saved there."""
-    redis = connect(
-        settings.redis_url or "", keyring=MasterKeyring.from_settings(settings.encryption_keys), max_connections=2
-    )
+    redis = connect(settings.redis_url or "", keyring=keyring_from(settings), max_connections=2)
     try:
         apps = Apps(redis, Clock())
         left = saved_profile(settings.data_dir)

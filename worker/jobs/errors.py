@@ -14,8 +14,9 @@ The tree names who can do something about each error.
     │   ├── StoreFull       operator: Redis has reached its maxmemory
     │   └── KeyMissing      operator: content is sealed under a key that this process was not given
     ├── ContentDamaged      unknown: sealed content was changed or moved; it can't be read
+    │   └── ContentNotSealed operator: plain content although encryption is on: older than it, or planted
     ├── ContentTooLarge     operator: a value is larger than Redis takes, however often it is sent
-    ├── RecordUnreadable    unknown: a stored value is damaged, or a newer release wrote it
+    ├── RecordUnreadable    unknown: a stored value is damaged, not authentic, or a newer release wrote it
     ├── UnsafeStore         operator: Redis could drop accepted jobs (eviction policy)
     ├── UnknownModel        caller: models.toml has no such model
     ├── RateExceeded        caller: the app's token bucket is empty; says when to try again
@@ -112,6 +113,17 @@ class ContentDamaged(VigilError):
         super().__init__(f"the stored {field} of {job_id or 'this Vigil'} can't be opened: it was changed or moved")
 
 
+class ContentNotSealed(ContentDamaged):
+    """Content is plain although encryption is on: it is older than the encryption, or something else wrote it."""
+
+    def __init__(self, job_id: str, field: str) -> None:
+        VigilError.__init__(
+            self,
+            f"the stored {field} of {job_id or 'this Vigil'} is not encrypted although VIGIL_ENCRYPTION_KEYS is set: "
+            "it is older than that setting (VIGIL_ACCEPT_UNSEALED=1 reads it), or Vigil did not write it",
+        )
+
+
 class ContentTooLarge(VigilError):
     """A value exceeds the store's limit, or alone the quota `of_app`, so sending it again does not help."""
 
@@ -120,7 +132,11 @@ class ContentTooLarge(VigilError):
         self.size, self.limit, self.of_app = size, limit, of_app
 
 
-UnreadableReason = Literal["newer", "not_json", "wrong_shape", "wrong_type", "gone"]
+UnreadableReason = Literal[
+    "newer", "not_json", "wrong_shape", "wrong_type", "gone", "no_mac", "wrong_mac", "unknown_key"
+]
+UNAUTHENTIC: Final = frozenset({"no_mac", "wrong_mac", "unknown_key"})
+"""Reasons that say nothing of a value's form: it can't be told that Vigil wrote it."""
 
 
 class RecordUnreadable(VigilError):

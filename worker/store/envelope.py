@@ -6,6 +6,9 @@ The layout of a sealed value, by its first byte (`1` is plain JSON, see codec):
     3 | kid 4 | nonce 12 | wrapped key 48 | nonce 12 | ciphertext   the same, together with the wrapped key of the job
     4 | kid 4 | nonce 12 | ciphertext                            what belongs to no job, under a key derived for that
 
+With master keys nothing plain opens: whoever can write to Redis could put it there. `accept_plain` is for the time in
+which values are left that are older than the keys; what has a key of its own opens nothing plain even then.
+
 The associated data names app, job and field, so a ciphertext that was moved to another place does not decrypt. A master
 key is named by the first bytes of its SHA-256 (kid); for each app it wraps with HKDF(master, salt = app).
 """
@@ -26,8 +29,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 
 from worker.clock import Clock
-from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.jobs.errors import ContentDamaged, ContentNotSealed, KeyMissing
 from worker.store import codec
+from worker.store.record_mac import RecordMacs
 
 PRIVATE, INPUT, OUTPUT = "private", "asked", "answer"
 """Fields of a job, as the associated data names them (so the texts never change); three more are made below."""
@@ -65,15 +69,23 @@ def _aad(*parts: str) -> bytes:
 
 
 class JobCipher:
-    """One job's cipher. Without a key it stores content plain; it reads plain content either way."""
+    """One job's cipher. Without a key it stores content plain, and reads plain content if `accept_plain`."""
 
-    __slots__ = ("_app", "_cipher", "_job_id", "_names", "_random", "header")
+    __slots__ = ("_accept_plain", "_app", "_cipher", "_job_id", "_names", "_random", "header")
 
     def __init__(
-        self, app: str, job_id: str, random_bytes: Callable[[int], bytes], key: bytes = b"", header: bytes = b""
+        self,
+        app: str,
+        job_id: str,
+        random_bytes: Callable[[int], bytes],
+        key: bytes = b"",
+        header: bytes = b"",
+        *,
+        accept_plain: bool = True,
     ) -> None:
         self._app, self._job_id, self._random, self.header = app, job_id, random_bytes, header
         self._cipher = AESGCM(key) if key else None
+        self._accept_plain = accept_plain and not key
         self._names: dict[str, bytes] = {}
 
     def seal(self, field: str, value: Any) -> bytes:
@@ -89,10 +101,12 @@ class JobCipher:
         return sealed if self._cipher is None else _WITH_KEY + self.header + sealed[1:]
 
     def unseal(self, field: str, raw: bytes | None) -> Any:
-        """Decrypt content; return None when there is none. Raises ContentDamaged."""
+        """Decrypt content; return None when there is none. Raises ContentDamaged, ContentNotSealed."""
         if not raw:
             return None
         if codec.is_plain(raw):
+            if not self._accept_plain:
+                raise ContentNotSealed(self._job_id, field)
             return _unseal_plain(self._job_id, field, raw)
         start = {_OF_JOB: 1, _WITH_KEY: 1 + _HEADER}.get(raw[:1])
         if self._cipher is None or start is None:
@@ -114,8 +128,13 @@ class JobCipher:
 class MasterKeyring:
     """The master keys of this process, and a cache of the ciphers of recent jobs."""
 
-    def __init__(self, keys: Sequence[bytes] = (), clock: Clock | None = None) -> None:
-        """The first key encrypts, all decrypt; without keys new content is stored plain."""
+    def __init__(self, keys: Sequence[bytes] = (), clock: Clock | None = None, *, accept_plain: bool = False) -> None:
+        """The first key encrypts, all decrypt; without keys new content is stored plain.
+
+        `accept_plain`: also read plain content, and records without a MAC, although there are keys.
+        """
+        self.accepts_plain = accept_plain or not keys
+        self.macs = RecordMacs({kid_of(key): key for key in keys}, accept_missing=accept_plain)
         self._masters = {kid_of(key): key for key in keys}
         self._random = (clock or Clock()).random_bytes
         self._cached: OrderedDict[str, JobCipher] = OrderedDict()
@@ -123,9 +142,9 @@ class MasterKeyring:
         self.first = kid_of(keys[0]) if keys else b""
 
     @classmethod
-    def from_settings(cls, keys: Sequence[SecretStr]) -> MasterKeyring:
+    def from_settings(cls, keys: Sequence[SecretStr], *, accept_plain: bool = False) -> MasterKeyring:
         """Make a keyring of the keys of the settings: urlsafe base64 of 32 bytes."""
-        return cls([base64.urlsafe_b64decode(key.get_secret_value() + "==") for key in keys])
+        return cls([base64.urlsafe_b64decode(key.get_secret_value() + "==") for key in keys], accept_plain=accept_plain)
 
     @property
     def enabled(self) -> bool:
@@ -136,25 +155,33 @@ class MasterKeyring:
 
     def ephemeral(self, job_id: str) -> JobCipher:
         """Return a cipher for a job that no longer exists: what it encrypts can never be decrypted."""
-        return JobCipher("", job_id, self._random, self._random(_KEY) if self.enabled else b"")
+        key = self._random(_KEY) if self.enabled else b""
+        return JobCipher("", job_id, self._random, key, accept_plain=self.accepts_plain)
+
+    def plain(self, app: str, job_id: str) -> JobCipher:
+        """Return the cipher of a job without a key; it reads plain content only where that is accepted."""
+        return JobCipher(app, job_id, self._random, accept_plain=self.accepts_plain)
 
     def new(self, app: str, job_id: str) -> JobCipher:
-        """Create the cipher of a new job, with a key of its own."""
+        """Create the cipher of a new job, with a key of its own, and remember it."""
+        cipher = self.unremembered(app, job_id)
+        return self._remember(job_id, cipher) if self.enabled else cipher
+
+    def unremembered(self, app: str, job_id: str) -> JobCipher:
+        """Create another cipher of a job, which counts only once its wrapped key is stored."""
         if not self.enabled:
-            return JobCipher(app, job_id, self._random)
+            return self.plain(app, job_id)
         key = self._random(_KEY)
-        return self._remember(
-            job_id, JobCipher(app, job_id, self._random, key, self._wrap(self.first, app, job_id, key))
-        )
+        return JobCipher(app, job_id, self._random, key, self._wrap(self.first, app, job_id, key))
 
     def open(self, app: str, job_id: str, field: str, raw: bytes | None) -> tuple[JobCipher, Any]:
         """Return (the job's cipher, the content) of a value with its wrapped key, or of a plain value.
 
-        Raises KeyMissing, ContentDamaged.
+        Raises KeyMissing, ContentDamaged, ContentNotSealed.
         """
         if not raw or codec.is_plain(raw):
-            plain = JobCipher(app, job_id, self._random)
-            content = _unseal_plain(job_id, field, raw)
+            plain = self.plain(app, job_id)
+            content = plain.unseal(field, raw)
             return (self._remember(job_id, plain) if self.enabled and field == PRIVATE else plain), content
         if raw[:1] != _WITH_KEY or len(raw) < 1 + _HEADER + _NONCE + _TAG:
             raise ContentDamaged(job_id, field)
@@ -209,8 +236,10 @@ class MasterKeyring:
         )
 
     def unseal_named(self, name: str, raw: bytes | None) -> Any:
-        """Decrypt such a value; return None when there is none. Raises KeyMissing, ContentDamaged."""
+        """Decrypt such a value; return None when there is none. Raises KeyMissing, ContentDamaged, ContentNotSealed."""
         if not raw or codec.is_plain(raw):
+            if raw and not self.accepts_plain:
+                raise ContentNotSealed("", name.partition(":")[0])
             return _unseal_plain("", name.partition(":")[0], raw)
         if raw[:1] != _NAMED:
             raise ContentDamaged("", name.partition(":")[0])
@@ -225,8 +254,13 @@ class MasterKeyring:
         return _SEALED_TEXT + base64.b64encode(self.seal_named(name, text)).decode() if self.enabled else text
 
     def unseal_text(self, name: str, text: str) -> str:
-        """Decrypt such a secret; return a plain one as it is. Raises KeyMissing, ContentDamaged."""
+        """Decrypt such a secret; return a plain one as it is where plain content is accepted.
+
+        Raises KeyMissing, ContentDamaged, ContentNotSealed.
+        """
         if not text.startswith(_SEALED_TEXT):
+            if not self.accepts_plain:
+                raise ContentNotSealed("", name.partition(":")[0])
             return text
         try:
             raw = base64.b64decode(text.removeprefix(_SEALED_TEXT), validate=True)

@@ -144,6 +144,13 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "encryption.key_missing": _row(ERROR, "Content can't be read: its key isn't configured.", "code"),
     "record.unreadable": _row(ERROR, "A stored value can't be read.", "what code"),
     "record.set_aside": _row(ERROR, "A job whose record can't be read has failed; its bytes are kept.", "code"),
+    "audit.no_digest": _row(WARNING, "An answer has no digest in the trail: its secret can't be read.", "code"),
+    "records.refused": _row(
+        ERROR, "Records without a MAC are refused: `vigil store seal` accepts those that are older.", "count"
+    ),
+    "encryption.unsealed_accepted": _row(
+        WARNING, "VIGIL_ACCEPT_UNSEALED is on: whoever writes to Redis is believed. `vigil doctor` says what needs it."
+    ),
     "content.damaged": _row(ERROR, "Content can't be read: it isn't what was written."),
     "audit.unsealed": _row(ERROR, "Audit records could not be sealed.", "error"),
     "audit.no_key": _row(WARNING, "There is no key to sign the audit trail with.", "error"),

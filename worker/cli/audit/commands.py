@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from collections.abc import Awaitable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +32,7 @@ from worker.store.audit.export import Export
 from worker.store.audit.legal_holds import LegalHolds
 from worker.store.audit.verification import TrailVerification
 from worker.store.connection.pool import Redis
+from worker.store.lifecycle.record_verification import RecordVerification
 
 _MAX_UNSEALED_S, _MAX_UNSEALED_ROUNDS = 600.0, 60  # seconds, or rounds of the sealer if they take longer
 
@@ -82,6 +82,14 @@ def verify(
         Path | None, typer.Option(help="The copy of the checkpoints that VIGIL_AUDIT_CHECKPOINTS wrote.")
     ] = None,
     key: Annotated[list[str] | None, typer.Option("--key", help="A public key to trust; may be repeated.")] = None,
+    records: Annotated[
+        bool,
+        typer.Option(
+            "--records",
+            help="Also compare jobs, events, prompts, answers, API keys, apps, webhook endpoints, pauses, quarantines "
+            "and legal holds in Redis with the trail, and name each difference.",
+        ),
+    ] = False,
     allow_unsealed: Annotated[
         bool,
         typer.Option(
@@ -94,29 +102,36 @@ def verify(
     """Verify the audit trail.
 
     Finds records that were altered, removed, inserted, reordered or truncated. Exits 1 if something is wrong and names
-    the first bad record.
+    the first bad record. With --records also what in Redis is not what the trail says.
     """
     settings = load()
+    if records and file is not None:
+        raise CliError("--records compares Redis, --file verifies an export: give one of them", EXIT_USAGE)
     public = _trusted_keys(settings, key or [])
     if file is not None:
         report = _verify_file(file, manifest_file, TrustedKeys(public) if public else None)
     else:
-        report = _verify_redis(settings, TrustedKeys(public), checkpoints, allow_unsealed=allow_unsealed)
+        report = _verify_redis(
+            settings, TrustedKeys(public), checkpoints, allow_unsealed=allow_unsealed, records=records
+        )
     print(json.dumps(report.dump(), indent=2) if as_json else "\n".join(report.lines()))
     if not report.good:
         raise typer.Exit(EXIT_FAILED)
 
 
 def _verify_redis(
-    settings: Settings, trusted: TrustedKeys, checkpoints: Path | None, *, allow_unsealed: bool
+    settings: Settings, trusted: TrustedKeys, checkpoints: Path | None, *, allow_unsealed: bool, records: bool
 ) -> Report:
     path = ship.file_of(checkpoints) if checkpoints is not None else None
     if path is not None and not path.is_file():
         raise CliError(f"{path} can't be read", EXIT_USAGE)
     within = None if allow_unsealed else max(_MAX_UNSEALED_S, _MAX_UNSEALED_ROUNDS * settings.audit_seal_seconds)
 
-    def work(redis: Redis) -> Awaitable[Report]:
-        return TrailVerification(redis, Clock(), trusted, within).verify(ship.read(path) if path else None)
+    async def work(redis: Redis) -> Report:
+        report = await TrailVerification(redis, Clock(), trusted, within).verify(ship.read(path) if path else None)
+        if records:
+            await RecordVerification(redis, Clock()).verify(report)
+        return report
 
     return with_trail(settings, work)
 

@@ -11,9 +11,8 @@ import typer
 from worker.cli.processes import with_redis
 from worker.clock import Clock
 from worker.settings import Settings
-from worker.store.connection.pool import Redis, connect
+from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.store_guard import StoreGuard
-from worker.store.envelope import MasterKeyring
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -28,7 +27,7 @@ def with_trail(settings: Settings, work: Callable[[Redis], Awaitable[T]], *, wri
     async def go() -> T:
         async with with_redis(settings) as actual:
             guard = StoreGuard(actual.mark_file, Clock().random_bytes) if writes else None
-            vault = MasterKeyring.from_settings(actual.encryption_keys)
+            vault = keyring_from(actual)
             redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=4)
             try:
                 return await work(redis)

@@ -80,7 +80,8 @@ def _encryption(settings: Settings) -> DoctorCheck:
     if settings.encryption_keys:
         return DoctorCheck("encryption", "ok", f"on; {len(settings.encryption_keys)} key(s), the first encrypts")
     fix = "set VIGIL_ENCRYPTION_KEYS; `vigil keys generate-encryption` makes a key"
-    return DoctorCheck("encryption", "warning", "off: prompts and answers are in Redis unencrypted", fix)
+    detail = "off: prompts and answers are in Redis unencrypted, and whoever writes to Redis is believed"
+    return DoctorCheck("encryption", "warning", detail, fix)
 
 
 def _identifiers(settings: Settings) -> DoctorCheck:

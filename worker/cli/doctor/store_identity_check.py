@@ -1,4 +1,4 @@
-"""The check of `vigil doctor` for the identity of the store: is it the known one, and will the next start know it."""
+"""The checks of `vigil doctor` for the store: is it the known one, will the next start know it, is all of it sealed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Final
 
 from worker.cli.doctor.check import DoctorCheck
 from worker.settings import Settings
-from worker.store.connection.pool import Redis
+from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.store_guard import read_answer
 from worker.store.connection.store_mark import describe, judge, load
 from worker.store.errors import store_errors
+from worker.store.lifecycle.seal_check import count_unsealed
 
 _TEMPORARY: Final = {"tmpfs", "ramfs", "overlay"}
 _KEEP_FIX: Final = "set VIGIL_STORE_MARK to a file that outlives the container, one for each machine"
@@ -46,6 +47,32 @@ async def store_check(redis: Redis, settings: Settings) -> DoctorCheck:
         )
         return DoctorCheck("store", "warning", detail, _KEEP_FIX)
     return DoctorCheck("store", "ok", f"{known}, as known in {path}")
+
+
+async def seal_check(settings: Settings, url: str) -> DoctorCheck | None:
+    """Check that everything in Redis is encrypted and carries a MAC; None without master keys."""
+    if not settings.encryption_keys:
+        return None
+    redis = connect(url, keyring=keyring_from(settings), max_connections=2, retries=1)
+    try:
+        counts = await count_unsealed(redis)
+    finally:
+        await redis.aclose()
+    where = "" if counts.all_jobs else ", of the first 50,000 jobs"
+    left = f"{counts.plain:,} plain values and {counts.without_mac:,} records without a MAC{where}"
+    fix = "`vigil audit verify --records` names each; restore them, or revoke and make anew what was planted"
+    if counts.wrong:
+        detail = f"{counts.wrong:,} records have a wrong MAC and are refused, such as {', '.join(counts.named)}; {left}"
+        return DoctorCheck("seals", "problem", detail, fix)
+    remain = counts.plain or counts.without_mac
+    if settings.accept_unsealed:
+        detail = f"VIGIL_ACCEPT_UNSEALED is on, so whoever writes to Redis is believed; {left} remain"
+        fix = "run `vigil store seal`, and remove the setting once none remain" if remain else "remove the setting"
+        return DoctorCheck("seals", "warning", detail, fix)
+    if remain:
+        fix = "if they are older than the encryption or this release: `vigil store seal`; else somebody planted them"
+        return DoctorCheck("seals", "problem", f"{left} are refused", fix)
+    return DoctorCheck("seals", "ok", f"everything is encrypted, and every record has its MAC{where}")
 
 
 def _file_system(path: Path) -> str:

@@ -18,7 +18,9 @@ from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import channels, keys
 from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import keyring_of
 from worker.store.errors import store_errors
+from worker.store.record_mac import RecordMacs
 from worker.store.values import read, report_unreadable, valid_members
 
 Kind = Literal["all", "app", "model", "end_user"]
@@ -68,13 +70,13 @@ def scopes_of(job: Job) -> tuple[str, ...]:
     return (scope_of("all"), scope_of("app", job.app), scope_of("model", job.requested_model), *person)
 
 
-def pause_of(reply: bytes, until_ms: int = _NEVER) -> Pause:
+def pause_of(macs: RecordMacs, reply: bytes, until_ms: int = _NEVER) -> Pause:
     """Decode `<scope> <stored pause>` of a claim; an unreadable pause counts all the same, without a note."""
     scope, _, raw = reply.partition(b" ")
-    return _pause(scope, raw, until_ms)
+    return _pause(macs, scope, raw, until_ms)
 
 
-def _pause(scope: bytes, raw: bytes, until_ms: int) -> Pause:
+def _pause(macs: RecordMacs, scope: bytes, raw: bytes, until_ms: int) -> Pause:
     """Decode a pause. A scope that no job can have stops none: its pause has the kind UNREADABLE."""
     text = scope.decode(errors="replace")
     kind, _, rest = text.removeprefix(PREFIX).partition(":")
@@ -84,7 +86,7 @@ def _pause(scope: bytes, raw: bytes, until_ms: int) -> Pause:
         report_unreadable(RecordUnreadable(keys.PAUSES, "wrong_shape"))
         return Pause(UNREADABLE, text, "", "", 0, until_ms)
     try:
-        pause = read(keys.pause(text), raw, load_pause)
+        pause = read(keys.pause(text), raw, lambda raw: load_pause(macs, text, raw))
         if pause.scope == text:
             return pause
         report_unreadable(RecordUnreadable(keys.pause(text), "wrong_shape"))
@@ -93,9 +95,9 @@ def _pause(scope: bytes, raw: bytes, until_ms: int) -> Pause:
     return Pause(found, rest, "", "", 0, until_ms)
 
 
-def load_pause(raw: bytes) -> Pause:
-    """Decode a stored pause."""
-    body = json.loads(raw)
+def load_pause(macs: RecordMacs, scope: str, raw: bytes) -> Pause:
+    """Decode a stored pause. Raises RecordUnreadable for one that Vigil did not write, ValueError."""
+    body = json.loads(macs.detach(keys.pause(scope), scope, raw))
     pause = Pause(**body)
     times = (pause.since_ms, pause.until_ms)
     if pause.kind not in get_args(Kind) or not all(0 <= int(n) <= 10 * _NEVER for n in times):
@@ -107,7 +109,7 @@ class Pauses:
     """The pauses in Redis."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
-        self._redis, self._clock = redis, clock
+        self._redis, self._clock, self._macs = redis, clock, keyring_of(redis).macs
         self._resume: Any = script(redis, "admission/resume")
 
     async def pause(
@@ -117,7 +119,8 @@ class Pauses:
         ends = _NEVER if until is None else to_ms(until)
         made = Pause(kind, name, by, note, to_ms(self._clock.now()), ends, app)
         async with store_errors("pause"), self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(keys.pause(made.scope), json.dumps(asdict(made)))
+            record = self._macs.attach(made.scope, json.dumps(asdict(made), separators=(",", ":")))
+            pipe.set(keys.pause(made.scope), record)
             pipe.zadd(keys.PAUSES, {made.scope: ends})
             pipe.sadd(keys.HOLDING_SCOPES, made.scope)
             await pipe.execute()
@@ -151,6 +154,7 @@ class Pauses:
                 else []
             )
         found = [
-            _pause(scope, row or b"", int(min(ends, _NEVER))) for (scope, ends), row in zip(scopes, rows, strict=True)
+            _pause(self._macs, scope, row or b"", int(min(ends, _NEVER)))
+            for (scope, ends), row in zip(scopes, rows, strict=True)
         ]
         return sorted(found, key=lambda pause: (pause.since_ms, pause.scope))

@@ -26,7 +26,8 @@ from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE
 from worker.store.errors import store_errors
-from worker.store.values import count_of, readable, reporting_unreadable, valid_members
+from worker.store.record_mac import RecordMacs
+from worker.store.values import count_of, readable, report_unreadable, reporting_unreadable, valid_members
 
 Source = Literal["blocks", "provider", "ops"]
 BY_VIGIL: Final = "vigil"
@@ -59,7 +60,7 @@ class QuarantinedUser:
     name: str | None = None  # the app's own name of the end user, if known; sealed in Redis
 
 
-def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: QuarantineLimits) -> list[Command]:
+def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: QuarantineLimits, macs: RecordMacs) -> list[Command]:
     """Return the commands that a commit of these events adds: ledger entries, and the quarantine at the limit."""
     commands: list[Command] = []
     end_user = job.safety_identifier
@@ -71,7 +72,7 @@ def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: QuarantineLimit
         commands += _ledger_entry(ledger, at, f"{job.id}:{event.seq}")
         if kind == "blocks" and limits.blocks:
             reason = f"{limits.blocks} blocks within {limits.window} s"
-            row = json.dumps(asdict(QuarantinedUser(job.app, end_user, "blocks", reason, BY_VIGIL, at)))
+            row = dump_row(macs, QuarantinedUser(job.app, end_user, "blocks", reason, BY_VIGIL, at))
             when = ("WHEN", ledger, at - limits.window * 1000, limits.blocks)
             commands.append((*when, "HSETNX", keys.QUARANTINE, end_user, row))
             commands.append((*when, "SADD", keys.CANCELLATION_DUE, end_user))
@@ -82,6 +83,34 @@ def _ledger_entry(ledger: str, at: int, member: str) -> list[Command]:
     """Return the commands that add an entry to a ledger; repeated, it stays one entry."""
     old = at - LEDGER_TTL_S * 1000
     return [("ZADD", ledger, at, member), ("ZREMRANGEBYSCORE", ledger, "-inf", old), ("EXPIRE", ledger, LEDGER_TTL_S)]
+
+
+def row_name(end_user: str) -> str:
+    """Return the name under which an end user's row has its MAC."""
+    return f"quarantine:{end_user}"
+
+
+def dump_row(macs: RecordMacs, one: QuarantinedUser) -> bytes:
+    """Encode a row, whose name of the end user is sealed already, as it is stored."""
+    return macs.attach(row_name(one.safety_identifier), json.dumps(asdict(one), separators=(",", ":")))
+
+
+async def end_quarantine(redis: ArqRedis, end_user: str) -> bool:
+    """Remove the row of an end user whose quarantine has run out; return False when Vigil did not write that row.
+
+    Then the end user stays quarantined: whoever changed the row may have changed its end.
+    """
+    async with store_errors("end a quarantine", keys.QUARANTINE):
+        raw = await redis.hget(keys.QUARANTINE, end_user)
+        if raw is None:
+            return True
+        try:
+            keyring_of(redis).macs.detach(keys.QUARANTINE, row_name(end_user), raw)
+        except RecordUnreadable as error:
+            report_unreadable(error)
+            return False
+        await script(redis, "admission/end_quarantine")(keys=[keys.QUARANTINE], args=[end_user, raw])
+    return True
 
 
 def secret_name(end_user: str) -> str:
@@ -130,13 +159,13 @@ class Quarantine:
                 return False
             stored = await self._redis.hget(keys.QUARANTINE, end_user)
             async with self._redis.pipeline(transaction=True) as pipe:
-                current = self._readable(stored) if stored is not None else None
+                current = self._readable(end_user, stored) if stored is not None else None
                 if current is not None and self._is_over(current):
                     pipe.hset(keys.QUARANTINE, end_user, self._dump(row))
                     pipe.sadd(keys.CANCELLATION_DUE, end_user)
                     await pipe.execute()
                     return True
-                pipe.hsetnx(keys.QUARANTINE, end_user, json.dumps(asdict(row)))
+                pipe.hsetnx(keys.QUARANTINE, end_user, self._dump(row))
                 pipe.sadd(keys.CANCELLATION_DUE, end_user)
                 new, _ = await pipe.execute()
         return bool(new)
@@ -158,7 +187,7 @@ class Quarantine:
         """Return the app's end user if quarantined now, else None."""
         async with store_errors("check the quarantine", keys.QUARANTINE):
             raw = await self._redis.hget(keys.QUARANTINE, end_user)
-        found = self._readable(raw) if raw else None
+        found = self._readable(end_user, raw) if raw else None
         if raw and found is None and await self._belongs_to(app, end_user):
             return QuarantinedUser(app, end_user, "ops", "", "", 0)  # unreadable: in force until it is lifted
         if found is None or found.app != app or self._is_over(found):
@@ -167,11 +196,12 @@ class Quarantine:
 
     async def of_app(self, app: str) -> list[QuarantinedUser]:
         """Return the app's quarantined end users, newest first."""
-        stored = list[bytes]()
+        stored = dict[bytes, bytes]()
         with reporting_unreadable():
             async with store_errors("list the quarantine", keys.QUARANTINE):
-                stored = await self._redis.hvals(keys.QUARANTINE)
-        rows = [(one, raw) for raw in stored if (one := self._readable(raw)) is not None]
+                stored = await self._redis.hgetall(keys.QUARANTINE)
+        named = [(name.decode(errors="replace"), raw) for name, raw in stored.items()]
+        rows = [(one, raw) for name, raw in named if (one := self._readable(name, raw)) is not None]
         found = [await self._with_name(one, raw) for one, raw in rows if one.app == app and not self._is_over(one)]
         return sorted(found, key=lambda one: (-one.since_ms, one.safety_identifier))
 
@@ -199,7 +229,7 @@ class Quarantine:
                 self._redis, keys.CANCELLATION_DUE, await self._redis.smembers(keys.CANCELLATION_DUE), kind="set"
             ):
                 raw = await self._redis.hget(keys.QUARANTINE, end_user)
-                one = self._readable(raw) if raw else None
+                one = self._readable(end_user, raw) if raw else None
                 app = (await self._with_name(one, raw)).app if one is not None else ""
                 waiting: list[str] = []
                 for status in ("queued", "scheduled"):
@@ -242,9 +272,9 @@ class Quarantine:
         name = body.get("end_user")
         return name if isinstance(name, str) else None
 
-    def _dump(self, one: QuarantinedUser) -> str:
+    def _dump(self, one: QuarantinedUser) -> bytes:
         sealed = None if one.name is None else self._keyring.seal_text(secret_name(one.safety_identifier), one.name)
-        return json.dumps(asdict(replace(one, name=sealed)))
+        return dump_row(self._keyring.macs, replace(one, name=sealed))
 
     def _is_over(self, one: QuarantinedUser) -> bool:
         return 0 < one.until_ms <= to_ms(self._clock.now())
@@ -254,11 +284,12 @@ class Quarantine:
         async with store_errors("look for the end user's jobs", keys.index(app, "user", end_user)):
             return bool(await self._redis.exists(keys.index(app, "user", end_user)))
 
-    def _readable(self, raw: bytes) -> QuarantinedUser | None:
-        return next((one for _, one in readable([(keys.QUARANTINE, raw)], self._load)), None)
+    def _readable(self, end_user: str, raw: bytes) -> QuarantinedUser | None:
+        rows = readable([(keys.QUARANTINE, raw)], lambda raw: self._load(end_user, raw))
+        return next((one for _, one in rows), None)
 
-    def _load(self, raw: bytes) -> QuarantinedUser:
-        body: dict[str, Any] = json.loads(raw)
+    def _load(self, end_user: str, raw: bytes) -> QuarantinedUser:
+        body: dict[str, Any] = json.loads(self._keyring.macs.detach(keys.QUARANTINE, row_name(end_user), raw))
         if not all(isinstance(body.get(name), int) for name in ("since_ms", "until_ms")):
             raise ValueError("not a row of the quarantine")
         if body["name"] is not None:

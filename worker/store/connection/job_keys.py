@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.jobs.errors import ContentDamaged
+from worker.jobs.errors import ContentDamaged, ContentNotSealed
 from worker.store import codec, keys
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import INPUT, PRIVATE, JobCipher
@@ -21,23 +21,25 @@ _MAX_BYTES_AT_ONCE: Final = 256 * 1024  # that are decoded before the event loop
 async def unseal_by_job(redis: ArqRedis, field: str, rows: Mapping[str, bytes | None]) -> dict[str, Any]:
     """Decrypt each job's value; values and jobs that no longer exist are left out.
 
-    Takes one more round trip for jobs whose cipher is not cached. Raises KeyMissing, ContentDamaged.
+    Takes one more round trip for jobs whose cipher is not cached. Raises KeyMissing, ContentDamaged, ContentNotSealed.
     """
-    stored = {job_id: raw for job_id, raw in rows.items() if raw}
+    keyring, stored = keyring_of(redis), {job_id: raw for job_id, raw in rows.items() if raw}
     plain = [job_id for job_id, raw in stored.items() if codec.is_plain(raw)]
-    ciphers = {job_id: keyring_of(redis).ephemeral(job_id) for job_id in plain}
+    if plain and keyring.enabled and not keyring.accepts_plain:
+        raise ContentNotSealed(plain[0], field)
+    # with keys, the job's own cipher says whether its content may be plain
+    ciphers = {} if keyring.enabled else {job_id: keyring.plain("", job_id) for job_id in plain}
     ciphers |= await ciphers_of(redis, [job_id for job_id in stored if job_id not in ciphers])
-    found: dict[str, Any] = {}
-    size = 0
+    found, size = dict[str, Any](), 0
     for job_id, raw in stored.items():
         if job_id not in ciphers:
             continue
-        found[job_id] = require_object(job_id, field, ciphers[job_id].unseal(field, raw))
+        found[job_id] = ciphers[job_id].unseal(field, raw)
         size += len(raw)
         if size > _MAX_BYTES_AT_ONCE:
             size = 0
             await asyncio.sleep(0)
-    return found
+    return {job_id: require_object(job_id, field, content) for job_id, content in found.items()}
 
 
 def require_object(job_id: str, field: str, content: Any) -> Any:

@@ -14,7 +14,7 @@ from arq.connections import ArqRedis
 from worker.audit.chain import canonical, canonical_pieces
 from worker.clock import Clock
 from worker.jobs.errors import RecordUnreadable
-from worker.store import keys
+from worker.store import codec, keys
 from worker.store.connection.pool import keyring_of
 from worker.store.errors import store_errors
 from worker.store.values import read
@@ -69,3 +69,8 @@ def input_digest(secret: bytes, request: Mapping[str, Any], *, large: bool = Fal
     for piece in canonical_pieces(dict(request)):
         digest.update(piece)
     return digest.hexdigest()
+
+
+def output_digest(secret: bytes, content: Mapping[str, Any]) -> str:
+    """Return a keyed digest of an answer as it is stored: it proves a match and reveals nothing."""
+    return hmac.digest(secret, b"output\0" + codec.pack(content), "sha256").hex()

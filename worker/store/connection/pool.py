@@ -25,6 +25,7 @@ from redis.exceptions import (
 from worker import redis_address
 from worker.jobs.errors import StoreRefused
 from worker.redis_address import Address
+from worker.settings import Settings
 from worker.store.envelope import MasterKeyring
 from worker.store.errors import StoreChangedError
 
@@ -49,6 +50,11 @@ def keyring_of(redis: ArqRedis) -> MasterKeyring:
     """Return the keyring of this client: all content goes through it, so it is attached to the client."""
     keyring: MasterKeyring = vars(redis).get("keyring", _NO_KEYS)
     return keyring
+
+
+def keyring_from(settings: Settings) -> MasterKeyring:
+    """Return the keyring of the settings."""
+    return MasterKeyring.from_settings(settings.encryption_keys, accept_plain=settings.accept_unsealed)
 
 
 def connect(

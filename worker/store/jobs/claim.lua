@@ -9,8 +9,9 @@
 --          queue_prefix, slots_prefix, app_prefix: prefixes of an app's queue, its slots, its record
 --          default_max: jobs that an app may run at once if its record does not say, 0 = no limit
 --          pause_prefix: prefix of a pause
+--          then apps whose record the caller refuses (Vigil did not write it): they get the defaults
 -- Returns  {next due time in ms or -1, now in ms, 1 if the circuit is open, {id, generation, token, previous token,
---          record, private, audit head, input, pause}…}
+--          record, its tag, private, audit head, input, pause}…, {app, its record, …} of the apps that were looked at}
 -- A job without a record is handed out like the others, with an empty record: its worker settles it.
 -- The server's clock decides. A running job is not due, so it is never read again. arq is given a fresh id for each
 -- wake-up ("<id>.<generation>"), so that nothing arq remembers of an earlier one can interfere.
@@ -26,6 +27,8 @@ local arq_prefix, arq_head, arq_tail = ARGV[5], ARGV[6], ARGV[7]
 local input_prefix, max_input = ARGV[8], tonumber(ARGV[9])
 local queue_prefix, slots_prefix, app_prefix = ARGV[10], ARGV[11], ARGV[12]
 local default_max, pause_prefix = tonumber(ARGV[13]), ARGV[14]
+local refused, looked_at = {}, {}
+for i = 15, #ARGV do refused[ARGV[i]] = true end
 local now = now_ms()
 local room, out, apps = tonumber(limit), {}, {}
 local any_pause = call('ZCARD', pauses) > 0
@@ -45,8 +48,8 @@ local function lease(id, starts)
     return
   end
   local key = job_prefix .. id
-  local job = call('HMGET', key, 'rec', 'tok', 'priv', 'chain', 'app', 'stops')
-  local record, previous_token, private, chain, app, scopes = job[1], job[2], job[3], job[4], job[5], job[6]
+  local job = call('HMGET', key, 'rec', 'tok', 'priv', 'chain', 'app', 'stops', 'mac')
+  local record, previous_token, private, chain, app, scopes, tag = job[1], job[2], job[3], job[4], job[5], job[6], job[7]
   local generation = call('HINCRBY', key, 'gen', 1)
   local token = worker_id .. ':' .. generation
   call('HSET', key, 'tok', token)
@@ -55,14 +58,16 @@ local function lease(id, starts)
   call('SET', arq_prefix .. id .. '.' .. generation, arq_head .. id .. arq_tail, 'PX', 60000)
   local input = ''
   if call('STRLEN', input_prefix .. id) <= max_input then input = call('GET', input_prefix .. id) or '' end
-  out[#out + 1] = {id, generation, token, previous_token or '', record or '', private or '', chain or '', input,
+  out[#out + 1] = {id, generation, token, previous_token or '', record or '', tag or '', private or '', chain or '', input,
     any_pause and starts and pause_of(scopes or '') or ''}
   room = room - 1
 end
 
 local function limits_of(app)
   if not apps[app] then
-    local record = json(call('GET', app_prefix .. app))
+    local text = call('GET', app_prefix .. app)
+    looked_at[#looked_at + 1], looked_at[#looked_at + 2] = app, text or ''
+    local record = refused[app] and {} or json(text)
     local weight = number(record.weight)
     apps[app] = {weight = weight > 0 and weight or 1, max_running = tonumber(record.max_running) or default_max}
   end
@@ -123,4 +128,4 @@ for _, key in ipairs({later, leased}) do
   local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if first[2] and (due < 0 or tonumber(first[2]) < due) then due = tonumber(first[2]) end
 end
-return {due, now, call('EXISTS', circuit), out}
+return {due, now, call('EXISTS', circuit), out, looked_at}

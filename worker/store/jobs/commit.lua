@@ -6,7 +6,8 @@
 --          chain: the end of the job's audit chain that the caller read ("" = it adds nothing to it)
 --          end_user: the end user who must not be quarantined ("" = none)
 --          count, then the commands (run_commands.lua)
--- Returns  {"OK"} | {"DONE"} | {"CONFLICT", version} | {"LOST"} | {"QUARANTINED"}
+-- Returns  {"OK"} | {"DONE"} | {"CONFLICT", version} | {"LOST"} | {"QUARANTINED"} | {"ENDED"}: it ran out, call again
+--          once its row is removed
 -- Errors   what a command raises, with those before it already run; a full Redis refuses the script before it begins
 -- Of the job's fields it knows only v, tok, cid and chain: what to write is decided in Python.
 local job, quarantine = KEYS[1], KEYS[2]
@@ -17,7 +18,8 @@ local stored_version, stored_token, commit_ids, stored_chain = stored[1] or '0',
 if commit_ids and string.find(commit_ids, commit_id, 1, true) then return {'DONE'} end
 if token ~= '' and stored_token ~= token then return {'LOST'} end
 if stored_version ~= version or (chain ~= '' and stored_chain ~= chain) then return {'CONFLICT', stored_version} end
-if is_quarantined(quarantine, end_user) then return {'QUARANTINED'} end
+local quarantined = quarantine_of(quarantine, end_user)
+if quarantined then return {quarantined} end
 run_commands(count, first)
 -- the last few ids: between a lost answer and the second try another process may have committed
 call('HSET', job, 'cid', string.sub(commit_id .. ' ' .. (commit_ids or ''), 1, 131))

@@ -5,8 +5,10 @@ Pure except for random message ids. The commands are sent elsewhere, in one comm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from worker.audit import chain
@@ -17,12 +19,16 @@ from worker.jobs.record import Job
 from worker.store import channels, codec, keys
 from worker.store.admission.pauses import PREFIX
 from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
-from worker.store.commands import Command
+from worker.store.commands import Command, CommandArg
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import queue_commands, script_fields
+from worker.store.jobs.unreadable_records import record_tag, stored_event
 from worker.store.provider.request_counts import tally_commands
+from worker.store.record_mac import RecordMacs
 from worker.store.webhooks.outbox import outbox_commands
 
+_NO_OUTPUT: Final[Mapping[str, str | None]] = MappingProxyType({})
+_MAX_UNVERIFIED: Final = 20_000
 _MOVES: Final = (ev.Scheduled, ev.Released, ev.Interrupted)  # these put a waiting job into a queue again
 
 
@@ -40,21 +46,33 @@ class RetentionTimes:
 class CommitCommands:
     """Builds commands, with the retention times and the limits of the quarantine."""
 
-    def __init__(self, clock: Clock, keep: RetentionTimes, limits: QuarantineLimits) -> None:
-        self._clock, self._keep, self._limits = clock, keep, limits
+    def __init__(self, clock: Clock, keep: RetentionTimes, limits: QuarantineLimits, macs: RecordMacs) -> None:
+        self._clock, self._keep, self._limits, self._macs = clock, keep, limits, macs
+        self._unverified: OrderedDict[str, None] = OrderedDict()
 
-    def commands(self, before: Job | None, after: Job, trail: list[ev.Event], head: str) -> tuple[list[Command], str]:
-        """Return the commands of one change, and the end of the audit chain after it."""
+    def commands(
+        self,
+        before: Job | None,
+        after: Job,
+        trail: list[ev.Event],
+        head: str,
+        output: Mapping[str, str | None] = _NO_OUTPUT,
+    ) -> tuple[list[Command], str]:
+        """Return the commands of one change, and the end of the audit chain after it.
+
+        `output`: what the last audit record says of the answer, if the change stores or deletes it.
+        """
         key, commands = keys.job(after.id), list[Command]()
         wires = [event.dump() for event in trail]
         for event, wire in zip(trail, wires, strict=True):
-            head, body = chain.link(head, record_of(after, event, wire))
+            more = output if event is trail[-1] else {}
+            head, body = chain.link(head, {**record_of(after, event, wire), **more})
             commands.append(
                 ("NOTE", keys.chain_records(after.id), "XADD", keys.AUDIT, "*", "hash", head, "record", body)
             )
-        commands.append(("RPUSH", keys.trail(after.id), *(codec.dump_event(wire) for wire in wires)))
+        commands.append(("RPUSH", keys.trail(after.id), *(stored_event(self._macs, after.id, wire) for wire in wires)))
         initial = script_fields(after) if before is None else ()
-        commands.append(("HSET", key, "v", after.version, "rec", codec.dump_job(after), "chain", head, *initial))
+        commands.append(("HSET", key, *self.record_fields(after), "chain", head, *initial))
         moved = before is None or before.status is not after.status
         if moved or any(isinstance(event.fact, _MOVES) for event in trail):
             commands.extend(queue_commands(before, after))
@@ -69,11 +87,25 @@ class CommitCommands:
         if after.settled and (before is None or not before.settled):
             commands.extend(self.retire(after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
-        commands.extend(ledger_commands(after, trail, self._limits))
+        commands.extend(ledger_commands(after, trail, self._limits, self._macs))
         commands.extend(tally_commands(after, trail))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", channels.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head
+
+    def note_read(self, job_id: str, *, verified: bool) -> None:
+        """Note whether the record that this process read last of the job could be checked."""
+        self._unverified.pop(job_id, None)
+        if not verified:
+            self._unverified[job_id] = None
+        while len(self._unverified) > _MAX_UNVERIFIED:
+            self._unverified.popitem(last=False)
+
+    def record_fields(self, job: Job) -> tuple[CommandArg, ...]:
+        """Return the fields of a job's hash that hold its record: version, record and, with master keys, its tag."""
+        raw = codec.dump_job(job)
+        tag = record_tag(self._macs, job.id, job.version, raw, verified=job.id not in self._unverified)
+        return ("v", job.version, "rec", raw, *(("mac", tag) if tag else ()))
 
     def retire(self, job: Job) -> list[Command]:
         """Return the commands that limit how long a settled job's data is kept."""

@@ -21,7 +21,7 @@ from worker.store.connection.pool import keyring_of
 from worker.store.envelope import MasterKeyring
 from worker.store.errors import store_errors
 from worker.store.jobs.stored_job import StoredJob, stored_of, unreadable_of
-from worker.store.jobs.unreadable_records import read_job
+from worker.store.jobs.unreadable_records import missing_key, read_job, read_unchecked
 from worker.store.values import pipeline_replies, report_unreadable
 
 LoadJob = Callable[[str], Awaitable[StoredJob | None]]
@@ -67,7 +67,7 @@ async def list_jobs(
     """
     index = _index_for(app, filters)
     try:
-        return await _list(redis, index, filters, limit, cursor, load)
+        return await _list(redis, app, index, filters, limit, cursor, load)
     except RecordUnreadable as error:
         if error.key != index:
             raise
@@ -76,7 +76,7 @@ async def list_jobs(
         report_unreadable(error)
         if index == keys.index(app):
             await rebuild_index_of_all(redis, app)
-        return await _list(redis, keys.index(app), filters, limit, cursor, load)
+        return await _list(redis, app, keys.index(app), filters, limit, cursor, load)
 
 
 async def rebuild_index_of_all(redis: ArqRedis, app: str) -> None:
@@ -87,9 +87,9 @@ async def rebuild_index_of_all(redis: ArqRedis, app: str) -> None:
 
 
 async def _list(
-    redis: ArqRedis, index: str, filters: ListFilters, limit: int, cursor: str | None, load: LoadJob | None
+    redis: ArqRedis, app: str, index: str, filters: ListFilters, limit: int, cursor: str | None, load: LoadJob | None
 ) -> tuple[list[StoredJob], str | None]:
-    """Return what `list_jobs` does, read from this index."""
+    """Return what `list_jobs` does, read from this index, whose members are believed only if their record agrees."""
     last = ""
     low = f"({to_ms(filters.created_after) - 1}" if filters.created_after else "-inf"
     high: int | str = f"({to_ms(filters.created_before)}" if filters.created_before else "+inf"
@@ -116,7 +116,7 @@ async def _list(
             if gone:
                 await redis.zrem(index, *gone)  # their retention time is over
                 offset = max(0, offset - len(gone))
-            found += [stored for stored in rows.values() if stored is not None and _fits(stored, filters)]
+            found += [stored for stored in rows.values() if stored is not None and _fits(stored, app, filters)]
             if len(found) > limit:
                 return found[:limit], cursor_of(found[limit - 1].job.id)
             if len(names) < size:
@@ -143,13 +143,16 @@ async def _load(redis: ArqRedis, names: list[str], load: LoadJob | None) -> dict
     job_keys = [keys.job(name) for name in names]
     async with redis.pipeline(transaction=False) as pipe:
         for job_key in job_keys:
-            pipe.hmget(job_key, "rec", "priv", "ntc")
+            pipe.hmget(job_key, "rec", "mac", "priv", "ntc")
         rows = await pipeline_replies(pipe, job_keys)
     keyring, out = keyring_of(redis), dict[str, StoredJob | None]()
     for name, row in zip(names, rows, strict=True):
         try:
             if row is not None and row[0]:
-                out[name] = _stored(keyring, read_job(name, row[0]), *row[1:])
+                if missing_key(keyring.macs, row[1]) is not None:
+                    out[name] = unreadable_of(read_unchecked(name, row[0]), row[3])
+                else:
+                    out[name] = _stored(keyring, read_job(keyring.macs, name, row[0], row[1]), *row[2:])
                 continue
         except RecordUnreadable as error:
             report_unreadable(error)
@@ -178,10 +181,11 @@ def _stored(keyring: MasterKeyring, job: Job, private: bytes | None, notices: by
         return unreadable_of(job, notices)
 
 
-def _fits(stored: StoredJob, filters: ListFilters) -> bool:
+def _fits(stored: StoredJob, app: str, filters: ListFilters) -> bool:
     job = stored.job
     return (
-        (filters.status is None or job.status == filters.status)
+        job.app == app
+        and (filters.status is None or job.status == filters.status)
         and (filters.model is None or job.requested_model == filters.model)
         and (filters.safety_identifier is None or job.safety_identifier == filters.safety_identifier)
     )

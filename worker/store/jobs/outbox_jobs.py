@@ -15,7 +15,7 @@ from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE, JobCipher, MasterKeyring
 from worker.store.errors import store_errors
 from worker.store.jobs.stored_job import StoredJob
-from worker.store.jobs.unreadable_records import parse_events, read_job
+from worker.store.jobs.unreadable_records import missing_key, parse_events, read_job, read_unchecked
 from worker.store.values import pipeline_replies, report_unreadable
 
 
@@ -32,13 +32,18 @@ async def load_outbox_jobs(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str,
     """Return the jobs; leave out those that are gone or can't be read."""
     async with store_errors("read the jobs"), redis.pipeline(transaction=False) as pipe:
         for job_id in job_ids:
-            pipe.hmget(keys.job(job_id), "rec", "priv")
+            pipe.hmget(keys.job(job_id), "rec", "mac", "priv")
         rows = await pipeline_replies(pipe, map(keys.job, job_ids))
     keyring, found = keyring_of(redis), dict[str, OutboxJob]()
     for job_id, row in zip(job_ids, rows, strict=True):
         if row is not None and row[0]:
             try:
-                found[job_id] = _outbox_job(keyring, read_job(job_id, row[0]), row[1])
+                kid = missing_key(keyring.macs, row[1])
+                if kid is None:
+                    found[job_id] = _outbox_job(keyring, read_job(keyring.macs, job_id, row[0], row[1]), row[2])
+                else:
+                    job = read_unchecked(job_id, row[0])
+                    found[job_id] = OutboxJob(job, {}, keyring.ephemeral(job_id), KeyMissing(kid))
             except RecordUnreadable as error:
                 report_unreadable(error)
     return found
@@ -56,7 +61,8 @@ async def load_event_ranges(redis: ArqRedis, ranges: Sequence[tuple[str, int, in
         for job_id, first, last in ranges:
             pipe.lrange(keys.trail(job_id), first - 1, last - 1)
         rows = await pipeline_replies(pipe, (keys.trail(job_id) for job_id, _, _ in ranges))
-    return [parse_events(row or ()) for row in rows]
+    macs = keyring_of(redis).macs
+    return [parse_events(macs, one[0], row or ()) for one, row in zip(ranges, rows, strict=True)]
 
 
 def _outbox_job(keyring: MasterKeyring, job: Job, private: bytes | None) -> OutboxJob:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
-from worker.store import codec, keys
+from worker.store import keys
 from worker.store.commands import CommandArg
 from worker.store.connection.job_keys import ciphers_for_writing, ciphers_of
 from worker.store.envelope import JobCipher, MasterKeyring, text_field
@@ -89,11 +89,11 @@ def _parse_chunk(job_id: str, content: Any) -> OutputChunk:
 
 
 def parse_message(raw: bytes, cipher: JobCipher | None) -> tuple[str, int, OutputChunk]:
-    """Parse a message on OUTPUT_CHUNKS: (job id, attempt, chunk). Raises ContentDamaged without its cipher."""
+    """Parse a message on OUTPUT_CHUNKS: (job id, attempt, chunk). `cipher`: the job's; None = encryption is off.
+
+    Raises ContentDamaged.
+    """
     head, _, body = raw.partition(b" ")
     job_id, _, attempt = head.decode().rpartition(":")
-    if codec.is_plain(body):
-        cipher = _PLAIN
-    if cipher is None:
-        raise ContentDamaged(job_id, "text")
+    cipher = cipher or _PLAIN
     return job_id, int(attempt), _parse_chunk(job_id, cipher.unseal(text_field(attempt), body))

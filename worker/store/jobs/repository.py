@@ -10,7 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from arq.connections import ArqRedis
 from redis.exceptions import OutOfMemoryError
@@ -27,29 +27,28 @@ from worker.jobs.errors import (
     Refused,
     StoreFull,
     StoreUnavailable,
-    VigilError,
 )
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.admission.pauses import pause_of
 from worker.store.admission.quarantine import QuarantineLimits, must_not_be_quarantined
 from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
 from worker.store.connection.capacity import check_writable
-from worker.store.connection.job_keys import ciphers_for_writing, require_object, unseal_by_job
+from worker.store.connection.job_keys import ciphers_for_writing, unseal_by_job
+from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, output_digest
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE
 from worker.store.errors import store_errors
+from worker.store.jobs.claims import JobClaims, RecordReader
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
-from worker.store.jobs.scripts import ClaimReply, Scripts
+from worker.store.jobs.scripts import Scripts
 from worker.store.jobs.set_aside import UnreadableJobs
 from worker.store.jobs.stored_job import ClaimedJob, NewJob, StoredJob, stored_of, unreadable_of
-from worker.store.jobs.unreadable_records import read_job
-from worker.store.values import report_unreadable, valid_members
+from worker.store.values import valid_members
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import emit_committed
 
@@ -81,10 +80,14 @@ class Jobs:
         """`memory`: refuses submits while Redis has too little memory left."""
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
         self._keep, self._keyring = retention or RetentionTimes(), keyring_of(redis)
-        self.changes = CommitCommands(clock, self._keep, limits or QuarantineLimits())
+        macs, self._secrets = self._keyring.macs, KeptSecrets(redis, clock)
+        self.changes = CommitCommands(clock, self._keep, limits or QuarantineLimits(), macs)
         self._unreadable_jobs = UnreadableJobs(redis, clock, self.changes, self._scripts)
         self._memory = memory
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
+        self._reader = RecordReader(macs, self.changes)
+        self._claims = JobClaims(redis, clock, self._scripts, self._reader, self._unreadable_jobs, self._remember)
+        self._digests: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
 
     async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
@@ -134,7 +137,7 @@ class Jobs:
             detail = "This Idempotency-Key was used for a different request; use a new key for a new request."
             raise Refused("idempotency_key_reused", detail, 422)
         stored = await self.load(first, locked=True)
-        if stored is None:
+        if stored is None or stored.job.app != job.app:  # what the key holds was changed: it names another app's job
             detail = "The job that this Idempotency-Key created is no longer kept; use a new key."
             raise Refused("idempotency_key_reused", detail, 422)
         return stored, True
@@ -147,48 +150,7 @@ class Jobs:
         `circuit`: the scope of the provider's account; each job then says whether it must pass the circuit's gate.
         `app_limit`: how many jobs of an app may run at once if its record says nothing; 0 = any number.
         """
-        lease_ms = int(lease_seconds * 1000)
-        async with store_errors("claim jobs"):
-            due, now, is_open, claimed = await self._scripts.claim(worker, limit, lease_ms, circuit, app_limit)
-        readable, unreadable = list[ClaimedJob](), list[ClaimReply]()
-        for one in claimed:
-            try:
-                readable.append(self._claimed_job(one, is_open))
-            except RecordUnreadable:
-                unreadable.append(one)
-        for one in unreadable:
-            await self._settle_unreadable(one)
-        if unreadable and not readable:
-            return await self.claim(worker, limit, lease_seconds, circuit, app_limit)
-        return (due - now) / 1000 if due >= 0 else -1.0, readable
-
-    async def _settle_unreadable(self, c: ClaimReply) -> None:
-        """Set the job aside; if that fails now, its lease runs out and it is claimed again."""
-        try:
-            await self._unreadable_jobs.settle(c.job_id, token=c.token)
-        except VigilError:
-            report_unreadable(RecordUnreadable(keys.job(c.job_id), "not_json"))
-
-    def _claimed_job(self, c: ClaimReply, gated: bool) -> ClaimedJob:
-        job = read_job(c.job_id, c.record)
-        private, input_ = dict[str, Any](), None
-        unreadable: Literal["", "locked", "damaged"] = ""
-        try:
-            cipher, opened_part = self._keyring.open(job.app, job.id, PRIVATE, c.private)
-            private = require_object(job.id, PRIVATE, opened_part) or {}
-            input_ = require_object(job.id, INPUT, cipher.unseal(INPUT, c.input))
-        except KeyMissing as missing:
-            emit("encryption.key_missing", job_id=job.id, code=missing.kid)
-            unreadable = "locked"
-        except ContentDamaged:
-            emit("content.damaged", job_id=job.id)
-            unreadable = "damaged"
-        if head_of(c.chain.encode()) is not None:
-            self._remember(job, c.chain)
-        # a job that was handed over while its response was running goes on, whatever is paused
-        pause = pause_of(c.pause) if c.pause and not job.open_attempts else None
-        crashed = c.previous_token != ""
-        return ClaimedJob(job, private or {}, c.token, c.generation, crashed, pause, gated, input_, unreadable)
+        return await self._claims.claim(worker, limit, lease_seconds, circuit, app_limit)
 
     async def renew(self, lease_seconds: float, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""
@@ -228,7 +190,8 @@ class Jobs:
                 commands = list(writes(after)) if writes is not None else []
                 size = capacity.largest_argument(commands)
                 await capacity.must_fit(self._redis, size)
-                more, head = self.changes.commands(current, after, trail, before)
+                output = self._audited_output(job_id, commands)
+                more, head = self.changes.commands(current, after, trail, before, output)
                 commands = [*commands, *more, *measure_commands(after, since=current, writes=commands)]
                 commit_id = self._commit_id(current, token, drafts)
                 end_user = must_not_be_quarantined(after, trail)
@@ -284,9 +247,9 @@ class Jobs:
         """Return the record; one that can't be read is set aside first, unless another worker runs the job."""
         try:
             async with store_errors("read the job", keys.job(job_id)):
-                record, version = await self._redis.hmget(keys.job(job_id), "rec", "v")
+                record, version, tag = await self._redis.hmget(keys.job(job_id), "rec", "v", "mac")
             if record:
-                return read_job(job_id, record, version or b"")
+                return self._reader.read(job_id, record, tag, version or b"")
             job = await self._unreadable_jobs.check_missing(job_id)
         except RecordUnreadable:
             job = await self._unreadable_jobs.settle(job_id, token=token)
@@ -303,12 +266,16 @@ class Jobs:
         key = keys.job(job_id)
         try:
             async with store_errors("read the job", key):
-                record, private, notices = await self._redis.hmget(key, "rec", "priv", "ntc")
-            job = read_job(job_id, record) if record else await self._unreadable_jobs.check_missing(job_id)
+                record, tag, private, notices = await self._redis.hmget(key, "rec", "mac", "priv", "ntc")
+            if record:
+                job: Job | None = self._reader.read(job_id, record, tag)
+            else:
+                job = await self._unreadable_jobs.check_missing(job_id)
         except RecordUnreadable as error:
             job = await self._unreadable_jobs.view(job_id, error)
             async with store_errors("read the job", key):
-                private, notices = await self._redis.hmget(key, "priv", "ntc")
+                tag, private, notices = await self._redis.hmget(key, "mac", "priv", "ntc")
+        self._reader.require_key(tag)
         try:
             return None if job is None else stored_of(self._keyring, job, private, notices)
         except ContentDamaged:
@@ -332,7 +299,25 @@ class Jobs:
     async def output_command(self, job_id: str, content: dict[str, Any]) -> Command:
         """Return the command that stores the output of the model."""
         cipher = (await ciphers_for_writing(self._redis, [job_id]))[job_id]
-        return ("SET", keys.job_output(job_id), cipher.seal(OUTPUT, content))
+        sealed = cipher.seal(OUTPUT, content)
+        try:
+            self._digests[job_id] = (sealed, output_digest(await self._secrets.get(DIGEST), content))
+        except (RecordUnreadable, ContentDamaged, KeyMissing) as error:  # the answer counts for more than its digest
+            emit("audit.no_digest", job_id=job_id, code=type(error).__name__)
+        while len(self._digests) > _MAX_CHAIN_HEADS:
+            self._digests.popitem(last=False)
+        return ("SET", keys.job_output(job_id), sealed)
+
+    def _audited_output(self, job_id: str, commands: Sequence[Command]) -> dict[str, str | None]:
+        """Return what the audit record of these commands says of the answer that they store or delete, if they do."""
+        name = keys.job_output(job_id)
+        sealed, digest = self._digests.get(job_id, (b"", ""))
+        for command in reversed(commands):
+            if command[0] == "SET" and command[1] == name:
+                return {"output_digest": digest} if command[2] == sealed else {}
+            if command[0] == "DEL" and name in command:
+                return {"output_digest": None}
+        return {}
 
     def delete_output_command(self, job_id: str) -> Command:
         """Return the command that deletes the output of the model."""

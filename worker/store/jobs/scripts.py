@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from redis.asyncio import Redis
@@ -12,6 +12,7 @@ from worker.jobs.states import Status
 from worker.store import channels, keys
 from worker.store.admission import app_quota
 from worker.store.admission.app_quota import AppQuota
+from worker.store.admission.quarantine import end_quarantine
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
 from worker.store.connection.lua_scripts import ALLOW_OOM, CONTENT_SIZE, RUN_COMMANDS, script
@@ -22,7 +23,7 @@ _ARQ_JOB: Final = "arq:job:"
 _MAX_INPUT_WITH_CLAIM: Final = 64 * 1024  # bytes of input that a claim returns; a larger one is read on its own
 ARQ_FUNCTION: Final = "run_job"
 
-_QUARANTINE: Final = "admission/is_quarantined"
+_QUARANTINE: Final = "admission/quarantine_of"
 
 Verdict = Literal["OK", "DONE", "CONFLICT", "LOST", "QUARANTINED"]
 
@@ -42,10 +43,23 @@ class ClaimReply(NamedTuple):
     token: str
     previous_token: str  # not empty: its last holder died without releasing it
     record: bytes
+    tag: bytes  # of the record
     private: bytes
     chain: str  # the end of its audit chain
     input: bytes  # empty when it is large
     pause: bytes  # what stops it from starting, if anything does
+
+
+class ClaimReplies(NamedTuple):
+    """What a claim returned: the next due time in ms or -1, the server's time in ms, whether the circuit is open, the
+    claimed jobs, and the records of the apps whose limits it read.
+    """
+
+    due: int
+    now: int
+    is_open: bool
+    jobs: list[ClaimReply]
+    apps: dict[str, bytes]
 
 
 class Scripts:
@@ -85,7 +99,9 @@ class Scripts:
         args = [version, token, commit_id, head, end_user, *flatten(commands)]
         run = self._commit if although_full else self._commit_unless_full
         reply = await run(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
-        verdict: Verdict = reply[0].decode()
+        while reply[0] == b"ENDED" and await end_quarantine(self._redis, end_user):
+            reply = await run(keys=[keys.job(job_id), keys.QUARANTINE], args=args)
+        verdict: Verdict = "QUARANTINED" if reply[0] == b"ENDED" else reply[0].decode()
         return verdict
 
     async def submit(
@@ -113,7 +129,9 @@ class Scripts:
         names += [keys.index(job.app, "status", status) for status in (Status.QUEUED, Status.SCHEDULED)]
         names += [keys.content_sizes(job.app), keys.content_expiry(job.app)]
         verdict, *rest = await self._submit(keys=names, args=args)
-        if verdict == b"QUARANTINED":
+        while verdict == b"ENDED" and await end_quarantine(self._redis, job.safety_identifier or ""):
+            verdict, *rest = await self._submit(keys=names, args=args)
+        if verdict in {b"QUARANTINED", b"ENDED"}:
             return SubmitReply("quarantined")
         if verdict == b"WAIT":
             raise meter.exceeded(*rest)
@@ -126,21 +144,22 @@ class Scripts:
         return SubmitReply("created")
 
     async def claim(
-        self, worker: str, limit: int, lease_ms: int, circuit: str, app_limit: int
-    ) -> tuple[int, int, bool, list[ClaimReply]]:
-        """Return (next due time in ms or -1, server time in ms, whether the circuit is open, the claimed jobs)."""
+        self, worker: str, limit: int, lease_ms: int, circuit: str, app_limit: int, refused: Iterable[str] = ()
+    ) -> ClaimReplies:
+        """Claim jobs. `refused`: the apps whose records are not believed; they get the default limits."""
         require_permissions(self._redis)
         head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
         args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.job_input(""), _MAX_INPUT_WITH_CLAIM]
-        args += [keys.app_queue(""), keys.slots(""), keys.app(""), app_limit, keys.PAUSE]
+        args += [keys.app_queue(""), keys.slots(""), keys.app(""), app_limit, keys.PAUSE, *refused]
         names = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit)]
         names += [keys.RING, keys.RING_POSITION, keys.PAUSES]
-        due, now, is_open, rows = await self._claim(keys=names, args=args)
+        due, now, is_open, rows, apps = await self._claim(keys=names, args=args)
         claimed = [
-            ClaimReply(r[0].decode(), int(r[1]), r[2].decode(), _text(r[3]), r[4], r[5], _text(r[6]), r[7], r[8])
+            ClaimReply(r[0].decode(), int(r[1]), r[2].decode(), _text(r[3]), r[4], r[5], r[6], _text(r[7]), r[8], r[9])
             for r in rows
         ]
-        return int(due), int(now), bool(is_open), claimed
+        records = {_text(name): raw for name, raw in zip(apps[::2], apps[1::2], strict=True) if raw}
+        return ClaimReplies(int(due), int(now), bool(is_open), claimed, records)
 
     async def renew(self, lease_ms: int, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""

@@ -14,10 +14,10 @@ from typing import Any, Final, NamedTuple
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import GENESIS, AuditRow
+from worker.audit.chain import GENESIS, AuditRow, hash_of
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold
-from worker.jobs.errors import LeaseLost, RecordUnreadable, StoreUnavailable
+from worker.jobs.errors import UNAUTHENTIC, LeaseLost, RecordUnreadable, StoreUnavailable
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import CheckEnd, Outcome, Status
@@ -26,6 +26,7 @@ from worker.store import keys
 from worker.store.audit.trail import Trail, head_of
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import keyring_of
 from worker.store.errors import store_errors
 from worker.store.jobs.commit_commands import CommitCommands
 from worker.store.jobs.queue import queue_commands, script_fields
@@ -37,14 +38,16 @@ from worker.store.jobs.unreadable_records import (
     read_job,
     replay_events,
     salvage,
+    stored_event,
 )
+from worker.store.record_mac import RecordMacs
 from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import emit_committed
 
 _MAX_TRIES: Final = 20
 _EXPIRING_MS: Final = 60_000  # a job that expires within this time is not repaired
-_FIELDS: Final = ("v", "rec", "tok", "chain", "app", "rank", "stops")
+_FIELDS: Final = ("v", "rec", "tok", "chain", "app", "rank", "stops", "mac")
 
 
 class _Found(NamedTuple):
@@ -53,6 +56,7 @@ class _Found(NamedTuple):
     fields: dict[str, bytes | None]
     running: bool
     own_events: list[dict[str, Any]]  # the events in its own list
+    vouched: list[dict[str, Any]]  # and those beside them that a process without the key may write
     audit_events: list[dict[str, Any]]  # the events in its audit trail
     listed: int  # how long its own list is
     first: dict[str, Any] | None  # the first record of its audit trail
@@ -70,7 +74,7 @@ class UnreadableJobs:
 
     def __init__(self, redis: ArqRedis, clock: Clock, changes: CommitCommands, scripts: Scripts) -> None:
         self._redis, self._clock, self._changes, self._scripts = redis, clock, changes, scripts
-        self._trail = Trail(redis, clock)
+        self._trail, self._macs = Trail(redis, clock), keyring_of(redis).macs
         self._read_script: Any = script(redis, "jobs/read_unreadable")
 
     async def check_missing(self, job_id: str) -> Job | None:
@@ -86,7 +90,7 @@ class UnreadableJobs:
         """Return the job as far as it is known. A record of a newer release is left alone: others can read it."""
         report_unreadable(error)
         found = await self._gather(job_id)
-        raw = found.fields["rec"] or b""
+        raw = b"" if error.why in UNAUTHENTIC else found.fields["rec"] or b""
         known = salvage(job_id, raw) or (replay_events(job_id, found.events) if found.running else None)
         if known is not None and (error.why == "newer" or found.running):
             return known
@@ -98,7 +102,7 @@ class UnreadableJobs:
         try:
             async with store_errors("read the trail", key):
                 rows = await self._redis.lrange(key, start, -1)
-            found = parse_events(rows)
+            found = parse_events(self._macs, job_id, rows)
             if rows and [one["seq"] for one in found] == list(range(start + 1, start + 1 + len(rows))):
                 return found if not after else found[1:]
         except RecordUnreadable as error:
@@ -116,24 +120,54 @@ class UnreadableJobs:
         """
         for _ in range(_MAX_TRIES):
             found = await self._gather(job_id)
-            error = _unreadable(job_id, found)
+            error = _unreadable(self._macs, job_id, found)
             if error is None:
-                return read_job(job_id, found.fields["rec"] or b"")
+                return read_job(self._macs, job_id, found.fields["rec"], found.fields["mac"])
             if token and found.fields["tok"] != token.encode():
                 raise LeaseLost(job_id)
-            if found.running and not token:
+            if (found.running and not token) or error.why == "unknown_key":
                 raise error
-            before = _best_known(job_id, found)
-            if before is None:
-                await self._forget(job_id)
-                return None
-            if before.settled and error.why == "newer" and not token:
-                raise error  # other processes can read it, and nothing waits for it
-            report_unreadable(error)
-            job = await self._commit_ending(before, found, error)
-            if job is not None:
+            done, job = await self._settle(job_id, found, error, held=bool(token))
+            if done:
                 return job
         raise StoreUnavailable("the job changes faster than it can be set aside")
+
+    async def _settle(
+        self, job_id: str, found: _Found, error: RecordUnreadable, *, held: bool
+    ) -> tuple[bool, Job | None]:
+        """Return (True, the job as it is now), or (False, None) when another commit came between."""
+        if error.why == "no_mac":  # a process without its key wrote it, or it is older than MACs
+            restored = self._authentic_state(job_id, found)
+            if restored is None:
+                raise error  # nothing is lost until an operator has decided what it is
+            return await self._restore(restored, found, error), restored
+        before = _best_known(job_id, found, authentic=error.why not in UNAUTHENTIC)
+        if before is None:
+            await self._forget(job_id)
+            return True, None
+        if before.settled and error.why == "newer" and not held:
+            raise error  # other processes can read it, and nothing waits for it
+        report_unreadable(error)
+        job = await self._commit_ending(before, found, error)
+        return job is not None, job
+
+    def _authentic_state(self, job_id: str, found: _Found) -> Job | None:
+        """Return the job as its own events give it, if each of them is there and Vigil wrote it; else None."""
+        if self._macs.accept_missing or len(found.vouched) != found.listed:
+            return None
+        job = replay_events(job_id, found.vouched)
+        return job if job is not None and job.version == _number(found.fields["v"]) else None
+
+    async def _restore(self, job: Job, found: _Found, error: RecordUnreadable) -> bool:
+        """Write the record anew as its events give it; return False when another commit came between."""
+        report_unreadable(error)
+        self._changes.note_read(job.id, verified=True)
+        commands = self._keep_commands(job.id, found)
+        commands.append(("HSET", keys.job(job.id), *self._changes.record_fields(job), *script_fields(job)))
+        async with store_errors("restore a record"):
+            commit_id, token = self._clock.random_bytes(16).hex(), found.fields["tok"] or b""
+            verdict = await self._scripts.commit(job.id, found.fields["v"] or b"0", token, commit_id, commands)
+        return verdict in ("OK", "DONE")
 
     async def repair_chain_head(self, job: Job, stored: bytes | None) -> str:
         """Return the end of the job's audit chain by its trail, and store it beside the record."""
@@ -155,6 +189,8 @@ class UnreadableJobs:
         except RecordUnreadable as error:
             report_unreadable(error)
         audited = await self._audited(job_id)
+        if self._macs.enabled:  # a record that was changed, and what follows it, says nothing of the job
+            audited = _unbroken(audited)
         records = [one for one in map(_record, audited) if one is not None]
         audit_events = [
             {name: one.get(name) for name in ev.Event.model_fields if name != "fact"} | {"data": one.get("data")}
@@ -164,7 +200,8 @@ class UnreadableJobs:
         return _Found(
             fields=dict(zip(_FIELDS, values, strict=True)),
             running=bool(running),
-            own_events=parse_events(rows),
+            own_events=parse_events(self._macs, job_id, rows),
+            vouched=parse_events(self._macs, job_id, rows, keyless_too=True),
             audit_events=audit_events,
             listed=len(rows),
             first=records[0] if records else None,
@@ -181,13 +218,14 @@ class UnreadableJobs:
     async def _commit_ending(self, before: Job, found: _Found, error: RecordUnreadable) -> Job | None:
         """Commit the end of the job; return the job, or None when another commit came between: read it again."""
         now, after, trail = self._clock.now(), before, list[ev.Event]()
+        self._changes.note_read(before.id, verified=True)
         for fact, attempt in _ending_drafts(before):
             trail.append(ev.event(after.version + 1, now, before.id, fact, attempt))
             after = fold.apply(after, trail[-1])
         chained = found.fields["chain"] or b""
-        commands = [*self._keep_commands(before.id, found), *_history_commands(before, found)]
+        commands = [*self._keep_commands(before.id, found), *self._history_commands(before, found)]
         more, _ = self._changes.commands(before, after, trail, found.head or head_of(chained) or GENESIS)
-        commands += more if trail else _rewrite_commands(before)
+        commands += more if trail else self._rewrite_commands(before)
         commands.append(("HSET", keys.job(before.id), *script_fields(after)))
         commands += await self._unindex_commands(after)
         if after.settled and not trail:
@@ -211,6 +249,21 @@ class UnreadableJobs:
             return []
         at = to_ms(self._clock.now())
         return [("SET", keys.aside(name), raw, "EX", keys.ASIDE_SECONDS), ("ZADD", keys.ASIDES, at, name)]
+
+    def _history_commands(self, job: Job, found: _Found) -> Sequence[Command]:
+        """Return the commands that rewrite the job's list of events, so that the next one has the right index."""
+        name = keys.trail(job.id)
+        if (found.listed == job.version and is_complete(found.own_events)) or len(found.events) != job.version:
+            return []
+        rows = [stored_event(self._macs, job.id, one) for one in found.events]
+        keep: list[Command] = []
+        if found.listed:
+            keep = [("RENAME", name, keys.aside(name)), ("EXPIRE", keys.aside(name), keys.ASIDE_SECONDS)]
+        return [*keep, ("RPUSH", name, *rows)]
+
+    def _rewrite_commands(self, job: Job) -> list[Command]:
+        """Return the commands that rewrite the record of a settled job."""
+        return [("HSET", keys.job(job.id), *self._changes.record_fields(job)), *queue_commands(job, job)]
 
     async def _unindex_commands(self, job: Job) -> list[Command]:
         """Return the commands that remove the job from indexes of other statuses and from every hold."""
@@ -236,13 +289,13 @@ class UnreadableJobs:
             await pipe.execute()
 
 
-def _unreadable(job_id: str, found: _Found) -> RecordUnreadable | None:
+def _unreadable(macs: RecordMacs, job_id: str, found: _Found) -> RecordUnreadable | None:
     """Return what is wrong with the record, or None."""
     raw, version = found.fields["rec"], found.fields["v"]
     if not raw:
         return RecordUnreadable(keys.job(job_id), "gone")
     try:
-        job = read_job(job_id, raw)
+        job = read_job(macs, job_id, raw, found.fields["mac"])
     except RecordUnreadable as error:
         return error
     if version != str(job.version).encode():
@@ -258,9 +311,23 @@ def _record(row: AuditRow) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def _best_known(job_id: str, found: _Found) -> Job | None:
-    """Return the best known state of the job, in the version before its next event."""
+def _unbroken(rows: list[AuditRow]) -> list[AuditRow]:
+    """Return the records up to the first one that does not follow from the one before it."""
+    head = rows[0].hash if rows else GENESIS  # retention may have removed what the first one follows
+    for number, row in enumerate(rows[1:], 1):
+        head = hash_of(head, row.record)
+        if head != row.hash:
+            return rows[:number]
+    return rows
+
+
+def _best_known(job_id: str, found: _Found, *, authentic: bool) -> Job | None:
+    """Return the best known state of the job, in the version before its next event.
+
+    Of a record that Vigil did not write (not `authentic`) nothing is taken, and its events come first.
+    """
     raw, listed = found.fields["rec"] or b"", [one["seq"] for one in found.events]
+    raw = raw if authentic else b""
     version = max([_number(found.fields["v"]), found.listed, *listed, 1])
     for one in (replay_events(job_id, found.events), salvage(job_id, raw)):
         if one is not None and (one.version == version or one.settled):
@@ -292,20 +359,3 @@ def _ending_drafts(job: Job) -> list[EventDraft]:
     if job.draft_attempt is not None and not job.draft_withdrawn:
         drafts.append((ev.DraftWithdrawn(because="settled"), job.draft_attempt))
     return [*drafts, (ev.Failed(error=messages.job_error("record_unreadable")), None)]
-
-
-def _history_commands(job: Job, found: _Found) -> Sequence[Command]:
-    """Return the commands that rewrite the job's list of events, so that the next one has the right index."""
-    name = keys.trail(job.id)
-    if (found.listed == job.version and is_complete(found.own_events)) or len(found.events) != job.version:
-        return []
-    rows = [json.dumps(one, separators=(",", ":")) for one in found.events]
-    keep: list[Command] = []
-    if found.listed:
-        keep = [("RENAME", name, keys.aside(name)), ("EXPIRE", keys.aside(name), keys.ASIDE_SECONDS)]
-    return [*keep, ("RPUSH", name, *rows)]
-
-
-def _rewrite_commands(job: Job) -> list[Command]:
-    """Return the commands that rewrite the record of a settled job."""
-    return [("HSET", keys.job(job.id), "v", job.version, "rec", job.model_dump_json()), *queue_commands(job, job)]

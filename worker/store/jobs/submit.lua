@@ -13,7 +13,8 @@
 --          job_id     job_prefix, input_prefix, output_prefix: prefixes of a job's hash, input and output
 --          count, then the commands (run_commands.lua)
 -- Returns  {"OK"[, tokens left, us until full]} | {"SEEN", "<fingerprint> <job id>"} | {"WAIT", us until full, us until
---          there is a token} | {"QUARANTINED"} | {"FULL", the limit that is reached, its current value}
+--          there is a token} | {"QUARANTINED"} | {"ENDED"}: it ran out, call again once its row is removed |
+--          {"FULL", the limit that is reached, its current value}
 -- Errors   what a command raises, with those before it already run; while the job does not exist, nothing is remembered
 local idempotency, job, bucket, quarantine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local remembered, remember_ms, interval_us, capacity = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -29,7 +30,8 @@ if remembered ~= '' then
   if stored then return {'SEEN', stored} end
 end
 if call('EXISTS', job) == 1 then return {'OK'} end
-if is_quarantined(quarantine, end_user) then return {'QUARANTINED'} end
+local quarantined = quarantine_of(quarantine, end_user)
+if quarantined then return {quarantined} end
 measure_due(sizes, due, prefixes, 8) -- each submit clears away more than it adds
 local limit, current = over_quota(queued, scheduled, sizes, bounds, size)
 if limit and limit ~= 'jobs_waiting' then

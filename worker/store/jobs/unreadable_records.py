@@ -20,21 +20,62 @@ from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import Status
 from worker.store import codec, keys
 from worker.store.jobs.queue import RANK_STEP, RANKS
-from worker.store.values import read
+from worker.store.record_mac import UNVERIFIED, RecordMacs, split
+from worker.store.values import read, report_unreadable
 
 _MAX_REMOVAL_ROUNDS: Final = 20  # rounds of removing unknown fields
 _EVENT: Final = ("seq", "type", "at", "job_id", "attempt", "data")
 _UNKNOWN: Final = "unknown"
+_KEYLESS: Final = frozenset(
+    one.TYPE for one in (ev.Scheduled, ev.Released, ev.CancelRequested, ev.Cancelled, ev.Expired)
+)
 
 
-def read_job(job_id: str, raw: bytes, version: bytes | None = None) -> Job:
-    """Decode the record of this job. Raises RecordUnreadable, also for the record of another job, or of another version
+def record_tag(macs: RecordMacs, job_id: str, version: int, raw: bytes, *, verified: bool = True) -> bytes:
+    """Return what is stored beside a record to tell that Vigil wrote it: its version and its tag.
+
+    `verified`: False for a record made from one that could not be checked. It gets no tag, which would vouch for that
+    one; who has the key checks its events instead.
+    """
+    if not macs.enabled:
+        return b""
+    return b"%d %b" % (version, macs.tag(keys.job(job_id), raw) if verified else UNVERIFIED)
+
+
+def read_job(macs: RecordMacs, job_id: str, raw: bytes | None, tag: bytes | None, version: bytes | None = None) -> Job:
+    """Decode the record of this job. `tag`: the field `mac` beside it.
+
+    Raises RecordUnreadable, also for a record that Vigil did not write, for that of another job, or of another version
     than the one stored beside it (it could never be changed).
     """
-    job = read(keys.job(job_id), raw or b"", codec.load_job)
+    key = keys.job(job_id)
+    if raw and macs.enabled:
+        tagged, space, tag_of_record = (tag or b"").partition(b" ")
+        missing = not tag or (space and _is_older(raw, tagged))
+        macs.check(key, key, raw, None if missing else tag_of_record or b"?")
+    return read_unchecked(job_id, raw, version)
+
+
+def read_unchecked(job_id: str, raw: bytes | None, version: bytes | None = None) -> Job:
+    """Decode the record without its tag, whose key is not here: nothing of its content may be opened."""
+    key = keys.job(job_id)
+    job = read(key, raw or b"", codec.load_job)
     if job.id != job_id or (version is not None and version != str(job.version).encode()):
         raise RecordUnreadable(keys.job(job_id), "wrong_shape")
     return job
+
+
+def missing_key(macs: RecordMacs, tag: bytes | None) -> str | None:
+    """Return the name of the master key that the field `mac` of a job needs and that is not here, or None."""
+    return macs.missing_key((tag or b"").partition(b" ")[2])
+
+
+def _is_older(raw: bytes, tagged: bytes) -> bool:
+    """Return True when the tag is another version's: a release without tags wrote the record since, so it has none."""
+    try:
+        return int(tagged) != json.loads(raw)["version"]  # type: ignore[no-any-return]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def salvage(job_id: str, raw: bytes) -> Job | None:
@@ -75,17 +116,39 @@ def _remove_unknown(body: Any, error: ValidationError) -> bool:
     return True
 
 
-def parse_events(rows: Iterable[bytes]) -> list[dict[str, Any]]:
-    """The events that can be read, by seq."""
+def stored_event(macs: RecordMacs, job_id: str, wire: dict[str, Any]) -> bytes:
+    """Return the event as the job's list of events stores it."""
+    return macs.attach(event_name(job_id), codec.dump_event(wire))
+
+
+def parse_events(
+    macs: RecordMacs, job_id: str, rows: Iterable[bytes], *, keyless_too: bool = False
+) -> list[dict[str, Any]]:
+    """The events of this job that can be read and that Vigil wrote, by seq.
+
+    `keyless_too`: also those without a MAC of a key that is here, if a process writes them for a job that it can't
+    read: they end the job or let it wait, so a forged one gains nothing.
+    """
     found: dict[int, dict[str, Any]] = {}
     for row in rows:
         try:
-            body = json.loads(row)
+            body = json.loads(split(row)[0])
+            try:
+                macs.detach(keys.trail(job_id), event_name(job_id), row)
+            except RecordUnreadable as error:
+                if not keyless_too or error.why == "wrong_mac" or body.get("type") not in _KEYLESS:
+                    report_unreadable(error)
+                    continue
             if isinstance(body["seq"], int) and isinstance(body["data"], dict) and isinstance(body["type"], str):
                 found[body["seq"]] = {name: body[name] for name in _EVENT}
-        except (ValueError, LookupError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue
     return [found[seq] for seq in sorted(found)]
+
+
+def event_name(job_id: str) -> str:
+    """Return the name under which each event of the job has its MAC; its `seq` is inside."""
+    return f"event:{job_id}"
 
 
 def is_complete(events: list[dict[str, Any]]) -> bool:

@@ -46,7 +46,7 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal
         raise Refused("legal_hold", "The job is kept for a legal case; it can't be deleted until that is over.")
     hook = {"webhook": private.get("webhook")}
     kept = {**private, **hook} if because == "not_stored" else {"metadata": {}, "end_user": None, **hook}
-    fresh = keyring_of(redis).new(stored.job.app, job_id)  # the old key is lost with this
+    fresh = keyring_of(redis).unremembered(stored.job.app, job_id)  # the old key is lost with this
 
     def decide(job: Job) -> Sequence[EventDraft]:
         if not job.settled:

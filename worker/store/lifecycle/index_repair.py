@@ -13,6 +13,7 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.connection.pool import keyring_of
 from worker.store.errors import store_errors
 from worker.store.jobs.listing import rebuild_index_of_all
 from worker.store.jobs.scripts import Scripts
@@ -59,12 +60,13 @@ class IndexRepair:
             names = [row[0].decode(errors="replace") for row in rows]
             async with self._redis.pipeline(transaction=False) as pipe:
                 for name in names:
-                    pipe.hget(keys.job(name), "rec")
+                    pipe.hmget(keys.job(name), "rec", "mac")
                 records = await pipeline_replies(pipe, [keys.job(name) for name in names]) if names else []
         fresh = dict[str, int]()
-        for name, record in zip(names, records, strict=True):
+        macs = keyring_of(self._redis).macs
+        for name, row in zip(names, records, strict=True):
             try:
-                job = read_job(name, record or b"")
+                job = read_job(macs, name, *(row or (b"", b"")))
             except RecordUnreadable:
                 continue  # it is set aside when it is read
             if {"model": job.requested_model, "user": job.safety_identifier, "status": job.status}.get(kind) != value:

@@ -1,4 +1,6 @@
-"""Rotate master keys: wrap every job key and encrypt every secret with the first key, while workers run.
+"""Rotate master keys: wrap every job key, encrypt every secret and tag every record with the first key.
+
+Workers may run meanwhile.
 
 Content is not touched, only the wrapped keys before it. Each change is a compare-and-set of one value, and values that
 use the first key already are skipped: so a rotation may be stopped and started rewrapped at any time.
@@ -15,13 +17,14 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import codec, keys
-from worker.store.admission.quarantine import secret_name as end_user_name
-from worker.store.apps import secret_name as app_secret
+from worker.store.admission.quarantine import row_name, secret_name as end_user_name
+from worker.store.apps import dump_app, load_app, secret_name as app_secret
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import kid_in, kid_in_text
 from worker.store.errors import store_errors
+from worker.store.lifecycle.record_tags import RecordTags
 from worker.store.webhooks.endpoints import endpoint_name
 from worker.store.webhooks.outbox import load_message
 
@@ -52,6 +55,11 @@ class KeyRotation:
             async for name in self._names(prefix):
                 await self._count_unreadable(name, rewrap(name))
         await self._count_unreadable(keys.QUARANTINE, self._quarantine())
+        tags = RecordTags(self._redis, adopt=False)
+        await tags.run()
+        self.counts["changed_meanwhile"] += tags.counts["changed_meanwhile"]
+        refused = tags.counts["unreadable"] + tags.counts["without_mac"]
+        self.counts["unreadable"] = max(self.counts["unreadable"], refused)  # most of them are the same values
         return self.counts
 
     async def _count_unreadable(self, name: str, one: Awaitable[None]) -> None:
@@ -126,7 +134,8 @@ class KeyRotation:
 
     async def _quarantine(self) -> None:
         for person, raw in (await self._redis.hgetall(keys.QUARANTINE)).items():
-            body, sealed_as = json.loads(raw), end_user_name(person.decode())
+            name, sealed_as = row_name(person.decode(errors="replace")), end_user_name(person.decode())
+            body = json.loads(self._keyring.macs.detach(keys.QUARANTINE, name, raw))
             if body["name"] is not None and self._needs_rewrap(kid_in_text(body["name"])):
                 try:
                     body["name"] = self._keyring.seal_text(
@@ -135,16 +144,21 @@ class KeyRotation:
                 except (KeyMissing, ContentDamaged):
                     self.counts["unreadable"] += 1
                     continue
-                await self._replace(keys.QUARANTINE, person.decode(), raw, json.dumps(body).encode())
+                await self._replace(
+                    keys.QUARANTINE, person.decode(), raw, self._keyring.macs.attach(name, _dumps(body))
+                )
 
     async def _app(self, name: str) -> None:
         raw = await self._redis.get(name)
         if raw:
-            body = json.loads(raw)
-            sealed_as = app_secret(name.removeprefix(keys.app("")))
-            await self._text(
-                name, raw, body["webhook_secret"], sealed_as, lambda text: json.dumps({**body, "webhook_secret": text})
-            )
+            app, macs = name.removeprefix(keys.app("")), self._keyring.macs
+            body = load_app(macs, app, raw)
+            sealed_as = app_secret(app)
+
+            def dump(text: str) -> bytes:
+                return dump_app(macs, {**body, "webhook_secret": text})
+
+            await self._text(name, raw, body["webhook_secret"], sealed_as, dump)
 
     async def _text(self, name: str, raw: bytes, text: str, sealed_as: str, dump: Any) -> None:
         if self._needs_rewrap(kid_in_text(text)):
@@ -168,3 +182,7 @@ class KeyRotation:
     async def _replace(self, name: str, field: str, raw: bytes, rewrapped: bytes | str) -> None:
         done = await self._swap(keys=[name], args=[field, raw, rewrapped])
         self.counts["rewrapped" if done else "changed_meanwhile"] += 1
+
+
+def _dumps(body: dict[str, Any]) -> str:
+    return json.dumps(body, separators=(",", ":"))

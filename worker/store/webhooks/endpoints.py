@@ -15,8 +15,9 @@ from redis.exceptions import WatchError
 
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
-from worker.jobs.errors import ContentDamaged, RecordUnreadable, Refused
+from worker.jobs.errors import ContentDamaged, ContentNotSealed, RecordUnreadable, Refused
 from worker.store import channels, keys
+from worker.store.audit.record_notes import BY_VIGIL, RecordNotes
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import MasterKeyring
 from worker.store.errors import store_errors
@@ -63,6 +64,7 @@ class Endpoints:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock, self._keyring = redis, clock, keyring_of(redis)
+        self._notes = RecordNotes(redis, clock)
 
     async def of_app(self, app: str) -> list[Endpoint]:
         """Return all readable endpoints of the app, oldest first. Raises KeyMissing."""
@@ -77,7 +79,15 @@ class Endpoints:
         return self._load(app, endpoint_id, raw) if raw else None
 
     async def create(
-        self, app: str, *, url: str, events: tuple[str, ...], payload: str, description: str, secret: str
+        self,
+        app: str,
+        *,
+        url: str,
+        events: tuple[str, ...],
+        payload: str,
+        description: str,
+        secret: str,
+        by: str = BY_VIGIL,
     ) -> Endpoint:
         """Create an endpoint, which gets the events of every commit from now on. Raises Refused at the limit."""
         now = to_ms(self._clock.now())
@@ -91,10 +101,10 @@ class Endpoints:
                 )
             return {**endpoints, made.id: made}
 
-        await self._edit(app, add)
+        await self._edit(app, add, by)
         return made
 
-    async def change(self, app: str, endpoint_id: str, change: Change) -> Endpoint:
+    async def change(self, app: str, endpoint_id: str, change: Change, by: str = BY_VIGIL) -> Endpoint:
         """Change an endpoint and return it; `change` returns None to delete it. Raises Refused for an unknown one."""
         changed: list[Endpoint] = []
 
@@ -106,17 +116,17 @@ class Endpoints:
             others = {name: one for name, one in endpoints.items() if name != endpoint_id}
             return {**others, endpoint_id: after} if after is not None else others
 
-        await self._edit(app, apply)
+        await self._edit(app, apply, by)
         return changed[0]
 
-    async def rotate(self, app: str, endpoint_id: str, secret: str) -> Endpoint:
+    async def rotate(self, app: str, endpoint_id: str, secret: str, by: str = BY_VIGIL) -> Endpoint:
         """Give the endpoint a new secret; the previous one signs for another day, older ones no more."""
         until = to_ms(self._clock.now()) + SECRET_OVERLAP_MS
 
         def add_secret(one: Endpoint) -> Endpoint:
             return replace(one, secrets=(Secret(secret), replace(one.secrets[0], until=until)))
 
-        return await self.change(app, endpoint_id, add_secret)
+        return await self.change(app, endpoint_id, add_secret, by)
 
     async def mark_gone(self, app: str, endpoint_id: str, url: str) -> bool:
         """Stop sending to an endpoint that answered 410 at this URL, until its app makes it active again.
@@ -131,22 +141,32 @@ class Endpoints:
             return (await self.change(app, endpoint_id, set_gone)).state == "gone"
         return True
 
-    async def _edit(self, app: str, edit: Callable[[dict[str, Endpoint]], dict[str, Endpoint]]) -> None:
+    async def _edit(self, app: str, edit: Callable[[dict[str, Endpoint]], dict[str, Endpoint]], by: str) -> None:
         """Change the app's endpoints in one transaction with the keys that commits and the sending workers read."""
         name = keys.endpoints(app)
-        async with store_errors("change an endpoint"), self._redis.pipeline() as pipe:
+        async with store_errors("change an endpoint", name):
             while True:
-                try:
+                rows = await self._redis.hgetall(name)
+                before = self._load_all(app, rows)
+                after = edit(before)
+                await self._note(app, before, after, by)  # first: a crash after it plants nothing
+                async with self._redis.pipeline() as pipe:
                     await pipe.watch(name)
-                    rows = await pipe.hgetall(name)
-                    before = self._load_all(app, rows)
-                    after = edit(before)
+                    if await pipe.hgetall(name) != rows:
+                        continue
                     pipe.multi()
                     _write(pipe, self._keyring, app, before, after)
-                    await pipe.execute()
-                except WatchError:
-                    continue
-                return
+                    with contextlib.suppress(WatchError):
+                        await pipe.execute()
+                        return
+
+    async def _note(self, app: str, before: dict[str, Endpoint], after: dict[str, Endpoint], by: str) -> None:
+        """Record in the audit trail which endpoints are written and deleted."""
+        for gone in before.keys() - after.keys():
+            await self._notes.deleted("webhook_endpoint", gone, app, by=by)
+        for one in after.values():
+            if before.get(one.id) != one:
+                await self._notes.written("webhook_endpoint", one.id, app, endpoint_content(one), by=by)
 
     def _load_all(self, app: str, rows: dict[bytes, bytes]) -> dict[str, Endpoint]:
         """Decode the readable endpoints; the others stay as they are."""
@@ -161,6 +181,8 @@ class Endpoints:
     def _load(self, app: str, endpoint_id: str, raw: bytes) -> Endpoint:
         try:
             return read(keys.endpoints(app), raw, lambda raw: self._opened(app, endpoint_id, raw))
+        except ContentNotSealed:
+            raise RecordUnreadable(keys.endpoints(app), "no_mac") from None
         except ContentDamaged:
             raise RecordUnreadable(keys.endpoints(app), "wrong_shape") from None
 
@@ -172,6 +194,11 @@ class Endpoints:
         if one.id != endpoint_id or one.app != app or not secrets or not all(isinstance(text, str) for text in texts):
             raise ValueError("not this endpoint")
         return one
+
+
+def endpoint_content(one: Endpoint) -> dict[str, Any]:
+    """Return an endpoint as it is stored."""
+    return asdict(one)
 
 
 def endpoint_name(app: str, endpoint_id: str) -> str:
@@ -187,7 +214,7 @@ def _write(
         pipe.hdel(name, gone)
     for one in after.values():
         if before.get(one.id) != one:
-            pipe.hset(name, one.id, keyring.seal_named(endpoint_name(app, one.id), asdict(one)))
+            pipe.hset(name, one.id, keyring.seal_named(endpoint_name(app, one.id), endpoint_content(one)))
     wanted = sorted({event for one in after.values() if one.state != "gone" for event in one.events})
     pipe.delete(keys.endpoint_events(app))
     if wanted:
