@@ -11,6 +11,7 @@ from worker.cli.doctor.external_checks import api_check
 from worker.cli.errors import explain
 from worker.embedded import EmbeddedValkey
 from worker.jobs.errors import SettingsError
+from worker.settings import Settings
 from worker.settings_files import check_files
 from worker.settings_loader import load
 
@@ -157,3 +158,19 @@ async def test_doctor_looks_for_the_api_where_the_settings_say(monkeypatch: pyte
     assert f"nothing answers at http://127.0.0.2:{port} " in (await api_check(load())).detail
     monkeypatch.setenv("VIGIL_URL", f"http://127.0.0.1:{other}")
     assert f"nothing answers at http://127.0.0.1:{other} " in (await api_check(load())).detail
+
+
+@pytest.mark.parametrize(
+    ("address", "said", "regional"),
+    [
+        (None, None, False),
+        ("https://api.openai.com/v1", None, False),
+        ("https://eu.api.openai.com/v1", None, True),
+        ("https://eu.api.openai.com.evil.example/v1", None, False),
+        ("https://eu.api.openai.com/v1", "0", False),
+        ("https://gateway.example/v1", "1", True),
+    ],
+)
+def test_a_regional_address_costs_more_unless_it_is_said(address: str | None, said: str | None, regional: bool) -> None:
+    given = {"OPENAI_BASE_URL": address} | ({"regional_processing": said} if said is not None else {})
+    assert Settings(_env_file=None, **given).regional is regional  # type: ignore[arg-type]

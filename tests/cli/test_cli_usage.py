@@ -41,7 +41,7 @@ def test_the_version_is_printed(vigil: Vigil) -> None:
         (["submit", "--file", "nowhere"], "nowhere can't be read: No such file"),
         (["cost"], "--input"),
         (["cost", "--input", "12Q"], "'12Q' is no number of tokens"),
-        (["cost", "--input", "1", "--model", "gpt-0"], "unknown model 'gpt-0'; known: gpt-5.6-luna"),
+        (["cost", "--input", "1", "--model", "gpt-0"], "unknown model 'gpt-0'; known: gpt-5.4-mini"),
         (["keys", "create"], "--app"),
         (["keys", "create", "--app", "a", "--scope", "root"], "unknown scope root; known: submit, read, audit, ops"),
         (["keys", "create", "--app", "a b"], "--app is a name"),

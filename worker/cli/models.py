@@ -27,7 +27,7 @@ from worker.settings_loader import load
 _FILE_MODE: Final = 0o644
 _HEADINGS: Final = ("MODEL", "TIER", "CHECKED", "FROM", "UNTIL", "INPUT", "CACHED", "OUTPUT", "CHECKED ON", "SOURCE")
 
-models_app = typer.Typer(help="List the models and their prices, or install a newer models file.")
+models_app = typer.Typer(help="List models and prices; install newer ones.")
 
 
 @models_app.callback(invoke_without_command=True)
@@ -38,7 +38,10 @@ def models(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; money as decimal strings.")] = False,
 ) -> None:
-    """List the models and their rows of prices; the row in force now has a `*`. Works offline."""
+    """List models and prices; install newer ones.
+
+    Without a command: list the models with their rows of prices; the row in force has a `*`. Works offline.
+    """
     if context.invoked_subcommand is not None:
         return
     settings = load()
@@ -57,9 +60,10 @@ def update(
     file: Annotated[Path, typer.Argument(help="The newer models file.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check it, and say what would change.")] = False,
 ) -> None:
-    """Check a models file and install it for API and workers on this machine; they read it within 2 seconds.
+    """Check and install a newer models file.
 
-    It replaces the file of VIGIL_MODELS_FILE, or becomes models.toml in VIGIL_DATA_DIR.
+    It replaces the file of VIGIL_MODELS_FILE, or becomes models.toml in VIGIL_DATA_DIR. API and workers on this machine
+    read it within 2 seconds. A file with a fault changes nothing.
     """
     settings = load(check_models=False)
     target = Path(os.path.realpath(settings.own_models_file))
