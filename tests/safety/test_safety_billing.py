@@ -35,8 +35,8 @@ def test_counted_deltas_and_the_providers_own_count():
     estimated = usage_or_estimate(attempt(), Outcome.SERVER_ERROR, None, 7, 200)
     assert estimated is not None
     assert (estimated.input_tokens, estimated.output_tokens) == (1000, 7)
-    told = Usage(input_tokens=3, output_tokens=4)
-    assert usage_or_estimate(attempt(), Outcome.BLOCKED, told, 7, 400) is told
+    usage_told = Usage(input_tokens=3, output_tokens=4)
+    assert usage_or_estimate(attempt(), Outcome.BLOCKED, usage_told, 7, 400) is usage_told
 
 
 def test_a_known_model_never_costs_none():
