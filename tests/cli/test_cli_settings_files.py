@@ -171,6 +171,8 @@ async def test_doctor_looks_for_the_api_where_the_settings_say(monkeypatch: pyte
         ("https://gateway.example/v1", "1", True),
     ],
 )
-def test_a_regional_address_costs_more_unless_it_is_said(address: str | None, output: str | None, regional: bool) -> None:
+def test_a_regional_address_costs_more_unless_it_is_said(
+    address: str | None, output: str | None, regional: bool
+) -> None:
     given = {"OPENAI_BASE_URL": address} | ({"regional_processing": output} if output is not None else {})
     assert Settings(_env_file=None, **given).regional is regional  # type: ignore[arg-type]

@@ -67,15 +67,18 @@ class Subscriber:
         """Run one connection until it fails; ends by raising."""
         pubsub = self._redis.pubsub()
         self._connected.clear()
+        failed = ""
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._follow(pubsub))
                 await self._connected.wait()
                 await self._read(pubsub)
         except* UNAVAILABLE_ERRORS as failures:
-            raise RedisConnectionError(type(failures.exceptions[0]).__name__) from None
+            failed = type(failures.exceptions[0]).__name__
         finally:
             await pubsub.aclose()
+        if failed:  # raised here, because Python before 3.11.4 wraps what is raised inside `except*` in a group
+            raise RedisConnectionError(failed)
 
     async def _follow(self, pubsub: PubSub) -> None:
         """Keep the subscriptions equal to the wanted channels."""
