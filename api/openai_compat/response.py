@@ -6,11 +6,11 @@ Pure: no HTTP, no Redis. Only completed jobs show output, as in the native API.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from api.schema.views import job_view
 from worker.jobs import ids
-from worker.jobs.record import Job
+from worker.jobs.record import Job, Usage
 from worker.jobs.states import Status
 
 Json = dict[str, Any]
@@ -63,7 +63,7 @@ class ResponseSource:
 
     def current(self) -> Json:
         """Return the response in its current state."""
-        job, view = self.job, self._view
+        job, view = self.job, cast("Json", self._view)
         vigil = {"job_id": job.id, **{name: view[name] for name in _VIGIL_FIELDS}}
         cut_short = job.status is Status.COMPLETED and job.reason is not None
         status = "incomplete" if cut_short else _STATUSES[job.status]
@@ -151,15 +151,15 @@ def error_of(job: Job) -> Json | None:
     return {"code": code, "message": f"{job.error.message} {job.error.advice}"}
 
 
-def _usage(usage: Json | None) -> Json | None:
+def _usage(usage: Usage | None) -> Json | None:
     if usage is None:
         return None
     return {
-        "input_tokens": usage["input_tokens"],
-        "input_tokens_details": {"cached_tokens": usage["cached_input_tokens"], "cache_write_tokens": 0},
-        "output_tokens": usage["output_tokens"],
-        "output_tokens_details": {"reasoning_tokens": usage["reasoning_tokens"]},
-        "total_tokens": usage["total_tokens"],
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_input_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.total_tokens,
     }
 
 

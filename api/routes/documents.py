@@ -20,7 +20,7 @@ class Documents:
     """The OpenAPI document of a list of routes, and the page made from it."""
 
     def __init__(self, described: list[DocumentedRoute]) -> None:
-        self._described = described
+        self.described = described
         self.routes = Routes()
         self.routes.get("/openapi.json")(self._get_openapi)
         self.routes.get("/docs")(self._get_page)
@@ -28,7 +28,7 @@ class Documents:
     @cached_property
     def openapi(self) -> dict[str, Any]:
         """Return the document."""
-        return document("Vigil", "1", _DESCRIPTION, self._described)
+        return document("Vigil", "1", _DESCRIPTION, self.described)
 
     @cached_property
     def _json(self) -> bytes:

@@ -16,27 +16,26 @@ from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
 from api.schema.documented_route import Routes
 from api.schema.openapi import EXAMPLE, LIMITED, json_body, operation, parameter
-from api.schema.requests import BatchItem, Submit
-from api.schema.responses import ref
+from api.schema.requests import BatchItem, BatchRequest, Submit
+from api.schema.responses import BatchRowView
 from api.web.auth import authorize
 from api.web.body import read_json
 from api.web.params import idempotency_key, preferred_wait, query_params
-from api.web.problems import Problem, bad_field, problem_of
+from api.web.problems import Problem, problem_of
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
 from api.web.responses import job_headers, json_response, view_accepted, view_job
 from api.web.tracing_middleware import trace_of
 from api.web.validation import validate
 from worker.jobs.errors import RateExceeded, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
+from worker.jobs.view_schema import JobView
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
 
 routes = Routes("jobs")
-_MAX_BATCH: Final = 1_000
 _MAX_CONCURRENT: Final = 16
 _KEY_HEADER: Final = parameter("Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header")
 _PREFER: Final = parameter("Prefer", "`wait=N`, N at most 60: wait for a terminal status.", where="header")
-_ITEM: Final = {"anyOf": [ref("BatchItem"), {}], "description": "Each job is accepted or refused by itself."}
 _HEADERS: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference-Applied", *LIMITED)
 
 
@@ -45,11 +44,11 @@ _HEADERS: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference
     operation(
         "submit_job",
         "Submit a job",
-        {202: ("Accepted: the job is durably stored.", "Job"), 200: ("Terminal within the preferred wait.", "Job")},
+        {202: ("Accepted: the job is durably stored.", JobView), 200: ("Terminal within the preferred wait.", JobView)},
         scope="submit",
         problems=(429,),
         parameters=(_KEY_HEADER, _PREFER),
-        body=json_body(ref("Submit"), EXAMPLE),
+        body=json_body(Submit, EXAMPLE),
         headers=_HEADERS,
     ),
 )
@@ -80,7 +79,7 @@ async def _wait(context: AppContext, stored: StoredJob, wait: float) -> StoredJo
         return stored
 
 
-async def _view(request: Request, stored: StoredJob) -> dict[str, Any]:
+async def _view(request: Request, stored: StoredJob) -> JobView:
     if stored.job.version <= 2 and not stored.job.attempts:  # noqa: PLR2004  queued, perhaps scheduled: there is no output
         return view_accepted(stored.job, stored.private, request)
     try:
@@ -96,19 +95,11 @@ async def _view(request: Request, stored: StoredJob) -> dict[str, Any]:
     operation(
         "submit_batch",
         "Submit up to 1,000 jobs",
-        {200: ("One outcome per job, in order.", "BatchAnswer")},
+        {200: ("One outcome per job, in order.", list[BatchRowView])},
         scope="submit",
         problems=(429,),
         parameters=(_KEY_HEADER,),
-        body=json_body(
-            {
-                "type": "object",
-                "required": ["jobs"],
-                "additionalProperties": False,
-                "properties": {"jobs": {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": _MAX_BATCH}},
-            },
-            {"jobs": [EXAMPLE, {**EXAMPLE, "idempotency_key": "ticket-A-18"}]},
-        ),
+        body=json_body(BatchRequest, {"jobs": [EXAMPLE, {**EXAMPLE, "idempotency_key": "ticket-A-18"}]}),
         headers=LIMITED,
     ),
 )
@@ -117,21 +108,12 @@ async def submit_batch(request: Request) -> Response:
     key = await authorize(request, "submit")
     idem, context = idempotency_key(request), context_of(request)
     query_params(request)
-    jobs = _jobs_of(await read_json(request, context.settings.max_body_bytes))
+    jobs = validate(BatchRequest, await read_json(request, context.settings.max_body_bytes)).jobs
     batch = _Batch(request, context, key, idem)
     rows = await batch.run(jobs)
     if batch.stopped is not None and all(row["status"] != 202 for row in rows):  # noqa: PLR2004
         raise batch.stopped
     return json_response(rows, headers=batch.headers)
-
-
-def _jobs_of(sent: Any) -> list[Any]:
-    if not isinstance(sent, dict) or set(sent) != {"jobs"}:
-        raise bad_field("jobs", "A batch must be an object with `jobs` and nothing else.")
-    jobs = sent["jobs"]
-    if not isinstance(jobs, list) or not 1 <= len(jobs) <= _MAX_BATCH:
-        raise bad_field("jobs", f"jobs must be a list of 1 to {_MAX_BATCH} jobs.")
-    return jobs
 
 
 class _Batch:
@@ -150,21 +132,21 @@ class _Batch:
         retry_after = {"Retry-After": str(self.stopped.wait)} if isinstance(self.stopped, RateExceeded) else {}
         return rate_limit_headers(self._meter) | retry_after
 
-    async def run(self, jobs: list[Any]) -> list[dict[str, Any]]:
+    async def run(self, jobs: list[Any]) -> list[BatchRowView]:
         """Return one outcome per job, in order."""
         return list(await asyncio.gather(*(self._one(index, sent) for index, sent in enumerate(jobs))))
 
-    async def _one(self, index: int, sent: Any) -> dict[str, Any]:
+    async def _one(self, index: int, sent: Any) -> BatchRowView:
         async with self._slots:
             try:
-                return {"index": index, **await self._submit(index, sent)}
+                return await self._submit(index, sent)
             except (Problem, VigilError) as error:
                 if isinstance(error, StoreUnavailable | RateExceeded):
                     self.stopped = error
                 problem = problem_of(error)
                 return {"index": index, "status": problem.status, "problem": problem.body()}
 
-    async def _submit(self, index: int, sent: Any) -> dict[str, Any]:
+    async def _submit(self, index: int, sent: Any) -> BatchRowView:
         if isinstance(self.stopped, StoreUnavailable):
             raise self.stopped
         body = validate(BatchItem, sent)
@@ -172,5 +154,7 @@ class _Batch:
         async with self._locks[idem] if idem is not None else contextlib.nullcontext():  # the first of two wins
             submitting = submit(self._context, self._key, body, self._trace, idem, self._meter)
             stored, replayed = await with_timeout(STORE_TIMEOUT_S, submitting)
-        job = await _view(self._request, stored)
-        return {"status": 202, "job": job, **({"idempotent_replayed": True} if replayed else {})}
+        row: BatchRowView = {"index": index, "status": 202, "job": await _view(self._request, stored)}
+        if replayed:
+            row["idempotent_replayed"] = True
+        return row

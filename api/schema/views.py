@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
-from worker.jobs.catalogue import dollars
+from api.schema.responses import ModelView, PauseView, ProviderEndpointView
+from worker.jobs.catalogue import Model, dollars
 from worker.jobs.view import dumps, job_view
 from worker.safety.access import ModelAccess
 from worker.safety.endpoint import EndpointFit
@@ -16,7 +16,7 @@ from worker.store.apps import ApiKey
 __all__ = ["dumps", "endpoint_view", "job_view", "may_see_pause", "model_view", "pause_view"]
 
 
-def model_view(model: Any, access: ModelAccess) -> dict[str, Any]:
+def model_view(model: Model, access: ModelAccess) -> ModelView:
     """Return a model of the catalogue with what is known about the access to it."""
     return {
         "id": model.id,
@@ -39,18 +39,25 @@ def model_view(model: Any, access: ModelAccess) -> dict[str, Any]:
     }
 
 
-def endpoint_view(endpoint: EndpointFit | None) -> dict[str, Any]:
+def endpoint_view(endpoint: EndpointFit | None) -> ProviderEndpointView:
     """Return whether the workers' VIGIL_UPSTREAM fits the provider's server; all null before the first probe."""
-    advice = endpoint.advice if endpoint else job_error("access_not_probed").advice
-    names = ("upstream", "fits", "best", "probed_at")
-    return {**{name: getattr(endpoint, name, None) for name in names}, "advice": advice}
+    if endpoint is None:
+        advice = job_error("access_not_probed").advice
+        return {"upstream": None, "fits": None, "best": None, "probed_at": None, "advice": advice}
+    return {
+        "upstream": endpoint.upstream,
+        "fits": endpoint.fits,
+        "best": endpoint.best,
+        "probed_at": endpoint.probed_at,
+        "advice": endpoint.advice,
+    }
 
 
 def _price(amount: Decimal | None) -> str | None:
     return None if amount is None else dollars(amount)
 
 
-def pause_view(pause: Pause) -> dict[str, Any]:
+def pause_view(pause: Pause) -> PauseView:
     """Return a pause; an end user is named by the safety identifier."""
     return {
         "scope": pause.kind,

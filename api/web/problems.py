@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from api.schema.responses import ProblemErrorView, ProblemView
 from api.web.rate_limit_headers import header_fields
 from worker.jobs.errors import (
     AlreadySettled,
@@ -33,7 +34,7 @@ from worker.telemetry.internal_errors import report_internal_error
 
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
-Fault = dict[str, str]
+Fault = ProblemErrorView
 """One bad field: pointer, detail, code."""
 
 
@@ -52,7 +53,7 @@ class Problem(Exception):
         self.status, self.code, self.detail = status, code, detail
         self.errors, self.headers = list(errors), dict(headers or {})
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> ProblemView:
         """Return the members of the problem document."""
         return {
             "type": f"urn:vigil:problem:{self.code}",

@@ -17,6 +17,7 @@ from api.web.params import base_url, header_values
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import OUTPUT, mark_unreadable
+from worker.jobs.view_schema import JobView
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle.erasure import is_erased
 
@@ -26,12 +27,12 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
     return Response(dumps(body), status, headers, media_type="application/json")
 
 
-def view_accepted(job: Job, private: dict[str, Any], request: Request) -> dict[str, Any]:
+def view_accepted(job: Job, private: dict[str, Any], request: Request) -> JobView:
     """Return the view of a job that was just accepted: it has no output and no webhook message yet."""
     return job_view(job, private, None, None, base_url(request))
 
 
-async def view_jobs(request: Request, jobs: Sequence[StoredJob], *, strict: bool = False) -> list[dict[str, Any]]:
+async def view_jobs(request: Request, jobs: Sequence[StoredJob], *, strict: bool = False) -> list[JobView]:
     """Return the jobs as their app sees them; each names the members that can't be read.
 
     `strict`: raise KeyMissing for an output whose encryption key is missing.
@@ -66,7 +67,7 @@ def _private(stored: StoredJob, outputs: Mapping[str, Any]) -> dict[str, Any]:
     return mark_unreadable(stored.private, OUTPUT) if lost else stored.private
 
 
-async def view_job(request: Request, stored: StoredJob) -> dict[str, Any]:
+async def view_job(request: Request, stored: StoredJob) -> JobView:
     """Return the job as its app sees it; it names the members that can't be read. Raises KeyMissing."""
     shown = (await view_jobs(request, [stored], strict=True))[0]
     if OUTPUT in shown["unreadable"]:
@@ -76,7 +77,7 @@ async def view_job(request: Request, stored: StoredJob) -> dict[str, Any]:
     return shown
 
 
-def etag(job: Job, shown: dict[str, Any]) -> str:
+def etag(job: Job, shown: JobView) -> str:
     """Return a strong ETag: the record's version, and what changes without it: the state of the webhook, the provider's
     notices, which members can't be read. `shown`: the job's view.
     """

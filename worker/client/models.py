@@ -18,15 +18,18 @@ from .enums import (
     BlockCategory,
     Carrier,
     CheckEnd,
+    ContentState,
     DecidedBy,
     DisclosureReason,
     Evidence,
     JobStatus,
+    MessageState,
     Outcome,
     Purpose,
     RetryModelState,
     SafetyState,
 )
+from .policy import Priority
 
 T = TypeVar("T")
 Open = Annotated[T | str, Field(union_mode="left_to_right")]
@@ -165,6 +168,7 @@ class Hold(ApiModel):
     scope: str = ""
     reason: str = ""
     since: datetime | None = None
+    by: str | None = None
 
 
 class ProviderError(ApiModel):
@@ -215,6 +219,11 @@ class Attempt(ApiModel):
     cost: Decimal | None = None
     resumed: int = 0
     sequence: int | None = None
+    served_raw: dict[str, str] = {}
+    flags: tuple[str, ...] = ()
+    service_tier: str | None = None
+    rate_limits: dict[str, str] = {}
+    provider_message: str | None = None
 
 
 class JobWebhook(ApiModel):
@@ -222,7 +231,7 @@ class JobWebhook(ApiModel):
 
     SHOWN = ("state",)
     url: str
-    state: str = "pending"
+    state: Open[MessageState] = "pending"
 
 
 class Job(ApiModel):
@@ -237,7 +246,7 @@ class Job(ApiModel):
     finished_at: datetime | None = None
     next_attempt_at: datetime | None = None
     not_before: datetime | None = None
-    priority: str = "default"
+    priority: Open[Priority] = "default"
     requested_model: str
     served_model: str | None = None
     disclosure: Disclosure | None = None
@@ -255,6 +264,8 @@ class Job(ApiModel):
     error: JobError | None = None
     webhook: JobWebhook | None = None
     metadata: dict[str, str] = {}
+    content: Open[ContentState] = "kept"
+    content_removed_at: datetime | None = None
     unreadable: tuple[str, ...] = ()
     urls: dict[str, str] = {}
 

@@ -21,6 +21,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused, StoreUnavailable
+from worker.jobs.view_schema import MessageState
 from worker.settings import Settings
 from worker.store import channels
 from worker.store.admission.quarantine import QuarantineLimits
@@ -30,7 +31,7 @@ from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import ClaimedMessage, DeliveryQueue
 from worker.store.webhooks.endpoints import Endpoints
-from worker.store.webhooks.outbox import OutboxMessage, State, iso_time
+from worker.store.webhooks.outbox import OutboxMessage, iso_time
 from worker.tasks.delivery.outbox_relay import OutboxRelay
 from worker.tasks.loop import loop_pass
 from worker.tasks.store_retry import retry_store
@@ -284,7 +285,7 @@ def _cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _after(message: OutboxMessage, state: State) -> OutboxMessage:
+def _after(message: OutboxMessage, state: MessageState) -> OutboxMessage:
     """Return the message in its last state."""
     return replace(message, state=state, next_try_at=None, before="", planned=None)
 
