@@ -18,13 +18,12 @@ from worker.clock import Clock
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
-from worker.store.commands import Command
 from worker.store.jobs import batch_reads
 from worker.store.jobs.outbox_jobs import OutboxJob, as_outbox_job, load_event_ranges, load_outbox_jobs
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import report_unreadable
-from worker.store.webhooks.delivery_queue import DeliveryQueue, RoutedEntry
+from worker.store.webhooks.delivery_queue import DeliveryQueue, RoutedEntry, RoutedMessage
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import OutboxMessage, iso_time, trace_of
 from worker.telemetry.internal_errors import report_internal_error
@@ -78,11 +77,11 @@ class OutboxRelay:
                 waiting.append(entry.name)
                 continue
             try:
-                commands = self._commands(entry, context)
+                messages = self._messages(entry, context)
             except Exception as error:  # noqa: BLE001  one message that can't be built must not stop all others
                 report_internal_error("webhook.unmade", error, job_id=entry.job_id)
-                commands = self._given_up(entry)
-            rows.append(RoutedEntry(entry.name, commands))
+                messages = self._given_up(entry)
+            rows.append(RoutedEntry(entry.name, messages))
         await self._deliveries.postpone(waiting, batch.now_ms + _KEY_MISSING_RETRY_MS)
         await self._deliveries.commit_routing(rows)
         return bool(rows)
@@ -155,8 +154,8 @@ class OutboxRelay:
         found = await batch_reads.outputs_or_none(self._redis, job_ids)
         return {job_id: answer for job_id, answer in found.items() if answer is not None}
 
-    def _commands(self, entry: _Entry, context: _EntryContext | None) -> list[Command]:
-        """Return the commands that replace the entry; a job that is no longer stored sends nothing any more."""
+    def _messages(self, entry: _Entry, context: _EntryContext | None) -> list[RoutedMessage]:
+        """Return the messages that replace the entry; a job that is no longer stored sends nothing any more."""
         if context is None or context.record.unreadable is not None:
             return self._given_up(entry)
         job = context.record.job
@@ -165,18 +164,18 @@ class OutboxRelay:
         event = WebhookEvent(entry.type, entry.seq, datetime.fromisoformat(context.trail[-1]["at"]))
         if entry.message is not None:
             own = self._own(entry.message, job, event, context)
-            return self._given_up(entry) if own is None else own
-        commands: list[Command] = []
-        for endpoint in context.endpoints:
-            if entry.type in endpoint.events and endpoint.state != "gone":
-                commands += self._for_endpoint(endpoint, job, event, context)
-        return commands
+            return self._given_up(entry) if own is None else [own]
+        receivers = [one for one in context.endpoints if entry.type in one.events and one.state != "gone"]
+        made = (self._for_endpoint(endpoint, job, event, context) for endpoint in receivers)
+        return [message for message in made if message is not None]
 
-    def _for_endpoint(self, endpoint: Endpoint, job: Job, event: WebhookEvent, context: _EntryContext) -> list[Command]:
+    def _for_endpoint(
+        self, endpoint: Endpoint, job: Job, event: WebhookEvent, context: _EntryContext
+    ) -> RoutedMessage | None:
         name = ids.new_id("msg", context.now_ms, self._clock.dice(ids.DICE_BYTES))
         body = body_of(endpoint.payload, name, job, event, context.record.private, context.answer)
         if body is None:
-            return []
+            return None
         message = OutboxMessage(
             *(name, job.id, job.app, event.type, event.seq, "pending", iso_time(event.at)),
             endpoint=endpoint.id,
@@ -184,12 +183,12 @@ class OutboxRelay:
             next_try_at=iso_time(event.at),
             trace=trace_of(job),
         )
-        return self._deliveries.enqueue_commands(message, context.record.cipher, endpoint.url, body, context.now_ms)
+        return self._deliveries.enqueue(message, context.record.cipher, endpoint.url, body, context.now_ms)
 
     def _own(
         self, message: OutboxMessage, job: Job, event: WebhookEvent, context: _EntryContext
-    ) -> list[Command] | None:
-        """Return the commands for the job's own webhook; None if its address is lost with the job's private part.
+    ) -> RoutedMessage | None:
+        """Return the message to the job's own webhook; None if its address is lost with the job's private part.
 
         The target is the receiver's origin, so a dead receiver delays no other one.
         """
@@ -198,15 +197,15 @@ class OutboxRelay:
             return None
         body = body_of(str(hook.get("payload")), message.id, job, event, context.record.private, context.answer)
         if body is None:
-            return self._deliveries.drop_commands(message)
+            return self._deliveries.drop(message)
         url = str(hook["url"])
         message = replace(message, target=target_of(job.app, url))
-        return self._deliveries.enqueue_commands(message, context.record.cipher, url, body, context.now_ms)
+        return self._deliveries.enqueue(message, context.record.cipher, url, body, context.now_ms)
 
-    def _given_up(self, entry: _Entry) -> list[Command]:
+    def _given_up(self, entry: _Entry) -> list[RoutedMessage]:
         if entry.message is None:
             return []
-        return self._deliveries.settle_commands(replace(entry.message, state="exhausted", next_try_at=None))
+        return [self._deliveries.settle(replace(entry.message, state="exhausted", next_try_at=None))]
 
 
 def target_of(app: str, url: str) -> str:
