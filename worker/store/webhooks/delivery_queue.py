@@ -197,11 +197,12 @@ class DeliveryQueue:
         """Extend the leases of messages; 0 seconds gives them back. Return how many this worker still held."""
         if not claimed:
             return 0
-        args: list[CommandArg] = [int(lease * 1000), keys.IN_FLIGHT]
+        names, args = [keys.SENDING], list[CommandArg]([int(lease * 1000)])
         for one in claimed:
+            names.append(keys.in_flight(one.target))
             args += [one.target, one.member, one.token]
         async with store_errors("extend the leases of messages"):
-            return int(await self._extend_lease(keys=[keys.SENDING], args=args))
+            return int(await self._extend_lease(keys=names, args=args))
 
     async def record_try(
         self,
