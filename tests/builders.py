@@ -41,14 +41,14 @@ class FakeClock(Clock):
     """Time that moves only by `step`; random bytes that never repeat."""
 
     def __init__(self, at: datetime = T0, start: int = 0) -> None:
-        self.at, self._dice = at, start
+        self.at, self._counter = at, start
 
     def now(self) -> datetime:
         return self.at
 
-    def dice(self, size: int) -> bytes:
-        self._dice += 1
-        return self._dice.to_bytes(size, "big")
+    def random_bytes(self, size: int) -> bytes:
+        self._counter += 1
+        return self._counter.to_bytes(size, "big")
 
     def step(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)

@@ -75,21 +75,21 @@ def long_store_timeouts(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def clock() -> Clock:
-    """The machine's clock and dice."""
+    """The machine's clock and random numbers."""
     return Clock()
 
 
 @pytest.fixture
-def told() -> Iterator[list[tuple[str, dict[str, object]]]]:
+def telemetry_events() -> Iterator[list[tuple[str, dict[str, object]]]]:
     """Every event of telemetry that is told during the test, with its fields."""
-    heard: list[tuple[str, dict[str, object]]] = []
+    recorded: list[tuple[str, dict[str, object]]] = []
 
-    def hear(name: str, fields: Mapping[str, object]) -> None:
-        heard.append((name, dict(fields)))
+    def record(name: str, fields: Mapping[str, object]) -> None:
+        recorded.append((name, dict(fields)))
 
-    events.subscribe(hear)
-    yield heard
-    events.unsubscribe(hear)
+    events.subscribe(record)
+    yield recorded
+    events.unsubscribe(record)
 
 
 @pytest.fixture

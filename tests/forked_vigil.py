@@ -27,19 +27,21 @@ class _Forker:
     """The process that forks; it ends when its socket is closed."""
 
     def __init__(self) -> None:
-        self.socket, theirs = socket.socketpair()
-        with theirs:
+        self.socket, remote_end = socket.socketpair()
+        with remote_end:
             self.process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                [sys.executable, __file__, str(remote_end.fileno())],
+                pass_fds=[remote_end.fileno()],
+                stdin=subprocess.DEVNULL,
             )
 
     def start(self, request: bytes, streams: list[int]) -> socket.socket:
         """Start one command and return the socket that tells its exit code."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(self.socket, [_LENGTH.pack(len(request))], [*streams, theirs.fileno()])
+        own_end, remote_end = socket.socketpair()
+        with remote_end:
+            socket.send_fds(self.socket, [_LENGTH.pack(len(request))], [*streams, remote_end.fileno()])
             self.socket.sendall(request)
-        return ours
+        return own_end
 
     def stop(self) -> None:
         self.socket.close()

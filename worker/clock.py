@@ -24,11 +24,11 @@ class Clock:
         """Return after `seconds`; for pauses between two requests of one attempt."""
         await asyncio.sleep(seconds)
 
-    def dice(self, size: int) -> bytes:
+    def random_bytes(self, size: int) -> bytes:
         """Return unguessable bytes, for ids, tokens and keys."""
         return os.urandom(size)
 
-    def chance(self) -> float:
+    def random(self) -> float:
         """Return a number in [0, 1), for jitter, never for secrets."""
         return random.random()  # noqa: S311
 

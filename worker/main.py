@@ -47,7 +47,7 @@ async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
         if url is None:
             url = (await stack.enter_async_context(embedded.EmbeddedValkey(settings.data_dir))).url
         given = settings.model_copy(update={"redis_url": url})
-        guard = StoreGuard(given.mark_file, Clock().dice)
+        guard = StoreGuard(given.mark_file, Clock().random_bytes)
         redis = connect(url, keyring=MasterKeyring.from_settings(settings.encryption_keys), guard=guard)
         stack.push_async_callback(redis.aclose)
         yield redis
@@ -55,7 +55,7 @@ async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
 
 def worker_name(clock: Clock) -> str:
     """Return a name that no worker has had before: host, process id, random bytes."""
-    return f"{socket.gethostname()[:40]}-{os.getpid()}-{clock.dice(3).hex()}"
+    return f"{socket.gethostname()[:40]}-{os.getpid()}-{clock.random_bytes(3).hex()}"
 
 
 class WorkerProcess:

@@ -103,7 +103,7 @@ async def create_endpoint(request: Request) -> Response:
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)
     body = validate(NewEndpoint, await read_json(request, context.settings.max_body_bytes))
-    secret = new_secret(context.clock.dice(_SECRET_BYTES))
+    secret = new_secret(context.clock.random_bytes(_SECRET_BYTES))
     creating = context.endpoints.create(
         key.app,
         url=check_webhook_url(body.url, context.settings, "/url"),
@@ -197,7 +197,7 @@ async def rotate_secret(request: Request) -> Response:
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)
     validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
-    secret = new_secret(context.clock.dice(_SECRET_BYTES))
+    secret = new_secret(context.clock.random_bytes(_SECRET_BYTES))
     endpoint = await with_deadline(request, context.endpoints.rotate(key.app, _endpoint_id(request), secret))
     return json_response(_with_secret(endpoint, secret))
 

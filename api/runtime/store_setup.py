@@ -23,7 +23,7 @@ _MAX_CONNECTIONS: Final = 16  # with the subscriber's, below 20 whatever the loa
 def open_store(settings: Settings) -> Redis:
     """Return a client for the Redis of the settings, or for the embedded one."""
     vault = MasterKeyring.from_settings(settings.encryption_keys)
-    guard = StoreGuard(settings.mark_file, Clock().dice)
+    guard = StoreGuard(settings.mark_file, Clock().random_bytes)
     return connect(settings.store_url, keyring=vault, guard=guard, max_connections=_MAX_CONNECTIONS)
 
 

@@ -89,7 +89,7 @@ class RequestMiddleware:
 
 
 def _new_id(clock: Clock) -> bytes:
-    return ids.new_id("req", to_ms(clock.now()), clock.dice(ids.DICE_BYTES)).encode()
+    return ids.new_id("req", to_ms(clock.now()), clock.random_bytes(ids.RANDOM_BYTES)).encode()
 
 
 def raw_response(problem: Problem, clock: Clock) -> bytes:

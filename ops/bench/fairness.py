@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections import Counter
 
-from report import Figure, House, Report, percentile, run
+from report import Deployment, Figure, Report, percentile, run
 
 from worker.clock import Clock
 from worker.embedded import EmbeddedValkey
@@ -78,15 +78,15 @@ class Fleet:
         name = held.job.id
         self.started[name] = time.perf_counter()
         self.took[held.job.app] += 1
-        said = [
+        drafts = [
             (ev.Started(worker="fleet", generation=held.generation), None),
             (ev.AttemptStarted(model=MODEL, purpose=Purpose.ORIGINAL, mode="stream", client_request_id=name), 1),
             (ev.AttemptFinished(outcome=Outcome.COMPLETED, served_model=MODEL), 1),
             (ev.Completed(served_model=MODEL), 1),
         ]
-        job = await self._jobs.change(name, lambda _: said[:2], job=held.job, token=held.token)
-        await asyncio.sleep(_SHORTEST + _SPREAD * self._clock.chance())
-        await self._jobs.change(name, lambda _: said[2:], job=job, token=held.token)
+        job = await self._jobs.change(name, lambda _: drafts[:2], job=held.job, token=held.token)
+        await asyncio.sleep(_SHORTEST + _SPREAD * self._clock.random())
+        await self._jobs.change(name, lambda _: drafts[2:], job=job, token=held.token)
         self.done[name] = time.perf_counter()
 
     async def waits(self, rounds: int) -> tuple[list[float], list[float]]:
@@ -104,8 +104,8 @@ class Fleet:
 async def measure(given: argparse.Namespace) -> Report:
     """Both rounds on one server, B alone first."""
     report = Report("fairness")
-    async with House() as house:
-        server: EmbeddedValkey = await house.valkey("valkey")
+    async with Deployment() as deployment:
+        server: EmbeddedValkey = await deployment.valkey("valkey")
         redis, clock = connect(server.url), Clock()
         fleet = Fleet(Jobs(redis, clock), clock, given.slots)
         working = asyncio.create_task(fleet.work())

@@ -28,8 +28,8 @@ from typing import Any
 from report import (
     HOST,
     VIGIL,
+    Deployment,
     Figure,
-    House,
     Line,
     Report,
     answers,
@@ -59,21 +59,21 @@ def resident_kb(pid: int) -> float:
 
 
 @dataclass
-class Ours:
+class VigilSide:
     """What runs."""
 
-    house: House
+    deployment: Deployment
     redis: Redis
     worker: asyncio.subprocess.Process
     api: int
     key: str
     provider: int
 
-    async def submit(self, asked: str, count: int) -> list[str]:
+    async def submit(self, prompt: str, count: int) -> list[str]:
         """Ids of new jobs, through the API."""
         line, ids = await Line.open(self.api), list[str]()
         while len(ids) < count:
-            jobs = [{"model": "gpt-5.6-sol", "input": asked}] * min(_BATCH, count - len(ids))
+            jobs = [{"model": "gpt-5.6-sol", "input": prompt}] * min(_BATCH, count - len(ids))
             for job in jobs:
                 job["policy"] = {"on_delay": {"action": "wait"}}
             status, body = await line.ask(post("/v1/jobs/batch", {"jobs": jobs}, self.key))
@@ -117,10 +117,12 @@ async def _ask(port: int, path: str, key: str = "") -> tuple[int, bytes]:
         line.close()
 
 
-async def _start(house: House, most: int, rate: float, seconds: float) -> Ours:
+async def _start(deployment: Deployment, most: int, rate: float, seconds: float) -> VigilSide:
     feed, port = free_port(), free_port()
-    await house.start(sys.executable, _STAMPING, "--port", str(feed), "--rate", str(rate), "--seconds", str(seconds))
-    valkey = await house.valkey("ours")
+    await deployment.start(
+        sys.executable, _STAMPING, "--port", str(feed), "--rate", str(rate), "--seconds", str(seconds)
+    )
+    valkey = await deployment.valkey("ours")
     env = {
         "VIGIL_REDIS_URL": valkey.url,
         "OPENAI_API_KEY": "sk-bench",
@@ -131,16 +133,16 @@ async def _start(house: House, most: int, rate: float, seconds: float) -> Ours:
         "VIGIL_LOG_FORMAT": "json",
     }
     key = await new_key(valkey.url)
-    await house.start(VIGIL, "api", "--port", str(port), env=env)
-    worker = await house.start(VIGIL, "worker", "--max-jobs", str(most), env=env)
+    await deployment.start(VIGIL, "api", "--port", str(port), env=env)
+    worker = await deployment.start(VIGIL, "worker", "--max-jobs", str(most), env=env)
     _pin(worker.pid)
     redis = connect(valkey.url, max_connections=1)
 
     async def ready() -> bool:
         return bool(await redis.hlen("vigil:workers")) and await answers(port, "/readyz") and await answers(feed, "/x")
 
-    await house.until("the API, the worker and the provider", ready)
-    return Ours(house, redis, worker, port, key, feed)
+    await deployment.until("the API, the worker and the provider", ready)
+    return VigilSide(deployment, redis, worker, port, key, feed)
 
 
 def _pin(pid: int) -> None:
@@ -158,9 +160,9 @@ class Watched:
     broken: int = 0
 
 
-async def _watch(ours: Ours, job_id: str, seen: Watched) -> None:
-    reader, writer = await asyncio.open_connection(HOST, ours.api)
-    writer.write(get(f"/v1/jobs/{job_id}/events", ours.key))
+async def _watch(vigil: VigilSide, job_id: str, seen: Watched) -> None:
+    reader, writer = await asyncio.open_connection(HOST, vigil.api)
+    writer.write(get(f"/v1/jobs/{job_id}/events", vigil.key))
     text = ""
     try:
         async for raw in reader:
@@ -187,45 +189,45 @@ class Phase:
     wrong: list[str]
 
 
-async def _loud(ours: Ours, streams: int, watch: int, seconds: float, seen: Watched) -> Phase:
-    warm = await ours.submit("check 0", 50)
-    await _until_left(ours, 0, 60)
-    before = resident_kb(ours.worker.pid)
-    ids = await ours.submit("stream", streams)
-    watching = [asyncio.create_task(_watch(ours, one, seen)) for one in ids[:: max(1, streams // watch)]]
+async def _loud(vigil: VigilSide, streams: int, watch: int, seconds: float, seen: Watched) -> Phase:
+    warm = await vigil.submit("check 0", 50)
+    await _until_left(vigil, 0, 60)
+    before = resident_kb(vigil.worker.pid)
+    ids = await vigil.submit("stream", streams)
+    watching = [asyncio.create_task(_watch(vigil, one, seen)) for one in ids[:: max(1, streams // watch)]]
     await asyncio.sleep(_OPENING + seconds / 4)
-    began, cpu = monotonic(), cpu_seconds(ours.worker.pid)
+    began, cpu = monotonic(), cpu_seconds(vigil.worker.pid)
     await asyncio.sleep(seconds / 2)
-    used = (cpu_seconds(ours.worker.pid) - cpu) / (monotonic() - began)
-    per_stream = (resident_kb(ours.worker.pid) - before) / streams
+    used = (cpu_seconds(vigil.worker.pid) - cpu) / (monotonic() - began)
+    per_stream = (resident_kb(vigil.worker.pid) - before) / streams
     await asyncio.wait_for(asyncio.gather(*watching), seconds + 60)
-    await _until_left(ours, 0, seconds + 60)
-    return Phase(per_stream, used, await ours.faults([*warm, *ids]))
+    await _until_left(vigil, 0, seconds + 60)
+    return Phase(per_stream, used, await vigil.faults([*warm, *ids]))
 
 
-async def _silent(ours: Ours, count: int) -> Phase:
-    before = resident_kb(ours.worker.pid)
+async def _silent(vigil: VigilSide, count: int) -> Phase:
+    before = resident_kb(vigil.worker.pid)
     hold = 30 + count / 100  # long enough for all of them to be there at once
-    ids = await ours.submit(f"check {hold}", count)
+    ids = await vigil.submit(f"check {hold}", count)
 
     async def all_checking() -> bool:
-        _, body = await _ask(ours.api, "/v1/status", ours.key)
+        _, body = await _ask(vigil.api, "/v1/status", vigil.key)
         return bool(json.loads(body)["queue"]["checking"] == count)
 
-    await ours.house.until("all to wait in a check", all_checking)
-    began, cpu = monotonic(), cpu_seconds(ours.worker.pid)
+    await vigil.deployment.until("all to wait in a check", all_checking)
+    began, cpu = monotonic(), cpu_seconds(vigil.worker.pid)
     await asyncio.sleep(15)
-    used = (cpu_seconds(ours.worker.pid) - cpu) / (monotonic() - began)
-    per_stream = (resident_kb(ours.worker.pid) - before) / count
-    await _until_left(ours, 0, hold + 120)
-    return Phase(per_stream, used, await ours.faults(ids))
+    used = (cpu_seconds(vigil.worker.pid) - cpu) / (monotonic() - began)
+    per_stream = (resident_kb(vigil.worker.pid) - before) / count
+    await _until_left(vigil, 0, hold + 120)
+    return Phase(per_stream, used, await vigil.faults(ids))
 
 
-async def _until_left(ours: Ours, count: int, seconds: float) -> None:
+async def _until_left(vigil: VigilSide, count: int, seconds: float) -> None:
     end = monotonic() + seconds
-    while await ours.left() > count:
+    while await vigil.left() > count:
         if monotonic() > end:
-            raise RuntimeError(f"{await ours.left()} jobs did not settle\n{ours.house.logs()}")
+            raise RuntimeError(f"{await vigil.left()} jobs did not settle\n{vigil.deployment.logs()}")
         await asyncio.sleep(0.5)
 
 
@@ -256,16 +258,18 @@ async def _typed(port: int, streams: int) -> None:
                       "kb": (peak - base) / streams, "deltas": len(lags)}))  # fmt: skip
 
 
-async def _reference(house: House, streams: int, rate: float, seconds: float) -> dict[str, float]:
+async def _reference(deployment: Deployment, streams: int, rate: float, seconds: float) -> dict[str, float]:
     feed = free_port()
-    await house.start(sys.executable, _STAMPING, "--port", str(feed), "--rate", str(rate), "--seconds", str(seconds))
-    await house.until("the provider", lambda: answers(feed, "/x"))
-    process = await house.start(sys.executable, _THIS, "--typed", str(feed), "--streams", str(streams), piped=True)
+    await deployment.start(
+        sys.executable, _STAMPING, "--port", str(feed), "--rate", str(rate), "--seconds", str(seconds)
+    )
+    await deployment.until("the provider", lambda: answers(feed, "/x"))
+    process = await deployment.start(sys.executable, _THIS, "--typed", str(feed), "--streams", str(streams), piped=True)
     _pin(process.pid)
     if process.stdout is None:
         raise RuntimeError("no pipe")
-    told: dict[str, float] = json.loads(await process.stdout.read())
-    return told
+    result: dict[str, float] = json.loads(await process.stdout.read())
+    return result
 
 
 # -- all of it
@@ -275,19 +279,19 @@ async def measure(streams: int, rate: float, seconds: float, silent: int, watch:
     """The three phases, one after another."""
     report, seen = Report("many_streams"), Watched()
     quiet = Phase(0.0, 0.0, [])
-    async with House() as house:
+    async with Deployment() as deployment:
         cpus = sorted(os.sched_getaffinity(0))
         if len(cpus) > 1:
             os.sched_setaffinity(0, cpus[1:])  # what we start inherits it; the worker is pinned to the first
-        ours = await _start(house, max(streams, silent) + 100, rate, seconds)
+        vigil = await _start(deployment, max(streams, silent) + 100, rate, seconds)
         try:
-            loud = await _loud(ours, streams, watch, seconds, seen)
+            loud = await _loud(vigil, streams, watch, seconds, seen)
             if silent:
-                quiet = await _silent(ours, silent)
+                quiet = await _silent(vigil, silent)
         finally:
-            await ours.redis.aclose()
-    async with House() as house:
-        typed = await _reference(house, streams, rate, max(5.0, seconds / 4))
+            await vigil.redis.aclose()
+    async with Deployment() as deployment:
+        typed = await _reference(deployment, streams, rate, max(5.0, seconds / 4))
     wrong = [*loud.wrong, *quiet.wrong]
     rows = [
         ("vigil, to the app's read", len(seen.lags), percentile(seen.lags, 0.5), percentile(seen.lags, 0.99),

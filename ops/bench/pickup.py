@@ -24,8 +24,8 @@ from arq.worker import Worker, func
 from report import (
     HOST,
     VIGIL,
+    Deployment,
     Figure,
-    House,
     Line,
     Report,
     answers,
@@ -166,7 +166,7 @@ class Plain:
     """arq as it comes, and what its jobs took, in ms."""
 
     pool: ArqRedis
-    said: asyncio.StreamReader
+    replies: asyncio.StreamReader
     started: list[float] = field(default_factory=list)
 
     async def one(self) -> None:
@@ -174,7 +174,7 @@ class Plain:
         began = time.monotonic_ns()
         job = await self.pool.enqueue_job("noted")
         async with asyncio.timeout(_PATIENCE):
-            word, at = (await self.said.readline()).split()
+            word, at = (await self.replies.readline()).split()
         if job is None or word.decode() != job.job_id:
             raise RuntimeError("arq began another job")
         self.started.append((int(at) - began) / _MS)
@@ -204,31 +204,31 @@ def serve_reference(socket_path: str) -> None:
 # -- the measurement
 
 
-async def _ours(house: House) -> tuple[Ours, asyncio.Server]:
+async def _ours(deployment: Deployment) -> tuple[Ours, asyncio.Server]:
     loop, arrivals, port = asyncio.get_running_loop(), asyncio.Queue[Arrival](), free_port()
     provider = await loop.create_server(lambda: Provider(arrivals), HOST, 0)
-    valkey = await house.valkey("ours")
+    valkey = await deployment.valkey("ours")
     env = {
         "VIGIL_REDIS_URL": valkey.url,
         "OPENAI_API_KEY": "sk-bench",
         "OPENAI_BASE_URL": f"http://{HOST}:{provider.sockets[0].getsockname()[1]}/v1",
     }
     key = await new_key(valkey.url)
-    await house.start(VIGIL, "api", "--port", str(port), env=env)
-    await house.start(VIGIL, "worker", env=env)
+    await deployment.start(VIGIL, "api", "--port", str(port), env=env)
+    await deployment.start(VIGIL, "worker", env=env)
     redis = connect(valkey.url, max_connections=1)
 
     async def beats() -> bool:
         return bool(await redis.hlen("vigil:workers")) and await answers(port, "/readyz")
 
-    await house.until("the API and the worker", beats)
+    await deployment.until("the API and the worker", beats)
     return Ours(port, key, await Line.open(port), redis, arrivals), provider
 
 
-async def _plain(house: House) -> Plain:
-    valkey = await house.valkey("plain")
+async def _plain(deployment: Deployment) -> Plain:
+    valkey = await deployment.valkey("plain")
     path = valkey.url.removeprefix("unix://")
-    process = await house.start(sys.executable, _THIS, "--serve-reference", path, piped=True)
+    process = await deployment.start(sys.executable, _THIS, "--serve-reference", path, piped=True)
     if process.stdout is None:
         raise RuntimeError("no pipe")
     pool = await create_pool(RedisSettings(unix_socket_path=path), job_serializer=_dumps, job_deserializer=json.loads)
@@ -237,15 +237,15 @@ async def _plain(house: House) -> Plain:
 
 async def _gap(clock: Clock) -> None:
     low, high = _GAP
-    await asyncio.sleep(low + (high - low) * clock.chance())
+    await asyncio.sleep(low + (high - low) * clock.random())
 
 
 async def measure(jobs: int, reference: int) -> Report:
     """Jobs one at a time, ours and theirs in turn."""
     clock, report = Clock(), Report("pickup")
-    async with House() as house:
-        ours, provider = await _ours(house)
-        plain = await _plain(house)
+    async with Deployment() as deployment:
+        ours, provider = await _ours(deployment)
+        plain = await _plain(deployment)
         try:
             for _ in range(_WARM):
                 await ours.one()

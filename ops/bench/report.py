@@ -132,7 +132,7 @@ def free_port() -> int:
         return int(trial.getsockname()[1])
 
 
-class House:
+class Deployment:
     """A folder, Valkeys and processes of our own; everything is gone when the block ends."""
 
     def __init__(self) -> None:

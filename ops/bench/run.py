@@ -27,8 +27,8 @@ _SCALE_LINE = re.compile(r"^  (\S.*?) +([\d.]+) +([\d.]+) +([\d.]+)(?:  over .*)
 
 
 def _ours(out: str) -> Report:
-    told = json.loads(out)
-    return Report(told["bench"], told["lines"], [Figure(**figure) for figure in told["figures"]])
+    result = json.loads(out)
+    return Report(result["bench"], result["lines"], [Figure(**figure) for figure in result["figures"]])
 
 
 def _stream(out: str) -> Report:

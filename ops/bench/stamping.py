@@ -46,21 +46,21 @@ class Provider:
                 if head.startswith(b"POST") and b"/responses " in head.split(b"\r\n", 1)[0]:
                     await self._respond(writer, str(body.get("input", "")), str(body.get("model", "")))
                 else:
-                    told = json.dumps({"creates": self.creates, "deltas": self.deltas, "data": []}).encode()
-                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(told), told))
+                    counts = json.dumps({"creates": self.creates, "deltas": self.deltas, "data": []}).encode()
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(counts), counts))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    async def _respond(self, writer: asyncio.StreamWriter, asked: str, model: str) -> None:
+    async def _respond(self, writer: asyncio.StreamWriter, path: str, model: str) -> None:
         self.creates += 1
         answer_id = f"resp_{next(self._numbers):08d}"
         snapshot = {"id": answer_id, "object": "response", "status": "in_progress", "model": model, "output": []}
         writer.write(_HEAD + _frame(0, {"type": "response.created", "response": snapshot}))
-        if asked.startswith("check"):
+        if path.startswith("check"):
             writer.write(_frame(1, _CHECK))
-            await asyncio.sleep(float(asked.split()[1]))
+            await asyncio.sleep(float(path.split()[1]))
             number, text = 2, [self._delta(writer, 2)]
         else:
             number, text = await self._stream(writer)

@@ -64,7 +64,7 @@ def life(job_id: str, person: int, age_ms: int) -> tuple[Job, list[ev.Event]]:
     """A job that completed, as a worker tells it."""
     at = Clock().now() - timedelta(milliseconds=age_ms)
     begun = ev.AttemptStarted(model=MODEL, purpose=Purpose.ORIGINAL, mode="background", client_request_id=f"{job_id}-1")
-    said: list[tuple[ev.Fact, int | None]] = [
+    drafts: list[tuple[ev.Fact, int | None]] = [
         (new_job(person).fact, None),
         (ev.Started(worker="bench", generation=1), None),
         (begun, 1),
@@ -73,7 +73,7 @@ def life(job_id: str, person: int, age_ms: int) -> tuple[Job, list[ev.Event]]:
     ]
     job: Job | None = None
     trail: list[ev.Event] = []
-    for number, (fact, attempt) in enumerate(said, 1):
+    for number, (fact, attempt) in enumerate(drafts, 1):
         trail.append(ev.event(number, at, job_id, fact, attempt))
         job = fold.apply(job, trail[-1])
     assert job is not None  # noqa: S101  five facts make a job
@@ -83,7 +83,7 @@ def life(job_id: str, person: int, age_ms: int) -> tuple[Job, list[ev.Event]]:
 def settled_commands(jobs: Jobs, person: int, age_ms: int) -> list[Command]:
     """What the store writes over the life of a job that completed `age_ms` ago: its own commands, in one go."""
     clock = Clock()
-    job_id = ids.new_id("job", to_ms(clock.now()) - age_ms, clock.dice(ids.DICE_BYTES))
+    job_id = ids.new_id("job", to_ms(clock.now()) - age_ms, clock.random_bytes(ids.RANDOM_BYTES))
     job, trail = life(job_id, person, age_ms)
     first = fold.apply(None, trail[0])
     commands, head = jobs.changes.commands(None, first, trail[:1], GENESIS)
@@ -137,16 +137,16 @@ class Side:
         self.times.setdefault("claim", []).append(time.perf_counter() - began)
         token = held.token
         _, trail = life(held.job.id, 0, 0)
-        said = [(e.fact, e.attempt) for e in trail[1:]]
+        drafts = [(e.fact, e.attempt) for e in trail[1:]]
         job = held.job
         await self.measure("renew", lambda: jobs.renew(15, [(job.id, token)]))
 
         async def commit() -> None:
             nonlocal job
-            job = await jobs.change(job.id, lambda _: said[:2], job=job, token=token)
+            job = await jobs.change(job.id, lambda _: drafts[:2], job=job, token=token)
 
         await self.measure("commit", commit)
-        await self.measure("settle", lambda: jobs.change(job.id, lambda _: said[2:], job=job, token=token))
+        await self.measure("settle", lambda: jobs.change(job.id, lambda _: drafts[2:], job=job, token=token))
         await self.measure("read", lambda: jobs.load(job.id))
         await self.measure("list 20", lambda: list_jobs(redis, _APP, ListFilters(), 20, None))
         completed = ListFilters(status=Status.COMPLETED)

@@ -32,8 +32,8 @@ from redis.asyncio import Redis
 from report import (
     HOST,
     VIGIL,
+    Deployment,
     Figure,
-    House,
     Line,
     Report,
     answers,
@@ -172,7 +172,7 @@ async def offered(port: int, request: bytes, connections: int, seconds: float, r
     began = due = perf_counter()
     while (now := perf_counter()) < began + seconds and not load.wrong:
         while due <= now:
-            due -= math.log(1.0 - clock.chance()) / rate
+            due -= math.log(1.0 - clock.random()) / rate
             if idle:
                 go(idle.popleft(), now)
             else:
@@ -228,21 +228,21 @@ class Side:
         return median(load.cpu / load.done * 1e6 for load in self.rounds)
 
 
-async def _sides(house: House) -> tuple[Side, Side]:
-    ours, bare = await house.valkey("ours"), await house.valkey("bare")
+async def _sides(deployment: Deployment) -> tuple[Side, Side]:
+    ours, bare = await deployment.valkey("ours"), await deployment.valkey("bare")
     ports = free_port(), free_port()
-    api = await house.start(VIGIL, "api", "--port", str(ports[0]), env={"VIGIL_REDIS_URL": ours.url, **_NO_END})
+    api = await deployment.start(VIGIL, "api", "--port", str(ports[0]), env={"VIGIL_REDIS_URL": ours.url, **_NO_END})
     words = (sys.executable, _THIS, "--serve-reference", bare.url, "--port", str(ports[1]))
-    framework = await house.start(*words)
+    framework = await deployment.start(*words)
     for port in ports:
-        await house.until(f"the server on port {port}", partial(answers, port, "/readyz"))
+        await deployment.until(f"the server on port {port}", partial(answers, port, "/readyz"))
     return Side("vigil", ports[0], ours, api), Side("bare framework", ports[1], bare, framework)
 
 
 async def measure(rounds: int, seconds: float, connections: int) -> Report:
     """Rounds in turn, then half the load for each."""
-    async with House() as house:
-        sides = ours, bare = await _sides(house)
+    async with Deployment() as deployment:
+        sides = ours, bare = await _sides(deployment)
         for side in sides:
             await full(side.port, await side.request(), connections, _WARM_SECONDS)
         for number in range(rounds):
@@ -253,14 +253,14 @@ async def measure(rounds: int, seconds: float, connections: int) -> Report:
             request = await side.request()
             half = offered(side.port, request, connections, max(_HALF_SECONDS, seconds), side.rate / 2)
             side.half = await side.measured(half)
-    return _told(ours, bare)
+    return _report(ours, bare)
 
 
 def _range(values: list[float]) -> tuple[float, float, float]:
     return min(values), median(values), max(values)
 
 
-def _told(ours: Side, bare: Side) -> Report:
+def _report(ours: Side, bare: Side) -> Report:
     report = Report("submit")
     rows = [
         (

@@ -21,7 +21,20 @@ from typing import Any, cast
 
 import uvloop
 from arq.connections import ArqRedis
-from report import HOST, VIGIL, Figure, House, Report, answers, cpu_seconds, free_port, get, new_key, percentile, run
+from report import (
+    HOST,
+    VIGIL,
+    Deployment,
+    Figure,
+    Report,
+    answers,
+    cpu_seconds,
+    free_port,
+    get,
+    new_key,
+    percentile,
+    run,
+)
 
 from worker.clock import Clock
 from worker.jobs import events as ev
@@ -64,10 +77,10 @@ class Watcher(asyncio.Protocol):
                 self.numbers.append(int(line[4:]))
                 self._begun.set()
             elif line.startswith(b'data: {"type":"job.output.delta"'):
-                told = json.loads(line[6:])["data"]
-                if told["offset"] != self.read:
-                    self.wrong = self.wrong or f"text at {told['offset']} after {self.read}"
-                self.read = told["offset"] + len(told["delta"])
+                event = json.loads(line[6:])["data"]
+                if event["offset"] != self.read:
+                    self.wrong = self.wrong or f"text at {event['offset']} after {self.read}"
+                self.read = event["offset"] + len(event["delta"])
             elif line.startswith(_TERMINAL):
                 self.ended_at = time.time()  # noqa: TID251  compared with another process
             elif line.startswith(b"HTTP/1.1 ") and b" 200 " not in line:
@@ -104,12 +117,12 @@ async def watch(port: int, key: str, count: int, names: list[str]) -> None:
     events, characters = map(int, (await asyncio.to_thread(sys.stdin.readline)).split())
     for watcher in watchers:
         async with asyncio.timeout(60):
-            await _told(watcher)
-    verdicts = [(n, said) for n, w in enumerate(watchers) if (said := w.verdict(events, characters)) is not None]
+            await _until_over(watcher)
+    verdicts = [(n, verdict) for n, w in enumerate(watchers) if (verdict := w.verdict(events, characters)) is not None]
     print(json.dumps({"wrong": verdicts, "ended_at": [watcher.ended_at for watcher in watchers]}), flush=True)
 
 
-async def _told(watcher: Watcher) -> None:
+async def _until_over(watcher: Watcher) -> None:
     while not watcher.ended_at and not watcher.over.done():  # noqa: ASYNC110  a thousand events would cost more
         await asyncio.sleep(0.02)
 
@@ -179,8 +192,8 @@ async def finish(work: Work) -> None:
     for name, token in work.tokens.items():
         whole = "".join(piece.text for piece in texts[name])
         answer = [("SET", keys.job_output(name), codec.seal({"output_text": whole, "output": [], "refusal": None}))]
-        said = [(ev.Completed(served_model=MODEL), 1)]
-        await work.jobs.change(name, lambda _, s=said: s, token=token, writes=lambda _, a=answer: a)
+        drafts = [(ev.Completed(served_model=MODEL), 1)]
+        await work.jobs.change(name, lambda _, s=drafts: s, token=token, writes=lambda _, a=answer: a)
     work.events += 1
 
 
@@ -193,14 +206,14 @@ def megabytes(pid: int) -> float:
 async def bench(args: argparse.Namespace) -> Report:
     """All of it."""
     report = Report("watchers")
-    async with House() as house:
-        server = await house.valkey("data")
+    async with Deployment() as deployment:
+        server = await deployment.valkey("data")
         named = connect(server.url + ("&" if "?" in server.url else "?") + "client_name=bench", max_connections=16)
         work = Work(named, Jobs(named, Clock()))
         key, port = await new_key(server.url), free_port()
         env = {"VIGIL_REDIS_URL": server.url, "VIGIL_LOG_LEVEL": "WARNING"}
-        api = await house.start(VIGIL, "api", "--port", str(port), env=env)
-        await house.until("the API's readiness", lambda: answers(port, "/readyz"))
+        api = await deployment.start(VIGIL, "api", "--port", str(port), env=env)
+        await deployment.until("the API's readiness", lambda: answers(port, "/readyz"))
         try:
             names = await work.start(args.jobs)
             before, began = megabytes(api.pid), cpu_seconds(api.pid)
@@ -211,7 +224,7 @@ async def bench(args: argparse.Namespace) -> Report:
             out, into = cast("asyncio.StreamReader", child.stdout), cast("asyncio.StreamWriter", child.stdin)
             try:
                 if (await out.readline()) != b"ready\n":
-                    raise RuntimeError(f"the watchers could not open their streams\n{house.logs()}")
+                    raise RuntimeError(f"the watchers could not open their streams\n{deployment.logs()}")
                 opened, after = cpu_seconds(api.pid), megabytes(api.pid)
                 clients = work.redis.client_list
                 seen = [len(await _apis(clients))]
@@ -223,7 +236,7 @@ async def bench(args: argparse.Namespace) -> Report:
                 ending_at = time.time()  # noqa: TID251
                 await finish(work)
                 into.write(f"{work.events} {work.characters}\n".encode())
-                told: dict[str, Any] = json.loads(await out.readline())
+                result: dict[str, Any] = json.loads(await out.readline())
                 used, peak = cpu_seconds(api.pid) - opened, megabytes(api.pid)
             finally:
                 if child.returncode is None:
@@ -232,16 +245,16 @@ async def bench(args: argparse.Namespace) -> Report:
         finally:
             await named.aclose()
     writes = args.watchers * (work.events - 3 + int(args.seconds * args.texts))
-    late = [at - ending_at for at in told["ended_at"]]
+    late = [at - ending_at for at in result["ended_at"]]
     report.lines.append(
         f"{args.watchers} watchers over {args.jobs} jobs, {work.events} events and {work.characters} characters each; "
         f"the last heard of the end {max(late) * 1000:.0f} ms after it was begun to be told"
         f" (p50 {percentile(late, 0.5) * 1000:.0f})"
     )
-    report.lines += [f"watcher {number}: {said}" for number, said in told["wrong"][:10]]
+    report.lines += [f"watcher {number}: {verdict}" for number, verdict in result["wrong"][:10]]
     report.figures += [
         Figure.at_least(
-            "watchers that got every event in order", args.watchers - len(told["wrong"]), args.watchers, ""
+            "watchers that got every event in order", args.watchers - len(result["wrong"]), args.watchers, ""
         ),
         Figure.at_most("Redis connections of the API, most", max(seen), MOST_CONNECTIONS - 1, ""),
         Figure("CPU of the API to open one stream", (opened - began) / args.watchers * 1000, "ms"),

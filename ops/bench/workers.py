@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from report import HOST, VIGIL, Figure, House, Report, answers, free_port, run
+from report import HOST, VIGIL, Deployment, Figure, Report, answers, free_port, run
 
 from worker.clock import Clock
 from worker.jobs.events import Queued
@@ -69,8 +69,8 @@ class Run:
     seconds: float
 
 
-async def _drain(house: House, name: str, asked: str, jobs: int, workers: int, slots: int, feed: int) -> Run:
-    valkey = await house.valkey(name)
+async def _drain(deployment: Deployment, name: str, prompt: str, jobs: int, workers: int, slots: int, feed: int) -> Run:
+    valkey = await deployment.valkey(name)
     redis = connect(valkey.url)
     env = {
         "VIGIL_REDIS_URL": valkey.url,
@@ -80,23 +80,23 @@ async def _drain(house: House, name: str, asked: str, jobs: int, workers: int, s
         "VIGIL_LEASE_SECONDS": "30",
         "VIGIL_ENCRYPTION_KEYS": base64.urlsafe_b64encode(bytes(range(32))).decode(),
     }
-    running = [await house.start(VIGIL, "worker", "--max-jobs", str(slots), env=env) for _ in range(workers)]
+    running = [await deployment.start(VIGIL, "worker", "--max-jobs", str(slots), env=env) for _ in range(workers)]
 
     async def beating() -> bool:
         return bool(await redis.hlen("vigil:workers") == workers)
 
-    await house.until("the workers", beating)
+    await deployment.until("the workers", beating)
     store = Jobs(redis, Clock())
     before = await _read(redis)
     began = monotonic()
     ids = [
         (await store.submit(NewJob(Queued(app="bench", key_id="k", requested_model="gpt-5.6-sol"), {},
-                                   {"input": f"{asked} {_INPUT}"})))[0].job.id
+                                   {"input": f"{prompt} {_INPUT}"})))[0].job.id
         for _ in range(jobs)
     ]  # fmt: skip
     while await redis.zcard("vigil:idx:bench:status:completed") < jobs:
         if monotonic() - began > 60 + jobs:
-            raise RuntimeError(f"the jobs did not settle\n{house.logs()}")
+            raise RuntimeError(f"the jobs did not settle\n{deployment.logs()}")
         await asyncio.sleep(0.05)
     seconds = monotonic() - began
     after = await _read(redis)
@@ -118,15 +118,15 @@ async def measure(jobs: int, slots: int) -> Report:
     slow: dict[int, Run] = {}
     quick: dict[int, Run] = {}
     for workers in _WORKERS:
-        for kind, asked, count, room, found in (
+        for kind, prompt, count, room, found in (
             ("slots", "check 1", slots * workers * 6, slots, slow),
             ("machine", "check 0", jobs, 200, quick),
         ):
-            async with House() as house:
+            async with Deployment() as deployment:
                 feed = free_port()
-                await house.start(sys.executable, _STAMPING, "--port", str(feed))
-                await house.until("the provider", lambda port=feed: answers(port, "/x"))  # type: ignore[misc]
-                found[workers] = await _drain(house, kind, asked, count, workers, room, feed)
+                await deployment.start(sys.executable, _STAMPING, "--port", str(feed))
+                await deployment.until("the provider", lambda port=feed: answers(port, "/x"))  # type: ignore[misc]
+                found[workers] = await _drain(deployment, kind, prompt, count, workers, room, feed)
     rows = [
         (f"{n} worker{'s' * (n > 1)}", slow[n].rate, slow[n].rate / slow[1].rate, quick[n].rate,
          100 * (quick[n].after.cpu - quick[n].before.cpu) / quick[n].seconds)

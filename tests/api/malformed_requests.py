@@ -62,13 +62,13 @@ def refusal(answer: httpx2.Response, *statuses: int) -> str:
     assert CANARY not in answer.text
     assert answer.headers["x-request-id"]
     assert answer.headers["x-content-type-options"] == "nosniff"
-    told = answer.json()
+    body = answer.json()
     if answer.headers["content-type"] == "application/json":
         assert answer.url.path.startswith("/v1/responses")
-        assert set(told) == {"error"}
-        assert set(told["error"]) == {"message", "type", "code", "param"}
-        return str(told["error"]["code"])
+        assert set(body) == {"error"}
+        assert set(body["error"]) == {"message", "type", "code", "param"}
+        return str(body["error"]["code"])
     assert answer.headers["content-type"] == "application/problem+json"
-    assert told["status"] == answer.status_code
-    assert told["detail"]
-    return str(told["code"])
+    assert body["status"] == answer.status_code
+    assert body["detail"]
+    return str(body["code"])

@@ -52,12 +52,12 @@ class Fuzzed:
     """How a run went: its exit code and what it printed."""
 
     code: int
-    said: str
+    output: str
 
     @property
     def brief(self) -> str:
         """What was printed, in lines that a person can read."""
-        return "\n".join(line[:200] for line in self.said.splitlines())
+        return "\n".join(line[:200] for line in self.output.splitlines())
 
 
 async def fuzz(settings: Settings, redis: ArqRedis, url: str, seed: int, *more: str) -> Fuzzed:
@@ -83,8 +83,8 @@ async def fuzz(settings: Settings, redis: ArqRedis, url: str, seed: int, *more: 
             stderr=asyncio.subprocess.STDOUT,
             cwd=settings.data_dir,
         )
-        said, _ = await process.communicate()
-        return Fuzzed(process.returncode or 0, said.decode(errors="replace"))
+        output, _ = await process.communicate()
+        return Fuzzed(process.returncode or 0, output.decode(errors="replace"))
 
 
 async def _by_hand(seed: int, seconds: float, more: list[str]) -> int:

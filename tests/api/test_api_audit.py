@@ -11,12 +11,12 @@ from worker.audit.chain import canonical
 
 async def test_pages_give_every_record_of_the_app_once_and_in_order(api, acme, worker):
     other = await api.client("other")
-    mine = []
+    job_ids = []
     for _ in range(3):
-        mine.append(await submitted(acme))
+        job_ids.append(await submitted(acme))
         await submitted(other)
-    await worker.start(mine[0])
-    await worker.complete(mine[0], "SECRET")
+    await worker.start(job_ids[0])
+    await worker.complete(job_ids[0], "SECRET")
     rows, cursor = [], None
     while True:
         page = (await acme.get("/v1/audit", params={"limit": 2} | ({"cursor": cursor} if cursor else {}))).json()
@@ -25,7 +25,7 @@ async def test_pages_give_every_record_of_the_app_once_and_in_order(api, acme, w
         cursor = page["next_cursor"]
         if cursor is None:
             break
-    assert [r["job_id"] for r in rows if r["type"] == "job.queued"] == mine
+    assert [r["job_id"] for r in rows if r["type"] == "job.queued"] == job_ids
     assert {r["app"] for r in rows} == {"acme"}
     assert len(rows) == 7
     assert "SECRET" not in json.dumps(rows)
@@ -34,8 +34,8 @@ async def test_pages_give_every_record_of_the_app_once_and_in_order(api, acme, w
 async def test_a_row_without_its_hash_is_what_was_hashed(acme):
     await submitted(acme)
     (row,) = (await acme.get("/v1/audit")).json()["data"]
-    told = row.pop("hash")
-    assert hashlib.sha256(b"0" * 64 + canonical(row)).hexdigest() == told
+    stored_hash = row.pop("hash")
+    assert hashlib.sha256(b"0" * 64 + canonical(row)).hexdigest() == stored_hash
 
 
 async def test_times_narrow_the_trail(acme):

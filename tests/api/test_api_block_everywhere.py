@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random  # noqa: TID251  a seeded dice, so that a failure can be told again
+import random  # noqa: TID251  seeded, so that a failure can be repeated
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,15 +52,15 @@ async def receiver() -> AsyncIterator[tuple[str, dict[str, list[dict[str, Any]]]
         await runner.cleanup()
 
 
-def job_body(dice: random.Random, url: str) -> dict[str, Any]:
-    anywhere = " any=1" if dice.random() < 0.4 else ""  # the faster model is checked and blocked as well
-    options = f"hold={dice.uniform(0.05, 1):.2f} latency=0.1 queue=0.05{anywhere}"
-    scenario = dice.choice(SCENARIOS)
+def job_body(rng: random.Random, url: str) -> dict[str, Any]:
+    anywhere = " any=1" if rng.random() < 0.4 else ""  # the faster model is checked and blocked as well
+    options = f"hold={rng.uniform(0.05, 1):.2f} latency=0.1 queue=0.05{anywhere}"
+    scenario = rng.choice(SCENARIOS)
     if scenario.startswith("check_again"):
-        options += f" again={dice.uniform(0.1, 1):.2f} tokens=40"
-    delay = {"action": dice.choice(ACTIONS), "after_seconds": dice.uniform(0.05, 0.8), "silence_seconds": 0.5}
+        options += f" again={rng.uniform(0.1, 1):.2f} tokens=40"
+    delay = {"action": rng.choice(ACTIONS), "after_seconds": rng.uniform(0.05, 0.8), "silence_seconds": 0.5}
     return {
-        "input": f"[[sim: {scenario} {options}]] go {dice.random()}",
+        "input": f"[[sim: {scenario} {options}]] go {rng.random()}",
         "policy": {"on_delay": delay},
         "webhook": {"url": url, "payload": "full", "events": ENDS},
     }
@@ -113,16 +113,16 @@ def after(events: list[dict[str, Any]], end: str) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(11, 11 + cases(1, 2)))
 async def test_nothing_of_a_blocked_job_is_ever_delivered(settings, redis, clock, valkey_url, seed: int) -> None:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     allowed = settings.model_copy(update={"webhook_allow_private": True})
     async with (
-        receiver() as (url, told),
+        receiver() as (url, received),
         Stage(redis, valkey_url, speed=1, webhook_allow_private=True) as stage,
         running(allowed, redis, clock) as api,
     ):
         await asyncio.gather(stage.worker(), stage.worker())
         client = await api.client()
-        ids = [await submitted(client, **job_body(dice, url)) for _ in range(JOBS)]
+        ids = [await submitted(client, **job_body(rng, url)) for _ in range(JOBS)]
         live, faces, _ = await asyncio.gather(
             asyncio.gather(*(events_of(client, one) for one in ids)),
             asyncio.gather(*(openai_events(client, one) for one in ids)),
@@ -153,13 +153,13 @@ async def test_nothing_of_a_blocked_job_is_ever_delivered(settings, redis, clock
                 assert events[-1]["response"]["output"] == []
 
             async def its_end(job_id: str = job_id) -> list[dict[str, Any]]:
-                return [body for body in told[job_id] if body["type"] == "job.blocked"]
+                return [body for body in received[job_id] if body["type"] == "job.blocked"]
 
             (end,) = await until(f"the webhook of {job_id}", its_end)
             assert not shown(end["data"])
-            assert not any(body["type"] == "job.completed" for body in told[job_id])
+            assert not any(body["type"] == "job.completed" for body in received[job_id])
             finish = next(a.finished_at for a in stored.attempts if a.outcome == "blocked")
             assert all(a.started_at <= finish for a in stored.attempts), "no call after the block"
-        assert blocked > 10, "the dice made blocks"
+        assert blocked > 10, "the seed made blocks"
         rows = [await stage.job(job_id) for job_id in ids]
         assert stage.sim.calls()["creates"] == sum(len(row.attempts) for row in rows)

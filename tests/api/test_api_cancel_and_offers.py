@@ -40,20 +40,20 @@ async def test_a_scheduled_job_is_cancelled_at_once(acme, redis, clock):
 async def test_the_holder_of_a_running_job_is_requested_to_stop(acme, worker, redis, jobs):
     job_id = await submitted(acme)
     await worker.start(job_id)
-    async with redis.pubsub(ignore_subscribe_messages=True) as heard:
-        await heard.subscribe(channels.CONTROL)
-        await heard.get_message(timeout=5)
+    async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        await pubsub.subscribe(channels.CONTROL)
+        await pubsub.get_message(timeout=5)
         job = await cancel(acme, job_id)
         assert (job["status"], job["cancel"]) == ("running", {"upstream_under_way": True})
         message = None
         while message is None:
-            message = await heard.get_message(timeout=5)
+            message = await pubsub.get_message(timeout=5)
     assert message["data"].decode() == job_id
     assert await jobs.renew(60, [(job_id, worker.claimed[job_id].token)]) == ["cancel"]
     assert (await cancel(acme, job_id))["cancel"] == {"upstream_under_way": True}
     assert [e["type"] for e in await jobs.trail(job_id)].count("job.cancel.requested") == 1
-    said = (ev.AttemptFinished(outcome="cancelled"), 1), (ev.Cancelled(upstream_under_way=True, billed=True), None)
-    await worker.commit(job_id, *said)
+    drafts = (ev.AttemptFinished(outcome="cancelled"), 1), (ev.Cancelled(upstream_under_way=True, billed=True), None)
+    await worker.commit(job_id, *drafts)
     assert await cancel(acme, job_id) | {"status": "cancelled", "cancel": {"upstream_under_way": True}} == await cancel(
         acme, job_id
     )

@@ -118,8 +118,8 @@ async def test_a_resumed_offset_counts_for_the_attempt_that_was_read_and_no_othe
     await worker.text(job_id, 2, 0, "Second")
     for after in (3, 4):  # left before and after the first attempt's end
         async with watching(acme, job_id, offset=17, after=after) as stream:
-            told = await stream.until("job.output.delta")
-            assert (told[-1]["attempt"], told[-1]["data"]) == (2, {"offset": 0, "delta": "Second"})
+            events = await stream.until("job.output.delta")
+            assert (events[-1]["attempt"], events[-1]["data"]) == (2, {"offset": 0, "delta": "Second"})
     await worker.complete(job_id, "Second.", attempt=2)
     async with watching(acme, job_id, offset=17, after=3) as stream:
         assert [e["data"]["delta"] for e in await stream.remaining() if not e["_id"]] == ["Second."]
@@ -318,8 +318,8 @@ async def test_a_redis_that_fails_half_way_loses_and_repeats_nothing(settings, r
     context.jobs.load_output = once_away
     try:
         feed = EventFeed(context, acme.headers["authorization"].removeprefix("Bearer "), job_id, 0, 0)
-        said = b"".join([chunk async for chunk in feed.run()]).decode()
+        body = b"".join([chunk async for chunk in feed.run()]).decode()
     finally:
         await context.broadcaster.stop()
-    assert re.findall(r"^id: (\d+)$", said, re.MULTILINE) == ["1", "2", "3", "4", "5"]
-    assert re.findall(r'"delta":"(\w+)"', said) == ["Hello"]
+    assert re.findall(r"^id: (\d+)$", body, re.MULTILINE) == ["1", "2", "3", "4", "5"]
+    assert re.findall(r'"delta":"(\w+)"', body) == ["Hello"]

@@ -168,10 +168,10 @@ async def test_every_response_has_security_headers_and_a_request_id(acme, method
 async def test_a_head_is_what_a_get_says_before_its_body(acme, worker):
     job_id = await submitted(acme)
     for path in ("/healthz", "/openapi.json", "/v1/jobs", f"/v1/jobs/{job_id}", "/v1/jobs?limit=0", "/v1/nothing"):
-        got, asked = await acme.get(path), await acme.head(path)
-        assert (asked.status_code, asked.content) == (got.status_code, b"")
+        got, head_response = await acme.get(path), await acme.head(path)
+        assert (head_response.status_code, head_response.content) == (got.status_code, b"")
         named = {"x-request-id", "date"}
-        assert {n: v for n, v in asked.headers.items() if n not in named} == {
+        assert {n: v for n, v in head_response.headers.items() if n not in named} == {
             n: v for n, v in got.headers.items() if n not in named
         }
     stream = await acme.head(f"/v1/jobs/{job_id}/events")  # which as a GET would not end
@@ -203,7 +203,9 @@ async def test_only_a_valid_request_id_is_echoed(acme):
         assert (await acme.get("/healthz", headers={"X-Request-Id": sent})).headers["x-request-id"].startswith("req_")
 
 
-async def test_an_internal_error_is_a_500_without_details(settings, redis, clock, monkeypatch, caplog, told):
+async def test_an_internal_error_is_a_500_without_details(
+    settings, redis, clock, monkeypatch, caplog, telemetry_events
+):
     def broken(*_):
         raise RuntimeError("SECRET detail")
 
@@ -215,7 +217,7 @@ async def test_an_internal_error_is_a_500_without_details(settings, redis, clock
         assert (await client.get("/healthz")).status_code == 200
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert "SECRET" not in answer.text
-    assert [fields["error"] for event, fields in told if event == "api.broke"] == ["RuntimeError"]
+    assert [fields["error"] for event, fields in telemetry_events if event == "api.broke"] == ["RuntimeError"]
     assert "SECRET" not in caplog.text
     assert "Traceback" not in caplog.text
 
@@ -289,9 +291,9 @@ async def test_the_docs_page_shows_everything_and_loads_nothing(acme):
     for word in ("<script", "http://", "https://", "src=", "<link"):
         assert word not in answer.text.replace(html.escape("https://app.example"), ""), word
     for path, operations in doc["paths"].items():
-        for method, said in operations.items():
+        for method, operation in operations.items():
             assert f"<pre>{method.upper()} {path}</pre>" in answer.text
-            assert html.escape(said["summary"]) in answer.text
+            assert html.escape(operation["summary"]) in answer.text
     for link in re.findall(r"href=\'#([^']+)'", answer.text):
         assert f"id='{link}'" in answer.text, link
 

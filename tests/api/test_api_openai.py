@@ -274,8 +274,8 @@ async def test_params_pass_through_and_ours_do_not(sdk):
     job_id = made.vigil["job_id"]
     assert (made.truncation, made.service_tier, made.store) == ("auto", "flex", False)
     assert made.metadata == {"theirs": "2", "ours": "1"}
-    asked = await sdk.stage.jobs.load_input(job_id)
-    assert asked["params"] == {
+    stored_input = await sdk.stage.jobs.load_input(job_id)
+    assert stored_input["params"] == {
         "truncation": "auto",
         "service_tier": "flex",
         "include": ["reasoning.encrypted_content"],

@@ -86,8 +86,8 @@ async def test_create_streams_live_and_every_replay_is_the_same(sdk):
     ]
     assert gapless([e.sequence_number for e in events])
     final = events[-1].response
-    told = "".join(e.delta for e in events if e.type == "response.output_text.delta")
-    assert told == final.output_text == events[-4].text
+    streamed = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+    assert streamed == final.output_text == events[-4].text
     assert (final.status, final.model, final.usage.output_tokens > 0) == ("completed", SOL, True)
     again = await collected(await sdk.client.responses.retrieve(final.id, stream=True))
     assert [e.to_json() for e in again] == [e.to_json() for e in events]
@@ -196,8 +196,8 @@ async def test_a_dead_worker_is_not_seen(sdk):
     dying.cancel()
     await asyncio.wait([dying])
     assert events[-1].type == "response.completed"
-    told = "".join(e.delta for e in events if e.type == "response.output_text.delta")
-    assert told == events[-1].response.output_text
+    streamed = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+    assert streamed == events[-1].response.output_text
     again = await collected(await sdk.client.responses.retrieve(events[0].response.id, stream=True))
     assert [e.to_json() for e in again] == [e.to_json() for e in events]
 
@@ -250,9 +250,9 @@ async def test_what_was_shown_before_a_block_keeps_its_numbers_and_loses_its_tex
     live, replay = parsed(got), await frames(acme, job_id)
     assert (live[-1]["type"], live[-1]["sequence_number"]) == ("response.failed", 8)
     assert gapless([number for number, _ in replay])
-    told = parsed(raw for _, raw in replay)
-    assert [e["type"] for e in told] == [e["type"] for e in live]
-    assert told[-1] == live[-1]
+    replayed = parsed(raw for _, raw in replay)
+    assert [e["type"] for e in replayed] == [e["type"] for e in live]
+    assert replayed[-1] == live[-1]
     assert b"secret" not in b"".join(raw for _, raw in replay)
     assert await frames(acme, job_id) == replay
     assert await frames(acme, job_id, starting_after=7) == replay[8:]
@@ -272,14 +272,14 @@ async def test_a_superseded_attempt_ends_its_item_and_the_answer_is_another_one(
     answer = {"output_text": "y" * 33, "output": [], "refusal": None}
     await worker.commit(job_id, (done, 2), (ev.Completed(served_model=SOL), 2), answer=answer)
     await asyncio.gather(task, watching)
-    live, told = parsed(got), parsed(raw for _, raw in await frames(acme, job_id))
-    assert parsed(middle) == told
-    assert [(e["type"], e["sequence_number"]) for e in live] == [(e["type"], e["sequence_number"]) for e in told]
-    assert live[8:] == told[8:]
-    ended = [e["item"] for e in told if e["type"] == "response.output_item.done"]
+    live, replayed = parsed(got), parsed(raw for _, raw in await frames(acme, job_id))
+    assert parsed(middle) == replayed
+    assert [(e["type"], e["sequence_number"]) for e in live] == [(e["type"], e["sequence_number"]) for e in replayed]
+    assert live[8:] == replayed[8:]
+    ended = [e["item"] for e in replayed if e["type"] == "response.output_item.done"]
     assert [item["status"] for item in ended] == ["incomplete", "completed"]
     assert ended[1]["content"][0]["text"] == "y" * 33
-    assert "x" not in "".join(e["delta"] for e in told if "delta" in e)
+    assert "x" not in "".join(e["delta"] for e in replayed if "delta" in e)
 
 
 async def test_of_two_that_race_nothing_is_shown_until_one_is_left(api, acme, worker, watch):

@@ -27,15 +27,15 @@ async def test_a_paused_apps_job_shows_its_hold(acme, ops, jobs):
     job_id = await submitted(acme)
     made = await ops.post("/v1/pause", json={"scope": "app", "name": "acme", "note": "Blocks: under review."})
     assert made.status_code == 200, made.text
-    said = made.json()
-    assert (said["scope"], said["name"], said["note"], said["until"]) == ("app", "acme", "Blocks: under review.", None)
+    body = made.json()
+    assert (body["scope"], body["name"], body["note"], body["until"]) == ("app", "acme", "Blocks: under review.", None)
     await hold_all(jobs)
     job = (await acme.get(f"/v1/jobs/{job_id}")).json()
     assert (job["status"], job["reason"]) == ("scheduled", "hold")
     assert (job["hold"]["scope"], job["hold"]["reason"]) == ("pause:app:acme", "Blocks: under review.")
-    assert job["hold"]["by"] == said["by"]
+    assert job["hold"]["by"] == body["by"]
     (row,) = (await ops.get("/v1/status")).json()["pauses"]
-    assert row == said
+    assert row == body
     done = (await ops.post("/v1/resume", json={"scope": "app", "name": "acme"})).json()
     assert done == {"scope": "app", "name": "acme", "resumed": True, "released": 1}
     again = (await ops.post("/v1/resume", json={"scope": "app", "name": "acme"})).json()

@@ -119,5 +119,5 @@ def test_a_body_without_content_still_says_what_happened():
     empty = {"output_text": None, "output": [], "refusal": None, "metadata": {}}
     full = {"output_text": "x", "output": [1], "refusal": "no", "metadata": {"a": "b"}}
     data = {"id": "job_1", "status": "completed", **full, "attempts": [{"provider_message": "x"}]}
-    told = json.loads(without_content(json.dumps({"type": "job.completed", "data": data})))
-    assert told["data"] == {**data, **empty, "attempts": [{"provider_message": None}]}
+    redacted = json.loads(without_content(json.dumps({"type": "job.completed", "data": data})))
+    assert redacted["data"] == {**data, **empty, "attempts": [{"provider_message": None}]}

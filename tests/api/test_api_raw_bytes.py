@@ -126,8 +126,8 @@ async def test_bytes_that_are_no_request_are_refused(target, name):
     answer = await over(target.api, WIRE[name].replace(b"%KEY%", key))
     status = int(answer.split(b" ", 2)[1])
     assert 400 <= status < 500, answer[:300]
-    head, _, told = answer.partition(b"\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
     assert b"x-request-id: req_" in head
     assert b"content-type: application/problem+json" in head
-    assert json.loads(told)["status"] == status
+    assert json.loads(body)["status"] == status
     assert CANARY.encode() not in answer

@@ -66,14 +66,14 @@ async def test_a_substitution_is_disclosed_in_body_and_headers(acme, worker):
 async def test_a_blocked_job_shows_no_output_whatever_is_stored(acme, worker):
     job_id = await submitted(acme)
     await worker.start(job_id)
-    said = {"1": "SECRET words"}
+    provider_messages = {"1": "SECRET words"}
     await worker.block(
         job_id,
         output_text="SECRET",
         output=[{"text": "SECRET"}],
         refusal="SECRET",
         draft="SECRET",
-        provider_messages=said,
+        provider_messages=provider_messages,
     )
     answer = await acme.get(f"/v1/jobs/{job_id}")
     job = answer.json()

@@ -17,8 +17,8 @@ PAUSE = "/v1/pause"
 def counted(done: Fuzzed) -> tuple[int, int, int]:
     """(operations tested, all operations, cases) of a run without failures."""
     assert done.code == 0, done.brief
-    operations = re.search(r"Operations: +(\d+) selected / (\d+) total", done.said)
-    cases = re.search(r"(\d+) generated", done.said)
+    operations = re.search(r"Operations: +(\d+) selected / (\d+) total", done.output)
+    cases = re.search(r"(\d+) generated", done.output)
     assert operations is not None, done.brief
     assert cases is not None, done.brief
     return int(operations[1]), int(operations[2]), int(cases[1])

@@ -152,13 +152,13 @@ async def test_an_idle_connection_is_kept(api):
 
 async def test_long_polls_and_streams_are_not_cut(acme, worker):
     job_id = await submitted(acme)
-    asked = asyncio.create_task(acme.get(f"/v1/jobs/{job_id}?wait=20"))
+    long_poll = asyncio.create_task(acme.get(f"/v1/jobs/{job_id}?wait=20"))
     async with watching(acme, job_id) as stream:
         assert (await stream.next())["seq"] == 1
         await asyncio.sleep(max(HEAD, BODY) * 3)
         await worker.start(job_id)
         assert (await stream.next())["seq"] == 2
-        assert (await asked).json()["status"] == "running"
+        assert (await long_poll).json()["status"] == "running"
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ async def packet_of(vigil, text, **more):
 
 
 @pytest.mark.parametrize(
-    ("scenario", "why", "said"),
+    ("scenario", "why", "outcome"),
     [
         ("check_then_block hold=2", "blocked", "code cyber_policy"),
         ("bio_block hold=2", "blocked", "code bio_policy"),
@@ -53,11 +53,11 @@ async def packet_of(vigil, text, **more):
         ("normal", "other", "no error was reported"),
     ],
 )
-async def test_the_outcome_is_named_by_its_code(vigil, scenario, why, said):
+async def test_the_outcome_is_named_by_its_code(vigil, scenario, why, outcome):
     job_id, body = await packet_of(vigil, f"[[sim: {scenario} tokens=3]]")
     request, attempt = body["requests"][0], (await vigil.view(job_id))["attempts"][0]
     assert (request["why"], request["request_id"]) == (why, attempt["request_id"])
-    assert said in request["exact_message"]
+    assert outcome in request["exact_message"]
     assert request["organization"] == "org-sim"
     assert request["timestamp"].endswith("UTC (+00:00)")
 

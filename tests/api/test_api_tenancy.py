@@ -18,7 +18,7 @@ async def settle(worker, job_id):
     await worker.complete(job_id, f"The answer: {SECRET}.")
 
 
-async def theirs(api, worker, redis, clock):
+async def resources_of_other(api, worker, redis, clock):
     """Everything that app `other` has: ids by path parameter, and texts that must not be seen."""
     other = await api.client("other")
     hook = {"url": f"https://{SECRET}.example/hook", "events": ["job.completed"], "payload": "thin"}
@@ -50,7 +50,7 @@ def filled(path, names):
 
 
 async def test_no_route_shows_or_touches_what_is_another_apps(api, acme, worker, redis, clock):
-    other, names, words = await theirs(api, worker, redis, clock)
+    other, names, words = await resources_of_other(api, worker, redis, clock)
     before = [(await other.get(f"/v1/jobs/{job_id}")).json() for job_id in names["job_id"][:2]]
     document = (await acme.get("/openapi.json")).json()
     walked = 0
@@ -66,10 +66,10 @@ async def test_no_route_shows_or_touches_what_is_another_apps(api, acme, worker,
                         assert answer.status_code in {404, 422}, (method, url, answer.status_code)
                         if method in {"get", "delete"}:
                             assert answer.status_code == 404, (method, url)
-                    said = (await answer.aread()).decode()
+                    text = (await answer.aread()).decode()
                 walked += 1
                 sent = set(url.split("/"))
-                assert not [word for word in words if word in said and word not in sent], (method, url, said)
+                assert not [word for word in words if word in text and word not in sent], (method, url, text)
     assert walked > 30
     after = [(await other.get(f"/v1/jobs/{job_id}")).json() for job_id in names["job_id"][:2]]
     assert after == before, "nothing of the other's has changed"
@@ -81,8 +81,8 @@ async def test_the_same_person_of_two_apps_is_two_people_and_no_filter_finds_the
     api, acme, worker, redis, clock
 ):
     other = await api.client("other")
-    mine, hers = await submitted(acme, end_user="ann"), await submitted(other, end_user="ann")
-    for client, own in ((acme, mine), (other, hers)):
+    own_job, other_job = await submitted(acme, end_user="ann"), await submitted(other, end_user="ann")
+    for client, own in ((acme, own_job), (other, other_job)):
         for query in ("", "?end_user=ann", "?status=queued", "?model=gpt-5.6-sol"):
             rows = (await client.get(f"/v1/jobs{query}")).json()["data"]
             assert [row["id"] for row in rows] == [own], query

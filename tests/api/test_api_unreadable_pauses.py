@@ -18,7 +18,9 @@ QUICK = "[[sim: normal tokens=3]] hello"
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
-async def test_what_is_no_pause_stops_nobody_and_is_shown_as_unreadable(valkey_url, redis, told, junk: bytes) -> None:
+async def test_what_is_no_pause_stops_nobody_and_is_shown_as_unreadable(
+    valkey_url, redis, telemetry_events, junk: bytes
+) -> None:
     values._reported.clear()
     async with full_stack(redis, valkey_url, speed=200.0) as running:
         await redis.zadd(keys.PAUSES, {junk: 10**13})
@@ -27,7 +29,7 @@ async def test_what_is_no_pause_stops_nobody_and_is_shown_as_unreadable(valkey_u
         shown = (await running.app.get("/v1/status")).json()["pauses"]
         text = junk.decode(errors="replace")
         assert [(one["scope"], one["name"]) for one in shown] == [("unreadable", text or None), ("model", LUNA)]
-        assert ("record.unreadable", "pauses") in [(name, fields.get("what")) for name, fields in told]
+        assert ("record.unreadable", "pauses") in [(name, fields.get("what")) for name, fields in telemetry_events]
         await running.stage.worker()
         job_id = await running.submit(QUICK, model=SOL)
         assert (await running.stage.settled(job_id)).status is Status.COMPLETED

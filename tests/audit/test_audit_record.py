@@ -12,7 +12,7 @@ from worker.jobs.record import JobError, ProviderError, Usage
 from worker.jobs.states import CheckEnd, Outcome, Purpose
 
 FIRST = queued(input_digest="d" * 64)
-SAID = ev.AttemptUpdated(
+UPDATED = ev.AttemptUpdated(
     request_id="req_1",
     response_id="resp_1",
     organization="org-1",
@@ -31,8 +31,8 @@ ANSWERED = done(
 )
 
 
-def last(*said, first=FIRST):
-    job, trail = life(*said, first=first)
+def last(*drafts, first=FIRST):
+    job, trail = life(*drafts, first=first)
     return record_of(job, trail[-1])
 
 
@@ -50,7 +50,7 @@ def test_every_record_says_whose_job_it_was_and_what_was_asked_without_showing_i
 
 def test_the_last_record_of_an_attempt_tells_the_whole_call():
     began_proxied = began().evolve(proxied=True)
-    record = last((STARTED, None), (began_proxied, 1), (SAID, 1), (ANSWERED, 1))
+    record = last((STARTED, None), (began_proxied, 1), (UPDATED, 1), (ANSWERED, 1))
     assert record["call"] == {
         "model": SOL,
         "mode": "background",
@@ -108,11 +108,11 @@ def test_a_substitution_says_who_decided_and_by_which_policy():
     stopped = done(Outcome.SUBSTITUTED)
     switched = ev.ModelSubstituted(disclosure=disclosure(reason="safety_check_delay"))
     again = began(LUNA, Purpose.FASTER).evolve(because="safety_check_delay")
-    told = [(STARTED, None), (began(), 1), (stopped, 1), (switched, 1)]
-    record = last(*told)
+    drafts = [(STARTED, None), (began(), 1), (stopped, 1), (switched, 1)]
+    record = last(*drafts)
     assert record["decision"] == {"by": "policy", "policy_version": 1}
     assert (record["disclosure"]["served_model"], record["disclosure"]["reason"]) == (LUNA, "safety_check_delay")
-    assert last(*told, (again, 2))["decision"] == {"by": "policy", "policy_version": 1}
+    assert last(*drafts, (again, 2))["decision"] == {"by": "policy", "policy_version": 1}
     assert last((STARTED, None), (began(), 1))["decision"] is None
 
 

@@ -50,9 +50,9 @@ class Processes:
         await self.valkey.stop()
 
     def env(self) -> dict[str, str]:
-        mine = os.environ  # noqa: TID251  a child needs the rest of it
+        environment = os.environ  # noqa: TID251  a child needs the rest of it
         dropped = ("VIGIL_", "OPENAI_", "SENTRY_", "PYTHONDONTWRITEBYTECODE")  # the last: seconds for each start
-        kept = {k: v for k, v in mine.items() if not k.startswith(dropped)}
+        kept = {k: v for k, v in environment.items() if not k.startswith(dropped)}
         return {
             **kept,
             "VIGIL_REDIS_URL": self.valkey.url,

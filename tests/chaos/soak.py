@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import random  # noqa: TID251  a seeded dice, so that a run can be told again
+import random  # noqa: TID251  seeded, so that a run can be repeated
 import signal
 import sys
 import tempfile
@@ -39,8 +39,8 @@ PROMPTS = (
 class Soak:
     """One run: feeds, hurts, waits, counts."""
 
-    def __init__(self, stage: Processes, jobs: int, seconds: float, dice: random.Random) -> None:
-        self.stage, self.wanted, self.seconds, self.dice = stage, jobs, seconds, dice
+    def __init__(self, stage: Processes, jobs: int, seconds: float, rng: random.Random) -> None:
+        self.stage, self.wanted, self.seconds, self.rng = stage, jobs, seconds, rng
         self.accepted: list[str] = []
         self.faults: Counter[str] = Counter()
         self.workers: list[asyncio.subprocess.Process] = []
@@ -53,7 +53,7 @@ class Soak:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             while True:
                 try:
-                    self.accepted.append(await submit(self.stage.redis, self.dice.choice(PROMPTS)))
+                    self.accepted.append(await submit(self.stage.redis, self.rng.choice(PROMPTS)))
                     break
                 except StoreUnavailable:
                     self.faults["submits refused while Redis was away"] += 1
@@ -62,15 +62,15 @@ class Soak:
     async def hurt(self) -> None:
         """A fault every few seconds until cancelled."""
         while True:
-            await asyncio.sleep(self.dice.uniform(3, 8))
-            fault = self.dice.choice(["kill", "kill", "freeze", "leave", "redis"])
+            await asyncio.sleep(self.rng.uniform(3, 8))
+            fault = self.rng.choice(["kill", "kill", "freeze", "leave", "redis"])
             self.faults[fault] += 1
             if fault == "redis" and self.stage.valkey.pid is not None:
                 os.kill(self.stage.valkey.pid, signal.SIGKILL)
                 await self.stage.valkey.stop()
                 await self.stage.valkey.start()
                 continue
-            victim = self.workers.pop(self.dice.randrange(len(self.workers)))
+            victim = self.workers.pop(self.rng.randrange(len(self.workers)))
             if fault == "kill":
                 await self.stage.kill(victim)
             elif fault == "leave":

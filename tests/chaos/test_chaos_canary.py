@@ -1,7 +1,7 @@
 """Promise P7 in real processes, every log and Sentry on: canaries go in everywhere, no sink outside the app has one.
 
 Jobs of all outcomes over all faces, bugs and outages in both processes, faults of the provider that quote the prompt.
-Another sink is one more line in `Whole.sinks`, another secret one in `Whole.caged`.
+Another sink is one more line in `AllProcesses.sinks`, another secret one in `AllProcesses.caged`.
 """
 
 from __future__ import annotations
@@ -32,17 +32,19 @@ from worker.store.connection.pool import connect
 from worker.store.envelope import MasterKeyring
 
 FAULTS: Final = Path(__file__).with_name("faults")
-SAID = {n: canary(n) for n in ("prompt", "instructions", "params", "tool", "metadata", "user", "hook", "description")}
+CONTENT = {
+    n: canary(n) for n in ("prompt", "instructions", "params", "tool", "metadata", "user", "hook", "description")
+}
 RAW: Final = bytes(range(7, 39))
 PASSWORD: Final = "canary-redis-5f3a9c"
 PROVIDER_KEY: Final = "sk-proj-canary5f3a9cAAAABBBBCCCCDDDDEEEEFFFF"
-HEARD: Final = "whsec_" + base64.b64encode(b"canary-heard-5f3a9c-0123456789ab").decode()
-TOLD = {
+WEBHOOK_SECRET: Final = "whsec_" + base64.b64encode(b"canary-heard-5f3a9c-0123456789ab").decode()
+SECRETS = {
     "encryption key": base64.urlsafe_b64encode(RAW).decode().rstrip("="),
     "audit key": base64.urlsafe_b64encode(RAW[::-1]).decode().rstrip("="),
     "identifier secret": "canary-identifier-5f3a9c-0123456789abcdef",
     "provider key": PROVIDER_KEY,
-    "heard secret": HEARD,
+    "heard secret": WEBHOOK_SECRET,
     "redis password": PASSWORD,
 }
 OUTPUT = {word: word for word in ("harbour", "lighthouse", "librarian", "patient host", "orchard", "traveller")}
@@ -56,7 +58,7 @@ SCENARIOS: Final = (
     ("cut tokens=120", "completed", {}),
     ("rerouted tokens=120", "completed", {}),
     ("bad_json tokens=120", "completed", {}),
-    ("check_then_block hold=1 notify=identifier_blocked", "blocked", {"end_user": SAID["user"] + "4"}),
+    ("check_then_block hold=1 notify=identifier_blocked", "blocked", {"end_user": CONTENT["user"] + "4"}),
     ("misalignment_mid_stream partial=120", "blocked", {}),
     ("prompt_block hold=0", "blocked", {}),
     ("server_error times=9", "failed", {"policy": {"max_attempts": 2}}),
@@ -70,7 +72,7 @@ DRAFTED: Final = {"policy": {"on_delay": {"action": "draft", "after_seconds": 1,
 QUOTING: Final = ("server_error", "context_length_exceeded", "invalid_prompt", "model_not_found", "cyber_policy")
 
 
-class Whole:
+class AllProcesses:
     """Every process of Vigil, and every hand on it: an app, a provider, a receiver, a person with a shell."""
 
     def __init__(self, folder: Path, stage: Processes, ingest: Ingest, hooks: Receiver, full: Receiver) -> None:
@@ -81,20 +83,20 @@ class Whole:
         self.worker_port = 0
 
     def asking(self, prompt: str, **more: Any) -> dict[str, Any]:
-        function = {"type": "function", "name": "look", "description": SAID["tool"], "parameters": {}}
+        function = {"type": "function", "name": "look", "description": CONTENT["tool"], "parameters": {}}
         return {
             "model": "gpt-5.6-sol",
-            "input": f"{prompt} {SAID['prompt']}",
-            "instructions": SAID["instructions"],
-            "params": {"tools": [function], "user_note": SAID["params"]},
-            "metadata": {"note": SAID["metadata"]},
-            "end_user": SAID["user"],
+            "input": f"{prompt} {CONTENT['prompt']}",
+            "instructions": CONTENT["instructions"],
+            "params": {"tools": [function], "user_note": CONTENT["params"]},
+            "metadata": {"note": CONTENT["metadata"]},
+            "end_user": CONTENT["user"],
             "webhook": {"url": self.address(self.hooks), "payload": "thin"},
             **more,
         }
 
     def address(self, receiver: Receiver) -> str:
-        return f"{receiver.url.partition('?')[0]}?sig={SAID['hook'].partition(' ')[0]}"
+        return f"{receiver.url.partition('?')[0]}?sig={CONTENT['hook'].partition(' ')[0]}"
 
     async def ask(self, method: str, path: str, **more: Any) -> Any:
         answer = await self.http.request(method, path, **more)
@@ -146,7 +148,7 @@ class Whole:
         for row in rows:
             await self.ends(row["job"]["id"], "completed")
         first = await self.ask("GET", f"/v1/jobs/{made[0]}")
-        assert first["metadata"] == {"note": SAID["metadata"]}, "the app itself gets it"
+        assert first["metadata"] == {"note": CONTENT["metadata"]}, "the app itself gets it"
         assert "harbour" in first["output_text"]
         deleted = rows[0]["job"]["id"]
         assert (await self.http.delete(f"/v1/jobs/{deleted}")).status_code in (200, 204)
@@ -154,33 +156,40 @@ class Whole:
 
     async def openai_face(self) -> None:
         """A conversation with tool calls, over the face of the provider's SDK."""
-        talk = [
-            {"role": "user", "content": f"[[sim: normal tokens=120]] {SAID['prompt']}"},
-            {"type": "function_call", "call_id": "c1", "name": "look", "arguments": f'{{"a": "{SAID["tool"][:20]}"}}'},
-            {"type": "function_call_output", "call_id": "c1", "output": SAID["tool"]},
+        conversation = [
+            {"role": "user", "content": f"[[sim: normal tokens=120]] {CONTENT['prompt']}"},
+            {
+                "type": "function_call",
+                "call_id": "c1",
+                "name": "look",
+                "arguments": f'{{"a": "{CONTENT["tool"][:20]}"}}',
+            },
+            {"type": "function_call_output", "call_id": "c1", "output": CONTENT["tool"]},
         ]
         native = self.asking("")
         body = {name: native[name] for name in ("model", "instructions", "metadata")}
-        body |= {"input": talk, "tools": native["params"]["tools"], "safety_identifier": SAID["user"]}
+        body |= {"input": conversation, "tools": native["params"]["tools"], "safety_identifier": CONTENT["user"]}
         answer = await self.ask("POST", "/v1/responses", json=body)
         assert answer["status"] == "completed"
-        body["input"] = f"[[sim: prompt_block hold=0]] {SAID['prompt']}"
+        body["input"] = f"[[sim: prompt_block hold=0]] {CONTENT['prompt']}"
         assert (await self.ask("POST", "/v1/responses", json=body))["status"] == "failed"
-        await self.refused(400, "POST", "/v1/responses", json={**body, "conversation": SAID["prompt"]})
-        await self.refused(422, "POST", "/v1/responses", json={**body, "model": SAID["prompt"]})
+        await self.refused(400, "POST", "/v1/responses", json={**body, "conversation": CONTENT["prompt"]})
+        await self.refused(422, "POST", "/v1/responses", json={**body, "model": CONTENT["prompt"]})
 
     async def faults(self) -> None:
         """Bugs, bad requests, a Redis that is killed."""
         await self.refused(500, "POST", "/v1/jobs", json=self.asking("[[bug: api]]"))
-        await self.refused(422, "POST", "/v1/jobs", json={"model": SAID["prompt"], "input": SAID["prompt"], "x": 1})
+        await self.refused(
+            422, "POST", "/v1/jobs", json={"model": CONTENT["prompt"], "input": CONTENT["prompt"], "x": 1}
+        )
         raw = {"content": b'{"input": canary-prompt-5f3a9c', "headers": {"Content-Type": "application/json"}}
         await self.refused(400, "POST", "/v1/jobs", **raw)
         await self.refused(404, "GET", f"/v1/jobs/job_{'0' * 26}")
-        wrong = self.asking("x", webhook={"url": f"ftp://x/?{SAID['hook']}"})
+        wrong = self.asking("x", webhook={"url": f"ftp://x/?{CONTENT['hook']}"})
         await self.refused(422, "POST", "/v1/jobs", json=wrong)
         await self.refused(401, "GET", "/v1/jobs", headers={"Authorization": f"Bearer {self.caged['api key']}x"})
-        forged = {"webhook-id": "w", "webhook-timestamp": "1", "webhook-signature": HEARD}
-        await self.refused(400, "POST", "/hooks/openai", json={"type": SAID["prompt"]}, headers=forged)
+        forged = {"webhook-id": "w", "webhook-timestamp": "1", "webhook-signature": WEBHOOK_SECRET}
+        await self.refused(400, "POST", "/hooks/openai", json={"type": CONTENT["prompt"]}, headers=forged)
 
         running = await self.submit("normal tokens=120 rate=5")
         assert self.stage.valkey.pid is not None
@@ -194,8 +203,8 @@ class Whole:
     async def operators(self, job: str, blocked: str) -> None:
         """What operators and the provider's support see."""
         secrets = f"{self.caged['api key']} {PROVIDER_KEY}"
-        await self.ask("POST", "/v1/quarantine", json={"end_user": SAID["user"] + "2", "reason": "ops"})
-        await self.ask("POST", "/v1/pause", json={"scope": "end_user", "name": SAID["user"] + "3", "note": "ops"})
+        await self.ask("POST", "/v1/quarantine", json={"end_user": CONTENT["user"] + "2", "reason": "ops"})
+        await self.ask("POST", "/v1/pause", json={"scope": "end_user", "name": CONTENT["user"] + "3", "note": "ops"})
         packet = f"/v1/jobs/{blocked}/support-packet"
         for kind in ("text/plain", "application/json"):
             await self.look(packet, Accept=kind)
@@ -252,15 +261,15 @@ async def locked(stage: Processes) -> None:
 
 
 @pytest.fixture
-async def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Whole]:
+async def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AllProcesses]:
     for code in QUOTING:  # the provider says what it was asked
-        monkeypatch.setitem(errors._TABLE, code, replace(errors._TABLE[code], message=f"in: {SAID['prompt']}"))
+        monkeypatch.setitem(errors._TABLE, code, replace(errors._TABLE[code], message=f"in: {CONTENT['prompt']}"))
     port, worker_port = free_port(), free_port()
     with Ingest() as ingest, Receiver() as hooks, Receiver() as full:
         settings = {
-            "VIGIL_ENCRYPTION_KEYS": TOLD["encryption key"] + "=",
-            "VIGIL_AUDIT_KEY": TOLD["audit key"] + "=",
-            "VIGIL_IDENTIFIER_SECRET": TOLD["identifier secret"],
+            "VIGIL_ENCRYPTION_KEYS": SECRETS["encryption key"] + "=",
+            "VIGIL_AUDIT_KEY": SECRETS["audit key"] + "=",
+            "VIGIL_IDENTIFIER_SECRET": SECRETS["identifier secret"],
             "VIGIL_AUDIT_CHECKPOINTS": str(tmp_path / "checkpoints"),
             "VIGIL_AUDIT_SEAL_SECONDS": "0.5",
             "VIGIL_LOG_LEVEL": "DEBUG",
@@ -268,7 +277,7 @@ async def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             "VIGIL_QUARANTINE_BLOCKS": "0",
             "VIGIL_WORKER_PORT": str(worker_port),
             "OPENAI_API_KEY": PROVIDER_KEY,
-            "OPENAI_WEBHOOK_SECRET": HEARD,
+            "OPENAI_WEBHOOK_SECRET": WEBHOOK_SECRET,
             "SENTRY_DSN": ingest.dsn,
             "PYTHONPATH": os.pathsep.join([str(FAULTS), os.environ.get("PYTHONPATH", "")]),  # noqa: TID251
         }
@@ -280,48 +289,48 @@ async def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             _, token, secret = await Apps(stage.redis, Clock()).create_key("canary", SCOPES)
             at = f"http://127.0.0.1:{port}"
             stage._settings |= {"VIGIL_REDIS_URL": address, "VIGIL_URL": at, "VIGIL_API_KEY": token}
-            stage.sim.world.webhooks.url, stage.sim.world.webhooks.secret = f"{at}/hooks/openai", HEARD
+            stage.sim.world.webhooks.url, stage.sim.world.webhooks.secret = f"{at}/hooks/openai", WEBHOOK_SECRET
             (tmp_path / "told").write_text(f"{token} {PROVIDER_KEY}")
-            one = Whole(tmp_path, stage, ingest, hooks, full)
+            one = AllProcesses(tmp_path, stage, ingest, hooks, full)
             one.worker_port = worker_port
-            one.caged = {**SAID, **TOLD, **OUTPUT, "api key": token, "webhook secret": secret}
+            one.caged = {**CONTENT, **SECRETS, **OUTPUT, "api key": token, "webhook secret": secret}
             headers = {"Authorization": f"Bearer {token}"}
             async with httpx2.AsyncClient(base_url=at, headers=headers, trust_env=False, timeout=LIMIT) as one.http:
                 yield one
 
 
-async def test_no_canary_leaves_its_cage(whole: Whole) -> None:
-    stage = whole.stage
-    api = await stage.start("api", "--port", whole.http.base_url.netloc.decode().partition(":")[2])
+async def test_no_canary_leaves_its_cage(processes: AllProcesses) -> None:
+    stage = processes.stage
+    api = await stage.start("api", "--port", processes.http.base_url.netloc.decode().partition(":")[2])
     worker = await stage.worker()
 
     async def ready() -> bool:
         try:
-            return (await whole.http.get("/readyz")).status_code == 200
+            return (await processes.http.get("/readyz")).status_code == 200
         except httpx2.HTTPError:
             await asyncio.sleep(0.05)
             return False
 
     await until("the API", ready)
-    jobs = await whole.native()
-    await whole.openai_face()
-    await whole.faults()
+    jobs = await processes.native()
+    await processes.openai_face()
+    await processes.faults()
     await until("the provider's webhooks", lambda: stage.redis.exists("vigil:heard"))
-    await until("checkpoints", lambda: _true(list((whole.folder / "checkpoints").iterdir())))
-    await whole.operators(jobs[0], jobs[8])
-    assert whole.hooks.bodies
-    assert whole.full.bodies
+    await until("checkpoints", lambda: _true(list((processes.folder / "checkpoints").iterdir())))
+    await processes.operators(jobs[0], jobs[8])
+    assert processes.hooks.bodies
+    assert processes.full.bodies
     assert await stage.term(worker) == 0
     assert await stage.term(api) == 0
 
-    allowed = {"thin": {"metadata"}, "receipts": {"metadata", "hook"}, "full": {*SAID, *OUTPUT} - {"prompt"}}
-    sinks = await whole.sinks()
+    allowed = {"thin": {"metadata"}, "receipts": {"metadata", "hook"}, "full": {*CONTENT, *OUTPUT} - {"prompt"}}
+    sinks = await processes.sinks()
     assert all(sinks.values()), "each was looked into"
-    leaks = found(sinks, whole.caged, allowed)
+    leaks = found(sinks, processes.caged, allowed)
     assert not leaks, "\n".join(leaks)
-    bugs = [event["tags"]["vigil.event"] for event in whole.ingest.events if event.get("exception")]
+    bugs = [event["tags"]["vigil.event"] for event in processes.ingest.events if event.get("exception")]
     assert (bugs.count("api.broke"), bugs.count("run.broke")) == (1, 1), bugs
-    assert {span["attributes"].get("vigil.ended") for span in whole.ingest.spans} >= {
+    assert {span["attributes"].get("vigil.ended") for span in processes.ingest.spans} >= {
         "completed", "blocked", "failed", "expired", "cancelled",
     }  # fmt: skip
     assert '"event": "attempt.finished"' in stage.logs(), "every log was on"
@@ -341,7 +350,7 @@ async def test_no_canary_leaves_its_cage(whole: Whole) -> None:
     ],
 )
 def test_a_canary_is_known_in_every_form(leak: Callable[[str], bytes]) -> None:
-    assert found({"a": b"..", "b": leak(SAID["prompt"])}, SAID, {}) == ["b: prompt"]
+    assert found({"a": b"..", "b": leak(CONTENT["prompt"])}, CONTENT, {}) == ["b: prompt"]
 
 
 async def _true(value: object) -> bool:

@@ -114,8 +114,8 @@ async def test_a_failover_through_sentinel_goes_on_by_itself(
             return all(row["num-slaves"] == 1 and row["num-other-sentinels"] == 2 for row in known)
 
         await until("the sentinels to know each other and the replica", replicated)
-        stage.redis, mine = redis, stage.redis
-        await mine.aclose()
+        stage.redis, own_redis = redis, stage.redis
+        await own_redis.aclose()
         await stage.worker()
         jobs = Jobs(redis, Clock())
         ids = [await submit(redis, "[[sim: normal tokens=120 rate=40]] go") for _ in range(10)]

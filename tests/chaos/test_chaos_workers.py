@@ -73,10 +73,10 @@ async def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_thaws(tmp_p
         before = await check_books(stage.redis, ids)
         first.send_signal(signal.SIGCONT)
 
-        async def told() -> bool:
+        async def lease_lost() -> bool:
             return stage.logs().count("lease.lost") >= 5
 
-        await until("the late writer to be told", told)
+        await until("the late writer to be told", lease_lost)
         after = await check_books(stage.redis, ids)
         assert after == before, "terminal is terminal"
         assert stage.sim.calls()["creates"] == 5

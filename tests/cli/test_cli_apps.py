@@ -24,7 +24,7 @@ def test_an_apps_terms_are_set_and_listed(vigil: Vigil) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["nobody", "--weight", "1"], 1, "no app nobody"),
         (["shop"], 2, "--weight or --max-running"),
@@ -33,8 +33,8 @@ def test_an_apps_terms_are_set_and_listed(vigil: Vigil) -> None:
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused_in_one_line(vigil: Vigil, words: list[str], code: int, said: str) -> None:
+def test_what_makes_no_sense_is_refused_in_one_line(vigil: Vigil, words: list[str], code: int, message: str) -> None:
     vigil("keys", "create", "--app", "shop")
     result = vigil("apps", "set", *words)
     assert result.returncode == code
-    assert said in one_line(result)
+    assert message in one_line(result)

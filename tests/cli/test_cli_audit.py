@@ -155,9 +155,9 @@ def test_one_job_is_shown_and_a_prompt_proves_to_be_the_submitted_one(audited: U
     prompt.write_text(
         json.dumps({"model": done["requested_model"], "input": "A short prompt", "params": {"stream": True}})
     )
-    asked = audited.json("audit", "show", done["id"], "--prompt-file", str(prompt))
-    assert (asked["prompt_matches"], asked["chain_ok"]) == (True, True)
-    assert asked["data"][-1]["type"] == "job.completed"
+    with_prompt = audited.json("audit", "show", done["id"], "--prompt-file", str(prompt))
+    assert (with_prompt["prompt_matches"], with_prompt["chain_ok"]) == (True, True)
+    assert with_prompt["data"][-1]["type"] == "job.completed"
     nobody = audited("audit", "show", "job_nobody")
     assert (nobody.returncode, one_line(nobody)) == (1, "vigil: there is no audit trail of job_nobody")
 

@@ -21,7 +21,7 @@ class ChatOnly(BaseHTTPRequestHandler):
     """A local server with Chat Completions and a list of models, as most are; it echoes the last message."""
 
     protocol_version = "HTTP/1.1"
-    asked: list[tuple[str, dict[str, Any], str | None]]
+    requests: list[tuple[str, dict[str, Any], str | None]]
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
@@ -31,18 +31,18 @@ class ChatOnly(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        type(self).asked.append((self.path, body, self.headers.get("Authorization")))
+        type(self).requests.append((self.path, body, self.headers.get("Authorization")))
         if self.path != "/v1/chat/completions":
             self._json(404, {"detail": "Not Found"})
         elif not body.get("messages"):
             self._json(422, {"detail": [{"loc": ["body", "messages"], "msg": "Field required"}]})
         else:
-            said = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": body["model"]}
+            chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": body["model"]}
             text = body["messages"][-1]["content"]
             usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
             chunks = [
-                {**said, "choices": [{"index": 0, "delta": {"role": "assistant", "content": text}}]},
-                {**said, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage},
+                {**chunk, "choices": [{"index": 0, "delta": {"role": "assistant", "content": text}}]},
+                {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage},
             ]
             frames = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
             self._send(200, "text/event-stream", frames.encode())
@@ -63,12 +63,12 @@ class ChatOnly(BaseHTTPRequestHandler):
 
 @contextmanager
 def chat_only() -> Iterator[tuple[str, list[tuple[str, dict[str, Any], str | None]]]]:
-    handler = type("Handler", (ChatOnly,), {"asked": []})
+    handler = type("Handler", (ChatOnly,), {"requests": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/v1", handler.asked
+            yield f"http://127.0.0.1:{server.server_port}/v1", handler.requests
         finally:
             server.shutdown()
             thread.join()
@@ -82,13 +82,13 @@ def short_file(tmp_path: Path) -> str:
 
 
 def test_up_at_a_server_without_a_key_completes_a_job_as_it_says(tmp_path: Path, short_file: str) -> None:
-    with chat_only() as (base, asked):
+    with chat_only() as (base, requests):
         env = {"OPENAI_BASE_URL": base, "VIGIL_MODELS_FILE": short_file, "VIGIL_UPSTREAM": "chat"}
         up = start_up(tmp_path, free_port(), **env)
         try:
-            assert f"{base}, Chat Completions, without a key" in up.said
-            assert "[[sim:" not in up.said
-            line = re.search(r"vigil (submit --wait --model \S+) '([^']*)'", up.said)
+            assert f"{base}, Chat Completions, without a key" in up.output
+            assert "[[sim:" not in up.output
+            line = re.search(r"vigil (submit --wait --model \S+) '([^']*)'", up.output)
             assert line is not None
             done = up(*line[1].split(), line[2])
             assert (done.returncode, done.stdout.strip()) == (0, line[2])
@@ -98,10 +98,10 @@ def test_up_at_a_server_without_a_key_completes_a_job_as_it_says(tmp_path: Path,
             assert job["attempts"][0]["response_id"] == "chatcmpl-1"
             found = {model["id"]: model for model in up.json("probe")["data"]}
             assert (found[MODEL]["access"]["status"], found[MODEL]["input_per_million"]) == ("ok", None)
-            told = up("submit", "x", "--model", "gpt-9")
-            assert "VIGIL_MODELS_FILE" in told.stderr
-            assert "VIGIL_ALLOW_UNKNOWN_MODELS" in told.stderr
-            prompts = [body["messages"] for path, body, _ in asked if body.get("messages")]
+            refused = up("submit", "x", "--model", "gpt-9")
+            assert "VIGIL_MODELS_FILE" in refused.stderr
+            assert "VIGIL_ALLOW_UNKNOWN_MODELS" in refused.stderr
+            prompts = [body["messages"] for path, body, _ in requests if body.get("messages")]
             assert prompts == [[{"role": "user", "content": line[2]}]], "probing sends no prompt"
         finally:
             up.process.terminate()
@@ -114,18 +114,18 @@ def doctor(folder: Path, *words: str, **env: str) -> dict[str, dict[str, str]]:
 
 
 def test_the_doctor_says_which_mode_fits_and_tries_it_on_request(tmp_path: Path, short_file: str) -> None:
-    with chat_only() as (base, asked):
+    with chat_only() as (base, requests):
         env = {"OPENAI_BASE_URL": base, "VIGIL_MODELS_FILE": short_file}
         found = doctor(tmp_path, **env)
         assert found["endpoint"]["state"] == "problem"
         assert "VIGIL_UPSTREAM=chat" in found["endpoint"]["fix"]
         assert found["their models"]["state"] == "ok"
-        prompts = [body.get("messages") or body.get("input") for _, body, _ in asked]
+        prompts = [body.get("messages") or body.get("input") for _, body, _ in requests]
         assert not any(prompts), "nothing is generated without --try"
         found = doctor(tmp_path, "--try", MODEL, VIGIL_UPSTREAM="chat", **env)
         assert (found["endpoint"]["state"], found["trial"]["state"]) == ("ok", "ok")
         assert "5 tokens, id chatcmpl-1" in found["trial"]["detail"]
-        assert len([body for _, body, _ in asked if body.get("messages") or body.get("input")]) == 1
+        assert len([body for _, body, _ in requests if body.get("messages") or body.get("input")]) == 1
         found = doctor(tmp_path, "--try", MODEL, **env)
         assert found["trial"]["state"] == "problem"
         assert "VIGIL_UPSTREAM=chat" in found["trial"]["fix"]
@@ -141,14 +141,14 @@ def test_the_doctor_judges_the_catalogue_in_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "said"),
+    ("base", "message"),
     [
         ("http://127.0.0.1:1/v1", "Nothing listens at the provider's address"),
         ("http://no-such-host.invalid/v1", "host name could not be resolved"),
     ],
 )
-def test_the_doctor_says_why_there_is_no_connection(tmp_path: Path, base: str, said: str) -> None:
+def test_the_doctor_says_why_there_is_no_connection(tmp_path: Path, base: str, message: str) -> None:
     found = doctor(tmp_path, OPENAI_BASE_URL=base)
     assert found["provider"]["state"] == "problem"
-    assert said in found["provider"]["detail"]
+    assert message in found["provider"]["detail"]
     assert "endpoint" not in found

@@ -34,8 +34,8 @@ def status_of(up: Up, job_id: str, wanted: str) -> dict[str, object]:
 
 def test_a_paused_model_starts_nothing_until_it_is_resumed(paused: Up) -> None:
     up = paused
-    said = up("pause", "model", "gpt-5.6-terra", "--note", "look first")
-    assert (said.returncode, said.stdout) == (0, "paused model gpt-5.6-terra\n"), said.stderr
+    pause = up("pause", "model", "gpt-5.6-terra", "--note", "look first")
+    assert (pause.returncode, pause.stdout) == (0, "paused model gpt-5.6-terra\n"), pause.stderr
     job = up.json("submit", NORMAL, "--model", "gpt-5.6-terra")
     held = status_of(up, job["id"], "scheduled")
     assert held["hold"]["reason"] == "look first"  # type: ignore[index]
@@ -76,7 +76,7 @@ def test_an_end_user_is_shut_out_reviewed_and_let_in_again(paused: Up) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["pause"], 2, "'scope'"),
         (["pause", "world"], 2, "world"),
@@ -94,10 +94,10 @@ def test_an_end_user_is_shut_out_reviewed_and_let_in_again(paused: Up) -> None:
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused_in_one_line(up: Up, words: list[str], code: int, said: str) -> None:
+def test_what_makes_no_sense_is_refused_in_one_line(up: Up, words: list[str], code: int, message: str) -> None:
     result = up(*words)
     assert (result.returncode, result.stdout) == (code, ""), result.stderr
-    assert said in one_line(result)
+    assert message in one_line(result)
 
 
 @pytest.mark.parametrize("words", [["pause", "all"], ["resume", "all"], ["quarantine", "list"]], ids=str)

@@ -16,7 +16,7 @@ TERRA = "gpt-5.6-terra"
 @contextmanager
 def denied(up: Up, *models: str) -> Iterator[None]:
     """The simulator doesn't grant these."""
-    found = re.search(r"simulator on (http://[^/]+)/v1", up.said)
+    found = re.search(r"simulator on (http://[^/]+)/v1", up.output)
     assert found is not None
 
     def tell(names: list[str]) -> None:
@@ -53,9 +53,9 @@ def test_a_model_that_is_not_granted_is_exit_1_with_the_next_step(up: Up) -> Non
         assert "not_granted" in row
         assert "ask the organisation's owner" in row
         assert "request id req_" in row
-        told = up("probe", "--json")
-    assert told.returncode == 1
-    access = {model["id"]: model["access"] for model in json.loads(told.stdout)["data"]}
+        refused = up("probe", "--json")
+    assert refused.returncode == 1
+    access = {model["id"]: model["access"] for model in json.loads(refused.stdout)["data"]}
     assert access[TERRA]["status"] == "not_granted"
     assert access["gpt-5.6-sol"]["status"] == "ok"
     assert {model["access"]["status"] for model in up.json("probe")["data"]} == {"ok"}

@@ -41,8 +41,10 @@ def test_what_is_taken_out_of_a_description_is_reported_before_it_is_sent(up: Up
     words = "Withheld since noon; our key is vgl_0123456789abcdefghij and mine is a@example.com."
     preview = up("support-packet", blocked, "--description", words, "--preview")
     assert preview.returncode == 0
-    said, _, table = preview.stdout.partition("\n\n")
-    assert said == "Withheld since noon; our key is [redacted: Vigil API Key] and mine is [redacted: E-mail Address]."
+    message, _, table = preview.stdout.partition("\n\n")
+    assert (
+        message == "Withheld since noon; our key is [redacted: Vigil API Key] and mine is [redacted: E-mail Address]."
+    )
     assert [line.split() for line in table.splitlines()] == [
         ["DETECTOR", "FOUND"],
         ["E-mail", "Address", "1"],
@@ -57,17 +59,17 @@ def test_what_is_taken_out_of_a_description_is_reported_before_it_is_sent(up: Up
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--description", "a", "--description-file", "b"], "not both"),
         (["--preview"], "--preview needs --description"),
         (["--description-file", "nowhere"], "nowhere can't be read"),
     ],
 )
-def test_wrong_usage_is_one_line(vigil: Vigil, words: list[str], said: str) -> None:
+def test_wrong_usage_is_one_line(vigil: Vigil, words: list[str], message: str) -> None:
     result = vigil("support-packet", "job_1", *words)
     assert (result.returncode, result.stdout) == (2, "")
-    assert said in one_line(result)
+    assert message in one_line(result)
 
 
 def test_a_job_that_is_not_there_is_one_line(up: Up) -> None:

@@ -26,38 +26,38 @@ BLOCKED = "[[sim: check_then_block hold=5]] x"
 
 def on_a_terminal(up: Up, *words: str, columns: int = 80, **env: str) -> tuple[str, int]:
     """What a person sees on a terminal of this width, and the exit code."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with subprocess.Popen(
         [VIGIL, *words],
         cwd=up.folder,
         env=environment(up.folder, TERM="xterm-256color", **env),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
     ) as process:
-        os.close(theirs)
-        said = b""
+        os.close(terminal)
+        output = b""
         try:
-            while piece := os.read(ours, 65536):
-                said += piece
+            while piece := os.read(controller, 65536):
+                output += piece
         except OSError:
             pass  # the other end is closed: how a terminal says that nobody writes any more
         finally:
-            os.close(ours)
-    return said.decode(), process.returncode
+            os.close(controller)
+    return output.decode(), process.returncode
 
 
 def test_it_says_what_a_newcomer_needs(up: Up) -> None:
-    assert f"Vigil answers on {up.url}" in up.said
-    assert re.search(r"key +vgl_\w{38}\n", up.said)
-    assert "simulator on http://127.0.0.1:" in up.said
-    assert "set OPENAI_API_KEY for the real one" in up.said
-    assert "every write is on disk before the answer" in up.said
+    assert f"Vigil answers on {up.url}" in up.output
+    assert re.search(r"key +vgl_\w{38}\n", up.output)
+    assert "simulator on http://127.0.0.1:" in up.output
+    assert "set OPENAI_API_KEY for the real one" in up.output
+    assert "every write is on disk before the answer" in up.output
 
 
 def test_the_curl_line_works_as_printed(up: Up) -> None:
-    found = re.search(r"( {2}curl .*?'\n)", up.said, re.DOTALL)
+    found = re.search(r"( {2}curl .*?'\n)", up.output, re.DOTALL)
     assert found
     words = found.group(1).replace("hold=5", "hold=1")
     answer = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=True, timeout=LIMIT)
@@ -68,7 +68,7 @@ def test_url_and_key_are_kept_for_this_user_alone(up: Up) -> None:
     path = up.folder / ".vigil" / "cli.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert json.loads(path.read_text()) == {"url": up.url, "key": up.key()}
-    assert up.key() in up.said
+    assert up.key() in up.output
 
 
 def test_submit_prints_the_id_alone_so_that_it_can_be_used(up: Up) -> None:
@@ -137,29 +137,31 @@ def test_watch_streams_the_text_and_only_the_text_to_a_pipe(up: Up) -> None:
 def test_watch_json_is_one_event_per_line(up: Up) -> None:
     job = up.json("submit", "hello")
     events = [json.loads(line) for line in up("watch", job["id"], "--json").stdout.splitlines()]
-    told = [event for event in events if event["type"] != "job.output.delta"]
-    assert [event["seq"] for event in told] == list(range(1, len(told) + 1))
-    assert (told[0]["type"], told[-1]["type"]) == ("job.queued", "job.completed")
+    numbered = [event for event in events if event["type"] != "job.output.delta"]
+    assert [event["seq"] for event in numbered] == list(range(1, len(numbered) + 1))
+    assert (numbered[0]["type"], numbered[-1]["type"]) == ("job.queued", "job.completed")
     text = "".join(event["data"]["delta"] for event in events if event["type"] == "job.output.delta")
     assert text == up.json("get", job["id"])["output_text"]
 
 
 @pytest.mark.parametrize("no_colour", [True, False])
 def test_a_narrow_terminal_gets_a_live_line_that_never_wraps(up: Up, no_colour: bool) -> None:
-    said, code = on_a_terminal(up, "submit", "--wait", CHECKED, columns=40, **({"NO_COLOR": "1"} if no_colour else {}))
+    output, code = on_a_terminal(
+        up, "submit", "--wait", CHECKED, columns=40, **({"NO_COLOR": "1"} if no_colour else {})
+    )
     assert code == 0
-    live = [re.sub(r"\x1b\[\d+m", "", part) for part in said.split("\r\x1b[2K")[1:-1]]
+    live = [re.sub(r"\x1b\[\d+m", "", part) for part in output.split("\r\x1b[2K")[1:-1]]
     assert any("safety check running, 0:0" in line for line in live)
     assert max(map(len, live)) < 40
-    assert bool(re.search(r"\x1b\[\d+m", said)) is not no_colour
+    assert bool(re.search(r"\x1b\[\d+m", output)) is not no_colour
 
 
 def test_watch_on_a_terminal_shows_text_and_state_without_mixing_them(up: Up) -> None:
     job = up.json("submit", "[[sim: check_mid_output hold=10 tokens=30]] x")
-    said, code = on_a_terminal(up, "watch", job["id"], NO_COLOR="1")
+    output, code = on_a_terminal(up, "watch", job["id"], NO_COLOR="1")
     assert code == 0
     text = "".join(
-        part for part in said.replace("\r\n", "").split("\r\x1b[2K") if not re.match(r"queued|running|safe", part)
+        part for part in output.replace("\r\n", "").split("\r\x1b[2K") if not re.match(r"queued|running|safe", part)
     )
     assert up.json("get", job["id"])["output_text"] in text
 
@@ -208,15 +210,15 @@ def test_ctrl_c_leaves_the_job_alone(up: Up) -> None:
         assert waiting.stderr is not None
         waiting.stderr.readline()  # it has begun to wait
         waiting.send_signal(signal.SIGINT)
-        _, said = waiting.communicate(timeout=LIMIT)
+        _, output = waiting.communicate(timeout=LIMIT)
     assert waiting.returncode == 130
-    assert f"the job continues; `vigil watch {job['id']}` follows it again" in said
+    assert f"the job continues; `vigil watch {job['id']}` follows it again" in output
     assert up.json("get", job["id"])["status"] in {"queued", "running", "checking"}
     up("cancel", job["id"])
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["get", "job_nope"], 1, "not_found"),
         (["retry", "job_nope", "--model", "gpt-5.6-luna"], 1, "not_found"),
@@ -225,10 +227,10 @@ def test_ctrl_c_leaves_the_job_alone(up: Up) -> None:
         (["list", "--cursor", "nonsense"], 2, "cursor"),
     ],
 )
-def test_what_the_api_refuses_is_one_line(up: Up, words: list[str], code: int, said: str) -> None:
+def test_what_the_api_refuses_is_one_line(up: Up, words: list[str], code: int, message: str) -> None:
     result = up(*words)
     assert (result.returncode, result.stdout) == (code, "")
-    assert said in one_line(result)
+    assert message in one_line(result)
 
 
 def test_a_wrong_key_names_the_variable(up: Up) -> None:
@@ -246,7 +248,7 @@ def test_the_doctor_finds_a_running_vigil_in_order(up: Up) -> None:
 
 
 def test_the_doctor_asks_the_provider_with_the_key(up: Up) -> None:
-    simulator = re.search(r"simulator on (\S+/v1)", up.said)
+    simulator = re.search(r"simulator on (\S+/v1)", up.output)
     assert simulator
     result = up("doctor", "--json", OPENAI_API_KEY="sk-x", OPENAI_BASE_URL=simulator.group(1))
     found = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
@@ -294,12 +296,12 @@ def test_of_two_at_once_on_one_port_one_runs_and_one_says_what_to_do(tmp_path: P
             time.sleep(0.01)
         winner, loser = sorted(both, key=lambda process: process.poll() is not None)
         assert loser.returncode == 1
-        said = read_until(winner, "Ctrl-C drains")
-        assert f"http://127.0.0.1:{port}" in said
+        output = read_until(winner, "Ctrl-C drains")
+        assert f"http://127.0.0.1:{port}" in output
         assert run(tmp_path, "submit", "--wait", "still here?").returncode == 0
     finally:
-        said_by = dict(zip(both, ended(*both), strict=True))
-    out, err = said_by[loser]
+        output_of = dict(zip(both, ended(*both), strict=True))
+    out, err = output_of[loser]
     assert (out, err) == ("", f"vigil: port {port} on 127.0.0.1 is taken; choose another with --port\n")
     assert winner.returncode == 0
 
@@ -349,10 +351,10 @@ def test_ctrl_c_drains_the_key_stays_and_jobs_survive(tmp_path: Path) -> None:
         key = first.key()
     finally:
         first.process.send_signal(signal.SIGINT)
-        said, _ = first.process.communicate(timeout=LIMIT)
+        output, _ = first.process.communicate(timeout=LIMIT)
     assert first.process.returncode == 130
-    assert "draining" in said
-    assert "Traceback" not in said
+    assert "draining" in output
+    assert "Traceback" not in output
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(first.url + "/healthz")
 

@@ -26,7 +26,7 @@ def test_the_version_is_printed(vigil: Vigil) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["frobnicate"], "No such command 'frobnicate'"),
         (["get"], "Missing argument"),
@@ -52,10 +52,10 @@ def test_the_version_is_printed(vigil: Vigil) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage_is_one_line_and_exit_2(vigil: Vigil, words: list[str], said: str) -> None:
+def test_wrong_usage_is_one_line_and_exit_2(vigil: Vigil, words: list[str], message: str) -> None:
     result = vigil(*words)
     assert (result.returncode, result.stdout) == (2, "")
-    assert said in one_line(result)
+    assert message in one_line(result)
 
 
 @pytest.mark.parametrize("command", ["api", "worker", "up"])

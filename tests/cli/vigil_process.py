@@ -48,17 +48,17 @@ def free_port() -> int:
 def read_until(process: subprocess.Popen[str], words: str, seconds: float = LIMIT) -> str:
     """What the process has printed up to the line with `words`."""
     assert process.stdout is not None
-    said, until = "", time.monotonic() + seconds
+    output, until = "", time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        while words not in said:
+        while words not in output:
             if not selector.select(until - time.monotonic()):
-                pytest.fail(f"no {words!r} within {seconds} s; it said: {said}")
+                pytest.fail(f"no {words!r} within {seconds} s; it said: {output}")
             piece = os.read(process.stdout.fileno(), 65536).decode()
             if not piece:
-                pytest.fail(f"it ended before {words!r}; it said: {said}")
-            said += piece
-    return said
+                pytest.fail(f"it ended before {words!r}; it said: {output}")
+            output += piece
+    return output
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Up:
 
     folder: Path
     url: str
-    said: str
+    output: str
     process: subprocess.Popen[str]
 
     def __call__(self, *words: str, text: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
@@ -94,9 +94,9 @@ def start_up(folder: Path, port: int, *words: str, **env: str) -> Up:
         start_new_session=True,
     )
     try:
-        said = read_until(process, "Ctrl-C drains")
+        output = read_until(process, "Ctrl-C drains")
     except BaseException:
         process.kill()
         process.communicate()
         raise
-    return Up(folder, f"http://127.0.0.1:{port}", said, process)
+    return Up(folder, f"http://127.0.0.1:{port}", output, process)

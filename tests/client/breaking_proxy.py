@@ -78,20 +78,20 @@ class Proxy:
             return
         if self.to is None:
             return
-        ours, theirs = await asyncio.open_connection(*self.to)
-        theirs.write(head)
-        up = asyncio.create_task(self._up(reader, theirs))
+        api_reader, api_writer = await asyncio.open_connection(*self.to)
+        api_writer.write(head)
+        up = asyncio.create_task(self._up(reader, api_writer))
         try:
             if action == CUT:
-                await ours.read(1)
+                await api_reader.read(1)
                 return
-            down = asyncio.create_task(_pipe(ours, writer, action if isinstance(action, int) else None))
+            down = asyncio.create_task(_pipe(api_reader, writer, action if isinstance(action, int) else None))
             try:
                 await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 down.cancel()
         finally:
-            theirs.close()
+            api_writer.close()
             up.cancel()
             await asyncio.gather(up, return_exceptions=True)
 
@@ -159,12 +159,12 @@ def numbers(events: Sequence[Event]) -> list[int]:
 
 def text(events: Sequence[Event], attempt: int) -> str:
     """The attempt's text, which must come without a gap and without a repeat."""
-    said = ""
+    joined = ""
     for event in events:
         if event.delta is not None and event.attempt == attempt:
-            assert event.offset == len(said)
-            said += event.delta
-    return said
+            assert event.offset == len(joined)
+            joined += event.delta
+    return joined
 
 
 def answer(status: int, body: str = "", *headers: str, kind: str = "application/problem+json") -> bytes:

@@ -44,12 +44,12 @@ async def test_a_job_from_submit_to_its_answer(vigil: Both, worker):
 
 
 async def test_submit_can_wait_for_the_end(vigil: Both, worker, redis):
-    asked = asyncio.create_task(vigil.submit(model=MODEL, input="x", wait=20))
+    submitting = asyncio.create_task(vigil.submit(model=MODEL, input="x", wait=20))
     await until("the job", lambda: redis.zcard("vigil:ready"))
     job_id = (await vigil.list()).data[0].id
     await worker.start(job_id)
     await worker.complete(job_id)
-    assert (await asked).output_text == "The answer."
+    assert (await submitting).output_text == "The answer."
 
 
 @pytest.mark.parametrize("broken", [BUSY, FAST, CUT, b"", b"HTTP/1.1 200 OK\r\nContent-Len"])
@@ -65,8 +65,8 @@ async def test_a_submit_that_has_to_be_repeated_makes_one_job(vigil: Both, proxy
 async def test_two_submits_are_two_jobs_and_one_key_is_one(vigil: Both):
     first = await vigil.submit(model=MODEL, input="x")
     assert (await vigil.submit(model=MODEL, input="x")).id != first.id
-    mine = [await vigil.submit(model=MODEL, input="x", idempotency_key="mine") for _ in range(2)]
-    assert mine[0].id == mine[1].id
+    submitted_jobs = [await vigil.submit(model=MODEL, input="x", idempotency_key="mine") for _ in range(2)]
+    assert submitted_jobs[0].id == submitted_jobs[1].id
 
 
 async def test_a_batch_that_has_to_be_repeated_makes_each_job_once(vigil: Both, proxy):
@@ -140,7 +140,7 @@ async def test_a_wait_ends_in_time_and_outlives_a_lost_api(vigil: Both, proxy, w
         await vigil.wait(job.id, timeout=0)
     await worker.start(job.id)
     waiting = asyncio.create_task(vigil.wait(job.id))
-    await until("the long poll", lambda: _asked(proxy, b"wait=30"))
+    await until("the long poll", lambda: _has_requested(proxy, b"wait=30"))
     proxy.plan = [b"", b"", BUSY, b"", BUSY, b"", b"", b""]  # more than `times`
     await proxy.drop()
     await until("the failures", lambda: _used(proxy))
@@ -148,7 +148,7 @@ async def test_a_wait_ends_in_time_and_outlives_a_lost_api(vigil: Both, proxy, w
     assert (await waiting).output_text == "The answer."
 
 
-async def _asked(proxy, words: bytes) -> bool:
+async def _has_requested(proxy, words: bytes) -> bool:
     return words in proxy.sent
 
 

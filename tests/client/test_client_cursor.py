@@ -38,13 +38,13 @@ def out_numbered(out: list[Any]) -> list[Frame]:
     return [one for one in out if isinstance(one, Frame)]
 
 
-def served(story: list[Any], upto: int, after: int, offset: int, cuts: list[int]) -> list[Frame]:
+def served(events: list[Any], upto: int, after: int, offset: int, cuts: list[int]) -> list[Frame]:
     """What the API sends of the first `upto` things that happened: `offset` counts for the attempt of then."""
     frames: list[Frame] = []
     then, now, seen = None, None, 0
     pos: dict[int, int] = {}
     words: dict[int, str] = {}
-    for one in story[:upto]:
+    for one in events[:upto]:
         if isinstance(one, Frame):
             body = json.loads(one.data)
             seen = body["seq"]
@@ -75,23 +75,23 @@ def served(story: list[Any], upto: int, after: int, offset: int, cuts: list[int]
     cuts=st.lists(st.integers(1, 3), min_size=1, max_size=3),
 )
 def test_no_event_and_no_character_is_lost_or_doubled(texts, breaks, cuts):
-    story = life(texts)
-    cursor, told = Cursor(), list[Event]()
-    for upto, most in [*sorted(breaks), (len(story), 10_000), (len(story), 10_000), (len(story), 10_000)]:
+    events = life(texts)
+    cursor, received = Cursor(), list[Event]()
+    for upto, most in [*sorted(breaks), (len(events), 10_000), (len(events), 10_000), (len(events), 10_000)]:
         if cursor.over:
             break
         try:
-            for frame in served(story, upto, cursor.after, cursor.offset, [1] if most == 10_000 else cuts)[:most]:
+            for frame in served(events, upto, cursor.after, cursor.offset, [1] if most == 10_000 else cuts)[:most]:
                 event = cursor.take(frame)
-                told += [event] if event is not None else []
+                received += [event] if event is not None else []
         except Gap:
             continue
     assert cursor.over
-    assert numbers(told) == list(range(1, len(out_numbered(story)) + 1))
+    assert numbers(received) == list(range(1, len(out_numbered(events)) + 1))
     for attempt in range(1, len(texts) + 1):
-        said = text(told, attempt)
-        assert texts[attempt - 1].startswith(said)
-    assert text(told, len(texts)) == texts[-1]
+        read_text = text(received, attempt)
+        assert texts[attempt - 1].startswith(read_text)
+    assert text(received, len(texts)) == texts[-1]
 
 
 def test_a_missing_number_or_missing_text_is_noticed():

@@ -97,7 +97,7 @@ async def test_a_wrong_key_and_a_missing_scope(api, proxy: Proxy):
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "words"),
+    ("response", "kind", "words"),
     [
         (answer(200, "<html>", kind="text/html"), Unreadable, "is that a Vigil?"),
         (answer(200, '{"id": "a secret"}'), Unreadable, "can't read"),
@@ -108,8 +108,8 @@ async def test_a_wrong_key_and_a_missing_scope(api, proxy: Proxy):
         (b"SSH-2.0-OpenSSH\r\n", ConnectionFailed, "broke"),
     ],
 )
-async def test_something_else_on_the_port_is_reported(proxy: Proxy, said, kind, words):
-    proxy.plan = [said]
+async def test_something_else_on_the_port_is_reported(proxy: Proxy, response, kind, words):
+    proxy.plan = [response]
     async with both("awaiting", proxy.url, "vgl_x", Retries(times=0)) as vigil:
         with pytest.raises(kind, match=re.escape(words)) as caught:
             await vigil.get("job_1")
@@ -137,15 +137,15 @@ async def test_an_api_that_hangs_is_not_waited_for_for_ever(how):
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
         async with both(how, url, "vgl_x", Retries(times=0)) as vigil:
-            ask = replace(requests.get("job_1"), seconds=0.2)
+            request = replace(requests.get("job_1"), seconds=0.2)
             with pytest.raises(TimedOut, match="took too long") as caught:
-                await asked(vigil, ask)
+                await send(vigil, request)
         await left.wait()
     assert caught.value.sent
 
 
-async def asked(vigil: Both, ask: requests.ApiRequest[Job]) -> Job:
-    steps = vigil.client._conversation.call(ask)
+async def send(vigil: Both, request: requests.ApiRequest[Job]) -> Job:
+    steps = vigil.client._conversation.call(request)
     run = vigil.client._run
     return await (asyncio.to_thread(run, steps) if vigil.blocking else run(steps))
 

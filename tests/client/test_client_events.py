@@ -43,15 +43,15 @@ async def test_the_api_restarts_and_nothing_is_lost_or_doubled(
 
     job = await vigil.submit(model=MODEL, input="x")
     await worker.start(job.id)
-    told: list[Event] = []
+    received: list[Event] = []
 
     async def follow() -> None:
-        told.extend([event async for event in seen(vigil.follow(job.id), told_now)])
+        received.extend([event async for event in seen(vigil.follow(job.id), received_now)])
 
-    told_now: list[Event] = []
+    received_now: list[Event] = []
     following = asyncio.create_task(follow())
     await worker.text(job.id, 1, 0, "Hel")
-    await until("the first text", lambda: _said(told_now, "Hel"))
+    await until("the first text", lambda: _has_text(received_now, "Hel"))
     for round_ in range(2):
         async with running(settings, redis, clock) as other:
             proxy.to = (other.host, other.port)
@@ -63,8 +63,8 @@ async def test_the_api_restarts_and_nothing_is_lost_or_doubled(
         proxy.to = (last.host, last.port)
         await worker.complete(job.id, "Hello!")
         await soon(following)
-    assert numbers(told) == list(range(1, len(numbers(told)) + 1))
-    assert (text(told, 1), told[-1].type) == ("Hello!", "job.completed")
+    assert numbers(received) == list(range(1, len(numbers(received)) + 1))
+    assert (text(received, 1), received[-1].type) == ("Hello!", "job.completed")
 
 
 async def seen(events: Any, into: list[Event]) -> Any:
@@ -73,7 +73,7 @@ async def seen(events: Any, into: list[Event]) -> Any:
         yield event
 
 
-async def _said(events: list[Event], words: str) -> bool:
+async def _has_text(events: list[Event], words: str) -> bool:
     return text(events, 1) == words
 
 
@@ -81,27 +81,27 @@ async def test_text_of_another_attempt_starts_at_its_beginning_after_a_cut(vigil
     job = await vigil.submit(model=MODEL, input="x")
     await worker.start(job.id)
     await worker.text(job.id, 1, 0, "A long first answer")
-    told: list[Event] = []
+    received: list[Event] = []
     stream = vigil.follow(job.id)
     async for event in stream:
-        told.append(event)
+        received.append(event)
         if event.delta:
             break
     await proxy.drop()  # the connection breaks; while it is away the first attempt fails and a second one answers
     await worker.commit(job.id, (ev.AttemptFinished(outcome="stream_cut"), 1))
     await worker.attempt(job.id, 2, purpose="retry")
     await worker.complete(job.id, "Short.", attempt=2)
-    told += [event async for event in stream]
-    assert numbers(told) == list(range(1, len(numbers(told)) + 1))
-    assert (text(told, 1), text(told, 2)) == ("A long first answer", "Short.")
+    received += [event async for event in stream]
+    assert numbers(received) == list(range(1, len(numbers(received)) + 1))
+    assert (text(received, 1), text(received, 2)) == ("A long first answer", "Short.")
 
 
 async def test_events_after_a_number_and_text_after_a_character(vigil: Both, worker):
     job = await vigil.submit(model=MODEL, input="x")
     await played(worker, job.id)
-    told = await vigil.all_events(job.id, after=2, offset=4)
-    assert numbers(told) == [3, 4, 5]
-    assert [(e.offset, e.delta) for e in told if e.delta] == [(4, "answer.")]
+    received = await vigil.all_events(job.id, after=2, offset=4)
+    assert numbers(received) == [3, 4, 5]
+    assert [(e.offset, e.delta) for e in received if e.delta] == [(4, "answer.")]
     assert await vigil.all_events(job.id, after=5) == []
 
 

@@ -10,19 +10,19 @@ from hypothesis import given, strategies as st
 from worker.client.retry import Retries, may_repeat, retry_after
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
-CHANCE = st.floats(0, 1, exclude_max=True)
+JITTERS = st.floats(0, 1, exclude_max=True)
 
 
-@given(tries=st.integers(1, 10_000), chance=CHANCE, asked=st.none() | st.floats(0, 60))
-def test_a_pause_is_bounded_and_never_shorter_than_asked(tries, chance, asked):
-    pause = Retries().delay(tries, chance, asked)
+@given(tries=st.integers(1, 10_000), jitter=JITTERS, retry_after=st.none() | st.floats(0, 60))
+def test_a_pause_is_bounded_and_never_shorter_than_asked(tries, jitter, retry_after):
+    pause = Retries().delay(tries, jitter, retry_after)
     assert pause is not None
-    assert max(asked or 0, 0.125) <= pause <= max(asked or 0, 8.0)
+    assert max(retry_after or 0, 0.125) <= pause <= max(retry_after or 0, 8.0)
 
 
-@given(tries=st.integers(1, 50), chance=CHANCE)
-def test_pauses_grow(tries, chance):
-    now, later = Retries().delay(tries, chance), Retries().delay(tries + 1, chance)
+@given(tries=st.integers(1, 50), jitter=JITTERS)
+def test_pauses_grow(tries, jitter):
+    now, later = Retries().delay(tries, jitter), Retries().delay(tries + 1, jitter)
     assert now is not None
     assert later is not None
     assert now <= later

@@ -34,10 +34,12 @@ def test_a_choice_of_a_job_has_the_values_of_the_servers(name):
 
 
 def test_the_policy_has_the_fields_limits_and_defaults_of_the_servers():
-    ours, theirs = policy.Policy, spec.Policy
-    assert _without_descriptions(ours.model_json_schema()) == _without_descriptions(theirs.model_json_schema())
-    assert ours.model_config == theirs.model_config
-    assert ours().model_dump() == theirs().model_dump()
+    client_policy, server_policy = policy.Policy, spec.Policy
+    assert _without_descriptions(client_policy.model_json_schema()) == _without_descriptions(
+        server_policy.model_json_schema()
+    )
+    assert client_policy.model_config == server_policy.model_config
+    assert client_policy().model_dump() == server_policy().model_dump()
 
 
 @pytest.mark.parametrize("value", ["1.5", True, float("nan"), -1, 2_000_000])

@@ -202,18 +202,18 @@ def answered(server: Server, mode: str, job: dict[str, Any], pieces: str, faced:
 def version(server: Server, home: Path) -> str:
     words = [word.format(home=home) for word in server.version]
     env = {**os.environ, **{k: v.format(home=home, port="", upstream="") for k, v in server.env.items()}}  # noqa: TID251
-    said = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
-    found = re.search(r"(?:Version: |nginx/|HAProxy version |@)(\d[^\s]*)", said.stdout + said.stderr)
+    result = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
+    found = re.search(r"(?:Version: |nginx/|HAProxy version |@)(\d[^\s]*)", result.stdout + result.stderr)
     return found[1] if found else "?"
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    asked.add_argument("folder", type=Path)
-    asked.add_argument("--only", default="", help="Servers whose name contains this.")
-    asked.add_argument("--mode", default="", help="One mode only.")
-    asked.add_argument("--keep", action="store_true", help="Keep the folders with their logs.")
-    given = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default="", help="Servers whose name contains this.")
+    parser.add_argument("--mode", default="", help="One mode only.")
+    parser.add_argument("--keep", action="store_true", help="Keep the folders with their logs.")
+    given = parser.parse_args()
     home, bad = given.folder.resolve(), 0
     print("| server | version | mode | result | usage | ids |\n|---|---|---|---|---|---|", flush=True)
     for server in SERVERS:

@@ -52,28 +52,28 @@ def weights() -> Iterator[tuple[str, str, np.ndarray[Any, Any]]]:
 
     tokens = vocabulary()
     number = {token: place for place, token in enumerate(tokens)}
-    said = steps()
-    assert len(set(said)) == len(said), "a token that comes twice would loop"
-    follows = {number[a]: number[b] for a, b in zip(said, [*said[1:], END], strict=True)}
+    path = steps()
+    assert len(set(path)) == len(path), "a token that comes twice would loop"
+    follows = {number[a]: number[b] for a, b in zip(path, [*path[1:], END], strict=True)}
     embedding = np.zeros((len(tokens), WIDTH), np.float32)
     embedding[range(len(tokens)), range(len(tokens))] = 1.0
     head = np.zeros((len(tokens), WIDTH), np.float32)
     for place in range(len(tokens)):
-        head[follows.get(place, number[said[0]]), place] = 4.0
+        head[follows.get(place, number[path[0]]), place] = 4.0
     ones, square = np.ones(WIDTH, np.float32), np.zeros((WIDTH, WIDTH), np.float32)
     wide, narrow = np.zeros((INNER, WIDTH), np.float32), np.zeros((WIDTH, INNER), np.float32)
     yield "token_embd", "model.embed_tokens", embedding
     yield "output_norm", "model.norm", ones
     yield "output", "lm_head", head
     for layer in range(LAYERS):
-        ours, theirs = f"blk.{layer}.", f"model.layers.{layer}."
-        yield ours + "attn_norm", theirs + "input_layernorm", ones
+        gguf, hf = f"blk.{layer}.", f"model.layers.{layer}."
+        yield gguf + "attn_norm", hf + "input_layernorm", ones
         for short, long in (("q", "q"), ("k", "k"), ("v", "v"), ("output", "o")):
-            yield f"{ours}attn_{short}", f"{theirs}self_attn.{long}_proj", square
-        yield ours + "ffn_norm", theirs + "post_attention_layernorm", ones
-        yield ours + "ffn_gate", theirs + "mlp.gate_proj", wide
-        yield ours + "ffn_up", theirs + "mlp.up_proj", wide
-        yield ours + "ffn_down", theirs + "mlp.down_proj", narrow
+            yield f"{gguf}attn_{short}", f"{hf}self_attn.{long}_proj", square
+        yield gguf + "ffn_norm", hf + "post_attention_layernorm", ones
+        yield gguf + "ffn_gate", hf + "mlp.gate_proj", wide
+        yield gguf + "ffn_up", hf + "mlp.up_proj", wide
+        yield gguf + "ffn_down", hf + "mlp.down_proj", narrow
 
 
 def gguf_file(path: Path) -> None:

@@ -58,7 +58,7 @@ def test_any_event_folds_or_is_refused_and_nothing_else(data):
 @QUIET
 @given(st.lists(st.tuples(any_draft, st.integers(-1, 5)), max_size=5))
 def test_any_heap_of_events_folds_or_is_refused(heap):
-    trail = [ev.event(seq, T0, JOB, *said) for said, seq in heap]
+    trail = [ev.event(seq, T0, JOB, *draft) for draft, seq in heap]
     with contextlib.suppress(IllegalEvent, AlreadySettled):
         fold.replay(trail)
 

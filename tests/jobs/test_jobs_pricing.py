@@ -88,7 +88,7 @@ def test_a_model_outside_its_familys_chain_has_no_fallback():
 
 
 @pytest.mark.parametrize(
-    ("asked", "served", "word"),
+    ("requested", "served", "word"),
     [
         (SOL, LUNA, "lower"),
         (SOL, TERRA, "lower"),
@@ -99,11 +99,11 @@ def test_a_model_outside_its_familys_chain_has_no_fallback():
         (SOL, "other", "unknown"),
     ],
 )
-def test_capability_compares_tiers_within_one_family(asked, served, word):
+def test_capability_compares_tiers_within_one_family(requested, served, word):
     table = {"families": {}, "models": {"other": ROW}}
     models = shipped()
     models.models.update(parse(table).models)
-    assert models.capability(asked, served) == word
+    assert models.capability(requested, served) == word
 
 
 def test_an_unknown_model_is_told_with_the_known_ones():

@@ -31,7 +31,7 @@ def case(**changes):
         "faster_tokens": 1_000_000,
         "holds": (CheckSpan(0.0, 80.0),),
         "silences": ((0.0, 80.0),),
-        "dice": 0.5,
+        "acceptance_draw": 0.5,
     }
     return LabCase(**{**usual, **changes})
 
@@ -63,8 +63,8 @@ class Trail:
         intent = ev.AttemptStarted(model=model, purpose=purpose, mode="background", client_request_id="c")
         return self.say(at, intent, number, job)
 
-    def check(self, start, end, ended_by=CheckEnd.OUTPUT, evidence=Evidence.SIGNALLED, job="job_1", **said):
-        self.say(start, ev.CheckStarted(evidence=evidence, **said), 1, job)
+    def check(self, start, end, ended_by=CheckEnd.OUTPUT, evidence=Evidence.SIGNALLED, job="job_1", **data):
+        self.say(start, ev.CheckStarted(evidence=evidence, **data), 1, job)
         return self.say(end, ev.CheckEnded(ended_by=ended_by), 1, job)
 
     def end(self, at, outcome=Outcome.COMPLETED, number=1, job="job_1", read=100, written=200):

@@ -24,14 +24,14 @@ def words(svg):
 
 def test_it_is_well_formed_and_says_what_it_shows():
     svg = chart.draw(rows(), "200 jobs <made up> & more")
-    said = words(svg)
-    assert set(ACTIONS) <= set(said)
-    assert "200 jobs <made up> & more" in said
+    texts = words(svg)
+    assert set(ACTIONS) <= set(texts)
+    assert "200 jobs <made up> & more" in texts
     for panel in chart.PANELS:
-        assert panel.title in said
-        assert panel.unit in said
-    assert said.count("acts after a check of (seconds)") == 4
-    assert said.count("45") == 4
+        assert panel.title in texts
+        assert panel.unit in texts
+    assert texts.count("acts after a check of (seconds)") == 4
+    assert texts.count("45") == 4
 
 
 def test_it_fetches_nothing_and_runs_nothing():
@@ -61,8 +61,8 @@ def test_one_threshold_and_equal_values_are_drawn_too(after):
 
 def test_labels_that_have_no_room_are_left_out():
     close = [one(case(), "wait", after=after) for after in (10.0, 11.0, 100.0)]
-    said = words(chart.draw(close, "x"))
-    assert (said.count("10"), said.count("11")) == (4, 0)
+    texts = words(chart.draw(close, "x"))
+    assert (texts.count("10"), texts.count("11")) == (4, 0)
 
 
 def test_without_prices_it_says_so():

@@ -29,26 +29,26 @@ def call(tmp_path, monkeypatch, capsys):
 
 
 def test_a_table_for_a_person(call):
-    said = call("--jobs", "200", "--seed", "4").splitlines()
-    assert said[0].startswith("200 jobs (synthetic, seed 4); silence counts as a check after 120 s")
-    assert said[1].split()[:4] == ["ACTION", "AFTER", "P50", "P95"]
-    assert len(said) == 2 + 25 + 2
+    output = call("--jobs", "200", "--seed", "4").splitlines()
+    assert output[0].startswith("200 jobs (synthetic, seed 4); silence counts as a check after 120 s")
+    assert output[1].split()[:4] == ["ACTION", "AFTER", "P50", "P95"]
+    assert len(output) == 2 + 25 + 2
 
 
 @pytest.mark.parametrize(("columns", "ruled"), [("140", True), ("60", False)])
 def test_on_a_terminal_the_table_is_ruled_if_it_fits_and_never_cut(call, monkeypatch, columns, ruled):
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    said = call("--jobs", "20")
-    assert ("\u2500" in said) is ruled
-    assert "\u2026" not in said
-    assert said.count("switch") == 5
+    output = call("--jobs", "20")
+    assert ("\u2500" in output) is ruled
+    assert "\u2026" not in output
+    assert output.count("switch") == 5
 
 
 def test_json_for_a_program_is_the_same_each_time(call):
-    said = call("--jobs", "200", "--accept", "0.5", "--json")
-    assert said == call("--jobs", "200", "--accept", "0.5", "--json")
-    body = json.loads(said)
+    output = call("--jobs", "200", "--accept", "0.5", "--json")
+    assert output == call("--jobs", "200", "--accept", "0.5", "--json")
+    body = json.loads(output)
     assert (body["jobs"], body["currency"], len(body["policies"])) == (200, "USD", 25)
     first = body["policies"][0]
     assert (first["action"], first["after_seconds"], first["extra"]) == ("wait", 15.0, "0.000000")
@@ -63,9 +63,9 @@ def test_a_recorded_trail_and_a_chart(call, tmp_path):
     trail = Trail().begin().check(1, 90).end(100)
     trail.begin(job="job_2").end(9, job="job_2").begin(job="job_3")
     (tmp_path / "trail.ndjson").write_text("\n".join(trail.lines))
-    said = call("--trail", "trail.ndjson", "--chart", "c.svg")
-    assert "2 jobs (trail.ndjson)" in said
-    assert "Left out: 1 still running." in said
+    output = call("--trail", "trail.ndjson", "--chart", "c.svg")
+    assert "2 jobs (trail.ndjson)" in output
+    assert "Left out: 1 still running." in output
     assert parsed((tmp_path / "c.svg").read_text(encoding="utf-8")).tag.endswith("svg")
 
 

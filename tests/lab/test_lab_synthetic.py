@@ -39,7 +39,7 @@ def test_every_job_is_possible():
         assert case.end > 0
         assert case.faster_seconds > 0
         assert case.output_tokens >= 0
-        assert 0 <= case.dice < 1
+        assert 0 <= case.acceptance_draw < 1
         for hold in case.holds:
             assert 0 <= hold.start < hold.end <= case.end
         for start, end in case.silences:

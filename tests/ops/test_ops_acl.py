@@ -81,8 +81,8 @@ def test_a_whole_vigil_runs_as_its_users_and_nothing_is_refused(given, vigil: De
     }
     names = {row["user"] for row in as_user(given, "admin").client_list()}
     assert {"api", "worker"} <= names
-    said = vigil.vigil("worker", "doctor", "--json", VIGIL_URL=vigil.url)
-    assert "every write is on disk before the answer" in said.stdout
+    report = vigil.vigil("worker", "doctor", "--json", VIGIL_URL=vigil.url)
+    assert "every write is on disk before the answer" in report.stdout
 
 
 REFUSED = r"(?i)\bpermissions?\b"

@@ -26,7 +26,7 @@ SCRIPTS = sorted((ROOT / "ops").rglob("*.sh"))
 SECRETS = "/run/secrets"
 
 
-def told(*words: object) -> str:
+def output_of(*words: object) -> str:
     """What a tool says; fails when it objects."""
     result = subprocess.run(
         [str(w) for w in words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT
@@ -66,21 +66,21 @@ def overlay(request: pytest.FixtureRequest, tmp_path: Path) -> list[dict[str, An
 
 def test_all_yaml_is_well_written() -> None:
     files = [COMPOSE, *sorted((ROOT / "ops").rglob("*.y*ml"))]
-    told(BIN / "yamllint", "--strict", "-c", ROOT / "ops" / ".yamllint", *files)
+    output_of(BIN / "yamllint", "--strict", "-c", ROOT / "ops" / ".yamllint", *files)
 
 
 def test_the_image_is_well_written() -> None:
-    told(BIN / "hadolint", ROOT / "ops" / "Dockerfile")
+    output_of(BIN / "hadolint", ROOT / "ops" / "Dockerfile")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_shell(script: Path) -> None:
-    told("sh", "-n", script)
+    output_of("sh", "-n", script)
     assert script.stat().st_mode & 0o111
     assert script.read_text().startswith("#!/bin/sh\n")
     assert "set -eu" in script.read_text()
     if shellcheck := shutil.which("shellcheck"):
-        told(shellcheck, script)
+        output_of(shellcheck, script)
 
 
 def test_the_image_runs_as_nobody_and_ends_when_told() -> None:
@@ -107,7 +107,7 @@ def test_the_image_gets_only_what_it_needs() -> None:
 
 
 def test_compose_follows_its_schema() -> None:
-    told(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
+    output_of(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
 
 
 def test_compose_names_only_what_there_is(compose: dict[str, Any], tmp_path: Path) -> None:
@@ -179,14 +179,14 @@ def test_kubernetes_takes_every_object(overlay: list[dict[str, Any]], tmp_path: 
     own = [one for one in overlay if not one["apiVersion"].startswith("keda.sh/")]
     file = tmp_path / "all.yaml"
     file.write_text(yaml.safe_dump_all(own))
-    told(BIN / "kubernetes-validate", "--strict", "--no-warn", file)
+    output_of(BIN / "kubernetes-validate", "--strict", "--no-warn", file)
 
 
 def test_a_misspelt_key_is_refused(tmp_path: Path) -> None:
     text = rendered("trial", tmp_path).replace("terminationGracePeriodSeconds", "terminationGraceSeconds")
     (tmp_path / "all.yaml").write_text(text)
     with pytest.raises(AssertionError, match="terminationGraceSeconds"):
-        told(BIN / "kubernetes-validate", "--strict", "--no-warn", tmp_path / "all.yaml")
+        output_of(BIN / "kubernetes-validate", "--strict", "--no-warn", tmp_path / "all.yaml")
 
 
 def test_keda_takes_its_objects() -> None:
@@ -257,8 +257,8 @@ def test_the_trial_valkey_is_set_up_like_ours(tmp_path: Path) -> None:
     words = next(one for one in trial if one["kind"] == "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     options = [word for word in words["args"] if not word.startswith(("--dir", "--aclfile"))]
     names = [line.split()[0] for line in CONF.read_text().splitlines() if line and not line.startswith("#")]
-    with server(tmp_path / "a") as ours, server(tmp_path / "b", *options, conf=None) as theirs:
-        assert ours.client().config_get(*names) == theirs.client().config_get(*names)
+    with server(tmp_path / "a") as server_here, server(tmp_path / "b", *options, conf=None) as server_there:
+        assert server_here.client().config_get(*names) == server_there.client().config_get(*names)
     assert [word.split()[0].removeprefix("--") for word in options] == names
 
 
@@ -281,4 +281,4 @@ def test_sentrys_definitions_parse_and_name_what_we_send(tmp_path: Path) -> None
     if terraform is None:
         pytest.skip("terraform is not here, so the syntax can't be checked")
     (tmp_path / "main.tf").write_text(text)
-    told(terraform, "fmt", "-check", "-diff", tmp_path / "main.tf")
+    output_of(terraform, "fmt", "-check", "-diff", tmp_path / "main.tf")

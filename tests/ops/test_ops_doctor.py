@@ -31,13 +31,13 @@ def run(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[st
 
 def findings(folder: Path, *words: str, **env: str) -> Findings:
     result = run(folder, "--json", *words, **env)
-    said = json.loads(result.stdout)
-    unusable = [check["name"] for check in said["checks"]] == ["settings"] * len(said["checks"])
-    assert result.returncode == (2 if unusable else 1 if said["state"] == "problem" else 0)
+    report = json.loads(result.stdout)
+    unusable = [check["name"] for check in report["checks"]] == ["settings"] * len(report["checks"])
+    assert result.returncode == (2 if unusable else 1 if report["state"] == "problem" else 0)
     assert "Traceback" not in result.stderr
-    for check in said["checks"]:
+    for check in report["checks"]:
         assert bool(check["fix"]) == (check["state"] != "ok"), check
-    return {check["name"]: check for check in said["checks"]}
+    return {check["name"]: check for check in report["checks"]}
 
 
 def on(one: Server, tmp_path: Path, **env: str) -> Findings:
@@ -48,7 +48,7 @@ def on(one: Server, tmp_path: Path, **env: str) -> Findings:
 
 
 @pytest.mark.parametrize(
-    ("options", "name", "state", "said"),
+    ("options", "name", "state", "message"),
     [
         (["--appendfsync", "everysec"], "persistence", "warning", "a power cut may take the last second or two"),
         (["--appendfsync", "no"], "persistence", "warning", "a power cut may take the last half minute"),
@@ -64,11 +64,11 @@ def on(one: Server, tmp_path: Path, **env: str) -> Findings:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )
-def test_a_server_that_is_set_up_badly(tmp_path: Path, options: list[str], name: str, state: str, said: str) -> None:
+def test_a_server_that_is_set_up_badly(tmp_path: Path, options: list[str], name: str, state: str, message: str) -> None:
     with server(tmp_path / "data", *options) as one:
         found = on(one, tmp_path)[name]
     assert found["state"] == state, found
-    assert said in found["detail"]
+    assert message in found["detail"]
 
 
 def test_with_its_users_nobody_else_gets_in_and_config_may_be_closed(tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_the_audit_key_and_what_it_signs(tmp_path: Path) -> None:
         file = tmp_path / ".vigil" / "audit.key"
         file.parent.mkdir(exist_ok=True)
         file.write_text("A" * 43)
-        for mode, state, said in ((0o644, "problem", "chmod 600"), (0o600, "warning", "VIGIL_AUDIT_CHECKPOINTS")):
+        for mode, state, message in ((0o644, "problem", "chmod 600"), (0o600, "warning", "VIGIL_AUDIT_CHECKPOINTS")):
             file.chmod(mode)
             found = on(one, tmp_path)["audit key"]
-            assert (found["state"], said in found["fix"]) == (state, True)
+            assert (found["state"], message in found["fix"]) == (state, True)
         one.client(None, None).xadd("vigil:audit", {"hash": "x", "record": "{}"}, id="1700000000000-0")
         late = on(one, tmp_path)["audit trail"]
         assert (late["state"], "records have waited" in late["detail"]) == ("warning", True)
@@ -129,12 +129,12 @@ def test_the_audit_key_and_what_it_signs(tmp_path: Path) -> None:
 @contextmanager
 def answering(status: int, date: str | None = None) -> Iterator[tuple[int, list[str]]]:
     """An HTTP server that answers everything alike; its port, and what was asked."""
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length") or 0)
-            asked.append(f"{self.command} {self.path} {self.rfile.read(length)!r}")
+            requests.append(f"{self.command} {self.path} {self.rfile.read(length)!r}")
             self.send_response_only(status)
             if date:
                 self.send_header("Date", date)
@@ -152,21 +152,21 @@ def answering(status: int, date: str | None = None) -> Iterator[tuple[int, list[
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
         try:
-            yield listening.server_port, asked
+            yield listening.server_port, requests
         finally:
             listening.shutdown()
             thread.join()
 
 
 @pytest.mark.parametrize(
-    ("status", "state", "said"),
+    ("status", "state", "message"),
     [(200, "ok", "accepts envelopes"), (403, "warning", "refuses the DSN"), (404, "warning", "answers 404")],
 )
-def test_sentry_is_asked_to_take_an_envelope(tmp_path: Path, status: int, state: str, said: str) -> None:
-    with answering(status) as (port, asked):
+def test_sentry_is_asked_to_take_an_envelope(tmp_path: Path, status: int, state: str, message: str) -> None:
+    with answering(status) as (port, requests):
         found = findings(tmp_path, SENTRY_DSN=f"http://abcdef@127.0.0.1:{port}/42")["sentry"]
-    assert (found["state"], said in found["detail"]) == (state, True), found
-    assert asked == ["POST /api/42/envelope/ b'{}\\n'"]
+    assert (found["state"], message in found["detail"]) == (state, True), found
+    assert requests == ["POST /api/42/envelope/ b'{}\\n'"]
     assert "abcdef" not in found["detail"]
 
 
@@ -192,7 +192,7 @@ def test_a_key_that_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_receiver_is_judged_and_tried(tmp_path: Path) -> None:
-    with answering(401) as (port, asked):
+    with answering(401) as (port, requests):
         url = f"http://127.0.0.1:{port}/hooks"
         closed = findings(tmp_path, "--webhook", url)
         opened = findings(tmp_path, "--webhook", url, VIGIL_WEBHOOK_ALLOW_PRIVATE="1")
@@ -201,7 +201,7 @@ def test_a_receiver_is_judged_and_tried(tmp_path: Path) -> None:
     assert "answers (an unsigned {} got 401)" in opened["receiver"]["detail"]
     assert opened["webhooks"]["state"] == "warning"
     assert away["receiver"]["state"] == "problem"
-    assert asked == ["POST /hooks b'{}'"]
+    assert requests == ["POST /hooks b'{}'"]
 
 
 def test_it_fits_a_narrow_terminal(tmp_path: Path) -> None:
@@ -230,8 +230,8 @@ def test_health_says_when_nothing_answers(tmp_path: Path) -> None:
 
     assert health("api", VIGIL_PORT="1") == (1, "api: nothing answers on port 1 (ConnectionRefusedError)\n")
     assert health("worker")[0] == 1
-    with answering(503) as (port, asked):
+    with answering(503) as (port, requests):
         assert health("api", VIGIL_PORT=str(port)) == (1, "api: /readyz answers 503\n")
         assert health("worker", VIGIL_WORKER_PORT=str(port))[0] == 1
-    assert [line.split()[1] for line in asked] == ["/readyz", "/healthz"]
+    assert [line.split()[1] for line in requests] == ["/readyz", "/healthz"]
     assert health("nonsense")[0] == 2

@@ -38,8 +38,8 @@ class _Echo(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.send_response(200)
-        told = [self.headers.get(name, "-") for name in ("Host", "X-Forwarded-Proto", "X-Forwarded-For")]
-        self.send_header("X-Seen", " ".join(told))
+        seen_headers = [self.headers.get(name, "-") for name in ("Host", "X-Forwarded-Proto", "X-Forwarded-For")]
+        self.send_header("X-Seen", " ".join(seen_headers))
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"ok")
@@ -112,7 +112,7 @@ def test_the_api_is_told_how_the_caller_came(tmp_path: Path) -> None:
             b"GET /healthz HTTP/1.1\r\nHost: vigil.example:8443\r\n"
             b"X-Forwarded-Proto: gopher\r\nX-Forwarded-For: 10.0.0.1\r\nConnection: close\r\n\r\n"
         )
-        said = b""
+        received = b""
         while chunk := line.recv(4096):
-            said += chunk
-    assert b"X-Seen: vigil.example:8443 http 127.0.0.1" in said
+            received += chunk
+    assert b"X-Seen: vigil.example:8443 http 127.0.0.1" in received

@@ -91,8 +91,8 @@ async def commit(one: Server, made: dict[str, str]) -> int:
         await Apps(api, clock).create_key("shop", SCOPES)
         ids = [(await Jobs(api, clock).submit(new_job()))[0].job.id for _ in range(6)]
         for job_id in ids[:4]:
-            for said in ([(STARTED, None), (began(), 1)], [(done(), 1), (COMPLETED, 1)]):
-                await Jobs(worker, clock).change(job_id, lambda _, said=said: said)
+            for drafts in ([(STARTED, None), (began(), 1)], [(done(), 1), (COMPLETED, 1)]):
+                await Jobs(worker, clock).change(job_id, lambda _, drafts=drafts: drafts)
         await api.enqueue_job("probe")
         last = await Seals(worker).last()
         rows = await Trail(worker, clock).page(f"({last.last}" if last else "-", count=100)

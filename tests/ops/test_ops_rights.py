@@ -47,7 +47,7 @@ def ready(port: int | str) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
-def told(folder: Path, process: str, event: str) -> list[dict[str, object]]:
+def logged(folder: Path, process: str, event: str) -> list[dict[str, object]]:
     lines = (folder / f"{process}.log").read_text().splitlines()
     found = [json.loads(line) for line in lines if line.startswith("{")]
     return [row for row in found if row.get("event") == event]
@@ -60,8 +60,8 @@ def test_what_is_missing_at_start_is_named_everywhere_and_waited_for(own: Server
     places = {"api": vigil.port, "worker": vigil.settings["VIGIL_WORKER_PORT"]}
     with vigil.process("api", "api"), vigil.process("worker", "worker"):
         for name, port in places.items():
-            wait_for(f"{name} to say so", lambda name=name: told(tmp_path, name, "store.away"))
-            away = told(tmp_path, name, "store.away")
+            wait_for(f"{name} to say so", lambda name=name: logged(tmp_path, name, "store.away"))
+            away = logged(tmp_path, name, "store.away")
             assert all(rule in str(away[0]["reason"]) for rule in expected)
             assert len(away) == 1
             status, reason = wait_for(f"{name} to answer", lambda port=port: ready(port)[0] and ready(port))
@@ -74,7 +74,7 @@ def test_what_is_missing_at_start_is_named_everywhere_and_waited_for(own: Server
         grant(own, "")
         for name, port in places.items():
             wait_for(f"{name} to be ready", lambda port=port: ready(port)[0] == 200)
-            assert told(tmp_path, name, "store.back")
+            assert logged(tmp_path, name, "store.back")
         for rules, lacking in MISSING.items():
             grant(own, rules)
             for port in places.values():
@@ -118,7 +118,7 @@ def test_an_api_that_waits_for_redis_says_what_it_waits_for(tmp_path: Path) -> N
         status, reason = wait_for("the API", lambda: ready(vigil.port) if ready(vigil.port)[0] else None)
         assert status == 503
         assert "can't be reached" in reason
-        away = wait_for("the log", lambda: told(tmp_path, "api", "store.away"))
+        away = wait_for("the log", lambda: logged(tmp_path, "api", "store.away"))
         assert "can't be reached" in str(away[0]["reason"])
 
 
@@ -128,4 +128,4 @@ def test_the_shipped_rules_allow_all_that_is_in_the_list(tmp_path: Path, role: R
     with server(tmp_path / "data", "--aclfile", str(tmp_path / "secrets" / "users.acl")) as one:
         admin = one.client("admin", made["valkey_password_admin"])
         refused = {words: admin.execute_command("ACL", "DRYRUN", role, *words) for words in REQUIRED[role]}
-        assert {words: said for words, said in refused.items() if said != "OK"} == {}
+        assert {words: reply for words, reply in refused.items() if reply != "OK"} == {}

@@ -23,9 +23,9 @@ def ready(url: str) -> tuple[int, str]:
 
 def both(vigil: Deployment, worker: str, status: int) -> tuple[str, str] | None:
     """What API and worker say, once both answer with this status."""
-    said = ready(vigil.url), ready(worker)
-    print(said)  # shown when what is waited for does not come
-    return (said[0][1], said[1][1]) if {said[0][0], said[1][0]} == {status} else None
+    answers = ready(vigil.url), ready(worker)
+    print(answers)  # shown when what is waited for does not come
+    return (answers[0][1], answers[1][1]) if {answers[0][0], answers[1][0]} == {status} else None
 
 
 def doctor(vigil: Deployment) -> dict[str, dict[str, Any]]:
@@ -38,9 +38,9 @@ def changed(url: str) -> list[str]:
 
 
 def refused_everywhere(vigil: Deployment, worker: str) -> None:
-    for said in wait_for("both refuse", lambda: both(vigil, worker, 503)):
-        assert "came back empty" in said
-        assert "vigil store accept" in said
+    for answers in wait_for("both refuse", lambda: both(vigil, worker, 503)):
+        assert "came back empty" in answers
+        assert "vigil store accept" in answers
     assert (changed(vigil.url), changed(worker)) == (["1.0"], ["1.0"])
     answer = vigil.http.post("/v1/jobs", json={"model": "gpt-5.6-sol", "input": "x"})
     assert (answer.status_code, answer.json()["code"]) == (503, "store_changed")
@@ -108,8 +108,8 @@ def test_an_emptied_and_an_older_store_are_noticed_and_accepted_on_purpose(tmp_p
             shutil.rmtree(data)
             shutil.copytree(tmp_path / "kept", data)
             with server(data, *options, port=port):
-                for said in wait_for("both refuse the older one", lambda: both(vigil, worker, 503)):
-                    assert "came back older" in said
+                for answers in wait_for("both refuse the older one", lambda: both(vigil, worker, 503)):
+                    assert "came back older" in answers
                 assert vigil.vigil("api", "store", "accept").returncode == 0
                 wait_for("both take it", lambda: both(vigil, worker, 200))
                 assert changed(vigil.url) == ["0.0"]

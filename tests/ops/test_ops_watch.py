@@ -108,10 +108,10 @@ def test_every_alert_is_tested_in_both_ways() -> None:
     tests = [one for file in files for one in yaml.safe_load(file.read_text())["tests"]]
     seen = {}
     for one in tests:
-        (asked,) = one["promql_expr_test"]
+        (query,) = one["promql_expr_test"]
         alert, _, way = one["name"].partition(" ")
-        assert asked["expr"] == f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})'
-        assert bool(asked["exp_samples"]) == (way == "fires")
+        assert query["expr"] == f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})'
+        assert bool(query["exp_samples"]) == (way == "fires")
         assert way in {"fires", "stays silent"}
         seen.setdefault(alert, set()).add(way)
         for series in one["input_series"]:

@@ -16,8 +16,8 @@ SOL, TERRA, LUNA = "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"
 NAMED, NONE, ABSENT = RetryModelState.NAMED, RetryModelState.NONE, RetryModelState.ABSENT
 
 
-def ask(requested=SOL, mine=None, named=None, state=ABSENT, denied=(), **more):
-    return faster_model(requested, mine, named, state, CATALOGUE, denied, **more)
+def ask(requested=SOL, policy_model=None, named=None, state=ABSENT, denied=(), **more):
+    return faster_model(requested, policy_model, named, state, CATALOGUE, denied, **more)
 
 
 @pytest.mark.parametrize("requested", [SOL, TERRA, "gpt-5.6", "gpt-5.6-sol-2026-07-09"])
@@ -33,12 +33,12 @@ def test_the_provider_is_heard_when_the_app_is_silent():
 
 @pytest.mark.parametrize("state", [NAMED, NONE, ABSENT])
 def test_the_apps_own_choice_holds_whatever_the_provider_says(state):
-    assert ask(mine=TERRA, named=LUNA, state=state) == FasterModel(TERRA)
+    assert ask(policy_model=TERRA, named=LUNA, state=state) == FasterModel(TERRA)
 
 
 @pytest.mark.parametrize("same", [SOL, "gpt-5.6", "GPT-5.6-sol-2026-07-09"])
 def test_the_same_model_under_another_name_is_not_faster(same):
-    assert ask(mine=same) == NoFasterModel("same_model")
+    assert ask(policy_model=same) == NoFasterModel("same_model")
     assert ask(named=same, state=NAMED) == NoFasterModel("same_model")
     assert ask(requested=same, named=SOL, state=NAMED) == NoFasterModel("same_model")
 
@@ -57,11 +57,11 @@ def test_the_fast_tier_has_no_faster_one():
 
 def test_a_denied_model_is_not_chosen_and_not_replaced():
     assert ask(denied={LUNA}) == NoFasterModel("denied")
-    assert ask(mine="gpt-5.6-luna-2026-07-09", denied=[LUNA]) == NoFasterModel("denied")
+    assert ask(policy_model="gpt-5.6-luna-2026-07-09", denied=[LUNA]) == NoFasterModel("denied")
     assert ask(named=TERRA, state=NAMED, denied=[LUNA]) == FasterModel(TERRA)
 
 
-@pytest.mark.parametrize("where", [{"mine": "gpt-9"}, {"named": "gpt-9", "state": NAMED}])
+@pytest.mark.parametrize("where", [{"policy_model": "gpt-9"}, {"named": "gpt-9", "state": NAMED}])
 def test_an_unknown_model_only_where_the_operator_allows_it(where):
     assert ask(**where) == NoFasterModel("unknown_model")
     assert ask(**where, allow_unknown=True) == FasterModel("gpt-9")

@@ -64,9 +64,11 @@ def dues(policy, s):
     return check, s.silent_since + rule.silence_seconds if judged else None
 
 
-def asked(policy, requested, s, denied=(), allow=False):
-    mine = policy.on_delay.model
-    return faster_model(requested, mine, s.retry_model, s.retry_model_state, CATALOGUE, denied, allow_unknown=allow)
+def faster_of(policy, requested, s, denied=(), allow=False):
+    policy_model = policy.on_delay.model
+    return faster_model(
+        requested, policy_model, s.retry_model, s.retry_model_state, CATALOGUE, denied, allow_unknown=allow
+    )
 
 
 @given(POLICIES, SITUATIONS, SECONDS, st.booleans())
@@ -78,7 +80,7 @@ def test_never_after_a_block_nor_the_end_nor_where_the_model_is_required_nor_wit
 
 @given(POLICIES, LIVE, NAMES, DENIED, SECONDS, st.booleans())
 def test_what_is_acted_with_is_another_model_that_is_granted_and_wanted(policy, s, requested, denied, now, allow):
-    faster = asked(policy, requested, s, denied, allow)
+    faster = faster_of(policy, requested, s, denied, allow)
     decision = decide(policy, s, faster, now)
     if isinstance(decision, WaitAction):
         return
@@ -126,7 +128,7 @@ def test_the_time_to_ask_again_lies_ahead_and_asking_then_acts(rule, s, start, p
 
 @given(POLICIES, SITUATIONS, SECONDS)
 def test_the_same_question_has_the_same_answer_and_no_faster_model_means_no_action(policy, s, now):
-    faster = asked(policy, "gpt-5.6-sol", s)
+    faster = faster_of(policy, "gpt-5.6-sol", s)
     assert decide(policy, s, faster, now) == decide(policy, s, faster, now)
     assert decide(policy, replace(s, output_seen=not s.output_seen), faster, now) == decide(policy, s, faster, now)
     assert decide(policy, s, NoFasterModel("denied"), now) == WaitAction()

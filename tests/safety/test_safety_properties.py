@@ -154,9 +154,9 @@ def test_an_answer_needs_the_providers_last_word_and_a_verdict_is_sound(steps):
     verdict = watch.verdict
     if verdict is None:
         return
-    said = [s for s, _ in steps if isinstance(s, Terminal)]
+    terminals = [s for s, _ in steps if isinstance(s, Terminal)]
     if verdict.outcome in DELIVERED:
-        assert any(t.status in ("completed", "incomplete") for t in said)
+        assert any(t.status in ("completed", "incomplete") for t in terminals)
         assert verdict.served_model
         assert verdict.failure is None
     else:
@@ -194,7 +194,7 @@ def test_a_block_code_anywhere_makes_it_blocked(before, code, after, last, seque
 @settings(max_examples=60, deadline=None)
 def test_after_a_resume_every_delta_is_heard_exactly_once(cut, back):
     watch = AttemptWatch(SOL, checked=False, now=0.0)
-    heard = [n for n in range(cut + 1) if watch.delta(n, 0.0) != "stale"]
+    read_deltas = [n for n in range(cut + 1) if watch.delta(n, 0.0) != "stale"]
     watch.feed(Opened(200, resumed=True), 1.0)
-    heard += [n for n in range(max(0, cut - back), 45) if watch.delta(n, 1.0) != "stale"]
-    assert heard == list(range(45))
+    read_deltas += [n for n in range(max(0, cut - back), 45) if watch.delta(n, 1.0) != "stale"]
+    assert read_deltas == list(range(45))

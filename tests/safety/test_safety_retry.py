@@ -9,42 +9,42 @@ from worker.jobs.errors import Failure
 from worker.jobs.states import Outcome
 from worker.safety.retry import CAP, GiveUp, RetryAt, counted, decide, delay, hold_delay
 
-DICE = st.floats(0, 1, exclude_max=True)
+JITTER = st.floats(0, 1, exclude_max=True)
 AGAIN = Failure(Outcome.OVERLOADED, "overloaded", "provider", retryable=True)
 
 
-def ask(failure=AGAIN, so_far=1, most=5, *, seen=False, dice=0.5, now=100.0, deadline=None, **more):
-    return decide(so_far, most, failure, seen, dice, now, deadline, **more)
+def ask(failure=AGAIN, so_far=1, most=5, *, seen=False, jitter=0.5, now=100.0, deadline=None, **more):
+    return decide(so_far, most, failure, seen, jitter, now, deadline, **more)
 
 
-@given(st.integers(1, 10_000), DICE)
+@given(st.integers(1, 10_000), JITTER)
 @settings(max_examples=80)
-def test_the_backoff_stays_between_half_and_all_of_the_doubled_base(so_far, dice):
+def test_the_backoff_stays_between_half_and_all_of_the_doubled_base(so_far, jitter):
     full = min(CAP, 2.0 ** min(so_far - 1, 100))
-    assert full / 2 <= delay(so_far, dice) <= full
+    assert full / 2 <= delay(so_far, jitter) <= full
 
 
-@given(st.integers(1, 50), DICE, st.floats(0, 1e9))
+@given(st.integers(1, 50), JITTER, st.floats(0, 1e9))
 @settings(max_examples=80)
-def test_the_providers_wait_is_never_cut_short_and_has_no_ceiling(so_far, dice, asked):
-    seconds = delay(so_far, dice, asked)
-    assert seconds >= asked
-    assert seconds <= max(CAP, asked * 1.1 + 1e-6)
+def test_the_providers_wait_is_never_cut_short_and_has_no_ceiling(so_far, jitter, retry_after):
+    seconds = delay(so_far, jitter, retry_after)
+    assert seconds >= retry_after
+    assert seconds <= max(CAP, retry_after * 1.1 + 1e-6)
 
 
-@given(st.integers(1, 50), DICE)
+@given(st.integers(1, 50), JITTER)
 @settings(max_examples=40)
-def test_with_the_same_dice_a_later_attempt_never_waits_less(so_far, dice):
-    assert delay(so_far + 1, dice) >= delay(so_far, dice)
+def test_with_the_same_jitter_a_later_attempt_never_waits_less(so_far, jitter):
+    assert delay(so_far + 1, jitter) >= delay(so_far, jitter)
 
 
-@pytest.mark.parametrize("asked", [-1.0, math.nan])
-def test_a_wait_that_makes_no_sense_counts_as_not_said(asked):
-    assert delay(1, 0.0, asked) == delay(1, 0.0)
+@pytest.mark.parametrize("retry_after", [-1.0, math.nan])
+def test_a_wait_that_makes_no_sense_counts_as_not_said(retry_after):
+    assert delay(1, 0.0, retry_after) == delay(1, 0.0)
 
 
 def test_a_retry_says_in_how_many_seconds_and_when():
-    assert ask(dice=0.0) == RetryAt(0.5, 100.5)
+    assert ask(jitter=0.0) == RetryAt(0.5, 100.5)
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,8 @@ def test_an_absent_retry_model_keeps_the_one_named_before_and_null_takes_it_away
         Delta(9, "a"),
         notice(state=ABSENT),
     )
-    told = [(s.retry_model, s.retry_model_state) for s in play.of(CheckStartedSignal, CheckUpdatedSignal)]
-    assert told == [(None, ABSENT), (LUNA, NAMED), (None, NONE), (None, NONE)]
+    retry_models = [(s.retry_model, s.retry_model_state) for s in play.of(CheckStartedSignal, CheckUpdatedSignal)]
+    assert retry_models == [(None, ABSENT), (LUNA, NAMED), (None, NONE), (None, NONE)]
 
 
 def test_a_later_notice_opens_a_second_check():

@@ -37,17 +37,17 @@ async def test_calls_are_counted_and_described_without_the_prompt(client: AsyncO
     await client.responses.retrieve(made.id)
     with pytest.raises(openai.RateLimitError):
         await client.responses.create(model=SOL, input="[[sim: quota]]")
-    told = await get(sim, "/sim/calls")
-    assert isinstance(told, dict)
-    assert (told["creates"], told["polls"], told["chats"], told["resumes"]) == (3, 1, 0, 0)
-    assert told["by_model"] == {SOL: 2, "gpt-5.6-luna": 1}
-    assert told["by_scenario"] == {"normal": 2, "quota": 1}
-    first = told["calls"][0]
+    ledger = await get(sim, "/sim/calls")
+    assert isinstance(ledger, dict)
+    assert (ledger["creates"], ledger["polls"], ledger["chats"], ledger["resumes"]) == (3, 1, 0, 0)
+    assert ledger["by_model"] == {SOL: 2, "gpt-5.6-luna": 1}
+    assert ledger["by_scenario"] == {"normal": 2, "quota": 1}
+    first = ledger["calls"][0]
     assert first["input_sha256"] == hashlib.sha256(prompt.encode()).hexdigest()
     assert (first["client_request_id"], first["safety_identifier"], first["retry_count"]) == ("mine-1", "u_7f3a", "0")
     assert (first["status"], first["ended"], first["stream"], first["background"]) == (200, "completed", False, False)
-    assert told["calls"][-1]["status"] == 429
-    assert "secret" not in json.dumps(told)
+    assert ledger["calls"][-1]["status"] == 429
+    assert "secret" not in json.dumps(ledger)
 
 
 async def test_the_speed_can_change_and_takes_waits_under_way_along(sim: Simulator, client: AsyncOpenAI) -> None:

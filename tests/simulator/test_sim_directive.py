@@ -51,7 +51,7 @@ def test_without_a_directive_there_is_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[[sim: check_then_clear hold=long]]", "hold="),
         ("[[sim: normal tokens=-1]]", "tokens="),
@@ -62,8 +62,8 @@ def test_without_a_directive_there_is_nothing() -> None:
         ("[[sim: cut how=gently]]", "rst, fin"),
     ],
 )
-def test_a_bad_directive_says_what_is_wrong(text: str, said: str) -> None:
-    with pytest.raises(DirectiveError, match=said):
+def test_a_bad_directive_says_what_is_wrong(text: str, message: str) -> None:
+    with pytest.raises(DirectiveError, match=message):
         find(text)
 
 

@@ -152,8 +152,8 @@ async def test_wrong_requests_get_the_envelope(
         session.request(method, sim.root + path, data=body) as answer,
     ):
         assert answer.status == status
-        told = await answer.json()
-    assert status == 200 or told["error"]["message"]
+        reply = await answer.json()
+    assert status == 200 or reply["error"]["message"]
 
 
 @pytest.mark.parametrize("key", [None, "", "Bearer ", "Basic abc"])

@@ -88,8 +88,8 @@ async def emit(sim: Simulator, variant: str, kind: str = "safety_identifier.bloc
     """Ask for an event by hand."""
     body = {"type": kind, "data": {"safety_identifier": "u_1", "safety_category": "cyber"}, "variant": variant}
     async with aiohttp.ClientSession() as session, session.post(f"{sim.root}/sim/webhooks", json=body) as answer:
-        told: dict[str, object] = await answer.json()
-        return told
+        emitted: dict[str, object] = await answer.json()
+        return emitted
 
 
 async def test_good_variants_are_accepted(hooked: Simulator, receiver: Receiver) -> None:
@@ -121,9 +121,9 @@ async def test_bad_variants_are_refused(
 
 async def test_a_failing_receiver_is_tried_again(hooked: Simulator, receiver: Receiver) -> None:
     receiver.status = 503
-    told = await emit(hooked, "plain")
+    emitted = await emit(hooked, "plain")
     assert len(receiver.got) == 3
-    assert told["deliveries"][0]["status"] == 503  # type: ignore[index]
+    assert emitted["deliveries"][0]["status"] == 503  # type: ignore[index]
     assert "error" in await emit(hooked, "no_such_variant")
 
 

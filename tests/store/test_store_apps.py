@@ -82,8 +82,8 @@ async def test_an_app_whose_name_could_be_anothers_key_is_refused(redis, apps, n
 
 
 @given(st.binary(min_size=24, max_size=24))
-def test_every_key_is_plausible_and_one_wrong_character_is_not(dice):
-    key = new_key(dice)
+def test_every_key_is_plausible_and_one_wrong_character_is_not(random_bytes):
+    key = new_key(random_bytes)
     assert len(key) == 42
     assert is_well_formed(key)
     for at in range(4, 42):
@@ -100,8 +100,8 @@ async def test_a_key_of_another_house_is_not_found(apps):
 
 
 async def test_a_secret_is_made_once_for_all_processes(redis):
-    houses = [KeptSecrets(redis, Clock()) for _ in range(10)]
-    made = await asyncio.gather(*(house.get(kept_secrets.IDENTIFIER) for house in houses))
+    all_secrets = [KeptSecrets(redis, Clock()) for _ in range(10)]
+    made = await asyncio.gather(*(secrets.get(kept_secrets.IDENTIFIER) for secrets in all_secrets))
     assert len(set(made)) == 1
     assert len(made[0]) == 32
     assert await KeptSecrets(redis, Clock()).get(kept_secrets.IDENTIFIER) == made[0]
@@ -109,12 +109,12 @@ async def test_a_secret_is_made_once_for_all_processes(redis):
 
 
 async def test_a_secret_is_read_once_and_a_given_one_is_never_kept(redis, clock):
-    house = KeptSecrets(redis, clock, {kept_secrets.IDENTIFIER: b"given"})
-    assert await house.get(kept_secrets.IDENTIFIER) == b"given"
+    secrets = KeptSecrets(redis, clock, {kept_secrets.IDENTIFIER: b"given"})
+    assert await secrets.get(kept_secrets.IDENTIFIER) == b"given"
     assert await redis.exists(keys.secret(kept_secrets.IDENTIFIER)) == 0
-    made = await house.get(kept_secrets.DIGEST)
+    made = await secrets.get(kept_secrets.DIGEST)
     await redis.flushall()
-    assert await house.get(kept_secrets.DIGEST) == made
+    assert await secrets.get(kept_secrets.DIGEST) == made
 
 
 def test_an_identifier_is_the_apps_own_and_a_digest_proves_what_was_asked():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random  # noqa: TID251  a seeded dice, so that a failure can be told again
+import random  # noqa: TID251  seeded, so that a failure can be repeated
 
 from worker.store.connection.pool import connect
 
@@ -13,15 +13,15 @@ CALLERS, ROUNDS, KEYS = 24, 60, 50
 
 async def test_a_cancelled_command_leaves_no_reply_for_the_next_one(valkey_url: str, redis) -> None:
     await redis.mset({f"key:{n}": f"value:{n}" for n in range(KEYS)})
-    client, dice = connect(valkey_url, max_connections=4), random.Random(7)
+    client, rng = connect(valkey_url, max_connections=4), random.Random(7)
     given_up = answered = 0
 
     async def caller() -> None:
         nonlocal given_up, answered
         for _ in range(ROUNDS):
-            number = dice.randrange(KEYS)
+            number = rng.randrange(KEYS)
             try:
-                async with asyncio.timeout(dice.choice((0.0002, 0.0005, 0.001, 0.002, 0.005, 1))):
+                async with asyncio.timeout(rng.choice((0.0002, 0.0005, 0.001, 0.002, 0.005, 1))):
                     got = await client.get(f"key:{number}")
             except TimeoutError:
                 given_up += 1
@@ -33,7 +33,7 @@ async def test_a_cancelled_command_leaves_no_reply_for_the_next_one(valkey_url: 
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
     finally:
         await client.aclose()
-    assert given_up > 50, "the dice made callers give up"
+    assert given_up > 50, "the seed made callers give up"
     assert answered > 50
 
 

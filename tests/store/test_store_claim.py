@@ -143,14 +143,14 @@ async def test_a_lapsed_lease_is_still_ours_until_someone_takes_it(redis, jobs, 
 
 
 async def test_renewing_returns_the_state_of_each_job(redis, jobs, clock):
-    ours, lost, asked, settled = [await submit(jobs, clock) for _ in range(4)]
+    ours, lost, to_cancel, settled = [await submit(jobs, clock) for _ in range(4)]
     tokens = {h.job.id: h.token for h in await claim(jobs, limit=4)}
     await lapse(redis, lost)
     await claim(jobs, "w2")
-    await jobs.change(asked, lambda _: [(STARTED, None)])
-    await JobControl(jobs).request_cancel(asked, by="test")
+    await jobs.change(to_cancel, lambda _: [(STARTED, None)])
+    await JobControl(jobs).request_cancel(to_cancel, by="test")
     await jobs.change(settled, lambda _: [(CANCELLED, None)])
-    held = [(name, tokens[name]) for name in (ours, lost, asked, settled)]
+    held = [(name, tokens[name]) for name in (ours, lost, to_cancel, settled)]
     assert await jobs.renew(60, [*held, ("job_of_nobody", "w1:1")]) == ["", "LOST", "cancel", "LOST", "LOST"]
     seconds, _ = await redis.time()
     assert await redis.zscore(keys.LEASED, ours) > (seconds + 50) * 1000

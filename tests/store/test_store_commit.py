@@ -26,7 +26,7 @@ from worker.store import channels, codec, keys
 from worker.store.jobs.repository import Jobs, RetentionTimes
 
 FLAGGED = (ev.AccountFlagged(), None)
-ASKED = (ev.CancelRequested(by="key_1"), None)
+CANCEL_REQUESTED = (ev.CancelRequested(by="key_1"), None)
 NORMAL = [(STARTED, None), (began(), 1), (done(), 1), (COMPLETED, 1)]
 
 
@@ -94,14 +94,14 @@ async def test_a_settled_job_tells_late_writers_so(redis, jobs, other):
 async def test_whoever_was_slower_is_asked_again_with_the_record_as_it_is(redis, jobs, other):
     job = await submitted(jobs)
     await other.change(job.id, lambda _: [FLAGGED])
-    asked = []
+    records_seen = []
 
     def decide(seen):
-        asked.append((seen.version, seen.account_flagged))
-        return [ASKED]
+        records_seen.append((seen.version, seen.account_flagged))
+        return [CANCEL_REQUESTED]
 
     after = await jobs.change(job.id, decide, job=job)
-    assert asked == [(1, False), (2, True)]
+    assert records_seen == [(1, False), (2, True)]
     assert after.version == 3
     await sound(redis, jobs, [job.id])
 
@@ -112,7 +112,7 @@ async def test_the_audit_chain_stands_when_two_processes_write_in_turns_and_at_o
     seen = job
     for _ in range(3):
         late = await other.change(job.id, lambda _: [FLAGGED])
-        seen = await jobs.change(job.id, lambda _: [ASKED], job=seen)  # a conflict first, each time
+        seen = await jobs.change(job.id, lambda _: [CANCEL_REQUESTED], job=seen)  # a conflict first, each time
         assert seen.version == late.version + 1
     asks = [[(ev.CancelRequested(by=f"key_{n}"), None)] for n in range(10)]
     await asyncio.gather(*((jobs, other)[n % 2].change(job.id, lambda _, a=ask: a) for n, ask in enumerate(asks)))
@@ -159,7 +159,7 @@ async def test_a_lost_answer_is_found_again_behind_someone_elses_commit(redis, j
     drafts = [(STARTED, None), (began(), 1)]
     with pytest.raises(StoreUnavailable):
         await jobs.change(job.id, lambda _: drafts, job=held.job, token=held.token)
-    await other.change(job.id, lambda _: [ASKED])
+    await other.change(job.id, lambda _: [CANCEL_REQUESTED])
     after = await jobs.change(job.id, lambda _: drafts, job=held.job, token=held.token)
     assert (after.version, len(after.attempts)) == (4, 1)
     await sound(redis, jobs, [job.id])

@@ -88,8 +88,12 @@ async def test_jobs_survive_a_sigkill_of_the_server(tmp_path):
 async def test_the_server_keeps_what_we_insist_on_and_only_for_us(tmp_path):
     async with EmbeddedValkey(tmp_path) as server:
         client = connect(server.url)
-        said = await check_durability(client)
-        assert (said["appendonly"], said["appendfsync"], said["maxmemory_policy"]) == ("yes", "always", "noeviction")
+        config = await check_durability(client)
+        assert (config["appendonly"], config["appendfsync"], config["maxmemory_policy"]) == (
+            "yes",
+            "always",
+            "noeviction",
+        )
         assert (await client.config_get("port"))["port"] == "0", "no network port"
         await client.aclose()
         assert socket_path(tmp_path).stat().st_mode & 0o077 == 0

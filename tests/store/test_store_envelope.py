@@ -41,9 +41,9 @@ def test_a_value_that_brings_its_key_along_opens_in_any_process_with_the_master_
 )
 def test_a_value_that_was_moved_to_another_app_job_or_field_does_not_open(app: str, job_id: str, field: str) -> None:
     raw = MasterKeyring([NEW]).new("acme", "job_1").seal_with_key(PRIVATE, SECRET)
-    with pytest.raises(ContentDamaged) as told:
+    with pytest.raises(ContentDamaged) as caught:
         MasterKeyring([NEW]).open(app, job_id, field, raw)
-    assert SECRET not in str(told.value)
+    assert SECRET not in str(caught.value)
 
 
 def test_the_text_of_one_attempt_is_not_the_text_of_another() -> None:
@@ -65,10 +65,10 @@ def test_any_changed_byte_is_noticed(data: st.DataObject) -> None:
 @pytest.mark.parametrize("keys", [[], [OLD]])
 def test_without_its_key_a_value_names_the_key_it_wants(keys: list[bytes]) -> None:
     raw = MasterKeyring([NEW]).new("acme", "job_1").seal_with_key(PRIVATE, SECRET)
-    with pytest.raises(KeyMissing) as told:
+    with pytest.raises(KeyMissing) as caught:
         MasterKeyring(keys).open("acme", "job_1", PRIVATE, raw)
-    assert told.value.kid == kid_of(NEW).hex()
-    assert isinstance(told.value, StoreUnavailable), "it is kept, and may be asked for again"
+    assert caught.value.kid == kid_of(NEW).hex()
+    assert isinstance(caught.value, StoreUnavailable), "it is kept, and may be asked for again"
 
 
 def test_the_first_key_encrypts_and_all_decrypt() -> None:
@@ -80,10 +80,10 @@ def test_the_first_key_encrypts_and_all_decrypt() -> None:
 
 def test_a_key_that_is_wrapped_again_leaves_the_content_as_it_is() -> None:
     box = MasterKeyring([OLD]).new("acme", "job_1")
-    private, asked = box.seal_with_key(PRIVATE, SECRET), box.seal(INPUT, SECRET)
+    private, sealed_input = box.seal_with_key(PRIVATE, SECRET), box.seal(INPUT, SECRET)
     again = MasterKeyring([NEW, OLD]).rewrap("acme", "job_1", private)
     fresh, value = MasterKeyring([NEW]).open("acme", "job_1", PRIVATE, again)
-    assert (value, fresh.unseal(INPUT, asked)) == (SECRET, SECRET)
+    assert (value, fresh.unseal(INPUT, sealed_input)) == (SECRET, SECRET)
     with pytest.raises(KeyMissing):
         MasterKeyring([OLD]).open("acme", "job_1", PRIVATE, again)
 

@@ -43,9 +43,9 @@ async def takers(jobs, limit):
 
 async def test_a_backlog_makes_nobody_else_wait(jobs, clock):
     await submit(jobs, clock, "big", 60)
-    mine = await submit(jobs, clock, "small", 5)
+    small_jobs = await submit(jobs, clock, "small", 5)
     first = await claim(jobs, 10)
-    assert {h.job.id for h in first} >= set(mine), "every second turn was the small one's"
+    assert {h.job.id for h in first} >= set(small_jobs), "every second turn was the small one's"
 
 
 async def test_one_at_a_time_or_many_at_once_the_turns_are_the_same(jobs, clock):
@@ -92,10 +92,10 @@ async def test_due_retries_wait_for_their_apps_turn(redis, jobs, clock):
     for name in names:
         await jobs.change(name, lambda _: [(backoff(), None)])
         await fall_due(redis, name)
-    (mine,) = await submit(jobs, clock, "small")
+    (small_jobs,) = await submit(jobs, clock, "small")
     held = await claim(jobs, 2)
-    assert mine in {h.job.id for h in held}
-    await sound(redis, jobs, [*names, mine])
+    assert small_jobs in {h.job.id for h in held}
+    await sound(redis, jobs, [*names, small_jobs])
 
 
 async def test_an_app_runs_no_more_at_once_than_it_may_and_holds_nobody_up(apps, redis, jobs, clock):

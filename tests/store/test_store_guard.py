@@ -25,13 +25,13 @@ from worker.store.lifecycle.queue_repair import QueueRepair
 from worker.store.lifecycle.retention import Retention
 
 ACL = Path(__file__).parents[2] / "ops" / "users.acl"
-Told = list[tuple[str, dict[str, object]]]
+TelemetryEvents = list[tuple[str, dict[str, object]]]
 
 
 @pytest.fixture
 async def guarded(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> AsyncIterator[ArqRedis]:
     """A guarded client on the emptied Valkey, as a process has it."""
-    client = connect(valkey_url, keyring=VAULT, guard=StoreGuard(tmp_path / "store.json", FakeClock().dice))
+    client = connect(valkey_url, keyring=VAULT, guard=StoreGuard(tmp_path / "store.json", FakeClock().random_bytes))
     yield client
     await client.aclose()
 
@@ -48,7 +48,7 @@ async def again(valkey_url: str, mark: StoreMark | None, path: Path) -> ArqRedis
     """A client of a process that starts with this mark."""
     if mark is not None:
         save(path, mark)
-    return connect(valkey_url, keyring=VAULT, guard=StoreGuard(path, FakeClock(start=7).dice))
+    return connect(valkey_url, keyring=VAULT, guard=StoreGuard(path, FakeClock(start=7).random_bytes))
 
 
 async def test_a_fresh_store_gets_an_id_and_the_mark_follows_what_is_committed(
@@ -64,7 +64,8 @@ async def test_a_fresh_store_gets_an_id_and_the_mark_follows_what_is_committed(
 
 async def test_several_processes_that_start_at_once_agree(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> None:
     clients = [
-        connect(valkey_url, guard=StoreGuard(tmp_path / f"{n}.json", FakeClock(start=n * 10).dice)) for n in range(5)
+        connect(valkey_url, guard=StoreGuard(tmp_path / f"{n}.json", FakeClock(start=n * 10).random_bytes))
+        for n in range(5)
     ]
     await asyncio.gather(*(client.ping() for client in clients))
     assert len({(await looked(client)).deployment for client in clients}) == 1
@@ -74,7 +75,7 @@ async def test_several_processes_that_start_at_once_agree(valkey_url: str, redis
 
 @pytest.mark.parametrize("reason", ["empty", "older", "other"])
 async def test_what_is_not_the_known_store_is_not_spoken_to(
-    reason: str, valkey_url: str, guarded: ArqRedis, redis: ArqRedis, told: Told, tmp_path: Path
+    reason: str, valkey_url: str, guarded: ArqRedis, redis: ArqRedis, telemetry_events: TelemetryEvents, tmp_path: Path
 ) -> None:
     jobs = Jobs(guarded, FakeClock())
     await jobs.submit(new_job())
@@ -93,14 +94,14 @@ async def test_what_is_not_the_known_store_is_not_spoken_to(
     for refused in (guarded, client):  # and nothing passes from now on, nor after a new start
         with pytest.raises(StoreChanged, match=r"vigil store accept"):
             await Jobs(refused, FakeClock()).submit(new_job())
-    assert {fields["reason"] for name, fields in told if name == "store.changed"} == {reason}
+    assert {fields["reason"] for name, fields in telemetry_events if name == "store.changed"} == {reason}
     assert await redis.exists("vigil:ready") == (reason == "older")
 
     await accept(redis, "meant")
     for accepted in (guarded, client):
         assert (await Jobs(accepted, FakeClock()).submit(new_job()))[0].job.status == "queued"
         assert (await looked(accepted)).deployment == "meant"
-    assert [name for name, _ in told if name.startswith("store.")].count("store.known") == 2
+    assert [name for name, _ in telemetry_events if name.startswith("store.")].count("store.known") == 2
     # accepted once is not accepted for ever
     await redis.flushall()
     for refused in (guarded, client):
@@ -124,19 +125,19 @@ async def test_an_older_store_that_others_went_on_with_is_noticed_too(
 
 
 async def test_connections_that_meet_an_accepted_store_at_once_agree(
-    valkey_url: str, guarded: ArqRedis, redis: ArqRedis, told: Told, tmp_path: Path
+    valkey_url: str, guarded: ArqRedis, redis: ArqRedis, telemetry_events: TelemetryEvents, tmp_path: Path
 ) -> None:
     await Jobs(guarded, FakeClock()).submit(new_job())
     client = await again(valkey_url, await looked(guarded), tmp_path / "again.json")
     await accept(redis, "meant")
     await asyncio.gather(*(client.incr(f"vigil:x{n}") for n in range(12)))
-    assert [name for name, _ in told if name.startswith("store.")] == []
+    assert [name for name, _ in telemetry_events if name.startswith("store.")] == []
     assert (await looked(client)).deployment == "meant"
     await client.aclose()
 
 
 async def test_the_known_store_is_accepted_at_once_when_it_is_back(
-    guarded: ArqRedis, redis: ArqRedis, told: Told
+    guarded: ArqRedis, redis: ArqRedis, telemetry_events: TelemetryEvents
 ) -> None:
     await Jobs(guarded, FakeClock()).submit(new_job())
     await looked(guarded)
@@ -147,7 +148,7 @@ async def test_the_known_store_is_accepted_at_once_when_it_is_back(
     for name, value in held.items():
         await redis.restore(name, 0, value)
     await looked(guarded)
-    assert [name for name, _ in told if name.startswith("store.")] == ["store.changed", "store.known"]
+    assert [name for name, _ in telemetry_events if name.startswith("store.")] == ["store.changed", "store.known"]
 
 
 @pytest.mark.parametrize("spoil", ["gone", "list"])
@@ -181,7 +182,7 @@ async def test_what_retention_removed_is_not_missed(
 
 
 async def test_the_file_is_kept_while_it_runs_and_a_full_disk_is_told_once(
-    valkey_url: str, guarded: ArqRedis, told: Told, tmp_path: Path
+    valkey_url: str, guarded: ArqRedis, telemetry_events: TelemetryEvents, tmp_path: Path
 ) -> None:
     guard = guard_of(guarded)
     assert guard is not None
@@ -198,18 +199,18 @@ async def test_the_file_is_kept_while_it_runs_and_a_full_disk_is_told_once(
     assert (await kept()).record == mark.record
     blocked = tmp_path / "file"
     blocked.write_text("")
-    client = connect(valkey_url, guard=StoreGuard(blocked / "store.json", FakeClock().dice))
+    client = connect(valkey_url, guard=StoreGuard(blocked / "store.json", FakeClock().random_bytes))
     other = guard_of(client)
     assert other is not None
     running = asyncio.create_task(other.run(client))
 
     async def complained() -> bool:
-        return any(name == "store.unmarked" for name, _ in told)
+        return any(name == "store.unmarked" for name, _ in telemetry_events)
 
     await until("the complaint", complained)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert [name for name, _ in told].count("store.unmarked") == 1
+    assert [name for name, _ in telemetry_events].count("store.unmarked") == 1
     await client.aclose()
 
 
@@ -220,7 +221,7 @@ async def spoil_trail(redis: ArqRedis) -> None:
 
 @pytest.mark.parametrize("by", ["a commit", "the guard", "a repair"])
 async def test_a_trail_that_vigil_set_aside_is_no_older_store(
-    by: str, valkey_url: str, guarded: ArqRedis, redis: ArqRedis, told: Told, tmp_path: Path
+    by: str, valkey_url: str, guarded: ArqRedis, redis: ArqRedis, telemetry_events: TelemetryEvents, tmp_path: Path
 ) -> None:
     jobs = Jobs(guarded, Clock())
     await jobs.submit(new_job())
@@ -237,7 +238,7 @@ async def test_a_trail_that_vigil_set_aside_is_no_older_store(
     assert await redis.type(keys.AUDIT) == b"stream"
     assert await redis.get(keys.aside(keys.AUDIT)) == b"x"
     lost = {"what": "audit", "code": "wrong_type"}
-    assert [fields for name, fields in told if name == "record.unreadable"] == [lost]
+    assert [fields for name, fields in telemetry_events if name == "record.unreadable"] == [lost]
     assert (await looked(guarded)).record > mark.record
     client = await again(valkey_url, mark, tmp_path / "again.json")  # as a process that was stopped meanwhile
     await client.ping()
@@ -278,7 +279,7 @@ async def api_user(valkey_url: str, redis: ArqRedis, tmp_path: Path) -> AsyncIte
     rules = next(line for line in ACL.read_text().splitlines() if line.startswith("user api "))
     await redis.execute_command("ACL", "SETUSER", "api", *_rules(rules.removeprefix("user api ")))
     url = valkey_url.replace("://", "://api:none@")
-    client = connect(url, keyring=VAULT, guard=StoreGuard(tmp_path / "api.json", FakeClock(start=9).dice))
+    client = connect(url, keyring=VAULT, guard=StoreGuard(tmp_path / "api.json", FakeClock(start=9).random_bytes))
     yield client
     await client.aclose()
     await redis.execute_command("ACL", "DELUSER", "api")
@@ -290,7 +291,7 @@ def _rules(text: str) -> list[str]:
 
 
 async def test_what_the_api_may_not_set_aside_is_reported_and_a_worker_does_it_at_once(
-    api_user: ArqRedis, guarded: ArqRedis, redis: ArqRedis, told: Told
+    api_user: ArqRedis, guarded: ArqRedis, redis: ArqRedis, telemetry_events: TelemetryEvents
 ) -> None:
     jobs = Jobs(api_user, Clock())
     await jobs.submit(new_job())
@@ -302,7 +303,7 @@ async def test_what_the_api_may_not_set_aside_is_reported_and_a_worker_does_it_a
     with pytest.raises(RecordUnreadable):
         await jobs.submit(wanted)
     await looked(api_user)
-    assert [fields["what"] for name, fields in told if name == "record.unreadable"] == ["audit"]
+    assert [fields["what"] for name, fields in telemetry_events if name == "record.unreadable"] == ["audit"]
     assert await redis.get(keys.AUDIT) == b"x"
     await looked(guarded)
     stored, replayed = await jobs.submit(wanted)

@@ -67,8 +67,10 @@ async def test_watchers_receive_chunks_as_they_are_appended(redis, jobs, chunks)
         await pubsub.subscribe(channels.OUTPUT_CHUNKS)
         await pubsub.get_message(timeout=LIMIT)
         await chunks.append([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO])
-        heard = [await pubsub.get_message(timeout=LIMIT) for _ in HELLO]
-    assert [parse_message(m["data"], VAULT.cached(held.job.id)) for m in heard] == [(held.job.id, 1, p) for p in HELLO]
+        messages = [await pubsub.get_message(timeout=LIMIT) for _ in HELLO]
+    assert [parse_message(m["data"], VAULT.cached(held.job.id)) for m in messages] == [
+        (held.job.id, 1, p) for p in HELLO
+    ]
 
 
 _json = st.recursive(
@@ -113,13 +115,13 @@ async def test_answers_are_read_in_one_trip_and_missing_ones_are_missing(redis):
 
 
 async def test_the_newest_message_of_each_job_tells_the_webhooks_state(redis, jobs):
-    told, _ = await jobs.submit(new_job(webhook_events=("job.queued", "job.cancelled")))
+    notified, _ = await jobs.submit(new_job(webhook_events=("job.queued", "job.cancelled")))
     quiet, _ = await jobs.submit(new_job())
-    await jobs.change(told.job.id, lambda _: [(CANCELLED, None)])
-    newest = (await redis.lindex(keys.messages(told.job.id), -1)).decode()
+    await jobs.change(notified.job.id, lambda _: [(CANCELLED, None)])
+    newest = (await redis.lindex(keys.messages(notified.job.id), -1)).decode()
     message = json.loads(await redis.get(keys.message(newest)))
     await redis.set(keys.message(newest), json.dumps({**message, "state": "delivered"}))
-    assert await message_states(redis, [told.job.id, quiet.job.id]) == {told.job.id: "delivered"}
+    assert await message_states(redis, [notified.job.id, quiet.job.id]) == {notified.job.id: "delivered"}
     assert await message_states(redis, []) == {}
     assert await message_states(redis, [quiet.job.id]) == {}
 
@@ -159,4 +161,4 @@ async def test_a_redis_that_takes_writes_says_nothing(redis):
 
 def test_the_test_clock_makes_ids_of_ours():
     clock = FakeClock()
-    assert ids.is_job_id(ids.new_id("job", 1, clock.dice(ids.DICE_BYTES)))
+    assert ids.is_job_id(ids.new_id("job", 1, clock.random_bytes(ids.RANDOM_BYTES)))

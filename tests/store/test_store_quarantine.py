@@ -37,9 +37,9 @@ async def block(jobs, clock, person=ANN, **given):
     """One job that the provider blocked."""
     job_id = await submit(jobs, clock, person, **given)
     held = next(h for h in (await jobs.claim("w1", 100, 60.0))[1] if h.job.id == job_id)
-    said = [(STARTED, None), (began(), 1), (noticed(), 1), (ev.CheckEnded(ended_by=CheckEnd.BLOCKED), 1)]
-    said += [(done(Outcome.BLOCKED), 1), (BLOCKED, 1)]
-    return await jobs.change(job_id, lambda _: said, token=held.token)
+    drafts = [(STARTED, None), (began(), 1), (noticed(), 1), (ev.CheckEnded(ended_by=CheckEnd.BLOCKED), 1)]
+    drafts += [(done(Outcome.BLOCKED), 1), (BLOCKED, 1)]
+    return await jobs.change(job_id, lambda _: drafts, token=held.token)
 
 
 async def refused(jobs, clock, person=ANN, **given):
@@ -90,8 +90,8 @@ async def test_what_waits_is_cancelled_with_who_and_why_and_what_runs_goes_on(re
     for job_id in waiting:
         job = (await jobs.load(job_id)).job
         assert (job.status, job.error.code) == ("cancelled", "end_user_quarantined")
-        asked, _ = (await jobs.trail(job_id))[-2:]
-        assert (asked["type"], asked["data"]["by"]) == ("job.cancel.requested", "quarantine")
+        cancel_request, _ = (await jobs.trail(job_id))[-2:]
+        assert (cancel_request["type"], cancel_request["data"]["by"]) == ("job.cancel.requested", "quarantine")
         assert await places(redis, job_id) == []
     assert (await jobs.load(running)).job.status == "running"
     assert await jobs.renew(60, [(running, held.token)]) == [""]
@@ -186,8 +186,8 @@ async def test_a_lost_attempt_is_not_sent_again_and_a_running_job_writes_on(jobs
     again = [(ev.Rescued(worker="w2", generation=2), None), (done(Outcome.LOST), 1), (began(), 2)]
     with pytest.raises(EndUserQuarantined):
         await jobs.change(dead.job.id, lambda _: again, token=dead.token)
-    said = [(done(Outcome.SUBSTITUTED), 1), (began(), 2)]  # a switch of its own accord
-    assert len((await jobs.change(runs.job.id, lambda _: said, token=runs.token)).attempts) == 2
+    drafts = [(done(Outcome.SUBSTITUTED), 1), (began(), 2)]  # a switch of its own accord
+    assert len((await jobs.change(runs.job.id, lambda _: drafts, token=runs.token)).attempts) == 2
 
 
 async def test_when_begin_and_quarantine_race_nothing_begins_after_its_answer(redis, jobs, clock, quarantine):

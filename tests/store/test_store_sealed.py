@@ -39,8 +39,8 @@ async def sides(redis: ArqRedis, valkey_url: str):
 
 
 def secret_job(**changes) -> NewJob:
-    asked = {"input": SECRET, "instructions": SECRET, "params": {"tools": [{"name": SECRET}]}}
-    return NewJob(queued(**changes), {"metadata": {"k": SECRET}, "end_user": SECRET}, asked)
+    job_input = {"input": SECRET, "instructions": SECRET, "params": {"tools": [{"name": SECRET}]}}
+    return NewJob(queued(**changes), {"metadata": {"k": SECRET}, "end_user": SECRET}, job_input)
 
 
 async def everything(redis: ArqRedis) -> bytes:

@@ -88,7 +88,7 @@ async def test_an_account_under_extra_checks_is_seen_in_the_status_and_told_once
     with caplog.at_level(logging.WARNING, logger="vigil"):
         await asyncio.gather(monitor.report_changes(), monitor.report_changes())
         await monitor.report_changes()
-    told = [record for record in caplog.records if record.getMessage() == "account.state"]
-    assert sorted(record.vigil["model"] for record in told) == ["account", "gpt-5.6"]
+    records = [record for record in caplog.records if record.getMessage() == "account.state"]
+    assert sorted(record.vigil["model"] for record in records) == ["account", "gpt-5.6"]
     stop.set()
     await serving

@@ -34,7 +34,7 @@ from worker.tasks.execution.output_buffer import MAX_CHUNK_CHARACTERS, split_chu
 
 LARGE, SMALL = "a large answer", "a small answer"
 PART = "0123456789abcdef" * 2**13
-Told = list[tuple[str, dict[str, object]]]
+TelemetryEvents = list[tuple[str, dict[str, object]]]
 
 
 @pytest.fixture
@@ -75,7 +75,9 @@ def fails_by_size(job: Job) -> None:
 
 
 @pytest.mark.parametrize("may_ask", [True, False])
-async def test_above_the_largest_value_the_job_fails_by_name(own, told: Told, may_ask: bool) -> None:
+async def test_above_the_largest_value_the_job_fails_by_name(
+    own, telemetry_events: TelemetryEvents, may_ask: bool
+) -> None:
     server, redis = own
     await redis.config_set("proto-max-bulk-len", str(2**20))
     url = server.url
@@ -93,11 +95,11 @@ async def test_above_the_largest_value_the_job_fails_by_name(own, told: Told, ma
             assert len([one for one in provider.requests if one.method == "POST"]) == 2
     finally:
         await client.aclose()
-    [(_, fields)] = [row for row in told if row[0] == "answer.too_large"]
+    [(_, fields)] = [row for row in telemetry_events if row[0] == "answer.too_large"]
     assert int(str(fields["size_bytes"])) > 2**20
 
 
-async def test_more_than_redis_could_ever_hold_fails_at_once(own, told: Told) -> None:
+async def test_more_than_redis_could_ever_hold_fails_at_once(own, telemetry_events: TelemetryEvents) -> None:
     server, redis = own
     async with staged(redis, server.url) as (stage, _, let_go):
         large = await stage.submit(LARGE)
@@ -108,7 +110,7 @@ async def test_more_than_redis_could_ever_hold_fails_at_once(own, told: Told) ->
         fails_by_size(await stage.settled(large))
 
 
-async def test_a_full_redis_is_waited_for_and_said_and_the_answer_kept(own, told: Told) -> None:
+async def test_a_full_redis_is_waited_for_and_said_and_the_answer_kept(own, telemetry_events: TelemetryEvents) -> None:
     server, redis = own
     async with staged(redis, server.url) as (stage, _, let_go):
         large = await stage.submit(LARGE)
@@ -118,13 +120,15 @@ async def test_a_full_redis_is_waited_for_and_said_and_the_answer_kept(own, told
         let_go.set()
 
         async def waits() -> bool:
-            return any(name == "commit.waiting" for name, _ in told)
+            return any(name == "commit.waiting" for name, _ in telemetry_events)
 
         await until("the wait to be told", waits)
         await redis.delete("filling")
         job = await stage.settled(large)
         assert (job.status, [a.outcome for a in job.attempts]) == (Status.COMPLETED, [Outcome.COMPLETED])
-        assert "maxmemory" in str(next(fields for name, fields in told if name == "commit.waiting")["reason"])
+        assert "maxmemory" in str(
+            next(fields for name, fields in telemetry_events if name == "commit.waiting")["reason"]
+        )
 
 
 async def test_deadlines_are_kept_while_redis_is_full(own) -> None:

@@ -106,7 +106,9 @@ async def test_a_key_is_made_once_for_this_user_alone_and_not_kept_in_redis(redi
     path = tmp_path / "data" / "audit.key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [p.name for p in path.parent.iterdir()] == ["audit.key"]
-    assert load_or_create(None, path.parent, None).public == load_or_create(None, path.parent, Clock().dice).public
+    assert (
+        load_or_create(None, path.parent, None).public == load_or_create(None, path.parent, Clock().random_bytes).public
+    )
     assert (
         verify_signature(parse((await lines(redis))[0]), TrustedKeys([load_or_create(None, path.parent, None).public]))
         == "good"

@@ -44,7 +44,7 @@ async def running(*workers: CronWorker) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def asked(stage: Stage) -> dict[str, int]:
+def probe_counts(stage: Stage) -> dict[str, int]:
     paths = [call["path"] for call in stage.sim.calls()["calls"]]
     return {model: paths.count(f"/v1/models/{model}") for model in (SOL, TERRA, LUNA)}
 
@@ -76,7 +76,7 @@ async def test_workers_that_start_together_probe_once(redis: ArqRedis, valkey_ur
             return sum(one.components.cron.worker.jobs_complete for one in two) == 2
 
         await until("both starts", both_had_their_occasion)
-        assert asked(stage) == {SOL: 1, TERRA: 1, LUNA: 1}
+        assert probe_counts(stage) == {SOL: 1, TERRA: 1, LUNA: 1}
         rows = await known_access(redis)
         assert {name: row.status for name, row in rows.items()} == dict.fromkeys((SOL, TERRA, LUNA), "ok")
 
@@ -86,7 +86,7 @@ async def test_the_cron_comes_round_again(redis: ArqRedis, valkey_url: str) -> N
         await stage.worker()
 
         async def three_times() -> bool:
-            return asked(stage)[SOL] >= 3
+            return probe_counts(stage)[SOL] >= 3
 
         await until("three rounds", three_times)
 
@@ -132,7 +132,7 @@ async def test_a_request_that_nobody_took_is_not_done_later(redis: ArqRedis) -> 
 
 
 async def test_a_store_that_stays_away_is_reported_once(
-    redis: ArqRedis, told: list[tuple[str, dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+    redis: ArqRedis, telemetry_events: list[tuple[str, dict[str, object]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
 
@@ -149,11 +149,11 @@ async def test_a_store_that_stays_away_is_reported_once(
             return calls > 3
 
         await until("several tries", often)
-        assert [name for name, _ in told].count("errands.away") == 1
+        assert [name for name, _ in telemetry_events].count("errands.away") == 1
         monkeypatch.setattr(cron, "_STEADY_S", 0.0)  # as if it had worked for long in between
         calls = 0
         await until("more tries", often)
-    assert [name for name, _ in told].count("errands.away") > 1
+    assert [name for name, _ in telemetry_events].count("errands.away") > 1
 
 
 async def test_one_caller_has_the_turn(redis: ArqRedis) -> None:

@@ -13,20 +13,20 @@ STEPS = st.lists(st.one_of(st.text(max_size=5), st.sampled_from([True, False, No
 
 @given(STEPS)
 def test_whatever_becomes_of_the_pieces_the_text_is_whole(steps: list[str | bool | None]) -> None:
-    text, kept, said = OutputBuffer("job_1", 1, "t", set()), list[OutputChunk](), ""
+    text, kept, written = OutputBuffer("job_1", 1, "t", set()), list[OutputChunk](), ""
     for number, step in enumerate(steps):
         if isinstance(step, str):
             text.add(number, step)
-            said += step
+            written += step
         elif not text.safe:
             outgoing: PendingChunk = text.take()
             if step:
                 kept.append(outgoing.chunk)
             elif step is False:
                 text.put_back(outgoing)
-        assert (str(text), text.length) == (said, len(said))
+        assert (str(text), text.length) == (written, len(written))
     for piece in kept:
-        assert said[piece.offset : piece.offset + len(piece.text)] == piece.text
+        assert written[piece.offset : piece.offset + len(piece.text)] == piece.text
 
 
 def test_long_streams_cost_a_string_for_each_flush_and_not_for_each_delta() -> None:

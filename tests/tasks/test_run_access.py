@@ -61,7 +61,7 @@ async def is_skipped(worker: WorkerProcess, model: str) -> ModelAccess:
     return row
 
 
-def asked(stage: Stage, model: str) -> int:
+def probe_count(stage: Stage, model: str) -> int:
     """How often the provider was asked whether the model is there."""
     return sum(call["path"] == f"/v1/models/{model}" for call in stage.sim.calls()["calls"])
 
@@ -94,7 +94,7 @@ async def test_after_a_denial_and_a_probe_the_model_is_skipped_and_another_stand
         assert (second.status, second.served_model) == (Status.COMPLETED, TERRA)
         assert second.disclosure is not None
         assert (second.disclosure.reason, second.disclosure.decided_by) == ("access_denied", "policy")
-        assert asked(stage, SOL) == 1
+        assert probe_count(stage, SOL) == 1
         await replayed(stage, second)
 
 
@@ -143,7 +143,7 @@ async def test_a_grant_that_appears_is_used_without_a_restart(redis: ArqRedis, v
         await is_skipped(other, SOL)
         skipped = (await one.components.context.access.store.all())[SOL]
         stage.sim.deny()
-        before = asked(stage, SOL)
+        before = probe_count(stage, SOL)
         await one.components.context.access.store.change(
             SOL, lambda row: row.evolve(next_probe_at=now())
         )  # half a minute goes by
@@ -152,7 +152,7 @@ async def test_a_grant_that_appears_is_used_without_a_restart(redis: ArqRedis, v
         assert row.since is not None
         assert skipped.since is not None
         assert row.since > skipped.since
-        assert asked(stage, SOL) == before + 1, "one of two workers asks"
+        assert probe_count(stage, SOL) == before + 1, "one of two workers asks"
 
         async def both_know() -> bool:
             return not one.components.context.access.denied and not other.components.context.access.denied
@@ -187,12 +187,12 @@ async def test_a_denial_that_the_probe_does_not_confirm_skips_nothing(redis: Arq
     async with Stage(redis, valkey_url, **QUIET) as stage:
         worker = await stage.worker()
         for _ in range(2):
-            count = asked(stage, SOL)
+            count = probe_count(stage, SOL)
             job = await stage.settled(await stage.submit(denied))
             assert [a.model for a in job.attempts] == [SOL, TERRA]
 
             async def probed(count: int = count) -> bool:
-                return asked(stage, SOL) > count
+                return probe_count(stage, SOL) > count
 
             await until("the denial to be probed", probed)
             row = await knows(worker, "the probe's answer", SOL, lambda access: access.status == "ok")

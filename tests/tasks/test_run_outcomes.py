@@ -53,11 +53,11 @@ def policy_for(name: str) -> dict[str, Any]:
 async def test_every_scenario_ends_as_the_contract_says(redis: ArqRedis, valkey_url: str, mode: str) -> None:
     async with Stage(redis, valkey_url, upstream=mode) as stage:
         await stage.worker()
-        asked = "retry_after=0.2" if mode else ""
+        retry_after = "retry_after=0.2" if mode else ""
         names = [name for name in SCENARIOS if name not in ACCOUNT | NOT_HERE]
         if mode == "chat":
             names = [name for name in names if name != "check_then_nameless"]  # chat has no signal: just a fault
-        ids = {name: await stage.submit(f"[[sim: {name} {asked}]] go", policy=policy_for(name)) for name in names}
+        ids = {name: await stage.submit(f"[[sim: {name} {retry_after}]] go", policy=policy_for(name)) for name in names}
         faults = [wrong(name, await stage.settled(job_id), mode) for name, job_id in ids.items()]
         assert [fault for fault in faults if fault] == []
         for job_id in ids.values():

@@ -78,8 +78,8 @@ async def test_a_settled_job_says_which_part_of_it_cannot_be_read(
         assert listed[job_id] == seen
         assert listed[other]["unreadable"] == []
         for path in ("events", "deliveries", "audit", "support-packet"):
-            said = await running.app.get(f"/v1/jobs/{job_id}/{path}", headers={"accept": "application/json"})
-            assert said.status_code == 200, (path, said.text)
+            response = await running.app.get(f"/v1/jobs/{job_id}/{path}", headers={"accept": "application/json"})
+            assert response.status_code == 200, (path, response.text)
         waited = await running.app.get(f"/v1/jobs/{job_id}?wait=1")
         assert (waited.status_code, waited.json()) == (200, seen)
         cancelled = await running.app.post(f"/v1/jobs/{job_id}/cancel")
@@ -105,9 +105,9 @@ async def test_an_openai_client_gets_no_empty_answer_in_its_place(valkey_url: st
             with pytest.raises(openai.APIStatusError) as refused:
                 await client.responses.retrieve(f"resp_{tail}")
             assert (refused.value.status_code, refused.value.code) == (410, "content_damaged")
-            told = [event async for event in await client.responses.retrieve(f"resp_{tail}", stream=True)]
-            assert (told[-1].type, getattr(told[-1], "code", None)) == ("error", "content_damaged")
-            assert not [event for event in told if event.type == "response.completed"]
+            events = [event async for event in await client.responses.retrieve(f"resp_{tail}", stream=True)]
+            assert (events[-1].type, getattr(events[-1], "code", None)) == ("error", "content_damaged")
+            assert not [event for event in events if event.type == "response.completed"]
 
 
 async def test_an_openai_client_is_told_what_is_left_when_only_the_question_is_lost(

@@ -109,8 +109,8 @@ class Living:
 
     running: FullStack
     worker: WorkerProcess
-    mine: httpx2.AsyncClient
-    theirs: httpx2.AsyncClient
+    app: httpx2.AsyncClient
+    other_app: httpx2.AsyncClient
     table: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     jobs: list[tuple[str, str]] = field(default_factory=list)  # (kind, a key of it) of single jobs
     faults: list[str] = field(default_factory=list)
@@ -120,13 +120,13 @@ class Living:
         return self.running.stage.redis
 
     async def other_job(self) -> str:
-        answer = await self.theirs.post("/v1/jobs", json={"model": SOL, "input": QUICK})
+        answer = await self.other_app.post("/v1/jobs", json={"model": SOL, "input": QUICK})
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
     async def completes(self, job_id: str, what: str) -> None:
         async def look() -> bool:
-            answer = await self.theirs.get(f"/v1/jobs/{job_id}")
+            answer = await self.other_app.get(f"/v1/jobs/{job_id}")
             return answer.status_code == 200 and answer.json()["status"] == "completed"
 
         await until(f"another app's job, {what}", look, 12)
@@ -145,9 +145,9 @@ class Living:
             "/v1/webhook-endpoints",
             "/v1/quarantine",
         ):
-            answer = await self.theirs.get(path)
+            answer = await self.other_app.get(path)
             assert answer.status_code == 200, f"{path} after {what}: {answer.status_code} {answer.text[:300]}"
-        listed = (await self.theirs.get("/v1/jobs?limit=5")).json()["data"]
+        listed = (await self.other_app.get("/v1/jobs?limit=5")).json()["data"]
         assert after in [one["id"] for one in listed] or "idx" in what, what
         self.alive(what)
         return "completes"
@@ -173,18 +173,18 @@ class Living:
             if kind in RESTORED:
                 await self.redis.restore(name, max(0, ttl), dump or b"", replace=True)
 
-    async def fresh(self, stands: str) -> str:
+    async def fresh(self, state: str) -> str:
         """A job that nothing was done to, with all that a job may have in Redis."""
         hook = {"url": "https://hooks.example.com/dead", "events": ["job.completed"], "payload": "full"}
-        later = {"not_before": LATER, "policy": {"queue_deadline_seconds": 1e6}} if stands == "waiting" else {}
+        later = {"not_before": LATER, "policy": {"queue_deadline_seconds": 1e6}} if state == "waiting" else {}
         job_id = await self.running.submit(QUICK, webhook=hook, end_user="anna", metadata={"a": "b"}, **later)
-        if stands == "settled":
+        if state == "settled":
 
-            async def told() -> bool:
+            async def settled() -> bool:
                 done = (await self.running.view(job_id))["status"] == "completed"
                 return done and bool(await self.redis.exists(keys.messages(job_id)))
 
-            await until("a job to be over", told)
+            await until("a job to be over", settled)
             await StreamedChunks(self.redis, 1000).grow(job_id, 1, 3)
             await self.redis.rpush(keys.text(job_id, 1), b'1[1,0,"x"]')
         return job_id
@@ -194,20 +194,20 @@ class Living:
         rows = [("settled", kind, name) for kind, name in self.jobs]
         rows += [("waiting", kind, name) for kind, name in self.jobs if kind in WAITING]
         before = await self.other_job()
-        made = await asyncio.gather(*(self.fresh(stands) for stands, _, _ in rows))
+        made = await asyncio.gather(*(self.fresh(state) for state, _, _ in rows))
         keyring_of(self.redis)._cached.clear()  # as a process sees it that has not met these jobs
         done: list[tuple[str, str, str]] = []
-        for (stands, kind, name), job_id in zip(rows, made, strict=True):
-            mine = ":".join(job_id if word.startswith("job_") else word for word in name.split(":"))
-            if await spoil(self.redis, mine.encode(), how):
-                done.append((stands, kind, mine))
+        for (state, kind, name), job_id in zip(rows, made, strict=True):
+            spoiled_key = ":".join(job_id if word.startswith("job_") else word for word in name.split(":"))
+            if await spoil(self.redis, spoiled_key.encode(), how):
+                done.append((state, kind, spoiled_key))
         what = f"keys of single jobs: {how}"
         others = await self.others(before, what) if done else ""
-        for stands, kind, mine in done:
-            own = await self.own(mine)
-            self.table[f"{kind} of a {stands} job", how] = (own, others)
-            if own not in EXPECTED.get((stands, kind), {"completed"}):
-                self.faults.append(f"{mine} of a {stands} job: {how}: {own}")
+        for state, kind, spoiled_key in done:
+            own = await self.own(spoiled_key)
+            self.table[f"{kind} of a {state} job", how] = (own, others)
+            if own not in EXPECTED.get((state, kind), {"completed"}):
+                self.faults.append(f"{spoiled_key} of a {state} job: {how}: {own}")
 
     async def made_and_spoiled(self, name: str, kind: str, how: str) -> None:
         """The same for a key that stands in Redis only now and then."""
@@ -230,25 +230,25 @@ class Living:
 
     async def own(self, key: str) -> str:
         """What the app of the spoiled key is told: a status of 2xx, or a named problem; never a fault without name."""
-        said = []
+        codes = []
         job_id = next((word for word in key.split(":") if word.startswith("job_")), None)
         paths = ["/v1/jobs?limit=100", "/v1/webhook-endpoints", "/v1/quarantine", "/v1/audit?limit=5"]
         if job_id:
             paths = [f"/v1/jobs/{job_id}{tail}" for tail in ("", "/events", "/deliveries", "/audit")] + paths
         for path in paths:
-            answer = await self.mine.get(path, headers={"accept": "application/json"})
+            answer = await self.app.get(path, headers={"accept": "application/json"})
             body = answer.json()
             code = body.get("code") if answer.status_code >= 400 else ""
             assert code != "internal_error", f"{path} after {key}: {answer.text}"
             assert "Traceback" not in answer.text
             if job_id and path == f"/v1/jobs/{job_id}":
                 error = (body.get("error") or {}).get("code") if not code else ""
-                said.append(" ".join(str(word) for word in (body["status"], code or error) if word))
+                codes.append(" ".join(str(word) for word in (body["status"], code or error) if word))
                 if body.get("unreadable"):
-                    said.append(f"unreadable: {' '.join(body['unreadable'])}")
+                    codes.append(f"unreadable: {' '.join(body['unreadable'])}")
             elif code:
-                said.append(f"{path.split('?')[0].rsplit('/', 1)[-1]}: {answer.status_code} {code}")
-        return ", ".join(said) or "goes on"
+                codes.append(f"{path.split('?')[0].rsplit('/', 1)[-1]}: {answer.status_code} {code}")
+        return ", ".join(codes) or "goes on"
 
 
 @pytest.fixture(autouse=True)
@@ -265,15 +265,15 @@ async def living(redis: ArqRedis, url: str) -> AsyncIterator[Living]:
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx2.AsyncClient(
             base_url=running.app.base_url, headers=headers, timeout=20, trust_env=False
-        ) as theirs:
-            yield Living(running, worker, running.app, theirs)
+        ) as other_app:
+            yield Living(running, worker, running.app, other_app)
 
 
 async def fill(vigil: Living) -> None:
     """Something of each kind stands in Redis, all of the app that is spoiled."""
-    redis, mine, clock = vigil.redis, vigil.mine, Clock()
+    redis, app, clock = vigil.redis, vigil.app, Clock()
     hook = {"url": "https://hooks.example.com/dead", "events": ["job.completed", "job.failed"], "payload": "full"}
-    made = await mine.post(
+    made = await app.post(
         "/v1/webhook-endpoints", json={"url": "https://hooks.example.com/all", "events": ["job.completed"]}
     )
     assert made.status_code in (200, 201), made.text
@@ -281,17 +281,17 @@ async def fill(vigil: Living) -> None:
     done = await vigil.running.submit(QUICK, webhook=hook, end_user="anna", store=False)
     blocked = await vigil.running.submit("[[sim: cyber_block]] x", end_user="eve")
     await vigil.running.submit(QUICK, not_before="2035-01-01T00:00:00Z", policy={"queue_deadline_seconds": 1e6})
-    answer = await mine.post(
+    answer = await app.post(
         "/v1/jobs",
         json={"model": SOL, "input": "x", "not_before": "2035-01-01T00:00:00Z"},
         headers={"Idempotency-Key": "k"},
     )
     assert answer.status_code == 202, answer.text
-    assert (await mine.post("/v1/pause", json={"scope": "model", "name": LUNA})).status_code == 200
+    assert (await app.post("/v1/pause", json={"scope": "model", "name": LUNA})).status_code == 200
     await vigil.running.submit("held", model=LUNA)
-    assert (await mine.post("/v1/quarantine", json={"end_user": "mallory"})).status_code in (200, 201)
-    await mine.post("/v1/quarantine", json={"end_user": "bob"})
-    await mine.delete("/v1/quarantine/bob")
+    assert (await app.post("/v1/quarantine", json={"end_user": "mallory"})).status_code in (200, 201)
+    await app.post("/v1/quarantine", json={"end_user": "bob"})
+    await app.delete("/v1/quarantine/bob")
     await CircuitBreaker(redis, "key:elsewhere").trip("job_x", "quota_exhausted")
     await LegalHolds(redis, clock, 1000).place(done, by="key", why="a case")
     for one in (done, blocked):
@@ -337,7 +337,7 @@ async def cells(redis: ArqRedis) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("how", HOWS)
 async def test_table_each_key_spoiled_stops_nobody_else(
-    valkey_url: str, redis: ArqRedis, told: list[tuple[str, dict[str, object]]], how: str
+    valkey_url: str, redis: ArqRedis, telemetry_events: list[tuple[str, dict[str, object]]], how: str
 ) -> None:
     async with living(redis, valkey_url) as vigil:
         await fill(vigil)
@@ -355,7 +355,9 @@ async def test_table_each_key_spoiled_stops_nobody_else(
             for name, kind in FLEETING.items():
                 await vigil.made_and_spoiled(name, kind, how)
         broke = [
-            (e, f.get("what"), f.get("error"), f.get("at")) for e, f in told if e.endswith(("broke", "unmade", "fault"))
+            (e, f.get("what"), f.get("error"), f.get("at"))
+            for e, f in telemetry_events
+            if e.endswith(("broke", "unmade", "fault"))
         ]
         for (kind, way), (own, others) in sorted(vigil.table.items()):
             print(f"| {kind} | {way} | {own} | {others} |")

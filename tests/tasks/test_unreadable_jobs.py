@@ -50,7 +50,7 @@ async def _problems(redis: ArqRedis) -> list[str]:
         return last is not None and last.last == newest[0][0].decode()
 
     await until("the trail to be sealed", sealed)
-    signer = load_or_create("A" * 43, None, Clock().dice)  # type: ignore[arg-type]
+    signer = load_or_create("A" * 43, None, Clock().random_bytes)  # type: ignore[arg-type]
     assert signer is not None
     report = await TrailVerification(redis, Clock(), TrustedKeys([signer.public])).verify(None)
     return [fault.detail for fault in report.faults]
@@ -58,7 +58,7 @@ async def _problems(redis: ArqRedis) -> list[str]:
 
 @pytest.mark.parametrize("how", HOWS)
 async def test_a_waiting_job_is_set_aside_and_the_others_run(
-    valkey_url: str, redis: ArqRedis, told: list[tuple[str, dict[str, object]]], how: str
+    valkey_url: str, redis: ArqRedis, telemetry_events: list[tuple[str, dict[str, object]]], how: str
 ) -> None:
     async with full_stack(redis, valkey_url, speed=200.0, audit_seal_seconds=0.2) as running:
         key = (await Apps(redis, Clock()).create_key("theirs", SCOPES))[1]
@@ -69,11 +69,11 @@ async def test_a_waiting_job_is_set_aside_and_the_others_run(
         worker = await running.stage.worker()
         async with httpx2.AsyncClient(
             base_url=running.app.base_url, headers={"Authorization": f"Bearer {key}"}, trust_env=False
-        ) as theirs:
-            other = (await theirs.post("/v1/jobs", json={"model": SOL, "input": QUICK})).json()["id"]
+        ) as other_app:
+            other = (await other_app.post("/v1/jobs", json={"model": SOL, "input": QUICK})).json()["id"]
 
             async def completed() -> bool:
-                return (await theirs.get(f"/v1/jobs/{other}")).json().get("status") == "completed"
+                return (await other_app.get(f"/v1/jobs/{other}")).json().get("status") == "completed"
 
             await until("the other app's job", completed)
 
@@ -92,7 +92,7 @@ async def test_a_waiting_job_is_set_aside_and_the_others_run(
         ).json()["data"]
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         assert [event["type"] for event in events].count("job.failed") == 1
-        assert [name for name, fields in told if name == "record.set_aside"] == ["record.set_aside"]
+        assert [name for name, fields in telemetry_events if name == "record.set_aside"] == ["record.set_aside"]
         assert await redis.llen(keys.messages(spoiled_id)) == 1  # its webhook is told once
         if bytes_now:
             assert await redis.get(keys.aside(keys.job(spoiled_id))) == bytes_now
@@ -101,7 +101,7 @@ async def test_a_waiting_job_is_set_aside_and_the_others_run(
             assert await redis.zscore(place, spoiled_id) is None
         assert not await redis.sismember(keys.slots("acme"), spoiled_id)
         assert await _problems(redis) == []
-        assert not [fields for name, fields in told if name.endswith(("broke", "unmade"))]
+        assert not [fields for name, fields in telemetry_events if name.endswith(("broke", "unmade"))]
         await running.stage.stop(worker)
 
 

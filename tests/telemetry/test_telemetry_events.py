@@ -48,17 +48,24 @@ def test_what_no_table_lists_is_a_fault_of_ours_in_tests() -> None:
 
 
 @pytest.mark.usefixtures("lenient")
-def test_in_production_it_is_dropped_and_the_rest_passes(told: list[tuple[str, dict[str, object]]]) -> None:
+def test_in_production_it_is_dropped_and_the_rest_passes(telemetry_events: list[tuple[str, dict[str, object]]]) -> None:
     events.emit("made.up", prompt="CANARY")
     events.emit("lease.lost", job_id="job_1", prompt="CANARY")
     log.log("lease.lost", logging.WARNING, job="job_2", prompt="CANARY")
-    assert [fields for name, fields in told if name == "lease.lost"] == [{"job_id": "job_1"}, {"job_id": "job_2"}]
-    assert [fields["what"] for name, fields in told if name == "telemetry.dropped"] == ["event", "field", "field"]
-    assert "CANARY" not in repr(told)
+    assert [fields for name, fields in telemetry_events if name == "lease.lost"] == [
+        {"job_id": "job_1"},
+        {"job_id": "job_2"},
+    ]
+    assert [fields["what"] for name, fields in telemetry_events if name == "telemetry.dropped"] == [
+        "event",
+        "field",
+        "field",
+    ]
+    assert "CANARY" not in repr(telemetry_events)
 
 
 @pytest.mark.usefixtures("lenient")
-def test_a_subscriber_that_breaks_harms_nobody(told: list[tuple[str, dict[str, object]]]) -> None:
+def test_a_subscriber_that_breaks_harms_nobody(telemetry_events: list[tuple[str, dict[str, object]]]) -> None:
     def broken(_: str, __: object) -> None:
         raise RuntimeError
 
@@ -67,15 +74,17 @@ def test_a_subscriber_that_breaks_harms_nobody(told: list[tuple[str, dict[str, o
         events.emit("job.rescued", generation=2)
     finally:
         events.unsubscribe(broken)
-    assert ("job.rescued", {"generation": 2}) in told
+    assert ("job.rescued", {"generation": 2}) in telemetry_events
 
 
-def test_what_it_is_about_goes_with_everything_told_inside(told: list[tuple[str, dict[str, object]]]) -> None:
+def test_what_it_is_about_goes_with_everything_told_inside(
+    telemetry_events: list[tuple[str, dict[str, object]]],
+) -> None:
     with events.event_context(request_id="req_1", nonsense="x"), events.event_context(job_id="job_1"):
         events.emit("lease.lost", job_id="job_2")
         events.emit("job.rescued", generation=1)
     events.emit("job.rescued", generation=2)
-    assert [fields for _, fields in told] == [
+    assert [fields for _, fields in telemetry_events] == [
         {"request_id": "req_1", "job_id": "job_2"},
         {"request_id": "req_1", "job_id": "job_1", "generation": 1},
         {"generation": 2},
@@ -110,15 +119,15 @@ def test_every_metric_of_a_process_is_moved_by_some_event(monkeypatch: pytest.Mo
     moved: set[str] = set()
     for way in ("count", "observe", "set"):
         monkeypatch.setattr(MetricsRegistry, way, lambda _, name, *__, **___: moved.add(name))
-    said = {
+    fields = {
         "model": "m", "served": "n", "disclosed": "yes", "status": "completed", "seconds": 1, "wait_seconds": 1,
         "refused": True, "reason": "hold", "code": "x", "category": "cyber", "evidence": "signalled", "count": 1,
         "outcome": "server_error", "ttft_seconds": 1, "input_tokens": 1, "cost_usd": 1, "resumed": 1, "slots": 1,
         "result": "delivered", "lag_seconds": 1, "http_status": 200, "what": "event", "decided_by": "policy",
     }  # fmt: skip
     for name in metrics_subscriber.HANDLERS:
-        metrics_subscriber.observe(name, said)
-        metrics_subscriber.observe(name, {**said, "reason": "access_denied"})
+        metrics_subscriber.observe(name, fields)
+        metrics_subscriber.observe(name, {**fields, "reason": "access_denied"})
     own = {name for name, row in METRICS.items() if row.source == "process"}
     assert own - moved == {"vigil_build_info"}
 

@@ -207,12 +207,12 @@ async def test_what_is_data_is_never_an_issue(stage: Stage, ingest: Ingest, scen
 
 
 async def test_workers_and_sweepers_show_a_heartbeat_once_a_minute(
-    stage: Stage, ingest: Ingest, told: list[tuple[str, dict[str, object]]]
+    stage: Stage, ingest: Ingest, telemetry_events: list[tuple[str, dict[str, object]]]
 ) -> None:
     worker = await stage.worker()
 
     async def swept() -> bool:
-        return any(name == "sweep.done" for name, _ in told)
+        return any(name == "sweep.done" for name, _ in telemetry_events)
 
     await until("a sweep", swept)
     for _ in range(3):
@@ -258,12 +258,12 @@ def test_an_exception_is_told_by_type_and_place_and_only_in_our_own_words() -> N
         except ValueError as error:
             raise LeaseLost("job_1") from error
     except LeaseLost as error:
-        told = sentry_scrubbing.exception(error)
-    assert [(one["type"], one["value"]) for one in told["values"]] == [
+        scrubbed = sentry_scrubbing.exception(error)
+    assert [(one["type"], one["value"]) for one in scrubbed["values"]] == [
         ("ValidationError", ""),
         ("LeaseLost", "job_1: another worker holds the lease"),
     ]
-    assert SECRET not in repr(told)
+    assert SECRET not in repr(scrubbed)
 
 
 def test_an_event_that_is_not_ours_never_leaves() -> None:
@@ -281,18 +281,18 @@ def test_of_an_event_of_ours_only_listed_parts_leave() -> None:
         "tags": {"vigil.event": "run.broke", "job_id": "job_1", SECRET: SECRET},
         "exception": {"values": [{"type": "E", "value": "", "stacktrace": {"frames": [frame]}, "mechanism": SECRET}]},
     }  # fmt: skip
-    told = sentry_scrubbing.event(sent)
-    assert SECRET not in repr(told)
-    assert told["exception"]["values"][0]["stacktrace"]["frames"] == [
+    scrubbed = sentry_scrubbing.event(sent)
+    assert SECRET not in repr(scrubbed)
+    assert scrubbed["exception"]["values"][0]["stacktrace"]["frames"] == [
         {"function": "f", "lineno": 3, "module": "worker.x"}
     ]
 
 
 def test_of_a_span_only_listed_attributes_leave_and_its_name_is_one_of_ours() -> None:
-    told = sentry_scrubbing.span(
+    scrubbed = sentry_scrubbing.span(
         {"name": SECRET + " x", "attributes": {"process.command_args": [SECRET], "vigil.attempt": 1}}
     )
-    assert told == {"name": "other", "attributes": {"vigil.attempt": 1}}
+    assert scrubbed == {"name": "other", "attributes": {"vigil.attempt": 1}}
     assert sentry_scrubbing.span({"name": "responses gpt-5.6-sol"})["name"] == "responses gpt-5.6-sol"
     assert sentry_scrubbing.identifier_or_other("a prompt as a model") == "other"
 

@@ -203,12 +203,12 @@ async def test_metrics_without_redis_say_so(tmp_path: Path) -> None:
         await until("the API to be ready", lambda: _says(at, 200))
         await stage.valkey.stop()
 
-        async def told() -> bool:
+        async def redis_is_down() -> bool:
             status, text = await get(f"{at}/metrics")
             assert status == 200
             return numbers(text)["vigil_redis_up"] == 0 and "vigil_queue_depth{" not in text
 
-        await until("the scrape to say that Redis is away", told)
+        await until("the scrape to say that Redis is away", redis_is_down)
         await stage.kill(api)
 
 
@@ -258,7 +258,7 @@ async def test_an_api_about_to_stop_is_not_ready(redis: ArqRedis, settings: Sett
 
 
 async def test_a_job_that_nobody_takes_is_told_of_once(
-    redis: ArqRedis, valkey_url: str, told: list[tuple[str, dict[str, object]]]
+    redis: ArqRedis, valkey_url: str, telemetry_events: list[tuple[str, dict[str, object]]]
 ) -> None:
     async with Stage(redis, valkey_url, max_jobs=1, stuck_seconds=1.0) as stage:
         worker = await stage.worker()
@@ -267,7 +267,7 @@ async def test_a_job_that_nobody_takes_is_told_of_once(
         await until("it to be old", lambda: _older(stage, waiting))
         for _ in range(3):
             await worker.components.sweeper.report_stuck_queue()
-        stuck = [fields for name, fields in told if name == "queue.stuck"]
+        stuck = [fields for name, fields in telemetry_events if name == "queue.stuck"]
         assert len(stuck) == 1
         assert stuck[0]["count"] == 1
         assert stuck[0]["seconds"] > 1

@@ -161,9 +161,9 @@ async def test_one_trace_in_every_outcome(
     runs = {run["span_id"] for run in by_op["queue.process"]}
     assert {call["parent_span_id"] for call in calls} <= runs
     assert {call["name"] for call in calls} <= {"responses gpt-5.6-sol", "responses gpt-5.6-luna"}
-    (told,) = by_op["http.client"]
-    assert told["parent_span_id"] == published["span_id"]
-    assert told["attributes"]["vigil.result"] == "delivered"
+    (delivery,) = by_op["http.client"]
+    assert delivery["parent_span_id"] == published["span_id"]
+    assert delivery["attributes"]["vigil.result"] == "delivered"
     assert stack.receiver.got[0]["sentry-trace"].startswith(TRACE)
     assert "baggage" not in stack.receiver.got[0]
     assert stack.ingest.events == [], "an outcome is data, not an issue"
@@ -176,15 +176,15 @@ async def test_what_a_call_was_like_stands_on_its_span(stack: TracedStack) -> No
     job = await stack.stage.job(job_id)
     sentry.stop()
     (call,) = [s for s in stack.ingest.spans if s["attributes"]["sentry.op"] == "gen_ai.responses"]
-    said, attempt = call["attributes"], job.attempts[0]
-    assert said["gen_ai.request.model"] == said["gen_ai.response.model"] == "gpt-5.6-sol"
-    assert said["gen_ai.usage.output_tokens"] == attempt.usage.output_tokens > 0
-    assert said["gen_ai.usage.total_tokens"] == attempt.usage.total_tokens
-    assert said["gen_ai.response.finish_reasons"] == ["completed"]
-    assert said["openai.request_id"] == attempt.request_id
-    assert said["safety.check.seconds"] > 0
-    assert said["gen_ai.response.time_to_first_token"] >= said["safety.check.seconds"]
-    assert said["model.substituted"] is False
+    attributes, attempt = call["attributes"], job.attempts[0]
+    assert attributes["gen_ai.request.model"] == attributes["gen_ai.response.model"] == "gpt-5.6-sol"
+    assert attributes["gen_ai.usage.output_tokens"] == attempt.usage.output_tokens > 0
+    assert attributes["gen_ai.usage.total_tokens"] == attempt.usage.total_tokens
+    assert attributes["gen_ai.response.finish_reasons"] == ["completed"]
+    assert attributes["openai.request_id"] == attempt.request_id
+    assert attributes["safety.check.seconds"] > 0
+    assert attributes["gen_ai.response.time_to_first_token"] >= attributes["safety.check.seconds"]
+    assert attributes["model.substituted"] is False
     assert call["end_timestamp"] > call["start_timestamp"]
 
 

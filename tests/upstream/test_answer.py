@@ -123,16 +123,16 @@ async def test_a_reset_is_a_cut(provider_at: ProviderAt) -> None:
     async def script(connection: Connection) -> None:
         await connection.send(CHUNKED)
         await connection.events(created(), delta(1))
-        await soon(heard.wait())  # a RST may overtake what was not read yet
+        await soon(received.wait())  # a RST may overtake what was not read yet
         connection.reset()
 
-    heard = asyncio.Event()
+    received = asyncio.Event()
     async with RawServer(script) as server:
         answer, events = provider_at(server.url).open(call()), []
         while batch := await answer.read():
             events += batch
             if any(type(event) is Delta for event in batch):
-                heard.set()
+                received.set()
     assert kinds(events) == [Opened, Created, Delta, Closed]
     assert events[-1].how == "cut"
     assert events[-1].opened

@@ -238,33 +238,33 @@ async def test_closing_wakes_a_pending_read_and_hangs_up(provider_at: ProviderAt
 
 
 async def test_closing_before_the_headers_hangs_up(provider_at: ProviderAt) -> None:
-    asked, gone = asyncio.Event(), asyncio.Event()
+    requested, gone = asyncio.Event(), asyncio.Event()
 
     async def script(connection: Connection) -> None:
-        asked.set()
+        requested.set()
         await connection.gone()
         gone.set()
 
     async with RawServer(script) as server:
         answer = provider_at(server.url).open(call())
         pending = asyncio.create_task(answer.read())
-        await soon(asked.wait())
+        await soon(requested.wait())
         await answer.aclose()
         assert await soon(pending) == []
         await soon(gone.wait())
 
 
 async def test_a_cancelled_reader_stays_cancelled(provider_at: ProviderAt) -> None:
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
     async def script(connection: Connection) -> None:
-        asked.set()
+        requested.set()
         await connection.gone()
 
     async with RawServer(script) as server:
         answer = provider_at(server.url).open(call())
         pending = asyncio.create_task(answer.read())
-        await soon(asked.wait())
+        await soon(requested.wait())
         pending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await pending

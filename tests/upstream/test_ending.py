@@ -15,12 +15,12 @@ PROBLEM = st.tuples(NAMES, NAMES).map(lambda names: ProviderProblem(*names))
 STATUS = st.sampled_from(["completed", "incomplete", "failed", "cancelled"])
 REASON = st.none() | st.sampled_from(["max_output_tokens", "content_filter"])
 TERMINAL = st.tuples(st.integers(5, 6), STATUS, REASON, st.none() | PROBLEM).map(
-    lambda told: Terminal(told[0], told[1], model="gpt-5.6-sol", incomplete_reason=told[2], problem=told[3])
+    lambda fields: Terminal(fields[0], fields[1], model="gpt-5.6-sol", incomplete_reason=fields[2], problem=fields[3])
 )
 AFTER = st.lists(
     st.builds(StreamError, st.integers(7, 9), PROBLEM, st.just("error_event"))
     | TERMINAL
-    | st.tuples(st.sampled_from([403, 404, 500]), st.none() | PROBLEM).map(lambda told: Rejected(*told, on="poll"))
+    | st.tuples(st.sampled_from([403, 404, 500]), st.none() | PROBLEM).map(lambda fields: Rejected(*fields, on="poll"))
     | st.builds(Keepalive, st.integers(7, 9), st.just("keepalive"))
     | st.builds(Delta, st.integers(7, 9), st.just("x"))
     | st.just(Closed("clean")),

@@ -25,8 +25,8 @@ def fastapi(method: str, path: str) -> Route:
 
 
 def openai(method: str, path: str) -> Route:
-    told = {"message": f"Invalid URL ({method} {path})", "type": "invalid_request_error", "param": None, "code": None}
-    return 404, {"error": told}
+    error = {"message": f"Invalid URL ({method} {path})", "type": "invalid_request_error", "param": None, "code": None}
+    return 404, {"error": error}
 
 
 def express(method: str, path: str) -> Route:
@@ -37,10 +37,10 @@ def serving(elsewhere: Callable[[str, str], Route], *answers: Route | None) -> C
     """A server: what it says to each of NAMED (None: nothing is there), and what it says elsewhere."""
 
     async def script(connection: Connection) -> None:
-        asked = connection.request
-        line = f"{asked.method} {asked.path}"
+        request = connection.request
+        line = f"{request.method} {request.path}"
         found = next((a for name, a in zip(NAMED, answers, strict=True) if line.startswith(name)), None)
-        status, body = found or elsewhere(asked.method, asked.path)
+        status, body = found or elsewhere(request.method, request.path)
         await connection.send(as_json(status, body))
 
     return script
@@ -77,10 +77,10 @@ async def test_a_server_that_takes_no_messages_for_a_prompt_generates_nothing(pr
     """As llama-cpp-python does: `messages` is [] unless it is given, and what is no list is a fault of the server's."""
 
     async def script(connection: Connection) -> None:
-        asked = connection.request
-        if (asked.method, asked.path) != ("POST", "/v1/chat/completions"):
+        request = connection.request
+        if (request.method, request.path) != ("POST", "/v1/chat/completions"):
             return await connection.send(as_json(404, {"detail": "Not Found"}))
-        listed = isinstance(json.loads(asked.body).get("messages", []), list)
+        listed = isinstance(json.loads(request.body).get("messages", []), list)
         generated.append(listed)
         return await connection.send(as_json(200 if listed else 500, {"choices": []} if listed else MISSING))
 

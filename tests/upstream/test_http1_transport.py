@@ -39,7 +39,7 @@ from worker.upstream.http1_transport import Http1Connection as Wired
 from worker.upstream.session import Session
 
 STREAM = b"".join(frame(event) for event in (created(), delta(1), completed(2)))
-Story = Callable[[], Awaitable[None]]
+Check = Callable[[], Awaitable[None]]
 LOOPS: dict[str, Callable[[Any], None]] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
 
 
@@ -75,7 +75,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_stream_on_both_loops(run: Callable[[Any], None]) -> None:
-    async def story() -> None:
+    async def check() -> None:
         async with RawServer(
             plays(CHUNKED, *(chunk(STREAM[i : i + 7]) for i in range(0, len(STREAM), 7)), LAST)
         ) as server:
@@ -83,17 +83,17 @@ def test_a_stream_on_both_loops(run: Callable[[Any], None]) -> None:
             assert kinds(await drain(provider.open(call()))) == [Opened, Created, Delta, Terminal, Closed]
             await provider.aclose()
 
-    run(story())
+    run(check())
 
 
 def test_a_reset_and_a_resume_on_both_loops(run: Callable[[Any], None]) -> None:
     async def resets(connection: Connection) -> None:
         await connection.send(CHUNKED)
         await connection.events(created(), delta(1))
-        await soon(heard.wait())
+        await soon(received.wait())
         connection.reset()
 
-    async def story() -> None:
+    async def check() -> None:
         async with RawServer(resets, plays(CHUNKED, chunk(frame(completed(2))), LAST)) as server:
             provider = Provider("sk", server.url)
             session = Session(provider, call("background"))
@@ -101,17 +101,17 @@ def test_a_reset_and_a_resume_on_both_loops(run: Callable[[Any], None]) -> None:
             async for batch in session.batches():
                 events += batch
                 if any(type(event) is Delta for event in batch):
-                    heard.set()
+                    received.set()
             await session.aclose()
             await provider.aclose()
         assert kinds(events) == [Opened, Created, Delta, Opened, Terminal]
 
-    heard = asyncio.Event()
-    run(story())
+    received = asyncio.Event()
+    run(check())
 
 
 def test_hanging_up_wakes_the_reader_on_both_loops(run: Callable[[Any], None]) -> None:
-    async def story() -> None:
+    async def check() -> None:
         gone = asyncio.Event()
 
         async def script(connection: Connection) -> None:
@@ -129,7 +129,7 @@ def test_hanging_up_wakes_the_reader_on_both_loops(run: Callable[[Any], None]) -
             assert [type(event) for event in await soon(pending)] == [Closed]
             await soon(gone.wait())
 
-    run(story())
+    run(check())
 
 
 class TlsServer(RawServer):
@@ -152,28 +152,28 @@ class TlsServer(RawServer):
 def test_tls_on_both_loops(run: Callable[[Any], None], certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
-    async def story() -> None:
+    async def check() -> None:
         async with TlsServer(certificate, plays(CHUNKED, chunk(STREAM), LAST)) as server:
             provider = Provider("sk", server.url)
             assert kinds(await drain(provider.open(call()))) == [Opened, Created, Delta, Terminal, Closed]
             await provider.aclose()
 
-    run(story())
+    run(check())
 
 
 def test_a_certificate_nobody_trusts_is_a_failed_connect(run: Callable[[Any], None], certificate: Path) -> None:
-    async def story() -> None:
+    async def check() -> None:
         async with TlsServer(certificate, plays(CHUNKED)) as server:
             provider = Provider("sk", server.url)
             (end,) = await drain(provider.open(call()))
             await provider.aclose()
         assert end == Closed("connect_failed", "SSLCertVerificationError", opened=False, reason="untrusted")
 
-    run(story())
+    run(check())
 
 
 def test_plain_text_where_tls_is_expected_is_a_failed_connect(run: Callable[[Any], None]) -> None:
-    async def story() -> None:
+    async def check() -> None:
         async with RawServer(plays(CHUNKED)) as server:
             provider = Provider("sk", server.url.replace("http:", "https:"), connect_timeout=1.0)
             (end,) = await drain(provider.open(call()))
@@ -181,7 +181,7 @@ def test_plain_text_where_tls_is_expected_is_a_failed_connect(run: Callable[[Any
         assert isinstance(end, Closed)
         assert (end.how, end.opened) == ("connect_failed", False)
 
-    run(story())
+    run(check())
 
 
 async def answers(*parts: bytes) -> list[Any]:

@@ -103,8 +103,8 @@ async def test_an_edge_page_is_the_network(provider_at: ProviderAt) -> None:
 
 
 async def test_a_message_alone_denies_nothing(provider_at: ProviderAt) -> None:
-    told = error(None, message=f"The model `{SOL}` does not exist or you do not have access to it.")
-    assert (await ask(provider_at, as_json(404, told))).status == "unknown"
+    body = error(None, message=f"The model `{SOL}` does not exist or you do not have access to it.")
+    assert (await ask(provider_at, as_json(404, body))).status == "unknown"
 
 
 async def test_nobody_there_is_the_network(provider_at: ProviderAt) -> None:

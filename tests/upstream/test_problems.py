@@ -152,13 +152,13 @@ def test_free_text_that_mentions_a_code_never_blocks(
 @settings(max_examples=100, deadline=None)
 def test_what_the_app_or_the_model_wrote_is_no_code(code: str, anything: object) -> None:
     error = {"error": {"code": code}}
-    theirs = {
+    quoted = {
         "metadata": {**error, "code": code, "x": anything},
         "output": [error],
         "input": error,
         "instructions": code,
     }
-    failed = {"type": "response.failed", "response": {"id": "r", "status": "failed", "error": None, **theirs}}
+    failed = {"type": "response.failed", "response": {"id": "r", "status": "failed", "error": None, **quoted}}
     (event,) = translate(failed)
     assert isinstance(event, Terminal)
     assert not is_block(event.problem)
@@ -227,8 +227,8 @@ def test_a_watch_that_saw_it_anywhere_ends_blocked(case: tuple[str, Any], first:
     """Whatever stands beside it: the attempt ends as a block, and a block has no next attempt."""
     watch = AttemptWatch("gpt-5.6-sol", checked=True, now=0.0)
     vague = {"type": "error", "sequence_number": 2, "error": {"code": "server_error"}}
-    told = {"type": "error", "sequence_number": 3, "error": case[1]}
-    for frame in (told, vague) if first else (vague, told):
+    explicit = {"type": "error", "sequence_number": 3, "error": case[1]}
+    for frame in (explicit, vague) if first else (vague, explicit):
         for event in translate(frame):
             watch.feed(event, 1.0)
     watch.feed(Closed("clean"), 2.0)

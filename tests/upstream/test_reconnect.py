@@ -77,9 +77,9 @@ def test_retry_after_is_heeded_without_a_ceiling_of_ours() -> None:
     assert not state.provider_asked
 
 
-@pytest.mark.parametrize("asked", [float("inf"), float("nan"), -1.0, 1e300])
-def test_a_retry_after_that_can_not_be_meant_is_bounded(asked: float) -> None:
-    wait = reconnect(NextRequest.POLL).after(ended(rejected(503, asked)))
+@pytest.mark.parametrize("retry_after", [float("inf"), float("nan"), -1.0, 1e300])
+def test_a_retry_after_that_can_not_be_meant_is_bounded(retry_after: float) -> None:
+    wait = reconnect(NextRequest.POLL).after(ended(rejected(503, retry_after)))
     assert isinstance(wait, float)
     assert 0.2 <= wait <= 86_400
 

@@ -51,8 +51,8 @@ def test_a_call_shows_no_content() -> None:
     assert "secret" not in shown
 
 
-def chat(asked: object = "hi", **values: Any) -> dict[str, Any]:
-    return body_of(call("chat", input=asked, **values))
+def chat(job_input: object = "hi", **values: Any) -> dict[str, Any]:
+    return body_of(call("chat", input=job_input, **values))
 
 
 def test_a_chat_call() -> None:

@@ -257,10 +257,10 @@ async def test_cancel_of_a_background_response_reaches_the_provider(rig: Rig) ->
 
 
 async def test_cancel_waits_a_moment_for_the_id(rig: Rig) -> None:
-    asked, go = asyncio.Event(), asyncio.Event()
+    requested, go = asyncio.Event(), asyncio.Event()
 
     async def first(connection: Connection) -> None:
-        asked.set()
+        requested.set()
         await go.wait()
         await connection.send(CHUNKED)
         await connection.events(created())
@@ -269,7 +269,7 @@ async def test_cancel_waits_a_moment_for_the_id(rig: Rig) -> None:
     async with RawServer(first, plays(as_json(200, SNAPSHOT | {"status": "cancelled"}))) as server:
         session = rig.session(server.url)
         reader = asyncio.create_task(rest_of(session.batches()))
-        await soon(asked.wait())
+        await soon(requested.wait())
         cancelling = asyncio.create_task(session.cancel())
         await asyncio.sleep(0)
         go.set()

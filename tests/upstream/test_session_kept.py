@@ -192,23 +192,23 @@ async def test_a_block_that_a_look_is_refused_with_is_the_last_word(rig: Rig) ->
 
 
 async def test_it_is_told_once_that_a_response_is_out_of_reach_and_once_that_it_is_back(rig: Rig) -> None:
-    told: list[tuple[str, float]] = []
+    reported: list[tuple[str, float]] = []
 
-    def hear(name: str, said: Mapping[str, object]) -> None:
-        told.append((name, float(str(said["seconds"]))))
+    def record(name: str, fields: Mapping[str, object]) -> None:
+        reported.append((name, float(str(fields["seconds"]))))
 
     away = plays(as_json(503, {"error": {"code": "server_is_overloaded"}}))
     short = [*[away] * 3, state("in_progress")]
     long = [*[away] * 12, state("in_progress"), state("in_progress"), *[away] * 4, state("completed")]
-    events.subscribe(hear, ["response.out_of_reach", "response.back"])
+    events.subscribe(record, ["response.out_of_reach", "response.back"])
     try:
         async with RawServer(breaks_after(created(), delta(1)), *short, *long) as server:
             await play(rig.session(server.url))
     finally:
-        events.unsubscribe(hear)
-    assert [name for name, _ in told] == ["response.out_of_reach", "response.back"]
-    assert 30 < told[0][1] < 45
-    assert told[1][1] > told[0][1]
+        events.unsubscribe(record)
+    assert [name for name, _ in reported] == ["response.out_of_reach", "response.back"]
+    assert 30 < reported[0][1] < 45
+    assert reported[1][1] > reported[0][1]
 
 
 # -- answered with its state
@@ -236,8 +236,8 @@ async def test_it_is_cancelled_upstream_like_a_background_response(rig: Rig) -> 
 def test_the_record_learns_that_it_runs_in_the_background() -> None:
     (event,) = translate_snapshot(SNAPSHOT)
     signals = AttemptWatch("m", checked=False, now=0.0).feed(event, 1.0)
-    told = [event_mapping.fact_of(signal, datetime(2026, 11, 29, tzinfo=UTC)) for signal in signals]
-    assert "background" in [fact.mode for fact in told if isinstance(fact, AttemptUpdated)]
+    facts = [event_mapping.fact_of(signal, datetime(2026, 11, 29, tzinfo=UTC)) for signal in signals]
+    assert "background" in [fact.mode for fact in facts if isinstance(fact, AttemptUpdated)]
 
 
 # -- ids
@@ -249,10 +249,10 @@ async def test_an_id_is_kept_whole_and_goes_encoded_into_paths(rig: Rig, name: s
     async with RawServer(first, TOO_LATE, state("completed", id=name)) as server:
         session = rig.session(server.url)
         events = await play(session)
-        asked = [urlsplit(request.path).path.removeprefix("/v1/responses/") for request in server.requests[1:]]
+        requested = [urlsplit(request.path).path.removeprefix("/v1/responses/") for request in server.requests[1:]]
     assert session.response_id == name
-    assert [unquote(path) for path in asked] == [name, name]
-    assert not any("/" in path for path in asked)
+    assert [unquote(path) for path in requested] == [name, name]
+    assert not any("/" in path for path in requested)
     assert type(events[-1]) is Terminal
 
 

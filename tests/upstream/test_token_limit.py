@@ -11,7 +11,7 @@ from worker.safety import classify
 from worker.safety.stream import Rejected
 from worker.upstream.token_limit import BOTH, NEW, OLD, TokenLimit
 
-ASKED = {"params": {"max_output_tokens": 5}}
+LIMITED = {"params": {"max_output_tokens": 5}}
 TOGETHER = {
     "error": {
         "message": "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
@@ -33,12 +33,12 @@ async def test_a_refusal_of_a_name_changes_what_is_sent_next(
 ) -> None:
     async with RawServer(plays(as_json(400, refusal))) as server:
         provider = provider_at(server.url)
-        (told,) = await drain(provider.open(call("chat", **ASKED)))
-        assert isinstance(told, Rejected)
-        failure = classify.rejected(told)
+        (rejected,) = await drain(provider.open(call("chat", **LIMITED)))
+        assert isinstance(rejected, Rejected)
+        failure = classify.rejected(rejected)
         assert (failure.code, failure.retryable) == ("token_limit_name", True)
-        await drain(provider.open(call("chat", **ASKED)))
-        await drain(provider.open(call("chat", model="another", **ASKED)))
+        await drain(provider.open(call("chat", **LIMITED)))
+        await drain(provider.open(call("chat", model="another", **LIMITED)))
         sent = [names(request.json) for request in server.requests]
     assert sent == [{NEW, OLD}, then, {NEW, OLD}]
 
@@ -46,27 +46,27 @@ async def test_a_refusal_of_a_name_changes_what_is_sent_next(
 async def test_it_ends_when_no_name_helps(provider_at: ProviderAt) -> None:
     async with RawServer(plays(as_json(400, TOGETHER))) as server:
         provider = provider_at(server.url)
-        told = [classify.rejected((await drain(provider.open(call("chat", **ASKED))))[0]) for _ in range(3)]
-    assert [failure.retryable for failure in told] == [True, True, False]
-    assert told[-1].code == "bad_request"
+        rejected = [classify.rejected((await drain(provider.open(call("chat", **LIMITED))))[0]) for _ in range(3)]
+    assert [failure.retryable for failure in rejected] == [True, True, False]
+    assert rejected[-1].code == "bad_request"
 
 
 async def test_a_block_that_quotes_a_name_stays_a_block(provider_at: ProviderAt) -> None:
     block = {"error": {"code": "cyber_policy", "message": "max_tokens", "type": "invalid_request"}}
     async with RawServer(plays(as_json(400, block))) as server:
-        (told,) = await drain(provider_at(server.url).open(call("chat", **ASKED)))
-    assert isinstance(told, Rejected)
-    assert classify.rejected(told).block is not None
+        (rejected,) = await drain(provider_at(server.url).open(call("chat", **LIMITED)))
+    assert isinstance(rejected, Rejected)
+    assert classify.rejected(rejected).block is not None
 
 
 @pytest.mark.parametrize("params", [{}, {"max_tokens": 5}, {"max_completion_tokens": 5, "max_output_tokens": 7}])
 async def test_what_the_caller_names_is_sent_as_it_is(provider_at: ProviderAt, params: dict[str, Any]) -> None:
     async with RawServer(plays(as_json(400, TOGETHER))) as server:
-        (told,) = await drain(provider_at(server.url).open(call("chat", params=params)))
+        (rejected,) = await drain(provider_at(server.url).open(call("chat", params=params)))
         sent = json.loads(server.requests[0].body)
     assert names(sent) == names(params)
-    assert isinstance(told, Rejected)
-    assert not told.next_differs
+    assert isinstance(rejected, Rejected)
+    assert not rejected.next_differs
 
 
 def test_openai_gets_its_own_name_alone() -> None:

@@ -112,7 +112,7 @@ def test_the_top_level_object_wins_over_the_metadata() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "model", "state"),
+    ("buffering", "model", "state"),
     [
         ({}, None, RetryModelState.ABSENT),
         ({"retry_model": None}, None, RetryModelState.NONE),
@@ -121,8 +121,8 @@ def test_the_top_level_object_wins_over_the_metadata() -> None:
         ({"retry_model": ""}, None, RetryModelState.ABSENT),
     ],
 )
-def test_retry_model_has_three_states(told: dict[str, Any], model: str | None, state: RetryModelState) -> None:
-    (notice,) = notices(WAITING | {"safety_buffering": told})
+def test_retry_model_has_three_states(buffering: dict[str, Any], model: str | None, state: RetryModelState) -> None:
+    (notice,) = notices(WAITING | {"safety_buffering": buffering})
     assert (notice.retry_model, notice.retry_model_state) == (model, state)
 
 

@@ -30,7 +30,7 @@ from worker.store import keys
 from worker.store.jobs.repository import Jobs, NewJob
 from worker.telemetry import events
 from worker.upstream.content import MALFORMED_CONTENT, NOT_A_NUMBER
-from worker.upstream.halves import REPLACED
+from worker.upstream.surrogates import REPLACED
 
 PERSON = "u_wires"
 USUAL = {"max_attempts": 3, "queue_deadline_seconds": 8.0, "run_deadline_seconds": 8.0}
@@ -66,10 +66,10 @@ async def test_a_wire(path: Path, mode: Mode, redis: ArqRedis, valkey_url: str) 
         worker, jobs = WorkerProcess(settings, redis, clock), Jobs(redis, clock)
         mended: list[str] = []
 
-        def hear(_: str, said: Mapping[str, object]) -> None:
-            mended.append(str(said["what"]))
+        def record(_: str, fields: Mapping[str, object]) -> None:
+            mended.append(str(fields["what"]))
 
-        events.subscribe(hear, ["answer.mended"])
+        events.subscribe(record, ["answer.mended"])
         stop, ready = asyncio.Event(), asyncio.Event()
         serving = asyncio.create_task(worker.serve(stop, ready))
         await ready.wait()
@@ -79,7 +79,7 @@ async def test_a_wire(path: Path, mode: Mode, redis: ArqRedis, valkey_url: str) 
         finally:
             stop.set()
             await serving
-            events.unsubscribe(hear)
+            events.unsubscribe(record)
         assert sorted(mended) == sorted(flag for a in job.attempts for flag in a.flags if flag in REPAIR_FLAGS)
         got = await _seen(job, await jobs.load_output(job_id) or {}, provider, redis)
         got["waits"] = waits
@@ -88,19 +88,19 @@ async def test_a_wire(path: Path, mode: Mode, redis: ArqRedis, valkey_url: str) 
             assert got["text"] is None, "nothing of a blocked job is delivered (P2)"
 
 
-async def _submit(jobs: Jobs, asked: Submitted) -> str:
-    policy = {**USUAL, **asked.policy}
+async def _submit(jobs: Jobs, submitted: Submitted) -> str:
+    policy = {**USUAL, **submitted.policy}
     if isinstance(policy.get("on_delay"), dict):
         policy["on_delay"] = OnDelay(**policy["on_delay"])
     fact = ev.Queued(
         app="wires",
         key_id="key_wires",
-        requested_model=asked.model,
+        requested_model=submitted.model,
         policy=Policy(**policy),
         safety_identifier=PERSON,
-        store=asked.store,
+        store=submitted.store,
     )
-    content = {"input": "What is it?", "params": asked.params}
+    content = {"input": "What is it?", "params": submitted.params}
     stored, _ = await jobs.submit(NewJob(fact, {"metadata": {}}, content))
     return stored.job.id
 
@@ -132,7 +132,7 @@ async def _seen(job: Job, answer: dict[str, Any], provider: WireProvider, redis:
     """All that an expectation may name."""
     last = job.attempts[-1] if job.attempts else None
     error, block = job.error or (last.error if last is not None else None), job.block
-    said = error.provider.code if error is not None and error.provider is not None else None
+    provider_code = error.provider.code if error is not None and error.provider is not None else None
     usage = last.usage if last is not None else None
     items = answer.get("output") or []
     return {
@@ -140,7 +140,7 @@ async def _seen(job: Job, answer: dict[str, Any], provider: WireProvider, redis:
         "reason": job.reason,
         "outcomes": [a.outcome.value if a.outcome else None for a in job.attempts],
         "flags": list(last.flags) if last is not None else [],
-        "code": block.code if block is not None else said,
+        "code": block.code if block is not None else provider_code,
         "error": error.code if error is not None else None,
         "category": block.category if block is not None else None,
         "carrier": block.carrier if block is not None else None,

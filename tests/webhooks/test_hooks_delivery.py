@@ -57,8 +57,8 @@ async def test_a_message_is_picked_up_at_once(post, receiver, redis):
 async def test_events_of_a_job_arrive_in_order_from_the_first_to_the_last(post, receiver):
     post.worker()
     job_id = await post.submit(receiver.url, STEPS)
-    for said in LIFE:
-        await post.jobs.change(job_id, lambda _, one=said: [one])
+    for draft in LIFE:
+        await post.jobs.change(job_id, lambda _, one=draft: [one])
     got = await receiver.gets(5)
     assert [one.json["type"] for one in got] == list(STEPS)
     assert [one.where for one in got] == [(job_id, seq) for seq in range(1, 6)]
@@ -93,14 +93,14 @@ async def test_failures_are_tried_again_on_schedule_with_the_same_bytes_and_the_
     assert (message.tries, message.next_try_at) == (3, None)
 
 
-async def test_after_the_last_try_it_is_exhausted_and_ops_are_told(post, receiver, told):
+async def test_after_the_last_try_it_is_exhausted_and_ops_are_told(post, receiver, telemetry_events):
     receiver.says(500)
     post.worker(webhook_schedule=(0.01, 0.01))
     job_id = await post.submit(receiver.url)
     await post.complete(job_id)
     message, receipts = await post.message(job_id, "exhausted")
     assert (message.tries, len(receipts), message.next_try_at) == (3, 3, None)
-    (fields,) = [fields for event, fields in told if event == "webhook.exhausted"]
+    (fields,) = [fields for event, fields in telemetry_events if event == "webhook.exhausted"]
     assert fields == {"job_id": job_id, "app": "shop", "host": "127.0.0.1", "attempts": 3, "status": 500}
 
 
@@ -227,8 +227,8 @@ async def test_redelivery_sends_a_delivered_message_again_under_its_id(post, rec
     job_id = await post.submit(receiver.url)
     await post.complete(job_id)
     message, _ = await post.message(job_id, "delivered")
-    asked = await post.outbox.redeliver(job_id, message.id)
-    assert (asked.state, asked.before) == ("pending", "delivered")
+    redelivered = await post.outbox.redeliver(job_id, message.id)
+    assert (redelivered.state, redelivered.before) == ("pending", "delivered")
     one, two = await receiver.gets(2)
     assert (one.id, one.body) == (two.id, two.body)
     _, receipts = await post.message(job_id, "delivered", tries=2)
@@ -349,9 +349,9 @@ async def test_a_full_message_of_a_blocked_job_holds_no_output(post, receiver):
     await post.endpoint(receiver.url, ("job.blocked",), "full")
     post.worker()
     job_id = await post.submit()
-    said = [(STARTED, None), (began(), 1), (done("blocked"), 1), (BLOCKED, 1)]
+    drafts = [(STARTED, None), (began(), 1), (done("blocked"), 1), (BLOCKED, 1)]
     kept = codec.seal({"output_text": "half a secret", "draft": "a draft"})
-    await post.jobs.change(job_id, lambda _: said, writes=lambda _: [("SET", keys.job_output(job_id), kept)])
+    await post.jobs.change(job_id, lambda _: drafts, writes=lambda _: [("SET", keys.job_output(job_id), kept)])
     (got,) = await receiver.gets(1)
     assert got.json["data"]["status"] == "blocked"
     assert "half a secret" not in got.body

@@ -128,11 +128,11 @@ class Names:
     """A resolver that knows these answers, in turn, and counts."""
 
     def __init__(self, *answers: list[str]) -> None:
-        self.answers, self.asked = list(answers), []
+        self.answers, self.queries = list(answers), []
 
     async def __call__(self, host: str) -> list[str]:
-        self.asked.append(host)
-        return self.answers[min(len(self.asked), len(self.answers)) - 1]
+        self.queries.append(host)
+        return self.answers[min(len(self.queries), len(self.answers)) - 1]
 
 
 async def test_every_address_must_be_allowed():
@@ -165,4 +165,4 @@ async def test_literals_are_never_looked_up():
     assert await resolve_allowed("[::1]", names, DEVELOPMENT) == ["::1"]
     with pytest.raises(AddressBlocked):
         await resolve_allowed("8.8.8.8", names, PUBLIC)
-    assert names.asked == []
+    assert names.queries == []

@@ -37,8 +37,8 @@ def completed(**changes):
     return job, WebhookEvent(trail[-1].type, trail[-1].seq, trail[-1].at)
 
 
-def said(kind, job, told, answer=None):
-    text = body_of(kind, "msg_01", job, told, PRIVATE, answer)
+def payload_of(kind, job, webhook_event, answer=None):
+    text = body_of(kind, "msg_01", job, webhook_event, PRIVATE, answer)
     body = text and json.loads(text)
     if kind != "openai":
         document().check("ThinMessage" if kind == "thin" else "FullMessage", body)
@@ -46,7 +46,7 @@ def said(kind, job, told, answer=None):
 
 
 def test_thin_says_how_it_stands_and_nothing_of_what_was_said():
-    body = said("thin", *completed(), ANSWER)
+    body = payload_of("thin", *completed(), ANSWER)
     assert set(body) == {"type", "timestamp", "data"}
     assert body["type"] == "job.completed"
     assert body["timestamp"].endswith("Z")
@@ -74,20 +74,20 @@ def test_thin_says_how_it_stands_and_nothing_of_what_was_said():
 
 
 def test_thin_carries_the_disclosure():
-    job, told = completed()
+    job, webhook_event = completed()
     job = job.evolve(
         served_model="gpt-5.6-luna",
         disclosure=disclosure(),
         attempts=(job.attempts[0].evolve(served_model="gpt-5.6-luna"),),
     )
-    data = said("thin", job, told)["data"]
+    data = payload_of("thin", job, webhook_event)["data"]
     assert (data["requested_model"], data["served_model"]) == ("gpt-5.6-sol", "gpt-5.6-luna")
     assert data["disclosure"]["reason"] == "access_denied"
 
 
 def test_full_is_the_job_as_the_api_gives_it_without_its_draft():
-    job, told = completed()
-    data = said("full", job, told, ANSWER)["data"]
+    job, webhook_event = completed()
+    data = payload_of("full", job, webhook_event, ANSWER)["data"]
     assert data["output_text"] == "The secret answer."
     assert data["draft"] is None
     assert set(data) == set(job_view(job, PRIVATE, ANSWER, None, ""))
@@ -106,24 +106,24 @@ def test_full_is_the_job_as_the_api_gives_it_without_its_draft():
 )
 def test_openai_events_are_unwrapped_by_the_providers_sdk(end, reason, kind):
     if end is None:
-        job, told = completed(reason=reason)
+        job, webhook_event = completed(reason=reason)
     else:
         steps = [(STARTED, None), (began(), 1), (done("blocked" if end is BLOCKED else "server_error"), 1)]
         job, trail = life(*steps, (end, 1 if end is BLOCKED else None))
-        told = WebhookEvent(trail[-1].type, trail[-1].seq, trail[-1].at)
-    body = body_of("openai", "msg_01", job, told, PRIVATE, ANSWER)
+        webhook_event = WebhookEvent(trail[-1].type, trail[-1].seq, trail[-1].at)
+    body = body_of("openai", "msg_01", job, webhook_event, PRIVATE, ANSWER)
     headers = signed_headers("msg_01", Clock().now(), body, [SECRET])
     client = OpenAI(api_key="x", webhook_secret=SECRET)
     event = client.webhooks.unwrap(body, headers)
     assert (event.type, event.object, event.id) == (kind, "event", "evt_01")
     assert event.data.id == "resp_" + job.id.removeprefix("job_")
-    assert event.created_at == int(told.at.timestamp())
+    assert event.created_at == int(webhook_event.at.timestamp())
     client.close()
 
 
 def test_openai_has_no_words_for_what_is_under_way():
     job, trail = life((STARTED, None))
-    assert said("openai", job, WebhookEvent(trail[-1].type, 2, T0)) is None
+    assert payload_of("openai", job, WebhookEvent(trail[-1].type, 2, T0)) is None
 
 
 def test_every_live_secret_signs_and_times_are_utc():
@@ -146,12 +146,12 @@ schedules = st.lists(st.floats(0, 86_400), min_size=1, max_size=10).map(tuple)
 
 
 @given(schedules, st.integers(1, 12), chances, st.none() | st.floats(0, 1e9))
-def test_delays_are_bounded_and_never_earlier_than_asked(delays, tries, chance, asked):
-    delay = next_delay(delays, tries, chance, asked)
+def test_delays_are_bounded_and_never_earlier_than_asked(delays, tries, jitter, retry_after):
+    delay = next_delay(delays, tries, jitter, retry_after)
     if tries > len(delays):
         assert delay is None
         return
-    planned, patience = delays[tries - 1], min(asked or 0, MAX_RETRY_AFTER)
+    planned, patience = delays[tries - 1], min(retry_after or 0, MAX_RETRY_AFTER)
     assert delay >= patience
     assert delay >= planned * (1 - JITTER) - 1e-6
     assert delay <= max(planned * (1 + JITTER), patience) + 1e-6

@@ -23,23 +23,28 @@ from worker.webhooks.resolver import SystemResolver
 from worker.webhooks.sender import BROKEN, MAX_BODY_BYTES, NO_TLS, TOO_SLOW, UNREACHABLE, WebhookSender
 
 LOOPBACK = AddressPolicy(allow_private=True)
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]
+ServeConnection = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]
 
 
 class Names:
     def __init__(self, *answers: list[str]) -> None:
-        self.answers, self.asked = list(answers), []
+        self.answers, self.queries = list(answers), []
 
     async def __call__(self, host: str) -> list[str]:
-        self.asked.append(host)
-        return self.answers[min(len(self.asked), len(self.answers)) - 1]
+        self.queries.append(host)
+        return self.answers[min(len(self.queries), len(self.answers)) - 1]
 
 
 class Server:
     """A receiver that speaks bytes; it keeps the heads it saw, the names in SNI, and counts connections."""
 
-    def __init__(self, talk: Talk) -> None:
-        self.talk, self.heads, self.names, self.connections = talk, list[str](), list[str | None](), 0
+    def __init__(self, serve_connection: ServeConnection) -> None:
+        self.serve_connection, self.heads, self.names, self.connections = (
+            serve_connection,
+            list[str](),
+            list[str | None](),
+            0,
+        )
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,7 +53,7 @@ class Server:
             head = await reader.readuntil(b"\r\n\r\n")
             self.heads.append(head.decode())
             length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-            await self.talk(reader, writer, await reader.readexactly(length))
+            await self.serve_connection(reader, writer, await reader.readexactly(length))
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
@@ -56,8 +61,8 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    server = Server(talk)
+async def serving(serve_connection: ServeConnection, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    server = Server(serve_connection)
     if tls is not None:
         tls.sni_callback = lambda _, name, __: server.names.append(name)
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
@@ -69,12 +74,12 @@ async def serving(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterato
         await listening.wait_closed()
 
 
-def says(answer: bytes) -> Talk:
-    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+def says(answer: bytes) -> ServeConnection:
+    async def serve_connection(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
         writer.write(answer)
         await writer.drain()
 
-    return talk
+    return serve_connection
 
 
 OK = says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -136,7 +141,7 @@ async def test_tls_goes_to_the_judged_address_under_the_urls_name(authority):
     assert server.names == ["hooks.example"]
     assert server.heads[0].startswith("POST /a?b=c HTTP/1.1\r\n")
     assert f"\r\nHost: hooks.example:{server.port}\r\n" in server.heads[0]
-    assert names.asked == ["hooks.example"]
+    assert names.queries == ["hooks.example"]
 
 
 async def test_a_certificate_for_another_name_is_refused(authority):
@@ -158,7 +163,7 @@ async def test_a_name_that_changes_its_answer_is_asked_once():
     names = Names(["127.0.0.1"], ["169.254.169.254"])
     async with serving(OK) as server:
         answer = await post(sender(names), f"http://rebind.example:{server.port}/")
-    assert (answer.status, names.asked) == (200, ["rebind.example"])
+    assert (answer.status, names.queries) == (200, ["rebind.example"])
 
 
 @pytest.mark.parametrize("answer", [["127.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["::1"], ["::ffff:127.0.0.1"], []])
@@ -170,7 +175,7 @@ async def test_a_forbidden_answer_is_refused_before_any_packet(answer):
             CheckedUrl(f"https://x.example:{server.port}/", "https", "x.example", server.port), {}, b"{}"
         )
     assert (got.status, got.error, got.excerpt) == (None, UNREACHABLE, None)
-    assert (server.connections, names.asked) == (0, ["x.example"])
+    assert (server.connections, names.queries) == (0, ["x.example"])
 
 
 async def test_refused_unknown_and_silent_targets_read_the_same():
@@ -198,7 +203,7 @@ async def test_a_port_off_the_list_is_refused_when_dialled_too():
     got = await sender(names, AddressPolicy()).post(
         CheckedUrl("https://x.example:22/", "https", "x.example", 22), {}, b"{}"
     )
-    assert (got.error, names.asked) == (UNREACHABLE, [])
+    assert (got.error, names.queries) == (UNREACHABLE, [])
 
 
 async def test_another_reading_of_the_stored_text_is_never_dialled():
@@ -315,10 +320,10 @@ async def test_an_excerpt_is_harmless_text():
 
 
 async def test_a_name_that_never_resolves_takes_one_thread_and_nobody_elses_time():
-    gate, asked = threading.Event(), []
+    gate, queries = threading.Event(), []
 
     def lookup(host: str) -> list[str]:
-        asked.append(host)
+        queries.append(host)
         if host == "tarpit.example":
             gate.wait(LIMIT)
         return ["127.0.0.1"]
@@ -330,7 +335,7 @@ async def test_a_name_that_never_resolves_takes_one_thread_and_nobody_elses_time
     for task in stuck:
         with pytest.raises(OSError, match="no answer"):
             await task
-    assert sorted(asked) == ["good.example", "tarpit.example"]
+    assert sorted(queries) == ["good.example", "tarpit.example"]
     gate.set()
     resolver.close()
 

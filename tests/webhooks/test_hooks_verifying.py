@@ -24,8 +24,8 @@ def check(signature, *, stamp=None, body=BODY, secrets=(SECRET,), now=NOW, name=
 
 
 def test_what_either_library_signs_is_authentic_and_what_the_simulator_signs_too():
-    theirs = Webhook(SECRET).sign(msg_id="wh_1", timestamp=NOW, data=BODY.decode())
-    assert check(theirs) == check(sign(SECRET, "wh_1", int(NOW.timestamp()), BODY)) == "wh_1"
+    reference = Webhook(SECRET).sign(msg_id="wh_1", timestamp=NOW, data=BODY.decode())
+    assert check(reference) == check(sign(SECRET, "wh_1", int(NOW.timestamp()), BODY)) == "wh_1"
 
 
 def test_the_sdk_takes_what_we_take():

@@ -17,8 +17,8 @@ from worker.audit.keytext import SIZE, as_text, from_text
 FILE_NAME: Final = "audit.key"
 
 
-def load_or_create(given: str | None, folder: Path, dice: Callable[[int], bytes] | None) -> Signer | None:
-    """Return the signer of the given key or of the folder's key; create one with `dice`, or return None without it.
+def load_or_create(given: str | None, folder: Path, random_bytes: Callable[[int], bytes] | None) -> Signer | None:
+    """Return the signer of the given key or of the folder's key; create it with `random_bytes`, or return None.
 
     Raise ValueError if the key can't be used, OSError if the file can't be read or created.
     """
@@ -27,12 +27,12 @@ def load_or_create(given: str | None, folder: Path, dice: Callable[[int], bytes]
     path = folder / FILE_NAME
     with contextlib.suppress(FileNotFoundError):
         return Signer(from_text(path.read_text(encoding="ascii")))
-    if dice is None:
+    if random_bytes is None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{FILE_NAME}.{dice(8).hex()}")
+    fresh = path.with_name(f".{FILE_NAME}.{random_bytes(8).hex()}")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(as_text(dice(SIZE)) + "\n")
+        file.write(as_text(random_bytes(SIZE)) + "\n")
         file.flush()
         os.fsync(file.fileno())
     try:

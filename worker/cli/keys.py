@@ -48,7 +48,7 @@ async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
     try:
         url = settings.redis_url or (embedded.url if embedded else "")
         given = settings.model_copy(update={"redis_url": url})
-        guard = StoreGuard(given.mark_file, Clock().dice)  # refuses to write to a store that lost its data
+        guard = StoreGuard(given.mark_file, Clock().random_bytes)  # refuses to write to a store that lost its data
         redis = connect(
             url, keyring=MasterKeyring.from_settings(settings.encryption_keys), guard=guard, max_connections=2
         )
@@ -201,7 +201,7 @@ def generate_encryption() -> None:
 
 def new_encryption_key() -> str:
     """Return a new value for VIGIL_ENCRYPTION_KEYS."""
-    return base64.urlsafe_b64encode(Clock().dice(32)).decode()
+    return base64.urlsafe_b64encode(Clock().random_bytes(32)).decode()
 
 
 @app.command()
@@ -217,7 +217,7 @@ def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         if not settings.encryption_keys:
             raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", EXIT_USAGE)
         async with with_redis(settings) as actual:
-            guard = StoreGuard(actual.mark_file, Clock().dice)
+            guard = StoreGuard(actual.mark_file, Clock().random_bytes)
             vault = MasterKeyring.from_settings(settings.encryption_keys)
             redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=2)
             try:

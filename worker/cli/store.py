@@ -73,7 +73,7 @@ def accept() -> None:
     ops/runbook/StoreChanged.md. Redis gets a new deployment id. Every running process accepts it within a second, one
     that is down accepts it if it starts within a day.
     """
-    new = Clock().dice(8).hex()
+    new = Clock().random_bytes(8).hex()
     asyncio.run(compare_store(load(), new))
     print(f"accepted: Redis is deployment {new} from now on; processes continue within a second")
 

@@ -70,7 +70,9 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
             actual = actual.model_copy(update={"openai_api_key": SecretStr("none")})  # a server that needs no key
         elif actual.openai_api_key is None:
             if actual.openai_webhook_secret is None:  # Vigil runs both ends: webhooks need no setup
-                actual = actual.model_copy(update={"openai_webhook_secret": SecretStr(new_secret(Clock().dice(32)))})
+                actual = actual.model_copy(
+                    update={"openai_webhook_secret": SecretStr(new_secret(Clock().random_bytes(32)))}
+                )
             simulator = await stack.enter_async_context(_simulator(actual, speed))
             actual = actual.model_copy(
                 update={"openai_api_key": SecretStr("sk-simulator"), "openai_base_url": simulator}
@@ -161,7 +163,7 @@ async def _until_ready(
 
 
 async def _check_store(settings: Settings) -> str:
-    guard = StoreGuard(settings.mark_file, Clock().dice)
+    guard = StoreGuard(settings.mark_file, Clock().random_bytes)
     redis = connect(settings.redis_url or "", guard=guard, max_connections=2)
     try:
         return describe_durability(await check_durability(redis, allow_eviction=settings.allow_eviction))

@@ -1,6 +1,6 @@
 """Makes and parses the ids of jobs, messages and keys.
 
-Pure: the time and the random bytes (`dice`) are arguments. Ids sort by the millisecond they were made in, so a cursor
+Pure: the time and the random bytes are arguments. Ids sort by the millisecond they were made in, so a cursor
 over ids is a cursor over time.
 """
 
@@ -13,10 +13,10 @@ from typing import Final
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case: no i, l, o, u
 _PAIRS: Final = [high + low for high in _ALPHABET for low in _ALPHABET]
 _TIME_DIGITS: Final = 10  # 50 bits of milliseconds: good until the year 37658
-_DICE_DIGITS: Final = 16  # 80 bits of dice
-DICE_BYTES: Final = 10
+_RANDOM_DIGITS: Final = 16  # 80 random bits
+RANDOM_BYTES: Final = 10
 
-_TAIL: Final = re.compile(rf"[{_ALPHABET}]{{{_TIME_DIGITS + _DICE_DIGITS}}}")
+_TAIL: Final = re.compile(rf"[{_ALPHABET}]{{{_TIME_DIGITS + _RANDOM_DIGITS}}}")
 
 
 def _digits(value: int, width: int) -> str:
@@ -30,17 +30,17 @@ def _time_digits(now_ms: int) -> str:
     return _digits(now_ms, _TIME_DIGITS)
 
 
-def new_tail(now_ms: int, dice: bytes) -> str:
-    """Return 26 characters: the millisecond, then the 80 bits of `dice` (10 bytes)."""
-    if len(dice) != DICE_BYTES:
-        msg = f"dice must be {DICE_BYTES} bytes"
+def new_tail(now_ms: int, random_bytes: bytes) -> str:
+    """Return 26 characters: the millisecond, then the 80 bits of `random_bytes` (10 bytes)."""
+    if len(random_bytes) != RANDOM_BYTES:
+        msg = f"random_bytes must be {RANDOM_BYTES} bytes"
         raise ValueError(msg)
-    return _time_digits(now_ms) + _digits(int.from_bytes(dice, "big"), _DICE_DIGITS)
+    return _time_digits(now_ms) + _digits(int.from_bytes(random_bytes, "big"), _RANDOM_DIGITS)
 
 
-def new_id(prefix: str, now_ms: int, dice: bytes) -> str:
+def new_id(prefix: str, now_ms: int, random_bytes: bytes) -> str:
     """Return `job_…`, `msg_…` or `key_…`: the prefix for the kind of object, then a tail of `new_tail`."""
-    return f"{prefix}_{new_tail(now_ms, dice)}"
+    return f"{prefix}_{new_tail(now_ms, random_bytes)}"
 
 
 def is_job_id(text: str) -> bool:

@@ -127,7 +127,7 @@ def _first_act(policy: Policy, course: PreparedCase, accept: float) -> tuple[flo
         if isinstance(decision, OfferAction):
             offered = True
             closes = moment.silence_end if decision.reason == "silence" else moment.check_end
-            if course.case.dice < accept and now + ACCEPTED_AFTER < closes:
+            if course.case.acceptance_draw < accept and now + ACCEPTED_AFTER < closes:
                 return now + ACCEPTED_AFTER, SwitchAction(decision.model, "offer_accepted"), True
         elif not isinstance(decision, WaitAction):
             return now, decision, offered

@@ -42,7 +42,7 @@ class LabCase:
 
     `silences`: spans without output that are judged as silence, signalled or not. `blocked`: the content is
     withheld, by the original at `end`; a faster model is taken to withhold it too, so no policy rescues a block.
-    `dice` in [0, 1): below the share of apps that accept offers, this one does.
+    `acceptance_draw` in [0, 1): below the share of apps that accept offers, this one does.
     """
 
     model: str
@@ -54,7 +54,7 @@ class LabCase:
     holds: tuple[CheckSpan, ...] = ()
     silences: tuple[tuple[float, float], ...] = ()
     blocked: bool = False
-    dice: float = 1.0
+    acceptance_draw: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ The shares are assumptions and no measurement: replay your own trail before you 
 from __future__ import annotations
 
 import math
-import random  # noqa: TID251  the dice of a simulation are seeded: its argument, not the machine's
+import random  # noqa: TID251  a simulation's seed is its argument
 from statistics import NormalDist
 from typing import Final
 
@@ -63,18 +63,18 @@ def delayed_model(catalogue: Catalogue) -> str | None:
 
 def draw(jobs: int, seed: int, model: str, faster: str | None) -> LabCases:
     """Draw `jobs` cases for `model`; `faster` is the retry_model of a provider that names one."""
-    dice = SeededDraws(seed)
-    return LabCases(tuple(_case(dice, model, faster) for _ in range(jobs)), f"synthetic, seed {seed}")
+    rng = SeededDraws(seed)
+    return LabCases(tuple(_case(rng, model, faster) for _ in range(jobs)), f"synthetic, seed {seed}")
 
 
-def _case(dice: SeededDraws, model: str, faster: str | None) -> LabCase:
+def _case(rng: SeededDraws, model: str, faster: str | None) -> LabCase:
     """Draw one job; every job uses the same number of draws, so that changing one share changes no other job."""
-    kind, ends, again, draw_value = dice.even(), dice.even(), dice.even(), dice.even()
-    held, second = dice.lognormal(50, 0.7, 2, 600), dice.lognormal(50, 0.7, 2, 600)
-    first, quick = dice.lognormal(12, 0.5, 1, 120), dice.lognormal(2.5, 0.5, 0.3, 30)
-    tokens = round(dice.lognormal(1500, 0.8, 20, 30_000))
-    read = round(dice.lognormal(3000, 1.0, 20, 200_000))
-    share, accepts = dice.even(), dice.even()
+    kind, ends, again, draw_value = rng.even(), rng.even(), rng.even(), rng.even()
+    held, second = rng.lognormal(50, 0.7, 2, 600), rng.lognormal(50, 0.7, 2, 600)
+    first, quick = rng.lognormal(12, 0.5, 1, 120), rng.lognormal(2.5, 0.5, 0.3, 30)
+    tokens = round(rng.lognormal(1500, 0.8, 20, 30_000))
+    read = round(rng.lognormal(3000, 1.0, 20, 200_000))
+    share, accepts = rng.even(), rng.even()
     signalled, delayed = kind < SIGNALLED, kind < SIGNALLED + SILENT
     blocked = ends < (BLOCKED_IN_CHECK if delayed else BLOCKED_OTHERWISE)
     writing = tokens / ORIGINAL_RATE
@@ -104,7 +104,7 @@ def _case(dice: SeededDraws, model: str, faster: str | None) -> LabCase:
         holds=tuple(holds),
         silences=tuple(silences),
         blocked=blocked,
-        dice=accepts,
+        acceptance_draw=accepts,
     )
 
 

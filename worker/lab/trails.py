@@ -71,9 +71,9 @@ def read(lines: Iterable[str], source: str, *, seed: int = 1, faster_takes: floa
             raise BadTrail(f"{source}, line {number}: not an audit record as `vigil audit export` writes it") from None
     if not jobs:
         raise BadTrail(f"{source}: there is no audit record in it")
-    dice, cases, left_out = SeededDraws(seed), [], Counter[LeftOut]()
+    rng, cases, left_out = SeededDraws(seed), [], Counter[LeftOut]()
     for _, job in sorted(jobs.items()):
-        case = _case(job, dice.even(), faster_takes)
+        case = _case(job, rng.even(), faster_takes)
         if isinstance(case, LabCase):
             cases.append(case)
         else:
@@ -153,7 +153,7 @@ def _apply_notice(check: _Check, at: datetime, data: dict[str, Any]) -> None:
         check.retry_model, check.state = _name(data["retry_model"]) if named else None, state
 
 
-def _case(job: _Job, dice: float, faster_takes: float) -> LabCase | LeftOut:
+def _case(job: _Job, acceptance_draw: float, faster_takes: float) -> LabCase | LeftOut:
     """Return the course of the job's last attempt that no delay rule started, or why it is not known."""
     tried = [job.attempts[n] for n in sorted(job.attempts) if job.attempts[n].purpose not in _FASTER]
     if not tried:
@@ -191,5 +191,5 @@ def _case(job: _Job, dice: float, faster_takes: float) -> LabCase | LeftOut:
         ),
         silences=tuple(s for s in silences if s[1] > s[0]),
         blocked=original.outcome is Outcome.BLOCKED,
-        dice=dice,
+        acceptance_draw=acceptance_draw,
     )

@@ -33,8 +33,8 @@ class ToolCallArguments:
 
     def fill(self, items: Iterable[Item]) -> tuple[Item, ...]:
         """Return the items with the missing arguments; a call whose item never came becomes an item."""
-        told = {place: self._with_pieces(place, event) for place, event in self._events.items()}
-        out, unmatched = list(items), {place: event for place, event in told.items() if event.arguments}
+        events = {place: self._with_pieces(place, event) for place, event in self._events.items()}
+        out, unmatched = list(items), {place: event for place, event in events.items() if event.arguments}
         for at, item in enumerate(out):
             place = _matching_key(unmatched, item, at)
             if place is None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from worker.jobs.errors import Failure
 from worker.jobs.record import Block, BlockCategory, DisclosureReason, JobError, ProviderError
-from worker.safety.cuts import ConnectionCuts
+from worker.safety.connection_cuts import ConnectionCuts
 from worker.safety.messages_access import ACCESS, Message
 from worker.safety.messages_failures import FAILURES
 

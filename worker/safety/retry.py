@@ -1,6 +1,6 @@
 """Decides whether and when a failed attempt is repeated on the same model. The only owner of retries (P6).
 
-Pure: times and random numbers (`dice`) are arguments. Other models are the policy's decision.
+Pure: times and random numbers (`jitter`) are arguments. Other models are the policy's decision.
 """
 
 from __future__ import annotations
@@ -68,30 +68,30 @@ def counted(outcomes: Iterable[Outcome | None]) -> int:
     return sum(1 for outcome in outcomes if outcome not in _NOT_COUNTED)
 
 
-def delay(attempts_so_far: int, dice: float, retry_after: float | None = None) -> float:
-    """Return the seconds to wait after failed attempt number `attempts_so_far` (from 1), with `dice` in [0, 1).
+def delay(attempts_so_far: int, jitter: float, retry_after: float | None = None) -> float:
+    """Return the seconds to wait after failed attempt number `attempts_so_far` (from 1), with `jitter` in [0, 1).
 
-        backoff = min(60, 1 * 2 ** (attempts_so_far - 1)) * (0.5 + 0.5 * dice)
-        asked   = retry_after * (1 + 0.1 * dice)
+        backoff = min(60, 1 * 2 ** (attempts_so_far - 1)) * (0.5 + 0.5 * jitter)
+        asked   = retry_after * (1 + 0.1 * jitter)
         delay   = max(backoff, asked)
 
     Never earlier than the provider asks, and without a limit on what it asks (wire.md section 11, rule 7). A
     `retry_after` that is negative or no number is ignored.
     """
     steps = min(max(attempts_so_far - 1, 0), 30)  # 2 ** 30 s is past the cap; more would only overflow
-    backoff = min(CAP, BASE * FACTOR**steps) * (0.5 + 0.5 * dice)
+    backoff = min(CAP, BASE * FACTOR**steps) * (0.5 + 0.5 * jitter)
     if retry_after is None or not retry_after >= 0:
         return backoff
-    return max(backoff, retry_after * (1 + SPREAD * dice))
+    return max(backoff, retry_after * (1 + SPREAD * jitter))
 
 
-def hold_delay(times: int, dice: float) -> float:
+def hold_delay(times: int, jitter: float) -> float:
     """Return the seconds for which a job is held after its deployment failed `times` times: 5, 10, 20 … 300.
 
-    Spread by `dice` so that the jobs of a model don't come at once.
+    Spread by `jitter` so that the jobs of a model don't come at once.
     """
     steps = min(max(times - 1, 0), 30)
-    return min(MAX_HOLD, FIRST_HOLD * FACTOR**steps) * (1 + SPREAD * dice)
+    return min(MAX_HOLD, FIRST_HOLD * FACTOR**steps) * (1 + SPREAD * jitter)
 
 
 def resend_forbidden(failure: Failure, output_seen: bool, check_signalled: bool) -> GiveUpReason | None:
@@ -109,7 +109,7 @@ def decide(
     max_attempts: int,
     failure: Failure,
     output_seen: bool,
-    dice: float,
+    jitter: float,
     now: float,
     deadline: float | None,
     *,
@@ -137,7 +137,7 @@ def decide(
         return GiveUp("cut_alike")
     if failure.code in ONCE and earlier_same_code >= 1:
         return GiveUp("retried_once")
-    seconds = delay(attempts_so_far, dice, failure.retry_after)
+    seconds = delay(attempts_so_far, jitter, failure.retry_after)
     if deadline is not None and not now + seconds < deadline:
         return GiveUp("run_deadline")
     if not math.isfinite(seconds):

@@ -18,7 +18,7 @@ from worker.safety import classify
 from worker.safety.attempt_state import AttemptState, PendingError
 from worker.safety.checks import Checks
 from worker.safety.codes import weight
-from worker.safety.cuts import UNANSWERED
+from worker.safety.connection_cuts import UNANSWERED
 from worker.safety.outcomes import CHECK_ENDS, MAY_RUN_ON, STOPPED_BY_VIGIL
 from worker.safety.signals import AccountFlagSignal, AttemptEnded, AttemptVerdict, FirstOutput, ResponseKnown, Signal
 from worker.safety.stream import (

@@ -51,8 +51,8 @@ class _Chat:
             yield self._chunk({"tool_calls": [self._call(str(called.get("name", "function")), "")]})
         yield from self._deltas(tokens, called=called is not None)
         if self.error is not None:
-            told = envelope(self.error)
-            yield Step(0.0, chat_frame(told), terminal=True, error=told["error"])
+            error_body = envelope(self.error)
+            yield Step(0.0, chat_frame(error_body), terminal=True, error=error_body["error"])
             return
         reason = self._reason(short=short, called=called is not None)
         whole = self._whole(tokens, reason, called)

@@ -54,8 +54,8 @@ async def scenarios(_request: web.Request) -> web.StreamResponse:
 
 async def options(_request: web.Request) -> web.StreamResponse:
     """GET /sim/options: what each option means, known codes and webhook variants."""
-    told: Json = {name: option.meaning for name, option in OPTIONS.items()}
-    return web.json_response({"options": told, "codes": list(CODES), "webhook_variants": list(VARIANTS)})
+    options: Json = {name: option.meaning for name, option in OPTIONS.items()}
+    return web.json_response({"options": options, "codes": list(CODES), "webhook_variants": list(VARIANTS)})
 
 
 async def reset(request: web.Request) -> web.StreamResponse:

@@ -166,8 +166,8 @@ def parse(inner: str) -> Directive:
         try:
             options[key] = option.read(raw)
         except ValueError as error:
-            said = str(error) if "must be" in str(error) else "must be a number"
-            raise DirectiveError(f"Option {key}={raw[:80]!r} {said}.") from None
+            problem = str(error) if "must be" in str(error) else "must be a number"
+            raise DirectiveError(f"Option {key}={raw[:80]!r} {problem}.") from None
     return Directive(words[0].lower().replace("-", "_"), options)
 
 

@@ -27,7 +27,7 @@ class Mix:
 
     def __init__(self, table: MixTable, seed: int | None = None) -> None:
         """Check every entry: {"scenario" or "directive": text, "weight": number, option: value ...}."""
-        self._dice = random.Random(seed)  # noqa: S311 - load, not secrets
+        self._rng = random.Random(seed)  # noqa: S311 - load, not secrets
         self._directives = [_directive(index, entry) for index, entry in enumerate(table)]
         self._weights = [_weight(index, entry) for index, entry in enumerate(table)]
         if not self._directives or not sum(self._weights) > 0:
@@ -35,7 +35,7 @@ class Mix:
 
     def draw(self) -> Directive:
         """Return the next directive."""
-        return self._dice.choices(self._directives, self._weights)[0]
+        return self._rng.choices(self._directives, self._weights)[0]
 
 
 def load(path: str | Path) -> list[Mapping[str, Any]]:

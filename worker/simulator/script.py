@@ -25,7 +25,7 @@ def responses_script(ask: ParsedRequest, plan: Plan, ids: Ids, project: str) -> 
 
 
 class _Script:
-    """The writing hand: holds the next sequence number and what was said so far."""
+    """Writes the events: holds the next sequence number and what was said so far."""
 
     def __init__(self, ask: ParsedRequest, plan: Plan, ids: Ids, project: str) -> None:
         self.ask, self.plan, self.ids = ask, plan, ids
@@ -68,8 +68,8 @@ class _Script:
     def _start(self) -> Iterator[Step]:
         plan, queue = self.plan, self.plan.queue if self.ask.background else 0.0
         if plan.flagged:
-            told = {"openai_verification_recommendation": ["trusted_access_for_cyber"]}
-            yield self._event("response.metadata", self._metadata(told), wait=queue)
+            metadata = {"openai_verification_recommendation": ["trusted_access_for_cyber"]}
+            yield self._event("response.metadata", self._metadata(metadata), wait=queue)
             queue = 0.0
         if plan.signal == "metadata":
             yield self._signal(wait=queue)
@@ -159,8 +159,8 @@ class _Script:
         if called is not None:
             yield self._event(f"{delta}.done", {**at, "name": name, "arguments": text})
         else:
-            said: Json = {"refusal": text} if kind == "refusal" else {"text": text, "logprobs": []}
-            yield self._event(f"{delta}.done", {**at, **said})
+            content: Json = {"refusal": text} if kind == "refusal" else {"text": text, "logprobs": []}
+            yield self._event(f"{delta}.done", {**at, **content})
             yield self._event("response.content_part.done", {**at, "part": part})
         yield self._event("response.output_item.done", {"output_index": 0, "item": item})
 
@@ -245,13 +245,13 @@ class _Script:
             yield self._event("response.something_new", {"payload": None})
 
     def _failed(self, error: ErrorShape) -> Json:
-        told: Json = {"code": error.code, "message": error.message}
+        error_body: Json = {"code": error.code, "message": error.message}
         if error.code in {"rate_limit_exceeded", "slow_down"} and self.plan.retry_after:
-            told["message"] = f"{error.message}: please try again in {self.plan.retry_after:g}s."
+            error_body["message"] = f"{error.message}: please try again in {self.plan.retry_after:g}s."
         if error.code == "misalignment_policy_violation":
-            told["misalignment"] = MISALIGNMENT
+            error_body["misalignment"] = MISALIGNMENT
         counted = self._usage() if error.policy or self.sent else None
-        return self._snapshot(status="failed", error=told, usage=counted)
+        return self._snapshot(status="failed", error=error_body, usage=counted)
 
     # -- small parts
 
@@ -286,8 +286,8 @@ class _Script:
         return out
 
     def _signal(self, *, wait: float = 0.0, repeat: bool = False) -> Step:
-        told = {"type": "safety_buffering", **self._check(repeat=repeat)}
-        return self._event("response.metadata", self._metadata(told), wait=wait)
+        metadata = {"type": "safety_buffering", **self._check(repeat=repeat)}
+        return self._event("response.metadata", self._metadata(metadata), wait=wait)
 
-    def _metadata(self, told: Json) -> Json:
-        return {"response_id": self.ids.response, "metadata": told}
+    def _metadata(self, metadata: Json) -> Json:
+        return {"response_id": self.ids.response, "metadata": metadata}

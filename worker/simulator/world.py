@@ -145,9 +145,9 @@ class World:
         subject = NoticeSubject(
             ask.model, project, call.request_id, call.response_id, who, (plan.labels("use_case") or ["other"])[0]
         )
-        told = event(plan.notify, subject, self.pages)
-        if told is not None:
-            await self.webhooks.emit(*told)
+        webhook = event(plan.notify, subject, self.pages)
+        if webhook is not None:
+            await self.webhooks.emit(*webhook)
 
     def resumable(self, live: LiveResponse) -> bool:
         """Whether the stream is young enough to be resumed."""

@@ -66,9 +66,9 @@ def _base62(value: int, width: int) -> str:
     return out
 
 
-def new_key(dice: bytes) -> str:
+def new_key(random_bytes: bytes) -> str:
     """Return `vgl_`, 32 random characters, and a checksum of 6: scanners recognise a key without asking Vigil."""
-    body = _base62(int.from_bytes(dice, "big"), _BODY)
+    body = _base62(int.from_bytes(random_bytes, "big"), _BODY)
     return f"vgl_{body}{_base62(zlib.crc32(body.encode()), _CHECK)}"
 
 
@@ -103,9 +103,9 @@ class Apps:
         if _APP.fullmatch(app) is None:
             raise Refused("invalid_app", "An app's name is 1-100 characters without spaces and colons.", 422)
         now = to_ms(self._clock.now())
-        key = new_key(self._clock.dice(24))
-        record = ApiKey(ids.new_id("key", now, self._clock.dice(ids.DICE_BYTES)), app, scopes, now, key[-4:])
-        secret = "whsec_" + base64.b64encode(self._clock.dice(32)).decode()
+        key = new_key(self._clock.random_bytes(24))
+        record = ApiKey(ids.new_id("key", now, self._clock.random_bytes(ids.RANDOM_BYTES)), app, scopes, now, key[-4:])
+        secret = "whsec_" + base64.b64encode(self._clock.random_bytes(32)).decode()
         async with store_errors("keep the key"):
             sealed = self._keyring.seal_text(secret_name(app), secret)
             await self._redis.set(keys.app(app), json.dumps({"name": app, "webhook_secret": sealed}), nx=True)

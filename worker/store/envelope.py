@@ -70,9 +70,9 @@ class JobCipher:
     __slots__ = ("_app", "_cipher", "_job_id", "_names", "_random", "header")
 
     def __init__(
-        self, app: str, job_id: str, dice: Callable[[int], bytes], key: bytes = b"", header: bytes = b""
+        self, app: str, job_id: str, random_bytes: Callable[[int], bytes], key: bytes = b"", header: bytes = b""
     ) -> None:
-        self._app, self._job_id, self._random, self.header = app, job_id, dice, header
+        self._app, self._job_id, self._random, self.header = app, job_id, random_bytes, header
         self._cipher = AESGCM(key) if key else None
         self._names: dict[str, bytes] = {}
 
@@ -117,7 +117,7 @@ class MasterKeyring:
     def __init__(self, keys: Sequence[bytes] = (), clock: Clock | None = None) -> None:
         """The first key encrypts, all decrypt; without keys new content is stored plain."""
         self._masters = {kid_of(key): key for key in keys}
-        self._random = (clock or Clock()).dice
+        self._random = (clock or Clock()).random_bytes
         self._cached: OrderedDict[str, JobCipher] = OrderedDict()
         self._wrapping = lru_cache(maxsize=_MAX_CACHED_APPS)(self._derive)
         self.first = kid_of(keys[0]) if keys else b""

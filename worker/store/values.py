@@ -128,7 +128,7 @@ async def valid_members(
             invalid.append(row)
     if invalid:
         report_unreadable(RecordUnreadable(key, "wrong_shape"))
-        async with store_errors("take out what is no member", key):
+        async with store_errors("remove invalid members", key):
             await (redis.zrem if kind == "zset" else redis.srem)(key, *invalid)
     return valid
 

@@ -110,7 +110,7 @@ class AccessProber:
 
     async def probe_endpoint(self) -> None:
         """Record whether the server has what our mode needs; nothing is generated."""
-        found = await find_endpoints(self._provider, f"probe-{self._clock.dice(8).hex()}")
+        found = await find_endpoints(self._provider, f"probe-{self._clock.random_bytes(8).hex()}")
         await self.store.note_endpoint(judge_endpoint(self._mode, found, self._clock.now()))
 
     async def probe_on_request(self) -> None:
@@ -120,7 +120,7 @@ class AccessProber:
     async def probe(self, name: str) -> None:
         """Probe one model."""
         async with self._slots:
-            found = await probe(self._provider, name, f"probe-{self._clock.dice(8).hex()}")
+            found = await probe(self._provider, name, f"probe-{self._clock.random_bytes(8).hex()}")
         await self._change(name, lambda old, now: old.after_probe(found.found, found.request_id, now))
 
     async def run(self) -> None:

@@ -18,12 +18,12 @@ import openai
 from worker.jobs.record import Carrier
 from worker.safety.stream import Closed, Created, Keepalive, StreamEvent
 from worker.upstream.body import BODY, AnswerBody
+from worker.upstream.body_kind import BodyKind, BodySniffer
 from worker.upstream.errors import closed_from
-from worker.upstream.halves import SurrogateJoiner
 from worker.upstream.headers import RequestKind, opened_from, rejected_from
 from worker.upstream.payload import BadJson, parse, parse_frame, parse_surrogates
-from worker.upstream.sniff import BodyKind, BodySniffer
 from worker.upstream.sse import FrameTooLarge, SseSplitter
+from worker.upstream.surrogates import SurrogateJoiner
 from worker.upstream.translate import translate, translate_snapshot
 from worker.upstream.translate_chat import ChatTranslator
 from worker.upstream.unreadable import block_among, error_in_words, value_of_cut

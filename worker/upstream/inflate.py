@@ -51,7 +51,7 @@ class Inflater:
                 self._head = piece
                 return b""
             if bare and not self._raw:
-                raise zlib.error("compressed in a way that is not known here")
+                raise zlib.error("compressed by a method that is not supported")
             self._begun = True
             self._head, self._inflate = b"", zlib.decompressobj(_window_bits(piece))
         out: list[bytes] = []

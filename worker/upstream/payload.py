@@ -13,7 +13,7 @@ import jiter
 
 from worker.upstream.deep_json import cut_depth
 from worker.upstream.duplicate_keys import merge_pairs
-from worker.upstream.halves import join_surrogates_in
+from worker.upstream.surrogates import join_surrogates_in
 from worker.upstream.wide_encodings import to_utf8
 
 _MAX_DIGITS: Final = 310  # a float's; beyond them a number is as good as infinite

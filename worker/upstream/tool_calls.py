@@ -11,7 +11,7 @@ import json
 from typing import Any, Final
 
 from worker.upstream.content import ContentReader
-from worker.upstream.halves import join_surrogates
+from worker.upstream.surrogates import join_surrogates
 from worker.upstream.tolerant_fields import bounded_identifier, mapping, non_negative, text
 
 _UNLIMITED: Final = 1 << 30  # characters: content is never cut

@@ -13,8 +13,8 @@ from worker.safety.finish import NO_REASON, UNKNOWN, Finish, finish_word, meanin
 from worker.safety.stream import Created, Delta, Keepalive, ProviderProblem, StreamError, StreamEvent, Terminal
 from worker.upstream.call_outcome import outcome_code
 from worker.upstream.content import ContentReader
-from worker.upstream.halves import join_surrogates
 from worker.upstream.problems import is_empty_error, problem_of
+from worker.upstream.surrogates import join_surrogates
 from worker.upstream.tolerant_fields import bounded_identifier, mapping, non_negative, text, text_or_number, usage_of
 from worker.upstream.tool_calls import ToolCalls
 from worker.upstream.translate import NOT_TEXT, TerminalStatus, is_error, side_signals, terminal_for_finish

@@ -1,4 +1,4 @@
-"""Decides what a receiver's answer means and when a message is sent again. Pure: times and chance are arguments."""
+"""Decides what a receiver's answer means and when a message is sent again. Pure: times and jitter are arguments."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def verdict(status: int | None, error: str | None) -> TryVerdict:
     return TryVerdict.FAILED
 
 
-def next_delay(delays: Sequence[float], tries: int, chance: float, retry_after: float | None = None) -> float | None:
+def next_delay(delays: Sequence[float], tries: int, jitter: float, retry_after: float | None = None) -> float | None:
     """Return the seconds from the `tries`-th failure (from 1) to the next try, or None if there is none left.
 
     `delays` are those between tries: the first try is made at once, so there is one more try than there are delays.
-    `chance` in [0, 1) spreads the delay by 20 % each way; never earlier than the receiver asked.
+    `jitter` in [0, 1) spreads the delay by 20 % each way; never earlier than the receiver asked.
     """
     if tries > len(delays):
         return None
-    spread = delays[tries - 1] * (1 - JITTER + 2 * JITTER * chance)
+    spread = delays[tries - 1] * (1 - JITTER + 2 * JITTER * jitter)
     return max(spread, min(retry_after or 0.0, MAX_RETRY_AFTER))
 
 

@@ -13,9 +13,9 @@ from math import floor
 from standardwebhooks.webhooks import Webhook
 
 
-def new_secret(dice: bytes) -> str:
+def new_secret(random_bytes: bytes) -> str:
     """Return a new secret: `whsec_` and 32 random bytes in base64."""
-    return "whsec_" + base64.b64encode(dice).decode()
+    return "whsec_" + base64.b64encode(random_bytes).decode()
 
 
 def signed_headers(message_id: str, at: datetime, body: str, secrets: Sequence[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from api.jobs import submission
 from worker.tasks.execution import active_attempts
 
 API_BUG, WORKER_BUG = "[[bug: api]]", "[[bug: worker]]"
-_new, _asked = submission._new_job, active_attempts.ActiveAttempts.request
+_new, _request = submission._new_job, active_attempts.ActiveAttempts.request
 
 
 def _fall_over(prompt: str) -> None:
@@ -29,12 +29,12 @@ async def _broken_new(*given: Any) -> Any:
     return await _new(*given)
 
 
-async def _broken_asked(self: active_attempts.ActiveAttempts) -> Any:
-    asked = await _asked(self)
-    if asked is not None and WORKER_BUG in str(asked):
-        _fall_over(str(asked))
-    return asked
+async def _broken_request(self: active_attempts.ActiveAttempts) -> Any:
+    request = await _request(self)
+    if request is not None and WORKER_BUG in str(request):
+        _fall_over(str(request))
+    return request
 
 
 submission._new_job = _broken_new
-active_attempts.ActiveAttempts.request = _broken_asked  # type: ignore[method-assign]
+active_attempts.ActiveAttempts.request = _broken_request  # type: ignore[method-assign]

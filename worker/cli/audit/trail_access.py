@@ -27,7 +27,7 @@ def with_trail(settings: Settings, work: Callable[[Redis], Awaitable[T]], *, wri
 
     async def go() -> T:
         async with with_redis(settings) as actual:
-            guard = StoreGuard(actual.mark_file, Clock().dice) if writes else None
+            guard = StoreGuard(actual.mark_file, Clock().random_bytes) if writes else None
             vault = MasterKeyring.from_settings(actual.encryption_keys)
             redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=4)
             try:

@@ -52,11 +52,11 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
     if isinstance(answer, Exception):
         return
     try:
-        theirs = parsedate_to_datetime(answer.headers.get("date") or "")
+        provider_time = parsedate_to_datetime(answer.headers.get("date") or "")
         here = clock.now()
         # the header has whole seconds, and the response took some time to arrive
         yield clock_check(
-            "their clock", "the provider", (theirs - here + timedelta(seconds=0.5)).total_seconds(), slack=2.0
+            "their clock", "the provider", (provider_time - here + timedelta(seconds=0.5)).total_seconds(), slack=2.0
         )
     except (ValueError, TypeError):
         pass
@@ -65,7 +65,7 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
     provider = Provider(key, base, settings.openai_org_id, settings.openai_project_id)
     try:
         found = judge_endpoint(
-            settings.upstream, await find_endpoints(provider, f"doctor-{clock.dice(8).hex()}"), clock.now()
+            settings.upstream, await find_endpoints(provider, f"doctor-{clock.random_bytes(8).hex()}"), clock.now()
         )
         detail, state = MESSAGES[found.code].message, {True: "ok", False: "problem", None: "warning"}[found.fits]
         detail = f"VIGIL_UPSTREAM={settings.upstream}: {detail}"
@@ -126,7 +126,7 @@ def _models(listed: frozenset[str], settings: Settings) -> DoctorCheck:
         name for name, model in catalogue.models.items() if name not in listed and listed.isdisjoint(model.aliases)
     ]
     shown = [clean(name) for name in sorted(listed)[:_MAX_MODELS_SHOWN]]
-    theirs = ", ".join(shown) + (
+    listed_models = ", ".join(shown) + (
         f" and {len(listed) - _MAX_MODELS_SHOWN} more" if len(listed) > _MAX_MODELS_SHOWN else ""
     )
     if not listed:
@@ -139,17 +139,17 @@ def _models(listed: frozenset[str], settings: Settings) -> DoctorCheck:
         fix = "`vigil probe` says why; or remove them from the file of VIGIL_MODELS_FILE"
         return DoctorCheck("their models", "warning", f"the provider does not list {', '.join(missing)}", fix)
     if settings.allow_unknown_models:
-        detail = f"the provider lists {theirs}: accepted (VIGIL_ALLOW_UNKNOWN_MODELS), without a price"
+        detail = f"the provider lists {listed_models}: accepted (VIGIL_ALLOW_UNKNOWN_MODELS), without a price"
         return DoctorCheck("their models", "ok", detail)
     fix = f'set VIGIL_MODELS_FILE to a file with [models."{shown[0]}"], or VIGIL_ALLOW_UNKNOWN_MODELS=1'
     return DoctorCheck(
-        "their models", "warning", f"the provider lists no model of the catalogue; it lists {theirs}", fix
+        "their models", "warning", f"the provider lists no model of the catalogue; it lists {listed_models}", fix
     )
 
 
 async def _trial(provider: Provider, mode: Mode, model: str) -> DoctorCheck:
     """Send one small request in the mode of VIGIL_UPSTREAM, as a job would."""
-    name = f"doctor-{Clock().dice(8).hex()}"
+    name = f"doctor-{Clock().random_bytes(8).hex()}"
     try:
         async with asyncio.timeout(TIMEOUT_S):
             trial = await try_model(provider, model, mode, name)

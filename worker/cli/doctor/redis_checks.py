@@ -8,7 +8,7 @@ from typing import Final
 from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
 from worker.cli.doctor.check import DoctorCheck, State, clock_check
-from worker.cli.doctor.store_checks import store_check
+from worker.cli.doctor.store_identity_check import store_check
 from worker.cli.processes import with_redis
 from worker.clock import Clock
 from worker.jobs.errors import StoreUnavailable, UnsafeStore
@@ -67,7 +67,7 @@ async def _checks(redis: Redis, url: str, kind: str, settings: Settings) -> Asyn
     yield _tls(address)
     clock = Clock()
     before = clock.now().timestamp()
-    async with store_errors("tell the time"):
+    async with store_errors("report its time"):
         seconds, micros = await redis.time()
     after = clock.now().timestamp()
     yield clock_check("clock", "Redis", seconds + micros / 1e6 - (before + after) / 2)

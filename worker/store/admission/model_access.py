@@ -45,7 +45,7 @@ class ModelAccessStore:
 
     async def change(self, model: str, decide: Callable[[ModelAccess], ModelAccess | None]) -> ModelAccess | None:
         """Change a row by `decide`; return it, or None if unchanged. A concurrent change calls `decide` again."""
-        async with store_errors("note the access"):
+        async with store_errors("store the access"):
             while True:
                 raw = await self._redis.hget(keys.access(self.scope), model)
                 new = decide(
@@ -59,7 +59,7 @@ class ModelAccessStore:
 
     async def note_endpoint(self, endpoint: EndpointFit) -> None:
         """Store how the configured mode fits the server."""
-        async with store_errors("note the access"):
+        async with store_errors("store the access"):
             await self._redis.set(keys.endpoint_fit(self.scope), endpoint.model_dump_json(), ex=_TTL_S)
 
     async def try_lock(self, seconds: float) -> bool:
@@ -89,7 +89,7 @@ async def known_endpoint(redis: ArqRedis) -> EndpointFit | None:
 
 async def request_probe(redis: ArqRedis, seconds: float) -> bool:
     """Request a probe of every model; return True when a worker has done it, False when none has within `seconds`."""
-    async with store_errors("take the request"):
+    async with store_errors("accept the request for a probe"):
         job = await redis.enqueue_job(PROBE_FUNCTION, _expires=seconds)
         try:
             async with asyncio.timeout(seconds):

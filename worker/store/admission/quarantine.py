@@ -156,7 +156,7 @@ class Quarantine:
 
     async def find(self, app: str, end_user: str) -> QuarantinedUser | None:
         """Return the app's end user if quarantined now, else None."""
-        async with store_errors("look into the quarantine", keys.QUARANTINE):
+        async with store_errors("check the quarantine", keys.QUARANTINE):
             raw = await self._redis.hget(keys.QUARANTINE, end_user)
         found = self._readable(raw) if raw else None
         if raw and found is None and await self._belongs_to(app, end_user):
@@ -194,7 +194,7 @@ class Quarantine:
     async def pending_cancellations(self) -> list[tuple[str, list[str]]]:
         """Return (safety identifier, ids of waiting jobs) of each end user with waiting jobs to be cancelled."""
         out: list[tuple[str, list[str]]] = []
-        async with store_errors("look into the quarantine"):
+        async with store_errors("check the quarantine"):
             for end_user in await valid_members(
                 self._redis, keys.CANCELLATION_DUE, await self._redis.smembers(keys.CANCELLATION_DUE), kind="set"
             ):

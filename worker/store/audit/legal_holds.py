@@ -55,7 +55,10 @@ class LegalHolds:
             pipe.hset(keys.LEGAL_HOLD_NOTES, name, json.dumps({"by": by, "reason": why, "since": since}))
             await pipe.execute()
         async for ids in self._jobs(name):
-            async with store_errors("keep what is held"), self._redis.pipeline(transaction=False) as pipe:
+            async with (
+                store_errors("remove the expiry of what is held"),
+                self._redis.pipeline(transaction=False) as pipe,
+            ):
                 for one in ids:
                     for name_of_key in _content(one):
                         pipe.persist(name_of_key)
@@ -85,7 +88,7 @@ class LegalHolds:
             rows = await pipeline_replies(pipe, map(keys.job, ids))
         found = [job for _, job in readable(zip(map(keys.job, ids), rows, strict=True), codec.load_job)]
         over = [job for job in found if job.settled and app_chain(job.app) not in others]
-        async with store_errors("give back the time of what was held"), self._redis.pipeline(transaction=False) as pipe:
+        async with store_errors("restore the expiry of what was held"), self._redis.pipeline(transaction=False) as pipe:
             for job in over:
                 for name_of_key in _content(job.id):
                     pipe.expire(name_of_key, self._remaining_seconds(job))

@@ -21,7 +21,7 @@ async def missing_rules(redis: ArqRedis, role: Role) -> list[str]:
 
     Raises StoreUnavailable.
     """
-    async with store_errors("say what its user may do"):
+    async with store_errors("report the rights of its user"):
         return await _find_missing(redis.connection_pool, role)
 
 

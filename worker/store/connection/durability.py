@@ -14,7 +14,7 @@ async def check_durability(redis: ArqRedis, *, allow_eviction: bool = False) -> 
 
     Keys: maxmemory_policy, appendonly, appendfsync, version; a value is "unknown" where CONFIG or INFO is forbidden.
     """
-    async with store_errors("say how safe it is"):
+    async with store_errors("report its durability"):
         try:
             info = await redis.info()
         except NoPermissionError:

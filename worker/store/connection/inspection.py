@@ -35,7 +35,7 @@ class ServerInfo:
 
 async def inspect_server(redis: ArqRedis, url: str) -> ServerInfo:
     """Return what was found. Raises StoreUnavailable when the server does not answer."""
-    async with store_errors("describe itself"):
+    async with store_errors("report its state"):
         info: dict[str, Any] = await redis.info()
         user = await user_of(redis)
         is_admin = await _is_admin(redis, user)

@@ -38,7 +38,7 @@ class KeptSecrets:
             return known
         key, sealed_as = keys.secret(name), secret_name(name)
         async with store_errors("keep a secret", key):
-            sealed = self._keyring.seal_text(sealed_as, self._clock.dice(_LENGTH).hex())
+            sealed = self._keyring.seal_text(sealed_as, self._clock.random_bytes(_LENGTH).hex())
             await self._redis.set(key, sealed, nx=True)
             stored: bytes | None = await self._redis.get(key)
         found = read(key, stored or b"", lambda raw: bytes.fromhex(self._keyring.unseal_text(sealed_as, raw.decode())))

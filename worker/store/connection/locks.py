@@ -14,7 +14,7 @@ _NO_EXPIRY: Final = -1  # the reply of PTTL for a key that does not expire
 
 async def try_lock(redis: ArqRedis, name: str, seconds: float) -> bool:
     """Return True for one of all processes that try this lock; it is held for so many seconds and never released."""
-    async with store_errors("take a lock", name):
+    async with store_errors("acquire a lock", name):
         if await redis.set(name, "1", nx=True, px=max(1, int(seconds * 1000))):
             return True
         if await redis.pttl(name) == _NO_EXPIRY:

@@ -81,9 +81,7 @@ async def check_replay(redis: ArqRedis, url: str, *, allow: bool = False) -> Rep
     """Return the verdict. Raises UnsafeStore unless a restart keeps what was committed, or `allow` is set."""
     found = await assess_replay(redis, url)
     if found.verdict != "kept" and not allow:
-        raise UnsafeStore(
-            f"{found.detail}. What mends it: {found.fix}. VIGIL_ALLOW_LOSSY_RESTART=1 starts in spite of it."
-        )
+        raise UnsafeStore(f"{found.detail}. To correct it: {found.fix}. VIGIL_ALLOW_LOSSY_RESTART=1 starts anyway.")
     return found
 
 

@@ -39,11 +39,11 @@ class StoreClock(Clock):
     async def sleep(self, seconds: float) -> None:
         await self._machine.sleep(seconds)
 
-    def dice(self, size: int) -> bytes:
-        return self._machine.dice(size)
+    def random_bytes(self, size: int) -> bytes:
+        return self._machine.random_bytes(size)
 
-    def chance(self) -> float:
-        return self._machine.chance()
+    def random(self) -> float:
+        return self._machine.random()
 
     async def run(self) -> None:
         """Refresh the time until cancelled."""
@@ -55,7 +55,7 @@ class StoreClock(Clock):
         """Read the time of Redis once; if it does not answer, the clock goes on as before."""
         began = self._machine.monotonic()
         try:
-            async with asyncio.timeout(_MAX_ROUND_TRIP_S), store_errors("tell the time"):
+            async with asyncio.timeout(_MAX_ROUND_TRIP_S), store_errors("report its time"):
                 seconds, micros = await self._redis.time()
         except (StoreUnavailable, TimeoutError):
             return

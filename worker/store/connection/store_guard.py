@@ -34,8 +34,8 @@ _ACCEPTED_TTL_S: Final = 86_400
 class StoreGuard:
     """Compares the store with a mark; `path` is the mark's file, None for a process that keeps none."""
 
-    def __init__(self, path: Path | None, dice: Callable[[int], bytes]) -> None:
-        self._path, self._dice = path, dice
+    def __init__(self, path: Path | None, random_bytes: Callable[[int], bytes]) -> None:
+        self._path, self._random_bytes = path, random_bytes
         self._mark: StoreMark | None = None
         self._saved: StoreMark | None = None
         self._unwritable = False
@@ -58,7 +58,8 @@ class StoreGuard:
             return await connection.read_response()
 
         if self._mark is None:
-            await _or_none(execute("SET", keys.DEPLOYMENT, self._dice(8).hex(), "NX"))  # full or read-only: later
+            # fails if Redis is full or read-only: tried again later
+            await _or_none(execute("SET", keys.DEPLOYMENT, self._random_bytes(8).hex(), "NX"))
         await self._check(execute)
 
     async def _check(self, execute: Callable[..., Any]) -> None:

@@ -88,7 +88,7 @@ class Jobs:
         accepts no such job (then nothing of it is stored), StoreUnavailable.
         """
         now = self._clock.now()
-        job_id = ids.new_id("job", to_ms(now), self._clock.dice(ids.DICE_BYTES))
+        job_id = ids.new_id("job", to_ms(now), self._clock.random_bytes(ids.RANDOM_BYTES))
         trail = [ev.event(1, now, job_id, new.fact)]
         job = fold.apply(None, trail[0])
         if new.fact.not_before is not None and new.fact.not_before > now:
@@ -137,7 +137,7 @@ class Jobs:
         `app_limit`: how many jobs of an app may run at once if its record says nothing; 0 = any number.
         """
         lease_ms = int(lease_seconds * 1000)
-        async with store_errors("hand out jobs"):
+        async with store_errors("claim jobs"):
             due, now, is_open, claimed = await self._scripts.claim(worker, limit, lease_ms, circuit, app_limit)
         readable, unreadable = list[ClaimedJob](), list[ClaimReply]()
         for one in claimed:
@@ -247,7 +247,7 @@ class Jobs:
     def _commit_id(self, job: Job, token: str, drafts: Sequence[EventDraft]) -> str:
         """Return the same id for the same facts on the same version by the same holder, however often they are sent."""
         if not token:  # without a lease the caller reads again before it tries again
-            return self._clock.dice(16).hex()
+            return self._clock.random_bytes(16).hex()
         content = (job.id, job.version, token, [(f.TYPE, f.model_dump_json(), n) for f, n in drafts])
         return hashlib.sha256(repr(content).encode()).hexdigest()[:32]
 

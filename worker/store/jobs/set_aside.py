@@ -141,7 +141,7 @@ class UnreadableJobs:
         audited = await self._audited(job.id)
         head = audited[-1].hash if audited else GENESIS
         commands: list[Command] = [("HSET", keys.job(job.id), "chain", head)]
-        commit_id = self._clock.dice(16).hex()
+        commit_id = self._clock.random_bytes(16).hex()
         await self._scripts.commit(job.id, job.version, "", commit_id, commands, stored or "", although_full=True)
         return head  # if another commit came between, the next commit sees it
 
@@ -195,7 +195,7 @@ class UnreadableJobs:
         version = b"0" if found.fields["v"] is None else found.fields["v"]  # unchanged, whatever it is
         token = found.fields["tok"] or b""
         async with store_errors("set a job aside"):
-            commit_id = self._clock.dice(16).hex()
+            commit_id = self._clock.random_bytes(16).hex()
             verdict = await self._scripts.commit(before.id, version, token, commit_id, commands, chained)
         if verdict not in ("OK", "DONE"):
             return None

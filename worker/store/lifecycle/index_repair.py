@@ -86,4 +86,4 @@ class IndexRepair:
         """Add a job to the index of its status, unless it has changed since it was read."""
         async with store_errors("rebuild an index", index):
             command = ("ZADD", index, to_ms(job.created_at), job.id)
-            await self._scripts.commit(job.id, job.version, "", self._clock.dice(16).hex(), [command])
+            await self._scripts.commit(job.id, job.version, "", self._clock.random_bytes(16).hex(), [command])

@@ -57,7 +57,7 @@ class KeyRotation:
     async def _count_unreadable(self, name: str, one: Awaitable[None]) -> None:
         """Await the rotation of one value; count one that can't be read, so that it does not stop the others."""
         try:
-            async with store_errors("wrap keys rewrapped", name):
+            async with store_errors("replace wrapped keys", name):
                 await one
         except (RecordUnreadable, ContentDamaged, ValueError, LookupError, TypeError, AttributeError):
             self.counts["unreadable"] += 1

@@ -170,7 +170,7 @@ class QueueRepair:
         if job.status in UNDER_WAY:
             commands.append(("ZADD", keys.LEASED, to_ms(self._clock.now()) - 1, job.id))
         async with store_errors("put a job back"):
-            commit_id = self._clock.dice(16).hex()
+            commit_id = self._clock.random_bytes(16).hex()
             return await self._scripts.commit(job_id, job.version, "", commit_id, commands) == "OK"
 
     async def _repair_targets(self) -> None:

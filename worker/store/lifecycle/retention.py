@@ -191,7 +191,7 @@ class Retention:
                 places, *found = [row or [] for row in await pipeline_replies(pipe, names)]
             messages = [raw.decode(errors="replace") for row in found for raw in row]
         rows = await self._trail.records_at([place.decode(errors="replace") for place in places])
-        async with store_errors("clear away what a job left"), self._redis.pipeline(transaction=True) as pipe:
+        async with store_errors("remove what a job left"), self._redis.pipeline(transaction=True) as pipe:
             for name in _indexes(rows):
                 pipe.zrem(name, job_id)
             for one in messages:

@@ -48,7 +48,7 @@ async def workers(redis: ArqRedis, clock: Clock) -> list[WorkerHeartbeat]:
     """Return the state of each worker whose last heartbeat is younger than a minute."""
     rows = list[bytes]()
     with reporting_unreadable():
-        async with store_errors("ask for the workers", keys.WORKERS):
+        async with store_errors("list the workers", keys.WORKERS):
             rows = await redis.hvals(keys.WORKERS)
     oldest = clock.now() - timedelta(seconds=_STALE_AFTER_S)
     found = [one for _, one in readable(((keys.WORKERS, row) for row in rows), _parse_heartbeat)]

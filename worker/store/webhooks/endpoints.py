@@ -82,7 +82,7 @@ class Endpoints:
     ) -> Endpoint:
         """Create an endpoint, which gets the events of every commit from now on. Raises Refused at the limit."""
         now = to_ms(self._clock.now())
-        name = ids.new_id("we", now, self._clock.dice(ids.DICE_BYTES))
+        name = ids.new_id("we", now, self._clock.random_bytes(ids.RANDOM_BYTES))
         made = Endpoint(name, app, url, events, payload, description, "active", now, (Secret(secret),))
 
         def add(endpoints: dict[str, Endpoint]) -> dict[str, Endpoint]:

@@ -97,7 +97,7 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
         commands.append(("IF", wanted, event.type, "ZADD", keys.OUTBOX, score, f"{job.id}:{event.seq}:{event.type}"))
         commands.append(("IF", wanted, event.type, "PUBLISH", channels.OUTBOX_FILLED, "1"))
         if event.type in job.webhook_events:
-            message_id = ids.new_id("msg", due, clock.dice(ids.DICE_BYTES))
+            message_id = ids.new_id("msg", due, clock.random_bytes(ids.RANDOM_BYTES))
             at = event.dump()["at"]
             message = OutboxMessage(
                 *(message_id, job.id, job.app, event.type, event.seq, "pending", at),
@@ -181,4 +181,4 @@ class Outbox:
                 return current
             if verdict == b"OK":
                 return due
-        raise Refused("message_busy", "The message is changing right now; look at it again.", 409)
+        raise Refused("message_busy", "The message is changing right now; read it again before you retry.", 409)

@@ -256,7 +256,7 @@ class Dispatcher:
                 return _after(tried, tried.before), None
             wait = max(0.0, (datetime.fromisoformat(tried.planned) - now).total_seconds())
             return replace(tried, state="pending", next_try_at=tried.planned, before="", planned=None), wait
-        delay = next_delay(self._delays, tried.tries, self._clock.chance(), answer.retry_after)
+        delay = next_delay(self._delays, tried.tries, self._clock.random(), answer.retry_after)
         if delay is None:
             return _after(tried, "exhausted"), None
         return replace(tried, next_try_at=iso_time(now + timedelta(seconds=delay))), delay

@@ -172,7 +172,7 @@ class OutboxRelay:
     def _for_endpoint(
         self, endpoint: Endpoint, job: Job, event: WebhookEvent, context: _EntryContext
     ) -> RoutedMessage | None:
-        name = ids.new_id("msg", context.now_ms, self._clock.dice(ids.DICE_BYTES))
+        name = ids.new_id("msg", context.now_ms, self._clock.random_bytes(ids.RANDOM_BYTES))
         body = body_of(endpoint.payload, name, job, event, context.record.private, context.answer)
         if body is None:
             return None

@@ -126,7 +126,7 @@ class AttemptStarter:
             return self.hold_for_circuit(failure.code)
         job, clock = self._recorder.job, self._context.clock
         before = sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code)
-        until = clock.now() + timedelta(seconds=retry.hold_delay(before + 1, clock.chance()))
+        until = clock.now() + timedelta(seconds=retry.hold_delay(before + 1, clock.random()))
         scope = f"deployment:{job.attempt(number).model}"
         return ev.Scheduled(reason=ScheduledReason.HOLD, until=until, hold_scope=scope, hold_reason=failure.code), None
 

@@ -17,7 +17,7 @@ from worker.jobs.errors import AlreadySettled, ContentDamaged, Failure, LeaseLos
 from worker.jobs.events import EventDraft
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
 from worker.safety import event_mapping, messages, retry, signals as sg
-from worker.safety.cuts import repeated_cuts
+from worker.safety.connection_cuts import repeated_cuts
 from worker.store.jobs.stored_job import ClaimedJob, OutputChange
 from worker.store.values import report_unreadable
 from worker.tasks.execution.active_attempts import ActiveAttempts, check_to_resume
@@ -274,7 +274,7 @@ class JobRun:
                 job.policy.max_attempts,
                 failure,
                 output_seen,
-                context.clock.chance(),
+                context.clock.random(),
                 context.clock.monotonic(),
                 None,  # a deadline ends the job as expired, whatever it waits for
                 earlier_same_code=sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code),

@@ -92,7 +92,7 @@ class AuditSealer:
 def _signer(settings: Settings, clock: Clock) -> Signer | None:
     given = settings.audit_key.get_secret_value() if settings.audit_key else None
     try:
-        return load_or_create(given, settings.data_dir, clock.dice)
+        return load_or_create(given, settings.data_dir, clock.random_bytes)
     except (OSError, ValueError) as error:
         emit("audit.no_key", error=type(error).__name__)
         return None

@@ -124,7 +124,7 @@ class CronWorker:
         """
         report_unreadable(RecordUnreadable(default_queue_name, "wrong_shape"))
         with contextlib.suppress(StoreUnavailable, RecordUnreadable):
-            async with store_errors("repair the queue of errands", default_queue_name):
+            async with store_errors("repair the queue of arq", default_queue_name):
                 bad = await self._unreadable()
                 if bad:
                     await self._redis.zrem(default_queue_name, *bad)

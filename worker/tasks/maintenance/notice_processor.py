@@ -83,7 +83,7 @@ class NoticeProcessor:
 
     async def _looked_up(self, notice: SafetyNotice) -> SafetyNotice:
         kind, name = notice.page or ("", "")
-        found = await safety_page(self._provider, kind, name, f"notice-{self._clock.dice(8).hex()}")
+        found = await safety_page(self._provider, kind, name, f"notice-{self._clock.random_bytes(8).hex()}")
         if found == "unavailable":
             return notice
         if found == "refused":

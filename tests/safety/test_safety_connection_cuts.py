@@ -11,14 +11,16 @@ from worker.jobs.errors import Failure
 from worker.jobs.record import Attempt, JobError, ProviderError
 from worker.jobs.states import Outcome, Purpose
 from worker.safety import messages, retry
-from worker.safety.cuts import UNANSWERED, ConnectionCuts, repeated_cuts
+from worker.safety.connection_cuts import UNANSWERED, ConnectionCuts, repeated_cuts
 
 CUT = Failure(Outcome.STREAM_CUT, "stream_cut", "network", retryable=True)
 LATE = ProviderError(code=None, type=None, http_status=504, request_id=None)
 
 
-def ended(number: int, seconds: float, code: str = "stream_cut", said: ProviderError | None = None, **more) -> Attempt:
-    error = JobError(type="x", code=code, message="m", advice="a", provider=said)
+def ended(
+    number: int, seconds: float, code: str = "stream_cut", provider_error: ProviderError | None = None, **more
+) -> Attempt:
+    error = JobError(type="x", code=code, message="m", advice="a", provider=provider_error)
     return Attempt(
         number=number, model="m", purpose=Purpose.ORIGINAL, mode="stream", client_request_id="c", started_at=T0,
         finished_at=T0 + timedelta(seconds=seconds), error=error, **more
