@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 from arq.connections import ArqRedis
+from document_check import check_each_response, document
 from waiting import LIMIT
 
 from api.server import bind, serve
@@ -44,7 +45,11 @@ class Running:
         self, app: str = "acme", scopes: tuple[str, ...] = SCOPES, key: str | None = None
     ) -> httpx2.AsyncClient:
         headers = {"Authorization": f"Bearer {key or await self.key(app, scopes)}"}
-        self.clients.append(httpx2.AsyncClient(base_url=self.base_url, headers=headers, timeout=LIMIT, trust_env=False))
+        hooks = {"response": [check_each_response]}
+        client = httpx2.AsyncClient(
+            base_url=self.base_url, headers=headers, timeout=LIMIT, trust_env=False, event_hooks=hooks
+        )
+        self.clients.append(client)
         return self.clients[-1]
 
 
@@ -180,7 +185,9 @@ class Stream:
                 name, _, value = line.partition(": ")
                 fields[name] = value
             elif fields:
-                return {**json.loads(fields["data"]), "_id": fields.get("id"), "_event": fields["event"]}
+                event = json.loads(fields["data"])
+                document().check("StreamedEvent", event)
+                return {**event, "_id": fields.get("id"), "_event": fields["event"]}
         return None
 
     async def until(self, kind: str) -> list[dict[str, Any]]:

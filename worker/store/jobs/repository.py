@@ -47,7 +47,7 @@ from worker.store.errors import store_errors
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
 from worker.store.jobs.scripts import ClaimReply, Scripts
 from worker.store.jobs.set_aside import UnreadableJobs
-from worker.store.jobs.stored_job import ClaimedJob, NewJob, StoredJob, stored_of, unreadable_of
+from worker.store.jobs.stored_job import ClaimedJob, NewJob, OutputChange, StoredJob, stored_of, unreadable_of
 from worker.store.jobs.unreadable_records import read_job
 from worker.store.values import report_unreadable, valid_members
 from worker.telemetry.events import emit
@@ -203,13 +203,14 @@ class Jobs:
         job: Job | None = None,
         token: str = "",
         writes: Callable[[Job], Sequence[Command]] | None = None,
+        output: OutputChange | None = None,
     ) -> Job:
         """Commit the events that `decide` drafts for the job as it is now; return the record after them.
 
         `decide` is called again when another process committed first; [] means that nothing is to be done. `writes`
-        returns further commands of the same commit.
+        returns further commands of the same commit, `output` changes the model's output in it.
         Raises LeaseLost (a token was given and is no longer the job's), AlreadySettled, IllegalEvent, Refused (no such
-        job), EndUserShut (a call to the model was to begin for a quarantined end user), ContentTooLarge (`writes` hold
+        job), EndUserShut (a call to the model was to begin for a quarantined end user), ContentTooLarge (they hold
         more than Redis accepts), StoreUnavailable. After the last the holder of a lease may repeat the call: nothing is
         written twice.
         """
@@ -226,6 +227,7 @@ class Jobs:
             async with store_errors("commit"):
                 before = await self._head(current)
                 commands = list(writes(after)) if writes is not None else []
+                commands += [output.command()] if output is not None else []
                 size = capacity.largest_argument(commands)
                 await capacity.must_fit(self._redis, size)
                 more, head = self.changes.commands(current, after, trail, before)
@@ -329,14 +331,10 @@ class Jobs:
             raw = await self._redis.get(keys.job_output(job_id))
         return (await unseal_by_job(self._redis, OUTPUT, {job_id: raw})).get(job_id)
 
-    async def output_command(self, job_id: str, content: dict[str, Any]) -> Command:
-        """Return the command that stores the output of the model."""
+    async def seal_output(self, job_id: str, content: dict[str, Any]) -> OutputChange:
+        """Return the change that stores this output of the model; it goes into a commit."""
         cipher = (await ciphers_for_writing(self._redis, [job_id]))[job_id]
-        return ("SET", keys.job_output(job_id), cipher.seal(OUTPUT, content))
-
-    def delete_output_command(self, job_id: str) -> Command:
-        """Return the command that deletes the output of the model."""
-        return ("DEL", keys.job_output(job_id))
+        return OutputChange(job_id, cipher.seal(OUTPUT, content))
 
     async def accepts_writes(self) -> bool:
         """Return whether Redis accepts a small write now."""

@@ -16,6 +16,7 @@ from redis.exceptions import WatchError
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, Refused
+from worker.jobs.spec import PayloadKind
 from worker.store import channels, keys
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import MasterKeyring
@@ -44,7 +45,7 @@ class Endpoint:
     app: str
     url: str
     events: tuple[str, ...]
-    payload: str
+    payload: PayloadKind
     description: str
     state: State
     created_at: int
@@ -77,7 +78,7 @@ class Endpoints:
         return self._load(app, endpoint_id, raw) if raw else None
 
     async def create(
-        self, app: str, *, url: str, events: tuple[str, ...], payload: str, description: str, secret: str
+        self, app: str, *, url: str, events: tuple[str, ...], payload: PayloadKind, description: str, secret: str
     ) -> Endpoint:
         """Create an endpoint, which gets the events of every commit from now on. Raises Refused at the limit."""
         now = to_ms(self._clock.now())
