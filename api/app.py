@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
@@ -96,11 +97,20 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
             if own:
                 await redis.aclose(close_connection_pool=True)
 
-    described = [route for module in _MODULES for route in module.routes.all]
-    app = _App(routes=[*described, *Documents(described).routes.all], lifespan=lifespan)
+    documents = _documents()
+    app = _App(routes=[*documents.described, *documents.routes.all], lifespan=lifespan)
     app.router.redirect_slashes = False
     app.state.context = context
     return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document, as GET /openapi.json shows it."""
+    return _documents().openapi
+
+
+def _documents() -> Documents:
+    return Documents([route for module in _MODULES for route in module.routes.all])
 
 
 @asynccontextmanager

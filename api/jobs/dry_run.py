@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from api.jobs.submission import check_request, identifier
 from api.runtime.context import AppContext
+from api.schema.dry_run_schema import (
+    CostReason,
+    DryRunAccessView,
+    DryRunCostView,
+    DryRunView,
+    DryRunWarningView,
+    QueuePositionView,
+    StandInPurpose,
+    StandInView,
+)
 from api.schema.requests import Submit
 from api.web.problems import Problem
 from worker.jobs.catalogue import dollars
@@ -24,7 +33,7 @@ from worker.store.admission.pauses import Pause
 from worker.store.apps import ApiKey
 
 
-async def dry_run(context: AppContext, key: ApiKey, body: Submit) -> dict[str, Any]:
+async def dry_run(context: AppContext, key: ApiKey, body: Submit) -> DryRunView:
     """Return what submitting this job would do. Raises the Problem that submitting it would raise."""
     body = await check_request(context, key.app, body)
     end_user = await identifier(context, key.app, body.end_user)
@@ -49,12 +58,12 @@ async def dry_run(context: AppContext, key: ApiKey, body: Submit) -> dict[str, A
     }
 
 
-def _cost(context: AppContext, model: str, shape: RequestShape, plan: CallPlan, now: datetime) -> dict[str, Any]:
+def _cost(context: AppContext, model: str, shape: RequestShape, plan: CallPlan, now: datetime) -> DryRunCostView:
     """Return the range of what one attempt costs: input as estimated and no output, to the bounds of both."""
     known = known_model(context.catalogue, model)
     read = Usage(input_tokens=shape.likely_input)
     priced = None if known is None else context.catalogue.price(known.id, read, now, plan.terms)
-    reason = None
+    reason: CostReason | None = None
     if priced is None:
         reason = "price_unknown"
     elif plan.highest is None:
@@ -70,16 +79,16 @@ def _cost(context: AppContext, model: str, shape: RequestShape, plan: CallPlan, 
         },
         "max_output_tokens": plan.terms.max_output_tokens or shape.output_limit,
         "fits_cap": plan.fits,
-        "price": None if priced is None else priced.applied.model_dump(),
+        "price": None if priced is None else priced.applied,
     }
 
 
-def _stand_ins(context: AppContext, body: Submit) -> list[tuple[str, str]]:
+def _stand_ins(context: AppContext, body: Submit) -> list[tuple[str, StandInPurpose]]:
     """Return the models that may take over, each with its purpose: the delay rule's, then the fallback chain."""
     policy, catalogue = body.policy, context.catalogue
     if policy.require_model:
         return []
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, StandInPurpose]] = []
     if policy.on_delay.action != "wait":
         faster = faster_model(
             body.model,
@@ -97,12 +106,12 @@ def _stand_ins(context: AppContext, body: Submit) -> list[tuple[str, str]]:
 def _stand_in(
     context: AppContext,
     model: str,
-    purpose: str,
+    purpose: StandInPurpose,
     shape: RequestShape,
     cap: Decimal | None,
     now: datetime,
     access: dict[str, ModelAccess],
-) -> dict[str, Any]:
+) -> StandInView:
     plan = plan_call(context.catalogue, model, shape, now, left=cap, regional=context.settings.regional)
     return {
         "model": model,
@@ -113,15 +122,20 @@ def _stand_in(
     }
 
 
-def _access(context: AppContext, model: str, access: dict[str, ModelAccess]) -> dict[str, Any]:
+def _access(context: AppContext, model: str, access: dict[str, ModelAccess]) -> DryRunAccessView:
     known = known_model(context.catalogue, model)
     found = access.get(known.id if known is not None else model, ModelAccess())
     shutdown = found.shutdown_date or (known.shutdown_date if known is not None else None)
-    names = ("status", "since", "advice", "skipped")
-    return {**{name: getattr(found, name) for name in names}, "shutdown_date": shutdown}
+    return {
+        "status": found.status,
+        "since": found.since,
+        "advice": found.advice,
+        "skipped": found.skipped,
+        "shutdown_date": shutdown,
+    }
 
 
-async def _queue(context: AppContext, key: ApiKey, body: Submit) -> dict[str, Any]:
+async def _queue(context: AppContext, key: ApiKey, body: Submit) -> QueuePositionView:
     """Return the job's place among the app's own waiting jobs (from 1), and how many jobs of all apps wait and run."""
     ahead = await context.deployment.jobs_ahead(key.app, body.priority)
     depths = await context.deployment.queue()
@@ -130,9 +144,9 @@ async def _queue(context: AppContext, key: ApiKey, body: Submit) -> dict[str, An
 
 async def _warnings(
     context: AppContext, key: ApiKey, body: Submit, shape: RequestShape, plan: CallPlan, end_user: str | None
-) -> list[dict[str, str]]:
+) -> list[DryRunWarningView]:
     """Return what would keep the job from running or make it fail, as far as it is known now."""
-    found: list[dict[str, str]] = []
+    found: list[DryRunWarningView] = []
     if not plan.fits:
         detail = (
             "The job would fail with cost_limit: its input and 16 tokens of output may cost more than max_cost_usd."
@@ -144,7 +158,8 @@ async def _warnings(
         detail = "The provider's account is at fault, so the job would be held until it answers again."
         found.append({"code": "circuit_open", "detail": f"{detail} Reason: {circuit.get('reason')}."})
     stopping = [pause for pause in await context.pauses.list() if _stops(pause, key, body, end_user)]
-    return found + [{"code": "paused", "detail": f"A pause of {one.kind} would hold the job."} for one in stopping]
+    found += [{"code": "paused", "detail": f"A pause of {one.kind} would hold the job."} for one in stopping]
+    return found
 
 
 def _stops(pause: Pause, key: ApiKey, body: Submit, end_user: str | None) -> bool:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from api.schema.documented_route import DocumentedRoute
 from api.schema.views import dumps
-from api.web.problems import Problem, problem_of
+from api.web.problems import Fault, Problem, problem_of
 
 _CODES: Final = {
     "unauthorized": "invalid_api_key",
@@ -63,7 +63,7 @@ def error_response(problem: Problem) -> Response:
     return Response(dumps({"error": error}), status, problem.headers, media_type="application/json")
 
 
-def param_of(fault: dict[str, str]) -> str | None:
+def param_of(fault: Fault) -> str | None:
     """Return OpenAI's name of a bad field: `vigil.policy.fallback[0]` for `/policy/fallback/0`."""
     if "parameter" in fault:
         return fault["parameter"] or None

@@ -6,12 +6,13 @@ Pure: no HTTP, no Redis. Only completed jobs show output, as in the native API.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from api.schema.views import job_view
 from worker.jobs import ids
 from worker.jobs.record import Job
 from worker.jobs.states import Status
+from worker.jobs.view_schema import JobUsageView
 
 Json = dict[str, Any]
 
@@ -63,7 +64,7 @@ class ResponseSource:
 
     def current(self) -> Json:
         """Return the response in its current state."""
-        job, view = self.job, self._view
+        job, view = self.job, cast("Json", self._view)
         vigil = {"job_id": job.id, **{name: view[name] for name in _VIGIL_FIELDS}}
         cut_short = job.status is Status.COMPLETED and job.reason is not None
         status = "incomplete" if cut_short else _STATUSES[job.status]
@@ -151,7 +152,7 @@ def error_of(job: Job) -> Json | None:
     return {"code": code, "message": f"{job.error.message} {job.error.advice}"}
 
 
-def _usage(usage: Json | None) -> Json | None:
+def _usage(usage: JobUsageView | None) -> Json | None:
     if usage is None:
         return None
     return {

@@ -10,7 +10,7 @@ import binascii
 import json
 import re
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,9 +18,9 @@ from starlette.responses import Response
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
-from api.schema.openapi import JOB, JOB_ID, LIMIT, operation, parameter
+from api.schema.openapi import JOB, JOB_ID, LIMIT, TIME, operation, parameter
 from api.schema.requests import instant
-from api.schema.responses import TIME
+from api.schema.responses import AuditListView, AuditRecordView
 from api.web.auth import authorize, load_own_job
 from api.web.params import integer_param, query_params
 from api.web.problems import Problem, bad_parameter
@@ -37,7 +37,7 @@ _ENTRY_ID: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
     operation(
         "get_audit",
         "Get the audit trail of a job",
-        {200: ("All records, in order, with their hashes.", "AuditList")},
+        {200: ("All records, in order, with their hashes.", AuditListView)},
         scope="audit",
         problems=(404,),
         parameters=(JOB_ID,),
@@ -49,7 +49,8 @@ async def get_audit(request: Request) -> Response:
     query_params(request)
     stored = await load_own_job(request, key)
     rows = await with_deadline(request, context.trail.of_chain(stored.job.id))
-    return json_response({"object": "list", "data": [_view(row) for row in rows], "next_cursor": None})
+    page: AuditListView = {"object": "list", "data": [_view(row) for row in rows], "next_cursor": None}
+    return json_response(page)
 
 
 @routes.get(
@@ -57,7 +58,7 @@ async def get_audit(request: Request) -> Response:
     operation(
         "list_audit",
         "List the audit trail of the app, oldest first",
-        {200: ("A page.", "AuditList")},
+        {200: ("A page.", AuditListView)},
         scope="audit",
         parameters=(
             parameter("after", "Records from this time on.", TIME),
@@ -74,13 +75,17 @@ async def list_audit(request: Request) -> Response:
     limit = integer_param("limit", params.get("limit"), 20, 1, 100)
     start, end = _start(params), _end(_time(params, "before"))
     rows, last = await with_deadline(request, context.trail.of_app(key.app, start, end, limit))
-    return json_response(
-        {"object": "list", "data": [_view(row) for row in rows], "next_cursor": last and _cursor(last)}
-    )
+    page: AuditListView = {
+        "object": "list",
+        "data": [_view(row) for row in rows],
+        "next_cursor": last and _cursor(last),
+    }
+    return json_response(page)
 
 
-def _view(row: AuditRow) -> dict[str, Any]:
-    return {**json.loads(row.record), "hash": row.hash}
+def _view(row: AuditRow) -> AuditRecordView:
+    record: AuditRecordView = json.loads(row.record)
+    return {**record, "hash": row.hash}
 
 
 def _time(params: dict[str, str], name: str) -> datetime | None:

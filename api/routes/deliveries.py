@@ -13,6 +13,7 @@ from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.openapi import JOB, JOB_ID, operation
 from api.schema.requests import EmptyBody
+from api.schema.responses import MessageListView, MessageView
 from api.web.auth import authorize, load_own_job
 from api.web.body import read_optional_json
 from api.web.params import query_params
@@ -31,7 +32,7 @@ _MESSAGE_ID: Final = {**JOB_ID, "name": "message_id", "description": "`msg_…`"
     operation(
         "list_deliveries",
         "List the webhook messages of a job",
-        {200: ("All messages, with an entry for each delivery.", "MessageList")},
+        {200: ("All messages, with an entry for each delivery.", MessageListView)},
         scope="read",
         problems=(404,),
         parameters=(JOB_ID,),
@@ -44,7 +45,8 @@ async def list_deliveries(request: Request) -> Response:
     stored = await load_own_job(request, key)
     rows = await with_deadline(request, context.outbox.of_job(stored.job.id))
     data = await _views(request, stored, rows)
-    return json_response({"object": "list", "data": data, "next_cursor": None})
+    page: MessageListView = {"object": "list", "data": data, "next_cursor": None}
+    return json_response(page)
 
 
 @routes.post(
@@ -52,7 +54,7 @@ async def list_deliveries(request: Request) -> Response:
     operation(
         "redeliver",
         "Send a webhook message again",
-        {202: ("The message; it is sent now.", "Message")},
+        {202: ("The message; it is sent now.", MessageView)},
         scope="submit",
         problems=(400, 404, 409, 413, 415),
         parameters=(JOB_ID, _MESSAGE_ID),
@@ -78,8 +80,8 @@ async def redeliver(request: Request) -> Response:
 
 
 async def _views(
-    request: Request, stored: StoredJob, rows: Sequence[tuple[OutboxMessage, list[dict[str, Any]]]]
-) -> list[dict[str, Any]]:
+    request: Request, stored: StoredJob, rows: Sequence[tuple[OutboxMessage, list[Any]]]
+) -> list[MessageView]:
     """Return the messages as their app sees them; the URL of a deleted endpoint is no longer known."""
     urls: dict[str, Any] = {"": (stored.private.get("webhook") or {}).get("url")}
     if any(message.endpoint for message, _ in rows):

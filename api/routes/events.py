@@ -12,8 +12,8 @@ from api.runtime.context import context_of
 from api.runtime.request_limits import Kind, slot_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
-from api.schema.openapi import JOB, JOB_ID, operation, parameter
-from api.schema.responses import INTEGER
+from api.schema.event_responses import EVENT_LIST, JobServerSentEventView
+from api.schema.openapi import INTEGER, JOB, JOB_ID, operation, parameter
 from api.web.auth import authorize, bearer_token, load_own_job
 from api.web.params import header_values, integer_param, last_event_id, query_params
 from api.web.receipt import note_answer
@@ -29,7 +29,7 @@ _MAX_INTEGER = 9_999_999_999
     operation(
         "watch_job",
         "Watch the events of a job: all so far, then live",
-        {200: ("Events.", "EventList"), 204: ("The stream has ended: there is nothing after Last-Event-ID.", None)},
+        {200: ("Events.", EVENT_LIST), 204: ("The stream has ended: there is nothing after Last-Event-ID.", None)},
         scope="read",
         problems=(400, 404),
         parameters=(
@@ -38,7 +38,7 @@ _MAX_INTEGER = 9_999_999_999
             parameter("offset", "Text from this character on, of the attempt that was writing at `after`.", INTEGER),
             parameter("Last-Event-ID", "Continue after this event.", where="header"),
         ),
-        events=True,
+        events=JobServerSentEventView,
     ),
 )
 async def watch_job(request: Request) -> Response:

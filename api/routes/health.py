@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Final
 
 from starlette.requests import Request
@@ -12,12 +11,14 @@ from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import with_deadline, with_timeout
 from api.schema.documented_route import Routes
 from api.schema.openapi import operation
+from api.schema.responses import HealthView, ProviderEndpointView
 from api.schema.views import endpoint_view
 from api.web.auth import authorize
 from api.web.params import query_params
 from api.web.problems import Problem
 from api.web.responses import json_response
 from worker.jobs.errors import StoreUnavailable
+from worker.store.stats.metrics import ScaleDemand
 from worker.telemetry.metrics import CONTENT_TYPE, REGISTRY, Sample
 
 routes = Routes()
@@ -25,7 +26,7 @@ _SCRAPE_TIMEOUT_S: Final = 3.0
 _CACHE_TTL_S: Final = 1.0
 
 
-@routes.get("/healthz", operation("alive", "Liveness", {200: ("This process responds.", "Alive")}, scope=None))
+@routes.get("/healthz", operation("alive", "Liveness", {200: ("This process responds.", HealthView)}, scope=None))
 async def healthz(_: Request) -> Response:
     """Does not check Redis: a restart of this process would not repair it."""
     return json_response({"status": "ok"})
@@ -36,7 +37,7 @@ async def healthz(_: Request) -> Response:
     operation(
         "ready",
         "Readiness",
-        {200: ("Redis accepts writes and allows every command that is needed.", "Alive")},
+        {200: ("Redis accepts writes and allows every command that is needed.", HealthView)},
         scope=None,
         problems=(503,),
     ),
@@ -80,13 +81,13 @@ async def _store_samples(context: AppContext) -> list[Sample]:
 
 @routes.get(
     "/v1/ops/scale",
-    operation("scale", "How many worker slots are wanted", {200: ("For an autoscaler.", "Scale")}, scope="ops"),
+    operation("scale", "How many worker slots are wanted", {200: ("For an autoscaler.", ScaleDemand)}, scope="ops"),
 )
 async def scale(request: Request) -> Response:
     """Returns how many slots ready and running jobs need; while a circuit is open, waiting jobs need none."""
     await authorize(request, "ops")
     query_params(request)
-    return json_response(asdict(await with_deadline(request, context_of(request).deployment.scale())))
+    return json_response(await with_deadline(request, context_of(request).deployment.scale()))
 
 
 @routes.get(
@@ -94,7 +95,7 @@ async def scale(request: Request) -> Response:
     operation(
         "endpoint",
         "Whether VIGIL_UPSTREAM fits the provider's server",
-        {200: ("The result of the latest `POST /v1/models/probe`.", "Endpoint")},
+        {200: ("The result of the latest `POST /v1/models/probe`.", ProviderEndpointView)},
         scope="ops",
     ),
 )

@@ -11,13 +11,14 @@ from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.openapi import JOB, JOB_ID, json_body, operation
-from api.schema.requests import Accept, EmptyBody
-from api.schema.responses import ref
+from api.schema.requests import EmptyBody, OfferAcceptance
+from api.schema.responses import CancelledJobView
 from api.web.auth import authorize, load_own_job
 from api.web.body import read_optional_json
 from api.web.params import query_params
 from api.web.responses import job_headers, json_response, view_job
 from api.web.validation import validate
+from worker.jobs.view_schema import JobView
 
 routes = Routes("jobs")
 
@@ -47,7 +48,7 @@ async def delete_job(request: Request) -> Response:
     operation(
         "cancel_job",
         "Cancel a job",
-        {200: ("The job, and whether an upstream call was under way.", "CancelledJob")},
+        {200: ("The job, and whether an upstream call was under way.", CancelledJobView)},
         scope="submit",
         problems=(400, 404, 413, 415),
         parameters=(JOB_ID,),
@@ -61,7 +62,8 @@ async def cancel_job(request: Request) -> Response:
     stored = await load_own_job(request, key)
     job, under_way = await with_deadline(request, context.job_control.request_cancel(stored.job.id, key.id))
     shown = await with_deadline(request, view_job(request, replace(stored, job=job)))
-    return json_response({**shown, "cancel": {"upstream_under_way": under_way}}, headers=job_headers(job))
+    cancelled: CancelledJobView = {**shown, "cancel": {"upstream_under_way": under_way}}
+    return json_response(cancelled, headers=job_headers(job))
 
 
 @routes.post(
@@ -69,18 +71,18 @@ async def cancel_job(request: Request) -> Response:
     operation(
         "accept_offer",
         "Accept the open offer of a faster model",
-        {200: ("The job; the faster model takes over.", "Job")},
+        {200: ("The job; the faster model takes over.", JobView)},
         scope="submit",
         problems=(404, 409),
         parameters=(JOB_ID,),
-        body=json_body(ref("Accept"), {"model": "gpt-5.6-luna"}, required=False),
+        body=json_body(OfferAcceptance, {"model": "gpt-5.6-luna"}, required=False),
     ),
 )
 async def accept_offer(request: Request) -> Response:
     """Continues the job on the offered model; 409 without an open offer of that model, and always after a block."""
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)
-    accepted = validate(Accept, await read_optional_json(request, context.settings.max_body_bytes))
+    accepted = validate(OfferAcceptance, await read_optional_json(request, context.settings.max_body_bytes))
     stored = await load_own_job(request, key)
     job = await with_deadline(request, context.job_control.accept_offer(stored.job.id, accepted.model, key.id))
     shown = await with_deadline(request, view_job(request, replace(stored, job=job)))

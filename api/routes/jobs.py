@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,16 +11,18 @@ from api.jobs.long_poll import wait_until
 from api.jobs.submission import identifier
 from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import with_deadline
+from api.schema.components import returned
 from api.schema.documented_route import Routes
-from api.schema.openapi import JOB, JOB_ID, LIMIT, WAIT, operation, parameter
+from api.schema.openapi import JOB, JOB_ID, LIMIT, TIME, WAIT, operation, parameter
 from api.schema.requests import instant
-from api.schema.responses import TIME, one_of
+from api.schema.responses import JobListView
 from api.web.auth import authorize, load_own_job
 from api.web.params import integer_param, query_params, wait_seconds
 from api.web.problems import bad_parameter
 from api.web.responses import etag, job_headers, json_response, list_response, matches_etag, view_job, view_jobs
 from api.web.waiting import wait_for
 from worker.jobs.states import Status
+from worker.jobs.view_schema import JobView
 from worker.store.apps import ApiKey
 from worker.store.jobs.listing import ListFilters
 from worker.store.jobs.stored_job import StoredJob
@@ -35,7 +37,7 @@ _FILTERS: Final = ("status", "model", "end_user", "created_after", "created_befo
     operation(
         "get_job",
         "Get a job",
-        {200: ("The job.", "Job"), 304: ("Unchanged since the ETag.", None)},
+        {200: ("The job.", JobView), 304: ("Unchanged since the ETag.", None)},
         scope="read",
         problems=(404,),
         parameters=(JOB_ID, WAIT, parameter("If-None-Match", "An ETag of an earlier response.", where="header")),
@@ -59,7 +61,7 @@ async def get_job(request: Request) -> Response:
     return json_response(shown, headers=headers)
 
 
-def _is_current(request: Request, stored: StoredJob, shown: dict[str, Any]) -> bool:
+def _is_current(request: Request, stored: StoredJob, shown: JobView) -> bool:
     """Return False if the caller's ETag is of an older state: then there is nothing to wait for."""
     return "if-none-match" not in request.headers or matches_etag(request, etag(stored.job, shown))
 
@@ -69,10 +71,10 @@ def _is_current(request: Request, stored: StoredJob, shown: dict[str, Any]) -> b
     operation(
         "list_jobs",
         "List jobs, newest first",
-        {200: ("A page.", "JobList")},
+        {200: ("A page.", JobListView)},
         scope="read",
         parameters=(
-            parameter("status", "Only jobs of this status.", one_of(*Status)),
+            parameter("status", "Only jobs of this status.", returned(Status)),
             parameter("model", "Only jobs that request this model."),
             parameter("end_user", "Only jobs of this end user."),
             parameter("created_after", "Only jobs created at this time or later.", TIME),
@@ -89,7 +91,9 @@ async def list_jobs(request: Request) -> Response:
     limit, cursor = integer_param("limit", params.get("limit"), 20, 1, 100), params.get("cursor")
     filters = await with_deadline(request, _filters(context, key, params))
     found, next_cursor = await with_deadline(request, context.job_access.page(key.app, filters, limit, cursor))
-    return await list_response(await view_jobs(request, found), next_cursor)
+    data = await view_jobs(request, found)
+    page: JobListView = {"object": "list", "data": data, "next_cursor": next_cursor}
+    return await list_response(page)
 
 
 async def _filters(context: AppContext, key: ApiKey, params: dict[str, str]) -> ListFilters:

@@ -14,8 +14,8 @@ from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.openapi import json_body, operation
-from api.schema.requests import AskPause, Target
-from api.schema.responses import ref
+from api.schema.requests import PauseRequest, PauseTarget
+from api.schema.responses import PauseView, ResumeResultView
 from api.schema.views import pause_view
 from api.web.auth import authorize
 from api.web.body import read_json
@@ -33,16 +33,16 @@ routes = Routes("ops")
     operation(
         "pause",
         "Pause everything, an app, a model or an end user",
-        {200: ("The pause that is now in force; running jobs continue.", "Pause")},
+        {200: ("The pause that is now in force; running jobs continue.", PauseView)},
         scope="ops",
-        body=json_body(ref("AskPause"), {"scope": "app", "name": "shop", "note": "Too many blocks: under review."}),
+        body=json_body(PauseRequest, {"scope": "app", "name": "shop", "note": "Too many blocks: under review."}),
     ),
 )
 async def pause(request: Request) -> Response:
     """Pauses a scope. Nothing in it starts after the response is sent."""
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
-    body = validate(AskPause, await read_json(request, context.settings.max_body_bytes))
+    body = validate(PauseRequest, await read_json(request, context.settings.max_body_bytes))
     require_future(body.until, context)
     if body.scope == "model":  # a misspelt name would pause nothing, silently
         require_known(context, [("/name", body.name)])
@@ -51,7 +51,8 @@ async def pause(request: Request) -> Response:
     pausing = context.pauses.pause(kind, name, by=key.id, note=body.note, until=body.until, app=app)
     made = await with_deadline(request, pausing)
     await _audit(request, "pause", key, made.scope, body.note, until=body.until and body.until.isoformat())
-    return json_response({**pause_view(made), "name": body.name})
+    shown: PauseView = {**pause_view(made), "name": body.name}
+    return json_response(shown)
 
 
 @routes.post(
@@ -59,24 +60,30 @@ async def pause(request: Request) -> Response:
     operation(
         "resume",
         "End a pause",
-        {200: ("Held jobs are due now; `resumed` is false if it was not paused.", "Resumed")},
+        {200: ("Held jobs are due now; `resumed` is false if it was not paused.", ResumeResultView)},
         scope="ops",
-        body=json_body(ref("Target"), {"scope": "app", "name": "shop"}),
+        body=json_body(PauseTarget, {"scope": "app", "name": "shop"}),
     ),
 )
 async def resume(request: Request) -> Response:
     """Ends a pause. Idempotent."""
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
-    body = validate(Target, await read_json(request, context.settings.max_body_bytes))
+    body = validate(PauseTarget, await read_json(request, context.settings.max_body_bytes))
     kind, name = await with_deadline(request, _stored_scope(context, key, body))
     resumed, released = await with_deadline(request, context.pauses.resume(kind, name))
     if resumed:
         await _audit(request, "resume", key, f"{kind}:{name}", "", released=released)
-    return json_response({"scope": body.scope, "name": body.name, "resumed": resumed, "released": released})
+    result: ResumeResultView = {
+        "scope": body.scope,
+        "name": body.name,
+        "resumed": resumed,
+        "released": released,
+    }
+    return json_response(result)
 
 
-async def _stored_scope(context: AppContext, key: ApiKey, body: Target) -> tuple[Kind, str]:
+async def _stored_scope(context: AppContext, key: ApiKey, body: PauseTarget) -> tuple[Kind, str]:
     """Return (scope, name) as the store has them: an end user by the safety identifier."""
     if body.scope != "end_user":
         return body.scope, body.name or ""

@@ -17,6 +17,7 @@ from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.openapi import json_body, operation, parameter
+from api.schema.responses import WebhookReceiptView
 from api.web.body import parse_body, read_body
 from api.web.params import header_values
 from api.web.problems import Problem
@@ -35,7 +36,7 @@ _EXAMPLE: Final = {"object": "event", "id": "evt_1", "type": "safety.alert.creat
     operation(
         "receive_openai_webhook",
         "Receive a webhook of the provider",
-        {200: ("Stored, or a duplicate.", "Heard")},
+        {200: ("Stored, or a duplicate.", WebhookReceiptView)},
         scope=None,
         problems=(400, 404, 408, 413, 503),
         parameters=tuple(parameter(name, "As defined by Standard Webhooks.", where="header") for name in _HEADERS),
@@ -58,7 +59,8 @@ async def receive(request: Request) -> Response:
     new = await with_deadline(request, context.notices.store_webhook(webhook_id, kind, notice))
     if new and kind in provider.RESPONSE_END_TYPES:
         await with_deadline(request, _notify_holder(context, provider.response_id_of(event)))
-    return json_response({"received": True, "duplicate": not new})
+    receipt: WebhookReceiptView = {"received": True, "duplicate": not new}
+    return json_response(receipt)
 
 
 def _check_head(request: Request, context: AppContext) -> SecretStr:

@@ -12,9 +12,9 @@ from api.jobs.submission import identifier, require_future
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
-from api.schema.openapi import json_body, operation
-from api.schema.requests import AskQuarantine
-from api.schema.responses import TEXT, ref
+from api.schema.openapi import TEXT, json_body, operation
+from api.schema.requests import QuarantineRequest
+from api.schema.responses import QuarantinedEndUserView, QuarantineListView
 from api.web.auth import authorize
 from api.web.body import read_json
 from api.web.params import query_params
@@ -40,7 +40,7 @@ _END_USER: Final = {
 @routes.get(
     _ALL,
     operation(
-        "list_quarantine", "List end users in quarantine", {200: ("Of the key's app.", "QuarantineList")}, scope="ops"
+        "list_quarantine", "List end users in quarantine", {200: ("Of the key's app.", QuarantineListView)}, scope="ops"
     ),
 )
 async def list_quarantine(request: Request) -> Response:
@@ -49,7 +49,8 @@ async def list_quarantine(request: Request) -> Response:
     query_params(request)
     found = await with_deadline(request, context.quarantine.of_app(key.app))
     rows = [await _view(request, one) for one in found]
-    return json_response({"object": "list", "data": rows, "next_cursor": None})
+    page: QuarantineListView = {"object": "list", "data": rows, "next_cursor": None}
+    return json_response(page)
 
 
 @routes.post(
@@ -60,11 +61,11 @@ async def list_quarantine(request: Request) -> Response:
         {
             200: (
                 "New jobs are refused from now on, waiting ones are cancelled, running ones continue.",
-                "Quarantined",
+                QuarantinedEndUserView,
             )
         },
         scope="ops",
-        body=json_body(ref("AskQuarantine"), {"end_user": "user-17", "reason": "Reported by the abuse team."}),
+        body=json_body(QuarantineRequest, {"end_user": "user-17", "reason": "Reported by the abuse team."}),
     ),
 )
 async def add_quarantine(request: Request) -> Response:
@@ -72,7 +73,7 @@ async def add_quarantine(request: Request) -> Response:
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
     sent = await read_json(request, context.settings.max_body_bytes)
-    body = validate(AskQuarantine, sent)
+    body = validate(QuarantineRequest, sent)
     require_future(body.until, context)
     person = await with_deadline(request, identifier(context, key.app, body.end_user)) or ""
     given: dict[str, Any] = {"reason": body.reason, "until": body.until, "name": body.end_user}
@@ -87,7 +88,7 @@ async def add_quarantine(request: Request) -> Response:
     operation(
         "get_quarantine",
         "Get whether an end user is in quarantine",
-        {200: ("Since when, until when and why.", "Quarantined")},
+        {200: ("Since when, until when and why.", QuarantinedEndUserView)},
         scope="ops",
         problems=(404,),
         parameters=(_END_USER,),
@@ -106,7 +107,7 @@ async def get_quarantine(request: Request) -> Response:
     operation(
         "lift_quarantine",
         "Lift the quarantine of an end user",
-        {200: ("The lifted quarantine; earlier blocks no longer count.", "Quarantined")},
+        {200: ("The lifted quarantine; earlier blocks no longer count.", QuarantinedEndUserView)},
         scope="ops",
         problems=(404,),
         parameters=(_END_USER,),
@@ -135,7 +136,7 @@ async def _of_named_user(
     raise Problem(404, "not_quarantined", "No end user of this name is in quarantine.")
 
 
-async def _view(request: Request, one: QuarantinedUser) -> dict[str, Any]:
+async def _view(request: Request, one: QuarantinedUser) -> QuarantinedEndUserView:
     quarantine, window = context_of(request).quarantine, context_of(request).settings.quarantine_window_seconds
     counts = await with_deadline(request, quarantine.counts(one.safety_identifier, window))
     ledger = await with_deadline(request, quarantine.counts(one.safety_identifier, LEDGER_TTL_S))
@@ -149,7 +150,12 @@ async def _view(request: Request, one: QuarantinedUser) -> dict[str, Any]:
         "by": one.by,
         "checks": counts["checks"],
         "blocks": counts["blocks"],
-        "ledger": {"days": LEDGER_TTL_S // 86_400, **ledger},
+        "ledger": {
+            "days": LEDGER_TTL_S // 86_400,
+            "checks": ledger["checks"],
+            "blocks": ledger["blocks"],
+            "warnings": ledger["warnings"],
+        },
     }
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,6 +13,8 @@ from api.schema.account_view import account_view, rates_view
 from api.schema.documented_route import Routes
 from api.schema.openapi import operation
 from api.schema.requests import EmptyBody
+from api.schema.responses import ModelListView
+from api.schema.status_responses import StatusView
 from api.schema.views import may_see_pause, model_view, pause_view
 from api.web.auth import authorize
 from api.web.body import read_optional_json
@@ -32,7 +33,7 @@ _PROBE_TIMEOUT_S: Final = 10.0
 @routes.get(
     "/v1/models",
     operation(
-        "list_models", "List models with prices and access", {200: ("All known models.", "ModelList")}, scope="read"
+        "list_models", "List models with prices and access", {200: ("All known models.", ModelListView)}, scope="read"
     ),
 )
 async def models(request: Request) -> Response:
@@ -42,7 +43,7 @@ async def models(request: Request) -> Response:
     return json_response(await with_deadline(request, _models(context_of(request))))
 
 
-async def _models(context: AppContext) -> dict[str, Any]:
+async def _models(context: AppContext) -> ModelListView:
     access, unknown = await context.deployment.access(), ModelAccess()
     now = context.clock.now()
     data = [model_view(model, access.get(name, unknown), now) for name, model in context.catalogue.models.items()]
@@ -54,7 +55,7 @@ async def _models(context: AppContext) -> dict[str, Any]:
     operation(
         "probe_models",
         "Probe which models the provider's key may call",
-        {200: ("All known models, with the access that a worker found just now.", "ModelList")},
+        {200: ("All known models, with the access that a worker found just now.", ModelListView)},
         scope="ops",
         problems=(400, 413, 415),
     ),
@@ -80,7 +81,7 @@ async def probe(request: Request) -> Response:
     operation(
         "get_status",
         "Get the state of the deployment",
-        {200: ("Queue, workers, account, circuits, pauses.", "Status")},
+        {200: ("Queue, workers, account, circuits, pauses.", StatusView)},
         scope="read",
     ),
 )
@@ -91,11 +92,11 @@ async def status(request: Request) -> Response:
     return json_response(await with_deadline(request, _status(context_of(request), key)))
 
 
-async def _status(context: AppContext, key: ApiKey) -> dict[str, Any]:
+async def _status(context: AppContext, key: ApiKey) -> StatusView:
     deployment = context.deployment
     account = await deployment.account()
     return {
-        "queue": asdict(await deployment.queue()),
+        "queue": await deployment.queue(),
         "workers": await deployment.workers(),
         "account": account_view(account),
         "rates": rates_view(account),

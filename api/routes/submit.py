@@ -17,15 +17,16 @@ from api.runtime.context import AppContext, context_of
 from api.runtime.request_limits import LimitReached
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
 from api.schema.documented_route import Routes
+from api.schema.dry_run_schema import JobOrDryRun
 from api.schema.openapi import EXAMPLE, LIMITED, json_body, operation, parameter
-from api.schema.requests import BatchItem, Submit
-from api.schema.responses import ref
+from api.schema.requests import BatchItem, BatchRequest, Submit
+from api.schema.responses import BatchRowView
 from api.schema.views import dumps
 from api.web.auth import authorize
 from api.web.body import body_size, read_json
 from api.web.forwarded import prefix
 from api.web.params import idempotency_key, preferred_wait, query_params
-from api.web.problems import Problem, bad_field, bad_parameter, problem_of
+from api.web.problems import Problem, bad_parameter, problem_of
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
 from api.web.responses import job_headers, json_response, view_accepted, view_job
 from api.web.tracing_middleware import trace_of
@@ -33,11 +34,11 @@ from api.web.validation import validate
 from api.web.waiting import wait_for
 from worker.jobs.errors import QueueFull, RateExceeded, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
+from worker.jobs.view_schema import JobView
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
 
 routes = Routes("jobs")
-_MAX_BATCH: Final = 1_000
 _MAX_CONCURRENT: Final = 16
 _KEY_HEADER: Final = parameter("Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header")
 _PREFER: Final = parameter("Prefer", "`wait=N`, N at most 60: wait for a terminal status.", where="header")
@@ -46,7 +47,6 @@ _DRY_RUN: Final = parameter(
     "`true`: only validate and price the job, and say what is known of access and queue. Nothing is created.",
     {"type": "string", "enum": ["true", "false"], "default": "false"},
 )
-_ITEM: Final = {"anyOf": [ref("BatchItem"), {}], "description": "Each job is accepted or refused by itself."}
 _HEADERS: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference-Applied", *LIMITED)
 
 
@@ -56,13 +56,13 @@ _HEADERS: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference
         "submit_job",
         "Submit a job",
         {
-            202: ("Accepted: the job is durably stored.", "Job"),
-            200: ("Terminal within the preferred wait, or the result of a dry run.", "JobOrDryRun"),
+            202: ("Accepted: the job is durably stored.", JobView),
+            200: ("Terminal within the preferred wait, or the result of a dry run.", JobOrDryRun),
         },
         scope="submit",
         problems=(429,),
         parameters=(_KEY_HEADER, _PREFER, _DRY_RUN),
-        body=json_body(ref("Submit"), EXAMPLE),
+        body=json_body(Submit, EXAMPLE),
         headers=_HEADERS,
     ),
 )
@@ -109,7 +109,7 @@ async def _wait(request: Request, stored: StoredJob, wait: float) -> tuple[Store
         return stored, False
 
 
-async def _view(request: Request, stored: StoredJob) -> dict[str, Any]:
+async def _view(request: Request, stored: StoredJob) -> JobView:
     if stored.job.version <= 2 and not stored.job.attempts:  # noqa: PLR2004  queued, perhaps scheduled: there is no output
         return view_accepted(stored.job, stored.private, request)
     try:
@@ -125,19 +125,11 @@ async def _view(request: Request, stored: StoredJob) -> dict[str, Any]:
     operation(
         "submit_batch",
         "Submit up to 1,000 jobs",
-        {200: ("One outcome per job, in order.", "BatchAnswer")},
+        {200: ("One outcome per job, in order.", list[BatchRowView])},
         scope="submit",
         problems=(429,),
         parameters=(_KEY_HEADER,),
-        body=json_body(
-            {
-                "type": "object",
-                "required": ["jobs"],
-                "additionalProperties": False,
-                "properties": {"jobs": {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": _MAX_BATCH}},
-            },
-            {"jobs": [EXAMPLE, {**EXAMPLE, "idempotency_key": "ticket-A-18"}]},
-        ),
+        body=json_body(BatchRequest, {"jobs": [EXAMPLE, {**EXAMPLE, "idempotency_key": "ticket-A-18"}]}),
         headers=LIMITED,
     ),
 )
@@ -146,21 +138,12 @@ async def submit_batch(request: Request) -> Response:
     key = await authorize(request, "submit")
     idem, context = idempotency_key(request), context_of(request)
     query_params(request)
-    jobs = _jobs_of(await read_json(request, context.settings.max_body_bytes))
+    jobs = validate(BatchRequest, await read_json(request, context.settings.max_body_bytes)).jobs
     batch = _Batch(request, context, key, idem)
     rows = await batch.run(jobs, await context.large_work.run(key.app, body_size(request), _sizes, jobs))
     if batch.stopped is not None and all(row["status"] != 202 for row in rows):  # noqa: PLR2004
         raise batch.stopped
     return json_response(rows, headers=batch.headers)
-
-
-def _jobs_of(sent: Any) -> list[Any]:
-    if not isinstance(sent, dict) or len(sent) != 1 or "jobs" not in sent:
-        raise bad_field("jobs", "A batch must be an object with `jobs` and nothing else.")
-    jobs = sent["jobs"]
-    if not isinstance(jobs, list) or not 1 <= len(jobs) <= _MAX_BATCH:
-        raise bad_field("jobs", f"jobs must be a list of 1 to {_MAX_BATCH} jobs.")
-    return jobs
 
 
 def _sizes(jobs: list[Any]) -> list[int]:
@@ -186,22 +169,22 @@ class _Batch:
             retry_after["Retry-After"] = str(self.stopped.wait)
         return rate_limit_headers(self._meter) | retry_after
 
-    async def run(self, jobs: list[Any], sizes: list[int]) -> list[dict[str, Any]]:
+    async def run(self, jobs: list[Any], sizes: list[int]) -> list[BatchRowView]:
         """Return one outcome per job, in order; `sizes`: the bytes of each."""
         each = zip(jobs, sizes, strict=True)
         return list(await asyncio.gather(*(self._one(index, *one) for index, one in enumerate(each))))
 
-    async def _one(self, index: int, sent: Any, size: int) -> dict[str, Any]:
+    async def _one(self, index: int, sent: Any, size: int) -> BatchRowView:
         async with self._slots:
             try:
-                return {"index": index, **await self._submit(index, sent, size)}
+                return await self._submit(index, sent, size)
             except (Problem, VigilError) as error:
                 if isinstance(error, StoreUnavailable | RateExceeded | QueueFull):
                     self.stopped = error
                 problem = problem_of(error)
                 return {"index": index, "status": problem.status, "problem": problem.body()}
 
-    async def _submit(self, index: int, sent: Any, size: int) -> dict[str, Any]:
+    async def _submit(self, index: int, sent: Any, size: int) -> BatchRowView:
         if isinstance(self.stopped, StoreUnavailable):
             raise self.stopped
         body = validate(BatchItem, sent)
@@ -210,5 +193,7 @@ class _Batch:
             digests = await digests_of(self._context, self._key.app, body, size, repeatable=idem is not None)
             submitting = submit(self._context, self._key, body, digests, self._trace, idem, self._meter)
             stored, replayed = await with_timeout(STORE_TIMEOUT_S, submitting)
-        job = await _view(self._request, stored)
-        return {"status": 202, "job": job, **({"idempotent_replayed": True} if replayed else {})}
+        row: BatchRowView = {"index": index, "status": 202, "job": await _view(self._request, stored)}
+        if replayed:
+            row["idempotent_replayed"] = True
+        return row

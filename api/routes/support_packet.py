@@ -9,14 +9,14 @@ from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.openapi import JOB, JOB_ID, json_body, operation
-from api.schema.requests import Described
-from api.schema.responses import ref
+from api.schema.requests import SupportPacketRequest
 from api.web.auth import authorize, load_own_job
 from api.web.body import read_json
 from api.web.params import header_values, query_params
 from api.web.responses import json_response
 from api.web.validation import validate
 from worker.safety.packet import build_packet
+from worker.safety.packet_schema import SupportPacketView
 from worker.safety.redact import Redacted, redact
 from worker.store.jobs.stored_job import StoredJob
 
@@ -30,7 +30,7 @@ _EXAMPLE = {"description": "A review of our own firewall rules was withheld, thr
     operation(
         "get_support_packet",
         "Get the packet for the provider's support",
-        {200: ("The packet.", "SupportPacket")},
+        {200: ("The packet.", SupportPacketView)},
         scope="read",
         problems=(404,),
         parameters=(JOB_ID,),
@@ -49,11 +49,11 @@ async def get_support_packet(request: Request) -> Response:
     operation(
         "describe_support_packet",
         "Get the packet for the provider's support, with a description",
-        {200: ("The packet; `redactions` says what was removed from the description.", "SupportPacket")},
+        {200: ("The packet; `redactions` says what was removed from the description.", SupportPacketView)},
         scope="read",
         problems=(404,),
         parameters=(JOB_ID,),
-        body=json_body(ref("Described"), _EXAMPLE),
+        body=json_body(SupportPacketRequest, _EXAMPLE),
         text=True,
     ),
 )
@@ -61,7 +61,7 @@ async def describe_support_packet(request: Request) -> Response:
     """Adds the app's own description. Secrets are removed from it, and it is not stored."""
     key, context = await authorize(request, "read"), context_of(request)
     query_params(request)
-    described = validate(Described, await read_json(request, context.settings.max_body_bytes))
+    described = validate(SupportPacketRequest, await read_json(request, context.settings.max_body_bytes))
     return await _packet(request, await load_own_job(request, key), redact(described.description))
 
 

@@ -15,6 +15,7 @@ from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.openapi import JOB_ID, json_body, operation
 from api.schema.requests import EmptyBody, EventName, Url
+from api.schema.responses import WebhookEndpointListView, WebhookEndpointView, WebhookEndpointWithSecretView
 from api.web.auth import authorize
 from api.web.body import read_json, read_optional_json
 from api.web.forwarded import prefix
@@ -73,7 +74,7 @@ _EXAMPLE: Final = {"url": "https://app.example/hooks", "events": ["job.completed
     operation(
         "list_webhook_endpoints",
         "List the app's standing webhook endpoints",
-        {200: ("All of them, oldest first.", "WebhookEndpointList")},
+        {200: ("All of them, oldest first.", WebhookEndpointListView)},
         scope="submit",
     ),
 )
@@ -82,7 +83,8 @@ async def list_endpoints(request: Request) -> Response:
     key = await authorize(request, "submit")
     query_params(request)
     found = await with_deadline(request, context_of(request).endpoints.of_app(key.app))
-    return json_response({"object": "list", "data": [_view(one) for one in found], "next_cursor": None})
+    page: WebhookEndpointListView = {"object": "list", "data": [_view(one) for one in found], "next_cursor": None}
+    return json_response(page)
 
 
 @routes.post(
@@ -90,10 +92,10 @@ async def list_endpoints(request: Request) -> Response:
     operation(
         "create_webhook_endpoint",
         "Create a standing webhook endpoint",
-        {201: ("The endpoint; its secret is shown only now and at rotation.", "WebhookEndpointWithSecret")},
+        {201: ("The endpoint; its secret is shown only now and at rotation.", WebhookEndpointWithSecretView)},
         scope="submit",
         problems=(409,),
-        body=json_body(NewEndpoint.model_json_schema(), _EXAMPLE),
+        body=json_body(NewEndpoint, _EXAMPLE),
         headers=("Location",),
     ),
 )
@@ -113,7 +115,7 @@ async def create_endpoint(request: Request) -> Response:
     )
     endpoint = await with_deadline(request, creating)
     location = f"{prefix(request.scope)}{_ALL}/{endpoint.id}"
-    return json_response({**_view(endpoint), "secret": secret}, 201, {"Location": location})
+    return json_response(_with_secret(endpoint, secret), 201, {"Location": location})
 
 
 @routes.get(
@@ -121,7 +123,7 @@ async def create_endpoint(request: Request) -> Response:
     operation(
         "get_webhook_endpoint",
         "Get a standing webhook endpoint",
-        {200: ("The endpoint.", "WebhookEndpoint")},
+        {200: ("The endpoint.", WebhookEndpointView)},
         scope="submit",
         problems=(404,),
         parameters=(_ENDPOINT_ID,),
@@ -142,11 +144,11 @@ async def get_endpoint(request: Request) -> Response:
     operation(
         "change_webhook_endpoint",
         "Change a standing webhook endpoint",
-        {200: ("The changed endpoint.", "WebhookEndpoint")},
+        {200: ("The changed endpoint.", WebhookEndpointView)},
         scope="submit",
         problems=(404,),
         parameters=(_ENDPOINT_ID,),
-        body=json_body(EndpointChange.model_json_schema(), {"state": "paused"}),
+        body=json_body(EndpointChange, {"state": "paused"}),
     ),
 )
 async def change_endpoint(request: Request) -> Response:
@@ -186,7 +188,7 @@ async def delete_endpoint(request: Request) -> Response:
     operation(
         "rotate_webhook_secret",
         "Rotate an endpoint's secret",
-        {200: ("The new secret; the previous one also signs for another 24 hours.", "WebhookEndpointWithSecret")},
+        {200: ("The new secret; the previous one also signs for another 24 hours.", WebhookEndpointWithSecretView)},
         scope="submit",
         problems=(400, 404, 413, 415),
         parameters=(_ENDPOINT_ID,),
@@ -199,14 +201,18 @@ async def rotate_secret(request: Request) -> Response:
     validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
     secret = new_secret(context.clock.random_bytes(_SECRET_BYTES))
     endpoint = await with_deadline(request, context.endpoints.rotate(key.app, _endpoint_id(request), secret, key.id))
-    return json_response({**_view(endpoint), "secret": secret})
+    return json_response(_with_secret(endpoint, secret))
 
 
 def _endpoint_id(request: Request) -> str:
     return str(request.path_params["endpoint_id"])
 
 
-def _view(one: Endpoint) -> dict[str, Any]:
+def _with_secret(one: Endpoint, secret: str) -> WebhookEndpointWithSecretView:
+    return {**_view(one), "secret": secret}
+
+
+def _view(one: Endpoint) -> WebhookEndpointView:
     return {
         "id": one.id,
         "url": one.url,

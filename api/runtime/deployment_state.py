@@ -5,14 +5,13 @@ Holds the Redis client, so that routes need none.
 
 from __future__ import annotations
 
-from typing import Any
-
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.spec import Priority
 from worker.safety.access import ModelAccess
 from worker.safety.endpoint import EndpointFit
 from worker.store.admission import circuit_breaker, model_access
+from worker.store.admission.circuit_breaker import OpenCircuit
 from worker.store.connection.pool import Redis
 from worker.store.provider import account_state
 from worker.store.provider.account_state import AccountState
@@ -20,6 +19,7 @@ from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import metrics, queue_depth, worker_registry
 from worker.store.stats.metrics import ScaleDemand
 from worker.store.stats.queue_depth import QueueDepths
+from worker.store.stats.worker_registry import WorkerHeartbeat
 from worker.telemetry.metrics import Sample
 
 
@@ -37,7 +37,7 @@ class DeploymentState:
         """Return how many waiting jobs of the app are claimed before one that is submitted now."""
         return await queue_depth.jobs_ahead(self._redis, self._clock, app, priority)
 
-    async def workers(self) -> list[dict[str, Any]]:
+    async def workers(self) -> list[WorkerHeartbeat]:
         """Return the workers that have reported recently."""
         return await worker_registry.workers(self._redis, self._clock)
 
@@ -53,7 +53,7 @@ class DeploymentState:
         """Return the state of the provider's account."""
         return await account_state.read_account_state(self._redis, self._catalogue, self._notices, self._clock.now())
 
-    async def circuits(self) -> list[dict[str, object]]:
+    async def circuits(self) -> list[OpenCircuit]:
         """Return the circuits that are not closed."""
         return await circuit_breaker.list_circuits(self._redis)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker.clock import Clock
+from worker.jobs.view_schema import MessageState
 from worker.safety.notices import SafetyNotice
 from worker.store.connection.pool import Redis
 from worker.store.jobs import batch_reads, listing, provider_ids
@@ -38,7 +39,7 @@ class JobAccess:
         """
         return await batch_reads.outputs_or_none(self._redis, job_ids, need_key=need_key)
 
-    async def webhook_states(self, job_ids: Sequence[str]) -> dict[str, str]:
+    async def webhook_states(self, job_ids: Sequence[str]) -> dict[str, MessageState]:
         """Return the state of each job's newest webhook message; no entry for a job without one."""
         return await batch_reads.message_states(self._redis, job_ids)
 

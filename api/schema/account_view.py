@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
+from api.schema.status_responses import AccountFamilyView, AccountView, RatesView
 from worker.safety.account import NOTICE_SECONDS, RATE_SECONDS, AccountVerdict, Counts, FamilyCounts
 from worker.store.provider.account_state import AccountState
 
 
-def account_view(state: AccountState) -> dict[str, Any]:
+def account_view(state: AccountState) -> AccountView:
     """Return `account`: the verdict, by family, and what it is based on."""
     total = sum((counts.hour for counts, _ in state.families.values()), Counts())
     return {
@@ -29,7 +29,7 @@ def account_view(state: AccountState) -> dict[str, Any]:
     }
 
 
-def rates_view(state: AccountState) -> dict[str, Any]:
+def rates_view(state: AccountState) -> RatesView:
     """Return `rates`: shares from 0 to 1, None where there is nothing to have a share of."""
     total, ends = sum(state.tally.hour.values(), Counts()), state.tally.ends
     requests = total.ordinary + total.blocked
@@ -42,7 +42,7 @@ def rates_view(state: AccountState) -> dict[str, Any]:
     }
 
 
-def _family_view(counts: FamilyCounts, verdict: AccountVerdict) -> dict[str, Any]:
+def _family_view(counts: FamilyCounts, verdict: AccountVerdict) -> AccountFamilyView:
     hour, share, usual = counts.hour, counts.half_hour.share, counts.before.share
     return {
         "state": verdict.state,

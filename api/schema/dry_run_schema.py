@@ -1,60 +1,105 @@
-"""The schema of what `POST /v1/jobs?dry_run=true` returns, for the OpenAPI document."""
+"""The body of `POST /v1/jobs?dry_run=true`: what would happen to the job."""
 
 from __future__ import annotations
 
-from typing import Final, get_args
+from datetime import date, datetime
+from typing import Annotated, Literal
 
-from api.schema.responses import (
-    BOOLEAN,
-    DATE,
-    INTEGER,
-    MONEY,
-    PRICE,
-    TEXT,
-    TIME,
-    Schema,
-    array_of,
-    nullable,
-    object_of,
-    one_of,
-    ref,
-)
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from worker.jobs.record import AppliedPrice
+from worker.jobs.view_schema import JobView, Money, documented
 from worker.safety.access import AccessStatus
 
-_DRY_RUN: Final[Schema] = object_of(
-    object=one_of("dry_run"),
-    model=TEXT,
-    cost=object_of(
-        currency=TEXT,
-        lowest=nullable(MONEY),
-        highest=nullable(MONEY),
-        reason=nullable(one_of("price_unknown", "output_unbounded")),
-        input_tokens=object_of(likely=INTEGER, highest=INTEGER),
-        max_output_tokens=nullable(INTEGER),
-        fits_cap=BOOLEAN,
-        price=nullable(PRICE),
-    ),
-    access=object_of(
-        status=one_of(*get_args(AccessStatus)),
-        since=nullable(TIME),
-        advice=TEXT,
-        skipped=BOOLEAN,
-        shutdown_date=nullable(DATE),
-    ),
-    stand_ins=array_of(
-        object_of(
-            model=TEXT,
-            purpose=one_of("faster", "fallback"),
-            effort_accepted=BOOLEAN,
-            access=one_of(*get_args(AccessStatus)),
-            highest=nullable(MONEY),
-        )
-    ),
-    queue=object_of(position=INTEGER, queued=INTEGER, running=INTEGER),
-    warnings=array_of(object_of(code=TEXT, detail=TEXT)),
-)
+StandInPurpose = Literal["faster", "fallback"]
+CostReason = Literal["price_unknown", "output_unbounded"]
+WarningCode = Literal["cost_limit", "effort_refused", "circuit_open", "paused"]
 
-DRY_RUN_SCHEMAS: Final[dict[str, Schema]] = {
-    "DryRun": _DRY_RUN,
-    "JobOrDryRun": {"anyOf": [ref("Job"), ref("DryRun")]},
-}
+
+class InputTokensView(TypedDict):
+    """How many tokens the input may be, estimated by its size."""
+
+    likely: int
+    highest: int
+
+
+@documented
+class DryRunCostView(TypedDict):
+    """The range of what one attempt costs."""
+
+    currency: str
+    lowest: Money | None
+    """With the input as estimated and no output."""
+    highest: Money | None
+    reason: CostReason | None
+    """Why a bound is null."""
+    input_tokens: InputTokensView
+    max_output_tokens: int | None
+    """The limit that would be sent; null: none."""
+    fits_cap: bool
+    """False if `max_cost_usd` leaves no room for an attempt."""
+    price: AppliedPrice | None
+
+
+@documented
+class DryRunAccessView(TypedDict):
+    """What is known of the access to the model."""
+
+    status: AccessStatus
+    since: datetime | None
+    advice: str
+    skipped: bool
+    """True if attempts skip the model, because a real call was denied."""
+    shutdown_date: date | None
+    """When the provider ends the model, if that is known."""
+
+
+@documented
+class StandInView(TypedDict):
+    """A model that may take over."""
+
+    model: str
+    purpose: StandInPurpose
+    """`faster`: by the rule for delays; `fallback`: after an error."""
+    effort_accepted: bool
+    """False if the provider refuses the request's `reasoning.effort` for this model."""
+    access: AccessStatus
+    highest: Money | None
+    """The most that one attempt costs; null if that is not known."""
+
+
+@documented
+class QueuePositionView(TypedDict):
+    """Where the job would be in the queue."""
+
+    position: int
+    """Its place among the app's own waiting jobs, from 1."""
+    queued: int
+    """How many jobs of all apps wait."""
+    running: int
+    """How many jobs of all apps run."""
+
+
+class DryRunWarningView(TypedDict):
+    """What would keep the job from running or make it fail, as far as it is known now."""
+
+    code: WarningCode
+    detail: str
+
+
+class DryRunView(TypedDict):
+    """What submitting the job would do; nothing was created."""
+
+    object: Literal["dry_run"]
+    model: str
+    cost: DryRunCostView
+    access: DryRunAccessView
+    stand_ins: list[StandInView]
+    queue: QueuePositionView
+    warnings: list[DryRunWarningView]
+
+
+JobOrDryRun = TypeAliasType(
+    "JobOrDryRun", Annotated[JobView | DryRunView, Field(description="The job; with `dry_run=true`, what it would do.")]
+)

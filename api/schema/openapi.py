@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping
 from inspect import getdoc
 from typing import Any, Final
 
-from pydantic.json_schema import models_json_schema
-
+from api.schema.components import Schema, SchemaOf, accepted, resolve, returned
 from api.schema.documented_route import DocumentedRoute, Operation
-from api.schema.dry_run_schema import DRY_RUN_SCHEMAS
-from api.schema.requests import Accept, AskPause, AskQuarantine, BatchItem, Described, Submit, Target
-from api.schema.responses import FRAME, INTEGER, SCHEMAS, TEXT, Schema, ref
+from api.schema.event_responses import STREAMED_EVENT
+from api.schema.responses import ProblemView
+from worker.webhooks.message import FullMessageView, ThinMessageView
 
-_REF: Final = "#/components/schemas/{model}"
+TEXT: Final[Schema] = {"type": "string"}
+INTEGER: Final[Schema] = {"type": "integer"}
+BOOLEAN: Final[Schema] = {"type": "boolean"}
+TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _PROBLEMS: Final = {
     400: "Malformed: not JSON, or an invalid header.",
     401: "No live API key.",
@@ -35,7 +37,33 @@ JOB_ID: Final = {"name": "job_id", "in": "path", "required": True, "schema": TEX
 EXAMPLE: Final = {"model": "gpt-5.6-sol", "input": "Explain tail latency.", "metadata": {"ticket": "A-17"}}
 
 
-def parameter(name: str, about: str, schema: Schema | None = None, where: str = "query") -> Schema:
+_WEBHOOKS: Final = {
+    "job": {
+        "post": {
+            "operationId": "receive_job_message",
+            "summary": "Receive a webhook message about a job",
+            "description": 'Signed as Standard Webhooks define. An endpoint with `"payload": "openai"` receives '
+            "OpenAI's `response.*` events instead, which its SDK unwraps.",
+            "parameters": [
+                {"name": name, "in": "header", "required": True, "schema": TEXT}
+                for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": {"anyOf": [returned(ThinMessageView), returned(FullMessageView)]}}
+                },
+            },
+            "responses": {
+                "2XX": {"description": "Received. Any other status is a failure, and the message is sent again."},
+                "410": {"description": "The endpoint is gone: nothing more is sent to it."},
+            },
+        }
+    }
+}
+
+
+def parameter(name: str, about: str, schema: Schema | SchemaOf | None = None, where: str = "query") -> Schema:
     """Return an optional parameter."""
     return {"name": name, "in": where, "required": False, "description": about, "schema": schema or TEXT}
 
@@ -47,33 +75,38 @@ LIMIT: Final = parameter("limit", "How many, at most 100.", {**INTEGER, "minimum
 def operation(
     name: str,
     summary: str,
-    answers: Mapping[int, tuple[str, str | None]],
+    answers: Mapping[int, tuple[str, Any]],
     *,
     scope: str | None,
     problems: tuple[int, ...] = (),
     parameters: tuple[Schema, ...] = (),
     body: Schema | None = None,
     headers: tuple[str, ...] = (),
-    events: bool = False,
+    events: Any = None,
     text: bool = False,
+    problem: tuple[str, Any] = ("application/problem+json", ProblemView),
 ) -> Operation:
     """Return the operation object of a route.
 
-    `answers`: status -> (description, name of a schema or None); `problems`: statuses of errors beside those that
-    every route with this scope and body has; `scope`: of the API key, None for a route that needs no key.
+    `answers`: status -> (description, type of the body or None); `events`: the type of one server-sent event, if the
+    route streams; `problems`: statuses of errors beside those that every route with this scope and body has; `problem`:
+    media type and type of their body; `scope`: of the API key, None for a route that needs no key.
     """
     responses: dict[str, Schema] = {}
     named = _HEADER | {header: {"schema": TEXT} for header in headers}
-    for status, (about, schema) in answers.items():
-        kinds = {"application/json": ref(schema)} if schema is not None else {}
-        kinds |= ({"text/event-stream": FRAME} if events and schema else {}) | ({"text/plain": TEXT} if text else {})
+    for status, (about, body_type) in answers.items():
+        kinds: dict[str, Any] = {"application/json": returned(body_type)} if body_type is not None else {}
+        if events is not None and body_type is not None:
+            kinds["text/event-stream"] = returned(events)
+        if text:
+            kinds["text/plain"] = TEXT
         response = responses[str(status)] = {"description": about, "headers": named}
         if kinds:
             response["content"] = {kind: {"schema": one} for kind, one in kinds.items()}
-    always = (500,) if scope is None else (401, 403, 422, 429, 500, 503)
+    always = (500, 503) if scope is None else (401, 403, 422, 429, 500, 503)
     with_body = (400, 413, 415) if body is not None else ()
     for status in sorted({*always, *problems, *with_body} - set(answers)):
-        content = {"application/problem+json": {"schema": ref("Problem")}}
+        content = {problem[0]: {"schema": returned(problem[1])}}
         responses[str(status)] = {"description": _PROBLEMS[status], "headers": _HEADER, "content": content}
     out: Operation = {"summary": summary, "operationId": name}
     if parameters:
@@ -84,8 +117,9 @@ def operation(
     return out | ({"x-scope": scope} if scope else {})
 
 
-def json_body(schema: Schema, example: object, *, required: bool = True) -> Schema:
-    """Return the request body object of a JSON body."""
+def json_body(body: Any, example: object, *, required: bool = True) -> Schema:
+    """Return the request body object of a JSON body; `body` is its model, or a schema for one without a model."""
+    schema = body if isinstance(body, dict | SchemaOf) else accepted(body)
     return {"required": required, "content": {"application/json": {"schema": schema, "example": example}}}
 
 
@@ -95,16 +129,14 @@ def document(title: str, version: str, description: str, routes: Iterable[object
     for route in routes:
         if isinstance(route, DocumentedRoute) and route.operation is not None:
             paths.setdefault(route.path_format, {})[route.method.lower()] = _described(route, route.operation)
-    models = [
-        (model, "validation") for model in (Submit, BatchItem, Accept, Described, AskPause, AskQuarantine, Target)
-    ]
-    _, requests = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
+    (paths, webhooks, *_), schemas = resolve((paths, _WEBHOOKS, returned(STREAMED_EVENT)))
     scheme = {"type": "http", "scheme": "bearer", "bearerFormat": "vgl_…", "description": "From `vigil keys create`."}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "description": description, "version": version},
         "paths": paths,
-        "components": {"schemas": requests["$defs"] | SCHEMAS | DRY_RUN_SCHEMAS, "securitySchemes": {"key": scheme}},
+        "webhooks": webhooks,
+        "components": {"schemas": schemas, "securitySchemes": {"key": scheme}},
     }
 
 

@@ -9,7 +9,15 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    SkipValidation,
+    WithJsonSchema,
+    model_validator,
+)
 
 from worker.jobs.events import FACTS, TERMINAL_FACTS
 from worker.jobs.spec import ModelName, PayloadKind, Policy, Priority, Spec
@@ -121,7 +129,13 @@ class BatchItem(Submit):
     idempotency_key: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None = None
 
 
-class Target(Spec):
+class BatchRequest(Spec):
+    """Jobs to submit together. Each is accepted or refused by itself: it is validated when its turn comes."""
+
+    jobs: Annotated[list[Annotated[BatchItem | Any, SkipValidation]], Field(min_length=1, max_length=1_000)]
+
+
+class PauseTarget(Spec):
     """What is paused or resumed: everything, an app, a model, or an end user of the caller's app."""
 
     scope: Literal["all", "app", "model", "end_user"]
@@ -134,14 +148,14 @@ class Target(Spec):
         return self
 
 
-class AskPause(Target):
+class PauseRequest(PauseTarget):
     """A request to pause a target."""
 
     note: Annotated[str, Field(max_length=500), AfterValidator(_no_control)] = ""
     until: Instant | None = None
 
 
-class AskQuarantine(Spec):
+class QuarantineRequest(Spec):
     """A request to put an end user of the caller's app in quarantine."""
 
     end_user: EndUser
@@ -153,13 +167,13 @@ class EmptyBody(Spec):
     """A body that may be omitted and may contain no field."""
 
 
-class Accept(Spec):
+class OfferAcceptance(Spec):
     """The offer to accept; without a model, the one that is open."""
 
     model: ModelName | None = None
 
 
-class Described(Spec):
+class SupportPacketRequest(Spec):
     """The app's own description of a job for the provider's support: a few sentences."""
 
     description: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"\S")]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
+from api.schema.responses import ModelView, PauseView, ProviderEndpointView
 from worker.jobs.catalogue import dollars
 from worker.jobs.model import Model
 from worker.jobs.view import dumps, job_view
@@ -18,7 +18,7 @@ from worker.store.apps import ApiKey
 __all__ = ["dumps", "endpoint_view", "job_view", "may_see_pause", "model_view", "pause_view"]
 
 
-def model_view(model: Model, access: ModelAccess, now: datetime) -> dict[str, Any]:
+def model_view(model: Model, access: ModelAccess, now: datetime) -> ModelView:
     """Return a model of the catalogue with its prices now, and what is known about the access to it."""
     row = model.row(now)
     return {
@@ -26,12 +26,12 @@ def model_view(model: Model, access: ModelAccess, now: datetime) -> dict[str, An
         "family": model.family,
         "tier": model.tier,
         "checked": model.checked,
-        "input_per_million": row and dollars(row.input),
-        "output_per_million": row and dollars(row.output),
-        "cached_input_per_million": row and _price(row.cached_input),
-        "price_from": row and row.start,
-        "price_until": row and row.end,
-        "price_checked_on": row and row.checked_on,
+        "input_per_million": dollars(row.input) if row else None,
+        "output_per_million": dollars(row.output) if row else None,
+        "cached_input_per_million": _price(row.cached_input) if row else None,
+        "price_from": row.start if row else None,
+        "price_until": row.end if row else None,
+        "price_checked_on": row.checked_on if row else None,
         "efforts_refused": model.efforts_refused,
         "shutdown_date": access.shutdown_date or model.shutdown_date,
         "aliases": model.aliases,
@@ -47,18 +47,25 @@ def model_view(model: Model, access: ModelAccess, now: datetime) -> dict[str, An
     }
 
 
-def endpoint_view(endpoint: EndpointFit | None) -> dict[str, Any]:
+def endpoint_view(endpoint: EndpointFit | None) -> ProviderEndpointView:
     """Return whether the workers' VIGIL_UPSTREAM fits the provider's server; all null before the first probe."""
-    advice = endpoint.advice if endpoint else job_error("access_not_probed").advice
-    names = ("upstream", "fits", "best", "probed_at")
-    return {**{name: getattr(endpoint, name, None) for name in names}, "advice": advice}
+    if endpoint is None:
+        advice = job_error("access_not_probed").advice
+        return {"upstream": None, "fits": None, "best": None, "probed_at": None, "advice": advice}
+    return {
+        "upstream": endpoint.upstream,
+        "fits": endpoint.fits,
+        "best": endpoint.best,
+        "probed_at": endpoint.probed_at,
+        "advice": endpoint.advice,
+    }
 
 
 def _price(amount: Decimal | None) -> str | None:
     return None if amount is None else dollars(amount)
 
 
-def pause_view(pause: Pause) -> dict[str, Any]:
+def pause_view(pause: Pause) -> PauseView:
     """Return a pause; an end user is named by the safety identifier."""
     return {
         "scope": pause.kind,

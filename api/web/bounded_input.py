@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin
 
 from annotated_types import MaxLen
-from pydantic import BaseModel
+from pydantic import BaseModel, SkipValidation
 from pydantic.fields import FieldInfo
 
 MAX_ERRORS: Final = 20
@@ -77,6 +77,8 @@ def _shape_of(annotation: Any, metadata: Iterable[Any], place: str) -> _Shape | 
     """Return the shape of values of this annotation; None if no work grows with the number of their items."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
+        if SkipValidation in args:
+            return None  # it is checked later, by itself
         return _shape_of(args[0], [*metadata, *args[1:]], place)
     if origin in {Union, types.UnionType}:
         shapes = [shape for arg in args if (shape := _shape_of(arg, metadata, place)) is not None]

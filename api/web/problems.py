@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -16,6 +16,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from api.runtime.request_limits import Kind, LimitReached
+from api.schema.responses import ProblemErrorView, ProblemView, QuotaLimitView
 from api.web.rate_limit_headers import header_fields
 from worker.jobs.errors import (
     UNAUTHENTIC,
@@ -62,7 +63,7 @@ _QUOTAS: Final = {
 }
 """Of each limit of an app: what it counts, what the app can do, and how operators raise it."""
 
-Fault = dict[str, str]
+Fault = ProblemErrorView
 """One bad field: pointer, detail, code."""
 
 
@@ -76,25 +77,27 @@ class Problem(Exception):
         detail: str,
         errors: Sequence[Fault] = (),
         headers: Mapping[str, str] | None = None,
-        members: Mapping[str, Any] | None = None,
+        limit: QuotaLimitView | None = None,
     ) -> None:
-        """`members`: further members of the document."""
+        """`limit`: the limit of the app that is reached, with `queue_full`."""
         super().__init__(code)
-        self.members = dict(members or {})
+        self.limit = limit
         self.status, self.code, self.detail = status, code, detail
         self.errors, self.headers = list(errors), dict(headers or {})
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> ProblemView:
         """Return the members of the problem document."""
-        return {
+        body: ProblemView = {
             "type": f"urn:vigil:problem:{self.code}",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
             "code": self.code,
             "errors": self.errors,
-            **self.members,
         }
+        if self.limit is not None:
+            body["limit"] = self.limit
+        return body
 
     def response(self) -> Response:
         """Return the response."""
@@ -169,8 +172,8 @@ def _queue_full(error: QueueFull) -> Problem:
         f"This app has {error.current} {has}, and may have at most {error.bound}. {cure}; the operators can raise the "
         f"limit ({setting})."
     )
-    limit = {"name": error.limit, "current": error.current, "maximum": error.bound}
-    return Problem(429, "queue_full", detail, headers={"Retry-After": str(error.wait)}, members={"limit": limit})
+    limit: QuotaLimitView = {"name": error.limit, "current": error.current, "maximum": error.bound}
+    return Problem(429, "queue_full", detail, headers={"Retry-After": str(error.wait)}, limit=limit)
 
 
 def _limit_reached(error: LimitReached) -> Problem:

@@ -13,12 +13,14 @@ from starlette.responses import Response
 
 from api.runtime.context import context_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
+from api.schema.responses import JobListView
 from api.schema.views import dumps, job_view
 from api.web.params import base_url, header_values
 from api.web.receipt import note_answers
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import OUTPUT, mark_unreadable
+from worker.jobs.view_schema import JobView
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle.erasure import is_erased
 
@@ -30,25 +32,26 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
     return Response(dumps(body), status, headers, media_type="application/json")
 
 
-async def list_response(rows: Sequence[Any], next_cursor: str | None) -> Response:
-    """Return a response with a list of values, each of which may be large."""
+async def list_response(page: JobListView) -> Response:
+    """Return a response with a page of values, each of which may be large."""
     parts, size = list[bytes](), 0
-    for row in rows:
+    for row in page["data"]:
         parts.append(dumps(row))
         size += len(parts[-1])
         if size > _MAX_BYTES_AT_ONCE:
             size = 0
             await asyncio.sleep(0)
-    body = b'{"object":"list","data":[%b],"next_cursor":%b}' % (b",".join(parts), dumps(next_cursor))
+    end = dumps(page["next_cursor"])
+    body = b'{"object":%b,"data":[%b],"next_cursor":%b}' % (dumps(page["object"]), b",".join(parts), end)
     return Response(body, media_type="application/json")
 
 
-def view_accepted(job: Job, private: dict[str, Any], request: Request) -> dict[str, Any]:
+def view_accepted(job: Job, private: dict[str, Any], request: Request) -> JobView:
     """Return the view of a job that was just accepted: it has no output and no webhook message yet."""
     return job_view(job, private, None, None, base_url(request))
 
 
-async def view_jobs(request: Request, jobs: Sequence[StoredJob], *, strict: bool = False) -> list[dict[str, Any]]:
+async def view_jobs(request: Request, jobs: Sequence[StoredJob], *, strict: bool = False) -> list[JobView]:
     """Return the jobs as their app sees them; each names the members that can't be read.
 
     `strict`: raise KeyMissing for an output whose encryption key is missing.
@@ -83,7 +86,7 @@ def _private(stored: StoredJob, outputs: Mapping[str, Any]) -> dict[str, Any]:
     return mark_unreadable(stored.private, OUTPUT) if lost else stored.private
 
 
-async def view_job(request: Request, stored: StoredJob) -> dict[str, Any]:
+async def view_job(request: Request, stored: StoredJob) -> JobView:
     """Return the job as its app sees it; it names the members that can't be read. Raises KeyMissing."""
     shown = (await view_jobs(request, [stored], strict=True))[0]
     if OUTPUT in shown["unreadable"]:
@@ -93,7 +96,7 @@ async def view_job(request: Request, stored: StoredJob) -> dict[str, Any]:
     return shown
 
 
-def etag(job: Job, shown: dict[str, Any]) -> str:
+def etag(job: Job, shown: JobView) -> str:
     """Return a strong ETag: the record's version, and what changes without it: the state of the webhook, the provider's
     notices, which members can't be read. `shown`: the job's view.
     """

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 from arq.connections import ArqRedis
+from document_check import check_each_response, document
 from waiting import LIMIT
 
 from api.server import bind, serve
@@ -43,7 +44,11 @@ class Running:
         self, app: str = "acme", scopes: tuple[str, ...] = SCOPES, key: str | None = None
     ) -> httpx2.AsyncClient:
         headers = {"Authorization": f"Bearer {key or await self.key(app, scopes)}"}
-        self.clients.append(httpx2.AsyncClient(base_url=self.base_url, headers=headers, timeout=LIMIT, trust_env=False))
+        hooks = {"response": [check_each_response]}
+        client = httpx2.AsyncClient(
+            base_url=self.base_url, headers=headers, timeout=LIMIT, trust_env=False, event_hooks=hooks
+        )
+        self.clients.append(client)
         return self.clients[-1]
 
 
@@ -96,8 +101,8 @@ class Worker:
         await self.commit(job_id, (fact, number))
 
     async def commit(self, job_id: str, *drafts: EventDraft, answer: dict[str, Any] | None = None) -> None:
-        writes = [await self.jobs.output_command(job_id, answer)] if answer is not None else []
-        await self.jobs.change(job_id, lambda _: drafts, token=self.claimed[job_id].token, writes=lambda _: writes)
+        output = await self.jobs.seal_output(job_id, answer) if answer is not None else None
+        await self.jobs.change(job_id, lambda _: drafts, token=self.claimed[job_id].token, output=output)
 
     async def text(self, job_id: str, attempt: int, offset: int, text: str) -> None:
         assert (
@@ -179,7 +184,9 @@ class Stream:
                 name, _, value = line.partition(": ")
                 fields[name] = value
             elif fields:
-                return {**json.loads(fields["data"]), "_id": fields.get("id"), "_event": fields["event"]}
+                event = json.loads(fields["data"])
+                document().check("StreamedEvent", event)
+                return {**event, "_id": fields.get("id"), "_event": fields["event"]}
         return None
 
     async def until(self, kind: str) -> list[dict[str, Any]]:

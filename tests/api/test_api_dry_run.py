@@ -6,10 +6,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from document_check import document
 from httpx2 import AsyncClient
 
-from api.schema.dry_run_schema import DRY_RUN_SCHEMAS
-from tests.api.test_api_read import keys_of
 from worker.store import keys
 from worker.store.admission.model_access import ModelAccessStore
 from worker.store.admission.pauses import Pauses
@@ -19,7 +18,7 @@ async def dry(client: AsyncClient, **body: Any) -> dict[str, Any]:
     answer = await client.post("/v1/jobs?dry_run=true", json={"model": "gpt-5.6-sol", "input": "hello", **body})
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
-    keys_of(DRY_RUN_SCHEMAS["DryRun"], found)
+    document().check("DryRun", found)
     return found
 
 

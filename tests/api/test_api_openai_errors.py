@@ -201,7 +201,7 @@ async def test_the_document_has_the_openai_routes(acme):
         for status, row in operation["responses"].items():
             if status != "200":
                 assert set(row["content"]) == {"application/json"}
-                assert "error" in row["content"]["application/json"]["schema"]["properties"]
+                assert row["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/OpenAIErrorBody"}
     assert "text/event-stream" in doc["paths"]["/v1/responses"]["post"]["responses"]["200"]["content"]
 
 

@@ -22,7 +22,7 @@ from thorough import cases
 from worst_requests import VALUES, WorstRequest, definitions_of, requests_for, target_of
 
 from api.routes.webhook_endpoints import EndpointChange
-from api.schema.requests import Accept, BatchItem, EmptyBody, Submit
+from api.schema.requests import BatchItem, BatchRequest, EmptyBody, OfferAcceptance, Submit
 from api.web.bounded_input import MAX_ERRORS
 from api.web.problems import Problem
 from api.web.strict_json import MAX_CONTAINERS_PER_MIB, parse_json
@@ -143,11 +143,14 @@ def test_a_large_body_is_judged_as_a_small_one(text):
 VALUE = st.one_of(
     st.none(), st.just(""), st.just("default"), st.just("gpt-5.6-sol"), st.just("job.completed"), st.integers(0, 3)
 )
+NAMES = ["model", "input", "policy", "fallback", "events", "webhook", "jobs", "x"]
 ANYTHING = st.recursive(
     VALUE,
     lambda inner: st.one_of(
         st.builds(lambda item, count: [item] * count, inner, st.sampled_from([0, 1, 9, 10, 11, 12, 26, 27, 51, 60])),
-        st.dictionaries(st.sampled_from(["model", "input", "policy", "fallback", "events", "webhook", "x"]), inner),
+        st.dictionaries(
+            st.sampled_from(["model", "input", "policy", "fallback", "events", "webhook", "jobs", "x"]), inner
+        ),
         st.builds(lambda item, count: {f"k{i}": item for i in range(count)}, inner, st.sampled_from([1, 16, 17, 40])),
     ),
     max_leaves=6,
@@ -158,7 +161,9 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-@given(FIELDS | ANYTHING, st.sampled_from([Submit, BatchItem, Accept, EmptyBody, EndpointChange]))
+@given(
+    FIELDS | ANYTHING, st.sampled_from([Submit, BatchItem, BatchRequest, OfferAcceptance, EmptyBody, EndpointChange])
+)
 def test_what_is_cut_before_the_check_never_changes_the_verdict(sent, model):
     try:
         wanted = model.model_validate(sent)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from api.schema.components import resolve
 from api.schema.documented_route import DocumentedRoute
 from api.schema.openapi import document
 
@@ -153,9 +154,8 @@ def resolved(schema: Any, definitions: dict[str, Any]) -> Any:
 def body_schema(route: DocumentedRoute, definitions: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Return the schema of the route's body and an example; {} for one that documents none."""
     content = ((route.operation or {}).get("requestBody") or {}).get("content", {})
-    kind = content.get("application/json", {})
-    schema = kind.get("schema", {})
-    return resolved(schema, definitions | schema.get("$defs", {})), kind.get("example", {})
+    kind, _ = resolve(content.get("application/json", {}))
+    return resolved(kind.get("schema", {}), definitions), kind.get("example", {})
 
 
 def definitions_of(routes: Iterable[DocumentedRoute]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ async def test_doctor_looks_for_the_api_where_the_settings_say(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("address", "said", "regional"),
+    ("address", "setting", "regional"),
     [
         (None, None, False),
         ("https://api.openai.com/v1", None, False),
@@ -172,7 +172,7 @@ async def test_doctor_looks_for_the_api_where_the_settings_say(monkeypatch: pyte
     ],
 )
 def test_a_regional_address_costs_more_unless_it_is_said(
-    address: str | None, output: str | None, regional: bool
+    address: str | None, setting: str | None, regional: bool
 ) -> None:
-    given = {"OPENAI_BASE_URL": address} | ({"regional_processing": output} if output is not None else {})
+    given = {"OPENAI_BASE_URL": address} | ({"regional_processing": setting} if setting is not None else {})
     assert Settings(_env_file=None, **given).regional is regional  # type: ignore[arg-type]

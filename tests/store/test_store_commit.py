@@ -192,11 +192,11 @@ async def test_a_job_that_is_not_there_cannot_change(jobs):
 async def test_the_answer_is_in_the_commit_that_completes(redis, jobs):
     job = await submitted(jobs)
     answer = {"output_text": "hello", "output": [], "refusal": None}
-    writes = [await jobs.output_command(job.id, answer)]
+    output = await jobs.seal_output(job.id, answer)
     with pytest.raises(LeaseLost):
-        await jobs.change(job.id, lambda _: NORMAL, token="w9:9", writes=lambda _: writes)
+        await jobs.change(job.id, lambda _: NORMAL, token="w9:9", output=output)
     assert await jobs.load_output(job.id) is None
-    await jobs.change(job.id, lambda _: NORMAL, writes=lambda _: writes)
+    await jobs.change(job.id, lambda _: NORMAL, output=output)
     assert await jobs.load_output(job.id) == answer
 
 

@@ -50,8 +50,8 @@ async def run(jobs, one, *, text=None, ends=True):
     """Start a claimed job, store an output for it, and perhaps complete it."""
 
     async def commit(*drafts, output=None):
-        writes = [await jobs.output_command(one.job.id, {"output_text": output})] if output is not None else []
-        await jobs.change(one.job.id, lambda _: drafts, token=one.token, writes=lambda _: writes)
+        change = await jobs.seal_output(one.job.id, {"output_text": output}) if output is not None else None
+        await jobs.change(one.job.id, lambda _: drafts, token=one.token, output=change)
 
     number = len(one.job.attempts) + 1
     await commit((STARTED, None), (began(), number))

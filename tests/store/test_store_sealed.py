@@ -71,8 +71,8 @@ async def run(redis: ArqRedis) -> tuple[Jobs, str]:
     assert held.input == {"input": SECRET, "instructions": SECRET, "params": {"tools": [{"name": SECRET}]}}
     assert held.private["metadata"] == {"k": SECRET}
     await OutputChunks(redis).append([PendingChunk(held.job.id, held.token, 1, OutputChunk(1, 0, SECRET))])
-    wrote = [await jobs.output_command(held.job.id, {"output_text": SECRET, "draft": SECRET})]
-    await jobs.change(held.job.id, lambda _: BEGUN, token=held.token, writes=lambda _: wrote)
+    wrote = await jobs.seal_output(held.job.id, {"output_text": SECRET, "draft": SECRET})
+    await jobs.change(held.job.id, lambda _: BEGUN, token=held.token, output=wrote)
     return jobs, stored.job.id
 
 
@@ -151,8 +151,8 @@ async def test_what_was_written_before_there_were_keys_waits_until_it_is_accepte
     assert (await jobs.load(stored.job.id)).job == stored.job, "and not failed: it waits for an operator"
     _, (held,) = await jobs.claim("w1", 5, 60)
     assert held.input is not None
-    wrote = [await jobs.output_command(held.job.id, {"output_text": SECRET})]
-    await jobs.change(held.job.id, lambda _: BEGUN, token=held.token, writes=lambda _: wrote)
+    wrote = await jobs.seal_output(held.job.id, {"output_text": SECRET})
+    await jobs.change(held.job.id, lambda _: BEGUN, token=held.token, output=wrote)
     assert await jobs.load_output(stored.job.id) == {"output_text": SECRET}
     with pytest.raises(ContentNotSealed):
         await Jobs(sides["same"], FakeClock()).load_output(stored.job.id)

@@ -57,8 +57,8 @@ async def fill(redis: ArqRedis) -> Old:
     await Pauses(redis, clock).pause("model", "other", by="key_ops", note="n")
     await KeptSecrets(redis, clock).get("identifier")
     settled, waiting = (await jobs.submit(new_job()))[0].job.id, (await jobs.submit(new_job(prompt="later")))[0].job.id
-    output = await jobs.output_command(settled, {"output_text": "hello"})
-    await jobs.change(settled, lambda _: DONE, writes=lambda _: [output])
+    output = await jobs.seal_output(settled, {"output_text": "hello"})
+    await jobs.change(settled, lambda _: DONE, output=output)
     return Old(key, record, settled, waiting)
 
 
@@ -142,8 +142,8 @@ async def test_a_plain_deployment_goes_on_encrypted(sides: dict[str, ArqRedis]) 
     jobs = Jobs(sides["accepting"], FakeClock())
     _, (held,) = await jobs.claim("w1", 5, 60)
     assert held.input == {"input": "later"}, "a plain job that is not over runs where plain values are accepted"
-    output = await jobs.output_command(old.waiting, {"output_text": "hello"})
-    await jobs.change(old.waiting, lambda _: DONE, token=held.token, writes=lambda _: [output])
+    output = await jobs.seal_output(old.waiting, {"output_text": "hello"})
+    await jobs.change(old.waiting, lambda _: DONE, token=held.token, output=output)
     counts = await StoreSealing(sides["accepting"], FakeClock(start=900)).run()
     assert counts["jobs_not_over"] == 0
     assert (await Jobs(sides["on"], FakeClock()).load_output(old.waiting) or {})["output_text"] == "hello"

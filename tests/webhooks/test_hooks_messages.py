@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from builders import BLOCKED, CANCELLED, EXPIRED, FAILED, STARTED, T0, began, disclosure, done, life
+from document_check import document
 from hypothesis import given, strategies as st
 from openai import OpenAI
 from standardwebhooks.webhooks import Webhook
@@ -38,7 +39,10 @@ def completed(**changes):
 
 def payload_of(kind, job, webhook_event, answer=None):
     text = body_of(kind, "msg_01", job, webhook_event, PRIVATE, answer)
-    return text and json.loads(text)
+    body = text and json.loads(text)
+    if kind != "openai":
+        document().check("ThinMessage" if kind == "thin" else "FullMessage", body)
+    return body
 
 
 def test_thin_says_how_it_stands_and_nothing_of_what_was_said():

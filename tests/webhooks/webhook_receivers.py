@@ -172,8 +172,8 @@ class Post:
         return stored.job.id
 
     async def complete(self, job_id: str, text: str = "The secret answer.") -> None:
-        answer = await self.jobs.output_command(job_id, {"output_text": text, "output": [], "draft": "A draft."})
-        await self.jobs.change(job_id, lambda _: LIFE, writes=lambda _: [answer])
+        answer = await self.jobs.seal_output(job_id, {"output_text": text, "output": [], "draft": "A draft."})
+        await self.jobs.change(job_id, lambda _: LIFE, output=answer)
 
     async def messages(self, job_id: str) -> list[tuple[OutboxMessage, list[dict[str, Any]]]]:
         return await self.outbox.of_job(job_id)

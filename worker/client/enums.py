@@ -1,6 +1,6 @@
 """The known values of the API's enumerated fields. A newer server may send others: see `models.Open`.
 
-A test compares them with the server's own.
+A test compares them with the API's document.
 """
 
 from __future__ import annotations
@@ -12,6 +12,14 @@ BlockCategory = Literal["cyber", "bio", "prompt", "misalignment", "image", "cont
 Carrier = Literal["http_400", "http_403", "error_event", "response_failed", "incomplete", "chat_chunk"]
 DisclosureReason = Literal["safety_check_delay", "silence", "access_denied", "provider_reroute", "offer_accepted"]
 DecidedBy = Literal["policy", "app", "provider"]
+
+
+MessageState = Literal["pending", "delivered", "exhausted", "gone"]
+ContentState = Literal["kept", "deleted", "not_stored", "locked"]
+AccessStatus = Literal[
+    "ok", "not_granted", "wrong_project", "wrong_organization", "region", "key", "network", "quota", "unknown"
+]
+AccountStatus = Literal["normal", "elevated", "widened"]
 
 
 class JobStatus(StrEnum):

@@ -7,7 +7,7 @@ An older client works with a newer server: unknown fields are kept (`model_extra
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 
@@ -18,15 +18,18 @@ from .enums import (
     BlockCategory,
     Carrier,
     CheckEnd,
+    ContentState,
     DecidedBy,
     DisclosureReason,
     Evidence,
     JobStatus,
+    MessageState,
     Outcome,
     Purpose,
     RetryModelState,
     SafetyState,
 )
+from .policy import Priority
 
 T = TypeVar("T")
 Open = Annotated[T | str, Field(union_mode="left_to_right")]
@@ -167,6 +170,7 @@ class Hold(ApiModel):
     scope: str = ""
     reason: str = ""
     since: datetime | None = None
+    by: str | None = None
 
 
 class ProviderError(ApiModel):
@@ -188,6 +192,22 @@ class JobError(ApiModel):
     message: str = ""
     advice: str = ""
     provider: ProviderError | None = None
+
+
+class AppliedPrice(ApiModel):
+    """The row of prices that an attempt was charged by, and the rules that applied."""
+
+    SHOWN = ("model", "valid_from", "tier")
+    model: str
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    checked_on: date | None = None
+    tier: str = "standard"
+    factor: Decimal = Decimal(1)
+    window: str | None = None
+    regional: bool = False
+    long_context: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Attempt(ApiModel):
@@ -215,9 +235,14 @@ class Attempt(ApiModel):
     error: JobError | None = None
     usage: Usage | None = None
     cost: Decimal | None = None
-    price: dict[str, Any] | None = None
+    price: AppliedPrice | None = None
     resumed: int = 0
     sequence: int | None = None
+    served_raw: dict[str, str] = {}
+    flags: tuple[str, ...] = ()
+    service_tier: str | None = None
+    rate_limits: dict[str, str] = {}
+    provider_message: str | None = None
 
 
 class JobWebhook(ApiModel):
@@ -225,7 +250,7 @@ class JobWebhook(ApiModel):
 
     SHOWN = ("state",)
     url: str
-    state: str = "pending"
+    state: Open[MessageState] = "pending"
 
 
 class Job(ApiModel):
@@ -240,7 +265,7 @@ class Job(ApiModel):
     finished_at: datetime | None = None
     next_attempt_at: datetime | None = None
     not_before: datetime | None = None
-    priority: str = "default"
+    priority: Open[Priority] = "default"
     requested_model: str
     served_model: str | None = None
     disclosure: Disclosure | None = None
@@ -251,7 +276,7 @@ class Job(ApiModel):
     refusal: str | None = None
     usage: Usage | None = None
     cost: Cost | None = None
-    cost_reason: str | None = None
+    cost_reason: Open[Literal["price_unknown"]] | None = None
     safety: Safety = Safety()
     offer: Offer | None = None
     hold: Hold | None = None
@@ -259,6 +284,8 @@ class Job(ApiModel):
     error: JobError | None = None
     webhook: JobWebhook | None = None
     metadata: dict[str, str] = {}
+    content: Open[ContentState] = "kept"
+    content_removed_at: datetime | None = None
     unreadable: tuple[str, ...] = ()
     urls: dict[str, str] = {}
 

@@ -6,7 +6,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar
 
-from .models import ApiModel, Job, Open
+from .enums import AccessStatus, AccountStatus, MessageState
+from .models import ApiModel, Disclosure, Job, Open
 
 
 class BatchRow(ApiModel):
@@ -25,7 +26,7 @@ class Receipt(ApiModel):
 
     SHOWN = ("at", "status_code", "error")
     at: datetime
-    trigger: str = "scheduled"
+    trigger: Open[Literal["scheduled", "manual"]] = "scheduled"
     status_code: int | None = None
     seconds: float | None = None
     error: str | None = None
@@ -41,10 +42,19 @@ class Message(ApiModel):
     seq: int | None = None
     url: str | None = None
     endpoint: str | None = None
-    state: Open[Literal["pending", "delivered", "exhausted", "gone"]]
+    state: Open[MessageState]
     created_at: datetime | None = None
     next_try_at: datetime | None = None
     deliveries: tuple[Receipt, ...] = ()
+
+
+class Decision(ApiModel):
+    """Who decided what an audit record tells of."""
+
+    SHOWN = ("by",)
+    by: str = ""
+    key_id: str | None = None
+    policy_version: int | None = None
 
 
 class AuditRecord(ApiModel):
@@ -60,17 +70,27 @@ class AuditRecord(ApiModel):
     app: str = ""
     key_id: str = ""
     data: dict[str, Any] = {}
+    requested_model: str | None = None
+    served_model: str | None = None
+    input_digest: str | None = None
+    disclosure: Disclosure | None = None
+    decision: Decision | None = None
+    call: dict[str, Any] | None = None
+    checks: tuple[dict[str, Any], ...] = ()
+    cost: dict[str, str | None] | None = None
 
 
 class Access(ApiModel):
     """Whether this organisation may call a model, as of the last probe, and what to do if not."""
 
     SHOWN = ("status", "since")
-    status: str = "unknown"
+    status: Open[AccessStatus] = "unknown"
     since: datetime | None = None
     probed_at: datetime | None = None
     request_id: str | None = None
     advice: str = ""
+    skipped: bool = False
+    next_probe_at: datetime | None = None
 
 
 class Model(ApiModel):
@@ -112,13 +132,14 @@ class Worker(ApiModel):
     running: int = 0
     beat_at: datetime | None = None
     draining: bool = False
+    slots: int = 0
 
 
 class Account(ApiModel):
     """How the provider treats the account: normal, or with more checks than usual."""
 
     SHOWN = ("state",)
-    state: str = "unknown"
+    state: Open[AccountStatus] = "unknown"
     families: dict[str, Any] = {}
     evidence: dict[str, Any] = {}
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from worker.jobs.record import (
     AppliedPrice,
@@ -31,6 +31,7 @@ from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelS
 class Fact(Frozen):
     """The data of one event; `TYPE` is its name on the wire."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)  # older releases stored fewer fields
     TYPE: ClassVar[str]
 
 
@@ -225,7 +226,7 @@ class CancelRequested(Fact):
 
 
 class AccountFlagged(Fact):
-    """The provider recommends verification for this account (wire.md section 2.1)."""
+    """The provider recommends verification for this account."""  # wire.md section 2.1
 
     TYPE = "job.account.flagged"
 
@@ -241,7 +242,7 @@ class Completed(Fact):
 
 
 class Blocked(Fact):
-    """The provider withheld the content; nothing is delivered and nothing more is tried (promise P2)."""
+    """The provider withheld the content; nothing is delivered and nothing more is tried."""  # promise P2
 
     TYPE = "job.blocked"
     block: Block

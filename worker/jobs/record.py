@@ -37,7 +37,12 @@ _WAIT_REASONS = frozenset(ScheduledReason)
 class Frozen(BaseModel):
     """The base of immutable values; `evolve` makes a changed copy."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_serialization_defaults_required=True,  # parts of the record are shown with all their fields
+    )
 
     def evolve(self, **changes: object) -> Self:
         """Return a copy with `changes`, validated like a new value (`model_copy` would not validate)."""
@@ -103,7 +108,7 @@ class JobError(Frozen):
 
 
 class Block(Frozen):
-    """Content withheld by the provider (wire.md section 3)."""
+    """Content withheld by the provider, and what to do next."""  # wire.md section 3
 
     category: BlockCategory
     code: str
@@ -113,7 +118,7 @@ class Block(Frozen):
 
 
 class Disclosure(Frozen):
-    """The statement that the served model is not the requested one (promise P3)."""
+    """The statement that the served model is not the requested one."""  # promise P3
 
     requested_model: str
     served_model: str

@@ -46,7 +46,7 @@ class OnDelay(Spec):
 
 
 class Policy(Spec):
-    """The limits for retries, rerouting, time and cost. Delay rules and error rules are separate (promise P2)."""
+    """The limits for retries, rerouting, time and cost. Delay rules and error rules are separate."""  # promise P2
 
     on_delay: OnDelay = OnDelay()
     fallback: Literal["default"] | Annotated[tuple[ModelName, ...], Field(max_length=10, strict=False)] = "default"

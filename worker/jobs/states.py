@@ -91,14 +91,14 @@ class Purpose(StrEnum):
 
 
 class Evidence(StrEnum):
-    """The strength of the evidence that a safety check runs (promise P5)."""
+    """The strength of the evidence that a safety check runs."""  # promise P5
 
     SIGNALLED = "signalled"
     SUSPECTED = "suspected"
 
 
 class CheckEnd(StrEnum):
-    """The reason why a check's interval ended; there is no wire event for it (wire.md section 2.3)."""
+    """The reason why a check's interval ended, inferred from what came next."""  # wire.md section 2.3: no event for it
 
     OUTPUT = "output"
     COMPLETED = "completed"
@@ -112,7 +112,7 @@ class CheckEnd(StrEnum):
 
 
 class RetryModelState(StrEnum):
-    """The three states of the provider's `retry_model` (wire.md section 2.1)."""
+    """Whether the provider named a faster model, said that there is none, or said nothing."""  # wire.md section 2.1
 
     NAMED = "named"
     NONE = "none"  # an explicit null: the provider offers no faster model

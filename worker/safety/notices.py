@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from worker.jobs.record import Frozen, JobError
+from worker.jobs.view_schema import NoticeAbout, NoticeView
 from worker.safety.codes import normalize_code
 from worker.safety.messages import job_error
 
@@ -32,7 +33,6 @@ QUARANTINING: Final = frozenset({BLOCKED, DEACTIVATION})
 """The notices after which the provider refuses that end user, so nothing more should be sent."""
 
 Lookup = Literal["none", "pending", "done", "refused"]
-About = Literal["request", "end_user", "account"]
 
 _LOOKED_UP: Final = {WARNING: "case", DEACTIVATION: "case", ALERT: "alert"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
@@ -74,7 +74,7 @@ class SafetyNotice(Frozen):
     shut_out: bool = False  # the end user was quarantined because of it
 
     @property
-    def about(self) -> About:
+    def about(self) -> NoticeAbout:
         """Return whom it concerns: one request, one end user, or the account."""
         if self.request_id is not None or self.response_id is not None:
             return "request"
@@ -115,7 +115,7 @@ class SafetyNotice(Frozen):
             return None
         return _LOOKUP_DELAYS_S[max(0, self.tries - 1)]
 
-    def view(self) -> dict[str, Any]:
+    def view(self) -> NoticeView:
         """Return the notice as the app of a job sees it."""
         message = self.message
         return {

@@ -10,16 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from worker.jobs.record import Attempt, Check, Job, ProviderError
 from worker.jobs.states import Evidence, Outcome
 from worker.jobs.timestamps import iso_utc
 from worker.safety.codes import normalize_code
 from worker.safety.notices import SafetyNotice
+from worker.safety.packet_schema import (
+    PacketCheckView,
+    PacketErrorView,
+    PacketRequestView,
+    Relevance,
+    SupportPacketView,
+)
 from worker.safety.redact import Redacted, redact
-
-Relevance = Literal["blocked", "denied", "checked", "rerouted", "delayed", "failed", "other"]
 
 _RANK: Final[tuple[Relevance, ...]] = ("blocked", "denied", "checked", "rerouted", "delayed", "failed", "other")
 _DENIED: Final = frozenset({Outcome.ACCESS_DENIED, Outcome.AUTH_FAILED, Outcome.QUOTA_EXHAUSTED})
@@ -46,14 +51,14 @@ _WIDTH: Final = max(len(label) for label, _ in _LABELS) + 2
 
 def build_packet(
     job: Job, messages: Mapping[str, str], notices: Sequence[SafetyNotice], description: Redacted | None, now: datetime
-) -> dict[str, Any]:
-    """Return the packet as JSON values with its `text`; `messages`: the provider's messages by attempt number."""
+) -> SupportPacketView:
+    """Return the packet with its `text`; `messages`: the provider's messages by attempt number."""
     chosen = _relevant_attempts(job)
     requests = [_request(job, attempt, messages.get(str(attempt.number))) for attempt in chosen]
-    body: dict[str, Any] = {
+    body: SupportPacketView = {
         "object": "support_packet",
         "job": job.id,
-        "status": job.status.value,
+        "status": job.status,
         "created_at": iso_utc(now, "milliseconds"),
         "requests": requests,
         "notices": [
@@ -70,6 +75,7 @@ def build_packet(
         "redactions": [{"detector": found.detector, "count": found.times} for found in description.found]
         if description
         else [],
+        "text": "",
     }
     return {**body, "text": _text(body, job)}
 
@@ -96,7 +102,7 @@ def _relevant_attempts(job: Job) -> list[Attempt]:
     return [attempt for attempt in ranked if relevance(job, attempt) != "other"] or list(job.attempts[-1:])
 
 
-def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
+def _request(job: Job, attempt: Attempt, message: str | None) -> PacketRequestView:
     at = attempt.finished_at or attempt.started_at
     checks = [check for check in job.checks if check.attempt == attempt.number]
     model, served = _name(attempt.model), _name(attempt.served_model)
@@ -114,7 +120,7 @@ def _request(job: Job, attempt: Attempt, message: str | None) -> dict[str, Any]:
         "account": f"API key of project {_name(attempt.project) or _UNKNOWN}"
         + (f"; end user by safety_identifier {who}" if who else ""),
         "exact_message": _exact_message(job, attempt, checks, message),
-        "outcome": attempt.outcome.value if attempt.outcome else None,
+        "outcome": attempt.outcome,
         "error": _error(job, attempt),
         "checks": [_check(check) for check in checks],
         "request_id": _name(attempt.request_id) or _UNKNOWN,
@@ -160,7 +166,7 @@ def _harmless_messages(attempt: Attempt) -> set[str]:
     }
 
 
-def _error(job: Job, attempt: Attempt) -> dict[str, Any]:
+def _error(job: Job, attempt: Attempt) -> PacketErrorView:
     """Return the provider's code, type and status; each only if it looks like one."""
     provider = (attempt.error.provider if attempt.error is not None else None) or ProviderError()
     code = normalize_code(provider.code)
@@ -170,10 +176,10 @@ def _error(job: Job, attempt: Attempt) -> dict[str, Any]:
     return {"code": code, "type": normalize_code(provider.type), "http_status": status}
 
 
-def _check(check: Check) -> dict[str, Any]:
+def _check(check: Check) -> PacketCheckView:
     seconds = (check.ended_at - check.started_at).total_seconds() if check.ended_at else None
     return {
-        "evidence": check.evidence.value,
+        "evidence": check.evidence,
         "seconds": None if seconds is None else round(seconds, 3),
         "use_cases": [word for word in map(normalize_code, check.use_cases) if word],
         "reasons": [word for word in map(normalize_code, check.reasons) if word],
@@ -196,14 +202,11 @@ def _name(value: str | None) -> str | None:
     return value
 
 
-def _text(body: Mapping[str, Any], job: Job) -> str:
+def _text(body: SupportPacketView, job: Job) -> str:
     """Render the text: the most relevant request, the description, then the other requests."""
     lines = [f"Support request about {job.id} (made by Vigil; it holds no prompt and no output)", ""]
-    first, *others = body["requests"] or [None]
-    if first is None:
-        lines += _fields(_fields_without_request(job))
-    else:
-        lines += _fields(first)
+    others = body["requests"][1:]
+    lines += _fields(body["requests"][0] if body["requests"] else _fields_without_request(job))
     about = str(body["description"] or "(none given)").splitlines() or [""]
     lines.append(_line("Description", about[0]))
     lines += [" " * _WIDTH + line for line in about[1:]]

@@ -10,10 +10,13 @@ import json
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from typing_extensions import TypedDict
+
 from worker.jobs import ids
-from worker.jobs.record import Job
-from worker.jobs.states import Status
+from worker.jobs.record import Block, Disclosure, Job
+from worker.jobs.states import SafetyState, Status
 from worker.jobs.view import dumps, job_urls, job_view
+from worker.jobs.view_schema import JobUrlsView, JobView, documented
 
 _TRUNCATED_REASON: Final = "max_output_tokens"
 _OPENAI_TYPES: Final = {
@@ -33,6 +36,52 @@ class WebhookEvent(NamedTuple):
     at: datetime
 
 
+class ThinSafetyView(TypedDict):
+    """How many safety checks a job had, and its block."""
+
+    state: SafetyState
+    checks: int
+    block: Block | None
+    account_flagged: bool
+
+
+@documented
+class ThinJobView(TypedDict):
+    """A job without any content."""
+
+    id: str
+    seq: int
+    """The seq of the event: a receiver of several messages can tell which one is the newest."""
+    status: Status
+    reason: str | None
+    requested_model: str
+    served_model: str | None
+    disclosure: Disclosure | None
+    safety: ThinSafetyView
+    urls: JobUrlsView
+    metadata: dict[str, str]
+
+
+@documented
+class ThinMessageView(TypedDict):
+    """A webhook message without any content (`"payload": "thin"`)."""
+
+    type: str
+    """The event that it reports, such as `job.completed`."""
+    timestamp: datetime
+    data: ThinJobView
+
+
+@documented
+class FullMessageView(TypedDict):
+    """A webhook message with the job as the API shows it (`"payload": "full"`)."""
+
+    type: str
+    """The event that it reports, such as `job.completed`."""
+    timestamp: datetime
+    data: JobView
+
+
 def body_of(
     kind: str,
     message_id: str,
@@ -48,8 +97,12 @@ def body_of(
     """
     if kind == "openai":
         return _openai(message_id, job, event)
-    data = _full(job, private, answer, base) if kind == "full" else _thin(job, event, private, base)
-    return dumps({"type": event.type, "timestamp": event.at, "data": data}).decode()
+    body: ThinMessageView | FullMessageView
+    if kind == "full":
+        body = {"type": event.type, "timestamp": event.at, "data": _full(job, private, answer, base)}
+    else:
+        body = {"type": event.type, "timestamp": event.at, "data": _thin(job, event, private, base)}
+    return dumps(body).decode()
 
 
 def shows_answer(body: str) -> bool:
@@ -61,19 +114,19 @@ def shows_answer(body: str) -> bool:
         return False
 
 
-def _thin(job: Job, event: WebhookEvent, private: dict[str, Any], base: str) -> dict[str, Any]:
+def _thin(job: Job, event: WebhookEvent, private: dict[str, Any], base: str) -> ThinJobView:
     return {
         "id": job.id,
         "seq": event.seq,
-        "status": job.status.value,
+        "status": job.status,
         "reason": job.reason,
         "requested_model": job.requested_model,
         "served_model": job.served_model,
-        "disclosure": job.disclosure and job.disclosure.model_dump(),
+        "disclosure": job.disclosure,
         "safety": {
-            "state": job.safety_state.value,
+            "state": job.safety_state,
             "checks": len(job.checks),
-            "block": job.block and job.block.model_dump(),
+            "block": job.block,
             "account_flagged": job.account_flagged,
         },
         "urls": job_urls(job, base),
@@ -81,7 +134,7 @@ def _thin(job: Job, event: WebhookEvent, private: dict[str, Any], base: str) -> 
     }
 
 
-def _full(job: Job, private: dict[str, Any], answer: dict[str, Any] | None, base: str) -> dict[str, Any]:
+def _full(job: Job, private: dict[str, Any], answer: dict[str, Any] | None, base: str) -> JobView:
     without_draft = {name: value for name, value in (answer or {}).items() if name != "draft"}
     return job_view(job, private, without_draft, None, base)
 

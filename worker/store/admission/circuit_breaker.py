@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from arq.connections import ArqRedis
+from typing_extensions import TypedDict
 
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.timestamps import iso_ms
+from worker.jobs.view_schema import Iso
 from worker.store import channels, keys
 from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
@@ -28,6 +30,16 @@ class CallPermission(NamedTuple):
 
     state: Literal["closed", "trial", "open"]
     reason: str = ""
+
+
+class OpenCircuit(TypedDict):
+    """A circuit that is not closed: calls of its scope wait."""
+
+    scope: str
+    state: Literal["open", "half_open"]
+    reason: str
+    since: Iso
+    next_probe_at: Iso
 
 
 def scope_of(api_key: str, organization: str | None, project: str | None) -> str:
@@ -81,8 +93,8 @@ class CircuitBreaker:
             return int(await self._close(keys=self._keys, args=[channels.WAKE]))
 
 
-async def list_circuits(redis: ArqRedis) -> list[dict[str, object]]:
-    """Return every open circuit: scope, state (open, half_open), reason, since, next_probe_at."""
+async def list_circuits(redis: ArqRedis) -> list[OpenCircuit]:
+    """Return every circuit that is not closed."""
     scopes = list[str]()
     with reporting_unreadable():
         async with store_errors("list circuits", keys.CIRCUITS):
@@ -103,7 +115,7 @@ async def list_circuits(redis: ArqRedis) -> list[dict[str, object]]:
     return rows
 
 
-def _view(scope: str, row: dict[bytes, bytes]) -> dict[str, object]:
+def _view(scope: str, row: dict[bytes, bytes]) -> OpenCircuit:
     return {
         "scope": scope,
         "state": "half_open" if b"trial" in row else "open",

@@ -169,8 +169,9 @@ class TrailVerification:
             async with store_errors("read the jobs"):
                 cursor, names = await self._redis.scan(cursor, match=f"{keys.JOB}*", count=_SCAN)
             ids = [name.decode(errors="replace").removeprefix(keys.JOB) for name in names]
+            read = [name for job_id in ids for name in (keys.job(job_id), keys.chain_records(job_id))]
             async with store_errors("compare the trail's ends"):
-                for job_id in await self._chain_heads_script(args=[keys.JOB, keys.chain_records(""), keys.AUDIT, *ids]):
+                for job_id in await self._chain_heads_script(keys=[keys.AUDIT, *read], args=ids):
                     yield job_id.decode(errors="replace")
             if not cursor:
                 return

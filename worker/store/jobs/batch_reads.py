@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.jobs.view_schema import MessageState
 from worker.store import keys
 from worker.store.connection.job_keys import unseal_by_job
 from worker.store.envelope import OUTPUT
@@ -15,7 +16,7 @@ from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies, readable
 from worker.store.webhooks.outbox import load_message
 
-_UNSENT = "exhausted"
+_UNSENT: Final[MessageState] = "exhausted"
 """The state of a message that can't be read: it is not sent any more."""
 
 
@@ -47,7 +48,7 @@ async def outputs_or_none(
         return first | await outputs_or_none(redis, job_ids[half:], need_key=need_key)
 
 
-async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, str]:
+async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, MessageState]:
     """Return the state of each job's newest webhook message; jobs without one are left out."""
     if not job_ids:
         return {}

@@ -13,11 +13,10 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.store import keys
-from worker.store.commands import CommandArg
 from worker.store.connection.job_keys import ciphers_for_writing, ciphers_of
 from worker.store.envelope import JobCipher, MasterKeyring, text_field
 from worker.store.errors import store_errors
-from worker.store.jobs.scripts import Scripts
+from worker.store.jobs.scripts import Scripts, SealedChunk
 from worker.store.values import report_unreadable
 
 _PLAIN = MasterKeyring().ephemeral("")
@@ -48,12 +47,13 @@ class OutputChunks:
 
     async def append(self, outgoing: Sequence[PendingChunk]) -> tuple[int, list[str]]:
         """Append and publish chunks; return the number of subscribers, and the jobs whose lease is lost."""
-        args: list[CommandArg] = []
         ciphers = await ciphers_for_writing(self._redis, {one.job_id for one in outgoing})
-        for job_id, token, attempt, chunk in outgoing:
-            args += (job_id, token, f"{job_id}:{attempt}", ciphers[job_id].seal(text_field(attempt), chunk))
+        sealed = [
+            SealedChunk(job_id, token, attempt, ciphers[job_id].seal(text_field(attempt), chunk))
+            for job_id, token, attempt, chunk in outgoing
+        ]
         async with store_errors("keep the text so far"):
-            return await self._scripts.append_output(args)
+            return await self._scripts.append_output(sealed)
 
     async def read(self, job_id: str, attempt: int) -> list[OutputChunk]:
         """Return the chunks of an attempt, in order, up to the first unreadable one. Raises RecordUnreadable."""

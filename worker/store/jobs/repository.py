@@ -47,7 +47,7 @@ from worker.store.jobs.claims import JobClaims, RecordReader
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
 from worker.store.jobs.scripts import Scripts
 from worker.store.jobs.set_aside import UnreadableJobs
-from worker.store.jobs.stored_job import ClaimedJob, NewJob, StoredJob, stored_of, unreadable_of
+from worker.store.jobs.stored_job import ClaimedJob, NewJob, OutputChange, StoredJob, stored_of, unreadable_of
 from worker.store.values import valid_members
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import emit_committed
@@ -87,7 +87,6 @@ class Jobs:
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._reader = RecordReader(macs, self.changes)
         self._claims = JobClaims(redis, clock, self._scripts, self._reader, self._unreadable_jobs, self._remember)
-        self._digests: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
 
     async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
@@ -165,13 +164,14 @@ class Jobs:
         job: Job | None = None,
         token: str = "",
         writes: Callable[[Job], Sequence[Command]] | None = None,
+        output: OutputChange | None = None,
     ) -> Job:
         """Commit the events that `decide` drafts for the job as it is now; return the record after them.
 
         `decide` is called again when another process committed first; [] means that nothing is to be done. `writes`
-        returns further commands of the same commit.
+        returns further commands of the same commit, `output` changes the model's output in it.
         Raises LeaseLost (a token was given and is no longer the job's), AlreadySettled, IllegalEvent, Refused (no such
-        job), EndUserShut (a call to the model was to begin for a quarantined end user), ContentTooLarge (`writes` hold
+        job), EndUserShut (a call to the model was to begin for a quarantined end user), ContentTooLarge (they hold
         more than Redis accepts), StoreUnavailable. After the last the holder of a lease may repeat the call: nothing is
         written twice.
         """
@@ -188,10 +188,11 @@ class Jobs:
             async with store_errors("commit"):
                 before = await self._head(current)
                 commands = list(writes(after)) if writes is not None else []
+                commands += [output.command()] if output is not None else []
                 size = capacity.largest_argument(commands)
                 await capacity.must_fit(self._redis, size)
-                output = self._audited_output(job_id, commands)
-                more, head = self.changes.commands(current, after, trail, before, output)
+                audited = _audited_output(job_id, output, commands)
+                more, head = self.changes.commands(current, after, trail, before, audited)
                 commands = [*commands, *more, *measure_commands(after, since=current, writes=commands)]
                 commit_id = self._commit_id(current, token, drafts)
                 end_user = must_not_be_quarantined(after, trail)
@@ -296,32 +297,15 @@ class Jobs:
             raw = await self._redis.get(keys.job_output(job_id))
         return (await unseal_by_job(self._redis, OUTPUT, {job_id: raw})).get(job_id)
 
-    async def output_command(self, job_id: str, content: dict[str, Any]) -> Command:
-        """Return the command that stores the output of the model."""
+    async def seal_output(self, job_id: str, content: dict[str, Any]) -> OutputChange:
+        """Return the change that stores this output of the model; it goes into a commit."""
         cipher = (await ciphers_for_writing(self._redis, [job_id]))[job_id]
-        sealed = cipher.seal(OUTPUT, content)
         try:
-            self._digests[job_id] = (sealed, output_digest(await self._secrets.get(DIGEST), content))
+            digest = output_digest(await self._secrets.get(DIGEST), content)
         except (RecordUnreadable, ContentDamaged, KeyMissing) as error:  # the answer counts for more than its digest
             emit("audit.no_digest", job_id=job_id, code=type(error).__name__)
-        while len(self._digests) > _MAX_CHAIN_HEADS:
-            self._digests.popitem(last=False)
-        return ("SET", keys.job_output(job_id), sealed)
-
-    def _audited_output(self, job_id: str, commands: Sequence[Command]) -> dict[str, str | None]:
-        """Return what the audit record of these commands says of the answer that they store or delete, if they do."""
-        name = keys.job_output(job_id)
-        sealed, digest = self._digests.get(job_id, (b"", ""))
-        for command in reversed(commands):
-            if command[0] == "SET" and command[1] == name:
-                return {"output_digest": digest} if command[2] == sealed else {}
-            if command[0] == "DEL" and name in command:
-                return {"output_digest": None}
-        return {}
-
-    def delete_output_command(self, job_id: str) -> Command:
-        """Return the command that deletes the output of the model."""
-        return ("DEL", keys.job_output(job_id))
+            digest = ""
+        return OutputChange(job_id, cipher.seal(OUTPUT, content), digest)
 
     async def accepts_writes(self) -> bool:
         """Return whether Redis accepts a small write now."""
@@ -346,3 +330,12 @@ class Jobs:
         """Remove the job from the index of deadlines: it is settled, or gone."""
         async with store_errors("forget a deadline"):
             await self._redis.zrem(keys.DEADLINE, job_id)
+
+
+def _audited_output(job_id: str, output: OutputChange | None, commands: Sequence[Command]) -> dict[str, str | None]:
+    """Return what the audit record of a commit says of the answer that it stores or deletes, if it does."""
+    if output is not None and output.sealed is not None:
+        return {"output_digest": output.digest} if output.digest else {}
+    name = keys.job_output(job_id)
+    deleted = any(command[0] == "DEL" and name in command for command in commands)
+    return {"output_digest": None} if deleted else {}

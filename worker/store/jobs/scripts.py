@@ -62,6 +62,15 @@ class ClaimReplies(NamedTuple):
     apps: dict[str, bytes]
 
 
+class SealedChunk(NamedTuple):
+    """A chunk of an attempt's text as it is stored, and the lease under which it is."""
+
+    job_id: str
+    token: str
+    attempt: int
+    sealed: bytes
+
+
 class Scripts:
     """All scripts of jobs on one connection pool. They are loaded again when Redis has forgotten them."""
 
@@ -163,18 +172,22 @@ class Scripts:
 
     async def renew(self, lease_ms: int, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""
+        names = [keys.LEASED, *(keys.job(job_id) for job_id, _ in claims)]
         flat = [argument for pair in claims for argument in pair]
-        reply = await self._renew(keys=[keys.LEASED], args=[lease_ms, keys.JOB, *flat])
+        reply = await self._renew(keys=names, args=[lease_ms, *flat])
         return [message.decode(errors="replace") for message in reply]
 
-    async def append_output(self, chunks: Sequence[CommandArg]) -> tuple[int, list[str]]:
-        """Append and publish chunks (job id, token, "id:attempt", chunk, …).
+    async def append_output(self, chunks: Sequence[SealedChunk]) -> tuple[int, list[str]]:
+        """Append and publish chunks.
 
         Return the number of subscribers and the jobs whose lease is lost, of which nothing was stored.
         """
-        args = [keys.JOB, keys.TEXT, channels.OUTPUT_CHUNKS, *chunks]
-        subscribers, *lost = await self._append_output(keys=[], args=args)
-        return int(subscribers), [job_id.decode() for job_id in lost]
+        names, args = list[str](), list[CommandArg]([channels.OUTPUT_CHUNKS])
+        for job_id, token, attempt, sealed in chunks:
+            names += (keys.job(job_id), keys.text(job_id, attempt))
+            args += (token, f"{job_id}:{attempt}", sealed)
+        subscribers, *lost = await self._append_output(keys=names, args=args)
+        return int(subscribers), [chunks[int(number) - 1].job_id for number in lost]
 
 
 def _text(raw: bytes) -> str:

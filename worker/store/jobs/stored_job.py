@@ -1,4 +1,4 @@
-"""The shapes in which jobs go into the store and come out of it: NewJob, StoredJob, ClaimedJob."""
+"""The shapes in which jobs go into the store and come out of it: NewJob, OutputChange, StoredJob, ClaimedJob."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any, Literal
 from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, mark_unreadable
+from worker.store import keys
 from worker.store.admission.app_quota import AppQuota
 from worker.store.admission.pauses import Pause
 from worker.store.admission.rate_limit import RateLimit, RateMeter
+from worker.store.commands import Command
 from worker.store.connection.job_keys import require_object
 from worker.store.envelope import PRIVATE, MasterKeyring
 
@@ -50,6 +52,28 @@ class ClaimedJob:
     gated: bool = False  # a circuit was open when it was claimed: check the gate before calling
     input: dict[str, Any] | None = field(default=None, repr=False)  # None when it is large: it is read on its own
     unreadable: Literal["", "locked", "damaged"] = ""  # its master key is not here (yet), or its content is damaged
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChange:
+    """What a commit does to the model's output: stores it, sealed already, or deletes it if `sealed` is None.
+
+    `digest`: the keyed digest of the output, for the audit trail; "" if there is none.
+    """
+
+    job_id: str
+    sealed: bytes | None = field(repr=False)
+    digest: str = ""
+
+    @property
+    def size(self) -> int:
+        """Return the bytes that Redis has to take."""
+        return len(self.sealed or b"")
+
+    def command(self) -> Command:
+        """Return the command that makes the change."""
+        key = keys.job_output(self.job_id)
+        return ("DEL", key) if self.sealed is None else ("SET", key, self.sealed)
 
 
 def stored_of(keyring: MasterKeyring, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:

@@ -42,8 +42,9 @@ class ContentRecount:
             rows = await self._redis.zrange(keys.index(app), start, start + _PAGE - 1)
         async with store_errors("list an app's content", sizes):
             cursor, measured = await self._redis.hscan(sizes, cursor, count=_PAGE)
-        names = {*rows, *measured} - {b"total"}
-        args = [keys.JOB, keys.job_input(""), keys.job_output(""), _MAX_SUM, *names]
+        names = list({*rows, *measured} - {b"total"})
+        prefixes = [prefix.encode() for prefix in (keys.JOB, keys.job_input(""), keys.job_output(""))]
+        content = [prefix + name for name in names for prefix in prefixes]
         async with store_errors("measure content", sizes):
-            await self._script(keys=[sizes, keys.content_expiry(app)], args=args)
+            await self._script(keys=[sizes, keys.content_expiry(app), *content], args=[_MAX_SUM, *names])
         self._from[app] = (start + _PAGE if rows else 0), int(cursor)

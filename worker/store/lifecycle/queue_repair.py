@@ -77,7 +77,8 @@ class QueueRepair:
         if may_lack_queue:
             async for ids in self._ready():
                 async with store_errors("queue ready jobs"):
-                    await self._requeue_script(keys=[keys.RING, keys.READY], args=[keys.JOB, keys.app_queue(""), *ids])
+                    names = [keys.RING, keys.READY, *(keys.JOB.encode() + job_id for job_id in ids)]
+                    await self._requeue_script(keys=names, args=[keys.app_queue(""), *ids])
         for app in apps:
             await self._repair_indexes(app)
         lost = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from arq.connections import ArqRedis
 
@@ -103,7 +103,7 @@ class ScaleDemand:
     held: int
     workers: int
     slots: int
-    held_back: str | None
+    held_back: Literal["circuit_open"] | None
 
 
 async def scale_demand(redis: ArqRedis, clock: Clock) -> ScaleDemand:

@@ -5,17 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NotRequired
 
 from arq.connections import ArqRedis
+from typing_extensions import TypedDict
 
 from worker.clock import Clock
 from worker.jobs.timestamps import iso_ms
+from worker.jobs.view_schema import Iso, documented
 from worker.store import keys
 from worker.store.errors import store_errors
 from worker.store.values import readable, reporting_unreadable
 
 _STALE_AFTER_S: Final = 60
+
+
+@documented
+class WorkerHeartbeat(TypedDict):
+    """A worker process that has reported recently."""
+
+    id: str
+    running: int
+    beat_at: Iso
+    draining: bool
+    slots: NotRequired[int]
+    """How many jobs it may run at once."""
 
 
 async def record_heartbeat(redis: ArqRedis, clock: Clock, worker_id: str, state: Mapping[str, Any]) -> None:
@@ -31,7 +45,7 @@ async def remove_heartbeat(redis: ArqRedis, worker_id: str) -> None:
         await redis.hdel(keys.WORKERS, worker_id)
 
 
-async def workers(redis: ArqRedis, clock: Clock) -> list[dict[str, Any]]:
+async def workers(redis: ArqRedis, clock: Clock) -> list[WorkerHeartbeat]:
     """Return the state of each worker whose last heartbeat is younger than a minute."""
     rows = list[bytes]()
     with reporting_unreadable():
@@ -42,8 +56,8 @@ async def workers(redis: ArqRedis, clock: Clock) -> list[dict[str, Any]]:
     return sorted((w for w in found if datetime.fromisoformat(w["beat_at"]) > oldest), key=lambda w: str(w["id"]))
 
 
-def _parse_heartbeat(raw: bytes) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(raw)
+def _parse_heartbeat(raw: bytes) -> WorkerHeartbeat:
+    body: WorkerHeartbeat = json.loads(raw)
     if datetime.fromisoformat(body["beat_at"]).tzinfo is None or not isinstance(body.get("slots", 0), int):
         raise ValueError("not a heartbeat")
-    return {"id": str(body.pop("id")), **body}
+    return {**body, "id": str(body["id"])}

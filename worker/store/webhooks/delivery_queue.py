@@ -38,11 +38,18 @@ class OutboxBatch(NamedTuple):
     entries: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class RoutedMessage:
+    """What routing does to one message: it is enqueued, dropped, or stored as never sent. Made by DeliveryQueue."""
+
+    commands: tuple[Command, ...] = field(repr=False)
+
+
 class RoutedEntry(NamedTuple):
-    """An entry of the outbox, and the commands that replace it."""
+    """An entry of the outbox, and the messages that replace it."""
 
     entry: str
-    commands: Sequence[Command]
+    messages: Sequence[RoutedMessage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +111,8 @@ class DeliveryQueue:
         names = {keys.message(one): one for one in message_ids}
         return {names[key]: message for key, message in readable(zip(names, rows, strict=True), load_message)}
 
-    def enqueue_commands(
-        self, message: OutboxMessage, cipher: JobCipher, url: str, body: str, now_ms: int
-    ) -> list[Command]:
-        """Return the commands that put a message into its target's queue, due at once; `cipher`: its job's."""
+    def enqueue(self, message: OutboxMessage, cipher: JobCipher, url: str, body: str, now_ms: int) -> RoutedMessage:
+        """Return a message that goes into its target's queue, due at once; `cipher`: its job's."""
         sealed = cipher.seal_with_key(body_field(message.id), {"url": url, "body": body})
         commands: list[Command] = [
             ("SET", keys.message(message.id), message.dump(), "EX", self._keep_pending),
@@ -118,16 +123,17 @@ class DeliveryQueue:
         if message.endpoint:
             commands.append(("RPUSH", keys.endpoint_messages(message.job_id), message.id))
             commands.append(("EXPIRE", keys.endpoint_messages(message.job_id), self._keep_pending))
-        return commands
+        return RoutedMessage(tuple(commands))
 
-    def settle_commands(self, message: OutboxMessage) -> list[Command]:
-        """Return the commands that store a message that is never sent."""
-        return [("SET", keys.message(message.id), message.dump(), "EX", self._keep)]
+    def settle(self, message: OutboxMessage) -> RoutedMessage:
+        """Return a message that is stored in its last state and never sent."""
+        return RoutedMessage((("SET", keys.message(message.id), message.dump(), "EX", self._keep),))
 
     @staticmethod
-    def drop_commands(message: OutboxMessage) -> list[Command]:
-        """Return the commands that delete a message."""
-        return [("DEL", keys.message(message.id)), ("LREM", keys.messages(message.job_id), 0, message.id)]
+    def drop(message: OutboxMessage) -> RoutedMessage:
+        """Return a message that is deleted."""
+        remove = ("LREM", keys.messages(message.job_id), 0, message.id)
+        return RoutedMessage((("DEL", keys.message(message.id)), remove))
 
     async def postpone(self, entries: Sequence[str], at_ms: int) -> None:
         """Move these entries of the outbox behind those that came before that time."""
@@ -137,9 +143,10 @@ class DeliveryQueue:
                 await self._redis.zadd(keys.OUTBOX, later, xx=True)
 
     async def commit_routing(self, rows: Sequence[RoutedEntry]) -> int:
-        """Replace the entries by their commands; return how many no other worker had routed in the meantime."""
+        """Replace the entries by their messages; return how many no other worker had routed in the meantime."""
         args: list[CommandArg] = [self._worker_id]
-        for entry, commands in rows:
+        for entry, messages in rows:
+            commands = [command for message in messages for command in message.commands]
             args += [entry, len(commands)]
             for command in commands:
                 args += [len(command), *command]
@@ -203,11 +210,12 @@ class DeliveryQueue:
         """Extend the leases of messages; 0 seconds gives them back. Return how many this worker still held."""
         if not claimed:
             return 0
-        args: list[CommandArg] = [int(lease * 1000), keys.IN_FLIGHT]
+        names, args = [keys.SENDING], list[CommandArg]([int(lease * 1000)])
         for one in claimed:
+            names.append(keys.in_flight(one.target))
             args += [one.target, one.member, one.token]
         async with store_errors("extend the leases of messages"):
-            return int(await self._extend_lease(keys=[keys.SENDING], args=args))
+            return int(await self._extend_lease(keys=names, args=args))
 
     async def record_try(
         self,

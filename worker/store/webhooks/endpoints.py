@@ -16,6 +16,7 @@ from redis.exceptions import WatchError
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, ContentNotSealed, RecordUnreadable, Refused
+from worker.jobs.spec import PayloadKind
 from worker.store import channels, keys
 from worker.store.audit.record_notes import BY_VIGIL, RecordNotes
 from worker.store.connection.pool import keyring_of
@@ -45,7 +46,7 @@ class Endpoint:
     app: str
     url: str
     events: tuple[str, ...]
-    payload: str
+    payload: PayloadKind
     description: str
     state: State
     created_at: int
@@ -84,7 +85,7 @@ class Endpoints:
         *,
         url: str,
         events: tuple[str, ...],
-        payload: str,
+        payload: PayloadKind,
         description: str,
         secret: str,
         by: str = BY_VIGIL,

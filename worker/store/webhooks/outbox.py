@@ -20,6 +20,7 @@ from worker.jobs.errors import Refused
 from worker.jobs.events import Event
 from worker.jobs.record import Job
 from worker.jobs.timestamps import iso_ms
+from worker.jobs.view_schema import MessageState
 from worker.store import channels, keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
@@ -28,7 +29,6 @@ from worker.store.envelope import tries_field
 from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies, read, readable
 
-State = Literal["pending", "delivered", "exhausted", "gone"]
 _SEQ_DIGITS: Final = 10
 _STEPS_PER_MS: Final = 4096  # a float64 of today's milliseconds has that many steps between two of them
 _MAX_CHANGE_TRIES: Final = 5
@@ -46,13 +46,13 @@ class OutboxMessage:
     app: str
     type: str
     seq: int
-    state: State
+    state: MessageState
     created_at: str
     endpoint: str = ""  # a standing endpoint's id; empty = the job's own webhook
     target: str = ""  # in whose queue it is; empty = not routed yet
     tries: int = 0  # scheduled tries made so far
     next_try_at: str | None = None
-    before: State | Literal[""] = ""  # its state before a manual redelivery
+    before: MessageState | Literal[""] = ""  # its state before a manual redelivery
     planned: str | None = None  # … and when its next scheduled try would have been
     trace: str = ""  # the carrier of the submit's trace, as JSON
     receiver: str = ""  # whose allowance it is counted in; empty = its target's
@@ -83,7 +83,7 @@ def load_message(raw: bytes) -> OutboxMessage:
     message = OutboxMessage(**{**fields, "shared_with": tuple(fields.get("shared_with") or ())})
     texts = [message.id, message.job_id, message.app, message.type, message.created_at, message.target, message.trace]
     texts += [message.receiver, *message.shared_with]
-    if message.state not in get_args(State) or not all(isinstance(text, str) for text in texts):
+    if message.state not in get_args(MessageState) or not all(isinstance(text, str) for text in texts):
         raise ValueError("not a message")
     if not all(isinstance(number, int) for number in (message.seq, message.tries)):
         raise TypeError("not a message")

@@ -23,6 +23,7 @@ from arq.connections import ArqRedis
 from worker.clock import Clock, to_ms
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused, StoreUnavailable
 from worker.jobs.timestamps import iso_ms
+from worker.jobs.view_schema import MessageState
 from worker.settings import Settings
 from worker.store import channels
 from worker.store.admission.quarantine import QuarantineLimits
@@ -33,7 +34,7 @@ from worker.store.lifecycle.erasure import schedule_erasure
 from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import ClaimedMessage, DeliveryQueue
 from worker.store.webhooks.endpoints import Endpoints
-from worker.store.webhooks.outbox import OutboxMessage, State
+from worker.store.webhooks.outbox import OutboxMessage
 from worker.tasks.delivery.outbox_relay import OutboxRelay, receiver_name
 from worker.tasks.loop import loop_pass
 from worker.tasks.store_retry import retry_store
@@ -270,7 +271,7 @@ class Dispatcher:
             await self._store_result(taken, after, again_in=wait, result="failed", receipt=receipt)
 
     def _ended(
-        self, tried: OutboxMessage, state: State, destination: _Destination
+        self, tried: OutboxMessage, state: MessageState, destination: _Destination
     ) -> tuple[OutboxMessage, float | None]:
         """Return (the message after its last try here, 0 seconds until it is sent to those who moved away, or None)."""
         if not destination.elsewhere:
@@ -327,7 +328,7 @@ def _cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _after(message: OutboxMessage, state: State) -> OutboxMessage:
+def _after(message: OutboxMessage, state: MessageState) -> OutboxMessage:
     """Return the message in its last state."""
     return replace(message, state=state, next_try_at=None, before="", planned=None)
 

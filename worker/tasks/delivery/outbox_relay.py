@@ -20,13 +20,12 @@ from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.jobs.record import Job
 from worker.jobs.timestamps import iso_ms
-from worker.store.commands import Command
 from worker.store.jobs import batch_reads
 from worker.store.jobs.outbox_jobs import OutboxJob, as_outbox_job, load_event_ranges, load_outbox_jobs
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import report_unreadable
-from worker.store.webhooks.delivery_queue import DeliveryQueue, RoutedEntry
+from worker.store.webhooks.delivery_queue import DeliveryQueue, RoutedEntry, RoutedMessage
 from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import OutboxMessage, trace_of
 from worker.telemetry.internal_errors import report_internal_error
@@ -97,12 +96,12 @@ class OutboxRelay:
                 waiting.append(entry.name)
                 continue
             try:
-                commands = self._commands(entry, context)
+                messages = self._messages(entry, context)
             except Exception as error:  # noqa: BLE001  one message that can't be built must not stop all others
                 report_internal_error("webhook.unmade", error, job_id=entry.job_id)
-                commands = self._given_up(entry)
-            rows.append(RoutedEntry(entry.name, commands))
-            written += len(commands)
+                messages = self._given_up(entry)
+            rows.append(RoutedEntry(entry.name, messages))
+            written += sum(len(message.commands) for message in messages)
             if self._clock.monotonic() - resumed > _MAX_BLOCK_S:  # an event for many endpoints takes milliseconds
                 await asyncio.sleep(0)
                 resumed = self._clock.monotonic()
@@ -178,8 +177,8 @@ class OutboxRelay:
         found = await batch_reads.outputs_or_none(self._redis, job_ids)
         return {job_id: answer for job_id, answer in found.items() if answer is not None}
 
-    def _commands(self, entry: _Entry, context: _EntryContext | None) -> list[Command]:
-        """Return the commands that replace the entry; a job that is no longer stored sends nothing any more."""
+    def _messages(self, entry: _Entry, context: _EntryContext | None) -> list[RoutedMessage]:
+        """Return the messages that replace the entry; a job that is no longer stored sends nothing any more."""
         if context is None or context.record.unreadable is not None:
             return self._given_up(entry)
         job = context.record.job
@@ -188,19 +187,18 @@ class OutboxRelay:
         event = WebhookEvent(entry.type, entry.seq, datetime.fromisoformat(context.trail[-1]["at"]))
         if entry.message is not None:
             own = self._own(entry.message, job, event, context)
-            return self._given_up(entry) if own is None else own
-        commands: list[Command] = []
-        for endpoint, *others in _by_receiver(context.endpoints, entry.type):
-            commands += self._for_endpoint(endpoint, others, job, event, context)
-        return commands
+            return self._given_up(entry) if own is None else [own]
+        groups = _by_receiver(context.endpoints, entry.type)
+        made = (self._for_endpoint(endpoint, others, job, event, context) for endpoint, *others in groups)
+        return [message for message in made if message is not None]
 
     def _for_endpoint(
         self, endpoint: Endpoint, others: Sequence[Endpoint], job: Job, event: WebhookEvent, context: _EntryContext
-    ) -> list[Command]:
+    ) -> RoutedMessage | None:
         name = ids.new_id("msg", context.now_ms, self._clock.random_bytes(ids.RANDOM_BYTES))
         body = self._body(endpoint.payload, name, job, event, context)
         if body is None:
-            return []
+            return None
         message = OutboxMessage(
             *(name, job.id, job.app, event.type, event.seq, "pending", iso_ms(event.at)),
             endpoint=endpoint.id,
@@ -210,15 +208,15 @@ class OutboxRelay:
             receiver=receiver_name(job.app, endpoint.url),
             shared_with=tuple(one.id for one in others),
         )
-        return self._deliveries.enqueue_commands(message, context.record.cipher, endpoint.url, body, context.now_ms)
+        return self._deliveries.enqueue(message, context.record.cipher, endpoint.url, body, context.now_ms)
 
     def _body(self, kind: str, name: str, job: Job, event: WebhookEvent, context: _EntryContext) -> str | None:
         return body_of(kind, name, job, event, context.record.private, context.answer, self._root_path)
 
     def _own(
         self, message: OutboxMessage, job: Job, event: WebhookEvent, context: _EntryContext
-    ) -> list[Command] | None:
-        """Return the commands for the job's own webhook; None if its address is lost with the job's private part.
+    ) -> RoutedMessage | None:
+        """Return the message to the job's own webhook; None if its address is lost with the job's private part.
 
         The target is the receiver's origin, so a dead receiver delays no other one.
         """
@@ -227,15 +225,15 @@ class OutboxRelay:
             return None
         body = self._body(str(hook.get("payload")), message.id, job, event, context)
         if body is None:
-            return self._deliveries.drop_commands(message)
+            return self._deliveries.drop(message)
         url = str(hook["url"])
         message = replace(message, target=target_of(job.app, url), receiver=receiver_name(job.app, url))
-        return self._deliveries.enqueue_commands(message, context.record.cipher, url, body, context.now_ms)
+        return self._deliveries.enqueue(message, context.record.cipher, url, body, context.now_ms)
 
-    def _given_up(self, entry: _Entry) -> list[Command]:
+    def _given_up(self, entry: _Entry) -> list[RoutedMessage]:
         if entry.message is None:
             return []
-        return self._deliveries.settle_commands(replace(entry.message, state="exhausted", next_try_at=None))
+        return [self._deliveries.settle(replace(entry.message, state="exhausted", next_try_at=None))]
 
 
 def _by_receiver(endpoints: Sequence[Endpoint], event_type: str) -> Iterable[list[Endpoint]]:

@@ -18,8 +18,7 @@ from worker.jobs.events import EventDraft
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
 from worker.safety import event_mapping, messages, retry, signals as sg
 from worker.safety.connection_cuts import repeated_cuts
-from worker.store.commands import Command
-from worker.store.jobs.stored_job import ClaimedJob
+from worker.store.jobs.stored_job import ClaimedJob, OutputChange
 from worker.store.values import report_unreadable
 from worker.tasks.execution.active_attempts import ActiveAttempts, check_to_resume
 from worker.tasks.execution.attempt_start import AttemptStarter
@@ -202,13 +201,13 @@ class JobRun:
         ]
         context.access.observe(job.attempt(number).model, verdict)
         await self._update_circuit(verdict.failure)
-        writes = await recorder.add_provider_message(number, reader.message)
+        output = await recorder.add_provider_message(number, reader.message)
         if verdict.block is not None:
             drafts += _without_block(self._attempts.stop(recorder.job, Outcome.CANCELLED))
-            await settle(recorder, self._attempts, drafts, event_mapping.block_fact(verdict.block), writes)
+            await settle(recorder, self._attempts, drafts, event_mapping.block_fact(verdict.block), output)
         elif verdict.outcome not in DELIVERED:
             failure = verdict.failure or Failure(verdict.outcome, "cancelled_upstream", "provider")
-            await self._attempt_failed(number, failure, drafts, writes, output_seen=verdict.first_output_seen)
+            await self._attempt_failed(number, failure, drafts, output, output_seen=verdict.first_output_seen)
         elif job.attempt(number).purpose is Purpose.DRAFT and self._attempts.readers:
             draft = event_mapping.answer_of(verdict, str(reader.text))["output_text"]
             ready = ev.DraftReady(model=verdict.served_model or job.attempt(number).model)
@@ -224,12 +223,12 @@ class JobRun:
             await settle(recorder, self._attempts, [*drafts, *stopped], stopped[-1][0])
             return
         end = event_mapping.completion(job, self._context.catalogue, number, verdict, now)
-        writes: list[Command] = []
+        output: OutputChange | None = None
         if isinstance(end[-1][0], ev.Completed):
-            writes = await recorder.update_content(**event_mapping.answer_of(verdict, text), draft=None)
+            output = await recorder.update_content(**event_mapping.answer_of(verdict, text), draft=None)
         elif job.draft_attempt is not None:
-            writes = await recorder.update_content(draft=None)
-        await recorder.commit([*drafts, *stopped, *end], writes)
+            output = await recorder.update_content(draft=None)
+        await recorder.commit([*drafts, *stopped, *end], output)
         await self._attempts.cancel_upstream()
 
     async def _update_circuit(self, failure: Failure | None) -> None:
@@ -246,13 +245,13 @@ class JobRun:
             pass  # the next job that meets the fault opens it; a trial ends by its time limit
 
     async def _attempt_failed(
-        self, number: int, failure: Failure, drafts: list[EventDraft], writes: list[Command], *, output_seen: bool
+        self, number: int, failure: Failure, drafts: list[EventDraft], output: OutputChange | None, *, output_seen: bool
     ) -> None:
         """Go on after an attempt without an answer: the other attempt, another model, a retry later, or the end."""
         recorder, job, context = self._recorder, self._recorder.job, self._context
         others = [n for n in self._attempts.readers if job.attempt(n).purpose is not Purpose.DRAFT]
         if others or (job.attempt(number).purpose is Purpose.DRAFT and self._attempts.readers):
-            await recorder.commit(drafts, writes)  # the other attempt decides
+            await recorder.commit(drafts, output)  # the other attempt decides
             return
         tried = retry.counted([a.outcome for a in job.attempts])
         now, denied = context.clock.now(), context.access.denied
@@ -268,9 +267,9 @@ class JobRun:
         checked = event_mapping.check_signalled(job, number, drafts)
         drafts += self._attempts.stop(recorder.job, Outcome.CANCELLED)  # a draft, if there is one
         if isinstance(drafts[-1][0], ev.Blocked):
-            await settle(recorder, self._attempts, drafts, drafts[-1][0], writes)
+            await settle(recorder, self._attempts, drafts, drafts[-1][0], output)
         elif failure.scope in retry.HELD_SCOPES and retry.resend_forbidden(failure, output_seen, checked) is None:
-            await recorder.commit([*drafts, self._starter.hold_after(failure, number)], writes)
+            await recorder.commit([*drafts, self._starter.hold_after(failure, number)], output)
         elif substitute is not None and tried < job.policy.max_attempts:
             model = substitute.disclosure.served_model
             await self._starter.start([*drafts, (substitute, number)], model, Purpose.FALLBACK, "access_denied")
@@ -290,10 +289,10 @@ class JobRun:
             )
             if isinstance(again, retry.GiveUp):
                 end = ev.Failed(error=messages.final_error(failure, again.reason, cuts))
-                await settle(recorder, self._attempts, drafts, end, writes)
+                await settle(recorder, self._attempts, drafts, end, output)
                 return
             until = context.clock.now() + timedelta(seconds=again.seconds)
-            await recorder.commit([*drafts, (ev.Scheduled(reason=ScheduledReason.BACKOFF, until=until), None)], writes)
+            await recorder.commit([*drafts, (ev.Scheduled(reason=ScheduledReason.BACKOFF, until=until), None)], output)
 
     async def _cancel(self) -> None:
         """End the job as cancelled, with every attempt, and ask the provider to stop."""

@@ -16,9 +16,8 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY
 from worker.safety import event_mapping
-from worker.store.commands import Command
-from worker.store.connection.capacity import ALWAYS_TAKEN, largest_argument
-from worker.store.jobs.stored_job import ClaimedJob
+from worker.store.connection.capacity import ALWAYS_TAKEN
+from worker.store.jobs.stored_job import ClaimedJob, OutputChange
 from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.unstored_change import RetryWait, ends_job, without_content
 from worker.tasks.store_retry import retry_store
@@ -44,7 +43,7 @@ class RunRecorder:
         self.done = False
         self._content: dict[str, Any] | None = None
 
-    async def commit(self, drafts: Sequence[EventDraft], writes: Sequence[Command] = ()) -> None:
+    async def commit(self, drafts: Sequence[EventDraft], output: OutputChange | None = None) -> None:
         """Record the facts and what follows from them, in one commit; retry while Redis is unavailable.
 
         Content that Redis does not accept, or not before the job's deadline, is left out, and an answer that had to be
@@ -56,55 +55,58 @@ class RunRecorder:
         retry_wait, lost, left_out = RetryWait(self._context.clock), 0, False
         while True:
             try:
-                self.job = await self._change(drafts, writes)
+                self.job = await self._change(drafts, output)
                 break
             except ContentTooLarge as error:
                 fault: ContentTooLarge | StoreUnavailable = error
             except StoreUnavailable as error:
                 fault = error
             full = isinstance(fault, StoreFull)
-            lost = lost + 1 if not full and writes and await self._only_large_writes_fail(writes) else 0
+            lost = lost + 1 if not full and await self._only_large_writes_fail(output) else 0
             late = full and self.seconds_to_deadline() <= 0
-            if not left_out and (isinstance(fault, ContentTooLarge) or lost == _TOO_LARGE_AFTER or (late and writes)):
-                size = fault.size if isinstance(fault, ContentTooLarge) else largest_argument(writes)
+            if not left_out and (isinstance(fault, ContentTooLarge) or lost == _TOO_LARGE_AFTER or (late and output)):
+                size = fault.size if isinstance(fault, ContentTooLarge) else _size(output)
                 emit("answer.too_large", size_bytes=size, reason="full" if late else "too_large")
-                drafts, writes, left_out = self._without_content(drafts)
+                drafts, output, left_out = self._without_content(drafts)
             elif isinstance(fault, StoreUnavailable):
                 await retry_wait.wait(fault, self.seconds_to_deadline())
             else:
                 raise fault
         self.done = self.job.status not in UNDER_WAY
 
-    async def _change(self, drafts: Sequence[EventDraft], writes: Sequence[Command]) -> Job:
+    async def _change(self, drafts: Sequence[EventDraft], output: OutputChange | None) -> Job:
         return await self._context.jobs.change(
             self.job.id,
             lambda job: event_mapping.with_consequences(job, drafts),
             job=self.job,
             token=self._token,
-            writes=lambda _: writes,
+            output=output,
         )
 
-    async def _only_large_writes_fail(self, writes: Sequence[Command]) -> bool:
+    async def _only_large_writes_fail(self, output: OutputChange | None) -> bool:
         """Return whether a large write fails while small ones pass.
 
         A server that does not let us read its limits just closes the connection on a value that is too large.
         """
-        return largest_argument(writes) > ALWAYS_TAKEN and await self._context.jobs.accepts_writes()
+        return _size(output) > ALWAYS_TAKEN and await self._context.jobs.accepts_writes()
 
-    def _without_content(self, drafts: Sequence[EventDraft]) -> tuple[list[EventDraft], list[Command], Literal[True]]:
+    def _without_content(
+        self, drafts: Sequence[EventDraft]
+    ) -> tuple[list[EventDraft], OutputChange | None, Literal[True]]:
         self._content = None  # it is read again: the copy here is not what is stored
         kept = without_content(drafts)
-        return kept, [self._context.jobs.delete_output_command(self.job.id)] if ends_job(kept) else [], True
+        return kept, OutputChange(self.job.id, None) if ends_job(kept) else None, True
 
     def seconds_to_deadline(self) -> float:
         """Return the seconds until the job's deadline; inf if it has none."""
         deadline = deadline_of(self.job)
         return math.inf if deadline is None else (deadline.at - self._context.clock.now()).total_seconds()
 
-    async def update_content(self, **changes: Any) -> list[Command]:
-        """Return the command that stores the job's content with `changes`: output, refusal, draft, provider messages.
+    async def update_content(self, **changes: Any) -> OutputChange:
+        """Return the job's content with `changes`, sealed: output, refusal, draft, provider messages.
 
-        The content is read once, if an earlier attempt may have left some; the command goes into the next commit.
+        It goes into the next commit, and contains all earlier changes. The content is read once, if an earlier attempt
+        may have left some.
         """
         jobs, job_id = self._context.jobs, self.job.id
         if self._content is None and len(self.job.attempts) <= 1:
@@ -112,12 +114,12 @@ class RunRecorder:
         if self._content is None:
             self._content = await retry_store(lambda: jobs.load_output(job_id)) or dict(_EMPTY_CONTENT)
         content = self._content = {**self._content, **changes}
-        return [await retry_store(lambda: jobs.output_command(job_id, content))]
+        return await retry_store(lambda: jobs.seal_output(job_id, content))
 
-    async def add_provider_message(self, number: int, message: str | None) -> list[Command]:
-        """Return the command that stores the provider's own message on attempt `number`; [] if there is none."""
+    async def add_provider_message(self, number: int, message: str | None) -> OutputChange | None:
+        """Return the job's content with the provider's own message on attempt `number`; None if there is none."""
         if not message:
-            return []
+            return None
         await self.update_content()
         known = (self._content or {}).get("provider_messages", {})
         return await self.update_content(provider_messages={**known, str(number): message})
@@ -126,3 +128,7 @@ class RunRecorder:
         """Read the record again: the API may have written to it."""
         stored = await retry_store(lambda: self._context.jobs.load(self.job.id))
         self.job = stored.job if stored is not None else self.job
+
+
+def _size(output: OutputChange | None) -> int:
+    return 0 if output is None else output.size

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from worker.jobs import events as ev
 from worker.jobs.events import EventDraft
-from worker.store.commands import Command
+from worker.store.jobs.stored_job import OutputChange
 from worker.tasks.execution.active_attempts import ActiveAttempts
 from worker.tasks.execution.run_recorder import RunRecorder
 
@@ -16,12 +16,11 @@ async def settle(
     attempts: ActiveAttempts,
     drafts: Sequence[EventDraft],
     end: ev.Fact,
-    writes: Sequence[Command] = (),
+    output: OutputChange | None = None,
 ) -> None:
     """End the job with `end`, or as blocked if `drafts` say that an attempt was (promise P2), and cancel upstream."""
     blocked = any(isinstance(fact, ev.Blocked) for fact, _ in drafts)
-    commands = [*writes]
     if recorder.job.draft_attempt is not None:
-        commands += await recorder.update_content(draft=None)
-    await recorder.commit(drafts if blocked else [*drafts, (end, None)], commands)
+        output = await recorder.update_content(draft=None)
+    await recorder.commit(drafts if blocked else [*drafts, (end, None)], output)
     await attempts.cancel_upstream()

@@ -1,0 +1,133 @@
+"""The bodies of the OpenAI-compatible API for the OpenAPI document: OpenAI's, with the object `vigil` in them.
+
+Only what Vigil itself sets or reads is described. The rest is OpenAI's, and passes as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired, Required
+
+from pydantic import BaseModel, ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+from api.schema.requests import EndUser, Input, Instant, MetaValue, Webhook
+from worker.jobs.record import Disclosure, Hold, JobError, Offer
+from worker.jobs.spec import ModelName, Policy, Priority
+from worker.jobs.states import Status
+from worker.jobs.view_schema import CostView, SafetyView, UnreadablePart
+
+
+class VigilRequest(BaseModel):
+    """Vigil's own fields: those of `POST /v1/jobs` that OpenAI's request does not have."""
+
+    model_config = ConfigDict(extra="forbid")
+    policy: Policy = Policy()
+    webhook: Webhook | None = None
+    end_user: EndUser | None = None
+    priority: Priority = "default"
+    not_before: Instant | None = None
+    metadata: dict[str, MetaValue] | None = None
+
+
+class OpenAIResponseRequest(BaseModel):
+    """OpenAI's request. Fields that are not listed here are passed to the provider unchanged.
+
+    Names of state that the provider keeps (`previous_response_id`, `conversation`, files, vector stores, containers,
+    stored prompts) are refused, and addresses in private networks.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    model: ModelName
+    input: Input
+    instructions: str | None = None
+    background: bool | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    metadata: dict[str, MetaValue] | None = None
+    safety_identifier: EndUser | None = None
+    previous_response_id: None = None
+    conversation: None = None
+    stream_options: Any = None
+    vigil: VigilRequest | None = None
+
+
+class OpenAIFailureView(TypedDict):
+    """Why the response failed."""
+
+    code: str
+    message: str
+
+
+class IncompleteDetailsView(TypedDict):
+    """How the answer was cut short."""
+
+    reason: str
+
+
+class OpenAIUsageView(TypedDict):
+    """Tokens, as OpenAI counts them."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_tokens_details: NotRequired[dict[str, int]]
+    output_tokens_details: NotRequired[dict[str, int]]
+
+
+class VigilView(TypedDict, total=False):
+    """What Vigil knows of the response, in the terms of the native API."""
+
+    job_id: Required[str]
+    status: Required[Status]
+    reason: str | None
+    requested_model: str
+    served_model: str | None
+    disclosure: Disclosure | None
+    safety: SafetyView
+    offer: Offer | None
+    hold: Hold | None
+    cost: CostView | None
+    error: JobError | None
+    next_attempt_at: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
+    unreadable: list[UnreadablePart]
+
+
+@with_config(ConfigDict(extra="allow"))
+class OpenAIResponseView(TypedDict):
+    """OpenAI's Response object, with Vigil's own in it. The members that are not listed here are OpenAI's."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["queued", "in_progress", "completed", "failed", "cancelled", "incomplete"]
+    error: OpenAIFailureView | None
+    incomplete_details: IncompleteDetailsView | None
+    model: str
+    output: list[dict[str, Any]]
+    usage: OpenAIUsageView | None
+    metadata: dict[str, str]
+    background: bool
+    vigil: VigilView
+
+
+class DeletedResponseView(TypedDict):
+    """The response's content was deleted."""
+
+    id: str
+    object: Literal["response"]
+    deleted: bool
+
+
+class OpenAIErrorView(TypedDict):
+    """One error, as OpenAI describes it."""
+
+    message: str
+    type: str
+    code: str | None
+    param: str | None
+
+
+class OpenAIErrorBodyView(TypedDict):
+    """The body of every error of the OpenAI-compatible API."""
+
+    error: OpenAIErrorView

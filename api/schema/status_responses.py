@@ -1,0 +1,76 @@
+"""The response body of GET /v1/status: queue, workers, account, rates, circuits, pauses."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from typing_extensions import TypedDict
+
+from api.schema.responses import PauseView
+from worker.jobs.view_schema import documented
+from worker.safety.account import AccountReason, State as AccountStateName
+from worker.store.admission.circuit_breaker import OpenCircuit
+from worker.store.stats.queue_depth import QueueDepths
+from worker.store.stats.worker_registry import WorkerHeartbeat
+
+
+@documented
+class AccountFamilyView(TypedDict):
+    """How the provider treats the requests of one family of models, in the last hour."""
+
+    state: AccountStateName
+    because: tuple[AccountReason, ...]
+    requests: int
+    checked: int
+    suspected: int
+    blocked: int
+    share: float | None
+    """The share of the ordinary requests of the last half hour that was checked."""
+    usual_share: float | None
+    """The same share in the same hour of the days before."""
+    end_users_checked: int
+
+
+@documented
+class AccountEvidenceView(TypedDict):
+    """What the state of the account is based on."""
+
+    because: tuple[AccountReason, ...]
+    requests: int
+    signalled: int
+    suspected: int
+    blocks: int
+    notices: dict[str, int]
+    """The provider's notices, by type."""
+    last_notice_at: datetime | None
+    window_seconds: int
+    notices_window_seconds: int
+
+
+@documented
+class AccountView(TypedDict):
+    """How the provider treats the account: normal, or with more checks than usual."""
+
+    state: AccountStateName
+    families: dict[str, AccountFamilyView]
+    evidence: AccountEvidenceView
+
+
+class RatesView(TypedDict):
+    """Shares of requests in the window, from 0 to 1; null where there was no request."""
+
+    checks: float | None
+    blocks: float | None
+    substitutions: float | None
+    window_seconds: int
+
+
+class StatusView(TypedDict):
+    """The state of the deployment."""
+
+    queue: QueueDepths
+    workers: list[WorkerHeartbeat]
+    account: AccountView
+    rates: RatesView
+    circuits: list[OpenCircuit]
+    pauses: list[PauseView]

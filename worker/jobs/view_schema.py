@@ -1,0 +1,215 @@
+"""Defines a job as its app sees it: the one model behind `view.job_view`, the OpenAPI document and webhook bodies.
+
+These are the types of plain dicts, so a view costs nothing to build and mypy checks it field by field. Parts of the
+record that are shown unchanged (AppliedPrice, JobError, Block, Disclosure, Offer, Hold) are the record's own models. In
+the document a type is named without `View`; the docstrings of types and fields are its descriptions.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic reads that of `typing` from Python 3.12 on only
+
+from worker.jobs.record import AppliedPrice, Block, Disclosure, DisclosureReason, Hold, JobError, Offer
+from worker.jobs.spec import Priority
+from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
+
+documented = with_config(ConfigDict(use_attribute_docstrings=True))
+"""Makes the docstrings of a TypedDict's fields the descriptions of its schema."""
+
+Money = Annotated[str, Field(pattern=r"^\d+\.\d{6,}$", description="US dollars, exact, with six decimals or more.")]
+Iso = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+"""A time that is text already."""
+MessageState = Literal["pending", "delivered", "exhausted", "gone"]
+NoticeAbout = Literal["request", "end_user", "account"]
+UnreadablePart = Literal["input", "metadata", "webhook", "output"]
+
+
+class CostView(TypedDict):
+    """What the job cost; `wasted` is the part spent on attempts that gave no answer."""
+
+    currency: str
+    total: Money
+    wasted: Money
+
+
+@documented
+class CheckView(TypedDict):
+    """An interval in which a safety check was signalled by the provider, or suspected from silence."""
+
+    attempt: int
+    evidence: Evidence
+    started_at: datetime
+    ended_at: datetime | None
+    seconds: float | None
+    """How long it lasted; null while it lasts."""
+    use_cases: tuple[str, ...]
+    reasons: tuple[str, ...]
+    retry_model: str | None
+    """The model that the provider offers instead."""
+    retry_model_state: RetryModelState
+    repeats: int
+    """How often the provider repeated the notice."""
+    ended_by: CheckEnd | None
+
+
+@documented
+class NoticeView(TypedDict):
+    """What the provider's safety team reported by webhook, perhaps long after the job's end."""
+
+    id: str
+    type: str
+    at: datetime
+    received_at: datetime
+    about: NoticeAbout
+    request_id: str | None
+    model: str | None
+    category: str | None
+    subject: str | None
+    """The id of the provider's case or alert."""
+    request_paused: bool | None
+    message: str
+    advice: str
+
+
+class SafetyView(TypedDict):
+    """The safety checks of a job, its block, and the provider's notices about it."""
+
+    state: SafetyState
+    checks: list[CheckView]
+    block: Block | None
+    account_flagged: bool
+    notices: list[NoticeView]
+
+
+class JobUsageView(TypedDict):
+    """Tokens of the attempt that answered; without one, of all attempts together."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    total_tokens: int
+    estimated: bool
+    cache_write_tokens: int
+    cache_write_12h_tokens: int
+
+
+class AttemptUsageView(TypedDict, total=False):
+    """Tokens of one attempt; empty if none are known."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    total_tokens: int
+    estimated: bool
+    cache_write_tokens: int
+    cache_write_12h_tokens: int
+
+
+@documented
+class AttemptView(TypedDict):
+    """One call to one model."""
+
+    number: int
+    model: str
+    served_model: str | None
+    purpose: Purpose
+    because: DisclosureReason | None
+    """Why another model than the requested one was called."""
+    outcome: Outcome | None
+    """Null while the call may be under way."""
+    mode: str
+    client_request_id: str
+    """Sent as X-Client-Request-Id."""
+    request_id: str | None
+    response_id: str | None
+    organization: str | None
+    project: str | None
+    started_at: datetime
+    first_event_at: datetime | None
+    first_output_at: datetime | None
+    finished_at: datetime | None
+    http_status: int | None
+    processing_ms: int | None
+    error: JobError | None
+    usage: AttemptUsageView
+    cost: Money | None
+    """Null for a model without a price."""
+    price: AppliedPrice | None
+    """The row of prices that the attempt was charged by, and the rules that applied."""
+    resumed: int
+    """How often reading was resumed after a broken connection."""
+    sequence: int | None
+    served_raw: dict[str, str]
+    """The served model as the provider named it, by place: header, created, terminal."""
+    flags: tuple[str, ...]
+    service_tier: str | None
+    rate_limits: dict[str, str]
+    provider_message: str | None
+    """The provider's own message; null if content was withheld."""
+
+
+class JobWebhookView(TypedDict):
+    """The job's own webhook, and the state of its newest message."""
+
+    url: str
+    state: MessageState
+
+
+class JobUrlsView(TypedDict):
+    """The URLs of the job and its resources."""
+
+    self: str
+    events: str
+    cancel: str
+    support_packet: str
+
+
+@documented
+class JobView(TypedDict):
+    """A job as it is at one moment."""
+
+    id: str
+    object: Literal["job"]
+    status: Status
+    reason: str | None
+    """Why a scheduled job waits, or how the answer of a completed one was cut short."""
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    next_attempt_at: datetime | None
+    not_before: datetime | None
+    priority: Priority
+    requested_model: str
+    served_model: str | None
+    disclosure: Disclosure | None
+    output_text: str | None
+    """Set for completed jobs only."""
+    output: list[dict[str, Any]]
+    """The output items as the provider sent them; empty unless the job is completed."""
+    draft: str | None
+    """A faster model's answer, until the job's own answer replaces it."""
+    draft_model: str | None
+    refusal: str | None
+    """The model's own refusal, which is an answer."""
+    usage: JobUsageView | None
+    cost: CostView | None
+    cost_reason: Literal["price_unknown"] | None
+    """Why `cost` is null."""
+    safety: SafetyView
+    offer: Offer | None
+    hold: Hold | None
+    attempts: list[AttemptView]
+    error: JobError | None
+    webhook: JobWebhookView | None
+    metadata: dict[str, str]
+    content: Literal["kept", "deleted", "not_stored", "locked"]
+    """Whether input and output are still stored; locked: some of it can't be read."""
+    unreadable: list[UnreadablePart]
+    content_removed_at: datetime | None
+    urls: JobUrlsView

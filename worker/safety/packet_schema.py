@@ -1,0 +1,92 @@
+"""Defines the packet for the provider's support: what `packet.build_packet` makes and the OpenAPI document shows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+from worker.jobs.states import Evidence, Outcome, Status
+from worker.jobs.view_schema import Iso, documented
+
+Relevance = Literal["blocked", "denied", "checked", "rerouted", "delayed", "failed", "other"]
+
+
+class PacketErrorView(TypedDict):
+    """The provider's error: its code, type and status, each only if it looks like one."""
+
+    code: str | None
+    type: str | None
+    http_status: int | None
+
+
+class PacketCheckView(TypedDict):
+    """A safety check during a request."""
+
+    evidence: Evidence
+    seconds: float | None
+    use_cases: list[str]
+    reasons: list[str]
+
+
+@documented
+class PacketRequestView(TypedDict):
+    """One request to the provider, with what its support asks for."""
+
+    attempt: int
+    why: Relevance
+    """Why this request matters."""
+    surface: str
+    model: str
+    served_model: str | None
+    model_line: str
+    """The model, and the one that served if it is another."""
+    organization: str
+    project: str | None
+    account: str
+    exact_message: str
+    outcome: Outcome | None
+    error: PacketErrorView
+    checks: list[PacketCheckView]
+    request_id: str
+    client_request_id: str | None
+    response_id: str | None
+    started_at: Iso
+    ended_at: Iso | None
+    timestamp: str
+    proxy: bool
+    vpn_or_proxy: str
+
+
+class PacketNoticeView(TypedDict):
+    """A notice of the provider's safety team about the job."""
+
+    type: str
+    at: Iso
+    subject: str | None
+    category: str | None
+    request_id: str | None
+
+
+class RedactionView(TypedDict):
+    """Secrets that were removed from the description: the detector that found them, and how many."""
+
+    detector: str
+    count: int
+
+
+@documented
+class SupportPacketView(TypedDict):
+    """What the provider's support asks for about a job. Has no prompt, no output and no prose of the provider."""
+
+    object: Literal["support_packet"]
+    job: str
+    status: Status
+    created_at: Iso
+    requests: list[PacketRequestView]
+    """The most relevant first."""
+    notices: list[PacketNoticeView]
+    description: str | None
+    redactions: list[RedactionView]
+    text: str
+    """The same in the template of the provider's support."""
