@@ -44,13 +44,13 @@ def attach_connection(scope: Any, connection: ServerConnection) -> None:
 
 def has_left(scope: Scope) -> bool:
     """Return whether the connection of the request is known to be closed."""
-    connection: ServerConnection | None = scope["state"].get(_CONNECTION)
+    connection: ServerConnection | None = scope.get("state", {}).get(_CONNECTION)
     return connection is not None and connection.transport.is_closing()
 
 
 def body_has_begun(scope: Scope) -> bool:
     """Return whether some of the request's body has been received, or it has none."""
-    connection: ServerConnection | None = scope["state"].get(_CONNECTION)
+    connection: ServerConnection | None = scope.get("state", {}).get(_CONNECTION)
     return connection is not None and connection.body_has_begun
 
 
@@ -80,7 +80,7 @@ class Receipt:
     """
 
     def __init__(self, scope: Scope) -> None:
-        self._connection: ServerConnection | None = scope["state"].get(_CONNECTION)
+        self._connection: ServerConnection | None = scope.get("state", {}).get(_CONNECTION)
         self._socket: socket.socket | None = None
         found = None if has_left(scope) or self._connection is None else self._connection.transport
         if found is not None:

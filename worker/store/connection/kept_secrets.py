@@ -38,9 +38,11 @@ class KeptSecrets:
             return known
         key, sealed_as = keys.secret(name), secret_name(name)
         async with store_errors("keep a secret", key):
-            sealed = self._keyring.seal_text(sealed_as, self._clock.random_bytes(_LENGTH).hex())
-            await self._redis.set(key, sealed, nx=True)
             stored: bytes | None = await self._redis.get(key)
+            if stored is None:  # a full Redis takes no SET, but still gives what it has
+                sealed = self._keyring.seal_text(sealed_as, self._clock.random_bytes(_LENGTH).hex())
+                await self._redis.set(key, sealed, nx=True)
+                stored = await self._redis.get(key)
         found = read(key, stored or b"", lambda raw: bytes.fromhex(self._keyring.unseal_text(sealed_as, raw.decode())))
         if len(found) != _LENGTH:  # never replaced by a new one: identifiers and digests would change
             raise RecordUnreadable(key, "wrong_shape")

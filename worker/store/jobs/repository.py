@@ -302,7 +302,7 @@ class Jobs:
         cipher = (await ciphers_for_writing(self._redis, [job_id]))[job_id]
         try:
             digest = output_digest(await self._secrets.get(DIGEST), content)
-        except (RecordUnreadable, ContentDamaged, KeyMissing) as error:  # the answer counts for more than its digest
+        except (RecordUnreadable, ContentDamaged, KeyMissing, StoreFull) as error:  # the answer counts for more
             emit("audit.no_digest", job_id=job_id, code=type(error).__name__)
             digest = ""
         return OutputChange(job_id, cipher.seal(OUTPUT, content), digest)
