@@ -31,6 +31,7 @@ _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
 _WEBHOOK_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 _WEBHOOK_PREFIX = "whsec_"
+_EMAIL = re.compile(r"[^\s@,;<>\"]{1,64}@[^\s@,;<>\"]{1,189}")
 _MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
 
 
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     app_max_running: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     quarantine_blocks: Annotated[int, Field(ge=0, le=1000)] = 3
     quarantine_window_seconds: Annotated[int, Field(ge=60, le=90 * 86_400)] = 86_400
+    quarantine_limited_seconds: Annotated[int, Field(ge=0, le=90 * 86_400)] = 86_400
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 15.0
     worker_host: str = "127.0.0.1"
     worker_port: Annotated[int, Field(ge=0, le=65_535)] = 0
@@ -93,6 +95,9 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
+    surface: Literal["api", "codex"] = "api"
+    account_email: Annotated[str | None, Field(max_length=254)] = None
+    codex_workspace_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$")] = None
 
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
@@ -108,6 +113,13 @@ class Settings(BaseSettings):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("account_email")
+    @classmethod
+    def _account_email(cls, value: str | None) -> str | None:
+        if value is not None and _EMAIL.fullmatch(value) is None:
+            raise ValueError("must be one e-mail address, such as owner@example.com")
+        return value
 
     @field_validator("probe_seconds")
     @classmethod

@@ -73,7 +73,9 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     secrets = {}
     if settings.identifier_secret is not None:
         secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
-    limits = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
+    limits = QuarantineLimits(
+        settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
+    )
     catalogue = settings.catalogue()
     jobs = Jobs(redis, clock, retention_of(settings), limits)
     notices = SafetyNotices(redis, settings.audit_ttl)

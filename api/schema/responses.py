@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, get_args
 
-from worker.jobs.record import BlockCategory, Carrier, DecidedBy, DisclosureReason
+from worker.jobs.record import BlockCategory, BlockScope, Carrier, DecidedBy, DisclosureReason
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
 from worker.jobs.view import INPUT, OUTPUT, PRIVATE
 from worker.safety.access import AccessStatus
@@ -69,6 +69,8 @@ _BLOCK = object_of(
     carrier=one_of(*get_args(Carrier)),
     after_output=BOOLEAN,
     advice=TEXT,
+    scope=one_of(*get_args(BlockScope)),
+    misalignment=nullable(object_of(error_type=nullable(TEXT), review_target=nullable(TEXT))),
 )
 _DISCLOSURE = object_of(
     requested_model=TEXT,
@@ -121,6 +123,10 @@ _ATTEMPT = object_of(
     service_tier=nullable(TEXT),
     rate_limits=MAP,
     provider_message=nullable(TEXT),
+    provider_message_cut=array_of(one_of("quoted", "secret", "not_compared")),
+    input_transformations=array_of(
+        object_of(action=TEXT, type=nullable(TEXT), reason=nullable(TEXT), id=nullable(TEXT))
+    ),
 )
 _NOTICE = object_of(
     id=TEXT,
@@ -155,6 +161,7 @@ JOB: Final[Schema] = object_of(
     draft=nullable(TEXT),
     draft_model=nullable(TEXT),
     refusal=nullable(TEXT),
+    input_changes=nullable(object_of(removed=INTEGER, reasons=array_of(TEXT), message=TEXT)),
     usage=nullable(_USAGE),
     cost=nullable(object_of(currency=TEXT, total=MONEY, wasted=MONEY)),
     safety=object_of(
@@ -231,7 +238,7 @@ QUARANTINED: Final[Schema] = object_of(
     by=TEXT,
     checks=INTEGER,
     blocks=INTEGER,
-    ledger=object_of(days=INTEGER, checks=INTEGER, blocks=INTEGER, warnings=INTEGER),
+    ledger=object_of(days=INTEGER, checks=INTEGER, blocks=INTEGER, warnings=INTEGER, limits=INTEGER),
 )
 STATUS: Final[Schema] = object_of(
     queue=object_of(
@@ -310,7 +317,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 model=TEXT,
                 organization=TEXT,
                 account=TEXT,
+                account_email=nullable(TEXT),
                 exact_message=TEXT,
+                exact_message_cut=array_of(one_of("quoted", "secret", "not_compared")),
                 request_id=TEXT,
                 timestamp=TEXT,
                 vpn_or_proxy=TEXT,
@@ -321,6 +330,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         ),
         description=nullable(TEXT),
         redactions=array_of(object_of(detector=TEXT, count=INTEGER)),
+        advice=array_of(TEXT),
         text=TEXT,
     ),
     "Heard": object_of(received=BOOLEAN, duplicate=BOOLEAN),

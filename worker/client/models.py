@@ -118,6 +118,8 @@ class Block(ApiModel):
     carrier: Open[Carrier] | None = None
     after_output: bool = False
     advice: str = ""
+    scope: str = "request"
+    misalignment: dict[str, Any] | None = None
 
 
 class Notice(ApiModel):
@@ -215,6 +217,9 @@ class Attempt(ApiModel):
     cost: Decimal | None = None
     resumed: int = 0
     sequence: int | None = None
+    provider_message: str | None = None
+    provider_message_cut: tuple[str, ...] = ()
+    input_transformations: tuple[dict[str, Any], ...] = ()
 
 
 class JobWebhook(ApiModel):
@@ -246,6 +251,7 @@ class Job(ApiModel):
     draft: str | None = None
     draft_model: str | None = None
     refusal: str | None = None
+    input_changes: dict[str, Any] | None = None
     usage: Usage | None = None
     cost: Cost | None = None
     safety: Safety = Safety()

@@ -13,7 +13,16 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, JsonValue
 
-from worker.jobs.record import Block, Disclosure, DisclosureReason, Frozen, JobError, Removal, Usage
+from worker.jobs.record import (
+    Block,
+    Disclosure,
+    DisclosureReason,
+    Frozen,
+    InputTransformation,
+    JobError,
+    Removal,
+    Usage,
+)
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
 
@@ -112,6 +121,7 @@ class AttemptFinished(Fact):
     cost: Decimal | None = None
     sequence: int | None = None
     first_output_at: datetime | None = None
+    input_transformations: tuple[InputTransformation, ...] = Field(default=(), exclude_if=lambda value: not value)
 
 
 class CheckStarted(Fact):

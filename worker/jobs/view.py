@@ -14,7 +14,8 @@ from typing import Any, Final
 from pydantic_core import PydanticSerializationError, to_json
 
 from worker.jobs.catalogue import dollars
-from worker.jobs.record import Attempt, Check, Job, Usage
+from worker.jobs.input_changes import input_changes
+from worker.jobs.record import Attempt, Block, Check, Job, Usage
 from worker.jobs.states import Outcome, Status
 from worker.jobs.timestamps import iso_utc
 
@@ -88,18 +89,19 @@ def job_view(
         "output": done.get("output") or [],
         **_draft(job, answer),
         "refusal": done.get("refusal"),
+        "input_changes": input_changes(job),
         "usage": _usage(_job_usage(job)),
         "cost": _cost(job),
         "safety": {
             "state": job.safety_state.value,
             "checks": [_check(check) for check in job.checks],
-            "block": job.block and job.block.model_dump(),
+            "block": _block(job.block),
             "account_flagged": job.account_flagged or bool(notices),
             "notices": list(notices),
         },
         "offer": job.offer and job.offer.__dict__,
         "hold": job.hold and job.hold.__dict__,
-        "attempts": [_attempt(a, answer.get("provider_messages") or {}) for a in job.attempts],
+        "attempts": [_attempt(a, answer) for a in job.attempts],
         "error": job.error and job.error.model_dump(),
         "webhook": {"url": hook["url"], "state": webhook_state or "pending"} if hook else None,
         "metadata": private.get("metadata") or {},
@@ -162,13 +164,37 @@ def _check(check: Check) -> dict[str, Any]:
     }
 
 
-def _attempt(attempt: Attempt, provider_messages: dict[str, str]) -> dict[str, Any]:
-    """Return the attempt, money as text; the provider's message is left out if content was withheld."""
-    blocked = attempt.outcome is Outcome.BLOCKED
+def shown_message(attempt: Attempt, answer: dict[str, Any]) -> tuple[str | None, list[str]]:
+    """Return what may be shown of the provider's message on an attempt, and why something of it is cut.
+
+    An earlier release stored messages without comparing them with the request: that on a block is not shown.
+    """
+    number = str(attempt.number)
+    shown = (answer.get("shown_messages") or {}).get(number)
+    if shown is not None:
+        return shown["text"], shown["cut"]
+    words = (answer.get("provider_messages") or {}).get(number)
+    if words is None or attempt.outcome is not Outcome.BLOCKED:
+        return words, []
+    return None, ["not_compared"]
+
+
+def _block(block: Block | None) -> dict[str, Any] | None:
+    if block is None:
+        return None
+    misalignment = block.misalignment and block.misalignment.model_dump()
+    return {**block.model_dump(), "scope": block.scope, "misalignment": misalignment}
+
+
+def _attempt(attempt: Attempt, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the attempt, money as text, the provider's message as far as it may be shown."""
+    message, why_cut = shown_message(attempt, answer)
     return {
         **{name: getattr(attempt, name) for name in _ATTEMPT_FIELDS},
         "error": attempt.error and attempt.error.model_dump(),
         "usage": _usage(attempt.usage) or {},
         "cost": None if attempt.cost is None else dollars(attempt.cost),
-        "provider_message": None if blocked else provider_messages.get(str(attempt.number)),
+        "provider_message": message,
+        "provider_message_cut": why_cut,
+        "input_transformations": [t.model_dump() for t in attempt.input_transformations],
     }

@@ -161,6 +161,7 @@ def attempt_finished(
         cost=cost,
         sequence=verdict.sequence,
         first_output_at=now if verdict.first_output_seen else None,
+        input_transformations=verdict.input_transformations,
     )
 
 

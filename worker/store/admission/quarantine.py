@@ -32,17 +32,21 @@ Source = Literal["blocks", "provider", "ops"]
 BY_VIGIL: Final = "vigil"
 LEDGER_TTL_S: Final = 90 * 86_400
 """Seconds that an entry of the ledger is kept."""
-_LEDGERS: Final = ("checks", "blocks", "warnings")
+_LEDGERS: Final = ("checks", "blocks", "warnings", "limits")
 _MAX_JOBS_READ: Final = 10  # the newest jobs, in which the end user's name is looked for
 _KINDS: Final[tuple[tuple[type[ev.Fact], str], ...]] = ((ev.CheckStarted, "checks"), (ev.Blocked, "blocks"))
 
 
 @dataclass(frozen=True, slots=True)
 class QuarantineLimits:
-    """So many blocks within so many seconds quarantine an end user; 0 blocks = never automatically."""
+    """So many blocks within so many seconds quarantine an end user; 0 blocks = never automatically.
+
+    `limited`: seconds of quarantine for an end user whose access the provider limits; 0 = only the ledger knows.
+    """
 
     blocks: int = 3
     window: int = 86_400
+    limited: int = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,14 @@ def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: QuarantineLimit
             when = ("WHEN", ledger, at - limits.window * 1000, limits.blocks)
             commands.append((*when, "HSETNX", keys.QUARANTINE, end_user, row))
             commands.append((*when, "SADD", keys.CANCELLATION_DUE, end_user))
+        if isinstance(event.fact, ev.Blocked) and event.fact.block.scope == "end_user":
+            commands += _ledger_entry(keys.ledger(end_user, "limits"), at, f"{job.id}:{event.seq}")
+            if limits.limited:
+                reason = f"limited by the provider ({event.fact.block.code})"
+                ends = at + limits.limited * 1000
+                limited = QuarantinedUser(job.app, end_user, "provider", reason, "provider", at, ends)
+                commands.append(("HSETNX", keys.QUARANTINE, end_user, json.dumps(asdict(limited))))
+                commands.append(("SADD", keys.CANCELLATION_DUE, end_user))
     return commands
 
 
@@ -149,7 +161,7 @@ class Quarantine:
         async with store_errors("lift the quarantine"), self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.LIFTED, end_user, to_ms(self._clock.now()))
             pipe.hdel(keys.QUARANTINE, end_user)
-            pipe.delete(keys.ledger(end_user, "blocks"))
+            pipe.delete(keys.ledger(end_user, "blocks"), keys.ledger(end_user, "limits"))
             pipe.srem(keys.CANCELLATION_DUE, end_user)
             await pipe.execute()
         return found

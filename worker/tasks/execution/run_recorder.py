@@ -16,6 +16,7 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY
 from worker.safety import event_mapping
+from worker.safety.provider_message import ProviderMessage
 from worker.store.commands import Command
 from worker.store.connection.capacity import ALWAYS_TAKEN, largest_argument
 from worker.store.jobs.stored_job import ClaimedJob
@@ -29,7 +30,8 @@ _EMPTY_CONTENT: Final[dict[str, Any]] = {
     "output": [],
     "refusal": None,
     "draft": None,
-    "provider_messages": {},
+    "provider_messages": {},  # exactly as they came
+    "shown_messages": {},  # what of them the app and the support packet show
 }
 
 _TOO_LARGE_AFTER: Final = 3  # lost large writes, each followed by a small one that passed
@@ -114,13 +116,15 @@ class RunRecorder:
         content = self._content = {**self._content, **changes}
         return [await retry_store(lambda: jobs.output_command(job_id, content))]
 
-    async def add_provider_message(self, number: int, message: str | None) -> list[Command]:
-        """Return the command that stores the provider's own message on attempt `number`; [] if there is none."""
-        if not message:
+    async def add_provider_message(self, number: int, words: ProviderMessage | None) -> list[Command]:
+        """Return the command that stores the provider's own words on attempt `number`; [] if there are none."""
+        if words is None:
             return []
         await self.update_content()
-        known = (self._content or {}).get("provider_messages", {})
-        return await self.update_content(provider_messages={**known, str(number): message})
+        content = self._content or {}
+        exact = {**content.get("provider_messages", {}), str(number): words.exact}
+        shown = {**content.get("shown_messages", {}), str(number): {"text": words.shown, "cut": list(words.cut)}}
+        return await self.update_content(provider_messages=exact, shown_messages=shown)
 
     async def reload(self) -> None:
         """Read the record again: the API may have written to it."""

@@ -21,6 +21,9 @@ async def settle(
     """End the job with `end`, or as blocked if `drafts` say that an attempt was (promise P2), and cancel upstream."""
     blocked = any(isinstance(fact, ev.Blocked) for fact, _ in drafts)
     commands = [*writes]
+    for number, reader in list(attempts.readers.items()):  # stopped, perhaps after an error had been reported
+        words = await attempts.provider_message(recorder.job, reader)
+        commands += await recorder.add_provider_message(number, words)
     if recorder.job.draft_attempt is not None:
         commands += await recorder.update_content(draft=None)
     await recorder.commit(drafts if blocked else [*drafts, (end, None)], commands)

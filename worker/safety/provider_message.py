@@ -1,0 +1,62 @@
+"""Decides what of the provider's own words on an error may be shown: all of it, less what it quotes, less secrets.
+
+The provider's support asks for the exact message, and some messages quote the prompt. So a message is compared with
+what was asked and answered when it comes, and shown with the shared runs cut. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from worker.safety.redact import redact
+from worker.safety.shared_text import cut, shared_runs
+
+Cut = Literal["quoted", "secret", "not_compared"]
+"""Why a message is not shown word for word: it quotes, it holds a secret, or it could not be compared."""
+
+QUOTED: Final = "[cut: quotes the request or the answer]"
+MAX_COMPARED: Final = 16 * 2**20
+"""Characters of request and answer that a message is compared with; above it nothing of the message is shown."""
+_MAX_VALUES: Final = 1_000_000
+
+
+class ProviderMessage(NamedTuple):
+    """The message as it came, which is stored with the content, and what of it is shown."""
+
+    exact: str
+    shown: str | None
+    cut: tuple[Cut, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return a text without a word of the message."""
+        return f"<{len(self.exact)} characters of the provider>"
+
+
+def compare_message(exact: str, sources: Sequence[str] | None) -> ProviderMessage:
+    """Return the message and what of it is shown; `sources`: what was asked and answered, None if it is not known."""
+    if sources is None or sum(map(len, sources)) > MAX_COMPARED:
+        return ProviderMessage(exact, None, ("not_compared",))
+    runs = shared_runs(exact, sources)
+    cleaned = redact(cut(exact, runs, QUOTED))
+    reasons: list[Cut] = ["quoted"] if runs else []
+    if cleaned.found:
+        reasons.append("secret")
+    return ProviderMessage(exact, cleaned.text, tuple(reasons))
+
+
+def strings_in(value: object) -> str:
+    """Return all strings of a JSON value, keys too, in order and with a space between them."""
+    found: list[str] = []
+    pending: list[Any] = [value]
+    for _ in range(_MAX_VALUES):
+        if not pending:
+            return " ".join(found)
+        one = pending.pop()
+        if type(one) is str:
+            found.append(one)
+        elif type(one) is dict:
+            pending += [part for pair in reversed(one.items()) for part in reversed(pair)]
+        elif type(one) in (list, tuple):
+            pending += reversed(one)
+    return " ".join(found) + " " * MAX_COMPARED  # too many to be sure: nothing is shown then
