@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from in_process import Stage
 from worker.store import keys
 from worker.store.admission.quarantine import Quarantine
 
+NEXT_YEARS = datetime(2100, 1, 1, tzinfo=UTC)
 MODES = ["background", "stream", "chat"]
 END_USER = "e" * 64
 CHECKS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str | None]] = {
@@ -50,13 +52,17 @@ async def test_a_limited_end_user_is_in_the_ledger_and_in_quarantine_and_their_j
     async with Stage(redis, valkey_url, upstream=mode, speed=200) as stage:
         worker = await stage.worker()
         name = await stage.submit("[[sim: end_user_limited]] go", safety_identifier=END_USER)
-        waiting = await stage.submit("hello", safety_identifier=END_USER, not_before=far_away())
+        waiting = await stage.submit("hello", safety_identifier=END_USER, not_before=NEXT_YEARS)
         job = await stage.settled(name)
         assert job.block is not None
         assert (job.block.category, job.block.code, job.block.scope) == ("cyber", "cyber_policy_violation", "end_user")
         assert job.error is not None
         assert "end user" in job.error.message
-        assert (len(job.attempts), job.disclosure, stage.sim.calls()["creates"] + stage.sim.calls()["chats"]) == (1, None, 1)
+        assert (len(job.attempts), job.disclosure, stage.sim.calls()["creates"] + stage.sim.calls()["chats"]) == (
+            1,
+            None,
+            1,
+        )
         quarantine = Quarantine(redis, worker.components.context.clock)
         row = await quarantine.find("stage", END_USER)
         assert row is not None
@@ -129,9 +135,3 @@ async def test_what_the_provider_reports_beside_answers_and_blocks_is_on_the_job
         assert [row["id"] for row in job["attempts"][0]["input_transformations"]] == ["rs_sim0", "rs_sim1"]
         assert "input_removed" in job["attempts"][0]["flags"]
         assert any(b"model_mismatch" in record for record in records)
-
-
-def far_away() -> Any:
-    from datetime import UTC, datetime, timedelta
-
-    return datetime.now(UTC) + timedelta(days=1)

@@ -18,6 +18,7 @@ Cut = Literal["quoted", "secret", "not_compared"]
 QUOTED: Final = "[cut: quotes the request or the answer]"
 MAX_COMPARED: Final = 16 * 2**20
 """Characters of request and answer that a message is compared with; above it nothing of the message is shown."""
+_PROSE_KEYS: Final = frozenset({"input", "instructions", "content", "text", "output", "arguments", "refusal"})
 _MAX_VALUES: Final = 1_000_000
 
 
@@ -45,18 +46,25 @@ def compare_message(exact: str, sources: Sequence[str] | None) -> ProviderMessag
     return ProviderMessage(exact, cleaned.text, tuple(reasons))
 
 
-def strings_in(value: object) -> str:
-    """Return all strings of a JSON value, keys too, in order and with a space between them."""
+def strings_in(value: object) -> list[str]:
+    """Return all strings of a JSON value, keys too, as one text; and once more those that are prose, without a break.
+
+    The texts of a list of parts follow each other only in the second.
+    """
     found: list[str] = []
-    pending: list[Any] = [value]
+    prose: list[str] = []
+    pending: list[tuple[Any, bool]] = [(value, True)]
     for _ in range(_MAX_VALUES):
         if not pending:
-            return " ".join(found)
-        one = pending.pop()
+            return [" ".join(found), " ".join(prose)]
+        one, is_prose = pending.pop()
         if type(one) is str:
             found.append(one)
+            if is_prose:
+                prose.append(one)
         elif type(one) is dict:
-            pending += [part for pair in reversed(one.items()) for part in reversed(pair)]
+            for key, inner in reversed(one.items()):
+                pending += [(inner, key in _PROSE_KEYS), (key, False)]
         elif type(one) in (list, tuple):
-            pending += reversed(one)
-    return " ".join(found) + " " * MAX_COMPARED  # too many to be sure: nothing is shown then
+            pending += [(inner, is_prose) for inner in reversed(one)]
+    return [" " * (MAX_COMPARED + 1)]  # too many to be sure: nothing is shown then

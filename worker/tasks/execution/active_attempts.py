@@ -217,7 +217,7 @@ class ActiveAttempts:
         running = [text for one in (reader, *self.readers.values()) for text in one.answer_texts]
         ended = [a.number for a in job.attempts if a.outcome is not None and a.first_output_at is not None]
         stored = [chunk.text for number in ended for chunk in (await self._stored_chunks(number))[0]]
-        sources = None if request is None else [strings_in(request), *running, "".join(stored)]
+        sources = None if request is None else [*strings_in(request), *running, "".join(stored)]
         if sources is not None and sum(map(len, sources)) > _MAX_COMPARED_INLINE:
             return await asyncio.to_thread(compare_message, reader.message, sources)
         return compare_message(reader.message, sources)

@@ -103,9 +103,9 @@ class StreamReader:
             case CallDone():
                 self._keep_other(event.arguments)
             case ItemDone():
-                self._keep_other(strings_in(event.item))
+                self._keep_other(" ".join(strings_in(event.item)))
             case Terminal() if event.output and event.status != "completed":
-                self._keep_other(strings_in(event.output))
+                self._keep_other(" ".join(strings_in(event.output)))
             case _:
                 pass
 
