@@ -73,8 +73,8 @@ def made(
     description: str | None = None,
     account: AccountFacts | None = None,
 ) -> dict[str, Any]:
-    said = redact(description) if description else None
-    return build_packet(one, messages or {}, (), said, NOW, account or AccountFacts())
+    redacted = redact(description) if description else None
+    return build_packet(one, messages or {}, (), redacted, NOW, account or AccountFacts())
 
 
 LABELS = [

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from worker.safety.provider_message import MAX_COMPARED, QUOTED, compare_message, strings_in
 from worker.safety.shared_text import CHARACTERS, WORDS, shared_runs
 
-ASKED = "please explain how the quick brown fox jumps over the lazy dog near the old river bank"
+PROMPT = "please explain how the quick brown fox jumps over the lazy dog near the old river bank"
 EIGHT = "how the quick brown fox jumps over the"
 SEVEN = "how the quick brown fox jumps over"
 
@@ -26,28 +26,28 @@ SEVEN = "how the quick brown fox jumps over"
         EIGHT.replace("quick", "qu\u200bick").replace("fox", "f\u00f3x"),
         "".join(f"&#{ord(c)};" for c in EIGHT),
         json.dumps("".join(chr(ord(c) + 0xFEE0) if c.isalpha() else c for c in EIGHT))[1:-1],
-        ASKED.replace(" ", ""),
+        PROMPT.replace(" ", ""),
     ],
 )
 def test_a_quotation_is_cut_however_it_is_written(quoted: str):
-    found = compare_message(f"Withheld <{quoted}> by policy.", [ASKED])
+    found = compare_message(f"Withheld <{quoted}> by policy.", [PROMPT])
     assert found.shown == f"Withheld {QUOTED} by policy."
     assert found.cut == ("quoted",)
 
 
 @pytest.mark.parametrize("message", [f"Withheld: {SEVEN}", "The model `gpt-5.6-sol` does not exist.", "", "x" * 39])
 def test_less_than_a_quotation_is_shown_word_for_word(message: str):
-    assert compare_message(message, [ASKED, "x" * 100]).shown == message
+    assert compare_message(message, [PROMPT, "x" * 100]).shown == message
 
 
 def test_forty_characters_are_a_quotation_and_a_word_is_not_cut_in_half():
-    asked = "0123456789" * 4
-    assert compare_message(f"No: {asked[:39]}", [asked]).cut == ()
-    assert compare_message(f"No: pre{asked}post, sorry", [asked]).shown == f"No: {QUOTED} sorry"
+    prompt = "0123456789" * 4
+    assert compare_message(f"No: {prompt[:39]}", [prompt]).cut == ()
+    assert compare_message(f"No: pre{prompt}post, sorry", [prompt]).shown == f"No: {QUOTED} sorry"
 
 
 def test_secrets_are_cut_too_and_both_are_said():
-    found = compare_message(f"Key vgl_0123456789abcdef was used for {EIGHT}.", [ASKED])
+    found = compare_message(f"Key vgl_0123456789abcdef was used for {EIGHT}.", [PROMPT])
     assert found.shown == f"Key [redacted: Vigil API Key] was used for {QUOTED}"
     assert found.cut == ("quoted", "secret")
 
@@ -74,15 +74,15 @@ def test_exactly_the_runs_of_eight_words_are_found(words: list[str], data: st.Da
     source = " ".join(words).lower().replace("-", " ").split()
     windows = {tuple(source[at : at + WORDS]) for at in range(len(source) - WORDS + 1)}
     expected = any(tuple(units[at : at + WORDS]) in windows for at in range(len(units) - WORDS + 1))
-    text, asked = " ".join(message).lower(), " ".join(words).lower()
-    for one, other in ((text, asked), (text.replace(" ", ""), asked.replace(" ", ""))):
+    text, prompt = " ".join(message).lower(), " ".join(words).lower()
+    for one, other in ((text, prompt), (text.replace(" ", ""), prompt.replace(" ", ""))):
         expected = expected or any(one[at : at + CHARACTERS] in other for at in range(len(one) - CHARACTERS + 1))
     assert bool(shared_runs(" ".join(message), [" ".join(words)])) == expected
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
-def test_any_two_texts_can_be_compared(message: str, asked: str):
-    runs = shared_runs(message, [asked, message])
+def test_any_two_texts_can_be_compared(message: str, prompt: str):
+    runs = shared_runs(message, [prompt, message])
     assert all(0 <= run.start < run.end <= len(message) for run in runs)
     if len("".join(message.split())) >= CHARACTERS + len(message) // 2 and message.isascii() and message.isprintable():
         assert runs

@@ -41,8 +41,8 @@ async def test_every_shape_of_a_signal_says_what_it_holds_and_no_more(redis: Arq
                 assert [c for c in job.checks if c.evidence.value == "signalled"] == [], name
                 continue
             (check,) = job.checks
-            told = (check.use_cases, check.reasons, check.retry_model)
-            assert (check.evidence.value, told) == ("signalled", CHECKS[name]), name
+            reported = (check.use_cases, check.reasons, check.retry_model)
+            assert (check.evidence.value, reported) == ("signalled", CHECKS[name]), name
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -88,13 +88,13 @@ def moderation_blocked(response: dict[str, Any]) -> bool:
     """Return whether the moderation results of a response or a completion say that content was withheld.
 
     A result that only scores or flags is no block. One is, if it says so itself, or if it flags what was asked to be
-    blocked (`mode: block`) and the response has no output: with output the provider has let it pass.
+    blocked (`mode: block`) in a response that failed or was cut short: what is delivered was let pass.
     """
     moderation = mapping(response.get("moderation"))
     if not moderation:
         return False
     policy = mapping(moderation.get("policy"))
-    has_output = bool(response.get("output") or response.get("output_text"))
+    ended_badly = response.get("status") in ("failed", "incomplete")
     for side in _SIDES:
         results = moderation.get(side)
         mode = mapping(policy.get(side)).get("mode")
@@ -105,7 +105,7 @@ def moderation_blocked(response: dict[str, Any]) -> bool:
                 _word(result.get(key)) in _BLOCKED_WORDS for key in ("action", "decision", "outcome", "status")
             ):
                 return True
-            if result.get("flagged") is True and "block" in (mode, result.get("mode")) and not has_output:
+            if result.get("flagged") is True and "block" in (mode, result.get("mode")) and ended_badly:
                 return True
     return False
 
