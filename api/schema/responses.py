@@ -238,7 +238,8 @@ QUARANTINED: Final[Schema] = object_of(
     by=TEXT,
     checks=INTEGER,
     blocks=INTEGER,
-    ledger=object_of(days=INTEGER, checks=INTEGER, blocks=INTEGER, warnings=INTEGER, limits=INTEGER),
+    ledger=object_of(days=INTEGER, checks=INTEGER, blocks=INTEGER, warnings=INTEGER),
+    limits=INTEGER,
 )
 STATUS: Final[Schema] = object_of(
     queue=object_of(

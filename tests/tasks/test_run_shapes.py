@@ -67,8 +67,8 @@ async def test_a_limited_end_user_is_in_the_ledger_and_in_quarantine_and_their_j
         row = await quarantine.find("stage", END_USER)
         assert row is not None
         assert (row.source, row.until_ms - row.since_ms) == ("provider", 86_400_000)
-        counts = await quarantine.counts(END_USER, 3600)
-        assert (counts["limits"], counts["blocks"]) == (1, 1)
+        counted = (await quarantine.limits(END_USER, 3600), (await quarantine.counts(END_USER, 3600))["blocks"])
+        assert counted == (1, 1)
         assert (await stage.settled(waiting)).status.value == "cancelled"
 
 
@@ -82,7 +82,7 @@ async def test_the_ledger_alone_knows_a_limit_if_the_setting_says_so(redis: ArqR
         assert (limited.block.scope, request.block.scope) == ("end_user", "request")
         quarantine = Quarantine(redis, worker.components.context.clock)
         assert await quarantine.find("stage", END_USER) is None
-        assert (await quarantine.counts(END_USER, 3600))["limits"] == 1
+        assert await quarantine.limits(END_USER, 3600) == 1
 
 
 @pytest.mark.parametrize("mode", MODES)

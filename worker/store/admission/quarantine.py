@@ -32,7 +32,7 @@ Source = Literal["blocks", "provider", "ops"]
 BY_VIGIL: Final = "vigil"
 LEDGER_TTL_S: Final = 90 * 86_400
 """Seconds that an entry of the ledger is kept."""
-_LEDGERS: Final = ("checks", "blocks", "warnings", "limits")
+_LEDGERS: Final = ("checks", "blocks", "warnings")
 _MAX_JOBS_READ: Final = 10  # the newest jobs, in which the end user's name is looked for
 _KINDS: Final[tuple[tuple[type[ev.Fact], str], ...]] = ((ev.CheckStarted, "checks"), (ev.Blocked, "blocks"))
 
@@ -195,6 +195,12 @@ class Quarantine:
                 pipe.zcount(keys.ledger(end_user, kind), since, "+inf")
             found = await pipe.execute()
         return {kind: int(count) for kind, count in zip(_LEDGERS, found, strict=True)}
+
+    async def limits(self, end_user: str, window: int) -> int:
+        """Count the blocks of the last `window` seconds by which the provider limited this end user."""
+        since = to_ms(self._clock.now()) - window * 1000
+        async with store_errors("read the ledger"):
+            return int(await self._redis.zcount(keys.ledger(end_user, "limits"), since, "+inf"))
 
     async def record_warning(self, end_user: str, notice_id: str, at: datetime) -> None:
         """Record a warning of the provider in the ledger, once for each notice."""
