@@ -11,6 +11,7 @@ from worker.safety.access import AccessStatus
 from worker.safety.account import State as AccountState
 from worker.safety.endpoint import MODES
 from worker.safety.packet import Relevance
+from worker.safety.provider_message import Cut
 from worker.store.admission.pauses import UNREADABLE, Kind as PauseKind
 from worker.store.admission.quarantine import Source as QuarantineSource
 
@@ -123,7 +124,7 @@ _ATTEMPT = object_of(
     service_tier=nullable(TEXT),
     rate_limits=MAP,
     provider_message=nullable(TEXT),
-    provider_message_cut=array_of(one_of("quoted", "secret", "not_compared")),
+    provider_message_cut=array_of(one_of(*get_args(Cut))),
     input_transformations=array_of(
         object_of(action=TEXT, type=nullable(TEXT), reason=nullable(TEXT), id=nullable(TEXT))
     ),
@@ -320,7 +321,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 account=TEXT,
                 account_email=nullable(TEXT),
                 exact_message=TEXT,
-                exact_message_cut=array_of(one_of("quoted", "secret", "not_compared")),
+                exact_message_cut=array_of(one_of(*get_args(Cut))),
                 request_id=TEXT,
                 timestamp=TEXT,
                 vpn_or_proxy=TEXT,

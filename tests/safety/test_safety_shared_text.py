@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.safety.provider_message import MAX_COMPARED, QUOTED, compare_message, strings_in
+from worker.safety.provider_message import MAX_COMPARED, MAX_EXACT, QUOTED, compare_message, strings_in
 from worker.safety.shared_text import CHARACTERS, WORDS, shared_runs
 
 PROMPT = "please explain how the quick brown fox jumps over the lazy dog near the old river bank"
@@ -50,6 +50,12 @@ def test_secrets_are_cut_too_and_both_are_said():
     found = compare_message(f"Key vgl_0123456789abcdef was used for {EIGHT}.", [PROMPT])
     assert found.shown == f"Key [redacted: Vigil API Key] was used for {QUOTED}"
     assert found.cut == ("quoted", "secret")
+
+
+def test_a_message_that_was_too_long_says_so():
+    found = compare_message("m" * MAX_EXACT, [PROMPT])
+    assert found.shown == "m" * MAX_EXACT + " [cut: longer than 4000 characters]"
+    assert found.cut == ("too_long",)
 
 
 def test_what_can_not_be_compared_is_not_shown():

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.jobs.record import InputTransformation, Misalignment
+from worker.jobs.errors import Failure
+from worker.jobs.record import InputTransformation, Misalignment, ProviderError
 from worker.jobs.states import Outcome
 from worker.safety import classify
 from worker.safety.attempt_state import PendingError
 from worker.safety.codes import BLOCK, CodeKind, lookup
-from worker.safety.stream import CheckNotice, StreamError, Terminal
+from worker.safety.stream import CheckNotice, Rejected, StreamError, Terminal
 from worker.upstream.payload import parse
+from worker.upstream.problems import problem_of
 from worker.upstream.response_details import begins_like_block, input_transformations, moderation_blocked
 from worker.upstream.translate import translate, translate_snapshot
 
@@ -135,6 +137,32 @@ def test_the_beginning_of_a_message_only_stops_a_retry(message: str | None, alik
     assert isinstance(event, StreamError)
     failure = classify.fault(event)
     assert (failure.outcome, failure.block, failure.retryable) == (Outcome.SERVER_ERROR, None, not alike)
+
+
+def test_a_refusal_in_such_words_stays_a_refusal():
+    problem = problem_of({"error": {"message": "This content was flagged for review."}})
+    outcomes = {status: classify.rejected(Rejected(status, problem)).outcome.value for status in (400, 429, 503)}
+    assert outcomes == {400: "bad_request", 429: "server_error", 503: "server_error"}
+    assert not classify.rejected(Rejected(503, problem)).retryable
+
+
+@pytest.mark.parametrize(
+    ("provider", "named"),
+    [
+        (ProviderError(code="rate_limit_exceeded", http_status=200), True),
+        (ProviderError(code="429", http_status=200), False),
+        (ProviderError(code="server_error", type="error", http_status=200), False),
+        (ProviderError(http_status=429), True),
+        (None, False),
+    ],
+)
+def test_a_cause_is_named_by_a_code_or_by_the_status_of_a_refusal(provider: ProviderError | None, named: bool):
+    failure = Failure(Outcome.RATE_LIMITED, "rate_limited", "account", retryable=True, scope="model", provider=provider)
+    assert classify.names_cause(failure) is named
+    kept = classify.after_check(failure)
+    assert (kept.code, kept.retryable, kept.scope) == ("failed_after_check", False, "attempt")
+    cut = Failure(Outcome.STREAM_CUT, "no_terminal", "network", retryable=True)
+    assert classify.after_check(cut) is cut
 
 
 def test_a_later_report_of_the_same_block_may_say_that_the_end_user_is_limited():

@@ -244,7 +244,9 @@ def _special_case(
 ) -> Failure | None:
     """Return the failure for cases in which the code alone would mislead, else None."""
     if problem is not None and problem.worded_as_block and (code is None or code.generic):
-        return _failure(Outcome.SERVER_ERROR, "may_be_withheld", "provider", provider_error, retryable=False)
+        refused = status is not None and 400 <= status < 500 and status != 429
+        outcome = Outcome.BAD_REQUEST if refused else Outcome.SERVER_ERROR
+        return _failure(outcome, "may_be_withheld", "provider", provider_error, retryable=False)
     param = ((problem.param if problem else None) or "").strip().lower()
     name = code.name if code else None
     blank = code is None or code.generic

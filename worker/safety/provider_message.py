@@ -12,8 +12,11 @@ from typing import Any, Final, Literal, NamedTuple
 from worker.safety.redact import redact
 from worker.safety.shared_text import cut, shared_runs
 
-Cut = Literal["quoted", "secret", "not_compared"]
-"""Why a message is not shown word for word: it quotes, it holds a secret, or it could not be compared."""
+Cut = Literal["quoted", "secret", "too_long", "not_compared"]
+"""Why a message is not shown word for word: it quotes, holds a secret, is too long, or could not be compared."""
+
+MAX_EXACT: Final = 4000
+"""Characters of a message that are kept; its rest is never read."""
 
 QUOTED: Final = "[cut: quotes the request or the answer]"
 MAX_COMPARED: Final = 16 * 2**20
@@ -43,7 +46,11 @@ def compare_message(exact: str, sources: Sequence[str] | None) -> ProviderMessag
     reasons: list[Cut] = ["quoted"] if runs else []
     if cleaned.found:
         reasons.append("secret")
-    return ProviderMessage(exact, cleaned.text, tuple(reasons))
+    shown = cleaned.text
+    if len(exact) >= MAX_EXACT:
+        reasons.append("too_long")
+        shown += f" [cut: longer than {MAX_EXACT} characters]"
+    return ProviderMessage(exact, shown, tuple(reasons))
 
 
 def strings_in(value: object) -> list[str]:

@@ -23,12 +23,13 @@ from worker.safety.codes import (
     normalize_code,
     rank,
 )
+from worker.safety.provider_message import MAX_EXACT
 from worker.safety.stream import ProviderProblem
 from worker.upstream.call_outcome import outcome_code
 from worker.upstream.embedded import MAX_TEXT, find_errors, parse_full
 from worker.upstream.response_details import begins_like_block, misalignment_of, moderation_blocked
 from worker.upstream.retry_after import delay_in_message
-from worker.upstream.tolerant_fields import MAX_MESSAGE, mapping, text
+from worker.upstream.tolerant_fields import mapping, text
 
 _MAX_DEPTH: Final = 12
 _MAX_OBJECTS: Final = 400
@@ -171,7 +172,7 @@ class _Search:
             type=best.type,
             param=best.param or next((found.param for found in self.found if found.param), None),
             retry_after=delay_in_message(message) if message else None,
-            message=text(message, MAX_MESSAGE),
+            message=text(message, MAX_EXACT),
             mentions_access=mentions_access or any("access_program" in word for word in words),
             quoted=any(found.quoted for found in self.found),
             misalignment=self._misalignment,

@@ -10,8 +10,6 @@ from typing import Any, Final, NamedTuple
 
 from worker.jobs.record import Usage
 
-MAX_MESSAGE: Final = 4000
-"""Characters of the provider's message that are kept: its support asks for the exact words."""
 MAX_TOKENS_PER_ANSWER: Final = 10**9
 """A thousand times the largest context: a higher count is a server's mistake, and its price would be wrong."""
 _MAX_INTEGER: Final = 2**53 - 1
