@@ -86,7 +86,7 @@ def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: QuarantineLimit
                 reason = f"limited by the provider ({event.fact.block.code})"
                 ends = at + limits.limited * 1000
                 limited = QuarantinedUser(job.app, end_user, "provider", reason, "provider", at, ends)
-                commands.append(("HSETNX", keys.QUARANTINE, end_user, json.dumps(asdict(limited))))
+                commands.append(("HSETNX", keys.QUARANTINE, end_user, dump_row(macs, limited)))
                 commands.append(("SADD", keys.CANCELLATION_DUE, end_user))
     return commands
 
