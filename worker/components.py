@@ -51,7 +51,9 @@ class WorkerComponents:
         state: Callable[[], dict[str, object]],
     ) -> None:
         self.clock = store_clock = StoreClock(redis, clock)
-        limits = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
+        limits = QuarantineLimits(
+            settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
+        )
         jobs = Jobs(redis, store_clock, retention_of(settings), limits)
         chunks = OutputChunks(redis)
         leases = Leases(jobs, settings.lease_seconds)

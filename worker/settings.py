@@ -36,6 +36,7 @@ _WEBHOOK_PREFIX = "whsec_"
 _MIN_SECRET_BYTES = 24
 NAT64_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)
 """The lengths that a prefix of NAT64 may have (RFC 6052)."""
+_EMAIL = re.compile(r"[^\s@,;<>\"]{1,64}@[^\s@,;<>\"]{1,189}")
 _MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
 
 
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     app_max_running: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     quarantine_blocks: Annotated[int, Field(ge=0, le=1000)] = 3
     quarantine_window_seconds: Annotated[int, Field(ge=60, le=90 * 86_400)] = 86_400
+    quarantine_limited_seconds: Annotated[int, Field(ge=0, le=90 * 86_400)] = 86_400
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 15.0
     worker_host: str = "127.0.0.1"
     worker_port: Annotated[int, Field(ge=0, le=65_535)] = 0
@@ -120,6 +122,9 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
+    surface: Literal["api", "codex"] = "api"
+    account_email: Annotated[str | None, Field(max_length=254)] = None
+    codex_workspace_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$")] = None
 
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
@@ -135,6 +140,13 @@ class Settings(BaseSettings):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("account_email")
+    @classmethod
+    def _account_email(cls, value: str | None) -> str | None:
+        if value is not None and _EMAIL.fullmatch(value) is None:
+            raise ValueError("must be one e-mail address, such as owner@example.com")
+        return value
 
     @field_validator("probe_seconds")
     @classmethod

@@ -140,6 +140,7 @@ async def _view(request: Request, one: QuarantinedUser) -> QuarantinedEndUserVie
     quarantine, window = context_of(request).quarantine, context_of(request).settings.quarantine_window_seconds
     counts = await with_deadline(request, quarantine.counts(one.safety_identifier, window))
     ledger = await with_deadline(request, quarantine.counts(one.safety_identifier, LEDGER_TTL_S))
+    limits = await with_deadline(request, quarantine.limits(one.safety_identifier, LEDGER_TTL_S))
     return {
         "end_user": one.name,
         "safety_identifier": one.safety_identifier,
@@ -150,6 +151,7 @@ async def _view(request: Request, one: QuarantinedUser) -> QuarantinedEndUserVie
         "by": one.by,
         "checks": counts["checks"],
         "blocks": counts["blocks"],
+        "limits": limits,
         "ledger": {
             "days": LEDGER_TTL_S // 86_400,
             "checks": ledger["checks"],

@@ -15,7 +15,9 @@ from api.web.body import read_json
 from api.web.params import header_values, query_params
 from api.web.responses import json_response
 from api.web.validation import validate
-from worker.safety.packet import build_packet
+from worker.jobs.view import shown_message
+from worker.safety.packet import ShownMessage, build_packet
+from worker.safety.packet_advice import AccountFacts
 from worker.safety.packet_schema import SupportPacketView
 from worker.safety.redact import Redacted, redact
 from worker.store.jobs.stored_job import StoredJob
@@ -38,7 +40,7 @@ _EXAMPLE = {"description": "A review of our own firewall rules was withheld, thr
     ),
 )
 async def get_support_packet(request: Request) -> Response:
-    """Returns text unless the request accepts JSON. It contains no prompt, no output and no prose of the provider."""
+    """Returns text unless the request accepts JSON. It contains no prompt and no output."""
     key = await authorize(request, "read")
     query_params(request)
     return await _packet(request, await load_own_job(request, key), None)
@@ -70,7 +72,12 @@ async def _packet(request: Request, stored: StoredJob, description: Redacted | N
     output = (await with_deadline(request, context.job_access.outputs([job.id]))).get(job.id) or {}
     by_name = await with_deadline(request, context.job_access.notices(stored.notices))
     notices = [by_name[name] for name in stored.notices if name in by_name]
-    body = build_packet(job, output.get("provider_messages") or {}, notices, description, context.clock.now())
+    messages = {attempt.number: ShownMessage(*shown_message(attempt, output)) for attempt in job.attempts}
+    settings = context.settings
+    account = AccountFacts(
+        settings.surface, settings.account_email, settings.openai_org_id, settings.codex_workspace_id
+    )
+    body = build_packet(job, messages, notices, description, context.clock.now(), account)
     if "application/json" in ",".join(header_values(request.scope, b"accept")):
         return json_response(body)
     return Response(body["text"], media_type="text/plain; charset=utf-8")

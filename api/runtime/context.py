@@ -92,7 +92,9 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     secrets = {}
     if settings.identifier_secret is not None:
         secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
-    limits = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
+    limits = QuarantineLimits(
+        settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
+    )
     catalogue = settings.catalogue()
     resolver = SystemResolver()
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)

@@ -242,6 +242,8 @@ class QuarantinedEndUserView(TypedDict):
     by: str
     checks: int
     blocks: int
+    limits: int
+    """Blocks, of all that the ledger keeps, by which the provider limited this end user."""
     ledger: LedgerView
 
 

@@ -6,6 +6,8 @@ import pytest
 from api_server import submitted
 from full_stack import full_stack
 
+from worker.store import keys
+
 SECRET_WORDS = ["xyzzy-prompt-canary", "mallory@corp.example", "plugh-metadata-canary", "sk-stage", "hook.example"]
 PROMPT = "xyzzy-prompt-canary"
 
@@ -91,6 +93,37 @@ async def test_the_description_is_included_without_its_secrets_and_is_not_stored
     assert text.headers["content-type"].startswith("text/plain")
 
 
+LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+WORDED = "simulated: withheld for possible cyber risk"
+
+
+@pytest.mark.parametrize("scenario", ["check_then_block hold=1", "flat_error", "block_before_stream", "gateway_block"])
+async def test_the_exact_words_of_a_block_are_shown_without_what_they_quote(vigil, redis, caplog, scenario):
+    caplog.set_level("DEBUG")
+    ids = {}
+    for quote in (0, 7, 14):
+        ids[quote] = await vigil.submit(f"[[sim: {scenario} quote={quote}]] {LONG} {PROMPT}")
+        await vigil.stage.settled(ids[quote])
+    shown = {}
+    for quote, job_id in ids.items():
+        (attempt,) = (await vigil.view(job_id))["attempts"]
+        shown[quote] = attempt["provider_message"]
+        packet = (await vigil.app.get(f"/v1/jobs/{job_id}/support-packet")).text
+        assert f'Exact error message: "{shown[quote]}"' in packet
+        assert attempt["provider_message_cut"] == (["quoted"] if quote == 14 else [])
+    assert shown[0].count(WORDED) == 1
+    assert shown[7] == shown[0].replace(WORDED, f"{WORDED}: one two three four five six seven")
+    assert "fourteen" not in shown[14]
+    assert shown[14].startswith(shown[0].partition(WORDED)[0] + WORDED)
+    assert "[cut: quotes the request or the answer]" in shown[14]
+    records = str([await redis.hget(keys.job(job_id), "rec") for job_id in ids.values()])
+    trail = str([await vigil.stage.jobs.trail(job_id) for job_id in ids.values()])
+    for place in (caplog.text, records, trail, str(await redis.xrange(keys.AUDIT))):
+        assert "possible cyber risk" not in place
+    assert (await vigil.app.delete(f"/v1/jobs/{ids[0]}")).status_code < 300
+    assert (await vigil.view(ids[0]))["attempts"][0]["provider_message"] is None
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -121,4 +154,4 @@ async def test_a_notice_is_in_the_packet_of_its_job(vigil):
     job_id, _ = await packet_of(vigil, "[[sim: check_then_block hold=2 notify=warning]]")
     notice = await vigil.notice(job_id, lambda notice: notice["category"])
     text = (await vigil.app.get(f"/v1/jobs/{job_id}/support-packet")).text
-    assert f"Notice:        safety.warning_issued, {notice['subject']}" in text
+    assert f"Notice: safety.warning_issued, {notice['subject']}" in text

@@ -22,9 +22,11 @@ def blocked(up: Up) -> str:
 def test_the_packet_is_printed_in_the_template(up: Up, blocked: str) -> None:
     result = up("support-packet", blocked)
     assert (result.returncode, result.stderr) == (0, "")
-    labels = [line.split(":")[0] for line in result.stdout.splitlines()[2:10]]
+    labels = [line.split(":")[0] for line in result.stdout.splitlines()[2:11]]
     assert labels == [
-        *("Surface", "Model", "Organization", "Account", "Exact message", "Request ID", "Timestamp", "VPN or proxy")
+        *("Surface", "Model", "API organization ID or Codex workspace ID", "Approved account email"),
+        *("Exact error message", "Request ID", "Timestamp and timezone", "VPN/proxy status"),
+        "Brief redacted task description",
     ]
     assert "cyber_policy" in result.stdout
     for word in (CANARY, "mallory"):

@@ -10,7 +10,7 @@ from worker.client import enums, policy
 from worker.jobs import record, spec, states
 
 ENUMS = ("CheckEnd", "Evidence", "Outcome", "Purpose", "RetryModelState", "SafetyState")
-LITERALS = ("BlockCategory", "Carrier", "DecidedBy", "DisclosureReason")
+LITERALS = ("BlockCategory", "BlockScope", "Carrier", "DecidedBy", "DisclosureReason")
 
 
 @pytest.mark.parametrize("name", ENUMS)

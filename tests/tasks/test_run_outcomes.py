@@ -12,9 +12,18 @@ from worker.jobs import fold
 from worker.jobs.events import Event
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome
+from worker.jobs.view import shown_message
+from worker.safety.packet import ShownMessage, build_packet
+from worker.safety.packet_advice import AccountFacts
 from worker.simulator import SCENARIOS
 from worker.store import keys
 
+LABELS = (
+    *("Surface", "Model", "API organization ID or Codex workspace ID", "Approved account email"),
+    *("Exact error message", "Request ID", "Timestamp and timezone", "VPN/proxy status"),
+    "Brief redacted task description",
+)
+"""The template of the access guide."""
 QUICK = {"on_delay": {"silence_seconds": 1.0}, "run_deadline_seconds": 8.0, "queue_deadline_seconds": 3.0}
 PATIENT = {"on_delay": {"silence_seconds": 600.0}}
 ACCOUNT = {"quota", "wrong_organization", "invalid_key"}  # these hold other jobs, so they run by themselves
@@ -33,8 +42,8 @@ def wrong(name: str, job: Job, mode: str) -> str | None:
         block = (expected.block, "chat_chunk")
     if mode == "chat" and name == "no_finish_reason":
         outcome = "incomplete"
-    if mode == "chat" and check == "signalled":
-        check = None  # chat has no known signal
+    if mode == "chat" and check == "signalled" and not SCENARIOS[name].defaults.get("shape"):
+        check = None  # chat has no known signal; a gateway may add one
     got_block = (job.block.category, job.block.carrier) if job.block else (None, None)
     evidence = job.checks[0].evidence.value if job.checks else None
     outcomes = [a.outcome.value for a in job.attempts if a.outcome]
@@ -47,6 +56,13 @@ def policy_for(name: str) -> dict[str, Any]:
     """Short limits only where one of them is to be met."""
     expected = SCENARIOS[name].expected
     return QUICK if expected.status == "expired" or expected.check == "suspected" else PATIENT
+
+
+async def packet_of(stage: Stage, job: Job) -> str:
+    """Return the text of the job's support packet, as the API makes it."""
+    answer = await stage.jobs.load_output(job.id) or {}
+    messages = {attempt.number: ShownMessage(*shown_message(attempt, answer)) for attempt in job.attempts}
+    return str(build_packet(job, messages, (), None, job.created_at, AccountFacts())["text"])
 
 
 @pytest.mark.parametrize("mode", ["background", "stream", "chat"])
@@ -66,7 +82,11 @@ async def test_every_scenario_ends_as_the_contract_says(redis: ArqRedis, valkey_
             assert fold.replay(trail) == job, "replaying a trail gives the record"
             assert job.total_cost is not None
             assert not await redis.exists(*[keys.text(job_id, a.number) for a in job.attempts] or ["-"])
+            packet = await packet_of(stage, job)
+            fields = [line.partition(": ") for line in packet.splitlines()[2:11]]
+            assert [label for label, _, value in fields if value] == list(LABELS), packet
             if job.block is not None:
+                assert "(code " in packet, packet
                 assert await stage.output(job_id) is None, "nothing of a blocked job is kept as its answer"
         blocked = [name for name in names if SCENARIOS[name].expected.status == "blocked"]
         counts = stage.sim.calls()["by_scenario"]

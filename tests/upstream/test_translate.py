@@ -283,7 +283,7 @@ def test_a_cancelled_response_ends() -> None:
 def test_messages_are_cut() -> None:
     found = terminal("failed", error={"code": "c" * 999, "message": "m" * 9999})
     assert found.problem is not None
-    assert len(found.problem.message or "") == 500
+    assert len(found.problem.message or "") == 4000
     assert len(found.problem.code or "") == 128
 
 

@@ -9,11 +9,13 @@ from enum import StrEnum
 from typing import Final, Literal
 
 BlockCategory = Literal["cyber", "bio", "prompt", "misalignment", "image", "content_filter", "unknown"]
+BlockScope = Literal["request", "end_user"]
 Carrier = Literal["http_400", "http_403", "error_event", "response_failed", "incomplete", "chat_chunk"]
 DisclosureReason = Literal["safety_check_delay", "silence", "access_denied", "provider_reroute", "offer_accepted"]
 DecidedBy = Literal["policy", "app", "provider"]
 
 
+MessageCut = Literal["quoted", "secret", "too_long", "not_compared"]
 MessageState = Literal["pending", "delivered", "exhausted", "gone"]
 ContentState = Literal["kept", "deleted", "not_stored", "locked"]
 AccessStatus = Literal[

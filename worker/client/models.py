@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Pr
 from .enums import (
     TERMINAL,
     BlockCategory,
+    BlockScope,
     Carrier,
     CheckEnd,
     ContentState,
@@ -23,6 +24,7 @@ from .enums import (
     DisclosureReason,
     Evidence,
     JobStatus,
+    MessageCut,
     MessageState,
     Outcome,
     Purpose,
@@ -114,6 +116,14 @@ class Check(ApiModel):
     ended_by: Open[CheckEnd] | None = None
 
 
+class Misalignment(ApiModel):
+    """What the provider says of the kind of misalignment, and of its review."""
+
+    SHOWN = ("error_type",)
+    error_type: str | None = None
+    review_target: str | None = None
+
+
 class Block(ApiModel):
     """Content that the provider withheld, and what to do next."""
 
@@ -123,6 +133,8 @@ class Block(ApiModel):
     carrier: Open[Carrier] | None = None
     after_output: bool = False
     advice: str = ""
+    scope: Open[BlockScope] = "request"
+    misalignment: Misalignment | None = None
 
 
 class Notice(ApiModel):
@@ -210,6 +222,25 @@ class AppliedPrice(ApiModel):
     notes: tuple[str, ...] = ()
 
 
+class InputTransformation(ApiModel):
+    """One item of the input that the provider changed by itself."""
+
+    SHOWN = ("action", "type", "reason")
+    action: str = ""
+    type: str | None = None
+    reason: str | None = None
+    id: str | None = None
+
+
+class InputChanges(ApiModel):
+    """What the provider removed from the input by itself before the model read it."""
+
+    SHOWN = ("removed", "reasons")
+    removed: int = 0
+    reasons: tuple[str, ...] = ()
+    message: str = ""
+
+
 class Attempt(ApiModel):
     """One call to one model."""
 
@@ -243,6 +274,8 @@ class Attempt(ApiModel):
     service_tier: str | None = None
     rate_limits: dict[str, str] = {}
     provider_message: str | None = None
+    provider_message_cut: tuple[Open[MessageCut], ...] = ()
+    input_transformations: tuple[InputTransformation, ...] = ()
 
 
 class JobWebhook(ApiModel):
@@ -274,6 +307,7 @@ class Job(ApiModel):
     draft: str | None = None
     draft_model: str | None = None
     refusal: str | None = None
+    input_changes: InputChanges | None = None
     usage: Usage | None = None
     cost: Cost | None = None
     cost_reason: Open[Literal["price_unknown"]] | None = None

@@ -20,6 +20,7 @@ from worker.jobs.record import (
     Disclosure,
     DisclosureReason,
     Frozen,
+    InputTransformation,
     JobError,
     Removal,
     Usage,
@@ -125,6 +126,7 @@ class AttemptFinished(Fact):
     price: AppliedPrice | None = Field(default=None, exclude_if=lambda value: value is None)
     sequence: int | None = None
     first_output_at: datetime | None = None
+    input_transformations: tuple[InputTransformation, ...] = Field(default=(), exclude_if=lambda value: not value)
 
 
 class CheckStarted(Fact):

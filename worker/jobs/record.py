@@ -31,6 +31,7 @@ Carrier = Literal["http_400", "http_403", "error_event", "response_failed", "inc
 DisclosureReason = Literal["safety_check_delay", "silence", "access_denied", "provider_reroute", "offer_accepted"]
 Removal = Literal["deleted", "not_stored"]
 DecidedBy = Literal["policy", "app", "provider"]
+BlockScope = Literal["request", "end_user"]
 _WAIT_REASONS = frozenset(ScheduledReason)
 
 
@@ -107,14 +108,35 @@ class JobError(Frozen):
     provider: ProviderError | None = None
 
 
+class Misalignment(Frozen):
+    """The parts of an error's `misalignment` object that hold no content: what kind it is, and what is reviewed."""
+
+    error_type: str | None = None
+    review_target: str | None = None  # opaque, kept only if it looks like an id
+
+
+class InputTransformation(Frozen):
+    """One item of the input that the provider changed by itself; each field only if it looks like a code or an id."""
+
+    action: str
+    type: str | None = None
+    reason: str | None = None
+    id: str | None = None
+
+
 class Block(Frozen):
-    """Content withheld by the provider, and what to do next."""  # wire.md section 3
+    """Content withheld by the provider, and what to do next.
+
+    The scope `end_user` means that the provider limits this end user's access to the model, whatever the request is.
+    """  # wire.md section 3
 
     category: BlockCategory
     code: str
     carrier: Carrier
     after_output: bool
     advice: str
+    scope: BlockScope = Field(default="request", exclude_if=lambda value: value == "request")
+    misalignment: Misalignment | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Disclosure(Frozen):
@@ -179,6 +201,7 @@ class Attempt(Frozen):
     usage: Usage | None = None
     cost: Decimal | None = None  # US dollars; None when the model has no price
     price: AppliedPrice | None = Field(default=None, exclude_if=lambda value: value is None)
+    input_transformations: tuple[InputTransformation, ...] = Field(default=(), exclude_if=lambda value: not value)
 
 
 class Hold(Frozen):

@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
 from worker.jobs.catalogue import dollars
-from worker.jobs.record import Attempt, Check, Job, Usage
+from worker.jobs.input_changes import input_changes
+from worker.jobs.record import Attempt, Block, Check, Job, Usage
 from worker.jobs.states import Outcome, Status
 from worker.jobs.timestamps import iso_utc
 from worker.jobs.view_schema import (
@@ -25,9 +26,11 @@ from worker.jobs.view_schema import (
     AttemptView,
     CheckView,
     CostView,
+    JobBlockView,
     JobUrlsView,
     JobUsageView,
     JobView,
+    MessageCut,
     MessageState,
     NoticeView,
 )
@@ -100,19 +103,20 @@ def job_view(
         "draft": draft,
         "draft_model": draft_model,
         "refusal": done.get("refusal"),
+        "input_changes": input_changes(job),
         "usage": _job_usage(job),
         "cost": _cost(job),
         "cost_reason": "price_unknown" if job.total_cost is None else None,
         "safety": {
             "state": _text(job.safety_state),
             "checks": [_check(check) for check in job.checks],
-            "block": job.block,
+            "block": _block(job.block),
             "account_flagged": job.account_flagged or bool(notices),
             "notices": list(notices),
         },
         "offer": job.offer,
         "hold": job.hold,
-        "attempts": [_attempt(a, answer.get("provider_messages") or {}) for a in job.attempts],
+        "attempts": [_attempt(a, answer) for a in job.attempts],
         "error": job.error,
         "webhook": {"url": hook["url"], "state": webhook_state or "pending"} if hook else None,
         "metadata": private.get("metadata") or {},
@@ -182,9 +186,29 @@ def _check(check: Check) -> CheckView:
     }
 
 
-def _attempt(attempt: Attempt, provider_messages: dict[str, str]) -> AttemptView:
-    """Return the attempt, money as text; the provider's message is left out if content was withheld."""
-    blocked = attempt.outcome is Outcome.BLOCKED
+def shown_message(attempt: Attempt, answer: dict[str, Any]) -> tuple[str | None, list[MessageCut]]:
+    """Return what may be shown of the provider's message on an attempt, and why something of it is cut.
+
+    An earlier release stored messages without comparing them with the request: that on a block is not shown.
+    """
+    number = str(attempt.number)
+    shown = (answer.get("shown_messages") or {}).get(number)
+    if shown is not None:
+        return shown["text"], shown["cut"]
+    words = (answer.get("provider_messages") or {}).get(number)
+    if words is None or attempt.outcome is not Outcome.BLOCKED:
+        return words, []
+    return None, ["not_compared"]
+
+
+def _block(block: Block | None) -> JobBlockView | None:
+    """Return the block with all its fields: its record leaves out those that have their default."""
+    return None if block is None else cast("JobBlockView", block.__dict__)
+
+
+def _attempt(attempt: Attempt, answer: dict[str, Any]) -> AttemptView:
+    """Return the attempt, money as text, the provider's message as far as it may be shown."""
+    message, why_cut = shown_message(attempt, answer)
     return {
         "number": attempt.number,
         "model": attempt.model,
@@ -214,5 +238,7 @@ def _attempt(attempt: Attempt, provider_messages: dict[str, str]) -> AttemptView
         "usage": cast("AttemptUsageView", attempt.usage.__dict__) if attempt.usage is not None else {},
         "cost": None if attempt.cost is None else dollars(attempt.cost),
         "price": attempt.price,
-        "provider_message": None if blocked else provider_messages.get(str(attempt.number)),
+        "provider_message": message,
+        "provider_message_cut": why_cut,
+        "input_transformations": attempt.input_transformations,
     }

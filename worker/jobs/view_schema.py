@@ -1,7 +1,7 @@
 """Defines a job as its app sees it: the one model behind `view.job_view`, the OpenAPI document and webhook bodies.
 
 These are the types of plain dicts, so a view costs nothing to build and mypy checks it field by field. Parts of the
-record that are shown unchanged (AppliedPrice, JobError, Block, Disclosure, Offer, Hold) are the record's own models. In
+record that are shown unchanged (AppliedPrice, JobError, Disclosure, Offer, Hold …) are the record's own models. In
 the document a type is named without `View`; the docstrings of types and fields are its descriptions.
 """
 
@@ -13,7 +13,19 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic reads that of `typing` from Python 3.12 on only
 
-from worker.jobs.record import AppliedPrice, Block, Disclosure, DisclosureReason, Hold, JobError, Offer
+from worker.jobs.record import (
+    AppliedPrice,
+    BlockCategory,
+    BlockScope,
+    Carrier,
+    Disclosure,
+    DisclosureReason,
+    Hold,
+    InputTransformation,
+    JobError,
+    Misalignment,
+    Offer,
+)
 from worker.jobs.spec import Priority
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
 
@@ -24,6 +36,8 @@ Money = Annotated[str, Field(pattern=r"^\d+\.\d{6,}$", description="US dollars, 
 Iso = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """A time that is text already."""
 MessageState = Literal["pending", "delivered", "exhausted", "gone"]
+MessageCut = Literal["quoted", "secret", "too_long", "not_compared"]
+"""Why a provider's message is not shown word for word: it quotes, holds a secret, is too long, or was not compared."""
 NoticeAbout = Literal["request", "end_user", "account"]
 UnreadablePart = Literal["input", "metadata", "webhook", "output"]
 
@@ -75,12 +89,27 @@ class NoticeView(TypedDict):
     advice: str
 
 
+@documented
+class JobBlockView(TypedDict):
+    """Content withheld by the provider, and what to do next."""
+
+    category: BlockCategory
+    code: str
+    carrier: Carrier
+    after_output: bool
+    advice: str
+    scope: BlockScope
+    """end_user: the provider limits this end user's access to the model, whatever the request is."""
+    misalignment: Misalignment | None
+    """What the provider says of the kind of misalignment and of its review; null if it says nothing."""
+
+
 class SafetyView(TypedDict):
     """The safety checks of a job, its block, and the provider's notices about it."""
 
     state: SafetyState
     checks: list[CheckView]
-    block: Block | None
+    block: JobBlockView | None
     account_flagged: bool
     notices: list[NoticeView]
 
@@ -151,7 +180,21 @@ class AttemptView(TypedDict):
     service_tier: str | None
     rate_limits: dict[str, str]
     provider_message: str | None
-    """The provider's own message; null if content was withheld."""
+    """The provider's own message without what it quotes of the request or the answer, and without secrets."""
+    provider_message_cut: list[MessageCut]
+    """Why the message is not shown word for word; empty if it is."""
+    input_transformations: tuple[InputTransformation, ...]
+    """What the provider changed in the input by itself."""
+
+
+@documented
+class InputChangesView(TypedDict):
+    """What the provider removed from the input by itself before the model read it."""
+
+    removed: int
+    """How many items."""
+    reasons: list[str]
+    message: str
 
 
 class JobWebhookView(TypedDict):
@@ -197,6 +240,8 @@ class JobView(TypedDict):
     draft_model: str | None
     refusal: str | None
     """The model's own refusal, which is an answer."""
+    input_changes: InputChangesView | None
+    """Null if the provider removed nothing."""
     usage: JobUsageView | None
     cost: CostView | None
     cost_reason: Literal["price_unknown"] | None

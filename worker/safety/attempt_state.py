@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from worker.jobs.errors import Failure
 from worker.jobs.pricing import tier_name
+from worker.jobs.record import Block
 from worker.jobs.states import DELIVERED, Outcome
 from worker.safety.called_tools import ToolCallArguments
 from worker.safety.codes import GENERIC
@@ -37,6 +38,8 @@ class PendingError:
         """
         if self.failure is None or weight > self.weight:
             self.failure, self.weight = failure, weight
+        elif self.failure.block is not None and failure.block is not None:
+            self.failure = replace(self.failure, block=_merge_blocks(self.failure.block, failure.block))
         elif self.failure.retryable and self.failure.retry_after is None and failure.retry_after is not None:
             self.failure = replace(self.failure, retry_after=failure.retry_after)
         return self.failure
@@ -50,6 +53,13 @@ class PendingError:
     def block(self) -> Failure | None:
         """Return the pending failure if it is a block."""
         return self.failure if self.failure is not None and self.failure.outcome is Outcome.BLOCKED else None
+
+
+def _merge_blocks(first: Block, later: Block) -> Block:
+    """Return the first block with what only a later report of it says: whom it limits, and the kind of misalignment."""
+    if later.scope == "end_user" and first.scope == "request":
+        first = first.evolve(scope=later.scope, advice=later.advice)
+    return first.evolve(misalignment=first.misalignment or later.misalignment)
 
 
 class AttemptState:
@@ -161,6 +171,7 @@ class AttemptState:
             "rerouted": served.rerouted,
             "model_conflict": served.conflict,
             "tier_changed": bool(self.tier and wanted) and tier_name(self.tier) != wanted,  # fast is priority
+            "input_removed": event is not None and any(t.action == "removed" for t in event.input_transformations),
         }
         cut_short = event is not None and outcome is Outcome.INCOMPLETE
         return AttemptVerdict(
@@ -183,6 +194,7 @@ class AttemptState:
             deltas_counted=deltas,
             first_output_seen=output_seen,
             resumable=resumable and self.response_id is not None,
+            input_transformations=event.input_transformations if event else (),
         )
 
     def _answer(self, event: Terminal | None) -> tuple[dict[str, Any], ...]:

@@ -15,8 +15,18 @@ from typing import Final, Literal
 from worker.jobs.errors import RETRYABLE, Failure, Fault
 from worker.jobs.record import Block, BlockCategory, Carrier, ProviderError
 from worker.jobs.states import Outcome
-from worker.safety.codes import Code, CodeKind, code_of, is_invalid_request, lookup, normalize_code, status_of
-from worker.safety.messages import block_advice
+from worker.safety.codes import (
+    GENERIC,
+    Code,
+    CodeKind,
+    code_of,
+    is_invalid_request,
+    lookup,
+    normalize_code,
+    rank,
+    status_of,
+)
+from worker.safety.messages import block_advice, limited_advice
 from worker.safety.stream import Closed, NoConnection, ProviderProblem, Rejected, StreamError, Terminal
 
 Scope = Literal["attempt", "account", "deployment", "model"]
@@ -40,9 +50,17 @@ _DEPLOYMENT_CODES: Final = {
     Outcome.QUOTA_EXHAUSTED: "deployment_quota_exhausted",
 }
 
+_UNPROVEN_WITHOUT_CODE: Final = frozenset(
+    {Outcome.SERVER_ERROR, Outcome.RATE_LIMITED, Outcome.OVERLOADED, Outcome.ACCESS_DENIED}
+)
+"""Outcomes after which a prompt is sent again or elsewhere, which takes a code once a check was signalled."""
+
 _VERIFICATION_PARAMS: Final = frozenset({"stream", "reasoning.summary"})
 """Parameters that only a verified organisation may use, refused with `unsupported_value` (wire.md section 4)."""
 
+
+_END_USER_PARAM: Final = "safety_identifier"
+"""The `param` of a block that limits the end user's access to the model, not this request (wire-news section 1.2)."""
 
 NO_CONNECTION: Final[dict[NoConnection | None, str]] = {
     "untrusted": "certificate_untrusted",
@@ -66,7 +84,7 @@ def rejected(event: Rejected, *, after_output: bool = False) -> Failure:
     carrier: Carrier = "http_403" if event.http_status == 403 else "http_400"
     code = code_of(event.problem)
     if code is not None and code.kind is CodeKind.BLOCK:
-        return _blocked(code, carrier, after_output, provider_error)
+        return _blocked(code, event.problem, carrier, after_output, provider_error)
     if event.next_differs and (code is None or code.generic or code.kind in (CodeKind.UNKNOWN, CodeKind.REQUEST)):
         return _failure(Outcome.BAD_REQUEST, "token_limit_name", "us", provider_error, retryable=True)
     if event.on != "create" and event.http_status in (404, 405, 410, 501):
@@ -101,7 +119,7 @@ def terminal(
         carrier = event.carrier
         if event.status == "incomplete" and carrier != "chat_chunk":
             carrier = "incomplete"
-        return _blocked(code, carrier, after_output, _provider_error(problem, http_status, request_id))
+        return _blocked(code, problem, carrier, after_output, _provider_error(problem, http_status, request_id))
     if event.status == "cancelled":
         return _failure(
             Outcome.CANCELLED, "cancelled_upstream", "provider", _provider_error(None, http_status, request_id)
@@ -141,9 +159,21 @@ def closed(event: Closed, *, opened: bool = False) -> Failure:
 def after_check(failure: Failure) -> Failure:
     """Return the failure of a response without a cause under a signalled check: it may be a block without its code.
 
-    `retry` never sends a prompt again after a signalled check; this only gives the failure a message of its own.
+    It is neither tried again nor sent to another model, even if a status in the place of the code reads like a rate
+    limit, an overload or a denial: only a code of the provider can name those as the cause.
     """
-    return replace(failure, code="failed_after_check") if failure.outcome is Outcome.SERVER_ERROR else failure
+    if failure.outcome not in _UNPROVEN_WITHOUT_CODE:
+        return failure
+    return replace(failure, code="failed_after_check", retryable=False, scope="attempt", retry_after=None)
+
+
+def names_cause(failure: Failure) -> bool:
+    """Return whether the provider named the cause: by a code that tells something, or by an HTTP status."""
+    provider = failure.provider
+    if provider is None:
+        return False
+    refused = provider.http_status is not None and provider.http_status >= 400
+    return refused or rank(code_of(ProviderProblem(provider.code, provider.type))) > GENERIC
 
 
 def silent(*, first_event: bool) -> Failure:
@@ -160,7 +190,7 @@ def _in_stream(
 ) -> Failure:
     code, provider_error = code_of(problem), _provider_error(problem, http_status, request_id)
     if code is not None and code.kind is CodeKind.BLOCK:
-        return _blocked(code, carrier, after_output, provider_error)
+        return _blocked(code, problem, carrier, after_output, provider_error)
     failure = _classify(problem, code, None, provider_error, problem.retry_after if problem else None)
     return _scope_to_deployment(failure, problem, forwarded=False)
 
@@ -213,6 +243,10 @@ def _special_case(
     problem: ProviderProblem | None, code: Code | None, status: int | None, provider_error: ProviderError | None
 ) -> Failure | None:
     """Return the failure for cases in which the code alone would mislead, else None."""
+    if problem is not None and problem.worded_as_block and (code is None or code.generic):
+        refused = status is not None and 400 <= status < 500 and status != 429
+        outcome = Outcome.BAD_REQUEST if refused else Outcome.SERVER_ERROR
+        return _failure(outcome, "may_be_withheld", "provider", provider_error, retryable=False)
     param = ((problem.param if problem else None) or "").strip().lower()
     name = code.name if code else None
     blank = code is None or code.generic
@@ -314,10 +348,23 @@ def _by_status(  # noqa: C901, PLR0912  one row per status
             return _failure(Outcome.PROTOCOL_ERROR, "unexpected_status", "network", provider_error)
 
 
-def _blocked(code: Code, carrier: Carrier, after_output: bool, provider_error: ProviderError | None) -> Failure:
+def _blocked(
+    code: Code,
+    problem: ProviderProblem | None,
+    carrier: Carrier,
+    after_output: bool,
+    provider_error: ProviderError | None,
+) -> Failure:
     category: BlockCategory = code.category or "unknown"
+    limited = problem is not None and (problem.param or "").strip().lower() == _END_USER_PARAM
     block = Block(
-        category=category, code=code.name, carrier=carrier, after_output=after_output, advice=block_advice(category)
+        category=category,
+        code=code.name,
+        carrier=carrier,
+        after_output=after_output,
+        advice=limited_advice() if limited else block_advice(category),
+        scope="end_user" if limited else "request",
+        misalignment=problem.misalignment if problem is not None else None,
     )
     # "caller" is who can do something about it, not a finding: a block says nothing about intent
     return Failure(Outcome.BLOCKED, code.name, "caller", block=block, provider=provider_error)

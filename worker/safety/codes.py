@@ -134,6 +134,8 @@ _INVALID_STATUSES: Final = frozenset({400, 422})
 _CODE_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9_.:/-]{0,99}")
 _QUOTA_PATTERN: Final = re.compile(r"quota|^credit_|^billing_|spend_limit|usage_limit|budget_exceeded")
 _POLICY_PATTERN: Final = re.compile(r"content_policy|(?:^|_)policy(?:_violation)?$")
+_MODERATION_PATTERN: Final = re.compile(r"moderation.*(?:block|flag)|(?:block|flag).*moderation")
+"""Codes that `moderation.policy.*.mode = "block"` may lead to: the request type has the mode, no capture was found."""
 _CATEGORY_BY_PREFIX: Final[dict[str, BlockCategory]] = {"image": "image", "cyber": "cyber", "bio": "bio"}
 
 
@@ -160,6 +162,8 @@ def lookup(name: str) -> Code:
     if _POLICY_PATTERN.search(name):
         category = _CATEGORY_BY_PREFIX.get(name.partition("_")[0], "unknown")
         return Code(name, CodeKind.BLOCK, "by its form", category, guessed=True)
+    if _MODERATION_PATTERN.search(name):
+        return Code(name, CodeKind.BLOCK, "by its form", "content_filter", guessed=True)
     if name.endswith("_model_access_denied"):
         return Code(name, CodeKind.MODEL, "by its form", guessed=True)
     if _QUOTA_PATTERN.search(name):

@@ -189,6 +189,7 @@ def attempt_finished(
         price=priced.applied if priced else None,
         sequence=verdict.sequence,
         first_output_at=now if verdict.first_output_seen else None,
+        input_transformations=verdict.input_transformations,
     )
 
 

@@ -44,7 +44,7 @@ _ROWS: Final = (
     (Finish.BLOCK, "Gemini", "finish_reason_safety finish_reason_prohibited_content finish_reason_blocklist"),
     (Finish.BLOCK, "Gemini", "finish_reason_recitation finish_reason_spii"),
     (Finish.BLOCK, "Zhipu, Bedrock, Cohere", "sensitive guardrail_intervened content_filtered error_toxic"),
-    (Finish.BLOCK, "by its meaning", "blocked block content_blocked filtered safety_blocked"),
+    (Finish.BLOCK, "by its meaning", "blocked block content_blocked filtered safety_blocked moderation"),
     (Finish.REFUSAL, "Anthropic", "refusal refused"),
     (Finish.SERVER, "Mistral, OpenRouter, Cohere, Zhipu", "error network_error user_cancel"),
     (Finish.SERVER, "vLLM, SGLang, watsonx", "abort aborted cancelled canceled time_limit timeout"),

@@ -75,12 +75,18 @@ def final_error(failure: Failure, why: str, cuts: ConnectionCuts | None) -> JobE
 
 def block_error(block: Block) -> JobError:
     """Return the error of a block, under the provider's own code."""
-    return JobError(type="blocked", code=block.code, message=MESSAGES["blocked"].message, advice=block.advice)
+    words = MESSAGES["end_user_limited" if block.scope == "end_user" else "blocked"]
+    return JobError(type="blocked", code=block.code, message=words.message, advice=block.advice)
 
 
 def block_advice(category: BlockCategory) -> str:
     """Return what to do after content was withheld, in one sentence."""
     return _BLOCK_ADVICE[category]
+
+
+def limited_advice() -> str:
+    """Return what to do after the provider limited an end user's access, in one sentence."""
+    return MESSAGES["end_user_limited"].advice
 
 
 def disclosure_message(requested: str, served: str, reason: DisclosureReason) -> str:

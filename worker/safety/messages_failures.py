@@ -72,6 +72,12 @@ FAILURES: Final[dict[str, Message]] = {
         "Look at the prompt before you submit the job again, because the content may have been withheld: Vigil does "
         "not send it again automatically.",
     ),
+    "may_be_withheld": Message(
+        "server_error",
+        "The provider failed without a code, in the words that it uses for withheld content.",
+        "Look at the provider's message and at the prompt before you submit the job again, because the content may "
+        "have been withheld: Vigil does not send it again automatically.",
+    ),
     "upstream_timeout": Message("server_error", "The provider timed out.", _RETRIED),
     # the request
     "bad_request": Message(
@@ -339,6 +345,12 @@ FAILURES: Final[dict[str, Message]] = {
         "Ask the organisation's owner to look at the alert in the provider's dashboard.",
     ),
     # never shown for a blocked job (its block has its own message), but a support packet may name it
+    "end_user_limited": Message(
+        "blocked",
+        "The provider limits this end user's access to the model for a time; this says nothing about the request.",
+        "Send nothing more for this end user until the limit has ended, look at what they have sent lately, and ask "
+        "the provider's support with this job's packet if you think that it is a mistake.",
+    ),
     "blocked": Message(
         "blocked",
         "The provider withheld the content.",

@@ -1,8 +1,8 @@
 """Builds the packet for the provider's support: what was sent where, when, under which request id, and the result.
 
-In the form that the access guide asks for. Made of content-free fields; the only free text is the app's own description
-with its secrets removed. The provider's message is shown only if it is, word for word, one that is known to hold
-nothing but names: any other may quote the prompt (promise P7). Pure.
+Its text has the labels of the access guide, word for word and in order; each line says what is known, or that it is
+not. Made of content-free fields, the app's own description without its secrets, and the provider's message without what
+it quotes (see `provider_message`, promise P7). Pure.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from worker.jobs.record import Attempt, Check, Job, ProviderError
 from worker.jobs.states import Evidence, Outcome
 from worker.jobs.timestamps import iso_utc
+from worker.jobs.view_schema import MessageCut
 from worker.safety.codes import normalize_code
 from worker.safety.notices import SafetyNotice
+from worker.safety.packet_advice import NO_EMAIL, NO_WORKSPACE, AccountFacts, packet_advice
 from worker.safety.packet_schema import (
     PacketCheckView,
     PacketErrorView,
@@ -35,26 +37,40 @@ _SURFACES: Final = {
 }
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 _UNKNOWN: Final = "not known"
-_WITHHELD: Final = "its words are withheld, because they can quote the prompt; if they don't, add them by a description"
+_NOT_COMPARED: Final = "whose words are withheld, because they could not be compared with the request and the answer"
+_CUT_NOTE: Final = "Vigil cut the parts in brackets"
 _LABELS: Final = (
     ("Surface", "surface"),
     ("Model", "model_line"),
-    ("Organization", "organization"),
-    ("Account", "account"),
-    ("Exact message", "exact_message"),
+    ("API organization ID or Codex workspace ID", "organization_line"),
+    ("Approved account email", "account_line"),
+    ("Exact error message", "exact_message"),
     ("Request ID", "request_id"),
-    ("Timestamp", "timestamp"),
-    ("VPN or proxy", "vpn_or_proxy"),
+    ("Timestamp and timezone", "timestamp"),
+    ("VPN/proxy status", "vpn_or_proxy"),
 )
-_WIDTH: Final = max(len(label) for label, _ in _LABELS) + 2
+_DESCRIPTION: Final = "Brief redacted task description"
+_INDENT: Final = "    "  # of further lines of a value, so that none of them passes for a field
+
+
+class ShownMessage(NamedTuple):
+    """What may be shown of the provider's message on an attempt, and why something of it is cut."""
+
+    text: str | None = None
+    cut: Sequence[MessageCut] = ()
 
 
 def build_packet(
-    job: Job, messages: Mapping[str, str], notices: Sequence[SafetyNotice], description: Redacted | None, now: datetime
+    job: Job,
+    messages: Mapping[int, ShownMessage],
+    notices: Sequence[SafetyNotice],
+    description: Redacted | None,
+    now: datetime,
+    account: AccountFacts,
 ) -> SupportPacketView:
     """Return the packet with its `text`; `messages`: the provider's messages by attempt number."""
     chosen = _relevant_attempts(job)
-    requests = [_request(job, attempt, messages.get(str(attempt.number))) for attempt in chosen]
+    requests = [_request(job, attempt, messages.get(attempt.number, ShownMessage()), account) for attempt in chosen]
     body: SupportPacketView = {
         "object": "support_packet",
         "job": job.id,
@@ -75,9 +91,10 @@ def build_packet(
         "redactions": [{"detector": found.detector, "count": found.times} for found in description.found]
         if description
         else [],
+        "advice": packet_advice(job, account, cut=any(request["exact_message_cut"] for request in requests)),
         "text": "",
     }
-    return {**body, "text": _text(body, job)}
+    return {**body, "text": _text(body, job, account)}
 
 
 def relevance(job: Job, attempt: Attempt) -> Relevance:
@@ -102,24 +119,29 @@ def _relevant_attempts(job: Job) -> list[Attempt]:
     return [attempt for attempt in ranked if relevance(job, attempt) != "other"] or list(job.attempts[-1:])
 
 
-def _request(job: Job, attempt: Attempt, message: str | None) -> PacketRequestView:
+def _request(job: Job, attempt: Attempt, message: ShownMessage, account: AccountFacts) -> PacketRequestView:
     at = attempt.finished_at or attempt.started_at
     checks = [check for check in job.checks if check.attempt == attempt.number]
     model, served = _name(attempt.model), _name(attempt.served_model)
     other = f" (served by {served})" if served is not None and served != model else ""
     who = _name(job.safety_identifier)
+    key = f"API key of project {_name(attempt.project) or _UNKNOWN}"
+    key += f"; end user by safety_identifier {who}" if who else ""
     return {
         "attempt": attempt.number,
         "why": relevance(job, attempt),
-        "surface": _SURFACES.get(attempt.mode, "API"),
+        "surface": _surface(account, _SURFACES.get(attempt.mode, "API")),
         "model": model or _UNKNOWN,
         "served_model": served,
         "model_line": f"{model or _UNKNOWN}{other}",
         "organization": _name(attempt.organization) or _UNKNOWN,
         "project": _name(attempt.project),
-        "account": f"API key of project {_name(attempt.project) or _UNKNOWN}"
-        + (f"; end user by safety_identifier {who}" if who else ""),
+        "organization_line": _organization(account, _name(attempt.organization)),
+        "account": key,
+        "account_email": account.email,
+        "account_line": f"{account.email or NO_EMAIL}; {key}",
         "exact_message": _exact_message(job, attempt, checks, message),
+        "exact_message_cut": list(message.cut),
         "outcome": attempt.outcome,
         "error": _error(job, attempt),
         "checks": [_check(check) for check in checks],
@@ -128,42 +150,48 @@ def _request(job: Job, attempt: Attempt, message: str | None) -> PacketRequestVi
         "response_id": _name(attempt.response_id),
         "started_at": iso_utc(attempt.started_at, "milliseconds"),
         "ended_at": iso_utc(attempt.finished_at, "milliseconds") if attempt.finished_at else None,
-        "timestamp": f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.}{at.microsecond // 1000:03} UTC (+00:00)",
+        "timestamp": _timestamp(at),
         "proxy": attempt.proxied,
         "vpn_or_proxy": f"{'an' if attempt.proxied else 'no'} egress proxy was configured; whether a VPN was in use is "
         "not known to Vigil",
     }
 
 
-def _exact_message(job: Job, attempt: Attempt, checks: Sequence[Check], message: str | None) -> str:
-    """Return the provider's error as exactly as it can be shown without its prose."""
+def _timestamp(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.}{at.microsecond // 1000:03} UTC (+00:00)"
+
+
+def _surface(account: AccountFacts, api: str) -> str:
+    return f"Codex, by requests that Vigil sent ({api})" if account.surface == "codex" else api
+
+
+def _organization(account: AccountFacts, answered: str | None) -> str:
+    """Return the id that the surface asks for, and where it is from."""
+    if account.surface == "codex":
+        workspace = account.workspace or NO_WORKSPACE
+        return f"{workspace}; API organization of the key: {answered or account.organization or _UNKNOWN}"
+    if answered is not None or account.organization is None:
+        return answered or f"{_UNKNOWN} (the provider's answer did not name the API organization)"
+    return f"{account.organization} (as OPENAI_ORG_ID is set; the provider's answer did not name one)"
+
+
+def _exact_message(job: Job, attempt: Attempt, checks: Sequence[Check], message: ShownMessage) -> str:
+    """Return the provider's message and codes, or what is known instead of them."""
     error = _error(job, attempt)
-    words = (message or "").strip()
-    if words and words in _harmless_messages(attempt):
-        error_text = f'"{words}"'
-    elif words or error["code"] or error["type"]:
-        error_text = f"error {_WITHHELD}" if words else "an error without words"
+    if message.text:
+        error_text = f'"{message.text}"'
+    elif "not_compared" in message.cut:
+        error_text = f"an error {_NOT_COMPARED}"
     else:
-        error_text = ""
-    named = ", ".join(
-        f"{name} {value}"
-        for name, value in (("code", error["code"]), ("type", error["type"]), ("HTTP", error["http_status"]))
-        if value
-    )
+        error_text = "an error without words" if error["code"] or error["type"] else ""
+    rows = (("code", error["code"]), ("type", error["type"]), ("HTTP", error["http_status"]))
+    notes = [f"{name} {value}" for name, value in rows if value]
+    named = ", ".join(notes + ([_CUT_NOTE] if message.text and message.cut else []))
     if error_text:
         return f"{error_text} ({named})" if named else error_text
     if checks:
         return "no error; " + "; ".join(_check_line(check) for check in checks)
     return "no error was reported"
-
-
-def _harmless_messages(attempt: Attempt) -> set[str]:
-    """Return messages that hold nothing but names which are in this packet anyway (wire.md section 4)."""
-    return {
-        f"The model `{attempt.model}` does not exist or you do not have access to it.",
-        f"Project `{attempt.project}` does not have access to model `{attempt.model}`",
-        f"Project `{attempt.project}` does not have access to model `{attempt.model}`.",
-    }
 
 
 def _error(job: Job, attempt: Attempt) -> PacketErrorView:
@@ -202,38 +230,41 @@ def _name(value: str | None) -> str | None:
     return value
 
 
-def _text(body: SupportPacketView, job: Job) -> str:
-    """Render the text: the most relevant request, the description, then the other requests."""
+def _text(body: SupportPacketView, job: Job, account: AccountFacts) -> str:
+    """Render the text: the guide's template about the most relevant request, then the other requests and the advice."""
     lines = [f"Support request about {job.id} (made by Vigil; it holds no prompt and no output)", ""]
     others = body["requests"][1:]
-    lines += _fields(body["requests"][0] if body["requests"] else _fields_without_request(job))
-    about = str(body["description"] or "(none given)").splitlines() or [""]
-    lines.append(_line("Description", about[0]))
-    lines += [" " * _WIDTH + line for line in about[1:]]
+    lines += _fields(body["requests"][0] if body["requests"] else _fields_without_request(job, account))
+    lines.append(_line(_DESCRIPTION, str(body["description"] or "not known to Vigil (none was given)")))
     for notice in body["notices"]:
         name = f", {notice['subject']}" if notice["subject"] else ""
         lines.append(_line("Notice", f"{notice['type']}{name}, {notice['at']}"))
     for other in others:
         lines += ["", f"Also attempt {other['attempt']} ({other['why']}):", *_fields(other)]
+    if body["advice"]:
+        lines += ["", "Before you send this (remove these lines then):", *(f"- {one}" for one in body["advice"])]
     return "\n".join(lines) + "\n"
 
 
-def _fields(request: Mapping[str, Any]) -> list[str]:
+def _fields(request: Mapping[str, object]) -> list[str]:
     return [_line(label, str(request[name])) for label, name in _LABELS]
 
 
 def _line(label: str, value: str) -> str:
-    return f"{label + ':':<{_WIDTH}}{value}"
+    return f"{label}: " + f"\n{_INDENT}".join(value.splitlines() or [""])
 
 
-def _fields_without_request(job: Job) -> dict[str, str]:
+def _fields_without_request(job: Job, account: AccountFacts) -> dict[str, str]:
     """Return the fields of a job that was never sent to the provider."""
     error_text = f"no request was sent ({job.error.code})" if job.error is not None else "no request was sent yet"
     return {
         **dict.fromkeys((name for _, name in _LABELS), _UNKNOWN),
-        "surface": "API",
+        "surface": _surface(account, "API"),
         "model_line": _name(job.requested_model) or _UNKNOWN,
+        "organization_line": _organization(account, None),
+        "account_line": account.email or NO_EMAIL,
+        "vpn_or_proxy": "not known to Vigil, because no request was sent",
         "exact_message": error_text,
         "request_id": "none",
-        "timestamp": iso_utc(job.finished_at or job.created_at, "milliseconds"),
+        "timestamp": _timestamp(job.finished_at or job.created_at),
     }

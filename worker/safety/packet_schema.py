@@ -7,7 +7,7 @@ from typing import Literal
 from typing_extensions import TypedDict
 
 from worker.jobs.states import Evidence, Outcome, Status
-from worker.jobs.view_schema import Iso, documented
+from worker.jobs.view_schema import Iso, MessageCut, documented
 
 Relevance = Literal["blocked", "denied", "checked", "rerouted", "delayed", "failed", "other"]
 
@@ -43,8 +43,16 @@ class PacketRequestView(TypedDict):
     """The model, and the one that served if it is another."""
     organization: str
     project: str | None
+    organization_line: str
+    """The id that the surface asks for: of the API organization or of the Codex workspace, and where it is from."""
     account: str
+    account_email: str | None
+    """The approved address as it is set; null if it is not."""
+    account_line: str
     exact_message: str
+    """The provider's message and codes, without what the message quotes; or what is known instead."""
+    exact_message_cut: list[MessageCut]
+    """Why the provider's message is not shown word for word; empty if it is."""
     outcome: Outcome | None
     error: PacketErrorView
     checks: list[PacketCheckView]
@@ -77,7 +85,7 @@ class RedactionView(TypedDict):
 
 @documented
 class SupportPacketView(TypedDict):
-    """What the provider's support asks for about a job. Has no prompt, no output and no prose of the provider."""
+    """What the provider's support asks for about a job. Has no prompt and no output."""
 
     object: Literal["support_packet"]
     job: str
@@ -88,5 +96,7 @@ class SupportPacketView(TypedDict):
     notices: list[PacketNoticeView]
     description: str | None
     redactions: list[RedactionView]
+    advice: list[str]
+    """What to check before the packet is sent."""
     text: str
     """The same in the template of the provider's support."""

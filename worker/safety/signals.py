@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from worker.jobs.errors import Failure
-from worker.jobs.record import Block, Usage
+from worker.jobs.record import Block, InputTransformation, Usage
 from worker.jobs.states import CheckEnd, Evidence, Outcome, RetryModelState
 
 
@@ -99,6 +99,7 @@ class AttemptVerdict:
     deltas_counted: int = 0
     first_output_seen: bool = False
     resumable: bool = False  # the connection ended, the response has an id and may go on
+    input_transformations: tuple[InputTransformation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from worker.jobs.record import Carrier, Usage
+from worker.jobs.record import Carrier, InputTransformation, Misalignment, Usage
 from worker.jobs.states import RetryModelState
 
 
@@ -124,6 +124,8 @@ class ProviderProblem(NamedTuple):
     message: str | None = None  # shown to the app alone; may quote the prompt, so never logged or recorded
     mentions_access: bool = False  # the body names access programs
     quoted: bool = False  # a gateway quotes the error of the server behind it
+    misalignment: Misalignment | None = None
+    worded_as_block: bool = False  # no code, and a message that begins like one of a block: never a block by itself
 
 
 class StreamError(NamedTuple):
@@ -164,6 +166,7 @@ class Terminal(NamedTuple):
     carrier: Carrier = "response_failed"
     response_id: str | None = None
     flags: tuple[str, ...] = ()  # what had to be repaired to read it
+    input_transformations: tuple[InputTransformation, ...] = ()
 
 
 NoConnection = Literal["untrusted", "certificate", "tls", "name", "refused", "unreachable", "timeout", "proxy"]

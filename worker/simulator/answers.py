@@ -14,6 +14,7 @@ from aiohttp import web
 
 from .browser_guard import refusal
 from .directive import DirectiveError
+from .error_forms import error_object, planned_error
 from .errors import ErrorShape, envelope, shape, simple, wrapped
 from .ledger import Call
 from .plan import Plan
@@ -43,7 +44,9 @@ def refuse(request: web.Request, error: ErrorShape, plan: Plan | None = None, se
     wait = plan.retry_after if plan is not None else 0.0
     headers |= retry_headers(wait, limited=error.code in _LIMITED)
     how = plan.wrap if plan is not None else ""
-    body = dumps(wrapped(error, how) if how in ("litellm", "prose") else envelope(error))
+    form = plan.form if plan is not None else "plain"
+    plain = envelope(error) if form == "plain" else {"error": error_object(error, form)}
+    body = dumps(wrapped(error, how) if how in ("litellm", "prose") else plain)
     if how == "sse":
         return web.Response(
             status=error.status, text=f"data: {body}\n\n", content_type="text/event-stream", headers=headers
@@ -84,7 +87,7 @@ async def before_stream(request: web.Request, ask: ParsedRequest, plan: Plan) ->
     if status is None:
         return None
     await world.pace.sleep(plan.hold)
-    error = shape(plan.code, model=ask.model, project=project_of(request), status=status or None)
+    error = planned_error(plan, ask, project_of(request), status or None)
     if plan.wrap == "object":
         return _error_object(request, error, plan)
     return refuse(request, error, plan, plan.hold)

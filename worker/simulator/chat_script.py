@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import prose
-from .errors import ErrorShape, envelope, shape
+from .buffering import buffering, with_duplicate_keys
+from .error_forms import error_object, fields_beside, moderation, planned_error
+from .errors import ErrorShape, envelope
 from .plan import Plan
 from .request_body import ParsedRequest
 from .wire import Ids, Json, Step, chat_frame, chat_usage, dumps
@@ -34,12 +36,15 @@ class _Chat:
             "alias": plan.served or f"{ask.model}-2026-07-09",
         }.get(plan.route or "", ask.model)
         fails = plan.carrier is not None and plan.carrier != "incomplete"
-        self.error: ErrorShape | None = shape(plan.code, model=ask.model, project=project) if fails else None
+        self.error: ErrorShape | None = planned_error(plan, ask, project) if fails else None
 
     def steps(self) -> Iterator[Step]:
         plan, ask = self.plan, self.ask
         if plan.stuck:
             yield Step(math.inf, b"")
+        if plan.signal != "none" and plan.shape:  # where a gateway would put it; the provider's own chat has no signal
+            signal = chat_frame({**self._base(), "choices": [], "safety_buffering": buffering(plan)})
+            yield Step(0.0, with_duplicate_keys(signal, plan.shape))
         yield Step(plan.hold + plan.latency, b"")
         called = ask.function() if plan.tool else None
         tokens = self._tokens(called)
@@ -51,7 +56,10 @@ class _Chat:
             yield self._chunk({"tool_calls": [self._call(str(called.get("name", "function")), "")]})
         yield from self._deltas(tokens, called=called is not None)
         if self.error is not None:
-            error_body = envelope(self.error)
+            if plan.form == "moderation":
+                yield Step(0.0, chat_frame({**self._base(), "choices": [], "moderation": moderation(blocked=True)}))
+                return
+            error_body: Json = {**fields_beside(self.error, plan.form), **self._error(self.error)}
             yield Step(0.0, chat_frame(error_body), terminal=True, error=error_body["error"])
             return
         reason = self._reason(short=short, called=called is not None)
@@ -60,6 +68,10 @@ class _Chat:
         if ask.include_usage:
             yield Step(0.0, chat_frame({**self._base(), "choices": [], "usage": whole["usage"]}))
         yield Step(0.0, b"data: [DONE]\n\n")
+
+    def _error(self, error: ErrorShape) -> Json:
+        form = self.plan.form
+        return envelope(error) if form == "plain" else {"error": error_object(error, form)}
 
     def _tokens(self, called: Json | None) -> list[str]:
         plan, ask = self.plan, self.ask

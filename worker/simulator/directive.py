@@ -114,6 +114,20 @@ OPTIONS: dict[str, Option] = {
     "use_case": Option(_text, "use cases of the check, comma separated"),
     "reason": Option(_text, "reasons of the check, comma separated"),
     "retry_model": Option(_text, "faster model that the check names; `none` = explicit null, `absent` = key left out"),
+    "shape": Option(
+        _one_of(
+            *("full", "reasons", "retry_model", "use_cases", "reason", "enabled", "disabled", "string"),
+            *("duplicate", "proto"),
+        ),
+        "what the object that announces a check has",
+    ),
+    "form": Option(
+        _one_of("plain", "websocket", "misalignment", "worded", "status", "moderation"), "how the error is written"
+    ),
+    "param": Option(_text, "`param` of the error, such as safety_identifier"),
+    "quote": Option(_integer(0, 10_000), "words of the prompt that the message of the failure repeats"),
+    "removed": Option(_integer(0, 100), "reasoning items that the provider says it removed from the input"),
+    "cache_write": Option(_integer(0, 1_000_000), "input tokens that were written to the prompt cache"),
     "code": Option(_text, "error code, or the reason of an incomplete response"),
     "carrier": Option(_carrier, "how the failure travels"),
     "retry_after": Option(_number(0, DAY), "seconds to wait told by the provider (headers, or prose in a stream)"),

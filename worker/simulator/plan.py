@@ -40,10 +40,14 @@ class Plan:
     use_case: str = "cyber"
     reason: str = "user_risk"
     retry_model: str = "gpt-5.6-luna"
+    shape: str = ""  # what the object has: see buffering.py; with one, a chat stream has a signal too
     flagged: bool = False  # the account is recommended for verification
     # -- the failure
     carrier: str | None = None
     code: str = "server_error"
+    form: str = "plain"  # how the error object is written: see error_forms.py
+    param: str = ""  # of the error
+    quote: int = 0  # words of the prompt that its message repeats
     wrap: str = ""  # how a gateway passes an error on: litellm | prose | sse | object
     retry_after: float = 0.0
     stuck: bool = False  # queued for ever
@@ -60,6 +64,8 @@ class Plan:
     gap: bool = False  # sequence numbers are skipped
     odd: str = ""  # a shape of wire_shapes.py
     noise: bool = False  # comments, unknown types, an event without a type
+    removed: int = 0  # reasoning items removed from the input
+    cache_write: int = 0  # input tokens written to the prompt cache
     # -- who serves
     served: str | None = None
     route: str | None = None  # header | conflict | alias

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from .answers import before_stream, ok, refuse
+from .error_forms import planned_error
 from .errors import ErrorShape, shape, simple
 from .ledger import Call, Ledger
 from .live_response import LiveResponse
@@ -111,7 +112,7 @@ async def _wait(request: web.Request, world: World, live: LiveResponse, steps: I
             request, fault.how, dumps(live.snapshot).encode(), world.headers(request, call, live.plan)
         )
     if live.error is not None:
-        return refuse(request, shape(live.plan.code, model=live.ask.model, project=project_of(request)), live.plan)
+        return refuse(request, planned_error(live.plan, live.ask, project_of(request)), live.plan)
     call.ended = live.status
     return ok(request, live.snapshot, live.plan)
 

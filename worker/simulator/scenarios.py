@@ -10,6 +10,7 @@ from typing import Any
 from .gateway_scenarios import GATEWAYS
 from .resume_scenarios import RESUME_SCENARIOS
 from .scenario import Expected, Scenario
+from .signal_scenarios import BLOCK_SCENARIOS, SIGNAL_SCENARIOS
 from .wire_shape_scenarios import WIRE_SHAPE_SCENARIOS
 
 _CHECK = ("hold", "keepalive", "use_case", "reason", "retry_model", "signal", "repeats")
@@ -388,7 +389,8 @@ _ALL: tuple[Scenario, ...] = (
 )
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (*_ALL, *RESUME_SCENARIOS, *WIRE_SHAPE_SCENARIOS)
+    scenario.name: scenario
+    for scenario in (*_ALL, *SIGNAL_SCENARIOS, *BLOCK_SCENARIOS, *RESUME_SCENARIOS, *WIRE_SHAPE_SCENARIOS)
 }
 
 

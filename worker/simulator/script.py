@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import prose
-from .errors import MISALIGNMENT, ErrorShape, shape
+from .buffering import buffering, with_duplicate_keys
+from .error_forms import error_object, fields_beside, moderation, planned_error
+from .errors import MISALIGNMENT, ErrorShape
 from .plan import Plan
 from .request_body import ParsedRequest
 from .wire import Ids, Json, Step, dumps, frame, function_call, message, snapshot, text_part, usage
@@ -35,7 +37,7 @@ class _Script:
         dated = f"{ask.model}-2026-07-09"
         self.model = (plan.served or dated) if plan.route == "alias" else ask.model
         self.error: ErrorShape | None = (
-            shape(plan.code, model=ask.model, project=project) if plan.carrier not in {None, "incomplete"} else None
+            planned_error(plan, ask, project) if plan.carrier not in {None, "incomplete"} else None
         )
 
     def steps(self) -> Iterator[Step]:
@@ -204,7 +206,7 @@ class _Script:
             snap = self._failed(error)
             yield self._event("response.failed", {"response": snap}, snap=snap, terminal=True)
         else:
-            inner: Json = {"type": error.type, "code": error.code, "message": error.message, "param": error.param}
+            inner = error_object(error, plan.form)
             if plan.carrier in {"late_error", "nameless"}:
                 yield from self._nameless(inner, named=plan.carrier == "late_error")
                 return
@@ -213,7 +215,8 @@ class _Script:
                 flat = {"code": error.code, "message": error.message, "param": error.param}
                 yield self._event("error", flat, snap=known, terminal=True, error=inner)
                 return
-            yield self._event("error", {"error": inner}, snap=known, error=inner)
+            beside = fields_beside(error, plan.form)
+            yield self._event("error", {**beside, "error": inner}, snap=known, error=inner)
             yield self._event("response.failed", {"response": {**known, "error": GENERIC}}, terminal=True)
 
     def _nameless(self, inner: Json, *, named: bool) -> Iterator[Step]:
@@ -230,6 +233,11 @@ class _Script:
             more["model"] = plan.served
         if plan.route == "header":
             more["service_tier"] = "flex"
+        if plan.form == "moderation":
+            more["moderation"] = moderation(blocked=False)
+        if plan.removed:
+            rows = [{"type": "reasoning", "action": "removed", "reason": "model_mismatch"}] * plan.removed
+            more["input_transformations"] = [{"id": f"rs_sim{at}", **row} for at, row in enumerate(rows)]
         snap = self._snapshot(status="completed", output=self.output, usage=self._usage(), **more)
         body: Json = {"response": snap}
         if plan.repeats and plan.signal == "top":
@@ -245,7 +253,11 @@ class _Script:
             yield self._event("response.something_new", {"payload": None})
 
     def _failed(self, error: ErrorShape) -> Json:
+        if self.plan.form == "moderation":
+            return self._snapshot(status="failed", error=None, moderation=moderation(blocked=True), usage=self._usage())
         error_body: Json = {"code": error.code, "message": error.message}
+        if error.param and self.plan.param:
+            error_body["param"] = error.param
         if error.code in {"rate_limit_exceeded", "slow_down"} and self.plan.retry_after:
             error_body["message"] = f"{error.message}: please try again in {self.plan.retry_after:g}s."
         if error.code == "misalignment_policy_violation":
@@ -270,23 +282,20 @@ class _Script:
         error: Json | None = None,
     ) -> Step:
         seq = self._next()
-        return Step(wait, frame(kind, seq, body), seq, 0, terminal, snap, error)
+        return Step(wait, with_duplicate_keys(frame(kind, seq, body), self.plan.shape), seq, 0, terminal, snap, error)
 
     def _snapshot(self, **changes: Any) -> Json:
         return {**snapshot(self.ask, self.ids, self.model), **changes}
 
     def _usage(self) -> Json:
-        return usage(self.ask.input_tokens, self.sent)
+        return usage(self.ask.input_tokens, self.sent, self.plan.cache_write)
 
-    def _check(self, *, repeat: bool = False) -> Json:
-        plan = self.plan
-        out: Json = {"use_cases": plan.labels("use_case"), "reasons": plan.labels("reason")}
-        if plan.retry_model != "absent" and not repeat:
-            out["retry_model"] = None if plan.retry_model == "none" else plan.retry_model
-        return out
+    def _check(self, *, repeat: bool = False) -> Any:
+        return buffering(self.plan, repeat=repeat)
 
     def _signal(self, *, wait: float = 0.0, repeat: bool = False) -> Step:
-        metadata = {"type": "safety_buffering", **self._check(repeat=repeat)}
+        fields = self._check(repeat=repeat)
+        metadata = {"type": "safety_buffering", **(fields if isinstance(fields, dict) else {})}
         return self._event("response.metadata", self._metadata(metadata), wait=wait)
 
     def _metadata(self, metadata: Json) -> Json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from worker.jobs.record import Misalignment
 from worker.safety.codes import (
     BLOCK,
     GENERIC,
@@ -22,11 +23,13 @@ from worker.safety.codes import (
     normalize_code,
     rank,
 )
+from worker.safety.provider_message import MAX_EXACT
 from worker.safety.stream import ProviderProblem
 from worker.upstream.call_outcome import outcome_code
 from worker.upstream.embedded import MAX_TEXT, find_errors, parse_full
+from worker.upstream.response_details import begins_like_block, misalignment_of, moderation_blocked
 from worker.upstream.retry_after import delay_in_message
-from worker.upstream.tolerant_fields import MAX_MESSAGE, mapping, text
+from worker.upstream.tolerant_fields import mapping, text
 
 _MAX_DEPTH: Final = 12
 _MAX_OBJECTS: Final = 400
@@ -73,6 +76,7 @@ class _Search:
         self.found: list[_Found] = []
         self._objects, self._characters = _MAX_OBJECTS, MAX_TEXT
         self._named = NOTHING  # how much the errors around what is searched tell of their cause
+        self._misalignment: Misalignment | None = None
 
     def search_error(self, value: object, depth: int = 0, *, quoted: bool = False) -> None:
         """Collect the codes of an error and of the errors in it, outermost first."""
@@ -112,6 +116,7 @@ class _Search:
         self._named = max(self._named, _cause_rank(code or _code_in(mapping(data.get("error"))), kind))
         if code or kind or param:
             self.found.append(_Found(code, kind, param, quoted))
+        self._misalignment = self._misalignment or misalignment_of(data.get("misalignment"))
         for key in _POSSIBLE_CODE_KEYS:
             word = _code_text(data.get(key))
             if word is not None and _is_known(word):
@@ -155,6 +160,8 @@ class _Search:
             self.found.append(_Found(code, quoted=quoted))
         if any(_is_withheld(data.get(key)) for key in _FILTER_KEYS):
             self.found.append(_Found("content_filter", quoted=quoted))
+        if moderation_blocked(data):
+            self.found.append(_Found("content_filter", quoted=quoted))
 
     def problem(self, message: str | None, *, mentions_access: bool) -> ProviderProblem:
         """Return what was found: the code that tells most, and among equals the outermost."""
@@ -165,9 +172,11 @@ class _Search:
             type=best.type,
             param=best.param or next((found.param for found in self.found if found.param), None),
             retry_after=delay_in_message(message) if message else None,
-            message=text(message, MAX_MESSAGE),
+            message=text(message, MAX_EXACT),
             mentions_access=mentions_access or any("access_program" in word for word in words),
             quoted=any(found.quoted for found in self.found),
+            misalignment=self._misalignment,
+            worded_as_block=begins_like_block(message),
         )
 
 

@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 
 from worker.jobs.record import Usage
 
-MAX_MESSAGE: Final = 500
 MAX_TOKENS_PER_ANSWER: Final = 10**9
 """A thousand times the largest context: a higher count is a server's mistake, and its price would be wrong."""
 _MAX_INTEGER: Final = 2**53 - 1

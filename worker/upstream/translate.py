@@ -30,6 +30,7 @@ from worker.upstream.call_events import call_done, call_piece, call_started
 from worker.upstream.call_outcome import OUTCOME_KEYS, outcome_code
 from worker.upstream.content import ContentReader, output_text
 from worker.upstream.problems import is_block, is_empty_error, item_error, problem_in, problem_of
+from worker.upstream.response_details import buffering_object, input_transformations
 from worker.upstream.tolerant_fields import identifier, mapping, non_negative, strings, text, text_or_number, usage_of
 from worker.upstream.wrapped_answer import shape_of
 
@@ -50,6 +51,7 @@ _ERROR_TYPES: Final = ("error", "response.error")  # a tuple, like the statuses
 _STATUSES: Final = tuple(_TERMINAL_TYPES.values())  # a tuple: what is looked up may be unhashable
 _PART_TYPES: Final = frozenset({"response.content_part.done", "response.output_text.done", "response.refusal.done"})
 _PROGRAMS: Final = frozenset({"trusted_access_for_cyber"})
+_LABEL_KEYS: Final = (("use_cases", "use_case"), ("reasons", "reason"))  # one client's fixtures have a single word
 _MODEL_HEADERS: Final = frozenset({"openai-model", "x-openai-model"})
 NOT_TEXT: Final = "\ufffc"
 """The text of a delta that is not a string (audio, objects); not empty, because it is output too."""
@@ -95,7 +97,7 @@ def side_signals(kind: str, data: dict[str, Any], main: StreamEvent) -> list[Str
     metadata = mapping(data.get("metadata")) if kind == "response.metadata" else {}
     if programs := tuple(p for p in strings(metadata.get("openai_verification_recommendation")) if p in _PROGRAMS):
         found.append(Flagged(programs))
-    fields = _safety_buffering(kind, data, metadata)
+    fields = buffering_object(kind, data, metadata)
     if fields is not None:
         # output or an end in the same frame would at once close the check that the notice opens
         piggybacked = type(main) in (Delta, ItemDone, PartDone, CallDone, Terminal, StreamError)
@@ -242,6 +244,7 @@ def _terminal(
         carrier="incomplete" if status == "incomplete" else "response_failed",
         response_id=identifier(snapshot.get("id")),
         flags=(*sorted(reading.flags), *counted.flags),
+        input_transformations=input_transformations(snapshot),
     )
 
 
@@ -264,20 +267,6 @@ def terminal_for_finish(
     return "incomplete", word, problem
 
 
-def _safety_buffering(kind: str, data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the object of the notice, or None: forms S1-S4 of wire.md section 2.1."""
-    if "safety_buffering" in data:
-        # Present at top level it wins over every other form, even when it says nothing.
-        fields = data["safety_buffering"]
-        return fields if type(fields) is dict else None
-    if metadata.get("type") == "safety_buffering":
-        return metadata
-    if kind == "response.safety_buffering":
-        return data
-    fields = mapping(data.get("response")).get("safety_buffering")
-    return fields if type(fields) is dict else None
-
-
 def _notice(sequence: int | None, fields: dict[str, Any], piggybacked: bool) -> CheckNotice:
     model, state = None, RetryModelState.ABSENT
     if "retry_model" in fields:
@@ -286,9 +275,8 @@ def _notice(sequence: int | None, fields: dict[str, Any], piggybacked: bool) -> 
             state = RetryModelState.NAMED
         elif fields["retry_model"] is None:
             state = RetryModelState.NONE
-    return CheckNotice(
-        sequence, strings(fields.get("use_cases")), strings(fields.get("reasons")), model, state, piggybacked
-    )
+    use_cases, reasons = (strings(fields.get(many)) or strings([fields.get(one)]) for many, one in _LABEL_KEYS)
+    return CheckNotice(sequence, use_cases, reasons, model, state, piggybacked)
 
 
 def _served_model(data: dict[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ from worker.safety.stream import Created, Delta, Keepalive, ProviderProblem, Str
 from worker.upstream.call_outcome import outcome_code
 from worker.upstream.content import ContentReader
 from worker.upstream.problems import is_empty_error, problem_of
+from worker.upstream.response_details import moderation_blocked
 from worker.upstream.surrogates import join_surrogates
 from worker.upstream.tolerant_fields import bounded_identifier, mapping, non_negative, text, text_or_number, usage_of
 from worker.upstream.tool_calls import ToolCalls
@@ -231,6 +232,8 @@ def _problem(data: dict[str, Any]) -> ProviderProblem | None:
     bare = "choices" not in data and "code" in data and "message" in data
     if envelope or bare or data.get("type") == "error" or is_error(data) or outcome_code(data):
         return problem_of(data)
+    if moderation_blocked(data):
+        return ProviderProblem("content_filter", None)
     choices = data.get("choices")
     for choice in choices if type(choices) is list else ():
         inner = choice.get("error") if type(choice) is dict else None

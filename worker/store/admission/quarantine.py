@@ -40,10 +40,14 @@ _KINDS: Final[tuple[tuple[type[ev.Fact], str], ...]] = ((ev.CheckStarted, "check
 
 @dataclass(frozen=True, slots=True)
 class QuarantineLimits:
-    """So many blocks within so many seconds quarantine an end user; 0 blocks = never automatically."""
+    """So many blocks within so many seconds quarantine an end user; 0 blocks = never automatically.
+
+    `limited`: seconds of quarantine for an end user whose access the provider limits; 0 = only the ledger knows.
+    """
 
     blocks: int = 3
     window: int = 86_400
+    limited: int = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,14 @@ def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: QuarantineLimit
             when = ("WHEN", ledger, at - limits.window * 1000, limits.blocks)
             commands.append((*when, "HSETNX", keys.QUARANTINE, end_user, row))
             commands.append((*when, "SADD", keys.CANCELLATION_DUE, end_user))
+        if isinstance(event.fact, ev.Blocked) and event.fact.block.scope == "end_user":
+            commands += _ledger_entry(keys.ledger(end_user, "limits"), at, f"{job.id}:{event.seq}")
+            if limits.limited:
+                reason = f"limited by the provider ({event.fact.block.code})"
+                ends = at + limits.limited * 1000
+                limited = QuarantinedUser(job.app, end_user, "provider", reason, "provider", at, ends)
+                commands.append(("HSETNX", keys.QUARANTINE, end_user, dump_row(macs, limited)))
+                commands.append(("SADD", keys.CANCELLATION_DUE, end_user))
     return commands
 
 
@@ -178,7 +190,7 @@ class Quarantine:
         async with store_errors("lift the quarantine"), self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.LIFTED, end_user, to_ms(self._clock.now()))
             pipe.hdel(keys.QUARANTINE, end_user)
-            pipe.delete(keys.ledger(end_user, "blocks"))
+            pipe.delete(keys.ledger(end_user, "blocks"), keys.ledger(end_user, "limits"))
             pipe.srem(keys.CANCELLATION_DUE, end_user)
             await pipe.execute()
         return found
@@ -213,6 +225,12 @@ class Quarantine:
                 pipe.zcount(keys.ledger(end_user, kind), since, "+inf")
             found = await pipe.execute()
         return {kind: int(count) for kind, count in zip(_LEDGERS, found, strict=True)}
+
+    async def limits(self, end_user: str, window: int) -> int:
+        """Count the blocks of the last `window` seconds by which the provider limited this end user."""
+        since = to_ms(self._clock.now()) - window * 1000
+        async with store_errors("read the ledger"):
+            return int(await self._redis.zcount(keys.ledger(end_user, "limits"), since, "+inf"))
 
     async def record_warning(self, end_user: str, notice_id: str, at: datetime) -> None:
         """Record a warning of the provider in the ledger, once for each notice."""

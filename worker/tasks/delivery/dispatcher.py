@@ -89,7 +89,9 @@ class Dispatcher:
             keep=settings.result_ttl,
             max_pending=round(max_duration(self._delays)),
         )
-        limits = QuarantineLimits(settings.quarantine_blocks, settings.quarantine_window_seconds)
+        limits = QuarantineLimits(
+            settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
+        )
         jobs = Jobs(redis, clock, retention_of(settings), limits)
         self._relay = OutboxRelay(redis, jobs, self._deliveries, self._endpoints, clock, root_path=settings.root_path)
         self._redis = redis

@@ -19,6 +19,7 @@ from worker.jobs.record import Attempt, Check, Job, Usage
 from worker.jobs.request_shape import RequestShape, shape_of, with_output_limit
 from worker.jobs.states import CheckEnd, Outcome
 from worker.safety import event_mapping, signals as sg
+from worker.safety.provider_message import ProviderMessage, compare_message, strings_in
 from worker.safety.watch import AttemptWatch
 from worker.safety.watch_limits import CHARACTERS_PER_TOKEN
 from worker.store.jobs.output_chunks import OutputChunk
@@ -33,6 +34,7 @@ from worker.telemetry.events import emit
 from worker.upstream.call import Mode, UpstreamCall
 from worker.upstream.session import ResumePoint, Session
 
+_MAX_COMPARED_INLINE: Final = 64 * 1024  # characters; comparing more would hold up the other streams
 _CANCEL_TIMEOUT_S: Final = 2.0  # how long a cancelled job waits for the provider to say what it cost
 
 
@@ -213,6 +215,19 @@ class ActiveAttempts:
         self._context.flusher.forget(reader.text)
         await reader.close()
         return reader
+
+    async def provider_message(self, job: Job, reader: StreamReader) -> ProviderMessage | None:
+        """Return the provider's words on the error of an attempt, compared with what the job asked and was answered."""
+        if reader.message is None:
+            return None
+        request = await self.request()
+        running = [text for one in (reader, *self.readers.values()) for text in one.answer_texts]
+        ended = [a.number for a in job.attempts if a.outcome is not None and a.first_output_at is not None]
+        stored = [chunk.text for number in ended for chunk in (await self._stored_chunks(number))[0]]
+        sources = None if request is None else [*strings_in(request), *running, "".join(stored)]
+        if sources is not None and sum(map(len, sources)) > _MAX_COMPARED_INLINE:
+            return await asyncio.to_thread(compare_message, reader.message, sources)
+        return compare_message(reader.message, sources)
 
     def discard(self, number: int) -> None:
         """Ask the provider to stop an attempt that we have ended, in the background while the job goes on."""

@@ -16,7 +16,7 @@ from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import AlreadySettled, ContentDamaged, Failure, LeaseLost, RecordUnreadable, StoreUnavailable
 from worker.jobs.events import EventDraft
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
-from worker.safety import event_mapping, messages, retry, signals as sg
+from worker.safety import classify, event_mapping, messages, retry, signals as sg
 from worker.safety.connection_cuts import repeated_cuts
 from worker.store.jobs.stored_job import ClaimedJob, OutputChange
 from worker.store.values import report_unreadable
@@ -201,7 +201,7 @@ class JobRun:
         ]
         context.access.observe(job.attempt(number).model, verdict)
         await self._update_circuit(verdict.failure)
-        output = await recorder.add_provider_message(number, reader.message)
+        output = await recorder.add_provider_message(number, await self._attempts.provider_message(job, reader))
         if verdict.block is not None:
             drafts += _without_block(self._attempts.stop(recorder.job, Outcome.CANCELLED))
             await settle(recorder, self._attempts, drafts, event_mapping.block_fact(verdict.block), output)
@@ -253,6 +253,9 @@ class JobRun:
         if others or (job.attempt(number).purpose is Purpose.DRAFT and self._attempts.readers):
             await recorder.commit(drafts, output)  # the other attempt decides
             return
+        checked = event_mapping.check_signalled(job, number, drafts)
+        if checked and not classify.names_cause(failure):
+            failure = classify.after_check(failure)
         tried = retry.counted([a.outcome for a in job.attempts])
         now, denied = context.clock.now(), context.access.denied
         substitute = event_mapping.access_fallback(
@@ -264,7 +267,6 @@ class JobRun:
             denied=denied,
             effort=self._attempts.shape.effort,
         )
-        checked = event_mapping.check_signalled(job, number, drafts)
         drafts += self._attempts.stop(recorder.job, Outcome.CANCELLED)  # a draft, if there is one
         if isinstance(drafts[-1][0], ev.Blocked):
             await settle(recorder, self._attempts, drafts, drafts[-1][0], output)

@@ -16,6 +16,7 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY
 from worker.safety import event_mapping
+from worker.safety.provider_message import ProviderMessage
 from worker.store.connection.capacity import ALWAYS_TAKEN
 from worker.store.jobs.stored_job import ClaimedJob, OutputChange
 from worker.tasks.execution.context import RunContext
@@ -28,7 +29,8 @@ _EMPTY_CONTENT: Final[dict[str, Any]] = {
     "output": [],
     "refusal": None,
     "draft": None,
-    "provider_messages": {},
+    "provider_messages": {},  # exactly as they came
+    "shown_messages": {},  # what of them the app and the support packet show
 }
 
 _TOO_LARGE_AFTER: Final = 3  # lost large writes, each followed by a small one that passed
@@ -109,20 +111,25 @@ class RunRecorder:
         may have left some.
         """
         jobs, job_id = self._context.jobs, self.job.id
+        content = self._content = {**await self._stored_content(), **changes}
+        return await retry_store(lambda: jobs.seal_output(job_id, content))
+
+    async def _stored_content(self) -> dict[str, Any]:
+        jobs, job_id = self._context.jobs, self.job.id
         if self._content is None and len(self.job.attempts) <= 1:
             self._content = dict(_EMPTY_CONTENT)  # there was no earlier attempt to leave any
         if self._content is None:
             self._content = await retry_store(lambda: jobs.load_output(job_id)) or dict(_EMPTY_CONTENT)
-        content = self._content = {**self._content, **changes}
-        return await retry_store(lambda: jobs.seal_output(job_id, content))
+        return self._content
 
-    async def add_provider_message(self, number: int, message: str | None) -> OutputChange | None:
-        """Return the job's content with the provider's own message on attempt `number`; None if there is none."""
-        if not message:
+    async def add_provider_message(self, number: int, words: ProviderMessage | None) -> OutputChange | None:
+        """Return the job's content with the provider's own words on attempt `number`; None if there are none."""
+        if words is None:
             return None
-        await self.update_content()
-        known = (self._content or {}).get("provider_messages", {})
-        return await self.update_content(provider_messages={**known, str(number): message})
+        content = await self._stored_content()
+        exact = {**content.get("provider_messages", {}), str(number): words.exact}
+        shown = {**content.get("shown_messages", {}), str(number): {"text": words.shown, "cut": list(words.cut)}}
+        return await self.update_content(provider_messages=exact, shown_messages=shown)
 
     async def reload(self) -> None:
         """Read the record again: the API may have written to it."""

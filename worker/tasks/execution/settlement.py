@@ -20,6 +20,9 @@ async def settle(
 ) -> None:
     """End the job with `end`, or as blocked if `drafts` say that an attempt was (promise P2), and cancel upstream."""
     blocked = any(isinstance(fact, ev.Blocked) for fact, _ in drafts)
+    for number, reader in list(attempts.readers.items()):  # stopped, perhaps after an error had been reported
+        words = await attempts.provider_message(recorder.job, reader)
+        output = await recorder.add_provider_message(number, words) or output  # contains all that came before
     if recorder.job.draft_attempt is not None:
         output = await recorder.update_content(draft=None)
     await recorder.commit(drafts if blocked else [*drafts, (end, None)], output)

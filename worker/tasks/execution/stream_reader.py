@@ -9,12 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from worker.jobs.states import Outcome
+from worker.safety import codes
+from worker.safety.provider_message import strings_in
 from worker.safety.signals import Signal
-from worker.safety.stream import Closed, Delta, Rejected, StreamError, Terminal
+from worker.safety.stream import (
+    CallDone,
+    Closed,
+    Delta,
+    ItemDone,
+    PartDone,
+    Rejected,
+    StreamError,
+    StreamEvent,
+    Terminal,
+)
 from worker.safety.watch import AttemptWatch
 from worker.tasks.execution.inbox import Control, Inbox, SignalsReady
 from worker.tasks.execution.output_buffer import OutputBuffer
@@ -22,6 +35,7 @@ from worker.upstream.client import CancelResult
 from worker.upstream.session import Session
 
 _CANCEL_TIMEOUT_S: Final = 5.0
+_MAX_OTHER_CHARACTERS: Final = 64 * 1024
 
 
 class StreamReader:
@@ -38,7 +52,10 @@ class StreamReader:
     ) -> None:
         self.number, self.session, self.watch, self.text = number, session, watch, text
         self._inbox, self._now = inbox, now
-        self.message: str | None = None  # the provider's own words on an error: for the app alone, never recorded
+        self.message: str | None = None  # the provider's own words on the error that counts: content, never recorded
+        self._message_weight = -1
+        self._other_texts: deque[str] = deque()  # the newest output that is no text: reasoning, arguments, refusals
+        self._other_length = 0
         self._signals: list[Signal] = []
         self._cancelling: asyncio.Task[CancelResult] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -65,14 +82,44 @@ class StreamReader:
                             text.add(event.sequence, event.text)
                             self._emit(watch.take_signals())
                     else:
-                        if isinstance(event, StreamError | Terminal | Rejected) and event.problem is not None:
-                            self.message = event.problem.message or self.message
+                        self._keep_words(event)
                         self._emit(watch.feed(event, at))
                         if watch.next_tick() < self._awaited:
                             self._inbox.put(Control.READER_CHANGED)
                 if watch.verdict is not None:
                     return
         self._emit(watch.feed(Closed("clean"), now()))  # a session that just stops has given no terminal event
+
+    def _keep_words(self, event: StreamEvent) -> None:
+        """Keep the message of the error that tells most, and the output that it may quote and that `text` has not."""
+        if isinstance(event, StreamError | Terminal | Rejected) and event.problem is not None:
+            reason = event.incomplete_reason if isinstance(event, Terminal) else None
+            weight = codes.weight(event.problem, reason)
+            if event.problem.message and weight > self._message_weight:
+                self.message, self._message_weight = event.problem.message, weight
+        match event:
+            case Delta() | PartDone():
+                self._keep_other(event.text)
+            case CallDone():
+                self._keep_other(event.arguments)
+            case ItemDone():
+                self._keep_other(" ".join(strings_in(event.item)))
+            case Terminal() if event.output and event.status != "completed":
+                self._keep_other(" ".join(strings_in(event.output)))
+            case _:
+                pass
+
+    def _keep_other(self, piece: str) -> None:
+        piece = piece[-_MAX_OTHER_CHARACTERS:]
+        self._other_texts.append(piece)
+        self._other_length += len(piece)
+        while self._other_length > _MAX_OTHER_CHARACTERS:
+            self._other_length -= len(self._other_texts.popleft())
+
+    @property
+    def answer_texts(self) -> list[str]:
+        """Return what the attempt has put out: its text, and the newest of everything else."""
+        return [str(self.text), "".join(self._other_texts)]
 
     def _emit(self, signals: list[Signal]) -> None:
         if signals:
