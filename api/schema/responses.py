@@ -170,6 +170,7 @@ JOB: Final[Schema] = object_of(
     output=array_of({"type": "object"}),
     draft=nullable(TEXT),
     draft_model=nullable(TEXT),
+    draft_state=nullable(one_of("standing", "superseded", "withdrawn")),
     refusal=nullable(TEXT),
     usage=nullable(_USAGE),
     cost=nullable(object_of(currency=TEXT, total=MONEY, wasted=MONEY)),

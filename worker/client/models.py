@@ -248,6 +248,7 @@ class Job(ApiModel):
     output: tuple[dict[str, Any], ...] = ()
     draft: str | None = None
     draft_model: str | None = None
+    draft_state: str | None = None
     refusal: str | None = None
     usage: Usage | None = None
     cost: Cost | None = None

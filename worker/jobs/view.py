@@ -117,11 +117,17 @@ def job_urls(job: Job, base: str) -> dict[str, str]:
 
 
 def _draft(job: Job, answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the draft and its model; it is shown until the job is settled or the draft is withdrawn."""
-    visible = job.draft_attempt is not None and not job.draft_withdrawn and not job.settled
-    text = answer.get("draft") if visible else None
-    model = job.attempt(job.draft_attempt).model if text is not None and job.draft_attempt else None
-    return {"draft": text, "draft_model": model}
+    """Return the draft, the model that wrote it, and whether it still stands.
+
+    A draft that the original's answer has superseded is kept and marked; the text of a withdrawn one is gone.
+    """
+    if job.draft_attempt is None:
+        return {"draft": None, "draft_model": None, "draft_state": None}
+    state = "withdrawn" if job.draft_withdrawn else "superseded" if job.settled else "standing"
+    text = None if job.draft_withdrawn else answer.get("draft")
+    author = job.attempt(job.draft_attempt)
+    model = None if text is None else author.served_model or author.model
+    return {"draft": text, "draft_model": model, "draft_state": state}
 
 
 def _job_usage(job: Job) -> Usage | None:
@@ -147,7 +153,8 @@ def _cost(job: Job) -> dict[str, str] | None:
 
 
 def _check(check: Check) -> dict[str, Any]:
-    seconds = None if check.ended_at is None else round((check.ended_at - check.started_at).total_seconds(), 3)
+    lasted = None if check.ended_at is None else (check.ended_at - check.started_at).total_seconds()
+    seconds = None if lasted is None else round(max(0.0, lasted), 3)  # older records may hold times out of order
     return {
         "attempt": check.attempt,
         "evidence": check.evidence.value,

@@ -171,7 +171,7 @@ def _error(job: Job, attempt: Attempt) -> dict[str, Any]:
 
 
 def _check(check: Check) -> dict[str, Any]:
-    seconds = (check.ended_at - check.started_at).total_seconds() if check.ended_at else None
+    seconds = max(0.0, (check.ended_at - check.started_at).total_seconds()) if check.ended_at else None
     return {
         "evidence": check.evidence.value,
         "seconds": None if seconds is None else round(seconds, 3),

@@ -105,7 +105,7 @@ class DelayRule:
         check = next((c for c in reversed(job.checks) if c.attempt == reader.number), None)
         since = None
         if check is not None and check.ended_at is None and check.evidence is Evidence.SIGNALLED:
-            began = now - (context.clock.now() - check.started_at).total_seconds()
+            began = now - max(0.0, (context.clock.now() - check.started_at).total_seconds())
             since = self._signalled.get(reader.number, began)
         beside = any(a.purpose in _FASTER for a in job.attempts)
         return policy.Situation(

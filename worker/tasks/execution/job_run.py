@@ -19,6 +19,7 @@ from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose,
 from worker.safety import event_mapping, messages, retry, signals as sg
 from worker.safety.connection_cuts import repeated_cuts
 from worker.store.commands import Command
+from worker.store.connection.capacity import ALWAYS_TAKEN, largest_argument
 from worker.store.jobs.stored_job import ClaimedJob
 from worker.store.values import report_unreadable
 from worker.tasks.execution.active_attempts import ActiveAttempts, check_to_resume
@@ -226,7 +227,10 @@ class JobRun:
         end = event_mapping.completion(job, self._context.catalogue, number, verdict, now)
         writes: list[Command] = []
         if isinstance(end[-1][0], ev.Completed):
-            writes = await recorder.update_content(**event_mapping.answer_of(verdict, text), draft=None)
+            answer = event_mapping.answer_of(verdict, text)
+            writes = await recorder.update_content(**answer)  # with the superseded draft, if there is one
+            if job.draft_attempt is not None and largest_argument(writes) > ALWAYS_TAKEN:
+                writes = await recorder.update_content(**answer, draft=None)  # it must not cost the answer its place
         elif job.draft_attempt is not None:
             writes = await recorder.update_content(draft=None)
         await recorder.commit([*drafts, *stopped, *end], writes)
