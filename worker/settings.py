@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     webhook_nat64_prefixes: Annotated[tuple[str, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1", "::1")
     root_path: str = ""
+    public_url: str | None = None
     header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     send_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
@@ -261,6 +262,17 @@ class Settings(BaseSettings):
         if re.fullmatch(ROOT_PATH, path) is None:
             raise ValueError("must be a path such as /api/vigil: a slash first, no query and no escapes")
         return path
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        found = re.fullmatch(r"(https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)(/.*)?", value.strip())
+        path = (found[2] or "").rstrip("/") if found else "?"
+        if found is None or re.fullmatch(ROOT_PATH, path) is None:
+            raise ValueError("must be an address such as https://vigil.example/api: no user, query or escapes")
+        return found[1] + path
 
     @field_validator("webhook_nat64_prefixes")
     @classmethod

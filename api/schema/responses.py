@@ -181,6 +181,14 @@ JOB: Final[Schema] = object_of(
         block=nullable(_BLOCK),
         account_flagged=BOOLEAN,
         notices=array_of(_NOTICE),
+        message=nullable(TEXT),
+        next_action=nullable(
+            object_of(
+                action=one_of("offer", "switch", "race", "draft", "expire"),
+                at=TIME,
+                because=one_of("after_seconds", "silence_seconds", "deadline", "queue_deadline", "run_deadline"),
+            )
+        ),
     ),
     offer=nullable(object_of(model=TEXT, since=TIME, until=nullable(TIME))),
     hold=nullable(object_of(scope=TEXT, reason=TEXT, since=TIME, by=nullable(TEXT))),

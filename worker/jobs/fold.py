@@ -90,7 +90,7 @@ def _apply_fact(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901,
             if fact.reason is ScheduledReason.HOLD:
                 scope, reason = fact.hold_scope or "", fact.hold_reason or ""
                 since = time_order.not_before(event.at, job.created_at, job.started_at)
-                hold = Hold(scope=scope, reason=reason, since=since, by=fact.hold_by)
+                hold = Hold(scope=scope, reason=reason, since=since, by=fact.hold_by, provider=fact.hold_provider)
             status = _transition(job, Status.SCHEDULED, event)
             return job.evolve(status=status, reason=fact.reason.value, next_attempt_at=fact.until, hold=hold)
         case ev.Released():

@@ -15,6 +15,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from worker.jobs.catalogue import dollars
 from worker.jobs.record import Attempt, Check, Job, Usage
+from worker.jobs.running_check import check_message, next_action
 from worker.jobs.states import Outcome, Status
 from worker.jobs.timestamps import iso_utc
 
@@ -28,6 +29,7 @@ OUTPUT: Final = "output"
 
 _URLS: Final = {"self": "", "events": "/events", "cancel": "/cancel", "support_packet": "/support-packet"}
 
+_HOLD_FIELDS: Final = ("scope", "reason", "since", "by")
 _ATTEMPT_FIELDS: Final = (
     *("number", "model", "served_model", "purpose", "because", "outcome", "mode", "client_request_id"),
     *("request_id", "response_id", "organization", "project", "started_at", "first_event_at", "first_output_at"),
@@ -97,9 +99,11 @@ def job_view(
             "block": job.block and job.block.model_dump(),
             "account_flagged": job.account_flagged or bool(notices),
             "notices": list(notices),
+            "message": check_message(job),
+            "next_action": next_action(job),
         },
         "offer": job.offer and job.offer.__dict__,
-        "hold": job.hold and job.hold.__dict__,
+        "hold": job.hold and {name: getattr(job.hold, name) for name in _HOLD_FIELDS},
         "attempts": [_attempt(a, answer.get("provider_messages") or {}) for a in job.attempts],
         "error": job.error and job.error.model_dump(),
         "webhook": {"url": hook["url"], "state": webhook_state or "pending"} if hook else None,

@@ -52,6 +52,16 @@ def body_of(
     return dumps({"type": event.type, "timestamp": event.at, "data": data}).decode()
 
 
+def base_of(public_url: str | None, root_path: str, private: dict[str, Any]) -> str:
+    """Return the start of the URLs in a job's messages, which leave from a worker.
+
+    It is VIGIL_PUBLIC_URL; or the address at which the job was submitted, which its private part keeps; or only the
+    path before the API's own.
+    """
+    submitted_at = private.get("base")
+    return public_url or (submitted_at if isinstance(submitted_at, str) else "") or root_path
+
+
 def shows_answer(body: str) -> bool:
     """Return whether the body of a message shows the answer of a completed job."""
     try:
@@ -70,6 +80,7 @@ def _thin(job: Job, event: WebhookEvent, private: dict[str, Any], base: str) -> 
         "requested_model": job.requested_model,
         "served_model": job.served_model,
         "disclosure": job.disclosure and job.disclosure.model_dump(),
+        "error": job.error and job.error.model_dump(),
         "safety": {
             "state": job.safety_state.value,
             "checks": len(job.checks),

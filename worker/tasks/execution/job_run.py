@@ -18,6 +18,7 @@ from worker.jobs.events import EventDraft
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
 from worker.safety import event_mapping, messages, retry, signals as sg
 from worker.safety.connection_cuts import repeated_cuts
+from worker.safety.end_causes import expiry_error
 from worker.store.commands import Command
 from worker.store.connection.capacity import ALWAYS_TAKEN, largest_argument
 from worker.store.jobs.stored_job import ClaimedJob
@@ -241,7 +242,7 @@ class JobRun:
         circuit = self._context.circuit
         try:
             if failure is not None and failure.scope == "account":
-                if await circuit.trip(self._recorder.job.id, failure.code):
+                if await circuit.trip(self._recorder.job.id, failure.code, failure.provider):
                     emit("circuit.opened", code=failure.code, scope=circuit.scope)
             elif self._starter.trial:
                 emit("circuit.closed", count=await circuit.close(), scope=circuit.scope)
@@ -320,7 +321,8 @@ class JobRun:
                 drafts += event_mapping.abort_attempt(
                     recorder.job, attempt.number, Outcome.TIMED_OUT, 0, self._context.catalogue
                 )
-        await settle(recorder, self._attempts, drafts, ev.Expired(deadline=which, error=messages.job_error(which)))
+        end = ev.Expired(deadline=which, error=expiry_error(recorder.job, which))
+        await settle(recorder, self._attempts, drafts, end)
 
     # -- letting go
 
