@@ -7,6 +7,7 @@ from typing import Final, get_args
 from api.schema.responses import (
     BOOLEAN,
     DATE,
+    ETA,
     INTEGER,
     MONEY,
     PRICE,
@@ -50,7 +51,7 @@ _DRY_RUN: Final[Schema] = object_of(
             highest=nullable(MONEY),
         )
     ),
-    queue=object_of(position=INTEGER, queued=INTEGER, running=INTEGER),
+    queue=object_of(position=INTEGER, eta=nullable(ETA), queued=INTEGER, running=INTEGER),
     warnings=array_of(object_of(code=TEXT, detail=TEXT)),
 )
 

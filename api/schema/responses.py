@@ -152,6 +152,7 @@ _NOTICE = object_of(
     message=TEXT,
     advice=TEXT,
 )
+ETA: Final[Schema] = object_of(p50_seconds=NUMBER, p90_seconds=NUMBER, samples=INTEGER)
 JOB: Final[Schema] = object_of(
     id=TEXT,
     object=one_of("job"),
@@ -161,6 +162,7 @@ JOB: Final[Schema] = object_of(
     started_at=nullable(TIME),
     finished_at=nullable(TIME),
     next_attempt_at=nullable(TIME),
+    queue=nullable(object_of(position=INTEGER, eta=nullable(ETA))),
     not_before=nullable(TIME),
     priority=one_of("low", "default", "high"),
     requested_model=TEXT,

@@ -11,7 +11,7 @@ from worker.jobs.states import Outcome, ScheduledReason
 from worker.safety.end_causes import expiry_error
 from worker.safety.messages import MESSAGES, job_error
 
-TOLD = ProviderError(code="insufficient_quota", type="insufficient_quota", http_status=429, request_id="req_1")
+PROVIDER = ProviderError(code="insufficient_quota", type="insufficient_quota", http_status=429, request_id="req_1")
 
 
 def held(reason: str, scope: str = "key:abc", provider: ProviderError | None = None) -> ev.Scheduled:
@@ -25,16 +25,16 @@ def held(reason: str, scope: str = "key:abc", provider: ProviderError | None = N
 )
 @pytest.mark.parametrize("deadline", ["queue_deadline", "run_deadline"])
 def test_a_hold_is_the_cause_also_of_a_job_that_was_never_sent(code, deadline):
-    job, _ = life(held(code, provider=TOLD))
+    job, _ = life(held(code, provider=PROVIDER))
     error = expiry_error(job, deadline)
     assert (error.type, error.code, error.advice) == ("expired", code, MESSAGES[code].advice)
-    assert error.provider == TOLD
+    assert error.provider == PROVIDER
     assert MESSAGES[code].message in error.message
     assert MESSAGES[deadline].message in error.message
 
 
 def test_the_job_s_own_failed_call_tells_most():
-    failed = job_error("quota_exhausted", provider=TOLD)
+    failed = job_error("quota_exhausted", provider=PROVIDER)
     other = ProviderError(code="insufficient_quota", http_status=429)
     job, _ = life(
         STARTED,
@@ -42,7 +42,7 @@ def test_the_job_s_own_failed_call_tells_most():
         (done(Outcome.QUOTA_EXHAUSTED, error=failed), 1),
         held("quota_exhausted", provider=other),
     )
-    assert expiry_error(job, "run_deadline").provider == TOLD
+    assert expiry_error(job, "run_deadline").provider == PROVIDER
 
 
 def test_a_pause_is_told_as_one_without_its_note():
@@ -53,11 +53,11 @@ def test_a_pause_is_told_as_one_without_its_note():
 
 
 def test_a_job_that_waits_for_its_next_try_says_why_the_last_one_failed():
-    failed = job_error("rate_limited", provider=TOLD)
+    failed = job_error("rate_limited", provider=PROVIDER)
     backoff = ev.Scheduled(reason=ScheduledReason.BACKOFF, until=T0 + timedelta(hours=9))
     job, _ = life(STARTED, (began(), 1), (done(Outcome.RATE_LIMITED, error=failed), 1), backoff)
     error = expiry_error(job, "run_deadline")
-    assert (error.code, error.provider) == ("rate_limited", TOLD)
+    assert (error.code, error.provider) == ("rate_limited", PROVIDER)
 
 
 def test_without_a_cause_the_deadline_is_the_reason():

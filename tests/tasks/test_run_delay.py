@@ -133,8 +133,8 @@ async def test_race_the_faster_wins(redis: ArqRedis, valkey_url: str) -> None:
         assert job.wasted_cost is not None
         assert job.total_cost is not None
         assert 0 <= job.wasted_cost < job.total_cost
-        told = [e for e in await stage.jobs.trail(job.id) if e["type"] == "job.model.substituted"]
-        assert [(e["attempt"], e["data"]["disclosure"]["served_model"]) for e in told] == [(1, LUNA)]
+        substituted = [e for e in await stage.jobs.trail(job.id) if e["type"] == "job.model.substituted"]
+        assert [(e["attempt"], e["data"]["disclosure"]["served_model"]) for e in substituted] == [(1, LUNA)]
 
 
 async def test_race_the_original_wins(redis: ArqRedis, valkey_url: str) -> None:

@@ -239,6 +239,23 @@ class JobWebhook(ApiModel):
     state: str = "pending"
 
 
+class QueueEta(ApiModel):
+    """In how many seconds a waiting job probably starts, and from how many measured calls that is estimated."""
+
+    SHOWN = ("p50_seconds", "p90_seconds")
+    p50_seconds: float
+    p90_seconds: float
+    samples: int = 0
+
+
+class QueuePlace(ApiModel):
+    """Where a queued job stands among its app's waiting jobs, from 1."""
+
+    SHOWN = ("position",)
+    position: int
+    eta: QueueEta | None = None
+
+
 class Job(ApiModel):
     """A job as it is at one moment."""
 
@@ -250,6 +267,7 @@ class Job(ApiModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     next_attempt_at: datetime | None = None
+    queue: QueuePlace | None = None
     not_before: datetime | None = None
     priority: str = "default"
     requested_model: str

@@ -11,6 +11,7 @@ from worker.jobs.deadline import deadline_of
 from worker.jobs.record import Job
 from worker.jobs.states import Evidence, Purpose
 
+_FASTER = frozenset({Purpose.FASTER, Purpose.RACE, Purpose.DRAFT})
 _SIGNALLED = (
     "The provider is running an additional safety check on this request: this is no block and no finding, and nothing "
     "needs to be done, because the job goes on by itself."
@@ -32,13 +33,13 @@ def check_message(job: Job) -> str | None:
 def next_action(job: Job) -> dict[str, Any] | None:
     """Return what is done next about the check that runs now, when, and by which rule; None if none runs.
 
-    That is what the delay rule has planned, until it has acted; then the job's deadline, at which it expires.
+    That is what the delay rule has planned, until it has acted; else the job's deadline, at which it expires.
     """
     if not job.open_checks:
         return None
-    faster = any(a.purpose in (Purpose.FASTER, Purpose.RACE, Purpose.DRAFT) for a in job.attempts)
-    planned = [check.next_action for check in job.open_checks if check.next_action is not None]
-    if planned and job.offer is None and not faster:
-        return min(planned, key=lambda action: action.at).model_dump()
-    deadline = deadline_of(job)
+    acted = job.offer is not None or any(a.purpose in _FASTER for a in job.attempts)
+    planned = [check.next_action for check in job.open_checks if check.next_action is not None and not acted]
+    first, deadline = min(planned, key=lambda action: action.at, default=None), deadline_of(job)
+    if first is not None and (deadline is None or first.at < deadline.at):
+        return first.model_dump()
     return None if deadline is None else {"action": "expire", "at": deadline.at, "because": deadline.kind}

@@ -63,11 +63,13 @@ def job_view(
     webhook_state: str | None,
     base: str,
     notices: Sequence[dict[str, Any]] = (),
+    place: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the job as its app sees it.
 
     `base` is the start of its URLs, `webhook_state` the state of its newest message. `notices` came from the provider's
     safety team by webhook, perhaps long after the job's end, so they are stored beside the record.
+    `place`: where the job stands in the queue, if that was looked up.
     """
     answer = answer or {}
     done = answer if job.status is Status.COMPLETED else {}
@@ -81,6 +83,7 @@ def job_view(
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "next_attempt_at": job.next_attempt_at,
+        "queue": place if job.status is Status.QUEUED else None,
         "not_before": job.not_before,
         "priority": job.priority,
         "requested_model": job.requested_model,

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from worker.jobs import events as ev
+from worker.jobs import events as ev, fold
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import Failure
@@ -111,6 +111,13 @@ def with_consequences(job: Job, drafts: Sequence[EventDraft]) -> list[EventDraft
             out.append((ev.OfferExpired(because="cleared"), None))
             offer = False
     return out
+
+
+def preview(job: Job, drafts: Sequence[EventDraft], now: datetime) -> Job:
+    """Return the record as it will be after these facts; raise IllegalEvent or AlreadySettled if they don't fit."""
+    for fact, number in with_consequences(job, drafts):
+        job = fold.apply(job, ev.event(job.version + 1, now, job.id, fact, number))
+    return job
 
 
 def offer_until(job: Job) -> datetime | None:

@@ -72,10 +72,10 @@ class CircuitBreaker:
 
         `provider`: the error that the job met.
         """
-        told = provider.model_dump_json(exclude={"request_id"}) if provider is not None else ""
+        error = provider.model_dump_json(exclude={"request_id"}) if provider is not None else ""
         async with store_errors("open the circuit"):
             opened, _ = await self._trip(
-                keys=[self._keys[0], keys.CIRCUITS], args=[reason, job_id, *self._waits, self.scope, told]
+                keys=[self._keys[0], keys.CIRCUITS], args=[reason, job_id, *self._waits, self.scope, error]
             )
         return bool(opened)
 
@@ -113,10 +113,10 @@ async def list_circuits(redis: ArqRedis) -> list[dict[str, object]]:
     return rows
 
 
-def _provider_of(told: bytes) -> ProviderError | None:
+def _provider_of(stored: bytes) -> ProviderError | None:
     """Return the provider's error as it was stored; None for none, or for anything else."""
     try:
-        return ProviderError.model_validate_json(told) if told else None
+        return ProviderError.model_validate_json(stored) if stored else None
     except ValidationError:
         return None
 

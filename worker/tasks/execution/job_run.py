@@ -112,12 +112,12 @@ class JobRun:
             if isinstance(message, SignalsReady):
                 drafts = await self._observe(message.number, drafts)
             else:
-                await recorder.commit(drafts)
+                await recorder.commit(await self._delay.with_plan(drafts))
                 drafts = []
                 await self._handle(message)
             if recorder.done:
                 return
-        await recorder.commit(drafts)
+        await recorder.commit(await self._delay.with_plan(drafts))
         if self._draining and self._can_hand_over():
             await self._hand_over()
         elif recorder.seconds_to_deadline() <= 0:
