@@ -29,7 +29,7 @@ def rule(action: str, after: float = 3600) -> dict[str, object]:
     return {"on_delay": {"action": action, "after_seconds": after, "silence_seconds": 0}, **SOON}
 
 
-def told(job: Job) -> dict[str, object]:
+def next_of(job: Job) -> dict[str, object]:
     return dict(job_view(job, {}, None, None, "")["safety"]["next_action"] or {})
 
 
@@ -63,11 +63,11 @@ async def test_else_the_policys_own_time_counts_and_the_job_says_when(redis: Arq
             for name, job_id in (("wait", waiting), ("switch", switching), ("late", patient))
         }
         due = jobs["switch"].checks[0].started_at + timedelta(seconds=200)
-        found = told(jobs["switch"])
+        found = next_of(jobs["switch"])
         assert (found["action"], found["because"]) == ("switch", "after_seconds")
         assert abs((found["at"] - due).total_seconds()) < 30  # type: ignore[operator]
         for name in ("wait", "late"):  # the deadline comes before the rule
-            found, started = told(jobs[name]), jobs[name].started_at
+            found, started = next_of(jobs[name]), jobs[name].started_at
             assert started is not None
             assert (found["action"], found["because"]) == ("expire", "run_deadline")
             assert found["at"] == started + timedelta(seconds=300)
@@ -77,7 +77,7 @@ async def test_else_the_policys_own_time_counts_and_the_job_says_when(redis: Arq
         for job_id in (waiting, switching, patient):
             job = await stage.settled(job_id)
             assert (job.status, job.served_model) == (Status.COMPLETED, SOL)
-            assert told(job) == {}
+            assert next_of(job) == {}
         holds = (await read_durations(redis, Clock())).holds(stage.settings().catalogue(), SOL)
         assert (holds.samples, sum(holds.finishing.values()), holds.cut) == (23, 3, {})
 
@@ -98,12 +98,12 @@ async def test_the_plan_is_told_anew_by_the_next_worker(redis: ArqRedis, valkey_
         first = await stage.worker()
         job_id = await stage.submit(LATE, policy=rule("switch", 250))
         before = await stage.reaches(job_id, "a check", lambda j: j.open_checks)
-        assert told(before)["action"] == "switch"
+        assert next_of(before)["action"] == "switch"
         await stage.stop(first)
         await stage.worker()
 
         async def plans() -> bool:
             job = await stage.job(job_id)
-            return len(job.checks) == 2 and told(job).get("action") == "switch"
+            return len(job.checks) == 2 and next_of(job).get("action") == "switch"
 
         await until("the plan of the second worker", plans)
