@@ -22,6 +22,7 @@ from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
+from worker.store.provider.durations import DurationCache
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.access_prober import AccessProber
 from worker.tasks.delivery.dispatcher import Dispatcher
@@ -87,6 +88,7 @@ class WorkerComponents:
             access=self.access,
             leases=leases,
             flusher=OutputFlusher(chunks, leases.mark_lost),
+            durations=DurationCache(redis, store_clock),
         )
         self.claimer = Claimer(
             redis,

@@ -11,9 +11,7 @@ import binascii
 import hashlib
 import os
 import re
-import sys
 import tempfile
-import tomllib
 from ipaddress import IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,13 +22,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker import redis_address
 from worker.audit import keytext
-from worker.jobs.catalogue import Catalogue, parse
-from worker.jobs.errors import SettingsError
+from worker.catalogue_file import read_catalogue, shipped_models_file
+from worker.jobs.catalogue import Catalogue
 
 _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
 _WEBHOOK_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
-_MAX_MODELS_FILE_BYTES = 2**20
 _REGIONAL_HOST = re.compile(r"[a-z]{2}\.api\.openai\.com")
 _WEBHOOK_PREFIX = "whsec_"
 _MIN_SECRET_BYTES = 24
@@ -101,6 +98,7 @@ class Settings(BaseSettings):
     webhook_nat64_prefixes: Annotated[tuple[str, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1", "::1")
     root_path: str = ""
+    public_url: str | None = None
     header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     send_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
@@ -275,6 +273,17 @@ class Settings(BaseSettings):
             raise ValueError("must be a path such as /api/vigil: a slash first, no query and no escapes")
         return path
 
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        found = re.fullmatch(r"(https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)(/.*)?", value.strip())
+        path = (found[2] or "").rstrip("/") if found else "?"
+        if found is None or re.fullmatch(ROOT_PATH, path) is None:
+            raise ValueError("must be an address such as https://vigil.example/api: no user, query or escapes")
+        return found[1] + path
+
     @field_validator("webhook_nat64_prefixes")
     @classmethod
     def _nat64_prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -362,37 +371,3 @@ def socket_path(data_dir: Path) -> Path:
         return inside
     short = hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"vigil-{os.getuid()}-{short}" / "valkey.sock"
-
-
-def read_catalogue(path: Path, *, unknown_checked: bool = False) -> Catalogue:
-    """Return the models of a file. Raises SettingsError, which lists every fault and names the file."""
-    return parse_models(read_models_text(path), path, unknown_checked=unknown_checked)
-
-
-def read_models_text(path: Path) -> bytes:
-    """Return what is in a models file. Raises SettingsError if it can't be read or is too large to be one."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_MODELS_FILE_BYTES + 1)
-    except OSError as error:
-        raise SettingsError([f"VIGIL_MODELS_FILE: {path} can't be read ({error.strerror})"]) from None
-    if len(raw) > _MAX_MODELS_FILE_BYTES:
-        raise SettingsError([f"{path} is larger than {_MAX_MODELS_FILE_BYTES} bytes, so it is no models file"])
-    return raw
-
-
-def parse_models(raw: bytes, path: Path, *, unknown_checked: bool = False) -> Catalogue:
-    """Return the catalogue of a models file's text. Raises SettingsError, which lists every fault."""
-    try:
-        table = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingsError([f"VIGIL_MODELS_FILE: {path} is not TOML: {error}"]) from None
-    except ValueError as error:  # a date that no calendar has
-        raise SettingsError([f"VIGIL_MODELS_FILE: {path} has a value that can't be read: {error}"]) from None
-    return parse(table, unknown_checked=unknown_checked)
-
-
-def shipped_models_file() -> Path:
-    """Return the path of models.toml: beside the code in a checkout, under share/vigil in an installation."""
-    beside = Path(__file__).resolve().parent.parent / "models.toml"
-    return beside if beside.exists() else Path(sys.prefix) / "share" / "vigil" / "models.toml"

@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
+from worker.catalogue_file import read_catalogue
 from worker.jobs.errors import SettingsError
-from worker.settings import Settings, is_encryption_key, read_catalogue
+from worker.settings import Settings, is_encryption_key
 
 
 def load(overrides: Mapping[str, Any] | None = None, *, check_models: bool = True) -> Settings:

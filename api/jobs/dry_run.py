@@ -138,8 +138,13 @@ def _access(context: AppContext, model: str, access: dict[str, ModelAccess]) -> 
 async def _queue(context: AppContext, key: ApiKey, body: Submit) -> QueuePositionView:
     """Return the job's place among the app's own waiting jobs (from 1), and how many jobs of all apps wait and run."""
     ahead = await context.deployment.jobs_ahead(key.app, body.priority)
-    depths = await context.deployment.queue()
-    return {"position": ahead + 1, "queued": depths.queued, "running": depths.running + depths.checking}
+    depths, place = await context.deployment.queue(), await context.deployment.queue_places.of_next(key.app, ahead)
+    return {
+        "position": place["position"],
+        "eta": place["eta"],
+        "queued": depths.queued,
+        "running": depths.running + depths.checking,
+    }
 
 
 async def _warnings(

@@ -67,11 +67,15 @@ async def submit(
     trace: dict[str, str],
     idempotency_key: str | None,
     meter: RateMeter,
+    base: str,
 ) -> tuple[StoredJob, bool]:
-    """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`."""
+    """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
+
+    `base`: the address at which its app reached the API; the job's webhooks name it.
+    """
     body = await check_request(context, key.app, body)
     with publishing(trace) as (trace_headers, published):
-        new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter)
+        new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base)
         stored, replayed = await context.jobs.submit(new)
         published(stored.job.id)
         return stored, replayed
@@ -155,6 +159,7 @@ async def _new_job(
     trace: dict[str, str],
     idempotency_key: str | None,
     meter: RateMeter,
+    base: str,
 ) -> NewJob:
     hook = body.webhook
     fact = Queued(
@@ -173,6 +178,7 @@ async def _new_job(
     private = {
         "metadata": body.metadata,
         "end_user": body.end_user,
+        "base": base,
         "webhook": {"url": hook.url, "payload": hook.payload, "events": hook.events} if hook else None,
     }
     quota = quota_of(context.settings, key)

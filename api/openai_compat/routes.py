@@ -32,7 +32,7 @@ from api.schema.requests import EmptyBody
 from api.schema.views import dumps
 from api.web.auth import authorize, bearer_token, load_own_job
 from api.web.body import body_size, read_json, read_optional_json
-from api.web.params import idempotency_key, query_params
+from api.web.params import base_url, idempotency_key, query_params
 from api.web.problems import Problem, bad_parameter, not_found
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
 from api.web.receipt import note_answer, note_answers
@@ -68,7 +68,7 @@ async def create(request: Request) -> Response:
     meter = meter_of(context.settings, key)
     digests = await digests_of(context, key.app, parsed.job, body_size(request), repeatable=idem is not None)
     stored, replayed = await with_deadline(
-        request, submit(context, key, parsed.job, digests, trace_of(request.scope), idem, meter)
+        request, submit(context, key, parsed.job, digests, trace_of(request.scope), idem, meter, base_url(request))
     )
     headers = (
         {"X-Vigil-Job": stored.job.id}

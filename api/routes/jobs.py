@@ -63,7 +63,7 @@ async def get_job(request: Request) -> Response:
 
 def _is_current(request: Request, stored: StoredJob, shown: JobView) -> bool:
     """Return False if the caller's ETag is of an older state: then there is nothing to wait for."""
-    return "if-none-match" not in request.headers or matches_etag(request, etag(stored.job, shown))
+    return "if-none-match" not in request.headers or matches_etag(request, etag(stored.job, shown), but_place=True)
 
 
 @routes.get(

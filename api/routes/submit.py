@@ -25,7 +25,7 @@ from api.schema.views import dumps
 from api.web.auth import authorize
 from api.web.body import body_size, read_json
 from api.web.forwarded import prefix
-from api.web.params import idempotency_key, preferred_wait, query_params
+from api.web.params import base_url, idempotency_key, preferred_wait, query_params
 from api.web.problems import Problem, bad_parameter, problem_of
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
 from api.web.responses import job_headers, json_response, view_accepted, view_job
@@ -77,8 +77,8 @@ async def submit_one(request: Request) -> Response:
     if only_checked:
         return json_response(await with_deadline(request, dry_run(context, key, body)))
     digests = await digests_of(context, key.app, body, body_size(request), repeatable=idem is not None)
-    trace = trace_of(request.scope)
-    stored, replayed = await with_deadline(request, submit(context, key, body, digests, trace, idem, meter))
+    submitting = submit(context, key, body, digests, trace_of(request.scope), idem, meter, base_url(request))
+    stored, replayed = await with_deadline(request, submitting)
     location = f"{prefix(request.scope)}/v1/jobs/{stored.job.id}"
     headers = {"Location": location, "Vary": "Prefer", **rate_limit_headers(meter)}
     if replayed:
@@ -191,7 +191,8 @@ class _Batch:
         idem = body.idempotency_key or (f"{self._idem}/{index}" if self._idem is not None else None)
         async with self._locks[idem] if idem is not None else contextlib.nullcontext():  # the first of two wins
             digests = await digests_of(self._context, self._key.app, body, size, repeatable=idem is not None)
-            submitting = submit(self._context, self._key, body, digests, self._trace, idem, self._meter)
+            base = base_url(self._request)
+            submitting = submit(self._context, self._key, body, digests, self._trace, idem, self._meter, base)
             stored, replayed = await with_timeout(STORE_TIMEOUT_S, submitting)
         row: BatchRowView = {"index": index, "status": 202, "job": await _view(self._request, stored)}
         if replayed:

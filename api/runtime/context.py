@@ -118,7 +118,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         endpoints=Endpoints(redis, clock),
         outbox=Outbox(redis, clock),
         notices=notices,
-        deployment=DeploymentState(redis, clock, catalogue, notices),
+        deployment=DeploymentState(redis, clock, catalogue, notices, settings.app_max_running),
         broadcaster=Broadcaster(redis),
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),

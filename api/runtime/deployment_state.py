@@ -19,6 +19,7 @@ from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import metrics, queue_depth, worker_registry
 from worker.store.stats.metrics import ScaleDemand
 from worker.store.stats.queue_depth import QueueDepths
+from worker.store.stats.queue_places import QueuePlaces
 from worker.store.stats.worker_registry import WorkerHeartbeat
 from worker.telemetry.metrics import Sample
 
@@ -26,7 +27,11 @@ from worker.telemetry.metrics import Sample
 class DeploymentState:
     """Reads that concern no single job."""
 
-    def __init__(self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> None:
+    def __init__(
+        self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices, app_limit: int = 0
+    ) -> None:
+        """`app_limit`: jobs that an app may run at once if its record does not say, 0 = no limit."""
+        self.queue_places = QueuePlaces(redis, clock, app_limit)
         self._redis, self._clock, self._catalogue, self._notices = redis, clock, catalogue, notices
 
     async def queue(self) -> QueueDepths:

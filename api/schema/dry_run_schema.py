@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from worker.jobs.record import AppliedPrice
-from worker.jobs.view_schema import JobView, Money, documented
+from worker.jobs.view_schema import JobView, Money, StartEstimateView, documented
 from worker.safety.access import AccessStatus
 
 StandInPurpose = Literal["faster", "fallback"]
@@ -75,6 +75,7 @@ class QueuePositionView(TypedDict):
 
     position: int
     """Its place among the app's own waiting jobs, from 1."""
+    eta: StartEstimateView | None
     queued: int
     """How many jobs of all apps wait."""
     running: int

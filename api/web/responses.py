@@ -24,6 +24,7 @@ from worker.jobs.view_schema import JobView
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle.erasure import is_erased
 
+_PLACE: Final = "~"  # what follows it in an ETag is the place in the queue
 _MAX_BYTES_AT_ONCE: Final = 256 * 1024  # that are encoded before the event loop serves others
 
 
@@ -63,6 +64,8 @@ async def view_jobs(request: Request, jobs: Sequence[StoredJob], *, strict: bool
     outputs = await with_timeout(STORE_TIMEOUT_S, access.outputs(attempted, need_key=need_key))
     states = await with_timeout(STORE_TIMEOUT_S, access.webhook_states(with_webhook))
     notices = await with_timeout(STORE_TIMEOUT_S, access.notices([name for s in jobs for name in s.notices]))
+    waiting = [(s.job.id, s.job.app) for s in jobs if s.job.status is Status.QUEUED]
+    places = await with_timeout(STORE_TIMEOUT_S, context_of(request).deployment.queue_places.of_jobs(waiting))
     note_answers(request.scope, [s.job for s in jobs])
     base = base_url(request)
     return [
@@ -73,6 +76,7 @@ async def view_jobs(request: Request, jobs: Sequence[StoredJob], *, strict: bool
             states.get(s.job.id),
             base,
             [notices[name].view() for name in s.notices if name in notices],
+            places.get(s.job.id),
         )
         for s in jobs
     ]
@@ -98,19 +102,31 @@ async def view_job(request: Request, stored: StoredJob) -> JobView:
 
 def etag(job: Job, shown: JobView) -> str:
     """Return a strong ETag: the record's version, and what changes without it: the state of the webhook, the provider's
-    notices, which members can't be read. `shown`: the job's view.
+    notices, which members can't be read, the place in the queue. `shown`: the job's view.
     """
     hook, notices = shown["webhook"], shown["safety"]["notices"]
     parts = [str(job.version), *([hook["state"]] if hook else []), *shown["unreadable"]]
     if notices:  # a notice grows once its page has been read
         parts.append(hashlib.sha256(dumps(notices)).hexdigest()[:12])
-    return f'"{".".join(parts)}"'
+    place = "" if shown["queue"] is None else _PLACE + hashlib.sha256(dumps(shown["queue"])).hexdigest()[:12]
+    return f'"{".".join(parts)}{place}"'
 
 
-def matches_etag(request: Request, tag: str) -> bool:
-    """Return whether If-None-Match names this ETag."""
-    sent = ",".join(header_values(request.scope, b"if-none-match"))
-    return any(one.strip().removeprefix("W/") in {tag, "*"} for one in sent.split(","))
+def matches_etag(request: Request, tag: str, *, but_place: bool = False) -> bool:
+    """Return whether If-None-Match names this ETag; `but_place`: or one that differs by the place in the queue alone,
+    which is nothing that a caller waits for.
+    """
+    sent = [
+        one.strip().removeprefix("W/") for one in ",".join(header_values(request.scope, b"if-none-match")).split(",")
+    ]
+    if but_place:
+        tag, sent = _without_place(tag), [_without_place(one) for one in sent]
+    return any(one in {tag, "*"} for one in sent)
+
+
+def _without_place(tag: str) -> str:
+    head, place, _ = tag.partition(_PLACE)
+    return f'{head}"' if place else tag
 
 
 def job_headers(job: Job) -> dict[str, str]:

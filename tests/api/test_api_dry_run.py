@@ -33,7 +33,7 @@ async def test_it_prices_the_job_and_creates_nothing(acme, redis, job_body):
     assert 0 < Decimal(cost["lowest"]) < Decimal(cost["highest"]) < Decimal("0.1")
     assert Decimal(cost["highest"]) >= Decimal(1000 * 20) / 1_000_000
     assert (cost["fits_cap"], cost["reason"], cost["price"]["valid_from"]) == (True, None, "2026-08-21T00:00:00Z")
-    assert found["queue"] == {"position": 3, "queued": 2, "running": 0}
+    assert found["queue"] == {"position": 3, "eta": None, "queued": 2, "running": 0}
     assert (await dry(acme, priority="high"))["queue"]["position"] == 1
     assert found["access"]["status"] == "unknown"
     assert found["warnings"] == []

@@ -26,7 +26,10 @@ async def test_an_accepted_job_is_in_redis_before_the_answer(acme, job_body, job
     assert (await jobs.load(job["id"])).job.requested_model == "gpt-5.6-sol"
     assert await jobs.load_input(job["id"]) == {"input": job_body["input"], "instructions": None, "params": {}}
     assert await redis.zscore(keys.READY, job["id"]) is not None
-    assert job == (await acme.get(answer.headers["location"])).json()
+    shown = (await acme.get(answer.headers["location"])).json()
+    assert shown.pop("queue") == {"position": 1, "eta": None}
+    assert job.pop("queue") is None, "it is looked up when it is asked for, not for every submit"
+    assert job == shown
 
 
 async def test_everything_the_contract_allows_is_kept(acme, jobs):
@@ -61,6 +64,7 @@ async def test_everything_the_contract_allows_is_kept(acme, jobs):
     assert stored.private == {
         "metadata": {"ticket": "A-17"},
         "end_user": "person-1",
+        "base": stored.private["base"],
         "webhook": {"url": WEBHOOK["url"], "payload": "full", "events": WEBHOOK["events"]},
     }
     assert await jobs.load_input(job_id) == {

@@ -10,6 +10,7 @@ from worker.audit.record import note_record, record_of
 from worker.jobs import events as ev
 from worker.jobs.record import JobError, ProviderError, Usage
 from worker.jobs.states import CheckEnd, Outcome, Purpose
+from worker.safety.policy import POLICY_VERSION
 
 FIRST = queued(input_digest="d" * 64)
 UPDATED = ev.AttemptUpdated(
@@ -78,7 +79,7 @@ def test_the_last_record_of_an_attempt_tells_the_whole_call():
         },
         "cost": "0.012300",
         "egress_proxy": True,
-        "latency_ms": {"provider": 12, "first_event": 250, "first_output": 3000, "total": 2000},
+        "latency_ms": {"provider": 12, "first_event": 250, "first_output": 3000, "total": 3000},
     }
 
 
@@ -110,9 +111,9 @@ def test_a_substitution_says_who_decided_and_by_which_policy():
     again = began(LUNA, Purpose.FASTER).evolve(because="safety_check_delay")
     drafts = [(STARTED, None), (began(), 1), (stopped, 1), (switched, 1)]
     record = last(*drafts)
-    assert record["decision"] == {"by": "policy", "policy_version": 1}
+    assert record["decision"] == {"by": "policy", "policy_version": POLICY_VERSION}
     assert (record["disclosure"]["served_model"], record["disclosure"]["reason"]) == (LUNA, "safety_check_delay")
-    assert last(*drafts, (again, 2))["decision"] == {"by": "policy", "policy_version": 1}
+    assert last(*drafts, (again, 2))["decision"] == {"by": "policy", "policy_version": POLICY_VERSION}
     assert last((STARTED, None), (began(), 1))["decision"] is None
 
 

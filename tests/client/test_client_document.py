@@ -12,7 +12,7 @@ import pytest
 from document_check import document
 
 from worker.client import models, responses
-from worker.client.models import ApiModel
+from worker.client.api_model import ApiModel
 
 DOCUMENT = document().document
 COMPONENTS = DOCUMENT["components"]["schemas"]

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from worker.client import models, responses
+from worker.client.api_model import ApiModel
 from worker.client.enums import TERMINAL, JobStatus
-from worker.client.models import ApiModel, Event, Job
+from worker.client.models import Event, Job
 
 LEAST: dict[str, Any] = {
     "id": "job_1",

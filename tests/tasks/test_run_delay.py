@@ -13,6 +13,7 @@ from waiting import stopwatch
 from worker.clock import Clock
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose, Status
+from worker.jobs.view import job_view
 from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 
@@ -132,6 +133,8 @@ async def test_race_the_faster_wins(redis: ArqRedis, valkey_url: str) -> None:
         assert job.wasted_cost is not None
         assert job.total_cost is not None
         assert 0 <= job.wasted_cost < job.total_cost
+        substituted = [e for e in await stage.jobs.trail(job.id) if e["type"] == "job.model.substituted"]
+        assert [(e["attempt"], e["data"]["disclosure"]["served_model"]) for e in substituted] == [(1, LUNA)]
 
 
 async def test_race_the_original_wins(redis: ArqRedis, valkey_url: str) -> None:
@@ -167,8 +170,11 @@ async def test_draft_is_published_and_then_replaced(redis: ArqRedis, valkey_url:
         assert (job.status, job.served_model, job.winner, job.disclosure) == (Status.COMPLETED, SOL, 1, None)
         answer = await stage.jobs.load_output(job_id)
         assert answer is not None
-        assert answer["draft"] is None
+        assert answer["draft"] == kept["draft"]
         assert answer["output_text"]
+        view = job_view(job, {}, answer, None, "")
+        shown = (view["draft"], view["draft_model"], view["draft_state"])
+        assert shown == (kept["draft"], LUNA, "superseded")
         assert "job.draft.ready" in await stage.types(job_id)
 
 

@@ -116,6 +116,9 @@ async def test_a_dead_workers_background_job_is_resumed_and_never_sent_again(red
         calls = stage.sim.calls()
         assert (job.status, len(job.attempts), calls["creates"], calls["resumes"]) == (Status.COMPLETED, 1, 1, 1)
         assert job.attempts[0].resumed == 1
+        first = job.attempts[0]
+        assert first.first_event_at is not None
+        assert first.first_event_at <= (first.first_output_at or first.first_event_at)
         answer = await stage.jobs.load_output(job_id)
         assert answer is not None
         assert calls["tokens_billed"]["output"] == 4000

@@ -111,6 +111,16 @@ async def test_an_account_at_fault_holds_the_job_until_its_queue_deadline(
         job = await stage.settled(job_id)
         assert (job.status.value, job.reason) == ("expired", "queue_deadline")
         assert {a.outcome for a in job.attempts} <= {Outcome.QUOTA_EXHAUSTED, Outcome.AUTH_FAILED}
+        own, cause = job.error, job.attempts[-1].error
+        assert own is not None
+        assert cause is not None
+        assert (own.type, own.code, own.advice, own.provider) == ("expired", cause.code, cause.advice, cause.provider)
+        assert own.provider is not None
+        assert own.provider.http_status == job.attempts[-1].http_status
+        other = (await stage.settled(second)).error  # it was never sent, and says what it was held for all the same
+        assert other is not None
+        assert (other.code, other.advice) == (own.code, own.advice)
+        assert other.provider == own.provider.evolve(request_id=None)
 
 
 async def test_a_deployment_at_fault_behind_a_gateway_holds_only_jobs_of_its_model(

@@ -60,6 +60,7 @@ def test_thin_says_how_it_stands_and_nothing_of_what_was_said():
             "requested_model",
             "served_model",
             "disclosure",
+            "error",
             "safety",
             "urls",
             "metadata",

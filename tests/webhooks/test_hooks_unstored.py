@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from builders import ERROR, FAILED, life
 from in_process import until
 
+from worker.settings import Settings
 from worker.store import keys
-from worker.webhooks.message import shows_answer
+from worker.webhooks.message import WebhookEvent, base_of, body_of, shows_answer
 
 
 async def test_an_answer_that_was_delivered_starts_its_last_minute(post, receiver, redis):
@@ -46,6 +50,40 @@ async def test_addresses_in_messages_have_the_prefix(post, receiver):
     await post.complete(job_id)
     for got in await receiver.gets(2):
         assert got.json["data"]["urls"]["self"] == f"/api/vigil/v1/jobs/{job_id}"
+
+
+async def test_with_a_public_address_the_addresses_in_messages_are_absolute(post, receiver):
+    post.worker(public_url="https://vigil.example/api/", root_path="/ignored")
+    job_id = await post.submit(receiver.url)
+    await post.complete(job_id)
+    urls = (await receiver.gets(1))[0].json["data"]["urls"]
+    assert urls["self"] == f"https://vigil.example/api/v1/jobs/{job_id}"
+
+
+@pytest.mark.parametrize(
+    ("public", "private", "base"),
+    [
+        ("https://v.example", {"base": "http://10.0.0.1:8700"}, "https://v.example"),
+        (None, {"base": "http://10.0.0.1:8700/x"}, "http://10.0.0.1:8700/x"),
+        (None, {"base": 7}, "/root"),
+        (None, {}, "/root"),
+    ],
+)
+def test_the_start_of_addresses(public, private, base):
+    assert base_of(public, "/root", private) == base
+
+
+@pytest.mark.parametrize("value", ["vigil.example", "ftp://x", "https://u:p@x", "https://x/?a", "https://x/a b", ""])
+def test_a_public_address_is_a_whole_address(value):
+    with pytest.raises(ValueError, match="must be an address"):
+        Settings(_env_file=None, public_url=value)
+
+
+def test_a_thin_message_of_a_failed_job_says_why_and_what_to_do():
+    job, trail = life(FAILED)
+    event = WebhookEvent("job.failed", trail[-1].seq, trail[-1].at)
+    body = json.loads(body_of("thin", "msg_1", job, event, {}, None) or "")
+    assert (body["data"]["error"]["code"], body["data"]["error"]["advice"]) == (ERROR.code, ERROR.advice)
 
 
 def test_what_is_no_message_shows_no_answer():

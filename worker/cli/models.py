@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from worker.catalogue_file import parse_models, read_models_text
 from worker.cli.cost import format_dollars, parse_moment
 from worker.cli.errors import EXIT_USAGE, CliError, print_error
 from worker.cli.rendering import clean, print_columns
@@ -21,7 +22,7 @@ from worker.jobs.catalogue import Catalogue, dollars
 from worker.jobs.errors import SettingsError
 from worker.jobs.model import Model
 from worker.jobs.pricing import PriceRow
-from worker.settings import Settings, parse_models, read_models_text
+from worker.settings import Settings
 from worker.settings_loader import load
 
 _FILE_MODE: Final = 0o644

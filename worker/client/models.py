@@ -6,13 +6,11 @@ An older client works with a newer server: unknown fields are kept (`model_extra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
-
+from .api_model import ApiModel, Open
 from .enums import (
     TERMINAL,
     BlockCategory,
@@ -33,36 +31,8 @@ from .enums import (
 )
 from .policy import Priority
 
-T = TypeVar("T")
-Open = Annotated[T | str, Field(union_mode="left_to_right")]
-"""One of the known values, or any string that a newer server sends."""
-
 DELTA: Final = "job.output.delta"
 TERMINAL_EVENTS: Final = frozenset(f"job.{status.value}" for status in TERMINAL)
-
-
-class ApiModel(BaseModel):
-    """The base: frozen, accepts unknown fields, shows only the fields in SHOWN in a repr."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True, protected_namespaces=())
-    SHOWN: ClassVar[tuple[str, ...]] = ()
-    _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _keep(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        made = handler(data)
-        if isinstance(data, dict):
-            made._raw = data  # noqa: SLF001  an instance of this class
-        return made
-
-    @property
-    def raw(self) -> dict[str, Any]:
-        """Return the JSON as it came."""
-        return self._raw
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        return ((name, getattr(self, name)) for name in self.SHOWN)
 
 
 class Usage(ApiModel):
@@ -155,6 +125,15 @@ class Notice(ApiModel):
     advice: str = ""
 
 
+class NextAction(ApiModel):
+    """What is done next about a check that still runs, when, and by which rule."""
+
+    SHOWN = ("action", "at")
+    action: str
+    at: datetime
+    because: str = ""
+
+
 class Safety(ApiModel):
     """The safety checks, block and notices of a job."""
 
@@ -164,6 +143,8 @@ class Safety(ApiModel):
     block: Block | None = None
     account_flagged: bool = False
     notices: tuple[Notice, ...] = ()
+    message: str | None = None
+    next_action: NextAction | None = None
 
 
 class Offer(ApiModel):
@@ -286,6 +267,23 @@ class JobWebhook(ApiModel):
     state: Open[MessageState] = "pending"
 
 
+class QueueEta(ApiModel):
+    """In how many seconds a waiting job probably starts, and from how many measured calls that is estimated."""
+
+    SHOWN = ("p50_seconds", "p90_seconds")
+    p50_seconds: float
+    p90_seconds: float
+    samples: int = 0
+
+
+class QueuePlace(ApiModel):
+    """Where a queued job stands among its app's waiting jobs, from 1."""
+
+    SHOWN = ("position",)
+    position: int
+    eta: QueueEta | None = None
+
+
 class Job(ApiModel):
     """A job as it is at one moment."""
 
@@ -297,6 +295,7 @@ class Job(ApiModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     next_attempt_at: datetime | None = None
+    queue: QueuePlace | None = None
     not_before: datetime | None = None
     priority: Open[Priority] = "default"
     requested_model: str
@@ -306,6 +305,7 @@ class Job(ApiModel):
     output: tuple[dict[str, Any], ...] = ()
     draft: str | None = None
     draft_model: str | None = None
+    draft_state: str | None = None
     refusal: str | None = None
     input_changes: InputChanges | None = None
     usage: Usage | None = None

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from pydantic import TypeAdapter
 
 from . import models, responses
+from .api_model import ApiModel
 from .policy import Policy, Priority
 
 T = TypeVar("T")
@@ -153,7 +154,7 @@ def stream(job_id: str, after: int, offset: int) -> ApiRequest[None]:
 
 
 _BATCH_ROWS: Final = TypeAdapter(list[responses.BatchRow])
-Row = TypeVar("Row", bound=models.ApiModel)
+Row = TypeVar("Row", bound=ApiModel)
 
 
 def _rows(of: type[Row]) -> Callable[[Any], list[Row]]:

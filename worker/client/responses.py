@@ -6,8 +6,9 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar
 
+from .api_model import ApiModel, Open
 from .enums import AccessStatus, AccountStatus, MessageState
-from .models import ApiModel, Disclosure, Job, Open
+from .models import Disclosure, Job
 
 
 class BatchRow(ApiModel):

@@ -22,6 +22,8 @@ from worker.jobs.record import (
     Frozen,
     InputTransformation,
     JobError,
+    NextAction,
+    ProviderError,
     Removal,
     Usage,
 )
@@ -63,6 +65,7 @@ class Scheduled(Fact):
     hold_scope: str | None = None
     hold_reason: str | None = None
     hold_by: str | None = None  # the key that paused it
+    hold_provider: ProviderError | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Released(Fact):
@@ -138,6 +141,7 @@ class CheckStarted(Fact):
     reasons: tuple[str, ...] = ()
     retry_model: str | None = None
     retry_model_state: RetryModelState = RetryModelState.ABSENT
+    next_action: NextAction | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class CheckUpdated(Fact):
@@ -150,6 +154,7 @@ class CheckUpdated(Fact):
     retry_model: str | None = None
     retry_model_state: RetryModelState = RetryModelState.ABSENT
     repeats: int = 0
+    next_action: NextAction | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class CheckEnded(Fact):

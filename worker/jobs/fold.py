@@ -11,7 +11,7 @@ from typing import assert_never
 
 from pydantic import ValidationError
 
-from worker.jobs import events as ev
+from worker.jobs import events as ev, time_order
 from worker.jobs.errors import AlreadySettled, IllegalEvent
 from worker.jobs.record import Attempt, Check, Hold, Job, Offer
 from worker.jobs.states import (
@@ -48,7 +48,8 @@ def _apply_to_settled(job: Job, event: ev.Event) -> Job:
     fits = event.job_id == job.id and event.seq == job.version + 1
     if not fits or not isinstance(event.fact, ev.ContentRemoved) or job.content_removed:
         raise AlreadySettled(job.id, job.status)
-    return job.evolve(version=event.seq, content_removed=event.fact.because, content_removed_at=event.at)
+    at = time_order.not_before(event.at, job.finished_at)
+    return job.evolve(version=event.seq, content_removed=event.fact.because, content_removed_at=at)
 
 
 def replay(trail: Iterable[ev.Event]) -> Job:
@@ -88,7 +89,8 @@ def _apply_fact(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901,
             hold = None
             if fact.reason is ScheduledReason.HOLD:
                 scope, reason = fact.hold_scope or "", fact.hold_reason or ""
-                hold = Hold(scope=scope, reason=reason, since=event.at, by=fact.hold_by)
+                since = time_order.not_before(event.at, job.created_at, job.started_at)
+                hold = Hold(scope=scope, reason=reason, since=since, by=fact.hold_by, provider=fact.hold_provider)
             status = _transition(job, Status.SCHEDULED, event)
             return job.evolve(status=status, reason=fact.reason.value, next_attempt_at=fact.until, hold=hold)
         case ev.Released():
@@ -96,7 +98,7 @@ def _apply_fact(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901,
             return job.evolve(status=Status.QUEUED, reason=None, next_attempt_at=None, hold=None)
         case ev.Started():
             _require(job.status not in UNDER_WAY, event, "the job runs already")
-            started_at = job.started_at or event.at
+            started_at = job.started_at or time_order.not_before(event.at, job.created_at)
             status = _transition(job, Status.RUNNING, event)
             return job.evolve(status=status, reason=None, started_at=started_at, next_attempt_at=None, hold=None)
         case ev.Rescued():
@@ -107,7 +109,8 @@ def _apply_fact(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901,
             _require(not job.open_checks, event, "a check is still open")
             return job.evolve(status=_transition(job, Status.QUEUED, event), reason=None)
         case ev.CancelRequested():
-            return job.evolve(cancel_requested_at=job.cancel_requested_at or event.at)
+            at = job.cancel_requested_at or time_order.not_before(event.at, job.created_at, job.started_at)
+            return job.evolve(cancel_requested_at=at)
         case ev.AccountFlagged():
             return job.evolve(account_flagged=True)
         case ev.AttemptStarted() | ev.AttemptUpdated() | ev.AttemptFinished():
@@ -116,7 +119,8 @@ def _apply_fact(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901,
             return _apply_check_fact(job, event, fact)
         case ev.OfferMade():
             _require(job.status in UNDER_WAY and job.offer is None, event, "no offer fits here")
-            return job.evolve(offer=Offer(model=fact.model, since=event.at, until=fact.until))
+            since = time_order.not_before(event.at, job.created_at, job.started_at)
+            return job.evolve(offer=Offer(model=fact.model, since=since, until=fact.until))
         case ev.OfferAccepted():
             _require(job.offer is not None and job.offer.model == fact.model, event, "there is no such offer")
             return job.evolve(offer=None, accepted=fact.model)
@@ -125,7 +129,7 @@ def _apply_fact(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901,
             return job.evolve(offer=None)
         case ev.ModelSubstituted():
             _require(job.status in UNDER_WAY, event, "only a running job changes its model")
-            return job.evolve(disclosure=fact.disclosure, accepted=None)
+            return job.evolve(disclosure=time_order.stated_in_time(job, fact.disclosure), accepted=None)
         case ev.DraftReady():
             _require(job.status in UNDER_WAY and job.draft_attempt is None, event, "no draft fits here")
             _require(not _has_blocked_attempt(job), event, "nothing is delivered after a block")
@@ -144,7 +148,9 @@ def _has_blocked_attempt(job: Job) -> bool:
 
 
 def _settle(job: Job, event: ev.Event, fact: ev.Fact) -> Job:
-    common: dict[str, object] = {"finished_at": event.at, "reason": None, "hold": None, "next_attempt_at": None}
+    disclosure = time_order.stated_in_time(job, fact.disclosure) if isinstance(fact, ev.Completed) else None
+    common: dict[str, object] = {"reason": None, "hold": None, "next_attempt_at": None}
+    common["finished_at"] = time_order.job_end(job, event.at, disclosure or job.disclosure)
     match fact:
         case ev.Completed():
             common["reason"] = fact.reason
@@ -152,7 +158,7 @@ def _settle(job: Job, event: ev.Event, fact: ev.Fact) -> Job:
                 **common,
                 status=_transition(job, Status.COMPLETED, event),
                 served_model=fact.served_model,
-                disclosure=fact.disclosure,
+                disclosure=disclosure,
                 refused=fact.refused,
                 winner=event.attempt,
             )
@@ -181,20 +187,22 @@ def _apply_attempt_fact(
             _require(job.status in UNDER_WAY, event, "only a running job calls upstream")
             _require(number == len(job.attempts) + 1, event, "attempts are numbered from 1 without a gap")
             _require(not _has_blocked_attempt(job), event, "after a block no further attempt is made")
-            new = Attempt(number=len(job.attempts) + 1, started_at=event.at, **fact.__dict__)
+            started_at = time_order.not_before(event.at, job.created_at, job.started_at)
+            new = Attempt(number=len(job.attempts) + 1, started_at=started_at, **fact.__dict__)
             return job.evolve(attempts=(*job.attempts, new))
         case ev.AttemptUpdated():
             old = _open_attempt(job, event)
             changes = {k: v for k, v in fact.__dict__.items() if v is not None}
+            changes |= time_order.first_times(old, fact.first_event_at, fact.first_output_at)
             return _replace_attempt(job, old.evolve(**changes))
         case ev.AttemptFinished():
             old = _open_attempt(job, event)
             _require(not any(c.attempt == number for c in job.open_checks), event, "its check is still open")
             always = {"outcome", "flags", "rate_limits", "served_raw"}
             changes = {k: v for k, v in fact.__dict__.items() if v is not None or k in always}
-            if old.first_output_at is not None:
-                changes.pop("first_output_at", None)
-            return _replace_attempt(job, old.evolve(**changes, finished_at=event.at))
+            ended = old.evolve(**{**changes, **time_order.first_times(old, None, fact.first_output_at)})
+            finished_at = time_order.attempt_end(ended, job.checks, event.at)
+            return _replace_attempt(job, ended.evolve(finished_at=finished_at))
         case _:
             assert_never(fact)
 
@@ -217,9 +225,10 @@ def _apply_check_fact(job: Job, event: ev.Event, fact: ev.CheckStarted | ev.Chec
     running = [i for i in of_attempt if job.checks[i].ended_at is None]
     match fact:
         case ev.CheckStarted():
-            _open_attempt(job, event)
+            attempt = _open_attempt(job, event)
             _require(not running, event, "a check of this attempt is open already")
-            new = Check(attempt=number, started_at=event.at, **fact.__dict__)
+            started_at = time_order.check_start(attempt, job.checks, event.at)
+            new = Check(attempt=number, started_at=started_at, **fact.__dict__)
             return job.evolve(status=_transition(job, Status.CHECKING, event), checks=(*job.checks, new))
         case ev.CheckUpdated():
             _require(bool(of_attempt), event, "this attempt had no check")
@@ -233,7 +242,8 @@ def _apply_check_fact(job: Job, event: ev.Event, fact: ev.CheckStarted | ev.Chec
         case ev.CheckEnded():
             _require(bool(running), event, "no check of this attempt is open")
             old = job.checks[running[0]]
-            ended = old.evolve(ended_at=event.at, ended_by=fact.ended_by, repeats=max(old.repeats, fact.repeats))
+            ended_at = time_order.not_before(event.at, old.started_at)
+            ended = old.evolve(ended_at=ended_at, ended_by=fact.ended_by, repeats=max(old.repeats, fact.repeats))
             checks = _replace_check(job.checks, running[0], ended)
             status = Status.CHECKING if any(c.ended_at is None for c in checks) else Status.RUNNING
             return job.evolve(checks=checks, status=_transition(job, status, event))

@@ -151,6 +151,14 @@ class Disclosure(Frozen):
     message: str
 
 
+class NextAction(Frozen):
+    """What the delay rule will do about a check that still runs at `at`, and what that time follows from."""
+
+    action: Literal["offer", "switch", "race", "draft"]
+    at: datetime
+    because: Literal["after_seconds", "silence_seconds", "deadline"]
+
+
 class Check(Frozen):
     """One interval in which a safety check was signalled or suspected."""
 
@@ -164,6 +172,7 @@ class Check(Frozen):
     retry_model_state: RetryModelState = RetryModelState.ABSENT
     repeats: int = 0  # the same notice again
     ended_by: CheckEnd | None = None
+    next_action: NextAction | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Attempt(Frozen):
@@ -211,6 +220,7 @@ class Hold(Frozen):
     reason: str
     since: datetime
     by: str | None = None  # the key that paused it; None for a circuit
+    provider: ProviderError | None = Field(default=None, exclude_if=lambda value: value is None)  # what it said
 
 
 class Offer(Frozen):

@@ -79,6 +79,10 @@ DELIVERED: Final = frozenset({Outcome.COMPLETED, Outcome.REFUSED, Outcome.INCOMP
 """Outcomes whose answer may be given to the app."""
 
 
+PAUSE_SCOPE: Final = "pause:"
+"""The beginning of the scope of a hold that a pause imposes; a circuit's begins differently."""
+
+
 class Purpose(StrEnum):
     """Why an attempt was made."""
 

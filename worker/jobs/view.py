@@ -18,7 +18,8 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from worker.jobs.catalogue import dollars
 from worker.jobs.input_changes import input_changes
-from worker.jobs.record import Attempt, Block, Check, Job, Usage
+from worker.jobs.record import Attempt, Block, Check, Hold, Job, Usage
+from worker.jobs.running_check import check_message, next_action
 from worker.jobs.states import Outcome, Status
 from worker.jobs.timestamps import iso_utc
 from worker.jobs.view_schema import (
@@ -26,6 +27,8 @@ from worker.jobs.view_schema import (
     AttemptView,
     CheckView,
     CostView,
+    DraftState,
+    HoldView,
     JobBlockView,
     JobUrlsView,
     JobUsageView,
@@ -33,6 +36,7 @@ from worker.jobs.view_schema import (
     MessageCut,
     MessageState,
     NoticeView,
+    QueuePlaceView,
 )
 
 E = TypeVar("E", bound=StrEnum)
@@ -74,16 +78,18 @@ def job_view(
     webhook_state: MessageState | None,
     base: str,
     notices: Sequence[NoticeView] = (),
+    place: QueuePlaceView | None = None,
 ) -> JobView:
     """Return the job as its app sees it.
 
     `base` is the start of its URLs, `webhook_state` the state of its newest message. `notices` came from the provider's
     safety team by webhook, perhaps long after the job's end, so they are stored beside the record.
+    `place`: where the job stands in the queue, if that was looked up.
     """
     answer = answer or {}
     done = answer if job.status is Status.COMPLETED else {}
     hook = private.get("webhook")
-    draft, draft_model = _draft(job, answer)
+    draft, draft_model, draft_state = _draft(job, answer)
     return {
         "id": job.id,
         "object": "job",
@@ -93,6 +99,7 @@ def job_view(
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "next_attempt_at": job.next_attempt_at,
+        "queue": place if job.status is Status.QUEUED else None,
         "not_before": job.not_before,
         "priority": job.priority,
         "requested_model": job.requested_model,
@@ -102,6 +109,7 @@ def job_view(
         "output": done.get("output") or [],
         "draft": draft,
         "draft_model": draft_model,
+        "draft_state": draft_state,
         "refusal": done.get("refusal"),
         "input_changes": input_changes(job),
         "usage": _job_usage(job),
@@ -113,9 +121,11 @@ def job_view(
             "block": _block(job.block),
             "account_flagged": job.account_flagged or bool(notices),
             "notices": list(notices),
+            "message": check_message(job),
+            "next_action": next_action(job),
         },
         "offer": job.offer,
-        "hold": job.hold,
+        "hold": _hold(job.hold),
         "attempts": [_attempt(a, answer) for a in job.attempts],
         "error": job.error,
         "webhook": {"url": hook["url"], "state": webhook_state or "pending"} if hook else None,
@@ -143,12 +153,24 @@ def _text(member: E) -> E:
     return cast("E", member.value)
 
 
-def _draft(job: Job, answer: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Return the draft and its model; it is shown until the job is settled or the draft is withdrawn."""
-    visible = job.draft_attempt is not None and not job.draft_withdrawn and not job.settled
-    text = answer.get("draft") if visible else None
-    model = job.attempt(job.draft_attempt).model if text is not None and job.draft_attempt else None
-    return text, model
+def _hold(hold: Hold | None) -> HoldView | None:
+    if hold is None:
+        return None
+    return {"scope": hold.scope, "reason": hold.reason, "since": hold.since, "by": hold.by}
+
+
+def _draft(job: Job, answer: dict[str, Any]) -> tuple[str | None, str | None, DraftState | None]:
+    """Return the draft, the model that wrote it, and whether it still stands.
+
+    A draft that the original's answer has superseded is kept and marked; the text of a withdrawn one is gone.
+    """
+    if job.draft_attempt is None:
+        return None, None, None
+    if job.draft_withdrawn:
+        return None, None, "withdrawn"
+    text, author = answer.get("draft"), job.attempt(job.draft_attempt)
+    model = None if text is None else author.served_model or author.model
+    return text, model, "superseded" if job.settled else "standing"
 
 
 def _job_usage(job: Job) -> JobUsageView | None:
@@ -170,7 +192,8 @@ def _cost(job: Job) -> CostView | None:
 
 
 def _check(check: Check) -> CheckView:
-    seconds = None if check.ended_at is None else round((check.ended_at - check.started_at).total_seconds(), 3)
+    lasted = None if check.ended_at is None else (check.ended_at - check.started_at).total_seconds()
+    seconds = None if lasted is None else round(max(0.0, lasted), 3)  # older records may hold times out of order
     return {
         "attempt": check.attempt,
         "evidence": _text(check.evidence),

@@ -1,7 +1,7 @@
 """Defines a job as its app sees it: the one model behind `view.job_view`, the OpenAPI document and webhook bodies.
 
 These are the types of plain dicts, so a view costs nothing to build and mypy checks it field by field. Parts of the
-record that are shown unchanged (AppliedPrice, JobError, Disclosure, Offer, Hold …) are the record's own models. In
+record that are shown unchanged (AppliedPrice, JobError, Disclosure, Offer …) are the record's own models. In
 the document a type is named without `View`; the docstrings of types and fields are its descriptions.
 """
 
@@ -20,7 +20,6 @@ from worker.jobs.record import (
     Carrier,
     Disclosure,
     DisclosureReason,
-    Hold,
     InputTransformation,
     JobError,
     Misalignment,
@@ -35,6 +34,7 @@ documented = with_config(ConfigDict(use_attribute_docstrings=True))
 Money = Annotated[str, Field(pattern=r"^\d+\.\d{6,}$", description="US dollars, exact, with six decimals or more.")]
 Iso = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """A time that is text already."""
+DraftState = Literal["standing", "superseded", "withdrawn"]
 MessageState = Literal["pending", "delivered", "exhausted", "gone"]
 MessageCut = Literal["quoted", "secret", "too_long", "not_compared"]
 """Why a provider's message is not shown word for word: it quotes, holds a secret, is too long, or was not compared."""
@@ -104,6 +104,41 @@ class JobBlockView(TypedDict):
     """What the provider says of the kind of misalignment and of its review; null if it says nothing."""
 
 
+class NextActionView(TypedDict):
+    """What is done about a running check, when, and by which rule of the policy."""
+
+    action: Literal["offer", "switch", "race", "draft", "expire"]
+    at: datetime
+    because: Literal["after_seconds", "silence_seconds", "deadline", "queue_deadline", "run_deadline"]
+
+
+class StartEstimateView(TypedDict):
+    """In how many seconds a waiting job starts: half start before p50, nine of ten before p90."""
+
+    p50_seconds: float
+    p90_seconds: float
+    samples: int
+
+
+@documented
+class QueuePlaceView(TypedDict):
+    """Where a waiting job stands."""
+
+    position: int
+    """Its place among the app's own waiting jobs, from 1."""
+    eta: StartEstimateView | None
+    """Null while too few calls were measured."""
+
+
+class HoldView(TypedDict):
+    """A wait that an open circuit or a pause imposes."""
+
+    scope: str
+    reason: str
+    since: datetime
+    by: str | None
+
+
 class SafetyView(TypedDict):
     """The safety checks of a job, its block, and the provider's notices about it."""
 
@@ -112,6 +147,10 @@ class SafetyView(TypedDict):
     block: JobBlockView | None
     account_flagged: bool
     notices: list[NoticeView]
+    message: str | None
+    """One sentence on the check that runs now."""
+    next_action: NextActionView | None
+    """What happens to the job if the check goes on."""
 
 
 class JobUsageView(TypedDict):
@@ -226,6 +265,7 @@ class JobView(TypedDict):
     started_at: datetime | None
     finished_at: datetime | None
     next_attempt_at: datetime | None
+    queue: QueuePlaceView | None
     not_before: datetime | None
     priority: Priority
     requested_model: str
@@ -236,8 +276,10 @@ class JobView(TypedDict):
     output: list[dict[str, Any]]
     """The output items as the provider sent them; empty unless the job is completed."""
     draft: str | None
-    """A faster model's answer, until the job's own answer replaces it."""
+    """A faster model's answer; kept once the job's own answer supersedes it, gone once it is withdrawn."""
     draft_model: str | None
+    """The model that wrote the draft."""
+    draft_state: DraftState | None
     refusal: str | None
     """The model's own refusal, which is an answer."""
     input_changes: InputChangesView | None
@@ -248,7 +290,7 @@ class JobView(TypedDict):
     """Why `cost` is null."""
     safety: SafetyView
     offer: Offer | None
-    hold: Hold | None
+    hold: HoldView | None
     attempts: list[AttemptView]
     error: JobError | None
     webhook: JobWebhookView | None

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from worker.jobs import events as ev
+from worker.jobs import events as ev, fold
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import Failure
@@ -20,6 +20,7 @@ from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Outcome, Purpose
 from worker.safety import messages, signals as sg
 from worker.safety.cost_cap import known_model
 from worker.safety.output import message_item, text_length, texts
+from worker.safety.policy import POLICY_VERSION
 
 _BILLED_UNREPORTED: Final = DELIVERED | {
     *(Outcome.BLOCKED, Outcome.SUBSTITUTED, Outcome.CANCELLED, Outcome.TIMED_OUT, Outcome.INTERRUPTED, Outcome.LOST),
@@ -112,6 +113,13 @@ def with_consequences(job: Job, drafts: Sequence[EventDraft]) -> list[EventDraft
     return out
 
 
+def preview(job: Job, drafts: Sequence[EventDraft], now: datetime) -> Job:
+    """Return the record as it will be after these facts; raise IllegalEvent or AlreadySettled if they don't fit."""
+    for fact, number in with_consequences(job, drafts):
+        job = fold.apply(job, ev.event(job.version + 1, now, job.id, fact, number))
+    return job
+
+
 def offer_until(job: Job) -> datetime | None:
     """Return the latest time at which an offer can be accepted: the job's deadline."""
     deadline = deadline_of(job)
@@ -188,7 +196,7 @@ def attempt_finished(
         cost=priced.amount if priced else None,
         price=priced.applied if priced else None,
         sequence=verdict.sequence,
-        first_output_at=now if verdict.first_output_seen else None,
+        first_output_at=(attempt.first_output_at or now) if verdict.first_output_seen else None,
         input_transformations=verdict.input_transformations,
     )
 
@@ -208,7 +216,10 @@ def disclosure_of(job: Job, catalogue: Catalogue, attempt: Attempt, served: str,
 def completion(
     job: Job, catalogue: Catalogue, number: int, verdict: sg.AttemptVerdict, now: datetime
 ) -> list[EventDraft]:
-    """Return the job's end after an answer: completed, or failed if only the requested model is allowed."""
+    """Return the job's end after an answer: completed, or failed if only the requested model is allowed.
+
+    A model whose take-over has not been told yet is told first: a faster one that won, or one that the provider chose.
+    """
     attempt = job.attempt(number)
     served = verdict.served_model or attempt.model
     statement = disclosure_of(job, catalogue, attempt, served, now)
@@ -220,7 +231,13 @@ def completion(
         reason=verdict.incomplete_reason if verdict.outcome is Outcome.INCOMPLETE else None,
         refused=verdict.refused,
     )
-    return [(fact, number)]
+    if statement is None or statement == job.disclosure:
+        return [(fact, number)]
+    beside = (Purpose.RACE, Purpose.DRAFT)
+    replaced = number
+    if attempt.purpose in beside:
+        replaced = max((a.number for a in job.attempts if a.purpose not in beside), default=number)
+    return [(ev.ModelSubstituted(disclosure=statement, policy_version=POLICY_VERSION), replaced), (fact, number)]
 
 
 def block_fact(block: Block) -> ev.Blocked:
@@ -288,7 +305,7 @@ def attempts_after(job: Job, number: int, drafts: Sequence[EventDraft], now: dat
     attempt = job.attempt(number)
     for fact, n in drafts:
         if isinstance(fact, ev.AttemptFinished) and n == number:
-            first = fact.first_output_at or attempt.first_output_at
+            first = attempt.first_output_at or fact.first_output_at
             attempt = attempt.evolve(finished_at=now, error=fact.error, flags=fact.flags, first_output_at=first)
     return [*(a for a in job.attempts if a.number < number), attempt]
 

@@ -243,6 +243,11 @@ FAILURES: Final[dict[str, Message]] = {
         "The job was not finished before its run deadline.",
         "Submit the job again with a larger run_deadline_seconds, or with a smaller task.",
     ),
+    "paused": Message(
+        "expired",
+        "The operators had paused the jobs that it belongs to.",
+        "Ask the operators of this Vigil when the pause ends, then submit the job again.",
+    ),
     "deadline_exceeded": Message(
         "expired",
         "A deadline passed before the job was finished.",
@@ -298,6 +303,11 @@ FAILURES: Final[dict[str, Message]] = {
         "refused",
         "Jobs of this end user are not sent, because of recent blocks or a notice of the provider.",
         "Ask the operators to review the quarantine of this end user and to lift it if it is a mistake.",
+    ),
+    "encryption_key_missing": Message(
+        "expired",
+        "No worker had the encryption key that the job's content was stored with.",
+        "Ask the operators to give all workers the same VIGIL_ENCRYPTION_KEYS, then submit the job again.",
     ),
     "content_unreadable": Message(
         "failed",

@@ -205,7 +205,7 @@ def _error(job: Job, attempt: Attempt) -> PacketErrorView:
 
 
 def _check(check: Check) -> PacketCheckView:
-    seconds = (check.ended_at - check.started_at).total_seconds() if check.ended_at else None
+    seconds = max(0.0, (check.ended_at - check.started_at).total_seconds()) if check.ended_at else None
     return {
         "evidence": check.evidence,
         "seconds": None if seconds is None else round(seconds, 3),

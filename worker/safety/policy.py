@@ -9,26 +9,30 @@ monotonic seconds. It must not depend on the record or the provider.
     silence on a model that may be   | its start + silence_seconds (0 = never) | silence
     checked                          |                                         |
 
+A signalled check is acted on before `after_seconds` where waiting for its end will probably miss the job's deadline:
+how long checks of this family last is measured (`hold_times`). `after_seconds` is the latest time in every case.
+
 The earlier one acts; if both are due, the signalled check is the stated reason, because it is the better evidence
 (promise P5). A check that ended starts no timer; the next one starts its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, assert_never
+from dataclasses import dataclass, field
+from typing import Final, Literal, assert_never
 
 from worker.jobs.record import DisclosureReason
 from worker.jobs.spec import OnDelay, Policy
 from worker.jobs.states import RetryModelState
 from worker.safety.faster_model import FasterModel, NoFasterModel, faster_model
+from worker.safety.hold_times import HoldTimes, act_early_after
 
 __all__ = [
-    "POLICY_VERSION", "Decision", "DraftAction", "FasterModel", "NoFasterModel", "OfferAction", "RaceAction",
-    "Situation", "SwitchAction", "WaitAction", "decide", "faster_model",
+    "POLICY_VERSION", "Decision", "DraftAction", "FasterModel", "NoFasterModel", "OfferAction", "Plan",
+    "RaceAction", "Situation", "SwitchAction", "WaitAction", "decide", "faster_model", "plan",
 ]  # fmt: skip
 
-POLICY_VERSION: Final = 1
+POLICY_VERSION: Final = 2
 """Rises with each change of what `decide` or `faster_model` returns; the trail records the version of a decision."""
 
 
@@ -47,6 +51,8 @@ class Situation:
     acted: bool = False  # this rule has switched, raced or drafted once in this job
     settled: bool = False
     output_seen: bool = False  # changes nothing: a check may begin in mid-output, and only the winner's text counts
+    deadline: float | None = None  # when the job expires
+    holds: HoldTimes = field(default_factory=HoldTimes)  # how long checks of the model's family lasted
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,15 @@ class DraftAction(_Action):
     __slots__ = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the rule will do at the monotonic time `at` if nothing changes until then."""
+
+    action: Literal["offer", "switch", "race", "draft"]
+    at: float
+    because: Literal["after_seconds", "silence_seconds", "deadline"]
+
+
 Decision = WaitAction | OfferAction | SwitchAction | RaceAction | DraftAction
 _WAIT_FOR_CHANGE: Final = WaitAction()
 
@@ -101,7 +116,14 @@ def decide(
     rule = policy.on_delay
     if rule.action == "wait" or isinstance(faster, NoFasterModel) or not cost_allows or not _may_act(policy, situation):
         return _WAIT_FOR_CHANGE
-    reason = _due(rule, situation, now)
+    check, silence = _check_due(rule, situation), _silence_due(rule, situation)
+    reason: DisclosureReason | WaitAction
+    if check is not None and now >= check.at:
+        reason = "safety_check_delay"
+    elif silence is not None and now >= silence.at:
+        reason = "silence"
+    else:
+        reason = WaitAction(min((due.at for due in (check, silence) if due is not None), default=None))
     if isinstance(reason, WaitAction):
         return reason
     match rule.action:
@@ -126,14 +148,31 @@ def _may_act(policy: Policy, situation: Situation) -> bool:
     return not (situation.offered and policy.on_delay.action == "offer")
 
 
-def _due(rule: OnDelay, situation: Situation, now: float) -> DisclosureReason | WaitAction:
-    """Return the reason to act now, or the wait until there is one."""
-    check = None if situation.check_since is None else situation.check_since + rule.after_seconds
-    if check is not None and now >= check:
-        return "safety_check_delay"
-    silence = None
-    if situation.silent_since is not None and situation.checked and rule.silence_seconds > 0:
-        silence = situation.silent_since + rule.silence_seconds
-        if now >= silence:
-            return "silence"
-    return WaitAction(min((at for at in (check, silence) if at is not None), default=None))
+def plan(
+    policy: Policy, situation: Situation, faster: FasterModel | NoFasterModel, cost_allows: bool = True
+) -> Plan | None:
+    """Return when `decide` will act if nothing changes, and as what; None if it won't."""
+    rule = policy.on_delay
+    if rule.action == "wait" or isinstance(faster, NoFasterModel) or not cost_allows or not _may_act(policy, situation):
+        return None
+    dues = [due for due in (_check_due(rule, situation), _silence_due(rule, situation)) if due is not None]
+    return min(dues, key=lambda due: due.at, default=None)
+
+
+def _check_due(rule: OnDelay, situation: Situation) -> Plan | None:
+    """Return when the rule acts on the open check, or None if none is signalled."""
+    if situation.check_since is None or rule.action == "wait":
+        return None
+    early = None
+    if situation.deadline is not None:
+        early = act_early_after(rule.after_seconds, situation.deadline - situation.check_since, situation.holds)
+    if early is None:
+        return Plan(rule.action, situation.check_since + rule.after_seconds, "after_seconds")
+    return Plan(rule.action, situation.check_since + early, "deadline")
+
+
+def _silence_due(rule: OnDelay, situation: Situation) -> Plan | None:
+    """Return when the rule acts on silence, or None if it doesn't."""
+    if situation.silent_since is None or not situation.checked or rule.silence_seconds <= 0 or rule.action == "wait":
+        return None
+    return Plan(rule.action, situation.silent_since + rule.silence_seconds, "silence_seconds")

@@ -64,14 +64,15 @@ class AttemptWatch:
         aliases: Mapping[str, str] | None = None,
         service_tier: str | None = None,
         cursor: int | None = None,
+        event_seen: bool = False,
         output_seen: bool = False,
         check: Check | None = None,
         resumed: int = 0,
     ) -> None:
         """Watch a call to `model` that is made at `now`.
 
-        `checked`: additional checks are known for this model. `cursor`, `output_seen`, `check` (the open one),
-        `resumed`: what the record already says when a dead worker's attempt is taken up.
+        `checked`: additional checks are known for this model. `cursor`, `event_seen`, `output_seen`, `check` (the
+        open one), `resumed`: what the record already says when a dead worker's attempt is taken up.
         """
         self._checked, self._limits = checked, limits or WatchLimits()
         self._checks, self._error = Checks(check), PendingError()
@@ -79,7 +80,8 @@ class AttemptWatch:
         self._start = self._last = now
         # since when no output has come, from the call on, because gateways hold back even the headers; None: not judged
         self._silent_since: float | None = now
-        self._any_event = self._opened = self._first_event_reported = self._on_fast_path = False
+        self._any_event = self._opened = self._on_fast_path = False
+        self._first_event_reported = event_seen
         self._output_seen = output_seen
         self._cursor = self._resume_floor = -1 if cursor is None else cursor
         self._error_due_at = math.inf  # when an error event counts without a terminal event

@@ -69,6 +69,7 @@ vigil:notice:<id>       string  a notice of the provider about a request, an end
 vigil:notices           zset    their ids by when they came;  vigil:notices:due zset, those to process, by due time
 vigil:tally:<bucket>    hash    `<model>|<field>` -> how many, in ten minutes;  vigil:people:<bucket>:<model> how many
                                 end users were checked (HyperLogLog)
+vigil:durations:<day>   hash    `<model>|<kind>|<bucket>` -> how many checks or calls lasted so long
 vigil:standing:<name>   string  the state of the account, or of a family, that was reported last
 vigil:workers           hash    worker id -> its last heartbeat
 vigil:warned:<what>     string  operators were warned of this lately: no process warns again
@@ -277,6 +278,10 @@ def notice(notice_id: str) -> str:
 
 def tally(bucket: int) -> str:
     return f"vigil:tally:{bucket}"
+
+
+def durations(day: int) -> str:
+    return f"vigil:durations:{day}"
 
 
 def checked_end_users(bucket: int, model: str) -> str:

@@ -100,7 +100,7 @@ def _check(job: Job, event: ev.Event, fact: ev.CheckEnded) -> dict[str, Any]:
 
 
 def _took(check: Check) -> float:
-    return (check.ended_at - check.started_at).total_seconds() if check.ended_at else 0.0
+    return max(0.0, (check.ended_at - check.started_at).total_seconds()) if check.ended_at else 0.0
 
 
 def _attempt(job: Job, attempt: Attempt, at: datetime) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _attempt(job: Job, attempt: Attempt, at: datetime) -> dict[str, Any]:
         "code": attempt.error.code if attempt.error else None,
         "http_status": attempt.http_status,
         "request_id": attempt.request_id,
-        "seconds": (at - attempt.started_at).total_seconds(),
+        "seconds": ((attempt.finished_at or at) - attempt.started_at).total_seconds(),
         "ttft_seconds": (first - attempt.started_at).total_seconds() if first else None,
         "check_seconds": sum(_took(c) for c in job.checks if c.attempt == attempt.number) or None,
         "cost_usd": float(attempt.cost) if attempt.cost is not None else None,

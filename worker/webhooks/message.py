@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from typing_extensions import TypedDict
 
 from worker.jobs import ids
-from worker.jobs.record import Block, Disclosure, Job
+from worker.jobs.record import Block, Disclosure, Job, JobError
 from worker.jobs.states import SafetyState, Status
 from worker.jobs.view import dumps, job_urls, job_view
 from worker.jobs.view_schema import JobUrlsView, JobView, documented
@@ -57,6 +57,7 @@ class ThinJobView(TypedDict):
     requested_model: str
     served_model: str | None
     disclosure: Disclosure | None
+    error: JobError | None
     safety: ThinSafetyView
     urls: JobUrlsView
     metadata: dict[str, str]
@@ -105,6 +106,16 @@ def body_of(
     return dumps(body).decode()
 
 
+def base_of(public_url: str | None, root_path: str, private: dict[str, Any]) -> str:
+    """Return the start of the URLs in a job's messages, which leave from a worker.
+
+    It is VIGIL_PUBLIC_URL; or the address at which the job was submitted, which its private part keeps; or only the
+    path before the API's own.
+    """
+    submitted_at = private.get("base")
+    return public_url or (submitted_at if isinstance(submitted_at, str) else "") or root_path
+
+
 def shows_answer(body: str) -> bool:
     """Return whether the body of a message shows the answer of a completed job."""
     try:
@@ -123,6 +134,7 @@ def _thin(job: Job, event: WebhookEvent, private: dict[str, Any], base: str) -> 
         "requested_model": job.requested_model,
         "served_model": job.served_model,
         "disclosure": job.disclosure,
+        "error": job.error,
         "safety": {
             "state": job.safety_state,
             "checks": len(job.checks),

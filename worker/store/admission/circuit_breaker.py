@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from arq.connections import ArqRedis
+from pydantic import ValidationError
 from typing_extensions import TypedDict
 
 from worker.jobs.errors import RecordUnreadable
+from worker.jobs.record import ProviderError
 from worker.jobs.timestamps import iso_ms
 from worker.jobs.view_schema import Iso
 from worker.store import channels, keys
@@ -30,6 +32,7 @@ class CallPermission(NamedTuple):
 
     state: Literal["closed", "trial", "open"]
     reason: str = ""
+    provider: ProviderError | None = None  # what opened it, as other jobs may know it: without a request's id
 
 
 class OpenCircuit(TypedDict):
@@ -71,13 +74,20 @@ class CircuitBreaker:
         """Return whether this job may call the provider now."""
         async with store_errors("read the circuit"):
             state, *reason = await self._gate(keys=self._keys[:1], args=[job_id])
-        return CallPermission(state.decode().lower(), reason[0].decode(errors="replace") if reason else "")
+        if not reason:
+            return CallPermission(state.decode().lower())
+        code, provider = reason
+        return CallPermission(state.decode().lower(), code.decode(errors="replace"), _provider_of(provider))
 
-    async def trip(self, job_id: str, reason: str) -> bool:
-        """Open the circuit, or keep it open, because the account is at fault; return True when it was closed before."""
+    async def trip(self, job_id: str, reason: str, provider: ProviderError | None = None) -> bool:
+        """Open the circuit, or keep it open, because the account is at fault; return True when it was closed before.
+
+        `provider`: the error that the job met.
+        """
+        error = provider.model_dump_json(exclude={"request_id"}) if provider is not None else ""
         async with store_errors("open the circuit"):
             opened, _ = await self._trip(
-                keys=[self._keys[0], keys.CIRCUITS], args=[reason, job_id, *self._waits, self.scope]
+                keys=[self._keys[0], keys.CIRCUITS], args=[reason, job_id, *self._waits, self.scope, error]
             )
         return bool(opened)
 
@@ -113,6 +123,14 @@ async def list_circuits(redis: ArqRedis) -> list[OpenCircuit]:
             except (ValueError, LookupError, OverflowError):
                 report_unreadable(RecordUnreadable(name, "wrong_shape"))
     return rows
+
+
+def _provider_of(stored: bytes) -> ProviderError | None:
+    """Return the provider's error as it was stored; None for none, or for anything else."""
+    try:
+        return ProviderError.model_validate_json(stored) if stored else None
+    except ValidationError:
+        return None
 
 
 def _view(scope: str, row: dict[bytes, bytes]) -> OpenCircuit:

@@ -16,6 +16,7 @@ from arq.connections import ArqRedis
 from worker.clock import Clock, from_ms, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
+from worker.jobs.states import PAUSE_SCOPE
 from worker.store import channels, keys
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
@@ -26,8 +27,7 @@ from worker.store.values import read, report_unreadable, valid_members
 Kind = Literal["all", "app", "model", "end_user"]
 UNREADABLE: Final = "unreadable"
 """The kind of a stored pause whose scope no job can have."""
-PREFIX: Final = "pause:"
-"""The beginning of a pause's scope; a circuit's begins differently."""
+PREFIX: Final = PAUSE_SCOPE
 _NEVER: Final = 10**13  # ms: a pause without an end
 
 

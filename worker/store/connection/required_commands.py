@@ -59,6 +59,7 @@ _READS: Final[tuple[Arguments, ...]] = (
     ("ZINTER", "1", _K),
     ("ZRANGE", _K, "0", "0"),
     ("ZRANGEBYSCORE", _K, "0", "1"),
+    ("ZRANK", _K, "m"),
     ("ZREVRANGE", _K, "0", "0"),
     ("ZREVRANGEBYSCORE", _K, "1", "0"),
     ("ZSCORE", _K, "m"),

@@ -23,6 +23,7 @@ from worker.store.commands import Command, CommandArg
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import queue_commands, script_fields
 from worker.store.jobs.unreadable_records import record_tag, stored_event
+from worker.store.provider.durations import duration_commands
 from worker.store.provider.request_counts import tally_commands
 from worker.store.record_mac import RecordMacs
 from worker.store.webhooks.outbox import outbox_commands
@@ -89,6 +90,7 @@ class CommitCommands:
         commands.extend(ref_commands(before, after, trail, self._keep.result))
         commands.extend(ledger_commands(after, trail, self._limits, self._macs))
         commands.extend(tally_commands(after, trail))
+        commands.extend(duration_commands(after, trail))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", channels.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head

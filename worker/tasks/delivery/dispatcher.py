@@ -93,7 +93,15 @@ class Dispatcher:
             settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
         )
         jobs = Jobs(redis, clock, retention_of(settings), limits)
-        self._relay = OutboxRelay(redis, jobs, self._deliveries, self._endpoints, clock, root_path=settings.root_path)
+        self._relay = OutboxRelay(
+            redis,
+            jobs,
+            self._deliveries,
+            self._endpoints,
+            clock,
+            root_path=settings.root_path,
+            public_url=settings.public_url,
+        )
         self._redis = redis
         self._wake = asyncio.Event()
         # a message that is missed is found by the poll, a second later

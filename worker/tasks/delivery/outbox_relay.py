@@ -30,7 +30,7 @@ from worker.store.webhooks.endpoints import Endpoint, Endpoints
 from worker.store.webhooks.outbox import OutboxMessage, trace_of
 from worker.telemetry.internal_errors import report_internal_error
 from worker.webhooks.guard import AddressPolicy, CheckedUrl, check_url
-from worker.webhooks.message import WebhookEvent, body_of
+from worker.webhooks.message import WebhookEvent, base_of, body_of
 from worker.webhooks.registrable_domain import receiver_of
 
 _BATCH_SIZE: Final = 100
@@ -75,9 +75,10 @@ class OutboxRelay:
         clock: Clock,
         *,
         root_path: str = "",
+        public_url: str | None = None,
     ) -> None:
-        """`root_path`: what comes before the paths of the API outside."""
-        self._jobs, self._root_path = jobs, root_path
+        """`root_path`: what comes before the paths of the API outside; `public_url`: its whole address there."""
+        self._jobs, self._root_path, self._public_url = jobs, root_path, public_url
         self._redis, self._deliveries, self._endpoints, self._clock = redis, deliveries, endpoints, clock
 
     async def relay(self) -> bool:
@@ -211,7 +212,9 @@ class OutboxRelay:
         return self._deliveries.enqueue(message, context.record.cipher, endpoint.url, body, context.now_ms)
 
     def _body(self, kind: str, name: str, job: Job, event: WebhookEvent, context: _EntryContext) -> str | None:
-        return body_of(kind, name, job, event, context.record.private, context.answer, self._root_path)
+        private = context.record.private
+        base = base_of(self._public_url, self._root_path, private)
+        return body_of(kind, name, job, event, private, context.answer, base)
 
     def _own(
         self, message: OutboxMessage, job: Job, event: WebhookEvent, context: _EntryContext

@@ -126,6 +126,7 @@ class ActiveAttempts:
             aliases=context.catalogue.aliases,
             service_tier=attempt.terms.service_tier if attempt.terms is not None else None,
             cursor=seen,
+            event_seen=attempt.first_event_at is not None,
             output_seen=attempt.first_output_at is not None,
             check=check_to_resume(job, attempt.number),
             resumed=attempt.resumed,

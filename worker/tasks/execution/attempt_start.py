@@ -13,7 +13,7 @@ from datetime import timedelta
 from worker.jobs import events as ev
 from worker.jobs.errors import EndUserQuarantined, Failure, VigilError
 from worker.jobs.events import EventDraft
-from worker.jobs.record import DisclosureReason
+from worker.jobs.record import DisclosureReason, ProviderError
 from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import event_mapping, messages, retry
 from worker.safety.cost_cap import left_of_cap, plan_call
@@ -57,7 +57,8 @@ class AttemptStarter:
             return
         permission = await self._permission()
         if permission.state == "open":
-            await recorder.commit([*_without_start(drafts), self.hold_for_circuit(permission.reason)])
+            hold = self.hold_for_circuit(permission.reason, permission.provider)
+            await recorder.commit([*_without_start(drafts), hold])
             return
         self.trial = permission.state == "trial"
         if after_lost and retry.counted([a.outcome for a in job.attempts]) >= job.policy.max_attempts:
@@ -136,10 +137,10 @@ class AttemptStarter:
             self._attempts.shape.effort,
         )
 
-    def hold_for_circuit(self, reason: str) -> EventDraft:
-        """Return the fact that the job waits until the account's circuit closes."""
-        scope = self._context.circuit.scope
-        return ev.Scheduled(reason=ScheduledReason.HOLD, hold_scope=scope, hold_reason=reason), None
+    def hold_for_circuit(self, reason: str, provider: ProviderError | None) -> EventDraft:
+        """Return the fact that the job waits until the account's circuit closes; `provider`: what opened it."""
+        hold = {"hold_scope": self._context.circuit.scope, "hold_reason": reason, "hold_provider": provider}
+        return ev.Scheduled(reason=ScheduledReason.HOLD, **hold), None
 
     def hold_after(self, failure: Failure, number: int) -> EventDraft:
         """Return the fact that the job waits after attempt `number` failed.
@@ -148,12 +149,13 @@ class AttemptStarter:
         so that jobs of other models go on.
         """
         if failure.scope != "deployment":
-            return self.hold_for_circuit(failure.code)
+            return self.hold_for_circuit(failure.code, failure.provider)
         job, clock = self._recorder.job, self._context.clock
         before = sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code)
         until = clock.now() + timedelta(seconds=retry.hold_delay(before + 1, clock.random()))
         scope = f"deployment:{job.attempt(number).model}"
-        return ev.Scheduled(reason=ScheduledReason.HOLD, until=until, hold_scope=scope, hold_reason=failure.code), None
+        hold = {"hold_scope": scope, "hold_reason": failure.code, "hold_provider": failure.provider}
+        return ev.Scheduled(reason=ScheduledReason.HOLD, until=until, **hold), None
 
     async def _permission(self) -> CallPermission:
         """Return whether the account's circuit lets this job call; a claim says whether there is anything to ask."""

@@ -10,6 +10,7 @@ from worker.safety.watch_limits import WatchLimits
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs
+from worker.store.provider.durations import DurationCache
 from worker.tasks.access_prober import AccessProber
 from worker.tasks.execution.lease_renewal import Leases
 from worker.tasks.execution.output_buffer import OutputFlusher
@@ -38,3 +39,4 @@ class RunContext:
     access: AccessProber
     leases: Leases
     flusher: OutputFlusher
+    durations: DurationCache

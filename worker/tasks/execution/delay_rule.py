@@ -7,15 +7,20 @@ applied (promise P2).
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from decimal import Decimal
+from typing import Final
 
 from worker.jobs import events as ev
+from worker.jobs.errors import AlreadySettled, IllegalEvent
 from worker.jobs.events import EventDraft
-from worker.jobs.record import DecidedBy, DisclosureReason
+from worker.jobs.record import DecidedBy, DisclosureReason, Job, NextAction
 from worker.jobs.states import Evidence, Outcome, Purpose, RetryModelState
 from worker.safety import event_mapping, policy, signals as sg
 from worker.safety.cost_cap import left_of_cap, plan_call
 from worker.safety.faster_model import FasterModel, NoFasterModel, faster_model
+from worker.safety.hold_times import HoldTimes
+from worker.store.provider.durations import Durations
 from worker.tasks.execution.active_attempts import ActiveAttempts
 from worker.tasks.execution.attempt_start import AttemptStarter
 from worker.tasks.execution.context import RunContext
@@ -25,6 +30,9 @@ from worker.tasks.execution.stream_reader import StreamReader
 
 _BESIDE = frozenset({Purpose.RACE, Purpose.DRAFT})
 _FASTER = _BESIDE | {Purpose.FASTER}
+_CHECK_FACTS: Final = (ev.CheckStarted, ev.CheckUpdated)
+_SAME_TIME_S: Final = 2.0
+"""Two planned times so near are the same plan: the clocks that they were computed by differ a little."""
 
 
 class DelayRule:
@@ -35,6 +43,7 @@ class DelayRule:
     ) -> None:
         self._context, self._recorder, self._attempts, self._starter = context, recorder, attempts, starter
         self._signalled: dict[int, float] = {}
+        self._durations: Durations | None = None  # as of the latest news of a check, so that its plan stays the same
         self.at = math.inf
 
     def observe(self, number: int, signal: sg.Signal) -> None:
@@ -49,6 +58,24 @@ class DelayRule:
             case _:
                 pass
 
+    async def with_plan(self, drafts: list[EventDraft]) -> list[EventDraft]:
+        """Return the facts with what this rule will do, and when, in those that tell of the original's check."""
+        reader = self.original()
+        if reader is None or reader.watch.verdict is not None:
+            return drafts
+        if not any(isinstance(fact, _CHECK_FACTS) and number == reader.number for fact, number in drafts):
+            return drafts
+        self._durations = await self._context.durations.current()
+        try:
+            job = event_mapping.preview(self._recorder.job, drafts, self._context.clock.now())
+        except (AlreadySettled, IllegalEvent):
+            return drafts  # the commit says the same
+        planned = self._planned(job, reader)
+        return [
+            (fact.evolve(next_action=planned) if isinstance(fact, _CHECK_FACTS) and n == reader.number else fact, n)
+            for fact, n in drafts
+        ]
+
     async def apply(self) -> None:
         """Do what the rule decides now, and set `at` to when it must be applied again."""
         self.at = math.inf
@@ -60,13 +87,16 @@ class DelayRule:
         if accepted is not None and context.access.skipped(accepted) is None:
             await self._switch(reader, accepted, "offer_accepted", "app")
             return
-        now = context.clock.monotonic()
-        faster = self.faster(reader)
-        situation = self._situation(reader, now)
-        decision = policy.decide(recorder.job.policy, situation, faster, now, self._affordable(reader, faster))
+        if self._durations is None and recorder.job.open_checks:
+            self._durations = await context.durations.current()
+        job, now = recorder.job, context.clock.monotonic()
+        faster = self.faster(job, reader)
+        situation = self._situation(job, reader, now)
+        decision = policy.decide(job.policy, situation, faster, now, self._affordable(job, reader, faster))
         match decision:
             case policy.WaitAction():
                 self.at = math.inf if decision.until is None else decision.until
+                await self._correct_plan(reader)
             case policy.OfferAction():
                 offer = ev.OfferMade(model=decision.model, until=event_mapping.offer_until(recorder.job))
                 await recorder.commit([(offer, None)])
@@ -84,9 +114,35 @@ class DelayRule:
                 return reader
         return None
 
-    def faster(self, reader: StreamReader) -> FasterModel | NoFasterModel:
+    def _planned(self, job: Job, reader: StreamReader) -> NextAction | None:
+        """Return what the rule will do about the open check if nothing changes; None if it won't do anything."""
+        now, clock = self._context.clock.monotonic(), self._context.clock
+        faster = self.faster(job, reader)
+        situation = self._situation(job, reader, now)
+        plan = policy.plan(job.policy, situation, faster, self._affordable(job, reader, faster))
+        if plan is None:
+            return None
+        at = clock.now() + timedelta(seconds=max(0.0, plan.at - now))
+        return NextAction(action=plan.action, at=at, because=plan.because)
+
+    async def _correct_plan(self, reader: StreamReader) -> None:
+        """Record what the rule will do if that is not what the open check says: its run was resumed, for example."""
+        job = self._recorder.job
+        check = next((c for c in job.open_checks if c.attempt == reader.number), None)
+        if check is None or job.offer is not None or any(a.purpose in _FASTER for a in job.attempts):
+            return
+        planned, recorded = self._planned(job, reader), check.next_action
+        if planned is not None and recorded is not None and planned.evolve(at=recorded.at) == recorded:
+            if abs((planned.at - recorded.at).total_seconds()) <= _SAME_TIME_S:
+                return
+        elif planned == recorded:
+            return
+        known = {name: getattr(check, name) for name in ev.CheckUpdated.model_fields}
+        await self._recorder.commit([(ev.CheckUpdated(**{**known, "next_action": planned}), reader.number)])
+
+    def faster(self, job: Job, reader: StreamReader) -> FasterModel | NoFasterModel:
         """Return the model that may replace this attempt's, or why none may."""
-        job, context = self._recorder.job, self._context
+        context = self._context
         check = next((c for c in reversed(job.checks) if c.attempt == reader.number), None)
         return faster_model(
             job.requested_model,
@@ -100,18 +156,18 @@ class DelayRule:
             effort=self._attempts.shape.effort,
         )
 
-    def _situation(self, reader: StreamReader, now: float) -> policy.Situation:
-        job, context = self._recorder.job, self._context
+    def _situation(self, job: Job, reader: StreamReader, now: float) -> policy.Situation:
+        context, model = self._context, job.attempt(reader.number).model
         check = next((c for c in reversed(job.checks) if c.attempt == reader.number), None)
         since = None
         if check is not None and check.ended_at is None and check.evidence is Evidence.SIGNALLED:
-            began = now - (context.clock.now() - check.started_at).total_seconds()
+            began = now - max(0.0, (context.clock.now() - check.started_at).total_seconds())
             since = self._signalled.get(reader.number, began)
         beside = any(a.purpose in _FASTER for a in job.attempts)
         return policy.Situation(
             check_since=since,
             silent_since=reader.watch.silent_since,
-            checked=context.catalogue.checked(job.attempt(reader.number).model),
+            checked=context.catalogue.checked(model),
             retry_model=check.retry_model if check else None,
             retry_model_state=check.retry_model_state if check else RetryModelState.ABSENT,
             blocked=self._blocked(),
@@ -120,6 +176,8 @@ class DelayRule:
             acted=beside,
             settled=job.settled,
             output_seen=reader.watch.output_seen,
+            deadline=now + self._recorder.seconds_to_deadline(),
+            holds=self._durations.holds(context.catalogue, model) if self._durations is not None else HoldTimes(),
         )
 
     def _blocked(self) -> bool:
@@ -127,9 +185,9 @@ class DelayRule:
         blocking = any(reader.watch.blocked for reader in self._attempts.readers.values())
         return blocking or any(a.outcome is Outcome.BLOCKED for a in self._recorder.job.attempts)
 
-    def _affordable(self, reader: StreamReader, faster: FasterModel | NoFasterModel) -> bool:
+    def _affordable(self, job: Job, reader: StreamReader, faster: FasterModel | NoFasterModel) -> bool:
         """Return whether the cap allows an attempt on the faster model: instead of the original, or beside it."""
-        job, context = self._recorder.job, self._context
+        context = self._context
         if isinstance(faster, NoFasterModel) or job.policy.max_cost_usd is None:
             return True
         stopping: dict[int, Decimal] = {}

@@ -18,6 +18,8 @@ from worker.jobs.events import EventDraft
 from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
 from worker.safety import classify, event_mapping, messages, retry, signals as sg
 from worker.safety.connection_cuts import repeated_cuts
+from worker.safety.end_causes import expiry_error
+from worker.store.connection.capacity import ALWAYS_TAKEN
 from worker.store.jobs.stored_job import ClaimedJob, OutputChange
 from worker.store.values import report_unreadable
 from worker.tasks.execution.active_attempts import ActiveAttempts, check_to_resume
@@ -109,12 +111,12 @@ class JobRun:
             if isinstance(message, SignalsReady):
                 drafts = await self._observe(message.number, drafts)
             else:
-                await recorder.commit(drafts)
+                await recorder.commit(await self._delay.with_plan(drafts))
                 drafts = []
                 await self._handle(message)
             if recorder.done:
                 return
-        await recorder.commit(drafts)
+        await recorder.commit(await self._delay.with_plan(drafts))
         if self._draining and self._can_hand_over():
             await self._hand_over()
         elif recorder.seconds_to_deadline() <= 0:
@@ -225,7 +227,10 @@ class JobRun:
         end = event_mapping.completion(job, self._context.catalogue, number, verdict, now)
         output: OutputChange | None = None
         if isinstance(end[-1][0], ev.Completed):
-            output = await recorder.update_content(**event_mapping.answer_of(verdict, text), draft=None)
+            answer = event_mapping.answer_of(verdict, text)
+            output = await recorder.update_content(**answer)  # with the superseded draft, if there is one
+            if job.draft_attempt is not None and output.size > ALWAYS_TAKEN:
+                output = await recorder.update_content(**answer, draft=None)  # it must not cost the answer its place
         elif job.draft_attempt is not None:
             output = await recorder.update_content(draft=None)
         await recorder.commit([*drafts, *stopped, *end], output)
@@ -236,7 +241,7 @@ class JobRun:
         circuit = self._context.circuit
         try:
             if failure is not None and failure.scope == "account":
-                if await circuit.trip(self._recorder.job.id, failure.code):
+                if await circuit.trip(self._recorder.job.id, failure.code, failure.provider):
                     emit("circuit.opened", code=failure.code, scope=circuit.scope)
             elif self._starter.trial:
                 emit("circuit.closed", count=await circuit.close(), scope=circuit.scope)
@@ -317,7 +322,8 @@ class JobRun:
                 drafts += event_mapping.abort_attempt(
                     recorder.job, attempt.number, Outcome.TIMED_OUT, 0, self._context.catalogue
                 )
-        await settle(recorder, self._attempts, drafts, ev.Expired(deadline=which, error=messages.job_error(which)))
+        end = ev.Expired(deadline=which, error=expiry_error(recorder.job, which))
+        await settle(recorder, self._attempts, drafts, end)
 
     # -- letting go
 

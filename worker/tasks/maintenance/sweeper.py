@@ -18,7 +18,7 @@ from worker.jobs.errors import AlreadySettled, IllegalEvent, Refused, StoreUnava
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
-from worker.safety import messages
+from worker.safety.end_causes import expiry_error
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.admission.pauses import Pauses
 from worker.store.admission.quarantine import Quarantine
@@ -121,7 +121,7 @@ class Sweeper:
         drafts: list[EventDraft] = [
             (ev.AttemptFinished(outcome=Outcome.TIMED_OUT), a.number) for a in job.open_attempts
         ]
-        return [*drafts, (ev.Expired(deadline=deadline.kind, error=messages.job_error(deadline.kind)), None)]
+        return [*drafts, (ev.Expired(deadline=deadline.kind, error=expiry_error(job, deadline.kind)), None)]
 
     async def beat(self) -> None:
         """Write this worker's heartbeat: that it is alive, and how busy it is."""
