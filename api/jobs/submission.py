@@ -85,8 +85,9 @@ async def check_request(context: AppContext, app: str, body: Submit) -> Submit:
     """Return the request with its end user and webhook normalised; raise a Problem if it must be refused."""
     check_models(context, body)
     check_times(context, body)
-    if isinstance(body.params.get("prompt"), dict):
-        raise bad_field("params/prompt", PROMPT_OBJECTS_ENDED)
+    if body.params.get("prompt") is not None:
+        errors = [fault("/params/prompt", PROMPT_OBJECTS_ENDED, "unsupported_parameter")]
+        raise Problem(422, "unsupported_parameter", PROMPT_OBJECTS_ENDED, errors)
     body = with_end_user(body)
     await check_references(context, app, body.passed_params(), body.input)
     if body.webhook is None:

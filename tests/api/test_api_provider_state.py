@@ -18,7 +18,6 @@ def image(url):
 NAMES = [
     ({"previous_response_id": "resp_1"}, "previous_response_id"),
     ({"conversation": {"id": "conv_1"}}, "conversation.id"),
-    ({"prompt": {"id": "pmpt_1"}}, "prompt.id"),
     ({"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}, "tools[0].vector_store_ids[0]"),
     ({"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, "tools[0].container"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id"),
@@ -136,12 +135,22 @@ async def test_what_may_be_forwarded_is_forwarded_as_it_came(lookups, acme, sdk,
     assert response.status == "queued"
 
 
+@pytest.mark.parametrize("prompt", [{"id": "pmpt_1"}, "pmpt_1"])
+async def test_stored_prompts_are_refused_with_the_day_of_their_end(sdk, acme, prompt):
+    answer = await acme.post("/v1/jobs", json=native({"prompt": prompt}))
+    assert (answer.status_code, answer.json()["code"]) == (422, "unsupported_parameter")
+    assert answer.json()["errors"][0]["pointer"] == "/params/prompt"
+    with pytest.raises(BadRequestError, match="2026-11-30") as raised:
+        await sdk.responses.create(model="gpt-5.6-sol", input="x", background=True, extra_body={"prompt": prompt})
+    assert (raised.value.code, raised.value.param) == ("unsupported_parameter", "prompt")
+
+
 async def test_operators_may_share_state_with_all_apps(settings, redis, clock):
-    shared = settings.model_copy(update={"shared_provider_state": ("vs_team", "pmpt_*")})
+    shared = settings.model_copy(update={"shared_provider_state": ("vs_team", "file_*")})
     async with running(shared, redis, clock) as api:
         client = await api.client()
         tools = [{"type": "file_search", "vector_store_ids": ["vs_team"]}]
-        await submitted(client, params={"tools": tools, "prompt": {"id": "pmpt_7"}})
+        await submitted(client, params={"tools": tools})
         tools[0]["vector_store_ids"].append("vs_other")
         answer = await client.post("/v1/jobs", json=native({"tools": tools}))
         assert [row["pointer"] for row in answer.json()["errors"]] == ["/params/tools/0/vector_store_ids/1"]

@@ -23,12 +23,12 @@ async def test_the_trail_of_a_job_can_be_read_and_holds_no_content(vigil: Story)
 
 async def test_a_changed_record_is_found(vigil: Story, redis: ArqRedis) -> None:
     await vigil.app.wait((await vigil.app.submit(model="gpt-5.6-sol", input="Hello")).id)
-    trail = TrailVerification(redis, Clock(), TrustedKeys([Signer(b"s" * 32).public]))
+    trail = TrailVerification(redis, Clock(), TrustedKeys([Signer(bytes(32)).public]))
     assert (await trail.verify()).good
 
     (first, fields), *_ = await redis.xrange(keys.AUDIT, count=1)
     await redis.xdel(keys.AUDIT, first)  # somebody removes a record
     assert fields
-    proof = await TrailVerification(redis, Clock(), TrustedKeys([Signer(b"s" * 32).public])).verify()
+    proof = await TrailVerification(redis, Clock(), TrustedKeys([Signer(bytes(32)).public])).verify()
     assert not proof.good
     assert proof.faults

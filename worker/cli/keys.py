@@ -224,7 +224,7 @@ def quota_(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what an app has waiting and stored, and show or set its quota.
+    """Show or set an app's quota, and show its use.
 
     The defaults are VIGIL_APP_MAX_WAITING and VIGIL_APP_MAX_BYTES.
     """
