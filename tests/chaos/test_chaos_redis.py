@@ -55,6 +55,8 @@ async def test_redis_killed_and_restarted_mid_run_loses_none_of_200_jobs(tmp_pat
         await until("all 200 to settle", lambda: all_settled(jobs, accepted))
         found = await check_books(stage.redis, accepted)
         assert len(found) == 200
+        failed = [(job.status, job.error, [a.outcome for a in job.attempts]) for job in found if job.error]
+        assert not failed
         assert {job.status for job in found} == {Status.COMPLETED}
         assert all(worker.returncode is None for worker in workers), "no process ended"
         creates = stage.sim.calls()["creates"]

@@ -106,11 +106,12 @@ PANELS = [
 NOTHING = {
     "Fallbacks: {{requested}} to {{served}}",
     "Faults of ours: dropped",
+    "Submits refused: {{limit}}",
     "Mended answers: {{flag}}",
     "Unreadable values: {{kind}}",
 }
-"""What is empty with a healthy Vigil and a healthy provider: no access was denied, every event is in its table, every
-answer is well-formed and every stored value can be read.
+"""What is empty with a healthy Vigil and a healthy provider: no access was denied, every event is in its table, no
+quota is used up, every answer is well-formed and every stored value can be read.
 """
 
 
