@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import forked_vigil
 import pytest
@@ -67,10 +66,7 @@ def long_store_timeouts(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     """An API in this process waits 40 times as long for Redis, so that a busy machine causes no 503."""
     store_deadline = sys.modules.get("api.runtime.store_deadline")
     if store_deadline is not None and request.node.get_closest_marker("production_timeouts") is None:
-        longer = SimpleNamespace(
-            get_running_loop=asyncio.get_running_loop, timeout=lambda seconds: asyncio.timeout(40 * seconds)
-        )
-        monkeypatch.setattr(store_deadline, "asyncio", longer)
+        monkeypatch.setattr(store_deadline, "store_timeout", lambda seconds: asyncio.timeout(40 * seconds))
 
 
 @pytest.fixture

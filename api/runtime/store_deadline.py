@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
 from typing import Final, TypeVar
 
 from starlette.requests import Request
@@ -14,6 +15,8 @@ T = TypeVar("T")
 STORE_TIMEOUT_S: Final = 1.5
 """Of one request in total, and of each store operation outside of one."""
 _MIN_TIMEOUT_S: Final = 0.05
+_ON_TIME_S: Final = 0.02
+_MAX_LATENESS: Final = 5
 _SCOPE_KEY: Final = "vigil.store_seconds_left"
 
 
@@ -30,7 +33,35 @@ async def with_deadline(request: Request, operation: Awaitable[T]) -> T:
 async def with_timeout(seconds: float, operation: Awaitable[T]) -> T:
     """Return the result of a store operation; raise StoreUnavailable after `seconds`."""
     try:
-        async with asyncio.timeout(seconds):
+        async with store_timeout(seconds):
             return await operation
     except TimeoutError:
         raise StoreUnavailable("Redis took too long") from None
+
+
+@contextlib.asynccontextmanager
+async def store_timeout(seconds: float) -> AsyncIterator[None]:
+    """Raise TimeoutError in the block after `seconds`, in which this process itself was able to read an answer.
+
+    A loop that comes late to the timer comes late to the answers that have arrived, too; then the block gets more
+    time, up to _MAX_LATENESS times as much, and Redis is not blamed for what kept this process busy.
+    """
+    loop = asyncio.get_running_loop()
+    due, last = loop.time() + seconds, loop.time() + _MAX_LATENESS * seconds
+
+    def check() -> None:
+        nonlocal due, timer
+        now = loop.time()
+        late = now - due
+        if late > _ON_TIME_S and now < last:
+            due = min(last, now + 4 * late)  # an answer takes a few turns of the loop
+            timer = loop.call_at(due, check)
+        else:
+            block.reschedule(now)
+
+    timer = loop.call_at(due, check)
+    try:
+        async with asyncio.timeout(None) as block:
+            yield
+    finally:
+        timer.cancel()

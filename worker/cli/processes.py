@@ -24,6 +24,7 @@ import typer
 from worker.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CliError
 from worker.embedded import EmbeddedValkey
 from worker.models_file import reload_models
+from worker.private_files import UMASK, make_private
 from worker.settings import Settings
 from worker.settings_files import check_files
 from worker.settings_loader import load
@@ -152,6 +153,17 @@ def listen(host: str, port: int) -> socket.socket:
     return place
 
 
+def write_privately(settings: Settings) -> None:
+    """Keep what this process writes, and what its data folder holds, for this user. Raises SettingsError for files of
+    the settings that can't be used.
+    """
+    os.umask(UMASK)
+    check_files(settings)
+    if settings.data_dir.is_dir():
+        with suppress(OSError):
+            make_private(settings.data_dir)
+
+
 def check_port(host: str, port: int) -> None:
     """CliError when the port can't be listened on, before anything is started."""
     if port:
@@ -188,7 +200,7 @@ def api(
     """Run the HTTP API. SIGHUP makes it read the models file anew."""
     given = {"host": host, "port": port}
     settings = load({name: value for name, value in given.items() if value is not None})
-    check_files(settings)
+    write_privately(settings)
     check_port(settings.host, settings.port)
 
     configure(settings.log_level, settings.log_format)
@@ -234,7 +246,7 @@ def worker(
     """
     given = {"max_jobs": max_jobs, "worker_host": host, "worker_port": port}
     settings = load({name: value for name, value in given.items() if value is not None})
-    check_files(settings)
+    write_privately(settings)
     check_port(settings.worker_host, settings.worker_port)
     configure(settings.log_level, settings.log_format)
 
