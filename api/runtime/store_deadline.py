@@ -48,6 +48,7 @@ async def store_timeout(seconds: float) -> AsyncIterator[None]:
     """
     loop = asyncio.get_running_loop()
     due, last = loop.time() + seconds, loop.time() + _MAX_LATENESS * seconds
+    timer: asyncio.TimerHandle | None = None
 
     def check() -> None:
         nonlocal due, timer
@@ -64,4 +65,5 @@ async def store_timeout(seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(None) as block:
             yield
     finally:
-        timer.cancel()
+        if timer is not None:
+            timer.cancel()
