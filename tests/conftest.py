@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from worker.store.jobs.repository import Jobs
 from worker.telemetry import events
 
 load_profile()
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup: the processes under test would inherit that
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 events.set_strict()  # what no table of telemetry lists is a fault
 
 

@@ -125,6 +125,8 @@ class AuditRecordView(TypedDict):
     served_model: NotRequired[str | None]
     input_digest: NotRequired[str | None]
     """A keyed digest of the prompt."""
+    output_digest: NotRequired[str | None]
+    """A keyed digest of the answer; null in the record of its deletion."""
     disclosure: NotRequired[Disclosure | None]
     decision: NotRequired[AuditDecisionView | None]
     call: NotRequired[dict[str, Any]]

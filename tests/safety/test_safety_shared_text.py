@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from worker.safety.provider_message import MAX_COMPARED, MAX_EXACT, QUOTED, compare_message, strings_in
-from worker.safety.shared_text import CHARACTERS, WORDS, shared_runs
+from worker.safety.shared_text import CHARACTERS, WORDS, cut, shared_runs
 
 PROMPT = "please explain how the quick brown fox jumps over the lazy dog near the old river bank"
 EIGHT = "how the quick brown fox jumps over the"
@@ -44,6 +44,16 @@ def test_forty_characters_are_a_quotation_and_a_word_is_not_cut_in_half():
     prompt = "0123456789" * 4
     assert compare_message(f"No: {prompt[:39]}", [prompt]).cut == ()
     assert compare_message(f"No: pre{prompt}post, sorry", [prompt]).shown == f"No: {QUOTED} sorry"
+
+
+NAMES = ["canary-prompt-5f3a9c", "anna.k-1987@example.org", "0x7f3a9c00deadbeef", "acct_00a1b2c3d4"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_distinctive_name_of_the_request_is_enough(name: str):
+    message, request = f"We can't help with '{name}' (code cyber_policy).", f"Tell me about {name.upper()} now"
+    assert name not in cut(message, shared_runs(message, [request]), "[cut]")
+    assert cut(message, shared_runs(message, ["Tell me about it"]), "[cut]") == message
 
 
 def test_secrets_are_cut_too_and_both_are_said():

@@ -9,7 +9,7 @@ from pathlib import Path
 STORE = Path(str(files("worker.store")))
 PAGE = (Path(__file__).parents[2] / "ops" / "design" / "script-keys.md").read_text()
 PARTS = {
-    *("admission/app_quota", "admission/is_quarantined", "admission/token_bucket", "connection/allow_oom"),
+    *("admission/app_quota", "admission/quarantine_of", "admission/token_bucket", "connection/allow_oom"),
     *("connection/content_size", "connection/run_commands", "connection/tolerant_calls", "webhooks/allowance"),
 }
 """What comes before other scripts: it is given the names of keys."""

@@ -17,6 +17,9 @@ DecidedBy = Literal["policy", "app", "provider"]
 
 MessageCut = Literal["quoted", "secret", "too_long", "not_compared"]
 MessageState = Literal["pending", "delivered", "exhausted", "gone"]
+DraftState = Literal["standing", "superseded", "withdrawn"]
+NextActionKind = Literal["offer", "switch", "race", "draft", "expire"]
+NextActionRule = Literal["after_seconds", "silence_seconds", "deadline", "queue_deadline", "run_deadline"]
 ContentState = Literal["kept", "deleted", "not_stored", "locked"]
 AccessStatus = Literal[
     "ok", "not_granted", "wrong_project", "wrong_organization", "region", "key", "network", "quota", "unknown"

@@ -20,10 +20,13 @@ from .enums import (
     ContentState,
     DecidedBy,
     DisclosureReason,
+    DraftState,
     Evidence,
     JobStatus,
     MessageCut,
     MessageState,
+    NextActionKind,
+    NextActionRule,
     Outcome,
     Purpose,
     RetryModelState,
@@ -129,9 +132,9 @@ class NextAction(ApiModel):
     """What is done next about a check that still runs, when, and by which rule."""
 
     SHOWN = ("action", "at")
-    action: str
+    action: Open[NextActionKind]
     at: datetime
-    because: str = ""
+    because: Open[NextActionRule] = ""
 
 
 class Safety(ApiModel):
@@ -305,7 +308,7 @@ class Job(ApiModel):
     output: tuple[dict[str, Any], ...] = ()
     draft: str | None = None
     draft_model: str | None = None
-    draft_state: str | None = None
+    draft_state: Open[DraftState] | None = None
     refusal: str | None = None
     input_changes: InputChanges | None = None
     usage: Usage | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from worker.jobs.deadline import deadline_of
 from worker.jobs.record import Job
 from worker.jobs.states import Evidence, Purpose
-from worker.jobs.view_schema import NextActionView
+from worker.jobs.view_schema import JobNextActionView
 
 _FASTER = frozenset({Purpose.FASTER, Purpose.RACE, Purpose.DRAFT})
 _SIGNALLED = (
@@ -29,7 +29,7 @@ def check_message(job: Job) -> str | None:
     return _SIGNALLED if signalled else _SUSPECTED
 
 
-def next_action(job: Job) -> NextActionView | None:
+def next_action(job: Job) -> JobNextActionView | None:
     """Return what is done next about the check that runs now, when, and by which rule; None if none runs.
 
     That is what the delay rule has planned, until it has acted; else the job's deadline, at which it expires.

@@ -28,8 +28,8 @@ from worker.jobs.view_schema import (
     CheckView,
     CostView,
     DraftState,
-    HoldView,
     JobBlockView,
+    JobHoldView,
     JobUrlsView,
     JobUsageView,
     JobView,
@@ -153,7 +153,7 @@ def _text(member: E) -> E:
     return cast("E", member.value)
 
 
-def _hold(hold: Hold | None) -> HoldView | None:
+def _hold(hold: Hold | None) -> JobHoldView | None:
     if hold is None:
         return None
     return {"scope": hold.scope, "reason": hold.reason, "since": hold.since, "by": hold.by}

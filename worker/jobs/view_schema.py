@@ -104,7 +104,7 @@ class JobBlockView(TypedDict):
     """What the provider says of the kind of misalignment and of its review; null if it says nothing."""
 
 
-class NextActionView(TypedDict):
+class JobNextActionView(TypedDict):
     """What is done about a running check, when, and by which rule of the policy."""
 
     action: Literal["offer", "switch", "race", "draft", "expire"]
@@ -130,7 +130,7 @@ class QueuePlaceView(TypedDict):
     """Null while too few calls were measured."""
 
 
-class HoldView(TypedDict):
+class JobHoldView(TypedDict):
     """A wait that an open circuit or a pause imposes."""
 
     scope: str
@@ -149,7 +149,7 @@ class SafetyView(TypedDict):
     notices: list[NoticeView]
     message: str | None
     """One sentence on the check that runs now."""
-    next_action: NextActionView | None
+    next_action: JobNextActionView | None
     """What happens to the job if the check goes on."""
 
 
@@ -290,7 +290,7 @@ class JobView(TypedDict):
     """Why `cost` is null."""
     safety: SafetyView
     offer: Offer | None
-    hold: HoldView | None
+    hold: JobHoldView | None
     attempts: list[AttemptView]
     error: JobError | None
     webhook: JobWebhookView | None

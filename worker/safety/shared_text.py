@@ -1,4 +1,7 @@
-"""Finds what a short text shares with long ones: eight words in a row, or forty characters.
+"""Finds what a short text shares with long ones: eight words in a row, forty characters, or a distinctive name.
+
+A distinctive name has letters and digits and at least twelve characters (an identifier, a password, an address): one
+of them is enough to give a request away, and no ordinary sentence of a provider holds one.
 
 Case, accents, the amount of whitespace and invisible characters make no difference, nor do the escapes of JSON and HTML
 in the short text. Linear in both: the windows of the short text are looked up while the long one is read in half-window
@@ -15,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 WORDS: Final = 8
 CHARACTERS: Final = 40
+_NAME: Final = re.compile(r"\w[\w.@:/+-]{10,}\w")
 _WORD: Final = re.compile(r"\w+(?:['\u2019]\w+)*")
 _ESCAPE: Final = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\["
@@ -53,6 +57,7 @@ def shared_runs(short: str, sources: Iterable[str]) -> list[Run]:
         words = folded.split()
         forms: dict[str, Sequence[Any]] = {"spaced": " ".join(words), "solid": "".join(words)}
         forms["words"] = tuple(_WORD.findall(folded))
+        forms["names"] = _names(folded)
         for form, search in searches:
             search.read(forms[form])
     for _, search in searches:
@@ -103,7 +108,29 @@ class _Search:
                 until = max(until, end)
 
 
-def _searches(folded: _Folded) -> list[tuple[str, _Search]]:
+class _NameSearch:
+    """The distinctive names of the short text, and which of them a source has."""
+
+    def __init__(self, folded: _Folded) -> None:
+        self._folded, self._found = folded, set[str]()
+
+    def read(self, source: Sequence[Any]) -> None:
+        """Collect the names that the source has."""
+        self._found |= set(source) & set(_names(self._folded.text))
+
+    def mark(self, marks: bytearray) -> None:
+        """Mark the characters of every name that was found."""
+        for match in _NAME.finditer(self._folded.text):
+            if match.group() in self._found:
+                start, end = self._folded.starts[match.start()], self._folded.ends[match.end() - 1]
+                marks[start:end] = b"\x01" * (end - start)
+
+
+def _names(folded: str) -> list[str]:
+    return [name for name in _NAME.findall(folded) if any(map(str.isdigit, name)) and any(map(str.isalpha, name))]
+
+
+def _searches(folded: _Folded) -> list[tuple[str, _Search | _NameSearch]]:
     text, starts, ends = folded
     found = list(_WORD.finditer(text))
     words = tuple(match.group() for match in found)
@@ -113,6 +140,7 @@ def _searches(folded: _Folded) -> list[tuple[str, _Search]]:
     spaced = [at for at, c in enumerate(text) if not c.isspace() or (at and not text[at - 1].isspace())]
     return [
         ("words", _Search(words, word_starts, word_ends, WORDS)),
+        ("names", _NameSearch(folded)),
         *(
             (form, _Search("".join(_unspaced(text[at]) for at in places), *_places(folded, places), CHARACTERS))
             for form, places in (("spaced", spaced), ("solid", kept))
