@@ -281,9 +281,11 @@ async def test_a_worker_that_dies_between_post_and_receipt_is_made_good_under_th
     await post.complete(job_id)
     await receiver.gets(1)
     dead = asyncio.get_running_loop().create_future()
-    doomed._deliveries.record_try = doomed._deliveries.extend_lease = lambda *_, **__: (
-        dead
-    )  # as after kill -9: it writes no more
+
+    async def never(*_: object, **__: object) -> None:
+        await dead
+
+    doomed._deliveries.record_try = doomed._deliveries.extend_lease = never  # as after kill -9: it writes no more
     post.worker("heir")
     one, two = await receiver.gets(2)
     assert (one.id, one.body) == (two.id, two.body)
