@@ -10,6 +10,7 @@ from typing import Any
 from .gateway_scenarios import GATEWAYS
 from .resume_scenarios import RESUME_SCENARIOS
 from .scenario import Expected, Scenario
+from .tool_scenarios import TOOL_SCENARIOS
 from .wire_shape_scenarios import WIRE_SHAPE_SCENARIOS
 
 _CHECK = ("hold", "keepalive", "use_case", "reason", "retry_model", "signal", "repeats")
@@ -39,7 +40,7 @@ def _http(code: str, **more: Any) -> dict[str, Any]:
 
 _ALL: tuple[Scenario, ...] = (
     # -- answers
-    Scenario("normal", "An ordinary answer.", {}, ("tokens", "rate", "latency", "queue", "tool")),
+    Scenario("normal", "An ordinary answer.", {}, ("tokens", "rate", "latency", "queue", "tool", "reasoning")),
     Scenario(
         "refusal", "The model itself declines: a refusal part.", {"refusal": True}, (), Expected(outcome="refused")
     ),
@@ -388,7 +389,7 @@ _ALL: tuple[Scenario, ...] = (
 )
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (*_ALL, *RESUME_SCENARIOS, *WIRE_SHAPE_SCENARIOS)
+    scenario.name: scenario for scenario in (*_ALL, *TOOL_SCENARIOS, *RESUME_SCENARIOS, *WIRE_SHAPE_SCENARIOS)
 }
 
 
