@@ -5,8 +5,10 @@ export const KEY = process.env.VIGIL_API_KEY;
 export const MODEL = "gpt-5.6-sol";
 const features = [];
 
-export function feature(name, run, { chat = false } = {}) {
-  features.push({ name, run, chat });
+const missing = (process.env.VIGIL_MISSING ?? "").split(",");
+
+export function feature(name, run, { needs = "" } = {}) {
+  features.push({ name, run, needs });
 }
 
 export function report(feature, result, detail = "") {
@@ -14,9 +16,9 @@ export function report(feature, result, detail = "") {
 }
 
 export async function run() {
-  for (const { name, run, chat } of features) {
-    if (chat && process.env.VIGIL_HAS_CHAT !== "1") {
-      report(name, "needs chat");
+  for (const { name, run, needs } of features) {
+    if (needs && missing.includes(needs)) {
+      report(name, `needs ${needs}`);
       continue;
     }
     try {

@@ -15,15 +15,15 @@ from typing import Any
 URL = os.environ["VIGIL_URL"] + "/v1"  # noqa: TID251
 KEY = os.environ["VIGIL_API_KEY"]  # noqa: TID251
 MODEL = "gpt-5.6-sol"
-_HAS_CHAT = os.environ.get("VIGIL_HAS_CHAT") == "1"  # noqa: TID251
-_features: list[tuple[str, bool, Callable[[], Any]]] = []
+_MISSING = os.environ.get("VIGIL_MISSING", "").split(",")  # noqa: TID251
+_features: list[tuple[str, str, Callable[[], Any]]] = []
 
 
-def feature(name: str, *, chat: bool = False) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-    """Register a function that shows a feature; `chat`: it calls Chat Completions."""
+def feature(name: str, *, needs: str = "") -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """Register a function that shows a feature; `needs`: a part of the API that not every Vigil has."""
 
     def register(function: Callable[[], Any]) -> Callable[[], Any]:
-        _features.append((name, chat, function))
+        _features.append((name, needs, function))
         return function
 
     return register
@@ -31,9 +31,9 @@ def feature(name: str, *, chat: bool = False) -> Callable[[Callable[[], Any]], C
 
 def run() -> None:
     """Run all features in order and report each."""
-    for name, chat, function in _features:
-        if chat and not _HAS_CHAT:
-            report(name, "needs chat")
+    for name, needs, function in _features:
+        if needs and needs in _MISSING:
+            report(name, f"needs {needs}")
             continue
         try:
             result = function()

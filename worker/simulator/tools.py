@@ -105,6 +105,8 @@ def _shell_use(tool: Json, plan: Plan) -> ToolUse | None:
         return ToolUse("local_shell_call", "", body={"action": action})
     if kind == "shell":
         return ToolUse("shell_call", "", line)
+    if _runs_scripts(tool):
+        return _script(tool, f"tools.exec_command({dumps({'cmd': line})})")
     if kind != "function" or name not in _SHELLS:
         return None
     parameters = tool.get("parameters")
@@ -124,6 +126,8 @@ def _patch_use(tool: Json) -> ToolUse | None:
     if kind == "apply_patch":
         operation = {"type": "create_file", "path": _PATCH_FILE, "diff": "+simulated line\n"}
         return ToolUse("apply_patch_call", "", body={"operation": operation})
+    if _runs_scripts(tool):
+        return _script(tool, f"tools.apply_patch({dumps(_PATCH)})")
     if tool.get("name") != "apply_patch" or kind not in _CALLABLE:
         return None
     if kind == "custom":
@@ -134,6 +138,15 @@ def _patch_use(tool: Json) -> ToolUse | None:
     if isinstance(arguments, dict) and isinstance(properties, dict):
         arguments |= {key: _PATCH for key in ("input", "patch") if key in properties}
     return ToolUse("function_call", "apply_patch", dumps(arguments))
+
+
+def _runs_scripts(tool: Json) -> bool:
+    """Whether it is Codex's one custom tool, which runs JavaScript that calls its other tools."""
+    return tool.get("type") == "custom" and tool.get("name") == "exec"
+
+
+def _script(tool: Json, call: str) -> ToolUse:
+    return ToolUse("custom_tool_call", "exec", f"text(await {call});\n", namespace=tool.get("namespace"))
 
 
 def _forced_names(choice: Any) -> list[str] | None:

@@ -34,9 +34,9 @@ feature("tools, to the end of the loop", async () => {
   assert.ok(result.text);
 });
 
-feature("tools and reasoning, streamed", async () => {
+async function thinkingLoop(more) {
   called.length = 0;
-  const result = streamText({ ...options, prompt: "[[sim: agent_loop rounds=2]] x", tools: { weather }, stopWhen });
+  const result = streamText({ ...options, ...more, prompt: "[[sim: agent_loop rounds=2]] x", tools: { weather }, stopWhen });
   let text = "", thought = "";
   for await (const part of result.fullStream ?? result.stream) {
     if (part.type === "error") throw part.error;
@@ -46,7 +46,14 @@ feature("tools and reasoning, streamed", async () => {
   assert.deepEqual(called, ["ok", "ok"]);
   assert.ok(text);
   assert.ok(thought, "no reasoning was streamed");
+}
+
+feature("tools and reasoning, streamed, store: false", async () => {
+  await thinkingLoop({ providerOptions: { openai: { store: false, include: ["reasoning.encrypted_content"] } } });
 });
+
+// It names the reasoning of an earlier turn by its id and does not send it.
+feature("tools and reasoning, streamed", async () => thinkingLoop({}), { needs: "item references" });
 
 feature("structured", async () => {
   const output = Output.object({ schema: z.object({ title: z.string(), points: z.array(z.number()) }) });
@@ -60,6 +67,6 @@ feature("tools by chat", async () => {
   const result = await generateText({ model, maxRetries: 0, prompt: "[[sim: tool_call]] x", tools: { weather }, stopWhen });
   assert.deepEqual(called, ["ok"]);
   assert.ok(result.text);
-}, { chat: true });
+}, { needs: "chat" });
 
 await run();

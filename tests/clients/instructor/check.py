@@ -25,12 +25,12 @@ def by_responses() -> None:
     ask(instructor.Mode.RESPONSES_TOOLS)
 
 
-@feature("response_model by chat tools", chat=True)
+@feature("response_model by chat tools", needs="chat")
 def by_chat_tools() -> None:
     ask(instructor.Mode.TOOLS)
 
 
-@feature("response_model by chat json_schema", chat=True)
+@feature("response_model by chat json_schema", needs="chat")
 def by_chat_schema() -> None:
     ask(instructor.Mode.JSON_SCHEMA)
 

@@ -60,17 +60,17 @@ def structured() -> None:
     assert isinstance(model().with_structured_output(Answer).invoke("x"), Answer)
 
 
-@feature("agent by chat", chat=True)
+@feature("agent by chat", needs="chat")
 def by_chat() -> None:
     loop(model(use_responses_api=False), "[[sim: parallel_tool_calls]] x")
 
 
-@feature("agent by chat, streamed", chat=True)
+@feature("agent by chat, streamed", needs="chat")
 def by_chat_streamed() -> None:
     loop(model(use_responses_api=False, streaming=True), "[[sim: tool_call]] x")
 
 
-@feature("structured by chat", chat=True)
+@feature("structured by chat", needs="chat")
 def structured_by_chat() -> None:
     assert isinstance(model(use_responses_api=False).with_structured_output(Answer).invoke("x"), Answer)
 

@@ -29,13 +29,13 @@ def tool() -> None:
     assert answer.output[0].name == "weather"
 
 
-@feature("plain by chat", chat=True)
+@feature("plain by chat", needs="chat")
 def by_chat() -> None:
     messages = [{"role": "user", "content": "hello"}]
     assert litellm.completion(messages=messages, **OPTIONS).choices[0].message.content
 
 
-@feature("tool by chat, streamed", chat=True)
+@feature("tool by chat, streamed", needs="chat")
 def tool_by_chat() -> None:
     messages = [{"role": "user", "content": "[[sim: tool_call]] x"}]
     chunks = list(litellm.completion(messages=messages, tools=[CHAT_TOOL], stream=True, **OPTIONS))

@@ -46,7 +46,7 @@ def structured() -> None:
     assert isinstance(answer.raw, Answer)
 
 
-@feature("plain by chat", chat=True)
+@feature("plain by chat", needs="chat")
 def by_chat() -> None:
     assert str(OpenAI(**OPTIONS).chat([ChatMessage("hello")]).message.content)
 

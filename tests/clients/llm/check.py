@@ -23,17 +23,17 @@ def ask(*words: str) -> str:
     return done.stdout
 
 
-@feature("prompt, streamed", chat=True)
+@feature("prompt, streamed", needs="chat")
 def prompt() -> None:
     assert len(ask("[[sim: normal tokens=30]] x").split()) == 30
 
 
-@feature("prompt, not streamed", chat=True)
+@feature("prompt, not streamed", needs="chat")
 def not_streamed() -> None:
     assert len(ask("--no-stream", "[[sim: normal tokens=30]] x").split()) == 30
 
 
-@feature("tool", chat=True)
+@feature("tool", needs="chat")
 def tool() -> None:
     assert ask("-T", "llm_version", "[[sim: tool_call]] x").strip()
 

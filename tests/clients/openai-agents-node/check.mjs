@@ -54,6 +54,6 @@ feature("tool by chat", async () => {
   const result = await runner(false).run(agent(), "[[sim: tool_call]] x");
   assert.deepEqual(called, ["ok"]);
   assert.ok(result.finalOutput);
-}, { chat: true });
+}, { needs: "chat" });
 
 await run();

@@ -78,7 +78,7 @@ async def output_type() -> None:
     assert isinstance(result.final_output, Answer)
 
 
-@feature("tool by chat, streamed", chat=True)
+@feature("tool by chat, streamed", needs="chat")
 async def by_chat() -> None:
     CALLED.clear()
     model = OpenAIChatCompletionsModel(MODEL, openai_client=fresh_client())

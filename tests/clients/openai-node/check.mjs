@@ -79,7 +79,7 @@ feature("errors and blocks", async () => {
 feature("events of every scenario", async () => {
   const listing = await client.responses.create({ model: MODEL, input: "[[sim: list]]" });
   const names = listing.output_text.split("\n").map((line) => line.split(":")[0]);
-  const policy = { max_attempts: 2, run_deadline_seconds: 20, queue_deadline_seconds: 20 };
+  const policy = { max_attempts: 2, run_deadline_seconds: 5, queue_deadline_seconds: 5 };
   const tools = [weather, { type: "local_shell" }, { type: "shell" }, { type: "apply_patch" }];
   const faults = [];
   const queue = [...names];
@@ -95,7 +95,7 @@ feature("events of every scenario", async () => {
       if (!ENDS.has(last)) faults.push(`${name}: ended with ${last}`);
     }
   };
-  await Promise.all(Array.from({ length: 16 }, work));
+  await Promise.all(Array.from({ length: 25 }, work));
   assert.deepEqual(faults, []);
 });
 
@@ -106,6 +106,6 @@ feature("chat, streamed, tools", async () => {
   const stream = client.chat.completions.stream({ model: MODEL, messages, tools });
   const message = (await stream.finalChatCompletion()).choices[0].message;
   assert.equal(message.tool_calls[0].function.arguments, '{"city":"ok"}');
-}, { chat: true });
+}, { needs: "chat" });
 
 await run();

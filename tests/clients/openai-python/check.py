@@ -24,7 +24,7 @@ WEATHER = {
     },
 }
 NOTES = {"type": "custom", "name": "notes"}
-SHORT = {"policy": {"max_attempts": 2, "run_deadline_seconds": 20, "queue_deadline_seconds": 20}}
+SHORT = {"policy": {"max_attempts": 2, "run_deadline_seconds": 5, "queue_deadline_seconds": 5}}
 client = OpenAI(base_url=URL, api_key=KEY, max_retries=0, timeout=60)
 
 
@@ -139,7 +139,7 @@ async def typed() -> None:
         listing = await many.responses.create(model=MODEL, input="[[sim: list]]")
         names = [line.partition(":")[0] for line in listing.output_text.splitlines()]
         assert len(names) > 60
-        turns = asyncio.Semaphore(16)
+        turns = asyncio.Semaphore(25)
         faults = await asyncio.gather(*(_faults(many, name, turns) for name in names))
     assert not any(faults), [row for row in faults if row]
 
@@ -167,20 +167,20 @@ async def _faults(many: AsyncOpenAI, name: str, turns: asyncio.Semaphore) -> lis
         return found if last in ends else [*found, f"{name}: ended with {last}"]
 
 
-@feature("chat", chat=True)
+@feature("chat", needs="chat")
 def chat() -> None:
     messages = [{"role": "user", "content": "hello"}]
     assert client.chat.completions.create(model=MODEL, messages=messages).choices[0].message.content
 
 
-@feature("chat, streamed", chat=True)
+@feature("chat, streamed", needs="chat")
 def chat_streamed() -> None:
     messages = [{"role": "user", "content": "hello"}]
     with client.chat.completions.stream(model=MODEL, messages=messages) as stream:
         assert stream.get_final_completion().choices[0].message.content
 
 
-@feature("chat, tools", chat=True)
+@feature("chat, tools", needs="chat")
 def chat_tools() -> None:
     tools = [{"type": "function", "function": {name: WEATHER[name] for name in ("name", "parameters", "strict")}}]
     history: list[Any] = [{"role": "user", "content": "[[sim: parallel_tool_calls]] x"}]
@@ -192,7 +192,7 @@ def chat_tools() -> None:
     assert client.chat.completions.create(model=MODEL, messages=history, tools=tools).choices[0].message.content
 
 
-@feature("chat, structured", chat=True)
+@feature("chat, structured", needs="chat")
 def chat_structured() -> None:
     messages = [{"role": "user", "content": "x"}]
     answer = client.chat.completions.parse(model=MODEL, messages=messages, response_format=Answer)

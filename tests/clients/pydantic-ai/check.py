@@ -61,7 +61,7 @@ async def native_output() -> None:
     assert isinstance(result.output, Answer)
 
 
-@feature("tool and output_type by chat", chat=True)
+@feature("tool and output_type by chat", needs="chat")
 async def by_chat() -> None:
     result = await agent(OpenAIChatModel, output_type=Answer).run("[[sim: tool_call name=weather,final_result]] x")
     assert called(result) == ["weather", "final_result"]
