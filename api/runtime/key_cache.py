@@ -28,11 +28,16 @@ class KeyCache:
     async def find(self, key: str) -> ApiKey | None:
         """Return the live key for this text, or None if there is none."""
         known = self.cached(key)
-        if known is not None:
-            return known
-        digest = _digest(key)
+        return known if known is not None else self._keep(_digest(key), await self._apps.find(key))
+
+    async def find_by_id(self, key_id: str) -> ApiKey | None:
+        """Return the live key with this id, or None if there is none."""
+        known = self.cached(key_id)  # an id is never the text of a key
+        return known if known is not None else self._keep(_digest(key_id), await self._apps.find_by_id(key_id))
+
+    def _keep(self, digest: bytes, found: ApiKey | None) -> ApiKey | None:
+        """Replace the entry by the key that was found; return it if it is live."""
         self._entries.pop(digest, None)
-        found = await self._apps.find(key)
         if found is None or found.revoked_at:
             return None
         self._entries[digest] = (self._clock.monotonic() + _TTL_S, found)

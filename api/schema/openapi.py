@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from api.schema.documented_route import DocumentedRoute, Operation
 from api.schema.dry_run_schema import DRY_RUN_SCHEMAS
-from api.schema.requests import Accept, AskPause, AskQuarantine, BatchItem, Described, Submit, Target
+from api.schema.requests import Accept, AskPause, AskQuarantine, AskToken, BatchItem, Described, Submit, Target
 from api.schema.responses import FRAME, INTEGER, SCHEMAS, TEXT, Schema, ref
 
 _REF: Final = "#/components/schemas/{model}"
@@ -56,11 +56,13 @@ def operation(
     headers: tuple[str, ...] = (),
     events: bool = False,
     text: bool = False,
+    job_token: bool = False,
 ) -> Operation:
     """Return the operation object of a route.
 
     `answers`: status -> (description, name of a schema or None); `problems`: statuses of errors beside those that
-    every route with this scope and body has; `scope`: of the API key, None for a route that needs no key.
+    every route with this scope and body has; `scope`: of the API key, None for a route that needs no key; `job_token`:
+    a token for the job will do, too.
     """
     responses: dict[str, Schema] = {}
     named = _HEADER | {header: {"schema": TEXT} for header in headers}
@@ -80,7 +82,8 @@ def operation(
         out["parameters"] = list(parameters)
     if body is not None:
         out["requestBody"] = body
-    out |= {"responses": responses, "security": [{"key": []}] if scope else []}
+    tokens: list[Schema] = [{"job_token": []}] if job_token else []
+    out |= {"responses": responses, "security": [{"key": []}, *tokens] if scope else []}
     return out | ({"x-scope": scope} if scope else {})
 
 
@@ -95,16 +98,20 @@ def document(title: str, version: str, description: str, routes: Iterable[object
     for route in routes:
         if isinstance(route, DocumentedRoute) and route.operation is not None:
             paths.setdefault(route.path_format, {})[route.method.lower()] = _described(route, route.operation)
-    models = [
-        (model, "validation") for model in (Submit, BatchItem, Accept, Described, AskPause, AskQuarantine, Target)
-    ]
+    bodies = (Submit, BatchItem, Accept, AskToken, Described, AskPause, AskQuarantine, Target)
+    models = [(model, "validation") for model in bodies]
     _, requests = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
     scheme = {"type": "http", "scheme": "bearer", "bearerFormat": "vgl_…", "description": "From `vigil keys create`."}
+    about = "From `POST /v1/jobs/{job_id}/token`: `vgt_…`, here for an EventSource, else as `Authorization: Bearer`."
+    token = {"type": "apiKey", "in": "query", "name": "token", "description": about}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "description": description, "version": version},
         "paths": paths,
-        "components": {"schemas": requests["$defs"] | SCHEMAS | DRY_RUN_SCHEMAS, "securitySchemes": {"key": scheme}},
+        "components": {
+            "schemas": requests["$defs"] | SCHEMAS | DRY_RUN_SCHEMAS,
+            "securitySchemes": {"key": scheme, "job_token": token},
+        },
     }
 
 

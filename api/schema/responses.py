@@ -299,6 +299,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Job": JOB,
     "CancelledJob": {"allOf": [ref("Job"), object_of(cancel=object_of(upstream_under_way=BOOLEAN))]},
     "JobList": page_of(ref("Job")),
+    "JobToken": object_of(token=TEXT, expires_at=TIME),
     "Problem": PROBLEM,
     "Event": EVENT,
     "EventList": page_of(ref("Event")),

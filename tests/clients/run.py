@@ -76,8 +76,9 @@ def install(name: str) -> Path:
 def _command(words: list[str], folder: Path) -> None:
     try:
         done = subprocess.run(
-            words, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False, stdin=subprocess.DEVNULL
-        )
+            words, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise SkippedClient(f"{words[0]} took more than {INSTALL_SECONDS} s") from None
     if done.returncode:

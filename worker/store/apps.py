@@ -123,9 +123,16 @@ class Apps:
 
     async def find(self, key: str) -> ApiKey | None:
         """Return the record of a key, revoked or not; None for an unknown key."""
-        if not is_well_formed(key):
-            return None
-        name = keys.api_key(_digest(key))
+        return await self._find(_digest(key)) if is_well_formed(key) else None
+
+    async def find_by_id(self, key_id: str) -> ApiKey | None:
+        """Return the record of the key with this id, revoked or not; None for an unknown one."""
+        async with store_errors("look up the key", keys.API_KEYS):
+            digest = await self._redis.hget(keys.API_KEYS, key_id)
+        return await self._find(digest.decode(errors="replace")) if digest else None
+
+    async def _find(self, digest: str) -> ApiKey | None:
+        name = keys.api_key(digest)
         async with store_errors("look up the key", name):
             raw = await self._redis.get(name)
         if raw is None:

@@ -19,7 +19,8 @@ def plain() -> None:
 
 @feature("streamed")
 def streamed() -> None:
-    kinds = [str(getattr(event.type, "value", event.type)) for event in litellm.responses(input="x", stream=True, **OPTIONS)]
+    events = litellm.responses(input="x", stream=True, **OPTIONS)
+    kinds = [str(getattr(event.type, "value", event.type)) for event in events]
     assert kinds[-1] == "response.completed", kinds
 
 

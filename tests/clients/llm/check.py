@@ -14,7 +14,7 @@ LLM = Path(sys.executable).parent / "llm"
 def ask(*words: str) -> str:
     """Return what the command prints."""
     with tempfile.TemporaryDirectory() as folder:
-        row = f"- model_id: vigil\n  model_name: {MODEL}\n  api_base: {URL}\n  api_key_name: vigil\n  supports_tools: true\n"
+        row = f"- model_id: vigil\n  model_name: {MODEL}\n  api_base: {URL}\n  supports_tools: true\n"
         (Path(folder) / "extra-openai-models.yaml").write_text(row)
         env = {"PATH": os.environ["PATH"], "LLM_USER_PATH": folder, "HOME": folder}  # noqa: TID251
         words = ("-m", "vigil", "--key", KEY, "--no-log", *words)

@@ -30,7 +30,8 @@ def agent(kind: type[Any] = OpenAIResponsesModel, **more: Any) -> Agent[None, An
 
 def called(result: Any) -> list[str]:
     """Return the names of the tools that were called."""
-    return [part.tool_name for message in result.all_messages() for part in message.parts if part.part_kind == "tool-call"]
+    parts = [part for message in result.all_messages() for part in message.parts]
+    return [part.tool_name for part in parts if part.part_kind == "tool-call"]
 
 
 @feature("tool")
