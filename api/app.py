@@ -32,6 +32,7 @@ from api.routes import (
 from api.routes.documents import Documents
 from api.runtime.context import AppContext, build_context
 from api.runtime.store_setup import check_store, open_store
+from api.schema.documented_route import DocumentedRoute
 from api.web.cors import CorsMiddleware
 from api.web.forwarded import ForwardedMiddleware
 from api.web.middleware import RequestMiddleware
@@ -78,6 +79,11 @@ class _App(Starlette):
         return ForwardedMiddleware(inner, context.settings.trusted_proxies, context.settings.root_path)
 
 
+def described_routes() -> list[DocumentedRoute]:
+    """Return the routes that the OpenAPI document is made of."""
+    return [route for module in _MODULES for route in module.routes.all]
+
+
 def create_app(settings: Settings | None = None, redis: Redis | None = None, clock: Clock | None = None) -> Starlette:
     """Return the API on this Redis client; without arguments, on the one of the environment's settings.
 
@@ -101,7 +107,7 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
             if own:
                 await redis.aclose(close_connection_pool=True)
 
-    described = [route for module in _MODULES for route in module.routes.all]
+    described = described_routes()
     app = _App(routes=[*described, *Documents(described).routes.all], lifespan=lifespan)
     app.router.redirect_slashes = False
     app.state.context = context

@@ -27,15 +27,15 @@ async def test_every_route_answers_a_preflight_without_a_key(open_api):
     client = await open_api.client()
     document = (await client.get("/openapi.json")).json()
     del client.headers["Authorization"]
-    asked = "authorization,content-type,idempotency-key,x-stainless-lang,x-stainless-retry-count,last-event-id"
+    wanted = "authorization,content-type,idempotency-key,x-stainless-lang,x-stainless-retry-count,last-event-id"
     for path, methods in document["paths"].items():
         for method in methods:
             headers = {**PREFLIGHT, "Access-Control-Request-Method": method.upper()}
-            headers["Access-Control-Request-Headers"] = asked
+            headers["Access-Control-Request-Headers"] = wanted
             answer = await client.options(path.replace("{job_id}", "job_1"), headers=headers)
             assert (answer.status_code, answer.content) == (204, b"")
             assert answer.headers["access-control-allow-origin"] == APP
-            assert answer.headers["access-control-allow-headers"] == asked
+            assert answer.headers["access-control-allow-headers"] == wanted
             assert method.upper() in answer.headers["access-control-allow-methods"].split(", ")
 
 

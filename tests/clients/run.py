@@ -32,8 +32,11 @@ ROOT = HERE.parents[1]
 TOOLS = ROOT / ".tools" / "clients"
 VIGIL = Path(sys.executable).parent / "vigil"
 SPEED = "50"
+SETTINGS = {"VIGIL_DRAIN_SECONDS": "2", "VIGIL_WEBHOOK_ALLOW_PRIVATE": "1"}
 INSTALL_SECONDS, START_SECONDS, CLIENT_SECONDS = 900, 120, 600
 LOCKS = ("requirements.lock", "package-lock.json")
+OWN = {"typescript": ROOT / "ops" / "clients" / "typescript"}
+"""Clients that are part of Vigil: their packages are named beside their source, and they are built here."""
 _RESULTS = {"pass": "ok", "fail": "FAILED"}
 _NOT_FOUND = 404
 
@@ -43,17 +46,24 @@ class SkippedClient(Exception):
 
 
 def clients() -> list[str]:
-    """Return the names of all clients, the fast ones first."""
-    return sorted(folder.name for folder in HERE.iterdir() if any((folder / lock).exists() for lock in LOCKS))
+    """Return the names of all clients."""
+    others = [folder.name for folder in HERE.iterdir() if any((folder / lock).exists() for lock in LOCKS)]
+    return sorted([*OWN, *others])
+
+
+def source_of(name: str) -> Path:
+    """Return the folder that has the client's lock."""
+    return OWN.get(name, HERE / name)
 
 
 def install(name: str) -> Path:
     """Install the pinned versions of a client unless they are there; return its folder. Raises SkippedClient."""
-    source, target = HERE / name, TOOLS / name
+    source, target = source_of(name), TOOLS / name
     lock = next(source / lock for lock in LOCKS if (source / lock).exists())
     digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
     marker = target / ".installed"
     if marker.exists() and marker.read_text() == digest:
+        build(name, target)
         return target
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -70,7 +80,22 @@ def install(name: str) -> Path:
             shutil.copy(source / file, target / file)
         _command(["npm", "ci", "--no-audit", "--no-fund"], target)
     marker.write_text(digest)
+    build(name, target)
     return target
+
+
+def build(name: str, target: Path) -> None:
+    """Build a client of our own from its source as it is now."""
+    if name not in OWN:
+        return
+    for kept in ("src", "dist"):
+        shutil.rmtree(target / kept, ignore_errors=True)
+    shutil.copytree(OWN[name] / "src", target / "src")
+    shutil.copy(OWN[name] / "tsconfig.json", target / "tsconfig.json")
+    words = ["npx", "tsc"]
+    done = subprocess.run(words, cwd=target, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name} does not compile:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
 
 
 def _command(words: list[str], folder: Path) -> None:
@@ -95,7 +120,7 @@ def vigil(folder: Path) -> Iterator[dict[str, str]]:
     process = subprocess.Popen(
         [VIGIL, "up", "--port", str(port), "--speed", SPEED],
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", "VIGIL_DRAIN_SECONDS": "2"},  # noqa: TID251
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", **SETTINGS},  # noqa: TID251
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -178,6 +203,8 @@ def check(name: str, folder: Path) -> list[dict[str, str]]:
 
 def version_of(name: str) -> str:
     """Return the client's own pinned version."""
+    if name in OWN:
+        return str(json.loads((OWN[name] / "package.json").read_text())["version"])
     lock = HERE / name / "requirements.lock"
     if lock.exists():
         first = (HERE / name / "requirements.txt").read_text().split()[0]

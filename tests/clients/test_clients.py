@@ -43,7 +43,7 @@ def test_every_client_has_a_lock_with_versions_and_without_addresses():
     names = [folder.name for folder in HERE.iterdir() if any(folder.glob("check.*"))]
     assert sorted(names) == run.clients()
     for name in names:
-        lock = next(HERE / name / lock for lock in run.LOCKS if (HERE / name / lock).exists())
+        lock = next(path for path in (run.source_of(name) / lock for lock in run.LOCKS) if path.exists())
         assert "://" not in lock.read_text()
         if lock.name == "requirements.lock":
             assert all("==" in line for line in lock.read_text().splitlines())
@@ -64,3 +64,13 @@ def test_a_failed_feature_fails_the_run(monkeypatch, tmp_path, capsys, results, 
     monkeypatch.setattr(run, "check", lambda *_: [{"feature": "f", "result": result} for result in results])
     assert run.main(["openai-python"]) == status
     assert ("FAILED" in capsys.readouterr().out) == bool(status)
+
+
+def test_the_types_of_the_typescript_client_are_those_of_the_document():
+    sys.path.insert(0, str(run.OWN["typescript"]))
+    try:
+        import generate
+    finally:
+        sys.path.pop(0)
+    made_from = generate.SCHEMA.read_text().partition("\n")[0]
+    assert made_from == generate.head(generate.document()), "the API has changed: run `make typescript`"

@@ -115,8 +115,8 @@ async def test_a_coding_agents_shell_function_gets_its_command(client: AsyncOpen
 
 async def test_tools_of_an_input_item_can_be_called(client: AsyncOpenAI) -> None:
     added = {"type": "additional_tools", "role": "developer", "tools": [WEATHER]}
-    asked = [{"role": "user", "content": "[[sim: tool_call]] x"}, added]
-    answer = await client.responses.create(model=SOL, input=asked)
+    messages = [{"role": "user", "content": "[[sim: tool_call]] x"}, added]
+    answer = await client.responses.create(model=SOL, input=messages)
     assert answer.output[0].name == "weather"
 
 
@@ -168,8 +168,8 @@ async def test_a_chat_calls_tools_and_ends(client: AsyncOpenAI) -> None:
     history += [{"role": "tool", "tool_call_id": call.id, "content": "done"} for call in calls]
     last = await client.chat.completions.create(model=SOL, messages=history, tools=tools)
     assert (last.choices[0].finish_reason, last.choices[0].message.tool_calls) == ("stop", None)
-    asked = [{"role": "user", "content": "[[sim: reasoning]]"}]
-    thinking = await client.chat.completions.create(model=SOL, messages=asked)
+    messages = [{"role": "user", "content": "[[sim: reasoning]]"}]
+    thinking = await client.chat.completions.create(model=SOL, messages=messages)
     assert thinking.usage.completion_tokens_details.reasoning_tokens == 8
 
 
@@ -183,8 +183,8 @@ async def test_inputs_are_counted_and_never_repeated(client: AsyncOpenAI) -> Non
     answer = await client.responses.create(model=SOL, input=[{"role": "user", "content": parts}])
     assert answer.output_text == "The message has 1 file, 1 image, 1 text."
     chat = [{"type": "text", "text": "[[sim: inputs]]"}, {"type": "image_url", "image_url": {"url": image}}]
-    said = await client.chat.completions.create(model=SOL, messages=[{"role": "user", "content": chat}])
-    assert said.choices[0].message.content == "The message has 1 image, 1 text."
+    counted = await client.chat.completions.create(model=SOL, messages=[{"role": "user", "content": chat}])
+    assert counted.choices[0].message.content == "The message has 1 image, 1 text."
 
 
 class Node(BaseModel):
