@@ -125,6 +125,14 @@ async def test_altered_tokens_are_refused(acme, page, job):
         assert wrong == "" or wrong not in answer.text
 
 
+async def test_the_id_of_a_key_which_the_token_shows_is_no_key(acme, page, job):
+    token = await token_of(acme, job)
+    assert (await page.get(f"/v1/jobs/{job}", params={"token": token})).status_code == 200
+    for text in (f"key_{token.split('.')[1]}", token.split(".")[1], token):
+        answer = await page.get("/v1/jobs", headers={"Authorization": f"Bearer {text}"})
+        assert answer.status_code == 401
+
+
 async def test_a_key_in_the_address_and_two_credentials_are_refused(acme, page, job):
     key = acme.headers["Authorization"].removeprefix("Bearer ")
     answer = await page.get(f"/v1/jobs/{job}", params={"token": key})
