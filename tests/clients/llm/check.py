@@ -1,5 +1,6 @@
 """The `llm` command: a prompt, streamed or not, by a model of its extra-openai-models.yaml."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,8 +15,9 @@ LLM = Path(sys.executable).parent / "llm"
 def ask(*words: str) -> str:
     """Return what the command prints."""
     with tempfile.TemporaryDirectory() as folder:
-        row = f"- model_id: vigil\n  model_name: {MODEL}\n  api_base: {URL}\n  supports_tools: true\n"
-        (Path(folder) / "extra-openai-models.yaml").write_text(row)
+        row = {"model_id": "vigil", "model_name": MODEL, "api_base": URL, "api_key_name": "vigil"}
+        row["supports_tools"] = True
+        (Path(folder) / "extra-openai-models.yaml").write_text(json.dumps([row]))
         env = {"PATH": os.environ["PATH"], "LLM_USER_PATH": folder, "HOME": folder}  # noqa: TID251
         words = ("-m", "vigil", "--key", KEY, "--no-log", *words)
         done = subprocess.run([LLM, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
