@@ -171,7 +171,8 @@ def check(name: str, folder: Path) -> list[dict[str, str]]:
         words = [str(folder / "bin" / "python"), str(script)]
     else:
         script = folder / "check.mjs"  # Node looks for packages beside the script
-        shutil.copy(HERE / name / "check.mjs", script)
+        for file in [*(HERE / name).glob("*.mjs"), *(HERE / name).glob("*.ts")]:
+            shutil.copy(file, folder / file.name)
         shutil.copy(HERE / "checks.mjs", folder / "checks.mjs")
         words = ["node", str(script)]
     declared = re.findall(r'feature\("([^"]+)"', (HERE / name / script.name).read_text())

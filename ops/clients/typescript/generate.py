@@ -18,6 +18,8 @@ from api.app import described_routes
 from api.routes.documents import Documents
 
 HERE = Path(__file__).parent
+OPTIONS = ("--default-non-nullable=false", "--empty-objects-unknown")
+"""What has a default may be left out of a request, and an object without named members may have any."""
 SCHEMA = HERE / "src" / "schema.ts"
 
 
@@ -41,7 +43,8 @@ def main(modules: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "openapi.json", Path(folder) / "schema.ts"
         source.write_text(text)
-        done = subprocess.run([program, source, "-o", target], capture_output=True, text=True, check=False)  # noqa: S603
+        words = [program, source, "-o", target, *OPTIONS]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:
             print(done.stderr or done.stdout, file=sys.stderr)
             return 1

@@ -1,6 +1,7 @@
 // Vigil's own client for TypeScript (ops/clients/typescript), built and run under Node.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { isSettled, StillRunning, verifyWebhook, Vigil, VigilError } from "./dist/index.js";
@@ -146,9 +147,14 @@ feature("the types are those of the document", async () => {
     Array.isArray(value) ? value.map(sorted)
     : value && typeof value === "object" ? Object.fromEntries(Object.keys(value).sort().map((k) => [k, sorted(value[k])]))
     : value;
-  const made = astToString(await openapiTS(sorted(document)));
+  const made = astToString(await openapiTS(sorted(document), { defaultNonNullable: false, emptyObjectsUnknown: true }));
   const kept = readFileSync(new URL("src/schema.ts", import.meta.url), "utf8");
   assert.equal(kept.slice(kept.indexOf("export interface paths")), made.slice(made.indexOf("export interface paths")));
+});
+
+feature("the types fit what users write", () => {
+  const words = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--skipLibCheck", "usage.ts"];
+  execFileSync("node_modules/.bin/tsc", words, { cwd: import.meta.dirname, stdio: ["ignore", "inherit", "inherit"] });
 });
 
 await run();

@@ -677,7 +677,7 @@ export interface components {
              * Model
              * @default null
              */
-            model: string | null;
+            model?: string | null;
         };
         Alive: {
             status: string;
@@ -691,12 +691,12 @@ export interface components {
              * Name
              * @default null
              */
-            name: string | null;
+            name?: string | null;
             /**
              * Note
              * @default
              */
-            note: string;
+            note?: string;
             /**
              * Scope
              * @enum {string}
@@ -706,7 +706,7 @@ export interface components {
              * Until
              * @default null
              */
-            until: string | null;
+            until?: string | null;
         };
         /**
          * AskQuarantine
@@ -719,12 +719,12 @@ export interface components {
              * Reason
              * @default
              */
-            reason: string;
+            reason?: string;
             /**
              * Until
              * @default null
              */
-            until: string | null;
+            until?: string | null;
         };
         /**
          * AskToken
@@ -735,7 +735,7 @@ export interface components {
              * Seconds
              * @default null
              */
-            seconds: number | null;
+            seconds?: number | null;
         };
         AuditList: {
             data: {
@@ -767,27 +767,27 @@ export interface components {
              * End User
              * @default null
              */
-            end_user: string | null;
+            end_user?: string | null;
             /**
              * Idempotency Key
              * @default null
              */
-            idempotency_key: string | null;
+            idempotency_key?: string | null;
             /**
              * Input
              * @description Text, or a list of Responses input items.
              */
-            input: string | Record<string, never>[];
+            input: string | Record<string, unknown>[];
             /**
              * Instructions
              * @default null
              */
-            instructions: string | null;
+            instructions?: string | null;
             /**
              * Metadata
              * @default {}
              */
-            metadata: {
+            metadata?: {
                 [key: string]: string;
             };
             /** Model */
@@ -796,12 +796,12 @@ export interface components {
              * Not Before
              * @default null
              */
-            not_before: string | null;
+            not_before?: string | null;
             /**
              * Params
              * @default {}
              */
-            params: {
+            params?: {
                 [key: string]: unknown;
             };
             /**
@@ -820,20 +820,20 @@ export interface components {
              *       "run_deadline_seconds": 3600
              *     }
              */
-            policy: components["schemas"]["Policy"];
+            policy?: components["schemas"]["Policy"];
             /**
              * Priority
              * @default default
              * @enum {string}
              */
-            priority: "low" | "default" | "high";
+            priority?: "low" | "default" | "high";
             /**
              * Store
              * @default true
              */
-            store: boolean;
+            store?: boolean;
             /** @default null */
-            webhook: components["schemas"]["Webhook"] | null;
+            webhook?: components["schemas"]["Webhook"] | null;
         };
         CancelledJob: components["schemas"]["Job"] & {
             cancel: {
@@ -914,7 +914,7 @@ export interface components {
             /** Format: date-time */
             at: string;
             attempt: number | null;
-            data: Record<string, never>;
+            data: Record<string, unknown>;
             job_id: string;
             seq: number;
             type: string;
@@ -1049,7 +1049,7 @@ export interface components {
                 since: string;
                 until: string | null;
             } | null;
-            output: Record<string, never>[];
+            output: Record<string, unknown>[];
             output_text: string | null;
             /** @enum {string} */
             priority: "low" | "default" | "high";
@@ -1212,22 +1212,22 @@ export interface components {
              * @default offer
              * @enum {string}
              */
-            action: "wait" | "offer" | "switch" | "race" | "draft";
+            action?: "wait" | "offer" | "switch" | "race" | "draft";
             /**
              * After Seconds
              * @default 45
              */
-            after_seconds: number;
+            after_seconds?: number;
             /**
              * Model
              * @default null
              */
-            model: string | null;
+            model?: string | null;
             /**
              * Silence Seconds
              * @default 120
              */
-            silence_seconds: number;
+            silence_seconds?: number;
         };
         Pause: {
             by: string;
@@ -1248,17 +1248,17 @@ export interface components {
              * Fallback
              * @default default
              */
-            fallback: "default" | string[];
+            fallback?: "default" | string[];
             /**
              * Max Attempts
              * @default 5
              */
-            max_attempts: number;
+            max_attempts?: number;
             /**
              * Max Cost Usd
              * @default null
              */
-            max_cost_usd: (number | string) | null;
+            max_cost_usd?: (number | string) | null;
             /**
              * @default {
              *       "action": "offer",
@@ -1267,22 +1267,22 @@ export interface components {
              *       "silence_seconds": 120
              *     }
              */
-            on_delay: components["schemas"]["OnDelay"];
+            on_delay?: components["schemas"]["OnDelay"];
             /**
              * Queue Deadline Seconds
              * @default null
              */
-            queue_deadline_seconds: number | null;
+            queue_deadline_seconds?: number | null;
             /**
              * Require Model
              * @default false
              */
-            require_model: boolean;
+            require_model?: boolean;
             /**
              * Run Deadline Seconds
              * @default 3600
              */
-            run_deadline_seconds: number;
+            run_deadline_seconds?: number;
         };
         Problem: {
             code: string;
@@ -1363,12 +1363,12 @@ export interface components {
         };
         Status: {
             account: {
-                evidence: Record<string, never>;
-                families: Record<string, never>;
+                evidence: Record<string, unknown>;
+                families: Record<string, unknown>;
                 /** @enum {string} */
                 state: "normal" | "elevated" | "widened";
             };
-            circuits: Record<string, never>[];
+            circuits: Record<string, unknown>[];
             pauses: {
                 by: string;
                 name: string | null;
@@ -1409,22 +1409,22 @@ export interface components {
              * End User
              * @default null
              */
-            end_user: string | null;
+            end_user?: string | null;
             /**
              * Input
              * @description Text, or a list of Responses input items.
              */
-            input: string | Record<string, never>[];
+            input: string | Record<string, unknown>[];
             /**
              * Instructions
              * @default null
              */
-            instructions: string | null;
+            instructions?: string | null;
             /**
              * Metadata
              * @default {}
              */
-            metadata: {
+            metadata?: {
                 [key: string]: string;
             };
             /** Model */
@@ -1433,12 +1433,12 @@ export interface components {
              * Not Before
              * @default null
              */
-            not_before: string | null;
+            not_before?: string | null;
             /**
              * Params
              * @default {}
              */
-            params: {
+            params?: {
                 [key: string]: unknown;
             };
             /**
@@ -1457,20 +1457,20 @@ export interface components {
              *       "run_deadline_seconds": 3600
              *     }
              */
-            policy: components["schemas"]["Policy"];
+            policy?: components["schemas"]["Policy"];
             /**
              * Priority
              * @default default
              * @enum {string}
              */
-            priority: "low" | "default" | "high";
+            priority?: "low" | "default" | "high";
             /**
              * Store
              * @default true
              */
-            store: boolean;
+            store?: boolean;
             /** @default null */
-            webhook: components["schemas"]["Webhook"] | null;
+            webhook?: components["schemas"]["Webhook"] | null;
         };
         SupportPacket: {
             /** Format: date-time */
@@ -1517,7 +1517,7 @@ export interface components {
              * Name
              * @default null
              */
-            name: string | null;
+            name?: string | null;
             /**
              * Scope
              * @enum {string}
@@ -1539,13 +1539,13 @@ export interface components {
              *       "job.expired"
              *     ]
              */
-            events: ("job.account.flagged" | "job.attempt.finished" | "job.attempt.started" | "job.attempt.updated" | "job.blocked" | "job.cancel.requested" | "job.cancelled" | "job.check.ended" | "job.check.started" | "job.check.updated" | "job.completed" | "job.content.removed" | "job.draft.ready" | "job.draft.withdrawn" | "job.expired" | "job.failed" | "job.interrupted" | "job.model.substituted" | "job.offer.accepted" | "job.offer.expired" | "job.offer.made" | "job.queued" | "job.released" | "job.rescued" | "job.scheduled" | "job.started")[];
+            events?: ("job.account.flagged" | "job.attempt.finished" | "job.attempt.started" | "job.attempt.updated" | "job.blocked" | "job.cancel.requested" | "job.cancelled" | "job.check.ended" | "job.check.started" | "job.check.updated" | "job.completed" | "job.content.removed" | "job.draft.ready" | "job.draft.withdrawn" | "job.expired" | "job.failed" | "job.interrupted" | "job.model.substituted" | "job.offer.accepted" | "job.offer.expired" | "job.offer.made" | "job.queued" | "job.released" | "job.rescued" | "job.scheduled" | "job.started")[];
             /**
              * Payload
              * @default thin
              * @enum {string}
              */
-            payload: "thin" | "full" | "openai";
+            payload?: "thin" | "full" | "openai";
             /**
              * Url
              * Format: uri
@@ -1651,7 +1651,7 @@ export interface operations {
                  *       "type": "safety.alert.created"
                  *     }
                  */
-                "application/json": Record<string, never>;
+                "application/json": Record<string, unknown>;
             };
         };
         responses: {
@@ -4713,7 +4713,7 @@ export interface operations {
                 "application/json": {
                     background?: boolean | null;
                     conversation?: null;
-                    input: string | Record<string, never>[];
+                    input: string | Record<string, unknown>[];
                     instructions?: string | null;
                     metadata?: {
                         [key: string]: string;
@@ -4773,7 +4773,7 @@ export interface operations {
                         model: string;
                         /** @enum {string} */
                         object: "response";
-                        output: Record<string, never>[];
+                        output: Record<string, unknown>[];
                         /** @enum {string} */
                         status: "queued" | "in_progress" | "completed" | "failed" | "cancelled" | "incomplete";
                         usage: {
@@ -5001,7 +5001,7 @@ export interface operations {
                         model: string;
                         /** @enum {string} */
                         object: "response";
-                        output: Record<string, never>[];
+                        output: Record<string, unknown>[];
                         /** @enum {string} */
                         status: "queued" | "in_progress" | "completed" | "failed" | "cancelled" | "incomplete";
                         usage: {
@@ -5416,7 +5416,7 @@ export interface operations {
                         model: string;
                         /** @enum {string} */
                         object: "response";
-                        output: Record<string, never>[];
+                        output: Record<string, unknown>[];
                         /** @enum {string} */
                         status: "queued" | "in_progress" | "completed" | "failed" | "cancelled" | "incomplete";
                         usage: {
