@@ -20,6 +20,7 @@ from api.routes import (
     events,
     health,
     job_actions,
+    job_token,
     jobs,
     pauses,
     provider_webhooks,
@@ -32,6 +33,7 @@ from api.routes import (
 from api.routes.documents import Documents
 from api.runtime.context import AppContext, build_context
 from api.runtime.store_setup import check_store, open_store
+from api.web.cors import CorsMiddleware
 from api.web.forwarded import ForwardedMiddleware
 from api.web.middleware import RequestMiddleware
 from api.web.tracing_middleware import TracingMiddleware
@@ -48,6 +50,7 @@ _MODULES = (
     submit,
     jobs,
     job_actions,
+    job_token,
     pauses,
     quarantine,
     events,
@@ -70,7 +73,9 @@ class _App(Starlette):
     def build_middleware_stack(self) -> ASGIApp:
         """Return what a request passes on its way to a route."""
         context: AppContext = self.state.context
-        inner = TracingMiddleware(RequestMiddleware(self.router, context))
+        inner: ASGIApp = TracingMiddleware(RequestMiddleware(self.router, context))
+        if context.settings.cors_origins:
+            inner = CorsMiddleware(inner, context.settings.cors_origins)
         return ForwardedMiddleware(inner, context.settings.trusted_proxies, context.settings.root_path)
 
 

@@ -129,6 +129,8 @@ class EventSequence:
             empty["content"] = []
         elif kind in _INPUTS:
             empty[_INPUTS[kind][0]] = ""
+        elif kind == "reasoning":
+            empty |= {"summary": [], **({"content": []} if item.get("content") else {})}
         self._emit("response.output_item.added", {"output_index": self._items, "item": empty})
         if kind == "message":
             for index, part in enumerate(item["content"]):
@@ -139,8 +141,23 @@ class EventSequence:
             yield from self._emit_chunks(f"{event}.delta", split(value), at)
             named = {"name": item.get("name")} if kind == "function_call" else {}
             self._emit(f"{event}.done", {**at, name: value, **named})
+        elif kind == "reasoning":
+            yield from self._emit_reasoning(at, item)
         self._close(item)
         yield  # there may be many items
+
+    def _emit_reasoning(self, at: Json, item: Json) -> Iterator[None]:
+        """Emit the summary of a reasoning item, and its text where a server shows it; clients read only the events."""
+        for index, part in enumerate(_text_parts(item.get("summary"))):
+            here = {**at, "summary_index": index}
+            self._emit("response.reasoning_summary_part.added", {**here, "part": {**part, "text": ""}})
+            yield from self._emit_chunks("response.reasoning_summary_text.delta", split(part["text"]), here)
+            self._emit("response.reasoning_summary_text.done", {**here, "text": part["text"]})
+            self._emit("response.reasoning_summary_part.done", {**here, "part": part})
+        for index, part in enumerate(_text_parts(item.get("content"))):
+            here = {**at, "content_index": index}
+            yield from self._emit_chunks("response.reasoning_text.delta", split(part["text"]), here)
+            self._emit("response.reasoning_text.done", {**here, "text": part["text"]})
 
     def _emit_part(self, at: Json, part: Json) -> Iterator[None]:
         kind = str(part.get("type"))
@@ -189,6 +206,12 @@ def _message(name: str, status: str, content: Iterable[Json]) -> Json:
 
 def _text(text: str) -> Json:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _text_parts(parts: Any) -> list[Json]:
+    """Return the parts that have a text; the provider's item may be of any shape."""
+    rows = parts if isinstance(parts, list) else []
+    return [part for part in rows if isinstance(part, dict) and isinstance(part.get("text"), str)]
 
 
 def _without_text(item: Json) -> Json | None:

@@ -125,6 +125,8 @@ class AuditRecordView(TypedDict):
     served_model: NotRequired[str | None]
     input_digest: NotRequired[str | None]
     """A keyed digest of the prompt."""
+    output_digest: NotRequired[str | None]
+    """A keyed digest of the answer, with the record that stored it; null once the answer was removed."""
     disclosure: NotRequired[Disclosure | None]
     decision: NotRequired[AuditDecisionView | None]
     call: NotRequired[dict[str, Any]]
@@ -257,6 +259,13 @@ class HealthView(TypedDict):
     """The process responds."""
 
     status: Literal["ok"]
+
+
+class JobTokenView(TypedDict):
+    """A token for one job."""
+
+    token: str
+    expires_at: datetime
 
 
 class WebhookReceiptView(TypedDict):

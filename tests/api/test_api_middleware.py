@@ -117,6 +117,7 @@ async def test_another_apps_job_does_not_exist(api, acme, worker):
         ("GET", "/audit"),
         ("POST", "/cancel"),
         ("POST", "/retry"),
+        ("POST", "/token"),
     ):
         answer = await rival.request(method, f"/v1/jobs/{job_id}{tail}")
         assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found"), tail
@@ -234,13 +235,15 @@ async def test_the_document_has_every_route_and_status(acme):
         ("GET", "/healthz"),
         ("GET", "/readyz"),
         ("GET", "/metrics"),
+        ("POST", "/v1/jobs/{job_id}/token"),  # of either of two scopes: test_api_job_tokens.py
     } == {(m, p) for m, p in found if not p.startswith(_ELSEWHERE) and "/deliveries" not in p}
     names = [op["operationId"] for op in found.values()]
     assert len(set(names)) == len(names)
     for method, path, scope in ROUTES:
         op = found[method, path.replace("{id}", "{job_id}")]
         assert op["x-scope"] == scope
-        assert op["security"] == [{"key": []}]
+        by_token = path in {"/v1/jobs/{id}", "/v1/jobs/{id}/events"} and method == "GET"
+        assert op["security"] == [{"key": []}, *([{"job_token": []}] if by_token else [])]
         assert {"401", "403", "422", "500", "503"} <= set(op["responses"])
         assert ("{" in path) == ("404" in op["responses"])
         for status, response in op["responses"].items():

@@ -258,6 +258,17 @@ async def test_the_end_user_of_the_request(sdk, given, person):
     assert job.safety_identifier != person
 
 
+@pytest.mark.parametrize(
+    ("sent", "passed_on"), [({"mode": "implicit"}, {"prompt_cache_options": {"mode": "implicit"}}), ({}, {})]
+)
+async def test_a_comparison_with_an_earlier_response_is_left_out(sdk, sent, passed_on):
+    options = {**sent, "comparison_response_id": "resp_1"}  # as pydantic-ai sends it
+    made = await sdk.client.responses.create(
+        model=SOL, input="Hello", background=True, extra_body={"prompt_cache_options": options}
+    )
+    assert (await sdk.stage.jobs.load_input(made.vigil["job_id"]))["params"] == passed_on
+
+
 async def test_params_pass_through_and_ours_do_not(sdk):
     made = await sdk.client.responses.create(
         model=SOL,

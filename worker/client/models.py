@@ -129,9 +129,9 @@ class NextAction(ApiModel):
     """What is done next about a check that still runs, when, and by which rule."""
 
     SHOWN = ("action", "at")
-    action: str
+    action: Open[Literal["offer", "switch", "race", "draft", "expire"]]
     at: datetime
-    because: str = ""
+    because: Open[Literal["after_seconds", "silence_seconds", "deadline", "queue_deadline", "run_deadline"]] = ""
 
 
 class Safety(ApiModel):
@@ -305,7 +305,7 @@ class Job(ApiModel):
     output: tuple[dict[str, Any], ...] = ()
     draft: str | None = None
     draft_model: str | None = None
-    draft_state: str | None = None
+    draft_state: Open[Literal["standing", "superseded", "withdrawn"]] | None = None
     refusal: str | None = None
     input_changes: InputChanges | None = None
     usage: Usage | None = None

@@ -74,6 +74,7 @@ class AuditRecord(ApiModel):
     requested_model: str | None = None
     served_model: str | None = None
     input_digest: str | None = None
+    output_digest: str | None = None
     disclosure: Disclosure | None = None
     decision: Decision | None = None
     call: dict[str, Any] | None = None
