@@ -50,6 +50,8 @@ class EventSequence:
         self._open: int | None = None  # the attempt whose text item is open
         self._out: list[bytes] = []
         self.begun = False
+        self.ended = False
+        """Whether nothing follows, whatever the job does; only the end of a job ends these events."""
         self.gave_answer = False
         """Whether the terminal event, which has the whole output, was emitted."""
         self.emitted: dict[int, int] = {}
@@ -106,6 +108,9 @@ class EventSequence:
     def fail(self, problem: Problem) -> None:
         """Emit an error in place of the remaining events."""
         self._emit("error", {"code": problem.code, "message": problem.detail, "param": None})
+
+    def stop(self) -> None:
+        """Emit nothing: a client that misses the terminal event resumes after the last number."""
 
     def _complete(self, job: ResponseSource, *, live: bool) -> Iterator[None]:
         if not live:

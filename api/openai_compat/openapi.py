@@ -10,8 +10,10 @@ from api.schema.responses import ANY, BOOLEAN, FRAME, INTEGER, MAP, TEXT, Schema
 
 RESPONSE: Final = "/v1/responses/{job_id}"
 _ID: Final = {"name": "job_id", "in": "path", "required": True, "schema": TEXT, "description": "`resp_…` or `job_…`"}
-_ERROR: Final[Schema] = object_of(error=object_of(message=TEXT, type=TEXT, code=nullable(TEXT), param=nullable(TEXT)))
-_HEADERS: Final = ("Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")
+ERROR: Final[Schema] = object_of(
+    error=object_of(message=TEXT, type=TEXT, code=nullable(TEXT), param=nullable(TEXT), vigil={"type": "object"})
+)
+HEADERS: Final = ("Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")
 _STATUSES: Final = ("queued", "in_progress", "completed", "failed", "cancelled", "incomplete")
 _RESPONSE: Final[Schema] = object_of(
     id=TEXT,
@@ -28,7 +30,7 @@ _RESPONSE: Final[Schema] = object_of(
     vigil=object_of(job_id=TEXT, status=TEXT),
 )
 _DELETED: Final[Schema] = object_of(id=TEXT, object=one_of("response"), deleted=BOOLEAN)
-_VIGIL_FIELDS: Final[Schema] = {
+VIGIL_FIELDS: Final[Schema] = {
     "type": "object",
     "description": "Vigil's own fields: those of `POST /v1/jobs` that OpenAI's request does not have.",
     "additionalProperties": False,
@@ -65,7 +67,7 @@ _BODY: Final[Schema] = {
         "previous_response_id": {"type": "null"},
         "conversation": {"type": "null"},
         "stream_options": ANY,
-        "vigil": nullable(_VIGIL_FIELDS),
+        "vigil": nullable(VIGIL_FIELDS),
     },
 }
 _EXAMPLE: Final = {
@@ -76,7 +78,7 @@ _EXAMPLE: Final = {
 }
 _STREAM: Final = parameter("stream", "Typed events instead of the object.", BOOLEAN)
 _AFTER: Final = parameter("starting_after", "Events after this sequence_number.", {**INTEGER, "minimum": 0})
-_IDEMPOTENCY_KEY: Final = parameter(
+IDEMPOTENCY_KEY: Final = parameter(
     "Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header"
 )
 
@@ -91,7 +93,7 @@ def _operation(name: str, summary: str, about: str, schema: Schema, **more: Any)
             if events:
                 response["content"]["text/event-stream"] = {"schema": FRAME}
         else:
-            response["content"] = {"application/json": {"schema": _ERROR}}
+            response["content"] = {"application/json": {"schema": ERROR}}
     return out
 
 
@@ -102,9 +104,9 @@ CREATE: Final = _operation(
     _RESPONSE,
     events=True,
     problems=(429,),
-    parameters=(_IDEMPOTENCY_KEY,),
+    parameters=(IDEMPOTENCY_KEY,),
     body=json_body(_BODY, _EXAMPLE),
-    headers=(*_HEADERS, "X-Vigil-Job", "Idempotent-Replayed", *LIMITED),
+    headers=(*HEADERS, "X-Vigil-Job", "Idempotent-Replayed", *LIMITED),
 )
 RETRIEVE: Final = _operation(
     "get_response",
@@ -115,7 +117,7 @@ RETRIEVE: Final = _operation(
     scope="read or submit",
     problems=(404,),
     parameters=(_ID, _STREAM, _AFTER),
-    headers=_HEADERS,
+    headers=HEADERS,
 )
 CANCEL: Final = _operation(
     "cancel_response",
@@ -124,7 +126,7 @@ CANCEL: Final = _operation(
     _RESPONSE,
     problems=(400, 404, 413, 415),
     parameters=(_ID,),
-    headers=_HEADERS,
+    headers=HEADERS,
 )
 DELETE: Final = _operation(
     "delete_response",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from api.openai_compat.content import load_input, load_output
 from api.openai_compat.event_sequence import CHUNK, EventSequence, split
@@ -17,7 +17,7 @@ from api.openai_compat.response import ResponseSource
 from api.runtime.broadcaster import Notification
 from api.runtime.context import AppContext
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
-from api.web.problems import problem_of
+from api.web.problems import Problem, problem_of
 from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose
@@ -30,6 +30,35 @@ _HEARTBEAT_S: Final = 15.0
 _KEY_CHECK_S: Final = 3.0
 _STORE_RETRY_S: Final = 0.5
 _EVERYTHING: Final = Notification(changed=True, missed=True)
+
+
+class Sequence(Protocol):
+    """What a stream is written in: the events of a response, or the chunks of a chat completion."""
+
+    ended: bool
+    gave_answer: bool
+    emitted: dict[int, int]
+
+    def take(self) -> bytes:
+        """Return the frames since the last call."""
+
+    def create(self, job: ResponseSource) -> None:
+        """Emit that the job was accepted."""
+
+    def begin(self, job: ResponseSource) -> None:
+        """Emit that a run has begun."""
+
+    def show(self, attempt: int, chunks: list[str]) -> Iterator[None]:
+        """Emit more of an attempt's text."""
+
+    def end(self, job: ResponseSource, shown: dict[int, int]) -> Iterator[None]:
+        """Emit the end of a settled job."""
+
+    def fail(self, problem: Problem) -> None:
+        """Emit an error in place of the remaining events."""
+
+    def stop(self) -> None:
+        """Emit that the stream ends before its job, if a client could take it for the end of the answer."""
 
 
 class UnshownText:
@@ -77,9 +106,12 @@ def readable_attempt(job: Job, newest: int) -> int | None:
 class ResponseStream:
     """The event stream of one client."""
 
-    def __init__(self, context: AppContext, key: str, stored: StoredJob, after: int = -1) -> None:
+    def __init__(
+        self, context: AppContext, key: str, stored: StoredJob, after: int = -1, events: Sequence | None = None
+    ) -> None:
+        """`events`: the form of the stream; without one, the typed events of a response after number `after`."""
         self._context, self._key, self._stored, self._id = context, key, stored, stored.job.id
-        self._events = EventSequence(self._id.removeprefix("job_"), after)
+        self._events: Sequence = events or EventSequence(self._id.removeprefix("job_"), after)
         self._streamed = context.streamed_chunks
         self._shown: ChunkCounts | None = None
         self._unshown: UnshownText | None = None
@@ -97,17 +129,19 @@ class ResponseStream:
         with self._context.broadcaster.watch(self._id, text=True) as watcher:
             note: Notification | None = _EVERYTHING
             while True:
-                retry = False
+                retry, stopped = False, note is not None and note.closing
                 try:
                     ended = await self._advance(note) if note is not None else False
-                    ended = ended or not await self._may_watch()
+                    stopped = not ended and (stopped or not await self._may_watch())
                 except StoreUnavailable:
                     ended, retry = False, True
+                if stopped:
+                    self._events.stop()
                 frames = self._events.take() or (b": still here\n\n" if loop.time() >= beat else b"")
                 if frames:
                     beat = loop.time() + _HEARTBEAT_S
                     yield frames
-                if ended or (note is not None and note.closing):
+                if ended or stopped:
                     return
                 note = await watcher.next(_STORE_RETRY_S if retry else min(_KEY_CHECK_S, beat - loop.time()))
                 if retry:
@@ -143,7 +177,7 @@ class ResponseStream:
         if job.started_at is not None:
             events.begin(self._source())
             await self._emit_text(note, job)
-        return False
+        return events.ended
 
     def _source(self, output: dict[str, Any] | None = None) -> ResponseSource:
         return ResponseSource(self._stored.job, self._stored.private, self._request, output)

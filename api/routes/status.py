@@ -14,6 +14,7 @@ from api.schema.account_view import account_view, rates_view
 from api.schema.documented_route import Routes
 from api.schema.openapi import operation
 from api.schema.requests import EmptyBody
+from api.schema.responses import TEXT
 from api.schema.views import may_see_pause, model_view, pause_view
 from api.web.auth import authorize
 from api.web.body import read_optional_json
@@ -27,6 +28,7 @@ from worker.store.apps import ApiKey
 
 routes = Routes()
 _PROBE_TIMEOUT_S: Final = 10.0
+_MODEL_ID: Final = {"name": "model_id", "in": "path", "required": True, "schema": TEXT, "description": "Name or alias."}
 
 
 @routes.get(
@@ -40,6 +42,29 @@ async def models(request: Request) -> Response:
     await authorize(request, "read")
     query_params(request)
     return json_response(await with_deadline(request, _models(context_of(request))))
+
+
+@routes.get(
+    "/v1/models/{model_id:path}",
+    operation(
+        "get_model",
+        "Get a model with its prices and access",
+        {200: ("The model, by its name or an alias.", "Model")},
+        scope="read",
+        problems=(404,),
+        parameters=(_MODEL_ID,),
+    ),
+)
+async def model(request: Request) -> Response:
+    """Returns one model of the catalogue, in the shape that clients of OpenAI read too."""
+    await authorize(request, "read")
+    query_params(request)
+    context = context_of(request)
+    found = context.catalogue.find(str(request.path_params["model_id"]))
+    if found is None:
+        raise Problem(404, "model_not_found", "There is no such model here; GET /v1/models lists those that there are.")
+    access = await with_deadline(request, context.deployment.access())
+    return json_response(model_view(found, access.get(found.id, ModelAccess()), context.clock.now()))
 
 
 async def _models(context: AppContext) -> dict[str, Any]:

@@ -209,6 +209,9 @@ EVENT: Final[Schema] = object_of(
 )
 MODEL: Final[Schema] = object_of(
     id=TEXT,
+    object=one_of("model"),
+    created=INTEGER,
+    owned_by=TEXT,
     family=TEXT,
     tier=one_of("flagship", "balanced", "fast"),
     checked=BOOLEAN,
