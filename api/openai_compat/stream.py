@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, Final, Protocol
 
+from api.openai_compat.check_states import CheckState, decode_state, encode_state, in_order
 from api.openai_compat.content import load_input, load_output
 from api.openai_compat.event_sequence import CHUNK, EventSequence, split
 from api.openai_compat.response import ResponseSource
@@ -22,7 +23,7 @@ from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailabl
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose
 from worker.store.jobs.stored_job import StoredJob
-from worker.store.jobs.streamed_chunks import ChunkCounts
+from worker.store.jobs.streamed_chunks import Streamed, StreamedCheck
 from worker.store.lifecycle.erasure import is_erased
 from worker.store.values import report_unreadable
 
@@ -38,6 +39,7 @@ class Sequence(Protocol):
     ended: bool
     gave_answer: bool
     emitted: dict[int, int]
+    noted: int
 
     def take(self) -> bytes:
         """Return the frames since the last call."""
@@ -48,10 +50,13 @@ class Sequence(Protocol):
     def begin(self, job: ResponseSource) -> None:
         """Emit that a run has begun."""
 
+    def note_check(self, state: CheckState) -> None:
+        """Emit what is known of safety checks."""
+
     def show(self, attempt: int, chunks: list[str]) -> Iterator[None]:
         """Emit more of an attempt's text."""
 
-    def end(self, job: ResponseSource, shown: dict[int, int]) -> Iterator[None]:
+    def end(self, job: ResponseSource, streamed: Streamed) -> Iterator[None]:
         """Emit the end of a settled job."""
 
     def fail(self, problem: Problem) -> None:
@@ -113,7 +118,8 @@ class ResponseStream:
         self._context, self._key, self._stored, self._id = context, key, stored, stored.job.id
         self._events: Sequence = events or EventSequence(self._id.removeprefix("job_"), after)
         self._streamed = context.streamed_chunks
-        self._shown: ChunkCounts | None = None
+        self._shown: Streamed | None = None
+        self._last_state: bytes | None = None
         self._unshown: UnshownText | None = None
         self._request: dict[str, Any] | None = None
         self._created = False
@@ -164,18 +170,19 @@ class ResponseStream:
             self._created = True
             events.create(self._source())
         if job.settled:
-            shown = await with_timeout(STORE_TIMEOUT_S, self._streamed.read(self._id))
+            streamed = await with_timeout(STORE_TIMEOUT_S, self._streamed.read(self._id))
             try:
                 output = await with_timeout(STORE_TIMEOUT_S, load_output(self._context, job))
             except ContentDamaged as error:
                 events.fail(problem_of(error))
             else:
-                await _let_others_run(events.end(self._source(output), shown))
+                await _let_others_run(events.end(self._source(output), streamed))
                 if events.gave_answer:
                     self.on_whole_answer()
             return True
         if job.started_at is not None:
             events.begin(self._source())
+            await self._note_check(job)
             await self._emit_text(note, job)
         return events.ended
 
@@ -187,20 +194,35 @@ class ResponseStream:
         if self._shown is None or note.missed:
             self._shown = await with_timeout(STORE_TIMEOUT_S, self._streamed.read(self._id))
         attempt = showable_attempt(job)
-        reading = attempt or readable_attempt(job, max(self._shown, default=0))
+        reading = attempt or readable_attempt(job, max(self._shown.chunks, default=0))
         if reading is not None:
             unshown = await self._read(note, reading)
-            if attempt is not None and unshown.chunks > self._shown.get(attempt, 0):
+            if attempt is not None and unshown.chunks > self._shown.chunks.get(attempt, 0):
                 self._shown = await with_timeout(
                     STORE_TIMEOUT_S, self._streamed.grow(self._id, attempt, unshown.chunks)
                 )
-        newest = max(self._shown, default=0)
-        for number, count in self._shown.items():
-            more = count - self._events.emitted.get(number, 0)
-            if number < newest and more > 0:
-                await _let_others_run(self._events.show(number, [""] * more))  # superseded: its text is withdrawn
-            elif number == reading and self._unshown is not None and (chunks := self._unshown.take(count)):
-                await _let_others_run(self._events.show(number, chunks))
+        newest = max(self._shown.chunks, default=0)
+        for step in in_order(self._shown, self._events.noted):
+            if isinstance(step, StreamedCheck):
+                self._events.note_check(decode_state(step))
+                continue
+            more = step.upto - self._events.emitted.get(step.attempt, 0)
+            if more > 0 and step.attempt < newest:
+                await _let_others_run(self._events.show(step.attempt, [""] * more))  # superseded, so withdrawn
+            elif more > 0:
+                known = self._unshown if step.attempt == reading else None
+                chunks = known.take(step.upto) if known is not None else []
+                if chunks:
+                    await _let_others_run(self._events.show(step.attempt, chunks))
+                if len(chunks) < more:
+                    return  # what follows comes after text that is not known yet
+
+    async def _note_check(self, job: Job) -> None:
+        """Record what is now known of a safety check as told, if it is new."""
+        state = encode_state(job)
+        if state is not None and state != self._last_state:
+            self._shown = await with_timeout(STORE_TIMEOUT_S, self._streamed.note_check(self._id, job.version, state))
+            self._last_state = state
 
     async def _read(self, note: Notification, attempt: int) -> UnshownText:
         """Return the attempt's unshown text with all that is known of it."""

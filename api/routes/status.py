@@ -44,29 +44,6 @@ async def models(request: Request) -> Response:
     return json_response(await with_deadline(request, _models(context_of(request))))
 
 
-@routes.get(
-    "/v1/models/{model_id:path}",
-    operation(
-        "get_model",
-        "Get a model with its prices and access",
-        {200: ("The model, by its name or an alias.", "Model")},
-        scope="read",
-        problems=(404,),
-        parameters=(_MODEL_ID,),
-    ),
-)
-async def model(request: Request) -> Response:
-    """Returns one model of the catalogue, in the shape that clients of OpenAI read too."""
-    await authorize(request, "read")
-    query_params(request)
-    context = context_of(request)
-    found = context.catalogue.find(str(request.path_params["model_id"]))
-    if found is None:
-        raise Problem(404, "model_not_found", "There is no such model here; GET /v1/models lists those that there are.")
-    access = await with_deadline(request, context.deployment.access())
-    return json_response(model_view(found, access.get(found.id, ModelAccess()), context.clock.now()))
-
-
 async def _models(context: AppContext) -> dict[str, Any]:
     access, unknown = await context.deployment.access(), ModelAccess()
     now = context.clock.now()
@@ -98,6 +75,29 @@ async def probe(request: Request) -> Response:
         detail = "No worker has responded: start one with `vigil worker`, or run `vigil doctor`."
         raise Problem(503, "no_worker", detail, headers={"Retry-After": "10"})
     return json_response(await with_deadline(request, _models(context)))
+
+
+@routes.get(
+    "/v1/models/{model_id:path}",
+    operation(
+        "get_model",
+        "Get a model with its prices and access",
+        {200: ("The model, by its name or an alias.", "Model")},
+        scope="read",
+        problems=(404,),
+        parameters=(_MODEL_ID,),
+    ),
+)
+async def model(request: Request) -> Response:
+    """Returns one model of the catalogue, in the shape that clients of OpenAI read too."""
+    await authorize(request, "read")
+    query_params(request)
+    context = context_of(request)
+    found = context.catalogue.find(str(request.path_params["model_id"]))
+    if found is None:
+        raise Problem(404, "model_not_found", "There is no such model here; GET /v1/models lists those that there are.")
+    access = await with_deadline(request, context.deployment.access())
+    return json_response(model_view(found, access.get(found.id, ModelAccess()), context.clock.now()))
 
 
 @routes.get(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import shlex
+from pathlib import Path
+from string import Template
 
 import openai
 import pytest
@@ -259,3 +264,24 @@ async def test_over_every_upstream_mode(settings, redis, clock, valkey_url):
             assert (error, chunks[-1].choices[0].finish_reason) == (None, "stop")
             assert text_of(chunks)
             await sdk.stage.stop(worker)
+
+
+async def test_the_readme_word_for_word(sdk):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    section = text.partition("## From an OpenAI client")[2].partition("\n## ")[0]
+    code = section.partition("\ncompletion = ")[2].partition("```")[0]
+    printed = await blocking(lambda: run_python("completion = " + code, sdk.blocking))
+    assert "job_" in printed
+    command = section.partition("$ curl")[2].partition("```")[0]
+    given = {"VIGIL_URL": sdk.api.base_url, "VIGIL_API_KEY": sdk.key}
+    _, url, _, *headers, _, body = shlex.split(Template(command).substitute(given).replace("\\\n", " "))
+    sent = dict(header.split(": ") for header in headers if header != "-H")
+    answer = await sdk.http.post(url, content=body, headers=sent)
+    assert answer.json()["choices"][0]["message"]["content"]
+
+
+def run_python(code, client):
+    """What the code prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, {"client": client})  # noqa: S102  the README's own
+    return out.getvalue()

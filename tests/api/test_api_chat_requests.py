@@ -24,7 +24,7 @@ async def client(api):
         yield client
 
 
-def said(content, role="user", **more):
+def one_message(content, role="user", **more):
     return {"extra_body": {"messages": [{"role": role, "content": content, **more}]}}
 
 
@@ -69,43 +69,43 @@ REFUSED = [
     ({"metadata": {"a": 1}}, UNPROCESSABLE, "validation_error", "metadata.a"),
     ({"model": "gpt-99"}, MISSING, "model_not_found", "model"),
     ({"model": 7}, UNPROCESSABLE, "validation_error", "model"),
-    (said("Hi", "robot"), UNPROCESSABLE, "validation_error", "messages[0].role"),
-    (said("Hi", "function", name="f"), BAD, "unsupported_parameter", "messages[0].role"),
-    (said("Hi", name="ann"), BAD, "unsupported_parameter", "messages[0].name"),
-    (said("Hi", mood="x"), BAD, "unsupported_parameter", "messages[0].mood"),
-    (said(None), UNPROCESSABLE, "validation_error", "messages[0].content"),
-    (said([]), UNPROCESSABLE, "validation_error", "messages[0].content"),
-    (said(None, "assistant"), UNPROCESSABLE, "validation_error", "messages[0].content"),
-    (said("Hi", "tool"), UNPROCESSABLE, "validation_error", "messages[0].tool_call_id"),
-    (said([{"type": "text"}]), UNPROCESSABLE, "validation_error", "messages[0].content[0].text"),
-    (said([{"type": "text", "text": "a", "x": 1}]), BAD, "unsupported_parameter", "messages[0].content[0].x"),
-    (said([{"type": "video"}]), UNPROCESSABLE, "validation_error", "messages[0].content[0].type"),
+    (one_message("Hi", "robot"), UNPROCESSABLE, "validation_error", "messages[0].role"),
+    (one_message("Hi", "function", name="f"), BAD, "unsupported_parameter", "messages[0].role"),
+    (one_message("Hi", name="ann"), BAD, "unsupported_parameter", "messages[0].name"),
+    (one_message("Hi", mood="x"), BAD, "unsupported_parameter", "messages[0].mood"),
+    (one_message(None), UNPROCESSABLE, "validation_error", "messages[0].content"),
+    (one_message([]), UNPROCESSABLE, "validation_error", "messages[0].content"),
+    (one_message(None, "assistant"), UNPROCESSABLE, "validation_error", "messages[0].content"),
+    (one_message("Hi", "tool"), UNPROCESSABLE, "validation_error", "messages[0].tool_call_id"),
+    (one_message([{"type": "text"}]), UNPROCESSABLE, "validation_error", "messages[0].content[0].text"),
+    (one_message([{"type": "text", "text": "a", "x": 1}]), BAD, "unsupported_parameter", "messages[0].content[0].x"),
+    (one_message([{"type": "video"}]), UNPROCESSABLE, "validation_error", "messages[0].content[0].type"),
     (
-        said([{"type": "image_url", "image_url": "x"}]),
+        one_message([{"type": "image_url", "image_url": "x"}]),
         UNPROCESSABLE,
         "validation_error",
         "messages[0].content[0].image_url",
     ),
     (
-        said([{"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}]),
+        one_message([{"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}]),
         BAD,
         "unsupported_parameter",
         "messages[0].content[0]",
     ),
     (
-        said([{"type": "file", "file": {"file_id": "file-1"}}]),
+        one_message([{"type": "file", "file": {"file_id": "file-1"}}]),
         BAD,
         "unsupported_parameter",
         "messages[0].content[0].file.file_id",
     ),
     (
-        said([{"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}}]),
+        one_message([{"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}}]),
         UNPROCESSABLE,
         None,
         "messages[0].content[0].image_url.url",
     ),
     (
-        said(None, "assistant", tool_calls=[{"id": "c", "type": "function", "function": {"name": "f"}}]),
+        one_message(None, "assistant", tool_calls=[{"id": "c", "type": "function", "function": {"name": "f"}}]),
         UNPROCESSABLE,
         "validation_error",
         "messages[0].tool_calls[0].function.arguments",

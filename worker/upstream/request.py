@@ -109,7 +109,7 @@ def _messages(call: UpstreamCall) -> list[Any]:
         kind = item.get("type", "message") if type(item) is dict else None
         if kind == "message":
             messages.append(_message(item))
-        elif kind in _CALLS:
+        elif type(kind) is str and kind in _CALLS:
             _add_tool_call(messages, item, *_CALLS[kind])
         elif kind in ("function_call_output", "custom_tool_call_output"):
             output = _plain(item.get("output"))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from api.openai_compat.chat.completion import finish_reason_of, message_of, tool_calls_of, usage_of
+from api.openai_compat.check_states import CheckState
 from api.openai_compat.errors import openai_error
 from api.openai_compat.event_sequence import split
 from api.openai_compat.failures import chat_error
@@ -20,6 +21,7 @@ from api.web.problems import Problem
 from worker.jobs import ids
 from worker.jobs.record import Job
 from worker.jobs.states import Status
+from worker.store.jobs.streamed_chunks import Streamed
 
 Json = dict[str, Any]
 
@@ -49,6 +51,7 @@ class ChunkSequence:
         self.gave_answer = False
         self.emitted: dict[int, int] = {}
         """Attempt -> number of emitted pieces of text."""
+        self.noted = 0
 
     def take(self) -> bytes:
         """Return the frames since the last call."""
@@ -66,11 +69,12 @@ class ChunkSequence:
         """Record the job's state, which names the models of its attempts."""
         self._job = job.job
 
-    def note_checks(self, safety: Json, notice: Json | None) -> None:
-        """Emit what is known of a safety check; `notice`: the provider's own, if it is running."""
+    def note_check(self, state: CheckState) -> None:
+        """Emit what is known of safety checks."""
+        self.noted += 1
         if not self.ended:
-            members: Json = {"vigil": {"safety": safety}}
-            self._emit({}, **(members if notice is None else {**members, "safety_buffering": notice}))
+            members: Json = {"vigil": {"safety": state.safety}}
+            self._emit({}, **(members if state.notice is None else {**members, "safety_buffering": state.notice}))
 
     def show(self, attempt: int, chunks: Sequence[str]) -> Iterator[None]:
         """Emit more of an attempt's text; end the stream if an earlier attempt's was shown."""
@@ -88,7 +92,7 @@ class ChunkSequence:
             if number % _MAX_AT_ONCE == _MAX_AT_ONCE - 1:
                 yield
 
-    def end(self, job: ResponseSource, shown: dict[int, int]) -> Iterator[None]:  # noqa: ARG002  as EventSequence
+    def end(self, job: ResponseSource, streamed: Streamed) -> Iterator[None]:  # noqa: ARG002  as EventSequence
         """Emit the end of a settled job."""
         if self.ended:
             return

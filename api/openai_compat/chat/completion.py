@@ -54,7 +54,7 @@ def completion_head(job: Job) -> Json:
 
 def message_of(output: list[Json]) -> tuple[Json, Json | None]:
     """Return (the message, its log probabilities or None) of output items; chat has no form for others."""
-    parts = [part for item in output if item.get("type") == "message" for part in item.get("content") or ()]
+    parts = [part for item in output if item.get("type") == "message" for part in _list(item.get("content"))]
     texts = [part for part in parts if part.get("type") == "output_text"]
     refusals = [str(part.get("refusal") or "") for part in parts if part.get("type") == "refusal"]
     calls = tool_calls_of(output)
@@ -74,7 +74,7 @@ def tool_calls_of(output: list[Json]) -> list[Json]:
     """Return the tool calls among output items."""
     calls: list[Json] = []
     for item in output:
-        if item.get("type") in _CALLS:
+        if str(item.get("type")) in _CALLS:
             kind, name = _CALLS[item["type"]]
             inner = {"name": str(item.get("name") or ""), name: str(item.get(name) or "")}
             calls.append({"id": str(item.get("call_id") or item["id"]), "type": kind, kind: inner})
@@ -83,7 +83,7 @@ def tool_calls_of(output: list[Json]) -> list[Json]:
 
 def logprobs_of(texts: list[Json]) -> Json | None:
     """Return the log probabilities of text parts, or None if the provider sent none."""
-    rows = [row for part in texts for row in part.get("logprobs") or ()]
+    rows = [row for part in texts for row in _list(part.get("logprobs"))]
     return {"content": rows, "refusal": None} if rows else None
 
 
@@ -91,7 +91,7 @@ def finish_reason_of(response: Json) -> str:
     """Return why the answer ended; `vigil.reason` has the provider's word for one that was cut short."""
     if response["status"] == "incomplete":
         return "length"
-    return "tool_calls" if any(item.get("type") in _CALLS for item in response["output"]) else "stop"
+    return "tool_calls" if any(str(item.get("type")) in _CALLS for item in response["output"]) else "stop"
 
 
 def usage_of(usage: Json | None) -> Json | None:
@@ -117,10 +117,14 @@ def _annotations(texts: list[Json]) -> list[Json]:
     out: list[Json] = []
     start = 0
     for part in texts:
-        for one in part.get("annotations") or ():
+        for one in _list(part.get("annotations")):
             if isinstance(one, dict) and one.get("type") == "url_citation":
                 places = {k: one[k] + start for k in ("start_index", "end_index") if isinstance(one.get(k), int)}
                 named = {key: one[key] for key in ("title", "url") if key in one}
                 out.append({"type": "url_citation", "url_citation": {**named, **places}})
         start += len(str(part.get("text") or ""))
     return out
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

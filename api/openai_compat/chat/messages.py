@@ -108,8 +108,8 @@ class Translation:
         elif content is not None and not isinstance(content, str):
             raise invalid(f"{at}.content", "must be a text or a list of at least one content part")
         if refusal is not None:
-            said = [{"type": "output_text", "text": parts}] if isinstance(parts, str) and parts else parts or []
-            parts = [*said, {"type": "refusal", "refusal": refusal}]
+            texts = [{"type": "output_text", "text": parts}] if isinstance(parts, str) and parts else parts or []
+            parts = [*texts, {"type": "refusal", "refusal": refusal}]
         if parts is None and not calls:
             raise invalid(f"{at}.content", "is required, unless the message has tool_calls or a refusal")
         begun = (
