@@ -69,7 +69,7 @@ def sent_to_chat(messages, **params):
 
 
 @given(conversations())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_messages_come_back_as_they_were(messages):
     found = Translation(messages, carries_chat=True)
     assert len(found.items) == len(found.origins)
@@ -80,7 +80,7 @@ def test_messages_come_back_as_they_were(messages):
 @given(
     st.lists(st.one_of(WORDS.map(lambda t: ("output_text", t)), WORDS.map(lambda t: ("refusal", t))), max_size=3), CALLS
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_an_answer_can_be_sent_back(parts, calls):
     content = [{"type": kind, "text" if kind == "output_text" else "refusal": text} for kind, text in parts]
     items = [{"type": "message", "id": "m", "role": "assistant", "content": content}] if content else []
@@ -183,7 +183,7 @@ def containers(inner):
 @given(
     st.dictionaries(st.sampled_from(FIELDS), st.recursive(st.one_of(SCALARS), containers, max_leaves=12)), st.booleans()
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_body_is_taken_or_refused_with_a_problem(body, carries_chat):
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **body}
     with contextlib.suppress(Problem):  # and nothing else is raised
