@@ -14,6 +14,8 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from api.openai_compat import routes as openai
+from api.openai_compat.chat import routes as openai_chat
+from api.openai_compat.error_format import respond
 from api.routes import (
     audit,
     deliveries,
@@ -62,6 +64,7 @@ _MODULES = (
     provider_webhooks,
     support_packet,
     openai,
+    openai_chat,
 )
 
 
@@ -73,7 +76,7 @@ class _App(Starlette):
     def build_middleware_stack(self) -> ASGIApp:
         """Return what a request passes on its way to a route."""
         context: AppContext = self.state.context
-        inner: ASGIApp = TracingMiddleware(RequestMiddleware(self.router, context))
+        inner: ASGIApp = TracingMiddleware(RequestMiddleware(self.router, context, respond))
         if context.settings.cors_origins:
             inner = CorsMiddleware(inner, context.settings.cors_origins)
         return ForwardedMiddleware(inner, context.settings.trusted_proxies, context.settings.root_path)

@@ -29,6 +29,7 @@ ROUTES = [
     ("GET", "/v1/jobs/{id}/audit", "audit"),
     ("GET", "/v1/audit", "audit"),
     ("GET", "/v1/models", "read"),
+    ("GET", "/v1/models/{model_id}", "read"),
     ("POST", "/v1/models/probe", "ops"),
     ("GET", "/v1/status", "read"),
     ("POST", "/v1/pause", "ops"),
@@ -46,7 +47,7 @@ ROUTES = [
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 async def test_every_route_wants_a_key_with_its_scope(api, acme, method, path, scope):
-    path = path.format(id=await submitted(acme), end_user="u-1")
+    path = path.format(id=await submitted(acme), end_user="u-1", model_id="gpt-5.6-sol")
     bare = await acme.request(method, path, headers={"Authorization": ""})
     assert (bare.status_code, bare.headers["www-authenticate"]) == (401, "Bearer")
     others = tuple(s for s in ("submit", "read", "audit", "ops") if s != scope)
@@ -223,7 +224,12 @@ async def test_an_internal_error_is_a_500_without_details(
     assert "Traceback" not in caplog.text
 
 
-_ELSEWHERE = ("/v1/responses", "/v1/webhook-endpoints", "/hooks")  # test_api_{openai_errors,webhooks,hooks}.py
+_ELSEWHERE = (
+    "/v1/responses",
+    "/v1/chat",
+    "/v1/webhook-endpoints",
+    "/hooks",
+)  # test_api_{openai_errors,webhooks,hooks}.py
 
 
 async def test_the_document_has_every_route_and_status(acme):
@@ -249,7 +255,9 @@ async def test_the_document_has_every_route_and_status(acme):
         for status, response in op["responses"].items():
             if int(status) >= 400:
                 schema = response["content"]["application/problem+json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/Problem"}
+                of_models = method == "GET" and path.startswith("/v1/models")  # clients of OpenAI call them, too
+                name = "ModelProblem" if of_models else "Problem"
+                assert schema == {"$ref": f"#/components/schemas/{name}"}
     submit = found["POST", "/v1/jobs"]
     assert {"200", "202", "400", "413", "415"} <= set(submit["responses"])
     assert submit["requestBody"]["content"]["application/json"]["example"]["model"]

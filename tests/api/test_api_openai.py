@@ -173,8 +173,8 @@ async def test_failures_keep_their_reason(sdk):
         model=SOL, input="[[sim: model_not_found]] Hi", extra_body={"vigil": {"policy": {"fallback": []}}}
     )
     assert failed.status == "failed"
-    assert failed.error.code
-    assert failed.vigil["error"]["code"] == failed.error.code
+    assert failed.error.code == "model_not_found", "the provider's"
+    assert failed.vigil["error"]["code"] == "model_not_granted", "ours"
     late = await sdk.client.responses.create(
         model=SOL,
         input="[[sim: silent_delay hold=600]] Hi",
