@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 BIN := .venv/bin
-.PHONY: help install install-dev demo test test-newest test-thorough lint lint-ops bench soak locks clean
+.PHONY: help install install-dev demo test test-newest test-thorough lint lint-ops test-clients typescript bench soak locks clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,15 @@ lint: install-dev  ## ruff, import-linter, mypy, names and docstrings.
 
 lint-ops: install-dev  ## What ops ship: image, compose, Kubernetes, proxy, rules, dashboard, runbook.
 	$(BIN)/python -m pytest tests/ops/test_ops_containers.py tests/ops/test_ops_watch.py tests/ops/test_ops_proxy.py -rs
+
+test-clients: install-dev  ## OpenAI clients of others, unchanged (CLIENT=name for one); prints client x feature x result.
+	@$(BIN)/python tests/clients/run.py $(CLIENT)
+
+typescript: install-dev  ## Write the types of ops/clients/typescript anew from the OpenAPI document; needs npm.
+	@mkdir -p .tools/typescript
+	@cp ops/clients/typescript/package.json ops/clients/typescript/package-lock.json .tools/typescript
+	@cd .tools/typescript && npm ci --silent --no-audit --no-fund
+	@$(BIN)/python ops/clients/typescript/generate.py .tools/typescript
 
 bench: install-dev  ## Load against a local Vigil; prints a table.
 	$(BIN)/python ops/bench/run.py

@@ -14,12 +14,15 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from api.openai_compat import routes as openai
+from api.openai_compat.chat import routes as openai_chat
+from api.openai_compat.error_format import respond
 from api.routes import (
     audit,
     deliveries,
     events,
     health,
     job_actions,
+    job_token,
     jobs,
     pauses,
     provider_webhooks,
@@ -32,6 +35,7 @@ from api.routes import (
 from api.routes.documents import Documents
 from api.runtime.context import AppContext, build_context
 from api.runtime.store_setup import check_store, open_store
+from api.web.cors import CorsMiddleware
 from api.web.forwarded import ForwardedMiddleware
 from api.web.middleware import RequestMiddleware
 from api.web.tracing_middleware import TracingMiddleware
@@ -48,6 +52,7 @@ _MODULES = (
     submit,
     jobs,
     job_actions,
+    job_token,
     pauses,
     quarantine,
     events,
@@ -59,6 +64,7 @@ _MODULES = (
     provider_webhooks,
     support_packet,
     openai,
+    openai_chat,
 )
 
 
@@ -70,7 +76,9 @@ class _App(Starlette):
     def build_middleware_stack(self) -> ASGIApp:
         """Return what a request passes on its way to a route."""
         context: AppContext = self.state.context
-        inner = TracingMiddleware(RequestMiddleware(self.router, context))
+        inner: ASGIApp = TracingMiddleware(RequestMiddleware(self.router, context, respond))
+        if context.settings.cors_origins:
+            inner = CorsMiddleware(inner, context.settings.cors_origins)
         return ForwardedMiddleware(inner, context.settings.trusted_proxies, context.settings.root_path)
 
 

@@ -29,6 +29,7 @@ _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
 _WEBHOOK_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 _REGIONAL_HOST = re.compile(r"[a-z]{2}\.api\.openai\.com")
+_ORIGIN = r"(https://(?!.*:443$)|http://(?!.*:80$))([a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[1-9][0-9]{0,4})?"
 _WEBHOOK_PREFIX = "whsec_"
 _MIN_SECRET_BYTES = 24
 NAT64_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)
@@ -99,6 +100,8 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1", "::1")
     root_path: str = ""
     public_url: str | None = None
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    job_token_seconds: Annotated[int, Field(ge=10, le=3600)] = 900
     header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     send_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
@@ -199,6 +202,7 @@ class Settings(BaseSettings):
         *("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", "trusted_proxies"),
         "shared_provider_state",
         "webhook_nat64_prefixes",
+        "cors_origins",
         mode="before",
     )
     @classmethod
@@ -263,6 +267,17 @@ class Settings(BaseSettings):
                 ip_network(network)
             except ValueError:
                 raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if re.fullmatch(_ORIGIN, origin) is None:
+                raise ValueError(
+                    "must be origins as a browser sends them, such as https://app.example or http://localhost:5173: "
+                    "lower case, no path, no default port, no *"
+                )
         return value
 
     @field_validator("root_path")

@@ -7,7 +7,7 @@ is not the current one is dropped, and none is sent once a block is known.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from api.runtime.broadcaster import Notification
@@ -62,8 +62,10 @@ class VisibleAttempt:
 class EventFeed:
     """The event stream of one client, as bytes."""
 
-    def __init__(self, context: AppContext, key: str, job_id: str, after: int, offset: int) -> None:
-        self._context, self._key, self._job_id = context, key, job_id
+    def __init__(
+        self, context: AppContext, may_read: Callable[[], Awaitable[bool]], job_id: str, after: int, offset: int
+    ) -> None:
+        self._context, self._may_read, self._job_id = context, may_read, job_id
         self._after, self._seen, self._first_offset = after, 0, offset
         self._current, self._sent, self._gap = VisibleAttempt(), dict[int, int](), False
         self._resumed: int | None = None  # the attempt of whose text this stream sends a part only
@@ -73,7 +75,7 @@ class EventFeed:
         self._read_before: int | None = None  # the attempt whose text a resuming client was reading
 
     async def run(self) -> AsyncGenerator[bytes, None]:
-        """Yield chunks until the terminal event, the end of the process or the revocation of the key.
+        """Yield chunks until the terminal event, the end of the process, of the token, or the revocation of the key.
 
         An outage of Redis is waited out.
         """
@@ -105,11 +107,11 @@ class EventFeed:
 
     async def _may_watch(self) -> bool:
         try:
-            return await with_timeout(STORE_TIMEOUT_S, self._context.key_cache.find(self._key)) is not None
+            return await with_timeout(STORE_TIMEOUT_S, self._may_read())
         except RecordUnreadable as error:
             if error.why not in UNAUTHENTIC:
                 raise
-            return False  # its record was changed
+            return False  # the key's record was changed
 
     async def _advance(self, note: Notification) -> bool:
         """Append what is new to `_out`, and return whether the stream has ended.

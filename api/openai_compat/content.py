@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from api.openai_compat.response import ResponseSource
 from api.runtime.context import AppContext
 from worker.jobs.errors import ContentDamaged, RecordUnreadable
 from worker.jobs.record import Job
@@ -40,3 +41,9 @@ async def load_output(context: AppContext, job: Job) -> dict[str, Any] | None:
     if found is None and job.status is Status.COMPLETED and job.content_removed is None:
         raise ContentDamaged(job.id, OUTPUT)
     return found
+
+
+async def load_source(context: AppContext, stored: StoredJob) -> ResponseSource:
+    """Return the job with all that its Response object is made of. Raises KeyMissing, ContentDamaged."""
+    stored, job_input = await load_input(context, stored)
+    return ResponseSource(stored.job, stored.private, job_input, await load_output(context, stored.job))

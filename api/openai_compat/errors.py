@@ -1,11 +1,11 @@
 """Errors in OpenAI's format, on the OpenAI-compatible routes only, so that its SDK raises its own classes.
 
-The statuses are those of the native API; only the format and a few codes are OpenAI's.
+The statuses are those of the native API, but for an unknown model; only the format and a few codes are OpenAI's.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -20,6 +20,7 @@ _CODES: Final = {
     "rate_limited": "rate_limit_exceeded",
 }
 _STATUSES: Final = {"unsupported_parameter": 400}
+_MODEL_UNKNOWN: Final = "unknown_model"
 _TYPES: Final = {429: "requests", 503: "service_unavailable_error"}
 _VIGIL_FIELDS: Final = ("policy", "webhook", "end_user", "priority", "not_before")
 _SERVER_ERROR: Final = 500
@@ -48,19 +49,33 @@ class OpenAIRoute(DocumentedRoute):
 
 def error_response(problem: Problem) -> Response:
     """Return the response to a Problem."""
-    status = _STATUSES.get(problem.code, problem.status)
+    return Response(dumps(openai_error(problem)), _status(problem), problem.headers, media_type="application/json")
+
+
+def openai_error(problem: Problem) -> dict[str, Any]:
+    """Return the body of a response to a Problem; `vigil` in it has Vigil's own code, and every bad field."""
+    status = _status(problem)
     kind = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
     message, param = problem.detail, getattr(problem, "param", None)
     if problem.errors:
         param = param_of(problem.errors[0])
         message = f"{param}: {problem.errors[0]['detail']}" if param else problem.errors[0]["detail"]
-    error = {
-        "message": message,
-        "type": _TYPES.get(status, kind),
-        "code": _CODES.get(problem.code, problem.code),
-        "param": param,
-    }
-    return Response(dumps({"error": error}), status, problem.headers, media_type="application/json")
+    code = "model_not_found" if _names_unknown_model(problem) else _CODES.get(problem.code, problem.code)
+    own: dict[str, Any] = {"code": problem.code}
+    own["errors"] = [{**one, "param": param_of(one)} for one in problem.errors]
+    if problem.limit is not None:
+        own["limit"] = problem.limit
+    error = {"message": message, "type": _TYPES.get(status, kind), "code": code, "param": param}
+    return {"error": {**error, "vigil": own}}
+
+
+def _status(problem: Problem) -> int:
+    """Return the HTTP status; an unknown model of the request is 404, as OpenAI has it."""
+    return 404 if _names_unknown_model(problem) else _STATUSES.get(problem.code, problem.status)
+
+
+def _names_unknown_model(problem: Problem) -> bool:
+    return problem.code == _MODEL_UNKNOWN and any(one.get("pointer") == "/model" for one in problem.errors)
 
 
 def param_of(fault: Fault) -> str | None:

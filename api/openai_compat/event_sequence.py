@@ -1,8 +1,9 @@
 """The numbered, typed events of one response: a pure function of the text that was shown live and of the output.
 
-0 created, 1 in_progress (once a run has begun), then the text that was shown live, then what the end adds. Text is
-split into chunks of a fixed length by its offset, so that a replay splits it as the live stream did. Text that was
-withdrawn (a block, a failure, an attempt that was superseded) keeps its numbers in a replay, and is empty.
+0 created, 1 in_progress (once a run has begun), then the text that was shown live, then what the end adds. What was
+told live of safety checks stands where it was told, as further snapshots in progress. Text is split into chunks of a
+fixed length by its offset, so that a replay splits it as the live stream did. Text that was withdrawn (a block, a
+failure, an attempt that was superseded) keeps its numbers in a replay, and is empty.
 
 Text that was shown live is one message item with an id of our own, because its place among the provider's items is not
 known yet; the other items follow it. Without live text the items are sent as the provider gave them. The `output` of
@@ -14,10 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from api.openai_compat.check_states import CheckState, decode_state, in_order
 from api.openai_compat.response import ResponseSource
 from api.schema.views import dumps
 from api.web.problems import Problem
 from worker.jobs.states import Status
+from worker.store.jobs.streamed_chunks import Streamed, StreamedCheck
 
 Json = dict[str, Any]
 CHUNK: Final = 32
@@ -49,11 +52,16 @@ class EventSequence:
         self._number, self._items = 0, 0
         self._open: int | None = None  # the attempt whose text item is open
         self._out: list[bytes] = []
+        self._started: Json = {}
         self.begun = False
+        self.ended = False
+        """Whether nothing follows, whatever the job does; only the end of a job ends these events."""
         self.gave_answer = False
         """Whether the terminal event, which has the whole output, was emitted."""
         self.emitted: dict[int, int] = {}
         """Attempt -> number of emitted chunks."""
+        self.noted = 0
+        """How many states of safety checks were emitted."""
 
     def take(self) -> bytes:
         """Return the frames since the last call."""
@@ -68,7 +76,7 @@ class EventSequence:
     def begin(self, job: ResponseSource) -> None:
         """Emit that a first run has begun; once."""
         if not self.begun:
-            self.begun = True
+            self.begun, self._started = True, job.started()
             self._emit("response.in_progress", {"response": job.started()})
 
     def show(self, attempt: int, chunks: Sequence[str]) -> Iterator[None]:
@@ -83,16 +91,28 @@ class EventSequence:
         yield from self._emit_chunks("response.output_text.delta", chunks, {**at, "logprobs": []})
         self.emitted[attempt] += len(chunks)
 
-    def end(self, job: ResponseSource, shown: dict[int, int]) -> Iterator[None]:
-        """Emit the end of a settled job; `shown`: how many chunks of each attempt had been shown live."""
-        record, newest = job.job, max(shown, default=0)
+    def note_check(self, state: CheckState) -> None:
+        """Emit what is known of safety checks, as a snapshot of a response in progress."""
+        self.noted += 1
+        snapshot = {**self._started, "vigil": {**self._started["vigil"], "safety": state.safety}}
+        notice = {"safety_buffering": state.notice} if state.notice is not None else {}
+        self._emit("response.in_progress", {"response": snapshot, **notice})
+
+    def end(self, job: ResponseSource, streamed: Streamed) -> Iterator[None]:
+        """Emit the end of a settled job; `streamed`: what had been shown and told live."""
+        record, newest = job.job, max(streamed.chunks, default=0)
         live = newest > 0 and newest == record.winner
         if record.started_at is not None:
             self.begin(job)
-        for attempt, count in shown.items():
-            chunks = split(job.text if live and attempt == newest else "", count)[self.emitted.get(attempt, 0) :]
-            if chunks:
-                yield from self.show(attempt, chunks)
+        for step in in_order(streamed, self.noted):
+            if isinstance(step, StreamedCheck):
+                self.note_check(decode_state(step))
+                continue
+            chunks = split(job.text if live and step.attempt == newest else "", streamed.chunks[step.attempt])
+            if more := chunks[self.emitted.get(step.attempt, 0) : step.upto]:
+                yield from self.show(step.attempt, more)
+        if live and (tail := split(job.text)[self.emitted.get(newest, 0) :]):
+            yield from self.show(newest, tail)
         last = job.current()
         if record.status is Status.COMPLETED:
             yield from self._complete(job, live=live)
@@ -106,6 +126,9 @@ class EventSequence:
     def fail(self, problem: Problem) -> None:
         """Emit an error in place of the remaining events."""
         self._emit("error", {"code": problem.code, "message": problem.detail, "param": None})
+
+    def stop(self) -> None:
+        """Emit nothing: a client that misses the terminal event resumes after the last number."""
 
     def _complete(self, job: ResponseSource, *, live: bool) -> Iterator[None]:
         if not live:
@@ -129,6 +152,8 @@ class EventSequence:
             empty["content"] = []
         elif kind in _INPUTS:
             empty[_INPUTS[kind][0]] = ""
+        elif kind == "reasoning":
+            empty |= {"summary": [], **({"content": []} if item.get("content") else {})}
         self._emit("response.output_item.added", {"output_index": self._items, "item": empty})
         if kind == "message":
             for index, part in enumerate(item["content"]):
@@ -139,8 +164,23 @@ class EventSequence:
             yield from self._emit_chunks(f"{event}.delta", split(value), at)
             named = {"name": item.get("name")} if kind == "function_call" else {}
             self._emit(f"{event}.done", {**at, name: value, **named})
+        elif kind == "reasoning":
+            yield from self._emit_reasoning(at, item)
         self._close(item)
         yield  # there may be many items
+
+    def _emit_reasoning(self, at: Json, item: Json) -> Iterator[None]:
+        """Emit the summary of a reasoning item, and its text where a server shows it; clients read only the events."""
+        for index, part in enumerate(_text_parts(item.get("summary"))):
+            here = {**at, "summary_index": index}
+            self._emit("response.reasoning_summary_part.added", {**here, "part": {**part, "text": ""}})
+            yield from self._emit_chunks("response.reasoning_summary_text.delta", split(part["text"]), here)
+            self._emit("response.reasoning_summary_text.done", {**here, "text": part["text"]})
+            self._emit("response.reasoning_summary_part.done", {**here, "part": part})
+        for index, part in enumerate(_text_parts(item.get("content"))):
+            here = {**at, "content_index": index}
+            yield from self._emit_chunks("response.reasoning_text.delta", split(part["text"]), here)
+            self._emit("response.reasoning_text.done", {**here, "text": part["text"]})
 
     def _emit_part(self, at: Json, part: Json) -> Iterator[None]:
         kind = str(part.get("type"))
@@ -189,6 +229,12 @@ def _message(name: str, status: str, content: Iterable[Json]) -> Json:
 
 def _text(text: str) -> Json:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _text_parts(parts: Any) -> list[Json]:
+    """Return the parts that have a text; the provider's item may be of any shape."""
+    rows = parts if isinstance(parts, list) else []
+    return [part for part in rows if isinstance(part, dict) and isinstance(part.get("text"), str)]
 
 
 def _without_text(item: Json) -> Json | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from api.openai_compat.schema import DeletedResponseView, OpenAIErrorBodyView, OpenAIResponseRequest, OpenAIResponseView
@@ -11,7 +12,8 @@ from api.schema.openapi import BOOLEAN, INTEGER, LIMITED, TEXT, json_body, opera
 
 RESPONSE: Final = "/v1/responses/{job_id}"
 _ID: Final = {"name": "job_id", "in": "path", "required": True, "schema": TEXT, "description": "`resp_…` or `job_…`"}
-_HEADERS: Final = ("Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")
+HEADERS: Final = ("Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")
+UNKNOWN_MODEL: Final = "The model does not exist, or is not granted to this Vigil."
 _EXAMPLE: Final = {
     "model": "gpt-5.6-sol",
     "input": "Explain tail latency.",
@@ -20,29 +22,45 @@ _EXAMPLE: Final = {
 }
 _STREAM: Final = parameter("stream", "Typed events instead of the object.", BOOLEAN)
 _AFTER: Final = parameter("starting_after", "Events after this sequence_number.", {**INTEGER, "minimum": 0})
-_IDEMPOTENCY_KEY: Final = parameter(
+IDEMPOTENCY_KEY: Final = parameter(
     "Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header"
 )
 
 
-def _operation(name: str, summary: str, about: str, body_type: Any, *, scope: str = "submit", **more: Any) -> Operation:
-    """Return an operation as `api.schema.openapi.operation` does, with OpenAI's errors."""
+def openai_operation(
+    name: str,
+    summary: str,
+    about: str,
+    body_type: Any,
+    *,
+    scope: str = "submit",
+    failures: Mapping[int, str] | None = None,
+    **more: Any,
+) -> Operation:
+    """Return an operation as `api.schema.openapi.operation` does, with OpenAI's errors.
+
+    `failures`: status -> description of errors that mean something else here than on other routes, or exist here only.
+    """
     errors = ("application/json", OpenAIErrorBodyView)
-    return operation(name, summary, {200: (about, body_type)}, scope=scope, problem=errors, **more)
+    out = operation(name, summary, {200: (about, body_type)}, scope=scope, problem=errors, **more)
+    for status, description in (failures or {}).items():
+        out["responses"][str(status)] = {**out["responses"]["500"], "description": description}
+    return out
 
 
-CREATE: Final = _operation(
+CREATE: Final = openai_operation(
     "create_response",
     "Create a response (OpenAI-compatible)",
     "The response: queued (`background`), as typed events (`stream`), or terminal.",
     OpenAIResponseView,
     events=ServerSentEventView,
     problems=(429,),
-    parameters=(_IDEMPOTENCY_KEY,),
+    failures={404: UNKNOWN_MODEL},
+    parameters=(IDEMPOTENCY_KEY,),
     body=json_body(OpenAIResponseRequest, _EXAMPLE),
-    headers=(*_HEADERS, "X-Vigil-Job", "Idempotent-Replayed", *LIMITED),
+    headers=(*HEADERS, "X-Vigil-Job", "Idempotent-Replayed", *LIMITED),
 )
-RETRIEVE: Final = _operation(
+RETRIEVE: Final = openai_operation(
     "get_response",
     "Get a response, or its events from the beginning or after a sequence number",
     "The response in its current state, or its typed events.",
@@ -51,18 +69,18 @@ RETRIEVE: Final = _operation(
     scope="read or submit",
     problems=(404,),
     parameters=(_ID, _STREAM, _AFTER),
-    headers=_HEADERS,
+    headers=HEADERS,
 )
-CANCEL: Final = _operation(
+CANCEL: Final = openai_operation(
     "cancel_response",
     "Cancel a response",
     "The response; one that has ended is not changed.",
     OpenAIResponseView,
     problems=(400, 404, 413, 415),
     parameters=(_ID,),
-    headers=_HEADERS,
+    headers=HEADERS,
 )
-DELETE: Final = _operation(
+DELETE: Final = openai_operation(
     "delete_response",
     "Delete a response's content",
     "Deleted; a running job is cancelled. Its audit trail is kept.",

@@ -45,6 +45,7 @@ def parse_request(sent: Any) -> ParsedRequest:
     job["params"] = {
         name: value for name, value in sent.items() if name not in _MAPPED and not (value is None and name in _REFUSED)
     }
+    _leave_out_comparison(job["params"])
     job |= {"metadata": metadata, "end_user": end_user, **vigil}
     try:
         return ParsedRequest(validate(Submit, job), bool(sent.get("background")), bool(sent.get("stream")))
@@ -54,6 +55,18 @@ def parse_request(sent: Any) -> ParsedRequest:
             for row in problem.errors:
                 row["pointer"] = row["pointer"].replace("/end_user", f"/{name}")
         raise
+
+
+def _leave_out_comparison(params: dict[str, Any]) -> None:
+    """Remove the response with which the provider's cache is to be compared: it has an id of ours, which the provider
+    does not know. pydantic-ai sends it in every turn after the first; it asks for a diagnosis only.
+    """
+    options = params.get("prompt_cache_options")
+    if isinstance(options, dict) and "comparison_response_id" in options:
+        kept = {name: value for name, value in options.items() if name != "comparison_response_id"}
+        params["prompt_cache_options"] = kept
+        if not kept:
+            del params["prompt_cache_options"]
 
 
 def _vigil_fields(sent: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, cast
 
+from api.openai_compat.failures import error_of
 from api.schema.views import job_view
 from worker.jobs import ids
 from worker.jobs.record import Job
@@ -139,17 +140,6 @@ class ResponseSource:
 def seconds(at: datetime) -> int:
     """Return a time as OpenAI does, in full seconds."""
     return int(at.timestamp())
-
-
-def error_of(job: Job) -> Json | None:
-    """Return why the job failed, or None; the code is the provider's if it withheld content."""
-    if job.block is not None:
-        message = f"The provider withheld the content of this response ({job.block.code}). {job.block.advice}"
-        return {"code": job.block.code, "message": message}
-    if job.error is None or job.status is Status.CANCELLED:  # OpenAI has no error for it; `vigil` shows it
-        return None
-    code = "deadline_exceeded" if job.status is Status.EXPIRED else job.error.code
-    return {"code": code, "message": f"{job.error.message} {job.error.advice}"}
 
 
 def _usage(usage: JobUsageView | None) -> Json | None:

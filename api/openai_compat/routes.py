@@ -6,7 +6,6 @@ does not stop it.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from functools import partial
@@ -19,12 +18,12 @@ from starlette.responses import Response
 from api.jobs.long_poll import wait_until
 from api.jobs.submission import digests_of, submit
 from api.openai_compat import openapi as docs
-from api.openai_compat.content import load_input, load_output
+from api.openai_compat.content import load_source
 from api.openai_compat.errors import OpenAIRoute
 from api.openai_compat.request import parse_request
-from api.openai_compat.response import ResponseSource
 from api.openai_compat.stream import ResponseStream
-from api.runtime.context import AppContext, context_of
+from api.openai_compat.waiting import wait_for_end
+from api.runtime.context import context_of
 from api.runtime.request_limits import Kind, LimitReached, slot_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
 from api.schema.documented_route import Routes
@@ -51,7 +50,6 @@ from worker.store.lifecycle.erasure import is_erased
 routes = Routes("openai", OpenAIRoute)
 _KEEP_ALIVE_S: Final = 15.0
 """Between the spaces that keep a waiting connection alive; JSON allows them before its value."""
-_STORE_RETRY_S: Final = 0.5
 _CANCEL_WAIT_S: Final = 5.0
 _MAX_DIGITS: Final = 10
 
@@ -117,7 +115,6 @@ async def delete(request: Request) -> Response:
     return json_response({"id": ids.response_id_of(stored.job.id), "object": "response", "deleted": True})
 
 
-@routes.post("/v1/chat/completions")
 @routes.post("/v1/responses/input_tokens")
 @routes.post("/v1/responses/compact")
 @routes.get(f"{docs.RESPONSE}/input_items")
@@ -174,7 +171,7 @@ async def _wait_for_response(request: Request, stored: StoredJob, headers: dict[
     """Return the response once it is terminal; in a long wait the status and the headers are sent before the body."""
     context = context_of(request)
     slot_of(request.scope).rest()
-    stored = await until_disconnected(request, _wait(context, stored))
+    stored = await until_disconnected(request, wait_for_end(context, stored, _KEEP_ALIVE_S))
     if stored.job.settled or context.broadcaster.closing:
         return json_response(
             await with_timeout(STORE_TIMEOUT_S, _view(request, stored)), headers=headers | job_headers(stored.job)
@@ -186,25 +183,14 @@ async def _body_with_keep_alive(request: Request, stored: StoredJob) -> AsyncGen
     context = context_of(request)
     while True:
         yield b" "
-        stored = await _wait(context, stored)
+        stored = await wait_for_end(context, stored, _KEEP_ALIVE_S)
         if stored.job.settled or context.broadcaster.closing:
             with contextlib.suppress(StoreUnavailable):
                 yield dumps(await with_timeout(STORE_TIMEOUT_S, _view(request, stored)))
                 return
 
 
-async def _wait(context: AppContext, stored: StoredJob) -> StoredJob:
-    """Return the job once it is terminal, or after _KEEP_ALIVE_S; an outage of the store only makes it longer."""
-    try:
-        return await wait_until(context, stored, TERMINAL.__contains__, _KEEP_ALIVE_S)
-    except StoreUnavailable:
-        await asyncio.sleep(_STORE_RETRY_S)
-        return stored
-
-
 async def _view(request: Request, stored: StoredJob) -> dict[str, Any]:
-    context, job = context_of(request), stored.job
-    stored, job_input = await load_input(context, stored)
-    output = await load_output(context, job)
-    note_answers(request.scope, [job])
-    return ResponseSource(job, stored.private, job_input, output).current()
+    source = await load_source(context_of(request), stored)
+    note_answers(request.scope, [stored.job])
+    return source.current()

@@ -1,4 +1,4 @@
-"""The bodies of the OpenAI-compatible API for the OpenAPI document: OpenAI's, with the object `vigil` in them.
+"""The bodies of the Responses API for the OpenAPI document: OpenAI's, with the object `vigil` in them.
 
 Only what Vigil itself sets or reads is described. The rest is OpenAI's, and passes as it is.
 """
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from api.schema.requests import EndUser, Input, Instant, MetaValue, Webhook
+from api.schema.responses import OpenAIErrorView
 from worker.jobs.record import Disclosure, Hold, JobError, Offer
 from worker.jobs.spec import ModelName, Policy, Priority
 from worker.jobs.states import Status
@@ -118,16 +119,7 @@ class DeletedResponseView(TypedDict):
     deleted: bool
 
 
-class OpenAIErrorView(TypedDict):
-    """One error, as OpenAI describes it."""
-
-    message: str
-    type: str
-    code: str | None
-    param: str | None
-
-
 class OpenAIErrorBodyView(TypedDict):
-    """The body of every error of the OpenAI-compatible API."""
+    """The body of every error of the OpenAI-compatible APIs."""
 
     error: OpenAIErrorView

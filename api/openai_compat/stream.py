@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from api.openai_compat.check_states import CheckState, decode_state, encode_state, in_order
 from api.openai_compat.content import load_input, load_output
 from api.openai_compat.event_sequence import CHUNK, EventSequence, split
 from api.openai_compat.response import ResponseSource
 from api.runtime.broadcaster import Notification
 from api.runtime.context import AppContext
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
-from api.web.problems import problem_of
-from worker.jobs.errors import ContentDamaged, RecordUnreadable, StoreUnavailable
+from api.web.problems import Problem, problem_of
+from worker.jobs.errors import UNAUTHENTIC, ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose
 from worker.store.jobs.stored_job import StoredJob
-from worker.store.jobs.streamed_chunks import ChunkCounts
+from worker.store.jobs.streamed_chunks import Streamed, StreamedCheck
 from worker.store.lifecycle.erasure import is_erased
 from worker.store.values import report_unreadable
 
@@ -30,6 +31,39 @@ _HEARTBEAT_S: Final = 15.0
 _KEY_CHECK_S: Final = 3.0
 _STORE_RETRY_S: Final = 0.5
 _EVERYTHING: Final = Notification(changed=True, missed=True)
+
+
+class Sequence(Protocol):
+    """What a stream is written in: the events of a response, or the chunks of a chat completion."""
+
+    ended: bool
+    gave_answer: bool
+    emitted: dict[int, int]
+    noted: int
+
+    def take(self) -> bytes:
+        """Return the frames since the last call."""
+
+    def create(self, job: ResponseSource) -> None:
+        """Emit that the job was accepted."""
+
+    def begin(self, job: ResponseSource) -> None:
+        """Emit that a run has begun."""
+
+    def note_check(self, state: CheckState) -> None:
+        """Emit what is known of safety checks."""
+
+    def show(self, attempt: int, chunks: list[str]) -> Iterator[None]:
+        """Emit more of an attempt's text."""
+
+    def end(self, job: ResponseSource, streamed: Streamed) -> Iterator[None]:
+        """Emit the end of a settled job."""
+
+    def fail(self, problem: Problem) -> None:
+        """Emit an error in place of the remaining events."""
+
+    def stop(self) -> None:
+        """Emit that the stream ends before its job, if a client could take it for the end of the answer."""
 
 
 class UnshownText:
@@ -77,11 +111,15 @@ def readable_attempt(job: Job, newest: int) -> int | None:
 class ResponseStream:
     """The event stream of one client."""
 
-    def __init__(self, context: AppContext, key: str, stored: StoredJob, after: int = -1) -> None:
+    def __init__(
+        self, context: AppContext, key: str, stored: StoredJob, after: int = -1, events: Sequence | None = None
+    ) -> None:
+        """`events`: the form of the stream; without one, the typed events of a response after number `after`."""
         self._context, self._key, self._stored, self._id = context, key, stored, stored.job.id
-        self._events = EventSequence(self._id.removeprefix("job_"), after)
+        self._events: Sequence = events or EventSequence(self._id.removeprefix("job_"), after)
         self._streamed = context.streamed_chunks
-        self._shown: ChunkCounts | None = None
+        self._shown: Streamed | None = None
+        self._last_state: bytes | None = None
         self._unshown: UnshownText | None = None
         self._request: dict[str, Any] | None = None
         self._created = False
@@ -97,24 +135,31 @@ class ResponseStream:
         with self._context.broadcaster.watch(self._id, text=True) as watcher:
             note: Notification | None = _EVERYTHING
             while True:
-                retry = False
+                retry, stopped = False, note is not None and note.closing
                 try:
                     ended = await self._advance(note) if note is not None else False
-                    ended = ended or not await self._may_watch()
+                    stopped = not ended and (stopped or not await self._may_watch())
                 except StoreUnavailable:
                     ended, retry = False, True
+                if stopped:
+                    self._events.stop()
                 frames = self._events.take() or (b": still here\n\n" if loop.time() >= beat else b"")
                 if frames:
                     beat = loop.time() + _HEARTBEAT_S
                     yield frames
-                if ended or (note is not None and note.closing):
+                if ended or stopped:
                     return
                 note = await watcher.next(_STORE_RETRY_S if retry else min(_KEY_CHECK_S, beat - loop.time()))
                 if retry:
                     note = _EVERYTHING._replace(closing=note is not None and note.closing)
 
     async def _may_watch(self) -> bool:
-        return await with_timeout(STORE_TIMEOUT_S, self._context.key_cache.find(self._key)) is not None
+        try:
+            return await with_timeout(STORE_TIMEOUT_S, self._context.key_cache.find(self._key)) is not None
+        except RecordUnreadable as error:
+            if error.why not in UNAUTHENTIC:
+                raise
+            return False  # the key's record was changed
 
     async def _advance(self, note: Notification) -> bool:
         """Emit what is new; return whether the stream has ended."""
@@ -130,20 +175,21 @@ class ResponseStream:
             self._created = True
             events.create(self._source())
         if job.settled:
-            shown = await with_timeout(STORE_TIMEOUT_S, self._streamed.read(self._id))
+            streamed = await with_timeout(STORE_TIMEOUT_S, self._streamed.read(self._id))
             try:
                 output = await with_timeout(STORE_TIMEOUT_S, load_output(self._context, job))
             except ContentDamaged as error:
                 events.fail(problem_of(error))
             else:
-                await _let_others_run(events.end(self._source(output), shown))
+                await _let_others_run(events.end(self._source(output), streamed))
                 if events.gave_answer:
                     self.on_whole_answer()
             return True
         if job.started_at is not None:
             events.begin(self._source())
+            await self._note_check(job)
             await self._emit_text(note, job)
-        return False
+        return events.ended
 
     def _source(self, output: dict[str, Any] | None = None) -> ResponseSource:
         return ResponseSource(self._stored.job, self._stored.private, self._request, output)
@@ -153,20 +199,35 @@ class ResponseStream:
         if self._shown is None or note.missed:
             self._shown = await with_timeout(STORE_TIMEOUT_S, self._streamed.read(self._id))
         attempt = showable_attempt(job)
-        reading = attempt or readable_attempt(job, max(self._shown, default=0))
+        reading = attempt or readable_attempt(job, max(self._shown.chunks, default=0))
         if reading is not None:
             unshown = await self._read(note, reading)
-            if attempt is not None and unshown.chunks > self._shown.get(attempt, 0):
+            if attempt is not None and unshown.chunks > self._shown.chunks.get(attempt, 0):
                 self._shown = await with_timeout(
                     STORE_TIMEOUT_S, self._streamed.grow(self._id, attempt, unshown.chunks)
                 )
-        newest = max(self._shown, default=0)
-        for number, count in self._shown.items():
-            more = count - self._events.emitted.get(number, 0)
-            if number < newest and more > 0:
-                await _let_others_run(self._events.show(number, [""] * more))  # superseded: its text is withdrawn
-            elif number == reading and self._unshown is not None and (chunks := self._unshown.take(count)):
-                await _let_others_run(self._events.show(number, chunks))
+        newest = max(self._shown.chunks, default=0)
+        for step in in_order(self._shown, self._events.noted):
+            if isinstance(step, StreamedCheck):
+                self._events.note_check(decode_state(step))
+                continue
+            more = step.upto - self._events.emitted.get(step.attempt, 0)
+            if more > 0 and step.attempt < newest:
+                await _let_others_run(self._events.show(step.attempt, [""] * more))  # superseded, so withdrawn
+            elif more > 0:
+                known = self._unshown if step.attempt == reading else None
+                chunks = known.take(step.upto) if known is not None else []
+                if chunks:
+                    await _let_others_run(self._events.show(step.attempt, chunks))
+                if len(chunks) < more:
+                    return  # what follows comes after text that is not known yet
+
+    async def _note_check(self, job: Job) -> None:
+        """Record what is now known of a safety check as told, if it is new."""
+        state = encode_state(job)
+        if state is not None and state != self._last_state:
+            self._shown = await with_timeout(STORE_TIMEOUT_S, self._streamed.note_check(self._id, job.version, state))
+            self._last_state = state
 
     async def _read(self, note: Notification, attempt: int) -> UnshownText:
         """Return the attempt's unshown text with all that is known of it."""

@@ -14,7 +14,7 @@ from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.event_responses import EVENT_LIST, JobServerSentEventView
 from api.schema.openapi import INTEGER, JOB, JOB_ID, operation, parameter
-from api.web.auth import authorize, bearer_token, load_own_job
+from api.web.auth import authorize_reader, load_own_job
 from api.web.params import header_values, integer_param, last_event_id, query_params
 from api.web.receipt import note_answer
 from api.web.responses import json_response
@@ -31,6 +31,7 @@ _MAX_INTEGER = 9_999_999_999
         "Watch the events of a job: all so far, then live",
         {200: ("Events.", EVENT_LIST), 204: ("The stream has ended: there is nothing after Last-Event-ID.", None)},
         scope="read",
+        job_token=True,
         problems=(400, 404),
         parameters=(
             JOB_ID,
@@ -43,19 +44,19 @@ _MAX_INTEGER = 9_999_999_999
 )
 async def watch_job(request: Request) -> Response:
     """Returns a stream, or a list if the request accepts JSON and no stream."""
-    key, context = await authorize(request, "read"), context_of(request)
-    params, resumed = query_params(request, "after", "offset"), last_event_id(request)
+    reader, context = await authorize_reader(request), context_of(request)
+    params, resumed = query_params(request, "after", "offset", "token"), last_event_id(request)
     after = integer_param("after", params.get("after"), 0, 0, _MAX_INTEGER)
     after = after if resumed is None else max(after, resumed)
     offset = integer_param("offset", params.get("offset"), 0, 0, _MAX_INTEGER)
-    stored = await load_own_job(request, key)
+    stored = await load_own_job(request, reader.key)
     if _wants_list(request):
         trail = await with_deadline(request, context.jobs.trail(stored.job.id, after))
         return json_response({"object": "list", "data": trail, "next_cursor": None})
     if stored.job.settled and resumed is not None and after >= stored.job.version:
         return Response(status_code=204)  # makes an EventSource stop reconnecting
     slot_of(request.scope).begin(Kind.STREAMS)
-    feed = EventFeed(context, bearer_token(request) or "", stored.job.id, after, offset)
+    feed = EventFeed(context, reader.may_still_read, stored.job.id, after, offset)
     feed.on_whole_answer = partial(note_answer, request.scope, stored.job)
     return ChunkedResponse(feed.run())
 

@@ -16,7 +16,7 @@ from api.schema.documented_route import Routes
 from api.schema.openapi import JOB, JOB_ID, LIMIT, TIME, WAIT, operation, parameter
 from api.schema.requests import instant
 from api.schema.responses import JobListView
-from api.web.auth import authorize, load_own_job
+from api.web.auth import authorize, authorize_reader, load_own_job
 from api.web.params import integer_param, query_params, wait_seconds
 from api.web.problems import bad_parameter
 from api.web.responses import etag, job_headers, json_response, list_response, matches_etag, view_job, view_jobs
@@ -39,6 +39,7 @@ _FILTERS: Final = ("status", "model", "end_user", "created_after", "created_befo
         "Get a job",
         {200: ("The job.", JobView), 304: ("Unchanged since the ETag.", None)},
         scope="read",
+        job_token=True,
         problems=(404,),
         parameters=(JOB_ID, WAIT, parameter("If-None-Match", "An ETag of an earlier response.", where="header")),
         headers=_HEADERS,
@@ -46,8 +47,8 @@ _FILTERS: Final = ("status", "model", "end_user", "created_after", "created_befo
 )
 async def get_job(request: Request) -> Response:
     """Returns the job, at once or, with `wait`, at its next change of status."""
-    key = await authorize(request, "read")
-    wait = wait_seconds(query_params(request, "wait").get("wait"))
+    key, _ = await authorize_reader(request)
+    wait = wait_seconds(query_params(request, "wait", "token").get("wait"))
     stored = await load_own_job(request, key)
     shown = await with_deadline(request, view_job(request, stored))
     if wait and not stored.job.settled and _is_current(request, stored, shown):

@@ -11,9 +11,9 @@ from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
 from api.schema.account_view import account_view, rates_view
 from api.schema.documented_route import Routes
-from api.schema.openapi import operation
+from api.schema.openapi import TEXT, operation
 from api.schema.requests import EmptyBody
-from api.schema.responses import ModelListView
+from api.schema.responses import ModelListView, ModelProblemView, ModelView
 from api.schema.status_responses import StatusView
 from api.schema.views import may_see_pause, model_view, pause_view
 from api.web.auth import authorize
@@ -28,12 +28,18 @@ from worker.store.apps import ApiKey
 
 routes = Routes()
 _PROBE_TIMEOUT_S: Final = 10.0
+_PROBLEM: Final = ("application/problem+json", ModelProblemView)
+_MODEL_ID: Final = {"name": "model_id", "in": "path", "required": True, "schema": TEXT, "description": "Name or alias."}
 
 
 @routes.get(
     "/v1/models",
     operation(
-        "list_models", "List models with prices and access", {200: ("All known models.", ModelListView)}, scope="read"
+        "list_models",
+        "List models with prices and access",
+        {200: ("All known models.", ModelListView)},
+        scope="read",
+        problem=_PROBLEM,
     ),
 )
 async def models(request: Request) -> Response:
@@ -74,6 +80,30 @@ async def probe(request: Request) -> Response:
         detail = "No worker has responded: start one with `vigil worker`, or run `vigil doctor`."
         raise Problem(503, "no_worker", detail, headers={"Retry-After": "10"})
     return json_response(await with_deadline(request, _models(context)))
+
+
+@routes.get(
+    "/v1/models/{model_id:path}",
+    operation(
+        "get_model",
+        "Get a model with its prices and access",
+        {200: ("The model, by its name or an alias.", ModelView)},
+        scope="read",
+        problems=(404,),
+        problem=_PROBLEM,
+        parameters=(_MODEL_ID,),
+    ),
+)
+async def model(request: Request) -> Response:
+    """Returns one model of the catalogue, in the shape that clients of OpenAI read too."""
+    await authorize(request, "read")
+    query_params(request)
+    context = context_of(request)
+    found = context.catalogue.find(str(request.path_params["model_id"]))
+    if found is None:
+        raise Problem(404, "model_not_found", "There is no such model here; GET /v1/models lists those that there are.")
+    access = await with_deadline(request, context.deployment.access())
+    return json_response(model_view(found, access.get(found.id, ModelAccess()), context.clock.now()))
 
 
 @routes.get(

@@ -13,6 +13,7 @@ from api.runtime.bounded_turns import BoundedTurns
 from api.runtime.broadcaster import Broadcaster
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
+from api.runtime.job_tokens import JobTokens
 from api.runtime.key_cache import KeyCache
 from api.runtime.large_work import LargeWork
 from api.runtime.name_check import NameCheck
@@ -69,6 +70,7 @@ class AppContext:
     streamed_chunks: StreamedChunks
     secrets: KeptSecrets
     key_cache: KeyCache
+    job_tokens: JobTokens
     trail: Trail
     quarantine: Quarantine
     pauses: Pauses
@@ -89,14 +91,15 @@ class AppContext:
 
 def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     """Build the context on one Redis client."""
-    secrets = {}
+    given_secrets = {}
     if settings.identifier_secret is not None:
-        secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
+        given_secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
     limits = QuarantineLimits(
         settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
     )
     catalogue = settings.catalogue()
     resolver = SystemResolver()
+    secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock)
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
     notices = SafetyNotices(redis, settings.audit_ttl)
@@ -110,8 +113,9 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         job_control=JobControl(jobs),
         output_chunks=OutputChunks(redis),
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),
-        secrets=KeptSecrets(redis, clock, secrets),
-        key_cache=KeyCache(Apps(redis, clock), clock),
+        secrets=secrets,
+        key_cache=key_cache,
+        job_tokens=JobTokens(secrets, key_cache, clock),
         trail=Trail(redis, clock),
         quarantine=Quarantine(redis, clock),
         pauses=Pauses(redis, clock),

@@ -11,6 +11,7 @@ from worker.store.apps import ApiKey, Apps
 
 _TTL_S: Final = 3.0
 _MAX_ENTRIES: Final = 10_000
+_Entries = OrderedDict[bytes, tuple[float, ApiKey]]
 
 
 class KeyCache:
@@ -18,26 +19,36 @@ class KeyCache:
 
     def __init__(self, apps: Apps, clock: Clock) -> None:
         self._apps, self._clock = apps, clock
-        self._entries: OrderedDict[bytes, tuple[float, ApiKey]] = OrderedDict()
+        self._by_text, self._by_id = _Entries(), _Entries()  # apart: an id, which is no secret, is not a key
 
     def cached(self, key: str) -> ApiKey | None:
         """Return the live key for this text if the cache has it, without waiting."""
-        expires_at, known = self._entries.get(_digest(key), (0.0, None))
-        return known if known is not None and expires_at >= self._clock.monotonic() and not known.revoked_at else None
+        return self._known(self._by_text, _digest(key))
 
     async def find(self, key: str) -> ApiKey | None:
         """Return the live key for this text, or None if there is none."""
-        known = self.cached(key)
-        if known is not None:
-            return known
         digest = _digest(key)
-        self._entries.pop(digest, None)
-        found = await self._apps.find(key)
+        known = self._known(self._by_text, digest)
+        return known if known is not None else self._keep(self._by_text, digest, await self._apps.find(key))
+
+    async def find_by_id(self, key_id: str) -> ApiKey | None:
+        """Return the live key with this id, or None if there is none."""
+        digest = _digest(key_id)
+        known = self._known(self._by_id, digest)
+        return known if known is not None else self._keep(self._by_id, digest, await self._apps.find_by_id(key_id))
+
+    def _known(self, entries: _Entries, digest: bytes) -> ApiKey | None:
+        expires_at, known = entries.get(digest, (0.0, None))
+        return known if known is not None and expires_at >= self._clock.monotonic() and not known.revoked_at else None
+
+    def _keep(self, entries: _Entries, digest: bytes, found: ApiKey | None) -> ApiKey | None:
+        """Replace the entry by the key that was found; return it if it is live."""
+        entries.pop(digest, None)
         if found is None or found.revoked_at:
             return None
-        self._entries[digest] = (self._clock.monotonic() + _TTL_S, found)
-        while len(self._entries) > _MAX_ENTRIES:
-            self._entries.popitem(last=False)
+        entries[digest] = (self._clock.monotonic() + _TTL_S, found)
+        while len(entries) > _MAX_ENTRIES:
+            entries.popitem(last=False)
         return found
 
 

@@ -32,6 +32,8 @@ _NAMES: Final = {
 _RESPONSE_NAMES: Final = {
     "Policy": "JobPolicy",  # as stored: money is text, and a field of a later release may be missing
     "OnDelay": "JobDelayRule",
+    "Hold": "HoldData",  # in events; a job's own Hold has fewer fields
+    "NextAction": "DelayRuleAction",  # in events; a job's own NextAction also tells of deadlines
     **{fact.__name__: f"{fact.__name__}Data" for fact in FACTS.values()},
 }
 

@@ -85,12 +85,14 @@ def operation(
     events: Any = None,
     text: bool = False,
     problem: tuple[str, Any] = ("application/problem+json", ProblemView),
+    job_token: bool = False,
 ) -> Operation:
     """Return the operation object of a route.
 
     `answers`: status -> (description, type of the body or None); `events`: the type of one server-sent event, if the
     route streams; `problems`: statuses of errors beside those that every route with this scope and body has; `problem`:
-    media type and type of their body; `scope`: of the API key, None for a route that needs no key.
+    media type and type of their body; `scope`: of the API key, None for a route that needs no key; `job_token`: a token
+    for the job will do, too.
     """
     responses: dict[str, Schema] = {}
     named = _HEADER | {header: {"schema": TEXT} for header in headers}
@@ -113,7 +115,8 @@ def operation(
         out["parameters"] = list(parameters)
     if body is not None:
         out["requestBody"] = body
-    out |= {"responses": responses, "security": [{"key": []}] if scope else []}
+    tokens: list[Schema] = [{"job_token": []}] if job_token else []
+    out |= {"responses": responses, "security": [{"key": []}, *tokens] if scope else []}
     return out | ({"x-scope": scope} if scope else {})
 
 
@@ -131,12 +134,14 @@ def document(title: str, version: str, description: str, routes: Iterable[object
             paths.setdefault(route.path_format, {})[route.method.lower()] = _described(route, route.operation)
     (paths, webhooks, *_), schemas = resolve((paths, _WEBHOOKS, returned(STREAMED_EVENT)))
     scheme = {"type": "http", "scheme": "bearer", "bearerFormat": "vgl_…", "description": "From `vigil keys create`."}
+    about = "From `POST /v1/jobs/{job_id}/token`: `vgt_…`, here for an EventSource, else as `Authorization: Bearer`."
+    token = {"type": "apiKey", "in": "query", "name": "token", "description": about}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "description": description, "version": version},
         "paths": paths,
         "webhooks": webhooks,
-        "components": {"schemas": schemas, "securitySchemes": {"key": scheme}},
+        "components": {"schemas": schemas, "securitySchemes": {"key": scheme, "job_token": token}},
     }
 
 

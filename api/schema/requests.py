@@ -167,6 +167,12 @@ class EmptyBody(Spec):
     """A body that may be omitted and may contain no field."""
 
 
+class JobTokenRequest(Spec):
+    """How long a token for the job is to last; at most, and by default, as long as the setting says."""
+
+    seconds: Annotated[int, Field(ge=1, le=3600)] | None = None
+
+
 class OfferAcceptance(Spec):
     """The offer to accept; without a model, the one that is open."""
 

@@ -66,6 +66,24 @@ class ProblemView(TypedDict):
     """With `queue_full` only: the limit of the app that is reached, its value and its bound."""
 
 
+@documented
+class OpenAIErrorView(TypedDict):
+    """One error, as OpenAI describes it."""
+
+    message: str
+    type: str
+    code: str | None
+    param: str | None
+    vigil: dict[str, Any]
+    """Vigil's own code, and every bad field."""
+
+
+class ModelProblemView(ProblemView):
+    """An error of the models' routes, which clients of OpenAI call too: problem details, with OpenAI's error in it."""
+
+    error: OpenAIErrorView
+
+
 class CancellationView(TypedDict):
     """What the request to cancel found."""
 
@@ -160,6 +178,10 @@ class ModelView(TypedDict):
     """A model of the catalogue, with the prices now in US dollars per million tokens."""
 
     id: str
+    object: Literal["model"]
+    created: int
+    """When its price began, in seconds since 1970, else 0; for clients of OpenAI, which require it."""
+    owned_by: Literal["vigil"]
     family: str
     tier: Tier
     checked: bool
@@ -259,6 +281,13 @@ class HealthView(TypedDict):
     """The process responds."""
 
     status: Literal["ok"]
+
+
+class JobTokenView(TypedDict):
+    """A token for one job."""
+
+    token: str
+    expires_at: datetime
 
 
 class WebhookReceiptView(TypedDict):

@@ -19,10 +19,17 @@ __all__ = ["dumps", "endpoint_view", "job_view", "may_see_pause", "model_view", 
 
 
 def model_view(model: Model, access: ModelAccess, now: datetime) -> ModelView:
-    """Return a model of the catalogue with its prices now, and what is known about the access to it."""
+    """Return a model of the catalogue with its prices now, and what is known about the access to it.
+
+    `object`, `created` and `owned_by` are there for clients of OpenAI, which require them. The catalogue does not know
+    when a model was made: `created` is when its price began, else 0.
+    """
     row = model.row(now)
     return {
         "id": model.id,
+        "object": "model",
+        "created": int(row.start.timestamp()) if row is not None and row.start is not None else 0,
+        "owned_by": "vigil",
         "family": model.family,
         "tier": model.tier,
         "checked": model.checked,

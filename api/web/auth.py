@@ -1,21 +1,35 @@
-"""Authentication and authorization: bearer keys, scopes, and the rule that an app sees only its own jobs."""
+"""Authentication and authorization: bearer keys, scopes, tokens for one job, and the rule that an app sees only its own
+jobs.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 
 from api.runtime.context import context_of
-from api.runtime.key_cache import KeyCache
+from api.runtime.job_tokens import PREFIX
 from api.runtime.request_limits import slot_of
 from api.runtime.store_deadline import with_deadline
 from api.web.params import APP_KEY, header_values
-from api.web.problems import Problem, not_found
-from api.web.receipt import has_left
+from api.web.problems import Problem, bad_parameter, not_found
+from api.web.receipt import has_left, note_no_answers
 from worker.jobs import ids
 from worker.jobs.errors import UNAUTHENTIC, RecordUnreadable
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import report_unreadable
+
+
+class JobReader(NamedTuple):
+    """Who may read the job of the path: the API key, itself or as the maker of the token that was sent."""
+
+    key: ApiKey
+    may_still_read: Callable[[], Awaitable[bool]]
+    """Returns whether that is so still; a stream asks every few seconds."""
 
 
 def bearer_token(request: Request) -> str | None:
@@ -38,17 +52,67 @@ async def authorize(request: Request, scope: str, *others: str) -> ApiKey:
     key_cache = context_of(request).key_cache
     key = key_cache.cached(token) if token is not None else None
     if key is None and token is not None:
-        key = await with_deadline(request, _find(key_cache, token))
+        key = await with_deadline(request, _authentic(key_cache.find(token)))
     if key is None:
-        detail = "Send a live API key as `Authorization: Bearer vgl_...`; `vigil keys create` makes one."
-        raise Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+        raise _unauthorized("Send a live API key as `Authorization: Bearer vgl_...`; `vigil keys create` makes one.")
     if scope not in key.scopes and not any(other in key.scopes for other in others):
         headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
         raise Problem(403, "insufficient_scope", f"This key lacks the scope {scope}.", headers=headers)
+    await _enter(request, key)
+    return key
+
+
+async def authorize_reader(request: Request) -> JobReader:
+    """Return who reads the job of the path: an API key with the scope read, or a token for this job.
+
+    A token is sent as `Authorization: Bearer vgt_...` or, for an EventSource, as the parameter `token`. Raises what
+    `authorize` raises, and a Problem (422) if both are sent.
+    """
+    bearer, parameter = bearer_token(request), _token_parameter(request)
+    token = parameter if parameter is not None else bearer
+    key_cache, tokens = context_of(request).key_cache, context_of(request).job_tokens
+    if parameter is not None and header_values(request.scope, b"authorization"):
+        raise bad_parameter("token", "Send either Authorization or the parameter token, not both.")
+    if parameter is None and (bearer is None or not bearer.startswith(PREFIX)):
+        key = await authorize(request, "read")
+
+        async def key_is_live() -> bool:
+            return await key_cache.find(bearer or "") is not None
+
+        return JobReader(key, key_is_live)
+    if _abandoned(request):
+        raise ClientDisconnect
+    job_id = ids.job_id_of(str(request.path_params["job_id"]))
+    maker = await with_deadline(request, _authentic(tokens.find(token or "", job_id)))
+    if maker is None:
+        detail = "The token is for another job, is over, or its key was revoked: the app makes a new one."
+        if not (token or "").startswith(PREFIX):
+            detail = "The parameter token takes a job's token (`vgt_...`). An API key does not belong in an address."
+        raise _unauthorized(detail)
+    note_no_answers(request.scope)
+    await _enter(request, maker)
+
+    async def token_is_live() -> bool:
+        return await tokens.find(token or "", job_id) is not None
+
+    return JobReader(maker, token_is_live)
+
+
+async def _enter(request: Request, key: ApiKey) -> None:
+    """Count the request for the app of its key."""
     request.scope[APP_KEY] = key.app
     if not await slot_of(request.scope).enter(key.app, lambda: _abandoned(request)):
         raise ClientDisconnect
-    return key
+
+
+def _token_parameter(request: Request) -> str | None:
+    """Return the parameter `token`; the route refuses a query that is malformed or has it twice."""
+    raw = request.scope["query_string"].decode("latin-1")
+    return dict(parse_qsl(raw, keep_blank_values=True)).get("token") if "token" in raw else None
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _abandoned(request: Request) -> bool:
@@ -56,10 +120,10 @@ def _abandoned(request: Request) -> bool:
     return request.method == "GET" and has_left(request.scope)
 
 
-async def _find(key_cache: KeyCache, token: str) -> ApiKey | None:
-    """Return the live key; raise a Problem (401) for one whose record Vigil did not write."""
+async def _authentic(found: Awaitable[ApiKey | None]) -> ApiKey | None:
+    """Return the key that is looked up; raise a Problem (401) for one whose record Vigil did not write."""
     try:
-        return await key_cache.find(token)
+        return await found
     except RecordUnreadable as error:
         if error.why not in UNAUTHENTIC:
             raise

@@ -5,11 +5,13 @@ open, turns every exception into a response, and records which answers were rece
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.runtime.context import AppContext
@@ -71,8 +73,9 @@ class _Sender:
 class RequestMiddleware:
     """Serves every request, around the router."""
 
-    def __init__(self, app: ASGIApp, context: AppContext) -> None:
-        self._app, self._clock, self._context = app, context.clock, context
+    def __init__(self, app: ASGIApp, context: AppContext, respond: Callable[[Problem, Scope], Response]) -> None:
+        """`respond`: returns the response to what failed outside a route, in the format of the path's API."""
+        self._app, self._clock, self._context, self._respond = app, context.clock, context, respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -94,7 +97,7 @@ class RequestMiddleware:
             scope = {**scope, "method": "GET"}
         try:
             if scope["path"] not in PROBES and not slot.start():
-                await _TOO_BUSY.response()(scope, receive, sender)
+                await self._respond(_TOO_BUSY, scope)(scope, receive, sender)
             else:
                 await self._app(scope, receive, sender)
         except (ClientDisconnect, _HeadAnswered):
@@ -103,7 +106,7 @@ class RequestMiddleware:
             problem = problem_of(error, scope)
             if not sender.status:
                 with suppress(_HeadAnswered):
-                    await problem.response()(scope, receive, sender)
+                    await self._respond(problem, scope)(scope, receive, sender)
         finally:
             slot.leave()
 

@@ -20,6 +20,7 @@ from starlette.types import Scope
 from worker.jobs.record import Job
 
 _ANSWERS: Final = "vigil.answers"
+_TO_OTHERS: Final = "vigil.to_others"
 _CONNECTION: Final = "vigil.connection"
 _FIRST_LOOK_S, _MAX_PAUSE_S = 0.002, 0.5
 
@@ -54,6 +55,11 @@ def body_has_begun(scope: Scope) -> bool:
     return connection is not None and connection.body_has_begun
 
 
+def note_no_answers(scope: Scope) -> None:
+    """Record that the response goes to somebody whom the app lets read: the app itself has not received it."""
+    scope[_TO_OTHERS] = True
+
+
 def note_answers(scope: Scope, jobs: Iterable[Job]) -> None:
     """Record that the response to this request shows the answers of these jobs, if they are over."""
     for job in jobs:
@@ -63,7 +69,7 @@ def note_answers(scope: Scope, jobs: Iterable[Job]) -> None:
 
 def note_answer(scope: Scope, job: Job) -> None:
     """Record that the response to this request shows the whole answer of the job, which is over by now."""
-    if not job.store:
+    if not job.store and _TO_OTHERS not in scope:
         scope.setdefault(_ANSWERS, []).append(job.id)
 
 

@@ -13,7 +13,7 @@ from worker.telemetry.tracing import serving
 _SENTRY_TRACE: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}(-[01])?")
 _BAGGAGE: Final = re.compile(r"sentry-[\x21-\x2b\x2d-\x7e]{1,500}")
 _MAX_BAGGAGE_ENTRIES: Final = 16
-_SUBMIT_PATHS: Final = frozenset({"/v1/jobs", "/v1/jobs/batch", "/v1/responses"})
+_SUBMIT_PATHS: Final = frozenset({"/v1/jobs", "/v1/jobs/batch", "/v1/responses", "/v1/chat/completions"})
 
 
 class TracingMiddleware:

@@ -316,8 +316,13 @@ async def test_a_redis_that_fails_half_way_loses_and_repeats_nothing(settings, r
         return await answer(name)
 
     context.jobs.load_output = once_away
+    key = acme.headers["authorization"].removeprefix("Bearer ")
+
+    async def live():
+        return await context.key_cache.find(key) is not None
+
     try:
-        feed = EventFeed(context, acme.headers["authorization"].removeprefix("Bearer "), job_id, 0, 0)
+        feed = EventFeed(context, live, job_id, 0, 0)
         body = b"".join([chunk async for chunk in feed.run()]).decode()
     finally:
         await context.broadcaster.stop()

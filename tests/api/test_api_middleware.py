@@ -29,6 +29,7 @@ ROUTES = [
     ("GET", "/v1/jobs/{id}/audit", "audit"),
     ("GET", "/v1/audit", "audit"),
     ("GET", "/v1/models", "read"),
+    ("GET", "/v1/models/{model_id}", "read"),
     ("POST", "/v1/models/probe", "ops"),
     ("GET", "/v1/status", "read"),
     ("POST", "/v1/pause", "ops"),
@@ -46,7 +47,7 @@ ROUTES = [
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 async def test_every_route_wants_a_key_with_its_scope(api, acme, method, path, scope):
-    path = path.format(id=await submitted(acme), end_user="u-1")
+    path = path.format(id=await submitted(acme), end_user="u-1", model_id="gpt-5.6-sol")
     bare = await acme.request(method, path, headers={"Authorization": ""})
     assert (bare.status_code, bare.headers["www-authenticate"]) == (401, "Bearer")
     others = tuple(s for s in ("submit", "read", "audit", "ops") if s != scope)
@@ -117,6 +118,7 @@ async def test_another_apps_job_does_not_exist(api, acme, worker):
         ("GET", "/audit"),
         ("POST", "/cancel"),
         ("POST", "/retry"),
+        ("POST", "/token"),
     ):
         answer = await rival.request(method, f"/v1/jobs/{job_id}{tail}")
         assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found"), tail
@@ -222,7 +224,12 @@ async def test_an_internal_error_is_a_500_without_details(
     assert "Traceback" not in caplog.text
 
 
-_ELSEWHERE = ("/v1/responses", "/v1/webhook-endpoints", "/hooks")  # test_api_{openai_errors,webhooks,hooks}.py
+_ELSEWHERE = (
+    "/v1/responses",
+    "/v1/chat",
+    "/v1/webhook-endpoints",
+    "/hooks",
+)  # test_api_{openai_errors,webhooks,hooks}.py
 
 
 async def test_the_document_has_every_route_and_status(acme):
@@ -234,19 +241,23 @@ async def test_the_document_has_every_route_and_status(acme):
         ("GET", "/healthz"),
         ("GET", "/readyz"),
         ("GET", "/metrics"),
+        ("POST", "/v1/jobs/{job_id}/token"),  # of either of two scopes: test_api_job_tokens.py
     } == {(m, p) for m, p in found if not p.startswith(_ELSEWHERE) and "/deliveries" not in p}
     names = [op["operationId"] for op in found.values()]
     assert len(set(names)) == len(names)
     for method, path, scope in ROUTES:
         op = found[method, path.replace("{id}", "{job_id}")]
         assert op["x-scope"] == scope
-        assert op["security"] == [{"key": []}]
+        by_token = path in {"/v1/jobs/{id}", "/v1/jobs/{id}/events"} and method == "GET"
+        assert op["security"] == [{"key": []}, *([{"job_token": []}] if by_token else [])]
         assert {"401", "403", "422", "500", "503"} <= set(op["responses"])
         assert ("{" in path) == ("404" in op["responses"])
         for status, response in op["responses"].items():
             if int(status) >= 400:
                 schema = response["content"]["application/problem+json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/Problem"}
+                of_models = method == "GET" and path.startswith("/v1/models")  # clients of OpenAI call them, too
+                name = "ModelProblem" if of_models else "Problem"
+                assert schema == {"$ref": f"#/components/schemas/{name}"}
     submit = found["POST", "/v1/jobs"]
     assert {"200", "202", "400", "413", "415"} <= set(submit["responses"])
     assert submit["requestBody"]["content"]["application/json"]["example"]["model"]

@@ -173,8 +173,8 @@ async def test_failures_keep_their_reason(sdk):
         model=SOL, input="[[sim: model_not_found]] Hi", extra_body={"vigil": {"policy": {"fallback": []}}}
     )
     assert failed.status == "failed"
-    assert failed.error.code
-    assert failed.vigil["error"]["code"] == failed.error.code
+    assert failed.error.code == "model_not_found", "the provider's"
+    assert failed.vigil["error"]["code"] == "model_not_granted", "ours"
     late = await sdk.client.responses.create(
         model=SOL,
         input="[[sim: silent_delay hold=600]] Hi",
@@ -256,6 +256,17 @@ async def test_the_end_user_of_the_request(sdk, given, person):
     assert made.safety_identifier == person
     job = await sdk.stage.settled(made.vigil["job_id"])
     assert job.safety_identifier != person
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed_on"), [({"mode": "implicit"}, {"prompt_cache_options": {"mode": "implicit"}}), ({}, {})]
+)
+async def test_a_comparison_with_an_earlier_response_is_left_out(sdk, sent, passed_on):
+    options = {**sent, "comparison_response_id": "resp_1"}  # as pydantic-ai sends it
+    made = await sdk.client.responses.create(
+        model=SOL, input="Hello", background=True, extra_body={"prompt_cache_options": options}
+    )
+    assert (await sdk.stage.jobs.load_input(made.vigil["job_id"]))["params"] == passed_on
 
 
 async def test_params_pass_through_and_ours_do_not(sdk):

@@ -337,6 +337,26 @@ async def test_items_beside_the_text_follow_it_and_without_live_text_stand_where
     assert await finish(made.json()["id"]) == [(0, "reasoning"), (1, "message"), (2, "function_call")]
 
 
+async def test_clients_that_read_only_events_see_the_reasoning(api, acme, worker):
+    summary = [{"type": "summary_text", "text": "s" * 40}, {"type": "summary_text", "text": "t"}]
+    thought = {"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": "gAAA"}
+    thought["content"] = [{"type": "reasoning_text", "text": "u"}]
+    odd = {"type": "reasoning", "id": "rs_2", "summary": "none", "content": [3, {"text": None}]}
+    job_id = (await acme.post("/v1/jobs", json={"model": SOL, "input": "Hi"})).json()["id"]
+    await worker.start(job_id)
+    done = ev.AttemptFinished(outcome="completed", served_model=SOL)
+    answer = {"output_text": "", "output": [thought, odd], "refusal": None}
+    await worker.commit(job_id, (done, 1), (ev.Completed(served_model=SOL), 1), answer=answer)
+    got = parsed(raw for _, raw in await frames(acme, job_id))
+    deltas = [(e["summary_index"], e["delta"]) for e in got if e["type"] == "response.reasoning_summary_text.delta"]
+    assert deltas == [(0, "s" * 32), (0, "s" * 8), (1, "t")]
+    done_texts = [e["text"] for e in got if e["type"].endswith("text.done")]
+    assert done_texts == ["s" * 40, "t", "u"]
+    added = [e["item"] for e in got if e["type"] == "response.output_item.added"]
+    assert (added[0]["summary"], added[0]["content"]) == ([], [])
+    assert [e["item"] for e in got if e["type"] == "response.output_item.done"] == [thought, odd]
+
+
 async def test_a_response_that_never_ran(api, acme, watch):
     made = (await acme.post("/v1/responses", json={"model": SOL, "input": "Hi", "background": True})).json()
     got, task = watch(acme, made["id"])

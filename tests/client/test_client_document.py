@@ -29,6 +29,8 @@ PAIRS: dict[str, type[ApiModel]] = {
 }
 LEFT_OUT = {
     "/object": "a constant: the client's type says it",
+    "/created": "for clients of OpenAI: the client reads `price_from`",
+    "/owned_by": "for clients of OpenAI: a constant",
 }
 LEFT_OPEN = {
     "/unreadable": "names of members: plain text",

@@ -99,6 +99,7 @@ def test_names_of_state_in_the_input(items, pointer):
 OWN = [
     {"reasoning": {"effort": "high"}, "text": {"format": {"type": "text"}}, "tools": [], "prompt": "text"},
     {"previous_response_id": None, "conversation": None, "file_ids": [], "tools": [{"vector_store_ids": []}]},
+    {"client_metadata": {"session_id": "s", "thread_id": "t", "x": '{"turn_id": 1}'}},  # as Codex sends it
     {"metadata": {"file_id": "file-1", "conversation": "mine"}, "prompt_cache_key": "conv_1", "stop_token_ids": [1, 2]},
     {
         "tools": [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from deployment import Deployment, deployed
 from openai import OpenAI
@@ -63,6 +64,8 @@ def work(vigil: Deployment) -> None:
         vigil.get(path)
     with vigil.http.stream("GET", f"/v1/jobs/{ids[1]}/events") as events:
         assert "job.completed" in "".join(events.iter_text())
+    token = vigil.http.post(f"/v1/jobs/{ids[0]}/token").json()["token"]
+    assert httpx2.get(f"{vigil.url}/v1/jobs/{ids[0]}", params={"token": token}, trust_env=False).status_code == 200
     assert vigil.http.post("/v1/models/probe", json={}).status_code == 200
     key = vigil.http.headers["Authorization"].removeprefix("Bearer ")
     with OpenAI(base_url=f"{vigil.url}/v1", api_key=key) as client:

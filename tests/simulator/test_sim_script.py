@@ -13,8 +13,9 @@ from worker.simulator import SCENARIOS
 from worker.simulator.chat_script import chat_script
 from worker.simulator.directive import Directive, parse
 from worker.simulator.plan import Plan, resolve
-from worker.simulator.prose import sample, words
+from worker.simulator.prose import words
 from worker.simulator.request_body import ParsedRequest, read
+from worker.simulator.schema_sample import sample
 from worker.simulator.script import responses_script
 from worker.simulator.wire import Ids, Step
 

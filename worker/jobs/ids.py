@@ -61,6 +61,14 @@ def response_id_of(job_id: str) -> str:
     return "resp_" + job_id.removeprefix("job_")
 
 
-def job_id_of(either: str) -> str:
-    """Return the job id that belongs to a `job_…` or `resp_…` id."""
-    return "job_" + either.removeprefix("resp_") if either.startswith("resp_") else either
+def completion_id_of(job_id: str) -> str:
+    """Return the job's id as a chat completion: the same tail after `chatcmpl-`."""
+    return "chatcmpl-" + job_id.removeprefix("job_")
+
+
+def job_id_of(named: str) -> str:
+    """Return the job id that belongs to a `job_…`, `resp_…` or `chatcmpl-…` id."""
+    for prefix in ("resp_", "chatcmpl-"):
+        if named.startswith(prefix):
+            return "job_" + named.removeprefix(prefix)
+    return named

@@ -75,7 +75,7 @@ _TEXTS: Final = frozenset(
 _OF_ANSWERS: Final = frozenset({"annotations", "results", "action", "actions", "sources", "logprobs"})
 """What an item of an earlier answer says of itself."""
 _SCHEMAS: Final = frozenset({"parameters", "schema", "input_schema", "output_schema"})
-_FREE: Final = frozenset({"metadata", "headers", "logit_bias"})
+_FREE: Final = frozenset({"metadata", "client_metadata", "headers", "logit_bias"})
 _SCHEME: Final = re.compile(r"(?i:https?|wss?):|[A-Za-z][A-Za-z0-9+.-]*:[\x00-\x20]*[/\\]{2}")
 _LONGEST_SCHEME: Final = 40
 _BLANKS: Final = "".join(map(chr, range(33)))

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from . import prose
 from .buffering import buffering, with_duplicate_keys
 from .error_forms import error_object, fields_beside, moderation, planned_error
 from .errors import ErrorShape, envelope
+from .output_items import OutputItem, output_items
 from .plan import Plan
 from .request_body import ParsedRequest
 from .wire import Ids, Json, Step, chat_frame, chat_usage, dumps
 
+_CALLS = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
+_SHOWN = frozenset({"message", "refusal", *_CALLS})  # Chat has no place for the other items
 _REASONS = {"max_output_tokens": "length", "max_messages": "length", "server_error": "content_filter"}
 
 
@@ -37,6 +41,7 @@ class _Chat:
         }.get(plan.route or "", ask.model)
         fails = plan.carrier is not None and plan.carrier != "incomplete"
         self.error: ErrorShape | None = planned_error(plan, ask, project) if fails else None
+        self.thought = 0  # tokens of reasoning, which Chat counts and doesn't show
 
     def steps(self) -> Iterator[Step]:
         plan, ask = self.plan, self.ask
@@ -46,15 +51,25 @@ class _Chat:
             signal = chat_frame({**self._base(), "choices": [], "safety_buffering": buffering(plan)})
             yield Step(0.0, with_duplicate_keys(signal, plan.shape))
         yield Step(plan.hold + plan.latency, b"")
-        called = ask.function() if plan.tool else None
-        tokens = self._tokens(called)
-        short = plan.carrier is None and ask.limit is not None and len(tokens) > ask.limit
-        if short:
-            tokens = tokens[: ask.limit]
-        yield self._chunk({"role": "assistant", "content": None if called else "", "refusal": None})
-        if called is not None:
-            yield self._chunk({"tool_calls": [self._call(str(called.get("name", "function")), "")]})
-        yield from self._deltas(tokens, called=called is not None)
+        items = output_items(ask, plan, self.ids)
+        self.thought = sum(len(item.tokens) for item in items if item.kind == "reasoning")
+        items = [item for item in items if item.kind in _SHOWN]
+        calls = [item for item in items if item.kind in _CALLS]
+        sent, short = self.thought, False
+        content = None if calls else ""
+        yield self._chunk({"role": "assistant", "content": content, "refusal": None})
+        for index, item in enumerate(items):
+            left = None if plan.carrier is not None or ask.limit is None else max(0, ask.limit - sent)
+            short = left is not None and len(item.tokens) > left
+            tokens = item.tokens[:left] if short else item.tokens
+            if item.kind in _CALLS:
+                yield self._chunk({"tool_calls": [{"index": index, **self._call(item, "")}]})
+            yield from self._deltas(tokens, item, index)
+            sent += len(tokens)
+            items[index] = replace(item, tokens=tokens)
+            if short:
+                items = items[: index + 1]
+                break
         if self.error is not None:
             if plan.form == "moderation":
                 yield Step(0.0, chat_frame({**self._base(), "choices": [], "moderation": moderation(blocked=True)}))
@@ -62,8 +77,8 @@ class _Chat:
             error_body: Json = {**fields_beside(self.error, plan.form), **self._error(self.error)}
             yield Step(0.0, chat_frame(error_body), terminal=True, error=error_body["error"])
             return
-        reason = self._reason(short=short, called=called is not None)
-        whole = self._whole(tokens, reason, called)
+        reason = self._reason(short=short, called=bool(calls))
+        whole = self._whole(items, reason, sent)
         yield self._chunk({}, reason, whole=whole)
         if ask.include_usage:
             yield Step(0.0, chat_frame({**self._base(), "choices": [], "usage": whole["usage"]}))
@@ -73,22 +88,9 @@ class _Chat:
         form = self.plan.form
         return envelope(error) if form == "plain" else {"error": error_object(error, form)}
 
-    def _tokens(self, called: Json | None) -> list[str]:
-        plan, ask = self.plan, self.ask
-        if plan.carrier is not None and plan.partial == 0:
-            return []
-        if plan.refusal:
-            return list(prose.REFUSAL)
-        if plan.text is not None:
-            return prose.pieces(plan.text, 24)
-        if called is not None:
-            return prose.pieces(dumps(prose.sample(called.get("parameters"))))
-        if (schema := ask.json_schema()) is not None:
-            return prose.pieces(dumps(prose.sample(schema)))
-        return prose.words(len(ask.text), plan.partial if plan.carrier is not None else plan.tokens)
-
-    def _deltas(self, tokens: list[str], *, called: bool) -> Iterator[Step]:
-        key = "refusal" if self.plan.refusal else "content"
+    def _deltas(self, tokens: list[str], item: OutputItem, number: int) -> Iterator[Step]:
+        key = "refusal" if item.kind == "refusal" else "content"
+        call = _CALLS.get(item.kind)
         head = dumps({**self._base(), "choices": []})[:-2]  # up to `"choices":[`
         head = f'data: {head}{{"index":0,"delta":'
         tail = ',"logprobs":null,"finish_reason":null}]'
@@ -96,8 +98,9 @@ class _Chat:
         gap = 1.0 / self.plan.rate
         for index, token in enumerate(tokens):
             delta = f'{{"{key}":{dumps(token)}}}'
-            if called:
-                delta = f'{{"tool_calls":[{{"index":0,"function":{{"arguments":{dumps(token)}}}}}]}}'
+            if call is not None:
+                kind, field = call
+                delta = f'{{"tool_calls":[{{"index":{number},"{kind}":{{"{field}":{dumps(token)}}}}}]}}'
             end = f',"obfuscation":"{padding[index % len(padding)]}"}}\n\n' if padding else "}\n\n"
             yield Step(gap if index else 0.0, f"{head}{delta}{tail}{end}".encode(), tokens=1)
 
@@ -113,21 +116,24 @@ class _Chat:
         body = {**self._base(), "choices": [choice]}
         return Step(0.0, chat_frame(body), terminal=whole is not None, snapshot=whole)
 
-    def _whole(self, tokens: list[str], reason: str, called: Json | None) -> Json:
-        text = "".join(tokens)
-        message: Json = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
-        if called is not None:
-            message |= {"content": None, "tool_calls": [self._call(str(called.get("name", "function")), text)]}
-            del message["tool_calls"][0]["index"]
-        elif self.plan.refusal:
-            message |= {"content": None, "refusal": text}
+    def _whole(self, items: list[OutputItem], reason: str, sent: int) -> Json:
+        message: Json = {"role": "assistant", "content": "", "refusal": None, "annotations": []}
+        for item in items:
+            text = "".join(item.tokens)
+            if item.kind in _CALLS:
+                message |= {"content": None, "tool_calls": [*message.get("tool_calls", ()), self._call(item, text)]}
+            elif item.kind == "refusal":
+                message |= {"content": None, "refusal": text}
+            else:
+                message["content"] = text
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-        counted = chat_usage(self.ask.input_tokens, len(tokens))
+        counted = chat_usage(self.ask.input_tokens, sent, self.thought)
         return {**self._base("chat.completion"), "choices": [choice], "usage": counted}
 
-    def _call(self, name: str, arguments: str) -> dict[str, Any]:
-        function = {"name": name, "arguments": arguments}
-        return {"index": 0, "id": self.ids.call, "type": "function", "function": function}
+    @staticmethod
+    def _call(item: OutputItem, text: str) -> dict[str, Any]:
+        kind, field = _CALLS[item.kind]
+        return {"id": item.body["call_id"], "type": kind, kind: {"name": item.body["name"], field: text}}
 
     def _base(self, kind: str = "chat.completion.chunk") -> Json:
         return {

@@ -145,6 +145,11 @@ OPTIONS: dict[str, Option] = {
     ),
     "look_hold": Option(_number(0, DAY), "seconds from the create on for which `looks` counts; 0 = for ever"),
     "tool": Option(_flag, "1 = call the first function of `tools` instead of writing text"),
+    "name": Option(_text, "tools that are called, one a round, comma separated; else the first one"),
+    "calls": Option(_integer(1, 20), "calls at once, of the tools in turn"),
+    "rounds": Option(_integer(0, 50), "rounds of calls before the message; 0 = one for each name, at least one"),
+    "command": Option(_text, "what the shell runs"),
+    "reasoning": Option(_flag, "1 = a reasoning item comes first"),
     "notify": Option(
         _one_of("identifier_blocked", "warning", "deactivation", "alert"),
         "a webhook of the safety team about this request, after the hold",

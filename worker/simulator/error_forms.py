@@ -51,8 +51,14 @@ def moderation(*, blocked: bool) -> Json:
 
     The scores are the SDK's (openai 3.57.0); how a block shows is guessed, because no capture was found.
     """
-    scores = {"categories": {"illicit": True}, "category_scores": {"illicit": _MODERATION_SCORE}, "flagged": True}
-    result: Json = {"type": "moderation_result", "model": "omni-moderation-latest", **scores}
+    result: Json = {
+        "type": "moderation_result",
+        "model": "omni-moderation-latest",
+        "categories": {"illicit": True},
+        "category_scores": {"illicit": _MODERATION_SCORE},
+        "category_applied_input_types": {"illicit": ["text"]},
+        "flagged": True,
+    }
     clean = {**result, "categories": {"illicit": False}, "flagged": False}
     return {
         "policy": {"input": {"mode": "block" if blocked else "score"}},

@@ -31,6 +31,15 @@ class Plan:
     tokens: int = 20
     partial: int = 0
     tool: bool = False
+    uses: str = ""  # a kind of tool that it uses: custom | shell | apply_patch
+    name: str = ""  # the tools that it calls, one a round, comma separated
+    calls: int = 1  # calls at once
+    rounds: int = 0  # rounds of calls before the message; 0 = one for each name, at least one
+    command: str = ""
+    reasoning: bool = False
+    adds_tools: bool = False
+    json: bool = False
+    counts_inputs: bool = False
     text: str | None = None  # a given answer instead of the pleasant one
     refusal: bool = False
     # -- the check's announcement
@@ -80,7 +89,8 @@ class Plan:
 
     def as_normal(self) -> Plan:
         """Return the ordinary answer that takes this plan's place, with the same length and pace."""
-        return Plan(tokens=self.tokens, rate=self.rate, latency=self.latency, tool=self.tool, queue=self.queue)
+        kept = ("tokens", "rate", "latency", "queue", "tool", "uses", "name", "calls", "rounds", "command", "reasoning")
+        return Plan(**{name: getattr(self, name) for name in kept})
 
     def labels(self, kind: str) -> list[str]:
         """Return the check's `use_case` or `reason` as the list on the wire."""

@@ -1,4 +1,4 @@
-"""Writes the fake model's text: deterministic words, a minimal value for a JSON schema, padding.
+"""Writes the fake model's text: deterministic words, padding.
 
 Pure. It never repeats any of the prompt; only the prompt's length chooses where the text starts.
 """
@@ -6,7 +6,6 @@ Pure. It never repeats any of the prompt; only the prompt's length chooses where
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
 
 _SENTENCES = (
     "The harbour wakes slowly, and the first boats leave while the light is still soft.",
@@ -23,8 +22,6 @@ _SENTENCES = (
 _WORDS = tuple(f"{word} " for sentence in _SENTENCES for word in sentence.split())
 _STARTS = tuple(i for i, word in enumerate(_WORDS) if i == 0 or _WORDS[i - 1].endswith(". "))
 REFUSAL = ("Sorry, ", "I ", "can't ", "help ", "with ", "that.")
-_MAX_DEPTH = 20
-_MAX_VALUES = 10_000
 PADDING = ("p3X", "q81", "k2", "Zt90a", "m", "v7Qe2d", "0fR", "hY4b")
 
 
@@ -42,50 +39,3 @@ def words(length: int, count: int) -> list[str]:
 def pieces(text: str, size: int = 6) -> list[str]:
     """Return the text cut into tokens of a few characters."""
     return [text[i : i + size] for i in range(0, len(text), size)]
-
-
-def sample(schema: Any) -> Any:
-    """Return a small value that satisfies an ordinary JSON schema; $ref isn't followed.
-
-    It has at most _MAX_VALUES values, however often a schema says that something is required.
-    """
-    return _Sampler().value(schema, 0)
-
-
-class _Sampler:
-    def __init__(self) -> None:
-        self._left = _MAX_VALUES
-
-    def value(self, schema: Any, depth: int) -> Any:
-        self._left -= 1
-        if not isinstance(schema, dict) or depth > _MAX_DEPTH or self._left < 0:
-            return {}
-        if "const" in schema:
-            return schema["const"]
-        for several in ("anyOf", "oneOf", "allOf"):
-            if isinstance(schema.get(several), list) and schema[several]:
-                return self.value(schema[several][0], depth + 1)
-        if isinstance(schema.get("enum"), list) and schema["enum"]:
-            return schema["enum"][0]
-        kind = schema.get("type", "object")
-        kind = kind[0] if isinstance(kind, list) and kind else kind
-        if kind == "array":
-            least = schema.get("minItems")
-            count = min(least, self._left) if isinstance(least, int) else 0
-            return [self.value(schema.get("items", {}), depth + 1) for _ in range(count)]
-        if kind in ("integer", "number"):
-            least = schema.get("minimum")
-            return least if isinstance(least, (int, float)) else 1
-        simple: dict[Any, Any] = {"string": "ok", "boolean": True, "null": None}
-        return simple[kind] if isinstance(kind, str) and kind in simple else self._object(schema, depth)
-
-    def _object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
-        properties, required = schema.get("properties"), schema.get("required")
-        properties = properties if isinstance(properties, dict) else {}
-        names = [name for name in (required if isinstance(required, list) else properties) if isinstance(name, str)]
-        found: dict[str, Any] = {}
-        for name in dict.fromkeys(names):
-            if self._left <= 0:
-                break
-            found[name] = self.value(properties.get(name, {"type": "string"}), depth + 1)
-        return found

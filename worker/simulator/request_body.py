@@ -45,14 +45,11 @@ class ParsedRequest:
         """Return the key by which `times` counts: the same input to the same model."""
         return f"{self.model}\n{self.sha256}"
 
-    def function(self) -> Json | None:
-        """Return the first function of `tools`, flat (Responses) or nested (Chat), or None."""
-        tools = self.body.get("tools")
-        for tool in tools if isinstance(tools, list) else []:
-            if isinstance(tool, dict) and tool.get("type") == "function":
-                inner = tool.get("function", tool)
-                return inner if isinstance(inner, dict) else None
-        return None
+    @property
+    def items(self) -> list[Json]:
+        """Return the items of `input` or the messages, without those that are no objects."""
+        source = self.body.get("messages") if "messages" in self.body else self.body.get("input")
+        return [item for item in source if isinstance(item, dict)] if isinstance(source, list) else []
 
     def json_schema(self) -> Json | None:
         """Return the schema when a JSON answer is asked for ({} for plain JSON), else None."""

@@ -10,7 +10,9 @@ from typing import Any
 from .gateway_scenarios import GATEWAYS
 from .resume_scenarios import RESUME_SCENARIOS
 from .scenario import Expected, Scenario
+from .serving_scenarios import SERVING_SCENARIOS
 from .signal_scenarios import BLOCK_SCENARIOS, SIGNAL_SCENARIOS
+from .tool_scenarios import TOOL_SCENARIOS
 from .wire_shape_scenarios import WIRE_SHAPE_SCENARIOS
 
 _CHECK = ("hold", "keepalive", "use_case", "reason", "retry_model", "signal", "repeats")
@@ -40,7 +42,7 @@ def _http(code: str, **more: Any) -> dict[str, Any]:
 
 _ALL: tuple[Scenario, ...] = (
     # -- answers
-    Scenario("normal", "An ordinary answer.", {}, ("tokens", "rate", "latency", "queue", "tool")),
+    Scenario("normal", "An ordinary answer.", {}, ("tokens", "rate", "latency", "queue", "tool", "reasoning")),
     Scenario(
         "refusal", "The model itself declines: a refusal part.", {"refusal": True}, (), Expected(outcome="refused")
     ),
@@ -370,27 +372,19 @@ _ALL: tuple[Scenario, ...] = (
         Expected("expired", "timed_out", note="times=1 lets a new create through"),
         spares_fast_tier=True,
     ),
-    # -- who serves
-    Scenario(
-        "rerouted",
-        "Another model serves, told by header, snapshot and terminal event.",
-        {"route": "header", "served": "gpt-5.6-luna"},
-        ("served", "only"),
-        _ok(note="disclosure provider_reroute; failed with require_model"),
-    ),
-    Scenario(
-        "model_conflict",
-        "created names the requested model, completed another, no header.",
-        {"route": "conflict", "served": "gpt-5.6-terra"},
-        ("served", "only"),
-        _ok(note="disclosure provider_reroute, flag model_conflict"),
-    ),
-    Scenario("alias", "The answer names the dated model: not a reroute.", {"route": "alias"}, ("served",), _ok()),
 )
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
-    for scenario in (*_ALL, *SIGNAL_SCENARIOS, *BLOCK_SCENARIOS, *RESUME_SCENARIOS, *WIRE_SHAPE_SCENARIOS)
+    for scenario in (
+        *_ALL,
+        *SERVING_SCENARIOS,
+        *TOOL_SCENARIOS,
+        *SIGNAL_SCENARIOS,
+        *BLOCK_SCENARIOS,
+        *RESUME_SCENARIOS,
+        *WIRE_SHAPE_SCENARIOS,
+    )
 }
 
 

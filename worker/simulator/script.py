@@ -13,12 +13,17 @@ from . import prose
 from .buffering import buffering, with_duplicate_keys
 from .error_forms import error_object, fields_beside, moderation, planned_error
 from .errors import MISALIGNMENT, ErrorShape
+from .output_items import OutputItem, output_items
 from .plan import Plan
 from .request_body import ParsedRequest
-from .wire import Ids, Json, Step, dumps, frame, function_call, message, snapshot, text_part, usage
+from .wire import Ids, Json, Step, dumps, frame, snapshot, text_part, usage
 
 GENERIC = {"code": "server_error", "message": "simulated generic"}
 FOREVER = math.inf
+_ARGUMENTS = {
+    "function_call": ("response.function_call_arguments", "arguments"),
+    "custom_tool_call": ("response.custom_tool_call_input", "input"),
+}
 
 
 def responses_script(ask: ParsedRequest, plan: Plan, ids: Ids, project: str) -> Iterator[Step]:
@@ -33,6 +38,7 @@ class _Script:
         self.ask, self.plan, self.ids = ask, plan, ids
         self.seq = 0
         self.sent = 0  # output tokens so far
+        self.thought = 0  # those of them that are reasoning
         self.output: list[Json] = []
         dated = f"{ask.model}-2026-07-09"
         self.model = (plan.served or dated) if plan.route == "alias" else ask.model
@@ -48,12 +54,14 @@ class _Script:
         if self.plan.signal != "mid":  # its hold comes in the middle of the output
             yield from self._silence(self.plan.hold)
         fails = self.plan.carrier is not None
-        tokens = self._tokens(self.plan.partial if fails else None)
-        short = not fails and self.ask.limit is not None and len(tokens) > self.ask.limit
-        if short:
-            tokens = tokens[: self.ask.limit]
-        if tokens:
-            yield from self._item(tokens, whole=not (fails or short))
+        items, short = output_items(self.ask, self.plan, self.ids), False
+        for index, item in enumerate(items):
+            last = index == len(items) - 1
+            left = None if fails or self.ask.limit is None else self.ask.limit - self.sent
+            short = left is not None and len(item.tokens) > left
+            yield from self._item(index, item, whole=not (short or (fails and last)), upto=left if short else None)
+            if short:
+                break
         yield from self._ending(short=short)
 
     # -- before output
@@ -110,63 +118,56 @@ class _Script:
 
     # -- output
 
-    def _tokens(self, partial: int | None) -> list[str]:
-        plan, ask = self.plan, self.ask
-        if partial == 0:
-            return []
-        if plan.refusal:
-            return list(prose.REFUSAL)
-        if plan.text is not None:
-            return prose.pieces(plan.text, 24)
-        if (schema := self._json_answer()) is not None:
-            return prose.pieces(dumps(schema))[:partial]
-        return prose.words(len(ask.text), plan.tokens if partial is None else partial)
-
-    def _json_answer(self) -> Any | None:
-        if self._called() is not None:
-            return prose.sample((self._called() or {}).get("parameters"))
-        schema = self.ask.json_schema()
-        return None if schema is None else prose.sample(schema)
-
-    def _called(self) -> Json | None:
-        return self.ask.function() if self.plan.tool else None
-
-    def _item(self, tokens: list[str], *, whole: bool) -> Iterator[Step]:
+    def _item(self, index: int, item: OutputItem, *, whole: bool, upto: int | None) -> Iterator[Step]:
         """Yield one output item; a part that isn't whole ends after its last delta."""
-        called = self._called()
-        name = str(called.get("name", "function")) if called is not None else ""
-        kind = "function_call" if called is not None else "refusal" if self.plan.refusal else "output_text"
-        delta = {"function_call": "response.function_call_arguments", "refusal": "response.refusal"}.get(
-            kind, "response.output_text"
-        )
-        item_id = self.ids.item if called is None else self.ids.item.replace("msg_", "fc_", 1)
-        if called is not None:
-            added = function_call(self.ids, name, "", "in_progress")
-        else:
-            added = message(item_id, "in_progress", [])
-        yield self._event("response.output_item.added", {"output_index": 0, "item": added}, wait=self.plan.latency)
-        at: Json = {"item_id": item_id, "output_index": 0}
-        if called is None:
-            at["content_index"] = 0
-            empty: Json = {"type": "refusal", "refusal": ""} if kind == "refusal" else text_part("")
-            yield self._event("response.content_part.added", {**at, "part": empty})
-        yield from self._deltas(f"{delta}.delta", at, tokens, logprobs=kind == "output_text")
-        text = "".join(tokens)
-        status = "completed" if whole else "incomplete"
-        part: Json = {"type": "refusal", "refusal": text} if kind == "refusal" else text_part(text)
-        item = function_call(self.ids, name, text, status) if called is not None else message(item_id, status, [part])
-        self.output = [item]
-        if not whole:
-            return
-        if called is not None:
-            yield self._event(f"{delta}.done", {**at, "name": name, "arguments": text})
-        else:
-            content: Json = {"refusal": text} if kind == "refusal" else {"text": text, "logprobs": []}
-            yield self._event(f"{delta}.done", {**at, **content})
-            yield self._event("response.content_part.done", {**at, "part": part})
-        yield self._event("response.output_item.done", {"output_index": 0, "item": item})
+        begun = {"output_index": index, "item": item.begun()}
+        yield self._event("response.output_item.added", begun, wait=0.0 if index else self.plan.latency)
+        finished = item.finished("completed" if whole else "incomplete", upto)
+        at: Json = {"item_id": item.id, "output_index": index}
+        tokens = item.tokens[:upto]
+        match item.kind:
+            case "message" | "refusal":
+                yield from self._part({**at, "content_index": 0}, item.kind, tokens, finished["content"][0], whole)
+            case "function_call" | "custom_tool_call":
+                kind, field = _ARGUMENTS[item.kind]
+                yield from self._deltas(f"{kind}.delta", at, tokens)
+                name = {"name": finished["name"]} if item.kind == "function_call" else {}
+                if whole:
+                    yield self._event(f"{kind}.done", {**at, **name, field: finished[field]})
+            case "reasoning":
+                yield from self._summary({**at, "summary_index": 0}, tokens, finished["summary"][0], whole)
+            case "shell_call":
+                command: Json = {"output_index": index, "command_index": 0}
+                yield self._event("response.shell_call_command.added", {**command, "command": ""})
+                yield from self._deltas("response.shell_call_command.delta", command, tokens)
+                if whole:
+                    yield self._event("response.shell_call_command.done", {**command, "command": "".join(tokens)})
+            case _:
+                pass
+        self.output = [*self.output, finished]
+        if whole:
+            yield self._event("response.output_item.done", {"output_index": index, "item": finished})
 
-    def _deltas(self, kind: str, at: Json, tokens: list[str], *, logprobs: bool) -> Iterator[Step]:
+    def _part(self, at: Json, kind: str, tokens: list[str], part: Json, whole: bool) -> Iterator[Step]:
+        refusal = kind == "refusal"
+        name = "response.refusal" if refusal else "response.output_text"
+        empty: Json = {"type": "refusal", "refusal": ""} if refusal else text_part("")
+        yield self._event("response.content_part.added", {**at, "part": empty})
+        yield from self._deltas(f"{name}.delta", at, tokens, logprobs=not refusal)
+        if whole:
+            content: Json = {"refusal": part["refusal"]} if refusal else {"text": part["text"], "logprobs": []}
+            yield self._event(f"{name}.done", {**at, **content})
+            yield self._event("response.content_part.done", {**at, "part": part})
+
+    def _summary(self, at: Json, tokens: list[str], part: Json, whole: bool) -> Iterator[Step]:
+        self.thought += len(tokens)
+        yield self._event("response.reasoning_summary_part.added", {**at, "part": {"type": "summary_text", "text": ""}})
+        yield from self._deltas("response.reasoning_summary_text.delta", at, tokens)
+        if whole:
+            yield self._event("response.reasoning_summary_text.done", {**at, "text": part["text"]})
+            yield self._event("response.reasoning_summary_part.done", {**at, "part": part})
+
+    def _deltas(self, kind: str, at: Json, tokens: list[str], *, logprobs: bool = False) -> Iterator[Step]:
         """Yield one frame per token; the frame's constant text is written once."""
         head = f'event: {kind}\ndata: {{"type":"{kind}","sequence_number":'
         middle = f",{dumps(at)[1:-1]},"
@@ -288,7 +289,7 @@ class _Script:
         return {**snapshot(self.ask, self.ids, self.model), **changes}
 
     def _usage(self) -> Json:
-        return usage(self.ask.input_tokens, self.sent, self.plan.cache_write)
+        return usage(self.ask.input_tokens, self.sent, self.thought, self.plan.cache_write)
 
     def _check(self, *, repeat: bool = False) -> Any:
         return buffering(self.plan, repeat=repeat)

@@ -39,6 +39,14 @@ class Ids:
     created_at: int
     fingerprint: str = "fp_sim"
 
+    def named(self, prefix: str, index: int = 0) -> str:
+        """Return the name of an item of another type than a message, number `index` of its type."""
+        return f"{prefix}_{self.item.removeprefix('msg_')}{index or ''}"
+
+    def call_named(self, index: int) -> str:
+        """Return the name by which the output of call number `index` is sent back."""
+        return f"{self.call}{index or ''}"
+
 
 def dumps(value: Any) -> str:
     """Return compact ASCII JSON."""
@@ -56,7 +64,7 @@ def chat_frame(body: Json) -> bytes:
     return f"data: {dumps(body)}\n\n".encode()
 
 
-def usage(input_tokens: int, output_tokens: int, cache_write: int = 0) -> Json:
+def usage(input_tokens: int, output_tokens: int, reasoning_tokens: int = 0, cache_write: int = 0) -> Json:
     """Return the usage object of the Responses API; a fourth of what is written to the cache stays for 12 hours."""
     details: Json = {"cached_tokens": 0, "cache_write_tokens": cache_write}
     if cache_write:
@@ -69,19 +77,19 @@ def usage(input_tokens: int, output_tokens: int, cache_write: int = 0) -> Json:
         "input_tokens": input_tokens,
         "input_tokens_details": details,
         "output_tokens": output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": reasoning_tokens},
         "total_tokens": input_tokens + output_tokens,
     }
 
 
-def chat_usage(input_tokens: int, output_tokens: int) -> Json:
+def chat_usage(input_tokens: int, output_tokens: int, reasoning_tokens: int = 0) -> Json:
     """Return the usage object of Chat Completions."""
     return {
         "prompt_tokens": input_tokens,
         "completion_tokens": output_tokens,
         "total_tokens": input_tokens + output_tokens,
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": reasoning_tokens, "audio_tokens": 0},
     }
 
 
@@ -130,26 +138,9 @@ def snapshot(ask: ParsedRequest, ids: Ids, model: str) -> Json:
     return out
 
 
-def message(item_id: str, status: str, content: list[Json]) -> Json:
-    """Return an assistant message item."""
-    return {"id": item_id, "type": "message", "status": status, "role": "assistant", "content": content}
-
-
 def text_part(text: str) -> Json:
     """Return an output_text content part."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
-def function_call(ids: Ids, name: str, arguments: str, status: str) -> Json:
-    """Return a function_call item."""
-    return {
-        "id": ids.item.replace("msg_", "fc_", 1),
-        "type": "function_call",
-        "status": status,
-        "name": name,
-        "call_id": ids.call,
-        "arguments": arguments,
-    }
 
 
 def headers(*, request_id: str, organization: str, project: str, processing_ms: int, left: int) -> dict[str, str]:

@@ -146,9 +146,16 @@ class Apps:
 
         Raises RecordUnreadable, also for a record that Vigil did not write.
         """
-        if not is_well_formed(key):
-            return None
-        digest = _digest(key)
+        return await self._find(_digest(key)) if is_well_formed(key) else None
+
+    async def find_by_id(self, key_id: str) -> ApiKey | None:
+        """Return the record of the key with this id, revoked or not; None for an unknown one. Raises as `find` does."""
+        async with store_errors("look up the key", keys.API_KEYS):
+            digest = await self._redis.hget(keys.API_KEYS, key_id)
+        found = await self._find(digest.decode(errors="replace")) if digest else None
+        return found if found is not None and found.id == key_id else None
+
+    async def _find(self, digest: str) -> ApiKey | None:
         name = keys.api_key(digest)
         async with store_errors("look up the key", name):
             raw = await self._redis.get(name)

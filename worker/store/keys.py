@@ -8,7 +8,8 @@ vigil:in:<id>           string  the input: input, instructions, params
 vigil:out:<id>          string  the output of the model
 vigil:trail:<id>        list    events in order; index = seq - 1
 vigil:text:<id>:<n>     list    chunks of attempt n's text, in order, while it runs
-vigil:shown:<id>        hash    attempt -> chunks of its text that the OpenAI-compatible API has streamed; no content
+vigil:shown:<id>        hash    attempt -> chunks of its text that the OpenAI-compatible API has streamed; check:<n> ->
+                                where it told of a safety check, and what; no content
 vigil:ready             zset    queued jobs by rank         ┐ an unsettled job is in exactly one of
 vigil:later             zset    scheduled jobs by due time  │ these three, so that none is forgotten
 vigil:leased            zset    running jobs by lease end   ┘

@@ -6,11 +6,15 @@ Pure. Params pass through unchanged, without the keys that Vigil owns; only chat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from worker.upstream.call import OWNED_PARAMS, UpstreamCall
 from worker.upstream.token_limit import BOTH, NEW, OLD
 from worker.upstream.tolerant_fields import mapping
+
+_LOGPROBS: Final = "message.output_text.logprobs"
+_CALLS: Final = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
+"""Of each kind of call in an input: its type in chat, and the member that holds what the tool gets."""
 
 
 def path_of(call: UpstreamCall) -> str:
@@ -55,7 +59,13 @@ def _chat_body(call: UpstreamCall, limit_names: Sequence[str]) -> dict[str, Any]
     if type(body.get("tools")) is list:
         body["tools"] = [_tool(tool) for tool in body["tools"]]
     if "tool_choice" in body:
-        body["tool_choice"] = _tool(body["tool_choice"])
+        body["tool_choice"] = _tool_choice(body["tool_choice"])
+    if type(included := body.get("include")) is list and _LOGPROBS in included:
+        body["logprobs"] = True
+        if rest := [one for one in included if one != _LOGPROBS]:
+            body["include"] = rest
+        else:
+            del body["include"]
     body["stream_options"] = {**mapping(body.get("stream_options")), "include_usage": True}
     body |= {"model": call.model, "messages": _messages(call), "stream": True}
     if call.safety_identifier is not None:
@@ -71,9 +81,21 @@ def _response_format(wanted: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _tool(tool: object) -> object:
-    if type(tool) is dict and tool.get("type") == "function" and "function" not in tool:
-        return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
-    return tool
+    kind = tool.get("type") if type(tool) is dict else None
+    if type(tool) is not dict or kind not in ("function", "custom") or kind in tool:
+        return tool
+    inner = {key: value for key, value in tool.items() if key != "type"}
+    form = mapping(inner.get("format"))
+    if kind == "custom" and form.get("type") == "grammar" and "grammar" not in form:
+        inner["format"] = {"type": "grammar", "grammar": {k: v for k, v in form.items() if k != "type"}}
+    return {"type": kind, kind: inner}
+
+
+def _tool_choice(choice: object) -> object:
+    if type(choice) is dict and choice.get("type") == "allowed_tools" and type(choice.get("tools")) is list:
+        tools = [_tool(tool) for tool in choice["tools"]]
+        return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": tools}}
+    return _tool(choice)
 
 
 def _messages(call: UpstreamCall) -> list[Any]:
@@ -87,9 +109,9 @@ def _messages(call: UpstreamCall) -> list[Any]:
         kind = item.get("type", "message") if type(item) is dict else None
         if kind == "message":
             messages.append(_message(item))
-        elif kind == "function_call":
-            _add_tool_call(messages, item)
-        elif kind == "function_call_output":
+        elif type(kind) is str and kind in _CALLS:
+            _add_tool_call(messages, item, *_CALLS[kind])
+        elif kind in ("function_call_output", "custom_tool_call_output"):
             output = _plain(item.get("output"))
             messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": output})
         elif kind != "reasoning":  # chat has no form for it; the provider judges anything else
@@ -127,12 +149,9 @@ def _part(part: object) -> object:
             return part
 
 
-def _add_tool_call(messages: list[Any], item: dict[str, Any]) -> None:
-    call = {
-        "id": item.get("call_id"),
-        "type": "function",
-        "function": {"name": item.get("name"), "arguments": item.get("arguments", "")},
-    }
+def _add_tool_call(messages: list[Any], item: dict[str, Any], kind: str, field: str) -> None:
+    inner = {"name": item.get("name"), field: item.get(field, "")}
+    call = {"id": item.get("call_id"), "type": kind, kind: inner}
     last = messages[-1] if messages else None
     if type(last) is dict and last.get("role") == "assistant":
         last.setdefault("tool_calls", []).append(call)  # made by `_message`, so it may be changed

@@ -32,6 +32,7 @@ class _Choice:
         self.finish: str | None = None
         self.text: list[str] = []
         self.refusal: list[str] = []
+        self.logprobs: list[dict[str, Any]] = []
         self.calls = ToolCalls()
 
     @property
@@ -153,6 +154,8 @@ class ChatTranslator:
             text_read = _message(data.get("message"))
             text_read = text_read if choice.empty else _remainder(choice, text_read)
         events = self._deltas(choice, text_read)
+        rows = mapping(data.get("logprobs")).get("content")
+        choice.logprobs += [row for row in rows if type(row) is dict] if type(rows) is list else []
         word = finish_word(data.get("finish_reason"))
         if word is not None and not (choice.finish is not None and meaning(choice.finish) is Finish.BLOCK):
             choice.finish = word  # a later finish reason does not replace a block
@@ -191,7 +194,7 @@ class ChatTranslator:
             text_read, refusal = "", text_read
         content: list[dict[str, Any]] = []
         if text_read:
-            content.append({"type": "output_text", "text": text_read, "annotations": [], "logprobs": []})
+            content.append({"type": "output_text", "text": text_read, "annotations": [], "logprobs": choice.logprobs})
         if refusal or refused:
             content.append({"type": "refusal", "refusal": refusal})
         items: list[dict[str, Any]] = []

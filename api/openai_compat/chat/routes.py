@@ -1,0 +1,129 @@
+"""POST /v1/chat/completions: the same jobs in the shape of OpenAI's Chat Completions API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.jobs.submission import digests_of, submit
+from api.openai_compat.chat import openapi as docs
+from api.openai_compat.chat.chunk_sequence import ChunkSequence
+from api.openai_compat.chat.completion import completion_head, completion_of
+from api.openai_compat.chat.faults import with_chat_names
+from api.openai_compat.chat.request import parse_chat
+from api.openai_compat.content import load_source
+from api.openai_compat.errors import OpenAIRoute, openai_error
+from api.openai_compat.failures import status_of
+from api.openai_compat.response import ResponseSource
+from api.openai_compat.stream import ResponseStream
+from api.openai_compat.waiting import wait_for_end
+from api.runtime.context import context_of
+from api.runtime.request_limits import Kind, slot_of
+from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
+from api.schema.documented_route import Routes
+from api.schema.views import dumps
+from api.web.auth import authorize, bearer_token
+from api.web.body import body_size, read_json
+from api.web.params import base_url, idempotency_key
+from api.web.problems import Problem, problem_of
+from api.web.rate_limit_headers import meter_of, rate_limit_headers
+from api.web.receipt import note_answer, note_answers
+from api.web.responses import job_headers, json_response
+from api.web.streaming import ChunkedResponse
+from api.web.tracing_middleware import trace_of
+from api.web.waiting import until_disconnected
+from worker.jobs.errors import StoreUnavailable, VigilError
+from worker.jobs.states import Status
+from worker.store.jobs.stored_job import StoredJob
+
+routes = Routes("openai", OpenAIRoute)
+_KEEP_ALIVE_S: Final = 15.0
+"""Between the spaces that keep a waiting connection alive; JSON allows them before its value."""
+_SETTLED: Final = {"x-should-retry": "false"}
+"""Tells OpenAI's SDKs that a repeated request would be a second job with the same end, not another try of this one."""
+_ANSWERED: Final = frozenset({Status.COMPLETED, Status.BLOCKED})
+
+
+@routes.post("/v1/chat/completions", docs.CREATE)
+async def create(request: Request) -> Response:
+    """Submits a job; responds as a stream (`stream`), or when the job has ended. A client that leaves does not stop
+    it.
+    """
+    key, context = await authorize(request, "submit"), context_of(request)
+    idem = idempotency_key(request)
+    sent = await read_json(request, context.settings.max_body_bytes)
+    parse = partial(parse_chat, carries_chat=context.settings.upstream == "chat")
+    parsed = await context.large_work.run(key.app, body_size(request), parse, sent)
+    slot_of(request.scope).begin(Kind.STREAMS if parsed.stream else Kind.WAITS)
+    meter = meter_of(context.settings, key)
+    digests = await digests_of(context, key.app, parsed.job, body_size(request), repeatable=idem is not None)
+    try:
+        stored, replayed = await with_deadline(
+            request, submit(context, key, parsed.job, digests, trace_of(request.scope), idem, meter, base_url(request))
+        )
+    except Problem as problem:
+        raise with_chat_names(problem, parsed.origins) from None
+    headers = {"X-Vigil-Job": stored.job.id, **rate_limit_headers(meter)}
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if not parsed.stream:
+        return await _wait_for_completion(request, stored, headers)
+    chunks = ChunkSequence(stored.job, include_usage=parsed.include_usage)
+    stream = ResponseStream(context, bearer_token(request) or "", stored, events=chunks)
+    stream.on_whole_answer = partial(note_answer, request.scope, stored.job)
+    served = job_headers(stored.job) if stored.job.settled else {}
+    return ChunkedResponse(stream.run(), headers=headers | served)
+
+
+async def _wait_for_completion(request: Request, stored: StoredJob, headers: dict[str, str]) -> Response:
+    """Return the completion, or the error of a job that has none, under its HTTP status.
+
+    In a long wait the status and the headers are sent before the body: a job that fails then has an `error` and no
+    choice.
+    """
+    context = context_of(request)
+    slot_of(request.scope).rest()
+    stored = await until_disconnected(request, wait_for_end(context, stored, _KEEP_ALIVE_S))
+    if not stored.job.settled and not context.broadcaster.closing:
+        return ChunkedResponse(_body_with_keep_alive(request, stored), "application/json", headers)
+    headers = headers | job_headers(stored.job)
+    if not stored.job.settled:
+        raise _closing(headers)
+    source = await _load(request, stored)
+    if stored.job.status in _ANSWERED:
+        return json_response(completion_of(source), headers=headers)
+    error = {"error": completion_of(source)["error"]}
+    return json_response(error, status_of(stored.job), headers | _SETTLED)
+
+
+async def _body_with_keep_alive(request: Request, stored: StoredJob) -> AsyncGenerator[bytes, None]:
+    context = context_of(request)
+    while True:
+        yield b" "
+        stored = await wait_for_end(context, stored, _KEEP_ALIVE_S)
+        if not stored.job.settled and not context.broadcaster.closing:
+            continue
+        try:
+            if not stored.job.settled:
+                raise _closing({})
+            yield dumps(completion_of(await _load(request, stored)))
+        except StoreUnavailable:
+            continue
+        except (Problem, VigilError) as error:
+            yield dumps({**completion_head(stored.job), "choices": [], **openai_error(problem_of(error))})
+        return
+
+
+async def _load(request: Request, stored: StoredJob) -> ResponseSource:
+    source = await with_timeout(STORE_TIMEOUT_S, load_source(context_of(request), stored))
+    note_answers(request.scope, [stored.job])
+    return source
+
+
+def _closing(headers: dict[str, str]) -> Problem:
+    detail = "This process is shutting down; the job goes on. Read it at GET /v1/jobs/{id}, by the id in X-Vigil-Job."
+    return Problem(503, "shutting_down", detail, headers={**headers, **_SETTLED})
