@@ -31,7 +31,7 @@ from api.schema.requests import EmptyBody
 from api.schema.views import dumps
 from api.web.auth import authorize, bearer_token, load_own_job
 from api.web.body import body_size, read_json, read_optional_json
-from api.web.params import base_url, idempotency_key, query_params
+from api.web.params import base_url, idempotency_key, query_params, refuse_dry_run
 from api.web.problems import Problem, bad_parameter, not_found
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
 from api.web.receipt import note_answer, note_answers
@@ -58,6 +58,7 @@ _MAX_DIGITS: Final = 10
 async def create(request: Request) -> Response:
     """Submits a job; responds at once (`background`), as a stream (`stream`), or when it is terminal."""
     key, context = await authorize(request, "submit"), context_of(request)
+    refuse_dry_run(request)
     idem = idempotency_key(request)
     sent = await read_json(request, context.settings.max_body_bytes)
     parsed = await context.large_work.run(key.app, body_size(request), parse_request, sent)

@@ -64,6 +64,12 @@ def integer_param(name: str, value: str | None, default: int, low: int, high: in
     return int(value)
 
 
+def refuse_dry_run(request: Request) -> None:
+    """Raise a Problem (422) for `dry_run` where nothing can be tried: who asks for the price must not be charged."""
+    if "dry_run" in request.query_params:
+        raise bad_parameter("dry_run", "dry_run is a parameter of POST /v1/jobs alone; this route would run the job.")
+
+
 def preferred_wait(request: Request) -> float | None:
     """Return the seconds of `Prefer: wait=N` (RFC 7240), or None; other preferences are ignored."""
     for line in header_values(request.scope, b"prefer"):

@@ -113,3 +113,10 @@ async def test_a_stored_prompt_is_refused_with_its_end_date(acme, job_body):
 async def test_a_wrong_parameter_creates_nothing(acme, job_body, redis, query):
     assert (await acme.post(f"/v1/jobs?{query}", json=job_body)).status_code == 422
     assert await redis.zcard(keys.READY) == 0
+
+
+async def test_a_route_that_would_run_the_job_refuses_a_dry_run(acme, redis):
+    body = {"model": "gpt-5.6-sol", "input": "x", "background": True}
+    answer = await acme.post("/v1/responses?dry_run=true", json=body)
+    assert (answer.status_code // 100, answer.json()["error"]["param"]) == (4, "dry_run")
+    assert await redis.zcard(keys.READY) == 0

@@ -46,7 +46,7 @@ async def test_a_killed_workers_job_is_taken_over_and_resumed(tmp_path: Path) ->
 
 
 async def test_a_worker_that_lost_its_job_in_process_changes_nothing(vigil: Story) -> None:
-    job = await vigil.app.submit(model="gpt-5.6-sol", input="[[sim: normal tokens=200 rate=10]] go")
+    job = await vigil.app.submit(model="gpt-5.6-sol", input="[[sim: normal tokens=120 rate=30]] go")
     async for event in vigil.app.events(job.id):
         if event.delta:
             break

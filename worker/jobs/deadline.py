@@ -1,4 +1,4 @@
-"""Determines a job's deadline: that of the queue before the first start or in a hold, then that of the run."""
+"""Determines a deadline: that of the queue before the first start, that of the run after it, the earlier in a hold."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Deadline(NamedTuple):
 
 def deadline_of(job: Job) -> Deadline | None:
     """Return the job's deadline, or None if it may wait forever."""
-    queue = job.policy.queue_deadline_seconds
+    queue, found = job.policy.queue_deadline_seconds, list[Deadline]()
+    if job.started_at is not None:  # a hold does not stop it: an attempt that began after it would end at once
+        found.append(Deadline("run_deadline", job.started_at + timedelta(seconds=job.policy.run_deadline_seconds)))
     if queue is not None and (job.started_at is None or job.hold is not None):
-        return Deadline("queue_deadline", job.created_at + timedelta(seconds=queue))
-    if job.started_at is not None:
-        return Deadline("run_deadline", job.started_at + timedelta(seconds=job.policy.run_deadline_seconds))
-    return None
+        found.append(Deadline("queue_deadline", job.created_at + timedelta(seconds=queue)))
+    return min(found, key=lambda deadline: deadline.at, default=None)
