@@ -28,7 +28,7 @@ from api.schema.documented_route import Routes
 from api.schema.views import dumps
 from api.web.auth import authorize, bearer_token
 from api.web.body import body_size, read_json
-from api.web.params import base_url, idempotency_key
+from api.web.params import base_url, idempotency_key, refuse_dry_run
 from api.web.problems import Problem, problem_of
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
 from api.web.receipt import note_answer, note_answers
@@ -54,6 +54,7 @@ async def create(request: Request) -> Response:
     it.
     """
     key, context = await authorize(request, "submit"), context_of(request)
+    refuse_dry_run(request)
     idem = idempotency_key(request)
     sent = await read_json(request, context.settings.max_body_bytes)
     parse = partial(parse_chat, carries_chat=context.settings.upstream == "chat")
