@@ -67,6 +67,13 @@ def test_without_a_cap_nothing_is_limited_and_the_most_is_known():
     assert plan.highest == (1000 * Decimal("1.25") + 500 * 6) / 1_000_000
 
 
+def test_a_tier_without_a_price_counts_as_the_dearest():
+    def highest(tier):
+        return plan_call(CATALOGUE, SOL, RequestShape(bytes_input=100, output_limit=100, service_tier=tier), T0).highest
+
+    assert highest("no-such-tier") == 6 * highest(None)
+
+
 def test_a_model_without_a_price_has_no_bound():
     assert plan_call(CATALOGUE, "llama3", RequestShape(bytes_input=9), T0, left=Decimal(0)).fits
 

@@ -15,6 +15,7 @@ STANDARD: Final = "standard"
 _TIER_NAMES: Final = {"fast": "priority", "default": STANDARD, "standard": STANDARD}
 _MILLION: Final = Decimal(1_000_000)
 _ONE: Final = Decimal(1)
+_DEAREST_TIER: Final = Decimal(6)  # Ultrafast (wire-news 1.5)
 
 
 def tier_name(name: str | None) -> str | None:
@@ -141,9 +142,12 @@ def highest_output_price(row: PriceRow, *, long_context: bool) -> Decimal:
 
 
 def highest_factor(row: PriceRow, terms: CallTerms) -> Decimal:
-    """Return the factor of the requested tier and region, without any discount: the provider may not grant it."""
+    """Return the factor of the requested tier and region, without any discount: the provider may not grant it.
+
+    A tier without a price for this model counts as the dearest that the provider has for any.
+    """
     tier = tier_name(terms.service_tier) or STANDARD
     known = row.tiers.get(tier)
     if known is None:
-        known = _ONE if tier == STANDARD else max([_ONE, *row.tiers.values()])
+        known = _ONE if tier == STANDARD else max([_DEAREST_TIER, *row.tiers.values()])
     return max(_ONE, known) * (max(_ONE, row.regional) if terms.regional else _ONE)
