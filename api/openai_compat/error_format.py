@@ -73,7 +73,7 @@ def respond(problem: Problem, scope: Scope) -> Response:
     path = scope["path"]
     steps = path.removeprefix("/v1").strip("/")
     first = steps.partition("/")[0]
-    if not (path == "/v1" or path.startswith("/v1/")) or steps == _PROBE or first in _own_resources(scope):
+    if not (path == "/v1" or path.startswith("/v1/")) or _is_own(scope, first, steps):
         return problem.response()
     if header_values(scope, b"sec-websocket-key"):
         problem = _NO_WEBSOCKET
@@ -83,6 +83,11 @@ def respond(problem: Problem, scope: Scope) -> Response:
         body = dumps({**problem.body(), **openai_error(problem)})
         return Response(body, problem.status, problem.headers, media_type="application/problem+json")
     return error_response(problem)
+
+
+def _is_own(scope: Scope, first: str, steps: str) -> bool:
+    """Return whether the path is Vigil's own; a GET of models/probe reads a model of that name, as OpenAI's does."""
+    return (steps == _PROBE and scope["method"] != "GET") or first in _own_resources(scope)
 
 
 def _own_resources(scope: Scope) -> set[str]:

@@ -78,7 +78,8 @@ class MeasuredApi:
         with httpx2.Client(base_url=f"http://{self.url}", headers={"Authorization": f"Bearer {self.key}"}) as client:
             job = client.post("/v1/jobs", json={"model": "gpt-5.6-sol", "input": "Explain tail latency."}).json()
             endpoint = client.post("/v1/webhook-endpoints", json={"url": "https://app.example/hooks"}).json()
-        return {"job_id": job["id"], "endpoint_id": endpoint["id"], "message_id": "msg_1", "end_user": "user-17"}
+        others = {"message_id": "msg_1", "end_user": "user-17", "model_id": "gpt-5.6-sol"}
+        return {"job_id": job["id"], "endpoint_id": endpoint["id"], **others}
 
     def send(self, request: WorstRequest, until: bytes = b"text/event-stream") -> Cost:
         """Send a request on a connection of its own, and read the response to its end, or until it contains a text."""

@@ -34,6 +34,7 @@ async def resources_of_other(api, worker, redis, clock):
         "job_id": [job_id, waits, job_id.replace("job_", "resp_")],
         "response_id": [job_id.replace("job_", "resp_"), job_id],
         "endpoint_id": [endpoint["id"]],
+        "model_id": ["gpt-0"],  # models are everybody's
         "message": ["msg_01k0000000abcdefghjkmnpqrs"],
         "message_id": ["msg_01k0000000abcdefghjkmnpqrs"],
         "end_user": [f"{SECRET}-shut", shut["safety_identifier"]],
