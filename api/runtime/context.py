@@ -37,6 +37,7 @@ from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.webhooks.endpoints import Endpoints
 from worker.store.webhooks.outbox import Outbox
@@ -68,6 +69,7 @@ class AppContext:
     jobs: Jobs
     job_access: JobAccess
     conversations: Conversations
+    relayed: RelayedRequests
     job_control: JobControl
     output_chunks: OutputChunks
     streamed_chunks: StreamedChunks
@@ -115,6 +117,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         jobs=jobs,
         job_access=JobAccess(redis, jobs, clock, conversations),
         conversations=conversations,
+        relayed=RelayedRequests(redis, clock),
         job_control=JobControl(jobs),
         output_chunks=OutputChunks(redis),
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),
