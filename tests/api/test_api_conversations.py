@@ -152,6 +152,12 @@ async def test_a_refused_submit_leaves_the_conversation_free(sdk, settings):
         "idempotency_key_reused",
         sdk.client.responses.create(**first | {"input": "Other"}),
     )
+    assert (await sdk.http.post("/v1/quarantine", json={"end_user": "ann"})).status_code < 300
+    await refused(
+        openai.PermissionDeniedError,
+        "end_user_quarantined",
+        sdk.client.responses.create(model=SOL, input="x", conversation=made.id, safety_identifier="ann"),
+    )
     assert (await sdk.client.responses.create(model=SOL, input="Two", conversation=made.id)).status == "completed"
     await refused(
         openai.BadRequestError,
