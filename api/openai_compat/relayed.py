@@ -83,6 +83,8 @@ async def _relay(request: Request, path: str, seconds: float) -> dict[str, Any]:
     secret = await with_deadline(request, context.secrets.get(DIGEST))
     digest = await digesting(key.app, body_size(request), kept_secrets.input_digest, secret, body, large=True)
     relayed = {"path": path, "body": body, "app": key.app, "key_id": key.id, "input_digest": digest}
+    if not await with_deadline(request, context.deployment.workers()):
+        raise _no_worker()
     if _under_way[key.app] >= _MAX_OF_APP:
         detail = f"This app has {_MAX_OF_APP} such requests under way in this process; try again once one has ended."
         raise Problem(429, "too_many_requests", detail, headers={"Retry-After": "2"})
@@ -94,7 +96,7 @@ async def _relay(request: Request, path: str, seconds: float) -> dict[str, Any]:
         if not _under_way[key.app]:
             del _under_way[key.app]
     if reply is None:
-        raise Problem(503, "no_worker", _NO_WORKER, headers={"Retry-After": "10"})
+        raise _no_worker()
     if "error" in reply:
         raise _problem_of(reply)
     answer: dict[str, Any] = reply["body"]
@@ -126,6 +128,10 @@ async def _must_not_be_quarantined(context: AppContext, app: str, body: Submit) 
     if end_user is not None and await context.quarantine.find(app, end_user) is not None:
         detail = "Requests of this end user are not sent: the end user is in quarantine."
         raise Problem(403, "end_user_quarantined", detail)
+
+
+def _no_worker() -> Problem:
+    return Problem(503, "no_worker", _NO_WORKER, headers={"Retry-After": "10"})
 
 
 def _problem_of(reply: dict[str, Any]) -> Problem:

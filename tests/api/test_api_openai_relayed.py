@@ -7,6 +7,7 @@ import json
 
 import openai
 import pytest
+from in_process import until
 from openai_sdk import SOL, sdk_against_api
 
 from worker.store import keys
@@ -79,16 +80,27 @@ async def test_errors_are_openai_s_and_what_a_response_may_not_ask_is_refused(sd
     assert "sim:" not in str(error)
 
 
-async def test_without_a_worker_nothing_is_sent_and_the_error_says_so(settings, redis, clock, valkey_url, monkeypatch):
-    monkeypatch.setattr("api.openai_compat.relayed._COUNT_SECONDS", 0.5)
+async def test_without_a_worker_nothing_is_sent_and_the_error_comes_at_once(settings, redis, clock, valkey_url):
     async with sdk_against_api(settings, redis, clock, valkey_url, worker=False) as sdk:
-        answer = await sdk.http.post("/v1/responses/input_tokens", json={"model": SOL, "input": "x"})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker")
-        busy = await asyncio.gather(
-            *(sdk.http.post("/v1/responses/input_tokens", json={"model": SOL, "input": "x"}) for _ in range(6))
-        )
-        assert sorted(one.status_code for one in busy) == [429, 429, 503, 503, 503, 503]
+        for path in ("input_tokens", "compact"):
+            answer = await sdk.http.post(f"/v1/responses/{path}", json={"model": SOL, "input": "x"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker")
         assert not [name async for name in redis.scan_iter(keys.relayed("", "*"))]
+
+
+async def test_an_app_has_a_few_under_way_at_a_time(sdk):
+    body = {"model": SOL, "input": "[[sim: block_before_stream hold=50000]] x"}
+    sending = [asyncio.create_task(sdk.http.post("/v1/responses/compact", json=body)) for _ in range(6)]
+
+    async def refused_ones():
+        return sum(one.done() for one in sending) == 2
+
+    await until("two of six to be refused", refused_ones)
+    other = await sdk.api.client("other")
+    alone = await other.post("/v1/responses/input_tokens", json={"model": SOL, "input": "x"})
+    assert alone.status_code == 200, "another app is not kept waiting"
+    sdk.stage.hurry()
+    assert sorted([(await one).status_code for one in sending]) == [400, 400, 400, 400, 429, 429]
 
 
 async def test_a_provider_with_chat_only_has_neither(settings, redis, clock, valkey_url):

@@ -30,7 +30,12 @@ async def resources_of_other(api, worker, redis, clock):
     waits = await submitted(other, **given, not_before=next_week())
     shut = (await other.post("/v1/quarantine", json={"end_user": f"{SECRET}-shut", "reason": SECRET})).json()
     sid = safety_identifier(await KeptSecrets(redis, clock).get(IDENTIFIER), "other", f"{SECRET}-user")
+    items = [{"role": "user", "content": SECRET}]
+    conversation = (await other.post("/v1/conversations", json={"items": items, "metadata": {"note": SECRET}})).json()
+    (item,) = (await other.get(f"/v1/conversations/{conversation['id']}/items")).json()["data"]
     names = {
+        "conversation_id": [conversation["id"]],
+        "item_id": [item["id"]],
         "job_id": [job_id, waits, job_id.replace("job_", "resp_")],
         "response_id": [job_id.replace("job_", "resp_"), job_id],
         "endpoint_id": [endpoint["id"]],
@@ -39,7 +44,8 @@ async def resources_of_other(api, worker, redis, clock):
         "message_id": ["msg_01k0000000abcdefghjkmnpqrs"],
         "end_user": [f"{SECRET}-shut", shut["safety_identifier"]],
     }
-    return other, names, [SECRET, job_id, waits, job_id[4:], endpoint["id"], sid, shut["safety_identifier"]]
+    words = [SECRET, job_id, waits, job_id[4:], endpoint["id"], sid, shut["safety_identifier"], conversation["id"]]
+    return other, names, words
 
 
 def filled(path, names):
@@ -76,6 +82,9 @@ async def test_no_route_shows_or_touches_what_is_another_apps(api, acme, worker,
     after = [(await other.get(f"/v1/jobs/{job_id}")).json() for job_id in names["job_id"][:2]]
     assert after == before, "nothing of the other's has changed"
     assert len((await other.get("/v1/webhook-endpoints")).json()["data"]) == 1
+    (conversation,) = names["conversation_id"]
+    assert (await other.get(f"/v1/conversations/{conversation}")).json()["metadata"] == {"note": SECRET}
+    assert len((await other.get(f"/v1/conversations/{conversation}/items")).json()["data"]) == 1
     assert len((await other.get("/v1/quarantine")).json()["data"]) == 1
 
 
