@@ -86,6 +86,10 @@ class RequestLimits:
         elif self._shared:
             self._shared -= 1
 
+    def is_shared(self) -> bool:
+        """Return whether more than one app has sent requests of late."""
+        return self._shared > 0
+
     @property
     def max_active(self) -> int:
         """How many running requests of one app are worked on at a time now."""
