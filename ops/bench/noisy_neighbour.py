@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
 from typing import cast
@@ -206,7 +206,7 @@ async def worst_bodies(target: Target, until: float) -> None:
 @attack(5, "jobs of 780 kB that begin in six days, four connections, each again as soon as it is answered")
 async def full_queue(target: Target, until: float) -> None:
     """Fill Redis with jobs that wait."""
-    begins = (datetime.now(UTC) + timedelta(days=6)).isoformat()
+    begins = (Clock().now() + timedelta(days=6)).isoformat()
     body = {"model": "gpt-5.6-sol", "input": "x" * 780_000, "not_before": begins}
     await _repeat(target, until, [post("/v1/jobs", body, target.key)] * 4)
 
