@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from api.openai_compat import routes as openai
 from api.openai_compat.chat import routes as openai_chat
+from api.openai_compat.conversations import routes as openai_conversations
 from api.openai_compat.error_format import respond
 from api.routes import (
     audit,
@@ -65,6 +66,7 @@ _MODULES = (
     support_packet,
     openai,
     openai_chat,
+    openai_conversations,
 )
 
 

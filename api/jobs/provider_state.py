@@ -1,6 +1,7 @@
-"""The one rule, for both APIs, of what a request may have the provider open: its app's own state, and public addresses.
+"""The one rule, for both APIs, of what a request may have the provider open: shared state, and public addresses.
 
-Which fields name state or an address is decided in `worker/jobs/request_references.py`.
+What the app itself made here is resolved before (earlier_items.py), and does not reach this. Which fields name state or
+an address is decided in `worker/jobs/request_references.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from worker.jobs.errors import Refused
 from worker.jobs.request_references import (
     AddressReference,
     References,
-    StateReference,
     find_references,
     is_shared,
     pointer_of,
@@ -32,25 +32,25 @@ _STATE: Final = (
 
 
 async def check_references(context: AppContext, app: str, params: dict[str, Any], items: Any) -> None:
-    """Raise a Problem (422) for state of the provider that is not the app's own, and for forbidden addresses."""
+    """Raise a Problem (422) for state of the provider that is not shared, and for forbidden addresses."""
     found = find_references(params, items, _MAX_FIELDS_INLINE)
     if found is None:
         found = await asyncio.to_thread(find_references, params, items)
     if found is None or not (found.names or found.addresses):
         return
-    await _check_names(context, app, found)
+    _check_names(context, found)
     await _check_addresses(context, app, found.addresses)
 
 
-async def made_here(context: AppContext, app: str, reference: StateReference) -> bool:  # noqa: ARG001
-    """Return whether the app itself made this state through this Vigil. None is kept for apps yet."""
-    return False
+def is_shared_state(context: AppContext, name: str) -> bool:
+    """Return whether operators let every app use this name of the provider's state."""
+    return is_shared(name, context.settings.shared_provider_state)
 
 
-async def _check_names(context: AppContext, app: str, found: References) -> None:
+def _check_names(context: AppContext, found: References) -> None:
     shared, faults = context.settings.shared_provider_state, list[Fault]()
     for reference in found.names:
-        if not is_shared(reference.name, shared) and not await made_here(context, app, reference):
+        if not is_shared(reference.name, shared):
             earlier = str(reference.path[1]).startswith(("previous", "conversation"))
             detail = f"is not supported: it {_STATE}" + (f" {_EARLIER}" if earlier else "")
             faults.append(fault(pointer_of(reference.path), detail, "unsupported_parameter"))

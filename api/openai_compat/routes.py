@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +19,7 @@ from api.jobs.submission import digests_of, submit
 from api.openai_compat import openapi as docs
 from api.openai_compat.content import load_source
 from api.openai_compat.errors import OpenAIRoute
+from api.openai_compat.item_pages import lenient_params, page_view
 from api.openai_compat.request import parse_request
 from api.openai_compat.stream import ResponseStream
 from api.openai_compat.waiting import wait_for_end
@@ -42,6 +42,7 @@ from api.web.validation import validate
 from api.web.waiting import until_disconnected, wait_for
 from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
+from worker.jobs.input_items import kept_input
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
@@ -116,9 +117,19 @@ async def delete(request: Request) -> Response:
     return json_response({"id": ids.response_id_of(stored.job.id), "object": "response", "deleted": True})
 
 
+@routes.get(f"{docs.RESPONSE}/input_items", docs.INPUT_ITEMS)
+async def list_input_items(request: Request) -> Response:
+    """Lists all that the model was asked, with what the response continues."""
+    key = await authorize(request, "read", "submit")
+    stored = await _load_own(request, key)
+    sent = await with_deadline(request, context_of(request).jobs.load_input(stored.job.id))
+    if sent is None:
+        raise Problem(410, "content_expired", "The input of this response is no longer kept.")
+    return json_response(page_view(request, kept_input(stored.job.id, sent)))
+
+
 @routes.post("/v1/responses/input_tokens")
 @routes.post("/v1/responses/compact")
-@routes.get(f"{docs.RESPONSE}/input_items")
 async def unsupported(request: Request) -> Response:  # noqa: ARG001
     """Refuses other routes of OpenAI, in the format that its SDK shows."""
     detail = "Vigil has no such route: it supports `responses.create`, `.retrieve`, `.cancel` and `.delete`."
@@ -146,11 +157,7 @@ async def _cancel_and_wait(request: Request, stored: StoredJob, key: ApiKey) -> 
 
 def _stream_params(request: Request) -> tuple[bool, int]:
     """Return (`stream`, `starting_after` or -1); other parameters of OpenAI are ignored."""
-    try:
-        raw = request.scope["query_string"].decode("ascii")
-        sent = dict(parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=50))
-    except ValueError:
-        raise bad_parameter("", "The query is not percent-encoded UTF-8 of at most 50 parameters.") from None
+    sent = lenient_params(request)
     stream, after = sent.get("stream", "false"), sent.get("starting_after")
     if stream not in {"true", "false"}:
         raise bad_parameter("stream", "stream must be true or false.")

@@ -60,7 +60,7 @@ _HEADERS: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference
             200: ("Terminal within the preferred wait, or the result of a dry run.", JobOrDryRun),
         },
         scope="submit",
-        problems=(429,),
+        problems=(409, 429),
         parameters=(_KEY_HEADER, _PREFER, _DRY_RUN),
         body=json_body(Submit, EXAMPLE),
         headers=_HEADERS,

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from api.runtime.bounded_turns import BoundedTurns
 from api.runtime.broadcaster import Broadcaster
+from api.runtime.conversations import Conversations
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
 from api.runtime.job_tokens import JobTokens
@@ -31,6 +32,7 @@ from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import Redis
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
+from worker.store.conversations.documents import ConversationDocuments
 from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
@@ -65,6 +67,7 @@ class AppContext:
     catalogue: Catalogue
     jobs: Jobs
     job_access: JobAccess
+    conversations: Conversations
     job_control: JobControl
     output_chunks: OutputChunks
     streamed_chunks: StreamedChunks
@@ -102,6 +105,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock)
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
+    conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings)
     notices = SafetyNotices(redis, settings.audit_ttl)
     request_limits = RequestLimits(settings)
     store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
@@ -110,7 +114,8 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         clock=clock,
         catalogue=catalogue,
         jobs=jobs,
-        job_access=JobAccess(redis, jobs, clock),
+        job_access=JobAccess(redis, jobs, clock, conversations),
+        conversations=conversations,
         job_control=JobControl(jobs),
         output_chunks=OutputChunks(redis),
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),

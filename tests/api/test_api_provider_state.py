@@ -16,8 +16,7 @@ def image(url):
 
 
 NAMES = [
-    ({"previous_response_id": "resp_1"}, "previous_response_id"),
-    ({"conversation": {"id": "conv_1"}}, "conversation.id"),
+    ({"prompt_state": {"previous_response_id": "resp_1"}}, "prompt_state.previous_response_id"),
     ({"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}, "tools[0].vector_store_ids[0]"),
     ({"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, "tools[0].container"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id"),

@@ -33,6 +33,8 @@ class Call:
     status: int | None = None
     ended: str | None = None  # completed | failed | incomplete | cut | aborted | error
     input_sha256: str | None = None
+    items: int | None = None  # of the input, if it is a list
+    items_sha256: str | None = None  # of that list as compact JSON with sorted keys
 
 
 @dataclass(slots=True)

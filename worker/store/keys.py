@@ -64,7 +64,9 @@ vigil:quarantine        hash    safety identifier -> why and until when the end 
 vigil:ledger:<kind>:<id> zset   an end user's checks, blocks or warnings, `<job>:<seq>` or a notice's id, by time
 vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was probed last;
                                 vigil:accessturn:<scope>, lock of the worker that probes
-vigil:ref:<kind>:<name> string  a request's or response's job; the app of an end user's safety identifier
+vigil:ref:<kind>:<name> string  a request's or response's job; the job of an app's output item, `item:<app>:<id>`; the
+                                app of an end user's safety identifier
+vigil:conv:<app>:<id>   hash    a conversation: v version · doc its items and metadata, sealed
 vigil:heard:<digest>    string  mark of a webhook of the provider that was received;  vigil:heard hash, type -> how many
 vigil:notice:<id>       string  a notice of the provider about a request, an end user or the account
 vigil:notices           zset    their ids by when they came;  vigil:notices:due zset, those to process, by due time
@@ -131,6 +133,7 @@ CIRCUITS: Final = "vigil:circuits"
 ACCESS: Final = "vigil:access"
 RECEIVED_WEBHOOKS: Final = "vigil:heard"
 NOTICE: Final = "vigil:notice:"
+CONVERSATION: Final = "vigil:conv:"
 NOTICES: Final = "vigil:notices"
 NOTICES_DUE: Final = "vigil:notices:due"
 WORKERS: Final = "vigil:workers"
@@ -263,6 +266,10 @@ def endpoint_fit(scope: str) -> str:
 
 def access_probe_lock(scope: str) -> str:
     return "vigil:accessturn:" + scope
+
+
+def conversation(app: str, conversation_id: str) -> str:
+    return f"{CONVERSATION}{app}:{conversation_id}"
 
 
 def ref(kind: str, name: str) -> str:

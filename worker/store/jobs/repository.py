@@ -45,6 +45,7 @@ from worker.store.envelope import INPUT, OUTPUT, PRIVATE
 from worker.store.errors import store_errors
 from worker.store.jobs.claims import JobClaims, RecordReader
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
+from worker.store.jobs.item_references import item_commands, named_items
 from worker.store.jobs.scripts import Scripts
 from worker.store.jobs.set_aside import UnreadableJobs
 from worker.store.jobs.stored_job import ClaimedJob, NewJob, OutputChange, StoredJob, stored_of, unreadable_of
@@ -97,7 +98,7 @@ class Jobs:
         StoreUnavailable.
         """
         now = self._clock.now()
-        job_id = ids.new_id("job", to_ms(now), self._clock.random_bytes(ids.RANDOM_BYTES))
+        job_id = new.job_id or self.new_id()
         trail = [ev.event(1, now, job_id, new.fact)]
         job = fold.apply(None, trail[0])
         if new.fact.not_before is not None and new.fact.not_before > now:
@@ -131,15 +132,32 @@ class Jobs:
         if reply.verdict == "created":
             emit_committed(None, job, trail)
             return StoredJob(job, new.private), False
-        fingerprint, _, first = reply.remembered.partition(" ")
-        if fingerprint != new.fingerprint:
+        return await self._repeated(job.app, reply.remembered, new.fingerprint), True
+
+    def new_id(self) -> str:
+        """Return the id of a job that may be created."""
+        return ids.new_id("job", to_ms(self._clock.now()), self._clock.random_bytes(ids.RANDOM_BYTES))
+
+    async def find_repeated(self, app: str, idempotency_key: str, fingerprint: str) -> StoredJob | None:
+        """Return the job that an earlier request with this key created, or None if there was none.
+
+        Raises Refused when the key was used for another request.
+        """
+        name = keys.idempotency(app, hashlib.sha256(idempotency_key.encode()).hexdigest())
+        async with store_errors("look for the key's job", name):
+            remembered = await self._redis.get(name)
+        return await self._repeated(app, remembered.decode(errors="replace"), fingerprint) if remembered else None
+
+    async def _repeated(self, app: str, remembered: str, fingerprint: str) -> StoredJob:
+        before, _, first = remembered.partition(" ")
+        if before != fingerprint:
             detail = "This Idempotency-Key was used for a different request; use a new key for a new request."
             raise Refused("idempotency_key_reused", detail, 422)
         stored = await self.load(first, locked=True)
-        if stored is None or stored.job.app != job.app:  # what the key holds was changed: it names another app's job
+        if stored is None or stored.job.app != app:  # what the key holds was changed: it names another app's job
             detail = "The job that this Idempotency-Key created is no longer kept; use a new key."
             raise Refused("idempotency_key_reused", detail, 422)
-        return stored, True
+        return stored
 
     async def claim(
         self, worker: str, limit: int, lease_seconds: float, circuit: str = "", app_limit: int = 0
@@ -188,7 +206,7 @@ class Jobs:
             async with store_errors("commit"):
                 before = await self._head(current)
                 commands = list(writes(after)) if writes is not None else []
-                commands += [output.command()] if output is not None else []
+                commands += [output.command(), *item_commands(after.app, output, self._keep.result)] if output else []
                 size = capacity.largest_argument(commands)
                 await capacity.must_fit(self._redis, size)
                 audited = _audited_output(job_id, output, commands)
@@ -305,7 +323,7 @@ class Jobs:
         except (RecordUnreadable, ContentDamaged, KeyMissing, StoreFull) as error:  # the answer counts for more
             emit("audit.no_digest", job_id=job_id, code=type(error).__name__)
             digest = ""
-        return OutputChange(job_id, cipher.seal(OUTPUT, content), digest)
+        return OutputChange(job_id, cipher.seal(OUTPUT, content), digest, named_items(content.get("output") or ()))
 
     async def accepts_writes(self) -> bool:
         """Return whether Redis accepts a small write now."""

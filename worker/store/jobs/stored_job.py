@@ -28,6 +28,7 @@ class NewJob:
     fingerprint: str = ""
     meter: RateMeter = field(default_factory=lambda: RateMeter(RateLimit(0)))  # charged for the job
     quota: AppQuota = field(default_factory=AppQuota)  # of its app
+    job_id: str | None = None  # its id, if something names it already
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,14 @@ class ClaimedJob:
 class OutputChange:
     """What a commit does to the model's output: stores it, sealed already, or deletes it if `sealed` is None.
 
-    `digest`: the keyed digest of the output, for the audit trail; "" if there is none.
+    `digest`: the keyed digest of the output, for the audit trail; "" if there is none. `items`: the provider's ids of
+    its items, by which the app may name them.
     """
 
     job_id: str
     sealed: bytes | None = field(repr=False)
     digest: str = ""
+    items: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

@@ -24,6 +24,7 @@ from worker.store.commands import Command
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
+from worker.store.conversations.documents import conversation_name
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE, JobCipher, body_field, kid_in_text, tries_field
 from worker.store.errors import store_errors
 from worker.store.jobs.scripts import Scripts
@@ -58,6 +59,7 @@ class StoreSealing:
             (keys.secret(""), self._secret),
             (keys.app(""), self._app),
             (keys.endpoints(""), self._endpoints),
+            (keys.CONVERSATION, self._conversation),
         ):
             async for name in names_of(self._redis, prefix):
                 await self._one(name, seal(name))
@@ -106,6 +108,12 @@ class StoreSealing:
             if codec.is_plain(raw):
                 sealed = self._keyring.seal_named(endpoint_name(app, field.decode()), codec.unseal(raw))
                 await self._replace(key, field.decode(), raw, sealed)
+
+    async def _conversation(self, key: str) -> None:
+        raw = await self._redis.hget(key, "doc")
+        if raw and codec.is_plain(raw):
+            sealed_as = conversation_name(*key.removeprefix(keys.CONVERSATION).rsplit(":", 1))
+            await self._replace(key, "doc", raw, self._keyring.seal_named(sealed_as, codec.unseal(raw)))
 
     async def _quarantine(self) -> None:
         """Seal the names of end users; the rows get their MAC with all others."""
