@@ -6,6 +6,7 @@ Must not know how a request was read nor how a response looks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +25,7 @@ from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
-from worker.store.jobs.stored_job import NewJob, StoredJob
+from worker.store.jobs.stored_job import Caller, NewJob, StoredJob
 from worker.telemetry.tracing import publishing
 
 _DAY_S: Final = 86_400
@@ -68,14 +69,17 @@ async def submit(
     idempotency_key: str | None,
     meter: RateMeter,
     base: str,
+    caller: Caller | None = None,
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
 
-    `base`: the address at which its app reached the API; the job's webhooks name it.
+    `base`: the address at which its app reached the API; the job's webhooks name it. `caller`: of an SDK that may send
+    the request again.
     """
     body = await check_request(context, key.app, body)
     with publishing(trace) as (trace_headers, published):
         new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base)
+        new = replace(new, caller=caller) if caller is not None else new
         stored, replayed = await context.jobs.submit(new)
         published(stored.job.id)
         return stored, replayed
