@@ -125,12 +125,13 @@ def _documents() -> Documents:
 
 @asynccontextmanager
 async def _background_tasks(context: AppContext, redis: Redis, store_clock: StoreClock) -> AsyncIterator[None]:
-    """Run the watches over the store and the models file, the store's clock, the broadcaster and the store's guard."""
+    """Run the watches over the store and the models file, the store's clock, callers, the broadcaster and the guard."""
     await context.store_watch.check()  # reports missing rights before anything else fails because of them
     await store_clock.refresh()
     tasks = [
         asyncio.create_task(context.store_watch.run(), name="vigil-store"),
         asyncio.create_task(store_clock.run(), name="vigil-clock"),
+        asyncio.create_task(context.callers.run(), name="vigil-callers"),
         asyncio.create_task(ModelsFileWatch(context.settings, context.catalogue).run(), name="vigil-models"),
     ]
     context.broadcaster.start()

@@ -29,7 +29,7 @@ from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
-from worker.store.jobs.stored_job import NewJob, StoredJob
+from worker.store.jobs.stored_job import Caller, NewJob, StoredJob
 from worker.telemetry.tracing import publishing
 
 _DAY_S: Final = 86_400
@@ -75,10 +75,12 @@ async def submit(
     idempotency_key: str | None,
     meter: RateMeter,
     base: str,
+    caller: Caller | None = None,
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
 
-    `base`: the address at which its app reached the API; the job's webhooks name it.
+    `base`: the address at which its app reached the API; the job's webhooks name it. `caller`: of an SDK that may send
+    the request again.
     """
     if idempotency_key is not None and names_state(body):  # what it continues may have changed since the first request
         repeated = await context.jobs.find_repeated(key.app, idempotency_key, digests.request)
@@ -88,6 +90,7 @@ async def submit(
     body = await check_request(context, key.app, earlier.request)
     with publishing(trace) as (trace_headers, published):
         new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base)
+        new = replace(new, caller=caller) if caller is not None else new
         own: list[KeptItem] = []
         if earlier.continues:
             new, own = await _continuing(context, key.app, new, body, earlier)

@@ -33,6 +33,7 @@ from worker.store.connection.pool import Redis
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.conversations.documents import ConversationDocuments
+from worker.store.jobs.callers import Callers
 from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
@@ -69,6 +70,7 @@ class AppContext:
     job_access: JobAccess
     conversations: Conversations
     job_control: JobControl
+    callers: Callers
     output_chunks: OutputChunks
     streamed_chunks: StreamedChunks
     secrets: KeptSecrets
@@ -117,6 +119,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         job_access=JobAccess(redis, jobs, clock, conversations),
         conversations=conversations,
         job_control=JobControl(jobs),
+        callers=jobs.callers,
         output_chunks=OutputChunks(redis),
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),
         secrets=secrets,

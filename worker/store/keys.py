@@ -22,6 +22,8 @@ vigil:deadline          zset    waiting jobs by the time they expire
 vigil:forget            zset    settled jobs whose content is to be erased, or was just erased, by when to check them
 vigil:idx:<app>[:…]     zset    the app's jobs by creation, all and by status, model, end user
 vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
+vigil:callers:<app>:<d> hash    job -> the request of an SDK that waits for its answer, by the request's keyed digest
+vigil:apis              zset    API processes by when they count as dead, while requests of SDKs wait in them
 vigil:audit             stream  one record per event, chained per job
 vigil:audited:<chain>   list    ids of a chain's records in that stream; <chain> is a job's id or `app:<name>`
 vigil:seals             list    signed seals over that stream, in order;  vigil:sealing, lock of the worker that seals
@@ -100,6 +102,7 @@ LEASED: Final = "vigil:leased"
 RING: Final = "vigil:ring"
 RING_POSITION: Final = "vigil:hand"
 DEADLINE: Final = "vigil:deadline"
+API_PROCESSES: Final = "vigil:apis"
 ERASURE_DUE: Final = "vigil:forget"
 AUDIT: Final = "vigil:audit"
 NOTE_COUNT: Final = "vigil:acts"
@@ -194,6 +197,10 @@ def content_expiry(app: str) -> str:
 
 def idempotency(app: str, digest: str) -> str:
     return f"vigil:idem:{app}:{digest}"
+
+
+def callers(app: str, digest: str) -> str:
+    return f"vigil:callers:{app}:{digest}"
 
 
 def message(message_id: str) -> str:

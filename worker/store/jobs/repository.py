@@ -20,6 +20,7 @@ from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import (
     ContentDamaged,
+    EarlierCallerWaits,
     EndUserQuarantined,
     KeyMissing,
     LeaseLost,
@@ -43,12 +44,13 @@ from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE
 from worker.store.errors import store_errors
+from worker.store.jobs.callers import Callers
 from worker.store.jobs.claims import JobClaims, RecordReader
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
 from worker.store.jobs.item_references import item_commands, named_items
 from worker.store.jobs.scripts import Scripts
 from worker.store.jobs.set_aside import UnreadableJobs
-from worker.store.jobs.stored_job import ClaimedJob, NewJob, OutputChange, StoredJob, stored_of, unreadable_of
+from worker.store.jobs.stored_job import Caller, ClaimedJob, NewJob, OutputChange, StoredJob, stored_of, unreadable_of
 from worker.store.values import valid_members
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import emit_committed
@@ -85,6 +87,7 @@ class Jobs:
         self.changes = CommitCommands(clock, self._keep, limits or QuarantineLimits(), macs)
         self._unreadable_jobs = UnreadableJobs(redis, clock, self.changes, self._scripts)
         self._memory = memory
+        self.callers = Callers(redis, clock)
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._reader = RecordReader(macs, self.changes)
         self._claims = JobClaims(redis, clock, self._scripts, self._reader, self._unreadable_jobs, self._remember)
@@ -95,7 +98,7 @@ class Jobs:
         Durable when it returns. Raises Refused when the key was used for another request or the end user is
         quarantined, RateExceeded when the app must wait, QueueFull when its quota is used up (a repeated request is
         free), ContentTooLarge when Redis or the quota takes no such job (then nothing of it is stored),
-        StoreUnavailable.
+        EarlierCallerWaits when a retry of an SDK comes while an identical request still waits, StoreUnavailable.
         """
         now = self._clock.now()
         job_id = new.job_id or self.new_id()
@@ -122,7 +125,9 @@ class Jobs:
                 if self._memory is not None:
                     await self._memory.admit(held)
                     quota = replace(quota, memory=self._memory.app_bytes)
-                reply = await self._scripts.submit(job, idem, remembered, ttl_ms, new.meter, quota, held, commands)
+                reply = await self._scripts.submit(
+                    job, idem, remembered, ttl_ms, new.meter, quota, held, commands, new.caller
+                )
             except (OutOfMemoryError, StoreFull):
                 if size > capacity.ALWAYS_TAKEN:
                     await capacity.must_fit_when_empty(self._redis, size)
@@ -132,6 +137,8 @@ class Jobs:
         if reply.verdict == "created":
             emit_committed(None, job, trail)
             return StoredJob(job, new.private), False
+        if new.caller is not None:
+            return await self._join(new, new.caller, reply.remembered)
         return await self._repeated(job.app, reply.remembered, new.fingerprint), True
 
     def new_id(self) -> str:
@@ -158,6 +165,21 @@ class Jobs:
             detail = "The job that this Idempotency-Key created is no longer kept; use a new key."
             raise Refused("idempotency_key_reused", detail, 422)
         return stored
+
+    async def _join(self, new: NewJob, caller: Caller, job_id: str) -> tuple[StoredJob, bool]:
+        """Return the job in which the caller took the place of an earlier one; a new one if that is none of its own.
+
+        `job_id` "": an earlier caller still waits.
+        """
+        if not job_id:
+            raise EarlierCallerWaits
+        stored = await self.load(job_id, locked=True)
+        job = stored.job if stored is not None else None
+        same = job is not None and (job.app, job.input_digest) == (new.fact.app, new.fact.input_digest)
+        if stored is not None and same and stored.job.content_removed is None:
+            return stored, True
+        await self.callers.end(new.fact.app, caller, job_id, answered=True)
+        return await self.submit(replace(new, caller=replace(caller, turn="first")))
 
     async def claim(
         self, worker: str, limit: int, lease_seconds: float, circuit: str = "", app_limit: int = 0

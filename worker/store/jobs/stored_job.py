@@ -18,6 +18,20 @@ from worker.store.envelope import PRIVATE, MasterKeyring
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """A request that waits for the answer to its create, and whose SDK sends the same again when it gets none.
+
+    `digest`: keyed, of the app's request. `name`: `<API process>:<number>`. `turn`: a `retry` joins the job of an
+    identical request that has gone without its answer, and waits while one may go; `late` joins, but does not wait.
+    """
+
+    digest: str = field(repr=False)
+    name: str
+    window_seconds: float
+    turn: Literal["first", "retry", "late"] = "first"
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job to create: the fact that begins it, what only the app may see, and the input for the model."""
 
@@ -29,6 +43,7 @@ class NewJob:
     meter: RateMeter = field(default_factory=lambda: RateMeter(RateLimit(0)))  # charged for the job
     quota: AppQuota = field(default_factory=AppQuota)  # of its app
     job_id: str | None = None  # its id, if something names it already
+    caller: Caller | None = None
 
 
 @dataclass(frozen=True, slots=True)
