@@ -25,6 +25,7 @@ from worker.jobs.conversation import Conversation
 from worker.jobs.errors import ContentTooLarge, QueueFull, RateExceeded, Refused
 from worker.jobs.events import Queued
 from worker.jobs.input_items import KeptItem
+from worker.jobs.record import Job
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
@@ -76,11 +77,12 @@ async def submit(
     meter: RateMeter,
     base: str,
     caller: Caller | None = None,
+    rerun_of: Job | None = None,
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
 
     `base`: the address at which its app reached the API; the job's webhooks name it. `caller`: of an SDK that may send
-    the request again.
+    the request again. `rerun_of`: the job that it runs again.
     """
     if idempotency_key is not None and names_state(body):  # what it continues may have changed since the first request
         repeated = await context.jobs.find_repeated(key.app, idempotency_key, digests.request)
@@ -90,6 +92,9 @@ async def submit(
     body = await check_request(context, key.app, earlier.request)
     with publishing(trace) as (trace_headers, published):
         new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base)
+        if rerun_of is not None:
+            series = {"rerun_of": rerun_of.id, "rerun_root": rerun_of.rerun_root or rerun_of.id}
+            new = replace(new, fact=new.fact.evolve(optional=series))
         new = replace(new, caller=caller) if caller is not None else new
         own: list[KeptItem] = []
         if earlier.continues:
