@@ -39,6 +39,7 @@ from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.queue_places import QueuePlaces
 from worker.store.webhooks.endpoints import Endpoints
 from worker.store.webhooks.outbox import Outbox
 from worker.telemetry.metrics import Sample
@@ -110,6 +111,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings)
     notices = SafetyNotices(redis, settings.audit_ttl)
     request_limits = RequestLimits(settings)
+    places = QueuePlaces(redis, clock, settings.app_max_running, settings.app_slot_share)
     store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
     return AppContext(
         settings=settings,
@@ -131,7 +133,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         endpoints=Endpoints(redis, clock),
         outbox=Outbox(redis, clock),
         notices=notices,
-        deployment=DeploymentState(redis, clock, catalogue, notices, settings.app_max_running),
+        deployment=DeploymentState(redis, clock, catalogue, notices, places),
         broadcaster=Broadcaster(redis),
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),

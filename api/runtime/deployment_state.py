@@ -28,10 +28,9 @@ class DeploymentState:
     """Reads that concern no single job."""
 
     def __init__(
-        self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices, app_limit: int = 0
+        self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices, queue_places: QueuePlaces
     ) -> None:
-        """`app_limit`: jobs that an app may run at once if its record does not say, 0 = no limit."""
-        self.queue_places = QueuePlaces(redis, clock, app_limit)
+        self.queue_places = queue_places
         self._redis, self._clock, self._catalogue, self._notices = redis, clock, catalogue, notices
 
     async def queue(self) -> QueueDepths:

@@ -24,7 +24,7 @@ from api.web.connections import ConnectionTable, connection_limit
 from api.web.http10_cycle import Http10Cycle
 from api.web.middleware import PROBES, raw_response
 from api.web.problems import Problem
-from api.web.receipt import attach_connection
+from api.web.receipt import attach_connection, unacknowledged
 from worker.clock import Clock
 from worker.settings import Settings
 
@@ -92,6 +92,7 @@ class Protocol(HttpToolsProtocol):
         self._served: RequestResponseCycle | None = None
         self._probes_only = False
         self.failed = False
+        self.left_unacknowledged: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -109,6 +110,11 @@ class Protocol(HttpToolsProtocol):
             served.disconnected = True
             served.message_event.set()
         self.pipeline.clear()
+
+    def eof_received(self) -> None:
+        """Note what of the responses the client has not received; it has ended the connection."""
+        buffered = self.transport.get_write_buffer_size()
+        self.left_unacknowledged = buffered + unacknowledged(self.transport.get_extra_info("socket"))
 
     def give_way(self) -> None:
         """Close the connection, which serves no request, for another one."""
@@ -146,6 +152,8 @@ class Protocol(HttpToolsProtocol):
         if fault is not None:
             self._problem = fault
             raise _Refused
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # HTTP/1.0 has no interim responses: the client would take it for the last
         super().on_headers_complete()
         attach_connection(self.scope, self)
         if self.parser.get_http_version() == "1.0":
@@ -211,7 +219,12 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._served = cycle
         self._table.set_busy(self)
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _noticing_the_end(cycle, app))
+
+    @property
+    def closes(self) -> bool:
+        """Return whether the connection is closed behind the response that is being sent."""
+        return self._served is None or not self._served.keep_alive
 
     @property
     def body_has_begun(self) -> bool:
@@ -292,6 +305,24 @@ class Protocol(HttpToolsProtocol):
         if not responding and not self.transport.is_closing():
             self.transport.write(raw_response(problem, self._clock))
         self._close()
+
+
+def _noticing_the_end(cycle: RequestResponseCycle, app: Any) -> Any:
+    """Return the app, after which uvicorn knows that the client has left, if it has.
+
+    A connection closes a turn of the loop before uvicorn is told. An app that saw it, and so has sent nothing, would be
+    taken for broken: with a message on stderr, and a response of uvicorn's own to nobody.
+    """
+
+    async def run(*args: Any) -> None:
+        try:
+            await app(*args)
+        except asyncio.CancelledError:  # the server stops and waits no longer
+            cycle.transport.close()
+        if not cycle.response_complete and cycle.transport.is_closing():
+            cycle.disconnected = True
+
+    return run
 
 
 def protocol_factory(settings: Settings, clock: Clock) -> type[asyncio.Protocol]:

@@ -51,7 +51,16 @@ from worker.store.jobs.item_references import item_commands, named_items
 from worker.store.jobs.scripts import Scripts
 from worker.store.jobs.search_terms import first_terms, terms_command
 from worker.store.jobs.set_aside import UnreadableJobs
-from worker.store.jobs.stored_job import Caller, ClaimedJob, NewJob, OutputChange, StoredJob, stored_of, unreadable_of
+from worker.store.jobs.stored_job import (
+    AppLimits,
+    Caller,
+    ClaimedJob,
+    NewJob,
+    OutputChange,
+    StoredJob,
+    stored_of,
+    unreadable_of,
+)
 from worker.store.values import valid_members
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import emit_committed
@@ -199,14 +208,14 @@ class Jobs:
         return [terms_command(job, terms)] if terms else []
 
     async def claim(
-        self, worker: str, limit: int, lease_seconds: float, circuit: str = "", app_limit: int = 0
+        self, worker: str, limit: int, lease_seconds: float, circuit: str = "", limits: AppLimits | None = None
     ) -> tuple[float, list[ClaimedJob]]:
         """Claim jobs for this worker; return the seconds until something falls due, or -1, and the jobs.
 
         `circuit`: the scope of the provider's account; each job then says whether it must pass the circuit's gate.
-        `app_limit`: how many jobs of an app may run at once if its record says nothing; 0 = any number.
+        `limit`: the free slots of the worker. `limits`: how many of them an app may take; by default all.
         """
-        return await self._claims.claim(worker, limit, lease_seconds, circuit, app_limit)
+        return await self._claims.claim(worker, limit, lease_seconds, circuit, limits or AppLimits())
 
     async def renew(self, lease_seconds: float, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""

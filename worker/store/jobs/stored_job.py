@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,6 +69,20 @@ class ClaimedJob:
     gated: bool = False  # a circuit was open when it was claimed: check the gate before calling
     input: dict[str, Any] | None = field(default=None, repr=False)  # None when it is large: it is read on its own
     unreadable: Literal["", "locked", "damaged"] = ""  # its master key is not here (yet), or its content is damaged
+
+
+@dataclass(frozen=True, slots=True)
+class AppLimits:
+    """What apps may take in a claim.
+
+    `running`: how many jobs an app may run at once if its record says nothing; 0 = any number. `share`: of the slots of
+    the worker that it holds and those that are free, an app takes no more than this share, 1 = all; the last free one
+    goes to any app that holds none. `held`: how many slots of the worker each app holds.
+    """
+
+    running: int = 0
+    share: float = 1.0
+    held: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
