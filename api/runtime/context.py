@@ -11,12 +11,17 @@ from starlette.requests import Request
 
 from api.runtime.bounded_turns import BoundedTurns
 from api.runtime.broadcaster import Broadcaster
+from api.runtime.console_sessions import ConsoleSessions
+from api.runtime.console_state import ConsoleState
 from api.runtime.conversations import Conversations
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
+from api.runtime.job_changes import JobChanges
 from api.runtime.job_tokens import JobTokens
 from api.runtime.key_cache import KeyCache
 from api.runtime.large_work import LargeWork
+from api.runtime.live_values import LiveValues
+from api.runtime.login_attempts import LoginAttempts
 from api.runtime.name_check import NameCheck
 from api.runtime.request_limits import RequestLimits
 from api.runtime.shared_call import SharedCall
@@ -32,6 +37,7 @@ from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import Redis
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
+from worker.store.console_access import ConsoleAccess
 from worker.store.conversations.documents import ConversationDocuments
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.control_requests import JobControl
@@ -92,6 +98,7 @@ class AppContext:
     webhook_turns: BoundedTurns
     request_limits: RequestLimits
     large_work: LargeWork
+    console: ConsoleState
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
@@ -113,6 +120,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     request_limits = RequestLimits(settings)
     places = QueuePlaces(redis, clock, settings.app_max_running, settings.app_slot_share)
     store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
+    broadcaster = Broadcaster(redis)
     return AppContext(
         settings=settings,
         clock=clock,
@@ -134,7 +142,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         outbox=Outbox(redis, clock),
         notices=notices,
         deployment=DeploymentState(redis, clock, catalogue, notices, places),
-        broadcaster=Broadcaster(redis),
+        broadcaster=broadcaster,
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
         store_watch=store_watch,
@@ -142,6 +150,12 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
         request_limits=request_limits,
         large_work=LargeWork(request_limits.is_shared),
+        console=ConsoleState(
+            ConsoleSessions(ConsoleAccess(redis, clock), key_cache, clock),
+            LoginAttempts(clock),
+            LiveValues(clock),
+            JobChanges(broadcaster, clock),
+        ),
     )
 
 
