@@ -29,7 +29,6 @@ _WAIT_S: Final = 1.0
 _EXPORT_PAGE: Final = 250
 _MAX_CHAINS: Final = 50_000
 """Jobs that the manifest of an export names; it is one signed value, built at once."""
-MAX_APP_JOBS: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +65,12 @@ class AuditAccess:
         Raises Refused when it is held already.
         """
         name = job_id or app_chain(app)
-        return await self._finished("hold", self._holds.place(name, by=by, why=why))
+        return await self._background.finished("hold", self._holds.place(name, by=by, why=why), _WAIT_S)
 
     async def release(self, app: str, job_id: str | None, *, by: str, why: str) -> bool:
         """Release a hold; return False while what it kept is still getting its time back. Raises Refused."""
         name = job_id or app_chain(app)
-        return await self._finished("release", self._holds.release(name, by=by, why=why))
-
-    async def _finished(self, name: str, work: Any) -> bool:
-        """Return whether the work ends soon; it goes on to its end in any case. Raises what it raises."""
-        task = self._background.start(name, work)
-        done, _ = await asyncio.wait({task}, timeout=_WAIT_S)
-        if done:
-            await task
-        return bool(done)
+        return await self._background.finished("release", self._holds.release(name, by=by, why=why), _WAIT_S)
 
     async def export_lines(self, wanted: ExportRange) -> AsyncIterator[bytes]:
         """Yield the export's lines as `vigil audit export --app` writes them, some at a time, in slices."""

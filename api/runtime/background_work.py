@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 class BackgroundWork:
@@ -15,8 +13,19 @@ class BackgroundWork:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a task and return it."""
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task, which tells of its own faults."""
+        self._task(name, work)
+
+    async def finished(self, name: str, work: Coroutine[Any, Any, Any], seconds: float) -> bool:
+        """Return whether the work ends within `seconds`; it goes on to its end in any case. Raises what it raises."""
+        task = self._task(name, work)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if done:
+            await task
+        return bool(done)
+
+    def _task(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=f"vigil-{name}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -25,7 +34,7 @@ class BackgroundWork:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever waits for it is told; nobody need wait
+            task.exception()  # whoever still waits for it is told
 
     async def stop(self) -> None:
         """Cancel what is under way and wait for it."""
