@@ -13,6 +13,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from api.console.routes import console_routes
 from api.openai_compat import routes as openai
 from api.openai_compat.chat import routes as openai_chat
 from api.openai_compat.error_format import respond
@@ -106,7 +107,8 @@ def create_app(settings: Settings | None = None, redis: Redis | None = None, clo
                 await redis.aclose(close_connection_pool=True)
 
     documents = _documents()
-    app = _App(routes=[*documents.described, *documents.routes.all], lifespan=lifespan)
+    console = console_routes() if settings.console else []
+    app = _App(routes=[*documents.described, *documents.routes.all, *console], lifespan=lifespan)
     app.router.redirect_slashes = False
     app.state.context = context
     return app

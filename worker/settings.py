@@ -101,6 +101,7 @@ class Settings(BaseSettings):
     root_path: str = ""
     public_url: str | None = None
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    console: bool = True
     job_token_seconds: Annotated[int, Field(ge=10, le=3600)] = 900
     header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     body_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0

@@ -13,12 +13,17 @@ from api.runtime.audit_access import AuditAccess
 from api.runtime.background_work import BackgroundWork
 from api.runtime.bounded_turns import BoundedTurns
 from api.runtime.broadcaster import Broadcaster
+from api.runtime.console_sessions import ConsoleSessions
+from api.runtime.console_state import ConsoleState
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
+from api.runtime.job_changes import JobChanges
 from api.runtime.job_tokens import JobTokens
 from api.runtime.key_cache import KeyCache
 from api.runtime.lab_runs import LabRuns
 from api.runtime.large_work import LargeWork
+from api.runtime.live_values import LiveValues
+from api.runtime.login_attempts import LoginAttempts
 from api.runtime.name_check import NameCheck
 from api.runtime.request_limits import RequestLimits
 from api.runtime.shared_call import SharedCall
@@ -38,6 +43,7 @@ from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import Redis
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
+from worker.store.console_access import ConsoleAccess
 from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
@@ -101,6 +107,7 @@ class AppContext:
     appeal_notes: AppealNotes
     delivery_log: DeliveryLog
     lab_runs: LabRuns
+    console: ConsoleState
     large_work: LargeWork = field(default_factory=LargeWork)
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
@@ -121,6 +128,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     notices = SafetyNotices(redis, settings.audit_ttl)
     trail, outbox, background = Trail(redis, clock), Outbox(redis, clock), BackgroundWork()
     store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
+    broadcaster = Broadcaster(redis)
     return AppContext(
         settings=settings,
         clock=clock,
@@ -140,7 +148,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         outbox=outbox,
         notices=notices,
         deployment=DeploymentState(redis, clock, catalogue, notices, settings.app_max_running),
-        broadcaster=Broadcaster(redis),
+        broadcaster=broadcaster,
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
         store_watch=store_watch,
@@ -155,6 +163,12 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         appeal_notes=AppealNotes(redis, clock),
         delivery_log=DeliveryLog(redis, clock, outbox),
         lab_runs=LabRuns(trail, clock, catalogue, background),
+        console=ConsoleState(
+            ConsoleSessions(ConsoleAccess(redis, clock), key_cache, clock),
+            LoginAttempts(clock),
+            LiveValues(clock),
+            JobChanges(broadcaster, clock),
+        ),
     )
 
 

@@ -13,8 +13,10 @@ from worker.safety.endpoint import EndpointFit
 from worker.store.admission import circuit_breaker, model_access
 from worker.store.admission.circuit_breaker import OpenCircuit
 from worker.store.connection.pool import Redis
-from worker.store.provider import account_state
+from worker.store.provider import account_state, durations, request_counts
 from worker.store.provider.account_state import AccountState
+from worker.store.provider.durations import Durations
+from worker.store.provider.request_counts import RequestBucket
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import app_counts, metrics, queue_depth, worker_registry
 from worker.store.stats.app_counts import AppCounts
@@ -66,6 +68,14 @@ class DeploymentState:
     async def account(self) -> AccountState:
         """Return the state of the provider's account."""
         return await account_state.read_account_state(self._redis, self._catalogue, self._notices, self._clock.now())
+
+    async def history(self, seconds: int) -> list[RequestBucket]:
+        """Return the counts of requests and ends of the last `seconds`, in buckets of ten minutes, oldest first."""
+        return await request_counts.read_history(self._redis, self._clock.now(), seconds)
+
+    async def durations(self) -> Durations:
+        """Return how long checks and calls lasted in the last eight days."""
+        return await durations.read_durations(self._redis, self._clock)
 
     async def circuits(self) -> list[OpenCircuit]:
         """Return the circuits that are not closed."""

@@ -19,6 +19,7 @@ from typing import Annotated, Final
 import typer
 from pydantic import SecretStr
 
+from worker.cli.console import console_link
 from worker.cli.errors import CliError
 from worker.cli.jobs import DEFAULT_MODEL
 from worker.cli.keys import new_encryption_key
@@ -56,6 +57,7 @@ class Running:
     simulator: str | None
     outside: str | None  # the URL for other machines, if they reach it
     encrypted: bool
+    console: str | None  # a link that logs in once
     tasks: tuple[asyncio.Task[None], ...]
 
 
@@ -105,6 +107,7 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
                 simulator,
                 outside_url(bound, settings.port),
                 bool(actual.encryption_keys),
+                await _console_link(actual, key) if actual.console else None,
                 tasks,
             )
         finally:
@@ -223,6 +226,15 @@ async def _key(settings: Settings) -> str:
     return key
 
 
+async def _console_link(settings: Settings, key: str) -> str | None:
+    """Return a link that logs into the console once, as this key."""
+    redis = connect(settings.redis_url or "", keyring=keyring_from(settings), max_connections=2)
+    try:
+        return await console_link(redis, key, address(settings) + settings.root_path)
+    finally:
+        await redis.aclose()
+
+
 @asynccontextmanager
 async def _simulator(settings: Settings, speed: float) -> AsyncIterator[str]:
     """The fake provider on its usual port, or on a free one; yields the base URL for the SDK."""
@@ -288,13 +300,14 @@ def _print_running(settings: Settings, running: Running) -> None:
     model = example_model(settings.catalogue())
     directive = "[[sim: check_then_clear hold=5]] " if running.simulator else ""
     chosen = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
+    console = f"  console   {running.console}   (logs in once, within ten minutes)\n" if running.console else ""
     outside = ""
     if running.outside is not None:
         outside = f"\n  outside   {running.outside}   (for other machines)"
         print(_EXPOSED, file=sys.stderr, flush=True)
     print(
         f"""Vigil answers on {running.url}   (docs: {running.url}/docs){outside}
-  key       {running.key}
+{console}  key       {running.key}
   provider  {provider}
   data      {data}, {"encrypted" if running.encrypted else "NOT encrypted: set VIGIL_ENCRYPTION_KEYS"}
   {running.durability}

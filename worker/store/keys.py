@@ -57,6 +57,8 @@ vigil:refused:<job>     string  the job's own webhook has answered 410
 vigil:endpoints:<app>   hash    id -> a standing endpoint;  vigil:hears:<app> set, the events that they want
 vigil:apikey:<digest>   string  an API key's record;  vigil:apikeys hash, id -> digest
 vigil:app:<name>        string  an app's record
+vigil:console:<digest>  string  a session of the console, by the digest of its token: the key that it stands for
+vigil:consolelink:<d>   string  a link that begins such a session once
 vigil:rate:<app>        string  when the app's token bucket will be full again, microseconds
 vigil:circuit:<scope>   hash    an account's open circuit;  vigil:circuits set, their scopes
 vigil:held:<scope>      zset    the jobs that a circuit or a pause holds, by since when
@@ -302,6 +304,14 @@ def account_state(name: str) -> str:
 
 def api_key(digest: str) -> str:
     return "vigil:apikey:" + digest
+
+
+def console_session(digest: str) -> str:
+    return "vigil:console:" + digest
+
+
+def console_link(digest: str) -> str:
+    return "vigil:consolelink:" + digest
 
 
 def app(name: str) -> str:

@@ -1,0 +1,30 @@
+"""What the console says after an action: a redirect names a sentence of this table, so no address can say another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlencode
+
+_SENTENCES: Final = {
+    "cancelled": "The job is cancelled.",
+    "cancel_requested": "The cancellation is requested; the worker that runs the job acts on it.",
+    "already_settled": "The job had ended before; nothing was changed.",
+    "offer_accepted": "The offer is accepted; the faster model takes over.",
+}
+"""By code; `{n}` is a count."""
+_MAX_DIGITS: Final = 9
+
+
+def with_notice(address: str, code: str, count: int | None = None) -> str:
+    """Return the address with the notice that the page there shows."""
+    query = {"notice": code} | ({} if count is None else {"n": str(count)})
+    return f"{address}{'&' if '?' in address else '?'}{urlencode(query)}"
+
+
+def text_of(query: Mapping[str, str]) -> str | None:
+    """Return the sentence that the address names, or None."""
+    sentence, count = _SENTENCES.get(query.get("notice", "")), query.get("n", "")
+    if sentence is None:
+        return None
+    return sentence.replace("{n}", count if count.isascii() and count.isdigit() and len(count) <= _MAX_DIGITS else "0")

@@ -1,0 +1,224 @@
+// What the console's pages do in a browser beyond links and forms: fetch newer states of the page that is open, keep
+// times relative, copy ids, and the keys. Without it every page still works. It runs no text as code.
+
+const policy = window.trustedTypes?.createPolicy("vigil", { createHTML: (html) => html });
+const MAX_PAUSE = 30;
+
+// -- live pages: ask for the page that is open, with the version that it has; the server decides how often
+
+function startLive() {
+  const main = document.getElementById("main");
+  let failures = 0;
+  let timer = 0;
+
+  function plan() {
+    clearTimeout(timer);
+    const seconds = Number(main.dataset.refresh);
+    if (seconds > 0 && !document.hidden) {
+      const pause = Math.min(Math.max(MAX_PAUSE, seconds), seconds * 2 ** failures);
+      timer = setTimeout(refresh, pause * 1000 * (0.9 + 0.2 * Math.random()));
+    }
+  }
+
+  async function refresh() {
+    try {
+      const response = await fetch(location.pathname + location.search, {
+        headers: { Accept: "text/html", "Vigil-Live": "1", "If-None-Match": `"${main.dataset.version}"` },
+        credentials: "same-origin",
+        redirect: "error",
+        cache: "no-store",
+      });
+      if (response.status === 401) {
+        say("Your session has ended.", true);
+        return;
+      }
+      if (response.status === 200) {
+        const text = await response.text();
+        const html = policy ? policy.createHTML(text) : text;
+        const fresh = new DOMParser().parseFromString(html, "text/html").getElementById("main");
+        if (fresh) morph(main, document.adoptNode(fresh));
+        readClock();
+        relate();
+        mark();
+      } else if (response.status !== 304) {
+        throw new Error(String(response.status));
+      }
+      failures = 0;
+      say("");
+    } catch {
+      failures = Math.min(failures + 1, 5);
+      say("This page shows an older state: Vigil does not answer. Trying again …");
+    }
+    plan();
+  }
+
+  document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : refresh()));
+  plan();
+}
+
+function say(text, login = false) {
+  const banner = document.getElementById("live-state");
+  banner.textContent = text;
+  banner.hidden = !text;
+  if (login) {
+    const link = document.createElement("a");
+    link.href = location.href;
+    link.textContent = "Log in again";
+    banner.append(" ", link);
+  }
+}
+
+// Makes `old` look like `fresh` and keeps what a person changed: focus, open details, ticked boxes, text in fields.
+function morph(old, fresh) {
+  for (const { name } of [...old.attributes]) {
+    if (!fresh.hasAttribute(name) && !(name === "open" && old.localName === "details") && name !== "class")
+      old.removeAttribute(name);
+  }
+  for (const { name, value } of [...fresh.attributes]) {
+    if (old.getAttribute(name) !== value && !(name === "open" && old.localName === "details")) old.setAttribute(name, value);
+  }
+  if (!fresh.hasAttribute("class")) old.removeAttribute("class");
+  if (["input", "textarea", "select"].includes(old.localName)) return;
+  let at = old.firstChild;
+  for (const node of [...fresh.childNodes]) {
+    const named = node.id || node.dataset?.row;
+    let match = at;
+    if (named) {
+      match = [...old.children].find((one) => (one.id || one.dataset.row) === named) ?? null;
+      if (match && match !== at) old.insertBefore(match, at);
+    }
+    if (match && match.nodeType === node.nodeType && match.nodeName === node.nodeName && same(match, node)) {
+      if (node.nodeType === Node.ELEMENT_NODE) morph(match, node);
+      else if (match.nodeValue !== node.nodeValue) match.nodeValue = node.nodeValue;
+      at = match.nextSibling;
+    } else {
+      old.insertBefore(node, at);
+    }
+  }
+  while (at) {
+    const next = at.nextSibling;
+    at.remove();
+    at = next;
+  }
+}
+
+function same(one, other) {
+  return (one.id || one.dataset?.row || "") === (other.id || other.dataset?.row || "");
+}
+
+// -- relative times, as formats.py writes them
+
+function length(seconds) {
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  const whole = Math.round(seconds);
+  const two = (number) => String(number).padStart(2, "0");
+  if (whole < 600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min`;
+  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
+  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+}
+
+// The times are the server's, so is "now": a wrong clock of this machine must not make a time negative.
+let ahead = 0;
+
+function readClock() {
+  const now = document.getElementById("main")?.dataset.now;
+  if (now) ahead = Date.parse(now) - Date.now();
+}
+
+function relate() {
+  const now = Date.now() + ahead;
+  for (const time of document.querySelectorAll("time[data-relative]")) {
+    const seconds = (now - Date.parse(time.dateTime)) / 1000;
+    const text = length(Math.abs(seconds));
+    time.textContent = Math.abs(seconds) < 1 ? "now" : seconds > 0 ? `${text} ago` : `in ${text}`;
+  }
+}
+
+// -- copying, confirmation, the login's link
+
+document.addEventListener("click", async (event) => {
+  const copy = event.target.closest("[data-copy]");
+  if (copy) {
+    await navigator.clipboard?.writeText(copy.dataset.copy);
+    copy.classList.add("done");
+    setTimeout(() => copy.classList.remove("done"), 1500);
+  } else if (event.target.closest("[data-help]")) {
+    document.getElementById("keys").showModal();
+  }
+});
+
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.confirm;
+  if (question && !window.confirm(question)) event.preventDefault();
+});
+
+const login = document.querySelector("form[data-login]");
+if (login && location.hash.startsWith("#link=")) {
+  // what follows # is never sent, so the link is in no log; the person decides, so no other page can log anybody in
+  login.elements.secret.value = decodeURIComponent(location.hash.slice(6));
+  history.replaceState(null, "", location.pathname + location.search);
+  login.querySelector("button").focus();
+}
+
+if (document.querySelector("[data-notice]")) {
+  const address = new URL(location.href);
+  address.searchParams.delete("notice");
+  address.searchParams.delete("n");
+  history.replaceState(null, "", address);
+}
+
+// -- keys
+
+let current = "";
+let leader = 0;
+
+function rows() {
+  return [...document.querySelectorAll("[data-row]")];
+}
+
+function mark() {
+  for (const row of rows()) row.classList.toggle("current", row.dataset.row === current);
+}
+
+function step(by) {
+  const all = rows();
+  if (!all.length) return;
+  const at = all.findIndex((row) => row.dataset.row === current);
+  const next = all[Math.min(all.length - 1, Math.max(0, at < 0 ? 0 : at + by))];
+  current = next.dataset.row;
+  mark();
+  next.querySelector("a")?.focus({ preventScroll: true });
+  next.scrollIntoView({ block: "nearest" });
+}
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest?.("input, textarea, select, dialog, [contenteditable]");
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape" && typing) event.target.blur();
+  if (typing && !(event.target.type === "checkbox")) return;
+  const row = rows().find((one) => one.dataset.row === current);
+  if (leader && Date.now() - leader < 1500) {
+    leader = 0;
+    const link = document.querySelector(`a[data-keys="g ${CSS.escape(event.key)}"]`);
+    if (link) link.click();
+    return;
+  }
+  const acts = {
+    "/": () => document.querySelector("[data-search]")?.focus(),
+    "?": () => document.getElementById("keys")?.showModal(),
+    j: () => step(1),
+    k: () => step(-1),
+    x: () => row?.querySelector("input[type=checkbox]")?.click(),
+    g: () => (leader = Date.now()),
+  };
+  if (acts[event.key]) {
+    event.preventDefault();
+    acts[event.key]();
+  }
+});
+
+readClock();
+if (document.getElementById("live-state")) startLive();
+setInterval(relate, 5000);
