@@ -17,5 +17,10 @@ class Entry(NamedTuple):
 ENTRIES: Final = (
     Entry("/now", "Now", "read", "g n"),
     Entry("/jobs", "Jobs", "read", "g j"),
+    Entry("/webhooks", "Webhooks", "read", "g w"),
+    Entry("/end-users", "End users", "ops", "g u"),
+    Entry("/audit", "Audit", "audit", "g a"),
+    Entry("/lab", "Lab", "audit", "g l"),
+    Entry("/apps", "Apps", "ops", "g p"),
     Entry("/try", "Try it", "submit", "g t"),
 )

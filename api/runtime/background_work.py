@@ -15,7 +15,7 @@ class BackgroundWork:
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Start a task, which tells of its own faults."""
-        self._task(name, work)
+        _ = self._task(name, work)
 
     async def finished(self, name: str, work: Coroutine[Any, Any, Any], seconds: float) -> bool:
         """Return whether the work ends within `seconds`; it goes on to its end in any case. Raises what it raises."""
