@@ -22,8 +22,9 @@ def session_name(token: str) -> str:
 async def record_look(context: AppContext, key: ApiKey, token: str, stored: StoredJob, kind: ContentKind) -> None:
     """Record that the session with this token is about to be shown this content of its app's job.
 
-    Call it before the content is shown; if it raises, nothing may be shown. Raises Refused (403) without the scope.
+    Call it before the content is shown; if it raises, nothing may be shown. Raises Refused (403) without the scope,
+    which a support packet does not need: it has the provider's words, and neither prompt nor output.
     """
-    if SCOPE not in key.scopes or stored.job.app != key.app:
+    if (kind != "packet" and SCOPE not in key.scopes) or stored.job.app != key.app:
         raise Refused("insufficient_scope", "This needs the scope content, which the key of this session lacks.", 403)
     await context.content_reads.record(stored.job.app, stored.job.id, kind, by=key.id, session=session_name(token))
