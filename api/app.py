@@ -148,6 +148,7 @@ async def _background_tasks(context: AppContext, redis: Redis, store_clock: Stor
         for task in reversed(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await context.background.stop()
         await context.broadcaster.stop()
         context.large_work.close()
         context.resolver.close()

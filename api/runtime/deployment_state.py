@@ -18,7 +18,8 @@ from worker.store.provider.account_state import AccountState
 from worker.store.provider.durations import Durations
 from worker.store.provider.request_counts import RequestBucket
 from worker.store.provider.safety_notices import SafetyNotices
-from worker.store.stats import metrics, queue_depth, worker_registry
+from worker.store.stats import app_counts, metrics, queue_depth, worker_registry
+from worker.store.stats.app_counts import AppCounts
 from worker.store.stats.metrics import ScaleDemand
 from worker.store.stats.queue_depth import QueueDepths
 from worker.store.stats.queue_places import QueuePlaces
@@ -38,6 +39,14 @@ class DeploymentState:
     async def queue(self) -> QueueDepths:
         """Return how many jobs are in each state of the queue."""
         return await queue_depth.depths(self._redis, self._clock)
+
+    async def app_counts(self) -> tuple[list[AppCounts], int]:
+        """Return (how many jobs of each status the first apps by name have, how many apps there are)."""
+        return await app_counts.count_by_app(self._redis)
+
+    async def app_names(self) -> list[str]:
+        """Return every app that has ever had a key, by name."""
+        return await queue_depth.apps(self._redis)
 
     async def jobs_ahead(self, app: str, priority: Priority) -> int:
         """Return how many waiting jobs of the app are claimed before one that is submitted now."""

@@ -24,8 +24,10 @@ from worker.clock import Clock
 from worker.main import WorkerProcess
 from worker.safety.notices import SafetyNotice
 from worker.store import keys
+from worker.store.admission.appeal_notes import AppealNotes
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.apps import SCOPES, Apps
+from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.legal_holds import LegalHolds
 from worker.store.connection.pool import keyring_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
@@ -303,6 +305,8 @@ async def fill(vigil: Living) -> None:
             return (await vigil.running.view(one))["status"] in ("completed", "blocked", "failed")
 
         await until("jobs to settle", settled)
+    await ContentReads(redis, clock).record("acme", done, "output", by="key", session="s")
+    await AppealNotes(redis, clock).add("acme", "x", "asks again", by="key")
     await StreamedChunks(redis, 1000).grow(done, 1, 3)
     await redis.hset(keys.streamed_chunks(done), 1, 3)
     await redis.rpush(keys.text(done, 1), b'1[1,0,"x"]')

@@ -32,7 +32,8 @@ from worker.store.errors import store_errors
 from worker.store.record_mac import RecordMacs
 from worker.store.values import count_of, read, report_unreadable
 
-SCOPES: Final = ("submit", "read", "audit", "ops")
+SCOPES: Final = ("submit", "read", "audit", "ops", "content")
+"""`content` shows prompts and outputs in the console; over HTTP, `read` does."""
 MIN_WEIGHT, MAX_WEIGHT, MAX_RUNNING = 0.01, 1000.0, 1_000_000
 _SCAN: Final = 1_000
 _BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -34,6 +34,8 @@ vigil:retained          string  the last of them that says what retention remove
 vigil:holds             set     what a legal hold keeps: ids of jobs, `app:<name>`;  vigil:holdnotes hash, who and why
 vigil:settled           zset    settled jobs by the end of their retention time: then their leftovers are cleared away
 vigil:acts              string  how many audit records are notes, that is no events of a job
+vigil:reads:<app>       list    ids of the audit records of looks at content in the console, newest first;
+                                vigil:readmark:<d> string, one session's look is recorded already
 vigil:outbox            zset    entries that are not routed to a target yet: ids of messages of jobs' own webhooks, and
                                 `<job>:<seq>:<event>` for the standing endpoints of the job's app; by time, and within
                                 a millisecond by seq; those of one app at least 20 ms apart, so that an app that
@@ -43,6 +45,8 @@ vigil:router            string  lock of the worker that routes these entries to 
 vigil:msg:<id>          string  a webhook message;  vigil:body:<id> its body and URL;  vigil:tries:<id> list, its
                                 receipts
 vigil:msgs:<job>        list    the messages of the job's own webhook;  vigil:emsgs:<job> list, those of endpoints
+vigil:tried:<app>       zset    the app's newest messages by their last try;  vigil:undelivered:<app> zset, those whose
+                                last try failed
 vigil:targets           zset    targets (an endpoint; an app's receiver of per-job webhooks) by when they are due
 vigil:queue:<target>    zset    `<job>:<seq>:<message>` by due time
 vigil:flying:<target>   hash    job id -> token of the one message that is being sent
@@ -69,6 +73,8 @@ vigil:quarantine        hash    safety identifier -> why and until when the end 
                                 set, those whose waiting jobs are to be cancelled;  vigil:lifted hash, when the
                                 quarantine was lifted, ms
 vigil:ledger:<kind>:<id> zset   an end user's checks, blocks or warnings, `<job>:<seq>` or a notice's id, by time
+vigil:flagged:<app>     zset    safety identifiers of the app's end users with entries in a ledger, by the newest one
+vigil:appeals:<app>:<id> hash   id -> a sealed note of operators on an end user
 vigil:access:<scope>    hash    model -> what is known of its access;  vigil:access, the scope that was probed last;
                                 vigil:accessturn:<scope>, lock of the worker that probes
 vigil:ref:<kind>:<name> string  a request's or response's job; the job of an app's output item, `item:<app>:<id>`; the
@@ -137,6 +143,7 @@ PAUSE: Final = "vigil:pause:"
 QUARANTINE: Final = "vigil:quarantine"
 CANCELLATION_DUE: Final = "vigil:clearing"
 LIFTED: Final = "vigil:lifted"
+APPEALS: Final = "vigil:appeals:"
 CIRCUITS: Final = "vigil:circuits"
 ACCESS: Final = "vigil:access"
 RECEIVED_WEBHOOKS: Final = "vigil:heard"
@@ -337,6 +344,30 @@ def app(name: str) -> str:
 
 def chain_records(chain: str) -> str:
     return "vigil:audited:" + chain
+
+
+def content_reads(app: str) -> str:
+    return "vigil:reads:" + app
+
+
+def read_mark(digest: str) -> str:
+    return "vigil:readmark:" + digest
+
+
+def tried_messages(app: str) -> str:
+    return "vigil:tried:" + app
+
+
+def undelivered_messages(app: str) -> str:
+    return "vigil:undelivered:" + app
+
+
+def appeal_notes(app: str, safety_identifier: str) -> str:
+    return f"{APPEALS}{app}:{safety_identifier}"
+
+
+def flagged_end_users(app: str) -> str:
+    return "vigil:flagged:" + app
 
 
 def rate(app_name: str) -> str:
