@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from api.console.routes import console_routes
-from api.openai_compat import routes as openai
+from api.openai_compat import relayed as openai_relayed, routes as openai
 from api.openai_compat.chat import routes as openai_chat
 from api.openai_compat.conversations import routes as openai_conversations
 from api.openai_compat.error_format import respond
@@ -67,6 +67,7 @@ _MODULES = (
     deliveries,
     provider_webhooks,
     support_packet,
+    openai_relayed,
     openai,
     openai_chat,
     openai_conversations,

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from api.openai_compat.schema import (
+    CompactedView,
     DeletedResponseView,
+    InputTokensCountView,
     ItemListView,
     OpenAIErrorBodyView,
     OpenAIResponseRequest,
@@ -108,4 +110,26 @@ INPUT_ITEMS: Final = openai_operation(
     problems=(404,),
     failures={410: "The input is no longer kept."},
     parameters=(_ID, *PAGE),
+)
+_NO_WORKER: Final = "No worker has answered, or the store is unavailable."
+_RELAYED: Final = {
+    404: "The model, or this path of the provider, does not exist or is not granted; or there is no such conversation.",
+    502: "The provider did not answer, or refused Vigil's key.",
+    503: _NO_WORKER,
+}
+INPUT_TOKENS: Final = openai_operation(
+    "count_input_tokens",
+    "Count the tokens of an input",
+    "The provider's count, with what the request continues.",
+    InputTokensCountView,
+    failures=_RELAYED,
+    body=json_body(OpenAIResponseRequest, {"model": "gpt-5.6-sol", "input": "Explain tail latency."}),
+)
+COMPACT: Final = openai_operation(
+    "compact_response",
+    "Compact a long input",
+    "Items to send in place of the input, with what it continues.",
+    CompactedView,
+    failures=_RELAYED,
+    body=json_body(OpenAIResponseRequest, {"model": "gpt-5.6-sol", "input": "Explain tail latency."}),
 )

@@ -133,14 +133,6 @@ async def list_input_items(request: Request) -> Response:
     return json_response(page_view(request, kept_input(stored.job.id, sent)))
 
 
-@routes.post("/v1/responses/input_tokens")
-@routes.post("/v1/responses/compact")
-async def unsupported(request: Request) -> Response:  # noqa: ARG001
-    """Refuses other routes of OpenAI, in the format that its SDK shows."""
-    detail = "Vigil has no such route: it supports `responses.create`, `.retrieve`, `.cancel` and `.delete`."
-    raise Problem(404, "not_found", detail)
-
-
 async def _load_own(request: Request, key: ApiKey) -> StoredJob:
     stored = await load_own_job(request, key)
     if is_erased(stored):

@@ -137,6 +137,25 @@ class ItemListView(TypedDict):
     has_more: bool
 
 
+@with_config(ConfigDict(extra="allow"))
+class InputTokensCountView(TypedDict):
+    """How many tokens the input has."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
+@with_config(ConfigDict(extra="allow"))
+class CompactedView(TypedDict):
+    """Items that stand for the longer input, to be sent in its place."""
+
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[dict[str, Any]]
+    usage: dict[str, Any]
+
+
 class OpenAIErrorBodyView(TypedDict):
     """The body of every error of the OpenAI-compatible APIs."""
 

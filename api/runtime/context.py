@@ -51,6 +51,7 @@ from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats.queue_places import QueuePlaces
 from worker.store.webhooks.delivery_log import DeliveryLog
@@ -84,6 +85,7 @@ class AppContext:
     jobs: Jobs
     job_access: JobAccess
     conversations: Conversations
+    relayed: RelayedRequests
     job_control: JobControl
     callers: Callers
     output_chunks: OutputChunks
@@ -145,6 +147,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         jobs=jobs,
         job_access=JobAccess(redis, jobs, clock, conversations),
         conversations=conversations,
+        relayed=RelayedRequests(redis, clock),
         job_control=JobControl(jobs),
         callers=jobs.callers,
         output_chunks=OutputChunks(redis),

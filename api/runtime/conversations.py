@@ -6,6 +6,7 @@ items; until then they are with the job.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.conversation import Conversation, conversation_of
-from worker.jobs.errors import ContentDamaged, Refused, StoreFull
+from worker.jobs.errors import ContentDamaged, Refused, StoreFull, StoreUnavailable
 from worker.jobs.input_items import MAX_BYTES, MAX_ITEMS, KeptItem, kept_output
 from worker.jobs.states import Status
 from worker.jobs.view import dumps
@@ -118,8 +119,7 @@ class Conversations:
         for _ in range(_MAX_TRIES):
             found = await self.find(app, conversation_id)
             changed = replace(found, metadata=metadata)
-            keep = self._keep if found.turn is None else self._keep + self._max_wait
-            if await self._store(app, changed, keep, None):
+            if await self._store(app, changed, self._kept_for(changed), None):
                 return changed
         raise locked()
 
@@ -146,15 +146,25 @@ class Conversations:
         if not await self._store(app, begun, self._keep + seconds, quota):
             raise locked()
 
-    async def give_up(self, app: str, conversation_id: str, job_id: str) -> None:
-        """End a turn whose job was refused, or take back what a job has added."""
+    async def remove_job(self, app: str, conversation_id: str, job_id: str) -> None:
+        """Take out what a job has added, or its turn; does nothing if there is no such conversation any more.
+
+        Raises Refused if others change the conversation all the time, or a legal hold keeps it.
+        """
+        await self._must_not_be_held(app)
         for _ in range(_MAX_TRIES):
             try:
-                found = await self._read(app, conversation_id)
+                changed = (await self._read(app, conversation_id)).without_job(job_id)
             except Refused:
                 return
-            if await self._store(app, found.without_job(job_id), self._keep, None):
+            if await self._store(app, changed, self._kept_for(changed), None):
                 return
+        raise locked()
+
+    async def give_up(self, app: str, conversation_id: str, job_id: str) -> None:
+        """End a turn whose job was refused; if that fails, the turn ends by itself after a minute."""
+        with contextlib.suppress(Refused, StoreUnavailable):
+            await self.remove_job(app, conversation_id, job_id)
 
     async def _after_turn(self, app: str, found: Conversation) -> Conversation:
         """Return the conversation after its turn, if that has ended."""
@@ -170,12 +180,19 @@ class Conversations:
             return found
         if job.status is not Status.COMPLETED or job.content_removed is not None:
             return found.after_turn(None)
-        answer = await self._jobs.load_output(job.id)
+        try:
+            answer = await self._jobs.load_output(job.id)
+        except ContentDamaged:  # the response itself says so; the conversation goes on without it
+            answer = None
         if answer is None:
             return found.after_turn(None)
         return found.after_turn(kept_output(job.id, answer.get("output") or []))
 
     # -- the store
+
+    def _kept_for(self, found: Conversation) -> float:
+        """Return the seconds that it is kept: a turn that runs may take long, and is to find it."""
+        return self._keep if found.turn is None else self._keep + self._max_wait
 
     async def _read(self, app: str, conversation_id: str) -> Conversation:
         document = await self._documents.find(app, conversation_id) if _is_id(conversation_id) else None

@@ -61,10 +61,10 @@ class JobAccess:
 
         Raises Refused if it is not settled or under legal hold.
         """
-        await erasure.erase(self._redis, self._jobs, stored, "deleted", by)
         conversation_id = (stored.private.get("state") or {}).get("conversation")
-        if conversation_id is not None:
-            await self._conversations.give_up(stored.job.app, conversation_id, stored.job.id)
+        if conversation_id is not None and stored.job.settled:  # first: a request that is repeated finds no job
+            await self._conversations.remove_job(stored.job.app, conversation_id, stored.job.id)
+        await erasure.erase(self._redis, self._jobs, stored, "deleted", by)
 
     async def are_kept(self, job_ids: Sequence[str]) -> bool:
         """Return whether the input of each of these jobs is kept, unless the whole job is no longer."""

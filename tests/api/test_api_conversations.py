@@ -6,15 +6,19 @@ import asyncio
 
 import openai
 import pytest
+from api_server import AdjustableClock
 from in_process import until
 from openai_sdk import SOL, sdk_against_api
 
+from api.runtime.context import build_context
 from worker.store import keys
+from worker.store.admission.app_quota import AppQuota
+from worker.store.audit.legal_holds import LegalHolds
 from worker.store.connection.pool import connect
 from worker.store.envelope import MasterKeyring
 from worker.store.lifecycle.key_rotation import KeyRotation
 
-HOLD = "[[sim: check_then_clear hold=600]]"
+HOLD = "[[sim: check_then_clear hold=50000]]"
 SECRET = "the-secret-of-the-conversation"
 
 
@@ -148,6 +152,12 @@ async def test_a_refused_submit_leaves_the_conversation_free(sdk, settings):
         "idempotency_key_reused",
         sdk.client.responses.create(**first | {"input": "Other"}),
     )
+    assert (await sdk.http.post("/v1/quarantine", json={"end_user": "ann"})).status_code < 300
+    await refused(
+        openai.PermissionDeniedError,
+        "end_user_quarantined",
+        sdk.client.responses.create(model=SOL, input="x", conversation=made.id, safety_identifier="ann"),
+    )
     assert (await sdk.client.responses.create(model=SOL, input="Two", conversation=made.id)).status == "completed"
     await refused(
         openai.BadRequestError,
@@ -218,3 +228,56 @@ async def test_it_is_encrypted_at_rest_and_opens_with_a_new_master_key(settings,
         assert (answer.status_code, answer.json()["error"]["code"]) == (410, "content_damaged")
     await sealed.aclose(close_connection_pool=True)
     await after.aclose(close_connection_pool=True)
+
+
+async def test_a_turn_whose_process_died_before_its_job_was_made_ends_after_a_minute(settings, redis, valkey_url):
+    clock = AdjustableClock()
+    async with sdk_against_api(settings, redis, clock, valkey_url, speed=200.0) as sdk:
+        made = await sdk.client.conversations.create()
+        mine = build_context(settings, redis, clock).conversations
+        before = await mine.ready("acme", made.id)
+        await mine.begin("acme", before, sdk.stage.jobs.new_id(), [], 60.0, AppQuota())
+        create = sdk.client.responses.create
+        await refused(
+            openai.BadRequestError, "conversation_locked", create(model=SOL, input="One", conversation=made.id)
+        )
+        clock.ahead = 61.0
+        assert (await create(model=SOL, input="Two", conversation=made.id)).status == "completed"
+
+
+async def test_what_a_legal_hold_keeps_is_not_deleted(sdk, redis, clock):
+    made = await sdk.client.conversations.create(items=[{"role": "user", "content": "Kept"}])
+    one = await sdk.client.responses.create(model=SOL, input="One", conversation=made.id)
+    holds = LegalHolds(redis, clock, 7 * 86_400)
+    await holds.place("app:acme", by="key_ops", why="a case")
+    assert len(await texts(sdk, made.id)) == 3
+    assert await redis.ttl(keys.conversation("acme", made.id)) == -1
+    (item,) = (await sdk.client.conversations.items.list(made.id, limit=1)).data
+    for call in (
+        sdk.client.conversations.delete(made.id),
+        sdk.client.conversations.items.delete(item.id, conversation_id=made.id),
+        sdk.client.responses.delete(one.id),
+    ):
+        await refused(openai.ConflictError, "legal_hold", call)
+    assert len(await texts(sdk, made.id)) == 3
+
+
+async def test_an_answer_that_can_t_be_read_does_not_end_the_conversation(sdk, redis):
+    made = await sdk.client.conversations.create(items=[{"role": "user", "content": "Before"}])
+    one = await sdk.client.responses.create(model=SOL, input="One", conversation=made.id)
+    await redis.set(keys.job_output(one.id.replace("resp_", "job_")), b"damaged")
+    assert await texts(sdk, made.id) == [("user", "Before")]
+    assert (await sdk.client.responses.create(model=SOL, input="Two", conversation=made.id)).status == "completed"
+
+
+async def test_an_app_that_has_used_up_its_bytes_makes_no_more(sdk):
+    await sdk.api.key("small")
+    await sdk.api.apps.set_quota("small", AppQuota(None, 5_000), by="key_ops")
+    key, items = await sdk.api.key("small"), [{"role": "user", "content": "x" * 3_000}]
+    async with openai.AsyncOpenAI(base_url=f"{sdk.api.base_url}/v1", api_key=key, max_retries=0) as small:
+        made = await small.conversations.create(items=items)
+        await refused(openai.RateLimitError, "queue_full", small.conversations.create(items=items))
+        await refused(openai.APIStatusError, "input_too_large", small.conversations.items.create(made.id, items=items))
+        assert (await small.conversations.items.list(made.id)).data[0].content[0].text == "x" * 3_000
+        await small.conversations.delete(made.id)
+        await small.conversations.create(items=items)

@@ -11,7 +11,7 @@ from api_server import running
 from in_process import until
 from openai_sdk import LUNA, SOL, blocking, sdk_against_api
 
-HOLD = "[[sim: check_then_clear hold=600]]"
+HOLD = "[[sim: check_then_clear hold=50000]]"
 
 
 @pytest.fixture

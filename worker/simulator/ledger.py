@@ -71,7 +71,7 @@ class Ledger:
 
     def as_json(self) -> dict[str, Any]:
         """Return the answer of GET /sim/calls."""
-        names = ("creates", "resumes", "polls", "cancels", "deletes", "models", "chats")
+        names = ("creates", "resumes", "polls", "cancels", "deletes", "models", "chats", "counts", "compactions")
         return {
             **{name: self.kinds[name] for name in names},
             "tokens_billed": {"input": self.input_tokens, "output": self.output_tokens},

@@ -83,6 +83,7 @@ vigil:conv:<app>:<id>   hash    a conversation: v version · doc its items and m
 vigil:heard:<digest>    string  mark of a webhook of the provider that was received;  vigil:heard hash, type -> how many
 vigil:notice:<id>       string  a notice of the provider about a request, an end user or the account
 vigil:notices           zset    their ids by when they came;  vigil:notices:due zset, those to process, by due time
+vigil:relayed:<kind>:<id> string  a request that a worker is to send to the provider, and its reply, sealed
 vigil:tally:<bucket>    hash    `<model>|<field>` -> how many, in ten minutes;  vigil:people:<bucket>:<model> how many
                                 end users were checked (HyperLogLog)
 vigil:durations:<day>   hash    `<model>|<kind>|<bucket>` -> how many checks or calls lasted so long
@@ -304,6 +305,10 @@ def ref(kind: str, name: str) -> str:
 
 def received_webhook(digest: str) -> str:
     return f"{RECEIVED_WEBHOOKS}:{digest}"
+
+
+def relayed(kind: str, name: str) -> str:
+    return f"vigil:relayed:{kind}:{name}"
 
 
 def notice(notice_id: str) -> str:
