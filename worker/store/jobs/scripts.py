@@ -133,7 +133,8 @@ class Scripts:
         require_permissions(self._redis)
         job_key, rate = keys.job(job.id), meter.rate
         args = [remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""]
-        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_OVERHEAD, size, job.id]
+        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES]
+        args += [size, app_quota.EVENTS_OF_A_LIFE, job.id]
         args += [keys.JOB, keys.job_input(""), keys.job_output(""), *flatten(commands)]
         names = [idempotency_key or job_key, job_key, keys.rate(job.app), keys.QUARANTINE]
         names += [keys.index(job.app, "status", status) for status in (Status.QUEUED, Status.SCHEDULED)]
