@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
 from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api.runtime.request_limits import is_waiting
+from api.runtime.request_limits import is_of_app, is_waiting
 from api.web.connections import ConnectionTable, connection_limit
 from api.web.http10_cycle import Http10Cycle
 from api.web.middleware import PROBES, raw_response
 from api.web.problems import Problem
 from api.web.receipt import attach_connection, unacknowledged
+from api.web.request_starts import Origin, RequestStarts
 from worker.clock import Clock
 from worker.settings import Settings
 
@@ -80,9 +82,11 @@ class _Parser(HttpRequestParser):
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, settings: Settings, clock: Clock, table: ConnectionTable, **kwargs: Any) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, table: ConnectionTable, starts: RequestStarts, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self._settings, self._clock, self._table = settings, clock, table
+        self._settings, self._clock, self._table, self._starts = settings, clock, table, starts
         self.parser = _Parser(self)
         self._stage, self._transitions, self._size, self._body_chunks = _HEAD, 0, 0, 0
         self._problem = _MALFORMED
@@ -90,7 +94,7 @@ class Protocol(HttpToolsProtocol):
         self._send_timer: asyncio.TimerHandle | None = None
         self._unsent = 0
         self._served: RequestResponseCycle | None = None
-        self._probes_only = False
+        self._probes_only = self._known = False
         self.failed = False
         self.left_unacknowledged: int | None = None
 
@@ -209,6 +213,7 @@ class Protocol(HttpToolsProtocol):
         self._refuse(self._problem)
 
     def on_response_complete(self) -> None:
+        self._known = self._known or (self._served is not None and is_of_app(self._served.scope))
         self._served = None
         super().on_response_complete()
         if self.transport.is_closing():
@@ -219,7 +224,11 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._served = cycle
         self._table.set_busy(self)
-        super()._start_asgi_task(cycle, _noticing_the_end(cycle, app))
+        begin = partial(super()._start_asgi_task, cycle, _noticing_the_end(cycle, app))
+        origin = Origin.KNOWN if self._known else Origin.NEW
+        if cycle.scope["path"] in PROBES:
+            origin = Origin.PROBE
+        self._starts.begin(origin, self.client[0] if self.client else "", begin)
 
     @property
     def closes(self) -> bool:
@@ -327,9 +336,9 @@ def _noticing_the_end(cycle: RequestResponseCycle, app: Any) -> Any:
 
 def protocol_factory(settings: Settings, clock: Clock) -> type[asyncio.Protocol]:
     """Return the factory that uvicorn calls for each connection of one server."""
-    table = ConnectionTable(connection_limit(settings.max_connections))
+    table, starts = ConnectionTable(connection_limit(settings.max_connections)), RequestStarts()
 
     def factory(**kwargs: Any) -> Protocol:
-        return Protocol(settings, clock, table, **kwargs)
+        return Protocol(settings, clock, table, starts, **kwargs)
 
     return cast("type[asyncio.Protocol]", cast("Callable[..., Protocol]", factory))

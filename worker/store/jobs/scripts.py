@@ -140,7 +140,8 @@ class Scripts:
         require_permissions(self._redis)
         job_key, rate = keys.job(job.id), meter.rate
         args = [remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""]
-        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_OVERHEAD, size, job.id]
+        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES]
+        args += [size, app_quota.EVENTS_OF_A_LIFE, job.id]
         args += [keys.JOB, keys.job_input(""), keys.job_output("")]
         args += [caller.name, caller.turn] if caller else ["", "first"]
         args += [_callers_kept_ms(caller), ALIVE_MS, *flatten(commands)]
