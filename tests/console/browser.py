@@ -131,12 +131,15 @@ def _listen(context: BrowserContext, visitor: Visitor) -> None:
 
 
 @asynccontextmanager
-async def browser_stack(redis: ArqRedis, url: str, browser: Browser, **settings: Any) -> AsyncIterator[BrowserStack]:
-    """Run simulator, worker and API over this Redis."""
-    async with Stage(redis, url, **settings) as stage:
+async def browser_stack(
+    redis: ArqRedis, url: str, browser: Browser, *, worker: bool = True
+) -> AsyncIterator[BrowserStack]:
+    """Run simulator, API and, unless the test plays it, a worker over this Redis."""
+    async with Stage(redis, url) as stage:
         given = Settings(_env_file=None, redis_url=url, OPENAI_BASE_URL=stage.sim.url, OPENAI_API_KEY="sk-stage")
         async with serving(given, redis, Clock()) as console:
-            await stage.worker()
+            if worker:
+                await stage.worker()
             yield BrowserStack(browser, stage, console)
 
 
@@ -154,8 +157,12 @@ async def open_browser() -> AsyncIterator[Browser]:
             await browser.close()
 
 
-async def emptied(url: str) -> ArqRedis:
-    """Return a client on an empty database, in the browser's loop."""
+@asynccontextmanager
+async def emptied(url: str) -> AsyncIterator[ArqRedis]:
+    """Give a client on an empty database, in the browser's loop."""
     client = connect(url, keyring=VAULT)
-    await client.flushall()
-    return client
+    try:
+        await client.flushall()
+        yield client
+    finally:
+        await client.aclose()

@@ -36,7 +36,5 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def stack(valkey_url: str, browser: Browser) -> AsyncIterator[BrowserStack]:
     """A whole Vigil, and a browser; for tests with `loop_scope="session"`."""
-    redis = await emptied(valkey_url)
-    async with browser_stack(redis, valkey_url, browser) as stack:
+    async with emptied(valkey_url) as redis, browser_stack(redis, valkey_url, browser) as stack:
         yield stack
-    await redis.aclose()
