@@ -14,6 +14,8 @@ from worker.lab.model import PolicyResult
 WIDE: Final = 560.0
 HIGH: Final = 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 18.0, 18.0, 44.0
+_NARROW: Final = 0.05
+"""Waits that differ by less than this share of themselves are drawn on an axis from 0."""
 _LABEL_SPACE: Final = 46.0
 """Pixels that a threshold's label needs beside the one before it on the same line."""
 
@@ -91,7 +93,9 @@ def _plot(
     if not values:
         return None
     waits = [one.wait_p95 for one in every]
-    xs, ys = ticks(min(waits), max(waits)), ticks(min(0.0, *values), max(0.0, *values))
+    low, high = min(waits), max(waits)
+    xs = ticks(low if high - low > _NARROW * high else 0.0, max(high, 1.0))
+    ys = ticks(min(0.0, *values), max(1.0, *values))
     right, bottom = WIDE - _RIGHT, HIGH - _BOTTOM
 
     def across(seconds: float) -> float:
@@ -118,7 +122,7 @@ def _plot(
         title,
         "waiting for a first usable answer, p95, seconds",
         up,
-        tuple(AxisLabel(across(one), f"{one:g}") for one in xs),
+        tuple(AxisLabel(across(one), f"{round(one, 6):g}") for one in xs),
         tuple(AxisLabel(down(one), f"{round(one, 6):g}") for one in ys),
         lines,
         None if today is None else mark(today, "today"),
