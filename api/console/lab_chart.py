@@ -5,7 +5,7 @@ and what it costs. Pure; the template draws it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from worker.lab.chart import ticks
@@ -17,7 +17,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 18.0, 18.0, 44.0
 _NARROW: Final = 0.05
 """Waits that differ by less than this share of themselves are drawn on an axis from 0."""
 _LABEL_SPACE: Final = 46.0
-"""Pixels that a threshold's label needs beside the one before it on the same line."""
+_LABEL_HEIGHT: Final = 13.0
+"""Pixels that a label needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +112,15 @@ def _plot(
         text = f"{row.action} after {row.after_seconds:g} s: p95 {row.wait_p95:.1f} s, {amount:.1f} {up}"
         return Mark(across(row.wait_p95), down(amount), row.action, label, text)
 
+    marked = None if today is None else mark(today, "today")
+    labelled = [] if marked is None else [marked]
     lines: dict[str, list[Mark]] = {}
     for row in rows:
-        line = lines.setdefault(row.action, [])
         made = mark(row, f"{row.after_seconds:g} s")
         if made is not None:
-            crowded = line and abs(made.x - line[-1].x) < _LABEL_SPACE and abs(made.y - line[-1].y) < 12  # noqa: PLR2004
-            line.append(Mark(made.x, made.y, made.action, "" if crowded else made.label, made.text))
+            has_room = not any(_is_near(made, other) for other in labelled)
+            labelled += [made] if has_room else []
+            lines.setdefault(row.action, []).append(made if has_room else replace(made, label=""))
     return Plot(
         title,
         "waiting for a first usable answer, p95, seconds",
@@ -125,5 +128,10 @@ def _plot(
         tuple(AxisLabel(across(one), f"{round(one, 6):g}") for one in xs),
         tuple(AxisLabel(down(one), f"{round(one, 6):g}") for one in ys),
         lines,
-        None if today is None else mark(today, "today"),
+        marked,
     )
+
+
+def _is_near(one: Mark, other: Mark) -> bool:
+    """Return whether their labels would cover each other."""
+    return abs(one.x - other.x) < _LABEL_SPACE and abs(one.y - other.y) < _LABEL_HEIGHT
