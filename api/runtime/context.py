@@ -108,7 +108,7 @@ class AppContext:
     delivery_log: DeliveryLog
     lab_runs: LabRuns
     console: ConsoleState
-    large_work: LargeWork = field(default_factory=LargeWork)
+    large_work: LargeWork
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
@@ -127,6 +127,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
     notices = SafetyNotices(redis, settings.audit_ttl)
     trail, outbox, background = Trail(redis, clock), Outbox(redis, clock), BackgroundWork()
+    request_limits = RequestLimits(settings)
     store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
     broadcaster = Broadcaster(redis)
     return AppContext(
@@ -154,7 +155,6 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         store_watch=store_watch,
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
-        request_limits=RequestLimits(settings),
         background=background,
         content_reads=ContentReads(redis, clock),
         audit_access=AuditAccess(redis, clock, settings, background),
@@ -169,6 +169,8 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
             LiveValues(clock),
             JobChanges(broadcaster, clock),
         ),
+        request_limits=request_limits,
+        large_work=LargeWork(request_limits.is_shared),
     )
 
 
