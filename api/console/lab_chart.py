@@ -5,7 +5,7 @@ and what it costs. Pure; the template draws it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from worker.lab.chart import ticks
@@ -14,8 +14,11 @@ from worker.lab.model import PolicyResult
 WIDE: Final = 560.0
 HIGH: Final = 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 18.0, 18.0, 44.0
+_NARROW: Final = 0.05
+"""Waits that differ by less than this share of themselves are drawn on an axis from 0."""
 _LABEL_SPACE: Final = 46.0
-"""Pixels that a threshold's label needs beside the one before it on the same line."""
+_LABEL_HEIGHT: Final = 13.0
+"""Pixels that a label needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,9 @@ def _plot(
     if not values:
         return None
     waits = [one.wait_p95 for one in every]
-    xs, ys = ticks(min(waits), max(waits)), ticks(min(0.0, *values), max(0.0, *values))
+    low, high = min(waits), max(waits)
+    xs = ticks(low if high - low > _NARROW * high else 0.0, max(high, 1.0))
+    ys = ticks(min(0.0, *values), max(1.0, *values))
     right, bottom = WIDE - _RIGHT, HIGH - _BOTTOM
 
     def across(seconds: float) -> float:
@@ -107,19 +112,26 @@ def _plot(
         text = f"{row.action} after {row.after_seconds:g} s: p95 {row.wait_p95:.1f} s, {amount:.1f} {up}"
         return Mark(across(row.wait_p95), down(amount), row.action, label, text)
 
+    marked = None if today is None else mark(today, "today")
+    labelled = [] if marked is None else [marked]
     lines: dict[str, list[Mark]] = {}
     for row in rows:
-        line = lines.setdefault(row.action, [])
         made = mark(row, f"{row.after_seconds:g} s")
         if made is not None:
-            crowded = line and abs(made.x - line[-1].x) < _LABEL_SPACE and abs(made.y - line[-1].y) < 12  # noqa: PLR2004
-            line.append(Mark(made.x, made.y, made.action, "" if crowded else made.label, made.text))
+            has_room = not any(_is_near(made, other) for other in labelled)
+            labelled += [made] if has_room else []
+            lines.setdefault(row.action, []).append(made if has_room else replace(made, label=""))
     return Plot(
         title,
         "waiting for a first usable answer, p95, seconds",
         up,
-        tuple(AxisLabel(across(one), f"{one:g}") for one in xs),
+        tuple(AxisLabel(across(one), f"{round(one, 6):g}") for one in xs),
         tuple(AxisLabel(down(one), f"{round(one, 6):g}") for one in ys),
         lines,
-        None if today is None else mark(today, "today"),
+        marked,
     )
+
+
+def _is_near(one: Mark, other: Mark) -> bool:
+    """Return whether their labels would cover each other."""
+    return abs(one.x - other.x) < _LABEL_SPACE and abs(one.y - other.y) < _LABEL_HEIGHT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,10 @@ async def test_a_good_trail_is_good_and_the_loop_serves_others_meanwhile(redis, 
     assert check.start() is True
     assert check.start() is False, "one at a time"
     longest, seen = 0.0, set[int]()
-    loop = asyncio.get_running_loop()
     while check.state.running:
-        began = loop.time()
+        began = time.thread_time()  # not the clock's: others may keep this machine busy
         await asyncio.sleep(0)
-        longest = max(longest, loop.time() - began)
+        longest = max(longest, time.thread_time() - began)
         seen.add(check.state.records)
     assert check.state.report is not None
     assert check.state.report.good, check.state.report.faults

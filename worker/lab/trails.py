@@ -84,8 +84,10 @@ class JobCourses:
         return len(self._jobs)
 
     def add(self, record: dict[str, Any]) -> None:
-        """Apply one record. Raises ValueError when it is no audit record."""
+        """Apply one record; one of an app concerns no job. Raises ValueError when it is no audit record."""
         try:
+            if record["job_id"] is None:
+                return
             job = self._jobs.setdefault(str(record["job_id"]), _Job())
             _note(job, record["type"], _time(record["at"]), record.get("attempt"), record["data"])
         except (KeyError, TypeError, AttributeError, OverflowError):

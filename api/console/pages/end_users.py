@@ -19,7 +19,8 @@ from worker.store.admission.end_user_ledger import FlaggedEndUser
 from worker.store.admission.quarantine import LEDGER_TTL_S, QuarantinedUser
 
 routes = ConsoleRoutes()
-_PAGE: Final = 50
+_PAGE: Final = 25
+_MAX_LISTED: Final = 500
 _MAX_OFFSET: Final = 10_000
 _MAX_TEXT: Final = 500
 _MAX_NAME: Final = 200
@@ -40,7 +41,7 @@ async def show_end_users(visit: Visit) -> Page:
         rows, more = await with_deadline(visit.request, context.ledger.flagged(app, _PAGE, min(offset, _MAX_OFFSET)))
     values = {
         "rows": [_row(visit, one) for one in rows],
-        "quarantined": [_quarantine(one) for one in quarantined[: _PAGE * 10]],
+        "quarantined": [_quarantine(one) for one in quarantined[:_MAX_LISTED]],
         "quarantined_count": len(quarantined),
         "all_quarantined": all_quarantined,
         "is_first": not offset,
