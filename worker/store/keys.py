@@ -1,4 +1,4 @@
-"""Name every key that Vigil keeps in Redis. No other file spells a key; ops/design/redis-keys.md describes the values."""
+"""Name every key that Vigil keeps in Redis. No other file spells a key; ops/design/redis-keys.md describes values."""
 
 from __future__ import annotations
 
