@@ -19,6 +19,7 @@ from api.openai_compat.chat import routes as openai_chat
 from api.openai_compat.error_format import respond
 from api.routes import (
     audit,
+    bulk_actions,
     deliveries,
     events,
     health,
@@ -53,6 +54,7 @@ _MODULES = (
     submit,
     jobs,
     job_actions,
+    bulk_actions,
     job_token,
     pauses,
     quarantine,

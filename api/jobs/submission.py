@@ -6,6 +6,7 @@ Must not know how a request was read nor how a response looks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,7 @@ from api.schema.requests import EndUser, Submit
 from api.web.problems import Fault, Problem, bad_field, fault
 from api.web.rate_limit_headers import quota_of
 from worker.jobs.events import Queued
+from worker.jobs.record import Job
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
@@ -68,14 +70,19 @@ async def submit(
     idempotency_key: str | None,
     meter: RateMeter,
     base: str,
+    rerun_of: Job | None = None,
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
 
-    `base`: the address at which its app reached the API; the job's webhooks name it.
+    `base`: the address at which its app reached the API; the job's webhooks name it. `rerun_of`: the job that it runs
+    again.
     """
     body = await check_request(context, key.app, body)
     with publishing(trace) as (trace_headers, published):
         new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base)
+        if rerun_of is not None:
+            series = {"rerun_of": rerun_of.id, "rerun_root": rerun_of.rerun_root or rerun_of.id}
+            new = replace(new, fact=new.fact.evolve(optional=series))
         stored, replayed = await context.jobs.submit(new)
         published(stored.job.id)
         return stored, replayed

@@ -18,7 +18,7 @@ from api.runtime.request_limits import LimitReached
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
 from api.schema.documented_route import Routes
 from api.schema.dry_run_schema import JobOrDryRun
-from api.schema.openapi import EXAMPLE, LIMITED, json_body, operation, parameter
+from api.schema.openapi import EXAMPLE, IDEMPOTENCY_KEY, LIMITED, json_body, operation, parameter
 from api.schema.requests import BatchItem, BatchRequest, Submit
 from api.schema.responses import BatchRowView
 from api.schema.views import dumps
@@ -40,7 +40,6 @@ from worker.store.jobs.stored_job import StoredJob
 
 routes = Routes("jobs")
 _MAX_CONCURRENT: Final = 16
-_KEY_HEADER: Final = parameter("Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header")
 _PREFER: Final = parameter("Prefer", "`wait=N`, N at most 60: wait for a terminal status.", where="header")
 _DRY_RUN: Final = parameter(
     "dry_run",
@@ -61,7 +60,7 @@ _HEADERS: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference
         },
         scope="submit",
         problems=(429,),
-        parameters=(_KEY_HEADER, _PREFER, _DRY_RUN),
+        parameters=(IDEMPOTENCY_KEY, _PREFER, _DRY_RUN),
         body=json_body(Submit, EXAMPLE),
         headers=_HEADERS,
     ),
@@ -128,7 +127,7 @@ async def _view(request: Request, stored: StoredJob) -> JobView:
         {200: ("One outcome per job, in order.", list[BatchRowView])},
         scope="submit",
         problems=(429,),
-        parameters=(_KEY_HEADER,),
+        parameters=(IDEMPOTENCY_KEY,),
         body=json_body(BatchRequest, {"jobs": [EXAMPLE, {**EXAMPLE, "idempotency_key": "ticket-A-18"}]}),
         headers=LIMITED,
     ),

@@ -34,7 +34,8 @@ from worker.jobs.states import Outcome, Purpose, Status
 from worker.store import codec, keys
 from worker.store.commands import Command
 from worker.store.connection.pool import connect
-from worker.store.jobs.listing import ListFilters, list_jobs
+from worker.store.jobs.list_filters import ListFilters
+from worker.store.jobs.listing import list_jobs
 from worker.store.jobs.repository import Jobs, RetentionTimes
 from worker.store.jobs.stored_job import NewJob
 from worker.store.stats.queue_depth import depths
@@ -149,7 +150,7 @@ class Side:
         await self.measure("settle", lambda: jobs.change(job.id, lambda _: drafts[2:], job=job, token=token))
         await self.measure("read", lambda: jobs.load(job.id))
         await self.measure("list 20", lambda: list_jobs(redis, _APP, ListFilters(), 20, None))
-        completed = ListFilters(status=Status.COMPLETED)
+        completed = ListFilters(statuses=(Status.COMPLETED,))
         await self.measure("list 20 completed", lambda: list_jobs(redis, _APP, completed, 20, None))
         person = ListFilters(safety_identifier=f"{7:064x}")
         await self.measure("list 5 of a person", lambda: list_jobs(redis, _APP, person, 5, None))

@@ -21,10 +21,10 @@ from pydantic import SecretStr
 
 from worker.cli.console import console_link
 from worker.cli.errors import CliError
-from worker.cli.jobs import DEFAULT_MODEL
 from worker.cli.keys import new_encryption_key
 from worker.cli.processes import address, first_of, listen, load_api_server, run_until_signal, with_redis
 from worker.cli.profile import save_profile, saved_profile
+from worker.cli.submit import DEFAULT_MODEL
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.private_files import UMASK, make_private

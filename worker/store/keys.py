@@ -20,7 +20,10 @@ vigil:sizedue:<app>     zset    jobs by when some of that content expires
 vigil:ring              zset    apps with ready jobs by virtual time;  vigil:hand, the virtual time it has reached
 vigil:deadline          zset    waiting jobs by the time they expire
 vigil:forget            zset    settled jobs whose content is to be erased, or was just erased, by when to check them
-vigil:idx:<app>[:…]     zset    the app's jobs by creation, all and by status, model, end user
+vigil:idx:<app>[:…]     zset    the app's jobs by creation: all, by status, by model, by end user, and by each term of
+                                search_terms.py: metadata (a keyed digest), served model, code
+vigil:terms:<app>       hash    job id -> its terms, by which its indexes are found again; `complete`, since when each
+                                of the app's jobs is in them
 vigil:idem:<app>:<d>    string  idempotency key -> fingerprint and job
 vigil:audit             stream  one record per event, chained per job
 vigil:audited:<chain>   list    ids of a chain's records in that stream; <chain> is a job's id or `app:<name>`
@@ -141,6 +144,9 @@ DEPLOYMENT: Final = "vigil:deployment"
 ACCEPTED: Final = "vigil:accepted"
 CHECK_COUNT: Final = "vigil:looks"
 
+COMPLETE: Final = "complete"
+"""The field of an app's terms that says since when all its jobs have theirs."""
+
 ASIDE: Final = "vigil:aside:"
 ASIDES: Final = "vigil:asides"
 ASIDE_SECONDS: Final = 30 * 86_400
@@ -171,8 +177,12 @@ def streamed_chunks(job_id: str) -> str:
 
 
 def index(app: str, kind: str = "", value: str = "") -> str:
-    """Return the index of all jobs of an app, or of those with one status, model or end user."""
+    """Return the index of all jobs of an app, or of those with one status, model, end user or term."""
     return f"vigil:idx:{app}:{kind}:{value}" if kind else f"vigil:idx:{app}"
+
+
+def terms(app: str) -> str:
+    return "vigil:terms:" + app
 
 
 def app_queue(app: str) -> str:

@@ -15,7 +15,7 @@ from api.web.problems import Problem
 from api.web.responses import view_jobs
 from worker.jobs import ids
 from worker.jobs.states import Status
-from worker.store.jobs.listing import ListFilters
+from worker.store.jobs.list_filters import ListFilters
 
 routes = ConsoleRoutes()
 _PAGE: Final = 50
@@ -35,7 +35,7 @@ async def show_jobs(visit: Visit) -> Page | Done:
     given = {name: visit.query[name] for name in _FILTERS if visit.query.get(name)}
     status = next((one for one in Status if one == given.get("status")), None)
     end_user = await with_deadline(request, identifier(context, visit.key.app, given.get("end_user")))
-    filters = ListFilters(status=status, model=given.get("model"), safety_identifier=end_user)
+    filters = ListFilters(statuses=(status,) if status else (), model=given.get("model"), safety_identifier=end_user)
     found, cursor = await with_deadline(
         request, context.job_access.page(visit.key.app, filters, _PAGE, visit.query.get("cursor"))
     )

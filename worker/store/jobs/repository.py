@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -46,6 +46,7 @@ from worker.store.errors import store_errors
 from worker.store.jobs.claims import JobClaims, RecordReader
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
 from worker.store.jobs.scripts import Scripts
+from worker.store.jobs.search_terms import first_terms, terms_command
 from worker.store.jobs.set_aside import UnreadableJobs
 from worker.store.jobs.stored_job import ClaimedJob, NewJob, OutputChange, StoredJob, stored_of, unreadable_of
 from worker.store.values import valid_members
@@ -109,10 +110,10 @@ class Jobs:
         content = cipher.seal_with_key(PRIVATE, new.private), cipher.seal(INPUT, new.input)
         commands.append(("HSET", keys.job(job_id), "priv", content[0]))
         commands.append(("SET", keys.job_input(job_id), content[1]))
+        commands.extend(await self._terms_commands(job, new.private))
         idem, remembered = "", ""
         if new.idempotency_key is not None:
-            digest = hashlib.sha256(new.idempotency_key.encode()).hexdigest()
-            idem, remembered = keys.idempotency(job.app, digest), f"{new.fingerprint} {job_id}"
+            idem, remembered = keys.idempotency(job.app, _digest_of(new.idempotency_key)), f"{new.fingerprint} {job_id}"
         ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
         size, held, quota = capacity.largest_argument(commands), sum(map(len, content)), new.quota
         async with store_errors("take the job"):
@@ -131,15 +132,44 @@ class Jobs:
         if reply.verdict == "created":
             emit_committed(None, job, trail)
             return StoredJob(job, new.private), False
-        fingerprint, _, first = reply.remembered.partition(" ")
-        if fingerprint != new.fingerprint:
+        return await self._load_repeated(job.app, reply.remembered, new.fingerprint), True
+
+    async def find_repeated(self, app: str, idempotency_key: str, fingerprint: str) -> StoredJob | None:
+        """Return the job that an earlier request with this idempotency key created, or None.
+
+        Raises Refused when the key was used for another request.
+        """
+        name = keys.idempotency(app, _digest_of(idempotency_key))
+        async with store_errors("look for an earlier request", name):
+            remembered = await self._redis.get(name)
+        if remembered is None:
+            return None
+        return await self._load_repeated(app, remembered.decode(errors="replace"), fingerprint)
+
+    async def _load_repeated(self, app: str, remembered: str, fingerprint: str) -> StoredJob:
+        """Return the job that an idempotency key remembers. Raises Refused when it was for another request."""
+        used, _, first = remembered.partition(" ")
+        if used != fingerprint:
             detail = "This Idempotency-Key was used for a different request; use a new key for a new request."
             raise Refused("idempotency_key_reused", detail, 422)
         stored = await self.load(first, locked=True)
-        if stored is None or stored.job.app != job.app:  # what the key holds was changed: it names another app's job
+        if stored is None or stored.job.app != app:  # what the key holds was changed: it names another app's job
             detail = "The job that this Idempotency-Key created is no longer kept; use a new key."
             raise Refused("idempotency_key_reused", detail, 422)
-        return stored, True
+        return stored
+
+    async def _terms_commands(self, job: Job, private: Mapping[str, Any]) -> list[Command]:
+        """Return the commands that add a new job to the indexes of its metadata and of its series of reruns.
+
+        Without the key of the digests it is not found by its metadata; the API, which needs it too, takes no job then.
+        """
+        metadata, secret = private.get("metadata") or {}, b""
+        try:
+            secret = await self._secrets.get(DIGEST) if metadata else b""
+        except (RecordUnreadable, ContentDamaged, KeyMissing):
+            metadata = {}
+        terms = first_terms(secret, job, metadata)
+        return [terms_command(job, terms)] if terms else []
 
     async def claim(
         self, worker: str, limit: int, lease_seconds: float, circuit: str = "", app_limit: int = 0
@@ -330,6 +360,10 @@ class Jobs:
         """Remove the job from the index of deadlines: it is settled, or gone."""
         async with store_errors("forget a deadline"):
             await self._redis.zrem(keys.DEADLINE, job_id)
+
+
+def _digest_of(idempotency_key: str) -> str:
+    return hashlib.sha256(idempotency_key.encode()).hexdigest()
 
 
 def _audited_output(job_id: str, output: OutputChange | None, commands: Sequence[Command]) -> dict[str, str | None]:
