@@ -16,6 +16,7 @@ from worker.store.provider.request_counts import RequestBucket
 _HOUR_BUCKETS: Final = 6
 _NICE_SHARES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _BOUNDS_S: Final = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
+_LABELS: Final[dict[float | None, str]] = {1: "1 s", 10: "10 s", 60: "1 min", 300: "5 min", 1800: "30 min"}
 _CLASSES: Final = ("series-a", "series-b", "series-c")
 
 
@@ -46,13 +47,17 @@ class RateChart:
 
 @dataclass(frozen=True, slots=True)
 class HistogramBar:
-    """How many lasted at most `up_to` seconds and longer than the bar before; None = longer than all bounds."""
+    """How many lasted at most `up_to` seconds and longer than the bar before; None = longer than all bounds.
+
+    `label`: what stands below it, for some of the bars.
+    """
 
     up_to: float | None
     count: int
     x: float
     width: float
     height: float
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,14 @@ def histogram(counts: Mapping[int, int]) -> Histogram:
         found[next((bound for bound in _BOUNDS_S if bound_of(bucket) <= bound), None)] += count
     most, step = max(found.values(), default=0), 100 / len(bounds)
     bars = [
-        HistogramBar(bound, found[bound], round(number * step, 3), round(0.8 * step, 3), _height(found[bound], most))
+        HistogramBar(
+            bound,
+            found[bound],
+            round(number * step, 3),
+            round(0.8 * step, 3),
+            _height(found[bound], most),
+            _LABELS.get(bound, ""),
+        )
         for number, bound in enumerate(bounds)
     ]
     return Histogram(bars, sum(found.values()), quantile(counts, 0.5), quantile(counts, 0.9))

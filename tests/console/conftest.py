@@ -6,8 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from arq.connections import ArqRedis
+from browser import BrowserStack, browser_stack, emptied, open_browser
 from console_server import Console, serving
+from playwright.async_api import Browser
 
 from worker.clock import Clock
 from worker.settings import Settings
@@ -22,3 +25,16 @@ def settings(valkey_url: str, tmp_path: Path) -> Settings:
 async def console(settings: Settings, redis: ArqRedis, clock: Clock) -> AsyncIterator[Console]:
     async with serving(settings, redis, clock) as console:
         yield console
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    async with open_browser() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stack(valkey_url: str, browser: Browser) -> AsyncIterator[BrowserStack]:
+    """A whole Vigil, and a browser; for tests with `loop_scope="session"`."""
+    async with emptied(valkey_url) as redis, browser_stack(redis, valkey_url, browser) as stack:
+        yield stack

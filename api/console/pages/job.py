@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 
 from api.console.console_routes import ConsoleRoutes, Done
@@ -12,6 +13,7 @@ from api.console.visit import Form, Visit
 from api.runtime.store_deadline import with_deadline
 from api.web.auth import load_own_job
 from worker.clock import to_ms
+from worker.jobs.view_schema import CheckView
 
 routes = ConsoleRoutes()
 JOB: Final = "/jobs/{job_id}"
@@ -28,11 +30,11 @@ async def show_job(visit: Visit) -> Page:
     if not shown.stored.job.settled:
         version = f"{version}.{to_ms(now) // _REDRAW_MS}"
     live = not shown.stored.job.settled or any(one["state"] == "pending" for one in shown.messages)
-    values = {**job_values(shown), "timeline": timeline_of(shown.view, shown.events, shown.messages, now)}
+    values = {**job_values(shown, now), "timeline": timeline_of(shown.view, shown.events, shown.messages, now)}
     return Page("job.html", values, version, _REFRESH_S if live else None)
 
 
-def job_values(shown: ShownJob) -> dict[str, Any]:
+def job_values(shown: ShownJob, now: datetime) -> dict[str, Any]:
     """Return the values that the pages of a job have in common."""
     job = shown.stored.job
     return {
@@ -43,8 +45,14 @@ def job_values(shown: ShownJob) -> dict[str, Any]:
         "safety_identifier": job.safety_identifier,
         "key_id": job.key_id,
         "messages": shown.messages,
-        "checked_seconds": sum(check["seconds"] or 0 for check in shown.view["safety"]["checks"]),
+        "checked_seconds": sum(_seconds(check, now) for check in shown.view["safety"]["checks"]),
     }
+
+
+def _seconds(check: CheckView, now: datetime) -> float:
+    """Return how long the check lasted, or has lasted so far."""
+    lasted = check["seconds"]
+    return lasted if lasted is not None else max(0.0, (now - check["started_at"]).total_seconds())
 
 
 @routes.action(f"{JOB}/cancel", "submit")

@@ -81,19 +81,15 @@ function morph(old, fresh) {
   if (["input", "textarea", "select"].includes(old.localName)) return;
   let at = old.firstChild;
   for (const node of [...fresh.childNodes]) {
-    const named = node.id || node.dataset?.row;
-    let match = at;
-    if (named) {
-      match = [...old.children].find((one) => (one.id || one.dataset.row) === named) ?? null;
-      if (match && match !== at) old.insertBefore(match, at);
-    }
-    if (match && match.nodeType === node.nodeType && match.nodeName === node.nodeName && same(match, node)) {
-      if (node.nodeType === Node.ELEMENT_NODE) morph(match, node);
-      else if (match.nodeValue !== node.nodeValue) match.nodeValue = node.nodeValue;
-      at = match.nextSibling;
-    } else {
+    const match = find(old, at, node);
+    if (!match) {
       old.insertBefore(node, at);
+      continue;
     }
+    if (match === at) at = at.nextSibling;
+    else old.insertBefore(match, at);
+    if (node.nodeType === Node.ELEMENT_NODE) morph(match, node);
+    else if (match.nodeValue !== node.nodeValue) match.nodeValue = node.nodeValue;
   }
   while (at) {
     const next = at.nextSibling;
@@ -102,8 +98,18 @@ function morph(old, fresh) {
   }
 }
 
-function same(one, other) {
-  return (one.id || one.dataset?.row || "") === (other.id || other.dataset?.row || "");
+// Returns the child of `old`, from `at` on, that stands for `node`: with the same name of its own, or none.
+function find(old, at, node) {
+  const name = nameOf(node);
+  for (let one = at; one; one = one.nextSibling) {
+    if (one.nodeName === node.nodeName && nameOf(one) === name) return one;
+    if (node.nodeType !== Node.ELEMENT_NODE && one.nodeType === Node.ELEMENT_NODE) return null;
+  }
+  return null;
+}
+
+function nameOf(node) {
+  return node.id || node.dataset?.row || node.getAttribute?.("aria-labelledby") || "";
 }
 
 // -- relative times, as formats.py writes them
@@ -154,13 +160,17 @@ document.addEventListener("submit", (event) => {
   if (question && !window.confirm(question)) event.preventDefault();
 });
 
-const login = document.querySelector("form[data-login]");
-if (login && location.hash.startsWith("#link=")) {
-  // what follows # is never sent, so the link is in no log; the person decides, so no other page can log anybody in
-  login.elements.secret.value = decodeURIComponent(location.hash.slice(6));
+// What follows # is never sent, so the link is in no log; the person decides, so no other page can log anybody in.
+function takeLink() {
+  const login = document.querySelector("form[data-login]");
+  if (!login || !location.hash.startsWith("#link=")) return;
+  login.elements.secret.value = location.hash.slice(6);
   history.replaceState(null, "", location.pathname + location.search);
   login.querySelector("button").focus();
 }
+
+addEventListener("hashchange", takeLink);
+takeLink();
 
 if (document.querySelector("[data-notice]")) {
   const address = new URL(location.href);
