@@ -11,6 +11,7 @@ _SENTENCES: Final = {
     "cancel_requested": "The cancellation is requested; the worker that runs the job acts on it.",
     "already_settled": "The job had ended before; nothing was changed.",
     "offer_accepted": "The offer is accepted; the faster model takes over.",
+    "nothing_selected": "No job was selected; nothing was changed.",
 }
 """By code; `{n}` is a count."""
 _MAX_DIGITS: Final = 9

@@ -16,6 +16,7 @@ from api.runtime.console_state import ConsoleState
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
 from api.runtime.job_changes import JobChanges
+from api.runtime.job_lists import JobLists
 from api.runtime.job_tokens import JobTokens
 from api.runtime.key_cache import KeyCache
 from api.runtime.large_work import LargeWork
@@ -143,6 +144,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
             LoginAttempts(clock),
             LiveValues(clock),
             JobChanges(broadcaster, clock),
+            JobLists(clock),
         ),
     )
 
