@@ -19,6 +19,7 @@ from api.runtime.conversations import Conversations
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
 from api.runtime.job_changes import JobChanges
+from api.runtime.job_lists import JobLists
 from api.runtime.job_tokens import JobTokens
 from api.runtime.key_cache import KeyCache
 from api.runtime.lab_runs import LabRuns
@@ -183,6 +184,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
             LoginAttempts(clock),
             LiveValues(clock),
             JobChanges(broadcaster, clock),
+            JobLists(clock),
         ),
     )
 
