@@ -1,10 +1,10 @@
 """Limit what an app may keep waiting and stored: a quota per app, checked by the script that creates the job.
 
-Both values are derived, so they can't drift from what they count: the jobs waiting are the members of the app's indexes
-of `queued` and `scheduled`; the bytes held are sizes that Redis states of a job's content, measured again by each commit
-that changes it or ends the job (connection/content_size.lua) and by a recount (lifecycle/content_recount.py). A third
-limit is nobody's setting: whatever an app's quota is, its jobs with all that belongs to them get a share of Redis' memory
-only; what does not depend on their content is counted by their events.
+Both values are derived, so they can't drift from what they count: the jobs waiting are the members of the app's
+indexes of `queued` and `scheduled`; the bytes held are sizes that Redis states of a job's content, measured again by
+each commit that changes it or ends the job (connection/content_size.lua) and by a recount
+(lifecycle/content_recount.py). A third limit is nobody's setting: whatever an app's quota is, its jobs with all that
+belongs to them get a share of Redis' memory only; what does not depend on their content is counted by their events.
 """
 
 from __future__ import annotations
