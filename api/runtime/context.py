@@ -86,7 +86,7 @@ class AppContext:
     readiness: SharedCall[str]
     webhook_turns: BoundedTurns
     request_limits: RequestLimits
-    large_work: LargeWork = field(default_factory=LargeWork)
+    large_work: LargeWork
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
@@ -105,6 +105,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
     notices = SafetyNotices(redis, settings.audit_ttl)
     places = QueuePlaces(redis, clock, settings.app_max_running, settings.app_slot_share)
+    request_limits = RequestLimits(settings)
     store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
     return AppContext(
         settings=settings,
@@ -131,7 +132,8 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         store_watch=store_watch,
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
-        request_limits=RequestLimits(settings),
+        request_limits=request_limits,
+        large_work=LargeWork(request_limits.is_shared),
     )
 
 
