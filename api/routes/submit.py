@@ -143,16 +143,17 @@ async def submit_batch(request: Request) -> Response:
     jobs = validate(BatchRequest, await read_json(request, context.settings.max_body_bytes)).jobs
     batch = _Batch(request, context, key, idem)
     policy, size = AddressPolicy.of(context.settings), body_size(request)
-    await batch.names.forbidden(await context.large_work.run(key.app, size, hosts_of_jobs, policy, jobs))
-    rows = await batch.run(jobs, await context.large_work.run(key.app, size, _sizes, jobs))
+    hosts, sizes = await context.large_work.run(key.app, size, _hosts_and_sizes, policy, jobs)
+    await batch.names.forbidden(hosts)
+    rows = await batch.run(jobs, sizes)
     if batch.stopped is not None and all(row["status"] != 202 for row in rows):  # noqa: PLR2004
         raise batch.stopped
     return json_response(rows, headers=batch.headers)
 
 
-def _sizes(jobs: list[Any]) -> list[int]:
-    """Return about how many bytes each job is."""
-    return [len(dumps(job)) for job in jobs]
+def _hosts_and_sizes(policy: AddressPolicy, jobs: list[Any]) -> tuple[list[str], list[int]]:
+    """Return the hosts that the jobs name, and about how many bytes each job is."""
+    return hosts_of_jobs(policy, jobs), [len(dumps(job)) for job in jobs]
 
 
 class _Batch:
