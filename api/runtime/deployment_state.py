@@ -5,6 +5,8 @@ Holds the Redis client, so that routes need none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.spec import Priority
@@ -36,9 +38,13 @@ class DeploymentState:
         self.queue_places = QueuePlaces(redis, clock, app_limit)
         self._redis, self._clock, self._catalogue, self._notices = redis, clock, catalogue, notices
 
-    async def queue(self) -> QueueDepths:
-        """Return how many jobs are in each state of the queue."""
-        return await queue_depth.depths(self._redis, self._clock)
+    async def queue(self, apps: Sequence[str] | None = None) -> QueueDepths:
+        """Return how many jobs are in each state of the queue; `apps`: all apps, if they were listed lately."""
+        return await queue_depth.depths(self._redis, self._clock, apps)
+
+    async def apps(self) -> list[str]:
+        """Return every app that has a key."""
+        return await queue_depth.apps(self._redis)
 
     async def jobs_ahead(self, app: str, priority: Priority) -> int:
         """Return how many waiting jobs of the app are claimed before one that is submitted now."""

@@ -28,6 +28,7 @@ from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.apps import SCOPES, Apps
 from worker.store.audit.legal_holds import LegalHolds
 from worker.store.connection.pool import keyring_of
+from worker.store.console_access import ConsoleAccess
 from worker.store.jobs.streamed_chunks import StreamedChunks
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.maintenance import sweeper
@@ -311,6 +312,8 @@ async def fill(vigil: Living) -> None:
     )
     await SafetyNotices(redis, 1000).store_webhook("wh_1", "safety_identifier.blocked", notice)
     await redis.pfadd(keys.checked_end_users(0, SOL), "x")
+    await ConsoleAccess(redis, clock).begin_session("key_x")
+    await ConsoleAccess(redis, clock).create_link("key_x")
 
     async def everything() -> bool:
         return keys.KINDS - set(await cells(redis)) - {keys.kind_of(name) for name in FLEETING} <= NEVER

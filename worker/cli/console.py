@@ -47,9 +47,10 @@ def console(
     url: Annotated[str | None, typer.Option(help="The address of the API as the browser sees it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print a link that logs a browser into the console once, within ten minutes.
+    """Print a link that opens the console once.
 
-    The session has the scopes of its key and ends with it. Needs the settings of the API, as `vigil keys` does.
+    It lasts ten minutes. The session has the scopes of its key and ends with it. Needs the settings of the API, as
+    `vigil keys` does.
     """
     settings, profile = load(), load_profile("")
     if not settings.console:
