@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from browser import BrowserStack, Visitor
+from browser import SCREENSHOTS, BrowserStack, Visitor
 from job_stories import waiting
 from playwright.async_api import Page, expect
 
@@ -145,14 +145,20 @@ async def test_the_pages_of_an_action_look_right(stack: BrowserStack) -> None:
     """WCAG A and AA by axe and nothing wider than the window: list, filters, faults, confirmation, result."""
     key, text = await stack.key()
     await _waiting(stack, text, 2, metadata={"ticket": "A-17" * 30, "k": "v"}, end_user="a" * 120)
+    blocked = await stack.submit(text, "[[sim: check_then_block hold=1]] x", metadata={"ticket": "B"})
+    checking = await stack.submit(text, CHECKED, policy={"on_delay": {"action": "wait"}}, end_user="anna")
+    await stack.stage.settled(blocked)
+    await stack.stage.reaches(checking, "a check", lambda job: job.open_checks)
     paths = {
+        "jobs-all": "/jobs",
         "jobs-filtered": f"/jobs?status=scheduled&status=checking&end_user={'a' * 120}&created_after=-24h",
         "jobs-fault": "/jobs?created_after=yesterday",
         "jobs-choices": "/jobs?q=anna",
         "jobs-none": "/jobs?code=overloaded&status=failed",
         "action-confirm": "/jobs/actions?action=delete_content&which=matching&status=scheduled&created_after=-1h",
     }
-    for size, scheme in (("wide", "light"), ("narrow", "dark"), ("narrow", "light"), ("wide", "dark")):
+    looks = [("wide", "light"), ("narrow", "dark")]
+    for size, scheme in [*looks, ("narrow", "light"), ("wide", "dark")] if SCREENSHOTS else looks:
         async with stack.visitor(size, scheme) as visitor:
             visitor.expected = ("422",)
             await visitor.log_in(key)

@@ -44,7 +44,10 @@ async def confirm_action(visit: Visit) -> Page | Done:
     """Show how many jobs the action is for, and what will happen to them."""
     sent = visit.request.query_params.multi_items()
     action, query = _action_of(visit.query.get("action", "")), JobQuery.of(sent)
-    named = _named(value for name, value in sent if name == "ids") if visit.query.get("which") == "selected" else None
+    named: list[str] | None = _named(value for name, value in sent if name == "ids")
+    which = visit.query.get("which")
+    if which == "matching" or (which != "selected" and not named):
+        named = None
     if named == []:
         return Done(query.address(), "nothing_selected")
     query = _fixed(visit, query)
